@@ -1,0 +1,1 @@
+"""clearhead: self-attention you can see through."""

@@ -1,0 +1,35 @@
+"""Every error a user can meet: one root, four branches.
+
+    ClearheadError
+    ├── InputError        (also ValueError)   an argument cannot mean anything: names the value and the next step
+    │   ├── ShapeError                        ranks, lengths, dims, heads, alignment, overlapping memory
+    │   └── DtypeError    (also TypeError)    integers, complex numbers, mixed dtypes
+    ├── FileError         (also OSError)      a file cannot be read, parsed or written
+    └── MachineError      (also RuntimeError) this processor or its cache directory cannot do what was asked
+
+Messages are one sentence of what is wrong, with the offending shapes or values, and one of what to do next.
+"""
+
+
+class ClearheadError(Exception):
+    """The root: catch this to catch everything clearhead raises on purpose."""
+
+
+class InputError(ClearheadError, ValueError):
+    """An argument that cannot mean anything."""
+
+
+class ShapeError(InputError):
+    """Ranks, lengths, dims, heads, alignments or memory that do not fit together."""
+
+
+class DtypeError(InputError, TypeError):
+    """A number type that attention is not defined for."""
+
+
+class FileError(ClearheadError, OSError):
+    """A file that cannot be read, parsed or written."""
+
+
+class MachineError(ClearheadError, RuntimeError):
+    """This processor, or its cache directory, cannot do what was asked."""

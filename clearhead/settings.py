@@ -1,0 +1,40 @@
+"""Every environment variable clearhead reads, in one table that the docs print.
+
+Decides names, defaults and meanings; what a value does is decided where it is used.
+"""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable: its name, what holds without it, and what it does."""
+
+    name: str
+    default: str
+    meaning: str
+
+    def read(self) -> str:
+        """The variable's text now, or the default."""
+        return os.environ.get(self.name, self.default).strip()
+
+
+THREADS = Setting("CLEARHEAD_THREADS", "0", "threads a call may use; 0 means every core the process may run on")
+ISA = Setting("CLEARHEAD_ISA", "", "narrow the instruction set: avx512, avx2, neon or generic; empty means the best here")
+CACHE_DIR = Setting("CLEARHEAD_CACHE_DIR", "", "where compiled kernels are kept; empty means the user's cache directory")
+CACHE = Setting("CLEARHEAD_CACHE", "1", "0 neither reads nor writes compiled kernels on disk")
+DEBUG = Setting("CLEARHEAD_DEBUG", "0", "1 kernel chosen, 2 timings, 3 plan, 4 LLVM IR, 5 assembly, to standard error")
+
+ALL = (THREADS, ISA, CACHE_DIR, CACHE, DEBUG)
+
+
+def table() -> str:
+    """All settings as a Markdown table.
+
+    >>> print(table().splitlines()[2].split("|")[1].strip())
+    `CLEARHEAD_THREADS`
+    """
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    rows += [f"| `{s.name}` | `{s.default or 'empty'}` | {s.meaning} |" for s in ALL]
+    return "\n".join(rows)
