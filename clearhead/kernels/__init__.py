@@ -1,0 +1,1 @@
+"""Python programs that write machine code: vectors and loops (`simd`), elementary functions (`math`), kernels."""

@@ -1,0 +1,271 @@
+"""Vectors, loops and memory over LLVM IR: the words in which the kernels are written.
+
+Decides how a Python function becomes IR: every value is SSA, loops carry their values through phis, no fast-math
+flag is ever set, and addresses are counted in bytes. Leaves tile shapes to `forward`, instructions to LLVM.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import llvmlite.ir as ir
+
+i1, i8, i32, i64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+pointer = ir.PointerType()
+Value = ir.Value
+Int = ir.Value | int
+
+
+@dataclass(frozen=True)
+class Element:
+    """A float type, and the numbers its bit tricks need."""
+
+    name: str  # LLVM's name for it, as in llvm.fma.v16f32
+    bytes: int
+    mantissa_bits: int
+    exponent_bias: int
+    lowest: float  # the most negative finite value
+
+    @property
+    def type(self) -> ir.Type:
+        """LLVM's float or double."""
+        return ir.FloatType() if self.bytes == 4 else ir.DoubleType()
+
+    @property
+    def bits(self) -> ir.IntType:
+        """The integer as wide as the float."""
+        return ir.IntType(8 * self.bytes)
+
+
+F32 = Element("f32", 4, 23, 127, -float.fromhex("0x1.fffffep127"))
+F64 = Element("f64", 8, 52, 1023, -float.fromhex("0x1.fffffffffffffp1023"))
+
+
+class Function:
+    """One machine function being written, for vectors of `lanes` elements.
+
+    `parameters` are names and types in order; methods append instructions where the builder stands.
+    """
+
+    def __init__(
+        self,
+        module: ir.Module,
+        name: str,
+        parameters: dict[str, ir.Type],
+        element: Element,
+        lanes: int,
+        vector_bits: int,
+        result: ir.Type | None = None,
+    ) -> None:
+        self.module, self.element, self.lanes = module, element, lanes
+        self.vector = ir.VectorType(element.type, lanes)
+        self.integers = ir.VectorType(element.bits, lanes)
+        self.ir = ir.Function(module, ir.FunctionType(result or ir.VoidType(), list(parameters.values())), name)
+        # Without these two, LLVM splits 512-bit vectors in halves on processors that lower their clock for them.
+        for width in (f'"prefer-vector-width"="{vector_bits}"', f'"min-legal-vector-width"="{vector_bits}"'):
+            self.ir.attributes._known |= {width}
+            self.ir.attributes.add(width)
+        self.ir.attributes.add("nounwind")
+        for argument, parameter in zip(self.ir.args, parameters, strict=True):
+            argument.name = parameter
+        self.block = ir.IRBuilder(self.ir.append_basic_block("entry"))
+
+    @property
+    def arguments(self) -> Sequence[Value]:
+        """The parameters' values, in order."""
+        return self.ir.args
+
+    def internal(self) -> None:
+        """Keep this function out of its callers and out of the object's symbols."""
+        self.ir.linkage = "internal"
+        self.ir.attributes.add("noinline")
+
+    # Integers and addresses
+
+    def int(self, x: Int) -> Value:
+        """A 64-bit integer value of a Python number, or the value itself."""
+        return ir.Constant(i64, x) if isinstance(x, int) else x
+
+    def add(self, a: Int, b: Int) -> Value:
+        """a + b."""
+        return self.block.add(self.int(a), self.int(b))
+
+    def sub(self, a: Int, b: Int) -> Value:
+        """a − b."""
+        return self.block.sub(self.int(a), self.int(b))
+
+    def mul(self, a: Int, b: Int) -> Value:
+        """a · b."""
+        return self.block.mul(self.int(a), self.int(b))
+
+    def less(self, a: Int, b: Int) -> Value:
+        """Whether a < b."""
+        return self.block.icmp_signed("<", self.int(a), self.int(b))
+
+    def least(self, a: Int, b: Int) -> Value:
+        """The smaller of a and b."""
+        return self.block.select(self.less(a, b), self.int(a), self.int(b))
+
+    def most(self, a: Int, b: Int) -> Value:
+        """The larger of a and b."""
+        return self.block.select(self.less(a, b), self.int(b), self.int(a))
+
+    def clamp(self, x: Int, low: Int, high: Int) -> Value:
+        """x, but no smaller than low and no larger than high."""
+        return self.most(low, self.least(x, high))
+
+    def at(self, base: Value, offset: Int) -> Value:
+        """The address `offset` bytes behind `base`."""
+        return self.block.gep(base, [self.int(offset)], source_etype=i8)
+
+    def load_int(self, base: Value, index: Int) -> Value:
+        """The index-th 64-bit integer of a table."""
+        return self.block.load(self.at(base, self.mul(index, 8)), typ=i64, align=8)
+
+    # Vectors. User arrays may be misaligned, so no access claims more than one byte of alignment.
+
+    def constant(self, x: float) -> Value:
+        """A vector of x in every lane."""
+        return ir.Constant(self.vector, [x] * self.lanes)
+
+    def integer(self, x: int) -> Value:
+        """A vector of the integer x in every lane."""
+        return ir.Constant(self.integers, [x] * self.lanes)
+
+    def lane(self) -> Value:
+        """Each lane's own number: 0, 1, 2 …"""
+        return ir.Constant(self.integers, list(range(self.lanes)))
+
+    def splat(self, scalar: Value) -> Value:
+        """A vector of one scalar in every lane."""
+        kind = ir.VectorType(scalar.type, self.lanes)
+        one = self.block.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(i32, 0))
+        zeros = ir.Constant(ir.VectorType(i32, self.lanes), [0] * self.lanes)
+        return self.block.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
+
+    def splat_int(self, x: Value) -> Value:
+        """A vector of one 64-bit integer, narrowed to the lanes' width."""
+        return self.splat(x if self.element.bytes == 8 else self.block.trunc(x, i32))
+
+    def load(self, address: Value) -> Value:
+        """A vector from memory."""
+        return self.block.load(address, typ=self.vector, align=1)
+
+    def store(self, x: Value, address: Value) -> None:
+        """A vector to memory."""
+        self.block.store(x, address, align=1)
+
+    def load_scalar(self, address: Value) -> Value:
+        """One element from memory."""
+        return self.block.load(address, typ=self.element.type, align=1)
+
+    def store_scalar(self, x: Value, address: Value) -> None:
+        """One element to memory."""
+        self.block.store(x, address, align=1)
+
+    def broadcast(self, address: Value) -> Value:
+        """One element from memory in every lane."""
+        return self.splat(self.load_scalar(address))
+
+    def call(self, function: ir.Function, *arguments: Value) -> Value:
+        """Call another function of the module."""
+        return self.block.call(function, arguments)
+
+    def intrinsic(self, name: str, result: ir.Type, *arguments: Value) -> Value:
+        """Call one of LLVM's own functions, declaring it on first use."""
+        known = self.module.globals.get(name)
+        kind = ir.FunctionType(result, [a.type for a in arguments])
+        return self.block.call(known or ir.Function(self.module, kind, name), arguments)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a·b + c, rounded once, of vectors or scalars."""
+        shape = f"v{self.lanes}" if isinstance(a.type, ir.VectorType) else ""
+        return self.intrinsic(f"llvm.fma.{shape}{self.element.name}", a.type, a, b, c)
+
+    def larger(self, a: Value, b: Value) -> Value:
+        """Lane by lane a where a > b, else b: one max instruction, and b where either is not a number."""
+        return self.block.select(self.block.fcmp_ordered(">", a, b), a, b)
+
+    def transpose(self, rows: Sequence[Value]) -> list[Value]:
+        """Rows of `lanes` vectors to columns, in log2(lanes) rounds of two-input shuffles."""
+        rows, half = list(rows), self.lanes // 2
+        kind = ir.VectorType(i32, self.lanes)
+        while half:
+            upper = [j if not j & half else self.lanes + j - half for j in range(self.lanes)]
+            lower = [j + half if not j & half else self.lanes + j for j in range(self.lanes)]
+            for i in (i for i in range(self.lanes) if not i & half):
+                a, b = rows[i], rows[i + half]
+                rows[i] = self.block.shuffle_vector(a, b, ir.Constant(kind, upper))
+                rows[i + half] = self.block.shuffle_vector(a, b, ir.Constant(kind, lower))
+            half //= 2
+        return rows
+
+    # Control flow
+
+    def loop(
+        self,
+        start: Int,
+        stop: Int,
+        step: Int,
+        body: Callable[[Value, list[Value]], Sequence[Value] | None],
+        carried: Sequence[Value] = (),
+    ) -> list[Value]:
+        """for i in range(start, stop, step): carried = body(i, carried); the last carried values."""
+        build, before = self.block, self.block.block
+        head, inside, after = (self.ir.append_basic_block(name) for name in ("head", "inside", "after"))
+        build.branch(head)
+        build.position_at_end(head)
+        index = build.phi(i64)
+        index.add_incoming(self.int(start), before)
+        values = [build.phi(c.type) for c in carried]
+        for value, initial in zip(values, carried, strict=True):
+            value.add_incoming(initial, before)
+        build.cbranch(self.less(index, stop), inside, after)
+        build.position_at_end(inside)
+        results = body(index, values) or ()
+        index.add_incoming(self.add(index, step), build.block)
+        for value, result in zip(values, results, strict=True):
+            value.add_incoming(result, build.block)
+        build.branch(head)
+        build.position_at_end(after)
+        return values
+
+    def unrolled(
+        self,
+        start: Int,
+        stop: Int,
+        times: int,
+        body: Callable[[Value, list[Value]], Sequence[Value] | None],
+        carried: Sequence[Value] = (),
+    ) -> list[Value]:
+        """A loop of step 1 whose body stands `times` times in a row, and once for what is left."""
+
+        def several(i: Value, values: list[Value]) -> Sequence[Value]:
+            for step in range(times):
+                values = list(body(self.add(i, step), values) or ())
+            return values
+
+        whole = self.sub(stop, self.block.srem(self.sub(stop, start), self.int(times)))
+        return self.loop(whole, stop, 1, body, self.loop(start, whole, times, several, carried))
+
+    @contextmanager
+    def when(self, condition: Value) -> Iterator[None]:
+        """Run the instructions of the `with` block only if the condition holds."""
+        with self.block.if_then(condition):
+            yield
+
+    def finish(self, value: Value | None = None) -> ir.Function:
+        """Return from the function, and give it to its callers."""
+        if value is None:
+            self.block.ret_void()
+        else:
+            self.block.ret(value)
+        return self.ir
+
+
+def is_power_of_two(x: int) -> bool:
+    """Whether lanes can be transposed in whole rounds."""
+    return x > 0 and math.log2(x).is_integer()
