@@ -1,1 +1,29 @@
 """clearhead: self-attention you can see through."""
+
+from clearhead.attention import Attended, attend, attention, kernel_for, merge, self_attention
+from clearhead.errors import ClearheadError, DtypeError, FileError, InputError, MachineError, ShapeError
+from clearhead.problem import Problem, problem
+from clearhead.rules.masks import Causal, Full, causal, full
+
+__version__ = "0.1.0"
+__all__ = [
+    "Attended",
+    "Causal",
+    "ClearheadError",
+    "DtypeError",
+    "FileError",
+    "Full",
+    "InputError",
+    "MachineError",
+    "Problem",
+    "ShapeError",
+    "__version__",
+    "attend",
+    "attention",
+    "causal",
+    "full",
+    "kernel_for",
+    "merge",
+    "problem",
+    "self_attention",
+]

@@ -81,7 +81,7 @@ def attention(q: Array, k: Array, v: Array, *, mask: Mask | None = None, scale: 
     array([[1.   , 0.   ],
            [0.269, 0.731]])
     """
-    q, k, v = share_heads(q, k, v)
+    k, v = share_heads(k, q), share_heads(v, q)  # (..., heads, m, d), (..., heads, m, dv)
     seen = visible(causal() if mask is None else mask, q.shape[-2], k.shape[-2])  # (n, m)
     s = scores(q, k, q.shape[-1] ** -0.5 if scale is None else scale)  # (..., n, m)
     a = softmax(s, seen)  # (..., n, m)
@@ -111,16 +111,12 @@ def log_sum_exp(s: Array, seen: npt.NDArray[np.bool_]) -> Array:
     return lse
 
 
-def share_heads(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
-    """Repeat key and value heads so that each query head has its own (grouped-query attention).
+def share_heads(x: Array, q: Array) -> Array:
+    """Repeat key or value heads (axis −3) so that each query head has its own: grouped-query attention.
 
-    >>> [a.shape for a in share_heads(np.ones((6, 4, 8)), np.ones((2, 4, 8)), np.ones((2, 4, 8)))]
-    [(6, 4, 8), (6, 4, 8), (6, 4, 8)]
+    >>> share_heads(np.ones((2, 4, 8)), np.ones((6, 5, 8))).shape
+    (6, 4, 8)
     """
-    if min(q.ndim, k.ndim, v.ndim) < 3:
-        return q, k, v
-    heads, key_heads = q.shape[-3], k.shape[-3]
-    if heads == key_heads or heads == 1 or key_heads == 1:
-        return q, k, v
-    group = heads // key_heads
-    return q, np.repeat(k, group, axis=-3), np.repeat(v, group, axis=-3)
+    if min(q.ndim, x.ndim) < 3 or x.shape[-3] in (1, q.shape[-3]) or q.shape[-3] == 1:
+        return x
+    return np.repeat(x, q.shape[-3] // x.shape[-3], axis=-3)  # (..., heads, m, d)

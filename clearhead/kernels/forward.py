@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import llvmlite.ir as ir
 
 from clearhead.kernels import math
-from clearhead.kernels.call import AXIS, FIELDS, INDEX, field, scale
-from clearhead.kernels.simd import Function, Int, Value, i32, i64, pointer
-from clearhead.kernels.tiles import BLOCK, SEGMENT, Tile
+from clearhead.kernels.call import AXIS, FIELDS
+from clearhead.kernels.simd import Function, Int, Value, float_type, i64, pointer
+from clearhead.kernels.tiles import BLOCK, DIM_STEP, SEGMENT, Tile
 
 # Softmax's state: one row of a tile each, in this order, behind "at_softmax"; the total's M and L follow.
 M, L, ALPHA, TOP, SUM, TOTAL_M, TOTAL_L = range(7)
@@ -53,8 +53,7 @@ class Forward:
         self.pack_rows = self.write_pack_rows()
         self.unpack_output = self.write_unpack_output()
         widths = range(1, tile.vectors + 1)
-        self.score = {w: self.write_score(w, masked=False) for w in widths}
-        self.masked_score = {w: self.write_score(w, masked=True) for w in widths}
+        self.score = {w: self.write_score(w) for w in widths}
         self.exponentials = {w: self.write_exponentials(w) for w in widths}
         self.values = {w: self.write_values(w) for w in widths}
         self.merge = {w: self.write_merge(w) for w in widths}
@@ -74,14 +73,12 @@ class Forward:
 
     # Scores
 
-    def write_score(self, w: int, *, masked: bool) -> ir.Function:
+    def write_score(self, w: int) -> ir.Function:
         """Sᵀ of `rows` keys by w vectors of queries, and the running maximum of each query.
 
-        Masked: vector 0 sees a key only in the lanes from the key's row on, counted from `hidden`.
+        Vector 0 sees row r only in its lanes from r − `hidden` on; hidden = rows hides nothing.
         """
-        f = self.function(
-            f"{'masked_' if masked else ''}score_{w}", "q_p", "k_p", "stride", "dims", "s_p", "rows", "hidden", "m_p"
-        )
+        f = self.function(f"score_{w}", "q_p", "k_p", "stride", "dims", "s_p", "rows", "hidden", "m_p")
         q, k, stride, dims, s, rows, hidden, m = f.arguments
         size, count = f.element.bytes, self.tile.keys[w - 1]
         last = f.sub(rows, 1)
@@ -99,9 +96,8 @@ class Forward:
 
             acc = f.unrolled(0, dims, 4, dim, [f.constant(0.0)] * (count * w))
             for r in range(count):
-                if masked:
-                    seen = f.block.icmp_signed(">=", f.lane(), f.splat_int(f.sub(row[r], hidden)))
-                    acc[r * w] = f.block.select(seen, acc[r * w], f.constant(-float("inf")))
+                seen = f.block.icmp_signed(">=", f.lane(), f.splat_int(f.sub(row[r], hidden)))
+                acc[r * w] = f.block.select(seen, acc[r * w], f.constant(-float("inf")))
                 for x in range(w):
                     f.store(acc[r * w + x], self.vector_at(f, f.at(s, f.mul(f.add(i, r), self.tile.row)), x))
             return [f.larger(tree_max(f, acc[x::w]), top[x]) for x in range(w)]
@@ -253,7 +249,7 @@ class Forward:
             put = lambda d, x: f.store_scalar(x, f.at(b, f.mul(d, size)))  # noqa: E731
             f.loop(0, whole, f.lanes, lambda d, _: f.store(f.load(f.at(a, f.mul(d, size))), f.at(b, f.mul(d, size))))
             f.loop(whole, dims, 1, lambda d, _: put(d, f.load_scalar(f.at(a, f.mul(d, element)))))
-            f.loop(dims, padded, 1, lambda d, _: put(d, ir.Constant(f.element.type, 0.0)))
+            f.loop(dims, padded, 1, lambda d, _: put(d, ir.Constant(float_type(f.element), 0.0)))
 
         f.loop(0, rows, 1, copy)
         return f.finish()
@@ -324,7 +320,7 @@ class Forward:
         state_row = lambda which: f.at(state, which * self.tile.row)  # noqa: E731
         diagonal = f.add(first, get("reach"))
         stop = f.clamp(f.add(diagonal, rows), 0, get("keys"))
-        dims = f.mul(f.block.sdiv(f.add(get("value_dim"), 15), f.int(16)), 16)
+        dims = f.mul(f.block.sdiv(f.add(get("value_dim"), DIM_STEP - 1), f.int(DIM_STEP)), DIM_STEP)
 
         f.call(self.pack_query, q, get("query_row"), get("query_element"), rows, f.int(w), get("query_dim"), table, qt)
         for x in range(w):  # nothing seen yet
@@ -385,12 +381,12 @@ class Forward:
             f.store(f.constant(f.element.lowest), self.vector_at(f, state_row(TOP), x))
             f.store(f.constant(0.0), self.vector_at(f, state_row(SUM), x))
         top, total = state_row(TOP), state_row(SUM)
-        f.call(self.score[w], qt, k_rows, k_stride, get("query_dim"), s, edges[0], f.int(0), top)
+        f.call(self.score[w], qt, k_rows, k_stride, get("query_dim"), s, edges[0], edges[0], top)
         for x in range(w):
             count = f.sub(edges[x + 1], edges[x])
             hidden = f.sub(f.add(block.diagonal, x * f.lanes), edges[x])
             f.call(
-                self.masked_score[w - x], self.vector_at(f, qt, x), f.at(k_rows, f.mul(edges[x], k_stride)), k_stride,
+                self.score[w - x], self.vector_at(f, qt, x), f.at(k_rows, f.mul(edges[x], k_stride)), k_stride,
                 get("query_dim"), self.vector_at(f, f.at(s, f.mul(edges[x], self.tile.row)), x), count, hidden,
                 self.vector_at(f, top, x),
             )  # fmt: skip
@@ -445,7 +441,7 @@ class Forward:
         enough = f.ir.append_basic_block("enough")
         build.cbranch(f.less(left, 1), spent, enough)
         build.position_at_end(enough)
-        task = build.atomic_rmw("add", table, f.int(1), "monotonic")
+        task = build.atomic_rmw("add", f.at(table, FIELDS.index("next_task") * 8), f.int(1), "monotonic")
         build.cbranch(f.less(task, get("tasks")), work, none)
         build.position_at_end(work)
         cost = self.write_task(f, table, scratch, task)
@@ -510,5 +506,12 @@ def tree_max(f: Function, vectors: list[Value]) -> Value:
     return vectors[0]
 
 
-assert INDEX["next_task"] == 0, "the queue is taken from by address"  # noqa: S101
-_ = i32
+def field(f: Function, table: Value, name: str) -> Value:
+    """Read one field of the call's table."""
+    return f.load_int(table, FIELDS.index(name))
+
+
+def scale(f: Function, table: Value) -> Value:
+    """The scale, rounded to the element type."""
+    bits = f.block.bitcast(field(f, table, "scale"), ir.DoubleType())
+    return bits if f.element.bytes == 8 else f.block.fptrunc(bits, float_type(f.element))

@@ -7,7 +7,8 @@ tests hold the two together bit by bit. Fits are for |r| ≤ ln 2 / 2, relative 
 import math
 from dataclasses import dataclass
 
-from clearhead.kernels.simd import F32, F64, Element, Function, Value
+from clearhead.kernels.simd import Function, Value
+from clearhead.kernels.tiles import F32, F64
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,6 @@ CONSTANTS = {
     F32: Constants(1.5 * 2**23 + 127, LOG2E, LN2, EXP_F32, -87.0, 0x3F3504F3, 5),
     F64: Constants(1.5 * 2**52 + 1023, LOG2E, LN2, EXP_F64, -708.0, 0x3FE6A09E667F3BCD, 11),
 }
-
-
-def constants(element: Element) -> Constants:
-    """The constants of an element type."""
-    return CONSTANTS[element]
 
 
 def exp(f: Function, x: Value) -> Value:

@@ -6,12 +6,12 @@ flag is ever set, and addresses are counted in bytes. Leaves tile shapes to `for
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import llvmlite.ir as ir
+
+from clearhead.kernels.tiles import Element
 
 i1, i8, i32, i64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 pointer = ir.PointerType()
@@ -19,29 +19,14 @@ Value = ir.Value
 Int = ir.Value | int
 
 
-@dataclass(frozen=True)
-class Element:
-    """A float type, and the numbers its bit tricks need."""
-
-    name: str  # LLVM's name for it, as in llvm.fma.v16f32
-    bytes: int
-    mantissa_bits: int
-    exponent_bias: int
-    lowest: float  # the most negative finite value
-
-    @property
-    def type(self) -> ir.Type:
-        """LLVM's float or double."""
-        return ir.FloatType() if self.bytes == 4 else ir.DoubleType()
-
-    @property
-    def bits(self) -> ir.IntType:
-        """The integer as wide as the float."""
-        return ir.IntType(8 * self.bytes)
+def float_type(element: Element) -> ir.Type:
+    """LLVM's float or double."""
+    return ir.FloatType() if element.bytes == 4 else ir.DoubleType()
 
 
-F32 = Element("f32", 4, 23, 127, -float.fromhex("0x1.fffffep127"))
-F64 = Element("f64", 8, 52, 1023, -float.fromhex("0x1.fffffffffffffp1023"))
+def integer_type(element: Element) -> ir.IntType:
+    """The integer as wide as the element."""
+    return ir.IntType(8 * element.bytes)
 
 
 class Function:
@@ -61,8 +46,8 @@ class Function:
         result: ir.Type | None = None,
     ) -> None:
         self.module, self.element, self.lanes = module, element, lanes
-        self.vector = ir.VectorType(element.type, lanes)
-        self.integers = ir.VectorType(element.bits, lanes)
+        self.vector = ir.VectorType(float_type(element), lanes)
+        self.integers = ir.VectorType(integer_type(element), lanes)
         self.ir = ir.Function(module, ir.FunctionType(result or ir.VoidType(), list(parameters.values())), name)
         # Without these two, LLVM splits 512-bit vectors in halves on processors that lower their clock for them.
         for width in (f'"prefer-vector-width"="{vector_bits}"', f'"min-legal-vector-width"="{vector_bits}"'):
@@ -160,7 +145,7 @@ class Function:
 
     def load_scalar(self, address: Value) -> Value:
         """One element from memory."""
-        return self.block.load(address, typ=self.element.type, align=1)
+        return self.block.load(address, typ=float_type(self.element), align=1)
 
     def store_scalar(self, x: Value, address: Value) -> None:
         """One element to memory."""
@@ -264,8 +249,3 @@ class Function:
         else:
             self.block.ret(value)
         return self.ir
-
-
-def is_power_of_two(x: int) -> bool:
-    """Whether lanes can be transposed in whole rounds."""
-    return x > 0 and math.log2(x).is_integer()

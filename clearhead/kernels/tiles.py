@@ -1,4 +1,4 @@
-"""Tile sizes: how many queries, keys and dims a kernel holds in registers at once.
+"""Elements and tile sizes: how many queries, keys and dims a kernel holds in registers at once.
 
 Decides nothing about meaning: every lane is a scalar program of its own (see `definition.canonical`), so any tile gives
 the same bits. The numbers are measured; a wrong tile loses up to a third of the speed.
@@ -6,18 +6,31 @@ the same bits. The numbers are measured; a wrong tile loses up to a third of the
 
 from dataclasses import dataclass
 
-from clearhead.kernels.simd import F32, F64, Element
-
 BLOCK = 128  # keys whose scores wait for one maximum
 SEGMENT = 2048  # keys after which running sums start afresh
+DIM_STEP = 16  # value dims are padded to a multiple of this
+
+
+@dataclass(frozen=True)
+class Element:
+    """A float type, and the numbers its bit tricks need."""
+
+    name: str  # LLVM's name for it, as in llvm.fma.v16f32
+    bytes: int
+    mantissa_bits: int
+    lowest: float  # the most negative finite value
+
+
+F32 = Element("f32", 4, 23, -float.fromhex("0x1.fffffep127"))
+F64 = Element("f64", 8, 52, -float.fromhex("0x1.fffffffffffffp1023"))
+ELEMENTS = {"float32": F32, "float64": F64}
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One kernel's register blocking, for vectors of `lanes` queries.
+    """One kernel's register blocking: `vectors` of queries make a full tile; shorter tiles use fewer.
 
-    `vectors` of queries make a full tile; shorter tiles use fewer. `keys[w − 1]` keys (or dims) by w vectors of
-    queries are summed at once. Key and dim counts divide 16, to which dims of values are padded.
+    `keys[w − 1]` keys (or `dims[w − 1]` dims) by w vectors of queries are summed at once; both divide 16.
     """
 
     element: Element
@@ -51,6 +64,3 @@ def tile_for(element: Element, vector_bits: int, registers: int) -> Tile:
     if registers >= 32:
         return Tile(element, vector_bits, 4, keys=(16, 8, 4, 4), dims=(16, 8, 4, 4))
     return Tile(element, vector_bits, 3, keys=(8, 4, 4), dims=(8, 4, 4))
-
-
-ELEMENTS = {"float32": F32, "float64": F64}

@@ -1,0 +1,173 @@
+"""From a kernel's IR to a function that can be called.
+
+Decides how code is emitted, what its cache key holds and who owns it: a Kernel keeps its library alive, for dropping
+the library unmaps the code. Writing the IR is left to the `kernels` room, which is imported only when something must be
+compiled, never on a warm start.
+"""
+
+import ctypes
+import functools
+import hashlib
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from clearhead import debug
+from clearhead.kernels.tiles import Tile
+from clearhead.machine import store
+from clearhead.machine.target import Target
+
+Entry = Callable[[Any, int, int], int]
+ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+
+compilations = 0  # how many kernels this process has compiled, for tests and `doctor`
+library_names = itertools.count()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides a kernel's code: what it computes, for which processor, with which tile."""
+
+    kernel: str
+    tile: Tile
+    target: Target
+
+    @property
+    def key(self) -> str:
+        """The cache key: this plan, the sources that write kernels, and the compiler's version."""
+        version = ".".join(map(str, llvm.llvm_version_info))
+        text = repr((self, sources(), llvmlite.__version__, version))
+        return f"{self.kernel}-{self.tile.element.name}-{self.target.isa}-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Compiled code with everything that must outlive its calls."""
+
+    plan: Plan
+    entry: Entry = field(repr=False)
+    owners: tuple[object, ...] = field(repr=False)
+
+    @property
+    def ir(self) -> str:
+        """The LLVM IR the kernel was written as."""
+        return write_ir(self.plan)
+
+    @property
+    def asm(self) -> str:
+        """The kernel in the processor's assembly language."""
+        return assembly(self.plan)
+
+
+class Kernels:
+    """The kernels of this process: each plan compiled or loaded once, whichever thread asks first."""
+
+    def __init__(self) -> None:
+        self.known: dict[Plan, Kernel] = {}
+        self.renew_lock()
+
+    def renew_lock(self) -> None:
+        """A forked child may inherit the lock held by a thread it does not have."""
+        self.lock = threading.Lock()
+
+    def get(self, plan: Plan) -> Kernel:
+        """A plan's kernel: from memory, else from the disk cache, else compiled now."""
+        with self.lock:
+            if plan not in self.known:
+                self.known[plan] = link(plan, stored_object(plan))
+            return self.known[plan]
+
+
+kernels = Kernels()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=kernels.renew_lock)
+
+
+def stored_object(plan: Plan) -> bytes:
+    """A plan's object code from the disk cache, or compiled and kept there."""
+    start = time.perf_counter()
+    code = store.load(plan.key)
+    if code is None:
+        code = emit(plan)
+        store.save(plan.key, code)
+        debug.say(2, f"compiled {plan.key} in {1e3 * (time.perf_counter() - start):.0f} ms")
+    return code
+
+
+def emit(plan: Plan) -> bytes:
+    """Compile a plan to object code. LLVM's own loop passes stay off: loops are written as they shall run."""
+    global compilations
+    compilations += 1
+    module = parse(plan)
+    if debug.level() >= 4:
+        debug.say(4, write_ir(plan))
+    if debug.level() >= 5:
+        debug.say(5, assembly(plan))
+    code: bytes = machine_for(plan.target).emit_object(module)
+    return code
+
+
+def assembly(plan: Plan) -> str:
+    """A plan in assembly language, also for processors that this machine cannot run."""
+    text: str = machine_for(plan.target).emit_assembly(parse(plan))
+    return text
+
+
+def parse(plan: Plan) -> llvm.ModuleRef:
+    """A plan's IR, checked by LLVM."""
+    initialise(plan.target.triple)
+    module = llvm.parse_assembly(write_ir(plan))
+    module.triple = plan.target.triple
+    module.verify()
+    return module
+
+
+def write_ir(plan: Plan) -> str:
+    """Write a plan's IR."""
+    from clearhead.kernels import forward
+
+    writers = {"forward": forward.forward}
+    return str(writers[plan.kernel](plan.tile))
+
+
+def machine_for(target: Target) -> llvm.TargetMachine:
+    """LLVM's code generator for a target."""
+    initialise(target.triple)
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
+    )
+
+
+@functools.cache
+def initialise(triple: str) -> None:
+    """Wake the code generator: this machine's alone, unless another machine's is asked for."""
+    if triple == llvm.get_process_triple():
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+
+
+def link(plan: Plan, code: bytes) -> Kernel:
+    """Map object code into the process."""
+    machine = machine_for(plan.target)
+    compiler = llvm.create_lljit_compiler(machine)
+    builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(plan.kernel)
+    library = builder.link(compiler, f"{plan.kernel}{next(library_names)}")
+    return Kernel(plan, ENTRY_TYPE(library[plan.kernel]), (library, compiler, machine))
+
+
+@functools.cache
+def sources() -> str:
+    """A fingerprint of the files that write kernels, so that an edit never meets old code."""
+    folder = Path(__file__).parents[1] / "kernels"
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()

@@ -1,0 +1,90 @@
+"""Which instruction set kernels are written for.
+
+Decides the target from the processor and CLEARHEAD_ISA; narrower targets give the same bits, only slower. Leaves tile
+sizes to `kernels.tiles`.
+"""
+
+import functools
+import platform
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+from clearhead import settings
+from clearhead.errors import MachineError
+
+# What LLVM must find before a target is used; "generic" needs nothing.
+NEEDS = {
+    "avx512": ("avx512f", "avx512dq", "avx512bw", "avx512vl", "avx2", "fma"),
+    "avx2": ("avx2", "fma"),
+    "neon": ("neon",),
+    "generic": (),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Everything about a processor that changes the code made for it."""
+
+    isa: str
+    triple: str
+    cpu: str
+    features: str
+    vector_bits: int
+    registers: int
+
+
+AARCH64 = Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 128, 32)
+
+
+def native_isas() -> tuple[str, ...]:
+    """The instruction sets this processor can run, widest first.
+
+    >>> native_isas()[-1]
+    'generic'
+    """
+    features = host_features()
+    return tuple(isa for isa, needs in NEEDS.items() if all(features.get(need, False) for need in needs))
+
+
+@functools.cache
+def host_features() -> dict[str, bool]:
+    """LLVM's own reading of the processor; every AArch64 processor has NEON, named or not."""
+    features = dict(llvm.get_host_cpu_features())
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        features["neon"] = True
+    return features
+
+
+def target() -> Target:
+    """The target in force: the best of this processor, or the one CLEARHEAD_ISA names.
+
+    Raises MachineError if the name is unknown or the processor lacks it.
+    """
+    return target_for(settings.ISA.read().lower())
+
+
+@functools.cache
+def target_for(isa: str) -> Target:
+    """The target of a name; the empty name means the best."""
+    here = native_isas()
+    if isa and isa not in here:
+        raise MachineError(f"CLEARHEAD_ISA={isa} cannot run on this processor: use one of {', '.join(here)}.")
+    triple, best = llvm.get_process_triple(), here[0]
+    match isa or best:
+        case "avx512":
+            return Target("avx512", triple, llvm.get_host_cpu_name(), flat(host_features()), 512, 32)
+        case "avx2" if best == "avx2":
+            return Target("avx2", triple, llvm.get_host_cpu_name(), flat(host_features()), 256, 16)
+        case "avx2":
+            return Target("avx2", triple, "x86-64-v3", "", 256, 16)
+        case "neon":
+            return Target("neon", triple, llvm.get_host_cpu_name(), flat(host_features()), 128, 32)
+        case _:
+            cpu = "x86-64" if "x86_64" in triple or "AMD64" in triple else "generic"
+            return Target("generic", triple, cpu, "", 128, 16)
+
+
+def flat(features: dict[str, bool]) -> str:
+    """Features as LLVM reads them, in an order that does not change."""
+    return ",".join(("+" if on else "-") + name for name, on in sorted(features.items()))

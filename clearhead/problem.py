@@ -1,0 +1,262 @@
+"""What is asked: shapes, strides, dtype and rules of one attention call, checked and frozen.
+
+Every input error is raised here, before anything is allocated or computed. Equal problems share one plan; addresses are
+not part of a problem.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clearhead.errors import DtypeError, InputError, ShapeError
+from clearhead.kernels.call import AXIS
+from clearhead.kernels.tiles import ELEMENTS
+from clearhead.rules.masks import Causal, Full, Mask
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One array as the kernel walks it: byte strides of each leading axis, of rows, and of elements in a row."""
+
+    lead: tuple[int, ...]
+    row: int
+    element: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Attention of `queries` over `keys` for each of the leading axes.
+
+    `lead` is what the user sees (the result has shape lead + (queries, value_dim)); `axes` is what the kernel walks,
+    in the same order, with grouped query heads as an axis of their own.
+    """
+
+    dtype: str
+    lead: tuple[int, ...]
+    axes: tuple[int, ...]
+    queries: int
+    keys: int
+    query_dim: int
+    value_dim: int
+    reach: int
+    scale: float
+    query: Operand
+    key: Operand
+    value: Operand
+    output: Operand
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The result's shape."""
+        return (*self.lead, self.queries, self.value_dim)
+
+    @property
+    def heads(self) -> int:
+        """How many independent sequences there are."""
+        return math.prod(self.axes)
+
+    @property
+    def pairs(self) -> int:
+        """(query, key) pairs that are seen, over all heads."""
+        seen = np.clip(np.arange(self.queries) + self.reach + 1, 0, self.keys)
+        return self.heads * int(seen.sum())
+
+
+def problem(
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    mask: Mask,
+    scale: float | None = None,
+    out: Array | None = None,
+) -> Problem:
+    """Check one call and write down what it asks; raises ShapeError, DtypeError or InputError."""
+    dtype = common_dtype(query, key, value)
+    check_shapes(query, key, value)
+    lead = broadcast_heads(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    if not isinstance(mask, Causal | Full):
+        raise InputError(f"mask={mask!r} is not a mask: use clearhead.causal() or clearhead.full().")
+    (queries, dim), (keys, value_dim) = query.shape[-2:], value.shape[-2:]
+    shape = (*lead, queries, value_dim)
+    if out is not None:
+        check_out(out, shape, dtype, {"q": query, "k": key, "v": value})
+    axes, group_at, group = lead, len(lead) - 1, 1
+    key_heads = max(key.shape[-3] if key.ndim > 2 else 1, value.shape[-3] if value.ndim > 2 else 1)
+    if lead and 1 < key_heads < lead[-1]:
+        group = lead[-1] // key_heads
+        axes = (*lead[:-1], key_heads, group)
+
+    def operand(shape: tuple[int, ...], strides: tuple[int, ...], *, grouped: bool) -> Operand:
+        """Broadcast axes have stride 0; where heads are grouped, keys and values stand still over the group."""
+        own = shape[:-2]
+        steps = [0 if size == 1 else step for size, step in zip(own, strides[:-2], strict=True)]
+        steps = [0] * (len(lead) - len(own)) + steps
+        if group > 1:
+            step = steps[group_at]
+            steps = [*steps[:group_at], step, 0] if grouped else [*steps[:group_at], step * group, step]
+        return Operand(tuple(steps), strides[-2], strides[-1])
+
+    return Problem(
+        dtype=dtype.name,
+        lead=lead,
+        axes=axes,
+        queries=queries,
+        keys=keys,
+        query_dim=dim,
+        value_dim=value_dim,
+        reach=mask.reach(queries, keys),
+        scale=check_scale(dim**-0.5 if scale is None else scale),
+        query=operand(query.shape, query.strides, grouped=False),
+        key=operand(key.shape, key.strides, grouped=True),
+        value=operand(value.shape, value.strides, grouped=True),
+        output=operand(shape, dense_strides(shape, dtype) if out is None else out.strides, grouped=False),
+    )
+
+
+def as_array(x: npt.ArrayLike, name: str) -> Array:
+    """What a user passed as a plain numpy array; masked arrays are refused, for their masks would be lost."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError(f"{name} is a masked array, whose mask would be ignored: pass x.filled(...) and a clearhead mask.")
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ShapeError(f"{name} is not a rectangular array of numbers: {error}.") from None
+
+
+def common_dtype(query: Array, key: Array, value: Array) -> np.dtype[Any]:
+    """The one float type of all three arrays."""
+    for name, array in (("q", query), ("k", key), ("v", value)):
+        dtype = array.dtype
+        if dtype.name not in ELEMENTS or not dtype.isnative:
+            kind = "complex" if dtype.kind == "c" else "float32 or float64"
+            hint = (
+                "take its real part or its parts apart"
+                if kind == "complex"
+                else f"convert it, for instance with {name}.astype(numpy.float32)"
+            )
+            raise DtypeError(f"{name} has dtype {dtype.str if dtype.kind == 'f' else dtype}, and attention is defined for float32 and float64: {hint}.")
+    if not query.dtype == key.dtype == value.dtype:
+        raise DtypeError(
+            f"q, k and v have dtypes {query.dtype}, {key.dtype} and {value.dtype}: convert them to one, for instance "
+            f"with .astype(numpy.{np.result_type(query, key, value)})."
+        )
+    return query.dtype
+
+
+def check_shapes(query: Array, key: Array, value: Array) -> None:
+    """Ranks, dims and lengths must fit; every message names the shapes."""
+    shapes = f"q {query.shape}, k {key.shape}, v {value.shape}"
+    for name, array in (("q", query), ("k", key), ("v", value)):
+        if array.ndim < 2:
+            raise ShapeError(
+                f"{name} has shape {array.shape}, but attention needs (..., length, dim): add the missing axis, "
+                f"for instance with {name}[:, None]."
+                if array.ndim
+                else f"{name} is a single number, but attention needs an array (..., length, dim)."
+            )
+        if array.shape[-1] == 0:
+            raise ShapeError(f"{name} has shape {array.shape}, whose last axis, the dim, is empty: give it at least 1.")
+    if query.shape[-1] != key.shape[-1]:
+        raise ShapeError(
+            f"queries of dim {query.shape[-1]} cannot be compared with keys of dim {key.shape[-1]} ({shapes}): "
+            "the last axes of q and k must be equal."
+        )
+    if key.shape[-2] != value.shape[-2]:
+        raise ShapeError(
+            f"{key.shape[-2]} keys do not match {value.shape[-2]} values ({shapes}): the second-last axes of k and v "
+            "must be equal."
+        )
+
+
+def broadcast_heads(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...]) -> tuple[int, ...]:
+    """The leading axes of the result: numpy's broadcasting, but query heads may be a multiple of key heads.
+
+    >>> broadcast_heads((2, 8), (2, 2), (2, 2)), broadcast_heads((5, 1), (3,), ())
+    ((2, 8), (5, 3))
+    """
+    shapes = f"q {query}, k {key}, v {value} before (length, dim)"
+    heads, key_heads, value_heads = (lead[-1] if lead else 1 for lead in (query, key, value))
+    if 1 not in (key_heads, value_heads) and key_heads != value_heads:
+        raise ShapeError(f"{key_heads} key heads do not match {value_heads} value heads ({shapes}): give k and v one number of heads.")
+    shared = max(key_heads, value_heads) if 0 not in (key_heads, value_heads) else 0
+    if 1 < shared < heads:
+        if heads % shared:
+            raise ShapeError(
+                f"{heads} query heads cannot share {shared} key heads evenly ({shapes}): use a multiple of {shared}."
+            )
+        key = (*key[:-1], heads) if key_heads > 1 else key
+        value = (*value[:-1], heads) if value_heads > 1 else value
+    try:
+        return np.broadcast_shapes(query, key, value)
+    except ValueError:
+        raise ShapeError(f"the leading axes do not broadcast ({shapes}): make them equal or 1.") from None
+
+
+def check_scale(scale: float) -> float:
+    """A scale is one finite number."""
+    try:
+        number = float(scale)
+    except (TypeError, ValueError):
+        raise InputError(f"scale={scale!r} is not a number: give one, or None for 1/√dim.") from None
+    if not math.isfinite(number):
+        raise InputError(f"scale={scale!r} is not finite: give a finite number, or None for 1/√dim.")
+    return number
+
+
+def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Array]) -> None:
+    """`out` must be a writable array of the result's shape and dtype, whose elements lie apart from each other and the inputs."""
+    if not isinstance(out, np.ndarray):
+        raise InputError(f"out is a {type(out).__name__}: pass a numpy array of shape {shape} and dtype {dtype}.")
+    if out.shape != shape or out.dtype != dtype:
+        raise ShapeError(f"out has shape {out.shape} and dtype {out.dtype}, the result {shape} and {dtype}: pass one that fits.")
+    if not out.flags.writeable:
+        raise InputError(f"out of shape {out.shape} is read-only: pass a writable array.")
+    if overlaps_itself(out):
+        raise ShapeError(f"out of shape {out.shape} and strides {out.strides} overlaps itself: pass an array whose elements lie apart.")
+    for name, array in inputs.items():
+        if np.may_share_memory(out, array) and shares_memory(out, array):
+            raise ShapeError(f"out {out.shape} overlaps {name} {array.shape} in memory: pass an array of its own.")
+
+
+def overlaps_itself(array: Array) -> bool:
+    """Whether two elements may lie at one address: each axis must step over all smaller ones.
+
+    >>> overlaps_itself(np.ones((2, 3)).T), overlaps_itself(np.broadcast_to(1.0, (2, 2)))
+    (False, True)
+    """
+    reach = array.itemsize
+    for step, size in sorted((abs(step), size) for step, size in zip(array.strides, array.shape, strict=True) if size > 1):
+        if step < reach:
+            return True
+        reach += step * (size - 1)
+    return False
+
+
+def shares_memory(a: Array, b: Array) -> bool:
+    """Whether two arrays share a byte; if numpy cannot tell quickly, they count as sharing."""
+    try:
+        return bool(np.shares_memory(a, b, max_work=10_000))
+    except np.exceptions.TooHardError:
+        return True
+
+
+def dense_strides(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """The byte strides of a fresh C-ordered array.
+
+    >>> dense_strides((2, 3, 4), np.dtype(np.float32))
+    (48, 16, 4)
+    """
+    strides, step = [], dtype.itemsize
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+assert AXIS[1:] == ("query", "key", "value", "output")  # noqa: S101
