@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead import debug
+from clearhead.definition.canonical import BLOCK
 from clearhead.errors import InputError, ShapeError
 from clearhead.kernels.call import AXIS, FIELDS
-from clearhead.kernels.tiles import BLOCK, DIM_STEP, ELEMENTS, tile_for
+from clearhead.kernels.tiles import DIM_STEP, ELEMENTS, tile_for
 from clearhead.machine import threads as machine_threads
 from clearhead.machine.compile import Kernel, Plan, kernels
 from clearhead.machine.target import target

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
+from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.kernels import math
 from clearhead.kernels.call import AXIS, FIELDS
 from clearhead.kernels.simd import Function, Int, Value, float_type, i64, pointer
-from clearhead.kernels.tiles import BLOCK, DIM_STEP, SEGMENT, Tile
+from clearhead.kernels.tiles import DIM_STEP, Tile
 
 # Softmax's state: one row of a tile each, in this order, behind "at_softmax"; the total's M and L follow.
 M, L, ALPHA, TOP, SUM, TOTAL_M, TOTAL_L = range(7)

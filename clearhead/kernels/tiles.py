@@ -6,23 +6,20 @@ the same bits. The numbers are measured; a wrong tile loses up to a third of the
 
 from dataclasses import dataclass
 
-BLOCK = 128  # keys whose scores wait for one maximum
-SEGMENT = 2048  # keys after which running sums start afresh
 DIM_STEP = 16  # value dims are padded to a multiple of this
 
 
 @dataclass(frozen=True)
 class Element:
-    """A float type, and the numbers its bit tricks need."""
+    """A float type."""
 
     name: str  # LLVM's name for it, as in llvm.fma.v16f32
     bytes: int
-    mantissa_bits: int
     lowest: float  # the most negative finite value
 
 
-F32 = Element("f32", 4, 23, -float.fromhex("0x1.fffffep127"))
-F64 = Element("f64", 8, 52, -float.fromhex("0x1.fffffffffffffp1023"))
+F32 = Element("f32", 4, -float.fromhex("0x1.fffffep127"))
+F64 = Element("f64", 8, -float.fromhex("0x1.fffffffffffffp1023"))
 ELEMENTS = {"float32": F32, "float64": F64}
 
 

@@ -169,5 +169,6 @@ def link(plan: Plan, code: bytes) -> Kernel:
 @functools.cache
 def sources() -> str:
     """A fingerprint of the files that write kernels, so that an edit never meets old code."""
-    folder = Path(__file__).parents[1] / "kernels"
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
+    package = Path(__file__).parents[1]
+    files = sorted((package / "kernels").glob("*.py")) + sorted((package / "definition").glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
