@@ -217,8 +217,7 @@ class Forward:
             at = [f.at(q, f.mul(f.least(f.add(first, y), last), row)) for y in range(f.lanes)]
 
             def square(d: Value, _: list[Value]) -> None:
-                columns = f.transpose([f.load(f.at(a, f.mul(d, size))) for a in at])
-                for y, column in enumerate(columns):
+                for y, column in enumerate(f.load_columns([f.at(a, f.mul(d, size)) for a in at])):
                     target = f.at(qt, f.mul(f.add(d, y), self.tile.row))
                     f.store(f.block.fmul(column, f.splat(factor)), self.vector_at(f, target, x))
 
@@ -281,10 +280,8 @@ class Forward:
             at = [f.at(y, f.mul(f.least(f.add(first, i), last), row)) for i in range(f.lanes)]
 
             def square(d: Value, _: list[Value]) -> None:
-                lines = f.transpose([finished(f.add(d, i)) for i in range(f.lanes)])
-                # Lanes beyond the last query write to its row too, before it: descending, the right one comes last.
-                for address, line in reversed(list(zip(at, lines, strict=True))):
-                    f.store(line, f.at(address, f.mul(d, size)))
+                # Lanes beyond the last query repeat its address; the earliest row, its own, is what stays.
+                f.store_columns([finished(f.add(d, i)) for i in range(f.lanes)], [f.at(a, f.mul(d, size)) for a in at])
 
             def single(d: Value, _: list[Value]) -> None:
                 column = self.vector_at(f, f.at(o, f.mul(d, self.tile.row)), x)

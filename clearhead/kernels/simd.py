@@ -174,18 +174,59 @@ class Function:
         """Lane by lane a where a > b, else b: one max instruction, and b where either is not a number."""
         return self.block.select(self.block.fcmp_ordered(">", a, b), a, b)
 
-    def transpose(self, rows: Sequence[Value]) -> list[Value]:
-        """Rows of `lanes` vectors to columns, in log2(lanes) rounds of two-input shuffles."""
-        rows, half = list(rows), self.lanes // 2
-        kind = ir.VectorType(i32, self.lanes)
+    # Transposition. Pieces of 128 bits travel by loads and stores, and only what is left is shuffled, within them.
+
+    def load_columns(self, rows: Sequence[Value]) -> list[Value]:
+        """The first `lanes` columns of as many rows in memory, given by address."""
+        n = self.piece
+        columns: list[Value] = []
+        for c in range(self.lanes // n):
+            kind = ir.VectorType(float_type(self.element), n)
+            pieces = [self.block.load(self.at(row, 16 * c), typ=kind, align=1) for row in rows]
+            columns += self.transpose_pieces([self.join(pieces[i::n]) for i in range(n)])
+        return columns
+
+    def store_columns(self, columns: Sequence[Value], rows: Sequence[Value]) -> None:
+        """The opposite: vectors become columns of rows in memory; where addresses repeat, the earliest row stays."""
+        n = self.piece
+        turned = [self.transpose_pieces(columns[c : c + n]) for c in range(0, self.lanes, n)]
+        for i in reversed(range(self.lanes)):
+            for c, group in enumerate(turned):
+                piece = self.shuffle(group[i % n], group[i % n], [i // n * n + e for e in range(n)])
+                self.block.store(piece, self.at(rows[i], 16 * c), align=1)
+
+    @property
+    def piece(self) -> int:
+        """Elements in 128 bits, within which shuffles are cheapest."""
+        return 16 // self.element.bytes
+
+    def shuffle(self, a: Value, b: Value, order: Sequence[int]) -> Value:
+        """A vector of the lanes of a and b, in the given order."""
+        return self.block.shuffle_vector(a, b, ir.Constant(ir.VectorType(i32, len(order)), list(order)))
+
+    def join(self, parts: Sequence[Value]) -> Value:
+        """Several short vectors as one, in order."""
+        while len(parts) > 1:
+            order = range(2 * parts[0].type.count)
+            parts = [self.shuffle(a, b, order) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    def transpose_pieces(self, rows: Sequence[Value]) -> list[Value]:
+        """Transpose the n×n squares that n vectors hold in each of their 128-bit pieces, in log2(n) rounds."""
+        n, rows = self.piece, list(rows)
+        half = n // 2
         while half:
-            upper = [j if not j & half else self.lanes + j - half for j in range(self.lanes)]
-            lower = [j + half if not j & half else self.lanes + j for j in range(self.lanes)]
-            for i in (i for i in range(self.lanes) if not i & half):
-                a, b = rows[i], rows[i + half]
-                rows[i] = self.block.shuffle_vector(a, b, ir.Constant(kind, upper))
-                rows[i + half] = self.block.shuffle_vector(a, b, ir.Constant(kind, lower))
-            half //= 2
+            turned = list(rows)
+            for i in (i for i in range(n) if not i & half):
+                for upper in (0, half):
+                    # Lane e of the result: from row i where e's bit `half` is 0, else from its partner.
+                    order = [
+                        g + (e & ~half | upper) + (self.lanes if e & half else 0)
+                        for g in range(0, self.lanes, n)
+                        for e in range(n)
+                    ]
+                    turned[i | upper] = self.shuffle(rows[i], rows[i | half], order)
+            rows, half = turned, half // 2
         return rows
 
     # Control flow
