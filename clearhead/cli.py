@@ -1,0 +1,173 @@
+"""The `clearhead` command: its subcommands and how it ends.
+
+Decides options, exit codes and the one line an error is answered with; each subcommand imports what it needs
+when it runs, so that help is quick. What the subcommands do is decided in their rooms.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clearhead.errors import ClearheadError, InputError
+
+app = typer.Typer(
+    name="clearhead",
+    help="Self-attention you can see through.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Format(StrEnum):
+    """How an explanation is written."""
+
+    text = "text"
+    markdown = "markdown"
+    latex = "latex"
+    json = "json"
+
+
+class Steps(StrEnum):
+    """What can be told of the steps beside their numbers."""
+
+    order = "order"
+    shapes = "shapes"
+    cost = "cost"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 done, 1 nobody reads on, 2 wrong input, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if hasattr(sys.stdout, "reconfigure"):  # a pipe or file gets UTF-8 everywhere; a poor terminal gets a ?
+        sys.stdout.reconfigure(**({"errors": "replace"} if sys.stdout.isatty() else {"encoding": "utf-8"}))
+    try:
+        code = app(list(arguments) or ["--help"], prog_name="clearhead", standalone_mode=False)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except ClearheadError as error:
+        return complain(str(error))
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
+        return (
+            1
+            if isinstance(error, BrokenPipeError)
+            else complain(f"{error}: check the disk and the permissions.")
+        )
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what typer raises for wrong usage
+            raise
+        return complain(f"{error.format_message()} Try 'clearhead --help'.")
+    return code or 0
+
+
+def complain(message: str) -> int:
+    """Say on one line of standard error what is wrong."""
+    print("clearhead:", " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"clearhead {version('clearhead')}")
+        except PackageNotFoundError:
+            typer.echo("clearhead, not installed: running from its source")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Self-attention you can see through."""
+
+
+@app.command()
+def explain(
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(help="A sentence, or - to read it from standard input.", show_default=False),
+    ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Vectors to explain in place of a sentence: csv or npy, a row each."
+        ),
+    ] = None,
+    position: Annotated[
+        str,
+        typer.Option(
+            metavar="N|WORD", help="The item to explain: 0 is the first, -1 the last; or a word of the text."
+        ),
+    ] = "-1",
+    matrix: Annotated[bool, typer.Option("--matrix", help="Add the weights of every item.")] = False,
+    steps: Annotated[
+        Steps | None,
+        typer.Option(help="Tell about the steps instead: why this order, which shapes, what cost."),
+    ] = None,
+    format: Annotated[Format, typer.Option(help="How to write it.")] = Format.text,
+) -> None:
+    """Show self-attention step by step: scores, softmax, weighted sum, and what changed in meaning."""
+    if (vectors is None) == (not text):
+        raise InputError("Nothing to explain, or two things: give either a sentence or --vectors FILE.")
+    if matrix and steps:
+        raise InputError("--matrix and --steps are different pages: give one of them.")
+    from clearhead.explain import formats, inputs
+
+    place = int(position) if re.fullmatch(r"-?\d+", position) else position
+    worked = inputs.from_file(vectors, place) if vectors else inputs.from_text(" ".join(text or []), place)
+    formats.write(worked, format.value, lesson=steps and steps.value, matrix=matrix)
+
+
+@app.command()
+def run(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A .npy, .npz or .safetensors file: x, or q, k and v.")
+    ],
+    target: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="OUTPUT", help="A new file of one of these kinds."),
+    ],
+    mask: Annotated[str, typer.Option(metavar="MASK", help="causal or full.")] = "causal",
+    align: Annotated[
+        str | None,
+        typer.Option(metavar="END", help="Where the queries stand among the keys: start or end."),
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Factor of the scores.", show_default="1 for x, 1/√d for q, k and v")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads at most.", show_default="every core")] = None,
+    lse: Annotated[bool, typer.Option("--lse", help="Add each row's log-sum-exp, as lse.")] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="ROWS", help="Add the weights of rows such as 0,5,-1, as weights."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it exists.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Compute attention over a file of arrays of any size into a new file, a few heads at a time."""
+    from clearhead import progress, streaming
+
+    rows = () if weights is None else streaming.parse_rows(weights)
+    options = streaming.Options(streaming.named_mask(mask, align), scale, threads, lse, rows)
+    plan = streaming.plan(source, options)
+    if not quiet:
+        for note in plan.notes:
+            typer.echo(note, err=True)
+    with progress.clean_endings(), progress.bar("heads", plan.heads, quiet=quiet) as advance:
+        report = streaming.execute(plan, target, force=force, advance=advance)
+    if not quiet:
+        typer.echo(str(report))

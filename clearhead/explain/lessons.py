@@ -1,0 +1,258 @@
+"""What lies behind the steps: their order, their shapes, their cost, for an input of n items and d dims.
+
+Decides the rows of each lesson, as data that json prints and as a page that the other formats print.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from clearhead.definition import textbook
+from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title
+from clearhead.explain.steps import Explanation
+from clearhead.explain.wording import label, number, quoted, short, size
+from clearhead.rules.masks import full, visible
+
+LENGTHS = (128, 1024, 4096, 16384, 65536, 1048576)
+FLOAT = 4  # bytes of a number as the kernels hold it, float32
+
+
+Step = tuple[str, Formula, str, str]  # its name, its formula, its shapes in letters and in numbers
+
+FIRST_APPROACH = (
+    ("scores", Formula("S = X Xᵀ", "S = X X^{T}"), "(n,d)·(d,n) → (n,n)"),
+    ("mask", Formula("hide j > i", r"\mbox{hide}\ j > i"), "(n,n) → (n,n)"),
+    ("softmax", Formula("A = softmax(S)", r"A = \mathrm{softmax}(S)"), "(n,n) → (n,n)"),
+    ("weighted sum", Formula("Y = A X", "Y = A X"), "(n,n)·(n,d) → (n,d)"),
+)
+TRANSFORMER = (
+    ("queries", Formula("Q = X W^Q", "Q = X W^Q"), "(n,d)·(d,h·p) → (h,n,p)"),
+    ("keys", Formula("K = X W^K", "K = X W^K"), "(n,d)·(d,h·p) → (h,n,p)"),
+    ("values", Formula("V = X W^V", "V = X W^V"), "(n,d)·(d,h·p) → (h,n,p)"),
+    ("scores", Formula("S = Q Kᵀ / √p", r"S = Q K^{T} / \sqrt{p}"), "(h,n,p)·(h,p,n) → (h,n,n)"),
+    ("mask", Formula("hide j > i", r"\mbox{hide}\ j > i"), "(h,n,n) → (h,n,n)"),
+    ("softmax", Formula("A = softmax(S)", r"A = \mathrm{softmax}(S)"), "(h,n,n) → (h,n,n)"),
+    ("weighted sum", Formula("Z = A V", "Z = A V"), "(h,n,n)·(h,n,p) → (h,n,p)"),
+    ("output", Formula("Y = Z W^O", "Y = Z W^O"), "(n,h·p)·(h·p,d) → (n,d)"),
+)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The rows of a lesson, and the page that explains them."""
+
+    rows: tuple[dict[str, Any], ...]
+    page: tuple[Block, ...]
+
+
+def order(e: Explanation) -> Lesson:
+    """Scores, softmax, weighted sum, and why in no other order."""
+    names = ("step", "takes", "gives", "why")
+    told = (
+        (
+            "scores",
+            "vectors",
+            "a number for each pair j ≤ i",
+            "weights can only come from how alike items are",
+        ),
+        (
+            "softmax",
+            "scores",
+            "weights: positive, adding up to 1",
+            "it divides by the sum of all a row's scores",
+        ),
+        (
+            "weighted sum",
+            "weights, vectors",
+            "a vector for each item",
+            "only finished weights make a mean of them",
+        ),
+    )
+    rows = tuple(dict(zip(names, row, strict=True)) for row in told)
+    page: list[Block] = [opening("The order of the steps", e)]
+    page.append(Table(tuple(Column(name, "left") for name in names), told))
+    negative = int((e.scores < 0).sum())
+    subtract = f" {negative} of them would even subtract their items, being negative." if negative else ""
+    page += [
+        Heading("Why not sum with the scores themselves?"),
+        Prose(
+            f"Nothing makes scores add up to 1: those of {quoted(e.token)} come to "
+            f"{number(float(e.scores.sum()))}. "
+            f"As weights they would let the output grow with the input's length.{subtract} "
+            "After the softmax all weights are positive and add up to 1."
+        ),
+        Heading("Why hide the future before the softmax?"),
+        Prose(future(e)),
+        Heading("Why is a score of 0 not the end of an item?"),
+        Prose(
+            "Because exp comes after the score, and exp(0) = 1 is a positive number. To hide an "
+            "item, its score "
+            "must become −∞ before the softmax, for exp(−∞) = 0; that is how the future is hidden."
+        ),
+    ]
+    return Lesson(rows, tuple(page))
+
+
+def future(e: Explanation) -> str:
+    """What goes wrong when the future is hidden too late, in this input's own numbers."""
+    n = len(e.tokens)
+    if n == 1:
+        return (
+            "Because the softmax divides by the sum over what is seen. One item alone has no future to hide."
+        )
+    late = float(textbook.softmax(e.score_matrix, visible(full(), n, n))[0, 0])
+    return (
+        f"Because the softmax divides by a sum. Item 0, {quoted(e.tokens[0])}, sees only itself, so "
+        "its weight is 1. "
+        f"Were the future hidden after the softmax, the sum would hold all {n} exponentials, "
+        f"and a weight of {number(late)} would be left of that 1."
+    )
+
+
+def shapes(e: Explanation) -> Lesson:
+    """The dimension analysis of every step: the first approach, then the transformer's form."""
+    n, d = e.x.shape
+    h = next(count for count in (8, 4, 2, 1) if (d % count == 0 and d > count) or count == 1)
+    sizes = {"n": n, "d": d, "h": h, "p": d // h, "h·p": d}
+    first = tuple(measured(row, sizes) for row in FIRST_APPROACH)
+    transformer = tuple(measured(row, sizes) for row in TRANSFORMER)
+    page = (
+        opening("The shapes of the steps", e),
+        Prose(
+            f"n = {n} items, each a vector of d = {d} numbers. Where two shapes meet, the inner "
+            "sizes must be equal, "
+            "and are gone in the result."
+        ),
+        Heading("The first approach"),
+        shape_table(first),
+        Prose(
+            f"The mask leaves n(n + 1)/2 = {n * (n + 1) // 2} of {n * n} weights. The output has "
+            "the input's shape, "
+            f"({n},{d}), so one layer can follow another."
+        ),
+        Heading("The transformer's form"),
+        Prose(
+            f"With h = {h} head{'s' if h > 1 else ''} of p = d/h = {d // h} dims each, and four "
+            "matrices of d² numbers to learn, "
+            f"{short(4 * d * d)} in all."
+        ),
+        shape_table(transformer),
+        Prose(
+            f"A score adds up p = {d // h} products, so its spread grows as √p: dividing by √p "
+            "keeps the softmax "
+            "from choosing one item only."
+        ),
+    )
+    rows = [("first approach", *row) for row in first] + [("transformer", *row) for row in transformer]
+    names = ("form", "step", "formula", "shapes", "here")
+    return Lesson(tuple(dict(zip(names, (*r[:2], r[2].plain, *r[3:]), strict=True)) for r in rows), page)
+
+
+def measured(row: tuple[str, Formula, str], sizes: dict[str, int]) -> Step:
+    """A step's shapes with this input's sizes in place of the letters."""
+    return (*row, re.sub("h·p|[ndhp]", lambda letter: str(sizes[letter.group()]), row[2]))
+
+
+def shape_table(rows: tuple[Step, ...]) -> Table:
+    """The dimension analysis as a table; where a line must break, an arrow stays with what it points at."""
+    columns = tuple(Column(name, "left") for name in ("step", "formula", "shapes", "here"))
+    return Table(
+        columns, tuple((*row[:2], *(cell.replace("→ ", "→\u00a0") for cell in row[2:])) for row in rows)
+    )
+
+
+def cost(e: Explanation) -> Lesson:
+    """Operations and bytes, for this input and for longer ones of the same dim."""
+    n, d = e.x.shape
+    rows = tuple(costs(length, d) for length in sorted({n, *LENGTHS}))
+    cells: list[tuple[Cell, ...]] = []
+    for row in rows:
+        counts = (row["pairs"], row["multiply_adds"], row["exponentials"])
+        bytes_ = (row["matrix_bytes"], row["vectors_bytes"])
+        cells.append((length_name(row["length"], n), *map(short, counts), *map(size, bytes_)))
+    headings = ("n", "pairs", "multiply-adds", "exponentials", "n × n matrix", "x and y")
+    page = (
+        opening("The cost of the steps", e),
+        Prose(f"For n items of d = {d} dims, in numbers of {FLOAT} bytes:"),
+        Table(
+            (Column("what", "left"), Column("formula", "left"), Column(f"n = {n}")),
+            tuple(
+                (what, Formula(plain, latex), value)
+                for what, plain, latex, value in formulas(rows_of(rows, n))
+            ),
+        ),
+        Heading("As the input grows"),
+        Table(tuple(map(Column, headings)), tuple(cells), strong=(sorted({n, *LENGTHS}).index(n),)),
+        Prose(
+            "Twice the length is four times the work, and four times the matrix. "
+            "(Lengths count by 1024, as 1k = 1024; operations count by 1000.)"
+        ),
+        Prose(
+            "The matrix need not exist: one pass over the items carries a running maximum, a "
+            "running sum and a "
+            "running output. The work stays the same, and the memory is that of the vectors "
+            "themselves, x and y."
+        ),
+    )
+    return Lesson(rows, page)
+
+
+def costs(n: int, d: int) -> dict[str, int]:
+    """What n items of d dims cost, exactly.
+
+    >>> costs(3, 2)["pairs"], costs(3, 2)["multiply_adds"], costs(3, 2)["matrix_bytes"]
+    (6, 24, 36)
+    """
+    pairs = n * (n + 1) // 2
+    return {
+        "length": n,
+        "dim": d,
+        "pairs": pairs,
+        "score_multiply_adds": d * pairs,
+        "exponentials": pairs,
+        "sum_multiply_adds": d * pairs,
+        "multiply_adds": 2 * d * pairs,
+        "matrix_bytes": FLOAT * n * n,
+        "vectors_bytes": 2 * FLOAT * n * d,
+    }
+
+
+def rows_of(rows: tuple[dict[str, int], ...], n: int) -> dict[str, int]:
+    """The row of one length."""
+    return next(row for row in rows if row["length"] == n)
+
+
+def formulas(row: dict[str, int]) -> list[tuple[str, str, str, str]]:
+    """What is counted, how, and what it comes to."""
+    return [
+        ("pairs j ≤ i", "n(n + 1)/2", "n(n+1)/2", short(row["pairs"])),
+        ("scores: multiply-adds", "d · n(n + 1)/2", r"d \cdot n(n+1)/2", short(row["score_multiply_adds"])),
+        ("softmax: exponentials", "n(n + 1)/2", "n(n+1)/2", short(row["exponentials"])),
+        (
+            "weighted sum: multiply-adds",
+            "d · n(n + 1)/2",
+            r"d \cdot n(n+1)/2",
+            short(row["sum_multiply_adds"]),
+        ),
+        ("the n × n matrix", f"{FLOAT} n²", f"{FLOAT} n^2", size(row["matrix_bytes"])),
+        ("x and y alone", f"2 · {FLOAT} n d", rf"2 \cdot {FLOAT} n d", size(row["vectors_bytes"])),
+    ]
+
+
+def length_name(length: int, here: int) -> str:
+    """A length as people say it."""
+    name = str(length)
+    if length % 2**20 == 0:
+        name = f"{length // 2**20}M"
+    elif length % 2**10 == 0:
+        name = f"{length // 2**10}k"
+    return f"this: {name}" if length == here else name
+
+
+def opening(title: str, e: Explanation) -> Title:
+    """The title of a lesson."""
+    return Title(title, tuple(label(token) for token in e.tokens))
+
+
+LESSONS: dict[str, Callable[[Explanation], Lesson]] = {"order": order, "shapes": shapes, "cost": cost}

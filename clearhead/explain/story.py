@@ -1,0 +1,277 @@
+"""The worked steps as a page: scores, softmax, weighted sum, and what changed.
+
+Decides the words and which numbers stand beside them; these come from steps, the looks from the formats.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from clearhead.definition.textbook import Array
+from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
+from clearhead.explain.steps import Explanation
+from clearhead.explain.wording import factor, label, listed, number, percent, quoted, sub
+
+MOST_ROWS = 32  # more items than this and a table shows only the heaviest, and the rest as one row
+DIMS = 6  # of each vector, where there is room
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Which of the seen items have a row of their own, and which share one."""
+
+    rows: tuple[int, ...]
+    rest: tuple[int, ...]
+
+
+def worked_page(e: Explanation, dims: int = DIMS, matrix: bool = False) -> list[Block]:
+    """Every step at the explanation's position, with the first `dims` dims of each vector."""
+    shown = choose(e)
+    page = (
+        opening(e) + scores_step(e, shown) + softmax_step(e, shown) + zero_score(e) + sum_step(e, shown, dims)
+    )
+    return page + change(e) + (all_rows(e) if matrix else [])
+
+
+def choose(e: Explanation) -> Shown:
+    """All items if they are few, else the heaviest, the item itself and those with score 0."""
+    seen = e.position + 1
+    if seen <= MOST_ROWS:
+        return Shown(tuple(range(seen)), ())
+    heaviest = np.argsort(-e.weights, kind="stable")[: MOST_ROWS - 8]
+    rows = {*heaviest.tolist(), *e.zeros[:6], e.position}
+    return Shown(tuple(sorted(rows)), tuple(j for j in range(seen) if j not in rows))
+
+
+def opening(e: Explanation) -> list[Block]:
+    """Who looks at whom."""
+    i, n, d = e.position, *e.x.shape
+    earlier = {0: "nothing came before it", 1: "at the one item before it"}.get(
+        i, f"at the {i} items before it"
+    )
+    looks = f"{quoted(e.token)}, item {i}, looks at itself" + (" and " if i else "; ") + earlier
+    hidden = "" if i == n - 1 else "; what comes later is hidden"
+    vectors = f"Each item is a vector of {d} numbers, {sub('x', 0)} to {sub('x', n - 1)}." if n > 1 else ""
+    page: list[Block] = [Title("Self-attention, step by step", tuple(label(token) for token in e.tokens), i)]
+    page += [Prose(note, strong=True) for note in e.notes]
+    return [*page, Prose(f"{looks}{hidden}. {vectors}".strip())]
+
+
+def scores_step(e: Explanation, shown: Shown) -> list[Block]:
+    """Step 1."""
+    i = e.position
+    formula = Formula(
+        f"score({sub('x', i)}, xⱼ) = {sub('x', i)} · xⱼ",
+        rf"\mathrm{{score}}(x_{{{i}}}, x_j) = x_{{{i}}} \cdot x_j",
+    )
+    text = f"How alike are {quoted(e.token)} and what it sees? Their dot product tells: larger is more alike."
+    largest = float(np.abs(e.scores).max()) or 1.0
+    rows = [[*names(e, j), number(e.scores[j]), e.scores[j] / largest] for j in shown.rows]
+    columns = (Column("j"), Column("item", "left"), Column("score"), Column("", "bar"))
+    return [
+        Heading("1  Scores", formula),
+        Prose(f"{text} {one_score(e)}"),
+        table(e, shown, columns, rows, ["", ""]),
+    ]
+
+
+def one_score(e: Explanation) -> str:
+    """One dot product in full, or its first products."""
+    i, d, j = e.position, e.x.shape[1], example(e)
+    products = [f"{factor(a)} × {factor(b)}" for a, b in zip(e.x[i, :3], e.x[j, :3], strict=True)]
+    products += [f"… ({d - 3} more products)"] if d > 3 else []
+    return f"For {quoted(e.tokens[j])}: {' + '.join(products)} = {number(e.scores[j])}."
+
+
+def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
+    """Step 2."""
+    i, rest, j = e.position, list(shown.rest), example(e)
+    exp = "exp(score)" if not e.shift else f"exp(score − {number(e.shift)})"
+    formula = Formula(
+        f"α{sub('', i)}ⱼ = exp(score({sub('x', i)}, xⱼ)) ÷ Σₖ exp(score({sub('x', i)}, xₖ)),  k = 0 … {i}",
+        rf"\alpha_{{{i},j}} = \exp(x_{{{i}}} \cdot x_j) \Big/ \sum_{{k=0}}^{{{i}}} \exp(x_{{{i}}} \cdot x_k)",
+    )
+    text = (
+        f"exp makes every score positive. Divided by their sum, {number(e.sum)}, they are weights "
+        "that add up to 1. "
+        f"For {quoted(e.tokens[j])}: exp({number(e.scores[j] - e.shift)}) = {number(e.exponentials[j])}, "
+        f"and {number(e.exponentials[j])} ÷ {number(e.sum)} = {number(e.weights[j])}."
+    )
+    page: list[Block] = [Heading("2  Softmax", formula), Prose(text)]
+    if e.shift:
+        page.append(Prose(shift_note(e), strong=True))
+    largest = float(e.weights.max())
+    rows = [
+        [
+            *names(e, j),
+            number(e.scores[j]),
+            number(e.exponentials[j]),
+            number(e.weights[j]),
+            e.weights[j] / largest,
+        ]
+        for j in shown.rows
+    ]
+    gathered: list[Cell] = [
+        "",
+        number(float(e.exponentials[rest].sum())),
+        number(float(e.weights[rest].sum())),
+        "",
+    ]
+    total: tuple[Cell, ...] = ("", "sum", "", number(e.sum), number(float(e.weights.sum())), "")
+    columns = (
+        Column("j"),
+        Column("item", "left"),
+        Column("score"),
+        Column(exp),
+        Column("weight"),
+        Column("", "bar"),
+    )
+    return [*page, table(e, shown, columns, rows, gathered, total)]
+
+
+def example(e: Explanation) -> int:
+    """The item that a step is worked out for in full: the heaviest of the earlier ones, if there are any."""
+    return int(e.weights[:-1].argmax()) if e.position else 0
+
+
+def shift_note(e: Explanation) -> str:
+    """Why exp(score) is not what the table shows."""
+    top = number(e.shift)
+    return (
+        f"exp({top}) is too large for a float64, so the largest score, {top}, is subtracted from every score "
+        "first. That divides every exponential and the sum by one and the same number: no weight changes."
+    )
+
+
+def zero_score(e: Explanation) -> list[Block]:
+    """What never may be forgotten: a score of 0 is not a weight of 0."""
+    others = [j for j in e.zeros if j != e.position]
+    if not e.x[e.position].any():
+        text = f"{quoted(e.token)} is the zero vector, so every score is 0 and all weights are equal: "
+    elif others:
+        who = listed([quoted(e.tokens[j]) for j in others])
+        all_others = "" if len(others) == 1 else ", each of them"
+        angle = f", at right angles to {quoted(e.token)}" if all(e.x[j].any() for j in others) else ""
+        text = f"{who} scored 0{angle}, and yet got weight{all_others}: "
+    else:
+        text = f"at right angles to {quoted(e.token)} an item would still get weight: "
+    page: list[Block] = [
+        Prose(f"Score 0 is not weight 0: {text}{zero_share(e)}.{near_zero(e)}", bool(e.zeros))
+    ]
+    lost = np.flatnonzero(e.weights == 0)
+    if len(lost):
+        who = listed([quoted(e.tokens[j]) for j in lost])
+        page.append(
+            Prose(f"Weight 0 is underflow: for {who} the exponential is too small for a float64.", True)
+        )
+    return page
+
+
+def zero_share(e: Explanation) -> str:
+    """The weight of a score of 0 in this row."""
+    share = math.exp(-e.shift) / e.sum
+    total = number(e.sum)
+    if not e.shift:
+        return f"exp(0) = 1, and 1 ÷ {total} = {number(share)}, {percent(share)} of the whole"
+    if share:
+        return f"exp(0 − {number(e.shift)}) ÷ {total} = {number(share)}"
+    return f"exp(0 − {number(e.shift)}) ÷ {total} is positive, though here too small for a float64"
+
+
+def near_zero(e: Explanation) -> str:
+    """Where no score is 0, the one nearest to it."""
+    j = int(np.abs(e.scores).argmin())
+    if e.zeros or j == e.position:
+        return ""
+    numbers = f"score {number(e.scores[j])}, weight {number(e.weights[j])}"
+    return f" Nearest to that here is {quoted(e.tokens[j])}: {numbers}."
+
+
+def sum_step(e: Explanation, shown: Shown, dims: int) -> list[Block]:
+    """Step 3."""
+    i, d, rest = e.position, e.x.shape[1], list(shown.rest)
+    dims = min(dims, d)
+    parts: Array = e.weights[:, None] * e.x[: i + 1]  # (i + 1, d)
+    formula = Formula(
+        f"{sub('y', i)} = Σⱼ α{sub('', i)}ⱼ xⱼ,  j = 0 … {i}",
+        rf"y_{{{i}}} = \sum_{{j=0}}^{{{i}}} \alpha_{{{i},j}}\, x_j",
+    )
+    text = f"Each vector times its weight; added up, column by column, they are the output {sub('y', i)}."
+    text += "" if dims == d else f" Shown: the first {f'{dims} ' if dims > 1 else ''}of {d} dims."
+
+    def cells(part: Array) -> list[Cell]:
+        written: list[Cell] = [number(value) for value in part[:dims]]
+        return [*written, "…"] if dims < d else written
+
+    columns = [Column("j"), Column("weight × item", "left"), *(Column(f"dim {k}") for k in range(dims))]
+    columns += [Column("")] if dims < d else []
+    rows: list[list[Cell]] = []
+    for j in shown.rows:
+        at, item = names(e, j)
+        rows.append([at, f"{number(e.weights[j])} × {item}", *cells(parts[j])])
+    total: tuple[Cell, ...] = ("", f"sum = {sub('y', i)}", *cells(e.output))
+    body = table(e, shown, tuple(columns), rows, cells(parts[rest].sum(axis=0)), total)
+    return [Heading("3  Weighted sum", formula), Prose(text), body]
+
+
+def change(e: Explanation) -> list[Block]:
+    """What the step did to the item: its direction, its length, and the words it is nearest to."""
+    i = e.position
+    before, after = e.lengths
+    text = (
+        f"{quoted(e.token)} goes in as {sub('x', i)} and comes out as {sub('y', i)}, mixed with what it saw"
+    )
+    if e.similarity is None:
+        text += ". One of them is the zero vector and has no direction, so there is no cosine between them."
+    else:
+        text += f": the cosine between them is {number(e.similarity)} (1 would be the same direction)."
+    text += f" The length goes from {number(before)} to {number(after)}."
+    page: list[Block] = [Heading("What changed"), Prose(text)]
+    if e.before and e.after:
+        known = {word for word, _ in e.before}
+        columns = (
+            Column(f"before: nearest to {sub('x', i)}", "left"),
+            Column("cosine"),
+            Column(f"after: nearest to {sub('y', i)}", "left"),
+            Column("cosine"),
+        )
+        pairs = list(zip(e.before, e.after, strict=False))
+        rows = tuple(
+            (label(b), number(p), label(a) + ("" if a in known else "  (new)"), number(q))
+            for (b, p), (a, q) in pairs
+        )
+        page.append(Table(columns, rows))
+    return page
+
+
+def all_rows(e: Explanation) -> list[Block]:
+    """The weights of every item at once."""
+    text = "Row i holds the weights of item i and adds up to 1. A dot is hidden, not 0."
+    formula = Formula(
+        "α = softmax(X Xᵀ), row by row, j ≤ i",
+        r"\alpha = \mathrm{softmax}(X X^{T}),\ \mbox{row by row},\ j \le i",
+    )
+    labels = tuple(label(token) for token in e.tokens)
+    return [Heading("All rows", formula), Prose(text), Triangle(labels, e.weight_matrix)]
+
+
+def names(e: Explanation, j: int) -> list[Cell]:
+    """The cells that name an item."""
+    cells: list[Cell] = [str(j), label(e.tokens[j]) + (" (itself)" if j == e.position else "")]
+    return cells
+
+
+def table(
+    e: Explanation,
+    shown: Shown,
+    columns: tuple[Column, ...],
+    rows: list[list[Cell]],
+    rest: list[Cell],
+    total: tuple[Cell, ...] | None = None,
+) -> Table:
+    """A table of the shown items, the others gathered in one row, those with score 0 pointed out."""
+    if shown.rest:
+        rows = [*rows, ["", f"… {len(shown.rest)} more, lighter", *rest]]
+    strong = tuple(at for at, j in enumerate(shown.rows) if j in e.zeros)
+    return Table(columns, tuple(tuple(row) for row in rows), total, strong)
