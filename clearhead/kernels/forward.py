@@ -452,13 +452,12 @@ class Forward:
         return self.module
 
     def write_task(self, f: Function, table: Value, scratch: Value, task: Value) -> Value:
-        """One (tile, head), the tiles with most keys first; its cost in multiply-adds."""
+        """One tile of one head, the tiles with most keys first and head by head: its keys stay in the cache."""
         t, build = self.tile, f.block
         get = lambda name: field(f, table, name)  # noqa: E731
-        heads = get("heads")
         tiles = build.sdiv(f.add(get("queries"), t.queries - 1), f.int(t.queries))
-        index = f.sub(f.sub(tiles, 1), build.sdiv(task, heads))
-        head, first = build.srem(task, heads), f.mul(index, t.queries)
+        index = f.sub(f.sub(tiles, 1), build.srem(task, tiles))
+        head, first = build.sdiv(task, tiles), f.mul(index, t.queries)
         rows = f.least(t.queries, f.sub(get("queries"), first))
 
         def axis(i: Value, carried: list[Value]) -> list[Value]:
