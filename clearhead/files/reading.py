@@ -1,0 +1,180 @@
+"""Reading arrays from files without loading them.
+
+Decides how .npy, .npz and .safetensors files are opened and what makes one unreadable; leaves to others
+what the arrays mean. Headers are parsed by numpy, zipfile and safetensors. Nothing is ever unpickled.
+"""
+
+import io
+import json
+import math
+import os
+import struct
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+import numpy as np
+
+from clearhead.definition.textbook import Array
+from clearhead.errors import ClearheadError, DtypeError, FileError
+
+SUFFIXES = (".npy", ".npz", ".safetensors")
+DTYPES = {"F32": "<f4", "F64": "<f8"}  # as .safetensors and as numpy write them
+HEADER = 1 << 14  # no .npy header that numpy accepts is longer
+ENCRYPTED = 0x1  # bit of a zip member's flags
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """A file's arrays by name, read-only; each is mapped, or decompressed, when it is asked for."""
+
+    path: Path
+    members: Mapping[str, Callable[[], Array]]
+    compressed: frozenset[str] = frozenset()
+
+    def __getitem__(self, name: str) -> Array:
+        with _parsing(self.path):
+            return self.members[name]()
+
+
+def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
+    """Open a .npy (its array is called "x"), .npz or .safetensors file without loading it.
+
+    Arrays are float32 or float64, little-endian, in either memory order. They are views of the mapped file,
+    which must not shrink while they are in use; only compressed .npz members are decompressed into memory.
+    Raises FileError for a file that is missing, truncated or of another format, DtypeError for other numbers.
+
+    >>> path = getfixture("tmp_path") / "x.npy"
+    >>> np.save(path, np.eye(2))
+    >>> open_arrays(path)["x"]
+    array([[1., 0.],
+           [0., 1.]])
+    """
+    path = Path(path)
+    read = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[known_suffix(path)]
+    with _parsing(path):
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                raise EOFError("it is empty")
+            buffer = mmap(file.fileno(), 0, access=ACCESS_READ)
+        return read(path, buffer)
+
+
+def release(*arrays: Array) -> None:
+    """Let the system take back the memory behind mapped arrays; what they hold stays in their files."""
+    if sys.platform == "linux":
+        from mmap import MADV_DONTNEED
+
+        buffers: set[Any] = {a.base for a in arrays if isinstance(a.base, mmap)}
+        for buffer in buffers:
+            buffer.madvise(MADV_DONTNEED)
+
+
+def known_suffix(path: Path) -> str:
+    """The suffix that names the file's format, in lower case."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise FileError(f"{path} has no suffix that names a format: use .npy, .npz or .safetensors.")
+    return suffix
+
+
+@contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ClearheadError:
+        raise
+    except OSError as e:
+        reason = e.strerror or e
+        raise FileError(f"{path} cannot be read ({reason}): check the path and its permissions.") from e
+    except Exception as e:  # parsers of foreign bytes raise anything, and here it all means one thing
+        reason = " ".join(str(e).split()) or type(e).__name__
+        raise FileError(f"{path} is no whole {path.suffix} file ({reason}): save or copy it again.") from e
+
+
+def _npy(path: Path, buffer: mmap) -> ArrayFile:
+    return ArrayFile(path, {"x": partial(_npy_array, path, "x", buffer, 0, len(buffer))})
+
+
+def _npz(path: Path, buffer: mmap) -> ArrayFile:
+    with ZipFile(path) as archive:
+        infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+    members: dict[str, Callable[[], Array]] = {}
+    compressed = set()
+    for info in infos:
+        name = info.filename.removesuffix(".npy")
+        if info.compress_type == ZIP_STORED and not info.flag_bits & ENCRYPTED:
+            members[name] = partial(_stored, path, name, buffer, info)
+        else:
+            members[name] = partial(_decompressed, path, name, info)
+            compressed.add(name)
+    return ArrayFile(path, members, frozenset(compressed))
+
+
+def _safetensors(path: Path, buffer: mmap) -> ArrayFile:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np"):
+        pass  # opening checks that the header is sound and that its arrays cover the file exactly
+    (length,) = struct.unpack_from("<Q", buffer)
+    start = 8 + length
+    entries = json.loads(buffer[8:start])
+    entries.pop("__metadata__", None)
+    members = {name: partial(_safetensors_array, path, name, buffer, start, e) for name, e in entries.items()}
+    return ArrayFile(path, members)
+
+
+def _stored(path: Path, name: str, buffer: mmap, info: ZipInfo) -> Array:
+    mark, name_length, extra_length = struct.unpack_from("<4s22xHH", buffer, info.header_offset)
+    if mark != b"PK\x03\x04":
+        raise ValueError(f"no member begins at byte {info.header_offset}")
+    start = info.header_offset + 30 + name_length + extra_length
+    return _npy_array(path, name, buffer, start, min(start + info.file_size, len(buffer)))
+
+
+def _decompressed(path: Path, name: str, info: ZipInfo) -> Array:
+    with ZipFile(path) as archive:
+        content = archive.read(info)
+    return _npy_array(path, name, content, 0, len(content))
+
+
+def _npy_array(path: Path, name: str, buffer: mmap | bytes, start: int, end: int) -> Array:
+    head = io.BytesIO(buffer[start : min(end, start + HEADER)])
+    version = np.lib.format.read_magic(head)
+    parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = parse(head)
+    _check_dtype(path, name, dtype)
+    start += head.tell()
+    size = math.prod(shape) * dtype.itemsize
+    if start + size > end:
+        raise EOFError(f"{name} {shape} needs {size} bytes and has {max(end - start, 0)}")
+    return np.ndarray(shape, dtype, buffer, start, order="F" if fortran else "C")
+
+
+def _safetensors_array(path: Path, name: str, buffer: mmap, start: int, entry: dict[str, Any]) -> Array:
+    if entry["dtype"] not in DTYPES:
+        raise DtypeError(
+            f"{name} in {path} is of dtype {entry['dtype']}: convert it to float32 or float64 first."
+        )
+    return np.ndarray(entry["shape"], DTYPES[entry["dtype"]], buffer, start + entry["data_offsets"][0])
+
+
+def _check_dtype(path: Path, name: str, dtype: "np.dtype[Any]") -> None:
+    little = dtype.newbyteorder("<").str
+    if dtype.str in DTYPES.values():
+        return
+    if dtype.hasobject:
+        step = "pickled objects are never loaded, so save numbers as float32 or float64"
+    elif little in DTYPES.values():
+        step = f"it is big-endian, so save {name}.astype({little!r})"
+    elif dtype.kind == "c":
+        step = "attention is not defined for complex numbers, so save real ones as float32 or float64"
+    else:
+        step = "convert it to float32 or float64 first"
+    raise DtypeError(f"{name} in {path} is of dtype {dtype}: {step}.")

@@ -1,0 +1,200 @@
+"""Writing arrays to a file that appears complete and at once, or not at all.
+
+Decides how .npy, .npz and .safetensors files are laid out so that arrays too large for memory can be filled
+through a memory map, in any order; leaves to others what goes into them.
+"""
+
+import io
+import json
+import math
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from mmap import mmap
+from pathlib import Path
+from secrets import token_hex
+from typing import BinaryIO
+from zipfile import ZipFile, ZipInfo
+
+import numpy as np
+
+from clearhead.definition.textbook import Array
+from clearhead.errors import ClearheadError, FileError
+from clearhead.files.reading import DTYPES, known_suffix
+
+ALIGNMENT = 64  # of each array in its file: a cache line
+PADDING_FIELD = 0xD935  # zip extra field whose bytes only push the data to an aligned offset
+PIECE = 1 << 24  # bytes handled at once where all of a file must be passed over
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Shape and dtype of an array to be written."""
+
+    shape: tuple[int, ...]
+    dtype: "np.dtype[np.floating]"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its data."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything in a new file goes: the bytes known beforehand, each array's offset, and the size."""
+
+    records: Mapping[int, bytes]
+    offsets: Mapping[str, int]
+    size: int
+
+
+@contextmanager
+def new_file(
+    path: str | os.PathLike[str], specs: Mapping[str, Spec], *, force: bool = False
+) -> Iterator[dict[str, Array]]:
+    """Fill a new .npy, .npz or .safetensors file through memory maps; it appears when the block ends well.
+
+    Until then the arrays live in a hidden file beside it, whose whole space is claimed first. An error, an
+    interrupt or a full disk leaves nothing behind, and an existing file as it was; only `force` replaces one.
+    Raises FileError for what cannot be written. Keep no reference to the arrays after the block.
+
+    >>> path = getfixture("tmp_path") / "y.npy"
+    >>> with new_file(path, {"output": Spec((2,), np.dtype("float32"))}) as arrays:
+    ...     arrays["output"][:] = [1, 2]
+    >>> np.load(path)
+    array([1., 2.], dtype=float32)
+    """
+    path = _destination(Path(path), force)
+    layout = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[known_suffix(path)](path, specs)
+    part = path.with_name(f".clearhead-{token_hex(8)}.part")
+    arrays: dict[str, Array] = {}
+    try:
+        with _writing(path):
+            file = part.open("x+b")
+        with file:
+            with _writing(path):
+                buffer = _claim(file, layout)
+            for name, spec in specs.items():
+                arrays[name] = np.ndarray(spec.shape, spec.dtype, buffer, layout.offsets[name])
+            yield arrays
+            arrays.clear()
+            with _writing(path):
+                buffer.flush()
+                with suppress(BufferError):  # someone kept an array
+                    buffer.close()
+                if known_suffix(path) == ".npz":
+                    _seal_npz(file, specs)
+                file.flush()
+                os.fsync(file.fileno())
+        with _writing(path):
+            part.replace(_destination(path, force))
+    finally:
+        with suppress(OSError):  # it was renamed, or never made
+            part.unlink()
+
+
+def _destination(path: Path, force: bool) -> Path:
+    if path.is_dir():
+        raise FileError(f"{path} is a directory: name a file in it.")
+    if path.exists() and not force:
+        raise FileError(f"{path} exists already: choose another name, or replace it with --force.")
+    return path.resolve()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ClearheadError:
+        raise
+    except OSError as e:
+        reason = e.strerror or e
+        raise FileError(f"{path} cannot be written ({reason}): check its directory and free space.") from e
+
+
+def _claim(file: BinaryIO, layout: Layout) -> mmap:
+    """Take all the space now: a disk that fills up under a memory map would kill the process."""
+    if sys.platform == "linux":
+        os.posix_fallocate(file.fileno(), 0, layout.size)
+    else:
+        for start in range(0, layout.size, PIECE):
+            file.write(bytes(min(PIECE, layout.size - start)))
+        file.flush()
+    buffer = mmap(file.fileno(), layout.size)
+    for start, record in layout.records.items():
+        buffer[start : start + len(record)] = record
+    return buffer
+
+
+def _npy(path: Path, specs: Mapping[str, Spec]) -> Layout:
+    if len(specs) > 1:
+        raise FileError(
+            f"{path} holds one array and not {', '.join(specs)}: name a .npz or .safetensors file instead."
+        )
+    ((name, spec),) = specs.items()
+    header = _npy_header(spec)
+    return Layout({0: header}, {name: len(header)}, len(header) + spec.nbytes)
+
+
+def _npz(path: Path, specs: Mapping[str, Spec]) -> Layout:
+    records, offsets, size = {}, {}, 0
+    for (name, spec), info in zip(specs.items(), _zip_infos(specs), strict=True):
+        record = info.FileHeader() + _npy_header(spec)
+        records[info.header_offset] = record
+        offsets[name] = info.header_offset + len(record)
+        size = offsets[name] + spec.nbytes
+    return Layout(records, offsets, size)
+
+
+def _safetensors(path: Path, specs: Mapping[str, Spec]) -> Layout:
+    names = {np.dtype(text): name for name, text in DTYPES.items()}
+    entries, offsets, end = {}, {}, 0
+    for name, spec in specs.items():
+        offsets[name], end = end, end + spec.nbytes
+        place = [offsets[name], end]
+        entries[name] = {"dtype": names[spec.dtype], "shape": spec.shape, "data_offsets": place}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-(8 + len(header)) % ALIGNMENT)
+    start = 8 + len(header)
+    offsets = {name: start + offset for name, offset in offsets.items()}
+    return Layout({0: struct.pack("<Q", len(header)) + header}, offsets, start + end)
+
+
+def _npy_header(spec: Spec) -> bytes:
+    head = io.BytesIO()
+    entries = {"shape": spec.shape, "fortran_order": False, "descr": spec.dtype.str}
+    np.lib.format.write_array_header_1_0(head, entries)
+    return head.getvalue()
+
+
+def _zip_infos(specs: Mapping[str, Spec]) -> Iterator[ZipInfo]:
+    """The archive's members one after the other, each with its data at an aligned offset."""
+    start = 0
+    for name, spec in specs.items():
+        info = ZipInfo(f"{name}.npy")
+        info.header_offset, info.CRC = start, 0
+        info.external_attr = 0o644 << 16
+        info.file_size = info.compress_size = len(_npy_header(spec)) + spec.nbytes
+        padding = -(start + len(info.FileHeader()) + 4) % ALIGNMENT
+        info.extra = struct.pack("<HH", PADDING_FIELD, padding) + bytes(padding)
+        start += len(info.FileHeader()) + info.file_size
+        yield info
+
+
+def _seal_npz(file: BinaryIO, specs: Mapping[str, Spec]) -> None:
+    """Fill in the checksums, now that the data is there, and end the archive with its directory."""
+    infos = list(_zip_infos(specs))
+    for info in infos:
+        file.seek(info.header_offset + len(info.FileHeader()))
+        for done in range(0, info.file_size, PIECE):
+            info.CRC = zlib.crc32(file.read(min(PIECE, info.file_size - done)), info.CRC)
+        file.seek(info.header_offset)
+        file.write(info.FileHeader())
+    file.seek(0, os.SEEK_END)
+    with ZipFile(file, "w") as archive:
+        archive.infolist().extend(infos)

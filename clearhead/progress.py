@@ -1,0 +1,49 @@
+"""What a long run shows and how it stops: a bar with the time left, and signals that end it cleanly.
+
+Decides nothing about the work itself; it is told how much of it is done.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextmanager
+def bar(unit: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error where that is a terminal, and nothing elsewhere.
+
+    >>> with bar("heads", 2, quiet=True) as advance:
+    ...     advance(2)
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(unit, total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def clean_endings() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the program, as Ctrl-C does, so that what it began is tidied up."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {s: signal.getsignal(s) for s in ENDINGS}
+    for ending in ENDINGS:
+        if before[ending] is not signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(ending, end)
+    try:
+        yield
+    finally:
+        for ending, handler in before.items():
+            signal.signal(ending, handler)
