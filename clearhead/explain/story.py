@@ -54,7 +54,7 @@ def opening(e: Explanation) -> list[Block]:
     hidden = "" if i == n - 1 else "; what comes later is hidden"
     vectors = f"Each item is a vector of {d} numbers, {sub('x', 0)} to {sub('x', n - 1)}." if n > 1 else ""
     page: list[Block] = [Title("Self-attention, step by step", tuple(label(token) for token in e.tokens), i)]
-    page += [Prose(note, strong=True) for note in e.notes]
+    page += [Prose(note.rstrip(".") + ".", strong=True) for note in e.notes]
     return [*page, Prose(f"{looks}{hidden}. {vectors}".strip())]
 
 

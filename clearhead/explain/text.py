@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rich.bar import Bar
 from rich.box import SIMPLE
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -166,13 +165,16 @@ def plain(cell: Cell) -> str:
     return cell if isinstance(cell, str) else ""
 
 
-def drawn(cell: Cell, low: float, room: int) -> RenderableType:
-    """A cell as rich draws it; bars of negative numbers go left from where the others begin."""
-    if isinstance(cell, float):
-        return Bar(
-            1 - low, min(cell, 0) - low, max(cell, 0) - low, width=room, color="red" if cell < 0 else "blue"
-        )
-    return Text(plain(cell), "cyan" if isinstance(cell, Formula) else "")
+def drawn(cell: Cell, low: float, room: int) -> Text:
+    """A cell as it is printed; a bar as a part of what has room between `low`, 0 or less, and 1."""
+    if not isinstance(cell, float):
+        return Text(plain(cell), "cyan" if isinstance(cell, Formula) else "")
+    left = round(room * low / (low - 1))  # the columns of negative bars
+    if cell < 0:
+        halves = max(1, round(2 * left * cell / low))
+        return Text(("▐" * (halves % 2) + "█" * (halves // 2)).rjust(left), "red")
+    eighths = max(1, round(8 * (room - left) * cell)) if cell else 0
+    return Text(" " * left + "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8], "blue")
 
 
 def show_triangle(block: Triangle, to: Console) -> None:
@@ -186,7 +188,7 @@ def show_triangle(block: Triangle, to: Console) -> None:
     if numbers:
         indented(Text(" " * (digits + margin + 3) + "".join(f"{j:>5}" for j in range(n)), "dim"), to)
     for i in range(first, n):
-        row = Text(f"{i:>{digits}}  ", "dim")
+        row = Text().append(f"{i:>{digits}}  ", "dim")
         name = Text(block.items[i])
         name.truncate(margin, overflow="ellipsis", pad=True)
         row.append_text(name).append(" ")

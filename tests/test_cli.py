@@ -1,0 +1,245 @@
+"""The command ends as it should: results on standard output, one line for an error, no traceback ever."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clearhead.cli import main
+from clearhead.definition import textbook
+
+SENTENCE = "the river bank was wet because the river had flooded"
+ROOT = Path(__file__).parents[1]
+ESCAPE = "\x1b"
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("word,a,b\nthe,1,0\nriver,0,2\nflooded,0.5,1.5\n")
+    return path
+
+
+def command(*arguments: str, environment=None, **options) -> subprocess.CompletedProcess:
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+    line = [sys.executable, "-m", "clearhead", *arguments]
+    return subprocess.run(line, capture_output=True, timeout=60, env=variables, check=False, **options)
+
+
+def refused(capsys, *arguments) -> str:
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("clearhead: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+# results
+
+
+def test_json_of_a_sentence_is_the_definition_of_its_word_vectors(capsys):
+    from clearhead.words import load
+
+    assert main(["explain", SENTENCE, "--format", "json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    x = load().embed(SENTENCE).x
+    assert read["tokens"] == SENTENCE.split()
+    assert read["position"] == 9
+    assert read["output"] == textbook.self_attention(x)[9].tolist()
+    assert read["scores"] == textbook.scores(x, x)[9].tolist()
+    assert read["before"][0]["cosine"] >= read["before"][1]["cosine"]
+    assert read["after"]
+
+
+def test_words_may_be_given_unquoted_or_on_standard_input(capsys):
+    assert main(["explain", *SENTENCE.split()]) == 0
+    unquoted = capsys.readouterr().out
+    piped = command("explain", "-", input=SENTENCE.encode())
+    assert piped.returncode == 0
+    assert piped.stdout.decode() == unquoted
+
+
+@pytest.mark.parametrize(("position", "index"), [("0", 0), ("-1", 2), ("-3", 0), ("river", 1)])
+def test_positions(capsys, vectors, position, index):
+    assert main(["explain", "--vectors", str(vectors), "--position", position, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["position"] == index
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "json"])
+@pytest.mark.parametrize(
+    "more", [[], ["--matrix"], ["--steps", "order"], ["--steps", "shapes"], ["--steps", "cost"]]
+)
+def test_every_page_in_every_format_names_every_token(capsys, vectors, form, more):
+    assert main(["explain", "--vectors", str(vectors), "--format", form, *more]) == 0
+    captured = capsys.readouterr()
+    assert all(token in captured.out for token in ("the", "river", "flooded"))
+    assert captured.err == ""
+
+
+def test_npy_vectors_are_explained(capsys, tmp_path):
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    assert main(["explain", "--vectors", str(tmp_path / "x.npy"), "--format", "json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert read["tokens"] == ["x0", "x1", "x2", "x3"]
+    assert read["output"] == textbook.self_attention(x.astype(np.float64))[3].tolist()
+
+
+def test_help_and_version(capsys):
+    for arguments in ([], ["--help"], ["-h"], ["explain", "--help"]):
+        assert main(arguments) == 0
+        captured = capsys.readouterr()
+        assert "explain" in captured.out
+        assert captured.err == ""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("clearhead")
+
+
+def test_help_leaves_what_explaining_needs_unread():
+    code = (
+        "import sys; from clearhead.cli import main; main(['--help']); print(*sorted(sys.modules), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "clearhead.cli" in done.stdout
+    assert "clearhead.explain" not in done.stdout
+    assert "clearhead.words" not in done.stdout
+
+
+# colours and encodings
+
+
+def test_what_is_piped_has_no_colours_and_a_terminal_has(vectors):
+    arguments = ("explain", "--vectors", str(vectors), "--matrix")
+    piped = command(*arguments).stdout.decode()
+    assert ESCAPE not in piped
+    coloured = command(*arguments, environment={"FORCE_COLOR": "1", "TERM": "xterm"}).stdout.decode()
+    assert ESCAPE in coloured
+    plain = command(
+        *arguments, environment={"FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1"}
+    ).stdout.decode()
+    assert ESCAPE not in plain
+    assert [
+        line.rstrip() for line in re.sub(r"\x1b\[[\d;]*m", "", coloured).splitlines()
+    ] == plain.splitlines()
+
+
+def test_a_pipe_gets_utf8_whatever_the_locale_says(vectors):
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    done = command("explain", "--vectors", str(vectors), environment=ascii_only)
+    assert done.returncode == 0
+    assert "α₂ⱼ" in done.stdout.decode("utf-8")
+
+
+# errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["explain"], "Nothing to explain"),
+        (["explain", ""], "no word"),
+        (["explain", "zzqxv river"], "zzqxv"),
+        (["explain", SENTENCE, "--position", "10"], "Position 10 is outside the 10 items"),
+        (["explain", SENTENCE, "--position", "-11"], "Position -11"),
+        (["explain", SENTENCE, "--position", "lake"], "'lake'"),
+        (["explain", SENTENCE, "--position", "--5"], "'--5'"),
+        (["explain", SENTENCE, "--format", "html"], "html"),
+        (["explain", SENTENCE, "--steps", "none"], "none"),
+        (["explain", SENTENCE, "--steps", "cost", "--matrix"], "--matrix"),
+        (["explain", SENTENCE, "--vectors", "x.csv"], "--vectors"),
+        (["explain", "--vectors", "missing.csv"], "missing.csv"),
+        (["explain", "--vectors", "x.txt"], "x.txt"),
+        (["explain", "--vectors"], "--vectors"),
+        (["explain", "--wrong"], "--wrong"),
+        (["wrong"], "wrong"),
+    ],
+)
+def test_wrong_input_is_answered_by_one_line(capsys, arguments, said):
+    assert said in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("1,2\n3\n", "line 2"),
+        ("1,2\n3,nan\n", "line 2"),
+        ("1,2\n3,x\n", "line 2"),
+        ("", "no vectors"),
+        ("1e200,1\n", "scale"),
+    ],
+)
+def test_wrong_files_are_answered_by_one_line_that_names_them(capsys, tmp_path, content, said):
+    path = tmp_path / "broken.csv"
+    path.write_text(content)
+    error = refused(capsys, "explain", "--vectors", path)
+    assert said in error
+    assert str(path) in error
+
+
+def test_standard_input_that_is_no_text_is_refused():
+    done = command("explain", "-", input=b"\xff\xfe")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().startswith("clearhead: Standard input is not UTF-8")
+
+
+def test_errors_have_no_traceback_and_leave_python_by_code_2():
+    done = command("explain", SENTENCE, "--position", "99")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().splitlines() == [
+        "clearhead: Position 99 is outside the 10 items: give 0 to 9, or -1 to -10 from the end."
+    ]
+
+
+# endings
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_reader_that_stops_early_is_no_error(tmp_path, form):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 40)))
+    run = subprocess.Popen(
+        [sys.executable, "-m", "clearhead", "explain", "--vectors", "x.npy", "--format", form],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    run.stdout.close()
+    assert run.stderr.read() == b""
+    assert run.wait(60) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_answered_by_one_line(vectors):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "clearhead", "explain", "--vectors", vectors, "--format", "json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert re.fullmatch(r"clearhead: .*No space left.*\n", done.stderr)
+
+
+def test_an_interrupt_ends_quietly_with_130():
+    run = subprocess.Popen(
+        [sys.executable, "-m", "clearhead", "explain", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    time.sleep(2)  # it waits for a sentence by then
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out, err) == (130, b"", b"")

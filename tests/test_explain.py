@@ -1,0 +1,402 @@
+"""The worked steps hold the definition's own numbers, and every format tells them honestly."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from rich.cells import cell_len
+from rich.console import Console
+
+from clearhead.definition import textbook
+from clearhead.errors import DtypeError, FileError, InputError, ShapeError
+from clearhead.explain import explain, latex, markdown, text
+from clearhead.explain import json as as_json
+from clearhead.explain.lessons import LESSONS, costs
+from clearhead.explain.steps import LONGEST
+from clearhead.explain.story import worked_page
+from clearhead.explain.vectors import read_vectors
+from clearhead.rules.masks import causal, visible
+
+WORDS = ["the", "river", "bank", "was", "wet", "because", "the", "river", "had", "flooded"]
+VALUES = st.floats(-20, 20) | st.sampled_from([0.0, -0.0, 1.0, 1e-300, 30.0])
+MATRICES = st.tuples(st.integers(1, 6), st.integers(1, 5)).flatmap(
+    lambda shape: arrays(np.float64, shape, elements=VALUES)
+)
+
+
+def sentence(dim: int = 5) -> np.ndarray:
+    return np.random.default_rng(7).normal(size=(len(WORDS), dim))
+
+
+def as_text(page, width: int = 80) -> str:
+    console = Console(width=width, color_system=None, legacy_windows=False)
+    with console.capture() as captured:
+        text.lay_out(page, console)
+    return captured.get()
+
+
+def all_formats(e, matrix: bool = False) -> dict[str, str]:
+    page = worked_page(e, matrix=matrix)
+    return {
+        "text": as_text(page),
+        "markdown": markdown.render(page),
+        "latex": latex.render(page),
+        "json": as_json.render(e, matrix),
+    }
+
+
+# numbers
+
+
+@given(MATRICES, st.data())
+def test_every_number_is_the_definitions(x, data):
+    n = len(x)
+    i = data.draw(st.integers(-n, n - 1))
+    e = explain(x, position=i)
+    seen = visible(causal(), n, n)
+    assert e.position == i % n
+    np.testing.assert_array_equal(e.score_matrix, textbook.scores(x, x))
+    np.testing.assert_array_equal(e.weight_matrix, textbook.softmax(textbook.scores(x, x), seen))
+    np.testing.assert_array_equal(e.output, textbook.self_attention(x)[i])
+    np.testing.assert_array_equal(e.scores, textbook.scores(x, x)[i, : e.position + 1])
+    rounding = 1e-15 * (10 + np.abs(e.scores).max())  # of exp's argument, which the definition shifts
+    np.testing.assert_allclose(e.exponentials / e.sum, e.weights, rtol=rounding, atol=0)
+    np.testing.assert_allclose(np.exp(e.scores - e.shift), e.exponentials, rtol=1e-15)
+
+
+def test_exponentials_are_plain_until_they_overflow():
+    e = explain([[26.0], [26.0]])
+    assert e.shift == 0
+    assert e.exponentials[0] == np.exp(676.0)
+    e = explain([[27.0], [26.0], [27.0]])
+    assert e.shift == 729
+    assert e.exponentials.tolist() == [1.0, np.exp(702.0 - 729.0), 1.0]
+    for written in all_formats(e).values():
+        assert "729" in written
+    assert "too large for a float64" in as_text(worked_page(e))
+
+
+@given(MATRICES)
+def test_json_reads_back_as_the_very_same_numbers(x):
+    e = explain(x)
+    read = json.loads(as_json.render(e, matrix=True))
+    assert read["tokens"] == list(e.tokens)
+    assert read["position"] == e.position
+    assert read["sum"] == e.sum
+    for key in ("scores", "exponentials", "weights", "output"):
+        np.testing.assert_array_equal(np.array(read[key]), getattr(e, key))
+    for key, whole in (("scores", e.score_matrix), ("weights", e.weight_matrix)):
+        for i, row in enumerate(read["matrix"][key]):
+            assert row[: i + 1] == whole[i, : i + 1].tolist()
+            assert row[i + 1 :] == [None] * (len(x) - i - 1)
+
+
+def test_what_is_explained_cannot_be_changed():
+    x = sentence()
+    e = explain(x)
+    x[:] = 0
+    assert e.x.any()
+    with pytest.raises(ValueError, match="read-only"):
+        e.weights[0] = 1
+
+
+# score 0 is not weight 0
+
+
+def test_an_item_at_right_angles_is_pointed_out_with_its_share():
+    e = explain([[3.0, 0.0], [0.0, 1.0], [0.0, 2.0]], ["one", "two", "three"])
+    assert e.zeros == (0,)
+    assert e.weights[0] == math.exp(0) / (math.exp(0) + math.exp(2) + math.exp(4)) > 0
+    for form, written in all_formats(e).items():
+        if form != "json":
+            told = " ".join(written.split())
+            assert "Score 0 is not weight 0" in told
+            assert "exp(0) = 1" in told
+            assert f"{e.weights[0]:.4f}" in told
+    assert "“one” scored 0, at right angles to “three”" in " ".join(as_text(worked_page(e)).split())
+    assert json.loads(as_json.render(e))["zero_scores"] == [0]
+
+
+def test_a_zero_vector_shares_equally_and_has_no_direction():
+    e = explain([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]])
+    assert e.weights.tolist() == [1 / 3] * 3
+    assert e.similarity is None
+    told = " ".join(as_text(worked_page(e)).split())
+    assert "is the zero vector, so every score is 0 and all weights are equal" in told
+    assert "no direction" in told
+
+
+def test_without_a_zero_score_it_is_told_what_one_would_get():
+    e = explain([[1.0, 0.5], [1.0, 0.0]])
+    assert not e.zeros
+    told = " ".join(as_text(worked_page(e)).split())
+    assert f"exp(0) = 1, and 1 ÷ {e.sum:.4f} = {1 / e.sum:.4f}" in told
+
+
+def test_a_weight_lost_to_underflow_is_called_so():
+    e = explain([[-40.0], [40.0]])
+    assert e.weights[0] == 0
+    assert "underflow" in as_text(worked_page(e))
+    assert "underflow" not in as_text(worked_page(explain([[1.0], [2.0]])))
+
+
+def test_hidden_weights_are_dots_and_not_zeros():
+    e = explain(sentence(), WORDS)
+    rows = as_text(worked_page(e, matrix=True)).split("All rows")[1].splitlines()
+    first = next(row for row in rows if row.split()[:2] == ["0", "the"])
+    assert first.split()[2:] == ["1.00"] + ["·"] * 9
+    assert r" & $\cdot$" in all_formats(e, matrix=True)["latex"]
+    assert " | · |" in all_formats(e, matrix=True)["markdown"]
+
+
+def test_a_small_weight_never_looks_like_zero():
+    assert text.in_figures(0.0049).strip() == "<.01"
+    e = explain([[1.0, -7.0], [0.0, 2.0]])
+    assert 0 < e.weights[0] < 1e-7
+    assert f"{e.weights[0]:.1e}" in as_text(worked_page(e))
+
+
+# formats
+
+
+@pytest.mark.parametrize("position", [0, 4, -1])
+def test_every_format_names_every_token(position):
+    for form, written in all_formats(explain(sentence(), WORDS, position)).items():
+        for word in WORDS:
+            assert word in written, (form, word)
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=12))
+def test_no_token_can_break_a_page(token):
+    e = explain([[1.0, 0.0], [1.0, 1.0]], [token, "end"])
+    formats = all_formats(e, matrix=True)
+    assert json.loads(formats["json"])["tokens"][0] == token
+    assert "\x1b" not in formats["text"] + formats["markdown"] + formats["latex"]
+    for line in formats["markdown"].splitlines():
+        if line.startswith("| 0 |"):
+            assert len(re.findall(r"(?<!\\)\|", line)) in (5, 6, 7)
+    assert formats["latex"].count("\\begin{tabular}") == formats["latex"].count("\\end{tabular}") == 4
+
+
+def test_latex_escapes_what_it_must():
+    escaped = latex.escape("50%_{a}$&#~^\\")
+    assert escaped == r"50\%\_\{a\}\$\&\#\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    body = latex.render(worked_page(explain([[1.0]], ["50%_a&b"]), matrix=True)).split("\n", 1)[1]
+    assert r"50\%\_a\&b" in body
+    assert not re.search(r"(?<!\\)[%#]", body)
+
+
+def test_latex_is_plain_ascii_for_plain_tokens():
+    for lesson in LESSONS.values():
+        assert latex.render(lesson(explain(sentence(), WORDS)).page).isascii()
+    assert latex.render(worked_page(explain(sentence(), WORDS), matrix=True)).isascii()
+
+
+@pytest.mark.parametrize("width", [20, 30, 44, 60, 80, 100])
+def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(width):
+    e = explain(sentence(64) / 8, WORDS)
+    page = worked_page(e, text.dims_that_fit(width, e.tokens))
+    written = as_text(page, width)
+    assert max(map(cell_len, written.splitlines())) <= width
+    for number in (*e.scores, *e.exponentials, *e.weights):
+        assert re.search(rf"(?<![\d.]){re.escape(f'{number:.4f}')}(?!\d)", written)
+
+
+def test_long_inputs_show_the_heaviest_and_account_for_the_rest():
+    x = np.random.default_rng(1).normal(size=(300, 8))
+    x[5] = 0
+    e = explain(x, position=250)
+    written = as_text(worked_page(e))
+    assert len(written.splitlines()) < 200
+    assert "x250 (itself)" in written
+    assert re.search(r"^ *5 +x5 +0 *$", written, re.M)
+    more = re.search(r"… (\d+) more, lighter +([\d.]+) +([\d.e-]+)", written)
+    rows = re.findall(r"^ +\d+ +x\d+ (?:\(itself\))? +-?[\d.e-]+ +[\d.]+ +([\d.e-]+)", written, re.M)
+    assert len(rows) + int(more[1]) == 251
+    assert math.isclose(sum(map(float, rows)) + float(more[3]), 1, abs_tol=2e-3)
+
+
+def test_meaning_is_told_by_nearest_words_where_there_are_any():
+    def nearest(vector):
+        return [("river", 0.9), ("lake", 0.5)] if vector[0] == 1 else [("lake", 0.8), ("sea", 0.4)]
+
+    e = explain([[0.0, 1.0], [1.0, 1.0]], nearest=nearest)
+    assert e.before == (("river", 0.9), ("lake", 0.5))
+    assert e.after == (("lake", 0.8), ("sea", 0.4))
+    assert "sea  (new)" in as_text(worked_page(e))
+    assert "lake  (new)" not in as_text(worked_page(e))
+    assert explain([[0.0, 0.0]], nearest=nearest).before == ()
+
+
+# lessons
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_every_lesson_has_rows_and_a_page_in_every_format(name):
+    e = explain(sentence(), WORDS)
+    lesson = LESSONS[name](e)
+    read = json.loads(as_json.render_lesson(name, lesson, e))
+    assert read["steps"] == name
+    assert read["tokens"] == WORDS
+    assert read["rows"]
+    for written in (as_text(lesson.page), markdown.render(lesson.page), latex.render(lesson.page)):
+        assert all(word in written for word in WORDS)
+
+
+def test_cost_counts_what_the_definition_does():
+    for n in (1, 2, 10):
+        pairs = int(visible(causal(), n, n).sum())
+        made = costs(n, 3)
+        assert made["pairs"] == made["exponentials"] == pairs
+        assert made["multiply_adds"] == 2 * 3 * pairs
+        assert made["matrix_bytes"] == np.zeros((n, n), np.float32).nbytes
+        assert made["vectors_bytes"] == 2 * np.zeros((n, 3), np.float32).nbytes
+    assert [row["length"] for row in LESSONS["cost"](explain(sentence())).rows] == [
+        10,
+        128,
+        2**10,
+        2**12,
+        2**14,
+        2**16,
+        2**20,
+    ]
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(64, 8), (12, 4), (6, 2), (5, 1), (1, 1)])
+def test_shapes_fit_and_are_those_of_numpy(dim, heads):
+    n = len(WORDS)
+    rows = LESSONS["shapes"](explain(np.ones((n, dim)) / dim)).rows
+    results = [row["here"].split("→")[1].strip(" ()").split(",") for row in rows]
+    names = [f"{row['form']} {row['step']}" for row in rows]
+    sizes = {name: tuple(map(int, result)) for name, result in zip(names, results, strict=True)}
+    x = np.ones((n, dim))
+    q = (x @ np.ones((dim, dim))).reshape(n, heads, dim // heads).swapaxes(0, 1)
+    assert sizes["first approach scores"] == (x @ x.T).shape
+    assert sizes["first approach weighted sum"] == (x @ x.T @ x).shape
+    assert sizes["transformer queries"] == q.shape
+    assert sizes["transformer scores"] == (q @ q.swapaxes(1, 2)).shape
+    assert sizes["transformer output"] == x.shape
+
+
+def test_order_tells_what_would_be_left_of_the_first_weight():
+    x = sentence()
+    late = np.exp(x[0] @ x[0]) / np.exp(x @ x[0]).sum()
+    assert f"{late:.4f}" in as_text(LESSONS["order"](explain(x)).page)
+
+
+# positions and wrong inputs
+
+
+def test_a_position_is_a_number_from_either_end_or_a_word():
+    x = sentence()
+    assert explain(x, WORDS).position == 9
+    assert explain(x, WORDS, -10).position == 0
+    assert explain(x, WORDS, "river").position == 7
+    assert explain(x, WORDS, "THE").position == 6
+
+
+@pytest.mark.parametrize("position", [10, -11, "lake", ""])
+def test_a_position_that_is_none_is_refused(position):
+    with pytest.raises(InputError, match=f"Position {re.escape(repr(position))} is"):
+        explain(sentence(), WORDS, position)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "said"),
+    [
+        ([1.0, 2.0], ShapeError, r"\(2,\)"),
+        (np.ones((2, 2, 2)), ShapeError, r"\(2, 2, 2\)"),
+        (np.ones((0, 3)), ShapeError, r"\(0, 3\)"),
+        (np.ones((3, 0)), ShapeError, r"\(3, 0\)"),
+        ([[1j]], DtypeError, "complex128"),
+        ([["a"]], DtypeError, "<U1"),
+        ([[1.0], [np.nan]], InputError, "Vector 1 holds nan at dim 0"),
+        ([[1.0, np.inf]], InputError, "Vector 0 holds inf at dim 1"),
+        ([[1e200]], InputError, "scale them down"),
+        (np.ones((LONGEST + 1, 1)), InputError, f"{LONGEST + 1} items"),
+    ],
+)
+def test_vectors_that_cannot_be_explained_are_refused(x, error, said):
+    with pytest.raises(error, match=said):
+        explain(x)
+
+
+def test_tokens_must_be_as_many_as_vectors():
+    with pytest.raises(ShapeError, match="1 tokens for 2 vectors"):
+        explain([[1.0], [2.0]], ["one"])
+
+
+# files
+
+
+@pytest.mark.parametrize(
+    ("content", "vectors", "names"),
+    [
+        ("1,2\n3,4\n", [[1, 2], [3, 4]], None),
+        ("a,b\n1,2\n", [[1, 2]], None),
+        ("the,1,2\nriver,3,4\n", [[1, 2], [3, 4]], ["the", "river"]),
+        ("word,a,b\n1984,1,2\nnan,3,4\n", [[1, 2], [3, 4]], ["1984", "nan"]),
+        (",0,1\n0,1,2\n1,3,4\n", [[1, 2], [3, 4]], ["0", "1"]),
+        ('\ufeff"a,b", 1 ,2e3\r\n\r\n', [[1, 2000]], ["a,b"]),
+        ("5\n", [[5]], None),
+    ],
+)
+def test_csv_is_read_with_or_without_header_and_names(tmp_path, content, vectors, names):
+    path = tmp_path / "x.csv"
+    path.write_text(content, encoding="utf-8", newline="")
+    x, tokens = read_vectors(path)
+    assert x.tolist() == vectors
+    assert tokens == names
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "said"),
+    [
+        (b"", FileError, "no vectors"),
+        (b"\n\n", FileError, "no vectors"),
+        (b"a,b\n", FileError, "no vectors"),
+        (b"the\nriver\n", FileError, "line 2 holds a name and no numbers"),
+        (b"1,2\n\n3\n", FileError, "line 3 has 1 columns and line 1 has 2"),
+        (b"a,b\n1,2\n3,4,5\n", FileError, "line 3 has 3 columns and line 1 has 2"),
+        (b"the,1\nriver,x\n", InputError, "line 2, column 2: 'x' is not a number"),
+        (b"1,2\n3,\n", InputError, "line 2, column 2: '' is not a number"),
+        (b"1,2\nx,4\n", InputError, "line 2 begins with 'x' and line 1 with '1'"),
+        (b"1,2\n3,nan\n", InputError, "line 2, column 2: nan is not finite"),
+        (b"1,-inf\n", InputError, "line 1, column 2: -inf is not finite"),
+        (b'"1,2\n3', FileError, "not csv"),
+        (b"\xff\xfe1", FileError, "not UTF-8"),
+    ],
+)
+def test_wrong_csv_names_file_and_line(tmp_path, content, error, said):
+    path = tmp_path / "x.csv"
+    path.write_bytes(content)
+    with pytest.raises(error, match=re.escape(said)) as raised:
+        read_vectors(path)
+    assert str(path) in str(raised.value)
+
+
+def test_npy_is_read_and_wrong_ones_are_refused(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(6, dtype=np.int16).reshape(3, 2))
+    x, tokens = read_vectors(path)
+    assert explain(x, tokens).x.tolist() == [[0, 1], [2, 3], [4, 5]]
+    whole = path.read_bytes()
+    for broken in (b"", whole[:-1], b"not an array at all"):
+        path.write_bytes(broken)
+        with pytest.raises(FileError, match=r"x\.npy"):
+            read_vectors(path)
+    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(FileError, match=r"x\.npy"):
+        read_vectors(path)
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "missing.npy", "x.txt", "folder.csv"])
+def test_files_that_are_none_are_refused(tmp_path, name):
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(FileError, match=re.escape(name)):
+        read_vectors(tmp_path / name)
