@@ -16,6 +16,7 @@ from clearhead import debug
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import InputError, ShapeError
 from clearhead.kernels.call import AXIS, FIELDS
+from clearhead.kernels.state import ROWS
 from clearhead.kernels.tiles import DIM_STEP, ELEMENTS, tile_for
 from clearhead.machine import threads as machine_threads
 from clearhead.machine.compile import Kernel, Plan, kernels
@@ -210,10 +211,10 @@ def prepare(asked: Problem, key: tuple[Any, ...]) -> Prepared:
     padded = -(-asked.value_dim // DIM_STEP) * DIM_STEP
     room = {
         "at_scores": (BLOCK + max(tile.keys)) * tile.row,
-        "at_softmax": 7 * tile.row,
+        "at_softmax": ROWS * tile.row,
         "at_query": asked.query_dim * tile.row,
-        "at_output": padded * tile.row,
-        "at_total": padded * tile.row,
+        "at_output": tile.queries * padded * tile.element.bytes,
+        "at_total": tile.queries * padded * tile.element.bytes,
         "at_keys": BLOCK * asked.query_dim * tile.element.bytes,
         "at_values": BLOCK * padded * tile.element.bytes,
     }

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.tiles import Element
+from clearhead.kernels.tiles import Element, Tile
 
 i1, i8, i32, i64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 pointer = ir.PointerType()
@@ -30,27 +30,21 @@ def integer_type(element: Element) -> ir.IntType:
 
 
 class Function:
-    """One machine function being written, for vectors of `lanes` elements.
+    """One machine function being written, for the vectors of one tile.
 
     `parameters` are names and types in order; methods append instructions where the builder stands.
     """
 
     def __init__(
-        self,
-        module: ir.Module,
-        name: str,
-        parameters: dict[str, ir.Type],
-        element: Element,
-        lanes: int,
-        vector_bits: int,
-        result: ir.Type | None = None,
+        self, module: ir.Module, name: str, parameters: dict[str, ir.Type], tile: Tile, result: ir.Type | None = None
     ) -> None:
-        self.module, self.element, self.lanes = module, element, lanes
-        self.vector = ir.VectorType(float_type(element), lanes)
-        self.integers = ir.VectorType(integer_type(element), lanes)
+        self.module, self.tile, self.element, self.lanes = module, tile, tile.element, tile.lanes
+        self.vector = ir.VectorType(float_type(tile.element), tile.lanes)
+        self.integers = ir.VectorType(integer_type(tile.element), tile.lanes)
         self.ir = ir.Function(module, ir.FunctionType(result or ir.VoidType(), list(parameters.values())), name)
         # Without these two, LLVM splits 512-bit vectors in halves on processors that lower their clock for them.
-        for width in (f'"prefer-vector-width"="{vector_bits}"', f'"min-legal-vector-width"="{vector_bits}"'):
+        for name in ("prefer-vector-width", "min-legal-vector-width"):
+            width = f'"{name}"="{tile.vector_bits}"'
             self.ir.attributes._known |= {width}
             self.ir.attributes.add(width)
         self.ir.attributes.add("nounwind")
@@ -62,11 +56,6 @@ class Function:
     def arguments(self) -> Sequence[Value]:
         """The parameters' values, in order."""
         return self.ir.args
-
-    def internal(self) -> None:
-        """Keep this function out of its callers and out of the object's symbols."""
-        self.ir.linkage = "internal"
-        self.ir.attributes.add("noinline")
 
     # Integers and addresses
 
@@ -105,6 +94,10 @@ class Function:
     def at(self, base: Value, offset: Int) -> Value:
         """The address `offset` bytes behind `base`."""
         return self.block.gep(base, [self.int(offset)], source_etype=i8)
+
+    def in_row(self, base: Value, row: Int, x: Int) -> Value:
+        """The address of vector x in a row of a tile."""
+        return self.at(base, self.add(self.mul(row, self.tile.row), self.mul(x, self.tile.vector_bits // 8)))
 
     def load_int(self, base: Value, index: Int) -> Value:
         """The index-th 64-bit integer of a table."""
@@ -290,3 +283,11 @@ class Function:
         else:
             self.block.ret(value)
         return self.ir
+
+
+def internal_function(module: ir.Module, tile: Tile, name: str, *parameters: str) -> Function:
+    """Start a function of the module's own; parameters named `…_p` are pointers, others 64-bit integers."""
+    f = Function(module, name, {p: pointer if p.endswith("_p") else i64 for p in parameters}, tile)
+    f.ir.linkage = "internal"
+    f.ir.attributes.add("noinline")  # each part gets the registers for itself
+    return f

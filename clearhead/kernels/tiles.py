@@ -27,14 +27,15 @@ ELEMENTS = {"float32": F32, "float64": F64}
 class Tile:
     """One kernel's register blocking: `vectors` of queries make a full tile; shorter tiles use fewer.
 
-    `keys[w − 1]` keys (or `dims[w − 1]` dims) by w vectors of queries are summed at once; both divide 16.
+    Scores are summed for `keys[w − 1]` keys by w vectors of queries at once, values for `rows[n − 1]` queries by n
+    vectors of dims; every number of rows divides the number of queries.
     """
 
     element: Element
     vector_bits: int
     vectors: int
     keys: tuple[int, ...]
-    dims: tuple[int, ...]
+    rows: tuple[int, ...]
 
     @property
     def lanes(self) -> int:
@@ -59,5 +60,5 @@ def tile_for(element: Element, vector_bits: int, registers: int) -> Tile:
     (64, 12)
     """
     if registers >= 32:
-        return Tile(element, vector_bits, 4, keys=(16, 8, 4, 4), dims=(16, 8, 4, 4))
-    return Tile(element, vector_bits, 3, keys=(8, 4, 4), dims=(8, 4, 4))
+        return Tile(element, vector_bits, 4, keys=(16, 8, 4, 4), rows=(16, 8))
+    return Tile(element, vector_bits, 3, keys=(8, 4, 4), rows=(12, 6))

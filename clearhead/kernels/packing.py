@@ -1,0 +1,116 @@
+"""Into tiles and out of them: queries transposed and scaled, odd rows made dense, outputs divided by their sums.
+
+These are the only places that know strides; whatever a user's layout, no more than one tile is ever copied.
+"""
+
+import llvmlite.ir as ir
+
+from clearhead.kernels import math
+from clearhead.kernels.call import FIELDS
+from clearhead.kernels.simd import Function, Value, float_type, i64, internal_function
+from clearhead.kernels.state import SUM, TOTAL_L, TOTAL_M
+from clearhead.kernels.tiles import Tile
+
+
+def field(f: Function, table: Value, name: str) -> Value:
+    """Read one field of the call's table."""
+    return f.load_int(table, FIELDS.index(name))
+
+
+def scale(f: Function, table: Value) -> Value:
+    """The scale, rounded to the element type."""
+    bits = f.block.bitcast(field(f, table, "scale"), ir.DoubleType())
+    return bits if f.element.bytes == 8 else f.block.fptrunc(bits, float_type(f.element))
+
+
+def whole_vectors(f: Function, element: Value, dims: Value) -> Value:
+    """How many dims can be moved by vectors: none if a row's elements lie apart."""
+    dense = f.block.icmp_signed("==", element, f.int(f.element.bytes))
+    return f.block.select(dense, f.sub(dims, f.block.srem(dims, f.int(f.lanes))), f.int(0))
+
+
+def write_pack_query(module: ir.Module, tile: Tile) -> ir.Function:
+    """Qᵀ[dim, query] = scale · q; the lanes beyond the last query repeat it."""
+    f = internal_function(module, tile, "pack_query", "table_p", "q_p", "rows", "qt_p")
+    table, q, rows, qt = f.arguments
+    row, element, dims = (field(f, table, name) for name in ("query_row", "query_element", "query_dim"))
+    size, factor, last = f.element.bytes, scale(f, table), f.sub(rows, 1)
+    whole = whole_vectors(f, element, dims)
+
+    def vector(x: Value, _: list[Value]) -> None:
+        first = f.mul(x, f.lanes)
+        at = [f.at(q, f.mul(f.least(f.add(first, y), last), row)) for y in range(f.lanes)]
+
+        def square(d: Value, _: list[Value]) -> None:
+            for y, column in enumerate(f.load_columns([f.at(a, f.mul(d, size)) for a in at])):
+                f.store(f.block.fmul(column, f.splat(factor)), f.in_row(qt, f.add(d, y), x))
+
+        def single(d: Value, _: list[Value]) -> None:
+            def lane(y: Value, _: list[Value]) -> None:
+                source = f.at(q, f.add(f.mul(f.least(f.add(first, y), last), row), f.mul(d, element)))
+                f.store_scalar(f.block.fmul(f.load_scalar(source), factor), f.at(f.in_row(qt, d, x), f.mul(y, size)))
+
+            f.loop(0, f.lanes, 1, lane)
+
+        f.loop(0, whole, f.lanes, square)
+        f.loop(whole, dims, 1, single)
+
+    f.loop(0, f.block.sdiv(f.add(rows, f.lanes - 1), f.int(f.lanes)), 1, vector)
+    return f.finish()
+
+
+def write_pack_rows(module: ir.Module, tile: Tile) -> ir.Function:
+    """Copy rows of keys or values whose elements lie apart, or whose dims must be padded with zeros, into dense rows."""
+    f = internal_function(module, tile, "pack_rows", "from_p", "row", "element", "rows", "dims", "padded", "to_p")
+    source, row, element, rows, dims, padded, target = f.arguments
+    size, zero = f.element.bytes, ir.Constant(float_type(f.element), 0.0)
+    whole = whole_vectors(f, element, dims)
+
+    def copy(i: Value, _: list[Value]) -> None:
+        a, b = f.at(source, f.mul(i, row)), f.at(target, f.mul(i, f.mul(padded, size)))
+        place = lambda d: f.at(b, f.mul(d, size))  # noqa: E731
+        f.loop(0, whole, f.lanes, lambda d, _: f.store(f.load(f.at(a, f.mul(d, size))), place(d)))
+        f.loop(whole, dims, 1, lambda d, _: f.store_scalar(f.load_scalar(f.at(a, f.mul(d, element))), place(d)))
+        f.loop(dims, padded, 1, lambda d, _: f.store_scalar(zero, place(d)))
+
+    f.loop(0, rows, 1, copy)
+    return f.finish()
+
+
+def write_unpack_output(module: ir.Module, tile: Tile) -> ir.Function:
+    """y = O / l, and LSE = m + log l where it is wanted; a query that sees nothing gets 0 and −∞."""
+    f = internal_function(module, tile, "unpack_output", "table_p", "o_p", "o_stride", "state_p", "rows", "y_p", "lse_p")
+    table, o, o_stride, state, rows, y, lse = f.arguments
+    row, element, dims = (field(f, table, name) for name in ("output_row", "output_element", "value_dim"))
+    size, zero = f.element.bytes, f.constant(0.0)
+    whole = whole_vectors(f, element, dims)
+    wanted = f.block.icmp_unsigned("!=", f.block.ptrtoint(lse, i64), f.int(0))
+
+    def sums(x: Value, _: list[Value]) -> None:
+        l = f.load(f.in_row(state, TOTAL_L, x))
+        with f.when(wanted):
+            f.store(f.block.fadd(f.load(f.in_row(state, TOTAL_M, x)), math.log(f, l)), f.in_row(state, TOTAL_M, x))
+        inverse = f.block.fdiv(f.constant(1.0), l)
+        f.store(f.block.select(f.block.fcmp_ordered("==", l, zero), zero, inverse), f.in_row(state, SUM, x))
+
+    def query(q: Value, _: list[Value]) -> None:
+        inverse = f.broadcast(f.at(f.in_row(state, SUM, 0), f.mul(q, size)))
+        source, target = f.at(o, f.mul(q, o_stride)), f.at(y, f.mul(q, row))
+
+        # + 0 makes every zero +0: which one a sum of nothing is would depend on the tiling.
+        def divided(d: Value) -> Value:
+            return f.fma(f.load(f.at(source, f.mul(d, size))), inverse, zero)
+
+        def single(d: Value, _: list[Value]) -> None:
+            value = f.block.extract_element(divided(d), f.int(0))
+            f.store_scalar(value, f.at(target, f.mul(d, element)))
+
+        f.loop(0, whole, f.lanes, lambda d, _: f.store(divided(d), f.at(target, f.mul(d, size))))
+        f.loop(whole, dims, 1, single)
+        with f.when(wanted):
+            place = f.mul(q, size)
+            f.store_scalar(f.load_scalar(f.at(f.in_row(state, TOTAL_M, 0), place)), f.at(lse, place))
+
+    f.loop(0, tile.vectors, 1, sums)
+    f.loop(0, rows, 1, query)
+    return f.finish()

@@ -1,0 +1,70 @@
+"""Scores and softmax of one block of keys: Sᵀ[key, query] with queries in the lanes, so softmax never crosses lanes.
+
+Letters: q k query, key; s score; m maximum; p exp(s − m); l sum of p. `w` is the number of vectors of queries.
+"""
+
+import llvmlite.ir as ir
+
+from clearhead.kernels import math
+from clearhead.kernels.simd import Function, Value, internal_function
+from clearhead.kernels.tiles import Tile
+
+
+def write_score(module: ir.Module, tile: Tile, w: int) -> ir.Function:
+    """Sᵀ of `rows` keys by w vectors of queries, and each query's running maximum.
+
+    Vector 0 sees row r only in its lanes from r − `hidden` on; hidden = rows hides nothing.
+    """
+    f = internal_function(module, tile, f"score_{w}", "q_p", "k_p", "stride", "dims", "s_p", "rows", "hidden", "m_p")
+    q, k, stride, dims, s, rows, hidden, m = f.arguments
+    count, last = tile.keys[w - 1], f.sub(rows, 1)
+
+    def keys(i: Value, top: list[Value]) -> list[Value]:
+        # The last group repeats the last key instead of reading beyond it; those rows of S are never used.
+        row = [f.least(f.add(i, r), last) for r in range(count)]
+        k_row = [f.at(k, f.mul(index, stride)) for index in row]
+
+        def dim(d: Value, acc: list[Value]) -> list[Value]:
+            qs = [f.load(f.in_row(q, d, x)) for x in range(w)]
+            ks = [f.broadcast(f.at(at, f.mul(d, f.element.bytes))) for at in k_row]
+            return [f.fma(ks[r], qs[x], acc[r * w + x]) for r in range(count) for x in range(w)]
+
+        acc = f.unrolled(0, dims, 4, dim, [f.constant(0.0)] * (count * w))
+        for r in range(count):
+            seen = f.block.icmp_signed(">=", f.lane(), f.splat_int(f.sub(row[r], hidden)))
+            acc[r * w] = f.block.select(seen, acc[r * w], f.constant(-float("inf")))
+            for x in range(w):
+                f.store(acc[r * w + x], f.in_row(s, f.add(i, r), x))
+        return [f.larger(tree_max(f, acc[x::w]), top[x]) for x in range(w)]
+
+    tops = f.loop(0, rows, count, keys, [f.load(f.in_row(m, 0, x)) for x in range(w)])
+    for x in range(w):
+        f.store(tops[x], f.in_row(m, 0, x))
+    return f.finish()
+
+
+def write_exponentials(module: ir.Module, tile: Tile, w: int) -> ir.Function:
+    """P = exp(S − m) in place of S for the rows from start to stop, added to each query's running sum."""
+    f = internal_function(module, tile, f"exponentials_{w}", "p_p", "start", "stop", "m_p", "l_p")
+    p, start, stop, m, l = f.arguments
+    ms = [f.load(f.in_row(m, 0, x)) for x in range(w)]
+
+    def row(i: Value, sums: list[Value]) -> list[Value]:
+        at = [f.in_row(p, i, x) for x in range(w)]
+        es = [math.exp(f, f.block.fsub(f.load(at[x]), ms[x])) for x in range(w)]
+        for x in range(w):
+            f.store(es[x], at[x])
+        return [f.block.fadd(sums[x], es[x]) for x in range(w)]
+
+    sums = f.unrolled(start, stop, max(1, 2 // w), row, [f.load(f.in_row(l, 0, x)) for x in range(w)])
+    for x in range(w):
+        f.store(sums[x], f.in_row(l, 0, x))
+    return f.finish()
+
+
+def tree_max(f: Function, vectors: list[Value]) -> Value:
+    """The lane-wise maximum of several vectors, in pairs."""
+    while len(vectors) > 1:
+        pairs = [vectors[i : i + 2] for i in range(0, len(vectors), 2)]
+        vectors = [f.larger(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+    return vectors[0]

@@ -1,0 +1,80 @@
+"""Weighted values: O[query, dim] with dims in the lanes and values read in place; hidden values are never visited.
+
+Letters: p v o weight, value, output; m l maximum and sum. `n` is the number of vectors of dims.
+"""
+
+import llvmlite.ir as ir
+
+from clearhead.kernels import math
+from clearhead.kernels.simd import Value, internal_function
+from clearhead.kernels.state import ALPHA, BETA, L, M, TOTAL_L, TOTAL_M
+from clearhead.kernels.tiles import Tile
+
+
+def write_values(module: ir.Module, tile: Tile, n: int) -> ir.Function:
+    """O = α·O + P·V for n vectors of dims, the block's own sum starting from zero; `first`: O was nothing yet.
+
+    Query i of the tile sees the block's rows up to `diagonal` + i.
+    """
+    f = internal_function(
+        module, tile, f"values_{n}", "p_p", "v_p", "stride", "rows", "diagonal", "queries", "o_p", "o_stride", "alpha_p", "first"
+    )  # fmt: skip
+    p, v, stride, rows, diagonal, queries, o, o_stride, alpha, first = f.arguments
+    count, size = tile.rows[n - 1], f.element.bytes
+    fresh = f.block.icmp_signed("!=", first, f.int(0))
+
+    def group(q: Value, _: list[Value]) -> None:
+        ends = [f.clamp(f.add(diagonal, f.add(q, r + 1)), 0, rows) for r in range(count)]
+        columns = f.at(p, f.mul(q, size))
+
+        def key(i: Value, acc: list[Value]) -> list[Value]:
+            p_row, v_row = f.at(columns, f.mul(i, tile.row)), f.at(v, f.mul(i, stride))
+            vs = [f.load(f.in_row(v_row, 0, x)) for x in range(n)]
+            ps = [f.broadcast(f.at(p_row, r * size)) for r in range(count)]
+            return [f.fma(ps[r], vs[x], acc[r * n + x]) for r in range(count) for x in range(n)]
+
+        def key_on_diagonal(i: Value, acc: list[Value]) -> list[Value]:
+            sums, seen = key(i, acc), [f.less(i, end) for end in ends]
+            return [f.block.select(seen[at // n], sums[at], acc[at]) for at in range(count * n)]
+
+        acc = f.unrolled(0, ends[0], 4, key, [f.constant(0.0)] * (count * n))
+        acc = f.loop(ends[0], ends[-1], 1, key_on_diagonal, acc)
+        for r in range(count):
+            at = f.at(o, f.mul(f.add(q, r), o_stride))
+            a = f.broadcast(f.at(alpha, f.mul(f.add(q, r), size)))
+            for x in range(n):
+                before = f.block.select(fresh, f.constant(0.0), f.load(f.in_row(at, 0, x)))
+                f.store(f.fma(before, a, acc[r * n + x]), f.in_row(at, 0, x))
+
+    f.loop(0, queries, count, group)
+    return f.finish()
+
+
+def write_merge(module: ir.Module, tile: Tile) -> ir.Function:
+    """Join a finished segment (m, l, o) into the total (M, L, O)."""
+    f = internal_function(module, tile, "merge", "state_p", "o_p", "total_p", "o_stride", "queries", "vectors")
+    state, o, total, o_stride, queries, vectors = f.arguments
+
+    def factors(x: Value, _: list[Value]) -> None:
+        old, new = f.load(f.in_row(state, TOTAL_M, x)), f.load(f.in_row(state, M, x))
+        top = f.larger(new, old)
+        a, b = math.exp(f, f.block.fsub(old, top)), math.exp(f, f.block.fsub(new, top))
+        part = f.block.fmul(f.load(f.in_row(state, L, x)), b)
+        f.store(f.fma(f.load(f.in_row(state, TOTAL_L, x)), a, part), f.in_row(state, TOTAL_L, x))
+        for which, value in ((TOTAL_M, top), (ALPHA, a), (BETA, b)):
+            f.store(value, f.in_row(state, which, x))
+
+    def query(q: Value, _: list[Value]) -> None:
+        place = f.mul(q, f.element.bytes)
+        a, b = (f.broadcast(f.at(f.in_row(state, which, 0), place)) for which in (ALPHA, BETA))
+        row = f.mul(q, o_stride)
+
+        def dim(x: Value, _: list[Value]) -> None:
+            whole, part = (f.in_row(f.at(base, row), 0, x) for base in (total, o))
+            f.store(f.fma(f.load(whole), a, f.block.fmul(f.load(part), b)), whole)
+
+        f.loop(0, vectors, 1, dim)
+
+    f.loop(0, tile.vectors, 1, factors)
+    f.loop(0, queries, 1, query)
+    return f.finish()
