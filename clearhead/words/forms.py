@@ -1,33 +1,31 @@
-"""Which vocabulary words an unknown word may honestly be read as: its inflections, or the two words it joins.
+"""Under which other spellings an unknown word may honestly be sought: without accents, otherwise inflected.
 
-Decides spelling only, from general to particular, and knows no vocabulary; vectors.py takes the first reading whose
-words it has. English inflection alone: endings that change a word's class (-er, -ly, -ness) would change its meaning.
+Decides spelling only and knows no vocabulary. Endings that make another word of it (-er, -ly, -less) are left
+on, and joined words are left joined, for both would guess at a meaning: a hardship is no hard ship.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator
 
-# (what the word ends in, what stands there in a related word); a stem keeps three letters at least
-_ENDINGS = (
+_ENDINGS = (  # (what the word ends in, what stands there in its plain form)
     ("'s", ""),
     ("s'", "s"),
     ("ies", "y"),
-    ("ves", "f"),
-    ("ves", "fe"),
-    ("es", "e"),
     ("es", ""),
     ("s", ""),
+    ("ves", "f"),
+    ("ves", "fe"),
     ("ied", "y"),
     ("ed", "e"),
     ("ed", ""),
     ("ing", "e"),
     ("ing", ""),
     ("iest", "y"),
-    ("est", "e"),
-    ("est", ""),
-    ("ier", "y"),
 )
-_STEM = 3
+_HISSES = re.compile(r".*(s|x|z|ch|sh|o)")  # takes -es
+_DOUBLES = re.compile(r"(.*[^aeiou])?[aeiou][^aeiouwxy]")  # may double its last letter: stop, stopped
+_MUST_DOUBLE = re.compile(r"[^aeiou]*[aeiou][^aeiouwxy]")  # of one syllable: "staring" is not from "star"
 
 
 def unaccented(word: str) -> str:
@@ -40,38 +38,37 @@ def unaccented(word: str) -> str:
 
 
 def inflections(word: str) -> Iterator[str]:
-    """Words of the same lemma, as English spelling would have them; the plain form first, then other endings of it.
+    """Other inflections of the same word, if English has them: plain forms first, then endings on those.
 
-    >>> list(inflections("flooded"))[:2]
-    ['floode', 'flood']
+    >>> list(inflections("stopped"))[:4]
+    ['stoppe', 'stopp', 'stop', 'stoppeds']
     """
-    stems = [word]
+    plain = [form for form in _plain_forms(word) if len(form) >= 3]
+    yield from plain
+    for form in (word, *plain):
+        yield from _other_endings(form)
+
+
+def _plain_forms(word: str) -> Iterator[str]:
     for ending, rest in _ENDINGS:
         stem = word.removesuffix(ending)
-        if stem == word or len(stem) < _STEM:
+        if stem in ("", word) or (ending == "es" and not _HISSES.fullmatch(stem)):
             continue
-        stems.append(stem + rest)
-        if ending in ("ed", "ing", "est") and not rest and stem[-1] == stem[-2]:
-            stems.append(stem[:-1])  # stopped → stop
-    yield from stems[1:]
-    for stem in stems:
-        if len(stem) < _STEM:
-            continue
-        base = stem.removesuffix("e")
-        yield from (stem + "s", stem + "es", base + "ed", base + "ing")
-        yield from (stem + stem[-1] + "ed", stem + stem[-1] + "ing")
-        if stem[-1] == "y":
-            yield from (stem[:-1] + "ies", stem[:-1] + "ied")
+        if ending in ("ed", "ing") and not rest:
+            if not _MUST_DOUBLE.fullmatch(stem):
+                yield stem
+            if stem[-1:] == stem[-2:-1] and _DOUBLES.fullmatch(stem[:-1]):
+                yield stem[:-1]
+        else:
+            yield stem + rest
 
 
-def halves(word: str) -> Iterator[tuple[str, str]]:
-    """The ways to part a word in two, the most even first; no part under three letters, not both of three.
-
-    >>> list(halves("riverbank"))[:2]
-    [('rive', 'rbank'), ('river', 'bank')]
-    """
-    if len(word) <= 2 * _STEM:
-        return
-    cuts = range(_STEM, len(word) - _STEM + 1)
-    for cut in sorted(cuts, key=lambda cut: abs(2 * cut - len(word))):
-        yield word[:cut], word[cut:]
+def _other_endings(form: str) -> Iterator[str]:
+    if len(form) >= 4:  # shorter ones meet words of other origin: "los" has nothing of "loses"
+        yield form + ("es" if _HISSES.fullmatch(form) else "s")
+        if form.endswith("y"):
+            yield form[:-1] + "ies"
+    if len(form) >= 5:  # likewise "wick" of "wicked"
+        yield from (form.removesuffix("e") + "ed", form.removesuffix("e") + "ing")
+        if form.endswith("y"):
+            yield form[:-1] + "ied"

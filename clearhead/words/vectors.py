@@ -1,16 +1,17 @@
 """The word vectors that ship with clearhead, and how a sentence becomes a matrix of them.
 
-Decides what counts as a word and which vectors stand for it. Which other spellings a word may be read as is decided
-in forms.py; how the vectors were trained is told in README.md beside this file and done by scripts/train_words.py.
+Decides what counts as a word and which vector stands for it; forms.py decides under which other spellings a
+word may be sought. README.md tells how the vectors were trained.
 """
 
 import difflib
 import functools
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib import resources
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -19,33 +20,34 @@ import numpy.typing as npt
 from clearhead.errors import InputError, ShapeError
 from clearhead.words import forms
 
-Vector = npt.NDArray[np.floating]
-How = Literal["known", "number", "accent", "inflection", "compound"]
+How = Literal["known", "number", "accent", "inflection"]
 
 NUMBER = "#"  # the vocabulary's entry for every number
+_SHOWN = 5  # unknown words that an error names; the rest it counts
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Where a token's vector comes from: `source` names the vocabulary words, `vector` (dim,) is their mean."""
+    """What stands for a token: the float64 `vector` (dim,) of the word `source`, and `how` that was found."""
 
     token: str
     vector: npt.NDArray[np.float64]
     how: How
-    source: tuple[str, ...]
+    source: str
 
     @property
     def note(self) -> str | None:
-        """What a reader must know about this token, or None where the vocabulary has the very word."""
-        match self.how:
-            case "known":
-                return None
-            case "number":
-                return f"“{self.token}” is taken as a number: all numbers share one vector"
-            case "compound":
-                return f"“{self.token}” is not in the vocabulary: taken as the mean of {_quoted(self.source)}"
-            case _:
-                return f"“{self.token}” is not in the vocabulary: taken as {_quoted(self.source)} ({self.how})"
+        """What a reader must know about this vector, or None where the vocabulary has the very word."""
+        if self.how == "known":
+            return None
+        if self.how == "number":
+            return f"“{self.token}” is a number; all numbers share one vector"
+        other = (
+            f"“{self.source}”, without accents,"
+            if self.how == "accent"
+            else f"its other form “{self.source}”"
+        )
+        return f"“{self.token}” is not in the vocabulary; {other} stands for it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,7 @@ class Sentence:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One sentence for each word, told once, whose vector is not its own."""
+        """One remark for each word whose vector is not its very own, however often it occurs."""
         return tuple(dict.fromkeys(found.note for found in self.found if found.note))
 
 
@@ -75,7 +77,7 @@ class WordVectors:
 
     @staticmethod
     def tokens(text: str) -> list[str]:
-        """The words of a text: lower-case, no punctuation; hyphens part words, apostrophes inside them stay.
+        """The words of a text in lower case, without punctuation; hyphens part words, inner apostrophes stay.
 
         >>> WordVectors.tokens("The whale-ship didn’t sink, in 1,820 fathoms!")
         ['the', 'whale', 'ship', "didn't", 'sink', 'in', '1820', 'fathoms']
@@ -87,52 +89,60 @@ class WordVectors:
         return [word for part in text.split() if (word := part.strip("'"))]
 
     def look_up(self, token: str) -> Found:
-        """The vector that stands for one token, and how it was found.
+        """The vector that stands for one token.
 
-        Raises InputError for a word that nothing in the vocabulary honestly stands for.
+        Raises InputError for a word that no word of the vocabulary honestly stands for.
 
-        >>> found = load().look_up("riverbanks")
-        >>> found.how, found.source
-        ('compound', ('river', 'banks'))
+        >>> found = load().look_up("flooded")
+        >>> found.how, found.source, found.vector.shape
+        ('inflection', 'flood', (64,))
         """
-        found = self._find(token)
-        if found is None:
-            raise self._unknown([token])
-        return found
+        for how, source in _readings(token):
+            if source in self._index:
+                return Found(token, self.vectors[self._index[source]].astype(np.float64), how, source)
+        raise self._unknown([token])
 
     def embed(self, text: str) -> Sentence:
         """A text's words as a matrix, one row a word, with notes on the words that are not known exactly.
 
-        Raises InputError for a text without words, and one that names every unknown word.
+        Raises InputError for a text without words, and one that names the unknown words, all at once.
 
         >>> sentence = load().embed("The river had flooded.")
         >>> sentence.tokens, sentence.x.shape
         (('the', 'river', 'had', 'flooded'), (4, 64))
+        >>> sentence.notes
+        ('“flooded” is not in the vocabulary; its other form “flood” stands for it',)
         """
         tokens = self.tokens(text)
         if not tokens:
-            raise InputError(f"There is no word in {text!r}. Give a sentence of at least one word.")
-        found = {token: self._find(token) for token in tokens}
-        if missing := [token for token, there in found.items() if there is None]:
+            raise InputError(f"There is no word in {text!r}. Give a text of at least one word.")
+        known = {token: any(source in self._index for _, source in _readings(token)) for token in tokens}
+        if missing := [token for token in known if not known[token]]:
             raise self._unknown(missing)
-        row = tuple(there for token in tokens if (there := found[token]) is not None)
-        return Sentence(row, np.stack([there.vector for there in row]))
+        found = tuple(self.look_up(token) for token in tokens)
+        return Sentence(found, np.stack([each.vector for each in found]))
 
-    def nearest(self, vector: Vector, count: int = 5, exclude: Collection[str] = ()) -> list[tuple[str, float]]:
-        """The `count` words whose vectors point most nearly the same way as `vector` (dim,), with their cosines.
+    def nearest(
+        self, vector: npt.NDArray[np.floating], count: int = 5, exclude: Collection[str] = ()
+    ) -> list[tuple[str, float]]:
+        """The `count` words whose vectors point most nearly where `vector` (dim,) does, with their cosines.
 
-        >>> [word for word, _ in load().nearest(load().look_up("river").vector, 2, exclude=["river"])]
-        ['mississippi', 'rivers']
+        Raises ShapeError for another shape, InputError for a vector without a direction.
+
+        >>> [word for word, _ in load().nearest(load().look_up("bread").vector, 3, exclude=["bread"])]
+        ['eat', 'drink', 'unleavened']
         """
         dim = self.vectors.shape[1]
         if vector.shape != (dim,):
-            raise ShapeError(f"The vector has shape {vector.shape}, the words have ({dim},). Give one vector of {dim}.")
+            raise ShapeError(f"A vector of shape {vector.shape} is no word's. Give one of shape ({dim},).")
         length = np.linalg.norm(vector)
         if not 0 < length < np.inf:
-            raise InputError(f"A vector of length {length} points nowhere. Give one with a direction.")
+            raise InputError(
+                f"A vector of length {length} has no direction. Give one that is finite and not zero."
+            )
         cosine = self._unit @ (vector / length)  # (words, dim) @ (dim,) -> (words,)
         order = (int(i) for i in np.argsort(-cosine, kind="stable") if self.words[i] not in exclude)
-        return [(self.words[i], float(cosine[i])) for i, _ in zip(order, range(count), strict=False)]
+        return [(self.words[i], float(cosine[i])) for i in islice(order, count)]
 
     @functools.cached_property
     def _index(self) -> dict[str, int]:
@@ -144,47 +154,42 @@ class WordVectors:
         unit: npt.NDArray[np.float64] = x / np.linalg.norm(x, axis=1, keepdims=True)
         return unit
 
-    def _find(self, token: str) -> Found | None:
-        for how, source in self._readings(token):
-            if all(word in self._index for word in source):
-                rows = self.vectors[[self._index[word] for word in source]]
-                return Found(token, rows.astype(np.float64).mean(axis=0), how, source)
-        return None
-
-    def _readings(self, token: str) -> Iterator[tuple[How, tuple[str, ...]]]:
-        yield "known", (token,)
-        if token[:1].isdecimal():
-            yield "number", (NUMBER,)
-        plain = forms.unaccented(token)
-        yield "accent", (plain,)
-        yield from (("inflection", (word,)) for word in forms.inflections(plain))
-        yield from (("compound", pair) for pair in forms.halves(plain))
-
     def _unknown(self, tokens: list[str]) -> InputError:
-        close = [word for token in tokens for word in difflib.get_close_matches(token, self.words, n=3)]
-        hint = f" (closest in spelling: {', '.join(dict.fromkeys(close))})" if close else ""
-        verb = "is" if len(tokens) == 1 else "are"
+        named = []
+        for token in tokens[:_SHOWN]:
+            close = ", ".join(difflib.get_close_matches(token, self.words))
+            named.append(f"“{token}”" + (f" (nearest in spelling: {close})" if close else ""))
+        if len(tokens) > _SHOWN:
+            named.append(f"{len(tokens) - _SHOWN} more")
         return InputError(
-            f"{_quoted(tokens)} {verb} not among the {len(self.words)} words that ship with clearhead{hint}. "
-            "Use other words, or --vectors FILE for your own vectors."
+            f"The vocabulary of {len(self.words)} words lacks {', '.join(named)}. "
+            "Use other words, or --vectors FILE for vectors of your own."
         )
 
 
 @functools.cache
 def load() -> WordVectors:
-    """The vectors that ship with the package, read once; they are read-only.
+    """The vectors that ship with the package, read once and read-only.
 
-    >>> load().vectors.shape[0] == len(load().words)
-    True
+    >>> words = load()
+    >>> len(words.words) == len(words.vectors), words.vectors.dtype
+    (True, dtype('float32'))
     """
     from safetensors.numpy import load as read
 
-    here = resources.files("clearhead.words")
+    here = resources.files(__package__)
     words = tuple(here.joinpath("vocabulary.txt").read_text("utf-8").split())
     vectors = read(here.joinpath("words.safetensors").read_bytes())["vectors"].astype(np.float32)
     vectors.setflags(write=False)
     return WordVectors(words, vectors)
 
 
-def _quoted(words: Sequence[str]) -> str:
-    return " and ".join(f"“{word}”" for word in words)
+def _readings(token: str) -> Iterator[tuple[How, str]]:
+    """The vocabulary words a token may be sought under, the most faithful first."""
+    yield "known", token
+    if token[:1].isdecimal():
+        yield "number", NUMBER
+    plain = forms.unaccented(token)
+    yield "accent", plain
+    for form in forms.inflections(plain):
+        yield "inflection", form
