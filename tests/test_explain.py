@@ -145,6 +145,13 @@ def test_a_weight_lost_to_underflow_is_called_so():
     assert "underflow" not in as_text(worked_page(explain([[1.0], [2.0]])))
 
 
+def test_many_hidden_weights_are_dots_among_shades():
+    e = explain(np.eye(30))
+    rows = as_text(worked_page(e, matrix=True)).split("All rows")[1].splitlines()
+    drawn = [row.split()[2] for row in rows if re.match(r" +\d+ +x\d+ ", row)]
+    assert drawn == ["▒" * i + "█" + "·" * (29 - i) for i in range(30)]
+
+
 def test_hidden_weights_are_dots_and_not_zeros():
     e = explain(sentence(), WORDS)
     rows = as_text(worked_page(e, matrix=True)).split("All rows")[1].splitlines()
@@ -219,6 +226,15 @@ def test_long_inputs_show_the_heaviest_and_account_for_the_rest():
     rows = re.findall(r"^ +\d+ +x\d+ (?:\(itself\))? +-?[\d.e-]+ +[\d.]+ +([\d.e-]+)", written, re.M)
     assert len(rows) + int(more[1]) == 251
     assert math.isclose(sum(map(float, rows)) + float(more[3]), 1, abs_tol=2e-3)
+
+
+@pytest.mark.parametrize(("position", "named"), [(0, 5), (100, 9), (298, 6), (299, 5)])
+def test_a_title_of_many_items_points_at_the_right_one(position, named):
+    e = explain(np.ones((300, 1)), position=position)
+    made = worked_page(e)[0]
+    assert made.items[made.chosen] == f"x{position}"
+    assert len([item for item in made.items if item != "…"]) == named
+    assert (made.items[0] == "…", made.items[-1] == "…") == (position > 4, position < 295)
 
 
 def test_meaning_is_told_by_nearest_words_where_there_are_any():

@@ -24,7 +24,7 @@ class Title:
 
     text: str
     items: tuple[str, ...]
-    chosen: int | None = None  # the item to point at
+    chosen: int | None = None  # which of the items to point at
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearhead.definition import textbook
-from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title
+from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.steps import Explanation
-from clearhead.explain.wording import label, number, quoted, short, size
+from clearhead.explain.story import title
+from clearhead.explain.wording import number, quoted, short, size
 from clearhead.rules.masks import full, visible
 
 LENGTHS = (128, 1024, 4096, 16384, 65536, 1048576)
 FLOAT = 4  # bytes of a number as the kernels hold it, float32
 
+
+ORDER_NAMES = ("step", "takes", "gives", "why")
+ORDER = (
+    ("scores", "vectors", "a number for each pair j ≤ i", "weights come from how alike items are"),
+    ("softmax", "scores", "weights: positive, adding up to 1", "it divides by the sum over all of a row"),
+    (
+        "weighted sum",
+        "weights, vectors",
+        "a vector for each item",
+        "only such weights make a mean",
+    ),
+)
 
 Step = tuple[str, Formula, str, str]  # its name, its formula, its shapes in letters and in numbers
 
@@ -48,37 +61,14 @@ class Lesson:
 
 def order(e: Explanation) -> Lesson:
     """Scores, softmax, weighted sum, and why in no other order."""
-    names = ("step", "takes", "gives", "why")
-    told = (
-        (
-            "scores",
-            "vectors",
-            "a number for each pair j ≤ i",
-            "weights can only come from how alike items are",
-        ),
-        (
-            "softmax",
-            "scores",
-            "weights: positive, adding up to 1",
-            "it divides by the sum of all a row's scores",
-        ),
-        (
-            "weighted sum",
-            "weights, vectors",
-            "a vector for each item",
-            "only finished weights make a mean of them",
-        ),
-    )
-    rows = tuple(dict(zip(names, row, strict=True)) for row in told)
-    page: list[Block] = [opening("The order of the steps", e)]
-    page.append(Table(tuple(Column(name, "left") for name in names), told))
     negative = int((e.scores < 0).sum())
-    subtract = f" {negative} of them would even subtract their items, being negative." if negative else ""
-    page += [
+    subtract = f" The negative ones, {negative} here, would even subtract." if negative else ""
+    page = (
+        title("The order of the steps", e),
+        Table(tuple(Column(name, "left") for name in ORDER_NAMES), ORDER),
         Heading("Why not sum with the scores themselves?"),
         Prose(
-            f"Nothing makes scores add up to 1: those of {quoted(e.token)} come to "
-            f"{number(float(e.scores.sum()))}. "
+            f"Nothing makes scores add up to 1: those of {quoted(e.token)} come to {number(e.scores.sum())}. "
             f"As weights they would let the output grow with the input's length.{subtract} "
             "After the softmax all weights are positive and add up to 1."
         ),
@@ -86,12 +76,11 @@ def order(e: Explanation) -> Lesson:
         Prose(future(e)),
         Heading("Why is a score of 0 not the end of an item?"),
         Prose(
-            "Because exp comes after the score, and exp(0) = 1 is a positive number. To hide an "
-            "item, its score "
-            "must become −∞ before the softmax, for exp(−∞) = 0; that is how the future is hidden."
+            "Because exp comes after the score, and exp(0) = 1 is a positive number. To hide an item, its "
+            "score must become −∞ before the softmax, for exp(−∞) = 0; that is how the future is hidden."
         ),
-    ]
-    return Lesson(rows, tuple(page))
+    )
+    return Lesson(tuple(dict(zip(ORDER_NAMES, row, strict=True)) for row in ORDER), page)
 
 
 def future(e: Explanation) -> str:
@@ -103,9 +92,8 @@ def future(e: Explanation) -> str:
         )
     late = float(textbook.softmax(e.score_matrix, visible(full(), n, n))[0, 0])
     return (
-        f"Because the softmax divides by a sum. Item 0, {quoted(e.tokens[0])}, sees only itself, so "
-        "its weight is 1. "
-        f"Were the future hidden after the softmax, the sum would hold all {n} exponentials, "
+        f"Because the softmax divides by a sum. Item 0, {quoted(e.tokens[0])}, sees only itself, so its "
+        f"weight is 1. Were the future hidden after the softmax, the sum would hold all {n} exponentials, "
         f"and a weight of {number(late)} would be left of that 1."
     )
 
@@ -118,18 +106,16 @@ def shapes(e: Explanation) -> Lesson:
     first = tuple(measured(row, sizes) for row in FIRST_APPROACH)
     transformer = tuple(measured(row, sizes) for row in TRANSFORMER)
     page = (
-        opening("The shapes of the steps", e),
+        title("The shapes of the steps", e),
         Prose(
-            f"n = {n} items, each a vector of d = {d} numbers. Where two shapes meet, the inner "
-            "sizes must be equal, "
-            "and are gone in the result."
+            f"n = {n} items, each a vector of d = {d} numbers. Where two shapes meet, the inner sizes must "
+            "be equal, and are gone in the result."
         ),
         Heading("The first approach"),
         shape_table(first),
         Prose(
-            f"The mask leaves n(n + 1)/2 = {n * (n + 1) // 2} of {n * n} weights. The output has "
-            "the input's shape, "
-            f"({n},{d}), so one layer can follow another."
+            f"The mask leaves n(n + 1)/2 = {n * (n + 1) // 2} of {n * n} weights. The output has the input's "
+            f"shape, ({n},{d}), so one layer can follow another."
         ),
         Heading("The transformer's form"),
         Prose(
@@ -139,9 +125,8 @@ def shapes(e: Explanation) -> Lesson:
         ),
         shape_table(transformer),
         Prose(
-            f"A score adds up p = {d // h} products, so its spread grows as √p: dividing by √p "
-            "keeps the softmax "
-            "from choosing one item only."
+            f"A score adds up p = {d // h} products, so its spread grows as √p: dividing by √p keeps the "
+            "softmax from choosing one item only."
         ),
     )
     rows = [("first approach", *row) for row in first] + [("transformer", *row) for row in transformer]
@@ -173,7 +158,7 @@ def cost(e: Explanation) -> Lesson:
         cells.append((length_name(row["length"], n), *map(short, counts), *map(size, bytes_)))
     headings = ("n", "pairs", "multiply-adds", "exponentials", "n × n matrix", "x and y")
     page = (
-        opening("The cost of the steps", e),
+        title("The cost of the steps", e),
         Prose(f"For n items of d = {d} dims, in numbers of {FLOAT} bytes:"),
         Table(
             (Column("what", "left"), Column("formula", "left"), Column(f"n = {n}")),
@@ -189,10 +174,8 @@ def cost(e: Explanation) -> Lesson:
             "(Lengths count by 1024, as 1k = 1024; operations count by 1000.)"
         ),
         Prose(
-            "The matrix need not exist: one pass over the items carries a running maximum, a "
-            "running sum and a "
-            "running output. The work stays the same, and the memory is that of the vectors "
-            "themselves, x and y."
+            "The matrix need not exist: one pass over the items carries a running maximum, a running sum and "
+            "a running output. The work stays the same, and the memory is that of the vectors, x and y."
         ),
     )
     return Lesson(rows, page)
@@ -248,11 +231,6 @@ def length_name(length: int, here: int) -> str:
     elif length % 2**10 == 0:
         name = f"{length // 2**10}k"
     return f"this: {name}" if length == here else name
-
-
-def opening(title: str, e: Explanation) -> Title:
-    """The title of a lesson."""
-    return Title(title, tuple(label(token) for token in e.tokens))
 
 
 LESSONS: dict[str, Callable[[Explanation], Lesson]] = {"order": order, "shapes": shapes, "cost": cost}

@@ -56,7 +56,7 @@ def triangle(block: Triangle) -> str:
 def cell_text(cell: Cell) -> str:
     """One cell; a negative bar is hollow."""
     if isinstance(cell, float):
-        return ("█" if cell > 0 else "░") * round(BAR * abs(cell))
+        return ("█" if cell > 0 else "░") * max(1, round(BAR * abs(cell))) if cell else ""
     return f"${cell.latex}$" if isinstance(cell, Formula) else escape(cell)
 
 

@@ -14,6 +14,7 @@ from clearhead.explain.steps import Explanation
 from clearhead.explain.wording import factor, label, listed, number, percent, quoted, sub
 
 MOST_ROWS = 32  # more items than this and a table shows only the heaviest, and the rest as one row
+MOST_NAMES = 200  # more items than this and a title names only those around the chosen one
 DIMS = 6  # of each vector, where there is room
 
 
@@ -53,9 +54,21 @@ def opening(e: Explanation) -> list[Block]:
     looks = f"{quoted(e.token)}, item {i}, looks at itself" + (" and " if i else "; ") + earlier
     hidden = "" if i == n - 1 else "; what comes later is hidden"
     vectors = f"Each item is a vector of {d} numbers, {sub('x', 0)} to {sub('x', n - 1)}." if n > 1 else ""
-    page: list[Block] = [Title("Self-attention, step by step", tuple(label(token) for token in e.tokens), i)]
+    page: list[Block] = [title("Self-attention, step by step", e, i)]
     page += [Prose(note.rstrip(".") + ".", strong=True) for note in e.notes]
     return [*page, Prose(f"{looks}{hidden}. {vectors}".strip())]
+
+
+def title(text: str, e: Explanation, chosen: int | None = None) -> Title:
+    """The name of a page and its items; of a great many only those around the chosen or last one."""
+    n = len(e.tokens)
+    if n <= MOST_NAMES:
+        return Title(text, tuple(map(label, e.tokens)), chosen)
+    middle = n - 1 if chosen is None else chosen
+    around = range(max(0, middle - 4), min(n, middle + 5))
+    before, after = ["…"] * (around[0] > 0), ["…"] * (around[-1] < n - 1)
+    items = (*before, *(label(e.tokens[j]) for j in around), *after)
+    return Title(text, items, None if chosen is None else len(before) + chosen - around[0])
 
 
 def scores_step(e: Explanation, shown: Shown) -> list[Block]:
@@ -86,48 +99,36 @@ def one_score(e: Explanation) -> str:
 
 def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
     """Step 2."""
-    i, rest, j = e.position, list(shown.rest), example(e)
+    i, j = e.position, example(e)
     exp = "exp(score)" if not e.shift else f"exp(score − {number(e.shift)})"
     formula = Formula(
         f"α{sub('', i)}ⱼ = exp(score({sub('x', i)}, xⱼ)) ÷ Σₖ exp(score({sub('x', i)}, xₖ)),  k = 0 … {i}",
         rf"\alpha_{{{i},j}} = \exp(x_{{{i}}} \cdot x_j) \Big/ \sum_{{k=0}}^{{{i}}} \exp(x_{{{i}}} \cdot x_k)",
     )
+    worked = f"exp({number(e.scores[j] - e.shift)}) = {number(e.exponentials[j])}"
     text = (
-        f"exp makes every score positive. Divided by their sum, {number(e.sum)}, they are weights "
-        "that add up to 1. "
-        f"For {quoted(e.tokens[j])}: exp({number(e.scores[j] - e.shift)}) = {number(e.exponentials[j])}, "
-        f"and {number(e.exponentials[j])} ÷ {number(e.sum)} = {number(e.weights[j])}."
+        f"exp makes every score positive. Divided by their sum, {number(e.sum)}, they are weights that add "
+        f"up to 1. For {quoted(e.tokens[j])}: {worked}, and {number(e.exponentials[j])} ÷ {number(e.sum)} = "
+        f"{number(e.weights[j])}."
     )
     page: list[Block] = [Heading("2  Softmax", formula), Prose(text)]
     if e.shift:
         page.append(Prose(shift_note(e), strong=True))
-    largest = float(e.weights.max())
+    return [*page, softmax_table(e, shown, exp)]
+
+
+def softmax_table(e: Explanation, shown: Shown, exp: str) -> Table:
+    """From score to exponential to weight, item by item."""
+    largest, rest = float(e.weights.max()), list(shown.rest)
     rows = [
-        [
-            *names(e, j),
-            number(e.scores[j]),
-            number(e.exponentials[j]),
-            number(e.weights[j]),
-            e.weights[j] / largest,
-        ]
+        [*names(e, j), *map(number, (e.scores[j], e.exponentials[j], e.weights[j])), e.weights[j] / largest]
         for j in shown.rows
     ]
-    gathered: list[Cell] = [
-        "",
-        number(float(e.exponentials[rest].sum())),
-        number(float(e.weights[rest].sum())),
-        "",
-    ]
-    total: tuple[Cell, ...] = ("", "sum", "", number(e.sum), number(float(e.weights.sum())), "")
-    columns = (
-        Column("j"),
-        Column("item", "left"),
-        Column("score"),
-        Column(exp),
-        Column("weight"),
-        Column("", "bar"),
-    )
-    return [*page, table(e, shown, columns, rows, gathered, total)]
+    gathered: list[Cell] = ["", *map(number, (e.exponentials[rest].sum(), e.weights[rest].sum())), ""]
+    total: tuple[Cell, ...] = ("", "sum", "", number(e.sum), number(e.weights.sum()), "")
+    numbers = (Column("score"), Column(exp), Column("weight"))
+    columns = (Column("j"), Column("item", "left"), *numbers, Column("", "bar"))
+    return table(e, shown, columns, rows, gathered, total)
 
 
 def example(e: Explanation) -> int:

@@ -20,7 +20,7 @@ WIDEST = 100  # columns; a longer line of prose is harder to read
 INDENT = 3
 GAP = 3  # columns between two columns of a table
 LEAST_BAR, WIDEST_BAR = 8, 48  # columns; a shorter bar shows nothing, a longer one no more
-SHADES = " ░▒▓█"
+SHADES = "░▒▓█"
 
 
 def console() -> Console:
@@ -195,16 +195,12 @@ def show_triangle(block: Triangle, to: Console) -> None:
         top = block.weights[i].max()
         for j in range(first, n):
             weight = block.weights[i, j]
-            mark = in_figures(weight) if numbers else shade(weight)
+            mark = in_figures(weight) if numbers else SHADES[min(3, int(4 * weight / top))]
             style = "bold blue" if weight == top and j <= i else ""
             row.append(mark if j <= i else "·".rjust(5 if numbers else 1), style if j <= i else "dim")
         indented(row, to)
     if not numbers:
-        steps = "  ".join(
-            f"{mark} from {quarter:.2f}"
-            for mark, quarter in zip(SHADES[1:], (0, 0.25, 0.5, 0.75), strict=True)
-        )
-        indented(Text(f"\n{steps}", "dim"), to)
+        indented(Text(f"\n{' '.join(SHADES)}  by quarters of the largest weight in each row", "dim"), to)
     if first:
         indented(
             Text(f"Items {first} to {n - 1} of {n}: a wider terminal shows more, --format json all.", "dim"),
@@ -215,8 +211,3 @@ def show_triangle(block: Triangle, to: Console) -> None:
 def in_figures(weight: float) -> str:
     """A weight in five columns, never a rounded one that looks like 0."""
     return "  <.01"[-5:] if 0 < weight < 0.005 else f"{weight:5.2f}"
-
-
-def shade(weight: float) -> str:
-    """A weight in one column."""
-    return SHADES[1 + min(3, int(weight * 4))]
