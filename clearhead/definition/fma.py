@@ -20,9 +20,11 @@ def fma(a: Floats, b: Floats, c: Floats) -> Floats:
     >>> float(fma(x, x, np.float32(-1))), float(x * x - np.float32(1))   # the product's last bits survive only in fma
     (0.0004883408546447754, 0.00048828125)
     """
-    a, b, c = np.broadcast_arrays(a, b, c)
+    shape = np.broadcast_shapes(np.shape(a), np.shape(b), np.shape(c))
+    a, b, c = np.broadcast_arrays(*np.atleast_1d(a, b, c))
     with np.errstate(all="ignore"):
-        return fma32(a, b, c) if a.dtype == np.float32 else fma64(a, b, c)
+        result = fma32(a, b, c) if a.dtype == np.float32 else fma64(a, b, c)
+    return result.reshape(shape)
 
 
 def fma32(a: Floats, b: Floats, c: Floats) -> Floats:

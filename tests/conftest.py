@@ -1,0 +1,16 @@
+"""What every test shares: an empty kernel cache of its own session, and a readable trace if machine code crashes."""
+
+import faulthandler
+import os
+import tempfile
+
+import hypothesis
+
+faulthandler.enable()
+os.environ["CLEARHEAD_CACHE_DIR"] = tempfile.mkdtemp(prefix="clearhead-tests-")
+for name in ("CLEARHEAD_ISA", "CLEARHEAD_THREADS", "CLEARHEAD_DEBUG", "CLEARHEAD_CACHE"):
+    os.environ.pop(name, None)
+
+hypothesis.settings.register_profile("tests", max_examples=60, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
