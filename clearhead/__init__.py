@@ -1,7 +1,8 @@
 """clearhead: self-attention you can see through."""
 
-from clearhead.attention import Attended, attend, attention, kernel_for, merge, self_attention
+from clearhead.attention import Attended, attend, attention, merge, self_attention
 from clearhead.errors import ClearheadError, DtypeError, FileError, InputError, MachineError, ShapeError
+from clearhead.plan import kernel_for
 from clearhead.problem import Problem, problem
 from clearhead.rules.masks import Causal, Full, causal, full
 

@@ -56,11 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(str(error))
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
-        return (
-            1
-            if isinstance(error, BrokenPipeError)
-            else complain(f"{error}: check the disk and the permissions.")
-        )
+        return 1 if isinstance(error, BrokenPipeError) else complain(f"{error}: check the disk and the permissions.")
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer raises for wrong usage
             raise
@@ -103,15 +99,11 @@ def explain(
     ] = None,
     vectors: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Vectors to explain in place of a sentence: csv or npy, a row each."
-        ),
+        typer.Option(metavar="FILE", help="Vectors to explain in place of a sentence: csv or npy, a row each."),
     ] = None,
     position: Annotated[
         str,
-        typer.Option(
-            metavar="N|WORD", help="The item to explain: 0 is the first, -1 the last; or a word of the text."
-        ),
+        typer.Option(metavar="N|WORD", help="The item to explain: 0 is the first, -1 the last; or a word of the text."),
     ] = "-1",
     matrix: Annotated[bool, typer.Option("--matrix", help="Add the weights of every item.")] = False,
     steps: Annotated[

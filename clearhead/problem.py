@@ -81,7 +81,8 @@ def problem(
     check_shapes(query, key, value)
     lead = broadcast_heads(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     if not isinstance(mask, Causal | Full):
-        raise InputError(f"mask={mask!r} is not a mask: use clearhead.causal() or clearhead.full().")
+        called = f"a {type(mask).__name__}" if isinstance(mask, np.ndarray) else repr(mask)
+        raise InputError(f"mask is {called}, which is no mask: use clearhead.causal() or clearhead.full().")
     (queries, dim), (keys, value_dim) = query.shape[-2:], value.shape[-2:]
     shape = (*lead, queries, value_dim)
     if out is not None:
@@ -122,7 +123,9 @@ def problem(
 def as_array(x: npt.ArrayLike, name: str) -> Array:
     """What a user passed as a plain numpy array; masked arrays are refused, for their masks would be lost."""
     if isinstance(x, np.ma.MaskedArray):
-        raise InputError(f"{name} is a masked array, whose mask would be ignored: pass x.filled(...) and a clearhead mask.")
+        raise InputError(
+            f"{name} is a masked array, whose mask would be ignored: pass x.filled(...) and a clearhead mask."
+        )
     try:
         return np.asarray(x)
     except ValueError as error:
@@ -134,13 +137,11 @@ def common_dtype(query: Array, key: Array, value: Array) -> np.dtype[Any]:
     for name, array in (("q", query), ("k", key), ("v", value)):
         dtype = array.dtype
         if dtype.name not in ELEMENTS or not dtype.isnative:
-            kind = "complex" if dtype.kind == "c" else "float32 or float64"
-            hint = (
-                "take its real part or its parts apart"
-                if kind == "complex"
-                else f"convert it, for instance with {name}.astype(numpy.float32)"
+            called = dtype.name if dtype.isnative else dtype.str
+            cure = f"{name}.real" if dtype.kind == "c" else f"{name}.astype(numpy.float32)"
+            raise DtypeError(
+                f"{name} has dtype {called}, but attention is for float32 and float64: convert it, as by {cure}."
             )
-            raise DtypeError(f"{name} has dtype {dtype.str if dtype.kind == 'f' else dtype}, and attention is defined for float32 and float64: {hint}.")
     if not query.dtype == key.dtype == value.dtype:
         raise DtypeError(
             f"q, k and v have dtypes {query.dtype}, {key.dtype} and {value.dtype}: convert them to one, for instance "
@@ -154,11 +155,13 @@ def check_shapes(query: Array, key: Array, value: Array) -> None:
     shapes = f"q {query.shape}, k {key.shape}, v {value.shape}"
     for name, array in (("q", query), ("k", key), ("v", value)):
         if array.ndim < 2:
-            raise ShapeError(
-                f"{name} has shape {array.shape}, but attention needs (..., length, dim): add the missing axis, "
-                f"for instance with {name}[:, None]."
+            what, cure = (
+                (f"has shape {array.shape}", f"{name}[:, None]")
                 if array.ndim
-                else f"{name} is a single number, but attention needs an array (..., length, dim)."
+                else ("is a single number", f"[[{name}]]")
+            )
+            raise ShapeError(
+                f"{name} {what}, but attention needs (..., length, dim): add what is missing, for instance as {cure}."
             )
         if array.shape[-1] == 0:
             raise ShapeError(f"{name} has shape {array.shape}, whose last axis, the dim, is empty: give it at least 1.")
@@ -183,7 +186,9 @@ def broadcast_heads(query: tuple[int, ...], key: tuple[int, ...], value: tuple[i
     shapes = f"q {query}, k {key}, v {value} before (length, dim)"
     heads, key_heads, value_heads = (lead[-1] if lead else 1 for lead in (query, key, value))
     if 1 not in (key_heads, value_heads) and key_heads != value_heads:
-        raise ShapeError(f"{key_heads} key heads do not match {value_heads} value heads ({shapes}): give k and v one number of heads.")
+        raise ShapeError(
+            f"{key_heads} key heads do not match {value_heads} value heads ({shapes}): give k and v equally many."
+        )
     shared = max(key_heads, value_heads) if 0 not in (key_heads, value_heads) else 0
     if 1 < shared < heads:
         if heads % shared:
@@ -210,15 +215,19 @@ def check_scale(scale: float) -> float:
 
 
 def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Array]) -> None:
-    """`out` must be a writable array of the result's shape and dtype, whose elements lie apart from each other and the inputs."""
+    """`out` must be a writable array of the result's shape and dtype, apart from itself and from the inputs."""
     if not isinstance(out, np.ndarray):
         raise InputError(f"out is a {type(out).__name__}: pass a numpy array of shape {shape} and dtype {dtype}.")
     if out.shape != shape or out.dtype != dtype:
-        raise ShapeError(f"out has shape {out.shape} and dtype {out.dtype}, the result {shape} and {dtype}: pass one that fits.")
+        raise ShapeError(
+            f"out has shape {out.shape} and dtype {out.dtype}, the result {shape} and {dtype}: pass one that fits."
+        )
     if not out.flags.writeable:
         raise InputError(f"out of shape {out.shape} is read-only: pass a writable array.")
     if overlaps_itself(out):
-        raise ShapeError(f"out of shape {out.shape} and strides {out.strides} overlaps itself: pass an array whose elements lie apart.")
+        raise ShapeError(
+            f"out of shape {out.shape} and strides {out.strides} overlaps itself: pass one whose elements lie apart."
+        )
     for name, array in inputs.items():
         if np.may_share_memory(out, array) and shares_memory(out, array):
             raise ShapeError(f"out {out.shape} overlaps {name} {array.shape} in memory: pass an array of its own.")
@@ -231,7 +240,9 @@ def overlaps_itself(array: Array) -> bool:
     (False, True)
     """
     reach = array.itemsize
-    for step, size in sorted((abs(step), size) for step, size in zip(array.strides, array.shape, strict=True) if size > 1):
+    for step, size in sorted(
+        (abs(step), size) for step, size in zip(array.strides, array.shape, strict=True) if size > 1
+    ):
         if step < reach:
             return True
         reach += step * (size - 1)
@@ -241,7 +252,7 @@ def overlaps_itself(array: Array) -> bool:
 def shares_memory(a: Array, b: Array) -> bool:
     """Whether two arrays share a byte; if numpy cannot tell quickly, they count as sharing."""
     try:
-        return bool(np.shares_memory(a, b, max_work=10_000))
+        return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

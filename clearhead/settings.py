@@ -21,8 +21,14 @@ class Setting:
 
 
 THREADS = Setting("CLEARHEAD_THREADS", "0", "threads a call may use; 0 means every core the process may run on")
-ISA = Setting("CLEARHEAD_ISA", "", "narrow the instruction set: avx512, avx2, neon or generic; empty means the best here")
-CACHE_DIR = Setting("CLEARHEAD_CACHE_DIR", "", "where compiled kernels are kept; empty means the user's cache directory")
+ISA = Setting(
+    "CLEARHEAD_ISA",
+    "",
+    "narrow the instruction set: avx512, avx2, neon or generic; empty means the best here",
+)
+CACHE_DIR = Setting(
+    "CLEARHEAD_CACHE_DIR", "", "where compiled kernels are kept; empty means the user's cache directory"
+)
 CACHE = Setting("CLEARHEAD_CACHE", "1", "0 neither reads nor writes compiled kernels on disk")
 DEBUG = Setting("CLEARHEAD_DEBUG", "0", "1 kernel chosen, 2 timings, 3 plan, 4 LLVM IR, 5 assembly, to standard error")
 

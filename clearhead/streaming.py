@@ -160,9 +160,7 @@ def named_mask(name: str, align: str | None) -> Mask:
     if name != "full":
         raise InputError(f"{name!r} is not a mask: use causal or full.")
     if align is not None:
-        raise InputError(
-            f"--align {align} places a causal mask, and --mask full hides nothing: drop one of them."
-        )
+        raise InputError(f"--align {align} places a causal mask, and --mask full hides nothing: drop one of them.")
     return full()
 
 
@@ -183,9 +181,7 @@ def _specs(asked: Problem, options: Options) -> dict[str, Spec]:
     if options.rows:
         for row in options.rows:
             if not -asked.queries <= row < asked.queries:
-                raise InputError(
-                    f"row {row} is none of the {asked.queries} queries: count from 0, or back from -1."
-                )
+                raise InputError(f"row {row} is none of the {asked.queries} queries: count from 0, or back from -1.")
         specs["weights"] = Spec((*asked.lead, len(options.rows), asked.keys), dtype)
     return specs
 

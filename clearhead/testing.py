@@ -1,7 +1,7 @@
 """Checkers for anyone's tests: against the definition, for leaks from hidden items, and for the same bits.
 
-Each raises AssertionError with the worst place and both numbers, so that a failure can be read. They take the function to
-be checked as an argument, called like `clearhead.attention(q, k, v, mask=…, scale=…)`.
+Each raises AssertionError with the worst place and both numbers, so that a failure can be read. They take the function
+to be checked as an argument, called like `clearhead.attention(q, k, v, mask=…, scale=…)`.
 """
 
 import os
@@ -40,20 +40,23 @@ def check_definition(
     assert got.dtype == q.dtype, f"the result has dtype {got.dtype}, the inputs {q.dtype}"
     lost = np.isnan(exact)
     differs = np.isnan(got) != lost
-    assert not differs.any(), f"not a number at {place(differs)}: got {got[differs][0]}, the definition {exact[differs][0]}"
+    assert not differs.any(), (
+        f"not a number at {place(differs)}: got {got[differs][0]}, the definition {exact[differs][0]}"
+    )
     if lost.all():
         return
     size = np.max(np.abs(v), where=np.isfinite(v), initial=0.0)
     # Scores of size s carry an error of about s units in the last place into the exponent.
     s = textbook.scores(q.astype(float), textbook.share_heads(k, q).astype(float), scale_of(q, scale))
     units = 8 + 4 * np.max(np.abs(s), where=np.isfinite(s), initial=0.0)
-    bound = 2 * np.max(np.abs(plain - exact), where=~lost, initial=0.0) + units * max(
-        np.finfo(q.dtype).eps * float(size), float(np.finfo(q.dtype).smallest_subnormal)
-    )
+    limits = np.finfo(q.dtype)
+    rounding = max(units * float(limits.eps) * float(size), (units + k.shape[-2]) * float(limits.smallest_subnormal))
+    bound = 2 * np.max(np.abs(plain - exact), where=~lost, initial=0.0) + rounding
     error = np.where(lost, 0.0, np.abs(got - exact))
     at = np.unravel_index(np.argmax(error), error.shape)
     assert error[at] <= bound, (
-        f"error {error[at]:.3g} at {tuple(map(int, at))} exceeds {bound:.3g}: got {got[at]!r}, the definition {exact[at]!r}"
+        f"error {error[at]:.3g} at {tuple(map(int, at))} exceeds {bound:.3g}: "
+        f"got {got[at]!r}, the definition {exact[at]!r}"
     )
 
 
@@ -72,7 +75,9 @@ def check_hidden(
             poisoned = [np.where(seen[:, None], x, x.dtype.type(poison)) for x in (k, v)]
             after = function(q, *poisoned, mask=mask, scale=scale)
             difference = ~same(before[..., row, :], after[..., row, :])
-            assert not difference.any(), f"{poison} in items hidden from query {row} changed its output at {place(difference)}"
+            assert not difference.any(), (
+                f"{poison} in items hidden from query {row} changed its output at {place(difference)}"
+            )
 
 
 def check_same_bits(a: Array, b: Array, what: str = "results") -> None:
@@ -83,12 +88,13 @@ def check_same_bits(a: Array, b: Array, what: str = "results") -> None:
     Traceback (most recent call last):
     AssertionError: results differ in 1 of 1 places, first at (0,): 0.0 and -0.0
     """
-    assert a.shape == b.shape and a.dtype == b.dtype, f"{what}: {a.shape} {a.dtype} and {b.shape} {b.dtype}"
+    assert (a.shape, a.dtype) == (b.shape, b.dtype), f"{what}: {a.shape} {a.dtype} and {b.shape} {b.dtype}"
     difference = ~same(a, b)
     if difference.any():
         at = place(difference)
         raise AssertionError(
-            f"{what} differ in {difference.sum()} of {a.size} places, first at {at}: {float(a[at])!r} and {float(b[at])!r}"
+            f"{what} differ in {difference.sum()} of {a.size} places, "
+            f"first at {at}: {float(a[at])!r} and {float(b[at])!r}"
         )
 
 
@@ -129,4 +135,3 @@ def place(where: npt.NDArray[np.bool_]) -> tuple[int, ...]:
 def scale_of(q: Array, scale: float | None) -> float:
     """The scale in force."""
     return float(q.shape[-1] ** -0.5 if scale is None else scale)
-

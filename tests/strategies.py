@@ -1,4 +1,4 @@
-"""Problems for hypothesis: lengths at the borders of tiles, blocks and segments; strides and values that have hurt others."""
+"""Problems for hypothesis: lengths at the borders of tiles and blocks; strides and values that have hurt others."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from clearhead import causal, full
 
 DTYPES = st.sampled_from([np.float32, np.float64])
-BORDERS = sorted({max(1, border + step) for border in (1, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256) for step in (-1, 0, 1)})
+BORDERS = sorted(
+    {max(1, border + step) for border in (1, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256) for step in (-1, 0, 1)}
+)
 LENGTHS = st.one_of(st.sampled_from(BORDERS), st.integers(1, 300))
 DIMS = st.one_of(st.sampled_from([1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 48, 64, 80]), st.integers(1, 70))
 LAYOUTS = st.sampled_from(["plain", "transposed", "reversed", "every_other", "misaligned", "same_row", "read_only"])

@@ -74,9 +74,7 @@ def test_positions(capsys, vectors, position, index):
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "latex", "json"])
-@pytest.mark.parametrize(
-    "more", [[], ["--matrix"], ["--steps", "order"], ["--steps", "shapes"], ["--steps", "cost"]]
-)
+@pytest.mark.parametrize("more", [[], ["--matrix"], ["--steps", "order"], ["--steps", "shapes"], ["--steps", "cost"]])
 def test_every_page_in_every_format_names_every_token(capsys, vectors, form, more):
     assert main(["explain", "--vectors", str(vectors), "--format", form, *more]) == 0
     captured = capsys.readouterr()
@@ -104,9 +102,7 @@ def test_help_and_version(capsys):
 
 
 def test_help_leaves_what_explaining_needs_unread():
-    code = (
-        "import sys; from clearhead.cli import main; main(['--help']); print(*sorted(sys.modules), sep='\\n')"
-    )
+    code = "import sys; from clearhead.cli import main; main(['--help']); print(*sorted(sys.modules), sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "clearhead.cli" in done.stdout
     assert "clearhead.explain" not in done.stdout
@@ -122,13 +118,9 @@ def test_what_is_piped_has_no_colours_and_a_terminal_has(vectors):
     assert ESCAPE not in piped
     coloured = command(*arguments, environment={"FORCE_COLOR": "1", "TERM": "xterm"}).stdout.decode()
     assert ESCAPE in coloured
-    plain = command(
-        *arguments, environment={"FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1"}
-    ).stdout.decode()
+    plain = command(*arguments, environment={"FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1"}).stdout.decode()
     assert ESCAPE not in plain
-    assert [
-        line.rstrip() for line in re.sub(r"\x1b\[[\d;]*m", "", coloured).splitlines()
-    ] == plain.splitlines()
+    assert [line.rstrip() for line in re.sub(r"\x1b\[[\d;]*m", "", coloured).splitlines()] == plain.splitlines()
 
 
 def test_a_pipe_gets_utf8_whatever_the_locale_says(vectors):

@@ -97,9 +97,7 @@ def test_a_damaged_byte_is_an_error_or_another_array_but_never_a_crash(tmp_path_
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
-@pytest.mark.parametrize(
-    "content", [b"text, not arrays\n" * 50, b"\x93NUMPY\x01\x00", b"PK\x03\x04" + bytes(90)]
-)
+@pytest.mark.parametrize("content", [b"text, not arrays\n" * 50, b"\x93NUMPY\x01\x00", b"PK\x03\x04" + bytes(90)])
 def test_other_files_are_no_arrays(tmp_path, suffix, content):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
@@ -195,9 +193,7 @@ SPECS = {
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_several_arrays_are_written_as_other_libraries_read_them(tmp_path, suffix):
-    expected = {
-        n: np.random.default_rng(1).standard_normal(s.shape).astype(s.dtype) for n, s in SPECS.items()
-    }
+    expected = {n: np.random.default_rng(1).standard_normal(s.shape).astype(s.dtype) for n, s in SPECS.items()}
     with new_file(tmp_path / f"a{suffix}", SPECS) as arrays:
         for name in reversed(SPECS):
             assert arrays[name].flags.aligned
@@ -258,9 +254,7 @@ def test_an_existing_file_is_replaced_only_by_force(tmp_path):
     path = tmp_path / "a.npy"
     path.write_bytes(b"precious")
     with (
-        pytest.raises(
-            FileError, match=r"a\.npy exists already: choose another name, or replace it with --force"
-        ),
+        pytest.raises(FileError, match=r"a\.npy exists already: choose another name, or replace it with --force"),
         new_file(path, {"output": SPECS["output"]}),
     ):
         pass
@@ -288,9 +282,7 @@ def test_a_link_keeps_pointing_to_the_new_file(tmp_path):
     np.testing.assert_array_equal(np.load(target), X)
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"), [("gone/a.npy", "No such file"), ("file/a.npy", "Not a directory")]
-)
+@pytest.mark.parametrize(("name", "reason"), [("gone/a.npy", "No such file"), ("file/a.npy", "Not a directory")])
 def test_places_that_cannot_hold_a_file_are_named(tmp_path, name, reason):
     (tmp_path / "file").write_bytes(b"")
     with (

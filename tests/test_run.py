@@ -64,9 +64,7 @@ def small_steps(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(
-    "shape", [(7, 16), (1, 7, 16), (5, 33, 16), (2, 3, 2, 9, 5), (3, 1, 4), (2, 0, 4), (0, 3, 4)]
-)
+@pytest.mark.parametrize("shape", [(7, 16), (1, 7, 16), (5, 33, 16), (2, 3, 2, 9, 5), (3, 1, 4), (2, 0, 4), (0, 3, 4)])
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
 @pytest.mark.usefixtures("small_steps")
 def test_x_attends_to_itself_without_scale(tmp_path, suffix, shape, dtype):
@@ -153,9 +151,7 @@ def test_column_order_gives_the_same_bits(tmp_path, axes):
     (x,) = draw((3, 6, 8))
     moved = np.asfortranarray(x.transpose(axes))
     assert run(save(tmp_path / "in.npy", x=moved), tmp_path / "out.npy") == 0
-    np.testing.assert_array_equal(
-        np.load(tmp_path / "out.npy"), clearhead.self_attention(np.ascontiguousarray(moved))
-    )
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), clearhead.self_attention(np.ascontiguousarray(moved)))
 
 
 def test_nan_in_the_future_stays_there(tmp_path):

@@ -88,9 +88,7 @@ def test_nearest_sorts_by_cosine_whatever_the_length() -> None:
 
 
 @pytest.mark.parametrize(("vector", "error"), [(np.zeros(64), InputError), (np.ones(63), ShapeError)])
-def test_nearest_refuses_what_has_no_direction_or_another_dim(
-    vector: np.ndarray, error: type[Exception]
-) -> None:
+def test_nearest_refuses_what_has_no_direction_or_another_dim(vector: np.ndarray, error: type[Exception]) -> None:
     with pytest.raises(error):
         load().nearest(vector)
     with pytest.raises(InputError):

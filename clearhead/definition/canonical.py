@@ -31,7 +31,9 @@ class State(NamedTuple):
     o: Array  # (n, dv)   Σ exp(s − m) · v
 
 
-def attention(q: Array, k: Array, v: Array, *, mask: Mask | None = None, scale: float | None = None) -> tuple[Array, Array]:
+def attention(
+    q: Array, k: Array, v: Array, *, mask: Mask | None = None, scale: float | None = None
+) -> tuple[Array, Array]:
     """Output and log-sum-exp, bit for bit as the kernels give them; shapes and defaults as `textbook.attention`.
 
     >>> y, lse = attention(np.ones((2, 1)), np.zeros((2, 1)), np.array([[1.0], [3.0]]))

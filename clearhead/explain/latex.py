@@ -29,8 +29,7 @@ def block_text(block: Block) -> str:
     match block:
         case Title():
             items = [
-                rf"\textbf{{{escape(t)}}}" if at == block.chosen else escape(t)
-                for at, t in enumerate(block.items)
+                rf"\textbf{{{escape(t)}}}" if at == block.chosen else escape(t) for at, t in enumerate(block.items)
             ]
             return f"\\section*{{{escape(block.text)}}}\n\\begin{{quote}}\n{' '.join(items)}\n\\end{{quote}}"
         case Heading():
@@ -85,11 +84,7 @@ def cell_text(cell: Cell) -> str:
         return escape(cell)
     width = f"{BAR * abs(cell):.1f}mm"
     return (
-        rf"\rule{{{width}}}{{1.2ex}}"
-        if cell > 0
-        else rf"\framebox[{width}]{{\rule{{0mm}}{{0.6ex}}}}"
-        if cell
-        else ""
+        rf"\rule{{{width}}}{{1.2ex}}" if cell > 0 else rf"\framebox[{width}]{{\rule{{0mm}}{{0.6ex}}}}" if cell else ""
     )
 
 

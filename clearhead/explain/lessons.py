@@ -87,9 +87,7 @@ def future(e: Explanation) -> str:
     """What goes wrong when the future is hidden too late, in this input's own numbers."""
     n = len(e.tokens)
     if n == 1:
-        return (
-            "Because the softmax divides by the sum over what is seen. One item alone has no future to hide."
-        )
+        return "Because the softmax divides by the sum over what is seen. One item alone has no future to hide."
     late = float(textbook.softmax(e.score_matrix, visible(full(), n, n))[0, 0])
     return (
         f"Because the softmax divides by a sum. Item 0, {quoted(e.tokens[0])}, sees only itself, so its "
@@ -142,9 +140,7 @@ def measured(row: tuple[str, Formula, str], sizes: dict[str, int]) -> Step:
 def shape_table(rows: tuple[Step, ...]) -> Table:
     """The dimension analysis as a table; where a line must break, an arrow stays with what it points at."""
     columns = tuple(Column(name, "left") for name in ("step", "formula", "shapes", "here"))
-    return Table(
-        columns, tuple((*row[:2], *(cell.replace("→ ", "→\u00a0") for cell in row[2:])) for row in rows)
-    )
+    return Table(columns, tuple((*row[:2], *(cell.replace("→ ", "→\u00a0") for cell in row[2:])) for row in rows))
 
 
 def cost(e: Explanation) -> Lesson:
@@ -162,10 +158,7 @@ def cost(e: Explanation) -> Lesson:
         Prose(f"For n items of d = {d} dims, in numbers of {FLOAT} bytes:"),
         Table(
             (Column("what", "left"), Column("formula", "left"), Column(f"n = {n}")),
-            tuple(
-                (what, Formula(plain, latex), value)
-                for what, plain, latex, value in formulas(rows_of(rows, n))
-            ),
+            tuple((what, Formula(plain, latex), value) for what, plain, latex, value in formulas(rows_of(rows, n))),
         ),
         Heading("As the input grows"),
         Table(tuple(map(Column, headings)), tuple(cells), strong=(sorted({n, *LENGTHS}).index(n),)),

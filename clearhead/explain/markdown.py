@@ -18,9 +18,7 @@ def block_text(block: Block) -> str:
     """One block."""
     match block:
         case Title():
-            items = [
-                f"**{escape(t)}**" if at == block.chosen else escape(t) for at, t in enumerate(block.items)
-            ]
+            items = [f"**{escape(t)}**" if at == block.chosen else escape(t) for at, t in enumerate(block.items)]
             return f"# {escape(block.text)}\n\n> {' '.join(items)}"
         case Heading():
             formula = f"\n\n$${block.formula.latex}$$" if block.formula else ""

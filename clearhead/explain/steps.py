@@ -139,9 +139,7 @@ def checked(x: npt.ArrayLike) -> Array:
     wrong = np.argwhere(~np.isfinite(x))
     if len(wrong):
         row, column = wrong[0]
-        raise InputError(
-            f"Vector {row} holds {x[row, column]} at dim {column}: replace it by a finite number."
-        )
+        raise InputError(f"Vector {row} holds {x[row, column]} at dim {column}: replace it by a finite number.")
     return x
 
 
@@ -155,9 +153,7 @@ def index(position: int | str, tokens: Sequence[str]) -> int:
     if isinstance(position, str):
         names = [token.casefold() for token in tokens]
         if position.casefold() not in names:
-            raise InputError(
-                f"Position {position!r} is not one of the {n} items: give one of them, or 0 to {n - 1}."
-            )
+            raise InputError(f"Position {position!r} is not one of the {n} items: give one of them, or 0 to {n - 1}.")
         return n - 1 - names[::-1].index(position.casefold())
     if not -n <= position < n:
         raise InputError(

@@ -29,9 +29,7 @@ class Shown:
 def worked_page(e: Explanation, dims: int = DIMS, matrix: bool = False) -> list[Block]:
     """Every step at the explanation's position, with the first `dims` dims of each vector."""
     shown = choose(e)
-    page = (
-        opening(e) + scores_step(e, shown) + softmax_step(e, shown) + zero_score(e) + sum_step(e, shown, dims)
-    )
+    page = opening(e) + scores_step(e, shown) + softmax_step(e, shown) + zero_score(e) + sum_step(e, shown, dims)
     return page + change(e) + (all_rows(e) if matrix else [])
 
 
@@ -48,9 +46,7 @@ def choose(e: Explanation) -> Shown:
 def opening(e: Explanation) -> list[Block]:
     """Who looks at whom."""
     i, n, d = e.position, *e.x.shape
-    earlier = {0: "nothing came before it", 1: "at the one item before it"}.get(
-        i, f"at the {i} items before it"
-    )
+    earlier = {0: "nothing came before it", 1: "at the one item before it"}.get(i, f"at the {i} items before it")
     looks = f"{quoted(e.token)}, item {i}, looks at itself" + (" and " if i else "; ") + earlier
     hidden = "" if i == n - 1 else "; what comes later is hidden"
     vectors = f"Each item is a vector of {d} numbers, {sub('x', 0)} to {sub('x', n - 1)}." if n > 1 else ""
@@ -157,15 +153,11 @@ def zero_score(e: Explanation) -> list[Block]:
         text = f"{who} scored 0{angle}, and yet got weight{all_others}: "
     else:
         text = f"at right angles to {quoted(e.token)} an item would still get weight: "
-    page: list[Block] = [
-        Prose(f"Score 0 is not weight 0: {text}{zero_share(e)}.{near_zero(e)}", bool(e.zeros))
-    ]
+    page: list[Block] = [Prose(f"Score 0 is not weight 0: {text}{zero_share(e)}.{near_zero(e)}", bool(e.zeros))]
     lost = np.flatnonzero(e.weights == 0)
     if len(lost):
         who = listed([quoted(e.tokens[j]) for j in lost])
-        page.append(
-            Prose(f"Weight 0 is underflow: for {who} the exponential is too small for a float64.", True)
-        )
+        page.append(Prose(f"Weight 0 is underflow: for {who} the exponential is too small for a float64.", True))
     return page
 
 
@@ -220,9 +212,7 @@ def change(e: Explanation) -> list[Block]:
     """What the step did to the item: its direction, its length, and the words it is nearest to."""
     i = e.position
     before, after = e.lengths
-    text = (
-        f"{quoted(e.token)} goes in as {sub('x', i)} and comes out as {sub('y', i)}, mixed with what it saw"
-    )
+    text = f"{quoted(e.token)} goes in as {sub('x', i)} and comes out as {sub('y', i)}, mixed with what it saw"
     if e.similarity is None:
         text += ". One of them is the zero vector and has no direction, so there is no cosine between them."
     else:
@@ -239,8 +229,7 @@ def change(e: Explanation) -> list[Block]:
         )
         pairs = list(zip(e.before, e.after, strict=False))
         rows = tuple(
-            (label(b), number(p), label(a) + ("" if a in known else "  (new)"), number(q))
-            for (b, p), (a, q) in pairs
+            (label(b), number(p), label(a) + ("" if a in known else "  (new)"), number(q)) for (b, p), (a, q) in pairs
         )
         page.append(Table(columns, rows))
     return page

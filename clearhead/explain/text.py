@@ -106,9 +106,7 @@ def grid(block: Table, room: int) -> RenderableType:
         )
     low = min([0.0, *(cell for row in block.rows for cell in row if isinstance(cell, float))])
     for at, row in enumerate(block.rows):
-        made.add_row(
-            *(drawn(row[k], low, widths[k]) for k in kept), style="yellow" if at in block.strong else ""
-        )
+        made.add_row(*(drawn(row[k], low, widths[k]) for k in kept), style="yellow" if at in block.strong else "")
     return made
 
 
@@ -134,9 +132,7 @@ def listing(block: Table) -> Text:
     lines = []
     for row in rows:
         cells = [(head, plain(cell)) for head, cell in zip(block.columns, row, strict=True) if plain(cell)]
-        kept = [
-            (head.name, cell if head.kind == "left" else cell.replace(" ", "\u00a0")) for head, cell in cells
-        ]
+        kept = [(head.name, cell if head.kind == "left" else cell.replace(" ", "\u00a0")) for head, cell in cells]
         lines.append(Text("; ".join(f"{name} {cell}".strip() for name, cell in kept)))
     return Text("\n").join(lines)
 

@@ -53,9 +53,7 @@ def read_npy(path: Path) -> tuple[npt.NDArray[np.generic], None]:
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise FileError(
-            f"{path} is no whole .npy file of numbers: write it again with numpy.save."
-        ) from error
+        raise FileError(f"{path} is no whole .npy file of numbers: write it again with numpy.save.") from error
     if not isinstance(loaded, np.ndarray):
         raise FileError(f"{path} holds several arrays: save one with numpy.save.")
     return loaded, None
@@ -77,9 +75,7 @@ def read_csv(path: Path) -> tuple[npt.NDArray[np.float64], list[str] | None]:
     named = has_names(path, lines[0] if header else None, body)
     vectors = [[number(path, line, column) for column in range(named, len(line.cells))] for line in body]
     if not vectors[0]:
-        raise FileError(
-            f"{path}, line {body[0].number} holds a name and no numbers: add the vector's numbers."
-        )
+        raise FileError(f"{path}, line {body[0].number} holds a name and no numbers: add the vector's numbers.")
     return np.array(vectors, dtype=np.float64), [line.cells[0] for line in body] if named else None
 
 
@@ -94,9 +90,7 @@ def csv_lines(path: Path) -> list[Line]:
                 if any(cells):
                     lines.append(Line(reader.line_num, cells))
         except csv.Error as error:
-            raise FileError(
-                f"{path}, line {reader.line_num} is not csv ({error}): check its quotes."
-            ) from error
+            raise FileError(f"{path}, line {reader.line_num} is not csv ({error}): check its quotes.") from error
         except UnicodeDecodeError as error:
             raise FileError(f"{path} is not UTF-8 text: save it as UTF-8, or as .npy.") from error
     return lines
@@ -128,11 +122,7 @@ def number(path: Path, line: Line, column: int) -> float:
     """The finite number in a cell."""
     cell = line.cells[column]
     if not is_number(cell):
-        raise InputError(
-            f"{path}, line {line.number}, column {column + 1}: {cell!r} is not a number: correct it."
-        )
+        raise InputError(f"{path}, line {line.number}, column {column + 1}: {cell!r} is not a number: correct it.")
     if not np.isfinite(float(cell)):
-        raise InputError(
-            f"{path}, line {line.number}, column {column + 1}: {cell} is not finite: replace it."
-        )
+        raise InputError(f"{path}, line {line.number}, column {column + 1}: {cell} is not finite: replace it.")
     return float(cell)

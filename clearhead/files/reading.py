@@ -159,9 +159,7 @@ def _npy_array(path: Path, name: str, buffer: mmap | bytes, start: int, end: int
 
 def _safetensors_array(path: Path, name: str, buffer: mmap, start: int, entry: dict[str, Any]) -> Array:
     if entry["dtype"] not in DTYPES:
-        raise DtypeError(
-            f"{name} in {path} is of dtype {entry['dtype']}: convert it to float32 or float64 first."
-        )
+        raise DtypeError(f"{name} in {path} is of dtype {entry['dtype']}: convert it to float32 or float64 first.")
     return np.ndarray(entry["shape"], DTYPES[entry["dtype"]], buffer, start + entry["data_offsets"][0])
 
 

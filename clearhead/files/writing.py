@@ -133,9 +133,7 @@ def _claim(file: BinaryIO, layout: Layout) -> mmap:
 
 def _npy(path: Path, specs: Mapping[str, Spec]) -> Layout:
     if len(specs) > 1:
-        raise FileError(
-            f"{path} holds one array and not {', '.join(specs)}: name a .npz or .safetensors file instead."
-        )
+        raise FileError(f"{path} holds one array and not {', '.join(specs)}: name a .npz or .safetensors file instead.")
     ((name, spec),) = specs.items()
     header = _npy_header(spec)
     return Layout({0: header}, {name: len(header)}, len(header) + spec.nbytes)

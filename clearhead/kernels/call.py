@@ -7,7 +7,6 @@ each as (size, query stride, key stride, value stride, output stride); the last 
 FIELDS = (
     "next_task",  # the shared work queue: threads take the next tile from here, atomically
     "tasks",
-    "heads",
     "queries",
     "keys",
     "query_dim",

@@ -1,14 +1,15 @@
 """The forward kernel: attention's output and log-sum-exp, tile by tile, in O(n) memory.
 
 A tile is some queries of one head. It walks the keys it may see in ascending order, in blocks and segments, as
-`definition.canonical` writes down; each lane is one scalar program, so tile and vector sizes change no bit. Letters: q k v
-y query, key, value, output; s score; m l o running maximum, sum and Σ p·v.
+`definition.canonical` writes down; each lane is one scalar program, so tile and vector sizes change no bit.
+Letters: q k v y query, key, value, output; s score; m l o running maximum, sum and Σ p·v.
 
-On the diagonal only what is seen is computed: with D the last key that the tile's first query sees, keys from D + W·x on
-are hidden from the vectors of W queries before vector x, and masked lane by lane in vector x.
+On the diagonal only what is seen is computed: with D the last key that the tile's first query sees, keys from D + W·x
+on are hidden from the vectors of W queries before vector x, and masked lane by lane in vector x.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import llvmlite.ir as ir
 
@@ -26,7 +27,7 @@ from clearhead.kernels.values import write_merge, write_values
 def forward(tile: Tile) -> ir.Module:
     """Write the forward kernel: `i64 forward(table, scratch, budget)`.
 
-    It takes tiles from the table's queue until none is left (returns 0) or `budget` multiply-adds are spent (returns 1).
+    It takes tiles from the table's queue until none is left (result 0) or `budget` multiply-adds are spent (result 1).
     """
     return Forward(tile).module
 
@@ -73,7 +74,7 @@ class Forward:
         table, scratch, k, v, start, rows, diagonal, queries, o, first = f.arguments
         block = Block(start, rows, diagonal)
         s, state = self.space(f, table, scratch, "scores"), self.space(f, table, scratch, "softmax")
-        row = lambda which, x=0: f.in_row(state, which, x)  # noqa: E731
+        row = partial(f.in_row, state)  # row(which, x): vector x of one of the state's rows
         query_dim, value_dim = field(f, table, "query_dim"), field(f, table, "value_dim")
         dims = padded(f, value_dim)
         k_rows, k_stride = self.dense_rows(f, table, scratch, "key", k, block, query_dim, query_dim)
@@ -85,26 +86,45 @@ class Forward:
 
         def dim(n: int, d: Value) -> None:
             offset = f.mul(d, f.element.bytes)
-            f.call(self.values[n], s, f.at(v_rows, offset), v_stride, *fixed, f.at(o, offset), o_stride, row(ALPHA), first)
+            f.call(
+                self.values[n],
+                s,
+                f.at(v_rows, offset),
+                v_stride,
+                *fixed,
+                f.at(o, offset),
+                o_stride,
+                row(ALPHA, 0),
+                first,
+            )
 
         most = len(self.tile.rows)
-        whole = f.sub(dims, f.block.srem(dims, f.int(most * f.lanes)))
+        whole = f.sub(dims, f.block.srem(dims, f.i64(most * f.lanes)))
         f.loop(0, whole, most * f.lanes, lambda d, _: dim(most, d))
         for n in range(1, most):
-            with f.when(f.block.icmp_signed("==", f.sub(dims, whole), f.int(n * f.lanes))):
+            with f.when(f.block.icmp_signed("==", f.sub(dims, whole), f.i64(n * f.lanes))):
                 dim(n, whole)
         return f.finish()
 
     def write_softmax(
-        self, f: Function, w: int, block: Block, s: Value, qt: Value, state: Value, k: Value, stride: Value, dims: Value
+        self,
+        f: Function,
+        w: int,
+        block: Block,
+        s: Value,
+        qt: Value,
+        state: Value,
+        k: Value,
+        stride: Value,
+        dims: Value,
     ) -> None:
         """Sᵀ, its maximum, P = exp(S − m) in its place, and the segment's m and l; rows before the diagonal at once."""
-        row = lambda which, x=0: f.in_row(state, which, x)  # noqa: E731
+        row = partial(f.in_row, state)  # row(which, x): vector x of one of the state's rows
         edges = [block.edge(f, x) for x in range(w + 1)]
         for x in range(w):
             f.store(f.constant(f.element.lowest), row(TOP, x))
             f.store(f.constant(0.0), row(SUM, x))
-        f.call(self.score[w], qt, k, stride, dims, s, edges[0], edges[0], row(TOP))
+        f.call(self.score[w], qt, k, stride, dims, s, edges[0], edges[0], row(TOP, 0))
         for x in range(w):
             hidden = f.sub(f.add(block.diagonal, x * f.lanes), edges[x])
             f.call(
@@ -116,19 +136,27 @@ class Forward:
             new = f.larger(f.load(row(TOP, x)), old)
             f.store(new, row(M, x))
             f.store(math.exp(f, f.block.fsub(old, new)), row(ALPHA, x))
-        f.call(self.exponentials[w], s, f.int(0), edges[0], row(M), row(SUM))
+        f.call(self.exponentials[w], s, f.i64(0), edges[0], row(M, 0), row(SUM, 0))
         for x in range(w):
             f.call(self.exponentials[w - x], f.in_row(s, 0, x), edges[x], edges[x + 1], row(M, x), row(SUM, x))
         for x in range(w):
             f.store(f.fma(f.load(row(L, x)), f.load(row(ALPHA, x)), f.load(row(SUM, x))), row(L, x))
 
     def dense_rows(
-        self, f: Function, table: Value, scratch: Value, name: str, base: Value, block: Block, dims: Value, padded: Value
+        self,
+        f: Function,
+        table: Value,
+        scratch: Value,
+        name: str,
+        base: Value,
+        block: Block,
+        dims: Value,
+        padded: Value,
     ) -> tuple[Value, Value]:
         """The block's rows of keys or values and their stride: in place if dense and whole, else copied."""
         row, element = field(f, table, f"{name}_row"), field(f, table, f"{name}_element")
         place, copies = f.at(base, f.mul(block.start, row)), self.space(f, table, scratch, f"{name}s")
-        dense = f.block.icmp_signed("==", element, f.int(f.element.bytes))
+        dense = f.block.icmp_signed("==", element, f.i64(f.element.bytes))
         in_place = f.block.and_(dense, f.block.icmp_signed("==", dims, padded))
         with f.when(f.block.not_(in_place)):
             f.call(self.pack_rows, place, row, element, block.rows, dims, padded, copies)
@@ -143,25 +171,37 @@ class Forward:
     def write_attend(self) -> ir.Function:
         """A tile of `rows` queries from the one with index `first` on, from packing to output."""
         f = internal_function(
-            self.module, self.tile, "attend", "table_p", "scratch_p", "q_p", "k_p", "v_p", "y_p", "lse_p", "first", "rows"
+            self.module,
+            self.tile,
+            "attend",
+            "table_p",
+            "scratch_p",
+            "q_p",
+            "k_p",
+            "v_p",
+            "y_p",
+            "lse_p",
+            "first",
+            "rows",
         )
         table, scratch, q, k, v, y, lse, first, rows = f.arguments
         state, total = self.space(f, table, scratch, "softmax"), self.space(f, table, scratch, "total")
         diagonal = f.add(first, field(f, table, "reach"))
         stop = f.clamp(f.add(diagonal, rows), 0, field(f, table, "keys"))
         dims = padded(f, field(f, table, "value_dim"))
-        o_stride, vectors = f.mul(dims, f.element.bytes), f.block.sdiv(dims, f.int(f.lanes))
+        o_stride, vectors = f.mul(dims, f.element.bytes), f.block.sdiv(dims, f.i64(f.lanes))
+
+        def zero(x: Value, _: list[Value]) -> None:
+            f.store(f.constant(0.0), f.in_row(total, 0, x))
 
         f.call(self.pack_query, table, q, rows, self.space(f, table, scratch, "query"))
         self.clear(f, state, TOTAL_M, TOTAL_L)
         with f.when(f.less(stop, 1)):
-            zero_row = lambda i, _: f.loop(  # noqa: E731
-                0, vectors, 1, lambda x, _: f.store(f.constant(0.0), f.in_row(f.at(total, f.mul(i, o_stride)), 0, x))
-            ) and None  # fmt: skip
-            f.loop(0, rows, 1, zero_row)
+            # Nobody sees anything.
+            f.loop(0, f.block.sdiv(f.mul(rows, o_stride), f.i64(self.tile.vector_bits // 8)), 1, zero)
 
         def segment(start: Value, _: list[Value]) -> None:
-            alone = f.block.icmp_signed("==", start, f.int(0))
+            alone = f.block.icmp_signed("==", start, f.i64(0))
             # The first segment is the total so far; later ones are summed apart, then merged.
             o = f.block.select(alone, total, self.space(f, table, scratch, "output"))
             self.clear(f, state, M, L)
@@ -192,12 +232,12 @@ class Forward:
 
     def call_block(self, f: Function, arguments: tuple[Value, ...], rows: Value) -> None:
         """Call the block function for as many vectors as hold `rows` queries."""
-        vectors = f.block.sdiv(f.add(rows, f.lanes - 1), f.int(f.lanes))
+        vectors = f.block.sdiv(f.add(rows, f.lanes - 1), f.i64(f.lanes))
         after = f.ir.append_basic_block("block_done")
         cases = {w: f.ir.append_basic_block(f"vectors_{w}") for w in self.block}
         switch = f.block.switch(vectors, cases[self.tile.vectors])
         for w, case in cases.items():
-            switch.add_case(f.int(w), case)
+            switch.add_case(f.i64(w), case)
             f.block.position_at_end(case)
             f.call(self.block[w], *arguments)
             f.block.branch(after)
@@ -221,33 +261,33 @@ class Forward:
         build.cbranch(f.less(left, 1), spent, take)
         build.position_at_end(take)
         queue = f.at(table, FIELDS.index("next_task") * 8)
-        task = build.atomic_rmw("add", queue, f.int(1), "monotonic")
+        task = build.atomic_rmw("add", queue, f.i64(1), "monotonic")
         build.cbranch(f.less(task, field(f, table, "tasks")), work, none)
         build.position_at_end(work)
         left.add_incoming(f.sub(left, self.write_task(f, table, scratch, task)), build.block)
         build.branch(check)
         build.position_at_end(spent)
-        build.ret(f.int(1))
+        build.ret(f.i64(1))
         build.position_at_end(none)
-        f.finish(f.int(0))
+        f.finish(f.i64(0))
 
     def write_task(self, f: Function, table: Value, scratch: Value, task: Value) -> Value:
         """One tile of one head, the tiles with most keys first and head by head, so that its keys stay in the cache.
 
         Gives the tile's cost in multiply-adds.
         """
-        get = lambda name: field(f, table, name)  # noqa: E731
+        get = partial(field, f, table)
         per_tile = self.tile.queries
-        tiles = f.block.sdiv(f.add(get("queries"), per_tile - 1), f.int(per_tile))
+        tiles = f.block.sdiv(f.add(get("queries"), per_tile - 1), f.i64(per_tile))
         head = f.block.sdiv(task, tiles)
         first = f.mul(f.sub(f.sub(tiles, 1), f.block.srem(task, tiles)), per_tile)
         rows = f.least(per_tile, f.sub(get("queries"), first))
         q, k, v, y = self.addresses(f, table, head)
         q, y = f.at(q, f.mul(first, get("query_row"))), f.at(y, f.mul(first, get("output_row")))
         index = f.add(f.mul(head, get("queries")), first)
-        wanted = f.block.icmp_signed("!=", get("lse"), f.int(0))
+        wanted = f.block.icmp_signed("!=", get("lse"), f.i64(0))
         place = f.add(get("lse"), f.mul(index, f.element.bytes))
-        lse = f.block.inttoptr(f.block.select(wanted, place, f.int(0)), pointer)
+        lse = f.block.inttoptr(f.block.select(wanted, place, f.i64(0)), pointer)
         f.call(self.attend, table, scratch, q, k, v, y, lse, first, rows)
         seen = f.clamp(f.add(f.add(first, get("reach")), rows), 1, f.most(1, get("keys")))
         return f.mul(f.mul(seen, per_tile), f.add(get("query_dim"), get("value_dim")))
@@ -264,11 +304,11 @@ class Forward:
             offsets = [f.add(offset, f.mul(index, stride)) for offset, stride in zip(offsets, strides, strict=True)]
             return [f.block.sdiv(rest, size), *offsets]
 
-        _, *offsets = f.loop(0, field(f, table, "axes"), 1, axis, [head, *[f.int(0)] * len(AXIS[1:])])
+        _, *offsets = f.loop(0, field(f, table, "axes"), 1, axis, [head, *[f.i64(0)] * len(AXIS[1:])])
         bases = [f.block.inttoptr(field(f, table, name), pointer) for name in AXIS[1:]]
         return [f.at(base, offset) for base, offset in zip(bases, offsets, strict=True)]
 
 
 def padded(f: Function, dims: Value) -> Value:
     """Value dims rounded up to what the tiles need."""
-    return f.mul(f.block.sdiv(f.add(dims, DIM_STEP - 1), f.int(DIM_STEP)), DIM_STEP)
+    return f.mul(f.block.sdiv(f.add(dims, DIM_STEP - 1), f.i64(DIM_STEP)), DIM_STEP)

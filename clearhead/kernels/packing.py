@@ -25,8 +25,8 @@ def scale(f: Function, table: Value) -> Value:
 
 def whole_vectors(f: Function, element: Value, dims: Value) -> Value:
     """How many dims can be moved by vectors: none if a row's elements lie apart."""
-    dense = f.block.icmp_signed("==", element, f.int(f.element.bytes))
-    return f.block.select(dense, f.sub(dims, f.block.srem(dims, f.int(f.lanes))), f.int(0))
+    dense = f.block.icmp_signed("==", element, f.i64(f.element.bytes))
+    return f.block.select(dense, f.sub(dims, f.block.srem(dims, f.i64(f.lanes))), f.i64(0))
 
 
 def write_pack_query(module: ir.Module, tile: Tile) -> ir.Function:
@@ -55,12 +55,12 @@ def write_pack_query(module: ir.Module, tile: Tile) -> ir.Function:
         f.loop(0, whole, f.lanes, square)
         f.loop(whole, dims, 1, single)
 
-    f.loop(0, f.block.sdiv(f.add(rows, f.lanes - 1), f.int(f.lanes)), 1, vector)
+    f.loop(0, f.block.sdiv(f.add(rows, f.lanes - 1), f.i64(f.lanes)), 1, vector)
     return f.finish()
 
 
 def write_pack_rows(module: ir.Module, tile: Tile) -> ir.Function:
-    """Copy rows of keys or values whose elements lie apart, or whose dims must be padded with zeros, into dense rows."""
+    """Dense copies of rows of keys or values whose elements lie apart, or whose dims must be padded with zeros."""
     f = internal_function(module, tile, "pack_rows", "from_p", "row", "element", "rows", "dims", "padded", "to_p")
     source, row, element, rows, dims, padded, target = f.arguments
     size, zero = f.element.bytes, ir.Constant(float_type(f.element), 0.0)
@@ -68,10 +68,19 @@ def write_pack_rows(module: ir.Module, tile: Tile) -> ir.Function:
 
     def copy(i: Value, _: list[Value]) -> None:
         a, b = f.at(source, f.mul(i, row)), f.at(target, f.mul(i, f.mul(padded, size)))
-        place = lambda d: f.at(b, f.mul(d, size))  # noqa: E731
-        f.loop(0, whole, f.lanes, lambda d, _: f.store(f.load(f.at(a, f.mul(d, size))), place(d)))
-        f.loop(whole, dims, 1, lambda d, _: f.store_scalar(f.load_scalar(f.at(a, f.mul(d, element))), place(d)))
-        f.loop(dims, padded, 1, lambda d, _: f.store_scalar(zero, place(d)))
+
+        def vector(d: Value, _: list[Value]) -> None:
+            f.store(f.load(f.at(a, f.mul(d, size))), f.at(b, f.mul(d, size)))
+
+        def single(d: Value, _: list[Value]) -> None:
+            f.store_scalar(f.load_scalar(f.at(a, f.mul(d, element))), f.at(b, f.mul(d, size)))
+
+        def padding(d: Value, _: list[Value]) -> None:
+            f.store_scalar(zero, f.at(b, f.mul(d, size)))
+
+        f.loop(0, whole, f.lanes, vector)
+        f.loop(whole, dims, 1, single)
+        f.loop(dims, padded, 1, padding)
 
     f.loop(0, rows, 1, copy)
     return f.finish()
@@ -79,12 +88,14 @@ def write_pack_rows(module: ir.Module, tile: Tile) -> ir.Function:
 
 def write_unpack_output(module: ir.Module, tile: Tile) -> ir.Function:
     """y = O / l, and LSE = m + log l where it is wanted; a query that sees nothing gets 0 and −∞."""
-    f = internal_function(module, tile, "unpack_output", "table_p", "o_p", "o_stride", "state_p", "rows", "y_p", "lse_p")
+    f = internal_function(
+        module, tile, "unpack_output", "table_p", "o_p", "o_stride", "state_p", "rows", "y_p", "lse_p"
+    )
     table, o, o_stride, state, rows, y, lse = f.arguments
     row, element, dims = (field(f, table, name) for name in ("output_row", "output_element", "value_dim"))
     size, zero = f.element.bytes, f.constant(0.0)
     whole = whole_vectors(f, element, dims)
-    wanted = f.block.icmp_unsigned("!=", f.block.ptrtoint(lse, i64), f.int(0))
+    wanted = f.block.icmp_unsigned("!=", f.block.ptrtoint(lse, i64), f.i64(0))
 
     def sums(x: Value, _: list[Value]) -> None:
         l = f.load(f.in_row(state, TOTAL_L, x))
@@ -102,7 +113,7 @@ def write_unpack_output(module: ir.Module, tile: Tile) -> ir.Function:
             return f.fma(f.load(f.at(source, f.mul(d, size))), inverse, zero)
 
         def single(d: Value, _: list[Value]) -> None:
-            value = f.block.extract_element(divided(d), f.int(0))
+            value = f.block.extract_element(divided(d), f.i64(0))
             f.store_scalar(value, f.at(target, f.mul(d, element)))
 
         f.loop(0, whole, f.lanes, lambda d, _: f.store(divided(d), f.at(target, f.mul(d, size))))

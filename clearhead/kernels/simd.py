@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import llvmlite.ir as ir
 
@@ -15,8 +16,8 @@ from clearhead.kernels.tiles import Element, Tile
 
 i1, i8, i32, i64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 pointer = ir.PointerType()
-Value = ir.Value
-Int = ir.Value | int
+Value: TypeAlias = Any  # an ir.Value; llvmlite carries no types
+Int: TypeAlias = Any  # an ir.Value of 64 bits, or a Python int
 
 
 def float_type(element: Element) -> ir.Type:
@@ -36,7 +37,12 @@ class Function:
     """
 
     def __init__(
-        self, module: ir.Module, name: str, parameters: dict[str, ir.Type], tile: Tile, result: ir.Type | None = None
+        self,
+        module: ir.Module,
+        name: str,
+        parameters: dict[str, ir.Type],
+        tile: Tile,
+        result: ir.Type | None = None,
     ) -> None:
         self.module, self.tile, self.element, self.lanes = module, tile, tile.element, tile.lanes
         self.vector = ir.VectorType(float_type(tile.element), tile.lanes)
@@ -53,39 +59,39 @@ class Function:
         self.block = ir.IRBuilder(self.ir.append_basic_block("entry"))
 
     @property
-    def arguments(self) -> Sequence[Value]:
+    def arguments(self) -> tuple[Value, ...]:
         """The parameters' values, in order."""
-        return self.ir.args
+        return tuple(self.ir.args)
 
     # Integers and addresses
 
-    def int(self, x: Int) -> Value:
+    def i64(self, x: Int) -> Value:
         """A 64-bit integer value of a Python number, or the value itself."""
         return ir.Constant(i64, x) if isinstance(x, int) else x
 
     def add(self, a: Int, b: Int) -> Value:
         """a + b."""
-        return self.block.add(self.int(a), self.int(b))
+        return self.block.add(self.i64(a), self.i64(b))
 
     def sub(self, a: Int, b: Int) -> Value:
         """a − b."""
-        return self.block.sub(self.int(a), self.int(b))
+        return self.block.sub(self.i64(a), self.i64(b))
 
     def mul(self, a: Int, b: Int) -> Value:
         """a · b."""
-        return self.block.mul(self.int(a), self.int(b))
+        return self.block.mul(self.i64(a), self.i64(b))
 
     def less(self, a: Int, b: Int) -> Value:
         """Whether a < b."""
-        return self.block.icmp_signed("<", self.int(a), self.int(b))
+        return self.block.icmp_signed("<", self.i64(a), self.i64(b))
 
     def least(self, a: Int, b: Int) -> Value:
         """The smaller of a and b."""
-        return self.block.select(self.less(a, b), self.int(a), self.int(b))
+        return self.block.select(self.less(a, b), self.i64(a), self.i64(b))
 
     def most(self, a: Int, b: Int) -> Value:
         """The larger of a and b."""
-        return self.block.select(self.less(a, b), self.int(b), self.int(a))
+        return self.block.select(self.less(a, b), self.i64(b), self.i64(a))
 
     def clamp(self, x: Int, low: Int, high: Int) -> Value:
         """x, but no smaller than low and no larger than high."""
@@ -93,7 +99,7 @@ class Function:
 
     def at(self, base: Value, offset: Int) -> Value:
         """The address `offset` bytes behind `base`."""
-        return self.block.gep(base, [self.int(offset)], source_etype=i8)
+        return self.block.gep(base, [self.i64(offset)], source_etype=i8)
 
     def in_row(self, base: Value, row: Int, x: Int) -> Value:
         """The address of vector x in a row of a tile."""
@@ -238,7 +244,7 @@ class Function:
         build.branch(head)
         build.position_at_end(head)
         index = build.phi(i64)
-        index.add_incoming(self.int(start), before)
+        index.add_incoming(self.i64(start), before)
         values = [build.phi(c.type) for c in carried]
         for value, initial in zip(values, carried, strict=True):
             value.add_incoming(initial, before)
@@ -267,7 +273,7 @@ class Function:
                 values = list(body(self.add(i, step), values) or ())
             return values
 
-        whole = self.sub(stop, self.block.srem(self.sub(stop, start), self.int(times)))
+        whole = self.sub(stop, self.block.srem(self.sub(stop, start), self.i64(times)))
         return self.loop(whole, stop, 1, body, self.loop(start, whole, times, several, carried))
 
     @contextmanager

@@ -7,7 +7,7 @@ import llvmlite.ir as ir
 
 from clearhead.kernels import math
 from clearhead.kernels.simd import Value, internal_function
-from clearhead.kernels.state import ALPHA, BETA, L, M, TOTAL_L, TOTAL_M
+from clearhead.kernels.state import ALPHA, BETA, TOTAL_L, TOTAL_M, L, M
 from clearhead.kernels.tiles import Tile
 
 
@@ -17,11 +17,12 @@ def write_values(module: ir.Module, tile: Tile, n: int) -> ir.Function:
     Query i of the tile sees the block's rows up to `diagonal` + i.
     """
     f = internal_function(
-        module, tile, f"values_{n}", "p_p", "v_p", "stride", "rows", "diagonal", "queries", "o_p", "o_stride", "alpha_p", "first"
+        module, tile, f"values_{n}", "p_p", "v_p", "stride", "rows", "diagonal", "queries", "o_p", "o_stride",
+        "alpha_p", "first",
     )  # fmt: skip
     p, v, stride, rows, diagonal, queries, o, o_stride, alpha, first = f.arguments
     count, size = tile.rows[n - 1], f.element.bytes
-    fresh = f.block.icmp_signed("!=", first, f.int(0))
+    fresh = f.block.icmp_signed("!=", first, f.i64(0))
 
     def group(q: Value, _: list[Value]) -> None:
         ends = [f.clamp(f.add(diagonal, f.add(q, r + 1)), 0, rows) for r in range(count)]

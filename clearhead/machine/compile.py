@@ -45,7 +45,9 @@ class Plan:
         """The cache key: this plan, the sources that write kernels, and the compiler's version."""
         version = ".".join(map(str, llvm.llvm_version_info))
         text = repr((self, sources(), llvmlite.__version__, version))
-        return f"{self.kernel}-{self.tile.element.name}-{self.target.isa}-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
+        return (
+            f"{self.kernel}-{self.tile.element.name}-{self.target.isa}-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
+        )
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,10 @@ def prepared(name: str) -> Path | None:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if private(place.stat()):
             return place
-        warn(f"{place} belongs to or can be written by others, so no kernel is kept there: chmod 700 it, or set CLEARHEAD_CACHE_DIR.")
+        warn(
+            f"{place} belongs to others or can be written by them, so no kernel is kept there: "
+            "chmod 700 it, or set CLEARHEAD_CACHE_DIR."
+        )
     except OSError as error:
         warn(f"compiled kernels cannot be kept in {place} ({error.strerror}): set CLEARHEAD_CACHE_DIR elsewhere.")
     return None

@@ -21,7 +21,12 @@ from clearhead.machine.compile import Entry
 NEXT_TASK, TASKS = FIELDS.index("next_task"), FIELDS.index("tasks")
 Table: TypeAlias = "ctypes.Array[ctypes.c_int64]"
 WHOLE = 1 << 62  # a budget that never ends
-SLICE = {"avx512": 1 << 29, "avx2": 1 << 28, "neon": 1 << 27, "generic": 1 << 20}  # multiply-adds: some milliseconds
+SLICE = {
+    "avx512": 1 << 29,
+    "avx2": 1 << 28,
+    "neon": 1 << 27,
+    "generic": 1 << 20,
+}  # multiply-adds: some milliseconds
 WORTH_A_THREAD = 1 << 22  # multiply-adds, some 30 µs: waking a thread takes half of that
 
 
@@ -122,7 +127,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=crew.forget)
 
 
-def run(entry: Entry, table: Table, scratch_size: int, threads: int, isa: str, arrays: tuple[object, ...]) -> None:
+def run_kernel(
+    entry: Entry, table: Table, scratch_size: int, threads: int, isa: str, arrays: tuple[object, ...]
+) -> None:
     """Run one call to its end on `threads` threads, this one included."""
     address, budget = scratch.of(scratch_size), SLICE[isa]
     if threads == 1:

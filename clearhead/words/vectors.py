@@ -42,11 +42,7 @@ class Found:
             return None
         if self.how == "number":
             return f"“{self.token}” is a number; all numbers share one vector"
-        other = (
-            f"“{self.source}”, without accents,"
-            if self.how == "accent"
-            else f"its other form “{self.source}”"
-        )
+        other = f"“{self.source}”, without accents," if self.how == "accent" else f"its other form “{self.source}”"
         return f"“{self.token}” is not in the vocabulary; {other} stands for it"
 
 
@@ -137,9 +133,7 @@ class WordVectors:
             raise ShapeError(f"A vector of shape {vector.shape} is no word's. Give one of shape ({dim},).")
         length = np.linalg.norm(vector)
         if not 0 < length < np.inf:
-            raise InputError(
-                f"A vector of length {length} has no direction. Give one that is finite and not zero."
-            )
+            raise InputError(f"A vector of length {length} has no direction. Give one that is finite and not zero.")
         cosine = self._unit @ (vector / length)  # (words, dim) @ (dim,) -> (words,)
         order = (int(i) for i in np.argsort(-cosine, kind="stable") if self.words[i] not in exclude)
         return [(self.words[i], float(cosine[i])) for i in islice(order, count)]

@@ -84,7 +84,12 @@ def output(q, k, v, **rules):
     return canonical.attention(q, k, v, **rules)[0]
 
 
-@given(cases(kinds=st.sampled_from(["normal", "large", "tiny", "equal", "zeros", "orthogonal"]), lengths=st.integers(1, 60)))
+@given(
+    cases(
+        kinds=st.sampled_from(["normal", "large", "tiny", "equal", "zeros", "orthogonal"]),
+        lengths=st.integers(1, 60),
+    )
+)
 def test_it_computes_what_the_textbook_says(case: Case):
     check_definition(output, *case.arrays(), mask=case.mask, scale=case.scale)
 

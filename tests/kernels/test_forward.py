@@ -120,7 +120,10 @@ def test_what_is_seen_and_not_a_number_reaches_its_row_alone(dtype, row, poison)
 
 
 def test_odd_payloads_of_nan_stay_nan():
-    for dtype, kind, payload in ((np.float32, np.uint32, 0x7FC00001), (np.float64, np.uint64, 0x7FF00000000007A2)):
+    for dtype, kind, payload in (
+        (np.float32, np.uint32, 0x7FC00001),
+        (np.float64, np.uint64, 0x7FF00000000007A2),
+    ):
         q, k, v = np.ones((3, 2), dtype), np.ones((3, 2), dtype), np.ones((3, 2), dtype)
         k[0] = np.array(payload, kind).view(dtype)
         assert np.isnan(attention(q, k, v)).all()
@@ -152,9 +155,9 @@ def test_memory_is_a_few_tiles():
 
 
 def test_the_largest_dims_fit_in_two_megabytes_a_thread():
-    from clearhead.attention import prepare
+    from clearhead.plan import prepare
 
     for dtype in (np.float32, np.float64):
         x = np.empty((1000, 512), dtype)
         asked = clearhead.problem(x, x, x, mask=causal())
-        assert prepare(asked, ("memory", dtype)).scratch_size <= 2 << 20
+        assert prepare(asked).scratch_size <= 2 << 20
