@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from clearhead.errors import InputError, ShapeError
 from clearhead.kernels.call import FIELDS
+from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.plan import Prepared, prepare
 from clearhead.problem import Array, as_array, check_out, problem
@@ -19,6 +20,7 @@ from clearhead.rules.masks import Mask, causal
 
 CAUSAL = causal()
 QUERY, KEY, VALUE, OUTPUT, LSE = (FIELDS.index(name) for name in ("query", "key", "value", "output", "lse"))
+UNWANTED = np.empty(0)
 MOST_PREPARED = 1024
 
 
@@ -145,7 +147,7 @@ def run(
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads={threads!r} is not a number of threads: use 1, 2, 3 … or None for the default.")
     output = np.empty(ready.output_shape, q.dtype) if out is None else out
-    lse = np.empty(ready.output_shape[:-1] if wants_lse else 0, q.dtype)
+    lse = np.empty(ready.output_shape[:-1], q.dtype) if wants_lse else UNWANTED
     if ready.tasks == 0:
         return output, lse
     table = ready.table_type.from_buffer_copy(ready.template)
@@ -173,9 +175,3 @@ def recall(q: Array, k: Array, v: Array, mask: Mask, scale: float | None, out: A
     elif out is not None:  # it may overlap an input anew in every call
         check_out(out, ready.output_shape, q.dtype, {"q": q, "k": k, "v": v})
     return ready
-
-
-def address(array: Array) -> int:
-    """Where an array's first element lies."""
-    where: int = array.__array_interface__["data"][0]
-    return where

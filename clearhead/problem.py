@@ -122,6 +122,8 @@ def problem(
 
 def as_array(x: npt.ArrayLike, name: str) -> Array:
     """What a user passed as a plain numpy array; masked arrays are refused, for their masks would be lost."""
+    if type(x) is np.ndarray:
+        return x
     if isinstance(x, np.ma.MaskedArray):
         raise InputError(
             f"{name} is a masked array, whose mask would be ignored: pass x.filled(...) and a clearhead mask."

@@ -116,7 +116,10 @@ def write_unpack_output(module: ir.Module, tile: Tile) -> ir.Function:
             value = f.block.extract_element(divided(d), f.i64(0))
             f.store_scalar(value, f.at(target, f.mul(d, element)))
 
-        f.loop(0, whole, f.lanes, lambda d, _: f.store(divided(d), f.at(target, f.mul(d, size))))
+        def vector(x: Value, _: list[Value]) -> None:
+            f.store(divided(f.mul(x, f.lanes)), f.in_row(target, 0, x))
+
+        f.unrolled(0, f.block.sdiv(whole, f.i64(f.lanes)), 4, vector)
         f.loop(whole, dims, 1, single)
         with f.when(wanted):
             place = f.mul(q, size)

@@ -211,22 +211,20 @@ class Function:
         return parts[0]
 
     def transpose_pieces(self, rows: Sequence[Value]) -> list[Value]:
-        """Transpose the n×n squares that n vectors hold in each of their 128-bit pieces, in log2(n) rounds."""
-        n, rows = self.piece, list(rows)
-        half = n // 2
-        while half:
-            turned = list(rows)
-            for i in (i for i in range(n) if not i & half):
-                for upper in (0, half):
-                    # Lane e of the result: from row i where e's bit `half` is 0, else from its partner.
-                    order = [
-                        g + (e & ~half | upper) + (self.lanes if e & half else 0)
-                        for g in range(0, self.lanes, n)
-                        for e in range(n)
-                    ]
-                    turned[i | upper] = self.shuffle(rows[i], rows[i | half], order)
-            rows, half = turned, half // 2
-        return rows
+        """Transpose the n×n squares that n vectors hold in each of their 128-bit pieces."""
+        if self.piece == 2:
+            return self.interleave(rows[0], rows[1], 1)
+        (a, b), (c, d) = self.interleave(rows[0], rows[1], 1), self.interleave(rows[2], rows[3], 1)
+        return [*self.interleave(a, c, 2), *self.interleave(b, d, 2)]
+
+    def interleave(self, a: Value, b: Value, size: int) -> list[Value]:
+        """The lower halves of a's and b's pieces in turns of `size` elements, and the upper halves so."""
+        n, half = self.piece, self.piece // 2
+        turns = [source + at + e for at in range(0, half, size) for source in (0, self.lanes) for e in range(size)]
+        return [
+            self.shuffle(a, b, [piece + upper + turn for piece in range(0, self.lanes, n) for turn in turns])
+            for upper in (0, half)
+        ]
 
     # Control flow
 
