@@ -1,13 +1,17 @@
 """What every test shares: an empty kernel cache of its own session, and a readable trace if machine code crashes."""
 
+import atexit
 import faulthandler
 import os
+import shutil
 import tempfile
 
 import hypothesis
 
 faulthandler.enable()
-os.environ["CLEARHEAD_CACHE_DIR"] = tempfile.mkdtemp(prefix="clearhead-tests-")
+CACHE = tempfile.mkdtemp(prefix="clearhead-tests-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ["CLEARHEAD_CACHE_DIR"] = CACHE
 for name in ("CLEARHEAD_ISA", "CLEARHEAD_THREADS", "CLEARHEAD_DEBUG", "CLEARHEAD_CACHE"):
     os.environ.pop(name, None)
 
