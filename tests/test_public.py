@@ -65,3 +65,10 @@ def test_no_variable_is_read_outside_the_table():
             continue
         text = path.read_text(encoding="utf-8")
         assert re.search(r"(environ|getenv).{0,8}CLEARHEAD_", text) is None, path
+
+
+def test_the_docs_print_the_table_of_settings():
+    from pathlib import Path
+
+    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    assert settings.table() in page.read_text(encoding="utf-8")
