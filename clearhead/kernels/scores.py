@@ -19,7 +19,7 @@ def write_score(module: ir.Module, tile: Tile, w: int) -> ir.Function:
     q, k, stride, dims, s, rows, hidden, m = f.arguments
     count, last = tile.keys[w - 1], f.sub(rows, 1)
 
-    def keys(i: Value, top: list[Value]) -> list[Value]:
+    def keys(i: Value, _: list[Value]) -> None:
         # The last group repeats the last key instead of reading beyond it; those rows of S are never used.
         row = [f.least(f.add(i, r), last) for r in range(count)]
         k_row = [f.at(k, f.mul(index, stride)) for index in row]
@@ -35,11 +35,10 @@ def write_score(module: ir.Module, tile: Tile, w: int) -> ir.Function:
             acc[r * w] = f.block.select(seen, acc[r * w], f.constant(-float("inf")))
             for x in range(w):
                 f.store(acc[r * w + x], f.in_row(s, f.add(i, r), x))
-        return [f.larger(tree_max(f, acc[x::w]), top[x]) for x in range(w)]
+        for x in range(w):  # kept in memory: the sums above need every register
+            f.store(f.larger(tree_max(f, acc[x::w]), f.load(f.in_row(m, 0, x))), f.in_row(m, 0, x))
 
-    tops = f.loop(0, rows, count, keys, [f.load(f.in_row(m, 0, x)) for x in range(w)])
-    for x in range(w):
-        f.store(tops[x], f.in_row(m, 0, x))
+    f.loop(0, rows, count, keys)
     return f.finish()
 
 
