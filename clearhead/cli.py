@@ -163,3 +163,45 @@ def run(
         report = streaming.execute(plan, target, force=force, advance=advance)
     if not quiet:
         typer.echo(str(report))
+
+
+@app.command()
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Write it for programs.")] = False,
+) -> None:
+    """Tell what this machine is, what clearhead makes of it, and whether its numbers are right."""
+    from clearhead import doctor as examination
+
+    diagnosis = examination.examine()
+    typer.echo(examination.as_json(diagnosis) if json else str(diagnosis))
+    raise typer.Exit(0 if diagnosis.healthy else 1)
+
+
+@app.command()
+def bench(
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="B,H,L,D", help="Batch, heads, length and dim; may be given several times."),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    threads: Annotated[int, typer.Option(help="Threads of every contender.", min=1)] = 1,
+    seconds: Annotated[float, typer.Option(help="Time for each shape.", min=0.0)] = 2.0,
+    json: Annotated[bool, typer.Option("--json", help="Write it for programs.")] = False,
+) -> None:
+    """Measure attention's speed against the processor's limit, numpy and, where it is installed, PyTorch."""
+    import json as writer
+
+    from rich.console import Console
+
+    from clearhead import benchmark
+
+    if dtype not in ("float32", "float64"):
+        raise InputError(f"--dtype {dtype} is not measured: use float32 or float64.")
+    shapes = [benchmark.parse_shape(text) for text in shape or ()] or benchmark.DEFAULT_SHAPES
+    results = [benchmark.measure(s, dtype, threads=threads, seconds=seconds) for s in shapes]
+    if json:
+        typer.echo(writer.dumps([result.as_dict() for result in results], indent=2))
+        return
+    Console().print(benchmark.table(results))
+    for note in dict.fromkeys(note for result in results for note in result.left_out):
+        typer.echo(f"Left out: {note}.")

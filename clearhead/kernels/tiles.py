@@ -48,6 +48,11 @@ class Tile:
         return self.vectors * self.lanes
 
     @property
+    def chains(self) -> int:
+        """Independent sums that hide a multiply-add's latency and still fit in the registers."""
+        return 24 if self.vectors == 4 else 12
+
+    @property
     def row(self) -> int:
         """Bytes of one row of a tile: one number for each of its queries."""
         return self.queries * self.element.bytes

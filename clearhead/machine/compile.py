@@ -134,9 +134,9 @@ def parse(plan: Plan) -> llvm.ModuleRef:
 
 def write_ir(plan: Plan) -> str:
     """Write a plan's IR."""
-    from clearhead.kernels import forward
+    from clearhead.kernels import forward, peak
 
-    writers = {"forward": forward.forward}
+    writers = {"forward": forward.forward, "peak": peak.peak}
     return str(writers[plan.kernel](plan.tile))
 
 

@@ -1,0 +1,207 @@
+"""`clearhead bench`: attention's speed on this machine, beside the processor's limit, numpy and, if installed, PyTorch.
+
+Decides how times are taken: all contenders in one process, in turns, the least time of many rounds. On a shared machine
+only the ratios mean anything, and they only because everything suffers the same neighbours.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clearhead.attention import attention
+from clearhead.definition import textbook
+from clearhead.errors import InputError
+from clearhead.measure import Peak
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, int, int, int]
+
+DEFAULT_SHAPES: tuple[Shape, ...] = ((1, 12, 128, 64), (1, 8, 512, 64), (1, 8, 2048, 64), (1, 4, 4096, 128))
+NUMPY_BYTES = 1 << 30  # the plain way needs the matrix of scores; beyond this it is left out
+SAMPLED_ROWS = 64
+FOOTNOTE = (
+    "Causal forward, the public call with `out`; 4·B·H·D·L(L+1)/2 operations; one process, contenders in turns, least "
+    "time of all rounds; peak: fused multiply-adds measured in the same rounds. Only ratios carry over to other machines."
+)
+
+
+@dataclass(frozen=True)
+class Error:
+    """Distance from the float64 definition over sampled rows."""
+
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One shape's measurement; a contender that did not run is None, and `left_out` says why."""
+
+    shape: Shape
+    dtype: str
+    threads: int
+    gflops: float
+    peak: float
+    numpy_gflops: float | None
+    torch_gflops: float | None
+    error: Error
+    torch_error: Error | None
+    left_out: tuple[str, ...]
+
+    @property
+    def of_peak(self) -> float:
+        """Share of the multiply-add peak of as many threads."""
+        return self.gflops / (self.peak * self.threads)
+
+    def ratio(self, other: float | None) -> float | None:
+        """How many times faster than another contender."""
+        return None if other is None else self.gflops / other
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result and its ratios for programs."""
+        ratios = {
+            "of_peak": self.of_peak,
+            "vs_numpy": self.ratio(self.numpy_gflops),
+            "vs_torch": self.ratio(self.torch_gflops),
+        }
+        return asdict(self) | ratios
+
+
+def parse_shape(text: str) -> Shape:
+    """A shape as the command line writes it.
+
+    >>> parse_shape("1,8,2048,64")
+    (1, 8, 2048, 64)
+    """
+    parts = text.replace("x", ",").split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"--shape {text} is not a shape: write batch,heads,length,dim, for instance 1,8,2048,64.")
+    batch, heads, length, dim = map(int, parts)
+    return batch, heads, length, dim
+
+
+def measure(shape: Shape, dtype: str = "float32", *, threads: int = 1, seconds: float = 2.0) -> Result:
+    """Time one shape against everything that can run it here.
+
+    >>> measure((1, 1, 16, 16), seconds=0.01).gflops > 0
+    True
+    """
+    batch, heads, length, dim = shape
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal(shape).astype(dtype) for _ in range(3))
+    out, left_out = np.empty_like(q), []
+    contenders: dict[str, Callable[[], Any]] = {"ours": lambda: attention(q, k, v, out=out, threads=threads)}
+    if batch * heads * length * length * q.itemsize <= NUMPY_BYTES:
+        contenders["numpy"] = lambda: plain_numpy(q, k, v)
+    else:
+        left_out.append(f"numpy: its scores would take more than {NUMPY_BYTES >> 30} GiB")
+    torch_call = torch_attention(q, k, v, threads)
+    if torch_call is None:
+        left_out.append("torch: not installed")
+    else:
+        contenders["torch"] = torch_call
+    best, peak = race(contenders, Peak(dtype), seconds)
+    operations = 4 * batch * heads * dim * length * (length + 1) / 2 / 1e9
+    rows = np.unique(np.append(rng.integers(0, length, SAMPLED_ROWS), [0, length - 1]))
+    exact = definition_rows(q, k, v, rows)
+    return Result(
+        shape, dtype, threads,
+        gflops=operations / best["ours"],
+        peak=peak,
+        numpy_gflops=operations / best["numpy"] if "numpy" in best else None,
+        torch_gflops=operations / best["torch"] if "torch" in best else None,
+        error=distance(out[..., rows, :], exact),
+        torch_error=distance(torch_call().numpy()[..., rows, :], exact) if torch_call else None,
+        left_out=tuple(left_out),
+    )  # fmt: skip
+
+
+def race(contenders: dict[str, Callable[[], Any]], peak: Peak, seconds: float) -> tuple[dict[str, float], float]:
+    """Each contender's least time over rounds in turns, and the best peak of the same rounds."""
+    best = dict.fromkeys(contenders, float("inf"))
+    for contender in contenders.values():
+        contender()  # compiles, allocates, warms the caches
+    end, rounds = time.perf_counter() + seconds, 0
+    while rounds < 3 or time.perf_counter() < end:
+        for name, contender in contenders.items() if rounds % 2 else reversed(contenders.items()):
+            for _ in range(3 if best[name] < 1e-3 else 1):
+                start = time.perf_counter()
+                contender()
+                best[name] = min(best[name], time.perf_counter() - start)
+        peak.measure()
+        rounds += 1
+    return best, peak.best
+
+
+def plain_numpy(q: Array, k: Array, v: Array) -> Array:
+    """The matrix way: all scores, mask, softmax, product."""
+    s = q @ np.swapaxes(k, -1, -2) * q.dtype.type(q.shape[-1] ** -0.5)
+    s[..., ~np.tri(q.shape[-2], dtype=bool)] = -np.inf
+    e = np.exp(s - s.max(axis=-1, keepdims=True))
+    y: Array = (e / e.sum(axis=-1, keepdims=True)) @ v
+    return y
+
+
+def torch_attention(q: Array, k: Array, v: Array, threads: int) -> Callable[[], Any] | None:
+    """PyTorch's own attention on the same memory, if PyTorch is installed."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    torch.set_num_threads(threads)
+    tensors = [torch.from_numpy(x) for x in (q, k, v)]
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def call() -> Any:
+        with torch.no_grad():
+            return attend(*tensors, is_causal=True)
+
+    return call
+
+
+def definition_rows(q: Array, k: Array, v: Array, rows: npt.NDArray[Any]) -> Array:
+    """Some rows of the definition in float64."""
+    seen = np.arange(k.shape[-2]) <= rows[:, None]
+    q, k, v = (x.astype(np.float64) for x in (q[..., rows, :], k, v))
+    return textbook.softmax(textbook.scores(q, k, q.shape[-1] ** -0.5), seen) @ v
+
+
+def distance(got: Array, exact: Array) -> Error:
+    """Mean and maximum error."""
+    error = np.abs(got - exact)
+    return Error(float(error.mean()), float(error.max()))
+
+
+def table(results: list[Result]) -> Any:
+    """The results as a table for a terminal."""
+    from rich.table import Table
+
+    grid = Table(caption=FOOTNOTE, caption_justify="left")
+    for name in (
+        "batch, heads, length, dim",
+        "dtype",
+        "threads",
+        "GF/s",
+        "of peak",
+        "× numpy",
+        "× torch",
+        "mean error",
+        "torch's",
+    ):
+        grid.add_column(name, justify="left" if name.startswith("batch") else "right")
+    for r in results:
+        grid.add_row(
+            ", ".join(map(str, r.shape)), r.dtype, str(r.threads), f"{r.gflops:.1f}", f"{r.of_peak:.2f}",
+            times(r.ratio(r.numpy_gflops)), times(r.ratio(r.torch_gflops)), f"{r.error.mean:.1e}",
+            f"{r.torch_error.mean:.1e}" if r.torch_error else "–",
+        )  # fmt: skip
+    return grid
+
+
+def times(ratio: float | None) -> str:
+    """A ratio, or a dash."""
+    return "–" if ratio is None else f"{ratio:.1f}"
