@@ -23,6 +23,7 @@ Shape = tuple[int, int, int, int]
 DEFAULT_SHAPES: tuple[Shape, ...] = ((1, 12, 128, 64), (1, 8, 512, 64), (1, 8, 2048, 64), (1, 4, 4096, 128))
 NUMPY_BYTES = 1 << 30  # the plain way needs the matrix of scores; beyond this it is left out
 SAMPLED_ROWS = 64
+TURN = 5e-3  # seconds a contender runs before the next one
 FOOTNOTE = (
     "Causal forward, the public call with `out`; 4·B·H·D·L(L+1)/2 operations; one process, contenders in turns, least "
     "time of all rounds; peak: fused multiply-adds measured in the same rounds. Only ratios carry over to other machines."
@@ -122,13 +123,14 @@ def measure(shape: Shape, dtype: str = "float32", *, threads: int = 1, seconds: 
 
 def race(contenders: dict[str, Callable[[], Any]], peak: Peak, seconds: float) -> tuple[dict[str, float], float]:
     """Each contender's least time over rounds in turns, and the best peak of the same rounds."""
-    best = dict.fromkeys(contenders, float("inf"))
+    best = dict.fromkeys(contenders, 1.0e9)
     for contender in contenders.values():
-        contender()  # compiles, allocates, warms the caches
+        contender()  # compiles and allocates
     end, rounds = time.perf_counter() + seconds, 0
     while rounds < 3 or time.perf_counter() < end:
         for name, contender in contenders.items() if rounds % 2 else reversed(contenders.items()):
-            for _ in range(3 if best[name] < 1e-3 else 1):
+            # The first run of a turn finds the caches full of another's arrays; the next ones are at home.
+            for _ in range(max(2, min(20, int(TURN / best[name])))):
                 start = time.perf_counter()
                 contender()
                 best[name] = min(best[name], time.perf_counter() - start)

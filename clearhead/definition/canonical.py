@@ -74,10 +74,10 @@ def nothing(q: Array, v: Array) -> State:
 
 def add_block(state: State, q: Array, k: Array, v: Array, seen: Seen) -> State:
     """One block of keys: scores, their maximum, exponentials, sums from zero, and one merge into the state."""
-    s = np.zeros((len(q), len(k)), q.dtype)  # (n, b)
+    chains = np.zeros((2, len(q), len(k)), q.dtype)  # (2, n, b): over even dims and over odd dims, ascending
     for d in range(q.shape[-1]):
-        s = fma(k[None, :, d], q[:, None, d], s)  # ascending dims, one chain
-    s = np.where(seen, s, -np.inf)
+        chains[d % 2] = fma(k[None, :, d], q[:, None, d], chains[d % 2])
+    s = np.where(seen, chains[0] + chains[1], -np.inf)  # (n, b)
     m = np.fmax(state.m, np.fmax.reduce(s, axis=1, initial=-np.inf)).astype(q.dtype)  # (n,)
     p = exp(s - m[:, None])  # (n, b)
     l, o = zeros(state.l), zeros(state.o)

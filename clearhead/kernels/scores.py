@@ -13,7 +13,8 @@ from clearhead.kernels.tiles import Tile
 def write_score(module: ir.Module, tile: Tile, w: int) -> ir.Function:
     """Sᵀ of `rows` keys by w vectors of queries, and each query's running maximum.
 
-    Vector 0 sees row r only in its lanes from r − `hidden` on; hidden = rows hides nothing.
+    Each score is two chains, over even and over odd dims, then added. Vector 0 sees row r only in its lanes from
+    r − `hidden` on; hidden = rows hides nothing.
     """
     f = internal_function(module, tile, f"score_{w}", "q_p", "k_p", "stride", "dims", "s_p", "rows", "hidden", "m_p")
     q, k, stride, dims, s, rows, hidden, m = f.arguments
@@ -29,7 +30,14 @@ def write_score(module: ir.Module, tile: Tile, w: int) -> ir.Function:
             ks = [f.broadcast(f.at(at, f.mul(d, f.element.bytes))) for at in k_row]
             return [f.fma(ks[r], qs[x], acc[r * w + x]) for r in range(count) for x in range(w)]
 
-        acc = f.unrolled(0, dims, 4, dim, [f.constant(0.0)] * (count * w))
+        def two_dims(i: Value, acc: list[Value]) -> list[Value]:
+            d = f.mul(i, 2)
+            return dim(d, acc[: count * w]) + dim(f.add(d, 1), acc[count * w :])
+
+        twos = f.block.sdiv(dims, f.i64(2))
+        acc = f.unrolled(0, twos, 2, two_dims, [f.constant(0.0)] * (2 * count * w))
+        even, odd = f.loop(f.mul(twos, 2), dims, 1, dim, acc[: count * w]), acc[count * w :]
+        acc = [f.block.fadd(a, b) for a, b in zip(even, odd, strict=True)]
         for r in range(count):
             seen = f.block.icmp_signed(">=", f.lane(), f.splat_int(f.sub(row[r], hidden)))
             acc[r * w] = f.block.select(seen, acc[r * w], f.constant(-float("inf")))
