@@ -1,0 +1,205 @@
+"""Compiled kernels on disk: found again, never trusted blindly, never half written."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from clearhead import settings
+from clearhead.kernels.tiles import F32, F64, tile_for
+from clearhead.machine import compile as machine
+from clearhead.machine import store
+from clearhead.machine.target import target, target_for
+
+CALL = """
+import sys, warnings, numpy as np
+warnings.simplefilter("always")
+import clearhead
+from clearhead.machine import compile as machine
+x = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
+y = clearhead.self_attention(x)
+print(machine.compilations, y.tobytes().hex()[:64])
+"""
+
+
+def process(place: Path, code: str = CALL, **environment: str) -> subprocess.Popen[str]:
+    """A fresh Python on a cache directory."""
+    env = {**os.environ, "CLEARHEAD_CACHE_DIR": str(place), "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+
+
+def outcome(running: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Compilations, bits and what was said on standard error."""
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 0, err
+    compilations, bits = out.split()
+    return int(compilations), bits, err
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A private cache directory that holds one kernel."""
+    place = tmp_path / "cache"
+    assert outcome(process(place))[0] == 1
+    return place
+
+
+def entry(place: Path) -> Path:
+    """The one kernel in a cache directory."""
+    (only,) = place.iterdir()
+    return only
+
+
+def test_a_kernel_is_compiled_once_and_then_found(cache):
+    first = outcome(process(cache))
+    assert first[0] == 0
+    assert first[2] == ""
+    assert cache.stat().st_mode & 0o777 == 0o700
+    assert entry(cache).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("damage", ["first byte", "checksum", "middle", "last byte", "truncated", "empty", "foreign"])
+def test_a_damaged_entry_is_reported_compiled_again_and_replaced(cache, damage):
+    whole = entry(cache).read_bytes()
+    where = {"first byte": 0, "checksum": len(store.MAGIC) + 3, "middle": len(whole) // 2, "last byte": len(whole) - 1}
+    if damage in where:
+        broken = bytearray(whole)
+        broken[where[damage]] ^= 1
+    else:
+        broken = {"truncated": whole[: len(whole) // 3], "empty": b"", "foreign": b"\x7fELF" + bytes(500)}[damage]
+    entry(cache).write_bytes(broken)
+    compilations, bits, said = outcome(process(cache))
+    assert compilations == 1
+    assert "is not what clearhead wrote there" in said
+    assert entry(cache).read_bytes() == whole
+    assert outcome(process(cache)) == (0, bits, "")
+
+
+def test_an_entry_under_another_name_is_not_trusted(cache, monkeypatch):
+    monkeypatch.setenv("CLEARHEAD_CACHE_DIR", str(cache))
+    right = entry(cache)
+    other = cache / "forward-f32-avx512-0000"
+    other.write_bytes(right.read_bytes())
+    with pytest.warns(store.CacheWarning, match="not what clearhead wrote"):
+        assert store.load(other.name) is None
+    assert not other.exists()
+    assert store.load(right.name)
+
+
+def test_an_entry_that_others_can_write_is_not_trusted(cache):
+    entry(cache).chmod(0o666)
+    compilations, _, said = outcome(process(cache))
+    assert compilations == 1
+    assert "is not what clearhead wrote there" in said
+    assert entry(cache).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_directory_that_others_can_write_is_refused(tmp_path):
+    place = tmp_path / "open"
+    place.mkdir()
+    place.chmod(0o777)
+    for _ in range(2):
+        compilations, _, said = outcome(process(place))
+        assert compilations == 1
+        assert "chmod 700" in said
+    assert list(place.iterdir()) == []
+
+
+def test_a_link_to_a_directory_that_others_can_write_is_refused(tmp_path):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "link").symlink_to(tmp_path / "open")
+    assert "chmod 700" in outcome(process(tmp_path / "link"))[2]
+    assert list((tmp_path / "open").iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_someone_else_is_refused(tmp_path):
+    place = tmp_path / "theirs"
+    place.mkdir(mode=0o700)
+    os.chown(place, 12345, 12345)
+    assert "belongs to others" in outcome(process(place))[2]
+    assert list(place.iterdir()) == []
+
+
+def test_where_nothing_can_be_kept_the_call_still_succeeds(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    compilations, _, said = outcome(process(tmp_path / "file" / "cache"))
+    assert compilations == 1
+    assert "cannot be kept" in said
+    assert "CLEARHEAD_CACHE_DIR" in said
+
+
+def test_the_cache_can_be_switched_off(tmp_path):
+    assert outcome(process(tmp_path / "cache", CLEARHEAD_CACHE="0"))[0] == 1
+    assert not (tmp_path / "cache").exists()
+
+
+def test_many_processes_may_start_at_once(tmp_path):
+    running = [process(tmp_path / "cache") for _ in range(6)]
+    outcomes = [outcome(one) for one in running]
+    assert len({bits for _, bits, _ in outcomes}) == 1
+    assert all(said == "" for _, _, said in outcomes)
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".")]
+    assert outcome(process(tmp_path / "cache"))[0] == 0
+
+
+def test_what_a_killed_process_left_behind_is_harmless(cache):
+    (cache / ".writing-abc").write_bytes(b"half a ker")
+    assert outcome(process(cache))[0] == 0
+
+
+def test_a_failing_disk_leaves_no_half_entry(cache, monkeypatch):
+    monkeypatch.setenv("CLEARHEAD_CACHE_DIR", str(cache))
+    before = {path: path.read_bytes() for path in cache.iterdir()}
+
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.warns(store.CacheWarning, match="No space left"):
+        store.save("forward-new", b"code")
+    assert {path: path.read_bytes() for path in cache.iterdir()} == before
+
+
+def test_the_key_holds_everything_that_changes_code(monkeypatch):
+    here = target()
+    tile = tile_for(F32, here.vector_bits, here.registers)
+    plans = [
+        machine.Plan("forward", tile, here),
+        machine.Plan("peak", tile, here),
+        machine.Plan("forward", tile_for(F64, here.vector_bits, here.registers), here),
+        machine.Plan("forward", tile_for(F32, 256, 16), here),
+        machine.Plan("forward", tile, target_for("generic")),
+    ]
+    keys = [plan.key for plan in plans]
+    monkeypatch.setattr(machine.llvmlite, "__version__", "0.0.1")
+    keys.append(plans[0].key)
+    monkeypatch.setattr(machine, "sources", lambda: "other sources")
+    keys.append(plans[0].key)
+    assert len(set(keys)) == len(keys)
+    assert all("/" not in key and key == key.strip() for key in keys)
+
+
+def test_the_directory_is_the_users_unless_named(monkeypatch):
+    monkeypatch.delenv(settings.CACHE_DIR.name)
+    assert store.directory().name == "clearhead"
+    monkeypatch.setenv(settings.CACHE_DIR.name, "~/kernels")
+    assert store.directory() == Path.home() / "kernels"
+
+
+def test_warnings_are_not_repeated_in_every_call(tmp_path, monkeypatch):
+    place = tmp_path / "open"
+    place.mkdir()
+    place.chmod(0o777)
+    monkeypatch.setenv("CLEARHEAD_CACHE_DIR", str(place))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for key in ("a", "b", "c"):
+            assert store.load(key) is None
+    assert len(caught) == 1
