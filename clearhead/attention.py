@@ -15,7 +15,7 @@ from clearhead.kernels.call import FIELDS
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.plan import Prepared, prepare
-from clearhead.problem import Array, as_array, check_out, problem
+from clearhead.problem import Array, as_array, check_apart, problem
 from clearhead.rules.masks import Mask, causal
 
 CAUSAL = causal()
@@ -161,7 +161,7 @@ def run(
 
 def recall(q: Array, k: Array, v: Array, mask: Mask, scale: float | None, out: Array | None) -> Prepared:
     """The preparation of a call like this one, made at the first."""
-    layout = None if out is None else getattr(out, "strides", type(out))
+    layout = None if out is None else layout_of(out)
     key = (q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype, mask, scale, layout)
     try:
         ready = prepared.get(key)
@@ -172,6 +172,13 @@ def recall(q: Array, k: Array, v: Array, mask: Mask, scale: float | None, out: A
         if len(prepared) >= MOST_PREPARED:
             prepared.clear()
         ready = prepared[key] = prepare(asked)
-    elif out is not None:  # it may overlap an input anew in every call
-        check_out(out, ready.output_shape, q.dtype, {"q": q, "k": k, "v": v})
+    if out is not None:  # it may overlap an input anew in every call
+        check_apart(out, {"q": q, "k": k, "v": v})
     return ready
+
+
+def layout_of(out: Array) -> tuple[Any, ...]:
+    """All that is checked of an `out` but where it lies."""
+    if not isinstance(out, np.ndarray):
+        return (type(out),)
+    return out.shape, out.strides, out.dtype, out.flags.writeable

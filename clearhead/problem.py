@@ -86,7 +86,7 @@ def problem(
     (queries, dim), (keys, value_dim) = query.shape[-2:], value.shape[-2:]
     shape = (*lead, queries, value_dim)
     if out is not None:
-        check_out(out, shape, dtype, {"q": query, "k": key, "v": value})
+        check_out(out, shape, dtype)
     axes, group_at, group = lead, len(lead) - 1, 1
     key_heads = max(key.shape[-3] if key.ndim > 2 else 1, value.shape[-3] if value.ndim > 2 else 1)
     if lead and 1 < key_heads < lead[-1]:
@@ -216,8 +216,8 @@ def check_scale(scale: float) -> float:
     return number
 
 
-def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Array]) -> None:
-    """`out` must be a writable array of the result's shape and dtype, apart from itself and from the inputs."""
+def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """`out` must be a writable array of the result's shape and dtype, its elements apart from each other."""
     if not isinstance(out, np.ndarray):
         raise InputError(f"out is a {type(out).__name__}: pass a numpy array of shape {shape} and dtype {dtype}.")
     if out.shape != shape or out.dtype != dtype:
@@ -230,6 +230,10 @@ def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: 
         raise ShapeError(
             f"out of shape {out.shape} and strides {out.strides} overlaps itself: pass one whose elements lie apart."
         )
+
+
+def check_apart(out: Array, inputs: dict[str, Array]) -> None:
+    """`out` must not share memory with an input, which would change while it is read."""
     for name, array in inputs.items():
         if np.may_share_memory(out, array) and shares_memory(out, array):
             raise ShapeError(f"out {out.shape} overlaps {name} {array.shape} in memory: pass an array of its own.")

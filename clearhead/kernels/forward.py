@@ -98,12 +98,15 @@ class Forward:
                 first,
             )
 
-        most = len(self.tile.rows)
-        whole = f.sub(dims, f.block.srem(dims, f.i64(most * f.lanes)))
-        f.loop(0, whole, most * f.lanes, lambda d, _: dim(most, d))
-        for n in range(1, most):
-            with f.when(f.block.icmp_signed("==", f.sub(dims, whole), f.i64(n * f.lanes))):
-                dim(n, whole)
+        # Few dims are summed at once; many two vectors at a time, whose part of a block of values stays in the L1 cache.
+        vectors = f.block.sdiv(dims, f.i64(f.lanes))
+        few = f.less(vectors, len(self.values) + 1)
+        pairs = f.block.select(few, f.i64(0), f.sub(dims, f.block.srem(dims, f.i64(2 * f.lanes))))
+        f.loop(0, pairs, 2 * f.lanes, lambda d, _: dim(2, d))
+        left = f.block.sdiv(f.sub(dims, pairs), f.i64(f.lanes))
+        for n in self.values:
+            with f.when(f.block.icmp_signed("==", left, f.i64(n))):
+                dim(n, pairs)
         return f.finish()
 
     def write_softmax(

@@ -173,7 +173,7 @@ class Function:
         """Lane by lane a where a > b, else b: one max instruction, and b where either is not a number."""
         return self.block.select(self.block.fcmp_ordered(">", a, b), a, b)
 
-    # Transposition. Pieces of 128 bits travel by loads and stores, and only what is left is shuffled, within them.
+    # Transposition. Pieces of 128 bits are loaded into their places, and only what is left is shuffled, within them.
 
     def load_columns(self, rows: Sequence[Value]) -> list[Value]:
         """The first `lanes` columns of as many rows in memory, given by address."""
@@ -184,15 +184,6 @@ class Function:
             pieces = [self.block.load(self.at(row, 16 * c), typ=kind, align=1) for row in rows]
             columns += self.transpose_pieces([self.join(pieces[i::n]) for i in range(n)])
         return columns
-
-    def store_columns(self, columns: Sequence[Value], rows: Sequence[Value]) -> None:
-        """The opposite: vectors become columns of rows in memory; where addresses repeat, the earliest row stays."""
-        n = self.piece
-        turned = [self.transpose_pieces(columns[c : c + n]) for c in range(0, self.lanes, n)]
-        for i in reversed(range(self.lanes)):
-            for c, group in enumerate(turned):
-                piece = self.shuffle(group[i % n], group[i % n], [i // n * n + e for e in range(n)])
-                self.block.store(piece, self.at(rows[i], 16 * c), align=1)
 
     @property
     def piece(self) -> int:

@@ -27,8 +27,8 @@ ELEMENTS = {"float32": F32, "float64": F64}
 class Tile:
     """One kernel's register blocking: `vectors` of queries make a full tile; shorter tiles use fewer.
 
-    Scores are summed for `keys[w − 1]` keys by w vectors of queries at once, twice, values for `rows[n − 1]` queries by n
-    vectors of dims; every number of rows divides the number of queries.
+    Scores are summed for `keys[w − 1]` keys by w vectors of queries at once (two sums each), values for `rows[n − 1]`
+    queries by n vectors of dims; every number of rows divides the number of queries.
     """
 
     element: Element
@@ -65,5 +65,5 @@ def tile_for(element: Element, vector_bits: int, registers: int) -> Tile:
     (64, 12)
     """
     if registers >= 32:
-        return Tile(element, vector_bits, 4, keys=(8, 4, 2, 2), rows=(16, 8))
+        return Tile(element, vector_bits, 4, keys=(8, 4, 2, 2), rows=(16, 8, 4, 4))
     return Tile(element, vector_bits, 3, keys=(4, 2, 2), rows=(12, 6))

@@ -1,7 +1,7 @@
 """Where an array's first element lies, asked four times in every call and so worth asking cheaply.
 
-numpy's C interface (`PyArrayObject_fields`) fixes that the data pointer stands right behind the object's head. Reading it
-there takes a ninth of the time of the documented attribute, which is used wherever a probe does not find it so.
+numpy's C interface (`PyArrayObject_fields`) fixes that the data pointer stands right behind the object's head. Reading
+it there takes a ninth of the time of the documented attribute, which is used wherever a probe does not find it so.
 """
 
 import platform
