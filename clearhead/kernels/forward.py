@@ -98,7 +98,7 @@ class Forward:
                 first,
             )
 
-        # Few dims are summed at once; many two vectors at a time, whose part of a block of values stays in the L1 cache.
+        # Few dims are summed at once; of many, two vectors: their part of a block of values stays in the L1 cache.
         vectors = f.block.sdiv(dims, f.i64(f.lanes))
         few = f.less(vectors, len(self.values) + 1)
         pairs = f.block.select(few, f.i64(0), f.sub(dims, f.block.srem(dims, f.i64(2 * f.lanes))))
