@@ -25,8 +25,9 @@ NUMPY_BYTES = 1 << 30  # the plain way needs the matrix of scores; beyond this i
 SAMPLED_ROWS = 64
 TURN = 5e-3  # seconds a contender runs before the next one
 FOOTNOTE = (
-    "Causal forward, the public call with `out`; 4·B·H·D·L(L+1)/2 operations; one process, contenders in turns, least "
-    "time of all rounds; peak: fused multiply-adds in the same rounds. Only ratios carry over to other machines."
+    "Shapes: batch,heads,length,dim; 4·B·H·D·L(L+1)/2 operations of a causal forward by the public calls. All in one "
+    "process, in turns, least time of all rounds; peak: fused multiply-adds in the same rounds; error: mean, against "
+    "float64. Only ratios carry over to other machines."
 )
 
 
@@ -96,8 +97,8 @@ def measure(
     batch, heads, length, dim = shape
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal(shape).astype(dtype) for _ in range(3))
-    out, left_out = np.empty_like(q), []
-    contenders: dict[str, Callable[[], Any]] = {"ours": lambda: attention(q, k, v, out=out, threads=threads)}
+    left_out = []
+    contenders: dict[str, Callable[[], Any]] = {"ours": lambda: attention(q, k, v, threads=threads)}
     if not against_numpy:
         left_out.append("numpy: not asked for")
     elif batch * heads * length * length * q.itemsize <= NUMPY_BYTES:
@@ -119,7 +120,7 @@ def measure(
         peak=peak,
         numpy_gflops=operations / best["numpy"] if "numpy" in best else None,
         torch_gflops=operations / best["torch"] if "torch" in best else None,
-        error=distance(out[..., rows, :], exact),
+        error=distance(attention(q, k, v)[..., rows, :], exact),
         torch_error=distance(torch_call().numpy()[..., rows, :], exact) if torch_call else None,
         left_out=tuple(left_out),
     )  # fmt: skip
@@ -184,27 +185,17 @@ def distance(got: Array, exact: Array) -> Error:
 
 def table(results: list[Result]) -> Any:
     """The results as a table for a terminal."""
+    from rich.box import SIMPLE
     from rich.table import Table
 
-    grid = Table(caption=FOOTNOTE, caption_justify="left")
-    for name in (
-        "batch, heads, length, dim",
-        "dtype",
-        "threads",
-        "GF/s",
-        "of peak",
-        "× numpy",
-        "× torch",
-        "mean error",
-        "torch's",
-    ):
-        grid.add_column(name, justify="left" if name.startswith("batch") else "right")
+    grid = Table(caption=FOOTNOTE, caption_justify="left", box=SIMPLE, padding=0)
+    for name in ("shape", "dtype", "threads", "GF/s", "of peak", "× numpy", "× torch", "error", "torch's"):
+        grid.add_column(name, justify="left" if name == "shape" else "right", no_wrap=True)
     for r in results:
-        grid.add_row(
-            ", ".join(map(str, r.shape)), r.dtype, str(r.threads), f"{r.gflops:.1f}", f"{r.of_peak:.2f}",
-            times(r.ratio(r.numpy_gflops)), times(r.ratio(r.torch_gflops)), f"{r.error.mean:.1e}",
-            f"{r.torch_error.mean:.1e}" if r.torch_error else "–",
-        )  # fmt: skip
+        theirs = f"{r.torch_error.mean:.1e}" if r.torch_error else "–"
+        ratios = (times(r.ratio(other)) for other in (r.numpy_gflops, r.torch_gflops))
+        shape, speed, share = ",".join(map(str, r.shape)), f"{r.gflops:.1f}", f"{r.of_peak:.2f}"
+        grid.add_row(shape, r.dtype, str(r.threads), speed, share, *ratios, f"{r.error.mean:.1e}", theirs)
     return grid
 
 

@@ -160,12 +160,8 @@ def weigh(u: Matrix, s: Matrix, share: npt.NDArray[np.float64]) -> npt.NDArray[n
 
 def main() -> None:
     """Fetch, train, write, and print what was written."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--corpus", type=Path, required=True, help="folder outside the repository for the text"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True, help="folder outside the repository for the text")
     folder = parser.parse_args().corpus
     folder.mkdir(parents=True, exist_ok=True)
 

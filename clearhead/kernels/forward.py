@@ -80,7 +80,9 @@ class Forward:
         k_rows, k_stride = self.dense_rows(f, table, scratch, "key", k, block, query_dim, query_dim)
         v_rows, v_stride = self.dense_rows(f, table, scratch, "value", v, block, value_dim, dims)
 
-        self.write_softmax(f, w, block, s, self.space(f, table, scratch, "query"), state, k_rows, k_stride, query_dim)
+        qt = self.space(f, table, scratch, "query")
+        values = (v_rows, v_stride, f.mul(dims, f.element.bytes))
+        self.write_softmax(f, w, block, s, qt, state, k_rows, k_stride, query_dim, values)
         fixed = (block.rows, block.diagonal, queries)
         o_stride = f.mul(dims, f.element.bytes)
 
@@ -120,19 +122,25 @@ class Forward:
         k: Value,
         stride: Value,
         dims: Value,
+        values: tuple[Value, Value, Value],
     ) -> None:
-        """Sᵀ, its maximum, P = exp(S − m) in its place, and the segment's m and l; rows before the diagonal at once."""
+        """Sᵀ, its maximum, P = exp(S − m) in its place, and the segment's m and l; rows before the diagonal at once.
+
+        `values` are the block's rows of values, their stride and size, to be fetched meanwhile.
+        """
         row = partial(f.in_row, state)  # row(which, x): vector x of one of the state's rows
         edges = [block.edge(f, x) for x in range(w + 1)]
         for x in range(w):
             f.store(f.constant(f.element.lowest), row(TOP, x))
             f.store(f.constant(0.0), row(SUM, x))
-        f.call(self.score[w], qt, k, stride, dims, s, edges[0], edges[0], row(TOP, 0))
+        f.call(self.score[w], qt, k, stride, dims, s, edges[0], edges[0], row(TOP, 0), *values)
+        v, v_stride, v_size = values
         for x in range(w):
             hidden = f.sub(f.add(block.diagonal, x * f.lanes), edges[x])
             f.call(
                 self.score[w - x], f.in_row(qt, 0, x), f.at(k, f.mul(edges[x], stride)), stride, dims,
                 f.in_row(s, edges[x], x), f.sub(edges[x + 1], edges[x]), hidden, row(TOP, x),
+                f.at(v, f.mul(edges[x], v_stride)), v_stride, v_size,
             )  # fmt: skip
         for x in range(w):
             old = f.load(row(M, x))

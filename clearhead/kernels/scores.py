@@ -9,21 +9,32 @@ from clearhead.kernels import math
 from clearhead.kernels.simd import Function, Value, internal_function
 from clearhead.kernels.tiles import Tile
 
+KEYS_AHEAD = 16  # how many keys early a full tile asks for the next ones
+
 
 def write_score(module: ir.Module, tile: Tile, w: int) -> ir.Function:
     """Sᵀ of `rows` keys by w vectors of queries, and each query's running maximum.
 
+    Meanwhile the same rows of values, which are wanted next, are fetched into the cache.
     Each score is two chains, over even and over odd dims, then added. Vector 0 sees row r only in its lanes from
     r − `hidden` on; hidden = rows hides nothing.
     """
-    f = internal_function(module, tile, f"score_{w}", "q_p", "k_p", "stride", "dims", "s_p", "rows", "hidden", "m_p")
-    q, k, stride, dims, s, rows, hidden, m = f.arguments
+    f = internal_function(
+        module, tile, f"score_{w}", "q_p", "k_p", "stride", "dims", "s_p", "rows", "hidden", "m_p", "v_p", "v_stride",
+        "v_size",
+    )  # fmt: skip
+    q, k, stride, dims, s, rows, hidden, m, v, v_stride, v_size = f.arguments
     count, last = tile.keys[w - 1], f.sub(rows, 1)
 
     def keys(i: Value, _: list[Value]) -> None:
         # The last group repeats the last key instead of reading beyond it; those rows of S are never used.
         row = [f.least(f.add(i, r), last) for r in range(count)]
         k_row = [f.at(k, f.mul(index, stride)) for index in row]
+
+        if w == tile.vectors:
+            for r in range(count):
+                f.prefetch(f.at(v, f.mul(row[r], v_stride)), v_size)
+                f.prefetch(f.at(k_row[r], f.mul(stride, KEYS_AHEAD)), f.mul(dims, f.element.bytes))
 
         def dim(d: Value, acc: list[Value]) -> list[Value]:
             qs = [f.load(f.in_row(q, d, x)) for x in range(w)]

@@ -173,17 +173,14 @@ class Function:
         """Lane by lane a where a > b, else b: one max instruction, and b where either is not a number."""
         return self.block.select(self.block.fcmp_ordered(">", a, b), a, b)
 
-    # Transposition. Pieces of 128 bits are loaded into their places, and only what is left is shuffled, within them.
+    # Transposition: squares of 128-bit pieces within whole rows first, then whole pieces change places.
 
     def load_columns(self, rows: Sequence[Value]) -> list[Value]:
         """The first `lanes` columns of as many rows in memory, given by address."""
-        n = self.piece
-        columns: list[Value] = []
-        for c in range(self.lanes // n):
-            kind = ir.VectorType(float_type(self.element), n)
-            pieces = [self.block.load(self.at(row, 16 * c), typ=kind, align=1) for row in rows]
-            columns += self.transpose_pieces([self.join(pieces[i::n]) for i in range(n)])
-        return columns
+        n, vectors = self.piece, [self.load(row) for row in rows]
+        squares = [self.transpose_squares(vectors[i : i + n]) for i in range(0, self.lanes, n)]
+        columns = [self.exchange_pieces([square[e] for square in squares]) for e in range(n)]
+        return [columns[e][c] for c in range(self.lanes // n) for e in range(n)]
 
     @property
     def piece(self) -> int:
@@ -194,14 +191,7 @@ class Function:
         """A vector of the lanes of a and b, in the given order."""
         return self.block.shuffle_vector(a, b, ir.Constant(ir.VectorType(i32, len(order)), list(order)))
 
-    def join(self, parts: Sequence[Value]) -> Value:
-        """Several short vectors as one, in order."""
-        while len(parts) > 1:
-            order = range(2 * parts[0].type.count)
-            parts = [self.shuffle(a, b, order) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-        return parts[0]
-
-    def transpose_pieces(self, rows: Sequence[Value]) -> list[Value]:
+    def transpose_squares(self, rows: Sequence[Value]) -> list[Value]:
         """Transpose the n×n squares that n vectors hold in each of their 128-bit pieces."""
         if self.piece == 2:
             return self.interleave(rows[0], rows[1], 1)
@@ -216,6 +206,31 @@ class Function:
             self.shuffle(a, b, [piece + upper + turn for piece in range(0, self.lanes, n) for turn in turns])
             for upper in (0, half)
         ]
+
+    def exchange_pieces(self, rows: Sequence[Value]) -> list[Value]:
+        """Transpose 128-bit pieces among as many vectors as each holds pieces: 1, 2 or 4."""
+        if len(rows) == 1:
+            return list(rows)
+        if len(rows) == 2:
+            return [self.take_pieces(rows[0], rows[1], order) for order in ((0, 2), (1, 3))]
+        halves = [
+            (self.take_pieces(rows[0], rows[1], order), self.take_pieces(rows[2], rows[3], order))
+            for order in ((0, 1, 4, 5), (2, 3, 6, 7))
+        ]
+        return [self.take_pieces(a, b, order) for a, b in halves for order in ((0, 2, 4, 6), (1, 3, 5, 7))]
+
+    def take_pieces(self, a: Value, b: Value, order: Sequence[int]) -> Value:
+        """A vector of 128-bit pieces of a and b, numbered through both."""
+        return self.shuffle(a, b, [self.piece * piece + e for piece in order for e in range(self.piece)])
+
+    def prefetch(self, row: Value, size: Value) -> None:
+        """Ask for the cache lines of a row that will be read soon; an address beyond memory does no harm."""
+
+        def line(offset: Value, _: list[Value]) -> None:
+            how = (ir.Constant(i32, x) for x in (0, 3, 1))  # to read, into every cache, data
+            self.intrinsic("llvm.prefetch.p0", ir.VoidType(), self.at(row, offset), *how)
+
+        self.loop(0, size, 64, line)
 
     # Control flow
 
