@@ -45,6 +45,19 @@ class Block:
         return f.clamp(f.add(self.diagonal, x * f.lanes), 0, self.rows)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Dense rows of keys or values in memory."""
+
+    base: Value
+    stride: Value
+    size: Value
+
+    def at(self, f: Function, row: Value) -> Value:
+        """Where a row begins."""
+        return f.at(self.base, f.mul(row, self.stride))
+
+
 class Forward:
     """The module, written bottom up: parts, tiles of every number of vectors, the queue."""
 
@@ -77,28 +90,17 @@ class Forward:
         row = partial(f.in_row, state)  # row(which, x): vector x of one of the state's rows
         query_dim, value_dim = field(f, table, "query_dim"), field(f, table, "value_dim")
         dims = padded(f, value_dim)
-        k_rows, k_stride = self.dense_rows(f, table, scratch, "key", k, block, query_dim, query_dim)
-        v_rows, v_stride = self.dense_rows(f, table, scratch, "value", v, block, value_dim, dims)
+        keys = self.dense_rows(f, table, scratch, "key", k, block, query_dim, query_dim)
+        values = self.dense_rows(f, table, scratch, "value", v, block, value_dim, dims)
 
         qt = self.space(f, table, scratch, "query")
-        values = (v_rows, v_stride, f.mul(dims, f.element.bytes))
-        self.write_softmax(f, w, block, s, qt, state, k_rows, k_stride, query_dim, values)
-        fixed = (block.rows, block.diagonal, queries)
-        o_stride = f.mul(dims, f.element.bytes)
+        self.write_softmax(f, w, block, s, qt, state, keys, values, query_dim)
+        seen = (block.rows, block.diagonal, queries)
 
         def dim(n: int, d: Value) -> None:
             offset = f.mul(d, f.element.bytes)
-            f.call(
-                self.values[n],
-                s,
-                f.at(v_rows, offset),
-                v_stride,
-                *fixed,
-                f.at(o, offset),
-                o_stride,
-                row(ALPHA, 0),
-                first,
-            )
+            v_dims, o_dims = f.at(values.base, offset), f.at(o, offset)
+            f.call(self.values[n], s, v_dims, values.stride, *seen, o_dims, values.size, row(ALPHA, 0), first)
 
         # Few dims are summed at once; of many, two vectors: their part of a block of values stays in the L1 cache.
         vectors = f.block.sdiv(dims, f.i64(f.lanes))
@@ -119,28 +121,24 @@ class Forward:
         s: Value,
         qt: Value,
         state: Value,
-        k: Value,
-        stride: Value,
+        keys: Rows,
+        values: Rows,
         dims: Value,
-        values: tuple[Value, Value, Value],
     ) -> None:
-        """Sᵀ, its maximum, P = exp(S − m) in its place, and the segment's m and l; rows before the diagonal at once.
-
-        `values` are the block's rows of values, their stride and size, to be fetched meanwhile.
-        """
+        """Sᵀ, its maximum, P = exp(S − m) in its place, and the segment's m and l; rows before the diagonal at once."""
         row = partial(f.in_row, state)  # row(which, x): vector x of one of the state's rows
         edges = [block.edge(f, x) for x in range(w + 1)]
         for x in range(w):
             f.store(f.constant(f.element.lowest), row(TOP, x))
             f.store(f.constant(0.0), row(SUM, x))
-        f.call(self.score[w], qt, k, stride, dims, s, edges[0], edges[0], row(TOP, 0), *values)
-        v, v_stride, v_size = values
+        ahead = (values.base, values.stride, values.size)  # fetched meanwhile
+        f.call(self.score[w], qt, keys.base, keys.stride, dims, s, edges[0], edges[0], row(TOP, 0), *ahead)
         for x in range(w):
             hidden = f.sub(f.add(block.diagonal, x * f.lanes), edges[x])
             f.call(
-                self.score[w - x], f.in_row(qt, 0, x), f.at(k, f.mul(edges[x], stride)), stride, dims,
+                self.score[w - x], f.in_row(qt, 0, x), keys.at(f, edges[x]), keys.stride, dims,
                 f.in_row(s, edges[x], x), f.sub(edges[x + 1], edges[x]), hidden, row(TOP, x),
-                f.at(v, f.mul(edges[x], v_stride)), v_stride, v_size,
+                values.at(f, edges[x]), *ahead[1:],
             )  # fmt: skip
         for x in range(w):
             old = f.load(row(M, x))
@@ -154,24 +152,17 @@ class Forward:
             f.store(f.fma(f.load(row(L, x)), f.load(row(ALPHA, x)), f.load(row(SUM, x))), row(L, x))
 
     def dense_rows(
-        self,
-        f: Function,
-        table: Value,
-        scratch: Value,
-        name: str,
-        base: Value,
-        block: Block,
-        dims: Value,
-        padded: Value,
-    ) -> tuple[Value, Value]:
-        """The block's rows of keys or values and their stride: in place if dense and whole, else copied."""
+        self, f: Function, table: Value, scratch: Value, name: str, base: Value, block: Block, dims: Value, width: Value
+    ) -> Rows:
+        """The block's rows of keys or values: in place if dense and as wide as wanted, else copied."""
         row, element = field(f, table, f"{name}_row"), field(f, table, f"{name}_element")
         place, copies = f.at(base, f.mul(block.start, row)), self.space(f, table, scratch, f"{name}s")
         dense = f.block.icmp_signed("==", element, f.i64(f.element.bytes))
-        in_place = f.block.and_(dense, f.block.icmp_signed("==", dims, padded))
+        in_place = f.block.and_(dense, f.block.icmp_signed("==", dims, width))
         with f.when(f.block.not_(in_place)):
-            f.call(self.pack_rows, place, row, element, block.rows, dims, padded, copies)
-        return f.block.select(in_place, place, copies), f.block.select(in_place, row, f.mul(padded, f.element.bytes))
+            f.call(self.pack_rows, place, row, element, block.rows, dims, width, copies)
+        size = f.mul(width, f.element.bytes)
+        return Rows(f.block.select(in_place, place, copies), f.block.select(in_place, row, size), size)
 
     def space(self, f: Function, table: Value, scratch: Value, name: str) -> Value:
         """Where something lies in the thread's scratch memory."""
