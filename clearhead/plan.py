@@ -107,9 +107,10 @@ def table(asked: Problem, tasks: int, places: dict[str, int]) -> list[int]:
         **{f"{name}_row": operand.row for name, operand in operands.items()},
         **{f"{name}_element": operand.element for name, operand in operands.items()},
         **places,
-        "axes": len(asked.axes),
+        "axes": sum(size != 1 for size in asked.axes),
     }
     numbers = [fields[name] for name in FIELDS]
     for axis, size in enumerate(asked.axes):
-        numbers += [size, *(operands[name].lead[axis] for name in AXIS[1:])]
+        if size != 1:  # an axis of one head is no step to take
+            numbers += [size, *(operands[name].lead[axis] for name in AXIS[1:])]
     return numbers
