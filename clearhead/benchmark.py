@@ -16,6 +16,7 @@ from clearhead.attention import attention
 from clearhead.definition import textbook
 from clearhead.errors import InputError
 from clearhead.measure import Peak
+from clearhead.rules.masks import causal
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int, int]
@@ -172,9 +173,8 @@ def torch_attention(q: Array, k: Array, v: Array, threads: int) -> Callable[[], 
 
 def definition_rows(q: Array, k: Array, v: Array, rows: npt.NDArray[Any]) -> Array:
     """Some rows of the definition in float64."""
-    seen = np.arange(k.shape[-2]) <= rows[:, None]
-    q, k, v = (x.astype(np.float64) for x in (q[..., rows, :], k, v))
-    return textbook.softmax(textbook.scores(q, k, q.shape[-1] ** -0.5), seen) @ v
+    q, k, v = (x.astype(np.float64) for x in (q, k, v))
+    return textbook.weights_of_rows(q, k, rows, causal(), q.shape[-1] ** -0.5) @ v
 
 
 def distance(got: Array, exact: Array) -> Error:

@@ -123,20 +123,6 @@ def execute(
     return Report(plan, target, seconds)
 
 
-def weights_of_rows(q: Array, k: Array, rows: tuple[int, ...], mask: Mask, scale: float) -> Array:
-    """The definition's weights of some positions only: shape (..., rows, keys).
-
-    >>> weights_of_rows(np.zeros((3, 1)), np.zeros((3, 1)), (1, -1), causal(), 1.0).round(2)
-    array([[0.5 , 0.5 , 0.  ],
-           [0.33, 0.33, 0.33]])
-    """
-    queries, keys = q.shape[-2], k.shape[-2]
-    position = np.arange(queries)[list(rows)]  # (r,)
-    seen = np.arange(keys) <= position[:, None] + mask.reach(queries, keys)  # (r, m)
-    s = textbook.scores(q[..., position, :], textbook.share_heads(k, q), scale)  # (..., r, m)
-    return textbook.softmax(s, seen)  # (..., r, m)
-
-
 def parse_rows(text: str) -> tuple[int, ...]:
     """Positions as they are typed.
 
@@ -198,7 +184,7 @@ def _fill(plan: Plan, outputs: dict[str, Array], advance: Callable[[int], None])
         if options.lse:
             parts["lse"][outer][heads] = done.lse
         if options.rows:
-            parts["weights"][outer][heads] = weights_of_rows(a, b, options.rows, options.mask, asked.scale)
+            parts["weights"][outer][heads] = textbook.weights_of_rows(a, b, options.rows, options.mask, asked.scale)
         release(*plan.arrays, *outputs.values())
         advance(heads.stop - heads.start)
 

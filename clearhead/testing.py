@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from clearhead import settings
 from clearhead.attention import prepared
-from clearhead.definition import textbook
+from clearhead.definition import canonical, textbook
 from clearhead.rules.masks import Mask, causal, visible
 
 Array = npt.NDArray[Any]
@@ -26,7 +26,7 @@ def check_definition(
 ) -> None:
     """The result is as near to the float64 definition as the definition computed in the inputs' own dtype.
 
-    The bound scales itself: twice that error, and a few units in the last place of the largest value seen.
+    The bound scales itself: twice that error, and what a block's sums can lose, in units of the largest value seen.
 
     >>> from clearhead import attention
     >>> x = np.linspace(-1, 1, 24, dtype=np.float32).reshape(6, 4)
@@ -48,7 +48,9 @@ def check_definition(
     size = np.max(np.abs(v), where=np.isfinite(v), initial=0.0)
     # Scores of size s carry an error of about s units in the last place into the exponent.
     s = textbook.scores(q.astype(float), textbook.share_heads(k, q).astype(float), scale_of(q, scale))
-    units = 8 + 4 * np.max(np.abs(s), where=np.isfinite(s), initial=0.0)
+    # A chain over a block's keys loses at most half a unit a step, in the sum and in each value: equal items come near.
+    steps = min(k.shape[-2], canonical.BLOCK) + k.shape[-2] // canonical.BLOCK
+    units = 8 + steps + 4 * np.max(np.abs(s), where=np.isfinite(s), initial=0.0)
     limits = np.finfo(q.dtype)
     rounding = max(units * float(limits.eps) * float(size), (units + k.shape[-2]) * float(limits.smallest_subnormal))
     bound = 2 * np.max(np.abs(plain - exact), where=~lost, initial=0.0) + rounding

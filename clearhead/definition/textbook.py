@@ -9,6 +9,8 @@ dtype it is given (float64 is the reference) and builds every matrix in full, so
 Letters: q query, k key, v value, s score, a weight (α), y output, n queries, m keys, d dim.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -96,6 +98,18 @@ def self_attention(x: Array) -> Array:
            [0.731]])
     """
     return attention(x, x, x, mask=causal(), scale=1.0)
+
+
+def weights_of_rows(q: Array, k: Array, rows: Sequence[int], mask: Mask, scale: float) -> Array:
+    """The weights of some positions only, which may be counted back from −1: shape (..., rows, m).
+
+    >>> weights_of_rows(np.zeros((3, 1)), np.zeros((3, 1)), (1, -1), causal(), 1.0).round(2)
+    array([[0.5 , 0.5 , 0.  ],
+           [0.33, 0.33, 0.33]])
+    """
+    position = np.arange(q.shape[-2])[list(rows)]  # (r,)
+    s = scores(q[..., position, :], share_heads(k, q), scale)  # (..., r, m)
+    return softmax(s, visible(mask, q.shape[-2], k.shape[-2], position))  # (..., r, m)
 
 
 def log_sum_exp(s: Array, seen: npt.NDArray[np.bool_]) -> Array:

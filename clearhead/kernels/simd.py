@@ -1,7 +1,7 @@
 """Vectors, loops and memory over LLVM IR: the words in which the kernels are written.
 
 Decides how a Python function becomes IR: every value is SSA, loops carry their values through phis, no fast-math
-flag is ever set, and addresses are counted in bytes. Leaves tile shapes to `forward`, instructions to LLVM.
+flag is ever set, and addresses are counted in bytes. Leaves tile shapes to `tiles`, instructions to LLVM.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import llvmlite.ir as ir
 
 from clearhead.kernels.tiles import Element, Tile
 
-i1, i8, i32, i64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+i8, i32, i64 = (ir.IntType(bits) for bits in (8, 32, 64))
 pointer = ir.PointerType()
 Value: TypeAlias = Any  # an ir.Value; llvmlite carries no types
 Int: TypeAlias = Any  # an ir.Value of 64 bits, or a Python int
@@ -127,8 +127,7 @@ class Function:
         """A vector of one scalar in every lane."""
         kind = ir.VectorType(scalar.type, self.lanes)
         one = self.block.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(i32, 0))
-        zeros = ir.Constant(ir.VectorType(i32, self.lanes), [0] * self.lanes)
-        return self.block.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
+        return self.shuffle(one, ir.Constant(kind, ir.Undefined), [0] * self.lanes)
 
     def splat_int(self, x: Value) -> Value:
         """A vector of one 64-bit integer, narrowed to the lanes' width."""

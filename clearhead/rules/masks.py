@@ -77,14 +77,16 @@ def full() -> Full:
     return Full()
 
 
-def visible(mask: Mask, queries: int, keys: int) -> npt.NDArray[np.bool_]:
-    """The mask as a (queries, keys) table of booleans: the definition of what it means.
+def visible(
+    mask: Mask, queries: int, keys: int, rows: npt.NDArray[np.integer] | None = None
+) -> npt.NDArray[np.bool_]:
+    """The mask as a (queries, keys) table of booleans, or only some of its rows: the definition of what it means.
 
     >>> visible(causal(), queries=3, keys=3).astype(int)
     array([[1, 0, 0],
            [1, 1, 0],
            [1, 1, 1]])
     """
-    i, j = np.arange(queries)[:, None], np.arange(keys)[None, :]
+    i, j = (np.arange(queries) if rows is None else rows)[:, None], np.arange(keys)[None, :]
     seen: npt.NDArray[np.bool_] = j <= i + mask.reach(queries, keys)
     return seen
