@@ -100,14 +100,16 @@ def self_attention(x: Array) -> Array:
     return attention(x, x, x, mask=causal(), scale=1.0)
 
 
-def weights_of_rows(q: Array, k: Array, rows: Sequence[int], mask: Mask, scale: float) -> Array:
+def weights_of_rows(
+    q: Array, k: Array, rows: Sequence[int] | npt.NDArray[np.integer], mask: Mask, scale: float
+) -> Array:
     """The weights of some positions only, which may be counted back from −1: shape (..., rows, m).
 
     >>> weights_of_rows(np.zeros((3, 1)), np.zeros((3, 1)), (1, -1), causal(), 1.0).round(2)
     array([[0.5 , 0.5 , 0.  ],
            [0.33, 0.33, 0.33]])
     """
-    position = np.arange(q.shape[-2])[list(rows)]  # (r,)
+    position = np.arange(q.shape[-2])[np.asarray(rows)]  # (r,)
     s = scores(q[..., position, :], share_heads(k, q), scale)  # (..., r, m)
     return softmax(s, visible(mask, q.shape[-2], k.shape[-2], position))  # (..., r, m)
 

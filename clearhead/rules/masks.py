@@ -77,9 +77,7 @@ def full() -> Full:
     return Full()
 
 
-def visible(
-    mask: Mask, queries: int, keys: int, rows: npt.NDArray[np.integer] | None = None
-) -> npt.NDArray[np.bool_]:
+def visible(mask: Mask, queries: int, keys: int, rows: npt.NDArray[np.integer] | None = None) -> npt.NDArray[np.bool_]:
     """The mask as a (queries, keys) table of booleans, or only some of its rows: the definition of what it means.
 
     >>> visible(causal(), queries=3, keys=3).astype(int)
