@@ -1,30 +1,45 @@
 """clearhead: self-attention you can see through."""
 
 from clearhead.attention import Attended, attend, attention, merge, self_attention
-from clearhead.errors import ClearheadError, DtypeError, FileError, InputError, MachineError, ShapeError
+from clearhead.errors import ClearheadError, DtypeError, FileError, InputError, MachineError, ShapeError, TraceError
 from clearhead.plan import kernel_for
 from clearhead.problem import Problem, problem
-from clearhead.rules.masks import Causal, Full, causal, full
+from clearhead.rules import functions
+from clearhead.rules.masks import Mask, blocks, causal, dense, documents, full, prefix, where, window
+from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
 
 __version__ = "0.1.0"
 __all__ = [
     "Attended",
-    "Causal",
     "ClearheadError",
     "DtypeError",
     "FileError",
-    "Full",
     "InputError",
     "MachineError",
+    "Mask",
     "Problem",
+    "Score",
     "ShapeError",
+    "TraceError",
     "__version__",
+    "alibi",
     "attend",
     "attention",
+    "bias",
+    "blocks",
     "causal",
+    "dense",
+    "documents",
     "full",
+    "functions",
     "kernel_for",
     "merge",
+    "prefix",
     "problem",
+    "relative",
+    "scale",
     "self_attention",
+    "softcap",
+    "where",
+    "window",
 ]

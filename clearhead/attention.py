@@ -17,11 +17,16 @@ from clearhead.machine.threads import allowed, run_kernel
 from clearhead.plan import Prepared, prepare
 from clearhead.problem import Array, as_array, check_apart, problem
 from clearhead.rules.masks import Mask, causal
+from clearhead.rules.scores import Rules
 
 CAUSAL = causal()
-QUERY, KEY, VALUE, OUTPUT, LSE = (FIELDS.index(name) for name in ("query", "key", "value", "output", "lse"))
+QUERY, KEY, VALUE, OUTPUT, LSE, SINK = (
+    FIELDS.index(name) for name in ("query", "key", "value", "output", "lse", "sink")
+)
 UNWANTED = np.empty(0)
 MOST_PREPARED = 1024
+MOST_HOLDING = 8  # of them, how many may hold more than a little memory
+LITTLE = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ def self_attention(x: npt.ArrayLike, *, threads: int | None = None, out: Array |
            [0.731]])
     """
     array = as_array(x, "x")
-    return run(array, array, array, CAUSAL, 1.0, threads, out, False)[0]
+    return run(array, array, array, CAUSAL, (), None, 1.0, threads, out, False)[0]
 
 
 def attention(
@@ -58,6 +63,8 @@ def attention(
     v: npt.ArrayLike,
     *,
     mask: Mask = CAUSAL,
+    score: Rules = (),
+    sink: npt.ArrayLike | None = None,
     scale: float | None = None,
     threads: int | None = None,
     out: Array | None = None,
@@ -77,7 +84,8 @@ def attention(
     array([[1.   , 0.   ],
            [0.269, 0.731]])
     """
-    return run(as_array(q, "q"), as_array(k, "k"), as_array(v, "v"), mask, scale, threads, out, False)[0]
+    arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
+    return run(*arrays, mask, score, sink, scale, threads, out, False)[0]
 
 
 def attend(
@@ -86,6 +94,8 @@ def attend(
     v: npt.ArrayLike,
     *,
     mask: Mask = CAUSAL,
+    score: Rules = (),
+    sink: npt.ArrayLike | None = None,
     scale: float | None = None,
     threads: int | None = None,
     out: Array | None = None,
@@ -97,7 +107,8 @@ def attend(
     >>> done.output.tolist(), done.lse.round(3).tolist()
     ([[1.0], [2.0]], [0.0, 0.693])
     """
-    return Attended(*run(as_array(q, "q"), as_array(k, "k"), as_array(v, "v"), mask, scale, threads, out, True))
+    arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
+    return Attended(*run(*arrays, mask, score, sink, scale, threads, out, True))
 
 
 def merge(a: Attended, b: Attended) -> Attended:
@@ -137,44 +148,71 @@ def run(
     k: Array,
     v: Array,
     mask: Mask,
+    score: Rules,
+    sink: npt.ArrayLike | None,
     scale: float | None,
     threads: int | None,
     out: Array | None,
     wants_lse: bool,
 ) -> tuple[Array, Array]:
     """One call; the second array is empty unless wanted. What is known of its shapes is looked up, not worked out."""
-    ready = recall(q, k, v, mask, scale, out)
+    sinks = None if sink is None else as_array(sink, "sink")
+    ready = recall(q, k, v, mask, score, sinks, scale, out)
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads={threads!r} is not a number of threads: use 1, 2, 3 … or None for the default.")
     output = np.empty(ready.output_shape, q.dtype) if out is None else out
-    lse = np.empty(ready.output_shape[:-1], q.dtype) if wants_lse else UNWANTED
+    lse = np.empty(ready.output_shape[:-1], ready.lse_dtype) if wants_lse else UNWANTED
     if ready.tasks == 0:
         return output, lse
     table = ready.table_type.from_buffer_copy(ready.template)
     table[QUERY], table[KEY], table[VALUE], table[OUTPUT] = address(q), address(k), address(v), address(output)
     if wants_lse:
         table[LSE] = address(lse)
+    if sinks is not None:
+        sinks = np.ascontiguousarray(np.broadcast_to(sinks, ready.output_shape[:-2]), ready.lse_dtype)
+        table[SINK] = address(sinks)
     count = 1 if ready.most_threads == 1 else min(ready.most_threads, threads or allowed())
-    run_kernel(ready.entry, table, ready.scratch_size, count, ready.isa, (q, k, v, output, lse))
+    run_kernel(ready.entry, table, ready.scratch_size, count, ready.isa, (q, k, v, output, lse, sinks, ready.kept))
     return output, lse
 
 
-def recall(q: Array, k: Array, v: Array, mask: Mask, scale: float | None, out: Array | None) -> Prepared:
+def recall(
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Mask,
+    score: Rules,
+    sinks: Array | None,
+    scale: float | None,
+    out: Array | None,
+) -> Prepared:
     """The preparation of a call like this one, made at the first."""
-    layout = None if out is None else layout_of(out)
-    key = (q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype, mask, scale, layout)
+    key = (
+        q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype, mask,
+        tuple(score) if isinstance(score, list) else score, scale, None if out is None else layout_of(out),
+        None if sinks is None else (sinks.shape, sinks.dtype),
+    )  # fmt: skip
     try:
         ready = prepared.get(key)
     except TypeError:  # an unhashable mask or scale, which `problem` explains
         ready = None
     if ready is None:
-        asked = problem(q, k, v, mask=mask, scale=scale, out=out)
-        if len(prepared) >= MOST_PREPARED:
-            prepared.clear()
-        ready = prepared[key] = prepare(asked)
+        asked = problem(q, k, v, mask=mask, score=score, sink=sinks, scale=scale, out=out)
+        ready = prepare(asked)
+        remember(key, ready)
     if out is not None:  # it may overlap an input anew in every call
         check_apart(out, {"q": q, "k": k, "v": v})
     return ready
+
+
+def remember(key: tuple[Any, ...], ready: Prepared) -> None:
+    """Keep a preparation; of those that hold arrays only the newest, for their memory's sake."""
+    if len(prepared) >= MOST_PREPARED:
+        prepared.clear()
+    holding = [old for old, its in prepared.items() if its.kept_bytes > LITTLE] if ready.kept_bytes > LITTLE else []
+    for old in holding[: 1 - MOST_HOLDING or None]:
+        del prepared[old]
+    prepared[key] = ready
 
 
 def layout_of(out: Array) -> tuple[Any, ...]:

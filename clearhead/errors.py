@@ -3,7 +3,8 @@
     ClearheadError
     ├── InputError        (also ValueError)   an argument cannot mean anything: names the value and the next step
     │   ├── ShapeError                        ranks, lengths, dims, heads, alignment, overlapping memory
-    │   └── DtypeError    (also TypeError)    integers, complex numbers, mixed dtypes
+    │   ├── DtypeError    (also TypeError)    integers, complex numbers, mixed dtypes
+    │   └── TraceError                        a rule's function does what cannot be traced: names the line
     ├── FileError         (also OSError)      a file cannot be read, parsed or written
     └── MachineError      (also RuntimeError) this processor or its cache directory cannot do what was asked
 
@@ -25,6 +26,10 @@ class ShapeError(InputError):
 
 class DtypeError(InputError, TypeError):
     """A number type that attention is not defined for."""
+
+
+class TraceError(InputError):
+    """A function of a rule does something that cannot become part of a kernel."""
 
 
 class FileError(ClearheadError, OSError):

@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.kernels.call import AXIS
-from clearhead.kernels.tiles import ELEMENTS
-from clearhead.rules.masks import Causal, Full, Mask
+from clearhead.kernels.tiles import ELEMENTS, STORED
+from clearhead.rules.fused import Fused, fuse
+from clearhead.rules.masks import Blocks, Dense, Mask, checked
+from clearhead.rules.scores import Alibi, Bias, Relative, Score, as_rules
 
 Array = npt.NDArray[Any]
 
@@ -43,12 +45,23 @@ class Problem:
     keys: int
     query_dim: int
     value_dim: int
-    reach: int
     scale: float
     query: Operand
     key: Operand
     value: Operand
     output: Operand
+    rules: Fused
+    sink: bool
+
+    @property
+    def computed(self) -> str:
+        """The dtype of the computation, and of the log-sum-exp: numbers of 16 bits are widened to float32."""
+        return "float32" if self.dtype in STORED else self.dtype
+
+    @property
+    def storage(self) -> str:
+        """The operands' dtype, if it is narrower than the computation's."""
+        return self.dtype if self.dtype in STORED else ""
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -62,9 +75,14 @@ class Problem:
 
     @property
     def pairs(self) -> int:
-        """(query, key) pairs that are seen, over all heads."""
-        seen = np.clip(np.arange(self.queries) + self.reach + 1, 0, self.keys)
-        return self.heads * int(seen.sum())
+        """(query, key) pairs that are seen, over all heads, as far as the band and the documents tell."""
+        total = 0
+        for span in self.rules.spans:
+            position = np.arange(span.first_query, span.first_query + span.queries) + span.offset - span.first_key
+            stop = span.keys if self.rules.high is None else np.clip(position + self.rules.high + 1, 0, span.keys)
+            start = 0 if self.rules.low is None else np.clip(position + self.rules.low, 0, stop)
+            total += int((stop - start + np.zeros_like(position)).sum())
+        return self.heads * total
 
 
 def problem(
@@ -73,6 +91,8 @@ def problem(
     value: Array,
     *,
     mask: Mask,
+    score: Any = (),
+    sink: Array | None = None,
     scale: float | None = None,
     out: Array | None = None,
 ) -> Problem:
@@ -80,10 +100,11 @@ def problem(
     dtype = common_dtype(query, key, value)
     check_shapes(query, key, value)
     lead = broadcast_heads(query.shape[:-2], key.shape[:-2], value.shape[:-2])
-    if not isinstance(mask, Causal | Full):
-        called = f"a {type(mask).__name__}" if isinstance(mask, np.ndarray) else repr(mask)
-        raise InputError(f"mask is {called}, which is no mask: use clearhead.causal() or clearhead.full().")
     (queries, dim), (keys, value_dim) = query.shape[-2:], value.shape[-2:]
+    rules = as_rules(score)
+    check_rules(checked(mask), rules, lead, queries, keys)
+    if sink is not None:
+        check_sink(sink, lead)
     shape = (*lead, queries, value_dim)
     if out is not None:
         check_out(out, shape, dtype)
@@ -111,12 +132,13 @@ def problem(
         keys=keys,
         query_dim=dim,
         value_dim=value_dim,
-        reach=mask.reach(queries, keys),
         scale=check_scale(dim**-0.5 if scale is None else scale),
         query=operand(query.shape, query.strides, grouped=False),
         key=operand(key.shape, key.strides, grouped=True),
         value=operand(value.shape, value.strides, grouped=True),
         output=operand(shape, dense_strides(shape, dtype) if out is None else out.strides, grouped=False),
+        rules=fuse(mask, rules, queries, keys),
+        sink=sink is not None,
     )
 
 
@@ -138,16 +160,16 @@ def common_dtype(query: Array, key: Array, value: Array) -> np.dtype[Any]:
     """The one float type of all three arrays."""
     for name, array in (("q", query), ("k", key), ("v", value)):
         dtype = array.dtype
-        if dtype.name not in ELEMENTS or not dtype.isnative:
+        if (dtype.name not in ELEMENTS and dtype.name not in STORED) or not dtype.isnative:
             called = dtype.name if dtype.isnative else dtype.str
             cure = f"{name}.real" if dtype.kind == "c" else f"{name}.astype(numpy.float32)"
             raise DtypeError(
-                f"{name} has dtype {called}, but attention is for float32 and float64: convert it, as by {cure}."
+                f"{name} has dtype {called}, but attention is for float64, float32, float16 and bfloat16: convert it, as by {cure}."
             )
     if not query.dtype == key.dtype == value.dtype:
         raise DtypeError(
             f"q, k and v have dtypes {query.dtype}, {key.dtype} and {value.dtype}: convert them to one, for instance "
-            f"with .astype(numpy.{np.result_type(query, key, value)})."
+            f"with .astype(numpy.{'float64' if 'float64' in (query.dtype, key.dtype, value.dtype) else 'float32'})."
         )
     return query.dtype
 
@@ -203,6 +225,42 @@ def broadcast_heads(query: tuple[int, ...], key: tuple[int, ...], value: tuple[i
         return np.broadcast_shapes(query, key, value)
     except ValueError:
         raise ShapeError(f"the leading axes do not broadcast ({shapes}): make them equal or 1.") from None
+
+
+def check_rules(
+    mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], queries: int, keys: int
+) -> None:
+    """The arrays that rules hold must fit the heads and lengths."""
+    sizes = (math.prod(lead[:-1]), lead[-1] if lead else 1, queries, keys)
+    for rule in (*mask.parts(), *rules):
+        array = getattr(rule, "array", None)
+        if isinstance(rule, Dense | Bias):
+            fits = all(n in (1, size) for n, size in zip(array.shape[::-1], sizes[::-1], strict=False))
+            wanted = f"(batch, heads, queries, keys) = {sizes}, each axis that size or 1"
+        elif isinstance(rule, Blocks):
+            own = array.shape[:-2][::-1]
+            fits = all(n in (1, size) for n, size in zip(own, sizes[1::-1], strict=False))
+            fits &= array.shape[-2] * rule.size >= queries and array.shape[-1] * rule.size >= keys
+            wanted = f"{-(-queries // rule.size)} × {-(-keys // rule.size)} blocks of {rule.size}, for {sizes[1]} heads"
+        elif isinstance(rule, Alibi | Relative):
+            array = rule.slopes if isinstance(rule, Alibi) else rule.table
+            fits, wanted = len(array) == sizes[1], f"one row for each of {sizes[1]} heads"
+        else:
+            continue
+        if not fits:
+            raise ShapeError(f"{rule!r} does not fit this attention: it needs {wanted}.")
+
+
+def check_sink(sink: Array, lead: tuple[int, ...]) -> None:
+    """A sink is a number for each head."""
+    if sink.dtype.kind != "f":
+        raise DtypeError(f"sink has dtype {sink.dtype}: give floats, one for each head.")
+    try:
+        fits = np.broadcast_shapes(sink.shape, lead) == lead
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ShapeError(f"sink of shape {sink.shape} does not broadcast to the heads {lead}: give one number a head.")
 
 
 def check_scale(scale: float) -> float:

@@ -6,18 +6,23 @@ numbers ever meet another's: each row is a program over its own query and the ke
 Letters: q k v query, key, value; s score; m running maximum; l running sum; o running Σ p·v; p exp(s − m).
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.definition.elementary import exp, log
+from clearhead.definition.elementary import Functions, exp, log
 from clearhead.definition.fma import fma
 from clearhead.definition.textbook import share_heads
-from clearhead.rules.masks import Mask, causal, visible
+from clearhead.rules.expression import evaluate
+from clearhead.rules.masks import Mask, causal, split, visible
+from clearhead.rules.scores import Score, as_rules
 
 Array = npt.NDArray[Any]
 Seen = npt.NDArray[np.bool_]
+Rule: TypeAlias = Callable[[Array, int], Array]
 
 BLOCK = 128  # keys that share one maximum
 SEGMENT = 2048  # keys after which the running sums start afresh
@@ -32,38 +37,91 @@ class State(NamedTuple):
 
 
 def attention(
-    q: Array, k: Array, v: Array, *, mask: Mask | None = None, scale: float | None = None
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    mask: Mask | None = None,
+    score: Any = (),
+    sink: Any = None,
+    scale: float | None = None,
 ) -> tuple[Array, Array]:
     """Output and log-sum-exp, bit for bit as the kernels give them; shapes and defaults as `textbook.attention`.
+
+    Numbers of 16 bits are widened to float32 first, and the output is rounded back at the end.
 
     >>> y, lse = attention(np.ones((2, 1)), np.zeros((2, 1)), np.array([[1.0], [3.0]]))
     >>> y.ravel().tolist(), lse.round(3).tolist()
     ([1.0, 2.0], [0.0, 0.693])
     """
+    if q.dtype.itemsize == 2:
+        y, lse = attention(
+            *(x.astype(np.float32) for x in (q, k, v)), mask=mask, score=score, sink=sink, scale=scale
+        )
+        return y.astype(q.dtype), lse
     k, v = share_heads(k, q), share_heads(v, q)
     lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     q, k, v = (np.broadcast_to(x, lead + x.shape[-2:]) for x in (q, k, v))
-    seen = visible(causal() if mask is None else mask, q.shape[-2], k.shape[-2])
+    mask, rules = causal() if mask is None else mask, as_rules(score)
+    seen = np.broadcast_to(visible(mask, q.shape[-2], k.shape[-2], lead=lead), (*q.shape[:-1], k.shape[-2]))
     factor = q.dtype.type(q.shape[-1] ** -0.5 if scale is None else scale)
-    y, lse = np.empty((*q.shape[:-1], v.shape[-1]), q.dtype), np.empty(q.shape[:-1], q.dtype)
+    sinks = None if sink is None else np.broadcast_to(np.asarray(sink, q.dtype), lead)
+    y, lse = np.zeros((*q.shape[:-1], v.shape[-1]), q.dtype), np.full(q.shape[:-1], -np.inf, q.dtype)
+    heads = lead[-1] if lead else 1
     with np.errstate(all="ignore"):
-        for head in np.ndindex(lead):
-            y[head], lse[head] = one_head(q[head] * factor, k[head], v[head], seen)
+        for number, head in enumerate(np.ndindex(lead)):
+            for span in split(mask, q.shape[-2], k.shape[-2])[0]:
+                # A document begins its own blocks, so that it gives the bits that it gives alone.
+                rows = slice(span.first_query, span.first_query + span.queries)
+                keys = slice(span.first_key, span.first_key + span.keys)
+                place = Place(number // heads, number % heads, span.first_query, span.first_key, span.offset)
+                rule = partial(apply_rules, rules, place)
+                own = None if sinks is None else sinks[head]
+                part = q[head][rows] * factor, k[head][keys], v[head][keys], seen[head][rows, keys]
+                y[head][rows], lse[head][rows] = one_head(*part, rule, own)
     return y, lse
 
 
-def one_head(q: Array, k: Array, v: Array, seen: Seen) -> tuple[Array, Array]:
-    """All keys in segments of blocks, then the division by the sum."""
+class Place(NamedTuple):
+    """Where a span stands, for rules that ask."""
+
+    batch: int
+    head: int
+    row: int
+    key: int
+    offset: int
+
+
+def apply_rules(rules: tuple[Score, ...], place: Place, s: Array, first_key: int) -> Array:
+    """The score rules in order, on scores (n, b) of keys from the span's key `first_key` on."""
+    rows = place.row + np.arange(s.shape[0])[:, None]
+    for rule in rules:
+        leaves = {
+            "score": s, "batch": place.batch, "head": place.head, "row": rows, "query": rows + place.offset,
+            "key": place.key + first_key + np.arange(s.shape[1]),
+        }  # fmt: skip
+        s = np.broadcast_to(evaluate(rule.formula, leaves, Functions, s.dtype), s.shape)
+    return s
+
+
+def one_head(q: Array, k: Array, v: Array, seen: Seen, rule: Rule, sink: Any = None) -> tuple[Array, Array]:
+    """All keys in segments of blocks, then the division by the sum, which a sink joins like a key without a value."""
     total = nothing(q, v)
     for start in range(0, len(k), SEGMENT):
         part = nothing(q, v)
         for b in range(start, min(start + SEGMENT, len(k)), BLOCK):
             here = slice(b, min(b + BLOCK, start + SEGMENT))
-            part = add_block(part, q, k[here], v[here], seen[:, here])
+            part = add_block(part, q, k[here], v[here], seen[:, here], lambda s, b=b: rule(s, b))
         total = part if start == 0 else merge(total, part)
-    inverse = np.where(total.l == 0, 0, 1 / total.l)
+    m, l, a = total.m, total.l, None
+    if sink is not None:
+        m = np.where(sink > m, sink, m)
+        a = exp(total.m - m)
+        l = fma(l, a, exp(sink - m))
+    inverse = np.where(l == 0, 0, 1 / l).astype(q.dtype)
+    inverse = inverse if a is None else a * inverse
     y = fma(total.o, inverse[:, None], zeros(total.o))  # + 0: a zero is +0, whatever the order of its terms
-    return y, total.m + log(total.l)
+    return y, m + log(l)
 
 
 def nothing(q: Array, v: Array) -> State:
@@ -72,12 +130,12 @@ def nothing(q: Array, v: Array) -> State:
     return State(m, zeros(m), np.zeros((len(q), v.shape[-1]), q.dtype))
 
 
-def add_block(state: State, q: Array, k: Array, v: Array, seen: Seen) -> State:
+def add_block(state: State, q: Array, k: Array, v: Array, seen: Seen, rule: Callable[[Array], Array]) -> State:
     """One block of keys: scores, their maximum, exponentials, sums from zero, and one merge into the state."""
     chains = np.zeros((2, len(q), len(k)), q.dtype)  # (2, n, b): over even dims and over odd dims, ascending
     for d in range(q.shape[-1]):
         chains[d % 2] = fma(k[None, :, d], q[:, None, d], chains[d % 2])
-    s = np.where(seen, chains[0] + chains[1], -np.inf)  # (n, b)
+    s = np.where(seen, rule(chains[0] + chains[1]), -np.inf).astype(q.dtype)  # (n, b)
     m = np.fmax(state.m, np.fmax.reduce(s, axis=1, initial=-np.inf)).astype(q.dtype)  # (n,)
     p = exp(s - m[:, None])  # (n, b)
     l, o = zeros(state.l), zeros(state.o)

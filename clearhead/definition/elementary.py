@@ -1,4 +1,4 @@
-"""exp and log from additions, multiplications and shifts only, so that every processor gives the same bits.
+"""exp, log, tanh and sigmoid from basic arithmetic only, so that every processor gives the same bits.
 
 Decides their polynomials and their order of operations; `kernels.math` writes the same steps as machine code. The fits
 of exp hold for |r| ≤ ln 2 / 2 with relative errors of 3.1e-9 (float32) and 3.7e-18 (float64) before rounding.
@@ -28,6 +28,11 @@ class Constants:
     exp_floor: float  # below it exp is 0
     sqrt_half_bits: int  # the bits of √½: log takes mantissas from [√½, √2)
     log_terms: int  # of atanh's series beyond the first, their coefficients being 1/3, 1/5, 1/7 …
+    bias: int  # of the exponent
+    ln2: float  # ln 2 with few bits, so that its product with n is exact
+    ln2_rest: float
+    exp_range: tuple[float, float]  # beyond it exp is 0 or ∞
+    tanh_one: float  # beyond it tanh is 1
 
 
 CONSTANTS = {
@@ -35,14 +40,14 @@ CONSTANTS = {
         23, 1.5 * 2.0**23 + 127,
         (1.0, 1.0, 0.49999993432042483, 0.1666652039768532, 0.0416683907955985, 0.008368745272441481,
          0.0013814540195009803),
-        -87.0, 0x3F3504F3, 5,
+        -87.0, 0x3F3504F3, 5, 127, float.fromhex("0x1.62e4p-1"), float.fromhex("0x1.7f7d1cf79abcap-20"), (-105.0, 90.0), 9.25,
     ),
     "float64": Constants(
         52, 1.5 * 2.0**52 + 1023,
         (1.0, 1.0, 0.5000000000000011, 0.16666666666666408, 0.041666666666529704, 0.008333333333496618,
          0.0013888888943767443, 0.00019841269502458722, 2.4801492939809158e-05, 2.755758960298263e-06,
          2.763031067089253e-07, 2.4999185659624294e-08),
-        -708.0, 0x3FE6A09E667F3BCD, 11,
+        -708.0, 0x3FE6A09E667F3BCD, 11, 1023, float.fromhex("0x1.62e42fefap-1"), float.fromhex("0x1.cf79abc9e3b3ap-40"), (-746.0, 711.0), 19.25,
     ),
 }  # fmt: skip
 
@@ -57,9 +62,7 @@ def exp(x: Array) -> Array:
     with np.errstate(all="ignore"):
         shifted = fma(x, of(LOG2E), of(c.shift))
         r = fma(shifted - of(c.shift), of(-LN2), x)
-        p = np.full_like(x, c.exp[-1])
-        for coefficient in c.exp[-2::-1]:
-            p = fma(p, r, of(coefficient))
+        p = polynomial(r, c.exp)
         power = (bits(shifted) << c.mantissa_bits).view(x.dtype)  # 2ⁿ
         result: Array = np.where(x < of(c.exp_floor), of(0), p * power)
     return result
@@ -71,10 +74,17 @@ def log(x: Array) -> Array:
     >>> log(np.array([1.0, np.e, 0.0])).round(4).tolist()
     [0.0, 1.0, -inf]
     """
+    of = x.dtype.type
+    result: Array = np.where(x == 0, of(-np.inf), np.where(np.isnan(x), x, log_of_product(x, of(0))))
+    return result
+
+
+def log_of_product(x: Array, e_more: Array) -> Array:
+    """ln(x·2^e_more) for normal x > 0."""
     c, of = CONSTANTS[x.dtype.name], x.dtype.type
     with np.errstate(all="ignore"):
         above = bits(x) - c.sqrt_half_bits
-        e = (above >> c.mantissa_bits).astype(x.dtype)
+        e = (above >> c.mantissa_bits).astype(x.dtype) + e_more
         m = ((above & ((1 << c.mantissa_bits) - 1)) + c.sqrt_half_bits).view(x.dtype)
         s = (m - of(1)) / (m + of(1))
         square = s * s
@@ -82,10 +92,104 @@ def log(x: Array) -> Array:
         for n in range(c.log_terms - 1, 0, -1):
             p = fma(p, square, of(1 / (2 * n + 1)))  # atanh(s) = s + s³/3 + s⁵/5 …
         half = fma(e, of(LN2 / 2), s + p * square * s)
-        result: Array = np.where(x == 0, of(-np.inf), np.where(np.isnan(x), x, half + half))
+        result: Array = half + half
     return result
 
 
-def bits(x: Array) -> npt.NDArray[Any]:
+class Functions:
+    """The functions of score rules, for every argument a score may be; within 2 units in the last place."""
+
+    @staticmethod
+    def exp(x: Array) -> Array:
+        """exp(x): ∞ beyond the largest number, subnormal numbers and 0 below the smallest.
+
+        >>> Functions.exp(np.array([1.0, -1000.0, 1000.0])).round(4).tolist()
+        [2.7183, 0.0, inf]
+        """
+        c, of = CONSTANTS[x.dtype.name], x.dtype.type
+        with np.errstate(all="ignore"):
+            x = np.where(x < of(c.exp_range[0]), of(c.exp_range[0]), np.where(x > of(c.exp_range[1]), of(c.exp_range[1]), x))
+            shifted = fma(x, of(LOG2E), of(c.shift))
+            n = shifted - of(c.shift)
+            r = fma(n, of(-c.ln2_rest), fma(n, of(-c.ln2), x))
+            p = polynomial(r, c.exp)
+            # 2ⁿ in two factors, so that a subnormal result is rounded once and ∞ comes of itself.
+            whole = bits(shifted) - bits(of(c.shift))
+            half = whole >> 1
+            result: Array = p * two_to(half, x.dtype) * two_to(whole - half, x.dtype)
+        return result
+
+    @staticmethod
+    def log(x: Array) -> Array:
+        """ln x: −∞ of 0, not a number of what is below.
+
+        >>> Functions.log(np.array([np.e, 0.0, -1.0])).round(4).tolist()
+        [1.0, -inf, nan]
+        """
+        c, of = CONSTANTS[x.dtype.name], x.dtype.type
+        with np.errstate(all="ignore"):
+            subnormal = x < of(np.finfo(x.dtype).smallest_normal)
+            scaled = np.where(subnormal, x * of(2.0**c.mantissa_bits), x)
+            y = log_of_product(scaled, np.where(subnormal, of(-c.mantissa_bits), of(0)))
+            y = np.where(x < np.inf, y, x)  # ∞, and what is not a number
+            result: Array = np.where(x == 0, of(-np.inf), np.where(x < 0, of(np.nan), y))
+        return result
+
+    @staticmethod
+    def tanh(x: Array) -> Array:
+        """tanh x, as e/(e + 2) of e = exp(2|x|) − 1 with the sign of x.
+
+        >>> Functions.tanh(np.array([0.0, 1.0, -100.0])).round(4).tolist()
+        [0.0, 0.7616, -1.0]
+        """
+        c, of = CONSTANTS[x.dtype.name], x.dtype.type
+        with np.errstate(all="ignore"):
+            size = np.abs(x)
+            y = np.where(size > of(c.tanh_one), of(c.tanh_one), size) * of(2)
+            shifted = fma(y, of(LOG2E), of(c.shift))
+            n = shifted - of(c.shift)
+            near = fma(n, of(-c.ln2), y)
+            r = fma(n, of(-c.ln2_rest), near)
+            rest = fma(n, of(-c.ln2_rest), near - r)  # of r, beyond its last bit
+            p = fma(polynomial(r, c.exp[2:]) * r, r, rest) + r  # exp(r) − 1
+            power = (bits(shifted) << c.mantissa_bits).view(x.dtype)
+            e = fma(power, p, power - of(1))
+            total = e + of(2)
+            lost = np.where(e < of(1), e - (total - of(2)), of(0))  # by rounding the sum; it matters where e is small
+            t = e / total
+            result: Array = np.copysign(fma(t * of(-0.5), lost, t), x)
+        return result
+
+    @staticmethod
+    def sigmoid(x: Array) -> Array:
+        """1 / (1 + exp(−x)).
+
+        >>> Functions.sigmoid(np.array([0.0, -np.inf, np.inf])).tolist()
+        [0.5, 0.0, 1.0]
+        """
+        of = x.dtype.type
+        with np.errstate(all="ignore"):
+            e = Functions.exp(-np.abs(x))
+            result: Array = np.where(x < 0, e, of(1)) / (e + of(1))
+        return result
+
+
+def polynomial(r: Array, coefficients: tuple[float, ...]) -> Array:
+    """Σ cᵢ·rⁱ by Horner's rule."""
+    of = r.dtype.type
+    p = np.full_like(r, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        p = fma(p, r, of(coefficient))
+    return p
+
+
+def two_to(n: Array, dtype: Any) -> Array:
+    """2ⁿ for whole n within the exponents."""
+    c = CONSTANTS[np.dtype(dtype).name]
+    power: Array = ((n + c.bias) << c.mantissa_bits).view(dtype)
+    return power
+
+
+def bits(x: Any) -> npt.NDArray[Any]:
     """The integers whose bits are those of x."""
-    return x.view(np.int32 if x.dtype == np.float32 else np.int64)
+    return np.asarray(x).view(np.int32 if x.dtype == np.float32 else np.int64)

@@ -1,7 +1,7 @@
 """The textbook's self-attention, line by line.
 
-    score(q_i, k_j) = scale · q_i·k_j
-    α_ij            = exp(score_ij) / Σ exp(score_ik)      over the keys k that i may see
+    score(q_i, k_j) = scale · q_i·k_j                     then the score rules, in order
+    α_ij            = exp(score_ij) / Σ exp(score_ik)      over the keys k that i may see, and the sink if there is one
     y_i             = Σ α_ij v_j
 
 This module decides what attention *means*; everything else in the package is held against it. It computes in the
@@ -10,11 +10,14 @@ Letters: q query, k key, v value, s score, a weight (α), y output, n queries, m
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.rules.masks import Mask, causal, visible
+from clearhead.rules.expression import evaluate
+from clearhead.rules.masks import Mask, causal, split, visible
+from clearhead.rules.scores import as_rules
 
 Array = npt.NDArray[np.floating]
 
@@ -46,16 +49,27 @@ def exponentials(s: Array, seen: npt.NDArray[np.bool_]) -> Array:
     return e
 
 
-def softmax(s: Array, seen: npt.NDArray[np.bool_]) -> Array:
+def softmax(s: Array, seen: npt.NDArray[np.bool_], sink: Array | None = None) -> Array:
     """Weights: each row's exponentials over their sum. A row that sees nothing has no weights at all, only zeros.
+
+    A `sink` (..., 1) joins the sum like the score of a key without a value.
 
     >>> softmax(np.zeros((1, 3)), np.array([[True, True, False]]))
     array([[0.5, 0.5, 0. ]])
     """
+    if sink is not None:
+        lone = np.broadcast_to(sink[..., None, :], (*s.shape[:-1], 1))  # (..., n, 1)
+        s, seen = np.concatenate([s, lone], -1), with_sink(seen)
+        return softmax(s, seen)[..., :-1]
     e = exponentials(s, seen)
     total = e.sum(axis=-1, keepdims=True)  # (..., n, 1)
     a: Array = e / np.where(total == 0, 1, total)  # (..., n, m)
     return a
+
+
+def with_sink(seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """What is seen, and one key more that everybody sees."""
+    return np.concatenate([seen, np.ones((*seen.shape[:-1], 1), bool)], -1)
 
 
 def weighted_sum(a: Array, v: Array, seen: npt.NDArray[np.bool_]) -> Array:
@@ -66,17 +80,30 @@ def weighted_sum(a: Array, v: Array, seen: npt.NDArray[np.bool_]) -> Array:
     """
     lead = np.broadcast_shapes(a.shape[:-2], v.shape[:-2])
     y = np.zeros((*lead, a.shape[-2], v.shape[-1]), a.dtype)  # (..., n, dv)
+    a, v = np.broadcast_to(a, lead + a.shape[-2:]), np.broadcast_to(v, lead + v.shape[-2:])
+    seen = np.broadcast_to(seen, a.shape)
     with np.errstate(invalid="ignore", over="ignore"):
-        for i, row in enumerate(np.broadcast_to(seen, a.shape[-2:])):
-            y[..., i, :] = (a[..., i : i + 1, row] @ v[..., row, :])[..., 0, :]  # (..., 1, m') @ (..., m', dv)
+        for at in np.ndindex(a.shape[:-1]):
+            row = seen[at]  # (m,)
+            y[at] = a[at][row] @ v[at[:-1]][row]  # (m',) @ (m', dv)
     return y
 
 
-def attention(q: Array, k: Array, v: Array, *, mask: Mask | None = None, scale: float | None = None) -> Array:
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    mask: Mask | None = None,
+    score: Any = (),
+    sink: Any = None,
+    scale: float | None = None,
+) -> Array:
     """Attention of queries over keys and values; `mask` defaults to causal(), `scale` to 1/√d.
 
     Shapes: q (..., n, d), k (..., m, d), v (..., m, dv), the result (..., n, dv), leading axes broadcast. Where q
-    has more heads (axis −3) than k and v, consecutive query heads share one key head.
+    has more heads (axis −3) than k and v, consecutive query heads share one key head. `score` holds rules that change
+    the scores in order, `sink` (heads,) or what broadcasts to the leading axes.
 
     >>> x = np.eye(2)
     >>> attention(x, x, x, scale=1.0).round(3)
@@ -84,10 +111,40 @@ def attention(q: Array, k: Array, v: Array, *, mask: Mask | None = None, scale: 
            [0.269, 0.731]])
     """
     k, v = share_heads(k, q), share_heads(v, q)  # (..., heads, m, d), (..., heads, m, dv)
-    seen = visible(causal() if mask is None else mask, q.shape[-2], k.shape[-2])  # (n, m)
-    s = scores(q, k, q.shape[-1] ** -0.5 if scale is None else scale)  # (..., n, m)
-    a = softmax(s, seen)  # (..., n, m)
+    s, seen = ruled_scores(q, k, v.shape[:-2], mask, score, scale)  # (..., n, m)
+    a = softmax(s, seen, sinks(sink, s))  # (..., n, m)
     return weighted_sum(a, v, seen)  # (..., n, dv)
+
+
+def ruled_scores(
+    q: Array, k: Array, lead: tuple[int, ...], mask: Mask | None, score: Any, scale: float | None
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Scores after their rules, and which of them are seen: scale → score rules in order → mask."""
+    mask, rules = causal() if mask is None else mask, as_rules(score)
+    s = scores(q, k, q.shape[-1] ** -0.5 if scale is None else scale)  # (..., n, m)
+    lead = np.broadcast_shapes(s.shape[:-2], lead)
+    s = np.broadcast_to(s, lead + s.shape[-2:]) if rules else s
+    spans, _ = split(mask, *s.shape[-2:])
+    for rule in rules:
+        s = s.copy()
+        for span in spans:
+            at = slice(span.first_query, span.first_query + span.queries)
+            s[..., at, :] = evaluate(rule.formula, positions(s, at, span.offset), dtype=s.dtype)
+    return s, visible(mask, *s.shape[-2:], lead=lead)
+
+
+def positions(s: Array, at: slice, offset: int) -> dict[str, Array]:
+    """The leaves of a formula for some rows of scores (..., n, m); batch counts over all leading axes but the heads."""
+    lead, rows = s.shape[:-2], np.arange(s.shape[-2])[at]
+    flat = np.arange(int(np.prod(lead))).reshape(lead)[..., None, None]
+    heads = lead[-1] if lead else 1
+    leaves = {"batch": flat // heads, "head": flat % heads, "row": rows[:, None], "query": rows[:, None] + offset}
+    return leaves | {"key": np.arange(s.shape[-1]), "score": s[..., at, :]}
+
+
+def sinks(sink: Any, s: Array) -> Array | None:
+    """A sink for each head, (..., 1)."""
+    return None if sink is None else np.broadcast_to(np.asarray(sink, s.dtype), s.shape[:-2])[..., None]
 
 
 def self_attention(x: Array) -> Array:

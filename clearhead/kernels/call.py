@@ -11,7 +11,18 @@ FIELDS = (
     "keys",
     "query_dim",
     "value_dim",
-    "reach",  # query i sees the keys j ≤ i + reach
+    "low",  # the query at position p sees no key before p + low, and none after p + high
+    "high",
+    "shift",  # a query's position is its index plus this
+    "heads",  # on the last leading axis: the others count as batch
+    "parameters",  # where in this table the constants and arrays of fused rules stand
+    "tiles",  # packed documents: how many tiles one head has, and where their table lies
+    "tile_table",
+    "blocks",  # fused mask: what each tile sees of each block; 0: always find out
+    "block_columns",
+    "block_heads",  # how far apart the tables of two heads and of two batches lie: 0 if they share one
+    "block_batches",
+    "sink",  # one number for each head
     "scale",  # a float64's bits
     "query",
     "key",
@@ -33,6 +44,23 @@ FIELDS = (
     "at_total",
     "at_keys",
     "at_values",
+    "at_place",
+    "at_seen",
     "axes",
 )
 AXIS = ("size", "query", "key", "value", "output")
+TILE = ("first", "rows", "shift", "origin", "keys")  # a packed document's tile: its queries, and the document's keys
+NOTHING, ALL, MAYBE = 0, 1, 2  # what is known of a block under a fused mask before it is looked at
+PLACE = (
+    "batch",
+    "head",
+    "row",  # index of the tile's first query
+    "last",  # and of its last
+    "shift",  # what makes an index a position
+    "origin",  # the first key's position
+    "untouched",  # no block of the segment was seen yet
+    "seen_first",  # what is seen of a block: its first row, the row behind its last, and whether every pair
+    "seen_stop",
+    "seen_all",
+)
+SEEN_BYTES = 2  # of one vector's bits under a fused mask

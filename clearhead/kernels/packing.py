@@ -8,8 +8,10 @@ import llvmlite.ir as ir
 from clearhead.kernels import math
 from clearhead.kernels.call import FIELDS
 from clearhead.kernels.simd import Function, Value, float_type, i64, internal_function
-from clearhead.kernels.state import SUM, TOTAL_L, TOTAL_M
+from clearhead.kernels.state import ALPHA, SUM, TOTAL_L, TOTAL_M
+from clearhead.kernels.storage import load_number, load_vector, store_number, store_vector, stored_bytes
 from clearhead.kernels.tiles import Tile
+from clearhead.kernels.variant import Variant
 
 
 def field(f: Function, table: Value, name: str) -> Value:
@@ -23,32 +25,35 @@ def scale(f: Function, table: Value) -> Value:
     return bits if f.element.bytes == 8 else f.block.fptrunc(bits, float_type(f.element))
 
 
-def whole_vectors(f: Function, element: Value, dims: Value) -> Value:
-    """How many dims can be moved by vectors: none if a row's elements lie apart."""
-    dense = f.block.icmp_signed("==", element, f.i64(f.element.bytes))
+def whole_vectors(f: Function, element: Value, dims: Value, size: int) -> Value:
+    """How many dims can be moved by vectors: none if a row's elements, of `size` bytes, lie apart."""
+    dense = f.block.icmp_signed("==", element, f.i64(size))
     return f.block.select(dense, f.sub(dims, f.block.srem(dims, f.i64(f.lanes))), f.i64(0))
 
 
-def write_pack_query(module: ir.Module, tile: Tile) -> ir.Function:
+def write_pack_query(module: ir.Module, tile: Tile, variant: Variant) -> ir.Function:
     """Qᵀ[dim, query] = scale · q; the lanes beyond the last query repeat it."""
     f = internal_function(module, tile, "pack_query", "table_p", "q_p", "rows", "qt_p")
     table, q, rows, qt = f.arguments
     row, element, dims = (field(f, table, name) for name in ("query_row", "query_element", "query_dim"))
-    size, factor, last = f.element.bytes, scale(f, table), f.sub(rows, 1)
-    whole = whole_vectors(f, element, dims)
+    size, factor, last, storage = f.element.bytes, scale(f, table), f.sub(rows, 1), variant.storage
+    stored = stored_bytes(f, storage)
+    whole = whole_vectors(f, element, dims, stored)
 
     def vector(x: Value, _: list[Value]) -> None:
         first = f.mul(x, f.lanes)
         at = [f.at(q, f.mul(f.least(f.add(first, y), last), row)) for y in range(f.lanes)]
 
         def square(d: Value, _: list[Value]) -> None:
-            for y, column in enumerate(f.load_columns([f.at(a, f.mul(d, size)) for a in at])):
+            rows = [load_vector(f, storage, f.at(a, f.mul(d, stored))) for a in at]
+            for y, column in enumerate(f.columns(rows)):
                 f.store(f.block.fmul(column, f.splat(factor)), f.in_row(qt, f.add(d, y), x))
 
         def single(d: Value, _: list[Value]) -> None:
             def lane(y: Value, _: list[Value]) -> None:
                 source = f.at(q, f.add(f.mul(f.least(f.add(first, y), last), row), f.mul(d, element)))
-                f.store_scalar(f.block.fmul(f.load_scalar(source), factor), f.at(f.in_row(qt, d, x), f.mul(y, size)))
+                x_d = f.block.fmul(load_number(f, storage, source), factor)
+                f.store_scalar(x_d, f.at(f.in_row(qt, d, x), f.mul(y, size)))
 
             f.loop(0, f.lanes, 1, lane)
 
@@ -59,21 +64,22 @@ def write_pack_query(module: ir.Module, tile: Tile) -> ir.Function:
     return f.finish()
 
 
-def write_pack_rows(module: ir.Module, tile: Tile) -> ir.Function:
-    """Dense copies of rows of keys or values whose elements lie apart, or whose dims must be padded with zeros."""
+def write_pack_rows(module: ir.Module, tile: Tile, variant: Variant) -> ir.Function:
+    """Dense copies of rows of keys or values that lie apart, are stored narrower, or must be padded with zeros."""
     f = internal_function(module, tile, "pack_rows", "from_p", "row", "element", "rows", "dims", "padded", "to_p")
     source, row, element, rows, dims, padded, target = f.arguments
-    size, zero = f.element.bytes, ir.Constant(float_type(f.element), 0.0)
-    whole = whole_vectors(f, element, dims)
+    size, zero, storage = f.element.bytes, ir.Constant(float_type(f.element), 0.0), variant.storage
+    stored = stored_bytes(f, storage)
+    whole = whole_vectors(f, element, dims, stored)
 
     def copy(i: Value, _: list[Value]) -> None:
         a, b = f.at(source, f.mul(i, row)), f.at(target, f.mul(i, f.mul(padded, size)))
 
         def vector(d: Value, _: list[Value]) -> None:
-            f.store(f.load(f.at(a, f.mul(d, size))), f.at(b, f.mul(d, size)))
+            f.store(load_vector(f, storage, f.at(a, f.mul(d, stored))), f.at(b, f.mul(d, size)))
 
         def single(d: Value, _: list[Value]) -> None:
-            f.store_scalar(f.load_scalar(f.at(a, f.mul(d, element))), f.at(b, f.mul(d, size)))
+            f.store_scalar(load_number(f, storage, f.at(a, f.mul(d, element))), f.at(b, f.mul(d, size)))
 
         def padding(d: Value, _: list[Value]) -> None:
             f.store_scalar(zero, f.at(b, f.mul(d, size)))
@@ -86,23 +92,41 @@ def write_pack_rows(module: ir.Module, tile: Tile) -> ir.Function:
     return f.finish()
 
 
-def write_unpack_output(module: ir.Module, tile: Tile) -> ir.Function:
-    """y = O / l, and LSE = m + log l where it is wanted; a query that sees nothing gets 0 and −∞."""
+def write_unpack_output(module: ir.Module, tile: Tile, variant: Variant) -> ir.Function:
+    """y = O / l, and LSE = m + log l where it is wanted; a query that sees nothing gets 0 and −∞.
+
+    A sink joins l like one more key without a value.
+    """
+    more = ("sink_p",) if variant.sink else ()
     f = internal_function(
-        module, tile, "unpack_output", "table_p", "o_p", "o_stride", "state_p", "rows", "y_p", "lse_p"
+        module, tile, "unpack_output", "table_p", "o_p", "o_stride", "state_p", "rows", "y_p", "lse_p", *more
     )
-    table, o, o_stride, state, rows, y, lse = f.arguments
+    table, o, o_stride, state, rows, y, lse, *sink = f.arguments
     row, element, dims = (field(f, table, name) for name in ("output_row", "output_element", "value_dim"))
-    size, zero = f.element.bytes, f.constant(0.0)
-    whole = whole_vectors(f, element, dims)
+    size, zero, storage = f.element.bytes, f.constant(0.0), variant.storage
+    stored = stored_bytes(f, storage)
+    whole = whole_vectors(f, element, dims, stored)
     wanted = f.block.icmp_unsigned("!=", f.block.ptrtoint(lse, i64), f.i64(0))
+
+    def with_sink(x: Value, l: Value) -> Value:
+        m, s = f.load(f.in_row(state, TOTAL_M, x)), f.broadcast(sink[0])
+        top = f.larger(s, m)
+        a, b = math.exp(f, f.block.fsub(m, top)), math.exp(f, f.block.fsub(s, top))
+        f.store(top, f.in_row(state, TOTAL_M, x))
+        f.store(a, f.in_row(state, ALPHA, x))
+        return f.fma(l, a, b)
 
     def sums(x: Value, _: list[Value]) -> None:
         l = f.load(f.in_row(state, TOTAL_L, x))
+        if sink:
+            l = with_sink(x, l)
         with f.when(wanted):
             f.store(f.block.fadd(f.load(f.in_row(state, TOTAL_M, x)), math.log(f, l)), f.in_row(state, TOTAL_M, x))
         inverse = f.block.fdiv(f.constant(1.0), l)
-        f.store(f.block.select(f.block.fcmp_ordered("==", l, zero), zero, inverse), f.in_row(state, SUM, x))
+        inverse = f.block.select(f.block.fcmp_ordered("==", l, zero), zero, inverse)
+        if sink:
+            inverse = f.block.fmul(f.load(f.in_row(state, ALPHA, x)), inverse)
+        f.store(inverse, f.in_row(state, SUM, x))
 
     def query(q: Value, _: list[Value]) -> None:
         inverse = f.broadcast(f.at(f.in_row(state, SUM, 0), f.mul(q, size)))
@@ -114,10 +138,10 @@ def write_unpack_output(module: ir.Module, tile: Tile) -> ir.Function:
 
         def single(d: Value, _: list[Value]) -> None:
             value = f.block.extract_element(divided(d), f.i64(0))
-            f.store_scalar(value, f.at(target, f.mul(d, element)))
+            store_number(f, storage, value, f.at(target, f.mul(d, element)))
 
         def vector(x: Value, _: list[Value]) -> None:
-            f.store(divided(f.mul(x, f.lanes)), f.in_row(target, 0, x))
+            store_vector(f, storage, divided(f.mul(x, f.lanes)), f.at(target, f.mul(x, f.lanes * stored)))
 
         f.unrolled(0, f.block.sdiv(whole, f.i64(f.lanes)), 4, vector)
         f.loop(whole, dims, 1, single)

@@ -7,9 +7,10 @@ import llvmlite.ir as ir
 
 from clearhead.kernels.simd import Function, Value, i64, pointer
 from clearhead.kernels.tiles import Tile
+from clearhead.kernels.variant import Variant
 
 
-def peak(tile: Tile) -> ir.Module:
+def peak(tile: Tile, _: Variant) -> ir.Module:
     """Write the loop; the sums tend to 1 (x ← ½·x + ½), so they neither overflow nor become subnormal."""
     module = ir.Module("clearhead.peak")
     f = Function(module, "peak", {"table_p": pointer, "scratch_p": pointer, "budget": i64}, tile, result=i64)

@@ -6,25 +6,34 @@ Letters: q k query, key; s score; m maximum; p exp(s − m); l sum of p. `w` is 
 import llvmlite.ir as ir
 
 from clearhead.kernels import math
+from clearhead.kernels.place import queries_in_lanes, rule_of_queries
+from clearhead.kernels.rules import Positions
 from clearhead.kernels.simd import Function, Value, internal_function
 from clearhead.kernels.tiles import Tile
+from clearhead.kernels.variant import Variant
 
 KEYS_AHEAD = 16  # how many keys early a full tile asks for the next ones
 
 
-def write_score(module: ir.Module, tile: Tile, w: int) -> ir.Function:
+def write_score(module: ir.Module, tile: Tile, w: int, variant: Variant) -> ir.Function:
     """Sᵀ of `rows` keys by w vectors of queries, and each query's running maximum.
 
     Meanwhile the same rows of values, which are wanted next, are fetched into the cache.
     Each score is two chains, over even and over odd dims, then added. Vector 0 sees row r only in its lanes from
-    r − `hidden` on; hidden = rows hides nothing.
+    r − `hidden` on, and with a window only up to lane r − `left`; hidden = rows and left = −lanes hide nothing.
+    A fused rule asks where the scores stand: `key` is row 0's key, `query` the first vector's first query of the tile.
     """
+    more = (*(("left",) if variant.windowed else ()), *(("table_p", "place_p", "key", "query") if variant.score else ()))
     f = internal_function(
         module, tile, f"score_{w}", "q_p", "k_p", "stride", "dims", "s_p", "rows", "hidden", "m_p", "v_p", "v_stride",
-        "v_size",
+        "v_size", *more,
     )  # fmt: skip
-    q, k, stride, dims, s, rows, hidden, m, v, v_stride, v_size = f.arguments
+    q, k, stride, dims, s, rows, hidden, m, v, v_stride, v_size, *others = f.arguments
     count, last = tile.keys[w - 1], f.sub(rows, 1)
+    if variant.score:
+        table, place, first_key, first_query = others[-4:]
+        rule = rule_of_queries(f, variant.score, variant, table, place)
+        lanes = [queries_in_lanes(f, rule, place, f.add(first_query, x * f.lanes)) for x in range(w)]
 
     def keys(i: Value, _: list[Value]) -> None:
         # The last group repeats the last key instead of reading beyond it; those rows of S are never used.
@@ -50,7 +59,14 @@ def write_score(module: ir.Module, tile: Tile, w: int) -> ir.Function:
         even, odd = f.loop(f.mul(twos, 2), dims, 1, dim, acc[: count * w]), acc[count * w :]
         acc = [f.block.fadd(a, b) for a, b in zip(even, odd, strict=True)]
         for r in range(count):
+            if variant.score:
+                at = Positions({"key": f.add(first_key, row[r])})
+                for x in range(w):
+                    acc[r * w + x] = rule.apply(lanes[x], at, acc[r * w + x])
             seen = f.block.icmp_signed(">=", f.lane(), f.splat_int(f.sub(row[r], hidden)))
+            if variant.windowed:
+                near = f.block.icmp_signed("<=", f.lane(), f.splat_int(f.sub(row[r], others[0])))
+                seen = f.block.and_(seen, near)
             acc[r * w] = f.block.select(seen, acc[r * w], f.constant(-float("inf")))
             for x in range(w):
                 f.store(acc[r * w + x], f.in_row(s, f.add(i, r), x))

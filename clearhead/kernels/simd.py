@@ -14,7 +14,7 @@ import llvmlite.ir as ir
 
 from clearhead.kernels.tiles import Element, Tile
 
-i8, i32, i64 = (ir.IntType(bits) for bits in (8, 32, 64))
+i1, i8, i16, i32, i64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 pointer = ir.PointerType()
 Value: TypeAlias = Any  # an ir.Value; llvmlite carries no types
 Int: TypeAlias = Any  # an ir.Value of 64 bits, or a Python int
@@ -174,9 +174,9 @@ class Function:
 
     # Transposition: squares of 128-bit pieces within whole rows first, then whole pieces change places.
 
-    def load_columns(self, rows: Sequence[Value]) -> list[Value]:
-        """The first `lanes` columns of as many rows in memory, given by address."""
-        n, vectors = self.piece, [self.load(row) for row in rows]
+    def columns(self, vectors: Sequence[Value]) -> list[Value]:
+        """As many vectors as each has lanes, transposed."""
+        n = self.piece
         squares = [self.transpose_squares(vectors[i : i + n]) for i in range(0, self.lanes, n)]
         columns = [self.exchange_pieces([square[e] for square in squares]) for e in range(n)]
         return [columns[e][c] for c in range(self.lanes // n) for e in range(n)]
@@ -294,9 +294,11 @@ class Function:
         return self.ir
 
 
-def internal_function(module: ir.Module, tile: Tile, name: str, *parameters: str) -> Function:
+def internal_function(
+    module: ir.Module, tile: Tile, name: str, *parameters: str, result: ir.Type | None = None
+) -> Function:
     """Start a function of the module's own; parameters named `…_p` are pointers, others 64-bit integers."""
-    f = Function(module, name, {p: pointer if p.endswith("_p") else i64 for p in parameters}, tile)
+    f = Function(module, name, {p: pointer if p.endswith("_p") else i64 for p in parameters}, tile, result)
     f.ir.linkage = "internal"
     f.ir.attributes.add("noinline")  # each part gets the registers for itself
     return f

@@ -21,6 +21,7 @@ class Element:
 F32 = Element("f32", 4, -float.fromhex("0x1.fffffep127"))
 F64 = Element("f64", 8, -float.fromhex("0x1.fffffffffffffp1023"))
 ELEMENTS = {"float32": F32, "float64": F64}
+STORED = {"float16": 2, "bfloat16": 2}  # bytes of operands that are widened to float32
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,20 @@ from clearhead.kernels import math
 from clearhead.kernels.simd import Value, internal_function
 from clearhead.kernels.state import ALPHA, BETA, TOTAL_L, TOTAL_M, L, M
 from clearhead.kernels.tiles import Tile
+from clearhead.kernels.variant import Variant
 
 
-def write_values(module: ir.Module, tile: Tile, n: int) -> ir.Function:
+def write_values(module: ir.Module, tile: Tile, n: int, variant: Variant) -> ir.Function:
     """O = α·O + P·V for n vectors of dims, the block's own sum starting from zero; `first`: O was nothing yet.
 
-    Query i of the tile sees the block's rows up to `diagonal` + i.
+    Query i of the tile sees the block's rows up to `diagonal` + i, with a window those from `left` + i on.
     """
+    more = ("left",) if variant.windowed else ()
     f = internal_function(
         module, tile, f"values_{n}", "p_p", "v_p", "stride", "rows", "diagonal", "queries", "o_p", "o_stride",
-        "alpha_p", "first",
+        "alpha_p", "first", *more,
     )  # fmt: skip
-    p, v, stride, rows, diagonal, queries, o, o_stride, alpha, first = f.arguments
+    p, v, stride, rows, diagonal, queries, o, o_stride, alpha, first, *left = f.arguments
     count, size = tile.rows[n - 1], f.element.bytes
     fresh = f.block.icmp_signed("!=", first, f.i64(0))
 
@@ -34,12 +36,21 @@ def write_values(module: ir.Module, tile: Tile, n: int) -> ir.Function:
             ps = [f.broadcast(f.at(p_row, r * size)) for r in range(count)]
             return [f.fma(ps[r], vs[x], acc[r * n + x]) for r in range(count) for x in range(n)]
 
-        def key_on_diagonal(i: Value, acc: list[Value]) -> list[Value]:
+        starts = [f.clamp(f.add(left[0], f.add(q, r)), 0, rows) for r in range(count)] if left else []
+
+        def key_on_edge(i: Value, acc: list[Value]) -> list[Value]:
             sums, seen = key(i, acc), [f.less(i, end) for end in ends]
+            if starts:
+                seen = [f.block.and_(a, f.less(f.sub(start, 1), i)) for a, start in zip(seen, starts, strict=True)]
             return [f.block.select(seen[at // n], sums[at], acc[at]) for at in range(count * n)]
 
-        acc = f.unrolled(0, ends[0], 4, key, [f.constant(0.0)] * (count * n))
-        acc = f.loop(ends[0], ends[-1], 1, key_on_diagonal, acc)
+        acc = [f.constant(0.0)] * (count * n)
+        first_row: Value = f.i64(0)
+        if starts:  # rows that some of the queries see only from their own start on
+            first_row = f.least(starts[-1], ends[-1])
+            acc = f.loop(starts[0], first_row, 1, key_on_edge, acc)
+        acc = f.unrolled(first_row, f.most(first_row, ends[0]) if starts else ends[0], 4, key, acc)
+        acc = f.loop(f.most(first_row, ends[0]) if starts else ends[0], ends[-1], 1, key_on_edge, acc)
         for r in range(count):
             at = f.at(o, f.mul(f.add(q, r), o_stride))
             a = f.broadcast(f.at(alpha, f.mul(f.add(q, r), size)))

@@ -22,6 +22,7 @@ import llvmlite.binding as llvm
 
 from clearhead import debug
 from clearhead.kernels.tiles import Tile
+from clearhead.kernels.variant import PLAIN, Variant
 from clearhead.machine import store
 from clearhead.machine.target import Target
 
@@ -39,6 +40,7 @@ class Plan:
     kernel: str
     tile: Tile
     target: Target
+    variant: Variant = PLAIN
 
     @property
     def key(self) -> str:
@@ -137,7 +139,7 @@ def write_ir(plan: Plan) -> str:
     from clearhead.kernels import forward, peak
 
     writers = {"forward": forward.forward, "peak": peak.peak}
-    return str(writers[plan.kernel](plan.tile))
+    return str(writers[plan.kernel](plan.tile, plan.variant))
 
 
 def machine_for(target: Target) -> llvm.TargetMachine:

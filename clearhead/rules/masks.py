@@ -1,56 +1,283 @@
-"""Masks: which keys a query may see.
+"""Masks: which keys a query may see, as formulas over positions.
 
-Decides the meaning of each mask for any pair of lengths; leaves to the kernels how to skip what is hidden.
-A mask here is one number, the *reach*: query i sees the keys j ≤ i + reach.
+Decides the meaning of each mask for any pair of lengths, and how `&`, `|` and `~` combine them; leaves to `rules.sight`
+what a kernel makes of it. Positions: key j is the j-th key; a query's position is its index plus an offset, so that with
+align="end" the last query stands at the last key. Batch counts over all leading axes but the last, which counts heads.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from clearhead.errors import InputError, ShapeError
+from clearhead.rules.expression import Formula, evaluate
+from clearhead.rules.trace import trace
 
 Align = Literal["start", "end"]
+POSITIONS = ("batch", "head", "query", "key")
+
+
+class Span(NamedTuple):
+    """Queries and the keys they may see at most: all of them, or one document's."""
+
+    first_query: int
+    queries: int
+    first_key: int
+    keys: int
+    offset: int  # a query's position among the keys is its index plus this
+
+
+class Mask:
+    """What every mask can do: combine by `&`, `|` and `~`."""
+
+    def __and__(self, other: Mask) -> Mask:
+        return And(self, checked(other))
+
+    def __or__(self, other: Mask) -> Mask:
+        return Or(self, checked(other))
+
+    def __invert__(self) -> Mask:
+        return Not(self)
+
+    def parts(self) -> Iterator[Mask]:
+        """The mask itself, and all it is combined of."""
+        yield self
+
+    @property
+    def formula(self) -> Formula:
+        """Whether (batch, head, query, key) is seen."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Causal:
-    """Query i sees the keys that are not later than itself; `causal()` makes one."""
+class Causal(Mask):
+    """Each query sees the keys that are not later than itself; `causal()` makes one."""
 
     align: Align | None = None
 
-    def reach(self, queries: int, keys: int) -> int:
-        """How many keys beyond its own index a query sees.
-
-        >>> causal(align="end").reach(3, 10)
-        7
-        """
-        if self.align is None and queries != keys:
-            raise ShapeError(
-                f"causal() is ambiguous for {queries} queries and {keys} keys: say causal(align='end') if the "
-                "queries are the last ones (as with a key/value cache) or causal(align='start') if they are the first."
-            )
-        return keys - queries if self.align == "end" else 0
+    @cached_property
+    def formula(self) -> Formula:
+        """key ≤ query."""
+        return trace(lambda batch, head, query, key: key <= query, POSITIONS)
 
     def __repr__(self) -> str:
         return "causal()" if self.align is None else f"causal(align={self.align!r})"
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Mask):
     """Every query sees every key; `full()` makes one."""
 
-    def reach(self, queries: int, keys: int) -> int:
-        """How many keys beyond its own index a query sees: all of them."""
-        return keys
+    @cached_property
+    def formula(self) -> Formula:
+        """Always."""
+        return trace(lambda batch, head, query, key: key >= 0, POSITIONS)
 
     def __repr__(self) -> str:
         return "full()"
 
 
-Mask = Causal | Full
+@dataclass(frozen=True)
+class Window(Mask):
+    """Each query sees its neighbours; `window(left, right)` makes one."""
+
+    left: int | None
+    right: int | None
+    align: Align | None = None
+
+    @cached_property
+    def formula(self) -> Formula:
+        """query − left ≤ key ≤ query + right."""
+        left, right = self.left, self.right
+
+        def seen(batch: Any, head: Any, query: Any, key: Any) -> Any:
+            inside = key >= 0
+            inside = inside if left is None else inside & (key >= query - left)
+            return inside if right is None else inside & (key <= query + right)
+
+        return trace(seen, POSITIONS)
+
+    def __repr__(self) -> str:
+        align = "" if self.align is None else f", align={self.align!r}"
+        return f"window({self.left}, {self.right}{align})"
+
+
+@dataclass(frozen=True)
+class Prefix(Mask):
+    """Every query sees the first keys; `prefix(n)` makes one."""
+
+    length: int
+
+    @cached_property
+    def formula(self) -> Formula:
+        """key < length."""
+        length = self.length
+        return trace(lambda batch, head, query, key: key < length, POSITIONS)
+
+    def __repr__(self) -> str:
+        return f"prefix({self.length})"
+
+
+@dataclass(frozen=True)
+class Documents(Mask):
+    """Each query sees its own document; `documents(lengths)` makes one."""
+
+    lengths: tuple[int, ...]
+    queries: tuple[int, ...] | None = None
+
+    @cached_property
+    def formula(self) -> Formula:
+        """The documents of query and key are one."""
+        if self.queries is not None:
+            raise InputError(
+                f"{self!r} has lengths of its own for queries: it can be combined by &, but not by | or ~."
+            )
+        ids = unchanging(np.repeat(np.arange(len(self.lengths)), self.lengths))
+        return trace(lambda batch, head, query, key: ids[query] == ids[key], POSITIONS)
+
+    def spans(self, queries: int, keys: int, align: Align | None) -> tuple[Span, ...]:
+        """One span for each document that has a query; `align` places its queries among its keys."""
+        own = self.queries or self.lengths
+        if (sum(own), sum(self.lengths)) != (queries, keys):
+            raise ShapeError(
+                f"{self!r} holds {sum(own)} queries and {sum(self.lengths)} keys, the arrays {queries} and {keys}: "
+                "make the lengths sum up to those."
+            )
+        starts = zip(accumulate(own, initial=0), own, accumulate(self.lengths, initial=0), self.lengths, strict=False)
+        return tuple(Span(q, n, k, m, k - q + offset(n, m, align, self)) for q, n, k, m in starts if n)
+
+    def __repr__(self) -> str:
+        own = "" if self.queries is None else f", queries={short(self.queries)}"
+        return f"documents({short(self.lengths)}{own})"
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks(Mask):
+    """Squares of queries and keys are seen or not; `blocks(array, size)` makes one."""
+
+    array: npt.NDArray[np.bool_] = field(repr=False)
+    size: int
+
+    @cached_property
+    def formula(self) -> Formula:
+        """array[…, query // size, key // size]."""
+        array, size = self.array, self.size
+        lead = (0,) * (array.ndim - 2)
+
+        def seen(batch: Any, head: Any, query: Any, key: Any) -> Any:
+            places = (batch, head)[2 - len(lead) :]
+            index = [where if n > 1 else 0 for where, n in zip(places, array.shape[:-2], strict=True)]
+            return array[(*index, query // size, key // size)]
+
+        return trace(seen, POSITIONS)
+
+    def __repr__(self) -> str:
+        return f"blocks(array{self.array.shape}, {self.size})"
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Mask):
+    """A table says what is seen, read in place; `dense(array)` makes one."""
+
+    array: npt.NDArray[np.bool_] = field(repr=False)
+
+    @cached_property
+    def formula(self) -> Formula:
+        """array[batch, head, query, key], axes of size 1 standing for all; queries count by index."""
+        array = self.array
+
+        def seen(batch: Any, head: Any, row: Any, key: Any) -> Any:
+            places = (batch, head, row, key)[4 - array.ndim :]
+            return array[tuple(where if n > 1 else 0 for where, n in zip(places, array.shape, strict=True))]
+
+        return trace(seen, ("batch", "head", "row", "key"))
+
+    def __repr__(self) -> str:
+        return f"dense(array{self.array.shape})"
+
+
+@dataclass(frozen=True, eq=False)
+class Where(Mask):
+    """A Python function says what is seen; `where(function)` makes one."""
+
+    function: Callable[..., Any]
+    traced: Formula = field(repr=False)
+
+    @property
+    def formula(self) -> Formula:
+        """What the function does."""
+        return self.traced
+
+    def __repr__(self) -> str:
+        return f"where({getattr(self.function, '__name__', self.function)})"
+
+
+@dataclass(frozen=True)
+class And(Mask):
+    """What both see."""
+
+    a: Mask
+    b: Mask
+
+    @cached_property
+    def formula(self) -> Formula:
+        """a and b."""
+        return self.a.formula.combine("and", self.b.formula)
+
+    def parts(self) -> Iterator[Mask]:
+        """Both sides' parts."""
+        yield from self.a.parts()
+        yield from self.b.parts()
+
+    def __repr__(self) -> str:
+        return " & ".join(f"({x!r})" if isinstance(x, Or) else repr(x) for x in (self.a, self.b))
+
+
+@dataclass(frozen=True)
+class Or(Mask):
+    """What either sees."""
+
+    a: Mask
+    b: Mask
+
+    @cached_property
+    def formula(self) -> Formula:
+        """a or b."""
+        return self.a.formula.combine("or", self.b.formula)
+
+    def parts(self) -> Iterator[Mask]:
+        """Both sides' parts."""
+        yield from self.a.parts()
+        yield from self.b.parts()
+
+    def __repr__(self) -> str:
+        return f"{self.a!r} | {self.b!r}"
+
+
+@dataclass(frozen=True)
+class Not(Mask):
+    """What the other does not see."""
+
+    a: Mask
+
+    @cached_property
+    def formula(self) -> Formula:
+        """not a."""
+        return self.a.formula.combine("not")
+
+    def parts(self) -> Iterator[Mask]:
+        """The other's parts."""
+        yield from self.a.parts()
+
+    def __repr__(self) -> str:
+        return f"~({self.a!r})" if isinstance(self.a, And | Or) else f"~{self.a!r}"
 
 
 def causal(*, align: Align | None = None) -> Causal:
@@ -63,9 +290,7 @@ def causal(*, align: Align | None = None) -> Causal:
     array([[1, 1, 1, 0],
            [1, 1, 1, 1]])
     """
-    if align not in (None, "start", "end"):
-        raise InputError(f"align={align!r} is not an alignment: use 'start' or 'end'.")
-    return Causal(align)
+    return Causal(checked_align(align))
 
 
 def full() -> Full:
@@ -77,14 +302,247 @@ def full() -> Full:
     return Full()
 
 
-def visible(mask: Mask, queries: int, keys: int, rows: npt.NDArray[np.integer] | None = None) -> npt.NDArray[np.bool_]:
+def window(left: int | None, right: int | None = 0, *, align: Align | None = None) -> Window:
+    """Let each item see `left` items before it, itself, and `right` items after it; None is no limit.
+
+    `window(255)` is a sliding window of 256 items as in Mistral's models. `align` as for `causal`.
+
+    >>> visible(window(1), queries=3, keys=3).astype(int)
+    array([[1, 0, 0],
+           [1, 1, 0],
+           [0, 1, 1]])
+    """
+    for name, x in (("left", left), ("right", right)):
+        if x is not None and (not is_integer(x) or x < 0):
+            raise InputError(f"window's {name}={x!r} is no number of items: use 0, 1, 2 … or None for no limit.")
+    return Window(None if left is None else int(left), None if right is None else int(right), checked_align(align))
+
+
+def prefix(length: int) -> Prefix:
+    """Let every item see the first `length` items; `causal() | prefix(n)` is a prefix language model.
+
+    >>> visible(causal() | prefix(2), queries=3, keys=3).astype(int)
+    array([[1, 1, 0],
+           [1, 1, 0],
+           [1, 1, 1]])
+    """
+    if not is_integer(length) or length < 0:
+        raise InputError(f"prefix({length!r}) is no number of items: use 0, 1, 2 …")
+    return Prefix(int(length))
+
+
+def documents(
+    lengths: Sequence[int] | None = None,
+    *,
+    ids: Sequence[int] | npt.NDArray[Any] | None = None,
+    queries: Sequence[int] | None = None,
+) -> Documents:
+    """Let items see only their own document, of several packed one behind the other.
+
+    Give the documents' `lengths`, or each item's document number as `ids`, equal numbers standing together. Where a
+    document has other numbers of queries than of keys, `lengths` are the keys' and `queries` the queries', and `causal`
+    and `window` align inside each document. Combined by `&` with other masks, each document gives the bits it gives alone.
+
+    >>> visible(documents([1, 2]) & causal(), queries=3, keys=3).astype(int)
+    array([[1, 0, 0],
+           [0, 1, 0],
+           [0, 1, 1]])
+    """
+    if (lengths is None) == (ids is None):
+        raise InputError("documents() needs either lengths or ids: give one of them.")
+    if ids is not None:
+        lengths = lengths_of(np.asarray(ids))
+    assert lengths is not None  # noqa: S101
+    return Documents(checked_lengths("lengths", lengths), queries and checked_lengths("queries", queries, len(lengths)))
+
+
+def blocks(array: npt.ArrayLike, size: int) -> Blocks:
+    """Let squares of `size` × `size` items see each other or not, as array[…, query // size, key // size] says.
+
+    `array` is bool, (rows, columns) or with heads and batches before; it is copied.
+
+    >>> visible(blocks([[True, False], [True, True]], 2), queries=3, keys=3).astype(int)
+    array([[1, 1, 0],
+           [1, 1, 0],
+           [1, 1, 1]])
+    """
+    table = unchanging(bools(array, "blocks()", 2))
+    if not is_integer(size) or size < 1:
+        raise InputError(f"blocks of size {size!r} cannot be: use 1, 2, 3 …")
+    return Blocks(table, int(size))
+
+
+def dense(array: npt.ArrayLike) -> Dense:
+    """Let each query see the keys that a table of booleans marks; (queries, keys), with heads and batches before.
+
+    Axes of size 1 stand for all. The table is read in place, in every call, whatever its strides.
+
+    >>> visible(dense([[True, False]]), queries=1, keys=2).astype(int)
+    array([[1, 0]])
+    """
+    return Dense(bools(array, "dense()", 2))
+
+
+def where(function: Callable[..., Any]) -> Where:
+    """Let function(batch, head, query, key) say what is seen; it is traced once and becomes part of the kernel.
+
+    It may compare, calculate with the positions and index arrays that it captures (copied now). Raises TraceError for
+    what cannot be traced, such as a Python `if` on a position.
+
+    >>> visible(where(lambda batch, head, query, key: (key - query) % 2 == 0), queries=2, keys=3).astype(int)
+    array([[1, 0, 1],
+           [0, 1, 0]])
+    """
+    traced = trace(function, POSITIONS)
+    if traced.expression.kind != "bool":
+        raise InputError(f"where({function!r}) gives numbers, not truth: compare something, as in key <= query.")
+    return Where(function, Formula(traced.expression, tuple(map(unchanging, traced.arrays))))
+
+
+def visible(
+    mask: Mask,
+    queries: int,
+    keys: int,
+    rows: npt.NDArray[np.integer] | None = None,
+    lead: tuple[int, ...] = (),
+) -> npt.NDArray[np.bool_]:
     """The mask as a (queries, keys) table of booleans, or only some of its rows: the definition of what it means.
+
+    Where it depends on head or batch, the table has the leading axes `lead` too.
 
     >>> visible(causal(), queries=3, keys=3).astype(int)
     array([[1, 0, 0],
            [1, 1, 0],
            [1, 1, 1]])
     """
-    i, j = (np.arange(queries) if rows is None else rows)[:, None], np.arange(keys)[None, :]
-    seen: npt.NDArray[np.bool_] = j <= i + mask.reach(queries, keys)
+    spans, rest = split(mask, queries, keys)
+    rows = np.arange(queries) if rows is None else np.asarray(rows)
+    seen = np.zeros((len(rows), keys), bool)
+    for span in spans:
+        mine = (rows >= span.first_query) & (rows < span.first_query + span.queries)
+        part = np.zeros(keys, bool)
+        part[span.first_key : span.first_key + span.keys] = True
+        inside = mine[:, None] & part
+        for factor in rest:
+            inside = inside & factor_seen(factor, rows, span.offset, keys, lead)
+        seen = seen | inside
     return seen
+
+
+def factor_seen(
+    mask: Mask, rows: npt.NDArray[Any], shift: int, keys: int, lead: tuple[int, ...]
+) -> npt.NDArray[np.bool_]:
+    """One mask's formula over some rows and all keys."""
+    batches, heads = int(np.prod(lead[:-1])), lead[-1] if lead else 1
+    leaves = {
+        "batch": np.arange(batches)[:, None, None, None],
+        "head": np.arange(heads)[:, None, None],
+        "row": rows[:, None],
+        "query": rows[:, None] + shift,
+        "key": np.arange(keys),
+    }
+    seen = np.asarray(evaluate(mask.formula, leaves), bool)
+    if seen.ndim <= 2:
+        return np.broadcast_to(seen, (len(rows), keys))
+    return np.broadcast_to(seen, (batches, heads, len(rows), keys)).reshape(*lead, len(rows), keys)
+
+
+def split(mask: Mask, queries: int, keys: int) -> tuple[tuple[Span, ...], list[Mask]]:
+    """The spans of a mask's documents, or one of everything, and the masks that hold inside them."""
+    factors = list(conjunction(mask))
+    packed = [x for x in factors if isinstance(x, Documents)]
+    aligns = {x.align for x in mask.parts() if isinstance(x, Causal | Window)}
+    words = aligns - {None}
+    if len(words) > 1:
+        raise InputError(f"{mask!r} aligns at both start and end: use one of them throughout.")
+    align = words.pop() if words else None
+    if not packed:
+        lone = offset(queries, keys, align, mask) if aligns else 0
+        return (Span(0, queries, 0, keys, lone),), factors
+    if len(packed) > 1:
+        raise InputError(f"{mask!r} has several documents(...): use one.")
+    return packed[0].spans(queries, keys, align if aligns else "start"), [x for x in factors if x is not packed[0]]
+
+
+def conjunction(mask: Mask) -> Iterator[Mask]:
+    """The masks whose & this is."""
+    if isinstance(mask, And):
+        yield from conjunction(mask.a)
+        yield from conjunction(mask.b)
+    else:
+        yield mask
+
+
+def offset(queries: int, keys: int, align: Align | None, mask: Mask) -> int:
+    """What turns a query's index into its position among the keys."""
+    if align is None and queries != keys:
+        raise ShapeError(
+            f"{mask!r} is ambiguous for {queries} queries and {keys} keys: say causal(align='end') if the "
+            "queries are the last ones (as with a key/value cache) or causal(align='start') if they are the first."
+        )
+    return keys - queries if align == "end" else 0
+
+
+def checked(mask: object) -> Mask:
+    """A mask, or an error that says what is one."""
+    if isinstance(mask, Mask):
+        return mask
+    called = f"a {type(mask).__name__}" if isinstance(mask, np.ndarray) else repr(mask)
+    cure = "dense(array)" if isinstance(mask, np.ndarray) else "causal(), full(), window(…) and their like"
+    raise InputError(f"mask is {called}, which is no mask: use clearhead.{cure}.")
+
+
+def checked_align(align: Any) -> Align | None:
+    """An alignment's word."""
+    if align not in (None, "start", "end"):
+        raise InputError(f"align={align!r} is not an alignment: use 'start' or 'end'.")
+    return align  # type: ignore[no-any-return]
+
+
+def checked_lengths(name: str, lengths: Sequence[int], count: int | None = None) -> tuple[int, ...]:
+    """Lengths of documents as Python numbers."""
+    if any(not is_integer(n) or n < 0 for n in lengths) or count not in (None, len(lengths)):
+        wanted = "" if count is None else f"{count} "
+        raise InputError(f"documents' {name} {short(tuple(lengths))} are no lengths: give {wanted}numbers 0, 1, 2 …")
+    return tuple(int(n) for n in lengths)
+
+
+def lengths_of(ids: npt.NDArray[Any]) -> tuple[int, ...]:
+    """How many equal numbers stand together, one run after the other."""
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise InputError(f"documents' ids have shape {ids.shape} and dtype {ids.dtype}: give one whole number an item.")
+    borders = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1)) if len(ids) else np.empty(0, int)
+    if len(np.unique(ids[borders])) < len(borders):
+        raise InputError(
+            "documents' ids come back after another document: sort the items, or use "
+            "where(lambda batch, head, query, key: ids[query] == ids[key])."
+        )
+    return tuple(int(n) for n in np.diff(borders, append=len(ids)))
+
+
+def bools(array: npt.ArrayLike, name: str, least: int) -> npt.NDArray[np.bool_]:
+    """An array of booleans with enough axes."""
+    table = np.asarray(array)
+    if table.dtype != np.bool_ or not least <= table.ndim <= 4:
+        raise InputError(
+            f"{name} got an array of shape {table.shape} and dtype {table.dtype}: give booleans, (queries, keys) or "
+            "with heads and batches before."
+        )
+    return table
+
+
+def unchanging(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A read-only copy."""
+    copy = np.array(array)
+    copy.flags.writeable = False
+    return copy
+
+
+def is_integer(x: object) -> bool:
+    """A whole number, True and False excepted."""
+    return isinstance(x, int | np.integer) and not isinstance(x, bool)
+
+
+def short(numbers: tuple[int, ...]) -> str:
+    """A tuple's text, its middle left out if it is long."""
+    return repr(list(numbers)) if len(numbers) <= 6 else f"[{', '.join(map(str, numbers[:4]))}, … {len(numbers)} in all]"

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearhead import causal, full
+from clearhead.rules.masks import visible
 from clearhead.definition import canonical, elementary, textbook
 from clearhead.definition.fma import fma
 from clearhead.testing import check_definition, check_same_bits
@@ -100,7 +101,7 @@ def test_blocks_and_segments_change_nothing_but_rounding(keys):
     q, k, v = rng.standard_normal((3, 4)), rng.standard_normal((keys, 4)), rng.standard_normal((keys, 2))
     for mask in (causal(align="end"), full()):
         y, lse = canonical.attention(q, k, v, mask=mask)
-        seen = np.arange(keys) <= np.arange(3)[:, None] + mask.reach(3, keys)
+        seen = visible(mask, 3, keys)
         assert y == pytest.approx(textbook.attention(q, k, v, mask=mask), abs=1e-14)
         assert lse == pytest.approx(textbook.log_sum_exp(textbook.scores(q, k, 0.5), seen), abs=1e-13)
 

@@ -1,0 +1,44 @@
+"""What a kernel does beyond plain causal attention: fused rules and the way its operands are stored.
+
+Everything here changes code, so it is part of a plan and of the cache's key; numbers and addresses are not: expressions
+name the call's constants and arrays by number.
+"""
+
+from dataclasses import dataclass
+
+from clearhead.rules.expression import Expression
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One kernel's features; the default is the plain kernel."""
+
+    score: Expression | None = None  # what becomes of a score
+    mask: Expression | None = None  # what is seen, beyond a band around the diagonal
+    arrays: tuple[tuple[str, int], ...] = ()  # dtype and number of axes of each array that the expressions read
+    windowed: bool = False  # keys may end on the left too
+    packed: bool = False  # tiles come from a table, each with its own document
+    sink: bool = False  # a number per head joins the denominator
+    storage: str = ""  # operands' dtype, if narrower than the computation's
+
+    @property
+    def constants(self) -> int:
+        """How many constants the expressions name."""
+        return max((e.array + 1 for e in self.parameters()), default=0)
+
+    def parameters(self) -> list[Expression]:
+        """All places where the expressions name a constant."""
+        found, stack = [], [e for e in (self.score, self.mask) if e is not None]
+        while stack:
+            e = stack.pop()
+            stack += e.args
+            if e.op == "parameter":
+                found.append(e)
+        return found
+
+    def at_array(self, number: int) -> int:
+        """Where an array's entry stands among the call's parameters: its address, then size and stride of each axis."""
+        return self.constants + sum(1 + 2 * axes for _, axes in self.arrays[:number])
+
+
+PLAIN = Variant()

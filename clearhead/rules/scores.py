@@ -1,0 +1,282 @@
+"""Score rules: what becomes of a score before softmax, as formulas over score and positions.
+
+Decides the meaning of each rule and how several follow each other; leaves to the kernels how they are fused. Positions
+as in `rules.masks`; each operation is rounded once, in the dtype of the computation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from clearhead.errors import InputError
+from clearhead.rules import functions
+from clearhead.rules.expression import Formula
+from clearhead.rules.masks import is_integer
+from clearhead.rules.trace import trace
+
+NAMES = ("score", "batch", "head", "query", "key")
+
+
+class Score:
+    """What every score rule has: a formula."""
+
+    @property
+    def formula(self) -> Formula:
+        """The new score of (score, batch, head, query, key)."""
+        raise NotImplementedError
+
+
+Rules: TypeAlias = "Score | Callable[..., Any] | Sequence[Score | Callable[..., Any]]"
+
+
+@dataclass(frozen=True)
+class Scale(Score):
+    """score · factor; `scale(factor)` makes one."""
+
+    factor: float
+
+    @cached_property
+    def formula(self) -> Formula:
+        """score · factor."""
+        factor = self.factor
+        return trace(lambda score, batch, head, query, key: score * factor, NAMES)
+
+    def __repr__(self) -> str:
+        return f"scale({self.factor!r})"
+
+
+@dataclass(frozen=True)
+class Softcap(Score):
+    """cap · tanh(score / cap); `softcap(cap)` makes one."""
+
+    cap: float
+
+    @cached_property
+    def formula(self) -> Formula:
+        """cap · tanh(score · (1/cap))."""
+        cap, inverse = self.cap, 1 / self.cap
+        return trace(lambda score, batch, head, query, key: cap * functions.tanh(score * inverse), NAMES)
+
+    def __repr__(self) -> str:
+        return f"softcap({self.cap!r})"
+
+
+@dataclass(frozen=True, eq=False)
+class Alibi(Score):
+    """score − slope · distance; `alibi(slopes)` makes one."""
+
+    slopes: npt.NDArray[Any] = field(repr=False)
+
+    @cached_property
+    def formula(self) -> Formula:
+        """score + slopes[head] · −|query − key|."""
+        slopes = self.slopes
+        return trace(lambda score, batch, head, query, key: score - slopes[head] * abs(query - key), NAMES)
+
+    def __repr__(self) -> str:
+        return f"alibi(slopes{self.slopes.shape})"
+
+
+@dataclass(frozen=True, eq=False)
+class Bias(Score):
+    """score + array[batch, head, query, key], read in place; `bias(array)` makes one."""
+
+    array: npt.NDArray[Any] = field(repr=False)
+
+    @cached_property
+    def formula(self) -> Formula:
+        """score + array[…], axes of size 1 standing for all; queries count by index."""
+        array = self.array
+
+        def biased(score: Any, batch: Any, head: Any, row: Any, key: Any) -> Any:
+            places = (batch, head, row, key)[4 - array.ndim :]
+            return score + array[tuple(where if n > 1 else 0 for where, n in zip(places, array.shape, strict=True))]
+
+        return trace(biased, ("score", "batch", "head", "row", "key"))
+
+    def __repr__(self) -> str:
+        return f"bias(array{self.array.shape})"
+
+
+@dataclass(frozen=True, eq=False)
+class Relative(Score):
+    """score + table[head, bucket of key − query]; `relative(table, max_distance)` makes one."""
+
+    table: npt.NDArray[Any] = field(repr=False)
+    max_distance: int
+    bidirectional: bool | None  # None: clipped distances rather than T5's buckets
+
+    @cached_property
+    def formula(self) -> Formula:
+        """The table's number for the distance: by T5's buckets, or clipped to ±max_distance."""
+        table, farthest = self.table, self.max_distance
+        if self.bidirectional is None:
+            return trace(
+                lambda score, batch, head, query, key: score
+                + table[head, np.minimum(np.maximum(key - query, -farthest), farthest) + farthest],
+                NAMES,
+            )
+        bucket = t5_buckets(table.shape[1], farthest, self.bidirectional)
+        reach = (len(bucket) - 1) // 2
+        return trace(
+            lambda score, batch, head, query, key: score
+            + table[head, bucket[np.minimum(np.maximum(key - query, -reach), reach) + reach]],
+            NAMES,
+        )
+
+    def __repr__(self) -> str:
+        kind = {None: "", True: ", bidirectional=True", False: ", bidirectional=False"}[self.bidirectional]
+        return f"relative(table{self.table.shape}, {self.max_distance}{kind})"
+
+
+@dataclass(frozen=True, eq=False)
+class Function(Score):
+    """A Python function of (score, batch, head, query, key); `score=function` makes one."""
+
+    function: Callable[..., Any]
+
+    @cached_property
+    def formula(self) -> Formula:
+        """The function, traced."""
+        traced = trace(self.function, NAMES)
+        if traced.expression.kind == "bool":
+            raise InputError(f"{self.function!r} gives truth, not a score: use np.where(condition, score, -np.inf).")
+        return traced
+
+    def __repr__(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))
+
+
+def scale(factor: float) -> Scale:
+    """Multiply each score by a factor, at this place among the rules.
+
+    >>> scale(0.5)
+    scale(0.5)
+    """
+    return Scale(finite(factor, "scale"))
+
+
+def softcap(cap: float) -> Softcap:
+    """Keep each score between −cap and cap, smoothly: cap · tanh(score / cap), as in Gemma 2.
+
+    >>> softcap(50)
+    softcap(50.0)
+    """
+    if finite(cap, "softcap") <= 0:
+        raise InputError(f"softcap({cap!r}) cannot be: use a number above 0.")
+    return Softcap(float(cap))
+
+
+def alibi(slopes: npt.ArrayLike | int) -> Alibi:
+    """Lower each score in proportion to its distance: slope of the head · |query − key| (Press et al. 2022).
+
+    `slopes`: one number a head, or the number of heads for the paper's own slopes.
+
+    >>> alibi(8).slopes.tolist()[:3]
+    [0.5, 0.25, 0.125]
+    """
+    if is_integer(slopes):
+        slopes = paper_slopes(int(slopes))  # type: ignore[arg-type]
+    return Alibi(numbers(slopes, "alibi's slopes", 1).copy())
+
+
+def bias(array: npt.ArrayLike) -> Bias:
+    """Add a table of numbers to the scores; (queries, keys), with heads and batches before; axes of size 1 for all.
+
+    It is read in place, whatever its strides, and never expanded.
+
+    >>> bias(np.zeros((8, 1, 1)))
+    bias(array(8, 1, 1))
+    """
+    return Bias(numbers(array, "bias()", 2))
+
+
+def relative(table: npt.ArrayLike, max_distance: int, *, bidirectional: bool | None = None) -> Relative:
+    """Add a learned number for each distance between query and key: table[head, bucket].
+
+    Without `bidirectional`, distances key − query are clipped to ±max_distance (Shaw et al. 2018) and the table is
+    (heads, 2·max_distance + 1). With it, distances share T5's logarithmic buckets (Raffel et al. 2020) and the table is
+    (heads, buckets).
+
+    >>> relative(np.zeros((8, 33)), 16)
+    relative(table(8, 33), 16)
+    """
+    numbers_table = numbers(table, "relative()'s table", 2)
+    if not is_integer(max_distance) or max_distance < 1:
+        raise InputError(f"relative()'s max_distance={max_distance!r} is no distance: use 1, 2, 3 …")
+    if bidirectional is None and numbers_table.shape[1] != 2 * max_distance + 1:
+        raise InputError(
+            f"relative()'s table has {numbers_table.shape[1]} columns, but distances from −{max_distance} to "
+            f"{max_distance} need {2 * max_distance + 1}: give those, or say bidirectional=True or False for T5's buckets."
+        )
+    return Relative(numbers_table, int(max_distance), bidirectional)
+
+
+def paper_slopes(heads: int) -> list[float]:
+    """The ALiBi paper's slopes: powers of 2^(−8/heads); other numbers of heads take every other slope of the next power.
+
+    >>> paper_slopes(3)
+    [0.0625, 0.00390625, 0.25]
+    """
+    power = 1 << (heads.bit_length() - 1)
+    slopes: list[float] = [2.0 ** (-8 * (i + 1) / power) for i in range(power)]
+    return slopes + [2.0 ** (-4 * (2 * i + 1) / power) for i in range(heads - power)]
+
+
+def t5_buckets(buckets: int, max_distance: int, bidirectional: bool) -> npt.NDArray[np.int64]:
+    """The bucket of each distance key − query from −max_distance to max_distance.
+
+    >>> t5_buckets(8, 16, False).tolist()
+    [7, 7, 7, 7, 7, 6, 6, 6, 6, 5, 5, 4, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    """
+    distance = np.arange(-max_distance, max_distance + 1)
+    shift = np.zeros_like(distance)
+    if bidirectional:
+        buckets //= 2
+        shift = np.where(distance > 0, buckets, 0)
+    back = np.abs(distance) if bidirectional else np.maximum(-distance, 0)
+    exact = buckets // 2
+    far = np.log(np.maximum(back, 1) / exact) / np.log(max_distance / exact) * (buckets - exact)
+    return shift + np.where(back < exact, back, np.minimum(exact + far.astype(np.int64), buckets - 1))
+
+
+def as_rules(score: Any) -> tuple[Score, ...]:
+    """What a user gave as `score`: nothing, a rule, a function, or several of them in order."""
+    if isinstance(score, Score):
+        return (score,)
+    if callable(score):
+        return (Function(score),)
+    if isinstance(score, list | tuple):
+        return tuple(rule for part in score for rule in as_rules(part))
+    raise InputError(
+        f"score is {score!r}, which is no rule: use softcap(…), alibi(…), bias(…), relative(…), a function of "
+        "(score, batch, head, query, key), or several of them in a list."
+    )
+
+
+def finite(x: Any, name: str) -> float:
+    """One finite number."""
+    try:
+        number = float(x)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}({x!r}) is not a number: give one.") from None
+    if not np.isfinite(number):
+        raise InputError(f"{name}({x!r}) is not finite: give a finite number.")
+    return number
+
+
+def numbers(array: npt.ArrayLike, name: str, axes: int) -> npt.NDArray[Any]:
+    """An array of floats with enough axes."""
+    table = np.asarray(array)
+    if table.dtype.kind in "iu":
+        table = table.astype(np.float64)
+    most = axes if axes == 1 else 4
+    if table.dtype not in (np.float16, np.float32, np.float64) or not axes <= table.ndim <= most:
+        raise InputError(f"{name} has shape {table.shape} and dtype {table.dtype}: give floats with {axes} axes or more.")
+    return table
