@@ -227,9 +227,7 @@ def broadcast_heads(query: tuple[int, ...], key: tuple[int, ...], value: tuple[i
         raise ShapeError(f"the leading axes do not broadcast ({shapes}): make them equal or 1.") from None
 
 
-def check_rules(
-    mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], queries: int, keys: int
-) -> None:
+def check_rules(mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], queries: int, keys: int) -> None:
     """The arrays that rules hold must fit the heads and lengths."""
     sizes = (math.prod(lead[:-1]), lead[-1] if lead else 1, queries, keys)
     for rule in (*mask.parts(), *rules):

@@ -55,9 +55,7 @@ def attention(
     ([1.0, 2.0], [0.0, 0.693])
     """
     if q.dtype.itemsize == 2:
-        y, lse = attention(
-            *(x.astype(np.float32) for x in (q, k, v)), mask=mask, score=score, sink=sink, scale=scale
-        )
+        y, lse = attention(*(x.astype(np.float32) for x in (q, k, v)), mask=mask, score=score, sink=sink, scale=scale)
         return y.astype(q.dtype), lse
     k, v = share_heads(k, q), share_heads(v, q)
     lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])

@@ -16,7 +16,7 @@ from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.kernels.call import AXIS, FIELDS, MAYBE, NOTHING, TILE
 from clearhead.kernels.packing import field, write_pack_query, write_pack_rows, write_unpack_output
 from clearhead.kernels.place import read_place, write_place
-from clearhead.kernels.scores import write_exponentials, write_score
+from clearhead.kernels.scores import write_exponentials, write_rules, write_score
 from clearhead.kernels.seen import seen_at, write_finite, write_hide, write_see, write_values_seen
 from clearhead.kernels.simd import Function, Value, i8, i64, internal_function, pointer
 from clearhead.kernels.softmax import Block, Rows, Softmax
@@ -46,6 +46,7 @@ class Forward:
         self.merge = write_merge(self.module, tile)
         widths = range(1, tile.vectors + 1)
         self.score = {w: write_score(self.module, tile, w, variant) for w in widths}
+        self.rules = {w: write_rules(self.module, tile, w, variant) for w in widths} if variant.score else {}
         self.exponentials = {w: write_exponentials(self.module, tile, w) for w in widths}
         self.values = {n: write_values(self.module, tile, n, variant) for n in range(1, len(tile.rows) + 1)}
         self.hide = write_hide(self.module, tile) if variant.mask else None
@@ -81,7 +82,7 @@ class Forward:
         place = self.space(f, table, scratch, "place")
         key = f.add(read_place(f, place, "origin"), start) if self.variant.score else None
         Softmax(
-            f, self.variant, self.score, self.exponentials, self.hide, w, block, keys, values, query_dim,
+            f, self.variant, self.score, self.rules, self.exponentials, self.hide, w, block, keys, values, query_dim,
             self.space(f, table, scratch, "query"), s, state, (table, place, key),
         ).write(others[-1] if self.variant.mask else None)  # fmt: skip
         seen = (block.rows, block.diagonal, queries)

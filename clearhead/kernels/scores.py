@@ -21,19 +21,14 @@ def write_score(module: ir.Module, tile: Tile, w: int, variant: Variant) -> ir.F
     Meanwhile the same rows of values, which are wanted next, are fetched into the cache.
     Each score is two chains, over even and over odd dims, then added. Vector 0 sees row r only in its lanes from
     r − `hidden` on, and with a window only up to lane r − `left`; hidden = rows and left = −lanes hide nothing.
-    A fused rule asks where the scores stand: `key` is row 0's key, `query` the first vector's first query of the tile.
     """
-    more = (*(("left",) if variant.windowed else ()), *(("table_p", "place_p", "key", "query") if variant.score else ()))
+    more = ("left",) if variant.windowed else ()
     f = internal_function(
         module, tile, f"score_{w}", "q_p", "k_p", "stride", "dims", "s_p", "rows", "hidden", "m_p", "v_p", "v_stride",
         "v_size", *more,
     )  # fmt: skip
-    q, k, stride, dims, s, rows, hidden, m, v, v_stride, v_size, *others = f.arguments
+    q, k, stride, dims, s, rows, hidden, m, v, v_stride, v_size, *left = f.arguments
     count, last = tile.keys[w - 1], f.sub(rows, 1)
-    if variant.score:
-        table, place, first_key, first_query = others[-4:]
-        rule = rule_of_queries(f, variant.score, variant, table, place)
-        lanes = [queries_in_lanes(f, rule, place, f.add(first_query, x * f.lanes)) for x in range(w)]
 
     def keys(i: Value, _: list[Value]) -> None:
         # The last group repeats the last key instead of reading beyond it; those rows of S are never used.
@@ -59,21 +54,59 @@ def write_score(module: ir.Module, tile: Tile, w: int, variant: Variant) -> ir.F
         even, odd = f.loop(f.mul(twos, 2), dims, 1, dim, acc[: count * w]), acc[count * w :]
         acc = [f.block.fadd(a, b) for a, b in zip(even, odd, strict=True)]
         for r in range(count):
-            if variant.score:
-                at = Positions({"key": f.add(first_key, row[r])})
-                for x in range(w):
-                    acc[r * w + x] = rule.apply(lanes[x], at, acc[r * w + x])
-            seen = f.block.icmp_signed(">=", f.lane(), f.splat_int(f.sub(row[r], hidden)))
-            if variant.windowed:
-                near = f.block.icmp_signed("<=", f.lane(), f.splat_int(f.sub(row[r], others[0])))
-                seen = f.block.and_(seen, near)
-            acc[r * w] = f.block.select(seen, acc[r * w], f.constant(-float("inf")))
+            acc[r * w] = hide(f, acc[r * w], row[r], hidden, *left)
             for x in range(w):
                 f.store(acc[r * w + x], f.in_row(s, f.add(i, r), x))
         for x in range(w):  # kept in memory: the sums above need every register
             f.store(f.larger(tree_max(f, acc[x::w]), f.load(f.in_row(m, 0, x))), f.in_row(m, 0, x))
 
     f.loop(0, rows, count, keys)
+    return f.finish()
+
+
+def hide(f: Function, s: Value, row: Value, hidden: Value, left: Value | None = None) -> Value:
+    """Scores of one vector of queries, −∞ in the lanes that do not see the row."""
+    seen = f.block.icmp_signed(">=", f.lane(), f.splat_int(f.sub(row, hidden)))
+    if left is not None:
+        seen = f.block.and_(seen, f.block.icmp_signed("<=", f.lane(), f.splat_int(f.sub(row, left))))
+    return f.block.select(seen, s, f.constant(-float("inf")))
+
+
+def write_rules(module: ir.Module, tile: Tile, w: int, variant: Variant) -> ir.Function:
+    """The score rules in place of Sᵀ, and each query's running maximum; parameters as `write_score` has them.
+
+    `key` is row 0's key, `query` the first vector's first query of the tile. A pass of its own: behind the
+    multiply-adds, a function's long chain would keep the next ones waiting.
+    """
+    assert variant.score is not None  # noqa: S101
+    more = ("left",) if variant.windowed else ()
+    f = internal_function(
+        module,
+        tile,
+        f"rules_{w}",
+        "table_p",
+        "place_p",
+        "s_p",
+        "rows",
+        "hidden",
+        "m_p",
+        "key",
+        "query",
+        *more,
+        together=w,
+    )
+    table, place, s, rows, hidden, m, first_key, first_query, *left = f.arguments
+    rule = rule_of_queries(f, variant.score, variant, table, place)
+    lanes = queries_in_lanes(f, rule, place, first_query)
+
+    def row(r: Value, tops: list[Value]) -> list[Value]:
+        at = f.in_row(s, r, 0)
+        score = rule.apply(lanes, Positions({"key": f.add(first_key, r)}), f.load(at))
+        score = hide(f, score, r, hidden, *left)
+        f.store(score, at)
+        return [f.larger(score, tops[0])]
+
+    f.store(f.loop(0, rows, 1, row, [f.load(m)])[0], m)
     return f.finish()
 
 

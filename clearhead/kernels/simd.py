@@ -43,10 +43,12 @@ class Function:
         parameters: dict[str, ir.Type],
         tile: Tile,
         result: ir.Type | None = None,
+        together: int = 1,
     ) -> None:
-        self.module, self.tile, self.element, self.lanes = module, tile, tile.element, tile.lanes
-        self.vector = ir.VectorType(float_type(tile.element), tile.lanes)
-        self.integers = ir.VectorType(integer_type(tile.element), tile.lanes)
+        self.module, self.tile, self.element = module, tile, tile.element
+        self.lanes = tile.lanes * together  # LLVM splits what is wider than the machine's vectors, step by step
+        self.vector = ir.VectorType(float_type(tile.element), self.lanes)
+        self.integers = ir.VectorType(integer_type(tile.element), self.lanes)
         self.ir = ir.Function(module, ir.FunctionType(result or ir.VoidType(), list(parameters.values())), name)
         # Without these two, LLVM splits 512-bit vectors in halves on processors that lower their clock for them.
         for name in ("prefer-vector-width", "min-legal-vector-width"):
@@ -295,10 +297,10 @@ class Function:
 
 
 def internal_function(
-    module: ir.Module, tile: Tile, name: str, *parameters: str, result: ir.Type | None = None
+    module: ir.Module, tile: Tile, name: str, *parameters: str, result: ir.Type | None = None, together: int = 1
 ) -> Function:
     """Start a function of the module's own; parameters named `…_p` are pointers, others 64-bit integers."""
-    f = Function(module, name, {p: pointer if p.endswith("_p") else i64 for p in parameters}, tile, result)
+    f = Function(module, name, {p: pointer if p.endswith("_p") else i64 for p in parameters}, tile, result, together)
     f.ir.linkage = "internal"
     f.ir.attributes.add("noinline")  # each part gets the registers for itself
     return f

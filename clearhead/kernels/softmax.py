@@ -13,8 +13,10 @@ import llvmlite.ir as ir
 from clearhead.kernels import math
 from clearhead.kernels.seen import seen_at
 from clearhead.kernels.simd import Function, Value, i64
-from clearhead.kernels.state import ALPHA, SUM, TOP, L, M
+from clearhead.kernels.state import ALPHA, BETA, SUM, TOP, L, M
 from clearhead.kernels.variant import Variant
+
+NEAR = 1 << 10  # rows beyond every tile: so far left, nothing is hidden
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Softmax:
     f: Function
     variant: Variant
     score: dict[int, ir.Function]
+    rules: dict[int, ir.Function]
     exponentials: dict[int, ir.Function]
     hide: ir.Function | None
     w: int
@@ -61,11 +64,15 @@ class Softmax:
     qt: Value
     s: Value
     state: Value
-    rule: tuple[Value, ...]  # the call's table, the tile's place and the block's first key, if a rule asks
+    place: tuple[Value, ...]  # the call's table, the tile's place and the block's first key, if a rule asks
 
     def write(self, seen: Value | None) -> None:
         """Sᵀ, its maximum, P = exp(S − m) in its place, and the segment's m and l; rows before the diagonal at once."""
-        f, w, row = self.f, self.w, partial(self.f.in_row, self.state)  # row(which, x): vector x of one of the state's rows
+        f, w, row = (
+            self.f,
+            self.w,
+            partial(self.f.in_row, self.state),
+        )  # row(which, x): vector x of one of the state's rows
         edges = [self.block.edge(f, x) for x in range(w + 1)]
         near, wide = self.left_edge(edges)
         for x in range(w):
@@ -118,15 +125,16 @@ class Softmax:
         hidden = rows if inside else f.sub(f.add(self.block.diagonal, offset), start)
         more: list[Value] = []
         if self.block.left is not None:
-            more.append(f.i64(-f.lanes) if inside else f.sub(f.add(self.block.left, offset), start))
-        if self.variant.score:
-            table, place, key = self.rule
-            more += [table, place, f.add(key, start), f.i64(offset)]
+            more.append(f.i64(-NEAR) if inside else f.sub(f.add(self.block.left, offset), start))
+        s, top = f.in_row(self.s, start, x), f.in_row(self.state, TOP, x)
+        own_top = f.in_row(self.state, BETA, x) if self.rules else top  # rules take the maximum of what they make
         f.call(
-            self.score[w], f.in_row(self.qt, 0, x), self.keys.at(f, start), self.keys.stride, self.dims,
-            f.in_row(self.s, start, x), rows, hidden, f.in_row(self.state, TOP, x), self.values.at(f, start),
-            self.values.stride, self.values.size, *more,
+            self.score[w], f.in_row(self.qt, 0, x), self.keys.at(f, start), self.keys.stride, self.dims, s, rows,
+            hidden, own_top, self.values.at(f, start), self.values.stride, self.values.size, *more,
         )  # fmt: skip
+        if self.rules:
+            table, place, key = self.place
+            f.call(self.rules[w], table, place, s, rows, hidden, top, f.add(key, start), f.i64(offset), *more)
 
     def exponential(self, w: int, x: int, start: Value, stop: Value) -> None:
         """P of w vectors from x on, for the rows from start to stop."""
@@ -144,4 +152,3 @@ class Softmax:
                 start = starts[x] if starts else f.i64(0)
                 bits = seen_at(f, seen, f.i64(0), f.i64(x))
                 f.call(self.hide, f.in_row(self.s, 0, x), start, edges[x + 1], top, bits)
-

@@ -110,4 +110,3 @@ def fuse(mask: Mask, score: tuple[Score, ...], queries: int, keys: int) -> Fused
 def both(a: Formula, b: Formula) -> Formula:
     """a and b."""
     return a.combine("and", b)
-

@@ -545,4 +545,6 @@ def is_integer(x: object) -> bool:
 
 def short(numbers: tuple[int, ...]) -> str:
     """A tuple's text, its middle left out if it is long."""
-    return repr(list(numbers)) if len(numbers) <= 6 else f"[{', '.join(map(str, numbers[:4]))}, … {len(numbers)} in all]"
+    return (
+        repr(list(numbers)) if len(numbers) <= 6 else f"[{', '.join(map(str, numbers[:4]))}, … {len(numbers)} in all]"
+    )

@@ -118,15 +118,17 @@ class Relative(Score):
         table, farthest = self.table, self.max_distance
         if self.bidirectional is None:
             return trace(
-                lambda score, batch, head, query, key: score
-                + table[head, np.minimum(np.maximum(key - query, -farthest), farthest) + farthest],
+                lambda score, batch, head, query, key: (
+                    score + table[head, np.minimum(np.maximum(key - query, -farthest), farthest) + farthest]
+                ),
                 NAMES,
             )
         bucket = t5_buckets(table.shape[1], farthest, self.bidirectional)
         reach = (len(bucket) - 1) // 2
         return trace(
-            lambda score, batch, head, query, key: score
-            + table[head, bucket[np.minimum(np.maximum(key - query, -reach), reach) + reach]],
+            lambda score, batch, head, query, key: (
+                score + table[head, bucket[np.minimum(np.maximum(key - query, -reach), reach) + reach]]
+            ),
             NAMES,
         )
 
@@ -278,5 +280,7 @@ def numbers(array: npt.ArrayLike, name: str, axes: int) -> npt.NDArray[Any]:
         table = table.astype(np.float64)
     most = axes if axes == 1 else 4
     if table.dtype not in (np.float16, np.float32, np.float64) or not axes <= table.ndim <= most:
-        raise InputError(f"{name} has shape {table.shape} and dtype {table.dtype}: give floats with {axes} axes or more.")
+        raise InputError(
+            f"{name} has shape {table.shape} and dtype {table.dtype}: give floats with {axes} axes or more."
+        )
     return table

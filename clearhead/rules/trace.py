@@ -6,11 +6,13 @@ global name, a closure or a default, become loads when they are indexed by a sta
 
 from __future__ import annotations
 
+import dis
 import linecache
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import CellType, CodeType, FunctionType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -253,9 +255,15 @@ def with_captured(function: Any, arrays: list[Any], known: dict[int, Any]) -> An
         return partial(change(function.func), *map(change, function.args), **bound)
     if not isinstance(function, FunctionType):
         return function
-    if function.__globals__ is globals() or function.__globals__.get("apply") is apply:
-        return function  # `functions` knows stand-ins
+    if any(function.__globals__ is vars(module) for module in own_modules()):
+        return function
     return rebuilt_function(function, arrays, known)
+
+
+def own_modules() -> list[ModuleType]:
+    """The modules whose functions know stand-ins."""
+    names = (__name__, __name__.replace("trace", "functions"))
+    return [sys.modules[name] for name in names if name in sys.modules]
 
 
 def rebuilt_function(function: FunctionType, arrays: list[Any], known: dict[int, Any]) -> FunctionType:
@@ -287,8 +295,6 @@ def named(code: CodeType) -> set[str]:
 
 def storing_line(code: CodeType) -> int | None:
     """The line that writes to a variable of others, if one does."""
-    import dis
-
     line = code.co_firstlineno
     for instruction in dis.get_instructions(code):
         if isinstance(instruction.starts_line, int) and not isinstance(instruction.starts_line, bool):
