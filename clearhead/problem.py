@@ -164,7 +164,8 @@ def common_dtype(query: Array, key: Array, value: Array) -> np.dtype[Any]:
             called = dtype.name if dtype.isnative else dtype.str
             cure = f"{name}.real" if dtype.kind == "c" else f"{name}.astype(numpy.float32)"
             raise DtypeError(
-                f"{name} has dtype {called}, but attention is for float64, float32, float16 and bfloat16: convert it, as by {cure}."
+                f"{name} has dtype {called}, but attention is for float64, float32, float16 and bfloat16: convert it, "
+                f"as by {cure}."
             )
     if not query.dtype == key.dtype == value.dtype:
         raise DtypeError(
@@ -231,7 +232,7 @@ def check_rules(mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], que
     """The arrays that rules hold must fit the heads and lengths."""
     sizes = (math.prod(lead[:-1]), lead[-1] if lead else 1, queries, keys)
     for rule in (*mask.parts(), *rules):
-        array = getattr(rule, "array", None)
+        array: Any = getattr(rule, "array", None)
         if isinstance(rule, Dense | Bias):
             fits = all(n in (1, size) for n, size in zip(array.shape[::-1], sizes[::-1], strict=False))
             wanted = f"(batch, heads, queries, keys) = {sizes}, each axis that size or 1"

@@ -22,7 +22,7 @@ from clearhead.rules.scores import Score, as_rules
 
 Array = npt.NDArray[Any]
 Seen = npt.NDArray[np.bool_]
-Rule: TypeAlias = Callable[[Array, int], Array]
+Rule: TypeAlias = Callable[..., Array]
 
 BLOCK = 128  # keys that share one maximum
 SEGMENT = 2048  # keys after which the running sums start afresh
@@ -109,7 +109,7 @@ def one_head(q: Array, k: Array, v: Array, seen: Seen, rule: Rule, sink: Any = N
         part = nothing(q, v)
         for b in range(start, min(start + SEGMENT, len(k)), BLOCK):
             here = slice(b, min(b + BLOCK, start + SEGMENT))
-            part = add_block(part, q, k[here], v[here], seen[:, here], lambda s, b=b: rule(s, b))
+            part = add_block(part, q, k[here], v[here], seen[:, here], partial(rule, first_key=b))
         total = part if start == 0 else merge(total, part)
     m, l, a = total.m, total.l, None
     if sink is not None:

@@ -45,14 +45,16 @@ CONSTANTS = {
         23, 1.5 * 2.0**23 + 127,
         (1.0, 1.0, 0.49999993432042483, 0.1666652039768532, 0.0416683907955985, 0.008368745272441481,
          0.0013814540195009803),
-        -87.0, 0x3F3504F3, 5, 127, float.fromhex("0x1.62e4p-1"), float.fromhex("0x1.7f7d1cf79abcap-20"), (-105.0, 90.0), 9.25,
+        -87.0, 0x3F3504F3, 5, 127,
+        float.fromhex("0x1.62e4p-1"), float.fromhex("0x1.7f7d1cf79abcap-20"), (-105.0, 90.0), 9.25,
     ),
     "float64": Constants(
         52, 1.5 * 2.0**52 + 1023,
         (1.0, 1.0, 0.5000000000000011, 0.16666666666666408, 0.041666666666529704, 0.008333333333496618,
          0.0013888888943767443, 0.00019841269502458722, 2.4801492939809158e-05, 2.755758960298263e-06,
          2.763031067089253e-07, 2.4999185659624294e-08),
-        -708.0, 0x3FE6A09E667F3BCD, 11, 1023, float.fromhex("0x1.62e42fefap-1"), float.fromhex("0x1.cf79abc9e3b3ap-40"), (-746.0, 711.0), 19.25,
+        -708.0, 0x3FE6A09E667F3BCD, 11, 1023,
+        float.fromhex("0x1.62e42fefap-1"), float.fromhex("0x1.cf79abc9e3b3ap-40"), (-746.0, 711.0), 19.25,
     ),
 }  # fmt: skip
 
@@ -102,7 +104,7 @@ def log_of_product(x: Array, e_more: Array) -> Array:
 
 
 class Functions:
-    """The functions of score rules, for every argument a score may be; within 2 units in the last place (tanh in float64: 2.2)."""
+    """The functions of score rules, for every score: within 2 units in the last place (tanh in float64: 2.2)."""
 
     @staticmethod
     def exp(x: Array) -> Array:

@@ -130,15 +130,20 @@ def ruled_scores(
         for span in spans:
             at = slice(span.first_query, span.first_query + span.queries)
             s[..., at, :] = evaluate(rule.formula, positions(s, at, span.offset), dtype=s.dtype)
-    return s, visible(mask, *s.shape[-2:], lead=lead)
+    return s, visible(mask, s.shape[-2], s.shape[-1], lead=lead)
 
 
-def positions(s: Array, at: slice, offset: int) -> dict[str, Array]:
+def positions(s: Array, at: slice, offset: int) -> dict[str, Any]:
     """The leaves of a formula for some rows of scores (..., n, m); batch counts over all leading axes but the heads."""
     lead, rows = s.shape[:-2], np.arange(s.shape[-2])[at]
     flat = np.arange(int(np.prod(lead))).reshape(lead)[..., None, None]
     heads = lead[-1] if lead else 1
-    leaves = {"batch": flat // heads, "head": flat % heads, "row": rows[:, None], "query": rows[:, None] + offset}
+    leaves: dict[str, Any] = {
+        "batch": flat // heads,
+        "head": flat % heads,
+        "row": rows[:, None],
+        "query": rows[:, None] + offset,
+    }
     return leaves | {"key": np.arange(s.shape[-1]), "score": s[..., at, :]}
 
 

@@ -125,7 +125,7 @@ class Forward:
     def dense_rows(
         self, f: Function, table: Value, scratch: Value, name: str, base: Value, block: Block, dims: Value, width: Value
     ) -> Rows:
-        """The block's rows of keys or values: in place if dense, as wide as wanted and not stored narrower, else copied."""
+        """The block's rows of keys or values: in place if dense, wide enough and not stored narrower, else copied."""
         row, element = field(f, table, f"{name}_row"), field(f, table, f"{name}_element")
         place, copies = f.at(base, f.mul(block.start, row)), self.space(f, table, scratch, f"{name}s")
         size = f.mul(width, f.element.bytes)

@@ -57,7 +57,7 @@ def write_see(module: ir.Module, tile: Tile, variant: Variant) -> ir.Function:
 
 
 def write_hide(module: ir.Module, tile: Tile) -> ir.Function:
-    """−∞ in place of what one vector of queries does not see of the rows from start to stop, and the maximum of the rest."""
+    """−∞ for what one vector of queries does not see of the rows from start to stop, and the others' maximum."""
     f = internal_function(module, tile, "hide", "s_p", "start", "stop", "m_p", "seen_p")
     s, start, stop, m, seen = f.arguments
 
@@ -91,7 +91,7 @@ def write_finite(module: ir.Module, tile: Tile) -> ir.Function:
 
 
 def write_values_seen(module: ir.Module, tile: Tile, variant: Variant) -> ir.Function:
-    """O = α·O + P·V over seen pairs alone, one query and one vector of dims at a time: for values that are not finite."""
+    """O = α·O + P·V over seen pairs alone, a query and a vector of dims at a time: for values that are not finite."""
     more = ("left",) if variant.windowed else ()
     f = internal_function(
         module, tile, "values_seen", "p_p", "v_p", "stride", "rows", "diagonal", "queries", "o_p", "o_stride",

@@ -1,8 +1,9 @@
 """Softmax of one block of keys: which part of Sᵀ each group of vectors computes, and the block's m, p and l.
 
-A band around the diagonal is seen. With D the last key that the tile's first query sees, keys from D + W·x on are hidden
-from the vectors of W queries before vector x, and masked lane by lane in vector x. A window's left edge is the same from
-the other side; there each vector walks alone, up to the first key that all queries see. Letters as in `forward`.
+A band around the diagonal is seen. With D the last key that the tile's first query sees, keys from D + W·x on are
+hidden from the vectors of W queries before vector x, and masked lane by lane in vector x. A window's left edge is the
+same from the other side; there each vector walks alone, up to the first key that all queries see. Letters as in
+`forward`.
 """
 
 from dataclasses import dataclass

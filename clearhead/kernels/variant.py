@@ -24,7 +24,7 @@ class Variant:
     @property
     def constants(self) -> int:
         """How many constants the expressions name."""
-        return max((e.array + 1 for e in self.parameters()), default=0)
+        return max(((e.array or 0) + 1 for e in self.parameters()), default=0)
 
     def parameters(self) -> list[Expression]:
         """All places where the expressions name a constant."""

@@ -45,9 +45,9 @@ class Fused:
             constants.append(float(e.value or 0))
             return Expression("parameter", "float", array=len(constants) - 1)
 
-        score = self.score and rewrite(self.score.expression, taken_out)
+        score = rewrite(self.score.expression, taken_out) if self.score else None
         arrays = self.score.arrays if self.score else ()
-        mask = self.mask and rewrite(renumber(self.mask.expression, len(arrays)), taken_out)
+        mask = rewrite(renumber(self.mask.expression, len(arrays)), taken_out) if self.mask else None
         return score, mask, tuple(constants), (*arrays, *(self.mask.arrays if self.mask else ()))
 
     def kinds(self, tiles: list[tuple[int, int, int, int, int]], block: int, batches: int, heads: int) -> Array | None:

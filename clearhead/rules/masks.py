@@ -1,8 +1,9 @@
 """Masks: which keys a query may see, as formulas over positions.
 
-Decides the meaning of each mask for any pair of lengths, and how `&`, `|` and `~` combine them; leaves to `rules.sight`
-what a kernel makes of it. Positions: key j is the j-th key; a query's position is its index plus an offset, so that with
-align="end" the last query stands at the last key. Batch counts over all leading axes but the last, which counts heads.
+Decides the meaning of each mask for any pair of lengths, and how `&`, `|` and `~` combine them; leaves to
+`rules.fused` what a kernel makes of it. Positions: key j is the j-th key; a query's position is its index plus an
+offset, so that with align="end" the last query stands at the last key. Batch counts over all leading axes but the last,
+which counts heads.
 """
 
 from __future__ import annotations
@@ -341,7 +342,7 @@ def documents(
 
     Give the documents' `lengths`, or each item's document number as `ids`, equal numbers standing together. Where a
     document has other numbers of queries than of keys, `lengths` are the keys' and `queries` the queries', and `causal`
-    and `window` align inside each document. Combined by `&` with other masks, each document gives the bits it gives alone.
+    and `window` align inside each document. Combined by `&` with other masks, a document gives the bits it gives alone.
 
     >>> visible(documents([1, 2]) & causal(), queries=3, keys=3).astype(int)
     array([[1, 0, 0],
@@ -353,7 +354,8 @@ def documents(
     if ids is not None:
         lengths = lengths_of(np.asarray(ids))
     assert lengths is not None  # noqa: S101
-    return Documents(checked_lengths("lengths", lengths), queries and checked_lengths("queries", queries, len(lengths)))
+    own = None if queries is None else checked_lengths("queries", queries, len(lengths))
+    return Documents(checked_lengths("lengths", lengths), own)
 
 
 def blocks(array: npt.ArrayLike, size: int) -> Blocks:

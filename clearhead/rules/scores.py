@@ -215,13 +215,13 @@ def relative(table: npt.ArrayLike, max_distance: int, *, bidirectional: bool | N
     if bidirectional is None and numbers_table.shape[1] != 2 * max_distance + 1:
         raise InputError(
             f"relative()'s table has {numbers_table.shape[1]} columns, but distances from −{max_distance} to "
-            f"{max_distance} need {2 * max_distance + 1}: give those, or say bidirectional=True or False for T5's buckets."
+            f"{max_distance} need {2 * max_distance + 1}: give those, or say bidirectional=… for T5's buckets."
         )
     return Relative(numbers_table, int(max_distance), bidirectional)
 
 
 def paper_slopes(heads: int) -> list[float]:
-    """The ALiBi paper's slopes: powers of 2^(−8/heads); other numbers of heads take every other slope of the next power.
+    """The ALiBi paper's slopes: powers of 2^(−8/heads); other numbers of heads take every other one of the next power's.
 
     >>> paper_slopes(3)
     [0.0625, 0.00390625, 0.25]

@@ -1,4 +1,4 @@
-"""From a user's Python function to an expression: it is called once with stand-ins that write down what is done to them.
+"""From a user's Python function to an expression: it is called with stand-ins that write down what is done to them.
 
 Decides what can be traced, and explains what cannot with the line that does it. Arrays that the function captures, by a
 global name, a closure or a default, become loads when they are indexed by a stand-in.
@@ -22,8 +22,8 @@ from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, simpli
 
 KINDS: dict[str, Kind] = {"f": "float", "i": "int", "u": "int", "b": "bool"}
 INSTEAD = {
-    "bool": "a Python `if`, `and`, `or`, `not`, min() or max() needs one truth, but this differs from pair to pair: use "
-    "np.where(condition, a, b), &, |, ~, np.minimum or np.maximum",
+    "bool": "a Python `if`, `and`, `or`, `not`, min() or max() needs one truth, but this differs from pair to pair: "
+    "use np.where(condition, a, b), &, |, ~, np.minimum or np.maximum",
     "number": "int(), float(), range() and math's functions need one number: use numpy's functions, as np.exp(score)",
     "iterate": "positions and scores are single numbers, which cannot be unpacked or looped over",
     "store": "a rule cannot store anything: give the new score back",
@@ -97,7 +97,7 @@ for name, op in BINARY.items():
     setattr(Traced, f"__r{name}__", operator(op, turned=True))
 for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
     setattr(Traced, f"__{name}__", operator(name))
-Traced.__invert__ = operator("not")  # type: ignore[attr-defined]
+setattr(Traced, "__invert__", operator("not"))  # noqa: B010
 
 UFUNCS = {
     "exp": "exp", "log": "log", "tanh": "tanh", "sqrt": "sqrt", "absolute": "abs", "fabs": "abs", "negative": "neg",

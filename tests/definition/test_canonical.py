@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearhead import causal, full
-from clearhead.rules.masks import visible
 from clearhead.definition import canonical, elementary, textbook
 from clearhead.definition.fma import fma
+from clearhead.rules.masks import visible
 from clearhead.testing import check_definition, check_same_bits
 from tests.strategies import Case, cases
 

@@ -8,8 +8,22 @@ from hypothesis import strategies as st
 
 import clearhead
 from clearhead import (
-    alibi, attend, attention, bias, blocks, causal, dense, documents, full, functions, prefix, relative, scale, softcap,
-    where, window,
+    alibi,
+    attend,
+    attention,
+    bias,
+    blocks,
+    causal,
+    dense,
+    documents,
+    full,
+    functions,
+    prefix,
+    relative,
+    scale,
+    softcap,
+    where,
+    window,
 )  # fmt: skip
 from clearhead.definition import canonical, textbook
 from clearhead.machine import compile as machine
