@@ -20,8 +20,8 @@ from clearhead.rules.masks import Mask, causal
 from clearhead.rules.scores import Rules
 
 CAUSAL = causal()
-QUERY, KEY, VALUE, OUTPUT, LSE, SINK = (
-    FIELDS.index(name) for name in ("query", "key", "value", "output", "lse", "sink")
+QUERY, KEY, VALUE, OUTPUT, LSE, SINK, WORKSPACE, COUNTERS = (
+    FIELDS.index(name) for name in ("query", "key", "value", "output", "lse", "sink", "workspace", "counters")
 )
 UNWANTED = np.empty(0)
 MOST_PREPARED = 1024
@@ -171,8 +171,13 @@ def run(
     if sinks is not None:
         sinks = np.ascontiguousarray(np.broadcast_to(sinks, ready.output_shape[:-2]), ready.lse_dtype)
         table[SINK] = address(sinks)
+    workspace, counters = UNWANTED, UNWANTED
+    if ready.counters:
+        workspace, counters = np.empty(ready.workspace, np.uint8), np.zeros(ready.counters, np.int64)
+        table[WORKSPACE], table[COUNTERS] = address(workspace), address(counters)
     count = 1 if ready.most_threads == 1 else min(ready.most_threads, threads or allowed())
-    run_kernel(ready.entry, table, ready.scratch_size, count, ready.isa, (q, k, v, output, lse, sinks, ready.kept))
+    arrays = (q, k, v, output, lse, sinks, workspace, counters, ready.kept)
+    run_kernel(ready.entry, table, ready.scratch_size, count, ready.isa, arrays)
     return output, lse
 
 

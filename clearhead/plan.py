@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from clearhead import debug
-from clearhead.definition.canonical import BLOCK
-from clearhead.kernels.call import AXIS, FIELDS, PLACE, SEEN_BYTES
+from clearhead.definition.canonical import BLOCK, SEGMENT
+from clearhead.kernels.call import AXIS, FIELDS, PLACE, ROW, SEEN_BYTES
 from clearhead.kernels.state import ROWS
 from clearhead.kernels.tiles import DIM_STEP, ELEMENTS, Tile, tile_for
 from clearhead.kernels.variant import Variant
@@ -21,6 +21,8 @@ from clearhead.machine.compile import Entry, Kernel, Plan, kernels
 from clearhead.machine.target import target
 from clearhead.machine.threads import WORTH_A_THREAD, Table
 from clearhead.problem import Problem
+
+FEW = 4  # queries that the decode kernel takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,9 @@ class Prepared:
     scratch_size: int
     most_threads: int  # more would not be worth waking
     kept: tuple[Any, ...]  # arrays whose addresses stand in the template
+
+    workspace: int  # bytes of shared memory for one call, and how many counters
+    counters: int
 
     @property
     def kept_bytes(self) -> int:
@@ -69,17 +74,59 @@ def plan_for(asked: Problem) -> Plan:
         sink=asked.sink,
         storage=asked.storage,
     )
-    return Plan("forward", tile_for(ELEMENTS[asked.computed], place.vector_bits, place.registers), place, variant)
+    tile = tile_for(ELEMENTS[asked.computed], place.vector_bits, place.registers)
+    return Plan("decode" if decodes(asked, tile) else "forward", tile, place, variant)
+
+
+def decodes(asked: Problem, tile: Tile) -> bool:
+    """Whether the decode kernel takes a problem: few queries, operands as wide as the computation, whole vectors."""
+    dense = all(x.element == tile.element.bytes for x in (asked.key, asked.value, asked.output))
+    whole = asked.query_dim % tile.lanes == 0 and asked.value_dim % tile.lanes == 0
+    return 0 < asked.queries <= FEW and dense and whole and not asked.storage and not asked.rules.packed
+
+
+@dataclass(frozen=True)
+class Decode:
+    """How a decode is divided: its rows share their keys, its tasks are segments of keys."""
+
+    axes: tuple[int, ...]
+    group: int
+    rows: int
+    first_segment: int
+    segments: int
+
+    @property
+    def heads(self) -> int:
+        """How many times keys are walked."""
+        return math.prod(self.axes)
+
+    def workspace(self, asked: Problem, tile: Tile) -> int:
+        """Bytes of all segments' sums and states."""
+        return self.heads * self.segments * self.rows * (asked.value_dim + 2) * tile.element.bytes
+
+
+def decode_of(asked: Problem) -> Decode:
+    """Heads that share their keys become rows of one task; only segments that some query sees are walked."""
+    shared = bool(asked.axes) and asked.key.lead[-1] == 0 and asked.value.lead[-1] == 0
+    group = asked.axes[-1] if shared else 1
+    span = asked.rules.spans[0]
+    low = 0 if asked.rules.low is None else span.offset + asked.rules.low
+    high = asked.keys if asked.rules.high is None else span.offset + asked.queries + asked.rules.high
+    first = max(0, min(low, asked.keys - 1)) // SEGMENT
+    last = max(1, -(-max(0, min(high, asked.keys)) // SEGMENT))
+    axes = asked.axes[:-1] if shared else asked.axes
+    return Decode(axes, group, group * asked.queries, first, max(1, last - first))
 
 
 def prepare(asked: Problem) -> Prepared:
     """Find the kernel for a problem and write its table."""
     kernel = kernel_for(asked)
     tile, isa = kernel.plan.tile, kernel.plan.target.isa
-    tiles = tiles_of(asked, tile)
-    tasks = asked.heads * len(tiles) if asked.value_dim else 0
-    places, scratch_size = scratch_layout(asked, tile)
-    numbers, kept = table(asked, tasks, places, tiles)
+    decode = decode_of(asked) if kernel.plan.kernel == "decode" else None
+    tiles = [] if decode else tiles_of(asked, tile)
+    tasks = decode.heads * decode.segments if decode else asked.heads * len(tiles) if asked.value_dim else 0
+    places, scratch_size = scratch_layout(asked, tile, decode)
+    numbers, kept = table(asked, tasks, places, tiles, decode)
     work = asked.pairs * (asked.query_dim + asked.value_dim)
     debug.say(1, f"{kernel.plan.kernel} {tile.element.name} {isa} for {asked.lead} × {asked.queries} × {asked.keys}")
     debug.say(3, f"{kernel.plan} {asked}")
@@ -94,6 +141,8 @@ def prepare(asked: Problem) -> Prepared:
         scratch_size=scratch_size,
         most_threads=max(1, min(tasks, work // WORTH_A_THREAD)),
         kept=kept,
+        workspace=decode.workspace(asked, tile) if decode else 0,
+        counters=decode.heads if decode else 0,
     )
 
 
@@ -112,11 +161,20 @@ def tiles_of(asked: Problem, tile: Tile) -> list[tuple[int, int, int, int, int]]
     return tiles
 
 
-def scratch_layout(asked: Problem, tile: Tile) -> tuple[dict[str, int], int]:
+def scratch_layout(asked: Problem, tile: Tile, decode: Decode | None) -> tuple[dict[str, int], int]:
     """Where in each thread's scratch memory what is kept, and its size: one tile of everything, whatever the length."""
     size = tile.element.bytes
     padded = -(-asked.value_dim // DIM_STEP) * DIM_STEP
+    if decode:
+        room = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0) | {
+            "at_scores": decode.rows * BLOCK * size * (2 if asked.rules.mask else 1),
+            "at_softmax": decode.rows * 2 * size,
+            "at_query": decode.rows * asked.query_dim * size,
+            "at_rows": decode.rows * len(ROW) * 8,
+        }
+        return laid_out(room)
     room = {
+        "at_rows": 0,
         "at_scores": (BLOCK + max(tile.keys)) * tile.row,
         "at_softmax": ROWS * tile.row,
         "at_query": asked.query_dim * tile.row,
@@ -127,6 +185,11 @@ def scratch_layout(asked: Problem, tile: Tile) -> tuple[dict[str, int], int]:
         "at_place": 8 * len(PLACE),
         "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
     }
+    return laid_out(room)
+
+
+def laid_out(room: dict[str, int]) -> tuple[dict[str, int], int]:
+    """One behind the other, each from a cache line on."""
     places, end = {}, 0
     for name, needed in room.items():
         places[name] = end
@@ -135,17 +198,28 @@ def scratch_layout(asked: Problem, tile: Tile) -> tuple[dict[str, int], int]:
 
 
 def table(
-    asked: Problem, tasks: int, places: dict[str, int], tiles: list[tuple[int, int, int, int, int]]
+    asked: Problem,
+    tasks: int,
+    places: dict[str, int],
+    tiles: list[tuple[int, int, int, int, int]],
+    decode: Decode | None,
 ) -> tuple[list[int], tuple[Any, ...]]:
     """The call's table, its operands' addresses still 0; and the arrays whose addresses stand in it already."""
     operands = {"query": asked.query, "key": asked.key, "value": asked.value, "output": asked.output}
-    rules, axes = asked.rules, [n for n, size in enumerate(asked.axes) if size != 1]
+    rules, walked = asked.rules, decode.axes if decode else asked.axes
+    axes = [n for n, size in enumerate(walked) if size != 1]
     heads = asked.lead[-1] if asked.lead else 1
     _, _, constants, arrays = rules.expressions
     kinds = rules.kinds(tiles, BLOCK, math.prod(asked.lead[:-1]), heads)
     tile_table = np.array(tiles, np.int64) if rules.packed else None
     fields = {
-        **dict.fromkeys(("next_task", *operands, "lse", "sink"), 0),
+        **dict.fromkeys(("next_task", *operands, "lse", "sink", "first_key", "workspace", "counters"), 0),
+        "rows": decode.rows if decode else 0,
+        "group": decode.group if decode else 1,
+        "group_query": asked.query.lead[-1] if decode and decode.group > 1 else 0,
+        "group_output": asked.output.lead[-1] if decode and decode.group > 1 else 0,
+        "segments": decode.segments if decode else 0,
+        "first_segment": decode.first_segment if decode else 0,
         "tasks": tasks,
         "queries": asked.queries,
         "keys": asked.keys,

@@ -23,6 +23,15 @@ FIELDS = (
     "block_heads",  # how far apart the tables of two heads and of two batches lie: 0 if they share one
     "block_batches",
     "sink",  # one number for each head
+    "rows",  # decode: queries of all heads that share their keys
+    "group",  # how many those heads are, and how far apart their queries and outputs lie
+    "group_query",
+    "group_output",
+    "segments",  # of keys, and the first of them that any query sees
+    "first_segment",
+    "first_key",  # what is before it has left the cache
+    "workspace",  # each segment's sums, and how many segments of a head are done
+    "counters",
     "scale",  # a float64's bits
     "query",
     "key",
@@ -46,6 +55,7 @@ FIELDS = (
     "at_values",
     "at_place",
     "at_seen",
+    "at_rows",
     "axes",
 )
 AXIS = ("size", "query", "key", "value", "output")
@@ -64,3 +74,4 @@ PLACE = (
     "seen_all",
 )
 SEEN_BYTES = 2  # of one vector's bits under a fused mask
+ROW = ("batch", "head", "row", "query", "low", "high", "flat")  # decode: what is known of a row of queries

@@ -6,6 +6,7 @@ flag is ever set, and addresses are counted in bytes. Leaves tile shapes to `til
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -94,6 +95,14 @@ class Function:
     def most(self, a: Int, b: Int) -> Value:
         """The larger of a and b."""
         return self.block.select(self.less(a, b), self.i64(b), self.i64(a))
+
+    def lowest_of(self, numbers: Sequence[Value]) -> Value:
+        """The smallest of several."""
+        return functools.reduce(self.least, numbers)
+
+    def highest_of(self, numbers: Sequence[Value]) -> Value:
+        """The largest of several."""
+        return functools.reduce(self.most, numbers)
 
     def clamp(self, x: Int, low: Int, high: Int) -> Value:
         """x, but no smaller than low and no larger than high."""

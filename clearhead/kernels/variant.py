@@ -19,6 +19,7 @@ class Variant:
     windowed: bool = False  # keys may end on the left too
     packed: bool = False  # tiles come from a table, each with its own document
     sink: bool = False  # a number per head joins the denominator
+    paged: bool = False  # keys and values lie in a cache's pages
     storage: str = ""  # operands' dtype, if narrower than the computation's
 
     @property

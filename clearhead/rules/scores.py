@@ -221,7 +221,7 @@ def relative(table: npt.ArrayLike, max_distance: int, *, bidirectional: bool | N
 
 
 def paper_slopes(heads: int) -> list[float]:
-    """The ALiBi paper's slopes: powers of 2^(−8/heads); other numbers of heads take every other one of the next power's.
+    """The ALiBi paper's slopes: powers of 2^(−8/heads); others take every other one of the next power's.
 
     >>> paper_slopes(3)
     [0.0625, 0.00390625, 0.25]
