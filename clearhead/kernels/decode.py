@@ -4,8 +4,8 @@ The rows of a task share their keys: a few queries of the query heads of one gro
 `definition.canonical`, as in `forward`; only what stands in the lanes differs. A task is one segment of one head's keys;
 whoever finishes a head's last segment merges them in order. Letters: q k v p query, key, value, weight; s score; m l o.
 
-Scores of one block are S[row][key]; while they are summed, the block's values are fetched into the cache, and while
-values are summed, the next block's keys.
+Scores of one block are S[row][key]. Memory is asked for rows ahead of time throughout; the next block's keys also while
+values are summed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from clearhead.kernels.simd import Function, Value, float_type, i64, internal_fu
 from clearhead.kernels.tiles import Tile
 from clearhead.kernels.variant import Variant
 
+KEYS_AHEAD, VALUES_AHEAD = 64, 32  # how early they are asked for, within and between blocks
 TOGETHER = 4  # rows whose sums share each load of keys and values
 LINE = 64  # bytes of a cache line, and of a line of a page's panel
 
@@ -133,11 +134,9 @@ class Decode:
             for r in rows
         ]
         first = f.sub(within[0], f.block.srem(f.sub(within[0], block), f.i64(f.lanes)))
-        value_bytes = f.mul(field(f, table, "value_dim"), size)
 
         def keys(key: Value, tops: list[Value]) -> list[Value]:
-            for n in range(f.lanes):
-                f.prefetch(self.value_at(f, table, v, f.least(f.add(key, n), f.sub(within[1], 1))), value_bytes)
+            self.fetch_keys(f, table, k, f.add(key, KEYS_AHEAD), dims)
             sums = self.sum_pairs(f, table, k, key, f.sub(field(f, table, "keys"), 1), dims, q)
             results = []
             for n, (low, high) in enumerate(ends):
@@ -200,6 +199,17 @@ class Decode:
 
         return f.loop(0, dims, f.lanes, square, zeros)
 
+    def fetch_keys(self, f: Function, table: Value, k: Value, key: Value, dims: Value) -> None:
+        """Ask for as many keys as there are lanes, from `key` on."""
+        size = f.mul(dims, f.element.bytes)
+        if self.variant.paged:
+            key = f.least(key, f.sub(field(f, table, "keys"), 1))
+            page, inside = self.page(f, k, key), f.block.srem(key, f.i64(BLOCK))
+            f.prefetch(f.at(page, f.mul(inside, size)), f.mul(size, f.lanes))
+        else:
+            for n in range(f.lanes):
+                f.prefetch(self.key_at(f, table, k, f.add(key, n)), size)
+
     def panel_at(self, f: Function, page: Value, key: Value, dims: Value) -> Value:
         """Where the pairs of the keys from `key` of a page on begin; a panel holds LINE bytes of pairs for each two dims."""
         keys = LINE // (2 * f.element.bytes)
@@ -243,6 +253,7 @@ class Decode:
         size, count = f.element.bytes, len(rows)
         dims = field(f, table, "value_dim")
         vectors = f.block.sdiv(dims, f.i64(f.lanes))
+        last = f.sub(field(f, table, "keys"), 1)
         row_bytes, key_bytes = f.mul(dims, size), f.mul(field(f, table, "query_dim"), size)
         lows, highs = [low for low, _ in ends], [high for _, high in ends]
         begin, finish = f.lowest_of(lows), f.highest_of(highs)
@@ -270,6 +281,8 @@ class Decode:
                 return sums
 
             def fetching(at: Value, acc: list[Value]) -> list[Value]:
+                next_value = f.least(f.add(at, VALUES_AHEAD), last)
+                f.prefetch(self.value_at(f, table, v, next_value), row_bytes)
                 if not self.variant.paged:
                     f.prefetch(self.key_at(f, table, k, f.add(at, BLOCK)), key_bytes)
                 return key(at, acc, check=False)

@@ -7,9 +7,9 @@ bounds to `rules.bounds` and code to `kernels.rules`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from hashlib import blake2b
 from typing import Any, Literal
 
 import numpy as np
@@ -30,34 +30,45 @@ SYMBOLS = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "lt": "<", "le": "<=", "gt": ">",
     "ge": ">=", "eq": "==", "ne": "!=", "and": "&", "or": "|", "xor": "^",
 }  # fmt: skip
+MOST_WRITTEN = 200  # operations of an argument that are still written out
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Expression:
-    """One operation on others; leaves have no arguments. Equal text is equal meaning, so they compare by it."""
+    """One operation on others; leaves have no arguments.
+
+    Equal digests are equal meaning. They and what else is asked of whole expressions is known from the start, for a
+    part may be used many times: walked as a tree, an expression can be exponentially larger than it is.
+    """
 
     op: str
     kind: Kind
     args: tuple[Expression, ...] = ()
     value: float | int | bool | None = None  # a constant's
     array: int | None = None  # which captured array, or which of the call's parameters
-    text: str = field(init=False, repr=False, default="")
+    digest: bytes = field(init=False)
+    leaves: frozenset[str] = field(init=False)
+    size: int = field(init=False)  # operations and leaves, counted each time they are written
+    depth: int = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", self.written())
+        own = f"{self.op} {self.kind} {self.value!r} {self.array}".encode()
+        digest = blake2b(b" ".join((own, *(a.digest for a in self.args))), digest_size=16).digest()
+        own_leaf = frozenset({self.op} & LEAVES.keys())
+        object.__setattr__(self, "digest", digest)
+        object.__setattr__(self, "leaves", own_leaf.union(*(a.leaves for a in self.args)))
+        object.__setattr__(self, "size", 1 + sum(a.size for a in self.args))
+        object.__setattr__(self, "depth", 1 + max((a.depth for a in self.args), default=0))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Expression) and self.text == other.text
+        return isinstance(other, Expression) and self.digest == other.digest
 
     def __hash__(self) -> int:
-        return hash(self.text)
+        return hash(self.digest)
 
     def __repr__(self) -> str:
-        return self.text
-
-    def written(self) -> str:
-        """The expression as one would type it."""
-        parts = [a.text for a in self.args]
+        """The expression as one would type it; the inside of a very long one is left out."""
+        parts = [repr(a) if a.size <= MOST_WRITTEN else "…" for a in self.args]
         match self.op:
             case "constant":
                 return f"{self.value!r}"
@@ -93,22 +104,43 @@ class Formula:
         return Formula(substitute(moved, first.expression), (*first.arrays, *self.arrays))
 
 
-@cache
 def depends(e: Expression) -> frozenset[str]:
     """The leaves that an expression reads.
 
     >>> sorted(depends(Expression("add", "int", (Expression("query", "int"), Expression("key", "int")))))
     ['key', 'query']
     """
-    if e.op in LEAVES:
-        return frozenset({e.op})
-    return frozenset().union(*(depends(a) for a in e.args))
+    return e.leaves
+
+
+def parts(e: Expression) -> Iterator[Expression]:
+    """Every part of an expression once, arguments before what is made of them.
+
+    >>> key = Expression("key", "int")
+    >>> list(parts(Expression("mul", "int", (key, key))))
+    [key, (key * key)]
+    """
+    done: set[Expression] = set()
+    waiting = [(e, False)]
+    while waiting:
+        part, ready = waiting.pop()
+        if part in done:
+            continue
+        if ready:
+            done.add(part)
+            yield part
+        else:
+            waiting.append((part, True))
+            waiting.extend((a, False) for a in reversed(part.args))
 
 
 def rewrite(e: Expression, change: Callable[[Expression], Expression | None]) -> Expression:
-    """The expression with `change` applied to each part, from the leaves up; None leaves a part as it is."""
-    e = replace(e, args=tuple(rewrite(a, change) for a in e.args)) if e.args else e
-    return change(e) or e
+    """The expression with `change` applied to each part once, from the leaves up; None leaves a part as it is."""
+    new: dict[Expression, Expression] = {}
+    for part in parts(e):
+        moved = replace(part, args=tuple(new[a] for a in part.args)) if part.args else part
+        new[part] = change(moved) or moved
+    return new[e]
 
 
 def renumber(e: Expression, by: int) -> Expression:
@@ -124,43 +156,42 @@ def substitute(e: Expression, score: Expression) -> Expression:
 def evaluate(formula: Formula, leaves: Mapping[str, Any], functions: Any = None, dtype: Any = np.float64) -> Array:
     """The formula's value for arrays of leaves, broadcast against each other; `functions` has exp, log, tanh, sigmoid.
 
+    Floats are calculated in the score's dtype, or in `dtype` where there is no score.
+
     >>> evaluate(Formula(Expression("query", "int")), {"query": np.arange(3)}).tolist()
     [0, 1, 2]
     """
+    dtype = np.asarray(leaves["score"]).dtype if "score" in leaves else np.dtype(dtype)
+    types = {"float": dtype, "int": np.dtype(np.int64), "bool": np.dtype(np.bool_)}
     known: dict[Expression, Any] = {}
-    dtype = np.dtype(dtype)
-
-    def value(e: Expression) -> Any:
-        if e not in known:
-            known[e] = operation(e, [value(a) for a in e.args])
-        return known[e]
 
     def operation(e: Expression, args: list[Any]) -> Any:
-        if e.op in leaves:
-            return np.asarray(leaves[e.op])
+        if e.op in LEAVES:
+            return np.asarray(leaves[e.op], types[e.kind])
         if e.op == "constant":
-            return np.asarray(e.value, dtype if e.kind == "float" else None)
+            return np.asarray(e.value, types[e.kind])
         if e.op == "load":
-            return load(formula.arrays[e.array or 0], args, e.kind, dtype)
+            return load(formula.arrays[e.array or 0], args).astype(types[e.kind])
         if e.op in ("exp", "log", "tanh", "sigmoid"):
             return getattr(functions or Plain, e.op)(args[0])
-        if e.op == "float":
-            return np.asarray(args[0]).astype(dtype)
+        if e.op in ("float", "int"):
+            return args[0].astype(types[e.kind])
         return OPERATIONS[e.op](*args)
 
     with np.errstate(all="ignore"):
-        result: Array = np.asarray(value(formula.expression))
+        for part in parts(formula.expression):
+            known[part] = np.asarray(operation(part, [known[a] for a in part.args]))
+    result: Array = known[formula.expression]
     return result
 
 
-def load(array: Array, index: list[Any], kind: Kind, dtype: Any) -> Array:
+def load(array: Array, index: list[Any]) -> Array:
     """Elements of an array; an index below 0 counts from the end, and none leaves the array."""
     places = []
     for x, size in zip(index, array.shape, strict=True):
         x = np.where(x < 0, x + size, x)
         places.append(np.clip(x, 0, size - 1))
-    found: Array = array[tuple(np.broadcast_arrays(*places))]
-    return found.astype(dtype) if kind == "float" else found.astype(np.int64) if kind == "int" else found
+    return np.asarray(array[tuple(np.broadcast_arrays(*places))])
 
 
 class Plain:
@@ -209,17 +240,10 @@ def simplify(e: Expression) -> Expression:
 def simpler(e: Expression) -> Expression | None:
     """One step of `simplify`, the arguments being as simple as they can."""
     constants = [a.value for a in e.args if a.op == "constant"]
-    if e.args and len(constants) == len(e.args) and all(a.kind != "float" for a in e.args) and e.kind != "float":
-        folded = OPERATIONS[e.op](*(np.asarray(c) for c in constants)).item()
-        return Expression("constant", e.kind, value=folded)
+    if e.op in OPERATIONS and len(constants) == len(e.args) and all(a.kind != "float" for a in (e, *e.args)):
+        return Expression("constant", e.kind, value=OPERATIONS[e.op](*map(np.asarray, constants)).item())
     if e.op == "float" and constants and float(constants[0] or 0) == constants[0]:
         return Expression("constant", "float", value=float(constants[0] or 0))
-    if e.op in ("mul", "div", "floordiv") and e.args[1].op == "constant" and e.args[1].value == 1:
-        return e.args[0]
-    if e.op == "mul" and e.args[0].op == "constant" and e.args[0].value == 1:
-        return e.args[1]
-    if e.op in ("add", "sub") and e.kind == "int" and e.args[1].op == "constant" and e.args[1].value == 0:
-        return e.args[0]
     if e.op in ("neg", "not") and e.args[0].op == e.op:
         return e.args[0].args[0]
     if e.op == "where" and e.args[0].op == "constant":
@@ -228,4 +252,17 @@ def simpler(e: Expression) -> Expression | None:
         for a, other in (e.args, e.args[::-1]):
             if a.op == "constant":
                 return other if bool(a.value) == (e.op == "and") else a
+    return without_neutral(e)
+
+
+def without_neutral(e: Expression) -> Expression | None:
+    """What times 1, divided by 1, plus or minus 0 is; −0.0 + 0.0 is another number, so that floats keep their + 0."""
+    if e.op not in ("add", "sub", "mul", "div", "floordiv"):
+        return None
+    neutral = ("0", "0.0") if e.op == "sub" else ("0",) if e.op == "add" else ("1", "1.0")
+    a, b = e.args
+    if b.op == "constant" and repr(b.value) in neutral:
+        return a
+    if e.op in ("add", "mul") and a.op == "constant" and repr(a.value) in neutral:
+        return b
     return None
