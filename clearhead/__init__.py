@@ -1,6 +1,7 @@
 """clearhead: self-attention you can see through."""
 
 from clearhead.attention import Attended, attend, attention, merge, self_attention
+from clearhead.cache import KeyValueCache
 from clearhead.errors import ClearheadError, DtypeError, FileError, InputError, MachineError, ShapeError, TraceError
 from clearhead.plan import kernel_for
 from clearhead.problem import Problem, problem
@@ -15,6 +16,7 @@ __all__ = [
     "DtypeError",
     "FileError",
     "InputError",
+    "KeyValueCache",
     "MachineError",
     "Mask",
     "Problem",

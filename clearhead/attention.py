@@ -4,11 +4,14 @@ Decides what is done in every call; what depends on shapes alone is prepared onc
 `problem`, code to `machine` and `kernels`, meaning to `definition`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
+
+from clearhead.cache import KeyValueCache
 
 from clearhead.errors import InputError, ShapeError
 from clearhead.kernels.call import FIELDS
@@ -16,7 +19,7 @@ from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.plan import Prepared, prepare
 from clearhead.problem import Array, as_array, check_apart, problem
-from clearhead.rules.masks import Mask, causal
+from clearhead.rules.masks import Mask, at_end, causal, checked
 from clearhead.rules.scores import Rules
 
 CAUSAL = causal()
@@ -59,8 +62,8 @@ def self_attention(x: npt.ArrayLike, *, threads: int | None = None, out: Array |
 
 def attention(
     q: npt.ArrayLike,
-    k: npt.ArrayLike,
-    v: npt.ArrayLike,
+    k: npt.ArrayLike | KeyValueCache,
+    v: npt.ArrayLike | None = None,
     *,
     mask: Mask = CAUSAL,
     score: Rules = (),
@@ -84,14 +87,16 @@ def attention(
     array([[1.   , 0.   ],
            [0.269, 0.731]])
     """
+    if isinstance(k, KeyValueCache):
+        return over_cache(as_array(q, "q"), k, v, mask, score, sink, scale, threads, out, False)[0]
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
     return run(*arrays, mask, score, sink, scale, threads, out, False)[0]
 
 
 def attend(
     q: npt.ArrayLike,
-    k: npt.ArrayLike,
-    v: npt.ArrayLike,
+    k: npt.ArrayLike | KeyValueCache,
+    v: npt.ArrayLike | None = None,
     *,
     mask: Mask = CAUSAL,
     score: Rules = (),
@@ -107,6 +112,8 @@ def attend(
     >>> done.output.tolist(), done.lse.round(3).tolist()
     ([[1.0], [2.0]], [0.0, 0.693])
     """
+    if isinstance(k, KeyValueCache):
+        return Attended(*over_cache(as_array(q, "q"), k, v, mask, score, sink, scale, threads, out, True))
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
     return Attended(*run(*arrays, mask, score, sink, scale, threads, out, True))
 
@@ -158,8 +165,22 @@ def run(
     """One call; the second array is empty unless wanted. What is known of its shapes is looked up, not worked out."""
     sinks = None if sink is None else as_array(sink, "sink")
     ready = recall(q, k, v, mask, score, sinks, scale, out)
+    return call(ready, (q, k, v), sinks, threads, out, wants_lse)
+
+
+def call(
+    ready: Prepared,
+    operands: tuple[Array, Array, Array],
+    sinks: Array | None,
+    threads: int | None,
+    out: Array | None,
+    wants_lse: bool,
+    *also_kept: Any,
+) -> tuple[Array, Array]:
+    """Give a preparation its addresses and run it."""
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads={threads!r} is not a number of threads: use 1, 2, 3 … or None for the default.")
+    q, k, v = operands
     output = np.empty(ready.output_shape, q.dtype) if out is None else out
     lse = np.empty(ready.output_shape[:-1], ready.lse_dtype) if wants_lse else UNWANTED
     if ready.tasks == 0:
@@ -176,9 +197,77 @@ def run(
         workspace, counters = np.empty(ready.workspace, np.uint8), np.zeros(ready.counters, np.int64)
         table[WORKSPACE], table[COUNTERS] = address(workspace), address(counters)
     count = 1 if ready.most_threads == 1 else min(ready.most_threads, threads or allowed())
-    arrays = (q, k, v, output, lse, sinks, workspace, counters, ready.kept)
+    arrays = (q, k, v, output, lse, sinks, workspace, counters, ready.kept, also_kept)
     run_kernel(ready.entry, table, ready.scratch_size, count, ready.isa, arrays)
     return output, lse
+
+
+def over_cache(
+    q: Array,
+    cache: KeyValueCache,
+    v: object,
+    mask: Mask,
+    score: Rules,
+    sink: npt.ArrayLike | None,
+    scale: float | None,
+    threads: int | None,
+    out: Array | None,
+    wants_lse: bool,
+) -> tuple[Array, Array]:
+    """Attention over a cache: the queries are the last items, unless a mask says otherwise.
+
+    Sequences of one length go together; others one by one.
+    """
+    if v is not None:
+        raise InputError("a cache holds the values too: call attention(q, cache) without v.")
+    if cache.layout is None:
+        raise InputError("this cache is empty: append keys and values first.")
+    rows = q.ndim - 3 if cache.batched else 0
+    if q.ndim < 3 or (cache.batched and q.shape[:-3] != (len(cache.counts),)):
+        wanted = f"({len(cache.counts)}, heads, n, {cache.layout.key_dim})" if cache.batched else "(heads, n, dim)"
+        raise ShapeError(f"q of shape {q.shape} does not fit {cache!r}: give {wanted}.")
+    sinks = None if sink is None else as_array(sink, "sink")
+    common = (at_end(checked(mask)), score, sinks, scale, threads)
+    if not rows or len(set(cache.counts)) == 1:
+        return over_sequences(q, cache, slice(None), *common, out, wants_lse)
+    if sinks is not None and sinks.ndim > 1:
+        raise ShapeError(f"sink of shape {sinks.shape} and sequences of different lengths: give one number a head.")
+    output = np.empty((*q.shape[:-1], cache.layout.value_dim), q.dtype) if out is None else out
+    lse = np.empty(q.shape[:-1], q.dtype) if wants_lse else UNWANTED
+    for n in range(len(cache.counts)):
+        _, part = over_sequences(q[n : n + 1], cache, slice(n, n + 1), *common, output[n : n + 1], wants_lse)
+        if wants_lse:
+            lse[n] = part[0]
+    return output, lse
+
+
+def over_sequences(
+    q: Array,
+    cache: KeyValueCache,
+    numbers: slice,
+    mask: Mask,
+    score: Rules,
+    sinks: Array | None,
+    scale: float | None,
+    threads: int | None,
+    out: Array | None,
+    wants_lse: bool,
+) -> tuple[Array, Array]:
+    """Some sequences of one length."""
+    layout, keys = cache.layout, cache.counts[numbers][0]
+    assert layout is not None  # noqa: S101
+    dtype = np.dtype(layout.dtype)
+    tables = cache.addresses[:, numbers]
+    lead = tables[0].shape[:2] if cache.batched else tables[0].shape[1:2]
+    likeness = [
+        as_strided(np.empty(1, dtype), (*lead, keys, dim), (*table.strides[2 - len(lead) : 2], row, dtype.itemsize))
+        for table, dim, row in zip(
+            tables, (layout.key_dim, layout.value_dim), (0, layout.row * dtype.itemsize), strict=True
+        )
+    ]
+    asked = problem(q, *likeness, mask=mask, score=score, sink=sinks, scale=scale, out=out)
+    ready = prepare(replace(asked, paged=True, first_key=cache.first_key(numbers.start or 0)))
+    return call(ready, (q, tables[0], tables[1]), sinks, threads, out, wants_lse, cache.sequences)
 
 
 def recall(

@@ -72,6 +72,7 @@ def plan_for(asked: Problem) -> Plan:
         windowed=asked.rules.low is not None,
         packed=asked.rules.packed,
         sink=asked.sink,
+        paged=asked.paged,
         storage=asked.storage,
     )
     tile = tile_for(ELEMENTS[asked.computed], place.vector_bits, place.registers)
@@ -213,7 +214,8 @@ def table(
     kinds = rules.kinds(tiles, BLOCK, math.prod(asked.lead[:-1]), heads)
     tile_table = np.array(tiles, np.int64) if rules.packed else None
     fields = {
-        **dict.fromkeys(("next_task", *operands, "lse", "sink", "first_key", "workspace", "counters"), 0),
+        **dict.fromkeys(("next_task", *operands, "lse", "sink", "workspace", "counters"), 0),
+        "first_key": asked.first_key,
         "rows": decode.rows if decode else 0,
         "group": decode.group if decode else 1,
         "group_query": asked.query.lead[-1] if decode and decode.group > 1 else 0,

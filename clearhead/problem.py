@@ -52,6 +52,8 @@ class Problem:
     output: Operand
     rules: Fused
     sink: bool
+    paged: bool = False  # keys and values lie in a cache's pages, and their strides are those of its tables
+    first_key: int = 0  # what is before it has left the cache
 
     @property
     def computed(self) -> str:

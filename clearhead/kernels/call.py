@@ -75,3 +75,4 @@ PLACE = (
 )
 SEEN_BYTES = 2  # of one vector's bits under a fused mask
 ROW = ("batch", "head", "row", "query", "low", "high", "flat")  # decode: what is known of a row of queries
+PANEL_LINE = 64  # bytes of a line of a cache's page: one pair of dims of as many keys as fit

@@ -16,7 +16,7 @@ import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.kernels import math
-from clearhead.kernels.call import AXIS, FIELDS, ROW
+from clearhead.kernels.call import AXIS, FIELDS, PANEL_LINE, ROW
 from clearhead.kernels.packing import field, scale
 from clearhead.kernels.pairs import load_pair, pairs_of_rows, sum_of_pairs
 from clearhead.kernels.rules import Positions, Rule
@@ -26,7 +26,6 @@ from clearhead.kernels.variant import Variant
 
 KEYS_AHEAD, VALUES_AHEAD = 64, 32  # how early they are asked for, within and between blocks
 TOGETHER = 4  # rows whose sums share each load of keys and values
-LINE = 64  # bytes of a cache line, and of a line of a page's panel
 
 
 def decode(tile: Tile, variant: Variant) -> ir.Module:
@@ -60,13 +59,9 @@ class Decode:
         """Where a plain key's row begins."""
         return f.at(k, f.mul(key, field(f, table, "key_row")))
 
-    def value_at(self, f: Function, table: Value, v: Value, key: Value) -> Value:
-        """Where a value's row begins: in the array, or in its page."""
-        row = field(f, table, "value_row")
-        if not self.variant.paged:
-            return f.at(v, f.mul(key, row))
-        page = self.page(f, v, key)
-        return f.at(page, f.mul(f.block.srem(key, f.i64(BLOCK)), row))
+    def block_values(self, f: Function, table: Value, v: Value, block: Value) -> Value:
+        """Where a block's values begin: in the array, or their page."""
+        return self.page(f, v, block) if self.variant.paged else f.at(v, f.mul(block, field(f, table, "value_row")))
 
     def page(self, f: Function, pages: Value, key: Value) -> Value:
         """The page that holds a key: `pages` is a table of addresses, one for each block of keys."""
@@ -185,7 +180,7 @@ class Decode:
             at = [self.panel_at(f, page, f.add(inside, n * half), dims) for n in (0, 1)]
 
             def pair(t: Value, acc: list[Value]) -> list[Value]:
-                return add([f.load(f.at(base, f.mul(t, LINE))) for base in at], f.mul(t, 2), acc)
+                return add([f.load(f.at(base, f.mul(t, PANEL_LINE))) for base in at], f.mul(t, 2), acc)
 
             return f.unrolled(0, f.block.sdiv(dims, f.i64(2)), 4, pair, zeros)
         rows = [self.key_at(f, table, k, f.least(f.add(key, n), last)) for n in range(f.lanes)]
@@ -211,9 +206,9 @@ class Decode:
                 f.prefetch(self.key_at(f, table, k, f.add(key, n)), size)
 
     def panel_at(self, f: Function, page: Value, key: Value, dims: Value) -> Value:
-        """Where the pairs of the keys from `key` of a page on begin; a panel holds LINE bytes of pairs for each two dims."""
-        keys = LINE // (2 * f.element.bytes)
-        panel = f.mul(f.block.sdiv(key, f.i64(keys)), f.mul(dims, LINE // 2))
+        """Where the pairs of the keys from `key` of a page on begin; a panel holds PANEL_LINE bytes of pairs for each two dims."""
+        keys = PANEL_LINE // (2 * f.element.bytes)
+        panel = f.mul(f.block.sdiv(key, f.i64(keys)), f.mul(dims, PANEL_LINE // 2))
         return f.at(page, f.add(panel, f.mul(f.block.srem(key, f.i64(keys)), 2 * f.element.bytes)))
 
     def largest_lane(self, f: Function, x: Value) -> Value:
@@ -253,7 +248,7 @@ class Decode:
         size, count = f.element.bytes, len(rows)
         dims = field(f, table, "value_dim")
         vectors = f.block.sdiv(dims, f.i64(f.lanes))
-        last = f.sub(field(f, table, "keys"), 1)
+        values, value_row = self.block_values(f, table, v, block), field(f, table, "value_row")
         row_bytes, key_bytes = f.mul(dims, size), f.mul(field(f, table, "query_dim"), size)
         lows, highs = [low for low, _ in ends], [high for _, high in ends]
         begin, finish = f.lowest_of(lows), f.highest_of(highs)
@@ -262,7 +257,7 @@ class Decode:
 
         def chunk(n: int, x: Value) -> None:
             def key(at: Value, acc: list[Value], check: bool) -> list[Value]:
-                v_row = f.at(self.value_at(f, table, v, at), f.mul(x, f.lanes * size))
+                v_row = f.at(values, f.add(f.mul(f.sub(at, block), value_row), f.mul(x, f.lanes * size)))
                 vs = [f.load(f.in_row(v_row, 0, y)) for y in range(n)]
                 sums = []
                 offset = f.mul(f.sub(at, block), size)
@@ -281,8 +276,8 @@ class Decode:
                 return sums
 
             def fetching(at: Value, acc: list[Value]) -> list[Value]:
-                next_value = f.least(f.add(at, VALUES_AHEAD), last)
-                f.prefetch(self.value_at(f, table, v, next_value), row_bytes)
+                ahead = f.mul(f.add(f.sub(at, block), VALUES_AHEAD), value_row)
+                f.prefetch(f.at(values, ahead), row_bytes)
                 if not self.variant.paged:
                     f.prefetch(self.key_at(f, table, k, f.add(at, BLOCK)), key_bytes)
                 return key(at, acc, check=False)

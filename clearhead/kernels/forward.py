@@ -14,7 +14,7 @@ import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.kernels.call import AXIS, FIELDS, MAYBE, NOTHING, TILE
-from clearhead.kernels.packing import field, write_pack_query, write_pack_rows, write_unpack_output
+from clearhead.kernels.packing import field, write_pack_query, write_pack_rows, write_unpack_keys, write_unpack_output
 from clearhead.kernels.place import read_place, write_place
 from clearhead.kernels.scores import write_exponentials, write_rules, write_score
 from clearhead.kernels.seen import seen_at, write_finite, write_hide, write_see, write_values_seen
@@ -42,6 +42,7 @@ class Forward:
         self.module = ir.Module("clearhead.forward")
         self.pack_query = write_pack_query(self.module, tile, variant)
         self.pack_rows = write_pack_rows(self.module, tile, variant)
+        self.unpack_keys = write_unpack_keys(self.module, tile) if variant.paged else None
         self.unpack_output = write_unpack_output(self.module, tile, variant)
         self.merge = write_merge(self.module, tile)
         widths = range(1, tile.vectors + 1)
@@ -129,6 +130,13 @@ class Forward:
         row, element = field(f, table, f"{name}_row"), field(f, table, f"{name}_element")
         place, copies = f.at(base, f.mul(block.start, row)), self.space(f, table, scratch, f"{name}s")
         size = f.mul(width, f.element.bytes)
+        if self.variant.paged:
+            page = f.block.inttoptr(f.load_int(base, f.block.sdiv(block.start, f.i64(BLOCK))), pointer)
+            inside = f.block.srem(block.start, f.i64(BLOCK))
+            if name == "value":
+                return Rows(f.at(page, f.mul(inside, row)), row, size)
+            f.call(self.unpack_keys, page, inside, block.rows, dims, copies)
+            return Rows(copies, size, size)
         if self.variant.storage:
             f.call(self.pack_rows, place, row, element, block.rows, dims, width, copies)
             return Rows(copies, size, size)
@@ -164,6 +172,8 @@ class Forward:
         stop = f.clamp(f.add(diagonal, rows), 0, keys)
         left = named.get("left")
         begin: Value = f.i64(0) if left is None else f.clamp(left, 0, stop)
+        if self.variant.paged:  # what is before has left the cache: whole blocks
+            begin = f.least(f.most(begin, field(f, table, "first_key")), stop)
         dims = padded(f, field(f, table, "value_dim"))
         o_stride, vectors = f.mul(dims, f.element.bytes), f.block.sdiv(dims, f.i64(f.lanes))
         size = f.block.sdiv(f.mul(rows, o_stride), f.i64(self.tile.vector_bits // 8))
@@ -176,12 +186,14 @@ class Forward:
         with f.when(f.less(stop, f.add(begin, 1))):
             zero(total)  # nobody sees anything
 
+        bounded = left is not None or self.variant.paged
+
         def segment(start: Value, _: list[Value]) -> None:
             alone = f.less(start, f.add(begin, 1))
             # The first segment is the total so far; later ones are summed apart, then merged.
             o = f.block.select(alone, total, self.space(f, table, scratch, "output"))
             self.clear(f, state, M, L)
-            first_block = start if left is None else f.most(start, floor(f, begin, BLOCK))
+            first_block = f.most(start, floor(f, begin, BLOCK)) if bounded else start
             arguments = (table, scratch, k, v, diagonal, rows, stop, o)
             if self.variant.mask:
                 self.write_seen_blocks(f, arguments, start, first_block, named)
@@ -197,7 +209,7 @@ class Forward:
                 with otherwise:
                     f.call(self.merge, state, o, total, o_stride, rows, vectors)
 
-        f.loop(floor(f, begin, SEGMENT) if left else 0, stop, SEGMENT, segment)
+        f.loop(floor(f, begin, SEGMENT) if bounded else 0, stop, SEGMENT, segment)
         sink = (named["sink_p"],) if self.variant.sink else ()
         f.call(self.unpack_output, table, total, o_stride, state, rows, y, lse, *sink)
         return f.finish()

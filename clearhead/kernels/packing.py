@@ -6,7 +6,7 @@ These are the only places that know strides; whatever a user's layout, no more t
 import llvmlite.ir as ir
 
 from clearhead.kernels import math
-from clearhead.kernels.call import FIELDS
+from clearhead.kernels.call import FIELDS, PANEL_LINE
 from clearhead.kernels.simd import Function, Value, float_type, i64, internal_function
 from clearhead.kernels.state import ALPHA, SUM, TOTAL_L, TOTAL_M
 from clearhead.kernels.storage import load_number, load_vector, store_number, store_vector, stored_bytes
@@ -89,6 +89,29 @@ def write_pack_rows(module: ir.Module, tile: Tile, variant: Variant) -> ir.Funct
         f.loop(dims, padded, 1, padding)
 
     f.loop(0, rows, 1, copy)
+    return f.finish()
+
+
+def write_unpack_keys(module: ir.Module, tile: Tile) -> ir.Function:
+    """Dense rows of some keys of a cache's page, from the key `inside` it on (see `decode` for how they lie)."""
+    f = internal_function(module, tile, "unpack_keys", "page_p", "inside", "rows", "dims", "to_p")
+    page, inside, rows, dims, target = f.arguments
+    size = f.element.bytes
+    keys, pairs = PANEL_LINE // (2 * size), f.block.sdiv(f.add(dims, 1), f.i64(2))
+
+    def row(i: Value, _: list[Value]) -> None:
+        key = f.add(inside, i)
+        panel = f.mul(f.block.sdiv(key, f.i64(keys)), f.mul(pairs, PANEL_LINE))
+        source = f.at(page, f.add(panel, f.mul(f.block.srem(key, f.i64(keys)), 2 * size)))
+        to = f.at(target, f.mul(i, f.mul(dims, size)))
+
+        def dim(d: Value, _: list[Value]) -> None:
+            at = f.add(f.mul(f.block.sdiv(d, f.i64(2)), PANEL_LINE), f.mul(f.block.srem(d, f.i64(2)), size))
+            f.store_scalar(f.load_scalar(f.at(source, at)), f.at(to, f.mul(d, size)))
+
+        f.unrolled(0, dims, 8, dim)
+
+    f.loop(0, rows, 1, row)
     return f.finish()
 
 

@@ -67,8 +67,8 @@ class Expression:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        """The expression as one would type it; the inside of a very long one is left out."""
-        parts = [repr(a) if a.size <= MOST_WRITTEN else "…" for a in self.args]
+        """The expression as one would type it, long arguments by their digests: a kernel is found again by this text."""
+        parts = [repr(a) if a.size <= MOST_WRITTEN else f"…{a.digest.hex()}" for a in self.args]
         match self.op:
             case "constant":
                 return f"{self.value!r}"

@@ -449,6 +449,20 @@ def factor_seen(
     return np.broadcast_to(seen, (batches, heads, len(rows), keys)).reshape(*lead, len(rows), keys)
 
 
+def at_end(mask: Mask) -> Mask:
+    """The mask with the queries as the last items, unless it says otherwise: as with a key/value cache."""
+    match mask:
+        case Causal(None):
+            return Causal("end")
+        case Window(left, right, None):
+            return Window(left, right, "end")
+        case And(a, b) | Or(a, b):
+            return type(mask)(at_end(a), at_end(b))
+        case Not(a):
+            return Not(at_end(a))
+    return mask
+
+
 def split(mask: Mask, queries: int, keys: int) -> tuple[tuple[Span, ...], list[Mask]]:
     """The spans of a mask's documents, or one of everything, and the masks that hold inside them."""
     factors = list(conjunction(mask))

@@ -1,0 +1,318 @@
+"""Keys and values of what has been seen so far, kept as decoding wants to read them.
+
+Decides how a growing sequence lies in memory: pages of 128 keys (one block of the scalar program each), shared between
+sequences until one of them writes, and let go when a window has passed them. Leaves attention to `clearhead.attention`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clearhead.definition.canonical import BLOCK
+from clearhead.errors import DtypeError, FileError, InputError, ShapeError
+from clearhead.kernels.call import PANEL_LINE
+from clearhead.kernels.tiles import DIM_STEP, ELEMENTS
+from clearhead.rules.masks import is_integer
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(eq=False)
+class Page:
+    """BLOCK keys and values of all heads of one sequence; `owners` sequences hold it."""
+
+    keys: Array  # (heads, panels, pairs of dims, keys in a panel, 2)
+    values: Array  # (heads, BLOCK, value dims, padded)
+    owners: int = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What all pages of a cache have in common."""
+
+    dtype: str
+    heads: int
+    key_dim: int
+    value_dim: int
+
+    @property
+    def panel(self) -> int:
+        """Keys in a panel."""
+        return PANEL_LINE // (2 * np.dtype(self.dtype).itemsize)
+
+    @property
+    def row(self) -> int:
+        """Value dims in memory."""
+        return -(-self.value_dim // DIM_STEP) * DIM_STEP
+
+    def page(self) -> Page:
+        """An empty page."""
+        pairs = -(-self.key_dim // 2)
+        keys = aligned_zeros((self.heads, BLOCK // self.panel, pairs, self.panel, 2), self.dtype)
+        return Page(keys, aligned_zeros((self.heads, BLOCK, self.row), self.dtype))
+
+
+class KeyValueCache:
+    """Keys and values of one or several growing sequences, for `attention(q, cache)`.
+
+    `append` adds what is new; with `window`, it first lets pages go that lie wholly before the last `window` keys. Sequences (the
+    leading axis of what is appended, if it has one besides heads) may differ in length, be reordered and forked; pages
+    are shared until written. float32 and float64. Attention over a cache gives the bits that it gives over arrays.
+
+    >>> from clearhead import attention
+    >>> x = np.random.default_rng(0).standard_normal((2, 5, 8))
+    >>> cache = KeyValueCache()
+    >>> for i in range(5):
+    ...     cache.append(x[:, i : i + 1], x[:, i : i + 1])
+    ...     y = attention(x[:, i : i + 1], cache)
+    >>> np.array_equal(y, attention(x, x, x)[:, 4:]), cache.lengths
+    (True, (5,))
+    """
+
+    def __init__(self, *, window: int | None = None) -> None:
+        if window is not None and (not is_integer(window) or window < 1):
+            raise InputError(f"window={window!r} is no number of keys: use 1, 2, 3 … or None to keep all.")
+        self.window = window
+        self.layout: Layout | None = None
+        self.batched = False  # whether what is appended has an axis of sequences
+        self.sequences: list[list[Page | None]] = []
+        self.counts: list[int] = []
+        self.free: list[Page] = []
+        self.addresses = np.zeros((2, 0, 0, 8), np.int64)  # of keys and values: (2, sequences, heads, blocks)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """How many keys each sequence has been given, those let go included."""
+        return tuple(self.counts)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pages, shared ones counted once."""
+        pages = {id(page): page for pages in self.sequences for page in pages if page is not None}
+        return sum(page.keys.nbytes + page.values.nbytes for page in [*pages.values(), *self.free])
+
+    def __repr__(self) -> str:
+        return f"KeyValueCache({self.layout}, lengths={self.lengths}, window={self.window})"
+
+    def append(self, k: npt.ArrayLike, v: npt.ArrayLike, *, lengths: Sequence[int] | None = None) -> None:
+        """Add keys (…, heads, n, d) and values (…, heads, n, dv) at the end of each sequence.
+
+        With `lengths`, sequence i is given only its first lengths[i] of them. Raises ShapeError or DtypeError, and then
+        nothing has been added.
+        """
+        keys, values = np.asarray(k), np.asarray(v)
+        keys, values = self.checked(keys, values)
+        counts = [keys.shape[-2]] * len(keys) if lengths is None else list(lengths)
+        if len(counts) != len(keys) or any(not 0 <= n <= keys.shape[-2] for n in counts):
+            raise ShapeError(
+                f"lengths {counts} do not fit keys of shape {np.shape(k)}: give {len(keys)} numbers up to {keys.shape[-2]}."
+            )
+        for number, count in enumerate(counts):
+            self.append_one(number, keys[number, :, :count], values[number, :, :count])
+
+    def checked(self, keys: Array, values: Array) -> tuple[Array, Array]:
+        """Keys and values as (sequences, heads, n, d); the first ones decide the layout."""
+        shapes = f"k {keys.shape}, v {values.shape}"
+        if keys.ndim not in (3, 4) or keys.shape[:-1] != values.shape[:-1] or 0 in (keys.shape[-1], values.shape[-1]):
+            raise ShapeError(f"{shapes} cannot be appended: give (heads, n, d), or (sequences, heads, n, d), of equal n.")
+        if keys.dtype.name not in ELEMENTS or keys.dtype != values.dtype:
+            raise DtypeError(f"k is {keys.dtype} and v {values.dtype}: a cache takes float32 or float64, both the same.")
+        batched = keys.ndim == 4
+        if not batched:
+            keys, values = keys[None], values[None]
+        layout = Layout(keys.dtype.name, keys.shape[1], keys.shape[-1], values.shape[-1])
+        if self.layout is None:
+            self.layout, self.batched = layout, batched
+            self.sequences = [[] for _ in keys]
+            self.counts = [0] * len(keys)
+            self.addresses = np.zeros((2, len(keys), layout.heads, 8), np.int64)
+        if (layout, len(keys)) != (self.layout, len(self.sequences)):
+            raise ShapeError(f"{shapes} do not belong to this cache of {len(self.sequences)} sequences of {self.layout}.")
+        return keys, values
+
+    def append_one(self, number: int, keys: Array, values: Array) -> None:
+        """Add keys (heads, n, d) to one sequence, page by page."""
+        self.let_go(number)
+        done, pages = 0, self.sequences[number]
+        while done < keys.shape[1]:
+            inside = self.counts[number] % BLOCK
+            page = self.writable(number, new=inside == 0)
+            count = min(BLOCK - inside, keys.shape[1] - done)
+            write(page, inside, keys[:, done : done + count], values[:, done : done + count])
+            self.counts[number] += count
+            done += count
+
+    def writable(self, number: int, *, new: bool) -> Page:
+        """The last page of a sequence for its own use: a new one, or a copy if others share it."""
+        assert self.layout is not None  # noqa: S101
+        pages = self.sequences[number]
+        shared = None if new else pages[-1]
+        if shared is not None and shared.owners == 1:
+            return shared
+        page = self.free.pop() if self.free else self.layout.page()
+        page.owners = 1
+        if shared is None:
+            pages.append(page)
+        else:
+            shared.owners -= 1
+            page.keys[...], page.values[...] = shared.keys, shared.values
+            pages[-1] = page
+        self.note(number, len(pages) - 1, page)
+        return page
+
+    def note(self, number: int, block: int, page: Page | None) -> None:
+        """Write down where a block's page lies, for the kernels; 0 if it is gone."""
+        while block >= self.addresses.shape[-1]:
+            self.addresses = np.concatenate([self.addresses, np.zeros_like(self.addresses)], -1)
+        for table, name in enumerate(("keys", "values")):
+            array = getattr(page, name, None)
+            heads = np.arange(self.addresses.shape[2])
+            place = 0 if array is None else array.ctypes.data + array.strides[0] * heads
+            self.addresses[table, number, :, block] = place
+
+    def let_go(self, number: int) -> None:
+        """Give back the pages that a window has passed: they are written again for later keys.
+
+        Done before an append, so that its first query still finds its whole window.
+        """
+        if self.window is None:
+            return
+        pages = self.sequences[number]
+        for block in range(max(0, self.counts[number] - self.window + 1) // BLOCK):
+            if pages[block] is not None:
+                self.drop(pages[block])
+                pages[block] = None
+                self.note(number, block, None)
+
+    def drop(self, page: Page | None) -> None:
+        """One owner less; a page that nobody holds is kept for use."""
+        if page is not None:
+            page.owners -= 1
+            if page.owners == 0:
+                self.free.append(page)
+
+    def first_key(self, number: int) -> int:
+        """The first key that a sequence still has: the start of a page."""
+        gone = sum(page is None for page in self.sequences[number])
+        return gone * BLOCK
+
+    def reorder(self, order: Sequence[int]) -> None:
+        """Let sequence i go on from what sequence order[i] was, as beam search does; pages are shared, not copied.
+
+        >>> cache = KeyValueCache()
+        >>> cache.append(np.zeros((2, 1, 3, 4)), np.zeros((2, 1, 3, 4)), lengths=[3, 1])
+        >>> cache.reorder([0, 0, 1])
+        >>> cache.lengths
+        (3, 3, 1)
+        """
+        if any(not is_integer(i) or not 0 <= i < len(self.sequences) for i in order):
+            raise InputError(f"order {list(order)} names no sequences: use numbers from 0 to {len(self.sequences) - 1}.")
+        if len(order) != 1 and not self.batched:
+            raise InputError("this cache holds one sequence without an axis of sequences: fork it instead.")
+        old, self.sequences = self.sequences, [self.shared(self.sequences[i]) for i in order]
+        self.counts = [self.counts[i] for i in order]
+        self.addresses = self.addresses[:, list(order)]
+        for pages in old:
+            for page in pages:
+                self.drop(page)
+
+    def fork(self) -> KeyValueCache:
+        """Another cache that goes on from here; pages are shared until one of the two writes."""
+        other = KeyValueCache(window=self.window)
+        other.layout, other.batched, other.counts = self.layout, self.batched, list(self.counts)
+        other.sequences = [self.shared(pages) for pages in self.sequences]
+        other.addresses = self.addresses.copy()
+        return other
+
+    def shared(self, pages: list[Page | None]) -> list[Page | None]:
+        """The same pages, with one owner more each."""
+        for page in pages:
+            if page is not None:
+                page.owners += 1
+        return list(pages)
+
+    def arrays(self, number: int = 0) -> tuple[Array, Array]:
+        """One sequence's keys (heads, n, d) and values (heads, n, dv) as plain arrays, from its first kept key on."""
+        if self.layout is None:
+            raise InputError("this cache is empty: append keys and values first.")
+        pages = [page for page in self.sequences[number] if page is not None]
+        count = self.counts[number] - self.first_key(number)
+        keys = [page.keys.transpose(0, 1, 3, 2, 4).reshape(self.layout.heads, BLOCK, -1) for page in pages]
+        values = [page.values for page in pages]
+        return (
+            np.concatenate(keys, 1)[:, :count, : self.layout.key_dim],
+            np.concatenate(values, 1)[:, :count, : self.layout.value_dim],
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all sequences to a .safetensors file; raises FileError, and then no file is left."""
+        from safetensors.numpy import save
+
+        if self.layout is None:
+            raise InputError("this cache is empty: append keys and values first.")
+        arrays = {}
+        for number in range(len(self.sequences)):
+            keys, values = self.arrays(number)
+            arrays |= {f"key.{number}": np.ascontiguousarray(keys), f"value.{number}": np.ascontiguousarray(values)}
+        about = {"counts": ",".join(map(str, self.counts)), "window": str(self.window or ""), "batched": str(self.batched)}
+        target = Path(path)
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            unfinished.write_bytes(save(arrays, about))
+            unfinished.replace(target)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise FileError(f"{target} cannot be written: {error.strerror}.") from None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> KeyValueCache:
+        """Read what `save` wrote; raises FileError for anything else."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "numpy") as file:
+                about = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            counts = [int(n) for n in about["counts"].split(",")]
+            cache = cls(window=int(about["window"]) if about["window"] else None)
+            first = arrays["key.0"]
+            cache.layout = Layout(first.dtype.name, first.shape[0], first.shape[-1], arrays["value.0"].shape[-1])
+            cache.batched, cache.sequences, cache.counts = about["batched"] == "True", [[] for _ in counts], counts
+            cache.addresses = np.zeros((2, len(counts), first.shape[0], 8), np.int64)
+            for number, count in enumerate(counts):
+                kept = (count - arrays[f"key.{number}"].shape[1]) // BLOCK * BLOCK
+                cache.window, window = None, cache.window  # nothing is let go while it is filled
+                cache.sequences[number], cache.counts[number] = [None] * (kept // BLOCK), kept
+                cache.append_one(number, arrays[f"key.{number}"], arrays[f"value.{number}"])
+                cache.window = window
+                if cache.counts[number] != count:
+                    raise KeyError(number)
+        except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
+            raise FileError(f"{path} is no saved cache ({error}): give a file that KeyValueCache.save wrote.") from None
+        return cache
+
+
+def write(page: Page, inside: int, keys: Array, values: Array) -> None:
+    """Put keys and values (heads, n, …) into a page from place `inside` on."""
+    count, dim = keys.shape[1:]
+    pairs, panel = page.keys.shape[2:4]
+    padded = keys if dim == 2 * pairs else np.pad(keys, ((0, 0), (0, 0), (0, 1)))
+    place = np.arange(inside, inside + count)
+    # Indices in two places put their axis first: (n, heads, pairs, 2).
+    page.keys[:, place // panel, :, place % panel, :] = padded.reshape(len(keys), count, pairs, 2).swapaxes(0, 1)
+    page.values[:, inside : inside + count, : values.shape[-1]] = values
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: str) -> Array:
+    """Zeros that begin at a cache line."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + PANEL_LINE, np.uint8)
+    start = -raw.ctypes.data % PANEL_LINE
+    return raw[start : start + size].view(dtype).reshape(shape)
