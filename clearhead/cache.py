@@ -7,6 +7,7 @@ sequences until one of them writes, and let go when a window has passed them. Le
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +23,16 @@ from clearhead.kernels.tiles import DIM_STEP, ELEMENTS
 from clearhead.rules.masks import is_integer
 
 Array = npt.NDArray[Any]
+MOST_AT_ONCE = 64  # pages that are made together
 
 
 @dataclass(eq=False)
 class Page:
-    """BLOCK keys and values of all heads of one sequence; `owners` sequences hold it."""
+    """BLOCK keys and values of all heads of one sequence, and how many sequences hold it."""
 
     keys: Array  # (heads, panels, pairs of dims, keys in a panel, 2)
     values: Array  # (heads, BLOCK, value dims, padded)
-    owners: int = 1
+    owners: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,12 @@ class Layout:
         """Value dims in memory."""
         return -(-self.value_dim // DIM_STEP) * DIM_STEP
 
-    def page(self) -> Page:
-        """An empty page."""
+    def pages(self, count: int) -> list[Page]:
+        """Empty pages; each head's lie one behind the other, as memory is read fastest."""
         pairs = -(-self.key_dim // 2)
-        keys = aligned_zeros((self.heads, BLOCK // self.panel, pairs, self.panel, 2), self.dtype)
-        return Page(keys, aligned_zeros((self.heads, BLOCK, self.row), self.dtype))
+        keys = aligned_zeros((self.heads, count, BLOCK // self.panel, pairs, self.panel, 2), self.dtype)
+        values = aligned_zeros((self.heads, count, BLOCK, self.row), self.dtype)
+        return [Page(keys[:, n], values[:, n]) for n in range(count)]
 
 
 class KeyValueCache:
@@ -84,7 +87,8 @@ class KeyValueCache:
         self.batched = False  # whether what is appended has an axis of sequences
         self.sequences: list[list[Page | None]] = []
         self.counts: list[int] = []
-        self.free: list[Page] = []
+        self.free: deque[Page] = deque()
+        self.made = 0  # pages, ever
         self.addresses = np.zeros((2, 0, 0, 8), np.int64)  # of keys and values: (2, sequences, heads, blocks)
 
     @property
@@ -156,7 +160,11 @@ class KeyValueCache:
         shared = None if new else pages[-1]
         if shared is not None and shared.owners == 1:
             return shared
-        page = self.free.pop() if self.free else self.layout.page()
+        if not self.free:  # as many again as there are, so that growing costs little and memory comes in large parts
+            count = max(1, min(self.made, MOST_AT_ONCE))
+            self.free.extend(self.layout.pages(count))
+            self.made += count
+        page = self.free.popleft()
         page.owners = 1
         if shared is None:
             pages.append(page)

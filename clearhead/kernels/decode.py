@@ -248,8 +248,13 @@ class Decode:
         size, count = f.element.bytes, len(rows)
         dims = field(f, table, "value_dim")
         vectors = f.block.sdiv(dims, f.i64(f.lanes))
-        values, value_row = self.block_values(f, table, v, block), field(f, table, "value_row")
         row_bytes, key_bytes = f.mul(dims, size), f.mul(field(f, table, "query_dim"), size)
+        if self.variant.paged:
+            next_block = f.least(f.add(block, BLOCK), f.sub(field(f, table, "keys"), 1))
+            next_keys, key_row = self.page(f, k, next_block), key_bytes
+        else:
+            next_keys, key_row = self.key_at(f, table, k, f.add(block, BLOCK)), field(f, table, "key_row")
+        values, value_row = self.block_values(f, table, v, block), field(f, table, "value_row")
         lows, highs = [low for low, _ in ends], [high for _, high in ends]
         begin, finish = f.lowest_of(lows), f.highest_of(highs)
         inner = f.least(f.highest_of(lows), finish)
@@ -278,8 +283,7 @@ class Decode:
             def fetching(at: Value, acc: list[Value]) -> list[Value]:
                 ahead = f.mul(f.add(f.sub(at, block), VALUES_AHEAD), value_row)
                 f.prefetch(f.at(values, ahead), row_bytes)
-                if not self.variant.paged:
-                    f.prefetch(self.key_at(f, table, k, f.add(at, BLOCK)), key_bytes)
+                f.prefetch(f.at(next_keys, f.mul(f.sub(at, block), key_row)), key_bytes)
                 return key(at, acc, check=False)
 
             acc = f.loop(begin, inner, 1, partial(key, check=True), [f.constant(0.0)] * (count * (n + 1)))
