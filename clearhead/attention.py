@@ -12,7 +12,6 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from clearhead.cache import KeyValueCache
-
 from clearhead.errors import InputError, ShapeError
 from clearhead.kernels.call import FIELDS
 from clearhead.machine.address import address
@@ -259,14 +258,14 @@ def over_sequences(
     dtype = np.dtype(layout.dtype)
     tables = cache.addresses[:, numbers]
     lead = tables[0].shape[:2] if cache.batched else tables[0].shape[1:2]
-    likeness = [
-        as_strided(np.empty(1, dtype), (*lead, keys, dim), (*table.strides[2 - len(lead) : 2], row, dtype.itemsize))
-        for table, dim, row in zip(
-            tables, (layout.key_dim, layout.value_dim), (0, layout.row * dtype.itemsize), strict=True
-        )
-    ]
-    asked = problem(q, *likeness, mask=mask, score=score, sink=sinks, scale=scale, out=out)
-    ready = prepare(replace(asked, paged=True, first_key=cache.first_key(numbers.start or 0)))
+
+    def stand_in(table: Array, dim: int, row: int) -> Array:
+        """An array of the shape that the cache stands for, which nobody reads; its strides are the table's."""
+        strides = (*table.strides[2 - len(lead) : 2], row * dtype.itemsize, dtype.itemsize)
+        return as_strided(np.empty(1, dtype), (*lead, keys, dim), strides)
+
+    k, v = stand_in(tables[0], layout.key_dim, 0), stand_in(tables[1], layout.value_dim, layout.row)
+    ready = recall(q, k, v, mask, score, sinks, scale, out, cache.first_key(numbers.start or 0))
     return call(ready, (q, tables[0], tables[1]), sinks, threads, out, wants_lse, cache.sequences)
 
 
@@ -279,12 +278,13 @@ def recall(
     sinks: Array | None,
     scale: float | None,
     out: Array | None,
+    first_key: int | None = None,
 ) -> Prepared:
-    """The preparation of a call like this one, made at the first."""
+    """The preparation of a call like this one, made at the first; with a `first_key`, k and v stand for a cache."""
     key = (
         q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype, mask,
         tuple(score) if isinstance(score, list) else score, scale, None if out is None else layout_of(out),
-        None if sinks is None else (sinks.shape, sinks.dtype),
+        None if sinks is None else (sinks.shape, sinks.dtype), first_key,
     )  # fmt: skip
     try:
         ready = prepared.get(key)
@@ -292,10 +292,10 @@ def recall(
         ready = None
     if ready is None:
         asked = problem(q, k, v, mask=mask, score=score, sink=sinks, scale=scale, out=out)
-        ready = prepare(asked)
+        ready = prepare(asked if first_key is None else replace(asked, paged=True, first_key=first_key))
         remember(key, ready)
     if out is not None:  # it may overlap an input anew in every call
-        check_apart(out, {"q": q, "k": k, "v": v})
+        check_apart(out, {"q": q, "k": k, "v": v} if first_key is None else {"q": q})
     return ready
 
 

@@ -65,9 +65,10 @@ class Layout:
 class KeyValueCache:
     """Keys and values of one or several growing sequences, for `attention(q, cache)`.
 
-    `append` adds what is new; with `window`, it first lets pages go that lie wholly before the last `window` keys. Sequences (the
-    leading axis of what is appended, if it has one besides heads) may differ in length, be reordered and forked; pages
-    are shared until written. float32 and float64. Attention over a cache gives the bits that it gives over arrays.
+    `append` adds what is new; with `window`, it first lets pages go that lie wholly before the last `window` keys.
+    Sequences (the leading axis of what is appended, if it has one besides heads) may differ in length, be reordered and
+    forked; pages are shared until written. float32 and float64. Attention over a cache gives the bits that it gives over
+    arrays.
 
     >>> from clearhead import attention
     >>> x = np.random.default_rng(0).standard_normal((2, 5, 8))
@@ -116,7 +117,8 @@ class KeyValueCache:
         counts = [keys.shape[-2]] * len(keys) if lengths is None else list(lengths)
         if len(counts) != len(keys) or any(not 0 <= n <= keys.shape[-2] for n in counts):
             raise ShapeError(
-                f"lengths {counts} do not fit keys of shape {np.shape(k)}: give {len(keys)} numbers up to {keys.shape[-2]}."
+                f"lengths {counts} do not fit keys of shape {np.shape(k)}: give {len(keys)} numbers up to "
+                f"{keys.shape[-2]}."
             )
         for number, count in enumerate(counts):
             self.append_one(number, keys[number, :, :count], values[number, :, :count])
@@ -125,9 +127,13 @@ class KeyValueCache:
         """Keys and values as (sequences, heads, n, d); the first ones decide the layout."""
         shapes = f"k {keys.shape}, v {values.shape}"
         if keys.ndim not in (3, 4) or keys.shape[:-1] != values.shape[:-1] or 0 in (keys.shape[-1], values.shape[-1]):
-            raise ShapeError(f"{shapes} cannot be appended: give (heads, n, d), or (sequences, heads, n, d), of equal n.")
+            raise ShapeError(
+                f"{shapes} cannot be appended: give (heads, n, d), or (sequences, heads, n, d), of equal n."
+            )
         if keys.dtype.name not in ELEMENTS or keys.dtype != values.dtype:
-            raise DtypeError(f"k is {keys.dtype} and v {values.dtype}: a cache takes float32 or float64, both the same.")
+            raise DtypeError(
+                f"k is {keys.dtype} and v {values.dtype}: a cache takes float32 or float64, both the same."
+            )
         batched = keys.ndim == 4
         if not batched:
             keys, values = keys[None], values[None]
@@ -138,13 +144,15 @@ class KeyValueCache:
             self.counts = [0] * len(keys)
             self.addresses = np.zeros((2, len(keys), layout.heads, 8), np.int64)
         if (layout, len(keys)) != (self.layout, len(self.sequences)):
-            raise ShapeError(f"{shapes} do not belong to this cache of {len(self.sequences)} sequences of {self.layout}.")
+            raise ShapeError(
+                f"{shapes} do not belong to this cache of {len(self.sequences)} sequences of {self.layout}."
+            )
         return keys, values
 
     def append_one(self, number: int, keys: Array, values: Array) -> None:
         """Add keys (heads, n, d) to one sequence, page by page."""
         self.let_go(number)
-        done, pages = 0, self.sequences[number]
+        done = 0
         while done < keys.shape[1]:
             inside = self.counts[number] % BLOCK
             page = self.writable(number, new=inside == 0)
@@ -221,7 +229,9 @@ class KeyValueCache:
         (3, 3, 1)
         """
         if any(not is_integer(i) or not 0 <= i < len(self.sequences) for i in order):
-            raise InputError(f"order {list(order)} names no sequences: use numbers from 0 to {len(self.sequences) - 1}.")
+            raise InputError(
+                f"order {list(order)} names no sequences: use numbers from 0 to {len(self.sequences) - 1}."
+            )
         if len(order) != 1 and not self.batched:
             raise InputError("this cache holds one sequence without an axis of sequences: fork it instead.")
         old, self.sequences = self.sequences, [self.shared(self.sequences[i]) for i in order]
@@ -265,11 +275,15 @@ class KeyValueCache:
 
         if self.layout is None:
             raise InputError("this cache is empty: append keys and values first.")
-        arrays = {}
+        arrays: dict[str, Array] = {}
         for number in range(len(self.sequences)):
             keys, values = self.arrays(number)
             arrays |= {f"key.{number}": np.ascontiguousarray(keys), f"value.{number}": np.ascontiguousarray(values)}
-        about = {"counts": ",".join(map(str, self.counts)), "window": str(self.window or ""), "batched": str(self.batched)}
+        about = {
+            "counts": ",".join(map(str, self.counts)),
+            "window": str(self.window or ""),
+            "batched": str(self.batched),
+        }
         target = Path(path)
         unfinished = target.with_name(f".{target.name}.{os.getpid()}")
         try:

@@ -144,10 +144,12 @@ def problem(
     )
 
 
-def as_array(x: npt.ArrayLike, name: str) -> Array:
+def as_array(x: npt.ArrayLike | None, name: str) -> Array:
     """What a user passed as a plain numpy array; masked arrays are refused, for their masks would be lost."""
     if type(x) is np.ndarray:
         return x
+    if x is None:
+        raise InputError(f"{name} is missing: call attention(q, k, v), or attention(q, cache).")
     if isinstance(x, np.ma.MaskedArray):
         raise InputError(
             f"{name} is a masked array, whose mask would be ignored: pass x.filled(...) and a clearhead mask."

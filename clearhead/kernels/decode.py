@@ -1,8 +1,8 @@
 """The decode kernel: few queries over many keys, keys in the lanes, at the rate memory is read.
 
 The rows of a task share their keys: a few queries of the query heads of one group. Each row is the scalar program of
-`definition.canonical`, as in `forward`; only what stands in the lanes differs. A task is one segment of one head's keys;
-whoever finishes a head's last segment merges them in order. Letters: q k v p query, key, value, weight; s score; m l o.
+`definition.canonical`, as in `forward`; only what stands in the lanes differs. A task is one segment of one head's
+keys; whoever finishes a head's last segment merges them in order. Letters: q k v p query, key, value, weight; s score; m l o.
 
 Scores of one block are S[row][key]. Memory is asked for rows ahead of time throughout; the next block's keys also while
 values are summed.
@@ -80,7 +80,7 @@ class Decode:
         ends = self.row_ends(f, table, scratch, rows, start, stop)
         s = [f.at(self.space(f, table, scratch, "scores"), f.mul(r, self.row_bytes(f))) for r in rows]
         state = [f.at(self.space(f, table, scratch, "softmax"), f.mul(r, 2 * f.element.bytes)) for r in rows]
-        tops = self.write_scores(f, table, scratch, (k, v), rows, block, (start, stop), ends, s)
+        tops = self.write_scores(f, table, scratch, k, rows, block, (start, stop), ends, s)
         alphas = []
         for top, at, scores in zip(tops, state, s, strict=True):
             old = f.broadcast(at)
@@ -113,7 +113,7 @@ class Decode:
         f: Function,
         table: Value,
         scratch: Value,
-        kv: tuple[Value, Value],
+        k: Value,
         rows: list[Value],
         block: Value,
         within: tuple[Value, Value],
@@ -121,7 +121,6 @@ class Decode:
         s: list[Value],
     ) -> list[Value]:
         """S of the rows, −∞ where hidden; their largest numbers lane by lane."""
-        k, v = kv
         dims, size = field(f, table, "query_dim"), f.element.bytes
         q = [f.at(self.space(f, table, scratch, "query"), f.mul(r, f.mul(dims, size))) for r in rows]
         fused = [
@@ -206,7 +205,7 @@ class Decode:
                 f.prefetch(self.key_at(f, table, k, f.add(key, n)), size)
 
     def panel_at(self, f: Function, page: Value, key: Value, dims: Value) -> Value:
-        """Where the pairs of the keys from `key` of a page on begin; a panel holds PANEL_LINE bytes of pairs for each two dims."""
+        """Where the pairs of the keys from `key` of a page on begin; a panel has a line for each two dims."""
         keys = PANEL_LINE // (2 * f.element.bytes)
         panel = f.mul(f.block.sdiv(key, f.i64(keys)), f.mul(dims, PANEL_LINE // 2))
         return f.at(page, f.add(panel, f.mul(f.block.srem(key, f.i64(keys)), 2 * f.element.bytes)))

@@ -19,7 +19,7 @@ def load_pair(f: Function, address: Value) -> Value:
 
 
 def pairs_of_rows(f: Function, rows: Sequence[Value]) -> list[Value]:
-    """As many dims of half as many keys as a vector has lanes, from rows in memory: one vector for each pair of dims."""
+    """As many dims as a vector has lanes, of half as many keys, from rows in memory: a vector for each pair of dims."""
     vectors = [f.load(row) for row in rows]
     step = 1
     while step < len(vectors):

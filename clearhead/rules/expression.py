@@ -67,7 +67,7 @@ class Expression:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        """The expression as one would type it, long arguments by their digests: a kernel is found again by this text."""
+        """The expression as one would type it, long arguments by their digests; kernels are kept under this text."""
         parts = [repr(a) if a.size <= MOST_WRITTEN else f"…{a.digest.hex()}" for a in self.args]
         match self.op:
             case "constant":

@@ -48,12 +48,15 @@ def sqrt(x: Any) -> Any:
 
 
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + e⁻ˣ).
+    """1 / (1 + e⁻ˣ), without overflow.
 
     >>> float(sigmoid(0.0))
     0.5
     """
-    return apply("sigmoid", x) if isinstance(x, Traced) else Plain.sigmoid(np.asarray(x, float))
+    if isinstance(x, Traced):
+        return apply("sigmoid", x)
+    x = np.asarray(x)
+    return Plain.sigmoid(x.astype(np.result_type(x.dtype, np.float16)))
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import linecache
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,17 +18,22 @@ from typing import Any
 
 import numpy as np
 
-from clearhead.errors import InputError, TraceError
+from clearhead.errors import TraceError
 from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, simplify
 
 KINDS: dict[str, Kind] = {"f": "float", "i": "int", "u": "int", "b": "bool"}
 INSTEAD = {
     "bool": "a Python `if`, `and`, `or`, `not`, min() or max() needs one truth, but this differs from pair to pair: "
     "use np.where(condition, a, b), &, |, ~, np.minimum or np.maximum",
-    "number": "int(), float(), range() and math's functions need one number: use numpy's functions, as np.exp(score)",
+    "number": "int(), float(), round() and math's functions need one number: use numpy's functions, as np.exp(score)",
+    "index": "only a numpy array can be indexed by a position, and only one that is made outside of the rule and has a "
+    "name of its own: make one of a list, or of what an object holds; range() of a position is impossible",
+    "array": "positions and scores cannot be put into an array, nor index one that is made inside of the rule or held "
+    "by an object: make it outside, and give it a name of its own",
     "iterate": "positions and scores are single numbers, which cannot be unpacked or looped over",
     "store": "a rule cannot store anything: give the new score back",
 }
+MOST_DEPTH = 200  # operations that wait for each other
 
 
 class Traced:
@@ -46,16 +52,22 @@ class Traced:
         raise TraceError(INSTEAD["bool"])
 
     def refuse_number(self, *_: Any) -> Any:
-        """int(), float(), indexing a list."""
+        """int(), float(), round()."""
         raise TraceError(INSTEAD["number"])
 
-    __int__ = __float__ = __index__ = __complex__ = __round__ = refuse_number
+    __int__ = __float__ = __complex__ = __round__ = refuse_number
+
+    def __index__(self) -> int:
+        raise TraceError(INSTEAD["index"])
 
     def __iter__(self) -> Any:
         raise TraceError(INSTEAD["iterate"])
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        raise TraceError(INSTEAD["number"])
+        raise TraceError(INSTEAD["array"])
+
+    def __pos__(self) -> Any:
+        return self
 
     def __pow__(self, power: Any) -> Any:
         if not isinstance(power, int) or isinstance(power, bool) or not 1 <= power <= 8:
@@ -66,10 +78,16 @@ class Traced:
         return result
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        op = UFUNCS.get(ufunc.__name__)
-        if op is None or method != "__call__" or options:
-            raise TraceError(f"np.{ufunc.__name__} cannot be traced: the functions are {', '.join(sorted(UFUNCS))}")
-        return inputs[0] ** 2 if op == "square" else apply(op, *inputs)
+        if "out" in options:
+            raise TraceError(INSTEAD["store"])
+        if method != "__call__" or options:
+            raise TraceError(f"np.{ufunc.__name__} can be traced only as np.{ufunc.__name__}(…) of what it works on")
+        if ufunc.__name__ in COMPOSED:
+            return COMPOSED[ufunc.__name__](*(Traced(as_expression(x)) for x in inputs[:1]), *inputs[1:])
+        if ufunc.__name__ not in UFUNCS:
+            names = ", ".join(sorted({*UFUNCS, *COMPOSED}))
+            raise TraceError(f"np.{ufunc.__name__} cannot be traced: the functions are {names}")
+        return apply(UFUNCS[ufunc.__name__], *inputs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function is np.where and len(args) == 3 and not kwargs:
@@ -105,8 +123,14 @@ UFUNCS = {
     "multiply": "mul", "divide": "div", "floor_divide": "floordiv", "remainder": "mod", "less": "lt",
     "less_equal": "le", "greater": "gt", "greater_equal": "ge", "equal": "eq", "not_equal": "ne", "logical_and": "and",
     "logical_or": "or", "logical_xor": "xor", "logical_not": "not", "bitwise_and": "and", "bitwise_or": "or",
-    "bitwise_xor": "xor", "invert": "not", "square": "square",
+    "bitwise_xor": "xor", "invert": "not",
 }  # fmt: skip
+COMPOSED: dict[str, Callable[..., Any]] = {
+    "square": lambda x: x * x,
+    "power": lambda x, power: x**power,
+    "positive": lambda x: x,
+    "sign": lambda x: np.where(x > 0, 1, np.where(x < 0, -1, x)),
+}
 FLOAT_ONLY = ("div", "exp", "log", "tanh", "sigmoid", "sqrt")
 INT_ONLY = ("floordiv", "mod")
 BOOL_ONLY = ("and", "or", "xor", "not")
@@ -127,6 +151,8 @@ def apply(op: str, *inputs: Any) -> Traced:
             raise TraceError(f"&, |, ^ and ~ join comparisons, but {wrong!r} is a number: compare it with something")
         return Traced(Expression(op, "bool", tuple(args)))
     args = common_kind(args)
+    if args[0].kind == "bool" and op in ("add", "sub", "neg"):
+        raise TraceError(f"conditions such as {args[0]!r} are no numbers to add or subtract: use |, &, ^ or np.where")
     if args[0].kind == "bool" and not (op in ("eq", "ne") and len(args) == 2):
         args = [Expression("int", "int", (a,)) for a in args]
     if op in FLOAT_ONLY and args[0].kind != "float":
@@ -149,8 +175,6 @@ def as_expression(x: Any) -> Expression:
     """A stand-in's expression, or a constant's."""
     if isinstance(x, Traced):
         return x.expression
-    if isinstance(x, Captured):
-        x = x.array
     number = np.asarray(x)
     if number.ndim or number.dtype.kind not in KINDS:
         raise TraceError(f"{x!r} is no single number: index an array by positions, as in array[head]")
@@ -161,24 +185,37 @@ def as_expression(x: Any) -> Expression:
     return Expression("constant", kind, value=value)
 
 
-class Captured:
-    """A captured array: indexed by stand-ins it becomes a load, else it is the array."""
+class Captured(np.lib.mixins.NDArrayOperatorsMixin):
+    """A captured array: indexed by stand-ins it becomes a load, else it is the array, and what is made of it is too."""
 
     def __init__(self, array: Any, arrays: list[Any]) -> None:
         self.array, self.arrays = array, arrays
 
+    def __repr__(self) -> str:
+        return f"an array of shape {self.array.shape}"
+
+    def like(self, result: Any) -> Any:
+        """Parts and elementwise functions of captured arrays are captured arrays."""
+        return Captured(result, self.arrays) if isinstance(result, np.ndarray) else result
+
     def __getitem__(self, index: Any) -> Any:
         parts = index if isinstance(index, tuple) else (index,)
-        if not any(isinstance(x, Traced) for x in parts):
-            return self.array[index]
-        shape = self.array.shape
+        if any(isinstance(x, Traced) for x in parts):
+            return self.load(parts)
+        plain = tuple(x.array if isinstance(x, Captured) else x for x in parts)
+        return self.like(self.array[plain])
+
+    def load(self, parts: tuple[Any, ...]) -> Traced:
+        """One element for each pair."""
+        shape, dtype = self.array.shape, self.array.dtype
         if len(parts) != len(shape) or any(isinstance(x, slice) or x is None or x is Ellipsis for x in parts):
             raise TraceError(f"an array of shape {shape} needs {len(shape)} positions between its brackets")
         if 0 in shape:
             raise TraceError(f"an array of shape {shape} is empty: nothing can be read from it")
-        kind = KINDS.get(self.array.dtype.kind)
-        if kind is None or not self.array.dtype.isnative or self.array.dtype.itemsize > 8:
-            raise TraceError(f"an array of dtype {self.array.dtype} cannot be read: convert it to float32")
+        kind = KINDS.get(dtype.kind)
+        if kind is None or not dtype.isnative or dtype.itemsize > 8 or isinstance(self.array, np.ma.MaskedArray):
+            called = f"a {type(self.array).__name__}" if kind else "an array"
+            raise TraceError(f"{called} of dtype {dtype} cannot be read: convert it to a plain array of float32")
         places = [as_expression(x) for x in parts]
         wrong = next((p for p in places if p.kind != "int"), None)
         if wrong is not None:
@@ -192,13 +229,21 @@ class Captured:
         raise TraceError(INSTEAD["store"])
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.array, name)
+        return self.like(getattr(self.array, name))
 
     def __len__(self) -> int:
         return len(self.array)
 
     def __array__(self, *args: Any, **options: Any) -> Any:
         return np.asarray(self.array, *args)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if "out" in options:
+            raise TraceError(INSTEAD["store"])
+        if any(isinstance(x, Traced) for x in inputs):
+            return NotImplemented  # stand-ins write it down
+        plain = (x.array if isinstance(x, Captured) else x for x in inputs)
+        return self.like(getattr(ufunc, method)(*plain, **options))
 
 
 def trace(function: Callable[..., Any], names: Sequence[str]) -> Formula:
@@ -211,36 +256,58 @@ def trace(function: Callable[..., Any], names: Sequence[str]) -> Formula:
     ...       ("score", "batch", "head", "query", "key")).expression
     (score + (a0[head] * float((key - query))))
     """
-    first, arrays = traced_once(function, names)
-    again, _ = traced_once(function, names)
-    if first != again:
+    own = function
+    while isinstance(own, partial):
+        own = own.func
+    code = getattr(own, "__code__", None)
+    if code is not None and (line := storing_line(code, frozenset(code.co_freevars))) is not None:
+        raise TraceError(f"{place(code.co_filename, line)}: {INSTEAD['store']}.")
+    first, arrays = traced_once(function, names, own)
+    again, others = traced_once(function, names, own)
+    if first != again or not all(map(same, arrays, others)):
         raise TraceError(
-            f"{described(function)} does something else each time it is called, as random numbers do: a rule is traced "
+            f"{described(own)} does something else each time it is called, as random numbers do: a rule is traced "
             "once, so give it fixed arrays instead."
         )
     return Formula(simplify(first), tuple(arrays))
 
 
-def traced_once(function: Callable[..., Any], names: Sequence[str]) -> tuple[Expression, list[Any]]:
-    """One call with fresh stand-ins."""
+def traced_once(function: Callable[..., Any], names: Sequence[str], own: Any) -> tuple[Expression, list[Any]]:
+    """One call with fresh stand-ins; errors tell of the user's `own` function."""
     arrays: list[Any] = []
-    code = getattr(function, "__code__", None)
-    if code is not None and (line := storing_line(code)) is not None:
-        raise TraceError(f"{place(code.co_filename, line)}: {INSTEAD['store']}.")
-    rebuilt = with_captured(function, arrays, {})
     try:
+        rebuilt = with_captured(function, arrays, {})
         result = rebuilt(*(Traced(Expression(name, LEAVES[name])) for name in names))
-        return as_expression(result), arrays
+        return returned(result), arrays
     except TraceError as error:
-        raise TraceError(f"{where_in(error, function)}: {error}.") from None
-    except InputError:
-        raise
+        raise TraceError(f"{where_in(error, own)}: {error}.") from None
     except Exception as error:
         asked = f"function({', '.join(names)})"
         raise TraceError(
-            f"{where_in(error, function)}: {type(error).__name__}: {error}. A rule is called as {asked} with stand-ins "
+            f"{where_in(error, own)}: {type(error).__name__}: {error}. A rule is called as {asked} with stand-ins "
             "for numbers: use arithmetic, comparisons, numpy's functions and arrays indexed by positions."
         ) from None
+
+
+def returned(result: Any) -> Expression:
+    """What a rule gives back, as an expression."""
+    result = result.array if isinstance(result, Captured) else result
+    lone = isinstance(result, np.ndarray) and not result.ndim
+    if not lone and not isinstance(result, Traced | bool | int | float | np.generic):
+        called = "None" if result is None else f"a value of type {type(result).__name__}"
+        raise TraceError(f"gives {called} back: give one number or condition, as in `return score * 2`")
+    e = as_expression(result)
+    if e.depth > MOST_DEPTH:
+        raise TraceError(
+            f"{e.depth} operations wait for each other, more than the {MOST_DEPTH} that a kernel takes: calculate "
+            "arrays beforehand, and index them"
+        )
+    return e
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two traces read the same array, or equal ones."""
+    return a is b or (a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
 
 
 def with_captured(function: Any, arrays: list[Any], known: dict[int, Any]) -> Any:
@@ -293,25 +360,26 @@ def named(code: CodeType) -> set[str]:
     return set(code.co_names).union(*(named(c) for c in inner))
 
 
-def storing_line(code: CodeType) -> int | None:
-    """The line that writes to a variable of others, if one does."""
+def storing_line(code: CodeType, outer: frozenset[str]) -> int | None:
+    """The line that writes to a global name or to one of the `outer` functions' names, if one does."""
     line = code.co_firstlineno
     for instruction in dis.get_instructions(code):
         if isinstance(instruction.starts_line, int) and not isinstance(instruction.starts_line, bool):
             line = instruction.starts_line
         line = getattr(instruction, "line_number", None) or line
-        if instruction.opname == "STORE_GLOBAL" or (
-            instruction.opname == "STORE_DEREF" and instruction.argval in code.co_freevars
+        if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") or (
+            instruction.opname == "STORE_DEREF" and instruction.argval in outer
         ):
             return line
-    return None
+    inner = (storing_line(c, outer & frozenset(c.co_freevars)) for c in code.co_consts if isinstance(c, CodeType))
+    return next((line for line in inner if line is not None), None)
 
 
 def where_in(error: BaseException, function: Any) -> str:
-    """The user's line that an error came from: the last one outside of this package and numpy."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename != __file__ and "numpy" not in frame.filename]
-    own = [frame for frame in own if not frame.filename.endswith("rules/functions.py")]
+    """The user's line that an error came from: the last one outside of these two files and numpy."""
+    here = os.path.dirname(__file__)
+    ours = (__file__, os.path.join(here, "functions.py"), os.path.dirname(np.__file__) + os.sep)
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     if not own or own[-1].lineno is None:
         return described(function)
     return place(own[-1].filename, own[-1].lineno)

@@ -1,0 +1,180 @@
+"""Decoding: few queries give the canonical bits, and a cache the bits of plain arrays."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clearhead
+from clearhead import KeyValueCache, alibi, attend, attention, causal, full, softcap, where, window
+from clearhead.definition import canonical
+from clearhead.machine.target import native_isas
+from clearhead.plan import FEW
+from clearhead.testing import check_hidden, check_same_bits, using_isa
+
+ISAS = native_isas()
+
+
+def random(*shape, dtype=np.float32, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+
+
+def check(q, k, v, threads=1, **rules):
+    asked = clearhead.problem(q, k, v, mask=rules["mask"])
+    assert clearhead.kernel_for(asked).plan.kernel == "decode"
+    got = attend(q, k, v, threads=threads, **rules)
+    output, lse = canonical.attention(q, k, v, **rules)
+    check_same_bits(got.output, output, "outputs")
+    check_same_bits(got.lse, lse, "log-sum-exps")
+
+
+RULES = {
+    "causal": {"mask": causal(align="end")},
+    "full": {"mask": full()},
+    "window": {"mask": window(50, align="end")},
+    "where": {"mask": where(lambda b, h, q, k: (q + k + h) % 3 != 0)},
+    "scores": {"mask": full(), "score": [alibi(4), softcap(2.0)]},
+    "sink": {"mask": causal(align="start"), "sink": random(4)},
+    "nothing seen": {"mask": window(0, 0, align="start") & ~window(0, 0, align="start")},
+}
+
+
+@given(
+    st.sampled_from(sorted(RULES)), st.sampled_from(ISAS), st.sampled_from([np.float32, np.float64]),
+    st.integers(1, FEW), st.integers(1, 400), st.sampled_from([1, 2, 4]), st.booleans(),
+)  # fmt: skip
+def test_few_queries_give_the_canonical_bits(rule, isa, dtype, queries, keys, key_heads, batches):
+    lead = (2,) if batches else ()
+    q, k = random(*lead, 4, queries, 16, dtype=dtype), random(*lead, key_heads, keys, 16, dtype=dtype)
+    v = random(*lead, key_heads, keys, 48, dtype=dtype)
+    with using_isa(isa):
+        check(q, k, v, **RULES[rule])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize("keys", [2047, 2048, 2049, 4100, 6200])
+def test_segments_that_threads_share_merge_in_order(keys, threads):
+    q, k, v = random(4, 1, 32), random(2, keys, 32), random(2, keys, 32)
+    check(q, k, v, threads=threads, mask=full())
+    check(q, k, v, threads=threads, mask=window(2100, align="end"))
+
+
+def test_layouts():
+    wide = random(2, 300, 64)
+    k, v = wide[:, ::-2, :32], wide[::-1, ::2, 32:]
+    q = random(2, 3, 64)[:, :, ::2]
+    check(q, k, v, mask=full())
+    check(np.broadcast_to(q[:1], (2, 3, 32)), np.broadcast_to(k[:1, :1], (2, 20, 32)), v[:, :20], mask=full())
+
+
+def test_hidden_keys_and_values_are_never_touched():
+    q, k, v = random(2, 3, 16), random(2, 40, 16), random(2, 40, 16)
+    for name in ("causal", "window", "where"):
+        if name != "where":
+            check_hidden(attention, q, k, v, **RULES[name])
+        spoilt = v.copy()
+        spoilt[:, 5], spoilt[:, 38] = np.nan, np.inf
+        check(q, k, spoilt, **RULES[name])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("dtype", "dim", "value_dim"), [(np.float32, 32, 48), (np.float64, 16, 16), (np.float32, 7, 5)]
+)
+@pytest.mark.parametrize("kept", [None, 120])
+def test_a_cache_gives_the_bits_of_the_whole(isa, dtype, dim, value_dim, kept):
+    n = 420
+    q, k = random(2, 4, n, dim, dtype=dtype), random(2, 2, n, dim, dtype=dtype)
+    v = random(2, 2, n, value_dim, dtype=dtype)
+    mask = causal() if kept is None else window(kept - 1)
+    rules = {"score": alibi(4), "sink": random(4)}
+    with using_isa(isa):
+        whole, cache, start = attend(q, k, v, mask=mask, **rules), KeyValueCache(window=kept), 0
+        for step in (1, 126, 1, 1, 1, 40, 3, 4, 5, 1, 100, 1, 136):
+            part = np.s_[:, :, start : start + step]
+            cache.append(k[part], v[part])
+            got = attend(q[part], cache, mask=mask, **rules)
+            check_same_bits(got.output, whole.output[part], f"outputs from {start}")
+            check_same_bits(got.lse, whole.lse[part], "log-sum-exps")
+            start += step
+    assert start == n == cache.lengths[0]
+
+
+def test_a_windows_cache_does_not_grow():
+    cache, x = KeyValueCache(window=200), random(1, 64, 16)
+    sizes = []
+    for _ in range(60):
+        cache.append(x, x)
+        sizes.append(cache.nbytes)
+    assert sizes[-1] == sizes[20] <= 5 * 128 * 2 * 16 * 4
+
+
+def test_sequences_of_different_lengths():
+    q, k, v = random(3, 2, 1, 16), random(3, 2, 50, 16), random(3, 2, 50, 16)
+    cache = KeyValueCache()
+    cache.append(k, v, lengths=[50, 7, 21])
+    got = attend(q, cache, sink=np.zeros(2, np.float32))
+    for i, n in enumerate(cache.lengths):
+        one = attend(q[i], k[i, :, :n], v[i, :, :n], mask=causal(align="end"), sink=np.zeros(2, np.float32))
+        check_same_bits(got.output[i], one.output)
+        check_same_bits(got.lse[i], one.lse)
+
+
+def test_forks_and_beams_share_pages_until_they_write():
+    k, v, new = random(2, 2, 300, 16), random(2, 2, 300, 16), random(3, 2, 1, 16)
+    cache = KeyValueCache()
+    cache.append(k, v)
+    made = cache.made
+    other = cache.fork()
+    cache.reorder([1, 0, 1])
+    assert (cache.made, other.made) == (made, 0)
+    cache.append(new, new)
+    q = random(3, 2, 1, 16)
+    for i, source in enumerate([1, 0, 1]):
+        keys, values = (np.concatenate([x[source], new[i]], 1) for x in (k, v))
+        check_same_bits(attention(q, cache)[i], attention(q[i], keys, values, mask=causal(align="end")))
+    check_same_bits(attention(q[:2], other), attention(q[:2], k, v, mask=causal(align="end")))
+
+
+@pytest.mark.parametrize("kept", [None, 150])
+def test_a_cache_is_saved_and_loaded(tmp_path, kept):
+    k, v, q = random(2, 2, 300, 7), random(2, 2, 300, 5), random(2, 4, 1, 7)
+    cache = KeyValueCache(window=kept)
+    for start in (0, 200):
+        cache.append(k[:, :, start : start + 200], v[:, :, start : start + 200], lengths=[min(100, 300 - start), 90])
+    cache.save(tmp_path / "cache.safetensors")
+    again = KeyValueCache.load(tmp_path / "cache.safetensors")
+    assert (again.lengths, again.window, [f.name for f in tmp_path.iterdir()]) == (
+        (200, 180),
+        kept,
+        ["cache.safetensors"],
+    )
+    mask = causal() if kept is None else window(kept - 1)
+    check_same_bits(attention(q, again, mask=mask), attention(q, cache, mask=mask))
+    again.append(k[:, :, :1], v[:, :, :1])
+    cache.append(k[:, :, :1], v[:, :, :1])
+    check_same_bits(attention(q, again, mask=mask), attention(q, cache, mask=mask))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda c, x: attention(x, c, x), clearhead.InputError, ["without v"]),
+        (lambda c, x: attention(x[0], c), clearhead.ShapeError, ["(2, 5, 16)", "(2, heads, n, 16)"]),
+        (lambda c, x: attention(x, KeyValueCache()), clearhead.InputError, ["empty"]),
+        (lambda c, x: c.append(x, x[:, :, :2]), clearhead.ShapeError, ["(2, 2, 2, 16)"]),
+        (lambda c, x: c.append(x[..., :3], x), clearhead.ShapeError, ["do not belong"]),
+        (lambda c, x: c.append(x.astype(np.float16), x), clearhead.DtypeError, ["float16"]),
+        (lambda c, x: c.append(x, x, lengths=[1]), clearhead.ShapeError, ["[1]", "2 numbers"]),
+        (lambda c, x: c.reorder([2]), clearhead.InputError, ["[2]"]),
+        (lambda c, x: KeyValueCache(window=0), clearhead.InputError, ["window=0"]),
+        (lambda c, x: KeyValueCache.load("/nowhere"), clearhead.FileError, ["/nowhere"]),
+    ],
+)
+def test_wrong_uses_are_refused_and_change_nothing(call, error, words):
+    x, cache = random(2, 2, 5, 16), KeyValueCache()
+    cache.append(x, x)
+    with pytest.raises(error) as caught:
+        call(cache, x)
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert cache.lengths == (5, 5)
