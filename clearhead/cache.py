@@ -67,7 +67,7 @@ class KeyValueCache:
 
     `append` adds what is new; with `window`, it first lets pages go that lie wholly before the last `window` keys.
     Sequences (the leading axis of what is appended, if it has one besides heads) may differ in length, be reordered and
-    forked; pages are shared until written. float32 and float64. Attention over a cache gives the bits that it gives over
+    forked; pages are shared until written. float32 and float64. Attention over a cache gives the bits of attention over
     arrays.
 
     >>> from clearhead import attention

@@ -133,7 +133,18 @@ def run(
         Path,
         typer.Option("--output", "-o", metavar="OUTPUT", help="A new file of one of these kinds."),
     ],
-    mask: Annotated[str, typer.Option(metavar="MASK", help="causal or full.")] = "causal",
+    mask: Annotated[
+        str,
+        typer.Option(metavar="MASK", help="causal, full, window:255, prefix:N, documents:5,7; joined by & | ~."),
+    ] = "causal",
+    score: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="softcap:30, scale:0.5 or alibi; may be given several times, in order."),
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE.py:FUNCTION", help="A function of (score, batch, head, query, key), after those."),
+    ] = None,
     align: Annotated[
         str | None,
         typer.Option(metavar="END", help="Where the queries stand among the keys: start or end."),
@@ -152,9 +163,11 @@ def run(
 ) -> None:
     """Compute attention over a file of arrays of any size into a new file, a few heads at a time."""
     from clearhead import progress, streaming
+    from clearhead.rules.named import named_mask
 
     rows = () if weights is None else streaming.parse_rows(weights)
-    options = streaming.Options(streaming.named_mask(mask, align), scale, threads, lse, rows)
+    rules = tuple(score or ()), tuple(rule or ())
+    options = streaming.Options(named_mask(mask, align), *rules, scale, threads, lse, rows)
     plan = streaming.plan(source, options)
     if not quiet:
         for note in plan.notes:

@@ -19,7 +19,9 @@ from clearhead.definition.textbook import Array
 from clearhead.errors import ClearheadError, FileError, InputError
 from clearhead.files import Spec, new_file, open_arrays, release
 from clearhead.problem import Problem, problem
-from clearhead.rules.masks import Mask, causal, full
+from clearhead.rules.masks import Mask, causal
+from clearhead.rules.named import named_score, rule_from_file
+from clearhead.rules.scores import Score
 
 STEP = 1 << 25  # bytes of all operands together that one step may touch, unless a single head needs more
 
@@ -29,6 +31,8 @@ class Options:
     """What to compute beside the output, and how; `rows` are the positions whose weights are wanted."""
 
     mask: Mask = field(default_factory=causal)
+    scores: tuple[str, ...] = ()  # score rules as they are typed, in order; then a file's functions
+    functions: tuple[str, ...] = ()
     scale: float | None = None
     threads: int | None = None
     lse: bool = False
@@ -43,6 +47,7 @@ class Plan:
     names: str
     arrays: tuple[Array, Array, Array]
     asked: Problem
+    rules: tuple[Score, ...]
     options: Options
     specs: dict[str, Spec]
     notes: tuple[str, ...]
@@ -87,7 +92,9 @@ def plan(source: str | os.PathLike[str], options: Options) -> Plan:
     q, k, v = arrays
     scale = 1.0 if names == ("x",) and options.scale is None else options.scale
     try:
-        asked = problem(q, k, v, mask=options.mask, scale=scale)
+        heads = q.shape[-3] if q.ndim > 2 else 1
+        rules = (*(named_score(text, heads) for text in options.scores), *map(rule_from_file, options.functions))
+        asked = problem(q, k, v, mask=options.mask, score=rules, scale=scale)
     except ClearheadError as e:
         where = f"{file.path}, whose x is q, k and v" if names == ("x",) else file.path
         raise type(e)(f"{where}: {e}") from None
@@ -98,7 +105,7 @@ def plan(source: str | os.PathLike[str], options: Options) -> Plan:
         if name in file.compressed
     )
     shapes = " and ".join(f"{name} {array.shape}" for name, array in zip(names, arrays, strict=False))
-    return Plan(file.path, shapes, (q, k, v), asked, options, _specs(asked, options), notes)
+    return Plan(file.path, shapes, (q, k, v), asked, rules, options, _specs(asked, options), notes)
 
 
 def execute(
@@ -135,21 +142,6 @@ def parse_rows(text: str) -> tuple[int, ...]:
         raise InputError(f"{text!r} is no list of positions: write whole numbers, as in 0,5,-1.") from None
 
 
-def named_mask(name: str, align: str | None) -> Mask:
-    """The mask as it is called on the command line.
-
-    >>> named_mask("causal", "end")
-    causal(align='end')
-    """
-    if name == "causal":
-        return causal(align=align)  # type: ignore[arg-type]  # it checks its words
-    if name != "full":
-        raise InputError(f"{name!r} is not a mask: use causal or full.")
-    if align is not None:
-        raise InputError(f"--align {align} places a causal mask, and --mask full hides nothing: drop one of them.")
-    return full()
-
-
 def _operand_names(path: Path, present: set[str]) -> tuple[str, ...]:
     wanted = [names for names in (("x",), ("q", "k", "v")) if present & set(names)]
     if len(wanted) == 1 and present >= set(wanted[0]):
@@ -173,20 +165,32 @@ def _specs(asked: Problem, options: Options) -> dict[str, Spec]:
 
 
 def _fill(plan: Plan, outputs: dict[str, Array], advance: Callable[[int], None]) -> None:
-    asked, options = plan.asked, plan.options
+    asked = plan.asked
+    if {"batch", "head"} & asked.rules.leaves:  # rules that ask for them must see all heads at once
+        _step(plan, plan.arrays, outputs, ())
+        advance(plan.heads)
+        return
     grid = asked.lead or (1,)
     q, k, v = (_with_heads(array, grid[:-1]) for array in plan.arrays)
     parts = {name: array.reshape(grid + array.shape[len(asked.lead) :]) for name, array in outputs.items()}
     for outer, heads in _steps(grid, (q, k, v), plan.specs):
         a, b, c = (_shared(array[outer], heads, grid[-1]) for array in (q, k, v))
-        out = parts["output"][outer][heads]
-        done = attend(a, b, c, mask=options.mask, scale=asked.scale, threads=options.threads, out=out)
-        if options.lse:
-            parts["lse"][outer][heads] = done.lse
-        if options.rows:
-            parts["weights"][outer][heads] = textbook.weights_of_rows(a, b, options.rows, options.mask, asked.scale)
+        _step(plan, (a, b, c), parts, (*outer, heads))
         release(*plan.arrays, *outputs.values())
         advance(heads.stop - heads.start)
+
+
+def _step(
+    plan: Plan, arrays: tuple[Array, Array, Array], outputs: dict[str, Array], at: tuple[int | slice, ...]
+) -> None:
+    """Some heads, into their place in the outputs."""
+    options, (q, k, v) = plan.options, arrays
+    rules = {"mask": options.mask, "score": plan.rules, "scale": plan.asked.scale}
+    done = attend(q, k, v, **rules, threads=options.threads, out=outputs["output"][at])
+    if options.lse:
+        outputs["lse"][at] = done.lse
+    if options.rows:
+        outputs["weights"][at] = textbook.weights_of_rows(q, k, options.rows, **rules)
 
 
 def _with_heads(array: Array, outer: tuple[int, ...]) -> Array:

@@ -343,3 +343,56 @@ def test_memory_stays_small_beside_the_files(tmp_path, suffix):
     )
     assert int(done.stdout) * 1024 < heads * length * dim * 4 * 2 / 8
     assert (tmp_path / f"out{suffix}").stat().st_size > heads * length * dim * 4
+
+
+RULES = [
+    (("--mask", "window:3"), {"mask": clearhead.window(3)}),
+    (("--mask", "causal | prefix:2"), {"mask": causal() | clearhead.prefix(2)}),
+    (("--mask", "~window:1,1 & full"), {"mask": ~clearhead.window(1, 1) & full()}),
+    (("--mask", "documents:4,5"), {"mask": clearhead.documents([4, 5])}),
+    (("--score", "softcap:2", "--score", "alibi"), {"score": [clearhead.softcap(2), clearhead.alibi(3)]}),
+    (("--rule", "rules.py:farther"), {"score": lambda s, b, h, q, k: s + (h + 1) * (q - k) * 0.1}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "rules"), RULES)
+@pytest.mark.parametrize("shape", [(3, 9, 4), (2, 3, 9, 4)])
+@pytest.mark.usefixtures("small_steps")
+def test_rules_are_those_of_the_library(tmp_path, monkeypatch, arguments, rules, shape):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rules.py").write_text(
+        "def farther(s, batch, head, query, key):\n    return s + (head + 1) * (query - key) * 0.1\n"
+    )
+    q, k, v = draw(shape, shape, shape)
+    source = save(tmp_path / "in.npz", q=q, k=k, v=v)
+    assert run(source, tmp_path / "out.npz", *arguments, "--weights", "0,-1", "--lse", "--quiet") == 0
+    found, done = load(tmp_path / "out.npz"), clearhead.attend(q, k, v, **rules)
+    np.testing.assert_array_equal(found["output"], done.output)
+    np.testing.assert_array_equal(found["lse"], done.lse)
+    close(found["weights"] @ v, done.output[..., [0, -1], :])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--mask", "windows:3"), ["windows:3", "window:LEFT"]),
+        (("--mask", "window"), ["window:255"]),
+        (("--mask", "documents:4,4"), ["9"]),
+        (("--score", "softcap"), ["softcap", "30"]),
+        (("--score", "tanh"), ["tanh", "--rule"]),
+        (("--rule", "rules.py"), ["file.py:function"]),
+        (("--rule", "nowhere.py:f"), ["nowhere.py", "not there"]),
+        (("--rule", "rules.py:g"), ["no function g", "branches"]),
+        (("--rule", "rules.py:branches"), ["rules.py, line 2", "np.where"]),
+        (("--mask", "full", "--align", "end"), ["--align end", "drop"]),
+    ],
+)
+def test_wrong_rules_leave_nothing(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rules.py").write_text("def branches(s, b, h, q, k):\n    return s if s > 0 else 0\n")
+    source = save(tmp_path / "in.npz", x=draw((9, 4))[0])
+    assert run(source, tmp_path / "out.npz", *arguments) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1
+    assert all(word in complaint for word in words), complaint
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != "") == ["in.npz", "rules.py"]

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.rules.expression import evaluate
-from clearhead.rules.masks import Mask, causal, split, visible
-from clearhead.rules.scores import as_rules
+from clearhead.rules.masks import Mask, Span, causal, split, visible
+from clearhead.rules.scores import Score, as_rules
 
 Array = npt.NDArray[np.floating]
 
@@ -124,27 +124,27 @@ def ruled_scores(
     s = scores(q, k, q.shape[-1] ** -0.5 if scale is None else scale)  # (..., n, m)
     lead = np.broadcast_shapes(s.shape[:-2], lead)
     s = np.broadcast_to(s, lead + s.shape[-2:]) if rules else s
-    spans, _ = split(mask, *s.shape[-2:])
-    for rule in rules:
-        s = s.copy()
-        for span in spans:
-            at = slice(span.first_query, span.first_query + span.queries)
-            s[..., at, :] = evaluate(rule.formula, positions(s, at, span.offset), dtype=s.dtype)
+    s = ruled(s, np.arange(s.shape[-2]), split(mask, *s.shape[-2:])[0], rules)
     return s, visible(mask, s.shape[-2], s.shape[-1], lead=lead)
 
 
-def positions(s: Array, at: slice, offset: int) -> dict[str, Any]:
-    """The leaves of a formula for some rows of scores (..., n, m); batch counts over all leading axes but the heads."""
-    lead, rows = s.shape[:-2], np.arange(s.shape[-2])[at]
+def ruled(s: Array, rows: npt.NDArray[Any], spans: tuple[Span, ...], rules: tuple[Score, ...]) -> Array:
+    """Scores (..., r, m) of the queries with indices `rows` after the score rules."""
+    for rule in rules:
+        s = s.copy()
+        for span in spans:
+            at = (rows >= span.first_query) & (rows < span.first_query + span.queries)
+            s[..., at, :] = evaluate(rule.formula, positions(s[..., at, :], rows[at], span.offset), dtype=s.dtype)
+    return s
+
+
+def positions(s: Array, rows: npt.NDArray[Any], offset: int) -> dict[str, Any]:
+    """The leaves of a formula for scores (..., r, m); batch counts over all leading axes but the heads."""
+    lead = s.shape[:-2]
     flat = np.arange(int(np.prod(lead))).reshape(lead)[..., None, None]
     heads = lead[-1] if lead else 1
-    leaves: dict[str, Any] = {
-        "batch": flat // heads,
-        "head": flat % heads,
-        "row": rows[:, None],
-        "query": rows[:, None] + offset,
-    }
-    return leaves | {"key": np.arange(s.shape[-1]), "score": s[..., at, :]}
+    leaves: dict[str, Any] = {"batch": flat // heads, "head": flat % heads, "row": rows[:, None], "score": s}
+    return leaves | {"query": rows[:, None] + offset, "key": np.arange(s.shape[-1])}
 
 
 def sinks(sink: Any, s: Array) -> Array | None:
@@ -163,7 +163,12 @@ def self_attention(x: Array) -> Array:
 
 
 def weights_of_rows(
-    q: Array, k: Array, rows: Sequence[int] | npt.NDArray[np.integer], mask: Mask, scale: float
+    q: Array,
+    k: Array,
+    rows: Sequence[int] | npt.NDArray[np.integer],
+    mask: Mask,
+    scale: float,
+    score: Any = (),
 ) -> Array:
     """The weights of some positions only, which may be counted back from −1: shape (..., rows, m).
 
@@ -171,9 +176,11 @@ def weights_of_rows(
     array([[0.5 , 0.5 , 0.  ],
            [0.33, 0.33, 0.33]])
     """
-    position = np.arange(q.shape[-2])[np.asarray(rows)]  # (r,)
+    n, m = q.shape[-2], k.shape[-2]
+    position = np.arange(n)[np.asarray(rows)]  # (r,)
     s = scores(q[..., position, :], share_heads(k, q), scale)  # (..., r, m)
-    return softmax(s, visible(mask, q.shape[-2], k.shape[-2], position))  # (..., r, m)
+    s = ruled(s, position, split(mask, n, m)[0], as_rules(score))  # (..., r, m)
+    return softmax(s, visible(mask, n, m, position, lead=s.shape[:-2]))  # (..., r, m)
 
 
 def log_sum_exp(s: Array, seen: npt.NDArray[np.bool_]) -> Array:

@@ -35,6 +35,11 @@ class Fused:
     score: Formula | None
 
     @property
+    def leaves(self) -> frozenset[str]:
+        """What the formulas ask for."""
+        return frozenset().union(*(depends(x.expression) for x in (self.mask, self.score) if x))
+
+    @property
     def expressions(self) -> tuple[Expression | None, Expression | None, tuple[float, ...], tuple[Array, ...]]:
         """Score and mask as code, and the constants and arrays that they name by number."""
         constants: list[float] = []

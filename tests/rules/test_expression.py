@@ -233,6 +233,7 @@ def test_kinds_and_numbers_that_are_equal_in_python_differ() -> None:
     assert len(set(numbers)) == 7
     assert len(set(map(repr, numbers))) == 7
     assert constant(float("nan")) == constant(float("nan"))
+    assert Expression("load", "int", (KEY,), array=0) != Expression("load", "float", (KEY,), array=0)
 
 
 def test_written_as_one_would_type_it() -> None:
@@ -336,6 +337,42 @@ def test_bounds_hold_for_every_pair(e: Expression, blocks: list[Any], head: int)
         found = evaluate(Formula(e, ARRAYS), leaves, EXACT)
         assert np.all(least[n] <= found), e
         assert np.all(found <= most[n]), e
+
+
+ONE_OPERATION = [
+    *(build(op, "int", QUERY, KEY) for op in ("add", "sub", "mul", "min", "max", "floordiv", "mod")),
+    *(build(op, "int", QUERY, constant(n)) for op in ("floordiv", "mod") for n in (-2, 0, 1, 2, 3)),
+    *(build(op, "int", QUERY) for op in ("neg", "abs")),
+    *(build(op, "bool", QUERY, KEY) for op in ("lt", "le", "gt", "ge", "eq", "ne")),
+    *(build(op, "bool", *(build("gt", "bool", x, constant(0)) for x in (QUERY, KEY))) for op in ("and", "or", "xor")),
+    build("not", "bool", build("gt", "bool", QUERY, constant(0))),
+    build("int", "int", build("gt", "bool", QUERY, constant(0))),
+    build("where", "int", build("gt", "bool", QUERY, constant(0)), KEY, QUERY),
+    build("where", "bool", *(build("gt", "bool", x, constant(n)) for x, n in ((QUERY, 0), (KEY, 1), (KEY, -2)))),
+    *(Expression("load", "int", (QUERY,), array=n) for n in (1, 2, 5)),
+    *(Expression("load", "int", (QUERY, KEY), array=n) for n in (3, 4)),
+]
+
+
+@pytest.mark.parametrize("e", ONE_OPERATION, ids=repr)
+def test_bounds_of_one_operation_hold_for_every_range(e: Expression) -> None:
+    numbers = np.arange(-4, 6)
+    table = evaluate(Formula(e, ARRAYS), {"query": numbers[:, None], "key": numbers})
+    table = np.broadcast_to(table, (len(numbers), len(numbers)))
+    low, high = np.array([(a, b) for a in range(len(numbers)) for b in range(a, len(numbers))]).T
+    ranges = {"query": (numbers[low][:, None], numbers[high][:, None]), "key": (numbers[low], numbers[high])}
+    least, most = (np.broadcast_to(x, (len(low), len(low))) for x in bounds(Formula(e, ARRAYS), ranges))
+    for q, k in np.ndindex(least.shape):
+        box = table[low[q] : high[q] + 1, low[k] : high[k] + 1]
+        assert least[q, k] <= box.min()
+        assert box.max() <= most[q, k]
+
+
+def test_bounds_know_nothing_of_arrays_that_may_change() -> None:
+    e, here = Expression("load", "bool", (KEY,), array=0), {"key": (np.array([0]), np.array([0]))}
+    for array, known in ((read_only([True]), (True, True)), (np.array([True]), (False, True))):
+        surely, perhaps = bounds(Formula(e, (array,)), here)
+        assert (bool(np.all(surely)), bool(np.all(perhaps))) == known
 
 
 @pytest.mark.parametrize("array", [2, 3])

@@ -1,0 +1,128 @@
+"""Rules as they are typed on a command line.
+
+causal   full   window:255   window:255,3   prefix:10   documents:5,7,3      joined by & and |, turned by ~
+softcap:30   scale:0.5   alibi          and file.py:function for a rule of one's own
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from clearhead.errors import ClearheadError, FileError, InputError
+from clearhead.rules.masks import Align, Mask, at_end, causal, documents, full, prefix, window
+from clearhead.rules.scores import Function, Score, alibi, scale, softcap
+
+MASKS = "causal, full, window:LEFT[,RIGHT], prefix:N and documents:LENGTHS, joined by & and |, turned by ~"
+SCORES = "softcap:CAP, scale:FACTOR and alibi"
+
+
+def named_mask(text: str, align: str | None = None) -> Mask:
+    """The mask that a text names; `align` places queries among keys.
+
+    >>> named_mask("causal | prefix:3"), named_mask("window:255", "end")
+    (causal() | prefix(3), window(255, 0, align='end'))
+    """
+    if align not in (None, "start", "end"):
+        raise InputError(f"--align {align} is not an alignment: use start or end.")
+    mask = either(text, align)  # type: ignore[arg-type]
+    if align and not any(hasattr(part, "align") for part in mask.parts()):
+        raise InputError(
+            f"--align {align} places causal and window masks, and --mask {text} is neither: drop one of them."
+        )
+    return at_end(mask) if align == "end" else mask
+
+
+def either(text: str, align: Align | None) -> Mask:
+    """Masks joined by |, the last to be joined."""
+    first, *others = (both(part, align) for part in text.split("|"))
+    for other in others:
+        first = first | other
+    return first
+
+
+def both(text: str, align: Align | None) -> Mask:
+    """Masks joined by &."""
+    first, *others = (single(part.strip(), align) for part in text.split("&"))
+    for other in others:
+        first = first & other
+    return first
+
+
+def single(text: str, align: Align | None) -> Mask:
+    """One mask."""
+    if text.startswith("~"):
+        return ~single(text[1:].strip(), align)
+    name, _, argument = text.partition(":")
+    start: Align | None = "start" if align == "start" else None
+    match name:
+        case "causal" if not argument:
+            return causal(align=start)
+        case "full" if not argument:
+            return full()
+        case "window":
+            ends = wholes(text, argument)
+            if len(ends) <= 2:
+                return window(*ends, align=start)
+        case "prefix":
+            lengths = wholes(text, argument)
+            if len(lengths) == 1:
+                return prefix(*lengths)
+        case "documents":
+            return documents(wholes(text, argument))
+    raise InputError(f"{text!r} is not a mask: use {MASKS}.")
+
+
+def wholes(text: str, argument: str) -> list[int]:
+    """Whole numbers with commas between."""
+    if not re.fullmatch(r"\d+(,\d+)*", argument):
+        raise InputError(f"{text!r} needs whole numbers behind its colon, as in window:255 or documents:5,7,3.")
+    return [int(part) for part in argument.split(",")]
+
+
+def named_score(text: str, heads: int) -> Score:
+    """The score rule that a text names, for a number of heads.
+
+    >>> named_score("softcap:30", 8), named_score("alibi", 8)
+    (softcap(30.0), alibi(slopes(8,)))
+    """
+    name, _, argument = text.partition(":")
+    makers: dict[str, Callable[[float], Score]] = {"softcap": softcap, "scale": scale}
+    if text == "alibi":
+        return alibi(heads)
+    if name not in makers:
+        raise InputError(f"{text!r} is not a score rule: use {SCORES}, or --rule file.py:function for your own.")
+    try:
+        return makers[name](float(argument))
+    except ClearheadError:
+        raise
+    except ValueError:
+        raise InputError(f"{text!r} needs a number behind its colon, as in {name}:30.") from None
+
+
+def rule_from_file(text: str) -> Score:
+    """A function of (score, batch, head, query, key) from a Python file, which is run: `file.py:function`."""
+    path, _, name = text.rpartition(":")
+    if not path.endswith(".py") or not name.isidentifier():
+        raise InputError(f"--rule {text} names no function: write file.py:function.")
+    return Function(loaded(Path(path), name))
+
+
+def loaded(path: Path, name: str) -> Callable[..., Any]:
+    """A function of a file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise FileError(f"{path} is not there: give a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise FileError(f"{path} cannot be run: {type(error).__name__}: {error}.") from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        has = ", ".join(n for n, x in vars(module).items() if callable(x) and not n.startswith("_")) or "none"
+        raise FileError(f"{path} has no function {name}; its functions: {has}.")
+    return function  # type: ignore[no-any-return]
