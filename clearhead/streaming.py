@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -185,7 +186,7 @@ def _step(
 ) -> None:
     """Some heads, into their place in the outputs."""
     options, (q, k, v) = plan.options, arrays
-    rules = {"mask": options.mask, "score": plan.rules, "scale": plan.asked.scale}
+    rules: dict[str, Any] = {"mask": options.mask, "score": plan.rules, "scale": plan.asked.scale}
     done = attend(q, k, v, **rules, threads=options.threads, out=outputs["output"][at])
     if options.lse:
         outputs["lse"][at] = done.lse

@@ -240,7 +240,7 @@ MISTAKES = [
     ),
     ({"q": Q, "k": K, "v": K}, (), r"in\.npz: causal\(\) is ambiguous for 5 queries and 9 keys"),
     ({"q": Q, "k": K, "v": K}, ("--align", "middle"), "align='middle' is not an alignment"),
-    ({"x": Q}, ("--mask", "sliding"), "'sliding' is not a mask: use causal or full"),
+    ({"x": Q}, ("--mask", "sliding"), "'sliding' is not a mask: use causal, full"),
     ({"x": Q}, ("--mask", "full", "--align", "end"), "drop one of them"),
     ({"x": Q}, ("--scale", "inf"), "not finite"),
     ({"x": Q}, ("--scale", "big"), "'--scale'"),

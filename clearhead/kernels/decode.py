@@ -2,7 +2,8 @@
 
 The rows of a task share their keys: a few queries of the query heads of one group. Each row is the scalar program of
 `definition.canonical`, as in `forward`; only what stands in the lanes differs. A task is one segment of one head's
-keys; whoever finishes a head's last segment merges them in order. Letters: q k v p query, key, value, weight; s score; m l o.
+keys; whoever finishes a head's last segment merges them in order. Letters: q k v p query, key, value, weight; s score;
+m l o running maximum, sum and Σ p·v.
 
 Scores of one block are S[row][key]. Memory is asked for rows ahead of time throughout; the next block's keys also while
 values are summed.

@@ -27,7 +27,7 @@ def named_mask(text: str, align: str | None = None) -> Mask:
     (causal() | prefix(3), window(255, 0, align='end'))
     """
     if align not in (None, "start", "end"):
-        raise InputError(f"--align {align} is not an alignment: use start or end.")
+        raise InputError(f"align={align!r} is not an alignment: use start or end.")
     mask = either(text, align)  # type: ignore[arg-type]
     if align and not any(hasattr(part, "align") for part in mask.parts()):
         raise InputError(
