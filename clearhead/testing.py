@@ -13,53 +13,135 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead import settings
-from clearhead.attention import prepared
+from clearhead.attention import Attended, attend, prepared
+from clearhead.cache import KeyValueCache
 from clearhead.definition import canonical, textbook
-from clearhead.rules.masks import Mask, causal, visible
+from clearhead.machine.target import native_isas
+from clearhead.problem import problem
+from clearhead.rules.masks import Mask, at_end, causal, split, visible
 
 Array = npt.NDArray[Any]
 Attention = Callable[..., Array]
 
 
 def check_definition(
-    function: Attention, q: Array, k: Array, v: Array, *, mask: Mask | None = None, scale: float | None = None
+    function: Attention,
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    mask: Mask | None = None,
+    score: Any = (),
+    sink: Any = None,
+    scale: float | None = None,
 ) -> None:
     """The result is as near to the float64 definition as the definition computed in the inputs' own dtype.
 
     The bound scales itself: twice that error, and what a block's sums can lose, in units of the largest value seen.
+    Inputs of 16 bits are held to the definition in float32, and to one rounding of the result.
 
     >>> from clearhead import attention
     >>> x = np.linspace(-1, 1, 24, dtype=np.float32).reshape(6, 4)
     >>> check_definition(attention, x, x, x)
     """
-    mask = causal() if mask is None else mask
-    got = function(q, k, v, mask=mask, scale=scale)
-    plain = textbook.attention(q, k, v, mask=mask, scale=scale)
-    exact = textbook.attention(*(x.astype(np.float64) for x in (q, k, v)), mask=mask, scale=scale)
+    rules: dict[str, Any] = {"mask": causal() if mask is None else mask, "scale": scale}
+    if score != () or sink is not None:
+        rules |= {"score": score, "sink": sink}
+    got = function(q, k, v, **rules)
+    computed = np.dtype(np.float32 if q.dtype.itemsize == 2 else q.dtype)
+    plain = textbook.attention(*(x.astype(computed) for x in (q, k, v)), **rules)
+    exact = textbook.attention(*(x.astype(np.float64) for x in (q, k, v)), **rules)
     assert got.shape == exact.shape, f"the result has shape {got.shape}, the definition's {exact.shape}"
     assert got.dtype == q.dtype, f"the result has dtype {got.dtype}, the inputs {q.dtype}"
+    result = got.astype(computed)
     lost = np.isnan(exact)
-    differs = np.isnan(got) != lost
+    differs = np.isnan(result) != lost
     assert not differs.any(), (
         f"not a number at {place(differs)}: got {got[differs][0]}, the definition {exact[differs][0]}"
     )
     if lost.all():
         return
-    size = np.max(np.abs(v), where=np.isfinite(v), initial=0.0)
+    size = np.max(np.abs(v.astype(np.float64)), where=np.isfinite(v.astype(np.float64)), initial=0.0)
     # Scores of size s carry an error of about s units in the last place into the exponent.
-    s = textbook.scores(q.astype(float), textbook.share_heads(k, q).astype(float), scale_of(q, scale))
+    wide, lead = (q.astype(float), textbook.share_heads(k, q).astype(float)), textbook.share_heads(v, q).shape[:-2]
+    largest = max(
+        np.max(np.abs(s), where=np.isfinite(s), initial=0.0)
+        for s, _ in (textbook.ruled_scores(*wide, lead, rules["mask"], some, scale) for some in ((), score))
+    )
     # A chain over a block's keys loses at most half a unit a step, in the sum and in each value: equal items come near.
     steps = min(k.shape[-2], canonical.BLOCK) + k.shape[-2] // canonical.BLOCK
-    units = 8 + steps + 4 * np.max(np.abs(s), where=np.isfinite(s), initial=0.0)
-    limits = np.finfo(q.dtype)
+    units = 8 + steps + 4 * largest
+    limits = np.finfo(computed)
     rounding = max(units * float(limits.eps) * float(size), (units + k.shape[-2]) * float(limits.smallest_subnormal))
     bound = 2 * np.max(np.abs(plain - exact), where=~lost, initial=0.0) + rounding
-    error = np.where(lost, 0.0, np.abs(got - exact))
+    error = np.where(lost, 0.0, np.abs(result - exact))
+    if q.dtype.itemsize == 2:  # half a unit of the result for its rounding
+        fraction = 2.0**-11 if q.dtype == np.float16 else 2.0**-8
+        error = np.maximum(error - fraction * np.abs(exact) - 2.0**-24 * 0.5, 0)
     at = np.unravel_index(np.argmax(error), error.shape)
     assert error[at] <= bound, (
         f"error {error[at]:.3g} at {tuple(map(int, at))} exceeds {bound:.3g}: "
         f"got {got[at]!r}, the definition {exact[at]!r}"
     )
+
+
+def check_invariance(
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    mask: Mask | None = None,
+    score: Any = (),
+    sink: Any = None,
+    scale: float | None = None,
+) -> int:
+    """Your problem gives the same bits with any number of threads, on every instruction set, in chunks and from a cache.
+
+    Chunks and caches are tried where no query sees a later key and no rule asks for a query's index. Gives the number
+    of results that were compared; raises AssertionError with the first difference. Source: docs/design.md, section 2.
+
+    >>> x = np.random.default_rng(0).standard_normal((2, 40, 16))
+    >>> check_invariance(x, x, x, mask=causal()) > 10
+    True
+    """
+    mask = causal() if mask is None else mask
+    rules: dict[str, Any] = {"score": score, "sink": sink, "scale": scale}
+    whole = attend(q, k, v, mask=mask, threads=1, **rules)
+    compared = 0
+
+    def check(got: Attended, rows: slice, what: str) -> None:
+        nonlocal compared
+        check_same_bits(got.output, whole.output[..., rows, :], f"outputs {what}")
+        check_same_bits(got.lse, whole.lse[..., rows], f"log-sum-exps {what}")
+        compared += 1
+
+    for threads in (1, 2, 3, 7):
+        check(attend(q, k, v, mask=mask, threads=threads, **rules), slice(None), f"with {threads} threads")
+    for isa in native_isas():
+        with using_isa(isa):
+            check(attend(q, k, v, mask=mask, **rules), slice(None), f"on {isa}")
+    n, m = q.shape[-2], k.shape[-2]
+    spans, _ = split(mask, n, m)
+    sees_ahead = np.any(visible(mask, n, m, lead=whole.lse.shape[:-1]) & ~np.tri(n, m, m - n, dtype=bool))
+    asked = problem(q, k, v, mask=mask, **rules)
+    if n != m or sees_ahead or len(spans) != 1 or "row" in asked.rules.leaves:
+        return compared
+    later = at_end(mask)
+    for step in (1, 5, 64, 100):
+        for start in range(0, n, step):
+            stop = min(start + step, n)
+            part = attend(q[..., start:stop, :], k[..., :stop, :], v[..., :stop, :], mask=later, **rules)
+            check(part, slice(start, stop), f"of a chunk from {start} to {stop}")
+    if q.dtype.itemsize == 2 or k.ndim not in (3, 4) or q.ndim != k.ndim or k.shape[:-1] != v.shape[:-1]:
+        return compared
+    for step in (1, 7, 130):
+        cache = KeyValueCache()
+        for start in range(0, n, step):
+            rows = np.s_[..., start : start + step, :]
+            cache.append(k[rows], v[rows])
+            got = attend(q[rows], cache, mask=mask, **rules)
+            check(got, slice(start, start + step), f"from a cache, {step} at a time, from {start}")
+    return compared
 
 
 def check_hidden(
@@ -124,7 +206,7 @@ def using_isa(isa: str) -> Iterator[None]:
 
 def same(a: Array, b: Array) -> npt.NDArray[np.bool_]:
     """Where two arrays hold the same bits, or two NaN."""
-    kind = np.uint32 if a.dtype == np.float32 else np.uint64
+    kind = np.dtype(f"u{a.dtype.itemsize}")
     bits: npt.NDArray[np.bool_] = np.ascontiguousarray(a).view(kind) == np.ascontiguousarray(b).view(kind)
     return bits | (np.isnan(a) & np.isnan(b))
 

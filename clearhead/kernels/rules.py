@@ -18,7 +18,7 @@ from clearhead.kernels import math
 from clearhead.kernels.simd import Function, Value, float_type, i1, i64, integer_type, pointer
 from clearhead.kernels.storage import widen
 from clearhead.kernels.variant import Variant
-from clearhead.rules.expression import Expression, depends
+from clearhead.rules.expression import Expression, depends, parts, rewrite
 
 Memo = dict[Expression, Value]
 COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
@@ -59,11 +59,9 @@ class Rule:
 
     def hoist(self, e: Expression, at: Positions, known: frozenset[str]) -> None:
         """Write every part of an expression that needs no other leaves than the known."""
-        if depends(e) <= known:
-            self.write(e, (at,), None)
-        else:
-            for part in e.args:
-                self.hoist(part, at, known)
+        for part in parts(e):
+            if depends(part) <= known:
+                self.write(part, (at,), None)
 
     def apply(self, lanes: Positions, row: Positions, score: Value | None) -> Value:
         """The expression for one vector: lanes as `lanes` gave them, `row` for all vectors of one row."""
@@ -278,10 +276,14 @@ class Rule:
 
 def with_offsets(e: Expression) -> Expression:
     """The same with each index as the bytes it moves, so that they too are calculated only as often as they change."""
-    args = tuple(with_offsets(a) for a in e.args)
-    if e.op == "load":
-        args = tuple(Expression("offset", "int", (a,), axis, e.array) for axis, a in enumerate(args))
-    return replace(e, args=args)
+
+    def moved(part: Expression) -> Expression | None:
+        if part.op != "load":
+            return None
+        args = (Expression("offset", "int", (a,), axis, part.array) for axis, a in enumerate(part.args))
+        return replace(part, args=tuple(args))
+
+    return rewrite(e, moved)
 
 
 def is_vector(x: Value) -> bool:

@@ -6,7 +6,7 @@ name the call's constants and arrays by number.
 
 from dataclasses import dataclass
 
-from clearhead.rules.expression import Expression
+from clearhead.rules.expression import Expression, parts
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,8 @@ class Variant:
 
     def parameters(self) -> list[Expression]:
         """All places where the expressions name a constant."""
-        found, stack = [], [e for e in (self.score, self.mask) if e is not None]
-        while stack:
-            e = stack.pop()
-            stack += e.args
-            if e.op == "parameter":
-                found.append(e)
-        return found
+        whole = [e for e in (self.score, self.mask) if e is not None]
+        return [part for e in whole for part in parts(e) if part.op == "parameter"]
 
     def at_array(self, number: int) -> int:
         """Where an array's entry stands among the call's parameters: its address, then size and stride of each axis."""
