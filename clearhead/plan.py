@@ -18,7 +18,7 @@ from clearhead.kernels.state import ROWS
 from clearhead.kernels.tiles import DIM_STEP, ELEMENTS, Tile, tile_for
 from clearhead.kernels.variant import Variant
 from clearhead.machine.compile import Entry, Kernel, Plan, kernels
-from clearhead.machine.target import target
+from clearhead.machine.target import Target, target
 from clearhead.machine.threads import WORTH_A_THREAD, Table
 from clearhead.problem import Problem
 
@@ -61,9 +61,9 @@ def kernel_for(asked: Problem) -> Kernel:
     return kernels.get(plan_for(asked))
 
 
-def plan_for(asked: Problem) -> Plan:
-    """Which kernel, with which tile and rules, for the target in force. Lengths and dims change no code."""
-    place = target()
+def plan_for(asked: Problem, place: Target | None = None) -> Plan:
+    """Which kernel, with which tile and rules, for a target or the one in force. Lengths and dims change no code."""
+    place = place or target()
     score, mask, _, arrays = asked.rules.expressions
     variant = Variant(
         score=score,
@@ -121,7 +121,11 @@ def decode_of(asked: Problem) -> Decode:
 
 def prepare(asked: Problem) -> Prepared:
     """Find the kernel for a problem and write its table."""
-    kernel = kernel_for(asked)
+    return arranged(asked, kernel_for(asked))
+
+
+def arranged(asked: Problem, kernel: Kernel) -> Prepared:
+    """Write the table of a problem for a kernel."""
     tile, isa = kernel.plan.tile, kernel.plan.target.isa
     decode = decode_of(asked) if kernel.plan.kernel == "decode" else None
     tiles = [] if decode else tiles_of(asked, tile)

@@ -95,7 +95,7 @@ def check_invariance(
     sink: Any = None,
     scale: float | None = None,
 ) -> int:
-    """Your problem gives the same bits with any number of threads, on every instruction set, in chunks and from a cache.
+    """Your problem gives the same bits with any threads, on every instruction set, in chunks and from a cache.
 
     Chunks and caches are tried where no query sees a later key and no rule asks for a query's index. Gives the number
     of results that were compared; raises AssertionError with the first difference. Source: docs/design.md, section 2.

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.rules.expression import Expression, Formula, floor_divide
+from clearhead.rules.expression import Expression, Formula, floor_divide, parts
 
 Array: TypeAlias = npt.NDArray[Any]
 Range: TypeAlias = tuple[Array, Array]  # least and largest; of truth: surely and perhaps
@@ -28,13 +28,9 @@ def bounds(formula: Formula, leaves: Mapping[str, Range]) -> Range:
     ([False, False], [True, True])
     """
     known: dict[Expression, Range] = {}
-
-    def value(e: Expression) -> Range:
-        if e not in known:
-            known[e] = leaves[e.op] if e.op in leaves else of_operation(e, [value(a) for a in e.args], formula.arrays)
-        return known[e]
-
-    return value(formula.expression)
+    for e in parts(formula.expression):
+        known[e] = leaves[e.op] if e.op in leaves else of_operation(e, [known[a] for a in e.args], formula.arrays)
+    return known[formula.expression]
 
 
 def of_operation(e: Expression, args: list[Range], arrays: tuple[Array, ...]) -> Range:

@@ -1,0 +1,140 @@
+"""Run the kernels' AArch64 code under qemu and compare every bit with this machine's.
+
+For each problem the AArch64 object is compiled by LLVM, linked with scripts/arm_harness.c by Debian's cross compiler, and
+run by qemu-aarch64 on the same table and arrays. Exit status 1 if a single bit differs.
+"""
+
+import functools
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from clearhead import alibi, attend, causal, dense, documents, full, functions, problem, softcap, where, window
+from clearhead.kernels.call import AXIS, FIELDS
+from clearhead.machine.compile import Kernel, emit
+from clearhead.machine.target import AARCH64
+from clearhead.plan import arranged, plan_for
+from clearhead.testing import check_same_bits
+
+HERE = Path(__file__).parent
+COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+BUDGETS = (1 << 62, 1000)  # all at once, and in slices
+
+
+def random(*shape, dtype, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+
+
+def problems():
+    """Names, arrays and rules."""
+    for dtype in (np.float32, np.float64):
+        make = functools.partial(random, dtype=dtype)
+        for n in (1, 2, 3, 15, 16, 17, 63, 64, 65, 127, 128, 129, 197, 300):
+            for d in (64, 17):
+                yield f"causal {n} × {d}", (make(2, n, d), make(2, n, d, seed=1), make(2, n, d, seed=2)), {}
+        for m in (1, 7, 16, 129, 2047, 2048, 2049, 4100):
+            q, k, v = make(4, 3, 32), make(2, m, 32), make(2, m, 16)
+            yield f"decode 3 of {m}", (q, k, v), {"mask": causal(align="end")}
+            yield f"full 70 of {m}", (make(2, 70, 5), make(2, m, 5), make(2, m, 3)), {"mask": full()}
+        for dim in (1, 2, 3, 15, 16, 33, 100, 512):
+            yield f"dim {dim}", (make(2, 70, dim), make(1, 70, dim), make(1, 70, dim, seed=3)), {}
+        wide = make(2, 150, 40)
+        yield "turned, strided", (wide[:, ::-1, ::2], wide[::-1, :, 1::2], wide[:, ::-1, :20]), {}
+        x = make(2, 140, 20)
+        spoilt = x.copy()
+        spoilt[:, -9:] = np.array([np.nan, np.inf, -np.inf])[np.arange(9) % 3][:, None]
+        yield "hidden NaN and infinity", (x[:, :130], spoilt, spoilt), {"mask": causal(align="start")}
+        for size, name in ((1e15, "huge"), (np.finfo(dtype).smallest_subnormal * 50, "subnormal"), (0, "zero")):
+            yield name, tuple((x * size).astype(dtype) for _ in range(3)), {}
+        slopes = np.array([0.3, -0.1])
+        yield "window", (x, x, x), {"mask": window(30)}
+        yield "documents", (x, x, x), {"mask": documents([3, 100, 37]) & causal()}
+        yield "dense mask", (x, x, x), {"mask": dense(make(2, 140, 140) > 0)}
+        yield "mask function", (x, x, x), {"mask": where(lambda b, h, q, k: (k + q // 3) % 4 != h)}
+        yield "softcap", (x, x, x), {"score": softcap(1.5)}
+        yield "ALiBi and sink", (x, x, x), {"score": alibi(2), "sink": make(2)}
+        rule = lambda s, b, h, q, k: np.where(s > 0, np.log(1 + np.exp(s)), functions.sigmoid(s)) + slopes[h] * (k - q)  # noqa: E731
+        yield "function", (x, x, x), {"score": rule}
+    for name in ("float16",):
+        x = random(2, 140, 20, dtype=np.float32).astype(name)
+        yield name, (x, x[:, ::-1], x[..., ::-1]), {}
+
+
+@functools.cache
+def executable(plan, folder):
+    """The plan's AArch64 code with the harness, ready to run."""
+    base = Path(folder) / plan.key
+    base.with_suffix(".o").write_bytes(emit(plan))
+    command = [COMPILER, "-O1", "-static", f"-DKERNEL={plan.kernel}", HERE / "arm_harness.c", base.with_suffix(".o")]
+    subprocess.run([*command, "-o", base, "-lm"], check=True)
+    return base
+
+
+def run(arrays, rules, budget, folder):
+    """Output and log-sum-exp of AArch64's code."""
+    q, k, v = arrays
+    sink = rules.get("sink")
+    asked = problem(q, k, v, **{"mask": causal(), **rules})
+    plan = plan_for(asked, AARCH64)
+    ready = arranged(asked, Kernel(plan, None, ()))
+    output = np.zeros(ready.output_shape, q.dtype)
+    lse = np.zeros(ready.output_shape[:-1], ready.lse_dtype)
+    named = {"query": q, "key": k, "value": v, "output": output, "lse": lse}
+    if sink is not None:
+        named["sink"] = np.ascontiguousarray(np.broadcast_to(sink, ready.output_shape[:-2]), ready.lse_dtype)
+    if ready.counters:
+        named |= {"workspace": np.zeros(ready.workspace, np.uint8), "counters": np.zeros(ready.counters, np.int64)}
+    tile_table, kinds, *captured = ready.kept
+    named |= {name: x for name, x in (("tile_table", tile_table), ("blocks", kinds)) if x is not None}
+    table = list(struct.unpack(f"{len(ready.template) // 8}q", ready.template))
+    places = [(FIELDS.index(name), array) for name, array in named.items()]
+    start = len(FIELDS) + len(AXIS) * table[FIELDS.index("axes")]
+    places += [(start + plan.variant.at_array(n), array) for n, array in enumerate(captured)]
+    parts = [struct.pack(f"{1 + len(table)}q", len(table), *table), struct.pack("q", len(places))]
+    addresses = []
+    for buffer, (place, array) in enumerate(places):
+        low, high = np.lib.array_utils.byte_bounds(array)
+        memory = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_uint8 * (high - low)).from_address(low))
+        parts += [struct.pack("q", high - low), memory.tobytes()]
+        addresses += [place, buffer, array.ctypes.data - low]
+    parts.append(struct.pack(f"{1 + len(addresses)}q", len(places), *addresses))
+    parts.append(struct.pack("5q", ready.scratch_size, budget, 2, 3, 4))
+    source, target = Path(folder) / "problem", Path(folder) / "results"
+    source.write_bytes(b"".join(parts))
+    subprocess.run([EMULATOR, executable(plan, folder), source, target], check=True)
+    data = target.read_bytes()
+    return (
+        np.frombuffer(data, output.dtype, output.size).reshape(output.shape),
+        np.frombuffer(data, lse.dtype, lse.size, output.nbytes).reshape(lse.shape),
+    )
+
+
+def main():
+    """All problems; the number of bits that agree, or what differs."""
+    compared, failed, count = 0, 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name, arrays, rules in problems():
+            here = attend(*arrays, **rules, threads=1)
+            for budget in BUDGETS:
+                output, lse = run(arrays, rules, budget, folder)
+                label = f"{arrays[0].dtype} {name}"
+                try:
+                    check_same_bits(output, here.output, "outputs")
+                    check_same_bits(lse, here.lse, "log-sum-exps")
+                except AssertionError as error:
+                    failed += 1
+                    print(f"{label}: {error}", flush=True)
+                compared += 8 * (output.nbytes + lse.nbytes)
+                count += 1
+    print(
+        f"{count} runs of {executable.cache_info().currsize} kernels under {EMULATOR}: {compared:,} bits, {failed} runs differ"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
