@@ -89,9 +89,8 @@ def sixteen_bits(seconds):
         contenders["torch"] = lambda tensors=tensors: F.scaled_dot_product_attention(*tensors, is_causal=True)
         best = race(contenders, seconds)
         for name in halves:
-            print(
-                f"{shape} {name}: {best['float32'] / best[name]:.3f} of float32, {best['torch'] / best[name]:.1f} × torch"
-            )
+            share, ratio = best["float32"] / best[name], best["torch"] / best[name]
+            print(f"{shape} {name}: {share:.3f} of float32, {ratio:.1f} × torch")
 
 
 def decoding(seconds):
@@ -112,9 +111,8 @@ def decoding(seconds):
         best = race(contenders, seconds)
         for name in ("arrays", "cache", "torch"):
             rate = best["dot"] / best[name]
-            print(
-                f"decode {heads}:{key_heads} {name}: {rate:.3f} of memory's rate, {best['torch'] / best[name]:.1f} × torch"
-            )
+            ratio = best["torch"] / best[name]
+            print(f"decode {heads}:{key_heads} {name}: {rate:.3f} of memory's rate, {ratio:.1f} × torch")
 
 
 if __name__ == "__main__":

@@ -75,10 +75,15 @@ def attention(
 
     Shapes: q (..., n, d), k (..., m, d), v (..., m, dv); the result is (..., n, dv). Leading axes broadcast as in
     numpy, except that q may have a multiple of the heads (axis −3) of k and v: then consecutive query heads share one
-    key head (Ainslie et al. 2023). All float32 or all float64, any strides. `mask` is `causal()` or `full()`, `scale`
-    defaults to 1/√d (Vaswani et al. 2017), `threads` bounds the threads, `out` receives the result. Hidden keys and
-    values are never touched; a query that sees nothing gets 0. Raises ShapeError, DtypeError or InputError.
-    Definition: `clearhead.definition.textbook.attention`.
+    key head (Ainslie et al. 2023). All of one dtype, float64, float32, float16 or bfloat16, any strides. In place of k
+    and v, a `KeyValueCache`.
+
+    `mask`: `causal()`, `full()`, `window()`, `prefix()`, `documents()`, `blocks()`, `dense()`, `where()`, joined by
+    &, | and ~. `score`: a rule or several in order, `softcap()`, `alibi()`, `bias()`, `relative()`, `scale()` or a
+    function of (score, batch, head, query, key). `sink`: a number for each head in the softmax's denominator (gpt-oss).
+    `scale` defaults to 1/√d (Vaswani et al. 2017), `threads` bounds the threads, `out` receives the result. Hidden keys
+    and values are never touched; a query that sees nothing gets 0. Raises ShapeError, DtypeError, TraceError or
+    InputError. Definition: `clearhead.definition.textbook.attention`.
 
     >>> import numpy as np
     >>> x = np.eye(2)

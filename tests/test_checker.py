@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from clearhead import attention, causal, full
+from clearhead import alibi, attention, causal, dense, documents, full, softcap, testing, window
 from clearhead.definition import textbook
-from clearhead.testing import check_definition, check_hidden, check_same_bits
+from clearhead.testing import check_definition, check_hidden, check_invariance, check_same_bits
 
 
 def arrays(dtype=np.float32):
@@ -103,3 +103,34 @@ def test_one_bit_is_caught():
         check_same_bits(a, b)
     with pytest.raises(AssertionError):
         check_same_bits(a, a.astype(np.float64))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("rules", "least"),
+    [
+        ({}, 100),
+        ({"mask": window(20), "score": [alibi(2), softcap(3.0)]}, 100),
+        ({"mask": causal() & documents([30, 40])}, 7),
+        ({"mask": full()}, 7),
+        ({"mask": dense(np.tri(70, dtype=bool)), "sink": np.ones(2)}, 7),
+    ],
+)
+def test_invariance_holds_whatever_the_rules(dtype, rules, least):
+    assert check_invariance(*arrays(dtype), **rules) >= least
+
+
+def test_invariance_notices_one_bit(monkeypatch):
+    calls = []
+
+    def unsteady(*arguments, **rules):
+        done = clearhead_attend(*arguments, **rules)
+        calls.append(done)
+        if len(calls) == 5:
+            done.output.flat[7] = np.nextafter(done.output.flat[7], 9)
+        return done
+
+    clearhead_attend = testing.attend
+    monkeypatch.setattr(testing, "attend", unsteady)
+    with pytest.raises(AssertionError, match=r"1 of 2240 places, first at \(0, 0, 7\)"):
+        check_invariance(*arrays())
