@@ -153,7 +153,7 @@ def biases_of(inputs, k):
     if "attn_mask" not in inputs or inputs["attn_mask"].dtype == bool:
         return []
     table = inputs["attn_mask"]
-    return [bias(padded(table.astype(np.float32) if table.dtype.name == "bfloat16" else table, k, -np.inf))]
+    return [bias(padded(table, k, -np.inf))]
 
 
 def padded(table, k, value):

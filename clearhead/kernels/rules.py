@@ -236,10 +236,10 @@ class Rule:
         f, b = self.f, self.f.block
         if dtype == "bool":
             return b.icmp_unsigned("!=", x, ir.Constant(x.type, None))
-        if dtype.startswith("float"):
-            to, size = self.wide(x, float_type(f.element), f.vector), int(dtype[5:]) // 8
+        if "float" in dtype:
+            to, size = self.wide(x, float_type(f.element), f.vector), int(dtype.partition("float")[2]) // 8
             if size == 2:
-                x, size = widen(f, "float16", x), 4
+                x, size = widen(f, dtype, x), 4
             if size == f.element.bytes:
                 return x
             return b.fptrunc(x, to) if size > f.element.bytes else b.fpext(x, to)
@@ -298,7 +298,7 @@ def memory_type(dtype: str) -> ir.Type:
             return ir.FloatType()
         case "float64":
             return ir.DoubleType()
-        case "float16":
+        case "float16" | "bfloat16":
             return ir.IntType(16)
         case "bool":
             return ir.IntType(8)

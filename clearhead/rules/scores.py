@@ -279,7 +279,7 @@ def numbers(array: npt.ArrayLike, name: str, axes: int) -> npt.NDArray[Any]:
     if table.dtype.kind in "iu":
         table = table.astype(np.float64)
     most = axes if axes == 1 else 4
-    if table.dtype not in (np.float16, np.float32, np.float64) or not axes <= table.ndim <= most:
+    if table.dtype.name not in ("float16", "bfloat16", "float32", "float64") or not axes <= table.ndim <= most:
         raise InputError(
             f"{name} has shape {table.shape} and dtype {table.dtype}: give floats with {axes} axes or more."
         )

@@ -212,7 +212,7 @@ class Captured(np.lib.mixins.NDArrayOperatorsMixin):
             raise TraceError(f"an array of shape {shape} needs {len(shape)} positions between its brackets")
         if 0 in shape:
             raise TraceError(f"an array of shape {shape} is empty: nothing can be read from it")
-        kind = KINDS.get(dtype.kind)
+        kind = "float" if dtype.name == "bfloat16" else KINDS.get(dtype.kind)
         if kind is None or not dtype.isnative or dtype.itemsize > 8 or isinstance(self.array, np.ma.MaskedArray):
             called = f"a {type(self.array).__name__}" if kind else "an array"
             raise TraceError(f"{called} of dtype {dtype} cannot be read: convert it to a plain array of float32")

@@ -76,6 +76,7 @@ SCORES = {
     "bias": lambda n, m: bias(random(HEADS, n, m)),
     "bias of keys": lambda n, m: bias(random(1, m, dtype=np.float64)),
     "half bias": lambda n, m: bias(random(n, 1, dtype=np.float16)),
+    "bfloat16 bias": lambda n, m: bias(random(HEADS, 1, m, dtype=ml_dtypes.bfloat16)),
     "clipped": lambda n, m: relative(random(HEADS, 9), 4),
     "buckets": lambda n, m: relative(random(HEADS, 8), 20, bidirectional=True),
     "several": lambda n, m: [alibi(HEADS), softcap(3.0), lambda s, b, h, q, k: s * s - SLOPES[h]],
