@@ -86,9 +86,10 @@ def sixteen_bits(seconds):
         tensors = [torch.from_numpy(x).bfloat16() for x in arrays]
         contenders = {"float32": lambda arrays=arrays: attention(*arrays, threads=1)}
         contenders |= {name: (lambda some=some: attention(*some, threads=1)) for name, some in halves.items()}
+        contenders["native"] = lambda some=halves["bfloat16"]: attention(*some, threads=1, precision="native")
         contenders["torch"] = lambda tensors=tensors: F.scaled_dot_product_attention(*tensors, is_causal=True)
         best = race(contenders, seconds)
-        for name in halves:
+        for name in (*halves, "native"):
             share, ratio = best["float32"] / best[name], best["torch"] / best[name]
             print(f"{shape} {name}: {share:.3f} of float32, {ratio:.1f} × torch")
 

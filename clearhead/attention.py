@@ -5,7 +5,7 @@ Decides what is done in every call; what depends on shapes alone is prepared onc
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +56,7 @@ def self_attention(x: npt.ArrayLike, *, threads: int | None = None, out: Array |
            [0.731]])
     """
     array = as_array(x, "x")
-    return run(array, array, array, CAUSAL, (), None, 1.0, threads, out, False)[0]
+    return run(array, array, array, CAUSAL, (), None, 1.0, "exact", threads, out, False)[0]
 
 
 def attention(
@@ -68,6 +68,7 @@ def attention(
     score: Rules = (),
     sink: npt.ArrayLike | None = None,
     scale: float | None = None,
+    precision: Literal["exact", "native"] = "exact",
     threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
@@ -81,6 +82,7 @@ def attention(
     `mask`: `causal()`, `full()`, `window()`, `prefix()`, `documents()`, `blocks()`, `dense()`, `where()`, joined by
     &, | and ~. `score`: a rule or several in order, `softcap()`, `alibi()`, `bias()`, `relative()`, `scale()` or a
     function of (score, batch, head, query, key). `sink`: a number for each head in the softmax's denominator (gpt-oss).
+    `precision="native"` multiplies bfloat16 as it is, where the processor can (error: docs/design.md, section 2).
     `scale` defaults to 1/√d (Vaswani et al. 2017), `threads` bounds the threads, `out` receives the result. Hidden keys
     and values are never touched; a query that sees nothing gets 0. Raises ShapeError, DtypeError, TraceError or
     InputError. Definition: `clearhead.definition.textbook.attention`.
@@ -92,9 +94,9 @@ def attention(
            [0.269, 0.731]])
     """
     if isinstance(k, KeyValueCache):
-        return over_cache(as_array(q, "q"), k, v, mask, score, sink, scale, threads, out, False)[0]
+        return over_cache(as_array(q, "q"), k, v, mask, score, sink, scale, precision, threads, out, False)[0]
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
-    return run(*arrays, mask, score, sink, scale, threads, out, False)[0]
+    return run(*arrays, mask, score, sink, scale, precision, threads, out, False)[0]
 
 
 def attend(
@@ -106,6 +108,7 @@ def attend(
     score: Rules = (),
     sink: npt.ArrayLike | None = None,
     scale: float | None = None,
+    precision: Literal["exact", "native"] = "exact",
     threads: int | None = None,
     out: Array | None = None,
 ) -> Attended:
@@ -117,9 +120,9 @@ def attend(
     ([[1.0], [2.0]], [0.0, 0.693])
     """
     if isinstance(k, KeyValueCache):
-        return Attended(*over_cache(as_array(q, "q"), k, v, mask, score, sink, scale, threads, out, True))
+        return Attended(*over_cache(as_array(q, "q"), k, v, mask, score, sink, scale, precision, threads, out, True))
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
-    return Attended(*run(*arrays, mask, score, sink, scale, threads, out, True))
+    return Attended(*run(*arrays, mask, score, sink, scale, precision, threads, out, True))
 
 
 def merge(a: Attended, b: Attended) -> Attended:
@@ -162,13 +165,14 @@ def run(
     score: Rules,
     sink: npt.ArrayLike | None,
     scale: float | None,
+    precision: str,
     threads: int | None,
     out: Array | None,
     wants_lse: bool,
 ) -> tuple[Array, Array]:
     """One call; the second array is empty unless wanted. What is known of its shapes is looked up, not worked out."""
     sinks = None if sink is None else as_array(sink, "sink")
-    ready = recall(q, k, v, mask, score, sinks, scale, out)
+    ready = recall(q, k, v, mask, score, sinks, scale, precision, out)
     return call(ready, (q, k, v), sinks, threads, out, wants_lse)
 
 
@@ -214,6 +218,7 @@ def over_cache(
     score: Rules,
     sink: npt.ArrayLike | None,
     scale: float | None,
+    precision: str,
     threads: int | None,
     out: Array | None,
     wants_lse: bool,
@@ -222,6 +227,8 @@ def over_cache(
 
     Sequences of one length go together; others one by one.
     """
+    if precision != "exact":
+        raise InputError(f"precision={precision!r} is not for a cache, which holds float32 or float64: use 'exact'.")
     if v is not None:
         raise InputError("a cache holds the values too: call attention(q, cache) without v.")
     if cache.layout is None:
@@ -270,7 +277,7 @@ def over_sequences(
         return as_strided(np.empty(1, dtype), (*lead, keys, dim), strides)
 
     k, v = stand_in(tables[0], layout.key_dim, 0), stand_in(tables[1], layout.value_dim, layout.row)
-    ready = recall(q, k, v, mask, score, sinks, scale, out, cache.first_key(numbers.start or 0))
+    ready = recall(q, k, v, mask, score, sinks, scale, "exact", out, cache.first_key(numbers.start or 0))
     return call(ready, (q, tables[0], tables[1]), sinks, threads, out, wants_lse, cache.sequences)
 
 
@@ -282,6 +289,7 @@ def recall(
     score: Rules,
     sinks: Array | None,
     scale: float | None,
+    precision: str,
     out: Array | None,
     first_key: int | None = None,
 ) -> Prepared:
@@ -289,14 +297,14 @@ def recall(
     key = (
         q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype, mask,
         tuple(score) if isinstance(score, list) else score, scale, None if out is None else layout_of(out),
-        None if sinks is None else (sinks.shape, sinks.dtype), first_key,
+        None if sinks is None else (sinks.shape, sinks.dtype), precision, first_key,
     )  # fmt: skip
     try:
         ready = prepared.get(key)
     except TypeError:  # an unhashable mask or scale, which `problem` explains
         ready = None
     if ready is None:
-        asked = problem(q, k, v, mask=mask, score=score, sink=sinks, scale=scale, out=out)
+        asked = problem(q, k, v, mask=mask, score=score, sink=sinks, scale=scale, precision=precision, out=out)
         ready = prepare(asked if first_key is None else replace(asked, paged=True, first_key=first_key))
         remember(key, ready)
     if out is not None:  # it may overlap an input anew in every call

@@ -13,6 +13,7 @@ import numpy as np
 
 from clearhead import debug
 from clearhead.definition.canonical import BLOCK, SEGMENT
+from clearhead.errors import MachineError
 from clearhead.kernels.call import AXIS, FIELDS, PLACE, ROW, SEEN_BYTES
 from clearhead.kernels.state import ROWS
 from clearhead.kernels.tiles import DIM_STEP, ELEMENTS, Tile, tile_for
@@ -73,8 +74,13 @@ def plan_for(asked: Problem, place: Target | None = None) -> Plan:
         packed=asked.rules.packed,
         sink=asked.sink,
         paged=asked.paged,
+        native=asked.native,
         storage=asked.storage,
     )
+    if asked.native and (place.isa != "avx512" or "+avx512bf16" not in place.features):
+        raise MachineError(
+            f"precision='native' needs AVX-512 with its bfloat16 instructions, not {place.isa}: use 'exact'."
+        )
     tile = tile_for(ELEMENTS[asked.computed], place.vector_bits, place.registers)
     return Plan("decode" if decodes(asked, tile) else "forward", tile, place, variant)
 
@@ -180,7 +186,7 @@ def scratch_layout(asked: Problem, tile: Tile, decode: Decode | None) -> tuple[d
         return laid_out(room)
     room = {
         "at_rows": 0,
-        "at_scores": (BLOCK + max(tile.keys)) * tile.row,
+        "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
         "at_softmax": ROWS * tile.row,
         "at_query": asked.query_dim * tile.row,
         "at_output": tile.queries * padded * size,

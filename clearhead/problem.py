@@ -15,7 +15,7 @@ from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.kernels.call import AXIS
 from clearhead.kernels.tiles import ELEMENTS, STORED
 from clearhead.rules.fused import Fused, fuse
-from clearhead.rules.masks import Blocks, Dense, Mask, checked
+from clearhead.rules.masks import Blocks, Causal, Dense, Full, Mask, checked
 from clearhead.rules.scores import Alibi, Bias, Relative, Score, as_rules
 
 Array = npt.NDArray[Any]
@@ -54,6 +54,7 @@ class Problem:
     sink: bool
     paged: bool = False  # keys and values lie in a cache's pages, and their strides are those of its tables
     first_key: int = 0  # what is before it has left the cache
+    native: bool = False  # bfloat16 is multiplied as it is, by the processor's own instruction
 
     @property
     def computed(self) -> str:
@@ -96,6 +97,7 @@ def problem(
     score: Any = (),
     sink: Array | None = None,
     scale: float | None = None,
+    precision: str = "exact",
     out: Array | None = None,
 ) -> Problem:
     """Check one call and write down what it asks; raises ShapeError, DtypeError or InputError."""
@@ -107,6 +109,7 @@ def problem(
     check_rules(checked(mask), rules, lead, queries, keys)
     if sink is not None:
         check_sink(sink, lead)
+    native = is_native(precision, query, key, value, mask, rules)
     shape = (*lead, queries, value_dim)
     if out is not None:
         check_out(out, shape, dtype)
@@ -141,6 +144,7 @@ def problem(
         output=operand(shape, dense_strides(shape, dtype) if out is None else out.strides, grouped=False),
         rules=fuse(mask, rules, queries, keys),
         sink=sink is not None,
+        native=native,
     )
 
 
@@ -252,6 +256,26 @@ def check_rules(mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], que
             continue
         if not fits:
             raise ShapeError(f"{rule!r} does not fit this attention: it needs {wanted}.")
+
+
+def is_native(precision: str, query: Array, key: Array, value: Array, mask: Mask, rules: tuple[Score, ...]) -> bool:
+    """Whether bfloat16 shall be multiplied as it is; what that cannot do is an error, never another path."""
+    if precision == "exact":
+        return False
+    if precision != "native":
+        raise InputError(f"precision={precision!r} is unknown: use 'exact' or 'native'.")
+    shapes = f"q {query.shape}, k {key.shape}, v {value.shape} of {query.dtype}"
+    dense = all(x.strides[-1] == x.itemsize and x.shape[-1] % 16 == 0 for x in (query, key, value))
+    if query.dtype.name != "bfloat16" or not dense:
+        raise InputError(
+            f"precision='native' is for bfloat16 with dense dims that are multiples of 16, not for {shapes}: "
+            "use precision='exact'."
+        )
+    if rules or not isinstance(mask, Causal | Full):
+        raise InputError(
+            f"precision='native' knows causal() and full() alone, not {mask!r} and {rules!r}: use 'exact'."
+        )
+    return True
 
 
 def check_sink(sink: Array, lead: tuple[int, ...]) -> None:

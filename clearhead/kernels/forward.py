@@ -13,6 +13,7 @@ from functools import partial
 import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
+from clearhead.kernels import native
 from clearhead.kernels.call import AXIS, FIELDS, MAYBE, NOTHING, TILE
 from clearhead.kernels.packing import field, write_pack_query, write_pack_rows, write_unpack_keys, write_unpack_output
 from clearhead.kernels.place import read_place, write_place
@@ -40,16 +41,23 @@ class Forward:
     def __init__(self, tile: Tile, variant: Variant) -> None:
         self.tile, self.variant = tile, variant
         self.module = ir.Module("clearhead.forward")
-        self.pack_query = write_pack_query(self.module, tile, variant)
+        if variant.native:
+            self.pack_query = native.write_pack_query(self.module, tile)
+            self.pair_values = native.write_pair_values(self.module, tile)
+            self.pair_weights = native.write_pair_weights(self.module, tile)
+        else:
+            self.pack_query = write_pack_query(self.module, tile, variant)
         self.pack_rows = write_pack_rows(self.module, tile, variant)
         self.unpack_keys = write_unpack_keys(self.module, tile) if variant.paged else None
         self.unpack_output = write_unpack_output(self.module, tile, variant)
         self.merge = write_merge(self.module, tile)
         widths = range(1, tile.vectors + 1)
-        self.score = {w: write_score(self.module, tile, w, variant) for w in widths}
+        score = native.write_score if variant.native else partial(write_score, variant=variant)
+        self.score = {w: score(self.module, tile, w) for w in widths}
         self.rules = {w: write_rules(self.module, tile, w, variant) for w in widths} if variant.score else {}
         self.exponentials = {w: write_exponentials(self.module, tile, w) for w in widths}
-        self.values = {n: write_values(self.module, tile, n, variant) for n in range(1, len(tile.rows) + 1)}
+        values = native.write_values if variant.native else partial(write_values, variant=variant)
+        self.values = {n: values(self.module, tile, n) for n in range(1, len(tile.rows) + 1)}
         self.hide = write_hide(self.module, tile) if variant.mask else None
         if variant.mask:
             self.see = write_see(self.module, tile, variant)
@@ -86,6 +94,9 @@ class Forward:
             f, self.variant, self.score, self.rules, self.exponentials, self.hide, w, block, keys, values, query_dim,
             self.space(f, table, scratch, "query"), s, state, (table, place, key),
         ).write(others[-1] if self.variant.mask else None)  # fmt: skip
+        if self.variant.native:
+            for x in range(w):
+                f.call(self.pair_weights, f.in_row(s, 0, x), block.edge(f, x + 1), rows)
         seen = (block.rows, block.diagonal, queries)
         vectors = f.block.sdiv(dims, f.i64(f.lanes))
 
@@ -136,6 +147,11 @@ class Forward:
             if name == "value":
                 return Rows(f.at(page, f.mul(inside, row)), row, size)
             f.call(self.unpack_keys, page, inside, block.rows, dims, copies)
+            return Rows(copies, size, size)
+        if self.variant.native:
+            if name == "key":
+                return Rows(place, row, size)
+            f.call(self.pair_values, place, row, block.rows, dims, copies)
             return Rows(copies, size, size)
         if self.variant.storage:
             f.call(self.pack_rows, place, row, element, block.rows, dims, width, copies)

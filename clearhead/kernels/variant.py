@@ -20,6 +20,7 @@ class Variant:
     packed: bool = False  # tiles come from a table, each with its own document
     sink: bool = False  # a number per head joins the denominator
     paged: bool = False  # keys and values lie in a cache's pages
+    native: bool = False  # bfloat16 operands are multiplied as they are
     storage: str = ""  # operands' dtype, if narrower than the computation's
 
     @property
