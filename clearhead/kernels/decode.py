@@ -25,7 +25,7 @@ from clearhead.kernels.simd import Function, Value, float_type, i64, internal_fu
 from clearhead.kernels.tiles import Tile
 from clearhead.kernels.variant import Variant
 
-KEYS_AHEAD, VALUES_AHEAD = 64, 32  # how early they are asked for, within and between blocks
+LINE = 64  # bytes of a cache line
 TOGETHER = 4  # rows whose sums share each load of keys and values
 
 
@@ -81,7 +81,7 @@ class Decode:
         ends = self.row_ends(f, table, scratch, rows, start, stop)
         s = [f.at(self.space(f, table, scratch, "scores"), f.mul(r, self.row_bytes(f))) for r in rows]
         state = [f.at(self.space(f, table, scratch, "softmax"), f.mul(r, 2 * f.element.bytes)) for r in rows]
-        tops = self.write_scores(f, table, scratch, k, rows, block, (start, stop), ends, s)
+        tops = self.write_scores(f, table, scratch, (k, v), rows, block, (start, stop), ends, s)
         alphas = []
         for top, at, scores in zip(tops, state, s, strict=True):
             old = f.broadcast(at)
@@ -114,7 +114,7 @@ class Decode:
         f: Function,
         table: Value,
         scratch: Value,
-        k: Value,
+        kv: tuple[Value, Value],
         rows: list[Value],
         block: Value,
         within: tuple[Value, Value],
@@ -122,6 +122,7 @@ class Decode:
         s: list[Value],
     ) -> list[Value]:
         """S of the rows, −∞ where hidden; their largest numbers lane by lane."""
+        k, v = kv
         dims, size = field(f, table, "query_dim"), f.element.bytes
         q = [f.at(self.space(f, table, scratch, "query"), f.mul(r, f.mul(dims, size))) for r in rows]
         fused = [
@@ -130,9 +131,11 @@ class Decode:
         ]
         first = f.sub(within[0], f.block.srem(f.sub(within[0], block), f.i64(f.lanes)))
 
+        values, value_row = self.block_values(f, table, v, block), field(f, table, "value_row")
+
         def keys(key: Value, tops: list[Value]) -> list[Value]:
-            self.fetch_keys(f, table, k, f.add(key, KEYS_AHEAD), dims)
-            sums = self.sum_pairs(f, table, k, key, f.sub(field(f, table, "keys"), 1), dims, q)
+            wanted = f.at(values, f.mul(f.sub(key, block), value_row))
+            sums = self.sum_pairs(f, table, k, key, dims, q, wanted, value_row)
             results = []
             for n, (low, high) in enumerate(ends):
                 score = sum_of_pairs(f, *sums[2 * n : 2 * n + 2])
@@ -165,9 +168,20 @@ class Decode:
         return Rule(f, expression, self.variant, parameters, fixed, ("key",))  # type: ignore[arg-type]
 
     def sum_pairs(
-        self, f: Function, table: Value, k: Value, key: Value, last: Value, dims: Value, q: list[Value]
+        self,
+        f: Function,
+        table: Value,
+        k: Value,
+        key: Value,
+        dims: Value,
+        q: list[Value],
+        wanted: Value,
+        wanted_row: Value,
     ) -> list[Value]:
-        """Two vectors of pairs for each row: the sums over even and odd dims of as many keys as there are lanes."""
+        """Two vectors of pairs for each row: the sums over even and odd dims of as many keys as there are lanes.
+
+        Meanwhile as many values, from `wanted` on, are asked for, a few lines a step.
+        """
         half, size = f.lanes // 2, f.element.bytes
         zeros = [f.constant(0.0)] * (2 * len(q))
 
@@ -179,31 +193,27 @@ class Decode:
             page, inside = self.page(f, k, key), f.block.srem(key, f.i64(BLOCK))
             at = [self.panel_at(f, page, f.add(inside, n * half), dims) for n in (0, 1)]
 
+            lines = max(1, 2 * f.lanes * size // LINE)
+
             def pair(t: Value, acc: list[Value]) -> list[Value]:
+                for n in range(lines):
+                    f.prefetch_line(f.at(wanted, f.mul(f.add(f.mul(t, lines), n), LINE)))
                 return add([f.load(f.at(base, f.mul(t, PANEL_LINE))) for base in at], f.mul(t, 2), acc)
 
             return f.unrolled(0, f.block.sdiv(dims, f.i64(2)), 4, pair, zeros)
+        last = f.sub(field(f, table, "keys"), 1)
         rows = [self.key_at(f, table, k, f.least(f.add(key, n), last)) for n in range(f.lanes)]
 
         def square(d: Value, acc: list[Value]) -> list[Value]:
             offset = f.mul(d, size)
+            for n in range(f.lanes):
+                f.prefetch_line(f.at(wanted, f.add(f.mul(wanted_row, n), offset)))
             halves = [pairs_of_rows(f, [f.at(row, offset) for row in part]) for part in (rows[:half], rows[half:])]
             for t in range(half):
                 acc = add([part[t] for part in halves], f.add(d, 2 * t), acc)
             return acc
 
         return f.loop(0, dims, f.lanes, square, zeros)
-
-    def fetch_keys(self, f: Function, table: Value, k: Value, key: Value, dims: Value) -> None:
-        """Ask for as many keys as there are lanes, from `key` on."""
-        size = f.mul(dims, f.element.bytes)
-        if self.variant.paged:
-            key = f.least(key, f.sub(field(f, table, "keys"), 1))
-            page, inside = self.page(f, k, key), f.block.srem(key, f.i64(BLOCK))
-            f.prefetch(f.at(page, f.mul(inside, size)), f.mul(size, f.lanes))
-        else:
-            for n in range(f.lanes):
-                f.prefetch(self.key_at(f, table, k, f.add(key, n)), size)
 
     def panel_at(self, f: Function, page: Value, key: Value, dims: Value) -> Value:
         """Where the pairs of the keys from `key` of a page on begin; a panel has a line for each two dims."""
@@ -281,9 +291,9 @@ class Decode:
                 return sums
 
             def fetching(at: Value, acc: list[Value]) -> list[Value]:
-                ahead = f.mul(f.add(f.sub(at, block), VALUES_AHEAD), value_row)
-                f.prefetch(f.at(values, ahead), row_bytes)
-                f.prefetch(f.at(next_keys, f.mul(f.sub(at, block), key_row)), key_bytes)
+                wanted = f.at(next_keys, f.add(f.mul(f.sub(at, block), key_row), f.mul(x, f.lanes * size)))
+                for y in range(n):
+                    f.prefetch_line(f.at(wanted, y * f.lanes * size))
                 return key(at, acc, check=False)
 
             acc = f.loop(begin, inner, 1, partial(key, check=True), [f.constant(0.0)] * (count * (n + 1)))

@@ -235,12 +235,12 @@ class Function:
 
     def prefetch(self, row: Value, size: Value) -> None:
         """Ask for the cache lines of a row that will be read soon; an address beyond memory does no harm."""
+        self.loop(0, size, 64, lambda offset, _: self.prefetch_line(self.at(row, offset)))
 
-        def line(offset: Value, _: list[Value]) -> None:
-            how = (ir.Constant(i32, x) for x in (0, 3, 1))  # to read, into every cache, data
-            self.intrinsic("llvm.prefetch.p0", ir.VoidType(), self.at(row, offset), *how)
-
-        self.loop(0, size, 64, line)
+    def prefetch_line(self, address: Value) -> None:
+        """Ask for one cache line."""
+        how = (ir.Constant(i32, x) for x in (0, 3, 1))  # to read, into every cache, data
+        self.intrinsic("llvm.prefetch.p0", ir.VoidType(), address, *how)
 
     # Control flow
 
