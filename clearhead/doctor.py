@@ -24,7 +24,7 @@ from clearhead.machine.compile import Plan, emit, link, machine_for, stored_obje
 from clearhead.machine.target import native_isas, target
 from clearhead.machine.threads import allowed
 from clearhead.measure import Peak
-from clearhead.rules.masks import Mask, causal, full
+from clearhead.rules.masks import Mask, causal, full, where, window
 from clearhead.testing import check_definition, check_hidden, check_same_bits, using_isa
 
 CPU = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -153,11 +153,13 @@ def cache() -> dict[str, str]:
 
 
 def check(isa: str, dtype: str) -> Check:
-    """One kernel on problems that touch every part of it."""
+    """The kernels of one instruction set on problems that touch every part of them: forward, decode, fused rules."""
     problems: tuple[tuple[int, int, int, Mask], ...] = (
         (1, 1, 1, causal()),
         (70, 70, 20, causal()),
-        (9, 300, 16, causal(align="end")),
+        (9, 300, 17, causal(align="end")),
+        (3, 300, 16, window(150, align="end")),
+        (50, 70, 8, where(lambda batch, head, query, key: (query + key) % 3 > head)),
         (33, 140, 5, full()),
     )
     rng = np.random.default_rng(0)
