@@ -228,7 +228,7 @@ def over_cache(
     Sequences of one length go together; others one by one.
     """
     if precision != "exact":
-        raise InputError(f"precision={precision!r} is not for a cache, which holds float32 or float64: use 'exact'.")
+        raise InputError(f"precision={precision!r} is not for a cache: use 'exact'.")
     if v is not None:
         raise InputError("a cache holds the values too: call attention(q, cache) without v.")
     if cache.layout is None:
@@ -244,7 +244,7 @@ def over_cache(
     if sinks is not None and sinks.ndim > 1:
         raise ShapeError(f"sink of shape {sinks.shape} and sequences of different lengths: give one number a head.")
     output = np.empty((*q.shape[:-1], cache.layout.value_dim), q.dtype) if out is None else out
-    lse = np.empty(q.shape[:-1], q.dtype) if wants_lse else UNWANTED
+    lse = np.empty(q.shape[:-1], cache.layout.computed) if wants_lse else UNWANTED
     for n in range(len(cache.counts)):
         _, part = over_sequences(q[n : n + 1], cache, slice(n, n + 1), *common, output[n : n + 1], wants_lse)
         if wants_lse:
@@ -267,17 +267,17 @@ def over_sequences(
     """Some sequences of one length."""
     layout, keys = cache.layout, cache.counts[numbers][0]
     assert layout is not None  # noqa: S101
-    dtype = np.dtype(layout.dtype)
+    size = layout.kept.itemsize
     tables = cache.addresses[:, numbers]
     lead = tables[0].shape[:2] if cache.batched else tables[0].shape[1:2]
 
     def stand_in(table: Array, dim: int, row: int) -> Array:
         """An array of the shape that the cache stands for, which nobody reads; its strides are the table's."""
-        strides = (*table.strides[2 - len(lead) : 2], row * dtype.itemsize, dtype.itemsize)
-        return as_strided(np.empty(1, dtype), (*lead, keys, dim), strides)
+        strides = (*table.strides[2 - len(lead) : 2], row * size, size)
+        return as_strided(np.empty(1, layout.dtype), (*lead, keys, dim), strides)
 
     k, v = stand_in(tables[0], layout.key_dim, 0), stand_in(tables[1], layout.value_dim, layout.row)
-    ready = recall(q, k, v, mask, score, sinks, scale, "exact", out, cache.first_key(numbers.start or 0))
+    ready = recall(q, k, v, mask, score, sinks, scale, "exact", out, cache.first_key(numbers.start or 0), layout.int8)
     return call(ready, (q, tables[0], tables[1]), sinks, threads, out, wants_lse, cache.sequences)
 
 
@@ -292,12 +292,13 @@ def recall(
     precision: str,
     out: Array | None,
     first_key: int | None = None,
+    int8: bool = False,
 ) -> Prepared:
     """The preparation of a call like this one, made at the first; with a `first_key`, k and v stand for a cache."""
     key = (
         q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype, mask,
         tuple(score) if isinstance(score, list) else score, scale, None if out is None else layout_of(out),
-        None if sinks is None else (sinks.shape, sinks.dtype), precision, first_key,
+        None if sinks is None else (sinks.shape, sinks.dtype), precision, first_key, int8,
     )  # fmt: skip
     try:
         ready = prepared.get(key)
@@ -305,7 +306,7 @@ def recall(
         ready = None
     if ready is None:
         asked = problem(q, k, v, mask=mask, score=score, sink=sinks, scale=scale, precision=precision, out=out)
-        ready = prepare(asked if first_key is None else replace(asked, paged=True, first_key=first_key))
+        ready = prepare(asked if first_key is None else replace(asked, paged=True, first_key=first_key, int8=int8))
         remember(key, ready)
     if out is not None:  # it may overlap an input anew in every call
         check_apart(out, {"q": q, "k": k, "v": v} if first_key is None else {"q": q})

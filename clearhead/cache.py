@@ -1,7 +1,8 @@
 """Keys and values of what has been seen so far, kept as decoding wants to read them.
 
-Decides how a growing sequence lies in memory: pages of 128 keys (one block of the scalar program each), shared between
-sequences until one of them writes, and let go when a window has passed them. Leaves attention to `clearhead.attention`.
+Decides which pages make a growing sequence: of 128 keys each (one block of the scalar program), shared between
+sequences until one of them writes, and let go when a window has passed them. Leaves a page's memory to `pages`,
+attention to `clearhead.attention`.
 """
 
 from __future__ import annotations
@@ -9,57 +10,20 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import DtypeError, FileError, InputError, ShapeError
-from clearhead.kernels.call import PANEL_LINE
-from clearhead.kernels.tiles import DIM_STEP, ELEMENTS
+from clearhead.kernels.tiles import ELEMENTS, STORED
+from clearhead.pages import Array, Layout, Page, Rows
 from clearhead.rules.masks import is_integer
 
-Array = npt.NDArray[Any]
 MOST_AT_ONCE = 64  # pages that are made together
-
-
-@dataclass(eq=False)
-class Page:
-    """BLOCK keys and values of all heads of one sequence, and how many sequences hold it."""
-
-    keys: Array  # (heads, panels, pairs of dims, keys in a panel, 2)
-    values: Array  # (heads, BLOCK, value dims, padded)
-    owners: int = 0
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What all pages of a cache have in common."""
-
-    dtype: str
-    heads: int
-    key_dim: int
-    value_dim: int
-
-    @property
-    def panel(self) -> int:
-        """Keys in a panel."""
-        return PANEL_LINE // (2 * np.dtype(self.dtype).itemsize)
-
-    @property
-    def row(self) -> int:
-        """Value dims in memory."""
-        return -(-self.value_dim // DIM_STEP) * DIM_STEP
-
-    def pages(self, count: int) -> list[Page]:
-        """Empty pages; each head's lie one behind the other, as memory is read fastest."""
-        pairs = -(-self.key_dim // 2)
-        keys = aligned_zeros((self.heads, count, BLOCK // self.panel, pairs, self.panel, 2), self.dtype)
-        values = aligned_zeros((self.heads, count, BLOCK, self.row), self.dtype)
-        return [Page(keys[:, n], values[:, n]) for n in range(count)]
+PLAIN: dict[str, Any] = {"bfloat16": np.uint16}  # what a file calls numbers that it has no name for
 
 
 class KeyValueCache:
@@ -67,8 +31,9 @@ class KeyValueCache:
 
     `append` adds what is new; with `window`, it first lets pages go that lie wholly before the last `window` keys.
     Sequences (the leading axis of what is appended, if it has one besides heads) may differ in length, be reordered and
-    forked; pages are shared until written. float32 and float64. Attention over a cache gives the bits of attention over
-    arrays.
+    forked; pages are shared until written. Numbers are kept as they come (float64, float32, float16, bfloat16), or with
+    `dtype="int8"` rounded to 8 bits, each key and value with a scale of its own: about a quarter of float32's memory,
+    and `rounding` tells what was lost. Attention over a cache gives the bits of attention over its `arrays()`.
 
     >>> from clearhead import attention
     >>> x = np.random.default_rng(0).standard_normal((2, 5, 8))
@@ -80,10 +45,14 @@ class KeyValueCache:
     (True, (5,))
     """
 
-    def __init__(self, *, window: int | None = None) -> None:
+    def __init__(self, *, window: int | None = None, dtype: Literal["int8"] | None = None) -> None:
         if window is not None and (not is_integer(window) or window < 1):
             raise InputError(f"window={window!r} is no number of keys: use 1, 2, 3 … or None to keep all.")
+        if dtype not in (None, "int8"):
+            raise InputError(f"dtype={dtype!r} is not kept: use 'int8', or None to keep numbers as they come.")
         self.window = window
+        self.int8 = dtype == "int8"
+        self.rounding = (0.0, 0.0)  # the largest difference that 8 bits made so far, of a key's and a value's numbers
         self.layout: Layout | None = None
         self.batched = False  # whether what is appended has an axis of sequences
         self.sequences: list[list[Page | None]] = []
@@ -120,8 +89,15 @@ class KeyValueCache:
                 f"lengths {counts} do not fit keys of shape {np.shape(k)}: give {len(keys)} numbers up to "
                 f"{keys.shape[-2]}."
             )
+        assert self.layout is not None  # noqa: S101
+        rows = self.layout.rows(keys), self.layout.rows(values)
+        if self.int8:
+            self.rounding = tuple(  # type: ignore[assignment]
+                max(old, largest_difference(new.widened(), array))
+                for old, new, array in zip(self.rounding, rows, (keys, values), strict=True)
+            )
         for number, count in enumerate(counts):
-            self.append_one(number, keys[number, :, :count], values[number, :, :count])
+            self.append_one(number, *(part[number, :, :count] for part in rows))
 
     def checked(self, keys: Array, values: Array) -> tuple[Array, Array]:
         """Keys and values as (sequences, heads, n, d); the first ones decide the layout."""
@@ -130,14 +106,17 @@ class KeyValueCache:
             raise ShapeError(
                 f"{shapes} cannot be appended: give (heads, n, d), or (sequences, heads, n, d), of equal n."
             )
-        if keys.dtype.name not in ELEMENTS or keys.dtype != values.dtype:
+        if keys.dtype.name not in {*ELEMENTS, *STORED} or keys.dtype != values.dtype or not keys.dtype.isnative:
             raise DtypeError(
-                f"k is {keys.dtype} and v {values.dtype}: a cache takes float32 or float64, both the same."
+                f"k is {keys.dtype} and v {values.dtype}: a cache takes float64, float32, float16 or bfloat16, "
+                "both the same."
             )
+        if self.int8 and keys.dtype == np.float64:
+            raise DtypeError("8 bits stand for float32, float16 or bfloat16, not for float64: convert k and v first.")
         batched = keys.ndim == 4
         if not batched:
             keys, values = keys[None], values[None]
-        layout = Layout(keys.dtype.name, keys.shape[1], keys.shape[-1], values.shape[-1])
+        layout = Layout(keys.dtype, self.int8, keys.shape[1], keys.shape[-1], values.shape[-1])
         if self.layout is None:
             self.layout, self.batched = layout, batched
             self.sequences = [[] for _ in keys]
@@ -149,15 +128,15 @@ class KeyValueCache:
             )
         return keys, values
 
-    def append_one(self, number: int, keys: Array, values: Array) -> None:
+    def append_one(self, number: int, keys: Rows, values: Rows) -> None:
         """Add keys (heads, n, d) to one sequence, page by page."""
         self.let_go(number)
-        done = 0
-        while done < keys.shape[1]:
+        done, length = 0, keys.numbers.shape[1]
+        while done < length:
             inside = self.counts[number] % BLOCK
             page = self.writable(number, new=inside == 0)
-            count = min(BLOCK - inside, keys.shape[1] - done)
-            write(page, inside, keys[:, done : done + count], values[:, done : done + count])
+            count = min(BLOCK - inside, length - done)
+            page.write(inside, keys[:, done : done + count], values[:, done : done + count])
             self.counts[number] += count
             done += count
 
@@ -243,7 +222,8 @@ class KeyValueCache:
 
     def fork(self) -> KeyValueCache:
         """Another cache that goes on from here; pages are shared until one of the two writes."""
-        other = KeyValueCache(window=self.window)
+        other = KeyValueCache(window=self.window, dtype="int8" if self.int8 else None)
+        other.rounding = self.rounding
         other.layout, other.batched, other.counts = self.layout, self.batched, list(self.counts)
         other.sequences = [self.shared(pages) for pages in self.sequences]
         other.addresses = self.addresses.copy()
@@ -258,16 +238,24 @@ class KeyValueCache:
 
     def arrays(self, number: int = 0) -> tuple[Array, Array]:
         """One sequence's keys (heads, n, d) and values (heads, n, dv) as plain arrays, from its first kept key on."""
+        keys, values = self.rows(number)
+        return keys.widened(), values.widened()
+
+    def rows(self, number: int) -> tuple[Rows, Rows]:
+        """One sequence's keys and values as they are kept."""
         if self.layout is None:
             raise InputError("this cache is empty: append keys and values first.")
-        pages = [page for page in self.sequences[number] if page is not None]
         count = self.counts[number] - self.first_key(number)
-        keys = [page.keys.transpose(0, 1, 3, 2, 4).reshape(self.layout.heads, BLOCK, -1) for page in pages]
-        values = [page.values for page in pages]
-        return (
-            np.concatenate(keys, 1)[:, :count, : self.layout.key_dim],
-            np.concatenate(values, 1)[:, :count, : self.layout.value_dim],
+        pages = [page.rows() for page in self.sequences[number] if page is not None]
+        dims = (self.layout.key_dim, self.layout.value_dim)
+        keys, values = (
+            Rows(
+                np.concatenate([part[which].numbers for part in pages], 1)[:, :count, :dim],
+                np.concatenate([part[which].scales for part in pages], 1)[:, :count] if self.int8 else None,
+            )
+            for which, dim in enumerate(dims)
         )
+        return keys, values
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all sequences to a .safetensors file; raises FileError, and then no file is left."""
@@ -275,14 +263,19 @@ class KeyValueCache:
 
         if self.layout is None:
             raise InputError("this cache is empty: append keys and values first.")
-        arrays: dict[str, Array] = {}
+        arrays, kept = {}, self.layout.kept
         for number in range(len(self.sequences)):
-            keys, values = self.arrays(number)
-            arrays |= {f"key.{number}": np.ascontiguousarray(keys), f"value.{number}": np.ascontiguousarray(values)}
+            for name, part in zip(("key", "value"), self.rows(number), strict=True):
+                arrays[f"{name}.{number}"] = np.ascontiguousarray(part.numbers).view(PLAIN.get(kept.name, kept))
+                if part.scales is not None:
+                    arrays[f"{name}_scale.{number}"] = np.ascontiguousarray(part.scales)
         about = {
             "counts": ",".join(map(str, self.counts)),
             "window": str(self.window or ""),
             "batched": str(self.batched),
+            "dtype": self.layout.dtype.name,
+            "int8": str(self.int8),
+            "rounding": ",".join(map(repr, self.rounding)),
         }
         target = Path(path)
         unfinished = target.with_name(f".{target.name}.{os.getpid()}")
@@ -304,15 +297,24 @@ class KeyValueCache:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             counts = [int(n) for n in about["counts"].split(",")]
             cache = cls(window=int(about["window"]) if about["window"] else None)
+            cache.int8, dtype = about["int8"] == "True", dtype_named(about["dtype"])
+            cache.rounding = tuple(float(x) for x in about["rounding"].split(","))  # type: ignore[assignment]
             first = arrays["key.0"]
-            cache.layout = Layout(first.dtype.name, first.shape[0], first.shape[-1], arrays["value.0"].shape[-1])
+            cache.layout = Layout(dtype, cache.int8, first.shape[0], first.shape[-1], arrays["value.0"].shape[-1])
+            kept = cache.layout.kept
             cache.batched, cache.sequences, cache.counts = about["batched"] == "True", [[] for _ in counts], counts
             cache.addresses = np.zeros((2, len(counts), first.shape[0], 8), np.int64)
             for number, count in enumerate(counts):
-                kept = (count - arrays[f"key.{number}"].shape[1]) // BLOCK * BLOCK
+                rows = [
+                    Rows(
+                        arrays[f"{name}.{number}"].view(kept), arrays[f"{name}_scale.{number}"] if cache.int8 else None
+                    )
+                    for name in ("key", "value")
+                ]
+                gone = (count - rows[0].numbers.shape[1]) // BLOCK * BLOCK
                 cache.window, window = None, cache.window  # nothing is let go while it is filled
-                cache.sequences[number], cache.counts[number] = [None] * (kept // BLOCK), kept
-                cache.append_one(number, arrays[f"key.{number}"], arrays[f"value.{number}"])
+                cache.sequences[number], cache.counts[number] = [None] * (gone // BLOCK), gone
+                cache.append_one(number, *rows)
                 cache.window = window
                 if cache.counts[number] != count:
                     raise KeyError(number)
@@ -321,20 +323,19 @@ class KeyValueCache:
         return cache
 
 
-def write(page: Page, inside: int, keys: Array, values: Array) -> None:
-    """Put keys and values (heads, n, …) into a page from place `inside` on."""
-    count, dim = keys.shape[1:]
-    pairs, panel = page.keys.shape[2:4]
-    padded = keys if dim == 2 * pairs else np.pad(keys, ((0, 0), (0, 0), (0, 1)))
-    place = np.arange(inside, inside + count)
-    # Indices in two places put their axis first: (n, heads, pairs, 2).
-    page.keys[:, place // panel, :, place % panel, :] = padded.reshape(len(keys), count, pairs, 2).swapaxes(0, 1)
-    page.values[:, inside : inside + count, : values.shape[-1]] = values
+def largest_difference(a: Array, b: Array) -> float:
+    """The largest |a − b| of finite numbers."""
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(a - b.astype(np.float32))
+    return float(difference[np.isfinite(difference)].max(initial=0.0))
 
 
-def aligned_zeros(shape: tuple[int, ...], dtype: str) -> Array:
-    """Zeros that begin at a cache line."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.zeros(size + PANEL_LINE, np.uint8)
-    start = -raw.ctypes.data % PANEL_LINE
-    return raw[start : start + size].view(dtype).reshape(shape)
+def dtype_named(name: str) -> np.dtype[Any]:
+    """A dtype by its name; bfloat16 is a package's."""
+    if name == "bfloat16":
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise DtypeError("this cache holds bfloat16, which numpy lacks: install ml_dtypes to load it.") from None
+        name = ml_dtypes.bfloat16
+    return np.dtype(name)

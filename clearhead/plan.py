@@ -16,7 +16,7 @@ from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.errors import MachineError
 from clearhead.kernels.call import AXIS, FIELDS, PLACE, ROW, SEEN_BYTES
 from clearhead.kernels.state import ROWS
-from clearhead.kernels.tiles import DIM_STEP, ELEMENTS, Tile, tile_for
+from clearhead.kernels.tiles import DIM_STEP, ELEMENTS, STORED, Tile, tile_for
 from clearhead.kernels.variant import Variant
 from clearhead.machine.compile import Entry, Kernel, Plan, kernels
 from clearhead.machine.target import Target, target
@@ -74,6 +74,7 @@ def plan_for(asked: Problem, place: Target | None = None) -> Plan:
         packed=asked.rules.packed,
         sink=asked.sink,
         paged=asked.paged,
+        int8=asked.int8,
         native=asked.native,
         storage=asked.storage,
     )
@@ -86,10 +87,11 @@ def plan_for(asked: Problem, place: Target | None = None) -> Plan:
 
 
 def decodes(asked: Problem, tile: Tile) -> bool:
-    """Whether the decode kernel takes a problem: few queries, operands as wide as the computation, whole vectors."""
-    dense = all(x.element == tile.element.bytes for x in (asked.key, asked.value, asked.output))
+    """Whether the decode kernel takes a problem: few queries, dense rows of whole vectors."""
+    size = STORED.get(asked.storage, tile.element.bytes)
+    dense = asked.output.element == size and (asked.paged or asked.key.element == asked.value.element == size)
     whole = asked.query_dim % tile.lanes == 0 and asked.value_dim % tile.lanes == 0
-    return 0 < asked.queries <= FEW and dense and whole and not asked.storage and not asked.rules.packed
+    return 0 < asked.queries <= FEW and dense and whole and not asked.native and not asked.rules.packed
 
 
 @dataclass(frozen=True)

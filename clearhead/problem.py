@@ -54,6 +54,7 @@ class Problem:
     sink: bool
     paged: bool = False  # keys and values lie in a cache's pages, and their strides are those of its tables
     first_key: int = 0  # what is before it has left the cache
+    int8: bool = False  # those pages keep 8 bits, and a scale of each row
     native: bool = False  # bfloat16 is multiplied as it is, by the processor's own instruction
 
     @property

@@ -22,6 +22,7 @@ from clearhead.kernels.packing import field, scale
 from clearhead.kernels.pairs import load_pair, pairs_of_rows, sum_of_pairs
 from clearhead.kernels.rules import Positions, Rule
 from clearhead.kernels.simd import Function, Value, float_type, i64, internal_function, pointer
+from clearhead.kernels.storage import load_number, load_vector, store_vector, stored_bytes
 from clearhead.kernels.tiles import Tile
 from clearhead.kernels.variant import Variant
 
@@ -182,7 +183,8 @@ class Decode:
 
         Meanwhile as many values, from `wanted` on, are asked for, a few lines a step.
         """
-        half, size = f.lanes // 2, f.element.bytes
+        half, size, kept = f.lanes // 2, f.element.bytes, self.variant.kept
+        stored = stored_bytes(f, kept)
         zeros = [f.constant(0.0)] * (2 * len(q))
 
         def add(pairs: list[Value], d: Value, acc: list[Value]) -> list[Value]:
@@ -192,23 +194,27 @@ class Decode:
         if self.variant.paged:
             page, inside = self.page(f, k, key), f.block.srem(key, f.i64(BLOCK))
             at = [self.panel_at(f, page, f.add(inside, n * half), dims) for n in (0, 1)]
-
-            lines = max(1, 2 * f.lanes * size // LINE)
+            scales = [self.key_scales(f, page, f.add(inside, n * half), dims) for n in (0, 1)]
+            line, step = PANEL_LINE // size * stored, 2 * f.lanes * stored
 
             def pair(t: Value, acc: list[Value]) -> list[Value]:
-                for n in range(lines):
-                    f.prefetch_line(f.at(wanted, f.mul(f.add(f.mul(t, lines), n), LINE)))
-                return add([f.load(f.at(base, f.mul(t, PANEL_LINE))) for base in at], f.mul(t, 2), acc)
+                for n in range(0, step, LINE):
+                    f.prefetch_line(f.at(wanted, f.add(f.mul(t, step), n)))
+                pairs = [load_vector(f, kept, f.at(base, f.mul(t, line))) for base in at]
+                if self.variant.int8:
+                    pairs = [f.block.fmul(x, own) for x, own in zip(pairs, scales, strict=True)]
+                return add(pairs, f.mul(t, 2), acc)
 
             return f.unrolled(0, f.block.sdiv(dims, f.i64(2)), 4, pair, zeros)
         last = f.sub(field(f, table, "keys"), 1)
         rows = [self.key_at(f, table, k, f.least(f.add(key, n), last)) for n in range(f.lanes)]
 
         def square(d: Value, acc: list[Value]) -> list[Value]:
-            offset = f.mul(d, size)
+            offset = f.mul(d, stored)
             for n in range(f.lanes):
                 f.prefetch_line(f.at(wanted, f.add(f.mul(wanted_row, n), offset)))
-            halves = [pairs_of_rows(f, [f.at(row, offset) for row in part]) for part in (rows[:half], rows[half:])]
+            loaded = [load_vector(f, kept, f.at(row, offset)) for row in rows]
+            halves = [pairs_of_rows(f, part) for part in (loaded[:half], loaded[half:])]
             for t in range(half):
                 acc = add([part[t] for part in halves], f.add(d, 2 * t), acc)
             return acc
@@ -217,9 +223,18 @@ class Decode:
 
     def panel_at(self, f: Function, page: Value, key: Value, dims: Value) -> Value:
         """Where the pairs of the keys from `key` of a page on begin; a panel has a line for each two dims."""
-        keys = PANEL_LINE // (2 * f.element.bytes)
-        panel = f.mul(f.block.sdiv(key, f.i64(keys)), f.mul(dims, PANEL_LINE // 2))
-        return f.at(page, f.add(panel, f.mul(f.block.srem(key, f.i64(keys)), 2 * f.element.bytes)))
+        keys, stored = PANEL_LINE // (2 * f.element.bytes), stored_bytes(f, self.variant.kept)
+        panel = f.mul(f.block.sdiv(key, f.i64(keys)), f.mul(dims, keys * stored))
+        return f.at(page, f.add(panel, f.mul(f.block.srem(key, f.i64(keys)), 2 * stored)))
+
+    def key_scales(self, f: Function, page: Value, key: Value, dims: Value) -> Value:
+        """The scales of as many keys of 8 bits as make a vector of pairs; they stand behind the page's keys."""
+        if not self.variant.int8:
+            return None
+        half = ir.VectorType(float_type(f.element), f.lanes // 2)
+        at = f.at(page, f.add(f.mul(dims, BLOCK), f.mul(key, f.element.bytes)))
+        scales = f.block.load(at, typ=half, align=f.element.bytes)
+        return f.shuffle(scales, ir.Constant(half, ir.Undefined), [lane // 2 for lane in range(f.lanes)])
 
     def largest_lane(self, f: Function, x: Value) -> Value:
         """The largest number of a vector, in every lane."""
@@ -258,13 +273,15 @@ class Decode:
         size, count = f.element.bytes, len(rows)
         dims = field(f, table, "value_dim")
         vectors = f.block.sdiv(dims, f.i64(f.lanes))
-        row_bytes, key_bytes = f.mul(dims, size), f.mul(field(f, table, "query_dim"), size)
+        kept, stored = self.variant.kept, stored_bytes(f, self.variant.kept)
+        row_bytes, key_bytes = f.mul(dims, size), f.mul(field(f, table, "query_dim"), stored)
         if self.variant.paged:
             next_block = f.least(f.add(block, BLOCK), f.sub(field(f, table, "keys"), 1))
             next_keys, key_row = self.page(f, k, next_block), key_bytes
         else:
             next_keys, key_row = self.key_at(f, table, k, f.add(block, BLOCK)), field(f, table, "key_row")
         values, value_row = self.block_values(f, table, v, block), field(f, table, "value_row")
+        scales = f.at(values, f.mul(value_row, BLOCK))  # of values of 8 bits
         lows, highs = [low for low, _ in ends], [high for _, high in ends]
         begin, finish = f.lowest_of(lows), f.highest_of(highs)
         inner = f.least(f.highest_of(lows), finish)
@@ -272,10 +289,13 @@ class Decode:
 
         def chunk(n: int, x: Value) -> None:
             def key(at: Value, acc: list[Value], check: bool) -> list[Value]:
-                v_row = f.at(values, f.add(f.mul(f.sub(at, block), value_row), f.mul(x, f.lanes * size)))
-                vs = [f.load(f.in_row(v_row, 0, y)) for y in range(n)]
+                v_row = f.at(values, f.add(f.mul(f.sub(at, block), value_row), f.mul(x, f.lanes * stored)))
+                vs = [load_vector(f, kept, f.at(v_row, y * f.lanes * stored)) for y in range(n)]
                 sums = []
                 offset = f.mul(f.sub(at, block), size)
+                if self.variant.int8:
+                    own = f.broadcast(f.at(scales, offset))
+                    vs = [f.block.fmul(x, own) for x in vs]
                 for r in range(count):
                     own = acc[r * (n + 1) : (r + 1) * (n + 1)]
                     p = f.broadcast(f.at(s[r], offset))
@@ -291,9 +311,9 @@ class Decode:
                 return sums
 
             def fetching(at: Value, acc: list[Value]) -> list[Value]:
-                wanted = f.at(next_keys, f.add(f.mul(f.sub(at, block), key_row), f.mul(x, f.lanes * size)))
-                for y in range(n):
-                    f.prefetch_line(f.at(wanted, y * f.lanes * size))
+                wanted = f.at(next_keys, f.add(f.mul(f.sub(at, block), key_row), f.mul(x, f.lanes * stored)))
+                for y in range(0, n * f.lanes * stored, LINE):
+                    f.prefetch_line(f.at(wanted, y))
                 return key(at, acc, check=False)
 
             acc = f.loop(begin, inner, 1, partial(key, check=True), [f.constant(0.0)] * (count * (n + 1)))
@@ -342,7 +362,7 @@ class Decode:
             target = f.at(self.space(f, table, scratch, "query"), f.mul(r, f.mul(dims, size)))
 
             def dim(d: Value, _: list[Value]) -> None:
-                x = f.load_scalar(f.at(source, f.mul(d, get("query_element"))))
+                x = load_number(f, self.variant.storage, f.at(source, f.mul(d, get("query_element"))))
                 f.store_scalar(f.block.fmul(x, factor), f.at(target, f.mul(d, size)))
 
             f.loop(0, dims, 1, dim)
@@ -405,7 +425,7 @@ class Decode:
             "sink_p",
         )  # fmt: skip
         state, o, step, o_step, segments, vectors, y, lse, sink = f.arguments
-        size, b = f.element.bytes, f.block
+        size, storage, b = f.element.bytes, self.variant.storage, f.block
         m, l = f.broadcast(state), f.broadcast(f.at(state, size))
 
         def segment(n: Value, total: list[Value]) -> list[Value]:
@@ -437,8 +457,8 @@ class Decode:
         inverse = inverse if factor is None else b.fmul(factor, inverse)
 
         def dims(x: Value, _: list[Value]) -> None:
-            at = f.mul(x, f.lanes * size)
-            f.store(f.fma(f.load(f.at(o, at)), inverse, zero), f.at(y, at))
+            result = f.fma(f.load(f.at(o, f.mul(x, f.lanes * size))), inverse, zero)
+            store_vector(f, storage, result, f.at(y, f.mul(x, f.lanes * stored_bytes(f, storage))))
 
         f.loop(0, vectors, 1, dims)
         return f.finish()

@@ -48,7 +48,7 @@ class Forward:
         else:
             self.pack_query = write_pack_query(self.module, tile, variant)
         self.pack_rows = write_pack_rows(self.module, tile, variant)
-        self.unpack_keys = write_unpack_keys(self.module, tile) if variant.paged else None
+        self.unpack_keys = write_unpack_keys(self.module, tile, variant) if variant.paged else None
         self.unpack_output = write_unpack_output(self.module, tile, variant)
         self.merge = write_merge(self.module, tile)
         widths = range(1, tile.vectors + 1)
@@ -145,7 +145,12 @@ class Forward:
             page = f.block.inttoptr(f.load_int(base, f.block.sdiv(block.start, f.i64(BLOCK))), pointer)
             inside = f.block.srem(block.start, f.i64(BLOCK))
             if name == "value":
-                return Rows(f.at(page, f.mul(inside, row)), row, size)
+                place, scales = f.at(page, f.mul(inside, row)), f.at(page, f.mul(row, BLOCK))
+                if not self.variant.kept:
+                    return Rows(place, row, size)
+                own = [f.at(scales, f.mul(inside, f.element.bytes))] if self.variant.int8 else []
+                f.call(self.pack_rows, place, row, element, block.rows, dims, width, copies, *own)
+                return Rows(copies, size, size)
             f.call(self.unpack_keys, page, inside, block.rows, dims, copies)
             return Rows(copies, size, size)
         if self.variant.native:

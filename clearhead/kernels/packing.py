@@ -5,6 +5,7 @@ These are the only places that know strides; whatever a user's layout, no more t
 
 import llvmlite.ir as ir
 
+from clearhead.definition.canonical import BLOCK
 from clearhead.kernels import math
 from clearhead.kernels.call import FIELDS, PANEL_LINE
 from clearhead.kernels.simd import Function, Value, float_type, i64, internal_function
@@ -66,20 +67,26 @@ def write_pack_query(module: ir.Module, tile: Tile, variant: Variant) -> ir.Func
 
 def write_pack_rows(module: ir.Module, tile: Tile, variant: Variant) -> ir.Function:
     """Dense copies of rows of keys or values that lie apart, are stored narrower, or must be padded with zeros."""
-    f = internal_function(module, tile, "pack_rows", "from_p", "row", "element", "rows", "dims", "padded", "to_p")
-    source, row, element, rows, dims, padded, target = f.arguments
-    size, zero, storage = f.element.bytes, ir.Constant(float_type(f.element), 0.0), variant.storage
+    more = ("scales_p",) if variant.int8 else ()
+    f = internal_function(
+        module, tile, "pack_rows", "from_p", "row", "element", "rows", "dims", "padded", "to_p", *more
+    )
+    source, row, element, rows, dims, padded, target, *scales = f.arguments
+    size, zero, storage = f.element.bytes, ir.Constant(float_type(f.element), 0.0), variant.kept
     stored = stored_bytes(f, storage)
     whole = whole_vectors(f, element, dims, stored)
 
     def copy(i: Value, _: list[Value]) -> None:
         a, b = f.at(source, f.mul(i, row)), f.at(target, f.mul(i, f.mul(padded, size)))
+        own = f.load_scalar(f.at(scales[0], f.mul(i, size))) if scales else None
 
         def vector(d: Value, _: list[Value]) -> None:
-            f.store(load_vector(f, storage, f.at(a, f.mul(d, stored))), f.at(b, f.mul(d, size)))
+            x = load_vector(f, storage, f.at(a, f.mul(d, stored)))
+            f.store(x if own is None else f.block.fmul(x, f.splat(own)), f.at(b, f.mul(d, size)))
 
         def single(d: Value, _: list[Value]) -> None:
-            f.store_scalar(load_number(f, storage, f.at(a, f.mul(d, element))), f.at(b, f.mul(d, size)))
+            x = load_number(f, storage, f.at(a, f.mul(d, element)))
+            f.store_scalar(x if own is None else f.block.fmul(x, own), f.at(b, f.mul(d, size)))
 
         def padding(d: Value, _: list[Value]) -> None:
             f.store_scalar(zero, f.at(b, f.mul(d, size)))
@@ -92,22 +99,26 @@ def write_pack_rows(module: ir.Module, tile: Tile, variant: Variant) -> ir.Funct
     return f.finish()
 
 
-def write_unpack_keys(module: ir.Module, tile: Tile) -> ir.Function:
-    """Dense rows of some keys of a cache's page, from the key `inside` it on (see `decode` for how they lie)."""
+def write_unpack_keys(module: ir.Module, tile: Tile, variant: Variant) -> ir.Function:
+    """Dense rows of some keys of a cache's page, from the key `inside` it on (laid out in `clearhead.pages`)."""
     f = internal_function(module, tile, "unpack_keys", "page_p", "inside", "rows", "dims", "to_p")
     page, inside, rows, dims, target = f.arguments
-    size = f.element.bytes
+    size, stored = f.element.bytes, stored_bytes(f, variant.kept)
     keys, pairs = PANEL_LINE // (2 * size), f.block.sdiv(f.add(dims, 1), f.i64(2))
+    line = 2 * keys * stored
+    scales = f.at(page, f.mul(pairs, 2 * BLOCK))
 
     def row(i: Value, _: list[Value]) -> None:
         key = f.add(inside, i)
-        panel = f.mul(f.block.sdiv(key, f.i64(keys)), f.mul(pairs, PANEL_LINE))
-        source = f.at(page, f.add(panel, f.mul(f.block.srem(key, f.i64(keys)), 2 * size)))
+        panel = f.mul(f.block.sdiv(key, f.i64(keys)), f.mul(pairs, line))
+        source = f.at(page, f.add(panel, f.mul(f.block.srem(key, f.i64(keys)), 2 * stored)))
         to = f.at(target, f.mul(i, f.mul(dims, size)))
+        own = f.load_scalar(f.at(scales, f.mul(key, size))) if variant.int8 else None
 
         def dim(d: Value, _: list[Value]) -> None:
-            at = f.add(f.mul(f.block.sdiv(d, f.i64(2)), PANEL_LINE), f.mul(f.block.srem(d, f.i64(2)), size))
-            f.store_scalar(f.load_scalar(f.at(source, at)), f.at(to, f.mul(d, size)))
+            at = f.add(f.mul(f.block.sdiv(d, f.i64(2)), line), f.mul(f.block.srem(d, f.i64(2)), stored))
+            x = load_number(f, variant.kept, f.at(source, at))
+            f.store_scalar(x if own is None else f.block.fmul(x, own), f.at(to, f.mul(d, size)))
 
         f.unrolled(0, dims, 8, dim)
 

@@ -1,4 +1,4 @@
-"""Numbers stored in 16 bits: widened exactly to float32, and rounded once on their way back.
+"""Numbers stored in 16 or 8 bits: widened exactly to float32, and those of 16 rounded once on their way back.
 
 float16 is widened by the processor where it can, else by the same steps in integers; bfloat16 is float32's upper half.
 Values of other operands are as wide as the computation's and pass unchanged.
@@ -6,27 +6,29 @@ Values of other operands are as wide as the computation's and pass unchanged.
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.simd import Function, Value, i16, i32
+from clearhead.kernels.simd import Function, Value, i8, i16, i32
 from clearhead.kernels.tiles import STORED
+
+INTEGERS = {"float16": i16, "bfloat16": i16, "int8": i8}
 
 
 def stored_bytes(f: Function, storage: str) -> int:
     """Bytes of one stored number."""
-    return STORED.get(storage, f.element.bytes)
+    return 1 if storage == "int8" else STORED.get(storage, f.element.bytes)
 
 
 def load_vector(f: Function, storage: str, address: Value) -> Value:
     """A vector of stored numbers, widened."""
     if not storage:
         return f.load(address)
-    return widen(f, storage, f.block.load(address, typ=ir.VectorType(i16, f.lanes), align=1))
+    return widen(f, storage, f.block.load(address, typ=ir.VectorType(INTEGERS[storage], f.lanes), align=1))
 
 
 def load_number(f: Function, storage: str, address: Value) -> Value:
     """One stored number, widened."""
     if not storage:
         return f.load_scalar(address)
-    return widen(f, storage, f.block.load(address, typ=i16, align=1))
+    return widen(f, storage, f.block.load(address, typ=INTEGERS[storage], align=1))
 
 
 def store_vector(f: Function, storage: str, x: Value, address: Value) -> None:
@@ -40,8 +42,10 @@ def store_number(f: Function, storage: str, x: Value, address: Value) -> None:
 
 
 def widen(f: Function, storage: str, x: Value) -> Value:
-    """16 bits as float32, exactly."""
+    """16 or 8 bits as float32, exactly."""
     b = f.block
+    if storage == "int8":
+        return b.sitofp(b.sext(x, like(x, i32)), like(x, ir.FloatType()))
     if storage == "float16" and native(f):
         return b.fpext(b.bitcast(x, like(x, ir.HalfType())), like(x, ir.FloatType()))
     bits = b.zext(x, like(x, i32))

@@ -20,8 +20,14 @@ class Variant:
     packed: bool = False  # tiles come from a table, each with its own document
     sink: bool = False  # a number per head joins the denominator
     paged: bool = False  # keys and values lie in a cache's pages
+    int8: bool = False  # of 8 bits, each row with its scale
     native: bool = False  # bfloat16 operands are multiplied as they are
     storage: str = ""  # operands' dtype, if narrower than the computation's
+
+    @property
+    def kept(self) -> str:
+        """The dtype of keys and values in memory, if it is narrower than the computation's."""
+        return "int8" if self.int8 else self.storage
 
     @property
     def constants(self) -> int:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 
 import clearhead
 from clearhead import KeyValueCache, alibi, attend, attention, causal, full, softcap, where, window
@@ -178,3 +179,97 @@ def test_wrong_uses_are_refused_and_change_nothing(call, error, words):
         call(cache, x)
     assert all(word in str(caught.value) for word in words), caught.value
     assert cache.lengths == (5, 5)
+
+
+KEPT = [(np.float16, None), (bfloat16, None), (np.float32, "int8"), (bfloat16, "int8"), (np.float16, "int8")]
+
+
+@given(
+    st.sampled_from(KEPT), st.sampled_from(sorted(RULES)), st.sampled_from(ISAS), st.integers(1, 9),
+    st.integers(1, 300), st.sampled_from([1, 2, 4]), st.sampled_from([(16, 48), (7, 5), (32, 20)]),
+)  # fmt: skip
+def test_narrow_caches_give_the_bits_of_their_arrays(kept, rule, isa, queries, keys, key_heads, dims):
+    (dtype, narrow), rules = kept, RULES[rule]
+    q, k = random(4, queries, dims[0], dtype=dtype), random(key_heads, keys, dims[0], dtype=dtype)
+    v = random(key_heads, keys, dims[1], dtype=dtype)
+    cache = KeyValueCache(dtype=narrow)
+    for first in range(0, keys, 77):
+        cache.append(k[:, first : first + 77], v[:, first : first + 77])
+    k_kept, v_kept = cache.arrays()
+    if narrow is None:
+        np.testing.assert_array_equal(k_kept, k)
+    wide = [x.astype(np.float32) for x in (q, k_kept, v_kept)]
+    with using_isa(isa):
+        got = attend(q, cache, **rules)
+    if rule == "causal":
+        rules = {"mask": causal(align="end")}
+    output, lse = canonical.attention(*wide, **rules)
+    check_same_bits(got.output, output.astype(dtype), "outputs")
+    check_same_bits(got.lse, lse, "log-sum-exps")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, bfloat16])
+@pytest.mark.parametrize("isa", ISAS)
+def test_few_narrow_queries_over_arrays_decode(dtype, isa):
+    q, k, v = random(4, 2, 32, dtype=dtype), random(2, 300, 32, dtype=dtype), random(2, 300, 64, dtype=dtype)
+    asked = clearhead.problem(q, k, v, mask=causal(align="end"))
+    with using_isa(isa):
+        assert clearhead.kernel_for(asked).plan.kernel == "decode"
+        got = attention(q, k, v, mask=causal(align="end"))
+    output, _ = canonical.attention(*(x.astype(np.float32) for x in (q, k, v)), mask=causal(align="end"))
+    check_same_bits(got, output.astype(dtype), "outputs")
+
+
+def test_8_bits_are_rounded_once_and_by_row():
+    k, v = random(2, 200, 16) * np.float32(3), random(2, 200, 32)
+    k[0, 3], v[1, 5] = 0, 1e-6 * v[1, 5]
+    once, piecewise = KeyValueCache(dtype="int8"), KeyValueCache(dtype="int8")
+    once.append(k, v)
+    for i in range(200):
+        piecewise.append(k[:, i : i + 1], v[:, i : i + 1])
+    for a, b, x in zip(once.arrays(), piecewise.arrays(), (k, v), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert (np.abs(a - x) <= np.abs(x).max(-1, keepdims=True) * np.float32(0.5 / 127 * 1.001)).all()
+    assert once.rounding == piecewise.rounding
+    assert once.rounding[0] == np.abs(once.arrays()[0] - k).max()
+    assert once.nbytes < 0.4 * sum(x.nbytes for x in (k, v)) * 256 / 200
+
+
+def test_8_bits_of_what_is_not_finite():
+    k, v = random(1, 5, 16), random(1, 5, 16)
+    k[0, 1, 3] = np.nan
+    cache = KeyValueCache(dtype="int8")
+    cache.append(k, v)
+    assert np.isnan(cache.arrays()[0][0, 1]).all()
+    seen = attention(random(1, 1, 16), cache, mask=where(lambda b, h, q, k: k != 1))
+    assert np.isfinite(seen).all()
+
+
+@pytest.mark.parametrize(("dtype", "narrow"), KEPT)
+def test_narrow_caches_are_forked_reordered_and_saved(dtype, narrow, tmp_path):
+    k, v, q = (random(2, 2, n, 16, dtype=dtype) for n in (150, 150, 1))
+    cache = KeyValueCache(dtype=narrow, window=64)
+    cache.append(k, v, lengths=[150, 131])
+    cache.reorder([1, 0])
+    cache.fork().append(k[:, :, :5], v[:, :, :5])
+    cache.save(tmp_path / "cache.safetensors")
+    loaded = KeyValueCache.load(tmp_path / "cache.safetensors")
+    assert (loaded.lengths, loaded.rounding) == (cache.lengths, cache.rounding) == ((131, 150), cache.rounding)
+    mask = window(64, align="end")
+    expected = attend(q, cache, mask=mask)
+    got = attend(q, loaded, mask=mask)
+    check_same_bits(got.output, expected.output, "outputs")
+    check_same_bits(got.lse, expected.lse, "log-sum-exps")
+
+
+def test_wrong_dtypes_of_caches_are_told():
+    with pytest.raises(clearhead.InputError, match="int4"):
+        KeyValueCache(dtype="int4")
+    with pytest.raises(clearhead.DtypeError, match="float64"):
+        KeyValueCache(dtype="int8").append(np.zeros((1, 1, 4)), np.zeros((1, 1, 4)))
+    cache = KeyValueCache()
+    with pytest.raises(clearhead.DtypeError, match="int32"):
+        cache.append(np.zeros((1, 1, 4), np.int32), np.zeros((1, 1, 4), np.int32))
+    cache.append(np.zeros((1, 1, 4), np.float16), np.zeros((1, 1, 4), np.float16))
+    with pytest.raises(clearhead.DtypeError, match="float32"):
+        attention(np.zeros((1, 1, 4), np.float32), cache)
