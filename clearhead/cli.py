@@ -110,6 +110,18 @@ def explain(
         Steps | None,
         typer.Option(help="Tell about the steps instead: why this order, which shapes, what cost."),
     ] = None,
+    mask: Annotated[
+        str,
+        typer.Option(metavar="MASK", help="causal, full, window:2, prefix:N, documents:5,7; joined by & | ~."),
+    ] = "causal",
+    score: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="softcap:30, scale:0.5 or alibi; may be given several times, in order."),
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE.py:FUNCTION", help="A function of (score, batch, head, query, key), after those."),
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.text,
 ) -> None:
     """Show self-attention step by step: scores, softmax, weighted sum, and what changed in meaning."""
@@ -117,10 +129,17 @@ def explain(
         raise InputError("Nothing to explain, or two things: give either a sentence or --vectors FILE.")
     if matrix and steps:
         raise InputError("--matrix and --steps are different pages: give one of them.")
+    if steps and (mask != "causal" or score or rule):
+        raise InputError("--steps tells about plain causal attention: give it without --mask, --score and --rule.")
     from clearhead.explain import formats, inputs
+    from clearhead.rules.named import named_mask, named_score, rule_from_file
 
     place = int(position) if re.fullmatch(r"-?\d+", position) else position
-    worked = inputs.from_file(vectors, place) if vectors else inputs.from_text(" ".join(text or []), place)
+    rules = [*(named_score(word, heads=1) for word in score or ()), *map(rule_from_file, rule or ())]
+    if vectors:
+        worked = inputs.from_file(vectors, place, mask=named_mask(mask), score=rules)
+    else:
+        worked = inputs.from_text(" ".join(text or []), place, mask=named_mask(mask), score=rules)
     formats.write(worked, format.value, lesson=steps and steps.value, matrix=matrix)
 
 

@@ -235,3 +235,61 @@ def test_an_interrupt_ends_quietly_with_130():
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=60)
     assert (run.returncode, out, err) == (130, b"", b"")
+
+
+# rules
+
+
+def test_explain_takes_the_rules_of_run(capsys, tmp_path):
+    from clearhead import softcap, window
+    from clearhead.words import load
+
+    (tmp_path / "rules.py").write_text(
+        "def near(score, batch, head, query, key):\n    return score - abs(query - key)\n"
+    )
+    words = ["--mask", "window:3", "--score", "softcap:2", "--rule", f"{tmp_path}/rules.py:near"]
+    assert main(["explain", SENTENCE, *words, "--format", "json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    x = load().embed(SENTENCE).x
+    rules = [softcap(2), lambda score, batch, head, query, key: score - abs(query - key)]
+    expected = textbook.attention(x, x, x, mask=window(3), score=rules, scale=1.0)
+    np.testing.assert_allclose(read["output"], expected[9], rtol=1e-14)
+    assert (read["mask"], read["seen"]) == ("window(3, 0)", [6, 7, 8, 9])
+    assert [rule["rule"] for rule in read["rules"]] == ["softcap(2.0)", "near"]
+
+
+@pytest.mark.parametrize("mask", ["full", "causal", "prefix:3 | causal", "documents:4,6", "~window:2"])
+@pytest.mark.parametrize("score", [[], ["alibi"], ["scale:0.5", "softcap:30"]])
+@pytest.mark.parametrize("form", ["text", "markdown", "latex"])
+def test_every_rule_in_every_format(capsys, mask, score, form):
+    words = [word for rule in score for word in ("--score", rule)]
+    assert main(["explain", SENTENCE, "--mask", mask, *words, "--format", form, "--matrix"]) == 0
+    told = capsys.readouterr().out
+    assert all(token in told for token in SENTENCE.split())
+    assert ("Mask" in told) == (mask != "causal")
+    assert told.count("becomes") == len(score)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--mask", "window"], "window:255"),
+        (["--mask", "diagonal"], "is not a mask"),
+        (["--mask", "documents:3,3"], "make the lengths sum up"),
+        (["--score", "softcap"], "softcap:30"),
+        (["--score", "softcap:0"], "above 0"),
+        (["--score", "cosine"], "not a score rule"),
+        (["--rule", "nowhere.py:f"], "not there"),
+        (["--rule", "f"], "file.py:function"),
+        (["--mask", "full", "--steps", "cost"], "--steps"),
+    ],
+)
+def test_wrong_rules_are_answered_by_one_line(capsys, words, said):
+    assert said in refused(capsys, "explain", SENTENCE, *words)
+
+
+def test_a_rule_that_cannot_be_traced_names_its_line(capsys, tmp_path):
+    path = tmp_path / "rules.py"
+    path.write_text("def f(score, batch, head, query, key):\n    return score if score > 0 else -score\n")
+    said = refused(capsys, "explain", SENTENCE, "--rule", f"{path}:f")
+    assert f"{path}, line 2" in said

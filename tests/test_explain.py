@@ -20,7 +20,8 @@ from clearhead.explain.lessons import LESSONS, costs
 from clearhead.explain.steps import LONGEST
 from clearhead.explain.story import worked_page
 from clearhead.explain.vectors import read_vectors
-from clearhead.rules.masks import causal, visible
+from clearhead.rules.masks import causal, documents, full, prefix, visible, window
+from clearhead.rules.scores import alibi, scale, softcap
 
 WORDS = ["the", "river", "bank", "was", "wet", "because", "the", "river", "had", "flooded"]
 VALUES = st.floats(-20, 20) | st.sampled_from([0.0, -0.0, 1.0, 1e-300, 30.0])
@@ -416,3 +417,58 @@ def test_files_that_are_none_are_refused(tmp_path, name):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(FileError, match=re.escape(name)):
         read_vectors(tmp_path / name)
+
+
+RULED = {
+    "window": (window(2), ()),
+    "full": (full(), [softcap(2.0)]),
+    "documents": (documents([4, 6]), [alibi(1), scale(0.5)]),
+    "function": (causal() & ~prefix(1), [lambda score, batch, head, query, key: score * (key - query + 3)]),
+    "nothing": (causal() & ~causal(), [scale(2.0)]),
+}
+
+
+@pytest.mark.parametrize("name", RULED)
+@pytest.mark.parametrize("position", [0, 3, 9])
+def test_rules_are_worked_as_the_definition_has_them(name, position):
+    (mask, rules), x = RULED[name], sentence()
+    e = explain(x, WORDS, position, mask=mask, score=rules)
+    s, seen = textbook.ruled_scores(x, x, (), mask, rules, 1.0)
+    np.testing.assert_array_equal(e.seen, seen)
+    np.testing.assert_array_equal(e.score_matrix, s)
+    np.testing.assert_array_equal(e.weight_matrix, textbook.softmax(s, seen))
+    y = textbook.attention(x, x, x, mask=mask, score=rules, scale=1.0)[position]
+    np.testing.assert_allclose(e.output, y, rtol=1e-14, atol=1e-15)
+    assert e.items == tuple(np.flatnonzero(seen[position]))
+    assert len(e.stages) == len(rules) + 1
+    told = as_text(worked_page(e, matrix=True))
+    for rule in e.rules:
+        assert f"{rule!r}" in told
+    for j in e.items:
+        for stage in e.stages:
+            assert f"{stage[position, j]:.4f}" in told
+    assert ("sees nothing" in told) == (not e.items)
+    assert f"{mask!r} lets" in told
+    made = json.loads(as_json.render(e, matrix=True))
+    assert [k for k, weight in enumerate(made["weights"]) if weight is not None] == list(e.items)
+    assert [[x is not None for x in row] for row in made["matrix"]["weights"]] == seen.tolist()
+    assert [rule["scores"] for rule in made["rules"]] == [s[position, : e.reach].tolist() for s in e.stages[1:]]
+    for render in (markdown.render, latex.render):
+        assert render(worked_page(e, matrix=True))
+
+
+def test_a_rule_may_hide_by_minus_infinity_but_not_break_softmax():
+    x = np.zeros((3, 2))
+    e = explain(x, score=lambda score, batch, head, query, key: np.where(key == 0, -np.inf, score))
+    assert e.weights.tolist() == [0, 0.5, 0.5]
+    assert "made the score of “x0” −∞" in as_text(worked_page(e))
+    assert json.loads(as_json.render(e))["scores"] == ["-inf", 0, 0]
+    with pytest.raises(InputError, match="items 0 and 0"):
+        explain(x, score=lambda score, batch, head, query, key: score / (query - key))
+
+
+def test_plain_causal_pages_have_no_word_of_rules():
+    told = as_text(worked_page(explain(sentence(), WORDS), matrix=True))
+    assert "Mask" not in told
+    assert "Rule" not in told
+    assert "mask" not in json.loads(as_json.render(explain(sentence(), WORDS)))

@@ -66,10 +66,11 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Triangle:
-    """A square of weights, (n, n); above its diagonal is what is hidden."""
+    """A square of weights, (n, n), and which of them are seen: by default none above the diagonal."""
 
     items: tuple[str, ...]
     weights: npt.NDArray[np.floating]
+    seen: npt.NDArray[np.bool_]
 
 
 Block = Title | Heading | Prose | Table | Triangle

@@ -59,8 +59,8 @@ def triangle(block: Triangle) -> str:
     n = len(block.items)
     rows = [row_text(["$i$", "item", *map(str, range(n))]) + r" \hline"]
     for i, item in enumerate(block.items):
-        seen = [number(weight) for weight in block.weights[i, : i + 1]]
-        rows.append(row_text([str(i), escape(item), *seen, *[r"$\cdot$"] * (n - i - 1)]))
+        cells = [number(block.weights[i, j]) if block.seen[i, j] else r"$\cdot$" for j in range(n)]
+        rows.append(row_text([str(i), escape(item), *cells]))
     return tabular("rl" + "r" * n, rows)
 
 

@@ -46,8 +46,8 @@ def triangle(block: Triangle) -> str:
     n = len(block.items)
     rows = [["i", "item", *map(str, range(n))], ["---:", ":---", *["---:"] * n]]
     for i, item in enumerate(block.items):
-        seen = [number(weight) for weight in block.weights[i, : i + 1]]
-        rows.append([str(i), escape(item), *seen, *["·"] * (n - i - 1)])
+        cells = [number(block.weights[i, j]) if block.seen[i, j] else "·" for j in range(n)]
+        rows.append([str(i), escape(item), *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from clearhead.definition.textbook import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
+from clearhead.explain.ruled import mask_step, nothing_seen, rules_step, unseen_score
 from clearhead.explain.steps import Explanation
 from clearhead.explain.wording import factor, label, listed, number, percent, quoted, sub
 
@@ -29,29 +30,36 @@ class Shown:
 def worked_page(e: Explanation, dims: int = DIMS, matrix: bool = False) -> list[Block]:
     """Every step at the explanation's position, with the first `dims` dims of each vector."""
     shown = choose(e)
-    page = opening(e) + scores_step(e, shown) + softmax_step(e, shown) + zero_score(e) + sum_step(e, shown, dims)
-    return page + change(e) + (all_rows(e) if matrix else [])
+    page = opening(e) + scores_step(e, shown) + rules_step(e, shown.rows, example(e)) + mask_step(e)
+    if e.items:
+        page += softmax_step(e, shown) + unseen_score(e) + zero_score(e) + sum_step(e, shown, dims) + change(e)
+    else:
+        page += nothing_seen(e)
+    return page + (all_rows(e) if matrix else [])
 
 
 def choose(e: Explanation) -> Shown:
-    """All items if they are few, else the heaviest, the item itself and those with score 0."""
-    seen = e.position + 1
-    if seen <= MOST_ROWS:
-        return Shown(tuple(range(seen)), ())
-    heaviest = np.argsort(-e.weights, kind="stable")[: MOST_ROWS - 8]
-    rows = {*heaviest.tolist(), *e.zeros[:6], e.position}
-    return Shown(tuple(sorted(rows)), tuple(j for j in range(seen) if j not in rows))
+    """All seen items if they are few, else the heaviest, the item itself and those with score 0."""
+    items = e.items or (e.position,)
+    if len(items) <= MOST_ROWS:
+        return Shown(items, ())
+    heaviest = sorted(items, key=lambda j: -e.weights[j])[: MOST_ROWS - 8]
+    rows = {*heaviest, *e.zeros[:6], *({e.position} & {*items})}
+    return Shown(tuple(sorted(rows)), tuple(j for j in items if j not in rows))
 
 
 def opening(e: Explanation) -> list[Block]:
     """Who looks at whom."""
     i, n, d = e.position, *e.x.shape
+    page: list[Block] = [title("Self-attention, step by step", e, i)]
+    page += [Prose(note.rstrip(".") + ".", strong=True) for note in e.notes]
+    if e.masked:
+        looks = f"{quoted(e.token)}, item {i} of {n}, looks at what {e.mask!r} lets it see"
+        return [*page, Prose(f"{looks}. Each item is a vector of {d} numbers.")]
     earlier = {0: "nothing came before it", 1: "at the one item before it"}.get(i, f"at the {i} items before it")
     looks = f"{quoted(e.token)}, item {i}, looks at itself" + (" and " if i else "; ") + earlier
     hidden = "" if i == n - 1 else "; what comes later is hidden"
     vectors = f"Each item is a vector of {d} numbers, {sub('x', 0)} to {sub('x', n - 1)}." if n > 1 else ""
-    page: list[Block] = [title("Self-attention, step by step", e, i)]
-    page += [Prose(note.rstrip(".") + ".", strong=True) for note in e.notes]
     return [*page, Prose(f"{looks}{hidden}. {vectors}".strip())]
 
 
@@ -75,8 +83,9 @@ def scores_step(e: Explanation, shown: Shown) -> list[Block]:
         rf"\mathrm{{score}}(x_{{{i}}}, x_j) = x_{{{i}}} \cdot x_j",
     )
     text = f"How alike are {quoted(e.token)} and what it sees? Their dot product tells: larger is more alike."
-    largest = float(np.abs(e.scores).max()) or 1.0
-    rows = [[*names(e, j), number(e.scores[j]), e.scores[j] / largest] for j in shown.rows]
+    plain = e.stages[0][i]
+    largest = float(np.abs(plain[[*(e.items or shown.rows)]]).max()) or 1.0
+    rows = [[*names(e, j), number(plain[j]), plain[j] / largest] for j in shown.rows]
     columns = (Column("j"), Column("item", "left"), Column("score"), Column("", "bar"))
     return [
         Heading("1  Scores", formula),
@@ -90,27 +99,37 @@ def one_score(e: Explanation) -> str:
     i, d, j = e.position, e.x.shape[1], example(e)
     products = [f"{factor(a)} × {factor(b)}" for a, b in zip(e.x[i, :3], e.x[j, :3], strict=True)]
     products += [f"… ({d - 3} more products)"] if d > 3 else []
-    return f"For {quoted(e.tokens[j])}: {' + '.join(products)} = {number(e.scores[j])}."
+    return f"For {quoted(e.tokens[j])}: {' + '.join(products)} = {number(e.stages[0][i, j])}."
 
 
 def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
     """Step 2."""
-    i, j = e.position, example(e)
+    j = example(e)
     exp = "exp(score)" if not e.shift else f"exp(score − {number(e.shift)})"
-    formula = Formula(
-        f"α{sub('', i)}ⱼ = exp(score({sub('x', i)}, xⱼ)) ÷ Σₖ exp(score({sub('x', i)}, xₖ)),  k = 0 … {i}",
-        rf"\alpha_{{{i},j}} = \exp(x_{{{i}}} \cdot x_j) \Big/ \sum_{{k=0}}^{{{i}}} \exp(x_{{{i}}} \cdot x_k)",
-    )
     worked = f"exp({number(e.scores[j] - e.shift)}) = {number(e.exponentials[j])}"
     text = (
         f"exp makes every score positive. Divided by their sum, {number(e.sum)}, they are weights that add "
         f"up to 1. For {quoted(e.tokens[j])}: {worked}, and {number(e.exponentials[j])} ÷ {number(e.sum)} = "
         f"{number(e.weights[j])}."
     )
-    page: list[Block] = [Heading("2  Softmax", formula), Prose(text)]
+    page: list[Block] = [Heading("2  Softmax", softmax_formula(e)), Prose(text)]
     if e.shift:
         page.append(Prose(shift_note(e), strong=True))
     return [*page, softmax_table(e, shown, exp)]
+
+
+def softmax_formula(e: Explanation) -> Formula:
+    """Weights from scores; after rules and masks a score has a letter of its own."""
+    i = e.position
+    if e.rules or e.masked:
+        return Formula(
+            f"α{sub('', i)}ⱼ = exp(s{sub('', i)}ⱼ) ÷ Σₖ exp(s{sub('', i)}ₖ),  s after all rules, k seen",
+            rf"\alpha_{{{i},j}} = \exp(s_{{{i},j}}) \Big/ \sum_{{k\ \mathrm{{seen}}}} \exp(s_{{{i},k}})",
+        )
+    return Formula(
+        f"α{sub('', i)}ⱼ = exp(score({sub('x', i)}, xⱼ)) ÷ Σₖ exp(score({sub('x', i)}, xₖ)),  k = 0 … {i}",
+        rf"\alpha_{{{i},j}} = \exp(x_{{{i}}} \cdot x_j) \Big/ \sum_{{k=0}}^{{{i}}} \exp(x_{{{i}}} \cdot x_k)",
+    )
 
 
 def softmax_table(e: Explanation, shown: Shown, exp: str) -> Table:
@@ -129,7 +148,8 @@ def softmax_table(e: Explanation, shown: Shown, exp: str) -> Table:
 
 def example(e: Explanation) -> int:
     """The item that a step is worked out for in full: the heaviest of the earlier ones, if there are any."""
-    return int(e.weights[:-1].argmax()) if e.position else 0
+    others = [j for j in e.items if j != e.position] or [*e.items, e.position]
+    return max(others, key=lambda j: e.weights[j])
 
 
 def shift_note(e: Explanation) -> str:
@@ -154,8 +174,8 @@ def zero_score(e: Explanation) -> list[Block]:
     else:
         text = f"at right angles to {quoted(e.token)} an item would still get weight: "
     page: list[Block] = [Prose(f"Score 0 is not weight 0: {text}{zero_share(e)}.{near_zero(e)}", bool(e.zeros))]
-    lost = np.flatnonzero(e.weights == 0)
-    if len(lost):
+    lost = [j for j in e.items if e.weights[j] == 0 and not np.isneginf(e.scores[j])]
+    if lost:
         who = listed([quoted(e.tokens[j]) for j in lost])
         page.append(Prose(f"Weight 0 is underflow: for {who} the exponential is too small for a float64.", True))
     return page
@@ -174,7 +194,7 @@ def zero_share(e: Explanation) -> str:
 
 def near_zero(e: Explanation) -> str:
     """Where no score is 0, the one nearest to it."""
-    j = int(np.abs(e.scores).argmin())
+    j = min(e.items, key=lambda j: abs(e.scores[j]))
     if e.zeros or j == e.position:
         return ""
     numbers = f"score {number(e.scores[j])}, weight {number(e.weights[j])}"
@@ -185,10 +205,10 @@ def sum_step(e: Explanation, shown: Shown, dims: int) -> list[Block]:
     """Step 3."""
     i, d, rest = e.position, e.x.shape[1], list(shown.rest)
     dims = min(dims, d)
-    parts: Array = e.weights[:, None] * e.x[: i + 1]  # (i + 1, d)
+    parts: Array = e.weights[:, None] * e.x[: e.reach]  # (reach, d)
     formula = Formula(
-        f"{sub('y', i)} = Σⱼ α{sub('', i)}ⱼ xⱼ,  j = 0 … {i}",
-        rf"y_{{{i}}} = \sum_{{j=0}}^{{{i}}} \alpha_{{{i},j}}\, x_j",
+        f"{sub('y', i)} = Σⱼ α{sub('', i)}ⱼ xⱼ,  {'j seen' if e.masked else f'j = 0 … {i}'}",
+        rf"y_{{{i}}} = \sum_{{{'j' if e.masked else f'j=0}}^{{{i}'}}} \alpha_{{{i},j}}\, x_j",
     )
     text = f"Each vector times its weight; added up, column by column, they are the output {sub('y', i)}."
     text += "" if dims == d else f" Shown: the first {f'{dims} ' if dims > 1 else ''}of {d} dims."
@@ -242,8 +262,13 @@ def all_rows(e: Explanation) -> list[Block]:
         "α = softmax(X Xᵀ), row by row, j ≤ i",
         r"\alpha = \mathrm{softmax}(X X^{T}),\ \mbox{row by row},\ j \le i",
     )
+    if e.rules or e.masked:
+        formula = Formula(
+            "α = softmax(scores after rules and mask), row by row",
+            r"\alpha = \mathrm{softmax}(\mbox{scores after rules and mask}),\ \mbox{row by row}",
+        )
     labels = tuple(label(token) for token in e.tokens)
-    return [Heading("All rows", formula), Prose(text), Triangle(labels, e.weight_matrix)]
+    return [Heading("All rows", formula), Prose(text), Triangle(labels, e.weight_matrix, e.seen)]
 
 
 def names(e: Explanation, j: int) -> list[Cell]:

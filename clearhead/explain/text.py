@@ -191,9 +191,11 @@ def show_triangle(block: Triangle, to: Console) -> None:
         top = block.weights[i].max()
         for j in range(first, n):
             weight = block.weights[i, j]
-            mark = in_figures(weight) if numbers else SHADES[min(3, int(4 * weight / top))]
-            style = "bold blue" if weight == top and j <= i else ""
-            row.append(mark if j <= i else "·".rjust(5 if numbers else 1), style if j <= i else "dim")
+            if not block.seen[i, j]:
+                row.append("·".rjust(5 if numbers else 1), "dim")
+                continue
+            mark = in_figures(weight) if numbers else SHADES[min(3, int(4 * weight / top)) if top else 0]
+            row.append(mark, "bold blue" if weight == top else "")
         indented(row, to)
     if not numbers:
         indented(Text(f"\n{' '.join(SHADES)}  by quarters of the largest weight in each row", "dim"), to)
