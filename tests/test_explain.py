@@ -20,6 +20,7 @@ from clearhead.explain.lessons import LESSONS, costs
 from clearhead.explain.steps import LONGEST
 from clearhead.explain.story import worked_page
 from clearhead.explain.vectors import read_vectors
+from clearhead.explain.wording import number
 from clearhead.rules.masks import causal, documents, full, prefix, visible, window
 from clearhead.rules.scores import alibi, scale, softcap
 
@@ -446,7 +447,7 @@ def test_rules_are_worked_as_the_definition_has_them(name, position):
         assert f"{rule!r}" in told
     for j in e.items:
         for stage in e.stages:
-            assert f"{stage[position, j]:.4f}" in told
+            assert number(stage[position, j]) in told
     assert ("sees nothing" in told) == (not e.items)
     assert f"{mask!r} lets" in told
     made = json.loads(as_json.render(e, matrix=True))
