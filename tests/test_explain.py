@@ -212,8 +212,8 @@ def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(width):
     page = worked_page(e, text.dims_that_fit(width, e.tokens))
     written = as_text(page, width)
     assert max(map(cell_len, written.splitlines())) <= width
-    for number in (*e.scores, *e.exponentials, *e.weights):
-        assert re.search(rf"(?<![\d.]){re.escape(f'{number:.4f}')}(?!\d)", written)
+    for value in (*e.scores, *e.exponentials, *e.weights):
+        assert re.search(rf"(?<![\d.]){re.escape(f'{value:.4f}')}(?!\d)", written)
 
 
 def test_long_inputs_show_the_heaviest_and_account_for_the_rest():
