@@ -110,7 +110,7 @@ def problem(
     check_rules(checked(mask), rules, lead, queries, keys)
     if sink is not None:
         check_sink(sink, lead)
-    native = is_native(precision, query, key, value, mask, rules)
+    native = is_native(precision, query, key, value, mask)
     shape = (*lead, queries, value_dim)
     if out is not None:
         check_out(out, shape, dtype)
@@ -259,7 +259,7 @@ def check_rules(mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], que
             raise ShapeError(f"{rule!r} does not fit this attention: it needs {wanted}.")
 
 
-def is_native(precision: str, query: Array, key: Array, value: Array, mask: Mask, rules: tuple[Score, ...]) -> bool:
+def is_native(precision: str, query: Array, key: Array, value: Array, mask: Mask) -> bool:
     """Whether bfloat16 shall be multiplied as it is; what that cannot do is an error, never another path."""
     if precision == "exact":
         return False
@@ -272,10 +272,8 @@ def is_native(precision: str, query: Array, key: Array, value: Array, mask: Mask
             f"precision='native' is for bfloat16 with dense dims that are multiples of 16, not for {shapes}: "
             "use precision='exact'."
         )
-    if rules or not isinstance(mask, Causal | Full):
-        raise InputError(
-            f"precision='native' knows causal() and full() alone, not {mask!r} and {rules!r}: use 'exact'."
-        )
+    if not isinstance(mask, Causal | Full):
+        raise InputError(f"precision='native' knows the masks causal() and full() alone, not {mask!r}: use 'exact'.")
     return True
 
 

@@ -24,7 +24,7 @@ def arguments(dtype):
     x = np.concatenate([
         rng.integers(info.min, info.max, 3000, dtype=integers).view(dtype), rng.uniform(-far, far, 3000).astype(dtype),
         rng.uniform(-1, 1, 6000).astype(dtype), rng.uniform(-20, 20, 3000).astype(dtype),
-        rng.uniform(0.7, 1.5, 3000).astype(dtype), np.finfo(dtype).smallest_subnormal * np.arange(-9, 9).astype(dtype),
+        rng.uniform(0.7, 1.5, 3000).astype(dtype), rng.uniform(0.17, 0.3, 9000).astype(dtype), np.finfo(dtype).smallest_subnormal * np.arange(-9, 9).astype(dtype),
     ])  # fmt: skip
     x = x[np.isfinite(x)]
     return x[(np.abs(x) < 1e60) & ((np.abs(x) > 1e-60) | (x == 0))] if dtype == np.float64 else x
@@ -42,7 +42,7 @@ def test_functions_are_within_two_units_in_the_last_place(name, dtype):
         assert np.all(np.abs(got[np.isinf(exact.astype(dtype))]) == np.inf)
         error = np.abs(got[inside] - exact[inside]) / np.spacing(np.abs(exact[inside]).astype(dtype))
     worst = error.argmax()
-    assert error[worst] <= 2.2 if (name, dtype) == ("tanh", np.float64) else error[worst] <= 2, x[inside][worst]
+    assert error[worst] <= 2, x[inside][worst]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

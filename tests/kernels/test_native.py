@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import clearhead
-from clearhead import attend, attention, causal, full, softcap
+from clearhead import alibi, attend, attention, causal, full, softcap, window
 from clearhead.definition import textbook
 from clearhead.machine.target import host_features, native_isas
 from clearhead.testing import check_same_bits, using_isa
@@ -37,6 +37,17 @@ def test_native_is_within_a_few_units_of_the_definition(queries, keys, mask):
 
 
 @needs_it
+@pytest.mark.parametrize("queries", [1, 17, 64, 130])
+def test_native_takes_score_rules_and_sinks(queries):
+    q, k, v = random(4, queries, 32), random(2, 200, 32, seed=1), random(2, 200, 48, seed=2)
+    rules = {"score": [softcap(2.0), alibi(4), lambda s, b, h, i, j: s * (1 + h)], "sink": np.arange(4.0)}
+    exact = textbook.attention(*(x.astype(np.float64) for x in (q, k, v)), mask=causal(align="end"), **rules)
+    got = native(q, k, v, mask=causal(align="end"), **rules)
+    assert np.abs(got.astype(np.float64) - exact).max() <= 2.0**-5
+    assert np.abs(got.astype(np.float64) - exact).mean() <= 2.0**-9
+
+
+@needs_it
 def test_native_touches_nothing_hidden():
     x = random(2, 70, 32)
     before = native(x, x, x)
@@ -64,7 +75,7 @@ def test_what_native_cannot_do_is_an_error():
     for call, words in (
         (lambda: native(x.astype(np.float32), x.astype(np.float32), x.astype(np.float32)), ["float32", "exact"]),
         (lambda: native(odd, odd, odd), ["(2, 20, 17)", "16"]),
-        (lambda: native(x, x, x, score=softcap(3)), ["softcap(3.0)", "exact"]),
+        (lambda: native(x, x, x, mask=window(3)), ["window(3, 0)", "exact"]),
         (lambda: attention(x, x, x, precision="fast"), ["'fast'", "native"]),
     ):
         with pytest.raises(clearhead.InputError) as caught:
