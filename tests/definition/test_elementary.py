@@ -24,7 +24,8 @@ def arguments(dtype):
     x = np.concatenate([
         rng.integers(info.min, info.max, 3000, dtype=integers).view(dtype), rng.uniform(-far, far, 3000).astype(dtype),
         rng.uniform(-1, 1, 6000).astype(dtype), rng.uniform(-20, 20, 3000).astype(dtype),
-        rng.uniform(0.7, 1.5, 3000).astype(dtype), rng.uniform(0.17, 0.3, 9000).astype(dtype), np.finfo(dtype).smallest_subnormal * np.arange(-9, 9).astype(dtype),
+        rng.uniform(0.7, 1.5, 3000).astype(dtype), rng.uniform(0.17, 0.3, 9000).astype(dtype),
+        np.finfo(dtype).smallest_subnormal * np.arange(-9, 9).astype(dtype),
     ])  # fmt: skip
     x = x[np.isfinite(x)]
     return x[(np.abs(x) < 1e60) & ((np.abs(x) > 1e-60) | (x == 0))] if dtype == np.float64 else x
