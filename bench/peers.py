@@ -3,10 +3,10 @@
     python bench/peers.py [--only rules prefill decode] [--seconds 8]
 
 Rules at (1, 8, 2048, 64) against compiled FlexAttention; causal prefill and decoding of one query over 32768 keys
-against PyTorch, ONNX Runtime, OpenVINO and JAX. What is not installed or refuses a case is said in a line. Each peer gets its
-operands in the layout it likes, prepared beforehand. Before each run of a decode other memory is read, so that keys and
-values come from memory and not from a cache; `torch.dot` over as many bytes, in the same turns, is what memory gives.
-"""
+against PyTorch, ONNX Runtime, OpenVINO and JAX. What is not installed or refuses a case is said in a line. Each peer
+gets its operands in the layout it likes, prepared beforehand. Before each run of a decode other memory is read, so that
+keys and values come from memory and not from a cache; `torch.dot` over as many bytes, in the same turns, is what memory
+gives.
 
 import argparse
 import importlib.metadata
