@@ -226,7 +226,7 @@ def table(
     kinds = rules.kinds(tiles, BLOCK, math.prod(asked.lead[:-1]), heads)
     tile_table = np.array(tiles, np.int64) if rules.packed else None
     fields = {
-        **dict.fromkeys(("next_task", *operands, "lse", "sink", "workspace", "counters"), 0),
+        **dict.fromkeys(("next_task", *operands, "lse", "sink", "workspace", "counters", "sweep"), 0),
         "first_key": asked.first_key,
         "rows": decode.rows if decode else 0,
         "group": decode.group if decode else 1,

@@ -32,6 +32,7 @@ FIELDS = (
     "first_key",  # what is before it has left the cache
     "workspace",  # each segment's sums, and how many segments of a head are done
     "counters",
+    "sweep",  # where the table of a sweep over the weights lies
     "scale",  # a float64's bits
     "query",
     "key",
@@ -73,6 +74,28 @@ PLACE = (
     "seen_stop",
     "seen_all",
 )
+SWEEP = (  # a sweep over the weights of some queries and keys
+    "heads",  # the numbers of the heads that are wanted
+    "groups",  # tasks of one head, and where each one's first tile stands in the table of tiles
+    "group_table",
+    "begin",  # the keys that are wanted
+    "end",
+    "queries",  # how many are wanted
+    "target",  # blocks of weights, or what each task gathers for its keys; how far heads, groups and rows lie apart
+    "target_head",
+    "target_group",
+    "target_row",
+    "rows",  # what is found for each query: one array behind the other, each so many bytes long
+    "rows_step",
+    "near",  # how far away a key counts as near
+    "top",  # how many of the largest weights are listed, and where
+    "top_weights",
+    "top_keys",
+    "bins",  # columns of a picture
+    "at_list",  # in each thread's scratch memory: the largest weights so far, and sums over the queries of a tile
+    "at_sums",
+)
+SWEEP_TILE = (*TILE, "at")  # and which of the queries that are wanted is its first
 SEEN_BYTES = 2  # of one vector's bits under a fused mask
 ROW = ("batch", "head", "row", "query", "low", "high", "flat")  # decode: what is known of a row of queries
 PANEL_LINE = 64  # bytes of a line of a cache's page: one pair of dims of as many keys as fit

@@ -38,6 +38,8 @@ def forward(tile: Tile, variant: Variant) -> ir.Module:
 class Forward:
     """The module, written bottom up: parts, tiles of every number of vectors, the queue."""
 
+    name = "forward"
+
     def __init__(self, tile: Tile, variant: Variant) -> None:
         self.tile, self.variant = tile, variant
         self.module = ir.Module("clearhead.forward")
@@ -334,7 +336,7 @@ class Forward:
     def write_queue(self) -> None:
         """The exported function: take a tile from the queue, find its rows, attend."""
         kinds = {"table_p": pointer, "scratch_p": pointer, "budget": i64}
-        f = Function(self.module, "forward", kinds, self.tile, result=i64)
+        f = Function(self.module, self.name, kinds, self.tile, result=i64)
         table, scratch, budget = f.arguments
         build, entry = f.block, f.block.block
         check, take, work, spent, none = (

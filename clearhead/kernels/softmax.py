@@ -8,6 +8,7 @@ same from the other side; there each vector walks alone, up to the first key tha
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import llvmlite.ir as ir
 
@@ -17,6 +18,7 @@ from clearhead.kernels.simd import Function, Value, i64
 from clearhead.kernels.state import ALPHA, BETA, SUM, TOP, L, M
 from clearhead.kernels.variant import Variant
 
+Part: TypeAlias = tuple[int, int, Value, Value]  # vectors, the first of them, and the rows from start to stop
 NEAR = 1 << 10  # rows beyond every tile: so far left, nothing is hidden
 
 
@@ -74,32 +76,47 @@ class Softmax:
             self.w,
             partial(self.f.in_row, self.state),
         )  # row(which, x): vector x of one of the state's rows
-        edges = [self.block.edge(f, x) for x in range(w + 1)]
-        near, wide = self.left_edge(edges)
         for x in range(w):
-            f.store(f.constant(f.element.lowest), row(TOP, x))
             f.store(f.constant(0.0), row(SUM, x))
-        starts = [f.clamp(f.add(self.block.left, x * f.lanes), 0, self.block.rows) for x in range(w)] if wide else []
-        for x, start in enumerate(starts):
-            self.scores(1, x, start, self.left_stop(wide, near, edges[x + 1]))
-        self.scores(w, 0, near, self.middle_stop(wide, near, edges[0]), inside=True)
-        stair = [f.block.select(wide, edge, f.i64(0)) for edge in edges] if wide else edges
-        for x in range(w):
-            self.scores(w - x, x, stair[x], stair[x + 1])
-        if seen is not None:
-            self.write_hidden(seen, starts, edges)
+        parts = self.write_scores(seen)
         for x in range(w):
             old = f.load(row(M, x))
             new = f.larger(f.load(row(TOP, x)), old)
             f.store(new, row(M, x))
             f.store(math.exp(f, f.block.fsub(old, new)), row(ALPHA, x))
-        for x, start in enumerate(starts):
-            self.exponential(1, x, start, self.left_stop(wide, near, edges[x + 1]))
-        self.exponential(w, 0, near, self.middle_stop(wide, near, edges[0]))
-        for x in range(w):
-            self.exponential(w - x, x, stair[x], stair[x + 1])
+        for part in parts:
+            self.exponential(*part)
         for x in range(w):
             f.store(f.fma(f.load(row(L, x)), f.load(row(ALPHA, x)), f.load(row(SUM, x))), row(L, x))
+
+    def write_scores(self, seen: Value | None) -> list[Part]:
+        """Sᵀ where it is seen, −∞ in the lanes beside, and its maximum; the parts that it was computed in.
+
+        What is hidden from whole vectors of queries is left as it was.
+        """
+        f, w = self.f, self.w
+        edges = [self.block.edge(f, x) for x in range(w + 1)]
+        near, wide = self.left_edge(edges)
+        for x in range(w):
+            f.store(f.constant(f.element.lowest), f.in_row(self.state, TOP, x))
+        starts = self.starts() if wide else []
+        parts = [(1, x, start, self.left_stop(wide, near, edges[x + 1])) for x, start in enumerate(starts)]
+        middle = w, 0, near, self.middle_stop(wide, near, edges[0])
+        stair = [f.block.select(wide, edge, f.i64(0)) for edge in edges] if wide else edges
+        stairs = [(w - x, x, stair[x], stair[x + 1]) for x in range(w)]
+        for part in parts:
+            self.scores(*part)
+        self.scores(*middle, inside=True)
+        for part in stairs:
+            self.scores(*part)
+        if seen is not None:
+            self.write_hidden(seen, starts, edges)
+        return [*parts, middle, *stairs]
+
+    def starts(self) -> list[Value]:
+        """With a window, each vector's first row that any of its queries sees."""
+        f = self.f
+        return [f.clamp(f.add(self.block.left, x * f.lanes), 0, self.block.rows) for x in range(self.w)]
 
     def left_edge(self, edges: list[Value]) -> tuple[Value, Value | None]:
         """The first row that all queries see, and whether there is one before the diagonal: else vectors walk alone."""

@@ -22,6 +22,7 @@ class Variant:
     paged: bool = False  # keys and values lie in a cache's pages
     int8: bool = False  # of 8 bits, each row with its scale
     native: bool = False  # bfloat16 operands are multiplied as they are
+    consumers: tuple[str, ...] = ()  # what becomes of the weights, in kernels that sweep over them
     storage: str = ""  # operands' dtype, if narrower than the computation's
 
     @property

@@ -136,9 +136,9 @@ def parse(plan: Plan) -> llvm.ModuleRef:
 
 def write_ir(plan: Plan) -> str:
     """Write a plan's IR."""
-    from clearhead.kernels import decode, forward, peak
+    from clearhead.kernels import decode, forward, peak, reduce
 
-    writers = {"forward": forward.forward, "decode": decode.decode, "peak": peak.peak}
+    writers = {"forward": forward.forward, "decode": decode.decode, "reduce": reduce.reduce, "peak": peak.peak}
     return str(writers[plan.kernel](plan.tile, plan.variant))
 
 
