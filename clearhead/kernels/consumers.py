@@ -18,15 +18,16 @@ from clearhead.kernels.tiles import Tile
 GATHERED = ("received_sum", "received_max")  # for each key, over the queries of a task
 
 
-def write_weights(module: ir.Module, tile: Tile, w: int, consumers: tuple[str, ...]) -> ir.Function:
+def write_weights(module: ir.Module, tile: Tile, w: int, consumers: tuple[str, ...], whole: bool) -> ir.Function:
     """α = exp(s − LSE) in place of S for the rows from start to stop, and what is found on the way.
 
     `ahead` is how many items the tile's first query stands before the key of row 0, `near` the number of items within
     which a key is near. Where sums or maxima over the tile's queries are wanted, they go to `sums`, a vector a row,
-    maxima behind all sums.
+    maxima behind all sums. `whole` is for blocks of which every pair is seen.
     """
+    name = f"weights_{w}" if whole else f"weights_seen_{w}"
     f = internal_function(
-        module, tile, f"weights_{w}", "s_p", "start", "stop", "state_p", "ahead", "near", "sums_p", "maxima_p"
+        module, tile, name, "s_p", "start", "stop", "state_p", "ahead", "near", "sums_p", "maxima_p"
     )
     s, start, stop, state, ahead, near, sums, maxima = f.arguments
     b, vectors = f.block, range(w)
@@ -55,8 +56,9 @@ def write_weights(module: ir.Module, tile: Tile, w: int, consumers: tuple[str, .
         for x in vectors:
             score = f.load(f.in_row(s, i, x))
             t = b.fsub(score, lse[x])
-            # Hidden pairs weigh 0 even in a row that is not a number.
-            e = b.select(b.fcmp_unordered("!=", score, hidden), math.exp(f, t), zero)
+            e = math.exp(f, t)
+            if not whole:  # hidden pairs weigh 0 even in a row that is not a number
+                e = b.select(b.fcmp_unordered("!=", score, hidden), e, zero)
             f.store(e, f.in_row(s, i, x))
             far = f.intrinsic(f"llvm.fabs.v{f.lanes}{f.element.name}", f.vector, b.fsub(places[x], index))
             new += [found(name, t, e, far, old[x * len(kept) + n]) for n, name in enumerate(kept)]

@@ -53,7 +53,8 @@ class Reduce(Forward):
         self.hide = write_hide(self.module, tile) if variant.mask else None
         if variant.mask:
             self.see = write_see(self.module, tile, variant)
-        self.weights = {w: write_weights(self.module, tile, w, wanted) for w in widths}
+        self.weights = {w: write_weights(self.module, tile, w, wanted, whole=True) for w in widths}
+        self.weights_seen = {w: write_weights(self.module, tile, w, wanted, whole=False) for w in widths}
         self.gather = {name: write_gather(self.module, tile, name) for name in GATHERED if name in wanted}
         self.list = {w: write_list(self.module, tile, w) for w in widths} if "top" in wanted else {}
         self.block_out = write_block_out(self.module, tile) if "block" in wanted else None
@@ -94,9 +95,11 @@ class Reduce(Forward):
             f, self.variant, self.score, self.rules, {}, self.hide, w, block, keys, no_values, dims,
             self.space(f, table, scratch, "query"), s, state, (table, place, key),
         )  # fmt: skip
-        softmax.write_scores(others[-1] if self.variant.mask else None)
+        seen = others[-1] if self.variant.mask else None
+        softmax.write_scores(seen)
         self.write_unseen(f, softmax)
-        self.write_consumers(f, w, (table, scratch), s, state, block, key, queries, target)
+        whole = self.whole(f, softmax, seen)
+        self.write_consumers(f, w, (table, scratch), s, state, block, whole, key, queries, target)
         return f.finish()
 
     def write_unseen(self, f: Function, softmax: Softmax) -> None:
@@ -112,6 +115,16 @@ class Reduce(Forward):
                 f.loop(0, starts[x], 1, fill)
             f.loop(softmax.block.edge(f, x + 1), softmax.block.rows, 1, fill)
 
+    def whole(self, f: Function, softmax: Softmax, seen: Value | None) -> Value:
+        """Whether every query of the tile sees every key of the block."""
+        block, b = softmax.block, f.block
+        whole = f.less(f.sub(block.rows, 1), block.diagonal)
+        if block.left is not None:
+            whole = b.and_(whole, f.less(f.add(block.left, softmax.w * f.lanes - 1), 1))
+        if seen is not None:
+            whole = b.and_(whole, b.icmp_unsigned("==", b.ptrtoint(seen, i64), f.i64(0)))
+        return whole
+
     def write_consumers(
         self,
         f: Function,
@@ -120,6 +133,7 @@ class Reduce(Forward):
         s: Value,
         state: Value,
         block: Block,
+        whole: Value,
         key: Value,
         queries: Value,
         target: Value,
@@ -132,7 +146,12 @@ class Reduce(Forward):
         maxima = f.at(sums, BLOCK * f.lanes * size)
 
         def weights(start: Value, stop: Value) -> None:
-            f.call(self.weights[w], s, start, stop, state, ahead, get("near"), sums, maxima)
+            arguments = (s, start, stop, state, ahead, get("near"), sums, maxima)
+            with f.block.if_else(whole) as (then, otherwise):
+                with then:
+                    f.call(self.weights[w], *arguments)
+                with otherwise:
+                    f.call(self.weights_seen[w], *arguments)
 
         first = f.block.zext(f.block.icmp_signed("==", block.start, f.i64(0)), i64)
         if not {"first", "off_first"} & set(wanted):
