@@ -8,6 +8,8 @@ from clearhead.problem import Problem, problem
 from clearhead.rules import functions
 from clearhead.rules.masks import Mask, blocks, causal, dense, documents, full, prefix, where, window
 from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
+from clearhead.summary import Summary
+from clearhead.weights import Weights, weights
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "Problem",
     "Score",
     "ShapeError",
+    "Summary",
     "TraceError",
+    "Weights",
     "__version__",
     "alibi",
     "attend",
@@ -42,6 +46,7 @@ __all__ = [
     "scale",
     "self_attention",
     "softcap",
+    "weights",
     "where",
     "window",
 ]

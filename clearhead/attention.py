@@ -4,8 +4,9 @@ Decides what is done in every call; what depends on shapes alone is prepared onc
 `problem`, code to `machine` and `kernels`, meaning to `definition`.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from clearhead.plan import Prepared, prepare
 from clearhead.problem import Array, as_array, check_apart, problem
 from clearhead.rules.masks import Mask, at_end, causal, checked
 from clearhead.rules.scores import Rules
+
+if TYPE_CHECKING:
+    from clearhead.weights import Weights
 
 CAUSAL = causal()
 QUERY, KEY, VALUE, OUTPUT, LSE, SINK, WORKSPACE, COUNTERS = (
@@ -41,6 +45,19 @@ class Attended:
 
     output: Array
     lse: Array
+    find_weights: "Callable[[], Weights] | None" = field(default=None, repr=False, compare=False)
+
+    @property
+    def weights(self) -> "Weights":
+        """The weights that made the output, (..., queries, keys): computed only where looked at, from q and k as held.
+
+        >>> import numpy as np
+        >>> attend(np.eye(2), np.eye(2), np.eye(2), scale=1.0).weights.row(1).round(3)
+        array([0.269, 0.731])
+        """
+        if self.find_weights is None:
+            raise InputError("merged parts have keys of their own: look at the weights of each part.")
+        return self.find_weights()
 
 
 def self_attention(x: npt.ArrayLike, *, threads: int | None = None, out: Array | None = None) -> Array:
@@ -122,7 +139,15 @@ def attend(
     if isinstance(k, KeyValueCache):
         return Attended(*over_cache(as_array(q, "q"), k, v, mask, score, sink, scale, precision, threads, out, True))
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
-    return Attended(*run(*arrays, mask, score, sink, scale, precision, threads, out, True))
+    output, lse = run(*arrays, mask, score, sink, scale, precision, threads, out, True)
+
+    def find_weights() -> "Weights":
+        from clearhead.weights import weights
+
+        exact = lse if precision == "exact" else None
+        return weights(*arrays[:2], mask=mask, score=score, scale=scale, sink=sink, lse=exact, threads=threads)
+
+    return Attended(output, lse, find_weights)
 
 
 def merge(a: Attended, b: Attended) -> Attended:

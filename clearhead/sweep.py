@@ -5,8 +5,10 @@ threads change no bit. Leaves the meaning of what is asked to `weights` and `sum
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,9 +32,9 @@ GATHERED = ("received_sum", "received_max")
 Integers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
-    """What all weights are computed from: a problem, its queries and keys, and the LSE (…, queries) of every query.
+    """What all weights are computed from: a problem, its queries and its keys, which are held, not copied.
 
     `key` is the array of keys, or a cache's table of pages; `kept` must live as long.
     """
@@ -40,10 +42,15 @@ class Source:
     asked: Problem
     query: Array
     key: Array
-    lse: Array
-    sink: Array | None = None
+    find_lse: Callable[[], Array] = field(repr=False)
     threads: int | None = None
     kept: tuple[Any, ...] = ()
+
+    @cached_property
+    def lse(self) -> Array:
+        """The log-sum-exp of each query's scores, (heads, queries), found when first asked for."""
+        lse = np.ascontiguousarray(self.find_lse(), self.asked.computed)
+        return lse.reshape(self.asked.heads, self.asked.queries)
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ class Sweep:
         cuts |= set() if borders is None else set(borders.tolist())
         edges = sorted(cuts)
         rows = []
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             span = spans[which[start]]
             first = int(self.queries[start])
             rows += [

@@ -11,7 +11,7 @@ from functools import reduce
 import llvmlite.ir as ir
 
 from clearhead.kernels import math
-from clearhead.kernels.simd import Function, Value, internal_function
+from clearhead.kernels.simd import Value, internal_function
 from clearhead.kernels.state import FOUND, LSE
 from clearhead.kernels.tiles import Tile
 
@@ -19,17 +19,15 @@ GATHERED = ("received_sum", "received_max")  # for each key, over the queries of
 
 
 def write_weights(module: ir.Module, tile: Tile, w: int, consumers: tuple[str, ...], whole: bool) -> ir.Function:
-    """α = exp(s − LSE) in place of S for the rows from start to stop, and what is found on the way.
+    """α = exp(s − LSE) in place of S for `rows` keys, and what is found on the way.
 
     `ahead` is how many items the tile's first query stands before the key of row 0, `near` the number of items within
     which a key is near. Where sums or maxima over the tile's queries are wanted, they go to `sums`, a vector a row,
     maxima behind all sums. `whole` is for blocks of which every pair is seen.
     """
     name = f"weights_{w}" if whole else f"weights_seen_{w}"
-    f = internal_function(
-        module, tile, name, "s_p", "start", "stop", "state_p", "ahead", "near", "sums_p", "maxima_p"
-    )
-    s, start, stop, state, ahead, near, sums, maxima = f.arguments
+    f = internal_function(module, tile, name, "s_p", "rows", "state_p", "ahead", "near", "sums_p", "maxima_p")
+    s, rows, state, ahead, near, sums, maxima = f.arguments
     b, vectors = f.block, range(w)
     lse = [f.load(f.in_row(state, LSE, x)) for x in vectors]
     kept = [name for name in ("entropy", "distance", "within", "off_first") if name in consumers]
@@ -70,8 +68,7 @@ def write_weights(module: ir.Module, tile: Tile, w: int, consumers: tuple[str, .
             f.store(tree(f.larger, es), f.at(maxima, offset))
         return [b.fadd(index, f.constant(1.0)) if placed else index, *new]
 
-    first = f.splat(b.sitofp(start, f.vector.element))
-    results = f.loop(start, stop, 1, row, [first, *[zero] * (w * len(kept))])[1:]
+    results = f.loop(0, rows, 1, row, [zero] * (1 + w * len(kept)))[1:]
     for x in vectors:
         for n, name in enumerate(kept):
             place, result = f.in_row(state, FOUND[name], x), results[x * len(kept) + n]

@@ -145,24 +145,15 @@ class Reduce(Forward):
         sums = f.at(scratch, get("at_sums"))
         maxima = f.at(sums, BLOCK * f.lanes * size)
 
-        def weights(start: Value, stop: Value) -> None:
-            arguments = (s, start, stop, state, ahead, get("near"), sums, maxima)
-            with f.block.if_else(whole) as (then, otherwise):
-                with then:
-                    f.call(self.weights[w], *arguments)
-                with otherwise:
-                    f.call(self.weights_seen[w], *arguments)
-
-        first = f.block.zext(f.block.icmp_signed("==", block.start, f.i64(0)), i64)
-        if not {"first", "off_first"} & set(wanted):
-            first = f.i64(0)
-        else:  # the first key's weights apart, before the largest of the others
-            weights(f.i64(0), first)
-            with f.when(f.block.icmp_signed("!=", first, f.i64(0))):
-                for x in range(w):
-                    f.store(f.load(f.in_row(s, 0, x)), f.in_row(state, FOUND["first"], x))
-                    f.store(f.constant(0.0), f.in_row(state, FOUND["off_first"], x))
-        weights(first, block.rows)
+        arguments = (s, block.rows, state, ahead, get("near"), sums, maxima)
+        with f.block.if_else(whole) as (then, otherwise):
+            with then:
+                f.call(self.weights[w], *arguments)
+            with otherwise:
+                f.call(self.weights_seen[w], *arguments)
+        if {"first", "off_first"} & set(wanted):
+            with f.when(f.block.icmp_signed("==", block.start, f.i64(0))):
+                self.write_first(f, w, s, state, block.rows)
         after = f.sub(key, get("begin"))
         gathered = f.mul(after, size)
         for name, gather in self.gather.items():
@@ -174,6 +165,17 @@ class Reduce(Forward):
             f.call(self.block_out, s, block.rows, queries, f.at(target, gathered), get("target_row"))
         if self.pool:
             f.call(self.pool[w], s, block.rows, target, after, f.sub(get("end"), get("begin")), get("bins"))
+
+    def write_first(self, f: Function, w: int, s: Value, state: Value, rows: Value) -> None:
+        """In the first block: the first key's weights, and the largest of the others, which has been taken of all."""
+
+        def row(i: Value, largest: list[Value]) -> list[Value]:
+            return [f.larger(f.load(f.in_row(s, i, x)), largest[x]) for x in range(w)]
+
+        for x in range(w):
+            f.store(f.load(f.in_row(s, 0, x)), f.in_row(state, FOUND["first"], x))
+        for x, largest in enumerate(f.loop(1, rows, 1, row, [f.constant(0.0)] * w)):
+            f.store(largest, f.in_row(state, FOUND["off_first"], x))
 
     # One tile of queries
 
@@ -287,9 +289,7 @@ class Reduce(Forward):
         first, rows, shift, origin, keys, at = (f.load_int(entry, n) for n in range(len(SWEEP_TILE)))
         q = f.at(operands[0], f.mul(first, get("query_row")))
         k = operands[1] if variant.paged else f.at(operands[1], f.mul(origin, get("key_row")))
-        lse = f.block.inttoptr(
-            f.add(get("lse"), f.mul(f.add(f.mul(head, get("queries")), first), size)), pointer
-        )
+        lse = f.block.inttoptr(f.add(get("lse"), f.mul(f.add(f.mul(head, get("queries")), first), size)), pointer)
         batch, own = f.block.sdiv(head, get("heads")), f.block.srem(head, get("heads"))
         here, last = self.space(f, table, scratch, "place"), f.sub(f.add(first, rows), 1)
         write_place(f, here, batch=batch, head=own, row=first, last=last, shift=shift, origin=origin)
@@ -342,5 +342,3 @@ class Reduce(Forward):
             f.block.store(number, f.at(self.address(f, table, "top_keys"), f.mul(place, 8)), align=8)
 
         f.loop(0, f.mul(rows, count), 1, entry)
-
-

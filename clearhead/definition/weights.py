@@ -1,0 +1,156 @@
+"""What each question about weights means, on the whole matrix: for reading, and for checking `clearhead.weights`.
+
+    α_ij = exp(score_ij − LSE_i)      LSE_i = log Σ exp(score_ik) over the keys k that i sees, and the sink
+
+Everything here takes weights a (..., n, m), computed in full, and works in their dtype (float64 is the reference).
+Letters: a weights (α), n queries, m keys, i query, j key.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clearhead.definition.textbook import ruled_scores, share_heads, sinks, softmax
+from clearhead.rules.masks import Mask, causal, split
+
+Array = npt.NDArray[Any]
+
+
+def weights(
+    q: Array, k: Array, *, mask: Mask | None = None, score: Any = (), sink: Any = None, scale: float | None = None
+) -> Array:
+    """Every weight: how much of each value is in each output. Rows sum to 1, less the sink's share; unseen pairs are 0.
+
+    >>> weights(np.eye(2), np.eye(2), scale=1.0).round(3)
+    array([[1.   , 0.   ],
+           [0.269, 0.731]])
+    """
+    k = share_heads(k, q)  # (..., m, d)
+    s, seen = ruled_scores(q, k, k.shape[:-2], mask, score, scale)  # (..., n, m)
+    return softmax(s, seen, sinks(sink, s))  # (..., n, m)
+
+
+def distances(n: int, m: int, mask: Mask | None = None) -> Array:
+    """How many items lie between query i and key j: (n, m)."""
+    spans, _ = split(causal() if mask is None else mask, n, m)
+    position = np.concatenate([np.arange(s.first_query, s.first_query + s.queries) + s.offset for s in spans])
+    return np.abs(position[:, None] - np.arange(m))
+
+
+def entropy(a: Array) -> Array:
+    """−Σ α log α of each row, in nats: 0 if all is on one key, log m if it is spread evenly over m.
+
+    >>> entropy(np.array([[1.0, 0.0], [0.5, 0.5]])).round(3)
+    array([0.   , 0.693])
+    """
+    logs = np.log(a, where=a > 0, out=np.zeros_like(a))  # (..., n, m)
+    return 0 - (a * logs).sum(axis=-1)  # type: ignore[no-any-return]
+
+
+def effective(a: Array) -> Array:
+    """e^entropy: over how many keys a row would be spread evenly to be as uncertain.
+
+    >>> effective(np.array([[1.0, 0.0], [0.5, 0.5]])).round(3)
+    array([1., 2.])
+    """
+    return np.exp(entropy(a))
+
+
+def received_sum(a: Array, v: Array | None = None) -> Array:
+    """How much each key is given by all queries together: (..., m); with values v, times ‖v_j‖.
+
+    >>> received_sum(np.array([[1.0, 0.0], [0.5, 0.5]]))
+    array([1.5, 0.5])
+    """
+    return a.sum(axis=-2) * norms(a, v)  # type: ignore[no-any-return]
+
+
+def received_max(a: Array, v: Array | None = None) -> Array:
+    """The most that any query gives each key: (..., m)."""
+    return a.max(axis=-2, initial=0) * norms(a, v)  # type: ignore[no-any-return]
+
+
+def received_mean(a: Array, v: Array | None = None) -> Array:
+    """What a query gives each key on average, queries that do not see it included: (..., m)."""
+    return received_sum(a, v) / max(1, a.shape[-2])  # type: ignore[no-any-return]
+
+
+def norms(a: Array, v: Array | None) -> Any:
+    """‖v_j‖ of each value, (..., m), or 1."""
+    return 1 if v is None else np.linalg.norm(v, axis=-1)
+
+
+def distance(a: Array, apart: Array) -> Array:
+    """How far a query looks, on average over its weights: Σ α_ij |i − j|."""
+    return (a * apart).sum(axis=-1)  # type: ignore[no-any-return]
+
+
+def within(a: Array, apart: Array, window: int) -> Array:
+    """The share of a row on keys fewer than `window` items away."""
+    return np.where(apart < window, a, 0).sum(axis=-1)  # type: ignore[no-any-return]
+
+
+def first(a: Array, first_keys: Array | int = 0) -> Array:
+    """The weight of the first key (of each query's document), where many models put what they do not need."""
+    at = np.broadcast_to(np.asarray(first_keys)[..., None], (*a.shape[:-1], 1))
+    return np.take_along_axis(a, at, -1)[..., 0]
+
+
+def off_first(a: Array, first_keys: Array | int = 0) -> Array:
+    """The largest weight that is not the first key's."""
+    others = np.arange(a.shape[-1]) != np.asarray(first_keys)[..., None]  # (n, m)
+    return np.where(others, a, 0).max(axis=-1, initial=0)  # type: ignore[no-any-return]
+
+
+def top(a: Array, count: int) -> tuple[Array, Array]:
+    """The keys with the largest weights, falling, of equals the earlier first, and the weights: (..., n, count).
+
+    Where fewer keys have weight, the keys are −1.
+    """
+    keys = np.argsort(-a, axis=-1, kind="stable")[..., :count]  # (..., n, count)
+    weight = np.take_along_axis(a, keys, -1)
+    missing = [(0, 0)] * (a.ndim - 1) + [(0, count - keys.shape[-1])]
+    keys = np.where(weight > 0, keys, -1)
+    return np.pad(keys, missing, constant_values=-1), np.pad(weight, missing)
+
+
+def carriers(a: Array, shares: Sequence[float]) -> Array:
+    """The fewest keys that together carry each share of a row's weight: (..., n, shares).
+
+    >>> carriers(np.array([[0.7, 0.2, 0.1]]), (0.5, 0.9)).tolist()
+    [[1, 2]]
+    """
+    falling = -np.sort(-a, axis=-1)  # (..., n, m)
+    total = falling.cumsum(axis=-1)
+    wanted = np.asarray(shares, a.dtype) * total[..., -1:]  # (..., n, shares)
+    return (total[..., None, :] < wanted[..., None] * (1 - 1e-6)).sum(axis=-1) + (wanted > 0)  # type: ignore[no-any-return]
+
+
+def pooled(a: Array, size: tuple[int, int], how: str) -> Array:
+    """A picture of a matrix: each pixel the maximum, sum or mean of its rows ⌊r·n/rows⌋ … and columns, likewise.
+
+    >>> pooled(np.arange(16.0).reshape(4, 4), (2, 2), "max")
+    array([[ 5.,  7.],
+           [13., 15.]])
+    """
+    rows, columns = (np.arange(bins) * length // bins for bins, length in zip(size, a.shape[-2:], strict=True))
+    join = np.maximum if how == "max" else np.add
+    picture = join.reduceat(join.reduceat(a, rows, axis=-2), columns, axis=-1)
+    if how != "mean":
+        return picture
+    heights, widths = np.diff(rows, append=a.shape[-2]), np.diff(columns, append=a.shape[-1])
+    return picture / (heights[:, None] * widths)  # type: ignore[no-any-return]
+
+
+def rollout(layers: Sequence[Array], residual: float = 0.5) -> Array:
+    """How much of each input reaches each output through all layers: Π ((1 − residual)·A + residual·I), (n, n).
+
+    A is a layer's weights averaged over heads. Source: Abnar & Zuidema 2020, section 3.
+    """
+    total = np.eye(layers[0].shape[-1], dtype=layers[0].dtype)
+    for a in layers:
+        mean = a.reshape(-1, *a.shape[-2:]).mean(axis=0)
+        total = ((1 - residual) * mean + residual * np.eye(len(mean), dtype=a.dtype)) @ total
+    return total

@@ -1,0 +1,360 @@
+"""Weights as users look at them: a matrix for each head that is never built, only computed where it is looked at.
+
+Decides how indices become sweeps, and what is refused for its size; sweeps are `sweep`'s, the questions that a sweep
+can answer are listed in `summary`, their meaning is `definition.weights`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from clearhead import settings
+from clearhead.attention import CAUSAL, run
+from clearhead.definition.canonical import BLOCK
+from clearhead.errors import InputError, ShapeError
+from clearhead.problem import Array, as_array, broadcast_heads, problem
+from clearhead.rules.masks import Mask
+from clearhead.rules.scores import Rules
+from clearhead.summary import NEEDS, PER_KEY, Summary, carriers, checked_names
+from clearhead.sweep import Integers, Source, Sweep
+
+ALL = slice(None)
+PART = 1 << 21  # bytes of the weights that are built at once where they are only passed through
+
+
+def weights(
+    q: npt.ArrayLike,
+    k: npt.ArrayLike,
+    *,
+    mask: Mask = CAUSAL,
+    score: Rules = (),
+    scale: float | None = None,
+    sink: npt.ArrayLike | None = None,
+    lse: npt.ArrayLike | None = None,
+    threads: int | None = None,
+) -> "Weights":
+    """Every attention weight of queries over keys, at any length, computed where it is looked at.
+
+    Shapes, dtypes, rules and errors as for `attention`; the result has shape (..., queries, keys) and holds q and k, so
+    change neither. `lse` (..., queries) is what `attend` gave for the same call; without it, it is computed when the
+    first weight is. Definition: `clearhead.definition.weights.weights`.
+
+    >>> import numpy as np
+    >>> w = weights(np.eye(3), np.eye(3), scale=1.0)
+    >>> w.shape, w[2].round(3)
+    ((3, 3), array([0.212, 0.212, 0.576]))
+    """
+    query, key = as_array(q, "q"), as_array(k, "k")
+    sinks = None if sink is None else as_array(sink, "sink")
+    asked = problem(query, key, key, mask=mask, score=score, sink=sinks, scale=scale)
+    shape = (*asked.lead, asked.queries)
+    known = None if lse is None else as_array(lse, "lse")
+    if known is not None and known.shape != shape:
+        raise ShapeError(f"lse of shape {known.shape} does not belong to q {query.shape}: attend(...).lse has {shape}.")
+
+    def find_lse() -> Array:
+        if known is not None:
+            return known
+        # The values are of no interest: one dim of the keys serves.
+        return run(query, key, key[..., :1], mask, score, sinks, scale, "exact", threads, None, True)[1]
+
+    source = Source(asked, query, key, find_lse, threads)
+    return Weights(source, np.arange(asked.heads).reshape(asked.lead))
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The weights of attention, (..., queries, keys), as `weights(q, k)` or `attend(q, k, v).weights` gives them.
+
+    Each is α = exp(score − LSE): rows sum to 1 (less a sink's share), what a query does not see is exactly 0. Indices
+    are numpy's. One that takes whole heads gives `Weights` again, any other the numbers:
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((2, 8, 4))
+    >>> w = weights(x, x)
+    >>> w[1].shape, w[1, -1].shape, w[:, 2:4, :3].shape, type(w[1]).__name__
+    ((8, 8), (8,), (2, 2, 3), 'Weights')
+    """
+
+    source: Source
+    heads: Integers  # numbers of the heads, in the shape of the leading axes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(..., queries, keys)."""
+        return (*self.heads.shape, self.source.asked.queries, self.source.asked.keys)
+
+    @property
+    def ndim(self) -> int:
+        """How many axes."""
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64: operands of 16 bits are computed as float32."""
+        return np.dtype(self.source.asked.computed)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the whole matrix would take."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    @property
+    def lse(self) -> Array:
+        """Each query's log-sum-exp of scores, (..., queries)."""
+        return self.source.lse[self.heads]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Weights(shape={self.shape}, dtype={self.dtype.name})"
+
+    # Numbers
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("weights are computed anew: numpy.asarray(w) without copy=False.")
+        *_, queries, keys = self.shape
+        whole = self.numbers(self.heads, np.arange(queries), np.arange(keys))
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    def __getitem__(self, index: Any) -> Any:
+        entries = self.expanded(index)
+        lead = [entry for entry in entries[:-2] if entry is not None]
+        if all(isinstance(entry, slice) and entry == ALL for entry in entries[-2:]):
+            return Weights(self.source, np.asarray(self.heads[tuple(entries[:-2])]))
+        sizes = iter(self.shape)
+        used = [None if entry is None else chosen(entry, next(sizes)) for entry in entries]
+        *picked, rows, columns = [numbers for numbers, _ in filter(None, used)]
+        heads = self.heads[np.ix_(*picked)] if lead else self.heads
+        part = self.numbers(heads, rows, columns)
+        return part[tuple(None if entry is None else entry[1] for entry in used)]
+
+    def expanded(self, index: Any) -> list[Any]:
+        """An index with one entry for each axis, and None for each new one."""
+        entries = list(index) if isinstance(index, tuple) else [index]
+        dots = [n for n, entry in enumerate(entries) if entry is Ellipsis]
+        given = sum(entry is not None and entry is not Ellipsis for entry in entries)
+        if len(dots) > 1 or given > self.ndim:
+            raise IndexError(f"{len(entries)} indices {index!r} are too many for weights of shape {self.shape}.")
+        at = dots[0] if dots else len(entries)
+        entries[at : at + 1] = [ALL] * (self.ndim - given)
+        if any(entry is None for entry in entries[-2:]):
+            raise IndexError(
+                f"index {index!r}: new axes among or behind queries and keys are not known; add them later."
+            )
+        return entries
+
+    def row(self, i: int) -> Array:
+        """What query i gives each key: (..., keys).
+
+        >>> weights([[0.0], [0.0]], [[0.0], [0.0]]).row(1)
+        array([0.5, 0.5])
+        """
+        return self[..., i, :]  # type: ignore[no-any-return]
+
+    def column(self, j: int) -> Array:
+        """What each query gives key j: (..., queries)."""
+        return self[..., j]  # type: ignore[no-any-return]
+
+    def block(self, rows: slice, columns: slice) -> Array:
+        """A rectangle of weights, (..., rows, columns), even if it is all of them."""
+        *_, queries, keys = self.shape
+        (own_rows, at), (own_columns, to) = chosen(rows, queries), chosen(columns, keys)
+        return self.numbers(self.heads, own_rows, own_columns)[..., at, :][..., to]
+
+    def numbers(self, heads: Integers, rows: Integers, columns: Integers) -> Array:
+        """The weights of some heads, rows and columns, each with each; refused above CLEARHEAD_MEMORY."""
+        shape = (*heads.shape, len(rows), len(columns))
+        check_memory(shape, self.dtype)
+        flat = np.ascontiguousarray(heads.reshape(-1))
+        if len(columns) and (np.diff(columns) == 1).all():
+            out = np.zeros((len(flat), *shape[-2:]), self.dtype)
+            self.sweep(flat, rows, int(columns[0]), int(columns[-1]) + 1).block(out)
+            return out.reshape(shape)
+        out = np.empty((len(flat), *shape[-2:]), self.dtype)
+        wanted, places = np.unique(columns, return_inverse=True)
+        for near in (
+            np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(wanted) > BLOCK) + 1) if len(wanted) else ()
+        ):
+            run_of = wanted[near]
+            mine = np.isin(places, near)
+            for head, start, part in self.parts(flat, rows, int(run_of[0]), int(run_of[-1]) + 1):
+                out[head, start : start + len(part), mine] = part[:, wanted[places[mine]] - run_of[0]].T
+        return out.reshape(shape)
+
+    def parts(self, heads: Integers, rows: Integers, begin: int, end: int) -> Any:
+        """Weights in parts of limited size, one after the other: (place of head, place of first row, weights)."""
+        step = max(1, PART // max(1, (end - begin) * self.dtype.itemsize))
+        for n in range(len(heads)):
+            for start in range(0, len(rows), step):
+                some = rows[start : start + step]
+                out = np.zeros((1, len(some), end - begin), self.dtype)
+                self.sweep(heads[n : n + 1], some, begin, end).block(out)
+                yield n, start, out[0]
+
+    def sweep(self, heads: Integers, rows: Integers, begin: int, end: int, near: int = 0, top: int = 1) -> Sweep:
+        """A sweep over some of the weights."""
+        return Sweep(self.source, heads, np.ascontiguousarray(rows, np.int64), begin, end, near, top)
+
+    # Questions
+
+    def summary(
+        self,
+        *names: str,
+        top: int = 8,
+        window: int = 128,
+        shares: Sequence[float] = (0.5, 0.9, 0.99),
+        queries: slice | npt.ArrayLike = ALL,
+        v: npt.ArrayLike | None = None,
+    ) -> Summary:
+        """Answer questions about all weights in one pass, in memory that grows with the length, not with its square.
+
+        Names, all but `carriers` if none is given. For each query: `entropy` (nats), `effective` (e^entropy), mean
+        `distance`, weight of the `first` key, share `within` fewer than `window` items, largest weight `off_first`,
+        `top` (as `top_keys` and `top_weights`, the `top` largest, key −1 where there are fewer), `carriers` (fewest
+        keys that carry each of `shares`; sorts each row). For each key: `received_sum`, `received_max`,
+        `received_mean`, over `queries` only, and with values `v` times ‖v_j‖. Raises InputError.
+        Definitions: `clearhead.definition.weights`.
+
+        >>> x = [[0.0], [0.0], [0.0], [0.0]]
+        >>> s = weights(x, x).summary("effective", "received_sum")
+        >>> s.effective.round(3), s.received_sum.round(3)
+        (array([1., 2., 3., 4.]), array([2.083, 1.083, 0.583, 0.25 ]))
+        """
+        names = checked_names(names)
+        for name, number in (("top", top), ("window", window)):
+            if not isinstance(number, int | np.integer) or number < 1:
+                raise InputError(f"summary's {name}={number!r} is no number of keys: use 1, 2, 3 …")
+        (rows, at), flat = chosen(queries, self.shape[-2]), np.ascontiguousarray(self.heads.reshape(-1))
+        wanted = {NEEDS[name] for name in names}
+        sweep = self.sweep(flat, rows, 0, self.shape[-1], int(window), int(top))
+        found = sweep.reductions(tuple(wanted)) if wanted - {"carriers"} else {}
+        answers: dict[str, Array] = {}
+        for name in names:
+            match name:
+                case "effective":
+                    answers[name] = np.exp(found["entropy"])
+                case "received_mean":
+                    answers[name] = found["received_sum"] / self.dtype.type(max(1, len(rows)))
+                case "top":
+                    answers |= {own: found[own] for own in ("top_weights", "top_keys")}
+                case "carriers":
+                    answers[name] = self.carriers(flat, rows, shares)
+                case _:
+                    answers[name] = found[name]
+        lead = self.heads.shape
+        answers = {name: x if name in PER_KEY else x[:, at] for name, x in answers.items()}
+        answers = {name: x.reshape(*lead, *x.shape[1:]) for name, x in answers.items()}
+        if v is not None:
+            sizes = self.value_norms(as_array(v, "v"))
+            for name in PER_KEY:
+                if name in answers:  # a value that nobody sees is not touched
+                    x = answers[name]
+                    answers[name] = np.multiply(x, sizes, where=x != 0, out=np.zeros_like(x))
+        return Summary(answers)
+
+    def carriers(self, heads: Integers, rows: Integers, shares: Sequence[float]) -> Array:
+        """The fewest keys that carry each share of each row."""
+        out = np.empty((len(heads), len(rows), len(shares)), np.int64)
+        for head, start, part in self.parts(heads, rows, 0, self.shape[-1]):
+            out[head, start : start + len(part)] = carriers(part, shares)
+        return out
+
+    def value_norms(self, v: Array) -> Array:
+        """‖v_j‖ for each head, (..., keys)."""
+        asked = self.source.asked
+        if v.ndim < 2 or v.shape[-2] != asked.keys:
+            raise ShapeError(
+                f"v of shape {v.shape} does not belong to {asked.keys} keys: give (..., {asked.keys}, dim)."
+            )
+        lead = broadcast_heads((*asked.lead,), v.shape[:-2], v.shape[:-2])
+        if lead != asked.lead:
+            raise ShapeError(f"v of shape {v.shape} does not fit weights of {asked.lead} heads.")
+        with np.errstate(over="ignore", invalid="ignore"):
+            sizes = np.linalg.norm(v.astype(self.dtype), axis=-1)
+        if sizes.ndim > 1 and 1 < sizes.shape[-2] < lead[-1]:
+            sizes = np.repeat(sizes, lead[-1] // sizes.shape[-2], axis=-2)
+        return np.broadcast_to(sizes, (*lead, asked.keys)).reshape(-1, asked.keys)[self.heads]
+
+    def map(
+        self,
+        rows: slice = ALL,
+        columns: slice = ALL,
+        *,
+        size: int | tuple[int, int] = 512,
+        reduce: Literal["max", "mean", "sum"] = "max",
+    ) -> Array:
+        """A picture of any rectangle of the matrix, (..., size, size) or less: each pixel is exact, nothing is sampled.
+
+        Pixel (r, c) is the largest weight, their sum or their mean over its rows ⌊r·rows/size⌋ … and columns, likewise;
+        pairs that are not seen count as 0. Raises InputError.
+
+        >>> x = [[0.0], [0.0], [0.0], [0.0]]
+        >>> weights(x, x).map(size=2, reduce="sum").round(3)
+        array([[2.   , 0.   ],
+               [1.167, 0.833]])
+        """
+        if reduce not in ("max", "mean", "sum"):
+            raise InputError(f"map's reduce={reduce!r} is unknown: use 'max', 'mean' or 'sum'.")
+        (begin, end), (first, last) = (
+            plain(part, length, name)
+            for part, length, name in zip((rows, columns), self.shape[-2:], ("rows", "columns"), strict=True)
+        )
+        sizes = (size, size) if isinstance(size, int | np.integer) else tuple(size)
+        if len(sizes) != 2 or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):
+            raise InputError(f"map's size={size!r} is no number of pixels: use 512, or (height, width).")
+        height, width = min(int(sizes[0]), end - begin), min(int(sizes[1]), last - first)
+        flat = np.ascontiguousarray(self.heads.reshape(-1))
+        check_memory((len(flat), height, width), self.dtype)
+        picture = np.zeros((len(flat), height, width), self.dtype)
+        borders = np.arange(height + 1) * (end - begin) // max(1, height)
+        how = "pool_max" if reduce == "max" else "pool_sum"
+        self.sweep(flat, np.arange(begin, end), first, last).picture(picture, how, borders)
+        if reduce == "mean":
+            widths = np.diff(np.arange(width + 1) * (last - first) // max(1, width))
+            picture /= (np.diff(borders)[:, None] * widths).astype(self.dtype)
+        return picture.reshape(*self.heads.shape, height, width)
+
+
+def chosen(entry: Any, size: int) -> tuple[Integers, Any]:
+    """The numbers that an index of one axis names, ascending where it is a list, and the index into them."""
+    numbers = np.arange(size)
+    if isinstance(entry, slice):
+        return numbers[entry], ALL
+    if isinstance(entry, int | np.integer) and not isinstance(entry, bool):
+        return numbers[[int(entry)]], 0
+    places = np.asarray(entry)
+    if not places.size:
+        places = places.astype(np.int64)
+    if places.dtype.kind not in "iu" and not (places.dtype == np.bool_ and places.ndim == 1):
+        raise IndexError(
+            f"index {entry!r} is not known to weights: use numbers, slices, lists of numbers or of truths."
+        )
+    wanted, own = np.unique(numbers[places], return_inverse=True)
+    return wanted, own.reshape(numbers[places].shape)
+
+
+def plain(part: slice, length: int, name: str) -> tuple[int, int]:
+    """Begin and end of a slice without steps."""
+    if not isinstance(part, slice) or part.step not in (None, 1):
+        raise InputError(f"map's {name}={part!r} is no rectangle: use slice(first, stop).")
+    begin, end, _ = part.indices(length)
+    return begin, max(begin, end)
+
+
+def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse arrays larger than CLEARHEAD_MEMORY says."""
+    text = settings.MEMORY.read()
+    if not text.isdecimal():
+        raise InputError(f"CLEARHEAD_MEMORY={text} is not a number of MiB: use 1024, or another.")
+    needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if needed > int(text) << 20:
+        raise InputError(
+            f"weights of shape {shape} would take {needed / 2**20:,.0f} MiB, more than CLEARHEAD_MEMORY={text}: look "
+            "at parts by w.row(i), w.column(j) or w.block(rows, columns), at a picture by w.map(), or ask w.summary()."
+        )

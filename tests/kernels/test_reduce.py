@@ -1,0 +1,176 @@
+"""The reduce kernel: every question about weights against the definition, on every instruction set and any threads."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clearhead
+from clearhead import attend, causal, full, softcap, weights, window
+from clearhead.definition import weights as definition
+from clearhead.machine.target import native_isas
+from clearhead.rules.masks import split
+from clearhead.testing import check_same_bits, using_isa
+from tests.kernels.test_rules import HEADS, MASKS, SCORES, random
+
+ISAS = native_isas()
+TOLERANCE = {4: 2e-5, 8: 2e-13}
+
+
+def close(got, wanted, dtype, what):
+    np.testing.assert_allclose(got, wanted, rtol=TOLERANCE[np.dtype(dtype).itemsize],
+                               atol=TOLERANCE[np.dtype(dtype).itemsize], err_msg=what)  # fmt: skip
+
+
+def first_keys(mask, queries, keys):
+    """The first key of each query's document."""
+    return np.concatenate([np.full(s.queries, s.first_key) for s in split(mask, queries, keys)[0]])
+
+
+def check(q, k, near=9, top=3, sink=None, mask=None, score=()):
+    """All weights and every answer, against the definition in float64."""
+    dtype, mask = q.dtype, causal() if mask is None else mask
+    w = weights(q, k, mask=mask, score=score, sink=sink)
+    exact = tuple(x.astype(np.float64) for x in (q, k))
+    a = definition.weights(*exact, mask=mask, score=score, sink=sink)
+    got = np.asarray(w)
+    close(got, a, dtype, "weights")
+    assert ((got == 0) | (a > 0)).all()
+    apart, firsts = definition.distances(*a.shape[-2:], mask), first_keys(mask, *a.shape[-2:])
+    s = w.summary(top=top, window=near)
+    for name, wanted in {
+        "entropy": definition.entropy(a),
+        "received_sum": definition.received_sum(a),
+        "received_max": definition.received_max(a),
+        "received_mean": definition.received_mean(a),
+        "within": definition.within(a, apart, near),
+        "first": definition.first(a, firsts),
+        "off_first": definition.off_first(a, firsts),
+        "top_weights": definition.top(a, top)[1],
+    }.items():
+        close(s[name], wanted, dtype, name)
+    close(s.effective / a.shape[-1], definition.effective(a) / a.shape[-1], dtype, "effective")
+    close(s.distance / apart.max(initial=1), definition.distance(a, apart) / apart.max(initial=1), dtype, "distance")
+    listed = s.top_keys >= 0
+    assert np.array_equal(s.top_weights > 0, listed)
+    own = np.take_along_axis(got, np.maximum(s.top_keys, 0), -1)
+    assert np.array_equal(own[listed], s.top_weights[listed])  # the very weights
+    return w, got
+
+
+@given(
+    st.sampled_from(sorted(MASKS)), st.sampled_from(sorted(SCORES)), st.sampled_from(ISAS),
+    st.sampled_from([np.float32, np.float64]), st.integers(1, 150), st.integers(1, 300), st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_any_combination_is_what_the_definition_says(mask, score, isa, dtype, queries, keys, sink, batches):
+    lead = (2, HEADS) if batches else (HEADS,)
+    q, k = random(*lead, queries, 5, dtype=dtype), random(*lead, keys, 5, dtype=dtype, seed=1)
+    with using_isa(isa):
+        check(
+            q, k, mask=MASKS[mask](queries, keys), score=SCORES[score](queries, keys),
+            sink=random(HEADS, dtype=dtype) if sink else None,
+        )  # fmt: skip
+
+
+@given(
+    st.sampled_from(sorted(MASKS)), st.sampled_from(ISAS), st.integers(1, 150), st.integers(1, 300),
+    st.integers(0, 200), st.integers(0, 200), st.integers(0, 200), st.integers(0, 200),
+)  # fmt: skip
+def test_a_part_has_the_bits_of_the_whole(mask, isa, queries, keys, first, rows, begin, columns):
+    q, k = random(HEADS, queries, 6), random(HEADS, keys, 6, seed=1)
+    with using_isa(isa):
+        w = weights(q, k, mask=MASKS[mask](queries, keys))
+        part = slice(first, first + rows), slice(begin, begin + columns)
+        check_same_bits(w.block(*part), np.asarray(w)[:, part[0], part[1]])
+
+
+@given(
+    st.sampled_from(sorted(MASKS)), st.sampled_from(ISAS), st.sampled_from(["max", "sum", "mean"]),
+    st.integers(1, 150), st.integers(1, 300), st.integers(1, 40), st.integers(1, 40), st.integers(0, 50),
+)  # fmt: skip
+def test_a_picture_pools_every_pixel_exactly(mask, isa, how, queries, keys, height, width, begin):
+    q, k = random(HEADS, queries, 6), random(HEADS, keys, 6, seed=1)
+    rule = MASKS[mask](queries, keys)
+    part = np.s_[:, min(begin, queries - 1) :, min(begin, keys - 1) :]
+    a = definition.weights(q.astype(np.float64), k.astype(np.float64), mask=rule)[part]
+    size = min(height, a.shape[-2]), min(width, a.shape[-1])
+    with using_isa(isa):
+        picture = weights(q, k, mask=rule).map(part[1], part[2], size=size, reduce=how)
+    np.testing.assert_allclose(picture, definition.pooled(a, size, how), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", [causal(), window(700, 40), full()])
+def test_many_blocks_and_groups(mask):
+    q, k = random(1, 2500, 8), random(1, 2500, 8, seed=1)
+    w, got = check(q, k, near=300, top=5, mask=mask)
+    np.testing.assert_allclose(got.sum(-1), 1, atol=3e-6)
+    close(w.map(size=50, reduce="sum") / 2500, definition.pooled(got.astype(np.float64), (50, 50), "sum") / 2500,
+          np.float32, "picture")  # fmt: skip
+
+
+def test_the_same_bits_for_any_number_of_threads_and_any_heads_beside():
+    q, k = random(3, 3000, 16), random(3, 3000, 16, seed=1)
+    one, many = (weights(q, k, threads=n) for n in (1, 3))
+    a, b, alone = one.summary(), many.summary(), many[1].summary()
+    for name, x in a.items():
+        check_same_bits(x, b[name], name)
+        check_same_bits(x[1], alone[name], name)
+    check_same_bits(one.map(size=100, reduce="sum"), many.map(size=100, reduce="sum"))
+    check_same_bits(one[:, 1000:1200], many[:, 1000:1200])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_same_weights_on_every_instruction_set(isa):
+    q, k = random(HEADS, 200, 7), random(HEADS, 200, 7, seed=1)
+    best = np.asarray(weights(q, k, score=softcap(3.0)))
+    with using_isa(isa):
+        check_same_bits(np.asarray(weights(q, k, score=softcap(3.0))), best)
+
+
+@pytest.mark.parametrize("mask", sorted(set(MASKS) - {"empty window", "full"}))
+def test_hidden_keys_are_never_touched(mask):
+    n = 40
+    q, k = random(HEADS, n, 3), random(HEADS, n, 3, seed=1)
+    rule = MASKS[mask](n, n)
+    seen = np.broadcast_to(clearhead.rules.masks.visible(rule, n, n, lead=(HEADS,)), (HEADS, n, n))
+    before = weights(q, k, mask=rule)
+    spoilt = k.copy()
+    spoilt[0, 7], spoilt[1, 30] = np.nan, np.inf
+    after = weights(q, spoilt, mask=rule)
+    blind = np.stack([~seen[0, :, 7], ~seen[1, :, 30]])  # queries that do not see what was spoilt
+    assert blind.any()
+    check_same_bits(np.asarray(after)[blind], np.asarray(before)[blind])
+    for name, x in after.summary("entropy", "distance", "within", "first", "off_first", "top").items():
+        asked = "top" if name in ("top_weights", "top_keys") else name
+        check_same_bits(x[blind], before.summary(asked)[name][blind], name)
+
+
+def test_a_row_that_is_not_a_number_gives_nothing_to_later_keys():
+    q, k = random(150, 4), random(150, 4, seed=1)
+    q[70] = np.nan
+    w = weights(q, k)
+    assert np.isnan(w.row(70)[:71]).all()
+    assert (w.row(70)[71:] == 0).all()
+    received = w.summary("received_sum").received_sum
+    assert np.isnan(received[:71]).all()
+    assert np.isfinite(received[71:]).all()
+
+
+def test_queries_that_see_nothing_have_no_weight():
+    q, k = random(60, 4), random(60, 4, seed=1)
+    w = weights(q, k, mask=window(0, 0) & ~window(0, 0))
+    assert (np.asarray(w) == 0).all()
+    s = w.summary()
+    assert all((s[name] == 0).all() for name in s if name not in ("effective", "top_keys"))
+    assert (s.effective == 1).all()
+    assert (s.top_keys == -1).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_large_scores_lose_no_more_than_their_own_rounding(scale):
+    q, k = (random(300, 64, seed=seed) * scale for seed in (0, 1))
+    done = attend(q, k, k)
+    exact = definition.weights(q.astype(np.float64), k.astype(np.float64))
+    error = np.abs(np.asarray(done.weights) - exact).max()
+    largest = np.abs(q @ k.T).max() / 8
+    assert error < 4 * largest * 2**-24 + 1e-6

@@ -1,0 +1,258 @@
+"""`weights(q, k)`: a matrix that is never built: indices, questions, limits and errors."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clearhead
+from clearhead import Weights, attend, attention, causal, documents, full, merge, softcap, weights, window
+from clearhead.definition import weights as definition
+from clearhead.testing import check_same_bits
+from tests.strategies import LAYOUTS, laid_out
+
+
+def random(*shape, dtype=np.float32, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+
+
+def indices(size):
+    """Indices of one axis."""
+    number = st.integers(-size, size - 1)
+    ends = st.one_of(st.none(), st.integers(-size - 2, size + 2))
+    steps = st.one_of(st.none(), st.sampled_from([1, 2, -1, -3]))
+    return st.one_of(
+        number, st.builds(slice, ends, ends, steps), st.lists(number, max_size=4),
+        st.lists(st.booleans(), min_size=size, max_size=size).map(np.array),
+    )  # fmt: skip
+
+
+@given(st.data())
+def test_indices_are_numpys(data):
+    w = weights(random(2, 3, 9, 4), random(2, 3, 7, 4, seed=1), mask=full())
+    a = np.asarray(w)
+    index = tuple(data.draw(indices(size)) for size in a.shape[: data.draw(st.integers(0, 4))])
+    if data.draw(st.booleans()):
+        index = (*index[:2], Ellipsis, *index[2:])
+    try:
+        wanted = a[index]
+    except IndexError:  # lists of different lengths
+        with pytest.raises(IndexError):
+            w[index]
+        return
+    got = w[index]
+    assert np.shape(got) == np.shape(wanted)
+    assert np.array_equal(np.asarray(got), wanted)
+
+
+def test_indices_of_whole_heads_stay_lazy():
+    w = weights(random(2, 3, 9, 4), random(2, 3, 9, 4), score=clearhead.alibi(3))
+    a = np.asarray(w)
+    for index in (0, (1, 2), np.s_[:, 1:], np.s_[..., ::-1, :, :], ([1, 0], [2, 2]), np.s_[None, 1], Ellipsis, ()):
+        part = w[index]
+        assert isinstance(part, Weights)
+        assert part.shape == a[index].shape
+        check_same_bits(np.asarray(part), a[index])
+        check_same_bits(part.lse, w.lse[..., None][index][..., 0])
+        s = part.summary("received_sum", "top")
+        check_same_bits(s.received_sum, w.summary("received_sum").received_sum[..., None][index][..., 0])
+        check_same_bits(s.top_keys, w.summary("top").top_keys[index])
+    assert [head.shape for head in w[0]] == [(9, 9)] * 3
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+def test_they_are_the_weights_of_the_forward_pass(dtype):
+    q, k, v = (random(*shape, seed=seed).astype(dtype)
+               for seed, shape in enumerate([(6, 300, 16), (2, 300, 16), (2, 300, 5)]))  # fmt: skip
+    done = attend(q, k, v, score=softcap(4.0), sink=np.arange(6.0))
+    w = done.weights
+    assert w.dtype == done.lse.dtype
+    check_same_bits(w.lse, done.lse)
+    a = np.asarray(w).astype(np.float64)
+    wide = np.repeat(v.astype(np.float64), 3, axis=0)
+    np.testing.assert_allclose(a @ wide, done.output.astype(np.float64), atol=1e-2 if v.itemsize == 2 else 2e-6)
+    sinks = np.exp(np.arange(6.0)[:, None] - w.lse)
+    np.testing.assert_allclose(a.sum(-1) + sinks, 1, atol=2e-6)
+    assert (np.triu(a, 1) == 0).all()
+    check_same_bits(np.asarray(weights(q, k, score=softcap(4.0), sink=np.arange(6.0))), np.asarray(w))
+
+
+@given(LAYOUTS, LAYOUTS)
+def test_any_memory_layout(one, other):
+    q, k = random(2, 70, 20), random(2, 70, 20, seed=1)
+    moved = laid_out(q, one), laid_out(k, other)
+    check_same_bits(np.asarray(weights(*moved)), np.asarray(weights(*map(np.ascontiguousarray, moved))))
+    check_same_bits(weights(*moved).row(3), np.asarray(weights(*moved))[:, 3])
+
+
+def test_rows_columns_and_blocks():
+    w = weights(random(2, 3, 200, 4), random(2, 1, 200, 4, seed=1))
+    a = np.asarray(w)
+    check_same_bits(w.row(-1), a[:, :, -1])
+    check_same_bits(w.column(150), a[:, :, :, 150])
+    check_same_bits(w.block(slice(10, 80, 7), slice(None, None, -3)), a[:, :, 10:80:7, ::-3])
+    check_same_bits(w.block(slice(None), slice(None)), a)
+    check_same_bits(w[..., [3, 1], [190, 0]], a[..., [3, 1], [190, 0]])
+    check_same_bits(w[..., [3, 1], :][..., [190, 0]], a[..., [3, 1], :][..., [190, 0]])
+    assert np.asarray(w, np.float64).dtype == np.float64
+    for index in ((..., 200), (..., 200, 0), (0, 0, 0, 0, 0), (..., ..., 1), (..., "x"), (..., 1.5), (..., None)):
+        with pytest.raises(IndexError):
+            w[index]
+
+
+def test_scattered_columns_of_long_rows_take_little_memory():
+    w = weights(random(1, 5000, 4), random(1, 5000, 4, seed=1), mask=full())
+    columns = [4999, 0, 2500, 2501, 7]
+    check_same_bits(w[0, :, columns], w.block(slice(None), slice(None))[0][:, columns].T)
+
+
+def test_what_does_not_fit_into_memory_is_refused(monkeypatch):
+    monkeypatch.setenv("CLEARHEAD_MEMORY", "1")
+    w = weights(random(4, 600, 4), random(4, 600, 4))
+    for call in (lambda: np.asarray(w), lambda: w[:, :300], lambda: w.map(size=600)):
+        with pytest.raises(clearhead.InputError) as caught:
+            call()
+        assert all(word in str(caught.value) for word in ("(4, ", "CLEARHEAD_MEMORY=1", "w.row(i)", "w.summary()"))
+    assert np.asarray(w[0, :300]).shape == (300, 600)
+    monkeypatch.setenv("CLEARHEAD_MEMORY", "much")
+    with pytest.raises(clearhead.InputError, match="much"):
+        w.row(0)
+
+
+def test_questions_about_some_queries_only():
+    q, k = random(2, 300, 8), random(2, 300, 8, seed=1)
+    w = weights(q, k, mask=causal() & window(100))
+    a = np.asarray(w)
+    for queries in (slice(100, 250), slice(None, None, 3), [5, 200, 17], slice(290, None), slice(0, 0)):
+        s = w.summary("entropy", "received_sum", "received_max", "received_mean", "top", queries=queries)
+        part = a[:, queries].astype(np.float64)
+        np.testing.assert_allclose(s.entropy, definition.entropy(part), atol=1e-5)
+        np.testing.assert_allclose(s.received_sum, definition.received_sum(part), atol=1e-5)
+        np.testing.assert_allclose(s.received_max, definition.received_max(part))
+        np.testing.assert_allclose(s.received_mean, definition.received_mean(part), atol=1e-6)
+        check_same_bits(s.top_weights, definition.top(a[:, queries], 8)[1])
+        assert np.array_equal(s.top_keys, definition.top(a[:, queries], 8)[0])
+
+
+def test_carriers_are_the_fewest_keys():
+    w = weights(random(2, 300, 8) * 2, random(2, 300, 8, seed=1), sink=np.zeros(2))
+    shares = (0.5, 0.9, 0.99, 1.0)
+    got = w.summary("carriers", shares=shares).carriers
+    assert np.array_equal(got[..., :3], definition.carriers(np.asarray(w).astype(np.float64), shares)[..., :3])
+    even = weights(np.zeros((10, 1)), np.zeros((10, 1)))
+    assert even.summary("carriers").carriers[9].tolist() == [5, 9, 10]
+
+
+def test_equal_weights_are_listed_earlier_first():
+    s = weights(np.zeros((200, 1)), np.zeros((200, 1))).summary("top", top=3)
+    assert s.top_keys[199].tolist() == [0, 1, 2]
+    assert s.top_keys[1].tolist() == [0, 1, -1]
+    assert s.top_weights[1].tolist() == [0.5, 0.5, 0]
+
+
+def test_received_mass_weighted_by_the_values():
+    q, k, v = random(6, 90, 4), random(2, 90, 4, seed=1), random(2, 90, 3, seed=2)
+    w = weights(q, k, mask=full())
+    s = w.summary("received_sum", "received_max", "received_mean", v=v)
+    a, wide = np.asarray(w).astype(np.float64), np.repeat(v, 3, axis=0)
+    for name in s:
+        np.testing.assert_allclose(s[name], getattr(definition, name)(a, wide), rtol=1e-5)
+    hidden = weights(q, k, mask=causal() & ~window(0, 0))  # nobody sees the last key
+    v[:, -1] = np.nan
+    assert hidden.summary("received_sum", v=v).received_sum[:, -1].tolist() == [0] * 6
+
+
+def test_answers_over_heads_are_those_of_averaged_weights():
+    w = weights(random(2, 4, 80, 8), random(2, 4, 80, 8, seed=1))
+    mean = np.asarray(w).astype(np.float64).mean(axis=1)
+    s = w.summary().over_heads()
+    np.testing.assert_allclose(s.received_sum, mean.sum(-2), rtol=1e-5)
+    np.testing.assert_allclose(s.first, mean[..., 0], rtol=1e-5)
+    assert s.entropy.shape == (2, 80)
+    assert "top_keys" not in s
+
+
+def test_a_summary_says_what_it_has():
+    s = weights(random(5, 2), random(5, 2)).summary("entropy", "top")
+    assert list(s) == ["entropy", "top_weights", "top_keys"]
+    assert "entropy (5,)" in repr(s)
+    with pytest.raises(AttributeError, match=r"summary\('received_sum'\)"):
+        _ = s.received_sum
+    with pytest.raises(AttributeError, match="no colour"):
+        _ = s.colour
+    with pytest.raises(AttributeError):
+        s.answers = {}
+
+
+def test_documents_and_their_first_keys():
+    q, k = random(30, 4), random(30, 4, seed=1)
+    mask = documents([10, 20]) & causal()
+    w = weights(q, k, mask=mask)
+    s = w.summary("first", "off_first", "distance")
+    a = np.asarray(w)
+    check_same_bits(s.first[10:], a[10:, 10])
+    check_same_bits(s.off_first[11:], a[11:, 11:].max(-1))
+    assert s.off_first[0] == s.off_first[10] == s.distance[10] == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda w: w.summary("entropie"), ["entropie", "entropy"]),
+        (lambda w: w.summary(top=0), ["top=0"]),
+        (lambda w: w.summary(window=1.5), ["window=1.5"]),
+        (lambda w: w.summary("received_sum", v=np.ones((3, 2))), ["(3, 2)", "5 keys"]),
+        (lambda w: w.summary("received_sum", v=np.ones((7, 5, 2))), ["(7, 5, 2)"]),
+        (lambda w: w.map(reduce="median"), ["median", "'max'"]),
+        (lambda w: w.map(size=0), ["size=0"]),
+        (lambda w: w.map(slice(0, 5, 2)), ["rows=slice(0, 5, 2)"]),
+        (lambda w: w.map(3), ["rows=3"]),
+        (lambda w: weights(random(5, 2), random(5, 2), lse=np.ones(4)), ["(4,)", "(5,)"]),
+        (lambda w: weights(random(5, 2), random(5, 3)), ["(5, 2)", "(5, 3)"]),
+        (lambda w: weights(random(5, 2), random(5, 2), threads=0).row(0), ["threads=0"]),
+        (lambda w: merge(attend(*[random(5, 2)] * 3), attend(*[random(5, 2)] * 3)).weights, ["merged"]),
+    ],
+)
+def test_wrong_questions_are_refused_with_a_next_step(call, words):
+    with pytest.raises(clearhead.InputError) as caught:
+        call(weights(random(5, 2), random(5, 2)))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_nothing_in_nothing():
+    w = weights(np.zeros((2, 0, 4)), np.zeros((2, 5, 4)), mask=full())
+    assert np.asarray(w).shape == (2, 0, 5)
+    assert (w.summary("received_sum").received_sum == 0).all()
+    w = weights(np.zeros((2, 5, 4)), np.zeros((2, 0, 4)), mask=full())
+    assert np.asarray(w).shape == (2, 5, 0)
+    assert (w.summary("entropy").entropy == 0).all()
+    assert w.map().shape == (2, 5, 0)
+    assert (w.lse == -np.inf).all()
+
+
+def test_memory_grows_with_the_length_alone():
+    import tracemalloc
+
+    n = 32768
+    q, k = (np.ascontiguousarray(np.broadcast_to(random(1, 8, seed=seed), (1, n, 8))) for seed in (0, 1))
+    w = weights(q, k, lse=np.log(np.arange(1, n + 1, dtype=np.float32))[None])
+    rows = slice(n - 256, None)
+    w.summary(queries=rows)
+    tracemalloc.start()
+    w.summary(queries=rows)
+    w.map(rows)
+    w.row(-1)
+    w.column(0)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 16 << 20
+
+
+def test_numbers_of_a_forward_pass_held_as_they_are():
+    q, k, v = random(2, 50, 4), random(2, 50, 4, seed=1), random(2, 50, 4, seed=2)
+    w = weights(q, k)
+    np.testing.assert_allclose(np.asarray(w) @ v, attention(q, k, v), atol=1e-6)
+    assert w.nbytes == 2 * 50 * 50 * 4
+    assert repr(w) == "Weights(shape=(2, 50, 50), dtype=float32)"
+    assert len(w) == 2
