@@ -22,6 +22,7 @@ from clearhead.summary import NEEDS, PER_KEY, Summary, carriers, checked_names
 from clearhead.sweep import Integers, Source, Sweep
 
 ALL = slice(None)
+LINE = 64  # bytes of a cache line
 PART = 1 << 21  # bytes of the weights that are built at once where they are only passed through
 
 
@@ -173,7 +174,7 @@ class Weights:
         check_memory(shape, self.dtype)
         flat = np.ascontiguousarray(heads.reshape(-1))
         if len(columns) and (np.diff(columns) == 1).all():
-            out = np.zeros((len(flat), *shape[-2:]), self.dtype)
+            out = zeros_in_lines((len(flat), *shape[-2:]), self.dtype)
             self.sweep(flat, rows, int(columns[0]), int(columns[-1]) + 1).block(out)
             return out.reshape(shape)
         out = np.empty((len(flat), *shape[-2:]), self.dtype)
@@ -345,6 +346,14 @@ def plain(part: slice, length: int, name: str) -> tuple[int, int]:
         raise InputError(f"map's {name}={part!r} is no rectangle: use slice(first, stop).")
     begin, end, _ = part.indices(length)
     return begin, max(begin, end)
+
+
+def zeros_in_lines(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Zeros that begin at a cache line, which makes writing them faster."""
+    size, line = int(np.prod(shape)), LINE // dtype.itemsize
+    room = np.zeros(size + line, dtype)
+    first = -room.ctypes.data % LINE // dtype.itemsize
+    return room[first : first + size].reshape(shape)
 
 
 def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -141,9 +141,13 @@ def write_list(module: ir.Module, tile: Tile, w: int) -> ir.Function:
     return f.finish()
 
 
-def write_block_out(module: ir.Module, tile: Tile) -> ir.Function:
-    """The weights of `queries` queries and `rows` keys as rows of an array, one for each query."""
-    f = internal_function(module, tile, "block_out", "s_p", "rows", "queries", "target_p", "step")
+def write_block_out(module: ir.Module, tile: Tile, streamed: bool) -> ir.Function:
+    """The weights of `queries` queries and `rows` keys as rows of an array, one for each query.
+
+    `streamed`: past the caches, which saves reading what is overwritten; rows must begin at whole vectors.
+    """
+    name = "block_streamed" if streamed else "block_out"
+    f = internal_function(module, tile, name, "s_p", "rows", "queries", "target_p", "step")
     s, rows, queries, target, step = f.arguments
     size, whole = f.element.bytes, f.sub(rows, f.block.srem(rows, f.i64(f.lanes)))
 
@@ -160,7 +164,7 @@ def write_block_out(module: ir.Module, tile: Tile) -> ir.Function:
         def square(i: Value, _: list[Value]) -> None:
             lines = [f.load(f.at(f.in_row(s, f.add(i, r), 0), f.mul(q, size))) for r in range(f.lanes)]
             for y, column in enumerate(f.columns(lines)):
-                f.store(column, place(f.add(q, y), i))
+                (f.stream if streamed else f.store)(column, place(f.add(q, y), i))
 
         f.loop(0, whole, f.lanes, square)
         f.loop(q, f.add(q, f.lanes), 1, lambda y, _: singles(y, whole))

@@ -30,6 +30,8 @@ from clearhead.kernels.state import FOUND, LSE
 from clearhead.kernels.tiles import Tile
 from clearhead.kernels.variant import Variant
 
+LINE = 64  # bytes of a cache line
+
 
 def reduce(tile: Tile, variant: Variant) -> ir.Module:
     """Write the reduce kernel: `i64 reduce(table, scratch, budget)`, to be called as `forward` is."""
@@ -57,7 +59,9 @@ class Reduce(Forward):
         self.weights_seen = {w: write_weights(self.module, tile, w, wanted, whole=False) for w in widths}
         self.gather = {name: write_gather(self.module, tile, name) for name in GATHERED if name in wanted}
         self.list = {w: write_list(self.module, tile, w) for w in widths} if "top" in wanted else {}
-        self.block_out = write_block_out(self.module, tile) if "block" in wanted else None
+        self.block_out = [
+            write_block_out(self.module, tile, streamed) for streamed in (False, True) if "block" in wanted
+        ]
         pools = [name for name in wanted if name.startswith("pool")]
         self.pool = {w: write_pool(self.module, tile, w, name) for w in widths for name in pools}
         self.block = {w: self.write_block(w) for w in widths}
@@ -162,7 +166,7 @@ class Reduce(Forward):
         if self.list:
             f.call(self.list[w], s, block.rows, f.at(scratch, get("at_list")), get("top"), key)
         if self.block_out:
-            f.call(self.block_out, s, block.rows, queries, f.at(target, gathered), get("target_row"))
+            self.write_out(f, s, block.rows, queries, f.at(target, gathered), get("target_row"))
         if self.pool:
             f.call(self.pool[w], s, block.rows, target, after, f.sub(get("end"), get("begin")), get("bins"))
 
@@ -176,6 +180,16 @@ class Reduce(Forward):
             f.store(f.load(f.in_row(s, 0, x)), f.in_row(state, FOUND["first"], x))
         for x, largest in enumerate(f.loop(1, rows, 1, row, [f.constant(0.0)] * w)):
             f.store(largest, f.in_row(state, FOUND["off_first"], x))
+
+    def write_out(self, f: Function, s: Value, rows: Value, queries: Value, target: Value, step: Value) -> None:
+        """The block's weights to an array, past the caches if its rows begin at cache lines."""
+        odd = f.block.and_(f.block.or_(f.block.ptrtoint(target, i64), step), f.i64(LINE - 1))
+        plain, streamed = self.block_out
+        with f.block.if_else(f.block.icmp_signed("==", odd, f.i64(0))) as (then, otherwise):
+            with then:
+                f.call(streamed, s, rows, queries, target, step)
+            with otherwise:
+                f.call(plain, s, rows, queries, target, step)
 
     # One tile of queries
 

@@ -152,6 +152,11 @@ class Function:
         """A vector to memory."""
         self.block.store(x, address, align=1)
 
+    def stream(self, x: Value, address: Value) -> None:
+        """A vector to memory past the caches; the address must be a multiple of a vector's bytes."""
+        store = self.block.store(x, address, align=self.tile.vector_bits // 8)
+        store.set_metadata("nontemporal", self.module.add_metadata([ir.Constant(i32, 1)]))
+
     def load_scalar(self, address: Value) -> Value:
         """One element from memory."""
         return self.block.load(address, typ=float_type(self.element), align=1)
