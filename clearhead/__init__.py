@@ -1,5 +1,6 @@
 """clearhead: self-attention you can see through."""
 
+from clearhead.alignment import Alignment, alignment
 from clearhead.attention import Attended, attend, attention, merge, self_attention
 from clearhead.cache import KeyValueCache
 from clearhead.errors import ClearheadError, DtypeError, FileError, InputError, MachineError, ShapeError, TraceError
@@ -8,11 +9,13 @@ from clearhead.problem import Problem, problem
 from clearhead.rules import functions
 from clearhead.rules.masks import Mask, blocks, causal, dense, documents, full, prefix, where, window
 from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
+from clearhead.stack import flow, rollout
 from clearhead.summary import Summary
 from clearhead.weights import Weights, weights
 
 __version__ = "0.1.0"
 __all__ = [
+    "Alignment",
     "Attended",
     "ClearheadError",
     "DtypeError",
@@ -29,6 +32,7 @@ __all__ = [
     "Weights",
     "__version__",
     "alibi",
+    "alignment",
     "attend",
     "attention",
     "bias",
@@ -36,6 +40,7 @@ __all__ = [
     "causal",
     "dense",
     "documents",
+    "flow",
     "full",
     "functions",
     "kernel_for",
@@ -43,6 +48,7 @@ __all__ = [
     "prefix",
     "problem",
     "relative",
+    "rollout",
     "scale",
     "self_attention",
     "softcap",

@@ -4,7 +4,7 @@ Decides how indices become sweeps, and what is refused for its size; sweeps are 
 can answer are listed in `summary`, their meaning is `definition.weights`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -188,7 +188,14 @@ class Weights:
                 out[head, start : start + len(part), mine] = part[:, wanted[places[mine]] - run_of[0]].T
         return out.reshape(shape)
 
-    def parts(self, heads: Integers, rows: Integers, begin: int, end: int) -> Any:
+    def slices(self) -> Iterator[slice]:
+        """Slices of the queries, one after the other, whose weights of one head take little memory."""
+        *_, queries, keys = self.shape
+        step = max(1, PART // max(1, keys * self.dtype.itemsize))
+        for start in range(0, queries, step):
+            yield slice(start, min(start + step, queries))
+
+    def parts(self, heads: Integers, rows: Integers, begin: int, end: int) -> Iterator[tuple[int, int, Array]]:
         """Weights in parts of limited size, one after the other: (place of head, place of first row, weights)."""
         step = max(1, PART // max(1, (end - begin) * self.dtype.itemsize))
         for n in range(len(heads)):

@@ -154,3 +154,34 @@ def rollout(layers: Sequence[Array], residual: float = 0.5) -> Array:
         mean = a.reshape(-1, *a.shape[-2:]).mean(axis=0)
         total = ((1 - residual) * mean + residual * np.eye(len(mean), dtype=a.dtype)) @ total
     return total
+
+
+def flow(layers: Sequence[Array], query: int, key: int, residual: float = 0.5) -> float:
+    """The most that can flow from one input to one output, weights being capacities: the least cut between them.
+
+    Tries every cut, so it is for a handful of nodes. Source: Abnar & Zuidema 2020, section 3.
+    """
+    means = [a.reshape(-1, *a.shape[-2:]).mean(axis=0) for a in layers]
+    edges = [(1 - residual) * a + residual * np.eye(len(a)) for a in means]  # (n, n): from an output to an input
+    n, least = len(edges[0]), np.inf
+    for number in range(2 ** (n * (len(edges) + 1))):
+        side = (number >> np.arange(n * (len(edges) + 1)) & 1).reshape(-1, n).astype(bool)  # (layers + 1, n)
+        if side[-1, query] and not side[0, key]:
+            cut = sum(a[side[level + 1]][:, ~side[level]].sum() for level, a in enumerate(edges))
+            least = min(least, cut)
+    return least
+
+
+def alignment(fit: Array) -> list[tuple[int, int]]:
+    """The path (query, key) from first to last, by steps of one, along which the sum of `fit` (n, m) is largest."""
+    n, m = fit.shape
+    cost = np.full((n + 1, m + 1), np.inf)
+    cost[0, 0] = 0
+    for i in range(1, n + 1):
+        for j in range(1, m + 1):
+            cost[i, j] = -fit[i - 1, j - 1] + min(cost[i - 1, j - 1], cost[i - 1, j], cost[i, j - 1])
+    i, j, path = n, m, []
+    while i and j:
+        path.append((i - 1, j - 1))
+        i, j = min(((i - 1, j - 1), (i - 1, j), (i, j - 1)), key=lambda at: cost[at])
+    return path[::-1]

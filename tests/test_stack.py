@@ -1,0 +1,109 @@
+"""Rollout, flow and alignment against the definition on whole matrices."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clearhead
+from clearhead import alignment, flow, full, rollout, weights
+from clearhead.definition import weights as definition
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape)
+
+
+def stack(layers, *shape, mask=None, scale=1.5):
+    """Weights of several layers."""
+    rules = {} if mask is None else {"mask": mask}
+    return [weights(scale * random(*shape, seed=n), random(*shape, seed=n + 50), **rules) for n in range(layers)]
+
+
+@pytest.mark.parametrize("residual", [0.0, 0.5, 1.0])
+def test_rollout_is_the_product_of_the_layers(residual):
+    layers = stack(3, 2, 4, 70, 5)
+    whole = np.stack(
+        [definition.rollout([np.asarray(w)[b] for w in layers], residual) for b in range(2)],
+    )
+    np.testing.assert_allclose(rollout(layers, residual=residual), whole, atol=1e-13)
+    np.testing.assert_allclose(rollout(layers, [-1, 3], residual=residual), whole[:, [-1, 3]], atol=1e-13)
+    np.testing.assert_allclose(rollout(layers, 5, residual=residual), whole[:, 5], atol=1e-13)
+    np.testing.assert_allclose(rollout(layers, residual=residual).sum(-1), 1, atol=1e-13)
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.booleans(), st.sampled_from([0.0, 0.3, 0.5]), st.integers(0, 99))
+def test_flow_is_the_least_cut(count, n, see_all, residual, seed):
+    rng = np.random.default_rng(seed)
+    layers = [
+        weights(3 * rng.standard_normal((2, n, 4)), rng.standard_normal((2, n, 4)),
+                mask=full() if see_all else clearhead.causal())
+        for _ in range(count)
+    ]  # fmt: skip
+    got = flow(layers, n - 1, range(n), residual=residual)
+    wanted = [definition.flow([np.asarray(w) for w in layers], n - 1, key, residual) for key in range(n)]
+    np.testing.assert_allclose(got, wanted, atol=1e-7)
+
+
+def test_flow_of_more_than_a_handful():
+    layers = stack(4, 3, 40, 6)
+    got = flow(layers, -1, [0, 20, 39])
+    assert ((got > 0) & (got <= 1)).all()
+    assert (got >= rollout(layers, 39)[[0, 20, 39]] - 1e-6).all()  # what rollout sends along is a flow
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 99), st.booleans(), st.sampled_from([1, 3]))
+def test_alignment_is_the_best_path(n, m, seed, normalise, smooth):
+    rng = np.random.default_rng(seed)
+    w = weights(3 * rng.standard_normal((2, n, 4)), rng.standard_normal((2, m, 4)), mask=full())
+    a = np.asarray(w)
+    if normalise:
+        deviation = a.std(axis=-2, keepdims=True)
+        a = (a - a.mean(axis=-2, keepdims=True)) / np.where(deviation > 1e-12, deviation, 1)
+    if smooth == 3 and m > 1:
+        wide = np.pad(a, [(0, 0), (0, 0), (1, 1)], mode="reflect")
+        a = np.median(np.stack([wide[..., :-2], wide[..., 1:-1], wide[..., 2:]]), axis=0)
+    fit = a.mean(axis=0)
+    got = alignment(w[:1], w[1], normalise=normalise, smooth=smooth)
+    steps = np.diff(np.stack([got.queries, got.keys]), axis=1)
+    assert (got.queries[0], got.keys[0], got.queries[-1], got.keys[-1]) == (0, 0, n - 1, m - 1)
+    assert ((steps >= 0) & (steps <= 1)).all()
+    assert (steps.sum(axis=0) >= 1).all()
+    best = sum(fit[at] for at in definition.alignment(fit))
+    np.testing.assert_allclose(fit[got.queries, got.keys].sum(), best, atol=1e-9)
+    assert got.starts.shape == (n,)
+
+
+def test_alignment_follows_a_warped_text():
+    words, long = random(20, 16), np.repeat(np.arange(20), np.arange(20) % 4 + 1)
+    q, k = 6 * words[None], words[long][None]
+    path = alignment(weights(q, k, mask=full()), smooth=3)
+    assert (long[path.keys] == path.queries).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda w: rollout([]), ["no layers"]),
+        (lambda w: rollout([w, stack(1, 2, 5, 3)[0]]), ["(2, 6, 6)", "(2, 5, 5)"]),
+        (lambda w: rollout([w[0]]), ["(6, 6)", "heads"]),
+        (lambda w: rollout([w], residual=2), ["residual=2"]),
+        (lambda w: flow([w[None]], 0, [0]), ["(1, 2, 6, 6)", "batches"]),
+        (lambda w: alignment(), ["no weights"]),
+        (lambda w: alignment(w, smooth=2), ["smooth=2", "odd"]),
+        (lambda w: alignment(w, stack(1, 2, 5, 3)[0]), ["(2, 6, 6)", "(2, 5, 5)"]),
+    ],
+)
+def test_wrong_stacks_are_refused_with_a_next_step(call, words):
+    with pytest.raises(clearhead.InputError) as caught:
+        call(stack(1, 2, 6, 3)[0])
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_stack_too_large_for_memory_is_refused(monkeypatch):
+    monkeypatch.setenv("CLEARHEAD_MEMORY", "2")
+    layers = stack(2, 1, 600, 4)
+    for call in (lambda: rollout(layers), lambda: flow(layers, 0, [0])):
+        with pytest.raises(clearhead.InputError, match="CLEARHEAD_MEMORY=2"):
+            call()
+    assert rollout(layers, 599).shape == (600,)
