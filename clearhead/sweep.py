@@ -26,6 +26,7 @@ from clearhead.plan import laid_out, plan_for, table
 from clearhead.problem import Array, Problem
 
 GROUPS = 16  # of tiles of one head whose sums over queries are taken apart
+WORTH_A_GROUP = 8  # tiles
 WORKSPACE = 1 << 22  # bytes that such sums may take at once; heads beyond go in further rounds
 GATHERED = ("received_sum", "received_max")
 
@@ -122,8 +123,8 @@ class Sweep:
         """At most GROUPS groups of as many whole tiles each, whatever the heads and threads."""
         per_tile, n = self.plan.tile.queries, len(self.queries)
         tiles = -(-n // per_tile)
-        borders = np.arange(GROUPS + 1) * tiles // GROUPS * per_tile
-        return np.unique(np.minimum(borders, n)) if n else np.zeros(2, np.int64)
+        groups = max(1, min(GROUPS, tiles // WORTH_A_GROUP))
+        return np.minimum(np.arange(groups + 1) * tiles // groups * per_tile, n)
 
     def tiles(self, size: int, borders: Integers | None) -> tuple[Integers, Integers]:
         """Tiles of neighbouring queries of one document, (tiles, 6), and where each group's first one stands.
