@@ -6,11 +6,11 @@ Decides what is done in every call; what depends on shapes alone is prepared onc
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import as_strided
 
 from clearhead.cache import KeyValueCache
 from clearhead.errors import InputError, ShapeError
@@ -136,18 +136,23 @@ def attend(
     >>> done.output.tolist(), done.lse.round(3).tolist()
     ([[1.0], [2.0]], [0.0, 0.693])
     """
+    rules: dict[str, Any] = {"mask": mask, "score": score, "scale": scale, "sink": sink, "threads": threads}
     if isinstance(k, KeyValueCache):
-        return Attended(*over_cache(as_array(q, "q"), k, v, mask, score, sink, scale, precision, threads, out, True))
+        operands = as_array(q, "q"), k
+        output, lse = over_cache(*operands, v, mask, score, sink, scale, precision, threads, out, True)
+        held = k.paged(slice(None), held=True) if len(set(k.counts)) == 1 else k
+        return Attended(output, lse, partial(weights_of, operands[0], held, lse=lse, **rules))
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
     output, lse = run(*arrays, mask, score, sink, scale, precision, threads, out, True)
+    known = lse if precision == "exact" else None
+    return Attended(output, lse, partial(weights_of, *arrays[:2], lse=known, **rules))
 
-    def find_weights() -> "Weights":
-        from clearhead.weights import weights
 
-        exact = lse if precision == "exact" else None
-        return weights(*arrays[:2], mask=mask, score=score, scale=scale, sink=sink, lse=exact, threads=threads)
+def weights_of(*operands: Any, **rules: Any) -> "Weights":
+    """The weights of a call, when they are asked for."""
+    from clearhead.weights import weights
 
-    return Attended(output, lse, find_weights)
+    return weights(*operands, **rules)
 
 
 def merge(a: Attended, b: Attended) -> Attended:
@@ -290,20 +295,10 @@ def over_sequences(
     wants_lse: bool,
 ) -> tuple[Array, Array]:
     """Some sequences of one length."""
-    layout, keys = cache.layout, cache.counts[numbers][0]
-    assert layout is not None  # noqa: S101
-    size = layout.kept.itemsize
-    tables = cache.addresses[:, numbers]
-    lead = tables[0].shape[:2] if cache.batched else tables[0].shape[1:2]
-
-    def stand_in(table: Array, dim: int, row: int) -> Array:
-        """An array of the shape that the cache stands for, which nobody reads; its strides are the table's."""
-        strides = (*table.strides[2 - len(lead) : 2], row * size, size)
-        return as_strided(np.empty(1, layout.dtype), (*lead, keys, dim), strides)
-
-    k, v = stand_in(tables[0], layout.key_dim, 0), stand_in(tables[1], layout.value_dim, layout.row)
-    ready = recall(q, k, v, mask, score, sinks, scale, "exact", out, cache.first_key(numbers.start or 0), layout.int8)
-    return call(ready, (q, tables[0], tables[1]), sinks, threads, out, wants_lse, cache.sequences)
+    pages = cache.paged(numbers)
+    about = pages.first_key, pages.int8
+    ready = recall(q, pages.key, pages.value, mask, score, sinks, scale, "exact", out, *about)
+    return call(ready, (q, *pages.tables), sinks, threads, out, wants_lse, pages.kept)
 
 
 def recall(

@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import DtypeError, FileError, InputError, ShapeError
 from clearhead.kernels.tiles import ELEMENTS, STORED
-from clearhead.pages import Array, Layout, Page, Rows
+from clearhead.pages import Array, Layout, Page, Paged, Rows
 from clearhead.rules.masks import is_integer
 
 MOST_AT_ONCE = 64  # pages that are made together
@@ -197,6 +198,30 @@ class KeyValueCache:
         """The first key that a sequence still has: the start of a page."""
         gone = sum(page is None for page in self.sequences[number])
         return gone * BLOCK
+
+    def paged(self, numbers: slice, *, held: bool = False) -> Paged:
+        """Some sequences of one length as a call walks them; if `held`, as they are now, whatever becomes of them."""
+        layout, counts = self.layout, set(self.counts[numbers])
+        if layout is None:
+            raise InputError("this cache is empty: append keys and values first.")
+        if len(counts) > 1:
+            raise InputError(f"sequences of lengths {sorted(counts)} have no common weights: look at one at a time.")
+        addresses = self.addresses[:, numbers].copy() if held else self.addresses[:, numbers]
+        lead = addresses.shape[1:3] if self.batched else addresses.shape[2:3]
+        keys, size = counts.pop(), layout.kept.itemsize
+
+        def stand_in(table: Array, dim: int, row: int) -> Array:
+            strides = (*table.strides[2 - len(lead) : 2], row * size, size)
+            return as_strided(np.empty(1, layout.dtype), (*lead, keys, dim), strides)
+
+        return Paged(
+            tables=(addresses[0], addresses[1]),
+            key=stand_in(addresses[0], layout.key_dim, 0),
+            value=stand_in(addresses[1], layout.value_dim, layout.row),
+            first_key=self.first_key(numbers.start or 0),
+            int8=layout.int8,
+            kept=tuple(tuple(pages) for pages in self.sequences[numbers]) if held else (self.sequences,),
+        )
 
     def reorder(self, order: Sequence[int]) -> None:
         """Let sequence i go on from what sequence order[i] was, as beam search does; pages are shared, not copied.

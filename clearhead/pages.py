@@ -136,3 +136,19 @@ class Layout:
         raw = np.zeros(self.heads * count * record.itemsize + PANEL_LINE, np.uint8)
         start = -raw.ctypes.data % PANEL_LINE
         return raw[start : start + raw.size - PANEL_LINE].view(record).reshape(self.heads, count)
+
+
+@dataclass(frozen=True, eq=False)
+class Paged:
+    """Sequences of one length in a cache: tables of the addresses of their pages, and what must outlive them.
+
+    `key` and `value` are arrays of the shapes that the cache stands for, which nobody reads; their strides are the
+    tables'.
+    """
+
+    tables: tuple[Array, Array]
+    key: Array
+    value: Array
+    first_key: int
+    int8: bool
+    kept: tuple[object, ...]

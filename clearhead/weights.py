@@ -5,18 +5,20 @@ can answer are listed in `summary`, their meaning is `definition.weights`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from clearhead import settings
-from clearhead.attention import CAUSAL, run
+from clearhead.attention import CAUSAL, attend, run
+from clearhead.cache import KeyValueCache
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import InputError, ShapeError
+from clearhead.pages import Paged
 from clearhead.problem import Array, as_array, broadcast_heads, problem
-from clearhead.rules.masks import Mask
+from clearhead.rules.masks import Mask, at_end, checked
 from clearhead.rules.scores import Rules
 from clearhead.summary import NEEDS, PER_KEY, Summary, carriers, checked_names
 from clearhead.sweep import Integers, Source, Sweep
@@ -28,7 +30,7 @@ PART = 1 << 21  # bytes of the weights that are built at once where they are onl
 
 def weights(
     q: npt.ArrayLike,
-    k: npt.ArrayLike,
+    k: npt.ArrayLike | KeyValueCache | Paged,
     *,
     mask: Mask = CAUSAL,
     score: Rules = (),
@@ -40,19 +42,24 @@ def weights(
     """Every attention weight of queries over keys, at any length, computed where it is looked at.
 
     Shapes, dtypes, rules and errors as for `attention`; the result has shape (..., queries, keys) and holds q and k, so
-    change neither. `lse` (..., queries) is what `attend` gave for the same call; without it, it is computed when the
-    first weight is. Definition: `clearhead.definition.weights.weights`.
+    change neither. In place of k, a `KeyValueCache`, whose pages are held as they are now. `lse` (..., queries) is what
+    `attend` gave for the same call; without it, it is computed when the first weight is. Definition:
+    `clearhead.definition.weights.weights`.
 
     >>> import numpy as np
     >>> w = weights(np.eye(3), np.eye(3), scale=1.0)
     >>> w.shape, w[2].round(3)
     ((3, 3), array([0.212, 0.212, 0.576]))
     """
-    query, key = as_array(q, "q"), as_array(k, "k")
-    sinks = None if sink is None else as_array(sink, "sink")
+    query, sinks = as_array(q, "q"), None if sink is None else as_array(sink, "sink")
+    if isinstance(k, KeyValueCache):
+        if lse is None:
+            return attend(query, k, mask=mask, score=score, sink=sinks, scale=scale, threads=threads).weights
+        k = k.paged(ALL, held=True)
+    pages, key = (k, k.key) if isinstance(k, Paged) else (None, as_array(k, "k"))
+    mask = mask if pages is None else at_end(checked(mask))
     asked = problem(query, key, key, mask=mask, score=score, sink=sinks, scale=scale)
-    shape = (*asked.lead, asked.queries)
-    known = None if lse is None else as_array(lse, "lse")
+    known, shape = None if lse is None else as_array(lse, "lse"), (*asked.lead, asked.queries)
     if known is not None and known.shape != shape:
         raise ShapeError(f"lse of shape {known.shape} does not belong to q {query.shape}: attend(...).lse has {shape}.")
 
@@ -63,6 +70,9 @@ def weights(
         return run(query, key, key[..., :1], mask, score, sinks, scale, "exact", threads, None, True)[1]
 
     source = Source(asked, query, key, find_lse, threads)
+    if pages is not None:
+        asked = replace(asked, paged=True, first_key=pages.first_key, int8=pages.int8)
+        source = replace(source, asked=asked, key=pages.tables[0], kept=pages.kept)
     return Weights(source, np.arange(asked.heads).reshape(asked.lead))
 
 
@@ -125,29 +135,26 @@ class Weights:
 
     def __getitem__(self, index: Any) -> Any:
         entries = self.expanded(index)
-        lead = [entry for entry in entries[:-2] if entry is not None]
-        if all(isinstance(entry, slice) and entry == ALL for entry in entries[-2:]):
-            return Weights(self.source, np.asarray(self.heads[tuple(entries[:-2])]))
-        sizes = iter(self.shape)
-        used = [None if entry is None else chosen(entry, next(sizes)) for entry in entries]
-        *picked, rows, columns = [numbers for numbers, _ in filter(None, used)]
-        heads = self.heads[np.ix_(*picked)] if lead else self.heads
-        part = self.numbers(heads, rows, columns)
-        return part[tuple(None if entry is None else entry[1] for entry in used)]
+        own = [n for n, entry in enumerate(entries) if entry is not None and entry is not Ellipsis]  # one for each axis
+        row, column = own[-2:]
+        if all(isinstance(entries[n], slice) and entries[n] == ALL for n in (row, column)):
+            if any(entry is None for entry in entries[row:]):
+                raise IndexError(f"index {index!r}: weights get new axes before queries and keys only.")
+            return Weights(self.source, np.asarray(self.heads[tuple(entries[:row])]))
+        used = {n: chosen(entries[n], size) for n, size in zip(own, self.shape, strict=True)}
+        *lead, rows, columns = [used[n][0] for n in own]
+        part = self.numbers(self.heads[np.ix_(*lead)] if lead else self.heads, rows, columns)
+        return part[tuple(used[n][1] if n in used else entry for n, entry in enumerate(entries))]
 
     def expanded(self, index: Any) -> list[Any]:
-        """An index with one entry for each axis, and None for each new one."""
+        """An index with one entry for each axis, and None for each new one; dots stay where they stand for no axis."""
         entries = list(index) if isinstance(index, tuple) else [index]
         dots = [n for n, entry in enumerate(entries) if entry is Ellipsis]
-        given = sum(entry is not None and entry is not Ellipsis for entry in entries)
-        if len(dots) > 1 or given > self.ndim:
+        missing = self.ndim - sum(entry is not None and entry is not Ellipsis for entry in entries)
+        if len(dots) > 1 or missing < 0:
             raise IndexError(f"{len(entries)} indices {index!r} are too many for weights of shape {self.shape}.")
         at = dots[0] if dots else len(entries)
-        entries[at : at + 1] = [ALL] * (self.ndim - given)
-        if any(entry is None for entry in entries[-2:]):
-            raise IndexError(
-                f"index {index!r}: new axes among or behind queries and keys are not known; add them later."
-            )
+        entries[at : at + 1] = [ALL] * missing if missing else [Ellipsis] * len(dots)
         return entries
 
     def row(self, i: int) -> Array:

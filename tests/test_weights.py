@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clearhead
-from clearhead import Weights, attend, attention, causal, documents, full, merge, softcap, weights, window
+from clearhead import (
+    KeyValueCache,
+    Weights,
+    attend,
+    attention,
+    causal,
+    documents,
+    full,
+    merge,
+    softcap,
+    weights,
+    window,
+)
 from clearhead.definition import weights as definition
 from clearhead.testing import check_same_bits
 from tests.strategies import LAYOUTS, laid_out
@@ -96,7 +108,15 @@ def test_rows_columns_and_blocks():
     check_same_bits(w[..., [3, 1], [190, 0]], a[..., [3, 1], [190, 0]])
     check_same_bits(w[..., [3, 1], :][..., [190, 0]], a[..., [3, 1], :][..., [190, 0]])
     assert np.asarray(w, np.float64).dtype == np.float64
-    for index in ((..., 200), (..., 200, 0), (0, 0, 0, 0, 0), (..., ..., 1), (..., "x"), (..., 1.5), (..., None)):
+    for index in (
+        (..., 200),
+        (..., 200, 0),
+        (0, 0, 0, 0, 0),
+        (..., ..., 1),
+        (..., "x"),
+        (..., 1.5),
+        np.s_[..., :, None],
+    ):
         with pytest.raises(IndexError):
             w[index]
 
@@ -229,6 +249,50 @@ def test_nothing_in_nothing():
     assert (w.summary("entropy").entropy == 0).all()
     assert w.map().shape == (2, 5, 0)
     assert (w.lse == -np.inf).all()
+
+
+@pytest.mark.parametrize("lead", [(), (2,)])
+@pytest.mark.parametrize("mask", [causal(), window(100)])
+def test_over_a_cache_as_it_was(lead, mask):
+    k, v, q = random(*lead, 2, 700, 16), random(*lead, 2, 700, 8), random(*lead, 6, 5, 16)
+    cache = KeyValueCache(window=150 if mask == window(100) else None)
+    cache.append(k[..., :300, :], v[..., :300, :])
+    align = causal(align="end") if mask == causal() else window(100, align="end")
+    wanted = attend(q, k[..., :300, :], v[..., :300, :], mask=align).weights
+    held = (
+        attend(q, cache, mask=mask).weights,
+        weights(q, cache, mask=mask),
+        weights(q, cache, mask=mask, lse=wanted.lse),
+    )
+    cache.append(k[..., 300:, :], v[..., 300:, :])  # with a window, pages are let go
+    del cache
+    for w in held:
+        check_same_bits(np.asarray(w), np.asarray(wanted))
+        check_same_bits(w.summary("entropy").entropy, wanted.summary("entropy").entropy)
+        check_same_bits(w.row(2), wanted.row(2))
+
+
+@pytest.mark.parametrize("narrow", [np.float16, ml_dtypes.bfloat16, "int8"])
+def test_over_narrow_caches(narrow):
+    k, v, q = random(2, 300, 16), random(2, 300, 8), random(6, 5, 16)
+    dtype = np.float32 if narrow == "int8" else narrow
+    cache = KeyValueCache(dtype="int8") if narrow == "int8" else KeyValueCache()
+    cache.append(k.astype(dtype), v.astype(dtype))
+    done = attend(q.astype(dtype), cache)
+    a = np.asarray(done.weights)
+    assert (np.triu(a[0], 296) == 0).all()
+    values = cache.arrays(0)[1].astype(np.float64)
+    np.testing.assert_allclose(a @ np.repeat(values, 3, axis=0), done.output.astype(np.float64), atol=2e-2)
+    np.testing.assert_allclose(a.sum(-1), 1, atol=2e-6)
+
+
+def test_sequences_of_different_lengths_have_no_common_weights():
+    cache = KeyValueCache()
+    cache.append(random(2, 1, 3, 4), random(2, 1, 3, 4), lengths=[3, 1])
+    done = attend(random(2, 1, 1, 4), cache)
+    for call in (lambda: done.weights, lambda: weights(random(2, 1, 1, 4), cache)):
+        with pytest.raises(clearhead.InputError, match=r"\[1, 3\] have no common weights"):
+            call()
 
 
 def test_memory_grows_with_the_length_alone():

@@ -1,14 +1,19 @@
 """The reduce kernel: every question about weights against the definition, on every instruction set and any threads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import clearhead
-from clearhead import attend, causal, full, softcap, weights, window
+from clearhead import attend, causal, full, problem, softcap, weights, where, window
 from clearhead.definition import weights as definition
-from clearhead.machine.target import native_isas
+from clearhead.kernels.state import FOUND
+from clearhead.machine.compile import assembly
+from clearhead.machine.target import AARCH64, native_isas
+from clearhead.plan import plan_for
 from clearhead.rules.masks import split
 from clearhead.testing import check_same_bits, using_isa
 from tests.kernels.test_rules import HEADS, MASKS, SCORES, random
@@ -174,3 +179,13 @@ def test_large_scores_lose_no_more_than_their_own_rounding(scale):
     error = np.abs(np.asarray(done.weights) - exact).max()
     largest = np.abs(q @ k.T).max() / 8
     assert error < 4 * largest * 2**-24 + 1e-6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("consumers", [("block",), ("pool_max",), (*FOUND, "received_sum", "received_max", "top")])
+def test_it_compiles_for_aarch64(dtype, consumers):
+    x = np.zeros((2, 300, 8), dtype)
+    asked = problem(x, x, x, mask=window(9) & where(lambda b, h, q, k: k % 3 == 0), score=softcap(2.0))
+    plan = plan_for(asked, AARCH64)
+    plan = replace(plan, kernel="reduce", variant=replace(plan.variant, consumers=consumers))
+    assert "fmla" in assembly(plan)
