@@ -7,6 +7,7 @@ against PyTorch, ONNX Runtime, OpenVINO and JAX. What is not installed or refuse
 gets its operands in the layout it likes, prepared beforehand. Before each run of a decode other memory is read, so that
 keys and values come from memory and not from a cache; `torch.dot` over as many bytes, in the same turns, is what memory
 gives.
+"""
 
 import argparse
 import importlib.metadata
