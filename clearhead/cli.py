@@ -198,6 +198,41 @@ def run(
 
 
 @app.command()
+def inspect(
+    model: Annotated[
+        str, typer.Argument(help="A folder that transformers can load, a saved watch, or vectors: the shipped ones.")
+    ],
+    text: Annotated[
+        list[str] | None, typer.Argument(help="A text, or a file that holds one; a saved watch needs none.")
+    ] = None,
+    sort: Annotated[str, typer.Option(help="entropy, effective, distance, first, strongest, layer or head.")] = "layer",
+    most: Annotated[int, typer.Option(help="Lines of the sheet; 0 for all.", min=0)] = 40,
+    head: Annotated[str, typer.Option(metavar="LAYER.HEAD", help="The head whose row is listed.")] = "0.0",
+    row: Annotated[int, typer.Option(help="The item whose weights are listed; -1 is the last.")] = -1,
+    plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write figures there.")] = None,
+    kind: Annotated[str, typer.Option(help="png, svg or pdf.")] = "png",
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page that needs nothing else.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write it for programs.")] = False,
+) -> None:
+    """Look at every head's weights: how wide, how far, on what; and at what one item looks."""
+    from clearhead import progress
+    from clearhead.inspecting.command import Wanted, inspected, show, written
+
+    if not re.fullmatch(r"\d+\.\d+", head):
+        raise InputError(f"--head {head} is no head: write LAYER.HEAD, as in 5.3.")
+    layer, _, own = head.partition(".")
+    wanted = Wanted(sort, most, (int(layer), int(own)), row, plots, kind, html, force)
+    with progress.clean_endings():
+        of = inspected(model, text or [])
+        with progress.bar("layers", len(of.layers)) as advance:
+            found = written(of, wanted, advance)
+    typer.echo(found.as_json() if json else "", nl=json)
+    if not json:
+        show(found)
+
+
+@app.command()
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Write it for programs.")] = False,
 ) -> None:

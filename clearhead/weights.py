@@ -124,6 +124,12 @@ class Weights:
     def __repr__(self) -> str:
         return f"Weights(shape={self.shape}, dtype={self.dtype.name})"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the heads' figures and, where matplotlib is installed, their picture."""
+        from clearhead.inspecting.page import notebook
+
+        return notebook(self)
+
     # Numbers
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
