@@ -1,0 +1,235 @@
+"""transformers models on clearhead's kernels: importing this registers `attn_implementation="clearhead"`.
+
+Decides how a model's tensors become arrays (views, never copies) and its options rules; who sees whom is read by
+`transformers_mask`. No mask is ever a table: what the model passes from layer to layer is one byte that carries a
+`Pattern`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.utils import output_capturing
+
+from clearhead.adapters.transformers_mask import ALL, Part, Pattern
+from clearhead.attention import attend, attention
+from clearhead.errors import DtypeError, InputError
+from clearhead.machine.threads import allowed
+from clearhead.problem import Array
+from clearhead.rules import scores
+from clearhead.rules.masks import Mask, causal, dense, full, window
+from clearhead.rules.scores import Score
+from clearhead.weights import Weights, weights
+
+NAME = "clearhead"
+
+
+class MaskTensor(torch.Tensor):  # type: ignore[misc]
+    """One False that stands for a mask of any size, and says in `pattern` what that would hold."""
+
+    pattern: Pattern
+
+    def contiguous(self, *args: Any, **kwargs: Any) -> "MaskTensor":
+        """Itself: generation asks for this with a static cache, which would build the whole table."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One layer's attention as it was computed: arrays are views of the model's tensors."""
+
+    module: torch.nn.Module
+    query: Array  # (batch, heads, queries, dim)
+    key: Array  # (batch, key heads, keys, dim), of a static cache only those that are filled
+    value: Array
+    mask: Mask  # for the whole batch
+    pattern: Pattern | None  # where the model gave one
+    score: tuple[Score, ...]
+    scale: float | None
+    sink: Array | None
+    lse: Array
+    given: dict[str, Any]  # the options as the model gave them
+
+
+listeners: list[Callable[[Call], None]] = []
+
+
+def mask_forward(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | torch.Tensor = 0,
+    kv_offset: int = 0,
+    mask_function: Callable[..., Any] | None = None,
+    attention_mask: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> MaskTensor:
+    """What transformers calls once for each kind of layer in a pass; (batch, 1, queries, keys) in one byte."""
+    from transformers.masking_utils import causal_mask_function
+
+    padding = None if attention_mask is None else attention_mask.numpy().astype(bool)
+    room = torch.zeros((), dtype=torch.bool).expand(batch_size, 1, q_length, kv_length)
+    mask: MaskTensor = room.as_subclass(MaskTensor)
+    mask.pattern = Pattern(
+        batch_size, q_length, kv_length, int(q_offset), int(kv_offset), mask_function or causal_mask_function, padding
+    )
+    return mask
+
+
+def attention_forward(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    position_bias: torch.Tensor | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, Weights | None]:
+    """What transformers calls for each layer: query (batch, heads, n, dim); gives (batch, n, heads, dim) and weights.
+
+    The weights are lazy, and given only where `output_attentions=True` asks for them. Raises InputError or DtypeError
+    for what clearhead cannot do.
+    """
+    if dropout:
+        raise InputError(
+            f"attention dropout {dropout} is not known to clearhead: set config.attention_dropout = 0.0 (GPT-2: "
+            "attn_pdrop), or call model.eval()."
+        )
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (query, key, value, s_aux)):
+        return with_gradients()
+    q, k, v = as_numpy(query, "query"), as_numpy(key, "key"), as_numpy(value, "value")
+    pattern = getattr(attention_mask, "pattern", None)
+    score = score_rules(softcap, position_bias)
+    if pattern is not None:
+        k, v = k[:, :, : pattern.stop], v[:, :, : pattern.stop]
+        parts = pattern.parts
+    else:
+        mask, more = plain_mask(module, attention_mask, q, k, is_causal, sliding_window)
+        score, parts = score + more, (Part(ALL, ALL, ALL, mask),)
+    sink = None if s_aux is None else as_numpy(s_aux.float() if s_aux.dtype != query.dtype else s_aux, "s_aux")
+    wants_weights = kwargs.get("output_attentions") or collects_weights()
+    output, lse = computed(query, (q, k, v), parts, score, scaling, sink, bool(wants_weights or listeners))
+    if not wants_weights and not listeners:
+        return output, None
+    mask = parts[0].mask if pattern is None else pattern.whole
+    given = {"scaling": scaling, "softcap": softcap, "s_aux": s_aux, "sliding_window": sliding_window}
+    call = Call(module, q, k, v, mask, pattern, score, scaling, sink, lse, given)
+    for listener in listeners:
+        listener(call)
+    if not wants_weights:
+        return output, None
+    held = k.copy()  # a static cache is written on
+    return output, weights(q, held, mask=mask, score=score, scale=scaling, sink=sink, lse=lse)
+
+
+def computed(
+    query: torch.Tensor,
+    operands: tuple[Array, Array, Array],
+    parts: tuple[Part, ...],
+    score: tuple[Score, ...],
+    scale: float | None,
+    sink: Array | None,
+    wants_lse: bool,
+) -> tuple[torch.Tensor, Array]:
+    """The output as transformers wants it, (batch, n, heads, dim), written there by the kernel; and the LSE."""
+    q, k, v = operands
+    batch, heads, queries, _ = q.shape
+    alone = len(parts) == 1 and (parts[0].batch, parts[0].queries) == (ALL, ALL)
+    make = torch.empty if alone or covered(parts, batch, queries) else torch.zeros
+    output = make((batch, queries, heads, v.shape[-1]), dtype=query.dtype)
+    out = as_numpy(output, "output").transpose(0, 2, 1, 3)
+    lse = np.full(q.shape[:-1], -np.inf, np.float64 if q.dtype == np.float64 else np.float32) if wants_lse else None
+    threads = min(torch.get_num_threads(), allowed())
+    for part in parts:
+        x, y, z = q[part.batch, :, part.queries], k[part.batch, :, part.keys], v[part.batch, :, part.keys]
+        to = out[part.batch, :, part.queries]
+        if lse is None:
+            attention(x, y, z, mask=part.mask, score=score, sink=sink, scale=scale, threads=threads, out=to)
+        else:
+            done = attend(x, y, z, mask=part.mask, score=score, sink=sink, scale=scale, threads=threads, out=to)
+            lse[part.batch, :, part.queries] = done.lse
+    return output, np.empty(0) if lse is None else lse
+
+
+def covered(parts: tuple[Part, ...], batch: int, queries: int) -> bool:
+    """Whether each query of each sequence is in some part."""
+    sizes = (len(range(*part.batch.indices(batch))) * len(range(*part.queries.indices(queries))) for part in parts)
+    return sum(sizes) == batch * queries
+
+
+def collects_weights() -> bool:
+    """Whether transformers collects attentions now: some models (GPT-2) do not hand `output_attentions` down."""
+    collector = getattr(output_capturing, "_active_collector", None)
+    return collector is not None and "attentions" in (collector.get() or ())
+
+
+def with_gradients() -> tuple[torch.Tensor, None]:
+    """Where training will be plugged in: a torch.autograd.Function around `attend(...).backward`."""
+    raise InputError(
+        "gradients through attn_implementation='clearhead' are not there yet: run the model under torch.no_grad(), or "
+        "train it with attn_implementation='sdpa'."
+    )
+
+
+def as_numpy(tensor: torch.Tensor, name: str) -> Array:
+    """A tensor's own memory as an array."""
+    if tensor.device.type != "cpu":
+        raise InputError(f"{name} of shape {tuple(tensor.shape)} is on {tensor.device}: move the model by model.cpu().")
+    tensor = tensor.detach()
+    if tensor.dtype != torch.bfloat16:
+        return tensor.numpy()  # type: ignore[no-any-return]
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise DtypeError(
+            f"{name} of shape {tuple(tensor.shape)} is bfloat16, which numpy alone does not know: install ml_dtypes, "
+            "or load the model with dtype=torch.float32."
+        ) from None
+    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
+
+
+def score_rules(softcap: float | None, position_bias: torch.Tensor | None) -> tuple[Score, ...]:
+    """What a model does to scores beside scaling, in its order."""
+    rules: list[Score] = [] if softcap is None else [scores.softcap(softcap)]
+    if position_bias is not None:
+        rules.append(scores.bias(as_numpy(position_bias, "position_bias")))
+    return tuple(rules)
+
+
+def plain_mask(
+    module: torch.nn.Module,
+    mask: torch.Tensor | None,
+    q: Array,
+    k: Array,
+    is_causal: bool | None,
+    sliding_window: int | None,
+) -> tuple[Mask, tuple[Score, ...]]:
+    """The mask of a model that brings its own table or none, and the scores' bias if the table is of numbers."""
+    queries, keys = q.shape[2], k.shape[2]
+    if isinstance(mask, MaskTensor):
+        raise InputError(
+            f"this model has changed the mask of shape {tuple(mask.shape)} that clearhead described by a formula: use "
+            "attn_implementation='sdpa' for it."
+        )
+    if mask is not None:
+        table = as_numpy(mask, "attention_mask")[..., :keys]
+        return (dense(table), ()) if table.dtype == np.bool_ else (full(), (scores.bias(table),))
+    causally = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if not causally or queries == 1:
+        return full(), ()
+    if queries != keys:
+        raise InputError(f"{queries} queries and {keys} keys came without a mask: pass the model an attention_mask.")
+    return causal() if sliding_window is None else window(sliding_window - 1), ()
+
+
+AttentionInterface.register(NAME, attention_forward)
+AttentionMaskInterface.register(NAME, mask_forward)
