@@ -110,6 +110,10 @@ def explain(
         Steps | None,
         typer.Option(help="Tell about the steps instead: why this order, which shapes, what cost."),
     ] = None,
+    layer: Annotated[
+        bool, typer.Option("--layer", help="Tell of a transformer's layer instead: W^Q, W^K, W^V, heads, W^O.")
+    ] = False,
+    heads: Annotated[int, typer.Option(help="Heads of that layer.", min=1)] = 2,
     mask: Annotated[
         str,
         typer.Option(metavar="MASK", help="causal, full, window:2, prefix:N, documents:5,7; joined by & | ~."),
@@ -129,8 +133,10 @@ def explain(
         raise InputError("Nothing to explain, or two things: give either a sentence or --vectors FILE.")
     if matrix and steps:
         raise InputError("--matrix and --steps are different pages: give one of them.")
-    if steps and (mask != "causal" or score or rule):
-        raise InputError("--steps tells about plain causal attention: give it without --mask, --score and --rule.")
+    if (steps or layer) and (mask != "causal" or score or rule):
+        raise InputError("--steps and --layer tell of plain causal attention: give no --mask, --score or --rule.")
+    if layer and (steps or matrix):
+        raise InputError("--layer is a page of its own: give it without --steps and --matrix.")
     from clearhead.explain import formats, inputs
     from clearhead.rules.named import named_mask, named_score, rule_from_file
 
@@ -140,7 +146,8 @@ def explain(
         worked = inputs.from_file(vectors, place, mask=named_mask(mask), score=rules)
     else:
         worked = inputs.from_text(" ".join(text or []), place, mask=named_mask(mask), score=rules)
-    formats.write(worked, format.value, lesson=steps and steps.value, matrix=matrix)
+    shown = heads if layer else None
+    formats.write(worked, format.value, lesson=steps and steps.value, matrix=matrix, heads=shown)
 
 
 @app.command()
@@ -152,6 +159,10 @@ def run(
         Path,
         typer.Option("--output", "-o", metavar="OUTPUT", help="A new file of one of these kinds."),
     ],
+    layer: Annotated[
+        bool, typer.Option("--layer", help="Tell of a transformer's layer instead: W^Q, W^K, W^V, heads, W^O.")
+    ] = False,
+    heads: Annotated[int, typer.Option(help="Heads of that layer.", min=1)] = 2,
     mask: Annotated[
         str,
         typer.Option(metavar="MASK", help="causal, full, window:255, prefix:N, documents:5,7; joined by & | ~."),

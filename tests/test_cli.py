@@ -293,3 +293,12 @@ def test_a_rule_that_cannot_be_traced_names_its_line(capsys, tmp_path):
     path.write_text("def f(score, batch, head, query, key):\n    return score if score > 0 else -score\n")
     said = refused(capsys, "explain", SENTENCE, "--rule", f"{path}:f")
     assert f"{path}, line 2" in said
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "json"])
+def test_explain_tells_of_a_layer(capsys, form):
+    assert main(["explain", SENTENCE, "--layer", "--heads", "4", "--format", form]) == 0
+    told = capsys.readouterr().out
+    assert ("W^O" in told) == (form != "json")
+    assert "--mask" in refused(capsys, "explain", SENTENCE, "--layer", "--mask", "full")
+    assert "--heads 5" in refused(capsys, "explain", SENTENCE, "--layer", "--heads", "5")

@@ -473,3 +473,30 @@ def test_plain_causal_pages_have_no_word_of_rules():
     assert "Mask" not in told
     assert "Rule" not in told
     assert "mask" not in json.loads(as_json.render(explain(sentence(), WORDS)))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize("position", [0, 4, 9])
+def test_a_layer_is_attention_in_heads_and_scaled(heads, position):
+    from clearhead.explain import layer
+
+    x = sentence(8)
+    worked = layer.worked(explain(x, WORDS, position), heads)
+    q = x.reshape(len(x), heads, 8 // heads).swapaxes(0, 1)
+    y = textbook.attention(q, q, q)[:, position].reshape(-1)
+    np.testing.assert_allclose(worked.y, y, rtol=1e-14)
+    np.testing.assert_allclose(worked.weights.sum(axis=1), 1)
+    told = as_text(layer.page(worked))
+    for shown in (*worked.scaled.ravel(), *worked.weights.ravel()):
+        assert number(shown) in told
+    made = json.loads(layer.render(worked))
+    assert made["weights"] == worked.weights.tolist()
+    for render in (markdown.render, latex.render):
+        assert render(layer.page(worked))
+
+
+def test_heads_that_do_not_divide_the_dims_are_refused():
+    from clearhead.explain import layer
+
+    with pytest.raises(InputError, match="--heads 3"):
+        layer.worked(explain(sentence(8), WORDS), 3)

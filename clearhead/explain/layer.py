@@ -1,0 +1,164 @@
+"""The transformer's layer on one sentence, step by step: what W^Q, W^K, W^V, heads, the scale and W^O each add.
+
+Decides the page; numbers are the definition's, in float64. The matrices stand for learned ones: head h's W^Q, W^K and
+W^V take the vector's own dims from h · d on, W^O puts the heads' outputs side by side again.
+"""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from clearhead.definition import textbook
+from clearhead.definition.textbook import Array
+from clearhead.errors import InputError
+from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
+from clearhead.explain.steps import Explanation
+from clearhead.explain.story import names, title
+from clearhead.explain.wording import number, quoted, sub
+from clearhead.rules.masks import causal, visible
+
+DIMS = 3  # of a vector, where one is shown
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Every step of the layer at one position."""
+
+    explained: Explanation
+    q: Array  # (heads, n, d), as k and v
+    scores: Array  # (heads, i + 1) q_i · k_j
+    scaled: Array  # the same divided by √d
+    weights: Array  # (heads, i + 1)
+    outputs: Array  # (heads, d) each head's sum
+    y: Array  # (heads · d,) behind W^O
+
+
+def worked(e: Explanation, heads: int) -> Layer:
+    """The layer's numbers at the explanation's position; raises InputError.
+
+    >>> from clearhead.explain.steps import explain
+    >>> layer = worked(explain(np.eye(4)), heads=2)
+    >>> layer.scaled.round(3).tolist(), layer.y.round(3).tolist()
+    ([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.707]], [0.25, 0.25, 0.202, 0.403])
+    """
+    n, dim = e.x.shape
+    if heads < 1 or dim % heads:
+        raise InputError(f"--heads {heads} does not divide the {dim} dims: use a divisor of {dim}.")
+    i, d = e.position, dim // heads
+    q = e.x.reshape(n, heads, d).swapaxes(0, 1)  # (heads, n, d): x W of matrices that pick a head's dims
+    scores = textbook.scores(q, q)  # (heads, n, n)
+    scaled = textbook.scores(q, q, d**-0.5)
+    seen = visible(causal(), n, n)
+    weights = textbook.softmax(scaled, seen)
+    outputs = textbook.weighted_sum(weights, q, np.broadcast_to(seen, weights.shape))[:, i]  # (heads, d)
+    row = np.s_[:, i, : i + 1]
+    return Layer(e, q, scores[row], scaled[row], weights[row], outputs, outputs.reshape(-1))
+
+
+def page(layer: Layer) -> list[Block]:
+    """The page, five steps."""
+    e = layer.explained
+    d = layer.q.shape[-1]
+    opening = (
+        f"The first approach compares items as they are. A transformer's layer lets {quoted(e.token)} ask, be found and "
+        "give by three learned matrices, with several heads at once. Here the matrices only pick dims, so that nothing "
+        f"is hidden: head h takes the {d} dims from {d} · h on."
+    )
+    blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position), Prose(opening)]
+    blocks += projections(layer) + scores(layer) + softmax(layer) + sums(layer) + mixed(layer)
+    return blocks
+
+
+def vector(x: Array) -> str:
+    """The first numbers of a vector."""
+    return ", ".join(map(number, x[:DIMS])) + (", …" if len(x) > DIMS else "")
+
+
+def columns(layer: Layer, *more: str) -> tuple[Column, ...]:
+    """The item's columns, and one for each head."""
+    return (Column("j"), Column("item", "left"), *(Column(f"{name}") for name in more))
+
+
+def projections(layer: Layer) -> list[Block]:
+    """Step 1."""
+    e, i = layer.explained, layer.explained.position
+    formula = Formula(
+        f"{sub('q', i)} = {sub('x', i)} W^Q,  kⱼ = xⱼ W^K,  vⱼ = xⱼ W^V,  for each head",
+        rf"q_{{{i}}} = x_{{{i}}} W^Q,\ k_j = x_j W^K,\ v_j = x_j W^V,\ \mbox{{for each head}}",
+    )
+    heads = len(layer.q)
+    rows = tuple((f"{h}", vector(layer.q[h, i])) for h in range(heads))
+    text = f"{quoted(e.token)} plays three parts: it asks as q, is found as k, and gives v. Here all three are alike."
+    table = Table((Column("head"), Column(f"{sub('q', i)}: what it asks by", "left")), rows)
+    return [Heading("1  Queries, keys, values", formula), Prose(text), table]
+
+
+def scores(layer: Layer) -> list[Block]:
+    """Step 2."""
+    i, d = layer.explained.position, layer.q.shape[-1]
+    formula = Formula(
+        f"score{sub('', i)}ⱼ = {sub('q', i)} · kⱼ ÷ √{d}",
+        rf"\mathrm{{score}}_{{{i},j}} = q_{{{i}}} \cdot k_j / \sqrt{{{d}}}",
+    )
+    text = f"Each head compares in its own {d} dims; sums of {d} products grow like √{d} = {number(d**0.5)}, so that divides."
+    return [Heading("2  Scores, scaled", formula), Prose(text), by_head(layer, layer.scaled, "head")]
+
+
+def softmax(layer: Layer) -> list[Block]:
+    """Step 3."""
+    i = layer.explained.position
+    formula = Formula(
+        f"α{sub('', i)}ⱼ = exp(score{sub('', i)}ⱼ) ÷ Σₖ exp(score{sub('', i)}ₖ),  k = 0 … {i}, for each head",
+        rf"\alpha_{{{i},j}} = \exp(\mathrm{{score}}_{{{i},j}}) / \sum_{{k=0}}^{{{i}}} \exp(\mathrm{{score}}_{{{i},k}})",
+    )
+    text = "As in the first approach, head by head: every column adds up to 1, and each head may look elsewhere."
+    return [Heading("3  Softmax", formula), Prose(text), by_head(layer, layer.weights, "head", total=True)]
+
+
+def by_head(layer: Layer, values: Array, name: str, *, total: bool = False) -> Table:
+    """A row for each item, a column for each head."""
+    e = layer.explained
+    rows = tuple((*names(e, j), *map(number, values[:, j])) for j in range(values.shape[1]))
+    last: tuple[Cell, ...] | None = ("", "sum", *map(number, values.sum(axis=1))) if total else None
+    return Table(columns(layer, *(f"{name} {h}" for h in range(len(values)))), rows, last)
+
+
+def sums(layer: Layer) -> list[Block]:
+    """Step 4."""
+    i = layer.explained.position
+    formula = Formula(
+        f"{sub('o', i)} = Σⱼ α{sub('', i)}ⱼ vⱼ,  for each head",
+        rf"o_{{{i}}} = \sum_j \alpha_{{{i},j}}\, v_j,\ \mbox{{for each head}}",
+    )
+    rows = tuple((f"{h}", vector(o)) for h, o in enumerate(layer.outputs))
+    return [
+        Heading("4  Weighted sums", formula),
+        Prose("Each head adds up the values, each times its weight."),
+        Table((Column("head"), Column("output", "left")), rows),
+    ]
+
+
+def mixed(layer: Layer) -> list[Block]:
+    """Step 5."""
+    i = layer.explained.position
+    formula = Formula(f"{sub('y', i)} = [heads side by side] W^O", rf"y_{{{i}}} = [\mbox{{heads side by side}}]\, W^O")
+    heads, _, d = layer.q.shape
+    text = f"{heads} × {d} = {heads * d} numbers, mixed by W^O (here the identity): y = {vector(layer.y)}."
+    return [Heading("5  W^O", formula), Prose(text)]
+
+
+def render(layer: Layer) -> str:
+    """The numbers as JSON."""
+    e = layer.explained
+    made = {
+        "tokens": e.tokens,
+        "position": e.position,
+        "queries": layer.q[:, e.position].tolist(),
+        "scores": layer.scores.tolist(),
+        "scaled": layer.scaled.tolist(),
+        "weights": layer.weights.tolist(),
+        "outputs": layer.outputs.tolist(),
+        "y": layer.y.tolist(),
+    }
+    return json.dumps(made, indent=2, allow_nan=False) + "\n"
