@@ -40,7 +40,7 @@ def worked(e: Explanation, heads: int) -> Layer:
     >>> from clearhead.explain.steps import explain
     >>> layer = worked(explain(np.eye(4)), heads=2)
     >>> layer.scaled.round(3).tolist(), layer.y.round(3).tolist()
-    ([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.707]], [0.25, 0.25, 0.202, 0.403])
+    ([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.707]], [0.25, 0.25, 0.199, 0.403])
     """
     n, dim = e.x.shape
     if heads < 1 or dim % heads:
@@ -61,8 +61,8 @@ def page(layer: Layer) -> list[Block]:
     e = layer.explained
     d = layer.q.shape[-1]
     opening = (
-        f"The first approach compares items as they are. A transformer's layer lets {quoted(e.token)} ask, be found and "
-        "give by three learned matrices, with several heads at once. Here the matrices only pick dims, so that nothing "
+        f"The first approach compares items as they are. A transformer's layer lets {quoted(e.token)} ask, be found "
+        "and give by three learned matrices, with several heads at once. Here the matrices only pick dims, so that nothing "
         f"is hidden: head h takes the {d} dims from {d} · h on."
     )
     blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position), Prose(opening)]
@@ -101,7 +101,7 @@ def scores(layer: Layer) -> list[Block]:
         f"score{sub('', i)}ⱼ = {sub('q', i)} · kⱼ ÷ √{d}",
         rf"\mathrm{{score}}_{{{i},j}} = q_{{{i}}} \cdot k_j / \sqrt{{{d}}}",
     )
-    text = f"Each head compares in its own {d} dims; sums of {d} products grow like √{d} = {number(d**0.5)}, so that divides."
+    text = f"Each head compares in its own {d} dims. A sum of {d} products grows like √{d} = {number(d**0.5)}: divided away."
     return [Heading("2  Scores, scaled", formula), Prose(text), by_head(layer, layer.scaled, "head")]
 
 
