@@ -62,8 +62,8 @@ def page(layer: Layer) -> list[Block]:
     d = layer.q.shape[-1]
     opening = (
         f"The first approach compares items as they are. A transformer's layer lets {quoted(e.token)} ask, be found "
-        "and give by three learned matrices, with several heads at once. Here the matrices only pick dims, so that nothing "
-        f"is hidden: head h takes the {d} dims from {d} · h on."
+        "and give by three learned matrices, with several heads at once. Here the matrices only pick dims, so that "
+        f"nothing is hidden: head h takes the {d} dims from {d} · h on."
     )
     blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position), Prose(opening)]
     blocks += projections(layer) + scores(layer) + softmax(layer) + sums(layer) + mixed(layer)
@@ -101,7 +101,10 @@ def scores(layer: Layer) -> list[Block]:
         f"score{sub('', i)}ⱼ = {sub('q', i)} · kⱼ ÷ √{d}",
         rf"\mathrm{{score}}_{{{i},j}} = q_{{{i}}} \cdot k_j / \sqrt{{{d}}}",
     )
-    text = f"Each head compares in its own {d} dims. A sum of {d} products grows like √{d} = {number(d**0.5)}: divided away."
+    text = (
+        f"Each head compares in its own {d} dims. A sum of {d} products grows like √{d} = {number(d**0.5)}, which is "
+    )
+    text += "divided away."
     return [Heading("2  Scores, scaled", formula), Prose(text), by_head(layer, layer.scaled, "head")]
 
 
