@@ -5,7 +5,7 @@ Decides what is done in every call; what depends on shapes alone is prepared onc
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,7 @@ from clearhead.kernels.call import FIELDS
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.plan import Prepared, prepare
-from clearhead.problem import Array, as_array, check_apart, problem
+from clearhead.problem import Array, as_array, check_apart, over_pages, problem
 from clearhead.rules.masks import Mask, at_end, causal, checked
 from clearhead.rules.scores import Rules
 
@@ -326,7 +326,7 @@ def recall(
         ready = None
     if ready is None:
         asked = problem(q, k, v, mask=mask, score=score, sink=sinks, scale=scale, precision=precision, out=out)
-        ready = prepare(asked if first_key is None else replace(asked, paged=True, first_key=first_key, int8=int8))
+        ready = prepare(asked if first_key is None else over_pages(asked, mask, first_key, int8))
         remember(key, ready)
     if out is not None:  # it may overlap an input anew in every call
         check_apart(out, {"q": q, "k": k, "v": v} if first_key is None else {"q": q})

@@ -5,7 +5,7 @@ not part of a problem.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,16 @@ class Problem:
             start = 0 if self.rules.low is None else np.clip(position + self.rules.low, 0, stop)
             total += int((stop - start + np.zeros_like(position)).sum())
         return self.heads * total
+
+
+def over_pages(asked: Problem, mask: Mask, first_key: int, int8: bool) -> Problem:
+    """The same over a cache's pages; packed documents begin anywhere, and a page does not."""
+    if asked.rules.packed:
+        raise InputError(
+            f"{mask!r} packs documents, but a cache keeps each sequence apart: append every document as a sequence of "
+            "its own, or use documents(...) on plain arrays, as on cache.arrays()."
+        )
+    return replace(asked, paged=True, first_key=first_key, int8=int8)
 
 
 def problem(

@@ -17,7 +17,7 @@ from clearhead.cache import KeyValueCache
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import InputError, ShapeError
 from clearhead.pages import Paged
-from clearhead.problem import Array, as_array, broadcast_heads, problem
+from clearhead.problem import Array, as_array, broadcast_heads, over_pages, problem
 from clearhead.rules.masks import Mask, at_end, checked
 from clearhead.rules.scores import Rules
 from clearhead.summary import NEEDS, PER_KEY, Summary, carriers, checked_names
@@ -71,7 +71,7 @@ def weights(
 
     source = Source(asked, query, key, find_lse, threads)
     if pages is not None:
-        asked = replace(asked, paged=True, first_key=pages.first_key, int8=pages.int8)
+        asked = over_pages(asked, mask, pages.first_key, pages.int8)
         source = replace(source, asked=asked, key=pages.tables[0], kept=pages.kept)
     return Weights(source, np.arange(asked.heads).reshape(asked.lead))
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 
 import clearhead
-from clearhead import KeyValueCache, alibi, attend, attention, causal, full, softcap, where, window
+from clearhead import KeyValueCache, alibi, attend, attention, causal, documents, full, softcap, where, window
 from clearhead.definition import canonical
 from clearhead.machine.target import native_isas
 from clearhead.plan import FEW
@@ -273,3 +273,14 @@ def test_wrong_dtypes_of_caches_are_told():
     cache.append(np.zeros((1, 1, 4), np.float16), np.zeros((1, 1, 4), np.float16))
     with pytest.raises(clearhead.DtypeError, match="float32"):
         attention(np.zeros((1, 1, 4), np.float32), cache)
+
+
+@pytest.mark.parametrize("queries", [1, 9])
+def test_packed_documents_and_a_cache_are_refused(queries):
+    cache = KeyValueCache()
+    cache.append(random(2, 30, 16), random(2, 30, 16))
+    mask = documents([10, 20], queries=[0, queries]) & causal(align="end")
+    with pytest.raises(clearhead.InputError, match="of its own"):
+        attention(random(2, queries, 16), cache, mask=mask)
+    with pytest.raises(clearhead.InputError, match="of its own"):
+        clearhead.weights(random(2, queries, 16), cache, mask=mask, lse=np.zeros((2, queries), np.float32))
