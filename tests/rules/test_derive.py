@@ -1,0 +1,73 @@
+"""Derivatives of rules against finite differences, and their size."""
+
+import numpy as np
+import pytest
+
+from clearhead import functions
+from clearhead.rules.derive import by_loads, by_score, derivatives
+from clearhead.rules.expression import Expression, Formula, evaluate, parts
+from clearhead.rules.scores import NAMES, alibi, as_rules, relative, softcap
+from clearhead.rules.trace import trace
+
+TABLE = np.random.default_rng(0).standard_normal((3, 4))
+RULES = {
+    "add": lambda s, b, h, q, k: s + 2 * s - 1,
+    "times": lambda s, b, h, q, k: s * s * s - s,
+    "over": lambda s, b, h, q, k: (1 + s) / (2 + s * s),
+    "neg": lambda s, b, h, q, k: -(-s * 3),
+    "abs": lambda s, b, h, q, k: abs(s - 0.25),
+    "min": lambda s, b, h, q, k: np.minimum(s, 0.3) * 2,
+    "max": lambda s, b, h, q, k: np.maximum(s * s, s),
+    "where": lambda s, b, h, q, k: np.where(s > q - k, s * 2, s * s),
+    "exp": lambda s, b, h, q, k: np.exp(s * 0.5),
+    "log": lambda s, b, h, q, k: np.log(2 + np.exp(s)),
+    "sqrt": lambda s, b, h, q, k: np.sqrt(1 + s * s),
+    "tanh": lambda s, b, h, q, k: 3 * np.tanh(s / 3),
+    "sigmoid": lambda s, b, h, q, k: functions.sigmoid(s) * s,
+    "loads": lambda s, b, h, q, k: s * TABLE[h, k] + np.exp(TABLE[h, q % 4]) / (2 + TABLE[h, k] * TABLE[0, 0 * k]),
+    "nothing": lambda s, b, h, q, k: (q - k) * 0.5,
+}
+LEAVES = {
+    "score": np.random.default_rng(1).standard_normal((3, 4, 4)), "batch": np.zeros((1, 1, 1), int),
+    "head": np.arange(3)[:, None, None], "query": np.arange(4)[:, None], "key": np.arange(4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_derivatives_by_the_score_are_those_of_finite_differences(name):
+    formula, step = trace(RULES[name], NAMES), 1e-6
+    up, down = (evaluate(formula, LEAVES | {"score": LEAVES["score"] + d}) for d in (step, -step))
+    got = evaluate(Formula(by_score(formula.expression), formula.arrays), LEAVES)
+    np.testing.assert_allclose(
+        np.broadcast_to(got, (3, 4, 4)), (up - down) / (2 * step) + np.zeros((3, 4, 4)), atol=1e-8
+    )
+
+
+def test_derivatives_by_loads_are_those_of_finite_differences():
+    formula, step = trace(RULES["loads"], NAMES), 1e-6
+    total = np.zeros_like(TABLE)
+    for load, coefficient in by_loads(formula.expression):
+        share = evaluate(Formula(coefficient, formula.arrays), LEAVES)
+        index = [evaluate(Formula(i), LEAVES) for i in load.args]
+        np.add.at(total, tuple(np.broadcast_to(i, (3, 4, 4)) for i in index), np.broadcast_to(share, (3, 4, 4)))
+    for at in np.ndindex(TABLE.shape):
+        changed = [TABLE.copy(), TABLE.copy()]
+        changed[0][at] += step
+        changed[1][at] -= step
+        up, down = (evaluate(Formula(formula.expression, (x,)), LEAVES).sum() for x in changed)
+        np.testing.assert_allclose(total[at], (up - down) / (2 * step), atol=1e-7)
+
+
+def test_shared_parts_are_derived_once():
+    score = Expression("score", "float")
+    power = score
+    for _ in range(40):
+        power = Expression("mul", "float", (power, power))
+    assert len(list(parts(derivatives(power)[score]))) < 200
+
+
+def test_simple_rules_have_simple_derivatives():
+    assert repr(by_score(as_rules(alibi(3))[0].formula.expression)) == "1.0"
+    assert repr(by_score(as_rules(relative(np.zeros((3, 9)), 4))[0].formula.expression)) == "1.0"
+    assert len(list(parts(by_score(as_rules(softcap(2.0))[0].formula.expression)))) <= 10
+    assert derivatives(trace(RULES["nothing"], NAMES).expression) == {}
