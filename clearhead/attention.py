@@ -23,6 +23,7 @@ from clearhead.rules.masks import Mask, at_end, causal, checked
 from clearhead.rules.scores import Rules
 
 if TYPE_CHECKING:
+    from clearhead.gradients import Gradients, Kept
     from clearhead.weights import Weights
 
 CAUSAL = causal()
@@ -46,6 +47,7 @@ class Attended:
     output: Array
     lse: Array
     find_weights: "Callable[[], Weights] | None" = field(default=None, repr=False, compare=False)
+    kept: "Kept | None" = field(default=None, repr=False, compare=False)
 
     @property
     def weights(self) -> "Weights":
@@ -58,6 +60,26 @@ class Attended:
         if self.find_weights is None:
             raise InputError("merged parts have keys of their own: look at the weights of each part.")
         return self.find_weights()
+
+    def backward(
+        self, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None = None, *, rules: bool = True
+    ) -> "Gradients":
+        """Gradients of q, k, v, the sink and the rules' arrays, given those of `output` and perhaps of `lse`.
+
+        Each has its operand's shape and dtype; `rules=False` leaves the rules' arrays out. O(n) memory, the same bits
+        for any number of threads. q, k and v must be as they were. Raises ShapeError or DtypeError.
+        Source: Dao et al. 2022, appendix B.2; definition: `clearhead.definition.gradient.gradients`.
+
+        >>> import numpy as np
+        >>> x = np.zeros((2, 1))
+        >>> attend(x, x, x).backward(np.ones((2, 1))).v.tolist()
+        [[1.5], [0.5]]
+        """
+        from clearhead.gradients import backward, unknown
+
+        if self.kept is None:
+            raise unknown("a merged result, or one over a cache or in native precision,")
+        return backward(self.kept, self.output, self.lse, d_out, d_lse, rules)
 
 
 def self_attention(x: npt.ArrayLike, *, threads: int | None = None, out: Array | None = None) -> Array:
@@ -145,7 +167,16 @@ def attend(
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
     output, lse = run(*arrays, mask, score, sink, scale, precision, threads, out, True)
     known = lse if precision == "exact" else None
-    return Attended(output, lse, partial(weights_of, *arrays[:2], lse=known, **rules))
+    sinks = None if sink is None else as_array(sink, "sink")
+    kept = keep(*arrays, mask, score, sinks, scale, threads) if precision == "exact" else None
+    return Attended(output, lse, partial(weights_of, *arrays[:2], lse=known, **rules), kept)
+
+
+def keep(*call: Any) -> "Kept":
+    """What the gradients of a call need."""
+    from clearhead.gradients import Kept
+
+    return Kept(*call)
 
 
 def weights_of(*operands: Any, **rules: Any) -> "Weights":

@@ -10,6 +10,19 @@ from clearhead.rules.expression import Expression, parts
 
 
 @dataclass(frozen=True)
+class Share:
+    """What a pair adds to the gradient of a rule's array: where the rule reads, and the derivative by what it reads.
+
+    `target` is the number of the gradient among the kernel's arrays; without it, the index is one for a whole head,
+    and the pairs' sum is all that is asked.
+    """
+
+    load: Expression
+    coefficient: Expression
+    target: int | None = None
+
+
+@dataclass(frozen=True)
 class Variant:
     """One kernel's features; the default is the plain kernel."""
 
@@ -24,6 +37,8 @@ class Variant:
     native: bool = False  # bfloat16 operands are multiplied as they are
     consumers: tuple[str, ...] = ()  # what becomes of the weights, in kernels that sweep over them
     storage: str = ""  # operands' dtype, if narrower than the computation's
+    slope: Expression | None = None  # backward: the derivative of what becomes of a score, by the score
+    shares: tuple[Share, ...] = ()  # and those by the numbers that it reads
 
     @property
     def kept(self) -> str:

@@ -136,9 +136,12 @@ def parse(plan: Plan) -> llvm.ModuleRef:
 
 def write_ir(plan: Plan) -> str:
     """Write a plan's IR."""
-    from clearhead.kernels import decode, forward, peak, reduce
+    from clearhead.kernels import backward, decode, forward, peak, reduce
 
-    writers = {"forward": forward.forward, "decode": decode.decode, "reduce": reduce.reduce, "peak": peak.peak}
+    writers = {
+        "forward": forward.forward, "decode": decode.decode, "reduce": reduce.reduce, "backward": backward.backward,
+        "peak": peak.peak,
+    }  # fmt: skip
     return str(writers[plan.kernel](plan.tile, plan.variant))
 
 

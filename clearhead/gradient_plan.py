@@ -1,0 +1,260 @@
+"""What is decided once for the gradients of a problem: the backward kernel's variant, table, scratch memory and tasks.
+
+Decides which heads share gradients of keys and values (and so form a chain, see `kernels.backward`), how much memory
+of its own a call needs, and which threads may work; the forward's `plan` does the same for attention itself.
+"""
+
+import ctypes
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from clearhead.definition.gradient import is_float
+from clearhead.kernels.call import PLACE, SEEN_BYTES
+from clearhead.kernels.gradient_call import AXIS, BLOCK, DONE, FIELDS
+from clearhead.kernels.tiles import DIM_STEP, ELEMENTS, Tile
+from clearhead.kernels.variant import Share, Variant
+from clearhead.machine.address import address
+from clearhead.machine.compile import Kernel, Plan, kernels
+from clearhead.machine.threads import WORTH_A_THREAD, run_kernel
+from clearhead.plan import bits, laid_out, plan_for
+from clearhead.problem import Array, Operand, Problem, dense_strides
+from clearhead.rules.derive import by_loads, by_score
+from clearhead.rules.expression import depends
+
+WHOLE_HEAD = frozenset({"batch", "head"})
+
+
+@dataclass(frozen=True)
+class Backward:
+    """One call's gradients, planned: `asked` is the forward's problem, d_output's strides are beside it."""
+
+    asked: Problem
+    d_output: Operand
+    arrays: tuple[int, ...]  # the rules' arrays that shall have a gradient, by number
+
+    @cached_property
+    def shared(self) -> bool:
+        """Whether the heads of the last axis share their keys and values."""
+        asked = self.asked
+        return bool(asked.axes) and asked.key.lead[-1] == 0 and asked.value.lead[-1] == 0
+
+    @property
+    def group(self) -> int:
+        """How many heads share them."""
+        return self.asked.axes[-1] if self.shared else 1
+
+    @property
+    def chains(self) -> int:
+        """How many gradients of keys there are."""
+        return math.prod(self.own_axes)
+
+    @property
+    def own_axes(self) -> tuple[int, ...]:
+        """The leading axes of the gradients of keys and values, as the kernel computes them."""
+        return self.asked.axes[:-1] if self.shared else self.asked.axes
+
+    @cached_property
+    def variant(self) -> Variant:
+        """The forward's rules and their derivatives."""
+        asked = self.asked
+        score, mask, _, arrays = asked.rules.expressions
+        base = Variant(score=score, mask=mask, storage=asked.storage)
+        if score is None:
+            return replace(base, arrays=kinds_of(arrays))
+        shares, scattered = [], self.scattered
+        for load, coefficient in by_loads(score):
+            number = load.array or 0
+            if number in self.arrays:
+                target = len(arrays) + scattered.index(number) if number in scattered else None
+                shares.append(Share(load, coefficient, target))
+        sums = kinds_of(arrays) + tuple((asked.computed, arrays[number].ndim) for number in scattered)
+        return replace(base, arrays=sums, slope=by_score(score), shares=tuple(shares))
+
+    @cached_property
+    def scattered(self) -> tuple[int, ...]:
+        """Arrays of which the pairs of one head read several numbers."""
+        score = self.asked.rules.expressions[0]
+        loads = [load for load, _ in by_loads(score)] if score else []
+        several = {load.array or 0 for load in loads if not depends(load) <= WHOLE_HEAD}
+        return tuple(number for number in self.arrays if number in several)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The kernel's plan: the forward's tile and target."""
+        plain = plan_for(self.asked)
+        return Plan("backward", plain.tile, plain.target, self.variant)
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The compiled kernel."""
+        return kernels.get(self.plan)
+
+    @cached_property
+    def tiles(self) -> list[tuple[int, int, int, int, int]]:
+        """Each tile's queries and its document's keys, ascending: (first query, queries, shift, first key, keys)."""
+        step = self.plan.tile.queries
+        return [
+            (first, min(step, span.first_query + span.queries - first), span.offset, span.first_key, span.keys)
+            for span in self.asked.rules.spans
+            for first in range(span.first_query, span.first_query + span.queries, step)
+        ]
+
+    def run(
+        self, operands: Sequence[Array], lse: Array, d_output: Array, d_lse: Array | None, threads: int
+    ) -> tuple[Array, Array, Array, dict[int, Array]]:
+        """The gradients of queries (lead, n, d), of keys and values (own_axes, m, d) and of the rules' arrays."""
+        asked = self.asked
+        computed = np.dtype(asked.computed)
+        d_query = np.zeros((*asked.lead, asked.queries, asked.query_dim), asked.dtype)
+        d_key, d_value = (
+            np.zeros((*self.own_axes, asked.keys, padded(dim)), computed) for dim in (asked.query_dim, asked.value_dim)
+        )
+        _, _, _, arrays = asked.rules.expressions
+        found = {number: np.zeros(arrays[number].shape, computed) for number in self.arrays}
+        tasks = self.chains * self.group * len(self.tiles)
+        sums = np.zeros((tasks, max(1, len(self.variant.shares))), computed)
+        if tasks and asked.keys:
+            progress, done = np.zeros(tasks, np.int64), np.full(1, DONE, np.int64)
+            count = max(1, min(threads, tasks, asked.pairs * (asked.query_dim + asked.value_dim) // WORTH_A_THREAD))
+            places, scratch_size = self.scratch_layout()
+            numbers, kept = self.numbers(places, [found[n] for n in self.scattered], count)
+            given = dict(zip(("query", "key", "value", "output"), operands, strict=True))
+            given |= {"lse": lse, "d_output": d_output, "d_query": d_query, "d_key": d_key, "d_value": d_value}
+            given |= {"progress": progress, "done": done, "sums": sums}
+            for name, array in (given | ({} if d_lse is None else {"d_lse": d_lse})).items():
+                numbers[FIELDS.index(name)] = address(array)
+            table = (ctypes.c_int64 * len(numbers))(*numbers)
+            run_kernel(self.kernel.entry, table, scratch_size, count, self.plan.target.isa, (given, d_lse, kept, found))
+        self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tiles), -1))
+        return d_query, d_key[..., : asked.query_dim], d_value[..., : asked.value_dim], found
+
+    def add_sums(self, found: dict[int, Array], sums: Array) -> None:
+        """What rules read once a head: the tiles' sums, added to the elements that they belong to."""
+        from clearhead.definition.gradient import add_at
+        from clearhead.rules.expression import Formula, evaluate
+
+        asked = self.asked
+        heads = asked.lead[-1] if asked.lead else 1
+        flat = np.arange(math.prod(asked.lead))
+        leaves = {"batch": flat // heads, "head": flat % heads}
+        _, _, _, arrays = asked.rules.expressions
+        totals = sums.sum(axis=1, dtype=np.float64)
+        for n, share in enumerate(self.variant.shares):
+            if share.target is None:
+                index = [evaluate(Formula(i, arrays), leaves) for i in share.load.args]
+                wide = found[share.load.array or 0].astype(np.float64)
+                add_at(wide, index, totals[:, n])
+                found[share.load.array or 0][...] = wide
+
+    def scratch_layout(self) -> tuple[dict[str, int], int]:
+        """Where in each thread's scratch memory what is kept, and its size."""
+        asked, tile = self.asked, self.plan.tile
+        size = tile.element.bytes
+        wide, value_wide = padded(asked.query_dim) * size, padded(asked.value_dim) * size
+        return laid_out(
+            {
+                "at_softmax": 2 * tile.row,
+                "at_unused": tile.row,
+                "at_place": 8 * len(PLACE),
+                "at_sums": max(1, len(self.variant.shares)) * tile.row,
+                "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
+                "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
+                "at_d_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
+                "at_query": tile.queries * wide,
+                "at_d_output_columns": tile.queries * value_wide,
+                "at_query_rows": tile.queries * wide,
+                "at_d_query": tile.queries * wide,
+                "at_output_rows": tile.queries * value_wide,
+                "at_d_output_rows": tile.queries * value_wide,
+                "at_keys": BLOCK * wide,
+                "at_values": BLOCK * value_wide,
+            }
+        )
+
+    def numbers(self, places: dict[str, int], scattered: list[Array], threads: int) -> tuple[list[int], tuple[Any, ...]]:
+        """The call's table, operands' addresses still 0; and what it points to already."""
+        asked, rules, tile = self.asked, self.asked.rules, self.plan.tile
+        walked, heads = asked.axes, asked.lead[-1] if asked.lead else 1
+        _, _, constants, arrays = rules.expressions
+        kinds = rules.kinds(self.tiles, BLOCK, math.prod(asked.lead[:-1]), heads)
+        tile_table = np.array(self.tiles, np.int64)
+        operands = {"query": asked.query, "key": asked.key, "value": asked.value, "output": asked.output}
+        operands["d_output"] = self.d_output
+        steps = {name: operand.lead for name, operand in operands.items()} | self.gradient_steps()
+        axes = [n for n, axis in enumerate(walked) if axis != 1]
+        fields = dict.fromkeys(FIELDS, 0) | {
+            "tasks": self.chains * self.group * len(self.tiles),
+            "queries": asked.queries,
+            "keys": asked.keys,
+            "query_dim": asked.query_dim,
+            "value_dim": asked.value_dim,
+            "low": -asked.queries - asked.keys if rules.low is None else rules.low,
+            "high": asked.queries + asked.keys if rules.high is None else rules.high,
+            "heads": heads,
+            "parameters": len(FIELDS) + len(AXIS) * len(axes),
+            "tiles": len(self.tiles),
+            "tile_table": tile_table.ctypes.data,
+            "blocks": 0 if kinds is None else kinds.ctypes.data,
+            "block_columns": 0 if kinds is None else kinds.shape[-1],
+            "block_heads": 0 if kinds is None or kinds.shape[1] == 1 else kinds.strides[1],
+            "block_batches": 0 if kinds is None or kinds.shape[0] == 1 else kinds.strides[0],
+            "group": self.group,
+            "chains": 1 if self.in_one_chain else self.chains,
+            "chain": len(self.tiles) * self.group * (self.chains if self.in_one_chain else 1),
+            "together": 1 if self.in_one_chain else min(threads, self.chains),
+            "serial": int(bool(self.scattered)),
+            "scale": bits(asked.scale),
+            "d_query_row": asked.query_dim * np.dtype(asked.dtype).itemsize,
+            **{f"{name}_row": operand.row for name, operand in operands.items()},
+            **{f"{name}_element": operand.element for name, operand in operands.items()},
+            **places,
+            "axes": len(axes),
+        }
+        numbers = [fields[name] for name in FIELDS]
+        for axis in axes:
+            numbers += [walked[axis], *(steps[name][axis] for name in AXIS[1:])]
+        numbers += [bits(constant) for constant in constants]
+        for array in (*arrays, *scattered):
+            numbers.append(array.ctypes.data)
+            for length, stride in zip(array.shape, array.strides, strict=True):
+                numbers += [length, stride]
+        return numbers, (tile_table, kinds, *arrays)
+
+    @property
+    def in_one_chain(self) -> bool:
+        """Whether all tasks must keep one order: where pairs of any two heads may add to one element."""
+        return bool(self.scattered)
+
+    def gradient_steps(self) -> dict[str, tuple[int, ...]]:
+        """The byte steps of the gradients' leading axes."""
+        asked, size = self.asked, self.plan.tile.element.bytes
+        shape = (*asked.axes, asked.queries, asked.query_dim)
+        steps = {"d_query": dense_strides(shape, np.dtype(asked.dtype))[:-2]}
+        for name, dim in (("d_key", asked.query_dim), ("d_value", asked.value_dim)):
+            own = dense_strides((*self.own_axes, asked.keys, padded(dim)), np.dtype(asked.computed))[:-2]
+            steps[name] = (*own, 0) if self.shared else own
+        assert size == np.dtype(asked.computed).itemsize  # noqa: S101
+        return steps
+
+
+def padded(dim: int) -> int:
+    """A dim rounded up to whole vectors."""
+    return -(-dim // DIM_STEP) * DIM_STEP
+
+
+def kinds_of(arrays: Sequence[Array]) -> tuple[tuple[str, int], ...]:
+    """Dtype and axes of each array, as a kernel must know them."""
+    return tuple((array.dtype.name, array.ndim) for array in arrays)
+
+
+def float_arrays(arrays: Sequence[Array]) -> tuple[int, ...]:
+    """The numbers of the arrays that have a gradient."""
+    return tuple(n for n, array in enumerate(arrays) if is_float(array))
+
+
+assert ELEMENTS and Tile  # noqa: S101

@@ -1,0 +1,123 @@
+"""Gradients of attention as users ask for them: `attend(...).backward(d_out)`.
+
+Decides what is checked, what is kept from the forward pass (its operands, output and log-sum-exp), and how gradients
+come back to their operands' shapes. Meaning: `definition.gradient`; plan and kernel: `gradient_plan`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clearhead.definition.gradient import Gradients, reduced
+from clearhead.errors import DtypeError, InputError, ShapeError
+from clearhead.gradient_plan import Backward, float_arrays
+from clearhead.machine.threads import allowed
+from clearhead.problem import Array, Operand, Problem, as_array, problem
+from clearhead.rules.masks import Mask
+from clearhead.rules.scores import Rules, as_rules
+
+__all__ = ["Gradients", "Kept", "backward"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the gradients need of a call."""
+
+    q: Array
+    k: Array
+    v: Array
+    mask: Mask
+    score: Rules
+    sink: Array | None
+    scale: float | None
+    threads: int | None
+
+
+def backward(
+    kept: Kept, output: Array, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, rules: bool
+) -> Gradients:
+    """Gradients of a call from those of its output and log-sum-exp."""
+    asked = problem(
+        kept.q, kept.k, kept.v, mask=kept.mask, score=kept.score, sink=kept.sink, scale=kept.scale, out=output
+    )
+    d_output, given = as_array(d_out, "d_out"), None
+    check(d_output, output)
+    if d_lse is not None:
+        given = checked_lse(as_array(d_lse, "d_lse"), lse)
+    _, _, _, arrays = asked.rules.expressions
+    count = len(asked.rules.score.arrays) if asked.rules.score else 0
+    numbers = float_arrays(arrays[:count]) if rules else ()
+    planned = Backward(asked, walked(asked, d_output), numbers)
+    threads = kept.threads or allowed()
+    operands = (kept.q, kept.k, kept.v, output)
+    d_query, d_key, d_value, found = planned.run(operands, np.ascontiguousarray(lse), d_output, given, threads)
+    lead = keys_lead(planned)
+    d_key, d_value = (reduced(x.reshape(*lead, *x.shape[-2:]), y.shape) for x, y in ((d_key, kept.k), (d_value, kept.v)))
+    return Gradients(
+        q=reduced(d_query, kept.q.shape),
+        k=d_key.astype(kept.k.dtype, copy=False),
+        v=d_value.astype(kept.v.dtype, copy=False),
+        sink=sink_gradient(kept.sink, output, lse, d_output, given),
+        rules=by_rule(kept.score, found) if rules else (),
+    )
+
+
+def check(d_output: Array, output: Array) -> None:
+    """The output's gradient has its shape and dtype."""
+    if d_output.shape != output.shape:
+        raise ShapeError(f"d_out has shape {d_output.shape}, the output {output.shape}: pass one of equal shape.")
+    if d_output.dtype != output.dtype:
+        raise DtypeError(f"d_out has dtype {d_output.dtype}, the output {output.dtype}: convert it.")
+
+
+def checked_lse(d_lse: Array, lse: Array) -> Array:
+    """The log-sum-exp's gradient, one number a query."""
+    if d_lse.shape != lse.shape:
+        raise ShapeError(f"d_lse has shape {d_lse.shape}, the log-sum-exp {lse.shape}: pass one of equal shape.")
+    if d_lse.dtype.kind != "f":
+        raise DtypeError(f"d_lse has dtype {d_lse.dtype}: pass {lse.dtype}.")
+    return np.ascontiguousarray(d_lse, lse.dtype)
+
+
+def walked(asked: Problem, x: Array) -> Operand:
+    """An array of the output's shape as the kernel walks it, grouped heads on an axis of their own."""
+    steps = list(x.strides[:-2])
+    if len(asked.axes) > len(asked.lead):
+        steps = [*steps[:-1], steps[-1] * asked.axes[-1], steps[-1]]
+    return Operand(tuple(steps), x.strides[-2], x.strides[-1])
+
+
+def keys_lead(planned: Backward) -> tuple[int, ...]:
+    """The leading axes of the keys' gradient, heads that share one key head counted once."""
+    lead = planned.asked.lead
+    return (*lead[:-1], planned.own_axes[-1] if len(planned.own_axes) == len(lead) else 1) if lead else ()
+
+
+def sink_gradient(sink: Array | None, output: Array, lse: Array, d_output: Array, d_lse: Array | None) -> Array | None:
+    """−Σ exp(sink − LSE) · (dO·O − dLSE), in float64."""
+    if sink is None:
+        return None
+    delta = np.einsum("...d,...d->...", d_output, output, dtype=np.float64)
+    if d_lse is not None:
+        delta -= d_lse
+    weight = np.exp(np.broadcast_to(sink, lse.shape[:-1])[..., None] - lse.astype(np.float64))
+    return reduced(-(weight * delta).sum(-1), sink.shape).astype(sink.dtype)
+
+
+def by_rule(score: Rules, found: dict[int, Array]) -> tuple[tuple[Array, ...], ...]:
+    """The arrays' gradients, rule by rule; their numbers run through all rules."""
+    result, first = [], 0
+    for rule in as_rules(score):
+        arrays = rule.formula.arrays
+        numbers = range(first, first + len(arrays))
+        own = (found[n].astype(a.dtype, copy=False) for n, a in zip(numbers, arrays, strict=True) if n in found)
+        result.append(tuple(own))
+        first += len(arrays)
+    return tuple(result)
+
+
+def unknown(what: str) -> InputError:
+    """Why some results have no gradients."""
+    return InputError(f"{what} has no gradients: call attend(q, k, v) on the arrays themselves.")

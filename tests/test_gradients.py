@@ -1,0 +1,72 @@
+"""`attend(...).backward(d_out)`: what it takes, keeps, refuses and allocates."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from clearhead import DtypeError, InputError, KeyValueCache, ShapeError, alibi, attend, bias, full, merge
+
+
+def random(*shape, dtype=np.float32, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+
+
+def test_a_step_along_the_gradients_changes_the_loss_by_their_length():
+    q, k, v, d_out = (random(2, 30, 8, dtype=np.float64, seed=n) for n in range(4))
+    table, sink = random(30, 30, dtype=np.float64), random(2, dtype=np.float64)
+
+    def loss():
+        return (attend(q, k, v, score=bias(table), sink=sink).output * d_out).sum()
+
+    got = attend(q, k, v, score=bias(table), sink=sink).backward(d_out)
+    for x, grad in ((q, got.q), (k, got.k), (v, got.v), (table, got.rules[0][0]), (sink, got.sink)):
+        before, step = x.copy(), 1e-6
+        x += step * grad
+        up = loss()
+        x[...] = before - step * grad
+        np.testing.assert_allclose((up - loss()) / (2 * step), (grad**2).sum(), rtol=1e-6)
+        x[...] = before
+
+
+def test_rules_gradients_can_be_left_out():
+    x, d_out = random(2, 30, 8), random(2, 30, 8)
+    done = attend(x, x, x, score=alibi(2))
+    assert done.backward(d_out, rules=False).rules == ()
+    assert done.backward(d_out).rules[0][0].shape == (2,)
+    np.testing.assert_array_equal(done.backward(d_out, rules=False).q, done.backward(d_out).q)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda x: attend(x, x, x).backward(x[:3]), ShapeError, ["(3, 4)", "(6, 4)"]),
+        (lambda x: attend(x, x, x).backward(x.astype(np.float64)), DtypeError, ["float64", "float32"]),
+        (lambda x: attend(x, x, x).backward(x, x), ShapeError, ["d_lse", "(6, 4)", "(6,)"]),
+        (lambda x: attend(x, x, x).backward(x, np.ones(6, int)), DtypeError, ["d_lse", "int64"]),
+        (lambda x: merge(*[attend(x, x, x, mask=full())] * 2).backward(x), InputError, ["merged", "attend(q, k, v)"]),
+        (lambda x: attend(x[None], cached(x)).backward(x[None]), InputError, ["cache", "attend(q, k, v)"]),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_next_step(call, kind, words):
+    with pytest.raises(kind) as caught:
+        call(random(6, 4))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def cached(x):
+    cache = KeyValueCache()
+    cache.append(x[None], x[None])
+    return cache
+
+
+def test_memory_is_that_of_the_gradients():
+    q, k, v, d_out = (random(1, 8192, 64, seed=n) for n in range(4))
+    done = attend(q, k, v, threads=1)
+    done.backward(d_out)
+    tracemalloc.start()
+    done.backward(d_out)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    inputs = 6 * q.nbytes
+    assert most <= 3 * q.nbytes + 0.01 * inputs
