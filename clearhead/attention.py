@@ -61,9 +61,7 @@ class Attended:
             raise InputError("merged parts have keys of their own: look at the weights of each part.")
         return self.find_weights()
 
-    def backward(
-        self, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None = None, *, rules: bool = True
-    ) -> "Gradients":
+    def backward(self, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None = None, *, rules: bool = True) -> "Gradients":
         """Gradients of q, k, v, the sink and the rules' arrays, given those of `output` and perhaps of `lse`.
 
         Each has its operand's shape and dtype; `rules=False` leaves the rules' arrays out. O(n) memory, the same bits

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from clearhead.definition.gradient import is_float
+from clearhead.definition.gradient import add_at, is_float
 from clearhead.kernels.call import PLACE, SEEN_BYTES
 from clearhead.kernels.gradient_call import AXIS, BLOCK, DONE, FIELDS
-from clearhead.kernels.tiles import DIM_STEP, ELEMENTS, Tile
+from clearhead.kernels.tiles import DIM_STEP
 from clearhead.kernels.variant import Share, Variant
 from clearhead.machine.address import address
 from clearhead.machine.compile import Kernel, Plan, kernels
@@ -24,7 +24,7 @@ from clearhead.machine.threads import WORTH_A_THREAD, run_kernel
 from clearhead.plan import bits, laid_out, plan_for
 from clearhead.problem import Array, Operand, Problem, dense_strides
 from clearhead.rules.derive import by_loads, by_score
-from clearhead.rules.expression import depends
+from clearhead.rules.expression import Formula, depends, evaluate
 
 WHOLE_HEAD = frozenset({"batch", "head"})
 
@@ -62,7 +62,7 @@ class Backward:
     def variant(self) -> Variant:
         """The forward's rules and their derivatives."""
         asked = self.asked
-        score, mask, _, arrays = asked.rules.expressions
+        score, mask, _, arrays = self.expressions
         base = Variant(score=score, mask=mask, storage=asked.storage)
         if score is None:
             return replace(base, arrays=kinds_of(arrays))
@@ -78,7 +78,7 @@ class Backward:
     @cached_property
     def scattered(self) -> tuple[int, ...]:
         """Arrays of which the pairs of one head read several numbers."""
-        score = self.asked.rules.expressions[0]
+        score = self.expressions[0]
         loads = [load for load, _ in by_loads(score)] if score else []
         several = {load.array or 0 for load in loads if not depends(load) <= WHOLE_HEAD}
         return tuple(number for number in self.arrays if number in several)
@@ -114,14 +114,14 @@ class Backward:
         d_key, d_value = (
             np.zeros((*self.own_axes, asked.keys, padded(dim)), computed) for dim in (asked.query_dim, asked.value_dim)
         )
-        _, _, _, arrays = asked.rules.expressions
+        _, _, _, arrays = self.expressions
         found = {number: np.zeros(arrays[number].shape, computed) for number in self.arrays}
         tasks = self.chains * self.group * len(self.tiles)
         sums = np.zeros((tasks, max(1, len(self.variant.shares))), computed)
         if tasks and asked.keys:
             progress, done = np.zeros(tasks, np.int64), np.full(1, DONE, np.int64)
-            count = max(1, min(threads, tasks, asked.pairs * (asked.query_dim + asked.value_dim) // WORTH_A_THREAD))
-            places, scratch_size = self.scratch_layout()
+            count = max(1, min(threads, tasks, self.work // WORTH_A_THREAD))
+            places, scratch_size = self.scratch_layout
             numbers, kept = self.numbers(places, [found[n] for n in self.scattered], count)
             given = dict(zip(("query", "key", "value", "output"), operands, strict=True))
             given |= {"lse": lse, "d_output": d_output, "d_query": d_query, "d_key": d_key, "d_value": d_value}
@@ -135,14 +135,11 @@ class Backward:
 
     def add_sums(self, found: dict[int, Array], sums: Array) -> None:
         """What rules read once a head: the tiles' sums, added to the elements that they belong to."""
-        from clearhead.definition.gradient import add_at
-        from clearhead.rules.expression import Formula, evaluate
-
         asked = self.asked
         heads = asked.lead[-1] if asked.lead else 1
         flat = np.arange(math.prod(asked.lead))
         leaves = {"batch": flat // heads, "head": flat % heads}
-        _, _, _, arrays = asked.rules.expressions
+        _, _, _, arrays = self.expressions
         totals = sums.sum(axis=1, dtype=np.float64)
         for n, share in enumerate(self.variant.shares):
             if share.target is None:
@@ -151,6 +148,19 @@ class Backward:
                 add_at(wide, index, totals[:, n])
                 found[share.load.array or 0][...] = wide
 
+    @property
+    def work(self) -> int:
+        """Multiply-adds of all tiles, the diagonal's whole."""
+        rules = self.asked.rules
+        pairs: int = 0
+        for first, rows, shift, origin, keys in self.tiles:
+            position = first + shift - origin
+            stop = keys if rules.high is None else min(max(position + rows + rules.high, 0), keys)
+            start = 0 if rules.low is None else min(max(position + rules.low, 0), stop)
+            pairs += rows * (stop - start)
+        return 3 * pairs * self.chains * self.group * (self.asked.query_dim + self.asked.value_dim)
+
+    @cached_property
     def scratch_layout(self) -> tuple[dict[str, int], int]:
         """Where in each thread's scratch memory what is kept, and its size."""
         asked, tile = self.asked, self.plan.tile
@@ -176,13 +186,14 @@ class Backward:
             }
         )
 
-    def numbers(self, places: dict[str, int], scattered: list[Array], threads: int) -> tuple[list[int], tuple[Any, ...]]:
+    def numbers(
+        self, places: dict[str, int], scattered: list[Array], threads: int
+    ) -> tuple[list[int], tuple[Any, ...]]:
         """The call's table, operands' addresses still 0; and what it points to already."""
-        asked, rules, tile = self.asked, self.asked.rules, self.plan.tile
+        asked, rules = self.asked, self.asked.rules
         walked, heads = asked.axes, asked.lead[-1] if asked.lead else 1
-        _, _, constants, arrays = rules.expressions
-        kinds = rules.kinds(self.tiles, BLOCK, math.prod(asked.lead[:-1]), heads)
-        tile_table = np.array(self.tiles, np.int64)
+        _, _, constants, arrays = self.expressions
+        kinds, tile_table = self.kinds, self.tile_table
         operands = {"query": asked.query, "key": asked.key, "value": asked.value, "output": asked.output}
         operands["d_output"] = self.d_output
         steps = {name: operand.lead for name, operand in operands.items()} | self.gradient_steps()
@@ -226,19 +237,40 @@ class Backward:
         return numbers, (tile_table, kinds, *arrays)
 
     @property
+    def held(self) -> int:
+        """Bytes of the arrays that the rules hold."""
+        _, _, _, arrays = self.expressions
+        return sum(array.nbytes for array in arrays) + (0 if self.kinds is None else self.kinds.nbytes)
+
+    @cached_property
+    def kinds(self) -> Array | None:
+        """What is known of each tile's blocks under a fused mask."""
+        asked = self.asked
+        return asked.rules.kinds(self.tiles, BLOCK, math.prod(asked.lead[:-1]), asked.lead[-1] if asked.lead else 1)
+
+    @cached_property
+    def tile_table(self) -> Array:
+        """The tiles as the kernel reads them."""
+        return np.array(self.tiles, np.int64)
+
+    @cached_property
+    def expressions(self) -> Any:
+        """The rules as code, and the constants and arrays that they name by number."""
+        return self.asked.rules.expressions
+
+    @property
     def in_one_chain(self) -> bool:
         """Whether all tasks must keep one order: where pairs of any two heads may add to one element."""
         return bool(self.scattered)
 
     def gradient_steps(self) -> dict[str, tuple[int, ...]]:
         """The byte steps of the gradients' leading axes."""
-        asked, size = self.asked, self.plan.tile.element.bytes
+        asked = self.asked
         shape = (*asked.axes, asked.queries, asked.query_dim)
         steps = {"d_query": dense_strides(shape, np.dtype(asked.dtype))[:-2]}
         for name, dim in (("d_key", asked.query_dim), ("d_value", asked.value_dim)):
             own = dense_strides((*self.own_axes, asked.keys, padded(dim)), np.dtype(asked.computed))[:-2]
             steps[name] = (*own, 0) if self.shared else own
-        assert size == np.dtype(asked.computed).itemsize  # noqa: S101
         return steps
 
 
@@ -255,6 +287,3 @@ def kinds_of(arrays: Sequence[Array]) -> tuple[tuple[str, int], ...]:
 def float_arrays(arrays: Sequence[Array]) -> tuple[int, ...]:
     """The numbers of the arrays that have a gradient."""
     return tuple(n for n, array in enumerate(arrays) if is_float(array))
-
-
-assert ELEMENTS and Tile  # noqa: S101

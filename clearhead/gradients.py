@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.attention import LITTLE
 from clearhead.definition.gradient import Gradients, reduced
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.gradient_plan import Backward, float_arrays
+from clearhead.machine.target import target
 from clearhead.machine.threads import allowed
 from clearhead.problem import Array, Operand, Problem, as_array, problem
 from clearhead.rules.masks import Mask
 from clearhead.rules.scores import Rules, as_rules
 
 __all__ = ["Gradients", "Kept", "backward"]
+
+MOST_PLANS = 256
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,18 @@ def backward(
     kept: Kept, output: Array, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, rules: bool
 ) -> Gradients:
     """Gradients of a call from those of its output and log-sum-exp."""
-    asked = problem(
-        kept.q, kept.k, kept.v, mask=kept.mask, score=kept.score, sink=kept.sink, scale=kept.scale, out=output
-    )
     d_output, given = as_array(d_out, "d_out"), None
     check(d_output, output)
     if d_lse is not None:
         given = checked_lse(as_array(d_lse, "d_lse"), lse)
-    _, _, _, arrays = asked.rules.expressions
-    count = len(asked.rules.score.arrays) if asked.rules.score else 0
-    numbers = float_arrays(arrays[:count]) if rules else ()
-    planned = Backward(asked, walked(asked, d_output), numbers)
+    planned = recall(kept, output, d_output, rules)
     threads = kept.threads or allowed()
     operands = (kept.q, kept.k, kept.v, output)
     d_query, d_key, d_value, found = planned.run(operands, np.ascontiguousarray(lse), d_output, given, threads)
     lead = keys_lead(planned)
-    d_key, d_value = (reduced(x.reshape(*lead, *x.shape[-2:]), y.shape) for x, y in ((d_key, kept.k), (d_value, kept.v)))
+    d_key, d_value = (
+        reduced(x.reshape(*lead, *x.shape[-2:]), y.shape) for x, y in ((d_key, kept.k), (d_value, kept.v))
+    )
     return Gradients(
         q=reduced(d_query, kept.q.shape),
         k=d_key.astype(kept.k.dtype, copy=False),
@@ -62,6 +62,29 @@ def backward(
         sink=sink_gradient(kept.sink, output, lse, d_output, given),
         rules=by_rule(kept.score, found) if rules else (),
     )
+
+
+plans: dict[tuple[Any, ...], Backward] = {}
+
+
+def recall(kept: Kept, output: Array, d_output: Array, rules: bool) -> Backward:
+    """The plan of a call like this one, made at the first; those whose rules hold much memory are made each time."""
+    layouts = ((x.shape, x.strides, x.dtype) for x in (kept.q, kept.k, kept.v, output, d_output))
+    score = tuple(kept.score) if isinstance(kept.score, list) else kept.score
+    sink = None if kept.sink is None else (kept.sink.shape, kept.sink.dtype)
+    key = (*layouts, kept.mask, score, kept.scale, sink, rules, target())
+    if key not in plans:
+        asked = problem(
+            kept.q, kept.k, kept.v, mask=kept.mask, score=kept.score, sink=kept.sink, scale=kept.scale, out=output
+        )
+        arrays = asked.rules.score.arrays if asked.rules.score else ()
+        planned = Backward(asked, walked(asked, d_output), float_arrays(arrays) if rules else ())
+        if planned.held > LITTLE:
+            return planned
+        if len(plans) >= MOST_PLANS:
+            plans.clear()
+        plans[key] = planned
+    return plans[key]
 
 
 def check(d_output: Array, output: Array) -> None:

@@ -84,8 +84,8 @@ def gradients(
         )
         lse = textbook.log_sum_exp(both, textbook.with_sink(seen))  # (..., n)
         d_sink = reduced(-(np.exp(sinks - lse) * delta).sum(-1), np.shape(sink))
-    grads = (reduced(x, shape) for x, shape in zip((d_q, d_k, d_v), shapes, strict=True))
-    return Gradients(*grads, sink=d_sink, rules=d_arrays)
+    d_q, d_k, d_v = (reduced(x, shape) for x, shape in zip((d_q, d_k, d_v), shapes, strict=True))
+    return Gradients(d_q, d_k, d_v, d_sink, d_arrays)
 
 
 def products(a: Array, b: Array, seen: npt.NDArray[np.bool_]) -> Array:
@@ -143,7 +143,8 @@ def is_float(array: Array) -> bool:
 
 def reduced(x: Array, shape: tuple[int, ...]) -> Array:
     """A gradient summed to its operand's shape: over added axes, axes of size 1, and heads that share one."""
-    x = x.sum(tuple(range(x.ndim - len(shape))))
+    if x.ndim > len(shape):
+        x = x.sum(tuple(range(x.ndim - len(shape))))
     for axis, size in enumerate(shape):
         if x.shape[axis] != size:
             grouped = (*x.shape[:axis], size, x.shape[axis] // size, *x.shape[axis + 1 :])

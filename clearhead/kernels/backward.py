@@ -4,9 +4,9 @@ A tile is some queries of one head. It walks the keys that it may see in blocks,
 block's weights anew from the log-sum-exp: Sᵀ and dPᵀ are score tiles (keys, values broadcast), then come one pass for P
 and dS, and three sums: dV += Pᵀ dO, dK += dSᵀ Q in memory, dQ += dS K in the tile's own.
 
-The same bits for any number of threads: tiles that add to the same dK and dV form a chain. Each passes the blocks of keys
-in order and tells how far it is; the next one in the chain adds to a block only after it. Threads follow each other
-through the blocks, or work on different chains. Letters as in `definition.gradient`.
+The same bits for any number of threads: tiles that add to the same dK and dV form a chain. Each passes the blocks of
+keys in order and tells how far it is; the next one in the chain adds to a block only after it. Threads follow each
+other through the blocks, or work on different chains. Letters as in `definition.gradient`.
 """
 
 from functools import partial
@@ -118,9 +118,7 @@ class Backward:
         self.across.write(f, safe, ds, s, (q, q_stride, wide), queries, down, rows, dk, dk_stride)
         b.atomic_rmw("xchg", own, f.add(turn, 1), "release")
         safe = b.or_(everything, b.icmp_signed("!=", f.call(self.finite, k_rows, k_stride, rows, vectors), f.i64(0)))
-        self.down.write(
-            f, safe, ds, s, (k_rows, k_stride, wide), rows, up, queries, space("d_query"), dk_stride
-        )
+        self.down.write(f, safe, ds, s, (k_rows, k_stride, wide), rows, up, queries, space("d_query"), dk_stride)
         return f.finish()
 
     def write_group(
@@ -189,9 +187,7 @@ class Backward:
         do_rows, do_stride = self.dense(f, table, scratch, "d_output", do, zero, rows, value_dims, "d_output_rows")
         f.call(self.columns, table, q_rows, q_stride, rows, wide, f.i64(1), space("query"))
         f.call(self.columns, table, do_rows, do_stride, rows, value_wide, zero, space("d_output_columns"))
-        f.call(
-            self.state, o_rows, o_stride, do_rows, do_stride, rows, value_vectors, lse, d_lse, space("softmax")
-        )
+        f.call(self.state, o_rows, o_stride, do_rows, do_stride, rows, value_vectors, lse, d_lse, space("softmax"))
         finite = b.and_(
             f.call(self.finite, q_rows, q_stride, rows, vectors),
             f.call(self.finite, do_rows, do_stride, rows, value_vectors),
@@ -213,7 +209,9 @@ class Backward:
             operands = (k, v, dk, dv, q_rows, q_stride, do_rows, do_stride)
             tail = (before, own, n)
             if self.variant.mask:
-                self.write_seen_block(f, table, scratch, operands, (start, count, diagonal, left, rows, finite), kinds, tail)
+                self.write_seen_block(
+                    f, table, scratch, operands, (start, count, diagonal, left, rows, finite), kinds, tail
+                )
             else:
                 null = b.inttoptr(zero, pointer)
                 self.call_block(f, table, scratch, operands, (start, count, diagonal, left, rows, finite), null, tail)

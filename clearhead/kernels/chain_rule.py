@@ -18,6 +18,7 @@ from clearhead.kernels.seen import seen_at
 from clearhead.kernels.simd import Function, Value, i1, i16, i64, internal_function, pointer
 from clearhead.kernels.tiles import Tile
 from clearhead.kernels.variant import Share, Variant
+from clearhead.rules.expression import Expression
 
 LSE, DELTA = 0, 1  # rows of a tile's state
 
@@ -82,7 +83,8 @@ class Derived:
     """The score rules and their derivatives, written into one function; what they have in common is written once."""
 
     def __init__(self, f: Function, variant: Variant, table: Value, place: Value) -> None:
-        assert variant.score is not None and variant.slope is not None  # noqa: S101
+        assert variant.score is not None  # noqa: S101
+        assert variant.slope is not None  # noqa: S101
         self.f, self.variant = f, variant
         self.rule = rule_of_queries(f, variant.score, variant, table, place)
         self.slopes = with_offsets(variant.slope)
@@ -96,7 +98,7 @@ class Derived:
         for e in others:
             self.rule.hoist(e, self.lanes, self.rule.lane | frozenset(self.rule.fixed.leaves))
 
-    def expressions(self, share: Share):  # type: ignore[no-untyped-def]
+    def expressions(self, share: Share) -> tuple[Expression, tuple[Expression, ...]]:
         """The derivative, and how many bytes each index moves in the gradient."""
         target = () if share.target is None else with_offsets(replace(share.load, array=share.target)).args
         return with_offsets(share.coefficient), target
@@ -105,7 +107,7 @@ class Derived:
         """Go to one row of scores."""
         self.at, self.pair = (self.lanes, Positions({"key": key})), Positions({"score": score})
 
-    def value(self, e):  # type: ignore[no-untyped-def]
+    def value(self, e: Expression) -> Value:
         """An expression's value here."""
         return self.rule.write(e, self.at, self.pair)
 
@@ -145,7 +147,9 @@ class Derived:
         for offset in apart:
             places = b.add(places, offset)
         for lane in range(f.lanes):
-            self.add_to(b.extract_element(places, ir.Constant(i64, lane)), b.extract_element(gain, ir.Constant(i64, lane)))
+            self.add_to(
+                b.extract_element(places, ir.Constant(i64, lane)), b.extract_element(gain, ir.Constant(i64, lane))
+            )
 
     def add_to(self, place: Value, gain: Value) -> None:
         """One element more."""
@@ -163,4 +167,3 @@ def total_of(f: Function, x: Value) -> Value:
     for lane in range(1, n):
         total = b.fadd(total, b.extract_element(x, ir.Constant(i64, lane)))
     return total
-
