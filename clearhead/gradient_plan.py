@@ -152,13 +152,13 @@ class Backward:
     def work(self) -> int:
         """Multiply-adds of all tiles, the diagonal's whole."""
         rules = self.asked.rules
-        pairs: int = 0
+        pairs = 0
         for first, rows, shift, origin, keys in self.tiles:
             position = first + shift - origin
             stop = keys if rules.high is None else min(max(position + rows + rules.high, 0), keys)
             start = 0 if rules.low is None else min(max(position + rules.low, 0), stop)
             pairs += rows * (stop - start)
-        return 3 * pairs * self.chains * self.group * (self.asked.query_dim + self.asked.value_dim)
+        return int(3 * pairs * self.chains * self.group * (self.asked.query_dim + self.asked.value_dim))
 
     @cached_property
     def scratch_layout(self) -> tuple[dict[str, int], int]:

@@ -102,14 +102,14 @@ def check(q, k, v, with_lse=True, **rules):
     assert [len(x) for x in got.rules] == [len(x) for x in exact.rules]
     for some, others in zip(got.rules, exact.rules, strict=True):
         for a, b in zip(some, others, strict=True):
-            near(a, b, q.dtype)
+            near(a, b, q.dtype, k.shape[-2])  # distances up to there are factors of a slope's terms
     return got
 
 
-def near(got, exact, dtype):
+def near(got, exact, dtype, factor=1):
     tolerance = {2: 0.03, 4: 2e-5, 8: 2e-13}[np.dtype(dtype).itemsize]
     assert got.shape == exact.shape
-    size = np.max(np.abs(exact), initial=1.0)
+    size = factor * np.max(np.abs(exact), initial=1.0)
     np.testing.assert_allclose(got.astype(np.float64), exact, atol=tolerance * size, rtol=0)
 
 
