@@ -240,7 +240,8 @@ class Backward:
     def held(self) -> int:
         """Bytes of the arrays that the rules hold."""
         _, _, _, arrays = self.expressions
-        return sum(array.nbytes for array in arrays) + (0 if self.kinds is None else self.kinds.nbytes)
+        known = () if self.kinds is None else (self.kinds,)
+        return sum(int(array.nbytes) for array in (*arrays, *known))
 
     @cached_property
     def kinds(self) -> Array | None:
