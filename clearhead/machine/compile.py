@@ -8,6 +8,7 @@ compiled, never on a warm start.
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import threading
 import time
@@ -28,6 +29,7 @@ from clearhead.machine.target import Target
 Entry = Callable[[Any, int, int], int]
 ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
+library_names = itertools.count()
 compilations = 0  # how many kernels this process has compiled, for tests and `doctor`
 
 
@@ -165,14 +167,14 @@ def initialise(triple: str) -> None:
 def link(plan: Plan, code: bytes) -> Kernel:
     """Map object code into the process.
 
-    All sections of an object go into one block (`use_lmm`): code reaches its constants over 2 GiB at most, and in a
-    process full of large libraries blocks of their own would now and then lie further apart.
+    By JITLink, which puts all sections of an object into one block: code reaches its constants over 2 GiB at most, and
+    in a process full of large libraries, blocks of their own would now and then lie further apart.
     """
     machine = machine_for(plan.target)
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=True)
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-    engine.finalize_object()
-    return Kernel(plan, ENTRY_TYPE(engine.get_function_address(plan.kernel)), (engine, machine))
+    compiler = llvm.create_lljit_compiler(machine, use_jit_link=True)
+    builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(plan.kernel)
+    library = builder.link(compiler, f"{plan.kernel}{next(library_names)}")
+    return Kernel(plan, ENTRY_TYPE(library[plan.kernel]), (library, compiler, machine))
 
 
 @functools.cache
