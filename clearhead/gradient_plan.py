@@ -6,15 +6,17 @@ of its own a call needs, and which threads may work; the forward's `plan` does t
 
 import ctypes
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
 from clearhead.definition.gradient import add_at, is_float
 from clearhead.kernels.call import PLACE, SEEN_BYTES
+from clearhead.kernels.chain_rule import kept
 from clearhead.kernels.gradient_call import AXIS, BLOCK, DONE, FIELDS
 from clearhead.kernels.tiles import DIM_STEP
 from clearhead.kernels.variant import Share, Variant
@@ -24,8 +26,9 @@ from clearhead.machine.threads import WORTH_A_THREAD, run_kernel
 from clearhead.plan import bits, laid_out, plan_for
 from clearhead.problem import Array, Operand, Problem, dense_strides
 from clearhead.rules.derive import by_loads, by_score
-from clearhead.rules.expression import Formula, depends, evaluate
+from clearhead.rules.expression import Expression, Formula, depends, evaluate, rewrite
 
+TURNS = 4  # chains that take turns, for each thread: who is late is seldom waited for
 WHOLE_HEAD = frozenset({"batch", "head"})
 
 
@@ -71,7 +74,7 @@ class Backward:
             number = load.array or 0
             if number in self.arrays:
                 target = len(arrays) + scattered.index(number) if number in scattered else None
-                shares.append(Share(load, coefficient, target))
+                shares.append(Share(load, coefficient, target, way_of(load, arrays[number], asked.keys)))
         sums = kinds_of(arrays) + tuple((asked.computed, arrays[number].ndim) for number in scattered)
         return replace(base, arrays=sums, slope=by_score(score), shares=tuple(shares))
 
@@ -170,6 +173,8 @@ class Backward:
             {
                 "at_softmax": 2 * tile.row,
                 "at_unused": tile.row,
+                "at_gains": len(kept(self.variant)) * BLOCK * tile.row,
+                "at_diagonals": (tile.queries + BLOCK) * size,
                 "at_place": 8 * len(PLACE),
                 "at_sums": max(1, len(self.variant.shares)) * tile.row,
                 "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
@@ -217,9 +222,10 @@ class Backward:
             "group": self.group,
             "chains": 1 if self.in_one_chain else self.chains,
             "chain": len(self.tiles) * self.group * (self.chains if self.in_one_chain else 1),
-            "together": 1 if self.in_one_chain else min(threads, self.chains),
+            "together": 1 if self.in_one_chain or threads == 1 else min(TURNS * threads, self.chains),
             "serial": int(bool(self.scattered)),
             "scale": bits(asked.scale),
+            "give_way": give_way(),
             "d_query_row": asked.query_dim * np.dtype(asked.dtype).itemsize,
             **{f"{name}_row": operand.row for name, operand in operands.items()},
             **{f"{name}_element": operand.element for name, operand in operands.items()},
@@ -261,8 +267,10 @@ class Backward:
 
     @property
     def in_one_chain(self) -> bool:
-        """Whether all tasks must keep one order: where pairs of any two heads may add to one element."""
-        return bool(self.scattered)
+        """Whether all tasks must keep one order: where pairs of two heads may add to one element."""
+        own = {"head"} if math.prod(self.asked.lead[:-1]) == 1 else {"batch", "head"}
+        loads = [share.load for share in self.variant.shares if share.target is not None]
+        return not all(own <= {index.op for index in load.args} for load in loads)
 
     def gradient_steps(self) -> dict[str, tuple[int, ...]]:
         """The byte steps of the gradients' leading axes."""
@@ -273,6 +281,29 @@ class Backward:
             own = dense_strides((*self.own_axes, asked.keys, padded(dim)), np.dtype(asked.computed))[:-2]
             steps[name] = (*own, 0) if self.shared else own
         return steps
+
+
+def way_of(load: Expression, array: Array, keys: int) -> str:
+    """How the pairs of a tile find the elements that they read."""
+    *others, last = load.args
+    elsewhere = frozenset[str]().union(*(depends(index) for index in others))
+    if last.op == "key" and array.shape[-1] >= keys and "key" not in elsewhere and not elsewhere <= WHOLE_HEAD:
+        return "keys"
+    return "diagonal" if depends(rewrite(load, without_distance)) <= WHOLE_HEAD else "each"
+
+
+def without_distance(e: Expression) -> Expression | None:
+    """A constant for the distance between query and key, so that what else an expression asks for is seen."""
+    distance = e.op == "sub" and {a.op for a in e.args} == {"query", "key"}
+    return Expression("constant", "int", value=0) if distance else None
+
+
+@cache
+def give_way() -> int:
+    """The address of the system's function that lets other threads run."""
+    library = ctypes.CDLL("kernel32") if os.name == "nt" else ctypes.CDLL(None)
+    function = library.SwitchToThread if os.name == "nt" else library.sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 def padded(dim: int) -> int:

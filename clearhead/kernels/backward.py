@@ -15,7 +15,7 @@ from typing import Any
 import llvmlite.ir as ir
 
 from clearhead.kernels.call import MAYBE, NOTHING, TILE
-from clearhead.kernels.chain_rule import write_weights
+from clearhead.kernels.chain_rule import kept, write_weights
 from clearhead.kernels.columns import write_columns, write_state, write_unpack_rows
 from clearhead.kernels.forward import padded
 from clearhead.kernels.gradient_call import AXIS, BLOCK, DONE, FIELDS, field
@@ -23,7 +23,8 @@ from clearhead.kernels.packing import write_pack_rows
 from clearhead.kernels.place import read_place, write_place
 from clearhead.kernels.scores import write_score
 from clearhead.kernels.seen import seen_at, write_finite, write_see
-from clearhead.kernels.simd import Function, Value, i8, i64, internal_function, pointer
+from clearhead.kernels.simd import Function, Value, i8, i32, i64, internal_function, pointer
+from clearhead.kernels.spread import write_spread
 from clearhead.kernels.sums import Sums
 from clearhead.kernels.tiles import Tile
 from clearhead.kernels.variant import PLAIN, Variant
@@ -54,6 +55,7 @@ class Backward:
         if variant.mask:
             self.weights_masked = {w: write_weights(self.module, tile, w, variant, True) for w in widths}
             self.see = write_see(self.module, tile, variant)
+        self.spread = [write_spread(self.module, tile, variant, n) for n in range(len(kept(variant)))]
         self.wait = self.write_wait()
         self.block = {w: self.write_block(w) for w in widths}
         self.tile_function = self.write_tile()
@@ -100,7 +102,7 @@ class Backward:
                 f.loop(0, rows, GROUP, lambda g, _: self.write_group(f, w, scored, g, rows, diagonal, left))
         place, sums = space("place"), space("sums")
         key = f.add(read_place(f, place, "origin"), start)
-        arguments = (table, place, s, ds, rows, state, diagonal, left, queries, key, seen, sums)
+        arguments = (table, place, s, ds, rows, state, diagonal, left, queries, key, seen, sums, space("gains"))
         if not self.variant.mask:
             f.call(self.weights[w], *arguments)
         else:
@@ -109,11 +111,14 @@ class Backward:
                     f.call(self.weights[w], *arguments)
                 with otherwise:
                     f.call(self.weights_masked[w], *arguments)
+        for n, spread in enumerate(self.spread):
+            gains = f.at(space("gains"), n * BLOCK * self.tile.row)
+            f.call(spread, table, place, gains, rows, key, queries, space("diagonals"))
         everything = b.and_(whole, no_mask)
         safe = b.or_(everything, b.icmp_signed("!=", finite, f.i64(0)))
         vectors = f.block.sdiv(wide, f.i64(f.lanes))
         down, up = (f.sub(0, diagonal), f.sub(0, left)), (left, diagonal)
-        f.call(self.wait, before, turn)
+        f.call(self.wait, table, before, turn)
         self.across.write(f, safe, s, s, (do, do_stride, value_wide), queries, down, rows, dv, dv_stride)
         self.across.write(f, safe, ds, s, (q, q_stride, wide), queries, down, rows, dk, dk_stride)
         b.atomic_rmw("xchg", own, f.add(turn, 1), "release")
@@ -156,15 +161,19 @@ class Backward:
         return f.at(scratch, field(f, table, f"at_{name}"))
 
     def write_wait(self) -> ir.Function:
-        """Wait until the task before has passed block `turn`."""
-        f = internal_function(self.module, self.tile, "wait", "before_p", "turn")
-        before, turn = f.arguments
+        """Wait until the task before has passed block `turn`, letting other threads run meanwhile."""
+        f = internal_function(self.module, self.tile, "wait", "table_p", "before_p", "turn")
+        table, before, turn = f.arguments
         b = f.block
-        look, after = f.ir.append_basic_block("look"), f.ir.append_basic_block("passed")
+        look, again, after = (f.ir.append_basic_block(name) for name in ("look", "again", "passed"))
         b.branch(look)
         b.position_at_end(look)
         passed = b.load_atomic(before, "acquire", 8, typ=i64)
-        b.cbranch(f.less(turn, passed), after, look)
+        b.cbranch(f.less(turn, passed), after, again)
+        b.position_at_end(again)
+        give_way = b.inttoptr(field(f, table, "give_way"), ir.FunctionType(i32, []).as_pointer())
+        b.call(give_way, [])
+        b.branch(look)
         b.position_at_end(after)
         return f.finish()
 
@@ -199,7 +208,7 @@ class Backward:
             for x in range(self.tile.vectors):
                 f.store(f.constant(0.0), f.in_row(space("sums"), f.i64(n), x))
         with f.when(b.icmp_signed("!=", get("serial"), zero)):
-            f.call(self.wait, before, f.i64(DONE - 1))
+            f.call(self.wait, table, before, f.i64(DONE - 1))
         stop = f.clamp(f.add(diagonal, rows), 0, keys)
         first = b.sdiv(f.clamp(left, 0, stop), f.i64(BLOCK))
 
@@ -219,7 +228,7 @@ class Backward:
         f.loop(first, b.sdiv(f.add(stop, BLOCK - 1), f.i64(BLOCK)), 1, block)
         f.call(self.unpack_rows, d_query, size, rows, dims, dq, get("d_query_row"))
         self.write_sums(f, space("sums"), sums)
-        f.call(self.wait, before, f.i64(DONE - 1))
+        f.call(self.wait, table, before, f.i64(DONE - 1))
         b.atomic_rmw("xchg", own, f.i64(DONE), "release")
         return f.finish()
 

@@ -11,6 +11,7 @@ import llvmlite.ir as ir
 
 from clearhead.kernels import math
 from clearhead.kernels.call import SEEN_BYTES
+from clearhead.kernels.gradient_call import BLOCK
 from clearhead.kernels.packing import scale
 from clearhead.kernels.place import queries_in_lanes, rule_of_queries
 from clearhead.kernels.rules import Positions, is_vector, with_offsets
@@ -30,9 +31,9 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, maske
     """
     f = internal_function(
         module, tile, f"weights_{'masked_' if masked else ''}{w}", "table_p", "place_p", "s_p", "dp_p", "rows",
-        "state_p", "diagonal", "left", "queries", "key", "seen_p", "sums_p", together=w,
+        "state_p", "diagonal", "left", "queries", "key", "seen_p", "sums_p", "gains_p", together=w,
     )  # fmt: skip
-    table, place, s, dp, rows, state, diagonal, left, queries, key, bits, sums = f.arguments
+    table, place, s, dp, rows, state, diagonal, left, queries, key, bits, sums, gains = f.arguments
     b = f.block
     lse, delta = f.load(f.in_row(state, LSE, 0)), f.load(f.in_row(state, DELTA, 0))
     factor, last = f.splat(scale(f, table)), f.sub(queries, 1)
@@ -53,7 +54,7 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, maske
         p = b.select(seen, math.exp(f, b.fsub(score, lse)), f.constant(-0.0))
         d_s = b.fmul(p, b.fsub(f.load(d_at), delta))
         if rules:
-            carried = rules.shares(d_s, seen, carried)
+            carried = rules.shares(d_s, seen, carried, f.at(gains, f.mul(r, tile.row)))
             d_s = b.fmul(d_s, rules.slope())
         f.store(p, at)
         f.store(b.select(seen, b.fmul(d_s, factor), f.constant(0.0)), d_at)
@@ -119,8 +120,8 @@ class Derived:
         """Its derivative by the score before."""
         return self.rule.vector(self.value(self.slopes))
 
-    def shares(self, d_s: Value, seen: Value, carried: list[Value]) -> list[Value]:
-        """Add what this row gives to the gradients of arrays; the sums for whole heads are carried on."""
+    def shares(self, d_s: Value, seen: Value, carried: list[Value], gains: Value) -> list[Value]:
+        """Add what this row gives to the gradients of arrays, or keep it; the sums for whole heads are carried on."""
         f, b, sums = self.f, self.f.block, iter(carried)
         result = []
         for share, coefficient, offsets in self.parts:
@@ -128,6 +129,9 @@ class Derived:
             gain = b.select(seen, gain, f.constant(0.0))
             if share.target is None:
                 result.append(b.fadd(next(sums), gain))
+            elif share.way != "each":
+                number = kept(self.variant).index(share)
+                f.store(gain, f.at(gains, number * BLOCK * f.tile.row))
             else:
                 self.scatter(gain, share.target, [self.value(e) for e in offsets])
         return result
@@ -155,6 +159,11 @@ class Derived:
         """One element more."""
         address = self.f.block.inttoptr(place, pointer)
         self.f.store_scalar(self.f.block.fadd(self.f.load_scalar(address), gain), address)
+
+
+def kept(variant: Variant) -> list[Share]:
+    """The shares whose pairs are kept as a tile."""
+    return [share for share in variant.shares if share.target is not None and share.way != "each"]
 
 
 def total_of(f: Function, x: Value) -> Value:

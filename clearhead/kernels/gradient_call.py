@@ -19,6 +19,7 @@ FIELDS = (
     "d_query_row",
     "progress",  # how many blocks of keys each task has passed
     "done",  # where DONE stands, for the first task of a chain
+    "give_way",  # the system's function by which a thread that waits lets others run
     "chains",
     "chain",  # tasks of one
     "together",  # chains whose tasks take turns
@@ -32,6 +33,8 @@ FIELDS = (
     "at_d_scores",
     "at_unused",
     "at_sums",
+    "at_gains",  # a tile for each array whose pairs are summed before they are added
+    "at_diagonals",
 )
 AXIS = ("size", "query", "key", "value", "output", "d_output", "d_query", "d_key", "d_value")
 DONE = 1 << 62

@@ -14,12 +14,14 @@ class Share:
     """What a pair adds to the gradient of a rule's array: where the rule reads, and the derivative by what it reads.
 
     `target` is the number of the gradient among the kernel's arrays; without it, the index is one for a whole head,
-    and the pairs' sum is all that is asked.
+    and the pairs' sum is all that is asked. `way` is how elements are found: "each" pair asks for its own, "keys" lie
+    one behind the other, a "diagonal" (one distance between query and key) has one.
     """
 
     load: Expression
     coefficient: Expression
     target: int | None = None
+    way: str = "each"
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,9 @@ SCORES = {
         softcap(3.0),
         lambda s, b, h, q, k: s * s - SLOPES[h],
     ],
+    "arrays": lambda n, m, dtype: of_arrays(
+        random(n, m, dtype=dtype), random(40, dtype=dtype), random(9, 30, dtype=dtype)
+    ),
     "functions": lambda n, m, dtype: (
         lambda s, b, h, q, k: np.where(
             s > 0, np.log(1 + np.exp(s)) * SLOPES[h], functions.sigmoid(s) - np.sqrt(abs(q - k) / (1 + abs(k)))
@@ -73,6 +76,11 @@ SCORES = {
 
 def random(*shape, dtype=np.float32, seed=0):
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+
+
+def of_arrays(pairs, distances, few):
+    """Read by pairs, by distances, and beyond an array's end."""
+    return lambda s, b, h, q, k: s * distances[abs(q - k)] + pairs[abs(q), k] * np.tanh(s) + few[abs(q) % 9, k] * 0.5
 
 
 def split_up(n):
