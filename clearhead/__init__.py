@@ -3,6 +3,7 @@
 from clearhead.alignment import Alignment, alignment
 from clearhead.attention import Attended, attend, attention, merge, self_attention
 from clearhead.cache import KeyValueCache
+from clearhead.definition.gradient import Gradients
 from clearhead.errors import ClearheadError, DtypeError, FileError, InputError, MachineError, ShapeError, TraceError
 from clearhead.plan import kernel_for
 from clearhead.problem import Problem, problem
@@ -20,6 +21,7 @@ __all__ = [
     "ClearheadError",
     "DtypeError",
     "FileError",
+    "Gradients",
     "InputError",
     "KeyValueCache",
     "MachineError",

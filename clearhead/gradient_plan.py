@@ -16,7 +16,6 @@ import numpy as np
 
 from clearhead.definition.gradient import add_at, is_float
 from clearhead.kernels.call import PLACE, SEEN_BYTES
-from clearhead.kernels.chain_rule import kept
 from clearhead.kernels.gradient_call import AXIS, BLOCK, DONE, FIELDS
 from clearhead.kernels.tiles import DIM_STEP
 from clearhead.kernels.variant import Share, Variant
@@ -173,7 +172,7 @@ class Backward:
             {
                 "at_softmax": 2 * tile.row,
                 "at_unused": tile.row,
-                "at_gains": len(kept(self.variant)) * BLOCK * tile.row,
+                "at_gains": len(self.variant.staged) * BLOCK * tile.row,
                 "at_diagonals": (tile.queries + BLOCK) * size,
                 "at_place": 8 * len(PLACE),
                 "at_sums": max(1, len(self.variant.shares)) * tile.row,

@@ -15,10 +15,10 @@ from typing import Any
 import llvmlite.ir as ir
 
 from clearhead.kernels.call import MAYBE, NOTHING, TILE
-from clearhead.kernels.chain_rule import kept, write_weights
+from clearhead.kernels.chain_rule import write_weights
 from clearhead.kernels.columns import write_columns, write_state, write_unpack_rows
 from clearhead.kernels.forward import padded
-from clearhead.kernels.gradient_call import AXIS, BLOCK, DONE, FIELDS, field
+from clearhead.kernels.gradient_call import AXIS, BLOCK, DONE, FIELDS
 from clearhead.kernels.packing import write_pack_rows
 from clearhead.kernels.place import read_place, write_place
 from clearhead.kernels.scores import write_score
@@ -55,7 +55,7 @@ class Backward:
         if variant.mask:
             self.weights_masked = {w: write_weights(self.module, tile, w, variant, True) for w in widths}
             self.see = write_see(self.module, tile, variant)
-        self.spread = [write_spread(self.module, tile, variant, n) for n in range(len(kept(variant)))]
+        self.spread = [write_spread(self.module, tile, variant, n) for n in range(len(variant.staged))]
         self.wait = self.write_wait()
         self.block = {w: self.write_block(w) for w in widths}
         self.tile_function = self.write_tile()
@@ -370,3 +370,8 @@ class Backward:
         _, *offsets = f.loop(0, field(f, table, "axes"), 1, axis, [head, *[f.i64(0)] * len(AXIS[1:])])
         bases = [f.block.inttoptr(field(f, table, name), pointer) for name in AXIS[1:]]
         return [f.at(base, offset) for base, offset in zip(bases, offsets, strict=True)]
+
+
+def field(f: Function, table: Value, name: str) -> Value:
+    """Read one field of the call's table."""
+    return f.load_int(table, FIELDS.index(name))

@@ -130,7 +130,7 @@ class Derived:
             if share.target is None:
                 result.append(b.fadd(next(sums), gain))
             elif share.way != "each":
-                number = kept(self.variant).index(share)
+                number = self.variant.staged.index(share)
                 f.store(gain, f.at(gains, number * BLOCK * f.tile.row))
             else:
                 self.scatter(gain, share.target, [self.value(e) for e in offsets])
@@ -159,11 +159,6 @@ class Derived:
         """One element more."""
         address = self.f.block.inttoptr(place, pointer)
         self.f.store_scalar(self.f.block.fadd(self.f.load_scalar(address), gain), address)
-
-
-def kept(variant: Variant) -> list[Share]:
-    """The shares whose pairs are kept as a tile."""
-    return [share for share in variant.shares if share.target is not None and share.way != "each"]
 
 
 def total_of(f: Function, x: Value) -> Value:

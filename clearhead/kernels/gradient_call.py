@@ -5,7 +5,6 @@ Tasks are tiles of queries; those that add to the same gradients of keys and val
 """
 
 from clearhead.kernels import call
-from clearhead.kernels.simd import Function, Value
 
 FIELDS = (
     *call.FIELDS,
@@ -39,8 +38,3 @@ FIELDS = (
 AXIS = ("size", "query", "key", "value", "output", "d_output", "d_query", "d_key", "d_value")
 DONE = 1 << 62
 BLOCK = 64  # keys whose weights and their gradients stay in the nearest cache
-
-
-def field(f: Function, table: Value, name: str) -> Value:
-    """Read one field of the call's table."""
-    return f.load_int(table, FIELDS.index(name))

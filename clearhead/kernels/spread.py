@@ -10,7 +10,6 @@ from functools import reduce
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.chain_rule import kept
 from clearhead.kernels.gradient_call import BLOCK
 from clearhead.kernels.place import queries_in_lanes, read_place, rule_of_queries
 from clearhead.kernels.rules import Positions, Rule, is_vector, with_offsets
@@ -25,7 +24,7 @@ def write_spread(module: ir.Module, tile: Tile, variant: Variant, number: int) -
         module, tile, f"spread_{number}", "table_p", "place_p", "g_p", "rows", "key", "queries", "diagonals_p"
     )
     table, place, g, rows, key, queries, diagonals = f.arguments
-    share = kept(variant)[number]
+    share = variant.staged[number]
     assert share.target is not None  # noqa: S101
     target = with_offsets(replace(share.load, array=share.target))
     rule = rule_of_queries(f, target.args[-1], variant, table, place)

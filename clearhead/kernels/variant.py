@@ -48,6 +48,11 @@ class Variant:
         return "int8" if self.int8 else self.storage
 
     @property
+    def staged(self) -> tuple[Share, ...]:
+        """The shares of which a whole tile is found before it is added."""
+        return tuple(share for share in self.shares if share.target is not None and share.way != "each")
+
+    @property
     def constants(self) -> int:
         """How many constants the expressions name."""
         return max(((e.array or 0) + 1 for e in self.parameters()), default=0)
