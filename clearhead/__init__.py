@@ -4,7 +4,16 @@ from clearhead.alignment import Alignment, alignment
 from clearhead.attention import Attended, attend, attention, merge, self_attention
 from clearhead.cache import KeyValueCache
 from clearhead.definition.gradient import Gradients
-from clearhead.errors import ClearheadError, DtypeError, FileError, InputError, MachineError, ShapeError, TraceError
+from clearhead.errors import (
+    ClearheadError,
+    DtypeError,
+    FileError,
+    InputError,
+    MachineError,
+    ShapeError,
+    TraceError,
+    TrustError,
+)
 from clearhead.plan import kernel_for
 from clearhead.problem import Problem, problem
 from clearhead.rules import functions
@@ -12,6 +21,7 @@ from clearhead.rules.masks import Mask, blocks, causal, dense, documents, full, 
 from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
 from clearhead.stack import flow, rollout
 from clearhead.summary import Summary
+from clearhead.watch import Watch, load_watch, watch
 from clearhead.weights import Weights, weights
 
 __version__ = "0.1.0"
@@ -31,6 +41,8 @@ __all__ = [
     "ShapeError",
     "Summary",
     "TraceError",
+    "TrustError",
+    "Watch",
     "Weights",
     "__version__",
     "alibi",
@@ -46,6 +58,7 @@ __all__ = [
     "full",
     "functions",
     "kernel_for",
+    "load_watch",
     "merge",
     "prefix",
     "problem",
@@ -54,6 +67,7 @@ __all__ = [
     "scale",
     "self_attention",
     "softcap",
+    "watch",
     "weights",
     "where",
     "window",

@@ -1,4 +1,4 @@
-"""Every error a user can meet: one root, four branches.
+"""Every error a user can meet: one root, five branches.
 
     ClearheadError
     ├── InputError        (also ValueError)   an argument cannot mean anything: names the value and the next step
@@ -6,7 +6,8 @@
     │   ├── DtypeError    (also TypeError)    integers, complex numbers, mixed dtypes
     │   └── TraceError                        a rule's function does what cannot be traced: names the line
     ├── FileError         (also OSError)      a file cannot be read, parsed or written
-    └── MachineError      (also RuntimeError) this processor or its cache directory cannot do what was asked
+    ├── MachineError      (also RuntimeError) this processor or its cache directory cannot do what was asked
+    └── TrustError        (also RuntimeError) what was recorded does not reproduce the model's own output
 
 Messages are one sentence of what is wrong, with the offending shapes or values, and one of what to do next.
 """
@@ -38,3 +39,7 @@ class FileError(ClearheadError, OSError):
 
 class MachineError(ClearheadError, RuntimeError):
     """This processor, or its cache directory, cannot do what was asked."""
+
+
+class TrustError(ClearheadError, RuntimeError):
+    """What was recorded of a model does not reproduce the model's own output, and is not shown."""

@@ -51,7 +51,8 @@ class Call:
     scale: float | None
     sink: Array | None
     lse: Array
-    given: dict[str, Any]  # the options as the model gave them
+    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # query, key and value as the model gave them
+    given: dict[str, Any]  # and its options
 
 
 listeners: list[Callable[[Call], None]] = []
@@ -122,7 +123,7 @@ def attention_forward(
         return output, None
     mask = parts[0].mask if pattern is None else pattern.whole
     given = {"scaling": scaling, "softcap": softcap, "s_aux": s_aux, "sliding_window": sliding_window}
-    call = Call(module, q, k, v, mask, pattern, score, scaling, sink, lse, given)
+    call = Call(module, q, k, v, mask, pattern, score, scaling, sink, lse, (query, key, value), given)
     for listener in listeners:
         listener(call)
     if not wants_weights:
