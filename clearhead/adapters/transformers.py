@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.utils import output_capturing
 
 from clearhead.adapters.transformers_mask import ALL, Part, Pattern
-from clearhead.attention import attend, attention
+from clearhead.attention import Attended, attend, attention
 from clearhead.errors import DtypeError, InputError
 from clearhead.machine.threads import allowed
 from clearhead.problem import Array
@@ -105,8 +105,6 @@ def attention_forward(
             f"attention dropout {dropout} is not known to clearhead: set config.attention_dropout = 0.0 (GPT-2: "
             "attn_pdrop), or call model.eval()."
         )
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (query, key, value, s_aux)):
-        return with_gradients()
     q, k, v = as_numpy(query, "query"), as_numpy(key, "key"), as_numpy(value, "value")
     pattern = getattr(attention_mask, "pattern", None)
     score = score_rules(softcap, position_bias)
@@ -118,9 +116,14 @@ def attention_forward(
         score, parts = score + more, (Part(ALL, ALL, ALL, mask),)
     sink = None if s_aux is None else as_numpy(s_aux.float() if s_aux.dtype != query.dtype else s_aux, "s_aux")
     wants_weights = kwargs.get("output_attentions") or collects_weights()
-    output, lse = computed(query, (q, k, v), parts, score, scaling, sink, bool(wants_weights or listeners))
+    asked = Asked(parts, score, scaling, sink)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (query, key, value, s_aux)):
+        output, done = Differentiable.apply(query, key, value, s_aux, asked)
+    else:
+        output, done = computed(query, (q, k, v), asked, bool(wants_weights or listeners))
     if not wants_weights and not listeners:
         return output, None
+    lse = joined_lse(q, parts, done)
     mask = parts[0].mask if pattern is None else pattern.whole
     given = {"scaling": scaling, "softcap": softcap, "s_aux": s_aux, "sliding_window": sliding_window}
     call = Call(module, q, k, v, mask, pattern, score, scaling, sink, lse, (query, key, value), given)
@@ -132,33 +135,81 @@ def attention_forward(
     return output, weights(q, held, mask=mask, score=score, scale=scaling, sink=sink, lse=lse)
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What is done to a layer's queries, keys and values."""
+
+    parts: tuple[Part, ...]
+    score: tuple[Score, ...]
+    scale: float | None
+    sink: Array | None
+
+
 def computed(
-    query: torch.Tensor,
-    operands: tuple[Array, Array, Array],
-    parts: tuple[Part, ...],
-    score: tuple[Score, ...],
-    scale: float | None,
-    sink: Array | None,
-    wants_lse: bool,
-) -> tuple[torch.Tensor, Array]:
-    """The output as transformers wants it, (batch, n, heads, dim), written there by the kernel; and the LSE."""
+    query: torch.Tensor, operands: tuple[Array, Array, Array], asked: Asked, wants_more: bool
+) -> tuple[torch.Tensor, list[Attended]]:
+    """The output as transformers wants it, (batch, n, heads, dim), written there by the kernel; and each part's more."""
     q, k, v = operands
     batch, heads, queries, _ = q.shape
-    alone = len(parts) == 1 and (parts[0].batch, parts[0].queries) == (ALL, ALL)
-    make = torch.empty if alone or covered(parts, batch, queries) else torch.zeros
+    make = torch.empty if covered(asked.parts, batch, queries) else torch.zeros
     output = make((batch, queries, heads, v.shape[-1]), dtype=query.dtype)
     out = as_numpy(output, "output").transpose(0, 2, 1, 3)
-    lse = np.full(q.shape[:-1], -np.inf, np.float64 if q.dtype == np.float64 else np.float32) if wants_lse else None
-    threads = min(torch.get_num_threads(), allowed())
-    for part in parts:
+    rules: dict[str, Any] = {"score": asked.score, "sink": asked.sink, "scale": asked.scale}
+    rules["threads"] = min(torch.get_num_threads(), allowed())
+    done = []
+    for part in asked.parts:
         x, y, z = q[part.batch, :, part.queries], k[part.batch, :, part.keys], v[part.batch, :, part.keys]
         to = out[part.batch, :, part.queries]
-        if lse is None:
-            attention(x, y, z, mask=part.mask, score=score, sink=sink, scale=scale, threads=threads, out=to)
+        if wants_more:
+            done.append(attend(x, y, z, mask=part.mask, out=to, **rules))
         else:
-            done = attend(x, y, z, mask=part.mask, score=score, sink=sink, scale=scale, threads=threads, out=to)
-            lse[part.batch, :, part.queries] = done.lse
-    return output, np.empty(0) if lse is None else lse
+            attention(x, y, z, mask=part.mask, out=to, **rules)
+    return output, done
+
+
+def joined_lse(q: Array, parts: tuple[Part, ...], done: list[Attended]) -> Array:
+    """The LSE of all queries, (batch, heads, n): −∞ for those that no part has."""
+    lse = np.full(q.shape[:-1], -np.inf, np.float64 if q.dtype == np.float64 else np.float32)
+    for part, attended in zip(parts, done, strict=True):
+        lse[part.batch, :, part.queries] = attended.lse
+    return lse
+
+
+class Differentiable(torch.autograd.Function):  # type: ignore[misc]
+    """Attention with gradients of query, key, value and sink, which clearhead computes in O(n) memory."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        s_aux: torch.Tensor | None,
+        asked: Asked,
+    ) -> tuple[torch.Tensor, list[Attended]]:
+        """As `computed`, and keeps what the gradients need."""
+        operands = as_numpy(query, "query"), as_numpy(key, "key"), as_numpy(value, "value")
+        output, done = computed(query, operands, asked, True)
+        ctx.save_for_backward(query, key, value, output)  # torch sees if one of them is written to
+        ctx.asked, ctx.done, ctx.sink_dtype = asked, done, None if s_aux is None else s_aux.dtype
+        return output, done
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, d_output: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
+        """Each part's gradients, in their places."""
+        gradients = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in ctx.saved_tensors[:3]]
+        d_q, d_k, d_v = (as_numpy(x, "gradient") for x in gradients)
+        d_out, d_sink = as_numpy(d_output, "d_output").transpose(0, 2, 1, 3), None
+        for part, attended in zip(ctx.asked.parts, ctx.done, strict=True):
+            found = attended.backward(d_out[part.batch, :, part.queries], rules=False)
+            d_q[part.batch, :, part.queries] += found.q
+            d_k[part.batch, :, part.keys] += found.k
+            d_v[part.batch, :, part.keys] += found.v
+            if found.sink is not None:
+                d_sink = found.sink if d_sink is None else d_sink + found.sink
+        sink = None if d_sink is None else torch.from_numpy(d_sink).to(ctx.sink_dtype)
+        return (*gradients, sink, None)
 
 
 def covered(parts: tuple[Part, ...], batch: int, queries: int) -> bool:
@@ -171,14 +222,6 @@ def collects_weights() -> bool:
     """Whether transformers collects attentions now: some models (GPT-2) do not hand `output_attentions` down."""
     collector = getattr(output_capturing, "_active_collector", None)
     return collector is not None and "attentions" in (collector.get() or ())
-
-
-def with_gradients() -> tuple[torch.Tensor, None]:
-    """Where training will be plugged in: a torch.autograd.Function around `attend(...).backward`."""
-    raise InputError(
-        "gradients through attn_implementation='clearhead' are not there yet: run the model under torch.no_grad(), or "
-        "train it with attn_implementation='sdpa'."
-    )
 
 
 def as_numpy(tensor: torch.Tensor, name: str) -> Array:
@@ -202,6 +245,11 @@ def score_rules(softcap: float | None, position_bias: torch.Tensor | None) -> tu
     """What a model does to scores beside scaling, in its order."""
     rules: list[Score] = [] if softcap is None else [scores.softcap(softcap)]
     if position_bias is not None:
+        if torch.is_grad_enabled() and position_bias.requires_grad:
+            raise InputError(
+                f"gradients of a position_bias of shape {tuple(position_bias.shape)} are not known to this adapter: "
+                "freeze it by requires_grad_(False), or train with attn_implementation='sdpa'."
+            )
         rules.append(scores.bias(as_numpy(position_bias, "position_bias")))
     return tuple(rules)
 

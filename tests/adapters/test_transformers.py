@@ -274,7 +274,36 @@ def test_errors_say_what_to_change():
         _ = Pattern(1, 2, 3, 2, 0, MASKS.causal_mask_function, None).stop
 
 
-def test_gradients_are_refused_until_there_are_any():
-    q = torch.ones(1, 2, 3, 16, requires_grad=True)
-    with pytest.raises(InputError, match=r"torch\.no_grad"):
-        adapter.attention_forward(layer_like(), q, q, q, adapter.mask_forward(1, 3, 3))
+@pytest.mark.parametrize("left", [(0, 0, 0), (5, 0, 9)])
+def test_gradients(models, tokens, left):
+    mask, found = padded(tokens, *left), []
+    told = mask.bool() & mask.roll(1, 1).bool()  # the first token would be foretold by padding
+    for model in models:
+        model.zero_grad()
+        loss = model(tokens, attention_mask=mask, labels=tokens.masked_fill(~told, -100)).loss
+        loss.backward()
+        found.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert any("sinks" in name for name in found[0]) == (models[0].config.model_type == "gpt_oss")
+    for name, expected in found[0].items():
+        size = float(expected.abs().max())
+        torch.testing.assert_close(found[1][name], expected, rtol=1e-3, atol=1e-4 * size + 1e-9, msg=name)
+
+
+def test_gradients_with_weights_and_checkpoints(tokens):
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.LlamaConfig(**SIZES), attn_implementation="clearhead"
+    )
+    model(tokens, labels=tokens, output_attentions=True).loss.backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    model.gradient_checkpointing_enable()
+    model.train()
+    model(tokens, labels=tokens, use_cache=False).loss.backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_a_learned_position_bias_is_refused():
+    q, table = torch.ones(1, 2, 3, 16), torch.zeros(1, 2, 3, 3, requires_grad=True)
+    with pytest.raises(InputError, match="gradients of a position_bias"):
+        adapter.attention_forward(layer_like(), q, q, q, adapter.mask_forward(1, 3, 3), position_bias=table)
