@@ -138,18 +138,19 @@ COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
 def apply(op: str, *inputs: Any) -> Traced:
-    """Write down one operation; whole numbers become floats where a float needs them."""
+    """Write down one operation; whole numbers become floats where a float needs them. The result is of the stand-ins' class."""
+    own = next((type(x) for x in inputs if isinstance(x, Traced)), Traced)
     args = [as_expression(x) for x in inputs]
     if op == "where":
         if args[0].kind != "bool":
             raise TraceError(f"np.where needs a condition, but {args[0]!r} is a number: compare it with something")
         a, b = common_kind(args[1:])
-        return Traced(Expression("where", a.kind, (args[0], a, b)))
+        return own(Expression("where", a.kind, (args[0], a, b)))
     if op in BOOL_ONLY:
         wrong = next((a for a in args if a.kind != "bool"), None)
         if wrong is not None:
             raise TraceError(f"&, |, ^ and ~ join comparisons, but {wrong!r} is a number: compare it with something")
-        return Traced(Expression(op, "bool", tuple(args)))
+        return own(Expression(op, "bool", tuple(args)))
     args = common_kind(args)
     if args[0].kind == "bool" and op in ("add", "sub", "neg"):
         raise TraceError(f"conditions such as {args[0]!r} are no numbers to add or subtract: use |, &, ^ or np.where")
@@ -159,7 +160,7 @@ def apply(op: str, *inputs: Any) -> Traced:
         args = [Expression("float", "float", (a,)) for a in args]
     if op in INT_ONLY and args[0].kind == "float":
         raise TraceError(f"// and % are for whole numbers, but {args[0]!r} or {args[-1]!r} is a float")
-    return Traced(Expression(op, "bool" if op in COMPARISONS else args[0].kind, tuple(args)))
+    return own(Expression(op, "bool" if op in COMPARISONS else args[0].kind, tuple(args)))
 
 
 def common_kind(args: list[Expression]) -> list[Expression]:

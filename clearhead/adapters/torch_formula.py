@@ -1,0 +1,139 @@
+"""Attention as torch operations: the definition, rows at a time, which torch can differentiate again and again.
+
+Decides how a rule's expressions are evaluated on tensors. What the kernels give, this gives too, slowly and with room for
+a table of scores: forward-mode and higher derivatives come from here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from clearhead.adapters.torch_rule import Rule
+from clearhead.rules.expression import LEAVES, Expression, parts
+from clearhead.rules.fused import fuse
+
+NARROW = (torch.float16, torch.bfloat16)
+
+
+def attention_formula(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tables: Sequence[torch.Tensor],
+    sink: torch.Tensor | None,
+    rule: Rule,
+    scale: float,
+    rows: slice = slice(None),
+    queries: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output and LSE of those `rows` of all `queries` that `query` holds."""
+    dtype = query.dtype
+    if dtype in NARROW:
+        query, key, value = query.float(), key.float(), value.float()
+        tables = [x.float() if x.dtype in NARROW else x for x in tables]
+    heads = query.shape[-3] if query.dim() > 2 else 1
+    key, value = repeated(key, heads), repeated(value, heads)
+    scores = (query * scale) @ key.transpose(-1, -2)
+    lead = torch.broadcast_shapes(scores.shape[:-2], value.shape[:-2])
+    scores = scores.expand(*lead, *scores.shape[-2:])
+    scores = ruled(scores, tables, rule, rows, query.shape[-2] if queries is None else queries)
+    sinks = scores.new_zeros(*lead, scores.shape[-2], 0)
+    if sink is not None:
+        sinks = sink.to(scores.dtype).expand(lead)[..., None, None].expand(*lead, scores.shape[-2], 1)
+    every = torch.cat([scores, sinks], -1)
+    alive = (every > -math.inf).any(-1, keepdim=True)
+    every = torch.where(alive, every, 0)
+    total = torch.logsumexp(every, -1, keepdim=True) if every.shape[-1] else every.sum(-1, keepdim=True)
+    weights = torch.exp(every[..., : scores.shape[-1]] - total) * alive
+    lse = torch.where(alive, total, -math.inf)[..., 0]
+    return (weights @ value).to(dtype), lse
+
+
+def repeated(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """Key or value heads once for each query head that shares them."""
+    own = x.shape[-3] if x.dim() > 2 else 1
+    return x.repeat_interleave(heads // own, -3) if 1 < own < heads else x
+
+
+def ruled(scores: torch.Tensor, tables: Sequence[torch.Tensor], rule: Rule, rows: slice, queries: int) -> torch.Tensor:
+    """Scores after the rule; hidden ones are −∞."""
+    *lead, count, keys = scores.shape
+    device = scores.device
+    row = torch.arange(queries, device=device)[rows]
+    key = torch.arange(keys, device=device)
+    fused = fuse(rule.bare_masks, (), queries, keys)
+    place = torch.zeros(3, queries, dtype=torch.int64, device=device)
+    for span in fused.spans:
+        own = slice(span.first_query, span.first_query + span.queries)
+        place[:, own] = torch.tensor([[span.offset], [span.first_key], [span.first_key + span.keys]], device=device)
+    shift, start, stop = place[:, rows, None]
+    position = row[:, None] + shift
+    seen = (key >= start) & (key < stop)
+    if fused.low is not None:
+        seen = seen & (key >= position + fused.low)
+    if fused.high is not None:
+        seen = seen & (key <= position + fused.high)
+    batches, heads = lead[:-1], lead[-1] if lead else 1
+    leaves = {
+        "score": scores,
+        "batch": torch.arange(math.prod(batches), device=device).reshape(*batches, 1, 1, 1),
+        "head": torch.arange(heads, device=device).reshape(heads, 1, 1),
+        "row": row[:, None],
+        "query": position,
+        "key": key,
+    }
+    if not lead:
+        leaves |= {name: torch.zeros(1, 1, dtype=torch.int64, device=device) for name in ("batch", "head")}
+    if rule.score is not None:
+        scores = torch.broadcast_to(evaluate(rule.score, leaves, tables), scores.shape)
+    if rule.seen is not None:
+        seen = seen & evaluate(rule.seen, leaves, tables)
+    return torch.where(seen, scores, -math.inf)
+
+
+def evaluate(e: Expression, leaves: dict[str, torch.Tensor], tables: Sequence[torch.Tensor]) -> torch.Tensor:
+    """An expression's value on tensors, floats in the scores' dtype."""
+    types = {"float": leaves["score"].dtype, "int": torch.int64, "bool": torch.bool}
+    known: dict[Expression, torch.Tensor] = {}
+    for part in parts(e):
+        args = [known[a] for a in part.args]
+        if part.op in LEAVES:
+            known[part] = leaves[part.op]
+        elif part.op == "constant":
+            known[part] = torch.tensor(part.value, dtype=types[part.kind], device=leaves["key"].device)
+        elif part.op == "load":
+            known[part] = load(tables[part.array or 0], args).to(types[part.kind])
+        elif part.op in ("float", "int"):
+            known[part] = args[0].to(types[part.kind])
+        else:
+            known[part] = OPERATIONS[part.op](*args)
+    return known[e]
+
+
+def load(table: torch.Tensor, index: list[torch.Tensor]) -> torch.Tensor:
+    """Elements of a table; an index below 0 counts from the end, and none leaves the table."""
+    places = [torch.where(x < 0, x + n, x).clamp(0, n - 1) for x, n in zip(index, table.shape, strict=True)]
+    return table[tuple(places)]
+
+
+def floor_divide(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Python's //, and 0 where b is 0."""
+    return torch.where(b == 0, 0, a // torch.where(b == 0, 1, b))
+
+
+def modulo(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Python's %, and 0 where b is 0."""
+    return torch.where(b == 0, 0, a % torch.where(b == 0, 1, b))
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "neg": torch.neg, "abs": torch.abs,
+    "min": torch.minimum, "max": torch.maximum, "sqrt": torch.sqrt, "exp": torch.exp, "log": torch.log,
+    "tanh": torch.tanh, "sigmoid": torch.sigmoid, "floordiv": floor_divide, "mod": modulo, "lt": torch.lt,
+    "le": torch.le, "gt": torch.gt, "ge": torch.ge, "eq": torch.eq, "ne": torch.ne, "and": torch.logical_and,
+    "or": torch.logical_or, "xor": torch.logical_xor, "not": torch.logical_not, "where": torch.where,
+}  # fmt: skip

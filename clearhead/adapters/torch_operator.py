@@ -1,0 +1,284 @@
+"""The operator `clearhead::attention`: what torch's transforms see of a call, with its shapes, gradients and batches.
+
+Decides how tensors become arrays (views, never copies) and what autograd, vmap, compile and export are told. Rules come
+as a name and tables (`torch_rule`); forward-mode and second derivatives from `torch_formula`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.autograd import forward_ad
+
+from clearhead.adapters import torch_functional
+from clearhead.adapters.torch_formula import NARROW, attention_formula
+from clearhead.adapters.torch_rule import Rule, rule_named
+from clearhead.attention import run
+from clearhead.problem import Array
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+Options = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor], torch.Tensor | None, str, float]
+ROOM = 1 << 22  # scores that a gradient computes at once
+
+LIBRARY = torch.library.Library("clearhead", "DEF")
+OPERANDS = "Tensor query, Tensor key, Tensor value, Tensor[] tables, Tensor? sink, str rule, float scale"
+LIBRARY.define(f"attention({OPERANDS}) -> (Tensor, Tensor)")
+LIBRARY.define(f"attention_backward(Tensor d_output, Tensor d_lse, {OPERANDS}) -> Tensor[]")
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tables: Sequence[torch.Tensor],
+    sink: torch.Tensor | None,
+    rule: Rule,
+    scale: float,
+) -> Pair:
+    """Output and LSE, by the operator; inside forward-mode differentiation by the formula."""
+    if forward_ad._current_level >= 0:
+        return attention_formula(query, key, value, tables, sink, rule, scale)
+    operands = query, key, value, list(tables), sink, rule.name, scale
+    if torch._C._are_functorch_transforms_active():
+        return torch_functional.forward(*operands)  # type: ignore[no-any-return]
+    return operator(*operands)  # type: ignore[no-any-return]
+
+
+def view(tensor: torch.Tensor) -> Array:
+    """A tensor's memory as an array."""
+    if tensor.dtype is torch.bfloat16:
+        import ml_dtypes
+
+        return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.detach().numpy()  # type: ignore[no-any-return]
+
+
+def tensor_of(array: Array, dtype: torch.dtype) -> torch.Tensor:
+    """An array's memory as a tensor."""
+    if dtype is torch.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def on_processor(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tables: list[torch.Tensor],
+    sink: torch.Tensor | None,
+    rule: str,
+    scale: float,
+) -> Pair:
+    """Run the kernel."""
+    mask, score = rule_named(rule).filled([view(x) for x in tables] if tables else ())
+    sinks = None if sink is None else view(sink)
+    threads = torch.get_num_threads()
+    q, k, v = view(query), view(key), view(value)
+    output, lse = run(q, k, v, mask, score, sinks, scale, "exact", threads, None, True)
+    return tensor_of(output, query.dtype), torch.from_numpy(lse)
+
+
+def shapes(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tables: list[torch.Tensor],
+    sink: torch.Tensor | None,
+    rule: str,
+    scale: float,
+) -> Pair:
+    """Empty tensors such as the operator gives."""
+    heads = query.shape[-3] if query.dim() > 2 else 1
+    leads = [query.shape[:-2]]
+    for x in (key, value):
+        own = x.shape[:-2]
+        leads.append((*own[:-1], heads) if own and own[-1] != 1 and heads != 1 else own)
+    lead = torch.broadcast_shapes(*leads)
+    lse = query.new_empty(*lead, query.shape[-2], dtype=torch.float32 if query.dtype in NARROW else None)
+    return query.new_empty(*lead, query.shape[-2], value.shape[-1]), lse
+
+
+def backward_on_processor(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any) -> list[torch.Tensor]:
+    """Gradients of the operands: query, key, value, sink, then tables; of those without any, an empty tensor."""
+    query, key, value, tables, sink, rule, scale = operands
+    return by_rows(d_output, d_lse, query, key, value, tables, sink, rule_named(rule), scale)
+
+
+def by_rows(
+    d_output: torch.Tensor,
+    d_lse: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tables: list[torch.Tensor],
+    sink: torch.Tensor | None,
+    rule: Rule,
+    scale: float,
+) -> list[torch.Tensor]:
+    """Gradients from the formula, some queries at a time, so that no table of all scores is ever held."""
+    queries = query.shape[-2]
+    operands = [query, key, value, *([] if sink is None else [sink]), *tables]
+    wide = [leaf(x) for x in operands]
+    wants = [x for x in wide if x.requires_grad]
+    sums = [torch.zeros_like(x) for x in wants]
+    step = max(1, ROOM // max(1, d_lse[..., :1].numel() * key.shape[-2]))
+    with recording(), torch.enable_grad():
+        for first in range(0, queries, step):
+            rows = slice(first, min(first + step, queries))
+            q, k, v, *rest = wide
+            own_sink = None if sink is None else rest[0]
+            own_tables = rest if sink is None else rest[1:]
+            parts = attention_formula(q[..., rows, :], k, v, own_tables, own_sink, rule, scale, rows, queries)
+            d = d_output[..., rows, :].to(parts[0].dtype), d_lse[..., rows]
+            for total, part in zip(sums, torch.autograd.grad(parts, wants, d, allow_unused=True), strict=True):
+                if part is not None:
+                    total += part
+    found = iter(sums)
+    given = [next(found).to(x.dtype) if w.requires_grad else x.new_empty(0) for x, w in zip(operands, wide, strict=True)]
+    return [*given[:3], *([] if sink is not None else [query.new_empty(0)]), *given[3:]]
+
+
+def leaf(x: torch.Tensor) -> torch.Tensor:
+    """A tensor of its own that can have a gradient, wide enough for sums."""
+    own = x.detach()
+    return (own.float() if x.dtype in NARROW else own.view_as(own)).requires_grad_(x.is_floating_point())
+
+
+def recording() -> Any:
+    """Let torch record operations inside an operator, where it has stopped to."""
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in (torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView):
+        excluded = excluded.remove(key)
+    return torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded)
+
+
+def backward_shapes(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any) -> list[torch.Tensor]:
+    """Empty tensors such as the gradients are."""
+    query, key, value, tables, sink, _, _ = operands
+    return [
+        query.new_empty(0) if x is None or not x.is_floating_point() else x.new_empty(x.shape)
+        for x in (query, key, value, sink, *tables)
+    ]
+
+
+def remember(ctx: Any, inputs: Options, output: Pair) -> None:
+    """Keep what the gradient needs."""
+    query, key, value, tables, sink, ctx.rule, ctx.scale = inputs
+    ctx.sinks = sink is not None
+    ctx.save_for_backward(query, key, value, *(() if sink is None else (sink,)), *tables)
+
+
+def differentiate(ctx: Any, d_output: torch.Tensor, d_lse: torch.Tensor) -> tuple[Any, ...]:
+    """Gradients in the order of the operator's arguments."""
+    query, key, value, *rest = ctx.saved_tensors
+    sink, tables = (rest[0], rest[1:]) if ctx.sinks else (None, rest)
+    transformed = torch._C._are_functorch_transforms_active()
+    backward = torch_functional.backward if transformed else backward_operator
+    found = backward(d_output, d_lse, query, key, value, tables, sink, ctx.rule, ctx.scale)
+    d_tables = [d if x.is_floating_point() else None for d, x in zip(found[4:], tables, strict=True)]
+    return *found[:3], d_tables, found[3] if ctx.sinks else None, None, None
+
+
+def remember_backward(ctx: Any, inputs: tuple[Any, ...], output: list[torch.Tensor]) -> None:
+    """Keep what the second derivative needs."""
+    d_output, d_lse, query, key, value, tables, sink, ctx.rule, ctx.scale = inputs
+    ctx.sinks = sink is not None
+    ctx.save_for_backward(d_output, d_lse, query, key, value, *(() if sink is None else (sink,)), *tables)
+
+
+def differentiate_again(ctx: Any, d_gradients: list[torch.Tensor]) -> tuple[Any, ...]:
+    """Derivatives of the gradients, by the formula."""
+    d_output, d_lse, *operands = ctx.saved_tensors
+    smooth = [n for n, x in enumerate(operands) if x.is_floating_point()]
+    rule, scale, sinks = rule_named(ctx.rule), ctx.scale, ctx.sinks
+
+    def formula(*changed: torch.Tensor) -> Pair:
+        given = list(operands)
+        for n, x in zip(smooth, changed, strict=True):
+            given[n] = x
+        q, k, v, *rest = given
+        return attention_formula(q, k, v, rest[1:] if sinks else rest, rest[0] if sinks else None, rule, scale)
+
+    def gradients(d_output: torch.Tensor, d_lse: torch.Tensor, *changed: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.func.vjp(formula, *changed)[1]((d_output, d_lse)))
+
+    given = list(d_gradients) if sinks else [*d_gradients[:3], *d_gradients[4:]]
+    found = torch.func.vjp(gradients, d_output, d_lse, *(operands[n] for n in smooth))[1](
+        tuple(torch.zeros_like(operands[n]) if given[n] is None else given[n] for n in smooth)
+    )
+    each: list[Any] = [None] * len(operands)
+    for n, d in zip(smooth, found[2:], strict=True):
+        each[n] = d
+    q, k, v, *rest = each
+    return *found[:2], q, k, v, rest[1:] if sinks else rest, rest[0] if sinks else None, None, None
+
+
+def batched(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[Pair, tuple[int, int]]:
+    """vmap's rule: its axis leads q, k and v; a rule that tells batches apart, or has batches of its own, goes one by one."""
+    query, key, value, tables, sink, name, scale = operands
+    table_dims = dims[3] or [None] * len(tables)
+    alone = "batch" in rule_named(name).leaves or any(d is not None for d in (*table_dims, dims[4]))
+    if alone:
+        def part(x: Any, d: int | None, n: int) -> Any:
+            return x if d is None else x.select(d, n)
+
+        parts = [
+            operator(
+                *(part(x, d, n) for x, d in zip((query, key, value), dims, strict=False)),
+                [part(x, d, n) for x, d in zip(tables, table_dims, strict=True)], part(sink, dims[4], n), name, scale,
+            )
+            for n in range(info.batch_size)
+        ]  # fmt: skip
+        return (torch.stack([x for x, _ in parts]), torch.stack([x for _, x in parts])), (0, 0)
+    rank = max(x.dim() - (d is not None) for x, d in zip((query, key, value), dims, strict=False))
+
+    def leading(x: torch.Tensor, d: int | None) -> torch.Tensor:
+        x = x.unsqueeze(0) if d is None else x.movedim(d, 0)
+        return x.reshape(x.shape[0], *[1] * (rank + 1 - x.dim()), *x.shape[1:])
+
+    q, k, v = (leading(x, d) for x, d in zip((query, key, value), dims, strict=False))
+    if rank == 2:  # heads of their own, or they would share keys
+        q, k, v = (x.unsqueeze(1) for x in (q, k, v))
+        output, lse = operator(q, k, v, tables, sink, name, scale)
+        return (output.squeeze(1), lse.squeeze(1)), (0, 0)
+    return operator(q, k, v, tables, sink, name, scale), (0, 0)
+
+
+def batched_backward(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[list[torch.Tensor], list[int]]:
+    """vmap's rule for gradients: one by one, for what is shared has a gradient for each."""
+    parts = []
+    for n in range(info.batch_size):
+        own = [
+            [y if e is None else y.select(e, n) for y, e in zip(x, d or [None] * len(x), strict=True)]
+            if isinstance(x, list) else x if d is None else x.select(d, n)
+            for x, d in zip(operands, dims, strict=True)
+        ]  # fmt: skip
+        parts.append(backward_operator(*own))
+    found = [torch.stack(each) for each in zip(*parts, strict=True)]
+    return found, [0] * len(found)
+
+
+def lowered(keys: Any, *operands: Any) -> Pair:
+    """Under autocast, operands of 32 bits become narrow, as for torch's own attention."""
+    query, key, value, tables, sink, rule, scale = operands
+    dtype = torch.get_autocast_dtype("cpu")
+    query, key, value = (x.to(dtype) if x.dtype is torch.float32 else x for x in (query, key, value))
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)):
+        return operator(query, key, value, tables, sink, rule, scale)  # type: ignore[no-any-return]
+
+
+LIBRARY.impl("attention", on_processor, "CPU")
+LIBRARY.impl("attention_backward", backward_on_processor, "CPU")
+LIBRARY.impl("attention", lowered, "AutocastCPU", with_keyset=True)
+operator = torch.ops.clearhead.attention.default
+backward_operator = torch.ops.clearhead.attention_backward.default
+for called, fake, backward, setup, vmap in (
+    ("clearhead::attention", shapes, differentiate, remember, batched),
+    ("clearhead::attention_backward", backward_shapes, differentiate_again, remember_backward, batched_backward),
+):
+    torch.library.register_fake(called, fake, lib=LIBRARY)
+    torch.library.register_autograd(called, backward, setup_context=setup, lib=LIBRARY)
+    torch.library.register_vmap(called, vmap, lib=LIBRARY)
