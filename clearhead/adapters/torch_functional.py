@@ -1,4 +1,4 @@
-"""The operator inside torch.func's transforms, which take autograd functions and not operators' registered gradients.
+"""The operator as autograd functions: torch.func's transforms need them, and in eager mode they cost less.
 
 Decides nothing of its own: shapes of calls differ, what is done is `torch_operator`'s.
 """
@@ -77,10 +77,10 @@ class Backward(torch.autograd.Function):  # type: ignore[misc]
 
 
 def forward(*operands: Any) -> Any:
-    """Output and LSE, inside a transform."""
+    """Output and LSE, differentiable."""
     return Forward.apply(*flat(operands))
 
 
 def backward(*operands: Any) -> Any:
-    """Gradients, inside a transform."""
+    """Gradients, differentiable."""
     return Backward.apply(*flat(operands))

@@ -38,13 +38,21 @@ def attend(
     rule: Rule,
     scale: float,
 ) -> Pair:
-    """Output and LSE, by the operator; inside forward-mode differentiation by the formula."""
+    """Output and LSE, by the operator; inside forward-mode differentiation by the formula.
+
+    Outside of compiled graphs the cheapest way is taken: an autograd function costs less than the gradient that is
+    registered for the operator, and where nothing has a gradient autograd's part of the dispatch is left out.
+    """
     if forward_ad._current_level >= 0:
         return attention_formula(query, key, value, tables, sink, rule, scale)
     operands = query, key, value, list(tables), sink, rule.name, scale
-    if torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling():
+        return operator(*operands)  # type: ignore[no-any-return]
+    gradients = torch.is_grad_enabled() and torch._C._any_requires_grad(*operands)
+    if torch._C._are_functorch_transforms_active() or gradients:
         return torch_functional.forward(*operands)  # type: ignore[no-any-return]
-    return operator(*operands)  # type: ignore[no-any-return]
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*operands)  # type: ignore[no-any-return]
 
 
 def view(tensor: torch.Tensor) -> Array:
@@ -53,7 +61,7 @@ def view(tensor: torch.Tensor) -> Array:
         import ml_dtypes
 
         return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.detach().numpy()  # type: ignore[no-any-return]
+    return (tensor.detach() if tensor.requires_grad else tensor).numpy()  # type: ignore[no-any-return]
 
 
 def tensor_of(array: Array, dtype: torch.dtype) -> torch.Tensor:
@@ -137,7 +145,9 @@ def by_rows(
                 if part is not None:
                     total += part
     found = iter(sums)
-    given = [next(found).to(x.dtype) if w.requires_grad else x.new_empty(0) for x, w in zip(operands, wide, strict=True)]
+    given = [
+        next(found).to(x.dtype) if w.requires_grad else x.new_empty(0) for x, w in zip(operands, wide, strict=True)
+    ]
     return [*given[:3], *([] if sink is not None else [query.new_empty(0)]), *given[3:]]
 
 
@@ -222,6 +232,7 @@ def batched(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[Pair, tup
     table_dims = dims[3] or [None] * len(tables)
     alone = "batch" in rule_named(name).leaves or any(d is not None for d in (*table_dims, dims[4]))
     if alone:
+
         def part(x: Any, d: int | None, n: int) -> Any:
             return x if d is None else x.select(d, n)
 

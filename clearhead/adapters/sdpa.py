@@ -1,0 +1,157 @@
+"""torch's `scaled_dot_product_attention` on clearhead's kernels, and the switch that puts it in torch's place.
+
+Decides what torch's arguments mean here, and which calls are handed back to torch: those it must refuse in its own
+words, and those whose tensors lie elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+import torch
+import torch.nn.functional as F
+
+from clearhead.adapters.dropout import attend_dropped
+from clearhead.adapters.torch_operator import attend
+from clearhead.adapters.torch_rule import Rule, divided, joined
+from clearhead.rules.expression import Expression, Formula
+from clearhead.rules.masks import causal, full
+
+torchs_own = F.scaled_dot_product_attention
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+FULL = divided(full(), ())[0]
+CAUSAL = divided(causal(align="start"), ())[0]
+told: set[str] = set()
+entered = threading.RLock()
+depth = 0
+
+
+def scaled_dot_product_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Attention as `torch.nn.functional.scaled_dot_product_attention` means it, on clearhead's kernels.
+
+    Shapes (..., heads, n, dim), (..., heads, m, dim) and (..., heads, m, value_dim) give (..., heads, n, value_dim).
+    `is_causal` aligns queries with the first keys; `attn_mask` (bool: True is seen; float: added) broadcasts to
+    (..., heads, n, m) and may have a gradient; `enable_gqa` lets query heads share key heads. `dropout_p` draws a seed
+    from torch's generator; what it drops depends on that seed and on positions alone, at any number of threads. Calls
+    that clearhead cannot answer (tensors on other devices, arguments that torch refuses) go to torch's own function,
+    and a warning says so once for each reason.
+
+    >>> x = torch.eye(2).reshape(1, 1, 2, 2)
+    >>> scaled_dot_product_attention(x, x, x, is_causal=True, scale=1.0)[0, 0].round(decimals=3)
+    tensor([[1.0000, 0.0000],
+            [0.2690, 0.7310]])
+    """
+    why = reason(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
+    if why is not None:
+        tell(why)
+        return torchs_own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    rule, tables = CAUSAL if is_causal else FULL, ()
+    if attn_mask is not None:
+        rule, tables = masked(attn_mask, query, key)
+    if dropout_p:
+        return attend_dropped(query, key, value, tables, None, rule, factor, dropout_p)[0]
+    return attend(query, key, value, tables, None, rule, factor)[0]
+
+
+def reason(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    enable_gqa: bool,
+) -> str | None:
+    """Why a call goes to torch; None if it need not."""
+    given = (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
+    for x in given:
+        if not ((x.is_cpu or x.is_meta) and x.layout is torch.strided) or x.is_nested:
+            return f"a tensor is on {x.device}, nested or sparse"
+    if query.dtype not in DTYPES or query.dtype is not key.dtype or query.dtype is not value.dtype:
+        return f"its dtypes are {query.dtype}, {key.dtype} and {value.dtype}"
+    if is_causal and attn_mask is not None:
+        return "is_causal and attn_mask exclude each other"
+    if attn_mask is not None and attn_mask.dtype not in (torch.bool, torch.float32, query.dtype):
+        return f"its attn_mask is of {attn_mask.dtype}"
+    if not 0 <= dropout_p <= 1:
+        return f"dropout_p={dropout_p} is no probability"
+    if min(query.dim(), key.dim(), value.dim()) < 2 or query.shape[-1] == 0 or value.shape[-1] == 0:
+        return "an operand has no dim"
+    if query.shape[:-2] == key.shape[:-2] == value.shape[:-2] or enable_gqa:
+        return None
+    heads = {x.shape[-3] if x.dim() > 2 else 1 for x in (query, key, value)} - {1}
+    return "heads differ without enable_gqa" if len(heads) > 1 else None
+
+
+def tell(why: str) -> None:
+    """Warn once of each reason."""
+    if why not in told:
+        told.add(why)
+        warnings.warn(f"clearhead hands scaled_dot_product_attention to torch: {why}.", stacklevel=3)
+
+
+def masked(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> tuple[Rule, tuple[torch.Tensor]]:
+    """The rule of a mask, and the mask with the four axes that the rule reads."""
+    table = attn_mask[(None,) * (4 - attn_mask.dim())] if attn_mask.dim() < 4 else attn_mask
+    if table.dim() > 4:  # batches count over all leading axes
+        lead = torch.broadcast_shapes(table.shape[:-3], query.shape[:-3], key.shape[:-3])
+        table = table.expand(*lead, *table.shape[-3:]).flatten(0, -4)
+    elif query.dim() > 4:
+        lead = torch.broadcast_shapes((table.shape[0],), query.shape[:-3], key.shape[:-3])
+        table = table if table.shape[0] == 1 else table.expand(*lead, *table.shape[1:]).flatten(0, -4)
+    one = tuple([n == 1 for n in table.shape])
+    return (HIDING if table.dtype is torch.bool else ADDING)[one], (table,)
+
+
+def table_rule(one: tuple[bool, ...], adds: bool) -> Rule:
+    """A rule that reads a table by batch, head, row and key; at axes of one, always the first."""
+    zero = Expression("constant", "int", value=0)
+    names = ("batch", "head", "row", "key")
+    places = tuple(zero if n else Expression(name, "int") for name, n in zip(names, one, strict=True))
+    load = Expression("load", "float" if adds else "bool", places, array=0)
+    if not adds:
+        return joined((), Formula(load), None)[0]
+    return joined((), None, Formula(Expression("add", "float", (Expression("score", "float"), load))))[0]
+
+
+ADDING, HIDING = ({one: table_rule(one, adds) for one in product((False, True), repeat=4)} for adds in (True, False))
+
+
+@contextmanager
+def patch() -> Iterator[None]:
+    """Put clearhead's attention in the place of `torch.nn.functional.scaled_dot_product_attention`, for a while.
+
+    A context manager and a decorator; it holds for all threads. Code that took torch's function by name before, and
+    modules' own fast paths (`nn.MultiheadAttention` in evaluation mode), are not reached.
+
+    >>> with patch():
+    ...     torch.nn.functional.scaled_dot_product_attention is scaled_dot_product_attention
+    True
+    >>> torch.nn.functional.scaled_dot_product_attention is scaled_dot_product_attention
+    False
+    """
+    global depth
+    with entered:
+        depth += 1
+        F.scaled_dot_product_attention = scaled_dot_product_attention
+    try:
+        yield
+    finally:
+        with entered:
+            depth -= 1
+            if not depth:
+                F.scaled_dot_product_attention = torchs_own

@@ -1,0 +1,72 @@
+"""clearhead in PyTorch: attention with gradients, torch's own function and layers, Flex and flash interfaces.
+
+Decides the public names; what each does is decided in the file it comes from.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from clearhead.adapters import torch_operator
+from clearhead.adapters.sdpa import patch, scaled_dot_product_attention
+from clearhead.adapters.torch_rule import divided, rule_named
+from clearhead.rules.masks import Mask, causal, checked
+from clearhead.rules.scores import Rules, as_rules
+
+__all__ = ["attend", "attention", "patch", "scaled_dot_product_attention"]
+
+CAUSAL = causal()
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    mask: Mask = CAUSAL,
+    score: Rules = (),
+    sink: torch.Tensor | None = None,
+    scale: float | None = None,
+) -> torch.Tensor:
+    """`clearhead.attention` of tensors, with gradients of query, key, value and sink.
+
+    Shapes, masks, score rules and errors as there. Arrays that rules hold are constants; for their gradients, write the
+    rule as a function and use `flex_attention`.
+
+    >>> x = torch.eye(2, requires_grad=True)
+    >>> attention(x, x, x, scale=1.0).sum().backward()
+    >>> x.grad.round(decimals=3)
+    tensor([[1.0000, 1.0000],
+            [1.0000, 1.0000]])
+    """
+    return attend(query, key, value, mask=mask, score=score, sink=sink, scale=scale)[0]
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    mask: Mask = CAUSAL,
+    score: Rules = (),
+    sink: torch.Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attention`, and each query's log-sum-exp of scores, which has a gradient too.
+
+    >>> output, lse = attend(torch.zeros(2, 1), torch.zeros(2, 1), torch.tensor([[1.0], [3.0]]))
+    >>> output.tolist(), lse.exp().tolist()
+    ([[1.0], [2.0]], [1.0, 2.0])
+    """
+    name, tables = rule_of(mask, score)
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    return torch_operator.attend(query, key, value, tables, sink, rule_named(name), factor)
+
+
+@torch.compiler.assume_constant_result
+def rule_of(mask: Mask, score: Rules) -> tuple[str, tuple[torch.Tensor, ...]]:
+    """A rule's name, and its arrays as tensors."""
+    rule, arrays = divided(checked(mask), as_rules(score))
+    return rule.name, tuple(torch.from_numpy(x.copy() if not x.flags.writeable else x) for x in arrays)
