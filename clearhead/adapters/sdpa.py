@@ -12,8 +12,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
+
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from clearhead.adapters.dropout import attend_dropped
 from clearhead.adapters.torch_operator import attend
@@ -21,7 +22,7 @@ from clearhead.adapters.torch_rule import Rule, divided, joined
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import causal, full
 
-torchs_own = F.scaled_dot_product_attention
+torchs_own = functional.scaled_dot_product_attention
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 FULL = divided(full(), ())[0]
 CAUSAL = divided(causal(align="start"), ())[0]
@@ -147,11 +148,11 @@ def patch() -> Iterator[None]:
     global depth
     with entered:
         depth += 1
-        F.scaled_dot_product_attention = scaled_dot_product_attention
+        functional.scaled_dot_product_attention = scaled_dot_product_attention
     try:
         yield
     finally:
         with entered:
             depth -= 1
             if not depth:
-                F.scaled_dot_product_attention = torchs_own
+                functional.scaled_dot_product_attention = torchs_own

@@ -10,12 +10,23 @@ import math
 import torch
 
 from clearhead.adapters import torch_operator
+from clearhead.adapters.flash import flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache
+from clearhead.adapters.flex import flex_attention
 from clearhead.adapters.sdpa import patch, scaled_dot_product_attention
 from clearhead.adapters.torch_rule import divided, rule_named
 from clearhead.rules.masks import Mask, causal, checked
 from clearhead.rules.scores import Rules, as_rules
 
-__all__ = ["attend", "attention", "patch", "scaled_dot_product_attention"]
+__all__ = [
+    "attend",
+    "attention",
+    "flash_attn_func",
+    "flash_attn_varlen_func",
+    "flash_attn_with_kvcache",
+    "flex_attention",
+    "patch",
+    "scaled_dot_product_attention",
+]
 
 CAUSAL = causal()
 
@@ -38,8 +49,8 @@ def attention(
     >>> x = torch.eye(2, requires_grad=True)
     >>> attention(x, x, x, scale=1.0).sum().backward()
     >>> x.grad.round(decimals=3)
-    tensor([[1.0000, 1.0000],
-            [1.0000, 1.0000]])
+    tensor([[1.2690, 1.2690],
+            [0.7310, 0.7310]])
     """
     return attend(query, key, value, mask=mask, score=score, sink=sink, scale=scale)[0]
 

@@ -1,7 +1,7 @@
 """Attention as torch operations: the definition, rows at a time, which torch can differentiate again and again.
 
-Decides how a rule's expressions are evaluated on tensors. What the kernels give, this gives too, slowly and with room for
-a table of scores: forward-mode and higher derivatives come from here.
+Decides how a rule's expressions are evaluated on tensors. What the kernels give, this gives too, slowly and with a
+table of scores: forward-mode and higher derivatives come from here.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def repeated(x: torch.Tensor, heads: int) -> torch.Tensor:
 
 def ruled(scores: torch.Tensor, tables: Sequence[torch.Tensor], rule: Rule, rows: slice, queries: int) -> torch.Tensor:
     """Scores after the rule; hidden ones are −∞."""
-    *lead, count, keys = scores.shape
+    *lead, _, keys = scores.shape
     device = scores.device
     row = torch.arange(queries, device=device)[rows]
     key = torch.arange(keys, device=device)

@@ -227,7 +227,7 @@ def differentiate_again(ctx: Any, d_gradients: list[torch.Tensor]) -> tuple[Any,
 
 
 def batched(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[Pair, tuple[int, int]]:
-    """vmap's rule: its axis leads q, k and v; a rule that tells batches apart, or has batches of its own, goes one by one."""
+    """vmap's rule: its axis leads q, k and v; a rule that tells batches apart or has some goes one by one."""
     query, key, value, tables, sink, name, scale = operands
     table_dims = dims[3] or [None] * len(tables)
     alone = "batch" in rule_named(name).leaves or any(d is not None for d in (*table_dims, dims[4]))

@@ -1,0 +1,107 @@
+"""torch's `flex_attention` without a compiler, and with gradients on the processor.
+
+Decides what score_mod, mask_mod and a BlockMask come to as a rule; they are traced in every call, for what they capture
+may change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from clearhead.adapters.torch_operator import attend
+from clearhead.adapters.torch_rule import divided, joined
+from clearhead.adapters.torch_trace import trace
+from clearhead.errors import InputError, ShapeError
+from clearhead.rules.expression import Expression, Formula
+from clearhead.rules.masks import Mask
+
+POSITIONS = ("batch", "head", "row", "key")
+
+
+def flex_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    score_mod: Callable[..., Any] | None = None,
+    block_mask: Any = None,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    return_lse: bool = False,
+    kernel_options: dict[str, Any] | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """Attention as `torch.nn.attention.flex_attention.flex_attention` means it, with gradients, nothing to compile.
+
+    Shapes (batch, heads, n, dim), (batch, heads, m, dim), (batch, heads, m, value_dim); all float dtypes. `score_mod`
+    takes (score, batch, head, q_idx, kv_idx); tensors that it captures have gradients. `block_mask` is torch's, or
+    simply a mask_mod of (batch, head, q_idx, kv_idx), for which no table is ever made, or a clearhead mask. With
+    `return_lse` the natural logarithm of each query's Σ exp(score) comes too. `kernel_options` are for compilers and
+    change nothing here. Raises TraceError for a function that cannot be traced, and ShapeError.
+
+    >>> x = torch.eye(2).reshape(1, 1, 2, 2)
+    >>> flex_attention(x, x, x, block_mask=lambda b, h, q, k: q >= k, scale=1.0)[0, 0].round(decimals=3)
+    tensor([[1.0000, 0.0000],
+            [0.2690, 0.7310]])
+    """
+    if not query.dim() == key.dim() == value.dim() == 4:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
+        raise ShapeError(f"flex_attention is for (batch, heads, length, dim), not {shapes}: add axes of one.")
+    if query.shape[1] != key.shape[1] and not enable_gqa:
+        raise ShapeError(f"{query.shape[1]} query heads and {key.shape[1]} key heads: say enable_gqa=True to share.")
+    score = None if score_mod is None else trace(score_mod, ("score", *POSITIONS))
+    if isinstance(block_mask, Mask):
+        own, arrays = divided(block_mask, ())
+        seen = None if own.seen is None else Formula(own.seen, tuple(map(torch.from_numpy, arrays)))
+        rule, tables = joined(own.masks, seen, score)
+    else:
+        rule, tables = joined((), mask_formula(block_mask, query, key), score)
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    output, lse = attend(query, key, value, tables, None, rule, factor)
+    return (output, lse) if return_lse else output
+
+
+def mask_formula(block_mask: Any, query: torch.Tensor, key: torch.Tensor) -> Formula | None:
+    """What a mask shows: whole blocks, and in others the pairs that its function names."""
+    if block_mask is None:
+        return None
+    if not hasattr(block_mask, "mask_mod"):
+        if not callable(block_mask):
+            raise InputError(f"block_mask is {block_mask!r}: give a BlockMask, a function of positions, or a mask.")
+        return condition(trace(block_mask, POSITIONS))
+    queries, keys = block_mask.seq_lengths
+    if query.shape[-2] > queries or key.shape[-2] > keys:
+        raise ShapeError(
+            f"block_mask is for {queries} queries and {keys} keys, not {query.shape[-2]} and {key.shape[-2]}: "
+            "make one with create_block_mask for these lengths."
+        )
+    partial = listed(block_mask.kv_num_blocks, block_mask.kv_indices)
+    whole = torch.zeros_like(partial)
+    if block_mask.full_kv_num_blocks is not None:
+        whole = listed(block_mask.full_kv_num_blocks, block_mask.full_kv_indices)
+    rows, columns = block_mask.BLOCK_SIZE
+    mod = block_mask.mask_mod
+
+    def seen(batch: Any, head: Any, row: Any, key: Any) -> Any:
+        places = (batch if whole.shape[0] > 1 else 0, head if whole.shape[1] > 1 else 0, row // rows, key // columns)
+        return whole[places] | (partial[places] & mod(batch, head, row, key))
+
+    return condition(trace(seen, POSITIONS))
+
+
+def condition(formula: Formula) -> Formula:
+    """A mask's formula, which must tell truth."""
+    if formula.expression.kind == "bool":
+        return formula
+    zero = Expression("constant", formula.expression.kind, value=0)
+    return Formula(Expression("ne", "bool", (formula.expression, zero)), formula.arrays)
+
+
+def listed(counts: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """A table of blocks, (batch, heads, rows, columns), from the first `counts` of each row's `indices`."""
+    among = torch.arange(indices.shape[-1], device=indices.device) < counts[..., None]
+    table = torch.zeros((*indices.shape[:-1], indices.shape[-1] + 1), dtype=torch.bool, device=indices.device)
+    places = torch.where(among, indices.long(), indices.shape[-1])
+    return table.scatter_(-1, places, True)[..., :-1]

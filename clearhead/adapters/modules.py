@@ -1,0 +1,145 @@
+"""Layers around attention: the textbook's SelfAttention, and one with the names and weights of nn.MultiheadAttention.
+
+Decides projections and layouts; scores, softmax and sums are the operator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from clearhead.adapters import torch as clear
+from clearhead.adapters.sdpa import scaled_dot_product_attention
+from clearhead.rules.masks import Mask, causal
+from clearhead.rules.scores import Rules
+
+CAUSAL = causal()
+
+
+class SelfAttention(torch.nn.Module):  # type: ignore[misc]
+    """A self-attention layer as textbooks write it: q = x W^Q, k = x W^K, v = x W^V for each head, joined by W^O.
+
+    x (..., n, dim) gives (..., n, dim). Without W^O and with one head it is the single layer; `mask` (causal unless
+    another is given) and `score` are clearhead's. Source: Vaswani et al. 2017, section 3.2.2.
+
+    >>> layer = SelfAttention(8, heads=2)
+    >>> layer(torch.zeros(3, 5, 8)).shape
+    torch.Size([3, 5, 8])
+    """
+
+    def __init__(
+        self, dim: int, heads: int = 1, *, key_heads: int | None = None, mask: Mask = CAUSAL, score: Rules = ()
+    ) -> None:
+        super().__init__()
+        self.heads, self.key_heads, self.mask, self.score = heads, key_heads or heads, mask, score
+        width = dim // heads
+        self.query = torch.nn.Linear(dim, heads * width, bias=False)
+        self.key = torch.nn.Linear(dim, self.key_heads * width, bias=False)
+        self.value = torch.nn.Linear(dim, self.key_heads * width, bias=False)
+        self.output = torch.nn.Linear(heads * width, dim, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The layer's output for x."""
+        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+        k = self.key(x).unflatten(-1, (self.key_heads, -1)).transpose(-2, -3)
+        v = self.value(x).unflatten(-1, (self.key_heads, -1)).transpose(-2, -3)
+        y = clear.attention(q, k, v, mask=self.mask, score=self.score)
+        result: torch.Tensor = self.output(y.transpose(-2, -3).flatten(-2))
+        return result
+
+
+class LazyWeights:
+    """Attention weights that are computed when they are asked for: call it, or give it to torch.as_tensor."""
+
+    def __init__(self, shape: tuple[int, ...], compute: Callable[[], torch.Tensor]) -> None:
+        self.shape, self.compute = torch.Size(shape), compute
+
+    def __call__(self) -> torch.Tensor:
+        """The weights as a tensor."""
+        return self.compute()
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return self.compute().detach().numpy()
+
+    def __repr__(self) -> str:
+        return f"LazyWeights({tuple(self.shape)})"
+
+
+class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
+    """`torch.nn.MultiheadAttention` on clearhead's kernels: same arguments, same parameters, same state_dict.
+
+    The weights that forward gives beside the output are lazy: `LazyWeights`, whose call gives torch's tensor; nothing
+    is computed for them before.
+
+    >>> layer = MultiheadAttention(8, 2, batch_first=True)
+    >>> x = torch.zeros(1, 3, 8)
+    >>> output, weights = layer(x, x, x)
+    >>> weights, weights().shape
+    (LazyWeights((1, 3, 3)), torch.Size([1, 3, 3]))
+    """
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_padding_mask: torch.Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: torch.Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[torch.Tensor, LazyWeights | None]:
+        """As torch's: masks say True where a key is hidden, or are added to the scores."""
+        given = {"key_padding_mask": key_padding_mask, "attn_mask": attn_mask, "is_causal": is_causal}
+
+        def compute() -> torch.Tensor:
+            return torch.nn.MultiheadAttention.forward(
+                self, query, key, value, need_weights=True, average_attn_weights=average_attn_weights, **given
+            )[1]
+
+        axis = 1 if self.batch_first or query.dim() == 2 else 0
+        q, k, v = (x if query.dim() == 2 or self.batch_first else x.transpose(0, 1) for x in (query, key, value))
+        q, k, v = self.projected(q, k, v)
+        if self.bias_k is not None:
+            k = torch.cat([k, self.bias_k[0].expand(*k.shape[:-2], 1, -1)], -2)
+            v = torch.cat([v, self.bias_v[0].expand(*v.shape[:-2], 1, -1)], -2)
+        heads = [x.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3) for x in (q, k, v)]
+        if self.add_zero_attn:
+            heads[1:] = (torch.cat([x, x.new_zeros(*x.shape[:-2], 1, x.shape[-1])], -2) for x in heads[1:])
+        mask = self.joined_mask(attn_mask, key_padding_mask, heads[0], heads[1].shape[-2])
+        y = scaled_dot_product_attention(*heads, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
+        output = self.out_proj(y.transpose(-2, -3).flatten(-2))
+        if axis == 0:
+            output = output.transpose(0, 1)
+        if not need_weights:
+            return output, None
+        lead = tuple(heads[0].shape[:-3]) + (() if average_attn_weights else (self.num_heads,))
+        return output, LazyWeights((*lead, heads[0].shape[-2], heads[1].shape[-2]), compute)
+
+    def projected(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
+        """Queries, keys and values of all heads."""
+        packed = self.in_proj_weight is not None
+        names = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        matrices = self.in_proj_weight.chunk(3) if packed else names
+        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        linear = torch.nn.functional.linear
+        return [linear(x, w, b) for x, w, b in zip((q, k, v), matrices, biases, strict=True)]
+
+    def joined_mask(
+        self, attn_mask: torch.Tensor | None, padding: torch.Tensor | None, query: torch.Tensor, keys: int
+    ) -> torch.Tensor | None:
+        """Both masks as one that is added, or whose True is seen."""
+        parts = []
+        if attn_mask is not None:
+            own = attn_mask.unflatten(0, query.shape[:-2]) if attn_mask.dim() == 3 else attn_mask
+            parts.append(own)
+        if padding is not None:
+            parts.append(padding[..., None, None, :])
+        parts = [torch.nn.functional.pad(x, (0, keys - x.shape[-1])) for x in parts]
+        if all(x.dtype is torch.bool for x in parts):
+            hidden = parts[0] if len(parts) == 1 else parts[0] | parts[1] if parts else None
+            return None if hidden is None else ~hidden
+        added = [query.new_zeros(x.shape).masked_fill(x, -torch.inf) if x.dtype is torch.bool else x for x in parts]
+        return sum(added[1:], added[0])
