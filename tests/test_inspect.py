@@ -128,3 +128,63 @@ def test_one_head_that_is_not_there():
     with pytest.raises(InputError, match=r"2\.0 to 2\.2"):
         two_layers().head(3, 0)
     assert from_vectors("the river").head(0, 0).shape == (2, 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    place = tmp_path_factory.mktemp("model")
+    vocabulary = {word: n for n, word in enumerate(["<unk>", *dict.fromkeys(SENTENCE.split())])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(place)  # noqa: S106
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(place)
+    return place
+
+
+def test_a_models_folder_is_inspected(capsys, folder):
+    import torch
+    import transformers
+
+    assert main(["inspect", str(folder), SENTENCE, "--head", "1.3", "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert read["tokens"] == SENTENCE.split()
+    assert [(head["layer"], head["head"]) for head in read["heads"]] == [(n, h) for n in range(2) for h in range(4)]
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        own = model(**tokenizer(SENTENCE, return_tensors="pt"), output_attentions=True).attentions[1][0, 3, -1].numpy()
+    for part in read["row"]["keys"]:
+        assert part["weight"] == pytest.approx(own[part["key"]], abs=1e-5)
+
+
+def test_a_saved_watch_is_inspected(capsys, folder, tmp_path):
+    import torch
+    import transformers
+
+    import clearhead
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad(), clearhead.watch(model, layers=[1]) as seen:
+        model(torch.tensor([[1, 2, 3, 4]]))
+    seen.save(tmp_path / "seen.safetensors")
+    assert main(["inspect", str(tmp_path / "seen.safetensors"), "--head", "1.0"]) == 0
+    assert "4 items, 1 layer, 4 heads" in capsys.readouterr().out
+    for words, said in (
+        ([str(tmp_path / "seen.safetensors"), "a text"], "no text"),
+        ([str(tmp_path), "a text"], "no model that transformers can load"),
+        ([str(folder)], "Nothing to inspect"),
+        ([__file__], "no saved watch"),
+    ):
+        assert main(["inspect", *words]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1

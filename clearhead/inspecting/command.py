@@ -63,7 +63,20 @@ def inspected(model: str, text: Sequence[str]) -> Inspected:
         if not text:
             raise InputError("Nothing to inspect: give a text, or a file that holds one.")
         return from_vectors(read_text(text))
-    raise FileError(f"{model} is neither a folder with a model nor a saved watch: give one, or vectors.")
+    path = Path(model)
+    if path.is_file():
+        if text:
+            raise InputError(f"{model} is a saved watch, which holds its text's attention already: give no text.")
+        from clearhead.inspecting.models import from_watch
+
+        return from_watch(path)
+    if not path.is_dir():
+        raise FileError(f"{model} is neither a folder with a model nor a saved watch: give one, or vectors.")
+    if not text:
+        raise InputError("Nothing to inspect: give a text, or a file that holds one.")
+    from clearhead.inspecting.models import from_folder
+
+    return from_folder(path, read_text(text))
 
 
 def written(of: Inspected, wanted: Wanted, advance: Callable[[int], None]) -> Found:
