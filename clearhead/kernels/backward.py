@@ -49,11 +49,12 @@ class Backward:
         self.columns = write_columns(self.module, tile)
         self.state = write_state(self.module, tile)
         self.score = {w: write_score(self.module, tile, w, PLAIN) for w in widths}
-        self.weights = {w: write_weights(self.module, tile, w, variant, False) for w in widths}
+        self.weights = {w: write_weights(self.module, tile, w, variant, "edges") for w in widths}
+        self.weights_whole = write_weights(self.module, tile, tile.vectors, variant, "nothing")
         self.down, self.across = Sums(self.module, tile, False), Sums(self.module, tile, True)
         self.finite = write_finite(self.module, tile)
         if variant.mask:
-            self.weights_masked = {w: write_weights(self.module, tile, w, variant, True) for w in widths}
+            self.weights_masked = {w: write_weights(self.module, tile, w, variant, "bits") for w in widths}
             self.see = write_see(self.module, tile, variant)
         self.spread = [write_spread(self.module, tile, variant, n) for n in range(len(variant.staged))]
         self.wait = self.write_wait()
@@ -103,18 +104,19 @@ class Backward:
         place, sums = space("place"), space("sums")
         key = f.add(read_place(f, place, "origin"), start)
         arguments = (table, place, s, ds, rows, state, diagonal, left, queries, key, seen, sums, space("gains"))
-        if not self.variant.mask:
+        everything = b.and_(whole, no_mask)
+        full = b.and_(everything, b.icmp_signed("==", queries, f.i64(self.tile.queries)))
+        if w == self.tile.vectors:
+            with f.when(full):
+                f.call(self.weights_whole, *arguments)
+        with f.when(b.and_(no_mask, b.not_(full))):
             f.call(self.weights[w], *arguments)
-        else:
-            with b.if_else(no_mask) as (then, otherwise):
-                with then:
-                    f.call(self.weights[w], *arguments)
-                with otherwise:
-                    f.call(self.weights_masked[w], *arguments)
+        if self.variant.mask:
+            with f.when(b.not_(no_mask)):
+                f.call(self.weights_masked[w], *arguments)
         for n, spread in enumerate(self.spread):
             gains = f.at(space("gains"), n * BLOCK * self.tile.row)
             f.call(spread, table, place, gains, rows, key, queries, space("diagonals"))
-        everything = b.and_(whole, no_mask)
         safe = b.or_(everything, b.icmp_signed("!=", finite, f.i64(0)))
         vectors = f.block.sdiv(wide, f.i64(f.lanes))
         down, up = (f.sub(0, diagonal), f.sub(0, left)), (left, diagonal)

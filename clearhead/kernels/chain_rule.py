@@ -24,13 +24,13 @@ from clearhead.rules.expression import Expression
 LSE, DELTA = 0, 1  # rows of a tile's state
 
 
-def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, masked: bool) -> ir.Function:
+def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidden: str) -> ir.Function:
     """`rows` keys by w vectors of queries; key r is seen by queries from r − `diagonal` to r − `left`.
 
-    `key` is row 0's key. `masked`: and where the bits at `seen` say so.
+    `key` is row 0's key. `hidden` says what may be: "nothing", what is beyond the "edges", or what "bits" tell as well.
     """
     f = internal_function(
-        module, tile, f"weights_{'masked_' if masked else ''}{w}", "table_p", "place_p", "s_p", "dp_p", "rows",
+        module, tile, f"weights_{hidden}_{w}", "table_p", "place_p", "s_p", "dp_p", "rows",
         "state_p", "diagonal", "left", "queries", "key", "seen_p", "sums_p", "gains_p", together=w,
     )  # fmt: skip
     table, place, s, dp, rows, state, diagonal, left, queries, key, bits, sums, gains = f.arguments
@@ -41,23 +41,25 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, maske
 
     def row(r: Value, carried: list[Value]) -> list[Value]:
         at, d_at = f.in_row(s, r, 0), f.in_row(dp, r, 0)
-        seen = b.and_(
-            b.icmp_signed(">=", f.lane(), f.splat_int(f.sub(r, diagonal))),
-            b.icmp_signed("<=", f.lane(), f.splat_int(f.least(f.sub(r, left), last))),
-        )
-        if masked:
+        seen = None
+        if hidden != "nothing":
+            seen = b.and_(
+                b.icmp_signed(">=", f.lane(), f.splat_int(f.sub(r, diagonal))),
+                b.icmp_signed("<=", f.lane(), f.splat_int(f.least(f.sub(r, left), last))),
+            )
+        if hidden == "bits":
             seen = b.and_(seen, load_bits(f, bits, r, w))
         score = f.load(at)
         if rules:
             rules.enter(score, f.add(key, r))
             score = rules.score()
-        p = b.select(seen, math.exp(f, b.fsub(score, lse)), f.constant(-0.0))
+        p = where(f, seen, math.exp(f, b.fsub(score, lse)), -0.0)
         d_s = b.fmul(p, b.fsub(f.load(d_at), delta))
         if rules:
             carried = rules.shares(d_s, seen, carried, f.at(gains, f.mul(r, tile.row)))
             d_s = b.fmul(d_s, rules.slope())
         f.store(p, at)
-        f.store(b.select(seen, b.fmul(d_s, factor), f.constant(0.0)), d_at)
+        f.store(where(f, seen, b.fmul(d_s, factor), 0.0), d_at)
         return carried
 
     fixed = [n for n, share in enumerate(variant.shares) if share.target is None]
@@ -65,6 +67,11 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, maske
     for n, total in zip(fixed, totals, strict=True):
         f.store(b.fadd(f.load(f.in_row(sums, n, 0)), total), f.in_row(sums, n, 0))
     return f.finish()
+
+
+def where(f: Function, seen: Value | None, x: Value, otherwise: float) -> Value:
+    """x in the lanes that are seen; all are, without `seen`."""
+    return x if seen is None else f.block.select(seen, x, f.constant(otherwise))
 
 
 def load_bits(f: Function, seen: Value, row: Value, w: int) -> Value:
@@ -120,13 +127,13 @@ class Derived:
         """Its derivative by the score before."""
         return self.rule.vector(self.value(self.slopes))
 
-    def shares(self, d_s: Value, seen: Value, carried: list[Value], gains: Value) -> list[Value]:
+    def shares(self, d_s: Value, seen: Value | None, carried: list[Value], gains: Value) -> list[Value]:
         """Add what this row gives to the gradients of arrays, or keep it; the sums for whole heads are carried on."""
         f, b, sums = self.f, self.f.block, iter(carried)
         result = []
         for share, coefficient, offsets in self.parts:
             gain = b.fmul(d_s, self.rule.vector(self.value(coefficient)))
-            gain = b.select(seen, gain, f.constant(0.0))
+            gain = where(f, seen, gain, 0.0)
             if share.target is None:
                 result.append(b.fadd(next(sums), gain))
             elif share.way != "each":
