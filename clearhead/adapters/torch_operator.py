@@ -16,12 +16,12 @@ from torch.autograd import forward_ad
 from clearhead.adapters import torch_functional
 from clearhead.adapters.torch_formula import NARROW, attention_formula
 from clearhead.adapters.torch_rule import Rule, rule_named
+from clearhead.attention import attend as attend_arrays
 from clearhead.attention import run
 from clearhead.problem import Array
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Options = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor], torch.Tensor | None, str, float]
-ROOM = 1 << 22  # scores that a gradient computes at once
 
 LIBRARY = torch.library.Library("clearhead", "DEF")
 OPERANDS = "Tensor query, Tensor key, Tensor value, Tensor[] tables, Tensor? sink, str rule, float scale"
@@ -111,58 +111,30 @@ def shapes(
 
 def backward_on_processor(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any) -> list[torch.Tensor]:
     """Gradients of the operands: query, key, value, sink, then tables; of those without any, an empty tensor."""
-    query, key, value, tables, sink, rule, scale = operands
-    return by_rows(d_output, d_lse, query, key, value, tables, sink, rule_named(rule), scale)
+    query, key, value, tables, sink, name, scale = operands
+    rule, arrays = rule_named(name), [view(x) for x in tables]
+    mask, score = rule.filled(arrays)
+    sinks, threads = None if sink is None else view(sink), torch.get_num_threads()
+    done = attend_arrays(
+        view(query), view(key), view(value), mask=mask, score=score, sink=sinks, scale=scale, threads=threads
+    )
+    smooth = [n for n in rule.read_by_score if tables[n].is_floating_point()]
+    found = done.backward(view(d_output.to(query.dtype)), view(d_lse), rules=bool(smooth))
+    by_table = dict(zip(smooth, found.rules[0] if smooth else (), strict=True))
+
+    def table(n: int, x: torch.Tensor) -> torch.Tensor:
+        if not x.is_floating_point():
+            return x.new_empty(0)
+        return dense(by_table[n], x) if n in by_table else torch.zeros_like(x)
+
+    own = [dense(d, x) for d, x in zip((found.q, found.k, found.v), (query, key, value), strict=True)]
+    d_sink = query.new_empty(0) if sink is None else dense(found.sink, sink)
+    return [*own, d_sink, *(table(n, x) for n, x in enumerate(tables))]
 
 
-def by_rows(
-    d_output: torch.Tensor,
-    d_lse: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    tables: list[torch.Tensor],
-    sink: torch.Tensor | None,
-    rule: Rule,
-    scale: float,
-) -> list[torch.Tensor]:
-    """Gradients from the formula, some queries at a time, so that no table of all scores is ever held."""
-    queries = query.shape[-2]
-    operands = [query, key, value, *([] if sink is None else [sink]), *tables]
-    wide = [leaf(x) for x in operands]
-    wants = [x for x in wide if x.requires_grad]
-    sums = [torch.zeros_like(x) for x in wants]
-    step = max(1, ROOM // max(1, d_lse[..., :1].numel() * key.shape[-2]))
-    with recording(), torch.enable_grad():
-        for first in range(0, queries, step):
-            rows = slice(first, min(first + step, queries))
-            q, k, v, *rest = wide
-            own_sink = None if sink is None else rest[0]
-            own_tables = rest if sink is None else rest[1:]
-            parts = attention_formula(q[..., rows, :], k, v, own_tables, own_sink, rule, scale, rows, queries)
-            d = d_output[..., rows, :].to(parts[0].dtype), d_lse[..., rows]
-            for total, part in zip(sums, torch.autograd.grad(parts, wants, d, allow_unused=True), strict=True):
-                if part is not None:
-                    total += part
-    found = iter(sums)
-    given = [
-        next(found).to(x.dtype) if w.requires_grad else x.new_empty(0) for x, w in zip(operands, wide, strict=True)
-    ]
-    return [*given[:3], *([] if sink is not None else [query.new_empty(0)]), *given[3:]]
-
-
-def leaf(x: torch.Tensor) -> torch.Tensor:
-    """A tensor of its own that can have a gradient, wide enough for sums."""
-    own = x.detach()
-    return (own.float() if x.dtype in NARROW else own.view_as(own)).requires_grad_(x.is_floating_point())
-
-
-def recording() -> Any:
-    """Let torch record operations inside an operator, where it has stopped to."""
-    excluded = torch._C._dispatch_tls_local_exclude_set()
-    for key in (torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView):
-        excluded = excluded.remove(key)
-    return torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded)
+def dense(gradient: Array, x: torch.Tensor) -> torch.Tensor:
+    """A gradient as a tensor like x, its elements one behind the other."""
+    return tensor_of(np.ascontiguousarray(gradient), x.dtype)
 
 
 def backward_shapes(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any) -> list[torch.Tensor]:

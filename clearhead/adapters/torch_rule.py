@@ -58,6 +58,11 @@ class Rule:
         """What the expressions read."""
         return frozenset().union(*(x.leaves for x in (self.seen, self.score) if x))
 
+    @cached_property
+    def read_by_score(self) -> tuple[int, ...]:
+        """The tables that the score reads, in order."""
+        return read(self.score) if self.score else ()
+
     def filled(self, tables: Sequence[Array]) -> tuple[Mask, tuple[Score, ...]]:
         """Mask and score rules that read these arrays."""
         if not tables:
@@ -140,9 +145,14 @@ def joined(masks: tuple[Mask, ...], seen: Formula | None, score: Formula | None)
     return registered(rule), (*own, *(score.arrays if score else ()))
 
 
+def read(e: Expression) -> tuple[int, ...]:
+    """The numbers of the tables that an expression reads."""
+    return tuple(sorted({x.array or 0 for x in parts(e) if x.op == "load"}))
+
+
 def compact(e: Expression, tables: Sequence[Array]) -> Formula:
     """A formula that holds only those tables that it reads."""
-    used = sorted({x.array or 0 for x in parts(e) if x.op == "load"})
+    used = read(e)
     place = {old: new for new, old in enumerate(used)}
     moved = rewrite(e, lambda x: replace(x, array=place[x.array or 0]) if x.op == "load" else None)
     return Formula(moved, tuple(tables[n] for n in used))
