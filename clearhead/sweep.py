@@ -65,6 +65,7 @@ class Sweep:
     end: int
     near: int = 0
     top: int = 1
+    factors: Array | None = None  # (heads, keys): what weights in lists are multiplied by
     found: dict[str, Array] = field(default_factory=dict)
 
     def block(self, out: Array) -> None:
@@ -101,7 +102,8 @@ class Sweep:
         step = max(1, WORKSPACE // max(1, groups * width * dtype.itemsize * len(gathered))) if gathered else 1 << 62
         for first in range(0, len(self.heads), step):
             part = slice(first, first + step)
-            now = replace(self, heads=self.heads[part], found={})
+            factors = None if self.factors is None else self.factors[part]
+            now = replace(self, heads=self.heads[part], factors=factors, found={})
             own = {"rows": np.ascontiguousarray(rows[:, part])} | {name: x[part] for name, x in lists.items()}
             target = np.zeros((len(now.heads), groups, len(gathered), width), dtype)
             now.found.update(own)
@@ -184,6 +186,7 @@ class Sweep:
             "top": self.top,
             "top_weights": found.get("top_weights", nothing).ctypes.data,
             "top_keys": found.get("top_keys", nothing).ctypes.data,
+            "factors": 0 if self.factors is None else self.factors.ctypes.data,
             "bins": target.shape[-1],
             **own_places,
         }
@@ -200,7 +203,7 @@ class Sweep:
         work = asked.pairs // max(1, asked.heads * asked.queries) * len(self.heads) * len(self.queries)
         worth = max(1, min(tasks, work * asked.query_dim // WORTH_A_THREAD))
         count = 1 if worth == 1 else min(worth, checked_threads(source.threads) or allowed())
-        arrays = (source, target, tiles, group_table, self.heads, sweep_table, found, kept)
+        arrays = (source, target, tiles, group_table, self.heads, sweep_table, found, self.factors, kept)
         debug.say(1, f"reduce {', '.join(consumers)} {plan.target.isa} for {len(self.heads)} × {len(self.queries)}")
         run(kernel, numbers, scratch_size, count, arrays)
 

@@ -218,9 +218,9 @@ class Weights:
                 self.sweep(heads[n : n + 1], some, begin, end).block(out)
                 yield n, start, out[0]
 
-    def sweep(self, heads: Integers, rows: Integers, begin: int, end: int, near: int = 0, top: int = 1) -> Sweep:
+    def sweep(self, heads: Integers, rows: Integers, begin: int, end: int) -> Sweep:
         """A sweep over some of the weights."""
-        return Sweep(self.source, heads, np.ascontiguousarray(rows, np.int64), begin, end, near, top)
+        return Sweep(self.source, heads, np.ascontiguousarray(rows, np.int64), begin, end)
 
     # Questions
 
@@ -239,8 +239,8 @@ class Weights:
         `distance`, weight of the `first` key, share `within` fewer than `window` items, largest weight `off_first`,
         `top` (as `top_keys` and `top_weights`, the `top` largest, key −1 where there are fewer), `carriers` (fewest
         keys that carry each of `shares`; sorts each row). For each key: `received_sum`, `received_max`,
-        `received_mean`, over `queries` only, and with values `v` times ‖v_j‖. Raises InputError.
-        Definitions: `clearhead.definition.weights`.
+        `received_mean`. Only `queries` are asked and counted; with values `v`, what keys receive and `top` lists is
+        α·‖v_j‖. Raises InputError. Definitions: `clearhead.definition.weights`.
 
         >>> x = [[0.0], [0.0], [0.0], [0.0]]
         >>> s = weights(x, x).summary("effective", "received_sum")
@@ -253,7 +253,9 @@ class Weights:
                 raise InputError(f"summary's {name}={number!r} is no number of keys: use 1, 2, 3 …")
         (rows, at), flat = chosen(queries, self.shape[-2]), np.ascontiguousarray(self.heads.reshape(-1))
         wanted = {NEEDS[name] for name in names}
-        sweep = self.sweep(flat, rows, 0, self.shape[-1], int(window), int(top))
+        sizes = None if v is None else self.value_norms(as_array(v, "v"))
+        factors = None if sizes is None else np.ascontiguousarray(sizes.reshape(-1, self.shape[-1]))
+        sweep = replace(self.sweep(flat, rows, 0, self.shape[-1]), near=int(window), top=int(top), factors=factors)
         found = sweep.reductions(tuple(wanted)) if wanted - {"carriers"} else {}
         answers: dict[str, Array] = {}
         for name in names:
@@ -271,8 +273,7 @@ class Weights:
         lead = self.heads.shape
         answers = {name: x if name in PER_KEY else x[:, at] for name, x in answers.items()}
         answers = {name: x.reshape(*lead, *x.shape[1:]) for name, x in answers.items()}
-        if v is not None:
-            sizes = self.value_norms(as_array(v, "v"))
+        if sizes is not None:
             for name in PER_KEY:
                 if name in answers:  # a value that nobody sees is not touched
                     x = answers[name]

@@ -171,6 +171,31 @@ def test_equal_weights_are_listed_earlier_first():
     assert s.top_weights[1].tolist() == [0.5, 0.5, 0]
 
 
+@pytest.mark.parametrize("v", [None, np.random.default_rng(5).integers(0, 3, (300, 2)).astype(np.float64)])
+def test_many_equal_weights_are_listed_in_order(v):
+    rng = np.random.default_rng(0)
+    q, k = rng.integers(0, 2, (300, 2)).astype(np.float64), rng.integers(0, 2, (300, 2)).astype(np.float64)
+    w = weights(q, k)
+    a = np.asarray(w) if v is None else np.asarray(w) * np.linalg.norm(v, axis=-1)
+    s = w.summary("top", top=6, v=v)
+    keys, largest = definition.top(a, 6)
+    assert np.array_equal(s.top_keys, keys)
+    np.testing.assert_allclose(s.top_weights, largest, rtol=1e-14)
+
+
+def test_contributions_of_grouped_heads_and_hidden_values():
+    q, k, v = random(2, 6, 90, 4), random(2, 2, 90, 4, seed=1), random(2, 2, 90, 3, seed=2)
+    w = weights(q, k)
+    a = np.asarray(w).astype(np.float64) * np.linalg.norm(np.repeat(v, 3, axis=1), axis=-1)[..., None, :]
+    np.testing.assert_allclose(w.summary("top", v=v).top_weights, definition.top(a, 8)[1], rtol=1e-5)
+    np.testing.assert_allclose(w[1, 4].summary("top", v=v).top_weights, definition.top(a[1, 4], 8)[1], rtol=1e-5)
+    before = w.summary("top", v=v)
+    v[:, :, 60] = np.inf
+    after = w.summary("top", v=v)
+    check_same_bits(after.top_weights[..., :60, :], before.top_weights[..., :60, :])
+    assert (after.top_keys[..., 60:, 0] == 60).all()
+
+
 def test_received_mass_weighted_by_the_values():
     q, k, v = random(6, 90, 4), random(2, 90, 4, seed=1), random(2, 90, 3, seed=2)
     w = weights(q, k, mask=full())

@@ -73,6 +73,7 @@ PLACE = (
     "seen_first",  # what is seen of a block: its first row, the row behind its last, and whether every pair
     "seen_stop",
     "seen_all",
+    "factors",  # sweeps: where the head's factors lie, or 0
 )
 SWEEP = (  # a sweep over the weights of some queries and keys
     "heads",  # the numbers of the heads that are wanted
@@ -91,6 +92,7 @@ SWEEP = (  # a sweep over the weights of some queries and keys
     "top",  # how many of the largest weights are listed, and where
     "top_weights",
     "top_keys",
+    "factors",  # what each head's weights are multiplied by in lists, a number for each key; 0: nothing
     "bins",  # columns of a picture
     "at_list",  # in each thread's scratch memory: the largest weights so far, and sums over the queries of a tile
     "at_sums",

@@ -11,7 +11,7 @@ from functools import reduce
 import llvmlite.ir as ir
 
 from clearhead.kernels import math
-from clearhead.kernels.simd import Value, internal_function
+from clearhead.kernels.simd import Value, i64, internal_function
 from clearhead.kernels.state import FOUND, LSE
 from clearhead.kernels.tiles import Tile
 
@@ -100,11 +100,21 @@ def write_gather(module: ir.Module, tile: Tile, name: str) -> ir.Function:
 def write_list(module: ir.Module, tile: Tile, w: int) -> ir.Function:
     """Enter a block's weights into each query's list of the `count` largest, which falls; of equals the first stays.
 
-    The list holds rows of weights, then rows of keys; `key` is row 0's.
+    The list holds rows of weights, then rows of keys; `key` is row 0's. Weights are multiplied by their key's factor,
+    unless `factors` is null.
     """
-    f = internal_function(module, tile, f"list_{w}", "s_p", "rows", "list_p", "count", "key")
-    s, rows, listed, count, first_key = f.arguments
+    f = internal_function(module, tile, f"list_{w}", "s_p", "rows", "list_p", "count", "key", "factors_p")
+    s, rows, listed, count, first_key, factors = f.arguments
     b = f.block
+
+    def scaled(i: Value, _: list[Value]) -> None:
+        factor = f.broadcast(f.at(factors, f.mul(f.add(first_key, i), f.element.bytes)))
+        for x in range(w):
+            place = f.in_row(s, i, x)
+            f.store(b.fmul(f.load(place), factor), place)
+
+    with f.when(b.icmp_unsigned("!=", b.ptrtoint(factors, i64), f.i64(0))):
+        f.loop(0, rows, 1, scaled)
     keys, last = f.at(listed, f.mul(count, tile.row)), f.sub(count, 1)
 
     def row(i: Value, least: list[Value]) -> list[Value]:

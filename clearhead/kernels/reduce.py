@@ -164,7 +164,8 @@ class Reduce(Forward):
             own = f.mul(get("target_row"), list(self.gather).index(name))
             f.call(gather, sums if name == "received_sum" else maxima, block.rows, f.at(target, f.add(own, gathered)))
         if self.list:
-            f.call(self.list[w], s, block.rows, f.at(scratch, get("at_list")), get("top"), key)
+            factors = f.block.inttoptr(read_place(f, place, "factors"), pointer)
+            f.call(self.list[w], s, block.rows, f.at(scratch, get("at_list")), get("top"), key, factors)
         if self.block_out:
             self.write_out(f, s, block.rows, queries, f.at(target, gathered), get("target_row"))
         if self.pool:
@@ -307,6 +308,10 @@ class Reduce(Forward):
         batch, own = f.block.sdiv(head, get("heads")), f.block.srem(head, get("heads"))
         here, last = self.space(f, table, scratch, "place"), f.sub(f.add(first, rows), 1)
         write_place(f, here, batch=batch, head=own, row=first, last=last, shift=shift, origin=origin)
+        if self.list:
+            factors = f.add(self.get(f, table, "factors"), f.mul(f.mul(number, get("keys")), size))
+            wanted = f.block.icmp_signed("!=", self.get(f, table, "factors"), f.i64(0))
+            write_place(f, here, factors=f.block.select(wanted, factors, f.i64(0)))
         position = f.sub(f.add(first, shift), origin)
         diagonal, more = f.add(position, get("high")), []
         if variant.windowed:
