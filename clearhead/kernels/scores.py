@@ -16,7 +16,7 @@ KEYS_AHEAD = 16  # how many keys early a full tile asks for the next ones
 
 
 def write_score(module: ir.Module, tile: Tile, w: int, variant: Variant) -> ir.Function:
-    """Sᵀ of `rows` keys by w vectors of queries, and each query's running maximum.
+    """Sᵀ of `rows` keys by w vectors of queries, and each query's running maximum (unless a sweep knows the LSE).
 
     Meanwhile the same rows of values, which are wanted next, are fetched into the cache.
     Each score is two chains, over even and over odd dims, then added. Vector 0 sees row r only in its lanes from
@@ -57,7 +57,7 @@ def write_score(module: ir.Module, tile: Tile, w: int, variant: Variant) -> ir.F
             acc[r * w] = hide(f, acc[r * w], row[r], hidden, *left)
             for x in range(w):
                 f.store(acc[r * w + x], f.in_row(s, f.add(i, r), x))
-        for x in range(w):  # kept in memory: the sums above need every register
+        for x in range(0 if variant.consumers else w):  # kept in memory: the sums above need every register
             f.store(f.larger(tree_max(f, acc[x::w]), f.load(f.in_row(m, 0, x))), f.in_row(m, 0, x))
 
     f.loop(0, rows, count, keys)

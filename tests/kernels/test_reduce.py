@@ -125,11 +125,17 @@ def test_the_same_bits_for_any_number_of_threads_and_any_heads_beside():
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_the_same_weights_on_every_instruction_set(isa):
-    q, k = random(HEADS, 200, 7), random(HEADS, 200, 7, seed=1)
-    best = np.asarray(weights(q, k, score=softcap(3.0)))
+@pytest.mark.parametrize("mask", [causal(), window(70)])
+def test_the_same_bits_along_rows_on_every_instruction_set(isa, mask):
+    q, k = random(HEADS, 300, 7), random(HEADS, 300, 7, seed=1)
+    names = ("entropy", "distance", "within", "first", "off_first", "top")
+    best = weights(q, k, mask=mask, score=softcap(3.0))
     with using_isa(isa):
-        check_same_bits(np.asarray(weights(q, k, score=softcap(3.0))), best)
+        w = weights(q, k, mask=mask, score=softcap(3.0))
+        check_same_bits(np.asarray(w), np.asarray(best))
+        found = w.summary(*names)
+    for name, x in best.summary(*names).items():
+        check_same_bits(found[name], x, name)
 
 
 @pytest.mark.parametrize("mask", sorted(set(MASKS) - {"empty window", "full"}))
