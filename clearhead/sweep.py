@@ -1,57 +1,28 @@
 """One sweep over some of the weights: which queries, keys and heads, and what becomes of the weights.
 
-Decides how queries are cut into tiles and groups, and what memory a sweep takes; a group's sums are its own, so that
+Decides how tiles are grouped and what memory a sweep takes; a group's sums are its own, so that
 threads change no bit. Leaves the meaning of what is asked to `weights` and `summary`, the code to `kernels.reduce`.
 """
 
-import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from clearhead import debug
 from clearhead.definition.canonical import BLOCK
-from clearhead.errors import InputError
-from clearhead.kernels.call import FIELDS, PLACE, SEEN_BYTES, SWEEP, SWEEP_TILE
+from clearhead.kernels.call import FIELDS, PLACE, SEEN_BYTES, SWEEP
 from clearhead.kernels.state import FOUND, SWEEP_ROWS
 from clearhead.kernels.tiles import Tile
-from clearhead.machine.compile import Kernel, Plan, kernels
-from clearhead.machine.threads import WORTH_A_THREAD, allowed, run_kernel
+from clearhead.machine.compile import Plan
 from clearhead.plan import laid_out, plan_for, table
 from clearhead.problem import Array, Problem
+from clearhead.source import Integers, Source, run, tiles_of
 
 GROUPS = 16  # of tiles of one head whose sums over queries are taken apart
 WORTH_A_GROUP = 8  # tiles
 WORKSPACE = 1 << 22  # bytes that such sums may take at once; heads beyond go in further rounds
 GATHERED = ("received_sum", "received_max")
-
-Integers = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """What all weights are computed from: a problem, its queries and its keys, which are held, not copied.
-
-    `key` is the array of keys, or a cache's table of pages; `kept` must live as long.
-    """
-
-    asked: Problem
-    query: Array
-    key: Array
-    find_lse: Callable[[], Array] = field(repr=False)
-    threads: int | None = None
-    kept: tuple[Any, ...] = ()
-
-    @cached_property
-    def lse(self) -> Array:
-        """The log-sum-exp of each query's scores, (heads, queries), found when first asked for."""
-        lse = np.ascontiguousarray(self.find_lse(), self.asked.computed)
-        return lse.reshape(self.asked.heads, self.asked.queries)
 
 
 @dataclass(frozen=True)
@@ -128,31 +99,6 @@ class Sweep:
         groups = max(1, min(GROUPS, tiles // WORTH_A_GROUP))
         return np.minimum(np.arange(groups + 1) * tiles // groups * per_tile, n)
 
-    def tiles(self, size: int, borders: Integers | None) -> tuple[Integers, Integers]:
-        """Tiles of neighbouring queries of one document, (tiles, 6), and where each group's first one stands.
-
-        Without borders, each tile is a group.
-        """
-        spans = self.source.asked.rules.spans
-        starts = np.array([span.first_query for span in spans])
-        which = np.searchsorted(starts, self.queries, side="right") - 1
-        apart = (np.diff(self.queries) != 1) | (np.diff(which) != 0)
-        cuts = {0, len(self.queries), *(np.flatnonzero(apart) + 1).tolist()}
-        cuts |= set() if borders is None else set(borders.tolist())
-        edges = sorted(cuts)
-        rows = []
-        for start, stop in pairwise(edges):
-            span = spans[which[start]]
-            first = int(self.queries[start])
-            rows += [
-                (first + at, min(size, stop - start - at), span.offset, span.first_key, span.keys, start + at)
-                for at in range(0, stop - start, size)
-            ]
-        tiles = np.array(rows, np.int64).reshape(-1, len(SWEEP_TILE))
-        if borders is None:
-            return tiles, np.arange(len(tiles) + 1)
-        return tiles, np.searchsorted(tiles[:, -1], borders)
-
     # Running
 
     def run(
@@ -161,20 +107,21 @@ class Sweep:
         """Write the tables and run the kernel."""
         if not len(self.heads) or not len(self.queries) or self.begin >= self.end:
             return
-        source, plan = self.source, self.plan
+        source, plan, asked = self.source, self.plan, self.source.asked
         plan = replace(plan, variant=replace(plan.variant, sink=False, native=False, consumers=consumers))
-        kernel = kernels.get(plan)
-        asked, tile = source.asked, plan.tile
-        tiles, group_table = self.tiles(tile.queries, borders)
-        tasks = len(self.heads) * (len(group_table) - 1)
-        places, scratch_size, own_places = layout(asked, tile, self.top)
+        lse = source.lse(self.queries)
+        tiles = tiles_of(asked, self.queries, plan.tile.queries, borders)
+        # Without borders, each tile is a group.
+        groups = np.arange(len(tiles) + 1) if borders is None else np.searchsorted(tiles[:, -1], borders)
+        tasks = len(self.heads) * (len(groups) - 1)
+        places, scratch_size, own_places = layout(asked, plan.tile, self.top)
         numbers, kept = table(asked, tasks, places, [tuple(t[:5]) for t in tiles.tolist()], None)
         found, nothing = self.found, np.empty(0)
         rows = found.get("rows", nothing)
         fields = {
             "heads": self.heads.ctypes.data,
-            "groups": len(group_table) - 1,
-            "group_table": group_table.ctypes.data,
+            "groups": len(groups) - 1,
+            "group_table": groups.ctypes.data,
             "begin": self.begin,
             "end": self.end,
             "queries": len(self.queries),
@@ -192,26 +139,10 @@ class Sweep:
         }
         sweep_table = np.array([fields[name] for name in SWEEP], np.int64)
         call = {
-            "query": source.query.ctypes.data,
-            "key": source.key.ctypes.data,
-            "lse": source.lse.ctypes.data,
-            "tile_table": tiles.ctypes.data,
-            "sweep": sweep_table.ctypes.data,
-        }
-        for name, number in call.items():
-            numbers[FIELDS.index(name)] = number
-        work = asked.pairs // max(1, asked.heads * asked.queries) * len(self.heads) * len(self.queries)
-        worth = max(1, min(tasks, work * asked.query_dim // WORTH_A_THREAD))
-        count = 1 if worth == 1 else min(worth, checked_threads(source.threads) or allowed())
-        arrays = (source, target, tiles, group_table, self.heads, sweep_table, found, self.factors, kept)
+            "query": source.query, "key": source.key, "lse": lse, "tile_table": tiles, "sweep": sweep_table,
+        }  # fmt: skip
         debug.say(1, f"reduce {', '.join(consumers)} {plan.target.isa} for {len(self.heads)} × {len(self.queries)}")
-        run(kernel, numbers, scratch_size, count, arrays)
-
-
-def run(kernel: Kernel, numbers: list[int], scratch_size: int, threads: int, arrays: tuple[object, ...]) -> None:
-    """Run a kernel on a table."""
-    call = (ctypes.c_int64 * len(numbers))(*numbers)
-    run_kernel(kernel.entry, call, scratch_size, threads, kernel.plan.target.isa, arrays)
+        run(plan, numbers, call, scratch_size, source.count(tasks, len(self.queries)), (self, target, groups, kept))
 
 
 def layout(asked: Problem, tile: Tile, top: int) -> tuple[dict[str, int], int, dict[str, int]]:
@@ -228,10 +159,3 @@ def layout(asked: Problem, tile: Tile, top: int) -> tuple[dict[str, int], int, d
     }
     places, size = laid_out(room)
     return places, size, {name: places.pop(name) for name in ("at_list", "at_sums")}
-
-
-def checked_threads(threads: int | None) -> int | None:
-    """A number of threads, or None."""
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise InputError(f"threads={threads!r} is not a number of threads: use 1, 2, 3 … or None for the default.")
-    return threads

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead import settings
-from clearhead.attention import CAUSAL, attend, run
+from clearhead.attention import CAUSAL, attend
 from clearhead.cache import KeyValueCache
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import InputError, ShapeError
@@ -20,8 +20,9 @@ from clearhead.pages import Paged
 from clearhead.problem import Array, as_array, broadcast_heads, over_pages, problem
 from clearhead.rules.masks import Mask, at_end, checked
 from clearhead.rules.scores import Rules
+from clearhead.source import Integers, Source
 from clearhead.summary import NEEDS, PER_KEY, Summary, carriers, checked_names
-from clearhead.sweep import Integers, Source, Sweep
+from clearhead.sweep import Sweep
 
 ALL = slice(None)
 LINE = 64  # bytes of a cache line
@@ -43,7 +44,7 @@ def weights(
 
     Shapes, dtypes, rules and errors as for `attention`; the result has shape (..., queries, keys) and holds q and k, so
     change neither. In place of k, a `KeyValueCache`, whose pages are held as they are now. `lse` (..., queries) is what
-    `attend` gave for the same call; without it, it is computed when the first weight is. Definition:
+    `attend` gave for the same call; without it, it is computed for the queries that are looked at. Definition:
     `clearhead.definition.weights.weights`.
 
     >>> import numpy as np
@@ -63,13 +64,7 @@ def weights(
     if known is not None and known.shape != shape:
         raise ShapeError(f"lse of shape {known.shape} does not belong to q {query.shape}: attend(...).lse has {shape}.")
 
-    def find_lse() -> Array:
-        if known is not None:
-            return known
-        # The values are of no interest: one dim of the keys serves.
-        return run(query, key, key[..., :1], mask, score, sinks, scale, "exact", threads, None, True)[1]
-
-    source = Source(asked, query, key, find_lse, threads)
+    source = Source(asked, query, key, known, sinks, threads)
     if pages is not None:
         asked = over_pages(asked, mask, pages.first_key, pages.int8)
         source = replace(source, asked=asked, key=pages.tables[0], kept=pages.kept)
@@ -116,7 +111,7 @@ class Weights:
     @property
     def lse(self) -> Array:
         """Each query's log-sum-exp of scores, (..., queries)."""
-        return self.source.lse[self.heads]
+        return self.source.lse(np.arange(self.source.asked.queries))[self.heads]
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -13,9 +13,11 @@ from clearhead import (
     attend,
     attention,
     causal,
+    dense,
     documents,
     full,
     merge,
+    prefix,
     softcap,
     weights,
     window,
@@ -318,6 +320,21 @@ def test_sequences_of_different_lengths_have_no_common_weights():
     for call in (lambda: done.weights, lambda: weights(random(2, 1, 1, 4), cache)):
         with pytest.raises(clearhead.InputError, match=r"\[1, 3\] have no common weights"):
             call()
+
+
+@pytest.mark.parametrize("rules", [
+    {}, {"mask": window(40)}, {"sink": np.ones(6)}, {"score": softcap(2.0)}, {"mask": causal() | prefix(30)},
+    {"mask": documents([100, 200]) & causal(), "score": clearhead.alibi(6)},
+    {"mask": dense(np.random.default_rng(0).random((300, 300)) > 0.5)},
+])  # fmt: skip
+def test_queries_that_are_looked_at_have_the_lse_of_the_forward_pass(rules):
+    q, k = random(6, 300, 16).astype(np.float16), random(2, 300, 16, seed=1).astype(np.float16)
+    wanted = attend(q, k, k, **rules).weights
+    w = weights(q, k, **rules)
+    check_same_bits(w.row(250), wanted.row(250))
+    check_same_bits(w[2, [5, 299, 7, 8]], wanted[2, [5, 299, 7, 8]])
+    check_same_bits(w.summary("entropy", queries=slice(90, 200)).entropy, wanted.summary("entropy").entropy[:, 90:200])
+    check_same_bits(w.lse, wanted.lse)
 
 
 def test_memory_grows_with_the_length_alone():
