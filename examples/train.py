@@ -6,7 +6,8 @@ python examples/train.py --steps 20      # a glance
 
 Two models begin with the same numbers and see the same text, step by step in turns: their losses must coincide, and
 their times can be compared. Memory is each one's peak in a process of its own, libraries included. A decoder-only
-transformer, pre-norm: attention and MLP sub-layers, each behind a layer norm and added to its input (Radford et al. 2019).
+transformer, pre-norm: attention and MLP sub-layers, each behind a layer norm and added to its input (Radford et al.
+2019).
 """
 
 import argparse

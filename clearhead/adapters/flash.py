@@ -32,7 +32,7 @@ def flash_attn_func(
     deterministic: bool = False,
     return_attn_probs: bool = False,
 ) -> Any:
-    """flash-attention's `flash_attn_func`: q (batch, n, heads, dim), k and v (batch, m, key heads, dim), gives q's layout.
+    """flash-attention's `flash_attn_func`: q (batch, n, heads, dim), k and v (batch, m, key heads, dim); gives q's.
 
     All float dtypes, gradients included; results are always deterministic. With `return_attn_probs`, also the LSE
     (batch, heads, n), and None for the probabilities, which are never made.
@@ -86,8 +86,7 @@ def flash_attn_varlen_func(
     mask = documents(lengths[1], queries=lengths[0]) & seen(causal, window_size)
     if alibi_slopes is not None and alibi_slopes.dim() > 1:
         raise ShapeError(f"alibi_slopes of shape {tuple(alibi_slopes.shape)} and packed sequences: give one a head.")
-    operands = (x[None] for x in (q, k, v))
-    output, lse = attended(*operands, mask, softcap, alibi_slopes, softmax_scale, dropout_p)
+    output, lse = attended(q[None], k[None], v[None], mask, softcap, alibi_slopes, softmax_scale, dropout_p)
     return (output[0], lse[0], None) if return_attn_probs else output[0]
 
 

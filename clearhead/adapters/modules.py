@@ -109,7 +109,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
         if self.add_zero_attn:
             heads[1:] = (torch.cat([x, x.new_zeros(*x.shape[:-2], 1, x.shape[-1])], -2) for x in heads[1:])
         mask = self.joined_mask(attn_mask, key_padding_mask, heads[0], heads[1].shape[-2])
-        y = scaled_dot_product_attention(*heads, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
+        q, k, v = heads
+        y = scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
         output = self.out_proj(y.transpose(-2, -3).flatten(-2))
         if axis == 0:
             output = output.transpose(0, 1)

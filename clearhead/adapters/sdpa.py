@@ -60,7 +60,8 @@ def scaled_dot_product_attention(
         tell(why)
         return torchs_own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    rule, tables = CAUSAL if is_causal else FULL, ()
+    rule = CAUSAL if is_causal else FULL
+    tables: tuple[torch.Tensor, ...] = ()
     if attn_mask is not None:
         rule, tables = masked(attn_mask, query, key)
     if dropout_p:

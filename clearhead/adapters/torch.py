@@ -76,7 +76,7 @@ def attend(
     return torch_operator.attend(query, key, value, tables, sink, rule_named(name), factor)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def rule_of(mask: Mask, score: Rules) -> tuple[str, tuple[torch.Tensor, ...]]:
     """A rule's name, and its arrays as tensors."""
     rule, arrays = divided(checked(mask), as_rules(score))

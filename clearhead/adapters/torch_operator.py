@@ -60,7 +60,7 @@ def view(tensor: torch.Tensor) -> Array:
     if tensor.dtype is torch.bfloat16:
         import ml_dtypes
 
-        return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
     return (tensor.detach() if tensor.requires_grad else tensor).numpy()  # type: ignore[no-any-return]
 
 
@@ -128,7 +128,7 @@ def backward_on_processor(d_output: torch.Tensor, d_lse: torch.Tensor, *operands
         return dense(by_table[n], x) if n in by_table else torch.zeros_like(x)
 
     own = [dense(d, x) for d, x in zip((found.q, found.k, found.v), (query, key, value), strict=True)]
-    d_sink = query.new_empty(0) if sink is None else dense(found.sink, sink)
+    d_sink = query.new_empty(0) if found.sink is None else dense(found.sink, sink)
     return [*own, d_sink, *(table(n, x) for n, x in enumerate(tables))]
 
 

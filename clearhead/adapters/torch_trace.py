@@ -14,7 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from clearhead.errors import TraceError
-from clearhead.rules.expression import LEAVES, Expression, Formula, simplify
+from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, simplify
 from clearhead.rules.trace import COMPOSED, UFUNCS, Traced, apply, as_expression, returned, where_in
 
 OPERATORS = {
@@ -64,6 +64,20 @@ class Number(Traced):
         return super().__pow__(int(power) if isinstance(power, float) and power.is_integer() else power)
 
 
+def left_to_torch(name: str) -> Callable[[Number, Any], Any]:
+    """An operator that lets torch meet a tensor on its other side, so that it is loaded rather than read."""
+    own = getattr(Traced, name)
+
+    def operator(self: Number, other: Any) -> Any:
+        return NotImplemented if isinstance(other, torch.Tensor) else own(self, other)
+
+    return operator
+
+
+for operation in ("add", "sub", "mul", "truediv", "floordiv", "mod", "lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(Number, f"__{operation}__", left_to_torch(f"__{operation}__"))
+
+
 class Recorder(TorchFunctionMode):  # type: ignore[misc]
     """While it is in force, tensors that meet a stand-in are written down."""
 
@@ -93,7 +107,7 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc]
         """One element for each pair."""
         if tensor.numel() == 0:
             raise TraceError(f"a tensor of shape {tuple(tensor.shape)} is empty: nothing can be read from it")
-        kind = "float" if tensor.is_floating_point() else "bool" if tensor.dtype is torch.bool else "int"
+        kind: Kind = "float" if tensor.is_floating_point() else "bool" if tensor.dtype is torch.bool else "int"
         index = tuple(as_expression(x) for x in places)
         wrong = next((e for e in index if e.kind != "int"), None)
         if wrong is not None:
@@ -162,7 +176,8 @@ def trace(function: Callable[..., Any], names: Sequence[str]) -> Formula:
     Raises TraceError with file, line and text of what cannot be traced.
 
     >>> slopes = torch.tensor([0.5, 0.25])
-    >>> trace(lambda score, b, h, q, k: torch.tanh(score) + slopes[h], ("score", "batch", "head", "row", "key")).expression
+    >>> names = ("score", "batch", "head", "row", "key")
+    >>> trace(lambda score, b, h, q, k: torch.tanh(score) + slopes[h], names).expression
     (tanh(score) + a0[head])
     """
     tables: list[torch.Tensor] = []

@@ -148,7 +148,7 @@ class Asked:
 def computed(
     query: torch.Tensor, operands: tuple[Array, Array, Array], asked: Asked, wants_more: bool
 ) -> tuple[torch.Tensor, list[Attended]]:
-    """The output as transformers wants it, (batch, n, heads, dim), written there by the kernel; and each part's more."""
+    """The output as transformers wants it, (batch, n, heads, dim), written by the kernel; and each part's more."""
     q, k, v = operands
     batch, heads, queries, _ = q.shape
     make = torch.empty if covered(asked.parts, batch, queries) else torch.zeros

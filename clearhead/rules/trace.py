@@ -138,7 +138,7 @@ COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
 def apply(op: str, *inputs: Any) -> Traced:
-    """Write down one operation; whole numbers become floats where a float needs them. The result is of the stand-ins' class."""
+    """Write down one operation, of the stand-ins' class; whole numbers become floats where a float needs them."""
     own = next((type(x) for x in inputs if isinstance(x, Traced)), Traced)
     args = [as_expression(x) for x in inputs]
     if op == "where":
