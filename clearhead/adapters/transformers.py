@@ -148,7 +148,7 @@ class Asked:
 def computed(
     query: torch.Tensor, operands: tuple[Array, Array, Array], asked: Asked, wants_more: bool
 ) -> tuple[torch.Tensor, list[Attended]]:
-    """The output as transformers wants it, (batch, n, heads, dim), written by the kernel; and each part's more."""
+    """The output as transformers wants it, (batch, n, heads, dim), written there by the kernel; and the parts' more."""
     q, k, v = operands
     batch, heads, queries, _ = q.shape
     make = torch.empty if covered(asked.parts, batch, queries) else torch.zeros
@@ -280,5 +280,6 @@ def plain_mask(
     return causal() if sliding_window is None else window(sliding_window - 1), ()
 
 
-AttentionInterface.register(NAME, attention_forward)
-AttentionMaskInterface.register(NAME, mask_forward)
+# torch.compile goes around both: it would otherwise try to follow numpy into the kernels.
+AttentionInterface.register(NAME, torch.compiler.disable(attention_forward))
+AttentionMaskInterface.register(NAME, torch.compiler.disable(mask_forward))

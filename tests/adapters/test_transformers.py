@@ -307,3 +307,16 @@ def test_a_learned_position_bias_is_refused():
     q, table = torch.ones(1, 2, 3, 16), torch.zeros(1, 2, 3, 3, requires_grad=True)
     with pytest.raises(InputError, match="gradients of a position_bias"):
         adapter.attention_forward(layer_like(), q, q, q, adapter.mask_forward(1, 3, 3), position_bias=table)
+
+
+@torch.no_grad()
+def test_compiling_goes_around_the_kernels(tokens):
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.LlamaConfig(**SIZES), attn_implementation="clearhead"
+    ).eval()
+    mask = padded(tokens, 5, 0, 9)
+    expected = model(tokens, attention_mask=mask, use_cache=False).logits
+    compiled = torch.compile(model, backend="eager")
+    for _ in range(2):
+        found = compiled(tokens, attention_mask=mask, use_cache=False).logits
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
