@@ -125,6 +125,12 @@ class Weights:
 
         return notebook(self)
 
+    def _repr_png_(self) -> bytes | None:
+        """The picture alone, where matplotlib is installed and weights are not too many to look at unasked."""
+        from clearhead.inspecting.page import picture
+
+        return picture(self)
+
     # Numbers
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:

@@ -121,7 +121,10 @@ def test_notebooks_show_weights_unless_they_are_long():
     assert "data:image/png;base64," in shown
     assert shown.count("<tr>") == 4
     x = np.zeros((9000, 1), np.float32)
-    assert "Too large" in weights(x, x, lse=np.zeros(9000, np.float32))._repr_html_()
+    long = weights(x, x, lse=np.zeros(9000, np.float32))
+    assert "Too large" in long._repr_html_()
+    assert long._repr_png_() is None
+    assert some()._repr_png_().startswith(b"\x89PNG")
 
 
 def test_plots_are_read_only_when_asked_for():

@@ -6,6 +6,7 @@ Decides the page; numbers are those of `heads`, pictures those of `clearhead.plo
 import base64
 from collections.abc import Sequence
 from html import escape
+from math import prod
 
 from clearhead.inspecting.heads import Head, Inspected, Part
 from clearhead.weights import Weights
@@ -110,8 +111,6 @@ def images(kind: str, *arguments: object, **more: object) -> str:
 
 def notebook(w: Weights) -> str:
     """Weights in a notebook: a sheet and a picture of their heads, if they are small enough to look at unasked."""
-    from math import prod
-
     said = f"<code>{escape(repr(w))}</code>"
     if not 0 < prod(w.shape) <= AT_A_GLANCE:
         return f"{said}<p>Too large to look at unasked: see w.map(), w.summary() and clearhead.plot.</p>"
@@ -123,9 +122,18 @@ def notebook(w: Weights) -> str:
     )
     names = "<th>head</th><th>keys, effectively</th><th>mean distance</th><th>on the first key</th>"
     sheet = f"<table><thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table>"
+    drawn = picture(w)
+    if drawn is None:
+        return said + sheet
+    return f'{said}{sheet}<img alt="weights" src="data:image/png;base64,{base64.b64encode(drawn).decode()}">'
+
+
+def picture(w: Weights) -> bytes | None:
+    """All heads, or the one there is, as a PNG; None without matplotlib or for what is too large to look at unasked."""
+    if not 0 < prod(w.shape) <= AT_A_GLANCE:
+        return None
     try:
         from clearhead import plot
     except ImportError:
-        return said + sheet
-    drawn = plot.picture_of(plot.heads(w) if w.ndim > 2 else plot.heat(w))
-    return f'{said}{sheet}<img alt="weights" src="data:image/png;base64,{base64.b64encode(drawn).decode()}">'
+        return None
+    return plot.picture_of(plot.heads(w) if w.ndim > 2 else plot.heat(w))
