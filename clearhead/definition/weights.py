@@ -94,8 +94,8 @@ def within(a: Array, apart: Array, window: int) -> Array:
 
 def first(a: Array, first_keys: Array | int = 0) -> Array:
     """The weight of the first key (of each query's document), where many models put what they do not need."""
-    at = np.broadcast_to(np.asarray(first_keys)[..., None], (*a.shape[:-1], 1))
-    return np.take_along_axis(a, at, -1)[..., 0]
+    here = np.arange(a.shape[-1]) == np.asarray(first_keys)[..., None]  # (n, m); nowhere if a document has no keys
+    return np.where(here, a, 0).sum(axis=-1)  # type: ignore[no-any-return]
 
 
 def off_first(a: Array, first_keys: Array | int = 0) -> Array:
