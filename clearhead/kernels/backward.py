@@ -21,6 +21,7 @@ from clearhead.kernels.forward import padded
 from clearhead.kernels.gradient_call import AXIS, BLOCK, DONE, FIELDS
 from clearhead.kernels.packing import write_pack_rows
 from clearhead.kernels.place import read_place, write_place
+from clearhead.kernels.queue import addresses, write_queue
 from clearhead.kernels.scores import write_score
 from clearhead.kernels.seen import seen_at, write_finite, write_see
 from clearhead.kernels.simd import Function, Value, i8, i32, i64, internal_function, pointer
@@ -60,7 +61,7 @@ class Backward:
         self.wait = self.write_wait()
         self.block = {w: self.write_block(w) for w in widths}
         self.tile_function = self.write_tile()
-        self.write_queue()
+        write_queue(self.module, tile, "backward", self.write_task)
 
     # One block of keys
 
@@ -283,31 +284,6 @@ class Backward:
 
     # The whole problem
 
-    def write_queue(self) -> None:
-        """The exported function: take tasks from the queue until none is left or the budget is spent."""
-        kinds = {"table_p": pointer, "scratch_p": pointer, "budget": i64}
-        f = Function(self.module, "backward", kinds, self.tile, result=i64)
-        table, scratch, budget = f.arguments
-        build, entry = f.block, f.block.block
-        check, take, work, spent, none = (
-            f.ir.append_basic_block(name) for name in ("check", "take", "work", "spent", "none")
-        )
-        build.branch(check)
-        build.position_at_end(check)
-        left = build.phi(i64)
-        left.add_incoming(budget, entry)
-        build.cbranch(f.less(left, 1), spent, take)
-        build.position_at_end(take)
-        task = build.atomic_rmw("add", f.at(table, FIELDS.index("next_task") * 8), f.i64(1), "monotonic")
-        build.cbranch(f.less(task, field(f, table, "tasks")), work, none)
-        build.position_at_end(work)
-        left.add_incoming(f.sub(left, self.write_task(f, table, scratch, task)), build.block)
-        build.branch(check)
-        build.position_at_end(spent)
-        build.ret(f.i64(1))
-        build.position_at_end(none)
-        f.finish(f.i64(0))
-
     def write_task(self, f: Function, table: Value, scratch: Value, task: Value) -> Value:
         """One tile: the chains of a batch take turns. Gives the cost in multiply-adds."""
         b, get = f.block, partial(field, f, table)
@@ -324,7 +300,7 @@ class Backward:
 
         entry = b.inttoptr(f.add(get("tile_table"), f.mul(tile, 8 * len(TILE))), pointer)
         first, rows, shift, origin, keys = (f.load_int(entry, n) for n in range(len(TILE)))
-        q, k, v, o, do, dq, dk, dv = self.addresses(f, table, head)
+        q, k, v, o, do, dq, dk, dv = addresses(f, table, head, FIELDS, AXIS)
         q, o, do, dq = (
             f.at(x, f.mul(first, get(f"{name}_row")))
             for x, name in ((q, "query"), (o, "output"), (do, "d_output"), (dq, "d_query"))
@@ -356,22 +332,6 @@ class Backward:
         )  # fmt: skip
         seen = f.most(1, f.sub(f.clamp(f.add(diagonal, rows), 0, keys), f.clamp(left, 0, keys)))
         return f.mul(f.mul(seen, 3 * self.tile.queries), f.add(get("query_dim"), get("value_dim")))
-
-    def addresses(self, f: Function, table: Value, head: Value) -> list[Value]:
-        """The first rows of one head's operands and gradients: its number written in the leading axes."""
-
-        def axis(i: Value, carried: list[Value]) -> list[Value]:
-            rest, *offsets = carried
-            entry = f.add(len(FIELDS), f.mul(f.sub(f.sub(field(f, table, "axes"), 1), i), len(AXIS)))
-            size = f.load_int(table, entry)
-            index = f.block.srem(rest, size)
-            strides = [f.load_int(table, f.add(entry, n)) for n in range(1, len(AXIS))]
-            offsets = [f.add(offset, f.mul(index, stride)) for offset, stride in zip(offsets, strides, strict=True)]
-            return [f.block.sdiv(rest, size), *offsets]
-
-        _, *offsets = f.loop(0, field(f, table, "axes"), 1, axis, [head, *[f.i64(0)] * len(AXIS[1:])])
-        bases = [f.block.inttoptr(field(f, table, name), pointer) for name in AXIS[1:]]
-        return [f.at(base, offset) for base, offset in zip(bases, offsets, strict=True)]
 
 
 def field(f: Function, table: Value, name: str) -> Value:

@@ -17,9 +17,10 @@ import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.kernels import math
-from clearhead.kernels.call import AXIS, FIELDS, PANEL_LINE, ROW
+from clearhead.kernels.call import PANEL_LINE, ROW
 from clearhead.kernels.packing import field, scale
 from clearhead.kernels.pairs import load_pair, pairs_of_rows, sum_of_pairs
+from clearhead.kernels.queue import addresses, write_queue
 from clearhead.kernels.rules import Positions, Rule
 from clearhead.kernels.simd import Function, Value, float_type, i64, internal_function, pointer
 from clearhead.kernels.storage import load_number, load_vector, store_vector, stored_bytes
@@ -45,7 +46,7 @@ class Decode:
         self.pack = self.write_pack()
         self.merge = self.write_merge()
         self.segment = self.write_segment()
-        self.write_queue()
+        write_queue(self.module, tile, "decode", self.write_task)
 
     # What lies where
 
@@ -463,38 +464,12 @@ class Decode:
         f.loop(0, vectors, 1, dims)
         return f.finish()
 
-    def write_queue(self) -> None:
-        """The exported function: take a segment from the queue, compute it, and merge the head if it was its last."""
-        kinds = {"table_p": pointer, "scratch_p": pointer, "budget": i64}
-        f = Function(self.module, "decode", kinds, self.tile, result=i64)
-        table, scratch, budget = f.arguments
-        build, entry = f.block, f.block.block
-        check, take, work, spent, none = (
-            f.ir.append_basic_block(name) for name in ("check", "take", "work", "spent", "none")
-        )
-        build.branch(check)
-        build.position_at_end(check)
-        left = build.phi(i64)
-        left.add_incoming(budget, entry)
-        build.cbranch(f.less(left, 1), spent, take)
-        build.position_at_end(take)
-        queue = f.at(table, FIELDS.index("next_task") * 8)
-        task = build.atomic_rmw("add", queue, f.i64(1), "monotonic")
-        build.cbranch(f.less(task, field(f, table, "tasks")), work, none)
-        build.position_at_end(work)
-        left.add_incoming(f.sub(left, self.write_task(f, table, scratch, task)), build.block)
-        build.branch(check)
-        build.position_at_end(spent)
-        build.ret(f.i64(1))
-        build.position_at_end(none)
-        f.finish(f.i64(0))
-
     def write_task(self, f: Function, table: Value, scratch: Value, task: Value) -> Value:
         """One segment of one head; gives its cost in multiply-adds."""
         get, size = partial(field, f, table), f.element.bytes
         segments, rows = get("segments"), get("rows")
         head, n = f.block.sdiv(task, segments), f.block.srem(task, segments)
-        q, k, v, y = self.addresses(f, table, head)
+        q, k, v, y = addresses(f, table, head)
         begin = f.mul(f.add(get("first_segment"), n), SEGMENT)
         end = f.least(f.add(begin, SEGMENT), get("keys"))
         f.call(self.pack, table, scratch, q, head)
@@ -547,19 +522,3 @@ class Decode:
             )  # fmt: skip
 
         f.loop(0, get("rows"), 1, row)
-
-    def addresses(self, f: Function, table: Value, head: Value) -> list[Value]:
-        """The first rows of one head's query, key, value and output; of pages, the tables."""
-
-        def axis(i: Value, carried: list[Value]) -> list[Value]:
-            rest, *offsets = carried
-            entry = f.add(len(FIELDS), f.mul(f.sub(f.sub(field(f, table, "axes"), 1), i), len(AXIS)))
-            size = f.load_int(table, entry)
-            index = f.block.srem(rest, size)
-            strides = [f.load_int(table, f.add(entry, n)) for n in range(1, len(AXIS))]
-            offsets = [f.add(offset, f.mul(index, stride)) for offset, stride in zip(offsets, strides, strict=True)]
-            return [f.block.sdiv(rest, size), *offsets]
-
-        _, *offsets = f.loop(0, field(f, table, "axes"), 1, axis, [head, *[f.i64(0)] * len(AXIS[1:])])
-        bases = [f.block.inttoptr(field(f, table, name), pointer) for name in AXIS[1:]]
-        return [f.at(base, offset) for base, offset in zip(bases, offsets, strict=True)]

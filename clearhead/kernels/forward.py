@@ -14,9 +14,10 @@ import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.kernels import native
-from clearhead.kernels.call import AXIS, FIELDS, MAYBE, NOTHING, TILE
+from clearhead.kernels.call import MAYBE, NOTHING, TILE
 from clearhead.kernels.packing import field, write_pack_query, write_pack_rows, write_unpack_keys, write_unpack_output
 from clearhead.kernels.place import read_place, write_place
+from clearhead.kernels.queue import addresses, write_queue
 from clearhead.kernels.scores import write_exponentials, write_rules, write_score
 from clearhead.kernels.seen import seen_at, write_finite, write_hide, write_see, write_values_seen
 from clearhead.kernels.simd import Function, Value, i8, i64, internal_function, pointer
@@ -67,7 +68,7 @@ class Forward:
             self.values_seen = write_values_seen(self.module, tile, variant)
         self.block = {w: self.write_block(w) for w in widths}
         self.attend = self.write_attend()
-        self.write_queue()
+        write_queue(self.module, tile, self.name, self.write_task)
 
     # One block of keys
 
@@ -333,32 +334,6 @@ class Forward:
 
     # The whole problem
 
-    def write_queue(self) -> None:
-        """The exported function: take a tile from the queue, find its rows, attend."""
-        kinds = {"table_p": pointer, "scratch_p": pointer, "budget": i64}
-        f = Function(self.module, self.name, kinds, self.tile, result=i64)
-        table, scratch, budget = f.arguments
-        build, entry = f.block, f.block.block
-        check, take, work, spent, none = (
-            f.ir.append_basic_block(name) for name in ("check", "take", "work", "spent", "none")
-        )
-        build.branch(check)
-        build.position_at_end(check)
-        left = build.phi(i64)
-        left.add_incoming(budget, entry)
-        build.cbranch(f.less(left, 1), spent, take)
-        build.position_at_end(take)
-        queue = f.at(table, FIELDS.index("next_task") * 8)
-        task = build.atomic_rmw("add", queue, f.i64(1), "monotonic")
-        build.cbranch(f.less(task, field(f, table, "tasks")), work, none)
-        build.position_at_end(work)
-        left.add_incoming(f.sub(left, self.write_task(f, table, scratch, task)), build.block)
-        build.branch(check)
-        build.position_at_end(spent)
-        build.ret(f.i64(1))
-        build.position_at_end(none)
-        f.finish(f.i64(0))
-
     def write_task(self, f: Function, table: Value, scratch: Value, task: Value) -> Value:
         """One tile of one head, the tiles with most keys first and head by head, so that its keys stay in the cache.
 
@@ -377,7 +352,7 @@ class Forward:
             tile = f.sub(f.sub(tiles, 1), f.block.srem(task, tiles))
             first, shift, origin, keys = f.mul(tile, per_tile), get("shift"), f.i64(0), get("keys")
             rows = f.least(per_tile, f.sub(get("queries"), first))
-        q, k, v, y = self.addresses(f, table, head)
+        q, k, v, y = addresses(f, table, head)
         q, y = f.at(q, f.mul(first, get("query_row"))), f.at(y, f.mul(first, get("output_row")))
         if variant.packed:
             k, v = f.at(k, f.mul(origin, get("key_row"))), f.at(v, f.mul(origin, get("value_row")))
@@ -406,22 +381,6 @@ class Forward:
         if left is not None:
             seen = f.most(1, f.sub(seen, f.clamp(left, 0, keys)))
         return f.mul(f.mul(seen, per_tile), f.add(get("query_dim"), get("value_dim")))
-
-    def addresses(self, f: Function, table: Value, head: Value) -> list[Value]:
-        """The first rows of one head's query, key, value and output: its number written in the leading axes."""
-
-        def axis(i: Value, carried: list[Value]) -> list[Value]:
-            rest, *offsets = carried
-            entry = f.add(len(FIELDS), f.mul(f.sub(f.sub(field(f, table, "axes"), 1), i), len(AXIS)))
-            size = f.load_int(table, entry)
-            index = f.block.srem(rest, size)
-            strides = [f.load_int(table, f.add(entry, n)) for n in range(1, len(AXIS))]
-            offsets = [f.add(offset, f.mul(index, stride)) for offset, stride in zip(offsets, strides, strict=True)]
-            return [f.block.sdiv(rest, size), *offsets]
-
-        _, *offsets = f.loop(0, field(f, table, "axes"), 1, axis, [head, *[f.i64(0)] * len(AXIS[1:])])
-        bases = [f.block.inttoptr(field(f, table, name), pointer) for name in AXIS[1:]]
-        return [f.at(base, offset) for base, offset in zip(bases, offsets, strict=True)]
 
 
 def floor(f: Function, x: Value, step: int) -> Value:

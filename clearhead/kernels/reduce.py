@@ -22,6 +22,7 @@ from clearhead.kernels.consumers import (
 from clearhead.kernels.forward import Forward, floor
 from clearhead.kernels.packing import field, write_pack_query, write_pack_rows, write_unpack_keys
 from clearhead.kernels.place import read_place, write_place
+from clearhead.kernels.queue import addresses, write_queue
 from clearhead.kernels.scores import write_rules, write_score
 from clearhead.kernels.seen import seen_at, write_hide, write_see
 from clearhead.kernels.simd import Function, Value, float_type, i64, internal_function, pointer
@@ -66,7 +67,7 @@ class Reduce(Forward):
         self.pool = {w: write_pool(self.module, tile, w, name) for w in widths for name in pools}
         self.block = {w: self.write_block(w) for w in widths}
         self.tile_of = self.write_tile()
-        self.write_queue()
+        write_queue(self.module, tile, self.name, self.write_task)
 
     def get(self, f: Function, table: Value, name: str) -> Value:
         """A number of the sweep's own table."""
@@ -276,7 +277,7 @@ class Reduce(Forward):
         number = f.block.sdiv(task, groups)
         group = f.sub(f.sub(groups, 1), f.block.srem(task, groups))
         head = f.load_int(self.address(f, table, "heads"), number)
-        q, k, _, _ = self.addresses(f, table, head)
+        q, k, _, _ = addresses(f, table, head)
         own = f.add(f.mul(number, get("target_head")), f.mul(group, get("target_group")))
         target = f.at(self.address(f, table, "target"), own)
         borders = self.address(f, table, "group_table")
