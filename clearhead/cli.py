@@ -91,6 +91,19 @@ def options(
     """Self-attention you can see through."""
 
 
+MaskWord = Annotated[
+    str, typer.Option(metavar="MASK", help="causal, full, window:255, prefix:N, documents:5,7; joined by & | ~.")
+]
+Scores = Annotated[
+    list[str] | None,
+    typer.Option(metavar="RULE", help="softcap:30, scale:0.5 or alibi; may be given several times, in order."),
+]
+Functions = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE.py:FUNCTION", help="A function of (score, batch, head, query, key), after those."),
+]
+
+
 @app.command()
 def explain(
     text: Annotated[
@@ -114,18 +127,9 @@ def explain(
         bool, typer.Option("--layer", help="Tell of a transformer's layer instead: W^Q, W^K, W^V, heads, W^O.")
     ] = False,
     heads: Annotated[int, typer.Option(help="Heads of that layer.", min=1)] = 2,
-    mask: Annotated[
-        str,
-        typer.Option(metavar="MASK", help="causal, full, window:2, prefix:N, documents:5,7; joined by & | ~."),
-    ] = "causal",
-    score: Annotated[
-        list[str] | None,
-        typer.Option(metavar="RULE", help="softcap:30, scale:0.5 or alibi; may be given several times, in order."),
-    ] = None,
-    rule: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE.py:FUNCTION", help="A function of (score, batch, head, query, key), after those."),
-    ] = None,
+    mask: MaskWord = "causal",
+    score: Scores = None,
+    rule: Functions = None,
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.text,
 ) -> None:
     """Show self-attention step by step: scores, softmax, weighted sum, and what changed in meaning."""
@@ -159,22 +163,9 @@ def run(
         Path,
         typer.Option("--output", "-o", metavar="OUTPUT", help="A new file of one of these kinds."),
     ],
-    layer: Annotated[
-        bool, typer.Option("--layer", help="Tell of a transformer's layer instead: W^Q, W^K, W^V, heads, W^O.")
-    ] = False,
-    heads: Annotated[int, typer.Option(help="Heads of that layer.", min=1)] = 2,
-    mask: Annotated[
-        str,
-        typer.Option(metavar="MASK", help="causal, full, window:255, prefix:N, documents:5,7; joined by & | ~."),
-    ] = "causal",
-    score: Annotated[
-        list[str] | None,
-        typer.Option(metavar="RULE", help="softcap:30, scale:0.5 or alibi; may be given several times, in order."),
-    ] = None,
-    rule: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE.py:FUNCTION", help="A function of (score, batch, head, query, key), after those."),
-    ] = None,
+    mask: MaskWord = "causal",
+    score: Scores = None,
+    rule: Functions = None,
     align: Annotated[
         str | None,
         typer.Option(metavar="END", help="Where the queries stand among the keys: start or end."),

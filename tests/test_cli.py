@@ -302,3 +302,9 @@ def test_explain_tells_of_a_layer(capsys, form):
     assert ("W^O" in told) == (form != "json")
     assert "--mask" in refused(capsys, "explain", SENTENCE, "--layer", "--mask", "full")
     assert "--heads 5" in refused(capsys, "explain", SENTENCE, "--layer", "--heads", "5")
+
+
+def test_run_has_no_options_of_explain(capsys, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 2), np.float32))
+    for words in (["--layer"], ["--heads", "4"]):
+        assert "No such option" in refused(capsys, "run", tmp_path / "x.npy", "-o", tmp_path / "y.npy", *words)
