@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -286,6 +285,8 @@ class KeyValueCache:
         """Write all sequences to a .safetensors file; raises FileError, and then no file is left."""
         from safetensors.numpy import save
 
+        from clearhead.files.writing import write_whole
+
         if self.layout is None:
             raise InputError("this cache is empty: append keys and values first.")
         arrays, kept = {}, self.layout.kept
@@ -302,14 +303,7 @@ class KeyValueCache:
             "int8": str(self.int8),
             "rounding": ",".join(map(repr, self.rounding)),
         }
-        target = Path(path)
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            unfinished.write_bytes(save(arrays, about))
-            unfinished.replace(target)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise FileError(f"{target} cannot be written: {error.strerror}.") from None
+        write_whole(path, save(arrays, about), force=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> KeyValueCache:

@@ -22,7 +22,7 @@ from clearhead.kernels.variant import Share, Variant
 from clearhead.machine.address import address
 from clearhead.machine.compile import Kernel, Plan, kernels
 from clearhead.machine.threads import WORTH_A_THREAD, run_kernel
-from clearhead.plan import bits, laid_out, plan_for
+from clearhead.plan import bits, block_fields, laid_out, plan_for
 from clearhead.problem import Array, Operand, Problem, dense_strides
 from clearhead.rules.derive import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, depends, evaluate, rewrite
@@ -214,10 +214,7 @@ class Backward:
             "parameters": len(FIELDS) + len(AXIS) * len(axes),
             "tiles": len(self.tiles),
             "tile_table": tile_table.ctypes.data,
-            "blocks": 0 if kinds is None else kinds.ctypes.data,
-            "block_columns": 0 if kinds is None else kinds.shape[-1],
-            "block_heads": 0 if kinds is None or kinds.shape[1] == 1 else kinds.strides[1],
-            "block_batches": 0 if kinds is None or kinds.shape[0] == 1 else kinds.strides[0],
+            **block_fields(kinds),
             "group": self.group,
             "chains": 1 if self.in_one_chain else self.chains,
             "chain": len(self.tiles) * self.group * (self.chains if self.in_one_chain else 1),

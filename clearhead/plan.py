@@ -21,7 +21,7 @@ from clearhead.kernels.variant import Variant
 from clearhead.machine.compile import Entry, Kernel, Plan, kernels
 from clearhead.machine.target import Target, target
 from clearhead.machine.threads import WORTH_A_THREAD, Table
-from clearhead.problem import Problem
+from clearhead.problem import Array, Problem
 
 FEW = 4  # queries that the decode kernel takes
 
@@ -246,10 +246,7 @@ def table(
         "parameters": len(FIELDS) + len(AXIS) * len(axes),
         "tiles": len(tiles),
         "tile_table": 0 if tile_table is None else tile_table.ctypes.data,
-        "blocks": 0 if kinds is None else kinds.ctypes.data,
-        "block_columns": 0 if kinds is None else kinds.shape[-1],
-        "block_heads": 0 if kinds is None or kinds.shape[1] == 1 else kinds.strides[1],
-        "block_batches": 0 if kinds is None or kinds.shape[0] == 1 else kinds.strides[0],
+        **block_fields(kinds),
         "scale": bits(asked.scale),
         **{f"{name}_row": operand.row for name, operand in operands.items()},
         **{f"{name}_element": operand.element for name, operand in operands.items()},
@@ -265,6 +262,19 @@ def table(
         for size, stride in zip(array.shape, array.strides, strict=True):
             numbers += [size, stride]
     return numbers, (tile_table, kinds, *arrays)
+
+
+def block_fields(kinds: Array | None) -> dict[str, int]:
+    """Where it stands what is known of blocks beforehand: (batches or 1, heads or 1, tiles, blocks), or nothing."""
+    if kinds is None:
+        return dict.fromkeys(("blocks", "block_columns", "block_heads", "block_batches"), 0)
+    batches, heads, _, columns = kinds.shape
+    return {
+        "blocks": kinds.ctypes.data,
+        "block_columns": columns,
+        "block_heads": 0 if heads == 1 else kinds.strides[1],
+        "block_batches": 0 if batches == 1 else kinds.strides[0],
+    }
 
 
 def bits(x: float) -> int:

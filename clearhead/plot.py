@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from clearhead.errors import FileError, InputError, ShapeError
+from clearhead.files.writing import write_whole
 from clearhead.problem import Array
 
 if TYPE_CHECKING:
@@ -230,16 +231,7 @@ def save(figure: Figure, path: str | os.PathLike[str], *, force: bool = True) ->
     target = Path(path)
     if target.suffix.lower() not in KINDS:
         raise FileError(f"{target} is no picture: name a file that ends in {', '.join(KINDS)}.")
-    if target.exists() and not force:
-        raise FileError(f"{target} exists already: choose another name, or replace it with --force.")
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(picture_of(figure, target.suffix.lower().lstrip(".")))
-        unfinished.replace(target)
-    except OSError as error:
-        raise FileError(f"{target} cannot be written ({error.strerror or error}).") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(target, picture_of(figure, target.suffix.lower().lstrip(".")), force=force)
 
 
 def picture_of(figure: Figure, kind: str = "png") -> bytes:

@@ -98,6 +98,27 @@ def new_file(
             part.unlink()
 
 
+def write_whole(path: str | os.PathLike[str], content: bytes, *, force: bool = False) -> None:
+    """Write a file that is held in memory: it appears whole, or not at all and an existing one stays as it was.
+
+    Raises FileError for what cannot be written, and without `force` for a file that exists.
+
+    >>> path = getfixture("tmp_path") / "a.txt"
+    >>> write_whole(path, b"all of it")
+    >>> path.read_bytes()
+    b'all of it'
+    """
+    path = _destination(Path(path), force)
+    part = path.with_name(f".clearhead-{token_hex(8)}.part")
+    try:
+        with _writing(path):
+            part.write_bytes(content)
+            part.replace(path)
+    finally:
+        with suppress(OSError):  # it was renamed, or never made
+            part.unlink()
+
+
 def _destination(path: Path, force: bool) -> Path:
     if path.is_dir():
         raise FileError(f"{path} is a directory: name a file in it.")

@@ -3,7 +3,6 @@
 Decides what is checked before anything is computed, and what is written where; nothing half-written is left behind.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clearhead.errors import FileError, InputError
+from clearhead.files.writing import write_whole
 from clearhead.inspecting.heads import ORDERS, Head, Inspected, Part, carried, from_vectors, ordered, read_text, sheet
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def written(of: Inspected, wanted: Wanted, advance: Callable[[int], None]) -> Fo
     if wanted.html:
         from clearhead.inspecting.page import page
 
-        put(wanted.html, page(of, heads, wanted.head, query, parts, has_matplotlib()))
+        text = page(of, heads, wanted.head, query, parts, has_matplotlib())
+        write_whole(wanted.html, text.encode(), force=wanted.force)
         files.append(wanted.html)
     return Found(of, wanted, query, heads, parts, files)
 
@@ -141,18 +142,6 @@ def draw(of: Inspected, wanted: Wanted, query: int) -> list[Path]:
         files.append(folder / f"{stem}.{wanted.kind}")
         plot.save(make(), files[-1], force=wanted.force)
     return files
-
-
-def put(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        raise FileError(f"{path} cannot be written ({error.strerror or error}).") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def show(found: Found) -> None:

@@ -12,6 +12,7 @@ from clearhead.kernels.scores import hide, tree_max
 from clearhead.kernels.simd import Function, Value, i32, internal_function
 from clearhead.kernels.storage import load_vector, narrow
 from clearhead.kernels.tiles import Tile
+from clearhead.kernels.values import add_sums
 
 STORED = 2  # bytes of a bfloat16
 PAIR = 4
@@ -187,11 +188,7 @@ def write_values(module: ir.Module, tile: Tile, n: int) -> ir.Function:
         acc = f.unrolled(0, middle, 4, lambda i, acc: key(i, acc, False), zeros)
         acc = f.loop(middle, f.block.sdiv(f.add(ends[-1], 1), f.i64(2)), 1, lambda i, acc: key(i, acc, True), acc)
         for r in range(count):
-            at = f.at(o, f.mul(f.add(q, r), o_stride))
-            a = f.broadcast(f.at(alpha, f.mul(f.add(q, r), size)))
-            for x in range(n):
-                before = f.block.select(fresh, f.constant(0.0), f.load(f.in_row(at, 0, x)))
-                f.store(f.fma(before, a, acc[r * n + x]), f.in_row(at, 0, x))
+            add_sums(f, f.add(q, r), acc[r * n : (r + 1) * n], (o, o_stride), alpha, fresh)
 
     f.loop(0, queries, count, group)
     return f.finish()

@@ -6,7 +6,7 @@ Letters: p v o weight, value, output; m l maximum and sum. `n` is the number of 
 import llvmlite.ir as ir
 
 from clearhead.kernels import math
-from clearhead.kernels.simd import Value, internal_function
+from clearhead.kernels.simd import Function, Value, internal_function
 from clearhead.kernels.state import ALPHA, BETA, TOTAL_L, TOTAL_M, L, M
 from clearhead.kernels.tiles import Tile
 from clearhead.kernels.variant import Variant
@@ -52,14 +52,20 @@ def write_values(module: ir.Module, tile: Tile, n: int, variant: Variant) -> ir.
         acc = f.unrolled(first_row, f.most(first_row, ends[0]) if starts else ends[0], 4, key, acc)
         acc = f.loop(f.most(first_row, ends[0]) if starts else ends[0], ends[-1], 1, key_on_edge, acc)
         for r in range(count):
-            at = f.at(o, f.mul(f.add(q, r), o_stride))
-            a = f.broadcast(f.at(alpha, f.mul(f.add(q, r), size)))
-            for x in range(n):
-                before = f.block.select(fresh, f.constant(0.0), f.load(f.in_row(at, 0, x)))
-                f.store(f.fma(before, a, acc[r * n + x]), f.in_row(at, 0, x))
+            add_sums(f, f.add(q, r), acc[r * n : (r + 1) * n], (o, o_stride), alpha, fresh)
 
     f.loop(0, queries, count, group)
     return f.finish()
+
+
+def add_sums(f: Function, q: Value, sums: list[Value], output: tuple[Value, Value], alpha: Value, fresh: Value) -> None:
+    """O = α·O + a block's own sums, for one query and some vectors of dims; `fresh`: O was nothing yet."""
+    o, stride = output
+    at = f.at(o, f.mul(q, stride))
+    a = f.broadcast(f.at(alpha, f.mul(q, f.element.bytes)))
+    for x, own in enumerate(sums):
+        before = f.block.select(fresh, f.constant(0.0), f.load(f.in_row(at, 0, x)))
+        f.store(f.fma(before, a, own), f.in_row(at, 0, x))
 
 
 def write_merge(module: ir.Module, tile: Tile) -> ir.Function:
