@@ -1,4 +1,4 @@
-"""Attention as torch operations: the definition, rows at a time, which torch can differentiate again and again.
+"""Attention as torch operations: the definition, which torch can differentiate again and again.
 
 Decides how a rule's expressions are evaluated on tensors. What the kernels give, this gives too, slowly and with a
 table of scores: forward-mode and higher derivatives come from here.
@@ -27,10 +27,8 @@ def attention_formula(
     sink: torch.Tensor | None,
     rule: Rule,
     scale: float,
-    rows: slice = slice(None),
-    queries: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output and LSE of those `rows` of all `queries` that `query` holds."""
+    """Output and LSE."""
     dtype = query.dtype
     if dtype in NARROW:
         query, key, value = query.float(), key.float(), value.float()
@@ -40,7 +38,7 @@ def attention_formula(
     scores = (query * scale) @ key.transpose(-1, -2)
     lead = torch.broadcast_shapes(scores.shape[:-2], value.shape[:-2])
     scores = scores.expand(*lead, *scores.shape[-2:])
-    scores = ruled(scores, tables, rule, rows, query.shape[-2] if queries is None else queries)
+    scores = ruled(scores, tables, rule)
     sinks = scores.new_zeros(*lead, scores.shape[-2], 0)
     if sink is not None:
         sinks = sink.to(scores.dtype).expand(lead)[..., None, None].expand(*lead, scores.shape[-2], 1)
@@ -59,18 +57,18 @@ def repeated(x: torch.Tensor, heads: int) -> torch.Tensor:
     return x.repeat_interleave(heads // own, -3) if 1 < own < heads else x
 
 
-def ruled(scores: torch.Tensor, tables: Sequence[torch.Tensor], rule: Rule, rows: slice, queries: int) -> torch.Tensor:
+def ruled(scores: torch.Tensor, tables: Sequence[torch.Tensor], rule: Rule) -> torch.Tensor:
     """Scores after the rule; hidden ones are −∞."""
-    *lead, _, keys = scores.shape
+    *lead, queries, keys = scores.shape
     device = scores.device
-    row = torch.arange(queries, device=device)[rows]
+    row = torch.arange(queries, device=device)
     key = torch.arange(keys, device=device)
     fused = fuse(rule.bare_masks, (), queries, keys)
     place = torch.zeros(3, queries, dtype=torch.int64, device=device)
     for span in fused.spans:
         own = slice(span.first_query, span.first_query + span.queries)
         place[:, own] = torch.tensor([[span.offset], [span.first_key], [span.first_key + span.keys]], device=device)
-    shift, start, stop = place[:, rows, None]
+    shift, start, stop = place[..., None]
     position = row[:, None] + shift
     seen = (key >= start) & (key < stop)
     if fused.low is not None:

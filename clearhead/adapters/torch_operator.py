@@ -16,8 +16,8 @@ from torch.autograd import forward_ad
 from clearhead.adapters import torch_functional
 from clearhead.adapters.torch_formula import NARROW, attention_formula
 from clearhead.adapters.torch_rule import Rule, rule_named
-from clearhead.attention import attend as attend_arrays
 from clearhead.attention import run
+from clearhead.gradients import Kept, backward
 from clearhead.problem import Array
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -26,7 +26,7 @@ Options = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor], to
 LIBRARY = torch.library.Library("clearhead", "DEF")
 OPERANDS = "Tensor query, Tensor key, Tensor value, Tensor[] tables, Tensor? sink, str rule, float scale"
 LIBRARY.define(f"attention({OPERANDS}) -> (Tensor, Tensor)")
-LIBRARY.define(f"attention_backward(Tensor d_output, Tensor d_lse, {OPERANDS}) -> Tensor[]")
+LIBRARY.define(f"attention_backward(Tensor d_output, Tensor d_lse, Tensor output, Tensor lse, {OPERANDS}) -> Tensor[]")
 
 
 def attend(
@@ -111,15 +111,13 @@ def shapes(
 
 def backward_on_processor(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any) -> list[torch.Tensor]:
     """Gradients of the operands: query, key, value, sink, then tables; of those without any, an empty tensor."""
-    query, key, value, tables, sink, name, scale = operands
-    rule, arrays = rule_named(name), [view(x) for x in tables]
-    mask, score = rule.filled(arrays)
+    output, lse, query, key, value, tables, sink, name, scale = operands
+    rule = rule_named(name)
+    mask, score = rule.filled([view(x) for x in tables])
     sinks, threads = None if sink is None else view(sink), torch.get_num_threads()
-    done = attend_arrays(
-        view(query), view(key), view(value), mask=mask, score=score, sink=sinks, scale=scale, threads=threads
-    )
+    kept = Kept(view(query), view(key), view(value), mask, score, sinks, scale, threads)
     smooth = [n for n in rule.read_by_score if tables[n].is_floating_point()]
-    found = done.backward(view(d_output.to(query.dtype)), view(d_lse), rules=bool(smooth))
+    found = backward(kept, view(output), view(lse), view(d_output.to(query.dtype)), view(d_lse), bool(smooth))
     by_table = dict(zip(smooth, found.rules[0] if smooth else (), strict=True))
 
     def table(n: int, x: torch.Tensor) -> torch.Tensor:
@@ -139,7 +137,7 @@ def dense(gradient: Array, x: torch.Tensor) -> torch.Tensor:
 
 def backward_shapes(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any) -> list[torch.Tensor]:
     """Empty tensors such as the gradients are."""
-    query, key, value, tables, sink, _, _ = operands
+    _, _, query, key, value, tables, sink, _, _ = operands
     return [
         query.new_empty(0) if x is None or not x.is_floating_point() else x.new_empty(x.shape)
         for x in (query, key, value, sink, *tables)
@@ -150,23 +148,23 @@ def remember(ctx: Any, inputs: Options, output: Pair) -> None:
     """Keep what the gradient needs."""
     query, key, value, tables, sink, ctx.rule, ctx.scale = inputs
     ctx.sinks = sink is not None
-    ctx.save_for_backward(query, key, value, *(() if sink is None else (sink,)), *tables)
+    ctx.save_for_backward(*output, query, key, value, *(() if sink is None else (sink,)), *tables)
 
 
 def differentiate(ctx: Any, d_output: torch.Tensor, d_lse: torch.Tensor) -> tuple[Any, ...]:
     """Gradients in the order of the operator's arguments."""
-    query, key, value, *rest = ctx.saved_tensors
+    output, lse, query, key, value, *rest = ctx.saved_tensors
     sink, tables = (rest[0], rest[1:]) if ctx.sinks else (None, rest)
     transformed = torch._C._are_functorch_transforms_active()
-    backward = torch_functional.backward if transformed else backward_operator
-    found = backward(d_output, d_lse, query, key, value, tables, sink, ctx.rule, ctx.scale)
+    gradients = torch_functional.backward if transformed else backward_operator
+    found = gradients(d_output, d_lse, output, lse, query, key, value, tables, sink, ctx.rule, ctx.scale)
     d_tables = [d if x.is_floating_point() else None for d, x in zip(found[4:], tables, strict=True)]
     return *found[:3], d_tables, found[3] if ctx.sinks else None, None, None
 
 
 def remember_backward(ctx: Any, inputs: tuple[Any, ...], output: list[torch.Tensor]) -> None:
     """Keep what the second derivative needs."""
-    d_output, d_lse, query, key, value, tables, sink, ctx.rule, ctx.scale = inputs
+    d_output, d_lse, _, _, query, key, value, tables, sink, ctx.rule, ctx.scale = inputs
     ctx.sinks = sink is not None
     ctx.save_for_backward(d_output, d_lse, query, key, value, *(() if sink is None else (sink,)), *tables)
 
@@ -195,7 +193,7 @@ def differentiate_again(ctx: Any, d_gradients: list[torch.Tensor]) -> tuple[Any,
     for n, d in zip(smooth, found[2:], strict=True):
         each[n] = d
     q, k, v, *rest = each
-    return *found[:2], q, k, v, rest[1:] if sinks else rest, rest[0] if sinks else None, None, None
+    return *found[:2], None, None, q, k, v, rest[1:] if sinks else rest, rest[0] if sinks else None, None, None
 
 
 def batched(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[Pair, tuple[int, int]]:
@@ -258,10 +256,10 @@ LIBRARY.impl("attention_backward", backward_on_processor, "CPU")
 LIBRARY.impl("attention", lowered, "AutocastCPU", with_keyset=True)
 operator = torch.ops.clearhead.attention.default
 backward_operator = torch.ops.clearhead.attention_backward.default
-for called, fake, backward, setup, vmap in (
+for called, fake, gradient, setup, vmap in (
     ("clearhead::attention", shapes, differentiate, remember, batched),
     ("clearhead::attention_backward", backward_shapes, differentiate_again, remember_backward, batched_backward),
 ):
     torch.library.register_fake(called, fake, lib=LIBRARY)
-    torch.library.register_autograd(called, backward, setup_context=setup, lib=LIBRARY)
+    torch.library.register_autograd(called, gradient, setup_context=setup, lib=LIBRARY)
     torch.library.register_vmap(called, vmap, lib=LIBRARY)
