@@ -1,0 +1,88 @@
+"""Layers against torch's own: parameters, masks, layouts, and weights that come only when asked for."""
+
+import itertools
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from clearhead import full, softcap  # noqa: E402
+from clearhead.adapters.modules import LazyWeights, MultiheadAttention, SelfAttention  # noqa: E402
+
+OPTIONS = [
+    {},
+    {"batch_first": True},
+    {"batch_first": True, "bias": False, "kdim": 6, "vdim": 10},
+    {"batch_first": True, "add_bias_kv": True, "add_zero_attn": True},
+]
+MASKS = list(itertools.product([None, "bool", "float", "heads"], [None, "bool", "float"]))
+
+
+def pair(**options):
+    torch.manual_seed(0)
+    theirs = torch.nn.MultiheadAttention(8, 2, dtype=torch.float64, **options)
+    ours = MultiheadAttention(8, 2, dtype=torch.float64, **options)
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+def masks(attn, padding, batch, n, m):
+    table = {
+        "bool": lambda: torch.rand(n, m) < 0.4,
+        "float": lambda: torch.randn(n, m, dtype=torch.float64),
+        "heads": lambda: torch.randn(batch * 2, n, m, dtype=torch.float64),
+    }
+    attn_mask = None if attn is None else table[attn]()
+    if attn == "bool":
+        attn_mask[:, 0] = False  # every query sees something
+    hidden = torch.zeros(batch, m, dtype=torch.bool)
+    hidden[1:, m - 2 :] = True
+    key_padding = {None: None, "bool": hidden, "float": hidden.double() * -3.5}[padding]
+    return {"attn_mask": attn_mask, "key_padding_mask": key_padding}
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched")
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(("attn", "padding"), MASKS)
+def test_it_is_torchs_layer(options, attn, padding):
+    ours, theirs = pair(**options)
+    batch, n, m = 3, 5, 7
+    shapes = (batch, n, 8), (batch, m, options.get("kdim", 8)), (batch, m, options.get("vdim", 8))
+    inputs = [torch.randn(s, dtype=torch.float64) for s in shapes]
+    if not options.get("batch_first"):
+        inputs = [x.transpose(0, 1) for x in inputs]
+    given = masks(attn, padding, batch, n, m)
+    for average in (True, False):
+        output, weights = ours(*inputs, average_attn_weights=average, **given)
+        wanted, their_weights = theirs(*inputs, average_attn_weights=average, **given)
+        torch.testing.assert_close(output, wanted)
+        assert isinstance(weights, LazyWeights)
+        assert weights.shape == their_weights.shape
+        torch.testing.assert_close(weights(), their_weights)
+    a = torch.autograd.grad(output.square().sum(), list(ours.parameters()))
+    b = torch.autograd.grad(wanted.square().sum(), list(theirs.parameters()))
+    for one, other in zip(a, b, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_without_a_batch_and_without_weights():
+    ours, theirs = pair()
+    x = torch.randn(5, 8, dtype=torch.float64)
+    output, weights = ours(x, x, x, need_weights=False)
+    torch.testing.assert_close(output, theirs(x, x, x)[0])
+    assert weights is None
+
+
+@pytest.mark.parametrize("key_heads", [None, 2])
+def test_the_textbooks_layer(key_heads):
+    torch.manual_seed(0)
+    layer = SelfAttention(16, 4, key_heads=key_heads, score=softcap(2.0)).double()
+    x = torch.randn(2, 6, 16, dtype=torch.float64)
+    q, k, v = (f(x).unflatten(-1, (-1, 4)).transpose(1, 2) for f in (layer.query, layer.key, layer.value))
+    k, v = (y.repeat_interleave(4 // y.shape[1], 1) for y in (k, v))
+    scores = 2 * torch.tanh(q @ k.transpose(-1, -2) / 2 / 2)
+    scores = scores.masked_fill(torch.ones(6, 6).triu(1).bool(), -torch.inf)
+    wanted = layer.output((scores.softmax(-1) @ v).transpose(1, 2).flatten(-2))
+    torch.testing.assert_close(layer(x), wanted)
+    layer.mask = full()
+    assert not torch.allclose(layer(x)[:, 0], wanted[:, 0])
