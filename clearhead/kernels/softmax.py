@@ -71,11 +71,8 @@ class Softmax:
 
     def write(self, seen: Value | None) -> None:
         """Sᵀ, its maximum, P = exp(S − m) in its place, and the segment's m and l; rows before the diagonal at once."""
-        f, w, row = (
-            self.f,
-            self.w,
-            partial(self.f.in_row, self.state),
-        )  # row(which, x): vector x of one of the state's rows
+        f, w = self.f, self.w
+        row = partial(f.in_row, self.state)  # row(which, x): vector x of one of the state's rows
         for x in range(w):
             f.store(f.constant(0.0), row(SUM, x))
         parts = self.write_scores(seen)
