@@ -148,6 +148,8 @@ class Weights:
             if any(entry is None for entry in entries[row:]):
                 raise IndexError(f"index {index!r}: weights get new axes before queries and keys only.")
             return Weights(self.source, np.asarray(self.heads[tuple(entries[:row])]))
+        if any(chooses_nothing(entries[n]) for n in own):  # then numpy alone says the shape, and what is an error
+            return np.broadcast_to(np.zeros((), self.dtype), self.shape)[tuple(entries)]
         used = {n: chosen(entries[n], size) for n, size in zip(own, self.shape, strict=True)}
         *lead, rows, columns = [used[n][0] for n in own]
         part = self.numbers(self.heads[np.ix_(*lead)] if lead else self.heads, rows, columns)
@@ -342,6 +344,14 @@ class Weights:
             widths = np.diff(np.arange(width + 1) * (last - first) // max(1, width))
             picture /= (np.diff(borders)[:, None] * widths).astype(self.dtype)
         return picture.reshape(*self.heads.shape, height, width)
+
+
+def chooses_nothing(entry: Any) -> bool:
+    """Whether an index of one axis is a list without a number, or of falsehoods alone."""
+    if isinstance(entry, slice | int | np.integer):
+        return False
+    places = np.asarray(entry)
+    return not (places.any() if places.dtype == np.bool_ else places.size)
 
 
 def chosen(entry: Any, size: int) -> tuple[Integers, Any]:

@@ -60,6 +60,20 @@ def test_indices_are_numpys(data):
     assert np.array_equal(np.asarray(got), wanted)
 
 
+def test_lists_that_choose_nothing_are_numpys():
+    w = weights(random(2, 9, 4), random(2, 7, 4, seed=1), mask=full())
+    a, none = np.asarray(w), np.zeros(7, bool)
+    for index in (np.s_[0, [], [7]], np.s_[:, [20], []], np.s_[:, [3, 20], none], np.s_[..., []], np.s_[:, 2, none]):
+        try:
+            wanted = a[index]
+        except IndexError:
+            with pytest.raises(IndexError):
+                w[index]
+            continue
+        assert w[index].shape == wanted.shape
+        assert w[index].dtype == wanted.dtype
+
+
 def test_indices_of_whole_heads_stay_lazy():
     w = weights(random(2, 3, 9, 4), random(2, 3, 9, 4), score=clearhead.alibi(3))
     a = np.asarray(w)
