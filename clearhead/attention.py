@@ -15,10 +15,11 @@ import numpy.typing as npt
 from clearhead.cache import KeyValueCache
 from clearhead.errors import InputError, ShapeError
 from clearhead.kernels.call import FIELDS
+from clearhead.kernels.tiles import STORED
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.plan import Prepared, prepare
-from clearhead.problem import Array, as_array, check_apart, over_pages, problem
+from clearhead.problem import Array, as_array, check_apart, check_out, over_pages, problem
 from clearhead.rules.masks import Mask, at_end, causal, checked
 from clearhead.rules.scores import Rules
 
@@ -77,7 +78,7 @@ class Attended:
 
         if self.kept is None:
             raise unknown("a merged result, or one over a cache or in native precision,")
-        return backward(self.kept, self.output, self.lse, d_out, d_lse, rules)
+        return backward(self.kept, self.lse, d_out, d_lse, rules)
 
 
 def self_attention(x: npt.ArrayLike, *, threads: int | None = None, out: Array | None = None) -> Array:
@@ -163,11 +164,27 @@ def attend(
         held = k.paged(slice(None), held=True) if len(set(k.counts)) == 1 else k
         return Attended(output, lse, partial(weights_of, operands[0], held, lse=lse, **rules))
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
-    output, lse = run(*arrays, mask, score, sink, scale, precision, threads, out, True)
-    known = lse if precision == "exact" else None
-    sinks = None if sink is None else as_array(sink, "sink")
-    kept = keep(*arrays, mask, score, sinks, scale, threads) if precision == "exact" else None
-    return Attended(output, lse, partial(weights_of, *arrays[:2], lse=known, **rules), kept)
+    if precision != "exact":
+        output, lse = run(*arrays, mask, score, sink, scale, precision, threads, out, True)
+        return Attended(output, lse, partial(weights_of, *arrays[:2], lse=None, **rules))
+    sinks, narrow = None if sink is None else as_array(sink, "sink"), arrays[0].dtype.name in STORED
+    wide, lse = run(*arrays, mask, score, sinks, scale, precision, threads, None if narrow else out, True, True)
+    output = rounded(wide, arrays, out) if narrow else wide
+    kept = keep(*arrays, mask, score, sinks, scale, threads, wide)
+    return Attended(output, lse, partial(weights_of, *arrays[:2], lse=lse, **rules), kept)
+
+
+def rounded(wide: Array, operands: tuple[Array, Array, Array], out: Array | None) -> Array:
+    """The output as it is stored; gradients are found from what it was before, or they would lose digits."""
+    dtype = operands[0].dtype
+    if out is not None:
+        check_out(out, wide.shape, dtype)
+        check_apart(out, dict(zip("qkv", operands, strict=True)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        if out is None:
+            return wide.astype(dtype)
+        out[...] = wide
+    return out
 
 
 def keep(*call: Any) -> "Kept":
@@ -228,10 +245,14 @@ def run(
     threads: int | None,
     out: Array | None,
     wants_lse: bool,
+    wide: bool = False,
 ) -> tuple[Array, Array]:
-    """One call; the second array is empty unless wanted. What is known of its shapes is looked up, not worked out."""
+    """One call; the second array is empty unless wanted. What is known of its shapes is looked up, not worked out.
+
+    A `wide` output is not rounded to operands of 16 bits.
+    """
     sinks = None if sink is None else as_array(sink, "sink")
-    ready = recall(q, k, v, mask, score, sinks, scale, precision, out)
+    ready = recall(q, k, v, mask, score, sinks, scale, precision, out, wide=wide)
     return call(ready, (q, k, v), sinks, threads, out, wants_lse)
 
 
@@ -248,7 +269,7 @@ def call(
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads={threads!r} is not a number of threads: use 1, 2, 3 … or None for the default.")
     q, k, v = operands
-    output = np.empty(ready.output_shape, q.dtype) if out is None else out
+    output = np.empty(ready.output_shape, ready.output_dtype) if out is None else out
     lse = np.empty(ready.output_shape[:-1], ready.lse_dtype) if wants_lse else UNWANTED
     if ready.tasks == 0:
         return output, lse
@@ -342,19 +363,22 @@ def recall(
     out: Array | None,
     first_key: int | None = None,
     int8: bool = False,
+    wide: bool = False,
 ) -> Prepared:
     """The preparation of a call like this one, made at the first; with a `first_key`, k and v stand for a cache."""
     key = (
         q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype, mask,
         tuple(score) if isinstance(score, list) else score, scale, None if out is None else layout_of(out),
-        None if sinks is None else (sinks.shape, sinks.dtype), precision, first_key, int8,
+        None if sinks is None else (sinks.shape, sinks.dtype), precision, first_key, int8, wide,
     )  # fmt: skip
     try:
         ready = prepared.get(key)
     except TypeError:  # an unhashable mask or scale, which `problem` explains
         ready = None
     if ready is None:
-        asked = problem(q, k, v, mask=mask, score=score, sink=sinks, scale=scale, precision=precision, out=out)
+        asked = problem(
+            q, k, v, mask=mask, score=score, sink=sinks, scale=scale, precision=precision, out=out, wide=wide
+        )
         ready = prepare(asked if first_key is None else over_pages(asked, mask, first_key, int8))
         remember(key, ready)
     if out is not None:  # it may overlap an input anew in every call

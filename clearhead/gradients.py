@@ -37,19 +37,24 @@ class Kept:
     sink: Array | None
     scale: float | None
     threads: int | None
+    wide: Array  # the output before it was rounded
+
+    @property
+    def asked(self) -> Problem:
+        """The call as a problem."""
+        rules: dict[str, Any] = {"mask": self.mask, "score": self.score, "sink": self.sink, "scale": self.scale}
+        return problem(self.q, self.k, self.v, **rules, out=self.wide, wide=True)
 
 
-def backward(
-    kept: Kept, output: Array, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, rules: bool
-) -> Gradients:
+def backward(kept: Kept, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, rules: bool) -> Gradients:
     """Gradients of a call from those of its output and log-sum-exp."""
     d_output, given = as_array(d_out, "d_out"), None
-    check(d_output, output)
+    check(d_output, kept)
     if d_lse is not None:
         given = checked_lse(as_array(d_lse, "d_lse"), lse)
-    planned = recall(kept, output, d_output, rules)
+    planned = recall(kept, d_output, rules)
     threads = kept.threads or allowed()
-    operands = (kept.q, kept.k, kept.v, output)
+    operands = (kept.q, kept.k, kept.v, kept.wide)
     d_query, d_key, d_value, found = planned.run(operands, np.ascontiguousarray(lse), d_output, given, threads)
     lead = keys_lead(planned)
     d_key, d_value = (
@@ -59,7 +64,7 @@ def backward(
         q=reduced(d_query, kept.q.shape),
         k=d_key.astype(kept.k.dtype, copy=False),
         v=d_value.astype(kept.v.dtype, copy=False),
-        sink=sink_gradient(kept.sink, output, lse, d_output, given),
+        sink=sink_gradient(kept, lse, d_output, given),
         rules=by_rule(kept.score, found) if rules else (),
     )
 
@@ -67,16 +72,14 @@ def backward(
 plans: dict[tuple[Any, ...], Backward] = {}
 
 
-def recall(kept: Kept, output: Array, d_output: Array, rules: bool) -> Backward:
+def recall(kept: Kept, d_output: Array, rules: bool) -> Backward:
     """The plan of a call like this one, made at the first; those whose rules hold much memory are made each time."""
-    layouts = ((x.shape, x.strides, x.dtype) for x in (kept.q, kept.k, kept.v, output, d_output))
+    layouts = ((x.shape, x.strides, x.dtype) for x in (kept.q, kept.k, kept.v, kept.wide, d_output))
     score = tuple(kept.score) if isinstance(kept.score, list) else kept.score
     sink = None if kept.sink is None else (kept.sink.shape, kept.sink.dtype)
     key = (*layouts, kept.mask, score, kept.scale, sink, rules, target())
     if key not in plans:
-        asked = problem(
-            kept.q, kept.k, kept.v, mask=kept.mask, score=kept.score, sink=kept.sink, scale=kept.scale, out=output
-        )
+        asked = kept.asked
         arrays = asked.rules.score.arrays if asked.rules.score else ()
         planned = Backward(asked, walked(asked, d_output), float_arrays(arrays) if rules else ())
         if planned.held > LITTLE:
@@ -87,12 +90,13 @@ def recall(kept: Kept, output: Array, d_output: Array, rules: bool) -> Backward:
     return plans[key]
 
 
-def check(d_output: Array, output: Array) -> None:
+def check(d_output: Array, kept: Kept) -> None:
     """The output's gradient has its shape and dtype."""
-    if d_output.shape != output.shape:
-        raise ShapeError(f"d_out has shape {d_output.shape}, the output {output.shape}: pass one of equal shape.")
-    if d_output.dtype != output.dtype:
-        raise DtypeError(f"d_out has dtype {d_output.dtype}, the output {output.dtype}: convert it.")
+    shape, dtype = kept.wide.shape, kept.q.dtype
+    if d_output.shape != shape:
+        raise ShapeError(f"d_out has shape {d_output.shape}, the output {shape}: pass one of equal shape.")
+    if d_output.dtype != dtype:
+        raise DtypeError(f"d_out has dtype {d_output.dtype}, the output {dtype}: convert it.")
 
 
 def checked_lse(d_lse: Array, lse: Array) -> Array:
@@ -118,11 +122,12 @@ def keys_lead(planned: Backward) -> tuple[int, ...]:
     return (*lead[:-1], planned.own_axes[-1] if len(planned.own_axes) == len(lead) else 1) if lead else ()
 
 
-def sink_gradient(sink: Array | None, output: Array, lse: Array, d_output: Array, d_lse: Array | None) -> Array | None:
+def sink_gradient(kept: Kept, lse: Array, d_output: Array, d_lse: Array | None) -> Array | None:
     """−Σ exp(sink − LSE) · (dO·O − dLSE), in float64."""
+    sink = kept.sink
     if sink is None:
         return None
-    delta = np.einsum("...d,...d->...", d_output, output, dtype=np.float64)
+    delta = np.einsum("...d,...d->...", d_output.astype(np.float64), kept.wide)
     if d_lse is not None:
         delta -= d_lse
     weight = np.exp(np.broadcast_to(sink, lse.shape[:-1])[..., None] - lse.astype(np.float64))

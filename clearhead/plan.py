@@ -33,6 +33,7 @@ class Prepared:
     entry: Entry
     isa: str
     output_shape: tuple[int, ...]
+    output_dtype: np.dtype[Any]
     lse_dtype: np.dtype[Any]
     tasks: int
     table_type: type[Table]
@@ -77,6 +78,7 @@ def plan_for(asked: Problem, place: Target | None = None) -> Plan:
         int8=asked.int8,
         native=asked.native,
         storage=asked.storage,
+        wide=asked.wide,
     )
     if asked.native and (place.isa != "avx512" or "+avx512bf16" not in place.features):
         raise MachineError(
@@ -89,7 +91,8 @@ def plan_for(asked: Problem, place: Target | None = None) -> Plan:
 def decodes(asked: Problem, tile: Tile) -> bool:
     """Whether the decode kernel takes a problem: few queries, dense rows of whole vectors."""
     size = STORED.get(asked.storage, tile.element.bytes)
-    dense = asked.output.element == size and (asked.paged or asked.key.element == asked.value.element == size)
+    written = tile.element.bytes if asked.wide else size
+    dense = asked.output.element == written and (asked.paged or asked.key.element == asked.value.element == size)
     whole = asked.query_dim % tile.lanes == 0 and asked.value_dim % tile.lanes == 0
     return 0 < asked.queries <= FEW and dense and whole and not asked.native and not asked.rules.packed
 
@@ -147,6 +150,7 @@ def arranged(asked: Problem, kernel: Kernel) -> Prepared:
         entry=kernel.entry,
         isa=isa,
         output_shape=asked.output_shape,
+        output_dtype=np.dtype(asked.computed if asked.wide else asked.dtype),
         lse_dtype=np.dtype(asked.computed),
         tasks=tasks,
         table_type=ctypes.c_int64 * len(numbers),

@@ -56,6 +56,7 @@ class Problem:
     first_key: int = 0  # what is before it has left the cache
     int8: bool = False  # those pages keep 8 bits, and a scale of each row
     native: bool = False  # bfloat16 is multiplied as it is, by the processor's own instruction
+    wide: bool = False  # the result has the computation's dtype, whatever the operands'
 
     @property
     def computed(self) -> str:
@@ -110,6 +111,7 @@ def problem(
     scale: float | None = None,
     precision: str = "exact",
     out: Array | None = None,
+    wide: bool = False,
 ) -> Problem:
     """Check one call and write down what it asks; raises ShapeError, DtypeError or InputError."""
     dtype = common_dtype(query, key, value)
@@ -121,9 +123,10 @@ def problem(
     if sink is not None:
         check_sink(sink, lead)
     native = is_native(precision, query, key, value, mask)
-    shape = (*lead, queries, value_dim)
+    shape, wide = (*lead, queries, value_dim), wide and dtype.name in STORED
+    result = np.dtype(np.float32) if wide else dtype
     if out is not None:
-        check_out(out, shape, dtype)
+        check_out(out, shape, result)
     axes, group_at, group = lead, len(lead) - 1, 1
     key_heads = max(key.shape[-3] if key.ndim > 2 else 1, value.shape[-3] if value.ndim > 2 else 1)
     if lead and 1 < key_heads < lead[-1]:
@@ -152,10 +155,11 @@ def problem(
         query=operand(query.shape, query.strides, grouped=False),
         key=operand(key.shape, key.strides, grouped=True),
         value=operand(value.shape, value.strides, grouped=True),
-        output=operand(shape, dense_strides(shape, dtype) if out is None else out.strides, grouped=False),
+        output=operand(shape, dense_strides(shape, result) if out is None else out.strides, grouped=False),
         rules=fuse(mask, rules, queries, keys),
         sink=sink is not None,
         native=native,
+        wide=wide,
     )
 
 

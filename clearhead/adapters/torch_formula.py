@@ -29,8 +29,7 @@ def attention_formula(
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output and LSE."""
-    dtype = query.dtype
-    if dtype in NARROW:
+    if query.dtype in NARROW:
         query, key, value = query.float(), key.float(), value.float()
         tables = [x.float() if x.dtype in NARROW else x for x in tables]
     heads = query.shape[-3] if query.dim() > 2 else 1
@@ -48,7 +47,7 @@ def attention_formula(
     total = torch.logsumexp(every, -1, keepdim=True) if every.shape[-1] else every.sum(-1, keepdim=True)
     weights = torch.exp(every[..., : scores.shape[-1]] - total) * alive
     lse = torch.where(alive, total, -math.inf)[..., 0]
-    return (weights @ value).to(dtype), lse
+    return weights @ value, lse
 
 
 def repeated(x: torch.Tensor, heads: int) -> torch.Tensor:

@@ -40,12 +40,32 @@ def attend(
 ) -> Pair:
     """Output and LSE, by the operator; inside forward-mode differentiation by the formula.
 
+    The operator's output has the LSE's dtype and is rounded here, so that gradients are found from what it was before.
+    Autocast makes operands of 32 bits narrow, as for torch's own attention.
+
     Outside of compiled graphs the cheapest way is taken: an autograd function costs less than the gradient that is
     registered for the operator, and where nothing has a gradient autograd's part of the dispatch is left out.
     """
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        query, key, value = (x.to(dtype) if x.dtype is torch.float32 else x for x in (query, key, value))
+    output, lse = unrounded(query, key, value, list(tables), sink, rule, scale)
+    return output.to(query.dtype), lse
+
+
+def unrounded(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tables: list[torch.Tensor],
+    sink: torch.Tensor | None,
+    rule: Rule,
+    scale: float,
+) -> Pair:
+    """Output and LSE by the cheapest way."""
     if forward_ad._current_level >= 0:
         return attention_formula(query, key, value, tables, sink, rule, scale)
-    operands = query, key, value, list(tables), sink, rule.name, scale
+    operands = query, key, value, tables, sink, rule.name, scale
     if torch.compiler.is_compiling():
         return operator(*operands)  # type: ignore[no-any-return]
     gradients = torch.is_grad_enabled() and torch._C._any_requires_grad(*operands)
@@ -85,8 +105,8 @@ def on_processor(
     sinks = None if sink is None else view(sink)
     threads = torch.get_num_threads()
     q, k, v = view(query), view(key), view(value)
-    output, lse = run(q, k, v, mask, score, sinks, scale, "exact", threads, None, True)
-    return tensor_of(output, query.dtype), torch.from_numpy(lse)
+    output, lse = run(q, k, v, mask, score, sinks, scale, "exact", threads, None, True, True)
+    return torch.from_numpy(output), torch.from_numpy(lse)
 
 
 def shapes(
@@ -105,8 +125,9 @@ def shapes(
         own = x.shape[:-2]
         leads.append((*own[:-1], heads) if own and own[-1] != 1 and heads != 1 else own)
     lead = torch.broadcast_shapes(*leads)
-    lse = query.new_empty(*lead, query.shape[-2], dtype=torch.float32 if query.dtype in NARROW else None)
-    return query.new_empty(*lead, query.shape[-2], value.shape[-1]), lse
+    dtype = torch.float32 if query.dtype in NARROW else query.dtype
+    rows = (*lead, query.shape[-2])
+    return query.new_empty(*rows, value.shape[-1], dtype=dtype), query.new_empty(*rows, dtype=dtype)
 
 
 def backward_on_processor(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any) -> list[torch.Tensor]:
@@ -115,9 +136,9 @@ def backward_on_processor(d_output: torch.Tensor, d_lse: torch.Tensor, *operands
     rule = rule_named(name)
     mask, score = rule.filled([view(x) for x in tables])
     sinks, threads = None if sink is None else view(sink), torch.get_num_threads()
-    kept = Kept(view(query), view(key), view(value), mask, score, sinks, scale, threads)
+    kept = Kept(view(query), view(key), view(value), mask, score, sinks, scale, threads, view(output))
     smooth = [n for n in rule.read_by_score if tables[n].is_floating_point()]
-    found = backward(kept, view(output), view(lse), view(d_output.to(query.dtype)), view(d_lse), bool(smooth))
+    found = backward(kept, view(lse), view(d_output.to(query.dtype)), view(d_lse), bool(smooth))
     by_table = dict(zip(smooth, found.rules[0] if smooth else (), strict=True))
 
     def table(n: int, x: torch.Tensor) -> torch.Tensor:
@@ -242,18 +263,8 @@ def batched_backward(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[
     return found, [0] * len(found)
 
 
-def lowered(keys: Any, *operands: Any) -> Pair:
-    """Under autocast, operands of 32 bits become narrow, as for torch's own attention."""
-    query, key, value, tables, sink, rule, scale = operands
-    dtype = torch.get_autocast_dtype("cpu")
-    query, key, value = (x.to(dtype) if x.dtype is torch.float32 else x for x in (query, key, value))
-    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)):
-        return operator(query, key, value, tables, sink, rule, scale)  # type: ignore[no-any-return]
-
-
 LIBRARY.impl("attention", on_processor, "CPU")
 LIBRARY.impl("attention_backward", backward_on_processor, "CPU")
-LIBRARY.impl("attention", lowered, "AutocastCPU", with_keyset=True)
 operator = torch.ops.clearhead.attention.default
 backward_operator = torch.ops.clearhead.attention_backward.default
 for called, fake, gradient, setup, vmap in (

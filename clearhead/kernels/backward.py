@@ -46,6 +46,9 @@ class Backward:
         self.module = ir.Module("clearhead.backward")
         widths = range(1, tile.vectors + 1)
         self.pack_rows = write_pack_rows(self.module, tile, variant)
+        self.pack_output = self.pack_rows  # the output as it was before it was rounded
+        if variant.storage:
+            self.pack_output = write_pack_rows(self.module, tile, PLAIN, "pack_output")
         self.unpack_rows = write_unpack_rows(self.module, tile, variant)
         self.columns = write_columns(self.module, tile)
         self.state = write_state(self.module, tile)
@@ -150,13 +153,14 @@ class Backward:
         get, wide = partial(field, f, table), padded(f, dims)
         row, element, size = get(f"{name}_row"), get(f"{name}_element"), f.mul(wide, f.element.bytes)
         place, to = f.at(base, f.mul(start, row)), self.space(f, table, scratch, copies)
-        if self.variant.storage:
-            f.call(self.pack_rows, place, row, element, rows, dims, wide, to)
+        pack = self.pack_output if name == "output" else self.pack_rows
+        if self.variant.storage and name != "output":
+            f.call(pack, place, row, element, rows, dims, wide, to)
             return to, size
         dense = f.block.icmp_signed("==", element, f.i64(f.element.bytes))
         in_place = f.block.and_(dense, f.block.icmp_signed("==", dims, wide))
         with f.when(f.block.not_(in_place)):
-            f.call(self.pack_rows, place, row, element, rows, dims, wide, to)
+            f.call(pack, place, row, element, rows, dims, wide, to)
         return f.block.select(in_place, place, to), f.block.select(in_place, row, size)
 
     def space(self, f: Function, table: Value, scratch: Value, name: str) -> Value:

@@ -426,7 +426,7 @@ class Decode:
             "sink_p",
         )  # fmt: skip
         state, o, step, o_step, segments, vectors, y, lse, sink = f.arguments
-        size, storage, b = f.element.bytes, self.variant.storage, f.block
+        size, storage, b = f.element.bytes, self.variant.written, f.block
         m, l = f.broadcast(state), f.broadcast(f.at(state, size))
 
         def segment(n: Value, total: list[Value]) -> list[Value]:

@@ -65,12 +65,10 @@ def write_pack_query(module: ir.Module, tile: Tile, variant: Variant) -> ir.Func
     return f.finish()
 
 
-def write_pack_rows(module: ir.Module, tile: Tile, variant: Variant) -> ir.Function:
+def write_pack_rows(module: ir.Module, tile: Tile, variant: Variant, name: str = "pack_rows") -> ir.Function:
     """Dense copies of rows of keys or values that lie apart, are stored narrower, or must be padded with zeros."""
     more = ("scales_p",) if variant.int8 else ()
-    f = internal_function(
-        module, tile, "pack_rows", "from_p", "row", "element", "rows", "dims", "padded", "to_p", *more
-    )
+    f = internal_function(module, tile, name, "from_p", "row", "element", "rows", "dims", "padded", "to_p", *more)
     source, row, element, rows, dims, padded, target, *scales = f.arguments
     size, zero, storage = f.element.bytes, ir.Constant(float_type(f.element), 0.0), variant.kept
     stored = stored_bytes(f, storage)
@@ -137,7 +135,7 @@ def write_unpack_output(module: ir.Module, tile: Tile, variant: Variant) -> ir.F
     )
     table, o, o_stride, state, rows, y, lse, *sink = f.arguments
     row, element, dims = (field(f, table, name) for name in ("output_row", "output_element", "value_dim"))
-    size, zero, storage = f.element.bytes, f.constant(0.0), variant.storage
+    size, zero, storage = f.element.bytes, f.constant(0.0), variant.written
     stored = stored_bytes(f, storage)
     whole = whole_vectors(f, element, dims, stored)
     wanted = f.block.icmp_unsigned("!=", f.block.ptrtoint(lse, i64), f.i64(0))

@@ -39,6 +39,7 @@ class Variant:
     native: bool = False  # bfloat16 operands are multiplied as they are
     consumers: tuple[str, ...] = ()  # what becomes of the weights, in kernels that sweep over them
     storage: str = ""  # operands' dtype, if narrower than the computation's
+    wide: bool = False  # the result is as wide as the computation even then
     slope: Expression | None = None  # backward: the derivative of what becomes of a score, by the score
     shares: tuple[Share, ...] = ()  # and those by the numbers that it reads
 
@@ -46,6 +47,11 @@ class Variant:
     def kept(self) -> str:
         """The dtype of keys and values in memory, if it is narrower than the computation's."""
         return "int8" if self.int8 else self.storage
+
+    @property
+    def written(self) -> str:
+        """The dtype of the result, if it is narrower than the computation's."""
+        return "" if self.wide else self.storage
 
     @property
     def staged(self) -> tuple[Share, ...]:

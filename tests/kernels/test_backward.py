@@ -262,3 +262,16 @@ def test_gradients_of_long_sequences_are_as_near_as_the_plain_way():
         error, theirs = (np.abs(getattr(x, name) - getattr(exact, name)).mean() for x in (got, plain))
         assert error <= 1.5 * theirs
     assert textbook.attention(q, k, v).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_narrow_gradients_are_as_good_as_their_last_digit(dtype):
+    """They start from the output before it was rounded, or large scores would cost digits."""
+    rng = np.random.default_rng(7)
+    q, k, v, d_out = ((10 * rng.random((2, 8, 8)) - 5).astype(dtype) for _ in range(4))
+    got = attend(q, k, v).backward(d_out)
+    want = gradients(*(x.astype(np.float64) for x in (q, k, v, d_out)))
+    for name in "qkv":
+        exact = getattr(want, name)
+        error = np.abs(getattr(got, name).astype(np.float64) - exact)
+        assert (error <= 0.51 * np.spacing(np.abs(exact).astype(dtype)).astype(np.float64) + 2e-5).all(), name
