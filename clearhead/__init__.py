@@ -4,6 +4,7 @@ from clearhead.alignment import Alignment, alignment
 from clearhead.attention import Attended, attend, attention, merge, self_attention
 from clearhead.cache import KeyValueCache
 from clearhead.definition.gradient import Gradients
+from clearhead.definition.tangent import Direction, Second
 from clearhead.errors import (
     ClearheadError,
     DtypeError,
@@ -29,6 +30,7 @@ __all__ = [
     "Alignment",
     "Attended",
     "ClearheadError",
+    "Direction",
     "DtypeError",
     "FileError",
     "Gradients",
@@ -38,6 +40,7 @@ __all__ = [
     "Mask",
     "Problem",
     "Score",
+    "Second",
     "ShapeError",
     "Summary",
     "TraceError",

@@ -24,6 +24,7 @@ from clearhead.rules.masks import Mask, at_end, causal, checked
 from clearhead.rules.scores import Rules
 
 if TYPE_CHECKING:
+    from clearhead.definition.tangent import Direction, Second
     from clearhead.gradients import Gradients, Kept
     from clearhead.weights import Weights
 
@@ -74,11 +75,49 @@ class Attended:
         >>> attend(x, x, x).backward(np.ones((2, 1))).v.tolist()
         [[1.5], [0.5]]
         """
-        from clearhead.gradients import backward, unknown
+        from clearhead.gradients import backward
+
+        return backward(self.differentiable(), self.lse, d_out, d_lse, rules)
+
+    def jvp(self, along: "Direction") -> tuple[Array, Array]:
+        """How output and LSE change, to first order, when q, k, v, the sink and the rules' arrays move `along`.
+
+        Forward-mode differentiation, in O(n) memory; 16-bit operands give float32. Raises ShapeError or DtypeError.
+        Definition: `clearhead.definition.tangent`.
+
+        >>> import numpy as np
+        >>> x = np.zeros((2, 1))
+        >>> attend(x, x, x).jvp(Direction(v=np.array([[2.0], [4.0]])))[0].tolist()
+        [[2.0], [3.0]]
+        """
+        from clearhead.tangents import jvp
+
+        return jvp(self.differentiable(), self.lse, along)
+
+    def second(self, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, along: "Direction") -> "Second":
+        """How output, LSE and `backward(d_out, d_lse)` change when everything moves `along`, in O(n) memory.
+
+        Also the gradients of Σ `along` ∘ `backward(d_out, d_lse)`: `.gradients` by what moves, `.output` and `.lse` by
+        d_out and d_lse; 16-bit operands give float32. Raises ShapeError or DtypeError. Definition:
+        `clearhead.definition.tangent.second`.
+
+        >>> import numpy as np
+        >>> x, d = np.zeros((2, 1)), np.ones((2, 1))
+        >>> attend(x, x, x).second(d, None, Direction(q=d, k=d)).gradients.q.tolist()
+        [[0.0], [0.0]]
+        """
+        from clearhead.tangents import second
+
+        given = None if d_lse is None else as_array(d_lse, "d_lse")
+        return second(self.differentiable(), self.lse, as_array(d_out, "d_out"), given, along)
+
+    def differentiable(self) -> "Kept":
+        """What derivatives need of the call."""
+        from clearhead.gradients import unknown
 
         if self.kept is None:
             raise unknown("a merged result, or one over a cache or in native precision,")
-        return backward(self.kept, self.lse, d_out, d_lse, rules)
+        return self.kept
 
 
 def self_attention(x: npt.ArrayLike, *, threads: int | None = None, out: Array | None = None) -> Array:

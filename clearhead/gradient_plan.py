@@ -132,7 +132,7 @@ class Backward:
                 numbers[FIELDS.index(name)] = address(array)
             table = (ctypes.c_int64 * len(numbers))(*numbers)
             run_kernel(self.kernel.entry, table, scratch_size, count, self.plan.target.isa, (given, d_lse, kept, found))
-        self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tiles), -1))
+            self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tiles), -1))
         return d_query, d_key[..., : asked.query_dim], d_value[..., : asked.value_dim], found
 
     def add_sums(self, found: dict[int, Array], sums: Array) -> None:

@@ -324,7 +324,7 @@ def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         )
     if not out.flags.writeable:
         raise InputError(f"out of shape {out.shape} is read-only: pass a writable array.")
-    if overlaps_itself(out):
+    if out.size and overlaps_itself(out):
         raise ShapeError(
             f"out of shape {out.shape} and strides {out.strides} overlaps itself: pass one whose elements lie apart."
         )

@@ -70,3 +70,10 @@ def test_memory_is_that_of_the_gradients():
     tracemalloc.stop()
     inputs = 5 * q.nbytes  # q, k, v, the output and its gradient
     assert most <= 3 * q.nbytes + 0.01 * (inputs + 3 * q.nbytes)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3)])
+def test_empty_operands_have_empty_gradients(shape):
+    x = np.ones(shape)
+    got = attend(x, x, x, mask=full()).backward(x)
+    assert got.q.shape == got.k.shape == got.v.shape == shape

@@ -1,86 +1,251 @@
-"""The operator as autograd functions: torch.func's transforms need them, and in eager mode they cost less.
+"""The operator as autograd functions, each with derivatives both ways: what autograd and torch.func ask for.
 
-Decides nothing of its own: shapes of calls differ, what is done is `torch_operator`'s.
+Decides which derivative of which function is another of them. Of F(x) = ⟨d_output, output⟩ + ⟨d_lse, lse⟩ with
+operands x, `Backward` is the gradient, `Tangent` how output and LSE move along a direction t, and `Second` how they and
+the gradient do: also the derivatives of ⟨gradient, t⟩ by (d_output, d_lse) and by x. What is beyond second order comes
+from `torch_formula`. All take (rule's name, scale, …, query, key, value, sink, *tables), and some then a direction.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from clearhead.adapters import torch_operator as plain
+from clearhead.adapters.torch_formula import attention_formula
+from clearhead.adapters.torch_rule import rule_named
+
+Tensors = tuple[Any, ...]
 
 
-def arranged(operands: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The operator's arguments from (…, q, k, v, sink, rule, scale, *tables)."""
-    *first, sink, rule, scale = operands[: len(operands) - operands[-1] - 1]
-    tables = list(operands[len(operands) - operands[-1] - 1 : -1])
-    return *first, tables, sink, rule, scale
+class Differentiable(torch.autograd.Function):  # type: ignore[misc]
+    """A function of tensors behind (rule, scale): all are kept for derivatives, batches are done one by one."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Tensors, output: Any) -> None:
+        """Keep the operands."""
+        keep(ctx, inputs, ())
+
+    @classmethod
+    def vmap(cls, info: Any, dims: Tensors, *operands: Any) -> Any:
+        """One call for each."""
+        parts = [
+            cls.apply(*(x if d is None else x.select(d, n) for x, d in zip(operands, dims, strict=True)))
+            for n in range(info.batch_size)
+        ]
+        found = tuple(torch.stack(each) for each in zip(*parts, strict=True))
+        return found, (0,) * len(found)
 
 
-def flat(operands: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The other way round: tables last, and then their number."""
-    *first, tables, sink, rule, scale = operands
-    return *first, sink, rule, scale, *tables, len(tables)
+def keep(ctx: Any, inputs: Tensors, more: Tensors) -> None:
+    """Keep rule, scale and tensors for both directions."""
+    ctx.rule, ctx.scale, *tensors = inputs
+    ctx.save_for_backward(*more, *tensors)
+    ctx.save_for_forward(*more, *tensors)
 
 
-class Forward(torch.autograd.Function):  # type: ignore[misc]
+class Forward(Differentiable):
     """Output and LSE."""
 
     @staticmethod
-    def forward(*operands: Any) -> Any:
+    def forward(*inputs: Any) -> Any:
         """By the operator."""
-        return plain.operator(*arranged(operands))
+        return plain.called(*arranged(inputs))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep what the gradient needs."""
-        plain.remember(ctx, arranged(inputs), output)
+    def setup_context(ctx: Any, inputs: Tensors, output: Any) -> None:
+        """Keep the results too."""
+        keep(ctx, inputs, output)
 
     @staticmethod
-    def backward(ctx: Any, *d_outputs: torch.Tensor) -> tuple[Any, ...]:
-        """By the operator's own gradient."""
-        found = plain.differentiate(ctx, *d_outputs)
-        return *flat(found)[:-1], None
+    def backward(ctx: Any, d_output: torch.Tensor, d_lse: torch.Tensor) -> Tensors:
+        """The gradient."""
+        output, lse, *x = ctx.saved_tensors
+        found = Backward.apply(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x)
+        return None, None, *smooth_only(found, x)
 
     @staticmethod
-    def vmap(info: Any, dims: tuple[Any, ...], *operands: Any) -> Any:
+    def jvp(ctx: Any, _rule: None, _scale: None, *t: Any) -> Any:
+        """How both move."""
+        return Tangent.apply(ctx.rule, ctx.scale, *ctx.saved_tensors, *t)
+
+    @classmethod
+    def vmap(cls, info: Any, dims: Tensors, *inputs: Any) -> Any:
         """By the operator's own rule."""
-        return plain.batched(info, arranged((*dims[:-1], operands[-1])), *arranged(operands))
+        return plain.batched(info, arranged((None, None, *dims[2:])), *arranged(inputs))
 
 
-class Backward(torch.autograd.Function):  # type: ignore[misc]
-    """Gradients of the operands."""
+class Backward(Differentiable):
+    """Gradients of the operands, from those of output and LSE."""
 
     @staticmethod
-    def forward(*operands: Any) -> Any:
+    def forward(*inputs: Any) -> Any:
         """By the operator."""
-        return tuple(plain.backward_operator(*arranged(operands)))
+        return tuple(plain.called_backward(*arranged(inputs, before=4)))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep what the second derivative needs."""
-        plain.remember_backward(ctx, arranged(inputs), output)
+    def backward(ctx: Any, *t: Any) -> Tensors:
+        """The second derivative."""
+        d_output, d_lse, output, lse, *x = ctx.saved_tensors
+        t = smooth_only(t, x)
+        found = Second.apply(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
+        return None, None, *found[:2], None, None, *smooth_only(found[2:], x)
 
     @staticmethod
-    def backward(ctx: Any, *d_gradients: torch.Tensor) -> tuple[Any, ...]:
+    def jvp(ctx: Any, _rule: None, _scale: None, t_d_output: Any, t_d_lse: Any, _o: Any, _l: Any, *t: Any) -> Any:
+        """The second derivative along the operands, and the gradient itself along the results'."""
+        d_output, d_lse, output, lse, *x = ctx.saved_tensors
+        _, _, *moved = Second.apply(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
+        if t_d_output is None and t_d_lse is None:
+            return tuple(moved)
+        t_d_output = torch.zeros_like(d_output) if t_d_output is None else t_d_output
+        t_d_lse = torch.zeros_like(d_lse) if t_d_lse is None else t_d_lse
+        more = Backward.apply(ctx.rule, ctx.scale, t_d_output, t_d_lse, output, lse, *x)
+        return tuple(a + b for a, b in zip(moved, more, strict=True))
+
+
+class Tangent(Differentiable):
+    """How output and LSE move along a direction; takes (rule, scale, output, lse, *operands, *directions)."""
+
+    @staticmethod
+    def forward(rule: str, scale: float, output: torch.Tensor, lse: torch.Tensor, *both: Any) -> Any:
+        """In blocks."""
+        return plain.tangent_on_processor(rule, scale, output, lse, *halves(both))
+
+    @staticmethod
+    def backward(ctx: Any, d_output: torch.Tensor, d_lse: torch.Tensor) -> Tensors:
+        """By the operands the second derivative, by the direction the gradient."""
+        output, lse, *both = ctx.saved_tensors
+        x, t = halves(both)
+        _, _, *moved = Second.apply(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
+        along = Backward.apply(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x)
+        return None, None, None, None, *smooth_only(moved, x), *smooth_only(along, t)
+
+    @staticmethod
+    def jvp(ctx: Any, _rule: None, _scale: None, _o: Any, _l: Any, *t: Any) -> Any:
         """By the formula."""
-        found = plain.differentiate_again(ctx, list(d_gradients))
-        return *flat(found)[:-1], None
+        _, _, *both = ctx.saved_tensors
+        return moved_formula(tangent_formula(ctx.rule, ctx.scale), both, t)
+
+
+class Second(Differentiable):
+    """How output, LSE and gradients move; takes (rule, scale, d_output, d_lse, output, lse, *operands, *directions)."""
 
     @staticmethod
-    def vmap(info: Any, dims: tuple[Any, ...], *operands: Any) -> Any:
-        """By the operator's own rule."""
-        found, places = plain.batched_backward(info, arranged((*dims[:-1], operands[-1])), *arranged(operands))
-        return tuple(found), tuple(places)
+    def forward(rule: str, scale: float, *tensors: Any) -> Any:
+        """In blocks."""
+        d_output, d_lse, output, lse, *both = tensors
+        return plain.second_on_processor(rule, scale, d_output, d_lse, output, lse, *halves(both))
+
+    @staticmethod
+    def backward(ctx: Any, *d: Any) -> Tensors:
+        """By the formula."""
+        d_output, d_lse, _, _, *both = ctx.saved_tensors
+        found = pulled_formula(second_formula(ctx.rule, ctx.scale), [d_output, d_lse, *both], d)
+        return None, None, *found[:2], None, None, *found[2:]
+
+    @staticmethod
+    def jvp(ctx: Any, _rule: None, _scale: None, t_d_output: Any, t_d_lse: Any, _o: Any, _l: Any, *t: Any) -> Any:
+        """By the formula."""
+        d_output, d_lse, _, _, *both = ctx.saved_tensors
+        formula = second_formula(ctx.rule, ctx.scale)
+        return moved_formula(formula, [d_output, d_lse, *both], (t_d_output, t_d_lse, *t))
 
 
-def forward(*operands: Any) -> Any:
-    """Output and LSE, differentiable."""
-    return Forward.apply(*flat(operands))
+# Beyond second order: the same functions as torch operations
 
 
-def backward(*operands: Any) -> Any:
-    """Gradients, differentiable."""
-    return Backward.apply(*flat(operands))
+def tangent_formula(rule: str, scale: float) -> Callable[..., Any]:
+    """`Tangent` of (*operands, *directions)."""
+
+    def function(*both: Any) -> Any:
+        x, t = halves(both)
+        return moved_formula(output_formula(rule, scale), x, t)
+
+    return function
+
+
+def second_formula(rule: str, scale: float) -> Callable[..., Any]:
+    """`Second` of (d_output, d_lse, *operands, *directions)."""
+
+    def function(d_output: Any, d_lse: Any, *both: Any) -> Any:
+        x, t = halves(both)
+
+        def gradients(d_output: Any, d_lse: Any, *x: Any) -> Any:
+            found = pulled_formula(output_formula(rule, scale), x, (d_output, d_lse))
+            return tuple(empty(d_output) if g is None else g for g in found)
+
+        given = tuple(zero(t_x, x_) if smooth(x_) else empty(d_output) for t_x, x_ in zip(t, x, strict=True))
+        found = pulled_formula(gradients, (d_output, d_lse, *x), given)
+        return tuple(empty(d_output) if g is None else g for g in found)
+
+    return function
+
+
+def output_formula(rule: str, scale: float) -> Callable[..., Any]:
+    """`Forward` of the operands."""
+
+    def function(query: Any, key: Any, value: Any, sink: Any, *tables: Any) -> Any:
+        return attention_formula(query, key, value, tables, sink, rule_named(rule), scale)
+
+    return function
+
+
+def moved_formula(function: Callable[..., Any], x: Sequence[Any], t: Sequence[Any]) -> Any:
+    """How a function's results move with those of its tensors that are floats."""
+    own = [n for n, part in enumerate(x) if smooth(part)]
+    return torch.func.jvp(of_some(function, x, own), tuple(x[n] for n in own), tuple(zero(t[n], x[n]) for n in own))[1]
+
+
+def pulled_formula(function: Callable[..., Any], x: Sequence[Any], d: Sequence[Any]) -> list[Any]:
+    """A function's gradients by its tensors; None for those that have none."""
+    own = [n for n, part in enumerate(x) if smooth(part)]
+    found = dict(zip(own, torch.func.vjp(of_some(function, x, own), *(x[n] for n in own))[1](tuple(d)), strict=True))
+    return [found.get(n) for n in range(len(x))]
+
+
+def of_some(function: Callable[..., Any], x: Sequence[Any], own: Sequence[int]) -> Callable[..., Any]:
+    """The function of some of its arguments, the others held."""
+
+    def changed(*some: Any) -> Any:
+        given = list(x)
+        for n, part in zip(own, some, strict=True):
+            given[n] = part
+        return function(*given)
+
+    return changed
+
+
+def arranged(inputs: Tensors, before: int = 0) -> Tensors:
+    """The operator's arguments from (rule, scale, some before, query, key, value, sink, *tables)."""
+    rule, scale, *tensors = inputs
+    *own, sink = tensors[: before + 4]
+    return *own, tensors[before + 4 :], sink, rule, scale
+
+
+def halves(both: Sequence[Any]) -> tuple[Tensors, Tensors]:
+    """Operands and their directions."""
+    middle = len(both) // 2
+    return tuple(both[:middle]), tuple(both[middle:])
+
+
+def smooth(x: Any) -> bool:
+    """Whether something has a gradient."""
+    return isinstance(x, torch.Tensor) and x.is_floating_point()
+
+
+def smooth_only(found: Sequence[Any], x: Sequence[Any]) -> Tensors:
+    """Gradients of those operands that have one."""
+    return tuple(g if smooth(own) else None for g, own in zip(found, x, strict=True))
+
+
+def zero(t: Any, x: torch.Tensor) -> torch.Tensor:
+    """A direction, or none as zeros."""
+    return torch.zeros_like(x) if t is None else t
+
+
+def empty(like: torch.Tensor) -> torch.Tensor:
+    """What stands for no gradient."""
+    return like.new_empty(0)

@@ -1,7 +1,7 @@
 """The operator `clearhead::attention`: what torch's transforms see of a call, with its shapes, gradients and batches.
 
 Decides how tensors become arrays (views, never copies) and what autograd, vmap, compile and export are told. Rules come
-as a name and tables (`torch_rule`); forward-mode and second derivatives from `torch_formula`.
+as a name and tables (`torch_rule`); autograd's functions are `torch_functional`'s.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
+from clearhead import tangents
 from clearhead.adapters import torch_functional
-from clearhead.adapters.torch_formula import NARROW, attention_formula
+from clearhead.adapters.torch_formula import NARROW
 from clearhead.adapters.torch_rule import Rule, rule_named
 from clearhead.attention import run
-from clearhead.gradients import Kept, backward
+from clearhead.definition.tangent import Direction
+from clearhead.gradients import Gradients, Kept, backward
 from clearhead.problem import Array
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+Tensors = tuple[Any, ...]
 Options = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor], torch.Tensor | None, str, float]
+
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 LIBRARY = torch.library.Library("clearhead", "DEF")
 OPERANDS = "Tensor query, Tensor key, Tensor value, Tensor[] tables, Tensor? sink, str rule, float scale"
@@ -63,16 +68,29 @@ def unrounded(
     scale: float,
 ) -> Pair:
     """Output and LSE by the cheapest way."""
-    if forward_ad._current_level >= 0:
-        return attention_formula(query, key, value, tables, sink, rule, scale)
-    operands = query, key, value, tables, sink, rule.name, scale
     if torch.compiler.is_compiling():
-        return operator(*operands)  # type: ignore[no-any-return]
-    gradients = torch.is_grad_enabled() and torch._C._any_requires_grad(*operands)
-    if torch._C._are_functorch_transforms_active() or gradients:
-        return torch_functional.forward(*operands)  # type: ignore[no-any-return]
-    with torch._C._AutoDispatchBelowAutograd():
-        return operator(*operands)  # type: ignore[no-any-return]
+        return operator(query, key, value, tables, sink, rule.name, scale)  # type: ignore[no-any-return]
+    gradients = torch.is_grad_enabled() and torch._C._any_requires_grad(query, key, value, tables, sink)
+    if gradients or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        operands = query, key, value, sink, *tables
+        return torch_functional.Forward.apply(rule.name, scale, *operands)  # type: ignore[no-any-return]
+    return called(query, key, value, tables, sink, rule.name, scale)
+
+
+def called(*operands: Any) -> Pair:
+    """The operator; by torch's dispatcher, which costs more than a small call, only where something listens there."""
+    if torch._C._len_torch_dispatch_stack() or not all(type(x) in PLAIN for x in operands[:3]):
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*operands)  # type: ignore[no-any-return]
+    return on_processor(*operands)
+
+
+def called_backward(*operands: Any) -> list[torch.Tensor]:
+    """The same for gradients."""
+    if torch._C._len_torch_dispatch_stack() or not all(type(x) in PLAIN for x in operands[4:7]):
+        with torch._C._AutoDispatchBelowAutograd():
+            return backward_operator(*operands)  # type: ignore[no-any-return]
+    return backward_on_processor(*operands)
 
 
 def view(tensor: torch.Tensor) -> Array:
@@ -133,27 +151,36 @@ def shapes(
 def backward_on_processor(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any) -> list[torch.Tensor]:
     """Gradients of the operands: query, key, value, sink, then tables; of those without any, an empty tensor."""
     output, lse, query, key, value, tables, sink, name, scale = operands
-    rule = rule_named(name)
-    mask, score = rule.filled([view(x) for x in tables])
-    sinks, threads = None if sink is None else view(sink), torch.get_num_threads()
-    kept = Kept(view(query), view(key), view(value), mask, score, sinks, scale, threads, view(output))
-    smooth = [n for n in rule.read_by_score if tables[n].is_floating_point()]
-    found = backward(kept, view(lse), view(d_output.to(query.dtype)), view(d_lse), bool(smooth))
+    x, rule = (query, key, value, sink, *tables), rule_named(name)
+    smooth = bool(smooth_tables(rule, tables))
+    found = backward(kept_of(name, scale, output, x), view(lse), view(d_output.to(query.dtype)), view(d_lse), smooth)
+    return in_order(found, rule, x)
+
+
+def in_order(found: Gradients, rule: Rule, x: Tensors) -> list[torch.Tensor]:
+    """Gradients as tensors: query, key, value, sink, then tables; of those without any, an empty tensor."""
+    query, _, _, sink, *tables = x
+    smooth = smooth_tables(rule, tables)
     by_table = dict(zip(smooth, found.rules[0] if smooth else (), strict=True))
 
-    def table(n: int, x: torch.Tensor) -> torch.Tensor:
-        if not x.is_floating_point():
-            return x.new_empty(0)
-        return dense(by_table[n], x) if n in by_table else torch.zeros_like(x)
+    def table(n: int, own: torch.Tensor) -> torch.Tensor:
+        if not own.is_floating_point():
+            return own.new_empty(0)
+        return dense(by_table[n], own) if n in by_table else torch.zeros_like(own)
 
-    own = [dense(d, x) for d, x in zip((found.q, found.k, found.v), (query, key, value), strict=True)]
-    d_sink = query.new_empty(0) if found.sink is None else dense(found.sink, sink)
-    return [*own, d_sink, *(table(n, x) for n, x in enumerate(tables))]
+    own = [dense(d, operand) for d, operand in zip((found.q, found.k, found.v), x, strict=False)]
+    d_sink = query.new_empty(0) if sink is None or found.sink is None else dense(found.sink, sink)
+    return [*own, d_sink, *(table(n, own) for n, own in enumerate(tables))]
 
 
 def dense(gradient: Array, x: torch.Tensor) -> torch.Tensor:
     """A gradient as a tensor like x, its elements one behind the other."""
-    return tensor_of(np.ascontiguousarray(gradient), x.dtype)
+    stored = np.ascontiguousarray(gradient)
+    return (
+        tensor_of(stored, x.dtype)
+        if stored.dtype.itemsize == x.element_size()
+        else torch.from_numpy(stored).to(x.dtype)
+    )
 
 
 def backward_shapes(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any) -> list[torch.Tensor]:
@@ -165,56 +192,81 @@ def backward_shapes(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any)
     ]
 
 
+def tangent_on_processor(
+    rule: str, scale: float, output: torch.Tensor, lse: torch.Tensor, x: Tensors, t: Tensors
+) -> Pair:
+    """How output and LSE move along a direction t of the operands x: query, key, value, sink, then tables."""
+    kept, along = kept_of(rule, scale, output, x), direction(rule, x, t)
+    moved, moved_lse = tangents.jvp(kept, view(lse), along)
+    return torch.from_numpy(moved), torch.from_numpy(moved_lse)
+
+
+def second_on_processor(
+    rule: str, scale: float, d_output: torch.Tensor, d_lse: torch.Tensor, output: torch.Tensor, lse: torch.Tensor,
+    x: Tensors, t: Tensors,
+) -> Tensors:  # fmt: skip
+    """How output, LSE and gradients move along a direction."""
+    kept, along = kept_of(rule, scale, output, x), direction(rule, x, t)
+    found = tangents.second(kept, view(lse), view(d_output), view(d_lse), along)
+    moved = torch.from_numpy(found.output), torch.from_numpy(found.lse)
+    return *moved, *in_order(found.gradients, rule_named(rule), x)
+
+
+def kept_of(rule: str, scale: float, output: torch.Tensor, x: Tensors) -> Kept:
+    """What gradients need of a call."""
+    query, key, value, sink, *tables = x
+    mask, score = rule_named(rule).filled([view(table) for table in tables])
+    sinks = None if sink is None else view(sink)
+    return Kept(view(query), view(key), view(value), mask, score, sinks, scale, torch.get_num_threads(), view(output))
+
+
+def direction(name: str, x: Tensors, t: Tensors) -> Direction:
+    """Tensors as a direction; what stands still may be None."""
+    given = [None if t_x is None or not x_.is_floating_point() else view(t_x) for x_, t_x in zip(x, t, strict=True)]
+    rules = []
+    for n in smooth_tables(rule_named(name), x[4:]):
+        t_table = given[4 + n]
+        rules.append(np.zeros(x[4 + n].shape) if t_table is None else t_table)
+    q, k, v, sink = given[:4]
+    return Direction(q, k, v, sink, (tuple(rules),) if rules else ())
+
+
+def smooth_tables(rule: Rule, tables: Sequence[torch.Tensor]) -> list[int]:
+    """Which tables the score reads have gradients."""
+    return [n for n in rule.read_by_score if tables[n].is_floating_point()]
+
+
 def remember(ctx: Any, inputs: Options, output: Pair) -> None:
     """Keep what the gradient needs."""
     query, key, value, tables, sink, ctx.rule, ctx.scale = inputs
-    ctx.sinks = sink is not None
-    ctx.save_for_backward(*output, query, key, value, *(() if sink is None else (sink,)), *tables)
+    ctx.save_for_backward(*output, query, key, value, sink, *tables)
 
 
-def differentiate(ctx: Any, d_output: torch.Tensor, d_lse: torch.Tensor) -> tuple[Any, ...]:
+def differentiate(ctx: Any, d_output: torch.Tensor, d_lse: torch.Tensor) -> Tensors:
     """Gradients in the order of the operator's arguments."""
-    output, lse, query, key, value, *rest = ctx.saved_tensors
-    sink, tables = (rest[0], rest[1:]) if ctx.sinks else (None, rest)
-    transformed = torch._C._are_functorch_transforms_active()
-    gradients = torch_functional.backward if transformed else backward_operator
-    found = gradients(d_output, d_lse, output, lse, query, key, value, tables, sink, ctx.rule, ctx.scale)
-    d_tables = [d if x.is_floating_point() else None for d, x in zip(found[4:], tables, strict=True)]
-    return *found[:3], d_tables, found[3] if ctx.sinks else None, None, None
+    output, lse, query, key, value, sink, *tables = ctx.saved_tensors
+    found = backward_operator(d_output, d_lse, output, lse, query, key, value, tables, sink, ctx.rule, ctx.scale)
+    return as_given(found, (query, key, value, sink, *tables))
 
 
-def remember_backward(ctx: Any, inputs: tuple[Any, ...], output: list[torch.Tensor]) -> None:
+def remember_backward(ctx: Any, inputs: Tensors, output: list[torch.Tensor]) -> None:
     """Keep what the second derivative needs."""
-    d_output, d_lse, _, _, query, key, value, tables, sink, ctx.rule, ctx.scale = inputs
-    ctx.sinks = sink is not None
-    ctx.save_for_backward(d_output, d_lse, query, key, value, *(() if sink is None else (sink,)), *tables)
+    *results, query, key, value, tables, sink, ctx.rule, ctx.scale = inputs
+    ctx.save_for_backward(*results, query, key, value, sink, *tables)
 
 
-def differentiate_again(ctx: Any, d_gradients: list[torch.Tensor]) -> tuple[Any, ...]:
-    """Derivatives of the gradients, by the formula."""
-    d_output, d_lse, *operands = ctx.saved_tensors
-    smooth = [n for n, x in enumerate(operands) if x.is_floating_point()]
-    rule, scale, sinks = rule_named(ctx.rule), ctx.scale, ctx.sinks
+def differentiate_again(ctx: Any, d_gradients: list[torch.Tensor]) -> Tensors:
+    """Derivatives of the gradients, in the order of the backward operator's arguments."""
+    x = ctx.saved_tensors[4:]
+    t = [d if torch_functional.smooth(own) else None for d, own in zip(d_gradients, x, strict=True)]
+    found = torch_functional.Second.apply(ctx.rule, ctx.scale, *ctx.saved_tensors, *t)
+    return *found[:2], None, None, *as_given(found[2:], x)
 
-    def formula(*changed: torch.Tensor) -> Pair:
-        given = list(operands)
-        for n, x in zip(smooth, changed, strict=True):
-            given[n] = x
-        q, k, v, *rest = given
-        return attention_formula(q, k, v, rest[1:] if sinks else rest, rest[0] if sinks else None, rule, scale)
 
-    def gradients(d_output: torch.Tensor, d_lse: torch.Tensor, *changed: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(torch.func.vjp(formula, *changed)[1]((d_output, d_lse)))
-
-    given = list(d_gradients) if sinks else [*d_gradients[:3], *d_gradients[4:]]
-    found = torch.func.vjp(gradients, d_output, d_lse, *(operands[n] for n in smooth))[1](
-        tuple(torch.zeros_like(operands[n]) if given[n] is None else given[n] for n in smooth)
-    )
-    each: list[Any] = [None] * len(operands)
-    for n, d in zip(smooth, found[2:], strict=True):
-        each[n] = d
-    q, k, v, *rest = each
-    return *found[:2], None, None, q, k, v, rest[1:] if sinks else rest, rest[0] if sinks else None, None, None
+def as_given(found: Sequence[torch.Tensor], x: Tensors) -> Tensors:
+    """Gradients of query, key, value, sink and tables in the order of the operators' arguments."""
+    query, key, value, sink, *tables = torch_functional.smooth_only(found, x)
+    return query, key, value, tables, sink, None, None
 
 
 def batched(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[Pair, tuple[int, int]]:
@@ -267,10 +319,10 @@ LIBRARY.impl("attention", on_processor, "CPU")
 LIBRARY.impl("attention_backward", backward_on_processor, "CPU")
 operator = torch.ops.clearhead.attention.default
 backward_operator = torch.ops.clearhead.attention_backward.default
-for called, fake, gradient, setup, vmap in (
+for operation, fake, gradient, setup, vmap in (
     ("clearhead::attention", shapes, differentiate, remember, batched),
     ("clearhead::attention_backward", backward_shapes, differentiate_again, remember_backward, batched_backward),
 ):
-    torch.library.register_fake(called, fake, lib=LIBRARY)
-    torch.library.register_autograd(called, gradient, setup_context=setup, lib=LIBRARY)
-    torch.library.register_vmap(called, vmap, lib=LIBRARY)
+    torch.library.register_fake(operation, fake, lib=LIBRARY)
+    torch.library.register_autograd(operation, gradient, setup_context=setup, lib=LIBRARY)
+    torch.library.register_vmap(operation, vmap, lib=LIBRARY)
