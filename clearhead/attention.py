@@ -86,6 +86,7 @@ class Attended:
         Definition: `clearhead.definition.tangent`.
 
         >>> import numpy as np
+        >>> from clearhead import Direction
         >>> x = np.zeros((2, 1))
         >>> attend(x, x, x).jvp(Direction(v=np.array([[2.0], [4.0]])))[0].tolist()
         [[2.0], [3.0]]
@@ -102,6 +103,7 @@ class Attended:
         `clearhead.definition.tangent.second`.
 
         >>> import numpy as np
+        >>> from clearhead import Direction
         >>> x, d = np.zeros((2, 1)), np.ones((2, 1))
         >>> attend(x, x, x).second(d, None, Direction(q=d, k=d)).gradients.q.tolist()
         [[0.0], [0.0]]

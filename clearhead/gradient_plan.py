@@ -10,7 +10,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +29,16 @@ from clearhead.rules.derive import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, depends, evaluate, rewrite
 
 TURNS = 4  # chains that take turns, for each thread: who is late is seldom waited for
+AT = {name: n for n, name in enumerate(FIELDS)}
 WHOLE_HEAD = frozenset({"batch", "head"})
+
+
+class Template(NamedTuple):
+    """A call's table but for addresses, where those of the rules' gradients belong, and what it points to already."""
+
+    numbers: tuple[int, ...]
+    scattered: tuple[int, ...]
+    kept: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Backward:
     def shared(self) -> bool:
         """Whether the heads of the last axis share their keys and values."""
         asked = self.asked
-        return bool(asked.axes) and asked.key.lead[-1] == 0 and asked.value.lead[-1] == 0
+        return bool(asked.heads) and bool(asked.axes) and asked.key.lead[-1] == asked.value.lead[-1] == 0
 
     @property
     def group(self) -> int:
@@ -123,20 +133,25 @@ class Backward:
         if tasks and asked.keys:
             progress, done = np.zeros(tasks, np.int64), np.full(1, DONE, np.int64)
             count = max(1, min(threads, tasks, self.work // WORTH_A_THREAD))
-            places, scratch_size = self.scratch_layout
-            numbers, kept = self.numbers(places, [found[n] for n in self.scattered], count)
+            template, own, kept = self.template(count)
+            numbers = list(template)
+            for at, number in zip(own, self.scattered, strict=True):
+                numbers[at] = address(found[number])
             given = dict(zip(("query", "key", "value", "output"), operands, strict=True))
             given |= {"lse": lse, "d_output": d_output, "d_query": d_query, "d_key": d_key, "d_value": d_value}
             given |= {"progress": progress, "done": done, "sums": sums}
             for name, array in (given | ({} if d_lse is None else {"d_lse": d_lse})).items():
-                numbers[FIELDS.index(name)] = address(array)
+                numbers[AT[name]] = address(array)
             table = (ctypes.c_int64 * len(numbers))(*numbers)
-            run_kernel(self.kernel.entry, table, scratch_size, count, self.plan.target.isa, (given, d_lse, kept, found))
+            arrays, isa = (given, d_lse, kept, found), self.plan.target.isa
+            run_kernel(self.kernel.entry, table, self.scratch_layout[1], count, isa, arrays)
             self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tiles), -1))
         return d_query, d_key[..., : asked.query_dim], d_value[..., : asked.value_dim], found
 
     def add_sums(self, found: dict[int, Array], sums: Array) -> None:
         """What rules read once a head: the tiles' sums, added to the elements that they belong to."""
+        if not self.variant.shares:
+            return
         asked = self.asked
         heads = asked.lead[-1] if asked.lead else 1
         flat = np.arange(math.prod(asked.lead))
@@ -150,7 +165,7 @@ class Backward:
                 add_at(wide, index, totals[:, n])
                 found[share.load.array or 0][...] = wide
 
-    @property
+    @cached_property
     def work(self) -> int:
         """Multiply-adds of all tiles, the diagonal's whole."""
         rules = self.asked.rules
@@ -190,10 +205,19 @@ class Backward:
             }
         )
 
-    def numbers(
-        self, places: dict[str, int], scattered: list[Array], threads: int
-    ) -> tuple[list[int], tuple[Any, ...]]:
-        """The call's table, operands' addresses still 0; and what it points to already."""
+    def template(self, threads: int) -> Template:
+        """The call's table for so many threads, written at the first."""
+        if threads not in self.templates:
+            self.templates[threads] = self.write_template(threads)
+        return self.templates[threads]
+
+    @cached_property
+    def templates(self) -> dict[int, Template]:
+        """Tables written already."""
+        return {}
+
+    def write_template(self, threads: int) -> Template:
+        """The call's table, operands' addresses still 0."""
         asked, rules = self.asked, self.asked.rules
         walked, heads = asked.axes, asked.lead[-1] if asked.lead else 1
         _, _, constants, arrays = self.expressions
@@ -225,18 +249,20 @@ class Backward:
             "d_query_row": asked.query_dim * np.dtype(asked.dtype).itemsize,
             **{f"{name}_row": operand.row for name, operand in operands.items()},
             **{f"{name}_element": operand.element for name, operand in operands.items()},
-            **places,
+            **self.scratch_layout[0],
             "axes": len(axes),
         }
         numbers = [fields[name] for name in FIELDS]
         for axis in axes:
             numbers += [walked[axis], *(steps[name][axis] for name in AXIS[1:])]
         numbers += [bits(constant) for constant in constants]
-        for array in (*arrays, *scattered):
-            numbers.append(array.ctypes.data)
-            for length, stride in zip(array.shape, array.strides, strict=True):
-                numbers += [length, stride]
-        return numbers, (tile_table, kinds, *arrays)
+        own = []
+        for array in arrays:
+            numbers += [array.ctypes.data, *chain(*zip(array.shape, array.strides, strict=True))]
+        for shape in (arrays[number].shape for number in self.scattered):
+            own.append(len(numbers))
+            numbers += [0, *chain(*zip(shape, dense_strides(shape, np.dtype(asked.computed)), strict=True))]
+        return Template(tuple(numbers), tuple(own), (tile_table, kinds, *arrays))
 
     @property
     def held(self) -> int:

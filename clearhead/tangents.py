@@ -4,6 +4,7 @@ Decides how the sums of `definition.tangent` are made in O(n) memory: some heads
 that they may see in blocks, and numpy multiplies. Meaning and letters: `definition.tangent`; t_x is ẋ.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,10 +49,11 @@ class Heads:
 
 def heads_of(x: Array, lead: tuple[int, ...]) -> Heads:
     """An operand for all heads of the result: broadcast axes and shared heads are read again, not copied."""
-    own: Array = np.arange(int(np.prod(x.shape[:-2]))).reshape(x.shape[:-2])
+    count = math.prod(x.shape[:-2])
+    own: Array = np.arange(count).reshape(x.shape[:-2])
     if own.ndim and lead and 1 < own.shape[-1] < lead[-1]:
         own = np.repeat(own, lead[-1] // own.shape[-1], -1)
-    return Heads(x.reshape(-1, *x.shape[-2:]), np.broadcast_to(own, lead).reshape(-1))
+    return Heads(x.reshape(count, *x.shape[-2:]), np.broadcast_to(own, lead).reshape(-1))
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Walk:
     def __init__(self, kept: Kept, lse: Array, along: Direction) -> None:
         asked = self.asked = kept.asked
         self.dtype, lead = asked.computed, asked.lead
-        self.count = int(np.prod(lead))
+        self.count = math.prod(lead)
         self.q, self.k, self.v = (heads_of(x, lead) for x in (kept.q, kept.k, kept.v))
         self.t_q, self.t_k, self.t_v = (
             None if t is None else heads_of(moving(t, x, name), lead)
@@ -91,7 +93,7 @@ class Walk:
 
     def spread(self, x: Array | None) -> Array:
         """A number for each head, (heads, 1)."""
-        numbers = np.zeros(1, self.dtype) if x is None else x.astype(self.dtype)
+        numbers = np.zeros((), self.dtype) if x is None else x.astype(self.dtype)
         return np.broadcast_to(numbers, self.asked.lead).reshape(self.count, 1)
 
     @cached_property

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from clearhead.adapters import torch_operator as plain
 from clearhead.adapters.torch_formula import attention_formula
@@ -22,6 +23,13 @@ Tensors = tuple[Any, ...]
 
 class Differentiable(torch.autograd.Function):  # type: ignore[misc]
     """A function of tensors behind (rule, scale): all are kept for derivatives, batches are done one by one."""
+
+    @classmethod
+    def apply(cls, *inputs: Any) -> Any:
+        """As ever, but without transforms past what torch does for default arguments: it costs 10 µs a call."""
+        transformed = torch._C._are_functorch_transforms_active()
+        above: Any = super() if transformed else super(torch.autograd.Function, cls)
+        return above.apply(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Tensors, output: Any) -> None:
@@ -40,10 +48,11 @@ class Differentiable(torch.autograd.Function):  # type: ignore[misc]
 
 
 def keep(ctx: Any, inputs: Tensors, more: Tensors) -> None:
-    """Keep rule, scale and tensors for both directions."""
+    """Keep rule, scale and tensors for the directions in which there will be derivatives."""
     ctx.rule, ctx.scale, *tensors = inputs
     ctx.save_for_backward(*more, *tensors)
-    ctx.save_for_forward(*more, *tensors)
+    if forward_ad._current_level >= 0:
+        ctx.save_for_forward(*more, *tensors)
 
 
 class Forward(Differentiable):
@@ -63,7 +72,9 @@ class Forward(Differentiable):
     def backward(ctx: Any, d_output: torch.Tensor, d_lse: torch.Tensor) -> Tensors:
         """The gradient."""
         output, lse, *x = ctx.saved_tensors
-        found = Backward.apply(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x)
+        inputs = ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x
+        again = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+        found = Backward.apply(*inputs) if again else Backward.forward(*inputs)
         return None, None, *smooth_only(found, x)
 
     @staticmethod
