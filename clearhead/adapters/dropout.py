@@ -1,8 +1,8 @@
 """Dropout of attention weights as a mask: which pairs are kept is a formula over batch, head, query and key.
 
-Decides how pairs are drawn: keep[a[batch, head, query] + b[key]], three small random tables from torch's generator, so
-that nothing depends on threads or tiles and no table of all pairs exists. With o and l the output and LSE over the
-kept pairs and L the LSE over all, dropped and rescaled weights give o · exp(l − L) / (1 − p).
+Decides how pairs are drawn: by Threefry, a generator without a state, whose key is two numbers from torch's generator
+and whose counter is the pair's place. So nothing depends on threads or tiles, and no table of pairs exists. With o and
+l the output and LSE over the kept pairs and L the LSE over all, the rescaled weights give o · exp(l − L) / (1 − p).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import torch
 from clearhead.adapters.torch_operator import attend
 from clearhead.adapters.torch_rule import Rule, registered, rule_named
 from clearhead.rules.expression import Expression
-
-HALF = 1 << 15  # what a and b are below
+from clearhead.rules.threefry import BITS
 
 
 def attend_dropped(
@@ -34,22 +33,30 @@ def attend_dropped(
     _, lse = attend(query, key, value, tables, sink, rule, scale)
     *lead, queries = lse.shape
     heads = lead[-1] if lead else 1
-    a = torch.randint(HALF, (math.prod(lead[:-1]), heads, queries), dtype=torch.int32, device=query.device)
-    b = torch.randint(HALF, (key.shape[-2],), dtype=torch.int32, device=query.device)
-    keep = torch.rand(2 * HALF, device=query.device) >= p
+    key_words = torch.randint(1 << 31, (2,), device=query.device)
+    table = torch.cat([key_words, torch.tensor([round(p * (1 << BITS)), heads, queries], device=query.device)])
     kept = rule_named(thinned(rule.name, len(tables)))
-    output, kept_lse = attend(query, key, value, (*tables, a, b, keep), sink, kept, scale)
+    output, kept_lse = attend(query, key, value, (*tables, table), sink, kept, scale)
     share = torch.exp(torch.where(kept_lse == -math.inf, -math.inf, kept_lse - lse)) / max(1 - p, 1e-30)
     return output * share[..., None].to(output.dtype), lse
 
 
 @cache
 def thinned(name: str, at: int) -> str:
-    """The rule that also hides what is dropped; its three tables stand at a number."""
+    """The rule that also hides what is dropped; its table, of key, threshold and sizes, stands at a number."""
     rule = rule_named(name)
-    places = (Expression("batch", "int"), Expression("head", "int"), Expression("row", "int"))
-    a = Expression("load", "int", places, array=at)
-    b = Expression("load", "int", (Expression("key", "int"),), array=at + 1)
-    keep = Expression("load", "bool", (Expression("add", "int", (a, b)),), array=at + 2)
+
+    def number(n: int) -> Expression:
+        return Expression("load", "int", (Expression("constant", "int", value=n),), array=at)
+
+    batch, head, row, key = (Expression(leaf, "int") for leaf in ("batch", "head", "row", "key"))
+    key0, key1, threshold, heads, queries = (number(n) for n in range(5))
+    line = whole("add", whole("mul", whole("add", whole("mul", batch, heads), head), queries), row)
+    keep = Expression("ge", "bool", (Expression("threefry", "int", (key0, key1, line, key)), threshold))
     seen = keep if rule.seen is None else Expression("and", "bool", (rule.seen, keep))
     return registered(Rule(rule.masks, seen, rule.score)).name
+
+
+def whole(op: str, a: Expression, b: Expression) -> Expression:
+    """Arithmetic of whole numbers."""
+    return Expression(op, "int", (a, b))

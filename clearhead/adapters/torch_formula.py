@@ -15,8 +15,10 @@ import torch
 from clearhead.adapters.torch_rule import Rule
 from clearhead.rules.expression import LEAVES, Expression, parts
 from clearhead.rules.fused import fuse
+from clearhead.rules.threefry import BITS, threefry
 
 NARROW = (torch.float16, torch.bfloat16)
+WORD = (1 << 32) - 1
 
 
 def attention_formula(
@@ -127,10 +129,41 @@ def modulo(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.where(b == 0, 0, a % torch.where(b == 0, 1, b))
 
 
+class Words:
+    """Threefry's words of 32 bits in torch's 64."""
+
+    @staticmethod
+    def word(number: int) -> int:
+        """A constant."""
+        return number
+
+    @staticmethod
+    def add(a: Any, b: Any) -> Any:
+        """a + b."""
+        return (a + b) & WORD
+
+    @staticmethod
+    def xor(a: Any, b: Any) -> Any:
+        """Bits that differ."""
+        return a ^ b
+
+    @staticmethod
+    def rotate(a: Any, by: int) -> Any:
+        """Bits moved to the left."""
+        return (a << by | a >> 32 - by) & WORD
+
+
+def drawn(key0: torch.Tensor, key1: torch.Tensor, counter0: torch.Tensor, counter1: torch.Tensor) -> torch.Tensor:
+    """A number below 2³⁰ from key and counter."""
+    k0, k1, c0, c1 = (x & WORD for x in (key0, key1, counter0, counter1))
+    return threefry(Words(), (k0, k1), (c0, c1))[0] >> 32 - BITS
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "neg": torch.neg, "abs": torch.abs,
     "min": torch.minimum, "max": torch.maximum, "sqrt": torch.sqrt, "exp": torch.exp, "log": torch.log,
     "tanh": torch.tanh, "sigmoid": torch.sigmoid, "floordiv": floor_divide, "mod": modulo, "lt": torch.lt,
     "le": torch.le, "gt": torch.gt, "ge": torch.ge, "eq": torch.eq, "ne": torch.ne, "and": torch.logical_and,
     "or": torch.logical_or, "xor": torch.logical_xor, "not": torch.logical_not, "where": torch.where,
+    "threefry": drawn,
 }  # fmt: skip

@@ -15,10 +15,11 @@ from typing import Any
 import llvmlite.ir as ir
 
 from clearhead.kernels import math
-from clearhead.kernels.simd import Function, Value, float_type, i1, i64, integer_type, pointer
+from clearhead.kernels.simd import Function, Value, float_type, i1, i32, i64, integer_type, pointer
 from clearhead.kernels.storage import widen
 from clearhead.kernels.variant import Variant
 from clearhead.rules.expression import Expression, depends, parts, rewrite
+from clearhead.rules.threefry import BITS, threefry
 
 Memo = dict[Expression, Value]
 COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
@@ -110,6 +111,8 @@ class Rule:
             return self.choose(*args)
         if e.op == "float":
             return self.to_float(args[0], e.args[0].kind)
+        if e.op == "threefry":
+            return self.draw(args)
         if e.op == "int":
             return b.zext(args[0], self.wide(args[0], i64, f.integers))
         args = self.alike(args)
@@ -160,6 +163,17 @@ class Rule:
         if op in ("floordiv", "mod"):
             return self.divide(op, a, args[1])
         return {"add": b.add, "sub": b.sub, "mul": b.mul}[op](*args)
+
+    def draw(self, args: list[Value]) -> Value:
+        """A number below 2³⁰ from key and counter: lanes of 32 bits, whatever the floats'."""
+        f, b = self.f, self.f.block
+        args = self.alike(args)
+        lanes = is_vector(args[0])
+        kind, own = (ir.VectorType(i32, f.lanes), f.integers) if lanes else (i32, i64)
+        key0, key1, counter0, counter1 = (x if x.type == kind else b.trunc(x, kind) for x in args)
+        word, _ = threefry(Words(f, kind), (key0, key1), (counter0, counter1))
+        word = b.lshr(word, Words(f, kind).word(32 - BITS))
+        return word if own == kind else b.zext(word, own)
 
     def divide(self, op: str, a: Value, d: Value) -> Value:
         """Floor division; the divisors 0 and −1, which processors stop at, are taken out first."""
@@ -272,6 +286,31 @@ class Rule:
     def like(self, x: Value, number: int) -> Value:
         """A constant of x's type."""
         return ir.Constant(x.type, [number] * self.f.lanes if is_vector(x) else number)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Threefry's arithmetic as instructions, on one word or one in each lane."""
+
+    f: Function
+    kind: Any
+
+    def word(self, number: int) -> Value:
+        """A constant."""
+        return ir.Constant(self.kind, [number] * self.f.lanes if self.kind != i32 else number)
+
+    def add(self, a: Value, b: Value) -> Value:
+        """a + b."""
+        return self.f.block.add(a, b)
+
+    def xor(self, a: Value, b: Value) -> Value:
+        """Bits that differ."""
+        return self.f.block.xor(a, b)
+
+    def rotate(self, a: Value, by: int) -> Value:
+        """Bits moved to the left."""
+        shape = "i32" if self.kind == i32 else f"v{self.f.lanes}i32"
+        return self.f.intrinsic(f"llvm.fshl.{shape}", self.kind, a, a, self.word(by))
 
 
 def with_offsets(e: Expression) -> Expression:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.rules.expression import Expression, Formula, floor_divide, parts
+from clearhead.rules.threefry import BITS
 
 Array: TypeAlias = npt.NDArray[Any]
 Range: TypeAlias = tuple[Array, Array]  # least and largest; of truth: surely and perhaps
@@ -50,6 +51,8 @@ def of_operation(e: Expression, args: list[Range], arrays: tuple[Array, ...]) ->
         (surely, perhaps), (a0, a1), (b0, b1) = args
         low = np.where(surely, a0, np.where(perhaps, np.minimum(a0, b0), b0))
         return low, np.where(surely, a1, np.where(perhaps, np.maximum(a1, b1), b1))
+    if e.op == "threefry":
+        return np.asarray(0), np.asarray((1 << BITS) - 1)
     return anything(e.kind)
 
 

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.rules.threefry import drawn
+
 Array = npt.NDArray[Any]
 Kind = Literal["float", "int", "bool"]
 
@@ -225,6 +227,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "floordiv": floor_divide, "mod": modulo, "lt": np.less, "le": np.less_equal, "gt": np.greater,
     "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal, "and": np.logical_and, "or": np.logical_or,
     "xor": np.logical_xor, "not": np.logical_not, "where": np.where, "int": lambda a: np.asarray(a).astype(np.int64),
+    "threefry": drawn,
 }  # fmt: skip
 
 
