@@ -1,21 +1,25 @@
 """clearhead in JAX: `dot_product_attention` with jax.nn's arguments and layout, for jit, vmap and grad on the CPU.
 
-Decides how JAX's arguments become masks and rules, and how a call leaves a compiled graph: by `jax.pure_callback`,
-which needs no compiler. Gradients come from the backward kernel, which computes the forward pass again.
+Decides how JAX's arguments become masks and rules, and what is kept for gradients: output and log-sum-exp. How a call
+leaves a compiled graph is `adapters.jax_call`'s.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from clearhead.attention import Attended, attend
+from clearhead.adapters.jax_call import call, called
+from clearhead.attention import attend
+from clearhead.attention import attention as compute
 from clearhead.errors import ShapeError
+from clearhead.gradients import Kept
+from clearhead.gradients import backward as differentiated
 from clearhead.problem import Array
 from clearhead.rules import scores
 from clearhead.rules.masks import Mask, causal, dense, full, where, window
@@ -70,53 +74,105 @@ def dot_product_attention(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def attention(options: Options, query: Any, key: Any, value: Any, tables: tuple[Any, ...]) -> Any:
-    """The output, by a callback."""
-    shape = jax.ShapeDtypeStruct((*query.shape[:-1], value.shape[-1]), query.dtype)
-    return jax.pure_callback(partial(output, options), shape, query, key, value, tables, vmap_method="broadcast_all")
+    """The output."""
+    return call(attended, shapes(query, value)[:1], present(query, key, value, tables), **about(options, tables))[0]
 
 
 def forward(options: Options, query: Any, key: Any, value: Any, tables: tuple[Any, ...]) -> tuple[Any, Any]:
-    """The output, and what its gradient needs."""
-    return attention(options, query, key, value, tables), (query, key, value, tables)
+    """The output, and what its gradient needs: the output before it was rounded, and the log-sum-exp."""
+    results = shapes(query, value)
+    output, lse, *wide = call(attended, results, present(query, key, value, tables), **about(options, tables))
+    return output, (query, key, value, tables, wide[0] if wide else output, lse)
 
 
 def backward(options: Options, kept: Any, d_output: Any) -> tuple[Any, ...]:
-    """Gradients of query, key, value and bias, by a callback."""
-    query, key, value, (bias, *others) = kept
-    operands = [query, key, value] if bias is None else [query, key, value, bias]
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands]
-    call, tables = partial(gradients, options), (bias, *others)
-    found = list(jax.pure_callback(call, shapes, query, key, value, tables, d_output, vmap_method="broadcast_all"))
-    nothing = [None if x is None else np.zeros(x.shape, jax.dtypes.float0) for x in others]
+    """Gradients of query, key, value and bias."""
+    query, key, value, tables, wide, lse = kept
+    smooth = [x for x in (query, key, value, tables[0]) if x is not None]
+    results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in smooth]
+    operands = [*present(query, key, value, tables), wide, lse, d_output]
+    found = call(gradients, results, operands, **about(options, tables))
+    nothing = [None if x is None else np.zeros(x.shape, jax.dtypes.float0) for x in tables[1:]]
     return *found[:3], (found[3] if len(found) > 3 else None, *nothing)
 
 
 attention.defvjp(forward, backward)
 
 
-def called(options: Options, query: Array, key: Array, value: Array, tables: tuple[Any, ...]) -> Attended:
-    """The call in clearhead's layout, batches on one axis."""
-    bias, mask, query_lengths, key_lengths = tables
+def shapes(query: Any, value: Any) -> list[jax.ShapeDtypeStruct]:
+    """Output, log-sum-exp (…, heads, T), and where numbers have 16 bits the output before it was rounded."""
+    wide = query.dtype if query.dtype.itemsize > 2 else np.dtype(np.float32)
+    *lead, length, heads, _ = query.shape
+    output = (*query.shape[:-1], value.shape[-1])
+    kinds = [(output, query.dtype), ((*lead, heads, length), wide)] + ([(output, wide)] if wide != query.dtype else [])
+    return [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in kinds]
+
+
+def present(query: Any, key: Any, value: Any, tables: tuple[Any, ...]) -> list[Any]:
+    """The operands that there are."""
+    return [jax.numpy.asarray(x) for x in (query, key, value, *tables) if x is not None]
+
+
+def about(options: Options, tables: tuple[Any, ...]) -> dict[str, Any]:
+    """What of a call is no array, which tables it has included."""
+    return {**asdict(options), "tables": [x is not None for x in tables]}
+
+
+@called
+def attended(options: dict[str, Any], operands: list[Array], results: list[Array]) -> None:
+    """Write output, and if they are asked for log-sum-exp and the output before it was rounded."""
+    q, k, v, rules, _ = arranged(options, operands)
+    output = turned(results[0])
+    if len(results) == 1:
+        compute(q, k, v, out=output, **rules)
+        return
+    done = attend(q, k, v, out=output, **rules)
+    results[1].reshape(done.lse.shape)[...] = done.lse
+    if len(results) > 2 and done.kept is not None:
+        turned(results[2])[...] = done.kept.wide
+
+
+@called
+def gradients(options: dict[str, Any], operands: list[Array], results: list[Array]) -> None:
+    """Write the gradients."""
+    *first, wide, lse, d_output = operands
+    q, k, v, rules, bias = arranged(options, first)
+    kept = Kept(q, k, v, rules["mask"], rules["score"], None, rules["scale"], None, turned(wide))
+    lse = lse.reshape(-1, *lse.shape[-2:])
+    found = differentiated(kept, lse, turned(d_output), None, bias is not None)
+    for gradient, result in zip((found.q, found.k, found.v), results, strict=False):
+        turned(result)[...] = gradient
+    if bias is not None:
+        results[3][...] = of_bias(found.rules[0][0], bias, operands[0].shape[:-3])
+
+
+def arranged(
+    options: dict[str, Any], operands: list[Array]
+) -> tuple[Array, Array, Array, dict[str, Any], Array | None]:
+    """Operands in clearhead's layout with batches on one axis, the call's rules, and the bias."""
+    query, key, value, *given = operands
+    left = iter(given)
+    bias, seen, query_lengths, key_lengths = (next(left) if there else None for there in options["tables"])
     batch = math.prod(query.shape[:-3])
-    q, k, v = (merged(x).swapaxes(-2, -3) for x in (query, key, value))
-    rule = options.mask
-    if mask is not None:
-        rule = rule & dense(table(mask, query, key, batch))
+    sides = options["window"]
+    mask = Options(options["scale"], options["causal"], None if sides is None else tuple(sides)).mask
+    if seen is not None:
+        mask = mask & dense(table(seen, query, batch))
     for lengths, what in ((query_lengths, "row"), (key_lengths, "key")):
         if lengths is not None:
-            rule = rule & within(np.broadcast_to(lengths, query.shape[:-3]).reshape(batch), what)
-    score = () if bias is None else (scores.bias(table(bias, query, key, batch)),)
-    return attend(q, k, v, mask=rule, score=score, scale=options.scale)
+            mask = mask & within(np.broadcast_to(lengths, query.shape[:-3]).reshape(batch), what)
+    score = () if bias is None else (scores.bias(table(bias, query, batch)),)
+    rules = {"mask": mask, "score": score, "scale": options["scale"]}
+    return turned(query), turned(key), turned(value), rules, bias
 
 
-def merged(x: Array) -> Array:
-    """(..., length, heads, dim) with one axis before."""
-    return np.asarray(x).reshape(-1, *x.shape[-3:])
+def turned(x: Array) -> Array:
+    """(…, length, heads, dim) as (batch, heads, length, dim), in place."""
+    return x.reshape(-1, *x.shape[-3:]).swapaxes(-2, -3)
 
 
-def table(x: Array, query: Array, key: Array, batch: int) -> Array:
+def table(x: Array, query: Array, batch: int) -> Array:
     """A bias or mask (…, heads, T, S) with one batch axis; axes of 1 stay so where they can."""
-    x = np.asarray(x)
     lead = query.shape[:-3]
     x = x.reshape((1,) * (len(lead) + 3 - x.ndim) + x.shape)
     if any(n != 1 for n in x.shape[:-3]):
@@ -133,34 +189,12 @@ def within(lengths: Array, what: str) -> Mask:
     return where(lambda batch, head, query, key: query < lengths[batch])
 
 
-def output(options: Options, query: Array, key: Array, value: Array, tables: tuple[Any, ...]) -> Array:
-    """The callback of the forward pass."""
-    q, k, v = arrays(query, key, value)
-    y = called(options, q, k, v, tables).output.swapaxes(-2, -3)
-    return np.ascontiguousarray(y).reshape(*query.shape[:-1], value.shape[-1])
-
-
-def gradients(
-    options: Options, query: Array, key: Array, value: Array, tables: tuple[Any, ...], d_output: Array
-) -> list[Array]:
-    """The callback of the backward pass."""
-    q, k, v = arrays(query, key, value)
-    d = merged(np.asarray(d_output)).swapaxes(-2, -3)
-    found = called(options, q, k, v, tables).backward(d, rules=tables[0] is not None)
-    own = [g.swapaxes(-2, -3).reshape(x.shape) for g, x in zip((found.q, found.k, found.v), (q, k, v), strict=True)]
-    if tables[0] is None:
-        return own
-    bias = np.asarray(tables[0])
-    spread = found.rules[0][0]  # (batch or 1, heads or 1, T, S)
-    lead = bias.shape[: bias.ndim - 3] if bias.ndim > 3 else ()
-    full_lead = query.shape[:-3] if spread.shape[0] != 1 else (1,) * len(query.shape[:-3])
-    spread = spread.reshape(*full_lead, *spread.shape[-3:])
-    extra = spread.ndim - bias.ndim
-    spread = spread.sum(tuple(range(extra))) if extra > 0 else spread
-    axes = tuple(n for n, size in enumerate(lead) if size == 1 and spread.shape[n] != 1)
-    return [*own, spread.sum(axes, keepdims=True).reshape(bias.shape).astype(bias.dtype)]
-
-
-def arrays(*operands: Any) -> list[Array]:
-    """JAX's arrays as numpy's, in place."""
-    return [np.asarray(x) for x in operands]
+def of_bias(spread: Array, bias: Array, lead: tuple[int, ...]) -> Array:
+    """A gradient (batch or 1, heads or 1, T, S) in the bias's shape: what was broadcast is summed."""
+    own = lead if spread.shape[0] != 1 else (1,) * len(lead)
+    spread = spread.reshape(*own, *spread.shape[1:])
+    if spread.ndim > bias.ndim:
+        spread = spread.sum(tuple(range(spread.ndim - bias.ndim)))
+    axes = tuple(n for n, size in enumerate(bias.shape) if size == 1 and spread.shape[n] != 1)
+    result: Array = spread.sum(axes, keepdims=True)
+    return result

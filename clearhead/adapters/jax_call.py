@@ -1,0 +1,182 @@
+"""How a compiled JAX program calls Python: a handler of XLA's foreign functions, in place and without a compiler.
+
+Decides how XLA's call frames are read (its C interface, xla/ffi/api/c_api.h, version 0) and how errors go back. What is
+called, and with which arrays, is `adapters.jax`'s.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable, Sequence
+from ctypes import POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from clearhead.problem import Array
+
+TARGET = "clearhead"
+METADATA, STRING, FAILED = 1, 4, 13  # an extension's and an attribute's type, an error's code (internal)
+DTYPES = {
+    1: np.dtype(np.bool_), 2: np.dtype(np.int8), 3: np.dtype(np.int16), 4: np.dtype(np.int32), 5: np.dtype(np.int64),
+    6: np.dtype(np.uint8), 7: np.dtype(np.uint16), 8: np.dtype(np.uint32), 9: np.dtype(np.uint64),
+    10: np.dtype(np.float16), 11: np.dtype(np.float32), 12: np.dtype(np.float64), 16: np.dtype(ml_dtypes.bfloat16),
+}  # fmt: skip
+START: list[Any] = [("struct_size", c_size_t), ("extension_start", c_void_p)]
+
+
+class Extension(Structure):
+    """What a frame may carry beside."""
+
+    _fields_ = [("struct_size", c_size_t), ("type", c_int), ("next", c_void_p), ("metadata", c_void_p)]
+
+
+class Version(Structure):
+    """Of the interface."""
+
+    _fields_ = [*START, ("major", c_int), ("minor", c_int)]
+
+
+class Metadata(Structure):
+    """What XLA asks when a handler is registered."""
+
+    _fields_ = [("struct_size", c_size_t), ("version", Version), ("traits", c_uint32)]
+
+
+class ErrorArguments(Structure):
+    """What an error is made of."""
+
+    _fields_ = [*START, ("message", c_char_p), ("code", c_int)]
+
+
+class Api(Structure):
+    """XLA's functions, as far as they are used."""
+
+    _fields_ = [
+        *START,
+        ("version", Version),
+        ("internal", c_void_p),
+        ("error_create", ctypes.CFUNCTYPE(c_void_p, POINTER(ErrorArguments))),
+    ]
+
+
+class Buffer(Structure):
+    """An array's memory."""
+
+    _fields_ = [*START, ("dtype", c_int), ("data", c_void_p), ("rank", c_int64), ("dims", POINTER(c_int64))]
+
+
+class Buffers(Structure):
+    """Operands, or results."""
+
+    _fields_ = [*START, ("size", c_int64), ("types", POINTER(c_int)), ("buffers", POINTER(POINTER(Buffer)))]
+
+
+class Span(Structure):
+    """Some bytes."""
+
+    _fields_ = [("start", c_void_p), ("size", c_size_t)]
+
+
+class Attributes(Structure):
+    """What of a call is no array."""
+
+    _fields_ = [
+        *START,
+        ("size", c_int64),
+        ("types", POINTER(c_int)),
+        ("names", POINTER(POINTER(Span))),
+        ("values", POINTER(POINTER(Span))),
+    ]
+
+
+class Frame(Structure):
+    """One call."""
+
+    _fields_ = [
+        *START,
+        ("api", POINTER(Api)),
+        ("context", c_void_p),
+        ("stage", c_int),
+        ("operands", Buffers),
+        ("results", Buffers),
+        ("attributes", Attributes),
+    ]
+
+
+Python = Callable[[dict[str, Any], list[Array], list[Array]], None]
+functions: dict[str, Python] = {}
+
+
+def called(function: Python) -> Python:
+    """Let XLA call a function of (options, operands, results) by its name; it writes into the results' memory."""
+    functions[function.__name__] = function
+    return function
+
+
+def call(function: Python, results: Sequence[jax.ShapeDtypeStruct], operands: Sequence[Any], **options: Any) -> Any:
+    """The results of a function, in a compiled program; under vmap every operand has the new axis in front."""
+    leave = jax.ffi.ffi_call(TARGET, results, vmap_method="broadcast_all")
+    return leave(*operands, function=function.__name__, options=json.dumps(options))
+
+
+def handle(pointer: Any) -> int:
+    """Called by XLA, on any of its threads; no exception leaves it."""
+    frame = pointer.contents
+    try:
+        if frame.extension_start and asked_about(frame):
+            return 0
+        given = attributes(frame.attributes)
+        functions[given["function"]](json.loads(given["options"]), arrays(frame.operands), arrays(frame.results))
+    except BaseException as error:
+        message = f"{type(error).__name__}: {error}".encode()
+        arguments = ErrorArguments(ctypes.sizeof(ErrorArguments), None, message, FAILED)
+        return frame.api.contents.error_create(ctypes.byref(arguments)) or 0
+    return 0
+
+
+def asked_about(frame: Frame) -> bool:
+    """Whether XLA asks what the handler is, not for a result; the answer is the interface's version."""
+    extension = Extension.from_address(frame.extension_start)
+    if extension.type != METADATA:
+        return False
+    metadata = Metadata.from_address(extension.metadata)
+    metadata.version.major, metadata.version.minor = 0, frame.api.contents.version.minor
+    metadata.traits = 0
+    return True
+
+
+def attributes(found: Attributes) -> dict[str, str]:
+    """The call's strings by name."""
+    return {
+        text(found.names[n].contents): text(found.values[n].contents)
+        for n in range(found.size)
+        if found.types[n] == STRING
+    }
+
+
+def text(span: Span) -> str:
+    """A string in XLA's memory."""
+    return ctypes.string_at(span.start, span.size).decode()
+
+
+def arrays(found: Buffers) -> list[Array]:
+    """Buffers as arrays, in place."""
+    return [array(found.buffers[n].contents) for n in range(found.size)]
+
+
+def array(buffer: Buffer) -> Array:
+    """A buffer's memory as an array."""
+    shape, dtype = tuple(buffer.dims[: buffer.rank]), DTYPES[buffer.dtype]
+    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    if not size:
+        return np.empty(shape, dtype)
+    memory = (ctypes.c_char * size).from_address(buffer.data)
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
+handler = ctypes.CFUNCTYPE(c_void_p, POINTER(Frame))(handle)  # kept here, for XLA keeps its address alone
+jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(handler), platform="cpu")
