@@ -16,10 +16,12 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from clearhead.errors import InputError
 from clearhead.problem import Array
 
 TARGET = "clearhead"
-METADATA, STRING, FAILED = 1, 4, 13  # an extension's and an attribute's type, an error's code (internal)
+METADATA, STRING = 1, 4  # types of an extension and of an attribute
+INVALID, INTERNAL = 3, 13  # errors' codes
 DTYPES = {
     1: np.dtype(np.bool_), 2: np.dtype(np.int8), 3: np.dtype(np.int16), 4: np.dtype(np.int32), 5: np.dtype(np.int64),
     6: np.dtype(np.uint8), 7: np.dtype(np.uint16), 8: np.dtype(np.uint32), 9: np.dtype(np.uint64),
@@ -133,7 +135,8 @@ def handle(pointer: Any) -> int:
         functions[given["function"]](json.loads(given["options"]), arrays(frame.operands), arrays(frame.results))
     except BaseException as error:
         message = f"{type(error).__name__}: {error}".encode()
-        arguments = ErrorArguments(ctypes.sizeof(ErrorArguments), None, message, FAILED)
+        code = INVALID if isinstance(error, InputError) else INTERNAL
+        arguments = ErrorArguments(ctypes.sizeof(ErrorArguments), None, message, code)
         return frame.api.contents.error_create(ctypes.byref(arguments)) or 0
     return 0
 

@@ -1,12 +1,16 @@
 """JAX's attention on clearhead's kernels: jax.nn's own numbers, under jit, vmap and grad."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 jax = pytest.importorskip("jax")
 
 from clearhead import ShapeError  # noqa: E402
+from clearhead.adapters import jax_call  # noqa: E402
 from clearhead.adapters.jax import dot_product_attention  # noqa: E402
+from clearhead.definition import textbook  # noqa: E402
 
 B, T, S, N, K, H = 2, 9, 9, 4, 2, 8
 RNG = np.random.default_rng(0)
@@ -72,3 +76,73 @@ def test_bfloat16_and_other_lengths():
 def test_what_does_not_fit_is_told():
     with pytest.raises(ShapeError, match="length, heads, dim"):
         dot_product_attention(np.zeros((3, 4)), np.zeros((3, 4)), np.zeros((3, 4)))
+
+
+def test_operands_are_read_and_results_written_in_place(monkeypatch):
+    seen = []
+    real = jax_call.functions["attended"]
+
+    def watched(options, operands, results):
+        seen.append([x.ctypes.data for x in (*operands, *results)])
+        real(options, operands, results)
+
+    monkeypatch.setitem(jax_call.functions, "attended", watched)
+    q, k, v = operands()
+    output = jax.jit(dot_product_attention)(q, k, v).block_until_ready()
+    assert seen == [[x.unsafe_buffer_pointer() for x in (q, k, v, output)]]
+
+
+def test_gradients_of_a_batch_under_jit():
+    stacked = [jax.numpy.stack([x, 2 * x, -x]) for x in operands()]
+
+    def each(attend):
+        loss = jax.grad(lambda q, k, v: (attend(q, k, v, is_causal=True) ** 2).sum(), (0, 1, 2))
+        return jax.jit(jax.vmap(loss))(*stacked)
+
+    for a, b in zip(each(dot_product_attention), each(jax.nn.dot_product_attention), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jax.numpy.bfloat16])
+def test_narrow_gradients_start_from_the_output_before_it_was_rounded(dtype):
+    q, k, v = (4 * x for x in operands(dtype))
+    loss = jax.grad(lambda q, k, v, f: f(q, k, v, is_causal=True).astype(np.float32).sum(), (0, 1, 2))
+    ours = loss(q, k, v, dot_product_attention)
+    wide = loss(*(x.astype(np.float32) for x in (q, k, v)), jax.nn.dot_product_attention)
+    for a, b in zip(ours, wide, strict=True):
+        assert a.dtype == dtype
+        unit = float(jax.numpy.finfo(dtype).eps)
+        np.testing.assert_allclose(a.astype(np.float32), b, rtol=unit, atol=unit * 0.02)
+
+
+def test_float64_where_jax_has_it():
+    with jax.enable_x64(True):
+        q, k, v = operands(np.float64)
+        assert q.dtype == np.float64
+        got = dot_product_attention(q, k, v, is_causal=True)  # jax.nn's own softmax has float32's digits here
+        want = textbook.attention(*(np.asarray(x).swapaxes(1, 2) for x in (q, k, v))).swapaxes(1, 2)
+        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
+
+
+def test_no_items():
+    for shape in ((0, 5, 2, 4), (1, 0, 2, 4)):
+        x = jax.numpy.zeros(shape)
+        assert jax.jit(dot_product_attention)(x, x, x).shape == shape
+        assert jax.grad(lambda x: dot_product_attention(x, x, x).sum())(x).shape == shape
+
+
+def test_an_error_inside_reaches_the_caller_and_the_next_call_works():
+    q, k, v = operands()
+    with pytest.raises(Exception, match="INVALID_ARGUMENT: ShapeError: 3 key heads do not match 2 value heads"):
+        jax.jit(dot_product_attention)(q, k[:, :, :1].repeat(3, 2), v).block_until_ready()
+    assert np.isfinite(dot_product_attention(q, k, v)).all()
+
+
+def test_many_threads_at_once():
+    q, k, v = operands()
+    attend = jax.jit(lambda q: dot_product_attention(q, k, v))
+    wanted = [np.asarray(attend(n * q)) for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(10):
+            for got, want in zip(pool.map(lambda n: np.asarray(attend(n * q)), range(8)), wanted, strict=True):
+                np.testing.assert_array_equal(got, want)
