@@ -1,7 +1,8 @@
-"""Run the kernels' AArch64 code under qemu and compare every bit with this machine's.
+"""Run the kernels' AArch64 code under qemu and compare it with this machine's.
 
 For each problem the AArch64 object is compiled by LLVM, linked with scripts/arm_harness.c by Debian's cross compiler,
-and run by qemu-aarch64 on the same table and arrays. Exit status 1 if a single bit differs.
+and run by qemu-aarch64 on the same table and arrays. Exit status 1 if a single bit of an output or log-sum-exp differs,
+or a gradient by more than its rounding: sums over queries have an order of their own for each vector width.
 """
 
 import functools
@@ -14,8 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from clearhead import alibi, attend, causal, dense, documents, full, functions, problem, softcap, where, window
+from clearhead.definition.gradient import reduced
+from clearhead.gradient_plan import Backward, float_arrays, padded
+from clearhead.gradients import keys_lead, walked
 from clearhead.kernels.call import AXIS, FIELDS
-from clearhead.machine.compile import Kernel, emit
+from clearhead.kernels.gradient_call import AXIS as GRADIENT_AXIS
+from clearhead.kernels.gradient_call import DONE
+from clearhead.kernels.gradient_call import FIELDS as GRADIENT_FIELDS
+from clearhead.machine.compile import Kernel, Plan, emit
 from clearhead.machine.target import AARCH64
 from clearhead.plan import arranged, plan_for
 from clearhead.testing import check_same_bits
@@ -101,6 +108,15 @@ def run(arrays, rules, budget, folder):
     places = [(FIELDS.index(name), array) for name, array in named.items()]
     start = len(FIELDS) + len(AXIS) * table[FIELDS.index("axes")]
     places += [(start + plan.variant.at_array(n), array) for n, array in enumerate(captured)]
+    data = emulated(plan, table, places, -1, (ready.scratch_size, budget), (3, 4), folder)
+    return (
+        np.frombuffer(data, output.dtype, output.size).reshape(output.shape),
+        np.frombuffer(data, lse.dtype, lse.size, output.nbytes).reshape(lse.shape),
+    )
+
+
+def emulated(plan, table, places, give_way, sizes, results, folder):
+    """The bytes of some buffers after a run; `places` are (place in the table, array), numbered as buffers."""
     parts = [struct.pack(f"{1 + len(table)}q", len(table), *table), struct.pack("q", len(places))]
     addresses = []
     for buffer, (place, array) in enumerate(places):
@@ -109,20 +125,77 @@ def run(arrays, rules, budget, folder):
         parts += [struct.pack("q", high - low), memory.tobytes()]
         addresses += [place, buffer, array.ctypes.data - low]
     parts.append(struct.pack(f"{1 + len(addresses)}q", len(places), *addresses))
-    parts.append(struct.pack("5q", ready.scratch_size, budget, 2, 3, 4))
+    parts.append(struct.pack(f"{4 + len(results)}q", give_way, *sizes, len(results), *results))
     source, target = Path(folder) / "problem", Path(folder) / "results"
     source.write_bytes(b"".join(parts))
     subprocess.run([EMULATOR, executable(plan, folder), source, target], check=True)  # noqa: S603
-    data = target.read_bytes()
-    return (
-        np.frombuffer(data, output.dtype, output.size).reshape(output.shape),
-        np.frombuffer(data, lse.dtype, lse.size, output.nbytes).reshape(lse.shape),
+    return target.read_bytes()
+
+
+def gradients(done, d_out, budget, folder):
+    """Gradients of queries, keys and values by AArch64's code, from this machine's output and log-sum-exp."""
+    kept = done.kept
+    asked = kept.asked
+    arrays = asked.rules.score.arrays if asked.rules.score else ()
+    planned = Backward(asked, walked(asked, d_out), float_arrays(arrays))
+    planned.__dict__["plan"] = Plan("backward", plan_for(asked, AARCH64).tile, AARCH64, planned.variant)
+    template = planned.template(1)
+    tasks, computed = planned.chains * planned.group * len(planned.tiles), np.dtype(asked.computed)
+    d_query = np.zeros((*asked.lead, asked.queries, asked.query_dim), asked.dtype)
+    d_key, d_value = (
+        np.zeros((*planned.own_axes, asked.keys, padded(dim)), computed) for dim in (asked.query_dim, asked.value_dim)
     )
+    named = {"d_query": d_query, "d_key": d_key, "d_value": d_value}
+    named |= {"query": kept.q, "key": kept.k, "value": kept.v, "output": kept.wide, "lse": done.lse, "d_output": d_out}
+    named |= {"progress": np.zeros(tasks, np.int64), "done": np.full(1, DONE, np.int64)}
+    named["sums"] = np.zeros((tasks, max(1, len(planned.variant.shares))), computed)
+    tile_table, kinds, *captured = template.kept
+    named |= {name: x for name, x in (("tile_table", tile_table), ("blocks", kinds)) if x is not None}
+    table = list(template.numbers)
+    places = [(GRADIENT_FIELDS.index(name), array) for name, array in named.items()]
+    start = len(GRADIENT_FIELDS) + len(GRADIENT_AXIS) * table[GRADIENT_FIELDS.index("axes")]
+    places += [(start + planned.variant.at_array(n), array) for n, array in enumerate(captured)]
+    found = [np.zeros(arrays[n].shape, computed) for n in planned.scattered]
+    places += list(zip(template.scattered, found, strict=True))
+    sizes = planned.scratch_layout[1], budget
+    data = emulated(planned.plan, table, places, GRADIENT_FIELDS.index("give_way"), sizes, (0, 1, 2), folder)
+    at, results = 0, []
+    for array in (d_query, d_key, d_value):
+        results.append(np.frombuffer(data, array.dtype, array.size, at).reshape(array.shape))
+        at += array.nbytes
+    lead = keys_lead(planned)
+    shapes = [(x, (*lead, *x.shape[-2:])) for x in results[1:]]
+    d_key, d_value = (
+        reduced(x.reshape(shape)[..., : y.shape[-1]], y.shape)
+        for (x, shape), y in zip(shapes, (kept.k, kept.v), strict=True)
+    )
+    return reduced(results[0], kept.q.shape), d_key, d_value
+
+
+def near(got, want, letter, arrays, d_out):
+    """Two ways to add up the same gradient differ by rounding alone; what is not a number must be so in both.
+
+    Gradients of q and k are sums of differences dP − δ, which may cancel: those differences' size counts, too.
+    """
+    dtype = arrays[0].dtype
+    got, want = (np.asarray(x, np.float64) for x in (got, want))
+    terms = {"q": (d_out, *arrays[1:]), "k": (d_out, arrays[0], arrays[2]), "v": ()}[letter]
+    differences = np.prod([largest(x) for x in terms]) if terms else 0
+    unit = 1e-3 if dtype == np.float16 else 64 * np.finfo(dtype).eps
+    finite = np.isfinite(want)
+    size = max(largest(want), differences)
+    return (finite == np.isfinite(got)).all() and (np.abs(got - want)[finite] <= unit * size).all()
+
+
+def largest(x):
+    """The size of the largest finite number."""
+    wide = np.abs(np.asarray(x, np.float64))
+    return wide[np.isfinite(wide)].max(initial=0)
 
 
 def main():
     """All problems; the number of bits that agree, or what differs."""
-    compared, failed, count = 0, 0, 0
+    compared, summed, failed, count = 0, 0, 0, 0
     with tempfile.TemporaryDirectory() as folder:
         for name, arrays, rules in problems():
             here = attend(*arrays, **rules, threads=1)
@@ -137,8 +210,18 @@ def main():
                     print(f"{label}: {error}", flush=True)
                 compared += 8 * (output.nbytes + lse.nbytes)
                 count += 1
+            d_out = random(*here.output.shape, dtype=np.float32, seed=9).astype(arrays[0].dtype)
+            own = here.backward(d_out)
+            for budget in BUDGETS:
+                for letter, x in zip("qkv", gradients(here, d_out, budget, folder), strict=True):
+                    if not near(x, getattr(own, letter), letter, arrays, d_out):
+                        failed += 1
+                        print(f"{arrays[0].dtype} {name}: gradients of {letter} differ", flush=True)
+                    summed += x.size
+                count += 1
     kernels = executable.cache_info().currsize
-    print(f"{count} runs of {kernels} kernels under {EMULATOR}: {compared:,} bits, {failed} runs differ")
+    numbers = f"{compared:,} bits and {summed:,} gradients"
+    print(f"{count} runs of {kernels} kernels under {EMULATOR}: {numbers}, {failed} differ")
     return 1 if failed else 0
 
 

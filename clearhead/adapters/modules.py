@@ -12,6 +12,7 @@ import torch
 
 from clearhead.adapters import torch as clear
 from clearhead.adapters.sdpa import scaled_dot_product_attention
+from clearhead.errors import ShapeError
 from clearhead.rules.masks import Mask, causal
 from clearhead.rules.scores import Rules
 
@@ -33,6 +34,9 @@ class SelfAttention(torch.nn.Module):  # type: ignore[misc]
         self, dim: int, heads: int = 1, *, key_heads: int | None = None, mask: Mask = CAUSAL, score: Rules = ()
     ) -> None:
         super().__init__()
+        if heads < 1 or dim % heads or (key_heads is not None and (key_heads < 1 or heads % key_heads)):
+            given = f"{dim} dims, {heads} heads and {key_heads or heads} key heads"
+            raise ShapeError(f"{given} do not divide: heads must divide dims, and key heads the heads.")
         self.heads, self.key_heads, self.mask, self.score = heads, key_heads or heads, mask, score
         width = dim // heads
         self.query = torch.nn.Linear(dim, heads * width, bias=False)

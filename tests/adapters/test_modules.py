@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from clearhead import full, softcap  # noqa: E402
+from clearhead import ShapeError, full, softcap  # noqa: E402
 from clearhead.adapters.modules import LazyWeights, MultiheadAttention, SelfAttention  # noqa: E402
 
 OPTIONS = [
@@ -86,3 +86,9 @@ def test_the_textbooks_layer(key_heads):
     torch.testing.assert_close(layer(x), wanted)
     layer.mask = full()
     assert not torch.allclose(layer(x)[:, 0], wanted[:, 0])
+
+
+@pytest.mark.parametrize(("heads", "key_heads"), [(3, None), (0, None), (4, 3), (4, 0)])
+def test_heads_that_do_not_divide_are_refused(heads, key_heads):
+    with pytest.raises(ShapeError, match=f"8 dims, {heads} heads"):
+        SelfAttention(8, heads, key_heads=key_heads)
