@@ -2,7 +2,7 @@
 
 Decides what is kept (queries, keys, values and LSE of chosen layers and heads, nothing of the size queries × keys), how
 it is checked against the model's own output before anything is shown, and how it is written down. Leaves listening to
-a framework's model to `adapters.recording`, and questions to `Weights`.
+a framework's model to `adapters.transformers.recording`, and questions to `Weights`.
 """
 
 import os
@@ -353,7 +353,7 @@ def watch(
         seen.layer(5).head(3).weights      # lazy, (tokens, tokens)
         seen.summary("entropy").entropy    # (layers, heads, tokens)
     """
-    from clearhead.adapters.recording import recording
+    from clearhead.adapters.transformers.recording import recording
 
     seen = Watch(None if layers is None else tuple(layers), None if heads is None else tuple(heads), memory)
     with recording(model, seen):

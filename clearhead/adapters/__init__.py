@@ -1,1 +1,1 @@
-"""Frameworks that call clearhead: one thin file each, and each imports its framework alone."""
+"""Frameworks that call clearhead: a room each, and each imports its framework alone."""

@@ -9,9 +9,9 @@ torch = pytest.importorskip("torch")
 
 from clearhead import bias, causal, softcap  # noqa: E402
 from clearhead.adapters import torch as ct  # noqa: E402
-from clearhead.adapters import torch_operator  # noqa: E402
-from clearhead.adapters.torch_formula import attention_formula  # noqa: E402
-from clearhead.adapters.torch_rule import divided  # noqa: E402
+from clearhead.adapters.torch import operator  # noqa: E402
+from clearhead.adapters.torch.formula import attention_formula  # noqa: E402
+from clearhead.adapters.torch.rule import divided  # noqa: E402
 
 EVERY = tuple(range(5))
 f = torch.func
@@ -42,7 +42,7 @@ def test_every_order_and_mixture(way):
     rule, _ = divided(causal(), [bias(np.zeros((4, 4))), softcap(2.0)])
 
     def ours(q, k, v, sink, table):
-        return sum((y**3).sum() for y in torch_operator.attend(q, k, v, [table], sink, rule, 0.4))
+        return sum((y**3).sum() for y in operator.attend(q, k, v, [table], sink, rule, 0.4))
 
     def formula(q, k, v, sink, table):
         return sum((y**3).sum() for y in attention_formula(q, k, v, [table], sink, rule, 0.4))

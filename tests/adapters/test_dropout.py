@@ -6,10 +6,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import clearhead  # noqa: E402
-from clearhead.adapters import sdpa  # noqa: E402
-from clearhead.adapters.dropout import thinned  # noqa: E402
-from clearhead.adapters.torch_formula import attention_formula  # noqa: E402
-from clearhead.adapters.torch_rule import divided, rule_named  # noqa: E402
+from clearhead.adapters.torch import sdpa  # noqa: E402
+from clearhead.adapters.torch.dropout import thinned  # noqa: E402
+from clearhead.adapters.torch.formula import attention_formula  # noqa: E402
+from clearhead.adapters.torch.rule import divided, rule_named  # noqa: E402
 from clearhead.machine.compile import kernels  # noqa: E402
 from clearhead.machine.target import native_isas  # noqa: E402
 from clearhead.rules.masks import visible  # noqa: E402

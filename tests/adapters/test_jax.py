@@ -8,8 +8,7 @@ import pytest
 jax = pytest.importorskip("jax")
 
 from clearhead import ShapeError  # noqa: E402
-from clearhead.adapters import jax_call  # noqa: E402
-from clearhead.adapters.jax import dot_product_attention  # noqa: E402
+from clearhead.adapters.jax import call, dot_product_attention  # noqa: E402
 from clearhead.definition import textbook  # noqa: E402
 
 B, T, S, N, K, H = 2, 9, 9, 4, 2, 8
@@ -80,13 +79,13 @@ def test_what_does_not_fit_is_told():
 
 def test_operands_are_read_and_results_written_in_place(monkeypatch):
     seen = []
-    real = jax_call.functions["attended"]
+    real = call.functions["attended"]
 
     def watched(options, operands, results):
         seen.append([x.ctypes.data for x in (*operands, *results)])
         real(options, operands, results)
 
-    monkeypatch.setitem(jax_call.functions, "attended", watched)
+    monkeypatch.setitem(call.functions, "attended", watched)
     q, k, v = operands()
     output = jax.jit(dot_product_attention)(q, k, v).block_until_ready()
     assert seen == [[x.unsafe_buffer_pointer() for x in (q, k, v, output)]]

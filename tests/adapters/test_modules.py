@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from clearhead import ShapeError, full, softcap  # noqa: E402
-from clearhead.adapters.modules import LazyWeights, MultiheadAttention, SelfAttention  # noqa: E402
+from clearhead.adapters.torch.nn import LazyWeights, MultiheadAttention, SelfAttention  # noqa: E402
 
 OPTIONS = [
     {},

@@ -7,7 +7,7 @@ pytest.importorskip("expecttest")  # torch's samples need it
 
 from torch.testing._internal.common_methods_invocations import op_db  # noqa: E402
 
-from clearhead.adapters import sdpa  # noqa: E402
+from clearhead.adapters.torch import sdpa  # noqa: E402
 
 INFO = next(x for x in op_db if x.name == "nn.functional.scaled_dot_product_attention")
 EPSILON = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}

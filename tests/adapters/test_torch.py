@@ -12,8 +12,8 @@ from torch.nn import functional  # noqa: E402
 
 import clearhead  # noqa: E402
 from clearhead import alibi, bias, causal, dense, full, softcap, window  # noqa: E402
-from clearhead.adapters import sdpa, torch_operator  # noqa: E402
 from clearhead.adapters import torch as ct  # noqa: E402
+from clearhead.adapters.torch import operator, sdpa  # noqa: E402
 
 torchs_own = sdpa.torchs_own
 RULES = {
@@ -71,7 +71,7 @@ def test_torchs_own_checks_of_an_operator(rules):
     ct.attention(q, k, v, **given)  # registers the rule
     name, tables = ct.rule_of(given.get("mask", causal()), given.get("score", ()))
     options = q, k, v, list(tables), None, name, 0.5
-    checked = torch.library.opcheck(torch_operator.operator, options)
+    checked = torch.library.opcheck(operator.operator, options)
     assert set(checked.values()) == {"SUCCESS"}
 
 
@@ -193,3 +193,14 @@ def test_patch_holds_within_and_tells_once_what_it_hands_back():
 @ct.patch()
 def test_patch_is_a_decorator():
     assert functional.scaled_dot_product_attention is not torchs_own
+
+
+def test_profilers_modes_and_other_devices_see_the_operator():
+    q = torch.randn(1, 2, 8, 4, requires_grad=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        ct.attention(q, q, q).sum().backward()
+    names = {event.name for event in seen.events()}
+    assert {"clearhead::attention", "clearhead::attention_backward"} <= names
+    assert ct.attention(*[torch.empty(1, 2, 8, 4, device="meta")] * 3).device.type == "meta"
+    with torch._subclasses.FakeTensorMode():
+        assert ct.attention(*[torch.empty(1, 2, 8, 4)] * 3).shape == (1, 2, 8, 4)

@@ -10,7 +10,7 @@ transformers = pytest.importorskip("transformers")
 
 import clearhead  # noqa: E402
 import clearhead.adapters.transformers as adapter  # noqa: E402
-from clearhead.adapters.transformers_mask import Pattern, read  # noqa: E402
+from clearhead.adapters.transformers.mask import Pattern, read  # noqa: E402
 from clearhead.errors import InputError  # noqa: E402
 from clearhead.rules.masks import visible  # noqa: E402
 

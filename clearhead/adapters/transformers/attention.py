@@ -1,7 +1,7 @@
-"""transformers models on clearhead's kernels: importing this registers `attn_implementation="clearhead"`.
+"""transformers models on clearhead's kernels: what stands behind `attn_implementation="clearhead"`.
 
 Decides how a model's tensors become arrays (views, never copies) and its options rules; who sees whom is read by
-`transformers_mask`. No mask is ever a table: what the model passes from layer to layer is one byte that carries a
+`mask`. No mask is ever a table: what the model passes from layer to layer is one byte that carries a
 `Pattern`.
 """
 
@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.utils import output_capturing
 
-from clearhead.adapters.transformers_mask import ALL, Part, Pattern
+from clearhead.adapters.transformers.mask import ALL, Part, Pattern
 from clearhead.attention import Attended, attend, attention
 from clearhead.errors import DtypeError, InputError
 from clearhead.machine.threads import allowed
@@ -278,8 +277,3 @@ def plain_mask(
     if queries != keys:
         raise InputError(f"{queries} queries and {keys} keys came without a mask: pass the model an attention_mask.")
     return causal() if sliding_window is None else window(sliding_window - 1), ()
-
-
-# torch.compile goes around both: it would otherwise try to follow numpy into the kernels.
-AttentionInterface.register(NAME, torch.compiler.disable(attention_forward))
-AttentionMaskInterface.register(NAME, torch.compiler.disable(mask_forward))

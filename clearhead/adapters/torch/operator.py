@@ -1,7 +1,7 @@
 """The operator `clearhead::attention`: what torch's transforms see of a call, with its shapes, gradients and batches.
 
 Decides how tensors become arrays (views, never copies) and what autograd, vmap, compile and export are told. Rules come
-as a name and tables (`torch_rule`); autograd's functions are `torch_functional`'s.
+as a name and tables (`rule`); autograd's functions are `functional`'s.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from torch.autograd import forward_ad
 
 from clearhead import tangents
-from clearhead.adapters import torch_functional
-from clearhead.adapters.torch_formula import NARROW
-from clearhead.adapters.torch_rule import Rule, rule_named
+from clearhead.adapters.torch import functional
+from clearhead.adapters.torch.formula import NARROW
+from clearhead.adapters.torch.rule import Rule, rule_named
 from clearhead.attention import run
 from clearhead.definition.tangent import Direction
 from clearhead.gradients import Gradients, Kept, backward
@@ -43,13 +43,10 @@ def attend(
     rule: Rule,
     scale: float,
 ) -> Pair:
-    """Output and LSE, by the operator; inside forward-mode differentiation by the formula.
+    """Output and LSE.
 
     The operator's output has the LSE's dtype and is rounded here, so that gradients are found from what it was before.
     Autocast makes operands of 32 bits narrow, as for torch's own attention.
-
-    Outside of compiled graphs the cheapest way is taken: an autograd function costs less than the gradient that is
-    registered for the operator, and where nothing has a gradient autograd's part of the dispatch is left out.
     """
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
@@ -67,19 +64,19 @@ def unrounded(
     rule: Rule,
     scale: float,
 ) -> Pair:
-    """Output and LSE by the cheapest way."""
+    """Output and LSE by the cheapest way: outside of compiled graphs, an autograd function costs less."""
     if torch.compiler.is_compiling():
         return operator(query, key, value, tables, sink, rule.name, scale)  # type: ignore[no-any-return]
     gradients = torch.is_grad_enabled() and torch._C._any_requires_grad(query, key, value, tables, sink)
     if gradients or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         operands = query, key, value, sink, *tables
-        return torch_functional.Forward.apply(rule.name, scale, *operands)  # type: ignore[no-any-return]
+        return functional.Forward.apply(rule.name, scale, *operands)  # type: ignore[no-any-return]
     return called(query, key, value, tables, sink, rule.name, scale)
 
 
 def called(*operands: Any) -> Pair:
     """The operator; by torch's dispatcher, which costs more than a small call, only where something listens there."""
-    if torch._C._len_torch_dispatch_stack() or not all(type(x) in PLAIN for x in operands[:3]):
+    if listened(operands[:3]):
         with torch._C._AutoDispatchBelowAutograd():
             return operator(*operands)  # type: ignore[no-any-return]
     return on_processor(*operands)
@@ -87,10 +84,17 @@ def called(*operands: Any) -> Pair:
 
 def called_backward(*operands: Any) -> list[torch.Tensor]:
     """The same for gradients."""
-    if torch._C._len_torch_dispatch_stack() or not all(type(x) in PLAIN for x in operands[4:7]):
+    if listened(operands[4:7]):
         with torch._C._AutoDispatchBelowAutograd():
             return backward_operator(*operands)  # type: ignore[no-any-return]
     return backward_on_processor(*operands)
+
+
+def listened(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether a mode, a profiler, a tensor's own class or another device wants to see the operator."""
+    if torch._C._len_torch_dispatch_stack() or torch.autograd._profiler_enabled():
+        return True
+    return not all(type(x) in PLAIN and x.is_cpu for x in tensors)
 
 
 def view(tensor: torch.Tensor) -> Array:
@@ -258,14 +262,14 @@ def remember_backward(ctx: Any, inputs: Tensors, output: list[torch.Tensor]) -> 
 def differentiate_again(ctx: Any, d_gradients: list[torch.Tensor]) -> Tensors:
     """Derivatives of the gradients, in the order of the backward operator's arguments."""
     x = ctx.saved_tensors[4:]
-    t = [d if torch_functional.smooth(own) else None for d, own in zip(d_gradients, x, strict=True)]
-    found = torch_functional.Second.apply(ctx.rule, ctx.scale, *ctx.saved_tensors, *t)
+    t = [d if functional.smooth(own) else None for d, own in zip(d_gradients, x, strict=True)]
+    found = functional.Second.apply(ctx.rule, ctx.scale, *ctx.saved_tensors, *t)
     return *found[:2], None, None, *as_given(found[2:], x)
 
 
 def as_given(found: Sequence[torch.Tensor], x: Tensors) -> Tensors:
     """Gradients of query, key, value, sink and tables in the order of the operators' arguments."""
-    query, key, value, sink, *tables = torch_functional.smooth_only(found, x)
+    query, key, value, sink, *tables = functional.smooth_only(found, x)
     return query, key, value, tables, sink, None, None
 
 

@@ -1,6 +1,6 @@
-"""clearhead in PyTorch: attention with gradients, torch's own function and layers, Flex and flash interfaces.
+"""clearhead's own attention on tensors: its masks and rules, with gradients.
 
-Decides the public names; what each does is decided in the file it comes from.
+Decides how rules become a name and tensors; the rest is the operator's.
 """
 
 from __future__ import annotations
@@ -10,24 +10,10 @@ from typing import Any
 
 import torch
 
-from clearhead.adapters import torch_operator
-from clearhead.adapters.flash import flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache
-from clearhead.adapters.flex import flex_attention
-from clearhead.adapters.sdpa import patch, scaled_dot_product_attention
-from clearhead.adapters.torch_rule import divided, rule_named
+from clearhead.adapters.torch import operator
+from clearhead.adapters.torch.rule import divided, rule_named
 from clearhead.rules.masks import Mask, causal, checked
 from clearhead.rules.scores import Rules, as_rules
-
-__all__ = [
-    "attend",
-    "attention",
-    "flash_attn_func",
-    "flash_attn_varlen_func",
-    "flash_attn_with_kvcache",
-    "flex_attention",
-    "patch",
-    "scaled_dot_product_attention",
-]
 
 CAUSAL = causal()
 MOST_KNOWN = 256
@@ -76,7 +62,7 @@ def attend(
     """
     name, tables = rule_of(mask, score)
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    return torch_operator.attend(query, key, value, tables, sink, rule_named(name), factor)
+    return operator.attend(query, key, value, tables, sink, rule_named(name), factor)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

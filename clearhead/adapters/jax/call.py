@@ -1,7 +1,7 @@
 """How a compiled JAX program calls Python: a handler of XLA's foreign functions, in place and without a compiler.
 
 Decides how XLA's call frames are read (its C interface, xla/ffi/api/c_api.h, version 0) and how errors go back. What is
-called, and with which arrays, is `adapters.jax`'s.
+called, and with which arrays, is `attention`'s.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""clearhead in JAX: `dot_product_attention` with jax.nn's arguments and layout, for jit, vmap and grad on the CPU.
+"""`dot_product_attention` with jax.nn's arguments and layout, for jit, vmap and grad on the CPU.
 
 Decides how JAX's arguments become masks and rules, and what is kept for gradients: output and log-sum-exp. How a call
-leaves a compiled graph is `adapters.jax_call`'s.
+leaves a compiled graph is `call`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from clearhead.adapters.jax_call import call, called
+from clearhead.adapters.jax.call import call, called
 from clearhead.attention import attend
 from clearhead.attention import attention as compute
 from clearhead.errors import ShapeError

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from clearhead.adapters import torch as clear
-from clearhead.adapters.sdpa import scaled_dot_product_attention
+from clearhead.adapters.torch.attention import attention
+from clearhead.adapters.torch.sdpa import scaled_dot_product_attention
 from clearhead.errors import ShapeError
 from clearhead.rules.masks import Mask, causal
 from clearhead.rules.scores import Rules
@@ -49,7 +49,7 @@ class SelfAttention(torch.nn.Module):  # type: ignore[misc]
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(-2, -3)
         k = self.key(x).unflatten(-1, (self.key_heads, -1)).transpose(-2, -3)
         v = self.value(x).unflatten(-1, (self.key_heads, -1)).transpose(-2, -3)
-        y = clear.attention(q, k, v, mask=self.mask, score=self.score)
+        y = attention(q, k, v, mask=self.mask, score=self.score)
         result: torch.Tensor = self.output(y.transpose(-2, -3).flatten(-2))
         return result
 

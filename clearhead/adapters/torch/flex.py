@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from clearhead.adapters.torch_operator import attend
-from clearhead.adapters.torch_rule import divided, joined
-from clearhead.adapters.torch_trace import trace
+from clearhead.adapters.torch.operator import attend
+from clearhead.adapters.torch.rule import divided, joined
+from clearhead.adapters.torch.trace import trace
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Mask

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from clearhead.adapters.torch_rule import Rule
+from clearhead.adapters.torch.rule import Rule
 from clearhead.rules.expression import LEAVES, Expression, parts
 from clearhead.rules.fused import fuse
 from clearhead.rules.threefry import BITS, threefry

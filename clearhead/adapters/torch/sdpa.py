@@ -16,9 +16,9 @@ from itertools import product
 import torch
 from torch.nn import functional
 
-from clearhead.adapters.dropout import attend_dropped
-from clearhead.adapters.torch_operator import attend
-from clearhead.adapters.torch_rule import Rule, divided, joined
+from clearhead.adapters.torch.dropout import attend_dropped
+from clearhead.adapters.torch.operator import attend
+from clearhead.adapters.torch.rule import Rule, divided, joined
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import causal, full
 

@@ -13,8 +13,8 @@ from functools import cache
 
 import torch
 
-from clearhead.adapters.torch_operator import attend
-from clearhead.adapters.torch_rule import Rule, registered, rule_named
+from clearhead.adapters.torch.operator import attend
+from clearhead.adapters.torch.rule import Rule, registered, rule_named
 from clearhead.rules.expression import Expression
 from clearhead.rules.threefry import BITS
 

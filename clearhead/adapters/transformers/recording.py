@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
-from clearhead.adapters.transformers import NAME, Call, listeners
-from clearhead.adapters.transformers_mask import Pattern
+from clearhead.adapters.transformers.attention import NAME, Call, listeners
+from clearhead.adapters.transformers.mask import Pattern
 from clearhead.errors import InputError
 from clearhead.problem import Array
 from clearhead.rules.masks import Causal, Window, conjunction

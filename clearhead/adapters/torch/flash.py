@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from clearhead.adapters.dropout import attend_dropped
-from clearhead.adapters.torch_operator import attend
-from clearhead.adapters.torch_rule import divided, joined
-from clearhead.adapters.torch_trace import trace
+from clearhead.adapters.torch.dropout import attend_dropped
+from clearhead.adapters.torch.operator import attend
+from clearhead.adapters.torch.rule import divided, joined
+from clearhead.adapters.torch.trace import trace
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.masks import Mask, documents, full, window
 

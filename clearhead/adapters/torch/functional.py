@@ -3,7 +3,7 @@
 Decides which derivative of which function is another of them. Of F(x) = ⟨d_output, output⟩ + ⟨d_lse, lse⟩ with
 operands x, `Backward` is the gradient, `Tangent` how output and LSE move along a direction t, and `Second` how they and
 the gradient do: also the derivatives of ⟨gradient, t⟩ by (d_output, d_lse) and by x. What is beyond second order comes
-from `torch_formula`. All take (rule's name, scale, …, query, key, value, sink, *tables), and some then a direction.
+from `formula`. All take (rule's name, scale, …, query, key, value, sink, *tables), and some then a direction.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from clearhead.adapters import torch_operator as plain
-from clearhead.adapters.torch_formula import attention_formula
-from clearhead.adapters.torch_rule import rule_named
+from clearhead.adapters.torch import operator as plain
+from clearhead.adapters.torch.formula import attention_formula
+from clearhead.adapters.torch.rule import rule_named
 
 Tensors = tuple[Any, ...]
 

@@ -1,0 +1,22 @@
+"""clearhead in PyTorch: attention with gradients, torch's own function and layers, Flex and flash interfaces.
+
+Decides the public names; what each does is decided in the file it comes from.
+"""
+
+from clearhead.adapters.torch import nn
+from clearhead.adapters.torch.attention import attend, attention
+from clearhead.adapters.torch.flash import flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache
+from clearhead.adapters.torch.flex import flex_attention
+from clearhead.adapters.torch.sdpa import patch, scaled_dot_product_attention
+
+__all__ = [
+    "attend",
+    "attention",
+    "flash_attn_func",
+    "flash_attn_varlen_func",
+    "flash_attn_with_kvcache",
+    "flex_attention",
+    "nn",
+    "patch",
+    "scaled_dot_product_attention",
+]
