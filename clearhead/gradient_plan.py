@@ -48,12 +48,7 @@ class Backward:
     asked: Problem
     d_output: Operand
     arrays: tuple[int, ...]  # the rules' arrays that shall have a gradient, by number
-
-    @cached_property
-    def shared(self) -> bool:
-        """Whether the heads of the last axis share their keys and values."""
-        asked = self.asked
-        return bool(asked.heads) and bool(asked.axes) and asked.key.lead[-1] == asked.value.lead[-1] == 0
+    shared: bool  # whether the heads of the last axis share their keys and values, and so the gradients of these
 
     @property
     def group(self) -> int:

@@ -81,13 +81,20 @@ def recall(kept: Kept, d_output: Array, rules: bool) -> Backward:
     if key not in plans:
         asked = kept.asked
         arrays = asked.rules.score.arrays if asked.rules.score else ()
-        planned = Backward(asked, walked(asked, d_output), float_arrays(arrays) if rules else ())
+        numbers = float_arrays(arrays) if rules else ()
+        planned = Backward(asked, walked(asked, d_output), numbers, share(asked, kept.k, kept.v))
         if planned.held > LITTLE:
             return planned
         if len(plans) >= MOST_PLANS:
             plans.clear()
         plans[key] = planned
     return plans[key]
+
+
+def share(asked: Problem, *operands: Array) -> bool:
+    """Whether heads share keys and values by their shapes; what was expanded (stride 0) has a gradient for each."""
+    grouped = len(asked.axes) > len(asked.lead)
+    return bool(asked.lead) and (grouped or all(x.ndim < 3 or x.shape[-3] == 1 for x in operands))
 
 
 def check(d_output: Array, kept: Kept) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from clearhead.definition import textbook
 from clearhead.definition.gradient import Gradients, add_at, is_float, reduced
-from clearhead.definition.tangent import Direction, Second, moving_arrays
+from clearhead.definition.tangent import Direction, Second, moving_arrays, step_of
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.gradients import Kept
 from clearhead.problem import Array, as_array
@@ -218,7 +218,8 @@ class Changes:
         total: Array = self.value(by_score(e), leaves) * t_s0
         for load, coefficient in by_loads(e):
             if self.moving[load.array or 0].any():
-                total = total + self.value(coefficient, leaves) * evaluate(Formula(load, self.moving), leaves)
+                step = evaluate(step_of(load, self.formula.arrays, self.moving), leaves)
+                total = total + self.value(coefficient, leaves) * step
         return total
 
     def moved(self, leaves: dict[str, Any], t_s0: Array) -> tuple[Array, Array]:

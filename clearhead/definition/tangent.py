@@ -22,7 +22,7 @@ and L̇ those by dO and dLSE. Every matrix is built in full. Letters as in `defi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,7 @@ def rule_changes(
         """How an expression's value moves."""
         total: Array = value(by_score(e)) * t_s0
         for load, coefficient in by_loads(e):
-            total = total + value(coefficient) * over_spans(Formula(load, held), s0, mask)
+            total = total + value(coefficient) * over_spans(step_of(load, formula.arrays, held), s0, mask)
         return total
 
     e = formula.expression
@@ -158,6 +158,11 @@ def moving_arrays(arrays: tuple[Array, ...], moving: Sequence[Sequence[Array]]) 
         np.zeros(x.shape) if not is_float(x) else np.asarray(next(given, np.zeros(x.shape))).reshape(x.shape)
         for x in arrays
     )
+
+
+def step_of(load: Expression, arrays: tuple[Array, ...], held: tuple[Array, ...]) -> Formula:
+    """How a number that is read moves: it stands in the directions `held`, at the place that the arrays tell."""
+    return Formula(replace(load, array=len(arrays) + (load.array or 0)), (*arrays, *held))
 
 
 def over_spans(formula: Formula, s: Array, mask: Mask) -> Array:

@@ -1,13 +1,14 @@
 """Derivatives of score rules: from an expression to how its value changes with the score and with what it loads.
 
 Decides the derivative of every operation; walks an expression once from its value back to its leaves, so that shared
-parts are derived once. At a kink, min, max, abs and where take the side that the operation itself takes (abs: 0).
+parts are derived once. At a kink, min, max, abs and where take the side that the operation itself takes (abs: 0). What
+`where` leaves out has derivative 0, even where it is no number itself: where(d > 0, s / d, s) is smooth for d = 0.
 Leaves to the kernels and to `definition.gradient` what is multiplied with the results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import reduce
 
 from clearhead.rules.expression import Expression, parts
@@ -80,23 +81,29 @@ def shares(e: Expression, own: Expression) -> Iterator[tuple[Expression, Express
             yield a, times(own, times(e, Expression("sub", "float", (ONE, e))))
 
 
-# Operations, what times 1 and plus 0 is left out
+# Operations; what times 1 and plus 0 is left out, and where(c, x, 0) · y is where(c, x · y, 0): 0 · ∞ cannot arise
 
 
 def plus(a: Expression, b: Expression) -> Expression:
     """a + b."""
     if ZERO in (a, b):
         return b if a == ZERO else a
+    if a.op == b.op == "where" and a.args[0] == b.args[0]:
+        return choose(a.args[0], *(plus(x, y) for x, y in zip(a.args[1:], b.args[1:], strict=True)))
     return Expression("add", "float", (a, b))
 
 
 def minus(a: Expression) -> Expression:
     """−a."""
+    if guards(a):
+        return within(a, minus)
     return a.args[0] if a.op == "neg" else a if a == ZERO else Expression("neg", "float", (a,))
 
 
 def times(a: Expression, b: Expression) -> Expression:
     """a · b."""
+    if guards(a):
+        return within(a, lambda x: times(x, b))
     if ONE in (a, b):
         return b if a == ONE else a
     return Expression("mul", "float", (a, b))
@@ -104,7 +111,20 @@ def times(a: Expression, b: Expression) -> Expression:
 
 def over(a: Expression, b: Expression) -> Expression:
     """a / b."""
+    if guards(a):
+        return within(a, lambda x: over(x, b))
     return Expression("div", "float", (a, b))
+
+
+def guards(a: Expression) -> bool:
+    """Whether a is 0 where a condition says so."""
+    return a.op == "where" and ZERO in a.args[1:]
+
+
+def within(a: Expression, change: Callable[[Expression], Expression]) -> Expression:
+    """A guard with what it lets through changed."""
+    condition, *sides = a.args
+    return choose(condition, *(x if x == ZERO else change(x) for x in sides))
 
 
 def choose(condition: Expression, a: Expression, b: Expression) -> Expression:

@@ -58,6 +58,29 @@ def test_derivatives_by_loads_are_those_of_finite_differences():
         np.testing.assert_allclose(total[at], (up - down) / (2 * step), atol=1e-7)
 
 
+GUARDED = {
+    "over a distance": (lambda s, b, h, q, k: np.where(q > k, s / (q - k), s), lambda s, d: np.where(d > 0, 1 / d, 1)),
+    "root": (lambda s, b, h, q, k: np.where(s > 0, np.sqrt(s), 0.0), lambda s, d: np.where(s > 0, 0.5 / np.sqrt(s), 0)),
+    "logarithm": (
+        lambda s, b, h, q, k: -np.where(q > k, np.where(s > 0, np.log(s) * 2, 1.0), s) / 4,
+        lambda s, d: np.where(d > 0, np.where(s > 0, -0.5 / s, 0), -0.25),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GUARDED)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_where_leaves_out_has_derivative_0_even_if_it_is_no_number(name):
+    function, slope = GUARDED[name]
+    expression = by_score(trace(function, NAMES).expression)
+    score, distance = LEAVES["score"], (LEAVES["query"] - LEAVES["key"]).astype(float)
+    wanted = np.broadcast_to(slope(score, distance), score.shape)
+    got = np.broadcast_to(evaluate(Formula(expression), LEAVES), score.shape)
+    np.testing.assert_allclose(got, wanted, rtol=1e-12)
+    again = np.broadcast_to(evaluate(Formula(by_score(expression)), LEAVES), score.shape)
+    assert np.isfinite(again).all()
+
+
 def test_shared_parts_are_derived_once():
     score = Expression("score", "float")
     power = score
