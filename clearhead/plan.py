@@ -56,7 +56,7 @@ def kernel_for(asked: Problem) -> Kernel:
 
     >>> import numpy as np
     >>> from clearhead import causal, problem
-    >>> x = np.zeros((4, 8), np.float32)
+    >>> x = np.zeros((40, 8), np.float32)
     >>> kernel_for(problem(x, x, x, mask=causal())).plan.kernel
     'forward'
     """

@@ -141,7 +141,7 @@ def test_merging_what_does_not_belong_together_is_refused():
 
 
 def test_a_kernel_can_be_read():
-    x = random(4, 8)
+    x = random(40, 8)
     kernel = kernel_for(clearhead.problem(x, x, x, mask=causal()))
     assert 'define internal void @"score_1"' in kernel.ir
     assert "forward" in kernel.asm
