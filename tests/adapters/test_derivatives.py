@@ -42,7 +42,7 @@ def test_every_order_and_mixture(way):
     rule, _ = divided(causal(), [bias(np.zeros((4, 4))), softcap(2.0)])
 
     def ours(q, k, v, sink, table):
-        return sum((y**3).sum() for y in operator.attend(q, k, v, [table], sink, rule, 0.4))
+        return sum((y**3).sum() for y in operator.attend(q, k, v, [table], sink, rule.name, 0.4))
 
     def formula(q, k, v, sink, table):
         return sum((y**3).sum() for y in attention_formula(q, k, v, [table], sink, rule, 0.4))

@@ -1,5 +1,7 @@
 """Attention as a torch operator: torch's own checks, its transforms, its attention function and its words."""
 
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -14,6 +16,8 @@ import clearhead  # noqa: E402
 from clearhead import alibi, bias, causal, dense, full, softcap, window  # noqa: E402
 from clearhead.adapters import torch as ct  # noqa: E402
 from clearhead.adapters.torch import operator, sdpa  # noqa: E402
+from clearhead.adapters.torch.rule import divided, filled  # noqa: E402
+from clearhead.rules.scores import as_rules  # noqa: E402
 
 torchs_own = sdpa.torchs_own
 RULES = {
@@ -65,14 +69,24 @@ def test_shared_key_heads_have_the_sum_of_gradients(key_heads):
 
 
 @pytest.mark.parametrize("rules", ["causal", "scores", "tables"])
-def test_torchs_own_checks_of_an_operator(rules):
+def test_torchs_own_checks_of_the_operators(rules):
     q, k, v = operands(batch=1, n=7)
     given = dict(RULES[rules])
-    ct.attention(q, k, v, **given)  # registers the rule
-    name, tables = ct.rule_of(given.get("mask", causal()), given.get("score", ()))
-    options = q, k, v, list(tables), None, name, 0.5
-    checked = torch.library.opcheck(operator.operator, options)
-    assert set(checked.values()) == {"SUCCESS"}
+    rule, tables = divided(given.get("mask", causal()), as_rules(given.get("score", ())))
+    options = q, k, v, list(map(torch.from_numpy, tables)), None, rule.name, 0.5
+    results = [x.detach() for x in operator.operator(*options)]
+    d_results, along = [torch.randn_like(x) for x in results], [q, k, v, None, *(None for _ in tables)]
+    along = [None if x is None else torch.randn_like(x) for x in along]
+    for own, given in (
+        (operator.operator, options),
+        (operator.backward_operator, (*d_results, *results, *options)),
+        (operator.tangent_operator, (*results, *options, along)),
+        (operator.second_operator, (*d_results, *results, *options, along)),
+    ):
+        # beyond second order there is a formula, whose graph needs shapes that stand still
+        tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+        checked = torch.library.opcheck(own, given, test_utils=tests[: None if own is operator.operator else 3])
+        assert set(checked.values()) == {"SUCCESS"}, own
 
 
 def test_compiled_and_exported_graphs_hold_it_whole():
@@ -204,3 +218,183 @@ def test_profilers_modes_and_other_devices_see_the_operator():
     assert ct.attention(*[torch.empty(1, 2, 8, 4, device="meta")] * 3).device.type == "meta"
     with torch._subclasses.FakeTensorMode():
         assert ct.attention(*[torch.empty(1, 2, 8, 4)] * 3).shape == (1, 2, 8, 4)
+
+
+WRONG = [(5, 7), (7, 6), (3, 1, 7, 7), (2, 3, 7, 7), (7,), (), (0, 7), (2, 1, 4, 7, 7)]
+
+
+@pytest.mark.filterwarnings("ignore:clearhead hands")
+@pytest.mark.parametrize("shape", WRONG, ids=str)
+def test_masks_that_do_not_fit_are_torchs_to_refuse(shape):
+    q, k, v = operands(grad=False)
+    for function in (sdpa.scaled_dot_product_attention, torchs_own):
+        with pytest.raises((RuntimeError, IndexError)):
+            function(q, k, v, torch.rand(shape, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("n", [7, 5])
+@pytest.mark.parametrize("variant", ["causal_upper_left", "causal_lower_right"])
+def test_torchs_causal_masks_are_known(variant, n):
+    q, k, v = operands(n=n, grad=False)
+    mask = getattr(torch.nn.attention.bias, variant)(n, 7)
+    want = torchs_own(q, k, v, mask)
+    with ct.patch():
+        torch.testing.assert_close(functional.scaled_dot_product_attention(q, k, v, mask), want)
+    with pytest.raises(ValueError, match="causal"):
+        sdpa.scaled_dot_product_attention(q, k, v, mask, is_causal=True)
+
+
+def attended(q):
+    """A function of queries that every transform can take."""
+    keys = torch.linspace(-1, 1, q.shape[-2] * q.shape[-1], dtype=q.dtype).reshape(q.shape[-2:]).expand_as(q)
+    return sdpa.scaled_dot_product_attention(q, keys, keys.sin())
+
+
+def loss(q):
+    return attended(q).pow(3).sum()
+
+
+make_fx = torch.fx.experimental.proxy_tensor.make_fx
+FOLLOWED = {
+    "jvp": lambda x, t: torch.func.jvp(attended, (x,), (t,))[1],
+    "compiled jvp": lambda x, t: compiled(lambda x, t: torch.func.jvp(attended, (x,), (t,))[1])(x, t),
+    "linearized": lambda x, t: torch.func.linearize(attended, x)[1](t),
+    "traced jvp": lambda x, t: make_fx(lambda x: torch.func.jvp(attended, (x,), (t,))[1])(x + 1)(x),
+    "compiled gradient": lambda x, t: compiled(torch.func.grad(loss))(x),
+    "Hessian's product": lambda x, t: torch.func.jvp(torch.func.grad(loss), (x,), (t,))[1],
+    "traced Hessian's product": lambda x, t: make_fx(
+        lambda x: torch.func.grad(lambda y: (torch.func.grad(loss)(y) * t).sum())(x)
+    )(x + 1)(x),
+    "functionalized": lambda x, t: torch.func.functionalize(attended)(x),
+    "torch.jit": lambda x, t: torch.jit.trace(attended, (x + 1,))(x),
+    "torch.fx": lambda x, t: torch.fx.symbolic_trace(Layer())(x),
+    "compiled dropout": lambda x, t: compiled(lambda x: dropped(x, torch.ones_like(x)))(x).gt(0).any(-1),
+}
+WANTED = {
+    "functionalized": lambda x, t: attended(x),
+    "torch.jit": lambda x, t: attended(x),
+    "torch.fx": lambda x, t: sdpa.scaled_dot_product_attention(x, x, x),
+    "compiled gradient": lambda x, t: torch.func.grad(loss)(x),
+    "compiled dropout": lambda x, t: torch.ones(x.shape[:-1], dtype=torch.bool),
+}
+
+
+class Layer(torch.nn.Module):
+    def forward(self, x):
+        return sdpa.scaled_dot_product_attention(x, x, x)
+
+
+def dropped(x, values):
+    return sdpa.scaled_dot_product_attention(x, x, values, dropout_p=0.1)
+
+
+def compiled(function):
+    return torch.compile(function, fullgraph=True, backend="aot_eager")
+
+
+def differences(x, t):
+    """Forward mode by finite differences, of the output or the gradient."""
+    step = 1e-6
+    return {
+        name: (function(x + step * t) - function(x - step * t)) / (2 * step)
+        for name, function in (("output", attended), ("gradient", torch.func.grad(loss)))
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_whatever_transforms_or_traces_sees_the_operator(name):
+    x, t, _ = operands(grad=False, dim=5)
+    got = FOLLOWED[name](x, t)
+    by_differences = differences(x, t)["gradient" if "Hessian" in name else "output"]
+    want = WANTED[name](x, t) if name in WANTED else by_differences
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
+
+
+def test_shapes_are_known_without_numbers_in_every_derivative():
+    with torch._subclasses.FakeTensorMode():
+        x = torch.randn(2, 4, 7, 5, requires_grad=True)
+        (first,) = torch.autograd.grad(loss(x), x, create_graph=True)
+        assert torch.autograd.grad(first.sum(), x)[0].shape == x.shape
+        assert torch.func.jvp(attended, (x.detach(),), (x.detach(),))[1].shape == x.shape
+        with pytest.raises(RuntimeError, match="lengths differ"):
+            ct.attention(x, x, x[:, :, :3])
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_masks_of_any_size_stand_in_an_exported_graph(strict):
+    class Masked(torch.nn.Module):
+        def forward(self, q, k, v, mask):
+            return sdpa.scaled_dot_product_attention(q, k, v, mask)
+
+    def given(n):
+        return *operands(n=n, m=n, grad=False), torch.randn(n, n, dtype=torch.float64)
+
+    size = torch.export.Dim("n", min=2)
+    sizes = ({2: size}, {2: size}, {2: size}, {0: size, 1: size})
+    graph = torch.export.export(Masked(), given(7), dynamic_shapes=sizes, strict=strict)
+    torch.testing.assert_close(graph.module()(*given(9)), torchs_own(*given(9)))
+
+
+def test_a_saved_graph_runs_in_a_process_that_never_met_its_rule(tmp_path):
+    class Capped(torch.nn.Module):
+        def forward(self, x):
+            return ct.attention(x, x, x, mask=MASK, score=SCORE)
+
+    x, _, _ = operands(grad=False)
+    torch.export.save(torch.export.export(Capped(), (x,)), tmp_path / "graph.pt2")
+    code = (
+        "import sys, torch, clearhead.adapters.torch\n"
+        "graph = torch.export.load(sys.argv[1] + '/graph.pt2')\n"
+        "torch.save(graph.module()(torch.load(sys.argv[1] + '/x.pt')), sys.argv[1] + '/y.pt')"
+    )
+    torch.save(x, tmp_path / "x.pt")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+    torch.testing.assert_close(torch.load(tmp_path / "y.pt"), Capped()(x), rtol=0, atol=0)
+
+
+MASK, SCORE = window(3), (softcap(2.5),)
+
+
+def test_only_a_few_large_tables_are_kept():
+    q = torch.randn(1, 1, 200, 8)
+    for _ in range(20):
+        sdpa.scaled_dot_product_attention(q, q, q, torch.randn(200, 200))
+    assert sum(made[2] > 1 << 16 for made in filled.values()) <= 8
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_expanded_keys_have_a_gradient_for_each_head(heads):
+    q, _, _ = operands(heads=4)
+    shared = torch.randn(2, 1, 7, 5, dtype=torch.float64, requires_grad=True)
+    found = []
+    for keys in (shared.expand(2, heads, 7, 5), shared.expand(2, heads, 7, 5).contiguous()):
+        y = sdpa.scaled_dot_product_attention(q, keys, keys, enable_gqa=True)
+        found.append(torch.autograd.grad(y.pow(2).sum(), (q, shared)))
+    torch.testing.assert_close(*found)
+
+
+def test_autocast_makes_every_narrower_float_of_its_dtype():
+    q = torch.randn(1, 2, 8, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            assert ct.attention(*[q.to(dtype)] * 3).dtype is torch.bfloat16
+        assert ct.attention(*[q.double()] * 3).dtype is torch.float64
+
+
+def test_bits_that_negate_are_obeyed():
+    z = torch.randn(1, 2, 6, 4, dtype=torch.complex128).conj().imag
+    assert z.is_neg()
+    torch.testing.assert_close(ct.attention(z, z, z), ct.attention(*[z.resolve_neg()] * 3), rtol=0, atol=0)
+
+
+def test_a_patch_is_used_again_and_gives_back_what_stood_there(monkeypatch):
+    def another(*args, **options):
+        return torchs_own(*args, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", another)
+    patched = ct.patch()
+    for _ in range(2):
+        with patched, patched:
+            assert functional.scaled_dot_product_attention is sdpa.scaled_dot_product_attention
+        assert functional.scaled_dot_product_attention is another

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from clearhead.adapters.torch import operator
-from clearhead.adapters.torch.rule import divided, rule_named
+from clearhead.adapters.torch.rule import divided
 from clearhead.rules.masks import Mask, causal, checked
 from clearhead.rules.scores import Rules, as_rules
 
@@ -62,7 +62,7 @@ def attend(
     """
     name, tables = rule_of(mask, score)
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    return operator.attend(query, key, value, tables, sink, rule_named(name), factor)
+    return operator.attend(query, key, value, tables, sink, name, factor)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

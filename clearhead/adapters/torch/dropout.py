@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
 import torch
 
 from clearhead.adapters.torch.operator import attend
-from clearhead.adapters.torch.rule import Rule, registered, rule_named
+from clearhead.adapters.torch.rule import MOST_RULES, Rule, rule_named
 from clearhead.rules.expression import Expression
 from clearhead.rules.threefry import BITS
 
@@ -25,7 +25,7 @@ def attend_dropped(
     value: torch.Tensor,
     tables: Sequence[torch.Tensor],
     sink: torch.Tensor | None,
-    rule: Rule,
+    rule: str,
     scale: float,
     p: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,15 +35,20 @@ def attend_dropped(
     heads = lead[-1] if lead else 1
     key_words = torch.randint(1 << 31, (2,), device=query.device)
     table = torch.cat([key_words, torch.tensor([round(p * (1 << BITS)), heads, queries], device=query.device)])
-    kept = rule_named(thinned(rule.name, len(tables)))
-    output, kept_lse = attend(query, key, value, (*tables, table), sink, kept, scale)
+    output, kept_lse = attend(query, key, value, (*tables, table), sink, thinned(rule, len(tables)), scale)
     share = torch.exp(torch.where(kept_lse == -math.inf, -math.inf, kept_lse - lse)) / max(1 - p, 1e-30)
     return output * share[..., None].to(output.dtype), lse
 
 
-@cache
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def thinned(name: str, at: int) -> str:
     """The rule that also hides what is dropped; its table, of key, threshold and sizes, stands at a number."""
+    return thinned_rule(name, at)
+
+
+@lru_cache(MOST_RULES)
+def thinned_rule(name: str, at: int) -> str:
+    """The same, which torch.compile cannot follow."""
     rule = rule_named(name)
 
     def number(n: int) -> Expression:
@@ -54,7 +59,7 @@ def thinned(name: str, at: int) -> str:
     line = whole("add", whole("mul", whole("add", whole("mul", batch, heads), head), queries), row)
     keep = Expression("ge", "bool", (Expression("threefry", "int", (key0, key1, line, key)), threshold))
     seen = keep if rule.seen is None else Expression("and", "bool", (rule.seen, keep))
-    return registered(Rule(rule.masks, seen, rule.score)).name
+    return Rule(rule.masks, seen, rule.score).name
 
 
 def whole(op: str, a: Expression, b: Expression) -> Expression:

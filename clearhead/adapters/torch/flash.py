@@ -175,7 +175,7 @@ def attended(
     query, key, value = (x.transpose(1, 2) for x in (q, k, v))
     factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if dropout_p:
-        output, lse = attend_dropped(query, key, value, tables, None, rule, factor, dropout_p)
+        output, lse = attend_dropped(query, key, value, tables, None, rule.name, factor, dropout_p)
     else:
-        output, lse = attend(query, key, value, tables, None, rule, factor)
+        output, lse = attend(query, key, value, tables, None, rule.name, factor)
     return output.transpose(1, 2), lse

@@ -59,7 +59,7 @@ def flex_attention(
     else:
         rule, tables = joined((), mask_formula(block_mask, query, key), score)
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    output, lse = attend(query, key, value, tables, None, rule, factor)
+    output, lse = attend(query, key, value, tables, None, rule.name, factor)
     return (output, lse) if return_lse else output
 
 

@@ -1,6 +1,6 @@
-"""The operator as autograd functions, each with derivatives both ways: what autograd and torch.func ask for.
+"""The operators' derivatives, both ways, as autograd functions: what autograd and torch.func ask for.
 
-Decides which derivative of which function is another of them. Of F(x) = ⟨d_output, output⟩ + ⟨d_lse, lse⟩ with
+Decides which derivative of which operator is another of them. Of F(x) = ⟨d_output, output⟩ + ⟨d_lse, lse⟩ with
 operands x, `Backward` is the gradient, `Tangent` how output and LSE move along a direction t, and `Second` how they and
 the gradient do: also the derivatives of ⟨gradient, t⟩ by (d_output, d_lse) and by x. What is beyond second order comes
 from `formula`. All take (rule's name, scale, …, query, key, value, sink, *tables), and some then a direction.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
+from torch._functorch.utils import enable_single_level_autograd_function
 
 from clearhead.adapters.torch import operator as plain
 from clearhead.adapters.torch.formula import attention_formula
@@ -22,37 +22,53 @@ Tensors = tuple[Any, ...]
 
 
 class Differentiable(torch.autograd.Function):  # type: ignore[misc]
-    """A function of tensors behind (rule, scale): all are kept for derivatives, batches are done one by one."""
+    """A function of tensors behind (rule, scale), all of which are kept for derivatives."""
+
+    operator: Any  # whose derivatives it has
+    before = 0  # tensors that stand before the query
+    moves = False  # whether a direction comes last
+
+    @classmethod
+    def dispatched(cls, *operands: Any) -> Any:
+        """What torch's dispatcher calls with an operator's operands, for derivatives at one level."""
+        first, (query, key, value, tables, sink, rule, scale, *along) = operands[: cls.before], operands[cls.before :]
+        found = cls.apply(rule, scale, *first, query, key, value, sink, *tables, *(along[0] if along else ()))
+        return found if len(found) == 2 else list(found)
+
+    @classmethod
+    def arranged(cls, inputs: Tensors) -> Tensors:
+        """The operator's operands."""
+        rule, scale, *tensors = inputs
+        first, x = tensors[: cls.before], tensors[cls.before :]
+        x, *along = map(list, halves(x)) if cls.moves else (x,)
+        query, key, value, sink, *tables = x
+        return *first, query, key, value, tables, sink, rule, scale, *along
+
+    @classmethod
+    def call(cls, *inputs: Any) -> Any:
+        """The function with derivatives at all levels."""
+        return cls.operator(*cls.arranged(inputs)) if plain.followed() else cls.apply(*inputs)
 
     @classmethod
     def apply(cls, *inputs: Any) -> Any:
-        """As ever, but without transforms past what torch does for default arguments: it costs 10 µs a call."""
-        transformed = torch._C._are_functorch_transforms_active()
-        above: Any = super() if transformed else super(torch.autograd.Function, cls)
-        return above.apply(*inputs)
+        """As ever, but at one level, and without what torch does for default arguments: it costs 10 µs a call."""
+        above: Any = super(torch.autograd.Function, cls)
+        if not torch._C._are_functorch_transforms_active():
+            return above.apply(*inputs)
+        with enable_single_level_autograd_function():
+            return above.apply(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Tensors, output: Any) -> None:
         """Keep the operands."""
         keep(ctx, inputs, ())
 
-    @classmethod
-    def vmap(cls, info: Any, dims: Tensors, *operands: Any) -> Any:
-        """One call for each."""
-        parts = [
-            cls.apply(*(x if d is None else x.select(d, n) for x, d in zip(operands, dims, strict=True)))
-            for n in range(info.batch_size)
-        ]
-        found = tuple(torch.stack(each) for each in zip(*parts, strict=True))
-        return found, (0,) * len(found)
-
 
 def keep(ctx: Any, inputs: Tensors, more: Tensors) -> None:
     """Keep rule, scale and tensors for the directions in which there will be derivatives."""
     ctx.rule, ctx.scale, *tensors = inputs
     ctx.save_for_backward(*more, *tensors)
-    if forward_ad._current_level >= 0:
-        ctx.save_for_forward(*more, *tensors)
+    ctx.save_for_forward(*more, *tensors)
 
 
 class Forward(Differentiable):
@@ -61,7 +77,7 @@ class Forward(Differentiable):
     @staticmethod
     def forward(*inputs: Any) -> Any:
         """By the operator."""
-        return plain.called(*arranged(inputs))
+        return plain.called(*Forward.arranged(inputs))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Tensors, output: Any) -> None:
@@ -73,65 +89,63 @@ class Forward(Differentiable):
         """The gradient."""
         output, lse, *x = ctx.saved_tensors
         inputs = ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x
-        again = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
-        found = Backward.apply(*inputs) if again else Backward.forward(*inputs)
+        again = torch.is_grad_enabled() or plain.followed()
+        found = Backward.call(*inputs) if again else Backward.forward(*inputs)
         return None, None, *smooth_only(found, x)
 
     @staticmethod
     def jvp(ctx: Any, _rule: None, _scale: None, *t: Any) -> Any:
         """How both move."""
-        return Tangent.apply(ctx.rule, ctx.scale, *ctx.saved_tensors, *t)
-
-    @classmethod
-    def vmap(cls, info: Any, dims: Tensors, *inputs: Any) -> Any:
-        """By the operator's own rule."""
-        return plain.batched(info, arranged((None, None, *dims[2:])), *arranged(inputs))
+        return Tangent.call(ctx.rule, ctx.scale, *ctx.saved_tensors, *t)
 
 
 class Backward(Differentiable):
     """Gradients of the operands, from those of output and LSE."""
 
+    before = 4
+
     @staticmethod
     def forward(*inputs: Any) -> Any:
         """By the operator."""
-        return tuple(plain.called_backward(*arranged(inputs, before=4)))
+        return tuple(plain.called_backward(*Backward.arranged(inputs)))
 
     @staticmethod
     def backward(ctx: Any, *t: Any) -> Tensors:
         """The second derivative."""
         d_output, d_lse, output, lse, *x = ctx.saved_tensors
         t = smooth_only(t, x)
-        found = Second.apply(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
+        found = Second.call(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
         return None, None, *found[:2], None, None, *smooth_only(found[2:], x)
 
     @staticmethod
     def jvp(ctx: Any, _rule: None, _scale: None, t_d_output: Any, t_d_lse: Any, _o: Any, _l: Any, *t: Any) -> Any:
         """The second derivative along the operands, and the gradient itself along the results'."""
         d_output, d_lse, output, lse, *x = ctx.saved_tensors
-        _, _, *moved = Second.apply(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
+        _, _, *moved = Second.call(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
         if t_d_output is None and t_d_lse is None:
             return tuple(moved)
-        t_d_output = torch.zeros_like(d_output) if t_d_output is None else t_d_output
-        t_d_lse = torch.zeros_like(d_lse) if t_d_lse is None else t_d_lse
-        more = Backward.apply(ctx.rule, ctx.scale, t_d_output, t_d_lse, output, lse, *x)
+        t_d_output, t_d_lse = zero(t_d_output, d_output), zero(t_d_lse, d_lse)
+        more = Backward.call(ctx.rule, ctx.scale, t_d_output, t_d_lse, output, lse, *x)
         return tuple(a + b for a, b in zip(moved, more, strict=True))
 
 
 class Tangent(Differentiable):
     """How output and LSE move along a direction; takes (rule, scale, output, lse, *operands, *directions)."""
 
+    before, moves = 2, True
+
     @staticmethod
-    def forward(rule: str, scale: float, output: torch.Tensor, lse: torch.Tensor, *both: Any) -> Any:
-        """In blocks."""
-        return plain.tangent_on_processor(rule, scale, output, lse, *halves(both))
+    def forward(*inputs: Any) -> Any:
+        """By the operator."""
+        return plain.below(plain.tangent_operator, *Tangent.arranged(inputs))
 
     @staticmethod
     def backward(ctx: Any, d_output: torch.Tensor, d_lse: torch.Tensor) -> Tensors:
         """By the operands the second derivative, by the direction the gradient."""
         output, lse, *both = ctx.saved_tensors
         x, t = halves(both)
-        _, _, *moved = Second.apply(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
-        along = Backward.apply(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x)
+        _, _, *moved = Second.call(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
+        along = Backward.call(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x)
         return None, None, None, None, *smooth_only(moved, x), *smooth_only(along, t)
 
     @staticmethod
@@ -144,11 +158,12 @@ class Tangent(Differentiable):
 class Second(Differentiable):
     """How output, LSE and gradients move; takes (rule, scale, d_output, d_lse, output, lse, *operands, *directions)."""
 
+    before, moves = 4, True
+
     @staticmethod
-    def forward(rule: str, scale: float, *tensors: Any) -> Any:
-        """In blocks."""
-        d_output, d_lse, output, lse, *both = tensors
-        return plain.second_on_processor(rule, scale, d_output, d_lse, output, lse, *halves(both))
+    def forward(*inputs: Any) -> Any:
+        """By the operator."""
+        return tuple(plain.below(plain.second_operator, *Second.arranged(inputs)))
 
     @staticmethod
     def backward(ctx: Any, *d: Any) -> Tensors:
@@ -227,13 +242,6 @@ def of_some(function: Callable[..., Any], x: Sequence[Any], own: Sequence[int]) 
         return function(*given)
 
     return changed
-
-
-def arranged(inputs: Tensors, before: int = 0) -> Tensors:
-    """The operator's arguments from (rule, scale, some before, query, key, value, sink, *tables)."""
-    rule, scale, *tensors = inputs
-    *own, sink = tensors[: before + 4]
-    return *own, tensors[before + 4 :], sink, rule, scale
 
 
 def halves(both: Sequence[Any]) -> tuple[Tensors, Tensors]:

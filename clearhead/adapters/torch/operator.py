@@ -1,7 +1,7 @@
-"""The operator `clearhead::attention`: what torch's transforms see of a call, with its shapes, gradients and batches.
+"""The operators `clearhead::attention` and its derivatives: what torch sees of a call, with shapes and batches.
 
-Decides how tensors become arrays (views, never copies) and what autograd, vmap, compile and export are told. Rules come
-as a name and tables (`rule`); autograd's functions are `functional`'s.
+Decides how tensors become arrays (views, never copies) and what vmap, compile and export are told. Rules come as a name
+and tables (`rule`); which derivative of which operator is another of them is `functional`'s.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ from clearhead.problem import Array
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Tensors = tuple[Any, ...]
-Options = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor], torch.Tensor | None, str, float]
 
+is_batched = torch._C._functorch.is_legacy_batchedtensor
 PLAIN = (torch.Tensor, torch.nn.Parameter)
+AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what autocast makes narrow
 
 LIBRARY = torch.library.Library("clearhead", "DEF")
 OPERANDS = "Tensor query, Tensor key, Tensor value, Tensor[] tables, Tensor? sink, str rule, float scale"
+RESULTS = "Tensor output, Tensor lse"
 LIBRARY.define(f"attention({OPERANDS}) -> (Tensor, Tensor)")
-LIBRARY.define(f"attention_backward(Tensor d_output, Tensor d_lse, Tensor output, Tensor lse, {OPERANDS}) -> Tensor[]")
+LIBRARY.define(f"attention_backward(Tensor d_output, Tensor d_lse, {RESULTS}, {OPERANDS}) -> Tensor[]")
+LIBRARY.define(f"attention_tangent({RESULTS}, {OPERANDS}, Tensor?[] along) -> (Tensor, Tensor)")
+LIBRARY.define(f"attention_second(Tensor d_output, Tensor d_lse, {RESULTS}, {OPERANDS}, Tensor?[] along) -> Tensor[]")
 
 
 def attend(
@@ -40,17 +44,17 @@ def attend(
     value: torch.Tensor,
     tables: Sequence[torch.Tensor],
     sink: torch.Tensor | None,
-    rule: Rule,
+    rule: str,
     scale: float,
 ) -> Pair:
     """Output and LSE.
 
     The operator's output has the LSE's dtype and is rounded here, so that gradients are found from what it was before.
-    Autocast makes operands of 32 bits narrow, as for torch's own attention.
+    Autocast makes operands narrow, as for torch's own attention.
     """
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
-        query, key, value = (x.to(dtype) if x.dtype is torch.float32 else x for x in (query, key, value))
+        query, key, value = (x.to(dtype) if x.dtype in AUTOCAST else x for x in (query, key, value))
     output, lse = unrounded(query, key, value, list(tables), sink, rule, scale)
     return output.to(query.dtype), lse
 
@@ -61,40 +65,55 @@ def unrounded(
     value: torch.Tensor,
     tables: list[torch.Tensor],
     sink: torch.Tensor | None,
-    rule: Rule,
+    rule: str,
     scale: float,
 ) -> Pair:
-    """Output and LSE by the cheapest way: outside of compiled graphs, an autograd function costs less."""
-    if torch.compiler.is_compiling():
-        return operator(query, key, value, tables, sink, rule.name, scale)  # type: ignore[no-any-return]
-    gradients = torch.is_grad_enabled() and torch._C._any_requires_grad(query, key, value, tables, sink)
-    if gradients or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
-        operands = query, key, value, sink, *tables
-        return functional.Forward.apply(rule.name, scale, *operands)  # type: ignore[no-any-return]
-    return called(query, key, value, tables, sink, rule.name, scale)
+    """Output and LSE by the cheapest way: where nothing transforms or traces, an autograd function costs less."""
+    if followed():
+        return operator(query, key, value, tables, sink, rule, scale)  # type: ignore[no-any-return]
+    if torch.is_grad_enabled() and torch._C._any_requires_grad(query, key, value, tables, sink):
+        return functional.Forward.apply(rule, scale, query, key, value, sink, *tables)  # type: ignore[no-any-return]
+    if forward_ad._current_level >= 0:
+        return functional.Forward.apply(rule, scale, query, key, value, sink, *tables)  # type: ignore[no-any-return]
+    return called(query, key, value, tables, sink, rule, scale)
+
+
+def followed() -> bool:
+    """Whether something compiles, transforms or traces this call, for which it must be the operator."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state() is not None
+    )
 
 
 def called(*operands: Any) -> Pair:
     """The operator; by torch's dispatcher, which costs more than a small call, only where something listens there."""
     if listened(operands[:3]):
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator(*operands)  # type: ignore[no-any-return]
+        return below(operator, *operands)  # type: ignore[no-any-return]
     return on_processor(*operands)
 
 
 def called_backward(*operands: Any) -> list[torch.Tensor]:
     """The same for gradients."""
-    if listened(operands[4:7]):
-        with torch._C._AutoDispatchBelowAutograd():
-            return backward_operator(*operands)  # type: ignore[no-any-return]
+    if listened((*operands[:2], *operands[4:7])):
+        return below(backward_operator, *operands)  # type: ignore[no-any-return]
     return backward_on_processor(*operands)
 
 
+def below(own: Any, *operands: Any) -> Any:
+    """An operator without its derivatives at this level; autograd functions switch them off at all levels."""
+    with torch._C._AutoDispatchBelowAutograd(), torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+        return own(*operands)
+
+
 def listened(tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether a mode, a profiler, a tensor's own class or another device wants to see the operator."""
-    if torch._C._len_torch_dispatch_stack() or torch.autograd._profiler_enabled():
+    """Whether a mode, a transform, a profiler, a tensor's own class or a bit that negates it wants the operator."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         return True
-    return not all(type(x) in PLAIN and x.is_cpu for x in tensors)
+    if torch.autograd._profiler_enabled():
+        return True
+    return not all(type(x) in PLAIN and x.is_cpu and not x.is_neg() and not is_batched(x) for x in tensors)
 
 
 def view(tensor: torch.Tensor) -> Array:
@@ -141,15 +160,21 @@ def shapes(
     scale: float,
 ) -> Pair:
     """Empty tensors such as the operator gives."""
+    torch._check(query.shape[-1] == key.shape[-1], lambda: f"dims differ: {query.shape}, {key.shape}")
+    torch._check(key.shape[-2] == value.shape[-2], lambda: f"lengths differ: {key.shape}, {value.shape}")
+    dtype = torch.float32 if query.dtype in NARROW else query.dtype
+    rows = (*lead_of(query, key, value), query.shape[-2])
+    return query.new_empty(*rows, value.shape[-1], dtype=dtype), query.new_empty(*rows, dtype=dtype)
+
+
+def lead_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[int, ...]:
+    """The leading axes of the result: heads of keys and values may be shared."""
     heads = query.shape[-3] if query.dim() > 2 else 1
     leads = [query.shape[:-2]]
     for x in (key, value):
         own = x.shape[:-2]
         leads.append((*own[:-1], heads) if own and own[-1] != 1 and heads != 1 else own)
-    lead = torch.broadcast_shapes(*leads)
-    dtype = torch.float32 if query.dtype in NARROW else query.dtype
-    rows = (*lead, query.shape[-2])
-    return query.new_empty(*rows, value.shape[-1], dtype=dtype), query.new_empty(*rows, dtype=dtype)
+    return tuple(torch.broadcast_shapes(*leads))
 
 
 def backward_on_processor(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any) -> list[torch.Tensor]:
@@ -169,7 +194,7 @@ def in_order(found: Gradients, rule: Rule, x: Tensors) -> list[torch.Tensor]:
 
     def table(n: int, own: torch.Tensor) -> torch.Tensor:
         if not own.is_floating_point():
-            return own.new_empty(0)
+            return query.new_empty(0)
         return dense(by_table[n], own) if n in by_table else torch.zeros_like(own)
 
     own = [dense(d, operand) for d, operand in zip((found.q, found.k, found.v), x, strict=False)]
@@ -196,24 +221,44 @@ def backward_shapes(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any)
     ]
 
 
-def tangent_on_processor(
-    rule: str, scale: float, output: torch.Tensor, lse: torch.Tensor, x: Tensors, t: Tensors
-) -> Pair:
-    """How output and LSE move along a direction t of the operands x: query, key, value, sink, then tables."""
-    kept, along = kept_of(rule, scale, output, x), direction(rule, x, t)
-    moved, moved_lse = tangents.jvp(kept, view(lse), along)
+def tangent_on_processor(output: torch.Tensor, lse: torch.Tensor, *operands: Any) -> Pair:
+    """How output and LSE move along a direction of the operands: of query, key, value, sink, then tables."""
+    x, rule, scale, along = parted(operands)
+    moved, moved_lse = tangents.jvp(kept_of(rule, scale, output, x), view(lse), direction(rule, x, along))
     return torch.from_numpy(moved), torch.from_numpy(moved_lse)
 
 
 def second_on_processor(
-    rule: str, scale: float, d_output: torch.Tensor, d_lse: torch.Tensor, output: torch.Tensor, lse: torch.Tensor,
-    x: Tensors, t: Tensors,
-) -> Tensors:  # fmt: skip
+    d_output: torch.Tensor, d_lse: torch.Tensor, output: torch.Tensor, lse: torch.Tensor, *operands: Any
+) -> list[torch.Tensor]:
     """How output, LSE and gradients move along a direction."""
-    kept, along = kept_of(rule, scale, output, x), direction(rule, x, t)
-    found = tangents.second(kept, view(lse), view(d_output), view(d_lse), along)
+    x, rule, scale, along = parted(operands)
+    kept, moving = kept_of(rule, scale, output, x), direction(rule, x, along)
+    found = tangents.second(kept, view(lse), view(d_output), view(d_lse), moving)
     moved = torch.from_numpy(found.output), torch.from_numpy(found.lse)
-    return *moved, *in_order(found.gradients, rule_named(rule), x)
+    return [*moved, *in_order(found.gradients, rule_named(rule), x)]
+
+
+def parted(operands: Tensors) -> tuple[Tensors, str, float, Sequence[Any]]:
+    """Query, key, value, sink and tables; the rule's name, the scale and the direction."""
+    query, key, value, tables, sink, rule, scale, along = operands
+    return (query, key, value, sink, *tables), rule, scale, along
+
+
+def tangent_shapes(output: torch.Tensor, lse: torch.Tensor, *operands: Any) -> Pair:
+    """Empty tensors such as both move by."""
+    return torch.empty_like(output), torch.empty_like(lse)
+
+
+def second_shapes(
+    d_output: torch.Tensor, d_lse: torch.Tensor, output: torch.Tensor, lse: torch.Tensor, *operands: Any
+) -> list[torch.Tensor]:
+    """Empty tensors such as everything moves by."""
+    return [
+        torch.empty_like(output),
+        torch.empty_like(lse),
+        *backward_shapes(d_output, d_lse, output, lse, *operands[:-1]),
+    ]
 
 
 def kept_of(rule: str, scale: float, output: torch.Tensor, x: Tensors) -> Kept:
@@ -224,7 +269,7 @@ def kept_of(rule: str, scale: float, output: torch.Tensor, x: Tensors) -> Kept:
     return Kept(view(query), view(key), view(value), mask, score, sinks, scale, torch.get_num_threads(), view(output))
 
 
-def direction(name: str, x: Tensors, t: Tensors) -> Direction:
+def direction(name: str, x: Tensors, t: Sequence[Any]) -> Direction:
     """Tensors as a direction; what stands still may be None."""
     given = [None if t_x is None or not x_.is_floating_point() else view(t_x) for x_, t_x in zip(x, t, strict=True)]
     rules = []
@@ -238,39 +283,6 @@ def direction(name: str, x: Tensors, t: Tensors) -> Direction:
 def smooth_tables(rule: Rule, tables: Sequence[torch.Tensor]) -> list[int]:
     """Which tables the score reads have gradients."""
     return [n for n in rule.read_by_score if tables[n].is_floating_point()]
-
-
-def remember(ctx: Any, inputs: Options, output: Pair) -> None:
-    """Keep what the gradient needs."""
-    query, key, value, tables, sink, ctx.rule, ctx.scale = inputs
-    ctx.save_for_backward(*output, query, key, value, sink, *tables)
-
-
-def differentiate(ctx: Any, d_output: torch.Tensor, d_lse: torch.Tensor) -> Tensors:
-    """Gradients in the order of the operator's arguments."""
-    output, lse, query, key, value, sink, *tables = ctx.saved_tensors
-    found = backward_operator(d_output, d_lse, output, lse, query, key, value, tables, sink, ctx.rule, ctx.scale)
-    return as_given(found, (query, key, value, sink, *tables))
-
-
-def remember_backward(ctx: Any, inputs: Tensors, output: list[torch.Tensor]) -> None:
-    """Keep what the second derivative needs."""
-    *results, query, key, value, tables, sink, ctx.rule, ctx.scale = inputs
-    ctx.save_for_backward(*results, query, key, value, sink, *tables)
-
-
-def differentiate_again(ctx: Any, d_gradients: list[torch.Tensor]) -> Tensors:
-    """Derivatives of the gradients, in the order of the backward operator's arguments."""
-    x = ctx.saved_tensors[4:]
-    t = [d if functional.smooth(own) else None for d, own in zip(d_gradients, x, strict=True)]
-    found = functional.Second.apply(ctx.rule, ctx.scale, *ctx.saved_tensors, *t)
-    return *found[:2], None, None, *as_given(found[2:], x)
-
-
-def as_given(found: Sequence[torch.Tensor], x: Tensors) -> Tensors:
-    """Gradients of query, key, value, sink and tables in the order of the operators' arguments."""
-    query, key, value, sink, *tables = functional.smooth_only(found, x)
-    return query, key, value, tables, sink, None, None
 
 
 def batched(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[Pair, tuple[int, int]]:
@@ -305,28 +317,36 @@ def batched(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[Pair, tup
     return operator(q, k, v, tables, sink, name, scale), (0, 0)
 
 
-def batched_backward(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[list[torch.Tensor], list[int]]:
-    """vmap's rule for gradients: one by one, for what is shared has a gradient for each."""
-    parts = []
-    for n in range(info.batch_size):
-        own = [
-            [y if e is None else y.select(e, n) for y, e in zip(x, d or [None] * len(x), strict=True)]
-            if isinstance(x, list) else x if d is None else x.select(d, n)
-            for x, d in zip(operands, dims, strict=True)
-        ]  # fmt: skip
-        parts.append(backward_operator(*own))
-    found = [torch.stack(each) for each in zip(*parts, strict=True)]
-    return found, [0] * len(found)
+def one_by_one(called: Any) -> Any:
+    """vmap's rule for derivatives: a call for each, for what is shared has a gradient for each."""
+
+    def rule(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[Any, Any]:
+        def part(x: Any, dim: Any, n: int) -> Any:
+            if isinstance(x, list):
+                return [part(y, e, n) for y, e in zip(x, dim or [None] * len(x), strict=True)]
+            return x if dim is None else x.select(dim, n)
+
+        parts = [
+            called(*(part(x, dim, n) for x, dim in zip(operands, dims, strict=True))) for n in range(info.batch_size)
+        ]
+        found = [torch.stack(each) for each in zip(*parts, strict=True)]
+        return (found, [0] * len(found)) if isinstance(parts[0], list) else (tuple(found), (0,) * len(found))
+
+    return rule
 
 
-LIBRARY.impl("attention", on_processor, "CPU")
-LIBRARY.impl("attention_backward", backward_on_processor, "CPU")
-operator = torch.ops.clearhead.attention.default
-backward_operator = torch.ops.clearhead.attention_backward.default
-for operation, fake, gradient, setup, vmap in (
-    ("clearhead::attention", shapes, differentiate, remember, batched),
-    ("clearhead::attention_backward", backward_shapes, differentiate_again, remember_backward, batched_backward),
+operator, backward_operator, tangent_operator, second_operator = (
+    getattr(torch.ops.clearhead, name).default
+    for name in ("attention", "attention_backward", "attention_tangent", "attention_second")
+)
+for own, kernel, fake, batching, derivative in (
+    (operator, on_processor, shapes, batched, functional.Forward),
+    (backward_operator, backward_on_processor, backward_shapes, None, functional.Backward),
+    (tangent_operator, tangent_on_processor, tangent_shapes, None, functional.Tangent),
+    (second_operator, second_on_processor, second_shapes, None, functional.Second),
 ):
-    torch.library.register_fake(operation, fake, lib=LIBRARY)
-    torch.library.register_autograd(operation, gradient, setup_context=setup, lib=LIBRARY)
-    torch.library.register_vmap(operation, vmap, lib=LIBRARY)
+    name, derivative.operator = own._schema.name, own
+    LIBRARY.impl(name, kernel, "CPU")
+    LIBRARY.impl(name, derivative.dispatched, "Autograd")
+    torch.library.register_fake(name, fake, lib=LIBRARY)
+    torch.library.register_vmap(name, batching or one_by_one(own), lib=LIBRARY)

@@ -1,28 +1,30 @@
-"""Masks and score rules as an operator takes them: a name for what they do, and the tensors that they read.
+"""Masks and score rules as an operator takes them: a name that says what they do, and the tensors that they read.
 
-Decides how rules are divided into structure, which is kept under its name and may stand in a compiled graph, and
-tables, which are operands of every call like q, k and v; so they have gradients and batches as those do.
+Decides how rules are divided into structure, written out as the name, so that a graph which holds it may be saved and
+run by any process, and tables, which are operands of every call like q, k and v; so they have gradients and batches as
+those do.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import cached_property, reduce
-from hashlib import blake2b
+from functools import cached_property, lru_cache, reduce
 from operator import and_
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.errors import InputError
+from clearhead.attention import LITTLE, MOST_HOLDING
 from clearhead.rules.expression import Expression, Formula, parts, renumber, rewrite
 from clearhead.rules.masks import Causal, Documents, Full, Mask, Where, Window, conjunction
 from clearhead.rules.scores import Score
 
 Array = npt.NDArray[Any]
+LOOPED = (Causal, Window, Documents)  # masks that a kernel knows as loops
+MOST_RULES = 1024  # that stay ready
 MOST_FILLED = 64  # rules that stay ready with the tables they were last called with
 
 
@@ -42,16 +44,15 @@ class Given(Score):
 class Rule:
     """What masks and scores do, arrays taken out: expressions name them by number."""
 
-    masks: tuple[Mask, ...]  # those that a kernel knows as loops: causal, window, documents
+    masks: tuple[Mask, ...]  # of those that are LOOPED
     seen: Expression | None = None  # what must hold beside
     score: Expression | None = None
 
     @cached_property
     def name(self) -> str:
-        """Equal names are equal meaning."""
+        """What it does, as `rule_named` reads it."""
         masks = [(type(mask).__name__, *astuple(mask)) for mask in self.masks]  # type: ignore[call-overload]
-        expressions = [x and x.digest.hex() for x in (self.seen, self.score)]
-        return blake2b(repr((masks, expressions)).encode(), digest_size=12).hexdigest()
+        return json.dumps([masks, written(self.seen), written(self.score)])
 
     @cached_property
     def leaves(self) -> frozenset[str]:
@@ -70,11 +71,11 @@ class Rule:
         if self.seen is not None:  # which blocks a mask hides depends on what its tables hold now
             return self.made(tables)
         key = (self.name, *((x.ctypes.data, x.shape, x.strides, x.dtype) for x in tables))
-        made = filled.get(key)
-        if made is None:
-            made = filled[key] = self.made(tables)
-            if len(filled) > MOST_FILLED:
-                filled.popitem(last=False)
+        known = filled.get(key)
+        if known is not None:
+            return known[:2]
+        made = self.made(tables)
+        remember(key, made, sum(x.nbytes for x in tables))
         return made
 
     @cached_property
@@ -96,25 +97,48 @@ class Rule:
         return mask, score
 
 
-rules: dict[str, Rule] = {}
-filled: OrderedDict[tuple[Any, ...], tuple[Mask, tuple[Score, ...]]] = OrderedDict()
+filled: dict[tuple[Any, ...], tuple[Mask, tuple[Score, ...], int]] = {}
 
 
-def registered(rule: Rule) -> Rule:
-    """The rule kept under its name."""
-    return rules.setdefault(rule.name, rule)
+def remember(key: tuple[Any, ...], made: tuple[Mask, tuple[Score, ...]], size: int) -> None:
+    """Keep a rule with its tables of `size` bytes, the last few of those that are large."""
+    large = [old for old, its in list(filled.items()) if its[2] > LITTLE] if size > LITTLE else []
+    for old in (*large[: 1 - MOST_HOLDING or None], *list(filled)[: 1 - MOST_FILLED or None]):
+        filled.pop(old, None)
+    filled[key] = (*made, size)
 
 
+@lru_cache(MOST_RULES)
 def rule_named(name: str) -> Rule:
-    """The rule of that name; a graph that was saved by another process may name one that this one has not met."""
-    try:
-        return rules[name]
-    except KeyError:
-        raise InputError(f"the rule {name!r} is unknown in this process: call attention with it once, first.") from None
+    """The rule that a name writes out.
+
+    >>> rule_named(divided(Causal() & Window(5, None), ())[0].name).masks
+    (causal(), window(5, None))
+    """
+    masks, seen, score = json.loads(name)
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in LOOPED}
+    own = tuple(kinds[kind](*(tuple(x) if isinstance(x, list) else x for x in fields)) for kind, *fields in masks)
+    return Rule(own, read_back(seen), read_back(score))
+
+
+def written(e: Expression | None) -> list[Any] | None:
+    """An expression's parts, arguments by their places in the list, the whole last."""
+    if e is None:
+        return None
+    place = {part: n for n, part in enumerate(parts(e))}
+    return [(part.op, part.kind, [place[a] for a in part.args], part.value, part.array) for part in place]
+
+
+def read_back(written: list[Any] | None) -> Expression | None:
+    """The expression again."""
+    known: list[Expression] = []
+    for op, kind, args, value, array in written or ():
+        known.append(Expression(op, kind, tuple(known[n] for n in args), value, array))
+    return known[-1] if known else None
 
 
 def divided(mask: Mask, score: Sequence[Score]) -> tuple[Rule, tuple[Array, ...]]:
-    """Rules as a registered structure and the arrays they hold.
+    """Rules as a structure and the arrays they hold.
 
     >>> from clearhead import bias, causal, dense
     >>> rule, arrays = divided(causal() & dense(np.ones((2, 2), bool)), [bias(np.zeros((2, 2)))])
@@ -127,7 +151,7 @@ def divided(mask: Mask, score: Sequence[Score]) -> tuple[Rule, tuple[Array, ...]
         match factor:
             case Full():
                 pass
-            case Causal() | Window() | Documents():
+            case factor if isinstance(factor, LOOPED):
                 looped.append(factor)
             case _:
                 rest.append(factor.formula)
@@ -142,7 +166,7 @@ def joined(masks: tuple[Mask, ...], seen: Formula | None, score: Formula | None)
     own = seen.arrays if seen else ()
     moved = renumber(score.expression, len(own)) if score else None
     rule = Rule(masks, seen.expression if seen else None, moved)
-    return registered(rule), (*own, *(score.arrays if score else ()))
+    return rule, (*own, *(score.arrays if score else ()))
 
 
 def read(e: Expression) -> tuple[int, ...]:

@@ -9,26 +9,27 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator
 from itertools import product
+from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.nn.attention.bias import CausalBias, CausalVariant
+from torch.overrides import handle_torch_function, has_torch_function
 
 from clearhead.adapters.torch.dropout import attend_dropped
-from clearhead.adapters.torch.operator import attend
-from clearhead.adapters.torch.rule import Rule, divided, joined
+from clearhead.adapters.torch.operator import attend, lead_of
+from clearhead.adapters.torch.rule import divided, joined
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import causal, full
 
 torchs_own = functional.scaled_dot_product_attention
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-FULL = divided(full(), ())[0]
-CAUSAL = divided(causal(align="start"), ())[0]
+FULL = divided(full(), ())[0].name
+CAUSAL = divided(causal(align="start"), ())[0].name
+CAUSAL_AT_END = divided(causal(align="end"), ())[0].name
 told: set[str] = set()
-entered = threading.RLock()
-depth = 0
 
 
 def scaled_dot_product_attention(
@@ -55,18 +56,47 @@ def scaled_dot_product_attention(
     tensor([[1.0000, 0.0000],
             [0.2690, 0.7310]])
     """
+    if has_torch_function((query, key, value, attn_mask)):
+        return overridden(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     why = reason(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
     if why is not None:
         tell(why)
         return torchs_own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
-    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    rule = CAUSAL if is_causal else FULL
-    tables: tuple[torch.Tensor, ...] = ()
+    rule, tables = CAUSAL if is_causal else FULL, ()
     if attn_mask is not None:
         rule, tables = masked(attn_mask, query, key)
+    return attended(query, key, value, tables, rule, scale, dropout_p)
+
+
+def attended(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tables: tuple[torch.Tensor, ...],
+    rule: str,
+    scale: float | None,
+    dropout_p: float,
+) -> torch.Tensor:
+    """The output, with torch's default for the scale."""
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     if dropout_p:
         return attend_dropped(query, key, value, tables, None, rule, factor, dropout_p)[0]
     return attend(query, key, value, tables, None, rule, factor)[0]
+
+
+def overridden(
+    query: Any, key: Any, value: Any, attn_mask: Any, dropout_p: float, is_causal: bool, **options: Any
+) -> Any:
+    """A call with operands of classes that have a say: torch's causal masks are known, others are asked."""
+    operands = query, key, value, attn_mask
+    if not isinstance(attn_mask, CausalBias) or has_torch_function(operands[:3]):
+        return handle_torch_function(scaled_dot_product_attention, operands, *operands, dropout_p, is_causal, **options)
+    lengths = attn_mask.seq_len_q, attn_mask.seq_len_kv
+    why = reason(query, key, value, None, dropout_p, is_causal, options["enable_gqa"])
+    if why is not None or is_causal or lengths != (query.shape[-2], key.shape[-2]):
+        return CausalBias._dispatch(*operands, dropout_p, is_causal, **options)
+    rule = CAUSAL if attn_mask.variant == CausalVariant.UPPER_LEFT else CAUSAL_AT_END
+    return attended(query, key, value, (), rule, options["scale"], dropout_p)
 
 
 def reason(
@@ -83,6 +113,8 @@ def reason(
     for x in given:
         if not ((x.is_cpu or x.is_meta) and x.layout is torch.strided) or x.is_nested:
             return f"a tensor is on {x.device}, nested or sparse"
+        if x.is_meta is not query.is_meta:
+            return f"its tensors are on {query.device} and {x.device}"
     if query.dtype not in DTYPES or query.dtype is not key.dtype or query.dtype is not value.dtype:
         return f"its dtypes are {query.dtype}, {key.dtype} and {value.dtype}"
     if is_causal and attn_mask is not None:
@@ -93,20 +125,34 @@ def reason(
         return f"dropout_p={dropout_p} is no probability"
     if min(query.dim(), key.dim(), value.dim()) < 2 or query.shape[-1] == 0 or value.shape[-1] == 0:
         return "an operand has no dim"
-    if query.shape[:-2] == key.shape[:-2] == value.shape[:-2] or enable_gqa:
+    if attn_mask is not None and not fits(attn_mask, query, key, value):
+        shapes = tuple(attn_mask.shape), tuple(query.shape), tuple(key.shape)
+        return f"an attn_mask of shape {shapes[0]} does not fit queries {shapes[1]} and keys {shapes[2]}"
+    if query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
         return None
-    heads = {x.shape[-3] if x.dim() > 2 else 1 for x in (query, key, value)} - {1}
-    return "heads differ without enable_gqa" if len(heads) > 1 else None
+    heads = {x.shape[-3] if x.dim() > 2 else 1 for x in ((key, value) if enable_gqa else (query, key, value))} - {1}
+    return "heads of keys and values differ" if len(heads) > 1 else None
+
+
+def fits(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether a mask broadcasts to the scores, and no further."""
+    alike = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
+    try:
+        lead = query.shape[:-2] if alike else lead_of(query, key, value)
+    except RuntimeError:
+        return False
+    scores, own = (*lead, query.shape[-2], key.shape[-2]), attn_mask.shape
+    return 2 <= len(own) <= len(scores) and all(a in (1, b) for a, b in zip(own[::-1], scores[::-1], strict=False))
 
 
 def tell(why: str) -> None:
     """Warn once of each reason."""
-    if why not in told:
+    if why not in told and not torch.compiler.is_compiling():
         told.add(why)
         warnings.warn(f"clearhead hands scaled_dot_product_attention to torch: {why}.", stacklevel=3)
 
 
-def masked(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> tuple[Rule, tuple[torch.Tensor]]:
+def masked(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> tuple[str, tuple[torch.Tensor, ...]]:
     """The rule of a mask, and the mask with the four axes that the rule reads."""
     table = attn_mask[(None,) * (4 - attn_mask.dim())] if attn_mask.dim() < 4 else attn_mask
     if table.dim() > 4:  # batches count over all leading axes
@@ -115,30 +161,30 @@ def masked(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> t
     elif query.dim() > 4:
         lead = torch.broadcast_shapes((table.shape[0],), query.shape[:-3], key.shape[:-3])
         table = table if table.shape[0] == 1 else table.expand(*lead, *table.shape[1:]).flatten(0, -4)
-    one = tuple([n == 1 for n in table.shape])
+    one = tuple([bool(n == 1) for n in table.shape])
     return (HIDING if table.dtype is torch.bool else ADDING)[one], (table,)
 
 
-def table_rule(one: tuple[bool, ...], adds: bool) -> Rule:
+def table_rule(one: tuple[bool, ...], adds: bool) -> str:
     """A rule that reads a table by batch, head, row and key; at axes of one, always the first."""
     zero = Expression("constant", "int", value=0)
     names = ("batch", "head", "row", "key")
     places = tuple(zero if n else Expression(name, "int") for name, n in zip(names, one, strict=True))
     load = Expression("load", "float" if adds else "bool", places, array=0)
     if not adds:
-        return joined((), Formula(load), None)[0]
-    return joined((), None, Formula(Expression("add", "float", (Expression("score", "float"), load))))[0]
+        return joined((), Formula(load), None)[0].name
+    return joined((), None, Formula(Expression("add", "float", (Expression("score", "float"), load))))[0].name
 
 
 ADDING, HIDING = ({one: table_rule(one, adds) for one in product((False, True), repeat=4)} for adds in (True, False))
 
 
-@contextmanager
-def patch() -> Iterator[None]:
+class patch(ContextDecorator):  # noqa: N801
     """Put clearhead's attention in the place of `torch.nn.functional.scaled_dot_product_attention`, for a while.
 
-    A context manager and a decorator; it holds for all threads. Code that took torch's function by name before, and
-    modules' own fast paths (`nn.MultiheadAttention` in evaluation mode), are not reached.
+    A context manager and a decorator, which may be used again and again; it holds for all threads, and what stood there
+    before comes back. Code that took torch's function by name before, and modules' own fast paths
+    (`nn.MultiheadAttention` in evaluation mode), are not reached.
 
     >>> with patch():
     ...     torch.nn.functional.scaled_dot_product_attention is scaled_dot_product_attention
@@ -146,14 +192,20 @@ def patch() -> Iterator[None]:
     >>> torch.nn.functional.scaled_dot_product_attention is scaled_dot_product_attention
     False
     """
-    global depth
-    with entered:
-        depth += 1
-        functional.scaled_dot_product_attention = scaled_dot_product_attention
-    try:
-        yield
-    finally:
-        with entered:
-            depth -= 1
-            if not depth:
-                functional.scaled_dot_product_attention = torchs_own
+
+    lock = threading.Lock()
+    depth = 0
+    before: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not patch.depth:
+                patch.before = functional.scaled_dot_product_attention
+                functional.scaled_dot_product_attention = scaled_dot_product_attention
+            patch.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            patch.depth -= 1
+            if not patch.depth:
+                functional.scaled_dot_product_attention = patch.before
