@@ -258,6 +258,9 @@ make_fx = torch.fx.experimental.proxy_tensor.make_fx
 FOLLOWED = {
     "jvp": lambda x, t: torch.func.jvp(attended, (x,), (t,))[1],
     "compiled jvp": lambda x, t: compiled(lambda x, t: torch.func.jvp(attended, (x,), (t,))[1])(x, t),
+    "interpreted jvp": lambda x, t: torch.compile(
+        lambda x, t: torch.func.jvp(attended, (x,), (t,))[1], fullgraph=True, backend="eager"
+    )(x, t),
     "linearized": lambda x, t: torch.func.linearize(attended, x)[1](t),
     "traced jvp": lambda x, t: make_fx(lambda x: torch.func.jvp(attended, (x,), (t,))[1])(x + 1)(x),
     "compiled gradient": lambda x, t: compiled(torch.func.grad(loss))(x),

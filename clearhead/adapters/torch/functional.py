@@ -25,19 +25,19 @@ class Differentiable(torch.autograd.Function):  # type: ignore[misc]
     """A function of tensors behind (rule, scale), all of which are kept for derivatives."""
 
     operator: Any  # whose derivatives it has
+    batched: Any  # and its rule for vmap, of what calls it
     before = 0  # tensors that stand before the query
     moves = False  # whether a direction comes last
 
     @classmethod
-    def dispatched(cls, *operands: Any) -> Any:
-        """What torch's dispatcher calls with an operator's operands, for derivatives at one level."""
+    def flat(cls, operands: Tensors) -> Tensors:
+        """The function's arguments from the operator's."""
         first, (query, key, value, tables, sink, rule, scale, *along) = operands[: cls.before], operands[cls.before :]
-        found = cls.apply(rule, scale, *first, query, key, value, sink, *tables, *(along[0] if along else ()))
-        return found if len(found) == 2 else list(found)
+        return rule, scale, *first, query, key, value, sink, *tables, *(along[0] if along else ())
 
     @classmethod
     def arranged(cls, inputs: Tensors) -> Tensors:
-        """The operator's operands."""
+        """The operator's from the function's."""
         rule, scale, *tensors = inputs
         first, x = tensors[: cls.before], tensors[cls.before :]
         x, *along = map(list, halves(x)) if cls.moves else (x,)
@@ -46,17 +46,32 @@ class Differentiable(torch.autograd.Function):  # type: ignore[misc]
 
     @classmethod
     def call(cls, *inputs: Any) -> Any:
-        """The function with derivatives at all levels."""
+        """The function, as the operator where something follows operators alone."""
         return cls.operator(*cls.arranged(inputs)) if plain.followed() else cls.apply(*inputs)
 
     @classmethod
     def apply(cls, *inputs: Any) -> Any:
-        """As ever, but at one level, and without what torch does for default arguments: it costs 10 µs a call."""
-        above: Any = super(torch.autograd.Function, cls)
-        if not torch._C._are_functorch_transforms_active():
-            return above.apply(*inputs)
+        """As ever, but without transforms past what torch does for default arguments: it costs 10 µs a call."""
+        transformed = torch._C._are_functorch_transforms_active()
+        above: Any = super() if transformed else super(torch.autograd.Function, cls)
+        return above.apply(*inputs)
+
+    @classmethod
+    def dispatched(cls, *operands: Any) -> Any:
+        """What torch's dispatcher calls to have an operator's derivatives at one level of transforms."""
         with enable_single_level_autograd_function():
-            return above.apply(*inputs)
+            found = super(torch.autograd.Function, cls).apply(*cls.flat(operands))
+        return found if len(found) == 2 else list(found)
+
+    @classmethod
+    def vmap(cls, info: Any, dims: Tensors, *inputs: Any) -> Any:
+        """By the operator's own rule."""
+
+        def one(*operands: Any) -> Any:
+            return cls.call(*cls.flat(operands))
+
+        found, places = cls.batched(one)(info, cls.arranged(dims), *cls.arranged(inputs))
+        return tuple(found), tuple(places)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Tensors, output: Any) -> None:

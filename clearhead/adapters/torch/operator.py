@@ -1,7 +1,7 @@
-"""The operators `clearhead::attention` and its derivatives: what torch sees of a call, with shapes and batches.
+"""The operators `clearhead::attention` and its derivatives: what torch sees of a call.
 
-Decides how tensors become arrays (views, never copies) and what vmap, compile and export are told. Rules come as a name
-and tables (`rule`); which derivative of which operator is another of them is `functional`'s.
+Decides how tensors become arrays (views, never copies) and what compile and export are told. Rules come as a name and
+tables (`rule`); which derivative of which operator is another of them is `functional`'s, vmap `batching`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch.autograd import forward_ad
 
 from clearhead import tangents
-from clearhead.adapters.torch import functional
+from clearhead.adapters.torch import batching, functional
 from clearhead.adapters.torch.formula import NARROW
 from clearhead.adapters.torch.rule import Rule, rule_named
 from clearhead.attention import run
@@ -25,6 +25,8 @@ from clearhead.problem import Array
 Pair = tuple[torch.Tensor, torch.Tensor]
 Tensors = tuple[Any, ...]
 
+ENTRY = torch._C.DispatchKey.FuncTorchDynamicLayerFrontMode  # where transforms take a call
+FUNCTIONALIZE = torch._C._functorch.TransformType.Functionalize
 is_batched = torch._C._functorch.is_legacy_batchedtensor
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what autocast makes narrow
@@ -68,23 +70,23 @@ def unrounded(
     rule: str,
     scale: float,
 ) -> Pair:
-    """Output and LSE by the cheapest way: where nothing transforms or traces, an autograd function costs less."""
+    """Output and LSE by the cheapest way: where nothing follows operators, an autograd function costs less."""
     if followed():
         return operator(query, key, value, tables, sink, rule, scale)  # type: ignore[no-any-return]
-    if torch.is_grad_enabled() and torch._C._any_requires_grad(query, key, value, tables, sink):
-        return functional.Forward.apply(rule, scale, query, key, value, sink, *tables)  # type: ignore[no-any-return]
-    if forward_ad._current_level >= 0:
+    gradients = torch.is_grad_enabled() and torch._C._any_requires_grad(query, key, value, tables, sink)
+    if gradients or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return functional.Forward.apply(rule, scale, query, key, value, sink, *tables)  # type: ignore[no-any-return]
     return called(query, key, value, tables, sink, rule, scale)
 
 
 def followed() -> bool:
-    """Whether something compiles, transforms or traces this call, for which it must be the operator."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._get_tracing_state() is not None
-    )
+    """Whether a call is compiled, traced, functionalized or in the midst of one level: all these follow operators."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return True
+    if not torch._C._are_functorch_transforms_active():
+        return False
+    levels = torch._C._functorch.get_interpreter_stack()
+    return torch._C._dispatch_tls_is_dispatch_key_excluded(ENTRY) or any(x.key() == FUNCTIONALIZE for x in levels)
 
 
 def called(*operands: Any) -> Pair:
@@ -285,68 +287,18 @@ def smooth_tables(rule: Rule, tables: Sequence[torch.Tensor]) -> list[int]:
     return [n for n in rule.read_by_score if tables[n].is_floating_point()]
 
 
-def batched(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[Pair, tuple[int, int]]:
-    """vmap's rule: its axis leads q, k and v; a rule that tells batches apart or has some goes one by one."""
-    query, key, value, tables, sink, name, scale = operands
-    table_dims = dims[3] or [None] * len(tables)
-    alone = "batch" in rule_named(name).leaves or any(d is not None for d in (*table_dims, dims[4]))
-    if alone:
-
-        def part(x: Any, d: int | None, n: int) -> Any:
-            return x if d is None else x.select(d, n)
-
-        parts = [
-            operator(
-                *(part(x, d, n) for x, d in zip((query, key, value), dims, strict=False)),
-                [part(x, d, n) for x, d in zip(tables, table_dims, strict=True)], part(sink, dims[4], n), name, scale,
-            )
-            for n in range(info.batch_size)
-        ]  # fmt: skip
-        return (torch.stack([x for x, _ in parts]), torch.stack([x for _, x in parts])), (0, 0)
-    rank = max(x.dim() - (d is not None) for x, d in zip((query, key, value), dims, strict=False))
-
-    def leading(x: torch.Tensor, d: int | None) -> torch.Tensor:
-        x = x.unsqueeze(0) if d is None else x.movedim(d, 0)
-        return x.reshape(x.shape[0], *[1] * (rank + 1 - x.dim()), *x.shape[1:])
-
-    q, k, v = (leading(x, d) for x, d in zip((query, key, value), dims, strict=False))
-    if rank == 2:  # heads of their own, or they would share keys
-        q, k, v = (x.unsqueeze(1) for x in (q, k, v))
-        output, lse = operator(q, k, v, tables, sink, name, scale)
-        return (output.squeeze(1), lse.squeeze(1)), (0, 0)
-    return operator(q, k, v, tables, sink, name, scale), (0, 0)
-
-
-def one_by_one(called: Any) -> Any:
-    """vmap's rule for derivatives: a call for each, for what is shared has a gradient for each."""
-
-    def rule(info: Any, dims: tuple[Any, ...], *operands: Any) -> tuple[Any, Any]:
-        def part(x: Any, dim: Any, n: int) -> Any:
-            if isinstance(x, list):
-                return [part(y, e, n) for y, e in zip(x, dim or [None] * len(x), strict=True)]
-            return x if dim is None else x.select(dim, n)
-
-        parts = [
-            called(*(part(x, dim, n) for x, dim in zip(operands, dims, strict=True))) for n in range(info.batch_size)
-        ]
-        found = [torch.stack(each) for each in zip(*parts, strict=True)]
-        return (found, [0] * len(found)) if isinstance(parts[0], list) else (tuple(found), (0,) * len(found))
-
-    return rule
-
-
 operator, backward_operator, tangent_operator, second_operator = (
     getattr(torch.ops.clearhead, name).default
     for name in ("attention", "attention_backward", "attention_tangent", "attention_second")
 )
-for own, kernel, fake, batching, derivative in (
-    (operator, on_processor, shapes, batched, functional.Forward),
-    (backward_operator, backward_on_processor, backward_shapes, None, functional.Backward),
-    (tangent_operator, tangent_on_processor, tangent_shapes, None, functional.Tangent),
-    (second_operator, second_on_processor, second_shapes, None, functional.Second),
+for own, kernel, fake, derivatives, batched in (
+    (operator, on_processor, shapes, functional.Forward, batching.together),
+    (backward_operator, backward_on_processor, backward_shapes, functional.Backward, batching.one_by_one),
+    (tangent_operator, tangent_on_processor, tangent_shapes, functional.Tangent, batching.one_by_one),
+    (second_operator, second_on_processor, second_shapes, functional.Second, batching.one_by_one),
 ):
-    name, derivative.operator = own._schema.name, own
+    name, derivatives.operator, derivatives.batched = own._schema.name, own, staticmethod(batched)
     LIBRARY.impl(name, kernel, "CPU")
-    LIBRARY.impl(name, derivative.dispatched, "Autograd")
+    LIBRARY.impl(name, derivatives.dispatched, "Autograd")
     torch.library.register_fake(name, fake, lib=LIBRARY)
-    torch.library.register_vmap(name, batching or one_by_one(own), lib=LIBRARY)
+    torch.library.register_vmap(name, batched(own), lib=LIBRARY)
