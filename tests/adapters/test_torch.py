@@ -359,6 +359,21 @@ def test_a_saved_graph_runs_in_a_process_that_never_met_its_rule(tmp_path):
 MASK, SCORE = window(3), (softcap(2.5),)
 
 
+def test_compiled_graphs_hold_rules_made_before_them():
+    class Capped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mask, self.score = MASK, [alibi(4), *SCORE]
+
+        def forward(self, x):
+            return ct.attention(x, x, x, mask=self.mask, score=self.score)
+
+    x, _, _ = operands(grad=False)
+    torch.testing.assert_close(compiled(Capped())(x), Capped()(x), rtol=0, atol=0)
+    layer = ct.nn.SelfAttention(8, 2, mask=MASK, score=SCORE)
+    torch.testing.assert_close(compiled(layer)(torch.ones(2, 5, 8)), layer(torch.ones(2, 5, 8)))
+
+
 def test_only_a_few_large_tables_are_kept():
     q = torch.randn(1, 1, 200, 8)
     for _ in range(20):
@@ -401,3 +416,14 @@ def test_a_patch_is_used_again_and_gives_back_what_stood_there(monkeypatch):
         with patched, patched:
             assert functional.scaled_dot_product_attention is sdpa.scaled_dot_product_attention
         assert functional.scaled_dot_product_attention is another
+
+
+@pytest.mark.parametrize("key_heads", [4, 2, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_heads_join_without_a_copy_as_after_torchs_own(key_heads, dtype):
+    q, k, v = operands(key_heads=key_heads, dtype=dtype, grad=False)
+    v = v[..., :5]
+    for function in (sdpa.scaled_dot_product_attention, torch.compile(ct.attention, backend="aot_eager")):
+        options = {} if function is not sdpa.scaled_dot_product_attention else {"is_causal": True, "enable_gqa": True}
+        y = function(q, k, v, **options)
+        assert y.transpose(1, 2).view(2, 7, 20).shape == (2, 7, 20)

@@ -60,19 +60,18 @@ def attend(
     >>> output.tolist(), lse.exp().tolist()
     ([[1.0], [2.0]], [1.0, 2.0])
     """
-    name, tables = rule_of(mask, score)
+    name, tables = rule_of(mask, *(score if isinstance(score, list | tuple) else (score,)))
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     return operator.attend(query, key, value, tables, sink, name, factor)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def rule_of(mask: Mask, score: Rules) -> tuple[str, tuple[torch.Tensor, ...]]:
+def rule_of(mask: Mask, *score: Any) -> tuple[str, tuple[torch.Tensor, ...]]:
     """A rule's name, and its arrays as tensors."""
-    key = mask, tuple(score) if isinstance(score, list) else score
     try:
-        return known[key], ()
+        return known[mask, score], ()
     except (KeyError, TypeError):  # an unhashable mask, which `checked` explains
         rule, arrays = divided(checked(mask), as_rules(score))
     if not arrays and len(known) < MOST_KNOWN:
-        known[key] = rule.name
+        known[mask, score] = rule.name
     return rule.name, tuple(torch.from_numpy(x.copy() if not x.flags.writeable else x) for x in arrays)

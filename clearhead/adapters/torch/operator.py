@@ -58,7 +58,7 @@ def attend(
         dtype = torch.get_autocast_dtype("cpu")
         query, key, value = (x.to(dtype) if x.dtype in AUTOCAST else x for x in (query, key, value))
     output, lse = unrounded(query, key, value, list(tables), sink, rule, scale)
-    return output.to(query.dtype), lse
+    return (output if output.dtype is query.dtype else output.to(query.dtype)), lse
 
 
 def unrounded(
@@ -115,7 +115,10 @@ def listened(tensors: Sequence[torch.Tensor]) -> bool:
         return True
     if torch.autograd._profiler_enabled():
         return True
-    return not all(type(x) in PLAIN and x.is_cpu and not x.is_neg() and not is_batched(x) for x in tensors)
+    for x in tensors:  # noqa: SIM110
+        if type(x) not in PLAIN or not x.is_cpu or x.is_neg() or is_batched(x):
+            return True
+    return False
 
 
 def view(tensor: torch.Tensor) -> Array:
@@ -148,8 +151,18 @@ def on_processor(
     sinks = None if sink is None else view(sink)
     threads = torch.get_num_threads()
     q, k, v = view(query), view(key), view(value)
-    output, lse = run(q, k, v, mask, score, sinks, scale, "exact", threads, None, True, True)
+    room = room_for(query, key, value) if q.ndim == 4 else None
+    output, lse = run(q, k, v, mask, score, sinks, scale, "exact", threads, room, True, True)
     return torch.from_numpy(output), torch.from_numpy(lse)
+
+
+def room_for(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Array:
+    """An output laid out as torch's own attention gives it, heads side by side, so that they join without a copy."""
+    batch, heads, queries, _ = query.shape
+    if any(x.dim() != 4 or x.shape[0] != batch or x.shape[1] > heads for x in (key, value)):
+        batch, heads = lead_of(query, key, value)
+    dtype = np.float64 if query.dtype is torch.float64 else np.float32
+    return np.empty((batch, queries, heads, value.shape[-1]), dtype).swapaxes(1, 2)
 
 
 def shapes(
@@ -166,7 +179,11 @@ def shapes(
     torch._check(key.shape[-2] == value.shape[-2], lambda: f"lengths differ: {key.shape}, {value.shape}")
     dtype = torch.float32 if query.dtype in NARROW else query.dtype
     rows = (*lead_of(query, key, value), query.shape[-2])
-    return query.new_empty(*rows, value.shape[-1], dtype=dtype), query.new_empty(*rows, dtype=dtype)
+    lse = query.new_empty(rows, dtype=dtype)
+    if len(rows) != 3 or query.dim() != 4:
+        return query.new_empty((*rows, value.shape[-1]), dtype=dtype), lse
+    batch, heads, queries = rows
+    return query.new_empty((batch, queries, heads, value.shape[-1]), dtype=dtype).transpose(1, 2), lse
 
 
 def lead_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[int, ...]:
@@ -249,7 +266,7 @@ def parted(operands: Tensors) -> tuple[Tensors, str, float, Sequence[Any]]:
 
 def tangent_shapes(output: torch.Tensor, lse: torch.Tensor, *operands: Any) -> Pair:
     """Empty tensors such as both move by."""
-    return torch.empty_like(output), torch.empty_like(lse)
+    return output.new_empty(output.shape), lse.new_empty(lse.shape)
 
 
 def second_shapes(
@@ -257,8 +274,7 @@ def second_shapes(
 ) -> list[torch.Tensor]:
     """Empty tensors such as everything moves by."""
     return [
-        torch.empty_like(output),
-        torch.empty_like(lse),
+        *tangent_shapes(output, lse),
         *backward_shapes(d_output, d_lse, output, lse, *operands[:-1]),
     ]
 

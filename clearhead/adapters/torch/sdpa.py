@@ -109,11 +109,10 @@ def reason(
     enable_gqa: bool,
 ) -> str | None:
     """Why a call goes to torch; None if it need not."""
-    given = (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
-    for x in given:
-        if not ((x.is_cpu or x.is_meta) and x.layout is torch.strided) or x.is_nested:
+    for x in (query, key, value, query if attn_mask is None else attn_mask):
+        if x.layout is not torch.strided or x.is_nested or not (x.is_cpu or x.is_meta):
             return f"a tensor is on {x.device}, nested or sparse"
-        if x.is_meta is not query.is_meta:
+        if x.is_cpu is not query.is_cpu:
             return f"its tensors are on {query.device} and {x.device}"
     if query.dtype not in DTYPES or query.dtype is not key.dtype or query.dtype is not value.dtype:
         return f"its dtypes are {query.dtype}, {key.dtype} and {value.dtype}"
