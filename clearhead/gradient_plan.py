@@ -285,9 +285,15 @@ class Backward:
     @property
     def in_one_chain(self) -> bool:
         """Whether all tasks must keep one order: where pairs of two heads may add to one element."""
-        own = {"head"} if math.prod(self.asked.lead[:-1]) == 1 else {"batch", "head"}
+        lead, arrays = self.asked.lead, self.expressions[3]
+        own = {"batch": math.prod(lead[:-1]), "head": lead[-1] if lead else 1}
         loads = [share.load for share in self.variant.shares if share.target is not None]
-        return not all(own <= {index.op for index in load.args} for load in loads)
+        return not all(
+            apart(name, count, [load.args for load in loads if load.array == number], arrays[number].shape)
+            for number in self.scattered
+            for name, count in own.items()
+            if count > 1
+        )
 
     def gradient_steps(self) -> dict[str, tuple[int, ...]]:
         """The byte steps of the gradients' leading axes."""
@@ -300,11 +306,20 @@ class Backward:
         return steps
 
 
+def apart(name: str, count: int, indices: Sequence[tuple[Expression, ...]], shape: tuple[int, ...]) -> bool:
+    """Whether all that read an array find each head's, or batch's, numbers at an index of its own on one axis."""
+    return any(
+        size >= count and all(index[axis].op == name for index in indices)  # beyond its end, an axis's last is read
+        for axis, size in enumerate(shape)
+    )
+
+
 def way_of(load: Expression, array: Array, keys: int) -> str:
     """How the pairs of a tile find the elements that they read."""
     *others, last = load.args
     elsewhere = frozenset[str]().union(*(depends(index) for index in others))
-    if last.op == "key" and array.shape[-1] >= keys and "key" not in elsewhere and not elsewhere <= WHOLE_HEAD:
+    by_query = not elsewhere <= WHOLE_HEAD and not elsewhere & {"key", "score"}
+    if last.op == "key" and array.shape[-1] >= keys and by_query:
         return "keys"
     return "diagonal" if depends(rewrite(load, without_distance)) <= WHOLE_HEAD else "each"
 
