@@ -39,7 +39,12 @@ def wavy(weights):
     return lambda s, batch, head, query, key: s * weights[key % 4] + functions.tanh(s * weights[head])
 
 
-TABLE, WEIGHTS, SLOPES = random(40, 40), random(4), random(4) ** 2
+def picked(weights):
+    places = np.random.default_rng(5).integers(-4, 4, (40, 40))
+    return lambda s, batch, head, query, key: s + weights[places[query, key]] * s
+
+
+TABLE, WEIGHTS, SLOPES, BUCKETS = random(40, 40), random(4), random(4) ** 2, random(4, 8)
 CASES = {
     "causal": {},
     "full": {"mask": full()},
@@ -50,7 +55,18 @@ CASES = {
     "bias": {"score": bias(TABLE)},
     "slopes": {"score": [alibi(SLOPES), softcap(3.0)]},
     "relative": {"score": relative(random(4, 7), 3)},
+    "buckets": {"score": relative(BUCKETS, 20, bidirectional=True)},
+    "buckets before": {"score": relative(BUCKETS, 20, bidirectional=False)},
+    "picked": {"score": picked(WEIGHTS)},
     "function": {"score": [wavy(WEIGHTS), bias(TABLE)], "sink": random(4)},
+}
+
+HELD = {  # what rules read where it lies
+    "bias": [TABLE],
+    "function": [WEIGHTS, TABLE],
+    "buckets": [BUCKETS],
+    "buckets before": [BUCKETS],
+    "picked": [WEIGHTS],
 }
 
 
@@ -95,7 +111,7 @@ def test_it_is_the_definition(case, key_heads):
 @pytest.mark.parametrize("case", CASES)
 def test_the_definition_is_what_finite_differences_say(case):
     rules, x, step = CASES[case], operands(batch=1), 1e-5
-    held = {"bias": [TABLE], "function": [WEIGHTS, TABLE]}.get(case, [])  # what a rule reads where it lies
+    held = HELD.get(case, [])
     along = direction(x, rules)
     along = along if held else replace(along, rules=())
     d_out, d_lse = random(1, 4, 40, 6, seed=8), random(1, 4, 40, seed=9)
