@@ -65,12 +65,18 @@ class Backward:
         """The leading axes of the gradients of keys and values, as the kernel computes them."""
         return self.asked.axes[:-1] if self.shared else self.asked.axes
 
+    @property
+    def d_query_dtype(self) -> str:
+        """The dtype of the queries' gradient: not rounded yet where several heads ask the same, to be summed."""
+        steps = zip(self.asked.axes, self.asked.query.lead, strict=True)
+        return self.asked.computed if any(size > 1 and step == 0 for size, step in steps) else self.asked.dtype
+
     @cached_property
     def variant(self) -> Variant:
         """The forward's rules and their derivatives."""
         asked = self.asked
         score, mask, _, arrays = self.expressions
-        base = Variant(score=score, mask=mask, storage=asked.storage)
+        base = Variant(score=score, mask=mask, storage=asked.storage, wide=self.d_query_dtype != asked.dtype)
         if score is None:
             return replace(base, arrays=kinds_of(arrays))
         shares, scattered = [], self.scattered
@@ -117,7 +123,7 @@ class Backward:
         """The gradients of queries (lead, n, d), of keys and values (own_axes, m, d) and of the rules' arrays."""
         asked = self.asked
         computed = np.dtype(asked.computed)
-        d_query = np.zeros((*asked.lead, asked.queries, asked.query_dim), asked.dtype)
+        d_query = np.zeros((*asked.lead, asked.queries, asked.query_dim), self.d_query_dtype)
         d_key, d_value = (
             np.zeros((*self.own_axes, asked.keys, padded(dim)), computed) for dim in (asked.query_dim, asked.value_dim)
         )
@@ -241,7 +247,7 @@ class Backward:
             "serial": int(bool(self.scattered)),
             "scale": bits(asked.scale),
             "give_way": give_way(),
-            "d_query_row": asked.query_dim * np.dtype(asked.dtype).itemsize,
+            "d_query_row": asked.query_dim * np.dtype(self.d_query_dtype).itemsize,
             **{f"{name}_row": operand.row for name, operand in operands.items()},
             **{f"{name}_element": operand.element for name, operand in operands.items()},
             **self.scratch_layout[0],
@@ -299,7 +305,7 @@ class Backward:
         """The byte steps of the gradients' leading axes."""
         asked = self.asked
         shape = (*asked.axes, asked.queries, asked.query_dim)
-        steps = {"d_query": dense_strides(shape, np.dtype(asked.dtype))[:-2]}
+        steps = {"d_query": dense_strides(shape, np.dtype(self.d_query_dtype))[:-2]}
         for name, dim in (("d_key", asked.query_dim), ("d_value", asked.value_dim)):
             own = dense_strides((*self.own_axes, asked.keys, padded(dim)), np.dtype(asked.computed))[:-2]
             steps[name] = (*own, 0) if self.shared else own

@@ -61,9 +61,9 @@ def backward(kept: Kept, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike 
         reduced(x.reshape(*lead, *x.shape[-2:]), y.shape) for x, y in ((d_key, kept.k), (d_value, kept.v))
     )
     return Gradients(
-        q=reduced(d_query, kept.q.shape),
-        k=d_key.astype(kept.k.dtype, copy=False),
-        v=d_value.astype(kept.v.dtype, copy=False),
+        q=rounded(reduced(d_query, kept.q.shape), kept.q.dtype),
+        k=rounded(d_key, kept.k.dtype),
+        v=rounded(d_value, kept.v.dtype),
         sink=sink_gradient(kept, lse, d_output, given),
         rules=by_rule(kept.score, found) if rules else (),
     )
@@ -138,7 +138,7 @@ def sink_gradient(kept: Kept, lse: Array, d_output: Array, d_lse: Array | None) 
     if d_lse is not None:
         delta -= d_lse
     weight = np.exp(np.broadcast_to(sink, lse.shape[:-1])[..., None] - lse.astype(np.float64))
-    return reduced(-(weight * delta).sum(-1), sink.shape).astype(sink.dtype)
+    return rounded(reduced(-(weight * delta).sum(-1), sink.shape), sink.dtype)
 
 
 def by_rule(score: Rules, found: dict[int, Array]) -> tuple[tuple[Array, ...], ...]:
@@ -147,10 +147,16 @@ def by_rule(score: Rules, found: dict[int, Array]) -> tuple[tuple[Array, ...], .
     for rule in as_rules(score):
         arrays = rule.formula.arrays
         numbers = range(first, first + len(arrays))
-        own = (found[n].astype(a.dtype, copy=False) for n, a in zip(numbers, arrays, strict=True) if n in found)
+        own = (rounded(found[n], a.dtype) for n, a in zip(numbers, arrays, strict=True) if n in found)
         result.append(tuple(own))
         first += len(arrays)
     return tuple(result)
+
+
+def rounded(gradient: Array, dtype: np.dtype[Any]) -> Array:
+    """A gradient in its operand's dtype; ∞ where that cannot hold it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return gradient.astype(dtype, copy=False)
 
 
 def unknown(what: str) -> InputError:

@@ -77,3 +77,12 @@ def test_empty_operands_have_empty_gradients(shape):
     x = np.ones(shape)
     got = attend(x, x, x, mask=full()).backward(x)
     assert got.q.shape == got.k.shape == got.v.shape == shape
+
+
+@pytest.mark.filterwarnings("error")
+def test_gradients_that_float16_cannot_hold_are_infinite():
+    x = np.full((4, 4), 60000, np.float16)
+    d_v = attend(x, x, x, mask=full(), scale=0.0).backward(np.full((4, 4), 60000, np.float16))
+    assert np.isfinite(d_v.v).all()
+    shared = attend(np.zeros((8, 4, 4), np.float16), x, x, mask=full()).backward(np.full((8, 4, 4), 60000, np.float16))
+    assert np.isinf(shared.v).all()

@@ -316,3 +316,16 @@ def test_narrow_gradients_are_as_good_as_their_last_digit(dtype):
         exact = getattr(want, name)
         error = np.abs(getattr(got, name).astype(np.float64) - exact)
         assert (error <= 0.51 * np.spacing(np.abs(exact).astype(dtype)).astype(np.float64) + 2e-5).all(), name
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("isa", ISAS)
+def test_what_many_heads_ask_is_summed_before_it_is_rounded(isa, dtype):
+    q, k, v, d_out = (random(*lead, 20, 20, seed=n).astype(dtype) for n, lead in enumerate([(), (1,), (1,), (1,)]))
+    k, v, d_out = (np.repeat(x, 256, 0) for x in (k, v, d_out))
+    with using_isa(isa):
+        got = attend(q, k, v).backward(d_out).q
+        assert attend(np.broadcast_to(q, k.shape), k, v).backward(d_out).q.dtype == dtype
+    exact = gradients(*map(wide, (q, k, v, d_out))).q
+    error = np.abs(wide(got) - exact)
+    assert (error <= 0.51 * np.spacing(np.abs(exact).astype(dtype)).astype(np.float64) + 1e-3).all()
