@@ -29,6 +29,7 @@ from clearhead.rules.derive import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, depends, evaluate, rewrite
 
 TURNS = 4  # chains that take turns, for each thread: who is late is seldom waited for
+SPAN_BYTES = 256  # of one document's place, as Python keeps it
 AT = {name: n for n, name in enumerate(FIELDS)}
 WHOLE_HEAD = frozenset({"batch", "head"})
 
@@ -107,7 +108,7 @@ class Backward:
         """The compiled kernel."""
         return kernels.get(self.plan)
 
-    @cached_property
+    @property
     def tiles(self) -> list[tuple[int, int, int, int, int]]:
         """Each tile's queries and its document's keys, ascending: (first query, queries, shift, first key, keys)."""
         step = self.plan.tile.queries
@@ -129,7 +130,7 @@ class Backward:
         )
         _, _, _, arrays = self.expressions
         found = {number: np.zeros(arrays[number].shape, computed) for number in self.arrays}
-        tasks = self.chains * self.group * len(self.tiles)
+        tasks = self.chains * self.group * len(self.tile_table)
         sums = np.zeros((tasks, max(1, len(self.variant.shares))), computed)
         if tasks and asked.keys:
             progress, done = np.zeros(tasks, np.int64), np.full(1, DONE, np.int64)
@@ -146,7 +147,7 @@ class Backward:
             table = (ctypes.c_int64 * len(numbers))(*numbers)
             arrays, isa = (given, d_lse, kept, found), self.plan.target.isa
             run_kernel(self.kernel.entry, table, self.scratch_layout[1], count, isa, arrays)
-            self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tiles), -1))
+            self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tile_table), -1))
         return d_query, d_key[..., : asked.query_dim], d_value[..., : asked.value_dim], found
 
     def add_sums(self, found: dict[int, Array], sums: Array) -> None:
@@ -208,9 +209,10 @@ class Backward:
 
     def template(self, threads: int) -> Template:
         """The call's table for so many threads, written at the first."""
-        if threads not in self.templates:
-            self.templates[threads] = self.write_template(threads)
-        return self.templates[threads]
+        known = self.templates.get(threads)
+        if known is None:
+            known = self.templates[threads] = self.write_template(threads)
+        return known
 
     @cached_property
     def templates(self) -> dict[int, Template]:
@@ -228,7 +230,7 @@ class Backward:
         steps = {name: operand.lead for name, operand in operands.items()} | self.gradient_steps()
         axes = [n for n, axis in enumerate(walked) if axis != 1]
         fields = dict.fromkeys(FIELDS, 0) | {
-            "tasks": self.chains * self.group * len(self.tiles),
+            "tasks": self.chains * self.group * len(self.tile_table),
             "queries": asked.queries,
             "keys": asked.keys,
             "query_dim": asked.query_dim,
@@ -237,12 +239,12 @@ class Backward:
             "high": asked.queries + asked.keys if rules.high is None else rules.high,
             "heads": heads,
             "parameters": len(FIELDS) + len(AXIS) * len(axes),
-            "tiles": len(self.tiles),
+            "tiles": len(tile_table),
             "tile_table": tile_table.ctypes.data,
             **block_fields(kinds),
             "group": self.group,
             "chains": 1 if self.in_one_chain else self.chains,
-            "chain": len(self.tiles) * self.group * (self.chains if self.in_one_chain else 1),
+            "chain": len(tile_table) * self.group * (self.chains if self.in_one_chain else 1),
             "together": 1 if self.in_one_chain or threads == 1 else min(TURNS * threads, self.chains),
             "serial": int(bool(self.scattered)),
             "scale": bits(asked.scale),
@@ -267,10 +269,10 @@ class Backward:
 
     @property
     def held(self) -> int:
-        """Bytes of the arrays that the rules hold."""
+        """Bytes of the arrays that the rules hold, of the tables, and of the documents that these were made from."""
         _, _, _, arrays = self.expressions
         known = () if self.kinds is None else (self.kinds,)
-        return sum(int(array.nbytes) for array in (*arrays, *known))
+        return sum(int(x.nbytes) for x in (self.tile_table, *arrays, *known)) + SPAN_BYTES * len(self.asked.rules.spans)
 
     @cached_property
     def kinds(self) -> Array | None:
@@ -281,7 +283,7 @@ class Backward:
     @cached_property
     def tile_table(self) -> Array:
         """The tiles as the kernel reads them."""
-        return np.array(self.tiles, np.int64)
+        return np.array(self.tiles, np.int64).reshape(-1, 5)
 
     @cached_property
     def expressions(self) -> Any:

@@ -5,20 +5,21 @@ come back to their operands' shapes. Meaning: `definition.gradient`; plan and ke
 """
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.attention import LITTLE
 from clearhead.definition.gradient import Gradients, reduced
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.gradient_plan import Backward, float_arrays
 from clearhead.machine.target import target
 from clearhead.machine.threads import allowed
 from clearhead.problem import Array, Operand, Problem, as_array, problem
+from clearhead.recall import LITTLE
 from clearhead.rules.masks import Mask
-from clearhead.rules.scores import Rules, as_rules
+from clearhead.rules.scores import Rules, as_rules, in_order
 
 __all__ = ["Gradients", "Kept", "backward"]
 
@@ -33,7 +34,7 @@ class Kept:
     k: Array
     v: Array
     mask: Mask
-    score: Rules
+    score: Rules  # as traced for that call: what a function captured may have other names by now
     sink: Array | None
     scale: float | None
     threads: int | None
@@ -52,11 +53,11 @@ def backward(kept: Kept, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike 
     check(d_output, kept)
     if d_lse is not None:
         given = checked_lse(as_array(d_lse, "d_lse"), lse)
-    planned = recall(kept, d_output, rules)
+    plan = recall(kept, d_output, rules)
     threads = kept.threads or allowed()
     operands = (kept.q, kept.k, kept.v, kept.wide)
-    d_query, d_key, d_value, found = planned.run(operands, np.ascontiguousarray(lse), d_output, given, threads)
-    lead = keys_lead(planned)
+    d_query, d_key, d_value, found = plan.run(operands, np.ascontiguousarray(lse), d_output, given, threads)
+    lead = keys_lead(plan)
     d_key, d_value = (
         reduced(x.reshape(*lead, *x.shape[-2:]), y.shape) for x, y in ((d_key, kept.k), (d_value, kept.v))
     )
@@ -70,25 +71,35 @@ def backward(kept: Kept, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike 
 
 
 plans: dict[tuple[Any, ...], Backward] = {}
+changing = Lock()
 
 
 def recall(kept: Kept, d_output: Array, rules: bool) -> Backward:
     """The plan of a call like this one, made at the first; those whose rules hold much memory are made each time."""
     layouts = ((x.shape, x.strides, x.dtype) for x in (kept.q, kept.k, kept.v, kept.wide, d_output))
-    score = tuple(kept.score) if isinstance(kept.score, list) else kept.score
+    score = in_order(kept.score) if isinstance(kept.score, list) else kept.score
     sink = None if kept.sink is None else (kept.sink.shape, kept.sink.dtype)
     key = (*layouts, kept.mask, score, kept.scale, sink, rules, target())
-    if key not in plans:
-        asked = kept.asked
-        arrays = asked.rules.score.arrays if asked.rules.score else ()
-        numbers = float_arrays(arrays) if rules else ()
-        planned = Backward(asked, walked(asked, d_output), numbers, share(asked, kept.k, kept.v))
-        if planned.held > LITTLE:
-            return planned
-        if len(plans) >= MOST_PLANS:
-            plans.clear()
-        plans[key] = planned
-    return plans[key]
+    try:
+        known = plans.get(key)
+    except TypeError:  # a scale without a hash
+        return planned(kept, d_output, rules)
+    if known is None:
+        known = planned(kept, d_output, rules)
+        if known.held <= LITTLE:
+            with changing:
+                if len(plans) >= MOST_PLANS:
+                    plans.clear()
+                plans[key] = known
+    return known
+
+
+def planned(kept: Kept, d_output: Array, rules: bool) -> Backward:
+    """A call's plan."""
+    asked = kept.asked
+    arrays = asked.rules.score.arrays if asked.rules.score else ()
+    numbers = float_arrays(arrays) if rules else ()
+    return Backward(asked, walked(asked, d_output), numbers, share(asked, kept.k, kept.v))
 
 
 def share(asked: Problem, *operands: Array) -> bool:
