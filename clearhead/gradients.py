@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.definition.gradient import Gradients, reduced
+from clearhead.definition.gradient import Gradients, reduced, sink_weights
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.gradient_plan import Backward, float_arrays
 from clearhead.machine.target import target
@@ -142,14 +142,27 @@ def keys_lead(planned: Backward) -> tuple[int, ...]:
 
 def sink_gradient(kept: Kept, lse: Array, d_output: Array, d_lse: Array | None) -> Array | None:
     """−Σ exp(sink − LSE) · (dO·O − dLSE), in float64."""
-    sink = kept.sink
-    if sink is None:
+    if kept.sink is None:
         return None
-    delta = np.einsum("...d,...d->...", d_output.astype(np.float64), kept.wide)
-    if d_lse is not None:
-        delta -= d_lse
-    weight = np.exp(np.broadcast_to(sink, lse.shape[:-1])[..., None] - lse.astype(np.float64))
-    return rounded(reduced(-(weight * delta).sum(-1), sink.shape), sink.dtype)
+    with np.errstate(all="ignore"):
+        delta = np.einsum("...d,...d->...", d_output, kept.wide, dtype=np.float64)
+        delta[sees_nothing(kept, lse)] = 0  # whatever dO is
+        if d_lse is not None:
+            delta -= d_lse
+        share = sink_weights(spread(kept.sink, lse), lse.astype(np.float64)) * delta
+        return rounded(reduced(-share.sum(-1), kept.sink.shape), kept.sink.dtype)
+
+
+def sees_nothing(kept: Kept, lse: Array) -> Array:
+    """Which queries have no part in the output: the sink alone is in their sum."""
+    alone: Array = (lse == spread(kept.sink, lse)) & ~kept.wide.any(-1)
+    return alone
+
+
+def spread(sink: Array | None, lse: Array) -> Array:
+    """The sink of each query's head."""
+    numbers = np.asarray(-np.inf if sink is None else sink, lse.dtype)
+    return np.broadcast_to(numbers, lse.shape[:-1])[..., None]
 
 
 def by_rule(score: Rules, found: dict[int, Array]) -> tuple[tuple[Array, ...], ...]:
