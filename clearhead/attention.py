@@ -108,8 +108,7 @@ class Attended:
         """
         from clearhead.tangents import second
 
-        given = None if d_lse is None else as_array(d_lse, "d_lse")
-        return second(self.differentiable(), self.lse, as_array(d_out, "d_out"), given, along)
+        return second(self.differentiable(), self.lse, d_out, d_lse, along)
 
     def differentiable(self) -> "Kept":
         """What derivatives need of the call."""

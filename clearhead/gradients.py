@@ -24,6 +24,7 @@ from clearhead.rules.scores import Rules, as_rules, in_order
 __all__ = ["Gradients", "Kept", "backward"]
 
 MOST_PLANS = 256
+GIVE_D_OUT = "give the gradient of the output, an array of its shape"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Kept:
 
 def backward(kept: Kept, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, rules: bool) -> Gradients:
     """Gradients of a call from those of its output and log-sum-exp."""
-    d_output, given = as_array(d_out, "d_out"), None
+    d_output, given = as_array(d_out, "d_out", GIVE_D_OUT), None
     check(d_output, kept)
     if d_lse is not None:
         given = checked_lse(as_array(d_lse, "d_lse"), lse)

@@ -17,7 +17,7 @@ from clearhead.definition import textbook
 from clearhead.definition.gradient import Gradients, add_at, is_float, reduced, sink_weights
 from clearhead.definition.tangent import Direction, Second, moving_arrays, step_of
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.gradients import Kept, sees_nothing
+from clearhead.gradients import GIVE_D_OUT, Kept, sees_nothing
 from clearhead.problem import Array, as_array
 from clearhead.rules.derive import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, evaluate
@@ -74,6 +74,8 @@ class Walk:
     """One call and a direction, walked block by block."""
 
     def __init__(self, kept: Kept, lse: Array, along: Direction) -> None:
+        if not isinstance(along, Direction):
+            raise InputError(f"along is a {type(along).__name__}: give a Direction, as in Direction(q=t_q, v=t_v).")
         asked = self.asked = kept.asked
         self.dtype, lead = asked.computed, asked.lead
         self.count = math.prod(lead)
@@ -234,14 +236,16 @@ def jvp(kept: Kept, lse: Array, along: Direction) -> tuple[Array, Array]:
     return t_output.reshape(kept.wide.shape), t_lse.reshape(lse.shape)
 
 
-def second(kept: Kept, lse: Array, d_output: Array, d_lse: Array | None, along: Direction) -> Second:
+def second(kept: Kept, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, along: Direction) -> Second:
     """How output, log-sum-exp and gradients move, in the computation's dtype."""
     walk = Walk(kept, lse, along)
+    d_output, given = as_array(d_out, "d_out", GIVE_D_OUT), None
     check_like(d_output, kept.wide, "d_out", "the output")
     if d_lse is not None:
-        check_like(d_lse, lse, "d_lse", "the log-sum-exp")
+        given = as_array(d_lse, "d_lse")
+        check_like(given, lse, "d_lse", "the log-sum-exp")
     with np.errstate(all="ignore"):
-        return moved_gradients(kept, lse, d_output, d_lse, walk)
+        return moved_gradients(kept, lse, d_output, given, walk)
 
 
 def moved_gradients(kept: Kept, lse: Array, d_output: Array, d_lse: Array | None, walk: Walk) -> Second:

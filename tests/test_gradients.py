@@ -58,6 +58,7 @@ def test_rules_gradients_can_be_left_out():
         (lambda x: attend(x, x, x).backward(x.astype(np.float64)), DtypeError, ["float64", "float32"]),
         (lambda x: attend(x, x, x).backward(x, x), ShapeError, ["d_lse", "(6, 4)", "(6,)"]),
         (lambda x: attend(x, x, x).backward(x, np.ones(6, int)), DtypeError, ["d_lse", "int64"]),
+        (lambda x: attend(x, x, x).backward(None), InputError, ["d_out is missing", "gradient of the output"]),
         (lambda x: merge(*[attend(x, x, x, mask=full())] * 2).backward(x), InputError, ["merged", "attend(q, k, v)"]),
         (lambda x: attend(x[None], cached(x)).backward(x[None]), InputError, ["cache", "attend(q, k, v)"]),
     ],

@@ -214,6 +214,8 @@ def test_memory_grows_with_length_alone():
         (lambda x: attend(x, x, x).jvp(Direction(rules=((x,),))), ShapeError, ["[1]", "[]", "backward(...).rules"]),
         (lambda x: attend(x, x, x).second(x[:3], None, Direction()), ShapeError, ["d_out", "(3, 4)"]),
         (lambda x: attend(x, x, x).second(x, x, Direction()), ShapeError, ["d_lse", "(6, 4)"]),
+        (lambda x: attend(x, x, x).second(None, None, Direction()), InputError, ["d_out is missing"]),
+        (lambda x: attend(x, x, x).jvp((x,)), InputError, ["a tuple", "Direction(q="]),
         (lambda x: merge(*[attend(x, x, x, mask=full())] * 2).jvp(Direction()), InputError, ["merged"]),
     ],
 )
@@ -221,3 +223,14 @@ def test_what_cannot_be_is_refused_with_a_next_step(call, kind, words):
     with pytest.raises(kind) as caught:
         call(random(6, 4))
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("which", range(7))
+@pytest.mark.parametrize("large", [3e38, np.inf, np.nan])
+def test_numbers_without_a_bound_are_no_news(which, large):
+    operands = [random(2, 9, 4, dtype=np.float32, seed=n) for n in range(7)]
+    operands[which][0, 3] = large
+    q, k, v, d_out, *along = operands
+    done = attend(q, k, v, score=softcap(2.0), sink=random(2))
+    assert done.second(d_out, None, Direction(*along)).output.shape == done.jvp(Direction(*along))[0].shape

@@ -129,7 +129,7 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "square": lambda x: x * x,
     "power": lambda x, power: x**power,
     "positive": lambda x: x,
-    "sign": lambda x: np.where(x > 0, 1, np.where(x < 0, -1, x)),
+    "sign": lambda x: np.where(x > 0, 1, np.where(x < 0, -1, np.where(x == 0, 0, x))),
 }
 FLOAT_ONLY = ("div", "exp", "log", "tanh", "sigmoid", "sqrt")
 INT_ONLY = ("floordiv", "mod")
