@@ -84,8 +84,11 @@ class Backward:
         for load, coefficient in by_loads(score):
             number = load.array or 0
             if number in self.arrays:
-                target = len(arrays) + scattered.index(number) if number in scattered else None
-                shares.append(Share(load, coefficient, target, way_of(load, arrays[number], asked.keys)))
+                if number in scattered:
+                    target, way = len(arrays) + scattered.index(number), way_of(load, arrays[number], asked.keys)
+                    shares.append(Share(load, coefficient, target, way))
+                else:
+                    shares.append(Share(load, coefficient))
         sums = kinds_of(arrays) + tuple((asked.computed, arrays[number].ndim) for number in scattered)
         return replace(base, arrays=sums, slope=by_score(score), shares=tuple(shares))
 

@@ -145,7 +145,8 @@ def weighed(
 def add_at(sums: Array, index: list[Array], share: Array) -> None:
     """Add each pair's share to the element that it read; indices below 0 count from the end."""
     places = [np.clip(np.where(i < 0, i + n, i), 0, n - 1) for i, n in zip(index, sums.shape, strict=True)]
-    np.add.at(sums, tuple(np.broadcast_to(i, share.shape) for i in places), share)
+    one = np.zeros((), int)  # an axis more, for arrays that have none
+    np.add.at(sums[None], tuple(np.broadcast_to(i, share.shape) for i in (one, *places)), share)
 
 
 def is_float(array: Array) -> bool:
