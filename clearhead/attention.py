@@ -64,8 +64,9 @@ class Attended:
     def backward(self, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None = None, *, rules: bool = True) -> "Gradients":
         """Gradients of q, k, v, the sink and the rules' arrays, given those of `output` and perhaps of `lse`.
 
-        Each has its operand's shape and dtype; `rules=False` leaves the rules' arrays out. O(n) memory, the same bits
-        for any number of threads. q, k and v must be as they were. Raises ShapeError or DtypeError.
+        Each has its operand's shape and dtype; `rules=False` leaves the rules' arrays out. O(n) memory for each batch
+        of the result, the same bits for any number of threads. q, k, v, the rules' arrays and `output` (an `out=`
+        buffer too) must be as they were. Raises InputError, ShapeError or DtypeError.
         Source: Dao et al. 2022, appendix B.2; definition: `clearhead.definition.gradient.gradients`.
 
         >>> import numpy as np
@@ -188,7 +189,9 @@ def attend(
     threads: int | None = None,
     out: Array | None = None,
 ) -> Attended:
-    """`attention`, and with the output each query's log-sum-exp of scores.
+    """`attention`, and with the output each query's log-sum-exp of scores, weights and derivatives.
+
+    These read q, k, v, the rules' arrays and the output where they lie: change none of them before.
 
     >>> import numpy as np
     >>> done = attend(np.zeros((2, 1)), np.zeros((2, 1)), np.array([[1.0], [3.0]]))
