@@ -1,6 +1,6 @@
 """Attention as users call it: arrays + rules → Problem → plan → kernel → arrays.
 
-Decides what is done in every call; what depends on shapes alone is prepared once, in `plan`. Checks are left to
+Decides what is done in every call; what depends on shapes alone is looked up in `recall`. Checks are left to
 `problem`, code to `machine` and `kernels`, meaning to `definition`.
 """
 
@@ -18,8 +18,9 @@ from clearhead.kernels.call import FIELDS
 from clearhead.kernels.tiles import STORED
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
-from clearhead.plan import Prepared, prepare
-from clearhead.problem import Array, as_array, check_apart, check_out, over_pages, problem
+from clearhead.plan import Prepared
+from clearhead.problem import Array, as_array, check_apart, check_out
+from clearhead.recall import recall
 from clearhead.rules.masks import Mask, at_end, causal, checked
 from clearhead.rules.scores import Rules
 
@@ -33,9 +34,6 @@ QUERY, KEY, VALUE, OUTPUT, LSE, SINK, WORKSPACE, COUNTERS = (
     FIELDS.index(name) for name in ("query", "key", "value", "output", "lse", "sink", "workspace", "counters")
 )
 UNWANTED = np.empty(0)
-MOST_PREPARED = 1024
-MOST_HOLDING = 8  # of them, how many may hold more than a little memory
-LITTLE = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,9 @@ class Attended:
     def backward(self, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None = None, *, rules: bool = True) -> "Gradients":
         """Gradients of q, k, v, the sink and the rules' arrays, given those of `output` and perhaps of `lse`.
 
-        Each has its operand's shape and dtype; `rules=False` leaves the rules' arrays out. O(n) memory, the same bits
-        for any number of threads. q, k and v must be as they were. Raises ShapeError or DtypeError.
+        Each has its operand's shape and dtype; `rules=False` leaves the rules' arrays out. O(n) memory for each batch
+        of the result, the same bits for any number of threads. q, k, v, the rules' arrays and `output` (an `out=`
+        buffer too) must be as they were. Raises InputError, ShapeError or DtypeError.
         Source: Dao et al. 2022, appendix B.2; definition: `clearhead.definition.gradient.gradients`.
 
         >>> import numpy as np
@@ -110,8 +109,7 @@ class Attended:
         """
         from clearhead.tangents import second
 
-        given = None if d_lse is None else as_array(d_lse, "d_lse")
-        return second(self.differentiable(), self.lse, as_array(d_out, "d_out"), given, along)
+        return second(self.differentiable(), self.lse, d_out, d_lse, along)
 
     def differentiable(self) -> "Kept":
         """What derivatives need of the call."""
@@ -191,7 +189,9 @@ def attend(
     threads: int | None = None,
     out: Array | None = None,
 ) -> Attended:
-    """`attention`, and with the output each query's log-sum-exp of scores.
+    """`attention`, and with the output each query's log-sum-exp of scores, weights and derivatives.
+
+    These read q, k, v, the rules' arrays and the output where they lie: change none of them before.
 
     >>> import numpy as np
     >>> done = attend(np.zeros((2, 1)), np.zeros((2, 1)), np.array([[1.0], [3.0]]))
@@ -209,10 +209,12 @@ def attend(
         output, lse = run(*arrays, mask, score, sink, scale, precision, threads, out, True)
         return Attended(output, lse, partial(weights_of, *arrays[:2], lse=None, **rules))
     sinks, narrow = None if sink is None else as_array(sink, "sink"), arrays[0].dtype.name in STORED
-    wide, lse = run(*arrays, mask, score, sinks, scale, precision, threads, None if narrow else out, True, True)
+    target = None if narrow else out
+    ready, traced = recall(*arrays, mask, score, sinks, scale, precision, target, wide=True)
+    wide, lse = call(ready, arrays, sinks, threads, target, True)
     output = rounded(wide, arrays, out) if narrow else wide
-    kept = keep(*arrays, mask, score, sinks, scale, threads, wide)
-    return Attended(output, lse, partial(weights_of, *arrays[:2], lse=lse, **rules), kept)
+    kept = keep(*arrays, mask, traced, sinks, scale, threads, wide)
+    return Attended(output, lse, partial(weights_of, *arrays[:2], lse=lse, **rules | {"score": traced}), kept)
 
 
 def rounded(wide: Array, operands: tuple[Array, Array, Array], out: Array | None) -> Array:
@@ -271,9 +273,6 @@ def merge(a: Attended, b: Attended) -> Attended:
         return Attended(output, finite_top + np.log(total))
 
 
-prepared: dict[tuple[Any, ...], Prepared] = {}
-
-
 def run(
     q: Array,
     k: Array,
@@ -293,7 +292,7 @@ def run(
     A `wide` output is not rounded to operands of 16 bits.
     """
     sinks = None if sink is None else as_array(sink, "sink")
-    ready = recall(q, k, v, mask, score, sinks, scale, precision, out, wide=wide)
+    ready, _ = recall(q, k, v, mask, score, sinks, scale, precision, out, wide=wide)
     return call(ready, (q, k, v), sinks, threads, out, wants_lse)
 
 
@@ -388,57 +387,5 @@ def over_sequences(
     """Some sequences of one length."""
     pages = cache.paged(numbers)
     about = pages.first_key, pages.int8
-    ready = recall(q, pages.key, pages.value, mask, score, sinks, scale, "exact", out, *about)
+    ready, _ = recall(q, pages.key, pages.value, mask, score, sinks, scale, "exact", out, *about)
     return call(ready, (q, *pages.tables), sinks, threads, out, wants_lse, pages.kept)
-
-
-def recall(
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Mask,
-    score: Rules,
-    sinks: Array | None,
-    scale: float | None,
-    precision: str,
-    out: Array | None,
-    first_key: int | None = None,
-    int8: bool = False,
-    wide: bool = False,
-) -> Prepared:
-    """The preparation of a call like this one, made at the first; with a `first_key`, k and v stand for a cache."""
-    key = (
-        q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype, mask,
-        tuple(score) if isinstance(score, list) else score, scale, None if out is None else layout_of(out),
-        None if sinks is None else (sinks.shape, sinks.dtype), precision, first_key, int8, wide,
-    )  # fmt: skip
-    try:
-        ready = prepared.get(key)
-    except TypeError:  # an unhashable mask or scale, which `problem` explains
-        ready = None
-    if ready is None:
-        asked = problem(
-            q, k, v, mask=mask, score=score, sink=sinks, scale=scale, precision=precision, out=out, wide=wide
-        )
-        ready = prepare(asked if first_key is None else over_pages(asked, mask, first_key, int8))
-        remember(key, ready)
-    if out is not None:  # it may overlap an input anew in every call
-        check_apart(out, {"q": q, "k": k, "v": v} if first_key is None else {"q": q})
-    return ready
-
-
-def remember(key: tuple[Any, ...], ready: Prepared) -> None:
-    """Keep a preparation; of those that hold arrays only the newest, for their memory's sake."""
-    if len(prepared) >= MOST_PREPARED:
-        prepared.clear()
-    holding = [old for old, its in prepared.items() if its.kept_bytes > LITTLE] if ready.kept_bytes > LITTLE else []
-    for old in holding[: 1 - MOST_HOLDING or None]:
-        del prepared[old]
-    prepared[key] = ready
-
-
-def layout_of(out: Array) -> tuple[Any, ...]:
-    """All that is checked of an `out` but where it lies."""
-    if not isinstance(out, np.ndarray):
-        return (type(out),)
-    return out.shape, out.strides, out.dtype, out.flags.writeable

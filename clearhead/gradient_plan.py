@@ -29,6 +29,7 @@ from clearhead.rules.derive import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, depends, evaluate, rewrite
 
 TURNS = 4  # chains that take turns, for each thread: who is late is seldom waited for
+SPAN_BYTES = 256  # of one document's place, as Python keeps it
 AT = {name: n for n, name in enumerate(FIELDS)}
 WHOLE_HEAD = frozenset({"batch", "head"})
 
@@ -65,20 +66,29 @@ class Backward:
         """The leading axes of the gradients of keys and values, as the kernel computes them."""
         return self.asked.axes[:-1] if self.shared else self.asked.axes
 
+    @property
+    def d_query_dtype(self) -> str:
+        """The dtype of the queries' gradient: not rounded yet where several heads ask the same, to be summed."""
+        steps = zip(self.asked.axes, self.asked.query.lead, strict=True)
+        return self.asked.computed if any(size > 1 and step == 0 for size, step in steps) else self.asked.dtype
+
     @cached_property
     def variant(self) -> Variant:
         """The forward's rules and their derivatives."""
         asked = self.asked
         score, mask, _, arrays = self.expressions
-        base = Variant(score=score, mask=mask, storage=asked.storage)
+        base = Variant(score=score, mask=mask, storage=asked.storage, wide=self.d_query_dtype != asked.dtype)
         if score is None:
             return replace(base, arrays=kinds_of(arrays))
         shares, scattered = [], self.scattered
         for load, coefficient in by_loads(score):
             number = load.array or 0
             if number in self.arrays:
-                target = len(arrays) + scattered.index(number) if number in scattered else None
-                shares.append(Share(load, coefficient, target, way_of(load, arrays[number], asked.keys)))
+                if number in scattered:
+                    target, way = len(arrays) + scattered.index(number), way_of(load, arrays[number], asked.keys)
+                    shares.append(Share(load, coefficient, target, way))
+                else:
+                    shares.append(Share(load, coefficient))
         sums = kinds_of(arrays) + tuple((asked.computed, arrays[number].ndim) for number in scattered)
         return replace(base, arrays=sums, slope=by_score(score), shares=tuple(shares))
 
@@ -101,7 +111,7 @@ class Backward:
         """The compiled kernel."""
         return kernels.get(self.plan)
 
-    @cached_property
+    @property
     def tiles(self) -> list[tuple[int, int, int, int, int]]:
         """Each tile's queries and its document's keys, ascending: (first query, queries, shift, first key, keys)."""
         step = self.plan.tile.queries
@@ -117,13 +127,13 @@ class Backward:
         """The gradients of queries (lead, n, d), of keys and values (own_axes, m, d) and of the rules' arrays."""
         asked = self.asked
         computed = np.dtype(asked.computed)
-        d_query = np.zeros((*asked.lead, asked.queries, asked.query_dim), asked.dtype)
+        d_query = np.zeros((*asked.lead, asked.queries, asked.query_dim), self.d_query_dtype)
         d_key, d_value = (
             np.zeros((*self.own_axes, asked.keys, padded(dim)), computed) for dim in (asked.query_dim, asked.value_dim)
         )
         _, _, _, arrays = self.expressions
         found = {number: np.zeros(arrays[number].shape, computed) for number in self.arrays}
-        tasks = self.chains * self.group * len(self.tiles)
+        tasks = self.chains * self.group * len(self.tile_table)
         sums = np.zeros((tasks, max(1, len(self.variant.shares))), computed)
         if tasks and asked.keys:
             progress, done = np.zeros(tasks, np.int64), np.full(1, DONE, np.int64)
@@ -140,7 +150,7 @@ class Backward:
             table = (ctypes.c_int64 * len(numbers))(*numbers)
             arrays, isa = (given, d_lse, kept, found), self.plan.target.isa
             run_kernel(self.kernel.entry, table, self.scratch_layout[1], count, isa, arrays)
-            self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tiles), -1))
+            self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tile_table), -1))
         return d_query, d_key[..., : asked.query_dim], d_value[..., : asked.value_dim], found
 
     def add_sums(self, found: dict[int, Array], sums: Array) -> None:
@@ -202,9 +212,10 @@ class Backward:
 
     def template(self, threads: int) -> Template:
         """The call's table for so many threads, written at the first."""
-        if threads not in self.templates:
-            self.templates[threads] = self.write_template(threads)
-        return self.templates[threads]
+        known = self.templates.get(threads)
+        if known is None:
+            known = self.templates[threads] = self.write_template(threads)
+        return known
 
     @cached_property
     def templates(self) -> dict[int, Template]:
@@ -222,7 +233,7 @@ class Backward:
         steps = {name: operand.lead for name, operand in operands.items()} | self.gradient_steps()
         axes = [n for n, axis in enumerate(walked) if axis != 1]
         fields = dict.fromkeys(FIELDS, 0) | {
-            "tasks": self.chains * self.group * len(self.tiles),
+            "tasks": self.chains * self.group * len(self.tile_table),
             "queries": asked.queries,
             "keys": asked.keys,
             "query_dim": asked.query_dim,
@@ -231,17 +242,17 @@ class Backward:
             "high": asked.queries + asked.keys if rules.high is None else rules.high,
             "heads": heads,
             "parameters": len(FIELDS) + len(AXIS) * len(axes),
-            "tiles": len(self.tiles),
+            "tiles": len(tile_table),
             "tile_table": tile_table.ctypes.data,
             **block_fields(kinds),
             "group": self.group,
             "chains": 1 if self.in_one_chain else self.chains,
-            "chain": len(self.tiles) * self.group * (self.chains if self.in_one_chain else 1),
+            "chain": len(tile_table) * self.group * (self.chains if self.in_one_chain else 1),
             "together": 1 if self.in_one_chain or threads == 1 else min(TURNS * threads, self.chains),
             "serial": int(bool(self.scattered)),
             "scale": bits(asked.scale),
             "give_way": give_way(),
-            "d_query_row": asked.query_dim * np.dtype(asked.dtype).itemsize,
+            "d_query_row": asked.query_dim * np.dtype(self.d_query_dtype).itemsize,
             **{f"{name}_row": operand.row for name, operand in operands.items()},
             **{f"{name}_element": operand.element for name, operand in operands.items()},
             **self.scratch_layout[0],
@@ -261,10 +272,10 @@ class Backward:
 
     @property
     def held(self) -> int:
-        """Bytes of the arrays that the rules hold."""
+        """Bytes of the arrays that the rules hold, of the tables, and of the documents that these were made from."""
         _, _, _, arrays = self.expressions
         known = () if self.kinds is None else (self.kinds,)
-        return sum(int(array.nbytes) for array in (*arrays, *known))
+        return sum(int(x.nbytes) for x in (self.tile_table, *arrays, *known)) + SPAN_BYTES * len(self.asked.rules.spans)
 
     @cached_property
     def kinds(self) -> Array | None:
@@ -275,7 +286,7 @@ class Backward:
     @cached_property
     def tile_table(self) -> Array:
         """The tiles as the kernel reads them."""
-        return np.array(self.tiles, np.int64)
+        return np.array(self.tiles, np.int64).reshape(-1, 5)
 
     @cached_property
     def expressions(self) -> Any:
@@ -285,26 +296,41 @@ class Backward:
     @property
     def in_one_chain(self) -> bool:
         """Whether all tasks must keep one order: where pairs of two heads may add to one element."""
-        own = {"head"} if math.prod(self.asked.lead[:-1]) == 1 else {"batch", "head"}
+        lead, arrays = self.asked.lead, self.expressions[3]
+        own = {"batch": math.prod(lead[:-1]), "head": lead[-1] if lead else 1}
         loads = [share.load for share in self.variant.shares if share.target is not None]
-        return not all(own <= {index.op for index in load.args} for load in loads)
+        return not all(
+            apart(name, count, [load.args for load in loads if load.array == number], arrays[number].shape)
+            for number in self.scattered
+            for name, count in own.items()
+            if count > 1
+        )
 
     def gradient_steps(self) -> dict[str, tuple[int, ...]]:
         """The byte steps of the gradients' leading axes."""
         asked = self.asked
         shape = (*asked.axes, asked.queries, asked.query_dim)
-        steps = {"d_query": dense_strides(shape, np.dtype(asked.dtype))[:-2]}
+        steps = {"d_query": dense_strides(shape, np.dtype(self.d_query_dtype))[:-2]}
         for name, dim in (("d_key", asked.query_dim), ("d_value", asked.value_dim)):
             own = dense_strides((*self.own_axes, asked.keys, padded(dim)), np.dtype(asked.computed))[:-2]
             steps[name] = (*own, 0) if self.shared else own
         return steps
 
 
+def apart(name: str, count: int, indices: Sequence[tuple[Expression, ...]], shape: tuple[int, ...]) -> bool:
+    """Whether all that read an array find each head's, or batch's, numbers at an index of its own on one axis."""
+    return any(
+        size >= count and all(index[axis].op == name for index in indices)  # beyond its end, an axis's last is read
+        for axis, size in enumerate(shape)
+    )
+
+
 def way_of(load: Expression, array: Array, keys: int) -> str:
     """How the pairs of a tile find the elements that they read."""
     *others, last = load.args
     elsewhere = frozenset[str]().union(*(depends(index) for index in others))
-    if last.op == "key" and array.shape[-1] >= keys and "key" not in elsewhere and not elsewhere <= WHOLE_HEAD:
+    by_query = not elsewhere <= WHOLE_HEAD and not elsewhere & {"key", "score"}
+    if last.op == "key" and array.shape[-1] >= keys and by_query:
         return "keys"
     return "diagonal" if depends(rewrite(load, without_distance)) <= WHOLE_HEAD else "each"
 

@@ -5,24 +5,26 @@ come back to their operands' shapes. Meaning: `definition.gradient`; plan and ke
 """
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.attention import LITTLE
-from clearhead.definition.gradient import Gradients, reduced
+from clearhead.definition.gradient import Gradients, reduced, sink_weights
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.gradient_plan import Backward, float_arrays
 from clearhead.machine.target import target
 from clearhead.machine.threads import allowed
 from clearhead.problem import Array, Operand, Problem, as_array, problem
+from clearhead.recall import LITTLE
 from clearhead.rules.masks import Mask
-from clearhead.rules.scores import Rules, as_rules
+from clearhead.rules.scores import Rules, as_rules, in_order
 
 __all__ = ["Gradients", "Kept", "backward"]
 
 MOST_PLANS = 256
+GIVE_D_OUT = "give the gradient of the output, an array of its shape"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Kept:
     k: Array
     v: Array
     mask: Mask
-    score: Rules
+    score: Rules  # as traced for that call: what a function captured may have other names by now
     sink: Array | None
     scale: float | None
     threads: int | None
@@ -48,47 +50,57 @@ class Kept:
 
 def backward(kept: Kept, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, rules: bool) -> Gradients:
     """Gradients of a call from those of its output and log-sum-exp."""
-    d_output, given = as_array(d_out, "d_out"), None
+    d_output, given = as_array(d_out, "d_out", GIVE_D_OUT), None
     check(d_output, kept)
     if d_lse is not None:
         given = checked_lse(as_array(d_lse, "d_lse"), lse)
-    planned = recall(kept, d_output, rules)
+    plan = recall(kept, d_output, rules)
     threads = kept.threads or allowed()
     operands = (kept.q, kept.k, kept.v, kept.wide)
-    d_query, d_key, d_value, found = planned.run(operands, np.ascontiguousarray(lse), d_output, given, threads)
-    lead = keys_lead(planned)
+    d_query, d_key, d_value, found = plan.run(operands, np.ascontiguousarray(lse), d_output, given, threads)
+    lead = keys_lead(plan)
     d_key, d_value = (
         reduced(x.reshape(*lead, *x.shape[-2:]), y.shape) for x, y in ((d_key, kept.k), (d_value, kept.v))
     )
     return Gradients(
-        q=reduced(d_query, kept.q.shape),
-        k=d_key.astype(kept.k.dtype, copy=False),
-        v=d_value.astype(kept.v.dtype, copy=False),
+        q=rounded(reduced(d_query, kept.q.shape), kept.q.dtype),
+        k=rounded(d_key, kept.k.dtype),
+        v=rounded(d_value, kept.v.dtype),
         sink=sink_gradient(kept, lse, d_output, given),
         rules=by_rule(kept.score, found) if rules else (),
     )
 
 
 plans: dict[tuple[Any, ...], Backward] = {}
+changing = Lock()
 
 
 def recall(kept: Kept, d_output: Array, rules: bool) -> Backward:
     """The plan of a call like this one, made at the first; those whose rules hold much memory are made each time."""
     layouts = ((x.shape, x.strides, x.dtype) for x in (kept.q, kept.k, kept.v, kept.wide, d_output))
-    score = tuple(kept.score) if isinstance(kept.score, list) else kept.score
+    score = in_order(kept.score) if isinstance(kept.score, list) else kept.score
     sink = None if kept.sink is None else (kept.sink.shape, kept.sink.dtype)
     key = (*layouts, kept.mask, score, kept.scale, sink, rules, target())
-    if key not in plans:
-        asked = kept.asked
-        arrays = asked.rules.score.arrays if asked.rules.score else ()
-        numbers = float_arrays(arrays) if rules else ()
-        planned = Backward(asked, walked(asked, d_output), numbers, share(asked, kept.k, kept.v))
-        if planned.held > LITTLE:
-            return planned
-        if len(plans) >= MOST_PLANS:
-            plans.clear()
-        plans[key] = planned
-    return plans[key]
+    try:
+        known = plans.get(key)
+    except TypeError:  # a scale without a hash
+        return planned(kept, d_output, rules)
+    if known is None:
+        known = planned(kept, d_output, rules)
+        if known.held <= LITTLE:
+            with changing:
+                if len(plans) >= MOST_PLANS:
+                    plans.clear()
+                plans[key] = known
+    return known
+
+
+def planned(kept: Kept, d_output: Array, rules: bool) -> Backward:
+    """A call's plan."""
+    asked = kept.asked
+    arrays = asked.rules.score.arrays if asked.rules.score else ()
+    numbers = float_arrays(arrays) if rules else ()
+    return Backward(asked, walked(asked, d_output), numbers, share(asked, kept.k, kept.v))
 
 
 def share(asked: Problem, *operands: Array) -> bool:
@@ -131,14 +143,27 @@ def keys_lead(planned: Backward) -> tuple[int, ...]:
 
 def sink_gradient(kept: Kept, lse: Array, d_output: Array, d_lse: Array | None) -> Array | None:
     """−Σ exp(sink − LSE) · (dO·O − dLSE), in float64."""
-    sink = kept.sink
-    if sink is None:
+    if kept.sink is None:
         return None
-    delta = np.einsum("...d,...d->...", d_output.astype(np.float64), kept.wide)
-    if d_lse is not None:
-        delta -= d_lse
-    weight = np.exp(np.broadcast_to(sink, lse.shape[:-1])[..., None] - lse.astype(np.float64))
-    return reduced(-(weight * delta).sum(-1), sink.shape).astype(sink.dtype)
+    with np.errstate(all="ignore"):
+        delta = np.einsum("...d,...d->...", d_output, kept.wide, dtype=np.float64)
+        delta[sees_nothing(kept, lse)] = 0  # whatever dO is
+        if d_lse is not None:
+            delta -= d_lse
+        share = sink_weights(spread(kept.sink, lse), lse.astype(np.float64)) * delta
+        return rounded(reduced(-share.sum(-1), kept.sink.shape), kept.sink.dtype)
+
+
+def sees_nothing(kept: Kept, lse: Array) -> Array:
+    """Which queries have no part in the output: the sink alone is in their sum."""
+    alone: Array = (lse == spread(kept.sink, lse)) & ~kept.wide.any(-1)
+    return alone
+
+
+def spread(sink: Array | None, lse: Array) -> Array:
+    """The sink of each query's head."""
+    numbers = np.asarray(-np.inf if sink is None else sink, lse.dtype)
+    return np.broadcast_to(numbers, lse.shape[:-1])[..., None]
 
 
 def by_rule(score: Rules, found: dict[int, Array]) -> tuple[tuple[Array, ...], ...]:
@@ -147,10 +172,16 @@ def by_rule(score: Rules, found: dict[int, Array]) -> tuple[tuple[Array, ...], .
     for rule in as_rules(score):
         arrays = rule.formula.arrays
         numbers = range(first, first + len(arrays))
-        own = (found[n].astype(a.dtype, copy=False) for n, a in zip(numbers, arrays, strict=True) if n in found)
+        own = (rounded(found[n], a.dtype) for n, a in zip(numbers, arrays, strict=True) if n in found)
         result.append(tuple(own))
         first += len(arrays)
     return tuple(result)
+
+
+def rounded(gradient: Array, dtype: np.dtype[Any]) -> Array:
+    """A gradient in its operand's dtype; ∞ where that cannot hold it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return gradient.astype(dtype, copy=False)
 
 
 def unknown(what: str) -> InputError:

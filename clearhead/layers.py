@@ -156,11 +156,14 @@ class Forward:
         >>> done.backward(np.ones((3, 4))).query.shape
         (4, 4)
         """
-        layer, d_y = self.layer, np.asarray(d_y, self.y.dtype)
+        layer, d_y = self.layer, np.asarray(d_y)
+        if not np.can_cast(d_y.dtype, self.y.dtype, "same_kind"):
+            raise DtypeError(f"d_y has dtype {d_y.dtype}, y {self.y.dtype}: give real numbers, as by d_y.real.")
+        d_y = d_y.astype(self.y.dtype, copy=False)
         if d_y.shape != self.y.shape:
             raise ShapeError(f"d_y of shape {d_y.shape} does not belong to y {self.y.shape}: give one of that shape.")
         d_joint = d_y if layer.output is None else d_y @ layer.output.T
-        own = self.attended.backward(parted(d_joint, layer.heads))
+        own = self.attended.backward(parted(d_joint, layer.heads), rules=False)
         d_q, d_k, d_v = joined(own.q), joined(own.k), joined(own.v)
         d_x = d_q @ layer.query.T + d_k @ layer.key.T + d_v @ layer.value.T
         d_query, d_key, d_value = (summed(self.x, d) for d in (d_q, d_k, d_v))
@@ -180,7 +183,7 @@ def parted(x: Array, heads: int) -> Array:
 def joined(x: Array) -> Array:
     """(..., heads, n, d) as (..., n, heads · d)."""
     turned = x.swapaxes(-2, -3)
-    return turned.reshape(*turned.shape[:-2], -1)
+    return turned.reshape(*turned.shape[:-2], turned.shape[-2] * turned.shape[-1])
 
 
 def summed(a: Array, b: Array) -> Array:

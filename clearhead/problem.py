@@ -163,12 +163,15 @@ def problem(
     )
 
 
-def as_array(x: npt.ArrayLike | None, name: str) -> Array:
+GIVE_OPERANDS = "call attention(q, k, v), or attention(q, cache)"
+
+
+def as_array(x: npt.ArrayLike | None, name: str, cure: str = GIVE_OPERANDS) -> Array:
     """What a user passed as a plain numpy array; masked arrays are refused, for their masks would be lost."""
     if type(x) is np.ndarray:
         return x
     if x is None:
-        raise InputError(f"{name} is missing: call attention(q, k, v), or attention(q, cache).")
+        raise InputError(f"{name} is missing: {cure}.")
     if isinstance(x, np.ma.MaskedArray):
         raise InputError(
             f"{name} is a masked array, whose mask would be ignored: pass x.filled(...) and a clearhead mask."

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.definition import textbook
-from clearhead.definition.gradient import Gradients, add_at, is_float, reduced
+from clearhead.definition.gradient import Gradients, add_at, is_float, reduced, sink_weights
 from clearhead.definition.tangent import Direction, Second, moving_arrays, step_of
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.gradients import Kept
+from clearhead.gradients import GIVE_D_OUT, Kept, sees_nothing
 from clearhead.problem import Array, as_array
 from clearhead.rules.derive import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, evaluate
@@ -74,6 +74,8 @@ class Walk:
     """One call and a direction, walked block by block."""
 
     def __init__(self, kept: Kept, lse: Array, along: Direction) -> None:
+        if not isinstance(along, Direction):
+            raise InputError(f"along is a {type(along).__name__}: give a Direction, as in Direction(q=t_q, v=t_v).")
         asked = self.asked = kept.asked
         self.dtype, lead = asked.computed, asked.lead
         self.count = math.prod(lead)
@@ -101,8 +103,7 @@ class Walk:
         """The sink's weight in each row, (heads, n)."""
         if self.sink is None:
             return np.zeros((self.count, 1), self.dtype)
-        weight: Array = np.exp(self.spread(self.sink) - self.lse)
-        return weight
+        return sink_weights(self.spread(self.sink), self.lse)
 
     @cached_property
     def changes(self) -> "Changes | None":
@@ -162,18 +163,17 @@ class Walk:
         """Weights from the log-sum-exp, and how scores move."""
         dtype, scale = self.dtype, np.dtype(self.dtype).type(self.asked.scale)
         q, k = self.q.part(heads, rows, dtype), self.k.part(heads, keys, dtype)
-        with np.errstate(all="ignore"):
-            s0 = (q @ k.swapaxes(-1, -2)) * scale
-            t_s0 = np.zeros_like(s0)
-            if self.t_q is not None:
-                t_s0 += self.t_q.part(heads, rows, dtype) @ k.swapaxes(-1, -2)
-            if self.t_k is not None:
-                t_s0 += q @ self.t_k.part(heads, keys, dtype).swapaxes(-1, -2)
-            t_s0 *= scale
-            leaves = leaves | {"score": s0}
-            s, t_s = (s0, t_s0) if self.changes is None else self.changes.moved(leaves, t_s0)
-            lse = self.lse[heads, rows, None]
-            p = np.exp(s - np.where(np.isneginf(lse), np.inf, lse))
+        s0 = (q @ k.swapaxes(-1, -2)) * scale
+        t_s0 = np.zeros_like(s0)
+        if self.t_q is not None:
+            t_s0 += self.t_q.part(heads, rows, dtype) @ k.swapaxes(-1, -2)
+        if self.t_k is not None:
+            t_s0 += q @ self.t_k.part(heads, keys, dtype).swapaxes(-1, -2)
+        t_s0 *= scale
+        leaves = leaves | {"score": s0}
+        s, t_s = (s0, t_s0) if self.changes is None else self.changes.moved(leaves, t_s0)
+        lse = self.lse[heads, rows, None]
+        p = np.exp(s - np.where(np.isneginf(lse), np.inf, lse))
         return Block(heads, rows, keys, leaves, seen, only(seen, p), t_s0, only(seen, t_s))
 
     def forward(self) -> tuple[Array, Array]:
@@ -231,21 +231,32 @@ class Changes:
 def jvp(kept: Kept, lse: Array, along: Direction) -> tuple[Array, Array]:
     """How output and log-sum-exp move, in the computation's dtype."""
     walk = Walk(kept, lse, along)
-    t_output, t_lse = walk.forward()
+    with np.errstate(all="ignore"):
+        t_output, t_lse = walk.forward()
     return t_output.reshape(kept.wide.shape), t_lse.reshape(lse.shape)
 
 
-def second(kept: Kept, lse: Array, d_output: Array, d_lse: Array | None, along: Direction) -> Second:
+def second(kept: Kept, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, along: Direction) -> Second:
     """How output, log-sum-exp and gradients move, in the computation's dtype."""
     walk = Walk(kept, lse, along)
-    asked, dtype = walk.asked, walk.dtype
+    d_output, given = as_array(d_out, "d_out", GIVE_D_OUT), None
     check_like(d_output, kept.wide, "d_out", "the output")
     if d_lse is not None:
-        check_like(d_lse, lse, "d_lse", "the log-sum-exp")
+        given = as_array(d_lse, "d_lse")
+        check_like(given, lse, "d_lse", "the log-sum-exp")
+    with np.errstate(all="ignore"):
+        return moved_gradients(kept, lse, d_output, given, walk)
+
+
+def moved_gradients(kept: Kept, lse: Array, d_output: Array, d_lse: Array | None, walk: Walk) -> Second:
+    """The same, once everything is checked."""
+    asked, dtype = walk.asked, walk.dtype
     t_output, t_lse = walk.forward()
     d_out = heads_of(d_output, asked.lead)
     own = (walk.count, asked.queries)
+    blind = sees_nothing(kept, lse).reshape(own)
     delta = np.einsum("...d,...d->...", d_output.astype(dtype, copy=False), kept.wide).reshape(own)
+    delta[blind] = 0
     if d_lse is not None:
         delta = delta - d_lse.reshape(own)
     t_q = np.zeros((*own, asked.query_dim), dtype)
@@ -264,6 +275,7 @@ def second(kept: Kept, lse: Array, d_output: Array, d_lse: Array | None, along: 
                 add_shares(sums, walk.changes, block, d_s, t_d_s)
                 d_s, t_d_s = through(walk.changes, block, d_s, t_d_s)
             add_operands(walk, block, d_s, t_d_s, t_q, t_k)
+    t_delta[blind] = 0
     t_sink = None
     if walk.sink is not None:
         share = walk.p_sink * ((walk.spread(walk.t_sink) - t_lse) * delta + t_delta)
@@ -285,29 +297,26 @@ def moved_scores(
 ) -> tuple[Array, Array, Array]:
     """dS after the rules, how it moves, and Ṗ."""
     dtype, p = walk.dtype, block.p
-    with np.errstate(all="ignore"):
-        gap = only(block.seen, do @ walk.v.part(block.heads, block.keys, dtype).swapaxes(-1, -2) - delta)
-        t_gap = -t_delta
-        if walk.t_v is not None:
-            t_gap = only(block.seen, do @ walk.t_v.part(block.heads, block.keys, dtype).swapaxes(-1, -2) - t_delta)
-        t_p = only(block.seen, p * (block.t_s - t_lse))
-        return p * gap, t_p * gap + p * t_gap, t_p
+    gap = only(block.seen, do @ walk.v.part(block.heads, block.keys, dtype).swapaxes(-1, -2) - delta)
+    t_gap = -t_delta
+    if walk.t_v is not None:
+        t_gap = only(block.seen, do @ walk.t_v.part(block.heads, block.keys, dtype).swapaxes(-1, -2) - t_delta)
+    t_p = only(block.seen, p * (block.t_s - t_lse))
+    return p * gap, t_p * gap + p * t_gap, t_p
 
 
 def through(changes: Changes, block: Block, d_s: Array, t_d_s: Array) -> tuple[Array, Array]:
     """From the gradient of scores after the rules to that before them, and how it moves."""
-    with np.errstate(all="ignore"):
-        slope = changes.value(changes.slope, block.leaves)
-        t_slope = changes.along(changes.slope, block.leaves, block.t_s0)
-        return only(block.seen, d_s * slope), only(block.seen, t_d_s * slope + d_s * t_slope)
+    slope = changes.value(changes.slope, block.leaves)
+    t_slope = changes.along(changes.slope, block.leaves, block.t_s0)
+    return only(block.seen, d_s * slope), only(block.seen, t_d_s * slope + d_s * t_slope)
 
 
 def add_shares(sums: list[Array], changes: Changes, block: Block, d_s: Array, t_d_s: Array) -> None:
     """Add each pair's share to the numbers that the rules read."""
     for load, coefficient in changes.loads:
-        with np.errstate(all="ignore"):
-            value = changes.value(coefficient, block.leaves)
-            share = t_d_s * value + d_s * changes.along(coefficient, block.leaves, block.t_s0)
+        value = changes.value(coefficient, block.leaves)
+        share = t_d_s * value + d_s * changes.along(coefficient, block.leaves, block.t_s0)
         index = [changes.value(i, block.leaves) for i in load.args]
         add_at(sums[load.array or 0], index, only(block.seen, share))
 
@@ -345,8 +354,7 @@ def turned(seen: Seen) -> Seen:
 def weighted(a: Array, x: Array, seen: Seen) -> Array:
     """a · x; rows of x that are not finite reach only those that see them."""
     if seen is None or np.isfinite(x).all():
-        with np.errstate(all="ignore"):
-            product: Array = np.matmul(a, x)
+        product: Array = np.matmul(a, x)
         return product
     return textbook.weighted_sum(a, x, seen)
 

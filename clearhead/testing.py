@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead import settings
-from clearhead.attention import Attended, attend, prepared
+from clearhead.attention import Attended, attend
 from clearhead.cache import KeyValueCache
 from clearhead.definition import canonical, textbook
 from clearhead.machine.target import native_isas
 from clearhead.problem import problem
+from clearhead.recall import prepared
 from clearhead.rules.masks import Mask, at_end, causal, split, visible
 
 Array = npt.NDArray[Any]

@@ -17,7 +17,7 @@ import numpy as np
 from clearhead import alibi, attend, causal, dense, documents, full, functions, problem, softcap, where, window
 from clearhead.definition.gradient import reduced
 from clearhead.gradient_plan import Backward, float_arrays, padded
-from clearhead.gradients import keys_lead, walked
+from clearhead.gradients import keys_lead, share, walked
 from clearhead.kernels.call import AXIS, FIELDS
 from clearhead.kernels.gradient_call import AXIS as GRADIENT_AXIS
 from clearhead.kernels.gradient_call import DONE
@@ -137,11 +137,11 @@ def gradients(done, d_out, budget, folder):
     kept = done.kept
     asked = kept.asked
     arrays = asked.rules.score.arrays if asked.rules.score else ()
-    planned = Backward(asked, walked(asked, d_out), float_arrays(arrays))
+    planned = Backward(asked, walked(asked, d_out), float_arrays(arrays), share(asked, kept.k, kept.v))
     planned.__dict__["plan"] = Plan("backward", plan_for(asked, AARCH64).tile, AARCH64, planned.variant)
     template = planned.template(1)
     tasks, computed = planned.chains * planned.group * len(planned.tiles), np.dtype(asked.computed)
-    d_query = np.zeros((*asked.lead, asked.queries, asked.query_dim), asked.dtype)
+    d_query = np.zeros((*asked.lead, asked.queries, asked.query_dim), planned.d_query_dtype)
     d_key, d_value = (
         np.zeros((*planned.own_axes, asked.keys, padded(dim)), computed) for dim in (asked.query_dim, asked.value_dim)
     )

@@ -5,7 +5,21 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from clearhead import DtypeError, InputError, KeyValueCache, ShapeError, alibi, attend, bias, full, merge
+from clearhead import (
+    Direction,
+    DtypeError,
+    InputError,
+    KeyValueCache,
+    ShapeError,
+    alibi,
+    attend,
+    bias,
+    causal,
+    full,
+    merge,
+)  # fmt: skip
+from clearhead.definition.gradient import gradients as definition
+from clearhead.definition.tangent import second
 
 
 def random(*shape, dtype=np.float32, seed=0):
@@ -44,6 +58,7 @@ def test_rules_gradients_can_be_left_out():
         (lambda x: attend(x, x, x).backward(x.astype(np.float64)), DtypeError, ["float64", "float32"]),
         (lambda x: attend(x, x, x).backward(x, x), ShapeError, ["d_lse", "(6, 4)", "(6,)"]),
         (lambda x: attend(x, x, x).backward(x, np.ones(6, int)), DtypeError, ["d_lse", "int64"]),
+        (lambda x: attend(x, x, x).backward(None), InputError, ["d_out is missing", "gradient of the output"]),
         (lambda x: merge(*[attend(x, x, x, mask=full())] * 2).backward(x), InputError, ["merged", "attend(q, k, v)"]),
         (lambda x: attend(x[None], cached(x)).backward(x[None]), InputError, ["cache", "attend(q, k, v)"]),
     ],
@@ -72,8 +87,47 @@ def test_memory_is_that_of_the_gradients():
     assert most <= 3 * q.nbytes + 0.01 * (inputs + 3 * q.nbytes)
 
 
+def test_memory_with_a_sink_is_that_without():
+    q, k, v, d_out = (random(4, 2048, 64, seed=n) for n in range(4))
+    most = []
+    for sink in (None, random(4)):
+        done = attend(q, k, v, sink=sink, threads=1)
+        done.backward(d_out)
+        tracemalloc.start()
+        done.backward(d_out)
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert most[1] <= 1.1 * most[0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("lowest", [-np.inf, 0.5])
+def test_a_query_that_sees_nothing_moves_the_sink_by_its_log_sum_exp_alone(lowest):
+    q, k, v, d_out = (random(2, n, 4, seed=n) for n in (6, 4, 4, 6))
+    d_lse, rules = random(2, 6), {"mask": causal(align="end"), "sink": np.array([lowest, 0.3], np.float32)}
+    along = Direction(np.ones_like(q), np.ones_like(k), np.ones_like(v), np.ones(2))
+    want, wanted = definition(q, k, v, d_out, d_lse, **rules), second(q, k, v, d_out, d_lse, along, **rules)
+    d_out[:, :2] = np.nan  # queries before all keys
+    done = attend(q, k, v, **rules)
+    got, moved = done.backward(d_out, d_lse), done.second(d_out, d_lse, along)
+    for name in ("q", "k", "v", "sink"):
+        np.testing.assert_allclose(getattr(got, name), getattr(want, name), atol=1e-5)
+        np.testing.assert_allclose(getattr(moved.gradients, name), getattr(wanted.gradients, name), atol=1e-5)
+    np.testing.assert_allclose(moved.output, wanted.output, atol=1e-5)
+    np.testing.assert_allclose(moved.lse, wanted.lse, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3)])
 def test_empty_operands_have_empty_gradients(shape):
     x = np.ones(shape)
     got = attend(x, x, x, mask=full()).backward(x)
     assert got.q.shape == got.k.shape == got.v.shape == shape
+
+
+@pytest.mark.filterwarnings("error")
+def test_gradients_that_float16_cannot_hold_are_infinite():
+    x = np.full((4, 4), 60000, np.float16)
+    d_v = attend(x, x, x, mask=full(), scale=0.0).backward(np.full((4, 4), 60000, np.float16))
+    assert np.isfinite(d_v.v).all()
+    shared = attend(np.zeros((8, 4, 4), np.float16), x, x, mask=full()).backward(np.full((8, 4, 4), 60000, np.float16))
+    assert np.isinf(shared.v).all()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clearhead import DtypeError, InputError, ShapeError, alibi, self_attention, window
+from clearhead import Attended, DtypeError, InputError, ShapeError, alibi, bias, self_attention, window
 from clearhead.definition import textbook
 from clearhead.layers import SelfAttention
 
@@ -76,6 +76,27 @@ def test_its_weights_can_be_looked_at():
     np.testing.assert_allclose(np.asarray(done.attended.weights).sum(axis=-1), 1, rtol=1e-6)
 
 
+def test_no_items_have_no_outputs():
+    layer = SelfAttention.random(8, 2)
+    for shape in ((0, 8), (3, 0, 8), (0, 5, 8)):
+        done = layer.forward(np.zeros(shape, np.float32))
+        found = done.backward(np.ones(shape, np.float32))
+        assert done.y.shape == found.x.shape == shape
+        assert not found.query.any()
+
+
+def test_gradients_of_rules_are_not_made_for_nobody(monkeypatch):
+    done, asked, backward = layer(score=bias(drawn(6, 6))).forward(drawn(6, 8)), [], Attended.backward
+
+    def noted(self, *given, **options):
+        asked.append(options)
+        return backward(self, *given, **options)
+
+    monkeypatch.setattr(Attended, "backward", noted)
+    done.backward(done.y)
+    assert asked == [{"rules": False}]
+
+
 def test_what_does_not_fit_is_told():
     a, b = drawn(8, 8), drawn(8, 4)
     with pytest.raises(ShapeError, match=r"key \(8, 4\)"):
@@ -92,3 +113,5 @@ def test_what_does_not_fit_is_told():
         SelfAttention.plain(8)(drawn(5, 7))
     with pytest.raises(ShapeError, match=r"d_y of shape \(2, 8\)"):
         SelfAttention.plain(8).forward(drawn(3, 8)).backward(drawn(2, 8))
+    with pytest.raises(DtypeError, match="real numbers"):
+        SelfAttention.plain(8).forward(drawn(3, 8)).backward(drawn(3, 8) * 1j)

@@ -39,7 +39,12 @@ def wavy(weights):
     return lambda s, batch, head, query, key: s * weights[key % 4] + functions.tanh(s * weights[head])
 
 
-TABLE, WEIGHTS, SLOPES = random(40, 40), random(4), random(4) ** 2
+def picked(weights):
+    places = np.random.default_rng(5).integers(-4, 4, (40, 40))
+    return lambda s, batch, head, query, key: s + weights[places[query, key]] * s
+
+
+TABLE, WEIGHTS, SLOPES, BUCKETS = random(40, 40), random(4), random(4) ** 2, random(4, 8)
 CASES = {
     "causal": {},
     "full": {"mask": full()},
@@ -50,7 +55,18 @@ CASES = {
     "bias": {"score": bias(TABLE)},
     "slopes": {"score": [alibi(SLOPES), softcap(3.0)]},
     "relative": {"score": relative(random(4, 7), 3)},
+    "buckets": {"score": relative(BUCKETS, 20, bidirectional=True)},
+    "buckets before": {"score": relative(BUCKETS, 20, bidirectional=False)},
+    "picked": {"score": picked(WEIGHTS)},
     "function": {"score": [wavy(WEIGHTS), bias(TABLE)], "sink": random(4)},
+}
+
+HELD = {  # what rules read where it lies
+    "bias": [TABLE],
+    "function": [WEIGHTS, TABLE],
+    "buckets": [BUCKETS],
+    "buckets before": [BUCKETS],
+    "picked": [WEIGHTS],
 }
 
 
@@ -95,7 +111,7 @@ def test_it_is_the_definition(case, key_heads):
 @pytest.mark.parametrize("case", CASES)
 def test_the_definition_is_what_finite_differences_say(case):
     rules, x, step = CASES[case], operands(batch=1), 1e-5
-    held = {"bias": [TABLE], "function": [WEIGHTS, TABLE]}.get(case, [])  # what a rule reads where it lies
+    held = HELD.get(case, [])
     along = direction(x, rules)
     along = along if held else replace(along, rules=())
     d_out, d_lse = random(1, 4, 40, 6, seed=8), random(1, 4, 40, seed=9)
@@ -198,6 +214,8 @@ def test_memory_grows_with_length_alone():
         (lambda x: attend(x, x, x).jvp(Direction(rules=((x,),))), ShapeError, ["[1]", "[]", "backward(...).rules"]),
         (lambda x: attend(x, x, x).second(x[:3], None, Direction()), ShapeError, ["d_out", "(3, 4)"]),
         (lambda x: attend(x, x, x).second(x, x, Direction()), ShapeError, ["d_lse", "(6, 4)"]),
+        (lambda x: attend(x, x, x).second(None, None, Direction()), InputError, ["d_out is missing"]),
+        (lambda x: attend(x, x, x).jvp((x,)), InputError, ["a tuple", "Direction(q="]),
         (lambda x: merge(*[attend(x, x, x, mask=full())] * 2).jvp(Direction()), InputError, ["merged"]),
     ],
 )
@@ -205,3 +223,14 @@ def test_what_cannot_be_is_refused_with_a_next_step(call, kind, words):
     with pytest.raises(kind) as caught:
         call(random(6, 4))
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("which", range(7))
+@pytest.mark.parametrize("large", [3e38, np.inf, np.nan])
+def test_numbers_without_a_bound_are_no_news(which, large):
+    operands = [random(2, 9, 4, dtype=np.float32, seed=n) for n in range(7)]
+    operands[which][0, 3] = large
+    q, k, v, d_out, *along = operands
+    done = attend(q, k, v, score=softcap(2.0), sink=random(2))
+    assert done.second(d_out, None, Direction(*along)).output.shape == done.jvp(Direction(*along))[0].shape

@@ -70,7 +70,7 @@ def gradients(
     q, k, v = (np.broadcast_to(x, lead + x.shape[-2:]) for x in (q, k, v))
     d_v = textbook.weighted_sum(p.swapaxes(-1, -2), d_out, seen.swapaxes(-1, -2))  # (..., m, dv)
     d_p = products(d_out, v, seen)  # (..., n, m)
-    delta = (d_out * out).sum(-1) - (0 if d_lse is None else d_lse)  # (..., n)
+    delta = row_products(d_out, out, seen) - (0 if d_lse is None else d_lse)  # (..., n)
     with np.errstate(invalid="ignore", over="ignore"):
         d_s = np.where(seen, p * (d_p - delta[..., None]), 0)  # (..., n, m)
     plain = np.broadcast_to(textbook.scores(q, k, factor), p.shape)
@@ -83,7 +83,7 @@ def gradients(
             [np.where(seen, s, -np.inf), np.broadcast_to(sinks[..., None, :], (*lead, s.shape[-2], 1))], -1
         )
         lse = textbook.log_sum_exp(both, textbook.with_sink(seen))  # (..., n)
-        d_sink = reduced(-(np.exp(sinks - lse) * delta).sum(-1), np.shape(sink))
+        d_sink = reduced(-(sink_weights(sinks, lse) * delta).sum(-1), np.shape(sink))
     d_q, d_k, d_v = (reduced(x, shape) for x, shape in zip((d_q, d_k, d_v), shapes, strict=True))
     return Gradients(d_q, d_k, d_v, d_sink, d_arrays)
 
@@ -93,6 +93,18 @@ def products(a: Array, b: Array, seen: npt.NDArray[np.bool_]) -> Array:
     with np.errstate(invalid="ignore", over="ignore"):
         full: Array = a @ np.swapaxes(b, -1, -2)
     return np.where(seen, full, 0)
+
+
+def row_products(a: Array, b: Array, seen: npt.NDArray[np.bool_]) -> Array:
+    """Each row of a times that of b; 0 for a query that sees nothing."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(seen.any(-1), (a * b).sum(-1), 0)
+
+
+def sink_weights(sink: Array, lse: Array) -> Array:
+    """exp(sink − LSE); 0 where the sink too is −∞, and there is no sum at all."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isneginf(lse), 0, np.exp(sink - lse))
 
 
 def through_rules(
@@ -133,7 +145,8 @@ def weighed(
 def add_at(sums: Array, index: list[Array], share: Array) -> None:
     """Add each pair's share to the element that it read; indices below 0 count from the end."""
     places = [np.clip(np.where(i < 0, i + n, i), 0, n - 1) for i, n in zip(index, sums.shape, strict=True)]
-    np.add.at(sums, tuple(np.broadcast_to(i, share.shape) for i in places), share)
+    one = np.zeros((), int)  # an axis more, for arrays that have none
+    np.add.at(sums[None], tuple(np.broadcast_to(i, share.shape) for i in (one, *places)), share)
 
 
 def is_float(array: Array) -> bool:

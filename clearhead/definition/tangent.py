@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.definition import textbook
-from clearhead.definition.gradient import Gradients, add_at, is_float, products, reduced
+from clearhead.definition.gradient import Gradients, add_at, is_float, products, reduced, row_products, sink_weights
 from clearhead.rules.derive import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, evaluate
 from clearhead.rules.fused import fuse
@@ -93,7 +93,7 @@ def second(
     every = np.broadcast_to(np.where(seen, s, -np.inf), p.shape)
     lone = np.zeros((*lead, n, 0)) if sinks is None else np.broadcast_to(sinks[..., None], (*lead, n, 1))
     lse = textbook.log_sum_exp(np.concatenate([every, lone], -1), np.concatenate([seen, lone == lone], -1))  # (..., n)
-    p_sink = np.exp(lone - np.where(np.isneginf(lse), 0, lse)[..., None])  # (..., n, 0 or 1)
+    p_sink = sink_weights(lone, lse[..., None])  # (..., n, 0 or 1)
     t_sink = np.zeros((*lead, 1)) if along.sink is None else np.broadcast_to(along.sink, lead)[..., None]
 
     s0 = np.broadcast_to(textbook.scores(q, k, factor), p.shape)
@@ -105,7 +105,7 @@ def second(
     out = textbook.weighted_sum(p, v, seen)
     t_out = textbook.weighted_sum(t_p, v, seen) + textbook.weighted_sum(p, t_v, seen)
 
-    delta, t_delta = (d_out * out).sum(-1) - d_lse, (d_out * t_out).sum(-1)  # (..., n)
+    delta, t_delta = row_products(d_out, out, seen) - d_lse, row_products(d_out, t_out, seen)  # (..., n)
     d_p, t_d_p = products(d_out, v, seen), products(d_out, t_v, seen)
     gap = np.where(seen, d_p - delta[..., None], 0)
     d_s, t_d_s = p * gap, t_p * gap + np.where(seen, p * (t_d_p - t_delta[..., None]), 0)

@@ -67,17 +67,17 @@ def write_unpack_rows(module: ir.Module, tile: Tile, variant: Variant) -> ir.Fun
     """Padded rows of sums as rows of the result: rounded once, if it is stored narrower."""
     f = internal_function(module, tile, "unpack_rows", "x_p", "stride", "rows", "dims", "to_p", "row")
     x, stride, rows, dims, target, row = f.arguments
-    size, stored = f.element.bytes, stored_bytes(f, variant.storage)
+    size, stored = f.element.bytes, stored_bytes(f, variant.written)
     whole = f.sub(dims, f.block.srem(dims, f.i64(f.lanes)))
 
     def copy(i: Value, _: list[Value]) -> None:
         a, to = f.at(x, f.mul(i, stride)), f.at(target, f.mul(i, row))
 
         def vector(d: Value, _: list[Value]) -> None:
-            store_vector(f, variant.storage, f.load(f.at(a, f.mul(d, size))), f.at(to, f.mul(d, stored)))
+            store_vector(f, variant.written, f.load(f.at(a, f.mul(d, size))), f.at(to, f.mul(d, stored)))
 
         def single(d: Value, _: list[Value]) -> None:
-            store_number(f, variant.storage, f.load_scalar(f.at(a, f.mul(d, size))), f.at(to, f.mul(d, stored)))
+            store_number(f, variant.written, f.load_scalar(f.at(a, f.mul(d, size))), f.at(to, f.mul(d, stored)))
 
         f.loop(0, whole, f.lanes, vector)
         f.loop(whole, dims, 1, single)

@@ -250,14 +250,22 @@ def t5_buckets(buckets: int, max_distance: int, bidirectional: bool) -> npt.NDAr
 
 def as_rules(score: Any) -> tuple[Score, ...]:
     """What a user gave as `score`: nothing, a rule, a function, or several of them in order."""
-    if isinstance(score, Score):
-        return (score,)
-    if callable(score):
-        return (Function(score),)
-    if isinstance(score, list | tuple):
-        return tuple(rule for part in score for rule in as_rules(part))
+    return tuple(as_rule(part) for part in in_order(score))
+
+
+def in_order(score: Any) -> tuple[Any, ...]:
+    """The parts of lists in lists, one after the other."""
+    return tuple(rule for part in score for rule in in_order(part)) if isinstance(score, list | tuple) else (score,)
+
+
+def as_rule(part: Any) -> Score:
+    """One rule, or a function as one."""
+    if isinstance(part, Score):
+        return part
+    if callable(part):
+        return Function(part)
     raise InputError(
-        f"score is {score!r}, which is no rule: use softcap(…), alibi(…), bias(…), relative(…), a function of "
+        f"score is {part!r}, which is no rule: use softcap(…), alibi(…), bias(…), relative(…), a function of "
         "(score, batch, head, query, key), or several of them in a list."
     )
 

@@ -6,6 +6,7 @@ import pytest
 from clearhead import alibi, bias, causal, documents, full, relative, softcap, window
 from clearhead.definition import textbook
 from clearhead.definition.gradient import gradients
+from clearhead.definition.tangent import Direction, second
 
 RNG = np.random.default_rng(0)
 TABLE = RNG.standard_normal((2, 9))
@@ -96,3 +97,21 @@ def test_what_is_hidden_has_no_part_and_who_sees_nothing_no_gradient():
     np.testing.assert_array_equal(before.v[2:], after.v[2:])
     blind = gradients(q[2:4], k[:2], v[:2], d_out[2:4], mask=window(0, 0, align="end") & ~full())
     assert not np.any(blind.q)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("lowest", [-np.inf, 0.5])
+def test_a_query_that_sees_nothing_moves_the_sink_by_its_log_sum_exp_alone(lowest):
+    q, k, v, d_out = RNG.standard_normal((2, 6, 3)), *RNG.standard_normal((2, 2, 4, 3)), RNG.standard_normal((2, 6, 3))
+    d_lse, rules = RNG.standard_normal((2, 6)), {"mask": causal(align="end"), "sink": np.array([lowest, 0.3])}
+    want = gradients(q, k, v, d_out, d_lse, **rules)
+    if np.isfinite(lowest):
+        change = differences(lambda: loss(q, k, v, d_out, d_lse, **rules), rules["sink"])
+        np.testing.assert_allclose(want.sink, change, atol=1e-7)
+    else:
+        assert want.sink[0] == 0
+    d_out[:, :2] = np.nan  # queries before all keys
+    np.testing.assert_array_equal(gradients(q, k, v, d_out, d_lse, **rules).sink, want.sink)
+    along = Direction(*(np.ones_like(x) for x in (q, k, v)), sink=np.ones(2))
+    moved = second(q, k, v, d_out, d_lse, along, **rules)
+    assert all(np.isfinite(x).all() for x in (moved.output, moved.lse, moved.gradients.sink, moved.gradients.k))

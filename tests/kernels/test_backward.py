@@ -24,7 +24,9 @@ from clearhead import (
 )  # fmt: skip
 from clearhead.definition import textbook
 from clearhead.definition.gradient import gradients
+from clearhead.gradient_plan import Backward
 from clearhead.machine.target import native_isas
+from clearhead.problem import problem
 from clearhead.rules.masks import visible
 from clearhead.testing import check_same_bits, using_isa
 from tests.strategies import LAYOUTS, LENGTHS, laid_out
@@ -201,6 +203,45 @@ def test_any_number_of_threads_gives_the_same_bits(rules, heads):
             check_same_bits(a[0], b[0], "gradients of a rule's array")
 
 
+FEW, WHOLE = random(2, 4), random(8, 8)
+SHARED = {  # heads that read each other's numbers, though each names itself in an index
+    "beyond the end": lambda s, b, h, i, j: s + FEW[h, j % 4],
+    "counted from the end": lambda s, b, h, i, j: s + WHOLE[-h, j % 8],
+    "in turns": lambda s, b, h, i, j: s + WHOLE[h % 2, j % 8],
+    "rows and columns": lambda s, b, h, i, j: s + WHOLE[h, j % 8] * WHOLE[j % 8, h],
+    "beyond, by batches": lambda s, b, h, i, j: s + FEW[b, j % 4],
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_heads_that_share_numbers_of_a_rule_add_to_them_in_one_order(name):
+    lead = (8, 1) if "batches" in name else (8,)
+    q, k, v, d_out = (random(*lead, 600, 16, seed=n) for n in range(4))
+    one, four = (attend(q, k, v, score=SHARED[name], threads=n).backward(d_out).rules[0][0] for n in (1, 4))
+    check_same_bits(four, one, "gradients of a rule's array")
+    near(one, gradients(*map(wide, (q, k, v, d_out)), score=SHARED[name]).rules[0][0], q.dtype, 600)
+
+
+def test_which_heads_must_keep_one_order():
+    x = random(8, 9, 4)
+    own = {"its own": lambda s, b, h, i, j: s + WHOLE[h, j % 8]}
+    for name, rule in (SHARED | own).items():
+        asked = problem(x, x, x, mask=causal(), score=rule)
+        assert Backward(asked, asked.output, (0,), False).in_one_chain == (name != "its own"), name
+
+
+def test_an_index_may_depend_on_the_score():
+    x, signs = random(2, 70, 4), random(2, 70)
+    check(x, x, x, score=lambda s, b, h, i, j: s + signs[(s > 0) * 1, j])
+
+
+@pytest.mark.parametrize("lead", [(1,), (2, 1)])
+def test_expanded_heads_have_gradients_of_their_own(lead):
+    shape = (*lead[:-1], 4, 70, 8)
+    q, k, v = random(*shape), random(*lead, 70, 8, seed=1), random(*lead, 70, 8, seed=2)
+    assert check(q, *(np.broadcast_to(x, shape) for x in (k, v))).k.shape == shape
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("isa", ISAS)
 def test_sixteen_bits(isa, dtype):
@@ -275,3 +316,16 @@ def test_narrow_gradients_are_as_good_as_their_last_digit(dtype):
         exact = getattr(want, name)
         error = np.abs(getattr(got, name).astype(np.float64) - exact)
         assert (error <= 0.51 * np.spacing(np.abs(exact).astype(dtype)).astype(np.float64) + 2e-5).all(), name
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("isa", ISAS)
+def test_what_many_heads_ask_is_summed_before_it_is_rounded(isa, dtype):
+    q, k, v, d_out = (random(*lead, 20, 20, seed=n).astype(dtype) for n, lead in enumerate([(), (1,), (1,), (1,)]))
+    k, v, d_out = (np.repeat(x, 256, 0) for x in (k, v, d_out))
+    with using_isa(isa):
+        got = attend(q, k, v).backward(d_out).q
+        assert attend(np.broadcast_to(q, k.shape), k, v).backward(d_out).q.dtype == dtype
+    exact = gradients(*map(wide, (q, k, v, d_out))).q
+    error = np.abs(wide(got) - exact)
+    assert (error <= 0.51 * np.spacing(np.abs(exact).astype(dtype)).astype(np.float64) + 1e-3).all()

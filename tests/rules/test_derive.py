@@ -81,6 +81,11 @@ def test_what_where_leaves_out_has_derivative_0_even_if_it_is_no_number(name):
     assert np.isfinite(again).all()
 
 
+def test_a_sign_is_flat_even_at_0():
+    expression = by_score(trace(lambda s, b, h, q, k: np.sign(s), NAMES).expression)
+    assert not evaluate(Formula(expression), LEAVES | {"score": np.array([-2.0, 0.0, 3.0])}).any()
+
+
 def test_shared_parts_are_derived_once():
     score = Expression("score", "float")
     power = score

@@ -1,0 +1,183 @@
+"""Stand-ins for numbers that differ from pair to pair: they write down what is done to them.
+
+Decides which of Python's and numpy's operations can be written down, and how kinds of numbers meet; `rules.captured`
+has the stand-ins for arrays, `rules.trace` calls functions with both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from clearhead.errors import TraceError
+from clearhead.rules.expression import Expression, Kind
+
+KINDS: dict[str, Kind] = {"f": "float", "i": "int", "u": "int", "b": "bool"}
+INSTEAD = {
+    "bool": "a Python `if`, `and`, `or`, `not`, min() or max() needs one truth, but this differs from pair to pair: "
+    "use np.where(condition, a, b), &, |, ~, np.minimum or np.maximum",
+    "number": "int(), float(), round() and math's functions need one number: use numpy's functions, as np.exp(score)",
+    "index": "only a numpy array can be indexed by a position, and only one that is made outside of the rule and has a "
+    "name of its own: make one of a list, or of what an object holds; range() of a position is impossible",
+    "array": "positions and scores cannot be put into an array, nor index one that is made inside of the rule or held "
+    "by an object: make it outside, and give it a name of its own",
+    "iterate": "positions and scores are single numbers, which cannot be unpacked or looped over",
+    "store": "a rule cannot store anything: give the new score back",
+}
+
+
+class Traced:
+    """A stand-in for a number that differs from pair to pair."""
+
+    __array_priority__ = 1000
+    __hash__ = object.__hash__
+    known = False  # whether it is one number after all
+
+    def __init__(self, expression: Expression) -> None:
+        self.expression = expression
+
+    def like(self, expression: Expression) -> Traced:
+        """What is made of it."""
+        return type(self)(expression)
+
+    def __repr__(self) -> str:
+        return repr(self.expression)
+
+    def __bool__(self) -> bool:
+        raise TraceError(INSTEAD["bool"])
+
+    def refuse_number(self, *_: Any) -> Any:
+        """int(), float(), round()."""
+        raise TraceError(INSTEAD["number"])
+
+    __int__ = __float__ = __complex__ = __round__ = refuse_number
+
+    def __index__(self) -> int:
+        raise TraceError(INSTEAD["index"])
+
+    def __iter__(self) -> Any:
+        raise TraceError(INSTEAD["iterate"])
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TraceError(INSTEAD["array"])
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __pow__(self, power: Any) -> Any:
+        if not isinstance(power, int) or isinstance(power, bool) or not 1 <= power <= 8:
+            raise TraceError(f"** {power!r}: only whole powers from 1 to 8 can be traced; use np.exp and np.log")
+        result = self
+        for _ in range(power - 1):
+            result = apply("mul", result, self)
+        return result
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if "out" in options:
+            raise TraceError(INSTEAD["store"])
+        if method != "__call__" or options:
+            raise TraceError(f"np.{ufunc.__name__} can be traced only as np.{ufunc.__name__}(…) of what it works on")
+        if ufunc.__name__ in COMPOSED:
+            return COMPOSED[ufunc.__name__](*(Traced(as_expression(x)) for x in inputs[:1]), *inputs[1:])
+        if ufunc.__name__ not in UFUNCS:
+            names = ", ".join(sorted({*UFUNCS, *COMPOSED}))
+            raise TraceError(f"np.{ufunc.__name__} cannot be traced: the functions are {names}")
+        return apply(UFUNCS[ufunc.__name__], *inputs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function is np.where and len(args) == 3 and not kwargs:
+            return apply("where", *args)
+        if function is np.clip and len(args) == 3 and not kwargs:
+            return apply("min", apply("max", args[0], args[1]), args[2])
+        raise TraceError(f"np.{function.__name__} cannot be traced: use np.where, np.clip or arithmetic")
+
+
+def operator(op: str, *, turned: bool = False) -> Callable[..., Any]:
+    """A Python operator as an operation."""
+
+    def method(self: Traced, *others: Any) -> Any:
+        return apply(op, *others, self) if turned else apply(op, self, *others)
+
+    return method
+
+
+BINARY = {
+    "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "floordiv": "floordiv", "mod": "mod", "and": "and",
+    "or": "or", "xor": "xor",
+}  # fmt: skip
+for name, op in BINARY.items():
+    setattr(Traced, f"__{name}__", operator(op))
+    setattr(Traced, f"__r{name}__", operator(op, turned=True))
+for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
+    setattr(Traced, f"__{name}__", operator(name))
+setattr(Traced, "__invert__", operator("not"))  # noqa: B010
+
+UFUNCS = {
+    "exp": "exp", "log": "log", "tanh": "tanh", "sqrt": "sqrt", "absolute": "abs", "fabs": "abs", "negative": "neg",
+    "minimum": "min", "maximum": "max", "fmin": "min", "fmax": "max", "add": "add", "subtract": "sub",
+    "multiply": "mul", "divide": "div", "floor_divide": "floordiv", "remainder": "mod", "less": "lt",
+    "less_equal": "le", "greater": "gt", "greater_equal": "ge", "equal": "eq", "not_equal": "ne", "logical_and": "and",
+    "logical_or": "or", "logical_xor": "xor", "logical_not": "not", "bitwise_and": "and", "bitwise_or": "or",
+    "bitwise_xor": "xor", "invert": "not",
+}  # fmt: skip
+COMPOSED: dict[str, Callable[..., Any]] = {
+    "square": lambda x: x * x,
+    "power": lambda x, power: x**power,
+    "positive": lambda x: x,
+    "sign": lambda x: np.where(x > 0, 1, np.where(x < 0, -1, np.where(x == 0, 0, x))),
+}
+FLOAT_ONLY = ("div", "exp", "log", "tanh", "sigmoid", "sqrt")
+INT_ONLY = ("floordiv", "mod")
+BOOL_ONLY = ("and", "or", "xor", "not")
+COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+
+
+def apply(op: str, *inputs: Any) -> Traced:
+    """Write down one operation, of the stand-ins' class; whole numbers become floats where a float needs them."""
+    own = min((x for x in inputs if isinstance(x, Traced)), key=lambda x: x.known).like
+    args = [as_expression(x) for x in inputs]
+    if op == "where":
+        if args[0].kind != "bool":
+            raise TraceError(f"np.where needs a condition, but {args[0]!r} is a number: compare it with something")
+        a, b = common_kind(args[1:])
+        return own(Expression("where", a.kind, (args[0], a, b)))
+    if op in BOOL_ONLY:
+        wrong = next((a for a in args if a.kind != "bool"), None)
+        if wrong is not None:
+            raise TraceError(f"&, |, ^ and ~ join comparisons, but {wrong!r} is a number: compare it with something")
+        return own(Expression(op, "bool", tuple(args)))
+    args = common_kind(args)
+    if args[0].kind == "bool" and op in ("add", "sub", "neg"):
+        raise TraceError(f"conditions such as {args[0]!r} are no numbers to add or subtract: use |, &, ^ or np.where")
+    if args[0].kind == "bool" and not (op in ("eq", "ne") and len(args) == 2):
+        args = [Expression("int", "int", (a,)) for a in args]
+    if op in FLOAT_ONLY and args[0].kind != "float":
+        args = [Expression("float", "float", (a,)) for a in args]
+    if op in INT_ONLY and args[0].kind == "float":
+        raise TraceError(f"// and % are for whole numbers, but {args[0]!r} or {args[-1]!r} is a float")
+    return own(Expression(op, "bool" if op in COMPARISONS else args[0].kind, tuple(args)))
+
+
+def common_kind(args: list[Expression]) -> list[Expression]:
+    """All of the widest kind among them."""
+    kinds = {a.kind for a in args}
+    if len(kinds) == 1:
+        return args
+    wide: Kind = "float" if "float" in kinds else "int"
+    return [a if a.kind == wide else Expression(wide, wide, (a,)) for a in args]
+
+
+def as_expression(x: Any) -> Expression:
+    """A stand-in's expression, or a constant's."""
+    if isinstance(x, Traced):
+        return x.expression
+    number = np.asarray(x)
+    if number.ndim or number.dtype.kind not in KINDS:
+        raise TraceError(f"{x!r} is no single number: index an array by positions, as in array[head]")
+    kind = KINDS[number.dtype.kind]
+    value = number.item()
+    if kind == "int" and not -(2**31) <= value < 2**31:
+        raise TraceError(f"{value} does not fit into 32 bits, which positions have in a float32 kernel")
+    return Expression("constant", kind, value=value)

@@ -1,0 +1,104 @@
+"""What calls leave behind for later ones: that it is told apart, bounded, and safe among threads."""
+
+import sys
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from clearhead import alibi, attend, attention, documents, gradients, recall, softcap
+from clearhead.definition import textbook
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Caches that are full at once, and threads that change places at every step."""
+    monkeypatch.setattr(recall, "MOST_PREPARED", 2)
+    monkeypatch.setattr(gradients, "MOST_PLANS", 2)
+    monkeypatch.setattr(recall, "LITTLE", -1)
+    monkeypatch.setattr(recall, "MOST_HOLDING", 1)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_share_what_is_remembered(few):
+    operands = [random(1 + n % 5, 3) for n in range(40)]
+
+    def both(x):
+        return attend(x, x, x, threads=1).backward(x).q
+
+    wanted = [both(x) for x in operands[:5]]
+    with ThreadPoolExecutor(8) as pool:
+        for n, found in enumerate(pool.map(both, operands * 50)):
+            assert found.shape == wanted[n % 5].shape
+
+
+class Unhashable:
+    """A rule that Python cannot hash, for it says when it is equal alone."""
+
+    def __eq__(self, other):
+        return False
+
+    def __call__(self, score, batch, head, query, key):
+        return score * 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"score": [[softcap(2.0)], alibi(2)]},
+        {"score": ([softcap(2.0)], (), alibi(2))},
+        {"score": Unhashable()},
+        {"score": [Unhashable()]},
+        {"scale": np.array(0.3)},
+    ],
+)
+def test_what_has_no_hash_can_be_given(given):
+    x = random(2, 9, 4)
+    done = attend(x, x, x, **given)
+    np.testing.assert_array_equal(attention(x, x, x, **given), done.output)
+    np.testing.assert_allclose(done.output, textbook.attention(x, x, x, **given), atol=1e-6)
+    assert done.backward(x).q.shape == x.shape
+
+
+def test_gradients_belong_to_the_function_that_ran():
+    x, weights = random(2, 9, 4), [random(2), random(2, seed=1)]
+    slopes = weights[0]
+
+    def rule(score, batch, head, query, key):
+        return score * slopes[head]
+
+    done = attend(x, x, x, score=rule)
+    want, weights_then = done.backward(x), attend(x, x, x, score=rule).weights[:]
+    slopes = weights[1]
+    recall.prepared.clear()
+    gradients.plans.clear()
+    again = attend(x, x, x, score=rule)
+    for name in "qkv":
+        np.testing.assert_array_equal(getattr(done.backward(x), name), getattr(want, name))
+        assert not np.array_equal(getattr(again.backward(x), name), getattr(want, name))
+    np.testing.assert_array_equal(done.weights[:], weights_then)
+
+
+def test_layouts_of_documents_do_not_pile_up():
+    x, rng = random(8192, 4), np.random.default_rng(0)
+
+    def step():
+        lengths = rng.integers(1, 8, 3000)
+        cut = lengths[: np.searchsorted(lengths.cumsum(), 8192)]
+        attend(x, x, x, mask=documents([*cut, 8192 - cut.sum()])).backward(x)
+
+    step()
+    tracemalloc.start()
+    for _ in range(12):
+        step()
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 12 * 0.2e6
