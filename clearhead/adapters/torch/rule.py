@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.attention import LITTLE, MOST_HOLDING
+from clearhead.recall import LITTLE, MOST_HOLDING
 from clearhead.rules.expression import Expression, Formula, parts, renumber, rewrite
 from clearhead.rules.masks import Causal, Documents, Full, Mask, Where, Window, conjunction
 from clearhead.rules.scores import Score
