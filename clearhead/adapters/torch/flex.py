@@ -51,7 +51,7 @@ def flex_attention(
         raise ShapeError(f"flex_attention is for (batch, heads, length, dim), not {shapes}: add axes of one.")
     if query.shape[1] != key.shape[1] and not enable_gqa:
         raise ShapeError(f"{query.shape[1]} query heads and {key.shape[1]} key heads: say enable_gqa=True to share.")
-    score = None if score_mod is None else trace(score_mod, ("score", *POSITIONS))
+    score = None if score_mod is None else number(trace(score_mod, ("score", *POSITIONS), query.dtype))
     if isinstance(block_mask, Mask):
         own, arrays = divided(block_mask, ())
         seen = None if own.seen is None else Formula(own.seen, tuple(map(torch.from_numpy, arrays)))
@@ -89,6 +89,12 @@ def mask_formula(block_mask: Any, query: torch.Tensor, key: torch.Tensor) -> For
         return whole[places] | (partial[places] & mod(batch, head, row, key))
 
     return condition(trace(seen, POSITIONS))
+
+
+def number(formula: Formula) -> Formula:
+    """A score's formula, which must tell a float."""
+    e = formula.expression
+    return formula if e.kind == "float" else Formula(Expression("float", "float", (e,)), formula.arrays)
 
 
 def condition(formula: Formula) -> Formula:
