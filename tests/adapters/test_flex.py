@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn.attention import flex_attention as flex  # noqa: E402
 
-from clearhead import TraceError, causal  # noqa: E402
+from clearhead import InputError, TraceError, causal  # noqa: E402
 from clearhead.adapters.torch import flex_attention  # noqa: E402
 
 B, H, N, M, D = 2, 4, 37, 45, 8
@@ -114,6 +114,10 @@ def see_causal(b, h, q, k):
 
 def see_window(b, h, q, k):
     return (q >= k) & (q - k <= 5)
+
+
+def see_nothing_at_first(b, h, q, k):
+    return q > k
 
 
 def see_documents(b, h, q, k):
@@ -226,6 +230,24 @@ def test_grouped_heads_scale_and_lse():
     theirs, their_lse = torchs(*inputs, **kwargs)
     torch.testing.assert_close((ours, lse), (theirs, their_lse))
     close(ours, defined(*inputs, score_mod=alibi, scale=0.3), inputs)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_auxiliary_outputs():
+    q, k, v = operands(heads=2)
+    block_mask = flex.create_block_mask(see_nothing_at_first, B, H, N, M, device="cpu", BLOCK_SIZE=16)
+    kwargs = {"score_mod": alibi, "block_mask": block_mask, "enable_gqa": True}
+    for asked in (flex.AuxRequest(), flex.AuxRequest(lse=True)):
+        ours, theirs = (f(q, k, v, return_aux=asked, **kwargs) for f in (flex_attention, torchs))
+        assert isinstance(ours[1], flex.AuxOutput)
+        torch.testing.assert_close(ours, theirs)
+    _, (none, peaks) = flex_attention(q, k, v, return_aux=flex.AuxRequest(max_scores=True), **kwargs)
+    place, key = torch.arange(N)[:, None], torch.arange(M)
+    scores = (q @ k.repeat_interleave(2, 1).mT) * D**-0.5 + SLOPES[:, None, None] * (key - place)
+    torch.testing.assert_close(peaks, scores.masked_fill(place <= key, -torch.inf).amax(-1).detach())
+    assert none is None  # torch's own has no max_scores on processors
+    with pytest.raises(InputError, match="exclude each other"):
+        flex_attention(q, k, v, enable_gqa=True, return_lse=True, return_aux=flex.AuxRequest())
 
 
 def test_a_mask_of_clearhead():
