@@ -250,6 +250,18 @@ def test_auxiliary_outputs():
         flex_attention(q, k, v, enable_gqa=True, return_lse=True, return_aux=flex.AuxRequest())
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_programs_leave_tracing_alone():
+    inputs = operands()
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda q, k, v: flex_attention(q, k, v, score_mod=biased, block_mask=see_window), backend="eager"
+    )
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        ours = compiled(*inputs)
+    assert torch.equal(ours, flex_attention(*inputs, score_mod=biased, block_mask=see_window))
+
+
 def test_a_mask_of_clearhead():
     q, k, v = operands()
     ours = flex_attention(q, k, v, block_mask=causal(align="start"))

@@ -224,6 +224,7 @@ for name in (*ARITHMETIC, *(f"r{name}" for name in ARITHMETIC), "lt", "le", "gt"
     setattr(Part, f"__{name}__", Part.refuse)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def trace(function: Callable[..., Any], names: Sequence[str], dtype: torch.dtype = torch.float32) -> Formula:
     """Call a function of (`names`) with stand-ins, and give what it does to scores of `dtype` as a formula.
 
