@@ -136,7 +136,8 @@ COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 def apply(op: str, *inputs: Any) -> Traced:
     """Write down one operation, of the stand-ins' class; whole numbers become floats where a float needs them."""
-    own = min((x for x in inputs if isinstance(x, Traced)), key=lambda x: x.known).like
+    stood = [x for x in inputs if isinstance(x, Traced)]
+    own = min(stood, key=lambda x: x.known).like if stood else Traced
     args = [as_expression(x) for x in inputs]
     if op == "where":
         if args[0].kind != "bool":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dis
 import linecache
 import os
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -166,8 +167,9 @@ def storing_line(code: CodeType, outer: frozenset[str]) -> int | None:
 
 
 def where_in(error: BaseException, function: Any) -> str:
-    """The user's line that an error came from: the last one outside of these files and numpy."""
-    ours = (__file__, *(str(module.__file__) for module in OURS), os.path.dirname(np.__file__) + os.sep)
+    """The user's line that an error came from: the last one outside of clearhead, numpy and torch."""
+    packages = (sys.modules[name] for name in (__name__.partition(".")[0], "numpy", "torch") if name in sys.modules)
+    ours = tuple(os.path.dirname(str(package.__file__)) + os.sep for package in packages)
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     if not own or own[-1].lineno is None:
         return described(function)

@@ -1,5 +1,7 @@
 """flash-attention's functions against torch's own attention, which aligns causal with the first keys."""
 
+import sys
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -7,7 +9,14 @@ torch = pytest.importorskip("torch")
 from torch.nn.functional import scaled_dot_product_attention as sdpa  # noqa: E402
 
 from clearhead import InputError, ShapeError  # noqa: E402
-from clearhead.adapters.torch import flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache  # noqa: E402
+from clearhead.adapters import torch as clear  # noqa: E402
+from clearhead.adapters.torch import (  # noqa: E402
+    flash_attn_func,
+    flash_attn_kvpacked_func,
+    flash_attn_qkvpacked_func,
+    flash_attn_varlen_func,
+    flash_attn_with_kvcache,
+)
 
 
 def randoms(*shapes):
@@ -57,16 +66,44 @@ def test_more_queries_than_keys_see_nothing():
     assert none is None
 
 
+def test_packed_functions():
+    qkv = torch.randn(2, 5, 3, 4, 8, dtype=torch.float64)
+    q, k, v = qkv.unbind(2)
+    wanted = flash_attn_func(q, k, v, 0.0, 0.3, True)
+    assert torch.equal(flash_attn_qkvpacked_func(qkv, 0.0, 0.3, True), wanted)
+    assert torch.equal(flash_attn_kvpacked_func(q, qkv[:, :, 1:], 0.0, softmax_scale=0.3, causal=True), wanted)
+    with pytest.raises(ShapeError, match=r"\(2, 5, 3, 4, 8\) is not \(batch, length, 2, heads, dim\)"):
+        flash_attn_kvpacked_func(q, qkv)
+    with pytest.raises(ShapeError, match="stack q, k and v"):
+        flash_attn_qkvpacked_func(q)
+
+
+def test_in_the_place_of_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flash_attn", clear)
+    monkeypatch.setitem(sys.modules, "flash_attn.flash_attn_interface", clear)
+    from flash_attn import flash_attn_func as one
+    from flash_attn.flash_attn_interface import flash_attn_func as other
+
+    assert one is other is flash_attn_func
+
+
+@pytest.mark.parametrize("each", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
-def test_varlen(causal):
+def test_varlen(causal, each):
     q, k, v = randoms((9, 4, 8), (13, 2, 8), (13, 2, 8))
     starts_q, starts_k = torch.tensor([0, 2, 2, 9]), torch.tensor([0, 4, 5, 13])
-    slopes = torch.rand(4, dtype=torch.float64)
-    ours = flash_attn_varlen_func(q, k, v, starts_q, starts_k, 7, 8, causal=causal, alibi_slopes=slopes)
+    slopes = torch.rand(3, 4, dtype=torch.float64).requires_grad_()
+    given = slopes if each else slopes[0]
+    ours = flash_attn_varlen_func(q, k, v, starts_q, starts_k, 7, 8, causal=causal, alibi_slopes=given)
+    total = 0
     for n in (0, 2):
         a, b = slice(*starts_q[n : n + 2]), slice(*starts_k[n : n + 2])
-        alone = defined(q[None, a], k[None, b], v[None, b], right=0 if causal else -1, slopes=slopes)[0]
+        own = slopes[n if each else 0]
+        alone = defined(q[None, a], k[None, b], v[None, b], right=0 if causal else -1, slopes=own)[0]
         torch.testing.assert_close(ours[a], alone)
+        total = total + alone.square().sum()
+    theirs = torch.autograd.grad(total, slopes)
+    torch.testing.assert_close(torch.autograd.grad(ours.square().sum(), slopes), theirs)
 
 
 @pytest.mark.parametrize("held", [[3, 3], [3, 6]])
@@ -82,10 +119,83 @@ def test_kvcache(held):
         torch.testing.assert_close(ours[n : n + 1], wanted)
 
 
+def turned(x, cos, sin, first, interleaved, moves):
+    """Each pair as a complex number."""
+    width = 2 * cos.shape[1]
+    at = first[:, None] + torch.arange(x.shape[1]) * moves
+    by = torch.complex(cos, sin)[at][:, :, None]
+    pairs = x[..., :width].unflatten(-1, (-1, 2) if interleaved else (2, -1))
+    pairs = pairs if interleaved else pairs.transpose(-1, -2)
+    new = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * by)
+    new = (new if interleaved else new.transpose(-1, -2)).flatten(-2)
+    return torch.cat([new, x[..., width:]], -1)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_kvcache_with_rotary_embeddings_and_places(causal, interleaved):
+    q, keys, values, k, v = randoms((2, 3, 4, 8), (4, 9, 2, 8), (4, 9, 2, 8), (2, 3, 2, 8), (2, 3, 2, 8))
+    angles = torch.arange(9, dtype=torch.float64)[:, None] * torch.tensor([1.0, 0.1, 0.01])
+    cos, sin, held, rows = angles.cos(), angles.sin(), torch.tensor([2, 5]), torch.tensor([3, 1])
+    before = keys.clone()
+    options = (None, None, None, causal, (-1, -1), 0.0, interleaved)
+    ours, lse = flash_attn_with_kvcache(q, keys, values, k, v, cos, sin, held, rows, *options, return_softmax_lse=True)
+    q, k = turned(q, cos, sin, held, interleaved, causal), turned(k, cos, sin, held, interleaved, True)
+    for n, (m, row) in enumerate(zip(held.tolist(), rows.tolist(), strict=True)):
+        torch.testing.assert_close(keys[row, m : m + 3], k[n])
+        near = keys[row, None, : m + 3], values[row, None, : m + 3]
+        torch.testing.assert_close(ours[n : n + 1], defined(q[n : n + 1], *near, right=0 if causal else -1))
+    assert torch.equal(keys[[0, 2]], before[[0, 2]])
+    assert lse.shape == (2, 4, 3)
+
+
+def test_kvcache_without_sequences():
+    q, cache = torch.zeros(0, 2, 4, 8), torch.zeros(0, 9, 2, 8)
+    assert flash_attn_with_kvcache(q, cache, cache, cache_seqlens=3).shape == q.shape
+    some = torch.zeros(3, 9, 2, 8)
+    none = torch.zeros(0, dtype=torch.int64)
+    assert flash_attn_with_kvcache(q, some, some, cache_batch_idx=none).shape == q.shape
+
+
+def test_kvcache_refuses():
+    q, cache = torch.zeros(2, 2, 4, 8), torch.zeros(2, 9, 2, 8)
+    new, table = torch.zeros(2, 2, 2, 8), torch.zeros(9, 4)
+    for message, given in (
+        ("cache_leftpad is not known here", {"cache_leftpad": torch.zeros(2)}),
+        ("block_table is not known here", {"block_table": torch.zeros(2)}),
+        ("k and v come together", {"k": new}),
+        (
+            r"k of shape \(2, 2, 1, 8\) does not belong into its cache: give \(2, 2, 2, 8\)",
+            {"k": new[:, :, :1], "v": new},
+        ),
+        (r"cache_seqlens of shape \(3,\)", {"cache_seqlens": torch.zeros(3)}),
+        ("behind .-1, -1. do not fit", {"cache_seqlens": -1}),
+        (r"cache_batch_idx \[0, 2\] are no places", {"cache_batch_idx": torch.tensor([0, 2])}),
+        ("rotary_cos and rotary_sin come together, and with k", {"rotary_cos": table, "rotary_sin": table}),
+        (r"alibi_slopes of shape \(3,\): give \(4,\), or \(2, 4\)", {"alibi_slopes": torch.zeros(3)}),
+        (
+            r"rotary tables of shapes \(9, 4\) and \(9, 3\)",
+            {"k": new, "v": new, "cache_seqlens": 0, "rotary_cos": table, "rotary_sin": table[:, :3]},
+        ),
+        (
+            r"give \(6 or more, 4 or fewer\)",
+            {"k": new, "v": new, "cache_seqlens": 4, "rotary_cos": table[:5], "rotary_sin": table[:5]},
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            flash_attn_with_kvcache(q, cache, cache.clone(), **given)
+    with pytest.raises(ShapeError, match="2 sequences of q and 3 in the caches: say which by cache_batch_idx"):
+        flash_attn_with_kvcache(q, *torch.zeros(2, 3, 9, 2, 8))
+
+
 def test_errors():
     q, k, v = randoms((1, 2, 1, 4), (1, 4, 1, 4), (1, 4, 1, 4))
     with pytest.raises(ShapeError, match="four axes"):
         flash_attn_func(q[0], k, v)
+    with pytest.raises(ShapeError, match="three axes"):
+        flash_attn_varlen_func(q, k[0], v[0], torch.tensor([0, 2]), torch.tensor([0, 4]), 2, 4)
+    with pytest.raises(ShapeError, match=r"\(3,\): give \(1,\), or \(1, 1\)"):
+        flash_attn_func(q, k, v, alibi_slopes=torch.ones(3))
     with pytest.raises(ShapeError, match="do not fit"):
         flash_attn_with_kvcache(q, k, v, q, q, cache_seqlens=3)
     with pytest.raises(InputError, match="KeyValueCache"):
@@ -98,3 +208,19 @@ def test_dropout_keeps_the_mean():
     mean = torch.stack([flash_attn_func(q, k, v, dropout_p=0.3) for _ in range(300)]).mean(0)
     wanted = sdpa(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
     assert (mean - wanted).abs().max() < 0.15
+
+
+@pytest.mark.parametrize(
+    "options", [{"causal": True}, {"softcap": 5.0, "window_size": (3, 0)}, {"slopes": True}], ids=str
+)
+def test_compiled_graphs_hold_it_whole(options):
+    q, slopes = torch.randn(2, 9, 4, 8, requires_grad=True), torch.linspace(0.1, 0.5, 4).requires_grad_()
+    options = dict(options)
+    inputs = (q, slopes) if options.pop("slopes", False) else (q,)
+
+    def loss(q, slopes=None):
+        return flash_attn_func(q, q, q, alibi_slopes=slopes, **options).pow(2).sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    found = (torch.autograd.grad(f(*inputs), inputs) for f in (compiled, loss))
+    torch.testing.assert_close(*found)

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn.attention import flex_attention as flex  # noqa: E402
 
-from clearhead import TraceError, causal  # noqa: E402
+from clearhead import InputError, TraceError, causal  # noqa: E402
 from clearhead.adapters.torch import flex_attention  # noqa: E402
 
 B, H, N, M, D = 2, 4, 37, 45, 8
@@ -14,6 +14,8 @@ SLOPES = torch.tensor([0.5, 0.25, 0.1, 0.7], dtype=torch.float64)
 TABLE = torch.randn(H, N, M, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 DOCUMENT = torch.arange(50) // 7
 PREFIX = torch.tensor([3, 9])
+ENDS = torch.tensor([[0, 9], [3, 20], [10, 40], [30, 50]])
+ROWS = torch.randn(N, 8, dtype=torch.float64)
 CAP = torch.tensor(5.0, dtype=torch.float64)
 
 
@@ -46,12 +48,76 @@ def capped(score, b, h, q, k):
     return CAP * (score / CAP).tanh() + torch.maximum(score, torch.zeros_like(score))
 
 
+def rounded_quotients(score, b, h, q, k):
+    there, back = torch.div(q - k, 3, rounding_mode="trunc"), torch.div(q - k, 3, rounding_mode="floor")
+    return score + 0.1 * there - 0.2 * back.to(score.dtype)
+
+
+def kinds(score, b, h, q, k):
+    near = (q - k).bool().logical_not() | (score - score.double()).type(torch.bool)
+    ones = torch.ones_like(score, dtype=torch.int64) + torch.zeros_like(q)
+    return score + near.to(torch.int32) * near.long().type_as(score) + ones.to(TABLE) * k.to(q).float() / 50
+
+
+def chosen(score, b, h, q, k):
+    return (q >= k).where(score < 0, False).where(q.ge(3), h == 1).float() + torch.where(q >= k, score, 0).masked_fill(
+        (k == 3) | (q % 2 == 1), CAP.item()
+    )
+
+
+def powers(score, b, h, q, k):
+    small = score.abs() + 1
+    roots = small**0.5 + torch.pow(small, -0.5) + small**-2 + small.pow(-1.0) + small.pow(0) + small.reciprocal()
+    return (
+        roots
+        + torch.exp2(score)
+        + 2.0 ** (-0.5 * (h + 1).double())
+        + torch.log2(small)
+        + CAP**score / 9
+        + (q - k).double() ** 2 / 99
+    )
+
+
+def activations(score, b, h, q, k):
+    act = torch.nn.functional
+    soft = act.softplus(score) + act.softplus(score, beta=3, threshold=2) + torch.log1p(score.abs() / 100)
+    return soft + act.silu(score) - act.relu(score) * torch.sign(score - 0.5) + torch.rsqrt(score.square() + 1)
+
+
+def bounds(score, b, h, q, k):
+    low = torch.max(score, CAP / 9).clamp_max(3) - torch.min(score, -0.1 * h).clamp_min(-1) + score.clip(-1, max=CAP)
+    return low.add(k, alpha=0.01).sub(score, alpha=2) + torch.rsub(score, 1, alpha=3) + torch.isfinite(score / (q - k))
+
+
+def bits(score, b, h, q, k):
+    odd, even = q.remainder(2).logical_and(k), (k % 2 == 0).bitwise_not().bitwise_xor(q == k)
+    return (
+        score * odd.logical_xor(even) + torch.bitwise_and(odd, torch.tensor(True)).logical_not() + (even ^ odd & ~even)
+    )
+
+
+def unpacked(score, b, h, q, k):
+    low, high = ENDS[k // 15]
+    return torch.where((q >= low) & (q < high), score, sum(ENDS[q // 15]) / 50)
+
+
+def in_place(score, b, h, q, k):
+    before = score
+    score += 0.01 * q
+    score *= 0.5
+    return before + 2
+
+
 def see_causal(b, h, q, k):
     return q >= k
 
 
 def see_window(b, h, q, k):
     return (q >= k) & (q - k <= 5)
+
+
+def see_nothing_at_first(b, h, q, k):
+    return q > k
 
 
 def see_documents(b, h, q, k):
@@ -66,8 +132,10 @@ def see_dilated(b, h, q, k):
     return torch.logical_or((q - k) % 3 == 0, torch.logical_and(h > 1, k // 8 == q // 8))
 
 
-SCORES = [softcap, alibi, biased, chained, hidden, methods, capped]
+SCORES = [softcap, alibi, biased, chained, hidden, methods, capped, rounded_quotients, kinds, chosen, powers]
+SCORES += [activations, bounds, bits, unpacked, in_place]
 MASKS = [see_causal, see_window, see_documents, see_prefix, see_dilated, flex.noop_mask]
+MASKS += [flex.and_masks(see_window, see_documents, flex.noop_mask), flex.or_masks(see_prefix, see_dilated)]
 
 
 def operands(heads=H, dtype=torch.float64):
@@ -164,17 +232,100 @@ def test_grouped_heads_scale_and_lse():
     close(ours, defined(*inputs, score_mod=alibi, scale=0.3), inputs)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_auxiliary_outputs():
+    q, k, v = operands(heads=2)
+    block_mask = flex.create_block_mask(see_nothing_at_first, B, H, N, M, device="cpu", BLOCK_SIZE=16)
+    kwargs = {"score_mod": alibi, "block_mask": block_mask, "enable_gqa": True}
+    for asked in (flex.AuxRequest(), flex.AuxRequest(lse=True)):
+        ours, theirs = (f(q, k, v, return_aux=asked, **kwargs) for f in (flex_attention, torchs))
+        assert isinstance(ours[1], flex.AuxOutput)
+        torch.testing.assert_close(ours, theirs)
+    _, (none, peaks) = flex_attention(q, k, v, return_aux=flex.AuxRequest(max_scores=True), **kwargs)
+    place, key = torch.arange(N)[:, None], torch.arange(M)
+    scores = (q @ k.repeat_interleave(2, 1).mT) * D**-0.5 + SLOPES[:, None, None] * (key - place)
+    torch.testing.assert_close(peaks, scores.masked_fill(place <= key, -torch.inf).amax(-1).detach())
+    assert none is None  # torch's own has no max_scores on processors
+    with pytest.raises(InputError, match="exclude each other"):
+        flex_attention(q, k, v, enable_gqa=True, return_lse=True, return_aux=flex.AuxRequest())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_programs_leave_tracing_alone():
+    inputs = operands()
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda q, k, v: flex_attention(q, k, v, score_mod=biased, block_mask=see_window), backend="eager"
+    )
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        ours = compiled(*inputs)
+    assert torch.equal(ours, flex_attention(*inputs, score_mod=biased, block_mask=see_window))
+
+
 def test_a_mask_of_clearhead():
     q, k, v = operands()
     ours = flex_attention(q, k, v, block_mask=causal(align="start"))
     torch.testing.assert_close(ours, torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True))
 
 
-def test_what_cannot_be_traced():
-    q, k, v = operands()
-    with pytest.raises(TraceError, match=r"torch\.cumsum cannot be traced"):
-        flex_attention(q, k, v, score_mod=lambda s, b, h, i, j: torch.cumsum(s, 0))
-    with pytest.raises(TraceError, match="whole number"):
-        flex_attention(q, k, v, score_mod=lambda s, b, h, i, j: s + SLOPES[s])
-    with pytest.raises(TraceError, match="one truth"):
-        flex_attention(q, k, v, score_mod=lambda s, b, h, i, j: s if i > j else -s)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mod", [lambda s, b, h, q, k: abs(q - k), lambda s, b, h, q, k: q >= k], ids=["int", "bool"])
+def test_scores_that_are_no_floats(mod):
+    inputs = operands()
+    torch.testing.assert_close(flex_attention(*inputs, score_mod=mod), torchs(*inputs, score_mod=mod))
+
+
+def test_a_detached_tensor_has_no_gradient():
+    slopes = SLOPES.clone().requires_grad_()
+    inputs = [*operands(), slopes]
+
+    def mod(score, b, h, q, k):
+        return score * slopes[h] + (slopes[h] * (q - k)).detach()
+
+    close(flex_attention(*inputs[:3], score_mod=mod), defined(*inputs[:3], score_mod=mod), inputs)
+
+
+REFUSED = {
+    "torch.cumsum cannot be traced: the functions are abs, absolute, add": lambda s, b, h, i, j: torch.cumsum(s, 0),
+    "whole number": lambda s, b, h, i, j: s + SLOPES[s],
+    "one truth": lambda s, b, h, i, j: s if i > j else -s,
+    "use // of whole numbers": lambda s, b, h, i, j: s + (i / 2).long(),
+    "float, which kernels cannot cut": lambda s, b, h, i, j: s.to(torch.int32),
+    "int8 cannot be traced": lambda s, b, h, i, j: s + i.to(torch.int8),
+    "// and % are for whole numbers": lambda s, b, h, i, j: torch.div(s, 3, rounding_mode="trunc"),
+    "mul_ works in place": lambda s, b, h, i, j: s.mul_(3),
+    "clamp_ works in place, and a rule changes nothing: take what clamp gives": lambda s, b, h, i, j: s.clamp_(min=0),
+    "torch.relu works in place": lambda s, b, h, i, j: torch.nn.functional.relu(s, inplace=True),
+    "detach": lambda s, b, h, i, j: s + s.detach(),
+    "a row of shape .8,. is no single number": lambda s, b, h, i, j: s + (ROWS[i] * ROWS[j]).sum(),
+    "outside, as table = a @ b.T": lambda s, b, h, i, j: s + torch.dot(ROWS[i], ROWS[j]),
+    "a tensor of shape .4,. is no single number": lambda s, b, h, i, j: s + SLOPES,
+    "no place 8 in an axis of 8": lambda s, b, h, i, j: s + ROWS[i][8],
+    "TypeError: unsupported": lambda s, b, h, i, j: s + (i >> 2),
+    "is a whole number: use a float's power": lambda s, b, h, i, j: s + 2**h,
+    "only a positive constant": lambda s, b, h, i, j: s + (-2.0) ** s,
+    "only −8 to 8": lambda s, b, h, i, j: s**1.5,
+    "torch.exp got an unexpected keyword argument 'out'": lambda s, b, h, i, j: torch.exp(s, out=CAP),
+    "torch.stack cannot be traced": lambda s, b, h, i, j: torch.stack([s, s]).sum(),
+    "only a tensor can be indexed": lambda s, b, h, i, j: s + [1, 2, 3, 4][h],
+    "no attribute data": lambda s, b, h, i, j: s.data,
+    "torch's functions": lambda s, b, h, i, j: s + float(i),
+}
+
+
+@pytest.mark.parametrize(("message", "mod"), REFUSED.items(), ids=range(len(REFUSED)))
+def test_what_cannot_be_traced_tells_its_line(message, mod):
+    line = mod.__code__.co_firstlineno
+    with pytest.raises(TraceError, match=rf"test_flex\.py, line {line}, `.*lambda s, b, h, i, j.*{message}"):
+        flex_attention(*operands(), score_mod=mod)
+
+
+def test_a_compiled_graph_is_left_for_the_call():
+    q, scale = torch.randn(1, 2, 6, 4, requires_grad=True), torch.tensor(0.5, requires_grad=True)
+
+    def loss(q):
+        return flex_attention(q.sin(), q, q, lambda s, b, h, i, j: s * scale).cos().sum()
+
+    compiled = torch.compile(loss, backend="aot_eager")
+    found = (torch.autograd.grad(f(q), (q, scale)) for f in (compiled, loss))
+    torch.testing.assert_close(*found)

@@ -1,12 +1,15 @@
 """Layers against torch's own: parameters, masks, layouts, and weights that come only when asked for."""
 
+import copy
 import itertools
+import pickle
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from clearhead import ShapeError, full, softcap  # noqa: E402
+from clearhead import InputError, ShapeError, full, softcap  # noqa: E402
 from clearhead.adapters.torch.nn import LazyWeights, MultiheadAttention, SelfAttention  # noqa: E402
 
 OPTIONS = [
@@ -71,6 +74,76 @@ def test_without_a_batch_and_without_weights():
     output, weights = ours(x, x, x, need_weights=False)
     torch.testing.assert_close(output, theirs(x, x, x)[0])
     assert weights is None
+
+
+def test_weights_are_a_tensor_to_all_who_ask():
+    ours, theirs = pair(batch_first=True, dropout=0.5)
+    x = torch.randn(2, 5, 8, dtype=torch.float64)
+    weights, wanted = ours(x, x, x)[1], theirs.eval()(x, x, x)[1]
+    state = torch.get_rng_state()
+    torch.testing.assert_close(weights(), wanted)  # before dropout
+    assert torch.equal(torch.get_rng_state(), state)
+    assert weights() is weights()
+    assert len(weights) == len(list(weights)) == 2
+    for ask in (
+        lambda w: w[0, -1], lambda w: w.mean(), lambda w: 1 - 2 * w / (w + 1), lambda w: w @ w, lambda w: w > 0.2,
+        lambda w: torch.stack([w, w]), lambda w: torch.einsum("bij,bjd->bid", w, x), lambda w: x.mT @ w, torch.sum,
+        lambda w: w.detach().numpy().sum(), lambda w: torch.as_tensor(w).detach(), lambda w: float(w.detach().sum()),
+    ):  # fmt: skip
+        torch.testing.assert_close(ask(weights), ask(wanted))
+    assert weights.dtype is torch.float64
+    np.testing.assert_allclose(np.asarray(weights), wanted.detach())
+    for other in (copy.deepcopy(weights), pickle.loads(pickle.dumps(weights))):  # noqa: S301
+        assert isinstance(other, LazyWeights)
+        assert torch.equal(other(), weights())
+
+
+def test_weights_have_gradients_and_remember_their_call():
+    ours, theirs = pair(batch_first=True)
+    x = torch.randn(2, 5, 8, dtype=torch.float64)
+    (_, weights), (_, wanted) = ours(x, x, x), theirs(x, x, x)
+    d = torch.randn_like(wanted)
+    parameters = [ours.in_proj_weight, theirs.in_proj_weight]
+    a, b = (torch.autograd.grad((w * d).sum(), p)[0] for w, p in zip((weights, wanted), parameters, strict=True))
+    torch.testing.assert_close(a, b)
+    weights = ours(x, x, x)[1]
+    with torch.no_grad():
+        ours.in_proj_weight.zero_()
+    torch.testing.assert_close(weights(), wanted)
+
+
+def test_a_query_that_sees_nothing_has_no_weights():
+    ours, _ = pair(batch_first=True)
+    x = torch.randn(1, 3, 8, dtype=torch.float64)
+    weights = ours(x, x, x, key_padding_mask=torch.ones(1, 3, dtype=torch.bool))[1]
+    assert (weights == 0).all()
+    assert all(g.isfinite().all() for g in torch.autograd.grad(weights.sum(), ours.in_proj_weight))
+
+
+WRONG = [
+    ({"key_padding_mask": torch.zeros(3, 6)}, r"key_padding_mask has shape \(3, 6\): give \(3, 7\)"),
+    ({"key_padding_mask": torch.zeros(3, 9)}, r"give \(3, 7\)"),
+    ({"key_padding_mask": torch.zeros(1, 7)}, r"give \(3, 7\)"),
+    ({"attn_mask": torch.zeros(5, 6)}, r"attn_mask has shape \(5, 6\): give \(5, 7\) or \(6, 5, 7\)"),
+    ({"attn_mask": torch.zeros(1, 7)}, r"give \(5, 7\) or"),
+    ({"attn_mask": torch.zeros(3, 5, 7)}, r"give \(5, 7\) or"),
+    ({"attn_mask": torch.zeros(3, 2, 5, 7)}, r"give \(5, 7\) or"),
+    ({"attn_mask": torch.zeros(5, 7, dtype=torch.int64)}, "torch.int64"),
+    ({"is_causal": True}, "is_causal=True is a hint about attn_mask"),
+]
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize(("given", "message"), WRONG, ids=range(len(WRONG)))
+def test_masks_that_torch_refuses(given, message, need_weights):
+    ours, theirs = pair(batch_first=True)
+    q, k = torch.randn(3, 5, 8, dtype=torch.float64), torch.randn(3, 7, 8, dtype=torch.float64)
+    with pytest.raises((AssertionError, RuntimeError)):
+        theirs(q, k, k, need_weights=need_weights, **given)
+    with pytest.raises(InputError, match=message):
+        ours(q, k, k, need_weights=need_weights, **given)
+    with pytest.raises(ShapeError, match="batch axis"):
+        ours(q[0], k, k)
 
 
 @pytest.mark.parametrize("key_heads", [None, 2])

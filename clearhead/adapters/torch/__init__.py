@@ -5,7 +5,13 @@ Decides the public names; what each does is decided in the file it comes from.
 
 from clearhead.adapters.torch import nn
 from clearhead.adapters.torch.attention import attend, attention
-from clearhead.adapters.torch.flash import flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache
+from clearhead.adapters.torch.flash import (
+    flash_attn_func,
+    flash_attn_kvpacked_func,
+    flash_attn_qkvpacked_func,
+    flash_attn_varlen_func,
+    flash_attn_with_kvcache,
+)
 from clearhead.adapters.torch.flex import flex_attention
 from clearhead.adapters.torch.sdpa import patch, scaled_dot_product_attention
 
@@ -13,6 +19,8 @@ __all__ = [
     "attend",
     "attention",
     "flash_attn_func",
+    "flash_attn_kvpacked_func",
+    "flash_attn_qkvpacked_func",
     "flash_attn_varlen_func",
     "flash_attn_with_kvcache",
     "flex_attention",

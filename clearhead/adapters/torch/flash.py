@@ -7,16 +7,19 @@ differently from torch holds here too: causal aligns with the last keys, and a w
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
 
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.operator import attend
-from clearhead.adapters.torch.rule import divided, joined
+from clearhead.adapters.torch.rule import MOST_RULES, divided, joined
 from clearhead.adapters.torch.trace import trace
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.masks import Mask, documents, full, window
+
+Seen = tuple[bool, tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]] | None]  # causal, window, documents
 
 
 def flash_attn_func(
@@ -42,12 +45,33 @@ def flash_attn_func(
     tensor([[1.0000, 0.0000],
             [0.2690, 0.7310]])
     """
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.dim() != 4:
-            raise ShapeError(f"{name} of shape {tuple(x.shape)} is not (batch, length, heads, dim): give four axes.")
-    mask = seen(causal, window_size)
-    output, lse = attended(q, k, v, mask, softcap, alibi_slopes, softmax_scale, dropout_p)
+    check_axes(q=q, k=k, v=v)
+    check_slopes(alibi_slopes, q.shape[0], q.shape[2])
+    seen = causal, tuple(window_size), None
+    output, lse = attended(q, k, v, seen, softcap, alibi_slopes, softmax_scale, dropout_p)
     return (output, lse, None) if return_attn_probs else output
+
+
+def flash_attn_qkvpacked_func(qkv: torch.Tensor, *args: Any, **options: Any) -> Any:
+    """flash-attention's `flash_attn_qkvpacked_func`: `flash_attn_func` of qkv (batch, n, 3, heads, dim), read in place.
+
+    >>> flash_attn_qkvpacked_func(torch.zeros(2, 5, 3, 4, 8), causal=True).shape
+    torch.Size([2, 5, 4, 8])
+    """
+    if qkv.dim() != 5 or qkv.shape[2] != 3:
+        raise ShapeError(f"qkv of shape {tuple(qkv.shape)} is not (batch, length, 3, heads, dim): stack q, k and v.")
+    return flash_attn_func(*qkv.unbind(2), *args, **options)
+
+
+def flash_attn_kvpacked_func(q: torch.Tensor, kv: torch.Tensor, *args: Any, **options: Any) -> Any:
+    """flash-attention's `flash_attn_kvpacked_func`: `flash_attn_func` of q and kv (batch, m, 2, key heads, dim).
+
+    >>> flash_attn_kvpacked_func(torch.zeros(2, 5, 4, 8), torch.zeros(2, 7, 2, 1, 8)).shape
+    torch.Size([2, 5, 4, 8])
+    """
+    if kv.dim() != 5 or kv.shape[2] != 2:
+        raise ShapeError(f"kv of shape {tuple(kv.shape)} is not (batch, length, 2, heads, dim): stack k and v.")
+    return flash_attn_func(q, *kv.unbind(2), *args, **options)
 
 
 def flash_attn_varlen_func(
@@ -80,13 +104,17 @@ def flash_attn_varlen_func(
     """
     if block_table is not None:
         raise InputError("block_table is not known here: keep keys and values in a clearhead.KeyValueCache.")
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.dim() != 3:
+            raise ShapeError(f"{name} of shape {tuple(x.shape)} is not (all items, heads, dim): give three axes.")
     lengths = [tuple(x.diff().tolist()) for x in (cu_seqlens_q, cu_seqlens_k)]
     if len(lengths[0]) != len(lengths[1]):
         raise ShapeError(f"cu_seqlens tell of {len(lengths[0])} and of {len(lengths[1])} sequences: give equally many.")
-    mask = documents(lengths[1], queries=lengths[0]) & seen(causal, window_size)
-    if alibi_slopes is not None and alibi_slopes.dim() > 1:
-        raise ShapeError(f"alibi_slopes of shape {tuple(alibi_slopes.shape)} and packed sequences: give one a head.")
-    output, lse = attended(q[None], k[None], v[None], mask, softcap, alibi_slopes, softmax_scale, dropout_p)
+    seen = causal, tuple(window_size), (lengths[1], lengths[0])
+    check_slopes(alibi_slopes, len(lengths[0]), q.shape[1])
+    if alibi_slopes is not None and alibi_slopes.dim() == 2:  # each sequence's own: one for each of its queries
+        alibi_slopes = alibi_slopes.repeat_interleave(cu_seqlens_q.diff().to(alibi_slopes.device), 0)[None]
+    output, lse = attended(q[None], k[None], v[None], seen, softcap, alibi_slopes, softmax_scale, dropout_p)
     return (output[0], lse[0], None) if return_attn_probs else output[0]
 
 
@@ -96,86 +124,181 @@ def flash_attn_with_kvcache(
     v_cache: torch.Tensor,
     k: torch.Tensor | None = None,
     v: torch.Tensor | None = None,
+    rotary_cos: torch.Tensor | None = None,
+    rotary_sin: torch.Tensor | None = None,
     cache_seqlens: int | torch.Tensor | None = None,
+    cache_batch_idx: torch.Tensor | None = None,
+    cache_leftpad: torch.Tensor | None = None,
+    block_table: torch.Tensor | None = None,
     softmax_scale: float | None = None,
     causal: bool = False,
     window_size: tuple[int, int] = (-1, -1),
     softcap: float = 0.0,
+    rotary_interleaved: bool = True,
     alibi_slopes: torch.Tensor | None = None,
+    num_splits: int = 0,
     return_softmax_lse: bool = False,
 ) -> Any:
     """flash-attention's `flash_attn_with_kvcache`: k and v are written behind `cache_seqlens`, then q looks at all.
 
-    q (batch, n, heads, dim), caches (batch, room, key heads, dim), k and v (batch, new, key heads, dim). No gradients,
-    rotary embeddings or pages; sequences of equal length go together, others one by one.
+    q (batch, n, heads, dim), caches (batch, room, key heads, dim), k and v (batch, new, key heads, dim);
+    `cache_batch_idx` (batch,) names each sequence's place in the caches. `rotary_cos` and `rotary_sin` (positions,
+    half of what is rotated) turn k from `cache_seqlens` on; q too where it is causal or has a window, else q stands at
+    `cache_seqlens`. No gradients; `cache_leftpad` and `block_table` are refused; `num_splits` changes nothing.
+    Sequences of equal length go together, others one by one.
 
     >>> cache = torch.zeros(1, 4, 1, 2)
     >>> x = torch.ones(1, 1, 1, 2)
     >>> flash_attn_with_kvcache(x, cache, cache.clone(), x, 2 * x, cache_seqlens=0).tolist()
     [[[[2.0, 2.0]]]]
     """
-    batch, room = k_cache.shape[:2]
-    held = [room] * batch if cache_seqlens is None else torch.as_tensor(cache_seqlens).expand(batch).tolist()
+    for name, x in (("cache_leftpad", cache_leftpad), ("block_table", block_table)):
+        if x is not None:
+            raise InputError(f"{name} is not known here: keep keys and values in a clearhead.KeyValueCache.")
+    rows, held = places(q, k_cache, v_cache, k, v, cache_seqlens, cache_batch_idx)
+    check_slopes(alibi_slopes, q.shape[0], q.shape[2])
+    seen = causal, tuple(window_size), None
     new = 0 if k is None else k.shape[1]
-    if (k is None) != (v is None):
-        raise InputError("k and v come together: give both, or neither.")
-    if (new and cache_seqlens is None) or max(held, default=0) + new > room:
-        raise ShapeError(f"{new} new keys behind {held} do not fit into caches of {room}: make room, or say where.")
-    mask = seen(causal, window_size)
+    alike = not held or (cache_batch_idx is None and len(set(held)) == 1)
     outputs, sums = [], []
     with torch.no_grad():
-        for n, length in enumerate(held):
-            stop = length + new
-            if k is not None and v is not None:
-                k_cache[n, length:stop], v_cache[n, length:stop] = k[n], v[n]
-        alike = len(set(held)) == 1
-        for part, length in [(slice(None), held[0])] if alike else [(slice(n, n + 1), m) for n, m in enumerate(held)]:
-            stop = length + new
-            slopes = alibi_slopes if alibi_slopes is None or alibi_slopes.dim() == 1 else alibi_slopes[part]
-            keys, values = k_cache[part, :stop], v_cache[part, :stop]
-            output, lse = attended(q[part], keys, values, mask, softcap, slopes, softmax_scale, 0.0)
+        if rotary_cos is not None or rotary_sin is not None:
+            moves = causal or tuple(window_size) != (-1, -1)
+            k = rotated(k, rotary_cos, rotary_sin, held, rotary_interleaved, True)
+            q = rotated(q, rotary_cos, rotary_sin, held, rotary_interleaved, moves)
+        if k is not None and v is not None:
+            for n, (row, length) in enumerate(zip(rows, held, strict=True)):
+                k_cache[row, length : length + new], v_cache[row, length : length + new] = k[n], v[n]
+        together = [(slice(None), slice(len(held)), max(held, default=0))]
+        alone = [(slice(n, n + 1), slice(row, row + 1), held[n]) for n, row in enumerate(rows)]
+        for own, place, length in together if alike else alone:
+            slopes = alibi_slopes if alibi_slopes is None or alibi_slopes.dim() == 1 else alibi_slopes[own]
+            keys, values = (x[place, : length + new] for x in (k_cache, v_cache))
+            output, lse = attended(q[own], keys, values, seen, softcap, slopes, softmax_scale, 0.0)
             outputs.append(output)
             sums.append(lse)
     output = outputs[0] if alike else torch.cat(outputs)
     return (output, sums[0] if alike else torch.cat(sums)) if return_softmax_lse else output
 
 
-def seen(causal: bool, window_size: tuple[int, int]) -> Mask:
-    """causal and window_size as a mask; the queries are the last items."""
-    left, right = (None if n < 0 else n for n in window_size)
-    if causal:
-        right = 0
-    return full() if left is None and right is None else window(left, right, align="end")
+def places(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    k: torch.Tensor | None,
+    v: torch.Tensor | None,
+    lengths: int | torch.Tensor | None,
+    rows: torch.Tensor | None,
+) -> tuple[list[int], list[int]]:
+    """Each sequence's place in the caches and how many items it holds there."""
+    check_axes(q=q, k_cache=k_cache, v_cache=v_cache)
+    batch, (sequences, room) = q.shape[0], k_cache.shape[:2]
+    if k_cache.shape[:3] != v_cache.shape[:3]:
+        raise ShapeError(
+            f"caches of shapes {tuple(k_cache.shape)} and {tuple(v_cache.shape)}: give them equal lengths."
+        )
+    if (k is None) != (v is None):
+        raise InputError("k and v come together: give both, or neither.")
+    for name, x, cache in (("k", k, k_cache), ("v", v, v_cache)):
+        wanted = (batch, k.shape[1] if k is not None else 0, *cache.shape[2:])
+        if x is not None and x.shape != wanted:
+            raise ShapeError(f"{name} of shape {tuple(x.shape)} does not belong into its cache: give {wanted}.")
+    if rows is None and sequences != batch:
+        raise ShapeError(f"{batch} sequences of q and {sequences} in the caches: say which by cache_batch_idx.")
+    own = list(range(batch)) if rows is None else rows.tolist()
+    if len(own) != batch or not all(0 <= row < sequences for row in own):
+        raise ShapeError(f"cache_batch_idx {own} are no places of {batch} sequences in caches of {sequences}.")
+    given = torch.as_tensor(room if lengths is None else lengths)
+    if given.dim() and given.shape != (batch,):
+        raise ShapeError(f"cache_seqlens of shape {tuple(given.shape)}: give one number, or ({batch},).")
+    held, new = given.expand(batch).tolist(), 0 if k is None else k.shape[1]
+    if (new and lengths is None) or not all(0 <= length <= room - new for length in held):
+        raise ShapeError(f"{new} new keys behind {held} do not fit into caches of {room}: make room, or say where.")
+    return own, held
+
+
+def rotated(
+    x: torch.Tensor | None,
+    cos: torch.Tensor | None,
+    sin: torch.Tensor | None,
+    first: list[int],
+    interleaved: bool,
+    moves: bool,
+) -> torch.Tensor:
+    """Rotary embedding of x (batch, n, heads, dim) from each sequence's first position on, or at it."""
+    if x is None or cos is None or sin is None:
+        raise InputError("rotary_cos and rotary_sin come together, and with k and v: give all of them.")
+    at = torch.tensor(first, dtype=torch.int64)[:, None] + torch.arange(x.shape[1]) * moves
+    width, last = 2 * cos.shape[-1], max(at.flatten().tolist(), default=0)
+    if cos.shape != sin.shape or cos.dim() != 2 or width > x.shape[-1] or last >= len(cos):
+        shapes = f"{tuple(cos.shape)} and {tuple(sin.shape)}"
+        raise ShapeError(f"rotary tables of shapes {shapes}: give ({last + 1} or more, {x.shape[-1] // 2} or fewer).")
+    c, s = (table[at][:, :, None].to(torch.promote_types(x.dtype, torch.float32)) for table in (cos, sin))
+    turning = x[..., :width]
+    a, b = (turning[..., ::2], turning[..., 1::2]) if interleaved else turning.chunk(2, -1)
+    pair = a * c - b * s, a * s + b * c
+    turned = torch.stack(pair, -1).flatten(-2) if interleaved else torch.cat(pair, -1)
+    return torch.cat([turned.to(x.dtype), x[..., width:]], -1)
+
+
+def check_axes(**tensors: torch.Tensor) -> None:
+    """Four axes each."""
+    for name, x in tensors.items():
+        if x.dim() != 4:
+            raise ShapeError(f"{name} of shape {tuple(x.shape)} is not (batch, length, heads, dim): give four axes.")
+
+
+def check_slopes(slopes: torch.Tensor | None, batch: int, heads: int) -> None:
+    """One for each head, or for each sequence's."""
+    if slopes is not None and slopes.shape not in ((heads,), (batch, heads)):
+        given = tuple(slopes.shape)
+        raise ShapeError(
+            f"alibi_slopes of shape {given}: give ({heads},), or ({batch}, {heads}) for each sequence's own."
+        )
 
 
 def attended(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    mask: Mask,
+    seen: Seen,
     softcap: float,
     slopes: torch.Tensor | None,
     scale: float | None,
     dropout_p: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output in flash-attention's layout, and the LSE."""
-
-    def changed(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
-        if softcap:
-            score = softcap * torch.tanh(score / softcap)
-        if slopes is not None:
-            slope = slopes[head] if slopes.dim() == 1 else slopes[batch, head]
-            score = score - slope * abs(query - key)
-        return score
-
-    if slopes is not None:
-        mask &= window(None, None, align="end")  # distances count from the last key
-    formula = trace(changed, ("score", "batch", "head", "query", "key")) if softcap or slopes is not None else None
-    rule, tables = joined(divided(mask, ())[0].masks, None, formula)
+    rule, tables = rule_of(*seen, softcap, 0 if slopes is None else slopes.dim()), () if slopes is None else (slopes,)
     query, key, value = (x.transpose(1, 2) for x in (q, k, v))
     factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if dropout_p:
-        output, lse = attend_dropped(query, key, value, tables, None, rule.name, factor, dropout_p)
+        output, lse = attend_dropped(query, key, value, tables, None, rule, factor, dropout_p)
     else:
-        output, lse = attend(query, key, value, tables, None, rule.name, factor)
+        output, lse = attend(query, key, value, tables, None, rule, factor)
     return output.transpose(1, 2), lse
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def rule_of(causal: bool, sides: tuple[int, ...], lengths: Any, softcap: float, axes: int) -> str:
+    """What is done to scores, as a rule's name: the queries are the last items, slopes are a table of some axes."""
+    return made_rule(causal, sides, lengths, softcap, axes)
+
+
+@lru_cache(MOST_RULES)
+def made_rule(causal: bool, sides: tuple[int, ...], lengths: Any, softcap: float, axes: int) -> str:
+    """The same, which torch.compile cannot follow."""
+    slopes = torch.ones((1,) * axes)
+
+    def changed(score: Any, batch: Any, head: Any, row: Any, query: Any, key: Any) -> Any:
+        if softcap:
+            score = softcap * torch.tanh(score / softcap)
+        if axes:
+            score = score - slopes[((head,), (batch, head), (batch, row, head))[axes - 1]] * abs(query - key)
+        return score
+
+    left, right = (None if n < 0 else n for n in sides)
+    mask: Mask = full() if lengths is None else documents(lengths[0], queries=lengths[1])
+    if causal or axes or (left, right) != (None, None):  # distances count from the last key, too
+        mask &= window(left, 0 if causal else right, align="end")
+    formula = trace(changed, ("score", "batch", "head", "row", "query", "key")) if softcap or axes else None
+    return joined(divided(mask, ())[0].masks, None, formula)[0].name

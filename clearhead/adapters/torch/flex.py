@@ -7,17 +7,18 @@ may change.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from clearhead.adapters.torch.operator import attend
-from clearhead.adapters.torch.rule import divided, joined
+from clearhead.adapters.torch.operator import attend, view
+from clearhead.adapters.torch.rule import Rule, divided, joined
 from clearhead.adapters.torch.trace import trace
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Mask
+from clearhead.weights import weights
 
 POSITIONS = ("batch", "head", "row", "key")
 
@@ -32,14 +33,17 @@ def flex_attention(
     enable_gqa: bool = False,
     return_lse: bool = False,
     kernel_options: dict[str, Any] | None = None,
-) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    *,
+    return_aux: Any = None,
+) -> Any:
     """Attention as `torch.nn.attention.flex_attention.flex_attention` means it, with gradients, nothing to compile.
 
     Shapes (batch, heads, n, dim), (batch, heads, m, dim), (batch, heads, m, value_dim); all float dtypes. `score_mod`
     takes (score, batch, head, q_idx, kv_idx); tensors that it captures have gradients. `block_mask` is torch's, or
     simply a mask_mod of (batch, head, q_idx, kv_idx), for which no table is ever made, or a clearhead mask. With
-    `return_lse` the natural logarithm of each query's Σ exp(score) comes too. `kernel_options` are for compilers and
-    change nothing here. Raises TraceError for a function that cannot be traced, and ShapeError.
+    `return_lse` the natural logarithm of each query's Σ exp(score) comes too; with `return_aux`, torch's AuxRequest, an
+    AuxOutput of that and of each query's largest score. `kernel_options` are for compilers and change nothing here.
+    Raises TraceError for a function that cannot be traced, ShapeError and InputError.
 
     >>> x = torch.eye(2).reshape(1, 1, 2, 2)
     >>> flex_attention(x, x, x, block_mask=lambda b, h, q, k: q >= k, scale=1.0)[0, 0].round(decimals=3)
@@ -51,7 +55,9 @@ def flex_attention(
         raise ShapeError(f"flex_attention is for (batch, heads, length, dim), not {shapes}: add axes of one.")
     if query.shape[1] != key.shape[1] and not enable_gqa:
         raise ShapeError(f"{query.shape[1]} query heads and {key.shape[1]} key heads: say enable_gqa=True to share.")
-    score = None if score_mod is None else trace(score_mod, ("score", *POSITIONS))
+    if return_lse and return_aux is not None:
+        raise InputError("return_lse and return_aux exclude each other: say return_aux=AuxRequest(lse=True).")
+    score = None if score_mod is None else number(trace(score_mod, ("score", *POSITIONS), query.dtype))
     if isinstance(block_mask, Mask):
         own, arrays = divided(block_mask, ())
         seen = None if own.seen is None else Formula(own.seen, tuple(map(torch.from_numpy, arrays)))
@@ -60,7 +66,24 @@ def flex_attention(
         rule, tables = joined((), mask_formula(block_mask, query, key), score)
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     output, lse = attend(query, key, value, tables, None, rule.name, factor)
-    return (output, lse) if return_lse else output
+    if return_aux is None:
+        return (output, lse) if return_lse else output
+    from torch.nn.attention.flex_attention import AuxOutput  # where AuxRequest comes from; older torch has neither
+
+    peaks = largest(query, key, lse, tables, rule, factor) if return_aux.max_scores else None
+    return output, AuxOutput(lse if return_aux.lse else None, peaks)
+
+
+def largest(
+    query: torch.Tensor, key: torch.Tensor, lse: torch.Tensor, tables: Sequence[torch.Tensor], rule: Rule, scale: float
+) -> torch.Tensor:
+    """Each query's largest score, without a gradient, as torch's: its weight, the largest, is exp(score − LSE)."""
+    lse = lse.detach()
+    if not key.shape[-2]:
+        return lse
+    mask, score = rule.filled([view(x) for x in tables])
+    seen = weights(view(query), view(key), mask=mask, score=score, scale=scale, lse=view(lse))
+    return lse + torch.from_numpy(seen.summary("top", top=1).top_weights[..., 0]).log()
 
 
 def mask_formula(block_mask: Any, query: torch.Tensor, key: torch.Tensor) -> Formula | None:
@@ -89,6 +112,12 @@ def mask_formula(block_mask: Any, query: torch.Tensor, key: torch.Tensor) -> For
         return whole[places] | (partial[places] & mod(batch, head, row, key))
 
     return condition(trace(seen, POSITIONS))
+
+
+def number(formula: Formula) -> Formula:
+    """A score's formula, which must tell a float."""
+    e = formula.expression
+    return formula if e.kind == "float" else Formula(Expression("float", "float", (e,)), formula.arrays)
 
 
 def condition(formula: Formula) -> Formula:

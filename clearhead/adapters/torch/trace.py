@@ -1,107 +1,152 @@
-"""From a function written for torch to an expression: torch's functions and captured tensors, written down.
+"""From a function written for torch to an expression: stand-ins that torch's functions know, and captured tensors.
 
-Decides which of torch's functions can be traced, and that an indexed tensor becomes a load. A tensor that the function
-captures, or makes of captured ones, is an operand of the call afterwards, with a gradient if it wants one. Everything
-else, errors included, is `rules.trace`'s.
+Decides that an indexed tensor becomes a load. A tensor that the function captures, or makes of captured ones, is an
+operand of the call afterwards, with a gradient if it wants one. What torch's functions mean is `vocabulary`'s;
+everything else, errors included, is `rules.trace`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, handle_torch_function
 
+from clearhead.adapters.torch.vocabulary import CONVERSIONS, written
 from clearhead.errors import TraceError
-from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, simplify
-from clearhead.rules.trace import COMPOSED, UFUNCS, Traced, apply, as_expression, returned, where_in
-
-OPERATORS = {
-    "add": "add", "sub": "sub", "subtract": "sub", "mul": "mul", "multiply": "mul", "div": "div", "divide": "div",
-    "true_divide": "div", "floor_divide": "floordiv", "remainder": "mod", "neg": "neg", "negative": "neg", "abs": "abs",
-    "lt": "lt", "less": "lt", "le": "le", "less_equal": "le", "gt": "gt", "greater": "gt", "ge": "ge",
-    "greater_equal": "ge", "eq": "eq", "ne": "ne", "not_equal": "ne", "sigmoid": "sigmoid", "where": "where",
-    **{name: op for name, op in UFUNCS.items() if name not in ("divide", "absolute")},
-}  # fmt: skip
-TURNED = {"rsub": "sub", "rdiv": "div", "rtruediv": "div", "rfloordiv": "floordiv", "rmod": "mod", "rremainder": "mod"}
-SAME = ("to", "float", "double", "half", "bfloat16", "clone", "contiguous", "detach", "type_as", "item", "squeeze")
+from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, rewrite, simplify
+from clearhead.rules.trace import Traced, as_expression, returned, where_in
 
 
-class Number(Traced):
+class Known:
+    """What torch's functions take for a tensor, so that the recorder sees it."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *_: Any) -> Any:
+        raise TraceError(f"torch.{function.__name__} takes what differs from pair to pair, which cannot be traced")
+
+
+class Number(Known, Traced):
     """A stand-in that torch's functions know."""
 
     device = torch.device("cpu")
-    dtype = torch.float32
     shape = torch.Size(())
     ndim = 0
 
-    @classmethod
-    def __torch_function__(
-        cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return written(function, args, kwargs or {})
+    @property
+    def dtype(self) -> torch.dtype:
+        """Scores' own dtype for floats."""
+        kind: torch.dtype = handle_torch_function(torch.Tensor.dtype.__get__, (self,), self)
+        return kind
 
     def __getattr__(self, name: str) -> Any:
         """A tensor's methods."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name in SAME:
-            return lambda *_, **__: self
-        if name in ("long", "int"):
-            return lambda: (
-                self if self.expression.kind == "int" else Number(Expression("int", "int", (self.expression,)))
-            )
-        if name == "bool":
-            return lambda: self if self.expression.kind == "bool" else apply("ne", self, 0)
-        if name.startswith("new_"):
-            return lambda *args, **options: getattr(torch.zeros(()), name)(*args, **options)
-        return lambda *args, **options: written_as(name, (self, *args), options)
+        method = getattr(torch.Tensor, name)
+        if name.startswith("__") or not callable(method):
+            raise AttributeError(f"a number that differs from pair to pair has no attribute {name}")
+        return lambda *args, **options: handle_torch_function(method, (self,), self, *args, **options)
 
-    def __pow__(self, power: Any) -> Any:
-        if power == 0.5:
-            return apply("sqrt", self)
-        return super().__pow__(int(power) if isinstance(power, float) and power.is_integer() else power)
+    def __bool__(self) -> bool:
+        raise TraceError(
+            "a Python `if`, `and`, `or`, `not`, min() or max() needs one truth, but this differs from pair to pair: "
+            "use torch.where(condition, a, b), &, |, ~, torch.minimum or torch.maximum"
+        )
 
+    def refuse_number(self, *_: Any) -> Any:
+        """int(), float(), round()."""
+        raise TraceError("int(), float(), round() and math's functions need one number: use torch's functions")
 
-def left_to_torch(name: str) -> Callable[[Number, Any], Any]:
-    """An operator that lets torch meet a tensor on its other side, so that it is loaded rather than read."""
-    own = getattr(Traced, name)
+    __int__ = __float__ = __complex__ = __round__ = refuse_number
 
-    def operator(self: Number, other: Any) -> Any:
-        return NotImplemented if isinstance(other, torch.Tensor) else own(self, other)
-
-    return operator
+    def __index__(self) -> int:
+        raise TraceError("only a tensor can be indexed by a position, and range() of one is impossible: make a tensor")
 
 
-for operation in ("add", "sub", "mul", "truediv", "floordiv", "mod", "lt", "le", "gt", "ge", "eq", "ne"):
-    setattr(Number, f"__{operation}__", left_to_torch(f"__{operation}__"))
+def by_torch(name: str) -> Callable[..., Any]:
+    """An operator as torch's, so that it means the same and a tensor on its other side is loaded."""
+    method = getattr(torch.Tensor, name)
+    return lambda self, *other: handle_torch_function(method, (self,), self, *other)
+
+
+def in_place(name: str) -> Callable[..., Any]:
+    """`x += y` changes x under all its names, as torch's does."""
+
+    def method(self: Number, other: Any) -> Number:
+        self.expression = getattr(self, name)(other).expression
+        return self
+
+    return method
+
+
+ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
+for name in ARITHMETIC:
+    setattr(Number, f"__{name}__", by_torch(f"__{name}__"))
+    setattr(Number, f"__r{name}__", by_torch(f"__r{name}__"))
+    setattr(Number, f"__i{name}__", in_place(f"__{name}__"))
+for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
+    setattr(Number, f"__{name}__", by_torch(f"__{name}__"))
 
 
 class Recorder(TorchFunctionMode):  # type: ignore[misc]
-    """While it is in force, tensors that meet a stand-in are written down."""
+    """While it is in force, what torch's functions do to stand-ins is written down, and tensors they meet are read."""
 
-    def __init__(self, tables: list[torch.Tensor]) -> None:
+    def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
-        self.tables = tables
+        self.dtype = dtype
+        self.tables: list[torch.Tensor] = []
 
     def __torch_function__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        options = kwargs or {}
+        if not any(isinstance(x, Known) for x in inside((*args, *options.values()))):
+            return function(*args, **options)
+        called = function.__name__
         if function is torch.Tensor.__getitem__:
-            index = args[1] if isinstance(args[1], tuple) else (args[1],)
-            if any(isinstance(x, Number | Part) for x in index):
-                return Part(args[0], (), self).__getitem__(args[1])
-        if any(isinstance(x, Number | Part) for x in (*args, *(kwargs or {}).values())):
-            plain = (self.loaded(x) for x in args)
-            return written(function, tuple(plain), {name: self.loaded(x) for name, x in (kwargs or {}).items()})
-        return function(*args, **(kwargs or {}))
+            return Part(args[0], (), self)[args[1]]
+        if function == torch.Tensor.dtype.__get__:
+            return self.dtype_of(args[0])
+        if called.startswith("new_") or (called in CONVERSIONS and isinstance(args[0], torch.Tensor)):
+            return function(*map(self.sample, args), **options)
+        if called == "detach":
+            return self.detached(args[0])
+        if function is torch.Tensor.where:  # self where the condition holds, which the function takes first
+            args = (args[1], args[0], *args[2:])
+        if called not in CONVERSIONS:
+            args = tuple(map(self.loaded, args))
+            options = {name: self.loaded(x) for name, x in options.items()}
+        return Number(written(called, tuple(args), options).expression)
+
+    def dtype_of(self, x: Number) -> torch.dtype:
+        """Scores' own dtype for floats."""
+        return {"float": self.dtype, "int": torch.int64, "bool": torch.bool}[x.expression.kind]
+
+    def sample(self, x: Any) -> Any:
+        """A tensor in a stand-in's place, where only its dtype is asked for."""
+        return torch.zeros((), dtype=self.dtype_of(x)) if isinstance(x, Number) else x
+
+    def detached(self, x: Number) -> Number:
+        """The same without gradients: read from tables that have none."""
+        if "score" in x.expression.leaves:
+            raise TraceError("what is made of a score has its gradient: detach() is for captured tensors alone")
+
+        def change(e: Expression) -> Expression | None:
+            return replace(e, array=self.table(self.tables[e.array or 0].detach())) if e.op == "load" else None
+
+        return Number(rewrite(x.expression, change))
 
     def loaded(self, x: Any) -> Any:
         """A tensor of one number as a load of it; anything else as it is."""
-        if not isinstance(x, torch.Tensor) or x.dim():
+        if isinstance(x, Part):
+            x.refuse()
+        if not isinstance(x, torch.Tensor):
             return x
-        return x.item() if not x.requires_grad else self.load(x.reshape(1), (0,))
+        if x.dim():
+            shape = tuple(x.shape)
+            raise TraceError(f"a tensor of shape {shape} is no single number: index it by positions, as table[head]")
+        return self.load(x.reshape(1), (0,)) if x.requires_grad else x.item()
 
     def load(self, tensor: torch.Tensor, places: tuple[Any, ...]) -> Number:
         """One element for each pair."""
@@ -112,66 +157,76 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc]
         wrong = next((e for e in index if e.kind != "int"), None)
         if wrong is not None:
             raise TraceError(f"{wrong!r} is no whole number and cannot be an index")
+        return Number(Expression("load", kind, index, array=self.table(tensor)))
+
+    def table(self, tensor: torch.Tensor) -> int:
+        """A tensor's number among those that are read."""
         number = next((n for n, x in enumerate(self.tables) if x is tensor), len(self.tables))
         if number == len(self.tables):
             self.tables.append(tensor)
-        return Number(Expression("load", kind, index, array=number))
+        return number
 
 
-class Part:
+def inside(values: Sequence[Any]) -> Iterator[Any]:
+    """Values, those of tuples and lists one by one."""
+    for x in values:
+        yield from x if isinstance(x, tuple | list) else (x,)
+
+
+class Part(Known):
     """A captured tensor of which some axes are indexed; with the last one it becomes a number."""
 
     def __init__(self, tensor: torch.Tensor, places: tuple[Any, ...], recorder: Recorder) -> None:
         self.tensor, self.places, self.recorder = tensor, places, recorder
 
+    @property
+    def shape(self) -> torch.Size:
+        """The axes that are left."""
+        left: torch.Size = self.tensor.shape[len(self.places) :]
+        return left
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[n] for n in range(len(self)))
+
     def __getitem__(self, index: Any) -> Any:
         places = (*self.places, *(index if isinstance(index, tuple) else (index,)))
-        if any(isinstance(x, slice | torch.Tensor) or x is None or x is Ellipsis for x in places):
+        if any(isinstance(x, slice | torch.Tensor | Part) or x is None or x is Ellipsis for x in places):
             raise TraceError("a captured tensor is indexed by whole numbers and positions alone: slice it outside")
         if len(places) > self.tensor.dim():
             raise TraceError(f"a tensor of shape {tuple(self.tensor.shape)} has no {len(places)} axes to index")
+        for place, size in zip(places, self.tensor.shape, strict=False):
+            if isinstance(place, int) and not -size <= place < size:
+                raise TraceError(
+                    f"a tensor of shape {tuple(self.tensor.shape)} has no place {place} in an axis of {size}"
+                )
         if len(places) < self.tensor.dim():
             return Part(self.tensor, places, self.recorder)
         return self.recorder.load(self.tensor, places)
 
+    def refuse(self, *_: Any) -> Any:
+        """A row where a number is needed."""
+        raise TraceError(
+            f"a row of shape {tuple(self.shape)} is no single number: index all axes of its tensor, and make sums and "
+            "products of rows outside, as table = a @ b.T, then table[row, key]"
+        )
 
-def written(function: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
-    """One of torch's functions, written down."""
-    return written_as(getattr(function, "__name__", repr(function)), tuple(args), options)
+    __neg__ = __abs__ = __array__ = __matmul__ = __rmatmul__ = refuse
 
-
-def written_as(called: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """The same by its name."""
-    name = called.strip("_")
-    if options.pop("rounding_mode", None) == "floor":
-        name = "floor_divide"
-    if name in ("clamp", "clip"):
-        low, high = (*args[1:], None, None)[:2]
-        low, high = options.get("min", low), options.get("max", high)
-        result = args[0] if low is None else apply("max", args[0], low)
-        return result if high is None else apply("min", result, high)
-    if name in ("zeros_like", "ones_like", "full_like"):
-        value = {"zeros_like": 0.0, "ones_like": 1.0}.get(name, options.get("fill_value", args[-1]))
-        return Number(as_expression(value))
-    args = (*args, *options.values()) if set(options) <= {"other", "input", "exponent"} else ()
-    if name in ("pow", "float_power"):
-        return args[0] ** args[1]
-    if name == "rsqrt":
-        return apply("div", 1.0, apply("sqrt", args[0]))
-    if name == "relu":
-        return apply("max", args[0], 0)
-    if name in COMPOSED and args:
-        return COMPOSED[name](*args)
-    if name in SAME and args:
-        return args[0]
-    name = name if name in OPERATORS or name in TURNED or not name.startswith("r") else name[1:]
-    if not args or name not in {**OPERATORS, **TURNED}:
-        raise TraceError(f"torch.{called} cannot be traced: the functions are {', '.join(sorted(OPERATORS))}")
-    return apply(TURNED[name], *args[::-1]) if name in TURNED else apply(OPERATORS[name], *args)
+    def __getattr__(self, name: str) -> Any:
+        """A tensor's methods."""
+        return self.refuse() if hasattr(torch.Tensor, name) else object.__getattribute__(self, name)
 
 
-def trace(function: Callable[..., Any], names: Sequence[str]) -> Formula:
-    """Call a function of (`names`) with stand-ins, and give what it does as a formula that reads tensors.
+for name in (*ARITHMETIC, *(f"r{name}" for name in ARITHMETIC), "lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(Part, f"__{name}__", Part.refuse)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def trace(function: Callable[..., Any], names: Sequence[str], dtype: torch.dtype = torch.float32) -> Formula:
+    """Call a function of (`names`) with stand-ins, and give what it does to scores of `dtype` as a formula.
 
     Raises TraceError with file, line and text of what cannot be traced.
 
@@ -180,12 +235,16 @@ def trace(function: Callable[..., Any], names: Sequence[str]) -> Formula:
     >>> trace(lambda score, b, h, q, k: torch.tanh(score) + slopes[h], names).expression
     (tanh(score) + a0[head])
     """
-    tables: list[torch.Tensor] = []
-    recorder = Recorder(tables)
+    recorder = Recorder(dtype)
     try:
         with recorder:
             result = function(*(Number(Expression(name, LEAVES[name])) for name in names))
-            result = recorder.loaded(result)
-        return Formula(simplify(returned(result)), tuple(tables))
+        return Formula(simplify(returned(recorder.loaded(result))), tuple(recorder.tables))
     except TraceError as error:
         raise TraceError(f"{where_in(error, function)}: {error}.") from None
+    except Exception as error:
+        raise TraceError(
+            f"{where_in(error, function)}: {type(error).__name__}: {error}. The function is called as "
+            f"function({', '.join(names)}) with stand-ins for numbers: use arithmetic, comparisons, torch's functions "
+            "and tensors indexed by positions."
+        ) from None
