@@ -1,5 +1,8 @@
 """JAX's attention on clearhead's kernels: jax.nn's own numbers, under jit, vmap and grad."""
 
+import ctypes
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -145,3 +148,65 @@ def test_many_threads_at_once():
         for _ in range(10):
             for got, want in zip(pool.map(lambda n: np.asarray(attend(n * q)), range(8)), wanted, strict=True):
                 np.testing.assert_array_equal(got, want)
+
+
+def test_an_interrupt_inside_a_call_reaches_the_main_thread(monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(call.functions, "attended", pressed)
+    attend = jax.jit(dot_product_attention)
+
+    def until_it_comes():
+        try:
+            attend(*operands()).block_until_ready()
+        except (jax.errors.JaxRuntimeError, ValueError):  # as the call was inline, or not
+            return sum(range(10))
+
+    with pytest.raises(KeyboardInterrupt):
+        [until_it_comes() for _ in range(10)]
+
+
+INTERRUPTED = """
+import signal, jax, numpy as np
+from clearhead.adapters.jax import dot_product_attention
+attend = jax.jit(lambda q: dot_product_attention(q, q, q))
+xs = [np.full((1, 8, 1, 8), n, np.float32) for n in range(5)]
+attend(xs[0])
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+for press in range(200):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.003)
+        while True:
+            try:
+                got = np.asarray(attend(xs[press % 5]))
+            except Exception as error:
+                assert "left the call" in str(error), error
+                continue
+            assert (got == press % 5).all(), (press, got)
+    except KeyboardInterrupt:
+        pass
+"""
+PENDING = """
+import jax
+from clearhead.adapters.jax import dot_product_attention
+attend = jax.jit(lambda q: dot_product_attention(q, q, q))
+q = jax.numpy.ones((1, 3000, 4, 64))
+attend(q).block_until_ready()
+pending = attend(attend(2 * q))
+"""
+
+
+@pytest.mark.parametrize("program", [INTERRUPTED, PENDING], ids=["interrupted", "pending"])
+def test_programs_that_are_interrupted_or_end_meanwhile(program):
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_xla_may_ask_about_the_handler_without_its_interface():
+    metadata = call.Metadata(ctypes.sizeof(call.Metadata))
+    extension = call.Extension(ctypes.sizeof(call.Extension), call.METADATA, None, ctypes.addressof(metadata))
+    frame = call.Frame(ctypes.sizeof(call.Frame), ctypes.addressof(extension))
+    assert call.handle(ctypes.addressof(frame)) == call.DONE
+    assert (metadata.version.major, metadata.version.minor) == call.VERSION
