@@ -21,6 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from clearhead.adapters.jax.entry import DONE, entry_for
+from clearhead.adapters.jax.mesh import alike, varying
 from clearhead.errors import InputError
 from clearhead.problem import Array
 
@@ -128,7 +129,8 @@ def called(function: Python) -> Python:
 def call(function: Python, results: Sequence[jax.ShapeDtypeStruct], operands: Sequence[Any], **options: Any) -> Any:
     """The results of a function, in a compiled program; under vmap every operand has the new axis in front."""
     leave = jax.ffi.ffi_call(TARGET, results, vmap_method="broadcast_all")
-    return leave(*operands, function=function.__name__, options=json.dumps(options))
+    found = leave(*operands, function=function.__name__, options=json.dumps(options))
+    return alike(found, varying(operands))
 
 
 def handle(place: int) -> int:
