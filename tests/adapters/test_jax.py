@@ -14,6 +14,7 @@ jax = pytest.importorskip("jax")
 from clearhead import DtypeError, InputError, ShapeError  # noqa: E402
 from clearhead.adapters.jax import call, dot_product_attention  # noqa: E402
 from clearhead.definition import textbook  # noqa: E402
+from clearhead.rules import masks, scores  # noqa: E402
 
 B, T, S, N, K, H = 2, 9, 9, 4, 2, 8
 RNG = np.random.default_rng(0)
@@ -148,6 +149,18 @@ def test_tables_of_sequences_without_a_batch(shape):
 
     same(lambda f: loss(f)(*one, bias[0], mask[0]))
     same(lambda f: jax.vmap(loss(f))(*stacked, bias, mask))
+
+
+def test_rules_of_tables_are_traced_once(monkeypatch):
+    def attend():
+        bias, mask = RNG.standard_normal((1, N, T, S)).astype(np.float32), np.ones((B, 1, T, S), bool)
+        lengths = {"query_seq_lengths": [9, 6], "key_value_seq_lengths": [9, 4]}
+        return dot_product_attention(*operands(), bias, mask, **lengths).block_until_ready()
+
+    attend()
+    for room in (masks, scores):
+        monkeypatch.setattr(room, "trace", lambda *_: pytest.fail("a rule was traced anew"))
+    attend()
 
 
 def test_a_traced_scale_has_a_gradient():
