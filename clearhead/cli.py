@@ -126,7 +126,7 @@ def explain(
     layer: Annotated[
         bool, typer.Option("--layer", help="Tell of a transformer's layer instead: W^Q, W^K, W^V, heads, W^O.")
     ] = False,
-    heads: Annotated[int, typer.Option(help="Heads of that layer.", min=1)] = 2,
+    heads: Annotated[int | None, typer.Option(help="Heads of that layer.", min=1, show_default="2")] = None,
     mask: MaskWord = "causal",
     score: Scores = None,
     rule: Functions = None,
@@ -141,6 +141,8 @@ def explain(
         raise InputError("--steps and --layer tell of plain causal attention: give no --mask, --score or --rule.")
     if layer and (steps or matrix):
         raise InputError("--layer is a page of its own: give it without --steps and --matrix.")
+    if heads and not layer:
+        raise InputError(f"--heads {heads} are those of a layer: give --layer too.")
     from clearhead.explain import formats, inputs
     from clearhead.rules.named import named_mask, named_score, rule_from_file
 
@@ -150,7 +152,7 @@ def explain(
         worked = inputs.from_file(vectors, place, mask=named_mask(mask), score=rules)
     else:
         worked = inputs.from_text(" ".join(text or []), place, mask=named_mask(mask), score=rules)
-    shown = heads if layer else None
+    shown = (heads or 2) if layer else None
     formats.write(worked, format.value, lesson=steps and steps.value, matrix=matrix, heads=shown)
 
 

@@ -145,7 +145,8 @@ def arranged(asked: Problem, kernel: Kernel) -> Prepared:
     numbers, kept = table(asked, tasks, places, tiles, decode)
     work = asked.pairs * (asked.query_dim + asked.value_dim)
     debug.say(1, f"{kernel.plan.kernel} {tile.element.name} {isa} for {asked.lead} × {asked.queries} × {asked.keys}")
-    debug.say(3, f"{kernel.plan} {asked}")
+    if debug.level() >= 3:  # whose text takes longer than many a call
+        debug.say(3, f"{kernel.plan} {asked}")
     return Prepared(
         entry=kernel.entry,
         isa=isa,

@@ -92,9 +92,10 @@ def plan(source: str | os.PathLike[str], options: Options) -> Plan:
     arrays = tuple(file[name] for name in names) * (3 // len(names))
     q, k, v = arrays
     scale = 1.0 if names == ("x",) and options.scale is None else options.scale
+    functions = [rule_from_file(text) for text in options.functions]  # whose errors name a file of their own
     try:
         heads = q.shape[-3] if q.ndim > 2 else 1
-        rules = (*(named_score(text, heads) for text in options.scores), *map(rule_from_file, options.functions))
+        rules = (*(named_score(text, heads) for text in options.scores), *functions)
         asked = problem(q, k, v, mask=options.mask, score=rules, scale=scale)
     except ClearheadError as e:
         where = f"{file.path}, whose x is q, k and v" if names == ("x",) else file.path

@@ -152,6 +152,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("train.png"))
     parser.add_argument("--memory-of", choices=ATTENTION, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.steps < 1:
+        parser.error(f"--steps {options.steps} trains nothing: give 1 or more.")
     sizes = Sizes()
     if options.memory_of:
         learner, text = Learner(options.memory_of, sizes), batches(sizes, 3)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import clearhead
 from clearhead import attend, attention, causal, full, kernel_for, merge, self_attention
 from clearhead.definition import canonical, textbook
+from clearhead.problem import Problem
 from clearhead.testing import check_definition, check_same_bits
 from tests.strategies import LAYOUTS, laid_out
 
@@ -167,3 +168,9 @@ def test_debug_tells_what_is_chosen(monkeypatch, capsys):
     told = capsys.readouterr().err
     assert "forward f32" in told
     assert "Tile(" in told
+
+
+def test_what_nobody_is_told_is_not_written(monkeypatch):
+    monkeypatch.delenv("CLEARHEAD_DEBUG", raising=False)
+    monkeypatch.setattr(Problem, "__repr__", lambda asked: pytest.fail("a problem was written out"))
+    self_attention(random(11, 4, 3))

@@ -302,6 +302,7 @@ def test_explain_tells_of_a_layer(capsys, form):
     assert ("W^O" in told) == (form != "json")
     assert "--mask" in refused(capsys, "explain", SENTENCE, "--layer", "--mask", "full")
     assert "--heads 5" in refused(capsys, "explain", SENTENCE, "--layer", "--heads", "5")
+    assert "give --layer too" in refused(capsys, "explain", SENTENCE, "--heads", "2")
 
 
 def test_run_has_no_options_of_explain(capsys, tmp_path):

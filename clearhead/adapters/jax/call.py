@@ -1,14 +1,18 @@
 """How a compiled JAX program calls Python: a handler of XLA's foreign functions, in place and without a compiler.
 
-Decides how XLA's call frames are read (its C interface, xla/ffi/api/c_api.h, version 0) and how errors go back. What is
-called, and with which arrays, is `attention`'s.
+Decides how XLA's call frames are read (its C interface, xla/ffi/api/c_api.h, version 0.1), how errors go back, and that
+a program ends only when its calls have. What is called, and with which arrays, is `answer`'s; the way in is `entry`'s.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
+import os
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ctypes import POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
 from typing import Any
 
@@ -16,10 +20,13 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from clearhead.adapters.jax.entry import DONE, entry_for
+from clearhead.adapters.jax.mesh import alike, varying
 from clearhead.errors import InputError
 from clearhead.problem import Array
 
 TARGET = "clearhead"
+VERSION = 0, 1  # of the interface, as it is written down here
 METADATA, STRING = 1, 4  # types of an extension and of an attribute
 INVALID, INTERNAL = 3, 13  # errors' codes
 DTYPES = {
@@ -122,32 +129,39 @@ def called(function: Python) -> Python:
 def call(function: Python, results: Sequence[jax.ShapeDtypeStruct], operands: Sequence[Any], **options: Any) -> Any:
     """The results of a function, in a compiled program; under vmap every operand has the new axis in front."""
     leave = jax.ffi.ffi_call(TARGET, results, vmap_method="broadcast_all")
-    return leave(*operands, function=function.__name__, options=json.dumps(options))
+    found = leave(*operands, function=function.__name__, options=json.dumps(options))
+    return alike(found, varying(operands))
 
 
-def handle(pointer: Any) -> int:
-    """Called by XLA, on any of its threads; no exception leaves it."""
-    frame = pointer.contents
+def handle(place: int) -> int:
+    """DONE, or an error's address, for the frame at an address; called by XLA on any of its threads.
+
+    What is no error but a signal's doing, such as KeyboardInterrupt, leaves it, for `entry` to bring to its thread.
+    """
+    frame = Frame.from_address(place)
     try:
-        if frame.extension_start and asked_about(frame):
-            return 0
-        given = attributes(frame.attributes)
-        functions[given["function"]](json.loads(given["options"]), arrays(frame.operands), arrays(frame.results))
-    except BaseException as error:
-        message = f"{type(error).__name__}: {error}".encode()
+        if not (frame.extension_start and asked_about(frame)):
+            given = attributes(frame.attributes)
+            functions[given["function"]](json.loads(given["options"]), arrays(frame.operands), arrays(frame.results))
+    except Exception as error:
         code = INVALID if isinstance(error, InputError) else INTERNAL
-        arguments = ErrorArguments(ctypes.sizeof(ErrorArguments), None, message, code)
-        return frame.api.contents.error_create(ctypes.byref(arguments)) or 0
-    return 0
+        made: int = frame.api.contents.error_create(failure(f"{type(error).__name__}: {error}", code))
+        return made
+    return DONE
+
+
+def failure(message: str, code: int = INTERNAL) -> ErrorArguments:
+    """What an error is made of."""
+    return ErrorArguments(ctypes.sizeof(ErrorArguments), None, message.encode(), code)
 
 
 def asked_about(frame: Frame) -> bool:
-    """Whether XLA asks what the handler is, not for a result; the answer is the interface's version."""
+    """Whether XLA asks what the handler is, not for a result; it may do so without its interface."""
     extension = Extension.from_address(frame.extension_start)
     if extension.type != METADATA:
         return False
     metadata = Metadata.from_address(extension.metadata)
-    metadata.version.major, metadata.version.minor = 0, frame.api.contents.version.minor
+    metadata.version.major, metadata.version.minor = VERSION
     metadata.traits = 0
     return True
 
@@ -181,5 +195,23 @@ def array(buffer: Buffer) -> Array:
     return np.frombuffer(memory, dtype).reshape(shape)
 
 
-handler = ctypes.CFUNCTYPE(c_void_p, POINTER(Frame))(handle)  # kept here, for XLA keeps its address alone
-jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(handler), platform="cpu")
+def finish() -> None:
+    """Wait for what is still computed when the program ends: then no thread may enter Python any more."""
+    for pending in jax.live_arrays():
+        with suppress(Exception):  # what failed, or was deleted, is not waited for
+            pending.block_until_ready()
+    while entry.close():
+        time.sleep(0.001)
+
+
+entry = entry_for(
+    handle,
+    failure("an exception, as of a signal's handler, left the call; the main thread raises it."),
+    failure("the program is ending: call attention before it does."),
+    Frame.api.offset,
+    Api.error_create.offset,
+)
+jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(ctypes.c_void_p(entry.address)), platform="cpu")
+atexit.register(finish)
+if hasattr(os, "register_at_fork"):  # a forked child has none of the threads that it would wait for
+    os.register_at_fork(after_in_child=lambda: atexit.unregister(finish))

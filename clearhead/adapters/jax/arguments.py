@@ -1,0 +1,138 @@
+"""jax.nn's arguments, checked while they are traced: every array gets four axes, what is no array becomes `Options`.
+
+Decides what may be given, and in which words all else is refused, on the line that gave it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from operator import index
+from typing import Any
+
+import jax
+from jax import numpy as jnp
+
+from clearhead.errors import DtypeError, InputError, ShapeError
+from clearhead.kernels.tiles import ELEMENTS, STORED
+from clearhead.problem import check_scale, common_dtype
+from clearhead.rules.masks import Mask, causal, full, window
+
+Tables = tuple[Any, Any, Any, Any]  # bias, mask, lengths of queries and of keys, each perhaps None
+LAYOUT = "give query (batch, T, N, dim), key (batch, S, K, dim) and value (batch, S, K, any dim), N a multiple of K"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of a call is no array; equal options share a compiled graph."""
+
+    scale: float
+    causal: bool
+    window: tuple[int, int] | None
+    residual: bool
+
+    @property
+    def mask(self) -> Mask:
+        """What is known without arrays; queries and keys begin together."""
+        mask: Mask = causal(align="start") if self.causal else full()
+        return mask if self.window is None else mask & window(*self.window, align="start")
+
+
+def operands_of(query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
+    """Queries, keys and values that fit each other, as (batch, length, heads, dim)."""
+    q, k, v = (batched(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value")))
+    common_dtype(q, k, v)
+    faults = {
+        "batches differ": len({q.shape[0], k.shape[0], v.shape[0]}) > 1,
+        f"{k.shape[1]} keys do not match {v.shape[1]} values": k.shape[1] != v.shape[1],
+        f"{k.shape[2]} key heads do not match {v.shape[2]} value heads": k.shape[2] != v.shape[2],
+        f"queries of dim {q.shape[3]} cannot be compared with keys of dim {k.shape[3]}": q.shape[3] != k.shape[3],
+        f"{q.shape[2]} query heads cannot share {k.shape[2]} key heads evenly": not shares(q.shape[2], k.shape[2]),
+        "a dim is 0": 0 in (q.shape[3], v.shape[3]),
+    }
+    for fault in (words for words, found in faults.items() if found):
+        raise ShapeError(f"{fault} (query {q.shape}, key {k.shape}, value {v.shape}): {LAYOUT}.")
+    return q, k, v
+
+
+def batched(x: Any, name: str) -> Any:
+    """An array with its batch axis."""
+    x = jnp.asarray(x)
+    if x.ndim not in (3, 4):
+        raise ShapeError(f"{name} has shape {x.shape}: give (batch, length, heads, dim) or (length, heads, dim).")
+    return x if x.ndim == 4 else x[None]
+
+
+def shares(heads: int, key_heads: int) -> bool:
+    """Whether each key head has equally many query heads."""
+    return heads % key_heads == 0 if key_heads else heads == 0
+
+
+def tables_of(query: Any, key: Any, bias: Any, mask: Any, query_lengths: Any, key_lengths: Any) -> Tables:
+    """Bias and mask as (batch, heads, T, S), axes of 1 standing for all; lengths as (batch,)."""
+    sizes = query.shape[0], query.shape[2], query.shape[1], key.shape[1]
+    bias, mask = spread(bias, "bias", sizes), spread(mask, "mask", sizes)
+    if mask is not None and mask.dtype != bool:
+        raise DtypeError(f"mask has dtype {mask.dtype}: give booleans, True where a key is seen; bias adds to scores.")
+    if bias is not None and bias.dtype.kind in "iu":
+        bias = bias.astype(jnp.float32)
+    if bias is not None and bias.dtype.name not in (*ELEMENTS, *STORED):
+        raise DtypeError(f"bias has dtype {bias.dtype}: add floats; booleans are a mask.")
+    lengths = ((query_lengths, "query_seq_lengths"), (key_lengths, "key_value_seq_lengths"))
+    return bias, mask, *(whole(x, name, sizes[0]) for x, name in lengths)
+
+
+def spread(x: Any, name: str, sizes: tuple[int, ...]) -> Any:
+    """A table of four axes that broadcasts to the scores."""
+    if x is None:
+        return None
+    x = jnp.asarray(x)
+    own = (1,) * (4 - x.ndim) + x.shape
+    if len(own) > 4 or any(n not in (1, size) for n, size in zip(own, sizes, strict=True)):
+        raise ShapeError(
+            f"{name} of shape {x.shape} does not broadcast to (batch, heads, T, S) = {sizes}: make each axis that "
+            "size or 1."
+        )
+    return x.reshape(own)
+
+
+def whole(lengths: Any, name: str, batch: int) -> Any:
+    """A length for each sequence."""
+    if lengths is None:
+        return None
+    lengths = jnp.asarray(lengths)
+    if lengths.dtype.kind not in "iu":
+        raise DtypeError(f"{name} has dtype {lengths.dtype}: give whole numbers.")
+    if lengths.shape != (batch,):
+        raise ShapeError(f"{name} has shape {lengths.shape}: give one length for each sequence, {(batch,)}.")
+    return lengths
+
+
+def scaled(query: Any, scale: Any) -> tuple[Any, float]:
+    """Queries and the scale of a kernel; a traced scale, which no kernel can hold, is multiplied into the queries."""
+    if not isinstance(scale, jax.core.Tracer):
+        return query, check_scale(1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if scale.ndim:
+        raise ShapeError(f"scale has shape {scale.shape}: give one number.")
+    return (query * scale).astype(query.dtype), 1.0
+
+
+def sides(size: Any) -> tuple[int, int] | None:
+    """How many items are seen before and after each."""
+    if size is None:
+        return None
+    try:
+        left, right = map(index, size if isinstance(size, tuple | list) else (size, size))
+    except (TypeError, ValueError):
+        left = right = -1
+    if min(left, right) < 0:
+        raise InputError(f"local_window_size={size!r} is no window: give one number from 0 on, or (left, right).")
+    return left, right
+
+
+def check_implementation(name: Any) -> None:
+    """There is one, and it is the CPU's."""
+    if name not in (None, "xla"):
+        raise InputError(
+            f"implementation={name!r} is not clearhead's: leave it out, or call jax.nn.dot_product_attention."
+        )
