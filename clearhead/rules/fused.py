@@ -7,7 +7,7 @@ fused code; constants leave the code, so that softcap(30) and softcap(50) share 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Fused:
         """What the formulas ask for."""
         return frozenset().union(*(depends(x.expression) for x in (self.mask, self.score) if x))
 
-    @property
+    @cached_property
     def expressions(self) -> tuple[Expression | None, Expression | None, tuple[float, ...], tuple[Array, ...]]:
         """Score and mask as code, and the constants and arrays that they name by number."""
         constants: list[float] = []
