@@ -160,22 +160,22 @@ def masked(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> t
     elif query.dim() > 4:
         lead = torch.broadcast_shapes((table.shape[0],), query.shape[:-3], key.shape[:-3])
         table = table if table.shape[0] == 1 else table.expand(*lead, *table.shape[1:]).flatten(0, -4)
-    one = tuple([bool(n == 1) for n in table.shape])
-    return (HIDING if table.dtype is torch.bool else ADDING)[one], (table,)
+    axes = "".join(["1" if n == 1 else "n" for n in table.shape])
+    return (HIDING if table.dtype is torch.bool else ADDING)[axes], (table,)
 
 
-def table_rule(one: tuple[bool, ...], adds: bool) -> str:
-    """A rule that reads a table by batch, head, row and key; at axes of one, always the first."""
+def table_rule(axes: str, adds: bool) -> str:
+    """A rule that reads a table by batch, head, row and key; at axes of 1, always the first."""
     zero = Expression("constant", "int", value=0)
     names = ("batch", "head", "row", "key")
-    places = tuple(zero if n else Expression(name, "int") for name, n in zip(names, one, strict=True))
+    places = tuple(zero if n == "1" else Expression(name, "int") for name, n in zip(names, axes, strict=True))
     load = Expression("load", "float" if adds else "bool", places, array=0)
     if not adds:
         return joined((), Formula(load), None)[0].name
     return joined((), None, Formula(Expression("add", "float", (Expression("score", "float"), load))))[0].name
 
 
-ADDING, HIDING = ({one: table_rule(one, adds) for one in product((False, True), repeat=4)} for adds in (True, False))
+ADDING, HIDING = ({"".join(n): table_rule("".join(n), adds) for n in product("1n", repeat=4)} for adds in (True, False))
 
 
 class patch(ContextDecorator):  # noqa: N801
