@@ -155,6 +155,18 @@ class Function(Score):
         return getattr(self.function, "__name__", repr(self.function))
 
 
+@dataclass(frozen=True, eq=False)
+class Given(Score):
+    """A score rule that is a formula from the start."""
+
+    given: Formula
+
+    @property
+    def formula(self) -> Formula:
+        """What was given."""
+        return self.given
+
+
 def scale(factor: float) -> Scale:
     """Multiply each score by a factor, at this place among the rules.
 

@@ -23,9 +23,7 @@ from clearhead.errors import TraceError
 from clearhead.rules import captured, functions, standins
 from clearhead.rules.captured import Captured
 from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewrite, simplify
-from clearhead.rules.standins import COMPOSED, INSTEAD, UFUNCS, Traced, apply, as_expression
-
-__all__ = ["COMPOSED", "UFUNCS", "Traced", "apply", "as_expression", "returned", "trace", "where_in"]
+from clearhead.rules.standins import INSTEAD, Traced, as_expression
 
 OURS = (captured, functions, standins)  # the modules whose functions know stand-ins
 MOST_DEPTH = 200  # operations that wait for each other

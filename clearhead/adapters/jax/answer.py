@@ -7,7 +7,6 @@ for each shape of tables, and read them where they lie.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -23,18 +22,6 @@ from clearhead.problem import Array
 from clearhead.rules import scores
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Where, dense, where
-
-
-@dataclass(frozen=True, eq=False)
-class Added(scores.Score):
-    """A table that is added to scores."""
-
-    given: Formula
-
-    @property
-    def formula(self) -> Formula:
-        """What was given."""
-        return self.given
 
 
 @called
@@ -88,10 +75,10 @@ def arranged(options: dict[str, Any], operands: list[Array]) -> tuple[Array, Arr
     for lengths, before in ((query_lengths, row_before), (key_lengths, key_before)):
         if lengths is not None:
             mask &= Where(before, Formula(before(), (lengths.reshape(math.prod(lead)).astype(np.int64),)))
-    score: tuple[Added, ...] = ()
+    score: tuple[scores.Given, ...] = ()
     if bias is not None:
         table = joined(bias, lead)
-        score = (Added(Formula(adding(ones(table)), (table,))),)
+        score = (scores.Given(Formula(adding(ones(table)), (table,))),)
     return turned(query), turned(key), turned(value), {"mask": mask, "score": score, "scale": options["scale"]}
 
 

@@ -20,24 +20,12 @@ import numpy.typing as npt
 from clearhead.recall import LITTLE, MOST_HOLDING
 from clearhead.rules.expression import Expression, Formula, parts, renumber, rewrite
 from clearhead.rules.masks import Causal, Documents, Full, Mask, Where, Window, conjunction
-from clearhead.rules.scores import Score
+from clearhead.rules.scores import Given, Score
 
 Array = npt.NDArray[Any]
 LOOPED = (Causal, Window, Documents)  # masks that a kernel knows as loops
 MOST_RULES = 1024  # that stay ready
 MOST_FILLED = 64  # rules that stay ready with the tables they were last called with
-
-
-@dataclass(frozen=True, eq=False)
-class Given(Score):
-    """A score rule that is a formula from the start."""
-
-    given: Formula
-
-    @property
-    def formula(self) -> Formula:
-        """What was given."""
-        return self.given
 
 
 @dataclass(frozen=True)

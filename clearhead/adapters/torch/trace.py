@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode, handle_torch_function
 from clearhead.adapters.torch.vocabulary import CONVERSIONS, written
 from clearhead.errors import TraceError
 from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, rewrite, simplify
-from clearhead.rules.trace import Traced, as_expression, returned, where_in
+from clearhead.rules.standins import Traced, as_expression
+from clearhead.rules.trace import returned, where_in
 
 
 class Known:

@@ -15,7 +15,7 @@ import torch
 
 from clearhead.errors import TraceError
 from clearhead.rules.expression import Expression, Kind
-from clearhead.rules.trace import Traced, apply, as_expression
+from clearhead.rules.standins import Traced, apply, as_expression
 
 KINDS: dict[torch.dtype, Kind] = {torch.int32: "int", torch.int64: "int", torch.bool: "bool"}
 
