@@ -108,11 +108,15 @@ Functions = Annotated[
 def explain(
     text: Annotated[
         list[str] | None,
-        typer.Argument(help="A sentence, or - to read it from standard input.", show_default=False),
+        typer.Argument(help="A text, a file that holds one, or - for standard input.", show_default=False),
     ] = None,
     vectors: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Vectors to explain in place of a sentence: csv or npy, a row each."),
+        typer.Option(metavar="FILE", help="Vectors to explain in place of a text: csv or npy, a row each."),
+    ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Word vectors for the text: GloVe, word2vec, fastText or safetensors."),
     ] = None,
     position: Annotated[
         str,
@@ -134,7 +138,9 @@ def explain(
 ) -> None:
     """Show self-attention step by step: scores, softmax, weighted sum, and what changed in meaning."""
     if (vectors is None) == (not text):
-        raise InputError("Nothing to explain, or two things: give either a sentence or --vectors FILE.")
+        raise InputError("Nothing to explain, or two things: give either a text or --vectors FILE.")
+    if vectors and embeddings:
+        raise InputError("--embeddings are for the words of a text: give it without --vectors.")
     if matrix and steps:
         raise InputError("--matrix and --steps are different pages: give one of them.")
     if (steps or layer) and (mask != "causal" or score or rule):
@@ -146,12 +152,11 @@ def explain(
     from clearhead.explain import formats, inputs
     from clearhead.rules.named import named_mask, named_score, rule_from_file
 
-    place = int(position) if re.fullmatch(r"-?\d+", position) else position
     rules = [*(named_score(word, heads=1) for word in score or ()), *map(rule_from_file, rule or ())]
     if vectors:
-        worked = inputs.from_file(vectors, place, mask=named_mask(mask), score=rules)
+        worked = inputs.from_file(vectors, position, mask=named_mask(mask), score=rules)
     else:
-        worked = inputs.from_text(" ".join(text or []), place, mask=named_mask(mask), score=rules)
+        worked = inputs.from_words(text or [], position, mask=named_mask(mask), score=rules, embeddings=embeddings)
     shown = (heads or 2) if layer else None
     formats.write(worked, format.value, lesson=steps and steps.value, matrix=matrix, heads=shown)
 

@@ -5,6 +5,7 @@ W^V take the vector's own dims from h · d on, W^O puts the heads' outputs side 
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,8 @@ from clearhead.definition.textbook import Array
 from clearhead.errors import InputError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.steps import Explanation
-from clearhead.explain.story import names, title
-from clearhead.explain.wording import number, quoted, sub
+from clearhead.explain.story import MOST_ROWS, names, title
+from clearhead.explain.wording import count, number, quoted, sub
 from clearhead.rules.masks import causal, visible
 
 DIMS = 3  # of a vector, where one is shown
@@ -47,12 +48,12 @@ def worked(e: Explanation, heads: int) -> Layer:
         raise InputError(f"--heads {heads} does not divide the {dim} dims: use a divisor of {dim}.")
     i, d = e.position, dim // heads
     q = e.x.reshape(n, heads, d).swapaxes(0, 1)  # (heads, n, d): x W of matrices that pick a head's dims
-    scores = textbook.scores(q, q)  # (heads, n, n)
-    scaled = textbook.scores(q, q, d**-0.5)
-    seen = visible(causal(), n, n)
+    own, seen = q[:, i : i + 1], visible(causal(), n, n, np.array([i]))
+    scores = textbook.scores(own, q)  # (heads, 1, n)
+    scaled = textbook.scores(own, q, d**-0.5)
     weights = textbook.softmax(scaled, seen)
-    outputs = textbook.weighted_sum(weights, q, np.broadcast_to(seen, weights.shape))[:, i]  # (heads, d)
-    row = np.s_[:, i, : i + 1]
+    outputs = textbook.weighted_sum(weights, q, seen)[:, 0]  # (heads, d)
+    row = np.s_[:, 0, : i + 1]
     return Layer(e, q, scores[row], scaled[row], weights[row], outputs, outputs.reshape(-1))
 
 
@@ -63,7 +64,7 @@ def page(layer: Layer) -> list[Block]:
     opening = (
         f"The first approach compares items as they are. A transformer's layer lets {quoted(e.token)} ask, be found "
         "and give by three learned matrices, with several heads at once. Here the matrices only pick dims, so that "
-        f"nothing is hidden: head h takes the {d} dims from {d} · h on."
+        f"nothing is hidden: head h takes {count(d, 'dim')}, from dim {d} · h on."
     )
     blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position), Prose(opening)]
     blocks += projections(layer) + scores(layer) + softmax(layer) + sums(layer) + mixed(layer)
@@ -102,9 +103,9 @@ def scores(layer: Layer) -> list[Block]:
         rf"\mathrm{{score}}_{{{i},j}} = q_{{{i}}} \cdot k_j / \sqrt{{{d}}}",
     )
     text = (
-        f"Each head compares in its own {d} dims. A sum of {d} products grows like √{d} = {number(d**0.5)}, which is "
+        f"Each head compares in {count(d, 'dim')} of its own. A sum of {count(d, 'product')} grows like √{d} = "
+        f"{number(d**0.5)}, which is divided away."
     )
-    text += "divided away."
     return [Heading("2  Scores, scaled", formula), Prose(text), by_head(layer, layer.scaled, "head")]
 
 
@@ -120,11 +121,18 @@ def softmax(layer: Layer) -> list[Block]:
 
 
 def by_head(layer: Layer, values: Array, name: str, *, total: bool = False) -> Table:
-    """A row for each item, a column for each head."""
-    e = layer.explained
-    rows = tuple((*names(e, j), *map(number, values[:, j])) for j in range(values.shape[1]))
+    """A row for each item, a column for each head; of many items, those that are heaviest in some head."""
+    e, n = layer.explained, values.shape[1]
+    shown: Sequence[int] = range(n)
+    if n > MOST_ROWS:
+        heaviest = np.argsort(-layer.weights.max(axis=0), kind="stable")[: MOST_ROWS - 1]
+        shown = sorted({*heaviest.tolist(), e.position})
+    rows: list[tuple[Cell, ...]] = [(*names(e, j), *map(number, values[:, j])) for j in shown]
+    if len(shown) < n:
+        rest = np.delete(values, shown, axis=1).sum(axis=1)
+        rows.append(("", f"… {n - len(shown)} more, lighter", *(map(number, rest) if total else [""] * len(values))))
     last: tuple[Cell, ...] | None = ("", "sum", *map(number, values.sum(axis=1))) if total else None
-    return Table(columns(layer, *(f"{name} {h}" for h in range(len(values)))), rows, last)
+    return Table(columns(layer, *(f"{name} {h}" for h in range(len(values)))), tuple(rows), last)
 
 
 def sums(layer: Layer) -> list[Block]:

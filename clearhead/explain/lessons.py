@@ -5,15 +5,16 @@ Decides the rows of each lesson, as data that json prints and as a page that the
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from clearhead.definition import textbook
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
-from clearhead.explain.steps import Explanation
-from clearhead.explain.story import title
-from clearhead.explain.wording import number, quoted, short, size
-from clearhead.rules.masks import full, visible
+from clearhead.explain.steps import Explanation, check_finite
+from clearhead.explain.story import dot_product, title
+from clearhead.explain.wording import count, number, quoted, short, size
 
 LENGTHS = (128, 1024, 4096, 16384, 65536, 1048576)
 FLOAT = 4  # bytes of a number as the kernels hold it, float32
@@ -53,34 +54,44 @@ TRANSFORMER = (
 
 @dataclass(frozen=True)
 class Lesson:
-    """The rows of a lesson, and the page that explains them."""
+    """The rows of a lesson, the page that explains them, and the questions that it answers."""
 
     rows: tuple[dict[str, Any], ...]
     page: tuple[Block, ...]
+    why: dict[str, str] = field(default_factory=dict)
 
 
 def order(e: Explanation) -> Lesson:
     """Scores, softmax, weighted sum, and why in no other order."""
-    negative = int((e.scores < 0).sum())
-    subtract = f" The negative ones, {negative} here, would even subtract." if negative else ""
-    page = (
-        title("The order of the steps", e),
-        Table(tuple(Column(name, "left") for name in ORDER_NAMES), ORDER),
-        Heading("Why not sum with the scores themselves?"),
-        Prose(
-            f"Nothing makes scores add up to 1: those of {quoted(e.token)} come to {number(e.scores.sum())}. "
-            f"As weights they would let the output grow with the input's length.{subtract} "
-            "After the softmax all weights are positive and add up to 1."
-        ),
-        Heading("Why hide the future before the softmax?"),
-        Prose(future(e)),
-        Heading("Why is a score of 0 not the end of an item?"),
-        Prose(
+    why = {
+        "Why not sum with the scores themselves?": not_scores(e),
+        "Why hide the future before the softmax?": future(e),
+        "Why is a score of 0 not the end of an item?": (
             "Because exp comes after the score, and exp(0) = 1 is a positive number. To hide an item, its "
             "score must become −∞ before the softmax, for exp(−∞) = 0; that is how the future is hidden."
         ),
+    }
+    page: list[Block] = [
+        title("The order of the steps", e),
+        Table(tuple(Column(name, "left") for name in ORDER_NAMES), ORDER),
+    ]
+    for question, answer in why.items():
+        page += [Heading(question), Prose(answer)]
+    return Lesson(tuple(dict(zip(ORDER_NAMES, row, strict=True)) for row in ORDER), tuple(page), why)
+
+
+def not_scores(e: Explanation) -> str:
+    """What goes wrong with scores as weights, in this input's own numbers."""
+    scores = np.array([dot_product(e, j) for j in e.items])
+    total, negative = number(float(scores.sum())), int((scores < 0).sum())
+    come = "add up to 1 by chance" if total == "1.0000" else f"come to {total}"
+    ones = {0: "", 1: " The negative one here would even subtract."}
+    subtract = ones.get(negative, f" The negative ones, {negative} here, would even subtract.")
+    return (
+        f"Nothing makes scores add up to 1: those of {quoted(e.token)} {come}. "
+        f"As weights they would let the output grow with the input's length.{subtract} "
+        "After the softmax all weights are positive and add up to 1."
     )
-    return Lesson(tuple(dict(zip(ORDER_NAMES, row, strict=True)) for row in ORDER), page)
 
 
 def future(e: Explanation) -> str:
@@ -88,7 +99,9 @@ def future(e: Explanation) -> str:
     n = len(e.tokens)
     if n == 1:
         return "Because the softmax divides by the sum over what is seen. One item alone has no future to hide."
-    late = float(textbook.softmax(e.score_matrix, visible(full(), n, n))[0, 0])
+    scores, seen = textbook.scores(e.x[:1], e.x), np.ones((1, n), bool)
+    check_finite(scores, seen)
+    late = float(textbook.softmax(scores, seen)[0, 0])
     return (
         f"Because the softmax divides by a sum. Item 0, {quoted(e.tokens[0])}, sees only itself, so its "
         f"weight is 1. Were the future hidden after the softmax, the sum would hold all {n} exponentials, "
@@ -99,15 +112,15 @@ def future(e: Explanation) -> str:
 def shapes(e: Explanation) -> Lesson:
     """The dimension analysis of every step: the first approach, then the transformer's form."""
     n, d = e.x.shape
-    h = next(count for count in (8, 4, 2, 1) if (d % count == 0 and d > count) or count == 1)
+    h = next(heads for heads in (8, 4, 2, 1) if (d % heads == 0 and d > heads) or heads == 1)
     sizes = {"n": n, "d": d, "h": h, "p": d // h, "h·p": d}
     first = tuple(measured(row, sizes) for row in FIRST_APPROACH)
     transformer = tuple(measured(row, sizes) for row in TRANSFORMER)
     page = (
         title("The shapes of the steps", e),
         Prose(
-            f"n = {n} items, each a vector of d = {d} numbers. Where two shapes meet, the inner sizes must "
-            "be equal, and are gone in the result."
+            f"n = {count(n, 'item')}, each a vector of d = {count(d, 'number')}. Where two shapes meet, the inner "
+            "sizes must be equal, and are gone in the result."
         ),
         Heading("The first approach"),
         shape_table(first),
@@ -117,13 +130,12 @@ def shapes(e: Explanation) -> Lesson:
         ),
         Heading("The transformer's form"),
         Prose(
-            f"With h = {h} head{'s' if h > 1 else ''} of p = d/h = {d // h} dims each, and four "
-            "matrices of d² numbers to learn, "
-            f"{short(4 * d * d)} in all."
+            f"With h = {count(h, 'head')} of p = d/h = {count(d // h, 'dim')} each, and four "
+            f"matrices of d² numbers to learn, {short(4 * d * d)} in all."
         ),
         shape_table(transformer),
         Prose(
-            f"A score adds up p = {d // h} products, so its spread grows as √p: dividing by √p keeps the "
+            f"A score adds up p = {count(d // h, 'product')}, so its spread grows as √p: dividing by √p keeps the "
             "softmax from choosing one item only."
         ),
     )
@@ -155,7 +167,7 @@ def cost(e: Explanation) -> Lesson:
     headings = ("n", "pairs", "multiply-adds", "exponentials", "n × n matrix", "x and y")
     page = (
         title("The cost of the steps", e),
-        Prose(f"For n items of d = {d} dims, in numbers of {FLOAT} bytes:"),
+        Prose(f"For n items of d = {count(d, 'dim')}, in numbers of {FLOAT} bytes:"),
         Table(
             (Column("what", "left"), Column("formula", "left"), Column(f"n = {n}")),
             tuple((what, Formula(plain, latex), value) for what, plain, latex, value in formulas(rows_of(rows, n))),

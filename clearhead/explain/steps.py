@@ -2,11 +2,13 @@
 
 Decides which numbers an explanation holds; all are computed by the definition (textbook, float64)
 or are a cosine or length of its vectors. How they read is left to the story, how they look to the formats.
+Only the position's own row is worked out, so a whole book can be explained; the square of all rows is for short inputs.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +19,28 @@ from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.rules.masks import Causal, Mask, causal, split, visible
 from clearhead.rules.scores import Score, as_rules
 
+Bools = npt.NDArray[np.bool_]
 Neighbour = tuple[str, float]
 CAUSAL = causal()
 
-LONGEST = 2048  # items: both matrices together are then 64 MiB, and nobody reads more steps than that
+LARGEST_SQUARE = 2048  # items: both matrices together are then 64 MiB, and nobody reads more rows than that
+NO_SCORE = 1e-12  # a dot product up to this, if it may be 0 but for the rounding of its own products, is 0
+SMALLEST_SUM = 1e-290  # of exponentials as they are; smaller ones have lost digits
+
+
+class Item(NamedTuple):
+    """How an item came by its vector: `known`, or how it was made, of which words."""
+
+    how: str = "known"
+    sources: tuple[str, ...] = ()
+
+
+class Square(NamedTuple):
+    """Every row at once, (n, n) each: scores after the rules, which of them are seen, and their weights."""
+
+    scores: Array
+    seen: Bools
+    weights: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +52,16 @@ class Explanation:
     x: Array  # (n, d) what goes in
     mask: Mask
     rules: tuple[Score, ...]
-    stages: tuple[Array, ...]  # (n, n) each: x_i · x_j, hidden items included, then what every rule made of it
-    seen: npt.NDArray[np.bool_]  # (n, n)
-    weight_matrix: Array  # (n, n) each row adds up to 1, 0 where hidden
+    stages: tuple[Array, ...]  # (n,) each: x_i · x_j of every j, hidden ones included, then what every rule made of it
+    seen: Bools  # (n,)
+    row: Array  # (n,) the weights α_ij, 0 where hidden
     exponentials: Array  # (reach,) exp(score − shift), 0 where hidden
-    shift: float  # 0, or the largest score where exp(score) is too large for a float64
+    shift: float  # 0, or the largest score where a float64 cannot hold the sum of exp(score)
     output: Array  # (d,) y_i
-    before: tuple[Neighbour, ...]  # the words nearest to x_i; empty without a vocabulary
-    after: tuple[Neighbour, ...]  # the words nearest to y_i
-    notes: tuple[str, ...]  # what a reader must know of the input, one sentence each
+    before: tuple[Neighbour, ...] = ()  # the words nearest to x_i; empty without a vocabulary
+    after: tuple[Neighbour, ...] = ()  # the words nearest to y_i
+    notes: tuple[str, ...] = ()  # what a reader must know of the input, one sentence each
+    origins: tuple[Item, ...] = ()  # of each item, where the vectors come from a vocabulary
 
     @property
     def token(self) -> str:
@@ -52,53 +73,78 @@ class Explanation:
         """Whether another mask than causal decides what is seen."""
         return not isinstance(self.mask, Causal)
 
-    @property
+    @cached_property
     def items(self) -> tuple[int, ...]:
         """The items that are seen: every j ≤ i, unless a mask says otherwise."""
-        return tuple(int(j) for j in np.flatnonzero(self.seen[self.position]))
+        return tuple(np.flatnonzero(self.seen).tolist())
 
     @property
     def reach(self) -> int:
         """How many items there are up to the last that is seen, the item itself included: i + 1 in causal attention."""
-        return max((self.position, *self.items)) + 1
-
-    @property
-    def score_matrix(self) -> Array:
-        """(n, n) what softmax takes: x_i · x_j after the rules, hidden items included."""
-        return self.stages[-1]
+        return len(self.exponentials)
 
     @property
     def scores(self) -> Array:
-        """The scores of every j up to the last that is seen: (reach,)."""
-        row: Array = self.score_matrix[self.position, : self.reach]
-        return row
+        """What softmax takes, for every j up to the last that is seen: (reach,)."""
+        return self.stages[-1][: self.reach]
 
     @property
     def weights(self) -> Array:
         """Their weights α_ij, which add up to 1: (reach,)."""
-        row: Array = self.weight_matrix[self.position, : self.reach]
-        return row
+        return self.row[: self.reach]
 
     @property
     def sum(self) -> float:
         """The sum of the exponentials."""
         return float(self.exponentials.sum())
 
+    @cached_property
+    def angles(self) -> tuple[int, ...]:
+        """The seen items at right angles to the item: their dot product is 0, though neither vector is."""
+        own, others = scaled(self.x[self.position]), scaled(self.x)
+        least = len(own) * np.finfo(np.float64).eps * (np.abs(others) @ np.abs(own))  # what rounding may leave of 0
+        none = (np.abs(others @ own) <= least) & (np.abs(self.stages[0]) <= NO_SCORE)
+        found = none & others.any(axis=-1) & self.seen if own.any() else np.zeros(len(others), bool)
+        return tuple(np.flatnonzero(found).tolist())
+
+    @cached_property
+    def blank(self) -> tuple[int, ...]:
+        """The seen items whose vector is zero: their dot product with anything is 0."""
+        return tuple(j for j in self.items if not self.x[j].any())
+
     @property
     def zeros(self) -> tuple[int, ...]:
-        """The items whose score is exactly 0, and which have weight all the same."""
-        return tuple(j for j in self.items if self.scores[j] == 0)
+        """The seen items whose dot product is 0, and which have weight all the same."""
+        if not self.x[self.position].any():
+            return self.items
+        return tuple(sorted({*self.angles, *self.blank}))
 
-    @property
+    @cached_property
     def lengths(self) -> tuple[float, float]:
         """The lengths of x_i and of y_i."""
-        return float(np.linalg.norm(self.x[self.position])), float(np.linalg.norm(self.output))
+        before, after = length(self.x[self.position]), length(self.output)
+        return before, after
 
-    @property
+    @cached_property
     def similarity(self) -> float | None:
         """The cosine between x_i and y_i; None where one of them is the zero vector."""
-        before, after = self.lengths
-        return float((self.x[self.position] / before) @ (self.output / after)) if before and after else None
+        before, after = self.x[self.position], self.output
+        return float(direction(before) @ direction(after)) if before.any() and after.any() else None
+
+    @cached_property
+    def square(self) -> Square:
+        """Every row at once; raises InputError for more than 2048 items."""
+        n = len(self.x)
+        if n > LARGEST_SQUARE:
+            raise InputError(
+                f"{n} rows of {n} weights are too many to write down: give at most {LARGEST_SQUARE} items, or look at "
+                "them by clearhead inspect."
+            )
+        s = textbook.scores(self.x, self.x)
+        s = textbook.ruled(s, np.arange(n), split(self.mask, n, n)[0], self.rules)
+        seen = visible(self.mask, n, n, lead=(1,)).reshape(n, n)
+        check_ruled(s, np.arange(n), seen, self.rules)
+        return Square(s, seen, textbook.softmax(s, seen))
 
 
 def explain(
@@ -110,16 +156,17 @@ def explain(
     score: Any = (),
     nearest: Callable[[Array], Sequence[Neighbour]] | None = None,
     notes: Sequence[str] = (),
+    origins: Sequence[Item] = (),
 ) -> Explanation:
     """Work out self-attention at one position, keeping every number on the way.
 
     `x` (n, d) holds one vector per item, `tokens` their n names. `position` counts from 0, negative from the
     end, or is a token (its last occurrence). `mask` and `score` are attention's own rules. `nearest` gives the
     (word, cosine) pairs nearest to a vector.
-    Raises ShapeError, DtypeError or InputError for what cannot be explained: no items, over 2048, NaN.
+    Raises ShapeError, DtypeError or InputError for what cannot be explained: no items, NaN.
 
     >>> e = explain([[1, 0], [0, 2], [1, 1]], position=1)
-    >>> e.scores, e.exponentials.round(2), e.zeros  # the first item is at right angles to the second ...
+    >>> e.scores, e.exponentials.round(2), e.angles  # the first item is at right angles to the second ...
     (array([0., 4.]), array([ 1. , 54.6]), (0,))
     >>> e.weights.round(3), e.output.round(3)       # ... and has weight all the same
     (array([0.018, 0.982]), array([0.018, 1.964]))
@@ -129,43 +176,73 @@ def explain(
     names = tuple(f"x{j}" for j in range(n)) if tokens is None else tuple(tokens)
     if len(names) != n:
         raise ShapeError(f"{len(names)} tokens for {n} vectors: give each vector one token.")
-    i = index(position, names)
-
-    rules, seen = as_rules(score), visible(mask, n, n, lead=(1,)).reshape(n, n)
-    stages = [textbook.scores(x, x)]
-    spans = split(mask, n, n)[0]
+    at = np.array([index(position, names)])
+    spans, rules = split(mask, n, n)[0], as_rules(score)
+    seen = visible(mask, n, n, at, lead=(1,)).reshape(1, n)
+    stages = [textbook.scores(x[at], x)]
+    check_finite(stages[0], seen)
     for rule in rules:
-        stages.append(textbook.ruled(stages[-1], np.arange(n), spans, (rule,)))
-    s = stages[-1]
-    if not np.isfinite(stages[0]).all():
-        raise InputError("The vectors are so long that their dot products exceed a float64: scale them down.")
-    a = textbook.softmax(s, seen)
-    y = textbook.weighted_sum(a[i : i + 1], x, seen[i : i + 1])[0]
-    check_ruled(s, seen, rules)
-    e, shift = exponentials(s, seen, i)
-    for array in (x, *stages, seen, a, e, y):
+        stages.append(textbook.ruled(stages[-1], at, spans, (rule,)))
+    check_ruled(stages[-1], at, seen, rules)
+    a = textbook.softmax(stages[-1], seen)
+    y = textbook.weighted_sum(a, x, seen)[0]
+    e, shift = exponentials(stages[-1], seen, int(at[0]))
+    rows = [stage[0] for stage in stages]
+    for array in (x, *rows, seen, a, e, y):
         array.flags.writeable = False
-    before, after = (tuple(nearest(v)) if nearest and v.any() else () for v in (x[i], y))
-    return Explanation(names, i, x, mask, rules, tuple(stages), seen, a, e, shift, y, before, after, tuple(notes))
+    before, after = (tuple(nearest(v)) if nearest and v.any() else () for v in (x[at[0]], y))
+    return Explanation(
+        names, int(at[0]), x, mask, rules, tuple(rows), seen[0], a[0], e, shift, y, before, after, tuple(notes),
+        tuple(origins),
+    )  # fmt: skip
 
 
-def check_ruled(s: Array, seen: npt.NDArray[np.bool_], rules: tuple[Score, ...]) -> None:
+def check_finite(s: Array, seen: Bools) -> None:
+    """A dot product that exceeds a float64 has no softmax."""
+    if not np.isfinite(s[seen]).all():
+        raise InputError("The vectors are so long that their dot products exceed a float64: scale them down.")
+
+
+def check_ruled(s: Array, rows: npt.NDArray[np.intp], seen: Bools, rules: tuple[Score, ...]) -> None:
     """Rules may hide by −∞, but a seen score that is not a number has no softmax."""
     wrong = np.argwhere(seen & (np.isnan(s) | np.isposinf(s)))
     if len(wrong):
         i, j = wrong[0]
-        raise InputError(f"{list(rules)!r} make {s[i, j]} of the score of items {i} and {j}: no softmax has that.")
+        raise InputError(
+            f"{list(rules)!r} make {s[i, j]} of the score of items {rows[i]} and {j}: no softmax has that. Let the "
+            "rules keep scores finite, or −∞ to hide an item."
+        )
 
 
-def exponentials(s: Array, seen: npt.NDArray[np.bool_], i: int) -> tuple[Array, float]:
-    """Row i's plain exp(score) and 0; where their sum overflows, exp(score − largest) and the largest."""
-    reach = max((i, *np.flatnonzero(seen[i]).tolist())) + 1
-    row = np.where(seen[i, :reach], s[i, :reach], -np.inf)
+def exponentials(s: Array, seen: Bools, i: int) -> tuple[Array, float]:
+    """A row's plain exp(score) and 0; where a float64 cannot hold their sum, exp(score − largest) and the largest."""
+    reach = max((i, *np.flatnonzero(seen[0]).tolist())) + 1
+    row = np.where(seen[0, :reach], s[0, :reach], -np.inf)
     with np.errstate(over="ignore"):
         plain: Array = np.exp(row)
-        if np.isfinite(plain.sum()):
+        if SMALLEST_SUM < plain.sum() < np.inf or row.max() == -np.inf:
             return plain, 0.0
-    return textbook.exponentials(s, seen)[i, :reach].copy(), float(row.max())
+    return textbook.exponentials(s, seen)[0, :reach].copy(), float(row.max())
+
+
+def scaled(x: Array) -> Array:
+    """Vectors (..., d) divided by their largest number, so that no square of it over- or underflows."""
+    largest = np.abs(x).max(axis=-1, keepdims=True)
+    within: Array = x / np.where(largest == 0, 1, largest)
+    return within
+
+
+def direction(x: Array) -> Array:
+    """Vectors (..., d) brought to length 1, however long or short; a vector of zeros stays one."""
+    x = scaled(x)
+    norm = np.linalg.norm(x, axis=-1, keepdims=True)
+    unit: Array = x / np.where(norm == 0, 1, norm)
+    return unit
+
+
+def length(x: Array) -> float:
+    """The length of a vector, also where its square would overflow or underflow."""
+    return float(np.abs(x).max()) * float(np.linalg.norm(scaled(x)))
 
 
 def checked(x: npt.ArrayLike) -> Array:
@@ -175,8 +252,6 @@ def checked(x: npt.ArrayLike) -> Array:
         raise ShapeError(
             f"Vectors of shape {x.shape} cannot be explained: give n ≥ 1 vectors of d ≥ 1 numbers, (n, d)."
         )
-    if len(x) > LONGEST:
-        raise InputError(f"{len(x)} items are too many to read step by step: give at most {LONGEST}.")
     if x.dtype.kind not in "fiu":
         raise DtypeError(f"Vectors of {x.dtype} cannot be explained: give real numbers.")
     x = x.astype(np.float64)

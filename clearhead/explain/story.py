@@ -1,22 +1,31 @@
 """The worked steps as a page: scores, softmax, weighted sum, and what changed.
 
 Decides the words and which numbers stand beside them; these come from steps, the looks from the formats.
+Every sentence here is true for every input: zero.py holds what is said of dot products that are 0.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from clearhead.definition.textbook import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
-from clearhead.explain.ruled import mask_step, nothing_seen, rules_step, unseen_score
-from clearhead.explain.steps import Explanation
-from clearhead.explain.wording import factor, label, listed, number, percent, quoted, sub
+from clearhead.explain.ruled import mask_step, rules_step
+from clearhead.explain.steps import Explanation, Item
+from clearhead.explain.wording import count, factor, label, number, quoted, sub
+from clearhead.explain.zero import lost_weight, no_weight, zero_score
+from clearhead.rules.named import name_of_mask
 
 MOST_ROWS = 32  # more items than this and a table shows only the heaviest, and the rest as one row
 MOST_NAMES = 200  # more items than this and a title names only those around the chosen one
 DIMS = 6  # of each vector, where there is room
+LARGEST_EXPONENT = 709  # of exp in a float64
+MARK = "≈"  # before an item whose vector is not that of its very own word
+STEADY = (
+    "None of these words is new. A word has one vector, all its senses mixed, and this step only adds up the vectors "
+    "of what is seen: it can lean a word towards them, and here they lean it too little. Which sense is meant it "
+    "cannot choose."
+)
 
 
 @dataclass(frozen=True)
@@ -29,49 +38,52 @@ class Shown:
 
 def worked_page(e: Explanation, dims: int = DIMS, matrix: bool = False) -> list[Block]:
     """Every step at the explanation's position, with the first `dims` dims of each vector."""
-    shown = choose(e)
-    page = opening(e) + scores_step(e, shown) + rules_step(e, shown.rows, example(e)) + mask_step(e)
+    page, shown = opening(e), choose(e)
     if e.items:
-        page += softmax_step(e, shown) + unseen_score(e) + zero_score(e) + sum_step(e, shown, dims) + change(e)
+        page += scores_step(e, shown) + rules_step(e, shown.rows, example(e))
+    page += mask_step(e)
+    if e.sum:
+        page += softmax_step(e, shown) + lost_weight(e) + zero_score(e) + sum_step(e, shown, dims) + change(e)
     else:
-        page += nothing_seen(e)
+        page += no_weight(e)
     return page + (all_rows(e) if matrix else [])
 
 
 def choose(e: Explanation) -> Shown:
-    """All seen items if they are few, else the heaviest, the item itself and those with score 0."""
-    items = e.items or (e.position,)
-    if len(items) <= MOST_ROWS:
-        return Shown(items, ())
-    heaviest = sorted(items, key=lambda j: -e.weights[j])[: MOST_ROWS - 8]
-    rows = {*heaviest, *e.zeros[:6], *({e.position} & {*items})}
-    return Shown(tuple(sorted(rows)), tuple(j for j in items if j not in rows))
+    """All seen items if they are few, else the heaviest, the item itself and some of those with dot product 0."""
+    if len(e.items) <= MOST_ROWS:
+        return Shown(e.items, ())
+    heaviest = sorted(e.items, key=lambda j: -e.weights[j])[: MOST_ROWS - 8]
+    rows = {*heaviest, *e.zeros[:6], *({e.position} & {*e.items})}
+    return Shown(tuple(sorted(rows)), tuple(j for j in e.items if j not in rows))
 
 
 def opening(e: Explanation) -> list[Block]:
     """Who looks at whom."""
     i, n, d = e.position, *e.x.shape
     page: list[Block] = [title("Self-attention, step by step", e, i)]
-    page += [Prose(note.rstrip(".") + ".", strong=True) for note in e.notes]
+    marks = f"{MARK} marks an item whose vector is not that of its very own word. " if any(map(made, e.origins)) else ""
+    page += [Prose(marks + " ".join(note.rstrip(".") + "." for note in e.notes))] if e.notes else []
+    vectors = f"Each item is a vector of {count(d, 'number')}"
     if e.masked:
-        looks = f"{quoted(e.token)}, item {i} of {n}, looks at what {e.mask!r} lets it see"
-        return [*page, Prose(f"{looks}. Each item is a vector of {d} numbers.")]
+        looks = f"{quoted(e.token)}, item {i} of {n}, looks at what the mask {name_of_mask(e.mask)} lets it see"
+        return [*page, Prose(f"{looks}. {vectors}.")]
     earlier = {0: "nothing came before it", 1: "at the one item before it"}.get(i, f"at the {i} items before it")
     looks = f"{quoted(e.token)}, item {i}, looks at itself" + (" and " if i else "; ") + earlier
     hidden = "" if i == n - 1 else "; what comes later is hidden"
-    vectors = f"Each item is a vector of {d} numbers, {sub('x', 0)} to {sub('x', n - 1)}." if n > 1 else ""
-    return [*page, Prose(f"{looks}{hidden}. {vectors}".strip())]
+    vectors += f", {sub('x', 0)} to {sub('x', n - 1)}." if n > 1 else "."
+    return [*page, Prose(f"{looks}{hidden}. {vectors}")]
 
 
 def title(text: str, e: Explanation, chosen: int | None = None) -> Title:
     """The name of a page and its items; of a great many only those around the chosen or last one."""
     n = len(e.tokens)
     if n <= MOST_NAMES:
-        return Title(text, tuple(map(label, e.tokens)), chosen)
+        return Title(text, tuple(marked(e, j) for j in range(n)), chosen)
     middle = n - 1 if chosen is None else chosen
     around = range(max(0, middle - 4), min(n, middle + 5))
     before, after = ["…"] * (around[0] > 0), ["…"] * (around[-1] < n - 1)
-    items = (*before, *(label(e.tokens[j]) for j in around), *after)
+    items = (*before, *(marked(e, j) for j in around), *after)
     return Title(text, items, None if chosen is None else len(before) + chosen - around[0])
 
 
@@ -83,9 +95,9 @@ def scores_step(e: Explanation, shown: Shown) -> list[Block]:
         rf"\mathrm{{score}}(x_{{{i}}}, x_j) = x_{{{i}}} \cdot x_j",
     )
     text = f"How alike are {quoted(e.token)} and what it sees? Their dot product tells: larger is more alike."
-    plain = e.stages[0][i]
-    largest = float(np.abs(plain[[*(e.items or shown.rows)]]).max()) or 1.0
-    rows = [[*names(e, j), number(plain[j]), plain[j] / largest] for j in shown.rows]
+    plain = e.stages[0]
+    largest = float(np.abs(plain[[*e.items]]).max()) or 1.0
+    rows = [[*names(e, j), number(dot_product(e, j)), plain[j] / largest] for j in shown.rows]
     columns = (Column("j"), Column("item", "left"), Column("score"), Column("", "bar"))
     return [
         Heading("1  Scores", formula),
@@ -94,19 +106,25 @@ def scores_step(e: Explanation, shown: Shown) -> list[Block]:
     ]
 
 
+def dot_product(e: Explanation, j: int) -> float:
+    """x_i · x_j, and 0 where only its own rounding is left of it."""
+    return 0.0 if j in e.angles else float(e.stages[0][j])
+
+
 def one_score(e: Explanation) -> str:
     """One dot product in full, or its first products."""
     i, d, j = e.position, e.x.shape[1], example(e)
     products = [f"{factor(a)} × {factor(b)}" for a, b in zip(e.x[i, :3], e.x[j, :3], strict=True)]
-    products += [f"… ({d - 3} more products)"] if d > 3 else []
-    return f"For {quoted(e.tokens[j])}: {' + '.join(products)} = {number(e.stages[0][i, j])}."
+    products += [f"… ({count(d - 3, 'more product')})"] if d > 3 else []
+    return f"For {quoted(e.tokens[j])}: {' + '.join(products)} = {number(dot_product(e, j))}."
 
 
 def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
     """Step 2."""
     j = example(e)
     exp = "exp(score)" if not e.shift else f"exp(score − {number(e.shift)})"
-    worked = f"exp({number(e.scores[j] - e.shift)}) = {number(e.exponentials[j])}"
+    score = e.scores[j] if e.rules else dot_product(e, j)
+    worked = f"exp({number(score - e.shift)}) = {number(e.exponentials[j])}"
     text = (
         f"exp makes every score positive. Divided by their sum, {number(e.sum)}, they are weights that add "
         f"up to 1. For {quoted(e.tokens[j])}: {worked}, and {number(e.exponentials[j])} ÷ {number(e.sum)} = "
@@ -135,10 +153,10 @@ def softmax_formula(e: Explanation) -> Formula:
 def softmax_table(e: Explanation, shown: Shown, exp: str) -> Table:
     """From score to exponential to weight, item by item."""
     largest, rest = float(e.weights.max()), list(shown.rest)
-    rows = [
-        [*names(e, j), *map(number, (e.scores[j], e.exponentials[j], e.weights[j])), e.weights[j] / largest]
-        for j in shown.rows
-    ]
+    rows = []
+    for j in shown.rows:
+        score = e.scores[j] if e.rules else dot_product(e, j)
+        rows.append([*names(e, j), *map(number, (score, e.exponentials[j], e.weights[j])), e.weights[j] / largest])
     gathered: list[Cell] = ["", *map(number, (e.exponentials[rest].sum(), e.weights[rest].sum())), ""]
     total: tuple[Cell, ...] = ("", "sum", "", number(e.sum), number(e.weights.sum()), "")
     numbers = (Column("score"), Column(exp), Column("weight"))
@@ -148,57 +166,20 @@ def softmax_table(e: Explanation, shown: Shown, exp: str) -> Table:
 
 def example(e: Explanation) -> int:
     """The item that a step is worked out for in full: the heaviest of the earlier ones, if there are any."""
-    others = [j for j in e.items if j != e.position] or [*e.items, e.position]
+    others = [j for j in e.items if j != e.position] or e.items
     return max(others, key=lambda j: e.weights[j])
 
 
 def shift_note(e: Explanation) -> str:
     """Why exp(score) is not what the table shows."""
     top = number(e.shift)
+    why = f"exp({top}) is too {'large' if e.shift > 0 else 'small'} for a float64"
+    if 0 < e.shift < LARGEST_EXPONENT:
+        why = "The sum of the exponentials is too large for a float64"
     return (
-        f"exp({top}) is too large for a float64, so the largest score, {top}, is subtracted from every score "
-        "first. That divides every exponential and the sum by one and the same number: no weight changes."
+        f"{why}, so the largest score, {top}, is subtracted from every score first. That divides every exponential and "
+        "the sum by one and the same number: no weight changes."
     )
-
-
-def zero_score(e: Explanation) -> list[Block]:
-    """What never may be forgotten: a score of 0 is not a weight of 0."""
-    others = [j for j in e.zeros if j != e.position]
-    if not e.x[e.position].any():
-        text = f"{quoted(e.token)} is the zero vector, so every score is 0 and all weights are equal: "
-    elif others:
-        who = listed([quoted(e.tokens[j]) for j in others])
-        all_others = "" if len(others) == 1 else ", each of them"
-        angle = f", at right angles to {quoted(e.token)}" if all(e.x[j].any() for j in others) else ""
-        text = f"{who} scored 0{angle}, and yet got weight{all_others}: "
-    else:
-        text = f"at right angles to {quoted(e.token)} an item would still get weight: "
-    page: list[Block] = [Prose(f"Score 0 is not weight 0: {text}{zero_share(e)}.{near_zero(e)}", bool(e.zeros))]
-    lost = [j for j in e.items if e.weights[j] == 0 and not np.isneginf(e.scores[j])]
-    if lost:
-        who = listed([quoted(e.tokens[j]) for j in lost])
-        page.append(Prose(f"Weight 0 is underflow: for {who} the exponential is too small for a float64.", True))
-    return page
-
-
-def zero_share(e: Explanation) -> str:
-    """The weight of a score of 0 in this row."""
-    share = math.exp(-e.shift) / e.sum
-    total = number(e.sum)
-    if not e.shift:
-        return f"exp(0) = 1, and 1 ÷ {total} = {number(share)}, {percent(share)} of the whole"
-    if share:
-        return f"exp(0 − {number(e.shift)}) ÷ {total} = {number(share)}"
-    return f"exp(0 − {number(e.shift)}) ÷ {total} is positive, though here too small for a float64"
-
-
-def near_zero(e: Explanation) -> str:
-    """Where no score is 0, the one nearest to it."""
-    j = min(e.items, key=lambda j: abs(e.scores[j]))
-    if e.zeros or j == e.position:
-        return ""
-    numbers = f"score {number(e.scores[j])}, weight {number(e.weights[j])}"
-    return f" Nearest to that here is {quoted(e.tokens[j])}: {numbers}."
 
 
 def sum_step(e: Explanation, shown: Shown, dims: int) -> list[Block]:
@@ -211,7 +192,7 @@ def sum_step(e: Explanation, shown: Shown, dims: int) -> list[Block]:
         rf"y_{{{i}}} = \sum_{{{'j' if e.masked else f'j=0}}^{{{i}'}}} \alpha_{{{i},j}}\, x_j",
     )
     text = f"Each vector times its weight; added up, column by column, they are the output {sub('y', i)}."
-    text += "" if dims == d else f" Shown: the first {f'{dims} ' if dims > 1 else ''}of {d} dims."
+    text += "" if dims == d else f" Shown: the first {f'{dims} ' if dims > 1 else ''}of {count(d, 'dim')}."
 
     def cells(part: Array) -> list[Cell]:
         written: list[Cell] = [number(value) for value in part[:dims]]
@@ -252,6 +233,8 @@ def change(e: Explanation) -> list[Block]:
             (label(b), number(p), label(a) + ("" if a in known else "  (new)"), number(q)) for (b, p), (a, q) in pairs
         )
         page.append(Table(columns, rows))
+        if {word for word, _ in e.after} == known:
+            page.append(Prose(STEADY if e.items != (i,) else "It sees only itself, so it comes out as it went in."))
     return page
 
 
@@ -267,14 +250,24 @@ def all_rows(e: Explanation) -> list[Block]:
             "α = softmax(scores after rules and mask), row by row",
             r"\alpha = \mathrm{softmax}(\mbox{scores after rules and mask}),\ \mbox{row by row}",
         )
-    labels = tuple(label(token) for token in e.tokens)
-    return [Heading("All rows", formula), Prose(text), Triangle(labels, e.weight_matrix, e.seen)]
+    labels = tuple(marked(e, j) for j in range(len(e.tokens)))
+    return [Heading("All rows", formula), Prose(text), Triangle(labels, e.square.weights, e.square.seen)]
 
 
 def names(e: Explanation, j: int) -> list[Cell]:
     """The cells that name an item."""
-    cells: list[Cell] = [str(j), label(e.tokens[j]) + (" (itself)" if j == e.position else "")]
+    cells: list[Cell] = [str(j), marked(e, j) + (" (itself)" if j == e.position else "")]
     return cells
+
+
+def marked(e: Explanation, j: int) -> str:
+    """An item's name, with a mark before it if its vector is not that of its very own word."""
+    return (MARK if e.origins and made(e.origins[j]) else "") + label(e.tokens[j])
+
+
+def made(item: Item) -> bool:
+    """Whether an item's vector is not that of its very own word."""
+    return item.how != "known"
 
 
 def table(

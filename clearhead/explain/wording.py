@@ -64,6 +64,16 @@ def size(count: int) -> str:
     return f"{value:.4g} {unit}"
 
 
+def count(n: int, noun: str) -> str:
+    """So many of something.
+
+    >>> count(1, "item"), count(3, "item"), count(2, "query")
+    ('1 item', '3 items', '2 queries')
+    """
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{n} {noun if n == 1 else plural}"
+
+
 def sub(name: str, index: int) -> str:
     """A letter with an index.
 
