@@ -15,6 +15,7 @@ from clearhead.explain.steps import Explanation, Item
 from clearhead.explain.wording import count, factor, label, number, quoted, sub
 from clearhead.explain.zero import lost_weight, no_weight, zero_score
 from clearhead.rules.named import name_of_mask
+from clearhead.words.forms import family
 
 MOST_ROWS = 32  # more items than this and a table shows only the heaviest, and the rest as one row
 MOST_NAMES = 200  # more items than this and a title names only those around the chosen one
@@ -22,10 +23,10 @@ DIMS = 6  # of each vector, where there is room
 LARGEST_EXPONENT = 709  # of exp in a float64
 MARK = "≈"  # before an item whose vector is not that of its very own word
 STEADY = (
-    "None of these words is new. A word has one vector, all its senses mixed, and this step only adds up the vectors "
-    "of what is seen: it can lean a word towards them, and here they lean it too little. Which sense is meant it "
-    "cannot choose."
+    "A word has one vector, all its senses mixed, and this step only adds up the vectors of what is seen: it can lean a "
+    "word towards them, and here they lean it too little. Which sense is meant it cannot choose."
 )
+FEW_NEW = {0: "None of these words is new.", 1: "Only one of these words is new."}
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ def opening(e: Explanation) -> list[Block]:
     """Who looks at whom."""
     i, n, d = e.position, *e.x.shape
     page: list[Block] = [title("Self-attention, step by step", e, i)]
-    marks = f"{MARK} marks an item whose vector is not that of its very own word. " if any(map(made, e.origins)) else ""
-    page += [Prose(marks + " ".join(note.rstrip(".") + "." for note in e.notes))] if e.notes else []
+    if any(map(made, e.origins)):
+        page.append(Prose(f"{MARK} marks an item whose vector is not that of its very own word."))
+    page += [Prose(note) for note in e.notes]
     vectors = f"Each item is a vector of {count(d, 'number')}"
     if e.masked:
         looks = f"{quoted(e.token)}, item {i} of {n}, looks at what the mask {name_of_mask(e.mask)} lets it see"
@@ -221,7 +223,7 @@ def change(e: Explanation) -> list[Block]:
     text += f" The length goes from {number(before)} to {number(after)}."
     page: list[Block] = [Heading("What changed"), Prose(text)]
     if e.before and e.after:
-        known = {word for word, _ in e.before}
+        known = frozenset[str]().union(*(family(word) for word, _ in e.before))
         columns = (
             Column(f"before: nearest to {sub('x', i)}", "left"),
             Column("cosine"),
@@ -230,11 +232,15 @@ def change(e: Explanation) -> list[Block]:
         )
         pairs = list(zip(e.before, e.after, strict=False))
         rows = tuple(
-            (label(b), number(p), label(a) + ("" if a in known else "  (new)"), number(q)) for (b, p), (a, q) in pairs
+            (label(b), number(p), label(a) + ("" if known & family(a) else "  (new)"), number(q))
+            for (b, p), (a, q) in pairs
         )
         page.append(Table(columns, rows))
-        if {word for word, _ in e.after} == known:
-            page.append(Prose(STEADY if e.items != (i,) else "It sees only itself, so it comes out as it went in."))
+        new = sum(known.isdisjoint(family(word)) for word, _ in e.after)
+        if e.items == (i,):
+            page.append(Prose("It sees only itself, so it comes out as it went in."))
+        elif new in FEW_NEW:
+            page.append(Prose(f"{FEW_NEW[new]} {STEADY}"))
     return page
 
 

@@ -69,7 +69,16 @@ def _fits(piece: str, known: Mapping[str, int]) -> bool:
 
 
 def _roots(word: str) -> Iterator[tuple[str, str]]:
-    """What may be left of a word without a suffix or a prefix: the letters that stay, and how they may be spelled."""
+    """What may be left of a word without a prefix, a suffix or both: the letters that stay, and how they are spelled."""
+    yield from _before_suffix(word)
+    for prefix in _PREFIXES:
+        cut = word.removeprefix(prefix)
+        if cut != word and len(cut) > _LEAST:
+            yield cut, cut
+            yield from _before_suffix(cut)
+
+
+def _before_suffix(word: str) -> Iterator[tuple[str, str]]:
     for suffix in _SUFFIXES:
         cut = word.removesuffix(suffix)
         if cut == word or len(cut) < _LEAST + (len(suffix) < _SHORT):  # "nord" does not come from "nor"
@@ -79,10 +88,6 @@ def _roots(word: str) -> Iterator[tuple[str, str]]:
             yield cut, cut[:-1]  # stopp-ing
         if cut.endswith("i"):
             yield cut, cut[:-1] + "y"  # happi-ness
-    for prefix in _PREFIXES:
-        cut = word.removeprefix(prefix)
-        if cut != word and len(cut) > _LEAST:
-            yield cut, cut
 
 
 def _runs(marked: str) -> list[str]:

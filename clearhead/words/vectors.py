@@ -9,7 +9,6 @@ import functools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -136,7 +135,7 @@ class WordVectors:
     ) -> list[tuple[str, float]]:
         """The `count` words whose vectors point most nearly where `vector` (dim,) does, with their cosines.
 
-        Words of `leave_out` are left out in each of their inflections.
+        Of the inflections of one word only the nearest is named; words of `leave_out` are left out in all of theirs.
         Raises ShapeError for another shape, InputError for a vector without a direction.
 
         >>> [word for word, _ in load().nearest(load().look_up("cat").vector, 3, leave_out=["cat"])]
@@ -150,10 +149,16 @@ class WordVectors:
             raise InputError(f"A vector of length {largest} has no direction. Give one that is finite and not zero.")
         vector = vector / largest
         cosine = self._unit @ (vector / np.linalg.norm(vector))  # (words, dim) @ (dim,) -> (words,)
-        barred = {form for word in leave_out for form in forms.family(word)} | {NUMBER}
-        order = (int(i) for i in np.argsort(-cosine, kind="stable"))
-        kept = (i for i in order if barred.isdisjoint(forms.family(self.words[i])))
-        return [(self.words[i], float(cosine[i])) for i in islice(kept, count)]
+        barred = {NUMBER}.union(*map(forms.family, leave_out))
+        found: list[tuple[str, float]] = []
+        for i in np.argsort(-cosine, kind="stable").tolist():
+            if len(found) == count:
+                break
+            family = forms.family(self.words[i])
+            if barred.isdisjoint(family):
+                found.append((self.words[i], float(cosine[i])))
+                barred |= family
+        return found
 
     def _from_stem(self, token: str, plain: str) -> Found | None:
         root = pieces.stem(plain, self._index)
