@@ -13,13 +13,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from clearhead.definition import textbook
-from clearhead.errors import DtypeError, FileError, InputError, ShapeError
+from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.explain import explain, latex, markdown, text
 from clearhead.explain import json as as_json
 from clearhead.explain.lessons import LESSONS, costs
 from clearhead.explain.steps import LARGEST_SQUARE
 from clearhead.explain.story import worked_page
-from clearhead.explain.vectors import read_vectors
 from clearhead.explain.wording import number
 from clearhead.rules.masks import causal, documents, full, prefix, visible, window
 from clearhead.rules.named import name_of_mask, name_of_score
@@ -414,76 +413,7 @@ def test_tokens_must_be_as_many_as_vectors():
         explain([[1.0], [2.0]], ["one"])
 
 
-# files
-
-
-@pytest.mark.parametrize(
-    ("content", "vectors", "names"),
-    [
-        ("1,2\n3,4\n", [[1, 2], [3, 4]], None),
-        ("a,b\n1,2\n", [[1, 2]], None),
-        ("the,1,2\nriver,3,4\n", [[1, 2], [3, 4]], ["the", "river"]),
-        ("word,a,b\n1984,1,2\nnan,3,4\n", [[1, 2], [3, 4]], ["1984", "nan"]),
-        (",0,1\n0,1,2\n1,3,4\n", [[1, 2], [3, 4]], ["0", "1"]),
-        ('\ufeff"a,b", 1 ,2e3\r\n\r\n', [[1, 2000]], ["a,b"]),
-        ("5\n", [[5]], None),
-    ],
-)
-def test_csv_is_read_with_or_without_header_and_names(tmp_path, content, vectors, names):
-    path = tmp_path / "x.csv"
-    path.write_text(content, encoding="utf-8", newline="")
-    x, tokens = read_vectors(path)
-    assert x.tolist() == vectors
-    assert tokens == names
-
-
-@pytest.mark.parametrize(
-    ("content", "error", "said"),
-    [
-        (b"", FileError, "no vectors"),
-        (b"\n\n", FileError, "no vectors"),
-        (b"a,b\n", FileError, "no vectors"),
-        (b"the\nriver\n", FileError, "line 2 holds a name and no numbers"),
-        (b"1,2\n\n3\n", FileError, "line 3 has 1 columns and line 1 has 2"),
-        (b"a,b\n1,2\n3,4,5\n", FileError, "line 3 has 3 columns and line 1 has 2"),
-        (b"the,1\nriver,x\n", InputError, "line 2, column 2: 'x' is not a number"),
-        (b"1,2\n3,\n", InputError, "line 2, column 2: '' is not a number"),
-        (b"1,2\nx,4\n", InputError, "line 2 begins with 'x' and line 1 with '1'"),
-        (b"1,2\n3,nan\n", InputError, "line 2, column 2: nan is not finite"),
-        (b"1,-inf\n", InputError, "line 1, column 2: -inf is not finite"),
-        (b'"1,2\n3', FileError, "not csv"),
-        (b"\xff\xfe1", FileError, "not UTF-8"),
-    ],
-)
-def test_wrong_csv_names_file_and_line(tmp_path, content, error, said):
-    path = tmp_path / "x.csv"
-    path.write_bytes(content)
-    with pytest.raises(error, match=re.escape(said)) as raised:
-        read_vectors(path)
-    assert str(path) in str(raised.value)
-
-
-def test_npy_is_read_and_wrong_ones_are_refused(tmp_path):
-    path = tmp_path / "x.npy"
-    np.save(path, np.arange(6, dtype=np.int16).reshape(3, 2))
-    x, tokens = read_vectors(path)
-    assert explain(x, tokens).x.tolist() == [[0, 1], [2, 3], [4, 5]]
-    whole = path.read_bytes()
-    for broken in (b"", whole[:-1], b"not an array at all"):
-        path.write_bytes(broken)
-        with pytest.raises(FileError, match=r"x\.npy"):
-            read_vectors(path)
-    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(FileError, match=r"x\.npy"):
-        read_vectors(path)
-
-
-@pytest.mark.parametrize("name", ["missing.csv", "missing.npy", "x.txt", "folder.csv"])
-def test_files_that_are_none_are_refused(tmp_path, name):
-    (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(FileError, match=re.escape(name)):
-        read_vectors(tmp_path / name)
-
+# rules and layers
 
 RULED = {
     "window": (window(2), ()),
