@@ -1,6 +1,6 @@
-"""What README and docs show of the command line is what it prints: each ```console block is run, "…" lines stand for any.
+"""What README and docs show of the command line is what it prints: each ```console block is run.
 
-Commands of one page share a folder, so that a file made in one block is there in the next.
+A line "…" stands for any lines. Commands of one page share a folder, so that a file made by one is there for the next.
 """
 
 import os

@@ -23,8 +23,8 @@ DIMS = 6  # of each vector, where there is room
 LARGEST_EXPONENT = 709  # of exp in a float64
 MARK = "≈"  # before an item whose vector is not that of its very own word
 STEADY = (
-    "A word has one vector, all its senses mixed, and this step only adds up the vectors of what is seen: it can lean a "
-    "word towards them, and here they lean it too little. Which sense is meant it cannot choose."
+    "A word has one vector, all its senses mixed, and this step only adds up the vectors of what is seen: it can lean "
+    "a word towards them, and here they lean it too little. Which sense is meant it cannot choose."
 )
 FEW_NEW = {0: "None of these words is new.", 1: "Only one of these words is new."}
 
@@ -142,8 +142,9 @@ def softmax_formula(e: Explanation) -> Formula:
     """Weights from scores; after rules and masks a score has a letter of its own."""
     i = e.position
     if e.rules or e.masked:
+        after = "s after all rules, " if e.rules else ""
         return Formula(
-            f"α{sub('', i)}ⱼ = exp(s{sub('', i)}ⱼ) ÷ Σₖ exp(s{sub('', i)}ₖ),  s after all rules, k seen",
+            f"α{sub('', i)}ⱼ = exp(s{sub('', i)}ⱼ) ÷ Σₖ exp(s{sub('', i)}ₖ),  {after}k seen",
             rf"\alpha_{{{i},j}} = \exp(s_{{{i},j}}) \Big/ \sum_{{k\ \mathrm{{seen}}}} \exp(s_{{{i},k}})",
         )
     return Formula(

@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.errors import FileError
-from clearhead.explain.steps import LONGEST
+from clearhead.explain.wording import count as counted
 
-MOST_NUMBERS = LONGEST << 13  # in a file: 8192 dims of as many items as can be explained
+MOST_VECTORS = 1 << 17  # in a file
+MOST_NUMBERS = 1 << 24
 HEADINGS = {"word", "token", "item", "name", "label", "index", "id"}  # of a first column that holds names
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+(?:e[+-]?[0-9]+)?", re.IGNORECASE)
@@ -129,8 +130,8 @@ def bounded(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
     count = 0
     for at, row in enumerate(rows):
         count += len(row.cells)
-        if at > LONGEST or count > MOST_NUMBERS:
-            held = f"{LONGEST} vectors" if at > LONGEST else f"{MOST_NUMBERS} numbers"
+        if at > MOST_VECTORS or count > MOST_NUMBERS:
+            held = f"{MOST_VECTORS} vectors" if at > MOST_VECTORS else f"{MOST_NUMBERS} numbers"
             raise FileError(f"{path} holds more than {held}, the most that can be explained: keep some of its lines.")
         yield row
 
@@ -306,15 +307,6 @@ def counts(cells: Sequence[str]) -> bool:
     """
     count = len(cells)
     return count > 0 and [*cells] in ([*map(str, range(count))], [*map(str, range(1, count + 1))])
-
-
-def counted(count: int, word: str) -> str:
-    """How many of a thing.
-
-    >>> counted(1, "column"), counted(3, "column")
-    ('1 column', '3 columns')
-    """
-    return f"{count} {word}" + "s" * (count != 1)
 
 
 def shown(cell: str) -> str:

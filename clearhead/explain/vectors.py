@@ -18,14 +18,13 @@ import numpy.typing as npt
 
 from clearhead.errors import FileError
 from clearhead.explain.brackets import read_brackets
-from clearhead.explain.steps import LONGEST
-from clearhead.explain.table import MOST_NUMBERS, Line, read_table
+from clearhead.explain.table import MOST_NUMBERS, MOST_VECTORS, Line, read_table
 
 MOST_TEXT = 1 << 28  # bytes
 HEADER = 1 << 14  # bytes; no .npy header that numpy accepts is longer
 LONGEST_LINE = 1 << 22  # characters
 MOST_LINES = 1 << 18
-FEWER = f"keep at most {LONGEST} vectors and {MOST_NUMBERS} numbers"
+FEWER = f"keep at most {MOST_VECTORS} vectors and {MOST_NUMBERS} numbers"
 
 SIGNATURES = {
     b"\xff\xfe\x00\x00": "is UTF-32 text: save it as UTF-8.",
@@ -106,7 +105,7 @@ def read_npy(path: Path) -> VectorsFile:
         raise FileError(f"{path} holds {str(dtype)[:60]} and not real numbers: save x.astype(float).")
     if len(shape) != 2 or not count:
         raise FileError(f"{path} holds an array of shape {shape}: save one of shape (n, d), a vector a row.")
-    if shape[0] > LONGEST or count > MOST_NUMBERS:
+    if shape[0] > MOST_VECTORS or count > MOST_NUMBERS:
         raise FileError(f"{path} holds {shape[0]} vectors of {shape[1]} numbers: {FEWER}.")
     x = np.fromfile(path, dtype, count, offset=head.tell()).reshape(shape, order="F" if fortran else "C")
     return VectorsFile(np.array(x, dtype=np.float64, order="C"), None)

@@ -69,7 +69,7 @@ def _fits(piece: str, known: Mapping[str, int]) -> bool:
 
 
 def _roots(word: str) -> Iterator[tuple[str, str]]:
-    """What may be left of a word without a prefix, a suffix or both: the letters that stay, and how they are spelled."""
+    """What may be left of a word without a prefix, a suffix or both: the letters left, and how they are spelled."""
     yield from _before_suffix(word)
     for prefix in _PREFIXES:
         cut = word.removeprefix(prefix)
