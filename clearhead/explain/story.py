@@ -65,7 +65,7 @@ def opening(e: Explanation) -> list[Block]:
     page: list[Block] = [title("Self-attention, step by step", e, i)]
     if any(map(made, e.origins)):
         page.append(Prose(f"{MARK} marks an item whose vector is not that of its very own word."))
-    page += [Prose(note) for note in e.notes]
+    page += [Prose(f"{note}.") for note in e.notes]
     vectors = f"Each item is a vector of {count(d, 'number')}"
     if e.masked:
         looks = f"{quoted(e.token)}, item {i} of {n}, looks at what the mask {name_of_mask(e.mask)} lets it see"

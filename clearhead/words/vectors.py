@@ -23,7 +23,7 @@ How = Literal["known", "number", "spelling", "inflection", "stem", "compound", "
 NUMBER = "#"  # the vocabulary's entry for every number
 LENGTH = 2**0.5  # of the vector of a word that is not frequent
 SHARE_OF_STEM, SHARE_OF_HALVES = 0.6, 0.5  # of a composed vector; the rest comes from its letters
-MOST_NAMED = 6  # words that a note names; the rest it counts
+MOST_NAMED, MOST_SIGNS = 6, 24  # words and signs that a note names; the rest it counts
 
 NOTES: dict[How, str] = {
     "number": "All numbers share one vector",
@@ -70,18 +70,18 @@ class Sentence:
 
         >>> for note in load().embed("The blorpy cat sat 3 times 😀!").notes:
         ...     print(note)
-        All numbers share one vector: “3”.
-        Not in the vocabulary, so guessed from letters alone; the less sure the guess, the shorter the vector: “blorpy”.
-        Without a vector, so an item that carries no meaning, all zeros: “😀”.
-        Left out, for signs have no vectors: !
+        All numbers share one vector: “3”
+        Not in the vocabulary, so guessed from letters alone; the less sure the guess, the shorter the vector: “blorpy”
+        Without a vector, so an item that carries no meaning, all zeros: “😀”
+        Left out, for signs have no vectors: “!”
         """
         said = []
         for how, words in NOTES.items():
             named = list(dict.fromkeys(str(found) for found in self.found if found.how == how))
             if named:
-                said.append(f"{words}: {_listed(named)}.")
+                said.append(f"{words}: {_listed(named)}")
         if self.left_out:
-            said.append(f"{LEFT_OUT}: {_listed(self.left_out, ' ', MOST_NAMED * 4)}")
+            said.append(f"{LEFT_OUT}: {_listed([f'“{sign}”' for sign in self.left_out], ' ', MOST_SIGNS)}")
         return tuple(said)
 
 
