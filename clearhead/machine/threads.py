@@ -183,13 +183,13 @@ def run_kernel(
         while entry(table, address, budget):
             pass
     else:
-        job = Job(entry, table, scratch_size, arrays)
+        job, under_way = Job(entry, table, scratch_size, arrays), crew.under_way
         try:
-            crew.under_way.append(job)
+            under_way.append(job)
             crew.call(job, threads - 1)
             while entry(table, address, budget):
                 pass
         finally:
             job.close()
-            crew.under_way.remove(job)
+            under_way.remove(job)
     spare.memory = memory

@@ -15,11 +15,13 @@ import importlib
 import os
 import threading
 from _thread import LockType, allocate_lock, start_new_thread
+from contextlib import AbstractContextManager, ExitStack
 from types import ModuleType
 from typing import Any
 
-compiling, importing = threading.RLock(), threading.RLock()  # always taken in this order
-held: list[threading.RLock] = []
+compiling, importing = threading.RLock(), threading.RLock()
+locks: list[AbstractContextManager[object]] = [compiling, importing]  # taken in this order; LLVM's joins them
+held = ExitStack()
 
 
 @functools.cache
@@ -65,15 +67,13 @@ def fetch(name: str, outcome: list[ModuleType | BaseException], done: LockType) 
 
 def settle() -> None:
     """Wait until no other thread imports or compiles, and let none begin."""
-    for lock in (compiling, importing):
-        lock.acquire()
-        held.append(lock)
+    for lock in locks:
+        held.enter_context(lock)
 
 
 def go_on() -> None:
     """Let them."""
-    while held:
-        held.pop().release()
+    held.close()
 
 
 if hasattr(os, "register_at_fork"):
