@@ -78,4 +78,4 @@ def go_on() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=settle, after_in_parent=go_on, after_in_child=go_on)
-atexit.register(settle)
+atexit.register(compiling.acquire)  # not `importing`: what runs at the end may still import
