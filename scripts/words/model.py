@@ -32,6 +32,10 @@ class Model:
         by_id = sorted(self._tokenizer.get_vocab().items(), key=lambda entry: entry[1])
         return [token[1:] for token, _ in by_id if re.fullmatch("Ġ[A-Za-z]+", token)]
 
+    def pieces(self, words: list[str]) -> list[int]:
+        """Into how many tokens each word is cut."""
+        return [len(ids) for ids in self._tokenizer([f" {word}" for word in words])["input_ids"]]
+
     def states(self, words: list[str]) -> Matrix:
         """One state a word (words, 576), each word as it is written: names with a capital."""
         prompts = [f"<|endoftext|>The word {_SOME_NUMBER if word == NUMBER else word}" for word in words]

@@ -19,7 +19,7 @@ from words.sources import Sources
 from words.vocabulary import Lists, candidates, shipped
 from words.wordnet import WordNet
 
-_CANDIDATES, _SHIPPED, _WITH_FORMS = 50_000, 24_000, 12_000
+_CANDIDATES, _SHIPPED, _WITH_FORMS = 50_000, 24_000, 10_000
 _RANK, _DIM = 200, 64  # of each view, of the vectors
 _RELATIONS, _GLOSSES, _MODEL = 1.0, 0.7, 1.0  # the views' weights
 _PENALTY = 5.0  # of the regression that fills a view's gaps
@@ -39,7 +39,7 @@ class Trained:
 def train(sources: Sources) -> Trained:
     """All steps; prints the CPU seconds of each."""
     wordnet, lists, model = WordNet(sources.wordnet), Lists(sources.scowl), Model(sources.model)
-    words = candidates(wordnet, lists, model.whole_words())
+    words = candidates(wordnet, lists, model)
     _tell(f"{len(words)} candidates, of which the first {_CANDIDATES} are trained")
     words = words[:_CANDIDATES]
     directions = _directions(wordnet, lists, model, words)

@@ -1,10 +1,12 @@
 """Which words get a vector, and in which order: the most usual first."""
 
+import math
 import re
 import string
 from collections import Counter
 from pathlib import Path
 
+from words.model import Model
 from words.wordnet import NUMBER, WordNet, plain_forms
 
 _LIST = re.compile(r"(english|american|british)-(words|contractions|upper|proper-names|abbreviations)\.(\d\d)")
@@ -14,6 +16,7 @@ _USUAL = 50  # and so far a level alone makes a word a candidate
 _SEMCOR, _GLOSS = 30, 5  # what one occurrence in SemCor and in the glosses counts
 _ENOUGH = 15  # so much a word must count to be taken for that alone
 _CLOSED = 5000  # the rank that contractions and single letters have at least: few, everyday, rare in glosses
+_WHOLE = 0.85  # what a rank among the model's whole words counts: its text is of today
 _UNLISTED = 20  # so often a word occurs in the glosses that neither WordNet nor SCOWL lists
 
 
@@ -37,11 +40,8 @@ class Lists:
                     self.contractions.add(word)
 
 
-def candidates(wordnet: WordNet, lists: Lists, pieces: list[str]) -> list[str]:
-    """All words worth a vector, by the best of three ranks: WordNet's counts, SCOWL's levels, the model's vocabulary.
-
-    `pieces` are the tokens of the model that are whole words, in its order.
-    """
+def candidates(wordnet: WordNet, lists: Lists, model: Model) -> list[str]:
+    """All words worth a vector, by the best of three ranks: WordNet's counts, SCOWL's levels, the model's tokens."""
     score = _scores(wordnet, lists)
     counted = sorted((word for word in score if score[word] >= _ENOUGH), key=lambda word: (-score[word], word))
     listed = [
@@ -49,13 +49,16 @@ def candidates(wordnet: WordNet, lists: Lists, pieces: list[str]) -> list[str]:
         for word, level in lists.level.items()
         if level <= _USUAL and _is_word(word) and (word in wordnet.senses or not wordnet.lemmas(word))
     ]
-    listed.sort(key=lambda word: (lists.level[word], -score[word], word))
-    whole = list(dict.fromkeys(piece.lower() for piece in pieces))
+    pieces = dict(zip(listed, model.pieces([lists.written[word] for word in listed]), strict=True))
+    listed.sort(key=lambda word: (lists.level[word], pieces[word], -score[word], word))
+    whole = list(dict.fromkeys(word.lower() for word in model.whole_words()))
     whole = [word for word in whole if word in lists.level and _is_word(word)]
-    best = {word: _CLOSED for word in {*string.ascii_lowercase, *lists.contractions} if not word.endswith("'s")}
-    for order in (counted, listed, whole):
+    best: dict[str, float] = {
+        word: _CLOSED for word in {*string.ascii_lowercase, *lists.contractions} if not word.endswith("'s")
+    }
+    for order, weight in ((counted, 1), (listed, 1), (whole, _WHOLE)):
         for rank, word in enumerate(order):
-            best[word] = min(best.get(word, rank), rank)
+            best[word] = min(best.get(word, math.inf), weight * rank)
     return sorted((word for word in best if not wordnet.is_slur(word)), key=lambda word: (best[word], word))
 
 
