@@ -113,7 +113,7 @@ def test_parts_of_a_matrix_hold_every_weight(n):
             found[int(cells[0]), j] = cell
     for i in range(n):
         for j in range(i + 1):
-            assert found[i, j] == escape(number(e.weight_matrix[i, j]))
+            assert found[i, j] == escape(number(e.square.weights[i, j]))
     assert {found[at] for at in found if at[1] > at[0]} <= {r"$\cdot$"}
     assert ("In parts" in written) == (n > 10)
 
