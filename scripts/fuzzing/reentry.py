@@ -1,9 +1,9 @@
 """Calls that begin in the middle of calls: at random moments Python runs something that calls attention too.
 
-What runs is a signal handler, a callback of the garbage collector, a finalizer, a weak reference's callback, a profiler,
-a tracer at any instruction, or another thread; what it calls needs other kernels and more or less scratch memory than
-the call it is in. Every result must have the bits that it has in peace. A case is a process of its own, for a fault
-here ends the process; it is what `python reentry.py SEED` runs.
+What runs is a signal handler, a callback of the garbage collector, a finalizer, a weak reference's callback, a
+profiler, a tracer at any instruction, or another thread; what it calls needs other kernels and more or less scratch
+memory than the call it is in. Every result must have the bits that it has in peace. A case is a process of its own,
+for a fault here ends the process; it is what `python reentry.py SEED` runs.
 """
 
 import gc
