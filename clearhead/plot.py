@@ -342,7 +342,7 @@ def bars(
 def name_items(axis: Any, tokens: Sequence[str] | None, first: int, stop: int, count: int) -> None:
     """Names on an axis where there is room for all, else numbers."""
     if names := names_of(tokens, count)[first:stop] if stop - first <= MOST_NAMED else []:
-        axis.set_ticks(range(first, stop), [shorten(name) for name in names])
+        axis.set_ticks(range(first, stop), [shorten(name) for name in names], fontsize=min(8.0, 330 / len(names)))
         if axis.axis_name == "x":
             axis.set_tick_params(rotation=90)
 

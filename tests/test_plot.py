@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -134,6 +135,15 @@ def test_received_mass_has_a_scale_to_read():
     shown = [tick for tick in ticks if low <= float(tick) <= high]
     assert len(shown) >= 2
     assert {"0.1", "1"} <= {*shown}
+
+
+def test_many_names_do_not_overlap():
+    figure = plot.heat(some(1, 64)[0], names(64))
+    figure.draw_without_rendering()
+    for axis, side in ((figure.axes[0].xaxis, "x"), (figure.axes[0].yaxis, "y")):
+        boxes = [text.get_window_extent() for text in axis.get_ticklabels()]
+        edges = sorted((getattr(box, f"{side}0"), getattr(box, f"{side}1")) for box in boxes)
+        assert all(left[1] <= right[0] + 1 for left, right in pairwise(edges))
 
 
 def test_names_show_their_control_characters():

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from clearhead.errors import FileError
 from clearhead.explain.steps import LONGEST
+from clearhead.explain.wording import counted
 
 MOST_NUMBERS = LONGEST << 13  # in a file: 8192 dims of as many items as can be explained
 HEADINGS = {"word", "token", "item", "name", "label", "index", "id"}  # of a first column that holds names
@@ -306,15 +307,6 @@ def counts(cells: Sequence[str]) -> bool:
     """
     count = len(cells)
     return count > 0 and [*cells] in ([*map(str, range(count))], [*map(str, range(1, count + 1))])
-
-
-def counted(count: int, word: str) -> str:
-    """How many of a thing.
-
-    >>> counted(1, "column"), counted(3, "column")
-    ('1 column', '3 columns')
-    """
-    return f"{count} {word}" + "s" * (count != 1)
 
 
 def shown(cell: str) -> str:

@@ -85,6 +85,15 @@ def short(count: int) -> str:
     return f"{value:.3g}{unit}"
 
 
+def counted(count: int, word: str) -> str:
+    """How many of a thing.
+
+    >>> counted(1, "key"), counted(2000, "key")
+    ('1 key', '2,000 keys')
+    """
+    return f"{count:,} {word}" + "s" * (count != 1)
+
+
 def size(count: int) -> str:
     """A number of bytes in binary units.
 
