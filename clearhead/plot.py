@@ -350,6 +350,8 @@ def names_of(tokens: Sequence[str] | None, count: int) -> list[str]:
     """The items' names, or none of them."""
     if tokens is None:
         return []
+    if isinstance(tokens, str) or not hasattr(tokens, "__len__"):
+        raise InputError(f"tokens={tokens!r} are no names: give a list with one for each item.")
     if len(tokens) != count:
         raise ShapeError(f"{len(tokens)} tokens for {count} items: give each one its own.")
     return [str(token) for token in tokens]

@@ -210,6 +210,9 @@ def test_what_cannot_be_drawn_is_told(tmp_path):
     w = some()
     with pytest.raises(ShapeError, match=r"\(3, 20, 20\)"):
         plot.heat(w)
+    for tokens in ("a" * 20, 5):
+        with pytest.raises(InputError, match=f"tokens={tokens!r} are no names"):
+            plot.heat(w[0], tokens)
     with pytest.raises(ShapeError, match="2 tokens for 20"):
         plot.heat(w[0], ["a", "b"])
     for query in (20, -21, "river", 1.5):
