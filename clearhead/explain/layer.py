@@ -14,8 +14,9 @@ from clearhead.definition import textbook
 from clearhead.definition.textbook import Array
 from clearhead.errors import InputError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
+from clearhead.explain.rows import MOST_ROWS, gathered, names
 from clearhead.explain.steps import Explanation
-from clearhead.explain.story import MOST_ROWS, names, title
+from clearhead.explain.story import title
 from clearhead.explain.wording import count, number, quoted, sub
 from clearhead.rules.masks import causal, visible
 
@@ -129,8 +130,9 @@ def by_head(layer: Layer, values: Array, name: str, *, total: bool = False) -> T
         shown = sorted({*heaviest.tolist(), e.position})
     rows: list[tuple[Cell, ...]] = [(*names(e, j), *map(number, values[:, j])) for j in shown]
     if len(shown) < n:
-        rest = np.delete(values, shown, axis=1).sum(axis=1)
-        rows.append(("", f"… {n - len(shown)} more, lighter", *(map(number, rest) if total else [""] * len(values))))
+        others = np.delete(np.arange(n), shown).tolist()
+        rest = values[:, others].sum(axis=1)
+        rows.append(("", gathered(layer.weights, shown, others), *(map(number, rest) if total else [""] * len(values))))
     last: tuple[Cell, ...] | None = ("", "sum", *map(number, values.sum(axis=1))) if total else None
     return Table(columns(layer, *(f"{name} {h}" for h in range(len(values)))), tuple(rows), last)
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from clearhead.definition import textbook
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
+from clearhead.explain.rows import dot_product
 from clearhead.explain.steps import Explanation, check_finite
-from clearhead.explain.story import dot_product, title
+from clearhead.explain.story import title
 from clearhead.explain.wording import count, number, quoted, short, size
 
 LENGTHS = (128, 1024, 4096, 16384, 65536, 1048576)

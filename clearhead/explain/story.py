@@ -4,24 +4,21 @@ Decides the words and which numbers stand beside them; these come from steps, th
 Every sentence here is true for every input: zero.py holds what is said of dot products that are 0.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from clearhead.definition.textbook import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
+from clearhead.explain.rows import MARK, Shown, choose, dot_product, made, marked, names, table
 from clearhead.explain.ruled import mask_step, rules_step
-from clearhead.explain.steps import Explanation, Item
+from clearhead.explain.steps import Explanation
 from clearhead.explain.wording import count, factor, label, number, quoted, sub
 from clearhead.explain.zero import lost_weight, no_weight, zero_score
 from clearhead.rules.named import name_of_mask
 from clearhead.words.forms import family
 
-MOST_ROWS = 32  # more items than this and a table shows only the heaviest, and the rest as one row
 MOST_NAMES = 200  # more items than this and a title names only those around the chosen one
 DIMS = 6  # of each vector, where there is room
 LARGEST_EXPONENT = 709  # of exp in a float64
-MARK = "≈"  # before an item whose vector is not that of its very own word
 STEADY = (
     "A word has one vector, all its senses mixed, and this step only adds up the vectors of what is seen: it can lean "
     "a word towards them, and here they lean it too little. Which sense is meant it cannot choose."
@@ -29,34 +26,17 @@ STEADY = (
 FEW_NEW = {0: "None of these words is new.", 1: "Only one of these words is new."}
 
 
-@dataclass(frozen=True)
-class Shown:
-    """Which of the seen items have a row of their own, and which share one."""
-
-    rows: tuple[int, ...]
-    rest: tuple[int, ...]
-
-
 def worked_page(e: Explanation, dims: int = DIMS, matrix: bool = False) -> list[Block]:
     """Every step at the explanation's position, with the first `dims` dims of each vector."""
     page, shown = opening(e), choose(e)
     if e.items:
-        page += scores_step(e, shown) + rules_step(e, shown.rows, example(e))
+        page += scores_step(e, shown) + rules_step(e, shown, example(e))
     page += mask_step(e)
     if e.sum:
         page += softmax_step(e, shown) + lost_weight(e) + zero_score(e) + sum_step(e, shown, dims) + change(e)
     else:
         page += no_weight(e)
     return page + (all_rows(e) if matrix else [])
-
-
-def choose(e: Explanation) -> Shown:
-    """All seen items if they are few, else the heaviest, the item itself and some of those with dot product 0."""
-    if len(e.items) <= MOST_ROWS:
-        return Shown(e.items, ())
-    heaviest = sorted(e.items, key=lambda j: -e.weights[j])[: MOST_ROWS - 8]
-    rows = {*heaviest, *e.zeros[:6], *({e.position} & {*e.items})}
-    return Shown(tuple(sorted(rows)), tuple(j for j in e.items if j not in rows))
 
 
 def opening(e: Explanation) -> list[Block]:
@@ -97,20 +77,15 @@ def scores_step(e: Explanation, shown: Shown) -> list[Block]:
         rf"\mathrm{{score}}(x_{{{i}}}, x_j) = x_{{{i}}} \cdot x_j",
     )
     text = f"How alike are {quoted(e.token)} and what it sees? Their dot product tells: larger is more alike."
-    plain = e.stages[0]
-    largest = float(np.abs(plain[[*e.items]]).max()) or 1.0
-    rows = [[*names(e, j), number(dot_product(e, j)), plain[j] / largest] for j in shown.rows]
+    largest = float(np.abs(e.stages[0][[*e.items]]).max()) or 1.0
+    dots = {j: dot_product(e, j) for j in shown.rows}
+    rows = [[*names(e, j), number(dots[j]), dots[j] / largest] for j in shown.rows]
     columns = (Column("j"), Column("item", "left"), Column("score"), Column("", "bar"))
     return [
         Heading("1  Scores", formula),
         Prose(f"{text} {one_score(e)}"),
         table(e, shown, columns, rows, ["", ""]),
     ]
-
-
-def dot_product(e: Explanation, j: int) -> float:
-    """x_i · x_j, and 0 where only its own rounding is left of it."""
-    return 0.0 if j in e.angles else float(e.stages[0][j])
 
 
 def one_score(e: Explanation) -> str:
@@ -259,34 +234,3 @@ def all_rows(e: Explanation) -> list[Block]:
         )
     labels = tuple(marked(e, j) for j in range(len(e.tokens)))
     return [Heading("All rows", formula), Prose(text), Triangle(labels, e.square.weights, e.square.seen)]
-
-
-def names(e: Explanation, j: int) -> list[Cell]:
-    """The cells that name an item."""
-    cells: list[Cell] = [str(j), marked(e, j) + (" (itself)" if j == e.position else "")]
-    return cells
-
-
-def marked(e: Explanation, j: int) -> str:
-    """An item's name, with a mark before it if its vector is not that of its very own word."""
-    return (MARK if e.origins and made(e.origins[j]) else "") + label(e.tokens[j])
-
-
-def made(item: Item) -> bool:
-    """Whether an item's vector is not that of its very own word."""
-    return item.how != "known"
-
-
-def table(
-    e: Explanation,
-    shown: Shown,
-    columns: tuple[Column, ...],
-    rows: list[list[Cell]],
-    rest: list[Cell],
-    total: tuple[Cell, ...] | None = None,
-) -> Table:
-    """A table of the shown items, the others gathered in one row, those with score 0 pointed out."""
-    if shown.rest:
-        rows = [*rows, ["", f"… {len(shown.rest)} more, lighter", *rest]]
-    strong = tuple(at for at, j in enumerate(shown.rows) if j in e.zeros)
-    return Table(columns, tuple(tuple(row) for row in rows), total, strong)
