@@ -33,7 +33,7 @@ def choose(e: Explanation) -> Shown:
 
 
 def gathered(weights: Array, shown: Sequence[int], rest: Sequence[int]) -> str:
-    """What the row of all others is called: no heavier only if none is, in any row of `weights`, than one that is shown.
+    """What the row of all others is called: no heavier only if none is, in any row of `weights`, than one shown.
 
     >>> import numpy as np
     >>> gathered(np.array([0.5, 0.25, 0.25]), [0, 1], [2]), gathered(np.array([0.5, 0.2, 0.3]), [0, 1], [2])
