@@ -16,7 +16,7 @@ from clearhead.errors import InputError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.rows import MOST_ROWS, gathered, names
 from clearhead.explain.steps import Explanation
-from clearhead.explain.story import title
+from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, number, quoted, sub
 from clearhead.rules.masks import causal, visible
 
@@ -64,10 +64,11 @@ def page(layer: Layer) -> list[Block]:
     d = layer.q.shape[-1]
     opening = (
         f"The first approach compares items as they are. A transformer's layer lets {quoted(e.token)} ask, be found "
-        "and give by three learned matrices, with several heads at once. Here the matrices only pick dims, so that "
-        f"nothing is hidden: head h takes {count(d, 'dim')}, from dim {d} · h on."
+        f"and give by three learned matrices, in several heads at once (here {len(layer.q)}). Here the matrices only "
+        f"pick dims, so that nothing is hidden: head h takes {count(d, 'dim')}, from dim {d} · h on."
     )
-    blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position), Prose(opening)]
+    blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position)]
+    blocks += [*noted(e), Prose(opening)]
     blocks += projections(layer) + scores(layer) + softmax(layer) + sums(layer) + mixed(layer)
     return blocks
 
@@ -157,7 +158,7 @@ def mixed(layer: Layer) -> list[Block]:
     i = layer.explained.position
     formula = Formula(f"{sub('y', i)} = [heads side by side] W^O", rf"y_{{{i}}} = [\mbox{{heads side by side}}]\, W^O")
     heads, _, d = layer.q.shape
-    text = f"{heads} × {d} = {heads * d} numbers, mixed by W^O (here the identity): y = {vector(layer.y)}."
+    text = f"y = {vector(layer.y)}: {heads} × {d} = {count(heads * d, 'number')}, mixed by W^O (here the identity)."
     return [Heading("5  W^O", formula), Prose(text)]
 
 
