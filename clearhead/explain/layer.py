@@ -14,8 +14,9 @@ from clearhead.definition import textbook
 from clearhead.definition.textbook import Array
 from clearhead.errors import InputError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
+from clearhead.explain.rows import MOST_ROWS, gathered, names
 from clearhead.explain.steps import Explanation
-from clearhead.explain.story import MOST_ROWS, names, title
+from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, number, quoted, sub
 from clearhead.rules.masks import causal, visible
 
@@ -63,10 +64,11 @@ def page(layer: Layer) -> list[Block]:
     d = layer.q.shape[-1]
     opening = (
         f"The first approach compares items as they are. A transformer's layer lets {quoted(e.token)} ask, be found "
-        "and give by three learned matrices, with several heads at once. Here the matrices only pick dims, so that "
-        f"nothing is hidden: head h takes {count(d, 'dim')}, from dim {d} · h on."
+        f"and give by three learned matrices, in several heads at once (here {len(layer.q)}). Here the matrices only "
+        f"pick dims, so that nothing is hidden: head h takes {count(d, 'dim')}, from dim {d} · h on."
     )
-    blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position), Prose(opening)]
+    blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position)]
+    blocks += [*noted(e), Prose(opening)]
     blocks += projections(layer) + scores(layer) + softmax(layer) + sums(layer) + mixed(layer)
     return blocks
 
@@ -129,8 +131,9 @@ def by_head(layer: Layer, values: Array, name: str, *, total: bool = False) -> T
         shown = sorted({*heaviest.tolist(), e.position})
     rows: list[tuple[Cell, ...]] = [(*names(e, j), *map(number, values[:, j])) for j in shown]
     if len(shown) < n:
-        rest = np.delete(values, shown, axis=1).sum(axis=1)
-        rows.append(("", f"… {n - len(shown)} more, lighter", *(map(number, rest) if total else [""] * len(values))))
+        others = np.delete(np.arange(n), shown).tolist()
+        rest = values[:, others].sum(axis=1)
+        rows.append(("", gathered(layer.weights, shown, others), *(map(number, rest) if total else [""] * len(values))))
     last: tuple[Cell, ...] | None = ("", "sum", *map(number, values.sum(axis=1))) if total else None
     return Table(columns(layer, *(f"{name} {h}" for h in range(len(values)))), tuple(rows), last)
 
@@ -155,7 +158,7 @@ def mixed(layer: Layer) -> list[Block]:
     i = layer.explained.position
     formula = Formula(f"{sub('y', i)} = [heads side by side] W^O", rf"y_{{{i}}} = [\mbox{{heads side by side}}]\, W^O")
     heads, _, d = layer.q.shape
-    text = f"{heads} × {d} = {heads * d} numbers, mixed by W^O (here the identity): y = {vector(layer.y)}."
+    text = f"y = {vector(layer.y)}: {heads} × {d} = {count(heads * d, 'number')}, mixed by W^O (here the identity)."
     return [Heading("5  W^O", formula), Prose(text)]
 
 

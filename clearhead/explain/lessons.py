@@ -12,8 +12,9 @@ import numpy as np
 
 from clearhead.definition import textbook
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
+from clearhead.explain.rows import dot_product
 from clearhead.explain.steps import Explanation, check_finite
-from clearhead.explain.story import dot_product, title
+from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, number, quoted, short, size
 
 LENGTHS = (128, 1024, 4096, 16384, 65536, 1048576)
@@ -73,6 +74,7 @@ def order(e: Explanation) -> Lesson:
     }
     page: list[Block] = [
         title("The order of the steps", e),
+        *noted(e),
         Table(tuple(Column(name, "left") for name in ORDER_NAMES), ORDER),
     ]
     for question, answer in why.items():
@@ -118,6 +120,7 @@ def shapes(e: Explanation) -> Lesson:
     transformer = tuple(measured(row, sizes) for row in TRANSFORMER)
     page = (
         title("The shapes of the steps", e),
+        *noted(e),
         Prose(
             f"n = {count(n, 'item')}, each a vector of d = {count(d, 'number')}. Where two shapes meet, the inner "
             "sizes must be equal, and are gone in the result."
@@ -125,7 +128,7 @@ def shapes(e: Explanation) -> Lesson:
         Heading("The first approach"),
         shape_table(first),
         Prose(
-            f"The mask leaves n(n + 1)/2 = {n * (n + 1) // 2} of {n * n} weights. The output has the input's "
+            f"The mask leaves n(n + 1)/2 = {n * (n + 1) // 2} of {count(n * n, 'weight')}. The output has the input's "
             f"shape, ({n},{d}), so one layer can follow another."
         ),
         Heading("The transformer's form"),
@@ -167,6 +170,7 @@ def cost(e: Explanation) -> Lesson:
     headings = ("n", "pairs", "multiply-adds", "exponentials", "n × n matrix", "x and y")
     page = (
         title("The cost of the steps", e),
+        *noted(e),
         Prose(f"For n items of d = {count(d, 'dim')}, in numbers of {FLOAT} bytes:"),
         Table(
             (Column("what", "left"), Column("formula", "left"), Column(f"n = {n}")),
@@ -175,7 +179,7 @@ def cost(e: Explanation) -> Lesson:
         Heading("As the input grows"),
         Table(tuple(map(Column, headings)), tuple(cells), strong=(sorted({n, *LENGTHS}).index(n),)),
         Prose(
-            "Twice the length is four times the work, and four times the matrix. "
+            "Twice the length is about four times the work, and four times the matrix. "
             "(Lengths count by 1024, as 1k = 1024; operations count by 1000.)"
         ),
         Prose(
