@@ -39,11 +39,13 @@ def as_imported() -> str | None:
 def sources(package: Path) -> tuple[str, float]:
     """A digest of a package's source files, and when the last of them changed; for ever, if there are none."""
     digest, changed = hashlib.sha256(), []
-    for path in sorted(package.rglob("*.py")):
-        with path.open("rb") as file:
-            status, text = os.fstat(file.fileno()), file.read()
-        digest.update(f"{path.relative_to(package).as_posix()} {len(text)}\n".encode() + text)
-        changed.append(max(status.st_mtime, status.st_ctime))
+    folders = os.walk(package)  # a warm start waits for this: pathlib takes twice the time
+    for path in sorted(os.path.join(folder, name) for folder, _, names in folders for name in names):
+        if path.endswith(".py"):
+            with open(path, "rb", buffering=0) as file:
+                status, text = os.fstat(file.fileno()), file.read()
+            digest.update(f"{path[len(str(package)) :]} {len(text)}\n".encode() + text)
+            changed.append(max(status.st_mtime, status.st_ctime))
     return digest.hexdigest(), max(changed, default=float("inf"))
 
 
