@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.cache import KeyValueCache
+from clearhead.cache import KeyValueCache, without_weights
 from clearhead.errors import InputError, ShapeError
 from clearhead.kernels.call import FIELDS
 from clearhead.kernels.tiles import STORED
@@ -202,8 +202,9 @@ def attend(
     if isinstance(k, KeyValueCache):
         operands = as_array(q, "q"), k
         output, lse = over_cache(*operands, v, mask, score, sink, scale, precision, threads, out, True)
-        held = k.paged(slice(None), held=True) if len(set(k.counts)) == 1 else k
-        return Attended(output, lse, partial(weights_of, operands[0], held, lse=lse, **rules))
+        if len(set(k.counts)) > 1:
+            return Attended(output, lse, partial(no_weights, k.lengths))
+        return Attended(output, lse, partial(weights_of, operands[0], k.paged(slice(None)), lse=lse, **rules))
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
     if precision != "exact":
         output, lse = run(*arrays, mask, score, sink, scale, precision, threads, out, True)
@@ -242,6 +243,11 @@ def weights_of(*operands: Any, **rules: Any) -> "Weights":
     from clearhead.weights import weights
 
     return weights(*operands, **rules)
+
+
+def no_weights(lengths: tuple[int, ...]) -> "Weights":
+    """What is said when weights of sequences of different lengths are asked for."""
+    raise without_weights(lengths)
 
 
 def merge(a: Attended, b: Attended) -> Attended:

@@ -1,15 +1,15 @@
 """Keys and values of what has been seen so far, kept as decoding wants to read them.
 
 Decides which pages make a growing sequence: of 128 keys each (one block of the scalar program), shared between
-sequences until one of them writes, and let go when a window has passed them. Leaves a page's memory to `pages`,
-attention to `clearhead.attention`.
+sequences until one of them writes, and let go when a window has passed them. What a view has seen is never written
+again while the view lives. Leaves a page's memory to `pages`, attention to `clearhead.attention`.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import as_strided
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import DtypeError, FileError, InputError, ShapeError
 from clearhead.kernels.tiles import ELEMENTS, STORED
-from clearhead.pages import Array, Layout, Page, Paged, Rows
+from clearhead.pages import Array, Layout, Page, Paged, Pool, Rows
 from clearhead.rules.masks import is_integer
 
 MOST_AT_ONCE = 64  # pages that are made together
@@ -57,7 +57,7 @@ class KeyValueCache:
         self.batched = False  # whether what is appended has an axis of sequences
         self.sequences: list[list[Page | None]] = []
         self.counts: list[int] = []
-        self.free: deque[Page] = deque()
+        self.pool: Pool = deque()
         self.made = 0  # pages, ever
         self.addresses = np.zeros((2, 0, 0, 8), np.int64)  # of keys and values: (2, sequences, heads, blocks)
 
@@ -70,7 +70,8 @@ class KeyValueCache:
     def nbytes(self) -> int:
         """Bytes of all pages, shared ones counted once."""
         pages = {id(page): page for pages in self.sequences for page in pages if page is not None}
-        return sum(page.keys.nbytes + page.values.nbytes for page in [*pages.values(), *self.free])
+        used = [(page.keys, page.values) for page in pages.values()]
+        return sum(array.nbytes for memory in (*used, *self.pool) for array in memory)
 
     def __repr__(self) -> str:
         return f"KeyValueCache({self.layout}, lengths={self.lengths}, window={self.window})"
@@ -147,25 +148,33 @@ class KeyValueCache:
         shared = None if new else pages[-1]
         if shared is not None and shared.owners == 1:
             return shared
-        if not self.free:  # as many again as there are, so that growing costs little and memory comes in large parts
-            count = max(1, min(self.made, MOST_AT_ONCE))
-            self.free.extend(self.layout.pages(count))
-            self.made += count
-        page = self.free.popleft()
-        page.owners = 1
+        page = self.page()
         if shared is None:
             pages.append(page)
         else:
-            shared.owners -= 1
             page.keys[...], page.values[...] = shared.keys, shared.values
+            shared.owners -= 1
             pages[-1] = page
         self.note(number, len(pages) - 1, page)
         return page
 
+    def page(self) -> Page:
+        """A page that nobody holds; where there is none, as many are made as there are: growing costs little."""
+        assert self.layout is not None  # noqa: S101
+        while True:
+            try:
+                return Page(*self.pool.popleft(), self.pool)
+            except IndexError:  # also where a fork in another thread was faster
+                count = max(1, min(self.made, MOST_AT_ONCE))
+                self.pool.extend(self.layout.pages(count))
+                self.made += count
+
     def note(self, number: int, block: int, page: Page | None) -> None:
-        """Write down where a block's page lies, for the kernels; 0 if it is gone."""
+        """Write down where a block's page lies, for the kernels; 0 if it is gone. What views read stays as it is."""
         while block >= self.addresses.shape[-1]:
             self.addresses = np.concatenate([self.addresses, np.zeros_like(self.addresses)], -1)
+        if self.addresses[0, number, :, block].any():
+            self.addresses = self.addresses.copy()
         for table, name in enumerate(("keys", "values")):
             array = getattr(page, name, None)
             heads = np.arange(self.addresses.shape[2])
@@ -173,7 +182,7 @@ class KeyValueCache:
             self.addresses[table, number, :, block] = place
 
     def let_go(self, number: int) -> None:
-        """Give back the pages that a window has passed: they are written again for later keys.
+        """Let go of the pages that a window has passed: what no view holds is written again for later keys.
 
         Done before an append, so that its first query still finds its whole window.
         """
@@ -187,25 +196,23 @@ class KeyValueCache:
                 self.note(number, block, None)
 
     def drop(self, page: Page | None) -> None:
-        """One owner less; a page that nobody holds is kept for use."""
+        """One owner less."""
         if page is not None:
             page.owners -= 1
-            if page.owners == 0:
-                self.free.append(page)
 
     def first_key(self, number: int) -> int:
         """The first key that a sequence still has: the start of a page."""
         gone = sum(page is None for page in self.sequences[number])
         return gone * BLOCK
 
-    def paged(self, numbers: slice, *, held: bool = False) -> Paged:
-        """Some sequences of one length as a call walks them; if `held`, as they are now, whatever becomes of them."""
+    def paged(self, numbers: slice) -> Paged:
+        """Some sequences of one length as a call walks them, as they are now, whatever becomes of them."""
         layout, counts = self.layout, set(self.counts[numbers])
         if layout is None:
             raise InputError("this cache is empty: append keys and values first.")
         if len(counts) > 1:
-            raise InputError(f"sequences of lengths {sorted(counts)} have no common weights: look at one at a time.")
-        addresses = self.addresses[:, numbers].copy() if held else self.addresses[:, numbers]
+            raise without_weights(counts)
+        addresses = self.addresses[:, numbers]
         lead = addresses.shape[1:3] if self.batched else addresses.shape[2:3]
         keys, size = counts.pop(), layout.kept.itemsize
 
@@ -219,7 +226,7 @@ class KeyValueCache:
             value=stand_in(addresses[1], layout.value_dim, layout.row),
             first_key=self.first_key(numbers.start or 0),
             int8=layout.int8,
-            kept=tuple(tuple(pages) for pages in self.sequences[numbers]) if held else (self.sequences,),
+            kept=tuple(tuple(pages) for pages in self.sequences[numbers]),
         )
 
     def reorder(self, order: Sequence[int]) -> None:
@@ -249,7 +256,7 @@ class KeyValueCache:
         other = KeyValueCache(window=self.window, dtype="int8" if self.int8 else None)
         other.rounding = self.rounding
         other.layout, other.batched, other.counts = self.layout, self.batched, list(self.counts)
-        other.sequences = [self.shared(pages) for pages in self.sequences]
+        other.pool, other.sequences = self.pool, [self.shared(pages) for pages in self.sequences]
         other.addresses = self.addresses.copy()
         return other
 
@@ -340,6 +347,14 @@ class KeyValueCache:
         except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
             raise FileError(f"{path} is no saved cache ({error}): give a file that KeyValueCache.save wrote.") from None
         return cache
+
+
+def without_weights(counts: Iterable[int]) -> InputError:
+    """Why sequences of different lengths cannot be looked at together."""
+    return InputError(
+        f"sequences of lengths {sorted(set(counts))} have no common weights: look at one of them, by "
+        "one = cache.fork(), one.reorder([i]) and attend(q[i : i + 1], one)."
+    )
 
 
 def largest_difference(a: Array, b: Array) -> float:

@@ -56,7 +56,7 @@ def weights(
     if isinstance(k, KeyValueCache):
         if lse is None:
             return attend(query, k, mask=mask, score=score, sink=sinks, scale=scale, threads=threads).weights
-        k = k.paged(ALL, held=True)
+        k = k.paged(ALL)
     pages, key = (k, k.key) if isinstance(k, Paged) else (None, as_array(k, "k"))
     mask = mask if pages is None else at_end(checked(mask))
     asked = problem(query, key, key, mask=mask, score=score, sink=sinks, scale=scale)
