@@ -10,20 +10,20 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from clearhead.definition.canonical import BLOCK
-from clearhead.errors import DtypeError, FileError, InputError, ShapeError
+from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.kernels.tiles import ELEMENTS, STORED
 from clearhead.pages import Array, Layout, Page, Paged, Pool, Rows
 from clearhead.rules.masks import is_integer
+from clearhead.saved_cache import Saved, empty_rows, read
 
 MOST_AT_ONCE = 64  # pages that are made together
-PLAIN: dict[str, Any] = {"bfloat16": np.uint16}  # what a file calls numbers that it has no name for
 
 
 class KeyValueCache:
@@ -278,6 +278,8 @@ class KeyValueCache:
             raise InputError("this cache is empty: append keys and values first.")
         count = self.counts[number] - self.first_key(number)
         pages = [page.rows() for page in self.sequences[number] if page is not None]
+        if not pages:
+            return empty_rows(self.layout)
         dims = (self.layout.key_dim, self.layout.value_dim)
         keys, values = (
             Rows(
@@ -290,62 +292,24 @@ class KeyValueCache:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all sequences to a .safetensors file; raises FileError, and then no file is left."""
-        from safetensors.numpy import save
-
-        from clearhead.files.writing import write_whole
-
         if self.layout is None:
             raise InputError("this cache is empty: append keys and values first.")
-        arrays, kept = {}, self.layout.kept
-        for number in range(len(self.sequences)):
-            for name, part in zip(("key", "value"), self.rows(number), strict=True):
-                arrays[f"{name}.{number}"] = np.ascontiguousarray(part.numbers).view(PLAIN.get(kept.name, kept))
-                if part.scales is not None:
-                    arrays[f"{name}_scale.{number}"] = np.ascontiguousarray(part.scales)
-        about = {
-            "counts": ",".join(map(str, self.counts)),
-            "window": str(self.window or ""),
-            "batched": str(self.batched),
-            "dtype": self.layout.dtype.name,
-            "int8": str(self.int8),
-            "rounding": ",".join(map(repr, self.rounding)),
-        }
-        write_whole(path, save(arrays, about), force=True)
+        rows = tuple(map(self.rows, range(len(self.sequences))))
+        Saved(self.layout, self.batched, self.window, self.rounding, self.lengths, rows).write(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> KeyValueCache:
         """Read what `save` wrote; raises FileError for anything else."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "numpy") as file:
-                about = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            counts = [int(n) for n in about["counts"].split(",")]
-            cache = cls(window=int(about["window"]) if about["window"] else None)
-            cache.int8, dtype = about["int8"] == "True", dtype_named(about["dtype"])
-            cache.rounding = tuple(float(x) for x in about["rounding"].split(","))  # type: ignore[assignment]
-            first = arrays["key.0"]
-            cache.layout = Layout(dtype, cache.int8, first.shape[0], first.shape[-1], arrays["value.0"].shape[-1])
-            kept = cache.layout.kept
-            cache.batched, cache.sequences, cache.counts = about["batched"] == "True", [[] for _ in counts], counts
-            cache.addresses = np.zeros((2, len(counts), first.shape[0], 8), np.int64)
-            for number, count in enumerate(counts):
-                rows = [
-                    Rows(
-                        arrays[f"{name}.{number}"].view(kept), arrays[f"{name}_scale.{number}"] if cache.int8 else None
-                    )
-                    for name in ("key", "value")
-                ]
-                gone = (count - rows[0].numbers.shape[1]) // BLOCK * BLOCK
-                cache.window, window = None, cache.window  # nothing is let go while it is filled
-                cache.sequences[number], cache.counts[number] = [None] * (gone // BLOCK), gone
-                cache.append_one(number, *rows)
-                cache.window = window
-                if cache.counts[number] != count:
-                    raise KeyError(number)
-        except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
-            raise FileError(f"{path} is no saved cache ({error}): give a file that KeyValueCache.save wrote.") from None
+        saved = read(path)
+        cache = cls(dtype="int8" if saved.layout.int8 else None)  # nothing is let go while it is filled
+        cache.layout, cache.batched, cache.rounding = saved.layout, saved.batched, saved.rounding
+        cache.sequences, cache.counts = [[] for _ in saved.counts], [0] * len(saved.counts)
+        cache.addresses = np.zeros((2, len(saved.counts), saved.layout.heads, 8), np.int64)
+        for number, (count, rows) in enumerate(zip(saved.counts, saved.rows, strict=True)):
+            gone = count - rows[0].numbers.shape[1]
+            cache.sequences[number], cache.counts[number] = [None] * (gone // BLOCK), gone
+            cache.append_one(number, *rows)
+        cache.window = saved.window
         return cache
 
 
@@ -362,14 +326,3 @@ def largest_difference(a: Array, b: Array) -> float:
     with np.errstate(invalid="ignore"):
         difference = np.abs(a - b.astype(np.float32))
     return float(difference[np.isfinite(difference)].max(initial=0.0))
-
-
-def dtype_named(name: str) -> np.dtype[Any]:
-    """A dtype by its name; bfloat16 is a package's."""
-    if name == "bfloat16":
-        try:
-            import ml_dtypes
-        except ImportError:
-            raise DtypeError("this cache holds bfloat16, which numpy lacks: install ml_dtypes to load it.") from None
-        name = ml_dtypes.bfloat16
-    return np.dtype(name)
