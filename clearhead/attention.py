@@ -5,7 +5,7 @@ Decides what is done in every call; what depends on shapes alone is looked up in
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -52,6 +52,9 @@ class Attended:
     @property
     def weights(self) -> "Weights":
         """The weights that made the output, (..., queries, keys): computed only where looked at, from q and k as held.
+
+        A cache's pages are kept for it. Where a whole row no longer sums to 1, because an array was changed since,
+        looking at it raises InputError.
 
         >>> import numpy as np
         >>> attend(np.eye(2), np.eye(2), np.eye(2), scale=1.0).weights.row(1).round(3)
@@ -240,9 +243,10 @@ def keep(*call: Any) -> "Kept":
 
 def weights_of(*operands: Any, **rules: Any) -> "Weights":
     """The weights of a call, when they are asked for."""
-    from clearhead.weights import weights
+    from clearhead.weights import Weights, weights
 
-    return weights(*operands, **rules)
+    found = weights(*operands, **rules)
+    return Weights(replace(found.source, own=True), found.heads)
 
 
 def no_weights(lengths: tuple[int, ...]) -> "Weights":

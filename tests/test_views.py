@@ -100,3 +100,65 @@ def test_sequences_of_different_lengths_are_looked_at_one_at_a_time():
     assert one.lengths == (80,)
     check_same_bits(attend(q[1:], one).output, attention(q, cache)[1:])
     assert attend(q[1:], one).weights.row(0).sum() == pytest.approx(4)
+
+
+HELD = {
+    "q": lambda q, k, table, seen: np.multiply(q, 1.5, out=q),
+    "k": lambda q, k, table, seen: np.add(k, 0.25, out=k),
+    "one key": lambda q, k, table, seen: k[:, 7].__setitem__(..., 2),
+    "one query": lambda q, k, table, seen: q[:, -1].__setitem__(..., 2),
+    "a table": lambda q, k, table, seen: table[39].__setitem__(3, 9),
+    "what is seen": lambda q, k, table, seen: seen[39].__setitem__(5, False),
+}
+
+
+@pytest.mark.parametrize("change", HELD)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("sink", [None, np.ones(4)])
+def test_whole_rows_of_what_has_changed_are_refused(change, dtype, sink):
+    q, k, v = random(4, 40, 16, dtype=dtype), random(2, 40, 16, dtype=dtype, seed=1), random(2, 40, 8, dtype=dtype)
+    table, seen = random(40, 40), random(40, 40) > -1
+    seen[39] = True
+    rules = {"mask": clearhead.dense(seen) & causal(), "score": clearhead.bias(table), "sink": sink}
+    done, found = attend(q, k, v, **rules), clearhead.weights(q, k, **rules)
+    for weights in (done.weights, found):  # while nothing changes, everything can be asked
+        weights.row(-1)
+        np.asarray(weights)
+    HELD[change](q, k, table, seen)
+    for weights in (done.weights, found, done.weights[1]):
+        for look in (
+            np.asarray,
+            lambda w: w.row(-1),
+            lambda w: w[..., 39, :],
+            lambda w: w.block(slice(9, 40), slice(None)),
+        ):
+            with pytest.raises(clearhead.InputError, match="changed since") as caught:
+                look(weights)
+            assert "copies" in str(caught.value)
+    np.asarray(attend(q, k, v, **rules).weights)
+
+
+def test_a_log_sum_exp_of_more_keys_gives_shares_of_the_whole():
+    q, k = random(3, 16), random(20, 16)
+    whole = attend(q, k, k, mask=clearhead.full())
+    parts = [np.asarray(clearhead.weights(q, x, lse=whole.lse, mask=clearhead.full())) for x in (k[:8], k[8:])]
+    np.testing.assert_allclose(np.concatenate(parts, 1), np.asarray(whole.weights), atol=1e-12)
+
+
+def test_rows_of_any_size_of_score_pass():
+    for size in (1, 1e3, 1e5, 1e7, 1e9, 1e30):
+        for dtype in (np.float32, np.float64):
+            x = random(2, 300, 16, dtype=dtype) * dtype(np.sqrt(size))
+            np.asarray(attend(x, x, x).weights)
+    x[0, 3] = np.nan
+    np.asarray(attend(x, x, x, mask=clearhead.full()).weights)
+
+
+def test_gradients_are_of_the_arrays_as_they_are():
+    q, k, v, d = (random(2, 9, 4, seed=n) for n in range(4))
+    done, before = attend(q, k, v), attend(q, k, v).backward(d)
+    held = q.copy()
+    q *= 2
+    assert not np.array_equal(done.backward(d).k, before.k)  # held, not copied, as its docstring says
+    q[...] = held
+    check_same_bits(done.backward(d).k, before.k)
