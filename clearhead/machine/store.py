@@ -15,6 +15,9 @@ from pathlib import Path
 from clearhead import settings
 
 MAGIC = b"clearhead kernel 1\n"
+# A pipe in an entry's place must not make a call wait for its other end.
+AT_ONCE = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+refusing: set[Path] = set()  # directories that could not be written; each is spoken of once
 
 
 class CacheWarning(UserWarning):
@@ -22,13 +25,21 @@ class CacheWarning(UserWarning):
 
 
 def directory() -> Path:
-    """Where compiled kernels are kept: CLEARHEAD_CACHE_DIR or the user's cache directory."""
+    """Where compiled kernels are kept: CLEARHEAD_CACHE_DIR or the user's cache directory.
+
+    It begins with ~ where nobody's home is known.
+    """
     named = settings.CACHE_DIR.read()
     if named:
-        return Path(named).expanduser()
-    from platformdirs import user_cache_path
+        place = Path(named)
+    else:
+        from platformdirs import user_cache_path
 
-    return user_cache_path("clearhead", appauthor=False)
+        place = user_cache_path("clearhead", appauthor=False)
+    try:
+        return place.expanduser()
+    except RuntimeError:
+        return place
 
 
 def load(key: str) -> bytes | None:
@@ -38,26 +49,30 @@ def load(key: str) -> bytes | None:
         return None
     path = place / key
     try:
-        with path.open("rb") as file:
-            owner_and_mode = os.fstat(file.fileno())
-            entry = file.read()
+        descriptor = os.open(path, os.O_RDONLY | AT_ONCE)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            entry = file.read() if stat.S_ISREG(status.st_mode) else b""
     except FileNotFoundError:
         return None
     except OSError as error:
         warn(f"the compiled kernel {path} cannot be read ({error.strerror}); it is compiled again.")
         return None
     head, digest, code = entry[: len(MAGIC)], entry[len(MAGIC) : len(MAGIC) + 32], entry[len(MAGIC) + 32 :]
-    if head == MAGIC and digest == checksum(key, code) and private(owner_and_mode):
+    if head == MAGIC and digest == checksum(key, code) and private(status):
         return code
     warn(f"the compiled kernel {path} is not what clearhead wrote there; it is compiled again.")
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        refusing.add(place)
     return None
 
 
 def save(key: str, code: bytes) -> None:
     """Keep code under a key; where the disk refuses, say so once and go on without."""
     place = usable()
-    if place is None:
+    if place is None or place in refusing:
         return
     try:
         descriptor, temporary = tempfile.mkstemp(dir=place, prefix=".writing-")  # created 0600
@@ -69,6 +84,7 @@ def save(key: str, code: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
+        refusing.add(place)
         warn(f"compiled kernels cannot be kept in {place} ({error.strerror}): set CLEARHEAD_CACHE_DIR elsewhere.")
 
 
@@ -81,6 +97,9 @@ def usable() -> Path | None:
 def prepared(name: str) -> Path | None:
     """A directory that exists and is ours alone, or None after a warning; asked once a process."""
     place = Path(name)
+    if name.startswith("~"):
+        warn(f"compiled kernels cannot be kept in {place}, for there is no such home: set CLEARHEAD_CACHE_DIR.")
+        return None
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if private(place.stat()):
