@@ -52,11 +52,13 @@ def attend(
     """Output and LSE.
 
     The operator's output has the LSE's dtype and is rounded here, so that gradients are found from what it was before.
-    Autocast makes operands narrow, as for torch's own attention.
+    Autocast makes operands narrow, as for torch's own attention. A sink of 16 bits joins scores of 32.
     """
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         query, key, value = (x.to(dtype) if x.dtype in AUTOCAST else x for x in (query, key, value))
+    if sink is not None and sink.dtype in NARROW:
+        sink = sink.float()
     output, lse = unrounded(query, key, value, list(tables), sink, rule, scale)
     return (output if output.dtype is query.dtype else output.to(query.dtype)), lse
 
@@ -111,14 +113,17 @@ def below(own: Any, *operands: Any) -> Any:
 
 def listened(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether a mode, a transform, a profiler, a tensor's own class or a bit that negates it wants the operator."""
+    return torch.autograd._profiler_enabled() or not numeric(tensors)
+
+
+def numeric(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether tensors are plain memory, and nothing stands between a call and its numbers."""
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
-        return True
-    if torch.autograd._profiler_enabled():
-        return True
+        return False
     for x in tensors:  # noqa: SIM110
         if type(x) not in PLAIN or not x.is_cpu or x.is_neg() or is_batched(x):
-            return True
-    return False
+            return False
+    return True
 
 
 def view(tensor: torch.Tensor) -> Array:
