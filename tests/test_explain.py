@@ -16,7 +16,8 @@ from clearhead.definition import textbook
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.explain import explain, latex, markdown, text
 from clearhead.explain import json as as_json
-from clearhead.explain.lessons import LESSONS, costs
+from clearhead.explain.cost import costs
+from clearhead.explain.lessons import LESSONS
 from clearhead.explain.steps import LARGEST_SQUARE
 from clearhead.explain.story import worked_page
 from clearhead.explain.wording import number

@@ -37,7 +37,7 @@ def rules_step(e: Explanation, rows: tuple[int, ...], example: int) -> list[Bloc
     """Every score after every rule."""
     if not e.rules:
         return []
-    i, page = e.position, list[Block]()
+    page = list[Block]()
     for at, rule in enumerate(e.rules):
         before, after = (float(stage[example]) for stage in e.stages[at : at + 2])
         place = f"Rule {at + 1} of {len(e.rules)}: " if len(e.rules) > 1 else "Rule: "
@@ -48,7 +48,7 @@ def rules_step(e: Explanation, rows: tuple[int, ...], example: int) -> list[Bloc
     stages = [Column(f"after {name_of_score(rule)}") for rule in e.rules]
     columns = (Column("j"), Column("item", "left"), Column("score"), *stages)
     cells = tuple(
-        (str(j), label(e.tokens[j]) + (" (itself)" if j == i else ""), *(number(float(s[j])) for s in e.stages))
+        (str(j), label(e.tokens[j]) + (" (itself)" if j == e.itself else ""), *(number(float(s[j])) for s in e.stages))
         for j in rows
     )
     return [*page, Table(columns, cells)]
