@@ -14,7 +14,7 @@ SPECIAL = {
     "<": r"$<$", ">": r"$>$", "|": r"$|$", "“": "``", "”": "''", "…": r"\ldots{}", "�": "?",
     "·": r"$\cdot$", "×": r"$\times$", "÷": r"$\div$", "−": "$-$", "√": r"$\surd$", "²": "$^2$", "ᵀ": "$^T$",
     "≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$", "∞": r"$\infty$", "α": r"$\alpha$", "Σ": r"$\Sigma$",
-    "ⱼ": "$_j$", "ᵢ": "$_i$", "ₖ": "$_k$",
+    "←": r"$\leftarrow$", "ⱼ": "$_j$", "ᵢ": "$_i$", "ₖ": "$_k$",
 }  # fmt: skip
 DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
@@ -56,7 +56,7 @@ def table(block: Table) -> str:
 
 def triangle(block: Triangle) -> str:
     """Every weight to four decimals, the hidden ones as dots."""
-    n = len(block.items)
+    n = block.weights.shape[1]
     rows = [row_text(["$i$", "item", *map(str, range(n))]) + r" \hline"]
     for i, item in enumerate(block.items):
         cells = [number(block.weights[i, j]) if block.seen[i, j] else r"$\cdot$" for j in range(n)]

@@ -93,7 +93,8 @@ def page(e: Explanation, both: dict[str, tuple[Array, Array]]) -> list[Block]:
         Heading("Rotary", Formula("score = R(i) xᵢ · R(j) xⱼ", r"\mathrm{score} = R(i)\, x_i \cdot R(j)\, x_j")),
         Prose(
             "Queries and keys are turned by an angle that grows with their position, pair of dims by pair of dims: the "
-            f"dot product then depends on i − j. With the past reversed, weights move by up to {number(moved['rotary'])}."
+            f"dot product then depends on i − j. With the past reversed, weights move by up to "
+            f"{number(moved['rotary'])}."
         ),
         table(e, both),
         Prose("Transformers bring positions in one of these ways, or add a vector for each position to the items."),

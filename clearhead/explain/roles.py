@@ -13,7 +13,7 @@ from clearhead.explain.wording import number
 from clearhead.rules.masks import Mask
 
 KINDS = ("woman", "man", "thing")
-WHO = ("Anna", "Tom", "ball")
+WHO = ("ball", "Anna", "Tom")  # in another order than the kinds: what is given is not what is looked for
 DIMS = (*(f"names a {kind}" for kind in KINDS), *(f"stands for a {kind}" for kind in KINDS), *WHO, "other")
 EAGER = 6.0  # how much a pronoun insists: larger is nearer to one choice
 TOKENS = ("Anna", "gave", "Tom", "the", "ball", "because", "he", "wanted", "it")
@@ -31,7 +31,7 @@ def scene(position: int | str = -1, mask: Mask | None = None) -> Explanation:
 
     >>> e = scene("he")
     >>> e.tokens[int(e.weights.argmax())], e.output.round(2)
-    ('Tom', array([0.03, 0.84, 0.03]))
+    ('Tom', array([0.03, 0.03, 0.84]))
     """
     x, (query, key, value) = vectors(), matrices()
     return explain(x @ query, TOKENS, position, keys=x @ key, values=x @ value, mask=mask)

@@ -82,7 +82,9 @@ def keys_are_values(e: Explanation) -> Altered:
         return Altered(
             a, mixed(e, a, of.values), made, "Nothing changes: here each item is key and value in one. " + ROLES
         )
-    text = f"{quoted(e.token)} now looks for items by what they give, and no longer by what they would be found by."
+    text = (
+        f"{quoted(e.token)} now looks for items by what they give, not by what they would be found by: {largest(e, a)}"
+    )
     return Altered(a, mixed(e, a, of.values), made, text)
 
 
@@ -285,5 +287,5 @@ def lengths(e: Explanation, y: Array) -> str:
 def largest(e: Explanation, a: Array) -> str:
     """The largest weight before and after."""
     j, k = int(e.row.argmax()), int(a.argmax())
-    same = "" if j == k else f", of {quoted(e.tokens[k])}"
-    return f"the largest weight, of {quoted(e.tokens[j])}, goes from {number(e.row[j])} to {number(a[k])}{same}."
+    largest = f"the largest weight, of {quoted(e.tokens[j])}, goes from {number(e.row[j])} to {number(a[j])}"
+    return f"{largest}." if j == k else f"{largest}, and {quoted(e.tokens[k])} now has the most, {number(a[k])}."
