@@ -44,6 +44,14 @@ def show(page: Sequence[Block], to: Console) -> None:
     to.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
+def render(page: Sequence[Block], width: int = 80) -> str:
+    """The page as plain text of a width."""
+    to = Console(width=width, color_system=None, highlight=False, legacy_windows=False)
+    with to.capture() as captured:
+        lay_out(page, to)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
 def lay_out(page: Sequence[Block], to: Console) -> None:
     """Every block in its turn, blank lines between them."""
     for block in page:

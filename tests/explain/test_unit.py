@@ -341,3 +341,16 @@ def test_html_trusts_no_token():
     made = html.render(worked_page(explain([[1.0], [2.0]], ["<script>", "b"]), matrix=True))
     assert "<script>" not in made
     assert "&lt;script&gt;" in made
+
+
+def test_what_python_explains_shows_itself():
+    import clearhead.explain as room
+
+    e = room.explain(SENTENCE, position="bank")
+    assert e.token == "bank"
+    assert "2  Softmax" in str(e)
+    assert e._repr_markdown_().startswith("# Self-attention")
+    assert "<h2>" in e._repr_html_()
+    plain = room.explain([[1, 0], [0, 1]], ["a", "b"], 0)
+    assert (plain.token, plain.output.tolist()) == ("a", [1, 0])
+    assert max(map(len, str(e).splitlines())) <= 80
