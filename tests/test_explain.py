@@ -14,8 +14,8 @@ from rich.console import Console
 
 from clearhead.definition import textbook
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.explain import latex, markdown, text
 from clearhead.explain import json as as_json
+from clearhead.explain import latex, markdown, text
 from clearhead.explain.cost import costs
 from clearhead.explain.lessons import LESSONS
 from clearhead.explain.steps import LARGEST_SQUARE, explain
@@ -247,21 +247,6 @@ def test_no_token_can_break_a_page(token):
     for line in formats["markdown"].splitlines():
         if line.startswith("| 0 |"):
             assert len(re.findall(r"(?<!\\)\|", line)) in (5, 6, 7)
-    assert formats["latex"].count("\\begin{tabular}") == formats["latex"].count("\\end{tabular}") == 4
-
-
-def test_latex_escapes_what_it_must():
-    escaped = latex.escape("50%_{a}$&#~^\\")
-    assert escaped == r"50\%\_\{a\}\$\&\#\textasciitilde{}\textasciicircum{}\textbackslash{}"
-    body = latex.render(worked_page(explain([[1.0]], ["50%_a&b"]), matrix=True)).split("\n", 1)[1]
-    assert r"50\%\_a\&b" in body
-    assert not re.search(r"(?<!\\)[%#]", body)
-
-
-def test_latex_is_plain_ascii_for_plain_tokens():
-    for lesson in LESSONS.values():
-        assert latex.render(lesson(explain(sentence(), WORDS)).page).isascii()
-    assert latex.render(worked_page(explain(sentence(), WORDS), matrix=True)).isascii()
 
 
 @pytest.mark.parametrize("width", [20, 30, 44, 60, 80, 100])

@@ -45,16 +45,16 @@ def explain(
 ) -> Worked:
     """Work attention out at one position, every number kept: of a text, by the shipped word vectors, or of vectors.
 
-    `x` is a text, or (n, d) one vector per item, with `tokens` as their n names. `position` counts from 0, negative from
-    the end, or is a word (its last occurrence). `keys` (m, d) and `values` (m, dv) make queries of x, as in a
+    `x` is a text, or (n, d) one vector per item, with `tokens` as their n names. `position` counts from 0, negative
+    from the end, or is a word (its last occurrence). `keys` (m, d) and `values` (m, dv) make queries of x, as in a
     transformer, with the scale 1/√d; other items than the queries (cross-attention) are named by `key_tokens`. `mask`
-    and `score` are those of `attention`. The result has `scores`, `exponentials`, `weights`, `output`, `angles` (items at
-    right angles) and more, float64 and read-only; it prints as text and shows itself in notebooks.
+    and `score` are those of `attention`. The result has `scores`, `exponentials`, `weights`, `output`, `angles` (items
+    at right angles) and more, float64 and read-only; it prints as text and shows itself in notebooks.
     Raises InputError, ShapeError or DtypeError, naming what is wrong.
 
     >>> e = explain("water from the river flooded the bank")
     >>> e.token, dict(zip(e.tokens, e.weights.round(2).tolist()))["river"], [word for word, _ in e.after[:2]]
-    ('bank', 0.12, ['flooded', 'lake'])
+    ('bank', 0.12, ['flooded', 'water'])
     >>> explain([[1, 0], [0, 1]]).weights.round(4)    # at right angles, and seen all the same
     array([0.2689, 0.7311])
     """

@@ -306,7 +306,7 @@ def all_rows(e: Explanation) -> list[Block]:
             "α = softmax(scores after rules and mask), row by row",
             r"\alpha = \mathrm{softmax}(\mbox{scores after rules and mask}),\ \mbox{row by row}",
         )
-    labels = tuple(label(token) for token in e.asking) if e.itself is None else title("", e).items
+    labels = tuple(map(label, e.asking)) if e.itself is None else tuple(marked(e, j) for j in range(len(e.tokens)))
     return [Heading("All rows", formula), Prose(text), Triangle(labels, e.square.weights, e.square.seen)]
 
 

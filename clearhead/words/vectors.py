@@ -139,7 +139,7 @@ class WordVectors:
         Raises ShapeError for another shape, InputError for a vector without a direction.
 
         >>> [word for word, _ in load().nearest(load().look_up("cat").vector, 3, leave_out=["cat"])]
-        ['feline', 'wolf', 'dog']
+        ['lion', 'wolf', 'feline']
         """
         dim = self.vectors.shape[1]
         if vector.shape != (dim,):

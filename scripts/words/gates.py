@@ -5,12 +5,16 @@ A word that is missing has cosine 0 in a pair and makes its quadruple wrong.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from words.files import NAMES, Vectors, read
+from words.files import NAMES, read
 
 TESTS = Path(__file__).parents[2] / "tests" / "words"
+Numbers = npt.NDArray[Any]
+
 BYTES, AREA, ODD = 2_500_000, 0.99, 94
 
 
@@ -68,11 +72,11 @@ def _lines(name: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if not line.startswith("#")]
 
 
-def _cosine(direction: dict[str, Vectors], a: str, b: str) -> float:
+def _cosine(direction: dict[str, Numbers], a: str, b: str) -> float:
     return float(direction[a] @ direction[b]) if a in direction and b in direction else 0.0
 
 
-def _finds_odd(direction: dict[str, Vectors], quadruple: list[str]) -> bool:
+def _finds_odd(direction: dict[str, Numbers], quadruple: list[str]) -> bool:
     """Whether the last of four has the least cosines with the others."""
     if any(word not in direction for word in quadruple):
         return False
@@ -80,16 +84,16 @@ def _finds_odd(direction: dict[str, Vectors], quadruple: list[str]) -> bool:
     return int((x @ x.T).sum(axis=1).argmin()) == 3
 
 
-def _area(related: Vectors, unrelated: Vectors) -> float:
+def _area(related: Numbers, unrelated: Numbers) -> float:
     """The chance that a related pair has the larger cosine, ties half: the area under the ROC curve."""
     above = related[:, None] > unrelated
     return float(above.mean() + (related[:, None] == unrelated).mean() / 2)
 
 
-def _spearman(a: Vectors, b: Vectors) -> float:
+def _spearman(a: Numbers, b: Numbers) -> float:
     """The correlation of the ranks, equal values sharing their mean rank."""
 
-    def ranks(x: Vectors) -> Vectors:
+    def ranks(x: Numbers) -> Numbers:
         below, upto = np.searchsorted(np.sort(x), x, "left"), np.searchsorted(np.sort(x), x, "right")
         return (below + upto) / 2
 

@@ -6,12 +6,14 @@ guess is the sum of these rows over the root of their number; the shorter the gu
 
 import zlib
 
+import numpy as np
 import scipy.sparse as sp
 
-from words.linear import Matrix, sparse, sparse_ridge
+from words.linear import Matrix, sparse, sparse_ridge, unit
 
 BUCKETS = 8192
-PENALTY = 3.0
+PENALTY = 3.0  # against 1 measured on words held out: nearer guesses, and a length that tells more of how near
+_HELD_OUT, _SEED = 2000, 0
 
 
 def grams(word: str) -> list[str]:
@@ -35,3 +37,14 @@ def occurrence(words: list[str]) -> sp.csr_matrix:
 def gram_vectors(words: list[str], directions: Matrix) -> Matrix:
     """The bucket vectors (BUCKETS, dim) whose guesses come nearest to the words' directions."""
     return sparse_ridge(occurrence(words), directions, PENALTY)
+
+
+def held_out(words: list[str], directions: Matrix, not_shipped: list[int]) -> tuple[float, float]:
+    """For words kept from the regression: mean cosine of guess and truth, its correlation with the guess's length."""
+    rng = np.random.default_rng(_SEED)
+    out = np.sort(rng.choice([i for i in not_shipped if len(words[i]) >= 4], _HELD_OUT, replace=False))
+    seen = np.setdiff1d(np.arange(len(words)), out)
+    vectors = gram_vectors([words[i] for i in seen], directions[seen])
+    guesses = occurrence([words[i] for i in out]) @ vectors
+    cosine = (unit(guesses) * directions[out]).sum(axis=1)
+    return float(cosine.mean()), float(np.corrcoef(cosine, np.linalg.norm(guesses, axis=1))[0, 1])

@@ -32,9 +32,13 @@ class Model:
         by_id = sorted(self._tokenizer.get_vocab().items(), key=lambda entry: entry[1])
         return [token[1:] for token, _ in by_id if re.fullmatch("Ġ[A-Za-z]+", token)]
 
-    def states(self, words: list[str], names: set[str]) -> Matrix:
-        """One state a word (words, 576), names written with a capital."""
-        prompts = [f"<|endoftext|>The word {self._written(word, names)}" for word in words]
+    def pieces(self, words: list[str]) -> list[int]:
+        """Into how many tokens each word is cut."""
+        return [len(ids) for ids in self._tokenizer([f" {word}" for word in words])["input_ids"]]
+
+    def states(self, words: list[str]) -> Matrix:
+        """One state a word (words, 576), each word as it is written: names with a capital."""
+        prompts = [f"<|endoftext|>The word {_SOME_NUMBER if word == NUMBER else word}" for word in words]
         ids = self._tokenizer(prompts)["input_ids"]
         of_length = defaultdict(list)  # a batch has one length: no padding, which would need a mask
         for i, tokens in enumerate(ids):
@@ -46,9 +50,3 @@ class Model:
                     output = self._model(torch.tensor([ids[i] for i in batch]), use_cache=False)
                 states[batch] = output.last_hidden_state[:, -1].numpy()
         return states
-
-    @staticmethod
-    def _written(word: str, names: set[str]) -> str:
-        if word == NUMBER:
-            return _SOME_NUMBER
-        return word.capitalize() if word in names else word

@@ -1,6 +1,6 @@
 """A word by its place in WordNet: a tf-idf matrix of words and what their meanings share with others."""
 
-from collections import Counter
+from collections import defaultdict
 from functools import cache
 
 import numpy as np
@@ -42,13 +42,15 @@ def relations(wordnet: WordNet, words: list[str]) -> tuple[sp.csr_matrix, Mask]:
     """Words × features with rows of length 1, and which words have any."""
 
     @cache
-    def features(key: Key) -> Counter[Feature]:
+    def features(key: Key) -> dict[Feature, float]:
         return _features(wordnet, key)
 
     columns: dict[Feature, int] = {}
-    rows, cols, values = [], [], []
+    rows: list[int] = []
+    cols: list[int] = []
+    values: list[float] = []
     for row, word in enumerate(words):
-        total: Counter[Feature] = Counter()
+        total: defaultdict[Feature, float] = defaultdict(float)
         for i, lemma in enumerate(wordnet.lemmas(word)[:3]):
             for key, rank in wordnet.senses[lemma]:
                 weight = (_FORM if i else 1.0) * _SENSE ** min(rank, 6)
@@ -61,9 +63,10 @@ def relations(wordnet: WordNet, words: list[str]) -> tuple[sp.csr_matrix, Mask]:
     return _tf_idf(sparse(rows, cols, values, (len(words), len(columns))))
 
 
-def _features(wordnet: WordNet, key: Key) -> Counter[Feature]:
+def _features(wordnet: WordNet, key: Key) -> dict[Feature, float]:
     """What a meaning shares with others: itself, more general and related ones, its synonyms, its gloss's words."""
-    synset, found = wordnet.synsets[key], Counter[Feature]()
+    synset = wordnet.synsets[key]
+    found: defaultdict[Feature, float] = defaultdict(float)
     level = {key: 1.0}
     for _ in range(_DEPTH):
         above: dict[Key, float] = {}
@@ -73,7 +76,7 @@ def _features(wordnet: WordNet, key: Key) -> Counter[Feature]:
                 above[hypernym] = max(above.get(hypernym, 0.0), weight * _UP)
         level = above
     for symbol, other in synset.pointers:
-        if weight := _RELATED.get(symbol):
+        if (weight := _RELATED.get(symbol, 0.0)) > 0:
             found[other] = max(found[other], weight)
             for hypernym in wordnet.synsets[other].hypernyms:
                 found[hypernym] = max(found[hypernym], weight / 2)

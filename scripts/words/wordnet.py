@@ -10,10 +10,10 @@ from pathlib import Path
 NUMBER = "#"  # stands for every number
 _FILES = {"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}  # a pointer's part of speech → whose files
 _ENDINGS = (  # (an inflected word's ending, what stands there in its plain form)
-    ("ies", "y"), ("es", ""), ("s", ""),
-    ("ied", "y"), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""),
-    ("er", ""), ("est", ""), ("er", "e"), ("est", "e"),
+    ("ies", "y"), ("es", ""), ("s", ""), ("ied", "y"), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""),
 )  # fmt: skip
+_COMPARATIVES = (("er", ""), ("est", ""), ("er", "e"), ("est", "e"))
+_ETHNIC_SLUR = ("noun", "06718862")
 
 Key = tuple[str, str]  # a synset's file and offset
 
@@ -65,22 +65,32 @@ class WordNet:
 
     def lemmas(self, word: str) -> list[str]:
         """The entries that a word may be a form of, itself first if it is one."""
-        itself = word in self.senses
-        found = [word, *self._irregular.get(word, ())]
-        if len(word) > 3:
-            found += [plain for plain in _plain_forms(word, compared=not itself) if len(plain) > 2]
+        found = [word, *self._irregular.get(word, ()), *plain_forms(word)]
+        if word not in self.senses:
+            found += _stripped(word, _COMPARATIVES)
         return list(dict.fromkeys(lemma for lemma in found if lemma in self.senses))
 
+    def is_slur(self, word: str) -> bool:
+        """Whether every meaning of the word is marked as an ethnic slur."""
+        keys = [key for key, _ in self.senses.get(word, ())]
+        return bool(keys) and all((";u", _ETHNIC_SLUR) in self.synsets[key].pointers for key in keys)
 
-def _plain_forms(word: str, compared: bool) -> Iterator[str]:
-    """What a regularly inflected word may come from; comparatives where `compared`."""
-    for ending, rest in _ENDINGS:
-        if not word.endswith(ending) or (ending in ("er", "est") and not compared):
-            continue
+
+def plain_forms(word: str) -> list[str]:
+    """What the word would come from, were it a regular plural or a regular form of a verb."""
+    return _stripped(word, _ENDINGS)
+
+
+def _stripped(word: str, endings: tuple[tuple[str, str], ...]) -> list[str]:
+    found = []
+    for ending, rest in endings:
         stem = word.removesuffix(ending)
-        yield stem + rest
+        if stem == word or len(word) < 4:
+            continue
+        found.append(stem + rest)
         if ending in ("ed", "ing") and not rest and len(stem) > 3 and stem[-1] == stem[-2]:
-            yield stem[:-1]  # stopped, from stop
+            found.append(stem[:-1])  # stopped, from stop
+    return [plain for plain in found if len(plain) > 2]
 
 
 def _read_synsets(folder: Path, file: str) -> Iterator[tuple[Key, Synset]]:
