@@ -79,6 +79,15 @@ def family(word: str) -> frozenset[str]:
     return frozenset([word, *(form for form in _plain_forms(word) if len(form) >= 3)])
 
 
+def by_rule(word: str) -> list[str]:
+    """The plain forms that a rule gives, whatever stands in irregular.txt.
+
+    >>> by_rule("stopped"), by_rule("ate")
+    (['stoppe', 'stopp', 'stop'], [])
+    """
+    return [form for form in _cut(word) if len(form) >= 3]
+
+
 @functools.cache
 def _irregular() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """From an irregular form to the words it is one of, and back: “ate” to “eat”."""
@@ -92,6 +101,10 @@ def _irregular() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
 
 def _plain_forms(word: str) -> Iterator[str]:
     yield from _irregular()[0].get(word, ())
+    yield from _cut(word)
+
+
+def _cut(word: str) -> Iterator[str]:
     for ending, rest in _ENDINGS:
         stem = word.removesuffix(ending)
         if stem in ("", word) or (ending == "es" and not _HISSES.fullmatch(stem)):

@@ -22,7 +22,7 @@ How = Literal["known", "number", "spelling", "inflection", "stem", "compound", "
 
 NUMBER = "#"  # the vocabulary's entry for every number
 LENGTH = 2**0.5  # of the vector of a word that is not frequent
-SHARE_OF_STEM, SHARE_OF_HALVES = 0.6, 0.5  # of a composed vector; the rest comes from its letters
+SHARE_OF_STEM, SHARE_OF_HALVES = 0.4, 0.5  # of a composed vector; the rest comes from its letters
 MOST_NAMED, MOST_SIGNS = 6, 24  # words and signs that a note names; the rest it counts
 
 NOTES: dict[How, str] = {

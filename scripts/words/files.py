@@ -1,4 +1,4 @@
-"""The two files that ship: vocabulary.txt and words.safetensors, eight bits a number and a scale a row."""
+"""The files that ship: vocabulary.txt, irregular.txt, and words.safetensors, 8 bits a number and a scale a row."""
 
 from pathlib import Path
 
@@ -7,16 +7,17 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save
 
 Vectors = npt.NDArray[np.float32]
-NAMES = ("words.safetensors", "vocabulary.txt")
+NAMES = ("words.safetensors", "vocabulary.txt", "irregular.txt")
 
 
-def write(folder: Path, words: list[str], vectors: Vectors, grams: Vectors) -> None:
-    """Write both files; a word is a line, its vector the row of the same number."""
+def write(folder: Path, words: list[str], vectors: Vectors, grams: Vectors, irregular: list[tuple[str, str]]) -> None:
+    """Write them; a word is a line, its vector the row of the same number; an irregular form stands before its word."""
     tensors = {}
     for name, scale, x in (("vectors", "scales", vectors), ("grams", "gram_scales", grams)):
         tensors[name], tensors[scale] = _quantized(x)
     (folder / "words.safetensors").write_bytes(save(tensors))
     (folder / "vocabulary.txt").write_text("\n".join(words) + "\n", "utf-8")
+    (folder / "irregular.txt").write_text("".join(f"{form} {plain}\n" for form, plain in irregular), "utf-8")
 
 
 def read(folder: Path) -> tuple[list[str], Vectors, Vectors]:

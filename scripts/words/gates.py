@@ -33,7 +33,7 @@ class Figures:
         return (
             f"pairs: AUC {self.area:.4f} (gate {AREA}), Spearman {self.spearman:.3f}\n"
             f"odd one out: {self.odd[0]} of {self.odd[1]} (gate {ODD})\n"
-            f"both files: {self.size} bytes (gate {BYTES})\n"
+            f"files: {self.size} bytes (gate {BYTES})\n"
             f"words missing of the neighbour list: {', '.join(self.missing) or 'none'} (gate none)\n"
             f"rows finite, not zero, one a word, no word twice: {'yes' if self.sound else 'no'} (gate yes)"
         )
@@ -46,7 +46,7 @@ class Figures:
 
 
 def measure(folder: Path) -> Figures:
-    """The figures of the two files in a folder."""
+    """The figures of the files in a folder."""
     words, vectors, grams = read(folder)
     length = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     sound = len(set(words)) == len(words) == len(vectors) and bool(

@@ -34,6 +34,7 @@ class Trained:
     words: list[str]
     vectors: Matrix
     grams: Matrix
+    irregular: list[tuple[str, str]]
 
 
 def train(sources: Sources) -> Trained:
@@ -49,7 +50,9 @@ def train(sources: Sources) -> Trained:
     grams = gram_vectors(words, directions)
     cosine, told = held_out(words, directions, sorted(set(range(len(words))) - set(kept)))
     _tell(f"letters; a word held out: cosine {cosine:.3f}, correlation with the guess's length {told:.2f}")
-    return Trained([words[i] for i in kept], directions[kept] * length[:, None].astype(np.float32), grams)
+    chosen = [words[i] for i in kept]
+    vectors = directions[kept] * length[:, None].astype(np.float32)
+    return Trained(chosen, vectors, grams, wordnet.irregular(chosen))
 
 
 def _directions(wordnet: WordNet, lists: Lists, model: Model, words: list[str]) -> Matrix:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from clearhead.words.forms import by_rule
+
 NUMBER = "#"  # stands for every number
 _FILES = {"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}  # a pointer's part of speech → whose files
 _ENDINGS = (  # (an inflected word's ending, what stands there in its plain form)
@@ -69,6 +71,18 @@ class WordNet:
         if word not in self.senses:
             found += _stripped(word, _COMPARATIVES)
         return list(dict.fromkeys(lemma for lemma in found if lemma in self.senses))
+
+    def irregular(self, words: list[str]) -> list[tuple[str, str]]:
+        """Forms that no rule of the look-up brings back to one of `words`, each with that word: "ate" and "eat"."""
+        known = set(words)
+        pairs = ((form, plain) for form, bases in self._irregular.items() for plain in bases)
+        return sorted(
+            {
+                (form, plain)
+                for form, plain in pairs
+                if form.isalpha() and len(form) > 1 and plain in known and form != plain and plain not in by_rule(form)
+            }
+        )
 
     def is_slur(self, word: str) -> bool:
         """Whether every meaning of the word is marked as an ethnic slur."""
