@@ -54,7 +54,7 @@ def explain(
 
     >>> e = explain("water from the river flooded the bank")
     >>> e.token, dict(zip(e.tokens, e.weights.round(2).tolist()))["river"], [word for word, _ in e.after[:2]]
-    ('bank', 0.12, ['flooded', 'water'])
+    ('bank', 0.13, ['flooded', 'water'])
     >>> explain([[1, 0], [0, 1]]).weights.round(4)    # at right angles, and seen all the same
     array([0.2689, 0.7311])
     """
