@@ -137,6 +137,11 @@ def explain(
         typer.Option(metavar="N|WORD", help="The item to explain: 0 is the first, -1 the last; or a word of the text."),
     ] = "-1",
     matrix: Annotated[bool, typer.Option("--matrix", help="Add the weights of every item.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="tiny", help="Show the text in the small language model: a block, the guess, the loss."),
+    ] = None,
+    head: Annotated[str, typer.Option(metavar="LAYER.HEAD", help="Which of the model's heads to work out.")] = "0.0",
     what_if: Annotated[
         str | None,
         typer.Option(metavar="CASE", help="Another formula beside the right one: no-softmax, no-values, values=keys …"),
@@ -170,7 +175,7 @@ def explain(
         text=tuple(text or ()), attends_to=attends_to, vectors=vectors, qkv=qkv, roles=roles, embeddings=embeddings,
         position=position, mask=None if mask == "causal" else named_mask(mask), rules=tuple(rules), matrix=matrix,
         what_if=what_if, steps=steps and steps.value, quiz=quiz, layer=layer or weights is not None, weights=weights,
-        heads=heads,
+        heads=heads, model=model, head=head,
     )  # fmt: skip
     page = command.page(asked)
     if quiz:

@@ -3,6 +3,7 @@
 Decides how options combine; what the pages hold is decided by them.
 """
 
+import re
 import shutil
 import sys
 import textwrap
@@ -40,11 +41,15 @@ class Asked:
     layer: bool = False
     weights: Path | None = None
     heads: int | None = None
+    model: str | None = None
+    head: str = "0.0"
 
 
 def page(asked: Asked) -> Page:
     """The page that is meant; raises InputError for what cannot be asked together."""
     check(asked)
+    if asked.model:
+        return of_model(asked)
     e = explained(asked)
     if asked.layer:
         matrices = read_matrices(asked.weights) if asked.weights else None
@@ -67,13 +72,14 @@ def check(asked: Asked) -> None:
         raise InputError(f"{what} to explain: give one of a text, --vectors FILE, --qkv FILE and --roles.")
     pages = {
         "--matrix": asked.matrix, "--what-if": bool(asked.what_if), "--steps": bool(asked.steps),
-        "--quiz": asked.quiz and asked.steps != "order", "--layer": asked.layer,
+        "--quiz": asked.quiz and asked.steps != "order", "--layer": asked.layer, "--model": bool(asked.model),
     }  # fmt: skip
     wanted = [name for name, here in pages.items() if here]
     if len(wanted) > 1:
         raise InputError(f"{wanted[0]} and {wanted[1]} are different pages: give one of them.")
-    plain = asked.text or asked.vectors
-    for name, alone in (("--steps", asked.steps), ("--layer", asked.layer), ("--quiz", asked.quiz)):
+    plain = asked.text or (asked.vectors and not asked.model)
+    alone_with = {"--steps": asked.steps, "--layer": asked.layer, "--quiz": asked.quiz, "--model": asked.model}
+    for name, alone in alone_with.items():
         if alone and (not plain or asked.attends_to):
             raise InputError(f"{name} tells of self-attention over a text or vectors: give one of these alone.")
         if alone and (asked.rules or (asked.mask and asked.steps != "cost")):
@@ -87,6 +93,20 @@ def check(asked: Asked) -> None:
         raise InputError("--roles is a scene of its own: give no --score or --rule.")
     if asked.heads and not asked.layer:
         raise InputError(f"--heads {asked.heads} are those of a layer: give --layer too.")
+
+
+def of_model(asked: Asked) -> Page:
+    """The small language model's page; imported when it is wanted, for it reads the model."""
+    if asked.model != "tiny":
+        raise InputError(
+            f"--model {asked.model} is unknown: use tiny; clearhead inspect shows folders of other models."
+        )
+    found = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", asked.head)
+    if not found:
+        raise InputError(f"--head {asked.head} is no head: write LAYER.HEAD, as in 2.1.")
+    from clearhead.explain.block import OfModel
+
+    return OfModel(read_text(asked.text), asked.position, int(found[1]), int(found[2]))
 
 
 def explained(asked: Asked) -> Explanation:
