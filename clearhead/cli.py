@@ -185,6 +185,20 @@ def explain(
 
 
 @app.command()
+def generate(
+    text: Annotated[list[str], typer.Argument(help="A text to go on with, a file that holds one, or -.")],
+    tokens: Annotated[int, typer.Option(help="How many tokens to add.", min=1)] = 40,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest, 1 draws by the model's chances.")] = 0.8,
+    top_p: Annotated[float, typer.Option("--top-p", help="Draw from the likeliest that together have it.")] = 0.9,
+    seed: Annotated[int, typer.Option(help="One seed gives one reply.")] = 0,
+) -> None:
+    """Go on with a text by the small language model that ships with clearhead."""
+    from clearhead.model import command
+
+    command.write(text, tokens, temperature, top_p, seed)
+
+
+@app.command()
 def run(
     source: Annotated[
         Path, typer.Argument(metavar="INPUT", help="A .npy, .npz or .safetensors file: x, or q, k and v.")

@@ -124,10 +124,10 @@ def opening(of: OfModel) -> list[Block]:
     held, i = of.model.parameters, of.explained.position
     vocabulary, dim = held.embedding.shape
     text = (
-        f"The model was trained to guess the next token. It knows {vocabulary} of them, words and pieces of words, and has "
-        f"{count(len(held.layers), 'layer')} of {count(held.heads, 'head')} each. {quoted(of.names[i])}, token {i}, is "
-        f"number {of.done.tokens[i]}: its embedding is that row of a table ({vocabulary},{dim}), and begins the residual "
-        f"stream, the one vector a token that every layer reads and adds to: {first(of.done.embedded[i])}."
+        f"The model was trained to guess the next token. It knows {vocabulary} of them, words and pieces of words, and "
+        f"has {count(len(held.layers), 'layer')} of {count(held.heads, 'head')} each. {quoted(of.names[i])}, token "
+        f"{i}, is number {of.done.tokens[i]}: its embedding is that row of a table ({vocabulary},{dim}), and begins "
+        f"the residual stream, the one vector a token that every layer reads and adds to: {first(of.done.embedded[i])}."
     )
     return [Prose(text)]
 
@@ -142,8 +142,8 @@ def sublayers(of: OfModel) -> list[Block]:
     )  # fmt: skip
     text = (
         "Norm comes first: each sub-layer reads a copy of the stream with every row over the root of the mean of its "
-        "squares, and adds what it found to the stream itself, which is never normed. So what entered is still there at "
-        "the end, and learning reaches the first layer undiminished, through one long sum."
+        "squares, and adds what it found to the stream itself, which is never normed. So what entered is still there "
+        "at the end, and learning reaches the first layer undiminished, through one long sum."
     )
     return [Heading(f"Layer {of.layer} of {len(of.done.layers)}"), Table(columns, rows), Prose(text)]
 
@@ -160,9 +160,9 @@ def passes(layer: LayerPass, n: int) -> list[tuple[str, tuple[str, str], Array, 
         ("values", ("v = u W^V", "v = u W^V"), layer.v, n * dim * heads * d),
         ("attention", ("o = softmax(q Kᵀ ÷ √d) V", r"o = \mathrm{softmax}(q K^{T} / \sqrt{d})\, V"), layer.attended,
          2 * heads * d * pairs),
-        ("W^O", ("a = [o side by side] W^O", r"a = [o\ \mbox{side by side}]\, W^O"), layer.attention, n * heads * d * dim),
+        ("W^O", ("a = [all o] W^O", r"a = [\mbox{all}\ o]\, W^O"), layer.attention, n * heads * d * dim),
         ("added", ("x + a", "x + a"), layer.between, 0),
-        ("norm", ("w = rms-normed x + a", r"w = \mathrm{norm}(x + a)"), layer.normed_between, n * dim),
+        ("norm", ("w = norm(x + a)", r"w = \mathrm{norm}(x + a)"), layer.normed_between, n * dim),
         ("MLP, up", ("h = gelu(w W^up)", r"h = \mathrm{gelu}(w W^{up})"), layer.hidden, n * dim * wide),
         ("MLP, down", ("m = h W^down", r"m = h W^{down}"), layer.mlp, n * wide * dim),
         ("added", ("x + a + m", "x + a + m"), layer.leaving, 0),
@@ -187,8 +187,8 @@ def depth(of: OfModel) -> list[Block]:
     columns = (Column("after", "left"), *(Column(f"guess {n}", "left") for n in range(1, GUESSES + 1)))
     text = (
         f"What comes after {quoted(of.names[i])}? The last residual stream, normed, is compared with every token's "
-        "embedding; softmax makes chances of the scores. The same can be asked after every layer, as if the model ended "
-        "there (a logit lens): each layer adds to the guess."
+        "embedding; softmax makes chances of the scores. The same can be asked after every layer, as if the model "
+        "ended there (a logit lens): each layer adds to the guess."
     )
     return [Heading("What depth adds"), Prose(text), Table(columns, rows)]
 
@@ -214,8 +214,8 @@ def told(loss: Loss) -> str:
         "Training changes every matrix so that the tokens that really come get a larger chance: it makes the mean of "
         f"−log p small, the cross-entropy. Here it is {number(loss.mean)} nats a token, {better} than the "
         f"{number(loss.uniform)} of a guess that gives all {loss.vocabulary} tokens the same chance. In other units: "
-        f"perplexity exp({number(loss.mean)}) = {number(loss.perplexity)}, as unsure as among so many equal tokens, and "
-        f"{number(loss.bits_per_character)} bits a character."
+        f"perplexity exp({number(loss.mean)}) = {number(loss.perplexity)}, as unsure as among so many equal tokens, "
+        f"and {number(loss.bits_per_character)} bits a character."
     )
 
 
@@ -229,8 +229,8 @@ def heads(of: OfModel) -> list[Block]:
     columns = (Column("head"), Column("what it does", "left"), Column("its weight there, on the average"))
     said = f", said {again} times" if again > 1 else ""
     text = (
-        f"The head of each kind that is most so, on this text{said}; copying (induction) is measured on random tokens said "
-        f"twice. Of all weight before it, signs would get {percent(scores.signs)} by chance."
+        f"The head of each kind that is most so, on this text{said}; copying (induction) is measured on random tokens "
+        f"said twice. Of all weight before it, signs would get {percent(scores.signs)} by chance."
     )
     return [Heading("Which head is which"), Prose(text), Table(columns, rows)]
 
