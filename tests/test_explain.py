@@ -267,7 +267,7 @@ def test_long_inputs_show_the_heaviest_and_account_for_the_rest():
     assert len(written.splitlines()) < 200
     assert "x250 (itself)" in written
     assert re.search(r"^ *5 +x5 +0 *$", written, re.M)
-    more = re.search(r"… (\d+) more, lighter +([\d.]+) +([\d.e-]+)", written)
+    more = re.search(r"… (\d+) more +([\d.]+) +([\d.e-]+)", written)
     rows = re.findall(r"^ +\d+ +x\d+ (?:\(itself\))? +-?[\d.e-]+ +[\d.]+ +([\d.e-]+)", written, re.M)
     assert len(rows) + int(more[1]) == 251
     assert math.isclose(sum(map(float, rows)) + float(more[3]), 1, abs_tol=2e-3)

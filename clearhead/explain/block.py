@@ -14,8 +14,9 @@ from clearhead.definition.textbook import Array
 from clearhead.errors import InputError
 from clearhead.explain import inputs, steps
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
+from clearhead.explain.rows import MOST_ROWS, choose
 from clearhead.explain.steps import Explanation, length
-from clearhead.explain.story import MOST_ROWS, choose, scores_step, softmax_step, sum_step, title
+from clearhead.explain.story import scores_step, softmax_step, sum_step, title
 from clearhead.explain.wording import count, label, number, percent, quoted, short
 from clearhead.model import Forward, HeadScores, LayerPass, Loss, Model, head_scores, load
 

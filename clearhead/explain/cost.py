@@ -8,7 +8,7 @@ import numpy as np
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.lesson import Lesson
 from clearhead.explain.steps import Explanation
-from clearhead.explain.story import title
+from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, percent, short, size
 from clearhead.rules.masks import Causal, Full, Mask, Window, visible
 from clearhead.rules.named import name_of_mask
@@ -23,7 +23,7 @@ def lesson(e: Explanation) -> Lesson:
     """Operations and bytes, for this input and for longer ones of the same dim."""
     n, d = e.x.shape
     rows = tuple(costs(length, d) for length in sorted({n, *LENGTHS}))
-    page: list[Block] = [title("The cost of the steps", e)]
+    page: list[Block] = [title("The cost of the steps", e), *noted(e)]
     page += [*this_input(n, d), *as_it_grows(rows, n), *masked(e), *beside_recurrence(e)]
     return Lesson(rows, tuple(page))
 
@@ -59,7 +59,7 @@ def as_it_grows(rows: tuple[dict[str, int], ...], n: int) -> list[Block]:
         Heading("As the input grows"),
         Table(tuple(map(Column, headings)), tuple(cells), strong=([row["length"] for row in rows].index(n),)),
         Prose(
-            "Twice the length is four times the work, and four times the matrix. "
+            "Twice the length is about four times the work, and four times the matrix. "
             "(Lengths count by 1024, as 1k = 1024; operations count by 1000.)"
         ),
         Prose(

@@ -15,8 +15,9 @@ from clearhead.definition.textbook import Array
 from clearhead.errors import InputError, ShapeError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.matrices import Matrices
+from clearhead.explain.rows import MOST_ROWS, gathered, names
 from clearhead.explain.steps import Explanation
-from clearhead.explain.story import MOST_ROWS, names, title
+from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, number, quoted, sub
 from clearhead.rules.masks import causal, visible
 
@@ -87,17 +88,17 @@ def page(layer: Layer) -> list[Block]:
     e, d = layer.explained, layer.q.shape[-1]
     opening = (
         f"The first approach compares items as they are. A transformer's layer lets {quoted(e.token)} ask, be found "
-        "and give by three learned matrices, with several heads at once. "
+        f"and give by three learned matrices, in several heads at once (here {len(layer.q)}). "
     )
     if layer.matrices is None:
         opening += (
-            f"Here the matrices only pick dims, so that nothing is hidden: head h takes {count(d, 'dim')}, from "
-            f"dim {d} · h on."
+            f"Here the matrices only pick dims, so that nothing is hidden: head h takes {count(d, 'dim')}, from dim "
+            f"{d} · h on."
         )
     else:
         opening += f"Here they are those of {layer.matrices.name}: {layer.matrices}."
-    blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position), Prose(opening)]
-    blocks += [Prose(f"{note}.") for note in e.notes]
+    blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position)]
+    blocks += [*noted(e), Prose(opening)]
     blocks += projections(layer) + scores(layer) + softmax(layer) + sums(layer) + mixed(layer)
     return blocks
 
@@ -166,8 +167,9 @@ def by_head(layer: Layer, values: Array, name: str, *, total: bool = False) -> T
         shown = sorted({*heaviest.tolist(), e.position})
     rows: list[tuple[Cell, ...]] = [(*names(e, j), *map(number, values[:, j])) for j in shown]
     if len(shown) < n:
-        rest = np.delete(values, shown, axis=1).sum(axis=1)
-        rows.append(("", f"… {n - len(shown)} more, lighter", *(map(number, rest) if total else [""] * len(values))))
+        others = np.delete(np.arange(n), shown).tolist()
+        rest = values[:, others].sum(axis=1)
+        rows.append(("", gathered(layer.weights, shown, others), *(map(number, rest) if total else [""] * len(values))))
     last: tuple[Cell, ...] | None = ("", "sum", *map(number, values.sum(axis=1))) if total else None
     return Table(columns(layer, *(f"{name} {h}" for h in range(len(values)))), tuple(rows), last)
 
@@ -193,8 +195,8 @@ def mixed(layer: Layer) -> list[Block]:
     formula = Formula(f"{sub('y', i)} = [heads side by side] W^O", rf"y_{{{i}}} = [\mbox{{heads side by side}}]\, W^O")
     heads, d = layer.outputs.shape
     given = layer.matrices is not None and layer.matrices.output is not None
-    how = f"mixed by W^O into {len(layer.y)}" if given else "mixed by W^O (here the identity)"
-    text = f"{count(heads, 'head')} × {d} = {count(heads * d, 'number')}, {how}: y = {vector(layer.y)}."
+    how = f"mixed by W^O into {count(len(layer.y), 'number')}" if given else "mixed by W^O (here the identity)"
+    text = f"y = {vector(layer.y)}: {heads} × {d} = {count(heads * d, 'number')}, {how}."
     return [Heading("5  W^O", formula), Prose(text)]
 
 

@@ -12,8 +12,9 @@ from clearhead.definition import textbook
 from clearhead.explain import cost, positions
 from clearhead.explain.blocks import Block, Column, Formula, Heading, Prose, Table
 from clearhead.explain.lesson import Lesson
+from clearhead.explain.rows import dot_product
 from clearhead.explain.steps import Explanation, check_finite
-from clearhead.explain.story import dot_product, title
+from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, number, quoted, short
 
 ORDER_NAMES = ("step", "takes", "gives", "why")
@@ -60,6 +61,7 @@ def order(e: Explanation) -> Lesson:
     }
     page: list[Block] = [
         title("The order of the steps", e),
+        *noted(e),
         Table(tuple(Column(name, "left") for name in ORDER_NAMES), ORDER),
     ]
     for question, answer in why.items():
@@ -105,6 +107,7 @@ def shapes(e: Explanation) -> Lesson:
     transformer = tuple(measured(row, sizes) for row in TRANSFORMER)
     page = (
         title("The shapes of the steps", e),
+        *noted(e),
         Prose(
             f"n = {count(n, 'item')}, each a vector of d = {count(d, 'number')}. Where two shapes meet, the inner "
             "sizes must be equal, and are gone in the result."
@@ -112,7 +115,7 @@ def shapes(e: Explanation) -> Lesson:
         Heading("The first approach"),
         shape_table(first),
         Prose(
-            f"The mask leaves n(n + 1)/2 = {n * (n + 1) // 2} of {n * n} weights. The output has the input's "
+            f"The mask leaves n(n + 1)/2 = {n * (n + 1) // 2} of {count(n * n, 'weight')}. The output has the input's "
             f"shape, ({n},{d}), so one layer can follow another."
         ),
         Prose(

@@ -9,8 +9,9 @@ from clearhead.definition import textbook
 from clearhead.definition.textbook import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.lesson import Lesson
+from clearhead.explain.rows import MOST_ROWS, names
 from clearhead.explain.steps import Explanation
-from clearhead.explain.story import MOST_ROWS, names, title
+from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, number, quoted
 from clearhead.rules.masks import causal
 
@@ -72,7 +73,7 @@ def page(e: Explanation, both: dict[str, tuple[Array, Array]]) -> list[Block]:
     shuffled = float(np.abs(both["plain"][0] - both["plain"][1]).max())
     moved = {name: float(np.abs(a - b).max()) for name, (a, b) in both.items()}
     alike = "to the last digit" if not shuffled else f"but for rounding, {number(shuffled)} at most"
-    blocks: list[Block] = [title("What order means", e, i)]
+    blocks: list[Block] = [title("What order means", e, i), *noted(e)]
     if i < 2:
         text = (
             f"{quoted(e.token)} has {count(i, 'item')} before it, and no order among them: choose a later --position."

@@ -25,7 +25,7 @@ CAUSAL = causal()
 
 LARGEST_SQUARE = 2048  # items: both matrices together are then 64 MiB, and nobody reads more rows than that
 NO_SCORE = 1e-12  # a dot product up to this, if it may be 0 but for the rounding of its own products, is 0
-SMALLEST_SUM = 1e-290  # of exponentials as they are; smaller ones have lost digits
+SMALLEST = float(np.finfo(np.float64).tiny)  # a float64 below this has lost digits
 
 
 class Item(NamedTuple):
@@ -80,7 +80,7 @@ class Explanation:
     seen: Bools  # (m,)
     row: Array  # (m,) the weights α_ij, 0 where hidden
     exponentials: Array  # (reach,) exp(score − shift), 0 where hidden
-    shift: float  # 0, or the largest score where a float64 cannot hold the sum of exp(score)
+    shift: float  # 0, or the largest score where a float64 cannot hold every exp(score) or their sum
     output: Array  # (dv,) y_i
     before: tuple[Neighbour, ...] = ()  # the words nearest to x_i; empty without a vocabulary
     after: tuple[Neighbour, ...] = ()  # the words nearest to y_i
@@ -181,8 +181,9 @@ class Explanation:
                 "them by clearhead inspect."
             )
         s = textbook.scores(of.queries, of.keys, of.scale)
-        s = textbook.ruled(s, np.arange(n), split(self.mask, n, m)[0], self.rules)
         seen = visible(self.mask, n, m, lead=(1,)).reshape(n, m)
+        check_finite(s, seen)
+        s = textbook.ruled(s, np.arange(n), split(self.mask, n, m)[0], self.rules)
         check_ruled(s, np.arange(n), seen, self.rules)
         return Square(s, seen, textbook.softmax(s, seen))
 
@@ -234,7 +235,7 @@ def explain(
     check_ruled(stages[-1], at, seen, rules)
     a = textbook.softmax(stages[-1], seen)
     y = textbook.weighted_sum(a, operands.values, seen)[0]
-    e, shift = exponentials(stages[-1], seen, int(at[0]) if looked_at is asking else 0)
+    e, shift = exponentials(stages[-1], seen, a, int(at[0]) if looked_at is asking else 0)
     rows = [stage[0] for stage in stages]
     for array in (operands.queries, operands.keys, operands.values, *rows, seen, a, e, y):
         array.flags.writeable = False
@@ -289,15 +290,21 @@ def check_ruled(s: Array, rows: npt.NDArray[np.intp], seen: Bools, rules: tuple[
         )
 
 
-def exponentials(s: Array, seen: Bools, i: int) -> tuple[Array, float]:
-    """A row's plain exp(score) and 0; where a float64 cannot hold their sum, exp(score − largest) and the largest."""
+def exponentials(s: Array, seen: Bools, a: Array, i: int) -> tuple[Array, float]:
+    """A row's plain exp(score) and 0; where a float64 cannot hold these or their sum, exp(score − largest) and that."""
     reach = max((i, *np.flatnonzero(seen[0]).tolist())) + 1
     row = np.where(seen[0, :reach], s[0, :reach], -np.inf)
     with np.errstate(over="ignore"):
         plain: Array = np.exp(row)
-        if SMALLEST_SUM < plain.sum() < np.inf or row.max() == -np.inf:
+        if plain.sum() < np.inf and not crushed(plain, a[0, :reach]).any():
             return plain, 0.0
     return textbook.exponentials(s, seen)[0, :reach].copy(), float(row.max())
+
+
+def crushed(plain: Array, a: Array) -> Bools:
+    """Which exponentials lose digits or vanish in a float64 though their weights do not."""
+    lost: Bools = ((plain < SMALLEST) & (a >= SMALLEST)) | ((plain == 0) & (a > 0))
+    return lost
 
 
 def scaled(x: Array) -> Array:

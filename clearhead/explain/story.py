@@ -6,24 +6,24 @@ Decides the words and which numbers stand beside them; these come from steps, th
 Every sentence here is true for every input: zero.py holds what is said of dot products that are 0.
 """
 
-from dataclasses import dataclass
+import math
+import sys
 
 import numpy as np
 
 from clearhead.definition.textbook import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
+from clearhead.explain.rows import MARK, Shown, choose, dot_product, made, marked, names, table
 from clearhead.explain.ruled import mask_step, rules_step
-from clearhead.explain.steps import Explanation, Item
+from clearhead.explain.steps import Explanation, crushed
 from clearhead.explain.wording import count, factor, label, number, quoted, sub
-from clearhead.explain.zero import lost_weight, no_weight, zero_score
+from clearhead.explain.zero import lost_score, lost_weight, no_weight, zero_score
 from clearhead.rules.named import name_of_mask
 from clearhead.words.forms import family
 
-MOST_ROWS = 32  # more items than this and a table shows only the heaviest, and the rest as one row
 MOST_NAMES = 200  # more items than this and a title names only those around the chosen one
 DIMS = 6  # of each vector, where there is room
-LARGEST_EXPONENT = 709  # of exp in a float64
-MARK = "≈"  # before an item whose vector is not that of its very own word
+LARGEST_EXPONENT = math.log(sys.float_info.max)
 STEADY = (
     "A word has one vector, all its senses mixed, and this step only adds up the vectors of what is seen: it can lean "
     "a word towards them, and here they lean it too little. Which sense is meant it cannot choose."
@@ -31,19 +31,11 @@ STEADY = (
 FEW_NEW = {0: "None of these words is new.", 1: "Only one of these words is new."}
 
 
-@dataclass(frozen=True)
-class Shown:
-    """Which of the seen items have a row of their own, and which share one."""
-
-    rows: tuple[int, ...]
-    rest: tuple[int, ...]
-
-
 def worked_page(e: Explanation, dims: int = DIMS, matrix: bool = False) -> list[Block]:
     """Every step at the explanation's position, with the first `dims` dims of each vector."""
     page, shown = opening(e), choose(e)
     if e.items:
-        page += scores_step(e, shown) + rules_step(e, shown.rows, example(e))
+        page += scores_step(e, shown) + lost_score(e) + rules_step(e, shown, example(e))
     page += mask_step(e)
     if e.sum:
         page += softmax_step(e, shown) + lost_weight(e) + zero_score(e) + sum_step(e, shown, dims) + change(e)
@@ -52,22 +44,9 @@ def worked_page(e: Explanation, dims: int = DIMS, matrix: bool = False) -> list[
     return page + (all_rows(e) if matrix else [])
 
 
-def choose(e: Explanation) -> Shown:
-    """All seen items if they are few, else the heaviest, the item itself and some of those with dot product 0."""
-    if len(e.items) <= MOST_ROWS:
-        return Shown(e.items, ())
-    heaviest = sorted(e.items, key=lambda j: -e.weights[j])[: MOST_ROWS - 8]
-    rows = {*heaviest, *e.zeros[:6], *(j for j in e.items if j == e.itself)}
-    return Shown(tuple(sorted(rows)), tuple(j for j in e.items if j not in rows))
-
-
 def opening(e: Explanation) -> list[Block]:
     """Who looks at whom."""
-    page: list[Block] = [title(page_name(e), e, e.itself)]
-    if any(map(made, e.origins)):
-        page.append(Prose(f"{MARK} marks an item whose vector is not that of its very own word."))
-    page += [Prose(f"{note}.") for note in e.notes]
-    return [*page, Prose(f"{who_looks(e)} {what_they_are(e)}")]
+    return [title(page_name(e), e, e.itself), *noted(e), Prose(f"{who_looks(e)} {what_they_are(e)}")]
 
 
 def page_name(e: Explanation) -> str:
@@ -84,7 +63,7 @@ def who_looks(e: Explanation) -> str:
         mask = f"what the mask {name_of_mask(e.mask)} lets it see of " if e.masked else ""
         return f"{quoted(e.token)}, item {i} of another {count(n, 'item')}, looks at {mask}{count(m, 'item')}."
     if e.masked:
-        return f"{quoted(e.token)}, item {i} of {n}, looks at what the mask {name_of_mask(e.mask)} lets it see."
+        return f"{quoted(e.token)}, item {i}, looks at what the mask {name_of_mask(e.mask)} lets it see."
     earlier = {0: "nothing came before it", 1: "at the one item before it"}.get(i, f"at the {i} items before it")
     looks = f"{quoted(e.token)}, item {i}, looks at itself" + (" and " if i else "; ") + earlier
     return looks + ("." if i == n - 1 else "; what comes later is hidden.")
@@ -100,6 +79,12 @@ def what_they_are(e: Explanation) -> str:
         return f"Each item is a vector of {count(d, 'number')}: those looked at are keys and values in one."
     dv = e.operands.values.shape[1]
     return f"Queries and keys are vectors of {count(d, 'number')}, values of {count(dv, 'number')}."
+
+
+def noted(e: Explanation) -> list[Block]:
+    """What a reader must know of the items that a title names."""
+    notes = [f"{MARK} marks an item whose vector is not that of its very own word"] if any(map(made, e.origins)) else []
+    return [Prose(f"{note}.") for note in (*notes, *e.notes)]
 
 
 def title(text: str, e: Explanation, chosen: int | None = None) -> Title:
@@ -125,9 +110,9 @@ def scores_step(e: Explanation, shown: Shown) -> list[Block]:
     text = f"How alike are {quoted(e.token)} and what it sees? Their dot product tells: larger is more alike."
     if not e.operands.alike:
         text = f"Does what {quoted(e.token)} asks for, its query, fit what it sees, the keys? Their dot product tells."
-    plain = e.stages[0]
-    largest = float(np.abs(plain[[*e.items]]).max()) or 1.0
-    rows = [[*names(e, j), number(dot_product(e, j)), plain[j] / largest] for j in shown.rows]
+    largest = float(np.abs(e.stages[0][[*e.items]]).max()) or 1.0
+    dots = {j: dot_product(e, j) for j in shown.rows}
+    rows = [[*names(e, j), number(dots[j]), dots[j] / largest] for j in shown.rows]
     columns = (Column("j"), Column("item", "left"), Column("score"), Column("", "bar"))
     return [
         Heading("1  Scores", formula),
@@ -144,11 +129,6 @@ def scale_of(e: Explanation) -> tuple[str, str]:
     if scale == d**-0.5:
         return f" ÷ √{d}", rf" / \sqrt{{{d}}}"
     return f" × {number(scale)}", rf" \times {number(scale)}"
-
-
-def dot_product(e: Explanation, j: int) -> float:
-    """x_i · x_j, and 0 where only its own rounding is left of it."""
-    return 0.0 if j in e.angles else float(e.stages[0][j])
 
 
 def one_score(e: Explanation) -> str:
@@ -211,17 +191,22 @@ def softmax_table(e: Explanation, shown: Shown, exp: str) -> Table:
 
 
 def example(e: Explanation) -> int:
-    """The item that a step is worked out for in full: the heaviest of the earlier ones, if there are any."""
-    others = [j for j in e.items if j != e.itself] or e.items
+    """The item that a step is worked out for in full: the heaviest of the others, if any has weight."""
+    others = [j for j in e.items if j != e.itself and e.weights[j]] or e.items
     return max(others, key=lambda j: e.weights[j])
 
 
 def shift_note(e: Explanation) -> str:
     """Why exp(score) is not what the table shows."""
     top = number(e.shift)
-    why = f"exp({top}) is too {'large' if e.shift > 0 else 'small'} for a float64"
-    if 0 < e.shift < LARGEST_EXPONENT:
+    if e.shift < 0:
+        seen = e.scores[[*e.items]]
+        lost = seen[crushed(np.exp(seen), e.weights[[*e.items]])]
+        why = f"exp({number(lost.min())}) is too small for a float64 to hold in full"
+    elif e.shift < LARGEST_EXPONENT:
         why = "The sum of the exponentials is too large for a float64"
+    else:
+        why = f"exp({top}) is too large for a float64"
     return (
         f"{why}, so the largest score, {top}, is subtracted from every score first. That divides every exponential and "
         "the sum by one and the same number: no weight changes."
@@ -265,9 +250,11 @@ def change(e: Explanation) -> list[Block]:
         return []
     i = e.position
     before, after = e.lengths
-    text = f"{quoted(e.token)} goes in as {sub('x', i)} and comes out as {sub('y', i)}, mixed with what it saw"
+    text = f"{quoted(e.token)} goes in as {sub('x', i)} and comes out as {sub('y', i)}, {mixed(e)}"
     if e.similarity is None:
-        text += ". One of them is the zero vector and has no direction, so there is no cosine between them."
+        both = not (e.x[i].any() or e.output.any())
+        which = "Both are zero vectors and have" if both else "One of them is the zero vector and has"
+        text += f". {which} no direction, so there is no cosine between them."
     else:
         text += f": the cosine between them is {number(e.similarity)} (1 would be the same direction)."
     text += f" The length goes from {number(before)} to {number(after)}."
@@ -294,9 +281,18 @@ def change(e: Explanation) -> list[Block]:
     return page
 
 
+def mixed(e: Explanation) -> str:
+    """What went into the output: the item and others, it alone, or others alone."""
+    giving = [j for j in e.items if not np.isneginf(e.scores[j])]
+    if giving == [e.position]:
+        return "the same, for nothing else has weight"
+    return "mixed with what it saw" if e.position in giving else "mixed of what it saw, with nothing of its own"
+
+
 def all_rows(e: Explanation) -> list[Block]:
     """The weights of every item at once."""
-    text = "Row i holds the weights of item i and adds up to 1. A dot is hidden, not 0."
+    empty = "" if e.square.weights.any(axis=1).all() else ", or to 0 if it sees nothing, or only scores of −∞"
+    text = f"Row i holds the weights of item i and adds up to 1{empty}. A dot is hidden, not 0."
     formula = Formula(
         "α = softmax(X Xᵀ), row by row, j ≤ i",
         r"\alpha = \mathrm{softmax}(X X^{T}),\ \mbox{row by row},\ j \le i",
@@ -308,34 +304,3 @@ def all_rows(e: Explanation) -> list[Block]:
         )
     labels = tuple(map(label, e.asking)) if e.itself is None else tuple(marked(e, j) for j in range(len(e.tokens)))
     return [Heading("All rows", formula), Prose(text), Triangle(labels, e.square.weights, e.square.seen)]
-
-
-def names(e: Explanation, j: int) -> list[Cell]:
-    """The cells that name an item."""
-    cells: list[Cell] = [str(j), marked(e, j) + (" (itself)" if j == e.itself else "")]
-    return cells
-
-
-def marked(e: Explanation, j: int) -> str:
-    """An item's name, with a mark before it if its vector is not that of its very own word."""
-    return (MARK if e.origins and made(e.origins[j]) else "") + label(e.tokens[j])
-
-
-def made(item: Item) -> bool:
-    """Whether an item's vector is not that of its very own word."""
-    return item.how != "known"
-
-
-def table(
-    e: Explanation,
-    shown: Shown,
-    columns: tuple[Column, ...],
-    rows: list[list[Cell]],
-    rest: list[Cell],
-    total: tuple[Cell, ...] | None = None,
-) -> Table:
-    """A table of the shown items, the others gathered in one row, those with score 0 pointed out."""
-    if shown.rest:
-        rows = [*rows, ["", f"… {len(shown.rest)} more, lighter", *rest]]
-    strong = tuple(at for at, j in enumerate(shown.rows) if j in e.zeros)
-    return Table(columns, tuple(tuple(row) for row in rows), total, strong)

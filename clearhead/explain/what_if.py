@@ -15,8 +15,9 @@ from clearhead.definition.textbook import Array
 from clearhead.errors import InputError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.json import finite
+from clearhead.explain.rows import MOST_ROWS, names
 from clearhead.explain.steps import Explanation, length
-from clearhead.explain.story import MOST_ROWS, names, title
+from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, listed, number, quoted
 from clearhead.rules.masks import full, visible
 
@@ -218,6 +219,7 @@ def page(e: Explanation, name: str, dims: int) -> list[Block]:
     total = ("", "sum", "", number(e.row.sum()), number(other.weights.sum()))
     return [
         title(f"What if: {name}", e, e.itself),
+        *noted(e),
         Heading("The right formula", RIGHT),
         Heading("Another", other.formula),
         Table(columns, tuple(rows), total),

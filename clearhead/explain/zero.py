@@ -10,7 +10,7 @@ import numpy as np
 
 from clearhead.explain.blocks import Block, Prose
 from clearhead.explain.steps import Explanation
-from clearhead.explain.wording import listed, number, percent, quoted
+from clearhead.explain.wording import label, listed, number, percent, quoted
 
 
 def zero_score(e: Explanation) -> list[Block]:
@@ -80,23 +80,27 @@ def of_zero(e: Explanation) -> str:
 
 def absent(e: Explanation) -> str:
     """No item has dot product 0: what one would get if it were added to what is seen."""
+    alone = e.x.shape[1] == 1  # of one dim, only 0 has dot product 0 with anything
     own = "it" if e.operands.alike else "its query"
     if e.rules:
-        return (
-            f"nothing that {quoted(e.token)} sees is at right angles to {own}; such an item would get whatever weight "
-            "the rules make of 0."
-        )
-    what = "an item" if e.operands.alike else "a key"
-    item = f"{what} at right angles to {asker(e)}, added to what it sees, would get"
-    if e.shift < 0:
-        return f"{item} nearly all the weight: exp(0) = 1, and all others together come to less than 1e-290."
-    one, item = math.exp(-e.shift), f"{item} weight:"
-    total, share = e.sum + one, one / (e.sum + one)
-    if not share:
-        return f"{item} exp(0 − {number(e.shift)}) is positive, though here too small for a float64."
-    if e.shift:
-        return f"{item} exp(0 − {number(e.shift)}) ÷ {number(total)} = {number(share)}.{nearest_zero(e)}"
-    sums = f"1 ÷ ({number(e.sum)} + 1) = {number(share)}, {percent(share)} of the whole"
+        kind = "a zero vector" if alone else f"at right angles to {own}"
+        get = "such an item would get whatever weight the rules make of 0"
+        return f"nothing that {quoted(e.token)} sees is {kind}; {get}."
+    item = f"a zero vector, added to what {quoted(e.token)} sees, would get"
+    if not alone:
+        what = "an item" if e.operands.alike else "a key"
+        item = f"{what} at right angles to {asker(e)}, added to what it sees, would get"
+    others = e.sum * math.exp(e.shift) if e.shift < 0 else e.sum
+    if not others:
+        return f"{item} nearly all the weight: exp(0) = 1, and all others together are too small for a float64."
+    item += " weight:"
+    if e.shift > 0:
+        one, total = math.exp(-e.shift), e.sum + math.exp(-e.shift)
+        if not one / total:
+            return f"{item} exp(0 − {number(e.shift)}) is positive, though here too small for a float64."
+        return f"{item} exp(0 − {number(e.shift)}) ÷ {number(total)} = {number(one / total)}.{nearest_zero(e)}"
+    share = 1 / (others + 1)
+    sums = f"1 ÷ ({number(others)} + 1) = {number(share)}, {percent(share)} of the whole"
     return f"{item} exp(0) = 1, and {sums}.{nearest_zero(e)}"
 
 
@@ -112,13 +116,24 @@ def nearest_zero(e: Explanation) -> str:
     return f" Of the others here, {quoted(e.tokens[j])} has the score nearest to 0: {numbers}."
 
 
+def lost_score(e: Explanation) -> list[Block]:
+    """Dot products of 0 that are none: too small for a float64."""
+    lost = [j for j in e.items if e.stages[0][j] == 0 and j not in e.zeros]
+    if not lost:
+        return []
+    those = "that of {} is" if one_name(e, lost) else "those of {} are"
+    what = f"{those.format(quoted_items(e, lost))} not 0, but too small for a float64"
+    return [Prose(f"Dot product 0 is underflow here: {what}.", True)]
+
+
 def lost_weight(e: Explanation) -> list[Block]:
     """Weights of 0 that are seen: by a rule's −∞, or too small for a float64."""
     hidden = [j for j in e.items if np.isneginf(e.scores[j])]
     lost = [j for j in e.items if e.weights[j] == 0 and j not in hidden]
     page: list[Block] = []
     if hidden:
-        page.append(Prose(f"A rule made the score of {quoted_items(e, hidden)} −∞: exp(−∞) = 0, no weight.", True))
+        score = "score" if one_name(e, hidden) else "scores"
+        page.append(Prose(f"A rule made the {score} of {quoted_items(e, hidden)} −∞: exp(−∞) = 0, no weight.", True))
     if lost:
         weight = "the weight of {} is" if one_name(e, lost) else "the weights of {} are"
         what = f"{weight.format(quoted_items(e, lost))} positive, but too small for a float64"
@@ -147,7 +162,7 @@ def found(e: Explanation, items: Sequence[int]) -> str:
 
 def one_name(e: Explanation, items: Sequence[int]) -> bool:
     """Whether all the items have the same name."""
-    return len({e.tokens[j] for j in items}) == 1
+    return len({label(e.tokens[j]) for j in items}) == 1
 
 
 def quoted_items(e: Explanation, items: Sequence[int]) -> str:

@@ -347,7 +347,7 @@ def test_what_python_explains_shows_itself():
     import clearhead.explain as room
 
     e = room.explain(SENTENCE, position="bank")
-    assert e.token == "bank"
+    assert e.token == "bank"  # noqa: S105
     assert "2  Softmax" in str(e)
     assert e._repr_markdown_().startswith("# Self-attention")
     assert "<h2>" in e._repr_html_()
