@@ -79,9 +79,10 @@ def not_one(judge, name: str, *sums: str) -> None:
 
 def negative(judge, *counts: str) -> None:
     """How many scores are negative: not those that are 0 up to rounding."""
-    low, high = judge.truth.dots
-    sure = [j for j in judge.truth.items if high[j] < 0]
-    maybe = [j for j in judge.truth.items if low[j] < 0]
+    truth, (low, high) = judge.truth, judge.truth.dots
+    sure = [j for j in truth.items if high[j] < 0]
+    zero = {*truth.blank, *(j for j, told in truth.angles.items() if told), *(truth.items if truth.zero else [])}
+    maybe = [j for j in truth.items if low[j] < 0 and j not in zero]
     told = int(counts[0]) if counts else 1
     judge.holds(len(sure) <= told <= len(maybe) and (not counts or told > 1), f"{len(sure)} are negative")
     judge.once("negative")
