@@ -30,6 +30,8 @@ FORMULAS = {
     "Y = A X": "Y = A X", "Q = X W^Q": "Q = X W^Q", "K = X W^K": "K = X W^K", "V = X W^V": "V = X W^V",
     r"S = Q K^{T} / \sqrt{p}": "S = Q Kᵀ / √p", "Z = A V": "Z = A V", "Y = Z W^O": "Y = Z W^O",
     "n(n+1)/2": "n(n + 1)/2", r"d \cdot n(n+1)/2": "d · n(n + 1)/2", "4 n^2": "4 n²", r"2 \cdot 4 n d": "2 · 4 n d",
+    "n(n+1) d": "n(n + 1) d", "2 n d^2": "2 n d²", "1": "1", "n": "n", "n - 1": "n − 1", "4 d": "4 d", "2 d^2": "2 d²",
+    "(n+1)(n+2) d": "(n + 1)(n + 2) d", "2 (n+1) d^2": "2 (n + 1) d²", "2 (n+1) d": "2 (n + 1) d",
 }  # fmt: skip
 ORDER = [
     ["scores", "vectors", "a number for each pair j ≤ i", "weights come from how alike items are"],
@@ -338,7 +340,8 @@ SENTENCES: dict[str, list[Sentence]] = {
             "The matrix need not exist: one pass over the items carries a running maximum, a running sum and a running "
             "output.",
             "The work stays the same, and the memory is that of the vectors, x and y.",
-            "A recurrent network reads item by item and keeps one vector: h ← tanh(U h + W x), two matrices of d² numbers.",
+            "A recurrent network reads item by item and keeps one vector: h ← tanh(U h + W x), two matrices of d² "
+            "numbers.",
             "Its work grows with n alone, but every step waits for the one before.",
             "So attention buys two things with its n²: nothing has to wait, and any item reaches any other in one "
             "step, instead of through everything that lies between.",
