@@ -6,6 +6,7 @@ Everything is counted in steps and drawn from seeds: one machine with one versio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -16,12 +17,27 @@ from torch.nn import functional
 from model_training.network import Network, Sizes
 from model_training.windows import Windows
 
-STEPS, BATCH, SEED = 8_000, 8, 0
+BATCH, SEED = 8, 0
 MATRIX_RATE, EMBEDDING_RATE = 0.02, 3e-3
-WARM, CONSTANT, LAST = 50, 0.4, 0.03  # steps of warming up; the share of steps at the full rate; the last rate of all
-REPEATED_FIRST, REPEATED = 0.5, 0.15  # of the windows: at the full rate, while heads take their parts, and afterwards
+WARM = 50  # steps in which a phase's rates rise from 0
 LARGEST_GRADIENT = 1.0
 SMOOTHING = 0.97
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some steps with optimisers of their own, whose rates go in a line from `first` to `last`, times the full rate."""
+
+    steps: int
+    repeated: float  # share of the windows that say a span again and again
+    first: float
+    last: float
+
+
+PHASES = (
+    Phase(2000, repeated=0.5, first=1.0, last=1.0),  # heads take their parts
+    Phase(4000, repeated=0.15, first=1.0, last=0.03),  # and the model learns its texts
+)
 
 
 @dataclass(frozen=True)
@@ -34,30 +50,35 @@ class Step:
     seconds: float
 
 
-def train(text: npt.NDArray[np.int16], sizes: Sizes, steps: int = STEPS, stop: int | None = None) -> Iterator[Step]:
-    """The first `stop` of `steps` steps, one after the other."""
+def train(text: npt.NDArray[np.int16], sizes: Sizes, stop: int | None = None) -> Iterator[Step]:
+    """All steps, or the first `stop` of them, one after the other."""
     torch.manual_seed(SEED)
     network = Network(sizes)
     windows = Windows(text, sizes.context, sizes.vocabulary, np.random.default_rng(SEED))
-    optimisers = _optimisers(network)
-    rates = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
-    smooth, spent = 0.0, 0.0
-    for number in range(steps if stop is None else min(stop, steps)):
-        began = time.process_time()
-        for group, rate in zip((g for o in optimisers for g in o.param_groups), rates, strict=True):
-            group["lr"] = rate * schedule(number, steps)
-        repeated = REPEATED_FIRST if number < CONSTANT * steps else REPEATED
-        loss = _step(network, torch.from_numpy(windows.draw(BATCH, repeated)), optimisers)
-        smooth = loss if number == 0 else SMOOTHING * smooth + (1 - SMOOTHING) * loss
+    losses = chain.from_iterable(run(network, windows, phase) for phase in PHASES)
+    smooth, spent, began = 0.0, 0.0, time.process_time()
+    for number, loss in enumerate(islice(losses, stop), 1):
+        smooth = loss if number == 1 else SMOOTHING * smooth + (1 - SMOOTHING) * loss
         spent += time.process_time() - began
-        yield Step(number + 1, network, smooth, spent)
+        yield Step(number, network, smooth, spent)
+        began = time.process_time()  # what is done between steps does not count
 
 
-def schedule(number: int, steps: int) -> float:
-    """The share of the full rate at a step: a ramp up, a plateau, a line down to 3 %."""
-    along = number / steps
-    falling = 1 - max(0.0, along - CONSTANT) / (1 - CONSTANT) * (1 - LAST)
-    return min(1.0, (number + 1) / WARM) * falling
+def run(network: Network, windows: Windows, phase: Phase) -> Iterator[float]:
+    """The steps of a phase; the loss before each."""
+    optimisers = _optimisers(network)
+    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    rates = [group["lr"] for group in groups]
+    for number in range(phase.steps):
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * schedule(number, phase)
+        yield _step(network, torch.from_numpy(windows.draw(BATCH, phase.repeated)), optimisers)
+
+
+def schedule(number: int, phase: Phase) -> float:
+    """The share of the full rate at a step of a phase."""
+    along = number / phase.steps
+    return min(1.0, (number + 1) / WARM) * (phase.first + (phase.last - phase.first) * along)
 
 
 def has_bfloat16() -> bool:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from clearhead.errors import InputError
 from clearhead.model import Decoding, HeadScores, Model, definition, head_scores, load
 from clearhead.model.generate import characters, drawn, replies
-from clearhead.model.parameters import MATRICES, Parameters
+from clearhead.model.parameters import Parameters
 from clearhead.model.tokens import START
 
 TEXT = HELD_OUT.read_text("utf-8")
@@ -44,7 +44,8 @@ def in_torch(held: Parameters) -> network.Network:
     with torch.no_grad():
         made.embedding.copy_(torch.tensor(held.embedding))
         for layer, own in zip(made.layers, held.layers, strict=True):
-            for name in MATRICES:
+            layer.inputs.copy_(torch.tensor(np.concatenate([own.query.T, own.key.T, own.value.T])))
+            for name in ("output", "up", "down"):
                 getattr(layer, name).copy_(torch.tensor(getattr(own, name).T.copy()))
     return made
 
