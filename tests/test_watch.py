@@ -276,12 +276,9 @@ def test_wrong_arguments_are_told_on_entering(given, message):
 
 @torch.no_grad()
 def test_a_head_that_a_layer_has_not_is_told(tokens):
-    with pytest.raises(InputError, match=r"layer 0 has no heads \[7\]: choose from 0 to 3"):
-        with clearhead.watch(model_of("llama"), heads=[7]):
-            model_of("llama")
-            watched = model_of("llama")
-        with clearhead.watch(watched, heads=[7]):
-            watched(tokens)
+    model = model_of("llama")
+    with clearhead.watch(model, heads=[7]), pytest.raises(InputError, match=r"no heads \[7\]: choose from 0 to 3"):
+        model(tokens)
 
 
 @torch.no_grad()
@@ -331,9 +328,14 @@ def test_a_pass_that_fails_leaves_nothing(error, tokens):
         hook = model.model.layers[1].mlp.register_forward_pre_hook(fail)
         with pytest.raises(error):
             model(tokens)
-        assert [sorted(run) for run in seen.runs] == [[0, 1, 2]]
+        if error is not KeyboardInterrupt:  # torch calls no hook then: the next call, or the end, finds out
+            assert [sorted(run) for run in seen.runs] == [[0, 1, 2]]
         hook.remove()
         model(tokens[:, :9])
+        hook = model.model.layers[1].mlp.register_forward_pre_hook(fail)
+        with pytest.raises(error):
+            model(tokens)
+        hook.remove()
     assert [seen.steps(run) for run in range(len(seen.runs))] == [(21,), (9,)]
     assert seen.spent == seen.nbytes
     assert not any(module._forward_hooks for module in model.modules())
@@ -431,9 +433,9 @@ def test_a_prompt_in_pieces_with_padding_on_the_left(model, tokens):
 def test_packed_documents_are_refused_for_the_true_reason(tokens):
     model = model_of("llama")
     places = torch.cat([torch.arange(n) for n in (8, 13)])[None].expand(2, -1)
-    with pytest.raises(InputError, match=r"several documents in one sequence \(position_ids begin anew\)"):
-        with clearhead.watch(model) as seen:
-            model(tokens, position_ids=places, use_cache=False)
+    why = r"several documents in one sequence \(position_ids begin anew\)"
+    with clearhead.watch(model) as seen, pytest.raises(InputError, match=why):
+        model(tokens, position_ids=places, use_cache=False)
     assert not seen.runs
 
 

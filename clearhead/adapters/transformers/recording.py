@@ -50,6 +50,8 @@ def recording(model: torch.nn.Module, seen: Watch) -> Iterator[None]:
             listeners.remove(listener)
         for hook in hooks:
             hook.remove()
+        if listener.running is not None:
+            listener.forget()
         for config, name in before:
             config._attn_implementation_internal = name
 
@@ -72,7 +74,9 @@ class Listener:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def begins(self, model: Any, _: Any) -> None:
         """A model, or a model in a model, is called."""
-        if self.running is None:
+        if self.running is model:  # its last pass was interrupted
+            self.forget()
+        if self.running is None or self.running is model:
             self.running = model
             self.unsure.clear()
 
