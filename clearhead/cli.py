@@ -217,7 +217,13 @@ def inspect(
     sort: Annotated[str, typer.Option(help="entropy, effective, distance, first, strongest, layer or head.")] = "layer",
     most: Annotated[int, typer.Option(help="Lines of the sheet; 0 for all.", min=0)] = 40,
     head: Annotated[str, typer.Option(metavar="LAYER.HEAD", help="The head whose row is listed.")] = "0.0",
-    row: Annotated[int, typer.Option(help="The item whose weights are listed; -1 is the last.")] = -1,
+    row: Annotated[
+        str, typer.Option(metavar="N|WORD", help="The item whose weights are listed; -1 is the last, or a word.")
+    ] = "-1",
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For vectors: GloVe, word2vec, fastText or safetensors in their place."),
+    ] = None,
     plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write figures there.")] = None,
     kind: Annotated[str, typer.Option(help="png, svg or pdf.")] = "png",
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page that needs nothing else.")] = None,
@@ -233,7 +239,7 @@ def inspect(
     layer, _, own = head.partition(".")
     wanted = Wanted(sort, most, (int(layer), int(own)), row, plots, kind, html, force)
     with progress.clean_endings():
-        of = inspected(model, text or [])
+        of = inspected(model, text or [], embeddings)
         with progress.bar("layers", len(of.layers)) as advance:
             found = written(of, wanted, advance)
     typer.echo(found.as_json() if json else "", nl=json)

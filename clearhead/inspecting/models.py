@@ -3,6 +3,7 @@
 Decides how a folder becomes a model, a tokenizer and a run over a text; watching is `clearhead.watch`'s.
 """
 
+import re
 from pathlib import Path
 
 from clearhead.errors import FileError, InputError
@@ -39,8 +40,13 @@ def from_folder(folder: Path, text: str) -> Inspected:
     numbers = tokenizer(text, return_tensors="pt")["input_ids"]
     if not numbers.shape[1]:
         raise InputError("This text has no tokens: give another.")
-    with torch.no_grad(), watch(model, memory=MEMORY) as seen:
-        model(numbers)
+    try:
+        with torch.no_grad(), watch(model, memory=MEMORY) as seen:
+            model(numbers)
+    except InputError as error:  # what a call of watch can do about it, inspect cannot
+        fact = re.sub(rf"memory={MEMORY} \(([^)]*)\)", r"the \1 that inspect keeps", str(error).rpartition(": ")[0])
+        step = "give a shorter text" if "MiB" in fact else "inspect a causal language model, as GPT-2 and Llama are"
+        raise InputError(f"{folder}: {fact}: {step}.") from None
     tokens = tuple(tokenizer.decode([number]) for number in numbers[0].tolist())
     return Inspected(folder.name, tokens, layers_of(seen))
 

@@ -8,13 +8,17 @@ MADE = "≈"
 
 
 def label(name: str) -> str:
-    """A name with nothing in it that cannot be printed."""
-    return "".join(c if c.isprintable() else "�" for c in name) or "(empty)"
+    """A name with nothing in it that cannot be printed: escapes for control characters, ␣ for blanks alone."""
+    if not name.strip(" "):
+        return "␣" * len(name) or "(empty)"
+    alone = not name.strip("\u200c\u200d")  # joiners belong to what they join
+    kept = "" if alone else "\u200c\u200d"
+    return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in name)
 
 
 def things(n: int, noun: str) -> str:
     """So many of something."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def sub(letter: str, index: int) -> str:
