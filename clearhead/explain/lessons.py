@@ -85,8 +85,9 @@ def order(e: Explanation) -> Lesson:
 def not_scores(e: Explanation) -> str:
     """What goes wrong with scores as weights, in this input's own numbers."""
     scores = np.array([dot_product(e, j) for j in e.items])
-    total, negative = number(float(scores.sum())), int((scores < 0).sum())
-    come = "add up to 1 by chance" if total == "1.0000" else f"come to {total}"
+    with np.errstate(over="ignore"):
+        total, negative = number(float(scores.sum())), int((scores < 0).sum())
+    come = {"1.0000": "add up to 1 by chance", "inf": "exceed a float64 together"}.get(total, f"come to {total}")
     ones = {0: "", 1: " The negative one here would even subtract."}
     subtract = ones.get(negative, f" The negative ones, {negative} here, would even subtract.")
     return (

@@ -10,7 +10,7 @@ from tests.explain.judge.ranges import Range, UntrueError, exact, says
 from tests.explain.judge.reading import FORMULA, Page, Prose, Table
 from tests.explain.judge.sentences import Sentence, definitions, sentence
 from tests.explain.judge.texts import NOTES, required
-from tests.explain.judge.truth import Truth, total
+from tests.explain.judge.truth import LARGEST, Truth, total
 
 TITLES = {
     "order": "The order of the steps",
@@ -68,13 +68,16 @@ def order_table(judge, table: Table) -> None:
     judge.holds(judge.json["rows"] == [dict(zip(table.head, row, strict=True)) for row in ORDER], "JSON's rows")
 
 
-def not_one(judge, name: str, *sums: str) -> None:
+def not_one(judge, alike: str, name: str, *sums: str) -> None:
     """The sum of the scores, of all that are seen."""
     judge.is_own(name)
     judge.once("order 0")
     truth = judge.truth
     together = total(truth.dots, truth.items)
-    says(sums[0] if sums else "1.0000", together, "the sum of the scores")
+    if alike == "inf":
+        judge.holds(together.hi > LARGEST, "a float64 holds the sum")
+    else:
+        says(alike or sums[0], together, "the sum of the scores")
 
 
 def negative(judge, *counts: str) -> None:
@@ -248,8 +251,9 @@ def length_name(length: int, own: int) -> str:
 
 SENTENCES: dict[str, list[Sentence]] = {
     "order": [
-        sentence("Nothing makes scores add up to 1: those of <name> come to <number>.", not_one),
-        sentence("Nothing makes scores add up to 1: those of <name> add up to 1 by chance.", not_one),
+        sentence("Nothing makes scores add up to 1: those of <name> come to <number>.", not_one, ""),
+        sentence("Nothing makes scores add up to 1: those of <name> exceed a float64 together.", not_one, "inf"),
+        sentence("Nothing makes scores add up to 1: those of <name> add up to 1 by chance.", not_one, "1.0000"),
         sentence("The negative one here would even subtract.", negative),
         sentence("The negative ones, <count> here, would even subtract.", negative),
         sentence(

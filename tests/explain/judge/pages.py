@@ -11,7 +11,7 @@ from tests.explain.judge.worked import WORKED
 MOST_NAMES = 200  # items up to which a title names all
 AROUND = 4  # items on either side of the chosen one that it names at least
 ONE_OF_MANY = re.compile(
-    r"(?<![\d.,])1 (?:[a-z-]+ )?(?:items|numbers|dims|heads|products|weights|words|exponentials)\b"
+    r"(?<![\d.,])(?<!line )(?<!Column )1 (?:more )?(?:items|numbers|dims|heads|products|weights|words|exponentials)\b"
 )
 
 
@@ -63,7 +63,7 @@ def check_items(judge, line: str, chosen: int | None) -> None:
 def required(judge) -> list[str]:
     """What must be said of this input."""
     truth, made = judge.truth, judge.json
-    needed = ["opening", "vector", *texts.required(judge)]
+    needed = ["opening", "vector", *texts.required(judge), *[told for told in judge.told if told == "numeric names"]]
     if truth.items:
         needed += ["scores", "products", "table 1  Scores"]
         lost = [j for j in truth.items if made["dot_products"][j] == 0 and truth.x[j].any() and j not in truth.angles]
