@@ -5,19 +5,20 @@ Decides what is done in every call; what depends on shapes alone is looked up in
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.cache import KeyValueCache
+from clearhead.cache import KeyValueCache, without_weights
 from clearhead.errors import InputError, ShapeError
 from clearhead.kernels.call import FIELDS
 from clearhead.kernels.tiles import STORED
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
+from clearhead.machine.unbroken import late
 from clearhead.plan import Prepared
 from clearhead.problem import Array, as_array, check_apart, check_out
 from clearhead.recall import recall
@@ -53,6 +54,9 @@ class Attended:
     def weights(self) -> "Weights":
         """The weights that made the output, (..., queries, keys): computed only where looked at, from q and k as held.
 
+        A cache's pages are kept for it. Where a whole row no longer sums to 1, because an array was changed since,
+        looking at it raises InputError.
+
         >>> import numpy as np
         >>> attend(np.eye(2), np.eye(2), np.eye(2), scale=1.0).weights.row(1).round(3)
         array([0.269, 0.731])
@@ -74,9 +78,8 @@ class Attended:
         >>> attend(x, x, x).backward(np.ones((2, 1))).v.tolist()
         [[1.5], [0.5]]
         """
-        from clearhead.gradients import backward
-
-        return backward(self.differentiable(), self.lse, d_out, d_lse, rules)
+        found: Gradients = late("clearhead.gradients").backward(self.differentiable(), self.lse, d_out, d_lse, rules)
+        return found
 
     def jvp(self, along: "Direction") -> tuple[Array, Array]:
         """How output and LSE change, to first order, when q, k, v, the sink and the rules' arrays move `along`.
@@ -90,9 +93,8 @@ class Attended:
         >>> attend(x, x, x).jvp(Direction(v=np.array([[2.0], [4.0]])))[0].tolist()
         [[2.0], [3.0]]
         """
-        from clearhead.tangents import jvp
-
-        return jvp(self.differentiable(), self.lse, along)
+        found: tuple[Array, Array] = late("clearhead.tangents").jvp(self.differentiable(), self.lse, along)
+        return found
 
     def second(self, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, along: "Direction") -> "Second":
         """How output, LSE and `backward(d_out, d_lse)` change when everything moves `along`, in O(n) memory.
@@ -107,16 +109,13 @@ class Attended:
         >>> attend(x, x, x).second(d, None, Direction(q=d, k=d)).gradients.q.tolist()
         [[0.0], [0.0]]
         """
-        from clearhead.tangents import second
-
-        return second(self.differentiable(), self.lse, d_out, d_lse, along)
+        found: Second = late("clearhead.tangents").second(self.differentiable(), self.lse, d_out, d_lse, along)
+        return found
 
     def differentiable(self) -> "Kept":
         """What derivatives need of the call."""
-        from clearhead.gradients import unknown
-
         if self.kept is None:
-            raise unknown("a merged result, or one over a cache or in native precision,")
+            raise late("clearhead.gradients").unknown("a merged result, or one over a cache or in native precision,")
         return self.kept
 
 
@@ -202,8 +201,9 @@ def attend(
     if isinstance(k, KeyValueCache):
         operands = as_array(q, "q"), k
         output, lse = over_cache(*operands, v, mask, score, sink, scale, precision, threads, out, True)
-        held = k.paged(slice(None), held=True) if len(set(k.counts)) == 1 else k
-        return Attended(output, lse, partial(weights_of, operands[0], held, lse=lse, **rules))
+        if len(set(k.counts)) > 1:
+            return Attended(output, lse, partial(no_weights, k.lengths))
+        return Attended(output, lse, partial(weights_of, operands[0], k.paged(slice(None)), lse=lse, **rules))
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
     if precision != "exact":
         output, lse = run(*arrays, mask, score, sink, scale, precision, threads, out, True)
@@ -232,16 +232,21 @@ def rounded(wide: Array, operands: tuple[Array, Array, Array], out: Array | None
 
 def keep(*call: Any) -> "Kept":
     """What the gradients of a call need."""
-    from clearhead.gradients import Kept
-
-    return Kept(*call)
+    kept: Kept = late("clearhead.gradients").Kept(*call)
+    return kept
 
 
 def weights_of(*operands: Any, **rules: Any) -> "Weights":
     """The weights of a call, when they are asked for."""
-    from clearhead.weights import weights
+    from clearhead.weights import Weights, weights
 
-    return weights(*operands, **rules)
+    found = weights(*operands, **rules)
+    return Weights(replace(found.source, own=True), found.heads)
+
+
+def no_weights(lengths: tuple[int, ...]) -> "Weights":
+    """What is said when weights of sequences of different lengths are asked for."""
+    raise without_weights(lengths)
 
 
 def merge(a: Attended, b: Attended) -> Attended:

@@ -6,6 +6,7 @@ not part of a problem.
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ class Problem:
         """How many independent sequences there are."""
         return math.prod(self.axes)
 
-    @property
+    @cached_property
     def pairs(self) -> int:
         """(query, key) pairs that are seen, over all heads, as far as the band and the documents tell."""
         total = 0

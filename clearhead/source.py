@@ -6,7 +6,6 @@ that `attend` gives. Which weights are wanted is left to `sweep`.
 
 import ctypes
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +16,7 @@ from clearhead.errors import InputError
 from clearhead.kernels.call import FIELDS
 from clearhead.machine.compile import Plan, kernels
 from clearhead.machine.threads import WORTH_A_THREAD, allowed, run_kernel
+from clearhead.once import cached_property
 from clearhead.plan import plan_for, scratch_layout, table
 from clearhead.problem import Array, Operand, Problem
 
@@ -27,7 +27,8 @@ Integers = npt.NDArray[np.int64]
 class Source:
     """Queries and keys are held, not copied; `known` is the LSE (..., queries), if it is.
 
-    `key` is the array of keys, or a cache's table of pages; `kept` must live as long.
+    `key` is the array of keys, or a cache's table of pages; `kept` must live as long. With `own`, the LSE is that of
+    these queries and keys, so that rows sum to 1 while nobody changes them.
     """
 
     asked: Problem
@@ -37,6 +38,7 @@ class Source:
     sink: Array | None = field(default=None, repr=False)
     threads: int | None = None
     kept: tuple[Any, ...] = ()
+    own: bool = True
 
     @cached_property
     def found(self) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -55,6 +57,26 @@ class Source:
             found[missing] = True
         return lse
 
+    def check(self, weights: Array, heads: Integers, queries: Integers) -> None:
+        """Whether the whole rows of some heads, the last of (heads, queries, keys), sum to 1 less the sink's share.
+
+        They do not where q, k, a rule's array or the LSE was changed after the LSE was found. Raises InputError.
+        """
+        if not (self.own and weights.size):
+            return
+        lse = self.found[0][heads, queries[-1]].astype(np.float64)
+        sinks = -np.inf if self.sink is None else np.broadcast_to(self.sink, self.asked.lead).reshape(-1)[heads]
+        units = 8 * np.finfo(weights.dtype).eps * (np.abs(lse) + weights.shape[-1] + 64)  # what rounding explains
+        with np.errstate(invalid="ignore", over="ignore"):
+            sums = weights[:, -1].sum(-1, dtype=np.float64)
+            wrong = np.abs(sums + np.exp(sinks - lse) - 1) > units
+        wrong &= np.isfinite(lse)
+        if wrong.any():
+            raise InputError(
+                f"the weights of query {queries[-1]} sum to {sums[wrong][0]:.6g}: q, k or what a rule reads has "
+                "changed since its log-sum-exp was found. Look before you change them, or give attend(...) copies."
+            )
+
     def find(self, lse: Array, queries: Integers) -> None:
         """Write the LSEs of some queries: attention whose values, one dim of the keys, are thrown away."""
         size = self.query.itemsize
@@ -65,7 +87,7 @@ class Source:
         places, scratch_size = scratch_layout(asked, plan.tile, None)
         tasks = asked.heads * len(tiles)
         numbers, kept = table(asked, tasks, places, [tuple(tile) for tile in tiles.tolist()], None)
-        nowhere = np.empty(8)
+        nowhere = np.zeros(8)
         sinks = nowhere if self.sink is None else np.broadcast_to(self.sink, asked.lead)
         sinks = np.ascontiguousarray(sinks, asked.computed)
         call = {

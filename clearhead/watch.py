@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clearhead.errors import FileError, InputError, TrustError
+from clearhead.errors import InputError, TrustError
 from clearhead.problem import Array
 from clearhead.rules.masks import Mask, causal, window
 from clearhead.rules.scores import Score, softcap
@@ -23,7 +22,6 @@ from clearhead.summary import Summary
 from clearhead.weights import Weights, weights
 
 GROWING = ("query", "key", "value", "lse")  # arrays of a record that each pass makes longer
-FORMAT = 1
 USUAL = ("entropy", "distance", "first", "received_mean")
 TRUSTED = {"float64": 1e-10, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}  # of the largest value
 
@@ -251,84 +249,18 @@ class Watch:
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write all of it to a .safetensors file, which appears whole or not at all; raises FileError."""
-        from clearhead.files.writing import Spec, new_file
+        from clearhead.saved_watch import write
 
-        if Path(path).suffix != ".safetensors":
-            raise FileError(f"{path} cannot hold what was watched: name a .safetensors file.")
-        arrays = {"format": np.array([FORMAT], np.float64)}
-        for run, records in enumerate(self.runs):
-            for number, record in records.items():
-                arrays |= {f"{run}.{number}.{name}": x for name, x in written(record).items()}
-        with new_file(path, {name: Spec(x.shape, x.dtype) for name, x in arrays.items()}, force=force) as file:
-            for name, x in arrays.items():
-                file[name][...] = x
-
-
-def written(record: Record) -> dict[str, Array]:
-    """A record as arrays of floats; whole numbers are exact in float64, and what is absent is not a number."""
-
-    def numbers(*xs: float | None) -> Array:
-        return np.array([np.nan if x is None else x for x in xs], np.float64)
-
-    width = list(TRUSTED).index(record.dtype)
-    return {
-        "about": numbers(record.first_query, record.first_key, width, record.scale, record.cap, record.left),
-        "heads": numbers(*record.heads),
-        "key_heads": numbers(*record.key_heads),
-        "begins": numbers(*record.begins),
-        "passes": numbers(*record.passes),
-        "rows": numbers(*record.rows),
-        "own": np.stack(record.own),
-        **({} if record.sink is None else {"sink": record.sink}),
-        **{name: record.array(name) for name in GROWING},
-    }
-
-
-def read(arrays: dict[str, Array]) -> Record:
-    """The record that was written."""
-
-    def whole(name: str) -> tuple[int, ...]:
-        return tuple(int(x) for x in arrays[name])
-
-    first_query, first_key, width, scale, cap, left = (None if np.isnan(x) else float(x) for x in arrays["about"])
-    return Record(
-        heads=whole("heads"),
-        key_heads=whole("key_heads"),
-        first_query=int(first_query or 0),
-        first_key=int(first_key or 0),
-        begins=whole("begins"),
-        dtype=list(TRUSTED)[int(width or 0)],
-        scale=float(scale or 0),
-        cap=cap,
-        left=None if left is None else int(left),
-        sink=arrays.get("sink"),
-        passes=list(whole("passes")),
-        rows=list(whole("rows")),
-        own=list(arrays["own"]),
-        **{name: [arrays[name]] for name in GROWING},  # type: ignore[arg-type]
-    )
+        write(self.runs, path, force)
 
 
 def load_watch(path: str | os.PathLike[str]) -> Watch:
     """Read what `Watch.save` wrote; raises FileError for anything else. Needs neither torch nor the model."""
-    from safetensors import SafetensorError, safe_open
+    from clearhead.saved_watch import read
 
-    try:
-        with safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if arrays.pop("format").tolist() != [FORMAT]:
-            raise KeyError("format")
-        parts: dict[tuple[int, int], dict[str, Array]] = {}
-        for name, array in arrays.items():
-            run, number, rest = name.split(".")
-            parts.setdefault((int(run), int(number)), {})[rest] = array
-        seen = Watch(None, None, sum(array.nbytes for array in arrays.values()))
-        for (run, number), record in sorted(parts.items(), key=lambda item: item[0]):
-            while len(seen.runs) <= run:
-                seen.runs.append({})
-            seen.runs[run][number] = read(record)
-    except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
-        raise FileError(f"{path} is no saved watch ({error}): give a file that Watch.save wrote.") from None
+    seen = Watch(None, None, 0)
+    seen.runs = read(path)
+    seen.memory = seen.spent = seen.nbytes
     return seen
 
 

@@ -7,7 +7,6 @@ Only the position's own row is worked out, so a whole book can be explained; the
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from clearhead.definition import textbook
 from clearhead.definition.textbook import Array
 from clearhead.errors import DtypeError, InputError, ShapeError
+from clearhead.once import cached_property
 from clearhead.rules.masks import Causal, Mask, causal, split, visible
 from clearhead.rules.scores import Score, as_rules
 

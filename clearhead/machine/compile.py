@@ -9,22 +9,19 @@ import ctypes
 import functools
 import hashlib
 import itertools
-import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import llvmlite
 import llvmlite.binding as llvm
 
 from clearhead import debug
 from clearhead.kernels.tiles import Tile
 from clearhead.kernels.variant import PLAIN, Variant
-from clearhead.machine import store
+from clearhead.machine import fingerprint, store
 from clearhead.machine.target import Target
+from clearhead.machine.unbroken import compiling, late
 
 Entry = Callable[[Any, int, int], int]
 ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
@@ -44,9 +41,8 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """The cache key: this plan, the sources that write kernels, and the compiler's version."""
-        version = ".".join(map(str, llvm.llvm_version_info))
-        text = repr((self, sources(), llvmlite.__version__, version))
+        """The cache key: this plan, the package's sources and its tools."""
+        text = repr((self, fingerprint.fingerprint()))
         return (
             f"{self.kernel}-{self.tile.element.name}-{self.target.isa}-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
         )
@@ -72,36 +68,38 @@ class Kernel:
 
 
 class Kernels:
-    """The kernels of this process: each plan compiled or loaded once, whichever thread asks first."""
+    """The kernels of this process: each plan compiled or loaded once, whichever thread asks first.
+
+    Once known, a kernel stays: a thread may still be in its code when the interpreter ends.
+    """
 
     def __init__(self) -> None:
         self.known: dict[Plan, Kernel] = {}
-        self.renew_lock()
-
-    def renew_lock(self) -> None:
-        """A forked child may inherit the lock held by a thread it does not have."""
-        self.lock = threading.Lock()
 
     def get(self, plan: Plan) -> Kernel:
         """A plan's kernel: from memory, else from the disk cache, else compiled now."""
-        with self.lock:
-            if plan not in self.known:
-                self.known[plan] = link(plan, stored_object(plan))
-            return self.known[plan]
+        kernel = self.known.get(plan)
+        if kernel is None:
+            with compiling:  # a signal handler of this thread may come in between, and be the first to have it
+                kernel = self.known.get(plan) or self.known.setdefault(plan, link(plan, stored_object(plan)))
+        return kernel
 
 
 kernels = Kernels()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=kernels.renew_lock)
 
 
 def stored_object(plan: Plan) -> bytes:
-    """A plan's object code from the disk cache, or compiled and kept there."""
-    start = time.perf_counter()
-    code = store.load(plan.key)
+    """A plan's object code from the disk cache, or compiled and kept there.
+
+    Sources that changed since they were imported have no part in this: their entries are not for this process, and its
+    own code is not for theirs.
+    """
+    start, ours = time.perf_counter(), fingerprint.fingerprint()
+    code = store.load(plan.key) if ours else None
     if code is None:
         code = emit(plan)
-        store.save(plan.key, code)
+        if ours and fingerprint.as_imported() == ours:
+            store.save(plan.key, code)
         debug.say(2, f"compiled {plan.key} in {1e3 * (time.perf_counter() - start):.0f} ms")
     return code
 
@@ -135,14 +133,9 @@ def parse(plan: Plan) -> llvm.ModuleRef:
 
 
 def write_ir(plan: Plan) -> str:
-    """Write a plan's IR."""
-    from clearhead.kernels import backward, decode, forward, peak, reduce
-
-    writers = {
-        "forward": forward.forward, "decode": decode.decode, "reduce": reduce.reduce, "backward": backward.backward,
-        "peak": peak.peak,
-    }  # fmt: skip
-    return str(writers[plan.kernel](plan.tile, plan.variant))
+    """Write a plan's IR, by the function that its kernel is named after."""
+    write = getattr(late(f"clearhead.kernels.{plan.kernel}"), plan.kernel)
+    return str(write(plan.tile, plan.variant))
 
 
 def machine_for(target: Target) -> llvm.TargetMachine:
@@ -175,11 +168,3 @@ def link(plan: Plan, code: bytes) -> Kernel:
     builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(plan.kernel)
     library = builder.link(compiler, f"{plan.kernel}{next(library_names)}")
     return Kernel(plan, ENTRY_TYPE(library[plan.kernel]), (library, compiler, machine))
-
-
-@functools.cache
-def sources() -> str:
-    """A fingerprint of the files that write kernels, so that an edit never meets old code."""
-    package = Path(__file__).parents[1]
-    files = sorted((package / "kernels").glob("*.py")) + sorted((package / "definition").glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -7,13 +7,14 @@ fused code; constants leave the code, so that softcap(30) and softcap(50) share 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from clearhead.kernels.call import ALL, MAYBE, NOTHING
+from clearhead.once import cached_property
 from clearhead.rules.bounds import bounds
 from clearhead.rules.expression import Expression, Formula, depends, renumber, rewrite
 from clearhead.rules.masks import Causal, Documents, Full, Mask, Span, Window, conjunction, split

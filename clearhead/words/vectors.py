@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.errors import InputError, ShapeError
+from clearhead.once import cached_property
 from clearhead.words import forms, pieces, tokens
 
 Array = npt.NDArray[np.float64]
@@ -193,7 +194,7 @@ class WordVectors:
         guess: Array = self.grams[at].sum(axis=0, dtype=np.float64) / np.sqrt(len(at))
         return guess
 
-    @functools.cached_property
+    @cached_property
     def _index(self) -> dict[str, int]:
         """Where each word stands; a word written with capitals answers for its lower case too, if nothing else does."""
         index: dict[str, int] = {}
@@ -203,7 +204,7 @@ class WordVectors:
             index.setdefault(word.lower(), i)
         return index
 
-    @functools.cached_property
+    @cached_property
     def _unit(self) -> Array:
         return _direction(self.vectors.astype(np.float64))
 

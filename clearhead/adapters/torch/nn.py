@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 from clearhead.adapters.torch.attention import attention
 from clearhead.adapters.torch.sdpa import scaled_dot_product_attention
 from clearhead.errors import DtypeError, InputError, ShapeError
+from clearhead.once import cached_property
 from clearhead.rules.masks import Mask, causal
 from clearhead.rules.scores import Rules
 

@@ -7,7 +7,7 @@ would be alone. Leaves the calls themselves to `adapters.transformers`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
 from itertools import groupby
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from clearhead.errors import ClearheadError, InputError
+from clearhead.once import cached_property
 from clearhead.problem import Array
 from clearhead.rules.masks import Causal, Mask, Window, causal, conjunction, documents, full, prefix, where, window
 
