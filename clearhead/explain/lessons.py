@@ -134,7 +134,7 @@ def shapes(e: Explanation) -> Lesson:
         ),
         Heading("The transformer's form"),
         Prose(
-            f"With h = {count(h, 'head')} of p = d/h = {count(d // h, 'dim')} each, and four "
+            f"With h = {count(h, 'head')} of p = d/h = {count(d // h, 'dim')}{' each' * (h > 1)}, and four "
             f"matrices of d² numbers to learn, {short(4 * d * d)} in all."
         ),
         shape_table(transformer),

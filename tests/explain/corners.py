@@ -130,6 +130,7 @@ CORNERS = [
     corner([[1.0, 0.0], [-1.0, 0.0], [-2.0, 0.0], [1.0, 0.0]], page="order"),
     corner([[-1.0, 0.0], [1.0, 0.0]], page="order"),
     corner([[1.2e154], [1.2e154]], page="order"),
+    corner([[1.0, 2.0, 3.0, 4.0]], page="shapes"),
     corner([[0.6, 0.8], [-0.6, -0.8], [0.6, 0.8]], page="order"),
     *(corner([[j % 7 - 3.0, 1.0] for j in range(n)], page="layer") for n in (32, 33, 210)),
     *(corner([[j % 7 - 3.0, 1.0] for j in range(n)], position=n // 2) for n in (32, 33, 200, 201, 300)),

@@ -129,9 +129,10 @@ def same_shape(judge, n: str, d: str) -> None:
     judge.claim("shapes 2", (int(n), int(d)) == judge.truth.x.shape, f"{judge.truth.x.shape}")
 
 
-def in_heads(judge, heads: str, dims: str, numbers: str) -> None:
+def in_heads(judge, each: bool, heads: str, dims: str, numbers: str) -> None:
     own, d = sizes(judge), judge.truth.d
     judge.claim("shapes 3", (heads, dims) == (things(own["h"], "head"), things(own["p"], "dim")), f"{own}")
+    judge.holds(each == (own["h"] > 1), "each of several")
     judge.holds(own["h"] * own["p"] == d and short(numbers).meets(exact(4.0 * d * d)), f"{4 * d * d} numbers")
 
 
@@ -278,7 +279,11 @@ SENTENCES: dict[str, list[Sentence]] = {
         sentence("The output has the input's shape, (<count>,<count>), so one layer can follow another.", same_shape),
         sentence(
             "With h = <some> of p = d/h = <some> each, and four matrices of d² numbers to learn, <some> in all.",
-            in_heads,
+            in_heads, True,
+        ),
+        sentence(
+            "With h = <some> of p = d/h = <some>, and four matrices of d² numbers to learn, <some> in all.",
+            in_heads, False,
         ),
         sentence(
             "A score adds up p = <some>, so its spread grows as √p: dividing by √p keeps the softmax from choosing one "

@@ -63,7 +63,7 @@ def check_items(judge, line: str, chosen: int | None) -> None:
 def required(judge) -> list[str]:
     """What must be said of this input."""
     truth, made = judge.truth, judge.json
-    needed = ["opening", "vector", *texts.required(judge), *[told for told in judge.told if told == "numeric names"]]
+    needed = ["opening", "vector", *texts.required(judge)]
     if truth.items:
         needed += ["scores", "products", "table 1  Scores"]
         lost = [j for j in truth.items if made["dot_products"][j] == 0 and truth.x[j].any() and j not in truth.angles]

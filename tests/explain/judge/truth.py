@@ -91,7 +91,8 @@ class Truth:
         ends = []
         for s in (low, high):
             top = float(s.max())
-            ends.append(top + float(np.log(np.exp(s - top).sum())))
+            with np.errstate(over="ignore"):
+                ends.append(top + float(np.log(np.exp(s - top).sum())))
         return Range(*ends)
 
     def exponentials(self, shift: float) -> Ends:
@@ -119,7 +120,7 @@ class Truth:
     def log_weights(self) -> Ends:
         """Their logarithms, which do not underflow."""
         low, high = self.scores
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             return low - self.log_sum.hi, high - self.log_sum.lo
 
     def weight(self, j: int) -> Range:
