@@ -177,7 +177,7 @@ def test_a_zero_vector_among_the_seen_is_told_apart_from_a_right_angle():
     assert (e.blank, e.angles) == ((0,), (1,))
     told = " ".join(as_text(worked_page(e)).split())
     assert "“x1” is at right angles to “x2”" in told
-    assert "“x0” is the zero vector, with dot product 0 to anything" in told
+    assert "“x0” is the zero vector, whose dot product with anything is 0" in told
 
 
 def test_an_item_that_sees_nothing_has_no_scores_to_show():

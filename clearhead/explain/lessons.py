@@ -72,8 +72,9 @@ def order(e: Explanation) -> Lesson:
 def not_scores(e: Explanation) -> str:
     """What goes wrong with scores as weights, in this input's own numbers."""
     scores = np.array([dot_product(e, j) for j in e.items])
-    total, negative = number(float(scores.sum())), int((scores < 0).sum())
-    come = "add up to 1 by chance" if total == "1.0000" else f"come to {total}"
+    with np.errstate(over="ignore"):
+        total, negative = number(float(scores.sum())), int((scores < 0).sum())
+    come = {"1.0000": "add up to 1 by chance", "inf": "exceed a float64 together"}.get(total, f"come to {total}")
     ones = {0: "", 1: " The negative one here would even subtract."}
     subtract = ones.get(negative, f" The negative ones, {negative} here, would even subtract.")
     return (
@@ -124,7 +125,7 @@ def shapes(e: Explanation) -> Lesson:
         ),
         Heading("The transformer's form"),
         Prose(
-            f"With h = {count(h, 'head')} of p = d/h = {count(d // h, 'dim')} each, and four "
+            f"With h = {count(h, 'head')} of p = d/h = {count(d // h, 'dim')}{' each' * (h > 1)}, and four "
             f"matrices of d² numbers to learn, {short(4 * d * d)} in all."
         ),
         shape_table(transformer),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from clearhead.definition.textbook import Array
 from clearhead.explain.blocks import Cell, Column, Table
 from clearhead.explain.steps import Explanation, Item
-from clearhead.explain.wording import label
+from clearhead.explain.wording import label, quoted
 
 MOST_ROWS = 32  # more items than this and a table shows only the heaviest, and the rest as one row
 MARK = "≈"  # before an item whose vector is not that of its very own word
@@ -47,6 +47,11 @@ def names(e: Explanation, j: int) -> list[Cell]:
     """The cells that name an item."""
     cells: list[Cell] = [str(j), marked(e, j) + (" (itself)" if j == e.itself else "")]
     return cells
+
+
+def pointed(e: Explanation, j: int) -> str:
+    """An item in a sentence, with its number where others have its name."""
+    return quoted(e.tokens[j]) + (f" (item {j})" if e.tokens.count(e.tokens[j]) > 1 else "")
 
 
 def marked(e: Explanation, j: int) -> str:

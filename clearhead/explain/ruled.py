@@ -65,8 +65,8 @@ def mask_step(e: Explanation) -> list[Block]:
     hidden = [j for j in range(n) if not e.seen[j]]
     formula = Formula(f"s{sub('', i)}ⱼ = −∞  where {mask} hides j", rf"s_{{{i},j}} = -\infty \ \mbox{{where hidden}}")
     sees = f"{len(e.items)} of {count(n, 'item')}" if e.items else f"none of {count(n, 'item')}"
-    text = f"{quoted(e.token)}, item {i}, sees {sees}: so the mask {mask} has it."
+    text = f"{quoted(e.token)}, item {i}, sees {sees}, by the mask {mask}."
     if hidden:
-        who = listed([f"{quoted(e.tokens[j])} ({j})" for j in hidden])
+        who = listed([f"{quoted(e.tokens[j])} (item {j})" for j in hidden])
         text += f" Hidden, whatever the score: {who}. exp(−∞) = 0 is no weight at all."
     return [Heading("Mask", formula), Prose(text)]

@@ -13,7 +13,7 @@ import numpy as np
 
 from clearhead.definition.textbook import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
-from clearhead.explain.rows import MARK, Shown, choose, dot_product, made, marked, names, table
+from clearhead.explain.rows import MARK, Shown, choose, dot_product, made, marked, names, pointed, table
 from clearhead.explain.ruled import mask_step, rules_step
 from clearhead.explain.steps import Explanation, crushed
 from clearhead.explain.wording import count, factor, label, number, quoted, sub
@@ -138,7 +138,7 @@ def one_score(e: Explanation) -> str:
     products += [f"… ({count(d - 3, 'more product')})"] if d > 3 else []
     scale, total = scale_of(e)[0], " + ".join(products)
     total = f"({total})" if scale and len(products) > 1 else total
-    return f"For {quoted(e.tokens[j])}: {total}{scale} = {number(dot_product(e, j))}."
+    return f"For {pointed(e, j)}: {total}{scale} = {number(dot_product(e, j))}."
 
 
 def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
@@ -149,7 +149,7 @@ def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
     worked = f"exp({number(score - e.shift)}) = {number(e.exponentials[j])}"
     text = (
         f"exp makes every score positive. Divided by their sum, {number(e.sum)}, they are weights that add "
-        f"up to 1. For {quoted(e.tokens[j])}: {worked}, and {number(e.exponentials[j])} ÷ {number(e.sum)} = "
+        f"up to 1. For {pointed(e, j)}: {worked}, and {number(e.exponentials[j])} ÷ {number(e.sum)} = "
         f"{number(e.weights[j])}."
     )
     page: list[Block] = [Heading("2  Softmax", softmax_formula(e)), Prose(text)]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clearhead.explain.blocks import Block, Prose
+from clearhead.explain.rows import pointed
 from clearhead.explain.steps import Explanation
 from clearhead.explain.wording import label, listed, number, percent, quoted
 
@@ -55,14 +56,14 @@ def blank_items(e: Explanation) -> list[str]:
     if not e.blank:
         return []
     verb = "is the zero vector" if one_name(e, e.blank) else "are zero vectors"
-    return [f"{found(e, e.blank)} {verb}, with dot product 0 to anything{weighed(e, e.blank)}"]
+    return [f"{found(e, e.blank)} {verb}, whose dot product with anything is 0{weighed(e, e.blank)}"]
 
 
 def weighed(e: Explanation, items: tuple[int, ...]) -> str:
     """Which weights they have: without rules all the same, exp(0) over the sum."""
     if e.rules:
         j = max(items, key=lambda j: e.weights[j])
-        whose = "" if len(items) == 1 else f" for {quoted(e.tokens[j])}"
+        whose = "" if len(items) == 1 else f" for {pointed(e, j)}"
         numbers = f"score {number(e.scores[j])}, weight {number(e.weights[j])}"
         return f"; what weight that makes, the rules decide:{whose} {numbers}."
     has = ", and yet has weight:" if one_name(e, items) else ", and yet have weight:"
@@ -112,8 +113,8 @@ def nearest_zero(e: Explanation) -> str:
     j = min(others, key=lambda j: abs(e.scores[j]))
     numbers = f"score {number(e.scores[j])}, weight {number(e.weights[j])}"
     if len(others) == 1:
-        return f" Here {quoted(e.tokens[j])} has {numbers}."
-    return f" Of the others here, {quoted(e.tokens[j])} has the score nearest to 0: {numbers}."
+        return f" Here {pointed(e, j)} has {numbers}."
+    return f" Of the others here, {pointed(e, j)} has the score nearest to 0: {numbers}."
 
 
 def lost_score(e: Explanation) -> list[Block]:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from clearhead.explain import explain
-from clearhead.explain.inputs import from_text
+from clearhead.explain.inputs import from_file, from_text
 from clearhead.rules.named import named_mask, named_score
 from clearhead.words import load, read_embeddings
-from tests.explain.cases import PYTHON_RULES, Case, few_words
+from tests.explain.cases import PYTHON_RULES, Case, few_words, written
 from tests.explain.judge import rules
 from tests.explain.judge.rules import CAUSAL, Rule, typed
 
@@ -60,6 +60,13 @@ def text(words: str, path: Path | None) -> Callable[[int], Case]:
         return Case(seed, "worked", sentence.x, tokens, at, CAUSAL, (), explained, text=words, embeddings=path)
 
     return made
+
+
+def numbered(folder: Path) -> Callable[[int], Case]:
+    """Vectors of a file whose names are numbers."""
+    x, tokens = np.array([[1.0, 2.0], [0.5, -1.0]]), ("7e9", "8")
+    path = written(folder / "numbered.csv", x, tokens)
+    return lambda seed: Case(seed, "worked", x, tokens, 1, CAUSAL, (), lambda: from_file(path))
 
 
 def angles(long: float, names: str, blank: bool = False) -> list[Callable[[int], Case]]:
@@ -122,6 +129,8 @@ CORNERS = [
     *(corner([[1.0]], page=page) for page in ("order", "shapes", "cost", "layer", "matrix")),
     corner([[1.0, 0.0], [-1.0, 0.0], [-2.0, 0.0], [1.0, 0.0]], page="order"),
     corner([[-1.0, 0.0], [1.0, 0.0]], page="order"),
+    corner([[1.2e154], [1.2e154]], page="order"),
+    corner([[1.0, 2.0, 3.0, 4.0]], page="shapes"),
     corner([[0.6, 0.8], [-0.6, -0.8], [0.6, 0.8]], page="order"),
     *(corner([[j % 7 - 3.0, 1.0] for j in range(n)], page="layer") for n in (32, 33, 210)),
     *(corner([[j % 7 - 3.0, 1.0] for j in range(n)], position=n // 2) for n in (32, 33, 200, 201, 300)),
@@ -136,4 +145,5 @@ TEXTS = [
 def all_corners(folder: Path) -> Iterator[Callable[[int], Case]]:
     """Vectors, and texts by the words that ship and by a few of a file that is put into `folder`."""
     yield from CORNERS
+    yield numbered(folder)
     yield from (text(words, path) for words in TEXTS for path in (None, few_words(folder)))

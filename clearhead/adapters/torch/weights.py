@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor, numbers
 from clearhead.adapters.torch.operator import lead_of, view
 from clearhead.adapters.torch.rule import rule_named
 from clearhead.errors import InputError
+from clearhead.once import cached_property
 from clearhead.source import Integers
 from clearhead.weights import Weights, check_memory, weights
 

@@ -10,7 +10,7 @@ from tests.explain.judge.ranges import Range, UntrueError, exact, says
 from tests.explain.judge.reading import FORMULA, Page, Prose, Table
 from tests.explain.judge.sentences import Sentence, definitions, sentence
 from tests.explain.judge.texts import NOTES, required
-from tests.explain.judge.truth import Truth, total
+from tests.explain.judge.truth import LARGEST, Truth, total
 
 TITLES = {
     "order": "The order of the steps",
@@ -70,13 +70,16 @@ def order_table(judge, table: Table) -> None:
     judge.holds(judge.json["rows"] == [dict(zip(table.head, row, strict=True)) for row in ORDER], "JSON's rows")
 
 
-def not_one(judge, name: str, *sums: str) -> None:
+def not_one(judge, alike: str, name: str, *sums: str) -> None:
     """The sum of the scores, of all that are seen."""
     judge.is_own(name)
     judge.once("order 0")
     truth = judge.truth
     together = total(truth.dots, truth.items)
-    says(sums[0] if sums else "1.0000", together, "the sum of the scores")
+    if alike == "inf":
+        judge.holds(together.hi > LARGEST, "a float64 holds the sum")
+    else:
+        says(alike or sums[0], together, "the sum of the scores")
 
 
 def negative(judge, *counts: str) -> None:
@@ -128,9 +131,10 @@ def same_shape(judge, n: str, d: str) -> None:
     judge.claim("shapes 2", (int(n), int(d)) == judge.truth.x.shape, f"{judge.truth.x.shape}")
 
 
-def in_heads(judge, heads: str, dims: str, numbers: str) -> None:
+def in_heads(judge, each: bool, heads: str, dims: str, numbers: str) -> None:
     own, d = sizes(judge), judge.truth.d
     judge.claim("shapes 3", (heads, dims) == (things(own["h"], "head"), things(own["p"], "dim")), f"{own}")
+    judge.holds(each == (own["h"] > 1), "each of several")
     judge.holds(own["h"] * own["p"] == d and short(numbers).meets(exact(4.0 * d * d)), f"{4 * d * d} numbers")
 
 
@@ -288,8 +292,9 @@ def length_name(length: int, own: int) -> str:
 
 SENTENCES: dict[str, list[Sentence]] = {
     "order": [
-        sentence("Nothing makes scores add up to 1: those of <name> come to <number>.", not_one),
-        sentence("Nothing makes scores add up to 1: those of <name> add up to 1 by chance.", not_one),
+        sentence("Nothing makes scores add up to 1: those of <name> come to <number>.", not_one, ""),
+        sentence("Nothing makes scores add up to 1: those of <name> exceed a float64 together.", not_one, "inf"),
+        sentence("Nothing makes scores add up to 1: those of <name> add up to 1 by chance.", not_one, "1.0000"),
         sentence("The negative one here would even subtract.", negative),
         sentence("The negative ones, <count> here, would even subtract.", negative),
         sentence(
@@ -314,7 +319,11 @@ SENTENCES: dict[str, list[Sentence]] = {
         sentence("The output has the input's shape, (<count>,<count>), so one layer can follow another.", same_shape),
         sentence(
             "With h = <some> of p = d/h = <some> each, and four matrices of d² numbers to learn, <some> in all.",
-            in_heads,
+            in_heads, True,
+        ),
+        sentence(
+            "With h = <some> of p = d/h = <some>, and four matrices of d² numbers to learn, <some> in all.",
+            in_heads, False,
         ),
         sentence(
             "A score adds up p = <some>, so its spread grows as √p: dividing by √p keeps the softmax from choosing one "

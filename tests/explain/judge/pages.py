@@ -11,7 +11,7 @@ from tests.explain.judge.worked import WORKED
 MOST_NAMES = 200  # items up to which a title names all
 AROUND = 4  # items on either side of the chosen one that it names at least
 ONE_OF_MANY = re.compile(
-    r"(?<![\d.,])1 (?:[a-z-]+ )?(?:items|numbers|dims|heads|products|weights|words|exponentials)\b"
+    r"(?<![\d.,])(?<!line )(?<!Column )1 (?:more )?(?:items|numbers|dims|heads|products|weights|words|exponentials)\b"
 )
 
 

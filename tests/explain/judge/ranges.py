@@ -13,7 +13,8 @@ from dataclasses import dataclass
 NUMBER = r"(?:-?\d+\.\d{4}|-?\d\.\de-\d{2,3}|-?\d\.\d{3}e\+\d{2,3}|0|-inf|−∞)"
 PERCENT = r"(?:\d{1,3}\.\d %|0\.\d{2,4} %|< 0\.001 %|> 99\.9 %|0 %)"
 DENORMAL = 1e-323  # two of the smallest steps that a float64 can take
-NOISE = 1e-9  # relative: what no printed digit can tell
+NOISE = 1e-12  # relative: what a few operations may lose
+TWELVE = 1e-11  # relative: numbers are brought to twelve digits before they are rounded as they are printed
 
 
 class UntrueError(AssertionError):
@@ -46,7 +47,7 @@ class Range:
 
     def meets(self, other: Range) -> bool:
         """Whether one number is in both."""
-        slack = DENORMAL + NOISE * 1e-3 * max(map(abs_finite, (self.lo, self.hi, other.lo, other.hi)))
+        slack = DENORMAL + NOISE * max(map(abs_finite, (self.lo, self.hi, other.lo, other.hi)))
         return self.lo <= other.hi + slack and other.lo <= self.hi + slack
 
 
@@ -84,7 +85,7 @@ def figure(text: str) -> Range:
         if not (abs(value) <= 1e-4 or abs(value) >= 1e6):
             raise UntrueError(f"{text} needs no exponent")
         half = 0.5 * 10.0 ** (int(power) - len(digits.partition(".")[2]))
-    half += NOISE * abs(value) * 1e-3
+    half += TWELVE * abs(value)
     return Range(value - half, value + half)
 
 

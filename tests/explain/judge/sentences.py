@@ -1,6 +1,7 @@
 """Sentences that a page may say, each with what checks it; one that nobody has learned to check is untrue.
 
-A template is a sentence with gaps: <name> of an item in quotes, <names> a list of them, <number> and <percent> as they
+A template is a sentence with gaps: <name> of an item in quotes, <item> with its number if
+others have that name, <names> a list, <number> and <percent> as they
 are printed, <count> a whole number, <some> whatever stands there.
 """
 
@@ -10,10 +11,11 @@ from typing import Any, NamedTuple
 
 from tests.explain.judge.ranges import NUMBER, PERCENT, UntrueError
 
-LIST = r"“[^“”]*”(?: \(\d+\))?"
+ITEM = r"“[^“”]*”(?: \(item \d+\))?"
 GAPS = {
     "<name>": r"“([^“”]*)”",
-    "<names>": rf"({LIST}(?:(?:, | and ){LIST})*(?: and \d+ more)?)",
+    "<item>": rf"({ITEM})",
+    "<names>": rf"({ITEM}(?:(?:, | and ){ITEM})*(?: and \d+ more)?)",
     "<number>": rf"({NUMBER})",
     "<percent>": rf"({PERCENT})",
     "<count>": r"(\d+)",

@@ -175,6 +175,11 @@ def is_made(judge, how: str, token: str, told: list[str]) -> None:
         judge.holds(not vector.any(), f"{token} has a vector")
 
 
+def numeric_names(judge) -> None:
+    read = [re.fullmatch(r"[+-]?\d[\d.]*(?:e[+-]?\d+)?", token) for token in judge.tokens]
+    judge.claim("numeric names", all(read), "a name that is no number")
+
+
 def signs(judge, listed: str) -> None:
     judge.claim("signs", True, "")
     *named, more = re.fullmatch(r"((?:“.” ?)+?)(?: ?and (\d+) more)?", listed, re.DOTALL).groups()
@@ -230,6 +235,7 @@ NOTES: list[Sentence] = [
         made_of, "letters",
     ),
     sentence("Without a vector, so an item that carries no meaning, all zeros: <some>.", made_of, "nothing"),
+    sentence("Column 1 holds numbers and is taken as names, because line 1 heads it 'word'.", numeric_names),
     sentence("Left out, for signs have no vectors: <some>.", signs),
     sentence(
         "Vectors: <some>, <count> words × <count>, all times <some>, so that their median length is √2.", other_vectors

@@ -66,10 +66,12 @@ class Truth:
 
     @cached_property
     def too_large(self) -> bool:
-        """Whether a seen score of any stage may exceed a float64."""
-        return any(
-            bool((~np.isfinite(end[self.seen]) & (end[self.seen] != -np.inf)).any()) for s in self.stages for end in s
-        )
+        """Whether a seen score of any stage may exceed a float64, or a sum of its products on the way."""
+        with np.errstate(all="ignore"):
+            sizes = (np.abs(self.x).astype(np.longdouble) * np.abs(self.x[self.i])).sum(axis=1)
+        ends = [end[self.seen] for stage in self.stages for end in stage]
+        broken = any(bool((~np.isfinite(end) & (end != -np.inf)).any()) for end in ends)
+        return broken or bool((sizes[self.seen] > LARGEST).any())
 
     def score(self, j: int, stage: int = -1) -> Range:
         """A score after so many rules; of items at right angles, 0 is among them."""
@@ -89,7 +91,8 @@ class Truth:
         ends = []
         for s in (low, high):
             top = float(s.max())
-            ends.append(top + float(np.log(np.exp(s - top).sum())))
+            with np.errstate(over="ignore"):
+                ends.append(top + float(np.log(np.exp(s - top).sum())))
         return Range(*ends)
 
     def exponentials(self, shift: float) -> Ends:
@@ -117,7 +120,7 @@ class Truth:
     def log_weights(self) -> Ends:
         """Their logarithms, which do not underflow."""
         low, high = self.scores
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             return low - self.log_sum.hi, high - self.log_sum.lo
 
     def weight(self, j: int) -> Range:
@@ -197,6 +200,7 @@ def norm(x: np.ndarray) -> np.longdouble:
 
 def total(ends: Ends, items: list[int]) -> Range:
     """The sum of some entries."""
-    low, high = (float(end[items].sum()) for end in ends)
+    with np.errstate(over="ignore"):
+        low, high = (float(end[items].sum()) for end in ends)
     slack = len(items) * FINE * max(abs(low), abs(high))
     return Range(low - slack, high + slack)

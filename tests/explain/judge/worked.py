@@ -95,7 +95,7 @@ def mask_sees(judge, name: str, at: str, seen: str, items: str, mask: str) -> No
 def hidden(judge, names: str) -> None:
     out = [j for j in range(judge.truth.n) if not judge.truth.seen[j]]
     judge.holds(bool(out), "nothing is hidden")
-    labels = [f"“{judge.names.labels[j]}” ({j})" for j in out]
+    labels = [f"“{judge.names.labels[j]}” (item {j})" for j in out]
     judge.lists(names, labels, unique=False)
     judge.once("hidden")
 
@@ -211,10 +211,10 @@ WORKED = [
     sentence("Each item is a vector of <some>, <some> to <some>.", each_vector),
     sentence("Each item is a vector of <some>.", each_vector),
     sentence("How alike are <name> and what it sees?", alike),
-    sentence("For <name>: exp(<number>) = <number>, and <number> ÷ <number> = <number>.", one_weight),
-    sentence("For <name>: <some> = <number>.", products),
+    sentence("For <item>: exp(<number>) = <number>, and <number> ÷ <number> = <number>.", one_weight),
+    sentence("For <item>: <some> = <number>.", products),
     sentence("For <name>, item <count>: <number> becomes <number>.", becomes),
-    sentence("<name>, item <count>, sees <some> of <some>: so the mask <some> has it.", mask_sees),
+    sentence("<name>, item <count>, sees <some> of <some>, by the mask <some>.", mask_sees),
     sentence("Hidden, whatever the score: <names>.", hidden),
     sentence("Divided by their sum, <number>, they are weights that add up to 1.", their_sum),
     *(

@@ -26,8 +26,8 @@ def made_infinite(judge, plural: bool, names: str) -> None:
 
 def underflow(judge, plural: bool, names: str) -> None:
     """Which weights are 0 in a float64 though they are not: those that JSON gives as 0."""
-    low, high = judge.truth.log_weights
-    lost = [j for j in judge.truth.items if judge.json["weights"][j] == 0 and high[j] > -float("inf")]
+    low = judge.truth.log_weights[0]
+    lost = [j for j in judge.truth.items if judge.json["weights"][j] == 0 and judge.truth.in_softmax[j]]
     judge.holds(bool(lost), "no weight is lost")
     judge.holds(all(low[j] < -743 for j in lost), "a float64 has room for this weight")
     judge.lists(names, [f"“{judge.names.labels[j]}”" for j in lost])
@@ -101,7 +101,10 @@ def rules_decide(judge, named: bool, *found: str) -> None:
         says(score, truth.score(j), f"the score of item {j}")
         says(weight, truth.weight(j), f"the weight of item {j}")
 
-    judge.one_of(found[0] if named else judge.names.labels[items[0]], fits)
+    if named:
+        judge.one_of(found[0], fits)
+    else:
+        fits(items[0])
 
 
 def nothing_has_zero(judge, lone: bool, name: str) -> None:
@@ -180,8 +183,8 @@ def no_weights(judge, why: str, name: str) -> None:
 SUBJECTS = {
     ("angles", False): "<names> is at right angles to <name>",
     ("angles", True): "<names> are at right angles to <name>",
-    ("blank", False): "<names> is the zero vector, with dot product 0 to anything",
-    ("blank", True): "<names> are zero vectors, with dot product 0 to anything",
+    ("blank", False): "<names> is the zero vector, whose dot product with anything is 0",
+    ("blank", True): "<names> are zero vectors, whose dot product with anything is 0",
 }
 WOULD = {
     False: "an item at right angles to <name>, added to what it sees,",
@@ -201,7 +204,7 @@ def with_weight() -> Iterator[Sentence]:
         for form, tail in TOLD.items():
             for each in ("",) if form == "lost" else (", each",) if plural else ("", ", each"):
                 yield sentence(f"{subject}, {has} {tail}{each}.", told_weight, which, plural, form, bool(each))
-        for whose in (" for <name>",) if plural else ("", " for <name>"):
+        for whose in (" for <item>",) if plural else ("", " for <item>"):
             told = f"the rules decide:{whose} score <number>, weight <number>"
             yield sentence(f"{subject}; what weight that makes, {told}.", told_rules, which, plural, bool(whose))
 
@@ -263,9 +266,9 @@ ZEROS = [
             "plain": "weight: exp(0) = 1, and 1 ÷ (<number> + 1) = <number>, <percent> of the whole",
         }.items()
     ),
-    sentence("Here <name> has score <number>, weight <number>.", nearest_zero, False),
+    sentence("Here <item> has score <number>, weight <number>.", nearest_zero, False),
     sentence(
-        "Of the others here, <name> has the score nearest to 0: score <number>, weight <number>.", nearest_zero, True
+        "Of the others here, <item> has the score nearest to 0: score <number>, weight <number>.", nearest_zero, True
     ),
     sentence(
         "The rules make every score of <name> −∞: there are no weights, and by definition its output is 0.",
