@@ -62,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer raises for wrong usage
             raise
-        return complain(f"{error.format_message()} Try 'clearhead --help'.")
+        told = error.format_message().removeprefix("Value error, ").rstrip(".")
+        of = getattr(getattr(error, "ctx", None), "command_path", "clearhead")
+        return complain(f"{told}. Try '{of} --help'.")
     return code or 0
 
 
@@ -141,7 +143,10 @@ def explain(
         str | None,
         typer.Option(metavar="tiny", help="Show the text in the small language model: a block, the guess, the loss."),
     ] = None,
-    head: Annotated[str, typer.Option(metavar="LAYER.HEAD", help="Which of the model's heads to work out.")] = "0.0",
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="LAYER.HEAD", help="Which of the model's heads to work out.", show_default="0.0"),
+    ] = None,
     what_if: Annotated[
         str | None,
         typer.Option(metavar="CASE", help="Another formula beside the right one: no-softmax, no-values, values=keys …"),
@@ -161,7 +166,14 @@ def explain(
     heads: Annotated[
         int | None, typer.Option(help="Heads of that layer.", min=1, show_default="2, or 1 with --weights")
     ] = None,
-    mask: MaskWord = "causal",
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MASK",
+            help="causal, full, window:255, prefix:N, documents:5,7; joined by & | ~.",
+            show_default="causal; full with --attends-to",
+        ),
+    ] = None,
     score: Scores = None,
     rule: Functions = None,
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.text,
@@ -173,7 +185,7 @@ def explain(
     rules = [*(named_score(word, heads=1) for word in score or ()), *map(rule_from_file, rule or ())]
     asked = command.Asked(
         text=tuple(text or ()), attends_to=attends_to, vectors=vectors, qkv=qkv, roles=roles, embeddings=embeddings,
-        position=position, mask=None if mask == "causal" else named_mask(mask), rules=tuple(rules), matrix=matrix,
+        position=position, mask=None if mask is None else named_mask(mask), rules=tuple(rules), matrix=matrix,
         what_if=what_if, steps=steps and steps.value, quiz=quiz, layer=layer or weights is not None, weights=weights,
         heads=heads, model=model, head=head,
     )  # fmt: skip

@@ -400,7 +400,7 @@ def test_what_watch_refuses_is_told_with_a_step_of_inspect(folder, monkeypatch, 
     monkeypatch.setattr("clearhead.inspecting.models.MEMORY", 1 << 10)
     assert main(["inspect", str(folder), SENTENCE]) == 2
     error = capsys.readouterr().err
-    assert "more than the 0 MiB that inspect keeps: give a shorter text." in error
+    assert "inspect takes 1 KiB at most: give a shorter text" in error
     assert "layers=" not in error
     assert "memory" not in error
     monkeypatch.undo()

@@ -42,7 +42,7 @@ class Asked:
     weights: Path | None = None
     heads: int | None = None
     model: str | None = None
-    head: str = "0.0"
+    head: str | None = None
 
 
 def page(asked: Asked) -> Page:
@@ -53,7 +53,8 @@ def page(asked: Asked) -> Page:
     e = explained(asked)
     if asked.layer:
         matrices = read_matrices(asked.weights) if asked.weights else None
-        return OfLayer(e, asked.heads or (1 if matrices else 2), matrices)
+        usual = 1 if matrices or e.x.shape[1] % 2 else 2
+        return OfLayer(e, asked.heads or usual, matrices)
     if asked.steps:
         return OfLesson(e, asked.steps)
     if asked.what_if:
@@ -82,17 +83,24 @@ def check(asked: Asked) -> None:
     for name, alone in alone_with.items():
         if alone and (not plain or asked.attends_to):
             raise InputError(f"{name} tells of self-attention over a text or vectors: give one of these alone.")
-        if alone and (asked.rules or (asked.mask and asked.steps != "cost")):
+        if alone and (asked.rules or (asked.mask not in (None, CAUSAL) and asked.steps != "cost")):
             also = "no --score or --rule" if asked.steps == "cost" else "no --mask, --score or --rule"
             raise InputError(f"{name} tells of plain causal attention: give {also}.")
     if asked.attends_to is not None and (not asked.text or asked.rules):
-        raise InputError("--attends-to joins two texts: give a text too, and no --score or --rule.")
+        what = (
+            "is for texts: give one before it, and no --vectors, --qkv or --roles"
+            if not asked.text
+            else ("has no positions for rules: give no --score or --rule")
+        )
+        raise InputError(f"--attends-to {what}.")
     if asked.embeddings and not asked.text:
         raise InputError("--embeddings are for the words of a text: give it with one.")
     if asked.roles and asked.rules:
         raise InputError("--roles is a scene of its own: give no --score or --rule.")
     if asked.heads and not asked.layer:
-        raise InputError(f"--heads {asked.heads} are those of a layer: give --layer too.")
+        raise InputError(f"--heads {asked.heads} needs a layer: give --layer too.")
+    if asked.head and not asked.model:
+        raise InputError(f"--head {asked.head} is one of the model's: give --model tiny too.")
 
 
 def of_model(asked: Asked) -> Page:
@@ -101,7 +109,7 @@ def of_model(asked: Asked) -> Page:
         raise InputError(
             f"--model {asked.model} is unknown: use tiny; clearhead inspect shows folders of other models."
         )
-    found = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", asked.head)
+    found = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", asked.head or "0.0")
     if not found:
         raise InputError(f"--head {asked.head} is no head: write LAYER.HEAD, as in 2.1.")
     from clearhead.explain.block import OfModel

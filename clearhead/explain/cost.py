@@ -81,15 +81,18 @@ def masked(e: Explanation) -> list[Block]:
             causal = length * (length + 1) // 2
             rows.append((what, short(length), short(causal), short(left), percent(left / causal)))
     columns = (Column("of", "left"), Column("n"), Column("causal"), Column(name), Column("of causal"))
-    text = f"A mask that hides more than the future is called sparse attention. Pairs under {name}, beside causal:"
+    kind = "A mask that hides more than the future is called sparse attention."
+    if rows and float(pairs_of(e.mask, n) or 0) >= n * (n + 1) // 2:
+        kind = "A mask that lets the future be seen is called bidirectional."
+    text = f"{kind} Pairs under {name}, beside causal:"
     page: list[Block] = [Heading("What the mask changes"), Prose(text), Table(columns, tuple(rows))]
     if isinstance(e.mask, Window) and e.mask.left is not None and e.mask.right is not None:
         width = e.mask.left + e.mask.right + 1
         page.append(
             Prose(
                 f"Each item sees at most {count(width, 'item')}, so the work grows with n and no longer with n²: at "
-                f"most {width} n pairs. What lies further away is reached through layers upon layers, by {e.mask.left} "
-                "items more a layer."
+                f"most {width} n pairs. What lies further away is reached layer by layer, "
+                f"{count(e.mask.left, 'item')} further each time."
             )
         )
     return page
@@ -147,7 +150,7 @@ def beside_recurrence(e: Explanation) -> list[Block]:
 
 COMPARED = (
     ("multiply-adds", ("n(n + 1) d", "n(n+1) d"), ("2 n d²", "2 n d^2")),
-    ("steps that wait for another", ("1", "1"), ("n", "n")),
+    ("steps one after another", ("1", "1"), ("n", "n")),
     ("longest way between items", ("1", "1"), ("n − 1", "n - 1")),
     ("one item more, all anew", ("(n + 1)(n + 2) d", "(n+1)(n+2) d"), ("2 (n + 1) d²", "2 (n+1) d^2")),
     ("one item more, from what is kept", ("2 (n + 1) d", "2 (n+1) d"), ("2 d²", "2 d^2")),

@@ -21,7 +21,7 @@ def render(e: Explanation, matrix: bool = False) -> str:
         "position": e.position,
         "mask": name_of_mask(e.mask),
         "seen": e.items,
-        "dot_products": row(e, e.stages[0]),
+        "dot_products": row(e, e.stages[0] / e.operands.scale),
         "rules": [
             {"rule": name_of_score(rule), "scores": row(e, stage)}
             for rule, stage in zip(e.rules, e.stages[1:], strict=True)

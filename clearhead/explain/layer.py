@@ -141,7 +141,7 @@ def scores(layer: Layer) -> list[Block]:
         rf"\mathrm{{score}}_{{{i},j}} = q_{{{i}}} \cdot k_j / \sqrt{{{d}}}",
     )
     text = (
-        f"Each head compares in {count(d, 'dim')} of its own. A sum of {count(d, 'product')} grows like √{d} = "
+        f"Each head compares in {count(d, 'dim')} of its own. A sum of {count(d, 'product')} spreads like √{d} = "
         f"{number(d**0.5)}, which is divided away."
     )
     return [Heading("2  Scores, scaled", formula), Prose(text), by_head(layer, layer.scaled, "head")]

@@ -25,7 +25,7 @@ ORDER = (
         "weighted sum",
         "weights, vectors",
         "a vector for each item",
-        "only such weights make a mean",
+        "only weights that add up to 1 make an average",
     ),
 )
 
@@ -111,7 +111,7 @@ def shapes(e: Explanation) -> Lesson:
         *noted(e),
         Prose(
             f"n = {count(n, 'item')}, each a vector of d = {count(d, 'number')}. Where two shapes meet, the inner "
-            "sizes must be equal, and are gone in the result."
+            "sizes must be equal, and disappear from the result."
         ),
         Heading("The first approach"),
         shape_table(first),
@@ -135,10 +135,11 @@ def shapes(e: Explanation) -> Lesson:
         ),
         Prose(
             "For a single query q of one head, (p), with keys K and values V, (n,p) each: y = softmax(q Kᵀ / √p) V, "
-            "(p)·(p,n) → (n), then (n)·(n,p) → (p). Keys and queries need equally many dims; values may have others."
+            "(p)·(p,n) → (n), then (n)·(n,p) → (p). Keys and queries must have the same number of dims; values may "
+            "have another."
         ),
         Prose(
-            "The wrong transpose is told by the shapes: Qᵀ K is (p,n)·(n,p) → (p,p), which compares dims and not "
+            "The shapes give a wrong transpose away: Qᵀ K is (p,n)·(n,p) → (p,p), which compares dims and not "
             "items, and has lost the n that a mask needs."
         ),
     )

@@ -41,7 +41,9 @@ class Worked:
         """Steps 1 to 3, and what changed."""
         page = worked_page(self.explained, dims, self.matrix)
         at = len(opening(self.explained))
-        return [*page[:at], *roles.preface(self.explained), *page[at:]] if self.designed else page
+        if not self.designed:
+            return page
+        return [*page[:at], *roles.preface(self.explained), *page[at:], roles.outcome(self.explained)]
 
     def json(self) -> str:
         """Every number of the steps."""

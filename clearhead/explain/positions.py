@@ -94,12 +94,19 @@ def page(e: Explanation, both: dict[str, tuple[Array, Array]]) -> list[Block]:
         Heading("Rotary", Formula("score = R(i) xᵢ · R(j) xⱼ", r"\mathrm{score} = R(i)\, x_i \cdot R(j)\, x_j")),
         Prose(
             "Queries and keys are turned by an angle that grows with their position, pair of dims by pair of dims: the "
-            f"dot product then depends on i − j. With the past reversed, weights move by up to "
-            f"{number(moved['rotary'])}."
+            f"dot product then depends on i − j. {rotary_moves(e, moved['rotary'])}"
         ),
         table(e, both),
         Prose("Transformers bring positions in one of these ways, or add a vector for each position to the items."),
     ]
+
+
+def rotary_moves(e: Explanation, moved: float) -> str:
+    """What reversing the past does; an odd last dim has no partner to be turned with."""
+    if e.x.shape[1] == 1:
+        return "One dim alone has no partner to be turned with, so here nothing is."
+    odd = " The last dim has no partner, and stays." if e.x.shape[1] % 2 else ""
+    return f"With the past reversed, weights move by up to {number(moved)}.{odd}"
 
 
 def table(e: Explanation, both: dict[str, tuple[Array, Array]]) -> Table:

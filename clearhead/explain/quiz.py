@@ -10,7 +10,6 @@ import numpy as np
 
 from clearhead.definition import textbook
 from clearhead.explain.steps import Explanation, check_finite
-from clearhead.explain.story import example
 from clearhead.explain.wording import count, number, quoted, sub
 
 
@@ -33,8 +32,9 @@ class Question:
 
 
 def questions(e: Explanation) -> tuple[Question, ...]:
-    """Five questions, with this input's own numbers."""
-    return (order(), zero(e), sum_of_weights(e), shape(e), future(e))
+    """Questions with this input's own numbers; one item alone has no future to ask about."""
+    asked = (order(), zero(e), sum_of_weights(e), shape(e))
+    return (*asked, future(e)) if len(e.x) > 1 else asked
 
 
 def order() -> Question:
@@ -64,10 +64,9 @@ def zero(e: Explanation) -> Question:
 
 def sum_of_weights(e: Explanation) -> Question:
     """What weights add up to."""
-    j = example(e)
     return Question(
         f"{quoted(e.token)} sees {count(len(e.items), 'item')}. What do its weights add up to?",
-        (f"{len(e.items)}", "1", f"{number(float(e.weights[j]))}, the weight of {quoted(e.tokens[j])}"),
+        ("0: they cancel out", "1", f"{number(e.sum)}, the sum of the exponentials"),
         "b",
         "Softmax divides every exponential by the sum of all: the weights add up to 1, however many items there are.",
     )
@@ -77,8 +76,12 @@ def shape(e: Explanation) -> Question:
     """Which shape the scores have."""
     n, d = e.x.shape
     return Question(
-        f"X is ({n},{d}): {count(n, 'item')}, each a vector of {count(d, 'number')}. Which shape has X Xᵀ, the scores?",
-        (f"({n},{n})", f"({d},{d})", f"({n},{d})"),
+        f"X is ({n},{d}): {count(n, 'item')}, each a vector of {count(d, 'number')}. What shape is X Xᵀ, the scores?",
+        (
+            f"({n},{n}): a number for each pair of items",
+            f"({d},{d}): a number for each pair of dims",
+            f"({n},{d}): a number for each dim of each item",
+        ),
         "a",
         f"({n},{d})·({d},{n}) → ({n},{n}): a score for each pair. Xᵀ X would be ({d},{d}), which compares dims.",
     )
@@ -91,7 +94,7 @@ def future(e: Explanation) -> Question:
     check_finite(s, everything)
     late = number(float(textbook.softmax(s, everything)[0, 0]))
     return Question(
-        f"Item 0, {quoted(e.asking[0])}, may see only itself. When is the future to be hidden?",
+        f"Item 0, {quoted(e.asking[0])}, may see only itself. When must the future be hidden?",
         ("before the softmax, by a score of −∞", "after it, by a weight of 0", "it does not matter"),
         "a",
         f"Hidden before, its weight on itself, {sub('α', 0)}₀, is 1. Hidden after, the sum would hold all "

@@ -76,6 +76,16 @@ def preface(e: Explanation) -> list[Block]:
     return [Heading("0  Queries, keys and values"), Prose(text), Table(columns, rows)]
 
 
+def outcome(e: Explanation) -> Block:
+    """What the output says, by the names of its dims."""
+    at = int(e.output.argmax())
+    dims = ", ".join(f"{who} (dim {k})" for k, who in enumerate(WHO))
+    who = (
+        f"most of all {WHO[at]}, {number(float(e.output[at]))}" if (e.output == e.output.max()).sum() == 1 else "no one"
+    )
+    return Prose(f"The output's dims are {dims}: “{e.token}” comes out as {who}.", strong=True)
+
+
 def told(vector: Array, names: tuple[str, ...]) -> str:
     """The dims that are not 0, by name."""
     shown = [f"{name} {number(x)}" if x != 1 else name for name, x in zip(names, vector, strict=True) if x]

@@ -21,13 +21,16 @@ from clearhead.explain.zero import lost_score, lost_weight, no_weight, zero_scor
 from clearhead.rules.named import name_of_mask
 from clearhead.words.forms import family
 
+MOST_ASKING = 24  # items of the other text: more are counted, not named
 MOST_NAMES = 200  # more items than this and a title names only those around the chosen one
 DIMS = 6  # of each vector, where there is room
 LARGEST_EXPONENT = math.log(sys.float_info.max)
 STEADY = (
     "A word has one vector, all its senses mixed, and this step only adds up the vectors of what is seen: it can lean "
-    "a word towards them, and here they lean it too little. Which sense is meant it cannot choose."
+    "a word towards them, and here they lean it too little. It cannot choose which sense is meant."
 )
+NEAREST = "The words whose vectors point most nearly its way, one form of each, and none of"
+NO_OTHER = 0.9999  # a cosine above this: what was seen points the same way, or nowhere
 FEW_NEW = {0: "None of these words is new.", 1: "Only one of these words is new."}
 
 
@@ -61,7 +64,8 @@ def who_looks(e: Explanation) -> str:
     i, n, m = e.position, len(e.asking), len(e.tokens)
     if e.itself is None:
         mask = f"what the mask {name_of_mask(e.mask)} lets it see of " if e.masked else ""
-        return f"{quoted(e.token)}, item {i} of another {count(n, 'item')}, looks at {mask}{count(m, 'item')}."
+        own = f"“{' '.join(map(label, e.asking))}”" if n <= MOST_ASKING else count(n, "item")
+        return f"{quoted(e.token)}, item {i} of {own}, looks at {mask}the {count(m, 'item')} above."
     if e.masked:
         return f"{quoted(e.token)}, item {i}, looks at what the mask {name_of_mask(e.mask)} lets it see."
     earlier = {0: "nothing came before it", 1: "at the one item before it"}.get(i, f"at the {i} items before it")
@@ -83,7 +87,7 @@ def what_they_are(e: Explanation) -> str:
 
 def noted(e: Explanation) -> list[Block]:
     """What a reader must know of the items that a title names."""
-    notes = [f"{MARK} marks an item whose vector is not that of its very own word"] if any(map(made, e.origins)) else []
+    notes = [f"{MARK} marks an item that has no vector of its own here"] if any(map(made, e.origins)) else []
     return [Prose(f"{note}.") for note in (*notes, *e.notes)]
 
 
@@ -107,7 +111,10 @@ def scores_step(e: Explanation, shown: Shown) -> list[Block]:
         f"score({sub(q, i)}, {k}ⱼ) = {sub(q, i)} · {k}ⱼ{over}",
         rf"\mathrm{{score}}({q}_{{{i}}}, {k}_j) = {q}_{{{i}}} \cdot {k}_j{under}",
     )
-    text = f"How alike are {quoted(e.token)} and what it sees? Their dot product tells: larger is more alike."
+    text = (
+        f"How alike are {quoted(e.token)} and what it sees? Their dot product tells: it is large where both are long "
+        "and point the same way."
+    )
     if not e.operands.alike:
         text = f"Does what {quoted(e.token)} asks for, its query, fit what it sees, the keys? Their dot product tells."
     largest = float(np.abs(e.stages[0][[*e.items]]).max()) or 1.0
@@ -272,11 +279,11 @@ def change(e: Explanation) -> list[Block]:
             (label(b), number(p), label(a) + ("" if known & family(a) else "  (new)"), number(q))
             for (b, p), (a, q) in pairs
         )
-        page.append(Table(columns, rows))
+        page += [Prose(f"{NEAREST} {quoted(e.token)}; (new) was not near before."), Table(columns, rows)]
         new = sum(known.isdisjoint(family(word)) for word, _ in e.after)
         if e.items == (i,):
             page.append(Prose("It sees only itself, so it comes out as it went in."))
-        elif new in FEW_NEW:
+        elif new in FEW_NEW and not e.rules and e.similarity is not None and e.similarity < NO_OTHER:
             page.append(Prose(f"{FEW_NEW[new]} {STEADY}"))
     return page
 

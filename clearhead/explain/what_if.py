@@ -46,11 +46,11 @@ RIGHT = formula("y = softmax(scores) V", r"y = \mathrm{softmax}(\mathrm{scores})
 
 def no_values(e: Explanation) -> Altered:
     """The weights themselves as the output."""
-    m, dv = e.operands.values.shape
+    n, (m, dv) = len(e.operands.queries), e.operands.values.shape
     text = (
         f"What comes out is {count(len(e.items), 'weight')}, one for each item that is seen: where to look, and "
-        f"nothing of what is there. The shape is (n,{m}) and no longer (n,{dv}): it grows with the input, so that no "
-        "layer could follow that takes vectors of a fixed size."
+        f"nothing of what is there. For all items the shape is ({n},{m}) in place of ({n},{dv}): a row's length is "
+        "that of the input, so that no layer could follow that takes vectors of a fixed size."
     )
     seen = e.row[list(e.items)]
     return Altered(e.row, seen, formula("y = softmax(scores)", r"y = \mathrm{softmax}(\mathrm{scores})"), text)
@@ -150,14 +150,13 @@ def mask_after_softmax(e: Explanation) -> Altered:
     made = formula("y = mask(softmax(scores)) V", r"y = \mathrm{mask}(\mathrm{softmax}(\mathrm{scores}))\, V")
     hidden = len(e.row) - len(e.items)
     if not hidden:
-        text = f"Nothing changes for {quoted(e.token)}, from which nothing is hidden. Try an earlier --position."
-        return Altered(a, mixed(e, a, e.operands.values), made, text)
+        return Altered(a, mixed(e, a, e.operands.values), made, sees_all(e))
     y = mixed(e, a, e.operands.values)
     left = number(a.sum())
     left = "a little less than 1" if left == "1.0000" else f"{left} and not to 1"
     text = (
-        f"The {count(hidden, 'hidden item')} took part in the sum: the weights left add up to {left}, and they tell of "
-        f"what is hidden, for other hidden items would change them. {lengths(e, y)}"
+        f"The {count(hidden, 'hidden item')} took part in the sum: the weights left add up to {left}, and they leak "
+        f"what is hidden: other hidden items would give other weights. {lengths(e, y)}"
     )
     return Altered(a, y, made, text)
 
@@ -170,14 +169,25 @@ def no_mask(e: Explanation) -> Altered:
     made = formula("y = softmax(scores of all) V", r"y = \mathrm{softmax}(\mathrm{scores\ of\ all})\, V")
     hidden = [j for j in range(m) if not e.seen[j]]
     if not hidden:
-        text = f"Nothing changes for {quoted(e.token)}, from which nothing is hidden. Try an earlier --position."
-        return Altered(a, y, made, text)
+        return Altered(a, y, made, sees_all(e))
+    later = e.itself is not None and all(j > e.position for j in hidden)
+    what = "what comes later" if later else "what the mask hides"
     text = (
-        f"{quoted(e.token)} would see what comes later, {listed([quoted(e.tokens[j]) for j in hidden])}, with "
-        f"{number(a[hidden].sum())} of its weight. That is bidirectional attention, right for reading a whole text; a "
-        "model that learns to guess the next item would find it there, and learn nothing."
+        f"{quoted(e.token)} would see {what}, {listed([quoted(e.tokens[j]) for j in hidden])}, with "
+        f"{number(a[hidden].sum())} of its weight."
     )
+    if later:
+        text += (
+            " That is bidirectional attention, right for reading a whole text; a model that learns to guess the next "
+            "item would simply copy it, and learn little."
+        )
     return Altered(a, y, made, text)
+
+
+def sees_all(e: Explanation) -> str:
+    """Nothing is hidden from the item."""
+    last = e.itself is not None and not e.masked and e.position == len(e.tokens) - 1 > 0
+    return f"Nothing changes: nothing is hidden from {quoted(e.token)}." + " Try an earlier --position." * last
 
 
 WHAT_IF: dict[str, Callable[[Explanation], Altered]] = {
@@ -239,9 +249,7 @@ def outputs(e: Explanation, other: Altered, dims: int) -> Table:
     for name, y in (("right", e.output), ("what if", other.output)):
         first = ", ".join(map(number, y[:dims])) + (", …" if len(y) > dims else "")
         rows.append((name, first, str(len(y)), number(length(y))))
-    return Table(
-        (Column("y", "left"), Column("its numbers", "left"), Column("how many"), Column("length")), tuple(rows)
-    )
+    return Table((Column("y", "left"), Column("its numbers", "left"), Column("count"), Column("length")), tuple(rows))
 
 
 def render(e: Explanation, name: str) -> str:
@@ -289,5 +297,7 @@ def lengths(e: Explanation, y: Array) -> str:
 def largest(e: Explanation, a: Array) -> str:
     """The largest weight before and after."""
     j, k = int(e.row.argmax()), int(a.argmax())
+    if number(e.row[j]) == number(a[j]) and j == k:
+        return "here no weight changes to speak of."
     largest = f"the largest weight, of {quoted(e.tokens[j])}, goes from {number(e.row[j])} to {number(a[j])}"
     return f"{largest}." if j == k else f"{largest}, and {quoted(e.tokens[k])} now has the most, {number(a[k])}."

@@ -27,15 +27,15 @@ SHARE_OF_STEM, SHARE_OF_HALVES = 0.4, 0.5  # of a composed vector; the rest come
 MOST_NAMED, MOST_SIGNS = 6, 24  # words and signs that a note names; the rest it counts
 
 NOTES: dict[How, str] = {
-    "number": "All numbers share one vector",
+    "number": "Read as numbers, which share one vector",
     "spelling": "Read in another spelling",
     "inflection": "Not in the vocabulary, so another form of the word stands in",
     "stem": "Not in the vocabulary, so composed of a stem{}",
     "compound": "Not in the vocabulary, so composed of two words{}",
     "letters": "Not in the vocabulary, so guessed from letters alone; the less sure the guess, the shorter the vector",
-    "nothing": "Without a vector, so an item that carries no meaning, all zeros",
+    "nothing": "No vector is known for it: all zeros, an item that carries no meaning",
 }
-LEFT_OUT = "Left out, for signs have no vectors"
+LEFT_OUT = "Left out, because signs have no vectors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +75,10 @@ class Sentence:
 
         >>> for note in load().embed("The blorpy cat sat 3 times 😀!").notes:
         ...     print(note)
-        All numbers share one vector: “3”
+        Read as numbers, which share one vector: “3”
         Not in the vocabulary, so guessed from letters alone; the less sure the guess, the shorter the vector: “blorpy”
-        Without a vector, so an item that carries no meaning, all zeros: “😀”
-        Left out, for signs have no vectors: “!”
+        No vector is known for it: all zeros, an item that carries no meaning: “😀”
+        Left out, because signs have no vectors: “!”
         """
         said = []
         for how, words in NOTES.items():

@@ -34,7 +34,7 @@ FALSE = {
     "a b **c** d": "a **b** c d",
     r"x_{2} \cdot": r"x_{1} \cdot",
     "## What changed": "## What has changed",
-    "larger is more alike.": "larger is more alike. The second is the largest.",
+    "both are long and point the same way.": "both are long and point the same way. The second is the largest.",
     "**Score 0 is not": "**Score 0 is",
 }
 

@@ -191,7 +191,7 @@ SENTENCES: list[Sentence] = [
     ),
     sentence("<name> plays three parts: it asks as q, is found as k, and gives v.", parts),
     sentence("Each head compares in <some> of its own.", compares),
-    sentence("A sum of <some> grows like √<count> = <number>, which is divided away.", grows),
+    sentence("A sum of <some> spreads like √<count> = <number>, which is divided away.", grows),
     sentence("y = <some>: <count> × <count> = <some>, mixed by W^O (here the identity).", side_by_side),
     *definitions(
         "The first approach compares items as they are.",

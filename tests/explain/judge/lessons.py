@@ -36,7 +36,7 @@ FORMULAS = {
 ORDER = [
     ["scores", "vectors", "a number for each pair j ≤ i", "weights come from how alike items are"],
     ["softmax", "scores", "weights: positive, adding up to 1", "it divides by the sum over all of a row"],
-    ["weighted sum", "weights, vectors", "a vector for each item", "only such weights make a mean"],
+    ["weighted sum", "weights, vectors", "a vector for each item", "only weights that add up to 1 make an average"],
 ]
 UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
@@ -251,7 +251,7 @@ def cost_table(judge, table: Table) -> None:
 
 RECURRENT = {
     "multiply-adds": ("n(n+1) d", "2 n d^2"),
-    "steps that wait for another": ("1", "n"),
+    "steps one after another": ("1", "n"),
     "longest way between items": ("1", "n - 1"),
     "one item more, all anew": ("(n+1)(n+2) d", "2 (n+1) d^2"),
     "one item more, from what is kept": ("2 (n+1) d", "2 d^2"),
@@ -331,13 +331,13 @@ SENTENCES: dict[str, list[Sentence]] = {
             adds_up,
         ),
         *definitions(
-            "Where two shapes meet, the inner sizes must be equal, and are gone in the result.",
+            "Where two shapes meet, the inner sizes must be equal, and disappear from the result.",
             "In one line, all rows at once: Y = softmax(mask(X Xᵀ)) X.",
             "The (n,n) matrix α is called the attention weights, or the attention pattern.",
             "For a single query q of one head, (p), with keys K and values V, (n,p) each: y = softmax(q Kᵀ / √p) V, "
             "(p)·(p,n) → (n), then (n)·(n,p) → (p).",
-            "Keys and queries need equally many dims; values may have others.",
-            "The wrong transpose is told by the shapes: Qᵀ K is (p,n)·(n,p) → (p,p), which compares dims and not "
+            "Keys and queries must have the same number of dims; values may have another.",
+            "The shapes give a wrong transpose away: Qᵀ K is (p,n)·(n,p) → (p,p), which compares dims and not "
             "items, and has lost the n that a mask needs.",
         ),
     ],

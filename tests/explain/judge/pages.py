@@ -89,5 +89,8 @@ def required(judge) -> list[str]:
         needed.append("nothing has" if truth.rules else "would get")
     if made["before"] and made["after"]:
         needed.append("table What changed")
-        needed += ["steady"] * (truth.items == [truth.i] or judge.kept.get("new", 9) < 2)
+        needed += ["nearest"]
+        cosine = judge.json["similarity"]
+        moved = not truth.rules and cosine is not None and cosine < 0.9999
+        needed += ["steady"] * (truth.items == [truth.i] or (moved and judge.kept.get("new", 9) < 2))
     return needed

@@ -220,8 +220,8 @@ def required(judge) -> list[str]:
 
 
 NOTES: list[Sentence] = [
-    sentence("≈ marks an item whose vector is not that of its very own word.", marks),
-    sentence("All numbers share one vector: <some>.", made_of, "number"),
+    sentence("≈ marks an item that has no vector of its own here.", marks),
+    sentence("Read as numbers, which share one vector: <some>.", made_of, "number"),
     sentence("Read in another spelling: <some>.", made_of, "spelling"),
     sentence("Not in the vocabulary, so another form of the word stands in: <some>.", made_of, "inflection"),
     *(
@@ -234,9 +234,9 @@ NOTES: list[Sentence] = [
         "<some>.",
         made_of, "letters",
     ),
-    sentence("Without a vector, so an item that carries no meaning, all zeros: <some>.", made_of, "nothing"),
+    sentence("No vector is known for it: all zeros, an item that carries no meaning: <some>.", made_of, "nothing"),
     sentence("Column 1 holds numbers and is taken as names, because line 1 heads it 'word'.", numeric_names),
-    sentence("Left out, for signs have no vectors: <some>.", signs),
+    sentence("Left out, because signs have no vectors: <some>.", signs),
     sentence(
         "Vectors: <some>, <count> words × <count>, all times <some>, so that their median length is √2.", other_vectors
     ),

@@ -190,6 +190,11 @@ def only_itself(judge) -> None:
     judge.holds(judge.json["output"] == truth.x[truth.i].tolist(), "it comes out otherwise")
 
 
+def own_name(judge, name: str) -> None:
+    judge.is_own(name)
+    judge.once("nearest")
+
+
 def few_new(judge, new: int) -> None:
     judge.claim("steady", judge.truth.items != [judge.truth.i], "it sees only itself")
     judge.holds(judge.kept.get("new") == new, "as many are new as the table says")
@@ -246,6 +251,11 @@ WORKED = [
     sentence("Both are zero vectors and have no direction, so there is no cosine between them.", no_cosine, "both"),
     sentence("The length goes from <number> to <number>.", length_goes),
     sentence("It sees only itself, so it comes out as it went in.", only_itself),
+    sentence(
+        "The words whose vectors point most nearly its way, one form of each, and none of <name>; (new) was not near "
+        "before.",
+        own_name,
+    ),
     sentence("None of these words is new.", few_new, 0),
     sentence("Only one of these words is new.", few_new, 1),
     sentence("Row i holds the weights of item i and adds up to 1.", rows_add_up, False),
@@ -254,13 +264,13 @@ WORKED = [
         rows_add_up, True,
     ),
     *definitions(
-        "Their dot product tells: larger is more alike.",
+        "Their dot product tells: it is large where both are long and point the same way.",
         "exp(−∞) = 0 is no weight at all.",
         "exp makes every score positive.",
         "That divides every exponential and the sum by one and the same number: no weight changes.",
         "A dot is hidden, not 0.",
         "A word has one vector, all its senses mixed, and this step only adds up the vectors of what is seen: it can "
         "lean a word towards them, and here they lean it too little.",
-        "Which sense is meant it cannot choose.",
+        "It cannot choose which sense is meant.",
     ),
 ]  # fmt: skip
