@@ -52,7 +52,9 @@ class Source:
     def lse(self, queries: Integers) -> Array:
         """The log-sum-exp of scores, (heads, all queries), right for `queries`."""
         lse, found = self.found
-        missing = np.unique(queries[~found[queries]])
+        wanted = np.zeros_like(found)
+        wanted[queries] = True
+        missing = np.flatnonzero(wanted & ~found)
         if len(missing) and len(lse):
             self.find(lse, missing)
             found[missing] = True

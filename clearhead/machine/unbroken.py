@@ -14,6 +14,7 @@ import gc
 import importlib
 import os
 import threading
+from _imp import lock_held
 from _thread import LockType, allocate_lock, start_new_thread
 from contextlib import AbstractContextManager, ExitStack
 from types import ModuleType
@@ -31,6 +32,8 @@ def late(name: str) -> Any:
     >>> late("json").dumps([1])
     '[1]'
     """
+    if lock_held():  # by this very thread, perhaps, in the middle of an import: then no other can import
+        return importlib.import_module(name)
     while True:
         outcome: list[ModuleType | BaseException] = []
         done = allocate_lock()
