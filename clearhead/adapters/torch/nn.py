@@ -86,6 +86,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
         """
         if is_causal and attn_mask is None:
             raise InputError("is_causal=True is a hint about attn_mask, which is None: give the mask too.")
+        if query.is_nested or key.is_nested or value.is_nested:
+            self.check_nested(need_weights, key_padding_mask, attn_mask)
         axis = 1 if self.batch_first or query.dim() == 2 else 0
         q, k, v = (x if query.dim() == 2 or self.batch_first else x.transpose(0, 1) for x in (query, key, value))
         self.check(q, k, v, key_padding_mask, attn_mask)
@@ -106,6 +108,15 @@ class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
             return output, None
         rule, tables = (FULL, ()) if mask is None else masked(mask, q, k)
         return output, weights_of(q, k, tables, None, rule, 1 / math.sqrt(q.shape[-1]), average=average_attn_weights)
+
+    def check_nested(self, need_weights: bool, padding: torch.Tensor | None, attn_mask: torch.Tensor | None) -> None:
+        """What sequences of different lengths cannot have."""
+        more = self.bias_k is not None or self.add_zero_attn or not self.batch_first
+        if need_weights or more or padding is not None or attn_mask is not None:
+            raise InputError(
+                "nested tensors need batch_first=True, need_weights=False, and neither masks nor keys of the layer's "
+                "own (add_bias_kv, add_zero_attn): pad them, as by x.to_padded_tensor(0.0), and give key_padding_mask."
+            )
 
     def check(
         self,

@@ -19,7 +19,7 @@ from clearhead.adapters.torch.formula import NARROW
 from clearhead.adapters.torch.rule import Rule, rule_named
 from clearhead.attention import run
 from clearhead.definition.tangent import Direction
-from clearhead.errors import DtypeError
+from clearhead.errors import DtypeError, InputError
 from clearhead.gradients import Gradients, Kept, backward
 from clearhead.problem import Array
 
@@ -32,6 +32,8 @@ is_batched = torch._C._functorch.is_legacy_batchedtensor
 is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what autocast makes narrow
+
+OWN = torch.nn.functional.scaled_dot_product_attention
 
 LIBRARY = torch.library.Library("clearhead", "DEF")
 OPERANDS = "Tensor query, Tensor key, Tensor value, Tensor[] tables, Tensor? sink, str rule, float scale"
@@ -56,11 +58,22 @@ def attend(
     The operator's output has the LSE's dtype and is rounded here, so that gradients are found from what it was before.
     Autocast makes operands narrow, as for torch's own attention. A sink of 16 bits joins scores of 32.
     """
+    check_ranks()
     query, key, value = narrowed(query, key, value)
     if sink is not None and sink.dtype in NARROW:
         sink = sink.float()
     output, lse = unrounded(query, key, value, list(tables), sink, rule, scale)
     return (output if output.dtype is query.dtype else output.to(query.dtype)), lse
+
+
+def check_ranks() -> None:
+    """Raise InputError inside torch's `context_parallel`, which gives each rank a piece of the sequence."""
+    there = torch.nn.functional.scaled_dot_product_attention
+    if there is not OWN and str(there.__module__).startswith("torch.distributed"):
+        raise InputError(
+            "inside torch's context_parallel this rank has a piece of the sequence, and would attend to that alone: "
+            "call torch.nn.functional.scaled_dot_product_attention there (transformers: attn_implementation='sdpa')."
+        )
 
 
 def narrowed(*operands: torch.Tensor) -> tuple[torch.Tensor, ...]:

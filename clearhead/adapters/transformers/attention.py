@@ -76,6 +76,7 @@ def attention_forward(
     ShapeError or DtypeError for what clearhead cannot do.
     """
     tensors = query, key, value
+    operator.check_ranks()
     query, key, value = operator.narrowed(query, key, value)
     check(query, key, value, kwargs)
     pattern, hides, adds = None, None, () if position_bias is None else (position_bias,)
