@@ -31,7 +31,7 @@ from clearhead.explain import markdown as as_markdown
 from clearhead.explain import text as rich_text
 from tests.explain.cases import Case
 from tests.explain.judge import headings, layer, lessons, pages, programs, terminal, tex_page, texts, worked
-from tests.explain.judge.bench import Judge
+from tests.explain.judge.evidence import Judge
 from tests.explain.judge.ranges import UntrueError
 from tests.explain.judge.reading import Page, page_of
 from tests.explain.judge.truth import Truth
