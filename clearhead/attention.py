@@ -20,7 +20,7 @@ from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.machine.unbroken import late
 from clearhead.plan import Prepared
-from clearhead.problem import Array, as_array, check_apart, check_out
+from clearhead.problem import Array, Problem, as_array, check_apart, check_out
 from clearhead.recall import recall
 from clearhead.rules.masks import Mask, at_end, causal, checked
 from clearhead.rules.scores import Rules
@@ -332,7 +332,18 @@ def call(
     count = 1 if ready.most_threads == 1 else min(ready.most_threads, threads or allowed())
     arrays = (q, k, v, output, lse, sinks, workspace, counters, ready.kept, also_kept)
     run_kernel(ready.entry, table, ready.scratch_size, count, ready.isa, arrays)
+    if ready.doubtful is not None:
+        check_rows(ready.doubtful, output, q, k)
     return output, lse
+
+
+def check_rows(asked: Problem, output: Array, query: Array, key: Array) -> None:
+    """Raise TraceError if a row is not a number because a rule reads outside of its arrays, or the like."""
+    lost = np.isnan(output[..., 0])
+    if lost.any():
+        from clearhead.diagnosis import check
+
+        check(asked, lost, query, None if asked.paged else key)
 
 
 def over_cache(

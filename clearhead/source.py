@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.diagnosis import check
 from clearhead.errors import InputError
 from clearhead.kernels.call import FIELDS
 from clearhead.machine.compile import Plan, kernels
@@ -95,6 +96,10 @@ class Source:
             "tile_table": tiles,
         }  # fmt: skip
         run(plan, numbers, call, scratch_size, self.count(tasks, len(queries)), (self, kept))
+        if asked.rules.doubtful:
+            lost = np.zeros_like(lse, bool)
+            lost[:, queries] = np.isnan(lse[:, queries])
+            check(self.asked, lost, self.query, None if asked.paged else self.key)
 
     def count(self, tasks: int, queries: int) -> int:
         """How many threads a run over some queries of all heads is worth."""

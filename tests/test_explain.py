@@ -14,10 +14,11 @@ from rich.console import Console
 
 from clearhead.definition import textbook
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.explain import explain, latex, markdown, text
 from clearhead.explain import json as as_json
-from clearhead.explain.lessons import LESSONS, costs
-from clearhead.explain.steps import LARGEST_SQUARE
+from clearhead.explain import latex, markdown, text
+from clearhead.explain.cost import costs
+from clearhead.explain.lessons import LESSONS
+from clearhead.explain.steps import LARGEST_SQUARE, explain
 from clearhead.explain.story import worked_page
 from clearhead.explain.wording import number
 from clearhead.rules.masks import causal, documents, full, prefix, visible, window

@@ -28,7 +28,7 @@ def choose(e: Explanation) -> Shown:
     if len(e.items) <= MOST_ROWS:
         return Shown(e.items, ())
     heaviest = sorted(e.items, key=lambda j: -e.weights[j])[: MOST_ROWS - 8]
-    rows = {*heaviest, *e.zeros[:6], *({e.position} & {*e.items})}
+    rows = {*heaviest, *e.zeros[:6], *(j for j in e.items if j == e.itself)}
     return Shown(tuple(sorted(rows)), tuple(j for j in e.items if j not in rows))
 
 
@@ -45,7 +45,7 @@ def gathered(weights: Array, shown: Sequence[int], rest: Sequence[int]) -> str:
 
 def names(e: Explanation, j: int) -> list[Cell]:
     """The cells that name an item."""
-    cells: list[Cell] = [str(j), marked(e, j) + (" (itself)" if j == e.position else "")]
+    cells: list[Cell] = [str(j), marked(e, j) + (" (itself)" if j == e.itself else "")]
     return cells
 
 

@@ -1,5 +1,7 @@
 """The worked steps as a page: scores, softmax, weighted sum, and what changed.
 
+The first approach, where x plays all parts, and the transformer's form of queries, keys and values are one page.
+
 Decides the words and which numbers stand beside them; these come from steps, the looks from the formats.
 Every sentence here is true for every input: zero.py holds what is said of dot products that are 0.
 """
@@ -44,17 +46,39 @@ def worked_page(e: Explanation, dims: int = DIMS, matrix: bool = False) -> list[
 
 def opening(e: Explanation) -> list[Block]:
     """Who looks at whom."""
-    i, n, d = e.position, *e.x.shape
-    page = [title("Self-attention, step by step", e, i), *noted(e)]
-    vectors = f"Each item is a vector of {count(d, 'number')}"
+    return [title(page_name(e), e, e.itself), *noted(e), Prose(f"{who_looks(e)} {what_they_are(e)}")]
+
+
+def page_name(e: Explanation) -> str:
+    """What the page is about, by the field's names."""
+    if e.itself is None:
+        return "Cross-attention, step by step"
+    return "Self-attention, step by step" + ("" if e.operands.alike else ": queries, keys and values")
+
+
+def who_looks(e: Explanation) -> str:
+    """The item at the position, and what it may see."""
+    i, n, m = e.position, len(e.asking), len(e.tokens)
+    if e.itself is None:
+        mask = f"what the mask {name_of_mask(e.mask)} lets it see of " if e.masked else ""
+        return f"{quoted(e.token)}, item {i} of another {count(n, 'item')}, looks at {mask}{count(m, 'item')}."
     if e.masked:
-        looks = f"{quoted(e.token)}, item {i}, looks at what the mask {name_of_mask(e.mask)} lets it see"
-        return [*page, Prose(f"{looks}. {vectors}.")]
+        return f"{quoted(e.token)}, item {i}, looks at what the mask {name_of_mask(e.mask)} lets it see."
     earlier = {0: "nothing came before it", 1: "at the one item before it"}.get(i, f"at the {i} items before it")
     looks = f"{quoted(e.token)}, item {i}, looks at itself" + (" and " if i else "; ") + earlier
-    hidden = "" if i == n - 1 else "; what comes later is hidden"
-    vectors += f", {sub('x', 0)} to {sub('x', n - 1)}." if n > 1 else "."
-    return [*page, Prose(f"{looks}{hidden}. {vectors}")]
+    return looks + ("." if i == n - 1 else "; what comes later is hidden.")
+
+
+def what_they_are(e: Explanation) -> str:
+    """The vectors."""
+    n, d = e.x.shape
+    if e.operands.alike:
+        several = f", {sub('x', 0)} to {sub('x', n - 1)}" if n > 1 and not e.masked else ""
+        return f"Each item is a vector of {count(d, 'number')}{several}."
+    if e.operands.keys is e.operands.values:
+        return f"Each item is a vector of {count(d, 'number')}: those looked at are keys and values in one."
+    dv = e.operands.values.shape[1]
+    return f"Queries and keys are vectors of {count(d, 'number')}, values of {count(dv, 'number')}."
 
 
 def noted(e: Explanation) -> list[Block]:
@@ -77,12 +101,15 @@ def title(text: str, e: Explanation, chosen: int | None = None) -> Title:
 
 def scores_step(e: Explanation, shown: Shown) -> list[Block]:
     """Step 1."""
-    i = e.position
+    i, (q, k, _) = e.position, e.operands.letters
+    over, under = scale_of(e)
     formula = Formula(
-        f"score({sub('x', i)}, xⱼ) = {sub('x', i)} · xⱼ",
-        rf"\mathrm{{score}}(x_{{{i}}}, x_j) = x_{{{i}}} \cdot x_j",
+        f"score({sub(q, i)}, {k}ⱼ) = {sub(q, i)} · {k}ⱼ{over}",
+        rf"\mathrm{{score}}({q}_{{{i}}}, {k}_j) = {q}_{{{i}}} \cdot {k}_j{under}",
     )
     text = f"How alike are {quoted(e.token)} and what it sees? Their dot product tells: larger is more alike."
+    if not e.operands.alike:
+        text = f"Does what {quoted(e.token)} asks for, its query, fit what it sees, the keys? Their dot product tells."
     largest = float(np.abs(e.stages[0][[*e.items]]).max()) or 1.0
     dots = {j: dot_product(e, j) for j in shown.rows}
     rows = [[*names(e, j), number(dots[j]), dots[j] / largest] for j in shown.rows]
@@ -94,12 +121,24 @@ def scores_step(e: Explanation, shown: Shown) -> list[Block]:
     ]
 
 
+def scale_of(e: Explanation) -> tuple[str, str]:
+    """What follows a dot product in a formula, plain and in LaTeX: nothing in the first approach."""
+    d, scale = e.x.shape[1], e.operands.scale
+    if scale == 1:
+        return "", ""
+    if scale == d**-0.5:
+        return f" ÷ √{d}", rf" / \sqrt{{{d}}}"
+    return f" × {number(scale)}", rf" \times {number(scale)}"
+
+
 def one_score(e: Explanation) -> str:
     """One dot product in full, or its first products."""
     i, d, j = e.position, e.x.shape[1], example(e)
-    products = [f"{factor(a)} × {factor(b)}" for a, b in zip(e.x[i, :3], e.x[j, :3], strict=True)]
+    products = [f"{factor(a)} × {factor(b)}" for a, b in zip(e.x[i, :3], e.operands.keys[j, :3], strict=True)]
     products += [f"… ({count(d - 3, 'more product')})"] if d > 3 else []
-    return f"For {pointed(e, j)}: {' + '.join(products)} = {number(dot_product(e, j))}."
+    scale, total = scale_of(e)[0], " + ".join(products)
+    total = f"({total})" if scale and len(products) > 1 else total
+    return f"For {pointed(e, j)}: {total}{scale} = {number(dot_product(e, j))}."
 
 
 def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
@@ -121,16 +160,19 @@ def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
 
 def softmax_formula(e: Explanation) -> Formula:
     """Weights from scores; after rules and masks a score has a letter of its own."""
-    i = e.position
+    i, (q, k, _) = e.position, e.operands.letters
+    last = i if e.itself is not None else len(e.tokens) - 1
     if e.rules or e.masked:
         after = "s after all rules, " if e.rules else ""
         return Formula(
             f"α{sub('', i)}ⱼ = exp(s{sub('', i)}ⱼ) ÷ Σₖ exp(s{sub('', i)}ₖ),  {after}k seen",
             rf"\alpha_{{{i},j}} = \exp(s_{{{i},j}}) \Big/ \sum_{{k\ \mathrm{{seen}}}} \exp(s_{{{i},k}})",
         )
+    under = scale_of(e)[1]
     return Formula(
-        f"α{sub('', i)}ⱼ = exp(score({sub('x', i)}, xⱼ)) ÷ Σₖ exp(score({sub('x', i)}, xₖ)),  k = 0 … {i}",
-        rf"\alpha_{{{i},j}} = \exp(x_{{{i}}} \cdot x_j) \Big/ \sum_{{k=0}}^{{{i}}} \exp(x_{{{i}}} \cdot x_k)",
+        f"α{sub('', i)}ⱼ = exp(score({sub(q, i)}, {k}ⱼ)) ÷ Σₖ exp(score({sub(q, i)}, {k}ₖ)),  k = 0 … {last}",
+        rf"\alpha_{{{i},j}} = \exp({q}_{{{i}}} \cdot {k}_j{under}) \Big/ "
+        rf"\sum_{{k=0}}^{{{last}}} \exp({q}_{{{i}}} \cdot {k}_k{under})",
     )
 
 
@@ -150,7 +192,7 @@ def softmax_table(e: Explanation, shown: Shown, exp: str) -> Table:
 
 def example(e: Explanation) -> int:
     """The item that a step is worked out for in full: the heaviest of the others, if any has weight."""
-    others = [j for j in e.items if j != e.position and e.weights[j]] or e.items
+    others = [j for j in e.items if j != e.itself and e.weights[j]] or e.items
     return max(others, key=lambda j: e.weights[j])
 
 
@@ -173,21 +215,25 @@ def shift_note(e: Explanation) -> str:
 
 def sum_step(e: Explanation, shown: Shown, dims: int) -> list[Block]:
     """Step 3."""
-    i, d, rest = e.position, e.x.shape[1], list(shown.rest)
+    i, v, values = e.position, e.operands.letters[2], e.operands.values
+    d, rest = values.shape[1], list(shown.rest)
+    last = i if e.itself is not None else len(e.tokens) - 1
     dims = min(dims, d)
-    parts: Array = e.weights[:, None] * e.x[: e.reach]  # (reach, d)
+    parts: Array = e.weights[:, None] * values[: e.reach]  # (reach, dv)
     formula = Formula(
-        f"{sub('y', i)} = Σⱼ α{sub('', i)}ⱼ xⱼ,  {'j seen' if e.masked else f'j = 0 … {i}'}",
-        rf"y_{{{i}}} = \sum_{{{'j' if e.masked else f'j=0}}^{{{i}'}}} \alpha_{{{i},j}}\, x_j",
+        f"{sub('y', i)} = Σⱼ α{sub('', i)}ⱼ {v}ⱼ,  {'j seen' if e.masked else f'j = 0 … {last}'}",
+        rf"y_{{{i}}} = \sum_{{{'j' if e.masked else f'j=0}}^{{{last}'}}} \alpha_{{{i},j}}\, {v}_j",
     )
-    text = f"Each vector times its weight; added up, column by column, they are the output {sub('y', i)}."
+    vector = "vector" if e.operands.alike else "value"
+    text = f"Each {vector} times its weight; added up, column by column, they are the output {sub('y', i)}."
     text += "" if dims == d else f" Shown: the first {f'{dims} ' if dims > 1 else ''}of {count(d, 'dim')}."
 
     def cells(part: Array) -> list[Cell]:
         written: list[Cell] = [number(value) for value in part[:dims]]
         return [*written, "…"] if dims < d else written
 
-    columns = [Column("j"), Column("weight × item", "left"), *(Column(f"dim {k}") for k in range(dims))]
+    times = f"weight × {'item' if e.operands.alike else 'value'}"
+    columns = [Column("j"), Column(times, "left"), *(Column(f"dim {k}") for k in range(dims))]
     columns += [Column("")] if dims < d else []
     rows: list[list[Cell]] = []
     for j in shown.rows:
@@ -200,6 +246,8 @@ def sum_step(e: Explanation, shown: Shown, dims: int) -> list[Block]:
 
 def change(e: Explanation) -> list[Block]:
     """What the step did to the item: its direction, its length, and the words it is nearest to."""
+    if not e.operands.alike:
+        return []
     i = e.position
     before, after = e.lengths
     text = f"{quoted(e.token)} goes in as {sub('x', i)} and comes out as {sub('y', i)}, {mixed(e)}"
@@ -249,10 +297,10 @@ def all_rows(e: Explanation) -> list[Block]:
         "α = softmax(X Xᵀ), row by row, j ≤ i",
         r"\alpha = \mathrm{softmax}(X X^{T}),\ \mbox{row by row},\ j \le i",
     )
-    if e.rules or e.masked:
+    if e.rules or e.masked or not e.operands.alike:
         formula = Formula(
             "α = softmax(scores after rules and mask), row by row",
             r"\alpha = \mathrm{softmax}(\mbox{scores after rules and mask}),\ \mbox{row by row}",
         )
-    labels = tuple(marked(e, j) for j in range(len(e.tokens)))
+    labels = tuple(map(label, e.asking)) if e.itself is None else tuple(marked(e, j) for j in range(len(e.tokens)))
     return [Heading("All rows", formula), Prose(text), Triangle(labels, e.square.weights, e.square.seen)]

@@ -16,11 +16,12 @@ from clearhead.explain.wording import label, listed, number, percent, quoted
 
 def zero_score(e: Explanation) -> list[Block]:
     """Dot product 0 is not weight 0, by the items that have it or by one that would."""
-    if not e.x[e.position].any():
+    if not e.query.any():
         return [Prose(zero_vector(e), strong=True)]
     present = [*at_right_angles(e), *blank_items(e)]
     if present:
-        return [Prose(f"{ruling(e)} {' '.join(present)}", strong=True)]
+        told = " ".join([present[0], *(text[0].upper() + text[1:] for text in present[1:])])
+        return [Prose(f"{ruling(e)} {told}", strong=True)]
     return [Prose(f"{ruling(e)} {absent(e)}")]
 
 
@@ -33,12 +34,12 @@ def zero_vector(e: Explanation) -> str:
     """The item itself has no direction: all dot products are 0."""
     if e.rules:
         return (
-            f"{ruling(e)} {quoted(e.token)} is the zero vector, so every dot product is 0, and the rules alone decide "
+            f"{ruling(e)} {asker(e)} is the zero vector, so every dot product is 0, and the rules alone decide "
             "the weights."
         )
     n = len(e.items)
     each = f"exp(0) = 1, and 1 ÷ {n} = {number(1 / n)}, {percent(1 / n)}"
-    return f"{ruling(e)} {quoted(e.token)} is the zero vector, so every score is 0 and all weights are equal: {each}."
+    return f"{ruling(e)} {asker(e)} is the zero vector, so every score is 0 and all weights are equal: {each}."
 
 
 def at_right_angles(e: Explanation) -> list[str]:
@@ -46,8 +47,8 @@ def at_right_angles(e: Explanation) -> list[str]:
     if not e.angles:
         return []
     verb = "is" if one_name(e, e.angles) else "are"
-    angle = f"at right angles to {quoted(e.token)}"
-    return [f"{quoted_items(e, e.angles)} {verb} {angle}{weighed(e, e.angles)}"]
+    angle = f"at right angles to {asker(e)}"
+    return [f"{found(e, e.angles)} {verb} {angle}{weighed(e, e.angles)}"]
 
 
 def blank_items(e: Explanation) -> list[str]:
@@ -55,7 +56,7 @@ def blank_items(e: Explanation) -> list[str]:
     if not e.blank:
         return []
     verb = "is the zero vector" if one_name(e, e.blank) else "are zero vectors"
-    return [f"{quoted_items(e, e.blank)} {verb}, whose dot product with anything is 0{weighed(e, e.blank)}"]
+    return [f"{found(e, e.blank)} {verb}, whose dot product with anything is 0{weighed(e, e.blank)}"]
 
 
 def weighed(e: Explanation, items: tuple[int, ...]) -> str:
@@ -81,13 +82,15 @@ def of_zero(e: Explanation) -> str:
 def absent(e: Explanation) -> str:
     """No item has dot product 0: what one would get if it were added to what is seen."""
     alone = e.x.shape[1] == 1  # of one dim, only 0 has dot product 0 with anything
+    own = "it" if e.operands.alike else "its query"
     if e.rules:
-        kind = "a zero vector" if alone else "at right angles to it"
+        kind = "a zero vector" if alone else f"at right angles to {own}"
         get = "such an item would get whatever weight the rules make of 0"
         return f"nothing that {quoted(e.token)} sees is {kind}; {get}."
     item = f"a zero vector, added to what {quoted(e.token)} sees, would get"
     if not alone:
-        item = f"an item at right angles to {quoted(e.token)}, added to what it sees, would get"
+        what = "an item" if e.operands.alike else "a key"
+        item = f"{what} at right angles to {asker(e)}, added to what it sees, would get"
     others = e.sum * math.exp(e.shift) if e.shift < 0 else e.sum
     if not others:
         return f"{item} nearly all the weight: exp(0) = 1, and all others together are too small for a float64."
@@ -104,7 +107,7 @@ def absent(e: Explanation) -> str:
 
 def nearest_zero(e: Explanation) -> str:
     """The other item whose score is nearest to 0."""
-    others = [j for j in e.items if j != e.position]
+    others = [j for j in e.items if j != e.itself]
     if not others:
         return ""
     j = min(others, key=lambda j: abs(e.scores[j]))
@@ -143,6 +146,19 @@ def no_weight(e: Explanation) -> list[Block]:
     """A query without keys, or whose every score a rule made −∞."""
     why = f"The rules make every score of {quoted(e.token)} −∞" if e.items else f"{quoted(e.token)} sees nothing"
     return [Prose(f"{why}: there are no weights, and by definition its output is 0.", strong=True)]
+
+
+def asker(e: Explanation) -> str:
+    """What the dot products are taken with: the item itself in the first approach, elsewhere its query."""
+    return quoted(e.token) if e.operands.alike else f"the query of {quoted(e.token)}"
+
+
+def found(e: Explanation, items: Sequence[int]) -> str:
+    """What it is compared with: items in the first approach, elsewhere their keys."""
+    names = quoted_items(e, items)
+    if e.operands.alike or e.operands.keys is e.operands.values:
+        return names
+    return f"the {'key' if one_name(e, items) else 'keys'} of {names}"
 
 
 def one_name(e: Explanation, items: Sequence[int]) -> bool:

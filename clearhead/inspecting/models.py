@@ -3,12 +3,11 @@
 Decides how a folder becomes a model, a tokenizer and a run over a text; watching is `clearhead.watch`'s.
 """
 
-import re
 from pathlib import Path
 
 from clearhead.errors import FileError, InputError
 from clearhead.inspecting.heads import Inspected
-from clearhead.watch import Watch, load_watch, watch
+from clearhead.watch import RoomError, Watch, in_bytes, load_watch, watch
 from clearhead.weights import Weights
 
 MEMORY = 1 << 31  # bytes that a watch may keep
@@ -43,10 +42,17 @@ def from_folder(folder: Path, text: str) -> Inspected:
     try:
         with torch.no_grad(), watch(model, memory=MEMORY) as seen:
             model(numbers)
-    except InputError as error:  # what a call of watch can do about it, inspect cannot
-        fact = re.sub(rf"memory={MEMORY} \(([^)]*)\)", r"the \1 that inspect keeps", str(error).rpartition(": ")[0])
-        step = "give a shorter text" if "MiB" in fact else "inspect a causal language model, as GPT-2 and Llama are"
-        raise InputError(f"{folder}: {fact}: {step}.") from None
+    except RoomError as error:
+        raise InputError(
+            f"{folder} over {numbers.shape[1]} tokens would keep {in_bytes(error.needed)}, and inspect takes "
+            f"{in_bytes(MEMORY)} at most: give a shorter text, or in Python save a few layers, by "
+            "clearhead.watch(model, layers=[0]), and inspect those."
+        ) from None
+    except InputError as error:
+        raise InputError(
+            f"{folder} cannot be inspected: {str(error).partition(': ')[0]}. Give a causal language model such as "
+            "Llama, Qwen, Mistral, Gemma 2 or GPT-2."
+        ) from None
     tokens = tuple(tokenizer.decode([number]) for number in numbers[0].tolist())
     return Inspected(folder.name, tokens, layers_of(seen))
 

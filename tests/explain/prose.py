@@ -29,6 +29,8 @@ from clearhead.errors import InputError
 from clearhead.explain import Explanation, formats
 from clearhead.explain import markdown as as_markdown
 from clearhead.explain import text as rich_text
+from clearhead.explain.pages import OfLayer, OfLesson, Worked
+from clearhead.explain.pages import Page as Asked
 from tests.explain.cases import Case
 from tests.explain.judge import headings, layer, lessons, pages, programs, terminal, tex_page, texts, worked
 from tests.explain.judge.evidence import Judge
@@ -52,7 +54,7 @@ def judge(case: Case) -> set[str]:
         return set()
     bench.json = programs.loads(numbers)
     if case.text is not None:
-        bench.origins = programs.loads(formats.as_json(explained, None, False, None))["origins"]
+        bench.origins = programs.loads(Worked(explained).json())["origins"]
         texts.check_origins(bench)
     page = page_of(markdown)
     PAGES[case.page](bench, page)
@@ -68,7 +70,7 @@ def narrow(case: Case, explained: Explanation, bench: Judge) -> None:
     """The page on a terminal of 40 to 100 columns, which may show fewer dims."""
     width = 40 + case.seed // 4 % 61
     dims = rich_text.dims_that_fit(width, explained.tokens)
-    again, page = made(case), page_of(as_markdown.render(formats.page(explained, *asked(case), dims)))
+    again, page = made(case), page_of(as_markdown.render(asked(case, explained).blocks(dims)))
     again.json, again.origins, again.sources = bench.json, bench.origins, bench.sources
     PAGES[case.page](again, page)
     bench.met |= again.met
@@ -78,7 +80,7 @@ def narrow(case: Case, explained: Explanation, bench: Judge) -> None:
 def on_terminal(case: Case, explained: Explanation, width: int, dims: int) -> str:
     """What a terminal of so many columns shows."""
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    rich_text.show(formats.page(explained, *asked(case), dims), console)
+    rich_text.show(asked(case, explained).blocks(dims), console)
     return console.file.getvalue()
 
 
@@ -131,21 +133,20 @@ PAGES: dict[str, Callable[[Judge, Page], None]] = {
 }
 
 
-def asked(case: Case) -> tuple[str | None, bool, int | None]:
-    """Which page is asked for, as formats have it: a lesson, all rows, heads of a layer."""
-    return (
-        case.page if case.page in LESSONS else None,
-        case.page == "matrix",
-        case.heads if case.page == "layer" else None,
-    )
+def asked(case: Case, explained: Explanation) -> Asked:
+    """The page that is asked for."""
+    if case.page in LESSONS:
+        return OfLesson(explained, case.page)
+    if case.page == "layer":
+        return OfLayer(explained, case.heads)
+    return Worked(explained, case.page == "matrix")
 
 
 def in_format(case: Case, explained: Explanation, form: str) -> str:
     """What is written to standard output."""
-    lesson, matrix, heads = asked(case)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        formats.write(explained, form, lesson=lesson, matrix=matrix, heads=heads)
+        formats.write(asked(case, explained), form)
     return out.getvalue()
 
 

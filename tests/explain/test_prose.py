@@ -2,7 +2,8 @@
 
 import pytest
 
-from clearhead.explain import formats, markdown
+from clearhead.explain import markdown
+from clearhead.explain.pages import Worked
 from tests.explain import prose
 from tests.explain.cases import case
 from tests.explain.corners import all_corners, corner
@@ -57,7 +58,7 @@ def test_what_is_said_of_corners_is_true_and_every_sentence_is_met(tmp_path):
 def test_what_is_false_new_or_left_out_is_found(true, monkeypatch):
     prose.judge(PLAIN(0))
     render = markdown.render
-    assert true in render(formats.page(PLAIN(0).explained(), None, False, None, prose.DIMS))
+    assert true in render(Worked(PLAIN(0).explained()).blocks(prose.DIMS))
     monkeypatch.setattr(markdown, "render", lambda page: render(page).replace(true, FALSE[true], 1))
     with pytest.raises(UntrueError):
         prose.judge(PLAIN(0))

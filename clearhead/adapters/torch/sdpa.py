@@ -21,7 +21,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.operator import attend, lead_of
 from clearhead.adapters.torch.rule import divided, joined
-from clearhead.rules.expression import Expression, Formula
+from clearhead.rules.expression import Expression, Formula, Kind
 from clearhead.rules.masks import causal, full
 
 torchs_own = functional.scaled_dot_product_attention
@@ -164,15 +164,20 @@ def masked(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> t
     return (HIDING if table.dtype is torch.bool else ADDING)[axes], (table,)
 
 
-def table_rule(axes: str, adds: bool) -> str:
-    """A rule that reads a table by batch, head, row and key; at axes of 1, always the first."""
+def loaded(axes: str, kind: Kind) -> Expression:
+    """What the first table holds by batch, head, row and key; at axes of 1, always the first."""
     zero = Expression("constant", "int", value=0)
     names = ("batch", "head", "row", "key")
     places = tuple(zero if n == "1" else Expression(name, "int") for name, n in zip(names, axes, strict=True))
-    load = Expression("load", "float" if adds else "bool", places, array=0)
+    return Expression("load", kind, places, array=0)
+
+
+def table_rule(axes: str, adds: bool) -> str:
+    """A rule that reads a table, to add it to scores or to hide where it is False."""
     if not adds:
-        return joined((), Formula(load), None)[0].name
-    return joined((), None, Formula(Expression("add", "float", (Expression("score", "float"), load))))[0].name
+        return joined((), Formula(loaded(axes, "bool")), None)[0].name
+    total = Expression("add", "float", (Expression("score", "float"), loaded(axes, "float")))
+    return joined((), None, Formula(total))[0].name
 
 
 ADDING, HIDING = ({"".join(n): table_rule("".join(n), adds) for n in product("1n", repeat=4)} for adds in (True, False))

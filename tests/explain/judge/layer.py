@@ -51,12 +51,14 @@ def check_layer(judge, page: Page) -> None:
 def check_json(judge) -> None:
     """Every entry, each head by itself."""
     made, heads = judge.json, judge.kept["heads"]
-    keys = ["tokens", "position", "queries", "scores", "scaled", "weights", "outputs", "y"]
+    keys = ["tokens", "position", "queries", "keys", "values", "scores", "scaled", "weights", "outputs", "y"]
     judge.holds(list(made) == keys, f"entries {list(made)}")
     judge.holds((made["tokens"], made["position"]) == (judge.tokens, judge.truth.i), "tokens or position")
-    judge.holds(all(len(made[key]) == len(heads) for key in keys[2:7]), "heads")
+    judge.holds(all(len(made[key]) == len(heads) for key in keys[2:9]), "heads")
     for h, head in enumerate(heads):
         judge.holds(made["queries"][h] == head.x[head.i].tolist(), f"the query of head {h}")
+        own = head.x[: head.i + 1].tolist()
+        judge.holds(made["keys"][h] == made["values"][h] == own, f"keys and values of head {h}")
         plain = functools.partial(head.score, stage=0)
         for key, truth in (("scores", plain), ("scaled", head.score), ("weights", head.weight)):
             judge.holds(len(made[key][h]) == head.i + 1, f"{key} of head {h}")

@@ -23,13 +23,15 @@ HEADINGS = {
         "Why is a score of 0 not the end of an item?",
     ],
     "shapes": ["", "The first approach", "The transformer's form"],
-    "cost": ["", "As the input grows"],
+    "cost": ["", "As the input grows", "Beside a recurrent network"],
 }  # fmt: skip
 FORMULAS = {
     "S = X X^{T}": "S = X Xᵀ", r"\mbox{hide}\ j > i": "hide j > i", r"A = \mathrm{softmax}(S)": "A = softmax(S)",
     "Y = A X": "Y = A X", "Q = X W^Q": "Q = X W^Q", "K = X W^K": "K = X W^K", "V = X W^V": "V = X W^V",
     r"S = Q K^{T} / \sqrt{p}": "S = Q Kᵀ / √p", "Z = A V": "Z = A V", "Y = Z W^O": "Y = Z W^O",
     "n(n+1)/2": "n(n + 1)/2", r"d \cdot n(n+1)/2": "d · n(n + 1)/2", "4 n^2": "4 n²", r"2 \cdot 4 n d": "2 · 4 n d",
+    "n(n+1) d": "n(n + 1) d", "2 n d^2": "2 n d²", "1": "1", "n": "n", "n - 1": "n − 1", "4 d": "4 d", "2 d^2": "2 d²",
+    "(n+1)(n+2) d": "(n + 1)(n + 2) d", "2 (n+1) d^2": "2 (n + 1) d²", "2 (n+1) d": "2 (n + 1) d",
 }  # fmt: skip
 ORDER = [
     ["scores", "vectors", "a number for each pair j ≤ i", "weights come from how alike items are"],
@@ -227,6 +229,16 @@ def cost_table(judge, table: Table) -> None:
         for row, (_, _, key) in zip(table.rows, names, strict=True):
             counted(judge, row[2], own[key], key)
         return
+    if table.head[0] == "":
+        formulas = [[FORMULA + latex for latex in row] for row in RECURRENT.values()]
+        judge.holds(table.head == ["", "attention", "recurrent"], "other columns")
+        judge.holds(
+            [row[1:] for row in table.rows] == formulas and [row[0] for row in table.rows] == [*RECURRENT], "rows"
+        )
+        return
+    if table.head[0] == "of":
+        beside(judge, table)
+        return
     judge.holds(table.head == ["n", "pairs", "multiply-adds", "exponentials", "n × n matrix", "x and y"], "columns")
     for length, row in zip(lengths, table.rows, strict=True):
         own = costs(length, d)
@@ -235,6 +247,34 @@ def cost_table(judge, table: Table) -> None:
             ("pairs", "multiply_adds", "exponentials", "matrix_bytes", "vectors_bytes"), row[1:], strict=True
         ):
             counted(judge, cell, own[key], f"{key} of {length}")
+
+
+RECURRENT = {
+    "multiply-adds": ("n(n+1) d", "2 n d^2"),
+    "steps that wait for another": ("1", "n"),
+    "longest way between items": ("1", "n - 1"),
+    "one item more, all anew": ("(n+1)(n+2) d", "2 (n+1) d^2"),
+    "one item more, from what is kept": ("2 (n+1) d", "2 d^2"),
+    "bytes kept": (r"2 \cdot 4 n d", "4 d"),
+}
+TEXTS = {"a sentence": 20, "a paper": 8_000, "a book": 120_000}
+
+
+def beside_opening(judge, d: str) -> None:
+    judge.claim("cost 1", int(d) == judge.truth.d, f"{judge.truth.d} dims")
+
+
+def beside(judge, table: Table) -> None:
+    """Multiply-adds of attention and of a recurrent network, counted pair by pair and step by step."""
+    n, d = judge.truth.x.shape
+    judge.holds(table.head == ["of", "n", "attention", "recurrent", "one more", "one more, recurrent"], "other columns")
+    judge.holds([row[0] for row in table.rows] == ["this input", *TEXTS], "other texts")
+    for length, row in zip((n, *TEXTS.values()), table.rows, strict=True):
+        pairs, step = length * (length + 1) // 2, d * d + d * d
+        for value, cell in zip(
+            (length, 2 * d * pairs, step * length, 2 * d * (length + 1), step), row[1:], strict=True
+        ):
+            counted(judge, cell, value, f"of {length}")
 
 
 def counted(judge, cell: str, count: int, what: str) -> None:
@@ -290,7 +330,16 @@ SENTENCES: dict[str, list[Sentence]] = {
             "item only.",
             adds_up,
         ),
-        *definitions("Where two shapes meet, the inner sizes must be equal, and are gone in the result."),
+        *definitions(
+            "Where two shapes meet, the inner sizes must be equal, and are gone in the result.",
+            "In one line, all rows at once: Y = softmax(mask(X Xᵀ)) X.",
+            "The (n,n) matrix α is called the attention weights, or the attention pattern.",
+            "For a single query q of one head, (p), with keys K and values V, (n,p) each: y = softmax(q Kᵀ / √p) V, "
+            "(p)·(p,n) → (n), then (n)·(n,p) → (p).",
+            "Keys and queries need equally many dims; values may have others.",
+            "The wrong transpose is told by the shapes: Qᵀ K is (p,n)·(n,p) → (p,p), which compares dims and not "
+            "items, and has lost the n that a mask needs.",
+        ),
     ],
     "cost": [
         sentence("For n items of d = <some>, in numbers of <count> bytes:", cost_opening),
@@ -300,6 +349,17 @@ SENTENCES: dict[str, list[Sentence]] = {
             "The matrix need not exist: one pass over the items carries a running maximum, a running sum and a running "
             "output.",
             "The work stays the same, and the memory is that of the vectors, x and y.",
+            "A recurrent network reads item by item and keeps one vector: h ← tanh(U h + W x), two matrices of d² "
+            "numbers.",
+            "Its work grows with n alone, but every step waits for the one before.",
+            "So attention buys two things with its n²: nothing has to wait, and any item reaches any other in one "
+            "step, instead of through everything that lies between.",
+            "With a cache, a further item costs one row and not the whole triangle anew.",
+            "A recurrent network needs none, since its one vector must hold all that it read.",
+        ),
+        sentence(
+            "In multiply-adds, with d = <count>; one item more, for attention with a cache of keys and values:",
+            beside_opening,
         ),
     ],
 }  # fmt: skip
@@ -315,4 +375,4 @@ def told_of_order(judge) -> int:
     return 2
 
 
-TOLD = {"order": told_of_order, "shapes": lambda judge: 5, "cost": lambda judge: 1}
+TOLD = {"order": told_of_order, "shapes": lambda judge: 5, "cost": lambda judge: 2}

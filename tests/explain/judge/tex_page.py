@@ -10,6 +10,7 @@ from tests.explain.judge.reading import BARS, FORMULA, Page, Prose, Table, squee
 SIGNS = {
     r"\textbackslash{}": "\\", r"{\char34}": '"', r"\textasciicircum{}": "^", r"\textasciitilde{}": "~", r"\`{}": "`",
     r"\ldots{}": "…", r"$\cdot$": "·", r"$\times$": "×", r"$\div$": "÷", r"$\surd$": "√", "$-$": "−", "$<$": "<",
+    r"$\gets$": "←",
     "$>$": ">", "$|$": "|", "$^2$": "²", "$^T$": "ᵀ", r"$\le$": "≤", r"$\ge$": "≥", r"$\to$": "→", r"$\infty$": "∞",
     r"$\alpha$": "α", r"$\Sigma$": "Σ", "$_j$": "ⱼ", "$_i$": "ᵢ", "$_k$": "ₖ", "``": "“", "''": "”", r"$\approx$": "≈",
     "---": "—", "--": "–", "~": " ", r"\allowbreak{}": "", "{}": "",
