@@ -33,7 +33,7 @@ from clearhead.explain.pages import OfLayer, OfLesson, Worked
 from clearhead.explain.pages import Page as Asked
 from tests.explain.cases import Case
 from tests.explain.judge import headings, layer, lessons, pages, programs, terminal, tex_page, texts, worked
-from tests.explain.judge.bench import Judge
+from tests.explain.judge.evidence import Judge
 from tests.explain.judge.ranges import UntrueError
 from tests.explain.judge.reading import Page, page_of
 from tests.explain.judge.truth import Truth

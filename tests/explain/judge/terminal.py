@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 from rich.cells import cell_len
 
@@ -42,10 +43,10 @@ def check_wide(judge, page: Page, text: str, formulas: list[str]) -> None:
 
 def without_triangle(judge, page: Page) -> list[str]:
     """What a page says besides the weights of all rows."""
-    last = page.sections[-1]
+    *sections, last = page.sections
     if judge.matrix:
-        last.blocks = [block for block in last.blocks if isinstance(block, Prose)]
-    return said(page, FORMULAS)
+        last = replace(last, blocks=[block for block in last.blocks if isinstance(block, Prose)])
+    return said(replace(page, sections=[*sections, last]), FORMULAS)
 
 
 def is_heading(at: int, block: list[str]) -> bool:
