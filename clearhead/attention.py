@@ -5,14 +5,14 @@ Decides what is done in every call; what depends on shapes alone is looked up in
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.cache import KeyValueCache
+from clearhead.cache import KeyValueCache, without_weights
 from clearhead.errors import InputError, ShapeError
 from clearhead.kernels.call import FIELDS
 from clearhead.kernels.tiles import STORED
@@ -20,7 +20,7 @@ from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.machine.unbroken import late
 from clearhead.plan import Prepared
-from clearhead.problem import Array, as_array, check_apart, check_out
+from clearhead.problem import Array, Problem, as_array, check_apart, check_out
 from clearhead.recall import recall
 from clearhead.rules.masks import Mask, at_end, causal, checked
 from clearhead.rules.scores import Rules
@@ -53,6 +53,9 @@ class Attended:
     @property
     def weights(self) -> "Weights":
         """The weights that made the output, (..., queries, keys): computed only where looked at, from q and k as held.
+
+        A cache's pages are kept for it. Where a whole row no longer sums to 1, because an array was changed since,
+        looking at it raises InputError.
 
         >>> import numpy as np
         >>> attend(np.eye(2), np.eye(2), np.eye(2), scale=1.0).weights.row(1).round(3)
@@ -198,8 +201,9 @@ def attend(
     if isinstance(k, KeyValueCache):
         operands = as_array(q, "q"), k
         output, lse = over_cache(*operands, v, mask, score, sink, scale, precision, threads, out, True)
-        held = k.paged(slice(None), held=True) if len(set(k.counts)) == 1 else k
-        return Attended(output, lse, partial(weights_of, operands[0], held, lse=lse, **rules))
+        if len(set(k.counts)) > 1:
+            return Attended(output, lse, partial(no_weights, k.lengths))
+        return Attended(output, lse, partial(weights_of, operands[0], k.paged(slice(None)), lse=lse, **rules))
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
     if precision != "exact":
         output, lse = run(*arrays, mask, score, sink, scale, precision, threads, out, True)
@@ -234,9 +238,15 @@ def keep(*call: Any) -> "Kept":
 
 def weights_of(*operands: Any, **rules: Any) -> "Weights":
     """The weights of a call, when they are asked for."""
-    from clearhead.weights import weights
+    from clearhead.weights import Weights, weights
 
-    return weights(*operands, **rules)
+    found = weights(*operands, **rules)
+    return Weights(replace(found.source, own=True), found.heads)
+
+
+def no_weights(lengths: tuple[int, ...]) -> "Weights":
+    """What is said when weights of sequences of different lengths are asked for."""
+    raise without_weights(lengths)
 
 
 def merge(a: Attended, b: Attended) -> Attended:
@@ -322,7 +332,18 @@ def call(
     count = 1 if ready.most_threads == 1 else min(ready.most_threads, threads or allowed())
     arrays = (q, k, v, output, lse, sinks, workspace, counters, ready.kept, also_kept)
     run_kernel(ready.entry, table, ready.scratch_size, count, ready.isa, arrays)
+    if ready.doubtful is not None:
+        check_rows(ready.doubtful, output, q, k)
     return output, lse
+
+
+def check_rows(asked: Problem, output: Array, query: Array, key: Array) -> None:
+    """Raise TraceError if a row is not a number because a rule reads outside of its arrays, or the like."""
+    lost = np.isnan(output[..., 0])
+    if lost.any():
+        from clearhead.diagnosis import check
+
+        check(asked, lost, query, None if asked.paged else key)
 
 
 def over_cache(

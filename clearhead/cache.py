@@ -1,29 +1,29 @@
 """Keys and values of what has been seen so far, kept as decoding wants to read them.
 
 Decides which pages make a growing sequence: of 128 keys each (one block of the scalar program), shared between
-sequences until one of them writes, and let go when a window has passed them. Leaves a page's memory to `pages`,
-attention to `clearhead.attention`.
+sequences until one of them writes, and let go when a window has passed them. What a view has seen is never written
+again while the view lives. Leaves a page's memory to `pages`, attention to `clearhead.attention`.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from clearhead.definition.canonical import BLOCK
-from clearhead.errors import DtypeError, FileError, InputError, ShapeError
+from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.kernels.tiles import ELEMENTS, STORED
-from clearhead.pages import Array, Layout, Page, Paged, Rows
+from clearhead.pages import Array, Layout, Page, Paged, Pool, Rows
 from clearhead.rules.masks import is_integer
+from clearhead.saved_cache import Saved, empty_rows, read
 
 MOST_AT_ONCE = 64  # pages that are made together
-PLAIN: dict[str, Any] = {"bfloat16": np.uint16}  # what a file calls numbers that it has no name for
 
 
 class KeyValueCache:
@@ -57,7 +57,7 @@ class KeyValueCache:
         self.batched = False  # whether what is appended has an axis of sequences
         self.sequences: list[list[Page | None]] = []
         self.counts: list[int] = []
-        self.free: deque[Page] = deque()
+        self.pool: Pool = deque()
         self.made = 0  # pages, ever
         self.addresses = np.zeros((2, 0, 0, 8), np.int64)  # of keys and values: (2, sequences, heads, blocks)
 
@@ -70,7 +70,8 @@ class KeyValueCache:
     def nbytes(self) -> int:
         """Bytes of all pages, shared ones counted once."""
         pages = {id(page): page for pages in self.sequences for page in pages if page is not None}
-        return sum(page.keys.nbytes + page.values.nbytes for page in [*pages.values(), *self.free])
+        used = [(page.keys, page.values) for page in pages.values()]
+        return sum(array.nbytes for memory in (*used, *self.pool) for array in memory)
 
     def __repr__(self) -> str:
         return f"KeyValueCache({self.layout}, lengths={self.lengths}, window={self.window})"
@@ -147,25 +148,33 @@ class KeyValueCache:
         shared = None if new else pages[-1]
         if shared is not None and shared.owners == 1:
             return shared
-        if not self.free:  # as many again as there are, so that growing costs little and memory comes in large parts
-            count = max(1, min(self.made, MOST_AT_ONCE))
-            self.free.extend(self.layout.pages(count))
-            self.made += count
-        page = self.free.popleft()
-        page.owners = 1
+        page = self.page()
         if shared is None:
             pages.append(page)
         else:
-            shared.owners -= 1
             page.keys[...], page.values[...] = shared.keys, shared.values
+            shared.owners -= 1
             pages[-1] = page
         self.note(number, len(pages) - 1, page)
         return page
 
+    def page(self) -> Page:
+        """A page that nobody holds; where there is none, as many are made as there are: growing costs little."""
+        assert self.layout is not None  # noqa: S101
+        while True:
+            try:
+                return Page(*self.pool.popleft(), self.pool)
+            except IndexError:  # also where a fork in another thread was faster
+                count = max(1, min(self.made, MOST_AT_ONCE))
+                self.pool.extend(self.layout.pages(count))
+                self.made += count
+
     def note(self, number: int, block: int, page: Page | None) -> None:
-        """Write down where a block's page lies, for the kernels; 0 if it is gone."""
+        """Write down where a block's page lies, for the kernels; 0 if it is gone. What views read stays as it is."""
         while block >= self.addresses.shape[-1]:
             self.addresses = np.concatenate([self.addresses, np.zeros_like(self.addresses)], -1)
+        if self.addresses[0, number, :, block].any():
+            self.addresses = self.addresses.copy()
         for table, name in enumerate(("keys", "values")):
             array = getattr(page, name, None)
             heads = np.arange(self.addresses.shape[2])
@@ -173,7 +182,7 @@ class KeyValueCache:
             self.addresses[table, number, :, block] = place
 
     def let_go(self, number: int) -> None:
-        """Give back the pages that a window has passed: they are written again for later keys.
+        """Let go of the pages that a window has passed: what no view holds is written again for later keys.
 
         Done before an append, so that its first query still finds its whole window.
         """
@@ -187,25 +196,23 @@ class KeyValueCache:
                 self.note(number, block, None)
 
     def drop(self, page: Page | None) -> None:
-        """One owner less; a page that nobody holds is kept for use."""
+        """One owner less."""
         if page is not None:
             page.owners -= 1
-            if page.owners == 0:
-                self.free.append(page)
 
     def first_key(self, number: int) -> int:
         """The first key that a sequence still has: the start of a page."""
         gone = sum(page is None for page in self.sequences[number])
         return gone * BLOCK
 
-    def paged(self, numbers: slice, *, held: bool = False) -> Paged:
-        """Some sequences of one length as a call walks them; if `held`, as they are now, whatever becomes of them."""
+    def paged(self, numbers: slice) -> Paged:
+        """Some sequences of one length as a call walks them, as they are now, whatever becomes of them."""
         layout, counts = self.layout, set(self.counts[numbers])
         if layout is None:
             raise InputError("this cache is empty: append keys and values first.")
         if len(counts) > 1:
-            raise InputError(f"sequences of lengths {sorted(counts)} have no common weights: look at one at a time.")
-        addresses = self.addresses[:, numbers].copy() if held else self.addresses[:, numbers]
+            raise without_weights(counts)
+        addresses = self.addresses[:, numbers]
         lead = addresses.shape[1:3] if self.batched else addresses.shape[2:3]
         keys, size = counts.pop(), layout.kept.itemsize
 
@@ -219,7 +226,7 @@ class KeyValueCache:
             value=stand_in(addresses[1], layout.value_dim, layout.row),
             first_key=self.first_key(numbers.start or 0),
             int8=layout.int8,
-            kept=tuple(tuple(pages) for pages in self.sequences[numbers]) if held else (self.sequences,),
+            kept=tuple(tuple(pages) for pages in self.sequences[numbers]),
         )
 
     def reorder(self, order: Sequence[int]) -> None:
@@ -249,7 +256,7 @@ class KeyValueCache:
         other = KeyValueCache(window=self.window, dtype="int8" if self.int8 else None)
         other.rounding = self.rounding
         other.layout, other.batched, other.counts = self.layout, self.batched, list(self.counts)
-        other.sequences = [self.shared(pages) for pages in self.sequences]
+        other.pool, other.sequences = self.pool, [self.shared(pages) for pages in self.sequences]
         other.addresses = self.addresses.copy()
         return other
 
@@ -271,6 +278,8 @@ class KeyValueCache:
             raise InputError("this cache is empty: append keys and values first.")
         count = self.counts[number] - self.first_key(number)
         pages = [page.rows() for page in self.sequences[number] if page is not None]
+        if not pages:
+            return empty_rows(self.layout)
         dims = (self.layout.key_dim, self.layout.value_dim)
         keys, values = (
             Rows(
@@ -283,63 +292,33 @@ class KeyValueCache:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all sequences to a .safetensors file; raises FileError, and then no file is left."""
-        from safetensors.numpy import save
-
-        from clearhead.files.writing import write_whole
-
         if self.layout is None:
             raise InputError("this cache is empty: append keys and values first.")
-        arrays, kept = {}, self.layout.kept
-        for number in range(len(self.sequences)):
-            for name, part in zip(("key", "value"), self.rows(number), strict=True):
-                arrays[f"{name}.{number}"] = np.ascontiguousarray(part.numbers).view(PLAIN.get(kept.name, kept))
-                if part.scales is not None:
-                    arrays[f"{name}_scale.{number}"] = np.ascontiguousarray(part.scales)
-        about = {
-            "counts": ",".join(map(str, self.counts)),
-            "window": str(self.window or ""),
-            "batched": str(self.batched),
-            "dtype": self.layout.dtype.name,
-            "int8": str(self.int8),
-            "rounding": ",".join(map(repr, self.rounding)),
-        }
-        write_whole(path, save(arrays, about), force=True)
+        rows = tuple(map(self.rows, range(len(self.sequences))))
+        Saved(self.layout, self.batched, self.window, self.rounding, self.lengths, rows).write(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> KeyValueCache:
         """Read what `save` wrote; raises FileError for anything else."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "numpy") as file:
-                about = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            counts = [int(n) for n in about["counts"].split(",")]
-            cache = cls(window=int(about["window"]) if about["window"] else None)
-            cache.int8, dtype = about["int8"] == "True", dtype_named(about["dtype"])
-            cache.rounding = tuple(float(x) for x in about["rounding"].split(","))  # type: ignore[assignment]
-            first = arrays["key.0"]
-            cache.layout = Layout(dtype, cache.int8, first.shape[0], first.shape[-1], arrays["value.0"].shape[-1])
-            kept = cache.layout.kept
-            cache.batched, cache.sequences, cache.counts = about["batched"] == "True", [[] for _ in counts], counts
-            cache.addresses = np.zeros((2, len(counts), first.shape[0], 8), np.int64)
-            for number, count in enumerate(counts):
-                rows = [
-                    Rows(
-                        arrays[f"{name}.{number}"].view(kept), arrays[f"{name}_scale.{number}"] if cache.int8 else None
-                    )
-                    for name in ("key", "value")
-                ]
-                gone = (count - rows[0].numbers.shape[1]) // BLOCK * BLOCK
-                cache.window, window = None, cache.window  # nothing is let go while it is filled
-                cache.sequences[number], cache.counts[number] = [None] * (gone // BLOCK), gone
-                cache.append_one(number, *rows)
-                cache.window = window
-                if cache.counts[number] != count:
-                    raise KeyError(number)
-        except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
-            raise FileError(f"{path} is no saved cache ({error}): give a file that KeyValueCache.save wrote.") from None
+        saved = read(path)
+        cache = cls(dtype="int8" if saved.layout.int8 else None)  # nothing is let go while it is filled
+        cache.layout, cache.batched, cache.rounding = saved.layout, saved.batched, saved.rounding
+        cache.sequences, cache.counts = [[] for _ in saved.counts], [0] * len(saved.counts)
+        cache.addresses = np.zeros((2, len(saved.counts), saved.layout.heads, 8), np.int64)
+        for number, (count, rows) in enumerate(zip(saved.counts, saved.rows, strict=True)):
+            gone = count - rows[0].numbers.shape[1]
+            cache.sequences[number], cache.counts[number] = [None] * (gone // BLOCK), gone
+            cache.append_one(number, *rows)
+        cache.window = saved.window
         return cache
+
+
+def without_weights(counts: Iterable[int]) -> InputError:
+    """Why sequences of different lengths cannot be looked at together."""
+    return InputError(
+        f"sequences of lengths {sorted(set(counts))} have no common weights: look at one of them, by "
+        "one = cache.fork(), one.reorder([i]) and attend(q[i : i + 1], one)."
+    )
 
 
 def largest_difference(a: Array, b: Array) -> float:
@@ -347,14 +326,3 @@ def largest_difference(a: Array, b: Array) -> float:
     with np.errstate(invalid="ignore"):
         difference = np.abs(a - b.astype(np.float32))
     return float(difference[np.isfinite(difference)].max(initial=0.0))
-
-
-def dtype_named(name: str) -> np.dtype[Any]:
-    """A dtype by its name; bfloat16 is a package's."""
-    if name == "bfloat16":
-        try:
-            import ml_dtypes
-        except ImportError:
-            raise DtypeError("this cache holds bfloat16, which numpy lacks: install ml_dtypes to load it.") from None
-        name = ml_dtypes.bfloat16
-    return np.dtype(name)

@@ -78,7 +78,13 @@ class Backward:
         """The forward's rules and their derivatives."""
         asked = self.asked
         score, mask, _, arrays = self.expressions
-        base = Variant(score=score, mask=mask, storage=asked.storage, wide=self.d_query_dtype != asked.dtype)
+        base = Variant(
+            score=score,
+            mask=mask,
+            storage=asked.storage,
+            wide=self.d_query_dtype != asked.dtype,
+            long=asked.rules.long and asked.computed == "float32",
+        )
         if score is None:
             return replace(base, arrays=kinds_of(arrays))
         shares, scattered = [], self.scattered

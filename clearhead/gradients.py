@@ -4,7 +4,7 @@ Decides what is checked, what is kept from the forward pass (its operands, outpu
 come back to their operands' shapes. Meaning: `definition.gradient`; plan and kernel: `gradient_plan`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,10 @@ class Kept:
 
     @property
     def asked(self) -> Problem:
-        """The call as a problem."""
+        """The call as a problem; that no pair of it is at fault, it has shown itself."""
         rules: dict[str, Any] = {"mask": self.mask, "score": self.score, "sink": self.sink, "scale": self.scale}
-        return problem(self.q, self.k, self.v, **rules, out=self.wide, wide=True)
+        asked = problem(self.q, self.k, self.v, **rules, out=self.wide, wide=True)
+        return replace(asked, rules=asked.rules.trusted)
 
 
 def backward(kept: Kept, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, rules: bool) -> Gradients:

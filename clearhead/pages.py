@@ -7,8 +7,9 @@ arrives later changes no earlier one. Which pages make a sequence is left to `ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from clearhead.kernels.call import PANEL_LINE
 from clearhead.kernels.tiles import DIM_STEP, STORED
 
 Array = npt.NDArray[Any]
+Pool: TypeAlias = "deque[tuple[Array, Array]]"  # the memory of pages that nobody holds
 LARGEST = 127  # of a signed 8-bit number, on both sides of 0
 
 
@@ -59,11 +61,18 @@ def rounded(rows: Array) -> Rows:
 
 @dataclass(eq=False)
 class Page:
-    """BLOCK keys and values of all heads of one sequence, and how many sequences hold it."""
+    """BLOCK keys and values of all heads of one sequence, and how many sequences hold it.
+
+    Its memory goes back to the pool with the page's last holder, be that a sequence, a call or a view.
+    """
 
     keys: Array  # records of (panels, pairs of dims, keys in a panel, 2) numbers, and scales, one for each head
     values: Array  # records of (BLOCK, value dims, padded)
-    owners: int = 0
+    pool: Pool = field(repr=False)
+    owners: int = 1
+
+    def __del__(self) -> None:
+        self.pool.append((self.keys, self.values))
 
     def write(self, inside: int, keys: Rows, values: Rows) -> None:
         """Put rows (heads, n, …) into the page from place `inside` on."""
@@ -122,12 +131,12 @@ class Layout:
         """Rows as they are kept."""
         return rounded(array) if self.int8 else Rows(array)
 
-    def pages(self, count: int) -> list[Page]:
-        """Empty pages; each head's lie one behind the other, as memory is read fastest."""
+    def pages(self, count: int) -> list[tuple[Array, Array]]:
+        """Memory of empty pages; each head's lie one behind the other, as memory is read fastest."""
         pairs = -(-self.key_dim // 2)
         keys = self.zeros(count, (BLOCK // self.panel, pairs, self.panel, 2))
         values = self.zeros(count, (BLOCK, self.row))
-        return [Page(keys[:, n], values[:, n]) for n in range(count)]
+        return [(keys[:, n], values[:, n]) for n in range(count)]
 
     def zeros(self, count: int, shape: tuple[int, ...]) -> Array:
         """Records (heads, count) of zeros that begin at a cache line: numbers, then each row's scale."""
@@ -140,7 +149,7 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Paged:
-    """Sequences of one length in a cache: tables of the addresses of their pages, and what must outlive them.
+    """Sequences of one length in a cache: tables of the addresses of their pages, and the pages, `kept` as they are.
 
     `key` and `value` are arrays of the shapes that the cache stands for, which nobody reads; their strides are the
     tables'.

@@ -44,6 +44,7 @@ class Prepared:
 
     workspace: int  # bytes of shared memory for one call, and how many counters
     counters: int
+    doubtful: Problem | None  # what is asked, if a rule may turn out to be at fault
 
     @property
     def kept_bytes(self) -> int:
@@ -79,6 +80,7 @@ def plan_for(asked: Problem, place: Target | None = None) -> Plan:
         native=asked.native,
         storage=asked.storage,
         wide=asked.wide,
+        long=asked.rules.long and asked.computed == "float32",
     )
     if asked.native and (place.isa != "avx512" or "+avx512bf16" not in place.features):
         raise MachineError(
@@ -161,6 +163,7 @@ def arranged(asked: Problem, kernel: Kernel) -> Prepared:
         kept=kept,
         workspace=decode.workspace(asked, tile) if decode else 0,
         counters=decode.heads if decode else 0,
+        doubtful=asked if asked.rules.doubtful else None,
     )
 
 

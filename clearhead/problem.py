@@ -6,6 +6,7 @@ not part of a problem.
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ import numpy.typing as npt
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.kernels.call import AXIS
 from clearhead.kernels.tiles import ELEMENTS, STORED
-from clearhead.rules.fused import Fused, fuse
-from clearhead.rules.masks import Blocks, Causal, Dense, Full, Mask, checked
+from clearhead.rules.fused import Fused, fuse, proven
+from clearhead.rules.masks import Causal, Full, Mask, check_fits, checked
 from clearhead.rules.scores import Alibi, Bias, Relative, Score, as_rules
 
 Array = npt.NDArray[Any]
@@ -78,7 +79,7 @@ class Problem:
         """How many independent sequences there are."""
         return math.prod(self.axes)
 
-    @property
+    @cached_property
     def pairs(self) -> int:
         """(query, key) pairs that are seen, over all heads, as far as the band and the documents tell."""
         total = 0
@@ -156,7 +157,7 @@ def problem(
         key=operand(key.shape, key.strides, grouped=True),
         value=operand(value.shape, value.strides, grouped=True),
         output=operand(shape, dense_strides(shape, result) if out is None else out.strides, grouped=False),
-        rules=fuse(mask, rules, queries, keys),
+        rules=proven(fuse(mask, rules, queries, keys), lead, queries, keys),
         sink=sink is not None,
         native=native,
         wide=wide,
@@ -256,17 +257,12 @@ def broadcast_heads(query: tuple[int, ...], key: tuple[int, ...], value: tuple[i
 
 def check_rules(mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], queries: int, keys: int) -> None:
     """The arrays that rules hold must fit the heads and lengths."""
+    check_fits(mask, lead, queries, keys)
     sizes = (math.prod(lead[:-1]), lead[-1] if lead else 1, queries, keys)
-    for rule in (*mask.parts(), *rules):
-        array: Any = getattr(rule, "array", None)
-        if isinstance(rule, Dense | Bias):
-            fits = all(n in (1, size) for n, size in zip(array.shape[::-1], sizes[::-1], strict=False))
+    for rule in rules:
+        if isinstance(rule, Bias):
+            fits = all(n in (1, size) for n, size in zip(rule.array.shape[::-1], sizes[::-1], strict=False))
             wanted = f"(batch, heads, queries, keys) = {sizes}, each axis that size or 1"
-        elif isinstance(rule, Blocks):
-            own = array.shape[:-2][::-1]
-            fits = all(n in (1, size) for n, size in zip(own, sizes[1::-1], strict=False))
-            fits &= array.shape[-2] * rule.size >= queries and array.shape[-1] * rule.size >= keys
-            wanted = f"{-(-queries // rule.size)} × {-(-keys // rule.size)} blocks of {rule.size}, for {sizes[1]} heads"
         elif isinstance(rule, Alibi | Relative):
             array = rule.slopes if isinstance(rule, Alibi) else rule.table
             fits, wanted = len(array) == sizes[1], f"one row for each of {sizes[1]} heads"

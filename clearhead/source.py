@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.diagnosis import check
 from clearhead.errors import InputError
 from clearhead.kernels.call import FIELDS
 from clearhead.machine.compile import Plan, kernels
@@ -27,7 +28,8 @@ Integers = npt.NDArray[np.int64]
 class Source:
     """Queries and keys are held, not copied; `known` is the LSE (..., queries), if it is.
 
-    `key` is the array of keys, or a cache's table of pages; `kept` must live as long.
+    `key` is the array of keys, or a cache's table of pages; `kept` must live as long. With `own`, the LSE is that of
+    these queries and keys, so that rows sum to 1 while nobody changes them.
     """
 
     asked: Problem
@@ -37,6 +39,7 @@ class Source:
     sink: Array | None = field(default=None, repr=False)
     threads: int | None = None
     kept: tuple[Any, ...] = ()
+    own: bool = True
 
     @cached_property
     def found(self) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -57,6 +60,26 @@ class Source:
             found[missing] = True
         return lse
 
+    def check(self, weights: Array, heads: Integers, queries: Integers) -> None:
+        """Whether the whole rows of some heads, the last of (heads, queries, keys), sum to 1 less the sink's share.
+
+        They do not where q, k, a rule's array or the LSE was changed after the LSE was found. Raises InputError.
+        """
+        if not (self.own and weights.size):
+            return
+        lse = self.found[0][heads, queries[-1]].astype(np.float64)
+        sinks = -np.inf if self.sink is None else np.broadcast_to(self.sink, self.asked.lead).reshape(-1)[heads]
+        units = 8 * np.finfo(weights.dtype).eps * (np.abs(lse) + weights.shape[-1] + 64)  # what rounding explains
+        with np.errstate(invalid="ignore", over="ignore"):
+            sums = weights[:, -1].sum(-1, dtype=np.float64)
+            wrong = np.abs(sums + np.exp(sinks - lse) - 1) > units
+        wrong &= np.isfinite(lse)
+        if wrong.any():
+            raise InputError(
+                f"the weights of query {queries[-1]} sum to {sums[wrong][0]:.6g}: q, k or what a rule reads has "
+                "changed since its log-sum-exp was found. Look before you change them, or give attend(...) copies."
+            )
+
     def find(self, lse: Array, queries: Integers) -> None:
         """Write the LSEs of some queries: attention whose values, one dim of the keys, are thrown away."""
         size = self.query.itemsize
@@ -75,6 +98,10 @@ class Source:
             "tile_table": tiles,
         }  # fmt: skip
         run(plan, numbers, call, scratch_size, self.count(tasks, len(queries)), (self, kept))
+        if asked.rules.doubtful:
+            lost = np.zeros_like(lse, bool)
+            lost[:, queries] = np.isnan(lse[:, queries])
+            check(self.asked, lost, self.query, None if asked.paged else self.key)
 
     def count(self, tasks: int, queries: int) -> int:
         """How many threads a run over some queries of all heads is worth."""

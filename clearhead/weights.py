@@ -56,7 +56,7 @@ def weights(
     if isinstance(k, KeyValueCache):
         if lse is None:
             return attend(query, k, mask=mask, score=score, sink=sinks, scale=scale, threads=threads).weights
-        k = k.paged(ALL, held=True)
+        k = k.paged(ALL)
     pages, key = (k, k.key) if isinstance(k, Paged) else (None, as_array(k, "k"))
     mask = mask if pages is None else at_end(checked(mask))
     asked = problem(query, key, key, mask=mask, score=score, sink=sinks, scale=scale)
@@ -64,7 +64,7 @@ def weights(
     if known is not None and known.shape != shape:
         raise ShapeError(f"lse of shape {known.shape} does not belong to q {query.shape}: attend(...).lse has {shape}.")
 
-    source = Source(asked, query, key, known, sinks, threads)
+    source = Source(asked, query, key, known, sinks, threads, own=known is None)
     if pages is not None:
         asked = over_pages(asked, mask, pages.first_key, pages.int8)
         source = replace(source, asked=asked, key=pages.tables[0], kept=pages.kept)
@@ -192,6 +192,8 @@ class Weights:
         if len(columns) and (np.diff(columns) == 1).all():
             out = zeros_in_lines((len(flat), *shape[-2:]), self.dtype)
             self.sweep(flat, rows, int(columns[0]), int(columns[-1]) + 1).block(out)
+            if len(columns) == self.shape[-1]:
+                self.source.check(out, flat, rows)
             return out.reshape(shape)
         out = np.empty((len(flat), *shape[-2:]), self.dtype)
         wanted, places = np.unique(columns, return_inverse=True)

@@ -142,12 +142,12 @@ def test_a_pipe_gets_utf8_whatever_the_locale_says(vectors):
         (["explain", "letter.txt"], "letter.txt is not there"),
         (["explain", "x.npy"], "--vectors x.npy"),
         (["explain", SENTENCE, "--embeddings", "glove.txt"], "glove.txt is not there"),
-        (["explain", "--vectors", "x.csv", "--embeddings", "glove.txt"], "without --vectors"),
+        (["explain", "--vectors", "x.csv", "--embeddings", "glove.txt"], "--embeddings are for the words of a text"),
         (["explain", SENTENCE, "--position", "10"], "Position 10 is outside the 10 items"),
         (["explain", SENTENCE, "--position", "-11"], "Position -11"),
         (["explain", SENTENCE, "--position", "lake"], "'lake'"),
         (["explain", SENTENCE, "--position", "--5"], "'--5'"),
-        (["explain", SENTENCE, "--format", "html"], "html"),
+        (["explain", SENTENCE, "--format", "pdf"], "pdf"),
         (["explain", SENTENCE, "--steps", "none"], "none"),
         (["explain", SENTENCE, "--steps", "cost", "--matrix"], "--matrix"),
         (["explain", SENTENCE, "--vectors", "x.csv"], "--vectors"),
@@ -285,7 +285,8 @@ def test_every_rule_in_every_format(capsys, mask, score, form):
         (["--score", "cosine"], "not a score rule"),
         (["--rule", "nowhere.py:f"], "not there"),
         (["--rule", "f"], "file.py:function"),
-        (["--mask", "full", "--steps", "cost"], "--steps"),
+        (["--mask", "full", "--steps", "order"], "--steps"),
+        (["--score", "alibi", "--steps", "cost"], "no --score or --rule"),
     ],
 )
 def test_wrong_rules_are_answered_by_one_line(capsys, words, said):
@@ -357,7 +358,7 @@ def test_embeddings_of_others_are_taken(capsys, tmp_path):
     assert main(["explain", "the river flooded zzqxv", "--embeddings", str(tmp_path / "glove.txt")]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "Vectors: glove.txt, 3 words × 3" in told
-    assert "carries no meaning, all zeros: “zzqxv”" in told
+    assert "an item that carries no meaning: “zzqxv”" in told
 
 
 def test_nothing_is_dropped_without_a_word(capsys):

@@ -14,10 +14,11 @@ from rich.console import Console
 
 from clearhead.definition import textbook
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.explain import explain, latex, markdown, text
 from clearhead.explain import json as as_json
-from clearhead.explain.lessons import LESSONS, costs
-from clearhead.explain.steps import LARGEST_SQUARE
+from clearhead.explain import latex, markdown, text
+from clearhead.explain.cost import costs
+from clearhead.explain.lessons import LESSONS
+from clearhead.explain.steps import LARGEST_SQUARE, explain
 from clearhead.explain.story import worked_page
 from clearhead.explain.wording import number
 from clearhead.rules.masks import causal, documents, full, prefix, visible, window
@@ -176,7 +177,7 @@ def test_a_zero_vector_among_the_seen_is_told_apart_from_a_right_angle():
     assert (e.blank, e.angles) == ((0,), (1,))
     told = " ".join(as_text(worked_page(e)).split())
     assert "“x1” is at right angles to “x2”" in told
-    assert "“x0” is the zero vector, with dot product 0 to anything" in told
+    assert "“x0” is the zero vector, whose dot product with anything is 0" in told
 
 
 def test_an_item_that_sees_nothing_has_no_scores_to_show():
@@ -266,7 +267,7 @@ def test_long_inputs_show_the_heaviest_and_account_for_the_rest():
     assert len(written.splitlines()) < 200
     assert "x250 (itself)" in written
     assert re.search(r"^ *5 +x5 +0 *$", written, re.M)
-    more = re.search(r"… (\d+) more, lighter +([\d.]+) +([\d.e-]+)", written)
+    more = re.search(r"… (\d+) more +([\d.]+) +([\d.e-]+)", written)
     rows = re.findall(r"^ +\d+ +x\d+ (?:\(itself\))? +-?[\d.e-]+ +[\d.]+ +([\d.e-]+)", written, re.M)
     assert len(rows) + int(more[1]) == 251
     assert math.isclose(sum(map(float, rows)) + float(more[3]), 1, abs_tol=2e-3)

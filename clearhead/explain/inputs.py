@@ -7,8 +7,10 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from clearhead.errors import InputError
+from clearhead.explain.matrices import read_qkv
 from clearhead.explain.steps import CAUSAL, Explanation, Item, explain, index
 from clearhead.explain.vectors import read_vectors
 from clearhead.files.text import as_typed, read_text
@@ -42,18 +44,40 @@ def from_text(
     )  # fmt: skip
 
 
-def from_words(
-    words: Sequence[str],
-    position: str = "-1",
-    *,
-    mask: Mask = CAUSAL,
-    score: Sequence[Score] = (),
-    embeddings: Path | None = None,
-) -> Explanation:
+def from_words(words: Sequence[str], position: str = "-1", **options: Any) -> Explanation:
     """Explain what was typed: a text, the name of a file that holds one, or - for standard input."""
     if len(words) == 1 and Path(words[0]).suffix.lower() in (".npy", ".csv", ".tsv"):
         raise InputError(f"{words[0]} is the name of a file of vectors: give it as --vectors {words[0]}.")
-    return from_text(read_text(words), position, mask=mask, score=score, embeddings=embeddings)
+    return from_text(read_text(words), position, **options)
+
+
+def across(
+    text: str, other: str, position: str = "-1", *, mask: Mask | None = None, embeddings: Path | None = None
+) -> Explanation:
+    """Cross-attention: an item of `text` looks at the items of another text, all of them unless a mask hides some.
+
+    >>> e = across("le chat", "the cat sat")
+    >>> e.token, e.tokens, e.weights.shape
+    ('chat', ('the', 'cat', 'sat'), (3,))
+    """
+    words = read_embeddings(embeddings) if embeddings else load()
+    asking, looked_at = words.embed(text), words.embed(other)
+    notes = dict.fromkeys((*words.remarks, *asking.notes, *looked_at.notes))
+    return explain(
+        asking.x, asking.tokens, place(position, asking.tokens), keys=looked_at.x, values=looked_at.x,
+        key_tokens=looked_at.tokens, scale=1.0, mask=mask, notes=tuple(notes),
+        origins=[Item(found.how, found.sources) for found in looked_at.found],
+    )  # fmt: skip
+
+
+def from_qkv(path: Path, position: str = "-1", *, mask: Mask | None = None, score: Sequence[Score] = ()) -> Explanation:
+    """Explain queries, keys and values in a .npz or .safetensors file, with the scale 1/√d; errors name the file."""
+    q, k, v = read_qkv(path)
+    names = [f"q{j}" for j in range(len(q))]
+    try:
+        return explain(q, names, place(position, names), keys=k, values=v, mask=mask, score=score)
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def from_file(path: Path, position: str = "-1", *, mask: Mask = CAUSAL, score: Sequence[Score] = ()) -> Explanation:

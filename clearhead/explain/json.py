@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from clearhead.definition.textbook import Array
-from clearhead.explain.lessons import Lesson
+from clearhead.explain.lesson import Lesson
 from clearhead.explain.steps import Explanation
 from clearhead.rules.named import name_of_mask, name_of_score
 
@@ -21,7 +21,7 @@ def render(e: Explanation, matrix: bool = False) -> str:
         "position": e.position,
         "mask": name_of_mask(e.mask),
         "seen": e.items,
-        "dot_products": row(e, e.stages[0]),
+        "dot_products": row(e, e.stages[0] / e.operands.scale),
         "rules": [
             {"rule": name_of_score(rule), "scores": row(e, stage)}
             for rule, stage in zip(e.rules, e.stages[1:], strict=True)

@@ -53,23 +53,19 @@ def display(formula: Formula) -> str:
 
 
 def triangle(block: Triangle) -> str:
-    """Every weight to four decimals, the hidden ones as dots; of a great many items the last ones."""
-    n = len(block.items)
-    first = max(0, n - MOST_ITEMS)
-    shown = range(first, n)
+    """Every weight to four decimals, the hidden ones as dots; of many items, those of the last."""
+    n, m = block.weights.shape
+    rows, shown = range(max(0, n - MOST_ITEMS), n), range(max(0, m - MOST_ITEMS), m)
     columns = (Column("i"), Column("item", "left"), *(Column(str(j)) for j in shown))
-    rows = [
+    cells = [
         (str(i), block.items[i], *(number(block.weights[i, j]) if block.seen[i, j] else DOT for j in shown))
-        for i in shown
+        for i in rows
     ]
-    parts = [part for part in map(without_dots, panels(fitted(Grid.of(columns, rows)))) if part.rows]
+    parts = [part for part in map(without_dots, panels(fitted(Grid.of(columns, cells)))) if part.rows]
     said = []
-    if first:
-        said.append(
-            escape(
-                f"Printed here are rows and columns {first} to {n - 1}, {MOST_ITEMS} of {n}: --format json gives all."
-            )
-        )
+    if len(rows) < n or len(shown) < m:
+        which = f"rows {rows[0]} to {n - 1} of {n} and columns {shown[0]} to {m - 1} of {m}"
+        said.append(escape(f"Printed here are {which}: --format json gives all."))
     if len(parts) > 1:
         said.append("In parts; each leaves out the rows that see none of its items.")
     return "\n\n".join([*said, in_full(parts)])

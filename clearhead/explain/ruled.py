@@ -5,9 +5,10 @@ Decides the words and formulas of rules; the numbers come from steps.
 
 import inspect
 
-from clearhead.explain.blocks import Block, Column, Formula, Heading, Prose, Table
+from clearhead.explain.blocks import Block, Column, Formula, Heading, Prose
+from clearhead.explain.rows import Shown, dot_product, names, table
 from clearhead.explain.steps import Explanation
-from clearhead.explain.wording import count, label, listed, number, quoted, sub
+from clearhead.explain.wording import count, listed, number, quoted, sub
 from clearhead.rules.named import name_of_mask, name_of_score
 from clearhead.rules.scores import Alibi, Function, Scale, Score, Softcap
 
@@ -33,13 +34,13 @@ def formula_of(rule: Score) -> Formula:
     return Formula(f"s ← {name}(s)", rf"s \leftarrow \mathrm{{{name}}}(s)")
 
 
-def rules_step(e: Explanation, rows: tuple[int, ...], example: int) -> list[Block]:
+def rules_step(e: Explanation, shown: Shown, example: int) -> list[Block]:
     """Every score after every rule."""
     if not e.rules:
         return []
-    i, page = e.position, list[Block]()
+    page = list[Block]()
     for at, rule in enumerate(e.rules):
-        before, after = (float(stage[example]) for stage in e.stages[at : at + 2])
+        before, after = scored(e, at, example), scored(e, at + 1, example)
         place = f"Rule {at + 1} of {len(e.rules)}: " if len(e.rules) > 1 else "Rule: "
         page.append(Heading(f"{place}{name_of_score(rule)}", formula_of(rule)))
         page.append(
@@ -47,11 +48,13 @@ def rules_step(e: Explanation, rows: tuple[int, ...], example: int) -> list[Bloc
         )
     stages = [Column(f"after {name_of_score(rule)}") for rule in e.rules]
     columns = (Column("j"), Column("item", "left"), Column("score"), *stages)
-    cells = tuple(
-        (str(j), label(e.tokens[j]) + (" (itself)" if j == i else ""), *(number(float(s[j])) for s in e.stages))
-        for j in rows
-    )
-    return [*page, Table(columns, cells)]
+    rows = [[*names(e, j), *(number(scored(e, at, j)) for at in range(len(e.stages)))] for j in shown.rows]
+    return [*page, table(e, shown, columns, rows, [""] * len(e.stages))]
+
+
+def scored(e: Explanation, stage: int, j: int) -> float:
+    """A score after so many rules."""
+    return float(e.stages[stage][j]) if stage else dot_product(e, j)
 
 
 def mask_step(e: Explanation) -> list[Block]:
@@ -62,8 +65,8 @@ def mask_step(e: Explanation) -> list[Block]:
     hidden = [j for j in range(n) if not e.seen[j]]
     formula = Formula(f"s{sub('', i)}ⱼ = −∞  where {mask} hides j", rf"s_{{{i},j}} = -\infty \ \mbox{{where hidden}}")
     sees = f"{len(e.items)} of {count(n, 'item')}" if e.items else f"none of {count(n, 'item')}"
-    text = f"{quoted(e.token)}, item {i}, sees {sees}: so the mask {mask} has it."
+    text = f"{quoted(e.token)}, item {i}, sees {sees}, by the mask {mask}."
     if hidden:
-        who = listed([f"{quoted(e.tokens[j])} ({j})" for j in hidden])
+        who = listed([f"{quoted(e.tokens[j])} (item {j})" for j in hidden])
         text += f" Hidden, whatever the score: {who}. exp(−∞) = 0 is no weight at all."
     return [Heading("Mask", formula), Prose(text)]

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.errors import FileError
-from clearhead.explain.wording import count as counted
+from clearhead.explain.wording import count
 
 MOST_VECTORS = 1 << 17  # in a file
 MOST_NUMBERS = 1 << 24
@@ -116,7 +116,7 @@ def commented(form: Form, comments: Iterable[Line], width: int) -> list[str]:
     ]
     if not like:
         return []
-    more = f" (and {counted(len(like) - 1, 'line')} more)" if len(like) > 1 else ""
+    more = f" (and {count(len(like) - 1, 'line')} more)" if len(like) > 1 else ""
     return [f"Line {like[0].number} begins with # and is taken as a comment{more}: a name with # needs quotes"]
 
 
@@ -127,10 +127,10 @@ def split(path: Path, form: Form, lines: Sequence[Line]) -> Iterator[Row]:
 
 def bounded(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
     """Rows, as long as they are no more than could be explained."""
-    count = 0
+    total = 0
     for at, row in enumerate(rows):
-        count += len(row.cells)
-        if at > MOST_VECTORS or count > MOST_NUMBERS:
+        total += len(row.cells)
+        if at > MOST_VECTORS or total > MOST_NUMBERS:
             held = f"{MOST_VECTORS} vectors" if at > MOST_VECTORS else f"{MOST_NUMBERS} numbers"
             raise FileError(f"{path} holds more than {held}, the most that can be explained: keep some of its lines.")
         yield row
@@ -184,7 +184,7 @@ def check_widths(path: Path, form: Form, rows: Sequence[Row]) -> None:
     width = len(rows[0].cells)
     for row in rows:
         if len(row.cells) != width:
-            own = f"{counted(len(row.cells), 'column')} and line {rows[0].number} has {width}"
+            own = f"{count(len(row.cells), 'column')} and line {rows[0].number} has {width}"
             raise FileError(f"{path}, line {row.number} has {own} (read as {form.name}): give every line as many.")
 
 
@@ -284,7 +284,7 @@ def numbers(path: Path, form: Form, body: Sequence[Row], start: int) -> npt.NDAr
         for column in range(start, width):
             value, cell = form.value(row.cells[column]), row.cells[column]
             at = f"{path}, line {row.number}, column {column + 1}: {shown(cell)}"
-            how = f"(read as {form.name}, {counted(width, 'column')})"
+            how = f"(read as {form.name}, {count(width, 'column')})"
             if value is None:
                 step = "put the comment on a line of its own" if "#" in cell else "correct it"
                 raise FileError(f"{at} is not a number {how}: {step}.")
@@ -305,8 +305,8 @@ def counts(cells: Sequence[str]) -> bool:
     >>> counts(["0", "1"]), counts(["1", "2"]), counts(["1", "0"]), counts(["0.0", "1.0"])
     (True, True, False, False)
     """
-    count = len(cells)
-    return count > 0 and [*cells] in ([*map(str, range(count))], [*map(str, range(1, count + 1))])
+    width = len(cells)
+    return width > 0 and [*cells] in ([*map(str, range(width))], [*map(str, range(1, width + 1))])
 
 
 def shown(cell: str) -> str:

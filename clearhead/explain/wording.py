@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 ROUNDINGS = {digits: Context(prec=digits, rounding=ROUND_HALF_EVEN) for digits in (2, 4, 12)}
+JOINERS = "\u200c\u200d"  # parts of words and emoji, and nothing by themselves
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -101,11 +102,11 @@ def size(count: int) -> str:
 def count(n: int, noun: str) -> str:
     """So many of something.
 
-    >>> count(1, "item"), count(3, "item"), count(2, "query")
-    ('1 item', '3 items', '2 queries')
+    >>> count(1, "item"), count(3000, "key"), count(2, "query")
+    ('1 item', '3,000 keys', '2 queries')
     """
-    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-    return f"{n} {noun if n == 1 else plural}"
+    plural = f"{noun[:-1]}ies" if noun[-2:] == "ry" else f"{noun}s"
+    return f"{n:,} {noun if n == 1 else plural}"
 
 
 def sub(name: str, index: int) -> str:
@@ -118,12 +119,19 @@ def sub(name: str, index: int) -> str:
 
 
 def label(token: str) -> str:
-    """A token fit to print: nothing in it can move a cursor or break a table.
+    r"""A token fit to print anywhere: nothing in it can move a cursor, break a line or a table, or be overlooked.
 
-    >>> label("a\\nb"), label("")
-    ('a�b', '(empty)')
+    Control characters stand as Python writes them, and blanks that stand alone as ␣.
+
+    >>> label("\n"), label("a\tb"), label(" the"), label("  "), label("")
+    ('\\n', 'a\\tb', ' the', '␣␣', '(empty)')
     """
-    return "".join(c if c.isprintable() else "�" for c in token) or "(empty)"
+    if not token.strip(" "):
+        return "␣" * len(token) or "(empty)"
+    whole = token.strip(JOINERS) != ""
+    return "".join(
+        c if c.isprintable() or (whole and c in JOINERS) else c.encode("unicode_escape").decode() for c in token
+    )
 
 
 def quoted(token: str) -> str:

@@ -9,17 +9,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from clearhead.explain.blocks import Block, Prose
+from clearhead.explain.rows import pointed
 from clearhead.explain.steps import Explanation
-from clearhead.explain.wording import listed, number, percent, quoted
+from clearhead.explain.wording import label, listed, number, percent, quoted
 
 
 def zero_score(e: Explanation) -> list[Block]:
     """Dot product 0 is not weight 0, by the items that have it or by one that would."""
-    if not e.x[e.position].any():
+    if not e.query.any():
         return [Prose(zero_vector(e), strong=True)]
     present = [*at_right_angles(e), *blank_items(e)]
     if present:
-        return [Prose(f"{ruling(e)} {' '.join(present)}", strong=True)]
+        told = " ".join([present[0], *(text[0].upper() + text[1:] for text in present[1:])])
+        return [Prose(f"{ruling(e)} {told}", strong=True)]
     return [Prose(f"{ruling(e)} {absent(e)}")]
 
 
@@ -32,12 +34,12 @@ def zero_vector(e: Explanation) -> str:
     """The item itself has no direction: all dot products are 0."""
     if e.rules:
         return (
-            f"{ruling(e)} {quoted(e.token)} is the zero vector, so every dot product is 0, and the rules alone decide "
+            f"{ruling(e)} {asker(e)} is the zero vector, so every dot product is 0, and the rules alone decide "
             "the weights."
         )
     n = len(e.items)
     each = f"exp(0) = 1, and 1 ÷ {n} = {number(1 / n)}, {percent(1 / n)}"
-    return f"{ruling(e)} {quoted(e.token)} is the zero vector, so every score is 0 and all weights are equal: {each}."
+    return f"{ruling(e)} {asker(e)} is the zero vector, so every score is 0 and all weights are equal: {each}."
 
 
 def at_right_angles(e: Explanation) -> list[str]:
@@ -45,8 +47,8 @@ def at_right_angles(e: Explanation) -> list[str]:
     if not e.angles:
         return []
     verb = "is" if one_name(e, e.angles) else "are"
-    angle = f"at right angles to {quoted(e.token)}"
-    return [f"{quoted_items(e, e.angles)} {verb} {angle}{weighed(e, e.angles)}"]
+    angle = f"at right angles to {asker(e)}"
+    return [f"{found(e, e.angles)} {verb} {angle}{weighed(e, e.angles)}"]
 
 
 def blank_items(e: Explanation) -> list[str]:
@@ -54,14 +56,14 @@ def blank_items(e: Explanation) -> list[str]:
     if not e.blank:
         return []
     verb = "is the zero vector" if one_name(e, e.blank) else "are zero vectors"
-    return [f"{quoted_items(e, e.blank)} {verb}, with dot product 0 to anything{weighed(e, e.blank)}"]
+    return [f"{found(e, e.blank)} {verb}, whose dot product with anything is 0{weighed(e, e.blank)}"]
 
 
 def weighed(e: Explanation, items: tuple[int, ...]) -> str:
     """Which weights they have: without rules all the same, exp(0) over the sum."""
     if e.rules:
         j = max(items, key=lambda j: e.weights[j])
-        whose = "" if len(items) == 1 else f" for {quoted(e.tokens[j])}"
+        whose = "" if len(items) == 1 else f" for {pointed(e, j)}"
         numbers = f"score {number(e.scores[j])}, weight {number(e.weights[j])}"
         return f"; what weight that makes, the rules decide:{whose} {numbers}."
     has = ", and yet has weight:" if one_name(e, items) else ", and yet have weight:"
@@ -79,34 +81,50 @@ def of_zero(e: Explanation) -> str:
 
 def absent(e: Explanation) -> str:
     """No item has dot product 0: what one would get if it were added to what is seen."""
+    alone = e.x.shape[1] == 1  # of one dim, only 0 has dot product 0 with anything
+    own = "it" if e.operands.alike else "its query"
     if e.rules:
-        return (
-            f"nothing that {quoted(e.token)} sees is at right angles to it; such an item would get whatever weight the "
-            "rules make of 0."
-        )
-    item = f"an item at right angles to {quoted(e.token)}, added to what it sees, would get"
-    if e.shift < 0:
-        return f"{item} nearly all the weight: exp(0) = 1, and all others together come to less than 1e-290."
-    one, item = math.exp(-e.shift), f"{item} weight:"
-    total, share = e.sum + one, one / (e.sum + one)
-    if not share:
-        return f"{item} exp(0 − {number(e.shift)}) is positive, though here too small for a float64."
-    if e.shift:
-        return f"{item} exp(0 − {number(e.shift)}) ÷ {number(total)} = {number(share)}.{nearest_zero(e)}"
-    sums = f"1 ÷ ({number(e.sum)} + 1) = {number(share)}, {percent(share)} of the whole"
+        kind = "a zero vector" if alone else f"at right angles to {own}"
+        get = "such an item would get whatever weight the rules make of 0"
+        return f"nothing that {quoted(e.token)} sees is {kind}; {get}."
+    item = f"a zero vector, added to what {quoted(e.token)} sees, would get"
+    if not alone:
+        what = "an item" if e.operands.alike else "a key"
+        item = f"{what} at right angles to {asker(e)}, added to what it sees, would get"
+    others = e.sum * math.exp(e.shift) if e.shift < 0 else e.sum
+    if not others:
+        return f"{item} nearly all the weight: exp(0) = 1, and all others together are too small for a float64."
+    item += " weight:"
+    if e.shift > 0:
+        one, total = math.exp(-e.shift), e.sum + math.exp(-e.shift)
+        if not one / total:
+            return f"{item} exp(0 − {number(e.shift)}) is positive, though here too small for a float64."
+        return f"{item} exp(0 − {number(e.shift)}) ÷ {number(total)} = {number(one / total)}.{nearest_zero(e)}"
+    share = 1 / (others + 1)
+    sums = f"1 ÷ ({number(others)} + 1) = {number(share)}, {percent(share)} of the whole"
     return f"{item} exp(0) = 1, and {sums}.{nearest_zero(e)}"
 
 
 def nearest_zero(e: Explanation) -> str:
     """The other item whose score is nearest to 0."""
-    others = [j for j in e.items if j != e.position]
+    others = [j for j in e.items if j != e.itself]
     if not others:
         return ""
     j = min(others, key=lambda j: abs(e.scores[j]))
     numbers = f"score {number(e.scores[j])}, weight {number(e.weights[j])}"
     if len(others) == 1:
-        return f" Here {quoted(e.tokens[j])} has {numbers}."
-    return f" Of the others here, {quoted(e.tokens[j])} has the score nearest to 0: {numbers}."
+        return f" Here {pointed(e, j)} has {numbers}."
+    return f" Of the others here, {pointed(e, j)} has the score nearest to 0: {numbers}."
+
+
+def lost_score(e: Explanation) -> list[Block]:
+    """Dot products of 0 that are none: too small for a float64."""
+    lost = [j for j in e.items if e.stages[0][j] == 0 and j not in e.zeros]
+    if not lost:
+        return []
+    those = "that of {} is" if one_name(e, lost) else "those of {} are"
+    what = f"{those.format(quoted_items(e, lost))} not 0, but too small for a float64"
+    return [Prose(f"Dot product 0 is underflow here: {what}.", True)]
 
 
 def lost_weight(e: Explanation) -> list[Block]:
@@ -115,7 +133,8 @@ def lost_weight(e: Explanation) -> list[Block]:
     lost = [j for j in e.items if e.weights[j] == 0 and j not in hidden]
     page: list[Block] = []
     if hidden:
-        page.append(Prose(f"A rule made the score of {quoted_items(e, hidden)} −∞: exp(−∞) = 0, no weight.", True))
+        score = "score" if one_name(e, hidden) else "scores"
+        page.append(Prose(f"A rule made the {score} of {quoted_items(e, hidden)} −∞: exp(−∞) = 0, no weight.", True))
     if lost:
         weight = "the weight of {} is" if one_name(e, lost) else "the weights of {} are"
         what = f"{weight.format(quoted_items(e, lost))} positive, but too small for a float64"
@@ -129,9 +148,22 @@ def no_weight(e: Explanation) -> list[Block]:
     return [Prose(f"{why}: there are no weights, and by definition its output is 0.", strong=True)]
 
 
+def asker(e: Explanation) -> str:
+    """What the dot products are taken with: the item itself in the first approach, elsewhere its query."""
+    return quoted(e.token) if e.operands.alike else f"the query of {quoted(e.token)}"
+
+
+def found(e: Explanation, items: Sequence[int]) -> str:
+    """What it is compared with: items in the first approach, elsewhere their keys."""
+    names = quoted_items(e, items)
+    if e.operands.alike or e.operands.keys is e.operands.values:
+        return names
+    return f"the {'key' if one_name(e, items) else 'keys'} of {names}"
+
+
 def one_name(e: Explanation, items: Sequence[int]) -> bool:
     """Whether all the items have the same name."""
-    return len({e.tokens[j] for j in items}) == 1
+    return len({label(e.tokens[j]) for j in items}) == 1
 
 
 def quoted_items(e: Explanation, items: Sequence[int]) -> str:

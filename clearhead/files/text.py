@@ -4,6 +4,7 @@ Decides what is a file's name and which encodings are read; what the text means 
 """
 
 import codecs
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from clearhead.errors import FileError
 
 LARGEST = 1 << 28  # bytes of a text
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-_NAMED = re.compile(r"\S+\.(txt|text|md|rst)", re.IGNORECASE)
+_NAMED = re.compile(r"\S+\.(txt|text|md|rst)|\.{0,2}/\S*", re.IGNORECASE)  # what can only be meant as a file's name
 
 
 def read_text(words: Sequence[str]) -> str:
@@ -33,7 +34,8 @@ def read_text(words: Sequence[str]) -> str:
     path = Path(text)
     try:
         if path.exists() and not path.is_dir():
-            with path.open("rb") as file:
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe without a writer is empty
+                os.set_blocking(file.fileno(), True)
                 return _decoded(file, text)
     except (OSError, ValueError) as error:  # a sentence may be too long for a name, or hold a character that none has
         if isinstance(error, FileError):
@@ -42,7 +44,8 @@ def read_text(words: Sequence[str]) -> str:
             raise FileError(f"{text} cannot be read ({getattr(error, 'strerror', error)}): check the path.") from None
         return as_typed(text)
     if _NAMED.fullmatch(text):
-        raise FileError(f"{text} is not there: check the path, or give more words than a file's name.")
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise FileError(f"{text} {what}: check the path, or give the text through standard input, as -.")
     return as_typed(text)
 
 

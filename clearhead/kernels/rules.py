@@ -2,7 +2,7 @@
 
 Decides what is calculated once a call, once a lane, once a row and for each score; leaves meaning to `rules.expression`
 and functions to `kernels.math`. One of query and key varies along the lanes, the other is one number for a vector.
-Integers are 64 bits wide where they are one number, and as wide as the floats in lanes.
+Integers are 64 bits wide where they are one number, and in lanes as wide as the floats, or `long`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import llvmlite.ir as ir
 
 from clearhead.kernels import math
-from clearhead.kernels.simd import Function, Value, float_type, i1, i32, i64, integer_type, pointer
+from clearhead.kernels.simd import Function, Value, float_type, i1, i32, i64, pointer
 from clearhead.kernels.storage import widen
 from clearhead.kernels.variant import Variant
 from clearhead.rules.expression import Expression, depends, parts, rewrite
@@ -50,11 +50,12 @@ class Rule:
     ) -> None:
         self.f, self.expression, self.variant, self.parameters = f, with_offsets(expression), variant, parameters
         self.fixed, self.lane = Positions(fixed), frozenset(lane)
+        self.integers = ir.VectorType(i64, f.lanes) if variant.long else f.integers
         self.hoist(self.expression, self.fixed, frozenset(fixed))
 
     def lanes(self, **leaves: Value) -> Positions:
         """Calculate what depends on the lanes' own positions alone, here, before any loop."""
-        at = Positions(leaves)
+        at = Positions({name: self.as_wide(x) for name, x in leaves.items()})
         self.hoist(self.expression, at, self.lane | frozenset(self.fixed.leaves))
         return at
 
@@ -103,6 +104,8 @@ class Rule:
             return bits if f.element.bytes == 8 else b.fptrunc(bits, float_type(f.element))
         if e.op == "offset":
             return self.offset(int(e.array or 0), int(e.value or 0), args[0])
+        if e.op == "size":
+            return f.load_int(self.parameters, self.variant.at_array(int(e.array or 0)) + 1 + 2 * int(e.value or 0))
         if e.op == "load":
             return self.load(int(e.array or 0), args)
         if e.op in math.FUNCTIONS:
@@ -114,7 +117,7 @@ class Rule:
         if e.op == "threefry":
             return self.draw(args)
         if e.op == "int":
-            return b.zext(args[0], self.wide(args[0], i64, f.integers))
+            return b.zext(args[0], self.wide(args[0], i64, self.integers))
         args = self.alike(args)
         kind = e.args[0].kind
         if e.op in COMPARE:
@@ -123,7 +126,7 @@ class Rule:
                 return compare(COMPARE[e.op], *args)
             return (b.icmp_unsigned if kind == "bool" else b.icmp_signed)(COMPARE[e.op], *args)
         if kind == "float":
-            return self.float_operation(e.op, args)
+            return self.float_operation(e, args)
         if kind == "int":
             return self.int_operation(e.op, args)
         return {"and": b.and_, "or": b.or_, "xor": b.xor, "not": b.not_}[e.op](*args)
@@ -134,16 +137,26 @@ class Rule:
             return ir.Constant(float_type(self.f.element), e.value)
         return ir.Constant(i1, int(bool(e.value))) if e.kind == "bool" else ir.Constant(i64, e.value)
 
-    def float_operation(self, op: str, args: list[Value]) -> Value:
+    def float_operation(self, e: Expression, args: list[Value]) -> Value:
         """Arithmetic that rounds once."""
-        b = self.f.block
+        b, op = self.f.block, e.op
         if op in ("min", "max"):
-            return b.select(b.fcmp_ordered("<" if op == "min" else ">", *args), *args)
+            return self.extreme("<" if op == "min" else ">", e, args)
         if op == "abs":
             return self.unary("llvm.fabs", args[0])
         if op == "neg":
             return b.fneg(args[0])
         return {"add": b.fadd, "sub": b.fsub, "mul": b.fmul, "div": b.fdiv}[op](*args)
+
+    def extreme(self, than: str, e: Expression, args: list[Value]) -> Value:
+        """The smaller or larger of two; not a number if either is none, of which constants never are."""
+        b, (first, second) = self.f.block, (a.op in ("constant", "parameter", "float") for a in e.args)
+        if first:
+            return b.select(b.fcmp_ordered(than, *args), *args)
+        taken = b.fcmp_unordered(than, *args)
+        if not second:
+            taken = b.or_(b.fcmp_ordered(than, *args), b.fcmp_unordered("uno", args[0], args[0]))
+        return b.select(taken, *args)
 
     def unary(self, name: str, x: Value) -> Value:
         """One of LLVM's functions of one float or vector."""
@@ -169,7 +182,7 @@ class Rule:
         f, b = self.f, self.f.block
         args = self.alike(args)
         lanes = is_vector(args[0])
-        kind, own = (ir.VectorType(i32, f.lanes), f.integers) if lanes else (i32, i64)
+        kind, own = (ir.VectorType(i32, f.lanes), self.integers) if lanes else (i32, i64)
         key0, key1, counter0, counter1 = (x if x.type == kind else b.trunc(x, kind) for x in args)
         word, _ = threefry(Words(f, kind), (key0, key1), (counter0, counter1))
         word = b.lshr(word, Words(f, kind).word(32 - BITS))
@@ -212,7 +225,7 @@ class Rule:
         entry = self.variant.at_array(number) + 1 + 2 * axis
         size, stride = (f.load_int(self.parameters, entry + n) for n in (0, 1))
         if is_vector(x):
-            x = x if f.element.bytes == 8 else b.sext(x, ir.VectorType(i64, f.lanes))
+            x = x if x.type.element == i64 else b.sext(x, ir.VectorType(i64, f.lanes))
             size, stride = f.splat(size), f.splat(stride)
         zero = ir.Constant(x.type, None)
         x = b.select(b.icmp_signed("<", x, zero), b.add(x, size), x)
@@ -257,7 +270,7 @@ class Rule:
             if size == f.element.bytes:
                 return x
             return b.fptrunc(x, to) if size > f.element.bytes else b.fpext(x, to)
-        to, size = self.wide(x, i64, f.integers), int(dtype.lstrip("uint"))
+        to, size = self.wide(x, i64, self.integers), int(dtype.lstrip("uint"))
         width = (to.element if is_vector(x) else to).width
         if size == width:
             return x
@@ -275,9 +288,14 @@ class Rule:
         """x in every lane, if it is one number."""
         if is_vector(x):
             return x
-        if x.type == i64 and self.f.element.bytes == 4:
-            x = self.f.block.trunc(x, integer_type(self.f.element))
+        if x.type == i64 and self.integers.element != i64:
+            x = self.f.block.trunc(x, self.integers.element)
         return self.f.splat(x)
+
+    def as_wide(self, x: Value) -> Value:
+        """Positions as wide as the rule's whole numbers."""
+        narrow = is_vector(x) and x.type != self.integers
+        return self.f.block.sext(x, self.integers) if narrow else x
 
     def alike(self, args: list[Value]) -> list[Value]:
         """All as vectors if one is."""

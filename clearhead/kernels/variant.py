@@ -42,6 +42,7 @@ class Variant:
     wide: bool = False  # the result is as wide as the computation even then
     slope: Expression | None = None  # backward: the derivative of what becomes of a score, by the score
     shares: tuple[Share, ...] = ()  # and those by the numbers that it reads
+    long: bool = False  # whole numbers in lanes are of 64 bits, though floats are of 32
 
     @property
     def kept(self) -> str:

@@ -12,16 +12,14 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import llvmlite
 import llvmlite.binding as llvm
 
 from clearhead import debug
 from clearhead.kernels.tiles import Tile
 from clearhead.kernels.variant import PLAIN, Variant
-from clearhead.machine import store
+from clearhead.machine import fingerprint, store
 from clearhead.machine.target import Target
 from clearhead.machine.unbroken import compiling, late
 
@@ -43,9 +41,8 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """The cache key: this plan, the sources that write kernels, and the compiler's version."""
-        version = ".".join(map(str, llvm.llvm_version_info))
-        text = repr((self, sources(), llvmlite.__version__, version))
+        """The cache key: this plan, the package's sources and its tools."""
+        text = repr((self, fingerprint.fingerprint()))
         return (
             f"{self.kernel}-{self.tile.element.name}-{self.target.isa}-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
         )
@@ -92,12 +89,17 @@ kernels = Kernels()
 
 
 def stored_object(plan: Plan) -> bytes:
-    """A plan's object code from the disk cache, or compiled and kept there."""
-    start = time.perf_counter()
-    code = store.load(plan.key)
+    """A plan's object code from the disk cache, or compiled and kept there.
+
+    Sources that changed since they were imported have no part in this: their entries are not for this process, and its
+    own code is not for theirs.
+    """
+    start, ours = time.perf_counter(), fingerprint.fingerprint()
+    code = store.load(plan.key) if ours else None
     if code is None:
         code = emit(plan)
-        store.save(plan.key, code)
+        if ours and fingerprint.as_imported() == ours:
+            store.save(plan.key, code)
         debug.say(2, f"compiled {plan.key} in {1e3 * (time.perf_counter() - start):.0f} ms")
     return code
 
@@ -166,11 +168,3 @@ def link(plan: Plan, code: bytes) -> Kernel:
     builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(plan.kernel)
     library = builder.link(compiler, f"{plan.kernel}{next(library_names)}")
     return Kernel(plan, ENTRY_TYPE(library[plan.kernel]), (library, compiler, machine))
-
-
-@functools.cache
-def sources() -> str:
-    """A fingerprint of the files that write kernels, so that an edit never meets old code."""
-    package = Path(__file__).parents[1]
-    files = sorted((package / "kernels").glob("*.py")) + sorted((package / "definition").glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -1,22 +1,26 @@
 """What a formula can come to over a range of positions: how blocks that a mask hides or shows are found beforehand.
 
 Interval arithmetic over whole tables of blocks at once; whatever it cannot tell is "perhaps", which is always right.
-Arrays' contents are used only if they cannot change: those that own their memory and are read-only.
+Arrays' contents are used only if they cannot change.
 """
 
 from collections.abc import Callable, Mapping
+from functools import reduce
+from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.rules.expression import Expression, Formula, floor_divide, parts
+from clearhead.rules.expression import Expression, Formula, parts
+from clearhead.rules.ranges import ANY, constant
 from clearhead.rules.threefry import BITS
 
 Array: TypeAlias = npt.NDArray[Any]
 Range: TypeAlias = tuple[Array, Array]  # least and largest; of truth: surely and perhaps
 
-FAR = 1 << 40  # beyond every whole number in a formula
+LEAST, LARGEST = ANY
+SAFE = 2.0**62  # whole numbers below it are exact in 64 bits, whatever was rounded to tell
 
 
 def bounds(formula: Formula, leaves: Mapping[str, Range]) -> Range:
@@ -29,8 +33,9 @@ def bounds(formula: Formula, leaves: Mapping[str, Range]) -> Range:
     ([False, False], [True, True])
     """
     known: dict[Expression, Range] = {}
-    for e in parts(formula.expression):
-        known[e] = leaves[e.op] if e.op in leaves else of_operation(e, [known[a] for a in e.args], formula.arrays)
+    with np.errstate(over="ignore"):
+        for e in parts(formula.expression):
+            known[e] = leaves[e.op] if e.op in leaves else of_operation(e, [known[a] for a in e.args], formula.arrays)
     return known[formula.expression]
 
 
@@ -58,15 +63,17 @@ def of_operation(e: Expression, args: list[Range], arrays: tuple[Array, ...]) ->
 
 def anything(kind: str) -> Range:
     """Nothing is known."""
-    return (np.asarray(False), np.asarray(True)) if kind == "bool" else (np.asarray(-FAR), np.asarray(FAR))
+    return (np.asarray(False), np.asarray(True)) if kind == "bool" else (np.asarray(LEAST), np.asarray(LARGEST))
 
 
-def corners(function: Callable[[Any, Any], Any]) -> Callable[[Range, Range], Range]:
-    """The range of a function that is monotone in each argument."""
+def corners(function: Callable[..., Any]) -> Callable[..., Range]:
+    """The range of a function that is monotone in each argument; anything where 64 bits may not hold it."""
 
-    def of(a: Range, b: Range) -> Range:
-        values = [np.clip(function(x, y), -FAR, FAR) for x in a for y in b]
-        return np.minimum.reduce(np.broadcast_arrays(*values)), np.maximum.reduce(np.broadcast_arrays(*values))
+    def of(*args: Range) -> Range:
+        values = [function(*ends) for ends in product(*args)]
+        rough = [abs(function(*(np.asarray(x, np.float64) for x in ends))) for ends in product(*args)]
+        held = reduce(np.maximum, rough) < SAFE
+        return np.where(held, reduce(np.minimum, values), LEAST), np.where(held, reduce(np.maximum, values), LARGEST)
 
     return of
 
@@ -75,7 +82,8 @@ def of_division(a: Range, b: Range) -> Range:
     """Floor division by a positive number; else anything."""
     if np.any(b[0] <= 0):
         return anything("int")
-    return corners(floor_divide)(a, b)
+    values = [x // y for x in a for y in b]
+    return reduce(np.minimum, values), reduce(np.maximum, values)
 
 
 def of_remainder(a: Range, b: Range) -> Range:
@@ -88,15 +96,14 @@ def of_remainder(a: Range, b: Range) -> Range:
 
 def of_size(a: Range) -> Range:
     """|a|."""
-    low = np.where((a[0] <= 0) & (a[1] >= 0), 0, np.minimum(np.abs(a[0]), np.abs(a[1])))
-    return low, np.maximum(np.abs(a[0]), np.abs(a[1]))
+    low, high = corners(np.abs)(a)
+    return np.where((a[0] <= 0) & (a[1] >= 0) & (low > 0), 0, low), high
 
 
 def of_load(array: Array, index: list[Range]) -> Range:
     """The least and largest element of a part of an array."""
-    fixed = array.flags.owndata and not array.flags.writeable
     kind = "bool" if array.dtype == np.bool_ else "int"
-    if not fixed or array.dtype.kind not in "biu" or not array.size:
+    if not constant(array) or array.dtype.kind not in "biu" or not array.size:
         return anything(kind)
     places = [inside(x, size) for x, size in zip(index, array.shape, strict=True)]
     if array.ndim == 1:
@@ -165,9 +172,9 @@ WHOLE: dict[str, Callable[..., Range]] = {
     "add": corners(np.add),
     "sub": corners(np.subtract),
     "mul": corners(np.multiply),
-    "min": corners(np.minimum),
-    "max": corners(np.maximum),
-    "neg": lambda a: (-a[1], -a[0]),
+    "min": lambda a, b: (np.minimum(a[0], b[0]), np.minimum(a[1], b[1])),
+    "max": lambda a, b: (np.maximum(a[0], b[0]), np.maximum(a[1], b[1])),
+    "neg": corners(np.negative),
     "abs": of_size,
     "floordiv": of_division,
     "mod": of_remainder,

@@ -1,12 +1,14 @@
 """Expressions: what masks and score rules come to, as data that can be read, calculated and turned into machine code.
 
 Decides the meaning of every operation. Floats are calculated in the computation's dtype, each operation rounded once;
-whole numbers are 64 bits wide (in float32 kernels 32 bits where a vector holds them). Leaves tracing to `rules.trace`,
+whole numbers are 64 bits wide. An expression has a value everywhere: what divides by 0 is 0, and what leaves an array
+reads its first or last element; `rules.faults` finds the pairs where Python has none. Leaves tracing to `rules.trace`,
 bounds to `rules.bounds` and code to `kernels.rules`.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -46,7 +48,7 @@ class Expression:
     op: str
     kind: Kind
     args: tuple[Expression, ...] = ()
-    value: float | int | bool | None = None  # a constant's
+    value: float | int | bool | None = None  # a constant's, or which axis of an array
     array: int | None = None  # which captured array, or which of the call's parameters
     digest: bytes = field(init=False)
     leaves: frozenset[str] = field(init=False)
@@ -80,6 +82,8 @@ class Expression:
                 return f"a{self.array}[{', '.join(parts)}]"
             case "offset":
                 return f"offset{self.array}.{self.value}({parts[0]})"
+            case "size":
+                return f"size{self.array}.{self.value}"
             case op if op in SYMBOLS:
                 return f"({parts[0]} {SYMBOLS[op]} {parts[1]})"
         return f"{self.op}({', '.join(parts)})" if parts else self.op
@@ -147,7 +151,7 @@ def rewrite(e: Expression, change: Callable[[Expression], Expression | None]) ->
 
 def renumber(e: Expression, by: int) -> Expression:
     """The same reading arrays with higher numbers."""
-    return rewrite(e, lambda x: replace(x, array=(x.array or 0) + by) if x.op == "load" else None)
+    return rewrite(e, lambda x: replace(x, array=(x.array or 0) + by) if x.op in ("load", "size") else None)
 
 
 def substitute(e: Expression, score: Expression) -> Expression:
@@ -174,6 +178,8 @@ def evaluate(formula: Formula, leaves: Mapping[str, Any], functions: Any = None,
             return np.asarray(e.value, types[e.kind])
         if e.op == "load":
             return load(formula.arrays[e.array or 0], args).astype(types[e.kind])
+        if e.op == "size":
+            return np.asarray(formula.arrays[e.array or 0].shape[int(e.value or 0)])
         if e.op in ("exp", "log", "tanh", "sigmoid"):
             return getattr(functions or Plain, e.op)(args[0])
         if e.op in ("float", "int"):
@@ -209,6 +215,16 @@ class Plain:
         return result
 
 
+def least(a: Array, b: Array) -> Array:
+    """The smaller of two; not a number if either is none."""
+    return np.where((a < b) | (a != a), a, b)
+
+
+def largest(a: Array, b: Array) -> Array:
+    """The larger of two; not a number if either is none."""
+    return np.where((a > b) | (a != a), a, b)
+
+
 def floor_divide(a: Array, b: Array) -> Array:
     """Python's //, and 0 where b is 0."""
     safe = np.where(b == 0, 1, b)
@@ -223,12 +239,26 @@ def modulo(a: Array, b: Array) -> Array:
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "abs": np.abs,
-    "min": lambda a, b: np.where(a < b, a, b), "max": lambda a, b: np.where(a > b, a, b), "sqrt": np.sqrt,
+    "min": least, "max": largest, "sqrt": np.sqrt,
     "floordiv": floor_divide, "mod": modulo, "lt": np.less, "le": np.less_equal, "gt": np.greater,
     "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal, "and": np.logical_and, "or": np.logical_or,
     "xor": np.logical_xor, "not": np.logical_not, "where": np.where, "int": lambda a: np.asarray(a).astype(np.int64),
     "threefry": drawn,
 }  # fmt: skip
+
+
+EXACT: dict[str, Callable[..., Any]] = {  # operations that may make whole numbers too large
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "neg": operator.neg, "abs": abs,
+}  # fmt: skip
+
+
+def fits(value: int, bits: int = 64) -> bool:
+    """Whether a whole number fits into so many bits.
+
+    >>> fits(2**63 - 1), fits(2**63), fits(-(2**31), 32)
+    (True, False, True)
+    """
+    return -(1 << bits - 1) <= value < 1 << bits - 1
 
 
 def simplify(e: Expression) -> Expression:
@@ -244,7 +274,8 @@ def simpler(e: Expression) -> Expression | None:
     """One step of `simplify`, the arguments being as simple as they can."""
     constants = [a.value for a in e.args if a.op == "constant"]
     if e.op in OPERATIONS and len(constants) == len(e.args) and all(a.kind != "float" for a in (e, *e.args)):
-        return Expression("constant", e.kind, value=OPERATIONS[e.op](*map(np.asarray, constants)).item())
+        value = EXACT[e.op](*constants) if e.op in EXACT else OPERATIONS[e.op](*map(np.asarray, constants)).item()
+        return Expression("constant", e.kind, value=value) if fits(value) else None
     if e.op == "float" and constants and float(constants[0] or 0) == constants[0]:
         return Expression("constant", "float", value=float(constants[0] or 0))
     if e.op in ("neg", "not") and e.args[0].op == e.op:

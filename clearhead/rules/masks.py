@@ -18,11 +18,13 @@ import numpy.typing as npt
 
 from clearhead.errors import InputError, ShapeError
 from clearhead.once import cached_property
-from clearhead.rules.expression import Formula, evaluate
+from clearhead.rules.expression import Expression, Formula, evaluate, simplify
+from clearhead.rules.ranges import unchanging
 from clearhead.rules.trace import trace
 
 Align = Literal["start", "end"]
 POSITIONS = ("batch", "head", "query", "key")
+FAR = 1 << 62  # beyond all lengths; a window may be wider, and means the same
 
 
 class Span(NamedTuple):
@@ -33,6 +35,18 @@ class Span(NamedTuple):
     first_key: int
     keys: int
     offset: int  # a query's position among the keys is its index plus this
+
+
+class Place(NamedTuple):
+    """What a mask is asked for: the heads and lengths of a call, and between which positions its queries stand."""
+
+    batches: int
+    heads: int
+    queries: int
+    keys: int
+    first: int
+    last: int
+    aligned: bool  # whether some mask says where queries stand among more or fewer keys
 
 
 class Mask:
@@ -50,6 +64,9 @@ class Mask:
     def parts(self) -> Iterator[Mask]:
         """The mask itself, and all it is combined of."""
         yield self
+
+    def check(self, at: Place) -> None:
+        """Raise ShapeError where what the mask holds does not reach every pair."""
 
     @property
     def formula(self) -> Formula:
@@ -96,7 +113,7 @@ class Window(Mask):
     @cached_property
     def formula(self) -> Formula:
         """query − left ≤ key ≤ query + right."""
-        left, right = self.left, self.right
+        left, right = (None if n is None else min(n, FAR) for n in (self.left, self.right))
 
         def seen(batch: Any, head: Any, query: Any, key: Any) -> Any:
             inside = key >= 0
@@ -119,7 +136,7 @@ class Prefix(Mask):
     @cached_property
     def formula(self) -> Formula:
         """key < length."""
-        length = self.length
+        length = min(self.length, FAR)
         return trace(lambda batch, head, query, key: key < length, POSITIONS)
 
     def __repr__(self) -> str:
@@ -141,7 +158,21 @@ class Documents(Mask):
                 f"{self!r} has lengths of its own for queries: it can be combined by &, but not by | or ~."
             )
         ids = unchanging(np.repeat(np.arange(len(self.lengths)), self.lengths))
-        return trace(lambda batch, head, query, key: ids[query] == ids[key], POSITIONS)
+        own, other = (Expression("load", "int", (Expression(name, "int"),), array=0) for name in ("query", "key"))
+        return Formula(Expression("eq", "bool", (own, other)), (ids,))
+
+    def check(self, at: Place) -> None:
+        """Under | and ~, all items are counted through, those of queries and of keys alike."""
+        total = sum(self.lengths)
+        if total != at.keys or (at.queries != at.keys and not at.aligned):
+            raise ShapeError(
+                f"{self!r} holds {total} queries and {total} keys, the arrays {at.queries} and {at.keys}: make the "
+                "lengths sum up to those; fewer queries than keys are placed by & window(None, None, align='end')."
+            )
+        if at.first < 0 or at.last >= total:
+            raise ShapeError(
+                f"{self!r} holds {total} items, but queries stand at {at.first} to {at.last}: give as many keys."
+            )
 
     def spans(self, queries: int, keys: int, align: Align | None) -> tuple[Span, ...]:
         """One span for each document that has a query; `align` places its queries among its keys."""
@@ -169,15 +200,21 @@ class Blocks(Mask):
     @cached_property
     def formula(self) -> Formula:
         """array[…, query // size, key // size]."""
-        array, size = self.array, self.size
-        lead = (0,) * (array.ndim - 2)
+        size = Expression("constant", "int", value=min(self.size, FAR))
+        lead = places(self.array.shape[:-2], ("batch", "head"))
+        inside = (Expression("floordiv", "int", (Expression(name, "int"), size)) for name in ("query", "key"))
+        return Formula(simplify(Expression("load", "bool", (*lead, *inside), array=0)), (self.array,))
 
-        def seen(batch: Any, head: Any, query: Any, key: Any) -> Any:
-            places = (batch, head)[2 - len(lead) :]
-            index = [where if n > 1 else 0 for where, n in zip(places, array.shape[:-2], strict=True)]
-            return array[(*index, query // size, key // size)]
-
-        return trace(seen, POSITIONS)
+    def check(self, at: Place) -> None:
+        """There are blocks wherever a query or a key stands."""
+        own = zip(self.array.shape[-3::-1], (at.heads, at.batches), strict=False)
+        rows, columns = (n * self.size for n in self.array.shape[-2:])
+        if at.first < 0 or not (all(n in (1, size) for n, size in own) and rows > at.last and columns >= at.keys):
+            where = f"queries at {at.first} to {at.last}" if at.first else f"{at.last + 1} queries"
+            raise ShapeError(
+                f"{self!r} does not fit this attention: it needs {-(-(at.last + 1) // self.size)} × "
+                f"{-(-at.keys // self.size)} blocks of {self.size}, for {where}, {at.keys} keys and {at.heads} heads."
+            )
 
     def __repr__(self) -> str:
         return f"blocks(array{self.array.shape}, {self.size})"
@@ -192,13 +229,17 @@ class Dense(Mask):
     @cached_property
     def formula(self) -> Formula:
         """array[batch, head, query, key], axes of size 1 standing for all; queries count by index."""
-        array = self.array
+        index = places(self.array.shape, ("batch", "head", "row", "key"))
+        return Formula(Expression("load", "bool", index, array=0), (self.array,))
 
-        def seen(batch: Any, head: Any, row: Any, key: Any) -> Any:
-            places = (batch, head, row, key)[4 - array.ndim :]
-            return array[tuple(where if n > 1 else 0 for where, n in zip(places, array.shape, strict=True))]
-
-        return trace(seen, ("batch", "head", "row", "key"))
+    def check(self, at: Place) -> None:
+        """There is an entry for each pair, or one for all of an axis."""
+        sizes = at.batches, at.heads, at.queries, at.keys
+        if not all(n in (1, size) for n, size in zip(self.array.shape[::-1], sizes[::-1], strict=False)):
+            raise ShapeError(
+                f"{self!r} does not fit this attention: it needs (batch, heads, queries, keys) = {sizes}, each axis "
+                "that size or 1."
+            )
 
     def __repr__(self) -> str:
         return f"dense(array{self.array.shape})"
@@ -401,6 +442,17 @@ def where(function: Callable[..., Any]) -> Where:
     return Where(function, Formula(traced.expression, tuple(map(unchanging, traced.arrays))))
 
 
+def places(shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[Expression, ...]:
+    """Where an array of such a shape is read for a pair, its last axes being the last of `names`; size 1 is for all.
+
+    >>> places((8, 1, 5), ("batch", "head", "row", "key"))
+    (head, 0, key)
+    """
+    zero = Expression("constant", "int", value=0)
+    leaves = (Expression(name, "int") for name in names[len(names) - len(shape) :])
+    return tuple(zero if n == 1 else leaf for n, leaf in zip(shape, leaves, strict=True))
+
+
 def visible(
     mask: Mask,
     queries: int,
@@ -418,6 +470,7 @@ def visible(
            [1, 1, 1]])
     """
     spans, rest = split(mask, queries, keys)
+    check_fits(mask, lead, queries, keys)
     rows = np.arange(queries) if rows is None else np.asarray(rows)
     seen = np.zeros((len(rows), keys), bool)
     for span in spans:
@@ -480,6 +533,20 @@ def split(mask: Mask, queries: int, keys: int) -> tuple[tuple[Span, ...], list[M
     return packed[0].spans(queries, keys, align if aligns else "start"), [x for x in factors if x is not packed[0]]
 
 
+def check_fits(mask: Mask, lead: tuple[int, ...], queries: int, keys: int) -> None:
+    """Raise ShapeError where a mask, or one that it is combined of, does not fit a call, wherever it stands."""
+    spans, factors = split(mask, queries, keys)
+    places = [(s.first_query + s.offset, s.first_query + s.queries - 1 + s.offset) for s in spans if s.queries]
+    firsts, lasts = zip(*places, strict=True) if places else ((0,), (-1,))
+    aligned = any(getattr(part, "align", None) for part in mask.parts())
+    heads = lead[-1] if lead else 1
+    at = Place(int(np.prod(lead[:-1])), heads, queries, keys, min(firsts), max(lasts), aligned)
+    packed = [part for part in conjunction(mask) if isinstance(part, Documents) and part not in factors]
+    for part in mask.parts():
+        if part not in packed:  # which `split` has checked
+            part.check(at)
+
+
 def conjunction(mask: Mask) -> Iterator[Mask]:
     """The masks whose & this is."""
     if isinstance(mask, And):
@@ -517,6 +584,8 @@ def checked_align(align: Any) -> Align | None:
 
 def checked_lengths(name: str, lengths: Sequence[int], count: int | None = None) -> tuple[int, ...]:
     """Lengths of documents as Python numbers."""
+    if not np.iterable(lengths):
+        raise InputError(f"documents' {name}={lengths!r} is one thing: give a list of numbers, as in [5, 7, 3].")
     if any(not is_integer(n) or n < 0 for n in lengths) or count not in (None, len(lengths)):
         wanted = "" if count is None else f"{count} "
         raise InputError(f"documents' {name} {short(tuple(lengths))} are no lengths: give {wanted}numbers 0, 1, 2 …")
@@ -538,7 +607,7 @@ def lengths_of(ids: npt.NDArray[Any]) -> tuple[int, ...]:
 
 def bools(array: npt.ArrayLike, name: str, least: int) -> npt.NDArray[np.bool_]:
     """An array of booleans with enough axes."""
-    table = np.asarray(array)
+    table = plain_array(array, name)
     if table.dtype != np.bool_ or not least <= table.ndim <= 4:
         raise InputError(
             f"{name} got an array of shape {table.shape} and dtype {table.dtype}: give booleans, (queries, keys) or "
@@ -547,11 +616,19 @@ def bools(array: npt.ArrayLike, name: str, least: int) -> npt.NDArray[np.bool_]:
     return table
 
 
-def unchanging(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A read-only copy."""
-    copy = np.array(array)
-    copy.flags.writeable = False
-    return copy
+def plain_array(array: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    """What a rule is given, as numpy has it in this machine's order of bytes."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError(f"{name} got a masked array, whose mask would be ignored: give x.filled(...).")
+    try:
+        table = np.asarray(array)
+    except ValueError as error:
+        raise InputError(f"{name} got no rectangular array: {error}.") from None
+    if not table.dtype.isnative:
+        raise InputError(
+            f"{name} got numbers of {table.dtype.str}, other bytes first: give x.astype({table.dtype.name!r})."
+        )
+    return table
 
 
 def is_integer(x: object) -> bool:

@@ -16,11 +16,13 @@ import numpy.typing as npt
 from clearhead.errors import InputError
 from clearhead.once import cached_property
 from clearhead.rules import functions
-from clearhead.rules.expression import Formula
-from clearhead.rules.masks import is_integer
+from clearhead.rules.expression import Expression, Formula, simplify
+from clearhead.rules.masks import is_integer, places, plain_array
+from clearhead.rules.ranges import unchanging
 from clearhead.rules.trace import trace
 
 NAMES = ("score", "batch", "head", "query", "key")
+MOST_HEADS, MOST_DISTANCE = 1 << 20, 1 << 24  # what tables are made for
 
 
 class Score:
@@ -92,13 +94,9 @@ class Bias(Score):
     @cached_property
     def formula(self) -> Formula:
         """score + array[…], axes of size 1 standing for all; queries count by index."""
-        array = self.array
-
-        def biased(score: Any, batch: Any, head: Any, row: Any, key: Any) -> Any:
-            places = (batch, head, row, key)[4 - array.ndim :]
-            return score + array[tuple(where if n > 1 else 0 for where, n in zip(places, array.shape, strict=True))]
-
-        return trace(biased, ("score", "batch", "head", "row", "key"))
+        index = places(self.array.shape, ("batch", "head", "row", "key"))
+        loaded = Expression("load", "float", index, array=0)
+        return Formula(Expression("add", "float", (Expression("score", "float"), loaded)), (self.array,))
 
     def __repr__(self) -> str:
         return f"bias(array{self.array.shape})"
@@ -123,7 +121,7 @@ class Relative(Score):
                 ),
                 NAMES,
             )
-        bucket = t5_buckets(table.shape[1], farthest, self.bidirectional)
+        bucket = unchanging(t5_buckets(table.shape[1], farthest, self.bidirectional))
         reach = (len(bucket) - 1) // 2
         return trace(
             lambda score, batch, head, query, key: (
@@ -149,6 +147,8 @@ class Function(Score):
         traced = trace(self.function, NAMES)
         if traced.expression.kind == "bool":
             raise InputError(f"{self.function!r} gives truth, not a score: use np.where(condition, score, -np.inf).")
+        if traced.expression.kind == "int":
+            return Formula(simplify(Expression("float", "float", (traced.expression,))), traced.arrays)
         return traced
 
     def __repr__(self) -> str:
@@ -196,6 +196,8 @@ def alibi(slopes: npt.ArrayLike | int) -> Alibi:
     [0.5, 0.25, 0.125]
     """
     if is_integer(slopes):
+        if not 0 < slopes <= MOST_HEADS:  # type: ignore[operator]
+            raise InputError(f"alibi({slopes!r}) is no number of heads: use 1, 2, 3 … or one slope for each head.")
         slopes = paper_slopes(int(slopes))  # type: ignore[arg-type]
     return Alibi(numbers(slopes, "alibi's slopes", 1).copy())
 
@@ -222,13 +224,22 @@ def relative(table: npt.ArrayLike, max_distance: int, *, bidirectional: bool | N
     relative(table(8, 33), 16)
     """
     numbers_table = numbers(table, "relative()'s table", 2)
-    if not is_integer(max_distance) or max_distance < 1:
-        raise InputError(f"relative()'s max_distance={max_distance!r} is no distance: use 1, 2, 3 …")
+    if not is_integer(max_distance) or not 1 <= max_distance <= MOST_DISTANCE:
+        raise InputError(
+            f"relative()'s max_distance={max_distance!r} is no distance: use 1, 2, 3 … and at most {MOST_DISTANCE}."
+        )
     if bidirectional is None and numbers_table.shape[1] != 2 * max_distance + 1:
         raise InputError(
             f"relative()'s table has {numbers_table.shape[1]} columns, but distances from −{max_distance} to "
             f"{max_distance} need {2 * max_distance + 1}: give those, or say bidirectional=… for T5's buckets."
         )
+    if bidirectional is not None:
+        exact = numbers_table.shape[1] // (4 if bidirectional else 2)
+        if not 0 < exact < max_distance:
+            raise InputError(
+                f"relative()'s table has {numbers_table.shape[1]} columns, T5's first {exact} buckets for a distance "
+                f"each: give {4 if bidirectional else 2} columns or more, and a max_distance above {max(1, exact)}."
+            )
     return Relative(numbers_table, int(max_distance), bidirectional)
 
 
@@ -288,14 +299,16 @@ def finite(x: Any, name: str) -> float:
         number = float(x)
     except (TypeError, ValueError):
         raise InputError(f"{name}({x!r}) is not a number: give one.") from None
+    except OverflowError:  # a whole number of hundreds of digits
+        number = float("inf")
     if not np.isfinite(number):
-        raise InputError(f"{name}({x!r}) is not finite: give a finite number.")
+        raise InputError(f"{name}({str(x)[:40]}) is not finite: give a finite number.")
     return number
 
 
 def numbers(array: npt.ArrayLike, name: str, axes: int) -> npt.NDArray[Any]:
     """An array of floats with enough axes."""
-    table = np.asarray(array)
+    table = plain_array(array, name)
     if table.dtype.kind in "iu":
         table = table.astype(np.float64)
     most = axes if axes == 1 else 4

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.errors import TraceError
-from clearhead.rules.expression import Expression, Kind
+from clearhead.rules.expression import Expression, Kind, fits
 
 KINDS: dict[str, Kind] = {"f": "float", "i": "int", "u": "int", "b": "bool"}
 INSTEAD = {
@@ -24,19 +24,25 @@ INSTEAD = {
     "array": "positions and scores cannot be put into an array, nor index one that is made inside of the rule or held "
     "by an object: make it outside, and give it a name of its own",
     "iterate": "positions and scores are single numbers, which cannot be unpacked or looped over",
+    "hash": "a dict or a set needs one number to look up, but this differs from pair to pair: make an array of what it "
+    "holds, and index that",
     "store": "a rule cannot store anything: give the new score back",
 }
+
+
+noted: Callable[[Expression], None] | None = None  # told of each operation while its line is looked for
 
 
 class Traced:
     """A stand-in for a number that differs from pair to pair."""
 
     __array_priority__ = 1000
-    __hash__ = object.__hash__
     known = False  # whether it is one number after all
 
     def __init__(self, expression: Expression) -> None:
         self.expression = expression
+        if noted is not None:
+            noted(expression)
 
     def like(self, expression: Expression) -> Traced:
         """What is made of it."""
@@ -66,13 +72,29 @@ class Traced:
     def __pos__(self) -> Any:
         return self
 
+    def __hash__(self) -> int:
+        raise TraceError(INSTEAD["hash"])
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self
+
     def __pow__(self, power: Any) -> Any:
-        if not isinstance(power, int) or isinstance(power, bool) or not 1 <= power <= 8:
+        whole = isinstance(power, int | np.integer) and not isinstance(power, Traced | bool)
+        if not whole or not 1 <= power <= 8:
             raise TraceError(f"** {power!r}: only whole powers from 1 to 8 can be traced; use np.exp and np.log")
         result = self
         for _ in range(power - 1):
             result = apply("mul", result, self)
         return result
+
+    def __lshift__(self, by: Any) -> Any:
+        return apply("mul", *shifted(self, by))
+
+    def __rshift__(self, by: Any) -> Any:
+        return apply("floordiv", *shifted(self, by))
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if "out" in options:
@@ -116,7 +138,7 @@ setattr(Traced, "__invert__", operator("not"))  # noqa: B010
 
 UFUNCS = {
     "exp": "exp", "log": "log", "tanh": "tanh", "sqrt": "sqrt", "absolute": "abs", "fabs": "abs", "negative": "neg",
-    "minimum": "min", "maximum": "max", "fmin": "min", "fmax": "max", "add": "add", "subtract": "sub",
+    "minimum": "min", "maximum": "max", "add": "add", "subtract": "sub",
     "multiply": "mul", "divide": "div", "floor_divide": "floordiv", "remainder": "mod", "less": "lt",
     "less_equal": "le", "greater": "gt", "greater_equal": "ge", "equal": "eq", "not_equal": "ne", "logical_and": "and",
     "logical_or": "or", "logical_xor": "xor", "logical_not": "not", "bitwise_and": "and", "bitwise_or": "or",
@@ -125,6 +147,10 @@ UFUNCS = {
 COMPOSED: dict[str, Callable[..., Any]] = {
     "square": lambda x: x * x,
     "power": lambda x, power: x**power,
+    "left_shift": lambda x, by: x << by,
+    "right_shift": lambda x, by: x >> by,
+    "fmin": lambda x, y: np.where((x <= y) | (y != y), x, y),  # the other, where one is not a number
+    "fmax": lambda x, y: np.where((x >= y) | (y != y), x, y),
     "positive": lambda x: x,
     "sign": lambda x: np.where(x > 0, 1, np.where(x < 0, -1, np.where(x == 0, 0, x))),
 }
@@ -158,7 +184,17 @@ def apply(op: str, *inputs: Any) -> Traced:
         args = [Expression("float", "float", (a,)) for a in args]
     if op in INT_ONLY and args[0].kind == "float":
         raise TraceError(f"// and % are for whole numbers, but {args[0]!r} or {args[-1]!r} is a float")
+    if op in ("min", "max") and (lost := next((a for a in args if a.value != a.value), None)) is not None:
+        return own(lost)
     return own(Expression(op, "bool" if op in COMPARISONS else args[0].kind, tuple(args)))
+
+
+def shifted(x: Traced, by: Any) -> tuple[Traced, int]:
+    """A whole number, and the power of two that moving its bits multiplies or divides it by."""
+    whole = isinstance(by, int | np.integer) and not isinstance(by, Traced | bool)
+    if x.expression.kind == "float" or not whole or not 0 <= by < 63:
+        raise TraceError(f"bits of {x!r} cannot be moved by {by!r}: whole numbers can, by 0 to 62; use * or //")
+    return x, 1 << int(by)
 
 
 def common_kind(args: list[Expression]) -> list[Expression]:
@@ -179,6 +215,6 @@ def as_expression(x: Any) -> Expression:
         raise TraceError(f"{x!r} is no single number: index an array by positions, as in array[head]")
     kind = KINDS[number.dtype.kind]
     value = number.item()
-    if kind == "int" and not -(2**31) <= value < 2**31:
-        raise TraceError(f"{value} does not fit into 32 bits, which positions have in a float32 kernel")
+    if kind == "int" and not fits(value):
+        raise TraceError(f"{value} does not fit into 64 bits, which a rule's whole numbers have: make it a float")
     return Expression("constant", kind, value=value)

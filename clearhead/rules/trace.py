@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from types import CellType, CodeType, FunctionType
+from types import CellType, CodeType, FrameType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,23 @@ def reading(e: Expression, arrays: list[Any]) -> Formula:
         return replace(part, array=number[part.array or 0]) if part.op == "load" else None
 
     return Formula(rewrite(e, moved), tuple(arrays[n] for n in read))
+
+
+def lines(function: Callable[..., Any], names: Sequence[str]) -> list[tuple[Expression, str]]:
+    """What each line of a function writes down, in order, and where the line is."""
+    written: list[tuple[Expression, str]] = []
+
+    def note(e: Expression) -> None:
+        written.append((e, place_in(sys._getframe(1))))
+
+    before, standins.noted = standins.noted, note
+    try:
+        traced_once(function, names, function)
+    except TraceError:  # what it captured may have changed since
+        pass
+    finally:
+        standins.noted = before
+    return written
 
 
 def traced_once(function: Callable[..., Any], names: Sequence[str], own: Any) -> tuple[Expression, list[Any]]:
@@ -164,10 +181,22 @@ def storing_line(code: CodeType, outer: frozenset[str]) -> int | None:
     return next((line for line in inner if line is not None), None)
 
 
+def libraries() -> tuple[str, ...]:
+    """Where the files of clearhead, numpy and torch are."""
+    packages = (sys.modules[name] for name in (__name__.partition(".")[0], "numpy", "torch") if name in sys.modules)
+    return tuple(os.path.dirname(str(package.__file__)) + os.sep for package in packages)
+
+
+def place_in(frame: FrameType | None) -> str:
+    """The user's line that a call came from."""
+    while frame is not None and frame.f_code.co_filename.startswith(libraries()):
+        frame = frame.f_back
+    return "a rule" if frame is None else place(frame.f_code.co_filename, frame.f_lineno)
+
+
 def where_in(error: BaseException, function: Any) -> str:
     """The user's line that an error came from: the last one outside of clearhead, numpy and torch."""
-    packages = (sys.modules[name] for name in (__name__.partition(".")[0], "numpy", "torch") if name in sys.modules)
-    ours = tuple(os.path.dirname(str(package.__file__)) + os.sep for package in packages)
+    ours = libraries()
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     if not own or own[-1].lineno is None:
         return described(function)

@@ -70,7 +70,7 @@ def is_number(token: str) -> bool:
 
 def _plain(text: str) -> str:
     """The text in lower case and one spelling: compatible forms are one, and soft hyphens and their like are gone."""
-    text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).lower()
+    text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).lower().replace("\u200b", " ")
     text = re.sub("[\ud800-\udfff]", "\ufffd", text)  # half a character, which nothing could print
     return "".join(c for c in text if unicodedata.category(c) != "Cf" or c in "\u200d\u200c")
 

@@ -27,15 +27,15 @@ SHARE_OF_STEM, SHARE_OF_HALVES = 0.4, 0.5  # of a composed vector; the rest come
 MOST_NAMED, MOST_SIGNS = 6, 24  # words and signs that a note names; the rest it counts
 
 NOTES: dict[How, str] = {
-    "number": "All numbers share one vector",
+    "number": "Read as numbers, which share one vector",
     "spelling": "Read in another spelling",
     "inflection": "Not in the vocabulary, so another form of the word stands in",
-    "stem": "Not in the vocabulary, so composed of a stem and letters",
-    "compound": "Not in the vocabulary, so composed of two words and letters",
+    "stem": "Not in the vocabulary, so composed of a stem{}",
+    "compound": "Not in the vocabulary, so composed of two words{}",
     "letters": "Not in the vocabulary, so guessed from letters alone; the less sure the guess, the shorter the vector",
-    "nothing": "Without a vector, so an item that carries no meaning, all zeros",
+    "nothing": "No vector is known for it: all zeros, an item that carries no meaning",
 }
-LEFT_OUT = "Left out, for signs have no vectors"
+LEFT_OUT = "Left out, because signs have no vectors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +54,15 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Sentence:
-    """A text as self-attention takes it: `x` (tokens, dim) in float64, a row each of `found`; signs are left out."""
+    """A text as self-attention takes it: `x` (tokens, dim) in float64, a row each of `found`; signs are left out.
+
+    `letters` tells whether these have a part in composed vectors.
+    """
 
     found: tuple[Found, ...]
     x: Array
     left_out: tuple[str, ...] = ()
+    letters: bool = True
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -71,16 +75,16 @@ class Sentence:
 
         >>> for note in load().embed("The blorpy cat sat 3 times 😀!").notes:
         ...     print(note)
-        All numbers share one vector: “3”
+        Read as numbers, which share one vector: “3”
         Not in the vocabulary, so guessed from letters alone; the less sure the guess, the shorter the vector: “blorpy”
-        Without a vector, so an item that carries no meaning, all zeros: “😀”
-        Left out, for signs have no vectors: “!”
+        No vector is known for it: all zeros, an item that carries no meaning: “😀”
+        Left out, because signs have no vectors: “!”
         """
         said = []
         for how, words in NOTES.items():
             named = list(dict.fromkeys(str(found) for found in self.found if found.how == how))
             if named:
-                said.append(f"{words}: {_listed(named)}")
+                said.append(f"{words.format(' and letters' if self.letters else '')}: {_listed(named)}")
         if self.left_out:
             said.append(f"{LEFT_OUT}: {_listed([f'“{sign}”' for sign in self.left_out], ' ', MOST_SIGNS)}")
         return tuple(said)
@@ -129,7 +133,7 @@ class WordVectors:
             raise InputError(f"There is no word in {_shortened(text)!r}: give a text of at least one word.")
         known = {token: self.look_up(token) for token in dict.fromkeys(items.tokens)}
         found = tuple(known[token] for token in items.tokens)
-        return Sentence(found, np.stack([each.vector for each in found]), items.left_out)
+        return Sentence(found, np.stack([each.vector for each in found]), items.left_out, self.grams is not None)
 
     def nearest(
         self, vector: npt.NDArray[np.floating], count: int = 5, leave_out: Collection[str] = ()

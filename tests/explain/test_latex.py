@@ -120,7 +120,7 @@ def test_parts_of_a_matrix_hold_every_weight(n):
 
 def test_a_matrix_too_large_to_print_says_what_is_left_out():
     written = latex.render(worked_page(sentence(400), matrix=True)).split("subsection*{All rows}")[1]
-    assert "rows and columns 360 to 399, 40 of 400: -{}-format json gives all." in written
+    assert "rows 360 to 399 of 400 and columns 360 to 399 of 400: -{}-format json gives all." in written
     indices = {int(cells[0]) for cells in rows(written) if cells[0] != "i"}
     assert indices == set(range(360, 400))
 

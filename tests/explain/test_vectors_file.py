@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -227,6 +227,7 @@ def written(x, form, names):
 @given(MATRICES, st.sampled_from(["comma", "tab", "blank", "semicolon", "decimal comma"]), st.data())
 def test_every_number_is_read_back(tmp_path_factory, x, form, data):
     names = data.draw(st.none() | st.lists(NAMES, min_size=len(x), max_size=len(x)))
+    assume(form != "decimal comma" or names or x.shape[1] > 1)  # one column with commas is two columns between commas
     read = reading(tmp_path_factory.mktemp("x"), written(x, form, names))
     np.testing.assert_array_equal(read.x, x)
     assert read.names == names

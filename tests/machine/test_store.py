@@ -1,9 +1,11 @@
 """Compiled kernels on disk: found again, never trusted blindly, never half written."""
 
 import os
+import shutil
 import subprocess
 import sys
 import warnings
+from importlib import util
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from clearhead import settings
 from clearhead.kernels.tiles import F32, F64, tile_for
 from clearhead.machine import compile as machine
-from clearhead.machine import store
+from clearhead.machine import fingerprint, store
 from clearhead.machine.target import target, target_for
 
 CALL = """
@@ -178,12 +180,114 @@ def test_the_key_holds_everything_that_changes_code(monkeypatch):
         machine.Plan("forward", tile, target_for("generic")),
     ]
     keys = [plan.key for plan in plans]
-    monkeypatch.setattr(machine.llvmlite, "__version__", "0.0.1")
-    keys.append(plans[0].key)
-    monkeypatch.setattr(machine, "sources", lambda: "other sources")
+    monkeypatch.setattr(fingerprint, "fingerprint", lambda: "another")
     keys.append(plans[0].key)
     assert len(set(keys)) == len(keys)
     assert all("/" not in key and key == key.strip() for key in keys)
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package's sources."""
+    return shutil.copytree(fingerprint.PACKAGE, tmp_path / "clearhead", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def written_by() -> list[str]:
+    """Every module that a process which compiles a kernel of each kind has imported."""
+    code = (
+        "import sys, numpy as np, clearhead\n"
+        "from clearhead.kernels import backward, decode, forward, gradient_call, peak, reduce\n"
+        "print(*(name for name in sys.modules if name.partition('.')[0] == 'clearhead'))"
+    )
+    out, err = process(Path(os.environ["CLEARHEAD_CACHE_DIR"]), code).communicate(timeout=120)
+    assert err == ""
+    return out.split()
+
+
+def test_an_edit_of_any_module_that_has_a_part_in_code_changes_the_key(package):
+    before, _ = fingerprint.sources(package)
+    assert before == fingerprint.sources(fingerprint.PACKAGE)[0]
+    names = written_by()
+    assert {"clearhead.rules.threefry", "clearhead.rules.derive", "clearhead.machine.target"} <= set(names)
+    for name in names:
+        path = Path(sys.modules[name].__file__) if name in sys.modules else Path(util.find_spec(name).origin)
+        copy = package / path.relative_to(fingerprint.PACKAGE)
+        text = copy.read_bytes()
+        copy.write_bytes(text + b"\n")
+        assert fingerprint.sources(package)[0] != before, name
+        copy.write_bytes(text)
+    assert fingerprint.sources(package)[0] == before
+
+
+def test_a_new_a_renamed_and_a_moved_module_change_the_key(package):
+    found = {fingerprint.sources(package)[0]}
+    (package / "kernels" / "unheard_of.py").write_text("X = 1\n")
+    found.add(fingerprint.sources(package)[0])
+    (package / "kernels" / "unheard_of.py").rename(package / "kernels" / "unheard.py")
+    found.add(fingerprint.sources(package)[0])
+    (package / "kernels" / "unheard.py").rename(package / "unheard.py")
+    found.add(fingerprint.sources(package)[0])
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("module", "attribute", "value"),
+    [("numpy", "__version__", "0"), ("llvmlite", "__version__", "0"), ("llvmlite.binding", "llvm_version_info", (1,))],
+)
+def test_a_tool_of_another_version_changes_the_key(monkeypatch, module, attribute, value):
+    before = fingerprint.tools()
+    monkeypatch.setattr(sys.modules[module], attribute, value)
+    assert fingerprint.tools() != before
+
+
+EDITED = """
+import sys
+sys.path.insert(0, {place!r})
+import numpy as np
+from clearhead import attention
+from clearhead.definition import canonical
+from clearhead.machine import compile, fingerprint
+from clearhead.rules.expression import Expression as E, Formula
+from clearhead.rules.masks import Where
+assert str(fingerprint.PACKAGE).startswith({place!r})
+{then}
+drawn = E("threefry", "int", (*(E("constant", "int", value=n) for n in (1, 2)), E("row", "int"), E("key", "int")))
+mask = Where(print, Formula(E("ge", "bool", (drawn, E("constant", "int", value=1 << 29)))))
+x = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
+same = np.array_equal(attention(x, x, x, mask=mask), canonical.attention(x, x, x, mask=mask)[0])
+print(compile.compilations, "same" if same else "other")
+"""
+
+
+def edited(package: Path, cache: Path, then: str = "") -> list[str]:
+    """What a process says whose package is a copy: how often it compiled, and whether its kernel is its definition."""
+    running = process(cache, EDITED.format(place=str(package.parent), then=then))
+    out, err = running.communicate(timeout=120)
+    assert (running.returncode, err) == (0, "")
+    return out.split()
+
+
+def edit(package: Path) -> str:
+    """Draw other random numbers: the statement that does it."""
+    path = package / "rules" / "threefry.py"
+    assert path.read_text().count("0x1BD11BDA") == 1
+    return f"import pathlib; p = pathlib.Path({str(path)!r}); p.write_text(p.read_text().replace('BDA', 'BDB'))"
+
+
+def test_no_process_meets_the_code_of_other_sources(package, tmp_path):
+    cache = tmp_path / "cache"
+    assert edited(package, cache) == ["1", "same"]
+    assert edited(package, cache) == ["0", "same"]
+    exec(edit(package))  # noqa: S102
+    assert edited(package, cache) == ["1", "same"]
+
+
+def test_a_process_whose_sources_change_under_it_leaves_the_cache_alone(package, tmp_path):
+    cache, change = tmp_path / "cache", edit(package)
+    assert edited(package, cache, change) == ["1", "same"]  # it runs what it imported …
+    assert not cache.exists()  # … and keeps nothing that later ones would take for theirs
+    assert edited(package, cache) == ["1", "same"]
+    assert edited(package, cache) == ["0", "same"]
 
 
 def test_the_directory_is_the_users_unless_named(monkeypatch):
@@ -191,6 +295,42 @@ def test_the_directory_is_the_users_unless_named(monkeypatch):
     assert store.directory().name == "clearhead"
     monkeypatch.setenv(settings.CACHE_DIR.name, "~/kernels")
     assert store.directory() == Path.home() / "kernels"
+
+
+def test_a_pipe_in_an_entrys_place_makes_nobody_wait(cache):
+    path = entry(cache)
+    path.unlink()
+    os.mkfifo(path)
+    compilations, _, said = outcome(process(cache))
+    assert (compilations, said.count("CacheWarning")) == (1, 1)
+    assert outcome(process(cache))[0] == 0
+
+
+def test_a_damaged_entry_that_cannot_be_removed_is_spoken_of_once(cache, monkeypatch):
+    monkeypatch.setenv("CLEARHEAD_CACHE_DIR", str(cache))
+    path = entry(cache)
+    path.write_bytes(b"damaged")
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    monkeypatch.setattr(store, "appearing", refused)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert store.load(path.name) is None
+        store.save(path.name, b"code")
+        store.save("another", b"code")
+    assert len(caught) == 1
+
+
+def test_without_a_home_kernels_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    homeless = "import os.path; os.path.expanduser = lambda path: path\n" + CALL
+    running = process(tmp_path, homeless, CLEARHEAD_CACHE_DIR="~/kernels")
+    compilations, _, said = outcome(running)
+    assert (compilations, said.count("CacheWarning"), "no home directory" in said) == (1, 1, True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_warnings_are_not_repeated_in_every_call(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from clearhead.rules.bounds import bounds
 from clearhead.rules.expression import Expression, Formula, depends, evaluate, parts, renumber, simplify, substitute
+from clearhead.rules.ranges import unchanging
 
 SCORE, BATCH, HEAD = Expression("score", "float"), Expression("batch", "int"), Expression("head", "int")
 QUERY, KEY = Expression("query", "int"), Expression("key", "int")
@@ -19,18 +20,16 @@ QUERY, KEY = Expression("query", "int"), Expression("key", "int")
 EXACT = SimpleNamespace(exp=lambda x: x + x, log=lambda x: -x, tanh=lambda x: x * x, sigmoid=lambda x: x - x)
 
 
-def read_only(array: Any) -> Any:
-    array = np.array(array)
-    array.flags.writeable = False
-    return array
+def fixed(array: Any) -> Any:
+    return unchanging(np.array(array))
 
 
 ARRAYS = (
     np.array([0.5, -0.0, np.inf, 0.1]),
-    read_only([3, -2, 7, 0, 5]),
-    read_only([True, False, False, True, True, True]),
-    read_only([[True, True, False], [False, True, True], [True, True, True], [False, False, False]]),
-    read_only(np.arange(12, dtype=np.int16).reshape(3, 4) % 7),
+    fixed([3, -2, 7, 0, 5]),
+    fixed([True, False, False, True, True, True]),
+    fixed([[True, True, False], [False, True, True], [True, True, True], [False, False, False]]),
+    fixed(np.arange(12, dtype=np.int16).reshape(3, 4) % 7),
     np.array([True, False, True]),
 )
 
@@ -117,9 +116,9 @@ def number(e: Expression, leaves: dict[str, Any], of: Any) -> Any:
         case "mod":
             return a % b if b else 0
         case "min":
-            return a if a < b else b
+            return a if a < b or a != a else b
         case "max":
-            return a if a > b else b
+            return a if a > b or a != a else b
         case "sqrt":
             return np.sqrt(a)
         case "exp" | "log" | "tanh" | "sigmoid":
@@ -370,7 +369,9 @@ def test_bounds_of_one_operation_hold_for_every_range(e: Expression) -> None:
 
 def test_bounds_know_nothing_of_arrays_that_may_change() -> None:
     e, here = Expression("load", "bool", (KEY,), array=0), {"key": (np.array([0]), np.array([0]))}
-    for array, known in ((read_only([True]), (True, True)), (np.array([True]), (False, True))):
+    locked = np.array([True])
+    locked.flags.writeable = False  # which its owner can take back
+    for array, known in ((fixed([True]), (True, True)), (np.array([True]), (False, True)), (locked, (False, True))):
         surely, perhaps = bounds(Formula(e, (array,)), here)
         assert (bool(np.all(surely)), bool(np.all(perhaps))) == known
 

@@ -438,7 +438,7 @@ def float_division(score: Any, batch: Any, head: Any, query: Any, key: Any) -> A
 
 
 def huge(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
-    return score + key * 2**40  # here
+    return score + key * 2**63  # here
 
 
 def endless(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:  # here
@@ -504,7 +504,7 @@ ERRORS: list[tuple[Callable[..., Any], str]] = [
     (chosen_by_number, "key is a number"),
     (added_conditions, "use |"),
     (float_division, "whole numbers"),
-    (huge, "32 bits"),
+    (huge, "64 bits"),
     (endless, "200"),
     (random_number, "random"),
     (random_array, "random"),

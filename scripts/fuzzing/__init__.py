@@ -1,0 +1,1 @@
+"""Kinds of random cases, a module each, for `scripts/fuzz`."""
