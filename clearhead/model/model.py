@@ -18,6 +18,7 @@ from clearhead.model.generate import stream
 from clearhead.model.objective import Loss
 from clearhead.model.parameters import Matrix, Parameters
 from clearhead.model.tokens import Tokenizer
+from clearhead.once import cached_property
 
 WEIGHTS, TOKENS = "tiny.safetensors", "tiny.json"
 
@@ -115,7 +116,7 @@ class Model:
         cosine, sine = self._turns
         return cosine[first : first + count], sine[first : first + count]
 
-    @functools.cached_property
+    @cached_property
     def _turns(self) -> Turn:
         return turns(self.parameters.context, self.parameters.embedding.shape[1] // self.parameters.heads)
 
