@@ -1,7 +1,7 @@
 """What the model is shown in a step: windows of text that begin with `<s>`, some of them a span said again and again.
 
-From text alone, heads that copy (induction) had not come after 5.5 million tokens. Where 15 % of the windows repeat,
-one had come after 10 million; where half of them do, three within 2.6 million.
+From text alone, heads that copy (induction) had not come after 5.5 million tokens. If 15 % of the windows repeat, one
+comes after 10 million; if half of them do, three come within 2.6 million.
 """
 
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "clearhead" / "model"
 PAGE = (ROOT / "docs" / "model.md").read_text("utf-8")
 TEXT = gates.HELD_OUT.read_text("utf-8")
-RECORDED = json.loads(Path(__file__).with_name("recorded.json").read_text("utf-8"))
+RECORDED = json.loads(gates.RECORDED.read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
