@@ -9,7 +9,7 @@ import numpy as np
 
 from model_training import files, gates
 from model_training.network import Sizes
-from model_training.training import BATCH, Step
+from model_training.training import BATCH, PHASES, Step
 
 EVERY = 250  # steps
 TABLE = "model_training.csv"
@@ -43,8 +43,8 @@ def measured(step: Step, sizes: Sizes, merges: list[tuple[int, int]]) -> Measure
 
 
 def is_due(number: int) -> bool:
-    """Whether to measure after a step: often in the beginning, when most changes."""
-    return number % EVERY == 0 or number in (1, 10, 30, 60, 120)
+    """Whether to measure after a step: often in the beginning, when most changes, and at the end."""
+    return number % EVERY == 0 or number in (1, 10, 30, 60, 120) or number == sum(phase.steps for phase in PHASES)
 
 
 def write(path: Path, lines: Iterable[Measured]) -> None:

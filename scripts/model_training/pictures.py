@@ -27,11 +27,11 @@ def _training(lines: list[Measured]) -> plot.Figure:
     figure, (losses, heads) = plot.canvas(7.2, 6.0, "light", 2)
     colours, tokens = plot.COLOURS["light"], [line.tokens / 1e6 for line in lines]
     shown = {
-        losses: {"training (smoothed)": "training", "held out": "held_out"},
+        losses: {"training, with its repeats (smoothed)": "training", "held out": "held_out"},
         heads: {
             "previous token": "previous",
             "induction": "induction",
-            "second induction": "second_induction",
+            "induction, the second best head": "second_induction",
             "sink": "sink",
         },
     }
@@ -44,7 +44,7 @@ def _training(lines: list[Measured]) -> plot.Figure:
         axes.legend(frameon=False, fontsize=8)
         axes.set_xlim(0, tokens[-1])
     losses.set_ylabel("nats a token")
-    losses.set_ylim(3, 8)
+    losses.set_ylim(2.5, 8)
     heads.set_ylabel("best head's share")
     heads.set_ylim(0, 1)
     heads.set_xlabel("million tokens read")
