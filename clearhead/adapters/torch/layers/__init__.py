@@ -1,1 +1,0 @@
-"""flash-attention's layers, under its names."""
