@@ -41,10 +41,10 @@ class Model:
     >>> model = load()
     >>> tokens = model.tokenizer.encode("The river was")
     >>> model.tokenizer.names(tokens)
-    ['<s>', 'The', ' river', ' was']
+    ['<s>', 'The', ' ri', 'ver', ' was']
     >>> done = model.forward(tokens)
     >>> done.logits.shape, len(done.layers), done.layers[0].q.shape
-    ((4, 2048), 4, (4, 4, 32))
+    ((5, 2048), 4, (4, 5, 32))
     """
 
     parameters: Parameters

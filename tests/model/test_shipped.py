@@ -31,7 +31,7 @@ def test_the_gates_hold(figures):
 def test_loss_and_heads_are_as_recorded(figures):
     """Bits differ between processors, for matrix products are numpy's; the figures must not."""
     assert figures.loss.mean == pytest.approx(RECORDED["loss"], abs=1e-3)
-    assert figures.heads.signs == pytest.approx(RECORDED["signs"], abs=1e-9)
+    assert figures.heads.signs == pytest.approx(RECORDED["signs"], abs=1e-4)
     for name in ("itself", "previous", "sink", "punctuation", "induction"):
         np.testing.assert_allclose(getattr(figures.heads, name), RECORDED[name], atol=1e-3, err_msg=name)
 

@@ -95,7 +95,7 @@ def overridden(
     Those that know torch's own function alone are handed to it.
     """
     operands = query, key, value, attn_mask
-    if any(x is not None and x.is_nested for x in operands):
+    if any(isinstance(x, torch.Tensor) and x.is_nested for x in operands):
         return over_nested(*operands, dropout_p, is_causal, **options)
     if not isinstance(attn_mask, CausalBias) or has_torch_function(operands[:3]):
         return handle_torch_function(scaled_dot_product_attention, operands, *operands, dropout_p, is_causal, **options)
