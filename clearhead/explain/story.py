@@ -153,9 +153,10 @@ def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
     j = example(e)
     exp = "exp(score)" if not e.shift else f"exp(score − {number(e.shift)})"
     score = e.scores[j] if e.rules else dot_product(e, j)
+    positive = "finite score positive, and −∞ 0" if np.isneginf(e.scores[[*e.items]]).any() else "score positive"
     worked = f"exp({number(score - e.shift)}) = {number(e.exponentials[j])}"
     text = (
-        f"exp makes every score positive. Divided by their sum, {number(e.sum)}, they are weights that add "
+        f"exp makes every {positive}. Divided by their sum, {number(e.sum)}, they are weights that add "
         f"up to 1. For {pointed(e, j)}: {worked}, and {number(e.exponentials[j])} ÷ {number(e.sum)} = "
         f"{number(e.weights[j])}."
     )

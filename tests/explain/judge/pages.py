@@ -75,7 +75,17 @@ def required(judge) -> list[str]:
     needed += ["rows", "table All rows"] * judge.matrix
     if not truth.in_softmax.any():
         return [*needed, "no weights"]
-    needed += ["softmax", "one weight", "table 2  Softmax", "sum", "table 3  Weighted sum", "change", "length", "zero"]
+    needed += [
+        "positive",
+        "softmax",
+        "one weight",
+        "table 2  Softmax",
+        "sum",
+        "table 3  Weighted sum",
+        "change",
+        "length",
+        "zero",
+    ]
     needed += ["shift"] * bool(judge.shift)
     seen = truth.seen[: truth.reach]
     infinite = [j for j in truth.items if not truth.in_softmax[j]]

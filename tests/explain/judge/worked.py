@@ -100,6 +100,11 @@ def hidden(judge, names: str) -> None:
     judge.once("hidden")
 
 
+def positive(judge, infinite: bool) -> None:
+    judge.holds(infinite == (int(judge.truth.in_softmax.sum()) < len(judge.truth.items)), "whether a score is −∞")
+    judge.once("positive")
+
+
 def their_sum(judge, value: str) -> None:
     says(value, judge.sum, "the sum of the exponentials")
     judge.once("softmax")
@@ -221,6 +226,8 @@ WORKED = [
     sentence("For <name>, item <count>: <number> becomes <number>.", becomes),
     sentence("<name>, item <count>, sees <some> of <some>, by the mask <some>.", mask_sees),
     sentence("Hidden, whatever the score: <names>.", hidden),
+    sentence("exp makes every score positive.", positive, False),
+    sentence("exp makes every finite score positive, and −∞ 0.", positive, True),
     sentence("Divided by their sum, <number>, they are weights that add up to 1.", their_sum),
     *(
         sentence(
@@ -266,7 +273,6 @@ WORKED = [
     *definitions(
         "Their dot product tells: it is large where both are long and point the same way.",
         "exp(−∞) = 0 is no weight at all.",
-        "exp makes every score positive.",
         "That divides every exponential and the sum by one and the same number: no weight changes.",
         "A dot is hidden, not 0.",
         "A word has one vector, all its senses mixed, and this step only adds up the vectors of what is seen: it can "
