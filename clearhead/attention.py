@@ -21,6 +21,7 @@ from clearhead.machine.threads import allowed, run_kernel
 from clearhead.plan import Prepared
 from clearhead.problem import Array, Problem, as_array, check_apart, check_out
 from clearhead.recall import recall
+from clearhead.rules.current import current
 from clearhead.rules.masks import Mask, at_end, causal, checked
 from clearhead.rules.scores import Rules
 
@@ -201,6 +202,7 @@ def attend(
     >>> done.output.tolist(), done.lse.round(3).tolist()
     ([[1.0], [2.0]], [0.0, 0.693])
     """
+    score = current(score)  # once, so that the weights are those of this call
     rules: dict[str, Any] = {"mask": mask, "score": score, "scale": scale, "sink": sink, "threads": threads}
     if isinstance(k, KeyValueCache):
         operands = as_array(q, "q"), k

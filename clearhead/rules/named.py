@@ -14,7 +14,7 @@ from typing import Any
 
 from clearhead.errors import ClearheadError, FileError, InputError
 from clearhead.rules.masks import Align, Mask, at_end, causal, documents, full, prefix, window
-from clearhead.rules.scores import Function, Score, alibi, scale, softcap
+from clearhead.rules.scores import Score, alibi, as_rule, scale, softcap
 
 MASKS = "causal, full, window:LEFT[,RIGHT], prefix:N and documents:LENGTHS, joined by & and |, turned by ~"
 SCORES = "softcap:CAP, scale:FACTOR and alibi"
@@ -108,7 +108,7 @@ def rule_from_file(text: str) -> Score:
     path, _, name = text.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
         raise InputError(f"--rule {text} names no function: write file.py:function.")
-    return Function(loaded(Path(path), name))
+    return as_rule(loaded(Path(path), name))
 
 
 def loaded(path: Path, name: str) -> Callable[..., Any]:

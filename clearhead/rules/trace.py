@@ -14,14 +14,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from types import CellType, CodeType, FrameType, FunctionType
+from types import CellType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 
 from clearhead.errors import TraceError
 from clearhead.rules import captured, functions, standins
-from clearhead.rules.captured import Captured
+from clearhead.rules.captured import Arrays, Captured
 from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewrite, simplify
 from clearhead.rules.standins import INSTEAD, Traced, as_expression
 
@@ -39,20 +39,25 @@ def trace(function: Callable[..., Any], names: Sequence[str]) -> Formula:
     ...       ("score", "batch", "head", "query", "key")).expression
     (score + (a0[head] * float((key - query))))
     """
+    return traced(function, names, twice=True)[0]
+
+
+def traced(function: Callable[..., Any], names: Sequence[str], *, twice: bool) -> tuple[Formula, list[Any]]:
+    """What a function does, and the arrays whose numbers it looks at; done `twice`, random numbers are told."""
     own = function
     while isinstance(own, partial):
         own = own.func
     code = getattr(own, "__code__", None)
-    if code is not None and (line := storing_line(code, frozenset(code.co_freevars))) is not None:
+    if twice and code is not None and (line := storing_line(code, frozenset(code.co_freevars))) is not None:
         raise TraceError(f"{place(code.co_filename, line)}: {INSTEAD['store']}.")
     first, arrays = traced_once(function, names, own)
-    again, others = traced_once(function, names, own)
+    again, others = traced_once(function, names, own) if twice else (first, arrays)
     if first != again or not all(map(same, arrays, others)):
         raise TraceError(
             f"{described(own)} does something else each time it is called, as random numbers do: a rule is traced "
             "once, so give it fixed arrays instead."
         )
-    return reading(simplify(first), arrays)
+    return reading(simplify(first), arrays), arrays.looked_at
 
 
 def reading(e: Expression, arrays: list[Any]) -> Formula:
@@ -83,9 +88,9 @@ def lines(function: Callable[..., Any], names: Sequence[str]) -> list[tuple[Expr
     return written
 
 
-def traced_once(function: Callable[..., Any], names: Sequence[str], own: Any) -> tuple[Expression, list[Any]]:
+def traced_once(function: Callable[..., Any], names: Sequence[str], own: Any) -> tuple[Expression, Arrays]:
     """One call with fresh stand-ins; errors tell of the user's `own` function."""
-    arrays: list[Any] = []
+    arrays = Arrays()
     try:
         rebuilt = with_captured(function, arrays, {})
         result = rebuilt(*(Traced(Expression(name, LEAVES[name])) for name in names))
@@ -102,7 +107,7 @@ def traced_once(function: Callable[..., Any], names: Sequence[str], own: Any) ->
 
 def returned(result: Any) -> Expression:
     """What a rule gives back, as an expression."""
-    result = result.array if isinstance(result, Captured) else result
+    result = result.arrays.look(result.array) if isinstance(result, Captured) else result
     lone = isinstance(result, np.ndarray) and not result.ndim
     if not lone and not isinstance(result, Traced | bool | int | float | np.generic):
         called = "None" if result is None else f"a value of type {type(result).__name__}"
@@ -121,7 +126,7 @@ def same(a: Any, b: Any) -> bool:
     return a is b or (a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
 
 
-def with_captured(function: Any, arrays: list[Any], known: dict[int, Any]) -> Any:
+def with_captured(function: Any, arrays: Arrays, known: dict[int, Any]) -> Any:
     """The function with stand-ins for the arrays that it, or a Python function it uses, captures."""
     if id(function) in known:
         return known[id(function)]
@@ -132,6 +137,8 @@ def with_captured(function: Any, arrays: list[Any], known: dict[int, Any]) -> An
         change = partial(with_captured, arrays=arrays, known=known)
         bound = {name: change(x) for name, x in function.keywords.items()}
         return partial(change(function.func), *map(change, function.args), **bound)
+    if isinstance(function, MethodType):
+        return MethodType(with_captured(function.__func__, arrays, known), function.__self__)
     if not isinstance(function, FunctionType):
         return function
     if any(function.__globals__ is vars(module) for module in OURS):
@@ -139,7 +146,7 @@ def with_captured(function: Any, arrays: list[Any], known: dict[int, Any]) -> An
     return rebuilt_function(function, arrays, known)
 
 
-def rebuilt_function(function: FunctionType, arrays: list[Any], known: dict[int, Any]) -> FunctionType:
+def rebuilt_function(function: FunctionType, arrays: Arrays, known: dict[int, Any]) -> FunctionType:
     """The same code with its own globals, closure and defaults."""
     names = named(function.__code__)
     scope = dict(function.__globals__)
@@ -147,7 +154,7 @@ def rebuilt_function(function: FunctionType, arrays: list[Any], known: dict[int,
     copy = FunctionType(function.__code__, scope, function.__name__, None, cells or None)
     known[id(function)] = copy  # before what it captures: it may capture itself
     for name in names & scope.keys():
-        if isinstance(scope[name], np.ndarray | FunctionType | partial):
+        if isinstance(scope[name], np.ndarray | FunctionType | MethodType | partial):
             scope[name] = with_captured(scope[name], arrays, known)
     for cell, old in zip(cells, function.__closure__ or (), strict=True):
         try:
