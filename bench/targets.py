@@ -116,7 +116,7 @@ def tiny() -> Iterator[Row]:
 
 def memory() -> Iterator[Row]:
     """What a call allocates beside its output."""
-    from clearhead.machine.threads import scratch
+    from clearhead.machine.threads import spare
 
     x = np.random.default_rng(0).standard_normal((1, 1, 16384, 64)).astype(np.float32)
     out = np.empty_like(x)
@@ -125,7 +125,7 @@ def memory() -> Iterator[Row]:
     self_attention(x, out=out, threads=1)
     allocated = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    yield Row("(1, 1, 16384, 64) memory beside the output", 2, max(allocated, scratch.size) / 2**20, "MiB", False)
+    yield Row("(1, 1, 16384, 64) memory beside the output", 2, max(allocated, spare.memory.size) / 2**20, "MiB", False)
 
 
 def start() -> Iterator[Row]:

@@ -1,29 +1,32 @@
 """clearhead: self-attention you can see through."""
 
-from clearhead.alignment import Alignment, alignment
-from clearhead.attention import Attended, attend, attention, merge, self_attention
-from clearhead.cache import KeyValueCache
-from clearhead.definition.gradient import Gradients
-from clearhead.definition.tangent import Direction, Second
-from clearhead.errors import (
-    ClearheadError,
-    DtypeError,
-    FileError,
-    InputError,
-    MachineError,
-    ShapeError,
-    TraceError,
-    TrustError,
-)
-from clearhead.plan import kernel_for
-from clearhead.problem import Problem, problem
-from clearhead.rules import functions
-from clearhead.rules.masks import Mask, blocks, causal, dense, documents, full, prefix, where, window
-from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
-from clearhead.stack import flow, rollout
-from clearhead.summary import Summary
-from clearhead.watch import Watch, load_watch, watch
-from clearhead.weights import Weights, weights
+from clearhead.machine.unbroken import importing
+
+with importing:
+    from clearhead.alignment import Alignment, alignment
+    from clearhead.attention import Attended, attend, attention, merge, self_attention
+    from clearhead.cache import KeyValueCache
+    from clearhead.definition.gradient import Gradients
+    from clearhead.definition.tangent import Direction, Second
+    from clearhead.errors import (
+        ClearheadError,
+        DtypeError,
+        FileError,
+        InputError,
+        MachineError,
+        ShapeError,
+        TraceError,
+        TrustError,
+    )
+    from clearhead.plan import kernel_for
+    from clearhead.problem import Problem, problem
+    from clearhead.rules import functions
+    from clearhead.rules.masks import Mask, blocks, causal, dense, documents, full, prefix, where, window
+    from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
+    from clearhead.stack import flow, rollout
+    from clearhead.summary import Summary
+    from clearhead.watch import Watch, load_watch, watch
+    from clearhead.weights import Weights, weights
 
 __version__ = "0.1.0"
 __all__ = [

@@ -18,6 +18,7 @@ from clearhead.kernels.call import FIELDS
 from clearhead.kernels.tiles import STORED
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
+from clearhead.machine.unbroken import late
 from clearhead.plan import Prepared
 from clearhead.problem import Array, Problem, as_array, check_apart, check_out
 from clearhead.recall import recall
@@ -78,9 +79,8 @@ class Attended:
         >>> attend(x, x, x).backward(np.ones((2, 1))).v.tolist()
         [[1.5], [0.5]]
         """
-        from clearhead.gradients import backward
-
-        return backward(self.differentiable(), self.lse, d_out, d_lse, rules)
+        found: Gradients = late("clearhead.gradients").backward(self.differentiable(), self.lse, d_out, d_lse, rules)
+        return found
 
     def jvp(self, along: "Direction") -> tuple[Array, Array]:
         """How output and LSE change, to first order, when q, k, v, the sink and the rules' arrays move `along`.
@@ -94,9 +94,8 @@ class Attended:
         >>> attend(x, x, x).jvp(Direction(v=np.array([[2.0], [4.0]])))[0].tolist()
         [[2.0], [3.0]]
         """
-        from clearhead.tangents import jvp
-
-        return jvp(self.differentiable(), self.lse, along)
+        found: tuple[Array, Array] = late("clearhead.tangents").jvp(self.differentiable(), self.lse, along)
+        return found
 
     def second(self, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, along: "Direction") -> "Second":
         """How output, LSE and `backward(d_out, d_lse)` change when everything moves `along`, in O(n) memory.
@@ -111,16 +110,13 @@ class Attended:
         >>> attend(x, x, x).second(d, None, Direction(q=d, k=d)).gradients.q.tolist()
         [[0.0], [0.0]]
         """
-        from clearhead.tangents import second
-
-        return second(self.differentiable(), self.lse, d_out, d_lse, along)
+        found: Second = late("clearhead.tangents").second(self.differentiable(), self.lse, d_out, d_lse, along)
+        return found
 
     def differentiable(self) -> "Kept":
         """What derivatives need of the call."""
-        from clearhead.gradients import unknown
-
         if self.kept is None:
-            raise unknown("a merged result, or one over a cache or in native precision,")
+            raise late("clearhead.gradients").unknown("a merged result, or one over a cache or in native precision,")
         return self.kept
 
 
@@ -238,9 +234,8 @@ def rounded(wide: Array, operands: tuple[Array, Array, Array], out: Array | None
 
 def keep(*call: Any) -> "Kept":
     """What the gradients of a call need."""
-    from clearhead.gradients import Kept
-
-    return Kept(*call)
+    kept: Kept = late("clearhead.gradients").Kept(*call)
+    return kept
 
 
 def weights_of(*operands: Any, **rules: Any) -> "Weights":

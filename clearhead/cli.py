@@ -31,6 +31,7 @@ class Format(StrEnum):
     text = "text"
     markdown = "markdown"
     latex = "latex"
+    html = "html"
     json = "json"
 
 
@@ -40,6 +41,7 @@ class Steps(StrEnum):
     order = "order"
     shapes = "shapes"
     cost = "cost"
+    positions = "positions"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer raises for wrong usage
             raise
-        return complain(f"{error.format_message()} Try 'clearhead --help'.")
+        told = error.format_message().removeprefix("Value error, ").rstrip(".")
+        of = getattr(getattr(error, "ctx", None), "command_path", "clearhead")
+        return complain(f"{told}. Try '{of} --help'.")
     return code or 0
 
 
@@ -108,52 +112,102 @@ Functions = Annotated[
 def explain(
     text: Annotated[
         list[str] | None,
-        typer.Argument(help="A sentence, or - to read it from standard input.", show_default=False),
+        typer.Argument(help="A text, a file that holds one, or - for standard input.", show_default=False),
+    ] = None,
+    attends_to: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Another text that the item looks at: cross-attention.", show_default=False),
     ] = None,
     vectors: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Vectors to explain in place of a sentence: csv or npy, a row each."),
+        typer.Option(metavar="FILE", help="Vectors to explain in place of a text: csv or npy, a row each."),
+    ] = None,
+    qkv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="q, k and v to explain in place of a text: arrays in npz or safetensors."),
+    ] = None,
+    roles: Annotated[
+        bool,
+        typer.Option("--roles", help="In place of a text, a scene with designed matrices, where q, k and v differ."),
+    ] = False,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Word vectors for the text: GloVe, word2vec, fastText or safetensors."),
     ] = None,
     position: Annotated[
         str,
         typer.Option(metavar="N|WORD", help="The item to explain: 0 is the first, -1 the last; or a word of the text."),
     ] = "-1",
     matrix: Annotated[bool, typer.Option("--matrix", help="Add the weights of every item.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="tiny", help="Show the text in the small language model: a block, the guess, the loss."),
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="LAYER.HEAD", help="Which of the model's heads to work out.", show_default="0.0"),
+    ] = None,
+    what_if: Annotated[
+        str | None,
+        typer.Option(metavar="CASE", help="Another formula beside the right one: no-softmax, no-values, values=keys …"),
+    ] = None,
     steps: Annotated[
         Steps | None,
-        typer.Option(help="Tell about the steps instead: why this order, which shapes, what cost."),
+        typer.Option(help="Tell about the steps instead: why this order, which shapes, what cost, what order means."),
     ] = None,
+    quiz: Annotated[bool, typer.Option("--quiz", help="Ask about the steps instead, and explain the answers.")] = False,
     layer: Annotated[
         bool, typer.Option("--layer", help="Tell of a transformer's layer instead: W^Q, W^K, W^V, heads, W^O.")
     ] = False,
-    heads: Annotated[int | None, typer.Option(help="Heads of that layer.", min=1, show_default="2")] = None,
-    mask: MaskWord = "causal",
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="That layer's own matrices: W_Q, W_K, W_V and W_O in npz or safetensors."),
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(help="Heads of that layer.", min=1, show_default="2, or 1 with --weights")
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MASK",
+            help="causal, full, window:255, prefix:N, documents:5,7; joined by & | ~.",
+            show_default="causal; full with --attends-to",
+        ),
+    ] = None,
     score: Scores = None,
     rule: Functions = None,
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.text,
 ) -> None:
-    """Show self-attention step by step: scores, softmax, weighted sum, and what changed in meaning."""
-    if (vectors is None) == (not text):
-        raise InputError("Nothing to explain, or two things: give either a sentence or --vectors FILE.")
-    if matrix and steps:
-        raise InputError("--matrix and --steps are different pages: give one of them.")
-    if (steps or layer) and (mask != "causal" or score or rule):
-        raise InputError("--steps and --layer tell of plain causal attention: give no --mask, --score or --rule.")
-    if layer and (steps or matrix):
-        raise InputError("--layer is a page of its own: give it without --steps and --matrix.")
-    if heads and not layer:
-        raise InputError(f"--heads {heads} are those of a layer: give --layer too.")
-    from clearhead.explain import formats, inputs
+    """Show attention step by step: scores, softmax, weighted sum, and what changed in meaning."""
+    from clearhead.explain import command, formats
     from clearhead.rules.named import named_mask, named_score, rule_from_file
 
-    place = int(position) if re.fullmatch(r"-?\d+", position) else position
     rules = [*(named_score(word, heads=1) for word in score or ()), *map(rule_from_file, rule or ())]
-    if vectors:
-        worked = inputs.from_file(vectors, place, mask=named_mask(mask), score=rules)
+    asked = command.Asked(
+        text=tuple(text or ()), attends_to=attends_to, vectors=vectors, qkv=qkv, roles=roles, embeddings=embeddings,
+        position=position, mask=None if mask is None else named_mask(mask), rules=tuple(rules), matrix=matrix,
+        what_if=what_if, steps=steps and steps.value, quiz=quiz, layer=layer or weights is not None, weights=weights,
+        heads=heads, model=model, head=head,
+    )  # fmt: skip
+    page = command.page(asked)
+    if quiz:
+        command.ask(page.explained)
     else:
-        worked = inputs.from_text(" ".join(text or []), place, mask=named_mask(mask), score=rules)
-    shown = (heads or 2) if layer else None
-    formats.write(worked, format.value, lesson=steps and steps.value, matrix=matrix, heads=shown)
+        formats.write(page, format.value)
+
+
+@app.command()
+def generate(
+    text: Annotated[list[str], typer.Argument(help="A text to go on with, a file that holds one, or -.")],
+    tokens: Annotated[int, typer.Option(help="How many tokens to add.", min=1)] = 40,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest, 1 draws by the model's chances.")] = 0.8,
+    top_p: Annotated[float, typer.Option("--top-p", help="Draw from the likeliest that together have it.")] = 0.9,
+    seed: Annotated[int, typer.Option(help="One seed gives one reply.")] = 0,
+) -> None:
+    """Go on with a text by the small language model that ships with clearhead."""
+    from clearhead.model import command
+
+    command.write(text, tokens, temperature, top_p, seed)
 
 
 @app.command()
@@ -212,7 +266,13 @@ def inspect(
     sort: Annotated[str, typer.Option(help="entropy, effective, distance, first, strongest, layer or head.")] = "layer",
     most: Annotated[int, typer.Option(help="Lines of the sheet; 0 for all.", min=0)] = 40,
     head: Annotated[str, typer.Option(metavar="LAYER.HEAD", help="The head whose row is listed.")] = "0.0",
-    row: Annotated[int, typer.Option(help="The item whose weights are listed; -1 is the last.")] = -1,
+    row: Annotated[
+        str, typer.Option(metavar="N|WORD", help="The item whose weights are listed; -1 is the last, or a word.")
+    ] = "-1",
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For vectors: GloVe, word2vec, fastText or safetensors in their place."),
+    ] = None,
     plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write figures there.")] = None,
     kind: Annotated[str, typer.Option(help="png, svg or pdf.")] = "png",
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page that needs nothing else.")] = None,
@@ -228,7 +288,7 @@ def inspect(
     layer, _, own = head.partition(".")
     wanted = Wanted(sort, most, (int(layer), int(own)), row, plots, kind, html, force)
     with progress.clean_endings():
-        of = inspected(model, text or [])
+        of = inspected(model, text or [], embeddings)
         with progress.bar("layers", len(of.layers)) as advance:
             found = written(of, wanted, advance)
     typer.echo(found.as_json() if json else "", nl=json)

@@ -133,11 +133,14 @@ def cache_sizes() -> str:
 
 def cache() -> dict[str, str]:
     """Where compiled kernels are kept, and how long making one and finding it again takes."""
-    place = store.usable()
-    state = "not used"
-    if place is not None:
-        entries = [entry for entry in place.iterdir() if entry.is_file()]
-        state = f"{len(entries)} entries, {sum(entry.stat().st_size for entry in entries) / 1024:.0f} KiB, private"
+    place, state, where = store.usable(), "not used", "none"
+    try:
+        where = str(store.directory())
+        if place is not None:
+            sizes = [entry.stat().st_size for entry in place.iterdir() if entry.is_file()]
+            state = f"{len(sizes)} entries, {sum(sizes) / 1024:.0f} KiB, private"
+    except OSError as error:
+        state = f"not to be read: {error.strerror}"
     here = target()
     plan = Plan("forward", tile_for(ELEMENTS["float32"], here.vector_bits, here.registers), here)
     machine_for(here)
@@ -147,7 +150,7 @@ def cache() -> dict[str, str]:
     link(plan, stored_object(plan))
     found = time.perf_counter()
     return {
-        "kernel cache": f"{store.directory()} ({state})",
+        "kernel cache": f"{where} ({state})",
         "a kernel": f"{1e3 * (compiled - start):.0f} ms to compile, {1e3 * (found - compiled):.1f} ms to find again",
     }
 

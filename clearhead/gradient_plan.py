@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from clearhead.kernels.variant import Share, Variant
 from clearhead.machine.address import address
 from clearhead.machine.compile import Kernel, Plan, kernels
 from clearhead.machine.threads import WORTH_A_THREAD, run_kernel
+from clearhead.once import cached_property
 from clearhead.plan import bits, block_fields, laid_out, plan_for
 from clearhead.problem import Array, Operand, Problem, dense_strides
 from clearhead.rules.derive import by_loads, by_score

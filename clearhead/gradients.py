@@ -5,7 +5,6 @@ come back to their operands' shapes. Meaning: `definition.gradient`; plan and ke
 """
 
 from dataclasses import dataclass, replace
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -73,7 +72,6 @@ def backward(kept: Kept, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike 
 
 
 plans: dict[tuple[Any, ...], Backward] = {}
-changing = Lock()
 
 
 def recall(kept: Kept, d_output: Array, rules: bool) -> Backward:
@@ -89,10 +87,9 @@ def recall(kept: Kept, d_output: Array, rules: bool) -> Backward:
     if known is None:
         known = planned(kept, d_output, rules)
         if known.held <= LITTLE:
-            with changing:
-                if len(plans) >= MOST_PLANS:
-                    plans.clear()
-                plans[key] = known
+            if len(plans) >= MOST_PLANS:
+                plans.clear()
+            plans[key] = known
     return known
 
 

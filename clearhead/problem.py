@@ -6,7 +6,6 @@ not part of a problem.
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.kernels.call import AXIS
 from clearhead.kernels.tiles import ELEMENTS, STORED
+from clearhead.once import cached_property
 from clearhead.rules.fused import Fused, fuse, proven
 from clearhead.rules.masks import Causal, Full, Mask, check_fits, checked
 from clearhead.rules.scores import Alibi, Bias, Relative, Score, as_rules

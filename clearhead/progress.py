@@ -5,6 +5,7 @@ Decides nothing about the work itself; it is told how much of it is done.
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -38,10 +39,11 @@ def clean_endings() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = {s: signal.getsignal(s) for s in ENDINGS}
-    for ending in ENDINGS:
-        if before[ending] is not signal.SIG_IGN:  # nohup stays nohup
-            signal.signal(ending, end)
+    here = threading.current_thread() is threading.main_thread()  # no other may have handlers
+    before = {s: signal.getsignal(s) for s in ENDINGS if here}
+    before = {s: handler for s, handler in before.items() if handler not in (None, signal.SIG_IGN)}  # nohup stays nohup
+    for ending in before:
+        signal.signal(ending, end)
     try:
         yield
     finally:

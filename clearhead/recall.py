@@ -4,7 +4,6 @@ Decides what makes two calls alike, and how many preparations are kept. The look
 costs; what is done where it finds nothing is `problem`'s and `plan`'s. Any number of threads may ask.
 """
 
-from threading import Lock
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,7 +21,6 @@ LITTLE = 1 << 16  # bytes
 Recalled: TypeAlias = tuple[Prepared, tuple[Score, ...]]
 
 prepared: dict[tuple[Any, ...], Recalled] = {}
-changing = Lock()
 
 
 def recall(
@@ -67,15 +65,17 @@ def recall(
 
 
 def remember(key: tuple[Any, ...], made: Recalled) -> None:
-    """Keep a preparation; of those that hold arrays only the newest, for their memory's sake."""
-    with changing:
-        if len(prepared) >= MOST_PREPARED:
-            prepared.clear()
-        if made[0].kept_bytes > LITTLE:
-            holding = [old for old, (its, _) in prepared.items() if its.kept_bytes > LITTLE]
-            for old in holding[: 1 - MOST_HOLDING or None]:
-                del prepared[old]
-        prepared[key] = made
+    """Keep a preparation; of those that hold arrays only the newest, for their memory's sake.
+
+    Each step leaves the table whole: another thread, or a signal handler in this one, may come between any two.
+    """
+    if len(prepared) >= MOST_PREPARED:
+        prepared.clear()
+    if made[0].kept_bytes > LITTLE:
+        holding = [old for old, (its, _) in prepared.copy().items() if its.kept_bytes > LITTLE]
+        for old in holding[: 1 - MOST_HOLDING or None]:
+            prepared.pop(old, None)
+    prepared[key] = made
 
 
 def layout_of(out: Array) -> tuple[Any, ...]:

@@ -6,7 +6,6 @@ that `attend` gives. Which weights are wanted is left to `sweep`.
 
 import ctypes
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +17,7 @@ from clearhead.errors import InputError
 from clearhead.kernels.call import FIELDS
 from clearhead.machine.compile import Plan, kernels
 from clearhead.machine.threads import WORTH_A_THREAD, allowed, run_kernel
+from clearhead.once import cached_property
 from clearhead.plan import plan_for, scratch_layout, table
 from clearhead.problem import Array, Operand, Problem
 
@@ -52,7 +52,9 @@ class Source:
     def lse(self, queries: Integers) -> Array:
         """The log-sum-exp of scores, (heads, all queries), right for `queries`."""
         lse, found = self.found
-        missing = np.unique(queries[~found[queries]])
+        wanted = np.zeros_like(found)
+        wanted[queries] = True
+        missing = np.flatnonzero(wanted & ~found)
         if len(missing) and len(lse):
             self.find(lse, missing)
             found[missing] = True
@@ -88,7 +90,7 @@ class Source:
         places, scratch_size = scratch_layout(asked, plan.tile, None)
         tasks = asked.heads * len(tiles)
         numbers, kept = table(asked, tasks, places, [tuple(tile) for tile in tiles.tolist()], None)
-        nowhere = np.empty(8)
+        nowhere = np.zeros(8)
         sinks = nowhere if self.sink is None else np.broadcast_to(self.sink, asked.lead)
         sinks = np.ascontiguousarray(sinks, asked.computed)
         call = {

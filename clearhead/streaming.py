@@ -7,6 +7,7 @@ holds; leaves the files to `clearhead.files` and the attention to the kernel. It
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -123,7 +124,10 @@ def execute(
     own source, or cannot be written.
     """
     target = Path(target)
-    if target.exists() and target.samefile(plan.source):
+    same = False
+    with suppress(OSError, ValueError):  # it is not there, or there cannot be such a file: `new_file` tells
+        same = target.samefile(plan.source)
+    if same:
         raise FileError(f"{target} is the input itself: name another file for the output.")
     with new_file(target, plan.specs, force=force) as outputs:
         start = perf_counter()

@@ -7,7 +7,6 @@ that they may see in blocks, and numpy multiplies. Meaning and letters: `definit
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from clearhead.definition.gradient import Gradients, add_at, is_float, reduced, 
 from clearhead.definition.tangent import Direction, Second, moving_arrays, step_of
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.gradients import GIVE_D_OUT, Kept, sees_nothing
+from clearhead.once import cached_property
 from clearhead.problem import Array, as_array
 from clearhead.rules.derive import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, evaluate

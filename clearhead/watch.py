@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clearhead.errors import FileError, InputError, TrustError
+from clearhead.errors import InputError, TrustError
 from clearhead.problem import Array
 from clearhead.rules.masks import Mask, causal, window
 from clearhead.rules.scores import Score, softcap
@@ -23,9 +22,28 @@ from clearhead.summary import Summary
 from clearhead.weights import Weights, weights
 
 GROWING = ("query", "key", "value", "lse")  # arrays of a record that each pass makes longer
-FORMAT = 1
 USUAL = ("entropy", "distance", "first", "received_mean")
 TRUSTED = {"float64": 1e-10, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}  # of the largest value
+
+
+class RoomError(InputError):
+    """A pass of the model needs more memory than the watch was given; `needed` is how many bytes."""
+
+    def __init__(self, message: str, needed: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+
+
+def in_bytes(count: int) -> str:
+    """A number of bytes, in the largest unit of which it has at least one.
+
+    >>> in_bytes(1000), in_bytes(4096), in_bytes(3 << 29)
+    ('1000 bytes', '4 KiB', '1.5 GiB')
+    """
+    size, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.0f} {units[0]}" if size >= 100 else f"{size:.3g} {units[0]}"
 
 
 @dataclass
@@ -40,7 +58,7 @@ class Record:
     first_query: int  # position of the first query, the same for keys
     first_key: int
     begins: tuple[int, ...]  # position of each sequence's first token, after its padding
-    dtype: str  # the model's
+    dtype: str  # that the model's own attention is computed in
     scale: float
     cap: float | None
     left: int | None  # a sliding window sees so many items before its own
@@ -53,6 +71,7 @@ class Record:
     rows: list[int] = field(default_factory=list)  # positions whose own output is known
     own: list[Array] = field(default_factory=list)  # (batch, heads, value dim) for each of them
     trusted: bool = False
+    whole: int = 0  # passes that all layers have come through
 
     @property
     def stop(self) -> int:
@@ -70,6 +89,17 @@ class Record:
         if len(parts) > 1:
             parts[:] = [np.concatenate(parts, axis=2)]
         return parts[0]
+
+    def cut(self, passes: int) -> None:
+        """Keep the first few passes alone."""
+        gone = sum(self.passes[passes:])
+        if gone:
+            for name in GROWING:
+                array = self.array(name)
+                setattr(self, name, [array[:, :, : array.shape[2] - gone].copy()])
+        del self.passes[passes:]
+        places = [n for n, row in enumerate(self.rows) if row < self.stop]
+        self.rows, self.own = [self.rows[n] for n in places], [self.own[n] for n in places]
 
     @property
     def mask(self) -> Mask:
@@ -243,92 +273,30 @@ class Watch:
         Rows are all queries, those of the prompt first, then those of each step. Names default to entropy, distance,
         first and received_mean. One layer is worked on at a time.
         """
-        answers = [
-            self.layer(number, sequence=sequence, run=run).weights.summary(*(names or USUAL), **options)
-            for number in self.layers(run)
-        ]
+        layers = [self.layer(number, sequence=sequence, run=run) for number in self.layers(run)]
+        shapes = {layer.weights.shape for layer in layers}
+        if len(shapes) > 1:
+            raise InputError(
+                f"layers with weights of shapes {sorted(shapes)} have no common summary: ask each, as by "
+                f"seen.layer({layers[0].number}).weights.summary()."
+            )
+        answers = [layer.weights.summary(*(names or USUAL), **options) for layer in layers]
         return Summary({name: np.stack([answer[name] for answer in answers]) for name in answers[0]})
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write all of it to a .safetensors file, which appears whole or not at all; raises FileError."""
-        from clearhead.files.writing import Spec, new_file
+        from clearhead.saved_watch import write
 
-        if Path(path).suffix != ".safetensors":
-            raise FileError(f"{path} cannot hold what was watched: name a .safetensors file.")
-        arrays = {"format": np.array([FORMAT], np.float64)}
-        for run, records in enumerate(self.runs):
-            for number, record in records.items():
-                arrays |= {f"{run}.{number}.{name}": x for name, x in written(record).items()}
-        with new_file(path, {name: Spec(x.shape, x.dtype) for name, x in arrays.items()}, force=force) as file:
-            for name, x in arrays.items():
-                file[name][...] = x
-
-
-def written(record: Record) -> dict[str, Array]:
-    """A record as arrays of floats; whole numbers are exact in float64, and what is absent is not a number."""
-
-    def numbers(*xs: float | None) -> Array:
-        return np.array([np.nan if x is None else x for x in xs], np.float64)
-
-    width = list(TRUSTED).index(record.dtype)
-    return {
-        "about": numbers(record.first_query, record.first_key, width, record.scale, record.cap, record.left),
-        "heads": numbers(*record.heads),
-        "key_heads": numbers(*record.key_heads),
-        "begins": numbers(*record.begins),
-        "passes": numbers(*record.passes),
-        "rows": numbers(*record.rows),
-        "own": np.stack(record.own),
-        **({} if record.sink is None else {"sink": record.sink}),
-        **{name: record.array(name) for name in GROWING},
-    }
-
-
-def read(arrays: dict[str, Array]) -> Record:
-    """The record that was written."""
-
-    def whole(name: str) -> tuple[int, ...]:
-        return tuple(int(x) for x in arrays[name])
-
-    first_query, first_key, width, scale, cap, left = (None if np.isnan(x) else float(x) for x in arrays["about"])
-    return Record(
-        heads=whole("heads"),
-        key_heads=whole("key_heads"),
-        first_query=int(first_query or 0),
-        first_key=int(first_key or 0),
-        begins=whole("begins"),
-        dtype=list(TRUSTED)[int(width or 0)],
-        scale=float(scale or 0),
-        cap=cap,
-        left=None if left is None else int(left),
-        sink=arrays.get("sink"),
-        passes=list(whole("passes")),
-        rows=list(whole("rows")),
-        own=list(arrays["own"]),
-        **{name: [arrays[name]] for name in GROWING},  # type: ignore[arg-type]
-    )
+        write(self.runs, path, force)
 
 
 def load_watch(path: str | os.PathLike[str]) -> Watch:
     """Read what `Watch.save` wrote; raises FileError for anything else. Needs neither torch nor the model."""
-    from safetensors import SafetensorError, safe_open
+    from clearhead.saved_watch import read
 
-    try:
-        with safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if arrays.pop("format").tolist() != [FORMAT]:
-            raise KeyError("format")
-        parts: dict[tuple[int, int], dict[str, Array]] = {}
-        for name, array in arrays.items():
-            run, number, rest = name.split(".")
-            parts.setdefault((int(run), int(number)), {})[rest] = array
-        seen = Watch(None, None, sum(array.nbytes for array in arrays.values()))
-        for (run, number), record in sorted(parts.items(), key=lambda item: item[0]):
-            while len(seen.runs) <= run:
-                seen.runs.append({})
-            seen.runs[run][number] = read(record)
-    except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
-        raise FileError(f"{path} is no saved watch ({error}): give a file that Watch.save wrote.") from None
+    seen = Watch(None, None, 0)
+    seen.runs = read(path)
+    seen.memory = seen.spent = seen.nbytes
     return seen
 
 
@@ -353,8 +321,28 @@ def watch(
         seen.layer(5).head(3).weights      # lazy, (tokens, tokens)
         seen.summary("entropy").entropy    # (layers, heads, tokens)
     """
+    seen = Watch(checked(layers, "layers"), checked(heads, "heads"), checked_memory(memory))
+
     from clearhead.adapters.transformers.recording import recording
 
-    seen = Watch(None if layers is None else tuple(layers), None if heads is None else tuple(heads), memory)
     with recording(model, seen):
         yield seen
+
+
+def checked(numbers: Any, name: str) -> tuple[int, ...] | None:
+    """Numbers of layers or heads, or None for all."""
+    if numbers is None:
+        return None
+    given = list(numbers) if isinstance(numbers, Iterable) and not isinstance(numbers, str | bytes) else None
+    if not given or any(isinstance(n, bool) or not isinstance(n, int | np.integer) for n in given):
+        raise InputError(
+            f"{name}={numbers!r} are no numbers of {name}: give a list, as {name}=[0, 5], or None for all."
+        )
+    return tuple(int(n) for n in given)
+
+
+def checked_memory(memory: Any) -> int:
+    """A number of bytes."""
+    if isinstance(memory, bool) or not isinstance(memory, int | float | np.number) or not 0 < memory < np.inf:
+        raise InputError(f"memory={memory!r} is no number of bytes: give one, as memory={1 << 30} for 1 GiB.")
+    return int(memory)

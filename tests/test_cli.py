@@ -138,12 +138,16 @@ def test_a_pipe_gets_utf8_whatever_the_locale_says(vectors):
     [
         (["explain"], "Nothing to explain"),
         (["explain", ""], "no word"),
-        (["explain", "zzqxv river"], "zzqxv"),
+        (["explain", "?!"], "no word"),
+        (["explain", "letter.txt"], "letter.txt is not there"),
+        (["explain", "x.npy"], "--vectors x.npy"),
+        (["explain", SENTENCE, "--embeddings", "glove.txt"], "glove.txt is not there"),
+        (["explain", "--vectors", "x.csv", "--embeddings", "glove.txt"], "--embeddings are for the words of a text"),
         (["explain", SENTENCE, "--position", "10"], "Position 10 is outside the 10 items"),
         (["explain", SENTENCE, "--position", "-11"], "Position -11"),
         (["explain", SENTENCE, "--position", "lake"], "'lake'"),
         (["explain", SENTENCE, "--position", "--5"], "'--5'"),
-        (["explain", SENTENCE, "--format", "html"], "html"),
+        (["explain", SENTENCE, "--format", "pdf"], "pdf"),
         (["explain", SENTENCE, "--steps", "none"], "none"),
         (["explain", SENTENCE, "--steps", "cost", "--matrix"], "--matrix"),
         (["explain", SENTENCE, "--vectors", "x.csv"], "--vectors"),
@@ -177,7 +181,7 @@ def test_wrong_files_are_answered_by_one_line_that_names_them(capsys, tmp_path, 
 
 
 def test_standard_input_that_is_no_text_is_refused():
-    done = command("explain", "-", input=b"\xff\xfe")
+    done = command("explain", "-", input=b"caf\xe9")
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.decode().startswith("clearhead: Standard input is not UTF-8")
 
@@ -254,8 +258,8 @@ def test_explain_takes_the_rules_of_run(capsys, tmp_path):
     rules = [softcap(2), lambda score, batch, head, query, key: score - abs(query - key)]
     expected = textbook.attention(x, x, x, mask=window(3), score=rules, scale=1.0)
     np.testing.assert_allclose(read["output"], expected[9], rtol=1e-14)
-    assert (read["mask"], read["seen"]) == ("window(3, 0)", [6, 7, 8, 9])
-    assert [rule["rule"] for rule in read["rules"]] == ["softcap(2.0)", "near"]
+    assert (read["mask"], read["seen"]) == ("window:3", [6, 7, 8, 9])
+    assert [rule["rule"] for rule in read["rules"]] == ["softcap:2", "near"]
 
 
 @pytest.mark.parametrize("mask", ["full", "causal", "prefix:3 | causal", "documents:4,6", "~window:2"])
@@ -281,7 +285,8 @@ def test_every_rule_in_every_format(capsys, mask, score, form):
         (["--score", "cosine"], "not a score rule"),
         (["--rule", "nowhere.py:f"], "not there"),
         (["--rule", "f"], "file.py:function"),
-        (["--mask", "full", "--steps", "cost"], "--steps"),
+        (["--mask", "full", "--steps", "order"], "--steps"),
+        (["--score", "alibi", "--steps", "cost"], "no --score or --rule"),
     ],
 )
 def test_wrong_rules_are_answered_by_one_line(capsys, words, said):
@@ -309,3 +314,64 @@ def test_run_has_no_options_of_explain(capsys, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((3, 2), np.float32))
     for words in (["--layer"], ["--heads", "4"]):
         assert "No such option" in refused(capsys, "run", tmp_path / "x.npy", "-o", tmp_path / "y.npy", *words)
+
+
+# any text
+
+
+def test_a_text_comes_from_words_a_file_or_standard_input_alike(capsys, tmp_path):
+    outcomes = []
+    for name, held in (("a.txt", SENTENCE.encode()), ("b.txt", b"\xef\xbb\xbf" + SENTENCE.encode())):
+        (tmp_path / name).write_bytes(held)
+        assert main(["explain", str(tmp_path / name)]) == 0
+        outcomes.append(capsys.readouterr().out)
+    (tmp_path / "c.txt").write_bytes(SENTENCE.encode("utf-16"))
+    assert main(["explain", str(tmp_path / "c.txt")]) == 0
+    outcomes.append(capsys.readouterr().out)
+    assert main(["explain", SENTENCE]) == 0
+    assert set(outcomes) == {capsys.readouterr().out}
+
+
+def test_every_locale_reads_the_same_text():
+    text = "the 河 café 😀"
+    poor = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    rich = command("explain", text, "--position", "café", environment={"LC_ALL": "C.UTF-8"})
+    plain = command("explain", text, "--position", "café", environment=poor)
+    assert (rich.returncode, plain.returncode) == (0, 0)
+    assert rich.stdout == plain.stdout
+    assert "≈河" in plain.stdout.decode()
+
+
+def test_a_book_is_explained(capsys):
+    book = ROOT / "examples" / "moby_dick.txt"
+    assert main(["explain", str(book), "--position", "whale", "--mask", "window:500", "--format", "json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert len(read["tokens"]) > 40_000
+    assert len(read["seen"]) == 501
+    assert sum(x for x in read["weights"] if x) == pytest.approx(1)
+    assert main(["explain", str(book)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) < 220
+
+
+def test_embeddings_of_others_are_taken(capsys, tmp_path):
+    (tmp_path / "glove.txt").write_text("the 0.1 0 0\nriver 1 2 0\nflooded 1 1.5 0.5\n")
+    assert main(["explain", "the river flooded zzqxv", "--embeddings", str(tmp_path / "glove.txt")]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Vectors: glove.txt, 3 words × 3" in told
+    assert "an item that carries no meaning: “zzqxv”" in told
+
+
+def test_nothing_is_dropped_without_a_word(capsys):
+    assert main(["explain", "C++ costs 50% of $100 😀", "--format", "json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert read["tokens"] == ["c", "costs", "50", "of", "100", "😀"]
+    assert any("Left out" in note and all(c in note for c in "+%$") for note in read["notes"])
+    assert {item["token"]: item["how"] for item in read["origins"]} == {
+        "50": "number", "100": "number", "😀": "nothing",
+    }  # fmt: skip
+
+
+def test_a_number_in_the_text_may_be_the_position(capsys):
+    for position, index in (("1984", 1), ("0", 0), ("-1", 2), ("Orwell!", 2)):
+        assert main(["explain", "in 1984 Orwell", "--position", position, "--format", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["position"] == index

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from mmap import mmap
 
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+import clearhead
 from clearhead.errors import ClearheadError, DtypeError, FileError
-from clearhead.files import Spec, new_file, open_arrays, release
+from clearhead.files import Spec, new_file, open_arrays, reading, release
 
 X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 FORMATS = (".npy", ".npz", ".compressed.npz", ".safetensors")
@@ -183,6 +185,69 @@ def test_encrypted_members_are_refused(tmp_path):
         open_arrays(path)["x"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such files")
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
+@pytest.mark.parametrize("what", ["fifo", "link to a fifo", "device", "link to itself", "folder"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, suffix, what):
+    path = tmp_path / f"a{suffix}"
+    if "fifo" in what:
+        os.mkfifo(tmp_path / "fifo")
+    if what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to({"device": "/dev/zero", "link to itself": path}.get(what, tmp_path / "fifo"))
+    with pytest.raises(FileError, match=rf"a{suffix} cannot be read \("):
+        open_arrays(path)
+    with pytest.raises(FileError, match=rf"a{suffix} cannot be read \("):
+        clearhead.load_watch(path)
+
+
+def bomb(path, shape, count, method=zipfile.ZIP_DEFLATED):
+    """An archive whose one member has a header for a shape, and `count` zeros behind it."""
+    with zipfile.ZipFile(path, "w", method) as archive, archive.open("x.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, {"shape": shape, "fortran_order": False, "descr": "<f8"})
+        for _ in range(count >> 20):
+            member.write(bytes(1 << 20))
+    return path
+
+
+def test_sizes_are_looked_at_before_anything_is_inflated(tmp_path):
+    for method, message in (
+        (zipfile.ZIP_DEFLATED, r"x \(2, 3\) goes on after its 48 bytes"),
+        (zipfile.ZIP_BZIP2, "compressed as numpy.savez_compressed never does"),
+        (zipfile.ZIP_LZMA, "compressed as numpy.savez_compressed never does"),
+    ):
+        path = bomb(tmp_path / "a.npz", (2, 3), 1 << 26, method)
+        tracemalloc.start()
+        with pytest.raises(FileError, match=message):
+            open_arrays(path)["x"]
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert used < 1 << 22
+
+
+def test_a_member_that_claims_more_than_its_bytes_can_hold_is_refused(tmp_path):
+    path = bomb(tmp_path / "a.npz", (1 << 29,), 1 << 20)
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"PK\x01\x02") + 24  # what it is inflated, in the directory
+    content[place : place + 4] = (4_000_000_000).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(FileError, match="claims to hold 4000000000 bytes"):
+        open_arrays(path)["x"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells how much memory is free")
+def test_more_than_the_free_memory_is_not_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "RATIO", {zipfile.ZIP_DEFLATED: 1 << 60})
+    path = bomb(tmp_path / "a.npz", (1 << 50,), 1 << 20)
+    info = zipfile.ZipInfo("x.npy")
+    with zipfile.ZipFile(path) as archive:
+        info = archive.infolist()[0]
+    info.file_size = 1 << 60
+    with pytest.raises(FileError, match=r"a\.npz needs 9,007,199,254,740,992 bytes of memory"):
+        reading._decompressed(path, "x", info)
+
+
 SPECS = {
     "output": Spec((2, 3, 4), np.dtype("float32")),
     "lse": Spec((2, 3), np.dtype("float32")),
@@ -337,3 +402,26 @@ def test_a_file_size_limit_kills_no_process(tmp_path):
     assert "FileError" in done.stderr
     assert "File too large" in done.stderr
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such files")
+@pytest.mark.parametrize("what", ["fifo", "device", "link to itself", "a name with a null", "too long", "below a link"])
+def test_what_no_file_can_replace_is_named(tmp_path, what):
+    path = tmp_path / "a.npy"
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "device":
+        path.symlink_to("/dev/null")
+    elif what == "link to itself":
+        path.symlink_to(path)
+    elif what == "below a link":
+        (tmp_path / "link").symlink_to(tmp_path / "link")
+        path = tmp_path / "link" / "a.npy"
+    else:
+        path = tmp_path / {"a name with a null": "a\0.npy", "too long": "a" * 300 + ".npy"}[what]
+    before = sorted(os.listdir(tmp_path))
+    message = r"a.*npy (cannot be written|is no regular file|leads in a circle)"
+    with pytest.raises(FileError, match=message), new_file(path, {"output": SPECS["output"]}, force=True):
+        pytest.fail("the block must not run")
+    assert sorted(os.listdir(tmp_path)) == before
+    assert not os.path.isfile("/dev/null")

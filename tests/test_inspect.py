@@ -1,13 +1,29 @@
 """`clearhead inspect` tells the summary's numbers, writes what was asked for, and refuses what is wrong on one line."""
 
+import html
 import json
+import os
+import re
 
 import numpy as np
 import pytest
 
-from clearhead import InputError, weights
+from clearhead import FileError, InputError, full, weights
 from clearhead.cli import main
-from clearhead.inspecting.heads import ORDERS, Inspected, carried, from_vectors, ordered, sheet
+from clearhead.files.text import read_text
+from clearhead.inspecting.command import Wanted, show, written
+from clearhead.inspecting.heads import (
+    MEANINGS,
+    ORDERS,
+    Inspected,
+    Part,
+    carried,
+    from_vectors,
+    left_out,
+    ordered,
+    ranked,
+    sheet,
+)
 from clearhead.inspecting.page import page
 from clearhead.words import load
 
@@ -44,7 +60,9 @@ def test_a_rows_keys_are_the_fewest_that_carry_its_share():
     of = two_layers()
     w = of.head(5, 1)
     row = w.row(20)
-    parts = carried(w, 20, of.tokens, share=0.9)
+    every = ranked(w, 20, of.tokens)
+    assert [(part.key, part.weight) for part in every] == sorted(enumerate(row), key=lambda entry: -entry[1])
+    parts = carried(every, share=0.9)
     assert [part.weight for part in parts] == sorted(row, reverse=True)[: len(parts)]
     assert parts[-1].together >= 0.9 > parts[-2].together
     assert all(part.token == f"<{part.key}>" and part.weight == row[part.key] for part in parts)
@@ -53,13 +71,199 @@ def test_a_rows_keys_are_the_fewest_that_carry_its_share():
 def test_the_page_stands_alone_and_trusts_no_text():
     of = two_layers()
     heads = list(sheet(of))
-    made = page(of, heads, (5, 1), 20, carried(of.head(5, 1), 20, of.tokens), pictures=True)
+    parts = ranked(of.head(5, 1), 20, of.tokens)
+    made = page(of, heads, (5, 1), 20, parts, pictures=True)
     assert "<model>" not in made
     assert "a &lt;model&gt;" in made
     assert "&lt;20&gt;" in made
     assert made.count("data:image/png") == 2 * (2 + 3)
     assert "http" not in made
-    assert made.count("<tr>") == 1 + 6 + 1 + len(carried(of.head(5, 1), 20, of.tokens))
+    assert made.count("<tr>") == 1 + 6 + 1 + len(carried(parts))
+
+
+def test_the_page_fits_a_telephone_and_tells_what_it_shows():
+    of = two_layers()
+    made = page(of, list(sheet(of)), (5, 1), 20, ranked(of.head(5, 1), 20, of.tokens), pictures=True)
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in made
+    assert made.count('<div class="scroll"><table>') == made.count("<table>") == 2
+    assert ".scroll { overflow-x: auto; }" in made
+    for title, meaning in MEANINGS.values():
+        assert f"<th><button>{title}</button></th>" in made
+        assert f"<dt>{title}</dt><dd>{meaning}</dd>" in made
+    alts = re.findall(r'<img class="light" alt="([^"]*)"', made)
+    assert alts == [
+        "weights of 3 heads of layer 2 as small heat maps, queries down, keys across",
+        "weights of 3 heads of layer 5 as small heat maps, queries down, keys across",
+        "heat map of the weights of head 5.1, queries down, keys across",
+        "line of the weight that each key of head 5.1 receives from all queries together",
+        "bars of the weights that item 20, “&lt;20&gt;”, gives the keys of head 5.1",
+    ]
+    assert len(re.findall("alt=", made)) == 10
+
+
+def test_one_head_has_one_picture_of_its_weights():
+    of = from_vectors("the river bank")
+    made = page(of, list(sheet(of)), (0, 0), 2, ranked(of.head(0, 0), 2, of.tokens), pictures=True)
+    assert made.count("heat map") == 2  # light and dark
+    assert "small heat maps" not in made
+
+
+def test_tokens_show_their_control_characters(capsys):
+    w = weights(np.eye(4)[None], np.eye(4)[None])
+    of = Inspected("a model", ("\n", "a\x1b[1m", " ", "<b>"), {0: w})
+    wanted = Wanted("layer", 40, (0, 0), 3, None, "png", None, False)
+    found = written(of, wanted, lambda done: None)
+    show(found)
+    told = capsys.readouterr().out
+    made = page(of, found.heads, (0, 0), 3, found.parts, pictures=False)
+    for shown in (r"\n", r"a\x1b[1m", "␣", "<b>"):
+        assert shown in told
+        assert html.escape(shown) in made
+    assert "\x1b" not in told + made
+    assert json.loads(found.as_json())["tokens"] == ["\n", "a\x1b[1m", " ", "<b>"]
+
+
+LONG = " ".join(["river", "the", "of", "man"] * 25 + ["whale"])
+
+
+def test_json_holds_every_key_and_everything_else_that_is_told(capsys):
+    assert main(["inspect", "vectors", LONG, "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    x = load().embed(LONG).x
+    row = weights(x, x, scale=1.0).row(-1)
+    assert {part["key"]: part["weight"] for part in read["row"]["keys"]} == dict(enumerate(row))
+    assert read["row"]["keys"][0]["key"] == int(np.argmax(row))
+    assert read["notes"] == list(load().embed(LONG).notes)
+    assert set(read["heads"][0]) == set(MEANINGS)
+
+
+def test_what_is_not_listed_is_counted(capsys):
+    assert main(["inspect", "vectors", LONG]) == 0
+    told = capsys.readouterr().out
+    rows = re.findall(r"^ *(\d+)  +\w+ +(\d\.\d{4}) +(> )?[\d.]+ % *$", told, re.M)
+    assert len(rows) == 40
+    found = re.search(r"… and (\d+) keys more, together ([\d.]+) %: --json lists all\.", told)
+    assert int(found[1]) == 101 - 40
+    assert float(found[2]) / 100 + sum(float(row[1]) for row in rows) == pytest.approx(1, abs=2e-3)
+    assert main(["inspect", "vectors", "the river bank", "--row", "0"]) == 0
+    assert "more" not in capsys.readouterr().out  # what is hidden is not left out
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        ([0.5, 0.5], ""),
+        ([0.995, 0.005], "… and 1 key more, together 0.5 %: --json lists all."),
+        ([0.999, 0.0004, 0.0006], "… and 2 keys more, together 0.1 %: --json lists all."),
+        ([1 - 1e-7, 1e-7], "… and 1 key more, together < 0.001 %: --json lists all."),
+        ([0.0, 0.0], "It sees nothing."),
+    ],
+)
+def test_the_rest_is_told_in_words(weight, said):
+    parts = [Part(j, "a", w, float(sum(weight[: j + 1]))) for j, w in enumerate(weight)]
+    assert left_out(parts, carried(parts)) == said
+
+
+def test_a_query_that_sees_nothing_is_told_so(capsys):
+    w = weights(np.eye(2)[None], np.eye(2)[None], mask=~full())
+    of = Inspected("a model", ("a", "b"), {0: w})
+    found = written(of, Wanted("layer", 1, (0, 0), 0, None, "png", None, False), lambda done: None)
+    show(found)
+    assert "It sees nothing." in capsys.readouterr().out
+    assert "It sees nothing." in page(of, found.heads, (0, 0), 0, found.parts, pictures=False)
+
+
+def test_heads_that_are_not_listed_are_counted(capsys):
+    of = two_layers()
+    for most, said in ((5, "… and 1 head more: --most 0"), (1, "… and 5 heads more: --most 0")):
+        show(written(of, Wanted("layer", most, (2, 0), 0, None, "png", None, False), lambda done: None))
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [30, 40, 80])
+def test_numbers_are_whole_on_a_narrow_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["inspect", "vectors", SENTENCE]) == 0
+    told = capsys.readouterr().out
+    assert max(map(len, told.splitlines())) <= columns
+    of = from_vectors(SENTENCE)
+    [head] = sheet(of)
+    for value in (*of.head(0, 0).row(-1), head.entropy, head.effective, head.distance, head.first, head.strongest):
+        assert f"{value:.4f}" in told
+
+
+@pytest.mark.parametrize(
+    ("row", "query"), [(0, 0), (-1, 9), ("3", 3), ("-10", 0), ("river", 7), ("THE", 6), ("flooded", 9)]
+)
+def test_a_row_is_a_number_from_either_end_or_a_word(row, query):
+    of = from_vectors(SENTENCE)
+    assert written(of, Wanted("layer", 40, (0, 0), row, None, "png", None, False), lambda done: None).query == query
+
+
+def test_words_of_a_model_are_found_without_their_blanks():
+    w = weights(np.eye(3)[None], np.eye(3)[None])
+    of = Inspected("a model", ("the", " river", "\n"), {0: w})
+    assert written(of, Wanted("layer", 40, (0, 0), "river", None, "png", None, False), lambda done: None).query == 1
+
+
+@pytest.mark.parametrize("row", ["lake", "10", -11, ""])
+def test_a_row_that_is_none_is_refused(row):
+    of = from_vectors(SENTENCE)
+    wanted = Wanted("layer", 40, (0, 0), row, None, "png", None, False)
+    with pytest.raises(InputError, match=rf"--row {row} is not one of the 10 items: give 0 to 9, -1 to -10"):
+        written(of, wanted, lambda done: None)
+
+
+def test_what_can_be_refused_is_refused_before_a_model_is_read(tmp_path, monkeypatch):
+    (tmp_path / "head-0.0-heat.png").touch()
+    (tmp_path / "file").touch()
+    for plots, made, said in (
+        (tmp_path / "file", None, "is a file"),
+        (tmp_path, None, "head-0.0-heat.png exists already"),
+        (None, tmp_path / "file", "exists already"),
+    ):
+        with pytest.raises(FileError, match=said):
+            Wanted("layer", 40, (0, 0), -1, plots, "png", made, False)
+    Wanted("layer", 40, (0, 0), -1, tmp_path, "png", None, True)
+    monkeypatch.setattr("clearhead.inspecting.command.has_matplotlib", lambda: False)
+    with pytest.raises(InputError, match="needs matplotlib"):
+        Wanted("layer", 40, (0, 0), -1, tmp_path / "new", "png", None, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("letter.txt", "letter.txt is not there: check the path"),
+        ("./letter", "./letter is not there"),
+        ("folder.txt", "folder.txt is a folder"),
+        ("latin.txt", "latin.txt is not UTF-8 text"),
+    ],
+)
+def test_a_file_that_holds_no_text_is_not_taken_for_the_text(tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(FileError, match=re.escape(said)):
+        read_text([text])
+
+
+def test_a_pipe_that_nobody_writes_to_is_empty(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    assert read_text([str(tmp_path / "pipe.txt")]) == ""
+
+
+def test_a_text_is_taken_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "marked.txt").write_bytes("\ufeffthe river".encode())
+    assert read_text(["marked.txt"]) == "the river"
+    for words in (["see letter.txt"], ["and/or"], ["the", "river"], ["word " * 2000], ["a\0b"], ["end."]):
+        assert read_text(words) == " ".join(words)
+
+
+def test_no_step_is_advised_that_inspect_has_not(capsys):
+    for words in (["vectors", "?!"], ["vectors", "x", "--embeddings", "none.txt"]):
+        assert main(["inspect", *words]) == 2
+        assert "--vectors" not in capsys.readouterr().err
 
 
 def test_vectors_are_inspected_on_the_terminal_and_for_programs(capsys, tmp_path):
@@ -73,8 +277,8 @@ def test_vectors_are_inspected_on_the_terminal_and_for_programs(capsys, tmp_path
     x = load().embed(SENTENCE).x
     row = weights(x, x, scale=1.0).row(2)
     assert read["row"]["query"] == 2
-    assert {part["key"]: part["weight"] for part in read["row"]["keys"]} == {j: row[j] for j in np.argsort(-row)[:3]}
-    assert f"{read['heads'][0]['entropy']:.4g}" in told
+    assert {part["key"]: part["weight"] for part in read["row"]["keys"]} == dict(enumerate(row))
+    assert f"{read['heads'][0]['entropy']:.4f}" in told
     assert "10 items, 1 layer, 1 head." in told
 
 
@@ -188,3 +392,22 @@ def test_a_saved_watch_is_inspected(capsys, folder, tmp_path):
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
+
+
+def test_what_watch_refuses_is_told_with_a_step_of_inspect(folder, monkeypatch, tmp_path, capsys):
+    import transformers
+
+    monkeypatch.setattr("clearhead.inspecting.models.MEMORY", 1 << 10)
+    assert main(["inspect", str(folder), SENTENCE]) == 2
+    error = capsys.readouterr().err
+    assert "inspect takes 1 KiB at most: give a shorter text" in error
+    assert "memory=" not in error
+    monkeypatch.undo()
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    transformers.BertForMaskedLM(config).save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    assert main(["inspect", str(tmp_path), SENTENCE]) == 2
+    error = capsys.readouterr().err
+    assert "Give a causal language model such as" in error

@@ -180,7 +180,7 @@ def test_a_model_whose_own_attention_does_otherwise_is_not_trusted(tokens, monke
 def test_memory_is_bounded_and_said(tokens):
     model = model_of("llama")
     with (
-        pytest.raises(InputError, match=r"layer 0 and those after it would take .* MiB, more than memory=1000"),
+        pytest.raises(InputError, match=r"layers 0 to 2 the watch would keep 65 KiB, more than memory=1000 \(1000 b"),
         clearhead.watch(model, memory=1000),
     ):
         model(tokens)
@@ -219,5 +219,248 @@ def test_padding_behind_is_refused(tokens):
     model = model_of("llama")
     mask = torch.ones_like(tokens)
     mask[0, -3:] = 0
-    with torch.no_grad(), pytest.raises(InputError, match="padding on the left alone"), clearhead.watch(model):
+    with torch.no_grad(), pytest.raises(InputError, match="padding behind or between tokens"), clearhead.watch(model):
         model(tokens, attention_mask=mask)
+
+
+SMALL = {"vocab_size": 97, "hidden_size": 64}
+OWN_ATTENTION = {
+    "Falcon": transformers.FalconConfig(**SMALL, num_hidden_layers=2, num_attention_heads=4),
+    "Bloom": transformers.BloomConfig(**SMALL, n_layer=2, n_head=4),
+    "GPTNeo": transformers.GPTNeoConfig(
+        **SMALL, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], max_position_embeddings=64
+    ),
+    "Mpt": transformers.MptConfig(vocab_size=97, d_model=64, n_layers=2, n_heads=4),
+}
+
+
+@pytest.mark.parametrize("name", OWN_ATTENTION)
+def test_what_would_record_nothing_is_refused_on_entering(name):
+    model = transformers.AutoModelForCausalLM.from_config(OWN_ATTENTION[name])
+    before = model.config._attn_implementation
+    with pytest.raises(InputError, match=f"{name}ForCausalLM computes attention by code of its own"):
+        clearhead.watch(model).__enter__()
+    assert model.config._attn_implementation == before
+
+
+def test_encoders_and_strangers_are_refused_on_entering():
+    small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    bert = transformers.BertModel(transformers.BertConfig(vocab_size=97, **small))
+    sight = transformers.ViTModel(transformers.ViTConfig(**small, image_size=16, patch_size=8))
+    for model, kind in ((bert, "BertSelfAttention"), (sight, "ViT")):
+        with pytest.raises(InputError, match=f"has no causal layers with numbers .* only {kind}"):
+            clearhead.watch(model).__enter__()
+    with pytest.raises(InputError, match="Linear is no model of transformers"):
+        clearhead.watch(torch.nn.Linear(2, 2)).__enter__()
+
+
+WRONG = [
+    ({"layers": [99]}, r"has no layers \[99\] to watch: choose from 0 to 2"),
+    ({"layers": [0, -1]}, r"has no layers \[-1\] to watch"),
+    ({"layers": 1}, r"layers=1 are no numbers of layers: give a list, as layers=\[0, 5\]"),
+    ({"layers": []}, r"layers=\[\] are no numbers of layers"),
+    ({"layers": [True]}, r"layers=\[True\] are no numbers"),
+    ({"layers": "01"}, "layers='01' are no numbers"),
+    ({"heads": 2}, "heads=2 are no numbers of heads"),
+    ({"memory": "1GB"}, "memory='1GB' is no number of bytes: give one, as memory=1073741824"),
+    ({"memory": 0}, "memory=0 is no number of bytes"),
+    ({"memory": float("nan")}, "memory=nan is no number of bytes"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), WRONG, ids=str)
+def test_wrong_arguments_are_told_on_entering(given, message):
+    with pytest.raises(InputError, match=message):
+        clearhead.watch(model_of("llama"), **given).__enter__()
+
+
+@torch.no_grad()
+def test_a_head_that_a_layer_has_not_is_told(tokens):
+    model = model_of("llama")
+    with clearhead.watch(model, heads=[7]), pytest.raises(InputError, match=r"no heads \[7\]: choose from 0 to 3"):
+        model(tokens)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("passes", [0, 1, 2])
+def test_a_pass_that_meets_the_memory_bound_leaves_whole_passes(passes, tokens, tmp_path):
+    model = model_of("llama")
+    with clearhead.watch(model) as all_of_it:
+        model(tokens)
+    one = all_of_it.nbytes
+    with clearhead.watch(model, memory=int((passes + 0.9) * one)) as seen:
+        for _ in range(passes):
+            model(tokens)
+        with pytest.raises(InputError, match=r"choose layers=… or heads=…, or give more memory"):
+            model(tokens)
+    assert [sorted(run) for run in seen.runs] == [[0, 1, 2]] * passes
+    assert seen.nbytes == seen.spent == passes * one
+    if passes:
+        assert seen.summary("entropy").entropy.shape == (3, 4, 21)
+        seen.save(tmp_path / "seen.safetensors")
+        assert clearhead.load_watch(tmp_path / "seen.safetensors").steps() == (21,)
+
+
+@torch.no_grad()
+def test_generation_that_meets_the_memory_bound_leaves_whole_passes(model, tokens):
+    with clearhead.watch(model) as all_of_it:
+        generate(model, tokens)
+    with clearhead.watch(model, memory=int(all_of_it.nbytes * 0.93)) as seen, pytest.raises(InputError, match="memory"):
+        generate(model, tokens)
+    assert 2 < len(seen.steps()) < 6
+    assert len({len(record.passes) for record in seen.runs[0].values()}) == 1
+    count = sum(seen.steps())
+    for layer in range(3):
+        a, b = (np.asarray(watched.layer(layer).weights) for watched in (seen, all_of_it))
+        np.testing.assert_allclose(a, b[:, :count, :count], atol=1e-7)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_pass_that_fails_leaves_nothing(error, tokens):
+    model = model_of("llama")
+
+    def fail(*_):
+        raise error
+
+    with clearhead.watch(model) as seen:
+        model(tokens)
+        hook = model.model.layers[1].mlp.register_forward_pre_hook(fail)
+        with pytest.raises(error):
+            model(tokens)
+        if error is not KeyboardInterrupt:  # torch calls no hook then: the next call, or the end, finds out
+            assert [sorted(run) for run in seen.runs] == [[0, 1, 2]]
+        hook.remove()
+        model(tokens[:, :9])
+        hook = model.model.layers[1].mlp.register_forward_pre_hook(fail)
+        with pytest.raises(error):
+            model(tokens)
+        hook.remove()
+    assert [seen.steps(run) for run in range(len(seen.runs))] == [(21,), (9,)]
+    assert seen.spent == seen.nbytes
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_models_of_float64_whose_own_attention_is_eager_are_trusted(name, tokens):
+    model = model_of(name).double()
+    with clearhead.watch(model) as seen:
+        model(tokens)
+    expected = model(tokens, output_attentions=True).attentions
+    for layer in range(3):
+        np.testing.assert_allclose(np.asarray(seen.layer(layer).weights), expected[layer][0], atol=1e-6)
+    record = seen.runs[0][1]
+    record.trusted, record.value = False, [x * (1 + 1e-3) for x in record.value]
+    with pytest.raises(TrustError):
+        seen.layer(1)
+
+
+@torch.no_grad()
+def test_models_of_float64_on_torchs_own_attention_are_held_to_float64(tokens):
+    model = model_of("llama", "sdpa").double()
+    with clearhead.watch(model) as seen:
+        model(tokens)
+    seen.layer(0)
+    record = seen.runs[0][0]
+    record.trusted, record.value = False, [x * (1 + 1e-7) for x in record.value]
+    with pytest.raises(TrustError):
+        seen.layer(0)
+
+
+def sight_and_words():
+    torch.manual_seed(0)
+    words = CONFIGS["llama"]
+    sight = transformers.CLIPVisionConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=8
+    )
+    config = transformers.LlavaConfig(
+        text_config=words, vision_config=sight, image_token_index=96, vision_feature_layer=-1
+    )
+    model = transformers.LlavaForConditionalGeneration._from_config(config, attn_implementation="eager").eval()
+    return model, {"input_ids": torch.tensor([[1, *[96] * 4, 5, 6, 7]]), "pixel_values": torch.randn(1, 3, 16, 16)}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [None, [1]])
+def test_the_text_layers_of_a_vision_language_model(layers):
+    model, given = sight_and_words()
+    model.model.vision_tower.set_attn_implementation("sdpa")
+    with clearhead.watch(model, layers=layers) as seen:
+        model(**given)
+    assert seen.layers() == tuple(range(3) if layers is None else layers)
+    assert model.model.vision_tower.config._attn_implementation == "sdpa"
+    assert model.model.language_model.config._attn_implementation == "eager"
+    expected = model(**given, output_attentions=True).attentions
+    for layer in seen.layers():
+        np.testing.assert_allclose(np.asarray(seen.layer(layer).weights), expected[layer][0], atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_decoder_of_an_encoder_decoder(tokens):
+    torch.manual_seed(0)
+    config = transformers.BartConfig(
+        vocab_size=97, d_model=64, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, eos_token_id=None,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64,
+        forced_eos_token_id=None, decoder_start_token_id=1,
+    )  # fmt: skip
+    model = transformers.BartForConditionalGeneration._from_config(config, attn_implementation="eager").eval()
+    with clearhead.watch(model) as seen:
+        text = model.generate(tokens, max_new_tokens=6, num_beams=1, do_sample=False)
+    expected = model(tokens, decoder_input_ids=text[:, :-1], output_attentions=True).decoder_attentions
+    for layer in range(2):
+        found = np.asarray(seen.layer(layer, sequence=1).weights)
+        np.testing.assert_allclose(found, expected[layer][1], atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_prompt_in_pieces_with_padding_on_the_left(model, tokens):
+    mask = torch.ones_like(tokens)
+    mask[1, :13] = 0
+    with clearhead.watch(model) as seen:
+        cache = transformers.DynamicCache(config=model.config)
+        for start, stop in ((0, 9), (9, 17), (17, 21)):
+            model(tokens[:, start:stop], attention_mask=mask[:, :stop], past_key_values=cache)
+    assert seen.steps() == (9, 8, 4)
+    expected = model(tokens, attention_mask=mask, output_attentions=True).attentions
+    for layer in range(3):
+        for sequence, begin in ((0, 0), (1, 13)):
+            found = np.asarray(seen.layer(layer, sequence=sequence).weights)
+            np.testing.assert_allclose(found, expected[layer][sequence, :, begin:, begin:], atol=2e-5)
+
+
+@torch.no_grad()
+def test_packed_documents_are_refused_for_the_true_reason(tokens):
+    model = model_of("llama")
+    places = torch.cat([torch.arange(n) for n in (8, 13)])[None].expand(2, -1)
+    why = r"several documents in one sequence \(position_ids begin anew\)"
+    with clearhead.watch(model) as seen, pytest.raises(InputError, match=why):
+        model(tokens, position_ids=places, use_cache=False)
+    assert not seen.runs
+
+
+@torch.no_grad()
+def test_an_attention_built_on_clearheads_is_heard_once(tokens):
+    from clearhead.adapters.transformers import attention_forward, mask_forward
+
+    transformers.AttentionInterface.register("built_on", attention_forward)
+    transformers.AttentionMaskInterface.register("built_on", mask_forward)
+    model = model_of("llama", "built_on")
+    with clearhead.watch(model) as outer, clearhead.watch(model, layers=[1]) as inner:
+        model(tokens)
+    assert outer.steps() == inner.steps() == (21,)
+    assert (outer.layers(), inner.layers()) == ((0, 1, 2), (1,))
+    outer.layer(2)
+
+
+def test_a_watch_wants_numbers(tokens):
+    model = model_of("llama")
+    parameters = {name: x.detach() for name, x in model.named_parameters()}
+    with clearhead.watch(model) as seen, pytest.raises(InputError, match="a watch records numbers: call the model"):
+        torch.func.grad(lambda p: torch.func.functional_call(model, p, (tokens,), {"use_cache": False}).logits.mean())(
+            parameters
+        )
+    assert not seen.runs
+    with clearhead.watch(model) as seen:
+        model(tokens, labels=tokens).loss.backward()
+    assert seen.layer(1).weights.shape == (4, 21, 21)

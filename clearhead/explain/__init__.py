@@ -1,5 +1,6 @@
-"""The worked steps of self-attention: as data (steps), as pages (story, lessons), and in four formats."""
+"""The worked steps of attention: as data (steps), as pages (story, lessons, what_if, layer), and in five formats."""
 
-from clearhead.explain.steps import Explanation, explain
+from clearhead.explain.notebook import Worked, explain
+from clearhead.explain.steps import Explanation
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "Worked", "explain"]

@@ -66,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Triangle:
-    """A square of weights, (n, n), and which of them are seen: by default none above the diagonal."""
+    """Weights (n, m) of n named items, and which of them are seen: a triangle where the future is hidden."""
 
     items: tuple[str, ...]
     weights: npt.NDArray[np.floating]

@@ -4,50 +4,63 @@ import json
 import math
 from typing import Any
 
-from clearhead.explain.lessons import Lesson
+from clearhead.definition.textbook import Array
+from clearhead.explain.lesson import Lesson
 from clearhead.explain.steps import Explanation
+from clearhead.rules.named import name_of_mask, name_of_score
 
 
 def render(e: Explanation, matrix: bool = False) -> str:
-    """The explanation: its steps, and with `matrix` every row's scores and weights, null where hidden."""
+    """The explanation as JSON.
+
+    Lists of scores, exponentials and weights have an entry for every item up to the last that is seen, null where one
+    is hidden; `seen` has the items that are. With `matrix`, every row's scores and weights too.
+    """
     made: dict[str, Any] = {
         "tokens": e.tokens,
         "position": e.position,
-        "scores": e.scores.tolist(),
+        "mask": name_of_mask(e.mask),
+        "seen": e.items,
+        "dot_products": row(e, e.stages[0] / e.operands.scale),
+        "rules": [
+            {"rule": name_of_score(rule), "scores": row(e, stage)}
+            for rule, stage in zip(e.rules, e.stages[1:], strict=True)
+        ],
+        "scores": row(e, e.stages[-1]),
         "shift": e.shift,
-        "exponentials": e.exponentials.tolist(),
+        "exponentials": row(e, e.exponentials),
         "sum": e.sum,
-        "weights": e.weights.tolist(),
+        "weights": row(e, e.weights),
         "output": e.output.tolist(),
-        "zero_scores": e.zeros,
+        "at_right_angles": e.angles,
+        "zero_vectors": e.blank,
         "similarity": e.similarity,
         "before": [{"word": word, "cosine": cosine} for word, cosine in e.before],
         "after": [{"word": word, "cosine": cosine} for word, cosine in e.after],
         "notes": e.notes,
+        "origins": [
+            {"item": j, "token": e.tokens[j], "how": item.how, "of": item.sources}
+            for j, item in enumerate(e.origins)
+            if item.how != "known"
+        ],
     }
-    if e.rules or e.masked:
-        items = set(e.items)
-        made["mask"], made["seen"] = repr(e.mask), e.items
-        made["rules"] = [
-            {"rule": repr(rule), "scores": e.stages[at + 1][e.position, : e.reach].tolist()}
-            for at, rule in enumerate(e.rules)
-        ]
-        made["dot_products"] = e.stages[0][e.position, : e.reach].tolist()
-        for name in ("scores", "exponentials", "weights"):
-            made[name] = [x if j in items else None for j, x in enumerate(made[name])]
-        made = finite(made)
     if matrix:
         made["matrix"] = {
-            "scores": finite(only_seen(e.score_matrix.tolist(), e.seen.tolist())),
-            "weights": only_seen(e.weight_matrix.tolist(), e.seen.tolist()),
+            "scores": only_seen(e.square.scores.tolist(), e.square.seen.tolist()),
+            "weights": only_seen(e.square.weights.tolist(), e.square.seen.tolist()),
         }
-    return json.dumps(made, indent=2, allow_nan=False) + "\n"
+    return json.dumps(finite(made), indent=2, allow_nan=False) + "\n"
+
+
+def row(e: Explanation, values: Array) -> list[float | None]:
+    """A row up to the last item that is seen, null where an item is hidden."""
+    return [float(value) if seen else None for value, seen in zip(values[: e.reach], e.seen, strict=False)]
 
 
 def render_lesson(name: str, lesson: Lesson, e: Explanation) -> str:
-    """The rows of a lesson, and what they are about."""
+    """The rows of a lesson, what they are about, and the questions that it answers."""
     n, d = e.x.shape
-    made = {"steps": name, "tokens": e.tokens, "length": n, "dim": d, "rows": lesson.rows}
+    made = {"steps": name, "tokens": e.tokens, "length": n, "dim": d, "rows": lesson.rows, "why": lesson.why}
     return json.dumps(made, indent=2, allow_nan=False) + "\n"
 
 
@@ -68,6 +81,6 @@ def finite(made: Any) -> Any:
     """
     if isinstance(made, dict):
         return {name: finite(value) for name, value in made.items()}
-    if isinstance(made, list):
+    if isinstance(made, list | tuple):
         return [finite(value) for value in made]
     return repr(made) if isinstance(made, float) and math.isinf(made) else made

@@ -1,21 +1,24 @@
 """The transformer's layer on one sentence, step by step: what W^Q, W^K, W^V, heads, the scale and W^O each add.
 
-Decides the page; numbers are the definition's, in float64. The matrices stand for learned ones: head h's W^Q, W^K and
-W^V take the vector's own dims from h · d on, W^O puts the heads' outputs side by side again.
+Decides the page; numbers are the definition's, in float64. Where the user gives no matrices, these stand for learned
+ones: head h's W^Q, W^K and W^V take the vector's own dims from h · d on, W^O puts heads' outputs side by side again.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from clearhead.definition import textbook
 from clearhead.definition.textbook import Array
-from clearhead.errors import InputError
+from clearhead.errors import InputError, ShapeError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
+from clearhead.explain.matrices import Matrices
+from clearhead.explain.rows import MOST_ROWS, gathered, names
 from clearhead.explain.steps import Explanation
-from clearhead.explain.story import names, title
-from clearhead.explain.wording import number, quoted, sub
+from clearhead.explain.story import noted, title
+from clearhead.explain.wording import count, number, quoted, sub
 from clearhead.rules.masks import causal, visible
 
 DIMS = 3  # of a vector, where one is shown
@@ -26,15 +29,18 @@ class Layer:
     """Every step of the layer at one position."""
 
     explained: Explanation
-    q: Array  # (heads, n, d), as k and v
+    matrices: Matrices | None
+    q: Array  # (heads, n, d)
+    k: Array  # (heads, n, d)
+    v: Array  # (heads, n, dv)
     scores: Array  # (heads, i + 1) q_i · k_j
     scaled: Array  # the same divided by √d
     weights: Array  # (heads, i + 1)
-    outputs: Array  # (heads, d) each head's sum
-    y: Array  # (heads · d,) behind W^O
+    outputs: Array  # (heads, dv) each head's sum
+    y: Array  # (out,) behind W^O
 
 
-def worked(e: Explanation, heads: int) -> Layer:
+def worked(e: Explanation, heads: int, matrices: Matrices | None = None) -> Layer:
     """The layer's numbers at the explanation's position; raises InputError.
 
     >>> from clearhead.explain.steps import explain
@@ -42,30 +48,57 @@ def worked(e: Explanation, heads: int) -> Layer:
     >>> layer.scaled.round(3).tolist(), layer.y.round(3).tolist()
     ([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.707]], [0.25, 0.25, 0.199, 0.403])
     """
-    n, dim = e.x.shape
-    if heads < 1 or dim % heads:
-        raise InputError(f"--heads {heads} does not divide the {dim} dims: use a divisor of {dim}.")
-    i, d = e.position, dim // heads
-    q = e.x.reshape(n, heads, d).swapaxes(0, 1)  # (heads, n, d): x W of matrices that pick a head's dims
-    scores = textbook.scores(q, q)  # (heads, n, n)
-    scaled = textbook.scores(q, q, d**-0.5)
-    seen = visible(causal(), n, n)
+    n, i = len(e.x), e.position
+    q, k, v = (by_heads(x, heads) for x in projected(e.x, matrices))
+    own, seen = q[:, i : i + 1], visible(causal(), n, n, np.array([i]))
+    scores = textbook.scores(own, k)  # (heads, 1, n)
+    scaled = textbook.scores(own, k, q.shape[-1] ** -0.5)
     weights = textbook.softmax(scaled, seen)
-    outputs = textbook.weighted_sum(weights, q, np.broadcast_to(seen, weights.shape))[:, i]  # (heads, d)
-    row = np.s_[:, i, : i + 1]
-    return Layer(e, q, scores[row], scaled[row], weights[row], outputs, outputs.reshape(-1))
+    outputs = textbook.weighted_sum(weights, v, seen)[:, 0]  # (heads, dv)
+    y = outputs.reshape(-1)
+    if matrices is not None and matrices.output is not None:
+        y = y @ matrices.output
+    row = np.s_[:, 0, : i + 1]
+    return Layer(e, matrices, q, k, v, scores[row], scaled[row], weights[row], outputs, y)
+
+
+def projected(x: Array, matrices: Matrices | None) -> tuple[Array, Array, Array]:
+    """x W^Q, x W^K and x W^V; without matrices, x itself."""
+    if matrices is None:
+        return x, x, x
+    dim = matrices.query.shape[0]
+    if dim != x.shape[1]:
+        raise ShapeError(
+            f"Vectors of {x.shape[1]} numbers do not fit W^Q {matrices.query.shape}: give matrices of {x.shape[1]} "
+            "rows."
+        )
+    return x @ matrices.query, x @ matrices.key, x @ matrices.value
+
+
+def by_heads(x: Array, heads: int) -> Array:
+    """(n, heads · d) as (heads, n, d)."""
+    n, dim = x.shape
+    if heads < 1 or dim % heads:
+        raise InputError(f"--heads {heads} does not divide the {count(dim, 'dim')}: use a divisor of {dim}.")
+    return x.reshape(n, heads, dim // heads).swapaxes(0, 1)
 
 
 def page(layer: Layer) -> list[Block]:
     """The page, five steps."""
-    e = layer.explained
-    d = layer.q.shape[-1]
+    e, d = layer.explained, layer.q.shape[-1]
     opening = (
         f"The first approach compares items as they are. A transformer's layer lets {quoted(e.token)} ask, be found "
-        "and give by three learned matrices, with several heads at once. Here the matrices only pick dims, so that "
-        f"nothing is hidden: head h takes the {d} dims from {d} · h on."
+        f"and give by three learned matrices, in several heads at once (here {len(layer.q)}). "
     )
-    blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position), Prose(opening)]
+    if layer.matrices is None:
+        opening += (
+            f"Here the matrices only pick dims, so that nothing is hidden: head h takes {count(d, 'dim')}, from dim "
+            f"{d} · h on."
+        )
+    else:
+        opening += f"Here they are those of {layer.matrices.name}: {layer.matrices}."
+    blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position)]
+    blocks += [*noted(e), Prose(opening)]
     blocks += projections(layer) + scores(layer) + softmax(layer) + sums(layer) + mixed(layer)
     return blocks
 
@@ -87,11 +120,17 @@ def projections(layer: Layer) -> list[Block]:
         f"{sub('q', i)} = {sub('x', i)} W^Q,  kⱼ = xⱼ W^K,  vⱼ = xⱼ W^V,  for each head",
         rf"q_{{{i}}} = x_{{{i}}} W^Q,\ k_j = x_j W^K,\ v_j = x_j W^V,\ \mbox{{for each head}}",
     )
-    heads = len(layer.q)
-    rows = tuple((f"{h}", vector(layer.q[h, i])) for h in range(heads))
-    text = f"{quoted(e.token)} plays three parts: it asks as q, is found as k, and gives v. Here all three are alike."
-    table = Table((Column("head"), Column(f"{sub('q', i)}: what it asks by", "left")), rows)
-    return [Heading("1  Queries, keys, values", formula), Prose(text), table]
+    text = f"{quoted(e.token)} plays three parts: it asks as q, is found as k, and gives v."
+    parts: tuple[tuple[Array, str, str], ...] = (
+        (layer.q, "q", "asks by"),
+        (layer.k, "k", "is found by"),
+        (layer.v, "v", "gives"),
+    )
+    if layer.matrices is None:
+        text, parts = f"{text} Here all three are alike.", parts[:1]
+    rows = tuple((f"{h}", *(vector(x[h, i]) for x, *_ in parts)) for h in range(len(layer.q)))
+    columns = (Column("head"), *(Column(f"{sub(letter, i)}: what it {does}", "left") for _, letter, does in parts))
+    return [Heading("1  Queries, keys, values", formula), Prose(text), Table(columns, rows)]
 
 
 def scores(layer: Layer) -> list[Block]:
@@ -102,9 +141,9 @@ def scores(layer: Layer) -> list[Block]:
         rf"\mathrm{{score}}_{{{i},j}} = q_{{{i}}} \cdot k_j / \sqrt{{{d}}}",
     )
     text = (
-        f"Each head compares in its own {d} dims. A sum of {d} products grows like √{d} = {number(d**0.5)}, which is "
+        f"Each head compares in {count(d, 'dim')} of its own. A sum of {count(d, 'product')} spreads like √{d} = "
+        f"{number(d**0.5)}, which is divided away."
     )
-    text += "divided away."
     return [Heading("2  Scores, scaled", formula), Prose(text), by_head(layer, layer.scaled, "head")]
 
 
@@ -120,11 +159,19 @@ def softmax(layer: Layer) -> list[Block]:
 
 
 def by_head(layer: Layer, values: Array, name: str, *, total: bool = False) -> Table:
-    """A row for each item, a column for each head."""
-    e = layer.explained
-    rows = tuple((*names(e, j), *map(number, values[:, j])) for j in range(values.shape[1]))
+    """A row for each item, a column for each head; of many items, those that are heaviest in some head."""
+    e, n = layer.explained, values.shape[1]
+    shown: Sequence[int] = range(n)
+    if n > MOST_ROWS:
+        heaviest = np.argsort(-layer.weights.max(axis=0), kind="stable")[: MOST_ROWS - 1]
+        shown = sorted({*heaviest.tolist(), e.position})
+    rows: list[tuple[Cell, ...]] = [(*names(e, j), *map(number, values[:, j])) for j in shown]
+    if len(shown) < n:
+        others = np.delete(np.arange(n), shown).tolist()
+        rest = values[:, others].sum(axis=1)
+        rows.append(("", gathered(layer.weights, shown, others), *(map(number, rest) if total else [""] * len(values))))
     last: tuple[Cell, ...] | None = ("", "sum", *map(number, values.sum(axis=1))) if total else None
-    return Table(columns(layer, *(f"{name} {h}" for h in range(len(values)))), rows, last)
+    return Table(columns(layer, *(f"{name} {h}" for h in range(len(values)))), tuple(rows), last)
 
 
 def sums(layer: Layer) -> list[Block]:
@@ -146,8 +193,10 @@ def mixed(layer: Layer) -> list[Block]:
     """Step 5."""
     i = layer.explained.position
     formula = Formula(f"{sub('y', i)} = [heads side by side] W^O", rf"y_{{{i}}} = [\mbox{{heads side by side}}]\, W^O")
-    heads, _, d = layer.q.shape
-    text = f"{heads} × {d} = {heads * d} numbers, mixed by W^O (here the identity): y = {vector(layer.y)}."
+    heads, d = layer.outputs.shape
+    given = layer.matrices is not None and layer.matrices.output is not None
+    how = f"mixed by W^O into {count(len(layer.y), 'number')}" if given else "mixed by W^O (here the identity)"
+    text = f"y = {vector(layer.y)}: {heads} × {d} = {count(heads * d, 'number')}, {how}."
     return [Heading("5  W^O", formula), Prose(text)]
 
 
@@ -158,6 +207,8 @@ def render(layer: Layer) -> str:
         "tokens": e.tokens,
         "position": e.position,
         "queries": layer.q[:, e.position].tolist(),
+        "keys": layer.k[:, : e.position + 1].tolist(),
+        "values": layer.v[:, : e.position + 1].tolist(),
         "scores": layer.scores.tolist(),
         "scaled": layer.scaled.tolist(),
         "weights": layer.weights.tolist(),

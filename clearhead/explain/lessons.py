@@ -1,23 +1,21 @@
-"""What lies behind the steps: their order, their shapes, their cost, for an input of n items and d dims.
+"""What lies behind the steps: their order and shapes, for an input of n items and d dims; and all lessons by name.
 
 Decides the rows of each lesson, as data that json prints and as a page that the other formats print.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from clearhead.definition import textbook
-from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
-from clearhead.explain.steps import Explanation
-from clearhead.explain.story import title
-from clearhead.explain.wording import number, quoted, short, size
-from clearhead.rules.masks import full, visible
-
-LENGTHS = (128, 1024, 4096, 16384, 65536, 1048576)
-FLOAT = 4  # bytes of a number as the kernels hold it, float32
-
+from clearhead.explain import cost, positions
+from clearhead.explain.blocks import Block, Column, Formula, Heading, Prose, Table
+from clearhead.explain.lesson import Lesson
+from clearhead.explain.rows import dot_product
+from clearhead.explain.steps import Explanation, check_finite
+from clearhead.explain.story import noted, title
+from clearhead.explain.wording import count, number, quoted, short
 
 ORDER_NAMES = ("step", "takes", "gives", "why")
 ORDER = (
@@ -27,7 +25,7 @@ ORDER = (
         "weighted sum",
         "weights, vectors",
         "a vector for each item",
-        "only such weights make a mean",
+        "only weights that add up to 1 make an average",
     ),
 )
 
@@ -51,36 +49,39 @@ TRANSFORMER = (
 )
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """The rows of a lesson, and the page that explains them."""
-
-    rows: tuple[dict[str, Any], ...]
-    page: tuple[Block, ...]
-
-
 def order(e: Explanation) -> Lesson:
     """Scores, softmax, weighted sum, and why in no other order."""
-    negative = int((e.scores < 0).sum())
-    subtract = f" The negative ones, {negative} here, would even subtract." if negative else ""
-    page = (
-        title("The order of the steps", e),
-        Table(tuple(Column(name, "left") for name in ORDER_NAMES), ORDER),
-        Heading("Why not sum with the scores themselves?"),
-        Prose(
-            f"Nothing makes scores add up to 1: those of {quoted(e.token)} come to {number(e.scores.sum())}. "
-            f"As weights they would let the output grow with the input's length.{subtract} "
-            "After the softmax all weights are positive and add up to 1."
-        ),
-        Heading("Why hide the future before the softmax?"),
-        Prose(future(e)),
-        Heading("Why is a score of 0 not the end of an item?"),
-        Prose(
+    why = {
+        "Why not sum with the scores themselves?": not_scores(e),
+        "Why hide the future before the softmax?": future(e),
+        "Why is a score of 0 not the end of an item?": (
             "Because exp comes after the score, and exp(0) = 1 is a positive number. To hide an item, its "
             "score must become −∞ before the softmax, for exp(−∞) = 0; that is how the future is hidden."
         ),
+    }
+    page: list[Block] = [
+        title("The order of the steps", e),
+        *noted(e),
+        Table(tuple(Column(name, "left") for name in ORDER_NAMES), ORDER),
+    ]
+    for question, answer in why.items():
+        page += [Heading(question), Prose(answer)]
+    return Lesson(tuple(dict(zip(ORDER_NAMES, row, strict=True)) for row in ORDER), tuple(page), why)
+
+
+def not_scores(e: Explanation) -> str:
+    """What goes wrong with scores as weights, in this input's own numbers."""
+    scores = np.array([dot_product(e, j) for j in e.items])
+    with np.errstate(over="ignore"):
+        total, negative = number(float(scores.sum())), int((scores < 0).sum())
+    come = {"1.0000": "add up to 1 by chance", "inf": "exceed a float64 together"}.get(total, f"come to {total}")
+    ones = {0: "", 1: " The negative one here would even subtract."}
+    subtract = ones.get(negative, f" The negative ones, {negative} here, would even subtract.")
+    return (
+        f"Nothing makes scores add up to 1: those of {quoted(e.token)} {come}. "
+        f"As weights they would let the output grow with the input's length.{subtract} "
+        "After the softmax all weights are positive and add up to 1."
     )
-    return Lesson(tuple(dict(zip(ORDER_NAMES, row, strict=True)) for row in ORDER), page)
 
 
 def future(e: Explanation) -> str:
@@ -88,7 +89,9 @@ def future(e: Explanation) -> str:
     n = len(e.tokens)
     if n == 1:
         return "Because the softmax divides by the sum over what is seen. One item alone has no future to hide."
-    late = float(textbook.softmax(e.score_matrix, visible(full(), n, n))[0, 0])
+    scores, seen = textbook.scores(e.x[:1], e.x), np.ones((1, n), bool)
+    check_finite(scores, seen)
+    late = float(textbook.softmax(scores, seen)[0, 0])
     return (
         f"Because the softmax divides by a sum. Item 0, {quoted(e.tokens[0])}, sees only itself, so its "
         f"weight is 1. Were the future hidden after the softmax, the sum would hold all {n} exponentials, "
@@ -99,32 +102,45 @@ def future(e: Explanation) -> str:
 def shapes(e: Explanation) -> Lesson:
     """The dimension analysis of every step: the first approach, then the transformer's form."""
     n, d = e.x.shape
-    h = next(count for count in (8, 4, 2, 1) if (d % count == 0 and d > count) or count == 1)
+    h = next(heads for heads in (8, 4, 2, 1) if (d % heads == 0 and d > heads) or heads == 1)
     sizes = {"n": n, "d": d, "h": h, "p": d // h, "h·p": d}
     first = tuple(measured(row, sizes) for row in FIRST_APPROACH)
     transformer = tuple(measured(row, sizes) for row in TRANSFORMER)
     page = (
         title("The shapes of the steps", e),
+        *noted(e),
         Prose(
-            f"n = {n} items, each a vector of d = {d} numbers. Where two shapes meet, the inner sizes must "
-            "be equal, and are gone in the result."
+            f"n = {count(n, 'item')}, each a vector of d = {count(d, 'number')}. Where two shapes meet, the inner "
+            "sizes must be equal, and disappear from the result."
         ),
         Heading("The first approach"),
         shape_table(first),
         Prose(
-            f"The mask leaves n(n + 1)/2 = {n * (n + 1) // 2} of {n * n} weights. The output has the input's "
+            f"The mask leaves n(n + 1)/2 = {n * (n + 1) // 2} of {count(n * n, 'weight')}. The output has the input's "
             f"shape, ({n},{d}), so one layer can follow another."
+        ),
+        Prose(
+            "In one line, all rows at once: Y = softmax(mask(X Xᵀ)) X. The (n,n) matrix α is called the attention "
+            "weights, or the attention pattern."
         ),
         Heading("The transformer's form"),
         Prose(
-            f"With h = {h} head{'s' if h > 1 else ''} of p = d/h = {d // h} dims each, and four "
-            "matrices of d² numbers to learn, "
-            f"{short(4 * d * d)} in all."
+            f"With h = {count(h, 'head')} of p = d/h = {count(d // h, 'dim')}{' each' * (h > 1)}, and four "
+            f"matrices of d² numbers to learn, {short(4 * d * d)} in all."
         ),
         shape_table(transformer),
         Prose(
-            f"A score adds up p = {d // h} products, so its spread grows as √p: dividing by √p keeps the "
+            f"A score adds up p = {count(d // h, 'product')}, so its spread grows as √p: dividing by √p keeps the "
             "softmax from choosing one item only."
+        ),
+        Prose(
+            "For a single query q of one head, (p), with keys K and values V, (n,p) each: y = softmax(q Kᵀ / √p) V, "
+            "(p)·(p,n) → (n), then (n)·(n,p) → (p). Keys and queries must have the same number of dims; values may "
+            "have another."
+        ),
+        Prose(
+            "The shapes give a wrong transpose away: Qᵀ K is (p,n)·(n,p) → (p,p), which compares dims and not "
+            "items, and has lost the n that a mask needs."
         ),
     )
     rows = [("first approach", *row) for row in first] + [("transformer", *row) for row in transformer]
@@ -143,87 +159,9 @@ def shape_table(rows: tuple[Step, ...]) -> Table:
     return Table(columns, tuple((*row[:2], *(cell.replace("→ ", "→\u00a0") for cell in row[2:])) for row in rows))
 
 
-def cost(e: Explanation) -> Lesson:
-    """Operations and bytes, for this input and for longer ones of the same dim."""
-    n, d = e.x.shape
-    rows = tuple(costs(length, d) for length in sorted({n, *LENGTHS}))
-    cells: list[tuple[Cell, ...]] = []
-    for row in rows:
-        counts = (row["pairs"], row["multiply_adds"], row["exponentials"])
-        bytes_ = (row["matrix_bytes"], row["vectors_bytes"])
-        cells.append((length_name(row["length"], n), *map(short, counts), *map(size, bytes_)))
-    headings = ("n", "pairs", "multiply-adds", "exponentials", "n × n matrix", "x and y")
-    page = (
-        title("The cost of the steps", e),
-        Prose(f"For n items of d = {d} dims, in numbers of {FLOAT} bytes:"),
-        Table(
-            (Column("what", "left"), Column("formula", "left"), Column(f"n = {n}")),
-            tuple((what, Formula(plain, latex), value) for what, plain, latex, value in formulas(rows_of(rows, n))),
-        ),
-        Heading("As the input grows"),
-        Table(tuple(map(Column, headings)), tuple(cells), strong=(sorted({n, *LENGTHS}).index(n),)),
-        Prose(
-            "Twice the length is four times the work, and four times the matrix. "
-            "(Lengths count by 1024, as 1k = 1024; operations count by 1000.)"
-        ),
-        Prose(
-            "The matrix need not exist: one pass over the items carries a running maximum, a running sum and "
-            "a running output. The work stays the same, and the memory is that of the vectors, x and y."
-        ),
-    )
-    return Lesson(rows, page)
-
-
-def costs(n: int, d: int) -> dict[str, int]:
-    """What n items of d dims cost, exactly.
-
-    >>> costs(3, 2)["pairs"], costs(3, 2)["multiply_adds"], costs(3, 2)["matrix_bytes"]
-    (6, 24, 36)
-    """
-    pairs = n * (n + 1) // 2
-    return {
-        "length": n,
-        "dim": d,
-        "pairs": pairs,
-        "score_multiply_adds": d * pairs,
-        "exponentials": pairs,
-        "sum_multiply_adds": d * pairs,
-        "multiply_adds": 2 * d * pairs,
-        "matrix_bytes": FLOAT * n * n,
-        "vectors_bytes": 2 * FLOAT * n * d,
-    }
-
-
-def rows_of(rows: tuple[dict[str, int], ...], n: int) -> dict[str, int]:
-    """The row of one length."""
-    return next(row for row in rows if row["length"] == n)
-
-
-def formulas(row: dict[str, int]) -> list[tuple[str, str, str, str]]:
-    """What is counted, how, and what it comes to."""
-    return [
-        ("pairs j ≤ i", "n(n + 1)/2", "n(n+1)/2", short(row["pairs"])),
-        ("scores: multiply-adds", "d · n(n + 1)/2", r"d \cdot n(n+1)/2", short(row["score_multiply_adds"])),
-        ("softmax: exponentials", "n(n + 1)/2", "n(n+1)/2", short(row["exponentials"])),
-        (
-            "weighted sum: multiply-adds",
-            "d · n(n + 1)/2",
-            r"d \cdot n(n+1)/2",
-            short(row["sum_multiply_adds"]),
-        ),
-        ("the n × n matrix", f"{FLOAT} n²", f"{FLOAT} n^2", size(row["matrix_bytes"])),
-        ("x and y alone", f"2 · {FLOAT} n d", rf"2 \cdot {FLOAT} n d", size(row["vectors_bytes"])),
-    ]
-
-
-def length_name(length: int, here: int) -> str:
-    """A length as people say it."""
-    name = str(length)
-    if length % 2**20 == 0:
-        name = f"{length // 2**20}M"
-    elif length % 2**10 == 0:
-        name = f"{length // 2**10}k"
-    return f"this: {name}" if length == here else name
-
-
-LESSONS: dict[str, Callable[[Explanation], Lesson]] = {"order": order, "shapes": shapes, "cost": cost}
+LESSONS: dict[str, Callable[[Explanation], Lesson]] = {
+    "order": order,
+    "shapes": shapes,
+    "cost": cost.lesson,
+    "positions": positions.lesson,
+}

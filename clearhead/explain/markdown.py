@@ -43,7 +43,7 @@ def table(block: Table) -> str:
 
 def triangle(block: Triangle) -> str:
     """Every weight to four decimals, the hidden ones as dots."""
-    n = len(block.items)
+    n = block.weights.shape[1]
     rows = [["i", "item", *map(str, range(n))], ["---:", ":---", *["---:"] * n]]
     for i, item in enumerate(block.items):
         cells = [number(block.weights[i, j]) if block.seen[i, j] else "·" for j in range(n)]

@@ -5,11 +5,11 @@ Decides the words and formulas of rules; the numbers come from steps.
 
 import inspect
 
-import numpy as np
-
-from clearhead.explain.blocks import Block, Column, Formula, Heading, Prose, Table
+from clearhead.explain.blocks import Block, Column, Formula, Heading, Prose
+from clearhead.explain.rows import Shown, dot_product, names, table
 from clearhead.explain.steps import Explanation
-from clearhead.explain.wording import label, listed, number, quoted, sub
+from clearhead.explain.wording import count, listed, number, quoted, sub
+from clearhead.rules.named import name_of_mask, name_of_score
 from clearhead.rules.scores import Alibi, Function, Scale, Score, Softcap
 
 
@@ -30,56 +30,43 @@ def formula_of(rule: Score) -> Formula:
             return Formula(
                 f"s ← {name}({names})", rf"s \leftarrow \mathrm{{{written}}}({names.replace('_', chr(92) + '_')})"
             )
-    return Formula(f"s ← {rule!r} of s", rf"s \leftarrow \mathrm{{{type(rule).__name__.lower()}}}(s)")
+    name = type(rule).__name__.lower()
+    return Formula(f"s ← {name}(s)", rf"s \leftarrow \mathrm{{{name}}}(s)")
 
 
-def rules_step(e: Explanation, rows: tuple[int, ...], example: int) -> list[Block]:
+def rules_step(e: Explanation, shown: Shown, example: int) -> list[Block]:
     """Every score after every rule."""
     if not e.rules:
         return []
-    i, page = e.position, list[Block]()
+    page = list[Block]()
     for at, rule in enumerate(e.rules):
-        before, after = (float(stage[i, example]) for stage in e.stages[at : at + 2])
+        before, after = scored(e, at, example), scored(e, at + 1, example)
         place = f"Rule {at + 1} of {len(e.rules)}: " if len(e.rules) > 1 else "Rule: "
-        page.append(Heading(f"{place}{rule!r}", formula_of(rule)))
+        page.append(Heading(f"{place}{name_of_score(rule)}", formula_of(rule)))
         page.append(
             Prose(f"For {quoted(e.tokens[example])}, item {example}: {number(before)} becomes {number(after)}.")
         )
-    columns = (Column("j"), Column("item", "left"), Column("score"), *(Column(f"after {rule!r}") for rule in e.rules))
-    cells = tuple(
-        (str(j), label(e.tokens[j]) + (" (itself)" if j == i else ""), *(number(float(s[i, j])) for s in e.stages))
-        for j in rows
-    )
-    return [*page, Table(columns, cells)]
+    stages = [Column(f"after {name_of_score(rule)}") for rule in e.rules]
+    columns = (Column("j"), Column("item", "left"), Column("score"), *stages)
+    rows = [[*names(e, j), *(number(scored(e, at, j)) for at in range(len(e.stages)))] for j in shown.rows]
+    return [*page, table(e, shown, columns, rows, [""] * len(e.stages))]
+
+
+def scored(e: Explanation, stage: int, j: int) -> float:
+    """A score after so many rules."""
+    return float(e.stages[stage][j]) if stage else dot_product(e, j)
 
 
 def mask_step(e: Explanation) -> list[Block]:
     """What the mask hides of the items, and why."""
     if not e.masked:
         return []
-    i, n = e.position, len(e.tokens)
-    hidden = [j for j in range(n) if not e.seen[i, j]]
-    formula = Formula(
-        f"s{sub('', i)}ⱼ = −∞  where {e.mask!r} hides j", rf"s_{{{i},j}} = -\infty \ \mbox{{where hidden}}"
-    )
-    count = f"{len(e.items)} of {n} items" if e.items else "none of the items"
-    text = f"Of {quoted(e.token)}, item {i}, {e.mask!r} lets {count} be seen."
+    i, n, mask = e.position, len(e.tokens), name_of_mask(e.mask)
+    hidden = [j for j in range(n) if not e.seen[j]]
+    formula = Formula(f"s{sub('', i)}ⱼ = −∞  where {mask} hides j", rf"s_{{{i},j}} = -\infty \ \mbox{{where hidden}}")
+    sees = f"{len(e.items)} of {count(n, 'item')}" if e.items else f"none of {count(n, 'item')}"
+    text = f"{quoted(e.token)}, item {i}, sees {sees}, by the mask {mask}."
     if hidden:
-        who = listed([f"{quoted(e.tokens[j])} ({j})" for j in hidden])
-        text += f" Hidden, whatever their score: {who}. exp(−∞) = 0, so they have no weight at all."
+        who = listed([f"{quoted(e.tokens[j])} (item {j})" for j in hidden])
+        text += f" Hidden, whatever the score: {who}. exp(−∞) = 0 is no weight at all."
     return [Heading("Mask", formula), Prose(text)]
-
-
-def nothing_seen(e: Explanation) -> list[Block]:
-    """A query without keys."""
-    text = f"{quoted(e.token)} sees nothing: there are no weights, and by definition its output is 0."
-    return [Prose(text, strong=True)]
-
-
-def unseen_score(e: Explanation) -> list[Block]:
-    """Seen items whose rules made the score −∞."""
-    lost = [j for j in e.items if np.isneginf(e.score_matrix[e.position, j])]
-    if not lost:
-        return []
-    who = listed([quoted(e.tokens[j]) for j in lost])
-    return [Prose(f"A rule made the score of {who} −∞: exp(−∞) = 0, no weight at all.", strong=True)]

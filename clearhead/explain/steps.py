@@ -2,11 +2,12 @@
 
 Decides which numbers an explanation holds; all are computed by the definition (textbook, float64)
 or are a cosine or length of its vectors. How they read is left to the story, how they look to the formats.
+Only the position's own row is worked out, so a whole book can be explained; the square of all rows is for short inputs.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,91 +15,177 @@ import numpy.typing as npt
 from clearhead.definition import textbook
 from clearhead.definition.textbook import Array
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.rules.masks import Causal, Mask, causal, split, visible
+from clearhead.once import cached_property
+from clearhead.rules.masks import Causal, Full, Mask, causal, full, split, visible
 from clearhead.rules.scores import Score, as_rules
 
+Bools = npt.NDArray[np.bool_]
 Neighbour = tuple[str, float]
 CAUSAL = causal()
 
-LONGEST = 2048  # items: both matrices together are then 64 MiB, and nobody reads more steps than that
+LARGEST_SQUARE = 2048  # items: both matrices together are then 64 MiB, and nobody reads more rows than that
+NO_SCORE = 1e-12  # a dot product up to this, if it may be 0 but for the rounding of its own products, is 0
+SMALLEST = float(np.finfo(np.float64).tiny)  # a float64 below this has lost digits
+
+
+class Item(NamedTuple):
+    """How an item came by its vector: `known`, or how it was made, of which words."""
+
+    how: str = "known"
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Operands:
+    """What attention works on: queries ask, keys are found, values are given; in the first approach all three are x."""
+
+    queries: Array  # (n, d)
+    keys: Array  # (m, d)
+    values: Array  # (m, dv)
+    scale: float = 1.0
+
+    @property
+    def alike(self) -> bool:
+        """Whether this is the first approach, in which an item plays all three parts itself."""
+        return self.queries is self.keys is self.values
+
+    @property
+    def letters(self) -> tuple[str, str, str]:
+        """What formulas call a query, a key and a value."""
+        return ("x", "x", "x") if self.alike else ("q", "k", "v")
+
+
+class Square(NamedTuple):
+    """Every row at once, (n, m) each: scores after the rules, which of them are seen, and their weights."""
+
+    scores: Array
+    seen: Bools
+    weights: Array
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Self-attention of n items at one position i, step by step; all arrays are float64 and read-only."""
+    """Attention of item i of n over m items, step by step; all arrays are float64 and read-only.
 
-    tokens: tuple[str, ...]  # n names
+    In self-attention the items that look and those that are looked at are the same, so n = m.
+    """
+
+    tokens: tuple[str, ...]  # m names of the items that are looked at
+    asking: tuple[str, ...]  # n names of those that look
     position: int  # i, from 0
-    x: Array  # (n, d) what goes in
+    operands: Operands
     mask: Mask
     rules: tuple[Score, ...]
-    stages: tuple[Array, ...]  # (n, n) each: x_i · x_j, hidden items included, then what every rule made of it
-    seen: npt.NDArray[np.bool_]  # (n, n)
-    weight_matrix: Array  # (n, n) each row adds up to 1, 0 where hidden
+    stages: tuple[Array, ...]  # (m,) each: scale · q_i · k_j of every j, hidden too, then what every rule made of it
+    seen: Bools  # (m,)
+    row: Array  # (m,) the weights α_ij, 0 where hidden
     exponentials: Array  # (reach,) exp(score − shift), 0 where hidden
-    shift: float  # 0, or the largest score where exp(score) is too large for a float64
-    output: Array  # (d,) y_i
-    before: tuple[Neighbour, ...]  # the words nearest to x_i; empty without a vocabulary
-    after: tuple[Neighbour, ...]  # the words nearest to y_i
-    notes: tuple[str, ...]  # what a reader must know of the input, one sentence each
+    shift: float  # 0, or the largest score where a float64 cannot hold every exp(score) or their sum
+    output: Array  # (dv,) y_i
+    before: tuple[Neighbour, ...] = ()  # the words nearest to x_i; empty without a vocabulary
+    after: tuple[Neighbour, ...] = ()  # the words nearest to y_i
+    notes: tuple[str, ...] = ()  # what a reader must know of the input, one sentence each
+    origins: tuple[Item, ...] = ()  # of each item, where the vectors come from a vocabulary
 
     @property
     def token(self) -> str:
         """The name of the item at the position."""
-        return self.tokens[self.position]
+        return self.asking[self.position]
+
+    @property
+    def itself(self) -> int | None:
+        """Which of the items that are looked at is the one that looks; None where they are others."""
+        return self.position if self.asking is self.tokens else None
+
+    @property
+    def x(self) -> Array:
+        """(n, d) the items of the first approach; elsewhere the queries."""
+        return self.operands.queries
+
+    @property
+    def query(self) -> Array:
+        """(d,) what the item asks with: itself in the first approach."""
+        own: Array = self.operands.queries[self.position]
+        return own
 
     @property
     def masked(self) -> bool:
-        """Whether another mask than causal decides what is seen."""
-        return not isinstance(self.mask, Causal)
+        """Whether a mask has to be told of: another than causal, or full where other items are looked at."""
+        return not isinstance(self.mask, Causal if self.itself is not None else Full)
 
-    @property
+    @cached_property
     def items(self) -> tuple[int, ...]:
         """The items that are seen: every j ≤ i, unless a mask says otherwise."""
-        return tuple(int(j) for j in np.flatnonzero(self.seen[self.position]))
+        return tuple(np.flatnonzero(self.seen).tolist())
 
     @property
     def reach(self) -> int:
         """How many items there are up to the last that is seen, the item itself included: i + 1 in causal attention."""
-        return max((self.position, *self.items)) + 1
-
-    @property
-    def score_matrix(self) -> Array:
-        """(n, n) what softmax takes: x_i · x_j after the rules, hidden items included."""
-        return self.stages[-1]
+        return len(self.exponentials)
 
     @property
     def scores(self) -> Array:
-        """The scores of every j up to the last that is seen: (reach,)."""
-        row: Array = self.score_matrix[self.position, : self.reach]
-        return row
+        """What softmax takes, for every j up to the last that is seen: (reach,)."""
+        return self.stages[-1][: self.reach]
 
     @property
     def weights(self) -> Array:
         """Their weights α_ij, which add up to 1: (reach,)."""
-        row: Array = self.weight_matrix[self.position, : self.reach]
-        return row
+        return self.row[: self.reach]
 
     @property
     def sum(self) -> float:
         """The sum of the exponentials."""
         return float(self.exponentials.sum())
 
+    @cached_property
+    def angles(self) -> tuple[int, ...]:
+        """The seen items at right angles to the item: their dot product is 0, though neither vector is."""
+        own, others = scaled(self.query), scaled(self.operands.keys)
+        least = len(own) * np.finfo(np.float64).eps * (np.abs(others) @ np.abs(own))  # what rounding may leave of 0
+        none = (np.abs(others @ own) <= least) & (np.abs(self.stages[0]) <= NO_SCORE)
+        found = none & others.any(axis=-1) & self.seen if own.any() else np.zeros(len(others), bool)
+        return tuple(np.flatnonzero(found).tolist())
+
+    @cached_property
+    def blank(self) -> tuple[int, ...]:
+        """The seen items whose vector is zero: their dot product with anything is 0."""
+        return tuple(j for j in self.items if not self.operands.keys[j].any())
+
     @property
     def zeros(self) -> tuple[int, ...]:
-        """The items whose score is exactly 0, and which have weight all the same."""
-        return tuple(j for j in self.items if self.scores[j] == 0)
+        """The seen items whose dot product is 0, and which have weight all the same."""
+        if not self.query.any():
+            return self.items
+        return tuple(sorted({*self.angles, *self.blank}))
 
-    @property
+    @cached_property
     def lengths(self) -> tuple[float, float]:
-        """The lengths of x_i and of y_i."""
-        return float(np.linalg.norm(self.x[self.position])), float(np.linalg.norm(self.output))
+        """The lengths of x_i, or q_i, and of y_i."""
+        return length(self.query), length(self.output)
 
-    @property
+    @cached_property
     def similarity(self) -> float | None:
-        """The cosine between x_i and y_i; None where one of them is the zero vector."""
-        before, after = self.lengths
-        return float((self.x[self.position] / before) @ (self.output / after)) if before and after else None
+        """The cosine between x_i and y_i; None where one is the zero vector, or they are no vectors of one space."""
+        if not (self.operands.alike and self.query.any() and self.output.any()):
+            return None
+        return float(direction(self.query) @ direction(self.output))
+
+    @cached_property
+    def square(self) -> Square:
+        """Every row at once; raises InputError for more than 2048 items."""
+        of, n, m = self.operands, len(self.operands.queries), len(self.operands.keys)
+        if max(n, m) > LARGEST_SQUARE:
+            raise InputError(
+                f"{n} rows of {m} weights are too many to write down: give at most {LARGEST_SQUARE} items, or look at "
+                "them by clearhead inspect."
+            )
+        s = textbook.scores(of.queries, of.keys, of.scale)
+        seen = visible(self.mask, n, m, lead=(1,)).reshape(n, m)
+        check_finite(s, seen)
+        s = textbook.ruled(s, np.arange(n), split(self.mask, n, m)[0], self.rules)
+        check_ruled(s, np.arange(n), seen, self.rules)
+        return Square(s, seen, textbook.softmax(s, seen))
 
 
 def explain(
@@ -106,84 +193,154 @@ def explain(
     tokens: Sequence[str] | None = None,
     position: int | str = -1,
     *,
-    mask: Mask = CAUSAL,
+    keys: npt.ArrayLike | None = None,
+    values: npt.ArrayLike | None = None,
+    key_tokens: Sequence[str] | None = None,
+    scale: float | None = None,
+    mask: Mask | None = None,
     score: Any = (),
     nearest: Callable[[Array], Sequence[Neighbour]] | None = None,
     notes: Sequence[str] = (),
+    origins: Sequence[Item] = (),
 ) -> Explanation:
-    """Work out self-attention at one position, keeping every number on the way.
+    """Work out attention at one position, keeping every number on the way.
 
     `x` (n, d) holds one vector per item, `tokens` their n names. `position` counts from 0, negative from the
-    end, or is a token (its last occurrence). `mask` and `score` are attention's own rules. `nearest` gives the
+    end, or is a token (its last occurrence). `keys` (m, d) and `values` (m, dv) make queries of x: the transformer's
+    form, with the scale 1/√d. Where the keys are other items than the queries (cross-attention), `key_tokens` names
+    them, and the mask defaults to full(). `mask` and `score` are attention's own rules. `nearest` gives the
     (word, cosine) pairs nearest to a vector.
-    Raises ShapeError, DtypeError or InputError for what cannot be explained: no items, over 2048, NaN.
+    Raises ShapeError, DtypeError or InputError for what cannot be explained: no items, NaN.
 
     >>> e = explain([[1, 0], [0, 2], [1, 1]], position=1)
-    >>> e.scores, e.exponentials.round(2), e.zeros  # the first item is at right angles to the second ...
+    >>> e.scores, e.exponentials.round(2), e.angles  # the first item is at right angles to the second ...
     (array([0., 4.]), array([ 1. , 54.6]), (0,))
     >>> e.weights.round(3), e.output.round(3)       # ... and has weight all the same
     (array([0.018, 0.982]), array([0.018, 1.964]))
+    >>> explain(np.eye(2), keys=np.eye(2), values=[[1.0], [3.0]], scale=1.0).output.round(3)
+    array([2.462])
     """
-    x = checked(x)
-    n = len(x)
-    names = tuple(f"x{j}" for j in range(n)) if tokens is None else tuple(tokens)
-    if len(names) != n:
-        raise ShapeError(f"{len(names)} tokens for {n} vectors: give each vector one token.")
-    i = index(position, names)
-
-    rules, seen = as_rules(score), visible(mask, n, n, lead=(1,)).reshape(n, n)
-    stages = [textbook.scores(x, x)]
-    spans = split(mask, n, n)[0]
+    operands = as_operands(x, keys, values, scale)
+    n, m = len(operands.queries), len(operands.keys)
+    asking = named(tokens, n, "x" if operands.alike else "q")
+    looked_at = asking if key_tokens is None and n == m else named(key_tokens, m, "k")
+    at, rules = np.array([index(position, asking)]), as_rules(score)
+    mask = mask or (CAUSAL if looked_at is asking else full())
+    spans = split(mask, n, m)[0]
+    seen = visible(mask, n, m, at, lead=(1,)).reshape(1, m)
+    stages = [textbook.scores(operands.queries[at], operands.keys, operands.scale)]
+    check_finite(stages[0], seen)
     for rule in rules:
-        stages.append(textbook.ruled(stages[-1], np.arange(n), spans, (rule,)))
-    s = stages[-1]
-    if not np.isfinite(stages[0]).all():
-        raise InputError("The vectors are so long that their dot products exceed a float64: scale them down.")
-    a = textbook.softmax(s, seen)
-    y = textbook.weighted_sum(a[i : i + 1], x, seen[i : i + 1])[0]
-    check_ruled(s, seen, rules)
-    e, shift = exponentials(s, seen, i)
-    for array in (x, *stages, seen, a, e, y):
+        stages.append(textbook.ruled(stages[-1], at, spans, (rule,)))
+    check_ruled(stages[-1], at, seen, rules)
+    a = textbook.softmax(stages[-1], seen)
+    y = textbook.weighted_sum(a, operands.values, seen)[0]
+    e, shift = exponentials(stages[-1], seen, a, int(at[0]) if looked_at is asking else 0)
+    rows = [stage[0] for stage in stages]
+    for array in (operands.queries, operands.keys, operands.values, *rows, seen, a, e, y):
         array.flags.writeable = False
-    before, after = (tuple(nearest(v)) if nearest and v.any() else () for v in (x[i], y))
-    return Explanation(names, i, x, mask, rules, tuple(stages), seen, a, e, shift, y, before, after, tuple(notes))
+    before, after = (tuple(nearest(v)) if nearest and v.any() else () for v in (operands.queries[at[0]], y))
+    return Explanation(
+        looked_at, asking, int(at[0]), operands, mask, rules, tuple(rows), seen[0], a[0], e, shift, y, before, after,
+        tuple(notes), tuple(origins),
+    )  # fmt: skip
 
 
-def check_ruled(s: Array, seen: npt.NDArray[np.bool_], rules: tuple[Score, ...]) -> None:
+def as_operands(
+    x: npt.ArrayLike, keys: npt.ArrayLike | None, values: npt.ArrayLike | None, scale: float | None
+) -> Operands:
+    """Queries, keys and values that fit together; of x alone, all three."""
+    queries = checked(x)
+    if keys is None and values is None:
+        return Operands(queries, queries, queries, 1.0 if scale is None else float(scale))
+    if keys is None or values is None:
+        raise InputError(f"{'keys' if keys is None else 'values'} are missing: give keys and values, or neither.")
+    k = checked(keys, "Keys")
+    v = k if values is keys else checked(values, "Values")
+    if queries.shape[1] != k.shape[1] or len(k) != len(v):
+        raise ShapeError(
+            f"Queries {queries.shape}, keys {k.shape} and values {v.shape} do not fit: a query and a key need as many "
+            "dims, and each key needs one value."
+        )
+    return Operands(queries, k, v, k.shape[1] ** -0.5 if scale is None else float(scale))
+
+
+def named(tokens: Sequence[str] | None, count: int, letter: str) -> tuple[str, ...]:
+    """A name for each item."""
+    names = tuple(f"{letter}{j}" for j in range(count)) if tokens is None else tuple(tokens)
+    if len(names) != count:
+        raise ShapeError(f"{len(names)} tokens for {count} vectors: give each vector one token.")
+    return names
+
+
+def check_finite(s: Array, seen: Bools) -> None:
+    """A dot product that exceeds a float64 has no softmax."""
+    if not np.isfinite(s[seen]).all():
+        raise InputError("The vectors are so long that their dot products exceed a float64: scale them down.")
+
+
+def check_ruled(s: Array, rows: npt.NDArray[np.intp], seen: Bools, rules: tuple[Score, ...]) -> None:
     """Rules may hide by −∞, but a seen score that is not a number has no softmax."""
     wrong = np.argwhere(seen & (np.isnan(s) | np.isposinf(s)))
     if len(wrong):
         i, j = wrong[0]
-        raise InputError(f"{list(rules)!r} make {s[i, j]} of the score of items {i} and {j}: no softmax has that.")
+        raise InputError(
+            f"{list(rules)!r} make {s[i, j]} of the score of items {rows[i]} and {j}: no softmax has that. Let the "
+            "rules keep scores finite, or −∞ to hide an item."
+        )
 
 
-def exponentials(s: Array, seen: npt.NDArray[np.bool_], i: int) -> tuple[Array, float]:
-    """Row i's plain exp(score) and 0; where their sum overflows, exp(score − largest) and the largest."""
-    reach = max((i, *np.flatnonzero(seen[i]).tolist())) + 1
-    row = np.where(seen[i, :reach], s[i, :reach], -np.inf)
+def exponentials(s: Array, seen: Bools, a: Array, i: int) -> tuple[Array, float]:
+    """A row's plain exp(score) and 0; where a float64 cannot hold these or their sum, exp(score − largest) and that."""
+    reach = max((i, *np.flatnonzero(seen[0]).tolist())) + 1
+    row = np.where(seen[0, :reach], s[0, :reach], -np.inf)
     with np.errstate(over="ignore"):
         plain: Array = np.exp(row)
-        if np.isfinite(plain.sum()):
+        if plain.sum() < np.inf and not crushed(plain, a[0, :reach]).any():
             return plain, 0.0
-    return textbook.exponentials(s, seen)[i, :reach].copy(), float(row.max())
+    return textbook.exponentials(s, seen)[0, :reach].copy(), float(row.max())
 
 
-def checked(x: npt.ArrayLike) -> Array:
+def crushed(plain: Array, a: Array) -> Bools:
+    """Which exponentials lose digits or vanish in a float64 though their weights do not."""
+    lost: Bools = ((plain < SMALLEST) & (a >= SMALLEST)) | ((plain == 0) & (a > 0))
+    return lost
+
+
+def scaled(x: Array) -> Array:
+    """Vectors (..., d) divided by their largest number, so that no square of it over- or underflows."""
+    largest = np.abs(x).max(axis=-1, keepdims=True)
+    within: Array = x / np.where(largest == 0, 1, largest)
+    return within
+
+
+def direction(x: Array) -> Array:
+    """Vectors (..., d) brought to length 1, however long or short; a vector of zeros stays one."""
+    x = scaled(x)
+    norm = np.linalg.norm(x, axis=-1, keepdims=True)
+    unit: Array = x / np.where(norm == 0, 1, norm)
+    return unit
+
+
+def length(x: Array) -> float:
+    """The length of a vector, also where its square would overflow or underflow."""
+    return float(np.abs(x).max()) * float(np.linalg.norm(scaled(x)))
+
+
+def checked(x: npt.ArrayLike, what: str = "Vectors") -> Array:
     """`x` as a new float64 array of shape (n, d), or the error that says why it cannot be one."""
     x = np.asarray(x)
     if x.ndim != 2 or 0 in x.shape:
-        raise ShapeError(
-            f"Vectors of shape {x.shape} cannot be explained: give n ≥ 1 vectors of d ≥ 1 numbers, (n, d)."
-        )
-    if len(x) > LONGEST:
-        raise InputError(f"{len(x)} items are too many to read step by step: give at most {LONGEST}.")
+        raise ShapeError(f"{what} of shape {x.shape} cannot be explained: give n ≥ 1 vectors of d ≥ 1 numbers, (n, d).")
     if x.dtype.kind not in "fiu":
-        raise DtypeError(f"Vectors of {x.dtype} cannot be explained: give real numbers.")
+        raise DtypeError(f"{what} of {x.dtype} cannot be explained: give real numbers.")
     x = x.astype(np.float64)
     wrong = np.argwhere(~np.isfinite(x))
     if len(wrong):
         row, column = wrong[0]
-        raise InputError(f"Vector {row} holds {x[row, column]} at dim {column}: replace it by a finite number.")
+        raise InputError(
+            f"{what.removesuffix('s')} {row} holds {x[row, column]} at dim {column}: replace it by a finite number."
+        )
     return x
 
 

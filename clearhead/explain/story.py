@@ -1,91 +1,125 @@
 """The worked steps as a page: scores, softmax, weighted sum, and what changed.
 
+The first approach, where x plays all parts, and the transformer's form of queries, keys and values are one page.
+
 Decides the words and which numbers stand beside them; these come from steps, the looks from the formats.
+Every sentence here is true for every input: zero.py holds what is said of dot products that are 0.
 """
 
 import math
-from dataclasses import dataclass
+import sys
 
 import numpy as np
 
 from clearhead.definition.textbook import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
-from clearhead.explain.ruled import mask_step, nothing_seen, rules_step, unseen_score
-from clearhead.explain.steps import Explanation
-from clearhead.explain.wording import factor, label, listed, number, percent, quoted, sub
+from clearhead.explain.rows import MARK, Shown, choose, dot_product, made, marked, names, pointed, table
+from clearhead.explain.ruled import mask_step, rules_step
+from clearhead.explain.steps import Explanation, crushed
+from clearhead.explain.wording import count, factor, label, number, quoted, sub
+from clearhead.explain.zero import lost_score, lost_weight, no_weight, zero_score
+from clearhead.rules.named import name_of_mask
+from clearhead.words.forms import family
 
-MOST_ROWS = 32  # more items than this and a table shows only the heaviest, and the rest as one row
+MOST_ASKING = 24  # items of the other text: more are counted, not named
 MOST_NAMES = 200  # more items than this and a title names only those around the chosen one
 DIMS = 6  # of each vector, where there is room
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Which of the seen items have a row of their own, and which share one."""
-
-    rows: tuple[int, ...]
-    rest: tuple[int, ...]
+LARGEST_EXPONENT = math.log(sys.float_info.max)
+STEADY = (
+    "A word has one vector, all its senses mixed, and this step only adds up the vectors of what is seen: it can lean "
+    "a word towards them, and here they lean it too little. It cannot choose which sense is meant."
+)
+NEAREST = "The words whose vectors point most nearly its way, one form of each, and none of"
+NO_OTHER = 0.9999  # a cosine above this: what was seen points the same way, or nowhere
+FEW_NEW = {0: "None of these words is new.", 1: "Only one of these words is new."}
 
 
 def worked_page(e: Explanation, dims: int = DIMS, matrix: bool = False) -> list[Block]:
     """Every step at the explanation's position, with the first `dims` dims of each vector."""
-    shown = choose(e)
-    page = opening(e) + scores_step(e, shown) + rules_step(e, shown.rows, example(e)) + mask_step(e)
+    page, shown = opening(e), choose(e)
     if e.items:
-        page += softmax_step(e, shown) + unseen_score(e) + zero_score(e) + sum_step(e, shown, dims) + change(e)
+        page += scores_step(e, shown) + lost_score(e) + rules_step(e, shown, example(e))
+    page += mask_step(e)
+    if e.sum:
+        page += softmax_step(e, shown) + lost_weight(e) + zero_score(e) + sum_step(e, shown, dims) + change(e)
     else:
-        page += nothing_seen(e)
+        page += no_weight(e)
     return page + (all_rows(e) if matrix else [])
-
-
-def choose(e: Explanation) -> Shown:
-    """All seen items if they are few, else the heaviest, the item itself and those with score 0."""
-    items = e.items or (e.position,)
-    if len(items) <= MOST_ROWS:
-        return Shown(items, ())
-    heaviest = sorted(items, key=lambda j: -e.weights[j])[: MOST_ROWS - 8]
-    rows = {*heaviest, *e.zeros[:6], *({e.position} & {*items})}
-    return Shown(tuple(sorted(rows)), tuple(j for j in items if j not in rows))
 
 
 def opening(e: Explanation) -> list[Block]:
     """Who looks at whom."""
-    i, n, d = e.position, *e.x.shape
-    page: list[Block] = [title("Self-attention, step by step", e, i)]
-    page += [Prose(note.rstrip(".") + ".", strong=True) for note in e.notes]
+    return [title(page_name(e), e, e.itself), *noted(e), Prose(f"{who_looks(e)} {what_they_are(e)}")]
+
+
+def page_name(e: Explanation) -> str:
+    """What the page is about, by the field's names."""
+    if e.itself is None:
+        return "Cross-attention, step by step"
+    return "Self-attention, step by step" + ("" if e.operands.alike else ": queries, keys and values")
+
+
+def who_looks(e: Explanation) -> str:
+    """The item at the position, and what it may see."""
+    i, n, m = e.position, len(e.asking), len(e.tokens)
+    if e.itself is None:
+        mask = f"what the mask {name_of_mask(e.mask)} lets it see of " if e.masked else ""
+        own = f"“{' '.join(map(label, e.asking))}”" if n <= MOST_ASKING else count(n, "item")
+        return f"{quoted(e.token)}, item {i} of {own}, looks at {mask}the {count(m, 'item')} above."
     if e.masked:
-        looks = f"{quoted(e.token)}, item {i} of {n}, looks at what {e.mask!r} lets it see"
-        return [*page, Prose(f"{looks}. Each item is a vector of {d} numbers.")]
+        return f"{quoted(e.token)}, item {i}, looks at what the mask {name_of_mask(e.mask)} lets it see."
     earlier = {0: "nothing came before it", 1: "at the one item before it"}.get(i, f"at the {i} items before it")
     looks = f"{quoted(e.token)}, item {i}, looks at itself" + (" and " if i else "; ") + earlier
-    hidden = "" if i == n - 1 else "; what comes later is hidden"
-    vectors = f"Each item is a vector of {d} numbers, {sub('x', 0)} to {sub('x', n - 1)}." if n > 1 else ""
-    return [*page, Prose(f"{looks}{hidden}. {vectors}".strip())]
+    return looks + ("." if i == n - 1 else "; what comes later is hidden.")
+
+
+def what_they_are(e: Explanation) -> str:
+    """The vectors."""
+    n, d = e.x.shape
+    if e.operands.alike:
+        several = f", {sub('x', 0)} to {sub('x', n - 1)}" if n > 1 and not e.masked else ""
+        return f"Each item is a vector of {count(d, 'number')}{several}."
+    if e.operands.keys is e.operands.values:
+        return f"Each item is a vector of {count(d, 'number')}: those looked at are keys and values in one."
+    dv = e.operands.values.shape[1]
+    return f"Queries and keys are vectors of {count(d, 'number')}, values of {count(dv, 'number')}."
+
+
+def noted(e: Explanation) -> list[Block]:
+    """What a reader must know of the items that a title names."""
+    notes = [f"{MARK} marks an item that has no vector of its own here"] if any(map(made, e.origins)) else []
+    return [Prose(f"{note}.") for note in (*notes, *e.notes)]
 
 
 def title(text: str, e: Explanation, chosen: int | None = None) -> Title:
     """The name of a page and its items; of a great many only those around the chosen or last one."""
     n = len(e.tokens)
     if n <= MOST_NAMES:
-        return Title(text, tuple(map(label, e.tokens)), chosen)
+        return Title(text, tuple(marked(e, j) for j in range(n)), chosen)
     middle = n - 1 if chosen is None else chosen
     around = range(max(0, middle - 4), min(n, middle + 5))
     before, after = ["…"] * (around[0] > 0), ["…"] * (around[-1] < n - 1)
-    items = (*before, *(label(e.tokens[j]) for j in around), *after)
+    items = (*before, *(marked(e, j) for j in around), *after)
     return Title(text, items, None if chosen is None else len(before) + chosen - around[0])
 
 
 def scores_step(e: Explanation, shown: Shown) -> list[Block]:
     """Step 1."""
-    i = e.position
+    i, (q, k, _) = e.position, e.operands.letters
+    over, under = scale_of(e)
     formula = Formula(
-        f"score({sub('x', i)}, xⱼ) = {sub('x', i)} · xⱼ",
-        rf"\mathrm{{score}}(x_{{{i}}}, x_j) = x_{{{i}}} \cdot x_j",
+        f"score({sub(q, i)}, {k}ⱼ) = {sub(q, i)} · {k}ⱼ{over}",
+        rf"\mathrm{{score}}({q}_{{{i}}}, {k}_j) = {q}_{{{i}}} \cdot {k}_j{under}",
     )
-    text = f"How alike are {quoted(e.token)} and what it sees? Their dot product tells: larger is more alike."
-    plain = e.stages[0][i]
-    largest = float(np.abs(plain[[*(e.items or shown.rows)]]).max()) or 1.0
-    rows = [[*names(e, j), number(plain[j]), plain[j] / largest] for j in shown.rows]
+    text = (
+        f"How alike are {quoted(e.token)} and what it sees? Their dot product tells: it is large where both are long "
+        "and point the same way."
+    )
+    if not e.operands.alike:
+        text = f"Does what {quoted(e.token)} asks for, its query, fit what it sees, the keys? Their dot product tells."
+    largest = float(np.abs(e.stages[0][[*e.items]]).max()) or 1.0
+    dots = {j: dot_product(e, j) for j in shown.rows}
+    rows = [[*names(e, j), number(dots[j]), dots[j] / largest] for j in shown.rows]
     columns = (Column("j"), Column("item", "left"), Column("score"), Column("", "bar"))
     return [
         Heading("1  Scores", formula),
@@ -94,22 +128,35 @@ def scores_step(e: Explanation, shown: Shown) -> list[Block]:
     ]
 
 
+def scale_of(e: Explanation) -> tuple[str, str]:
+    """What follows a dot product in a formula, plain and in LaTeX: nothing in the first approach."""
+    d, scale = e.x.shape[1], e.operands.scale
+    if scale == 1:
+        return "", ""
+    if scale == d**-0.5:
+        return f" ÷ √{d}", rf" / \sqrt{{{d}}}"
+    return f" × {number(scale)}", rf" \times {number(scale)}"
+
+
 def one_score(e: Explanation) -> str:
     """One dot product in full, or its first products."""
     i, d, j = e.position, e.x.shape[1], example(e)
-    products = [f"{factor(a)} × {factor(b)}" for a, b in zip(e.x[i, :3], e.x[j, :3], strict=True)]
-    products += [f"… ({d - 3} more products)"] if d > 3 else []
-    return f"For {quoted(e.tokens[j])}: {' + '.join(products)} = {number(e.stages[0][i, j])}."
+    products = [f"{factor(a)} × {factor(b)}" for a, b in zip(e.x[i, :3], e.operands.keys[j, :3], strict=True)]
+    products += [f"… ({count(d - 3, 'more product')})"] if d > 3 else []
+    scale, total = scale_of(e)[0], " + ".join(products)
+    total = f"({total})" if scale and len(products) > 1 else total
+    return f"For {pointed(e, j)}: {total}{scale} = {number(dot_product(e, j))}."
 
 
 def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
     """Step 2."""
     j = example(e)
     exp = "exp(score)" if not e.shift else f"exp(score − {number(e.shift)})"
-    worked = f"exp({number(e.scores[j] - e.shift)}) = {number(e.exponentials[j])}"
+    score = e.scores[j] if e.rules else dot_product(e, j)
+    worked = f"exp({number(score - e.shift)}) = {number(e.exponentials[j])}"
     text = (
         f"exp makes every score positive. Divided by their sum, {number(e.sum)}, they are weights that add "
-        f"up to 1. For {quoted(e.tokens[j])}: {worked}, and {number(e.exponentials[j])} ÷ {number(e.sum)} = "
+        f"up to 1. For {pointed(e, j)}: {worked}, and {number(e.exponentials[j])} ÷ {number(e.sum)} = "
         f"{number(e.weights[j])}."
     )
     page: list[Block] = [Heading("2  Softmax", softmax_formula(e)), Prose(text)]
@@ -120,25 +167,29 @@ def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
 
 def softmax_formula(e: Explanation) -> Formula:
     """Weights from scores; after rules and masks a score has a letter of its own."""
-    i = e.position
+    i, (q, k, _) = e.position, e.operands.letters
+    last = i if e.itself is not None else len(e.tokens) - 1
     if e.rules or e.masked:
+        after = "s after all rules, " if e.rules else ""
         return Formula(
-            f"α{sub('', i)}ⱼ = exp(s{sub('', i)}ⱼ) ÷ Σₖ exp(s{sub('', i)}ₖ),  s after all rules, k seen",
+            f"α{sub('', i)}ⱼ = exp(s{sub('', i)}ⱼ) ÷ Σₖ exp(s{sub('', i)}ₖ),  {after}k seen",
             rf"\alpha_{{{i},j}} = \exp(s_{{{i},j}}) \Big/ \sum_{{k\ \mathrm{{seen}}}} \exp(s_{{{i},k}})",
         )
+    under = scale_of(e)[1]
     return Formula(
-        f"α{sub('', i)}ⱼ = exp(score({sub('x', i)}, xⱼ)) ÷ Σₖ exp(score({sub('x', i)}, xₖ)),  k = 0 … {i}",
-        rf"\alpha_{{{i},j}} = \exp(x_{{{i}}} \cdot x_j) \Big/ \sum_{{k=0}}^{{{i}}} \exp(x_{{{i}}} \cdot x_k)",
+        f"α{sub('', i)}ⱼ = exp(score({sub(q, i)}, {k}ⱼ)) ÷ Σₖ exp(score({sub(q, i)}, {k}ₖ)),  k = 0 … {last}",
+        rf"\alpha_{{{i},j}} = \exp({q}_{{{i}}} \cdot {k}_j{under}) \Big/ "
+        rf"\sum_{{k=0}}^{{{last}}} \exp({q}_{{{i}}} \cdot {k}_k{under})",
     )
 
 
 def softmax_table(e: Explanation, shown: Shown, exp: str) -> Table:
     """From score to exponential to weight, item by item."""
     largest, rest = float(e.weights.max()), list(shown.rest)
-    rows = [
-        [*names(e, j), *map(number, (e.scores[j], e.exponentials[j], e.weights[j])), e.weights[j] / largest]
-        for j in shown.rows
-    ]
+    rows = []
+    for j in shown.rows:
+        score = e.scores[j] if e.rules else dot_product(e, j)
+        rows.append([*names(e, j), *map(number, (score, e.exponentials[j], e.weights[j])), e.weights[j] / largest])
     gathered: list[Cell] = ["", *map(number, (e.exponentials[rest].sum(), e.weights[rest].sum())), ""]
     total: tuple[Cell, ...] = ("", "sum", "", number(e.sum), number(e.weights.sum()), "")
     numbers = (Column("score"), Column(exp), Column("weight"))
@@ -147,77 +198,49 @@ def softmax_table(e: Explanation, shown: Shown, exp: str) -> Table:
 
 
 def example(e: Explanation) -> int:
-    """The item that a step is worked out for in full: the heaviest of the earlier ones, if there are any."""
-    others = [j for j in e.items if j != e.position] or [*e.items, e.position]
+    """The item that a step is worked out for in full: the heaviest of the others, if any has weight."""
+    others = [j for j in e.items if j != e.itself and e.weights[j]] or e.items
     return max(others, key=lambda j: e.weights[j])
 
 
 def shift_note(e: Explanation) -> str:
     """Why exp(score) is not what the table shows."""
     top = number(e.shift)
-    return (
-        f"exp({top}) is too large for a float64, so the largest score, {top}, is subtracted from every score "
-        "first. That divides every exponential and the sum by one and the same number: no weight changes."
-    )
-
-
-def zero_score(e: Explanation) -> list[Block]:
-    """What never may be forgotten: a score of 0 is not a weight of 0."""
-    others = [j for j in e.zeros if j != e.position]
-    if not e.x[e.position].any():
-        text = f"{quoted(e.token)} is the zero vector, so every score is 0 and all weights are equal: "
-    elif others:
-        who = listed([quoted(e.tokens[j]) for j in others])
-        all_others = "" if len(others) == 1 else ", each of them"
-        angle = f", at right angles to {quoted(e.token)}" if all(e.x[j].any() for j in others) else ""
-        text = f"{who} scored 0{angle}, and yet got weight{all_others}: "
+    if e.shift < 0:
+        seen = e.scores[[*e.items]]
+        lost = seen[crushed(np.exp(seen), e.weights[[*e.items]])]
+        why = f"exp({number(lost.min())}) is too small for a float64 to hold in full"
+    elif e.shift < LARGEST_EXPONENT:
+        why = "The sum of the exponentials is too large for a float64"
     else:
-        text = f"at right angles to {quoted(e.token)} an item would still get weight: "
-    page: list[Block] = [Prose(f"Score 0 is not weight 0: {text}{zero_share(e)}.{near_zero(e)}", bool(e.zeros))]
-    lost = [j for j in e.items if e.weights[j] == 0 and not np.isneginf(e.scores[j])]
-    if lost:
-        who = listed([quoted(e.tokens[j]) for j in lost])
-        page.append(Prose(f"Weight 0 is underflow: for {who} the exponential is too small for a float64.", True))
-    return page
-
-
-def zero_share(e: Explanation) -> str:
-    """The weight of a score of 0 in this row."""
-    share = math.exp(-e.shift) / e.sum
-    total = number(e.sum)
-    if not e.shift:
-        return f"exp(0) = 1, and 1 ÷ {total} = {number(share)}, {percent(share)} of the whole"
-    if share:
-        return f"exp(0 − {number(e.shift)}) ÷ {total} = {number(share)}"
-    return f"exp(0 − {number(e.shift)}) ÷ {total} is positive, though here too small for a float64"
-
-
-def near_zero(e: Explanation) -> str:
-    """Where no score is 0, the one nearest to it."""
-    j = min(e.items, key=lambda j: abs(e.scores[j]))
-    if e.zeros or j == e.position:
-        return ""
-    numbers = f"score {number(e.scores[j])}, weight {number(e.weights[j])}"
-    return f" Nearest to that here is {quoted(e.tokens[j])}: {numbers}."
+        why = f"exp({top}) is too large for a float64"
+    return (
+        f"{why}, so the largest score, {top}, is subtracted from every score first. That divides every exponential and "
+        "the sum by one and the same number: no weight changes."
+    )
 
 
 def sum_step(e: Explanation, shown: Shown, dims: int) -> list[Block]:
     """Step 3."""
-    i, d, rest = e.position, e.x.shape[1], list(shown.rest)
+    i, v, values = e.position, e.operands.letters[2], e.operands.values
+    d, rest = values.shape[1], list(shown.rest)
+    last = i if e.itself is not None else len(e.tokens) - 1
     dims = min(dims, d)
-    parts: Array = e.weights[:, None] * e.x[: e.reach]  # (reach, d)
+    parts: Array = e.weights[:, None] * values[: e.reach]  # (reach, dv)
     formula = Formula(
-        f"{sub('y', i)} = Σⱼ α{sub('', i)}ⱼ xⱼ,  {'j seen' if e.masked else f'j = 0 … {i}'}",
-        rf"y_{{{i}}} = \sum_{{{'j' if e.masked else f'j=0}}^{{{i}'}}} \alpha_{{{i},j}}\, x_j",
+        f"{sub('y', i)} = Σⱼ α{sub('', i)}ⱼ {v}ⱼ,  {'j seen' if e.masked else f'j = 0 … {last}'}",
+        rf"y_{{{i}}} = \sum_{{{'j' if e.masked else f'j=0}}^{{{last}'}}} \alpha_{{{i},j}}\, {v}_j",
     )
-    text = f"Each vector times its weight; added up, column by column, they are the output {sub('y', i)}."
-    text += "" if dims == d else f" Shown: the first {f'{dims} ' if dims > 1 else ''}of {d} dims."
+    vector = "vector" if e.operands.alike else "value"
+    text = f"Each {vector} times its weight; added up, column by column, they are the output {sub('y', i)}."
+    text += "" if dims == d else f" Shown: the first {f'{dims} ' if dims > 1 else ''}of {count(d, 'dim')}."
 
     def cells(part: Array) -> list[Cell]:
         written: list[Cell] = [number(value) for value in part[:dims]]
         return [*written, "…"] if dims < d else written
 
-    columns = [Column("j"), Column("weight × item", "left"), *(Column(f"dim {k}") for k in range(dims))]
+    times = f"weight × {'item' if e.operands.alike else 'value'}"
+    columns = [Column("j"), Column(times, "left"), *(Column(f"dim {k}") for k in range(dims))]
     columns += [Column("")] if dims < d else []
     rows: list[list[Cell]] = []
     for j in shown.rows:
@@ -230,17 +253,21 @@ def sum_step(e: Explanation, shown: Shown, dims: int) -> list[Block]:
 
 def change(e: Explanation) -> list[Block]:
     """What the step did to the item: its direction, its length, and the words it is nearest to."""
+    if not e.operands.alike:
+        return []
     i = e.position
     before, after = e.lengths
-    text = f"{quoted(e.token)} goes in as {sub('x', i)} and comes out as {sub('y', i)}, mixed with what it saw"
+    text = f"{quoted(e.token)} goes in as {sub('x', i)} and comes out as {sub('y', i)}, {mixed(e)}"
     if e.similarity is None:
-        text += ". One of them is the zero vector and has no direction, so there is no cosine between them."
+        both = not (e.x[i].any() or e.output.any())
+        which = "Both are zero vectors and have" if both else "One of them is the zero vector and has"
+        text += f". {which} no direction, so there is no cosine between them."
     else:
         text += f": the cosine between them is {number(e.similarity)} (1 would be the same direction)."
     text += f" The length goes from {number(before)} to {number(after)}."
     page: list[Block] = [Heading("What changed"), Prose(text)]
     if e.before and e.after:
-        known = {word for word, _ in e.before}
+        known = frozenset[str]().union(*(family(word) for word, _ in e.before))
         columns = (
             Column(f"before: nearest to {sub('x', i)}", "left"),
             Column("cosine"),
@@ -249,44 +276,38 @@ def change(e: Explanation) -> list[Block]:
         )
         pairs = list(zip(e.before, e.after, strict=False))
         rows = tuple(
-            (label(b), number(p), label(a) + ("" if a in known else "  (new)"), number(q)) for (b, p), (a, q) in pairs
+            (label(b), number(p), label(a) + ("" if known & family(a) else "  (new)"), number(q))
+            for (b, p), (a, q) in pairs
         )
-        page.append(Table(columns, rows))
+        page += [Prose(f"{NEAREST} {quoted(e.token)}; (new) was not near before."), Table(columns, rows)]
+        new = sum(known.isdisjoint(family(word)) for word, _ in e.after)
+        if e.items == (i,):
+            page.append(Prose("It sees only itself, so it comes out as it went in."))
+        elif new in FEW_NEW and not e.rules and e.similarity is not None and e.similarity < NO_OTHER:
+            page.append(Prose(f"{FEW_NEW[new]} {STEADY}"))
     return page
+
+
+def mixed(e: Explanation) -> str:
+    """What went into the output: the item and others, it alone, or others alone."""
+    giving = [j for j in e.items if not np.isneginf(e.scores[j])]
+    if giving == [e.position]:
+        return "the same, for nothing else has weight"
+    return "mixed with what it saw" if e.position in giving else "mixed of what it saw, with nothing of its own"
 
 
 def all_rows(e: Explanation) -> list[Block]:
     """The weights of every item at once."""
-    text = "Row i holds the weights of item i and adds up to 1. A dot is hidden, not 0."
+    empty = "" if e.square.weights.any(axis=1).all() else ", or to 0 if it sees nothing, or only scores of −∞"
+    text = f"Row i holds the weights of item i and adds up to 1{empty}. A dot is hidden, not 0."
     formula = Formula(
         "α = softmax(X Xᵀ), row by row, j ≤ i",
         r"\alpha = \mathrm{softmax}(X X^{T}),\ \mbox{row by row},\ j \le i",
     )
-    if e.rules or e.masked:
+    if e.rules or e.masked or not e.operands.alike:
         formula = Formula(
             "α = softmax(scores after rules and mask), row by row",
             r"\alpha = \mathrm{softmax}(\mbox{scores after rules and mask}),\ \mbox{row by row}",
         )
-    labels = tuple(label(token) for token in e.tokens)
-    return [Heading("All rows", formula), Prose(text), Triangle(labels, e.weight_matrix, e.seen)]
-
-
-def names(e: Explanation, j: int) -> list[Cell]:
-    """The cells that name an item."""
-    cells: list[Cell] = [str(j), label(e.tokens[j]) + (" (itself)" if j == e.position else "")]
-    return cells
-
-
-def table(
-    e: Explanation,
-    shown: Shown,
-    columns: tuple[Column, ...],
-    rows: list[list[Cell]],
-    rest: list[Cell],
-    total: tuple[Cell, ...] | None = None,
-) -> Table:
-    """A table of the shown items, the others gathered in one row, those with score 0 pointed out."""
-    if shown.rest:
-        rows = [*rows, ["", f"… {len(shown.rest)} more, lighter", *rest]]
-    strong = tuple(at for at, j in enumerate(shown.rows) if j in e.zeros)
-    return Table(columns, tuple(tuple(row) for row in rows), total, strong)
+    labels = tuple(map(label, e.asking)) if e.itself is None else tuple(marked(e, j) for j in range(len(e.tokens)))
+    return [Heading("All rows", formula), Prose(text), Triangle(labels, e.square.weights, e.square.seen)]

@@ -44,6 +44,14 @@ def show(page: Sequence[Block], to: Console) -> None:
     to.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
+def render(page: Sequence[Block], width: int = 80) -> str:
+    """The page as plain text of a width."""
+    to = Console(width=width, color_system=None, highlight=False, legacy_windows=False)
+    with to.capture() as captured:
+        lay_out(page, to)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
 def lay_out(page: Sequence[Block], to: Console) -> None:
     """Every block in its turn, blank lines between them."""
     for block in page:
@@ -175,21 +183,21 @@ def drawn(cell: Cell, low: float, room: int) -> Text:
 
 def show_triangle(block: Triangle, to: Console) -> None:
     """Print weights as numbers or, where these have no room, as shades; where neither has, the last items."""
-    n = len(block.items)
+    n, m = block.weights.shape
     margin = min(max(map(cell_len, block.items)), to.width // 3)
     digits = len(str(n - 1))
     room = to.width - INDENT - digits - margin - 3
-    numbers = n * 5 <= room
-    first = 0 if numbers else max(0, n - room)
+    numbers = m * 5 <= room
+    first = 0 if numbers else max(0, m - room)
     if numbers:
-        indented(Text(" " * (digits + margin + 3) + "".join(f"{j:>5}" for j in range(n)), "dim"), to)
-    for i in range(first, n):
+        indented(Text(" " * (digits + margin + 3) + "".join(f"{j:>5}" for j in range(m)), "dim"), to)
+    for i in range(first if n == m else 0, n):
         row = Text().append(f"{i:>{digits}}  ", "dim")
         name = Text(block.items[i])
         name.truncate(margin, overflow="ellipsis", pad=True)
         row.append_text(name).append(" ")
         top = block.weights[i].max()
-        for j in range(first, n):
+        for j in range(first, m):
             weight = block.weights[i, j]
             if not block.seen[i, j]:
                 row.append("·".rjust(5 if numbers else 1), "dim")
@@ -201,7 +209,7 @@ def show_triangle(block: Triangle, to: Console) -> None:
         indented(Text(f"\n{' '.join(SHADES)}  by quarters of the largest weight in each row", "dim"), to)
     if first:
         indented(
-            Text(f"Items {first} to {n - 1} of {n}: a wider terminal shows more, --format json all.", "dim"),
+            Text(f"Items {first} to {m - 1} of {m}: a wider terminal shows more, --format json all.", "dim"),
             to,
         )
 

@@ -1,128 +1,144 @@
-"""Vectors from a file: csv (a header and a column of names are optional) or npy.
+"""Vectors from a file: .npy, or text in .csv, .tsv and .txt.
 
-Decides which files hold vectors and names the line of what is wrong; what can be explained is left to steps.
+Decides which files are opened at all, how much of them is read, and that whatever holds no vectors ends in a FileError;
+how text becomes numbers is `table`'s and `brackets`', what can be explained is left to steps.
 """
 
-import csv
+import io
+import math
+import re
+import stat
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.errors import FileError, InputError
+from clearhead.errors import FileError
+from clearhead.explain.brackets import read_brackets
+from clearhead.explain.table import MOST_NUMBERS, MOST_VECTORS, Line, read_table
 
-NAME_HEADINGS = {
-    "",
-    "word",
-    "token",
-    "item",
-    "name",
-    "label",
-}  # a first column under one of these holds names
+MOST_TEXT = 1 << 28  # bytes
+HEADER = 1 << 14  # bytes; no .npy header that numpy accepts is longer
+LONGEST_LINE = 1 << 22  # characters
+MOST_LINES = 1 << 18
+FEWER = f"keep at most {MOST_VECTORS} vectors and {MOST_NUMBERS} numbers"
+
+SIGNATURES = {
+    b"\xff\xfe\x00\x00": "is UTF-32 text: save it as UTF-8.",
+    b"\x00\x00\xfe\xff": "is UTF-32 text: save it as UTF-8.",
+    b"\xff\xfe": "is UTF-16 text: save it as UTF-8.",
+    b"\xfe\xff": "is UTF-16 text: save it as UTF-8.",
+    b"\x93NUMPY": "is what numpy.save writes: name it .npy.",
+    b"PK\x03\x04": "is a zip archive, as spreadsheets are: save the sheet as csv.",
+}  # of files that are not what their names say
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a csv file that is not blank."""
+@dataclass(frozen=True, eq=False)
+class VectorsFile:
+    """What a file holds: vectors, the names beside them, and what had to be decided about its lines."""
 
-    number: int  # from 1, as editors count
-    cells: list[str]
+    x: npt.NDArray[np.float64]  # (n, d)
+    names: list[str] | None
+    notes: tuple[str, ...] = ()  # one sentence each
 
 
-def read_vectors(path: Path) -> tuple[npt.NDArray[np.generic], list[str] | None]:
-    """The vectors (n, d) in a .csv or .npy file, and their names if it has any.
+def read_vectors(path: Path) -> VectorsFile:
+    """The vectors in a .csv, .tsv, .txt or .npy file, one a row, with their names if it has any.
 
-    In csv a first line without any number is a header, and a first column without any is the names; a header
-    that begins with `word`, or with nothing, makes names of numbers too. Errors name file and line.
+    Text is separated by commas, tabs, semicolons or spaces, or is numpy's own of an array; a header, a first column of
+    names, decimal commas and # comments are understood, and where two readings are possible the notes say which was
+    taken: see `table`. Raises FileError, which names the file and the line.
+
+    >>> path = getfixture("tmp_path") / "x.csv"
+    >>> _ = path.write_text("word,a,b\\nthe,1,0\\nriver,0,2\\n")
+    >>> read = read_vectors(path)
+    >>> read.x.tolist(), read.names, read.notes
+    ([[1.0, 0.0], [0.0, 2.0]], ['the', 'river'], ())
     """
-    readers = {".npy": read_npy, ".csv": read_csv}
-    reader = readers.get(path.suffix.lower())
+    reader = {".npy": read_npy, ".csv": read_text, ".tsv": read_text, ".txt": read_text}.get(path.suffix.lower())
     if reader is None:
-        raise FileError(f"{path} is neither .csv nor .npy: save the vectors as one of them, one row each.")
+        raise FileError(f"{path} is not .csv, .tsv, .txt or .npy: save the vectors as one of them, one a row.")
     try:
+        check_regular(path)
         return reader(path)
     except FileError:
         raise
-    except OSError as error:
-        raise FileError(f"{path} cannot be read ({error.strerror or error}): check the path.") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"{path} cannot be read ({reason}): check the path and its permissions.") from error
 
 
-def read_npy(path: Path) -> tuple[npt.NDArray[np.generic], None]:
-    """The array in a .npy file, mapped, so that a file far too large costs nothing to refuse."""
+def check_regular(path: Path) -> None:
+    """Folders hold no bytes, and pipes and devices may never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = "a folder: name a file in it" if stat.S_ISDIR(mode) else "no plain file: write the vectors to one"
+        raise FileError(f"{path} is {what}.")
+
+
+def read_npy(path: Path) -> VectorsFile:
+    """The array in a .npy file; nothing is read before its header is known to be sound and to fit the file."""
+    with path.open("rb") as file:
+        head = io.BytesIO(file.read(HEADER))
+    if head.getvalue().startswith(b"PK"):
+        raise FileError(f"{path} holds several arrays, as numpy.savez writes them: save one with numpy.save.")
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parse = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+                (3, 0): np.lib.format.read_array_header_2_0,
+            }
+            shape, fortran, dtype = parse[np.lib.format.read_magic(head)](head)
+            count = math.prod(shape)
+            if min(shape, default=0) < 0 or head.tell() + count * dtype.itemsize > path.stat().st_size:
+                raise EOFError("it is shorter than its header says")
+    except OSError:
+        raise
+    except Exception as error:  # parsers of foreign bytes raise anything, and here it all means one thing
         raise FileError(f"{path} is no whole .npy file of numbers: write it again with numpy.save.") from error
-    if not isinstance(loaded, np.ndarray):
-        raise FileError(f"{path} holds several arrays: save one with numpy.save.")
-    return loaded, None
+    if dtype.kind not in "fiu":
+        raise FileError(f"{path} holds {str(dtype)[:60]} and not real numbers: save x.astype(float).")
+    if len(shape) != 2 or not count:
+        raise FileError(f"{path} holds an array of shape {shape}: save one of shape (n, d), a vector a row.")
+    if shape[0] > MOST_VECTORS or count > MOST_NUMBERS:
+        raise FileError(f"{path} holds {shape[0]} vectors of {shape[1]} numbers: {FEWER}.")
+    x = np.fromfile(path, dtype, count, offset=head.tell()).reshape(shape, order="F" if fortran else "C")
+    return VectorsFile(np.array(x, dtype=np.float64, order="C"), None)
 
 
-def read_csv(path: Path) -> tuple[npt.NDArray[np.float64], list[str] | None]:
-    """The rows of a .csv file, every one as wide as the first."""
-    lines = csv_lines(path)
-    header = bool(lines) and (lines[0].cells[0] == "" or not any(is_number(cell) for cell in lines[0].cells))
-    body = lines[header:]
-    if not body:
-        raise FileError(f"{path} holds no vectors: write one line of numbers per item.")
-    for line in lines:
-        if len(line.cells) != len(lines[0].cells):
-            raise FileError(
-                f"{path}, line {line.number} has {len(line.cells)} columns and line {lines[0].number} has "
-                f"{len(lines[0].cells)}: give every line as many."
-            )
-    named = has_names(path, lines[0] if header else None, body)
-    vectors = [[number(path, line, column) for column in range(named, len(line.cells))] for line in body]
-    if not vectors[0]:
-        raise FileError(f"{path}, line {body[0].number} holds a name and no numbers: add the vector's numbers.")
-    return np.array(vectors, dtype=np.float64), [line.cells[0] for line in body] if named else None
+def read_text(path: Path) -> VectorsFile:
+    """The rows of a text file."""
+    lines = list(lines_of(path))
+    if not lines:
+        raise FileError(f"{path} holds no vectors: write one line of numbers for each.")
+    return VectorsFile(*(read_brackets(path, lines) or read_table(path, lines)))
 
 
-def csv_lines(path: Path) -> list[Line]:
-    """Every line that is not blank, its cells without the blanks around them."""
-    lines = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            for row in reader:
-                cells = [cell.strip() for cell in row]
-                if any(cells):
-                    lines.append(Line(reader.line_num, cells))
-        except csv.Error as error:
-            raise FileError(f"{path}, line {reader.line_num} is not csv ({error}): check its quotes.") from error
-        except UnicodeDecodeError as error:
-            raise FileError(f"{path} is not UTF-8 text: save it as UTF-8, or as .npy.") from error
-    return lines
-
-
-def has_names(path: Path, header: Line | None, body: list[Line]) -> bool:
-    """Whether the first column holds names; one of both names and numbers is ambiguous without a header."""
-    if header and header.cells[0].lower() in NAME_HEADINGS:
-        return True
-    odd = [line for line in body if is_number(line.cells[0]) != is_number(body[0].cells[0])]
-    if odd:
-        raise InputError(
-            f"{path}, line {odd[0].number} begins with {odd[0].cells[0]!r} and line {body[0].number} with "
-            f"{body[0].cells[0]!r}: give numbers, or make them names by a header that begins with 'word'."
-        )
-    return not is_number(body[0].cells[0])
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell reads as a number."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def number(path: Path, line: Line, column: int) -> float:
-    """The finite number in a cell."""
-    cell = line.cells[column]
-    if not is_number(cell):
-        raise InputError(f"{path}, line {line.number}, column {column + 1}: {cell!r} is not a number: correct it.")
-    if not np.isfinite(float(cell)):
-        raise InputError(f"{path}, line {line.number}, column {column + 1}: {cell} is not finite: replace it.")
-    return float(cell)
+def lines_of(path: Path) -> Iterator[Line]:
+    """Every line that is not blank, without its end."""
+    with path.open("rb") as file:
+        first = file.read(8)
+    for signature, said in SIGNATURES.items():
+        if first.startswith(signature):
+            raise FileError(f"{path} {said}")
+    if (size := path.stat().st_size) > MOST_TEXT:
+        raise FileError(f"{path} is {size >> 20} MiB of text: {FEWER}, or save them with numpy.save.")
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number in range(1, MOST_LINES + 1):
+            line = file.readline(LONGEST_LINE + 1)
+            if not line:
+                return
+            if len(line) > LONGEST_LINE:
+                raise FileError(f"{path}, line {number} is longer than any vector: write one line for each.")
+            if "\0" in line:
+                raise FileError(f"{path}, line {number} holds a NUL byte and is no UTF-8 text: save it as UTF-8.")
+            if not line.isascii() and re.search("[\udc80-\udcff]", line):
+                raise FileError(f"{path}, line {number} is not UTF-8 text: save it as UTF-8, or as .npy.")
+            if line.strip():
+                yield Line(number, line.rstrip("\n"))
+    raise FileError(f"{path} has more than {MOST_LINES} lines: {FEWER}, or save them with numpy.save.")

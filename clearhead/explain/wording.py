@@ -1,21 +1,48 @@
 """How numbers, items and lists are written, in every format alike."""
 
+import math
 from collections.abc import Sequence
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 
+ROUNDINGS = {digits: Context(prec=digits, rounding=ROUND_HALF_EVEN) for digits in (2, 4, 12)}
+JOINERS = "\u200c\u200d"  # parts of words and emoji, and nothing by themselves
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def without_noise(value: float) -> Decimal:
+    """A number's first 12 digits: those behind them depend on the order in which floats were added.
+
+    >>> without_noise(0.1 + 0.2) == without_noise(0.3)
+    True
+    """
+    return ROUNDINGS[12].create_decimal_from_float(float(value))
+
+
+def places(value: Decimal, count: int) -> str:
+    """A number with so many decimals, half to even."""
+    return f"{value.quantize(Decimal(1).scaleb(-count), context=ROUNDINGS[12]):f}"
+
+
+def power(value: Decimal, digits: int) -> str:
+    """A number with so many digits and an exponent, half to even."""
+    first, _, exponent = f"{ROUNDINGS[digits].plus(value):.{digits - 1}e}".partition("e")
+    return f"{first}e{int(exponent):+03d}"
 
 
 def number(value: float) -> str:
     """Four decimals, or an exponent where they would hide the number; only 0 itself is written 0.
 
-    >>> number(0.25), number(-3e-7), number(0.0), number(2.5e8)
-    ('0.2500', '-3.0e-07', '0', '2.500e+08')
+    >>> number(0.25), number(-3e-7), number(0.0), number(2.5e8), number(0.12345)
+    ('0.2500', '-3.0e-07', '0', '2.500e+08', '0.1234')
     """
-    if value == 0:
+    if not math.isfinite(value):
+        return f"{float(value)}"
+    exact = without_noise(value)
+    if not exact:
         return "0"
-    if abs(value) < 1e-4:
-        return f"{value:.1e}"
-    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.3e}"
+    if abs(exact) < Decimal("1e-4"):
+        return power(exact, 2)
+    return places(exact, 4) if abs(exact) < 10**6 else power(exact, 4)
 
 
 def factor(value: float) -> str:
@@ -28,12 +55,20 @@ def factor(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in per cent.
+    """A share in per cent; only 0 is written 0, and only the whole 100.
 
-    >>> percent(0.0689), percent(1e-6)
-    ('6.9 %', '1.0e-04 %')
+    >>> percent(0.0689), percent(0.00012), percent(1e-6), percent(0.99999)
+    ('6.9 %', '0.012 %', '< 0.001 %', '> 99.9 %')
     """
-    return f"{100 * share:.1f} %" if share >= 5e-4 or share == 0 else f"{100 * share:.1e} %"
+    exact = 100 * without_noise(share)
+    if not exact:
+        return "0 %"
+    if exact < Decimal("0.001"):
+        return "< 0.001 %"
+    if exact < Decimal("0.1"):
+        return f"{ROUNDINGS[2].plus(exact):f} %"
+    rounded = places(exact, 1)
+    return "> 99.9 %" if rounded == "100.0" and exact < 100 else f"{rounded} %"
 
 
 def short(count: int) -> str:
@@ -64,6 +99,16 @@ def size(count: int) -> str:
     return f"{value:.4g} {unit}"
 
 
+def count(n: int, noun: str) -> str:
+    """So many of something.
+
+    >>> count(1, "item"), count(3000, "key"), count(2, "query")
+    ('1 item', '3,000 keys', '2 queries')
+    """
+    plural = f"{noun[:-1]}ies" if noun[-2:] == "ry" else f"{noun}s"
+    return f"{n:,} {noun if n == 1 else plural}"
+
+
 def sub(name: str, index: int) -> str:
     """A letter with an index.
 
@@ -74,12 +119,19 @@ def sub(name: str, index: int) -> str:
 
 
 def label(token: str) -> str:
-    """A token fit to print: nothing in it can move a cursor or break a table.
+    r"""A token fit to print anywhere: nothing in it can move a cursor, break a line or a table, or be overlooked.
 
-    >>> label("a\\nb"), label("")
-    ('a�b', '(empty)')
+    Control characters stand as Python writes them, and blanks that stand alone as ␣.
+
+    >>> label("\n"), label("a\tb"), label(" the"), label("  "), label("")
+    ('\\n', 'a\\tb', ' the', '␣␣', '(empty)')
     """
-    return "".join(c if c.isprintable() else "�" for c in token) or "(empty)"
+    if not token.strip(" "):
+        return "␣" * len(token) or "(empty)"
+    whole = token.strip(JOINERS) != ""
+    return "".join(
+        c if c.isprintable() or (whole and c in JOINERS) else c.encode("unicode_escape").decode() for c in token
+    )
 
 
 def quoted(token: str) -> str:

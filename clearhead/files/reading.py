@@ -11,13 +11,15 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from errno import EINVAL
 from functools import partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
-from zipfile import ZIP_STORED, ZipFile, ZipInfo
+from stat import S_ISREG
+from typing import Any, BinaryIO, Literal
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
@@ -27,6 +29,9 @@ from clearhead.errors import ClearheadError, DtypeError, FileError
 SUFFIXES = (".npy", ".npz", ".safetensors")
 DTYPES = {"F32": "<f4", "F64": "<f8"}  # as .safetensors and as numpy write them
 HEADER = 1 << 14  # no .npy header that numpy accepts is longer
+PIECE = 1 << 20  # bytes that are inflated at once
+RATIO = {ZIP_STORED: 1, ZIP_DEFLATED: 1032}  # how much larger than its bytes what they stand for may be
+STREAM = "free some, or save uncompressed by numpy.savez, which is read in pieces"
 ENCRYPTED = 0x1  # bit of a zip member's flags
 
 
@@ -59,11 +64,45 @@ def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
     path = Path(path)
     read = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[known_suffix(path)]
     with _parsing(path):
-        with path.open("rb") as file:
+        with regular(path) as file:
             if not os.fstat(file.fileno()).st_size:
                 raise EOFError("it is empty")
             buffer = mmap(file.fileno(), 0, access=ACCESS_READ)
         return read(path, buffer)
+
+
+def tensors(path: str | os.PathLike[str], what: str, step: str) -> tuple[dict[str, str], dict[str, Array]]:
+    """The words and the arrays of a .safetensors file, of any dtype that numpy has, in memory.
+
+    Raises FileError, which says that the file is no `what`, and as a next `step` what to give.
+    """
+    from safetensors import safe_open
+
+    path = Path(path)
+    with _parsing(path, what, step):
+        with regular(path) as file:
+            check_room(path, os.fstat(file.fileno()).st_size)
+        with safe_open(path, "numpy") as opened:
+            return opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+
+
+def regular(path: Path) -> BinaryIO:
+    """A file opened for reading, if it is one that lies on a disk; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    file = os.fdopen(descriptor, "rb")  # which refuses directories
+    if not S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise OSError(EINVAL, "it is no regular file")
+    return file
+
+
+def check_room(path: Path, size: int) -> None:
+    """Refuse what is larger than the memory that is free, where the system tells: it would end the process."""
+    with suppress(OSError, StopIteration, ValueError):
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        if size > free:
+            raise FileError(f"{path} needs {size:,} bytes of memory, and {free:,} are free: {STREAM}.")
 
 
 def release(*arrays: Array) -> None:
@@ -85,7 +124,7 @@ def known_suffix(path: Path) -> str:
 
 
 @contextmanager
-def _parsing(path: Path) -> Iterator[None]:
+def _parsing(path: Path, what: str = "", step: str = "save or copy it again") -> Iterator[None]:
     try:
         yield
     except ClearheadError:
@@ -95,7 +134,7 @@ def _parsing(path: Path) -> Iterator[None]:
         raise FileError(f"{path} cannot be read ({reason}): check the path and its permissions.") from e
     except Exception as e:  # parsers of foreign bytes raise anything, and here it all means one thing
         reason = " ".join(str(e).split()) or type(e).__name__
-        raise FileError(f"{path} is no whole {path.suffix} file ({reason}): save or copy it again.") from e
+        raise FileError(f"{path} is no {what or f'whole {path.suffix} file'} ({reason}): {step}.") from e
 
 
 def _npy(path: Path, buffer: mmap) -> ArrayFile:
@@ -111,6 +150,7 @@ def _npz(path: Path, buffer: mmap) -> ArrayFile:
         name = info.filename.removesuffix(".npy")
         if info.compress_type == ZIP_STORED and not info.flag_bits & ENCRYPTED:
             members[name] = partial(_stored, path, name, buffer, info)
+            compressed.discard(name)  # of two with one name, the later
         else:
             members[name] = partial(_decompressed, path, name, info)
             compressed.add(name)
@@ -139,22 +179,53 @@ def _stored(path: Path, name: str, buffer: mmap, info: ZipInfo) -> Array:
 
 
 def _decompressed(path: Path, name: str, info: ZipInfo) -> Array:
-    with ZipFile(path) as archive:
-        content = archive.read(info)
-    return _npy_array(path, name, content, 0, len(content))
+    """A compressed member, whose size is looked at before it is inflated."""
+    if info.compress_type not in RATIO:
+        raise ValueError(f"{name} is compressed as numpy.savez_compressed never does")
+    if info.file_size > RATIO[info.compress_type] * info.compress_size:
+        raise ValueError(f"{name} claims to hold {info.file_size} bytes in {info.compress_size}")
+    with ZipFile(path) as archive, archive.open(info) as member:
+        head = member.read(HEADER)
+        shape, order, dtype, start = _header(path, name, head)
+        size = math.prod(shape) * dtype.itemsize
+        if start + size > info.file_size:
+            raise EOFError(f"{name} {shape} needs {size} bytes and has {info.file_size - start}")
+        check_room(path, size)
+        try:
+            content = np.empty(size, np.uint8)
+        except MemoryError:
+            raise FileError(f"{path} needs {size:,} bytes of memory for {name}: {STREAM}.") from None
+        known = min(len(head) - start, size)
+        content[:known] = np.frombuffer(head, np.uint8, known, start)
+        while known < size:
+            piece = member.read(min(PIECE, size - known))
+            if not piece:
+                raise EOFError(f"{name} {shape} needs {size} bytes and has {known}")
+            content[known : known + len(piece)] = np.frombuffer(piece, np.uint8)
+            known += len(piece)
+        if member.read(1):
+            raise ValueError(f"{name} {shape} goes on after its {size} bytes")
+    content.flags.writeable = False
+    return np.ndarray(shape, dtype, content, order=order)
 
 
-def _npy_array(path: Path, name: str, buffer: mmap | bytes, start: int, end: int) -> Array:
-    head = io.BytesIO(buffer[start : min(end, start + HEADER)])
+def _npy_array(path: Path, name: str, buffer: mmap, start: int, end: int) -> Array:
+    shape, order, dtype, length = _header(path, name, buffer[start : min(end, start + HEADER)])
+    start += length
+    size = math.prod(shape) * dtype.itemsize
+    if start + size > end:
+        raise EOFError(f"{name} {shape} needs {size} bytes and has {max(end - start, 0)}")
+    return np.ndarray(shape, dtype, buffer, start, order=order)
+
+
+def _header(path: Path, name: str, content: bytes) -> tuple[tuple[int, ...], Literal["C", "F"], "np.dtype[Any]", int]:
+    """What a .npy file's header says: shape, order and dtype, and how long it is."""
+    head = io.BytesIO(content)
     version = np.lib.format.read_magic(head)
     parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = parse(head)
     _check_dtype(path, name, dtype)
-    start += head.tell()
-    size = math.prod(shape) * dtype.itemsize
-    if start + size > end:
-        raise EOFError(f"{name} {shape} needs {size} bytes and has {max(end - start, 0)}")
-    return np.ndarray(shape, dtype, buffer, start, order="F" if fortran else "C")
+    return shape, "F" if fortran else "C", dtype, head.tell()
 
 
 def _safetensors_array(path: Path, name: str, buffer: mmap, start: int, entry: dict[str, Any]) -> Array:

@@ -12,11 +12,11 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
-from secrets import token_hex
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import BinaryIO
 from zipfile import ZipFile, ZipInfo
 
@@ -25,6 +25,7 @@ import numpy as np
 from clearhead.definition.textbook import Array
 from clearhead.errors import ClearheadError, FileError
 from clearhead.files.reading import DTYPES, known_suffix
+from clearhead.machine.appearing import appearing
 
 ALIGNMENT = 64  # of each array in its file: a cache line
 PADDING_FIELD = 0xD935  # zip extra field whose bytes only push the data to an aligned offset
@@ -59,8 +60,8 @@ def new_file(
 ) -> Iterator[dict[str, Array]]:
     """Fill a new .npy, .npz or .safetensors file through memory maps; it appears when the block ends well.
 
-    Until then the arrays live in a hidden file beside it, whose whole space is claimed first. An error, an
-    interrupt or a full disk leaves nothing behind, and an existing file as it was; only `force` replaces one.
+    Until then the arrays live in a file that nobody sees, whose whole space is claimed first. An error, an interrupt, a
+    full disk or a killed process leaves nothing behind, and an existing file as it was; only `force` replaces one.
     Raises FileError for what cannot be written. Keep no reference to the arrays after the block.
 
     >>> path = getfixture("tmp_path") / "y.npy"
@@ -69,33 +70,27 @@ def new_file(
     >>> np.load(path)
     array([1., 2.], dtype=float32)
     """
-    path = _destination(Path(path), force)
+    path = _destination(path, force)
     layout = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[known_suffix(path)](path, specs)
-    part = path.with_name(f".clearhead-{token_hex(8)}.part")
     arrays: dict[str, Array] = {}
-    try:
+    with ExitStack() as stack:
         with _writing(path):
-            file = part.open("x+b")
-        with file:
-            with _writing(path):
-                buffer = _claim(file, layout)
-            for name, spec in specs.items():
-                arrays[name] = np.ndarray(spec.shape, spec.dtype, buffer, layout.offsets[name])
-            yield arrays
-            arrays.clear()
-            with _writing(path):
-                buffer.flush()
-                with suppress(BufferError):  # someone kept an array
-                    buffer.close()
-                if known_suffix(path) == ".npz":
-                    _seal_npz(file, specs)
-                file.flush()
-                os.fsync(file.fileno())
+            file = stack.enter_context(appearing(path))
+            buffer = _claim(file, layout)
+        for name, spec in specs.items():
+            arrays[name] = np.ndarray(spec.shape, spec.dtype, buffer, layout.offsets[name])
+        yield arrays
+        arrays.clear()
         with _writing(path):
-            part.replace(_destination(path, force))
-    finally:
-        with suppress(OSError):  # it was renamed, or never made
-            part.unlink()
+            buffer.flush()
+            with suppress(BufferError):  # someone kept an array
+                buffer.close()
+            if known_suffix(path) == ".npz":
+                _seal_npz(file, specs)
+            file.flush()
+            os.fsync(file.fileno())
+            _destination(path, force)
+            stack.close()
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes, *, force: bool = False) -> None:
@@ -108,23 +103,31 @@ def write_whole(path: str | os.PathLike[str], content: bytes, *, force: bool = F
     >>> path.read_bytes()
     b'all of it'
     """
-    path = _destination(Path(path), force)
-    part = path.with_name(f".clearhead-{token_hex(8)}.part")
-    try:
-        with _writing(path):
-            part.write_bytes(content)
-            part.replace(path)
-    finally:
-        with suppress(OSError):  # it was renamed, or never made
-            part.unlink()
+    path = _destination(path, force)
+    with _writing(path), appearing(path) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def _destination(path: Path, force: bool) -> Path:
-    if path.is_dir():
+def _destination(path: str | os.PathLike[str], force: bool) -> Path:
+    """Where a path leads, if a file may be put there."""
+    path = Path(path)
+    with _writing(path):
+        end = Path(os.path.realpath(path))
+        try:
+            mode = os.lstat(end).st_mode
+        except FileNotFoundError:
+            return end
+    if S_ISDIR(mode):
         raise FileError(f"{path} is a directory: name a file in it.")
-    if path.exists() and not force:
+    if S_ISLNK(mode):
+        raise FileError(f"{path} leads in a circle of links: name another file.")
+    if not S_ISREG(mode):
+        raise FileError(f"{path} is no regular file, so nothing can take its place: name another file.")
+    if not force:
         raise FileError(f"{path} exists already: choose another name, or replace it with --force.")
-    return path.resolve()
+    return end
 
 
 @contextmanager
@@ -133,8 +136,8 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except ClearheadError:
         raise
-    except OSError as e:
-        reason = e.strerror or e
+    except (OSError, ValueError) as e:  # a name that no file can have is a ValueError
+        reason = getattr(e, "strerror", None) or e
         raise FileError(f"{path} cannot be written ({reason}): check its directory and free space.") from e
 
 

@@ -10,30 +10,63 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clearhead.errors import FileError, InputError
+from clearhead.explain.blocks import Column, Table
+from clearhead.explain.wording import count, label, number, percent
+from clearhead.files.text import read_text
 from clearhead.files.writing import write_whole
-from clearhead.inspecting.heads import ORDERS, Head, Inspected, Part, carried, from_vectors, ordered, read_text, sheet
+from clearhead.inspecting.heads import (
+    MEANINGS,
+    ORDERS,
+    Head,
+    Inspected,
+    Part,
+    carried,
+    from_vectors,
+    index_of,
+    left_out,
+    ordered,
+    ranked,
+    sheet,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+MOST_KEYS = 40  # of a row, on a terminal
+
+
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for."""
+    """What was asked for; raises InputError or FileError for what can be refused before a model is read."""
 
     sort: str
     most: int
     head: tuple[int, int]
-    row: int
+    row: int | str  # an item by its number, or by its word
     plots: Path | None
     kind: str
     html: Path | None
     force: bool
 
+    def __post_init__(self) -> None:
+        if self.sort not in ORDERS:
+            raise InputError(f"--sort {self.sort} is unknown: use {', '.join(ORDERS)}.")
+        if self.kind not in ("png", "svg", "pdf"):
+            raise InputError(f"--kind {self.kind} is unknown: use png, svg or pdf.")
+        if self.plots and not has_matplotlib():
+            raise InputError("--plots needs matplotlib: pip install clearhead[plot].")
+        if self.plots and self.plots.exists() and not self.plots.is_dir():
+            raise FileError(f"{self.plots} is a file: name a folder.")
+        layer, head = self.head
+        for path in (self.html, self.plots and self.plots / f"head-{layer}.{head}-heat.{self.kind}"):
+            if path and path.exists() and not self.force:
+                raise FileError(f"{path} exists already: choose another name, or replace it with --force.")
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found: heads in order, the chosen row's heaviest keys, and the files that were written."""
+    """What was found: heads in order, the chosen row's keys by falling weight, and the files that were written."""
 
     of: Inspected
     wanted: Wanted
@@ -43,12 +76,13 @@ class Found:
     files: list[Path]
 
     def as_json(self) -> str:
-        """All of it for programs."""
+        """All of it for programs: every head's numbers, every key of the row."""
         import json
 
         layer, head = self.wanted.head
         about = {
             "name": self.of.name,
+            "notes": self.of.notes,
             "tokens": self.of.tokens,
             "heads": [asdict(head) for head in self.heads],
             "row": {"layer": layer, "head": head, "query": self.query, "keys": [asdict(part) for part in self.parts]},
@@ -57,12 +91,14 @@ class Found:
         return json.dumps(about, indent=2)
 
 
-def inspected(model: str, text: Sequence[str]) -> Inspected:
+def inspected(model: str, text: Sequence[str], embeddings: Path | None = None) -> Inspected:
     """The attention that a name and a text stand for."""
     if model == "vectors":
         if not text:
             raise InputError("Nothing to inspect: give a text, or a file that holds one.")
-        return from_vectors(read_text(text))
+        return from_vectors(read_text(text), embeddings)
+    if embeddings:
+        raise InputError(f"--embeddings are word vectors, and {model} has its own: give vectors in its place.")
     path = Path(model)
     if path.is_file():
         if text:
@@ -81,13 +117,10 @@ def inspected(model: str, text: Sequence[str]) -> Inspected:
 
 def written(of: Inspected, wanted: Wanted, advance: Callable[[int], None]) -> Found:
     """Compute the sheet and write the files that are wanted."""
-    check(wanted)
-    w, count = of.head(*wanted.head), len(of.tokens)
-    if not -count <= wanted.row < count:
-        raise InputError(f"--row {wanted.row} is outside the {count} items: give 0 to {count - 1}, or -1 to {-count}.")
-    query = wanted.row % count
+    w = of.head(*wanted.head)
+    query = index_of(wanted.row, of.tokens[: w.shape[0]])
     heads = ordered(list(sheet(of, advance)), wanted.sort)
-    parts = carried(w, query, of.tokens)
+    parts = ranked(w, query, of.tokens)
     files = draw(of, wanted, query) if wanted.plots else []
     if wanted.html:
         from clearhead.inspecting.page import page
@@ -96,20 +129,6 @@ def written(of: Inspected, wanted: Wanted, advance: Callable[[int], None]) -> Fo
         write_whole(wanted.html, text.encode(), force=wanted.force)
         files.append(wanted.html)
     return Found(of, wanted, query, heads, parts, files)
-
-
-def check(wanted: Wanted) -> None:
-    """What can be refused before anything is computed."""
-    if wanted.sort not in ORDERS:
-        raise InputError(f"--sort {wanted.sort} is unknown: use {', '.join(ORDERS)}.")
-    if wanted.kind not in ("png", "svg", "pdf"):
-        raise InputError(f"--kind {wanted.kind} is unknown: use png, svg or pdf.")
-    if wanted.plots and not has_matplotlib():
-        raise InputError("--plots needs matplotlib: pip install clearhead[plot].")
-    if wanted.html and wanted.html.exists() and not wanted.force:
-        raise FileError(f"{wanted.html} exists already: choose another name, or replace it with --force.")
-    if wanted.plots and wanted.plots.exists() and not wanted.plots.is_dir():
-        raise FileError(f"{wanted.plots} is a file: name a folder.")
 
 
 def has_matplotlib() -> bool:
@@ -137,7 +156,7 @@ def draw(of: Inspected, wanted: Wanted, query: int) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"{folder} cannot be made ({error.strerror or error}).") from None
+        raise FileError(f"{folder} cannot be made ({error.strerror or error}): name another folder.") from None
     for stem, make in figures.items():
         files.append(folder / f"{stem}.{wanted.kind}")
         plot.save(make(), files[-1], force=wanted.force)
@@ -146,38 +165,33 @@ def draw(of: Inspected, wanted: Wanted, query: int) -> list[Path]:
 
 def show(found: Found) -> None:
     """Print the sheet, the row and where files are."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from clearhead.explain import text
 
-    from clearhead.explain.wording import label
-
-    to, of = Console(highlight=False), found.of
-    to.print(escape(str(of)))
-    for note in of.notes:
-        to.print(escape(note) + ".")
+    to, of = text.console(), found.of
     shown = found.heads[: found.wanted.most or None]
-    sheet = Table(
-        "head", "entropy", "keys, effectively", "mean distance", "on the first key", "strongest off it", box=None
-    )
-    for column in sheet.columns:
-        column.justify = "right"
-    for head in shown:
-        numbers = (head.entropy, head.effective, head.distance, head.first, head.strongest)
-        sheet.add_row(f"{head.layer}.{head.head}", *(f"{x:.4g}" for x in numbers))
-    to.print(sheet)
-    if len(shown) < len(found.heads):
-        to.print(f"… and {len(found.heads) - len(shown)} heads more: --most 0 shows all, --sort another order.")
-    layer, head_number = found.wanted.head
-    token = escape(label(of.tokens[found.query]))
-    to.print(f"\nWhat item {found.query}, “{token}”, looks at in head {layer}.{head_number}, to 99 % of its weight:")
-    row = Table("key", "item", "weight", "together", box=None)
-    for at in (0, 2, 3):
-        row.columns[at].justify = "right"
-    for part in found.parts[:40]:
-        row.add_row(str(part.key), escape(label(part.token)), f"{part.weight:.4f}", f"{100 * part.together:.1f} %")
-    to.print(row)
-    if len(found.parts) > 40:
-        to.print(f"… and {len(found.parts) - 40} keys more: --json lists all.")
-    for path in found.files:
-        to.print(f"Wrote {escape(str(path))}.")
+    layer, head = found.wanted.head
+    listed = carried(found.parts)[:MOST_KEYS]
+    lines = [str(of), *(f"{note}." for note in of.notes), sheet_of(shown)]
+    if more := len(found.heads) - len(shown):
+        lines.append(f"… and {count(more, 'head')} more: --most 0 shows all, --sort another order.")
+    item = f"item {found.query}, “{label(of.tokens[found.query])}”,"
+    lines += ["", f"What {item} looks at in head {layer}.{head}:", *([row_of(listed)] if listed else [])]
+    lines += [left_out(found.parts, listed) or None, *(f"Wrote {path}." for path in found.files)]
+    for line in lines:
+        if isinstance(line, Table):
+            to.print(text.grid(line, to.width))
+        elif line is not None:
+            to.print(line, markup=False)
+
+
+def sheet_of(heads: Sequence[Head]) -> Table:
+    """A line for each head."""
+    told = [name for name in MEANINGS if name not in ("layer", "head")]
+    rows = ((f"{head.layer}.{head.head}", *(number(getattr(head, name)) for name in told)) for head in heads)
+    return Table((Column("head"), *(Column(MEANINGS[name][0]) for name in told)), tuple(rows))
+
+
+def row_of(parts: Sequence[Part]) -> Table:
+    """A line for each key of a row."""
+    rows = ((str(part.key), label(part.token), number(part.weight), percent(part.together)) for part in parts)
+    return Table((Column("key"), Column("item", "left"), Column("weight"), Column("together")), tuple(rows))

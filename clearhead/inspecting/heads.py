@@ -11,9 +11,20 @@ from pathlib import Path
 import numpy as np
 
 from clearhead.errors import InputError
+from clearhead.explain.inputs import place
+from clearhead.explain.wording import count, percent
 from clearhead.weights import Weights, weights
 
 ASKED = ("entropy", "effective", "distance", "first", "off_first")
+MEANINGS = {
+    "layer": ("layer", "the layer's number in the model, from 0"),
+    "head": ("head", "the head's number in its layer, from 0"),
+    "entropy": ("entropy", "how evenly a query's weight is spread over keys, in nats; 0 is all on one key"),
+    "effective": ("keys, effectively", "over how many keys it is spread, as if evenly: e to the entropy"),
+    "distance": ("mean distance", "how many items back the weight lies"),
+    "first": ("on the first key", "the weight that item 0 gets"),
+    "strongest": ("strongest off it", "the largest weight that any query gives any other key than item 0"),
+}  # of the sheet's columns: what stands above each, and what it is; means over queries, but the last
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +39,13 @@ class Inspected:
     def __str__(self) -> str:
         heads = sum(w.shape[0] for w in self.layers.values())
         sizes = ((len(self.tokens), "item"), (len(self.layers), "layer"), (heads, "head"))
-        counts = ", ".join(f"{n:,} {word}" + "s" * (n != 1) for n, word in sizes)
-        return f"Attention of {self.name}: {counts}."
+        return f"Attention of {self.name}: {', '.join(count(n, word) for n, word in sizes)}."
 
     def head(self, layer: int, head: int) -> Weights:
         """The weights (queries, keys) of one head."""
         if layer not in self.layers or not 0 <= head < self.layers[layer].shape[0]:
-            known = ", ".join(f"{n}.0 to {n}.{w.shape[0] - 1}" for n, w in self.layers.items())
-            raise InputError(f"there is no head {layer}.{head}: it has {known}.")
+            known = [f"{n}.0" + f" to {n}.{w.shape[0] - 1}" * (w.shape[0] > 1) for n, w in self.layers.items()]
+            raise InputError(f"there is no head {layer}.{head}: give --head one of {', '.join(known)}.")
         chosen: Weights = self.layers[layer][head]
         return chosen
 
@@ -58,7 +68,7 @@ ORDERS = tuple(part.name for part in fields(Head))
 
 @dataclass(frozen=True)
 class Part:
-    """One key of a row, by falling weight, and what it and the heavier ones carry together."""
+    """One key of a row, and what it and the heavier ones carry together."""
 
     key: int
     token: str
@@ -66,17 +76,19 @@ class Part:
     together: float
 
 
-def from_vectors(text: str) -> Inspected:
-    """Self-attention of a text over the word vectors that ship with the package: one layer, one head, no scale.
+def from_vectors(text: str, embeddings: Path | None = None) -> Inspected:
+    """Self-attention of a text over the shipped word vectors, or those in a file: one layer, one head, no scale.
 
     >>> from_vectors("the river bank").layers[0].shape
     (1, 3, 3)
     """
-    from clearhead.words import load
+    from clearhead.words import load, read_embeddings
 
-    sentence = load().embed(text)
+    words = read_embeddings(embeddings) if embeddings else load()
+    sentence = words.embed(text)
     x = sentence.x[None]
-    return Inspected("the shipped word vectors", sentence.tokens, {0: weights(x, x, scale=1.0)}, sentence.notes)
+    name = f"the vectors in {embeddings.name}" if embeddings else "the shipped word vectors"
+    return Inspected(name, sentence.tokens, {0: weights(x, x, scale=1.0)}, (*words.remarks, *sentence.notes))
 
 
 def sheet(of: Inspected, advance: Callable[[int], None] = lambda done: None) -> Iterator[Head]:
@@ -84,7 +96,7 @@ def sheet(of: Inspected, advance: Callable[[int], None] = lambda done: None) -> 
 
     >>> [head] = sheet(from_vectors("the river bank"))
     >>> round(head.effective, 1)
-    1.3
+    1.8
     """
     for layer, w in of.layers.items():
         found = w.summary(*ASKED)
@@ -105,33 +117,50 @@ def ordered(heads: Sequence[Head], by: str) -> list[Head]:
     return sorted(heads, key=lambda head: (-getattr(head, by), head.layer, head.head))
 
 
-def carried(w: Weights, query: int, tokens: Sequence[str], share: float = 0.99) -> list[Part]:
-    """The fewest keys of a row that carry a share of its weight, heaviest first.
+def ranked(w: Weights, query: int, tokens: Sequence[str]) -> list[Part]:
+    """Every key of a row, heaviest first.
 
     >>> w = weights(np.eye(3), np.eye(3), scale=5.0)
-    >>> [part.token for part in carried(w, -1, ["a", "b", "c"], share=0.9)]
-    ['c']
+    >>> [part.token for part in ranked(w, -1, ["a", "b", "c"])]
+    ['c', 'a', 'b']
     """
     row = w.row(query).astype(np.float64)
     order = np.argsort(-row, kind="stable")
     sums = np.cumsum(row[order])
-    count = int(np.searchsorted(sums, share * sums[-1] * (1 - 1e-6))) + 1 if sums[-1] else 0
-    return [Part(int(j), str(tokens[j]), float(row[j]), float(sums[n])) for n, j in enumerate(order[:count])]
+    return [Part(int(j), str(tokens[j]), float(row[j]), float(sums[n])) for n, j in enumerate(order)]
 
 
-def read_text(words: Sequence[str]) -> str:
-    """The text itself, or what a file of that name holds.
+def carried(parts: Sequence[Part], share: float = 0.99) -> list[Part]:
+    """The fewest of a row's keys that carry a share of its weight; none of a row that sees nothing.
 
-    >>> read_text(["the", "river"])
-    'the river'
+    >>> w = weights(np.eye(3), np.eye(3), scale=5.0)
+    >>> [part.token for part in carried(ranked(w, -1, ["a", "b", "c"]), share=0.9)]
+    ['c']
     """
-    text = " ".join(words)
+    enough = share * parts[-1].together * (1 - 1e-6)
+    return [part for part in parts if part.weight and part.together - part.weight < enough]
+
+
+def left_out(parts: Sequence[Part], shown: Sequence[Part]) -> str:
+    """What must be said below a list of only some of the keys that a row gives weight."""
+    more = sum(part.weight > 0 for part in parts) - len(shown)
+    if not shown:
+        return "It sees nothing."
+    rest = percent(max(0.0, parts[-1].together - shown[-1].together))
+    return f"… and {count(more, 'key')} more, together {rest}: --json lists all." if more else ""
+
+
+def index_of(row: int | str, tokens: Sequence[str]) -> int:
+    """The number of the item that is meant: by its number from either end, or by its word, of which the last counts.
+
+    >>> index_of("-1", ["a", " b", "a"]), index_of("B", ["a", " b", "a"])
+    (2, 1)
+    """
     try:
-        path = Path(text)
-        if len(words) == 1 and path.is_file():
-            return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{text} is not UTF-8 text: convert it first.") from None
-    except OSError:  # too long for the name of a file
-        pass
-    return text
+        return place(str(row), [token.strip() for token in tokens])
+    except InputError:
+        items = len(tokens)
+        raise InputError(
+            f"--row {row} is not one of the {count(items, 'item')}: give 0 to {items - 1}, -1 to {-items} from the "
+            "end, or a word of the text."
+        ) from None

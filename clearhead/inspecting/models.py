@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clearhead.errors import FileError, InputError
 from clearhead.inspecting.heads import Inspected
-from clearhead.watch import Watch, load_watch, watch
+from clearhead.watch import RoomError, Watch, in_bytes, load_watch, watch
 from clearhead.weights import Weights
 
 MEMORY = 1 << 31  # bytes that a watch may keep
@@ -39,8 +39,20 @@ def from_folder(folder: Path, text: str) -> Inspected:
     numbers = tokenizer(text, return_tensors="pt")["input_ids"]
     if not numbers.shape[1]:
         raise InputError("This text has no tokens: give another.")
-    with torch.no_grad(), watch(model, memory=MEMORY) as seen:
-        model(numbers)
+    try:
+        with torch.no_grad(), watch(model, memory=MEMORY) as seen:
+            model(numbers)
+    except RoomError as error:
+        raise InputError(
+            f"{folder} over {numbers.shape[1]} tokens would keep {in_bytes(error.needed)}, and inspect takes "
+            f"{in_bytes(MEMORY)} at most: give a shorter text, or in Python save a few layers, by "
+            "clearhead.watch(model, layers=[0]), and inspect those."
+        ) from None
+    except InputError as error:
+        raise InputError(
+            f"{folder} cannot be inspected: {str(error).partition(': ')[0]}. Give a causal language model such as "
+            "Llama, Qwen, Mistral, Gemma 2 or GPT-2."
+        ) from None
     tokens = tuple(tokenizer.decode([number]) for number in numbers[0].tolist())
     return Inspected(folder.name, tokens, layers_of(seen))
 

@@ -8,22 +8,22 @@ from collections.abc import Sequence
 from html import escape
 from math import prod
 
-from clearhead.inspecting.heads import Head, Inspected, Part
+from clearhead.explain.wording import count, label, number, percent
+from clearhead.inspecting.heads import MEANINGS, Head, Inspected, Part, carried, left_out
 from clearhead.weights import Weights
 
 AT_A_GLANCE = 1 << 26  # pairs over all heads that a notebook looks at unasked: a fraction of a second
-COLUMNS = (
-    ("layer", "layer"), ("head", "head"), ("entropy", "entropy"), ("effective", "keys, effectively"),
-    ("distance", "mean distance"), ("first", "on the first key"), ("strongest", "strongest off it"),
-)  # fmt: skip
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
   background: light-dark(#fff, #14171c); color: light-dark(#1a1a1a, #e8e8e8); }
+h1, h2 { overflow-wrap: anywhere; line-height: 1.2; }
+.scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; }
 th, td { padding: .15rem .7rem; text-align: right; border-bottom: 1px solid light-dark(#ddd, #333a45); }
 th button { font: inherit; color: inherit; background: none; border: 0; cursor: pointer; }
-td.word { text-align: left; }
+.word { text-align: left; overflow-wrap: anywhere; min-width: 6em; }
+dt { font-weight: bold; } dd { margin: 0 0 .3rem 1.5rem; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
 .dark { display: none; } @media (prefers-color-scheme: dark) { .light { display: none; } .dark { display: inline; } }
 """
@@ -35,6 +35,7 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
   body.append(...[...body.rows].sort((a, b) => (value(a) - value(b)) * (falling === "1" ? -1 : 1)));
 };
 """
+HEAD = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
 
 
 def page(
@@ -45,51 +46,64 @@ def page(
     notes = "".join(f"<p>{escape(note)}.</p>" for note in of.notes)
     blocks = [
         f"<h1>{escape(str(of))}</h1>{notes}<h2>All heads</h2>",
-        f"<p>Means over queries; a click on a heading sorts.</p>{table(heads)}",
+        f"<p>Means over queries, but the last column; a click on a heading sorts.</p>{table(heads)}{meanings()}",
     ]
-    if pictures:
-        blocks += [figure(f"Layer {n}", images("heads", w, title=f"layer {n}")) for n, w in of.layers.items()]
+    if pictures and len(heads) > 1:  # of one head, its own picture is below
+        for n, w in of.layers.items():
+            said = f"weights of {count(w.shape[0], 'head')} of layer {n} as small heat maps, queries down, keys across"
+            blocks.append(figure(f"Layer {n}", images(said, "heads", w, title=f"layer {n}")))
     blocks.append(f"<h2>Head {layer}.{head}</h2>")
-    w = of.head(layer, head)
+    w, which = of.head(layer, head), f"head {layer}.{head}"
     if pictures:
-        blocks.append(figure("All weights", images("heat", w, of.tokens)))
-        blocks.append(figure("What each key receives", images("received", w, of.tokens)))
-    token = escape(of.tokens[query])
-    blocks.append(f"<h2>What item {query}, “{token}”, looks at</h2>{cumulative(parts)}")
+        said = f"heat map of the weights of {which}, queries down, keys across"
+        blocks.append(figure("All weights", images(said, "heat", w, of.tokens)))
+        said = f"line of the weight that each key of {which} receives from all queries together"
+        blocks.append(figure("What each key receives", images(said, "received", w, of.tokens)))
+    item = f"item {query}, “{label(of.tokens[query])}”,"
+    blocks.append(f"<h2>What {escape(item)} looks at</h2>{cumulative(parts)}")
     if pictures:
-        blocks.append(figure("Its weights", images("row", w, query, of.tokens)))
-    top = f'<head><meta charset="utf-8"><title>{escape(of.name)}</title><style>{STYLE}</style></head>'
+        said = f"bars of the weights that {item} gives the keys of {which}"
+        blocks.append(figure("Its weights", images(said, "row", w, query, of.tokens)))
+    top = f"<head>{HEAD}<title>{escape(of.name)}</title><style>{STYLE}</style></head>"
     body = f"<body>{''.join(blocks)}<script>{SCRIPT}</script></body>"
     return f'<!doctype html><html lang="en">{top}{body}</html>\n'
 
 
 def table(heads: Sequence[Head]) -> str:
     """The sheet of heads."""
-    names = "".join(f"<th><button>{title}</button></th>" for _, title in COLUMNS)
-    rows = "".join(
-        "<tr>" + "".join(cell(getattr(head, name)) for name, _ in COLUMNS) + "</tr>" for head in heads
-    )  # fmt: skip
-    return f"<table><thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table>"
+    names = "".join(f"<th><button>{title}</button></th>" for title, _ in MEANINGS.values())
+    rows = "".join("<tr>" + "".join(cell(getattr(head, name)) for name in MEANINGS) + "</tr>" for head in heads)
+    return scrolled(f"<thead><tr>{names}</tr></thead><tbody>{rows}</tbody>")
+
+
+def meanings() -> str:
+    """What each column of the sheet is."""
+    said = "".join(f"<dt>{title}</dt><dd>{meaning}</dd>" for title, meaning in MEANINGS.values())
+    return f"<details open><summary>What the columns mean</summary><dl>{said}</dl></details>"
+
+
+def scrolled(rows: str) -> str:
+    """A table in a box of its own, which scrolls where the window is narrow."""
+    return f'<div class="scroll"><table>{rows}</table></div>'
 
 
 def cell(value: float) -> str:
     """A number, rounded to read and whole to sort by."""
-    shown = str(value) if isinstance(value, int) else f"{value:.4g}"
-    return f'<td data-value="{value!r}">{shown}</td>'
+    return f'<td data-value="{value!r}">{value if isinstance(value, int) else number(value)}</td>'
 
 
 def cumulative(parts: Sequence[Part]) -> str:
-    """The keys that carry a row."""
-    if not parts:
-        return "<p>It sees nothing.</p>"
+    """The keys that carry a row, and how many others there are."""
+    shown = carried(parts)
     rows = "".join(
-        f'<tr>{cell(part.key)}<td class="word">{escape(part.token)}</td>{cell(part.weight)}{cell(part.together)}</tr>'
-        for part in parts
+        f'<tr>{cell(part.key)}<td class="word">{escape(label(part.token))}</td>{cell(part.weight)}'
+        f"<td>{percent(part.together)}</td></tr>"
+        for part in shown
     )
-    return (
-        "<table><thead><tr><th>key</th><th>item</th><th>weight</th><th>together</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>"
-    )
+    names = '<th>key</th><th class="word">item</th><th>weight</th><th>together</th>'
+    said = "Its heaviest keys, to 99 % of its weight; together is what a key and those above it carry."
+    listed = f"<p>{said}</p>" + scrolled(f"<thead><tr>{names}</tr></thead><tbody>{rows}</tbody>") if shown else ""
+    return f"{listed}<p>{left_out(parts, shown)}</p>"
 
 
 def figure(words: str, pictures: str) -> str:
@@ -97,35 +111,40 @@ def figure(words: str, pictures: str) -> str:
     return f"<figure><figcaption>{escape(words)}</figcaption>{pictures}</figure>"
 
 
-def images(kind: str, *arguments: object, **more: object) -> str:
-    """A figure for light and for dark pages, inside the page."""
+def images(said: str, kind: str, *arguments: object, **more: object) -> str:
+    """A figure for light and for dark pages, inside the page, and what one hears who does not see it."""
     from clearhead import plot
 
     made = []
     for theme in ("light", "dark"):
         drawn = plot.picture_of(getattr(plot, kind)(*arguments, theme=theme, **more))
         data = base64.b64encode(drawn).decode()
-        made.append(f'<img class="{theme}" alt="{kind}" src="data:image/png;base64,{data}">')
+        made.append(f'<img class="{theme}" alt="{escape(said)}" src="data:image/png;base64,{data}">')
     return "".join(made)
 
 
 def notebook(w: Weights) -> str:
     """Weights in a notebook: a sheet and a picture of their heads, if they are small enough to look at unasked."""
     said = f"<code>{escape(repr(w))}</code>"
-    if not 0 < prod(w.shape) <= AT_A_GLANCE:
+    if not prod(w.shape):
+        return said
+    if prod(w.shape) > AT_A_GLANCE:
         return f"{said}<p>Too large to look at unasked: see w.map(), w.summary() and clearhead.plot.</p>"
-    found = w.summary("effective", "distance", "first")
-    numbers = (found[name].reshape(-1, w.shape[-2]).mean(axis=-1) for name in ("effective", "distance", "first"))
+    told = ("effective", "distance", "first")
+    found = w.summary(*told)
+    numbers = (found[name].reshape(-1, w.shape[-2]).mean(axis=-1) for name in told)
     rows = "".join(
         f"<tr>{cell(n)}{cell(float(a))}{cell(float(b))}{cell(float(c))}</tr>"
         for n, (a, b, c) in enumerate(zip(*numbers, strict=True))
     )
-    names = "<th>head</th><th>keys, effectively</th><th>mean distance</th><th>on the first key</th>"
+    names = "".join(f"<th>{MEANINGS[name][0]}</th>" for name in ("head", *told))
     sheet = f"<table><thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table>"
     drawn = picture(w)
     if drawn is None:
         return said + sheet
-    return f'{said}{sheet}<img alt="weights" src="data:image/png;base64,{base64.b64encode(drawn).decode()}">'
+    data = base64.b64encode(drawn).decode()
+    alt = f"heat map of weights of shape {w.shape}, queries down, keys across"
+    return f'{said}{sheet}<img alt="{alt}" src="data:image/png;base64,{data}">'
 
 
 def picture(w: Weights) -> bytes | None:

@@ -9,8 +9,6 @@ import ctypes
 import functools
 import hashlib
 import itertools
-import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from clearhead.kernels.tiles import Tile
 from clearhead.kernels.variant import PLAIN, Variant
 from clearhead.machine import fingerprint, store
 from clearhead.machine.target import Target
+from clearhead.machine.unbroken import compiling, late
 
 Entry = Callable[[Any, int, int], int]
 ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
@@ -69,27 +68,24 @@ class Kernel:
 
 
 class Kernels:
-    """The kernels of this process: each plan compiled or loaded once, whichever thread asks first."""
+    """The kernels of this process: each plan compiled or loaded once, whichever thread asks first.
+
+    Once known, a kernel stays: a thread may still be in its code when the interpreter ends.
+    """
 
     def __init__(self) -> None:
         self.known: dict[Plan, Kernel] = {}
-        self.renew_lock()
-
-    def renew_lock(self) -> None:
-        """A forked child may inherit the lock held by a thread it does not have."""
-        self.lock = threading.Lock()
 
     def get(self, plan: Plan) -> Kernel:
         """A plan's kernel: from memory, else from the disk cache, else compiled now."""
-        with self.lock:
-            if plan not in self.known:
-                self.known[plan] = link(plan, stored_object(plan))
-            return self.known[plan]
+        kernel = self.known.get(plan)
+        if kernel is None:
+            with compiling:  # a signal handler of this thread may come in between, and be the first to have it
+                kernel = self.known.get(plan) or self.known.setdefault(plan, link(plan, stored_object(plan)))
+        return kernel
 
 
 kernels = Kernels()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=kernels.renew_lock)
 
 
 def stored_object(plan: Plan) -> bytes:
@@ -137,14 +133,9 @@ def parse(plan: Plan) -> llvm.ModuleRef:
 
 
 def write_ir(plan: Plan) -> str:
-    """Write a plan's IR."""
-    from clearhead.kernels import backward, decode, forward, peak, reduce
-
-    writers = {
-        "forward": forward.forward, "decode": decode.decode, "reduce": reduce.reduce, "backward": backward.backward,
-        "peak": peak.peak,
-    }  # fmt: skip
-    return str(writers[plan.kernel](plan.tile, plan.variant))
+    """Write a plan's IR, by the function that its kernel is named after."""
+    write = getattr(late(f"clearhead.kernels.{plan.kernel}"), plan.kernel)
+    return str(write(plan.tile, plan.variant))
 
 
 def machine_for(target: Target) -> llvm.TargetMachine:

@@ -4,20 +4,21 @@ Decides where entries lie and when one is trusted: a directory of the user's own
 over each entry, writes by atomic rename (so processes never see half an entry). Leaves keys and code to `compile`.
 """
 
+import errno
 import functools
 import hashlib
 import os
 import stat
-import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from clearhead import settings
+from clearhead.machine.appearing import appearing
+from clearhead.machine.unbroken import late
 
 MAGIC = b"clearhead kernel 1\n"
-# A pipe in an entry's place must not make a call wait for its other end.
-AT_ONCE = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
-refusing: set[Path] = set()  # directories that could not be written; each is spoken of once
+LARGEST = 1 << 26  # bytes of an entry: a hundred times those there are
 
 
 class CacheWarning(UserWarning):
@@ -25,21 +26,15 @@ class CacheWarning(UserWarning):
 
 
 def directory() -> Path:
-    """Where compiled kernels are kept: CLEARHEAD_CACHE_DIR or the user's cache directory.
-
-    It begins with ~ where nobody's home is known.
-    """
+    """Where compiled kernels are kept: CLEARHEAD_CACHE_DIR or the user's cache directory; raises OSError if none."""
     named = settings.CACHE_DIR.read()
-    if named:
-        place = Path(named)
-    else:
-        from platformdirs import user_cache_path
-
-        place = user_cache_path("clearhead", appauthor=False)
     try:
-        return place.expanduser()
-    except RuntimeError:
-        return place
+        place = Path(named).expanduser() if named else Path(late("platformdirs").user_cache_path("clearhead", False))
+    except RuntimeError:  # of pathlib, which looks for a home
+        place = Path("~")
+    if str(place).startswith("~"):
+        raise OSError(errno.ENOENT, "this user has no home directory")
+    return place
 
 
 def load(key: str) -> bytes | None:
@@ -49,67 +44,72 @@ def load(key: str) -> bytes | None:
         return None
     path = place / key
     try:
-        descriptor = os.open(path, os.O_RDONLY | AT_ONCE)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            entry = file.read() if stat.S_ISREG(status.st_mode) else b""
+        entry = read(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        warn(f"the compiled kernel {path} cannot be read ({error.strerror}); it is compiled again.")
+        warn(place, f"the compiled kernel {path} cannot be read ({error.strerror}); it is compiled again.")
         return None
     head, digest, code = entry[: len(MAGIC)], entry[len(MAGIC) : len(MAGIC) + 32], entry[len(MAGIC) + 32 :]
-    if head == MAGIC and digest == checksum(key, code) and private(status):
+    if head == MAGIC and digest == checksum(key, code):
         return code
-    warn(f"the compiled kernel {path} is not what clearhead wrote there; it is compiled again.")
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        refusing.add(place)
+    warn(place, f"the compiled kernel {path} is not what clearhead wrote there; it is compiled again.")
+    with suppress(OSError):
+        path.unlink()
     return None
+
+
+def read(path: Path) -> bytes:
+    """What an entry holds, nothing if it cannot be of clearhead's writing; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        ours = stat.S_ISREG(status.st_mode) and private(status) and status.st_size <= LARGEST
+        return file.read(LARGEST) if ours else b""
 
 
 def save(key: str, code: bytes) -> None:
     """Keep code under a key; where the disk refuses, say so once and go on without."""
     place = usable()
-    if place is None or place in refusing:
+    if place is None:
         return
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=place, prefix=".writing-")  # created 0600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(MAGIC + checksum(key, code) + code)
-            Path(temporary).replace(place / key)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with appearing(place / key, 0o600) as file:
+            file.write(MAGIC + checksum(key, code) + code)
     except OSError as error:
-        refusing.add(place)
-        warn(f"compiled kernels cannot be kept in {place} ({error.strerror}): set CLEARHEAD_CACHE_DIR elsewhere.")
+        warn(
+            place, f"compiled kernels cannot be kept in {place} ({error.strerror}): set CLEARHEAD_CACHE_DIR elsewhere."
+        )
 
 
 def usable() -> Path | None:
     """The cache directory, made if need be, if it is on and private."""
-    return prepared(str(directory())) if settings.CACHE.read() != "0" else None
+    if settings.CACHE.read() == "0":
+        return None
+    try:
+        place = directory()
+    except OSError as error:
+        warn(None, f"compiled kernels are not kept ({error.strerror}): set CLEARHEAD_CACHE_DIR to a directory.")
+        return None
+    return prepared(place)
 
 
 @functools.cache
-def prepared(name: str) -> Path | None:
+def prepared(place: Path) -> Path | None:
     """A directory that exists and is ours alone, or None after a warning; asked once a process."""
-    place = Path(name)
-    if name.startswith("~"):
-        warn(f"compiled kernels cannot be kept in {place}, for there is no such home: set CLEARHEAD_CACHE_DIR.")
-        return None
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if private(place.stat()):
             return place
         warn(
+            place,
             f"{place} belongs to others or can be written by them, so no kernel is kept there: "
-            "chmod 700 it, or set CLEARHEAD_CACHE_DIR."
+            "chmod 700 it, or set CLEARHEAD_CACHE_DIR.",
         )
     except OSError as error:
-        warn(f"compiled kernels cannot be kept in {place} ({error.strerror}): set CLEARHEAD_CACHE_DIR elsewhere.")
+        warn(
+            place, f"compiled kernels cannot be kept in {place} ({error.strerror}): set CLEARHEAD_CACHE_DIR elsewhere."
+        )
     return None
 
 
@@ -125,6 +125,11 @@ def checksum(key: str, code: bytes) -> bytes:
     return hashlib.sha256(key.encode() + code).digest()
 
 
-def warn(message: str) -> None:
-    """Report without failing: the kernel is compiled, the call succeeds."""
-    warnings.warn(message, CacheWarning, stacklevel=2)
+told: set[Path | None] = set()  # places of which something has been said
+
+
+def warn(place: Path | None, message: str) -> None:
+    """Report without failing, once of each place: kernels are compiled, calls succeed."""
+    if place not in told:
+        told.add(place)
+        warnings.warn(message, CacheWarning, stacklevel=2)

@@ -12,6 +12,9 @@ import llvmlite.binding as llvm
 
 from clearhead import settings
 from clearhead.errors import MachineError
+from clearhead.machine.unbroken import locks
+
+locks.append(llvm.ffi.lib._lock)  # it belongs to whichever thread is in LLVM
 
 # What LLVM must find before a target is used; "generic" needs nothing.
 NEEDS = {

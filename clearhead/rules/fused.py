@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from clearhead.kernels.call import ALL, MAYBE, NOTHING
+from clearhead.once import cached_property
 from clearhead.rules.blame import blamed
 from clearhead.rules.bounds import bounds
 from clearhead.rules.expression import Expression, Formula, depends, fits, renumber, rewrite

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.errors import InputError, ShapeError
+from clearhead.once import cached_property
 from clearhead.rules.expression import Expression, Formula, evaluate, simplify, unchanging
 from clearhead.rules.trace import trace
 

@@ -13,8 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from clearhead.errors import ClearheadError, FileError, InputError
-from clearhead.rules.masks import Align, Mask, at_end, causal, documents, full, prefix, window
-from clearhead.rules.scores import Score, alibi, as_rule, scale, softcap
+from clearhead.rules.masks import (
+    Align,
+    And,
+    Causal,
+    Documents,
+    Full,
+    Mask,
+    Not,
+    Or,
+    Prefix,
+    Window,
+    at_end,
+    causal,
+    documents,
+    full,
+    prefix,
+    window,
+)  # fmt: skip
+from clearhead.rules.scores import Alibi, Scale, Score, Softcap, alibi, as_rule, scale, softcap
 
 MASKS = "causal, full, window:LEFT[,RIGHT], prefix:N and documents:LENGTHS, joined by & and |, turned by ~"
 SCORES = "softcap:CAP, scale:FACTOR and alibi"
@@ -81,6 +98,58 @@ def wholes(text: str, argument: str) -> list[int]:
     if not re.fullmatch(r"\d+(,\d+)*", argument):
         raise InputError(f"{text!r} needs whole numbers behind its colon, as in window:255 or documents:5,7,3.")
     return [int(part) for part in argument.split(",")]
+
+
+def name_of_mask(mask: Mask) -> str:
+    """A mask as it is typed; as Python writes it where the command line has no words for it.
+
+    >>> name_of_mask(window(2) | ~prefix(3)), name_of_mask(causal() & (full() | prefix(2)))
+    ('window:2 | ~prefix:3', 'causal() & (full() | prefix(2))')
+    """
+    return typed(mask) or repr(mask)
+
+
+def typed(mask: Mask) -> str | None:
+    """A mask as it is typed, or None; | joins last, and there are no brackets."""
+    match mask:
+        case Causal():
+            return "causal"
+        case Full():
+            return "full"
+        case Window(int(left), right) if right is not None:
+            return f"window:{left},{right}" if right else f"window:{left}"
+        case Prefix(length):
+            return f"prefix:{length}"
+        case Documents(lengths, None):
+            return f"documents:{','.join(map(str, lengths))}"
+        case Not(a) if not isinstance(a, And | Or):
+            own = typed(a)
+            return own and f"~{own}"
+        case Or(a, b) | And(a, b) if isinstance(mask, Or) or not (isinstance(a, Or) or isinstance(b, Or)):
+            both = typed(a), typed(b)
+            return f"{both[0]} {'|' if isinstance(mask, Or) else '&'} {both[1]}" if all(both) else None
+    return None
+
+
+def name_of_score(rule: Score) -> str:
+    """A score rule as it is typed, a function by its name; others as Python writes them.
+
+    >>> name_of_score(softcap(30)), name_of_score(alibi(8))
+    ('softcap:30', 'alibi')
+    """
+    match rule:
+        case Softcap(cap):
+            return f"softcap:{shortest(cap)}"
+        case Scale(factor):
+            return f"scale:{shortest(factor)}"
+        case Alibi():
+            return "alibi"
+    return repr(rule)
+
+
+def shortest(value: float) -> str:
+    """A number without a .0 behind it."""
+    return repr(value).removesuffix(".0")
 
 
 def named_score(text: str, heads: int) -> Score:

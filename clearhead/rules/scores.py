@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from clearhead.errors import InputError
+from clearhead.once import cached_property
 from clearhead.rules import functions
 from clearhead.rules.expression import Expression, Formula, simplify, unchanging
 from clearhead.rules.masks import is_integer, places, plain_array

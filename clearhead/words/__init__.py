@@ -1,5 +1,7 @@
-"""Words as vectors: what ships with the package, so that a sentence can be explained without any set-up."""
+"""Words as vectors: what ships with the package, so that any sentence can be explained without any set-up."""
 
+from clearhead.words.embeddings import read_embeddings
+from clearhead.words.tokens import split
 from clearhead.words.vectors import Found, Sentence, WordVectors, load
 
-__all__ = ["Found", "Sentence", "WordVectors", "load"]
+__all__ = ["Found", "Sentence", "WordVectors", "load", "read_embeddings", "split"]

@@ -301,7 +301,6 @@ REFUSED = {
     "outside, as table = a @ b.T": lambda s, b, h, i, j: s + torch.dot(ROWS[i], ROWS[j]),
     "a tensor of shape .4,. is no single number": lambda s, b, h, i, j: s + SLOPES,
     "no place 8 in an axis of 8": lambda s, b, h, i, j: s + ROWS[i][8],
-    "TypeError: unsupported": lambda s, b, h, i, j: s + (i >> 2),
     "is a whole number: use a float's power": lambda s, b, h, i, j: s + 2**h,
     "only a positive constant": lambda s, b, h, i, j: s + (-2.0) ** s,
     "only −8 to 8": lambda s, b, h, i, j: s**1.5,

@@ -1,5 +1,6 @@
 """Attention as a torch operator: torch's own checks, its transforms, its attention function and its words."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -13,9 +14,9 @@ torch = pytest.importorskip("torch")
 from torch.nn import functional  # noqa: E402
 
 import clearhead  # noqa: E402
-from clearhead import alibi, bias, causal, dense, full, softcap, window  # noqa: E402
+from clearhead import InputError, alibi, bias, causal, dense, full, softcap, where, window  # noqa: E402
 from clearhead.adapters import torch as ct  # noqa: E402
-from clearhead.adapters.torch import operator, sdpa  # noqa: E402
+from clearhead.adapters.torch import nn, operator, sdpa  # noqa: E402
 from clearhead.adapters.torch.rule import divided, filled  # noqa: E402
 from clearhead.rules.scores import as_rules  # noqa: E402
 
@@ -406,16 +407,117 @@ def test_bits_that_negate_are_obeyed():
     torch.testing.assert_close(ct.attention(z, z, z), ct.attention(*[z.resolve_neg()] * 3), rtol=0, atol=0)
 
 
-def test_a_patch_is_used_again_and_gives_back_what_stood_there(monkeypatch):
-    def another(*args, **options):
-        return torchs_own(*args, **options)
-
-    monkeypatch.setattr(functional, "scaled_dot_product_attention", another)
+def test_a_patch_is_used_again():
     patched = ct.patch()
     for _ in range(2):
         with patched, patched:
             assert functional.scaled_dot_product_attention is sdpa.scaled_dot_product_attention
-        assert functional.scaled_dot_product_attention is another
+        assert functional.scaled_dot_product_attention is torchs_own
+
+
+def test_a_patch_undoes_nobody_elses(monkeypatch):
+    """torch's context_parallel puts a function there that computes over all ranks."""
+
+    def another(*args, **options):
+        return torchs_own(*args, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", another)
+    with pytest.raises(InputError, match=r"would undo .*another, which stands in the place of torch's"):
+        ct.patch().__enter__()
+    assert functional.scaled_dot_product_attention is another
+    monkeypatch.undo()
+    with ct.patch():  # and one that comes later stays
+        functional.scaled_dot_product_attention = another
+    assert functional.scaled_dot_product_attention is another
+    functional.scaled_dot_product_attention = torchs_own
+
+
+@pytest.fixture
+def mesh():
+    """A device mesh of this process alone."""
+    distributed = torch.distributed
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield distributed.device_mesh.init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+def test_pieces_of_a_sequence_are_refused(mesh):
+    from torch.distributed.tensor.experimental import context_parallel
+
+    x = torch.zeros(1, 1, 2, 4)
+    with context_parallel(mesh, buffers=[torch.zeros(1, 1, 2, 4)], buffer_seq_dims=[2]):
+        for function in (ct.attention, ct.flash_attn_func, ct.flex_attention, ct.scaled_dot_product_attention):
+            with pytest.raises(InputError, match="this rank has a piece of the sequence"):
+                function(x, x, x)
+        with pytest.raises(InputError, match=r"would undo torch\.distributed"):
+            ct.patch().__enter__()
+    assert functional.scaled_dot_product_attention is torchs_own
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_know_torchs_function_alone_are_handed_to_it(mesh):
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    q, k, v = operands(grad=False)
+    spread = [distribute_tensor(x, mesh, [Shard(1)]) for x in (q, k, v)]
+    sdpa.told.clear()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), pytest.warns(match="is a DTensor"):
+        found = ct.scaled_dot_product_attention(*spread, enable_gqa=False)
+    torch.testing.assert_close(found.full_tensor(), torchs_own(q, k, v))
+
+
+def jagged(lengths, heads, dim):
+    torch.manual_seed(0)
+    parts = [torch.randn(n, heads, dim, dtype=torch.float64) for n in lengths]
+    return parts, torch.nested.nested_tensor(parts, layout=torch.jagged, requires_grad=True)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("causally", [False, True])
+@pytest.mark.parametrize("inside", [False, True])
+def test_nested_tensors_are_computed_each_alone(causally, inside):
+    parts, x = jagged((5, 1, 9), 2, 4)
+    expected, leaves = [], [part.requires_grad_() for part in parts]
+    for part in leaves:
+        own = part.transpose(0, 1)[None]
+        expected.append(torchs_own(own, own, own, is_causal=causally)[0].transpose(0, 1))
+    turned = x.transpose(1, 2)
+    with ct.patch() if inside else contextlib.nullcontext():
+        function = functional.scaled_dot_product_attention if inside else ct.scaled_dot_product_attention
+        found = function(turned, turned, turned, is_causal=causally).transpose(1, 2)
+    torch.testing.assert_close(found.values(), torch.cat(expected))
+    mask = causal() if causally else full()
+    torch.testing.assert_close(ct.attention(turned, turned, turned, mask=mask).transpose(1, 2).values(), found.values())
+    found.values().square().sum().backward()
+    sum(part.square().sum() for part in expected).backward()
+    torch.testing.assert_close(x.grad.values(), torch.cat([part.grad for part in leaves]))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_queries_and_keys_of_other_lengths():
+    parts, q = jagged((5, 1, 9), 2, 4)
+    others, k = jagged((3, 7, 2), 2, 4)
+    q, k = q.transpose(1, 2), k.transpose(1, 2)
+    found = ct.scaled_dot_product_attention(q, k, k).transpose(1, 2).values()
+    expected = [torchs_own(a.transpose(0, 1), *[b.transpose(0, 1)] * 2) for a, b in zip(parts, others, strict=True)]
+    torch.testing.assert_close(found, torch.cat([x.transpose(0, 1) for x in expected]))
+    with pytest.raises(InputError, match="nested tensors are attended to by causal"):
+        ct.attention(q, k, k)
+    with pytest.raises(InputError, match=r"pad them, as by x.to_padded_tensor\(0.0\)"):
+        ct.attention(q, q, q, mask=where(lambda batch, head, query, key: query > key))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_through_the_modules():
+    torch.manual_seed(0)
+    parts = [torch.randn(n, 8) for n in (5, 1, 9)]
+    x = torch.nested.nested_tensor(parts, layout=torch.jagged)
+    layer, theirs = nn.SelfAttention(8, 2), nn.MultiheadAttention(8, 2, batch_first=True)
+    torch.testing.assert_close(layer(x).values(), torch.cat([layer(part) for part in parts]))
+    found = theirs(x, x, x, need_weights=False)[0].values()
+    torch.testing.assert_close(found, torch.cat([theirs(part, part, part)[0] for part in parts]))
+    with pytest.raises(InputError, match="nested tensors need batch_first=True, need_weights=False"):
+        theirs(x, x, x)
 
 
 @pytest.mark.parametrize("key_heads", [4, 2, 1])

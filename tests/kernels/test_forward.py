@@ -149,9 +149,9 @@ def test_memory_is_a_few_tiles():
     used = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert used < 2 << 20
-    from clearhead.machine.threads import scratch
+    from clearhead.machine.threads import spare
 
-    assert scratch.size < 2 << 20
+    assert spare.memory.size < 2 << 20
 
 
 def test_the_largest_dims_fit_in_two_megabytes_a_thread():

@@ -315,14 +315,13 @@ def test_a_damaged_entry_that_cannot_be_removed_is_spoken_of_once(cache, monkeyp
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "unlink", refused)
-    monkeypatch.setattr(store.tempfile, "mkstemp", refused)
+    monkeypatch.setattr(store, "appearing", refused)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert store.load(path.name) is None
         store.save(path.name, b"code")
         store.save("another", b"code")
     assert len(caught) == 1
-    store.refusing.clear()
 
 
 def test_without_a_home_kernels_are_not_kept(tmp_path, monkeypatch):
@@ -330,7 +329,7 @@ def test_without_a_home_kernels_are_not_kept(tmp_path, monkeypatch):
     homeless = "import os.path; os.path.expanduser = lambda path: path\n" + CALL
     running = process(tmp_path, homeless, CLEARHEAD_CACHE_DIR="~/kernels")
     compilations, _, said = outcome(running)
-    assert (compilations, said.count("CacheWarning"), "no such home" in said) == (1, 1, True)
+    assert (compilations, said.count("CacheWarning"), "no home directory" in said) == (1, 1, True)
     assert not list(tmp_path.iterdir())
 
 
@@ -344,3 +343,61 @@ def test_warnings_are_not_repeated_in_every_call(tmp_path, monkeypatch):
         for key in ("a", "b", "c"):
             assert store.load(key) is None
     assert len(caught) == 1
+
+
+def test_a_damaged_entry_that_cannot_be_removed_is_said_once(cache, monkeypatch):
+    entry(cache).write_bytes(b"damaged")
+    code = "from pathlib import Path\ndef refuse(*a, **k): raise PermissionError(13, 'Permission denied')\n"
+    code += "import os; os.unlink = Path.unlink = os.link = Path.replace = refuse\n" + CALL
+    compilations, _, said = outcome(process(cache, code))
+    assert compilations == 1
+    assert said.count("CacheWarning") == 1
+    assert "is not what clearhead wrote there" in said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such files")
+@pytest.mark.parametrize("what", ["fifo", "folder", "full folder", "link to itself", "device", "huge"])
+def test_an_entry_that_is_no_file_is_said_once(cache, what):
+    path = entry(cache)
+    path.unlink()
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "link to itself":
+        path.symlink_to(path)
+    elif what == "device":
+        path.symlink_to("/dev/zero")
+    elif what == "huge":
+        path.write_bytes(b"")
+        os.truncate(path, 1 << 40)
+    else:
+        path.mkdir()
+        if what == "full folder":
+            (path / "file").write_bytes(b"")
+    compilations, _, said = outcome(process(cache))
+    assert compilations == 1
+    assert said.count("CacheWarning") == 1
+    assert path.name in said
+
+
+@pytest.mark.parametrize("what", ["link to itself", "link to nothing", "a name that is too long", "no home", "full"])
+def test_a_directory_that_cannot_be_is_said_once(tmp_path, what):
+    place, code = tmp_path / "cache", CALL
+    environment = {}
+    if what == "link to itself":
+        place.symlink_to(place)
+    elif what == "link to nothing":
+        place.symlink_to(tmp_path / "gone" / "away")
+    elif what == "a name that is too long":
+        place = tmp_path / ("x" * 300)
+    elif what == "no home":
+        code = "import os, pwd\nfor name in ('HOME', 'XDG_CACHE_HOME'): os.environ.pop(name, None)\n"
+        code += "def unknown(*a): raise KeyError\npwd.getpwuid = unknown\n" + CALL
+        environment = {"CLEARHEAD_CACHE_DIR": ""}
+    else:
+        code = "import os, shutil\ndef full(*a, **k): raise OSError(28, 'No space left on device')\n"
+        code += "os.link = shutil.copyfileobj = full\n" + CALL
+    compilations, _, said = outcome(process(place, code, **environment))
+    assert compilations == 1
+    assert said.count("CacheWarning") == 1
+    assert "CLEARHEAD_CACHE_DIR" in said
+    assert not Path("~").exists()

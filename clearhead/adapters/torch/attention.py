@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from clearhead.adapters.torch import operator
+from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.rule import divided
+from clearhead.errors import InputError
 from clearhead.rules.masks import Mask, causal, checked
 from clearhead.rules.scores import Rules, as_rules
 
@@ -33,7 +35,7 @@ def attention(
     """`clearhead.attention` of tensors, with gradients of query, key, value and sink.
 
     Shapes, masks, score rules and errors as there. Arrays that rules hold are constants; for their gradients, write the
-    rule as a function and use `flex_attention`.
+    rule as a function and use `flex_attention`. Jagged nested tensors are taken too, each sequence alone.
 
     >>> x = torch.eye(2, requires_grad=True)
     >>> attention(x, x, x, scale=1.0).sum().backward()
@@ -60,8 +62,16 @@ def attend(
     >>> output.tolist(), lse.exp().tolist()
     ([[1.0], [2.0]], [1.0, 2.0])
     """
-    name, tables = rule_of(mask, *(score if isinstance(score, list | tuple) else (score,)))
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if query.is_nested or key.is_nested or value.is_nested:
+        over = None if score != () or sink is not None else mask_over(checked(mask), query, key, value)
+        if over is None:
+            raise InputError(
+                "nested tensors are attended to by causal(), full() and window() alone, without gaps, rules or sink: "
+                "pad them, as by x.to_padded_tensor(0.0), and hide the padding by a mask."
+            )
+        return attend_jagged(query, key, value, over, factor)
+    name, tables = rule_of(mask, *(score if isinstance(score, list | tuple) else (score,)))
     return operator.attend(query, key, value, tables, sink, name, factor)
 
 

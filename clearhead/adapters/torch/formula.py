@@ -33,23 +33,43 @@ def attention_formula(
     """Output and LSE."""
     if query.dtype in NARROW:
         query, key, value = query.float(), key.float(), value.float()
-        tables = [x.float() if x.dtype in NARROW else x for x in tables]
     heads = query.shape[-3] if query.dim() > 2 else 1
     key, value = repeated(key, heads), repeated(value, heads)
     scores = (query * scale) @ key.transpose(-1, -2)
     lead = torch.broadcast_shapes(scores.shape[:-2], value.shape[:-2])
     scores = scores.expand(*lead, *scores.shape[-2:])
-    scores = ruled(scores, tables, rule)
-    sinks = scores.new_zeros(*lead, scores.shape[-2], 0)
-    if sink is not None:
-        sinks = sink.to(scores.dtype).expand(lead)[..., None, None].expand(*lead, scores.shape[-2], 1)
-    every = torch.cat([scores, sinks], -1)
-    alive = (every > -math.inf).any(-1, keepdim=True)
-    every = torch.where(alive, every, 0)
-    total = torch.logsumexp(every, -1, keepdim=True) if every.shape[-1] else every.sum(-1, keepdim=True)
-    weights = torch.exp(every[..., : scores.shape[-1]] - total) * alive
-    lse = torch.where(alive, total, -math.inf)[..., 0]
+    weights, lse = softmax(ruled(scores, tables, rule, places(lead, scores.shape[-2], scores.device)), sink)
     return weights @ value, lse
+
+
+def weights_formula(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    tables: Sequence[torch.Tensor],
+    sink: torch.Tensor | None,
+    rule: Rule,
+    scale: float,
+    heads: torch.Tensor | None = None,
+    rows: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The weights (..., queries, keys), in the computation's dtype; of some `heads`, by number, and some `rows`.
+
+    Heads count over all leading axes, and may stand in any shape, which the result has in their place.
+    """
+    if query.dtype in NARROW:
+        query, key = query.float(), key.float()
+    each = query.shape[-3] if query.dim() > 2 else 1
+    key = repeated(key, each)
+    lead, queries = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2]), query.shape[-2]
+    at = places(lead, queries, query.device)
+    if heads is not None:
+        query, key = (x.expand(*lead, *x.shape[-2:]).flatten(0, -3)[heads] for x in (query, key))
+        sink = None if sink is None else sink.expand(lead).flatten()[heads]
+        at |= {"batch": (heads // each)[..., None, None], "head": (heads % each)[..., None, None]}
+    if rows is not None:
+        query, at["row"] = query[..., rows, :], rows[:, None]
+    scores = ruled((query * scale) @ key.transpose(-1, -2), tables, rule, at, queries)
+    return softmax(scores, sink)[0]
 
 
 def repeated(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -58,35 +78,56 @@ def repeated(x: torch.Tensor, heads: int) -> torch.Tensor:
     return x.repeat_interleave(heads // own, -3) if 1 < own < heads else x
 
 
-def ruled(scores: torch.Tensor, tables: Sequence[torch.Tensor], rule: Rule) -> torch.Tensor:
-    """Scores after the rule; hidden ones are −∞."""
+def places(lead: Sequence[int], queries: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Where each score stands: its batch, head and row."""
+    heads = lead[-1] if lead else 1
+    batch = torch.arange(math.prod(lead) // max(1, heads), device=device).reshape(*lead[:-1], 1, 1, 1)
+    head, row = torch.arange(heads, device=device).reshape(heads, 1, 1), torch.arange(queries, device=device)[:, None]
+    if not lead:
+        batch, head = batch.reshape(1, 1), head.reshape(1, 1)
+    return {"batch": batch, "head": head, "row": row}
+
+
+def softmax(scores: torch.Tensor, sink: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and LSE; both know of queries that see nothing."""
     *lead, queries, keys = scores.shape
+    sinks = scores.new_zeros(*lead, queries, 0)
+    if sink is not None:
+        sinks = sink.to(scores.dtype).expand(lead)[..., None, None].expand(*lead, queries, 1)
+    every = torch.cat([scores, sinks], -1)
+    alive = (every > -math.inf).any(-1, keepdim=True)
+    every = torch.where(alive, every, 0)
+    total = torch.logsumexp(every, -1, keepdim=True) if every.shape[-1] else every.sum(-1, keepdim=True)
+    weights = torch.exp(every[..., :keys] - total) * alive
+    return weights, torch.where(alive, total, -math.inf)[..., 0]
+
+
+def ruled(
+    scores: torch.Tensor,
+    tables: Sequence[torch.Tensor],
+    rule: Rule,
+    at: dict[str, torch.Tensor],
+    queries: int | None = None,
+) -> torch.Tensor:
+    """Scores after the rule; hidden ones are −∞. Some rows of `queries`, or all."""
+    *_, rows, keys = scores.shape
     device = scores.device
-    row = torch.arange(queries, device=device)
+    tables = [x.to(scores.dtype) if x.dtype in NARROW else x for x in tables]
+    queries = rows if queries is None else queries
     key = torch.arange(keys, device=device)
     fused = fuse(rule.bare_masks, (), queries, keys)
     place = torch.zeros(3, queries, dtype=torch.int64, device=device)
     for span in fused.spans:
         own = slice(span.first_query, span.first_query + span.queries)
         place[:, own] = torch.tensor([[span.offset], [span.first_key], [span.first_key + span.keys]], device=device)
-    shift, start, stop = place[..., None]
-    position = row[:, None] + shift
+    shift, start, stop = place[:, at["row"]]
+    position = at["row"] + shift
     seen = (key >= start) & (key < stop)
     if fused.low is not None:
         seen = seen & (key >= position + fused.low)
     if fused.high is not None:
         seen = seen & (key <= position + fused.high)
-    batches, heads = lead[:-1], lead[-1] if lead else 1
-    leaves = {
-        "score": scores,
-        "batch": torch.arange(math.prod(batches), device=device).reshape(*batches, 1, 1, 1),
-        "head": torch.arange(heads, device=device).reshape(heads, 1, 1),
-        "row": row[:, None],
-        "query": position,
-        "key": key,
-    }
-    if not lead:
-        leaves |= {name: torch.zeros(1, 1, dtype=torch.int64, device=device) for name in ("batch", "head")}
+    leaves = {"score": scores, **at, "query": position, "key": key}
     if rule.score is not None:
         scores = torch.broadcast_to(evaluate(rule.score, leaves, tables), scores.shape)
     if rule.seen is not None:

@@ -6,19 +6,17 @@ Decides projections and layouts; scores, softmax and sums are the operator's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import cached_property, partial
-from typing import Any
 
-import numpy as np
 import torch
-from torch.utils._pytree import tree_map_only
 
 from clearhead.adapters.torch.attention import attention
-from clearhead.adapters.torch.sdpa import scaled_dot_product_attention
+from clearhead.adapters.torch.sdpa import FULL, masked, scaled_dot_product_attention
+from clearhead.adapters.torch.weights import LazyWeights, weights_of
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.rules.masks import Mask, causal
 from clearhead.rules.scores import Rules
+
+__all__ = ["LazyWeights", "MultiheadAttention", "SelfAttention"]
 
 CAUSAL = causal()
 
@@ -58,85 +56,11 @@ class SelfAttention(torch.nn.Module):  # type: ignore[misc]
         return result
 
 
-class LazyWeights:
-    """Attention weights that are computed when something asks for their numbers, once; calling them gives the tensor.
-
-    torch's functions, indices and arithmetic take them for that tensor, gradients included; `torch.as_tensor` and
-    numpy's take the numbers alone. Copies and pickles hold the numbers.
-
-    >>> weights = LazyWeights((2, 2), lambda: torch.eye(2))
-    >>> weights, weights[0], torch.sum(weights)
-    (LazyWeights((2, 2)), tensor([1., 0.]), tensor(2.))
-    """
-
-    def __init__(self, shape: tuple[int, ...], compute: Callable[[], torch.Tensor]) -> None:
-        self.shape, self.compute = torch.Size(shape), compute
-
-    @cached_property
-    def tensor(self) -> torch.Tensor:
-        """What was computed."""
-        return self.compute()
-
-    def __call__(self) -> torch.Tensor:
-        """The weights as a tensor."""
-        return self.tensor
-
-    @classmethod
-    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = tree_map_only(cls, cls.__call__, (args, kwargs or {}))
-        return function(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        """A tensor's methods and attributes."""
-        if name.startswith("__") or name in ("compute", "tensor"):
-            raise AttributeError(name)
-        return getattr(self.tensor, name)
-
-    def __array__(self, *args: Any, **options: Any) -> Any:
-        return np.asarray(self.tensor.detach().numpy(), *args, **options)
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.tensor.detach().__dlpack__(**options)
-
-    def __reduce__(self) -> Any:
-        return restored, (self.tensor.detach(),)
-
-    def __repr__(self) -> str:
-        return f"LazyWeights({tuple(self.shape)})"
-
-
-def restored(tensor: torch.Tensor) -> LazyWeights:
-    """Weights that are known already."""
-    return LazyWeights(tensor.shape, lambda: tensor)
-
-
-def of_tensor(name: str) -> Callable[..., Any]:
-    """An operator of the tensor."""
-    return lambda self, *others: getattr(self.tensor, name)(*others)
-
-
-ARITHMETIC = ("add", "sub", "mul", "truediv", "pow", "matmul")
-for name in (*ARITHMETIC, *(f"r{name}" for name in ARITHMETIC), "lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
-    setattr(LazyWeights, f"__{name}__", of_tensor(f"__{name}__"))
-for name in ("getitem", "len", "iter", "contains", "bool", "float", "dlpack_device"):
-    setattr(LazyWeights, f"__{name}__", of_tensor(f"__{name}__"))
-
-
-def weights_of(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, average: bool) -> torch.Tensor:
-    """Each query's weights of keys; all are 0 where it sees none."""
-    scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype is torch.bool else scores + mask
-    blind = torch.isneginf(scores).all(-1, keepdim=True)
-    weights = scores.masked_fill(blind, 0).softmax(-1).masked_fill(blind, 0)
-    return weights.mean(-3) if average else weights
-
-
 class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
     """`torch.nn.MultiheadAttention` on clearhead's kernels: same arguments, same parameters, same state_dict.
 
-    The weights that forward gives beside the output are lazy: `LazyWeights`, of which nothing is computed before
-    something asks for it. They are what dropout would find, not what it leaves.
+    The weights that forward gives beside the output are lazy: `LazyWeights`, a tensor of which nothing is computed
+    before something asks for it. They are what dropout would find, not what it leaves.
 
     >>> layer = MultiheadAttention(8, 2, batch_first=True)
     >>> x = torch.zeros(1, 3, 8)
@@ -155,13 +79,15 @@ class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
         attn_mask: torch.Tensor | None = None,
         average_attn_weights: bool = True,
         is_causal: bool = False,
-    ) -> tuple[torch.Tensor, LazyWeights | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As torch's: masks say True where a key is hidden, or are added to the scores.
 
         Raises ShapeError for masks that do not fit, DtypeError, and InputError for `is_causal` without `attn_mask`.
         """
         if is_causal and attn_mask is None:
             raise InputError("is_causal=True is a hint about attn_mask, which is None: give the mask too.")
+        if query.is_nested or key.is_nested or value.is_nested:
+            self.check_nested(need_weights, key_padding_mask, attn_mask)
         axis = 1 if self.batch_first or query.dim() == 2 else 0
         q, k, v = (x if query.dim() == 2 or self.batch_first else x.transpose(0, 1) for x in (query, key, value))
         self.check(q, k, v, key_padding_mask, attn_mask)
@@ -180,9 +106,17 @@ class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
             output = output.transpose(0, 1)
         if not need_weights:
             return output, None
-        lead = tuple(q.shape[:-3]) + (() if average_attn_weights else (self.num_heads,))
-        compute = partial(weights_of, q, k, mask, average_attn_weights)
-        return output, LazyWeights((*lead, q.shape[-2], k.shape[-2]), compute)
+        rule, tables = (FULL, ()) if mask is None else masked(mask, q, k)
+        return output, weights_of(q, k, tables, None, rule, 1 / math.sqrt(q.shape[-1]), average=average_attn_weights)
+
+    def check_nested(self, need_weights: bool, padding: torch.Tensor | None, attn_mask: torch.Tensor | None) -> None:
+        """What sequences of different lengths cannot have."""
+        more = self.bias_k is not None or self.add_zero_attn or not self.batch_first
+        if need_weights or more or padding is not None or attn_mask is not None:
+            raise InputError(
+                "nested tensors need batch_first=True, need_weights=False, and neither masks nor keys of the layer's "
+                "own (add_bias_kv, add_zero_attn): pad them, as by x.to_padded_tensor(0.0), and give key_padding_mask."
+            )
 
     def check(
         self,

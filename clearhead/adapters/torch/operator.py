@@ -19,6 +19,7 @@ from clearhead.adapters.torch.formula import NARROW
 from clearhead.adapters.torch.rule import Rule, rule_named
 from clearhead.attention import run
 from clearhead.definition.tangent import Direction
+from clearhead.errors import DtypeError, InputError
 from clearhead.gradients import Gradients, Kept, backward
 from clearhead.problem import Array
 
@@ -28,8 +29,11 @@ Tensors = tuple[Any, ...]
 ENTRY = torch._C.DispatchKey.FuncTorchDynamicLayerFrontMode  # where transforms take a call
 FUNCTIONALIZE = torch._C._functorch.TransformType.Functionalize
 is_batched = torch._C._functorch.is_legacy_batchedtensor
+is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what autocast makes narrow
+
+OWN = torch.nn.functional.scaled_dot_product_attention
 
 LIBRARY = torch.library.Library("clearhead", "DEF")
 OPERANDS = "Tensor query, Tensor key, Tensor value, Tensor[] tables, Tensor? sink, str rule, float scale"
@@ -52,13 +56,32 @@ def attend(
     """Output and LSE.
 
     The operator's output has the LSE's dtype and is rounded here, so that gradients are found from what it was before.
-    Autocast makes operands narrow, as for torch's own attention.
+    Autocast makes operands narrow, as for torch's own attention. A sink of 16 bits joins scores of 32.
     """
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        query, key, value = (x.to(dtype) if x.dtype in AUTOCAST else x for x in (query, key, value))
+    check_ranks()
+    query, key, value = narrowed(query, key, value)
+    if sink is not None and sink.dtype in NARROW:
+        sink = sink.float()
     output, lse = unrounded(query, key, value, list(tables), sink, rule, scale)
     return (output if output.dtype is query.dtype else output.to(query.dtype)), lse
+
+
+def check_ranks() -> None:
+    """Raise InputError inside torch's `context_parallel`, which gives each rank a piece of the sequence."""
+    there = torch.nn.functional.scaled_dot_product_attention
+    if there is not OWN and str(there.__module__).startswith("torch.distributed"):
+        raise InputError(
+            "inside torch's context_parallel this rank has a piece of the sequence, and would attend to that alone: "
+            "call torch.nn.functional.scaled_dot_product_attention there (transformers: attn_implementation='sdpa')."
+        )
+
+
+def narrowed(*operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What autocast makes of operands."""
+    if not torch.is_autocast_enabled("cpu"):
+        return operands
+    dtype = torch.get_autocast_dtype("cpu")
+    return tuple(x.to(dtype) if x.dtype in AUTOCAST else x for x in operands)
 
 
 def unrounded(
@@ -111,21 +134,29 @@ def below(own: Any, *operands: Any) -> Any:
 
 def listened(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether a mode, a transform, a profiler, a tensor's own class or a bit that negates it wants the operator."""
+    return torch.autograd._profiler_enabled() or not numeric(tensors)
+
+
+def numeric(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether tensors are plain memory, and nothing stands between a call and its numbers."""
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
-        return True
-    if torch.autograd._profiler_enabled():
-        return True
+        return False
     for x in tensors:  # noqa: SIM110
         if type(x) not in PLAIN or not x.is_cpu or x.is_neg() or is_batched(x):
-            return True
-    return False
+            return False
+    return True
 
 
 def view(tensor: torch.Tensor) -> Array:
     """A tensor's memory as an array."""
     if tensor.dtype is torch.bfloat16:
-        import ml_dtypes
-
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise DtypeError(
+                f"a tensor of shape {tuple(tensor.shape)} is bfloat16, which numpy alone does not know: pip install "
+                "ml_dtypes, or use torch.float32."
+            ) from None
         return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
     return (tensor.detach() if tensor.requires_grad else tensor).numpy()  # type: ignore[no-any-return]
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import cached_property, lru_cache, reduce
+from functools import lru_cache, reduce
 from operator import and_
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.once import cached_property
 from clearhead.recall import LITTLE, MOST_HOLDING
 from clearhead.rules.expression import Expression, Formula, parts, renumber, rewrite
 from clearhead.rules.masks import Causal, Documents, Full, Mask, Where, Window, conjunction

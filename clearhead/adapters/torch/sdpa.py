@@ -17,14 +17,17 @@ import torch
 from torch.nn import functional
 from torch.nn.attention.bias import CausalBias, CausalVariant
 from torch.overrides import handle_torch_function, has_torch_function
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from clearhead.adapters.torch.dropout import attend_dropped
-from clearhead.adapters.torch.operator import attend, lead_of
+from clearhead.adapters.torch.jagged import attend_jagged, mask_over
+from clearhead.adapters.torch.operator import OWN, PLAIN, attend, lead_of
 from clearhead.adapters.torch.rule import divided, joined
-from clearhead.rules.expression import Expression, Formula
+from clearhead.errors import InputError
+from clearhead.rules.expression import Expression, Formula, Kind
 from clearhead.rules.masks import causal, full
 
-torchs_own = functional.scaled_dot_product_attention
+torchs_own = OWN
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 FULL = divided(full(), ())[0].name
 CAUSAL = divided(causal(align="start"), ())[0].name
@@ -87,8 +90,13 @@ def attended(
 def overridden(
     query: Any, key: Any, value: Any, attn_mask: Any, dropout_p: float, is_causal: bool, **options: Any
 ) -> Any:
-    """A call with operands of classes that have a say: torch's causal masks are known, others are asked."""
+    """A call with operands of classes that have a say: torch's causal masks and nested tensors are known, others asked.
+
+    Those that know torch's own function alone are handed to it.
+    """
     operands = query, key, value, attn_mask
+    if any(isinstance(x, torch.Tensor) and x.is_nested for x in operands):
+        return over_nested(*operands, dropout_p, is_causal, **options)
     if not isinstance(attn_mask, CausalBias) or has_torch_function(operands[:3]):
         return handle_torch_function(scaled_dot_product_attention, operands, *operands, dropout_p, is_causal, **options)
     lengths = attn_mask.seq_len_q, attn_mask.seq_len_kv
@@ -97,6 +105,27 @@ def overridden(
         return CausalBias._dispatch(*operands, dropout_p, is_causal, **options)
     rule = CAUSAL if attn_mask.variant == CausalVariant.UPPER_LEFT else CAUSAL_AT_END
     return attended(query, key, value, (), rule, options["scale"], dropout_p)
+
+
+def over_nested(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> Any:
+    """Sequences of different lengths, each alone."""
+    alike = query.dtype in DTYPES and query.dtype is key.dtype is value.dtype and 0 <= dropout_p <= 1
+    mask = causal() if is_causal else full()
+    over = mask_over(mask, query, key, value) if alike and attn_mask is None else None
+    if over is None or not (enable_gqa or query.shape[1] == key.shape[1] == value.shape[1]):
+        tell("a tensor is nested, and has a mask, or other keys than values, or gaps")
+        return torchs_own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    return attend_jagged(query, key, value, over, factor, dropout_p)[0]
 
 
 def reason(
@@ -110,6 +139,8 @@ def reason(
 ) -> str | None:
     """Why a call goes to torch; None if it need not."""
     for x in (query, key, value, query if attn_mask is None else attn_mask):
+        if type(x) not in PLAIN and is_traceable_wrapper_subclass(x):
+            return f"a tensor is a {type(x).__name__}, which knows torch's function alone"
         if x.layout is not torch.strided or x.is_nested or not (x.is_cpu or x.is_meta):
             return f"a tensor is on {x.device}, nested or sparse"
         if x.is_cpu is not query.is_cpu:
@@ -164,15 +195,20 @@ def masked(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> t
     return (HIDING if table.dtype is torch.bool else ADDING)[axes], (table,)
 
 
-def table_rule(axes: str, adds: bool) -> str:
-    """A rule that reads a table by batch, head, row and key; at axes of 1, always the first."""
+def loaded(axes: str, kind: Kind) -> Expression:
+    """What the first table holds by batch, head, row and key; at axes of 1, always the first."""
     zero = Expression("constant", "int", value=0)
     names = ("batch", "head", "row", "key")
     places = tuple(zero if n == "1" else Expression(name, "int") for name, n in zip(names, axes, strict=True))
-    load = Expression("load", "float" if adds else "bool", places, array=0)
+    return Expression("load", kind, places, array=0)
+
+
+def table_rule(axes: str, adds: bool) -> str:
+    """A rule that reads a table, to add it to scores or to hide where it is False."""
     if not adds:
-        return joined((), Formula(load), None)[0].name
-    return joined((), None, Formula(Expression("add", "float", (Expression("score", "float"), load))))[0].name
+        return joined((), Formula(loaded(axes, "bool")), None)[0].name
+    total = Expression("add", "float", (Expression("score", "float"), loaded(axes, "float")))
+    return joined((), None, Formula(total))[0].name
 
 
 ADDING, HIDING = ({"".join(n): table_rule("".join(n), adds) for n in product("1n", repeat=4)} for adds in (True, False))
@@ -181,8 +217,9 @@ ADDING, HIDING = ({"".join(n): table_rule("".join(n), adds) for n in product("1n
 class patch(ContextDecorator):  # noqa: N801
     """Put clearhead's attention in the place of `torch.nn.functional.scaled_dot_product_attention`, for a while.
 
-    A context manager and a decorator, which may be used again and again; it holds for all threads, and what stood there
-    before comes back. Code that took torch's function by name before, and modules' own fast paths
+    A context manager and a decorator, which may be used again and again; it holds for all threads, and torch's function
+    comes back. Where another one stands in its place, as `context_parallel`'s, which computes over all ranks, entering
+    raises InputError. Code that took torch's function by name before, and modules' own fast paths
     (`nn.MultiheadAttention` in evaluation mode), are not reached.
 
     >>> with patch():
@@ -194,17 +231,22 @@ class patch(ContextDecorator):  # noqa: N801
 
     lock = threading.Lock()
     depth = 0
-    before: Any = None
 
     def __enter__(self) -> None:
         with self.lock:
-            if not patch.depth:
-                patch.before = functional.scaled_dot_product_attention
+            there = functional.scaled_dot_product_attention
+            if there is torchs_own:
                 functional.scaled_dot_product_attention = scaled_dot_product_attention
+            elif there is not scaled_dot_product_attention:
+                name = f"{getattr(there, '__module__', '')}.{getattr(there, '__qualname__', repr(there))}"
+                raise InputError(
+                    f"patch() would undo {name}, which stands in the place of torch's scaled_dot_product_attention, as "
+                    "inside context_parallel: enter patch() before that, or leave one of them out."
+                )
             patch.depth += 1
 
     def __exit__(self, *_: object) -> None:
         with self.lock:
             patch.depth -= 1
-            if not patch.depth:
-                functional.scaled_dot_product_attention = patch.before
+            if not patch.depth and functional.scaled_dot_product_attention is scaled_dot_product_attention:
+                functional.scaled_dot_product_attention = torchs_own

@@ -1,39 +1,31 @@
 """transformers models on clearhead's kernels: what stands behind `attn_implementation="clearhead"`.
 
-Decides how a model's tensors become arrays (views, never copies) and its options rules; who sees whom is read by
-`mask`. No mask is ever a table: what the model passes from layer to layer is one byte that carries a
-`Pattern`.
+Decides what a model's options mean, and which way a call goes: by the kernels straight into the model's memory, or by
+torch's operator, which all that differentiates, traces or maps a model knows. Who sees whom is read by `mask`; a batch
+is put together by `batch`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from typing import Any, Protocol
+
 import torch
+from torch.autograd import forward_ad
 from transformers.utils import output_capturing
 
-from clearhead.adapters.transformers.mask import ALL, Part, Pattern
-from clearhead.attention import Attended, attend, attention
-from clearhead.errors import DtypeError, InputError
-from clearhead.machine.threads import allowed
+from clearhead.adapters.torch import operator
+from clearhead.adapters.torch.operator import view
+from clearhead.adapters.torch.sdpa import DTYPES
+from clearhead.adapters.torch.weights import weights_of
+from clearhead.adapters.transformers.batch import Asked, by_kernel, by_operator, rule_for
+from clearhead.adapters.transformers.mask import ALL, MaskTensor, Part
+from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.problem import Array
-from clearhead.rules import scores
-from clearhead.rules.masks import Mask, causal, dense, full, window
-from clearhead.rules.scores import Score
-from clearhead.weights import Weights, weights
+from clearhead.rules.masks import Mask, causal, full, window
 
 NAME = "clearhead"
-
-
-class MaskTensor(torch.Tensor):  # type: ignore[misc]
-    """One False that stands for a mask of any size, and says in `pattern` what that would hold."""
-
-    pattern: Pattern
-
-    def contiguous(self, *args: Any, **kwargs: Any) -> "MaskTensor":
-        """Itself: generation asks for this with a static cache, which would build the whole table."""
-        return self
+STRANGE = ("sinks", "block_indices")  # options of a few models that change what a layer computes
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,39 +36,23 @@ class Call:
     query: Array  # (batch, heads, queries, dim)
     key: Array  # (batch, key heads, keys, dim), of a static cache only those that are filled
     value: Array
-    mask: Mask  # for the whole batch
-    pattern: Pattern | None  # where the model gave one
-    score: tuple[Score, ...]
-    scale: float | None
-    sink: Array | None
+    asked: Asked
     lse: Array
     tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # query, key and value as the model gave them
     given: dict[str, Any]  # and its options
 
 
-listeners: list[Callable[[Call], None]] = []
+class Listener(Protocol):
+    """Who wants to know what layers compute."""
+
+    def wants(self, module: torch.nn.Module) -> bool:
+        """Whether it listens to a layer."""
+
+    def __call__(self, call: Call) -> None:
+        """Take in a call."""
 
 
-def mask_forward(
-    batch_size: int,
-    q_length: int,
-    kv_length: int,
-    q_offset: int | torch.Tensor = 0,
-    kv_offset: int = 0,
-    mask_function: Callable[..., Any] | None = None,
-    attention_mask: torch.Tensor | None = None,
-    **kwargs: Any,
-) -> MaskTensor:
-    """What transformers calls once for each kind of layer in a pass; (batch, 1, queries, keys) in one byte."""
-    from transformers.masking_utils import causal_mask_function
-
-    padding = None if attention_mask is None else attention_mask.numpy().astype(bool)
-    room = torch.zeros((), dtype=torch.bool).expand(batch_size, 1, q_length, kv_length)
-    mask: MaskTensor = room.as_subclass(MaskTensor)
-    mask.pattern = Pattern(
-        batch_size, q_length, kv_length, int(q_offset), int(kv_offset), mask_function or causal_mask_function, padding
-    )
-    return mask
+listeners: list[Listener] = []
 
 
 def attention_forward(
@@ -93,187 +69,131 @@ def attention_forward(
     position_bias: torch.Tensor | None = None,
     sliding_window: int | None = None,
     **kwargs: Any,
-) -> tuple[torch.Tensor, Weights | None]:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What transformers calls for each layer: query (batch, heads, n, dim); gives (batch, n, heads, dim) and weights.
 
-    The weights are lazy, and given only where `output_attentions=True` asks for them. Raises InputError or DtypeError
-    for what clearhead cannot do.
+    The weights are a lazy tensor, given only where `output_attentions=True` asks for them. Raises InputError,
+    ShapeError or DtypeError for what clearhead cannot do.
     """
-    if dropout:
-        raise InputError(
-            f"attention dropout {dropout} is not known to clearhead: set config.attention_dropout = 0.0 (GPT-2: "
-            "attn_pdrop), or call model.eval()."
-        )
-    q, k, v = as_numpy(query, "query"), as_numpy(key, "key"), as_numpy(value, "value")
-    pattern = getattr(attention_mask, "pattern", None)
-    score = score_rules(softcap, position_bias)
+    tensors = query, key, value
+    operator.check_ranks()
+    query, key, value = operator.narrowed(query, key, value)
+    check(query, key, value, kwargs)
+    pattern, hides, adds = None, None, () if position_bias is None else (position_bias,)
+    if isinstance(attention_mask, MaskTensor) and not attention_mask.changed:
+        pattern = attention_mask.pattern
+        key, value = key[:, :, : pattern.stop], value[:, :, : pattern.stop]
+    elif attention_mask is not None:
+        hides, more = table_of(attention_mask, key.shape[2])
+        adds = (*adds, *more)
+    if kwargs.get("indices") is not None:
+        hides = among(kwargs["indices"], key.shape[2], hides)
     if pattern is not None:
-        k, v = k[:, :, : pattern.stop], v[:, :, : pattern.stop]
         parts = pattern.parts
     else:
-        mask, more = plain_mask(module, attention_mask, q, k, is_causal, sliding_window)
-        score, parts = score + more, (Part(ALL, ALL, ALL, mask),)
-    sink = None if s_aux is None else as_numpy(s_aux.float() if s_aux.dtype != query.dtype else s_aux, "s_aux")
-    wants_weights = kwargs.get("output_attentions") or collects_weights()
-    asked = Asked(parts, score, scaling, sink)
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (query, key, value, s_aux)):
-        output, done = Differentiable.apply(query, key, value, s_aux, asked)
+        mask = full() if attention_mask is not None else own_mask(module, query, key, is_causal, sliding_window)
+        parts = (Part(ALL, ALL, ALL, mask),)
+    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    asked = Asked(parts, pattern, hides, adds, softcap, scale, s_aux, dropout)
+    heard = [listener for listener in listeners if listener.wants(module)]
+    wants_weights = bool(kwargs.get("output_attentions")) or collects_weights()
+    if plain(query, key, value, asked):
+        output, lse = by_kernel(query, key, value, asked, bool(wants_weights or heard))
     else:
-        output, done = computed(query, (q, k, v), asked, bool(wants_weights or listeners))
-    if not wants_weights and not listeners:
-        return output, None
-    lse = joined_lse(q, parts, done)
-    mask = parts[0].mask if pattern is None else pattern.whole
-    given = {"scaling": scaling, "softcap": softcap, "s_aux": s_aux, "sliding_window": sliding_window}
-    call = Call(module, q, k, v, mask, pattern, score, scaling, sink, lse, (query, key, value), given)
-    for listener in listeners:
-        listener(call)
+        output, lse = by_operator(query, key, value, asked)
+    if heard:
+        given = {"scaling": scaling, "softcap": softcap, "s_aux": s_aux, "sliding_window": sliding_window}
+        tell(heard, module, (query, key, value), asked, lse, tensors, given)
     if not wants_weights:
         return output, None
-    held = k.copy()  # a static cache is written on
-    return output, weights(q, held, mask=mask, score=score, scale=scaling, sink=sink, lse=lse)
+    rule, tables = rule_for(asked, Part(ALL, ALL, ALL, asked.whole))
+    held = key.clone()  # a static cache is written on
+    known = None if lse is None else lse.detach()
+    return output, weights_of(query, held, tables, s_aux, rule, scale, known)
 
 
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """What is done to a layer's queries, keys and values."""
-
-    parts: tuple[Part, ...]
-    score: tuple[Score, ...]
-    scale: float | None
-    sink: Array | None
-
-
-def computed(
-    query: torch.Tensor, operands: tuple[Array, Array, Array], asked: Asked, wants_more: bool
-) -> tuple[torch.Tensor, list[Attended]]:
-    """The output as transformers wants it, (batch, n, heads, dim), written there by the kernel; and the parts' more."""
-    q, k, v = operands
-    batch, heads, queries, _ = q.shape
-    make = torch.empty if covered(asked.parts, batch, queries) else torch.zeros
-    output = make((batch, queries, heads, v.shape[-1]), dtype=query.dtype)
-    out = as_numpy(output, "output").transpose(0, 2, 1, 3)
-    rules: dict[str, Any] = {"score": asked.score, "sink": asked.sink, "scale": asked.scale}
-    rules["threads"] = min(torch.get_num_threads(), allowed())
-    done = []
-    for part in asked.parts:
-        x, y, z = q[part.batch, :, part.queries], k[part.batch, :, part.keys], v[part.batch, :, part.keys]
-        to = out[part.batch, :, part.queries]
-        if wants_more:
-            done.append(attend(x, y, z, mask=part.mask, out=to, **rules))
-        else:
-            attention(x, y, z, mask=part.mask, out=to, **rules)
-    return output, done
+def check(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]) -> None:
+    """What no way can do."""
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        if not (x.is_cpu or x.is_meta or operator.followed()) and type(x) in operator.PLAIN:
+            raise InputError(f"{name} of shape {tuple(x.shape)} is on {x.device}: move the model by model.cpu().")
+    if query.dtype not in DTYPES or not query.dtype is key.dtype is value.dtype:
+        raise DtypeError(
+            f"query, key and value are {query.dtype}, {key.dtype} and {value.dtype}: cast the model to one dtype, as "
+            "by model.float(), or run it under torch.autocast('cpu')."
+        )
+    for name in STRANGE:
+        if options.get(name) is not None:
+            raise InputError(
+                f"this model's layers compute with {name}, which clearhead's attention does not know: use "
+                "attn_implementation='eager' for it."
+            )
 
 
-def joined_lse(q: Array, parts: tuple[Part, ...], done: list[Attended]) -> Array:
-    """The LSE of all queries, (batch, heads, n): −∞ for those that no part has."""
-    lse = np.full(q.shape[:-1], -np.inf, np.float64 if q.dtype == np.float64 else np.float32)
-    for part, attended in zip(parts, done, strict=True):
-        lse[part.batch, :, part.queries] = attended.lse
-    return lse
+def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, asked: Asked) -> bool:
+    """Whether numbers are all that is wanted: then kernels write them where they belong."""
+    tensors = [query, key, value, *asked.adds]
+    tensors += [x for x in (asked.hides, asked.sink) if x is not None]
+    if asked.dropout or operator.followed() or operator.listened(tensors) or forward_ad._current_level >= 0:
+        return False
+    return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
 
 
-class Differentiable(torch.autograd.Function):  # type: ignore[misc]
-    """Attention with gradients of query, key, value and sink, which clearhead computes in O(n) memory."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        s_aux: torch.Tensor | None,
-        asked: Asked,
-    ) -> tuple[torch.Tensor, list[Attended]]:
-        """As `computed`, and keeps what the gradients need."""
-        operands = as_numpy(query, "query"), as_numpy(key, "key"), as_numpy(value, "value")
-        output, done = computed(query, operands, asked, True)
-        ctx.save_for_backward(query, key, value, output)  # torch sees if one of them is written to
-        ctx.asked, ctx.done, ctx.sink_dtype = asked, done, None if s_aux is None else s_aux.dtype
-        return output, done
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, d_output: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
-        """Each part's gradients, in their places."""
-        gradients = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in ctx.saved_tensors[:3]]
-        d_q, d_k, d_v = (as_numpy(x, "gradient") for x in gradients)
-        d_out, d_sink = as_numpy(d_output, "d_output").transpose(0, 2, 1, 3), None
-        for part, attended in zip(ctx.asked.parts, ctx.done, strict=True):
-            found = attended.backward(d_out[part.batch, :, part.queries], rules=False)
-            d_q[part.batch, :, part.queries] += found.q
-            d_k[part.batch, :, part.keys] += found.k
-            d_v[part.batch, :, part.keys] += found.v
-            if found.sink is not None:
-                d_sink = found.sink if d_sink is None else d_sink + found.sink
-        sink = None if d_sink is None else torch.from_numpy(d_sink).to(ctx.sink_dtype)
-        return (*gradients, sink, None)
+def table_of(mask: torch.Tensor, keys: int) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
+    """A mask that is a table, of four axes: what it hides, or adds."""
+    table = mask.dense() if isinstance(mask, MaskTensor) else mask
+    if table.dim() > 4:
+        raise ShapeError(f"attention_mask of shape {tuple(table.shape)}: give (batch, heads, queries, keys).")
+    if table.dtype is not torch.bool and not table.is_floating_point():
+        raise DtypeError(
+            f"attention_mask of shape {tuple(table.shape)} is {table.dtype}: give torch.bool, True where a key is "
+            "seen, as by mask.bool(), or floats, which are added to the scores."
+        )
+    table = table[(None,) * (4 - table.dim())][..., :keys]
+    return (table, ()) if table.dtype is torch.bool else (None, (table,))
 
 
-def covered(parts: tuple[Part, ...], batch: int, queries: int) -> bool:
-    """Whether each query of each sequence is in some part."""
-    sizes = (len(range(*part.batch.indices(batch))) * len(range(*part.queries.indices(queries))) for part in parts)
-    return sum(sizes) == batch * queries
+def among(indices: torch.Tensor, keys: int, hides: torch.Tensor | None) -> torch.Tensor:
+    """What is seen where a model chose keys for each query, (batch, queries, some)."""
+    chosen = indices.new_zeros((*indices.shape[:2], keys), dtype=torch.bool).scatter(-1, indices.long(), True)[:, None]
+    return chosen if hides is None else hides & chosen
+
+
+def own_mask(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, is_causal: bool | None, sliding_window: int | None
+) -> Mask:
+    """The mask of a layer that was given none."""
+    queries, keys = query.shape[2], key.shape[2]
+    causally = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if not causally or queries == 1:
+        return full()
+    if queries != keys:
+        raise InputError(f"{queries} queries and {keys} keys came without a mask: pass the model an attention_mask.")
+    return causal() if sliding_window is None else window(sliding_window - 1)
+
+
+def tell(
+    heard: list[Listener],
+    module: torch.nn.Module,
+    operands: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    asked: Asked,
+    lse: torch.Tensor | None,
+    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    given: dict[str, Any],
+) -> None:
+    """Let listeners know of a call."""
+    if lse is None or operator.followed() or not operator.numeric([x.detach() for x in (*operands, lse)]):
+        raise InputError(
+            f"{type(module).__name__} is traced, mapped or run without numbers, and a watch records numbers: call the "
+            "model itself inside the with block."
+        )
+    q, k, v = (view(x) for x in operands)
+    call = Call(module, q, k, v, asked, view(lse), tensors, given)
+    for listener in heard:
+        listener(call)
 
 
 def collects_weights() -> bool:
     """Whether transformers collects attentions now: some models (GPT-2) do not hand `output_attentions` down."""
     collector = getattr(output_capturing, "_active_collector", None)
     return collector is not None and "attentions" in (collector.get() or ())
-
-
-def as_numpy(tensor: torch.Tensor, name: str) -> Array:
-    """A tensor's own memory as an array."""
-    if tensor.device.type != "cpu":
-        raise InputError(f"{name} of shape {tuple(tensor.shape)} is on {tensor.device}: move the model by model.cpu().")
-    tensor = tensor.detach()
-    if tensor.dtype != torch.bfloat16:
-        return tensor.numpy()  # type: ignore[no-any-return]
-    try:
-        import ml_dtypes
-    except ImportError:
-        raise DtypeError(
-            f"{name} of shape {tuple(tensor.shape)} is bfloat16, which numpy alone does not know: install ml_dtypes, "
-            "or load the model with dtype=torch.float32."
-        ) from None
-    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
-
-
-def score_rules(softcap: float | None, position_bias: torch.Tensor | None) -> tuple[Score, ...]:
-    """What a model does to scores beside scaling, in its order."""
-    rules: list[Score] = [] if softcap is None else [scores.softcap(softcap)]
-    if position_bias is not None:
-        if torch.is_grad_enabled() and position_bias.requires_grad:
-            raise InputError(
-                f"gradients of a position_bias of shape {tuple(position_bias.shape)} are not known to this adapter: "
-                "freeze it by requires_grad_(False), or train with attn_implementation='sdpa'."
-            )
-        rules.append(scores.bias(as_numpy(position_bias, "position_bias")))
-    return tuple(rules)
-
-
-def plain_mask(
-    module: torch.nn.Module,
-    mask: torch.Tensor | None,
-    q: Array,
-    k: Array,
-    is_causal: bool | None,
-    sliding_window: int | None,
-) -> tuple[Mask, tuple[Score, ...]]:
-    """The mask of a model that brings its own table or none, and the scores' bias if the table is of numbers."""
-    queries, keys = q.shape[2], k.shape[2]
-    if isinstance(mask, MaskTensor):
-        raise InputError(
-            f"this model has changed the mask of shape {tuple(mask.shape)} that clearhead described by a formula: use "
-            "attn_implementation='sdpa' for it."
-        )
-    if mask is not None:
-        table = as_numpy(mask, "attention_mask")[..., :keys]
-        return (dense(table), ()) if table.dtype == np.bool_ else (full(), (scores.bias(table),))
-    causally = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    if not causally or queries == 1:
-        return full(), ()
-    if queries != keys:
-        raise InputError(f"{queries} queries and {keys} keys came without a mask: pass the model an attention_mask.")
-    return causal() if sliding_window is None else window(sliding_window - 1), ()

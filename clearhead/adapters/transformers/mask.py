@@ -2,21 +2,45 @@
 
 transformers describes a mask by functions of positions put together by `masking_utils`, and padding by one truth for
 each key. Decides how those are read; padded sequences are cut out rather than masked, so that each is computed as it
-would be alone. Leaves the calls themselves to `adapters.transformers`.
+would be alone. What the model hands from layer to layer is a lazy tensor that carries the reading; a model that works
+on it, or a mask that cannot be read, gets transformers' own table.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import partial, reduce
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from transformers.masking_utils import causal_mask_function, sdpa_mask
 
+from clearhead.adapters.torch import operator
+from clearhead.adapters.torch.flex import condition
+from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor
+from clearhead.adapters.torch.operator import view
+from clearhead.adapters.torch.trace import trace
+from clearhead.adapters.transformers.families import refuse_strangers
 from clearhead.errors import ClearheadError, InputError
+from clearhead.once import cached_property
 from clearhead.problem import Array
-from clearhead.rules.masks import Causal, Mask, Window, causal, conjunction, documents, full, prefix, where, window
+from clearhead.rules.expression import Formula
+from clearhead.rules.masks import (
+    Causal,
+    Mask,
+    Where,
+    Window,
+    causal,
+    conjunction,
+    documents,
+    full,
+    prefix,
+    where,
+    window,
+)
 
 Function = Callable[..., Any]
 ALL = slice(None)
@@ -143,6 +167,107 @@ class Pattern:
         return seen.expand(self.batch, 1, len(rows), self.stop) & visible
 
 
+# What the model hands on
+
+
+class MaskTensor(LazyTensor):
+    """A mask of any size, (batch, 1, queries, keys), that says in `pattern` what it would hold; True is seen."""
+
+    pattern: Pattern
+    table: Callable[[], torch.Tensor]
+
+    def compute(self) -> torch.Tensor:
+        """The table, for a model that works on it."""
+        refuse_strangers()
+        return self.table()
+
+    def again(self) -> "MaskTensor":
+        """The same."""
+        return mask_of(self.pattern, self.table)
+
+
+def mask_of(pattern: Pattern, table: Callable[[], torch.Tensor]) -> MaskTensor:
+    """A mask that has been read."""
+    mask: MaskTensor = MaskTensor.shaped((pattern.batch, 1, pattern.queries, pattern.keys), torch.bool)
+    mask.pattern, mask.table = pattern, table
+    return mask
+
+
+def itself(mask: MaskTensor, *_: Any, **__: Any) -> MaskTensor:
+    """The same: generation asks for this with a static cache."""
+    return mask
+
+
+def some_of(mask: MaskTensor, index: Any) -> Any:
+    """The same where an index takes everything, as of no more keys than there are."""
+    entries = index if isinstance(index, tuple) else (index,)
+    if len(entries) > 4 or not all(isinstance(entry, slice) for entry in entries):
+        return NOT_HERE
+    everything = all(entry.indices(n) == (0, n, 1) for entry, n in zip(entries, mask.shape, strict=False))
+    return mask if everything else NOT_HERE
+
+
+def moved(mask: MaskTensor, *args: Any, **options: Any) -> Any:
+    """The same where nothing changes."""
+    wanted = {str(x) for x in (*args, *options.values())}
+    return mask if wanted <= {"cpu", "torch.bool", "False", "True"} else NOT_HERE
+
+
+MaskTensor.answers = {"contiguous": itself, "__getitem__": some_of, "to": moved, "bool": itself, "cpu": itself}
+told: set[str] = set()
+
+
+def mask_forward(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | torch.Tensor = 0,
+    kv_offset: int = 0,
+    mask_function: Function | None = None,
+    attention_mask: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """What transformers calls once for each kind of layer in a pass; (batch, 1, queries, keys) without memory."""
+    function = mask_function or causal_mask_function
+    padding = attention_mask if attention_mask is None else attention_mask.to(torch.bool)
+    sizes = {"batch_size": batch_size, "q_length": q_length, "kv_length": kv_length}
+    places = {"q_offset": q_offset, "kv_offset": kv_offset, "mask_function": function, "attention_mask": padding}
+    skips = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    table: Callable[[], torch.Tensor] = partial(sdpa_mask, **(kwargs | sizes | places | skips))
+    refuse_strangers()
+    if not readable(padding, q_offset):
+        return table()
+    truths = None if padding is None else padding.numpy()
+    pattern = Pattern(batch_size, q_length, kv_length, int(q_offset), int(kv_offset), function, truths)
+    try:
+        _ = pattern.parts
+    except (ClearheadError, RuntimeError) as error:
+        if not torch._C._are_functorch_transforms_active():
+            tell(str(error))
+        return table()
+    return mask_of(pattern, table)
+
+
+def readable(*tensors: Any) -> bool:
+    """Whether the numbers of tensors can be read now, and will be the same when what is traced runs."""
+    if operator.followed() or get_proxy_mode() is not None:
+        return False
+    given = [x for x in tensors if isinstance(x, torch.Tensor)]
+    if type(torch.empty(0)) is not torch.Tensor or torch.compiler.is_exporting():
+        return False
+    return all(type(x) is torch.Tensor and x.is_cpu and not operator.is_wrapped(x) for x in given)
+
+
+def tell(why: str) -> None:
+    """Warn once of each reason."""
+    if why not in told:
+        told.add(why)
+        warnings.warn(f"clearhead takes this model's mask as a table of queries × keys: {why}", stacklevel=2)
+
+
+# How functions are read
+
+
 def captured(function: Function) -> dict[str, Any]:
     """What a function that another one made has kept, by name."""
     names, cells = function.__code__.co_freevars, function.__closure__ or ()
@@ -211,12 +336,14 @@ def strictest(masks: list[Mask]) -> list[Mask]:
 
 
 def traced(function: Function, origin: int, first: int) -> Mask:
-    """A function of a model's own, which may calculate with positions."""
+    """A function of a model's own, which may calculate with positions and look them up in tensors."""
+
+    def moved(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        return function(batch + first, head, query + origin, key + origin)
+
+    called = getattr(function, "__qualname__", repr(function))
     try:
-        return where(lambda batch, head, query, key: function(batch + first, head, query + origin, key + origin))
+        found = condition(trace(moved, ("batch", "head", "query", "key")))
     except (ClearheadError, TypeError, AttributeError, RuntimeError, IndexError) as error:
-        called = getattr(function, "__qualname__", repr(function))
-        raise InputError(
-            f"the mask function {called} cannot become a formula ({error}): use attn_implementation='sdpa' for this "
-            "model, or pass a four-dimensional attention_mask."
-        ) from error
+        raise InputError(f"the mask function {called} cannot become a formula, {error}") from error
+    return Where(function, Formula(found.expression, tuple(view(table) for table in found.arrays)))

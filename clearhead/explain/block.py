@@ -1,0 +1,248 @@
+"""A transformer's block on the small language model that ships: from a token to the chances of the next one.
+
+Decides the page; the model computes, and keeps, all that is shown. The attention of one head is worked out by steps, as
+for vectors of the user's own.
+"""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from clearhead.definition.textbook import Array
+from clearhead.errors import InputError
+from clearhead.explain import inputs, steps
+from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
+from clearhead.explain.rows import MOST_ROWS, choose
+from clearhead.explain.steps import Explanation, length
+from clearhead.explain.story import scores_step, softmax_step, sum_step, title
+from clearhead.explain.wording import count, label, number, percent, quoted, short
+from clearhead.model import Forward, HeadScores, LayerPass, Loss, Model, head_scores, load
+from clearhead.once import cached_property
+
+DIMS = 2  # of a vector, where one is shown
+GUESSES = 3  # of the next token, after each layer
+KINDS = {
+    "previous": "looks at the token before",
+    "induction": "looks at what came next the last time",
+    "sink": "rests on the first token",
+    "itself": "looks at itself",
+    "punctuation": "looks at signs",
+}
+ENOUGH = 80  # tokens of a text that heads are measured on: one that is shorter is said again and again
+
+
+@dataclass(frozen=True, eq=False)
+class OfModel:
+    """The model's page for a text, at one position, of one layer's head."""
+
+    text: str
+    position: str
+    layer: int
+    head: int
+
+    @property
+    def model(self) -> Model:
+        """The small language model."""
+        return load()
+
+    @cached_property
+    def done(self) -> Forward:
+        """All that it computed of the text."""
+        tokens = self.model.tokenizer.encode(self.text)
+        most = self.model.parameters.context
+        if len(tokens) > most:
+            raise InputError(
+                f"{len(tokens)} tokens are more than the {most} that this model reads: give a shorter text."
+            )
+        if not 0 <= self.layer < len(self.model.parameters.layers) or not 0 <= self.head < self.model.parameters.heads:
+            last = f"{len(self.model.parameters.layers) - 1}.{self.model.parameters.heads - 1}"
+            raise InputError(f"--head {self.layer}.{self.head} is no head of this model: give 0.0 to {last}.")
+        return self.model.forward(tokens)
+
+    @cached_property
+    def explained(self) -> Explanation:
+        """One head's attention, step by step."""
+        of, names = self.done.layers[self.layer], self.names
+        q, k, v = (x[self.head].astype(np.float64) for x in (of.q, of.k, of.v))
+        return steps.explain(q, names, inputs.place(self.position, names), keys=k, values=v, scale=of.scale)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tokens as text, without the blank before a word, which stands as part of it."""
+        return tuple(name.strip() or name for name in self.model.tokenizer.names(self.done.tokens))
+
+    def blocks(self, dims: int) -> list[Block]:
+        """Token to embedding, block, what depth adds, the objective, and which head is which."""
+        e, shown = self.explained, choose(self.explained)
+        page: list[Block] = [title("A small language model, step by step", e, e.position), *opening(self)]
+        page += [*sublayers(self), Heading(f"Head {self.layer}.{self.head}: its attention, worked out")]
+        page += [*scores_step(e, shown), *softmax_step(e, shown), *sum_step(e, shown, dims)]
+        return [*page, *depth(self), *objective(self), *heads(self)]
+
+    def json(self) -> str:
+        """The numbers of the page."""
+        i, loss = self.explained.position, self.model.loss(self.text)
+        made = {
+            "tokens": self.names,
+            "position": i,
+            "head": [self.layer, self.head],
+            "weights": self.explained.weights.tolist(),
+            "residual_lengths": [length(x[i].astype(np.float64)) for x in self.stream()],
+            "guesses": [[{"token": name, "chance": chance} for name, chance in row] for row in self.guesses()],
+            "nats": loss.nats.tolist(),
+            "mean": loss.mean,
+            "perplexity": loss.perplexity,
+            "bits_per_character": loss.bits_per_character,
+            "uniform": loss.uniform,
+        }
+        return json.dumps(made, indent=2, allow_nan=False) + "\n"
+
+    def stream(self) -> list[Array]:
+        """The residual stream after the embedding and after each layer."""
+        return [self.done.embedded, *(layer.leaving for layer in self.done.layers)]
+
+    def guesses(self) -> list[list[tuple[str, float]]]:
+        """The likeliest next tokens after each of these, as if the model ended there: the logit lens."""
+        found = []
+        for x in self.stream():
+            chance = softmax(self.model.unembedded(x[self.explained.position : self.explained.position + 1])[0])
+            best = np.argsort(-chance, kind="stable")[:GUESSES]
+            found.append([(self.model.tokenizer.names([int(at)])[0], float(chance[at])) for at in best])
+        return found
+
+
+def softmax(logits: Array) -> Array:
+    """Chances (vocabulary,) of scores, in float64."""
+    s = logits.astype(np.float64)
+    e = np.exp(s - s.max())
+    chances: Array = e / e.sum()
+    return chances
+
+
+def opening(of: OfModel) -> list[Block]:
+    """What the model is, and how a token enters it."""
+    held, i = of.model.parameters, of.explained.position
+    vocabulary, dim = held.embedding.shape
+    text = (
+        f"The model was trained to guess the next token. It knows {vocabulary} of them, words and pieces of words, and "
+        f"has {count(len(held.layers), 'layer')} of {count(held.heads, 'head')} each. {quoted(of.names[i])}, token "
+        f"{i}, is number {of.done.tokens[i]}: its embedding is that row of a table ({vocabulary},{dim}), and begins "
+        f"the residual stream, the one vector a token that every layer reads and adds to: {first(of.done.embedded[i])}."
+    )
+    return [Prose(text)]
+
+
+def sublayers(of: OfModel) -> list[Block]:
+    """What one layer does to the residual stream, in order."""
+    layer, n = of.done.layers[of.layer], len(of.done.tokens)
+    rows = tuple(step(of, *row) for row in passes(layer, n))
+    columns = (
+        Column("step", "left"), Column("formula", "left"), Column("shape"), Column("multiply-adds"),
+        Column(f"token {of.explained.position}", "left"), Column("length"),
+    )  # fmt: skip
+    text = (
+        "Norm comes first: each sub-layer reads a copy of the stream with every row over the root of the mean of its "
+        "squares, and adds what it found to the stream itself, which is never normed. So what entered is still there "
+        "at the end, and learning reaches the first layer undiminished, through one long sum."
+    )
+    return [Heading(f"Layer {of.layer} of {len(of.done.layers)}"), Table(columns, rows), Prose(text)]
+
+
+def passes(layer: LayerPass, n: int) -> list[tuple[str, tuple[str, str], Array, int]]:
+    """The steps of a layer: name, formula, what comes out, and its multiply-adds."""
+    heads, _, d = layer.q.shape
+    dim, wide, pairs = layer.entering.shape[1], layer.hidden.shape[1], n * (n + 1) // 2
+    return [
+        ("enters", ("x", "x"), layer.entering, 0),
+        ("norm", ("u = x ÷ rms(x)", r"u = x / \mathrm{rms}(x)"), layer.normed, n * dim),
+        ("queries", ("q = R(u W^Q)", "q = R(u W^Q)"), layer.q, n * dim * heads * d),
+        ("keys", ("k = R(u W^K)", "k = R(u W^K)"), layer.k, n * dim * heads * d),
+        ("values", ("v = u W^V", "v = u W^V"), layer.v, n * dim * heads * d),
+        ("attention", ("o = softmax(q Kᵀ ÷ √d) V", r"o = \mathrm{softmax}(q K^{T} / \sqrt{d})\, V"), layer.attended,
+         2 * heads * d * pairs),
+        ("W^O", ("a = [all o] W^O", r"a = [\mbox{all}\ o]\, W^O"), layer.attention, n * heads * d * dim),
+        ("added", ("x + a", "x + a"), layer.between, 0),
+        ("norm", ("w = norm(x + a)", r"w = \mathrm{norm}(x + a)"), layer.normed_between, n * dim),
+        ("MLP, up", ("h = gelu(w W^up)", r"h = \mathrm{gelu}(w W^{up})"), layer.hidden, n * dim * wide),
+        ("MLP, down", ("m = h W^down", r"m = h W^{down}"), layer.mlp, n * wide * dim),
+        ("added", ("x + a + m", "x + a + m"), layer.leaving, 0),
+    ]  # fmt: skip
+
+
+def step(of: OfModel, name: str, formula: tuple[str, str], x: Array, cost: int) -> tuple[Cell, ...]:
+    """A row of the layer's table; of several heads, the chosen one."""
+    own = x[of.head] if x.ndim == 3 else x
+    at = own[of.explained.position].astype(np.float64)
+    shape = ",".join(map(str, x.shape))
+    return name, Formula(*formula), f"({shape})", short(cost) if cost else "", first(at), number(length(at))
+
+
+def depth(of: OfModel) -> list[Block]:
+    """The logit lens: what the model would guess if it ended after each layer."""
+    i, names = of.explained.position, ["embedding", *(f"layer {n}" for n in range(len(of.done.layers)))]
+    rows = tuple(
+        (name, *(f"{quoted(token.strip() or token)} {percent(chance)}" for token, chance in row))
+        for name, row in zip(names, of.guesses(), strict=True)
+    )
+    columns = (Column("after", "left"), *(Column(f"guess {n}", "left") for n in range(1, GUESSES + 1)))
+    text = (
+        f"What comes after {quoted(of.names[i])}? The last residual stream, normed, is compared with every token's "
+        "embedding; softmax makes chances of the scores. The same can be asked after every layer, as if the model "
+        "ended there (a logit lens): each layer adds to the guess."
+    )
+    return [Heading("What depth adds"), Prose(text), Table(columns, rows)]
+
+
+def objective(of: OfModel) -> list[Block]:
+    """What training makes small, on this very text."""
+    loss = of.model.loss(of.text)
+    names = of.names[1:]
+    rows = [
+        (str(j + 1), label(names[j]), percent(float(np.exp(-nats))), number(float(nats)))
+        for j, nats in enumerate(loss.nats)
+    ]
+    shown = rows if len(rows) <= MOST_ROWS else [*rows[:16], ("", f"… {len(rows) - 32} more", "", ""), *rows[-16:]]
+    columns = (Column("token"), Column("", "left"), Column("chance it was given"), Column("−log p"))
+    total = ("", "mean", "", number(loss.mean))
+    return [Heading("The objective: guess the next token"), Prose(told(loss)), Table(columns, tuple(shown), total)]
+
+
+def told(loss: Loss) -> str:
+    """The loss in words."""
+    better = "less" if loss.mean < loss.uniform else "no less"
+    return (
+        "Training changes every matrix so that the tokens that really come get a larger chance: it makes the mean of "
+        f"−log p small, the cross-entropy. Here it is {number(loss.mean)} nats a token, {better} than the "
+        f"{number(loss.uniform)} of a guess that gives all {loss.vocabulary} tokens the same chance. In other units: "
+        f"perplexity exp({number(loss.mean)}) = {number(loss.perplexity)}, as unsure as among so many equal tokens, "
+        f"and {number(loss.bits_per_character)} bits a character."
+    )
+
+
+def heads(of: OfModel) -> list[Block]:
+    """Which head is which, measured on this text."""
+    again = 1
+    while len(of.model.tokenizer.encode(of.text * again)) < ENOUGH:
+        again += 1
+    scores = head_scores(of.model, " ".join([of.text] * again))
+    rows = tuple(best(scores, kind, does) for kind, does in KINDS.items())
+    columns = (Column("head"), Column("what it does", "left"), Column("its weight there, on the average"))
+    said = f", said {again} times" if again > 1 else ""
+    text = (
+        f"The head of each kind that is most so, on this text{said}; copying (induction) is measured on random tokens "
+        f"said twice. Of all weight before it, signs would get {percent(scores.signs)} by chance."
+    )
+    return [Heading("Which head is which"), Prose(text), Table(columns, rows)]
+
+
+def best(scores: HeadScores, kind: str, does: str) -> tuple[Cell, ...]:
+    """The head with the most of a kind."""
+    values = getattr(scores, kind)
+    layer, head = np.unravel_index(int(values.argmax()), values.shape)
+    return f"{layer}.{head}", does, number(float(values[layer, head]))
+
+
+def first(x: Array) -> str:
+    """The first numbers of a vector."""
+    return ", ".join(number(float(value)) for value in x[:DIMS]) + ", …"

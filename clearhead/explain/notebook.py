@@ -1,0 +1,67 @@
+"""`explain` as Python calls it: on a text or on vectors, with a result that shows itself.
+
+Decides what a user in Python or in a notebook gets; numbers are steps', pages the story's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy.typing as npt
+
+from clearhead.explain import html, inputs, markdown, steps
+from clearhead.explain.steps import CAUSAL, Explanation
+from clearhead.explain.story import DIMS, worked_page
+from clearhead.rules.masks import Mask
+from clearhead.rules.scores import as_rules
+
+
+class Worked(Explanation):
+    """An explanation that shows itself: as text where it is printed, as a page in a notebook."""
+
+    def __str__(self) -> str:
+        from clearhead.explain import text
+
+        return text.render(worked_page(self, DIMS))
+
+    def _repr_html_(self) -> str:
+        return html.render(worked_page(self, DIMS))
+
+    def _repr_markdown_(self) -> str:
+        return markdown.render(worked_page(self, DIMS))
+
+
+def explain(
+    x: str | npt.ArrayLike,
+    tokens: Sequence[str] | None = None,
+    position: int | str = -1,
+    *,
+    keys: npt.ArrayLike | None = None,
+    values: npt.ArrayLike | None = None,
+    key_tokens: Sequence[str] | None = None,
+    scale: float | None = None,
+    mask: Mask | None = None,
+    score: Any = (),
+) -> Worked:
+    """Work attention out at one position, every number kept: of a text, by the shipped word vectors, or of vectors.
+
+    `x` is a text, or (n, d) one vector per item, with `tokens` as their n names. `position` counts from 0, negative
+    from the end, or is a word (its last occurrence). `keys` (m, d) and `values` (m, dv) make queries of x, as in a
+    transformer, with the scale 1/√d; other items than the queries (cross-attention) are named by `key_tokens`. `mask`
+    and `score` are those of `attention`. The result has `scores`, `exponentials`, `weights`, `output`, `angles` (items
+    at right angles) and more, float64 and read-only; it prints as text and shows itself in notebooks.
+    Raises InputError, ShapeError or DtypeError, naming what is wrong.
+
+    >>> e = explain("water from the river flooded the bank")
+    >>> e.token, dict(zip(e.tokens, e.weights.round(2).tolist()))["river"], [word for word, _ in e.after[:2]]
+    ('bank', 0.13, ['flooded', 'water'])
+    >>> explain([[1, 0], [0, 1]]).weights.round(4)    # at right angles, and seen all the same
+    array([0.2689, 0.7311])
+    """
+    if isinstance(x, str):
+        e = inputs.from_text(x, str(position), mask=mask or CAUSAL, score=as_rules(score))
+    else:
+        e = steps.explain(
+            x, tokens, position, keys=keys, values=values, key_tokens=key_tokens, scale=scale, mask=mask, score=score
+        )
+    return Worked(*(getattr(e, field.name) for field in fields(e)))

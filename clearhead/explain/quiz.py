@@ -1,0 +1,123 @@
+"""The steps as an exercise: questions on the reader's own sentence, each answered and explained.
+
+Decides the questions; who asks them, and reads the answers, is `ask`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from clearhead.definition import textbook
+from clearhead.explain.steps import Explanation, check_finite
+from clearhead.explain.wording import count, number, quoted, sub
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, what may be answered by letter (a, b, c …), the right letters, and why."""
+
+    text: str
+    options: tuple[str, ...]
+    answer: str
+    why: str
+
+    def right(self, given: str) -> bool:
+        """Whether letters, in whatever writing, are the answer.
+
+        >>> Question("", ("x", "y"), "ba", "").right(" B, a")
+        True
+        """
+        return "".join(c for c in given.casefold() if c.isalpha()) == self.answer
+
+
+def questions(e: Explanation) -> tuple[Question, ...]:
+    """Questions with this input's own numbers; one item alone has no future to ask about."""
+    asked = (order(), zero(e), sum_of_weights(e), shape(e))
+    return (*asked, future(e)) if len(e.x) > 1 else asked
+
+
+def order() -> Question:
+    """Which step comes when."""
+    return Question(
+        "Put the steps of self-attention in order, as in “bca”.",
+        ("softmax", "weighted sum of the vectors", "scores: dot products"),
+        "cab",
+        "First the scores, for weights come from how alike items are; then softmax, which makes positive weights of "
+        "them that add up to 1; then the sum of the vectors, each times its weight.",
+    )
+
+
+def zero(e: Explanation) -> Question:
+    """What weight a score of 0 has."""
+    share = 1 / (e.sum + 1) if not e.shift else 0.0
+    shown = number(share) if share else "positive, if too small for a float64"
+    return Question(
+        f"An item at right angles to {quoted(e.token)} is added to what it sees. Its score is 0. What is its weight?",
+        ("0: it is not looked at", f"exp(0) ÷ (sum + exp(0)) = {shown}", "1: nothing speaks against it"),
+        "b",
+        f"exp(0) = 1. The exponentials of {quoted(e.token)} add up to {number(e.sum)}"
+        + (f" once {number(e.shift)} is taken from every score" if e.shift else "")
+        + f", so the weight is {shown}. Only a score of −∞, which hides an item, makes it 0.",
+    )
+
+
+def sum_of_weights(e: Explanation) -> Question:
+    """What weights add up to."""
+    return Question(
+        f"{quoted(e.token)} sees {count(len(e.items), 'item')}. What do its weights add up to?",
+        ("0: they cancel out", "1", f"{number(e.sum)}, the sum of the exponentials"),
+        "b",
+        "Softmax divides every exponential by the sum of all: the weights add up to 1, however many items there are.",
+    )
+
+
+def shape(e: Explanation) -> Question:
+    """Which shape the scores have."""
+    n, d = e.x.shape
+    return Question(
+        f"X is ({n},{d}): {count(n, 'item')}, each a vector of {count(d, 'number')}. What shape is X Xᵀ, the scores?",
+        (
+            f"({n},{n}): a number for each pair of items",
+            f"({d},{d}): a number for each pair of dims",
+            f"({n},{d}): a number for each dim of each item",
+        ),
+        "a",
+        f"({n},{d})·({d},{n}) → ({n},{n}): a score for each pair. Xᵀ X would be ({d},{d}), which compares dims.",
+    )
+
+
+def future(e: Explanation) -> Question:
+    """When to hide what comes later."""
+    s = textbook.scores(e.x[:1], e.x)
+    everything = np.ones(s.shape, bool)
+    check_finite(s, everything)
+    late = number(float(textbook.softmax(s, everything)[0, 0]))
+    return Question(
+        f"Item 0, {quoted(e.asking[0])}, may see only itself. When must the future be hidden?",
+        ("before the softmax, by a score of −∞", "after it, by a weight of 0", "it does not matter"),
+        "a",
+        f"Hidden before, its weight on itself, {sub('α', 0)}₀, is 1. Hidden after, the sum would hold all "
+        f"{count(len(e.x), 'exponential')}, and {late} would be left of it.",
+    )
+
+
+def ask(e: Explanation, read: Callable[[str], str | None], say: Callable[[str], None]) -> int:
+    """Ask every question, say whether the answer was right and why, and give how many were; None read ends it."""
+    asked = questions(e)
+    right = 0
+    for at, question in enumerate(asked, 1):
+        say(f"{at} of {len(asked)}  {question.text}")
+        for letter, option in zip("abc", question.options, strict=True):
+            say(f"   {letter}  {option}")
+        given = read("Your answer: ")
+        if given is None:
+            say(f"No answer. It is {question.answer}. {question.why}")
+            say("")
+            continue
+        correct = question.right(given)
+        right += correct
+        say(f"{'Right.' if correct else f'It is {question.answer}.'} {question.why}")
+        say("")
+    say(f"{right} of {len(asked)} right.")
+    return right

@@ -1,0 +1,171 @@
+"""What is said of a dot product of 0: it is not a weight of 0. The point of the whole lesson, and easily told wrong.
+
+Decides the words for items at right angles, zero vectors, underflow and scores of −∞; the numbers come from steps.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from clearhead.explain.blocks import Block, Prose
+from clearhead.explain.rows import pointed
+from clearhead.explain.steps import Explanation
+from clearhead.explain.wording import label, listed, number, percent, quoted
+
+
+def zero_score(e: Explanation) -> list[Block]:
+    """Dot product 0 is not weight 0, by the items that have it or by one that would."""
+    if not e.query.any():
+        return [Prose(zero_vector(e), strong=True)]
+    present = [*at_right_angles(e), *blank_items(e)]
+    if present:
+        told = " ".join([present[0], *(text[0].upper() + text[1:] for text in present[1:])])
+        return [Prose(f"{ruling(e)} {told}", strong=True)]
+    return [Prose(f"{ruling(e)} {absent(e)}")]
+
+
+def ruling(e: Explanation) -> str:
+    """The rule of the lesson; with score rules in between, the score is no longer the dot product."""
+    return "Dot product 0 is not weight 0:" if e.rules else "Score 0 is not weight 0:"
+
+
+def zero_vector(e: Explanation) -> str:
+    """The item itself has no direction: all dot products are 0."""
+    if e.rules:
+        return (
+            f"{ruling(e)} {asker(e)} is the zero vector, so every dot product is 0, and the rules alone decide "
+            "the weights."
+        )
+    n = len(e.items)
+    each = f"exp(0) = 1, and 1 ÷ {n} = {number(1 / n)}, {percent(1 / n)}"
+    return f"{ruling(e)} {asker(e)} is the zero vector, so every score is 0 and all weights are equal: {each}."
+
+
+def at_right_angles(e: Explanation) -> list[str]:
+    """Items that are there."""
+    if not e.angles:
+        return []
+    verb = "is" if one_name(e, e.angles) else "are"
+    angle = f"at right angles to {asker(e)}"
+    return [f"{found(e, e.angles)} {verb} {angle}{weighed(e, e.angles)}"]
+
+
+def blank_items(e: Explanation) -> list[str]:
+    """Items without meaning."""
+    if not e.blank:
+        return []
+    verb = "is the zero vector" if one_name(e, e.blank) else "are zero vectors"
+    return [f"{found(e, e.blank)} {verb}, whose dot product with anything is 0{weighed(e, e.blank)}"]
+
+
+def weighed(e: Explanation, items: tuple[int, ...]) -> str:
+    """Which weights they have: without rules all the same, exp(0) over the sum."""
+    if e.rules:
+        j = max(items, key=lambda j: e.weights[j])
+        whose = "" if len(items) == 1 else f" for {pointed(e, j)}"
+        numbers = f"score {number(e.scores[j])}, weight {number(e.weights[j])}"
+        return f"; what weight that makes, the rules decide:{whose} {numbers}."
+    has = ", and yet has weight:" if one_name(e, items) else ", and yet have weight:"
+    each = ", each" if len(items) > 1 else ""
+    share = float(e.weights[items[0]])
+    if not share:
+        return f"{has} {of_zero(e)} is positive, though here too small for a float64."
+    return f"{has} {of_zero(e)} ÷ {number(e.sum)} = {number(share)}, {percent(share)} of the whole{each}."
+
+
+def of_zero(e: Explanation) -> str:
+    """The exponential of a score of 0."""
+    return f"exp(0 − {number(e.shift)})" if e.shift else "exp(0) = 1, and 1"
+
+
+def absent(e: Explanation) -> str:
+    """No item has dot product 0: what one would get if it were added to what is seen."""
+    alone = e.x.shape[1] == 1  # of one dim, only 0 has dot product 0 with anything
+    own = "it" if e.operands.alike else "its query"
+    if e.rules:
+        kind = "a zero vector" if alone else f"at right angles to {own}"
+        get = "such an item would get whatever weight the rules make of 0"
+        return f"nothing that {quoted(e.token)} sees is {kind}; {get}."
+    item = f"a zero vector, added to what {quoted(e.token)} sees, would get"
+    if not alone:
+        what = "an item" if e.operands.alike else "a key"
+        item = f"{what} at right angles to {asker(e)}, added to what it sees, would get"
+    others = e.sum * math.exp(e.shift) if e.shift < 0 else e.sum
+    if not others:
+        return f"{item} nearly all the weight: exp(0) = 1, and all others together are too small for a float64."
+    item += " weight:"
+    if e.shift > 0:
+        one, total = math.exp(-e.shift), e.sum + math.exp(-e.shift)
+        if not one / total:
+            return f"{item} exp(0 − {number(e.shift)}) is positive, though here too small for a float64."
+        return f"{item} exp(0 − {number(e.shift)}) ÷ {number(total)} = {number(one / total)}.{nearest_zero(e)}"
+    share = 1 / (others + 1)
+    sums = f"1 ÷ ({number(others)} + 1) = {number(share)}, {percent(share)} of the whole"
+    return f"{item} exp(0) = 1, and {sums}.{nearest_zero(e)}"
+
+
+def nearest_zero(e: Explanation) -> str:
+    """The other item whose score is nearest to 0."""
+    others = [j for j in e.items if j != e.itself]
+    if not others:
+        return ""
+    j = min(others, key=lambda j: abs(e.scores[j]))
+    numbers = f"score {number(e.scores[j])}, weight {number(e.weights[j])}"
+    if len(others) == 1:
+        return f" Here {pointed(e, j)} has {numbers}."
+    return f" Of the others here, {pointed(e, j)} has the score nearest to 0: {numbers}."
+
+
+def lost_score(e: Explanation) -> list[Block]:
+    """Dot products of 0 that are none: too small for a float64."""
+    lost = [j for j in e.items if e.stages[0][j] == 0 and j not in e.zeros]
+    if not lost:
+        return []
+    those = "that of {} is" if one_name(e, lost) else "those of {} are"
+    what = f"{those.format(quoted_items(e, lost))} not 0, but too small for a float64"
+    return [Prose(f"Dot product 0 is underflow here: {what}.", True)]
+
+
+def lost_weight(e: Explanation) -> list[Block]:
+    """Weights of 0 that are seen: by a rule's −∞, or too small for a float64."""
+    hidden = [j for j in e.items if np.isneginf(e.scores[j])]
+    lost = [j for j in e.items if e.weights[j] == 0 and j not in hidden]
+    page: list[Block] = []
+    if hidden:
+        score = "score" if one_name(e, hidden) else "scores"
+        page.append(Prose(f"A rule made the {score} of {quoted_items(e, hidden)} −∞: exp(−∞) = 0, no weight.", True))
+    if lost:
+        weight = "the weight of {} is" if one_name(e, lost) else "the weights of {} are"
+        what = f"{weight.format(quoted_items(e, lost))} positive, but too small for a float64"
+        page.append(Prose(f"Weight 0 is underflow here: {what}.", True))
+    return page
+
+
+def no_weight(e: Explanation) -> list[Block]:
+    """A query without keys, or whose every score a rule made −∞."""
+    why = f"The rules make every score of {quoted(e.token)} −∞" if e.items else f"{quoted(e.token)} sees nothing"
+    return [Prose(f"{why}: there are no weights, and by definition its output is 0.", strong=True)]
+
+
+def asker(e: Explanation) -> str:
+    """What the dot products are taken with: the item itself in the first approach, elsewhere its query."""
+    return quoted(e.token) if e.operands.alike else f"the query of {quoted(e.token)}"
+
+
+def found(e: Explanation, items: Sequence[int]) -> str:
+    """What it is compared with: items in the first approach, elsewhere their keys."""
+    names = quoted_items(e, items)
+    if e.operands.alike or e.operands.keys is e.operands.values:
+        return names
+    return f"the {'key' if one_name(e, items) else 'keys'} of {names}"
+
+
+def one_name(e: Explanation, items: Sequence[int]) -> bool:
+    """Whether all the items have the same name."""
+    return len({label(e.tokens[j]) for j in items}) == 1
+
+
+def quoted_items(e: Explanation, items: Sequence[int]) -> str:
+    """Items in a sentence, each name once."""
+    return listed(list(dict.fromkeys(quoted(e.tokens[j]) for j in items)))

@@ -1,0 +1,1 @@
+"""How the word vectors in clearhead/words are made: `scripts/train_words` runs these steps."""

@@ -1,0 +1,1 @@
+"""The judge of tests/explain/prose.py, a file for each thing it knows."""
