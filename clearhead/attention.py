@@ -343,9 +343,7 @@ def check_rows(asked: Problem, output: Array, query: Array, key: Array) -> None:
     """Raise TraceError if a row is not a number because a rule reads outside of its arrays, or the like."""
     lost = np.isnan(output[..., 0])
     if lost.any():
-        from clearhead.diagnosis import check
-
-        check(asked, lost, query, None if asked.paged else key)
+        late("clearhead.diagnosis").check(asked, lost, query, None if asked.paged else key)
 
 
 def over_cache(

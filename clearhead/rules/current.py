@@ -7,7 +7,6 @@ that cannot be told. What it does then is compared with what it did: equal rules
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -27,7 +26,6 @@ class Known(NamedTuple):
 
 
 known: dict[tuple[int, ...], Known] = {}
-changing = Lock()
 
 
 def current(score: Rules) -> Rules:
@@ -52,10 +50,9 @@ def rule_of(function: Callable[..., Any]) -> Function:
     rule = Function(function, as_score(formula, function))
     if before is not None and rule == before.rule:
         rule = before.rule
-    with changing:
-        if len(known) >= MOST_KNOWN:
-            known.pop(next(iter(known)))
-        known[own] = Known(function, rule, seen)
+    if len(known) >= MOST_KNOWN:
+        known.clear()
+    known[own] = Known(function, rule, seen)
     return rule
 
 

@@ -26,6 +26,7 @@ INSTEAD = {
     "iterate": "positions and scores are single numbers, which cannot be unpacked or looped over",
     "hash": "a dict or a set needs one number to look up, but this differs from pair to pair: make an array of what it "
     "holds, and index that",
+    "catch": "an `except` cannot be traced, for stand-ins do not fail where numbers do: use np.where",
     "store": "a rule cannot store anything: give the new score back",
 }
 

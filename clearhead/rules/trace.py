@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from types import CellType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
@@ -24,6 +24,7 @@ from clearhead.rules import captured, functions, standins
 from clearhead.rules.captured import Arrays, Captured
 from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewrite, simplify
 from clearhead.rules.standins import INSTEAD, Traced, as_expression
+from clearhead.rules.watched import PLAIN_TYPES, is_numpys, names_of
 
 OURS = (captured, functions, standins)  # the modules whose functions know stand-ins
 MOST_DEPTH = 200  # operations that wait for each other
@@ -141,19 +142,19 @@ def with_captured(function: Any, arrays: Arrays, known: dict[int, Any]) -> Any:
         return MethodType(with_captured(function.__func__, arrays, known), function.__self__)
     if not isinstance(function, FunctionType):
         return function
-    if any(function.__globals__ is vars(module) for module in OURS):
-        return function
-    return rebuilt_function(function, arrays, known)
+    ours = any(function.__globals__ is vars(module) for module in OURS)
+    return function if ours or is_numpys(function) else rebuilt_function(function, arrays, known)
 
 
-def rebuilt_function(function: FunctionType, arrays: Arrays, known: dict[int, Any]) -> FunctionType:
+def rebuilt_function(function: FunctionType, arrays: Arrays, known: dict[int, Any]) -> Callable[..., Any]:
     """The same code with its own globals, closure and defaults."""
-    names = named(function.__code__)
     scope = dict(function.__globals__)
     cells = tuple(CellType() for _ in function.__closure__ or ())
     copy = FunctionType(function.__code__, scope, function.__name__, None, cells or None)
-    known[id(function)] = copy  # before what it captures: it may capture itself
-    for name in names & scope.keys():
+    line = catching_line(function.__code__)
+    rebuilt: Callable[..., Any] = copy if line is None else for_plain_numbers(copy, line)
+    known[id(function)] = rebuilt  # before what it captures: it may capture itself
+    for name in names_of(function.__code__).globals & scope.keys():
         if isinstance(scope[name], np.ndarray | FunctionType | MethodType | partial):
             scope[name] = with_captured(scope[name], arrays, known)
     for cell, old in zip(cells, function.__closure__ or (), strict=True):
@@ -164,28 +165,52 @@ def rebuilt_function(function: FunctionType, arrays: Arrays, known: dict[int, An
     copy.__defaults__ = tuple(with_captured(x, arrays, known) for x in function.__defaults__ or ()) or None
     keywords = function.__kwdefaults__ or {}
     copy.__kwdefaults__ = {name: with_captured(x, arrays, known) for name, x in keywords.items()}
-    return copy
+    return rebuilt
 
 
-def named(code: CodeType) -> set[str]:
-    """All global names a function's code, and the code inside it, may use."""
-    inner = (c for c in code.co_consts if isinstance(c, CodeType))
-    return set(code.co_names).union(*(named(c) for c in inner))
+def for_plain_numbers(function: Callable[..., Any], line: int) -> Callable[..., Any]:
+    """A function that catches errors, refused where it is given stand-ins or what may hold them."""
+
+    def called(*args: Any, **options: Any) -> Any:
+        if all(isinstance(x, PLAIN_TYPES) for x in (*args, *options.values())):
+            return function(*args, **options)
+        raise TraceError(f"{INSTEAD['catch']}; line {line} of {getattr(function, '__name__', 'a function')} has one")
+
+    return called
 
 
 def storing_line(code: CodeType, outer: frozenset[str]) -> int | None:
     """The line that writes to a global name or to one of the `outer` functions' names, if one does."""
     line = code.co_firstlineno
     for instruction in dis.get_instructions(code):
-        if isinstance(instruction.starts_line, int) and not isinstance(instruction.starts_line, bool):
-            line = instruction.starts_line
-        line = getattr(instruction, "line_number", None) or line
+        line = line_of(instruction) or line
         if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") or (
             instruction.opname == "STORE_DEREF" and instruction.argval in outer
         ):
             return line
     inner = (storing_line(c, outer & frozenset(c.co_freevars)) for c in code.co_consts if isinstance(c, CodeType))
     return next((line for line in inner if line is not None), None)
+
+
+@cache
+def catching_line(code: CodeType) -> int | None:
+    """The line of an `except` in a function's code, or in the code inside it, if there is one."""
+    before, line = "", code.co_firstlineno
+    for instruction in dis.get_instructions(code):
+        line = line_of(instruction) or line
+        bare = before == "PUSH_EXC_INFO" and instruction.opname == "POP_TOP"
+        if bare or instruction.opname in ("CHECK_EXC_MATCH", "CHECK_EG_MATCH"):
+            return line
+        before = instruction.opname
+    inner = (catching_line(c) for c in code.co_consts if isinstance(c, CodeType))
+    return next((line for line in inner if line is not None), None)
+
+
+def line_of(instruction: dis.Instruction) -> int | None:
+    """The line that an instruction begins, or stands in."""
+    if isinstance(instruction.starts_line, int) and not isinstance(instruction.starts_line, bool):
+        return instruction.starts_line
+    return getattr(instruction, "line_number", None)
 
 
 def libraries() -> tuple[str, ...]:

@@ -287,5 +287,11 @@ def is_plain(x: type) -> bool:
 def is_library(x: FunctionType) -> bool:
     """Whether a function is numpy's or clearhead's own, of which nothing is rebound."""
     name = x.__module__ or ""
-    known = name.partition(".")[0] in ("numpy", __name__.partition(".")[0]) and not name.startswith("numpy.random")
-    return known and x.__globals__ is getattr(sys.modules.get(name), "__dict__", None)
+    ours = name.partition(".")[0] == __name__.partition(".")[0]
+    return is_numpys(x) or (ours and x.__globals__ is getattr(sys.modules.get(name), "__dict__", None))
+
+
+def is_numpys(x: FunctionType) -> bool:
+    """Whether a function is numpy's, random numbers aside."""
+    name = x.__module__ or ""
+    return name.partition(".")[0] == "numpy" and not name.startswith("numpy.random")
