@@ -26,6 +26,8 @@ INSTEAD = {
     "iterate": "positions and scores are single numbers, which cannot be unpacked or looped over",
     "hash": "a dict or a set needs one number to look up, but this differs from pair to pair: make an array of what it "
     "holds, and index that",
+    "type": "isinstance() and `case` ask what this is, which is a number while it is calculated and a stand-in for one now: "
+    "leave such questions out",
     "catch": "an `except` cannot be traced, for stand-ins do not fail where numbers do: use np.where",
     "store": "a rule cannot store anything: give the new score back",
 }
@@ -83,7 +85,7 @@ class Traced:
         return other // self, other % self
 
     def __pow__(self, power: Any) -> Any:
-        whole = isinstance(power, int | np.integer) and not isinstance(power, Traced | bool)
+        whole = not isinstance(power, Traced) and isinstance(power, int | np.integer) and not isinstance(power, bool)
         if not whole or not 1 <= power <= 8:
             raise TraceError(f"** {power!r}: only whole powers from 1 to 8 can be traced; use np.exp and np.log")
         result = self
@@ -103,7 +105,7 @@ class Traced:
         if method != "__call__" or options:
             raise TraceError(f"np.{ufunc.__name__} can be traced only as np.{ufunc.__name__}(…) of what it works on")
         if ufunc.__name__ in COMPOSED:
-            return COMPOSED[ufunc.__name__](*(Traced(as_expression(x)) for x in inputs[:1]), *inputs[1:])
+            return COMPOSED[ufunc.__name__](*(self.like(as_expression(x)) for x in inputs[:1]), *inputs[1:])
         if ufunc.__name__ not in UFUNCS:
             names = ", ".join(sorted({*UFUNCS, *COMPOSED}))
             raise TraceError(f"np.{ufunc.__name__} cannot be traced: the functions are {names}")
@@ -115,6 +117,15 @@ class Traced:
         if function is np.clip and len(args) == 3 and not kwargs:
             return apply("min", apply("max", args[0], args[1]), args[2])
         raise TraceError(f"np.{function.__name__} cannot be traced: use np.where, np.clip or arithmetic")
+
+
+class Pair(Traced):
+    """A stand-in that does not pass for what it is not."""
+
+    @property
+    def __class__(self) -> Any:
+        """What isinstance() asks for, once it has seen that the type is another."""
+        raise TraceError(INSTEAD["type"])
 
 
 def operator(op: str, *, turned: bool = False) -> Callable[..., Any]:
@@ -192,7 +203,7 @@ def apply(op: str, *inputs: Any) -> Traced:
 
 def shifted(x: Traced, by: Any) -> tuple[Traced, int]:
     """A whole number, and the power of two that moving its bits multiplies or divides it by."""
-    whole = isinstance(by, int | np.integer) and not isinstance(by, Traced | bool)
+    whole = not isinstance(by, Traced) and isinstance(by, int | np.integer) and not isinstance(by, bool)
     if x.expression.kind == "float" or not whole or not 0 <= by < 63:
         raise TraceError(f"bits of {x!r} cannot be moved by {by!r}: whole numbers can, by 0 to 62; use * or //")
     return x, 1 << int(by)

@@ -23,7 +23,7 @@ from clearhead.errors import TraceError
 from clearhead.rules import captured, functions, standins
 from clearhead.rules.captured import Arrays, Captured
 from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewrite, simplify
-from clearhead.rules.standins import INSTEAD, Traced, as_expression
+from clearhead.rules.standins import INSTEAD, Pair, Traced, as_expression
 from clearhead.rules.watched import PLAIN_TYPES, is_numpys, names_of
 
 OURS = (captured, functions, standins)  # the modules whose functions know stand-ins
@@ -94,7 +94,7 @@ def traced_once(function: Callable[..., Any], names: Sequence[str], own: Any) ->
     arrays = Arrays()
     try:
         rebuilt = with_captured(function, arrays, {})
-        result = rebuilt(*(Traced(Expression(name, LEAVES[name])) for name in names))
+        result = rebuilt(*(Pair(Expression(name, LEAVES[name])) for name in names))
         return returned(result), arrays
     except TraceError as error:
         raise TraceError(f"{where_in(error, own)}: {error}.") from None
@@ -108,12 +108,18 @@ def traced_once(function: Callable[..., Any], names: Sequence[str], own: Any) ->
 
 def returned(result: Any) -> Expression:
     """What a rule gives back, as an expression."""
+    if isinstance(result, Traced):
+        return checked_depth(result.expression)
     result = result.arrays.look(result.array) if isinstance(result, Captured) else result
     lone = isinstance(result, np.ndarray) and not result.ndim
-    if not lone and not isinstance(result, Traced | bool | int | float | np.generic):
+    if not lone and not isinstance(result, bool | int | float | np.generic):
         called = "None" if result is None else f"a value of type {type(result).__name__}"
         raise TraceError(f"gives {called} back: give one number or condition, as in `return score * 2`")
-    e = as_expression(result)
+    return as_expression(result)
+
+
+def checked_depth(e: Expression) -> Expression:
+    """An expression that is not too deep."""
     if e.depth > MOST_DEPTH:
         raise TraceError(
             f"{e.depth} operations wait for each other, more than the {MOST_DEPTH} that a kernel takes: calculate "
@@ -172,7 +178,8 @@ def for_plain_numbers(function: Callable[..., Any], line: int) -> Callable[..., 
     """A function that catches errors, refused where it is given stand-ins or what may hold them."""
 
     def called(*args: Any, **options: Any) -> Any:
-        if all(isinstance(x, PLAIN_TYPES) for x in (*args, *options.values())):
+        given = (*args, *options.values())
+        if not any(isinstance(x, Traced) for x in given) and all(isinstance(x, PLAIN_TYPES) for x in given):
             return function(*args, **options)
         raise TraceError(f"{INSTEAD['catch']}; line {line} of {getattr(function, '__name__', 'a function')} has one")
 
