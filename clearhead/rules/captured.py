@@ -13,7 +13,7 @@ import numpy as np
 
 from clearhead.errors import TraceError
 from clearhead.rules.expression import Expression, Formula, Kind, evaluate, parts, unchanging
-from clearhead.rules.standins import INSTEAD, KINDS, Pair, Traced, as_expression
+from clearhead.rules.standins import INSTEAD, KINDS, Traced, as_expression
 
 SHAPE = ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "T")  # what an array's numbers have no part in
 
@@ -49,9 +49,9 @@ class Captured(np.lib.mixins.NDArrayOperatorsMixin):
         return Captured(result if plain else unchanging(result), self.arrays)
 
     def __getitem__(self, index: Any) -> Any:
-        parts = index if not isinstance(index, Traced) and isinstance(index, tuple) else (index,)
+        parts = index if isinstance(index, tuple) else (index,)
         if any(isinstance(x, Traced) for x in parts):
-            return Pair(self.load(parts))
+            return Traced(self.load(parts))
         plain = tuple(self.arrays.look(x.array) if isinstance(x, Captured) else x for x in parts)
         found = self.array[plain]
         if self.kind == "float" and self.readable and all(map(is_place, plain)) and len(plain) == self.array.ndim:

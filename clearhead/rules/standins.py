@@ -26,8 +26,7 @@ INSTEAD = {
     "iterate": "positions and scores are single numbers, which cannot be unpacked or looped over",
     "hash": "a dict or a set needs one number to look up, but this differs from pair to pair: make an array of what it "
     "holds, and index that",
-    "type": "isinstance() and `case` ask what this is, which is a number while it is calculated and a stand-in for one now: "
-    "leave such questions out",
+    "type": "what a position or a score is cannot be asked, for it is a stand-in while a rule is traced",
     "catch": "an `except` cannot be traced, for stand-ins do not fail where numbers do: use np.where",
     "store": "a rule cannot store anything: give the new score back",
 }
@@ -117,15 +116,6 @@ class Traced:
         if function is np.clip and len(args) == 3 and not kwargs:
             return apply("min", apply("max", args[0], args[1]), args[2])
         raise TraceError(f"np.{function.__name__} cannot be traced: use np.where, np.clip or arithmetic")
-
-
-class Pair(Traced):
-    """A stand-in that does not pass for what it is not."""
-
-    @property
-    def __class__(self) -> Any:
-        """What isinstance() asks for, once it has seen that the type is another."""
-        raise TraceError(INSTEAD["type"])
 
 
 def operator(op: str, *, turned: bool = False) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ from clearhead.errors import TraceError
 from clearhead.rules import captured, functions, standins
 from clearhead.rules.captured import Arrays, Captured
 from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewrite, simplify
-from clearhead.rules.standins import INSTEAD, Pair, Traced, as_expression
+from clearhead.rules.standins import INSTEAD, Traced, as_expression
 from clearhead.rules.watched import PLAIN_TYPES, is_numpys, names_of
 
 OURS = (captured, functions, standins)  # the modules whose functions know stand-ins
@@ -63,17 +63,27 @@ def traced(function: Callable[..., Any], names: Sequence[str], *, twice: bool) -
 
 def reading(e: Expression, arrays: list[Any]) -> Formula:
     """An expression with those arrays alone that it reads: others helped to trace it."""
-    read = sorted({part.array or 0 for part in parts(e) if part.op == "load"})
+    read = numbers_of(e)
+    return Formula(numbered(e, read), tuple(arrays[n] for n in read))
+
+
+def numbers_of(e: Expression) -> list[int]:
+    """The numbers of the arrays that an expression reads."""
+    return sorted({part.array or 0 for part in parts(e) if part.op == "load"})
+
+
+def numbered(e: Expression, read: list[int]) -> Expression:
+    """An expression with its arrays' places in a list of numbers for their numbers."""
     number = {old: new for new, old in enumerate(read)}
 
     def moved(part: Expression) -> Expression | None:
-        return replace(part, array=number[part.array or 0]) if part.op == "load" else None
+        return replace(part, array=number.get(part.array or 0)) if part.op == "load" else None
 
-    return Formula(rewrite(e, moved), tuple(arrays[n] for n in read))
+    return rewrite(e, moved)
 
 
 def lines(function: Callable[..., Any], names: Sequence[str]) -> list[tuple[Expression, str]]:
-    """What each line of a function writes down, in order, and where the line is."""
+    """What each line of a function writes down, in order and as its formula has it, and where the line is."""
     written: list[tuple[Expression, str]] = []
 
     def note(e: Expression) -> None:
@@ -81,12 +91,12 @@ def lines(function: Callable[..., Any], names: Sequence[str]) -> list[tuple[Expr
 
     before, standins.noted = standins.noted, note
     try:
-        traced_once(function, names, function)
+        read = numbers_of(simplify(traced_once(function, names, function)[0]))
     except TraceError:  # what it captured may have changed since
-        pass
+        return []
     finally:
         standins.noted = before
-    return written
+    return [(simplify(numbered(e, read)), where) for e, where in written]
 
 
 def traced_once(function: Callable[..., Any], names: Sequence[str], own: Any) -> tuple[Expression, Arrays]:
@@ -94,7 +104,7 @@ def traced_once(function: Callable[..., Any], names: Sequence[str], own: Any) ->
     arrays = Arrays()
     try:
         rebuilt = with_captured(function, arrays, {})
-        result = rebuilt(*(Pair(Expression(name, LEAVES[name])) for name in names))
+        result = rebuilt(*(Traced(Expression(name, LEAVES[name])) for name in names))
         return returned(result), arrays
     except TraceError as error:
         raise TraceError(f"{where_in(error, own)}: {error}.") from None
@@ -157,10 +167,12 @@ def rebuilt_function(function: FunctionType, arrays: Arrays, known: dict[int, An
     scope = dict(function.__globals__)
     cells = tuple(CellType() for _ in function.__closure__ or ())
     copy = FunctionType(function.__code__, scope, function.__name__, None, cells or None)
-    line = catching_line(function.__code__)
-    rebuilt: Callable[..., Any] = copy if line is None else for_plain_numbers(copy, line)
+    wrong, names = unsound_line(function.__code__), names_of(function.__code__).globals
+    rebuilt: Callable[..., Any] = copy if wrong is None else for_plain_numbers(copy, *wrong)
     known[id(function)] = rebuilt  # before what it captures: it may capture itself
-    for name in names_of(function.__code__).globals & scope.keys():
+    for name in names & ASKING.keys() - scope.keys():
+        scope[name] = ASKING[name]
+    for name in names & scope.keys():
         if isinstance(scope[name], np.ndarray | FunctionType | MethodType | partial):
             scope[name] = with_captured(scope[name], arrays, known)
     for cell, old in zip(cells, function.__closure__ or (), strict=True):
@@ -174,16 +186,29 @@ def rebuilt_function(function: FunctionType, arrays: Arrays, known: dict[int, An
     return rebuilt
 
 
-def for_plain_numbers(function: Callable[..., Any], line: int) -> Callable[..., Any]:
-    """A function that catches errors, refused where it is given stand-ins or what may hold them."""
+def for_plain_numbers(function: Callable[..., Any], line: int, why: str) -> Callable[..., Any]:
+    """A function that does what stand-ins cannot stand, refused where it is given them or what may hold them."""
 
     def called(*args: Any, **options: Any) -> Any:
-        given = (*args, *options.values())
-        if not any(isinstance(x, Traced) for x in given) and all(isinstance(x, PLAIN_TYPES) for x in given):
+        if all(isinstance(x, PLAIN_TYPES) for x in (*args, *options.values())):
             return function(*args, **options)
-        raise TraceError(f"{INSTEAD['catch']}; line {line} of {getattr(function, '__name__', 'a function')} has one")
+        raise TraceError(f"{INSTEAD[why]}: line {line} of {getattr(function, '__name__', 'a function')} does")
 
     return called
+
+
+def asking(builtin: Callable[..., Any]) -> Callable[..., Any]:
+    """One of Python's functions that tell what something is, refused for stand-ins."""
+
+    def asked(x: Any, *others: Any) -> Any:
+        if isinstance(x, Traced):
+            raise TraceError(INSTEAD["type"])
+        return builtin(x, *others)
+
+    return asked
+
+
+ASKING = {f.__name__: asking(f) for f in (isinstance, type, hasattr, getattr, callable)}
 
 
 def storing_line(code: CodeType, outer: frozenset[str]) -> int | None:
@@ -200,17 +225,19 @@ def storing_line(code: CodeType, outer: frozenset[str]) -> int | None:
 
 
 @cache
-def catching_line(code: CodeType) -> int | None:
-    """The line of an `except` in a function's code, or in the code inside it, if there is one."""
+def unsound_line(code: CodeType) -> tuple[int, str] | None:
+    """The line of an `except` or of a `case` with a class in a function's code, if there is one, and which it is."""
     before, line = "", code.co_firstlineno
     for instruction in dis.get_instructions(code):
         line = line_of(instruction) or line
         bare = before == "PUSH_EXC_INFO" and instruction.opname == "POP_TOP"
         if bare or instruction.opname in ("CHECK_EXC_MATCH", "CHECK_EG_MATCH"):
-            return line
+            return line, "catch"
+        if instruction.opname in ("MATCH_CLASS", "MATCH_MAPPING", "MATCH_SEQUENCE"):
+            return line, "type"
         before = instruction.opname
-    inner = (catching_line(c) for c in code.co_consts if isinstance(c, CodeType))
-    return next((line for line in inner if line is not None), None)
+    inner = (unsound_line(c) for c in code.co_consts if isinstance(c, CodeType))
+    return next((found for found in inner if found is not None), None)
 
 
 def line_of(instruction: dis.Instruction) -> int | None:

@@ -193,6 +193,10 @@ class Author:
         (a, b), (c, d) = x, y
         return f"({a} {op} {c})", f"{word}({b}, {d})" if word else f"({b} {op} {d})"
 
+    def divided(self, op, x, y, word):
+        """A quotient or a rest; a divisor that is the same for all pairs would be numpy's, which divides by 0."""
+        return self.two(op, x, (f"({y[0]} + 0 * key)", y[1]), word)
+
     def call(self, word, *args, plain=None):
         """A function of some."""
         return f"{word}({', '.join(a for a, _ in args)})", f"{plain or word}({', '.join(b for _, b in args)})"
@@ -223,8 +227,8 @@ class Author:
 
         options = [
             lambda: self.two("+", part(), part()), lambda: self.two("-", part(), part()),
-            lambda: self.two("*", part(), part()), lambda: self.two("//", part(), part(), "floordiv"),
-            lambda: self.two("%", part(), part(), "mod"), lambda: self.call("np.minimum", part(), part()),
+            lambda: self.two("*", part(), part()), lambda: self.divided("//", part(), part(), "floordiv"),
+            lambda: self.divided("%", part(), part(), "mod"), lambda: self.call("np.minimum", part(), part()),
             lambda: self.call("np.maximum", part(), part()), lambda: self.call("abs", part()),
             lambda: self.call("-", part()), lambda: self.call("np.where", self.bool(depth - 1), part(), part()),
             lambda: self.two("*", self.bool(depth - 1), self.same("1", "2", "-3")),
