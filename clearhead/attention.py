@@ -22,6 +22,7 @@ from clearhead.machine.unbroken import late
 from clearhead.plan import Prepared
 from clearhead.problem import Array, Problem, as_array, check_apart, check_out
 from clearhead.recall import recall
+from clearhead.rules.current import current
 from clearhead.rules.masks import Mask, at_end, causal, checked
 from clearhead.rules.scores import Rules
 
@@ -197,6 +198,7 @@ def attend(
     >>> done.output.tolist(), done.lse.round(3).tolist()
     ([[1.0], [2.0]], [0.0, 0.693])
     """
+    score = current(score)  # once, so that the weights are those of this call
     rules: dict[str, Any] = {"mask": mask, "score": score, "scale": scale, "sink": sink, "threads": threads}
     if isinstance(k, KeyValueCache):
         operands = as_array(q, "q"), k
@@ -341,9 +343,7 @@ def check_rows(asked: Problem, output: Array, query: Array, key: Array) -> None:
     """Raise TraceError if a row is not a number because a rule reads outside of its arrays, or the like."""
     lost = np.isnan(output[..., 0])
     if lost.any():
-        from clearhead.diagnosis import check
-
-        check(asked, lost, query, None if asked.paged else key)
+        late("clearhead.diagnosis").check(asked, lost, query, None if asked.paged else key)
 
 
 def over_cache(

@@ -10,8 +10,9 @@ import numpy as np
 
 from clearhead.plan import Prepared, prepare
 from clearhead.problem import Array, check_apart, over_pages, problem
+from clearhead.rules.current import current
 from clearhead.rules.masks import Mask
-from clearhead.rules.scores import Rules, Score, as_rules, in_order
+from clearhead.rules.scores import Rules, Score, as_rules
 
 MOST_PREPARED = 1024
 MOST_HOLDING = 8  # of them, how many may hold more than a little memory
@@ -40,9 +41,10 @@ def recall(
 
     With a `first_key`, k and v stand for a cache.
     """
+    score = current(score)
     key: tuple[Any, ...] = (
-        q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype, mask,
-        in_order(score) if isinstance(score, list) else score, scale, None if out is None else layout_of(out),
+        q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype, mask, score, scale,
+        None if out is None else layout_of(out),
         None if sinks is None else (sinks.shape, sinks.dtype), precision, first_key, int8, wide,
     )  # fmt: skip
     try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from clearhead.errors import TraceError
-from clearhead.rules.expression import Expression, parts, simplify
+from clearhead.rules.expression import Expression, parts
 from clearhead.rules.masks import POSITIONS, Mask
 from clearhead.rules.scores import NAMES, Score
 from clearhead.rules.trace import lines
@@ -37,7 +37,7 @@ def blamed_rule(rule: Mask | Score, wrong: Expression, what: str) -> TraceError:
 def line_of(function: Callable[..., Any], names: tuple[str, ...], wrong: Expression) -> str:
     """The line of a function that makes an operation, or what the operation is."""
     for made, where in lines(function, names):
-        if wrong in (made, simplify(made)):
+        if made == wrong:
             return where
     return f"{getattr(function, '__name__', function)!s}, {wrong!r}"
 

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.rules.expression import Expression, Formula, parts
-from clearhead.rules.ranges import ANY, constant
+from clearhead.rules.expression import Expression, Formula, constant, parts
+from clearhead.rules.ranges import ANY
 from clearhead.rules.threefry import BITS
 
 Array: TypeAlias = npt.NDArray[Any]

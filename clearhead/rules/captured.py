@@ -12,31 +12,52 @@ from typing import Any
 import numpy as np
 
 from clearhead.errors import TraceError
-from clearhead.rules.expression import Expression, Formula, Kind, evaluate
+from clearhead.rules.expression import Expression, Formula, Kind, evaluate, parts, unchanging
 from clearhead.rules.standins import INSTEAD, KINDS, Traced, as_expression
+
+SHAPE = ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "T")  # what an array's numbers have no part in
+
+
+class Arrays(list[Any]):
+    """The arrays that a formula reads, by number; those `looked_at` decided it while it was traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked_at: list[Any] = []
+
+    def look(self, array: Any) -> Any:
+        """The array itself, for its numbers to be used now."""
+        self.looked_at.append(array)
+        return array
 
 
 class Captured(np.lib.mixins.NDArrayOperatorsMixin):
     """A captured array: indexed by stand-ins it becomes a load, else it is the array, and what is made of it is too."""
 
-    def __init__(self, array: Any, arrays: list[Any]) -> None:
+    def __init__(self, array: Any, arrays: Arrays) -> None:
         self.array, self.arrays = array, arrays
 
     def __repr__(self) -> str:
         return f"an array of shape {self.array.shape}"
 
     def like(self, result: Any) -> Any:
-        """Parts and elementwise functions of captured arrays are captured arrays."""
-        return Captured(result, self.arrays) if isinstance(result, np.ndarray) else result
+        """Parts and elementwise functions of captured arrays are captured arrays; copies cannot change."""
+        if not isinstance(result, np.ndarray):
+            return result
+        part = result is self.array or np.may_share_memory(result, self.array)
+        plain = part or result.dtype.hasobject or type(result) is not np.ndarray
+        return Captured(result if plain else unchanging(result), self.arrays)
 
     def __getitem__(self, index: Any) -> Any:
         parts = index if isinstance(index, tuple) else (index,)
         if any(isinstance(x, Traced) for x in parts):
             return Traced(self.load(parts))
-        plain = tuple(x.array if isinstance(x, Captured) else x for x in parts)
+        plain = tuple(self.arrays.look(x.array) if isinstance(x, Captured) else x for x in parts)
         found = self.array[plain]
         if self.kind == "float" and self.readable and all(map(is_place, plain)) and len(plain) == self.array.ndim:
             return Read(self.load(plain), self.arrays)
+        if not isinstance(found, np.ndarray) or found.base is None:  # numbers, or a copy of some
+            self.arrays.look(self.array)
         return self.like(found)
 
     @property
@@ -54,7 +75,9 @@ class Captured(np.lib.mixins.NDArrayOperatorsMixin):
     def load(self, parts: tuple[Any, ...]) -> Expression:
         """One element, for each pair or for all."""
         shape, dtype, kind = self.array.shape, self.array.dtype, self.kind
-        if len(parts) != len(shape) or any(isinstance(x, slice) or x is None or x is Ellipsis for x in parts):
+        if len(parts) != len(shape) or any(
+            x is None or x is Ellipsis or (not isinstance(x, Traced) and isinstance(x, slice)) for x in parts
+        ):
             raise TraceError(f"an array of shape {shape} needs {len(shape)} positions between its brackets")
         if 0 in shape:
             raise TraceError(f"an array of shape {shape} is empty: nothing can be read from it")
@@ -74,20 +97,20 @@ class Captured(np.lib.mixins.NDArrayOperatorsMixin):
         raise TraceError(INSTEAD["store"])
 
     def __getattr__(self, name: str) -> Any:
-        return self.like(getattr(self.array, name))
+        return self.like(getattr(self.array if name in SHAPE else self.arrays.look(self.array), name))
 
     def __len__(self) -> int:
         return len(self.array)
 
     def __array__(self, *args: Any, **options: Any) -> Any:
-        return np.asarray(self.array, *args)
+        return np.asarray(self.arrays.look(self.array), *args)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if "out" in options:
             raise TraceError(INSTEAD["store"])
         if any(isinstance(x, Traced) and not x.known for x in inputs):
             return NotImplemented  # stand-ins write it down
-        plain = (x.array if isinstance(x, Captured) else number(x) for x in inputs)
+        plain = (x.arrays.look(x.array) if isinstance(x, Captured) else number(x) for x in inputs)
         return self.like(getattr(ufunc, method)(*plain, **options))
 
 
@@ -101,7 +124,7 @@ class Read(Traced):
 
     known = True
 
-    def __init__(self, expression: Expression, arrays: list[Any]) -> None:
+    def __init__(self, expression: Expression, arrays: Arrays) -> None:
         super().__init__(expression)
         self.arrays = arrays
 
@@ -112,6 +135,9 @@ class Read(Traced):
     @property
     def number(self) -> Any:
         """Its value while the rule is traced."""
+        for part in parts(self.expression):
+            if part.op == "load":
+                self.arrays.look(self.arrays[part.array or 0])
         return evaluate(Formula(self.expression, tuple(self.arrays)), {})[()]
 
     def __bool__(self) -> bool:

@@ -91,10 +91,21 @@ class Expression:
 
 @dataclass(frozen=True, eq=False)
 class Formula:
-    """An expression and the arrays it reads."""
+    """An expression and the arrays it reads. Equal ones have equal expressions, and read the same memory."""
 
     expression: Expression
     arrays: tuple[Array, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Formula)
+            and self.expression == other.expression
+            and len(self.arrays) == len(other.arrays)
+            and all(map(same_memory, self.arrays, other.arrays))
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.expression)
 
     def combine(self, op: str, *others: Formula) -> Formula:
         """`and`, `or`, `not` of formulas."""
@@ -108,6 +119,37 @@ class Formula:
         """This rule applied to another's score."""
         moved = renumber(self.expression, len(first.arrays))
         return Formula(substitute(moved, first.expression), (*first.arrays, *self.arrays))
+
+
+def same_memory(a: Array, b: Array) -> bool:
+    """Whether two arrays show the same numbers, whatever becomes of them: one memory, or equal bytes for ever."""
+    if a is b:
+        return True
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.strides == b.strides and a.ctypes.data == b.ctypes.data:
+        return True
+    return constant(a) and constant(b) and a.tobytes() == b.tobytes()
+
+
+def constant(array: Array) -> bool:
+    """Whether an array's numbers cannot change: it stands on immutable bytes, as `unchanging` makes it.
+
+    That it is read-only says little: it can be made writable again, or be changed through another array.
+    """
+    base = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, bytes)
+
+
+def unchanging(array: Array) -> Array:
+    """A copy that nobody can change.
+
+    >>> unchanging(np.arange(3)).flags.writeable
+    False
+    """
+    return np.ndarray(array.shape, array.dtype, array.tobytes())
 
 
 def depends(e: Expression) -> frozenset[str]:

@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from clearhead.errors import InputError, ShapeError
 from clearhead.once import cached_property
-from clearhead.rules.expression import Expression, Formula, evaluate, simplify
-from clearhead.rules.ranges import unchanging
+from clearhead.rules.expression import Expression, Formula, evaluate, simplify, unchanging
 from clearhead.rules.trace import trace
 
 Align = Literal["start", "end"]

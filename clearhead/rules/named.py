@@ -31,7 +31,7 @@ from clearhead.rules.masks import (
     prefix,
     window,
 )  # fmt: skip
-from clearhead.rules.scores import Alibi, Function, Scale, Score, Softcap, alibi, scale, softcap
+from clearhead.rules.scores import Alibi, Scale, Score, Softcap, alibi, as_rule, scale, softcap
 
 MASKS = "causal, full, window:LEFT[,RIGHT], prefix:N and documents:LENGTHS, joined by & and |, turned by ~"
 SCORES = "softcap:CAP, scale:FACTOR and alibi"
@@ -177,7 +177,7 @@ def rule_from_file(text: str) -> Score:
     path, _, name = text.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
         raise InputError(f"--rule {text} names no function: write file.py:function.")
-    return Function(loaded(Path(path), name))
+    return as_rule(loaded(Path(path), name))
 
 
 def loaded(path: Path, name: str) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from clearhead.rules.expression import Array, Expression, Formula, parts
+from clearhead.rules.expression import Array, Expression, Formula, constant, parts
 from clearhead.rules.threefry import BITS
 
 Range: TypeAlias = tuple[int, int]  # least and largest
@@ -79,26 +79,6 @@ def contents(array: Array) -> Range:
         return int(array.min()), int(array.max())
     limits = np.iinfo(array.dtype)
     return int(limits.min), int(limits.max)
-
-
-def constant(array: Array) -> bool:
-    """Whether an array's numbers cannot change: it stands on immutable bytes, as `unchanging` makes it.
-
-    That it is read-only says little: it can be made writable again, or be changed through another array.
-    """
-    base = array.base
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return isinstance(base, bytes)
-
-
-def unchanging(array: Array) -> Array:
-    """A copy that nobody can change.
-
-    >>> unchanging(np.arange(3)).flags.writeable
-    False
-    """
-    return np.ndarray(array.shape, array.dtype, array.tobytes())
 
 
 def corners(function: Callable[[int, int], int], a: Range, b: Range) -> Range:

@@ -16,9 +16,8 @@ import numpy.typing as npt
 from clearhead.errors import InputError
 from clearhead.once import cached_property
 from clearhead.rules import functions
-from clearhead.rules.expression import Expression, Formula, simplify
+from clearhead.rules.expression import Expression, Formula, simplify, unchanging
 from clearhead.rules.masks import is_integer, places, plain_array
-from clearhead.rules.ranges import unchanging
 from clearhead.rules.trace import trace
 
 NAMES = ("score", "batch", "head", "query", "key")
@@ -135,21 +134,20 @@ class Relative(Score):
         return f"relative(table{self.table.shape}, {self.max_distance}{kind})"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Function(Score):
-    """A Python function of (score, batch, head, query, key); `score=function` makes one."""
+    """A Python function of (score, batch, head, query, key), as it was when it was traced; `score=function` makes one.
 
-    function: Callable[..., Any]
+    Equal ones do the same, whatever functions they came from.
+    """
 
-    @cached_property
+    function: Callable[..., Any] = field(compare=False)
+    traced: Formula
+
+    @property
     def formula(self) -> Formula:
-        """The function, traced."""
-        traced = trace(self.function, NAMES)
-        if traced.expression.kind == "bool":
-            raise InputError(f"{self.function!r} gives truth, not a score: use np.where(condition, score, -np.inf).")
-        if traced.expression.kind == "int":
-            return Formula(simplify(Expression("float", "float", (traced.expression,))), traced.arrays)
-        return traced
+        """What the function did."""
+        return self.traced
 
     def __repr__(self) -> str:
         return getattr(self.function, "__name__", repr(self.function))
@@ -286,11 +284,20 @@ def as_rule(part: Any) -> Score:
     if isinstance(part, Score):
         return part
     if callable(part):
-        return Function(part)
+        return Function(part, as_score(trace(part, NAMES), part))
     raise InputError(
         f"score is {part!r}, which is no rule: use softcap(…), alibi(…), bias(…), relative(…), a function of "
         "(score, batch, head, query, key), or several of them in a list."
     )
+
+
+def as_score(traced: Formula, function: object) -> Formula:
+    """What a function does, if that is a score: whole numbers become floats."""
+    if traced.expression.kind == "bool":
+        raise InputError(f"{function!r} gives truth, not a score: use np.where(condition, score, -np.inf).")
+    if traced.expression.kind == "int":
+        return Formula(simplify(Expression("float", "float", (traced.expression,))), traced.arrays)
+    return traced
 
 
 def finite(x: Any, name: str) -> float:

@@ -26,6 +26,8 @@ INSTEAD = {
     "iterate": "positions and scores are single numbers, which cannot be unpacked or looped over",
     "hash": "a dict or a set needs one number to look up, but this differs from pair to pair: make an array of what it "
     "holds, and index that",
+    "type": "what a position or a score is cannot be asked, for it is a stand-in while a rule is traced",
+    "catch": "an `except` cannot be traced, for stand-ins do not fail where numbers do: use np.where",
     "store": "a rule cannot store anything: give the new score back",
 }
 
@@ -82,7 +84,7 @@ class Traced:
         return other // self, other % self
 
     def __pow__(self, power: Any) -> Any:
-        whole = isinstance(power, int | np.integer) and not isinstance(power, Traced | bool)
+        whole = not isinstance(power, Traced) and isinstance(power, int | np.integer) and not isinstance(power, bool)
         if not whole or not 1 <= power <= 8:
             raise TraceError(f"** {power!r}: only whole powers from 1 to 8 can be traced; use np.exp and np.log")
         result = self
@@ -102,7 +104,7 @@ class Traced:
         if method != "__call__" or options:
             raise TraceError(f"np.{ufunc.__name__} can be traced only as np.{ufunc.__name__}(…) of what it works on")
         if ufunc.__name__ in COMPOSED:
-            return COMPOSED[ufunc.__name__](*(Traced(as_expression(x)) for x in inputs[:1]), *inputs[1:])
+            return COMPOSED[ufunc.__name__](*(self.like(as_expression(x)) for x in inputs[:1]), *inputs[1:])
         if ufunc.__name__ not in UFUNCS:
             names = ", ".join(sorted({*UFUNCS, *COMPOSED}))
             raise TraceError(f"np.{ufunc.__name__} cannot be traced: the functions are {names}")
@@ -191,7 +193,7 @@ def apply(op: str, *inputs: Any) -> Traced:
 
 def shifted(x: Traced, by: Any) -> tuple[Traced, int]:
     """A whole number, and the power of two that moving its bits multiplies or divides it by."""
-    whole = isinstance(by, int | np.integer) and not isinstance(by, Traced | bool)
+    whole = not isinstance(by, Traced) and isinstance(by, int | np.integer) and not isinstance(by, bool)
     if x.expression.kind == "float" or not whole or not 0 <= by < 63:
         raise TraceError(f"bits of {x!r} cannot be moved by {by!r}: whole numbers can, by 0 to 62; use * or //")
     return x, 1 << int(by)

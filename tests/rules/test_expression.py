@@ -11,8 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearhead.rules.bounds import bounds
-from clearhead.rules.expression import Expression, Formula, depends, evaluate, parts, renumber, simplify, substitute
-from clearhead.rules.ranges import unchanging
+from clearhead.rules.expression import (
+    Expression,
+    Formula,
+    depends,
+    evaluate,
+    parts,
+    renumber,
+    simplify,
+    substitute,
+    unchanging,
+)  # fmt: skip
 
 SCORE, BATCH, HEAD = Expression("score", "float"), Expression("batch", "int"), Expression("head", "int")
 QUERY, KEY = Expression("query", "int"), Expression("key", "int")

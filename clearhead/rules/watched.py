@@ -1,0 +1,297 @@
+"""What a function reads while it is traced, watched: whether all of it is still the same, asked in every call.
+
+Decides what can be watched: names and closures, defaults, what modules, simple objects and containers hold, and the
+numbers of arrays that tracing looks at. A function that reaches anything else, such as the clock, cannot be.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+from operator import is_
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+GONE = object()  # what a name stands for that nobody has
+MOST_BYTES = 1 << 16  # of an array that is compared in every call
+MOST_ITEMS = 256  # of a container
+DISPATCHED = type(np.where)
+PLAIN_TYPES = (int, float, complex, bool, str, bytes, type(None), type(Ellipsis), range, slice, np.generic, np.dtype)
+PURE = {
+    "abs", "all", "any", "bool", "callable", "complex", "dict", "divmod", "enumerate", "filter", "float", "frozenset",
+    "int", "isinstance", "issubclass", "len", "list", "map", "max", "min", "object", "pow", "print", "range", "repr",
+    "reversed", "round", "set", "slice", "sorted", "str", "sum", "tuple", "type", "zip",
+}  # fmt: skip
+PURE_MODULES = ("math", "cmath", "numpy", "_operator", "builtins")
+SPACE = {  # what every class has
+    "__module__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__qualname__", "__static_attributes__",
+    "__firstlineno__", "__orig_bases__", "__parameters__", "__annotations_cache__", "__annotate_func__",
+    "__conditional_annotations__", "__dataclass_fields__", "__dataclass_params__", "__match_args__",
+}  # fmt: skip
+OBJECT = SPACE | {
+    "__init__", "__new__", "__repr__", "__str__", "__hash__", "__eq__", "__call__", "__post_init__", "__replace__",
+}  # fmt: skip
+
+
+class Unwatchable(Exception):  # noqa: N818
+    """A function reaches what cannot be watched."""
+
+
+@dataclass
+class Watch:
+    """What has been seen, to be compared."""
+
+    names: list[tuple[Mapping[str, Any], str, Any]] = field(default_factory=list)
+    cells: list[tuple[CellType, Any]] = field(default_factory=list)
+    functions: list[tuple[FunctionType, CodeType, Any, Any]] = field(default_factory=list)
+    containers: list[tuple[Any, tuple[Any, ...]]] = field(default_factory=list)
+    shapes: list[tuple[Any, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    numbers: list[tuple[Any, bytes]] = field(default_factory=list)
+
+    def unchanged(self) -> bool:
+        """Whether all is as it was."""
+        for where, name, value in self.names:
+            if where.get(name, GONE) is not value:
+                return False
+        for cell, value in self.cells:
+            if contents(cell) is not value:
+                return False
+        for function, code, defaults, keywords in self.functions:
+            if function.__code__ is not code or function.__defaults__ is not defaults:
+                return False
+            if function.__kwdefaults__ is not keywords:
+                return False
+        for container, items in self.containers:
+            now = tuple(items_of(container))
+            if len(now) != len(items) or not all(map(is_, now, items)):
+                return False
+        for array, shape, strides in self.shapes:
+            if array.shape != shape or array.strides != strides:
+                return False
+        return all(array.tobytes() == seen for array, seen in self.numbers)
+
+    def look(self, arrays: Iterable[Any]) -> bool:
+        """Watch the numbers of arrays too, unless they are too many."""
+        for x in arrays:
+            if x.nbytes > MOST_BYTES or x.dtype.hasobject:
+                return False
+            self.numbers.append((x, x.tobytes()))
+        return True
+
+
+def watch(function: Callable[..., Any]) -> Watch | None:
+    """Watch what a function reads, but for the arrays that it has by name; None where that cannot be.
+
+    >>> factor = 2.0
+    >>> def rule(score, batch, head, query, key):
+    ...     return score * factor
+    >>> seen = watch(rule)
+    >>> before = seen.unchanged()
+    >>> factor = 3.0
+    >>> before, seen.unchanged()
+    (True, False)
+    """
+    attributes: frozenset[str] = frozenset()
+    try:
+        while True:  # a function found late may ask for more attributes of what was visited before
+            visit = Visit(attributes)
+            visit.value(function, held=False)
+            if visit.attributes == attributes:
+                break
+            attributes = visit.attributes
+    except Unwatchable:
+        return None
+    return visit.watch
+
+
+class Visit:
+    """One walk from a function to all that it can reach by the names and attributes in its code."""
+
+    def __init__(self, attributes: frozenset[str]) -> None:
+        self.attributes = attributes
+        self.watch = Watch()
+        self.met: dict[tuple[int, bool], Any] = {}
+
+    def value(self, x: Any, *, held: bool = True) -> None:
+        """Anything that a name stands for.
+
+        An array that is `held` by something, or read by a function that is, counts with its numbers: tracing puts
+        stand-ins for those alone that a rule has by name.
+        """
+        if isinstance(x, PLAIN_TYPES) or x is GONE:
+            return
+        if isinstance(x, np.ndarray):
+            self.watch.shapes.append((x, x.shape, x.strides))
+            if held and not self.watch.look([x]):
+                raise Unwatchable
+            return
+        if (id(x), held) in self.met:
+            return
+        self.met[id(x), held] = x
+        match x:
+            case ModuleType():
+                for name in self.attributes & vars(x).keys():
+                    self.name(vars(x), name)
+            case list() | tuple() | dict() | set() | frozenset():
+                self.container(x)
+            case FunctionType():
+                self.function(x, held=held)
+            case MethodType():
+                self.value(x.__self__)
+                self.value(x.__func__, held=held)
+            case partial():
+                self.value(x.func, held=held)
+                self.container(x.args, held=held)
+                self.container(x.keywords, held=held)
+            case np.ufunc() | BaseException() | DISPATCHED():
+                pass
+            case BuiltinFunctionType():
+                if x.__module__ not in PURE_MODULES or (x.__module__ == "builtins" and x.__name__ not in PURE):
+                    raise Unwatchable
+                if not isinstance(x.__self__, ModuleType | type(None)):
+                    raise Unwatchable
+            case type():
+                if not is_plain(x):
+                    self.instance(x, {}, x.__mro__, SPACE)
+            case SimpleNamespace():
+                self.instance(x, vars(x), (), SPACE)
+            case _:
+                self.instance(x, getattr(x, "__dict__", None), type(x).__mro__, OBJECT)
+
+    def name(self, where: Mapping[str, Any], name: str, *, held: bool = True) -> None:
+        """What a name stands for in a namespace."""
+        value = where.get(name, GONE)
+        self.watch.names.append((where, name, value))
+        self.value(value, held=held)
+
+    def function(self, x: FunctionType, *, held: bool) -> None:
+        """A Python function: its names, closure and defaults."""
+        if is_library(x):
+            return
+        names = names_of(x.__code__)
+        if names.imports:
+            raise Unwatchable
+        self.attributes |= names.attributes
+        self.watch.functions.append((x, x.__code__, x.__defaults__, x.__kwdefaults__))
+        for name in names.globals:
+            self.name(x.__globals__, name, held=held)
+            own = getattr(builtins, name, None)
+            error = isinstance(own, type) and issubclass(own, BaseException)
+            if name not in x.__globals__ and name not in PURE and not error:
+                raise Unwatchable
+        for cell in x.__closure__ or ():
+            value = contents(cell)
+            self.watch.cells.append((cell, value))
+            self.value(value, held=held)
+        self.container(x.__defaults__ or (), held=held)
+        self.container(x.__kwdefaults__ or {}, held=held)
+
+    def container(self, x: Any, *, held: bool = True) -> None:
+        """A list or the like, and what it holds."""
+        items = tuple(items_of(x))
+        named = isinstance(x, tuple) and hasattr(type(x), "_fields")
+        if len(items) > MOST_ITEMS or not (named or type(x) in (list, tuple, dict, set, frozenset)):
+            raise Unwatchable
+        if not isinstance(x, tuple | frozenset):
+            self.watch.containers.append((x, items))
+        for item in items:
+            self.value(item, held=held)
+
+    def instance(self, x: Any, own: Any, classes: tuple[type, ...], allowed: set[str]) -> None:
+        """A simple object or class: the attributes that the code asks for, as it and its classes have them."""
+        classes = tuple(c for c in classes if c is not object)
+        dunders = {name for c in classes for name in vars(c) if name.startswith("__") and name.endswith("__")}
+        simple = type(own) is dict and all(type(c) is type for c in classes)
+        if not simple or not dunders <= allowed:
+            raise Unwatchable
+        has = {*own, *(name for c in classes for name in vars(c))}
+        for name in (self.attributes & has) | ({"__call__"} & dunders):
+            self.attribute(own, classes, name)
+
+    def attribute(self, own: dict[str, Any], classes: tuple[type, ...], name: str) -> None:
+        """One attribute, wherever it is found, and the places before in which it might be."""
+        value = GONE
+        for c in classes:
+            value = vars(c).get(name, GONE)
+            self.watch.names.append((vars(c), name, value))
+            if value is not GONE:
+                break
+        if isinstance(value, property):
+            self.value(value.fget)
+        elif hasattr(type(value), "__set__"):
+            raise Unwatchable
+        else:
+            self.name(own, name)
+            if name not in own:
+                value = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+                if hasattr(type(value), "__get__") and not isinstance(value, FunctionType):
+                    raise Unwatchable
+                self.value(value)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a function's code, and the code inside it, asks for by name."""
+
+    globals: frozenset[str]
+    attributes: frozenset[str]
+    imports: bool
+
+
+@cache
+def names_of(code: CodeType) -> Names:
+    """The names in a function's code."""
+    found: dict[str, set[str]] = {"globals": set(), "attributes": set()}
+    imports = False
+    for instruction in dis.get_instructions(code):
+        match instruction.opname:
+            case "LOAD_GLOBAL" | "LOAD_NAME":
+                found["globals"].add(str(instruction.argval))
+            case "LOAD_ATTR" | "LOAD_METHOD" | "LOAD_SUPER_ATTR":
+                found["attributes"].add(str(instruction.argval))
+            case "IMPORT_NAME":
+                imports = True
+    inner = [names_of(c) for c in code.co_consts if isinstance(c, CodeType)]
+    return Names(
+        frozenset(found["globals"]).union(*(x.globals for x in inner)),
+        frozenset(found["attributes"]).union(*(x.attributes for x in inner)),
+        imports or any(x.imports for x in inner),
+    )
+
+
+def contents(cell: CellType) -> Any:
+    """What a closure's cell holds."""
+    try:
+        return cell.cell_contents
+    except ValueError:  # still empty
+        return GONE
+
+
+def items_of(container: Any) -> Iterable[Any]:
+    """What a container holds; a dict's keys too."""
+    return (x for pair in container.items() for x in pair) if isinstance(container, dict) else container
+
+
+def is_plain(x: type) -> bool:
+    """Whether a class makes numbers, errors or containers, and nothing that remembers."""
+    own = x.__module__.partition(".")[0] == "numpy" and not x.__module__.startswith("numpy.random")
+    return own or issubclass(x, np.generic | BaseException) or getattr(builtins, x.__name__, None) is x
+
+
+def is_library(x: FunctionType) -> bool:
+    """Whether a function is numpy's or clearhead's own, of which nothing is rebound."""
+    name = x.__module__ or ""
+    ours = name.partition(".")[0] == __name__.partition(".")[0]
+    return is_numpys(x) or (ours and x.__globals__ is getattr(sys.modules.get(name), "__dict__", None))
+
+
+def is_numpys(x: FunctionType) -> bool:
+    """Whether a function is numpy's, random numbers aside."""
+    name = x.__module__ or ""
+    return name.partition(".")[0] == "numpy" and not name.startswith("numpy.random")
