@@ -49,7 +49,7 @@ def flash_attn_func(
     """
     check_axes(q=q, k=k, v=v)
     check_slopes(alibi_slopes, q.shape[0], q.shape[2])
-    seen = causal, tuple(window_size), None
+    seen = causal, sides_of(window_size), None
     output, lse = attended(q, k, v, seen, softcap, alibi_slopes, softmax_scale, dropout_p)
     return (output, lse, None) if return_attn_probs else output
 
@@ -120,7 +120,7 @@ def flash_attn_varlen_func(
     if alibi_slopes is not None and alibi_slopes.dim() == 2:  # each sequence's own: one for each of its queries
         rows = [sum(at <= n for at in borders[0]) - 1 for n in range(len(q))]
         alibi_slopes = alibi_slopes[torch.tensor(rows).clamp(0, count - 1)][None]
-    seen = causal, tuple(window_size), lengths
+    seen = causal, sides_of(window_size), lengths
     output, lse = attended(q[None], k[None], v[None], seen, softcap, alibi_slopes, softmax_scale, dropout_p)
     return (output[0], lse[0], None) if return_attn_probs else output[0]
 
@@ -213,13 +213,13 @@ def flash_attn_with_kvcache(
             raise InputError(f"{name} is not known here: keep keys and values in a clearhead.KeyValueCache.")
     rows, held = places(q, k_cache, v_cache, k, v, cache_seqlens, cache_batch_idx)
     check_slopes(alibi_slopes, q.shape[0], q.shape[2])
-    seen = causal, tuple(window_size), None
+    seen = causal, sides_of(window_size), None
     new = 0 if k is None else k.shape[1]
     alike = not held or (cache_batch_idx is None and len(set(held)) == 1)
     outputs, sums = [], []
     with torch.no_grad():
         if rotary_cos is not None or rotary_sin is not None:
-            moves = causal or tuple(window_size) != (-1, -1)
+            moves = causal or sides_of(window_size) != (-1, -1)
             k = rotated(k, rotary_cos, rotary_sin, held, rotary_interleaved, True)
             q = rotated(q, rotary_cos, rotary_sin, held, rotary_interleaved, moves)
         if k is not None and v is not None:
@@ -288,6 +288,14 @@ def rotated(
     return turned(x, cos, sin, at, interleaved)
 
 
+def sides_of(window_size: Any) -> tuple[int, ...]:
+    """How many keys are seen on each side; −1 for all."""
+    sides = tuple(window_size) if isinstance(window_size, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(n, int) for n in sides):
+        raise InputError(f"window_size={window_size!r}: give (left, right), where -1 is no limit, as (256, 0).")
+    return sides
+
+
 def check_axes(**tensors: torch.Tensor) -> None:
     """Four axes each."""
     for name, x in tensors.items():
@@ -315,6 +323,8 @@ def attended(
     dropout_p: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output in flash-attention's layout, and the LSE."""
+    if not 0 <= dropout_p <= 1:
+        raise InputError(f"dropout_p={dropout_p} is no probability: give a number from 0 to 1.")
     rule, tables = rule_of(*seen, softcap, 0 if slopes is None else slopes.dim()), () if slopes is None else (slopes,)
     query, key, value = (x.transpose(1, 2) for x in (q, k, v))
     factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale

@@ -15,8 +15,7 @@ from torch.autograd import forward_ad
 from transformers.utils import output_capturing
 
 from clearhead.adapters.torch import operator
-from clearhead.adapters.torch.operator import view
-from clearhead.adapters.torch.sdpa import DTYPES
+from clearhead.adapters.torch.operator import DTYPES, view
 from clearhead.adapters.torch.weights import weights_of
 from clearhead.adapters.transformers.batch import Asked, by_kernel, by_operator, rule_for
 from clearhead.adapters.transformers.mask import ALL, MaskTensor, Part
@@ -80,11 +79,13 @@ def attention_forward(
     query, key, value = operator.narrowed(query, key, value)
     check(query, key, value, kwargs)
     pattern, hides, adds = None, None, () if position_bias is None else (position_bias,)
+    if position_bias is not None:
+        fits("position_bias", position_bias, position_bias, query, key)
     if isinstance(attention_mask, MaskTensor) and not attention_mask.changed:
         pattern = attention_mask.pattern
         key, value = key[:, :, : pattern.stop], value[:, :, : pattern.stop]
     elif attention_mask is not None:
-        hides, more = table_of(attention_mask, key.shape[2])
+        hides, more = table_of(attention_mask, query, key)
         adds = (*adds, *more)
     if kwargs.get("indices") is not None:
         hides = among(kwargs["indices"], key.shape[2], hides)
@@ -139,18 +140,29 @@ def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, asked: As
     return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
 
 
-def table_of(mask: torch.Tensor, keys: int) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
+def table_of(
+    mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
     """A mask that is a table, of four axes: what it hides, or adds."""
     table = mask.dense() if isinstance(mask, MaskTensor) else mask
-    if table.dim() > 4:
-        raise ShapeError(f"attention_mask of shape {tuple(table.shape)}: give (batch, heads, queries, keys).")
     if table.dtype is not torch.bool and not table.is_floating_point():
         raise DtypeError(
             f"attention_mask of shape {tuple(table.shape)} is {table.dtype}: give torch.bool, True where a key is "
             "seen, as by mask.bool(), or floats, which are added to the scores."
         )
-    table = table[(None,) * (4 - table.dim())][..., :keys]
+    table = table[(None,) * (4 - table.dim())][..., : key.shape[2]]
+    fits("attention_mask", mask, table, query, key)
     return (table, ()) if table.dtype is torch.bool else (None, (table,))
+
+
+def fits(name: str, given: torch.Tensor, table: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> None:
+    """Raise ShapeError for a table that has no number for each score."""
+    wanted = (*query.shape[:3], key.shape[2])
+    if table.dim() != 4 or any(n not in (1, size) for n, size in zip(table.shape, wanted, strict=True)):
+        raise ShapeError(
+            f"{name} has shape {tuple(given.shape)}: give (batch, heads, queries, keys) = {wanted}, each of that size "
+            "or 1."
+        )
 
 
 def among(indices: torch.Tensor, keys: int, hides: torch.Tensor | None) -> torch.Tensor:
