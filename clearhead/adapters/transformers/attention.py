@@ -7,7 +7,7 @@ is put together by `batch`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +16,7 @@ from transformers.utils import output_capturing
 
 from clearhead.adapters.torch import operator
 from clearhead.adapters.torch.operator import DTYPES, view
+from clearhead.adapters.torch.weighed import Weighed
 from clearhead.adapters.torch.weights import weights_of
 from clearhead.adapters.transformers.batch import Asked, by_kernel, by_operator, rule_for
 from clearhead.adapters.transformers.mask import ALL, MaskTensor, Part
@@ -97,20 +98,46 @@ def attention_forward(
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     asked = Asked(parts, pattern, hides, adds, softcap, scale, s_aux, dropout)
     heard = [listener for listener in listeners if listener.wants(module)]
-    wants_weights = bool(kwargs.get("output_attentions")) or collects_weights()
+    wants_weights, weights = bool(kwargs.get("output_attentions")) or collects_weights(), None
     if plain(query, key, value, asked):
         output, lse = by_kernel(query, key, value, asked, bool(wants_weights or heard))
+    elif (
+        wants_weights and not dropout and not operator.followed() and operator.numeric(asked.tensors(query, key, value))
+    ):
+        output, lse, weights = with_weights(query, key, value, asked)
     else:
         output, lse = by_operator(query, key, value, asked)
     if heard:
         given = {"scaling": scaling, "softcap": softcap, "s_aux": s_aux, "sliding_window": sliding_window}
         tell(heard, module, (query, key, value), asked, lse, tensors, given)
-    if not wants_weights:
-        return output, None
+    if wants_weights and weights is None:
+        weights = weights_alone(query, key, asked, None if lse is None else lse.detach())
+    return output, weights
+
+
+def weights_alone(query: torch.Tensor, key: torch.Tensor, asked: Asked, lse: torch.Tensor | None) -> torch.Tensor:
+    """The weights of a layer, which its output does not know of."""
     rule, tables = rule_for(asked, Part(ALL, ALL, ALL, asked.whole))
     held = key.clone()  # a static cache is written on
-    known = None if lse is None else lse.detach()
-    return output, weights_of(query, held, tables, s_aux, rule, scale, known)
+    return weights_of(query, held, tables, asked.sink, rule, asked.scale, lse)
+
+
+def with_weights(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, asked: Asked
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Output, LSE and weights, which stand between the operands and the output for whoever differentiates."""
+    weights: Any = weights_alone(query, key, asked, None)
+    found: list[torch.Tensor] = []
+
+    def compute(v: torch.Tensor, q: torch.Tensor, k: torch.Tensor, sink: Any, *tables: torch.Tensor) -> torch.Tensor:
+        adds = tables[len(tables) - len(asked.adds) :]
+        output, lse = by_operator(q, k, v, replace(asked, sink=sink, adds=adds))
+        found.append(lse.detach())
+        return output.transpose(1, 2)
+
+    output = Weighed.apply(compute, weights, value, *weights.origin.operands).transpose(1, 2)
+    weights.origin.lse = found[0]
+    return output, found[0], weights
 
 
 def check(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]) -> None:
@@ -133,8 +160,7 @@ def check(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: 
 
 def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, asked: Asked) -> bool:
     """Whether numbers are all that is wanted: then kernels write them where they belong."""
-    tensors = [query, key, value, *asked.adds]
-    tensors += [x for x in (asked.hides, asked.sink) if x is not None]
+    tensors = asked.tensors(query, key, value)
     if asked.dropout or operator.followed() or operator.listened(tensors) or forward_ad._current_level >= 0:
         return False
     return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
