@@ -606,3 +606,20 @@ def test_tables_that_do_not_fit_are_told():
             ShapeError, match=rf"{name} has shape .*: give \(batch, heads, queries, keys\) = \(2, 2, 3, 3"
         ):
             adapter.attention_forward(layer_like(), q, q, q, **options)
+
+
+@torch.no_grad()
+def test_a_model_that_adds_its_mask_itself_gets_numbers(tokens):
+    """GIT's text layers compute attention by themselves, its picture's layers by the interface."""
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    config = transformers.GitConfig(**small, vocab_size=97, vision_config=small | {"image_size": 16, "patch_size": 8})
+    model, found = transformers.GitForCausalLM._from_config(config, attn_implementation="eager").eval(), []
+    for name, parameter in model.named_parameters():
+        if "query" in name or "key" in name:
+            parameter.mul_(20)
+    for kind in ("eager", "clearhead"):
+        model.set_attn_implementation(kind)
+        found.append(model(tokens, attention_mask=padded(tokens, 5, 0, 9)).logits)
+    real = padded(tokens, 5, 0, 9).bool()
+    torch.testing.assert_close(found[1][real], found[0][real], rtol=1e-4, atol=1e-5)
