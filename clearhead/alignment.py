@@ -11,7 +11,7 @@ import numpy as np
 
 from clearhead.errors import InputError, ShapeError
 from clearhead.problem import Array
-from clearhead.weights import Weights, check_memory
+from clearhead.weights import Weights, as_weights, check_memory
 
 DIAGONAL, DOWN, RIGHT = 0, 1, 2  # how a path came to a cell: both go on, the query does, the key does
 
@@ -47,6 +47,7 @@ def alignment(*weights: Weights, normalise: bool = True, smooth: int = 7) -> Ali
     """
     if not weights:
         raise InputError("alignment() of no weights: give those of one layer's heads, or of several layers'.")
+    weights = tuple(as_weights(w) for w in weights)
     queries, keys = weights[0].shape[-2:]
     for w in weights:
         if w.shape[-2:] != (queries, keys):

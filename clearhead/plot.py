@@ -18,7 +18,7 @@ from clearhead.errors import FileError, InputError, ShapeError
 from clearhead.explain.wording import label, number
 from clearhead.files.writing import write_whole
 from clearhead.problem import Array
-from clearhead.weights import Weights
+from clearhead.weights import Weights, as_weights
 
 try:
     from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize, PowerNorm
@@ -78,7 +78,7 @@ def heat(
     >>> figure = heat(weights(np.eye(3), np.eye(3)), ["a", "b", "c"])
     >>> save(figure, getfixture("tmp_path") / "heat.svg")
     """
-    one_head(w)
+    w = one_head(w)
     picture = w.map(rows, columns, size=PIXELS)
     (first_row, stop_row), (first, stop) = (
         part.indices(size)[:2] for part, size in zip((rows, columns), w.shape, strict=True)
@@ -109,7 +109,7 @@ def row(
     >>> from clearhead import weights
     >>> figure = row(weights(np.eye(3), np.eye(3)), -1, ["a", "b", "c"])
     """
-    one_head(w)
+    w = one_head(w)
     queries, keys = w.shape
     if not isinstance(query, int | np.integer) or not -queries <= query < queries:
         raise InputError(f"query {query!r} is not one of the {queries}: give 0 to {queries - 1}, or -1 to {-queries}.")
@@ -153,7 +153,7 @@ def profile(w: Weights, *, title: str = "", theme: Theme = "light") -> Figure:
     >>> x = np.zeros((2, 5, 4))
     >>> figure = profile(weights(x, x))
     """
-    drawable(w)
+    w = drawable(w)
     found = w.summary("effective", "distance")
     heads = math.prod(w.shape[:-2])
     figure, both = canvas(max(5.0, 2.5 + 0.28 * heads), 5.2, theme, 2)
@@ -183,7 +183,7 @@ def received(w: Weights, tokens: Sequence[str] | None = None, *, title: str = ""
     >>> x = np.zeros((2, 5, 4))
     >>> figure = received(weights(x, x), list("abcde"))
     """
-    drawable(w)
+    w = drawable(w)
     mass = w.summary("received_sum").received_sum.reshape(-1, w.shape[-1]).astype(np.float64)
     figure, axes = canvas(8.0, 3.6, theme)
     colours = COLOURS[theme]
@@ -220,7 +220,7 @@ def heads(w: Weights, *, title: str = "", theme: Theme = "light") -> Figure:
     >>> x = np.zeros((3, 5, 4))
     >>> figure = heads(weights(x, x))
     """
-    drawable(w)
+    w = drawable(w)
     pictures = w.map(size=SHEET_PIXELS)
     pictures = pictures.reshape(-1, *pictures.shape[-2:])
     spread = w.summary("effective").effective.reshape(len(pictures), -1).mean(axis=1)
@@ -373,19 +373,17 @@ def caption(axes: Any, title: str, note: str) -> None:
     axes.set_title("\n".join(filter(None, [title, note])), fontsize=9, color=axes.xaxis.label.get_color(), loc="left")
 
 
-def drawable(w: Weights) -> None:
+def drawable(w: Weights) -> Weights:
     """Only weights are drawn, and not if there are none."""
-    if not isinstance(w, Weights):
-        raise InputError(
-            f"plot draws Weights, and this is {type(w).__name__}: make them by clearhead.weights(q, k), or take "
-            "attend(q, k, v).weights."
-        )
+    w = as_weights(w)
     if 0 in w.shape:
         raise ShapeError(f"weights of shape {w.shape} have nothing to draw: give at least one head, query and key.")
+    return w
 
 
-def one_head(w: Weights) -> None:
+def one_head(w: Weights) -> Weights:
     """Only one head fits here."""
-    drawable(w)
+    w = drawable(w)
     if w.ndim != 2:
         raise ShapeError(f"weights of shape {w.shape} are of several heads: choose one, as by w[0], or use heads(w).")
+    return w

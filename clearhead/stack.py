@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from clearhead.errors import InputError, ShapeError
 from clearhead.problem import Array
-from clearhead.weights import ALL, Weights, check_memory, chosen
+from clearhead.weights import ALL, Weights, as_weights, check_memory, chosen
 
 LITTLE = 1e-9  # of a capacity: what counts as none left
 
@@ -30,6 +30,7 @@ def rollout(layers: Sequence[Weights], queries: slice | npt.ArrayLike = ALL, *, 
     array([[1.    , 0.    ],
            [0.4375, 0.5625]])
     """
+    layers = [as_weights(layer) for layer in layers]
     n = checked_layers(layers, residual)
     rows, at = chosen(queries, n)
     batch = layers[0].shape[:-3]
@@ -58,6 +59,7 @@ def flow(layers: Sequence[Weights], query: int, keys: npt.ArrayLike, *, residual
     >>> flow([layer, layer], 1, [0, 1])
     array([0.5 , 0.75])
     """
+    layers = [as_weights(layer) for layer in layers]
     n = checked_layers(layers, residual)
     if layers[0].ndim > 3:
         raise ShapeError(

@@ -151,7 +151,8 @@ class Record:
                         raise TrustError(
                             f"layer {layer}, head {head}, position {position}: the output recomputed from what was "
                             f"recorded differs by {error.max():.2g} (allowed: {limit:.2g}) from the model's own "
-                            "attention. Nothing of this layer is shown: its weights would not be those of the model."
+                            "attention. Nothing of this layer is shown, for its weights would not be those of the "
+                            "model: look at it by output_attentions=True with attn_implementation='eager'."
                         )
         self.trusted = True
 

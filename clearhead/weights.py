@@ -348,6 +348,22 @@ class Weights:
         return picture.reshape(*self.heads.shape, height, width)
 
 
+def as_weights(w: Any) -> Weights:
+    """Weights, or those of what stands for them: a tensor of `output_attentions`, a watched layer or head.
+
+    >>> w = weights([[0.0]], [[0.0]])
+    >>> as_weights(w) is w
+    True
+    """
+    found = w if isinstance(w, Weights) else getattr(w, "weights", None)
+    if not isinstance(found, Weights):
+        raise InputError(
+            f"this is {type(w).__name__}, not weights: make them by clearhead.weights(q, k), or take "
+            "attend(q, k, v).weights."
+        )
+    return found
+
+
 def chooses_nothing(entry: Any) -> bool:
     """Whether an index of one axis is a list without a number, or of falsehoods alone."""
     if isinstance(entry, slice | int | np.integer):

@@ -219,7 +219,7 @@ def test_what_cannot_be_drawn_is_told(tmp_path):
         with pytest.raises(InputError, match=rf"query {query!r} is not one of the 20: give 0 to 19, or -1 to -20"):
             plot.row(w[0], query)
     for draw in (plot.heat, plot.heads, plot.profile, plot.received, lambda x: plot.row(x, 0)):
-        with pytest.raises(InputError, match="plot draws Weights, and this is ndarray: make them by"):
+        with pytest.raises(InputError, match="this is ndarray, not weights: make them by"):
             draw(np.eye(3))
         with pytest.raises(ShapeError, match=r"\(0, 0\) have nothing to draw"):
             draw(weights(np.zeros((0, 2)), np.zeros((0, 2))))

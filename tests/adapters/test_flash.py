@@ -1,5 +1,6 @@
 """flash-attention's functions against torch's own attention, which aligns causal with the first keys."""
 
+import subprocess
 import sys
 
 import pytest
@@ -224,3 +225,146 @@ def test_compiled_graphs_hold_it_whole(options):
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     found = (torch.autograd.grad(f(*inputs), inputs) for f in (compiled, loss))
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("slopes", [None, "heads", "each"])
+def test_borders_that_leave_something_out(causal, slopes):
+    borders, keys, used = [2, 5, 5, 9], [1, 6, 8, 14], [3, 0, 6]
+    q, k, v = (x.requires_grad_() for x in randoms((12, 4, 8), (17, 2, 8), (17, 2, 6)))
+    table = {None: None, "heads": torch.rand(4).double(), "each": torch.rand(3, 4).double()}[slopes]
+    given = {"cu_seqlens_q": torch.tensor(borders), "cu_seqlens_k": torch.tensor(keys), "causal": causal}
+    ours = flash_attn_varlen_func(q, k, v, **given, seqused_k=torch.tensor(used), alibi_slopes=table)
+    theirs = torch.zeros_like(ours)
+    for n in range(3):
+        rows, own = slice(borders[n], borders[n + 1]), slice(keys[n], keys[n] + used[n])
+        each = None if table is None else table if table.dim() == 1 else table[n : n + 1]
+        one = flash_attn_func(q[None, rows], k[None, own], v[None, own], causal=causal, alibi_slopes=each)
+        theirs = theirs.index_put((torch.arange(12)[rows],), one[0])
+    torch.testing.assert_close(ours, theirs)
+    d = torch.randn_like(ours)
+    torch.testing.assert_close(*(torch.autograd.grad(x, (q, k, v), d) for x in (ours, theirs)))
+    with pytest.raises(ShapeError, match=r"seqused_k \[3, 3, 6\]: sequence 1 has 2 keys, of which 3 cannot be used"):
+        flash_attn_varlen_func(q, k, v, **given, seqused_k=torch.tensor([3, 3, 6]))
+    for wrong in ([0, 5, 3, 9], [0, 1, 2, 13], [-1, 1, 2, 3]):
+        with pytest.raises(ShapeError, match="numbers that rise from 0 on, to 12 at most"):
+            flash_attn_varlen_func(q, k, v, torch.tensor(wrong), torch.tensor(keys))
+
+
+def test_packed_sequences_of_packed_operands():
+    qkv, borders = randoms((9, 3, 4, 8))[0], torch.tensor([0, 4, 9])
+    wanted = flash_attn_varlen_func(*qkv.unbind(1), borders, borders, 5, 5, causal=True)
+    assert torch.equal(clear.flash_attn_varlen_qkvpacked_func(qkv, borders, 5, causal=True), wanted)
+    found = clear.flash_attn_varlen_kvpacked_func(qkv[:, 0], qkv[:, 1:], borders, borders, 5, 5, causal=True)
+    assert torch.equal(found, wanted)
+    with pytest.raises(ShapeError, match="stack q, k and v"):
+        clear.flash_attn_varlen_qkvpacked_func(qkv[0], borders)
+    with pytest.raises(ShapeError, match="stack k and v"):
+        clear.flash_attn_varlen_kvpacked_func(qkv[:, 0], qkv, borders, borders)
+
+
+IMPORTS = [
+    "import flash_attn; assert flash_attn.__version__ >= '2.7'",
+    "from flash_attn import flash_attn_func, flash_attn_varlen_qkvpacked_func, flash_attn_varlen_kvpacked_func",
+    "from flash_attn import flash_attn_interface; flash_attn_interface.flash_attn_varlen_func",
+    "from flash_attn.flash_attn_interface import flash_attn_with_kvcache",
+    "from flash_attn.bert_padding import index_first_axis, pad_input, unpad_input, index_put_first_axis",
+    "from flash_attn.layers.rotary import apply_rotary_emb, RotaryEmbedding, apply_rotary_emb_func",
+]
+
+
+@pytest.mark.parametrize("line", IMPORTS)
+@pytest.mark.parametrize("lines", [1, 2])
+def test_what_programs_import(line, lines):
+    stand_in = (
+        "import sys; from clearhead.adapters import torch as clear; sys.modules['flash_attn'] = clear; "
+        + "sys.modules['flash_attn.flash_attn_interface'] = clear; " * (lines - 1)
+    )
+    subprocess.run([sys.executable, "-c", stand_in + line], check=True)
+
+
+def test_padding_is_cut_out_and_put_back():
+    from clearhead.adapters.torch import bert_padding
+
+    x = torch.randn(3, 6, 4, 8, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    packed, indices, borders, longest, used = bert_padding.unpad_input(x, mask)
+    assert (borders.tolist(), longest, used.tolist()) == ([0, 4, 7, 13], 6, [4, 3, 6])
+    assert borders.dtype is torch.int32
+    y = flash_attn_varlen_func(packed, packed, packed, borders, borders, longest, longest, causal=True)
+    found = bert_padding.pad_input(y, indices, 3, 6)
+    expected = torch.zeros_like(x)
+    for n in range(3):
+        own = mask[n].nonzero().flatten()
+        part = x[n, own][None]
+        expected = expected.index_put((torch.tensor(n), own), flash_attn_func(part, part, part, causal=True)[0])
+    torch.testing.assert_close(found, expected)
+    d = torch.randn_like(found)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, d)[0] for y in (found, expected)))
+    unused = torch.zeros_like(mask)
+    unused[0, 4] = 1
+    packed, _, borders, _, used = bert_padding.unpad_input(x, mask, unused)
+    assert (len(packed), borders.tolist(), used.tolist()) == (14, [0, 5, 8, 14], [4, 3, 6])
+    lengths = torch.tensor([[2, 3, 0, 0, 0, 0], [3, 2, 0, 0, 0, 0], [6, 0, 0, 0, 0, 0]])
+    packed, indices, borders, longest = bert_padding.unpad_input_for_concatenated_sequences(x, lengths)
+    assert (borders.tolist(), longest, len(indices)) == ([0, 2, 5, 8, 10, 16], 6, 16)
+    assert torch.equal(packed, x.flatten(0, 1)[indices])
+    assert torch.equal(bert_padding.index_first_axis_residual(packed, indices[:3])[1], packed)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_rotary_embeddings(interleaved):
+    from clearhead.adapters.torch.layers import rotary
+
+    x = torch.randn(2, 5, 3, 8, dtype=torch.float64, requires_grad=True)
+    angle = torch.rand(9, 3, dtype=torch.float64)
+    cos, sin = angle.cos(), angle.sin()
+
+    def turn(x, at):
+        """Dim pairs as complex numbers."""
+        pairs = x[..., :6].unflatten(-1, (3, 2)) if interleaved else x[..., :6].unflatten(-1, (2, 3)).mT
+        z = torch.view_as_complex(pairs.contiguous()) * torch.polar(torch.ones_like(angle), angle)[at][..., None, :]
+        back = torch.view_as_real(z)
+        return torch.cat([(back if interleaved else back.mT).flatten(-2), x[..., 6:]], -1)
+
+    at = torch.tensor([[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]])
+    found = rotary.apply_rotary_emb(x, cos, sin, interleaved, seqlen_offsets=torch.tensor([0, 4]))
+    torch.testing.assert_close(found, turn(x, at))
+    d = torch.randn_like(found)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, d)[0] for y in (found, turn(x, at))))
+    packed = rotary.apply_rotary_emb(x[0], cos, sin, interleaved, cu_seqlens=torch.tensor([0, 2, 5]), seqlen_offsets=1)
+    torch.testing.assert_close(packed, turn(x[0], torch.tensor([1, 2, 1, 2, 3])))
+    half = rotary.apply_rotary_emb_torch(x, cos[:5], sin[:5], interleaved)
+    torch.testing.assert_close(half, turn(x, torch.arange(5)))
+    y = x.detach().clone()
+    assert rotary.apply_rotary_emb(y, cos, sin, interleaved, inplace=True) is y
+    torch.testing.assert_close(y, turn(x, torch.arange(5)).detach())
+    pair = torch.cat([-x[..., 4:], x[..., :4]], -1)
+    torch.testing.assert_close(rotary.rotate_half(x), pair)
+    with pytest.raises(ShapeError, match=r"rotary tables of shapes \(9, 3\) and \(9, 3\): give \(13 or more, 4 or"):
+        rotary.apply_rotary_emb(x, cos, sin, seqlen_offsets=8)
+    with pytest.raises(ShapeError, match="give cu_seqlens too"):
+        rotary.apply_rotary_emb(x[0], cos, sin)
+
+
+@pytest.mark.parametrize("scale_base", [None, 512])
+def test_the_rotary_layer(scale_base):
+    from clearhead.adapters.torch.layers.rotary import RotaryEmbedding, apply_rotary_emb
+
+    layer = RotaryEmbedding(6, base=100.0, scale_base=scale_base)
+    q, k, v = (x.float() for x in randoms((2, 5, 3, 8), (2, 5, 3, 8), (2, 5, 3, 8)))
+    place, pair = torch.arange(7.0)[:, None], torch.arange(3.0)
+    angle = place * 100.0 ** (-pair / 3)
+    size = 1.0 if scale_base is None else ((2 * pair + 2.4) / 8.4) ** ((place - 3) / scale_base)
+    want = [
+        apply_rotary_emb(x, angle.cos() * s, angle.sin() * s, seqlen_offsets=2) for x, s in ((q, size), (k, 1 / size))
+    ]
+    found = layer(torch.stack([q, k, v], 2), seqlen_offset=2)
+    torch.testing.assert_close(found, torch.stack([*want, v], 2))
+    flat = layer(torch.cat([q, k[:, :, :1], v[:, :, :1]], 2), seqlen_offset=2, num_heads_q=3)
+    torch.testing.assert_close(flat, torch.cat([want[0], want[1][:, :, :1], v[:, :, :1]], 2))
+    own, pairs = layer(q.clone(), torch.stack([k, v], 2), seqlen_offset=torch.tensor([2, 2]), max_seqlen=7)
+    torch.testing.assert_close(own, want[0])
+    torch.testing.assert_close(pairs, torch.stack([want[1], v], 2))
+    with pytest.raises(InputError, match="say num_heads_q"):
+        layer(flat)

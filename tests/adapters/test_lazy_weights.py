@@ -176,3 +176,18 @@ def test_mapped_and_traced_they_are_built():
     torch.testing.assert_close(found[0], right(q, k))
     gradient = torch.func.grad(lambda x: lazy(x, k).square().sum())(q)
     torch.testing.assert_close(gradient, torch.func.grad(lambda x: right(x, k).square().sum())(q))
+
+
+def test_what_takes_weights_takes_them():
+    pytest.importorskip("matplotlib")
+    from clearhead import alignment, flow, plot, rollout
+
+    w = lazy(*operands())
+    own = w.weights
+    assert np.array_equal(rollout([w, w]), rollout([own, own]))
+    assert np.array_equal(flow([w[0], w[0]], 3, [0, 1]), flow([own[0], own[0]], 3, [0, 1]))
+    assert np.array_equal(alignment(w[0], smooth=1).keys, alignment(own[0], smooth=1).keys)
+    for draw in (plot.heads, plot.profile, plot.received, lambda x: plot.heat(x[0, 1]), lambda x: plot.row(x[0, 1], 3)):
+        assert type(draw(w)) is type(draw(own))
+    with pytest.raises(InputError, match="this is Tensor, not weights"):
+        rollout([w()])

@@ -12,7 +12,7 @@ import clearhead  # noqa: E402
 import clearhead.adapters.transformers as adapter  # noqa: E402
 from clearhead.adapters.torch.weights import LazyWeights  # noqa: E402
 from clearhead.adapters.transformers.mask import Pattern  # noqa: E402
-from clearhead.errors import DtypeError, InputError  # noqa: E402
+from clearhead.errors import DtypeError, InputError, ShapeError  # noqa: E402
 from clearhead.rules.masks import visible  # noqa: E402
 
 SIZES = {
@@ -551,3 +551,75 @@ def test_fullgraph_says_why_not(tokens):
     with pytest.raises(Exception, match="compile without fullgraph=True"):
         torch.compile(model, backend="eager", fullgraph=True)(tokens, use_cache=False)
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize("left", [(0, 0, 0), (5, 0, 9)])
+@pytest.mark.parametrize("touch", ["nothing", "grad", "hook", "loss"])
+def test_losses_have_gradients_by_weights(models, tokens, left, touch):
+    mask, found = padded(tokens, *left), []
+    told = mask.bool() & mask.roll(1, 1).bool()
+    real = mask[:, None, :, None] * mask[:, None, None]
+    for model, kind in zip(models, ("eager", "clearhead"), strict=True):
+        before = model.config._attn_implementation
+        model.set_attn_implementation(kind)
+        model.zero_grad()
+        given = {"attention_mask": mask, "labels": tokens.masked_fill(~told, -100)}
+        done = model(tokens, **given, output_attentions=True)
+        loss = done.loss
+        for weights in done.attentions:
+            weights.retain_grad()
+            if touch == "hook":
+                weights.register_hook(lambda d: 2 * d)
+        if touch == "loss":
+            loss = loss + sum((w * mask[:, None, :, None]).square().sum() for w in done.attentions)
+        loss.backward()
+        by_weights = [] if touch == "nothing" else [w.grad * real for w in done.attentions]
+        found.append((by_weights, {name: x.grad for name, x in model.named_parameters()}))
+        model.set_attn_implementation(before)
+    for a, b in zip(found[1][0], found[0][0], strict=True):
+        torch.testing.assert_close(torch.as_tensor(np.asarray(a)), b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
+    for name, expected in found[0][1].items():
+        size = float(expected.abs().max())
+        torch.testing.assert_close(found[1][1][name], expected, rtol=1e-3, atol=1e-4 * size + 1e-9, msg=name)
+
+
+def test_second_derivatives_beside_weights():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, heads, 9, 16, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2))
+    bias = torch.randn(1, 4, 9, 9, dtype=torch.float64, requires_grad=True)
+    mask, seen = adapter.mask_forward(2, 9, 9), torch.ones(9, 9, dtype=torch.bool).tril()
+    ours = adapter.attention_forward(layer_like(), q, k, v, mask, position_bias=bias, output_attentions=True)
+    theirs, found = textbook(q, k, v, seen, bias), []
+    for output, weights in (ours, theirs):
+        loss = output.square().sum() + (weights * weights.cos()).sum()
+        first = torch.autograd.grad(loss, (q, k, v, bias, weights), create_graph=True)
+        second = torch.autograd.grad(sum(x.square().sum() for x in first), (q, k, v, bias))
+        found.append((*first, *second))
+    torch.testing.assert_close(*found)
+
+
+def test_tables_that_do_not_fit_are_told():
+    q = torch.ones(2, 2, 3, 16)
+    for name, table in (("attention_mask", torch.ones(2, 1, 2, 3, dtype=torch.bool)), ("position_bias", q[..., :5])):
+        options = {"attention_mask": None} | {name: table}
+        with pytest.raises(
+            ShapeError, match=rf"{name} has shape .*: give \(batch, heads, queries, keys\) = \(2, 2, 3, 3"
+        ):
+            adapter.attention_forward(layer_like(), q, q, q, **options)
+
+
+@torch.no_grad()
+def test_a_model_that_adds_its_mask_itself_gets_numbers(tokens):
+    """GIT's text layers compute attention by themselves, its picture's layers by the interface."""
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    config = transformers.GitConfig(**small, vocab_size=97, vision_config=small | {"image_size": 16, "patch_size": 8})
+    model, found = transformers.GitForCausalLM._from_config(config, attn_implementation="eager").eval(), []
+    for name, parameter in model.named_parameters():
+        if "query" in name or "key" in name:
+            parameter.mul_(20)
+    for kind in ("eager", "clearhead"):
+        model.set_attn_implementation(kind)
+        found.append(model(tokens, attention_mask=padded(tokens, 5, 0, 9)).logits)
+    real = padded(tokens, 5, 0, 9).bool()
+    torch.testing.assert_close(found[1][real], found[0][real], rtol=1e-4, atol=1e-5)

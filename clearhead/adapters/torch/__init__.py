@@ -1,19 +1,24 @@
 """clearhead in PyTorch: attention with gradients, torch's own function and layers, Flex and flash interfaces.
 
-Decides the public names; what each does is decided in the file it comes from.
+Decides the public names; what each does is decided in the file it comes from. `flash_attn_interface`, `bert_padding`
+and `layers` are named as flash-attention's own files, so that this package can stand in for it.
 """
 
 from clearhead.adapters.torch import nn
 from clearhead.adapters.torch.attention import attend, attention
-from clearhead.adapters.torch.flash import (
+from clearhead.adapters.torch.flash_attn_interface import (
     flash_attn_func,
     flash_attn_kvpacked_func,
     flash_attn_qkvpacked_func,
     flash_attn_varlen_func,
+    flash_attn_varlen_kvpacked_func,
+    flash_attn_varlen_qkvpacked_func,
     flash_attn_with_kvcache,
 )
 from clearhead.adapters.torch.flex import flex_attention
 from clearhead.adapters.torch.sdpa import patch, scaled_dot_product_attention
+
+__version__ = "2.8.3"  # of flash-attention, whose functions and arguments these are: programs ask
 
 __all__ = [
     "attend",
@@ -22,6 +27,8 @@ __all__ = [
     "flash_attn_kvpacked_func",
     "flash_attn_qkvpacked_func",
     "flash_attn_varlen_func",
+    "flash_attn_varlen_kvpacked_func",
+    "flash_attn_varlen_qkvpacked_func",
     "flash_attn_with_kvcache",
     "flex_attention",
     "nn",

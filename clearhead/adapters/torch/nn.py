@@ -48,6 +48,8 @@ class SelfAttention(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output for x."""
+        if x.shape[-1] != self.query.in_features:
+            raise ShapeError(f"x of shape {tuple(x.shape)}: give (..., n, {self.query.in_features}), the layer's dims.")
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(-2, -3)
         k = self.key(x).unflatten(-1, (self.key_heads, -1)).transpose(-2, -3)
         v = self.value(x).unflatten(-1, (self.key_heads, -1)).transpose(-2, -3)
@@ -130,6 +132,13 @@ class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
         if not q.dim() == k.dim() == v.dim() or q.dim() not in (2, 3):
             shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
             raise ShapeError(f"operands of shapes {shapes}: give all three a batch axis, or none.")
+        dims = self.embed_dim, self.kdim, self.vdim
+        if (q.shape[-1], k.shape[-1], v.shape[-1]) != dims or k.shape[-2] != v.shape[-2]:
+            shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
+            raise ShapeError(
+                f"operands of shapes {shapes}: the layer takes {dims[0]}, {dims[1]} and {dims[2]} dims, and as many "
+                "values as keys."
+            )
         *lead, keys = k.shape[:-1]
         pairs = (q.shape[-2], keys)
         each = (math.prod(lead) * self.num_heads, *pairs)

@@ -32,6 +32,7 @@ is_batched = torch._C._functorch.is_legacy_batchedtensor
 is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what autocast makes narrow
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 OWN = torch.nn.functional.scaled_dot_product_attention
 
@@ -178,6 +179,11 @@ def on_processor(
     scale: float,
 ) -> Pair:
     """Run the kernel."""
+    if query.dtype not in DTYPES or not query.dtype is key.dtype is value.dtype:
+        raise DtypeError(
+            f"query, key and value are {query.dtype}, {key.dtype} and {value.dtype}: give three of one dtype, float32, "
+            "float64, float16 or bfloat16, as by x.to(torch.float32)."
+        )
     mask, score = rule_named(rule).filled([view(x) for x in tables] if tables else ())
     sinks = None if sink is None else view(sink)
     threads = torch.get_num_threads()
@@ -334,6 +340,17 @@ def smooth_tables(rule: Rule, tables: Sequence[torch.Tensor]) -> list[int]:
     return [n for n in rule.read_by_score if tables[n].is_floating_point()]
 
 
+def elsewhere(*operands: Any) -> Any:
+    """What becomes of tensors that are not in the processor's memory, or not laid out there plainly."""
+    tensors = [x for part in operands for x in (part if isinstance(part, list) else [part])]
+    for x in (x for x in tensors if isinstance(x, torch.Tensor) and not (x.is_cpu and x.layout is torch.strided)):
+        raise InputError(
+            f"a tensor of shape {tuple(x.shape)} is on {x.device}, laid out as {x.layout}: clearhead reads the "
+            "processor's memory, so give x.cpu(), or x.to_dense()."
+        )
+    raise InputError(f"these tensors cannot be read: {', '.join(sorted({type(x).__name__ for x in tensors}))}.")
+
+
 operator, backward_operator, tangent_operator, second_operator = (
     getattr(torch.ops.clearhead, name).default
     for name in ("attention", "attention_backward", "attention_tangent", "attention_second")
@@ -346,6 +363,7 @@ for own, kernel, fake, derivatives, batched in (
 ):
     name, derivatives.operator, derivatives.batched = own._schema.name, own, staticmethod(batched)
     LIBRARY.impl(name, kernel, "CPU")
+    LIBRARY.impl(name, elsewhere, "CompositeExplicitAutograd")
     LIBRARY.impl(name, derivatives.dispatched, "Autograd")
     torch.library.register_fake(name, fake, lib=LIBRARY)
     torch.library.register_vmap(name, batched(own), lib=LIBRARY)

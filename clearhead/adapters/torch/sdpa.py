@@ -21,14 +21,13 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
-from clearhead.adapters.torch.operator import OWN, PLAIN, attend, lead_of
+from clearhead.adapters.torch.operator import DTYPES, OWN, PLAIN, attend, lead_of
 from clearhead.adapters.torch.rule import divided, joined
 from clearhead.errors import InputError
 from clearhead.rules.expression import Expression, Formula, Kind
 from clearhead.rules.masks import causal, full
 
 torchs_own = OWN
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 FULL = divided(full(), ())[0].name
 CAUSAL = divided(causal(align="start"), ())[0].name
 CAUSAL_AT_END = divided(causal(align="end"), ())[0].name

@@ -26,7 +26,10 @@ class Known:
 
     @classmethod
     def __torch_function__(cls, function: Any, *_: Any) -> Any:
-        raise TraceError(f"torch.{function.__name__} takes what differs from pair to pair, which cannot be traced")
+        raise TraceError(
+            f"torch.{function.__name__} takes what differs from pair to pair: write it in arithmetic and torch's "
+            "functions of single numbers"
+        )
 
 
 class Number(Known, Traced):
@@ -152,12 +155,14 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc]
     def load(self, tensor: torch.Tensor, places: tuple[Any, ...]) -> Number:
         """One element for each pair."""
         if tensor.numel() == 0:
-            raise TraceError(f"a tensor of shape {tuple(tensor.shape)} is empty: nothing can be read from it")
+            raise TraceError(f"a tensor of shape {tuple(tensor.shape)} is empty: leave it out, or give it numbers")
         kind: Kind = "float" if tensor.is_floating_point() else "bool" if tensor.dtype is torch.bool else "int"
         index = tuple(as_expression(x) for x in places)
         wrong = next((e for e in index if e.kind != "int"), None)
         if wrong is not None:
-            raise TraceError(f"{wrong!r} is no whole number and cannot be an index")
+            raise TraceError(
+                f"{wrong!r} is no whole number: index by head, key, or what // and arithmetic make of them"
+            )
         return Number(Expression("load", kind, index, array=self.table(tensor)))
 
     def table(self, tensor: torch.Tensor) -> int:
@@ -197,11 +202,15 @@ class Part(Known):
         if any(isinstance(x, slice | torch.Tensor | Part) or x is None or x is Ellipsis for x in places):
             raise TraceError("a captured tensor is indexed by whole numbers and positions alone: slice it outside")
         if len(places) > self.tensor.dim():
-            raise TraceError(f"a tensor of shape {tuple(self.tensor.shape)} has no {len(places)} axes to index")
+            raise TraceError(
+                f"a tensor of shape {tuple(self.tensor.shape)} has {self.tensor.dim()} axes, not {len(places)}: give "
+                "one index for each"
+            )
         for place, size in zip(places, self.tensor.shape, strict=False):
             if isinstance(place, int) and not -size <= place < size:
                 raise TraceError(
-                    f"a tensor of shape {tuple(self.tensor.shape)} has no place {place} in an axis of {size}"
+                    f"a tensor of shape {tuple(self.tensor.shape)} has no place {place} in an axis of {size}: index it "
+                    f"by 0 to {size - 1}"
                 )
         if len(places) < self.tensor.dim():
             return Part(self.tensor, places, self.recorder)

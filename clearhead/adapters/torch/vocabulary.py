@@ -222,4 +222,5 @@ def written(called: str, args: tuple[Any, ...], options: dict[str, Any]) -> Trac
     try:
         return Traced(as_expression(known(*args, **options)))
     except TypeError as error:
-        raise TraceError(f"torch.{called} {str(error).partition(') ')[2]}, which cannot be traced") from None
+        why = str(error).partition(") ")[2] or str(error)
+        raise TraceError(f"torch.{called} {why}: give it numbers alone, or call it outside") from None

@@ -245,7 +245,9 @@ class Recorded(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, d: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """By the formula; again differentiable where that is wanted."""
+        """By the formula; again differentiable where that is wanted. What the kernel found is taken as it is."""
+        if isinstance(d, LazyGradient) and d.known is None:
+            return None, *d.found
         (origin, heads, averaged, _), operands = ctx.asked, ctx.saved_tensors
         twice = torch.is_grad_enabled()
         if not twice:
@@ -258,6 +260,35 @@ class Recorded(torch.autograd.Function):  # type: ignore[misc]
             gradients = torch.autograd.grad(found, own, numbers_of(d), create_graph=twice, allow_unused=True)
         by_number = dict(zip(wanted, gradients, strict=True))
         return None, *(by_number.get(n) for n in range(len(operands)))
+
+
+class LazyGradient(LazyTensor):
+    """A loss's gradient by weights, (…, queries, keys), built where it is read."""
+
+    parts: tuple[torch.Tensor, torch.Tensor]
+    found: Sequence[torch.Tensor | None]  # gradients of what the weights are made of
+
+    def compute(self) -> torch.Tensor:
+        """d_output · vᵀ."""
+        afford(self.shape, np.dtype(np.float64 if self.dtype is torch.float64 else np.float32))
+        return by_weights(*self.parts)
+
+    def again(self) -> LazyGradient:
+        """The same."""
+        return lazy_gradient(self.parts, self.found)
+
+
+def by_weights(d_output: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """The gradient by weights."""
+    return d_output @ repeated(value, d_output.shape[-3]).mT
+
+
+def lazy_gradient(parts: tuple[torch.Tensor, torch.Tensor], found: Sequence[torch.Tensor | None]) -> LazyGradient:
+    """The same, not computed yet."""
+    d_output, value = parts
+    gradient: LazyGradient = LazyGradient.shaped((*d_output.shape[:-1], value.shape[-2]), d_output.dtype)
+    gradient.parts, gradient.found = parts, found
+    return gradient
 
 
 def numbers_of(x: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ is put together by `batch`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,8 +15,8 @@ from torch.autograd import forward_ad
 from transformers.utils import output_capturing
 
 from clearhead.adapters.torch import operator
-from clearhead.adapters.torch.operator import view
-from clearhead.adapters.torch.sdpa import DTYPES
+from clearhead.adapters.torch.operator import DTYPES, view
+from clearhead.adapters.torch.weighed import Weighed
 from clearhead.adapters.torch.weights import weights_of
 from clearhead.adapters.transformers.batch import Asked, by_kernel, by_operator, rule_for
 from clearhead.adapters.transformers.mask import ALL, MaskTensor, Part
@@ -80,11 +80,13 @@ def attention_forward(
     query, key, value = operator.narrowed(query, key, value)
     check(query, key, value, kwargs)
     pattern, hides, adds = None, None, () if position_bias is None else (position_bias,)
+    if position_bias is not None:
+        fits("position_bias", position_bias, position_bias, query, key)
     if isinstance(attention_mask, MaskTensor) and not attention_mask.changed:
         pattern = attention_mask.pattern
         key, value = key[:, :, : pattern.stop], value[:, :, : pattern.stop]
     elif attention_mask is not None:
-        hides, more = table_of(attention_mask, key.shape[2])
+        hides, more = table_of(attention_mask, query, key)
         adds = (*adds, *more)
     if kwargs.get("indices") is not None:
         hides = among(kwargs["indices"], key.shape[2], hides)
@@ -96,20 +98,46 @@ def attention_forward(
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     asked = Asked(parts, pattern, hides, adds, softcap, scale, s_aux, dropout)
     heard = [listener for listener in listeners if listener.wants(module)]
-    wants_weights = bool(kwargs.get("output_attentions")) or collects_weights()
+    wants_weights, weights = bool(kwargs.get("output_attentions")) or collects_weights(), None
     if plain(query, key, value, asked):
         output, lse = by_kernel(query, key, value, asked, bool(wants_weights or heard))
+    elif (
+        wants_weights and not dropout and not operator.followed() and operator.numeric(asked.tensors(query, key, value))
+    ):
+        output, lse, weights = with_weights(query, key, value, asked)
     else:
         output, lse = by_operator(query, key, value, asked)
     if heard:
         given = {"scaling": scaling, "softcap": softcap, "s_aux": s_aux, "sliding_window": sliding_window}
         tell(heard, module, (query, key, value), asked, lse, tensors, given)
-    if not wants_weights:
-        return output, None
+    if wants_weights and weights is None:
+        weights = weights_alone(query, key, asked, None if lse is None else lse.detach())
+    return output, weights
+
+
+def weights_alone(query: torch.Tensor, key: torch.Tensor, asked: Asked, lse: torch.Tensor | None) -> torch.Tensor:
+    """The weights of a layer, which its output does not know of."""
     rule, tables = rule_for(asked, Part(ALL, ALL, ALL, asked.whole))
     held = key.clone()  # a static cache is written on
-    known = None if lse is None else lse.detach()
-    return output, weights_of(query, held, tables, s_aux, rule, scale, known)
+    return weights_of(query, held, tables, asked.sink, rule, asked.scale, lse)
+
+
+def with_weights(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, asked: Asked
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Output, LSE and weights, which stand between the operands and the output for whoever differentiates."""
+    weights: Any = weights_alone(query, key, asked, None)
+    found: list[torch.Tensor] = []
+
+    def compute(v: torch.Tensor, q: torch.Tensor, k: torch.Tensor, sink: Any, *tables: torch.Tensor) -> torch.Tensor:
+        adds = tables[len(tables) - len(asked.adds) :]
+        output, lse = by_operator(q, k, v, replace(asked, sink=sink, adds=adds))
+        found.append(lse.detach())
+        return output.transpose(1, 2)
+
+    output = Weighed.apply(compute, weights, value, *weights.origin.operands).transpose(1, 2)
+    weights.origin.lse = found[0]
+    return output, found[0], weights
 
 
 def check(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]) -> None:
@@ -132,25 +160,35 @@ def check(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: 
 
 def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, asked: Asked) -> bool:
     """Whether numbers are all that is wanted: then kernels write them where they belong."""
-    tensors = [query, key, value, *asked.adds]
-    tensors += [x for x in (asked.hides, asked.sink) if x is not None]
+    tensors = asked.tensors(query, key, value)
     if asked.dropout or operator.followed() or operator.listened(tensors) or forward_ad._current_level >= 0:
         return False
     return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
 
 
-def table_of(mask: torch.Tensor, keys: int) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
+def table_of(
+    mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
     """A mask that is a table, of four axes: what it hides, or adds."""
     table = mask.dense() if isinstance(mask, MaskTensor) else mask
-    if table.dim() > 4:
-        raise ShapeError(f"attention_mask of shape {tuple(table.shape)}: give (batch, heads, queries, keys).")
     if table.dtype is not torch.bool and not table.is_floating_point():
         raise DtypeError(
             f"attention_mask of shape {tuple(table.shape)} is {table.dtype}: give torch.bool, True where a key is "
             "seen, as by mask.bool(), or floats, which are added to the scores."
         )
-    table = table[(None,) * (4 - table.dim())][..., :keys]
+    table = table[(None,) * (4 - table.dim())][..., : key.shape[2]]
+    fits("attention_mask", mask, table, query, key)
     return (table, ()) if table.dtype is torch.bool else (None, (table,))
+
+
+def fits(name: str, given: torch.Tensor, table: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> None:
+    """Raise ShapeError for a table that has no number for each score."""
+    wanted = (*query.shape[:3], key.shape[2])
+    if table.dim() != 4 or any(n not in (1, size) for n, size in zip(table.shape, wanted, strict=True)):
+        raise ShapeError(
+            f"{name} has shape {tuple(given.shape)}: give (batch, heads, queries, keys) = {wanted}, each of that size "
+            "or 1."
+        )
 
 
 def among(indices: torch.Tensor, keys: int, hides: torch.Tensor | None) -> torch.Tensor:

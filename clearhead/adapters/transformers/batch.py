@@ -51,6 +51,10 @@ class Asked:
         """The parts' mask as one for the whole batch, without tables."""
         return self.parts[0].mask if self.pattern is None else self.pattern.whole
 
+    def tensors(self, *operands: torch.Tensor) -> list[torch.Tensor]:
+        """The operands and all that is not None here."""
+        return [*operands, *self.adds, *(x for x in (self.hides, self.sink) if x is not None)]
+
 
 def cut(table: torch.Tensor, part: Part) -> torch.Tensor:
     """A table's share in a part."""

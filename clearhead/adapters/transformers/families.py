@@ -9,6 +9,8 @@ import sys
 from types import FunctionType
 from typing import Any
 
+from transformers import MODEL_MAPPING
+
 from clearhead.errors import InputError
 
 INTERFACE = "ALL_ATTENTION_FUNCTIONS"  # what transformers' models call it
@@ -25,6 +27,13 @@ def asking(module: Any) -> FunctionType | None:
             if isinstance(function, FunctionType) and INTERFACE in function.__code__.co_names:
                 return function
     return None
+
+
+def takes_truths(config: Any) -> bool:
+    """Whether a model works on masks of truths, as sdpa takes them, or on numbers that are added, for want of sdpa."""
+    model = MODEL_MAPPING.get(type(config), None)
+    kinds = model if isinstance(model, tuple | list) else (model,)
+    return all(kind is None or getattr(kind, "_supports_sdpa", True) for kind in kinds)
 
 
 def refuse_strangers() -> None:

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from transformers.masking_utils import causal_mask_function, sdpa_mask
+from transformers.masking_utils import causal_mask_function, eager_mask, sdpa_mask
 
 from clearhead.adapters.torch import operator
 from clearhead.adapters.torch.flex import condition
 from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor
 from clearhead.adapters.torch.operator import view
 from clearhead.adapters.torch.trace import trace
-from clearhead.adapters.transformers.families import refuse_strangers
+from clearhead.adapters.transformers.families import refuse_strangers, takes_truths
 from clearhead.errors import ClearheadError, InputError
 from clearhead.once import cached_property
 from clearhead.problem import Array
@@ -171,7 +171,11 @@ class Pattern:
 
 
 class MaskTensor(LazyTensor):
-    """A mask of any size, (batch, 1, queries, keys), that says in `pattern` what it would hold; True is seen."""
+    """A mask of any size, (batch, 1, queries, keys), that says in `pattern` what it would hold.
+
+    Where a model works on it, it holds what transformers would give for sdpa, True where a key is seen, or for eager
+    attention, which is added, if the model knows that alone.
+    """
 
     pattern: Pattern
     table: Callable[[], torch.Tensor]
@@ -183,12 +187,12 @@ class MaskTensor(LazyTensor):
 
     def again(self) -> "MaskTensor":
         """The same."""
-        return mask_of(self.pattern, self.table)
+        return mask_of(self.pattern, self.table, self.dtype)
 
 
-def mask_of(pattern: Pattern, table: Callable[[], torch.Tensor]) -> MaskTensor:
+def mask_of(pattern: Pattern, table: Callable[[], torch.Tensor], dtype: torch.dtype) -> MaskTensor:
     """A mask that has been read."""
-    mask: MaskTensor = MaskTensor.shaped((pattern.batch, 1, pattern.queries, pattern.keys), torch.bool)
+    mask: MaskTensor = MaskTensor.shaped((pattern.batch, 1, pattern.queries, pattern.keys), dtype)
     mask.pattern, mask.table = pattern, table
     return mask
 
@@ -210,10 +214,10 @@ def some_of(mask: MaskTensor, index: Any) -> Any:
 def moved(mask: MaskTensor, *args: Any, **options: Any) -> Any:
     """The same where nothing changes."""
     wanted = {str(x) for x in (*args, *options.values())}
-    return mask if wanted <= {"cpu", "torch.bool", "False", "True"} else NOT_HERE
+    return mask if wanted <= {"cpu", str(mask.dtype), "False", "True"} else NOT_HERE
 
 
-MaskTensor.answers = {"contiguous": itself, "__getitem__": some_of, "to": moved, "bool": itself, "cpu": itself}
+MaskTensor.answers = {"contiguous": itself, "__getitem__": some_of, "to": moved, "cpu": itself}
 told: set[str] = set()
 
 
@@ -233,19 +237,22 @@ def mask_forward(
     sizes = {"batch_size": batch_size, "q_length": q_length, "kv_length": kv_length}
     places = {"q_offset": q_offset, "kv_offset": kv_offset, "mask_function": function, "attention_mask": padding}
     skips = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
-    table: Callable[[], torch.Tensor] = partial(sdpa_mask, **(kwargs | sizes | places | skips))
+    truths = takes_truths(kwargs.get("config"))
+    table: Callable[[], torch.Tensor] = partial(
+        sdpa_mask if truths else eager_mask, **(kwargs | sizes | places | skips)
+    )
     refuse_strangers()
     if not readable(padding, q_offset):
         return table()
-    truths = None if padding is None else padding.numpy()
-    pattern = Pattern(batch_size, q_length, kv_length, int(q_offset), int(kv_offset), function, truths)
+    visible = None if padding is None else padding.numpy()
+    pattern = Pattern(batch_size, q_length, kv_length, int(q_offset), int(kv_offset), function, visible)
     try:
         _ = pattern.parts
     except (ClearheadError, RuntimeError) as error:
         if not torch._C._are_functorch_transforms_active():
             tell(str(error))
         return table()
-    return mask_of(pattern, table)
+    return mask_of(pattern, table, torch.bool if truths else kwargs.get("dtype", torch.float32))
 
 
 def readable(*tensors: Any) -> bool:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
 
 from clearhead.adapters.torch.dropout import attend_dropped
+from clearhead.adapters.torch.layers.rotary import turned
 from clearhead.adapters.torch.operator import attend
 from clearhead.adapters.torch.rule import MOST_RULES, divided, joined
 from clearhead.adapters.torch.trace import trace
@@ -47,7 +49,7 @@ def flash_attn_func(
     """
     check_axes(q=q, k=k, v=v)
     check_slopes(alibi_slopes, q.shape[0], q.shape[2])
-    seen = causal, tuple(window_size), None
+    seen = causal, sides_of(window_size), None
     output, lse = attended(q, k, v, seen, softcap, alibi_slopes, softmax_scale, dropout_p)
     return (output, lse, None) if return_attn_probs else output
 
@@ -80,8 +82,8 @@ def flash_attn_varlen_func(
     v: torch.Tensor,
     cu_seqlens_q: torch.Tensor,
     cu_seqlens_k: torch.Tensor,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
+    max_seqlen_q: int | None = None,
+    max_seqlen_k: int | None = None,
     dropout_p: float = 0.0,
     softmax_scale: float | None = None,
     causal: bool = False,
@@ -91,11 +93,14 @@ def flash_attn_varlen_func(
     deterministic: bool = False,
     return_attn_probs: bool = False,
     block_table: torch.Tensor | None = None,
+    *,
+    seqused_k: torch.Tensor | None = None,
 ) -> Any:
     """flash-attention's `flash_attn_varlen_func`: packed sequences, q (all queries, heads, dim), k and v alike.
 
-    `cu_seqlens_q` and `cu_seqlens_k` are where sequences begin, and the end: (sequences + 1,). The maxima are not
-    needed. Paged keys (`block_table`) are refused: `clearhead.KeyValueCache` is for those.
+    `cu_seqlens_q` and `cu_seqlens_k` are where sequences begin, and the end: (sequences + 1,); queries before the first
+    or behind the last give 0. `seqused_k` (sequences,) says how many of each sequence's keys are used, the first ones.
+    The maxima are not needed. Paged keys (`block_table`) are refused: `clearhead.KeyValueCache` is for those.
 
     >>> x, borders = torch.eye(2)[:, None], torch.tensor([0, 1, 2])
     >>> flash_attn_varlen_func(x, x, x, borders, borders, 1, 1)[:, 0]
@@ -107,15 +112,66 @@ def flash_attn_varlen_func(
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.dim() != 3:
             raise ShapeError(f"{name} of shape {tuple(x.shape)} is not (all items, heads, dim): give three axes.")
-    lengths = [tuple(x.diff().tolist()) for x in (cu_seqlens_q, cu_seqlens_k)]
-    if len(lengths[0]) != len(lengths[1]):
-        raise ShapeError(f"cu_seqlens tell of {len(lengths[0])} and of {len(lengths[1])} sequences: give equally many.")
-    seen = causal, tuple(window_size), (lengths[1], lengths[0])
-    check_slopes(alibi_slopes, len(lengths[0]), q.shape[1])
+    borders = [x.tolist() for x in (cu_seqlens_q, cu_seqlens_k)]
+    used = None if seqused_k is None else seqused_k.tolist()
+    lengths = documents_of(borders, (len(q), len(k)), used)
+    count = len(borders[0]) - 1
+    check_slopes(alibi_slopes, count, q.shape[1])
     if alibi_slopes is not None and alibi_slopes.dim() == 2:  # each sequence's own: one for each of its queries
-        alibi_slopes = alibi_slopes.repeat_interleave(cu_seqlens_q.diff().to(alibi_slopes.device), 0)[None]
+        rows = [sum(at <= n for at in borders[0]) - 1 for n in range(len(q))]
+        alibi_slopes = alibi_slopes[torch.tensor(rows).clamp(0, count - 1)][None]
+    seen = causal, sides_of(window_size), lengths
     output, lse = attended(q[None], k[None], v[None], seen, softcap, alibi_slopes, softmax_scale, dropout_p)
     return (output[0], lse[0], None) if return_attn_probs else output[0]
+
+
+def documents_of(
+    borders: list[list[int]], totals: tuple[int, int], used: list[int] | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Lengths of documents in keys and in queries: the sequences, and between them what none of them has."""
+    (first, *_), (start, *_) = borders
+    if len(borders[0]) != len(borders[1]):
+        told = [len(x) - 1 for x in borders]
+        raise ShapeError(f"cu_seqlens tell of {told[0]} and of {told[1]} sequences: give equally many.")
+    for name, own, total in zip(("cu_seqlens_q", "cu_seqlens_k"), borders, totals, strict=True):
+        if own[0] < 0 or own[-1] > total or any(a > b for a, b in pairwise(own)):
+            raise ShapeError(f"{name} {own}: give numbers that rise from 0 on, to {total} at most.")
+    pairs = [(first, 0), (0, start)]
+    for n, (own, keys) in enumerate(zip(*map(pairwise, borders), strict=True)):
+        room = keys[1] - keys[0]
+        count = room if used is None else used[n]
+        if not 0 <= count <= room:
+            raise ShapeError(f"seqused_k {used}: sequence {n} has {room} keys, of which {count} cannot be used.")
+        pairs += [(own[1] - own[0], count), (0, room - count)]
+    pairs += [(totals[0] - borders[0][-1], 0), (0, totals[1] - borders[1][-1])]
+    kept = [pair for pair in pairs if pair != (0, 0)] or [(0, 0)]
+    return tuple(m for _, m in kept), tuple(n for n, _ in kept)
+
+
+def flash_attn_varlen_qkvpacked_func(
+    qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int | None = None, *args: Any, **options: Any
+) -> Any:
+    """flash-attention's `flash_attn_varlen_qkvpacked_func`: packed sequences of qkv (all items, 3, heads, dim).
+
+    >>> flash_attn_varlen_qkvpacked_func(torch.zeros(5, 3, 4, 8), torch.tensor([0, 2, 5]), 3, causal=True).shape
+    torch.Size([5, 4, 8])
+    """
+    if qkv.dim() != 4 or qkv.shape[1] != 3:
+        raise ShapeError(f"qkv of shape {tuple(qkv.shape)} is not (all items, 3, heads, dim): stack q, k and v.")
+    q, k, v = qkv.unbind(1)
+    return flash_attn_varlen_func(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, *args, **options)
+
+
+def flash_attn_varlen_kvpacked_func(q: torch.Tensor, kv: torch.Tensor, *args: Any, **options: Any) -> Any:
+    """flash-attention's `flash_attn_varlen_kvpacked_func`: packed sequences of q, and kv (all items, 2, heads, dim).
+
+    >>> borders = torch.tensor([0, 2, 5])
+    >>> flash_attn_varlen_kvpacked_func(torch.zeros(5, 4, 8), torch.zeros(5, 2, 1, 8), borders, borders, 3, 3).shape
+    torch.Size([5, 4, 8])
+    """
+    if kv.dim() != 4 or kv.shape[1] != 2:
+        raise ShapeError(f"kv of shape {tuple(kv.shape)} is not (all items, 2, key heads, dim): stack k and v.")
+    return flash_attn_varlen_func(q, *kv.unbind(1), *args, **options)
 
 
 def flash_attn_with_kvcache(
@@ -157,13 +213,13 @@ def flash_attn_with_kvcache(
             raise InputError(f"{name} is not known here: keep keys and values in a clearhead.KeyValueCache.")
     rows, held = places(q, k_cache, v_cache, k, v, cache_seqlens, cache_batch_idx)
     check_slopes(alibi_slopes, q.shape[0], q.shape[2])
-    seen = causal, tuple(window_size), None
+    seen = causal, sides_of(window_size), None
     new = 0 if k is None else k.shape[1]
     alike = not held or (cache_batch_idx is None and len(set(held)) == 1)
     outputs, sums = [], []
     with torch.no_grad():
         if rotary_cos is not None or rotary_sin is not None:
-            moves = causal or tuple(window_size) != (-1, -1)
+            moves = causal or sides_of(window_size) != (-1, -1)
             k = rotated(k, rotary_cos, rotary_sin, held, rotary_interleaved, True)
             q = rotated(q, rotary_cos, rotary_sin, held, rotary_interleaved, moves)
         if k is not None and v is not None:
@@ -229,16 +285,15 @@ def rotated(
     if x is None or cos is None or sin is None:
         raise InputError("rotary_cos and rotary_sin come together, and with k and v: give all of them.")
     at = torch.tensor(first, dtype=torch.int64)[:, None] + torch.arange(x.shape[1]) * moves
-    width, last = 2 * cos.shape[-1], max(at.flatten().tolist(), default=0)
-    if cos.shape != sin.shape or cos.dim() != 2 or width > x.shape[-1] or last >= len(cos):
-        shapes = f"{tuple(cos.shape)} and {tuple(sin.shape)}"
-        raise ShapeError(f"rotary tables of shapes {shapes}: give ({last + 1} or more, {x.shape[-1] // 2} or fewer).")
-    c, s = (table[at][:, :, None].to(torch.promote_types(x.dtype, torch.float32)) for table in (cos, sin))
-    turning = x[..., :width]
-    a, b = (turning[..., ::2], turning[..., 1::2]) if interleaved else turning.chunk(2, -1)
-    pair = a * c - b * s, a * s + b * c
-    turned = torch.stack(pair, -1).flatten(-2) if interleaved else torch.cat(pair, -1)
-    return torch.cat([turned.to(x.dtype), x[..., width:]], -1)
+    return turned(x, cos, sin, at, interleaved)
+
+
+def sides_of(window_size: Any) -> tuple[int, ...]:
+    """How many keys are seen on each side; −1 for all."""
+    sides = tuple(window_size) if isinstance(window_size, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(n, int) for n in sides):
+        raise InputError(f"window_size={window_size!r}: give (left, right), where -1 is no limit, as (256, 0).")
+    return sides
 
 
 def check_axes(**tensors: torch.Tensor) -> None:
@@ -268,6 +323,8 @@ def attended(
     dropout_p: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output in flash-attention's layout, and the LSE."""
+    if not 0 <= dropout_p <= 1:
+        raise InputError(f"dropout_p={dropout_p} is no probability: give a number from 0 to 1.")
     rule, tables = rule_of(*seen, softcap, 0 if slopes is None else slopes.dim()), () if slopes is None else (slopes,)
     query, key, value = (x.transpose(1, 2) for x in (q, k, v))
     factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale

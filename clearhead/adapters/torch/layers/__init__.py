@@ -1,0 +1,1 @@
+"""flash-attention's layers, under its names."""
