@@ -15,6 +15,6 @@ os.environ["CLEARHEAD_CACHE_DIR"] = CACHE
 for name in ("CLEARHEAD_ISA", "CLEARHEAD_THREADS", "CLEARHEAD_DEBUG", "CLEARHEAD_CACHE"):
     os.environ.pop(name, None)
 
-hypothesis.settings.register_profile("tests", max_examples=60, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("tests", max_examples=60, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))

@@ -529,3 +529,48 @@ def test_heads_join_without_a_copy_as_after_torchs_own(key_heads, dtype):
         options = {} if function is not sdpa.scaled_dot_product_attention else {"is_causal": True, "enable_gqa": True}
         y = function(q, k, v, **options)
         assert y.transpose(1, 2).view(2, 7, 20).shape == (2, 7, 20)
+
+
+def own(**options):
+    """A call with something that it cannot take."""
+    given = {name: torch.randn(1, 2, 4, 8) for name in ("query", "key", "value")} | options
+    return ct.attention(given.pop("query"), given.pop("key"), given.pop("value"), **given)
+
+
+X = torch.randn(1, 4, 2, 8)  # as flash-attention has it
+PACKED, BORDERS = torch.randn(4, 2, 8), torch.tensor([0, 4])
+WORDS = {
+    r"torch\.float32, torch\.float64 and torch\.float32: give three of one dtype": lambda: own(key=X.double()),
+    r"are torch\.int64, .* as by x\.to\(torch\.float32\)": lambda: own(
+        **dict.fromkeys(("query", "key", "value"), X.long())
+    ),
+    r"query, key and value are ndarray, Tensor, Tensor: give tensors": lambda: own(query=X.numpy()),
+    r"laid out as torch\.sparse_coo: .* give x\.cpu\(\), or x\.to_dense\(\)": lambda: own(query=X.to_sparse()),
+    r"mask is a tensor of shape \(4, 4\): give clearhead\.dense\(mask\.numpy\(\)\)": lambda: own(mask=torch.ones(4, 4)),
+    r"dense\(array\(3, 3\)\) does not fit this attention": lambda: own(mask=dense(np.ones((3, 3), bool))),
+    r"dense\(array\(5, 3\)\) does not fit": lambda: own(mask=causal() | dense(np.ones((5, 3), bool))),
+    r"bias\(array\(3, 3\)\) does not fit": lambda: own(score=bias(np.ones((3, 3)))),
+    r"dense\(array\(3, 9\)\) does not fit": lambda: ct.flex_attention(X, X, X, block_mask=dense(np.ones((3, 9), bool))),
+    r"q is ndarray: give a tensor, as by torch\.as_tensor\(q\)": lambda: ct.flash_attn_func(X.numpy(), X, X),
+    r"window_size=5: give \(left, right\)": lambda: ct.flash_attn_func(X, X, X, window_size=5),
+    r"dropout_p=1\.5 is no probability": lambda: ct.flash_attn_func(X, X, X, dropout_p=1.5),
+    r"cu_seqlens_q of shape \(1, 2\) .* give whole numbers, \(sequences \+ 1,\)": lambda: ct.flash_attn_varlen_func(
+        PACKED, PACKED, PACKED, BORDERS[None], BORDERS
+    ),
+    r"cu_seqlens_k of shape \(2,\) and torch\.float32: give whole numbers": lambda: ct.flash_attn_varlen_func(
+        PACKED, PACKED, PACKED, BORDERS, BORDERS.float()
+    ),
+    r"seqused_k of shape \(2,\) and torch\.int64: give whole numbers, \(1,\)": lambda: ct.flash_attn_varlen_func(
+        PACKED, PACKED, PACKED, BORDERS, BORDERS, seqused_k=torch.tensor([1, 2])
+    ),
+    r"x of shape \(3, 5\): give \(\.\.\., n, 8\)": lambda: nn.SelfAttention(8, 2)(torch.ones(3, 5)),
+    r"x of shape \(8,\): give": lambda: nn.SelfAttention(8, 2)(torch.ones(8)),
+    r"the layer takes 8, 8 and 8 dims": lambda: nn.MultiheadAttention(8, 2)(*[torch.ones(1, 3, 7)] * 3),
+    r"as many values as keys": lambda: nn.MultiheadAttention(8, 2)(*[torch.ones(1, n, 8) for n in (3, 4, 5)]),
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_errors_say_what_to_do(words):
+    with pytest.raises(InputError, match=words):
+        WORDS[words]()

@@ -85,7 +85,7 @@ SCORES = {
             s > 0, np.log(1 + np.exp(s)), functions.sigmoid(s) - np.sqrt(abs(q - k) / (1 + k))
         )
     ),
-    "integers": lambda n, m: lambda s, b, h, q, k: s + (q // 3 - (k - q) % 5) * 0.01 + TABLE[h, k // 0],
+    "integers": lambda n, m: lambda s, b, h, q, k: s + (q // 3 - (k - q) % 5) * 0.01 + TABLE[h, k // 200],
 }
 
 

@@ -14,8 +14,9 @@ from clearhead.adapters.torch import operator
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.rule import divided
 from clearhead.errors import InputError
+from clearhead.problem import check_rules
 from clearhead.rules.masks import Mask, causal, checked
-from clearhead.rules.scores import Rules, as_rules
+from clearhead.rules.scores import Rules, Score, as_rules
 
 CAUSAL = causal()
 MOST_KNOWN = 256
@@ -62,6 +63,9 @@ def attend(
     >>> output.tolist(), lse.exp().tolist()
     ([[1.0], [2.0]], [1.0, 2.0])
     """
+    if not (isinstance(query, torch.Tensor) and isinstance(key, torch.Tensor) and isinstance(value, torch.Tensor)):
+        kinds = ", ".join(type(x).__name__ for x in (query, key, value))
+        raise InputError(f"query, key and value are {kinds}: give tensors, as by torch.as_tensor(x).")
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     if query.is_nested or key.is_nested or value.is_nested:
         over = None if score != () or sink is not None else mask_over(checked(mask), query, key, value)
@@ -71,13 +75,22 @@ def attend(
                 "pad them, as by x.to_padded_tensor(0.0), and hide the padding by a mask."
             )
         return attend_jagged(query, key, value, over, factor)
-    name, tables = rule_of(mask, *(score if isinstance(score, list | tuple) else (score,)))
+    rules = score if isinstance(score, list | tuple) else (score,)
+    name, tables = rule_of(mask, *rules)
+    if tables and not torch.compiler.is_compiling():
+        known_rules = tuple(rule for rule in rules if isinstance(rule, Score))
+        check_rules(checked(mask), known_rules, operator.lead_of(query, key, value), query.shape[-2], key.shape[-2])
     return operator.attend(query, key, value, tables, sink, name, factor)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def rule_of(mask: Mask, *score: Any) -> tuple[str, tuple[torch.Tensor, ...]]:
     """A rule's name, and its arrays as tensors."""
+    if isinstance(mask, torch.Tensor):
+        raise InputError(
+            f"mask is a tensor of shape {tuple(mask.shape)}: give clearhead.dense(mask.numpy()), True where a key is "
+            "seen, or call scaled_dot_product_attention(q, k, v, attn_mask=mask)."
+        )
     try:
         return known[mask, score], ()
     except (KeyError, TypeError):  # an unhashable mask, which `checked` explains

@@ -112,8 +112,8 @@ def flash_attn_varlen_func(
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.dim() != 3:
             raise ShapeError(f"{name} of shape {tuple(x.shape)} is not (all items, heads, dim): give three axes.")
-    borders = [x.tolist() for x in (cu_seqlens_q, cu_seqlens_k)]
-    used = None if seqused_k is None else seqused_k.tolist()
+    borders = [whole(x, name) for x, name in ((cu_seqlens_q, "cu_seqlens_q"), (cu_seqlens_k, "cu_seqlens_k"))]
+    used = None if seqused_k is None else whole(seqused_k, "seqused_k", len(borders[0]) - 1)
     lengths = documents_of(borders, (len(q), len(k)), used)
     count = len(borders[0]) - 1
     check_slopes(alibi_slopes, count, q.shape[1])
@@ -123,6 +123,15 @@ def flash_attn_varlen_func(
     seen = causal, sides_of(window_size), lengths
     output, lse = attended(q[None], k[None], v[None], seen, softcap, alibi_slopes, softmax_scale, dropout_p)
     return (output[0], lse[0], None) if return_attn_probs else output[0]
+
+
+def whole(x: torch.Tensor, name: str, count: int | None = None) -> list[int]:
+    """A tensor's whole numbers: `count` of them, or one more than there are sequences."""
+    wanted = "(sequences + 1,)" if count is None else f"({count},)"
+    if x.dim() != 1 or not len(x) or x.is_floating_point() or count not in (None, len(x)):
+        raise ShapeError(f"{name} of shape {tuple(x.shape)} and {x.dtype}: give whole numbers, {wanted}.")
+    numbers: list[int] = x.tolist()
+    return numbers
 
 
 def documents_of(
@@ -299,6 +308,8 @@ def sides_of(window_size: Any) -> tuple[int, ...]:
 def check_axes(**tensors: torch.Tensor) -> None:
     """Four axes each."""
     for name, x in tensors.items():
+        if not isinstance(x, torch.Tensor):
+            raise InputError(f"{name} is {type(x).__name__}: give a tensor, as by torch.as_tensor({name}).")
         if x.dim() != 4:
             raise ShapeError(f"{name} of shape {tuple(x.shape)} is not (batch, length, heads, dim): give four axes.")
 

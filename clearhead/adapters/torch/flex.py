@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from clearhead.adapters.torch.operator import attend, view
+from clearhead.adapters.torch.operator import attend, lead_of, view
 from clearhead.adapters.torch.rule import Rule, divided, joined
 from clearhead.adapters.torch.trace import trace
 from clearhead.errors import InputError, ShapeError
+from clearhead.problem import check_rules
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Mask
 from clearhead.weights import weights
@@ -59,6 +60,7 @@ def flex_attention(
         raise InputError("return_lse and return_aux exclude each other: say return_aux=AuxRequest(lse=True).")
     score = None if score_mod is None else number(trace(score_mod, ("score", *POSITIONS), query.dtype))
     if isinstance(block_mask, Mask):
+        check_rules(block_mask, (), lead_of(query, key, value), query.shape[-2], key.shape[-2])
         own, arrays = divided(block_mask, ())
         seen = None if own.seen is None else Formula(own.seen, tuple(map(torch.from_numpy, arrays)))
         rule, tables = joined(own.masks, seen, score)

@@ -48,7 +48,7 @@ class SelfAttention(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output for x."""
-        if x.shape[-1] != self.query.in_features:
+        if x.dim() < 2 or x.shape[-1] != self.query.in_features:
             raise ShapeError(f"x of shape {tuple(x.shape)}: give (..., n, {self.query.in_features}), the layer's dims.")
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(-2, -3)
         k = self.key(x).unflatten(-1, (self.key_heads, -1)).transpose(-2, -3)

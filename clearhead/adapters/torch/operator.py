@@ -159,6 +159,8 @@ def view(tensor: torch.Tensor) -> Array:
                 "ml_dtypes, or use torch.float32."
             ) from None
         return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
+    if tensor.layout is not torch.strided:
+        elsewhere(tensor)
     return (tensor.detach() if tensor.requires_grad else tensor).numpy()  # type: ignore[no-any-return]
 
 
