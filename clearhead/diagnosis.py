@@ -18,7 +18,7 @@ from clearhead.problem import Array, Problem
 from clearhead.rules.blame import blamed_rule
 from clearhead.rules.expression import Expression, Formula, evaluate
 from clearhead.rules.faults import faults, suspects
-from clearhead.rules.masks import Documents
+from clearhead.rules.masks import Documents, Mask
 from clearhead.rules.scores import Score
 
 PAIRS = 1 << 20  # that are looked at together
@@ -106,7 +106,8 @@ def by_head(x: Array, asked: Problem) -> Array:
 def explained(asked: Problem, leaves: dict[str, Any]) -> TraceError:
     """The error for one pair: the first rule that has no value there, and its line."""
     mask, scores = asked.rules.given
-    rules = [part for part in (*mask.parts(), *scores) if not isinstance(part, Documents)]  # whose lengths are checked
+    unchecked = (part for part in mask.parts() if not isinstance(part, Documents))  # whose lengths are checked before
+    rules: list[Mask | Score] = [*unchecked, *scores]
     for rule in rules:
         formula, dtype = rule.formula, np.dtype(asked.computed)
         fault = faults(formula)
