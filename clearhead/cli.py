@@ -217,7 +217,9 @@ def view(
         typer.Argument(help="A sentence to begin with, a file that holds one, or -.", show_default=False),
     ] = None,
     port: Annotated[int | None, typer.Option(help="Where to serve.", min=1, max=65535, show_default="any free")] = None,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the address.")] = True,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the address.")
+    ] = True,
 ) -> None:
     """Open a page on this computer where self-attention can be touched; Ctrl-C ends it."""
     from clearhead.view import command

@@ -69,7 +69,10 @@ def questions(asked: Mapping[str, str]) -> dict[str, Any]:
 
 def costs(asked: Mapping[str, str]) -> dict[str, Any]:
     """Multiply-adds of attention and of a recurrent network, as texts grow."""
-    d = min(max(int(asked.get("dim", "2") or 2), 1), MOST_DIMS)
+    told = asked.get("dim", "2")
+    if not told.lstrip("-").isdecimal():
+        raise InputError(f"dim is {told[:20]}: give a whole number.")
+    d = min(max(int(told), 1), MOST_DIMS)
     return {"dim": d, "rows": [{"n": n} | cost.beside(n, d) for n in LENGTHS]}
 
 

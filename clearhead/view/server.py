@@ -101,7 +101,9 @@ async def written(request: Request) -> Response:
         text = page.single(kept["known"], str(kept["state"]))
     except (ClearheadError, KeyError, TypeError):
         return PlainTextResponse("Nothing to write: load the page again.", 422)
-    return Response(text, media_type="text/html", headers={"Content-Disposition": "attachment; filename=clearhead.html"})
+    return Response(
+        text, media_type="text/html", headers={"Content-Disposition": "attachment; filename=clearhead.html"}
+    )
 
 
 async def told(request: Request) -> dict[str, Any]:

@@ -45,7 +45,9 @@ class Watched:
         self.page, self.address = page, address
         self.complaints: list[str] = []
         self.elsewhere: list[str] = []
-        page.on("console", lambda told: self.complaints.append(told.text) if told.type in ("error", "warning") else None)
+        page.on(
+            "console", lambda told: self.complaints.append(told.text) if told.type in ("error", "warning") else None
+        )
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", self.requested)
 

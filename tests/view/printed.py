@@ -17,10 +17,8 @@ def fixed(value: Decimal, places: int) -> str:
 
 
 def power(value: Decimal, places: int) -> str:
-    """A power of ten behind so many decimals; halves away from 0, as browsers round here."""
-    from decimal import ROUND_HALF_UP
-
-    digits = Context(prec=places + 1, rounding=ROUND_HALF_UP).plus(value)
+    """A power of ten behind so many decimals."""
+    digits = Context(prec=places + 1, rounding=ROUND_HALF_EVEN).plus(value)
     mantissa, _, exponent = f"{digits:.{places}e}".partition("e")
     return f"{mantissa}e{int(exponent)}".replace("-", "−")
 
@@ -35,7 +33,9 @@ def number(value: float, narrow: bool = False) -> str:
         return power(x, 0 if narrow else 1)
     if narrow:
         return fixed(x, 2 if size < 10 else 1 if size < 100 else 0)
-    return fixed(x, 4 if size < Decimal("0.0005") else 3 if size < 100 else 2 if size < 1000 else 1 if size < 10**4 else 0)
+    return fixed(
+        x, 4 if size < Decimal("0.0005") else 3 if size < 100 else 2 if size < 1000 else 1 if size < 10**4 else 0
+    )
 
 
 def share(weight: float, narrow: bool = False) -> str:

@@ -86,7 +86,9 @@ def expected(asked: dict[str, Any]) -> dict[str, Any]:
     scale = {"no-scale": 1.0, "divide-by-d": 1 / d}.get(formula, d**-0.5 if asked["scaled"] else 1.0)
     mask = full() if formula == "no-mask" else window(None if asked["window"] is None else asked["window"] - 1, 0)
     seen = visible(mask, n, n, lead=(1,)).reshape(n, n)
-    s = textbook.scores(q, v if formula == "keys=values" else k, scale)
+    found = v if formula == "keys=values" else k
+    s = textbook.scores(q, found, scale)
+    s[np.abs(s) <= 1e-14 * textbook.scores(np.abs(q), np.abs(found), scale)] = 0  # what cancels but for rounding
     over = np.ones((n, n), bool) if formula == "mask-after-softmax" else seen
     e = textbook.exponentials(s, over) if (np.abs(s[over]).max(initial=0) > 700) else np.where(over, np.exp(s), 0)
     weights = textbook.softmax(s, over)
@@ -100,7 +102,15 @@ def expected(asked: dict[str, Any]) -> dict[str, Any]:
         nothing = np.abs(total) <= 1e-12 * size_
         weights = np.where(nothing, 0, visible_scores / np.where(nothing, 1, total))
     y = textbook.weighted_sum(weights, k if formula == "values=keys" else v, seen)
-    return {"scores": s, "exponentials": e, "weights": weights, "seen": seen, "over": over, "y": y, "plain": formula in PLAIN}
+    return {
+        "scores": s,
+        "exponentials": e,
+        "weights": weights,
+        "seen": seen,
+        "over": over,
+        "y": y,
+        "plain": formula in PLAIN,
+    }
 
 
 def check(found: dict[str, Any], asked: dict[str, Any]) -> int:

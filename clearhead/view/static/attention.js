@@ -1,13 +1,17 @@
 // The definition, for what must answer at once: scores, softmax, weighted sum (clearhead/definition/textbook.py), and the
 // altered formulas of `explain --what-if`. Every number of it is held against Python's.
 
+const ROUNDING = 1e-14;
 const SMALLEST = 2.2250738585072014e-308; // of a float64 with all its digits
 
-/** The sum of the products of two vectors. */
+/** The sum of the products of two vectors; what cancels but for rounding is 0, as decimals at right angles should. */
 export function dot(a, b) {
-  let sum = 0;
-  for (let k = 0; k < a.length; k++) sum += a[k] * b[k];
-  return sum;
+  let total = 0, size = 0;
+  for (let k = 0; k < a.length; k++) {
+    total += a[k] * b[k];
+    size += Math.abs(a[k] * b[k]);
+  }
+  return Math.abs(total) <= ROUNDING * size ? 0 : total;
 }
 
 /** Every score, (n, n): q_i · k_j times the scale. */

@@ -28,18 +28,37 @@ export function draw(parent, ...children) {
   sync(parent, next);
 }
 
+/** Old children become the new ones of their kind, in order; what has none goes, what is new comes in between. */
 function sync(parent, next) {
-  const now = [...parent.childNodes];
-  next.forEach((child, at) => {
-    if (at < now.length) morph(now[at], child);
-    else parent.append(child);
-  });
-  for (const extra of now.slice(next.length)) extra.remove();
+  let now = parent.firstChild;
+  for (const child of next) {
+    let found = now;
+    while (found && kindOf(found) !== kindOf(child)) found = found.nextSibling;
+    if (!found) {
+      parent.insertBefore(child, now);
+      continue;
+    }
+    while (now !== found) {
+      const gone = now;
+      now = now.nextSibling;
+      gone.remove();
+    }
+    now = found.nextSibling;
+    morph(found, child);
+  }
+  while (now) {
+    const gone = now;
+    now = now.nextSibling;
+    gone.remove();
+  }
 }
 
-/** Bring an element to what another is; another kind or key replaces it. */
+function kindOf(node) {
+  return `${node.nodeName} ${node.dataset?.key ?? node.id ?? ''} ${node.classList?.[0] ?? ''}`;
+}
+
+/** Bring an element to what another of its kind is. */
 function morph(now, next) {
-  if (now.nodeName !== next.nodeName || now.dataset?.key !== next.dataset?.key) return now.replaceWith(next);
   if (now.nodeType === Node.TEXT_NODE) {
     if (now.data !== next.data) now.data = next.data;
     return undefined;

@@ -16,7 +16,7 @@ export function itemsView(state, p, given) {
         tab('sentence', 'Sentence', !vectors), tab('vectors', 'Vectors', vectors))),
     vectors ? null : sentenceField(state, given), given.problem ? problemNote(given.problem) : null,
     html.div({ class: 'frame', tabindex: p.x[0].length > 2 ? 0 : null, role: p.x[0].length > 2 ? 'region' : null,
-      'aria-label': p.x[0].length > 2 ? 'Items and their vectors' : null }, table(state, p)),
+      'aria-label': p.x[0].length > 2 ? 'Items and their vectors' : null }, itemTable(state, p, given)),
     notes(state, p, given), vectors ? vectorTools(state, p) : null,
     html.p({ class: 'presets' }, html.span(null, 'Try'), ' ',
       PRESETS.map((preset, at) => [html.button({ class: 'link', 'data-do': 'preset', 'data-with': at }, preset.name), ' '])));
@@ -36,12 +36,12 @@ function problemNote(text) {
   return html.p({ class: 'note problem', role: 'alert' }, html.b(null, '✗ '), text, ' Shown: what was there before.');
 }
 
-function table(state, p) {
+function itemTable(state, p, given) {
   const editable = p.x[0].length <= 8 && !state.learned && state.axes !== 'all';
   return html.table({ class: 'items' }, html.caption({ class: 'unseen' }, 'Items and their vectors'),
     p.names.map((name, j) => html.tr({ class: `${hue(j)} ${j === p.row ? 'me' : ''} ${j === p.column ? 'it' : ''}` },
       html.th({ scope: 'row' }, html.i({ class: 'sw' }), html.b({ class: 'num' }, String(j + 1)), html.span({ class: 'word', title: name }, shownName(name))),
-      editable || state.vectors ? p.x[j].map((x, c) => html.td(null, field(`${p.labels[j]}, number ${c + 1}`, state.vectors ? typed(x) : fixed(x, 2), { row: j, column: c })))
+      editable || state.vectors ? p.x[j].map((x, c) => html.td(null, field(`${p.labels[j]}, number ${c + 1}`, state.vectors ? typed(x) : fixed(x, 2), { row: j, column: c }, given.wrong)))
         : html.td({ class: 'many-numbers' }, `${fixed(p.x[j][0], 2)}, … ${p.x[j].length} numbers`),
       state.vectors && p.n > 1 ? html.td({ class: 'less' }, html.button({ class: 'link', 'data-do': 'remove', 'data-with': j, 'aria-label': `Remove ${p.labels[j]}` }, '×')) : null)));
 }
@@ -58,8 +58,9 @@ export function shownName(name) {
   return shown.length > 24 ? `${shown.slice(0, 23)}…` : shown;
 }
 
-function field(label, value, { row, column, matrix = '' }) {
-  return html.input({ 'aria-label': label, value, inputmode: 'decimal', 'data-row': row, 'data-column': column,
+function field(label, value, { row, column, matrix = '' }, wrong) {
+  const here = wrong && wrong.row === row && wrong.column === column && wrong.matrix === matrix;
+  return html.input({ class: here ? 'field wrong' : 'field', 'aria-invalid': here ? 'true' : null, 'aria-label': label, value: here ? wrong.text : value, inputmode: 'decimal', 'data-row': row, 'data-column': column,
     'data-matrix': matrix, autocomplete: 'off' });
 }
 
@@ -87,7 +88,7 @@ function vectorTools(state, p) {
       html.button({ class: 'quiet', id: 'use-rows' }, 'Use these rows')));
 }
 
-export function whatIfView(state, p) {
+export function whatIfView(state, p, given) {
   const flat = p.x[0].length === 2 && !state.learned;
   const made = state.learned ? 'A learned head has its own scale, positions and matrices.' : null;
   const root = p.d === 1 ? '√1' : `√${p.d}`;
@@ -99,7 +100,7 @@ export function whatIfView(state, p) {
         html.li(null, toggle('window', 'a word sees only the last 3', state.window !== null)),
         pick('matrices', 'matrices', flat ? [['none', 'none'], ['designed', 'designed'], ['own', 'yours']] : [['none', 'none']], state.matrices,
           flat ? null : 'for 2 numbers'),
-        state.matrices !== 'none' && flat ? html.li(null, matrixFields(state)) : null,
+        state.matrices !== 'none' && flat ? html.li(null, matrixFields(state, given)) : null,
         pick('heads', 'heads', [1, 2, 4].filter((h) => p.x[0].length % h === 0).map((h) => [h, String(h)]), state.heads, null)),
     html.label({ class: 'pick formula-pick' }, html.span(null, 'the formula'),
       html.select({ id: 'formula' }, FORMULAS.map(([value, name]) => html.option({ value, selected: value === state.formula }, name)))),
@@ -118,10 +119,10 @@ function pick(action, name, options, chosen, reason) {
       options.map(([value, text]) => html.button({ role: 'radio', 'aria-checked': String(value === chosen), 'data-do': action, 'data-with': value }, text))));
 }
 
-function matrixFields(state) {
+function matrixFields(state, given) {
   const now = matricesOf(state), names = { wq: 'W^Q', wk: 'W^K', wv: 'W^V' };
   return html.div({ class: 'matrices' }, Object.entries(names).map(([key, name]) => html.table(null,
     html.caption(null, 'W', html.sup(null, name.slice(2))),
-    now[key].map((line, row) => html.tr(null, line.map((x, column) => html.td(null, field(`${name}, row ${row + 1}, column ${column + 1}`, typed(x), { row, column, matrix: key }))))))));
+    now[key].map((line, row) => html.tr(null, line.map((x, column) => html.td(null, field(`${name}, row ${row + 1}, column ${column + 1}`, typed(x), { row, column, matrix: key }, given.wrong))))))));
 }
 

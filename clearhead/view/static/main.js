@@ -18,10 +18,10 @@ import { ledgerView, shown, triangleView } from './triangle.js';
 
 const MOST_PAST = 100;
 const past = [], future = [];
-const given = { sentence: null, head: null, learned: null, said: null, problem: null };
+const given = { sentence: null, head: null, learned: null, said: null, problem: null, wrong: null };
 const address = openedAt ?? location.hash.slice(1);
 let state = address ? fromAddress(address) : Object.freeze(sound({ ...FIRST, ...ACTIONS.step(null, 1) }));
-let trial = null, exercise = { placed: [], given: {} }, copied = false, dragged = null;
+let trial = null, exercise = { placed: [], given: {} }, copied = false, dragged = null, drawing = false, stale = false;
 
 const parts = Object.fromEntries(['bar', 'path', 'left', 'mid', 'right', 'strip'].map((name) => [name, null]));
 
@@ -37,15 +37,26 @@ function build() {
     html.dialog({ id: 'growth', 'aria-labelledby': 'growth-title' }), html.dialog({ id: 'exercise', 'aria-labelledby': 'exercise-title' }));
 }
 
-/** Everything in sight, from the state alone. */
+/** Everything in sight, from the state alone; a field that is taken away while it is drawn may change the state again. */
 function show() {
   if (!given.sentence && !state.vectors) return;
+  stale = true;
+  if (drawing) return;
+  drawing = true;
+  while (stale) {
+    stale = false;
+    drawAll();
+  }
+  drawing = false;
+}
+
+function drawAll() {
   const p = problem(state, given), veiled = isOpen(state, p);
   document.body.className = `learn ${p.n <= 3 ? 'big' : 'many'}${p.n > 8 ? ' crowded' : ''}`;
   document.body.style.setProperty('--n', p.n);
   draw(parts.bar, barView(state, { past: past.length, future: future.length, copied }));
   draw(parts.path, pathView(state));
-  draw(parts.left, itemsView(state, p, given), whatIfView(state, p));
+  draw(parts.left, itemsView(state, p, given), whatIfView(state, p, given));
   draw(parts.mid, triangleView(state, p, veiled), ledgerView(state, p, veiled), questionView(state, p, trial, given.said));
   draw(parts.right, linesView(state, p, veiled), planeView(state, p, veiled));
   draw(parts.strip, stripView(state, p, given.learned));
@@ -63,6 +74,7 @@ function change(next, quietly = false) {
   }
   const before = state;
   state = Object.freeze(sound({ ...state, ...next }));
+  given.problem = given.wrong = null;
   arrive(before);
 }
 
@@ -162,7 +174,7 @@ document.addEventListener('change', (event) => {
   const { target } = event;
   if (target.id === 'sentence') change(ACTIONS.sentence(state, target.value));
   else if (target.id === 'formula') change(ACTIONS.formula(state, target.value));
-  else if (target.dataset.row !== undefined) number(target);
+  else if (target.dataset.row !== undefined) typedNumber(target);
 });
 
 document.addEventListener('input', (event) => {
@@ -172,18 +184,13 @@ document.addEventListener('input', (event) => {
   }
 });
 
-function number(field) {
+function typedNumber(field) {
   const { row, column, matrix } = field.dataset, at = { row: Number(row), column: Number(column), matrix };
   const next = matrix ? withEntry(state, at, field.value) : withNumber(state, given, at, field.value);
-  field.classList.toggle('wrong', !next);
-  field.setAttribute('aria-invalid', next ? 'false' : 'true');
-  if (!next) {
-    given.problem = `${field.value.slice(0, 20) || 'Nothing'} is no number here: type one such as 0.5, at most a billion.`;
-    return show();
-  }
-  given.problem = null;
-  change(next);
-  return undefined;
+  given.wrong = next ? null : { ...at, text: field.value };
+  given.problem = next ? null : `${field.value.slice(0, 20) || 'Nothing'} is no number here: type one such as 0.5, at most a billion.`;
+  if (next) change(next);
+  else show();
 }
 
 document.addEventListener('keydown', (event) => {
@@ -227,11 +234,11 @@ function nudge(event, j) {
   if (!by) return;
   event.preventDefault();
   const p = problem(state, given);
-  moveTip(j, p.v[j].map((x, c) => rounded(x + by[c])), false);
+  moveTip(j, p.v[j].map((x, c) => toHundredths(x + by[c])), false);
   document.querySelector(`[data-tip="${j}"]`)?.focus();
 }
 
-function rounded(x) {
+function toHundredths(x) {
   return Math.round(x * 100) / 100;
 }
 
@@ -255,7 +262,7 @@ document.addEventListener('pointermove', (event) => {
   if (!dragged) return;
   const box = dragged.plane.getBoundingClientRect(), view = viewOf(), { viewBox } = dragged.plane;
   const x = ((event.clientX - box.left) / box.width) * viewBox.baseVal.width, y = ((event.clientY - box.top) / box.height) * viewBox.baseVal.height;
-  moveTip(dragged.j, [rounded((x - view.x) / view.unit), rounded((view.y - y) / view.unit)], true);
+  moveTip(dragged.j, [toHundredths((x - view.x) / view.unit), toHundredths((view.y - y) / view.unit)], true);
 });
 
 for (const end of ['pointerup', 'pointercancel']) {

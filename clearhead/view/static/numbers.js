@@ -4,12 +4,18 @@ const DIGITS = 12; // those behind depend on the order in which floats were adde
 
 /** A number with so many decimals: 0.0625 with three is 0.062, where toFixed would round up. */
 export function fixed(value, places) {
-  const [mantissa, exponent] = Math.abs(value).toExponential(DIGITS - 1).split('e');
-  const whole = rounded(BigInt(mantissa.replace('.', '')), places + Number(exponent) + 1 - DIGITS).toString();
+  const { digits, exponent } = decimal(value);
+  const whole = rounded(digits, places + exponent + 1 - DIGITS).toString();
   const text = whole.padStart(places + 1, '0');
   const cut = text.length - places;
   const minus = value < 0 && Number(whole) ? '−' : '';
   return minus + text.slice(0, cut) + (places ? '.' + text.slice(cut) : '');
+}
+
+/** A number's first digits as a whole number, and the exponent of the first of them. */
+function decimal(value) {
+  const [mantissa, exponent] = Math.abs(value).toExponential(DIGITS - 1).split('e');
+  return { digits: BigInt(mantissa.replace('.', '')), exponent: Number(exponent) };
 }
 
 /** digits · 10^shift as a whole number, half to even. */
@@ -34,8 +40,11 @@ export function number(value, narrow = false) {
 
 /** A power of ten behind so many decimals. */
 function power(value, places) {
-  const [mantissa, exponent] = Number(value.toPrecision(DIGITS)).toExponential(places).split('e');
-  return `${mantissa}e${Number(exponent)}`.replaceAll('-', '−');
+  const { digits, exponent } = decimal(value);
+  const text = rounded(digits, places + 1 - DIGITS).toString();
+  const over = text.length - places - 1; // 9.96 is 1.0e1
+  const mantissa = text[0] + (places ? `.${text.slice(1, places + 1)}` : '');
+  return `${value < 0 ? '−' : ''}${mantissa}e${exponent + over}`.replace('e-', 'e−');
 }
 
 /** A vector's number, as short as it was typed. */

@@ -45,9 +45,9 @@ export function fromAddress(text) {
   const told = new URLSearchParams(text.replace(/^#/, ''));
   const state = { ...FIRST };
   for (const key of WORDS) if (told.has(key)) state[key] = told.get(key) === 'none' ? noneOf(key) : told.get(key);
-  for (const key of NUMBERS) if (told.has(key)) state[key] = told.get(key) === 'none' ? null : whole(told.get(key), key);
+  for (const key of NUMBERS) if (told.has(key)) state[key] = told.get(key) === 'none' ? null : wholeOf(told.get(key), key);
   for (const key of SWITCHES) if (told.has(key)) state[key] = told.get(key) === 'true';
-  for (const key of TABLES) if (told.has(key)) state[key] = table(told.get(key));
+  for (const key of TABLES) if (told.has(key)) state[key] = rowsOf(told.get(key));
   if (told.has('name')) state.names = told.getAll('name').map((name) => name.slice(0, 40));
   return Object.freeze(sound(state));
 }
@@ -56,11 +56,11 @@ function noneOf(key) {
   return key === 'matrices' ? 'none' : null;
 }
 
-function whole(text, key) {
+function wholeOf(text, key) {
   return /^-?\d{1,4}$/.test(text) ? Number(text) : FIRST[key];
 }
 
-function table(text) {
+function rowsOf(text) {
   const rows = text.split(';').slice(0, MOST_ITEMS).map((row) => row.split(',').slice(0, 8).map(Number));
   return rows.every((row) => row.length === rows[0].length && row.every(Number.isFinite)) ? rows : null;
 }

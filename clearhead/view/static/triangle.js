@@ -82,7 +82,7 @@ export function ledgerView(state, p, veiled) {
   return html.section({ 'aria-labelledby': 'lg', class: 'ledgers' },
     html.h2({ id: 'lg' }, html.span({ class: 'word' }, shownName(p.names[p.row])), ' looks back: one row, three stages'),
     html.div({ class: 'ledger', role: 'table', 'aria-label': 'The chosen row in all three stages' },
-      html.div({ class: 'lrow lwords', role: 'row' }, html.span({ class: 'lh', role: 'columnheader' }, html.span({ class: 'unseen' }, 'stage')),
+      html.div({ class: 'lrow lwords', role: 'row' }, html.span({ class: 'lh', role: 'cell' }, html.span({ class: 'unseen' }, 'stage')),
         at.map((_, j) => html.span({ role: 'columnheader', class: j === p.column ? 'lc it' : 'lc' }, html.span({ class: 'word', title: p.names[j] }, shownName(p.names[j])))),
         html.span({ class: 'lt', role: 'columnheader' }, 'total')),
       stages.map(([name, title, formula, text, total], stage) => html.div({ class: `lrow ${name}`, role: 'row' },
