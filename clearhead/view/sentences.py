@@ -17,7 +17,8 @@ PLACES = 2  # decimals of a plane's numbers, so that every sum on the page can b
 def sentence(text: str) -> dict[str, Any]:
     """The items of a text, at most 12, with vectors `all` (n, 64) and `plane` (n, 2), and what must be said of them.
 
-    `kept` is the share of the vectors' squared lengths that the plane keeps. Raises InputError for a text without words.
+    `kept` is the share of the vectors' squared lengths that the plane keeps. Raises InputError where
+    there is no word.
 
     >>> told = sentence("the river bank")
     >>> told["tokens"], len(told["all"][0]), told["plane"][1], round(told["kept"], 2), told["left"]

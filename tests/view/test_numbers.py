@@ -24,9 +24,10 @@ READ = """stages => {
   for (const stage of stages) {
     document.querySelector(`[data-do=show][data-with=${stage}]`).click();
     found[stage] = [...document.querySelectorAll('.tri .trow:not(.hrow)')].map(row =>
-      [...row.querySelectorAll('[role=gridcell]')].map(cell => cell.classList.contains('later') ? null : cell.textContent));
+      [...row.querySelectorAll('[role=gridcell]')].map(e => e.classList.contains('later') ? null : e.textContent));
   }
-  found.ledger = [...document.querySelectorAll('.ledger .lrow:not(.lwords)')].map(row => [...row.querySelectorAll('.lc, .lt')].map(e => e.textContent));
+  found.ledger = [...document.querySelectorAll('.ledger .lrow:not(.lwords)')].map(row =>
+    [...row.querySelectorAll('.lc, .lt')].map(e => e.textContent));
   found.lines = text('.lines .sum');
   found.answer = text('.answer')[0];
   return found;

@@ -169,7 +169,8 @@ def test_typing_pasting_adding_and_what_is_wrong(watched: Watched) -> None:
     page.get_by_text("Paste rows").click()
     for text, names, first in (
         ("1\t2\n3\t4", ["x₁", "x₂"], "2"), ("[[1, 0], [0, 1], [1, 1]]", ["x₁", "x₂", "x₃"], "0"),
-        ("word,a,b,c\ncat,1,2,3\ndog,4,5,6", ["cat", "dog"], "2"), ("array([[1., 2.], [3., 4.]])".removeprefix("array"), ["x₁", "x₂"], "2"),
+        ("word,a,b,c\ncat,1,2,3\ndog,4,5,6", ["cat", "dog"], "2"),
+        ("([[1., 2.], [3., 4.]])", ["x₁", "x₂"], "2"),
         ("1;2\n3;4", ["x₁", "x₂"], "2"), ("1 2\n3 4\n", ["x₁", "x₂"], "2"),
     ):  # fmt: skip
         page.locator("#paste").fill(text)
@@ -389,7 +390,8 @@ def test_everyone_can_use_it(watched: Watched, axe: str, state: str) -> None:
     assert told == [], json.dumps(told, indent=1)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "scrolls sideways"
     cut = page.evaluate("""() => [...document.querySelectorAll('.c > span, .lc > span, .lt, .hs, .opts button')]
-      .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflow !== 'hidden' && getComputedStyle(e).display !== 'inline')
+      .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1)
+      .filter(e => getComputedStyle(e).overflow !== 'hidden' && getComputedStyle(e).display !== 'inline')
       .map(e => e.textContent)""")
     assert cut == []
 

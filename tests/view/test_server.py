@@ -70,7 +70,8 @@ def test_what_cannot_be_answered_says_why(address: str) -> None:
     for path, body, told in (
         ("ask/nothing", "{}", "is no question"), ("ask/sentence", '{"text": "!"}', "There is no word"),
         ("ask/sentence", "[1]", "is no object"), ("ask/sentence", "{", "is no JSON"),
-        ("ask/sentence", json.dumps({"text": "a " * 2000}), "at most 2000"), ("ask/head", '{"text": "a", "head": "9.9"}', "none of"),
+        ("ask/sentence", json.dumps({"text": "a " * 2000}), "at most 2000"),
+        ("ask/head", '{"text": "a", "head": "9.9"}', "none of"),
         ("ask/consequence", "{}", "load it again"), ("ask/consequence", '{"problem": "[]"}', "load it again"),
         ("ask/costs", '{"dim": "x"}', "dim"), ("ask/costs", '{"dim": "-5"}', None),
     ):  # fmt: skip
@@ -97,7 +98,8 @@ def test_the_port_is_this_computers_and_may_be_taken(tmp_path: object) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         done = subprocess.run(
-            [sys.executable, "-m", "clearhead", "view", "--no-browser", "--port", str(port)], capture_output=True, text=True, timeout=60,
+            [sys.executable, "-m", "clearhead", "view", "--no-browser", "--port", str(port)],
+            capture_output=True, text=True, timeout=60,
         )  # fmt: skip
     assert done.returncode == 2
     assert f"--port {port} cannot be used" in done.stderr
