@@ -20,7 +20,7 @@ KINDS = {
     (1, 1): "the piece before",
     (3, 3): "what came next",
     (2, 1): "rests at the start",
-    (0, 2): "punctuation",
+    (0, 2): "signs",
     (1, 2): "many at once",
 }  # the heads of the shipped model that are most so
 GUESSES = 5
@@ -107,19 +107,19 @@ def measured(kind: str, w: Weights, tokens: tuple[int, ...], names: list[str]) -
     if kind == "many at once":
         e = np.where(w > 0, w, 1.0)
         return f"as if {float(np.exp(-(w * np.log(e)).sum(axis=1)).mean()):.1f}"
-    if kind == "punctuation":
+    if kind == "signs":
         signs = np.array([is_sign(name) for name in names])
-        return percent(w[:, signs].sum(axis=1)) if signs.any() else "no sign"
+        return percent(w[:, signs].sum(axis=1)) if signs.any() else "none"
     if kind == "itself":
         return percent(w.diagonal())
     if n < 2:
-        return "one piece"
+        return "none"
     if kind == "the piece before":
         return percent(w.diagonal(-1))
     if kind == "rests at the start":
         return percent(w[1:, 0])
     found = [(i, last + 1) for i in range(n) if (last := last_time(tokens, i)) is not None]
-    return percent(np.array([w[i, j] for i, j in found])) if found else "no repeat"
+    return percent(np.array([w[i, j] for i, j in found])) if found else "none"
 
 
 def last_time(tokens: tuple[int, ...], i: int) -> int | None:

@@ -113,7 +113,7 @@ def test_heads_are_the_best_of_their_kind() -> None:
         "itself": "itself",
         "the piece before": "previous",
         "what came next": "induction",
-        "punctuation": "punctuation",
+        "signs": "punctuation",
     }
     for (layer, head), kind in KINDS.items():
         if kind in names:

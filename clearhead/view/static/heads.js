@@ -1,17 +1,11 @@
-// The strip below: learned heads on the same sentence, what comes next with and without one, and the same in Python.
+// The strip below: learned heads on the same sentence, and what comes next with and without one.
 
 import { html, svg } from './dom.js';
 import { percent } from './numbers.js';
-import { pythonView } from './python.js';
 import { shade } from './triangle.js';
 
-export function stripView(state, p, learned) {
-  return [html.section({ class: 'learned', 'aria-labelledby': 'lh' }, learned ? learnedView(state, learned) : html.div({ class: 'lead' }, html.h2({ id: 'lh' }, 'Now a learned head'), html.p(null, '…'))),
-    pythonView(state, p)];
-}
-
-function learnedView(state, learned) {
-  if (learned.error) return html.div({ class: 'lead' }, html.h2({ id: 'lh' }, 'Now a learned head'), html.p(null, learned.error));
+export function learnedView(state, learned) {
+  if (!learned) return html.div({ class: 'lead' }, html.h2({ id: 'lh' }, 'Now a learned head'), html.p(null, '…'));
   const off = learned.heads.find((one) => one.head === (state.learned ?? '3.3')) ?? learned.heads[2];
   return [html.div({ class: 'lead' }, html.h2({ id: 'lh' }, 'Now a learned head'),
     html.p(null, 'The same sum with learned ', html.i(null, 'q'), ', ', html.i(null, 'k'), ', ', html.i(null, 'v'), ', reading ', html.q({ class: 'word' }, learned.text))),

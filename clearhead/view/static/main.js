@@ -6,10 +6,11 @@ import { appear, barView } from './bar.js';
 import { draw, html } from './dom.js';
 import { csvOf, drawingOf, pictureOf, save } from './export.js';
 import { exerciseView, growthView, openWindow } from './growth.js';
-import { stripView } from './heads.js';
+import { learnedView } from './heads.js';
 import { itemsView, whatIfView } from './items.js';
 import { linesView } from './lines.js';
 import { pathView } from './path.js';
+import { pythonView } from './python.js';
 import { holdView, planeView, viewOf } from './plane.js';
 import { problem } from './problem.js';
 import { isOpen, questionView } from './question.js';
@@ -22,8 +23,9 @@ const given = { sentence: null, head: null, learned: null, said: null, problem: 
 const address = openedAt ?? location.hash.slice(1);
 let state = address ? fromAddress(address) : Object.freeze(sound({ ...FIRST, ...ACTIONS.step(null, 1) }));
 let trial = null, exercise = { placed: [], given: {} }, copied = false, dragged = null, drawing = false, stale = false;
+let shownHeads, shownHead; // what the strip shows: it is large, and seldom changes
 
-const parts = Object.fromEntries(['bar', 'path', 'left', 'mid', 'right', 'strip'].map((name) => [name, null]));
+const parts = {};
 
 function build() {
   parts.bar = html.header({ class: 'bar' });
@@ -31,9 +33,10 @@ function build() {
   parts.left = html.div({ class: 'left' });
   parts.mid = html.div({ class: 'mid' });
   parts.right = html.div({ class: 'right' });
-  parts.strip = html.footer({ class: 'strip' });
+  parts.heads = html.section({ class: 'learned', 'aria-labelledby': 'lh' });
+  parts.python = html.section({ class: 'python', 'aria-labelledby': 'py' });
   parts.status = html.p({ class: 'unseen', role: 'status', id: 'spoken' });
-  document.body.append(parts.bar, parts.path, html.main(null, parts.left, parts.mid, parts.right), parts.strip, parts.status,
+  document.body.append(parts.bar, parts.path, html.main(null, parts.left, parts.mid, parts.right), html.footer({ class: 'strip' }, parts.heads, parts.python), parts.status,
     html.dialog({ id: 'growth', 'aria-labelledby': 'growth-title' }), html.dialog({ id: 'exercise', 'aria-labelledby': 'exercise-title' }));
 }
 
@@ -59,7 +62,11 @@ function drawAll() {
   draw(parts.left, itemsView(state, p, given), whatIfView(state, p, given));
   draw(parts.mid, triangleView(state, p, veiled), ledgerView(state, p, veiled), questionView(state, p, trial, given.said));
   draw(parts.right, linesView(state, p, veiled), planeView(state, p, veiled));
-  draw(parts.strip, stripView(state, p, given.learned));
+  draw(parts.python, pythonView(state, p));
+  if (shownHeads !== given.learned || shownHead !== state.learned) {
+    [shownHeads, shownHead] = [given.learned, state.learned];
+    draw(parts.heads, learnedView(state, given.learned));
+  }
   const stage = veiled || state.show === 'scores' ? 'score' : state.show.slice(0, -1);
   const seen = p.shown.seen[p.row][p.column];
   parts.status.textContent = `Row ${p.names[p.row]}, column ${p.names[p.column]}: ${seen ? `${stage} ${shown(p, veiled ? 'scores' : state.show, p.row, p.column, false)}` : 'not seen'}.`;

@@ -16,7 +16,7 @@ export function holdView(view) {
 /** Where the plane's origin lies, and how many pixels a unit is. */
 export function viewOf(p) {
   if (held) return held;
-  const points = [[0, 0], ...p.v, p.q[p.row], p.found[p.column], ...(p.altered ? [p.shown.outputs[p.row]] : [])];
+  const points = [[0, 0], ...p.shown.values, p.q[p.row], p.found[p.column], ...(p.altered ? [p.shown.outputs[p.row]] : [])];
   const across = points.map((x) => x[0]), up = points.map((x) => x[1]);
   const [left, right] = [Math.min(...across), Math.max(...across)], [low, high] = [Math.min(...up), Math.max(...up)];
   const unit = Math.min((WIDE - 2 * MARGIN) / (right - left || 1), (HIGH - 2 * MARGIN) / (high - low || 1), 147);
@@ -33,7 +33,7 @@ export function planeView(state, p, veiled) {
   return html.figure(null, svg.svg({ class: 'plane', viewBox: `0 0 ${WIDE} ${HIGH}`, role: 'group',
     'aria-label': `Plane: the vectors as arrows${mixes ? `, the new ${name} at ${number(y[0])}, ${number(y[1])}` : ''}` },
   gridLines(view).drawn, svg.polygon({ class: 'hull', points: hull.map((point) => point.join(',')).join(' ') }),
-  angle(p, at), p.v.map((x, j) => arrow(p, j, at(x), at([0, 0]))), p.alike ? null : askers(p, at),
+  angle(p, at), p.shown.values.map((x, j) => arrow(p, j, at(x), at([0, 0]))), p.alike ? null : askers(p, at),
   mixes ? tails(p, seen, at) : null, mixes ? svg.circle({ class: 'new', cx: at(y)[0], cy: at(y)[1], r: 6 }) : null,
   labelsOf(p, at, mixes ? at(y) : null, gridLines(view).boxes), p.alike ? p.v.map((x, j) => tip(p, j, at(x))) : null),
   html.figcaption(null, captionOf(state, p, veiled)));
@@ -129,15 +129,15 @@ function tip(p, j, [x, y]) {
 /** Names beside tips: each in the first free place around it, farther out where it is crowded. */
 function labelsOf(p, at, y, ticks) {
   const groups = new Map();
-  p.v.forEach((x, j) => {
+  p.shown.values.forEach((x, j) => {
     const key = at(x).map((n) => Math.round(n / 5)).join();
     groups.set(key, [...(groups.get(key) ?? []), j]);
   });
-  const wanted = [...groups.values()].map((all) => ({ text: [...new Set(all.map((j) => p.labels[j]))].map(shownName).join(', '), point: at(p.v[all[0]]),
+  const wanted = [...groups.values()].map((all) => ({ text: [...new Set(all.map((j) => p.labels[j]))].map(shownName).join(', '), point: at(p.shown.values[all[0]]),
     kind: all.includes(p.column) && p.column !== p.row ? 'lab pairc' : all.includes(p.row) ? 'lab me' : 'lab' }));
   if (y) wanted.push({ text: `new ${shownName(p.names[p.row])}`, point: y, kind: 'lab new-lab' });
   wanted.sort((a, b) => b.kind.length - a.kind.length);
-  const taken = p.v.map((x) => at(x)).concat(y ? [y] : []).map(([x, z]) => ({ left: x - 4, right: x + 4, top: z - 4, bottom: z + 4 })).concat(ticks);
+  const taken = p.shown.values.map((x) => at(x)).concat(y ? [y] : []).map(([x, z]) => ({ left: x - 4, right: x + 4, top: z - 4, bottom: z + 4 })).concat(ticks);
   return wanted.map(({ text, point, kind }) => {
     const { x, base, box, far } = freePlace(text.length * LETTER, point, at([0, 0]), taken);
     taken.push(box);

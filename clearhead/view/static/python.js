@@ -4,9 +4,8 @@ import { html } from './dom.js';
 
 export function pythonView(state, p) {
   const text = pythonOf(state, p);
-  return html.section({ class: 'python', 'aria-labelledby': 'py' },
-    html.div({ class: 'headline' }, html.h2({ id: 'py' }, 'Same in Python'), html.button({ class: 'link', 'data-copy': 'python' }, 'Copy')),
-    html.pre({ tabindex: 0, id: 'python' }, text));
+  return [html.div({ class: 'headline' }, html.h2({ id: 'py' }, 'Same in Python'), html.button({ class: 'link', 'data-copy': 'python' }, 'Copy')),
+    html.pre({ tabindex: 0, id: 'python' }, text)];
 }
 
 export function pythonOf(state, p) {

@@ -26,13 +26,19 @@ export function weightText(p, weight, narrow = p.narrow) {
 }
 
 export function triangleView(state, p, veiled) {
-  const titles = { scores: caption(p), exponentials: 'e to the power of each score: positive, whatever the score',
-    weights: p.plainWeights ? 'what the altered formula puts in the place of weights' : `each exponential divided by its row’s total: a row adds up to 100 %${p.narrow ? ', printed without the sign' : ''}` };
+  const titles = { scores: caption(p), exponentials: 'e to the power of each score: positive, whatever the score', weights: ofWeights(state, p) };
   return html.section({ 'aria-labelledby': 'tr' },
     html.div({ class: 'headline' }, html.h2({ id: 'tr' }, 'Who looks at whom'), headsPick(state, p),
       html.span({ class: 'seg', role: 'radiogroup', 'aria-label': 'What the triangle shows' },
         STAGES.map(([stage, name]) => html.button({ role: 'radio', 'aria-checked': String(stage === state.show), 'data-do': 'show', 'data-with': stage }, name)))),
     html.p({ class: 'cap' }, titles[state.show]), grid(state, p, veiled));
+}
+
+/** What the weights are, and what a row adds up to. */
+function ofWeights(state, p) {
+  if (p.plainWeights) return 'what the altered formula puts in the place of weights';
+  if (state.formula === 'mask-after-softmax') return 'each exponential divided by a total that counts what is hidden too';
+  return `each exponential divided by its row’s total: a row adds up to 100 %${p.narrow ? ', printed without the sign' : ''}`;
 }
 
 function caption(p) {
