@@ -203,8 +203,8 @@ def attend(
     if isinstance(k, KeyValueCache):
         operands = as_array(q, "q"), k
         output, lse = over_cache(*operands, v, mask, score, sink, scale, precision, threads, out, True)
-        if len(set(k.counts)) > 1:
-            return Attended(output, lse, partial(no_weights, k.lengths))
+        if not k.alike:
+            return Attended(output, lse, partial(no_weights, tuple(k.counts), tuple(k.gone)))
         return Attended(output, lse, partial(weights_of, operands[0], k.paged(slice(None)), lse=lse, **rules))
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
     if precision != "exact":
@@ -246,9 +246,9 @@ def weights_of(*operands: Any, **rules: Any) -> "Weights":
     return Weights(replace(found.source, own=True), found.heads)
 
 
-def no_weights(lengths: tuple[int, ...]) -> "Weights":
-    """What is said when weights of sequences of different lengths are asked for."""
-    raise without_weights(lengths)
+def no_weights(counts: tuple[int, ...], gone: tuple[int, ...]) -> "Weights":
+    """What is said when weights of sequences that are not alike are asked for."""
+    raise without_weights(counts, gone)
 
 
 def merge(a: Attended, b: Attended) -> Attended:
@@ -361,7 +361,7 @@ def over_cache(
 ) -> tuple[Array, Array]:
     """Attention over a cache: the queries are the last items, unless a mask says otherwise.
 
-    Sequences of one length go together; others one by one.
+    Sequences that are alike go together; others one by one.
     """
     if precision != "exact":
         raise InputError(f"precision={precision!r} is not for a cache: use 'exact'.")
@@ -375,7 +375,7 @@ def over_cache(
         raise ShapeError(f"q of shape {q.shape} does not fit {cache!r}: give {wanted}.")
     sinks = None if sink is None else as_array(sink, "sink")
     common = (at_end(checked(mask)), score, sinks, scale, threads)
-    if not rows or len(set(cache.counts)) == 1:
+    if not rows or cache.alike:
         return over_sequences(q, cache, slice(None), *common, out, wants_lse)
     if sinks is not None and sinks.ndim > 1:
         raise ShapeError(f"sink of shape {sinks.shape} and sequences of different lengths: give one number a head.")

@@ -90,8 +90,8 @@ class Page:
 
     def rows(self) -> tuple[Rows, Rows]:
         """All keys and values (heads, BLOCK, padded dim)."""
-        heads = len(self.keys)
-        keys = self.keys["numbers"].transpose(0, 1, 3, 2, 4).reshape(heads, BLOCK, -1)
+        heads, pairs = len(self.keys), self.keys["numbers"].shape[2]
+        keys = self.keys["numbers"].transpose(0, 1, 3, 2, 4).reshape(heads, BLOCK, 2 * pairs)
         both = ((keys, self.keys), (self.values["numbers"], self.values))
         first, second = (Rows(own, of["scales"] if "scales" in (of.dtype.names or ()) else None) for own, of in both)
         return first, second

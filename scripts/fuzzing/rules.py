@@ -207,8 +207,8 @@ class Author:
         return text, text
 
     def as_float(self, x):
-        """What is a float beside another one."""
-        return x[0], f"as_float({x[1]})"
+        """What is a float beside another one; a number that is the same for all pairs would be numpy's, of 64 bits."""
+        return f"({x[0]} + 0 * key)", f"as_float({x[1]})"
 
     def int(self, depth):
         """A whole number."""
