@@ -23,6 +23,8 @@ from clearhead.problem import Array, Operand, Problem
 
 Integers = npt.NDArray[np.int64]
 
+MOST_SUMMED = 1 << 14  # weights whose sums are compared with 1, unless one row has more
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -61,23 +63,27 @@ class Source:
         return lse
 
     def check(self, weights: Array, heads: Integers, queries: Integers) -> None:
-        """Whether the whole rows of some heads, the last of (heads, queries, keys), sum to 1 less the sink's share.
+        """Whether whole rows of some heads, (heads, queries, keys), sum to 1 less the sink's share.
 
-        They do not where q, k, a rule's array or the LSE was changed after the LSE was found. Raises InputError.
+        They do not where q, k, a rule's array or the LSE was changed after the LSE was found. Of many rows, some are
+        asked, the last among them. Raises InputError.
         """
         if not (self.own and weights.size):
             return
-        lse = self.found[0][heads, queries[-1]].astype(np.float64)
-        sinks = -np.inf if self.sink is None else np.broadcast_to(self.sink, self.asked.lead).reshape(-1)[heads]
+        step = -max(1, weights.size // MOST_SUMMED)
+        weights, queries = weights[:, ::step], queries[::step]
+        lse = self.found[0][heads[:, None], queries].astype(np.float64)
+        sinks = -np.inf if self.sink is None else np.broadcast_to(self.sink, self.asked.lead).reshape(-1, 1)[heads]
         units = 8 * np.finfo(weights.dtype).eps * (np.abs(lse) + weights.shape[-1] + 64)  # what rounding explains
         with np.errstate(invalid="ignore", over="ignore"):
-            sums = weights[:, -1].sum(-1, dtype=np.float64)
+            sums = weights.sum(-1, dtype=np.float64)
             wrong = np.abs(sums + np.exp(sinks - lse) - 1) > units
         wrong &= np.isfinite(lse)
         if wrong.any():
             raise InputError(
-                f"the weights of query {queries[-1]} sum to {sums[wrong][0]:.6g}: q, k or what a rule reads has "
-                "changed since its log-sum-exp was found. Look before you change them, or give attend(...) copies."
+                f"the weights of query {queries[wrong.any(0)][0]} sum to {sums[wrong][0]:.6g}: q, k or what a rule "
+                "reads has changed since its log-sum-exp was found. Look before you change them, or give attend(...) "
+                "copies."
             )
 
     def find(self, lse: Array, queries: Integers) -> None:

@@ -132,7 +132,8 @@ def test_a_cache_of_no_heads_is_one(tmp_path):
     cache.append(np.zeros((0, 150, 4)), np.zeros((0, 150, 3)))
     cache.save(tmp_path / "cache.safetensors")
     for some in (cache, KeyValueCache.load(tmp_path / "cache.safetensors")):
-        assert some.lengths == (150,) and some.arrays()[1].shape == (0, 150, 3)
+        assert some.lengths == (150,)
+        assert some.arrays()[1].shape == (0, 150, 3)
         assert attention(np.zeros((0, 2, 4)), some).shape == (0, 2, 3)
 
 
@@ -170,6 +171,24 @@ def test_whole_rows_of_what_has_changed_are_refused(change, dtype, sink):
                 look(weights)
             assert "copies" in str(caught.value)
     np.asarray(attend(q, k, v, **rules).weights)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("row", [0, 17, 63])
+def test_any_row_of_a_few_that_has_changed_is_refused(heads, row):
+    q, k = random(heads, 64, 16), random(heads, 64, 16, seed=1)
+    sink = np.ones(heads)
+    for rules in ({"mask": clearhead.full()}, {"mask": clearhead.full(), "sink": sink}):
+        w = attend(q, k, k, **rules).weights
+        np.asarray(w)
+        held = q[0, row].copy()
+        q[0, row] *= 3
+        for look in (np.asarray, lambda w: w.row(row), lambda w: np.asarray(w[0])):
+            with pytest.raises(clearhead.InputError, match=f"query {row} sum to .*changed since"):
+                look(w)
+        w.row(1), w[..., 40:60, :]  # those that are as they were
+        q[0, row] = held
+        np.asarray(w)
 
 
 def test_a_log_sum_exp_of_more_keys_gives_shares_of_the_whole():

@@ -92,7 +92,7 @@ class Plain:
         self.fmax = strict(lambda a, b: a if a >= b or b != b else b)
         self.sign = strict(lambda x: (x > 0) - (x < 0) if x == x else x)
         self.floordiv = strict(lambda a, b: held(a // b) if b else NOTHING)
-        self.mod = strict(lambda a, b: a % b if b else NOTHING)
+        self.mod = strict(lambda a, b: held(a % b) if b else NOTHING)
         self.inverted = strict(lambda x: not x)
         self.sigmoid = strict(lambda x: 1 / (1 + np.exp(-x)))
 
