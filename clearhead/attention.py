@@ -19,6 +19,7 @@ from clearhead.kernels.tiles import STORED
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.machine.unbroken import late
+from clearhead.pages import Paged
 from clearhead.plan import Prepared
 from clearhead.problem import Array, Problem, as_array, check_apart, check_out
 from clearhead.recall import recall
@@ -310,7 +311,7 @@ def call(
     threads: int | None,
     out: Array | None,
     wants_lse: bool,
-    *also_kept: Any,
+    pages: Paged | None = None,
 ) -> tuple[Array, Array]:
     """Give a preparation its addresses and run it."""
     if threads is not None and (not isinstance(threads, int) or threads < 1):
@@ -332,18 +333,18 @@ def call(
         workspace, counters = np.empty(ready.workspace, np.uint8), np.zeros(ready.counters, np.int64)
         table[WORKSPACE], table[COUNTERS] = address(workspace), address(counters)
     count = 1 if ready.most_threads == 1 else min(ready.most_threads, threads or allowed())
-    arrays = (q, k, v, output, lse, sinks, workspace, counters, ready.kept, also_kept)
+    arrays = (q, k, v, output, lse, sinks, workspace, counters, ready.kept, pages)
     run_kernel(ready.entry, table, ready.scratch_size, count, ready.isa, arrays)
     if ready.doubtful is not None:
-        check_rows(ready.doubtful, output, q, k)
+        check_rows(ready.doubtful, output, q, k if pages is None else pages)
     return output, lse
 
 
-def check_rows(asked: Problem, output: Array, query: Array, key: Array) -> None:
+def check_rows(asked: Problem, output: Array, query: Array, key: Array | Paged) -> None:
     """Raise TraceError if a row is not a number because a rule reads outside of its arrays, or the like."""
     lost = np.isnan(output[..., 0])
     if lost.any():
-        late("clearhead.diagnosis").check(asked, lost, query, None if asked.paged else key)
+        late("clearhead.diagnosis").check(asked, lost, query, key)
 
 
 def over_cache(
@@ -404,4 +405,4 @@ def over_sequences(
     pages = cache.paged(numbers)
     about = pages.first_key, pages.int8
     ready, _ = recall(q, pages.key, pages.value, mask, score, sinks, scale, "exact", out, *about)
-    return call(ready, (q, *pages.tables), sinks, threads, out, wants_lse, pages.kept)
+    return call(ready, (q, *pages.tables), sinks, threads, out, wants_lse, pages)

@@ -7,7 +7,6 @@ that `attend` gives. Which weights are wanted is left to `sweep`.
 import ctypes
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from clearhead.kernels.call import FIELDS
 from clearhead.machine.compile import Plan, kernels
 from clearhead.machine.threads import WORTH_A_THREAD, allowed, run_kernel
 from clearhead.once import cached_property
+from clearhead.pages import Paged
 from clearhead.plan import plan_for, scratch_layout, table
 from clearhead.problem import Array, Operand, Problem
 
@@ -30,8 +30,8 @@ MOST_SUMMED = 1 << 14  # weights whose sums are compared with 1, unless one row 
 class Source:
     """Queries and keys are held, not copied; `known` is the LSE (..., queries), if it is.
 
-    `key` is the array of keys, or a cache's table of pages; `kept` must live as long. With `own`, the LSE is that of
-    these queries and keys, so that rows sum to 1 while nobody changes them.
+    `key` is the array of keys, or the table of a cache's `pages`, which must live as long. With `own`, the LSE is that
+    of these queries and keys, so that rows sum to 1 while nobody changes them.
     """
 
     asked: Problem
@@ -40,16 +40,17 @@ class Source:
     known: Array | None = None
     sink: Array | None = field(default=None, repr=False)
     threads: int | None = None
-    kept: tuple[Any, ...] = ()
+    pages: Paged | None = None
     own: bool = True
 
     @cached_property
     def found(self) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """LSEs (heads, queries), and for which queries they are right so far."""
+        """LSEs (heads, queries), and for which queries they are right so far, or need no look at the rules' faults."""
         shape = self.asked.heads, self.asked.queries
         if self.known is None:
             return np.zeros(shape, self.asked.computed), np.zeros(shape[1], bool)
-        return np.ascontiguousarray(self.known, self.asked.computed).reshape(shape), np.ones(shape[1], bool)
+        known = np.ascontiguousarray(self.known, self.asked.computed).reshape(shape)
+        return known, np.full(shape[1], self.own or not self.asked.rules.doubtful)
 
     def lse(self, queries: Integers) -> Array:
         """The log-sum-exp of scores, (heads, all queries), right for `queries`."""
@@ -58,7 +59,7 @@ class Source:
         wanted[queries] = True
         missing = np.flatnonzero(wanted & ~found)
         if len(missing) and len(lse):
-            self.find(lse, missing)
+            self.find(lse if self.known is None else lse.copy(), missing)
             found[missing] = True
         return lse
 
@@ -107,7 +108,7 @@ class Source:
         if asked.rules.doubtful:
             lost = np.zeros_like(lse, bool)
             lost[:, queries] = np.isnan(lse[:, queries])
-            check(self.asked, lost, self.query, None if asked.paged else self.key)
+            check(self.asked, lost, self.query, self.pages or self.key)
 
     def count(self, tasks: int, queries: int) -> int:
         """How many threads a run over some queries of all heads is worth."""
