@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clearhead.errors import FileError
+from clearhead.errors import FileError, reason
 from clearhead.files.reading import tensors
 from clearhead.files.writing import Spec, new_file
 from clearhead.problem import Array
@@ -66,8 +66,8 @@ def read(path: str | os.PathLike[str]) -> list[dict[int, Record]]:
     try:
         return runs_of(arrays)
     except (KeyError, ValueError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise FileError(f"{path} is no {SAVED[0]} ({reason}): {SAVED[1]}.") from None
+        why = f"it has no {reason(error)}" if isinstance(error, KeyError) else reason(error)
+        raise FileError(f"{path} is no {SAVED[0]} ({why}): {SAVED[1]}.") from None
 
 
 def runs_of(arrays: Mapping[str, Array]) -> list[dict[int, Record]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.errors import FileError
+from clearhead.errors import FileError, reason
 from clearhead.words.vectors import LENGTH, WordVectors
 
 NAMES = ("vectors", "embeddings", "weight")  # of the tensor, where a file has several of two axes
@@ -110,7 +110,9 @@ def _from_safetensors(path: Path) -> tuple[tuple[str, ...], Matrix]:
                 raise FileError(f"{path} has {len(named)} tensors (words, dim): keep one, or name it {NAMES[0]}.")
             held = file.get_tensor(named[0])
     except (SafetensorError, TypeError) as error:
-        raise FileError(f"{path} is not a safetensors file that can be read ({error}): write it again.") from None
+        raise FileError(
+            f"{path} is not a safetensors file that can be read ({reason(error)}): write it again."
+        ) from None
     if held.dtype.kind != "f":
         raise FileError(f"{path}: {named[0]} holds {held.dtype}: give floating-point numbers.")
     words = _vocabulary(path, about)
