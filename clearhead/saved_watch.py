@@ -96,7 +96,8 @@ def record_of(arrays: Mapping[str, Array], where: str) -> Record:
     check(arrays["about"].shape == (6,), f"{where} is described by {arrays['about'].shape} numbers")
     first_query, first_key, width = whole(arrays["about"][:3], f"the beginning of {where}")
     scale, cap, left = (float(x) for x in arrays["about"][3:])
-    check(width < len(TRUSTED) and np.isfinite(scale) and not np.isinf(cap), f"{where} has scale {scale}, cap {cap}")
+    capped = np.isnan(cap) or 0 < cap < np.inf
+    check(width < len(TRUSTED) and np.isfinite(scale) and capped, f"{where} has scale {scale}, cap {cap}")
     stop = first_query + sum(passes)
     fits(arrays, (len(begins), len(heads), sum(passes), stop - first_key, len(rows)), where)
     kept = arrays["key"].shape[1]
