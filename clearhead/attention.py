@@ -19,6 +19,7 @@ from clearhead.kernels.tiles import STORED
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.machine.unbroken import late
+from clearhead.pages import Paged
 from clearhead.plan import Prepared
 from clearhead.problem import Array, Problem, as_array, check_apart, check_out
 from clearhead.recall import recall
@@ -203,8 +204,8 @@ def attend(
     if isinstance(k, KeyValueCache):
         operands = as_array(q, "q"), k
         output, lse = over_cache(*operands, v, mask, score, sink, scale, precision, threads, out, True)
-        if len(set(k.counts)) > 1:
-            return Attended(output, lse, partial(no_weights, k.lengths))
+        if not k.alike:
+            return Attended(output, lse, partial(no_weights, tuple(k.counts), tuple(k.gone)))
         return Attended(output, lse, partial(weights_of, operands[0], k.paged(slice(None)), lse=lse, **rules))
     arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
     if precision != "exact":
@@ -246,9 +247,9 @@ def weights_of(*operands: Any, **rules: Any) -> "Weights":
     return Weights(replace(found.source, own=True), found.heads)
 
 
-def no_weights(lengths: tuple[int, ...]) -> "Weights":
-    """What is said when weights of sequences of different lengths are asked for."""
-    raise without_weights(lengths)
+def no_weights(counts: tuple[int, ...], gone: tuple[int, ...]) -> "Weights":
+    """What is said when weights of sequences that are not alike are asked for."""
+    raise without_weights(counts, gone)
 
 
 def merge(a: Attended, b: Attended) -> Attended:
@@ -310,7 +311,7 @@ def call(
     threads: int | None,
     out: Array | None,
     wants_lse: bool,
-    *also_kept: Any,
+    pages: Paged | None = None,
 ) -> tuple[Array, Array]:
     """Give a preparation its addresses and run it."""
     if threads is not None and (not isinstance(threads, int) or threads < 1):
@@ -332,18 +333,18 @@ def call(
         workspace, counters = np.empty(ready.workspace, np.uint8), np.zeros(ready.counters, np.int64)
         table[WORKSPACE], table[COUNTERS] = address(workspace), address(counters)
     count = 1 if ready.most_threads == 1 else min(ready.most_threads, threads or allowed())
-    arrays = (q, k, v, output, lse, sinks, workspace, counters, ready.kept, also_kept)
+    arrays = (q, k, v, output, lse, sinks, workspace, counters, ready.kept, pages)
     run_kernel(ready.entry, table, ready.scratch_size, count, ready.isa, arrays)
     if ready.doubtful is not None:
-        check_rows(ready.doubtful, output, q, k)
+        check_rows(ready.doubtful, output, q, k if pages is None else pages)
     return output, lse
 
 
-def check_rows(asked: Problem, output: Array, query: Array, key: Array) -> None:
+def check_rows(asked: Problem, output: Array, query: Array, key: Array | Paged) -> None:
     """Raise TraceError if a row is not a number because a rule reads outside of its arrays, or the like."""
     lost = np.isnan(output[..., 0])
     if lost.any():
-        late("clearhead.diagnosis").check(asked, lost, query, None if asked.paged else key)
+        late("clearhead.diagnosis").check(asked, lost, query, key)
 
 
 def over_cache(
@@ -361,7 +362,7 @@ def over_cache(
 ) -> tuple[Array, Array]:
     """Attention over a cache: the queries are the last items, unless a mask says otherwise.
 
-    Sequences of one length go together; others one by one.
+    Sequences that are alike go together; others one by one.
     """
     if precision != "exact":
         raise InputError(f"precision={precision!r} is not for a cache: use 'exact'.")
@@ -375,7 +376,7 @@ def over_cache(
         raise ShapeError(f"q of shape {q.shape} does not fit {cache!r}: give {wanted}.")
     sinks = None if sink is None else as_array(sink, "sink")
     common = (at_end(checked(mask)), score, sinks, scale, threads)
-    if not rows or len(set(cache.counts)) == 1:
+    if not rows or cache.alike:
         return over_sequences(q, cache, slice(None), *common, out, wants_lse)
     if sinks is not None and sinks.ndim > 1:
         raise ShapeError(f"sink of shape {sinks.shape} and sequences of different lengths: give one number a head.")
@@ -404,4 +405,4 @@ def over_sequences(
     pages = cache.paged(numbers)
     about = pages.first_key, pages.int8
     ready, _ = recall(q, pages.key, pages.value, mask, score, sinks, scale, "exact", out, *about)
-    return call(ready, (q, *pages.tables), sinks, threads, out, wants_lse, pages.kept)
+    return call(ready, (q, *pages.tables), sinks, threads, out, wants_lse, pages)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -57,6 +57,7 @@ class KeyValueCache:
         self.batched = False  # whether what is appended has an axis of sequences
         self.sequences: list[list[Page | None]] = []
         self.counts: list[int] = []
+        self.gone: list[int] = []  # how many pages of each a window has passed
         self.pool: Pool = deque()
         self.made = 0  # pages, ever
         self.addresses = np.zeros((2, 0, 0, 8), np.int64)  # of keys and values: (2, sequences, heads, blocks)
@@ -121,7 +122,7 @@ class KeyValueCache:
         if self.layout is None:
             self.layout, self.batched = layout, batched
             self.sequences = [[] for _ in keys]
-            self.counts = [0] * len(keys)
+            self.counts, self.gone = [0] * len(keys), [0] * len(keys)
             self.addresses = np.zeros((2, len(keys), layout.heads, 8), np.int64)
         if (layout, len(keys)) != (self.layout, len(self.sequences)):
             raise ShapeError(
@@ -189,11 +190,12 @@ class KeyValueCache:
         if self.window is None:
             return
         pages = self.sequences[number]
-        for block in range(max(0, self.counts[number] - self.window + 1) // BLOCK):
-            if pages[block] is not None:
-                self.drop(pages[block])
-                pages[block] = None
-                self.note(number, block, None)
+        passed = max(0, self.counts[number] - self.window + 1) // BLOCK
+        for block in range(self.gone[number], passed):
+            self.drop(pages[block])
+            pages[block] = None
+            self.note(number, block, None)
+        self.gone[number] = max(self.gone[number], passed)
 
     def drop(self, page: Page | None) -> None:
         """One owner less."""
@@ -202,16 +204,20 @@ class KeyValueCache:
 
     def first_key(self, number: int) -> int:
         """The first key that a sequence still has: the start of a page."""
-        gone = sum(page is None for page in self.sequences[number])
-        return gone * BLOCK
+        return self.gone[number] * BLOCK
+
+    @property
+    def alike(self) -> bool:
+        """Whether one call can walk all sequences: they have the same keys, from the same first one on."""
+        return len(set(zip(self.counts, self.gone, strict=True))) == 1
 
     def paged(self, numbers: slice) -> Paged:
-        """Some sequences of one length as a call walks them, as they are now, whatever becomes of them."""
-        layout, counts = self.layout, set(self.counts[numbers])
+        """Some sequences that are alike as a call walks them, as they are now, whatever becomes of them."""
+        layout, counts, gone = self.layout, set(self.counts[numbers]), set(self.gone[numbers])
         if layout is None:
             raise InputError("this cache is empty: append keys and values first.")
-        if len(counts) > 1:
-            raise without_weights(counts)
+        if len(counts) != 1 or len(gone) != 1:
+            raise without_weights(self.counts, self.gone)
         addresses = self.addresses[:, numbers]
         lead = addresses.shape[1:3] if self.batched else addresses.shape[2:3]
         keys, size = counts.pop(), layout.kept.itemsize
@@ -224,7 +230,7 @@ class KeyValueCache:
             tables=(addresses[0], addresses[1]),
             key=stand_in(addresses[0], layout.key_dim, 0),
             value=stand_in(addresses[1], layout.value_dim, layout.row),
-            first_key=self.first_key(numbers.start or 0),
+            first_key=gone.pop() * BLOCK,
             int8=layout.int8,
             kept=tuple(tuple(pages) for pages in self.sequences[numbers]),
         )
@@ -245,7 +251,7 @@ class KeyValueCache:
         if len(order) != 1 and not self.batched:
             raise InputError("this cache holds one sequence without an axis of sequences: fork it instead.")
         old, self.sequences = self.sequences, [self.shared(self.sequences[i]) for i in order]
-        self.counts = [self.counts[i] for i in order]
+        self.counts, self.gone = [self.counts[i] for i in order], [self.gone[i] for i in order]
         self.addresses = self.addresses[:, list(order)]
         for pages in old:
             for page in pages:
@@ -255,7 +261,8 @@ class KeyValueCache:
         """Another cache that goes on from here; pages are shared until one of the two writes."""
         other = KeyValueCache(window=self.window, dtype="int8" if self.int8 else None)
         other.rounding = self.rounding
-        other.layout, other.batched, other.counts = self.layout, self.batched, list(self.counts)
+        other.layout, other.batched = self.layout, self.batched
+        other.counts, other.gone = list(self.counts), list(self.gone)
         other.pool, other.sequences = self.pool, [self.shared(pages) for pages in self.sequences]
         other.addresses = self.addresses.copy()
         return other
@@ -303,20 +310,24 @@ class KeyValueCache:
         saved = read(path)
         cache = cls(dtype="int8" if saved.layout.int8 else None)  # nothing is let go while it is filled
         cache.layout, cache.batched, cache.rounding = saved.layout, saved.batched, saved.rounding
-        cache.sequences, cache.counts = [[] for _ in saved.counts], [0] * len(saved.counts)
+        cache.sequences = [[] for _ in saved.counts]
+        cache.counts, cache.gone = [0] * len(saved.counts), [0] * len(saved.counts)
         cache.addresses = np.zeros((2, len(saved.counts), saved.layout.heads, 8), np.int64)
         for number, (count, rows) in enumerate(zip(saved.counts, saved.rows, strict=True)):
             gone = count - rows[0].numbers.shape[1]
             cache.sequences[number], cache.counts[number] = [None] * (gone // BLOCK), gone
+            cache.gone[number] = gone // BLOCK
             cache.append_one(number, *rows)
         cache.window = saved.window
         return cache
 
 
-def without_weights(counts: Iterable[int]) -> InputError:
-    """Why sequences of different lengths cannot be looked at together."""
+def without_weights(counts: Sequence[int], gone: Sequence[int]) -> InputError:
+    """Why sequences that are not alike cannot be looked at together."""
+    lengths, firsts = sorted(set(counts)), sorted({n * BLOCK for n in gone})
+    what = f"of lengths {lengths}" if len(lengths) != 1 else f"whose first keys are {firsts}"
     return InputError(
-        f"sequences of lengths {sorted(set(counts))} have no common weights: look at one of them, by "
+        f"sequences {what} have no common weights: look at one of them, by "
         "one = cache.fork(), one.reorder([i]) and attend(q[i : i + 1], one)."
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.errors import TraceError
+from clearhead.pages import Paged
 from clearhead.problem import Array, Problem
 from clearhead.rules.blame import blamed_rule
 from clearhead.rules.expression import Expression, Formula, evaluate
@@ -30,10 +31,10 @@ class Looked:
 
     asked: Problem
     query: Array  # (heads, queries, dim)
-    key: Array | None  # (heads, keys, dim), where it is known
+    key: Array  # (heads, keys, dim)
 
     def leaves(self, head: int, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> dict[str, Any]:
-        """What expressions read, for rows (r, 1) and keys (m,); scores only where they can be calculated."""
+        """What expressions read, for rows (r, 1) and keys (m,)."""
         asked = self.asked
         heads = asked.lead[-1] if asked.lead else 1
         spans = asked.rules.spans
@@ -41,7 +42,7 @@ class Looked:
         offset = np.array([span.offset for span in spans])[own]
         found: dict[str, Any] = {"batch": np.int64(head // heads), "head": np.int64(head % heads), "row": rows}
         found |= {"query": rows + offset, "key": keys}
-        if self.key is not None:
+        with np.errstate(all="ignore"):
             q = self.query[head, rows[:, 0]].astype(asked.computed) * np.dtype(asked.computed).type(asked.scale)
             found["score"] = q @ self.key[head, keys].astype(asked.computed).T
         return found
@@ -67,8 +68,6 @@ class Looked:
         wrong: Any = np.zeros((), bool)
         for formula, fault in zip((rules.score, rules.mask), rules.faults, strict=True):
             if fault is not None:
-                if "score" in fault.leaves and "score" not in leaves:
-                    return
                 wrong = wrong | evaluate(Formula(fault, formula.arrays if formula else ()), leaves, dtype=dtype)
         seen = self.band(leaves)
         if rules.seen is not None:
@@ -78,15 +77,12 @@ class Looked:
             yield {name: x[tuple(pair)] for name, x in zip(leaves, whole, strict=True)}
 
 
-def check(asked: Problem, lost: npt.NDArray[np.bool_], query: Array, key: Array | None) -> None:
-    """Raise TraceError if one of the rows that are not numbers, (..., queries), is so because a rule is at fault.
-
-    `key` is None where keys lie in a cache.
-    """
+def check(asked: Problem, lost: npt.NDArray[np.bool_], query: Array, key: Array | Paged) -> None:
+    """Raise TraceError if one of the rows that are not numbers, (..., queries), is so because a rule is at fault."""
     if not lost.any():
         return
     flat = lost.reshape(-1, asked.queries)
-    looked = Looked(asked, by_head(query, asked), None if key is None else by_head(key, asked))
+    looked = Looked(asked, by_head(query, asked), by_head(key.keys() if isinstance(key, Paged) else key, asked))
     step = max(1, PAIRS // max(1, asked.keys))
     for head in np.flatnonzero(flat.any(1)):
         rows = np.flatnonzero(flat[head])
@@ -115,7 +111,7 @@ def explained(asked: Problem, leaves: dict[str, Any]) -> TraceError:
             for e, condition in suspects(formula):
                 if evaluate(Formula(condition, formula.arrays), leaves, dtype=dtype):
                     return blamed_rule(rule, e, told(e, condition, formula, leaves))
-        if isinstance(rule, Score) and "score" in leaves:
+        if isinstance(rule, Score):
             leaves |= {"score": evaluate(formula, leaves, dtype=dtype)}
     return TraceError(f"{mask!r} and {scores!r} have no value for {pair(leaves)}.")
 

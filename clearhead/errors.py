@@ -12,6 +12,8 @@
 Messages are one sentence of what is wrong, with the offending shapes or values, and one of what to do next.
 """
 
+MOST_SAID = 200  # characters of a reason that another library gives
+
 
 class ClearheadError(Exception):
     """The root: catch this to catch everything clearhead raises on purpose."""
@@ -43,3 +45,14 @@ class MachineError(ClearheadError, RuntimeError):
 
 class TrustError(ClearheadError, RuntimeError):
     """What was recorded of a model does not reproduce the model's own output, and is not shown."""
+
+
+def reason(error: Exception) -> str:
+    """What another library says is wrong, in one line that can be read whole: it may quote a file of any bytes.
+
+    >>> reason(ValueError("cannot parse\\n" + "\\0" * 9))
+    'cannot parse'
+    """
+    said = "".join(c if c.isprintable() else " " for c in str(error)[: 10 * MOST_SAID])
+    said = " ".join(said.split()) or type(error).__name__
+    return said if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}…"

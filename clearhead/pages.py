@@ -90,8 +90,8 @@ class Page:
 
     def rows(self) -> tuple[Rows, Rows]:
         """All keys and values (heads, BLOCK, padded dim)."""
-        heads = len(self.keys)
-        keys = self.keys["numbers"].transpose(0, 1, 3, 2, 4).reshape(heads, BLOCK, -1)
+        heads, pairs = len(self.keys), self.keys["numbers"].shape[2]
+        keys = self.keys["numbers"].transpose(0, 1, 3, 2, 4).reshape(heads, BLOCK, 2 * pairs)
         both = ((keys, self.keys), (self.values["numbers"], self.values))
         first, second = (Rows(own, of["scales"] if "scales" in (of.dtype.names or ()) else None) for own, of in both)
         return first, second
@@ -160,4 +160,14 @@ class Paged:
     value: Array
     first_key: int
     int8: bool
-    kept: tuple[object, ...]
+    kept: tuple[tuple[Page | None, ...], ...]
+
+    def keys(self) -> Array:
+        """The keys as plain numbers, in the shape of `key`; those that have left the cache are 0."""
+        whole = np.zeros(self.key.shape)
+        for own, pages in zip(whole.reshape(len(self.kept), -1, *whole.shape[-2:]), self.kept, strict=True):
+            for block, page in enumerate(pages):
+                if page is not None:
+                    part = own[:, block * BLOCK : (block + 1) * BLOCK]
+                    part[...] = page.rows()[0].widened()[:, : part.shape[1], : part.shape[2]]
+        return whole

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.definition.canonical import BLOCK
-from clearhead.errors import ClearheadError, DtypeError, FileError
+from clearhead.errors import ClearheadError, DtypeError, FileError, reason
 from clearhead.kernels.tiles import ELEMENTS, STORED
 from clearhead.pages import Array, Layout, Rows
 
@@ -72,8 +72,8 @@ def read(path: str | os.PathLike[str]) -> Saved:
     except ClearheadError:
         raise
     except Exception as error:  # parsers of foreign bytes raise anything, and here it all means one thing
-        reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise FileError(f"{path} is no saved cache ({reason}): give a file that KeyValueCache.save wrote.") from None
+        why = f"it has no {reason(error)}" if isinstance(error, KeyError) else reason(error)
+        raise FileError(f"{path} is no saved cache ({why}): give a file that KeyValueCache.save wrote.") from None
 
 
 def saved(arrays: Mapping[str, Array], about: Mapping[str, str]) -> Saved:

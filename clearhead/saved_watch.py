@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clearhead.errors import FileError
+from clearhead.errors import FileError, reason
 from clearhead.files.reading import tensors
 from clearhead.files.writing import Spec, new_file
 from clearhead.problem import Array
@@ -66,8 +66,8 @@ def read(path: str | os.PathLike[str]) -> list[dict[int, Record]]:
     try:
         return runs_of(arrays)
     except (KeyError, ValueError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise FileError(f"{path} is no {SAVED[0]} ({reason}): {SAVED[1]}.") from None
+        why = f"it has no {reason(error)}" if isinstance(error, KeyError) else reason(error)
+        raise FileError(f"{path} is no {SAVED[0]} ({why}): {SAVED[1]}.") from None
 
 
 def runs_of(arrays: Mapping[str, Array]) -> list[dict[int, Record]]:
@@ -96,7 +96,8 @@ def record_of(arrays: Mapping[str, Array], where: str) -> Record:
     check(arrays["about"].shape == (6,), f"{where} is described by {arrays['about'].shape} numbers")
     first_query, first_key, width = whole(arrays["about"][:3], f"the beginning of {where}")
     scale, cap, left = (float(x) for x in arrays["about"][3:])
-    check(width < len(TRUSTED) and np.isfinite(scale) and not np.isinf(cap), f"{where} has scale {scale}, cap {cap}")
+    capped = np.isnan(cap) or 0 < cap < np.inf
+    check(width < len(TRUSTED) and np.isfinite(scale) and capped, f"{where} has scale {scale}, cap {cap}")
     stop = first_query + sum(passes)
     fits(arrays, (len(begins), len(heads), sum(passes), stop - first_key, len(rows)), where)
     kept = arrays["key"].shape[1]

@@ -7,7 +7,6 @@ that `attend` gives. Which weights are wanted is left to `sweep`.
 import ctypes
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +17,21 @@ from clearhead.kernels.call import FIELDS
 from clearhead.machine.compile import Plan, kernels
 from clearhead.machine.threads import WORTH_A_THREAD, allowed, run_kernel
 from clearhead.once import cached_property
+from clearhead.pages import Paged
 from clearhead.plan import plan_for, scratch_layout, table
 from clearhead.problem import Array, Operand, Problem
 
 Integers = npt.NDArray[np.int64]
+
+MOST_SUMMED = 1 << 14  # weights whose sums are compared with 1, unless one row has more
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
     """Queries and keys are held, not copied; `known` is the LSE (..., queries), if it is.
 
-    `key` is the array of keys, or a cache's table of pages; `kept` must live as long. With `own`, the LSE is that of
-    these queries and keys, so that rows sum to 1 while nobody changes them.
+    `key` is the array of keys, or the table of a cache's `pages`, which must live as long. With `own`, the LSE is that
+    of these queries and keys, so that rows sum to 1 while nobody changes them.
     """
 
     asked: Problem
@@ -38,16 +40,17 @@ class Source:
     known: Array | None = None
     sink: Array | None = field(default=None, repr=False)
     threads: int | None = None
-    kept: tuple[Any, ...] = ()
+    pages: Paged | None = None
     own: bool = True
 
     @cached_property
     def found(self) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """LSEs (heads, queries), and for which queries they are right so far."""
+        """LSEs (heads, queries), and for which queries they are right so far, or need no look at the rules' faults."""
         shape = self.asked.heads, self.asked.queries
         if self.known is None:
             return np.zeros(shape, self.asked.computed), np.zeros(shape[1], bool)
-        return np.ascontiguousarray(self.known, self.asked.computed).reshape(shape), np.ones(shape[1], bool)
+        known = np.ascontiguousarray(self.known, self.asked.computed).reshape(shape)
+        return known, np.full(shape[1], self.own or not self.asked.rules.doubtful)
 
     def lse(self, queries: Integers) -> Array:
         """The log-sum-exp of scores, (heads, all queries), right for `queries`."""
@@ -56,28 +59,32 @@ class Source:
         wanted[queries] = True
         missing = np.flatnonzero(wanted & ~found)
         if len(missing) and len(lse):
-            self.find(lse, missing)
+            self.find(lse if self.known is None else lse.copy(), missing)
             found[missing] = True
         return lse
 
     def check(self, weights: Array, heads: Integers, queries: Integers) -> None:
-        """Whether the whole rows of some heads, the last of (heads, queries, keys), sum to 1 less the sink's share.
+        """Whether whole rows of some heads, (heads, queries, keys), sum to 1 less the sink's share.
 
-        They do not where q, k, a rule's array or the LSE was changed after the LSE was found. Raises InputError.
+        They do not where q, k, a rule's array or the LSE was changed after the LSE was found. Of many rows, some are
+        asked, the last among them. Raises InputError.
         """
         if not (self.own and weights.size):
             return
-        lse = self.found[0][heads, queries[-1]].astype(np.float64)
-        sinks = -np.inf if self.sink is None else np.broadcast_to(self.sink, self.asked.lead).reshape(-1)[heads]
+        step = -max(1, weights.size // MOST_SUMMED)
+        weights, queries = weights[:, ::step], queries[::step]
+        lse = self.found[0][heads[:, None], queries].astype(np.float64)
+        sinks = -np.inf if self.sink is None else np.broadcast_to(self.sink, self.asked.lead).reshape(-1, 1)[heads]
         units = 8 * np.finfo(weights.dtype).eps * (np.abs(lse) + weights.shape[-1] + 64)  # what rounding explains
         with np.errstate(invalid="ignore", over="ignore"):
-            sums = weights[:, -1].sum(-1, dtype=np.float64)
+            sums = weights.sum(-1, dtype=np.float64)
             wrong = np.abs(sums + np.exp(sinks - lse) - 1) > units
         wrong &= np.isfinite(lse)
         if wrong.any():
             raise InputError(
-                f"the weights of query {queries[-1]} sum to {sums[wrong][0]:.6g}: q, k or what a rule reads has "
-                "changed since its log-sum-exp was found. Look before you change them, or give attend(...) copies."
+                f"the weights of query {queries[wrong.any(0)][0]} sum to {sums[wrong][0]:.6g}: q, k or what a rule "
+                "reads has changed since its log-sum-exp was found. Look before you change them, or give attend(...) "
+                "copies."
             )
 
     def find(self, lse: Array, queries: Integers) -> None:
@@ -101,7 +108,7 @@ class Source:
         if asked.rules.doubtful:
             lost = np.zeros_like(lse, bool)
             lost[:, queries] = np.isnan(lse[:, queries])
-            check(self.asked, lost, self.query, None if asked.paged else self.key)
+            check(self.asked, lost, self.query, self.pages or self.key)
 
     def count(self, tasks: int, queries: int) -> int:
         """How many threads a run over some queries of all heads is worth."""

@@ -67,7 +67,7 @@ def weights(
     source = Source(asked, query, key, known, sinks, threads, own=known is None)
     if pages is not None:
         asked = over_pages(asked, mask, pages.first_key, pages.int8)
-        source = replace(source, asked=asked, key=pages.tables[0], kept=pages.kept)
+        source = replace(source, asked=asked, key=pages.tables[0], pages=pages)
     return Weights(source, np.arange(asked.heads).reshape(asked.lead))
 
 

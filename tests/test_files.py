@@ -425,3 +425,15 @@ def test_what_no_file_can_replace_is_named(tmp_path, what):
         pytest.fail("the block must not run")
     assert sorted(os.listdir(tmp_path)) == before
     assert not os.path.isfile("/dev/null")
+
+
+@pytest.mark.parametrize("version", [b"\x01\x00", b"\x02\x00"])
+def test_an_error_never_quotes_a_file_at_length(tmp_path, version):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), \n" + bytes(9000)
+    size = len(header).to_bytes(2 if version[0] == 1 else 4, "little")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY" + version + size + header + bytes(24))
+    with pytest.raises(FileError, match=r"a\.npz") as caught:
+        _ = open_arrays(tmp_path / "a.npz")["x"]
+    assert len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)

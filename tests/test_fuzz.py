@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz"
-SHARES = {"attention": 30, "files": 60, "prose": 30, "reentry": 2}  # cases of each kind
+SHARES = {
+    "attention": 30,
+    "files": 60,
+    "masks": 60,
+    "prose": 30,
+    "reentry": 2,
+    "rules": 60,
+    "views": 30,
+}  # cases of each kind
 
 
 def command():

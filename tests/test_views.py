@@ -102,6 +102,41 @@ def test_sequences_of_different_lengths_are_looked_at_one_at_a_time():
     assert attend(q[1:], one).weights.row(0).sum() == pytest.approx(4)
 
 
+@pytest.mark.parametrize("kept", [130, 300])
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+@pytest.mark.parametrize(("dtype", "narrow"), KEPT)
+def test_sequences_of_one_length_may_begin_with_different_keys(kept, order, dtype, narrow):
+    k, v = (random(2, 2, 710, 16, dtype=dtype, seed=n) for n in range(2))
+    cache = KeyValueCache(window=kept, dtype=narrow)
+    cache.append(k[:, :, :700], v[:, :, :700], lengths=[700, 0])
+    cache.append(k, v, lengths=[10, 710])  # only the first sequence had keys to let go
+    cache.reorder(order)
+    assert {cache.first_key(n) for n in range(2)} == {0, (700 - kept + 1) // 128 * 128}
+    q = random(2, 4, 6, 16, dtype=dtype, seed=2)
+    for mask in (window(kept - 1), causal(), clearhead.full()):
+        done = attend(q, cache, mask=mask)
+        check_same_bits(done.output, attention(q, cache, mask=mask))
+        for n in range(2):
+            one = cache.fork()
+            one.reorder([n])
+            alone = attend(q[n : n + 1], one, mask=mask)
+            check_same_bits(done.output[n : n + 1], alone.output)
+            check_same_bits(done.lse[n : n + 1], alone.lse)
+            np.testing.assert_allclose(np.asarray(alone.weights).sum(-1), 1, atol=1e-5)
+        with pytest.raises(clearhead.InputError, match=r"first keys are \[0, \d+\].*reorder"):
+            _ = done.weights
+
+
+def test_a_cache_of_no_heads_is_one(tmp_path):
+    cache = KeyValueCache()
+    cache.append(np.zeros((0, 150, 4)), np.zeros((0, 150, 3)))
+    cache.save(tmp_path / "cache.safetensors")
+    for some in (cache, KeyValueCache.load(tmp_path / "cache.safetensors")):
+        assert some.lengths == (150,)
+        assert some.arrays()[1].shape == (0, 150, 3)
+        assert attention(np.zeros((0, 2, 4)), some).shape == (0, 2, 3)
+
+
 HELD = {
     "q": lambda q, k, table, seen: np.multiply(q, 1.5, out=q),
     "k": lambda q, k, table, seen: np.add(k, 0.25, out=k),
@@ -136,6 +171,24 @@ def test_whole_rows_of_what_has_changed_are_refused(change, dtype, sink):
                 look(weights)
             assert "copies" in str(caught.value)
     np.asarray(attend(q, k, v, **rules).weights)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("row", [0, 17, 63])
+def test_any_row_of_a_few_that_has_changed_is_refused(heads, row):
+    q, k = random(heads, 64, 16), random(heads, 64, 16, seed=1)
+    sink = np.ones(heads)
+    for rules in ({"mask": clearhead.full()}, {"mask": clearhead.full(), "sink": sink}):
+        w = attend(q, k, k, **rules).weights
+        np.asarray(w)
+        held = q[0, row].copy()
+        q[0, row] *= 3
+        for look in (np.asarray, lambda w: w.row(row), lambda w: np.asarray(w[0])):
+            with pytest.raises(clearhead.InputError, match=f"query {row} sum to .*changed since"):
+                look(w)
+        w.row(1), w[..., 40:60, :]  # those that are as they were
+        q[0, row] = held
+        np.asarray(w)
 
 
 def test_a_log_sum_exp_of_more_keys_gives_shares_of_the_whole():

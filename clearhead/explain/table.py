@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.errors import FileError
+from clearhead.errors import FileError, reason
 from clearhead.explain.wording import count
 
 MOST_VECTORS = 1 << 17  # in a file
@@ -152,7 +152,7 @@ def quoted_cells(path: Path, form: Form, lines: Sequence[Line]) -> Iterator[Row]
             yield Row(lines[reader.line_num - 1].number, [cell.strip() for cell in cells])
     except csv.Error as error:
         at = lines[max(0, reader.line_num - 1)].number
-        raise FileError(f"{path}, line {at} is not {form.name} ({error}): check its quotes.") from error
+        raise FileError(f"{path}, line {at} is not {form.name} ({reason(error)}): check its quotes.") from error
 
 
 def as_vectors(path: Path, form: Form, rows: list[Row]) -> Found:

@@ -24,7 +24,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 
 from clearhead.definition.textbook import Array
-from clearhead.errors import ClearheadError, DtypeError, FileError
+from clearhead.errors import ClearheadError, DtypeError, FileError, reason
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 DTYPES = {"F32": "<f4", "F64": "<f8"}  # as .safetensors and as numpy write them
@@ -130,11 +130,11 @@ def _parsing(path: Path, what: str = "", step: str = "save or copy it again") ->
     except ClearheadError:
         raise
     except OSError as e:
-        reason = e.strerror or e
-        raise FileError(f"{path} cannot be read ({reason}): check the path and its permissions.") from e
+        raise FileError(
+            f"{path} cannot be read ({e.strerror or reason(e)}): check the path and its permissions."
+        ) from e
     except Exception as e:  # parsers of foreign bytes raise anything, and here it all means one thing
-        reason = " ".join(str(e).split()) or type(e).__name__
-        raise FileError(f"{path} is no {what or f'whole {path.suffix} file'} ({reason}): {step}.") from e
+        raise FileError(f"{path} is no {what or f'whole {path.suffix} file'} ({reason(e)}): {step}.") from e
 
 
 def _npy(path: Path, buffer: mmap) -> ArrayFile:

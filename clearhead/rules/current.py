@@ -15,6 +15,7 @@ from clearhead.rules.trace import traced
 from clearhead.rules.watched import Watch, watch
 
 MOST_KNOWN = 256
+NO_RULES: Rules = ()
 
 
 class Known(NamedTuple):
@@ -30,10 +31,10 @@ known: dict[tuple[int, ...], Known] = {}
 
 def current(score: Rules) -> Rules:
     """The same rules, functions among them as rules that they are now."""
-    if isinstance(score, Score):
+    if score is NO_RULES or isinstance(score, Score):  # the usual ones, asked for in every call
         return score
     if isinstance(score, list | tuple):
-        return tuple(map(current, score)) if score else ()  # type: ignore[arg-type]
+        return tuple(map(current, score))  # type: ignore[arg-type]
     return rule_of(score) if callable(score) else score
 
 

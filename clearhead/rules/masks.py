@@ -152,21 +152,30 @@ class Documents(Mask):
     @cached_property
     def formula(self) -> Formula:
         """The documents of query and key are one."""
-        if self.queries is not None:
-            raise InputError(
-                f"{self!r} has lengths of its own for queries: it can be combined by &, but not by | or ~."
-            )
+        self.check_alike()
         ids = unchanging(np.repeat(np.arange(len(self.lengths)), self.lengths))
         own, other = (Expression("load", "int", (Expression(name, "int"),), array=0) for name in ("query", "key"))
         return Formula(Expression("eq", "bool", (own, other)), (ids,))
 
+    def check_alike(self) -> None:
+        """Raise InputError where queries have lengths of their own, so that no one number tells an item's document."""
+        if self.queries is not None:
+            raise InputError(
+                f"{self!r} has lengths of its own for queries: it can be combined by &, but not by | or ~."
+            )
+
     def check(self, at: Place) -> None:
         """Under | and ~, all items are counted through, those of queries and of keys alike."""
+        self.check_alike()
         total = sum(self.lengths)
-        if total != at.keys or (at.queries != at.keys and not at.aligned):
+        if total != at.keys:
             raise ShapeError(
-                f"{self!r} holds {total} queries and {total} keys, the arrays {at.queries} and {at.keys}: make the "
-                "lengths sum up to those; fewer queries than keys are placed by & window(None, None, align='end')."
+                f"{self!r} holds {total} items, but there are {at.keys} keys: make the lengths sum up to it."
+            )
+        if at.queries != at.keys and not at.aligned:
+            raise ShapeError(
+                f"{self!r} does not say where {at.queries} queries stand among {at.keys} keys: add "
+                "& window(None, None, align='end') if they are the last ones, or align='start' if the first."
             )
         if at.first < 0 or at.last >= total:
             raise ShapeError(
@@ -540,9 +549,8 @@ def check_fits(mask: Mask, lead: tuple[int, ...], queries: int, keys: int) -> No
     aligned = any(getattr(part, "align", None) for part in mask.parts())
     heads = lead[-1] if lead else 1
     at = Place(int(np.prod(lead[:-1])), heads, queries, keys, min(firsts), max(lasts), aligned)
-    packed = [part for part in conjunction(mask) if isinstance(part, Documents) and part not in factors]
-    for part in mask.parts():
-        if part not in packed:  # which `split` has checked
+    for factor in factors:  # documents among them `split` has checked, and taken out
+        for part in factor.parts():
             part.check(at)
 
 

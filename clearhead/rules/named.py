@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clearhead.errors import ClearheadError, FileError, InputError
+from clearhead.errors import ClearheadError, FileError, InputError, reason
 from clearhead.rules.masks import (
     Align,
     And,
@@ -189,7 +189,7 @@ def loaded(path: Path, name: str) -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise FileError(f"{path} cannot be run: {type(error).__name__}: {error}.") from None
+        raise FileError(f"{path} cannot be run: {type(error).__name__}: {reason(error)}.") from None
     function = getattr(module, name, None)
     if not callable(function):
         has = ", ".join(n for n, x in vars(module).items() if callable(x) and not n.startswith("_")) or "none"

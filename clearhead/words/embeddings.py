@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.errors import FileError
+from clearhead.errors import FileError, reason
 from clearhead.words.vectors import LENGTH, WordVectors
 
 NAMES = ("vectors", "embeddings", "weight")  # of the tensor, where a file has several of two axes
 VOCABULARIES = ("vocabulary.txt", "vocab.txt")  # beside a file that does not hold its own
 LONGEST_LINE = 1 << 20  # characters
+MOST_DIGITS = 7  # of a number below that
 Matrix = npt.NDArray[np.float32]
 
 
@@ -38,7 +39,7 @@ def read_embeddings(path: Path) -> WordVectors:
         raise FileError(f"{path} cannot be read ({error.strerror or error}): check the path.") from None
     if not np.isfinite(vectors).all():
         row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-        raise FileError(f"{path}: the vector of “{words[row]}” is not finite: replace it.")
+        raise FileError(f"{path}: the vector of “{words[row][:40]}” is not finite: replace it.")
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     if not lengths.any():
         raise FileError(f"{path}: all vectors are zero: give vectors that were trained.")
@@ -89,8 +90,11 @@ def _dim(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[int, list[tuple[
         raise FileError(f"{path} is empty: give a line for each word, the word and its numbers.")
     parts = first[1].split(" ")
     if len(parts) == 2 and all(part.isdecimal() for part in parts):
-        if not 0 < int(parts[1]) < LONGEST_LINE:
-            raise FileError(f"{path}, line {first[0]} tells of vectors of {parts[1]} numbers: give 1 or more.")
+        if len(parts[1]) > MOST_DIGITS or not 0 < int(parts[1]) < LONGEST_LINE:
+            told = parts[1][: MOST_DIGITS + 1]
+            raise FileError(
+                f"{path}, line {first[0]} tells of vectors of {told} numbers: give 1 to {LONGEST_LINE - 1}."
+            )
         return int(parts[1]), []
     if len(parts) < 2:
         raise FileError(f"{path}, line {first[0]} holds a word and no numbers: give its vector, separated by spaces.")
@@ -110,7 +114,9 @@ def _from_safetensors(path: Path) -> tuple[tuple[str, ...], Matrix]:
                 raise FileError(f"{path} has {len(named)} tensors (words, dim): keep one, or name it {NAMES[0]}.")
             held = file.get_tensor(named[0])
     except (SafetensorError, TypeError) as error:
-        raise FileError(f"{path} is not a safetensors file that can be read ({error}): write it again.") from None
+        raise FileError(
+            f"{path} is not a safetensors file that can be read ({reason(error)}): write it again."
+        ) from None
     if held.dtype.kind != "f":
         raise FileError(f"{path}: {named[0]} holds {held.dtype}: give floating-point numbers.")
     words = _vocabulary(path, about)

@@ -1,8 +1,8 @@
 """Files that are damaged or made up: every reader gives what was written or an error that names the file.
 
-Each case writes a good file (.npy, .npz, .safetensors, a saved cache, a saved watch, an entry of the kernel cache),
-damages it (bytes changed, cut out, doubled, cut off; numbers of its header replaced; arrays exchanged) or makes one of
-random parts, and reads it in a process whose memory is bounded.
+Each case writes a good file (.npy, .npz, .safetensors, a saved cache, a saved watch, an entry of the kernel cache, a
+table of vectors, word vectors, a layer's matrices), damages it (bytes changed, cut out, doubled, cut off; numbers of
+its header replaced; arrays exchanged) or makes one of random parts, and reads it in a process whose memory is bounded.
 """
 
 import json
@@ -19,9 +19,12 @@ from safetensors.numpy import load_file, save_file
 import clearhead
 from clearhead import KeyValueCache
 from clearhead.errors import ClearheadError
+from clearhead.explain.matrices import read_matrices
+from clearhead.explain.vectors import read_vectors
 from clearhead.files import open_arrays
 from clearhead.machine import store
 from clearhead.watch import Record, Watch
+from clearhead.words.embeddings import read_embeddings
 
 BOUND = 1 << 32  # bytes of address space more than a process has
 SECONDS = 30
@@ -123,6 +126,27 @@ def loaded(path: Path) -> None:
         code = store.load(path.name)
     if code not in (None, CODE):
         raise AssertionError(f"not what was kept: {code!r}")
+
+
+def explained(path: Path) -> None:
+    """Vectors that are explained: some, each finite."""
+    x = read_vectors(path).x
+    if not (x.ndim == 2 and x.size and np.isfinite(x).all()):
+        raise AssertionError(f"vectors of shape {x.shape}: {x}")
+
+
+def known(path: Path) -> None:
+    """Words' vectors, one looked up."""
+    found = read_embeddings(path)
+    found.look_up(found.words[-1])
+    found.embed("the river")
+
+
+def projected(path: Path) -> None:
+    """A layer's matrices, which fit each other."""
+    made = read_matrices(path)
+    x = np.ones((2, made.query.shape[0]))
+    x @ made.query @ (x @ made.key).T @ (x @ made.value)
 
 
 # Files
@@ -303,5 +327,55 @@ def entry(rng, folder: Path) -> Path:
     return damaged(rng, folder / "forward-f32-generic-0")
 
 
-READERS = {npy: arrays, npz: arrays, safetensors: arrays, cache: decoded, watch: asked, entry: loaded}
+def table(rng, folder: Path) -> Path:
+    """Vectors as text, with a header and names or without, in any of the usual forms."""
+    path = folder / f"a{rng.choice(['.csv', '.tsv', '.txt'])}"
+    between = str(rng.choice([",", "\t", ";", " ", ", "]))
+    width, form = int(rng.integers(1, 4)), str(rng.choice(["%.3f", "%d", "%g", "%e", "nan", "1e999", "%.2f%%"]))
+    rows = [[form % x if "%" in form else form for x in rng.standard_normal(width) * 9] for _ in range(4)]
+    if rng.random() < 0.5:
+        rows = [[word, *row] for word, row in zip(["the", "", "été", '"a b"'], rows, strict=True)]
+    if rng.random() < 0.5:
+        rows.insert(0, [str(rng.choice(["word", "0", "x", "#"])), *map(str, range(len(rows[0]) - 1))])
+    lines = [between.join(row) for row in rows]
+    if rng.random() < 0.2:
+        lines = [f"[{line}]" for line in lines]
+    path.write_text(str(rng.choice(["\n", "\r\n", "\n\n"])).join(lines), encoding=str(rng.choice(["utf-8", "utf-16"])))
+    return damaged(rng, path)
+
+
+def raw(rng, folder: Path) -> Path:
+    """Vectors as an array."""
+    return npy(rng, folder)
+
+
+def embeddings(rng, folder: Path) -> Path:
+    """Word vectors, as text or as an array with its words beside it."""
+    words, x = ["the", "river", "été", "a b"], rng.standard_normal((4, 3)).astype("f4")
+    if rng.random() < 0.5:
+        path = folder / "a.txt"
+        lines = [f"{word} {' '.join(map(str, row))}" for word, row in zip(words, x, strict=True)]
+        path.write_text("\n".join([str(rng.choice(["4 3", "3", "4 " + "9" * 5000])), *lines][int(rng.integers(2)) :]))
+        return damaged(rng, path)
+    path = folder / "a.safetensors"
+    save_file({"vectors": x}, path, {"vocabulary": "\n".join(words)})
+    return exchanged(rng, path) if rng.random() < 0.5 else damaged(rng, path)
+
+
+def matrices(rng, folder: Path) -> Path:
+    """A layer's matrices."""
+    held = {name: rng.standard_normal((4, 3)).astype("f4") for name in ("W_Q", "W_K", "W_V")}
+    if rng.random() < 0.5:
+        path = folder / "a.npz"
+        np.savez(path, **held)
+        return damaged(rng, path)
+    path = folder / "a.safetensors"
+    save_file(held, path)
+    return exchanged(rng, path) if rng.random() < 0.7 else damaged(rng, path)
+
+
+READERS = {
+    npy: arrays, npz: arrays, safetensors: arrays, cache: decoded, watch: asked, entry: loaded, table: explained,
+    raw: explained, embeddings: known, matrices: projected,
+}  # fmt: skip
 KINDS = list(READERS)

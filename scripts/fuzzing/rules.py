@@ -92,7 +92,7 @@ class Plain:
         self.fmax = strict(lambda a, b: a if a >= b or b != b else b)
         self.sign = strict(lambda x: (x > 0) - (x < 0) if x == x else x)
         self.floordiv = strict(lambda a, b: held(a // b) if b else NOTHING)
-        self.mod = strict(lambda a, b: a % b if b else NOTHING)
+        self.mod = strict(lambda a, b: held(a % b) if b else NOTHING)
         self.inverted = strict(lambda x: not x)
         self.sigmoid = strict(lambda x: 1 / (1 + np.exp(-x)))
 
@@ -207,8 +207,8 @@ class Author:
         return text, text
 
     def as_float(self, x):
-        """What is a float beside another one."""
-        return x[0], f"as_float({x[1]})"
+        """What is a float beside another one; a number that is the same for all pairs would be numpy's, of 64 bits."""
+        return f"({x[0]} + 0 * key)", f"as_float({x[1]})"
 
     def int(self, depth):
         """A whole number."""

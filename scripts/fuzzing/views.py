@@ -1,40 +1,58 @@
 """Views that outlive what they look at: random interleavings of use and change, against copies that nobody changes.
 
 Each case is a program of some dozens of steps on a few caches, arrays and functions: append, reorder, fork, save, load
-and forget; attend, and look again later at the weights, log-sum-exps, pictures and gradients of any earlier call;
-change arrays in place, and what functions read. A view must show what it showed, or say that it has changed; a call must
-see everything as it is.
+and forget; attend, and look later at the weights, log-sum-exps, summaries, maps and gradients of any earlier call;
+change arrays in place, and what functions read. A view over a cache must show what it showed; one over arrays too, or
+say that they have changed; and a call must see everything as it is.
 """
 
 import gc
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from clearhead import InputError, KeyValueCache, attend, attention, bias, causal, dense, window
+from clearhead import InputError, KeyValueCache, attend, attention, bias, causal, dense, full, weights, window
 
-HEADS, KEY_HEADS, DIM, VALUE_DIM = 4, 2, 16, 8
-NAMES = {"factor": 1.0, "shifts": np.zeros(7)}
-FACTOR, SHIFTS = 1.0, np.zeros(7)
+HEADS, KEY_HEADS, DIM, VALUE_DIM, ITEMS, PAGE = 4, 2, 16, 8, 20, 128
+SHARED = HEADS // KEY_HEADS
+FACTOR, SHIFTS = 1.0, np.zeros(7)  # what the function reads by name; each case begins with these
 
 
+@dataclass(frozen=True)
 class Sequence:
-    """What one sequence of a cache holds, as copies."""
+    """What one sequence of a cache was given, as copies, and the first key that it still has."""
 
-    def __init__(self):
-        self.keys, self.values = np.zeros((KEY_HEADS, 0, DIM)), np.zeros((KEY_HEADS, 0, VALUE_DIM))
+    keys: np.ndarray
+    values: np.ndarray
+    first: int = 0
 
-    def appended(self, k, v):
-        """The same with more."""
-        more = Sequence()
-        more.keys, more.values = np.concatenate([self.keys, k], 1), np.concatenate([self.values, v], 1)
-        return more
+    def appended(self, k, v, kept):
+        """The same with more; before it, whole pages that lie before a window of `kept` keys have gone."""
+        passed = 0 if kept is None else max(0, self.keys.shape[1] - kept + 1) // PAGE * PAGE
+        both = (np.concatenate(pair, 1) for pair in ((self.keys, k), (self.values, v)))
+        return Sequence(*both, max(self.first, passed))
+
+
+@dataclass(frozen=True)
+class View:
+    """An earlier call, what its weights and log-sum-exps are, and copies of the arrays that it reads in place."""
+
+    weights: object  # gives them
+    known: tuple | None
+    held: tuple = ()
+    gradients: tuple | None = None
+
+    @property
+    def changed(self):
+        """Whether any array is another than it was."""
+        return not all(np.array_equal(now, then) for now, then in self.held)
 
 
 def softmax(scores):
-    """Weights and log-sum-exps; what is −∞ has none."""
+    """Weights and log-sum-exps; who sees nothing has no weights."""
     top = scores.max(-1, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0)
     sums = np.exp(scores - top).sum(-1, keepdims=True)
@@ -42,19 +60,49 @@ def softmax(scores):
         return np.exp(scores - top) / np.maximum(sums, 1e-300), (top + np.log(sums))[..., 0]
 
 
+def spread(x):
+    """What key heads hold, for each query head."""
+    return np.repeat(x, SHARED, -3)
+
+
+def products(q, k):
+    """Scores of queries and keys."""
+    return q @ spread(k).swapaxes(-1, -2) * DIM**-0.5
+
+
+def close(found, wanted, what, tolerance=1e-9):
+    """Equal but for rounding."""
+    found = np.asarray(found)
+    assert found.shape == wanted.shape, f"{what} of shape {found.shape}, not {wanted.shape}"
+    same = np.isclose(found, wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
+    assert same.all(), (
+        f"{what}: {(~same).sum()} of {same.size} differ, {found[~same][0]} in place of {wanted[~same][0]}"
+    )
+
+
 class Program:
     """Random steps, and what is known of everything."""
 
     def __init__(self, seed):
-        self.rng = np.random.default_rng(seed)
-        self.log = []
+        global FACTOR, SHIFTS
+        FACTOR, SHIFTS = 1.0, np.zeros(7)
+        self.rng, self.log = np.random.default_rng(seed), []
         self.caches = [self.new_cache() for _ in range(2)]
         self.views = []
-        self.arrays = [self.random(HEADS if n == 0 else KEY_HEADS, 20, VALUE_DIM if n == 2 else DIM) for n in range(3)]
-        self.table, self.seen = self.random(HEADS, 20, 20), self.rng.random((20, 20)) < 0.8
-        self.seen |= np.eye(20, dtype=bool)
+        self.arrays = [
+            self.random(HEADS if n == 0 else KEY_HEADS, ITEMS, VALUE_DIM if n == 2 else DIM) for n in range(3)
+        ]
+        self.table, self.seen = self.random(HEADS, ITEMS, ITEMS), self.rng.random((ITEMS, ITEMS)) < 0.8
+        self.seen |= np.eye(ITEMS, dtype=bool)
         self.mask, self.bias = dense(self.seen), bias(self.table)
-        self.settings = SimpleNamespace(factor=1.0, inner={"shift": 0.5})
+        self.settings = settings = SimpleNamespace(factor=1.0, inner={"shift": 0.5})
+        table = self.table
+
+        def rule(score, batch, head, query, key):
+            shift = settings.inner["shift"] * table[head, 0, key % ITEMS]
+            return score * FACTOR * settings.factor + SHIFTS[key % 7] + shift
+
+        self.rule = rule
 
     def random(self, *shape):
         """Normal numbers."""
@@ -64,21 +112,30 @@ class Program:
         """One of several."""
         return options[int(self.rng.integers(len(options)))]
 
-    def new_cache(self):
-        """A cache of two sequences, with a window or without, and its mirror."""
-        kept = self.pick([None, None, 130, 200])
-        return KeyValueCache(window=kept), [Sequence(), Sequence()], kept
-
     # Caches
+
+    def new_cache(self):
+        """A cache of two sequences, with a window or without, what it was given, and the window."""
+        kept = self.pick([None, None, 130, 200])
+        none = Sequence(np.zeros((KEY_HEADS, 0, DIM)), np.zeros((KEY_HEADS, 0, VALUE_DIM)))
+        return KeyValueCache(window=kept), [none, none], kept
 
     def append(self):
         """More keys, as many for all sequences or not."""
-        cache, mirror, _ = self.pick(self.caches)
-        n, even = self.pick([1, 1, 2, 30, 90, 128, 140]), self.rng.random() < 0.8
-        lengths = [n] * len(mirror) if even else [int(x) for x in self.rng.integers(0, n + 1, len(mirror))]
+        cache, mirror, kept = self.pick(self.caches)
+        n = self.pick([1, 1, 2, 30, 90, 128, 140])
+        lengths = [n] * len(mirror)
+        match int(self.rng.integers(6)):
+            case 0:
+                lengths = [int(x) for x in self.rng.integers(0, n + 1, len(mirror))]
+            case 1:  # so that all are of one length again
+                most = max(s.keys.shape[1] for s in mirror)
+                lengths = [most - s.keys.shape[1] for s in mirror]
+                n = max(lengths)
         k, v = self.random(len(mirror), KEY_HEADS, n, DIM), self.random(len(mirror), KEY_HEADS, n, VALUE_DIM)
         cache.append(k, v, lengths=lengths)
-        mirror[:] = [s.appended(k[i, :, :x], v[i, :, :x]) for i, (s, x) in enumerate(zip(mirror, lengths, strict=True))]
+        for i, count in enumerate(lengths):
+            mirror[i] = mirror[i].appended(k[i, :, :count], v[i, :, :count], kept)
 
     def reorder(self):
         """Beams."""
@@ -118,58 +175,43 @@ class Program:
         if cache.layout is None:
             return
         q = self.random(len(mirror), HEADS, self.pick([1, 1, 2, 6]), DIM)
-        done = attend(q, cache, mask=causal() if kept is None else window(kept - 1))
-        weights, sums = [], []
+        mask, left, right = self.pick([
+            (causal(), None, 0), (full(), None, None), (window(20), 20, 0),
+            *([] if kept is None else [(window(kept - 1), kept - 1, 0)]),
+        ])  # fmt: skip
+        done, known = attend(q, cache, mask=mask), []
         for i, sequence in enumerate(mirror):
             n, m = q.shape[-2], sequence.keys.shape[1]
-            position = np.arange(n)[:, None] + m - n
-            seen = np.arange(m) <= position
-            if kept is not None:
-                seen &= np.arange(m) >= position - (kept - 1)
-            seen &= np.arange(m) >= cache.first_key(i)
-            scores = q[i] @ np.repeat(sequence.keys, HEADS // KEY_HEADS, 0).swapaxes(-1, -2) * DIM**-0.5
-            a, lse = softmax(np.where(seen, scores, -np.inf))
-            close(done.output[i], a @ np.repeat(sequence.values, HEADS // KEY_HEADS, 0), "outputs over a cache")
-            weights.append(a)
-            sums.append(lse)
-        even = len({s.keys.shape[1] for s in mirror}) == 1
-        self.views.append((done, (np.stack(weights), np.stack(sums)) if even else None, self.now(), None))
+            apart = np.arange(m) - (np.arange(n)[:, None] + m - n)
+            seen = np.broadcast_to(np.arange(m) >= sequence.first, (n, m))
+            seen = seen & (left is None or apart >= -left) & (right is None or apart <= right)
+            known.append(softmax(np.where(seen, products(q[i], sequence.keys), -np.inf)))
+            close(done.output[i], known[i][0] @ spread(sequence.values), "outputs over a cache")
+            close(done.lse[i], known[i][1], "log-sum-exps over a cache")
+        alike = len({(s.keys.shape[1], s.first) for s in mirror}) == 1
+        known = tuple(np.stack(x) for x in zip(*known, strict=True)) if alike else None
+        self.views.append(View(lambda: done.weights, known))
+        if alike:
+            found = weights(q, cache, mask=mask)
+            self.views.append(View(lambda: found, known))
 
     # Arrays and functions
 
-    def now(self):
-        """Copies of all arrays."""
-        return [x.copy() for x in (*self.arrays, self.table, self.seen)]
-
-    def rule(self):
-        """A function that reads names, attributes, a dict and an array."""
-        settings, table = self.settings, self.table
-
-        def function(score, batch, head, query, key):
-            return (
-                score * FACTOR * settings.factor + SHIFTS[key % 7] + settings.inner["shift"] * table[head, 0, key % 20]
-            )
-
-        self.function = getattr(self, "function", function)
-        return self.function
-
-    def ruled(self, q, k):
-        """Scores after rule and bias, and what is seen, as all is now."""
-        scores = q @ np.repeat(k, HEADS // KEY_HEADS, 0).swapaxes(-1, -2) * DIM**-0.5
-        key = np.arange(20)
-        shift = self.settings.inner["shift"] * self.table[:, 0, key][:, None]
-        scores = scores * FACTOR * self.settings.factor + SHIFTS[key % 7] + shift + self.table
-        return np.where(self.seen, scores, -np.inf)
-
     def over_arrays(self):
         """Attention over the arrays as they are, with the rules as they are."""
-        q, k, v = self.arrays
-        done = attend(q, k, v, mask=self.mask, score=[self.rule(), self.bias])
-        a, lse = softmax(self.ruled(q, k))
-        close(done.output, a @ np.repeat(v, HEADS // KEY_HEADS, 0), "outputs")
-        close(attention(q, k, v, mask=self.mask, score=[self.rule(), self.bias]), done.output, "outputs again")
+        (q, k, v), rules = self.arrays, {"mask": self.mask, "score": [self.rule, self.bias]}
+        key, inner = np.arange(ITEMS), self.settings.inner
+        shift = SHIFTS[key % 7] + inner["shift"] * self.table[:, 0, key][:, None]
+        scores = products(q, k) * FACTOR * self.settings.factor + shift + self.table
+        known = softmax(np.where(self.seen, scores, -np.inf))
+        done = attend(q, k, v, **rules)
+        close(done.output, known[0] @ spread(v), "outputs")
+        close(done.lse, known[1], "log-sum-exps")
+        close(attention(q, k, v, **rules), done.output, "outputs again")
+        held = tuple((x, x.copy()) for x in (*self.arrays, self.table, self.seen, SHIFTS))
         d_out = self.random(*done.output.shape)
-        self.views.append((done, (a, lse), self.now(), (d_out, done.backward(d_out, rules=False))))
+        asked = lambda: done.backward(d_out, rules=False)  # noqa: E731
+        self.views.append(View(lambda: done.weights, known, held, (asked, asked())))
 
     def change_array(self):
         """An array in place: all of it, or one number."""
@@ -181,7 +223,7 @@ class Program:
 
     def change_seen(self):
         """What a table of truth says; every query goes on seeing itself."""
-        i, j = self.rng.integers(0, 20, 2)
+        i, j = self.rng.integers(0, ITEMS, 2)
         if i != j:
             self.seen[i, j] ^= True
 
@@ -206,63 +248,77 @@ class Program:
         """At any earlier call's weights, from any side."""
         if not self.views:
             return
-        done, known, then, gradients = self.pick(self.views)
-        if known is None:
-            assert refused(lambda: done.weights), "weights of sequences of different lengths"
+        view = self.pick(self.views)
+        if view.known is None:
+            self.look_at_none(view)
             return
-        weights, lse = known
-        changed = gradients is not None and (self.changed(then) or SHIFTS is not done.__dict__.get("shifts", SHIFTS))
-        row = int(self.rng.integers(weights.shape[-2]))
+        wanted, lse = view.known
+        row, column = (int(self.rng.integers(max(1, n))) for n in wanted.shape[-2:])
         looks = [
-            (lambda w: np.asarray(w), weights), (lambda w: w.row(row), weights[..., row, :]),
-            (lambda w: w[..., row : row + 1, :], weights[..., row : row + 1, :]),
-            (lambda w: w.block(slice(0, row + 1), slice(None)), weights[..., : row + 1, :]),
+            (np.asarray, wanted), (lambda w: w.row(row), wanted[..., row, :]),
+            (lambda w: w[..., row : row + 1, :], wanted[..., row : row + 1, :]),
+            (lambda w: w.block(slice(0, row + 1), slice(None)), wanted[..., : row + 1, :]),
+            (lambda w: np.asarray(w[-1]), wanted[-1]),
         ]  # fmt: skip
-        if not changed:
+        if not view.changed:  # a part of a row does not tell
             looks += [
-                (lambda w: w.lse, lse),
-                (lambda w: w[..., 0], weights[..., 0]),
-                (lambda w: w.row(row), weights[..., row, :]),
-            ]
-            looks.append((lambda w: w.summary("received_sum").received_sum, weights.sum(-2)))
-        ask, wanted = self.pick(looks)
+                (lambda w: w.lse, lse), (lambda w: w[..., column : column + 1], wanted[..., column : column + 1]),
+                (lambda w: w[..., row, column - 1 : column], wanted[..., row, column - 1 : column]),
+                (lambda w: w.summary("received_sum").received_sum, wanted.sum(-2)),
+                (lambda w: w.summary("received_max").received_max, wanted.max(-2)),
+                (lambda w: w.map(size=10**6), wanted),
+            ]  # fmt: skip
+        ask, numbers = self.pick(looks)
         try:
-            found = ask(done.weights)
+            found = ask(view.weights())
         except InputError as error:
-            assert changed and "changed since" in str(error), f"refused, though nothing changed: {error}"
+            assert view.changed, f"refused, though nothing changed: {error}"
+            assert "changed since" in str(error), str(error)
             return
-        if changed and not np.allclose(found, wanted, atol=1e-7):
-            sums = np.abs(found[..., -1:, :].sum(-1) - 1).max() if found.ndim > 1 else abs(found.sum() - 1)
-            assert sums < 1e-6, f"rows that sum to {1 + sums} were shown"
-            return
-        close(found, wanted, "weights that were looked at later")
+        close(found, numbers, f"weights that were looked at later, {'' if view.changed else 'un'}changed")
 
-    def changed(self, then):
-        """Whether any array is another than it was."""
-        return not all(np.array_equal(a, b) for a, b in zip(self.now(), then, strict=True))
+    def look_at_none(self, view):
+        """At weights of sequences that are not alike, which have none together."""
+        try:
+            view.weights()
+        except InputError as error:
+            assert "reorder" in str(error), str(error)
+            return
+        raise AssertionError("weights of sequences that are not alike")
 
     def gradients(self):
-        """Of an earlier call, whose arrays are as they were."""
-        for done, _, then, gradients in self.views:
-            if gradients is not None and not self.changed(then):
-                d_out, wanted = gradients
-                if self.settings_then == self.settings_now():
-                    found = done.backward(d_out, rules=False)
-                    for name in "qkv":
-                        close(getattr(found, name), getattr(wanted, name), "gradients that were asked for later")
-
-    settings_then = None
-
-    def settings_now(self):
-        """What functions read in place."""
-        return SHIFTS.tobytes()
+        """Of earlier calls whose arrays are as they were."""
+        for view in self.views:
+            if view.gradients is not None and not view.changed:
+                asked, wanted = view.gradients
+                found = asked()
+                for name in "qkv":
+                    close(getattr(found, name), getattr(wanted, name), "gradients that were asked for later")
 
     def step(self):
         """One of all of these."""
         action = self.pick([
             self.append, self.append, self.append, self.reorder, self.fork, self.saved, self.forget, self.over_cache,
-            self.over_cache, self.over_arrays, self.change_array, self.change_seen, self.change_names, self.change_names,
-            self.look, self.look, self.look, self.look, self.gradients,
+            self.over_cache, self.over_arrays, self.change_array, self.change_seen, self.change_names,
+            self.change_names, self.look, self.look, self.look, self.look, self.gradients,
         ])  # fmt: skip
         self.log.append(action.__name__)
         action()
+
+
+def check(seed: int) -> None:
+    """One program."""
+    program = Program(seed)
+    for _ in range(int(program.rng.integers(10, 80))):
+        program.step()
+
+
+def describe(seed: int) -> str:
+    """A program's steps, up to the one that fails."""
+    program = Program(seed)
+    try:
+        for _ in range(int(program.rng.integers(10, 80))):
+            program.step()
+    except Exception as error:
+        program.log.append(type(error).__name__)
+    return ", ".join(program.log)

@@ -67,6 +67,8 @@ def test_safetensors_are_read_with_their_vocabulary(tmp_path, place):
         (b"the 1 2\nriver 3 x\n", "line 2 is not a word and 2 numbers"),
         (b"6 5\n", "no vectors"),
         (b"6 0\n", "vectors of 0 numbers"),
+        (b"6 " + b"9" * 5000 + b"\n", "vectors of 99999999 numbers: give 1 to"),
+        (b"6 1048576\n", "vectors of 1048576 numbers"),
         (b"the 1 nan\n", "“the” is not finite"),
         (b"the 0 0\n", "all vectors are zero"),
         (b"3000000 300\nthe \x00\x01\x02", "not a text"),
