@@ -155,7 +155,9 @@ def explain(
         Steps | None,
         typer.Option(help="Tell about the steps instead: why this order, which shapes, what cost, what order means."),
     ] = None,
-    quiz: Annotated[bool, typer.Option("--quiz", help="Ask about the steps instead, and explain the answers.")] = False,
+    quiz: Annotated[
+        bool, typer.Option("--quiz", help="Ask about the steps instead; in another --format than text, as a sheet.")
+    ] = False,
     layer: Annotated[
         bool, typer.Option("--layer", help="Tell of a transformer's layer instead: W^Q, W^K, W^V, heads, W^O.")
     ] = False,
@@ -190,7 +192,7 @@ def explain(
         heads=heads, model=model, head=head,
     )  # fmt: skip
     page = command.page(asked)
-    if quiz:
+    if quiz and format is Format.text:
         command.ask(page.explained)
     else:
         formats.write(page, format.value)

@@ -4,7 +4,6 @@ Decides the alterations and what is said of them; the right numbers come from st
 here by the definition's own functions.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,14 +13,15 @@ from clearhead.definition import textbook
 from clearhead.definition.textbook import Array
 from clearhead.errors import InputError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
-from clearhead.explain.json import finite
-from clearhead.explain.rows import MOST_ROWS, names
+from clearhead.explain.json import row, vectors, written
+from clearhead.explain.rows import MOST_ROWS, names, pointed
 from clearhead.explain.steps import Explanation, length
 from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, listed, number, quoted
 from clearhead.rules.masks import full, visible
 
 NOTHING = 1e-12  # a difference up to this, beside the numbers that differ, is rounding
+UNSEEN = 5e-5  # a difference below this is none in four decimals
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +83,8 @@ def keys_are_values(e: Explanation) -> Altered:
         return Altered(
             a, mixed(e, a, of.values), made, "Nothing changes: here each item is key and value in one. " + ROLES
         )
-    text = (
-        f"{quoted(e.token)} now looks for items by what they give, not by what they would be found by: {largest(e, a)}"
-    )
+    looks = "now looks for items by what they give, not by what they would be found by"
+    text = f"{quoted(e.token)} {looks}: {largest(e, a)}"
     return Altered(a, mixed(e, a, of.values), made, text)
 
 
@@ -119,7 +118,8 @@ def no_scale(e: Explanation) -> Altered:
     y = mixed(e, a, e.operands.values)
     made = formula("y = softmax(Q Kᵀ) V", r"y = \mathrm{softmax}(Q K^{T})\, V")
     if scale == 1:
-        return Altered(a, y, made, "Nothing changes: the first approach has no scale. " + ROLES)
+        why = f"the first approach has no scale. {ROLES}" if e.operands.alike else "the scale is 1 already."
+        return Altered(a, y, made, f"Nothing changes: {why}")
     grows = "as a sum of {} tends to grow, and softmax decides harder".format(count(d, "product"))
     text = (
         f"Every score is {number(1 / scale)} times as large, {grows if scale < 1 else 'and softmax decides less hard'}:"
@@ -134,7 +134,9 @@ def divide_by_d(e: Explanation) -> Altered:
     made = formula("y = softmax(Q Kᵀ ÷ d) V", r"y = \mathrm{softmax}(Q K^{T} / d)\, V")
     y, ratio = mixed(e, a, e.operands.values), 1 / (d * e.operands.scale)
     if ratio == 1:
-        return Altered(a, y, made, f"Nothing changes: d = {d}, and the scores are divided by that already.")
+        return Altered(
+            a, y, made, f"Nothing changes: d = {d}, and {'1 divides' if d == 1 else 'that is the scale'} already."
+        )
     does = "shrink, and weights come nearer to equal" if ratio < 1 else "grow, and weights move apart"
     text = (
         f"Divided by d = {d}, scores {does}: {largest(e, a)} The spread of a sum of d products grows as √d, so √d is "
@@ -259,12 +261,15 @@ def render(e: Explanation, name: str) -> str:
         "what_if": name,
         "tokens": e.tokens,
         "position": e.position,
+        **vectors(e),
+        "scores": row(e, e.stages[0]),
         "formula": other.formula.plain,
         "right": {"weights": e.row.tolist(), "output": e.output.tolist()},
         "altered": {"weights": other.weights.tolist(), "output": other.output.tolist()},
         "consequence": other.consequence,
+        "notes": e.notes,
     }
-    return json.dumps(finite(made), indent=2, allow_nan=False) + "\n"
+    return written(made)
 
 
 def softmax(e: Explanation, s: Array) -> Array:
@@ -285,8 +290,9 @@ def sums(weights: Array, e: Explanation) -> str:
     one = f"They add up to {total}" + ("" if total == "1.0000" else " and not to 1")
     if not negative:
         return f"{one}."
-    which = quoted(e.tokens[int(weights.argmin())])
-    return f"{one}, and {count(negative, 'item')}, {which} most of all, would be subtracted rather than added."
+    which = pointed(e, int(weights.argmin()))
+    who = which if negative == 1 else f"{negative} items, {which} most of all,"
+    return f"{one}, and {who} would be subtracted rather than added."
 
 
 def lengths(e: Explanation, y: Array) -> str:
@@ -296,8 +302,14 @@ def lengths(e: Explanation, y: Array) -> str:
 
 def largest(e: Explanation, a: Array) -> str:
     """The largest weight before and after."""
-    j, k = int(e.row.argmax()), int(a.argmax())
-    if number(e.row[j]) == number(a[j]) and j == k:
+    if np.abs(e.row - a).max() < UNSEEN:
         return "here no weight changes to speak of."
-    largest = f"the largest weight, of {quoted(e.tokens[j])}, goes from {number(e.row[j])} to {number(a[j])}"
-    return f"{largest}." if j == k else f"{largest}, and {quoted(e.tokens[k])} now has the most, {number(a[k])}."
+    j, k = heaviest(e.row), heaviest(a)
+    k = j if number(a[j]) == number(a[k]) else k
+    told = f"the largest weight, of {pointed(e, j)}, goes from {number(e.row[j])} to {number(a[j])}"
+    return f"{told}." if j == k else f"{told}, and {pointed(e, k)} now has the most, {number(a[k])}."
+
+
+def heaviest(a: Array) -> int:
+    """The first of the items with the largest weight, rounding aside."""
+    return int(np.flatnonzero(a >= a.max() * (1 - NOTHING))[0])
