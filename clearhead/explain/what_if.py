@@ -120,9 +120,9 @@ def no_scale(e: Explanation) -> Altered:
     if scale == 1:
         why = f"the first approach has no scale. {ROLES}" if e.operands.alike else "the scale is 1 already."
         return Altered(a, y, made, f"Nothing changes: {why}")
-    grows = "as a sum of {} tends to grow, and softmax decides harder".format(count(d, "product"))
     text = (
-        f"Every score is {number(1 / scale)} times as large, {grows if scale < 1 else 'and softmax decides less hard'}:"
+        f"Every score is {number(1 / scale)} times as large, as a sum of {count(d, 'product')} tends to grow, and "
+        "softmax decides harder:"
     )
     return Altered(a, y, made, f"{text} {largest(e, a)}")
 
@@ -132,15 +132,12 @@ def divide_by_d(e: Explanation) -> Altered:
     d = e.operands.queries.shape[1]
     a = softmax(e, textbook.scores(e.query[None], e.operands.keys, 1 / d)[0])
     made = formula("y = softmax(Q Kᵀ ÷ d) V", r"y = \mathrm{softmax}(Q K^{T} / d)\, V")
-    y, ratio = mixed(e, a, e.operands.values), 1 / (d * e.operands.scale)
-    if ratio == 1:
-        return Altered(
-            a, y, made, f"Nothing changes: d = {d}, and {'1 divides' if d == 1 else 'that is the scale'} already."
-        )
-    does = "shrink, and weights come nearer to equal" if ratio < 1 else "grow, and weights move apart"
+    y = mixed(e, a, e.operands.values)
+    if d == 1:
+        return Altered(a, y, made, "Nothing changes: d = 1, and divided by 1 a score stays what it is.")
     text = (
-        f"Divided by d = {d}, scores {does}: {largest(e, a)} The spread of a sum of d products grows as √d, so √d is "
-        "what takes it away."
+        f"Divided by d = {d:,}, scores shrink, and weights come nearer to equal: {largest(e, a)} The spread of a sum "
+        "of d products grows as √d, so √d is what takes it away."
     )
     return Altered(a, y, made, text)
 

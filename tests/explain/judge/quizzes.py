@@ -176,8 +176,10 @@ ANSWERS: list[Sentence] = [
             "which hides an item, makes it 0.",
             so_the_weight, bool(taken), weight,
         )
-        for taken in (" once <number> is taken from every score", "")
-        for weight in ("positive, if too small for a float64", "<number>")
+        for taken, weight in (
+            (" once <number> is taken from every score", "positive, if too small for a float64"),
+            (" once <number> is taken from every score", "<number>"), ("", "<number>"),
+        )
     ),
     sentence(
         "Softmax divides every exponential by the sum of all, here <number>: the weights add up to 1, however many "

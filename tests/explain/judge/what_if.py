@@ -197,18 +197,12 @@ def nothing_changes(judge, so: str) -> None:
         "first": truth.x is truth.keys and truth.scale == 1,
         "no scale": truth.scale == 1 and truth.x is not truth.keys,
         "d is 1": truth.d == 1,
-        "scale is d": truth.d > 1 and truth.scale == 1 / truth.d,
     }
     judge.holds(reasons[so], "this is not why")
     for what in ("weights", "output"):
         for a, b in zip(judge.json["right"][what], judge.json["altered"][what], strict=True):
             judge.holds(abs(number(a) - number(b)) <= 1e-9 * abs(number(a)) + DENORMAL, f"{what} change")
     follows(judge)
-
-
-def divided_by(judge, so: str, d: str) -> None:
-    judge.holds(int(d) == judge.truth.d, f"d is {judge.truth.d}")
-    nothing_changes(judge, so)
 
 
 def all_seen(judge, name: str) -> None:
@@ -358,8 +352,10 @@ FORMS = {
 
 
 def of_largest(prefix: str) -> Iterator[Sentence]:
-    """A prefix and what becomes of the largest weight."""
+    """A prefix and what becomes of the largest weight; another scale keeps the order of the weights."""
     for form, tail in FORMS.items():
+        if form == "more" and prefix != "values":
+            continue
         yield sentence(PREFIXES[prefix][0] + tail, largest, prefix, form)
 
 
@@ -416,8 +412,7 @@ SENTENCES: dict[str, list[Sentence]] = {
         *SEE_ROLES, *of_largest("scale"),
     ],
     "divide-by-d": [
-        sentence("Nothing changes: d = <count>, and 1 divides already.", divided_by, "d is 1"),
-        sentence("Nothing changes: d = <count>, and that is the scale already.", divided_by, "scale is d"),
+        sentence("Nothing changes: d = 1, and divided by 1 a score stays what it is.", nothing_changes, "d is 1"),
         *of_largest("d"),
         *definitions("The spread of a sum of d products grows as √d, so √d is what takes it away."),
     ],
