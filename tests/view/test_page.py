@@ -157,7 +157,8 @@ COLLISIONS = """() => {
   const plane = document.querySelector('.plane').getBoundingClientRect();
   const over = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2
     && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 5;
-  const out = b => b.left < plane.left - 1 || b.right > plane.right + 1 || b.top < plane.top - 1 || b.bottom > plane.bottom + 1;
+  const out = b => b.left < plane.left - 1 || b.right > plane.right + 1
+    || b.top < plane.top - 1 || b.bottom > plane.bottom + 1;
   return boxes.filter(([, a], i) => out(a) || boxes.slice(0, i).some(([, b]) => over(a, b))).map(([name]) => name);
 }"""
 
