@@ -15,7 +15,7 @@ from typing import Any
 STATIC = resources.files(__package__) / "static"
 STYLES = ("tokens.css", "shell.css", "learn.css")
 MODULES = (
-    "numbers", "attention", "state", "problem", "dom", "formulas", "course", "ask", "actions", "items", "triangle",
+    "numbers", "attention", "course", "state", "problem", "dom", "formulas", "ask", "actions", "items", "triangle",
     "lines", "plane", "question", "path", "python", "heads", "growth", "export", "bar", "page", "main",
 )  # fmt: skip  # each after those it imports
 TITLE = "clearhead: self-attention you can see through"

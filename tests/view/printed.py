@@ -29,12 +29,12 @@ def number(value: float, narrow: bool = False) -> str:
     size = abs(x)
     if not x:
         return "0" if narrow else "0.000"
-    if size < Decimal("0.005" if narrow else "0.00005") or size >= Decimal("1e4" if narrow else "1e6"):
-        return power(x, 0 if narrow else 1)
+    if size <= Decimal("0.005" if narrow else "0.00005") or size >= Decimal("1e4" if narrow else "1e6"):
+        return power(x, 1)
     if narrow:
         return fixed(x, 2 if size < 10 else 1 if size < 100 else 0)
     return fixed(
-        x, 4 if size < Decimal("0.0005") else 3 if size < 100 else 2 if size < 1000 else 1 if size < 10**4 else 0
+        x, 4 if size <= Decimal("0.0005") else 3 if size < 100 else 2 if size < 1000 else 1 if size < 10**4 else 0
     )
 
 
@@ -43,7 +43,7 @@ def share(weight: float, narrow: bool = False) -> str:
     x, unit = 100 * exact(weight), "" if narrow else "\u202f%"
     if not x:
         return f"0{unit}"
-    if x < Decimal("0.05"):
+    if x <= Decimal("0.05"):
         return f"<0.1{unit}"
     text = fixed(x, 1)
     return f">99.9{unit}" if text == "100.0" and x < 100 else f"{text}{unit}"

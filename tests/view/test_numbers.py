@@ -136,7 +136,9 @@ def check(found: dict[str, Any], asked: dict[str, Any]) -> int:
         wanted = [told[stage](right[stage][i, b], narrow) if right["seen"][i, b] else "not seen·" for b in range(n)]
         assert line[:n] == wanted, stage
         count += n
-    if right["seen"][i, j] and not shifted:
+    if asked["formula"] == "scores-as-weights" and not right["weights"][i].any():
+        assert not found["lines"], "weights that cannot be"
+    elif right["seen"][i, j] and not shifted:
         total = right["exponentials"][i][right["over"][i]].sum()
         assert found["lines"][2].endswith(f"={number(total)}")
         assert found["lines"][1] == f"e{number(right['scores'][i, j])}={number(right['exponentials'][i, j])}"

@@ -6,6 +6,7 @@ import json
 import re
 import struct
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from clearhead import self_attention
 from tests.view.conftest import Watched
+from tests.view.printed import number, share
+from tests.view.test_numbers import FORMULAS, PLAIN
 
 RIGHT = "vectors=1,0;0,1&row=1&column=0&step=0"
 ANSWERED = f"{RIGHT}&told=true&guess=1"
@@ -198,7 +200,8 @@ def test_typing_pasting_adding_and_what_is_wrong(watched: Watched) -> None:
         ("1\t2\n3\t4", ["x₁", "x₂"], "2"), ("[[1, 0], [0, 1], [1, 1]]", ["x₁", "x₂", "x₃"], "0"),
         ("word,a,b,c\ncat,1,2,3\ndog,4,5,6", ["cat", "dog"], "2"),
         ("([[1., 2.], [3., 4.]])", ["x₁", "x₂"], "2"),
-        ("1;2\n3;4", ["x₁", "x₂"], "2"), ("1 2\n3 4\n", ["x₁", "x₂"], "2"),
+        ("1;2\n3;4", ["x₁", "x₂"], "2"), ("1,5\t2\n3\t4,5", ["x₁", "x₂"], "2"), ("1,5;2\n3;4", ["x₁", "x₂"], "2"),
+        ("np.array([[1., 2.],\n       [3., 4.]])", ["x₁", "x₂"], "2"), ("1 2\n3 4\n", ["x₁", "x₂"], "2"),
     ):  # fmt: skip
         page.locator("#paste").fill(text)
         page.get_by_role("button", name="Use these rows").click()
@@ -208,6 +211,7 @@ def test_typing_pasting_adding_and_what_is_wrong(watched: Watched) -> None:
         ("", "There are no numbers"),
         ("1,2\n3", "Row 2 does not hold 2 numbers"),
         ("1\n2", "Each row holds one number"),
+        ("hello", "There are no numbers"),
         ("1,2\n" * 13, "These are 13 rows"),
     ):
         page.locator("#paste").fill(text)
@@ -259,9 +263,10 @@ def test_the_guided_path_and_the_eight_questions(watched: Watched) -> None:
     assert page.locator(".path").count() == 0
     page.get_by_role("button", name="Guided path").click()
     assert page.locator(".path strong").inner_text() == titles[0]
+    page.get_by_role("button", name="Eight questions").click()
     seen = set()
     for _ in range(8):
-        seen.add(page.locator("#qz").inner_text())
+        seen.add(page.locator("#q8").inner_text())
         for option in range(page.locator(".quiz .opts button").count()):
             page.locator(".quiz .opts button").nth(option).click()
             if page.locator(".quiz .correct").count():
@@ -378,29 +383,29 @@ def test_exports_hold_the_same_numbers(watched: Watched, tmp_path: Path) -> None
     expect(page.locator(".problem")).to_contain_text("run clearhead view for new sentences")
 
 
-def test_python_on_the_page_runs(watched: Watched) -> None:
-    states = [
-        RIGHT + "&told=true",
-        "matrices=designed&scaled=true&step=0",
-        "window=3&positions=true&step=0",
-        "axes=all&step=0",
-        "text=The+river&learned=3.3&step=0",
-        "vectors=1,2,3,4;0,1,0,1&heads=2&step=0",
-        "formula=no-softmax&step=0",
-    ]
-    for state in states:
-        page = watched.open(state)
-        page.wait_for_timeout(600)
-        names: dict[str, object] = {}
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_python_on_the_page_computes_what_it_shows(watched: Watched, formula: str) -> None:
+    sources = [
+        "vectors=1,0;0,1;0.5,2", "matrices=designed&scaled=true", "window=3&positions=true", "axes=all&row=4",
+        "text=The+river+was&learned=3.3", "vectors=1,2,3,4;0,1,0,1&heads=2&head=1", "vectors=30,0;0,30;30,30",
+        "axes=all&heads=4&head=2&positions=true&scaled=true",
+    ]  # fmt: skip
+    for source in sources:
+        page = watched.open(f"step=0&told=true&show=weights&formula={formula}&{source}")
+        page.wait_for_timeout(500)
+        row = page.locator(".tri .trow:not(.hrow)").evaluate_all(
+            "rows => rows.findIndex(e => e.classList.contains('me'))"
+        )
+        names: dict[str, Any] = {}
         exec(page.locator("#python").inner_text(), names)  # noqa: S102
-        if "y" in names and "x" in names:
-            assert np.allclose(names["y"], self_attention(np.asarray(names["x"], float)))  # type: ignore[arg-type]
-        if "y" in names and "x" not in names:
-            shown = re.search(r"=\((.*?),(.*?)\)", lines(page)[4])
-            assert shown is not None
-            assert [f"{y:.3f}" for y in np.asarray(names["y"])[-1]] == [
-                text.replace("−", "-") for text in shown.groups()
-            ]
+        told, plain = cells(page, row), formula in PLAIN
+        weights = np.asarray(names["w"], float)[row]
+        if plain:
+            weights[np.abs(weights) < 1e-14] = 0  # what cancels but for rounding
+        seen = (
+            weights if formula == "no-mask" else list(weights[max(0, row - 2) if "window" in source else 0 : row + 1])
+        )
+        assert told == [number(w) if plain else share(w) for w in seen], (source, page.locator("#python").inner_text())
 
 
 @pytest.mark.parametrize("watched", LOOKS, indirect=True)

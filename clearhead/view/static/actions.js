@@ -61,15 +61,27 @@ export const ACTIONS = {
   answer: (state, at) => ({ chosen: Number(at) }),
   again: () => ({ chosen: null }),
   nextQuestion: (state) => ({ question: (state.question + 1) % 8, chosen: null }),
-  step: (_, to) => step(Number(to)),
-  leave: () => ({ step: 0 }),
+  questions: () => ({ question: 0, chosen: null }),
+  step: (state, to) => step(state, Number(to)),
+  leave: (state) => ({ step: 0, question: state.question ?? 0 }),
   add: (state, _, given) => added(asVectors(state, given)),
   remove: (state, at, given) => removed(asVectors(state, given), Number(at)),
   dims: (state, by, given) => resized(asVectors(state, given), Number(by)),
 };
 
-function step(to) {
-  return { ...FIRST, ...PLAIN, ...FRESH, names: null, chosen: null, ...PATH[to - 1].set, step: to };
+/** A step of the path, on the reader's own sentence where it is about one. */
+function step(state, to) {
+  const own = state && ![FIRST.text, PATH.at(-1).set.text].includes(state.text) && PATH[to - 1].set.text === FIRST.text;
+  return {
+    ...FIRST,
+    ...PLAIN,
+    ...FRESH,
+    names: null,
+    chosen: null,
+    ...PATH[to - 1].set,
+    ...(own ? { text: state.text, column: null } : {}),
+    step: to,
+  };
 }
 
 /** The items as vectors that can be typed over, with their words as names. */
@@ -105,20 +117,27 @@ export function withEntry(state, { matrix, row, column }, text) {
 export function pasted(text) {
   const plain = text
     .trim()
+    .replace(/^(\w+\.)?array\(/, '')
+    .replace(/,?\s*dtype=\w+/, '')
     .replace(/\],?\s*\[/g, '\n')
     .replace(/[[\]()]/g, '');
-  const rows = plain
-    .split(/\n|;(?=.*,)/)
-    .map((line) => line.trim().replace(/,$/, ''))
-    .filter(Boolean);
-  const cells = rows.map((line) => line.split(/\t|;|,\s*|\s+/).filter((cell) => cell !== ''));
+  const several = /\n/.test(plain);
+  const lines = (several ? plain.split('\n') : plain.split(/;(?=.*,)/)).map((line) => line.trim().replace(/,$/, ''));
+  const between = /\t/.test(plain) ? /\t/ : several && /;/.test(plain) ? /;/ : /[;,]\s*|\s+/;
+  const cells = lines.filter(Boolean).map((line) =>
+    line
+      .split(between)
+      .map((cell) => cell.trim())
+      .filter(Boolean),
+  );
   const isWord = (cell) => Number.isNaN(parsed(cell));
   const body = cells.length > 1 && cells[0].every(isWord) ? cells.slice(1) : cells;
   const named = body.every((line) => line.length > 1 && isWord(line[0]));
   const vectors = body.map((line) => (named ? line.slice(1) : line).map(parsed));
   const width = vectors[0]?.length ?? 0;
   const wrong = vectors.findIndex((line) => line.length !== width || !line.every((x) => Math.abs(x) <= LARGEST));
-  if (!width) return { problem: 'There are no numbers: paste a row for each item, as 1, 0.' };
+  if (!width || body.flat().every(isWord))
+    return { problem: 'There are no numbers: paste a row for each item, as 1, 0.' };
   if (wrong >= 0) return { problem: `Row ${wrong + 1} does not hold ${width} numbers: give each item as many.` };
   if (width < 2 || width > 8)
     return { problem: `Each row holds ${width === 1 ? 'one number' : `${width} numbers`}: give 2 to 8.` };

@@ -10,12 +10,12 @@ export const openedAt = kept?.state ?? null;
 
 /** An answer that is there already. */
 export function recall(what, about) {
-  return known.get(key(what, about));
+  return known.get(nameOf(what, about));
 }
 
 /** Ask; a question of the same kind that is still on its way is given up. */
 export async function ask(what, about) {
-  const name = key(what, about);
+  const name = nameOf(what, about);
   if (known.has(name)) return known.get(name);
   if (alone) throw new Error('This page is a file: type numbers, or run clearhead view for new sentences.');
   running.get(what)?.abort();
@@ -42,6 +42,6 @@ export function answers() {
   return Object.fromEntries(known);
 }
 
-function key(what, about) {
+function nameOf(what, about) {
   return `${what} ${JSON.stringify(about)}`;
 }

@@ -14,6 +14,7 @@ const EXPORTS = [
   ['svg', 'Drawing, SVG'],
   ['csv', 'Numbers, CSV'],
   ['html', 'This page as one file, HTML'],
+  ['link', 'Copy link'],
 ];
 const UNDO = 'M3 6h6.5a3.5 3.5 0 0 1 0 7H6M3 6l3-3M3 6l3 3',
   REDO = 'M13 6H6.5a3.5 3.5 0 0 0 0 7H10M13 6l-3-3M13 6l-3 3';
@@ -84,4 +85,23 @@ export function appear(told) {
     if (value) dataset.theme = value;
     else delete dataset.theme;
   } else dataset.contrast = value;
+  remember(told);
+}
+
+/** Keep the choice for the next visit, where the browser allows it. */
+function remember(told) {
+  try {
+    localStorage.setItem('appearance', told);
+  } catch {
+    // a page from disk, or a browser that keeps nothing
+  }
+}
+
+/** As the last visit was. */
+export function appearAsBefore() {
+  try {
+    appear(localStorage.getItem('appearance') ?? 'theme:');
+  } catch {
+    // nothing was kept
+  }
 }

@@ -71,48 +71,48 @@ const RIGHT = PRESETS[0].set;
 export const PATH = [
   {
     title: 'Words become vectors',
-    say: 'Each word is an arrow of two numbers. Change one, and watch the plane.',
-    set: { ...SENTENCE, show: 'scores', question: 0 },
-  },
-  {
-    title: 'Alike or not: the dot product',
-    say: 'A score is large where two arrows are long and point the same way. Choose other cells.',
-    set: { ...SENTENCE, show: 'scores', question: 0 },
+    say: 'Each word is an arrow. A score is large where two arrows are long and point the same way.',
+    set: { ...SENTENCE, show: 'scores', question: null },
   },
   {
     title: 'Later is not seen',
     say: 'A word looks at itself and back, never ahead. Choose an upper row: it has less to see.',
-    set: { ...SENTENCE, row: 2, column: 1, show: 'scores', question: 3 },
+    set: { ...SENTENCE, row: 2, column: 1, show: 'scores', question: null },
   },
   {
     title: 'Always above zero',
     say: 'exp makes every score positive: −1 becomes 0.368, 0 becomes 1.',
-    set: { ...SENTENCE, show: 'exponentials', question: 1 },
+    set: { ...SENTENCE, show: 'exponentials', question: 0 },
   },
   {
     title: 'Shares of one total',
-    say: 'Choose another cell and follow its column down.',
+    say: 'Divided by their sum, they are weights: that is softmax. Follow a column down.',
     set: { ...SENTENCE, show: 'weights', question: 1 },
   },
   {
     title: 'The sum, tip to tail',
     say: 'Each vector times its weight, one behind the other, ends at the new one.',
-    set: { ...SENTENCE, show: 'weights', question: 4 },
+    set: { ...SENTENCE, show: 'weights', question: null },
   },
   {
     title: 'Zero is not nothing',
     say: 'Guess before you look: at right angles, what share is left?',
-    set: { ...RIGHT, question: 0 },
+    set: { ...RIGHT, question: null },
   },
   {
     title: 'If the formula were another',
-    say: 'Under What if, drop the softmax, the values or the mask, and read what follows.',
-    set: { ...SENTENCE, show: 'weights', formula: 'no-softmax', question: 4 },
+    say: 'Under What if, try other formulas: no values, no softmax, the mask after it.',
+    set: { ...SENTENCE, row: 3, column: 2, show: 'weights', formula: 'mask-after-softmax', question: 3 },
   },
   {
-    title: 'Scale, and three matrices',
-    say: 'Queries ask, keys are found, values are given. Here all three differ.',
+    title: 'Three matrices, and a scale',
+    say: 'Queries ask, keys are found, values are given; ÷ √2, as sums of 2 products spread.',
     set: { ...SENTENCE, show: 'weights', matrices: 'designed', scaled: true, question: 2 },
+  },
+  {
+    title: 'Order and length',
+    say: 'Shuffle the past: no weight changes, until positions are told. Then grow the length.',
+    set: { ...SENTENCE, show: 'weights', question: 7 },
   },
   {
     title: 'A learned head',
@@ -124,7 +124,7 @@ export const PATH = [
       row: -1,
       column: null,
       show: 'weights',
-      question: 7,
+      question: null,
     },
   },
 ];

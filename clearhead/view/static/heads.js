@@ -21,6 +21,7 @@ export function learnedView(state, learned) {
         html.i(null, 'v'),
         ', reading ',
         html.q({ class: 'word' }, learned.text),
+        ' in pieces. Below each: which head, and its mean weight there',
       ),
     ),
     html.ul(

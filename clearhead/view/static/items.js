@@ -143,7 +143,7 @@ function notes(state, p, given) {
       state.axes === 'two'
         ? html.p(
             { class: 'note' },
-            `2 of 64 axes keep ${percent(kept)}. `,
+            `2 of 64 axes keep ${percent(kept)} of the vectors’ squared length. `,
             html.button({ class: 'link', 'data-do': 'axes', 'data-with': 'all' }, 'All 64'),
           )
         : html.p(
@@ -158,7 +158,7 @@ function notes(state, p, given) {
     said.push(
       html.p(
         { class: 'note' },
-        `${p.left} more ${state.learned ? 'pieces' : 'items'} are not shown: the page holds ${MOST_ITEMS}.`,
+        `${p.left} more ${state.learned ? 'piece' : 'item'}${p.left === 1 ? ' is' : 's are'} not shown: the page holds ${MOST_ITEMS}.`,
       ),
     );
   return said;
@@ -203,6 +203,9 @@ export function whatIfView(state, p, given) {
           null,
           html.li(null, toggle('scaled', `scores are divided by ${root}`, state.scaled)),
           html.li(null, toggle('positions', 'positions are told', state.positions)),
+          state.positions && p.d === 1
+            ? html.li({ class: 'note' }, 'One number alone has no partner to be turned with: nothing changes.')
+            : null,
           html.li(null, toggle('window', 'a word sees only the last 3', state.window !== null)),
           pick(
             'matrices',
@@ -236,7 +239,10 @@ export function whatIfView(state, p, given) {
     ),
     html.p(
       { class: 'acts' },
-      html.button({ class: 'link', 'data-do': 'shuffle', disabled: p.row < 2 }, 'Shuffle the past'),
+      html.button(
+        { class: 'link', 'data-do': 'shuffle', disabled: p.row < 2 || Boolean(state.learned) || state.window !== null },
+        'Shuffle the past',
+      ),
       html.button({ class: 'link', 'data-open': 'growth' }, 'Grow the length'),
       html.button({ class: 'link', 'data-open': 'exercise' }, 'Quiz'),
     ),

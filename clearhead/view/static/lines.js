@@ -13,6 +13,20 @@ export function linesView(state, p, veiled) {
     me = shownName(p.names[p.row]);
   const same = p.row === p.column;
   const seen = p.shown.seen[p.row][p.column];
+  if (p.nothing) {
+    return html.section(
+      { 'aria-labelledby': 'q' },
+      html.h2(
+        { id: 'q', class: 'ask' },
+        'How much of ',
+        html.em({ class: 'it' }, it),
+        ' is in the new ',
+        html.em(null, me),
+        '?',
+      ),
+      html.p({ class: 'note' }, 'No one can say: the scores add up to 0, and nothing can be divided by that.'),
+    );
+  }
   const weight = p.shown.rows[p.row].weights[p.column];
   return html.section(
     { 'aria-labelledby': 'q' },

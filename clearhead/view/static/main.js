@@ -74,6 +74,10 @@ document.addEventListener('keydown', (event) => {
     return event.shiftKey ? undo(future, past) : undo(past, future);
   }
   if (key === 'Escape') for (const menu of document.querySelectorAll('.menu[open]')) menu.open = false;
+  if (key === 'Escape' && target.nodeName === 'INPUT') {
+    target.value = target.getAttribute('value');
+    target.blur();
+  }
   if (key === 'Enter' && target.nodeName === 'INPUT') target.dispatchEvent(new Event('change', { bubbles: true }));
   if (target.closest?.('.tri')) return walk(event);
   if (target.dataset?.tip !== undefined) return nudge(event, Number(target.dataset.tip));
@@ -173,9 +177,15 @@ async function openNamed(name) {
   }
   exercise = { placed: [], given: {} };
   await later(async () => {
-    exercise.questions = (await ask('questions', asked())).questions;
+    exercise.questions = (await ask('questions', items())).questions;
   });
   openWindow('exercise', exerciseView(exercise));
+}
+
+/** The items in sight as the first approach takes them, which the quiz is about. */
+function items() {
+  const { names, x, row } = problem(state, given);
+  return { problem: JSON.stringify({ names, q: x, row }) };
 }
 
 function place(step) {
@@ -208,12 +218,13 @@ async function copy(what) {
 
 async function write(kind) {
   const p = problem(state, given);
+  if (kind === 'link') await copy('link');
   if (kind === 'csv') save('clearhead.csv', csvOf(p), 'text/csv');
   if (kind === 'svg') save('clearhead.svg', drawingOf(state, p).text, 'image/svg+xml');
   if (kind === 'png') save('clearhead.png', await pictureOf(state, p));
   if (kind === 'html') {
     await later(async () => {
-      await Promise.all([ask('costs', { dim: p.d }), ask('questions', asked())]);
+      await Promise.all([ask('costs', { dim: p.d }), ask('questions', items())]);
       const reply = await fetch('file', {
         method: 'POST',
         body: JSON.stringify({ known: answers(), state: toAddress(state) }),
@@ -224,4 +235,5 @@ async function write(kind) {
   }
 }
 
+window.matchMedia('(max-width: 560px)').addEventListener('change', show);
 window.addEventListener('hashchange', () => openAt(location.hash));

@@ -2,7 +2,7 @@
 
 import { ACTIONS } from './actions.js';
 import { alone, ask, openedAt, Refused } from './ask.js';
-import { barView } from './bar.js';
+import { appearAsBefore, barView } from './bar.js';
 import { draw, html } from './dom.js';
 import { learnedView } from './heads.js';
 import { itemsView, whatIfView } from './items.js';
@@ -179,5 +179,6 @@ export function openAt(text) {
   arrive(before);
 }
 
+appearAsBefore();
 build();
 arrive(null);

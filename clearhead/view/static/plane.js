@@ -41,7 +41,7 @@ export function planeView(state, p, veiled) {
     at = ([a, b]) => [view.x + view.unit * a, view.y - view.unit * b];
   const seen = [...Array(p.n).keys()].filter((j) => p.shown.seen[p.row][j]);
   const y = p.shown.outputs[p.row],
-    mixes = !veiled && state.formula !== 'no-values';
+    mixes = !veiled && !p.nothing && state.formula !== 'no-values';
   const hull = hullOf(seen.map((j) => p.shown.values[j])).map(at);
   const name = shownName(p.names[p.row]);
   return html.figure(
@@ -69,12 +69,14 @@ export function planeView(state, p, veiled) {
 
 function captionOf(state, p, veiled) {
   if (veiled) return 'The new vector is hidden until you answer.';
-  if (p.plainWeights) return 'These are no shares of one total: the new vector may lie anywhere.';
+  if (p.nothing) return 'There are no weights, and so no new vector.';
+  if (p.plainWeights) return 'These may be negative, or above 1: the new vector may lie outside the hull.';
   if (state.formula === 'no-values') return 'Without values there is no new vector to draw.';
   if (state.formula === 'mask-after-softmax')
     return 'Weights that add up to less than 1 pull the sum towards the origin.';
-  if (!p.alike) return 'Arrows: values. q asks, k is found; the dotted sum of values ends inside their hull.';
-  return 'Dotted: weight × vector, tip to tail. It ends inside the hull.';
+  const what = state.formula === 'values=keys' ? 'keys' : 'values';
+  if (!p.alike) return `Arrows: ${what}. q asks, k is found; the dotted sum of ${what} ends inside their hull.`;
+  return 'Dotted: weight × vector, tip to tail. It ends inside the hull, the shape around all that is seen.';
 }
 
 function gridLines(view) {

@@ -57,12 +57,18 @@ export function problem(state, given) {
     flat: x[0].length === 2 && heads === 1 && own.v[0].length === 2,
     zero: isZero(shown, row, column) && column < row && state.formula === 'right',
     labels: labels(names),
-    narrow: n > 8,
+    narrow: n > 8 || isSmall(),
     altered: !['right', 'no-values'].includes(state.formula),
     found: shown.found,
     counted: [...Array(n).keys()].filter((j) => shown.seen[row][j] || state.formula === 'mask-after-softmax'),
+    nothing: state.formula === 'scores-as-weights' && shown.rows[row].weights.every((weight) => !weight),
     plainWeights: ['no-softmax', 'scores-as-weights'].includes(state.formula),
   };
+}
+
+/** Whether the screen is a telephone's: cells hold short numbers there. */
+function isSmall() {
+  return window.matchMedia('(max-width: 560px)').matches;
 }
 
 /** Items and their vectors. */

@@ -1,52 +1,80 @@
-// The lines of Python that compute what the page shows; they run as they stand.
+// The lines of Python that compute what the page shows, whatever was altered; they run as they stand.
 
 import { html } from './dom.js';
 
 export function pythonView(state, p) {
-  const text = pythonOf(state, p);
   return [
     html.div(
       { class: 'headline' },
       html.h2({ id: 'py' }, 'Same in Python'),
       html.button({ class: 'link', 'data-copy': 'python' }, 'Copy'),
     ),
-    html.pre({ tabindex: 0, id: 'python' }, text),
+    html.pre({ tabindex: 0, id: 'python' }, pythonOf(state, p)),
   ];
 }
 
 export function pythonOf(state, p) {
-  if (state.learned) return ofModel(state);
-  if (p.x[0].length > 8) return ofSentence(state, p);
-  if (state.formula !== 'right' || p.heads > 1) return ofExplain(state, p);
-  if (p.alike && p.scale === 1 && state.window === null) {
-    return `import numpy as np\nx = np.array(${matrix(p.x)})\ne = np.tril(np.exp(x @ x.T))\nw = e / e.sum(1, keepdims=True)\ny = w @ x   # clearhead.self_attention(x)`;
-  }
-  const mask = state.window === null ? '' : `, mask=clearhead.window(${state.window - 1})`;
-  const arrays = p.alike
-    ? [`q = k = v = np.array(${matrix(p.x)})`]
-    : ['q', 'k', 'v'].map((name) => `${name} = np.array(${matrix(p[name])})`);
+  const formula = state.formula;
   return [
-    'import numpy as np, clearhead',
-    ...arrays,
-    `y = clearhead.attention(q, k, v, scale=${p.scale}${mask})`,
-    `w = clearhead.weights(q, k, scale=${p.scale}${mask})`,
+    'import numpy as np',
+    ...operandsOf(state, p),
+    `s = ${scoresOf(formula, p)}`,
+    ...(formula === 'no-mask' ? [] : [`seen = ${seenOf(p, state.window)}`]),
+    ...weightsOf(formula, p),
+    `y = ${formula === 'no-values' ? 'w' : `w @ ${formula === 'values=keys' ? keysOf(p) : valuesOf(p)}`}${remark(state, p)}`,
   ].join('\n');
 }
 
-function ofModel(state) {
-  const [layer, head] = state.learned.split('.');
-  return `from clearhead.model import load\nmodel = load()\ndone = model.forward(model.tokenizer.encode(${JSON.stringify(state.text)}))\nw = done.layers[${layer}].weights[${head}]   # any row, any length\nchances = done.logits[-1]`;
+const keysOf = (p) => (p.alike ? 'x' : 'k');
+const valuesOf = (p) => (p.alike ? 'x' : 'v');
+
+/** Where queries, keys and values come from. */
+function operandsOf(state, p) {
+  if (state.learned) {
+    const [layer, head] = state.learned.split('.');
+    return [
+      'from clearhead.model import load',
+      'model = load()',
+      `of = model.forward(model.tokenizer.encode(${JSON.stringify(state.text)})).layers[${layer}]`,
+      `q, k, v = (x[${head}].astype(float) for x in (of.q, of.k, of.v))`,
+    ];
+  }
+  if (p.x[0].length > 8 && p.alike && p.heads === 1) {
+    return ['from clearhead.words import load', `x = load().embed(${JSON.stringify(state.text)}).x[:${p.n}]`];
+  }
+  if (p.alike) return [`x = np.array(${listed(p.q)})`];
+  return ['q', 'k', 'v'].map((name) => `${name} = np.array(${listed(p[name])})`);
 }
 
-function ofSentence(state, p) {
-  return `from clearhead.explain import explain\ne = explain(${JSON.stringify(state.text)}, position=${p.row})\ne.scores, e.weights, e.output\nprint(e)   # every step`;
+function scoresOf(formula, p) {
+  const { scale } = p.shown;
+  const product = `${p.alike ? 'x' : 'q'} @ ${formula === 'keys=values' ? valuesOf(p) : keysOf(p)}.T`;
+  return scale === 1 ? product : `${product} * ${scale}`;
 }
 
-function ofExplain(state, p) {
-  const cut = p.heads > 1 ? `   # head ${p.head + 1} of ${p.heads}: its own numbers of each item` : '';
-  return `from clearhead.explain import explain\nq, k, v = ${matrix(p.q)}, ${matrix(p.k)}, ${matrix(p.v)}${cut}\ne = explain(q, position=${p.row}, keys=k, values=v, scale=${p.scale})\ne.weights, e.output   # clearhead explain --what-if alters the formula`;
+function seenOf(p, window) {
+  return `np.tril(np.ones((${p.n}, ${p.n})))${window === null ? '' : ` - np.tri(${p.n}, k=-${window})`}`;
 }
 
-function matrix(x) {
+function weightsOf(formula, p) {
+  const seen = formula === 'no-mask' ? '' : ' * seen';
+  const largest = p.shown.rows.some((row) => row.shift) ? ' - s.max(1, keepdims=True)' : '';
+  if (formula === 'no-softmax') return ['w = s * seen'];
+  if (formula === 'scores-as-weights') return ['w = s * seen', 'w = w / w.sum(1, keepdims=True)'];
+  if (formula === 'mask-after-softmax') return [`e = np.exp(s${largest})`, 'w = e / e.sum(1, keepdims=True) * seen'];
+  if (largest && seen) {
+    return ['s = np.where(seen, s, -np.inf)', `e = np.exp(s${largest})`, 'w = e / e.sum(1, keepdims=True)'];
+  }
+  return [`e = np.exp(s${largest})${seen}`, 'w = e / e.sum(1, keepdims=True)'];
+}
+
+function remark(state, p) {
+  if (p.heads > 1) return `   # head ${p.head + 1} of ${p.heads}`;
+  if (state.formula !== 'right' || state.window !== null) return '';
+  if (p.alike && p.scale === 1) return '   # clearhead.self_attention(x)';
+  return state.learned ? '' : `   # clearhead.attention(q, k, v${p.scale === 1 ? ', scale=1.0' : ''})`;
+}
+
+function listed(x) {
   return `[${x.map((row) => `[${row.map(String).join(', ')}]`).join(', ')}]`;
 }

@@ -14,13 +14,24 @@ export function isOpen(state, p) {
 }
 
 export function questionView(state, p, trial, said) {
-  if (state.formula !== 'right') return consequenceView(state, said);
+  if (state.formula !== 'right') return [consequenceView(state, said), eightView(state)];
   if (p.zero && !state.learned && (!state.told || state.guess !== null)) return zeroView(state, p, trial);
+  return eightView(state);
+}
+
+/** The eight questions, one at a time; on the path, each where it has been shown. */
+function eightView(state) {
+  if (state.question === null) {
+    return html.p(
+      { class: 'note', 'data-key': 'eight' },
+      html.button({ class: 'link', 'data-do': 'questions' }, 'Eight questions'),
+    );
+  }
   const { ask, options, right, why } = QUESTIONS[state.question],
     { chosen } = state;
   return html.section(
-    { class: `quiz${chosen === null ? '' : ' answered'}`, 'aria-labelledby': 'qz', 'data-key': `q${state.question}` },
-    html.h2({ id: 'qz', tabindex: -1 }, html.span({ class: 'tag' }, `Question ${state.question + 1} of 8`), ' ', ask),
+    { class: `quiz${chosen === null ? '' : ' answered'}`, 'aria-labelledby': 'q8', 'data-key': `q${state.question}` },
+    html.h2({ id: 'q8' }, html.span({ class: 'tag' }, `Question ${state.question + 1} of 8`), ' ', ask),
     html.div(
       { class: 'opts' },
       options.map((text, at) => option('answer', at, text, chosen, right)),
@@ -63,8 +74,11 @@ function zeroView(state, p, trial) {
     it = shownName(p.labels[p.column]),
     row = p.shown.rows[p.row];
   const nothing = p.q[p.row].every((x) => !x) || p.found[p.column].every((x) => !x);
+  const both = p.q[p.row].every((x) => !x) && p.found[p.column].every((x) => !x);
   const why = nothing
-    ? 'One of the two is the zero vector.'
+    ? both
+      ? 'Both are zero vectors.'
+      : 'One of the two is the zero vector.'
     : `${p.alike ? '' : 'The query of '}${me} and ${p.alike ? '' : 'the key of '}${it} are at right angles.`;
   const answered = state.guess !== null,
     weight = row.weights[p.column];

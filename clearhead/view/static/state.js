@@ -1,6 +1,6 @@
 // What the reader has chosen, as one frozen value: it stands in the address, and undo goes back through it.
 
-import { typed } from './numbers.js';
+import { FORMULAS } from './course.js';
 
 export const MOST_ITEMS = 12;
 
@@ -94,11 +94,10 @@ export function sound(state) {
   }
   if (made.vectors && (made.names?.length ?? 0) !== made.vectors.length) made.names = null;
   made.step = Math.min(10, Math.max(0, made.step ?? 0));
-  made.question = Math.min(7, Math.max(0, made.question ?? 0));
+  if (made.question !== null) made.question = Math.min(7, Math.max(0, made.question));
+  among(
+    'formula',
+    FORMULAS.map(([name]) => name),
+  );
   return made;
-}
-
-/** Numbers as they are shown in fields. */
-export function fields(vectors) {
-  return vectors.map((row) => row.map(typed));
 }

@@ -61,7 +61,7 @@ function ofWeights(state, p) {
   if (p.plainWeights) return 'what the altered formula puts in the place of weights';
   if (state.formula === 'mask-after-softmax')
     return 'each exponential divided by a total that counts what is hidden too';
-  return `each exponential divided by its row’s total: a row adds up to 100 %${p.narrow ? ', printed without the sign' : ''}`;
+  return `softmax: each exponential divided by its row’s total; a row adds up to 100 %${p.narrow ? ', printed without the sign' : ''}`;
 }
 
 function caption(p) {
@@ -101,7 +101,10 @@ function grid(state, p, veiled) {
     p.names.map((name, i) =>
       html.div(
         { role: 'row', class: i === p.row ? 'trow me' : 'trow' },
-        html.span({ role: 'rowheader', class: 'rh' }, html.span({ class: 'word', title: name }, shownName(name))),
+        html.span(
+          { role: 'rowheader', class: 'rh', 'data-do': 'rowOnly', 'data-with': i },
+          html.span({ class: 'word', title: name }, shownName(name)),
+        ),
         p.names.map((_, j) => cell(state, p, i, j, veiled)),
       ),
     ),
@@ -208,9 +211,8 @@ export function ledgerView(state, p, veiled) {
 }
 
 function mixtureNote(state) {
-  return state.formula === 'no-values'
-    ? 'nothing is mixed: the weights themselves come out'
-    : 'no mixture: these do not add up to 1';
+  if (state.formula === 'no-values') return 'nothing is mixed: the weights themselves come out';
+  return `no mixture: nothing keeps these ${state.formula === 'no-softmax' ? 'to a sum of 1' : 'from being negative, or above 1'}`;
 }
 
 function veil() {
@@ -226,7 +228,10 @@ function ledgerCell(p, j, place, stage, veiled, text) {
       html.span({ 'aria-hidden': 'true' }, '·'),
     );
   const colour = stage === 2 && !veiled ? ` w${shade(p.shown.rows[p.row].weights[j])}` : '';
-  return html.span({ role: 'cell', class: `lc${on}${colour}` }, veiled && stage ? veil() : text(j));
+  return html.span(
+    { role: 'cell', class: `lc${on}${colour}`, 'data-do': 'choose', 'data-with': `${p.row},${place}` },
+    veiled && stage ? veil() : text(j),
+  );
 }
 
 function mixture(p) {
