@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         told = error.format_message().removeprefix("Value error, ").rstrip(".")
         of = getattr(getattr(error, "ctx", None), "command_path", "clearhead")
+        if told.startswith("No such option") and any(word[:1] == "-" and " " in word for word in arguments):
+            return complain(f"{told}. A text that begins with - goes behind --, as in {of} -- '-5 degrees'.")
         return complain(f"{told}. Try '{of} --help'.")
     return code or 0
 

@@ -335,7 +335,10 @@ def length(x: Array) -> float:
 
 def checked(x: npt.ArrayLike, what: str = "Vectors") -> Array:
     """`x` as a new float64 array of shape (n, d), or the error that says why it cannot be one."""
-    x = np.asarray(x)
+    try:
+        x = np.asarray(x)
+    except ValueError:
+        raise ShapeError(f"{what} of different lengths cannot be explained: give each as many numbers.") from None
     if x.ndim != 2 or 0 in x.shape:
         raise ShapeError(f"{what} of shape {x.shape} cannot be explained: give n ≥ 1 vectors of d ≥ 1 numbers, (n, d).")
     if x.dtype.kind not in "fiu":

@@ -151,7 +151,8 @@ def one_score(e: Explanation) -> str:
 def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
     """Step 2."""
     j = example(e)
-    exp = "exp(score)" if not e.shift else f"exp(score − {number(e.shift)})"
+    s = "s" if e.rules else "score"  # after rules it is no longer the dot product
+    exp = f"exp({s})" if not e.shift else f"exp({s} − {number(e.shift)})"
     positive = "finite score positive, and −∞ 0" if np.isneginf(e.scores[[*e.items]]).any() else "score positive"
     worked = f"exp({number(e.scores[j] - e.shift)}) = {number(e.exponentials[j])}"
     text = (
@@ -162,7 +163,7 @@ def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
     page: list[Block] = [Heading("2  Softmax", softmax_formula(e)), Prose(text)]
     if e.shift:
         page.append(Prose(shift_note(e), strong=True))
-    return [*page, softmax_table(e, shown, exp)]
+    return [*page, softmax_table(e, shown, s, exp)]
 
 
 def softmax_formula(e: Explanation) -> Formula:
@@ -183,7 +184,7 @@ def softmax_formula(e: Explanation) -> Formula:
     )
 
 
-def softmax_table(e: Explanation, shown: Shown, exp: str) -> Table:
+def softmax_table(e: Explanation, shown: Shown, s: str, exp: str) -> Table:
     """From score to exponential to weight, item by item."""
     largest, rest = float(e.weights.max()), list(shown.rest)
     rows = []
@@ -193,7 +194,7 @@ def softmax_table(e: Explanation, shown: Shown, exp: str) -> Table:
     gathered: list[Cell] = ["", *map(number, (e.exponentials[rest].sum(), e.weights[rest].sum())), ""]
     total: tuple[Cell, ...] = ("", "sum", "", number(e.sum), number(e.weights.sum()), "")
     columns = (
-        Column("j"), Column("item", "left"), Column("score"), Column(exp), Column("weight"), Column("", "bar"),
+        Column("j"), Column("item", "left"), Column(s), Column(exp), Column("weight"), Column("", "bar"),
     )  # fmt: skip
     return table(e, shown, columns, rows, gathered, total)
 
@@ -286,6 +287,9 @@ def change(e: Explanation) -> list[Block]:
             page.append(Prose("It sees only itself, so it comes out as it went in."))
         elif new in FEW_NEW and not e.rules and e.similarity is not None and e.similarity < NO_OTHER:
             page.append(Prose(f"{FEW_NEW[new]} {STEADY}"))
+    elif e.origins:
+        which = sub("x", i) if not e.before else sub("y", i)
+        page.append(Prose(f"{which} is the zero vector and points nowhere, so no words are nearest to it."))
     return page
 
 

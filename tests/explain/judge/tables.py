@@ -105,8 +105,9 @@ def rules(judge, table: Table) -> None:
 
 
 def softmax(judge, table: Table) -> None:
-    judge.holds(table.head[:3] == ["j", "item", "score"] and table.head[4:] == ["weight", ""], "other columns")
-    head = re.fullmatch(rf"exp\(score(?: − ({NUMBER}))?\)", table.head[3])
+    own = "s" if judge.truth.rules else "score"
+    judge.holds(table.head[:3] == ["j", "item", own] and table.head[4:] == ["weight", ""], "other columns")
+    head = re.fullmatch(rf"exp\({own}(?: − ({NUMBER}))?\)", table.head[3])
     judge.holds(bool(head) and bool(head[1]) == bool(judge.shift), f"{table.head[3]} where {judge.shift} is subtracted")
     if judge.shift:
         says(head[1], exact(judge.shift), "what is subtracted")

@@ -85,7 +85,7 @@ def check_latex(judge, page: Page, latex: str) -> None:
             else:
                 until = [squeezed(name) for name in after.head] if isinstance(after, Table) else None
                 check_parts(judge, block, blocks, until, triangle=section.heading == "All rows")
-    judge.holds(blocks in ([], [""]), f"LaTeX says more: {blocks}")  # "": all rows, of which nothing is seen
+    judge.holds(blocks in ([], [""]), f"LaTeX says more: {blocks}")  # "": rows in parts, of which nothing is seen
 
 
 def check_heading(judge, heading: str, formula: str | None, block: str) -> None:
@@ -135,7 +135,7 @@ def check_parts(judge, table: Table, blocks: list[str], until: list[str] | None,
             at += 1
         judge.holds(max(columns) < len(lines[0]), f"LaTeX has other columns: {head}")
         expected = [[line[k] for k in columns] for line in lines[1:]]
-        if triangle:
+        if told:
             expected = [row for row in expected if any(cell != HIDDEN for cell in row[2:])]
         check_rows(rows, expected)
     out = range(at, len(lines[0]))
