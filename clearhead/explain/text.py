@@ -127,7 +127,7 @@ def grid(block: Table, room: int) -> RenderableType:
 
 
 def parted(block: Table, room: int) -> list[RenderableType]:
-    """The table in parts that fit, each with the columns that name its rows; none if a column does not fit by itself."""
+    """The table in parts that fit, each with the columns that name its rows; none if some column has no room."""
     named = 1 + next((at for at, head in enumerate(block.columns) if head.kind == "left"), 0)
     names, parts = [*range(named)], list[list[int]]()
     for at in range(named, len(block.columns)):
