@@ -99,7 +99,8 @@ def no_softmax(e: Explanation) -> Altered:
 def scores_as_weights(e: Explanation) -> Altered:
     """Scores divided by their sum."""
     s = np.where(e.seen, e.stages[0], 0.0)
-    total = float(s.sum())
+    with np.errstate(over="ignore"):
+        total = float(s.sum())
     made = formula("y = scores ÷ Σ scores · V", r"y = (\mathrm{scores} / \sum \mathrm{scores})\, V")
     if abs(total) <= NOTHING * np.abs(s).sum():
         nothing = np.zeros_like(s)
@@ -277,7 +278,10 @@ def softmax(e: Explanation, s: Array) -> Array:
 
 def mixed(e: Explanation, a: Array, values: Array) -> Array:
     """The sum of what is seen, by other weights."""
-    y: Array = textbook.weighted_sum(a[None], values, e.seen[None])[0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        y: Array = textbook.weighted_sum(a[None], values, e.seen[None])[0]
+        if not np.isfinite([*y, a.sum()]).all():
+            raise InputError("By this formula the numbers exceed a float64: scale the vectors down.")
     return y
 
 

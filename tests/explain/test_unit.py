@@ -416,3 +416,8 @@ def test_lessons_tell_programs_of_masks_recurrence_and_notes(capsys):
     assert made["masked"][1] == {"of": "a sentence", "length": 20, "pairs": 39}
     assert made["recurrence"][0]["recurrent"] == 2 * 2 * 64 * 64
     assert "café" in made["notes"][0]
+
+
+def test_another_formula_that_exceeds_a_float64_is_refused():
+    with pytest.raises(InputError, match="exceed a float64"):
+        what_if.page(explain([[1e153, 1e153]]), "no-softmax", 2)

@@ -89,7 +89,12 @@ def refused(judge, name: str, message: str) -> None:
     truth = judge.truth
     empty = not truth.items and "empty mask" in message
     narrow = name == "keys=values" and truth.values.shape[1] != truth.d and "cannot be compared" in message
-    judge.holds(empty or narrow or truth.too_large, f"refused for no reason: {message}")
+    if empty or narrow or truth.too_large:
+        return
+    (low, high), y = altered(truth, name)
+    with np.errstate(all="ignore"):
+        sizes = [np.abs(np.concatenate([low, high, *y])).max(), np.abs(high).sum(), np.abs(y[1]).sum()]
+    judge.holds("exceed" in message and max(sizes) > 1e307, f"refused for no reason: {message}")
 
 
 def check_what_if(judge, page: Page) -> None:
