@@ -421,3 +421,10 @@ def test_lessons_tell_programs_of_masks_recurrence_and_notes(capsys):
 def test_another_formula_that_exceeds_a_float64_is_refused():
     with pytest.raises(InputError, match="exceed a float64"):
         what_if.page(explain([[1e153, 1e153]]), "no-softmax", 2)
+
+
+def test_json_names_who_asks_in_cross_attention(capsys):
+    assert main(["explain", "the dog", "--attends-to", "a white cat", "--format", "json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["asking"], made["tokens"]) == (["the", "dog"], ["a", "white", "cat"])
+    assert (len(made["queries"]), len(made["keys"]), made["scale"]) == (2, 3, 1.0)
