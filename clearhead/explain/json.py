@@ -19,9 +19,8 @@ def worked(e: Explanation, matrix: bool = False) -> dict[str, Any]:
     """Every number of the steps.
 
     `vectors` are the items', or `queries`, `keys` and `values` where these differ; `asking` names the queries' items
-    where they are others. Lists of scores, exponentials and
-    weights have an entry for every item up to the last that is seen, null where one is hidden; `seen` has the items
-    that are. With `matrix`, every row's scores and weights too.
+    where they are others. Lists of scores, exponentials and weights have an entry for every item up to the last that
+    is seen, null where one is hidden; `seen` has the items that are. With `matrix`, every row's scores and weights too.
     """
     made: dict[str, Any] = {
         "tokens": e.tokens,
@@ -66,9 +65,8 @@ def vectors(e: Explanation) -> dict[str, Any]:
     if of.alike:
         return {"vectors": of.queries.tolist()}
     asking = {} if e.itself is not None else {"asking": e.asking}
-    return {
-        **asking, "queries": of.queries.tolist(), "keys": of.keys.tolist(), "values": of.values.tolist(), "scale": of.scale,
-    }  # fmt: skip
+    arrays = {"queries": of.queries.tolist(), "keys": of.keys.tolist(), "values": of.values.tolist()}
+    return {**asking, **arrays, "scale": of.scale}
 
 
 def row(e: Explanation, values: Array) -> list[float | None]:
