@@ -18,9 +18,9 @@ def render(e: Explanation, matrix: bool = False) -> str:
 def worked(e: Explanation, matrix: bool = False) -> dict[str, Any]:
     """Every number of the steps.
 
-    `vectors` are the items', or `queries`, `keys` and `values` where these differ. Lists of scores, exponentials and
-    weights have an entry for every item up to the last that is seen, null where one is hidden; `seen` has the items
-    that are. With `matrix`, every row's scores and weights too.
+    `vectors` are the items', or `queries`, `keys` and `values` where these differ; `asking` names the queries' items
+    where they are others. Lists of scores, exponentials and weights have an entry for every item up to the last that
+    is seen, null where one is hidden; `seen` has the items that are. With `matrix`, every row's scores and weights too.
     """
     made: dict[str, Any] = {
         "tokens": e.tokens,
@@ -64,9 +64,9 @@ def vectors(e: Explanation) -> dict[str, Any]:
     of = e.operands
     if of.alike:
         return {"vectors": of.queries.tolist()}
-    return {
-        "queries": of.queries.tolist(), "keys": of.keys.tolist(), "values": of.values.tolist(), "scale": of.scale,
-    }  # fmt: skip
+    asking = {} if e.itself is not None else {"asking": e.asking}
+    arrays = {"queries": of.queries.tolist(), "keys": of.keys.tolist(), "values": of.values.tolist()}
+    return {**asking, **arrays, "scale": of.scale}
 
 
 def row(e: Explanation, values: Array) -> list[float | None]:

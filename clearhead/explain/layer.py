@@ -4,7 +4,6 @@ Decides the page; numbers are the definition's, in float64. Where the user gives
 ones: head h's W^Q, W^K and W^V take the vector's own dims from h · d on, W^O puts heads' outputs side by side again.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from clearhead.definition import textbook
 from clearhead.definition.textbook import Array
 from clearhead.errors import InputError, ShapeError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
+from clearhead.explain.json import written
 from clearhead.explain.matrices import Matrices
 from clearhead.explain.rows import MOST_ROWS, gathered, names
 from clearhead.explain.steps import Explanation, right_angles
@@ -224,5 +224,6 @@ def render(layer: Layer) -> str:
         "weights": layer.weights.tolist(),
         "outputs": layer.outputs.tolist(),
         "y": layer.y.tolist(),
+        "notes": e.notes,
     }
-    return json.dumps(made, indent=2, allow_nan=False) + "\n"
+    return written(made)

@@ -82,7 +82,7 @@ def page(e: Explanation, both: dict[str, tuple[Array, Array]]) -> list[Block]:
     return [
         *blocks,
         Prose(
-            f"Reverse the {i} items before {quoted(e.token)}. A score compares two items wherever they stand, and "
+            f"Reverse the {i:,} items before {quoted(e.token)}. A score compares two items wherever they stand, and "
             f"a sum does not ask for the order: every weight stays, {alike}, and the output with it. Attention sees a "
             "set of items, not a sequence; only the mask knows what came before."
         ),
@@ -122,5 +122,5 @@ def table(e: Explanation, both: dict[str, tuple[Array, Array]]) -> Table:
     if len(shown) <= i:
         rest = np.delete(np.arange(i + 1), shown)
         sums = (number(float(a[rest].sum())) for pair in both.values() for a in pair)
-        rows.append(("", f"… {len(rest)} more", *sums))
+        rows.append(("", f"… {len(rest):,} more", *sums))
     return Table(tuple(columns), tuple(rows))

@@ -64,9 +64,20 @@ def zero(e: Explanation) -> Question:
         f"{what} is added to what {added}. Its score is 0. What is its weight?",
         ("0: it is not looked at", f"exp(0) ÷ (sum + exp(0)) = {shown}", "1: nothing speaks against it"),
         "b",
-        f"exp(0) = 1. The exponentials of {quoted(e.token)} add up to {number(e.sum)}"
-        + (f" once {number(e.shift)} is taken from every score" if e.shift else "")
-        + f", so the weight is {shown}. Only a score of −∞, which hides an item, makes it 0.",
+        f"{why_zero(e, shown)} Only a score of −∞, which hides an item, makes it 0.",
+    )
+
+
+def why_zero(e: Explanation, shown: str) -> str:
+    """How that weight comes about."""
+    token, total = quoted(e.token), number(e.sum)
+    if not e.shift:
+        weight = f"1 ÷ ({total} + 1) = {shown}"
+        return f"exp(0) = 1. The exponentials of {token} add up to {total}, so the weight is {weight}."
+    one = f"exp(0 − {number(e.shift)})"
+    return (
+        f"Here {number(e.shift)} is taken from every score, which changes no weight and lets a float64 hold the "
+        f"exponentials. Those of {token} then add up to {total}, and {one} ÷ ({total} + {one}) is {shown}."
     )
 
 

@@ -40,7 +40,7 @@ def gathered(weights: Array, shown: Sequence[int], rest: Sequence[int]) -> str:
     ('… 1 more, no heavier', '… 1 more')
     """
     lighter = weights[..., [*rest]].max(axis=-1) <= weights[..., [*shown]].min(axis=-1)
-    return f"… {len(rest)} more" + (", no heavier" if lighter.all() else "")
+    return f"… {len(rest):,} more" + (", no heavier" if lighter.all() else "")
 
 
 def names(e: Explanation, j: int) -> list[Cell]:

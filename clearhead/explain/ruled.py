@@ -59,7 +59,7 @@ def mask_step(e: Explanation) -> list[Block]:
     i, n, mask = e.position, len(e.tokens), name_of_mask(e.mask)
     hidden = [j for j in range(n) if not e.seen[j]]
     formula = Formula(f"s{sub('', i)}ⱼ = −∞  where {mask} hides j", rf"s_{{{i},j}} = -\infty \ \mbox{{where hidden}}")
-    sees = f"{len(e.items)} of {count(n, 'item')}" if e.items else f"none of {count(n, 'item')}"
+    sees = f"{len(e.items):,} of {count(n, 'item')}" if e.items else f"none of {count(n, 'item')}"
     text = f"{quoted(e.token)}, item {i}, sees {sees}, by the mask {mask}."
     if hidden:
         who = listed([f"{quoted(e.tokens[j])} (item {j})" for j in hidden])

@@ -68,7 +68,7 @@ def who_looks(e: Explanation) -> str:
         return f"{quoted(e.token)}, item {i} of {own}, looks at {mask}the {count(m, 'item')} above."
     if e.masked:
         return f"{quoted(e.token)}, item {i}, looks at what the mask {name_of_mask(e.mask)} lets it see."
-    earlier = {0: "nothing came before it", 1: "at the one item before it"}.get(i, f"at the {i} items before it")
+    earlier = {0: "nothing came before it", 1: "at the one item before it"}.get(i, f"at the {i:,} items before it")
     looks = f"{quoted(e.token)}, item {i}, looks at itself" + (" and " if i else "; ") + earlier
     return looks + ("." if i == n - 1 else "; what comes later is hidden.")
 

@@ -235,7 +235,7 @@ def page(e: Explanation, name: str, dims: int) -> list[Block]:
     ]
     if len(shown) < len(j_all):
         rest = [j for j in j_all if j not in shown]
-        rows.append(("", f"… {len(rest)} more", "", number(e.row[rest].sum()), number(other.weights[rest].sum())))
+        rows.append(("", f"… {len(rest):,} more", "", number(e.row[rest].sum()), number(other.weights[rest].sum())))
     total = ("", "sum", "", number(e.row.sum()), number(other.weights.sum()))
     return [
         title(f"What if: {name}", e, e.itself),

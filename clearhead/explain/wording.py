@@ -150,5 +150,5 @@ def listed(words: Sequence[str], most: int = 4) -> str:
     ('a', 'a, b and c', 'a, b, c, d and 3 more')
     """
     if len(words) > most:
-        words = [*words[:most], f"{len(words) - most} more"]
+        words = [*words[:most], f"{len(words) - most:,} more"]
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

@@ -38,7 +38,7 @@ def zero_vector(e: Explanation) -> str:
             "the weights."
         )
     n = len(e.items)
-    each = f"exp(0) = 1, and 1 ÷ {n} = {number(1 / n)}, {percent(1 / n)}"
+    each = f"exp(0) = 1, and 1 ÷ {n:,} = {number(1 / n)}, {percent(1 / n)}"
     return f"{ruling(e)} {asker(e)} is the zero vector, so every score is 0 and all weights are equal: {each}."
 
 

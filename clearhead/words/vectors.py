@@ -254,7 +254,7 @@ def _readings(token: str) -> Iterator[tuple[How, str]]:
 
 
 def _listed(named: Sequence[str], between: str = ", ", most: int = MOST_NAMED) -> str:
-    more = f" and {len(named) - most} more" if len(named) > most else ""
+    more = f" and {len(named) - most:,} more" if len(named) > most else ""
     return between.join(named[:most]) + more
 
 

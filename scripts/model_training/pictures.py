@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 
 from clearhead import plot
 from clearhead.model import HeadScores, Model, head_scores
@@ -59,7 +60,7 @@ def _heads(model: Model, scores: HeadScores) -> plot.Figure:
     for layer, done in enumerate(layers):
         pictures = done.weights.map(size=len(tokens))
         for head, axes in enumerate(grid[layer]):
-            plot.paint(axes, pictures[head], plot.COLOURS["light"], None, 1.0)
+            plot.paint(axes, pictures[head], "light", PowerNorm(0.5, 0, 1), None)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_title(f"{layer}.{head} {role(scores, layer, head)}", fontsize=7.5, color=plot.COLOURS["light"].ink)

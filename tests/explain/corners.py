@@ -29,7 +29,7 @@ def given(rule: Rule | int) -> tuple[Any, Rule]:
 def corner(
     x: list[list[float]], names: str = "", *, position: int = -1, mask: tuple = CAUSAL, rule: Rule | int | None = None,
     page: str = "worked", what: str = "", keys: list[list[float]] | None = None,
-    values: list[list[float]] | None = None,
+    values: list[list[float]] | None = None, heads: int = 1,
 ) -> Callable[[int], Case]:  # fmt: skip
     """Vectors, or queries, keys and values, and names of one letter each."""
     array = np.array(x, np.float64)
@@ -47,7 +47,9 @@ def corner(
 
         scale = 1.0 if k is None else k.shape[1] ** -0.5
         own = tuple(own for _, own in pairs)
-        return Case(seed, page, array, tokens, at, mask, own, explained, what=what, keys=k, values=v, scale=scale)
+        return Case(
+            seed, page, array, tokens, at, mask, own, explained, heads, what=what, keys=k, values=v, scale=scale
+        )
 
     return made
 
@@ -147,6 +149,7 @@ CORNERS = [
     corner([[-1.0, 0.0], [1.0, 0.0]], page="order"),
     corner([[1.2e154], [1.2e154]], page="order"),
     corner([[1.0, 2.0, 3.0, 4.0]], page="shapes"),
+    corner([[1.0, 2.0, 3.0, 4.0]], page="layer", heads=2),
     corner([[0.6, 0.8], [-0.6, -0.8], [0.6, 0.8]], page="order"),
     *(corner([[j % 7 - 3.0, 1.0] for j in range(n)], page="layer") for n in (32, 33, 210)),
     *(corner([[j % 7 - 3.0, 1.0] for j in range(n)], position=n // 2) for n in (32, 33, 200, 201, 300)),

@@ -16,7 +16,8 @@ that no pattern knows is untrue, so that nothing new goes unchecked. Where what 
     judge/tex_page.py   the same page in LaTeX, judge/terminal.py on a terminal
     judge/lessons.py    --steps order, shapes and cost
     judge/layer.py      --layer
-    judge/what_if.py    --what-if, judge/positions.py --steps positions, judge/quizzes.py --quiz
+    judge/what_if.py    --what-if, judge/altered.py its formulas
+    judge/positions.py  --steps positions, judge/quizzes.py --quiz
     judge/model.py      --model tiny, judge/network.py the model worked out by numpy alone
 """
 

@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from clearhead import causal, full, prefix, window
 from clearhead.cli import main
 from clearhead.definition import textbook
 from clearhead.errors import FileError, InputError, ShapeError
 from clearhead.explain import (
+    command,
     cost,
     explain,
     html,
@@ -24,6 +26,7 @@ from clearhead.explain import (
     text,
     what_if,
 )
+from clearhead.explain.blocks import Table
 from clearhead.explain.lessons import LESSONS
 from clearhead.explain.steps import length
 from clearhead.explain.story import worked_page
@@ -421,3 +424,23 @@ def test_lessons_tell_programs_of_masks_recurrence_and_notes(capsys):
 def test_another_formula_that_exceeds_a_float64_is_refused():
     with pytest.raises(InputError, match="exceed a float64"):
         what_if.page(explain([[1e153, 1e153]]), "no-softmax", 2)
+
+
+def test_json_names_who_asks_in_cross_attention(capsys):
+    assert main(["explain", "the dog", "--attends-to", "a white cat", "--format", "json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["asking"], made["tokens"]) == (["the", "dog"], ["a", "white", "cat"])
+    assert (len(made["queries"]), len(made["keys"]), made["scale"]) == (2, 3, 1.0)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"layer": True, "heads": 8}, *({"steps": name} for name in LESSONS), {"model": "tiny"}]
+)
+def test_a_table_that_is_too_wide_is_shown_in_parts(asked):
+    page = command.page(command.Asked(text=(SENTENCE,), **asked))
+    for block in page.blocks(2):
+        if isinstance(block, Table):
+            made = text.grid(block, 57)
+            assert not isinstance(made, Text), block.columns
+            shown = text.render([block], 60)
+            assert all(cell in shown for row in block.rows for cell in row if isinstance(cell, str) and " " not in cell)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_training import files, gates, monitor
+from model_training import files, gates, monitor, pictures
 from safetensors.numpy import load_file
 
 from clearhead.model import head_scores, load
@@ -79,3 +79,11 @@ def test_every_text_has_its_notice():
     notice = (SHIPPED / "NOTICE.md").read_text("utf-8")
     for word in ("Austen", "Moby-Dick", "State of the Union", "eBible.org", "janeaustenr", "PDDL"):
         assert word in notice
+
+
+def test_the_pictures_can_be_drawn_again(tmp_path):
+    lines = list(monitor.read(ROOT / "docs" / "pictures" / monitor.TABLE))
+    pictures.draw(load(), lines, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "model_heads.png", "model_induction.png", "model_training.png",
+    ]  # fmt: skip

@@ -51,7 +51,7 @@ def check_layer(judge, page: Page) -> None:
 def check_json(judge) -> None:
     """Every entry, each head by itself."""
     made, heads = judge.json, judge.kept["heads"]
-    keys = ["tokens", "position", "queries", "keys", "values", "scores", "scaled", "weights", "outputs", "y"]
+    keys = ["tokens", "position", "queries", "keys", "values", "scores", "scaled", "weights", "outputs", "y", "notes"]
     judge.holds(list(made) == keys, f"entries {list(made)}")
     judge.holds((made["tokens"], made["position"]) == (judge.tokens, judge.truth.i), "tokens or position")
     judge.holds(all(len(made[key]) == len(heads) for key in keys[2:9]), "heads")

@@ -4,11 +4,11 @@ import re
 
 from tests.explain.judge.names import sub, things
 from tests.explain.judge.pages import check_items, check_prose
-from tests.explain.judge.ranges import Range, exp, figure, says
+from tests.explain.judge.ranges import Range, exact, exp, figure, says
 from tests.explain.judge.reading import Page, Prose, Table
 from tests.explain.judge.sentences import Sentence, definitions, sentence
 from tests.explain.judge.texts import NOTES, required
-from tests.explain.judge.truth import Truth
+from tests.explain.judge.truth import Truth, total
 from tests.explain.judge.zero import share_of_zero
 
 
@@ -118,16 +118,31 @@ def first_item(judge, name: str) -> None:
     judge.claim("question 4", 0 in judge.names.who(name) and judge.truth.n > 1, "another item")
 
 
-def so_the_weight(judge, shifted: bool, weight: str, name: str, whole: str, *more: str) -> None:
+def so_the_weight(judge, name: str, whole: str, again: str, weight: str) -> None:
     judge.is_own(name)
-    log, shift = judge.truth.log_sum, 0.0
-    if shifted:
-        says(more[0], judge.truth.top, "the largest score")
-        shift = judge.truth.top.lo
-    judge.holds(shifted == (log.hi > 709.78) or shifted == (log.lo > 709.79), "whether it is taken away")
-    slack = 1e-9 if shifted else 0.0
-    says(whole, Range(exp(log.lo - shift - slack), exp(log.hi - shift + slack)), "the sum")
-    is_weight(judge, more[-1] if weight == "<number>" else weight)
+    log = judge.truth.log_sum
+    judge.holds(log.lo < 709.79 and whole == again, "no float64 holds that")
+    says(whole, Range(exp(log.lo), exp(log.hi)), "the sum")
+    judge.equation(exact(1.0) / (figure(whole) + exact(1.0)), weight, "the division")
+    is_weight(judge, weight)
+    judge.once("answer 1")
+
+
+def taken(judge, top: str) -> None:
+    judge.holds(judge.truth.log_sum.hi > 709.78, "a float64 holds them as they are")
+    says(top, judge.truth.top, "the largest score")
+    judge.kept["taken"] = top
+
+
+def then_the_weight(judge, told: str, name: str, whole: str, *found: str) -> None:
+    judge.is_own(name)
+    truth, top = judge.truth, judge.kept["taken"]
+    judge.holds(whole == found[1] and top == found[0] == found[2], "two numbers for one")
+    low, high = truth.exponentials((truth.top.lo + truth.top.hi) / 2)
+    together = total((low, high), truth.items)
+    room = 1e-9 + truth.top.hi - truth.top.lo
+    says(whole, Range(together.lo * exp(-room), together.hi * exp(room)), "the sum")
+    is_weight(judge, found[3] if told == "<number>" else told)
     judge.once("answer 1")
 
 
@@ -170,16 +185,20 @@ ANSWERS: list[Sentence] = [
         "them that add up to 1; then the sum of the vectors, each times its weight.",
         said, "answer 0",
     ),
+    sentence(
+        "The exponentials of <name> add up to <number>, so the weight is 1 ÷ (<number> + 1) = <number>.", so_the_weight
+    ),
+    sentence(
+        "Here <number> is taken from every score, which changes no weight and lets a float64 hold the exponentials.",
+        taken,
+    ),
     *(
         sentence(
-            f"The exponentials of <name> add up to <number>{taken}, so the weight is {weight}. Only a score of −∞, "
-            "which hides an item, makes it 0.",
-            so_the_weight, bool(taken), weight,
+            "Those of <name> then add up to <number>, and exp(0 − <number>) ÷ (<number> + exp(0 − <number>)) is "
+            f"{weight}.",
+            then_the_weight, weight,
         )
-        for taken, weight in (
-            (" once <number> is taken from every score", "positive, if too small for a float64"),
-            (" once <number> is taken from every score", "<number>"), ("", "<number>"),
-        )
+        for weight in ("positive, if too small for a float64", "<number>")
     ),
     sentence(
         "Softmax divides every exponential by the sum of all, here <number>: the weights add up to 1, however many "
@@ -196,5 +215,5 @@ ANSWERS: list[Sentence] = [
         "<number> would be left of it.",
         left_of_it,
     ),
-    *definitions("exp(0) = 1."),
+    *definitions("exp(0) = 1.", "Only a score of −∞, which hides an item, makes it 0."),
 ]  # fmt: skip
