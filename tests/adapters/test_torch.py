@@ -606,7 +606,11 @@ WORDS = {
     r"x of shape \(3, 5\): give \(\.\.\., n, 8\)": lambda: nn.SelfAttention(8, 2)(torch.ones(3, 5)),
     r"x of shape \(8,\): give": lambda: nn.SelfAttention(8, 2)(torch.ones(8)),
     r"the layer takes 8, 8 and 8 dims": lambda: nn.MultiheadAttention(8, 2)(*[torch.ones(1, 3, 7)] * 3),
-    r"as many values as keys": lambda: nn.MultiheadAttention(8, 2)(*[torch.ones(1, n, 8) for n in (3, 4, 5)]),
+    r"as many values as keys": lambda: nn.MultiheadAttention(8, 2)(*[torch.ones(n, 1, 8) for n in (3, 4, 5)]),
+    r"and equal batches": lambda: nn.MultiheadAttention(8, 2)(*[torch.ones(3, n, 8) for n in (1, 2, 2)]),
+    r"axes do not broadcast \(\(1, 1, 2, 3\), \(4, 1, 2, 3\), \(5": lambda: ct.attention(
+        *[torch.ones(n, 1, 2, 3) for n in (1, 4, 5)]
+    ),
 }
 
 

@@ -133,11 +133,12 @@ class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
             shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
             raise ShapeError(f"operands of shapes {shapes}: give all three a batch axis, or none.")
         dims = self.embed_dim, self.kdim, self.vdim
-        if (q.shape[-1], k.shape[-1], v.shape[-1]) != dims or k.shape[-2] != v.shape[-2]:
+        alike = k.shape[:-1] == v.shape[:-1] and q.shape[:-2] == k.shape[:-2]
+        if (q.shape[-1], k.shape[-1], v.shape[-1]) != dims or not alike:
             shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
             raise ShapeError(
-                f"operands of shapes {shapes}: the layer takes {dims[0]}, {dims[1]} and {dims[2]} dims, and as many "
-                "values as keys."
+                f"operands of shapes {shapes}, batch first: the layer takes {dims[0]}, {dims[1]} and {dims[2]} dims, "
+                "as many values as keys, and equal batches."
             )
         *lead, keys = k.shape[:-1]
         pairs = (q.shape[-2], keys)

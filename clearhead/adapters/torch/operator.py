@@ -19,7 +19,7 @@ from clearhead.adapters.torch.formula import NARROW
 from clearhead.adapters.torch.rule import Rule, rule_named
 from clearhead.attention import run
 from clearhead.definition.tangent import Direction
-from clearhead.errors import DtypeError, InputError
+from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.gradients import Gradients, Kept, backward
 from clearhead.problem import Array
 
@@ -226,13 +226,17 @@ def shapes(
 
 
 def lead_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[int, ...]:
-    """The leading axes of the result: heads of keys and values may be shared."""
+    """The leading axes of the result: heads of keys and values may be shared; raises ShapeError."""
     heads = query.shape[-3] if query.dim() > 2 else 1
     leads = [query.shape[:-2]]
     for x in (key, value):
         own = x.shape[:-2]
         leads.append((*own[:-1], heads) if own and own[-1] != 1 and heads != 1 else own)
-    return tuple(torch.broadcast_shapes(*leads))
+    try:
+        return tuple(torch.broadcast_shapes(*leads))
+    except RuntimeError:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
+        raise ShapeError(f"the leading axes do not broadcast ({shapes}): make them equal or 1.") from None
 
 
 def backward_on_processor(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any) -> list[torch.Tensor]:

@@ -24,7 +24,7 @@ from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.operator import DTYPES, OWN, PLAIN, attend, lead_of
 from clearhead.adapters.torch.rule import divided, joined
-from clearhead.errors import InputError
+from clearhead.errors import InputError, ShapeError
 from clearhead.rules.expression import Expression, Formula, Kind
 from clearhead.rules.masks import causal, full
 
@@ -169,7 +169,7 @@ def fits(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value:
     alike = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
     try:
         lead = query.shape[:-2] if alike else lead_of(query, key, value)
-    except RuntimeError:
+    except ShapeError:
         return False
     scores, own = (*lead, query.shape[-2], key.shape[-2]), attn_mask.shape
     return 2 <= len(own) <= len(scores) and all(a in (1, b) for a, b in zip(own[::-1], scores[::-1], strict=False))
