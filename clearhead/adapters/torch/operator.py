@@ -161,7 +161,13 @@ def view(tensor: torch.Tensor) -> Array:
         return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
     if tensor.layout is not torch.strided:
         elsewhere(tensor)
-    return (tensor.detach() if tensor.requires_grad else tensor).numpy()  # type: ignore[no-any-return]
+    try:
+        return (tensor.detach() if tensor.requires_grad else tensor).numpy()  # type: ignore[no-any-return]
+    except TypeError:
+        raise DtypeError(
+            f"a tensor of shape {tuple(tensor.shape)} is {tensor.dtype} on {tensor.device}, which cannot be read: give "
+            "torch.float32 on the processor, as by x.float().cpu()."
+        ) from None
 
 
 def tensor_of(array: Array, dtype: torch.dtype) -> torch.Tensor:
@@ -195,11 +201,14 @@ def on_processor(
     return torch.from_numpy(output), torch.from_numpy(lse)
 
 
-def room_for(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Array:
+def room_for(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Array | None:
     """An output laid out as torch's own attention gives it, heads side by side, so that they join without a copy."""
     batch, heads, queries, _ = query.shape
     if any(x.dim() != 4 or x.shape[0] != batch or x.shape[1] > heads for x in (key, value)):
-        batch, heads = lead_of(query, key, value)
+        lead = lead_of(query, key, value)
+        if len(lead) != 2 or value.dim() < 2:
+            return None
+        batch, heads = lead
     dtype = np.float64 if query.dtype is torch.float64 else np.float32
     return np.empty((batch, queries, heads, value.shape[-1]), dtype).swapaxes(1, 2)
 
