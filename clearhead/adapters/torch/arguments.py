@@ -59,6 +59,7 @@ def scale_of(query: torch.Tensor, scale: float | None) -> float:
     """1/√dim unless a scale is given."""
     if scale is not None:
         return scale
-    if query.dim() < 2 or not query.shape[-1]:
-        raise ShapeError(f"queries of shape {tuple(query.shape)}: give (..., n, dim), dim 1 or more.")
-    return 1 / math.sqrt(query.shape[-1])
+    try:
+        return 1 / math.sqrt(query.shape[-1])
+    except (IndexError, ZeroDivisionError):
+        raise ShapeError(f"queries of shape {tuple(query.shape)}: give (..., n, dim), dim 1 or more.") from None

@@ -63,12 +63,15 @@ def attend(
     >>> output.tolist(), lse.exp().tolist()
     ([[1.0], [2.0]], [1.0, 2.0])
     """
-    if not (isinstance(query, torch.Tensor) and isinstance(key, torch.Tensor) and isinstance(value, torch.Tensor)):
+    try:
+        nested = query.is_nested or key.is_nested or value.is_nested
+    except AttributeError:
         check_tensors(query=query, key=key, value=value)
+        raise
     if sink is not None:
         check_tensors(sink=sink)
     factor = scale_of(query, scale)
-    if query.is_nested or key.is_nested or value.is_nested:
+    if nested:
         over = None if score != () or sink is not None else mask_over(checked(mask), query, key, value)
         if over is None:
             raise InputError(

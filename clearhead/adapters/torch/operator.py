@@ -159,14 +159,14 @@ def view(tensor: torch.Tensor) -> Array:
                 "ml_dtypes, or use torch.float32."
             ) from None
         return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
-    if tensor.layout is not torch.strided:
-        elsewhere(tensor)
     try:
         return (tensor.detach() if tensor.requires_grad else tensor).numpy()  # type: ignore[no-any-return]
     except TypeError:
+        if tensor.layout is not torch.strided or not tensor.is_cpu:
+            elsewhere(tensor)
         raise DtypeError(
-            f"a tensor of shape {tuple(tensor.shape)} is {tensor.dtype} on {tensor.device}, which cannot be read: give "
-            "torch.float32 on the processor, as by x.float().cpu()."
+            f"a tensor of shape {tuple(tensor.shape)} is {tensor.dtype}, which cannot be read: give torch.float32, as "
+            "by x.float()."
         ) from None
 
 
@@ -204,7 +204,8 @@ def on_processor(
 def room_for(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Array | None:
     """An output laid out as torch's own attention gives it, heads side by side, so that they join without a copy."""
     batch, heads, queries, _ = query.shape
-    if any(x.dim() != 4 or x.shape[0] != batch or x.shape[1] > heads for x in (key, value)):
+    known = key.dim() == value.dim() == 4 and key.shape[0] == value.shape[0] == batch
+    if not known or key.shape[1] > heads or value.shape[1] > heads:
         lead = lead_of(query, key, value)
         if len(lead) != 2 or value.dim() < 2:
             return None
