@@ -212,7 +212,7 @@ class Layer:
     def rows_of(self, number: int) -> slice:
         """The queries of one pass among the rows of `weights`."""
         passes, (own, _) = self.record.passes, self.record.places(self.sequence)
-        if not 0 <= number < len(passes):
+        if number not in range(len(passes)):
             raise InputError(f"step {number} was not seen: there are steps 0 to {len(passes) - 1}.")
         ends = list(accumulate(passes, initial=0))
         return slice(max(0, ends[number] - (own.start or 0)), max(0, ends[number + 1] - (own.start or 0)))
@@ -248,15 +248,17 @@ class Watch:
         if number not in records:
             raise InputError(f"layer {number} was not watched: watched are {sorted(records)}.")
         record = records[number]
-        if not 0 <= sequence < len(record.begins):
-            raise InputError(f"sequence {sequence} was not in the batch: it had {len(record.begins)}.")
+        if sequence not in range(len(record.begins)):
+            last = len(record.begins) - 1
+            raise InputError(f"sequence {sequence} was not in the batch: choose from 0 to {last}.")
         record.check(number)
         return Layer(record, number, sequence)
 
     def run(self, number: int) -> dict[int, Record]:
         """The records of one run."""
-        if not -len(self.runs) <= number < len(self.runs):
-            raise InputError(f"run {number} was not seen, {len(self.runs)} were: call the model inside the with block.")
+        if number not in range(-len(self.runs), len(self.runs)):
+            step = f"choose from 0 to {len(self.runs) - 1}" if self.runs else "call the model inside the with block"
+            raise InputError(f"run {number} was not seen, {len(self.runs)} were: {step}.")
         return self.runs[number]
 
     def layers(self, run: int = -1) -> tuple[int, ...]:

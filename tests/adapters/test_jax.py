@@ -95,6 +95,9 @@ WRONG = {
     "window": ({"local_window_size": (1, -1)}, InputError, r"local_window_size=\(1, -1\) is no window"),
     "half a window": ({"local_window_size": 1.5}, InputError, "local_window_size=1.5 is no window"),
     "scale": ({"scale": float("nan")}, InputError, "scale=nan is not finite"),
+    "words": ({"value": "x"}, InputError, "value is str: give an array of numbers"),
+    "nothing": ({"query": None}, InputError, "query is NoneType: give an array of numbers"),
+    "flag": ({"is_causal": np.ones(2)}, InputError, "is_causal is ndarray: give True or False"),
     "implementation": ({"implementation": "cudnn"}, InputError, "implementation='cudnn' is not clearhead's"),
 }
 

@@ -40,7 +40,8 @@ def right(q, k, average=False):
 V = torch.linspace(-1, 1, 21).reshape(7, 3)
 ASKS = {
     "a sequence": lambda w: w[0], "a head": lambda w: w[0, 1], "a row": lambda w: w[..., 3, :],
-    "the last row": lambda w: w[..., -1, :], "a number": lambda w: w[..., 3, 2], "slices": lambda w: w[..., 1:4, 2:],
+    "the last row": lambda w: w[..., -1, :], "a number": lambda w: w[..., 3, 2],
+    "the last number": lambda w: w[(-1,) * w.ndim], "slices": lambda w: w[..., 1:4, 2:],
     "steps": lambda w: w[..., ::2, :], "a new axis": lambda w: w[None], "truths": lambda w: w[w > 0.2],
     "a list": lambda w: w[[0, 1]], "some rows": lambda w: w[..., [0, 3], :],
     "a tensor of rows": lambda w: w[..., torch.tensor([0, 3])], "a tensor of one": lambda w: w[torch.tensor(1)],
@@ -163,9 +164,12 @@ def test_changes_in_place_are_kept_and_those_of_operands_are_told():
 
 def test_copies_pickles_and_numpy_hold_the_numbers():
     w = lazy(*operands())
-    for other in (copy.deepcopy(w), pickle.loads(pickle.dumps(w))):  # noqa: S301
+    for other in (copy.deepcopy(w), copy.copy(w), pickle.loads(pickle.dumps(w))):  # noqa: S301
         assert type(other) is torch.Tensor
         assert torch.equal(other, w)
+    learned = lazy(*operands(grad=True))
+    assert pickle.loads(pickle.dumps(learned)).requires_grad  # noqa: S301
+    assert f"{w[0, 1, 2, 1]:.3f}" == f"{float(w()[0, 1, 2, 1]):.3f}"
     assert np.asarray(w, dtype=np.float32).dtype == np.float32
     assert repr(w) == "LazyWeights((2, 4, 7, 7))"
 

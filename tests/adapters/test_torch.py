@@ -17,7 +17,9 @@ import clearhead  # noqa: E402
 from clearhead import InputError, alibi, bias, causal, dense, full, softcap, where, window  # noqa: E402
 from clearhead.adapters import torch as ct  # noqa: E402
 from clearhead.adapters.torch import nn, operator, sdpa  # noqa: E402
+from clearhead.adapters.torch.layers import rotary  # noqa: E402
 from clearhead.adapters.torch.rule import divided, filled  # noqa: E402
+from clearhead.errors import ClearheadError  # noqa: E402
 from clearhead.rules.scores import as_rules  # noqa: E402
 
 torchs_own = sdpa.torchs_own
@@ -584,7 +586,7 @@ WORDS = {
     r"are torch\.int64, .* as by x\.to\(torch\.float32\)": lambda: own(
         **dict.fromkeys(("query", "key", "value"), X.long())
     ),
-    r"query, key and value are ndarray, Tensor, Tensor: give tensors": lambda: own(query=X.numpy()),
+    r"query is ndarray: give a tensor, as by torch.as_tensor": lambda: own(query=X.numpy()),
     r"laid out as torch\.sparse_coo: .* give x\.cpu\(\), or x\.to_dense\(\)": lambda: own(query=X.to_sparse()),
     r"mask is a tensor of shape \(4, 4\): give clearhead\.dense\(mask\.numpy\(\)\)": lambda: own(mask=torch.ones(4, 4)),
     r"dense\(array\(3, 3\)\) does not fit this attention": lambda: own(mask=dense(np.ones((3, 3), bool))),
@@ -593,7 +595,7 @@ WORDS = {
     r"dense\(array\(3, 9\)\) does not fit": lambda: ct.flex_attention(X, X, X, block_mask=dense(np.ones((3, 9), bool))),
     r"q is ndarray: give a tensor, as by torch\.as_tensor\(q\)": lambda: ct.flash_attn_func(X.numpy(), X, X),
     r"window_size=5: give \(left, right\)": lambda: ct.flash_attn_func(X, X, X, window_size=5),
-    r"dropout_p=1\.5 is no probability": lambda: ct.flash_attn_func(X, X, X, dropout_p=1.5),
+    r"dropout_p=1\.5: give a Python number from 0 to 1": lambda: ct.flash_attn_func(X, X, X, dropout_p=1.5),
     r"cu_seqlens_q of shape \(1, 2\) .* give whole numbers, \(sequences \+ 1,\)": lambda: ct.flash_attn_varlen_func(
         PACKED, PACKED, PACKED, BORDERS[None], BORDERS
     ),
@@ -606,7 +608,11 @@ WORDS = {
     r"x of shape \(3, 5\): give \(\.\.\., n, 8\)": lambda: nn.SelfAttention(8, 2)(torch.ones(3, 5)),
     r"x of shape \(8,\): give": lambda: nn.SelfAttention(8, 2)(torch.ones(8)),
     r"the layer takes 8, 8 and 8 dims": lambda: nn.MultiheadAttention(8, 2)(*[torch.ones(1, 3, 7)] * 3),
-    r"as many values as keys": lambda: nn.MultiheadAttention(8, 2)(*[torch.ones(1, n, 8) for n in (3, 4, 5)]),
+    r"as many values as keys": lambda: nn.MultiheadAttention(8, 2)(*[torch.ones(n, 1, 8) for n in (3, 4, 5)]),
+    r"and equal batches": lambda: nn.MultiheadAttention(8, 2)(*[torch.ones(3, n, 8) for n in (1, 2, 2)]),
+    r"axes do not broadcast \(\(1, 1, 2, 3\), \(4, 1, 2, 3\), \(5": lambda: ct.attention(
+        *[torch.ones(n, 1, 2, 3) for n in (1, 4, 5)]
+    ),
 }
 
 
@@ -614,3 +620,31 @@ WORDS = {
 def test_errors_say_what_to_do(words):
     with pytest.raises(InputError, match=words):
         WORDS[words]()
+
+
+STRANGE = {
+    "a list": [[1.0]], "none": None, "words": "x", "an array": np.ones((2, 4, 6, 8), np.float32),
+    "no axes": torch.tensor(1.0), "one axis": torch.ones(8), "five axes": torch.ones(1, 1, 1, 6, 8),
+    "whole numbers": torch.ones(2, 4, 6, 8, dtype=torch.long), "complex": torch.ones(2, 4, 6, 8, dtype=torch.complex64),
+    "no dims": torch.ones(2, 4, 6, 0), "eight bits": torch.ones(2, 4, 6, 8).to(torch.float8_e4m3fn),
+    "float64": torch.ones(2, 4, 6, 8, dtype=torch.float64),
+}  # fmt: skip
+SURFACES = {
+    "attention": (ct.attention, 3), "flex": (ct.flex_attention, 3), "flash": (ct.flash_attn_func, 3),
+    "packed": (ct.flash_attn_qkvpacked_func, 1), "SelfAttention": (lambda x: nn.SelfAttention(8)(x), 1),
+    "MultiheadAttention": (lambda *x: nn.MultiheadAttention(8, 2)(*x), 3),
+    "a cache": (ct.flash_attn_with_kvcache, 3), "rotary": (lambda *x: rotary.apply_rotary_emb(*x), 3),
+    "varlen": (lambda *x: ct.flash_attn_varlen_func(*x, BORDERS, BORDERS), 3),
+    "borders": (lambda x: ct.flash_attn_varlen_func(PACKED, PACKED, PACKED, x, BORDERS), 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", STRANGE.values(), ids=STRANGE)
+@pytest.mark.parametrize("surface", SURFACES.values(), ids=SURFACES)
+def test_no_words_but_ours_are_told(given, surface):
+    function, count = surface
+    for place in range(count):
+        operands = [torch.ones(2, 4, 6, 8)] * count
+        operands[place] = given
+        with contextlib.suppress(ClearheadError):
+            function(*operands)

@@ -610,6 +610,9 @@ def test_tables_that_do_not_fit_are_told():
             ShapeError, match=rf"{name} has shape .*: give \(batch, heads, queries, keys\) = \(2, 2, 3, 3"
         ):
             adapter.attention_forward(layer_like(), q, q, q, **options)
+    for shape in ((3, 9), (9,), (2, 9, 9)):
+        with pytest.raises(ShapeError, match=r"attention_mask has shape \(.*: give \(2, positions\), True where a tok"):
+            adapter.mask_forward(2, 9, 9, attention_mask=torch.ones(shape))
 
 
 @torch.no_grad()

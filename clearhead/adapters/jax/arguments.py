@@ -55,9 +55,25 @@ def operands_of(query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
     return q, k, v
 
 
+def array_of(x: Any, name: str) -> Any:
+    """An array of JAX's; raises InputError for what is none."""
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} is {type(x).__name__}: give an array of numbers, as by jax.numpy.asarray.") from None
+
+
+def truth(x: Any, name: str) -> bool:
+    """A flag; raises InputError for what is none."""
+    try:
+        return bool(x)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} is {type(x).__name__}: give True or False.") from None
+
+
 def batched(x: Any, name: str) -> Any:
     """An array with its batch axis."""
-    x = jnp.asarray(x)
+    x = array_of(x, name)
     if x.ndim not in (3, 4):
         raise ShapeError(f"{name} has shape {x.shape}: give (batch, length, heads, dim) or (length, heads, dim).")
     return x if x.ndim == 4 else x[None]
@@ -86,7 +102,7 @@ def spread(x: Any, name: str, sizes: tuple[int, ...]) -> Any:
     """A table of four axes that broadcasts to the scores."""
     if x is None:
         return None
-    x = jnp.asarray(x)
+    x = array_of(x, name)
     own = (1,) * (4 - x.ndim) + x.shape
     if len(own) > 4 or any(n not in (1, size) for n, size in zip(own, sizes, strict=True)):
         raise ShapeError(
@@ -100,7 +116,7 @@ def whole(lengths: Any, name: str, batch: int) -> Any:
     """A length for each sequence."""
     if lengths is None:
         return None
-    lengths = jnp.asarray(lengths)
+    lengths = array_of(lengths, name)
     if lengths.dtype.kind not in "iu":
         raise DtypeError(f"{name} has dtype {lengths.dtype}: give whole numbers.")
     if lengths.shape != (batch,):

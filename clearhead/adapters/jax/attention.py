@@ -17,11 +17,13 @@ from clearhead.adapters.jax.answer import attended, gradients
 from clearhead.adapters.jax.arguments import (
     Options,
     Tables,
+    array_of,
     check_implementation,
     operands_of,
     scaled,
     sides,
     tables_of,
+    truth,
 )
 from clearhead.adapters.jax.call import call
 from clearhead.adapters.jax.mesh import alike, varying
@@ -56,11 +58,13 @@ def dot_product_attention(
            [0.269, 0.731]])
     """
     check_implementation(implementation)
-    query = jax.numpy.asarray(query)
+    query = array_of(query, "query")
     q, k, v = operands_of(query, key, value)
     tables = tables_of(q, k, bias, mask, query_seq_lengths, key_value_seq_lengths)
     q, factor = scaled(q, scale)
-    options = Options(factor, bool(is_causal), sides(local_window_size), bool(return_residual))
+    options = Options(
+        factor, truth(is_causal, "is_causal"), sides(local_window_size), truth(return_residual, "return_residual")
+    )
     arrays, tree = jax.tree.flatten((q, k, v, tables))
     output, *residual = attention(options, *tree.unflatten(alike(arrays, varying(arrays))))
     shape = query.shape[:-1]

@@ -5,12 +5,12 @@ Decides how rules become a name and tensors; the rest is the operator's.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
 from clearhead.adapters.torch import operator
+from clearhead.adapters.torch.arguments import check_tensors, scale_of
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.rule import divided
 from clearhead.errors import InputError
@@ -63,11 +63,15 @@ def attend(
     >>> output.tolist(), lse.exp().tolist()
     ([[1.0], [2.0]], [1.0, 2.0])
     """
-    if not (isinstance(query, torch.Tensor) and isinstance(key, torch.Tensor) and isinstance(value, torch.Tensor)):
-        kinds = ", ".join(type(x).__name__ for x in (query, key, value))
-        raise InputError(f"query, key and value are {kinds}: give tensors, as by torch.as_tensor(x).")
-    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    if query.is_nested or key.is_nested or value.is_nested:
+    try:
+        nested = query.is_nested or key.is_nested or value.is_nested
+    except AttributeError:
+        check_tensors(query=query, key=key, value=value)
+        raise
+    if sink is not None:
+        check_tensors(sink=sink)
+    factor = scale_of(query, scale)
+    if nested:
         over = None if score != () or sink is not None else mask_over(checked(mask), query, key, value)
         if over is None:
             raise InputError(

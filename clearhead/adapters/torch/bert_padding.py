@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from clearhead.adapters.torch.arguments import check_tensors
+from clearhead.errors import ShapeError
+
 Packed = tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]
 
 
@@ -47,6 +50,7 @@ def unpad_input(
     >>> packed.flatten(), borders, longest, used
     (tensor([0., 1., 5.]), tensor([0, 2, 3], dtype=torch.int32), 2, tensor([2, 1], dtype=torch.int32))
     """
+    check_mask(hidden_states, attention_mask)
     every = attention_mask if unused_mask is None else attention_mask + unused_mask
     packed, indices, borders, longest = gathered(hidden_states, every.bool(), every.sum(-1, dtype=torch.int32))
     return packed, indices, borders, longest, attention_mask.sum(-1, dtype=torch.int32)
@@ -56,9 +60,18 @@ def unpad_input_for_concatenated_sequences(
     hidden_states: torch.Tensor, attention_mask_in_length: torch.Tensor
 ) -> Packed:
     """The same where each row holds several sequences, whose lengths stand first in the mask's row, then zeros."""
+    check_mask(hidden_states, attention_mask_in_length)
     counts = attention_mask_in_length.sum(-1, keepdim=True)
     kept = torch.arange(attention_mask_in_length.shape[-1], device=counts.device) < counts
     return gathered(hidden_states, kept, attention_mask_in_length[attention_mask_in_length != 0])
+
+
+def check_mask(x: torch.Tensor, mask: torch.Tensor) -> None:
+    """Raise ShapeError for a mask that has no number for each item."""
+    check_tensors(hidden_states=x, attention_mask=mask)
+    if mask.dim() != 2 or x.dim() < 2 or x.shape[:2] != mask.shape:
+        shapes = f"{tuple(x.shape)} and a mask of shape {tuple(mask.shape)}"
+        raise ShapeError(f"items of shape {shapes}: give (batch, length, ...) and (batch, length).")
 
 
 def gathered(x: torch.Tensor, kept: torch.Tensor, lengths: torch.Tensor) -> Packed:

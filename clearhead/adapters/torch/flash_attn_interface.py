@@ -6,13 +6,13 @@ differently from torch holds here too: causal aligns with the last keys, and a w
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import torch
 
+from clearhead.adapters.torch.arguments import check_axes, check_number, check_tensors, scale_of
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.layers.rotary import turned
 from clearhead.adapters.torch.operator import attend
@@ -21,6 +21,7 @@ from clearhead.adapters.torch.trace import trace
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.masks import Mask, documents, full, window
 
+BATCHED = "(batch, length, heads, dim)"
 Seen = tuple[bool, tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]] | None]  # causal, window, documents
 
 
@@ -47,7 +48,7 @@ def flash_attn_func(
     tensor([[1.0000, 0.0000],
             [0.2690, 0.7310]])
     """
-    check_axes(q=q, k=k, v=v)
+    check_axes(BATCHED, q=q, k=k, v=v)
     check_slopes(alibi_slopes, q.shape[0], q.shape[2])
     seen = causal, sides_of(window_size), None
     output, lse = attended(q, k, v, seen, softcap, alibi_slopes, softmax_scale, dropout_p)
@@ -60,6 +61,7 @@ def flash_attn_qkvpacked_func(qkv: torch.Tensor, *args: Any, **options: Any) -> 
     >>> flash_attn_qkvpacked_func(torch.zeros(2, 5, 3, 4, 8), causal=True).shape
     torch.Size([2, 5, 4, 8])
     """
+    check_tensors(qkv=qkv)
     if qkv.dim() != 5 or qkv.shape[2] != 3:
         raise ShapeError(f"qkv of shape {tuple(qkv.shape)} is not (batch, length, 3, heads, dim): stack q, k and v.")
     return flash_attn_func(*qkv.unbind(2), *args, **options)
@@ -71,6 +73,7 @@ def flash_attn_kvpacked_func(q: torch.Tensor, kv: torch.Tensor, *args: Any, **op
     >>> flash_attn_kvpacked_func(torch.zeros(2, 5, 4, 8), torch.zeros(2, 7, 2, 1, 8)).shape
     torch.Size([2, 5, 4, 8])
     """
+    check_tensors(kv=kv)
     if kv.dim() != 5 or kv.shape[2] != 2:
         raise ShapeError(f"kv of shape {tuple(kv.shape)} is not (batch, length, 2, heads, dim): stack k and v.")
     return flash_attn_func(q, *kv.unbind(2), *args, **options)
@@ -109,9 +112,7 @@ def flash_attn_varlen_func(
     """
     if block_table is not None:
         raise InputError("block_table is not known here: keep keys and values in a clearhead.KeyValueCache.")
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.dim() != 3:
-            raise ShapeError(f"{name} of shape {tuple(x.shape)} is not (all items, heads, dim): give three axes.")
+    check_axes("(all items, heads, dim)", q=q, k=k, v=v)
     borders = [whole(x, name) for x, name in ((cu_seqlens_q, "cu_seqlens_q"), (cu_seqlens_k, "cu_seqlens_k"))]
     used = None if seqused_k is None else whole(seqused_k, "seqused_k", len(borders[0]) - 1)
     lengths = documents_of(borders, (len(q), len(k)), used)
@@ -127,8 +128,10 @@ def flash_attn_varlen_func(
 
 def whole(x: torch.Tensor, name: str, count: int | None = None) -> list[int]:
     """A tensor's whole numbers: `count` of them, or one more than there are sequences."""
+    check_tensors(**{name: x})
     wanted = "(sequences + 1,)" if count is None else f"({count},)"
-    if x.dim() != 1 or not len(x) or x.is_floating_point() or count not in (None, len(x)):
+    known = x.dim() == 1 and (len(x) == count if count is not None else len(x) > 0)
+    if not known or x.is_floating_point():
         raise ShapeError(f"{name} of shape {tuple(x.shape)} and {x.dtype}: give whole numbers, {wanted}.")
     numbers: list[int] = x.tolist()
     return numbers
@@ -165,6 +168,7 @@ def flash_attn_varlen_qkvpacked_func(
     >>> flash_attn_varlen_qkvpacked_func(torch.zeros(5, 3, 4, 8), torch.tensor([0, 2, 5]), 3, causal=True).shape
     torch.Size([5, 4, 8])
     """
+    check_tensors(qkv=qkv)
     if qkv.dim() != 4 or qkv.shape[1] != 3:
         raise ShapeError(f"qkv of shape {tuple(qkv.shape)} is not (all items, 3, heads, dim): stack q, k and v.")
     q, k, v = qkv.unbind(1)
@@ -178,6 +182,7 @@ def flash_attn_varlen_kvpacked_func(q: torch.Tensor, kv: torch.Tensor, *args: An
     >>> flash_attn_varlen_kvpacked_func(torch.zeros(5, 4, 8), torch.zeros(5, 2, 1, 8), borders, borders, 3, 3).shape
     torch.Size([5, 4, 8])
     """
+    check_tensors(kv=kv)
     if kv.dim() != 4 or kv.shape[1] != 2:
         raise ShapeError(f"kv of shape {tuple(kv.shape)} is not (all items, 2, key heads, dim): stack k and v.")
     return flash_attn_varlen_func(q, *kv.unbind(1), *args, **options)
@@ -256,7 +261,9 @@ def places(
     rows: torch.Tensor | None,
 ) -> tuple[list[int], list[int]]:
     """Each sequence's place in the caches and how many items it holds there."""
-    check_axes(q=q, k_cache=k_cache, v_cache=v_cache)
+    check_axes(BATCHED, q=q, k_cache=k_cache, v_cache=v_cache)
+    if k is not None and v is not None:
+        check_axes(BATCHED, k=k, v=v)
     batch, (sequences, room) = q.shape[0], k_cache.shape[:2]
     if k_cache.shape[:3] != v_cache.shape[:3]:
         raise ShapeError(
@@ -270,12 +277,15 @@ def places(
             raise ShapeError(f"{name} of shape {tuple(x.shape)} does not belong into its cache: give {wanted}.")
     if rows is None and sequences != batch:
         raise ShapeError(f"{batch} sequences of q and {sequences} in the caches: say which by cache_batch_idx.")
-    own = list(range(batch)) if rows is None else rows.tolist()
+    own = list(range(batch)) if rows is None else whole(rows, "cache_batch_idx", batch)
     if len(own) != batch or not all(0 <= row < sequences for row in own):
         raise ShapeError(f"cache_batch_idx {own} are no places of {batch} sequences in caches of {sequences}.")
+    if not isinstance(lengths, int | torch.Tensor | None):
+        raise InputError(f"cache_seqlens is {type(lengths).__name__}: give one number, or a tensor of ({batch},).")
     given = torch.as_tensor(room if lengths is None else lengths)
-    if given.dim() and given.shape != (batch,):
-        raise ShapeError(f"cache_seqlens of shape {tuple(given.shape)}: give one number, or ({batch},).")
+    if (given.dim() and given.shape != (batch,)) or given.is_floating_point() or given.is_complex():
+        told = f"{tuple(given.shape)} and {given.dtype}"
+        raise ShapeError(f"cache_seqlens of shape {told}: give one whole number, or ({batch},) of them.")
     held, new = given.expand(batch).tolist(), 0 if k is None else k.shape[1]
     if (new and lengths is None) or not all(0 <= length <= room - new for length in held):
         raise ShapeError(f"{new} new keys behind {held} do not fit into caches of {room}: make room, or say where.")
@@ -305,18 +315,12 @@ def sides_of(window_size: Any) -> tuple[int, ...]:
     return sides
 
 
-def check_axes(**tensors: torch.Tensor) -> None:
-    """Four axes each."""
-    for name, x in tensors.items():
-        if not isinstance(x, torch.Tensor):
-            raise InputError(f"{name} is {type(x).__name__}: give a tensor, as by torch.as_tensor({name}).")
-        if x.dim() != 4:
-            raise ShapeError(f"{name} of shape {tuple(x.shape)} is not (batch, length, heads, dim): give four axes.")
-
-
 def check_slopes(slopes: torch.Tensor | None, batch: int, heads: int) -> None:
     """One for each head, or for each sequence's."""
-    if slopes is not None and slopes.shape not in ((heads,), (batch, heads)):
+    if slopes is None:
+        return
+    check_tensors(alibi_slopes=slopes)
+    if slopes.shape not in ((heads,), (batch, heads)):
         given = tuple(slopes.shape)
         raise ShapeError(
             f"alibi_slopes of shape {given}: give ({heads},), or ({batch}, {heads}) for each sequence's own."
@@ -334,11 +338,12 @@ def attended(
     dropout_p: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output in flash-attention's layout, and the LSE."""
-    if not 0 <= dropout_p <= 1:
-        raise InputError(f"dropout_p={dropout_p} is no probability: give a number from 0 to 1.")
+    check_number("causal", seen[0])
+    check_number("dropout_p", dropout_p, 0, 1)
+    check_number("softcap", softcap, 0)
     rule, tables = rule_of(*seen, softcap, 0 if slopes is None else slopes.dim()), () if slopes is None else (slopes,)
     query, key, value = (x.transpose(1, 2) for x in (q, k, v))
-    factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    factor = scale_of(query, scale)
     if dropout_p:
         output, lse = attend_dropped(query, key, value, tables, None, rule, factor, dropout_p)
     else:

@@ -6,12 +6,12 @@ may change.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from clearhead.adapters.torch.arguments import check_tensors, scale_of
 from clearhead.adapters.torch.operator import attend, lead_of, view
 from clearhead.adapters.torch.rule import Rule, divided, joined
 from clearhead.adapters.torch.trace import trace
@@ -51,6 +51,7 @@ def flex_attention(
     tensor([[1.0000, 0.0000],
             [0.2690, 0.7310]])
     """
+    check_tensors(query=query, key=key, value=value)
     if not query.dim() == key.dim() == value.dim() == 4:
         shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
         raise ShapeError(f"flex_attention is for (batch, heads, length, dim), not {shapes}: add axes of one.")
@@ -66,7 +67,7 @@ def flex_attention(
         rule, tables = joined(own.masks, seen, score)
     else:
         rule, tables = joined((), mask_formula(block_mask, query, key), score)
-    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    factor = scale_of(query, scale)
     output, lse = attend(query, key, value, tables, None, rule.name, factor)
     if return_aux is None:
         return (output, lse) if return_lse else output

@@ -9,6 +9,7 @@ import math
 
 import torch
 
+from clearhead.adapters.torch.arguments import check_dtype, check_number, check_tensors
 from clearhead.adapters.torch.attention import attention
 from clearhead.adapters.torch.sdpa import FULL, masked, scaled_dot_product_attention
 from clearhead.adapters.torch.weights import LazyWeights, weights_of
@@ -36,6 +37,8 @@ class SelfAttention(torch.nn.Module):  # type: ignore[misc]
         self, dim: int, heads: int = 1, *, key_heads: int | None = None, mask: Mask = CAUSAL, score: Rules = ()
     ) -> None:
         super().__init__()
+        for name, number in (("dim", dim), ("heads", heads), ("key_heads", heads if key_heads is None else key_heads)):
+            check_number(name, number)
         if heads < 1 or dim % heads or (key_heads is not None and (key_heads < 1 or heads % key_heads)):
             given = f"{dim} dims, {heads} heads and {key_heads or heads} key heads"
             raise ShapeError(f"{given} do not divide: heads must divide dims, and key heads the heads.")
@@ -48,8 +51,10 @@ class SelfAttention(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output for x."""
+        check_tensors(x=x)
         if x.dim() < 2 or x.shape[-1] != self.query.in_features:
             raise ShapeError(f"x of shape {tuple(x.shape)}: give (..., n, {self.query.in_features}), the layer's dims.")
+        check_dtype("x", x, self.query.weight)
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(-2, -3)
         k = self.key(x).unflatten(-1, (self.key_heads, -1)).transpose(-2, -3)
         v = self.value(x).unflatten(-1, (self.key_heads, -1)).transpose(-2, -3)
@@ -88,10 +93,14 @@ class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
         """
         if is_causal and attn_mask is None:
             raise InputError("is_causal=True is a hint about attn_mask, which is None: give the mask too.")
+        check_tensors(query=query, key=key, value=value)
+        for name, mask in (("key_padding_mask", key_padding_mask), ("attn_mask", attn_mask)):
+            if mask is not None:
+                check_tensors(**{name: mask})
         if query.is_nested or key.is_nested or value.is_nested:
             self.check_nested(need_weights, key_padding_mask, attn_mask)
         axis = 1 if self.batch_first or query.dim() == 2 else 0
-        q, k, v = (x if query.dim() == 2 or self.batch_first else x.transpose(0, 1) for x in (query, key, value))
+        q, k, v = (x if x.dim() != 3 or self.batch_first else x.transpose(0, 1) for x in (query, key, value))
         self.check(q, k, v, key_padding_mask, attn_mask)
         q, k, v = self.projected(q, k, v)
         if self.bias_k is not None:
@@ -133,12 +142,15 @@ class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
             shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
             raise ShapeError(f"operands of shapes {shapes}: give all three a batch axis, or none.")
         dims = self.embed_dim, self.kdim, self.vdim
-        if (q.shape[-1], k.shape[-1], v.shape[-1]) != dims or k.shape[-2] != v.shape[-2]:
+        alike = k.shape[:-1] == v.shape[:-1] and q.shape[:-2] == k.shape[:-2]
+        if (q.shape[-1], k.shape[-1], v.shape[-1]) != dims or not alike:
             shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
             raise ShapeError(
-                f"operands of shapes {shapes}: the layer takes {dims[0]}, {dims[1]} and {dims[2]} dims, and as many "
-                "values as keys."
+                f"operands of shapes {shapes}, batch first: the layer takes {dims[0]}, {dims[1]} and {dims[2]} dims, "
+                "as many values as keys, and equal batches."
             )
+        for name, x in (("query", q), ("key", k), ("value", v)):
+            check_dtype(name, x, self.out_proj.weight)
         *lead, keys = k.shape[:-1]
         pairs = (q.shape[-2], keys)
         each = (math.prod(lead) * self.num_heads, *pairs)

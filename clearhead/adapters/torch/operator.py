@@ -19,7 +19,7 @@ from clearhead.adapters.torch.formula import NARROW
 from clearhead.adapters.torch.rule import Rule, rule_named
 from clearhead.attention import run
 from clearhead.definition.tangent import Direction
-from clearhead.errors import DtypeError, InputError
+from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.gradients import Gradients, Kept, backward
 from clearhead.problem import Array
 
@@ -159,9 +159,15 @@ def view(tensor: torch.Tensor) -> Array:
                 "ml_dtypes, or use torch.float32."
             ) from None
         return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
-    if tensor.layout is not torch.strided:
-        elsewhere(tensor)
-    return (tensor.detach() if tensor.requires_grad else tensor).numpy()  # type: ignore[no-any-return]
+    try:
+        return (tensor.detach() if tensor.requires_grad else tensor).numpy()  # type: ignore[no-any-return]
+    except TypeError:
+        if tensor.layout is not torch.strided or not tensor.is_cpu:
+            elsewhere(tensor)
+        raise DtypeError(
+            f"a tensor of shape {tuple(tensor.shape)} is {tensor.dtype}, which cannot be read: give torch.float32, as "
+            "by x.float()."
+        ) from None
 
 
 def tensor_of(array: Array, dtype: torch.dtype) -> torch.Tensor:
@@ -195,11 +201,15 @@ def on_processor(
     return torch.from_numpy(output), torch.from_numpy(lse)
 
 
-def room_for(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Array:
+def room_for(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Array | None:
     """An output laid out as torch's own attention gives it, heads side by side, so that they join without a copy."""
     batch, heads, queries, _ = query.shape
-    if any(x.dim() != 4 or x.shape[0] != batch or x.shape[1] > heads for x in (key, value)):
-        batch, heads = lead_of(query, key, value)
+    known = key.dim() == value.dim() == 4 and key.shape[0] == value.shape[0] == batch
+    if not known or key.shape[1] > heads or value.shape[1] > heads:
+        lead = lead_of(query, key, value)
+        if len(lead) != 2 or value.dim() < 2:
+            return None
+        batch, heads = lead
     dtype = np.float64 if query.dtype is torch.float64 else np.float32
     return np.empty((batch, queries, heads, value.shape[-1]), dtype).swapaxes(1, 2)
 
@@ -226,13 +236,17 @@ def shapes(
 
 
 def lead_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[int, ...]:
-    """The leading axes of the result: heads of keys and values may be shared."""
+    """The leading axes of the result: heads of keys and values may be shared; raises ShapeError."""
     heads = query.shape[-3] if query.dim() > 2 else 1
     leads = [query.shape[:-2]]
     for x in (key, value):
         own = x.shape[:-2]
         leads.append((*own[:-1], heads) if own and own[-1] != 1 and heads != 1 else own)
-    return tuple(torch.broadcast_shapes(*leads))
+    try:
+        return tuple(torch.broadcast_shapes(*leads))
+    except RuntimeError:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
+        raise ShapeError(f"the leading axes do not broadcast ({shapes}): make them equal or 1.") from None
 
 
 def backward_on_processor(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any) -> list[torch.Tensor]:

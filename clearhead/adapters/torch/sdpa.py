@@ -24,7 +24,7 @@ from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.operator import DTYPES, OWN, PLAIN, attend, lead_of
 from clearhead.adapters.torch.rule import divided, joined
-from clearhead.errors import InputError
+from clearhead.errors import InputError, ShapeError
 from clearhead.rules.expression import Expression, Formula, Kind
 from clearhead.rules.masks import causal, full
 
@@ -139,6 +139,8 @@ def reason(
 ) -> str | None:
     """Why a call goes to torch; None if it need not."""
     for x in (query, key, value, query if attn_mask is None else attn_mask):
+        if not isinstance(x, torch.Tensor):
+            return f"an operand is {type(x).__name__}"
         if type(x) not in PLAIN and is_traceable_wrapper_subclass(x):
             return f"a tensor is a {type(x).__name__}, which knows torch's function alone"
         if x.layout is not torch.strided or x.is_nested or not (x.is_cpu or x.is_meta):
@@ -151,7 +153,7 @@ def reason(
         return "is_causal and attn_mask exclude each other"
     if attn_mask is not None and attn_mask.dtype not in (torch.bool, torch.float32, query.dtype):
         return f"its attn_mask is of {attn_mask.dtype}"
-    if not 0 <= dropout_p <= 1:
+    if not (isinstance(dropout_p, int | float) and 0 <= dropout_p <= 1):
         return f"dropout_p={dropout_p} is no probability"
     if min(query.dim(), key.dim(), value.dim()) < 2 or query.shape[-1] == 0 or value.shape[-1] == 0:
         return "an operand has no dim"
@@ -169,7 +171,7 @@ def fits(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value:
     alike = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
     try:
         lead = query.shape[:-2] if alike else lead_of(query, key, value)
-    except RuntimeError:
+    except ShapeError:
         return False
     scores, own = (*lead, query.shape[-2], key.shape[-2]), attn_mask.shape
     return 2 <= len(own) <= len(scores) and all(a in (1, b) for a, b in zip(own[::-1], scores[::-1], strict=False))

@@ -37,7 +37,10 @@ def watchable(model: torch.nn.Module, chosen: tuple[int, ...] | None) -> dict[to
             continue
         if number in found:
             kinds = f"{type(found[number]).__name__} and {type(module).__name__}"
-            raise InputError(f"{name} has two layers {number}, {kinds}: watch one part of it, as model.get_decoder().")
+            raise InputError(
+                f"{name} has two layers {number}, {kinds}: watch a part of it that has one, as model.get_decoder(), or "
+                "look at their attention by output_attentions=True with attn_implementation='clearhead'."
+            )
         found[number] = module
     if not found:
         kinds = ", ".join(sorted({type(module).__name__ for module in every}))

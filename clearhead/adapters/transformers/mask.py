@@ -24,7 +24,7 @@ from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor
 from clearhead.adapters.torch.operator import view
 from clearhead.adapters.torch.trace import trace
 from clearhead.adapters.transformers.families import refuse_strangers, takes_truths
-from clearhead.errors import ClearheadError, InputError
+from clearhead.errors import ClearheadError, InputError, ShapeError
 from clearhead.once import cached_property
 from clearhead.problem import Array
 from clearhead.rules.expression import Formula
@@ -245,6 +245,11 @@ def mask_forward(
     refuse_strangers()
     if not readable(padding, q_offset):
         return table()
+    if padding is not None and (padding.dim() != 2 or padding.shape[0] not in (1, batch_size)):
+        raise ShapeError(
+            f"attention_mask has shape {tuple(padding.shape)}: give ({batch_size}, positions), True where a token is, "
+            "or all four axes, (batch, heads, queries, keys)."
+        )
     visible = None if padding is None else padding.numpy()
     pattern = Pattern(batch_size, q_length, kv_length, int(q_offset), int(kv_offset), function, visible)
     try:

@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from clearhead.adapters.torch.arguments import check_axes, check_tensors
 from clearhead.errors import InputError, ShapeError
 
 
 def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, at: torch.Tensor, interleaved: bool) -> torch.Tensor:
     """x (…, n, heads, dim) turned by its places `at` (…, n) in tables (places, half of what is turned)."""
+    check_tensors(cos=cos, sin=sin)
     last = max(at.flatten().tolist(), default=0)
     if cos.shape != sin.shape or cos.dim() != 2 or 2 * cos.shape[-1] > x.shape[-1] or last >= len(cos):
         shapes = f"{tuple(cos.shape)} and {tuple(sin.shape)}"
@@ -60,16 +62,31 @@ def apply_rotary_emb(
 
 def places(x: torch.Tensor, offsets: int | torch.Tensor, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
     """Each item's place in its sequence."""
+    check_tensors(x=x)
     if cu_seqlens is None:
         if x.dim() != 4:
             raise ShapeError(f"x of shape {tuple(x.shape)} is not (batch, length, heads, dim): give cu_seqlens too.")
-        first = torch.as_tensor(offsets, device=x.device).expand(x.shape[0]).long()
+        first = firsts(offsets, x.shape[0], x)
         return first[:, None] + torch.arange(x.shape[1], device=x.device)
+    check_axes("(sequences + 1)", cu_seqlens=cu_seqlens)
+    borders = cu_seqlens.tolist()
+    if x.dim() != 3 or borders != sorted(borders) or borders[:1] != [0] or borders[-1] != x.shape[0]:
+        raise ShapeError(
+            f"x of shape {tuple(x.shape)} and cu_seqlens {borders}: give x (all items, heads, dim), and numbers that "
+            "rise from 0 to all items."
+        )
     counts = cu_seqlens.diff().long()
-    if x.dim() != 3 or int(cu_seqlens[-1]) != x.shape[0] or int(cu_seqlens[0]):
-        raise ShapeError(f"x of shape {tuple(x.shape)} does not belong to cu_seqlens {cu_seqlens.tolist()}.")
-    first = torch.as_tensor(offsets, device=x.device).expand(len(counts)).long() - cu_seqlens[:-1]
+    first = firsts(offsets, len(counts), x) - cu_seqlens[:-1]
     return torch.arange(x.shape[0], device=x.device) + first.repeat_interleave(counts)
+
+
+def firsts(offsets: int | torch.Tensor, count: int, x: torch.Tensor) -> torch.Tensor:
+    """Where each of `count` sequences begins."""
+    known = isinstance(offsets, int | torch.Tensor)
+    given = torch.as_tensor(offsets if known else 0.5, device=x.device)
+    if given.is_floating_point() or given.is_complex() or given.shape not in ((), (1,), (count,)):
+        raise ShapeError(f"seqlen_offsets={offsets!r}: give one whole number, or a tensor of ({count},).")
+    return given.expand(count).long()
 
 
 apply_rotary_emb_func = apply_rotary_emb
