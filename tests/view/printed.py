@@ -30,7 +30,7 @@ def number(value: float, narrow: bool = False) -> str:
     if not x:
         return "0" if narrow else "0.000"
     if size <= Decimal("0.005" if narrow else "0.00005") or size >= Decimal("1e4" if narrow else "1e6"):
-        return power(x, 1)
+        return power(x, 0 if narrow and size < 1 else 1)
     if narrow:
         return fixed(x, 2 if size < 10 else 1 if size < 100 else 0)
     return fixed(

@@ -71,7 +71,7 @@ const RIGHT = PRESETS[0].set;
 export const PATH = [
   {
     title: 'Words become vectors',
-    say: 'Each word is an arrow. A score is large where two arrows are long and point the same way.',
+    say: 'Each word is an arrow. Two long ones that point alike have a large score.',
     set: { ...SENTENCE, show: 'scores', question: null },
   },
   {
@@ -101,7 +101,7 @@ export const PATH = [
   },
   {
     title: 'If the formula were another',
-    say: 'Under What if, try other formulas: no values, no softmax, the mask after it.',
+    say: 'Under What if, try other formulas, and read what follows.',
     set: { ...SENTENCE, row: 3, column: 2, show: 'weights', formula: 'mask-after-softmax', question: 3 },
   },
   {

@@ -13,15 +13,15 @@ export function learnedView(state, learned) {
       html.h2({ id: 'lh' }, 'Now a learned head'),
       html.p(
         null,
-        'The same sum with learned ',
+        'Learned ',
         html.i(null, 'q'),
         ', ',
         html.i(null, 'k'),
         ', ',
         html.i(null, 'v'),
-        ', reading ',
+        ' on ',
         html.q({ class: 'word' }, learned.text),
-        ' in pieces. Below each: which head, and its mean weight there',
+        '. Beside: head · its mean weight there.',
       ),
     ),
     html.ul(

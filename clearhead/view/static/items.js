@@ -142,8 +142,8 @@ function notes(state, p, given) {
     said.push(
       state.axes === 'two'
         ? html.p(
-            { class: 'note' },
-            `2 of 64 axes keep ${percent(kept)} of the vectors’ squared length. `,
+            { class: 'note', title: 'of the vectors’ squared length' },
+            `2 of 64 axes keep ${percent(kept)}. `,
             html.button({ class: 'link', 'data-do': 'axes', 'data-with': 'all' }, 'All 64'),
           )
         : html.p(

@@ -35,7 +35,8 @@ export function number(value, narrow = false) {
   const size = Math.abs(Number(value.toPrecision(DIGITS)));
   if (!size) return narrow ? '0' : '0.000';
   if (!Number.isFinite(size)) return value > 0 ? '∞' : '−∞';
-  if (size <= (narrow ? 0.005 : 0.00005) || size >= (narrow ? 1e4 : 1e6)) return power(value, 1);
+  if (size <= (narrow ? 0.005 : 0.00005) || size >= (narrow ? 1e4 : 1e6))
+    return power(value, narrow && size < 1 ? 0 : 1);
   if (size <= 0.0005 && !narrow) return fixed(value, 4);
   const places = size < 100 ? 3 : size < 1000 ? 2 : size < 10000 ? 1 : 0;
   return fixed(value, narrow ? [2, 1, 0, 0][Math.max(0, Math.floor(Math.log10(size)))] : places);
