@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         told = error.format_message().removeprefix("Value error, ").rstrip(".")
         of = getattr(getattr(error, "ctx", None), "command_path", "clearhead")
+        if told.startswith("No such option") and any(word[:1] == "-" and " " in word for word in arguments):
+            return complain(f"{told}. A text that begins with - goes behind --, as in {of} -- '-5 degrees'.")
         return complain(f"{told}. Try '{of} --help'.")
     return code or 0
 
@@ -155,7 +157,9 @@ def explain(
         Steps | None,
         typer.Option(help="Tell about the steps instead: why this order, which shapes, what cost, what order means."),
     ] = None,
-    quiz: Annotated[bool, typer.Option("--quiz", help="Ask about the steps instead, and explain the answers.")] = False,
+    quiz: Annotated[
+        bool, typer.Option("--quiz", help="Ask about the steps instead; in another --format than text, as a sheet.")
+    ] = False,
     layer: Annotated[
         bool, typer.Option("--layer", help="Tell of a transformer's layer instead: W^Q, W^K, W^V, heads, W^O.")
     ] = False,
@@ -190,7 +194,7 @@ def explain(
         heads=heads, model=model, head=head,
     )  # fmt: skip
     page = command.page(asked)
-    if quiz:
+    if quiz and format is Format.text:
         command.ask(page.explained)
     else:
         formats.write(page, format.value)
@@ -208,6 +212,23 @@ def generate(
     from clearhead.model import command
 
     command.write(text, tokens, temperature, top_p, seed)
+
+
+@app.command()
+def view(
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(help="A sentence to begin with, a file that holds one, or -.", show_default=False),
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Where to serve.", min=1, max=65535, show_default="any free")] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the address.")
+    ] = True,
+) -> None:
+    """Open a page on this computer where self-attention can be touched; Ctrl-C ends it."""
+    from clearhead.view import command
+
+    command.view(text or (), port, browser)
 
 
 @app.command()

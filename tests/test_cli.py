@@ -133,12 +133,24 @@ def test_a_pipe_gets_utf8_whatever_the_locale_says(vectors):
 # errors
 
 
+def test_a_text_that_begins_with_a_minus_stands_behind_two(capsys):
+    assert main(["explain", "--", "-5 degrees"]) == 0
+    assert "degrees" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["explain", "generate"])
+def test_an_empty_file_is_named(capsys, tmp_path, command):
+    (tmp_path / "empty.txt").write_text(" \n")
+    assert "empty.txt holds no text" in refused(capsys, command, tmp_path / "empty.txt")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["explain"], "Nothing to explain"),
         (["explain", ""], "no word"),
         (["explain", "?!"], "no word"),
+        (["explain", "-5 degrees"], "goes behind --, as in clearhead explain -- '-5 degrees'"),
         (["explain", "letter.txt"], "letter.txt is not there"),
         (["explain", "x.npy"], "--vectors x.npy"),
         (["explain", SENTENCE, "--embeddings", "glove.txt"], "glove.txt is not there"),

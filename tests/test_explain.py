@@ -371,6 +371,7 @@ def test_a_position_that_is_none_is_refused(position):
     ("x", "error", "said"),
     [
         ([1.0, 2.0], ShapeError, r"\(2,\)"),
+        ([[1.0, 2.0], [3.0]], ShapeError, "of different lengths"),
         (np.ones((2, 2, 2)), ShapeError, r"\(2, 2, 2\)"),
         (np.ones((0, 3)), ShapeError, r"\(0, 3\)"),
         (np.ones((3, 0)), ShapeError, r"\(3, 0\)"),

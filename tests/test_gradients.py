@@ -124,6 +124,15 @@ def test_empty_operands_have_empty_gradients(shape):
     assert got.q.shape == got.k.shape == got.v.shape == shape
 
 
+@pytest.mark.parametrize(("queries", "keys"), [(0, 0), (0, 3), (3, 0)])
+def test_rules_without_pairs_have_gradients_of_zero(queries, keys):
+    q, k, table = np.ones((2, queries, 4)), np.ones((2, keys, 4)), np.ones((queries, keys))
+    slopes = np.ones(2)
+    done = attend(q, k, k, mask=full(), score=[bias(table), lambda s, b, h, i, j: s - slopes[h] * (i - j)])
+    got = done.backward(np.ones((2, queries, 4)), rules=True).rules
+    assert [[x.tolist() for x in each] for each in got] == [[table.tolist()], [[0.0, 0.0]]]
+
+
 @pytest.mark.filterwarnings("error")
 def test_gradients_that_float16_cannot_hold_are_infinite():
     x = np.full((4, 4), 60000, np.float16)

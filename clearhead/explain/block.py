@@ -4,14 +4,13 @@ Decides the page; the model computes, and keeps, all that is shown. The attentio
 for vectors of the user's own.
 """
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
 
 from clearhead.definition.textbook import Array
 from clearhead.errors import InputError
-from clearhead.explain import inputs, steps
+from clearhead.explain import inputs, json, steps
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.rows import MOST_ROWS, choose
 from clearhead.explain.steps import Explanation, length
@@ -87,7 +86,7 @@ class OfModel:
             "tokens": self.names,
             "position": i,
             "head": [self.layer, self.head],
-            "weights": self.explained.weights.tolist(),
+            "attention": json.worked(self.explained),
             "residual_lengths": [length(x[i].astype(np.float64)) for x in self.stream()],
             "guesses": [[{"token": name, "chance": chance} for name, chance in row] for row in self.guesses()],
             "nats": loss.nats.tolist(),
@@ -95,8 +94,17 @@ class OfModel:
             "perplexity": loss.perplexity,
             "bits_per_character": loss.bits_per_character,
             "uniform": loss.uniform,
+            "heads": {kind: dict(zip(("head", "share"), best(self.measured[0], kind), strict=True)) for kind in KINDS},
         }
-        return json.dumps(made, indent=2, allow_nan=False) + "\n"
+        return json.written(made)
+
+    @cached_property
+    def measured(self) -> tuple[HeadScores, int]:
+        """What every head does on this text, and how often it must be said to be long enough."""
+        again = 1
+        while len(self.model.tokenizer.encode(" ".join([self.text] * again))) < ENOUGH:
+            again += 1
+        return head_scores(self.model, " ".join([self.text] * again)), again
 
     def stream(self) -> list[Array]:
         """The residual stream after the embedding and after each layer."""
@@ -125,8 +133,8 @@ def opening(of: OfModel) -> list[Block]:
     held, i = of.model.parameters, of.explained.position
     vocabulary, dim = held.embedding.shape
     text = (
-        f"The model was trained to guess the next token. It knows {vocabulary} of them, words and pieces of words, and "
-        f"has {count(len(held.layers), 'layer')} of {count(held.heads, 'head')} each. {quoted(of.names[i])}, token "
+        f"The model was trained to guess the next token. It knows {vocabulary:,} of them, words and pieces of words, "
+        f"and has {count(len(held.layers), 'layer')} of {count(held.heads, 'head')} each. {quoted(of.names[i])}, token "
         f"{i}, is number {of.done.tokens[i]}: its embedding is that row of a table ({vocabulary},{dim}), and begins "
         f"the residual stream, the one vector a token that every layer reads and adds to: {first(of.done.embedded[i])}."
     )
@@ -214,7 +222,7 @@ def told(loss: Loss) -> str:
     return (
         "Training changes every matrix so that the tokens that really come get a larger chance: it makes the mean of "
         f"−log p small, the cross-entropy. Here it is {number(loss.mean)} nats a token, {better} than the "
-        f"{number(loss.uniform)} of a guess that gives all {loss.vocabulary} tokens the same chance. In other units: "
+        f"{number(loss.uniform)} of a guess that gives all {loss.vocabulary:,} tokens the same chance. In other units: "
         f"perplexity exp({number(loss.mean)}) = {number(loss.perplexity)}, as unsure as among so many equal tokens, "
         f"and {number(loss.bits_per_character)} bits a character."
     )
@@ -222,25 +230,25 @@ def told(loss: Loss) -> str:
 
 def heads(of: OfModel) -> list[Block]:
     """Which head is which, measured on this text."""
-    again = 1
-    while len(of.model.tokenizer.encode(of.text * again)) < ENOUGH:
-        again += 1
-    scores = head_scores(of.model, " ".join([of.text] * again))
-    rows = tuple(best(scores, kind, does) for kind, does in KINDS.items())
+    scores, again = of.measured
+    rows = []
+    for kind, does in KINDS.items():
+        (layer, head), share = best(scores, kind)
+        rows.append((f"{layer}.{head}", does, number(share)))
     columns = (Column("head"), Column("what it does", "left"), Column("its weight there, on the average"))
     said = f", said {again} times" if again > 1 else ""
     text = (
         f"The head of each kind that is most so, on this text{said}; copying (induction) is measured on random tokens "
         f"said twice. Of all weight before it, signs would get {percent(scores.signs)} by chance."
     )
-    return [Heading("Which head is which"), Prose(text), Table(columns, rows)]
+    return [Heading("Which head is which"), Prose(text), Table(columns, tuple(rows))]
 
 
-def best(scores: HeadScores, kind: str, does: str) -> tuple[Cell, ...]:
-    """The head with the most of a kind."""
-    values = getattr(scores, kind)
-    layer, head = np.unravel_index(int(values.argmax()), values.shape)
-    return f"{layer}.{head}", does, number(float(values[layer, head]))
+def best(scores: HeadScores, kind: str) -> tuple[tuple[int, int], float]:
+    """The head with the most of a kind, and how much that is."""
+    values: Array = getattr(scores, kind)
+    layer, head = divmod(int(values.argmax()), values.shape[1])
+    return (layer, head), float(values[layer, head])
 
 
 def first(x: Array) -> str:

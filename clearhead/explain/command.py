@@ -55,10 +55,12 @@ def page(asked: Asked) -> Page:
         matrices = read_matrices(asked.weights) if asked.weights else None
         usual = 1 if matrices or e.x.shape[1] % 2 else 2
         return OfLayer(e, asked.heads or usual, matrices)
-    if asked.steps:
+    if asked.steps and not asked.quiz:
         return OfLesson(e, asked.steps)
     if asked.what_if:
         return WhatIf(e, asked.what_if)
+    if asked.quiz:
+        return quiz.Quiz(e)
     return Worked(e, asked.matrix, designed=asked.roles)
 
 

@@ -25,7 +25,13 @@ def lesson(e: Explanation) -> Lesson:
     rows = tuple(costs(length, d) for length in sorted({n, *LENGTHS}))
     page: list[Block] = [title("The cost of the steps", e), *noted(e)]
     page += [*this_input(n, d), *as_it_grows(rows, n), *masked(e), *beside_recurrence(e)]
-    return Lesson(rows, tuple(page))
+    lengths = {"this input": n, **TEXTS}.items()
+    more = {
+        "mask": name_of_mask(e.mask),
+        "masked": [{"of": what, "length": length, "pairs": pairs_of(e.mask, length)} for what, length in lengths],
+        "recurrence": [{"of": what, "length": length} | beside(length, d) for what, length in lengths],
+    }
+    return Lesson(rows, tuple(page), more=more)
 
 
 def this_input(n: int, d: int) -> list[Block]:
@@ -42,7 +48,7 @@ def this_input(n: int, d: int) -> list[Block]:
         ("x and y alone", (f"2 · {FLOAT} n d", rf"2 \cdot {FLOAT} n d"), size(row["vectors_bytes"])),
     ]
     cells = tuple((what, Formula(*formula), value) for what, formula, value in counted)
-    columns = (Column("what", "left"), Column("formula", "left"), Column(f"n = {n}"))
+    columns = (Column("what", "left"), Column("formula", "left"), Column(f"n = {n:,}"))
     intro = f"For n items of d = {count(d, 'dim')}, in numbers of {FLOAT} bytes:"
     return [Prose(intro), Table(columns, cells)]
 
@@ -91,7 +97,7 @@ def masked(e: Explanation) -> list[Block]:
         page.append(
             Prose(
                 f"Each item sees at most {count(width, 'item')}, so the work grows with n and no longer with n²: at "
-                f"most {width} n pairs. What lies further away is reached layer by layer, "
+                f"most {width:,} n pairs. What lies further away is reached layer by layer, "
                 f"{count(e.mask.left, 'item')} further each time."
             )
         )
@@ -138,7 +144,7 @@ def beside_recurrence(e: Explanation) -> list[Block]:
             "numbers. Its work grows with n alone, but every step waits for the one before."
         ),
         Table(columns, compared),
-        Prose(f"In multiply-adds, with d = {d}; one item more, for attention with a cache of keys and values:"),
+        Prose(f"In multiply-adds, with d = {d:,}; one item more, for attention with a cache of keys and values:"),
         Table(headings, tuple(numbers)),
         Prose(
             "So attention buys two things with its n²: nothing has to wait, and any item reaches any other in one "
@@ -200,7 +206,7 @@ def costs(n: int, d: int) -> dict[str, int]:
 
 def length_name(length: int, here: int) -> str:
     """A length as people say it."""
-    name = str(length)
+    name = f"{length:,}"
     if length % 2**20 == 0:
         name = f"{length // 2**20}M"
     elif length % 2**10 == 0:

@@ -11,16 +11,23 @@ from clearhead.rules.named import name_of_mask, name_of_score
 
 
 def render(e: Explanation, matrix: bool = False) -> str:
-    """The explanation as JSON.
+    """The explanation as JSON."""
+    return written(worked(e, matrix))
 
-    Lists of scores, exponentials and weights have an entry for every item up to the last that is seen, null where one
-    is hidden; `seen` has the items that are. With `matrix`, every row's scores and weights too.
+
+def worked(e: Explanation, matrix: bool = False) -> dict[str, Any]:
+    """Every number of the steps.
+
+    `vectors` are the items', or `queries`, `keys` and `values` where these differ. Lists of scores, exponentials and
+    weights have an entry for every item up to the last that is seen, null where one is hidden; `seen` has the items
+    that are. With `matrix`, every row's scores and weights too.
     """
     made: dict[str, Any] = {
         "tokens": e.tokens,
         "position": e.position,
         "mask": name_of_mask(e.mask),
         "seen": e.items,
+        **vectors(e),
         "dot_products": row(e, e.stages[0] / e.operands.scale),
         "rules": [
             {"rule": name_of_score(rule), "scores": row(e, stage)}
@@ -49,7 +56,17 @@ def render(e: Explanation, matrix: bool = False) -> str:
             "scores": only_seen(e.square.scores.tolist(), e.square.seen.tolist()),
             "weights": only_seen(e.square.weights.tolist(), e.square.seen.tolist()),
         }
-    return json.dumps(finite(made), indent=2, allow_nan=False) + "\n"
+    return made
+
+
+def vectors(e: Explanation) -> dict[str, Any]:
+    """What went in."""
+    of = e.operands
+    if of.alike:
+        return {"vectors": of.queries.tolist()}
+    return {
+        "queries": of.queries.tolist(), "keys": of.keys.tolist(), "values": of.values.tolist(), "scale": of.scale,
+    }  # fmt: skip
 
 
 def row(e: Explanation, values: Array) -> list[float | None]:
@@ -60,8 +77,16 @@ def row(e: Explanation, values: Array) -> list[float | None]:
 def render_lesson(name: str, lesson: Lesson, e: Explanation) -> str:
     """The rows of a lesson, what they are about, and the questions that it answers."""
     n, d = e.x.shape
-    made = {"steps": name, "tokens": e.tokens, "length": n, "dim": d, "rows": lesson.rows, "why": lesson.why}
-    return json.dumps(made, indent=2, allow_nan=False) + "\n"
+    made = {
+        "steps": name, "tokens": e.tokens, "length": n, "dim": d, "rows": lesson.rows, "why": lesson.why,
+        **lesson.more, "notes": e.notes,
+    }  # fmt: skip
+    return written(made)
+
+
+def written(made: dict[str, Any]) -> str:
+    """A page's numbers as JSON text."""
+    return json.dumps(finite(made), indent=2, allow_nan=False) + "\n"
 
 
 def only_seen(square: list[list[float]], seen: list[list[bool]]) -> list[list[float | None]]:

@@ -61,12 +61,13 @@ def triangle(block: Triangle) -> str:
         (str(i), block.items[i], *(number(block.weights[i, j]) if block.seen[i, j] else DOT for j in shown))
         for i in rows
     ]
-    parts = [part for part in map(without_dots, panels(fitted(Grid.of(columns, cells)))) if part.rows]
+    parts = panels(fitted(Grid.of(columns, cells)))
     said = []
     if len(rows) < n or len(shown) < m:
         which = f"rows {rows[0]} to {n - 1} of {n} and columns {shown[0]} to {m - 1} of {m}"
         said.append(escape(f"Printed here are {which}: --format json gives all."))
     if len(parts) > 1:
+        parts = [part for part in map(without_dots, parts) if part.rows]
         said.append("In parts; each leaves out the rows that see none of its items.")
     return "\n\n".join([*said, in_full(parts)])
 

@@ -16,7 +16,7 @@ from clearhead.errors import InputError, ShapeError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.matrices import Matrices
 from clearhead.explain.rows import MOST_ROWS, gathered, names
-from clearhead.explain.steps import Explanation
+from clearhead.explain.steps import Explanation, right_angles
 from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, number, quoted, sub
 from clearhead.rules.masks import causal, visible
@@ -53,6 +53,9 @@ def worked(e: Explanation, heads: int, matrices: Matrices | None = None) -> Laye
     own, seen = q[:, i : i + 1], visible(causal(), n, n, np.array([i]))
     scores = textbook.scores(own, k)  # (heads, 1, n)
     scaled = textbook.scores(own, k, q.shape[-1] ** -0.5)
+    for head in range(heads):
+        none = right_angles(own[head, 0], k[head], scores[head, 0])
+        scores[head, 0, none] = scaled[head, 0, none] = 0
     weights = textbook.softmax(scaled, seen)
     outputs = textbook.weighted_sum(weights, v, seen)[:, 0]  # (heads, dv)
     y = outputs.reshape(-1)
@@ -88,7 +91,7 @@ def page(layer: Layer) -> list[Block]:
     e, d = layer.explained, layer.q.shape[-1]
     opening = (
         f"The first approach compares items as they are. A transformer's layer lets {quoted(e.token)} ask, be found "
-        f"and give by three learned matrices, in several heads at once (here {len(layer.q)}). "
+        f"and give by three learned matrices, in {several(len(layer.q))}. "
     )
     if layer.matrices is None:
         opening += (
@@ -101,6 +104,11 @@ def page(layer: Layer) -> list[Block]:
     blocks += [*noted(e), Prose(opening)]
     blocks += projections(layer) + scores(layer) + softmax(layer) + sums(layer) + mixed(layer)
     return blocks
+
+
+def several(heads: int) -> str:
+    """How many heads there are."""
+    return f"several heads at once (here {heads})" if heads > 1 else "one head here; most layers have several"
 
 
 def vector(x: Array) -> str:
@@ -155,6 +163,8 @@ def softmax(layer: Layer) -> list[Block]:
         rf"\alpha_{{{i},j}} = \exp(\mathrm{{score}}_{{{i},j}}) / \sum_{{k=0}}^{{{i}}} \exp(\mathrm{{score}}_{{{i},k}})",
     )
     text = "As in the first approach, head by head: every column adds up to 1, and each head may look elsewhere."
+    if len(layer.q) == 1:
+        text = "As in the first approach: the column adds up to 1."
     return [Heading("3  Softmax", formula), Prose(text), by_head(layer, layer.weights, "head", total=True)]
 
 

@@ -8,8 +8,9 @@ from clearhead.explain.blocks import Block
 
 @dataclass(frozen=True)
 class Lesson:
-    """The rows of a lesson, the page that explains them, and the questions that it answers."""
+    """The rows of a lesson, the page that explains them, the questions that it answers, and more for programs."""
 
     rows: tuple[dict[str, Any], ...]
     page: tuple[Block, ...]
     why: dict[str, str] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)

@@ -12,7 +12,6 @@ from clearhead.definition import textbook
 from clearhead.explain import cost, positions
 from clearhead.explain.blocks import Block, Column, Formula, Heading, Prose, Table
 from clearhead.explain.lesson import Lesson
-from clearhead.explain.rows import dot_product
 from clearhead.explain.steps import Explanation, check_finite
 from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, number, quoted, short
@@ -71,10 +70,10 @@ def order(e: Explanation) -> Lesson:
 
 def not_scores(e: Explanation) -> str:
     """What goes wrong with scores as weights, in this input's own numbers."""
-    scores = np.array([dot_product(e, j) for j in e.items])
+    scores = e.stages[0][[*e.items]]
     with np.errstate(over="ignore"):
         total, negative = number(float(scores.sum())), int((scores < 0).sum())
-    come = {"1.0000": "add up to 1 by chance", "inf": "exceed a float64 together"}.get(total, f"come to {total}")
+    come = {"1.0000": "add up to 1 by chance", "∞": "exceed a float64 together"}.get(total, f"come to {total}")
     ones = {0: "", 1: " The negative one here would even subtract."}
     subtract = ones.get(negative, f" The negative ones, {negative} here, would even subtract.")
     return (
@@ -94,7 +93,7 @@ def future(e: Explanation) -> str:
     late = float(textbook.softmax(scores, seen)[0, 0])
     return (
         f"Because the softmax divides by a sum. Item 0, {quoted(e.tokens[0])}, sees only itself, so its "
-        f"weight is 1. Were the future hidden after the softmax, the sum would hold all {n} exponentials, "
+        f"weight is 1. Were the future hidden after the softmax, the sum would hold all {n:,} exponentials, "
         f"and a weight of {number(late)} would be left of that 1."
     )
 
@@ -116,8 +115,8 @@ def shapes(e: Explanation) -> Lesson:
         Heading("The first approach"),
         shape_table(first),
         Prose(
-            f"The mask leaves n(n + 1)/2 = {n * (n + 1) // 2} of {count(n * n, 'weight')}. The output has the input's "
-            f"shape, ({n},{d}), so one layer can follow another."
+            f"The mask leaves n(n + 1)/2 = {n * (n + 1) // 2:,} of {count(n * n, 'weight')}. The output has the "
+            f"input's shape, ({n},{d}), so one layer can follow another."
         ),
         Prose(
             "In one line, all rows at once: Y = softmax(mask(X Xᵀ)) X. The (n,n) matrix α is called the attention "

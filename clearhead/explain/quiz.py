@@ -1,6 +1,6 @@
 """The steps as an exercise: questions on the reader's own sentence, each answered and explained.
 
-Decides the questions; who asks them, and reads the answers, is `ask`.
+Decides the questions. `ask` asks them one by one; as a page, answers stand at the end.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from clearhead.definition import textbook
+from clearhead.explain.blocks import Block, Column, Heading, Prose, Table
+from clearhead.explain.json import written
 from clearhead.explain.steps import Explanation, check_finite
+from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, number, quoted, sub
+from clearhead.explain.zero import weight_of_one_more
+
+LETTERS = "abc"
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,12 @@ def order() -> Question:
 
 def zero(e: Explanation) -> Question:
     """What weight a score of 0 has."""
-    share = 1 / (e.sum + 1) if not e.shift else 0.0
-    shown = number(share) if share else "positive, if too small for a float64"
+    shown = number(weight_of_one_more(e)) if weight_of_one_more(e) else "positive, if too small for a float64"
+    angle = e.x.shape[1] > 1 and e.query.any()  # nothing is at right angles to 0, or to one dim alone
+    what = f"An item at right angles to {quoted(e.token)}" if angle else "A zero vector"
+    added = "it sees" if angle else f"{quoted(e.token)} sees"
     return Question(
-        f"An item at right angles to {quoted(e.token)} is added to what it sees. Its score is 0. What is its weight?",
+        f"{what} is added to what {added}. Its score is 0. What is its weight?",
         ("0: it is not looked at", f"exp(0) ÷ (sum + exp(0)) = {shown}", "1: nothing speaks against it"),
         "b",
         f"exp(0) = 1. The exponentials of {quoted(e.token)} add up to {number(e.sum)}"
@@ -66,9 +74,10 @@ def sum_of_weights(e: Explanation) -> Question:
     """What weights add up to."""
     return Question(
         f"{quoted(e.token)} sees {count(len(e.items), 'item')}. What do its weights add up to?",
-        ("0: they cancel out", "1", f"{number(e.sum)}, the sum of the exponentials"),
+        ("0: they cancel out", "1", "to more, the more alike the items are"),
         "b",
-        "Softmax divides every exponential by the sum of all: the weights add up to 1, however many items there are.",
+        f"Softmax divides every exponential by the sum of all, here {number(e.sum)}: the weights add up to 1, however "
+        "many items there are.",
     )
 
 
@@ -76,7 +85,7 @@ def shape(e: Explanation) -> Question:
     """Which shape the scores have."""
     n, d = e.x.shape
     return Question(
-        f"X is ({n},{d}): {count(n, 'item')}, each a vector of {count(d, 'number')}. What shape is X Xᵀ, the scores?",
+        f"X is ({n},{d}): {count(n, 'item')}, each a vector of {count(d, 'number')}. What is X Xᵀ, the scores?",
         (
             f"({n},{n}): a number for each pair of items",
             f"({d},{d}): a number for each pair of dims",
@@ -108,7 +117,7 @@ def ask(e: Explanation, read: Callable[[str], str | None], say: Callable[[str], 
     right = 0
     for at, question in enumerate(asked, 1):
         say(f"{at} of {len(asked)}  {question.text}")
-        for letter, option in zip("abc", question.options, strict=True):
+        for letter, option in zip(LETTERS, question.options, strict=True):
             say(f"   {letter}  {option}")
         given = read("Your answer: ")
         if given is None:
@@ -121,3 +130,37 @@ def ask(e: Explanation, read: Callable[[str], str | None], say: Callable[[str], 
         say("")
     say(f"{right} of {len(asked)} right.")
     return right
+
+
+@dataclass(frozen=True)
+class Quiz:
+    """The questions as a page to print, and as JSON."""
+
+    explained: Explanation
+
+    def blocks(self, dims: int) -> list[Block]:
+        """Each question and what may be answered; at the end, all answers."""
+        asked = questions(self.explained)
+        page: list[Block] = [title("Questions on the steps", self.explained), *noted(self.explained)]
+        columns = (Column("", "left"), Column("answer", "left"))
+        for at, question in enumerate(asked, 1):
+            rows = tuple(zip(LETTERS, question.options, strict=True))
+            page += [Heading(f"Question {at} of {len(asked)}"), Prose(question.text), Table(columns, rows)]
+        page.append(Heading("Answers"))
+        return [*page, *(Prose(f"{at}: {question.answer}. {question.why}") for at, question in enumerate(asked, 1))]
+
+    def json(self) -> str:
+        """The same for programs."""
+        made = [
+            {"question": one.text, "options": dict(zip(LETTERS, one.options, strict=True)), "answer": one.answer,
+             "why": one.why}
+            for one in questions(self.explained)
+        ]  # fmt: skip
+        return written(
+            {
+                "tokens": self.explained.tokens,
+                "position": self.explained.position,
+                "questions": made,
+                "notes": self.explained.notes,
+            }
+        )

@@ -64,11 +64,6 @@ def made(item: Item) -> bool:
     return item.how != "known"
 
 
-def dot_product(e: Explanation, j: int) -> float:
-    """x_i · x_j, and 0 where only its own rounding is left of it."""
-    return 0.0 if j in e.angles else float(e.stages[0][j])
-
-
 def table(
     e: Explanation,
     shown: Shown,

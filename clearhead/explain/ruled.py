@@ -6,7 +6,7 @@ Decides the words and formulas of rules; the numbers come from steps.
 import inspect
 
 from clearhead.explain.blocks import Block, Column, Formula, Heading, Prose
-from clearhead.explain.rows import Shown, dot_product, names, table
+from clearhead.explain.rows import Shown, names, table
 from clearhead.explain.steps import Explanation
 from clearhead.explain.wording import count, listed, number, quoted, sub
 from clearhead.rules.named import name_of_mask, name_of_score
@@ -40,7 +40,7 @@ def rules_step(e: Explanation, shown: Shown, example: int) -> list[Block]:
         return []
     page = list[Block]()
     for at, rule in enumerate(e.rules):
-        before, after = scored(e, at, example), scored(e, at + 1, example)
+        before, after = e.stages[at][example], e.stages[at + 1][example]
         place = f"Rule {at + 1} of {len(e.rules)}: " if len(e.rules) > 1 else "Rule: "
         page.append(Heading(f"{place}{name_of_score(rule)}", formula_of(rule)))
         page.append(
@@ -48,13 +48,8 @@ def rules_step(e: Explanation, shown: Shown, example: int) -> list[Block]:
         )
     stages = [Column(f"after {name_of_score(rule)}") for rule in e.rules]
     columns = (Column("j"), Column("item", "left"), Column("score"), *stages)
-    rows = [[*names(e, j), *(number(scored(e, at, j)) for at in range(len(e.stages)))] for j in shown.rows]
+    rows = [[*names(e, j), *(number(stage[j]) for stage in e.stages)] for j in shown.rows]
     return [*page, table(e, shown, columns, rows, [""] * len(e.stages))]
-
-
-def scored(e: Explanation, stage: int, j: int) -> float:
-    """A score after so many rules."""
-    return float(e.stages[stage][j]) if stage else dot_product(e, j)
 
 
 def mask_step(e: Explanation) -> list[Block]:

@@ -141,10 +141,7 @@ class Explanation:
     @cached_property
     def angles(self) -> tuple[int, ...]:
         """The seen items at right angles to the item: their dot product is 0, though neither vector is."""
-        own, others = scaled(self.query), scaled(self.operands.keys)
-        least = len(own) * np.finfo(np.float64).eps * (np.abs(others) @ np.abs(own))  # what rounding may leave of 0
-        none = (np.abs(others @ own) <= least) & (np.abs(self.stages[0]) <= NO_SCORE)
-        found = none & others.any(axis=-1) & self.seen if own.any() else np.zeros(len(others), bool)
+        found = right_angles(self.query, self.operands.keys, self.stages[0]) & self.seen
         return tuple(np.flatnonzero(found).tolist())
 
     @cached_property
@@ -230,6 +227,7 @@ def explain(
     seen = visible(mask, n, m, at, lead=(1,)).reshape(1, m)
     stages = [textbook.scores(operands.queries[at], operands.keys, operands.scale)]
     check_finite(stages[0], seen)
+    stages[0][seen & right_angles(operands.queries[at[0]], operands.keys, stages[0][0])] = 0
     for rule in rules:
         stages.append(textbook.ruled(stages[-1], at, spans, (rule,)))
     check_ruled(stages[-1], at, seen, rules)
@@ -307,6 +305,14 @@ def crushed(plain: Array, a: Array) -> Bools:
     return lost
 
 
+def right_angles(query: Array, keys: Array, scores: Array) -> Bools:
+    """Which keys (m, d) are at right angles to a query (d,): nothing but rounding is left of their dot products."""
+    own, others = scaled(query), scaled(keys)
+    least = len(own) * np.finfo(np.float64).eps * (np.abs(others) @ np.abs(own))
+    found: Bools = (np.abs(others @ own) <= least) & (np.abs(scores) <= NO_SCORE) & others.any(axis=-1) & own.any()
+    return found
+
+
 def scaled(x: Array) -> Array:
     """Vectors (..., d) divided by their largest number, so that no square of it over- or underflows."""
     largest = np.abs(x).max(axis=-1, keepdims=True)
@@ -329,7 +335,10 @@ def length(x: Array) -> float:
 
 def checked(x: npt.ArrayLike, what: str = "Vectors") -> Array:
     """`x` as a new float64 array of shape (n, d), or the error that says why it cannot be one."""
-    x = np.asarray(x)
+    try:
+        x = np.asarray(x)
+    except ValueError:
+        raise ShapeError(f"{what} of different lengths cannot be explained: give each as many numbers.") from None
     if x.ndim != 2 or 0 in x.shape:
         raise ShapeError(f"{what} of shape {x.shape} cannot be explained: give n ≥ 1 vectors of d ≥ 1 numbers, (n, d).")
     if x.dtype.kind not in "fiu":

@@ -13,7 +13,7 @@ import numpy as np
 
 from clearhead.definition.textbook import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
-from clearhead.explain.rows import MARK, Shown, choose, dot_product, made, marked, names, pointed, table
+from clearhead.explain.rows import MARK, Shown, choose, made, marked, names, pointed, table
 from clearhead.explain.ruled import mask_step, rules_step
 from clearhead.explain.steps import Explanation, crushed
 from clearhead.explain.wording import count, factor, label, number, quoted, sub
@@ -118,8 +118,8 @@ def scores_step(e: Explanation, shown: Shown) -> list[Block]:
     if not e.operands.alike:
         text = f"Does what {quoted(e.token)} asks for, its query, fit what it sees, the keys? Their dot product tells."
     largest = float(np.abs(e.stages[0][[*e.items]]).max()) or 1.0
-    dots = {j: dot_product(e, j) for j in shown.rows}
-    rows = [[*names(e, j), number(dots[j]), dots[j] / largest] for j in shown.rows]
+    dots = e.stages[0]
+    rows: list[list[Cell]] = [[*names(e, j), number(dots[j]), float(dots[j]) / largest] for j in shown.rows]
     columns = (Column("j"), Column("item", "left"), Column("score"), Column("", "bar"))
     return [
         Heading("1  Scores", formula),
@@ -145,16 +145,16 @@ def one_score(e: Explanation) -> str:
     products += [f"… ({count(d - 3, 'more product')})"] if d > 3 else []
     scale, total = scale_of(e)[0], " + ".join(products)
     total = f"({total})" if scale and len(products) > 1 else total
-    return f"For {pointed(e, j)}: {total}{scale} = {number(dot_product(e, j))}."
+    return f"For {pointed(e, j)}: {total}{scale} = {number(e.stages[0][j])}."
 
 
 def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
     """Step 2."""
     j = example(e)
-    exp = "exp(score)" if not e.shift else f"exp(score − {number(e.shift)})"
-    score = e.scores[j] if e.rules else dot_product(e, j)
+    s = "s" if e.rules else "score"  # after rules it is no longer the dot product
+    exp = f"exp({s})" if not e.shift else f"exp({s} − {number(e.shift)})"
     positive = "finite score positive, and −∞ 0" if np.isneginf(e.scores[[*e.items]]).any() else "score positive"
-    worked = f"exp({number(score - e.shift)}) = {number(e.exponentials[j])}"
+    worked = f"exp({number(e.scores[j] - e.shift)}) = {number(e.exponentials[j])}"
     text = (
         f"exp makes every {positive}. Divided by their sum, {number(e.sum)}, they are weights that add "
         f"up to 1. For {pointed(e, j)}: {worked}, and {number(e.exponentials[j])} ÷ {number(e.sum)} = "
@@ -163,7 +163,7 @@ def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
     page: list[Block] = [Heading("2  Softmax", softmax_formula(e)), Prose(text)]
     if e.shift:
         page.append(Prose(shift_note(e), strong=True))
-    return [*page, softmax_table(e, shown, exp)]
+    return [*page, softmax_table(e, shown, s, exp)]
 
 
 def softmax_formula(e: Explanation) -> Formula:
@@ -184,17 +184,18 @@ def softmax_formula(e: Explanation) -> Formula:
     )
 
 
-def softmax_table(e: Explanation, shown: Shown, exp: str) -> Table:
+def softmax_table(e: Explanation, shown: Shown, s: str, exp: str) -> Table:
     """From score to exponential to weight, item by item."""
     largest, rest = float(e.weights.max()), list(shown.rest)
     rows = []
     for j in shown.rows:
-        score = e.scores[j] if e.rules else dot_product(e, j)
-        rows.append([*names(e, j), *map(number, (score, e.exponentials[j], e.weights[j])), e.weights[j] / largest])
+        numbers = e.scores[j], e.exponentials[j], e.weights[j]
+        rows.append([*names(e, j), *map(number, numbers), e.weights[j] / largest])
     gathered: list[Cell] = ["", *map(number, (e.exponentials[rest].sum(), e.weights[rest].sum())), ""]
     total: tuple[Cell, ...] = ("", "sum", "", number(e.sum), number(e.weights.sum()), "")
-    numbers = (Column("score"), Column(exp), Column("weight"))
-    columns = (Column("j"), Column("item", "left"), *numbers, Column("", "bar"))
+    columns = (
+        Column("j"), Column("item", "left"), Column(s), Column(exp), Column("weight"), Column("", "bar"),
+    )  # fmt: skip
     return table(e, shown, columns, rows, gathered, total)
 
 
@@ -286,6 +287,9 @@ def change(e: Explanation) -> list[Block]:
             page.append(Prose("It sees only itself, so it comes out as it went in."))
         elif new in FEW_NEW and not e.rules and e.similarity is not None and e.similarity < NO_OTHER:
             page.append(Prose(f"{FEW_NEW[new]} {STEADY}"))
+    elif e.origins:
+        which = sub("x", i) if not e.before else sub("y", i)
+        page.append(Prose(f"{which} is the zero vector and points nowhere, so no words are nearest to it."))
     return page
 
 

@@ -2,12 +2,12 @@
 
 Decides what separates cells, which line is a header, which column holds names and what a number is:
 
-- Cells are separated by tabs, semicolons, commas or blanks: by the first of these that makes a table of the file.
+- Cells are separated by tabs, semicolons, upright strokes, commas or blanks: by the first of these that makes a table.
   Where it is not the comma, numbers may have decimal commas.
 - A first line without numbers is a header, and so is one that counts 0, 1, 2 … under a heading of names, above names or
   over numbers that are all written with decimal points. Elsewhere a line of numbers is a vector.
 - A first column without numbers, or one that a header calls word, index or nothing, holds names.
-- A line that begins with # is a comment.
+- A line that begins with # is a comment, and so is what stands behind a number, a blank and #.
 
 Nothing is guessed in silence: each decision that could have been another leaves a note.
 """
@@ -31,6 +31,8 @@ NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?(?
 DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+(?:e[+-]?[0-9]+)?", re.IGNORECASE)
 WRITTEN_OUT = re.compile(r"[.e,]", re.IGNORECASE)  # what tells 1.0 and 1e0 from 1
 LIKE_A_NUMBER = re.compile(r"[-+−.,'’_%\[\]\s]*\d[-+−.,'’_%\[\]\s\d]*")  # as 1 000, 1.000,5 and [1 are
+THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")  # 1,234 and 1,234.5
+BEHIND = re.compile(r"(?<=[\d.])[ \t]+(#.*)$")  # a comment at the end of a line
 BLANK_CELL = re.compile(r'"(?:[^"]|"")*"(?=[ \t]|$)|[^ \t]+')
 
 Found = tuple[npt.NDArray[np.float64], list[str] | None, tuple[str, ...]]
@@ -79,6 +81,7 @@ class Form:
 FORMS = (
     Form("tab-separated", "\t"),
     Form("semicolon-separated", ";"),
+    Form("separated by |", "|"),
     Form("comma-separated", ","),
     Form("space-separated", " "),
 )
@@ -87,7 +90,8 @@ ONE_COLUMN = Form("one column", ",")
 
 def read_table(path: Path, lines: Sequence[Line]) -> Found:
     """The vectors, names and notes of lines, by the first separator that makes a table of them; raises FileError."""
-    kept = [line for line in lines if not is_comment(line)]
+    kept = [Line(line.number, BEHIND.sub("", line.text)) for line in lines if not is_comment(line)]
+    behind = [found[1] for line in lines if not is_comment(line) and (found := BEHIND.search(line.text))]
     if not kept:
         raise FileError(f"{path} holds no vectors: write one line of numbers for each.")
     errors: list[tuple[int, FileError]] = []
@@ -97,7 +101,8 @@ def read_table(path: Path, lines: Sequence[Line]) -> Found:
             rows += bounded(path, split(path, form, kept))
             x, names, notes = as_vectors(path, form, rows)
             width = x.shape[1] + (names is not None)
-            return x, names, (*notes, *commented(form, filter(is_comment, lines), width))
+            left_out = [f"What stands behind # is left out, as {shown(behind[0])}"] if behind else []
+            return x, names, (*notes, *left_out, *commented(form, filter(is_comment, lines), width))
         except FileError as error:
             errors.append((len({len(row.cells) for row in rows}) or len(kept), error))
     raise min(errors, key=lambda entry: entry[0])[1]  # of the separator that comes nearest to a table
@@ -145,7 +150,9 @@ def blank_cells(lines: Sequence[Line]) -> Iterator[Row]:
 
 def quoted_cells(path: Path, form: Form, lines: Sequence[Line]) -> Iterator[Row]:
     """Cells as csv has them."""
-    texts = (f"{line.text}\n" for line in lines)
+    framed = form.separator == "|"  # as Markdown has it, | at both ends and a rule under the header
+    lines = [line for line in lines if not (framed and set(line.text) <= set("|-: "))]
+    texts = (f"{line.text.strip().strip('|') if framed else line.text}\n" for line in lines)
     reader = csv.reader(texts, delimiter=form.separator, skipinitialspace=True, strict=True)
     try:
         for cells in reader:
@@ -168,7 +175,22 @@ def as_vectors(path: Path, form: Form, rows: list[Row]) -> Found:
         raise FileError(f"{path} holds no vectors but a header: write one line of numbers for each.")
     named, about_names = has_names(path, form, rows[0] if headed else None, body)
     x = numbers(path, form, body, int(named))
+    more = more or one_comma(form, headed, named, body)
     return x, [row.cells[0] for row in body] if named else None, (*notes, *more, *about_names)
+
+
+def one_comma(form: Form, headed: bool, named: bool, body: Sequence[Row]) -> list[str]:
+    """A note where every line is two whole numbers around one comma, and could be one number with a decimal comma.
+
+    Nobody writes 1,0 for 1: that is a vector of two numbers.
+    """
+    pairs = [row.cells for row in body]
+    if form.separator != "," or headed or named or len(pairs) < 2 or not all(len(pair) == 2 for pair in pairs):
+        return []
+    if not all(re.fullmatch(r"[-+]?\d+", a) and re.fullmatch(r"\d*[1-9]", b) for a, b in pairs):
+        return []
+    a, b = pairs[0]
+    return [f"{a},{b} is read as two numbers: if commas are decimal points, write {a}.{b}"]
 
 
 def without_empty_ends(rows: Sequence[Row]) -> list[Row]:
@@ -185,7 +207,17 @@ def check_widths(path: Path, form: Form, rows: Sequence[Row]) -> None:
     for row in rows:
         if len(row.cells) != width:
             own = f"{count(len(row.cells), 'column')} and line {rows[0].number} has {width}"
-            raise FileError(f"{path}, line {row.number} has {own} (read as {form.name}): give every line as many.")
+            step = widths_step(form, row if len(row.cells) > width else rows[0])
+            raise FileError(f"{path}, line {row.number} has {own} (read as {form.name}): {step}.")
+
+
+def widths_step(form: Form, longer: Row) -> str:
+    """What may have made a line longer than another."""
+    if form.separator == "," and (found := THOUSANDS.search(",".join(longer.cells))):
+        return f"if {found[0]} is one number, write {found[0].replace(',', '')}; else give every line as many"
+    if any(cell[:1] in ("'", "‘", "“") for cell in longer.cells):
+        return 'put a name that holds a separator in double quotes, as "a, b"'
+    return "give every line as many"
 
 
 def decimals(form: Form, rows: Sequence[Row]) -> tuple[Form, list[str]]:
@@ -254,6 +286,10 @@ def has_names(path: Path, form: Form, header: Row | None, body: Sequence[Row]) -
         return True, [said] if heading and all(numeric) else []
     if len(set(numeric)) > 1:
         odd = next(row for row, own in zip(body, numeric, strict=True) if own != numeric[0])
+        for row in (body[0], odd):
+            if THOUSANDS.match(row.cells[0]):
+                own = f"{path}, line {row.number} begins with {shown(row.cells[0])} (read as {form.name})"
+                raise FileError(f"{own}: write numbers without separators of thousands.")
         raise FileError(
             f"{path}, line {odd.number} begins with {shown(odd.cells[0])} and line {body[0].number} with "
             f"{shown(body[0].cells[0])} (read as {form.name}): give numbers, or make them names by a first line that "
@@ -286,7 +322,8 @@ def numbers(path: Path, form: Form, body: Sequence[Row], start: int) -> npt.NDAr
             at = f"{path}, line {row.number}, column {column + 1}: {shown(cell)}"
             how = f"(read as {form.name}, {count(width, 'column')})"
             if value is None:
-                step = "put the comment on a line of its own" if "#" in cell else "correct it"
+                step = "write it without separators of thousands" if THOUSANDS.match(cell) else "correct it"
+                step = "put the comment on a line of its own" if "#" in cell else step
                 raise FileError(f"{at} is not a number {how}: {step}.")
             if not np.isfinite(value):
                 raise FileError(f"{at} is not finite {how}: replace it.")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -90,10 +90,18 @@ def show_title(block: Title, to: Console) -> None:
 
 
 def grid(block: Table, room: int) -> RenderableType:
-    """A table; bars take what room words and numbers leave, or are left out. Where no table fits, a list."""
+    """A table; bars take what room words and numbers leave, or are left out.
+
+    One that does not fit is shown in parts, one below the other; where no part fits, as a list.
+    """
     widths = column_widths(block, room)
     if widths is None:
-        return listing(block)
+        parts = parted(block, room)
+        return (
+            Group(*(part for at, each in enumerate(parts) for part in [""] * bool(at) + [each]))
+            if parts
+            else listing(block)
+        )
     made = RichTable(
         box=SIMPLE,
         show_footer=block.total is not None,
@@ -116,6 +124,29 @@ def grid(block: Table, room: int) -> RenderableType:
     for at, row in enumerate(block.rows):
         made.add_row(*(drawn(row[k], low, widths[k]) for k in kept), style="yellow" if at in block.strong else "")
     return made
+
+
+def parted(block: Table, room: int) -> list[RenderableType]:
+    """The table in parts that fit, each with the columns that name its rows; none if some column has no room."""
+    named = 1 + next((at for at, head in enumerate(block.columns) if head.kind == "left"), 0)
+    names, parts = [*range(named)], list[list[int]]()
+    for at in range(named, len(block.columns)):
+        if block.columns[at].kind == "bar":
+            continue
+        if parts and column_widths(columns_of(block, [*names, *parts[-1], at]), room) is not None:
+            parts[-1].append(at)
+        elif column_widths(columns_of(block, [*names, at]), room) is not None:
+            parts.append([at])
+        else:
+            return []
+    return [grid(columns_of(block, [*names, *part]), room) for part in parts]
+
+
+def columns_of(block: Table, kept: Sequence[int]) -> Table:
+    """The table with some of its columns only."""
+    rows = tuple(tuple(row[at] for at in kept) for row in block.rows)
+    total = tuple(block.total[at] for at in kept) if block.total else None
+    return Table(tuple(block.columns[at] for at in kept), rows, total, block.strong)
 
 
 def column_widths(block: Table, room: int) -> list[int] | None:

@@ -4,7 +4,6 @@ Decides the alterations and what is said of them; the right numbers come from st
 here by the definition's own functions.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,14 +13,15 @@ from clearhead.definition import textbook
 from clearhead.definition.textbook import Array
 from clearhead.errors import InputError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
-from clearhead.explain.json import finite
-from clearhead.explain.rows import MOST_ROWS, names
+from clearhead.explain.json import row, vectors, written
+from clearhead.explain.rows import MOST_ROWS, names, pointed
 from clearhead.explain.steps import Explanation, length
 from clearhead.explain.story import noted, title
 from clearhead.explain.wording import count, listed, number, quoted
 from clearhead.rules.masks import full, visible
 
 NOTHING = 1e-12  # a difference up to this, beside the numbers that differ, is rounding
+UNSEEN = 5e-5  # a difference below this is none in four decimals
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +83,8 @@ def keys_are_values(e: Explanation) -> Altered:
         return Altered(
             a, mixed(e, a, of.values), made, "Nothing changes: here each item is key and value in one. " + ROLES
         )
-    text = (
-        f"{quoted(e.token)} now looks for items by what they give, not by what they would be found by: {largest(e, a)}"
-    )
+    looks = "now looks for items by what they give, not by what they would be found by"
+    text = f"{quoted(e.token)} {looks}: {largest(e, a)}"
     return Altered(a, mixed(e, a, of.values), made, text)
 
 
@@ -100,7 +99,8 @@ def no_softmax(e: Explanation) -> Altered:
 def scores_as_weights(e: Explanation) -> Altered:
     """Scores divided by their sum."""
     s = np.where(e.seen, e.stages[0], 0.0)
-    total = float(s.sum())
+    with np.errstate(over="ignore"):
+        total = float(s.sum())
     made = formula("y = scores ÷ Σ scores · V", r"y = (\mathrm{scores} / \sum \mathrm{scores})\, V")
     if abs(total) <= NOTHING * np.abs(s).sum():
         nothing = np.zeros_like(s)
@@ -119,10 +119,11 @@ def no_scale(e: Explanation) -> Altered:
     y = mixed(e, a, e.operands.values)
     made = formula("y = softmax(Q Kᵀ) V", r"y = \mathrm{softmax}(Q K^{T})\, V")
     if scale == 1:
-        return Altered(a, y, made, "Nothing changes: the first approach has no scale. " + ROLES)
-    grows = "as a sum of {} tends to grow, and softmax decides harder".format(count(d, "product"))
+        why = f"the first approach has no scale. {ROLES}" if e.operands.alike else "the scale is 1 already."
+        return Altered(a, y, made, f"Nothing changes: {why}")
     text = (
-        f"Every score is {number(1 / scale)} times as large, {grows if scale < 1 else 'and softmax decides less hard'}:"
+        f"Every score is {number(1 / scale)} times as large, as a sum of {count(d, 'product')} tends to grow, and "
+        "softmax decides harder:"
     )
     return Altered(a, y, made, f"{text} {largest(e, a)}")
 
@@ -132,13 +133,12 @@ def divide_by_d(e: Explanation) -> Altered:
     d = e.operands.queries.shape[1]
     a = softmax(e, textbook.scores(e.query[None], e.operands.keys, 1 / d)[0])
     made = formula("y = softmax(Q Kᵀ ÷ d) V", r"y = \mathrm{softmax}(Q K^{T} / d)\, V")
-    y, ratio = mixed(e, a, e.operands.values), 1 / (d * e.operands.scale)
-    if ratio == 1:
-        return Altered(a, y, made, f"Nothing changes: d = {d}, and the scores are divided by that already.")
-    does = "shrink, and weights come nearer to equal" if ratio < 1 else "grow, and weights move apart"
+    y = mixed(e, a, e.operands.values)
+    if d == 1:
+        return Altered(a, y, made, "Nothing changes: d = 1, and divided by 1 a score stays what it is.")
     text = (
-        f"Divided by d = {d}, scores {does}: {largest(e, a)} The spread of a sum of d products grows as √d, so √d is "
-        "what takes it away."
+        f"Divided by d = {d:,}, scores shrink, and weights come nearer to equal: {largest(e, a)} The spread of a sum "
+        "of d products grows as √d, so √d is what takes it away."
     )
     return Altered(a, y, made, text)
 
@@ -259,12 +259,15 @@ def render(e: Explanation, name: str) -> str:
         "what_if": name,
         "tokens": e.tokens,
         "position": e.position,
+        **vectors(e),
+        "scores": row(e, e.stages[0]),
         "formula": other.formula.plain,
         "right": {"weights": e.row.tolist(), "output": e.output.tolist()},
         "altered": {"weights": other.weights.tolist(), "output": other.output.tolist()},
         "consequence": other.consequence,
+        "notes": e.notes,
     }
-    return json.dumps(finite(made), indent=2, allow_nan=False) + "\n"
+    return written(made)
 
 
 def softmax(e: Explanation, s: Array) -> Array:
@@ -275,7 +278,10 @@ def softmax(e: Explanation, s: Array) -> Array:
 
 def mixed(e: Explanation, a: Array, values: Array) -> Array:
     """The sum of what is seen, by other weights."""
-    y: Array = textbook.weighted_sum(a[None], values, e.seen[None])[0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        y: Array = textbook.weighted_sum(a[None], values, e.seen[None])[0]
+        if not np.isfinite([*y, a.sum()]).all():
+            raise InputError("By this formula the numbers exceed a float64: scale the vectors down.")
     return y
 
 
@@ -285,8 +291,9 @@ def sums(weights: Array, e: Explanation) -> str:
     one = f"They add up to {total}" + ("" if total == "1.0000" else " and not to 1")
     if not negative:
         return f"{one}."
-    which = quoted(e.tokens[int(weights.argmin())])
-    return f"{one}, and {count(negative, 'item')}, {which} most of all, would be subtracted rather than added."
+    which = pointed(e, int(weights.argmin()))
+    who = which if negative == 1 else f"{negative} items, {which} most of all,"
+    return f"{one}, and {who} would be subtracted rather than added."
 
 
 def lengths(e: Explanation, y: Array) -> str:
@@ -296,8 +303,14 @@ def lengths(e: Explanation, y: Array) -> str:
 
 def largest(e: Explanation, a: Array) -> str:
     """The largest weight before and after."""
-    j, k = int(e.row.argmax()), int(a.argmax())
-    if number(e.row[j]) == number(a[j]) and j == k:
+    if np.abs(e.row - a).max() < UNSEEN:
         return "here no weight changes to speak of."
-    largest = f"the largest weight, of {quoted(e.tokens[j])}, goes from {number(e.row[j])} to {number(a[j])}"
-    return f"{largest}." if j == k else f"{largest}, and {quoted(e.tokens[k])} now has the most, {number(a[k])}."
+    j, k = heaviest(e.row), heaviest(a)
+    k = j if number(a[j]) == number(a[k]) else k
+    told = f"the largest weight, of {pointed(e, j)}, goes from {number(e.row[j])} to {number(a[j])}"
+    return f"{told}." if j == k else f"{told}, and {pointed(e, k)} now has the most, {number(a[k])}."
+
+
+def heaviest(a: Array) -> int:
+    """The first of the items with the largest weight, rounding aside."""
+    return int(np.flatnonzero(a >= a.max() * (1 - NOTHING))[0])

@@ -32,11 +32,11 @@ def power(value: Decimal, digits: int) -> str:
 def number(value: float) -> str:
     """Four decimals, or an exponent where they would hide the number; only 0 itself is written 0.
 
-    >>> number(0.25), number(-3e-7), number(0.0), number(2.5e8), number(0.12345)
-    ('0.2500', '-3.0e-07', '0', '2.500e+08', '0.1234')
+    >>> number(0.25), number(-3e-7), number(0.0), number(2.5e8), number(0.12345), number(-math.inf)
+    ('0.2500', '-3.0e-07', '0', '2.500e+08', '0.1234', '−∞')
     """
-    if not math.isfinite(value):
-        return f"{float(value)}"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     exact = without_noise(value)
     if not exact:
         return "0"
@@ -75,12 +75,12 @@ def short(count: int) -> str:
     """A count in three digits, exact below 100 000.
 
     >>> short(8256), short(549_756_338_176)
-    ('8 256', '550 G')
+    ('8,256', '550 G')
     """
     value, units = float(count), iter(("", " k", " M", " G", " T", " P", " E"))
     unit = next(units)
     if count < 100_000:
-        return f"{count:,}".replace(",", " ")
+        return f"{count:,}"
     while value >= 999.5:
         value, unit = value / 1000, next(units)
     return f"{value:.3g}{unit}"

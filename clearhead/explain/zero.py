@@ -91,18 +91,25 @@ def absent(e: Explanation) -> str:
     if not alone:
         what = "an item" if e.operands.alike else "a key"
         item = f"{what} at right angles to {asker(e)}, added to what it sees, would get"
-    others = e.sum * math.exp(e.shift) if e.shift < 0 else e.sum
+    others, share = e.sum * math.exp(min(e.shift, 0.0)), weight_of_one_more(e)
     if not others:
         return f"{item} nearly all the weight: exp(0) = 1, and all others together are too small for a float64."
     item += " weight:"
     if e.shift > 0:
-        one, total = math.exp(-e.shift), e.sum + math.exp(-e.shift)
-        if not one / total:
+        if not share:
             return f"{item} exp(0 − {number(e.shift)}) is positive, though here too small for a float64."
-        return f"{item} exp(0 − {number(e.shift)}) ÷ {number(total)} = {number(one / total)}.{nearest_zero(e)}"
-    share = 1 / (others + 1)
+        total = number(e.sum + math.exp(-e.shift))
+        return f"{item} exp(0 − {number(e.shift)}) ÷ {total} = {number(share)}.{nearest_zero(e)}"
     sums = f"1 ÷ ({number(others)} + 1) = {number(share)}, {percent(share)} of the whole"
     return f"{item} exp(0) = 1, and {sums}.{nearest_zero(e)}"
+
+
+def weight_of_one_more(e: Explanation) -> float:
+    """What weight an item of score 0 would have, added to what is seen."""
+    if e.shift > 0:
+        one = math.exp(-e.shift)
+        return one / (e.sum + one)
+    return 1 / (e.sum * math.exp(e.shift) + 1)
 
 
 def nearest_zero(e: Explanation) -> str:

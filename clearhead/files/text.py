@@ -71,4 +71,6 @@ def _decoded(file: BinaryIO, name: str) -> str:
         raise FileError(f"{name} is not UTF-8 text: convert it first, as by iconv -f LATIN1 -t UTF-8.") from None
     if "\0" in text:
         raise FileError(f"{name} is not a text, for it holds bytes of 0: give a text file.")
+    if not text.strip():
+        raise FileError(f"{name} holds no text: write at least one word.")
     return text

@@ -52,15 +52,15 @@ def head_scores(model: "Model", text: str) -> HeadScores:
     parts = [part for part in parts if len(part) > 2 * SETTLED][:MOST_PARTS]
     if not parts:
         raise InputError(f"{len(tokens)} tokens are too few to measure heads: give a text of at least {2 * SETTLED}.")
-    is_sign = np.array([_is_sign(name) for name in model.tokenizer.names(range(len(model.tokenizer)))])
-    shares = [_shares(model, np.array(part), is_sign) for part in parts]
+    signs_known = np.array([is_sign(name) for name in model.tokenizer.names(range(len(model.tokenizer)))])
+    shares = [_shares(model, np.array(part), signs_known) for part in parts]
     itself, previous, sink, punctuation, signs = (np.mean(share, axis=0) for share in zip(*shares, strict=True))
     return HeadScores(itself, previous, sink, punctuation, _induction(model), float(signs))
 
 
-def _shares(model: "Model", tokens: Numbers, is_sign: npt.NDArray[np.bool_]) -> tuple[Scores, ...]:
+def _shares(model: "Model", tokens: Numbers, signs_known: npt.NDArray[np.bool_]) -> tuple[Scores, ...]:
     """One part's shares on itself, the previous token, `<s>` and signs, and by chance on signs."""
-    w, signs = all_weights(model, tokens)[..., SETTLED:, :], is_sign[tokens]
+    w, signs = all_weights(model, tokens)[..., SETTLED:, :], signs_known[tokens]
     rows = np.arange(SETTLED, len(tokens))
     diagonal, below = w[..., rows - SETTLED, rows], w[..., rows - SETTLED, rows - 1]
     by_chance = (np.cumsum(signs) / np.arange(1, len(tokens) + 1))[SETTLED:]
@@ -87,7 +87,7 @@ def all_weights(model: "Model", tokens: Numbers) -> Scores:
     return np.stack([np.asarray(layer.weights, np.float64) for layer in model.forward(list(tokens)).layers])
 
 
-def _is_sign(name: str) -> bool:
+def is_sign(name: str) -> bool:
     """Whether a token is punctuation: no blank, no letter, no digit."""
     shown = name.strip()
     return bool(shown) and shown.isascii() and not any(c.isalnum() or c in "<\\" for c in shown)

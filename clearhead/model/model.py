@@ -5,7 +5,7 @@ Decides what a text goes through and what is asked of it; a layer is `block`'s, 
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -13,7 +13,7 @@ from importlib.resources.abc import Traversable
 from clearhead.attention import attention
 from clearhead.errors import InputError
 from clearhead.model import objective, parameters
-from clearhead.model.block import LayerPass, Turn, layer_pass, normed, times, turns
+from clearhead.model.block import Attend, LayerPass, Turn, layer_pass, normed, times, turns
 from clearhead.model.generate import stream
 from clearhead.model.objective import Loss
 from clearhead.model.parameters import Matrix, Parameters
@@ -50,17 +50,28 @@ class Model:
     parameters: Parameters
     tokenizer: Tokenizer
 
-    def forward(self, tokens: Sequence[int]) -> Forward:
+    def forward(self, tokens: Sequence[int], *, without: Collection[tuple[int, int]] = ()) -> Forward:
         """Every value between tokens and logits; the first token should be `<s>`, as `tokenizer.encode` puts it.
 
-        At most `parameters.context` tokens. Raises InputError.
+        At most `parameters.context` tokens. Heads (layer, head) that it does `without` add nothing to the residual
+        stream. Raises InputError.
+
+        >>> model = load()
+        >>> tokens = model.tokenizer.encode("The river was wide. The river")
+        >>> chances = model.forward(tokens, without=[(3, 3)]).logits[-1]
+        >>> bool((chances != model.logits(tokens)[-1]).any())
+        True
         """
         known, held = self.checked(tokens), self.parameters
+        for number, head in without:
+            if not (0 <= number < len(held.layers) and 0 <= head < held.heads):
+                raise InputError(f"head {(number, head)} is none of {len(held.layers)} × {held.heads}: count from 0.")
         turn = self.turn(0, len(known))
         x = embedded = held.embedding[list(known)]
         layers = list[LayerPass]()
-        for layer in held.layers:
-            layers.append(layer_pass(x, layer, held.heads, turn, attention))
+        for at, layer in enumerate(held.layers):
+            off = [head for number, head in without if number == at]
+            layers.append(layer_pass(x, layer, held.heads, turn, attention_without(off) if off else attention))
             x = layers[-1].leaving
         return Forward(known, embedded, tuple(layers), normed(x), self.unembedded(x))
 
@@ -119,6 +130,17 @@ class Model:
     @cached_property
     def _turns(self) -> Turn:
         return turns(self.parameters.context, self.parameters.embedding.shape[1] // self.parameters.heads)
+
+
+def attention_without(heads: Sequence[int]) -> Attend:
+    """Attention whose outputs are 0 for some heads."""
+
+    def attend(q: Matrix, k: Matrix, v: Matrix) -> Matrix:
+        y: Matrix = attention(q, k, v)
+        y[heads] = 0
+        return y
+
+    return attend
 
 
 def read(folder: Traversable) -> Model:

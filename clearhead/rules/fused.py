@@ -152,13 +152,13 @@ def fuse(mask: Mask, score: tuple[Score, ...], queries: int, keys: int) -> Fused
 
 
 def proven(fused: Fused, lead: tuple[int, ...], queries: int, keys: int) -> Fused:
-    """The rules of a call on so many heads, with what could not be shown of them beforehand; without pairs, nothing.
+    """The rules of a call on so many heads, with what could not be shown of them beforehand.
 
     Raises TraceError for whole numbers that 64 bits cannot hold.
     """
     batches, heads = math.prod(lead[:-1]), lead[-1] if lead else 1
     if not (queries and keys and batches and heads):
-        return replace(fused, mask=None, score=None)
+        return replace(fused, mask=None)  # no pair to hide; what the score reads has a gradient all the same
     if fused.mask is None and fused.score is None:
         return fused
     position = [

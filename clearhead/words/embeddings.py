@@ -32,7 +32,7 @@ def read_embeddings(path: Path) -> WordVectors:
     if not path.is_file():
         raise FileError(f"{path} is not there, or no file: check the path.")
     try:
-        words, vectors = _from_safetensors(path) if path.suffix == ".safetensors" else _from_text(path)
+        words, vectors, told = _from_safetensors(path) if path.suffix == ".safetensors" else _from_text(path)
     except OSError as error:
         if isinstance(error, FileError):
             raise
@@ -47,15 +47,31 @@ def read_embeddings(path: Path) -> WordVectors:
     scaled = (vectors * factor).astype(np.float32)
     scaled.setflags(write=False)
     count, dim = scaled.shape
-    remark = f"Vectors: {path.name}, {count} words × {dim}, all times {factor:.4g}, so that their median length is √2"
-    return WordVectors(words, scaled, remarks=(remark,))
+    remark = f"Vectors: {path.name}, {count:,} words × {dim}, all times {factor:.4g}, so that their median length is √2"
+    return WordVectors(words, scaled, remarks=(remark, *told, *_twice(words)))
 
 
-def _from_text(path: Path) -> tuple[tuple[str, ...], Matrix]:
+def _twice(words: tuple[str, ...]) -> list[str]:
+    """What must be said of words that stand in the file more than once."""
+    seen, again = set[str](), list[str]()
+    for word in words:
+        if word in seen:
+            again.append(word)
+        seen.add(word)
+    if not again:
+        return []
+    more = f" and {len(set(again)) - 1:,} more" if len(set(again)) > 1 else ""
+    return [f"More than one line is there for “{again[0]}”{more}: the first is used"]
+
+
+Held = tuple[tuple[str, ...], Matrix, list[str]]
+
+
+def _from_text(path: Path) -> Held:
     words, rows = list[str](), list[npt.NDArray[np.float32]]()
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         lines = _lines(path, iter(lambda: file.readline(LONGEST_LINE), ""))
-        dim, first = _dim(path, lines)
+        dim, first, told = _dim(path, lines)
         for number, line in chain(first, lines):
             parts = line.split(" ")
             word = " ".join(parts[: len(parts) - dim])  # GloVe's largest file has words of several parts
@@ -72,7 +88,8 @@ def _from_text(path: Path) -> tuple[tuple[str, ...], Matrix]:
             rows.append(row)
     if not rows:
         raise FileError(f"{path} holds no vectors: give a line for each word, the word and its numbers.")
-    return tuple(words), np.stack(rows)
+    head = [f"Its head tells of {told:,} words; {len(words):,} are there"] if told not in (None, len(words)) else []
+    return tuple(words), np.stack(rows), head
 
 
 def _lines(path: Path, read: Iterator[str]) -> Iterator[tuple[int, str]]:
@@ -83,8 +100,8 @@ def _lines(path: Path, read: Iterator[str]) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip().replace("\t", " ")
 
 
-def _dim(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[int, list[tuple[int, str]]]:
-    """How many numbers a line has, and the line that was read to see it, unless it only told the sizes."""
+def _dim(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[int, list[tuple[int, str]], int | None]:
+    """How many numbers a line has, and the line that was read to see it; or how many words it tells of."""
     first = next(lines, None)
     if first is None:
         raise FileError(f"{path} is empty: give a line for each word, the word and its numbers.")
@@ -95,13 +112,13 @@ def _dim(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[int, list[tuple[
             raise FileError(
                 f"{path}, line {first[0]} tells of vectors of {told} numbers: give 1 to {LONGEST_LINE - 1}."
             )
-        return int(parts[1]), []
+        return int(parts[1]), [], int(parts[0])
     if len(parts) < 2:
         raise FileError(f"{path}, line {first[0]} holds a word and no numbers: give its vector, separated by spaces.")
-    return len(parts) - 1, [first]
+    return len(parts) - 1, [first], None
 
 
-def _from_safetensors(path: Path) -> tuple[tuple[str, ...], Matrix]:
+def _from_safetensors(path: Path) -> Held:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -122,7 +139,8 @@ def _from_safetensors(path: Path) -> tuple[tuple[str, ...], Matrix]:
     words = _vocabulary(path, about)
     if len(words) != len(held):
         raise FileError(f"{path}: {len(words)} words for {len(held)} vectors: give each vector one word.")
-    return words, held.astype(np.float32)
+    others = [f"Of its {len(shapes)} tensors, {named[0]} is read"] if len(shapes) > 1 else []
+    return words, held.astype(np.float32), others
 
 
 def _vocabulary(path: Path, about: dict[str, str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from clearhead.once import cached_property
 from clearhead.words import forms, pieces, tokens
 
 Array = npt.NDArray[np.float64]
-How = Literal["known", "number", "spelling", "inflection", "stem", "compound", "letters", "nothing"]
+How = Literal["known", "number", "accents", "spelling", "inflection", "stem", "compound", "letters", "nothing"]
 
 NUMBER = "#"  # the vocabulary's entry for every number
 LENGTH = 2**0.5  # of the vector of a word that is not frequent
@@ -28,6 +28,7 @@ MOST_NAMED, MOST_SIGNS = 6, 24  # words and signs that a note names; the rest it
 
 NOTES: dict[How, str] = {
     "number": "Read as numbers, which share one vector",
+    "accents": "Read without accents, which makes another word of some, above all of other languages",
     "spelling": "Read in another spelling",
     "inflection": "Not in the vocabulary, so another form of the word stands in",
     "stem": "Not in the vocabulary, so composed of a stem{}",
@@ -108,7 +109,7 @@ class WordVectors:
 
         >>> words = load()
         >>> [words.look_up(token).how for token in ("cat", "1944", "rivér", "unputdownable", "doomscrolling", "море")]
-        ['known', 'number', 'spelling', 'letters', 'compound', 'nothing']
+        ['known', 'number', 'accents', 'letters', 'compound', 'nothing']
         """
         for how, source in _readings(token):
             if source in self._index:
@@ -247,7 +248,7 @@ def _readings(token: str) -> Iterator[tuple[How, str]]:
         yield "number", NUMBER
         return
     for spelled in forms.spellings(token):
-        yield "spelling", spelled
+        yield "accents" if spelled == forms.unaccented(token) else "spelling", spelled
     for form in forms.inflections(forms.unaccented(token)):
         yield "inflection", form
 

@@ -415,6 +415,46 @@ def test_a_patch_is_used_again():
         assert functional.scaled_dot_product_attention is torchs_own
 
 
+def at_each_step(function, run):
+    """Call a function, and another at every instruction of its own."""
+
+    def trace(frame, event, _):
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            sys.settrace(None)
+            run()
+            sys.settrace(trace)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(None)
+
+
+def test_a_signal_handler_may_patch_in_the_middle_of_a_patch():
+    seen = []
+
+    def handler():
+        with ct.patch():
+            seen.append(functional.scaled_dot_product_attention)
+
+    def interrupted():
+        patched = ct.patch()
+        at_each_step(patched.__enter__, handler)
+        seen.append(functional.scaled_dot_product_attention)
+        at_each_step(lambda: patched.__exit__(None, None, None), handler)
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert functional.scaled_dot_product_attention is torchs_own
+    assert len(seen) > 40
+    assert set(seen) == {sdpa.scaled_dot_product_attention}
+
+
 def test_a_patch_undoes_nobody_elses(monkeypatch):
     """torch's context_parallel puts a function there that computes over all ranks."""
 

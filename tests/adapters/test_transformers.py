@@ -261,22 +261,26 @@ PATTERNS = {
     "images": MASKS.or_masks(
         MASKS.causal_mask_function, MASKS.blockwise_overlay(torch.tensor([[-1, -1] + [3] * 6 + [-1] * 9] * 2))
     ),
+    "images alone": MASKS.blockwise_overlay(torch.tensor([[-1, 0] + [3] * 6 + [2] * 9] * 2)),
+    "a model's own": lambda batch, head, query, key: (query - key < 6) & (key - query < 3) & (TYPES[batch, key] != 0),
 }
 
 
 @pytest.mark.parametrize("function", PATTERNS.values(), ids=PATTERNS)
 @pytest.mark.parametrize("padding", [None, (0, 5), (3, 3), (-4, 2)])
-def test_patterns_mean_what_transformers_means(function, padding):
+@pytest.mark.parametrize(("queries", "first_key"), [(17, 0), (5, 0), (5, 3)])
+def test_patterns_mean_what_transformers_means(function, padding, queries, first_key):
     truth = None
     if padding:
         truth = np.ones((2, 17), bool)
         for row, count in enumerate(padding):
             truth[row, slice(None, count) if count > 0 else slice(count, None)] = count == 0
-    pattern = Pattern(2, 17, 17, 0, 0, function, truth)
-    expected = pattern.row_seen(np.arange(17))[:, 0].numpy()
-    found = np.zeros((2, 17, 17), bool)
+    keys = 17 - first_key
+    pattern = Pattern(2, queries, keys, 17 - queries, first_key, function, truth)
+    expected = pattern.row_seen(np.arange(queries))[:, 0].numpy()
+    found = np.zeros((2, queries, keys), bool)
     for part in pattern.parts:
-        rows, columns = np.arange(17)[part.queries], np.arange(17)[part.keys]
+        rows, columns = np.arange(queries)[part.queries], np.arange(keys)[part.keys]
         for row in np.arange(2)[part.batch]:
             own = visible(part.mask, len(rows), len(columns), lead=(2, 1))
             own = own[row - (part.batch.start or 0), 0] if own.ndim == 4 else own

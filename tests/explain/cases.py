@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.explain import Explanation, explain
+from clearhead.explain.block import OfModel
 from clearhead.explain.inputs import from_file, from_text
 from clearhead.rules.named import named_mask, named_score
 from clearhead.words import load, read_embeddings
@@ -22,6 +23,11 @@ from tests.explain.judge.rules import CAUSAL, Rule, typed
 
 SENTENCES = (Path(__file__).parents[1] / "words" / "sentences.txt").read_text("utf-8").splitlines()
 PAGES = ["worked"] * 12 + ["matrix"] * 4 + ["layer", "layer", "order", "shapes", "cost"]
+PAGES += ["what if"] * 7 + ["positions"] * 3 + ["quiz"] * 2 + ["model"]
+WHAT_IF = [
+    "no-values", "values=keys", "keys=values", "no-softmax", "scores-as-weights", "no-scale", "divide-by-d",
+    "mask-after-softmax", "no-mask",
+]  # fmt: skip
 ODD_NAMES = [
     "", "1", "the the", "“", "”", '"', "'", "''", "`", "[a]", "{b}", "(c)", "50%", "a\nb", "a | b", "$x$", "\\", "_",
     "*", "**", "#", "~", "^", "&", "<b>", "x0", "…", "a (itself)", "b  (new)", "≈a", "−∞", "0.5000", "1 items", "é",
@@ -87,11 +93,18 @@ class Case:
     heads: int = 1
     text: str | None = None
     embeddings: Path | None = None
+    what: str = ""  # which formula is asked for
+    keys: np.ndarray | None = None
+    values: np.ndarray | None = None
+    scale: float = 1.0
+    given: str = "-1"  # the position as it is typed
+    head: tuple[int, int] = (0, 0)  # of the model
 
     def __str__(self) -> str:
         what = repr(self.text) if self.text is not None else f"{self.x.tolist()!r} {list(self.tokens)!r}"
         asked = f"position {self.position}, mask {typed(self.mask)}, rules {[rule.name for rule in self.rules]}"
-        return f"{self.page} of {what[:600]}, {asked}, {self.heads} heads"
+        more = f", keys {self.keys.tolist()!r}, values {self.values.tolist()!r}" if self.keys is not None else ""
+        return f"{self.page} {self.what} of {what[:600]}, {asked}, {self.heads} heads, head {self.head}{more[:600]}"
 
 
 class Draw:
@@ -114,6 +127,10 @@ def case(seed: int, folder: Path | None = None) -> Case:
     """The case of a seed; files that it needs are written into `folder`, and without one there are none."""
     draw = Draw(seed)
     page = draw.one_of(PAGES)
+    if page == "model":
+        return model_case(seed, draw)
+    if page == "what if" and draw.chance(0.6):
+        return of_roles(seed, draw)
     if draw.chance(0.25):
         return text_case(seed, draw, page, folder)
     x = vectors(draw, page)
@@ -131,8 +148,61 @@ def case(seed: int, folder: Path | None = None) -> Case:
         and not any("\r" in name or "\n" in name or name != name.strip() for name in tokens)
     ):
         path = written(folder / f"{seed}.csv", x, tokens)
-        return Case(seed, page, x, tokens, position, mask, own, lambda: from_file(path, str(position), **asked), heads)
-    return Case(seed, page, x, tokens, position, mask, own, lambda: explain(x, tokens, given, **asked), heads)
+        return Case(
+            seed, page, x, tokens, position, mask, own, lambda: from_file(path, str(position), **asked), heads,
+            what=draw.one_of(WHAT_IF),
+        )  # fmt: skip
+    return Case(
+        seed, page, x, tokens, position, mask, own, lambda: explain(x, tokens, given, **asked), heads,
+        what=draw.one_of(WHAT_IF),
+    )  # fmt: skip
+
+
+def of_roles(seed: int, draw: Draw) -> Case:
+    """Another formula for queries, keys and values that differ; keys and values are sometimes one."""
+    x = vectors(draw, "what if")
+    n, d = x.shape
+    keys = vectors_like(draw, n, d)
+    values = keys if draw.chance(0.2) else vectors_like(draw, n, d if draw.chance(0.7) else draw.whole(1, 5))
+    tokens, position = names(draw, n), draw.whole(0, n - 1)
+    mask = masks(draw, n) if draw.chance(0.4) else CAUSAL
+
+    def explained() -> Explanation:
+        return explain(x, tokens, position, keys=keys, values=values, mask=named_mask(typed(mask)))
+
+    return Case(
+        seed, "what if", x, tokens, position, mask, (), explained, what=draw.one_of(WHAT_IF), keys=keys, values=values,
+        scale=d**-0.5,
+    )  # fmt: skip
+
+
+def vectors_like(draw: Draw, n: int, d: int) -> np.ndarray:
+    """Vectors of a given shape, of any kind but the largest."""
+    x = draw.one_of([usual, usual, decimals, decimals, orthogonal, axes, tiny, steep, mixed])(draw, n, d)
+    for _ in range(draw.one_of([0, 0, 1])):
+        x[draw.whole(0, n - 1)] = 0
+    return np.ascontiguousarray(x, np.float64)
+
+
+def model_case(seed: int, draw: Draw) -> Case:
+    """A text before the small language model, one head of it worked out."""
+    text = draw.one_of(SENTENCES) if draw.chance(0.6) else draw.one_of(ODD_TEXTS)
+    if draw.chance(0.2):
+        text = " ".join(draw.one_of(SENTENCES) for _ in range(draw.whole(2, 14)))
+    text = text * draw.one_of([1, 1, 1, 2])
+    given = str(draw.one_of([-1, -1, 0, draw.whole(0, 20), -draw.whole(1, 12)]))
+    head, x = (draw.whole(0, 3), draw.whole(0, 3)), np.zeros((1, 1))
+
+    def explained() -> Explanation:
+        return of_model(text, given, *head).explained
+
+    return Case(seed, "model", x, ("",), 0, CAUSAL, (), explained, text=text, given=given, head=head)
+
+
+@functools.lru_cache(2)
+def of_model(text: str, given: str, layer: int, head: int) -> OfModel:
+    """The page, worked out once for all formats."""
+    return OfModel(text, given, layer, head)
 
 
 def named_position(tokens: tuple[str, ...], position: int) -> tuple[str, int]:
@@ -177,7 +247,7 @@ def text_case(seed: int, draw: Draw, page: str, folder: Path | None) -> Case:
     def explained() -> Explanation:
         return from_text(text, given, mask=named_mask(typed(mask)), score=score, embeddings=path)
 
-    return Case(seed, page, sentence.x, tokens, position, mask, own, explained, heads, text, path)
+    return Case(seed, page, sentence.x, tokens, position, mask, own, explained, heads, text, path, draw.one_of(WHAT_IF))
 
 
 @functools.cache
@@ -214,9 +284,11 @@ def few_words(folder: Path) -> Path:
 
 def what_is_asked(draw: Draw, n: int, page: str) -> tuple[tuple, list[Any], tuple[Rule, ...]]:
     """A mask and rules, for clearhead and for the judge; lessons and layers take none."""
-    if page not in ("worked", "matrix") or draw.chance(0.4):
+    if page not in ("worked", "matrix", "what if") or draw.chance(0.4):
         return CAUSAL, [], ()
     mask = masks(draw, n) if draw.chance(0.7) else CAUSAL
+    if page == "what if":
+        return mask, [], ()
     pairs = [score_rule(draw) for _ in range(draw.one_of([0, 1, 1, 2]))] if draw.chance(0.6) else []
     return mask, [given for given, _ in pairs], tuple(own for _, own in pairs)
 

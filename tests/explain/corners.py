@@ -10,7 +10,7 @@ from clearhead.explain import explain
 from clearhead.explain.inputs import from_file, from_text
 from clearhead.rules.named import named_mask, named_score
 from clearhead.words import load, read_embeddings
-from tests.explain.cases import PYTHON_RULES, Case, few_words, written
+from tests.explain.cases import PYTHON_RULES, WHAT_IF, Case, few_words, of_model, written
 from tests.explain.judge import rules
 from tests.explain.judge.rules import CAUSAL, Rule, typed
 
@@ -28,21 +28,26 @@ def given(rule: Rule | int) -> tuple[Any, Rule]:
 
 def corner(
     x: list[list[float]], names: str = "", *, position: int = -1, mask: tuple = CAUSAL, rule: Rule | int | None = None,
-    page: str = "worked",
+    page: str = "worked", what: str = "", keys: list[list[float]] | None = None,
+    values: list[list[float]] | None = None,
 ) -> Callable[[int], Case]:  # fmt: skip
-    """Vectors, and names of one letter each."""
+    """Vectors, or queries, keys and values, and names of one letter each."""
     array = np.array(x, np.float64)
     tokens = tuple(names) or tuple(f"x{j}" for j in range(len(x)))
     pairs = [] if rule is None else [given(rule)]
     at = position % len(x)
+    k = None if keys is None else np.array(keys, np.float64)
+    v = k if values is None else np.array(values, np.float64)
 
     def made(seed: int) -> Case:
         score = [one for one, _ in pairs]
 
         def explained():
-            return explain(array, tokens, at, mask=named_mask(typed(mask)), score=score)
+            return explain(array, tokens, at, keys=k, values=v, mask=named_mask(typed(mask)), score=score)
 
-        return Case(seed, page, array, tokens, at, mask, tuple(own for _, own in pairs), explained)
+        scale = 1.0 if k is None else k.shape[1] ** -0.5
+        own = tuple(own for _, own in pairs)
+        return Case(seed, page, array, tokens, at, mask, own, explained, what=what, keys=k, values=v, scale=scale)
 
     return made
 
@@ -60,6 +65,17 @@ def text(words: str, path: Path | None) -> Callable[[int], Case]:
         return Case(seed, "worked", sentence.x, tokens, at, CAUSAL, (), explained, text=words, embeddings=path)
 
     return made
+
+
+def on_model(words: str, given: str, head: tuple[int, int]) -> Callable[[int], Case]:
+    """A text before the small language model."""
+
+    def explained():
+        return of_model(words, given, *head).explained
+
+    return lambda seed: Case(
+        seed, "model", np.zeros((1, 1)), ("",), 0, CAUSAL, (), explained, text=words, given=given, head=head
+    )
 
 
 def numbered(folder: Path) -> Callable[[int], Case]:
@@ -135,6 +151,34 @@ CORNERS = [
     *(corner([[j % 7 - 3.0, 1.0] for j in range(n)], page="layer") for n in (32, 33, 210)),
     *(corner([[j % 7 - 3.0, 1.0] for j in range(n)], position=n // 2) for n in (32, 33, 200, 201, 300)),
     corner([[1.0, 0.0]] * 40),  # many of the same weight
+    *(corner(x, position=at, page="positions") for x in (
+        [[1.0], [2.0], [3.0]], [[1.0, 2.0, 0.5], [2.0, 1.0, 1.0], [3.0, 0.1, 0.7]], [[0.3, 0.7]] * 3,
+        np.random.default_rng(1).normal(size=(60, 8)).tolist(),
+    ) for at in (0, 1, -1)),
+    *(corner(x, position=at, page="quiz") for x in (
+        [[1.0]], [[0.0, 0.0]], [[40.0, 1.0], [1.0, 0.0]], [[26.65, 1.0], [26.65, 1.0]], [[1.0, 0.0], [0.0, 1.0]],
+    ) for at in (0, -1)),
+    on_model("The king went to the sea, and the king went to the", "-1", (2, 1)),
+    on_model("She was very happy to see her mother. " * 12, "40", (1, 1)),
+    on_model("море 7 zxq", "0", (0, 0)),
+]  # fmt: skip
+Q, K, V = (
+    [[1.0, 2.0], [2.0, 0.5], [0.5, 1.0]],
+    [[1.0, 0.5], [-2.0, 1.0], [0.3, 2.0]],
+    [[3.0, 1.0], [0.0, 9.0], [1.0, 2.0]],
+)
+CORNERS += [
+    corner(*given[:1], position=at, mask=mask, page="what if", what=what, **given[1])
+    for what in WHAT_IF
+    for given in (
+        (Q, {}), (Q, {"keys": K, "values": V}), (Q, {"keys": K}), ([[0.0, 0.0], [1.0, 2.0], [1.0, 1.0]], {}),
+        ([[1.0, 0.0], [-1.0, 0.5], [1.0, 1.0]], {}), ([[-1.0, 0.0], [-1.0, 0.5], [1.0, 0.0]], {}),
+        ([[0.6, 0.0], [0.0, 1.0], [0.8, 0.6]], {"keys": [[1.0, 0.0]] * 3, "values": V}), ([[1.0]], {}),
+        ([[3.0, 0.0], [-1.0, 0.0], [-1.0, 0.5], [1.0, 0.0]], {}), ([[5.0, 0.0], [-5.0, 0.0]], {}),
+        ([[2.0], [1.0]], {"keys": [[1.0], [3.0]], "values": [[1.0], [2.0]]}),
+    )
+    for at, mask in ((-1, CAUSAL), (0, CAUSAL), (0, ("full",)), (-1, ("not", ("window", 1, 0))))
+    if not (mask[0] == "not" and len(given[0]) < 3)
 ]  # fmt: skip
 TEXTS = [
     "doomscrolling unfriended blorptax: 7, the café dont 😀 (thus) jumped",

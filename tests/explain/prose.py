@@ -16,6 +16,8 @@ that no pattern knows is untrue, so that nothing new goes unchecked. Where what 
     judge/tex_page.py   the same page in LaTeX, judge/terminal.py on a terminal
     judge/lessons.py    --steps order, shapes and cost
     judge/layer.py      --layer
+    judge/what_if.py    --what-if, judge/positions.py --steps positions, judge/quizzes.py --quiz
+    judge/model.py      --model tiny, judge/network.py the model worked out by numpy alone
 """
 
 import contextlib
@@ -29,16 +31,31 @@ from clearhead.errors import InputError
 from clearhead.explain import Explanation, formats
 from clearhead.explain import markdown as as_markdown
 from clearhead.explain import text as rich_text
-from clearhead.explain.pages import OfLayer, OfLesson, Worked
+from clearhead.explain.pages import OfLayer, OfLesson, WhatIf, Worked
 from clearhead.explain.pages import Page as Asked
-from tests.explain.cases import Case
-from tests.explain.judge import headings, layer, lessons, pages, programs, terminal, tex_page, texts, worked
+from clearhead.explain.quiz import Quiz
+from tests.explain.cases import Case, of_model
+from tests.explain.judge import (
+    headings,
+    layer,
+    lessons,
+    model,
+    pages,
+    positions,
+    programs,
+    quizzes,
+    terminal,
+    tex_page,
+    texts,
+    what_if,
+    worked,
+)
 from tests.explain.judge.evidence import Judge
 from tests.explain.judge.ranges import UntrueError
 from tests.explain.judge.reading import Page, page_of
 from tests.explain.judge.truth import Truth
 
-LESSONS = ("order", "shapes", "cost")
+LESSONS = ("order", "shapes", "cost", "positions")
 DIMS = 6  # of a vector, where there is room
 WIDE = 2000  # columns, on which nothing is wrapped
 
@@ -50,10 +67,12 @@ def judge(case: Case) -> set[str]:
         explained = case.explained()
         markdown, latex, numbers = (in_format(case, explained, form) for form in ("markdown", "latex", "json"))
     except InputError as error:
-        refused(bench, str(error))
+        refused(bench, case, str(error))
         return set()
     bench.json = programs.loads(numbers)
-    if case.text is not None:
+    if case.page == "model":
+        bench = model.bench_of(case, bench.json)
+    elif case.text is not None:
         bench.origins = programs.loads(Worked(explained).json())["origins"]
         texts.check_origins(bench)
     page = page_of(markdown)
@@ -71,6 +90,8 @@ def narrow(case: Case, explained: Explanation, bench: Judge) -> None:
     width = 40 + case.seed // 4 % 61
     dims = rich_text.dims_that_fit(width, explained.tokens)
     again, page = made(case), page_of(as_markdown.render(asked(case, explained).blocks(dims)))
+    if case.page == "model":
+        again = model.bench_of(case, bench.kept["model"])
     again.json, again.origins, again.sources = bench.json, bench.origins, bench.sources
     PAGES[case.page](again, page)
     bench.met |= again.met
@@ -86,22 +107,27 @@ def on_terminal(case: Case, explained: Explanation, width: int, dims: int) -> st
 
 def plain_formulas(case: Case, bench: Judge) -> list[str]:
     """The formulas under headings as a terminal spells them."""
-    if case.page in LESSONS:
+    if case.page in ("order", "shapes", "cost", "quiz"):
         return []
-    made = headings.layer(bench) if case.page == "layer" else headings.worked(bench)
-    return [plain for _, plain, _ in made if plain]
+    known = {
+        "layer": lambda: headings.layer(bench), "what if": lambda: what_if.headings(case.what),
+        "positions": lambda: positions.HEADINGS[: 3 if bench.truth.i > 1 else 1],
+        "model": lambda: model.headings(bench),
+    }  # fmt: skip
+    return [plain for _, plain, _ in known.get(case.page, lambda: headings.worked(bench))() if plain]
 
 
 def made(case: Case) -> Judge:
     """The judge of a case, who knows its input alone."""
     words = None
-    if case.text is not None:
+    if case.text is not None and case.page != "model":
         words = texts.from_file(case.embeddings) if case.embeddings else texts.shipped()
     bench = Judge(
         case.x, case.tokens, case.position, case.mask, case.rules,
         vocabulary=words, text=case.text, embeddings=case.embeddings,
+        keys=case.keys, values=case.values, scale=case.scale,
     )  # fmt: skip
-    bench.matrix, bench.heads = case.page == "matrix", case.heads
+    bench.matrix, bench.heads, bench.what = case.page == "matrix", case.heads, case.what
     return bench
 
 
@@ -120,16 +146,24 @@ SENTENCES = [
     *worked.WORKED,
     *texts.NOTES,
     *layer.SENTENCES,
-    *(one for known in lessons.SENTENCES.values() for one in known),
+    *(one for known in (*lessons.SENTENCES.values(), *what_if.SENTENCES.values()) for one in known),
+    *positions.SENTENCES,
+    *quizzes.QUESTIONS,
+    *quizzes.ANSWERS,
+    *model.SENTENCES,
 ]
 PAGES: dict[str, Callable[[Judge, Page], None]] = {
     "worked": check_worked,
     "matrix": check_worked,
     "layer": layer.check_layer,
+    "what if": what_if.check_what_if,
+    "quiz": quizzes.check_quiz,
+    "model": model.check_model,
     **{
         name: functools.partial(lambda name, bench, page: lessons.check_lesson(bench, name, page), name)
-        for name in LESSONS
+        for name in lessons.TITLES
     },
+    "positions": positions.check_positions,
 }
 
 
@@ -139,6 +173,12 @@ def asked(case: Case, explained: Explanation) -> Asked:
         return OfLesson(explained, case.page)
     if case.page == "layer":
         return OfLayer(explained, case.heads)
+    if case.page == "what if":
+        return WhatIf(explained, case.what)
+    if case.page == "quiz":
+        return Quiz(explained)
+    if case.page == "model":
+        return of_model(case.text, case.given, *case.head)
     return Worked(explained, case.page == "matrix")
 
 
@@ -150,8 +190,14 @@ def in_format(case: Case, explained: Explanation, form: str) -> str:
     return out.getvalue()
 
 
-def refused(bench: Judge, message: str) -> None:
+def refused(bench: Judge, case: Case, message: str) -> None:
     """An input that is not explained is one that cannot be: a score that is seen exceeds a float64."""
+    if case.page == "model":
+        model.refused(case, message)
+        return
+    if case.page == "what if":
+        what_if.refused(bench, case.what, message)
+        return
     rows = bench.all_rows if bench.matrix else [bench.truth, Truth(bench.truth.x, 0, ("full",))]
     if not any(row.too_large for row in rows):
         raise UntrueError(f"refused for no reason: {message}")

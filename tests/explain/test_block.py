@@ -44,11 +44,18 @@ def test_the_last_guess_and_the_loss_are_the_models():
     assert made["mean"] == pytest.approx(loss.mean)
     assert made["perplexity"] == pytest.approx(math.exp(made["mean"]))
     assert made["uniform"] == pytest.approx(math.log(2048))
-    assert sum(made["weights"]) == pytest.approx(1)
+    assert sum(made["attention"]["weights"]) == pytest.approx(1)
     written = told(page)
     assert f"{loss.mean:.4f} nats a token" in written
     assert "What depth adds" in written
     assert "Which head is which" in written
+    kinds = made["heads"]
+    assert f"{kinds['induction']['share']:.4f}" in written
+    assert [*kinds] == ["previous", "induction", "sink", "itself", "punctuation"]
+
+
+def test_a_word_that_joins_to_itself_is_said_often_enough():
+    assert "said" in told(OfModel("Lord", "-1", 0, 0))
 
 
 def test_every_format_and_the_command(capsys):

@@ -6,7 +6,7 @@ from clearhead.explain import markdown
 from clearhead.explain.pages import Worked
 from tests.explain import prose
 from tests.explain.cases import case
-from tests.explain.corners import all_corners, corner
+from tests.explain.corners import all_corners, corner, on_model
 from tests.explain.judge.ranges import UntrueError
 
 SEEDS, EACH = 2000, 100
@@ -37,6 +37,36 @@ FALSE = {
     "both are long and point the same way.": "both are long and point the same way. The second is the largest.",
     "**Score 0 is not": "**Score 0 is",
 }
+WHAT_IF = corner([[3.0, 0.0], [-1.0, 0.0], [1.0, 1.0], [1.0, 0.0]], page="what if", what="no-softmax")
+ON_MODEL = on_model("The king went to the sea", "-1", (2, 1))
+ORDERED = corner([[0.5, 1.0], [1.0, 0.0], [-0.3, 0.4], [0.2, 0.9]], page="positions")
+ASKED = corner([[1.0, 0.0], [0.5, 1.0]], page="quiz")
+FALSE_ELSEWHERE = [
+    (WHAT_IF, "no-softmax", "no-values"),
+    (WHAT_IF, "| 3.0000 | 0.7758 | 3.0000 |", "| 3.0000 | 0.7758 | 3.0001 |"),
+    (WHAT_IF, "add up to 4.0000", "add up to 4.0001"),
+    (WHAT_IF, "“x1” would be subtracted", "“x2” would be subtracted"),
+    (WHAT_IF, "has length 12.0416", "has length 12.0417"),
+    (WHAT_IF, "| 2 | 12.0416 |", "| 3 | 12.0416 |"),
+    (WHAT_IF, "Nothing keeps it from growing", "Everything keeps it from growing"),
+    (ORDERED, "Reverse the 3 items", "Reverse the 4 items"),
+    (ORDERED, "to the last digit", "but for rounding, 0.1000 at most"),
+    (ORDERED, "move by up to 0.", "move by up to 1."),
+    (ORDERED, "in one of these ways", "in all of these ways"),
+    (ASKED, "(2,2): a number for each pair of items", "(2,1): a number for each pair of items"),
+    (ASKED, "| b | 1 |", "| b | 2 |"),
+    (ASKED, "2: b.", "2: a."),
+    (ASKED, "all 2 exponentials", "all 3 exponentials"),
+    (ON_MODEL, "has 4 layers", "has 5 layers"),
+    (ON_MODEL, "is number 1196", "is number 1197"),
+    (ON_MODEL, "| layer 3 |", "| layer 2 |"),
+    (ON_MODEL, "looks at itself", "looks at signs"),
+    (ON_MODEL, "said 1", "said 2"),
+    (ON_MODEL, " less than the 7.6246", " less than the 7.6247"),
+    (ON_MODEL, "(4,7,32)", "(4,7,33)"),
+    (ON_MODEL, "÷ √32", "÷ √31"),
+    (ON_MODEL, "115 k", "116 k"),
+]
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, EACH))
@@ -62,3 +92,14 @@ def test_what_is_false_new_or_left_out_is_found(true, monkeypatch):
     monkeypatch.setattr(markdown, "render", lambda page: render(page).replace(true, FALSE[true], 1))
     with pytest.raises(UntrueError):
         prose.judge(PLAIN(0))
+
+
+@pytest.mark.parametrize(("made", "true", "false"), FALSE_ELSEWHERE)
+def test_what_is_false_on_other_pages_is_found(made, true, false, monkeypatch):
+    told = made(0)
+    prose.judge(told)
+    render = markdown.render
+    assert true in render(prose.asked(told, told.explained()).blocks(prose.DIMS))
+    monkeypatch.setattr(markdown, "render", lambda page: render(page).replace(true, false, 1))
+    with pytest.raises((UntrueError, ValueError)):
+        prose.judge(told)

@@ -29,6 +29,7 @@ from clearhead.explain.steps import length
 from clearhead.explain.story import worked_page
 from clearhead.explain.wording import number
 from clearhead.rules.masks import visible
+from clearhead.rules.named import named_score
 
 SENTENCE = "the river bank was wet because the river had flooded"
 
@@ -355,3 +356,68 @@ def test_what_python_explains_shows_itself():
     assert plain.token == "a"  # noqa: S105
     assert plain.output.tolist() == [1, 0]
     assert max(map(len, str(e).splitlines())) <= 80
+
+
+# what is said of odd inputs
+
+
+def test_a_quiz_is_a_sheet_in_other_formats(capsys):
+    assert main(["explain", SENTENCE, "--quiz", "--format", "json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert [one["answer"] for one in made["questions"]] == ["cab", "b", "b", "a", "a"]
+    assert main(["explain", SENTENCE, "--quiz", "--format", "markdown"]) == 0
+    assert "## Answers" in capsys.readouterr().out
+
+
+def test_the_rounding_of_a_right_angle_is_nowhere():
+    x = [[0.1, 0.1, 0.3], [0.9, 0.0, -0.3], [0.2, 0.2, 0.1]]
+    assert np.dot(*x[:2]) != 0
+    twice = named_score("scale:2", heads=1)
+    for page in (
+        worked_page(explain(x, position=1, score=[twice])),
+        what_if.page(explain(x, position=1), "no-softmax", 2),
+        layer.page(layer.worked(explain(x, position=1), 1)),
+    ):
+        assert "e-" not in told(page)
+
+
+def test_after_rules_a_score_has_another_name():
+    written = told(worked_page(explain([[1.0, 0.5], [0.5, 1.0]], score=[named_score("scale:2", heads=1)])))
+    assert written.count("item score") == 2  # before the rule and after it, side by side
+    assert "item s exp(s) weight" in written
+
+
+def test_the_zero_vector_says_why_no_word_is_near(capsys):
+    assert main(["explain", "the море"]) == 0
+    assert "points nowhere, so no words are nearest to it" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_layer_with_one_head_has_not_several():
+    written = told(layer.page(layer.worked(explain(np.eye(3)), 1)))
+    assert "one head here" in written
+    assert "several heads at once" not in written
+
+
+def test_accents_that_are_dropped_are_told_of(capsys):
+    assert main(["explain", "gün"]) == 0
+    assert "Read without accents" in capsys.readouterr().out
+
+
+def test_latex_keeps_rows_that_see_nothing():
+    hidden = ~window(0)
+    made = latex.render(worked_page(explain([[1.0], [2.0]], mask=hidden & causal()), 1, True))
+    assert made.count(r"$\cdot$ & $\cdot$") == 1
+
+
+def test_lessons_tell_programs_of_masks_recurrence_and_notes(capsys):
+    assert main(["explain", "the café", "--steps", "cost", "--mask", "window:1", "--format", "json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["mask"] == "window:1"
+    assert made["masked"][1] == {"of": "a sentence", "length": 20, "pairs": 39}
+    assert made["recurrence"][0]["recurrent"] == 2 * 2 * 64 * 64
+    assert "café" in made["notes"][0]
+
+
+def test_another_formula_that_exceeds_a_float64_is_refused():
+    with pytest.raises(InputError, match="exceed a float64"):
+        what_if.page(explain([[1e153, 1e153]]), "no-softmax", 2)

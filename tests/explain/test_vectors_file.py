@@ -106,6 +106,9 @@ def test_tables_are_read_whatever_separates_their_cells(tmp_path, content, vecto
         ("id,a\n1,2\n2,3\n", [[2], [3]], ["1", "2"], "Column 1 holds numbers and is taken as names, because line 1"),
         ("0,1.5\n1,2.5\n", [[0, 1.5], [1, 2.5]], None, "Column 1 counts 0 to 1 and is read as numbers of the vectors"),
         ("1,5;2\n3;4\n", [[1.5, 2], [3, 4]], None, "Commas are taken as decimal points: 1,5 is 1.5"),
+        ("1,5\n2,5\n", [[1, 5], [2, 5]], None, "1,5 is read as two numbers: if commas are decimal points, write 1.5"),
+        ("1,2.5 # first\n3,4\n", [[1, 2.5], [3, 4]], None, "What stands behind # is left out, as '# first'"),
+        ("0.5 2 # a,b\n3 4\n", [[0.5, 2], [3, 4]], None, "What stands behind # is left out"),
         ("#the,1\nriver,2\n", [[2]], ["river"], "Line 1 begins with # and is taken as a comment"),
     ],
 )
@@ -117,7 +120,17 @@ def test_what_could_be_read_otherwise_is_said(tmp_path, content, vectors, names,
 
 
 @pytest.mark.parametrize(
-    "content", ["1,0\n0,1\n", "0,1\n", "the,1,2\nriver,3,4\n", "a,b\n1,2\n", "0.0,1\n1.5,2\n", "0\n1\n"]
+    "content",
+    [
+        "1.5|0\n0|1\n",
+        "| the | 1 | 2 |\n|---|---:|:-:|\n| river | 3 | 4 |\n",
+        "1,0\n0,1\n",
+        "0,1\n",
+        "the,1,2\nriver,3,4\n",
+        "a,b\n1,2\n",
+        "0.0,1\n1.5,2\n",
+        "0\n1\n",
+    ],
 )
 def test_what_has_one_meaning_needs_no_note(tmp_path, content):
     assert reading(tmp_path, content).notes == ()
@@ -146,9 +159,14 @@ def test_what_has_one_meaning_needs_no_note(tmp_path, content):
         (b"1,-inf\n", "line 1, column 2: '-inf' is not finite"),
         (b"1,1e999\n", "column 2: '1e999' is not finite"),
         (
-            b"1,2 # two\n",
-            "column 2: '2 # two' is not a number (read as comma-separated, 2 columns): put the comment on",
+            b"1,2 two # 2\n",
+            "column 2: '2 two # 2' is not a number (read as comma-separated, 2 columns): put the comment on",
         ),
+        (b"1,2#two\n", "column 2: '2#two' is not a number"),
+        (b"1,234.5,2\n3,4\n", "if 1,234 is one number, write 1234; else give every line as many"),
+        (b'"1,234.5",2\n3,4\n', "line 1 begins with '1,234.5'"),
+        (b'3,"1,234.5"\n3,4\n', "'1,234.5' is not a number (read as comma-separated, 2 columns): write it without"),
+        (b"'a, b',1,2\n'c',3,4\n", 'put a name that holds a separator in double quotes, as "a, b"'),
         (b"[1 2\n[3 4\n", "begins with '[1', which is no number"),
         (b"1_000,2\n", "begins with '1_000', which is no number"),
         (b"1.000,5;2\n", "begins with '1.000,5', which is no number"),

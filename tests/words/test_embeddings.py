@@ -46,6 +46,18 @@ def test_text_files_are_read(tmp_path, text):
     assert words.nearest(sentence.x[1], 1)[0][0] == "river"
 
 
+def test_what_may_be_wrong_with_a_file_is_said(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("7 5\n" + "\n".join([*LINES, LINES[1]]), "utf-8")
+    assert read_embeddings(path).remarks[1:] == (f"More than one line is there for “{WORDS[1]}”: the first is used",)
+    path.write_text("9 5\n" + "\n".join(LINES), "utf-8")
+    assert read_embeddings(path).remarks[1:] == ("Its head tells of 9 words; 6 are there",)
+    path = tmp_path / "two.safetensors"
+    tensors = {"vectors": ROWS[:2].astype(np.float32), "weight2": np.ones((2, 5), np.float32)}
+    save_file(tensors, path, {"vocabulary": "a\nb"})
+    assert read_embeddings(path).remarks[1:] == ("Of its 2 tensors, vectors is read",)
+
+
 @pytest.mark.parametrize("place", ["metadata", "json", "beside", "vocab.txt"])
 def test_safetensors_are_read_with_their_vocabulary(tmp_path, place):
     path, words = tmp_path / "words.safetensors", [word for word in WORDS if " " not in word]

@@ -166,7 +166,8 @@ def test_context_visibly_moves_a_word(text: str, towards: set[str]) -> None:
     [
         ("1944", "number", (NUMBER,)),
         ("20th", "number", (NUMBER,)),
-        ("rivér", "spelling", ("river",)),
+        ("rivér", "accents", ("river",)),
+        ("gün", "accents", ("gun",)),
         ("dont", "spelling", ("don't",)),
         ("laughed", "inflection", ("laugh",)),
         ("froze", "inflection", ("freeze",)),

@@ -86,7 +86,7 @@ class LazyTensor(torch.Tensor):  # type: ignore[misc]
         return np.asarray(self.dense().numpy(), *args, **options)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.dense().__reduce_ex__(protocol)
+        return self.dense().detach().requires_grad_(self.requires_grad).__reduce_ex__(protocol)
 
     def __deepcopy__(self, memo: Any) -> torch.Tensor:
         return self.dense().clone()

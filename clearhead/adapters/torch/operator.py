@@ -262,7 +262,7 @@ def in_order(found: Gradients, rule: Rule, x: Tensors) -> list[torch.Tensor]:
 
 def dense(gradient: Array, x: torch.Tensor) -> torch.Tensor:
     """A gradient as a tensor like x, its elements one behind the other."""
-    stored = np.ascontiguousarray(gradient)
+    stored = np.asarray(gradient, order="C")  # of no axes, too
     return (
         tensor_of(stored, x.dtype)
         if stored.dtype.itemsize == x.element_size()

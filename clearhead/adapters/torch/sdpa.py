@@ -7,11 +7,12 @@ words, and those whose tensors lie elsewhere.
 from __future__ import annotations
 
 import math
+import os
 import threading
 import warnings
 from contextlib import ContextDecorator
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional
@@ -228,24 +229,34 @@ class patch(ContextDecorator):  # noqa: N801
     False
     """
 
-    lock = threading.Lock()
-    depth = 0
+    lock = threading.RLock()  # a signal handler may patch, too, in the middle of this
+    within: ClassVar[list[Any]] = []  # who has entered: written before and read after, so that it holds at any point
 
     def __enter__(self) -> None:
         with self.lock:
+            self.within.append(self)
             there = functional.scaled_dot_product_attention
             if there is torchs_own:
                 functional.scaled_dot_product_attention = scaled_dot_product_attention
             elif there is not scaled_dot_product_attention:
+                self.within.pop()
                 name = f"{getattr(there, '__module__', '')}.{getattr(there, '__qualname__', repr(there))}"
                 raise InputError(
                     f"patch() would undo {name}, which stands in the place of torch's scaled_dot_product_attention, as "
                     "inside context_parallel: enter patch() before that, or leave one of them out."
                 )
-            patch.depth += 1
 
     def __exit__(self, *_: object) -> None:
         with self.lock:
-            patch.depth -= 1
-            if not patch.depth and functional.scaled_dot_product_attention is scaled_dot_product_attention:
+            self.within.pop()
+            if not self.within and functional.scaled_dot_product_attention is scaled_dot_product_attention:
                 functional.scaled_dot_product_attention = torchs_own
+
+
+def unlock() -> None:
+    """In a forked child, whoever held the lock is no more."""
+    patch.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=unlock)

@@ -343,7 +343,7 @@ def item(w: LazyWeights, index: Any) -> Any:
         heads = np.asarray(w.heads[tuple(entries[: own[-2]])])
         return made(w.origin, heads, w.averaged, w.dtype) if w.recorded else lazy(w.origin, heads, w.averaged, w.dtype)
     found = matrix[index]
-    return (found if w.recorded else torch.from_numpy(np.ascontiguousarray(found))).to(w.dtype)
+    return (found if w.recorded else torch.from_numpy(np.array(found, order="C"))).to(w.dtype)
 
 
 def is_simple(entry: Any) -> bool:

@@ -70,8 +70,8 @@ class Pattern:
 
     @cached_property
     def aligned(self) -> bool:
-        """Whether queries have places among the keys, the last ones; else every query sees all that is not padding."""
-        return any(isinstance(part, Causal | Window) for part in self.rule(0).parts())
+        """Whether queries have places among the keys, the last ones; else each counts from the first query."""
+        return any(isinstance(part, Causal | Window) for part in read(self.function, 0, 0).parts())
 
     @cached_property
     def stop(self) -> int:
@@ -155,7 +155,8 @@ class Pattern:
 
     def rule(self, begin: int, batch: int = 0) -> Mask:
         """The mask without padding and documents, for keys from `begin` and sequences from `batch` on."""
-        return read(self.function, self.first_key + begin, batch)
+        first = self.first_key + begin
+        return read(self.function, first if self.aligned else self.first_query, first, batch)
 
     def row_seen(self, rows: Array) -> torch.Tensor:
         """transformers' own answer for some queries, (batch, 1, rows, stop): it owes nothing to this file's reading."""
@@ -298,8 +299,9 @@ def name(function: Function) -> str:
     return function.__qualname__.split(".")[0] if module == "transformers.masking_utils" else ""
 
 
-def read(function: Function, origin: int, batch: int) -> Mask:
-    """A mask function as a mask over keys from position `origin` and sequences from number `batch` on."""
+def read(function: Function, query_from: int, key_from: int, batch: int = 0) -> Mask:
+    """A mask function as a mask over queries and keys from these positions and sequences from number `batch` on."""
+    places = query_from, key_from, batch
     kept = captured(function) if hasattr(function, "__code__") else {}
     match name(function):
         case "causal_mask_function":
@@ -307,9 +309,9 @@ def read(function: Function, origin: int, batch: int) -> Mask:
         case "bidirectional_mask_function" | "packed_sequence_mask_function":  # documents are cut out, not masked
             return full()
         case "and_masks":
-            return reduce(Mask.__and__, strictest([read(f, origin, batch) for f in kept["mask_functions"]]))
+            return reduce(Mask.__and__, strictest([read(f, *places) for f in kept["mask_functions"]]))
         case "or_masks":
-            return reduce(Mask.__or__, [read(f, origin, batch) for f in kept["mask_functions"]])
+            return reduce(Mask.__or__, [read(f, *places) for f in kept["mask_functions"]])
         case "sliding_window_overlay":
             return window(int(kept["sliding_window"]) - 1, None, align="end")
         case "sliding_window_bidirectional_overlay":
@@ -318,23 +320,23 @@ def read(function: Function, origin: int, batch: int) -> Mask:
             "causal_mask_function",
             "and_masks",
         ):
-            return read(kept["mask_function"], origin, batch)  # distances inside a document stay as they are
+            return read(kept["mask_function"], *places)  # distances inside a document stay as they are
         case "chunked_overlay":
             size, starts = int(kept["chunk_size"]), kept["left_padding"].numpy()[batch:]
             return where(
                 lambda batch, head, query, key: (
-                    (key + origin - starts[batch]) // size == (query + origin - starts[batch]) // size
+                    (key + key_from - starts[batch]) // size == (query + query_from - starts[batch]) // size
                 )
             )
         case "blockwise_overlay":
             groups = kept["block_sequence_ids"].numpy()[batch:]
             return where(
                 lambda batch, head, query, key: (
-                    (groups[batch, query + origin] == groups[batch, key + origin])
-                    & (groups[batch, query + origin] >= 0)
+                    (groups[batch, query + query_from] == groups[batch, key + key_from])
+                    & (groups[batch, query + query_from] >= 0)
                 )
             )
-    return traced(function, origin, batch)
+    return traced(function, *places)
 
 
 def strictest(masks: list[Mask]) -> list[Mask]:
@@ -342,11 +344,11 @@ def strictest(masks: list[Mask]) -> list[Mask]:
     return [mask for mask in masks if mask != full()] or [full()]
 
 
-def traced(function: Function, origin: int, first: int) -> Mask:
+def traced(function: Function, query_from: int, key_from: int, first: int) -> Mask:
     """A function of a model's own, which may calculate with positions and look them up in tensors."""
 
     def moved(batch: Any, head: Any, query: Any, key: Any) -> Any:
-        return function(batch + first, head, query + origin, key + origin)
+        return function(batch + first, head, query + query_from, key + key_from)
 
     called = getattr(function, "__qualname__", repr(function))
     try:

@@ -31,8 +31,12 @@ class Judge:
         vocabulary: Any = None,
         text: str | None = None,
         embeddings: Path | None = None,
+        keys: np.ndarray | None = None,
+        values: np.ndarray | None = None,
+        scale: float = 1.0,
     ) -> None:
-        self.truth, self.tokens, self.mask = Truth(x, position, mask, rules), list(tokens), mask
+        self.truth = Truth(x, position, mask, rules, keys=keys, values=values, scale=scale)
+        self.tokens, self.mask, self.what = list(tokens), mask, ""
         self.vocabulary, self.text, self.embeddings = vocabulary, text, embeddings
         own = [vocabulary is None or vocabulary.own(token) for token in tokens]
         self.names = Names(tokens, [not one for one in own])

@@ -78,10 +78,16 @@ def vector(judge, text: str, values: list[float], what: str) -> None:
         rounded(number, value, what)
 
 
-def picks(judge, name: str, heads: str, dims: str, d: str) -> None:
+def picks(judge, name: str, *found: str) -> None:
     judge.is_own(name)
-    own = judge.truth.d // judge.heads
-    judge.claim("picks", (int(heads), dims, int(d)) == (judge.heads, things(own, "dim"), own), f"a head has {own} dims")
+    own, (dims, d) = judge.truth.d // judge.heads, found[-2:]
+    judge.holds((int(found[0]) if len(found) > 2 else 1) == judge.heads, f"{judge.heads} heads")
+    judge.holds((len(found) > 2) == (judge.heads > 1), "several")
+    judge.claim("picks", (dims, int(d)) == (things(own, "dim"), own), f"a head has {own} dims")
+
+
+def columns(judge, several: bool) -> None:
+    judge.holds(several == (judge.heads > 1), f"{judge.heads} heads")
 
 
 def parts(judge, name: str) -> None:
@@ -183,20 +189,27 @@ TABLES = {
     "4  Weighted sums": outputs,
 }
 SENTENCES: list[Sentence] = [
-    sentence(
-        "A transformer's layer lets <name> ask, be found and give by three learned matrices, in several heads at once "
-        "(here <count>). Here the matrices only pick dims, so that nothing is hidden: head h takes <some>, from dim "
-        "<count> · h on.",
-        picks,
+    *(
+        sentence(
+            f"A transformer's layer lets <name> ask, be found and give by three learned matrices, in {heads}. Here the "
+            "matrices only pick dims, so that nothing is hidden: head h takes <some>, from dim <count> · h on.",
+            picks,
+        )
+        for heads in ("several heads at once (here <count>)", "one head here; most layers have several")
     ),
     sentence("<name> plays three parts: it asks as q, is found as k, and gives v.", parts),
     sentence("Each head compares in <some> of its own.", compares),
     sentence("A sum of <some> spreads like √<count> = <number>, which is divided away.", grows),
     sentence("y = <some>: <count> × <count> = <some>, mixed by W^O (here the identity).", side_by_side),
+    sentence(
+        "As in the first approach, head by head: every column adds up to 1, and each head may look elsewhere.",
+        columns,
+        True,
+    ),
+    sentence("As in the first approach: the column adds up to 1.", columns, False),
     *definitions(
         "The first approach compares items as they are.",
         "Here all three are alike.",
-        "As in the first approach, head by head: every column adds up to 1, and each head may look elsewhere.",
         "Each head adds up the values, each times its weight.",
     ),
 ]

@@ -31,6 +31,11 @@ FORMULAS = {
     r"S = Q K^{T} / \sqrt{p}": "S = Q Kᵀ / √p", "Z = A V": "Z = A V", "Y = Z W^O": "Y = Z W^O",
     "n(n+1)/2": "n(n + 1)/2", r"d \cdot n(n+1)/2": "d · n(n + 1)/2", "4 n^2": "4 n²", r"2 \cdot 4 n d": "2 · 4 n d",
     "n(n+1) d": "n(n + 1) d", "2 n d^2": "2 n d²", "1": "1", "n": "n", "n - 1": "n − 1", "4 d": "4 d", "2 d^2": "2 d²",
+    "x": "x", r"u = x / \mathrm{rms}(x)": "u = x ÷ rms(x)", "q = R(u W^Q)": "q = R(u W^Q)",
+    "k = R(u W^K)": "k = R(u W^K)", "v = u W^V": "v = u W^V", "x + a": "x + a", "x + a + m": "x + a + m",
+    r"o = \mathrm{softmax}(q K^{T} / \sqrt{d})\, V": "o = softmax(q Kᵀ ÷ √d) V",
+    r"a = [\mbox{all}\ o]\, W^O": "a = [all o] W^O", r"w = \mathrm{norm}(x + a)": "w = norm(x + a)",
+    r"h = \mathrm{gelu}(w W^{up})": "h = gelu(w W^up)", r"m = h W^{down}": "m = h W^down",
     "(n+1)(n+2) d": "(n + 1)(n + 2) d", "2 (n+1) d^2": "2 (n + 1) d²", "2 (n+1) d": "2 (n + 1) d",
 }  # fmt: skip
 ORDER = [
@@ -40,13 +45,15 @@ ORDER = [
 ]
 UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
+MORE = {"cost": ("mask", "masked", "recurrence")}
 LENGTHS = (128, 1024, 4096, 16384, 65536, 1048576)
 
 
 def check_lesson(judge, name: str, page: Page) -> None:
     """A lesson's page and its JSON."""
     made, (n, d) = judge.json, judge.truth.x.shape
-    judge.holds(list(made) == ["steps", "tokens", "length", "dim", "rows", "why"], f"entries {list(made)}")
+    entries = ["steps", "tokens", "length", "dim", "rows", "why", *MORE.get(name, ()), "notes"]
+    judge.holds(list(made) == entries, f"entries {list(made)}")
     judge.holds((made["steps"], made["tokens"], made["length"], made["dim"]) == (name, judge.tokens, n, d), "sizes")
     judge.holds(page.title == TITLES[name], f"the title is {page.title!r}")
     check_items(judge, page.items, None)
@@ -178,10 +185,10 @@ def fits(judge, step: str, said: str) -> None:
 
 def short(text: str) -> Range:
     """A count in three digits; exact below 100 000."""
-    found = re.fullmatch(r"(\d{1,3}(?: \d{3})?|\d+\.\d+)(?: ([kMGTPE]))?", text)
+    found = re.fullmatch(r"(\d{1,3}(?:,\d{3})?|\d+\.\d+)(?: ([kMGTPE]))?", text)
     if not found:
         raise UntrueError(f"{text!r} is not how counts are printed")
-    value, unit = float(found[1].replace(" ", "")), UNITS[found[2] or ""]
+    value, unit = float(found[1].replace(",", "")), UNITS[found[2] or ""]
     if not found[2]:
         return exact(value)
     half = 0.5 * 10.0 ** -max(0, 3 - len(found[1].partition(".")[0])) * (1 + 1e-9)
@@ -269,12 +276,27 @@ def beside(judge, table: Table) -> None:
     n, d = judge.truth.x.shape
     judge.holds(table.head == ["of", "n", "attention", "recurrent", "one more", "one more, recurrent"], "other columns")
     judge.holds([row[0] for row in table.rows] == ["this input", *TEXTS], "other texts")
+    check_more(judge)
     for length, row in zip((n, *TEXTS.values()), table.rows, strict=True):
         pairs, step = length * (length + 1) // 2, d * d + d * d
         for value, cell in zip(
             (length, 2 * d * pairs, step * length, 2 * d * (length + 1), step), row[1:], strict=True
         ):
             counted(judge, cell, value, f"of {length}")
+
+
+def check_more(judge) -> None:
+    """What JSON says of masks and of recurrence, without a mask."""
+    n, d = judge.truth.x.shape
+    pairs = {what: (length, length * (length + 1) // 2) for what, length in {"this input": n, **TEXTS}.items()}
+    masked = [{"of": what, "length": length, "pairs": both} for what, (length, both) in pairs.items()]
+    recurrence = [
+        {"of": what, "length": length, "attention": 2 * d * both, "recurrent": 2 * d * d * length,
+         "attention_more": 2 * d * (length + 1), "recurrent_more": 2 * d * d}
+        for what, (length, both) in pairs.items()
+    ]  # fmt: skip
+    made = judge.json
+    judge.holds((made["mask"], made["masked"], made["recurrence"]) == ("causal", masked, recurrence), "JSON's costs")
 
 
 def counted(judge, cell: str, count: int, what: str) -> None:
@@ -287,7 +309,7 @@ def length_name(length: int, own: int) -> str:
     for unit, letter in ((2**20, "M"), (2**10, "k")):
         if length % unit == 0:
             return ("this: " if length == own else "") + f"{length // unit}{letter}"
-    return ("this: " if length == own else "") + str(length)
+    return ("this: " if length == own else "") + f"{length:,}"
 
 
 SENTENCES: dict[str, list[Sentence]] = {

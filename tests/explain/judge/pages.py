@@ -103,4 +103,6 @@ def required(judge) -> list[str]:
         cosine = judge.json["similarity"]
         moved = not truth.rules and cosine is not None and cosine < 0.9999
         needed += ["steady"] * (truth.items == [truth.i] or (moved and judge.kept.get("new", 9) < 2))
+    elif judge.text is not None:
+        needed.append("nowhere")
     return needed

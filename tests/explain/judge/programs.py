@@ -9,6 +9,7 @@ KEYS = [
     "tokens", "position", "mask", "seen", "dot_products", "rules", "scores", "shift", "exponentials", "sum", "weights",
     "output", "at_right_angles", "zero_vectors", "similarity", "before", "after", "notes", "origins",
 ]  # fmt: skip
+INPUTS = ("vectors", "queries", "keys", "values", "scale")
 
 
 def loads(text: str) -> dict[str, Any]:
@@ -36,12 +37,13 @@ def within(value: float | str | None, truth: Range, what: str) -> None:
 def check_json(judge) -> None:
     """Every entry, against the truth."""
     truth, made = judge.truth, judge.json
-    judge.holds(list(made) == KEYS + ["matrix"] * judge.matrix, f"entries {list(made)}")
+    entries = [key for key in made if key not in INPUTS]
+    judge.holds(entries == KEYS + ["matrix"] * judge.matrix, f"entries {list(made)}")
+    check_inputs(judge, made)
     judge.holds(made["tokens"] == judge.tokens and made["position"] == truth.i, "tokens or position")
     judge.holds(made["mask"] == judge.mask_name and made["seen"] == truth.items, "what is seen")
-    rows = {"dot_products": 0, "scores": -1}
-    for name, stage in rows.items():
-        check_row(judge, name, made[name], lambda j, stage=stage: truth.score(j, stage))
+    check_row(judge, "dot_products", made["dot_products"], truth.dot)
+    check_row(judge, "scores", made["scores"], truth.score)
     judge.holds([rule["rule"] for rule in made["rules"]] == [rule.name for rule in truth.rules], "names of rules")
     for stage, rule in enumerate(made["rules"]):
         check_row(judge, rule["rule"], rule["scores"], lambda j, stage=stage: truth.score(j, stage + 1))
@@ -49,7 +51,7 @@ def check_json(judge) -> None:
     check_row(judge, "exponentials", made["exponentials"], judge.exponential)
     check_row(judge, "weights", made["weights"], truth.weight)
     within(made["sum"], judge.sum, "the sum")
-    judge.holds(len(made["output"]) == truth.d, "the output's dims")
+    judge.holds(len(made["output"]) == truth.values.shape[1], "the output's dims")
     for k, value in enumerate(made["output"]):
         within(value, Range(float(truth.output[0][k]), float(truth.output[1][k])), f"the output at dim {k}")
     angles = [j for j, told in truth.angles.items() if told or j in made["at_right_angles"]]
@@ -58,11 +60,22 @@ def check_json(judge) -> None:
     )
     judge.holds(made["zero_vectors"] == truth.blank, "zero vectors")
     if made["similarity"] is None:
-        judge.holds(truth.zero or not any(made["output"]), "there is a cosine")
+        judge.holds(truth.zero or not any(made["output"]) or truth.keys is not truth.x, "there is a cosine")
     else:
         within(made["similarity"], truth.cosine, "the cosine")
     if judge.matrix:
         check_square(judge, made["matrix"])
+
+
+def check_inputs(judge, made: dict[str, Any]) -> None:
+    """The vectors that went in, every digit of them."""
+    truth = judge.truth
+    if truth.keys is truth.x is truth.values:
+        judge.holds(made["vectors"] == truth.x.tolist() and not any(key in made for key in INPUTS[1:]), "the vectors")
+        return
+    judge.holds("vectors" not in made and made["scale"] == truth.scale, "vectors and a scale")
+    for name, held in (("queries", truth.x), ("keys", truth.keys), ("values", truth.values)):
+        judge.holds(made[name] == held.tolist(), name)
 
 
 def check_row(judge, name: str, row: list[float | str | None], truth: Any) -> None:

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-NUMBER = r"(?:-?\d+\.\d{4}|-?\d\.\de-\d{2,3}|-?\d\.\d{3}e\+\d{2,3}|0|-inf|−∞)"
+NUMBER = r"(?:-?\d+\.\d{4}|-?\d\.\de-\d{2,3}|-?\d\.\d{3}e\+\d{2,3}|0|−?∞)"
 PERCENT = r"(?:\d{1,3}\.\d %|0\.\d{2,4} %|< 0\.001 %|> 99\.9 %|0 %)"
 DENORMAL = 1e-323  # two of the smallest steps that a float64 can take
 NOISE = 1e-12  # relative: what a few operations may lose
@@ -73,8 +73,8 @@ def figure(text: str) -> Range:
     """All numbers that are printed as `text`; raises UntrueError for what is no number, or one in the wrong form."""
     if not re.fullmatch(NUMBER, text):
         raise UntrueError(f"{text!r} is not how numbers are printed")
-    if text in ("-inf", "−∞"):
-        return exact(-math.inf)
+    if text in ("∞", "−∞"):
+        return exact(math.inf if text == "∞" else -math.inf)
     value = float(text)
     if "e" not in text:
         if text != "0" and not 0.0001 <= abs(value) <= 1e6:

@@ -92,7 +92,7 @@ def table_of(block: str) -> Table:
     if any(len(row) != len(head) for row in lines) or any(not re.fullmatch(r"-+:|:-+", cell) for cell in rule):
         raise UntrueError(f"no table: {block}")
     total = None
-    if rows and any(re.fullmatch(r"\*\*sum.*\*\*", cell) for cell in rows[-1]):
+    if rows and any(re.fullmatch(r"\*\*(?:sum.*|mean)\*\*", cell) for cell in rows[-1]):
         total = [unescaped(cell.removeprefix("**").removesuffix("**")) for cell in rows.pop()]
     return Table([unescaped(cell) for cell in head], [[unescaped(cell) for cell in row] for row in rows], total)
 

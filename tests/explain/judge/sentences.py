@@ -18,7 +18,7 @@ GAPS = {
     "<names>": rf"({ITEM}(?:(?:, | and ){ITEM})*(?: and \d+ more)?)",
     "<number>": rf"({NUMBER})",
     "<percent>": rf"({PERCENT})",
-    "<count>": r"(\d+)",
+    "<count>": r"(\d+(?:,\d{3})*)",
     "<some>": r"(.+?)",
 }
 Check = Callable[..., None]
@@ -38,7 +38,13 @@ def sentence(template: str, check: Check | None = None, *given: Any) -> Sentence
     pattern = "".join(GAPS.get(part) or re.escape(part) for part in parts) + "(?= |$)"
     if check is None:
         return Sentence(template, re.compile(pattern), None)
-    return Sentence(template, re.compile(pattern), lambda judge, *found: check(judge, *given, *found))
+    counts = [at for at, gap in enumerate(gap for gap in parts if gap in GAPS) if gap == "<count>"]
+
+    def plain(found: tuple[str, ...]) -> list[str]:
+        """What stands in the gaps, counts without their commas."""
+        return [text.replace(",", "") if at in counts and text else text for at, text in enumerate(found)]
+
+    return Sentence(template, re.compile(pattern), lambda judge, *found: check(judge, *given, *plain(found)))
 
 
 def definitions(*texts: str) -> list[Sentence]:

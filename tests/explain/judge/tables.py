@@ -71,7 +71,7 @@ def check_rest(judge, shown: list[int], rest: list[str] | None) -> None:
 
 def bar(judge, cell: str, text: str, part: Range) -> None:
     """A bar as long as its number; none for 0."""
-    if text in ("0", "-inf", "−∞"):
+    if text in ("0", "−∞"):
         judge.holds(not cell, f"a bar for {text}")
         return
     judge.holds(
@@ -91,7 +91,7 @@ def scores(judge, table: Table) -> None:
     for j, (_, score, drawn) in rows:
         says(score, judge.dot(j), f"the dot product with item {j}")
         if j not in judge.json["at_right_angles"]:
-            rounded(score, judge.json["dot_products"][j], f"the dot product with item {j}")
+            rounded(score, judge.json["dot_products"][j] * truth.scale, f"the dot product with item {j}")
         bar(judge, drawn, score, judge.dot(j) / exact(largest))
 
 
@@ -105,8 +105,9 @@ def rules(judge, table: Table) -> None:
 
 
 def softmax(judge, table: Table) -> None:
-    judge.holds(table.head[:3] == ["j", "item", "score"] and table.head[4:] == ["weight", ""], "other columns")
-    head = re.fullmatch(rf"exp\(score(?: − ({NUMBER}))?\)", table.head[3])
+    own = "s" if judge.truth.rules else "score"
+    judge.holds(table.head[:3] == ["j", "item", own] and table.head[4:] == ["weight", ""], "other columns")
+    head = re.fullmatch(rf"exp\({own}(?: − ({NUMBER}))?\)", table.head[3])
     judge.holds(bool(head) and bool(head[1]) == bool(judge.shift), f"{table.head[3]} where {judge.shift} is subtracted")
     if judge.shift:
         says(head[1], exact(judge.shift), "what is subtracted")
@@ -146,8 +147,9 @@ def add_up(judge, column: list[str], whole: str, what: str) -> None:
 
 def weighted_sum(judge, table: Table) -> None:
     truth, dims = judge.truth, judge.dims
-    more = [""] if dims < truth.d else []
-    judge.holds(table.head == ["j", "weight × item", *(f"dim {k}" for k in range(dims)), *more], "other columns")
+    more = [""] if dims < truth.values.shape[1] else []
+    times = f"weight × {'item' if truth.values is truth.x else 'value'}"
+    judge.holds(table.head == ["j", times, *(f"dim {k}" for k in range(dims)), *more], "other columns")
     rows, rest = item_rows(judge, table, r"^\S+ × ")
     low, high = truth.parts()
 
@@ -161,7 +163,7 @@ def weighted_sum(judge, table: Table) -> None:
         says(weight, truth.weight(j), f"the weight of item {j}")
         row(cells, low[j], high[j], f"item {j}")
         for k in range(dims):
-            judge.equation(figure(weight) * exact(float(truth.x[j, k])), cells[k], f"{weight} × item {j}, dim {k}")
+            judge.equation(figure(weight) * exact(float(truth.values[j, k])), cells[k], f"{weight} × item {j}, dim {k}")
     others = judge.others(rows)
     if rest:
         row(rest[1:], *zip_total((low, high), others), "the others")

@@ -91,8 +91,17 @@ def check_narrow(judge, page: Page, text: str, width: int) -> None:
             if isinstance(block, Prose):
                 compare([squeezed(block.text)], [squeezed("".join(lines))], "the narrow terminal")
             else:
+                while blocks and goes_on(block, blocks[0]):
+                    lines += blocks.pop(0)
                 numbers_whole(judge, block, lines)
     judge.holds(not blocks, f"more than the page: {blocks}")
+
+
+def goes_on(table: Table, block: list[str]) -> bool:
+    """Whether a block is a further part of a table: it begins with the names of the columns that all parts have."""
+    rule = next((at for at, line in enumerate(block) if set(line.strip()) == {"─"}), 0)
+    names = table.head[0].split()
+    return bool(names) and any(line.split()[: len(names)] == names for line in block[:rule])
 
 
 def numbers_whole(judge, table: Table, lines: list[str]) -> None:

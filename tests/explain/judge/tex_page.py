@@ -76,15 +76,16 @@ def check_latex(judge, page: Page, latex: str) -> None:
     for section in page.sections:
         if section.heading:
             check_heading(judge, section.heading, section.formula, blocks.pop(0))
-        for block in section.blocks:
+        for block, after in zip(section.blocks, [*section.blocks[1:], None], strict=False):
             if isinstance(block, Prose):
                 strong = re.fullmatch(r"\\textbf\{(.*)\}", blocks[0], re.DOTALL)
                 judge.holds(bool(strong) == block.strong, "one format points out what the other does not")
                 same(strong[1] if strong else blocks[0], block.text)
                 blocks.pop(0)
             else:
-                check_parts(judge, block, blocks, triangle=section.heading == "All rows")
-    judge.holds(blocks in ([], [""]), f"LaTeX says more: {blocks}")  # "": all rows, of which nothing is seen
+                until = [squeezed(name) for name in after.head] if isinstance(after, Table) else None
+                check_parts(judge, block, blocks, until, triangle=section.heading == "All rows")
+    judge.holds(blocks in ([], [""]), f"LaTeX says more: {blocks}")  # "": rows in parts, of which nothing is seen
 
 
 def check_heading(judge, heading: str, formula: str | None, block: str) -> None:
@@ -102,12 +103,15 @@ def same(latex: str, text: str) -> None:
         raise UntrueError(f"LaTeX says {plain(latex)!r} where Markdown says {text!r}")
 
 
-def check_parts(judge, table: Table, blocks: list[str], *, triangle: bool) -> None:
-    """A table's parts: all its columns and rows are in one of them, bars excepted."""
+def check_parts(judge, table: Table, blocks: list[str], until: list[str] | None, *, triangle: bool) -> None:
+    """A table's parts, up to the one that begins as the next table does: bars excepted, all columns are in one."""
     told = blocks.pop(0) if triangle and blocks[0] == IN_PARTS else None
     parts: list[list[list[str]]] = []
     while blocks and r"\begin{tabular}" in blocks[0]:
-        head, *rows = tabular_of(blocks.pop(0))
+        head, *rows = tabular_of(blocks[0])
+        if parts and until and head[:2] == until[:2]:
+            break
+        blocks.pop(0)
         if parts and parts[-1][0] == head:
             parts[-1] += rows
         else:
@@ -131,7 +135,7 @@ def check_parts(judge, table: Table, blocks: list[str], *, triangle: bool) -> No
             at += 1
         judge.holds(max(columns) < len(lines[0]), f"LaTeX has other columns: {head}")
         expected = [[line[k] for k in columns] for line in lines[1:]]
-        if triangle:
+        if told:
             expected = [row for row in expected if any(cell != HIDDEN for cell in row[2:])]
         check_rows(rows, expected)
     out = range(at, len(lines[0]))

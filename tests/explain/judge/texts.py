@@ -17,7 +17,7 @@ from tests.explain.judge.sentences import Sentence, sentence
 
 NUMBER = "#"  # the word that every number is read as
 LENGTH = 2**0.5  # of a composed vector
-KINDS = ("number", "spelling", "inflection", "stem", "compound", "letters", "nothing")
+KINDS = ("number", "accents", "spelling", "inflection", "stem", "compound", "letters", "nothing")
 CLOSE = 1e-6  # of cosines: the vectors are of 32 bits
 
 
@@ -158,8 +158,11 @@ def is_made(judge, how: str, token: str, told: list[str]) -> None:
         told == ([] if how in ("number", "letters", "nothing") else list(sources)), f"{token} is made of {sources}"
     )
     judge.holds(all(map(vocabulary.own, sources)), f"{sources} are not in the vocabulary")
-    if how in ("number", "spelling", "inflection"):
+    if how in ("number", "accents", "spelling", "inflection"):
         judge.holds((vector == vocabulary.of(sources[0])).all(), f"{token} has not the vector of {sources[0]}")
+    if how in ("accents", "spelling"):
+        plain = "".join(c for c in unicodedata.normalize("NFD", token) if not unicodedata.combining(c))
+        judge.holds((plain == sources[0] and plain != token) == (how == "accents"), f"{token} is {sources[0]}")
     if how == "number":
         judge.holds(token[0].isdecimal() and sources == [NUMBER], f"{token} is no number")
     if how in ("stem", "compound"):
@@ -222,6 +225,10 @@ def required(judge) -> list[str]:
 NOTES: list[Sentence] = [
     sentence("≈ marks an item that has no vector of its own here.", marks),
     sentence("Read as numbers, which share one vector: <some>.", made_of, "number"),
+    sentence(
+        "Read without accents, which makes another word of some, above all of other languages: <some>.",
+        made_of, "accents",
+    ),
     sentence("Read in another spelling: <some>.", made_of, "spelling"),
     sentence("Not in the vocabulary, so another form of the word stands in: <some>.", made_of, "inflection"),
     *(

@@ -22,10 +22,22 @@ Ends = tuple[np.ndarray, np.ndarray]
 
 
 class Truth:
-    """The numbers of one row."""
+    """The numbers of one row: items compared as they are, or queries x with keys and values, and scores scaled."""
 
-    def __init__(self, x: np.ndarray, position: int, mask: tuple, rules: tuple[Rule, ...] = ()) -> None:
-        self.x, self.i, self.rules = x, position, rules
+    def __init__(
+        self,
+        x: np.ndarray,
+        position: int,
+        mask: tuple,
+        rules: tuple[Rule, ...] = (),
+        *,
+        keys: np.ndarray | None = None,
+        values: np.ndarray | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        self.x, self.i, self.rules, self.scale = x, position, rules, scale
+        self.keys = x if keys is None else keys
+        self.values = x if values is None else values
         self.n, self.d = x.shape
         self.seen = sees(mask, position, self.n)
         self.items = np.flatnonzero(self.seen).tolist()
@@ -34,7 +46,7 @@ class Truth:
     @cached_property
     def dots(self) -> Ends:
         """The dot products with every item, (n,) each end."""
-        own, wide = self.x[self.i].astype(np.longdouble), self.x.astype(np.longdouble)
+        own, wide = self.x[self.i].astype(np.longdouble), self.keys.astype(np.longdouble)
         with np.errstate(all="ignore"):
             products = wide * own
             middle, size = products.sum(axis=1), np.abs(products).sum(axis=1)
@@ -42,9 +54,23 @@ class Truth:
             return (middle - spread).astype(np.float64), (middle + spread).astype(np.float64)
 
     @cached_property
+    def scaled(self) -> Ends:
+        """The scores before any rule: dot products, times the scale."""
+        if self.scale == 1:
+            return self.dots
+        with np.errstate(all="ignore"):
+            low, high = (end * self.scale for end in self.dots)
+        slack = 4 * EPS * np.maximum(np.abs(low), np.abs(high))
+        return low - slack, high + slack
+
+    def dot(self, j: int) -> Range:
+        """A dot product, before it is scaled."""
+        return Range(float(self.dots[0][j]), float(self.dots[1][j]))
+
+    @cached_property
     def stages(self) -> list[Ends]:
         """The dot products and what every rule made of them."""
-        made, j = [self.dots], np.arange(self.n)
+        made, j = [self.scaled], np.arange(self.n)
         with np.errstate(all="ignore"):
             for rule in self.rules:
                 low, high = made[-1]
@@ -68,7 +94,7 @@ class Truth:
     def too_large(self) -> bool:
         """Whether a seen score of any stage may exceed a float64, or a sum of its products on the way."""
         with np.errstate(all="ignore"):
-            sizes = (np.abs(self.x).astype(np.longdouble) * np.abs(self.x[self.i])).sum(axis=1)
+            sizes = (np.abs(self.keys).astype(np.longdouble) * np.abs(self.x[self.i])).sum(axis=1)
         ends = [end[self.seen] for stage in self.stages for end in stage]
         broken = any(bool((~np.isfinite(end) & (end != -np.inf)).any()) for end in ends)
         return broken or bool((sizes[self.seen] > LARGEST).any())
@@ -130,7 +156,7 @@ class Truth:
     def parts(self, items: list[int] | None = None) -> Ends:
         """Weight times vector, (items, d) each end."""
         at = slice(None) if items is None else items
-        ends = [weights[at, None] * self.x[at] for weights in self.weights]
+        ends = [weights[at, None] * self.values[at] for weights in self.weights]
         return np.minimum(*ends), np.maximum(*ends)
 
     @cached_property
@@ -161,7 +187,7 @@ class Truth:
 
     def right_angle(self, j: int) -> bool | None:
         """Whether two items are at right angles, up to the rounding of their decimals; None where that is open."""
-        own, other = self.x[self.i], self.x[j]
+        own, other = self.x[self.i], self.keys[j]
         if not own.any() or not other.any():
             return False
         with np.errstate(all="ignore"):
@@ -184,7 +210,7 @@ class Truth:
     @cached_property
     def blank(self) -> list[int]:
         """The seen items that are zero vectors."""
-        return [j for j in self.items if not self.x[j].any()]
+        return [j for j in self.items if not self.keys[j].any()]
 
     @property
     def zero(self) -> bool:

@@ -200,6 +200,12 @@ def own_name(judge, name: str) -> None:
     judge.once("nearest")
 
 
+def nowhere(judge, which: str) -> None:
+    truth = judge.truth
+    blank = sub("x", truth.i) if truth.zero else sub("y", truth.i)
+    judge.claim("nowhere", which == blank and (truth.zero or not any(judge.json["output"])), "it has a direction")
+
+
 def few_new(judge, new: int) -> None:
     judge.claim("steady", judge.truth.items != [judge.truth.i], "it sees only itself")
     judge.holds(judge.kept.get("new") == new, "as many are new as the table says")
@@ -263,6 +269,7 @@ WORKED = [
         "before.",
         own_name,
     ),
+    sentence("<some> is the zero vector and points nowhere, so no words are nearest to it.", nowhere),
     sentence("None of these words is new.", few_new, 0),
     sentence("Only one of these words is new.", few_new, 1),
     sentence("Row i holds the weights of item i and adds up to 1.", rows_add_up, False),

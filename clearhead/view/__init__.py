@@ -1,0 +1,1 @@
+"""The page `clearhead view` opens: self-attention to touch. Its server needs the extra `view`."""

@@ -1,0 +1,44 @@
+// Answers from Python: kept by what was asked; of answers that come late, the last asked for counts.
+
+/* global KEPT */
+const kept = typeof KEPT === 'undefined' ? null : KEPT; // what a page saved as one file has been told
+const known = new Map(Object.entries(kept?.known ?? {}));
+const running = new Map();
+
+export const alone = kept !== null;
+export const openedAt = kept?.state ?? null;
+
+/** An answer that is there already. */
+export function recall(what, about) {
+  return known.get(key(what, about));
+}
+
+/** Ask; a question of the same kind that is still on its way is given up. */
+export async function ask(what, about) {
+  const name = key(what, about);
+  if (known.has(name)) return known.get(name);
+  if (alone) throw new Error('This page is a file: type numbers, or run clearhead view for new sentences.');
+  running.get(what)?.abort();
+  const stop = new AbortController();
+  running.set(what, stop);
+  const reply = await fetch(`ask/${what}`, {
+    method: 'POST', body: JSON.stringify(about), headers: { 'Content-Type': 'application/json' }, signal: stop.signal,
+  });
+  const found = await reply.json();
+  if (found.error) throw new Refused(found.error);
+  if (known.size > 200) known.delete(known.keys().next().value);
+  known.set(name, found);
+  return found;
+}
+
+/** What Python cannot answer, and its reason. */
+export class Refused extends Error {}
+
+/** Everything that was answered, for a page that must do without a server. */
+export function answers() {
+  return Object.fromEntries(known);
+}
+
+function key(what, about) {
+  return `${what} ${JSON.stringify(about)}`;
+}

@@ -1,0 +1,77 @@
+// Elements as values, and a page brought to look like them: what stays keeps its focus, its caret and its scroll.
+
+const SPACES = { svg: 'http://www.w3.org/2000/svg', math: 'http://www.w3.org/1998/Math/MathML' };
+
+/** A maker of elements: html.p({ class: 'note' }, 'text', child). Styles are set property by property, as the content
+ * security policy asks. */
+function maker(space) {
+  return new Proxy({}, { get: (_, tag) => (props, ...children) => {
+    const made = space ? document.createElementNS(SPACES[space], tag) : document.createElement(tag);
+    for (const [name, value] of Object.entries(props ?? {})) {
+      if (value === undefined || value === null || value === false) continue;
+      if (name === 'style') for (const [key, to] of Object.entries(value)) made.style.setProperty(key, to);
+      else made.setAttribute(name, value === true ? '' : value);
+    }
+    made.append(...children.flat(9).filter((child) => child !== null && child !== undefined && child !== false));
+    return made;
+  } });
+}
+
+export const html = maker('');
+export const svg = maker('svg');
+export const math = maker('math');
+
+/** Make an element's children those given. */
+export function draw(parent, ...children) {
+  const next = children.flat(9).filter((child) => child !== null && child !== undefined && child !== false)
+    .map((child) => (typeof child === 'string' ? document.createTextNode(child) : child));
+  sync(parent, next);
+}
+
+/** Old children become the new ones of their kind, in order; what has none goes, what is new comes in between. */
+function sync(parent, next) {
+  let now = parent.firstChild;
+  for (const child of next) {
+    let found = now;
+    while (found && kindOf(found) !== kindOf(child)) found = found.nextSibling;
+    if (!found) {
+      parent.insertBefore(child, now);
+      continue;
+    }
+    while (now !== found) {
+      const gone = now;
+      now = now.nextSibling;
+      gone.remove();
+    }
+    now = found.nextSibling;
+    morph(found, child);
+  }
+  while (now) {
+    const gone = now;
+    now = now.nextSibling;
+    gone.remove();
+  }
+}
+
+function kindOf(node) {
+  return `${node.nodeName} ${node.dataset?.key ?? node.id ?? ''} ${node.classList?.[0] ?? ''}`;
+}
+
+/** Bring an element to what another of its kind is. */
+function morph(now, next) {
+  if (now.nodeType === Node.TEXT_NODE) {
+    if (now.data !== next.data) now.data = next.data;
+    return undefined;
+  }
+  for (const { name } of [...now.attributes]) {
+    if (name !== 'style' && name !== 'open' && !next.hasAttribute(name)) now.removeAttribute(name);
+  }
+  for (const { name, value } of next.attributes) {
+    if (name !== 'style' && now.getAttribute(name) !== value) now.setAttribute(name, value);
+  }
+  if (now.style && now.style.cssText !== next.style.cssText) now.style.cssText = next.style.cssText;
+  if (now.nodeName === 'INPUT' && now !== document.activeElement) now.value = next.getAttribute('value') ?? '';
+  if (now.nodeName === 'TEXTAREA' && now !== document.activeElement) now.value = next.textContent;
+  else sync(now, [...next.childNodes]);
+  return undefined;
+}

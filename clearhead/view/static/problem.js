@@ -1,0 +1,88 @@
+// From what was chosen to what attention takes: queries, keys and values with names, and what must be said of them.
+
+import { attend, times, turned } from './attention.js';
+import { MOST_ITEMS } from './state.js';
+import { sub } from './numbers.js';
+
+/** Matrices by hand: queries turn by a right angle, keys stay, values are mirrored, so that all three differ. */
+export const DESIGNED = { wq: [[0, 1], [-1, 0]], wk: [[1, 0], [0, 1]], wv: [[1, 0], [0, -1]] };
+
+/** All that the page shows of a state. `given` holds what the server said: { sentence, head }. */
+export function problem(state, given) {
+  const items = itemsOf(state, given);
+  const { x, names } = items;
+  const parts = state.learned && given.head ? { ...given.head } : projected(state, x);
+  const heads = parts.scale === undefined && x[0].length % state.heads === 0 ? state.heads : 1;
+  const head = Math.min(state.head, heads - 1);
+  const own = parts.scale === undefined ? ofHead(parts, heads, head) : parts;
+  if (state.positions && parts.scale === undefined) {
+    own.q = turned(own.q);
+    own.k = turned(own.k);
+  }
+  const d = own.q[0].length;
+  const scale = parts.scale ?? (state.scaled ? 1 / Math.sqrt(d) : 1);
+  const asked = { ...own, scale, window: state.window };
+  const right = attend(asked);
+  const shown = state.formula === 'right' ? right : attend(asked, state.formula);
+  const n = x.length;
+  const row = ((state.row % n) + n) % n;
+  const column = chosenColumn(state, right, row);
+  return {
+    ...items, ...own, n, d, scale, heads, head, row, column, right, shown,
+    alike: own.q === own.k && own.k === own.v,
+    letters: own.q === own.v ? ['x', 'x', 'x'] : ['q', 'k', 'v'],
+    flat: x[0].length === 2 && heads === 1 && own.v[0].length === 2,
+    zero: isZero(shown, row, column) && column < row && state.formula === 'right',
+    labels: labels(names), narrow: n > 8, altered: !['right', 'no-values'].includes(state.formula), found: shown.found,
+    counted: [...Array(n).keys()].filter((j) => shown.seen[row][j] || state.formula === 'mask-after-softmax'),
+    plainWeights: ['no-softmax', 'scores-as-weights'].includes(state.formula),
+  };
+}
+
+/** Items and their vectors. */
+function itemsOf(state, given) {
+  if (state.learned && given.head) return { names: given.head.names, x: given.head.v, left: given.head.left, kind: 'head' };
+  if (state.vectors) {
+    const names = state.names ?? state.vectors.map((_, j) => `x${sub(j + 1)}`);
+    return { names, x: state.vectors, left: 0, kind: 'vectors' };
+  }
+  const { tokens, plane, all } = given.sentence;
+  const x = state.axes === 'two' ? plane : all;
+  return { names: tokens, x: x.slice(0, MOST_ITEMS), left: given.sentence.left, kind: 'sentence' };
+}
+
+function projected(state, x) {
+  if (state.matrices === 'none' || x[0].length !== 2) return { q: x, k: x, v: x };
+  const { wq, wk, wv } = matricesOf(state);
+  return { q: times(x, wq), k: times(x, wk), v: times(x, wv) };
+}
+
+/** The three matrices in use. */
+export function matricesOf(state) {
+  const own = state.matrices === 'own';
+  return Object.fromEntries(Object.entries(DESIGNED).map(([key, made]) => [key, (own && state[key]) || made]));
+}
+
+function ofHead({ q, k, v }, heads, head) {
+  if (heads === 1) return { q, k, v };
+  const size = q[0].length / heads;
+  const cut = (x) => x.map((row) => row.slice(head * size, (head + 1) * size));
+  const own = cut(q);
+  return { q: own, k: k === q ? own : cut(k), v: v === q ? own : cut(v) };
+}
+
+function chosenColumn(state, right, row) {
+  if (state.column !== null && state.column <= row && state.column >= 0) return state.column;
+  const weights = right.rows[row].weights.slice(0, row);
+  return row ? weights.indexOf(Math.max(...weights)) : 0;
+}
+
+function isZero(shown, row, column) {
+  const { scores } = shown.rows[row];
+  return Math.abs(scores[column]) < 1e-9;
+}
+
+/** Names that tell items apart: a word that stands twice gets its place. */
+function labels(names) {
+  return names.map((name, j) => (names.filter((other) => other === name).length > 1 ? `${name}${sub(j + 1)}` : name));
+}

@@ -1,0 +1,146 @@
+"""Who is answered, and with what: this page alone, on this computer alone."""
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from clearhead.errors import InputError
+from clearhead.model import load
+from clearhead.model.heads import head_scores
+from clearhead.view import page
+from clearhead.view.answers import answer
+from clearhead.view.learned import KINDS
+
+
+def fetch(
+    address: str, path: str = "", method: str = "GET", headers: Mapping[str, str] | None = None, body: str | None = None
+) -> tuple[int, Mapping[str, str], bytes]:
+    """One request, with whatever headers."""
+    parts = urllib.parse.urlsplit(address)
+    connection = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=20)
+    connection.request(method, parts.path + path, body, headers or {})
+    reply = connection.getresponse()
+    return reply.status, dict(reply.getheaders()), reply.read()
+
+
+def test_the_page_comes_with_its_policy(address: str) -> None:
+    status, headers, body = fetch(address)
+    assert status == 200
+    told = {name.lower(): value for name, value in headers.items()}
+    assert "default-src 'none'" in told["content-security-policy"]
+    assert "require-trusted-types-for 'script'" in told["content-security-policy"]
+    assert "unsafe" not in told["content-security-policy"]
+    assert told["referrer-policy"] == "no-referrer"
+    assert b"style=" not in body
+    assert body.count(b"<script") == 1
+
+
+@pytest.mark.parametrize("headers", [
+    {"Host": "evil.example"}, {"Host": "127.0.0.1"}, {"Origin": "http://evil.example"}, {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"},
+])  # fmt: skip
+def test_others_are_refused(address: str, headers: dict[str, str]) -> None:
+    for path in ("", "static/main.js", "ask/sentence?text=a"):
+        status, told, body = fetch(address, path, headers=headers)
+        assert (status, body) == (403, b"Not from here.")
+        assert "Content-Security-Policy" in told or "content-security-policy" in told
+
+
+@pytest.mark.parametrize("path", ["/", "/wrong/", "/wrong/static/main.js", "//", "/%2e%2e/"])
+def test_without_the_token_nothing_is_answered(address: str, path: str) -> None:
+    parts = urllib.parse.urlsplit(address)
+    assert fetch(f"http://127.0.0.1:{parts.port}{path}")[0] == 403
+
+
+@pytest.mark.parametrize("path", ["static/../server.py", "static/%2e%2e/server.py", "static/..%2fserver.py"])
+def test_only_the_pages_own_files_are_served(address: str, path: str) -> None:
+    status, _, body = fetch(address, path)
+    assert status in (403, 404)
+    assert b"import" not in body
+
+
+def test_what_cannot_be_answered_says_why(address: str) -> None:
+    for path, body, told in (
+        ("ask/nothing", "{}", "is no question"), ("ask/sentence", '{"text": "!"}', "There is no word"),
+        ("ask/sentence", "[1]", "is no object"), ("ask/sentence", "{", "is no JSON"),
+        ("ask/sentence", json.dumps({"text": "a " * 2000}), "at most 2000"),
+        ("ask/head", '{"text": "a", "head": "9.9"}', "none of"),
+        ("ask/consequence", "{}", "load it again"), ("ask/consequence", '{"problem": "[]"}', "load it again"),
+        ("ask/costs", '{"dim": "x"}', "dim"), ("ask/costs", '{"dim": "-5"}', None),
+    ):  # fmt: skip
+        status, _, found = fetch(address, path, "POST", {"Content-Type": "application/json"}, body)
+        if told is None:
+            assert status == 200
+        else:
+            assert status == 422, (path, body, found)
+            assert told in json.loads(found)["error"]
+    assert fetch(address, "ask/sentence", "POST", {}, '{"text": "' + "a" * (5 << 20) + '"}')[0] == 422
+
+
+def test_answers_are_small(address: str) -> None:
+    sentence = "the quick brown fox jumps over the lazy dog " * 20
+    for what in ("sentence", "learned", "head"):
+        status, _, body = fetch(address, f"ask/{what}", "POST", {}, json.dumps({"text": sentence, "head": "3.3"}))
+        assert status == 200
+        assert len(body) < 300_000
+
+
+def test_the_port_is_this_computers_and_may_be_taken(tmp_path: object) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "clearhead", "view", "--no-browser", "--port", str(port)],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert f"--port {port} cannot be used" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_heads_are_the_best_of_their_kind() -> None:
+    text = (Path(__file__).parents[2] / "examples/moby_dick.txt").read_text("utf-8")
+    scores = head_scores(load(), text)
+    names = {
+        "itself": "itself",
+        "the piece before": "previous",
+        "what came next": "induction",
+        "signs": "punctuation",
+    }
+    for (layer, head), kind in KINDS.items():
+        if kind in names:
+            values = getattr(scores, names[kind])
+            assert values[layer, head] == values.max(), kind
+    assert scores.sink[2, 1] > 0.4
+
+
+def test_modules_fit_one_scope_and_are_all_joined() -> None:
+    import re
+
+    names: dict[str, str] = {}
+    here = {file.name.removesuffix(".js") for file in page.STATIC.iterdir() if file.name.endswith(".js")}
+    assert here == set(page.MODULES)
+    done: set[str] = set()
+    for module in page.MODULES:
+        text = (page.STATIC / f"{module}.js").read_text("utf-8")
+        needs = set(re.findall(r"from '\./(\w+)\.js'", text))
+        assert needs <= done, f"{module} imports what comes later"
+        done.add(module)
+        assert len(text.splitlines()) <= 400
+        assert "innerHTML" not in text
+        for name in re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", text, re.MULTILINE):
+            assert name not in names, f"{name} stands in {names[name]} and {module}"
+            names[name] = module
+
+
+def test_a_question_must_be_known() -> None:
+    with pytest.raises(InputError, match="is no question: ask one of sentence, learned"):
+        answer("everything", {})
