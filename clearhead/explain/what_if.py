@@ -26,12 +26,21 @@ UNSEEN = 5e-5  # a difference below this is none in four decimals
 
 @dataclass(frozen=True, eq=False)
 class Altered:
-    """What comes out of another formula: a weight for each of the m items, and an output of whatever shape."""
+    """What comes out of another formula: a weight for each of the m items, and an output of whatever shape.
+
+    Where nothing changes, `advice` tells the command line's user where something would.
+    """
 
     weights: Array  # (m,)
     output: Array
     formula: Formula
     consequence: str
+    advice: str = ""
+
+    @property
+    def told(self) -> str:
+        """The consequence, and the advice if there is one."""
+        return f"{self.consequence} {self.advice}".rstrip()
 
 
 def formula(plain: str, latex: str) -> Formula:
@@ -40,7 +49,8 @@ def formula(plain: str, latex: str) -> Formula:
 
 
 ROLES = "See it where they differ: clearhead explain --roles."
-IN_ONE = f"Nothing changes: here each item is key and value in one. {ROLES}"
+EARLIER = "Try an earlier --position."
+IN_ONE = "Nothing changes: here each item is key and value in one."
 RIGHT = formula("y = softmax(scores) V", r"y = \mathrm{softmax}(\mathrm{scores})\, V")
 
 
@@ -61,7 +71,7 @@ def values_are_keys(e: Explanation) -> Altered:
     y = mixed(e, e.row, e.operands.keys)
     made = formula("y = softmax(scores) K", r"y = \mathrm{softmax}(\mathrm{scores})\, K")
     if e.operands.keys is e.operands.values:
-        return Altered(e.row, y, made, IN_ONE)
+        return Altered(e.row, y, made, IN_ONE, ROLES)
     text = (
         f"{quoted(e.token)} gets what the items are found by in place of what they give: the same weights, a mean of "
         "keys. To be found by one thing and give another, an item needs two vectors."
@@ -80,9 +90,7 @@ def keys_are_values(e: Explanation) -> Altered:
     a = softmax(e, textbook.scores(e.query[None], of.values, of.scale)[0])
     made = formula("y = softmax(Q Vᵀ) V", r"y = \mathrm{softmax}(Q V^{T})\, V")
     if of.keys is of.values:
-        return Altered(
-            a, mixed(e, a, of.values), made, "Nothing changes: here each item is key and value in one. " + ROLES
-        )
+        return Altered(a, mixed(e, a, of.values), made, IN_ONE, ROLES)
     looks = "now looks for items by what they give, not by what they would be found by"
     text = f"{quoted(e.token)} {looks}: {largest(e, a)}"
     return Altered(a, mixed(e, a, of.values), made, text)
@@ -119,8 +127,9 @@ def no_scale(e: Explanation) -> Altered:
     y = mixed(e, a, e.operands.values)
     made = formula("y = softmax(Q Kᵀ) V", r"y = \mathrm{softmax}(Q K^{T})\, V")
     if scale == 1:
-        why = f"the first approach has no scale. {ROLES}" if e.operands.alike else "the scale is 1 already."
-        return Altered(a, y, made, f"Nothing changes: {why}")
+        if e.operands.alike:
+            return Altered(a, y, made, "Nothing changes: the first approach has no scale.", ROLES)
+        return Altered(a, y, made, "Nothing changes: the scale is 1 already.")
     text = (
         f"Every score is {number(1 / scale)} times as large, as a sum of {count(d, 'product')} tends to grow, and "
         "softmax decides harder:"
@@ -150,7 +159,7 @@ def mask_after_softmax(e: Explanation) -> Altered:
     made = formula("y = mask(softmax(scores)) V", r"y = \mathrm{mask}(\mathrm{softmax}(\mathrm{scores}))\, V")
     hidden = len(e.row) - len(e.items)
     if not hidden:
-        return Altered(a, mixed(e, a, e.operands.values), made, sees_all(e))
+        return sees_all(e, a, mixed(e, a, e.operands.values), made)
     y = mixed(e, a, e.operands.values)
     left = number(a.sum())
     left = "a little less than 1" if left == "1.0000" else f"{left} and not to 1"
@@ -169,7 +178,7 @@ def no_mask(e: Explanation) -> Altered:
     made = formula("y = softmax(scores of all) V", r"y = \mathrm{softmax}(\mathrm{scores\ of\ all})\, V")
     hidden = [j for j in range(m) if not e.seen[j]]
     if not hidden:
-        return Altered(a, y, made, sees_all(e))
+        return sees_all(e, a, y, made)
     later = e.itself is not None and all(j > e.position for j in hidden)
     what = "what comes later" if later else "what the mask hides"
     text = (
@@ -184,10 +193,11 @@ def no_mask(e: Explanation) -> Altered:
     return Altered(a, y, made, text)
 
 
-def sees_all(e: Explanation) -> str:
+def sees_all(e: Explanation, a: Array, y: Array, made: Formula) -> Altered:
     """Nothing is hidden from the item."""
     last = e.itself is not None and not e.masked and e.position == len(e.tokens) - 1 > 0
-    return f"Nothing changes: nothing is hidden from {quoted(e.token)}." + " Try an earlier --position." * last
+    text = f"Nothing changes: nothing is hidden from {quoted(e.token)}."
+    return Altered(a, y, made, text, EARLIER if last else "")
 
 
 WHAT_IF: dict[str, Callable[[Explanation], Altered]] = {
@@ -234,7 +244,7 @@ def page(e: Explanation, name: str, dims: int) -> list[Block]:
         Heading("Another", other.formula),
         Table(columns, tuple(rows), total),
         outputs(e, other, dims),
-        Prose(other.consequence, strong=True),
+        Prose(other.told, strong=True),
     ]
 
 
@@ -264,7 +274,7 @@ def render(e: Explanation, name: str) -> str:
         "formula": other.formula.plain,
         "right": {"weights": e.row.tolist(), "output": e.output.tolist()},
         "altered": {"weights": other.weights.tolist(), "output": other.output.tolist()},
-        "consequence": other.consequence,
+        "consequence": other.told,
         "notes": e.notes,
     }
     return written(made)

@@ -158,7 +158,7 @@ def with_captured(function: Any, arrays: Arrays, known: dict[int, Any]) -> Any:
         return MethodType(with_captured(function.__func__, arrays, known), function.__self__)
     if not isinstance(function, FunctionType):
         return function
-    ours = any(function.__globals__ is vars(module) for module in OURS)
+    ours = function.__globals__ is globals() or any(function.__globals__ is vars(module) for module in OURS)
     return function if ours or is_numpys(function) else rebuilt_function(function, arrays, known)
 
 

@@ -18,6 +18,10 @@ from clearhead.view.sentences import MOST_ITEMS, sentence
 
 LONGEST = 2000  # characters of a sentence
 MOST_DIMS = 64
+ADVICE = {  # the command line's, for the page
+    what_if.ROLES: "See it where they differ: choose other matrices, or a learned head.",
+    what_if.EARLIER: "Choose an earlier row.",
+}
 LENGTHS = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 
 
@@ -59,7 +63,8 @@ def explained(asked: Mapping[str, str]) -> Explanation:
 def consequence(asked: Mapping[str, str]) -> dict[str, Any]:
     """What another formula does, in a sentence."""
     other = what_if.altered(explained(asked), asked.get("formula", ""))
-    return {"formula": other.formula.plain, "consequence": other.consequence}
+    text = f"{other.consequence} {ADVICE.get(other.advice, '')}".rstrip()
+    return {"formula": other.formula.plain, "consequence": text}
 
 
 def questions(asked: Mapping[str, str]) -> dict[str, Any]:

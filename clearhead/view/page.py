@@ -16,7 +16,7 @@ STATIC = resources.files(__package__) / "static"
 STYLES = ("tokens.css", "shell.css", "learn.css")
 MODULES = (
     "numbers", "attention", "state", "problem", "dom", "formulas", "course", "ask", "actions", "items", "triangle",
-    "lines", "plane", "question", "path", "python", "heads", "growth", "export", "bar", "main",
+    "lines", "plane", "question", "path", "python", "heads", "growth", "export", "bar", "page", "main",
 )  # fmt: skip  # each after those it imports
 TITLE = "clearhead: self-attention you can see through"
 HEAD = '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'

@@ -6,6 +6,7 @@ import json
 import re
 import struct
 from pathlib import Path
+from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import numpy as np
@@ -149,6 +150,32 @@ def test_the_new_vector_is_inside_the_hull(watched: Watched) -> None:
           return hull.isPointInFill(point) || hull.isPointInStroke(point);
         }""")
         assert inside, x
+
+
+COLLISIONS = """() => {
+  const boxes = [...document.querySelectorAll('.plane .lab')].map(e => [e.textContent, e.getBoundingClientRect()]);
+  const plane = document.querySelector('.plane').getBoundingClientRect();
+  const over = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 5;
+  const out = b => b.left < plane.left - 1 || b.right > plane.right + 1
+    || b.top < plane.top - 1 || b.bottom > plane.bottom + 1;
+  return boxes.filter(([, a], i) => out(a) || boxes.slice(0, i).some(([, b]) => over(a, b))).map(([name]) => name);
+}"""
+
+
+def test_names_in_the_plane_do_not_collide(watched: Watched) -> None:
+    page = watched.open("step=0")
+    words = ["river", "fishermen", "the", "bank", "green", "of", "wonderful", "it"]
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(3, 9))
+        x = (rng.standard_normal((n, 2)) * rng.choice([0.3, 1, 2])).round(2)
+        if seed % 3 == 0:
+            x[1:] = x[0] + 0.1 * rng.standard_normal((n - 1, 2)).round(1)
+        told = [*(("name", word) for word in words[:n]), ("vectors", ";".join(f"{a},{b}" for a, b in x))]
+        page.evaluate("s => { location.hash = s }", urlencode([*told, ("told", "true"), ("step", "0")]))
+        page.wait_for_timeout(15)
+        assert page.evaluate(COLLISIONS) == [], seed
 
 
 def test_typing_pasting_adding_and_what_is_wrong(watched: Watched) -> None:

@@ -6,15 +6,32 @@ import { PATH, PRESETS } from './course.js';
 import { parsed, sub } from './numbers.js';
 
 const LARGEST = 1e9; // of a number typed
-const PLAIN = { learned: null, formula: 'right', matrices: 'none', scaled: false, positions: false, window: null, heads: 1, head: 0 };
+const PLAIN = {
+  learned: null,
+  formula: 'right',
+  matrices: 'none',
+  scaled: false,
+  positions: false,
+  window: null,
+  heads: 1,
+  head: 0,
+};
 const FRESH = { row: -1, column: null, told: false, guess: null };
 
 export const ACTIONS = {
-  tab: (state, to, given) => (to === 'sentence' ? { ...FRESH, vectors: null, names: null }
-    : { ...asVectors(state, given), learned: null }),
+  tab: (state, to, given) =>
+    to === 'sentence' ? { ...FRESH, vectors: null, names: null } : { ...asVectors(state, given), learned: null },
   sentence: (state, text) => ({ ...FRESH, text: text.trim().replace(/\s+/g, ' '), vectors: null, names: null }),
   axes: (state, to) => ({ axes: to, row: state.row, column: null, told: false, heads: 1, head: 0 }),
-  preset: (state, at) => ({ ...FIRST, ...PLAIN, ...FRESH, step: state.step, question: state.question, names: null, ...PRESETS[at].set }),
+  preset: (state, at) => ({
+    ...FIRST,
+    ...PLAIN,
+    ...FRESH,
+    step: state.step,
+    question: state.question,
+    names: null,
+    ...PRESETS[at].set,
+  }),
   choose: (state, to) => {
     const [row, column] = to.split(',').map(Number);
     return { row, column };
@@ -28,8 +45,16 @@ export const ACTIONS = {
   heads: (state, count) => ({ heads: Number(count), head: 0 }),
   head: (state, at) => ({ head: Number(at) }),
   formula: (state, to) => ({ formula: to, show: 'weights', told: true }),
-  learned: (state, which) => ({ learned: state.learned === which ? null : which, vectors: null, names: null,
-    row: -1, column: null, show: 'weights', formula: 'right', told: true }),
+  learned: (state, which) => ({
+    learned: state.learned === which ? null : which,
+    vectors: null,
+    names: null,
+    row: -1,
+    column: null,
+    show: 'weights',
+    formula: 'right',
+    told: true,
+  }),
   shuffle: (state, _, given) => shuffled(state, given),
   guess: (state, at) => ({ guess: Number(at), told: true }),
   tell: () => ({ guess: null, told: true }),
@@ -61,7 +86,10 @@ export function withNumber(state, given, { row, column }, text) {
   const value = parsed(text);
   if (!(Math.abs(value) <= LARGEST)) return null;
   const base = asVectors(state, given);
-  return { ...base, vectors: base.vectors.map((line, i) => line.map((x, c) => (i === row && c === column ? value : x))) };
+  return {
+    ...base,
+    vectors: base.vectors.map((line, i) => line.map((x, c) => (i === row && c === column ? value : x))),
+  };
 }
 
 /** One entry of a matrix typed. */
@@ -75,8 +103,14 @@ export function withEntry(state, { matrix, row, column }, text) {
 
 /** Rows as they come from a spreadsheet or from Python; a first row of words is a header, a first column names items. */
 export function pasted(text) {
-  const plain = text.trim().replace(/\],?\s*\[/g, '\n').replace(/[[\]()]/g, '');
-  const rows = plain.split(/\n|;(?=.*,)/).map((line) => line.trim().replace(/,$/, '')).filter(Boolean);
+  const plain = text
+    .trim()
+    .replace(/\],?\s*\[/g, '\n')
+    .replace(/[[\]()]/g, '');
+  const rows = plain
+    .split(/\n|;(?=.*,)/)
+    .map((line) => line.trim().replace(/,$/, ''))
+    .filter(Boolean);
   const cells = rows.map((line) => line.split(/\t|;|,\s*|\s+/).filter((cell) => cell !== ''));
   const isWord = (cell) => Number.isNaN(parsed(cell));
   const body = cells.length > 1 && cells[0].every(isWord) ? cells.slice(1) : cells;
@@ -86,7 +120,8 @@ export function pasted(text) {
   const wrong = vectors.findIndex((line) => line.length !== width || !line.every((x) => Math.abs(x) <= LARGEST));
   if (!width) return { problem: 'There are no numbers: paste a row for each item, as 1, 0.' };
   if (wrong >= 0) return { problem: `Row ${wrong + 1} does not hold ${width} numbers: give each item as many.` };
-  if (width < 2 || width > 8) return { problem: `Each row holds ${width === 1 ? 'one number' : `${width} numbers`}: give 2 to 8.` };
+  if (width < 2 || width > 8)
+    return { problem: `Each row holds ${width === 1 ? 'one number' : `${width} numbers`}: give 2 to 8.` };
   if (vectors.length > MOST_ITEMS) return { problem: `These are ${vectors.length} rows: give at most ${MOST_ITEMS}.` };
   return { vectors, names: named ? body.map((line) => line[0].slice(0, 40)) : null };
 }
@@ -101,7 +136,13 @@ function added(state) {
 function removed(state, at) {
   if (state.vectors.length < 2) return {};
   const keep = (_, j) => j !== at;
-  return { ...state, vectors: state.vectors.filter(keep), names: state.names?.filter(keep) ?? null, row: -1, column: null };
+  return {
+    ...state,
+    vectors: state.vectors.filter(keep),
+    names: state.names?.filter(keep) ?? null,
+    row: -1,
+    column: null,
+  };
 }
 
 function resized(state, by) {
@@ -113,7 +154,9 @@ function resized(state, by) {
 
 /** The items before the chosen row in another order; the row and its weights can be compared. */
 function shuffled(state, given) {
-  const base = asVectors(state, given), n = base.vectors.length, row = ((state.row % n) + n) % n;
+  const base = asVectors(state, given),
+    n = base.vectors.length,
+    row = ((state.row % n) + n) % n;
   const names = base.names ?? base.vectors.map((_, j) => `x${sub(j + 1)}`);
   const order = [...Array(row).keys()];
   const first = order.length > 1 ? order.shift() : null; // moved to the end: another order for certain

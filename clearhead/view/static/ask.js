@@ -22,7 +22,10 @@ export async function ask(what, about) {
   const stop = new AbortController();
   running.set(what, stop);
   const reply = await fetch(`ask/${what}`, {
-    method: 'POST', body: JSON.stringify(about), headers: { 'Content-Type': 'application/json' }, signal: stop.signal,
+    method: 'POST',
+    body: JSON.stringify(about),
+    headers: { 'Content-Type': 'application/json' },
+    signal: stop.signal,
   });
   const found = await reply.json();
   if (found.error) throw new Refused(found.error);

@@ -6,7 +6,8 @@ const SMALLEST = 2.2250738585072014e-308; // of a float64 with all its digits
 
 /** The sum of the products of two vectors; what cancels but for rounding is 0, as decimals at right angles should. */
 export function dot(a, b) {
-  let total = 0, size = 0;
+  let total = 0,
+    size = 0;
   for (let k = 0; k < a.length; k++) {
     total += a[k] * b[k];
     size += Math.abs(a[k] * b[k]);
@@ -30,9 +31,11 @@ export function softmax(row, seen) {
   const known = row.filter((_, j) => seen[j]);
   const largest = Math.max(...known);
   const by = (shift) => row.map((score, j) => (seen[j] ? Math.exp(score - shift) : 0));
-  const shifted = by(largest), over = sum(shifted);
+  const shifted = by(largest),
+    over = sum(shifted);
   const weights = shifted.map((e) => e / over);
-  const plain = by(0), total = sum(plain);
+  const plain = by(0),
+    total = sum(plain);
   const lost = plain.some((e, j) => e < SMALLEST && weights[j] >= SMALLEST);
   if (Number.isFinite(total) && !lost) return { exponentials: plain, shift: 0, total, weights };
   return { exponentials: shifted, shift: largest, total: over, weights };
@@ -41,12 +44,14 @@ export function softmax(row, seen) {
 /** Rows of weights times values, over what is seen. */
 export function weightedSum(weights, values, seen) {
   return weights.map((row, i) =>
-    values[0].map((_, c) => row.reduce((total, weight, j) => total + (seen[i][j] ? weight * values[j][c] : 0), 0)));
+    values[0].map((_, c) => row.reduce((total, weight, j) => total + (seen[i][j] ? weight * values[j][c] : 0), 0)),
+  );
 }
 
 /** All stages of one problem: { q, k, v, scale, window } and the formula's name. */
 export function attend({ q, k, v, scale = 1, window = null }, formula = 'right') {
-  const n = q.length, seen = formula === 'no-mask' ? full(n) : causal(n, window);
+  const n = q.length,
+    seen = formula === 'no-mask' ? full(n) : causal(n, window);
   const asked = formula === 'no-scale' ? 1 : formula === 'divide-by-d' ? 1 / q[0].length : scale;
   const found = formula === 'keys=values' && v[0].length === q[0].length ? v : k;
   const s = scores(q, found, asked);
@@ -56,8 +61,10 @@ export function attend({ q, k, v, scale = 1, window = null }, formula = 'right')
   });
   const values = formula === 'values=keys' ? k : v;
   const weights = rows.map((row) => row.weights);
-  const outputs = formula === 'no-values' ? weights.map((row, i) => row.filter((_, j) => seen[i][j]))
-    : weightedSum(weights, values, seen);
+  const outputs =
+    formula === 'no-values'
+      ? weights.map((row, i) => row.filter((_, j) => seen[i][j]))
+      : weightedSum(weights, values, seen);
   return { n, seen, rows, outputs, values, found, scale: asked };
 }
 
@@ -67,7 +74,8 @@ function altered(formula, row, seen, weights) {
   if (formula === 'no-softmax') return visible;
   if (formula === 'mask-after-softmax') return weights.map((weight, j) => (seen[j] ? weight : 0));
   if (formula !== 'scores-as-weights') return weights;
-  const total = sum(visible), size = sum(visible.map(Math.abs));
+  const total = sum(visible),
+    size = sum(visible.map(Math.abs));
   return Math.abs(total) <= 1e-12 * size ? visible.map(() => 0) : visible.map((score) => score / total);
 }
 
@@ -91,7 +99,8 @@ export function turned(x) {
     const made = [...row];
     for (let c = 0; c < half; c++) {
       const angle = j * 10000 ** (-c / Math.max(half, 1));
-      const a = row[c], b = row[half + c];
+      const a = row[c],
+        b = row[half + c];
       made[c] = a * Math.cos(angle) - b * Math.sin(angle);
       made[half + c] = a * Math.sin(angle) + b * Math.cos(angle);
     }

@@ -1,11 +1,66 @@
 // The guided path of ten steps, the eight questions, the presets: what is said, and what is set.
 
 export const PRESETS = [
-  { name: 'Right angles', set: { vectors: [[1, 0], [0, 1]], row: 1, column: 0, show: 'scores', told: false } },
-  { name: 'Same twice', set: { vectors: [[1, 0.5], [1, 0.5]], row: 1, column: 0 } },
-  { name: 'Opposite', set: { vectors: [[1, 0.5], [-1, -0.5]], row: 1, column: 0 } },
-  { name: 'One large', set: { vectors: [[3, 0], [0.5, 0.5], [0.6, 0.2]], row: 2, column: 0 } },
-  { name: 'All zero', set: { vectors: [[0, 0], [0, 0], [0, 0]], row: 2, column: 0, told: true } },
+  {
+    name: 'Right angles',
+    set: {
+      vectors: [
+        [1, 0],
+        [0, 1],
+      ],
+      row: 1,
+      column: 0,
+      show: 'scores',
+      told: false,
+    },
+  },
+  {
+    name: 'Same twice',
+    set: {
+      vectors: [
+        [1, 0.5],
+        [1, 0.5],
+      ],
+      row: 1,
+      column: 0,
+    },
+  },
+  {
+    name: 'Opposite',
+    set: {
+      vectors: [
+        [1, 0.5],
+        [-1, -0.5],
+      ],
+      row: 1,
+      column: 0,
+    },
+  },
+  {
+    name: 'One large',
+    set: {
+      vectors: [
+        [3, 0],
+        [0.5, 0.5],
+        [0.6, 0.2],
+      ],
+      row: 2,
+      column: 0,
+    },
+  },
+  {
+    name: 'All zero',
+    set: {
+      vectors: [
+        [0, 0],
+        [0, 0],
+        [0, 0],
+      ],
+      row: 2,
+      column: 0,
+      told: true,
+    },
+  },
   { name: 'A sentence', set: { text: 'a red apple and a green pear', vectors: null } },
   { name: 'Two meanings', set: { text: 'the river flooded the bank and the money bank', vectors: null } },
 ];
@@ -14,49 +69,130 @@ const SENTENCE = { text: 'a red apple and a green pear', vectors: null, axes: 't
 const RIGHT = PRESETS[0].set;
 
 export const PATH = [
-  { title: 'Words become vectors', say: 'Each word is an arrow of two numbers. Change one, and watch the plane.',
-    set: { ...SENTENCE, show: 'scores', question: 0 } },
-  { title: 'Alike or not: the dot product', say: 'A score is large where two arrows are long and point the same way. Choose other cells.',
-    set: { ...SENTENCE, show: 'scores', question: 0 } },
-  { title: 'Later is not seen', say: 'A word looks at itself and back, never ahead. Choose an upper row: it has less to see.',
-    set: { ...SENTENCE, row: 2, column: 1, show: 'scores', question: 3 } },
-  { title: 'Always above zero', say: 'exp makes every score positive: −1 becomes 0.368, 0 becomes 1.',
-    set: { ...SENTENCE, show: 'exponentials', question: 1 } },
-  { title: 'Shares of one total', say: 'Choose another cell and follow its column down.',
-    set: { ...SENTENCE, show: 'weights', question: 1 } },
-  { title: 'The sum, tip to tail', say: 'Each vector times its weight, one behind the other, ends at the new one.',
-    set: { ...SENTENCE, show: 'weights', question: 4 } },
-  { title: 'Zero is not nothing', say: 'Guess before you look: at right angles, what share is left?',
-    set: { ...RIGHT, question: 0 } },
-  { title: 'If the formula were another', say: 'Under What if, drop the softmax, the values or the mask, and read what follows.',
-    set: { ...SENTENCE, show: 'weights', formula: 'no-softmax', question: 4 } },
-  { title: 'Scale, and three matrices', say: 'Queries ask, keys are found, values are given. Here all three differ.',
-    set: { ...SENTENCE, show: 'weights', matrices: 'designed', scaled: true, question: 2 } },
-  { title: 'A learned head', say: 'Where a piece comes again, this head looks at what came next. Nobody told it to.',
-    set: { text: 'The river was wide. The river', vectors: null, learned: '3.3', row: -1, column: null, show: 'weights', question: 7 } },
+  {
+    title: 'Words become vectors',
+    say: 'Each word is an arrow of two numbers. Change one, and watch the plane.',
+    set: { ...SENTENCE, show: 'scores', question: 0 },
+  },
+  {
+    title: 'Alike or not: the dot product',
+    say: 'A score is large where two arrows are long and point the same way. Choose other cells.',
+    set: { ...SENTENCE, show: 'scores', question: 0 },
+  },
+  {
+    title: 'Later is not seen',
+    say: 'A word looks at itself and back, never ahead. Choose an upper row: it has less to see.',
+    set: { ...SENTENCE, row: 2, column: 1, show: 'scores', question: 3 },
+  },
+  {
+    title: 'Always above zero',
+    say: 'exp makes every score positive: −1 becomes 0.368, 0 becomes 1.',
+    set: { ...SENTENCE, show: 'exponentials', question: 1 },
+  },
+  {
+    title: 'Shares of one total',
+    say: 'Choose another cell and follow its column down.',
+    set: { ...SENTENCE, show: 'weights', question: 1 },
+  },
+  {
+    title: 'The sum, tip to tail',
+    say: 'Each vector times its weight, one behind the other, ends at the new one.',
+    set: { ...SENTENCE, show: 'weights', question: 4 },
+  },
+  {
+    title: 'Zero is not nothing',
+    say: 'Guess before you look: at right angles, what share is left?',
+    set: { ...RIGHT, question: 0 },
+  },
+  {
+    title: 'If the formula were another',
+    say: 'Under What if, drop the softmax, the values or the mask, and read what follows.',
+    set: { ...SENTENCE, show: 'weights', formula: 'no-softmax', question: 4 },
+  },
+  {
+    title: 'Scale, and three matrices',
+    say: 'Queries ask, keys are found, values are given. Here all three differ.',
+    set: { ...SENTENCE, show: 'weights', matrices: 'designed', scaled: true, question: 2 },
+  },
+  {
+    title: 'A learned head',
+    say: 'Where a piece comes again, this head looks at what came next. Nobody told it to.',
+    set: {
+      text: 'The river was wide. The river',
+      vectors: null,
+      learned: '3.3',
+      row: -1,
+      column: null,
+      show: 'weights',
+      question: 7,
+    },
+  },
 ];
 
 export const QUESTIONS = [
-  { ask: 'A score is 0. What is the weight?', options: ['0', 'more than 0', 'it depends on whether it is the first'], right: 1,
-    why: 'exp(0) is 1, a whole unit of the total. Only being later, a score of −∞, or a number too small for the computer gives none.' },
-  { ask: 'What do the weights of a row add up to?', options: ['the sum of the scores', '1', 'the number of items seen'], right: 1,
-    why: 'Softmax divides each exponential by the row’s total. Without it, the sum would be that of the scores: anything.' },
-  { ask: 'What do the three matrices add?', options: ['more memory', 'an item may ask for one thing, be found by another and give a third', 'they keep scores small'], right: 1,
-    why: 'W^Q makes what an item asks for, W^K what it is found by, W^V what it gives. In the first approach all three are the item itself.' },
-  { ask: 'Why is the future hidden before the softmax, not after?', options: ['it is quicker', 'hidden after, its exponentials would stay in the total', 'it makes no difference'], right: 1,
-    why: 'Weights must share one total among what is seen. Hidden after, they would not add up to 1, and the future would show in them.' },
-  { ask: 'n items of d numbers go in. Which shape comes out, and which would come out without V?', options: ['(n, n), and (n, d)', '(n, d), and (n, n)', '(d, d), and (n, d)'], right: 1,
-    why: 'Weights (n, n) times vectors (n, d) are n new vectors (n, d). Without V the weights themselves are left: (n, n).' },
-  { ask: 'Why are scores divided by √d?', options: ['to make them add up to 1', 'a sum of d products spreads like √d', 'so that none is negative'], right: 1,
-    why: 'Undivided, long vectors make softmax choose one item only. Divided by d, all weights would come near to equal.' },
-  { ask: 'The text is twice as long. How much more work is it, and what does a cache save?', options: ['twice; nothing', 'about four times; one more item costs one row', 'about four times; half of it'], right: 1,
-    why: 'Every pair is one score: n(n + 1) ÷ 2 of them. With keys and values kept, a further item needs its own row alone. A recurrent network costs n, but must wait for each step, and carries all it read in one vector.' },
-  { ask: 'The earlier words are shuffled. What changes for the last one?', options: ['nothing, unless positions are told', 'all of its weights', 'only the largest'], right: 0,
-    why: 'A score compares two items wherever they stand, and a sum has no order. Positions (rotary, ALiBi) bring order in.' },
+  {
+    ask: 'A score is 0. What is the weight?',
+    options: ['0', 'more than 0', 'it depends on whether it is the first'],
+    right: 1,
+    why: 'exp(0) is 1, a whole unit of the total. Only being later, a score of −∞, or a number too small for the computer gives none.',
+  },
+  {
+    ask: 'What do the weights of a row add up to?',
+    options: ['the sum of the scores', '1', 'the number of items seen'],
+    right: 1,
+    why: 'Softmax divides each exponential by the row’s total. Without it, the sum would be that of the scores: anything.',
+  },
+  {
+    ask: 'What do the three matrices add?',
+    options: [
+      'more memory',
+      'an item may ask for one thing, be found by another and give a third',
+      'they keep scores small',
+    ],
+    right: 1,
+    why: 'W^Q makes what an item asks for, W^K what it is found by, W^V what it gives. In the first approach all three are the item itself.',
+  },
+  {
+    ask: 'Why is the future hidden before the softmax, not after?',
+    options: ['it is quicker', 'hidden after, its exponentials would stay in the total', 'it makes no difference'],
+    right: 1,
+    why: 'Weights must share one total among what is seen. Hidden after, they would not add up to 1, and the future would show in them.',
+  },
+  {
+    ask: 'n items of d numbers go in. Which shape comes out, and which would come out without V?',
+    options: ['(n, n), and (n, d)', '(n, d), and (n, n)', '(d, d), and (n, d)'],
+    right: 1,
+    why: 'Weights (n, n) times vectors (n, d) are n new vectors (n, d). Without V the weights themselves are left: (n, n).',
+  },
+  {
+    ask: 'Why are scores divided by √d?',
+    options: ['to make them add up to 1', 'a sum of d products spreads like √d', 'so that none is negative'],
+    right: 1,
+    why: 'Undivided, long vectors make softmax choose one item only. Divided by d, all weights would come near to equal.',
+  },
+  {
+    ask: 'The text is twice as long. How much more work is it, and what does a cache save?',
+    options: ['twice; nothing', 'about four times; one more item costs one row', 'about four times; half of it'],
+    right: 1,
+    why: 'Every pair is one score: n(n + 1) ÷ 2 of them. With keys and values kept, a further item needs its own row alone. A recurrent network costs n, but must wait for each step, and carries all it read in one vector.',
+  },
+  {
+    ask: 'The earlier words are shuffled. What changes for the last one?',
+    options: ['nothing, unless positions are told', 'all of its weights', 'only the largest'],
+    right: 0,
+    why: 'A score compares two items wherever they stand, and a sum has no order. Positions (rotary, ALiBi) bring order in.',
+  },
 ];
 
 export const FORMULAS = [
-  ['right', 'as it is'], ['no-softmax', 'no softmax'], ['scores-as-weights', 'scores ÷ their sum'], ['no-values', 'no values'],
-  ['values=keys', 'values = keys'], ['keys=values', 'keys = values'], ['no-scale', 'no scale'], ['divide-by-d', 'divided by d'],
-  ['mask-after-softmax', 'mask after softmax'], ['no-mask', 'no mask'],
+  ['right', 'as it is'],
+  ['no-softmax', 'no softmax'],
+  ['scores-as-weights', 'scores ÷ their sum'],
+  ['no-values', 'no values'],
+  ['values=keys', 'values = keys'],
+  ['keys=values', 'keys = values'],
+  ['no-scale', 'no scale'],
+  ['divide-by-d', 'divided by d'],
+  ['mask-after-softmax', 'mask after softmax'],
+  ['no-mask', 'no mask'],
 ];

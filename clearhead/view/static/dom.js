@@ -5,16 +5,23 @@ const SPACES = { svg: 'http://www.w3.org/2000/svg', math: 'http://www.w3.org/199
 /** A maker of elements: html.p({ class: 'note' }, 'text', child). Styles are set property by property, as the content
  * security policy asks. */
 function maker(space) {
-  return new Proxy({}, { get: (_, tag) => (props, ...children) => {
-    const made = space ? document.createElementNS(SPACES[space], tag) : document.createElement(tag);
-    for (const [name, value] of Object.entries(props ?? {})) {
-      if (value === undefined || value === null || value === false) continue;
-      if (name === 'style') for (const [key, to] of Object.entries(value)) made.style.setProperty(key, to);
-      else made.setAttribute(name, value === true ? '' : value);
-    }
-    made.append(...children.flat(9).filter((child) => child !== null && child !== undefined && child !== false));
-    return made;
-  } });
+  return new Proxy(
+    {},
+    {
+      get:
+        (_, tag) =>
+        (props, ...children) => {
+          const made = space ? document.createElementNS(SPACES[space], tag) : document.createElement(tag);
+          for (const [name, value] of Object.entries(props ?? {})) {
+            if (value === undefined || value === null || value === false) continue;
+            if (name === 'style') for (const [key, to] of Object.entries(value)) made.style.setProperty(key, to);
+            else made.setAttribute(name, value === true ? '' : value);
+          }
+          made.append(...children.flat(9).filter((child) => child !== null && child !== undefined && child !== false));
+          return made;
+        },
+    },
+  );
 }
 
 export const html = maker('');
@@ -23,7 +30,9 @@ export const math = maker('math');
 
 /** Make an element's children those given. */
 export function draw(parent, ...children) {
-  const next = children.flat(9).filter((child) => child !== null && child !== undefined && child !== false)
+  const next = children
+    .flat(9)
+    .filter((child) => child !== null && child !== undefined && child !== false)
     .map((child) => (typeof child === 'string' ? document.createTextNode(child) : child));
   sync(parent, next);
 }

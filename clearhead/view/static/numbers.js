@@ -14,7 +14,9 @@ export function fixed(value, places) {
 
 /** A number's first digits as a whole number, and the exponent of the first of them. */
 function decimal(value) {
-  const [mantissa, exponent] = Math.abs(value).toExponential(DIGITS - 1).split('e');
+  const [mantissa, exponent] = Math.abs(value)
+    .toExponential(DIGITS - 1)
+    .split('e');
   return { digits: BigInt(mantissa.replace('.', '')), exponent: Number(exponent) };
 }
 
@@ -22,7 +24,8 @@ function decimal(value) {
 function rounded(digits, shift) {
   if (shift >= 0) return digits * 10n ** BigInt(shift);
   const unit = 10n ** BigInt(-shift);
-  const whole = digits / unit, rest = 2n * (digits % unit);
+  const whole = digits / unit,
+    rest = 2n * (digits % unit);
   return rest > unit || (rest === unit && whole % 2n) ? whole + 1n : whole;
 }
 
@@ -77,7 +80,8 @@ function trimmed(exact) {
 
 /** A share in a cell: what is too small for its one decimal is below 0.1, never 0. */
 export function share(weight, narrow = false) {
-  const exact = 100 * Number(weight.toPrecision(DIGITS)), unit = narrow ? '' : '\u202f%';
+  const exact = 100 * Number(weight.toPrecision(DIGITS)),
+    unit = narrow ? '' : '\u202f%';
   if (!exact) return `0${unit}`;
   if (exact < 0.05) return `<0.1${unit}`;
   const text = fixed(exact, 1);
@@ -102,7 +106,10 @@ function short(n) {
 
 /** A number as people type it: a comma may stand for the point, and a minus sign for a hyphen. Not a number: NaN. */
 export function parsed(text) {
-  const plain = text.trim().replace(/[−–]/g, '-').replace(/^([^.,]*),([^.,]*)$/, '$1.$2');
+  const plain = text
+    .trim()
+    .replace(/[−–]/g, '-')
+    .replace(/^([^.,]*),([^.,]*)$/, '$1.$2');
   return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(plain) ? Number(plain) : NaN;
 }
 

@@ -5,7 +5,20 @@ import { MOST_ITEMS } from './state.js';
 import { sub } from './numbers.js';
 
 /** Matrices by hand: queries turn by a right angle, keys stay, values are mirrored, so that all three differ. */
-export const DESIGNED = { wq: [[0, 1], [-1, 0]], wk: [[1, 0], [0, 1]], wv: [[1, 0], [0, -1]] };
+export const DESIGNED = {
+  wq: [
+    [0, 1],
+    [-1, 0],
+  ],
+  wk: [
+    [1, 0],
+    [0, 1],
+  ],
+  wv: [
+    [1, 0],
+    [0, -1],
+  ],
+};
 
 /** All that the page shows of a state. `given` holds what the server said: { sentence, head }. */
 export function problem(state, given) {
@@ -28,12 +41,25 @@ export function problem(state, given) {
   const row = ((state.row % n) + n) % n;
   const column = chosenColumn(state, right, row);
   return {
-    ...items, ...own, n, d, scale, heads, head, row, column, right, shown,
+    ...items,
+    ...own,
+    n,
+    d,
+    scale,
+    heads,
+    head,
+    row,
+    column,
+    right,
+    shown,
     alike: own.q === own.k && own.k === own.v,
     letters: own.q === own.v ? ['x', 'x', 'x'] : ['q', 'k', 'v'],
     flat: x[0].length === 2 && heads === 1 && own.v[0].length === 2,
     zero: isZero(shown, row, column) && column < row && state.formula === 'right',
-    labels: labels(names), narrow: n > 8, altered: !['right', 'no-values'].includes(state.formula), found: shown.found,
+    labels: labels(names),
+    narrow: n > 8,
+    altered: !['right', 'no-values'].includes(state.formula),
+    found: shown.found,
     counted: [...Array(n).keys()].filter((j) => shown.seen[row][j] || state.formula === 'mask-after-softmax'),
     plainWeights: ['no-softmax', 'scores-as-weights'].includes(state.formula),
   };
@@ -41,7 +67,8 @@ export function problem(state, given) {
 
 /** Items and their vectors. */
 function itemsOf(state, given) {
-  if (state.learned && given.head) return { names: given.head.names, x: given.head.v, left: given.head.left, kind: 'head' };
+  if (state.learned && given.head)
+    return { names: given.head.names, x: given.head.v, left: given.head.left, kind: 'head' };
   if (state.vectors) {
     const names = state.names ?? state.vectors.map((_, j) => `x${sub(j + 1)}`);
     return { names, x: state.vectors, left: 0, kind: 'vectors' };

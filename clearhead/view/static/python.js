@@ -4,8 +4,14 @@ import { html } from './dom.js';
 
 export function pythonView(state, p) {
   const text = pythonOf(state, p);
-  return [html.div({ class: 'headline' }, html.h2({ id: 'py' }, 'Same in Python'), html.button({ class: 'link', 'data-copy': 'python' }, 'Copy')),
-    html.pre({ tabindex: 0, id: 'python' }, text)];
+  return [
+    html.div(
+      { class: 'headline' },
+      html.h2({ id: 'py' }, 'Same in Python'),
+      html.button({ class: 'link', 'data-copy': 'python' }, 'Copy'),
+    ),
+    html.pre({ tabindex: 0, id: 'python' }, text),
+  ];
 }
 
 export function pythonOf(state, p) {
@@ -16,8 +22,15 @@ export function pythonOf(state, p) {
     return `import numpy as np\nx = np.array(${matrix(p.x)})\ne = np.tril(np.exp(x @ x.T))\nw = e / e.sum(1, keepdims=True)\ny = w @ x   # clearhead.self_attention(x)`;
   }
   const mask = state.window === null ? '' : `, mask=clearhead.window(${state.window - 1})`;
-  const arrays = p.alike ? [`q = k = v = np.array(${matrix(p.x)})`] : ['q', 'k', 'v'].map((name) => `${name} = np.array(${matrix(p[name])})`);
-  return ['import numpy as np, clearhead', ...arrays, `y = clearhead.attention(q, k, v, scale=${p.scale}${mask})`, `w = clearhead.weights(q, k, scale=${p.scale}${mask})`].join('\n');
+  const arrays = p.alike
+    ? [`q = k = v = np.array(${matrix(p.x)})`]
+    : ['q', 'k', 'v'].map((name) => `${name} = np.array(${matrix(p[name])})`);
+  return [
+    'import numpy as np, clearhead',
+    ...arrays,
+    `y = clearhead.attention(q, k, v, scale=${p.scale}${mask})`,
+    `w = clearhead.weights(q, k, scale=${p.scale}${mask})`,
+  ].join('\n');
 }
 
 function ofModel(state) {

@@ -9,17 +9,25 @@ export const FIRST = Object.freeze({
   vectors: null, // [[…], …] typed by the reader, in place of a sentence
   names: null, // of those
   axes: 'two', // of a sentence's vectors: two, or all
-  row: -1, column: null, // the chosen pair; the last row, and in it the largest weight but its own
+  row: -1,
+  column: null, // the chosen pair; the last row, and in it the largest weight but its own
   show: 'weights',
-  scaled: false, positions: false, window: null,
-  matrices: 'none', wq: null, wk: null, wv: null,
-  heads: 1, head: 0,
+  scaled: false,
+  positions: false,
+  window: null,
+  matrices: 'none',
+  wq: null,
+  wk: null,
+  wv: null,
+  heads: 1,
+  head: 0,
   learned: null, // a head of the small model, as "3.0"
   formula: 'right',
   told: false, // whether the question about a score of 0 is answered
   guess: null, // how
   step: 1, // of the guided path; 0 once left
-  question: 0, chosen: null, // of the eight, and the answer given
+  question: 0,
+  chosen: null, // of the eight, and the answer given
 });
 
 const WORDS = ['text', 'axes', 'show', 'matrices', 'learned', 'formula'];
@@ -45,7 +53,8 @@ export function fromAddress(text) {
   const told = new URLSearchParams(text.replace(/^#/, ''));
   const state = { ...FIRST };
   for (const key of WORDS) if (told.has(key)) state[key] = told.get(key) === 'none' ? noneOf(key) : told.get(key);
-  for (const key of NUMBERS) if (told.has(key)) state[key] = told.get(key) === 'none' ? null : wholeOf(told.get(key), key);
+  for (const key of NUMBERS)
+    if (told.has(key)) state[key] = told.get(key) === 'none' ? null : wholeOf(told.get(key), key);
   for (const key of SWITCHES) if (told.has(key)) state[key] = told.get(key) === 'true';
   for (const key of TABLES) if (told.has(key)) state[key] = rowsOf(told.get(key));
   if (told.has('name')) state.names = told.getAll('name').map((name) => name.slice(0, 40));
@@ -61,7 +70,10 @@ function wholeOf(text, key) {
 }
 
 function rowsOf(text) {
-  const rows = text.split(';').slice(0, MOST_ITEMS).map((row) => row.split(',').slice(0, 8).map(Number));
+  const rows = text
+    .split(';')
+    .slice(0, MOST_ITEMS)
+    .map((row) => row.split(',').slice(0, 8).map(Number));
   return rows.every((row) => row.length === rows[0].length && row.every(Number.isFinite)) ? rows : null;
 }
 
