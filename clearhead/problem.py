@@ -308,8 +308,10 @@ def check_scale(scale: float) -> float:
         number = float(scale)
     except (TypeError, ValueError):
         raise InputError(f"scale={scale!r} is not a number: give one, or None for 1/√dim.") from None
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
     if not math.isfinite(number):
-        raise InputError(f"scale={scale!r} is not finite: give a finite number, or None for 1/√dim.")
+        raise InputError(f"scale={number} is not finite: give a finite number, or None for 1/√dim.")
     return number
 
 

@@ -23,7 +23,7 @@ from clearhead.problem import Array, Operand, Problem
 
 Integers = npt.NDArray[np.int64]
 
-MOST_SUMMED = 1 << 14  # weights whose sums are compared with 1, unless one row has more
+MOST_SUMMED = 1 << 12  # weights whose sums are compared with 1, unless one row has more
 
 
 @dataclass(frozen=True, eq=False)

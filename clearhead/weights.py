@@ -260,7 +260,10 @@ class Weights:
         wanted = {NEEDS[name] for name in names}
         sizes = None if v is None else self.value_norms(as_array(v, "v"))
         factors = None if sizes is None else np.ascontiguousarray(sizes.reshape(-1, self.shape[-1]))
-        sweep = replace(self.sweep(flat, rows, 0, self.shape[-1]), near=int(window), top=int(top), factors=factors)
+        if "top" in wanted:
+            check_memory((*self.heads.shape, len(rows), int(top)), self.dtype)
+        near, most = (min(int(n), sum(self.shape[-2:])) for n in (window, top))
+        sweep = replace(self.sweep(flat, rows, 0, self.shape[-1]), near=near, top=max(1, most), factors=factors)
         found = sweep.reductions(tuple(wanted)) if wanted - {"carriers"} else {}
         answers: dict[str, Array] = {}
         for name in names:
@@ -270,7 +273,9 @@ class Weights:
                 case "received_mean":
                     answers[name] = found["received_sum"] / self.dtype.type(max(1, len(rows)))
                 case "top":
-                    answers |= {own: found[own] for own in ("top_weights", "top_keys")}
+                    more = [(0, 0), (0, 0), (0, int(top) - found["top_keys"].shape[-1])]
+                    lists = (("top_weights", 0), ("top_keys", -1))
+                    answers |= {own: np.pad(found[own], more, constant_values=none) for own, none in lists}
                 case "carriers":
                     answers[name] = self.carriers(flat, rows, shares)
                 case _:

@@ -133,3 +133,33 @@ def test_a_problem_prints_and_hashes():
 def test_attend_checks_as_attention_does():
     with pytest.raises(ShapeError):
         attend(x(2, 3), x(5, 3), x(5, 3))
+
+
+HUGE = {
+    "scale": lambda a: attention(a, a, a, scale=10**5000),
+    "softcap": lambda a: clearhead.softcap(10**400),
+    "scale of scores": lambda a: clearhead.scale(-(10**400)),
+    "alibi": lambda a: clearhead.alibi(2**70),
+    "alibi of none": lambda a: clearhead.alibi(0),
+    "relative": lambda a: clearhead.relative(np.ones((1, 8)), 2**70),
+    "documents": lambda a: attention(a, a, a, mask=clearhead.documents([2**70])),
+    "top": lambda a: clearhead.weights(a, a).summary("top", top=2**70),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_numbers_of_any_size_are_told(name):
+    with pytest.raises(InputError) as caught:
+        HUGE[name](x(3, 3))
+    assert len(str(caught.value)) < 500
+
+
+def test_masks_reach_beyond_all_lengths():
+    a = x(3, 3)
+    wide = (clearhead.window(2**70), clearhead.prefix(2**70) & causal(), clearhead.blocks([[True]], 2**70) & causal())
+    for mask in wide:
+        assert np.array_equal(attention(a, a, a, mask=mask), attention(a, a, a))
+    assert clearhead.weights(a, a).summary("within", window=2**70).within.tolist() == [1, 1, 1]
+    found = clearhead.weights(a, a).summary("top", top=5)
+    assert found.top_keys[1].tolist()[2:] == [-1, -1, -1]
+    assert found.top_weights.shape == (3, 5)

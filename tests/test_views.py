@@ -174,9 +174,9 @@ def test_whole_rows_of_what_has_changed_are_refused(change, dtype, sink):
 
 
 @pytest.mark.parametrize("heads", [1, 4])
-@pytest.mark.parametrize("row", [0, 17, 63])
+@pytest.mark.parametrize("row", [0, 17, 31])
 def test_any_row_of_a_few_that_has_changed_is_refused(heads, row):
-    q, k = random(heads, 64, 16), random(heads, 64, 16, seed=1)
+    q, k = random(heads, 32, 16), random(heads, 32, 16, seed=1)
     sink = np.ones(heads)
     for rules in ({"mask": clearhead.full()}, {"mask": clearhead.full(), "sink": sink}):
         w = attend(q, k, k, **rules).weights
@@ -186,7 +186,7 @@ def test_any_row_of_a_few_that_has_changed_is_refused(heads, row):
         for look in (np.asarray, lambda w: w.row(row), lambda w: np.asarray(w[0])):
             with pytest.raises(clearhead.InputError, match=f"query {row} sum to .*changed since"):
                 look(w)
-        w.row(1), w[..., 40:60, :]  # those that are as they were
+        w.row(1), w[..., 20:30, :]  # those that are as they were
         q[0, row] = held
         np.asarray(w)
 

@@ -88,5 +88,6 @@ def matrix(path: Path, name: str, x: Array) -> Array:
         raise ShapeError(f"{path}: {name} has the shape {x.shape}: give two axes; of several heads, choose one.")
     if x.dtype.kind != "f":
         raise DtypeError(f"{path}: {name} holds {x.dtype}: give real numbers.")
-    wide: Array = np.array(x, np.float64)
+    with np.errstate(invalid="ignore"):  # of not-a-number in the odd form that processors warn of
+        wide: Array = np.array(x, np.float64)
     return wide

@@ -95,7 +95,9 @@ def read_npy(path: Path) -> VectorsFile:
             }
             shape, fortran, dtype = parse[np.lib.format.read_magic(head)](head)
             count = math.prod(shape)
-            if min(shape, default=0) < 0 or head.tell() + count * dtype.itemsize > path.stat().st_size:
+            if any(type(n) is not int or n < 0 for n in shape):  # numpy takes True for a number, but for no size
+                raise ValueError("its shape is none")
+            if head.tell() + count * dtype.itemsize > path.stat().st_size:
                 raise EOFError("it is shorter than its header says")
     except OSError:
         raise

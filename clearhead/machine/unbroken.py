@@ -13,6 +13,7 @@ import functools
 import gc
 import importlib
 import os
+import sys
 import threading
 from _imp import lock_held
 from _thread import LockType, allocate_lock, start_new_thread
@@ -20,6 +21,7 @@ from contextlib import AbstractContextManager, ExitStack
 from types import ModuleType
 from typing import Any
 
+PACKAGE = __name__.partition(".")[0]
 compiling, importing = threading.RLock(), threading.RLock()
 locks: list[AbstractContextManager[object]] = [compiling, importing]  # taken in this order; LLVM's joins them
 held = ExitStack()
@@ -70,6 +72,8 @@ def fetch(name: str, outcome: list[ModuleType | BaseException], done: LockType) 
 
 def settle() -> None:
     """Wait until no other thread imports or compiles, and let none begin."""
+    if PACKAGE in sys.modules:  # Python holds its own lock on it until after its last line, in a child for ever
+        importlib.import_module(PACKAGE)
     for lock in locks:
         held.enter_context(lock)
 

@@ -307,6 +307,7 @@ HOSTILE = {
     "both negative": npy("(-3, -2)"),
     "shape of texts": npy("('a', 2)"),
     "shape of floats": npy("(3.0, 2)"),
+    "shape of truth": npy("(True, 2)"),
     "no axes": npy("()"),
     "one axis": npy("(6,)"),
     "three axes": npy("(3, 2, 1)"),

@@ -65,7 +65,7 @@ def child():
     return clearhead.attention(x, x, x).shape == (3, 4)
 thread = threading.Thread(target=__import__, args=("clearhead",))
 thread.start()
-while "clearhead.machine.unbroken" not in sys.modules:
+while "clearhead.alignment" not in sys.modules:
     time.sleep(1e-4)
 time.sleep(float(sys.argv[1]))
 print(forked(child))
@@ -76,6 +76,31 @@ thread.join()
 @pytest.mark.parametrize("pause", ["0.001", "0.01", "0.03"])
 def test_a_child_can_import_although_another_thread_was_importing(pause):
     assert outcomes(IMPORTING, pause) == {"right"}
+
+
+AT_EITHER_END = """
+def slowly(frame, event, _):
+    if frame.f_globals.get("__name__") == "clearhead" and frame.f_code.co_name == "<module>":
+        time.sleep(0.02)
+        return slowly
+def child():
+    import clearhead
+    return clearhead.attention(np.ones((3, 4)), np.ones((3, 4)), np.ones((3, 4))).shape == (3, 4)
+threading.settrace(slowly)  # so that the first and last lines of the import take long, before and after its locks
+thread = threading.Thread(target=__import__, args=("clearhead",))
+thread.start()
+while not hasattr(sys.modules.get("clearhead.machine.unbroken"), "go_on"):
+    time.sleep(1e-4)
+time.sleep(float(sys.argv[1]))
+threading.settrace(None)
+print(forked(child, 10))
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("pause", ["0.002", "0.1"])
+def test_a_child_can_import_though_the_import_has_just_begun_or_is_all_but_over(pause):
+    assert outcomes(AT_EITHER_END, pause) == {"right"}
 
 
 IN_A_CALL = """

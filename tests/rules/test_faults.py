@@ -379,3 +379,44 @@ def test_what_stays_inside_its_array_is_shown_beforehand(low, high, fine):
     key = Expression("key", "int")
     read = Formula(Expression("load", "float", (key,), array=0), (TEN,))
     assert (faults(read, {key: (low, high)}) is None) == fine
+
+
+# Rules of whole numbers, and what catches errors
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda score, batch, head, query, key: key // 2,
+        lambda score, batch, head, query, key: key,
+        lambda score, batch, head, query, key: np.where(score > 0, key, query),
+        lambda score, batch, head, query, key: np.where(key > 2, 1, 0),
+        lambda score, batch, head, query, key: 3,
+    ],
+)
+def test_a_rule_may_give_whole_numbers(rule):
+    q, k, v = operands(7, 7)
+    right = by_hand(rule, q, np.repeat(k, 2, 0), np.repeat(v, 2, 0), np.tri(7, dtype=bool))
+    np.testing.assert_allclose(attention(q, k, v, score=rule), right, atol=1e-12)
+
+
+def test_an_except_is_refused_for_stand_ins_do_not_fail():
+    def rule(score, batch, head, query, key):
+        try:
+            return score * (1 // key)
+        except ZeroDivisionError:
+            return score
+
+    x = np.eye(3)
+    with pytest.raises(TraceError, match=r"test_faults\.py, line \d+, .*`except` cannot be traced.*where"):
+        attention(x, x, x, score=rule)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(0, 3), (3, 0), (0, 0)])
+def test_tables_of_no_queries_or_no_keys_fit_calls_without(queries, keys):
+    q, k = np.ones((queries, 2)), np.ones((keys, 2))
+    tables = {"mask": dense(np.ones((queries, keys), bool)), "score": clearhead.bias(np.ones((queries, keys)))}
+    done = attend(q, k, k, **tables)
+    assert done.output.tolist() == [[0, 0]] * queries
+    assert done.weights.shape == (queries, keys)
+    assert done.backward(np.ones((queries, 2))).k.tolist() == [[0, 0]] * keys
