@@ -69,7 +69,11 @@ def consequence(asked: Mapping[str, str]) -> dict[str, Any]:
 
 def questions(asked: Mapping[str, str]) -> dict[str, Any]:
     """The quiz on the reader's own numbers."""
-    return {"questions": [asdict(question) for question in quiz.questions(explained(asked))]}
+    told = [asdict(question) for question in quiz.questions(explained(asked))]
+    for question in told:  # the page counts from 1
+        question["text"] = question["text"].removeprefix("Item 0, ")
+        question["why"] = question["why"].replace("α₀₀", "α₁₁")
+    return {"questions": told}
 
 
 def costs(asked: Mapping[str, str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def sentence(text: str) -> dict[str, Any]:
 
     >>> told = sentence("the river bank")
     >>> told["tokens"], len(told["all"][0]), told["plane"][1], round(told["kept"], 2), told["left"]
-    (['the', 'river', 'bank'], 64, [1.27, -0.47], 1.0, 0)
+    (['the', 'river', 'bank'], 64, [-0.44, 0.61], 1.0, 0)
     """
     words = load()
     found = words.embed(text)

@@ -21,7 +21,10 @@ const FRESH = { row: -1, column: null, told: false, guess: null };
 export const ACTIONS = {
   tab: (state, to, given) =>
     to === 'sentence' ? { ...FRESH, vectors: null, names: null } : { ...asVectors(state, given), learned: null },
-  sentence: (state, text) => ({ ...FRESH, text: text.trim().replace(/\s+/g, ' '), vectors: null, names: null }),
+  sentence: (_, typed) => {
+    const text = typed.trim().replace(/\s+/g, ' ');
+    return { ...FRESH, text, own: text, vectors: null, names: null };
+  },
   axes: (state, to) => ({ axes: to, row: state.row, column: null, told: false, heads: 1, head: 0 }),
   preset: (state, at) => ({
     ...FIRST,
@@ -71,17 +74,10 @@ export const ACTIONS = {
 
 /** A step of the path, on the reader's own sentence where it is about one. */
 function step(state, to) {
-  const own = state && ![FIRST.text, PATH.at(-1).set.text].includes(state.text) && PATH[to - 1].set.text === FIRST.text;
-  return {
-    ...FIRST,
-    ...PLAIN,
-    ...FRESH,
-    names: null,
-    chosen: null,
-    ...PATH[to - 1].set,
-    ...(own ? { text: state.text, column: null } : {}),
-    step: to,
-  };
+  const { set } = PATH[to - 1],
+    own = state?.own ?? null;
+  const text = set.text === FIRST.text && own ? { text: own, column: null } : {};
+  return { ...FIRST, ...PLAIN, ...FRESH, names: null, chosen: null, ...set, ...text, own, step: to };
 }
 
 /** The items as vectors that can be typed over, with their words as names. */

@@ -91,8 +91,8 @@ export const PATH = [
   },
   {
     title: 'The sum, tip to tail',
-    say: 'Each vector times its weight, one behind the other, ends at the new one.',
-    set: { ...SENTENCE, show: 'weights', question: null },
+    say: 'Weight × vector, one behind the other, ends between all that is seen.',
+    set: { ...SENTENCE, show: 'weights', question: 2 },
   },
   {
     title: 'Zero is not nothing',
@@ -106,17 +106,17 @@ export const PATH = [
   },
   {
     title: 'Three matrices, and a scale',
-    say: 'Queries ask, keys are found, values are given; ÷ √2, as sums of 2 products spread.',
-    set: { ...SENTENCE, show: 'weights', matrices: 'designed', scaled: true, question: 2 },
+    say: 'Queries ask, keys are found, values are given: q, k and v.',
+    set: { ...SENTENCE, show: 'weights', matrices: 'designed', scaled: true, question: 4 },
   },
   {
     title: 'Order and length',
-    say: 'Shuffle the past: no weight changes, until positions are told. Then grow the length.',
-    set: { ...SENTENCE, show: 'weights', question: 7 },
+    say: 'Shuffle the past: the last row stays, until positions are told.',
+    set: { ...SENTENCE, show: 'weights', question: 6 },
   },
   {
     title: 'A learned head',
-    say: 'Where a piece comes again, this head looks at what came next. Nobody told it to.',
+    say: 'Trained on books. Where a piece comes again, it looks at what came next.',
     set: {
       text: 'The river was wide. The river',
       vectors: null,
@@ -134,13 +134,25 @@ export const QUESTIONS = [
     ask: 'A score is 0. What is the weight?',
     options: ['0', 'more than 0', 'it depends on whether it is the first'],
     right: 1,
-    why: 'exp(0) is 1, a whole unit of the total. Only being later, a score of −∞, or a number too small for the computer gives none.',
+    why: 'exp(0) is 1, a whole unit of the total. Only being hidden (later, or out of a window), a score of −∞, or a number too small for the computer gives none.',
   },
   {
     ask: 'What do the weights of a row add up to?',
     options: ['the sum of the scores', '1', 'the number of items seen'],
     right: 1,
     why: 'Softmax divides each exponential by the row’s total. Without it, the sum would be that of the scores: anything.',
+  },
+  {
+    ask: 'n items of d numbers go in. Which shape comes out, and which if the weights were not applied to vectors?',
+    options: ['(n, n), and (n, d)', '(n, d), and (n, n)', '(d, d), and (n, d)'],
+    right: 1,
+    why: 'Weights (n, n) times vectors (n, d) are n new vectors (n, d). Without values (V) the weights themselves are left: (n, n).',
+  },
+  {
+    ask: 'Why is the future hidden before the softmax, not after?',
+    options: ['it is quicker', 'hidden after, its exponentials would stay in the total', 'it makes no difference'],
+    right: 1,
+    why: 'Weights must share one total among what is seen. Hidden after, they would not add up to 1, and the future would show in them.',
   },
   {
     ask: 'What do the three matrices add?',
@@ -153,22 +165,10 @@ export const QUESTIONS = [
     why: 'W^Q makes what an item asks for, W^K what it is found by, W^V what it gives. In the first approach all three are the item itself.',
   },
   {
-    ask: 'Why is the future hidden before the softmax, not after?',
-    options: ['it is quicker', 'hidden after, its exponentials would stay in the total', 'it makes no difference'],
-    right: 1,
-    why: 'Weights must share one total among what is seen. Hidden after, they would not add up to 1, and the future would show in them.',
-  },
-  {
-    ask: 'n items of d numbers go in. Which shape comes out, and which would come out without V?',
-    options: ['(n, n), and (n, d)', '(n, d), and (n, n)', '(d, d), and (n, d)'],
-    right: 1,
-    why: 'Weights (n, n) times vectors (n, d) are n new vectors (n, d). Without V the weights themselves are left: (n, n).',
-  },
-  {
     ask: 'Why are scores divided by √d?',
     options: ['to make them add up to 1', 'a sum of d products spreads like √d', 'so that none is negative'],
     right: 1,
-    why: 'Undivided, long vectors make softmax choose one item only. Divided by d, all weights would come near to equal.',
+    why: 'Where d is large, undivided sums make softmax choose one item only; divided by d, all weights would come near to equal. A learned head, with d = 32, shows it.',
   },
   {
     ask: 'The text is twice as long. How much more work is it, and what does a cache save?',

@@ -66,6 +66,10 @@ export function exerciseView(exercise, act) {
           html.button({ class: 'link', 'data-place': 'again' }, 'Again'),
         )
       : null,
+    html.p(
+      { class: 'note' },
+      'The questions below are about your items in the first approach: each is query, key and value in one, without scale, positions or window.',
+    ),
     (questions ?? []).slice(1).map((question, at) => quizQuestion(question, at + 1, given[at + 1])),
     act ?? null,
   ];

@@ -202,9 +202,22 @@ export function whatIfView(state, p, given) {
       : html.ul(
           null,
           html.li(null, toggle('scaled', `scores are divided by ${root}`, state.scaled)),
+          state.scaled
+            ? html.li(
+                { class: 'note' },
+                p.d === 1
+                  ? 'One product has nothing to grow with: √1 changes nothing.'
+                  : `A sum of d products tends to grow like √d: ÷ ${root} keeps softmax from settling on one item where d is large.`,
+              )
+            : null,
           html.li(null, toggle('positions', 'positions are told', state.positions)),
-          state.positions && p.d === 1
-            ? html.li({ class: 'note' }, 'One number alone has no partner to be turned with: nothing changes.')
+          state.positions
+            ? html.li(
+                { class: 'note' },
+                p.d === 1
+                  ? 'One number alone has no partner to be turned with: nothing changes.'
+                  : 'Rotary: queries and keys are turned by an angle that grows with the place, so that a score tells how far apart two items are.',
+              )
             : null,
           html.li(null, toggle('window', 'a word sees only the last 3', state.window !== null)),
           pick(
@@ -276,23 +289,26 @@ function pick(action, name, options, chosen, reason) {
 function matrixFields(state, given) {
   const now = matricesOf(state),
     names = { wq: 'W^Q', wk: 'W^K', wv: 'W^V' };
-  return html.div(
-    { class: 'matrices' },
-    Object.entries(names).map(([key, name]) =>
-      html.table(
-        null,
-        html.caption(null, 'W', html.sup(null, name.slice(2))),
-        now[key].map((line, row) =>
-          html.tr(
-            null,
-            line.map((x, column) =>
-              html.td(
-                null,
-                field(
-                  `${name}, row ${row + 1}, column ${column + 1}`,
-                  typed(x),
-                  { row, column, matrix: key },
-                  given.wrong,
+  return [
+    html.p({ class: 'note' }, 'q = x W', html.sup(null, 'Q'), ', and so k and v: a row times a matrix.'),
+    html.div(
+      { class: 'matrices' },
+      Object.entries(names).map(([key, name]) =>
+        html.table(
+          null,
+          html.caption(null, 'W', html.sup(null, name.slice(2))),
+          now[key].map((line, row) =>
+            html.tr(
+              null,
+              line.map((x, column) =>
+                html.td(
+                  null,
+                  field(
+                    `${name}, row ${row + 1}, column ${column + 1}`,
+                    typed(x),
+                    { row, column, matrix: key },
+                    given.wrong,
+                  ),
                 ),
               ),
             ),
@@ -300,5 +316,5 @@ function matrixFields(state, given) {
         ),
       ),
     ),
-  );
+  ];
 }

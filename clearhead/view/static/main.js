@@ -177,14 +177,14 @@ async function openNamed(name) {
   }
   exercise = { placed: [], given: {} };
   await later(async () => {
-    exercise.questions = (await ask('questions', items())).questions;
+    exercise.questions = (await ask('questions', plainItems())).questions;
   });
   openWindow('exercise', exerciseView(exercise));
 }
 
-/** The items in sight as the first approach takes them, which the quiz is about. */
-function items() {
-  const { names, x, row } = problem(state, given);
+/** The words or vectors themselves, as the first approach takes them: the quiz is about that. */
+function plainItems() {
+  const { names, x, row } = problem({ ...state, learned: null, formula: 'right' }, given);
   return { problem: JSON.stringify({ names, q: x, row }) };
 }
 
@@ -224,7 +224,7 @@ async function write(kind) {
   if (kind === 'png') save('clearhead.png', await pictureOf(state, p));
   if (kind === 'html') {
     await later(async () => {
-      await Promise.all([ask('costs', { dim: p.d }), ask('questions', items())]);
+      await Promise.all([ask('costs', { dim: p.d }), ask('questions', plainItems())]);
       const reply = await fetch('file', {
         method: 'POST',
         body: JSON.stringify({ known: answers(), state: toAddress(state) }),

@@ -76,7 +76,7 @@ function captionOf(state, p, veiled) {
     return 'Weights that add up to less than 1 pull the sum towards the origin.';
   const what = state.formula === 'values=keys' ? 'keys' : 'values';
   if (!p.alike) return `Arrows: ${what}. q asks, k is found; the dotted sum of ${what} ends inside their hull.`;
-  return 'Dotted: weight × vector, tip to tail. It ends inside the hull.';
+  return `Dotted: weight × vector, tip to tail. It ends inside the hull. All rows: (${p.n},${p.n}) · (${p.n},2) → (${p.n},2).`;
 }
 
 function gridLines(view) {

@@ -140,7 +140,7 @@ function reply(p, trial, right, guess) {
         ),
     html.p(
       { class: 'then' },
-      'Exactly nothing comes only from being later, from a score of −∞, or from a number too small for the computer to hold.',
+      'Exactly nothing comes only from being hidden, from a score of −∞, or from a number too small for the computer to hold.',
       e === 0 ? ' Here it is too small.' : '',
     ),
   );

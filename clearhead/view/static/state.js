@@ -6,6 +6,7 @@ export const MOST_ITEMS = 12;
 
 export const FIRST = Object.freeze({
   text: 'a red apple and a green pear',
+  own: null, // the last sentence that the reader typed, which the path keeps
   vectors: null, // [[…], …] typed by the reader, in place of a sentence
   names: null, // of those
   axes: 'two', // of a sentence's vectors: two, or all
@@ -30,7 +31,7 @@ export const FIRST = Object.freeze({
   chosen: null, // of the eight, and the answer given
 });
 
-const WORDS = ['text', 'axes', 'show', 'matrices', 'learned', 'formula'];
+const WORDS = ['text', 'own', 'axes', 'show', 'matrices', 'learned', 'formula'];
 const NUMBERS = ['row', 'column', 'window', 'heads', 'head', 'step', 'question', 'chosen', 'guess'];
 const SWITCHES = ['scaled', 'positions', 'told'];
 const TABLES = ['vectors', 'wq', 'wk', 'wv'];

@@ -66,8 +66,17 @@ function ofWeights(state, p) {
 
 function caption(p) {
   const [a, b] = p.letters,
-    root = p.scale === 1 ? '' : ' × scale';
-  return ['how alike two vectors are: ', a, html.sub(null, 'i'), ' · ', b, html.sub(null, 'j'), root];
+    root = p.shown.scale === 1 ? '' : ' × scale';
+  return [
+    'how alike two vectors are: ',
+    a,
+    html.sub(null, 'i'),
+    ' · ',
+    b,
+    html.sub(null, 'j'),
+    root,
+    `; all at once (${p.n},${p.d}) · (${p.d},${p.n}) → (${p.n},${p.n})`,
+  ];
 }
 
 function headsPick(state, p) {
@@ -123,7 +132,7 @@ function cell(state, p, i, j, veiled) {
   const on = i === p.row && j === p.column,
     hide = veiled && state.show !== 'scores';
   const weight = p.shown.rows[i].weights[j];
-  const colour = hide || state.show === 'scores' ? '' : ` w${shade(weight)}`;
+  const colour = state.show !== 'weights' || hide ? '' : ` w${shade(weight)}`;
   return html.span(
     {
       role: 'gridcell',
@@ -137,6 +146,11 @@ function cell(state, p, i, j, veiled) {
   );
 }
 
+/** Whether scores are divided by the root of the dims, and that is more than 1. */
+function isRooted(p) {
+  return p.d > 1 && Math.abs(p.shown.scale * Math.sqrt(p.d) - 1) < 1e-12;
+}
+
 export function ledgerView(state, p, veiled) {
   const row = p.shown.rows[p.row],
     at = [...Array(p.n).keys()].map((j) => (p.shown.seen[p.row][j] ? j : null));
@@ -146,7 +160,7 @@ export function ledgerView(state, p, veiled) {
     [
       's1',
       'score',
-      [a, html.sub(null, String(i)), '·', b, html.sub(null, 'j')],
+      isRooted(p) ? [a, '·', b, `÷√${p.d}`] : [a, html.sub(null, String(i)), '·', b, html.sub(null, 'j')],
       (j) => number(row.scores[j], p.narrow),
       '',
     ],
