@@ -197,7 +197,7 @@ def depth(of: OfModel) -> list[Block]:
     text = (
         f"What comes after {quoted(of.names[i])}? The last residual stream, normed, is compared with every token's "
         "embedding; softmax makes chances of the scores. The same can be asked after every layer, as if the model "
-        "ended there (a logit lens): each layer adds to the guess."
+        "ended there (a logit lens): each layer changes the guess."
     )
     return [Heading("What depth adds"), Prose(text), Table(columns, rows)]
 

@@ -147,7 +147,7 @@ def beside_recurrence(e: Explanation) -> list[Block]:
         Prose(f"In multiply-adds, with d = {d:,}; one item more, for attention with a cache of keys and values:"),
         Table(headings, tuple(numbers)),
         Prose(
-            "So attention buys two things with its n²: nothing has to wait, and any item reaches any other in one "
+            "So attention buys two things with its n²: nothing has to wait, and an item reaches any earlier one in a "
             "step, instead of through everything that lies between. With a cache, a further item costs one row and not "
             "the whole triangle anew. A recurrent network needs none, since its one vector must hold all that it read."
         ),

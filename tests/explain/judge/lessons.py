@@ -374,7 +374,7 @@ SENTENCES: dict[str, list[Sentence]] = {
             "A recurrent network reads item by item and keeps one vector: h ← tanh(U h + W x), two matrices of d² "
             "numbers.",
             "Its work grows with n alone, but every step waits for the one before.",
-            "So attention buys two things with its n²: nothing has to wait, and any item reaches any other in one "
+            "So attention buys two things with its n²: nothing has to wait, and an item reaches any earlier one in a "
             "step, instead of through everything that lies between.",
             "With a cache, a further item costs one row and not the whole triangle anew.",
             "A recurrent network needs none, since its one vector must hold all that it read.",

@@ -323,7 +323,7 @@ SENTENCES: list[Sentence] = [
         "Their dot product tells.",
         "The last residual stream, normed, is compared with every token's embedding; softmax makes chances of the "
         "scores.",
-        "The same can be asked after every layer, as if the model ended there (a logit lens): each layer adds to the "
+        "The same can be asked after every layer, as if the model ended there (a logit lens): each layer changes the "
         "guess.",
         "Training changes every matrix so that the tokens that really come get a larger chance: it makes the mean of "
         "−log p small, the cross-entropy.",
