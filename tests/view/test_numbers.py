@@ -12,7 +12,7 @@ from clearhead.rules.masks import full, visible, window
 from tests.view.conftest import Watched
 from tests.view.printed import number, share
 
-DESIGNED = {"wq": [[0, 1], [-1, 0]], "wk": [[1, 0], [0, 1]], "wv": [[1, 0], [0, -1]]}
+DESIGNED = {"wq": [[0, -3], [0, 0]], "wk": [[0, 0], [0, 1]], "wv": [[1, 0], [0, 1]]}
 FORMULAS = (
     "right", "no-softmax", "scores-as-weights", "no-values", "values=keys", "keys=values", "no-scale", "divide-by-d",
     "mask-after-softmax", "no-mask",

@@ -106,8 +106,8 @@ export const PATH = [
   },
   {
     title: 'Three matrices, and a scale',
-    say: 'Queries ask, keys are found, values are given: q, k and v.',
-    set: { ...SENTENCE, show: 'weights', matrices: 'designed', scaled: true, question: 4 },
+    say: 'A fruit asks for a colour: q asks, k is found, v is given.',
+    set: { ...SENTENCE, show: 'weights', matrices: 'designed', scaled: true, column: 5, question: 4 },
   },
   {
     title: 'Order and length',

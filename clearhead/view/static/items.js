@@ -290,7 +290,15 @@ function matrixFields(state, given) {
   const now = matricesOf(state),
     names = { wq: 'W^Q', wk: 'W^K', wv: 'W^V' };
   return [
-    html.p({ class: 'note' }, 'q = x W', html.sup(null, 'Q'), ', and so k and v: a row times a matrix.'),
+    html.p(
+      { class: 'note' },
+      'q = x W',
+      html.sup(null, 'Q'),
+      ', a row times a matrix. ',
+      state.matrices === 'designed'
+        ? 'What points right asks for what points down, is found by that, and gives itself.'
+        : '',
+    ),
     html.div(
       { class: 'matrices' },
       Object.entries(names).map(([key, name]) =>

@@ -4,19 +4,19 @@ import { attend, times, turned } from './attention.js';
 import { MOST_ITEMS } from './state.js';
 import { sub } from './numbers.js';
 
-/** Matrices by hand: queries turn by a right angle, keys stay, values are mirrored, so that all three differ. */
+/** Matrices by hand: what points right asks for what points down. In the first sentence a fruit asks for a colour. */
 export const DESIGNED = {
   wq: [
-    [0, 1],
-    [-1, 0],
+    [0, -3],
+    [0, 0],
   ],
   wk: [
-    [1, 0],
+    [0, 0],
     [0, 1],
   ],
   wv: [
     [1, 0],
-    [0, -1],
+    [0, 1],
   ],
 };
 
