@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,12 +62,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer raises for wrong usage
             raise
-        told = error.format_message().removeprefix("Value error, ").rstrip(".")
+        told = misused(error)
         of = getattr(getattr(error, "ctx", None), "command_path", "clearhead")
         if told.startswith("No such option") and any(word[:1] == "-" and " " in word for word in arguments):
             return complain(f"{told}. A text that begins with - goes behind --, as in {of} -- '-5 degrees'.")
         return complain(f"{told}. Try '{of} --help'.")
     return code or 0
+
+
+def misused(error: Any) -> str:
+    """What is wrong with an argument, and which would do: typer hands on its parser's words for values."""
+    cause = getattr(error.__cause__, "errors", None)
+    if cause is None:
+        return str(error.format_message()).rstrip(".")
+    found = cause()[0]
+    if found["type"] == "value_error":
+        return f"'{error.param.opts[0]}': {found['ctx']['error']}".rstrip(".")
+    cures = {
+        "int_parsing": "a whole number",
+        "float_parsing": "a number",
+        "greater_than_equal": "{ge} or more",
+        "less_than_equal": "{le} or less",
+    }
+    cure = cures.get(found["type"], "another value").format(**found.get("ctx", {}))
+    return f"{str(found['input'])[:40]} cannot be used for '{error.param.opts[0]}': give {cure}"
 
 
 def complain(message: str) -> int:

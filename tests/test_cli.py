@@ -387,3 +387,22 @@ def test_a_number_in_the_text_may_be_the_position(capsys):
     for position, index in (("1984", 1), ("0", 0), ("-1", 2), ("Orwell!", 2)):
         assert main(["explain", "in 1984 Orwell", "--position", position, "--format", "json"]) == 0
         assert json.loads(capsys.readouterr().out)["position"] == index
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["view", "--port", "x"], "x cannot be used for '--port': give a whole number. Try 'clearhead view --help'."),
+        (["view", "--port", "0"], "0 cannot be used for '--port': give 1 or more."),
+        (["view", "--port", "99999"], "99999 cannot be used for '--port': give 65535 or less."),
+        (["generate", "a", "--temperature", "hot"], "hot cannot be used for '--temperature': give a number."),
+        (["explain", "a", "--format", "pdf"], "'--format': 'pdf' is not one of 'text', 'markdown', "),
+        (["view", "--nope"], "No such option: --nope."),
+    ],
+)
+def test_wrong_arguments_are_named_in_our_words(arguments, told, capsys):
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"clearhead: {told}")
+    assert "Input should" not in said
+    assert "Value error" not in said
