@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.errors import InputError
+from clearhead.explain.wording import percent
 from clearhead.model import Forward, Model, load
 from clearhead.model.heads import is_sign
 from clearhead.view.sentences import MOST_ITEMS
@@ -109,17 +110,17 @@ def measured(kind: str, w: Weights, tokens: tuple[int, ...], names: list[str]) -
         return f"as if {float(np.exp(-(w * np.log(e)).sum(axis=1)).mean()):.1f}"
     if kind == "signs":
         signs = np.array([is_sign(name) for name in names])
-        return percent(w[:, signs].sum(axis=1)) if signs.any() else "none"
+        return percent_of(w[:, signs].sum(axis=1)) if signs.any() else "none"
     if kind == "itself":
-        return percent(w.diagonal())
+        return percent_of(w.diagonal())
     if n < 2:
         return "none"
     if kind == "the piece before":
-        return percent(w.diagonal(-1))
+        return percent_of(w.diagonal(-1))
     if kind == "rests at the start":
-        return percent(w[1:, 0])
+        return percent_of(w[1:, 0])
     found = [(i, last + 1) for i in range(n) if (last := last_time(tokens, i)) is not None]
-    return percent(np.array([w[i, j] for i, j in found])) if found else "none"
+    return percent_of(np.array([w[i, j] for i, j in found])) if found else "none"
 
 
 def last_time(tokens: tuple[int, ...], i: int) -> int | None:
@@ -127,6 +128,6 @@ def last_time(tokens: tuple[int, ...], i: int) -> int | None:
     return next((j for j in range(i - 1, -1, -1) if tokens[j] == tokens[i]), None)
 
 
-def percent(shares: Weights) -> str:
+def percent_of(shares: Weights) -> str:
     """Their mean, in per cent."""
-    return f"{100 * float(shares.mean()):.1f} %"
+    return percent(float(shares.mean()))

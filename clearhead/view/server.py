@@ -18,7 +18,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, InputError
 from clearhead.view import page
 from clearhead.view.answers import answer, as_data
 
@@ -109,8 +109,6 @@ async def written(request: Request) -> Response:
 
 async def told(request: Request) -> dict[str, Any]:
     """What a request carries: an object, not too large."""
-    from clearhead.errors import InputError
-
     body = b""
     async for part in request.stream():
         body += part

@@ -81,7 +81,7 @@ function step(state, to) {
 }
 
 /** The items as vectors that can be typed over, with their words as names. */
-export function asVectors(state, given) {
+function asVectors(state, given) {
   if (state.vectors) return state;
   const of = problem({ ...state, learned: null, formula: 'right' }, given);
   const wide = of.x[0].length > 8;

@@ -8,11 +8,6 @@ const running = new Map();
 export const alone = kept !== null;
 export const openedAt = kept?.state ?? null;
 
-/** An answer that is there already. */
-export function recall(what, about) {
-  return known.get(nameOf(what, about));
-}
-
 /** Ask; a question of the same kind that is still on its way is given up. */
 export async function ask(what, about) {
   const name = nameOf(what, about);

@@ -16,18 +16,18 @@ export function dot(a, b) {
 }
 
 /** Every score, (n, n): q_i · k_j times the scale. */
-export function scores(q, k, scale) {
+function scores(q, k, scale) {
   return q.map((query) => k.map((key) => dot(query, key) * scale));
 }
 
 /** Which keys each query sees: itself and what came before, the last `window` of them where there is one. */
-export function causal(n, window) {
+function causal(n, window) {
   const reach = window ?? n;
   return Array.from({ length: n }, (_, i) => Array.from({ length: n }, (_, j) => j <= i && j > i - reach));
 }
 
 /** A row's exponentials, what was taken from each score first, their total and the weights. */
-export function softmax(row, seen) {
+function softmax(row, seen) {
   const known = row.filter((_, j) => seen[j]);
   const largest = Math.max(...known);
   const by = (shift) => row.map((score, j) => (seen[j] ? Math.exp(score - shift) : 0));
@@ -42,7 +42,7 @@ export function softmax(row, seen) {
 }
 
 /** Rows of weights times values, over what is seen. */
-export function weightedSum(weights, values, seen) {
+function weightedSum(weights, values, seen) {
   return weights.map((row, i) =>
     values[0].map((_, c) => row.reduce((total, weight, j) => total + (seen[i][j] ? weight * values[j][c] : 0), 0)),
   );

@@ -5,7 +5,7 @@ import { answers, ask } from './ask.js';
 import { appear } from './bar.js';
 import { csvOf, drawingOf, pictureOf, save } from './export.js';
 import { exerciseView, growthView, openWindow } from './growth.js';
-import { asked, change, future, given, later, openAt, passing, past, show, state, undo } from './page.js';
+import { change, future, given, later, openAt, passing, past, show, state, undo } from './page.js';
 import { holdView, viewOf } from './plane.js';
 import { problem } from './problem.js';
 import { toAddress } from './state.js';

@@ -102,7 +102,7 @@ export function change(next, quietly = false) {
   arrive(before);
 }
 
-export function arrive(before) {
+function arrive(before) {
   if (state.text !== before?.text || state.learned !== before?.learned) fetchAll();
   if (before && given.sentence && !sameProblem(state, before)) fetchConsequence();
   if (before && (state.row !== before.row || state.column !== before.column || state.told !== before.told))

@@ -42,6 +42,7 @@ export function planeView(state, p, veiled) {
   const seen = [...Array(p.n).keys()].filter((j) => p.shown.seen[p.row][j]);
   const y = p.shown.outputs[p.row],
     mixes = !veiled && !p.nothing && state.formula !== 'no-values';
+  const grid = gridLines(view);
   const hull = hullOf(seen.map((j) => p.shown.values[j])).map(at);
   const name = shownName(p.names[p.row]);
   return html.figure(
@@ -53,14 +54,14 @@ export function planeView(state, p, veiled) {
         role: 'group',
         'aria-label': `Plane: the vectors as arrows${mixes ? `, the new ${name} at ${number(y[0])}, ${number(y[1])}` : ''}`,
       },
-      gridLines(view).drawn,
+      grid.drawn,
       svg.polygon({ class: 'hull', points: hull.map((point) => point.join(',')).join(' ') }),
       angle(p, at),
       p.shown.values.map((x, j) => arrow(p, j, at(x), at([0, 0]))),
       p.alike ? null : askers(p, at),
       mixes ? tails(p, seen, at) : null,
       mixes ? svg.circle({ class: 'new', cx: at(y)[0], cy: at(y)[1], r: 6 }) : null,
-      labelsOf(p, at, mixes ? at(y) : null, gridLines(view).boxes),
+      labelsOf(p, at, mixes ? at(y) : null, grid.boxes),
       p.alike ? p.v.map((x, j) => tip(p, j, at(x))) : null,
     ),
     html.figcaption(null, captionOf(state, p, veiled)),
@@ -265,7 +266,7 @@ function overlap(a, b) {
 }
 
 /** The corners of the smallest convex shape around some points, in order. */
-export function hullOf(points) {
+function hullOf(points) {
   const sorted = [...points].sort((a, b) => a[0] - b[0] || a[1] - b[1]);
   if (sorted.length < 3) return sorted;
   const side = (o, a, b) => (a[0] - o[0]) * (b[1] - o[1]) - (a[1] - o[1]) * (b[0] - o[0]);

@@ -5,7 +5,7 @@ import { MOST_ITEMS } from './state.js';
 import { sub } from './numbers.js';
 
 /** Matrices by hand: what points right asks for what points down. In the first sentence a fruit asks for a colour. */
-export const DESIGNED = {
+const DESIGNED = {
   wq: [
     [0, -3],
     [0, 0],
@@ -73,15 +73,14 @@ function isSmall() {
 
 /** Items and their vectors. */
 function itemsOf(state, given) {
-  if (state.learned && given.head)
-    return { names: given.head.names, x: given.head.v, left: given.head.left, kind: 'head' };
+  if (state.learned && given.head) return { names: given.head.names, x: given.head.v, left: given.head.left };
   if (state.vectors) {
     const names = state.names ?? state.vectors.map((_, j) => `x${sub(j + 1)}`);
-    return { names, x: state.vectors, left: 0, kind: 'vectors' };
+    return { names, x: state.vectors, left: 0 };
   }
   const { tokens, plane, all } = given.sentence;
   const x = state.axes === 'two' ? plane : all;
-  return { names: tokens, x: x.slice(0, MOST_ITEMS), left: given.sentence.left, kind: 'sentence' };
+  return { names: tokens, x: x.slice(0, MOST_ITEMS), left: given.sentence.left };
 }
 
 function projected(state, x) {

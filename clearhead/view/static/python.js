@@ -13,7 +13,7 @@ export function pythonView(state, p) {
   ];
 }
 
-export function pythonOf(state, p) {
+function pythonOf(state, p) {
   const formula = state.formula;
   return [
     'import numpy as np',

@@ -25,7 +25,7 @@ export function shown(p, stage, i, j, narrow = p.narrow) {
 }
 
 /** A weight as a share, or as the plain number that another formula makes of it. */
-export function weightText(p, weight, narrow = p.narrow) {
+function weightText(p, weight, narrow = p.narrow) {
   return p.plainWeights ? number(weight, narrow) : share(weight, narrow);
 }
 
