@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from clearhead import alibi, attend, bias, problem, relative, softcap, window
-from clearhead.benchmark import race
+from clearhead.cli.bench import race
 from clearhead.definition.gradient import gradients
-from clearhead.measure import Peak
+from clearhead.machine.peak import Peak
 from clearhead.rules.masks import causal
 
 SHAPES = ((1, 8, 512, 64), (1, 8, 2048, 64), (1, 4, 4096, 64))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clearhead.attention import CAUSAL, Attended, attend
+from clearhead.engine.attention import CAUSAL, Attended, attend
+from clearhead.engine.problem import Array
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.problem import Array
 from clearhead.rules.masks import Mask
 from clearhead.rules.scores import Rules
 

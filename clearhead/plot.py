@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from clearhead.attention_weights.matrix import Weights, as_weights
+from clearhead.engine.problem import Array
 from clearhead.errors import FileError, InputError, ShapeError
 from clearhead.explain.wording import label, number
 from clearhead.files.writing import write_whole
-from clearhead.problem import Array
-from clearhead.weights import Weights, as_weights
 
 try:
     from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize, PowerNorm

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead import settings
-from clearhead.attention import Attended, attend
-from clearhead.cache import KeyValueCache
+from clearhead.cache.key_value import KeyValueCache
 from clearhead.definition import canonical, textbook
+from clearhead.engine.attention import Attended, attend
+from clearhead.engine.launch_cache import prepared
+from clearhead.engine.problem import problem
 from clearhead.machine.target import native_isas
-from clearhead.problem import problem
-from clearhead.recall import prepared
 from clearhead.rules.masks import Mask, at_end, causal, split, visible
 
 Array = npt.NDArray[Any]

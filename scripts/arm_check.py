@@ -16,15 +16,15 @@ import numpy as np
 
 from clearhead import alibi, attend, causal, dense, documents, full, functions, problem, softcap, where, window
 from clearhead.definition.gradient import reduced
-from clearhead.gradient_plan import Backward, float_arrays, padded
-from clearhead.gradients import keys_lead, share, walked
-from clearhead.kernels.call import AXIS, FIELDS
-from clearhead.kernels.gradient_call import AXIS as GRADIENT_AXIS
-from clearhead.kernels.gradient_call import DONE
-from clearhead.kernels.gradient_call import FIELDS as GRADIENT_FIELDS
+from clearhead.engine.launch import arranged, plan_for
+from clearhead.gradients.backward import keys_lead, share, walked
+from clearhead.gradients.launch import Backward, float_arrays, padded
+from clearhead.kernels.abi.call import AXIS, FIELDS
+from clearhead.kernels.abi.gradient_call import AXIS as GRADIENT_AXIS
+from clearhead.kernels.abi.gradient_call import DONE
+from clearhead.kernels.abi.gradient_call import FIELDS as GRADIENT_FIELDS
 from clearhead.machine.compile import Kernel, Plan, emit
 from clearhead.machine.target import AARCH64
-from clearhead.plan import arranged, plan_for
 from clearhead.testing import check_same_bits
 
 HERE = Path(__file__).parent

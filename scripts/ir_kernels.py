@@ -22,12 +22,12 @@ from clearhead import (
     where,
     window,
 )  # fmt: skip
-from clearhead.gradient_plan import Backward, float_arrays
-from clearhead.kernels.tiles import F32, F64, tile_for
+from clearhead.engine.launch import plan_for
+from clearhead.engine.problem import Problem, over_pages
+from clearhead.gradients.launch import Backward, float_arrays
+from clearhead.kernels.abi.tiles import F32, F64, tile_for
 from clearhead.machine.compile import Plan, write_ir
 from clearhead.machine.target import AARCH64, Target
-from clearhead.plan import plan_for
-from clearhead.problem import Problem, over_pages
 from clearhead.rules.expression import Expression
 
 HEADS, QUERIES, KEYS, DIM = 2, 300, 300, 32

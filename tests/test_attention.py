@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import clearhead
 from clearhead import attend, attention, causal, full, kernel_for, merge, self_attention
 from clearhead.definition import canonical, textbook
-from clearhead.problem import Problem
+from clearhead.engine.problem import Problem
 from clearhead.testing import check_definition, check_same_bits
 from tests.strategies import LAYOUTS, laid_out
 

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from clearhead import cli, doctor, settings
+from clearhead import settings
+from clearhead.cli import command as cli
+from clearhead.cli import doctor
 from clearhead.machine import store
 from clearhead.machine.target import native_isas
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import clearhead
-from clearhead import cli, streaming
+from clearhead.cli import command as cli
+from clearhead.cli import run as streaming
 from clearhead.definition import textbook
 from clearhead.rules.masks import causal, full, visible
 
@@ -335,7 +336,8 @@ def test_memory_stays_small_beside_the_files(tmp_path, suffix):
     code = """if True:
         import sys, numpy as np
         from pathlib import Path
-        from clearhead import self_attention, streaming
+        from clearhead import self_attention
+        from clearhead.cli import run as streaming
         self_attention(np.zeros((2, 256, 64), np.float32))
         status = lambda name: int(Path("/proc/self/status").read_text().split(name + ":")[1].split()[0])
         plan = streaming.plan(sys.argv[1], streaming.Options(rows=(0, -1) if sys.argv[2][-1] != "y" else ()))

@@ -6,7 +6,7 @@ from safetensors.numpy import load_file, save_file
 
 import clearhead
 from clearhead.errors import FileError
-from clearhead.watch import Record, Watch
+from clearhead.watching.watch import Record, Watch
 
 
 def record(**changes) -> Record:

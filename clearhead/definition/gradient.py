@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.definition import textbook
-from clearhead.rules.derive import by_loads, by_score
+from clearhead.rules.derivatives import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, evaluate
 from clearhead.rules.masks import Mask, Span, causal, split
 from clearhead.rules.scores import Score, as_rules

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.errors import InputError
 from clearhead.explain.inputs import place
 from clearhead.explain.wording import count, percent
-from clearhead.weights import Weights, weights
 
 ASKED = ("entropy", "effective", "distance", "first", "off_first")
 MEANINGS = {

@@ -5,10 +5,10 @@ Decides how a folder becomes a model, a tokenizer and a run over a text; watchin
 
 from pathlib import Path
 
+from clearhead.attention_weights.matrix import Weights
 from clearhead.errors import FileError, InputError
 from clearhead.inspecting.heads import Inspected
-from clearhead.watch import RoomError, Watch, in_bytes, load_watch, watch
-from clearhead.weights import Weights
+from clearhead.watching.watch import RoomError, Watch, in_bytes, load_watch, watch
 
 MEMORY = 1 << 31  # bytes that a watch may keep
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from html import escape
 from math import prod
 
+from clearhead.attention_weights.matrix import Weights
 from clearhead.explain.wording import count, label, number, percent
 from clearhead.inspecting.heads import MEANINGS, Head, Inspected, Part, carried, left_out
-from clearhead.weights import Weights
 
 AT_A_GLANCE = 1 << 26  # pairs over all heads that a notebook looks at unasked: a fraction of a second
 STYLE = """

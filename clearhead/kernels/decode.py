@@ -16,16 +16,16 @@ from functools import partial
 import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
-from clearhead.kernels import math
-from clearhead.kernels.call import PANEL_LINE, ROW
-from clearhead.kernels.packing import field, scale
-from clearhead.kernels.pairs import load_pair, pairs_of_rows, sum_of_pairs
-from clearhead.kernels.queue import addresses, write_queue
-from clearhead.kernels.rules import Positions, Rule
-from clearhead.kernels.simd import Function, Value, float_type, i64, internal_function, pointer
-from clearhead.kernels.storage import load_number, load_vector, store_vector, stored_bytes
-from clearhead.kernels.tiles import Tile
-from clearhead.kernels.variant import Variant
+from clearhead.kernels.abi.call import PANEL_LINE, ROW
+from clearhead.kernels.abi.tiles import Tile
+from clearhead.kernels.abi.variant import Variant
+from clearhead.kernels.ir import math
+from clearhead.kernels.ir.expressions import Positions, Rule
+from clearhead.kernels.ir.simd import Function, Value, float_type, i64, internal_function, pointer
+from clearhead.kernels.ir.storage import load_number, load_vector, store_vector, stored_bytes
+from clearhead.kernels.parts.key_lanes import load_pair, pairs_of_rows, sum_of_pairs
+from clearhead.kernels.parts.packing import field, scale
+from clearhead.kernels.parts.task_queue import addresses, write_queue
 
 LINE = 64  # bytes of a cache line
 TOGETHER = 4  # rows whose sums share each load of keys and values

@@ -17,8 +17,8 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from clearhead import debug
-from clearhead.kernels.tiles import Tile
-from clearhead.kernels.variant import PLAIN, Variant
+from clearhead.kernels.abi.tiles import Tile
+from clearhead.kernels.abi.variant import PLAIN, Variant
 from clearhead.machine import fingerprint, store
 from clearhead.machine.target import Target
 from clearhead.machine.unbroken import compiling, late

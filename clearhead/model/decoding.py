@@ -6,11 +6,11 @@ Decides what is kept between tokens; the bits are those of a forward pass over t
 from functools import partial
 from typing import TYPE_CHECKING
 
-from clearhead.attention import attention
-from clearhead.cache import KeyValueCache
+from clearhead.cache.key_value import KeyValueCache
+from clearhead.engine.attention import attention
+from clearhead.engine.launch import FEW
 from clearhead.model.block import layer_pass
 from clearhead.model.parameters import Matrix
-from clearhead.plan import FEW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 Decides what a kernel does in its loops (the band of `causal` and `window`, the spans of `documents`) and what becomes
 fused code; constants leave the code, so that softcap(30) and softcap(50) share a kernel. A pair that could not be shown
-to have a value, and has none, is made not a number and seen, which `clearhead.diagnosis` then explains.
+to have a value, and has none, is made not a number and seen, which `clearhead.engine.diagnosis` then explains.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.kernels.call import ALL, MAYBE, NOTHING
+from clearhead.kernels.abi.call import ALL, MAYBE, NOTHING
 from clearhead.once import cached_property
 from clearhead.rules.blame import blamed
 from clearhead.rules.bounds import bounds

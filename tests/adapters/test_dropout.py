@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 import clearhead  # noqa: E402
 from clearhead.adapters.torch import sdpa  # noqa: E402
 from clearhead.adapters.torch.dropout import thinned  # noqa: E402
-from clearhead.adapters.torch.formula import attention_formula  # noqa: E402
-from clearhead.adapters.torch.rule import divided, rule_named  # noqa: E402
+from clearhead.adapters.torch.reference import attention_formula  # noqa: E402
+from clearhead.adapters.torch.rule_names import divided, rule_named  # noqa: E402
 from clearhead.machine.compile import kernels  # noqa: E402
 from clearhead.machine.target import native_isas  # noqa: E402
 from clearhead.rules.masks import visible  # noqa: E402

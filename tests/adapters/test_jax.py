@@ -12,7 +12,8 @@ import pytest
 jax = pytest.importorskip("jax")
 
 from clearhead import DtypeError, InputError, ShapeError  # noqa: E402
-from clearhead.adapters.jax import call, dot_product_attention  # noqa: E402
+from clearhead.adapters.jax import dot_product_attention  # noqa: E402
+from clearhead.adapters.jax import ffi as call  # noqa: E402
 from clearhead.definition import textbook  # noqa: E402
 from clearhead.rules import masks, scores  # noqa: E402
 

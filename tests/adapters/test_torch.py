@@ -18,7 +18,7 @@ from clearhead import InputError, alibi, bias, causal, dense, full, softcap, whe
 from clearhead.adapters import torch as ct  # noqa: E402
 from clearhead.adapters.torch import nn, operator, sdpa  # noqa: E402
 from clearhead.adapters.torch.layers import rotary  # noqa: E402
-from clearhead.adapters.torch.rule import divided, filled  # noqa: E402
+from clearhead.adapters.torch.rule_names import divided, filled  # noqa: E402
 from clearhead.errors import ClearheadError  # noqa: E402
 from clearhead.rules.scores import as_rules  # noqa: E402
 

@@ -24,9 +24,9 @@ from clearhead import (
 )  # fmt: skip
 from clearhead.definition import textbook
 from clearhead.definition.gradient import gradients
-from clearhead.gradient_plan import Backward
+from clearhead.engine.problem import problem
+from clearhead.gradients.launch import Backward
 from clearhead.machine.target import native_isas
-from clearhead.problem import problem
 from clearhead.rules.masks import visible
 from clearhead.testing import check_same_bits, using_isa
 from tests.strategies import LAYOUTS, LENGTHS, laid_out

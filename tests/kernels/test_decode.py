@@ -9,8 +9,8 @@ from ml_dtypes import bfloat16
 import clearhead
 from clearhead import KeyValueCache, alibi, attend, attention, causal, documents, full, softcap, where, window
 from clearhead.definition import canonical
+from clearhead.engine.launch import FEW
 from clearhead.machine.target import native_isas
-from clearhead.plan import FEW
 from clearhead.testing import check_hidden, check_same_bits, using_isa
 
 ISAS = native_isas()

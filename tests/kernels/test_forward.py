@@ -155,7 +155,7 @@ def test_memory_is_a_few_tiles():
 
 
 def test_the_largest_dims_fit_in_two_megabytes_a_thread():
-    from clearhead.plan import prepare
+    from clearhead.engine.launch import prepare
 
     for dtype in (np.float32, np.float64):
         x = np.empty((1000, 512), dtype)

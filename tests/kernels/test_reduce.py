@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 import clearhead
 from clearhead import attend, causal, full, problem, softcap, weights, where, window
 from clearhead.definition import weights as definition
-from clearhead.kernels.state import FOUND
+from clearhead.engine.launch import plan_for
+from clearhead.kernels.abi.softmax_state import FOUND
 from clearhead.machine.compile import assembly
 from clearhead.machine.target import AARCH64, native_isas
-from clearhead.plan import plan_for
 from clearhead.rules.masks import split
 from clearhead.testing import check_same_bits, using_isa
 from tests.kernels.test_rules import HEADS, MASKS, SCORES, random

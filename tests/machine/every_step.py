@@ -12,8 +12,8 @@ import warnings
 import numpy as np
 
 import clearhead
+from clearhead.engine.launch_cache import prepared
 from clearhead.machine import threads as machine
-from clearhead.recall import prepared
 
 machine.SLICE = dict.fromkeys(machine.SLICE, 1)  # a slice is one task, however small
 small = np.random.default_rng(0).standard_normal((4, 2, 150, 64))

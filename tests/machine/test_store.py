@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clearhead import settings
-from clearhead.kernels.tiles import F32, F64, tile_for
+from clearhead.kernels.abi.tiles import F32, F64, tile_for
 from clearhead.machine import compile as machine
 from clearhead.machine import fingerprint, store
 from clearhead.machine.target import target, target_for
@@ -208,7 +208,7 @@ def test_an_edit_of_any_module_that_has_a_part_in_code_changes_the_key(package):
     before, _ = fingerprint.sources(package)
     assert before == fingerprint.sources(fingerprint.PACKAGE)[0]
     names = written_by()
-    assert {"clearhead.rules.threefry", "clearhead.rules.derive", "clearhead.machine.target"} <= set(names)
+    assert {"clearhead.rules.threefry", "clearhead.rules.derivatives", "clearhead.machine.target"} <= set(names)
     for name in names:
         path = Path(sys.modules[name].__file__) if name in sys.modules else Path(util.find_spec(name).origin)
         copy = package / path.relative_to(fingerprint.PACKAGE)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clearhead import MachineError, self_attention
-from clearhead.kernels.tiles import F32, F64, tile_for
+from clearhead.kernels.abi.tiles import F32, F64, tile_for
 from clearhead.machine.compile import Plan, assembly, emit
 from clearhead.machine.target import AARCH64, NEEDS, native_isas, target, target_for
 from clearhead.testing import check_same_bits, using_isa

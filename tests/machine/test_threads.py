@@ -167,7 +167,7 @@ print(machine.compilations)
 
 
 def test_a_problem_knows_how_many_threads_it_is_worth():
-    from clearhead.plan import prepare
+    from clearhead.engine.launch import prepare
 
     worth = []
     for shape in ((1, 16, 64), (1, 100, 64), (2, 128, 64), (1, 4000, 64)):

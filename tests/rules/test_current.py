@@ -378,7 +378,7 @@ def test_objects_that_say_they_are_equal_are_told_apart() -> None:
 
 
 def test_functions_that_do_the_same_share_what_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clearhead import recall
+    from clearhead.engine import launch_cache as recall
 
     attention(X, X, X, score=lambda score, batch, head, query, key: functions.tanh(score) + SHIFTS[key % 4])
     made = []

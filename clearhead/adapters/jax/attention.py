@@ -13,7 +13,6 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from clearhead.adapters.jax.answer import attended, gradients
 from clearhead.adapters.jax.arguments import (
     Options,
     Tables,
@@ -25,7 +24,8 @@ from clearhead.adapters.jax.arguments import (
     tables_of,
     truth,
 )
-from clearhead.adapters.jax.call import call
+from clearhead.adapters.jax.ffi import call
+from clearhead.adapters.jax.host import attended, gradients
 from clearhead.adapters.jax.mesh import alike, varying
 
 

@@ -16,7 +16,7 @@ from clearhead.adapters.torch.arguments import check_axes, check_number, check_t
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.layers.rotary import turned
 from clearhead.adapters.torch.operator import attend
-from clearhead.adapters.torch.rule import MOST_RULES, divided, joined
+from clearhead.adapters.torch.rule_names import MOST_RULES, divided, joined
 from clearhead.adapters.torch.trace import trace
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.masks import Mask, documents, full, window

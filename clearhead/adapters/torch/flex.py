@@ -13,13 +13,13 @@ import torch
 
 from clearhead.adapters.torch.arguments import check_tensors, scale_of
 from clearhead.adapters.torch.operator import attend, lead_of, view
-from clearhead.adapters.torch.rule import Rule, divided, joined
+from clearhead.adapters.torch.rule_names import Rule, divided, joined
 from clearhead.adapters.torch.trace import trace
+from clearhead.attention_weights.matrix import weights
+from clearhead.engine.problem import check_rules
 from clearhead.errors import InputError, ShapeError
-from clearhead.problem import check_rules
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Mask
-from clearhead.weights import weights
 
 POSITIONS = ("batch", "head", "row", "key")
 

@@ -16,8 +16,8 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd.function import _SingleLevelFunction
 
 from clearhead.adapters.torch import operator as plain
-from clearhead.adapters.torch.formula import attention_formula
-from clearhead.adapters.torch.rule import rule_named
+from clearhead.adapters.torch.reference import attention_formula
+from clearhead.adapters.torch.rule_names import rule_named
 
 Tensors = tuple[Any, ...]
 

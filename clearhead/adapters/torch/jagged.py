@@ -9,7 +9,7 @@ import torch
 
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.operator import attend
-from clearhead.adapters.torch.rule import divided
+from clearhead.adapters.torch.rule_names import divided
 from clearhead.rules.masks import Causal, Full, Mask, Window, conjunction, documents
 
 

@@ -10,7 +10,7 @@ import math
 import torch
 
 from clearhead.adapters.torch.arguments import check_dtype, check_number, check_tensors
-from clearhead.adapters.torch.attention import attention
+from clearhead.adapters.torch.attention_api import attention
 from clearhead.adapters.torch.sdpa import FULL, masked, scaled_dot_product_attention
 from clearhead.adapters.torch.weights import LazyWeights, weights_of
 from clearhead.errors import DtypeError, InputError, ShapeError

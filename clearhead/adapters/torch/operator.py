@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from clearhead import tangents
-from clearhead.adapters.torch import batching, functional
-from clearhead.adapters.torch.formula import NARROW
-from clearhead.adapters.torch.rule import Rule, rule_named
-from clearhead.attention import run
+from clearhead.adapters.torch import functional
+from clearhead.adapters.torch import vmap as batching
+from clearhead.adapters.torch.reference import NARROW
+from clearhead.adapters.torch.rule_names import Rule, rule_named
 from clearhead.definition.tangent import Direction
+from clearhead.engine.attention import run
+from clearhead.engine.problem import Array
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.gradients import Gradients, Kept, backward
-from clearhead.problem import Array
+from clearhead.gradients import tangents
+from clearhead.gradients.backward import Gradients, Kept, backward
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Tensors = tuple[Any, ...]

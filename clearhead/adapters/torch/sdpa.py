@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.operator import DTYPES, OWN, PLAIN, attend, lead_of
-from clearhead.adapters.torch.rule import divided, joined
+from clearhead.adapters.torch.rule_names import divided, joined
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.expression import Expression, Formula, Kind
 from clearhead.rules.masks import causal, full

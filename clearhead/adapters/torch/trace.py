@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode, handle_torch_function
 
-from clearhead.adapters.torch.vocabulary import CONVERSIONS, written
+from clearhead.adapters.torch.traced_functions import CONVERSIONS, written
 from clearhead.errors import TraceError
 from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, rewrite, simplify
-from clearhead.rules.standins import Traced, as_expression
 from clearhead.rules.trace import returned, where_in
+from clearhead.rules.tracers import Traced, as_expression
 
 
 class Known:

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from clearhead.adapters.torch import operator
-from clearhead.adapters.torch.formula import NARROW, repeated, weights_formula
 from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor, numbers
 from clearhead.adapters.torch.operator import lead_of, view
-from clearhead.adapters.torch.rule import rule_named
+from clearhead.adapters.torch.reference import NARROW, repeated, weights_formula
+from clearhead.adapters.torch.rule_names import rule_named
+from clearhead.attention_weights.lse import Integers
+from clearhead.attention_weights.matrix import Weights, check_memory, weights
 from clearhead.errors import InputError
 from clearhead.once import cached_property
-from clearhead.source import Integers
-from clearhead.weights import Weights, check_memory, weights
 
 PART = 1 << 22  # bytes of the weights that are built at once where they are only passed through
 ASK = (

@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 from clearhead.adapters.transformers.attention import NAME, Call, listeners
 from clearhead.adapters.transformers.layers import computed_in, configs_of, own_attention, spans, watchable
 from clearhead.adapters.transformers.mask import Pattern, packed_ids
+from clearhead.engine.problem import Array
 from clearhead.errors import InputError
-from clearhead.problem import Array
 from clearhead.rules.masks import Causal, Window, conjunction
-from clearhead.watch import Record, RoomError, Watch, in_bytes
+from clearhead.watching.watch import Record, RoomError, Watch, in_bytes
 
 CHECKED = 4  # rows of a prompt that the model's own attention computes too
 EVERY = 64  # and one token in so many after it
