@@ -10,7 +10,6 @@ with importing:
     from clearhead.cache.key_value import KeyValueCache
     from clearhead.definition.gradient import Gradients
     from clearhead.definition.tangent import Direction, Second
-    from clearhead.engine.attention import Attended, attend, attention, merge, self_attention
     from clearhead.engine.launch import kernel_for
     from clearhead.engine.problem import Problem, problem
     from clearhead.errors import (
@@ -23,6 +22,7 @@ with importing:
         TraceError,
         TrustError,
     )
+    from clearhead.functional import Attended, attend, attention, merge, self_attention
     from clearhead.rules import functions
     from clearhead.rules.masks import Mask, blocks, causal, dense, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from clearhead.arrays import Array, ceil_div
 from clearhead.attention_weights.matrix import Weights, as_weights
-from clearhead.engine.problem import Array
 from clearhead.errors import FileError, InputError, ShapeError
 from clearhead.explain.wording import label, number
 from clearhead.files.writing import write_whole
@@ -225,7 +225,7 @@ def heads(w: Weights, *, title: str = "", theme: Theme = "light") -> Figure:
     pictures = pictures.reshape(-1, *pictures.shape[-2:])
     spread = w.summary("effective").effective.reshape(len(pictures), -1).mean(axis=1)
     wide = min(len(pictures), max(4, math.ceil(math.sqrt(1.5 * len(pictures)))))
-    tall = -(-len(pictures) // wide)
+    tall = ceil_div(len(pictures), wide)
     figure, grid = canvas(max(4.4, 1.4 + 1.45 * wide), 1.3 + 1.75 * tall, theme, tall, wide)
     colours, names, scale = COLOURS[theme], head_names(w), scale_of(pictures, w.shape[-1])
     image: Any = None

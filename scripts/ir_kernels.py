@@ -22,11 +22,11 @@ from clearhead import (
     where,
     window,
 )  # fmt: skip
-from clearhead.engine.launch import plan_for
+from clearhead.engine.launch import spec_for
 from clearhead.engine.problem import Problem, over_pages
-from clearhead.gradients.launch import Backward, float_arrays
+from clearhead.gradients.launch import BackwardLaunch, float_arrays
 from clearhead.kernels.abi.tiles import F32, F64, tile_for
-from clearhead.machine.compile import Plan, write_ir
+from clearhead.machine.compile import KernelSpec, write_ir
 from clearhead.machine.target import AARCH64, Target
 from clearhead.rules.expression import Expression
 
@@ -77,7 +77,7 @@ CONSUMERS = (
     ("entropy", "distance", "within", "off_first", "top"),
 )  # fmt: skip
 
-Case = tuple[str, Callable[[], Plan]]
+Case = tuple[str, Callable[[], KernelSpec]]
 
 
 def asked(dtype: str, rules: str, queries: int = QUERIES, keys: int = KEYS, key_heads: int = HEADS) -> Problem:
@@ -87,52 +87,52 @@ def asked(dtype: str, rules: str, queries: int = QUERIES, keys: int = KEYS, key_
     return problem(q, k, k, **({"mask": causal(align="end")} | RULES[rules]))
 
 
-def forward(isa: str, dtype: str, rules: str, **changes: Any) -> Plan:
+def forward(isa: str, dtype: str, rules: str, **changes: Any) -> KernelSpec:
     """The forward kernel of a problem."""
-    return plan_for(replace(asked(dtype, rules), **changes), TARGETS[isa])
+    return spec_for(replace(asked(dtype, rules), **changes), TARGETS[isa])
 
 
-def drawn(isa: str) -> Plan:
+def drawn(isa: str) -> KernelSpec:
     """The forward kernel with random numbers in its mask, as dropout has them."""
     k0, k1, threshold = (
         Expression("load", "int", (Expression("constant", "int", value=n),), array=0) for n in range(3)
     )
     bits = Expression("threefry", "int", (k0, k1, Expression("row", "int"), Expression("key", "int")))
-    plan, mask = forward(isa, "f32", "causal"), Expression("ge", "bool", (bits, threshold))
-    return replace(plan, variant=replace(plan.variant, mask=mask, arrays=(("int64", 1),)))
+    spec, mask = forward(isa, "f32", "causal"), Expression("ge", "bool", (bits, threshold))
+    return replace(spec, variant=replace(spec.variant, mask=mask, arrays=(("int64", 1),)))
 
 
-def decode(isa: str, dtype: str, rules: str, key_heads: int = HEADS, **changes: Any) -> Plan:
+def decode(isa: str, dtype: str, rules: str, key_heads: int = HEADS, **changes: Any) -> KernelSpec:
     """The decode kernel: the last query of the same length."""
     given = RULES[rules].get("mask")
     one = asked(dtype, rules if given is None else "causal", queries=1, key_heads=key_heads)
-    return plan_for(replace(one, **changes), TARGETS[isa])
+    return spec_for(replace(one, **changes), TARGETS[isa])
 
 
-def cached(isa: str, dtype: str, rules: str, queries: int, *, int8: bool = False) -> Plan:
+def cached(isa: str, dtype: str, rules: str, queries: int, *, int8: bool = False) -> KernelSpec:
     """The kernel that reads a cache's pages."""
     whole = asked(dtype, rules, queries=queries)
-    return plan_for(over_pages(whole, causal(), 0, int8), TARGETS[isa])
+    return spec_for(over_pages(whole, causal(), first_key=0, int8=int8), TARGETS[isa])
 
 
-def sweep(isa: str, dtype: str, rules: str, consumers: tuple[str, ...]) -> Plan:
+def sweep(isa: str, dtype: str, rules: str, consumers: tuple[str, ...]) -> KernelSpec:
     """The kernel that sweeps over weights."""
-    plan = forward(isa, dtype, rules)
-    return replace(plan, kernel="reduce", variant=replace(plan.variant, sink=False, native=False, consumers=consumers))
+    spec = forward(isa, dtype, rules)
+    return replace(spec, kernel="reduce", variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
 
 
-def backward(isa: str, dtype: str, rules: str) -> Plan:
+def backward(isa: str, dtype: str, rules: str) -> KernelSpec:
     """The kernel of all gradients, those of the rules' arrays too."""
     whole = asked(dtype, rules)
     arrays = float_arrays(whole.rules.expressions[3])
-    plan = forward(isa, dtype, rules)
-    return Plan("backward", plan.tile, plan.target, Backward(whole, whole.output, arrays, False).variant)
+    spec = forward(isa, dtype, rules)
+    return KernelSpec("backward", spec.tile, spec.target, BackwardLaunch(whole, whole.output, arrays, False).variant)
 
 
-def peak(isa: str, dtype: str) -> Plan:
+def peak(isa: str, dtype: str) -> KernelSpec:
     """The kernel that measures the processor."""
     target = TARGETS[isa]
-    return Plan("peak", tile_for({"f32": F32, "f64": F64}[dtype], target.vector_bits, target.registers), target)
+    return KernelSpec("peak", tile_for({"f32": F32, "f64": F64}[dtype], target.vector_bits, target.registers), target)
 
 
 def cases(isa: str) -> Iterator[Case]:
@@ -178,4 +178,4 @@ def groups() -> list[str]:
 
 def write_group(isa: str) -> dict[str, str]:
     """The IR of one instruction set's kernels, by name."""
-    return {f"{isa}-{name}": write_ir(plan()) for name, plan in cases(isa)}
+    return {f"{isa}-{name}": write_ir(spec()) for name, spec in cases(isa)}

@@ -11,17 +11,16 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import Array, Integers
 from clearhead.cache.pages import Paged
 from clearhead.engine.diagnosis import check
-from clearhead.engine.launch import plan_for, scratch_layout, table
-from clearhead.engine.problem import Array, Operand, Problem
+from clearhead.engine.launch import scratch_layout, spec_for, table
+from clearhead.engine.problem import Operand, Problem
 from clearhead.errors import InputError
 from clearhead.kernels.abi.call import FIELDS
-from clearhead.machine.compile import Plan, kernels
+from clearhead.machine.compile import KernelSpec, kernels
 from clearhead.machine.threads import WORTH_A_THREAD, allowed, run_kernel
 from clearhead.once import cached_property
-
-Integers = npt.NDArray[np.int64]
 
 MOST_SUMMED = 1 << 12  # weights whose sums are compared with 1, unless one row has more
 
@@ -34,7 +33,7 @@ class Source:
     of these queries and keys, so that rows sum to 1 while nobody changes them.
     """
 
-    asked: Problem
+    problem: Problem
     query: Array
     key: Array
     known: Array | None = None
@@ -46,11 +45,11 @@ class Source:
     @cached_property
     def found(self) -> tuple[Array, npt.NDArray[np.bool_]]:
         """LSEs (heads, queries), and for which queries they are right so far, or need no look at the rules' faults."""
-        shape = self.asked.heads, self.asked.queries
+        shape = self.problem.heads, self.problem.queries
         if self.known is None:
-            return np.zeros(shape, self.asked.computed), np.zeros(shape[1], bool)
-        known = np.ascontiguousarray(self.known, self.asked.computed).reshape(shape)
-        return known, np.full(shape[1], self.own or not self.asked.rules.doubtful)
+            return np.zeros(shape, self.problem.computed), np.zeros(shape[1], bool)
+        known = np.ascontiguousarray(self.known, self.problem.computed).reshape(shape)
+        return known, np.full(shape[1], self.own or not self.problem.rules.doubtful)
 
     def lse(self, queries: Integers) -> Array:
         """The log-sum-exp of scores, (heads, all queries), right for `queries`."""
@@ -74,7 +73,7 @@ class Source:
         step = -max(1, weights.size // MOST_SUMMED)
         weights, queries = weights[:, ::step], queries[::step]
         lse = self.found[0][heads[:, None], queries].astype(np.float64)
-        sinks = -np.inf if self.sink is None else np.broadcast_to(self.sink, self.asked.lead).reshape(-1, 1)[heads]
+        sinks = -np.inf if self.sink is None else np.broadcast_to(self.sink, self.problem.lead).reshape(-1, 1)[heads]
         units = 8 * np.finfo(weights.dtype).eps * (np.abs(lse) + weights.shape[-1] + 64)  # what rounding explains
         with np.errstate(invalid="ignore", over="ignore"):
             sums = weights.sum(-1, dtype=np.float64)
@@ -90,39 +89,39 @@ class Source:
     def find(self, lse: Array, queries: Integers) -> None:
         """Write the LSEs of some queries: attention whose values, one dim of the keys, are thrown away."""
         size = self.query.itemsize
-        asked = replace(self.asked, value_dim=1, output=Operand((0,) * len(self.asked.axes), 0, size))
-        plan = plan_for(asked)
-        plan = replace(plan, kernel="forward", variant=replace(plan.variant, packed=True))
-        tiles = np.ascontiguousarray(tiles_of(asked, queries, plan.tile.queries)[::-1, :-1])  # most keys first
-        places, scratch_size = scratch_layout(asked, plan.tile, None)
-        tasks = asked.heads * len(tiles)
-        numbers, kept = table(asked, tasks, places, [tuple(tile) for tile in tiles.tolist()], None)
+        problem = replace(self.problem, value_dim=1, output=Operand((0,) * len(self.problem.axes), 0, size))
+        spec = spec_for(problem)
+        spec = replace(spec, kernel="forward", variant=replace(spec.variant, packed=True))
+        tiles = np.ascontiguousarray(tiles_of(problem, queries, spec.tile.queries)[::-1, :-1])  # most keys first
+        places, scratch_size = scratch_layout(problem, spec.tile, None)
+        tasks = problem.heads * len(tiles)
+        numbers, kept = table(problem, tasks, places, [tuple(tile) for tile in tiles.tolist()], None)
         nowhere = np.zeros(8)
-        sinks = nowhere if self.sink is None else np.broadcast_to(self.sink, asked.lead)
-        sinks = np.ascontiguousarray(sinks, asked.computed)
+        sinks = nowhere if self.sink is None else np.broadcast_to(self.sink, problem.lead)
+        sinks = np.ascontiguousarray(sinks, problem.computed)
         call = {
             "query": self.query, "key": self.key, "value": self.key, "output": nowhere, "lse": lse, "sink": sinks,
             "tile_table": tiles,
         }  # fmt: skip
-        run(plan, numbers, call, scratch_size, self.count(tasks, len(queries)), (self, kept))
-        if asked.rules.doubtful:
+        run(spec, numbers, call, scratch_size, self.count(tasks, len(queries)), (self, kept))
+        if problem.rules.doubtful:
             lost = np.zeros_like(lse, bool)
             lost[:, queries] = np.isnan(lse[:, queries])
-            check(self.asked, lost, self.query, self.pages or self.key)
+            check(self.problem, lost, self.query, self.pages or self.key)
 
     def count(self, tasks: int, queries: int) -> int:
         """How many threads a run over some queries of all heads is worth."""
         n = self.threads
         if n is not None and (not isinstance(n, int) or n < 1):
             raise InputError(f"threads={n!r} is not a number of threads: use 1, 2, 3 … or None for the default.")
-        pairs = self.asked.pairs // max(1, self.asked.queries) * queries
-        worth = max(1, min(tasks, pairs * self.asked.query_dim // WORTH_A_THREAD))
+        pairs = self.problem.pairs // max(1, self.problem.queries) * queries
+        worth = max(1, min(tasks, pairs * self.problem.query_dim // WORTH_A_THREAD))
         return 1 if worth == 1 else min(worth, n or allowed())
 
 
-def tiles_of(asked: Problem, queries: Integers, size: int, borders: Integers | None = None) -> Integers:
+def tiles_of(problem: Problem, queries: Integers, size: int, borders: Integers | None = None) -> Integers:
     """Tiles of at most `size` neighbouring queries, as `call.SWEEP_TILE` has them; none stands across a border."""
-    spans = asked.rules.spans
+    spans = problem.rules.spans
     starts = np.array([span.first_query for span in spans])
     which = np.searchsorted(starts, queries, side="right") - 1
     apart = (np.diff(queries) != 1) | (np.diff(which) != 0)
@@ -139,7 +138,7 @@ def tiles_of(asked: Problem, queries: Integers, size: int, borders: Integers | N
 
 
 def run(
-    plan: Plan,
+    spec: KernelSpec,
     numbers: list[int],
     arrays: dict[str, Array],
     scratch_size: int,
@@ -149,6 +148,6 @@ def run(
     """Run a plan's kernel on a table, with arrays' addresses in their fields."""
     for name, array in arrays.items():
         numbers[FIELDS.index(name)] = array.ctypes.data
-    kernel = kernels.get(plan)
+    kernel = kernels.get(spec)
     call = (ctypes.c_int64 * len(numbers))(*numbers)
-    run_kernel(kernel.entry, call, scratch_size, threads, plan.target.isa, (arrays, kept))
+    run_kernel(kernel.entry, call, scratch_size, threads, spec.target.isa, (arrays, kept))

@@ -12,20 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead import settings
-from clearhead.attention_weights.lse import Integers, Source
+from clearhead.arrays import Array, Integers
+from clearhead.attention_weights.lse import Source
 from clearhead.attention_weights.summary import NEEDS, PER_KEY, Summary, carriers, checked_names
 from clearhead.attention_weights.sweep import Sweep
-from clearhead.cache.key_value import KeyValueCache
+from clearhead.cache.key_value import KeyValueCache, without_weights
 from clearhead.cache.pages import Paged
 from clearhead.definition.canonical import BLOCK
-from clearhead.engine.attention import CAUSAL, attend
-from clearhead.engine.problem import Array, as_array, broadcast_heads, over_pages, problem
+from clearhead.engine.execute import execute_cache
+from clearhead.engine.inputs import Operands, Rules
+from clearhead.engine.problem import as_array, broadcast_heads, over_pages, problem_of
 from clearhead.errors import InputError, ShapeError
-from clearhead.rules.masks import Mask, at_end, checked
-from clearhead.rules.scores import Rules
+from clearhead.kernels.abi.tiles import CACHE_LINE
+from clearhead.rules.masks import CAUSAL, Mask, at_end, checked
+from clearhead.rules.scores import ScoreLike
 
 ALL = slice(None)
-LINE = 64  # bytes of a cache line
 PART = 1 << 21  # bytes of the weights that are built at once where they are only passed through
 
 
@@ -34,7 +36,7 @@ def weights(
     k: npt.ArrayLike | KeyValueCache | Paged,
     *,
     mask: Mask = CAUSAL,
-    score: Rules = (),
+    score: ScoreLike = (),
     scale: float | None = None,
     sink: npt.ArrayLike | None = None,
     lse: npt.ArrayLike | None = None,
@@ -52,23 +54,35 @@ def weights(
     >>> w.shape, w[2].round(3)
     ((3, 3), array([0.212, 0.212, 0.576]))
     """
-    query, sinks = as_array(q, "q"), None if sink is None else as_array(sink, "sink")
-    if isinstance(k, KeyValueCache):
-        if lse is None:
-            return attend(query, k, mask=mask, score=score, sink=sinks, scale=scale, threads=threads).weights
-        k = k.paged(ALL)
-    pages, key = (k, k.key) if isinstance(k, Paged) else (None, as_array(k, "k"))
-    mask = mask if pages is None else at_end(checked(mask))
-    asked = problem(query, key, key, mask=mask, score=score, sink=sinks, scale=scale)
-    known, shape = None if lse is None else as_array(lse, "lse"), (*asked.lead, asked.queries)
-    if known is not None and known.shape != shape:
-        raise ShapeError(f"lse of shape {known.shape} does not belong to q {query.shape}: attend(...).lse has {shape}.")
+    query, known = as_array(q, "q"), None if lse is None else as_array(lse, "lse")
+    rules = Rules(mask, score, None if sink is None else as_array(sink, "sink"), scale)
+    if not isinstance(k, KeyValueCache):
+        key = k if isinstance(k, Paged) else as_array(k, "k")
+        return weights_of(query, key, rules, lse=known, threads=threads, own=known is None)
+    if known is not None:
+        return weights_of(query, k.paged(ALL), rules, lse=known, threads=threads, own=False)
+    known = execute_cache(query, k, rules, threads=threads, lse=True).lse
+    if not k.alike:
+        raise without_weights(tuple(k.counts), tuple(k.gone))
+    return weights_of(query, k.paged(ALL), rules, lse=known, threads=threads, own=True)
 
-    source = Source(asked, query, key, known, sinks, threads, own=known is None)
+
+def weights_of(
+    query: Array, k: Array | Paged, rules: Rules, *, lse: Array | None, threads: int | None, own: bool
+) -> "Weights":
+    """The same of values; `own` if the LSE, where it is given, is that of these very queries, keys and rules."""
+    pages, key = (k, k.key) if isinstance(k, Paged) else (None, k)
     if pages is not None:
-        asked = over_pages(asked, mask, pages.first_key, pages.int8)
-        source = replace(source, asked=asked, key=pages.tables[0], pages=pages)
-    return Weights(source, np.arange(asked.heads).reshape(asked.lead))
+        rules = rules._replace(mask=at_end(checked(rules.mask)))
+    problem = problem_of(Operands(query, key, key), rules)
+    shape = (*problem.lead, problem.queries)
+    if lse is not None and lse.shape != shape:
+        raise ShapeError(f"lse of shape {lse.shape} does not belong to q {query.shape}: attend(...).lse has {shape}.")
+    source = Source(problem, query, key, lse, rules.sink, threads, own=own)
+    if pages is not None:
+        problem = over_pages(problem, rules.mask, first_key=pages.first_key, int8=pages.int8)
+        source = replace(source, problem=problem, key=pages.tables[0], pages=pages)
+    return Weights(source, np.arange(problem.heads).reshape(problem.lead))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +105,7 @@ class Weights:
     @property
     def shape(self) -> tuple[int, ...]:
         """(..., queries, keys)."""
-        return (*self.heads.shape, self.source.asked.queries, self.source.asked.keys)
+        return (*self.heads.shape, self.source.problem.queries, self.source.problem.keys)
 
     @property
     def ndim(self) -> int:
@@ -101,7 +115,7 @@ class Weights:
     @property
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64: operands of 16 bits are computed as float32."""
-        return np.dtype(self.source.asked.computed)
+        return np.dtype(self.source.problem.computed)
 
     @property
     def nbytes(self) -> int:
@@ -111,7 +125,7 @@ class Weights:
     @property
     def lse(self) -> Array:
         """Each query's log-sum-exp of scores, (..., queries)."""
-        return self.source.lse(np.arange(self.source.asked.queries))[self.heads]
+        return self.source.lse(np.arange(self.source.problem.queries))[self.heads]
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -126,7 +140,7 @@ class Weights:
         return notebook(self)
 
     def _repr_png_(self) -> bytes | None:
-        """The picture alone, where matplotlib is installed and weights are not too many to look at unasked."""
+        """The picture alone, where matplotlib is installed and weights are not too many to look at unproblem."""
         from clearhead.inspecting.page import picture
 
         return picture(self)
@@ -299,19 +313,19 @@ class Weights:
 
     def value_norms(self, v: Array) -> Array:
         """‖v_j‖ for each head, (..., keys)."""
-        asked = self.source.asked
-        if v.ndim < 2 or v.shape[-2] != asked.keys:
+        problem = self.source.problem
+        if v.ndim < 2 or v.shape[-2] != problem.keys:
             raise ShapeError(
-                f"v of shape {v.shape} does not belong to {asked.keys} keys: give (..., {asked.keys}, dim)."
+                f"v of shape {v.shape} does not belong to {problem.keys} keys: give (..., {problem.keys}, dim)."
             )
-        lead = broadcast_heads((*asked.lead,), v.shape[:-2], v.shape[:-2])
-        if lead != asked.lead:
-            raise ShapeError(f"v of shape {v.shape} does not fit weights of {asked.lead} heads.")
+        lead = broadcast_heads((*problem.lead,), v.shape[:-2], v.shape[:-2])
+        if lead != problem.lead:
+            raise ShapeError(f"v of shape {v.shape} does not fit weights of {problem.lead} heads.")
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.linalg.norm(v.astype(self.dtype), axis=-1)
         if sizes.ndim > 1 and 1 < sizes.shape[-2] < lead[-1]:
             sizes = np.repeat(sizes, lead[-1] // sizes.shape[-2], axis=-2)
-        return np.broadcast_to(sizes, (*lead, asked.keys)).reshape(-1, asked.keys)[self.heads]
+        return np.broadcast_to(sizes, (*lead, problem.keys)).reshape(-1, problem.keys)[self.heads]
 
     def map(
         self,
@@ -405,9 +419,9 @@ def plain(part: slice, length: int, name: str) -> tuple[int, int]:
 
 def zeros_in_lines(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Zeros that begin at a cache line, which makes writing them faster."""
-    size, line = int(np.prod(shape)), LINE // dtype.itemsize
+    size, line = int(np.prod(shape)), CACHE_LINE // dtype.itemsize
     room = np.zeros(size + line, dtype)
-    first = -room.ctypes.data % LINE // dtype.itemsize
+    first = -room.ctypes.data % CACHE_LINE // dtype.itemsize
     return room[first : first + size].reshape(shape)
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.attention_weights.matrix import ALL, Weights, as_weights, check_memory, chosen
-from clearhead.engine.problem import Array
 from clearhead.errors import InputError, ShapeError
 
 LITTLE = 1e-9  # of a capacity: what counts as none left

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clearhead.engine.problem import Array
+from clearhead.arrays import Array
 from clearhead.errors import InputError
 
 NEEDS = {  # what each answer is made of

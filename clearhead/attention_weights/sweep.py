@@ -10,14 +10,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from clearhead import debug
-from clearhead.attention_weights.lse import Integers, Source, run, tiles_of
+from clearhead.arrays import Array, Integers, ceil_div
+from clearhead.attention_weights.lse import Source, run, tiles_of
 from clearhead.definition.canonical import BLOCK
-from clearhead.engine.launch import laid_out, plan_for, table
-from clearhead.engine.problem import Array, Problem
+from clearhead.engine.launch import laid_out, spec_for, table
+from clearhead.engine.problem import Problem
 from clearhead.kernels.abi.call import FIELDS, PLACE, SEEN_BYTES, SWEEP
 from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_ROWS
 from clearhead.kernels.abi.tiles import Tile
-from clearhead.machine.compile import Plan
+from clearhead.machine.compile import KernelSpec
 
 GROUPS = 16  # of tiles of one head whose sums over queries are taken apart
 WORTH_A_GROUP = 8  # tiles
@@ -56,7 +57,7 @@ class Sweep:
         "top" gives "top_weights" and "top_keys", (heads, queries, top).
         """
         found = [name for name in FOUND if name in wanted]
-        dtype = np.dtype(self.source.asked.computed)
+        dtype = np.dtype(self.source.problem.computed)
         rows = np.empty((len(found), len(self.heads), len(self.queries)), dtype)
         results: dict[str, Array] = dict(zip(found, rows, strict=True))
         lists: dict[str, Array] = {}
@@ -66,7 +67,7 @@ class Sweep:
         gathered = [name for name in GATHERED if name in wanted]
         consumers = (*found, *gathered, *(("top",) if lists else ()))
         results |= lists
-        width = -(-(self.end - self.begin) // BLOCK) * BLOCK
+        width = ceil_div(self.end - self.begin, BLOCK) * BLOCK
         results |= {name: np.empty((len(self.heads), self.end - self.begin), dtype) for name in gathered}
         borders = self.even_groups() if gathered else None
         groups = 1 if borders is None else len(borders) - 1
@@ -88,14 +89,14 @@ class Sweep:
     # Tiles
 
     @property
-    def plan(self) -> Plan:
+    def spec(self) -> KernelSpec:
         """The reduce kernel for the problem, whatever kernel its output comes from."""
-        return replace(plan_for(self.source.asked), kernel="reduce")
+        return replace(spec_for(self.source.problem), kernel="reduce")
 
     def even_groups(self) -> Integers:
         """At most GROUPS groups of as many whole tiles each, whatever the heads and threads."""
-        per_tile, n = self.plan.tile.queries, len(self.queries)
-        tiles = -(-n // per_tile)
+        per_tile, n = self.spec.tile.queries, len(self.queries)
+        tiles = ceil_div(n, per_tile)
         groups = max(1, min(GROUPS, tiles // WORTH_A_GROUP))
         return np.minimum(np.arange(groups + 1) * tiles // groups * per_tile, n)
 
@@ -107,15 +108,15 @@ class Sweep:
         """Write the tables and run the kernel."""
         if not len(self.heads) or not len(self.queries) or self.begin >= self.end:
             return
-        source, plan, asked = self.source, self.plan, self.source.asked
-        plan = replace(plan, variant=replace(plan.variant, sink=False, native=False, consumers=consumers))
+        source, spec, problem = self.source, self.spec, self.source.problem
+        spec = replace(spec, variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
         lse = source.lse(self.queries)
-        tiles = tiles_of(asked, self.queries, plan.tile.queries, borders)
+        tiles = tiles_of(problem, self.queries, spec.tile.queries, borders)
         # Without borders, each tile is a group.
         groups = np.arange(len(tiles) + 1) if borders is None else np.searchsorted(tiles[:, -1], borders)
         tasks = len(self.heads) * (len(groups) - 1)
-        places, scratch_size, own_places = layout(asked, plan.tile, self.top)
-        numbers, kept = table(asked, tasks, places, [tuple(t[:5]) for t in tiles.tolist()], None)
+        places, scratch_size, own_places = layout(problem, spec.tile, self.top)
+        numbers, kept = table(problem, tasks, places, [tuple(t[:5]) for t in tiles.tolist()], None)
         found, nothing = self.found, np.empty(0)
         rows = found.get("rows", nothing)
         fields = {
@@ -141,17 +142,17 @@ class Sweep:
         call = {
             "query": source.query, "key": source.key, "lse": lse, "tile_table": tiles, "sweep": sweep_table,
         }  # fmt: skip
-        debug.say(1, f"reduce {', '.join(consumers)} {plan.target.isa} for {len(self.heads)} × {len(self.queries)}")
-        run(plan, numbers, call, scratch_size, source.count(tasks, len(self.queries)), (self, target, groups, kept))
+        debug.say(1, f"reduce {', '.join(consumers)} {spec.target.isa} for {len(self.heads)} × {len(self.queries)}")
+        run(spec, numbers, call, scratch_size, source.count(tasks, len(self.queries)), (self, target, groups, kept))
 
 
-def layout(asked: Problem, tile: Tile, top: int) -> tuple[dict[str, int], int, dict[str, int]]:
+def layout(problem: Problem, tile: Tile, top: int) -> tuple[dict[str, int], int, dict[str, int]]:
     """Where in each thread's scratch memory what is kept: one tile of everything, whatever the length."""
     room = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0) | {
         "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
         "at_softmax": SWEEP_ROWS * tile.row,
-        "at_query": asked.query_dim * tile.row,
-        "at_keys": BLOCK * asked.query_dim * tile.element.bytes,
+        "at_query": problem.query_dim * tile.row,
+        "at_keys": BLOCK * problem.query_dim * tile.element.bytes,
         "at_place": 8 * len(PLACE),
         "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
         "at_list": 2 * top * tile.row,

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from clearhead.cache.pages import Array, Layout, Rows
+from clearhead.arrays import Array, ceil_div
+from clearhead.cache.pages import Layout, Rows
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import ClearheadError, DtypeError, FileError, reason
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED
@@ -93,7 +94,7 @@ def saved(arrays: Mapping[str, Array], about: Mapping[str, str]) -> Saved:
     rows = tuple(checked_rows(arrays, layout, number) for number in range(len(counts)))
     for count, (keys, _) in zip(counts, rows, strict=True):
         check_count(count, keys.numbers.shape[1], window)
-    blocks = layout.heads * sum(-(-count // BLOCK) for count in counts)
+    blocks = layout.heads * sum(ceil_div(count, BLOCK) for count in counts)
     if blocks > MOST_BLOCKS:
         raise ValueError(f"{counts} keys for {layout.heads} heads are more than a cache can hold")
     return Saved(layout, batched, window, rounding_of(about["rounding"]), counts, rows)

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
+from clearhead.arrays import Array
 from clearhead.cache.file import Saved, empty_rows, read
-from clearhead.cache.pages import Array, Layout, Page, Paged, Pool, Rows
+from clearhead.cache.pages import Layout, Page, Paged, Pool, Rows
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from clearhead.arrays import Array, ceil_div
 from clearhead.definition.canonical import BLOCK
 from clearhead.kernels.abi.call import PANEL_LINE
-from clearhead.kernels.abi.tiles import DIM_STEP, STORED
+from clearhead.kernels.abi.tiles import STORED, padded
 
-Array = npt.NDArray[Any]
 Pool: TypeAlias = "deque[tuple[Array, Array]]"  # the memory of pages that nobody holds
 LARGEST = 127  # of a signed 8-bit number, on both sides of 0
 
@@ -125,7 +124,7 @@ class Layout:
     @property
     def row(self) -> int:
         """Value dims in memory."""
-        return -(-self.value_dim // DIM_STEP) * DIM_STEP
+        return padded(self.value_dim)
 
     def rows(self, array: Array) -> Rows:
         """Rows as they are kept."""
@@ -133,7 +132,7 @@ class Layout:
 
     def pages(self, count: int) -> list[tuple[Array, Array]]:
         """Memory of empty pages; each head's lie one behind the other, as memory is read fastest."""
-        pairs = -(-self.key_dim // 2)
+        pairs = ceil_div(self.key_dim, 2)
         keys = self.zeros(count, (BLOCK // self.panel, pairs, self.panel, 2))
         values = self.zeros(count, (BLOCK, self.row))
         return [(keys[:, n], values[:, n]) for n in range(count)]

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.definition import textbook
-from clearhead.engine.attention import attention
 from clearhead.errors import InputError
+from clearhead.functional import attention
 from clearhead.machine.peak import Peak
 from clearhead.rules.masks import causal
 
-Array = npt.NDArray[Any]
 Shape = tuple[int, int, int, int]
 
 DEFAULT_SHAPES: tuple[Shape, ...] = ((1, 12, 128, 64), (1, 8, 512, 64), (1, 8, 2048, 64), (1, 4, 4096, 128))

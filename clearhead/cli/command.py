@@ -285,12 +285,12 @@ def run(
     rows = () if weights is None else streaming.parse_rows(weights)
     rules = tuple(score or ()), tuple(rule or ())
     options = streaming.Options(named_mask(mask, align), *rules, scale, threads, lse, rows)
-    plan = streaming.plan(source, options)
+    job = streaming.job_for(source, options)
     if not quiet:
-        for note in plan.notes:
+        for note in job.notes:
             typer.echo(note, err=True)
-    with progress.clean_endings(), progress.bar("heads", plan.heads, quiet=quiet) as advance:
-        report = streaming.execute(plan, target, force=force, advance=advance)
+    with progress.clean_endings(), progress.bar("heads", job.heads, quiet=quiet) as advance:
+        report = streaming.execute(job, target, force=force, advance=advance)
     if not quiet:
         typer.echo(str(report))
 

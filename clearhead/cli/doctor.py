@@ -20,7 +20,7 @@ from clearhead import settings
 from clearhead.definition import canonical
 from clearhead.kernels.abi.tiles import ELEMENTS, tile_for
 from clearhead.machine import store
-from clearhead.machine.compile import Plan, emit, link, machine_for, stored_object
+from clearhead.machine.compile import KernelSpec, emit, link, machine_for, stored_object
 from clearhead.machine.peak import Peak
 from clearhead.machine.target import native_isas, target
 from clearhead.machine.threads import allowed
@@ -142,12 +142,12 @@ def cache() -> dict[str, str]:
     except OSError as error:
         state = f"not to be read: {error.strerror}"
     here = target()
-    plan = Plan("forward", tile_for(ELEMENTS["float32"], here.vector_bits, here.registers), here)
+    spec = KernelSpec("forward", tile_for(ELEMENTS["float32"], here.vector_bits, here.registers), here)
     machine_for(here)
     start = time.perf_counter()
-    emit(plan)
+    emit(spec)
     compiled = time.perf_counter()
-    link(plan, stored_object(plan))
+    link(spec, stored_object(spec))
     found = time.perf_counter()
     return {
         "kernel cache": f"{where} ({state})",

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from clearhead.arrays import Array, ceil_div
 from clearhead.definition import textbook
-from clearhead.definition.textbook import Array
-from clearhead.engine.attention import attend
-from clearhead.engine.problem import Problem, problem
+from clearhead.engine.inputs import Operands, Rules
+from clearhead.engine.problem import Problem, problem_of
 from clearhead.errors import ClearheadError, FileError, InputError
 from clearhead.files import Spec, new_file, open_arrays, release
+from clearhead.functional import attend
 from clearhead.rules.masks import Mask, causal
 from clearhead.rules.named import named_score, rule_from_file
 from clearhead.rules.scores import Score
@@ -42,13 +43,13 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Job:
     """One run, checked and ready: its arrays, the problem they pose, and what the new file will hold."""
 
     source: Path
     names: str
     arrays: tuple[Array, Array, Array]
-    asked: Problem
+    problem: Problem
     rules: tuple[Score, ...]
     options: Options
     specs: dict[str, Spec]
@@ -57,32 +58,32 @@ class Plan:
     @property
     def heads(self) -> int:
         """How many heads there are, over all leading axes."""
-        return math.prod(self.asked.lead)
+        return math.prod(self.problem.lead)
 
 
 @dataclass(frozen=True)
 class Report:
     """What a run did, how fast; as text, the line that ends it."""
 
-    plan: Plan
+    job: Job
     target: Path
     seconds: float
 
     @property
     def flops(self) -> int:
         """Multiplications and additions of the two products, over the pairs that are seen."""
-        return 2 * self.plan.asked.pairs * (self.plan.asked.query_dim + self.plan.asked.value_dim)
+        return 2 * self.job.problem.pairs * (self.job.problem.query_dim + self.job.problem.value_dim)
 
     def __str__(self) -> str:
-        asked, options = self.plan.asked, self.plan.options
-        made = ", ".join(f"{name} {spec.shape}" for name, spec in self.plan.specs.items())
+        problem, options = self.job.problem, self.job.options
+        made = ", ".join(f"{name} {spec.shape}" for name, spec in self.job.specs.items())
         return (
-            f"{self.target}: {made} in {asked.dtype} from {self.plan.names}, {options.mask}, "
-            f"scale {asked.scale:.6g}; {self.seconds:.3g} s, {self.flops / self.seconds / 1e9:.3g} GF/s"
+            f"{self.target}: {made} in {problem.dtype} from {self.job.names}, {options.mask}, "
+            f"scale {problem.scale:.6g}; {self.seconds:.3g} s, {self.flops / self.seconds / 1e9:.3g} GF/s"
         )
 
 
-def plan(source: str | os.PathLike[str], options: Options) -> Plan:
+def job_for(source: str | os.PathLike[str], options: Options) -> Job:
     """Open a file that holds x, or q, k and v, and check everything before anything is computed.
 
     x attends to itself with scale 1 and q to k with 1/√d, unless `options.scale` says otherwise. Raises
@@ -97,7 +98,7 @@ def plan(source: str | os.PathLike[str], options: Options) -> Plan:
     try:
         heads = q.shape[-3] if q.ndim > 2 else 1
         rules = (*(named_score(text, heads) for text in options.scores), *functions)
-        asked = problem(q, k, v, mask=options.mask, score=rules, scale=scale)
+        problem = problem_of(Operands(q, k, v), Rules(options.mask, rules, scale=scale))
     except ClearheadError as e:
         where = f"{file.path}, whose x is q, k and v" if names == ("x",) else file.path
         raise type(e)(f"{where}: {e}") from None
@@ -108,11 +109,11 @@ def plan(source: str | os.PathLike[str], options: Options) -> Plan:
         if name in file.compressed
     )
     shapes = " and ".join(f"{name} {array.shape}" for name, array in zip(names, arrays, strict=False))
-    return Plan(file.path, shapes, (q, k, v), asked, rules, options, _specs(asked, options), notes)
+    return Job(file.path, shapes, (q, k, v), problem, rules, options, _specs(problem, options), notes)
 
 
 def execute(
-    plan: Plan,
+    job: Job,
     target: str | os.PathLike[str],
     *,
     force: bool = False,
@@ -126,14 +127,14 @@ def execute(
     target = Path(target)
     same = False
     with suppress(OSError, ValueError):  # it is not there, or there cannot be such a file: `new_file` tells
-        same = target.samefile(plan.source)
+        same = target.samefile(job.source)
     if same:
         raise FileError(f"{target} is the input itself: name another file for the output.")
-    with new_file(target, plan.specs, force=force) as outputs:
+    with new_file(target, job.specs, force=force) as outputs:
         start = perf_counter()
-        _fill(plan, outputs, advance)
+        _fill(job, outputs, advance)
         seconds = perf_counter() - start
-    return Report(plan, target, seconds)
+    return Report(job, target, seconds)
 
 
 def parse_rows(text: str) -> tuple[int, ...]:
@@ -157,41 +158,39 @@ def _operand_names(path: Path, present: set[str]) -> tuple[str, ...]:
     raise FileError(f"{path} holds {some}{more}: name its arrays x, or q, k and v.")
 
 
-def _specs(asked: Problem, options: Options) -> dict[str, Spec]:
-    dtype = np.dtype(asked.dtype)
-    specs = {"output": Spec(asked.output_shape, dtype)}
+def _specs(problem: Problem, options: Options) -> dict[str, Spec]:
+    dtype = np.dtype(problem.dtype)
+    specs = {"output": Spec(problem.output_shape, dtype)}
     if options.lse:
-        specs["lse"] = Spec(asked.output_shape[:-1], dtype)
+        specs["lse"] = Spec(problem.output_shape[:-1], dtype)
     if options.rows:
         for row in options.rows:
-            if not -asked.queries <= row < asked.queries:
-                raise InputError(f"row {row} is none of the {asked.queries} queries: count from 0, or back from -1.")
-        specs["weights"] = Spec((*asked.lead, len(options.rows), asked.keys), dtype)
+            if not -problem.queries <= row < problem.queries:
+                raise InputError(f"row {row} is none of the {problem.queries} queries: count from 0, or back from -1.")
+        specs["weights"] = Spec((*problem.lead, len(options.rows), problem.keys), dtype)
     return specs
 
 
-def _fill(plan: Plan, outputs: dict[str, Array], advance: Callable[[int], None]) -> None:
-    asked = plan.asked
-    if {"batch", "head"} & asked.rules.leaves:  # rules that ask for them must see all heads at once
-        _step(plan, plan.arrays, outputs, ())
-        advance(plan.heads)
+def _fill(job: Job, outputs: dict[str, Array], advance: Callable[[int], None]) -> None:
+    problem = job.problem
+    if {"batch", "head"} & problem.rules.leaves:  # rules that ask for them must see all heads at once
+        _step(job, job.arrays, outputs, ())
+        advance(job.heads)
         return
-    grid = asked.lead or (1,)
-    q, k, v = (_with_heads(array, grid[:-1]) for array in plan.arrays)
-    parts = {name: array.reshape(grid + array.shape[len(asked.lead) :]) for name, array in outputs.items()}
-    for outer, heads in _steps(grid, (q, k, v), plan.specs):
+    grid = problem.lead or (1,)
+    q, k, v = (_with_heads(array, grid[:-1]) for array in job.arrays)
+    parts = {name: array.reshape(grid + array.shape[len(problem.lead) :]) for name, array in outputs.items()}
+    for outer, heads in _steps(grid, (q, k, v), job.specs):
         a, b, c = (_shared(array[outer], heads, grid[-1]) for array in (q, k, v))
-        _step(plan, (a, b, c), parts, (*outer, heads))
-        release(*plan.arrays, *outputs.values())
+        _step(job, (a, b, c), parts, (*outer, heads))
+        release(*job.arrays, *outputs.values())
         advance(heads.stop - heads.start)
 
 
-def _step(
-    plan: Plan, arrays: tuple[Array, Array, Array], outputs: dict[str, Array], at: tuple[int | slice, ...]
-) -> None:
+def _step(job: Job, arrays: tuple[Array, Array, Array], outputs: dict[str, Array], at: tuple[int | slice, ...]) -> None:
     """Some heads, into their place in the outputs."""
-    options, (q, k, v) = plan.options, arrays
-    rules: dict[str, Any] = {"mask": options.mask, "score": plan.rules, "scale": plan.asked.scale}
+    options, (q, k, v) = job.options, arrays
+    rules: dict[str, Any] = {"mask": options.mask, "score": job.rules, "scale": job.problem.scale}
     done = attend(q, k, v, **rules, threads=options.threads, out=outputs["output"][at])
     if options.lse:
         outputs["lse"][at] = done.lse
@@ -208,7 +207,7 @@ def _with_heads(array: Array, outer: tuple[int, ...]) -> Array:
 def _shared(array: Array, heads: slice, of: int) -> Array:
     """The heads of `array` that belong to the output's `heads`, where all of it serve `of` heads."""
     group = of // len(array)
-    return array[heads.start // group : -(-heads.stop // group)]
+    return array[heads.start // group : ceil_div(heads.stop, group)]
 
 
 def _steps(

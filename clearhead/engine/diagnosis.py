@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.cache.pages import Paged
-from clearhead.engine.problem import Array, Problem
+from clearhead.engine.problem import Problem
 from clearhead.errors import TraceError
 from clearhead.rules.blame import blamed_rule
 from clearhead.rules.expression import Expression, Formula, evaluate
@@ -29,27 +30,27 @@ PAIRS = 1 << 20  # that are looked at together
 class Looked:
     """One call's rows, looked at pair by pair."""
 
-    asked: Problem
+    problem: Problem
     query: Array  # (heads, queries, dim)
     key: Array  # (heads, keys, dim)
 
     def leaves(self, head: int, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> dict[str, Any]:
         """What expressions read, for rows (r, 1) and keys (m,)."""
-        asked = self.asked
-        heads = asked.lead[-1] if asked.lead else 1
-        spans = asked.rules.spans
+        problem = self.problem
+        heads = problem.lead[-1] if problem.lead else 1
+        spans = problem.rules.spans
         own = np.searchsorted([span.first_query for span in spans], rows, side="right") - 1
         offset = np.array([span.offset for span in spans])[own]
         found: dict[str, Any] = {"batch": np.int64(head // heads), "head": np.int64(head % heads), "row": rows}
         found |= {"query": rows + offset, "key": keys}
         with np.errstate(all="ignore"):
-            q = self.query[head, rows[:, 0]].astype(asked.computed) * np.dtype(asked.computed).type(asked.scale)
-            found["score"] = q @ self.key[head, keys].astype(asked.computed).T
+            q = self.query[head, rows[:, 0]].astype(problem.computed) * np.dtype(problem.computed).type(problem.scale)
+            found["score"] = q @ self.key[head, keys].astype(problem.computed).T
         return found
 
     def band(self, leaves: dict[str, Any]) -> Array:
         """Which pairs the band and the documents let see each other."""
-        rules, apart = self.asked.rules, leaves["key"] - leaves["query"]
+        rules, apart = self.problem.rules, leaves["key"] - leaves["query"]
         seen: Array = np.ones_like(apart, bool)
         for span in rules.spans:
             mine = (leaves["row"] >= span.first_query) & (leaves["row"] < span.first_query + span.queries)
@@ -63,8 +64,8 @@ class Looked:
 
     def at_fault(self, head: int, rows: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         """The leaves of each pair that is seen and at fault."""
-        rules, dtype = self.asked.rules, np.dtype(self.asked.computed)
-        leaves = self.leaves(head, rows, np.arange(self.asked.first_key, self.asked.keys))
+        rules, dtype = self.problem.rules, np.dtype(self.problem.computed)
+        leaves = self.leaves(head, rows, np.arange(self.problem.first_key, self.problem.keys))
         wrong: Any = np.zeros((), bool)
         for formula, fault in zip((rules.score, rules.mask), rules.faults, strict=True):
             if fault is not None:
@@ -77,35 +78,35 @@ class Looked:
             yield {name: x[tuple(pair)] for name, x in zip(leaves, whole, strict=True)}
 
 
-def check(asked: Problem, lost: npt.NDArray[np.bool_], query: Array, key: Array | Paged) -> None:
+def check(problem: Problem, lost: npt.NDArray[np.bool_], query: Array, key: Array | Paged) -> None:
     """Raise TraceError if one of the rows that are not numbers, (..., queries), is so because a rule is at fault."""
     if not lost.any():
         return
-    flat = lost.reshape(-1, asked.queries)
-    looked = Looked(asked, by_head(query, asked), by_head(key.keys() if isinstance(key, Paged) else key, asked))
-    step = max(1, PAIRS // max(1, asked.keys))
+    flat = lost.reshape(-1, problem.queries)
+    looked = Looked(problem, by_head(query, problem), by_head(key.keys() if isinstance(key, Paged) else key, problem))
+    step = max(1, PAIRS // max(1, problem.keys))
     for head in np.flatnonzero(flat.any(1)):
         rows = np.flatnonzero(flat[head])
         for start in range(0, len(rows), step):
             for leaves in looked.at_fault(int(head), rows[start : start + step, None]):
-                raise explained(asked, leaves)
+                raise explained(problem, leaves)
 
 
-def by_head(x: Array, asked: Problem) -> Array:
+def by_head(x: Array, problem: Problem) -> Array:
     """An operand as one matrix for each head of the result."""
     own = x.shape[-3] if x.ndim > 2 else 1
-    if asked.lead and 1 < own < asked.lead[-1]:
-        x = np.repeat(x, asked.lead[-1] // own, -3)
-    return np.broadcast_to(x, (*asked.lead, *x.shape[-2:])).reshape(-1, *x.shape[-2:])
+    if problem.lead and 1 < own < problem.lead[-1]:
+        x = np.repeat(x, problem.lead[-1] // own, -3)
+    return np.broadcast_to(x, (*problem.lead, *x.shape[-2:])).reshape(-1, *x.shape[-2:])
 
 
-def explained(asked: Problem, leaves: dict[str, Any]) -> TraceError:
+def explained(problem: Problem, leaves: dict[str, Any]) -> TraceError:
     """The error for one pair: the first rule that has no value there, and its line."""
-    mask, scores = asked.rules.given
+    mask, scores = problem.rules.given
     unchecked = (part for part in mask.parts() if not isinstance(part, Documents))  # whose lengths are checked before
     rules: list[Mask | Score] = [*unchecked, *scores]
     for rule in rules:
-        formula, dtype = rule.formula, np.dtype(asked.computed)
+        formula, dtype = rule.formula, np.dtype(problem.computed)
         fault = faults(formula)
         if fault is not None and evaluate(Formula(fault, formula.arrays), leaves, dtype=dtype):
             for e, condition in suspects(formula):

@@ -1,7 +1,7 @@
-"""What is asked: shapes, strides, dtype and rules of one attention call, checked and frozen.
+"""The problem that one attention call poses: shapes, strides, dtype and rules, checked and frozen.
 
-Every input error is raised here, before anything is allocated or computed. Equal problems share one plan; addresses are
-not part of a problem.
+Every input error is raised here, before anything is allocated or computed. Equal problems share one launch; addresses
+are not part of a problem.
 """
 
 import math
@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import Array
+from clearhead.engine.inputs import Operands, Rules
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.kernels.abi.call import AXIS
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED
 from clearhead.once import cached_property
 from clearhead.rules.fused import Fused, fuse, proven
 from clearhead.rules.masks import Causal, Full, Mask, check_fits, checked
-from clearhead.rules.scores import Alibi, Bias, Relative, Score, as_rules
-
-Array = npt.NDArray[Any]
+from clearhead.rules.scores import Alibi, Bias, Relative, Score, ScoreLike, as_rules
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,14 @@ class Problem:
         return self.heads * total
 
 
-def over_pages(asked: Problem, mask: Mask, first_key: int, int8: bool) -> Problem:
+def over_pages(problem: Problem, mask: Mask, *, first_key: int, int8: bool) -> Problem:
     """The same over a cache's pages; packed documents begin anywhere, and a page does not."""
-    if asked.rules.packed:
+    if problem.rules.packed:
         raise InputError(
             f"{mask!r} packs documents, but a cache keeps each sequence apart: append every document as a sequence of "
             "its own, or use documents(...) on plain arrays, as on cache.arrays()."
         )
-    return replace(asked, paged=True, first_key=first_key, int8=int8)
+    return replace(problem, paged=True, first_key=first_key, int8=int8)
 
 
 def problem(
@@ -107,32 +107,40 @@ def problem(
     value: Array,
     *,
     mask: Mask,
-    score: Any = (),
+    score: ScoreLike = (),
     sink: Array | None = None,
     scale: float | None = None,
     precision: str = "exact",
     out: Array | None = None,
-    wide: bool = False,
 ) -> Problem:
-    """Check one call and write down what it asks; raises ShapeError, DtypeError or InputError."""
+    """Check one call and write down what it asks; raises ShapeError, DtypeError or InputError.
+
+    >>> import numpy as np
+    >>> from clearhead import causal
+    >>> problem(np.zeros((3, 2)), np.zeros((3, 2)), np.zeros((3, 4)), mask=causal()).output_shape
+    (3, 4)
+    """
+    return problem_of(Operands(query, key, value), Rules(mask, score, sink, scale, precision), out=out)
+
+
+def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, unrounded: bool = False) -> Problem:
+    """The same of values; an `unrounded` output is as wide as the computation."""
+    query, key, value, _ = operands
+    mask, score, sink, scale, precision = rules
     dtype = common_dtype(query, key, value)
     check_shapes(query, key, value)
     lead = broadcast_heads(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     (queries, dim), (keys, value_dim) = query.shape[-2:], value.shape[-2:]
-    rules = as_rules(score)
-    check_rules(checked(mask), rules, lead, queries, keys)
+    scores = as_rules(score)
+    check_rules(checked(mask), scores, lead, queries, keys)
     if sink is not None:
         check_sink(sink, lead)
     native = is_native(precision, query, key, value, mask)
-    shape, wide = (*lead, queries, value_dim), wide and dtype.name in STORED
+    shape, wide = (*lead, queries, value_dim), unrounded and dtype.name in STORED
     result = np.dtype(np.float32) if wide else dtype
     if out is not None:
         check_out(out, shape, result)
-    axes, group_at, group = lead, len(lead) - 1, 1
-    key_heads = max(key.shape[-3] if key.ndim > 2 else 1, value.shape[-3] if value.ndim > 2 else 1)
-    if lead and 1 < key_heads < lead[-1]:
-        group = lead[-1] // key_heads
-        axes = (*lead[:-1], key_heads, group)
+    axes, group = walked_axes(lead, key, value)
 
     def operand(shape: tuple[int, ...], strides: tuple[int, ...], *, grouped: bool) -> Operand:
         """Broadcast axes have stride 0; where heads are grouped, keys and values stand still over the group."""
@@ -140,8 +148,8 @@ def problem(
         steps = [0 if size == 1 else step for size, step in zip(own, strides[:-2], strict=True)]
         steps = [0] * (len(lead) - len(own)) + steps
         if group > 1:
-            step = steps[group_at]
-            steps = [*steps[:group_at], step, 0] if grouped else [*steps[:group_at], step * group, step]
+            *outer, step = steps
+            steps = [*outer, step, 0] if grouped else [*outer, step * group, step]
         return Operand(tuple(steps), strides[-2], strides[-1])
 
     return Problem(
@@ -157,11 +165,20 @@ def problem(
         key=operand(key.shape, key.strides, grouped=True),
         value=operand(value.shape, value.strides, grouped=True),
         output=operand(shape, dense_strides(shape, result) if out is None else out.strides, grouped=False),
-        rules=proven(fuse(mask, rules, queries, keys), lead, queries, keys),
+        rules=proven(fuse(mask, scores, queries, keys), lead, queries, keys),
         sink=sink is not None,
         native=native,
         wide=wide,
     )
+
+
+def walked_axes(lead: tuple[int, ...], key: Array, value: Array) -> tuple[tuple[int, ...], int]:
+    """The axes that a kernel walks, and how many query heads share a key head: those are an axis of their own."""
+    key_heads = max(key.shape[-3] if key.ndim > 2 else 1, value.shape[-3] if value.ndim > 2 else 1)
+    if lead and 1 < key_heads < lead[-1]:
+        group = lead[-1] // key_heads
+        return (*lead[:-1], key_heads, group), group
+    return lead, 1
 
 
 GIVE_OPERANDS = "call attention(q, k, v), or attention(q, cache)"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clearhead.definition.textbook import Array
+from clearhead.arrays import Array
 from clearhead.errors import InputError
 from clearhead.explain import inputs, json, steps
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table

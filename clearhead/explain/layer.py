@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clearhead.arrays import Array
 from clearhead.definition import textbook
-from clearhead.definition.textbook import Array
 from clearhead.errors import InputError, ShapeError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.json import written

@@ -5,8 +5,8 @@ Decides how the past is reversed and how positions are brought in (ALiBi, rotary
 
 import numpy as np
 
+from clearhead.arrays import Array
 from clearhead.definition import textbook
-from clearhead.definition.textbook import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.lesson import Lesson
 from clearhead.explain.rows import MOST_ROWS, names

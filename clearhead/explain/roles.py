@@ -6,7 +6,7 @@ reads from a pronoun what it stands for, W^K reads from a noun what could stand 
 
 import numpy as np
 
-from clearhead.definition.textbook import Array
+from clearhead.arrays import Array
 from clearhead.explain.blocks import Block, Column, Heading, Prose, Table
 from clearhead.explain.steps import Explanation, explain
 from clearhead.explain.wording import number

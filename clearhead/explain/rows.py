@@ -6,7 +6,7 @@ Decides this for every table of every page; what stands beside a name is decided
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clearhead.definition.textbook import Array
+from clearhead.arrays import Array
 from clearhead.explain.blocks import Cell, Column, Table
 from clearhead.explain.steps import Explanation, Item
 from clearhead.explain.wording import label, quoted

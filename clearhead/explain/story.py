@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from clearhead.definition.textbook import Array
+from clearhead.arrays import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
 from clearhead.explain.rows import MARK, Shown, choose, made, marked, names, pointed, table
 from clearhead.explain.ruled import mask_step, rules_step

@@ -15,22 +15,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from clearhead.arrays import Array
 from clearhead.definition.gradient import add_at, is_float
-from clearhead.engine.launch import bits, block_fields, laid_out, plan_for
-from clearhead.engine.problem import Array, Operand, Problem, dense_strides
+from clearhead.engine.launch import bits, block_fields, laid_out, spec_for
+from clearhead.engine.problem import Operand, Problem, dense_strides
 from clearhead.kernels.abi.call import PLACE, SEEN_BYTES
 from clearhead.kernels.abi.gradient_call import AXIS, BLOCK, DONE, FIELDS
-from clearhead.kernels.abi.tiles import DIM_STEP
+from clearhead.kernels.abi.tiles import padded
 from clearhead.kernels.abi.variant import Share, Variant
 from clearhead.machine.address import address
-from clearhead.machine.compile import Kernel, Plan, kernels
+from clearhead.machine.compile import Kernel, KernelSpec, kernels
 from clearhead.machine.threads import WORTH_A_THREAD, run_kernel
 from clearhead.once import cached_property
 from clearhead.rules.derivatives import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, depends, evaluate, rewrite
 
 TURNS = 4  # chains that take turns, for each thread: who is late is seldom waited for
-SPAN_BYTES = 256  # of one document's place, as Python keeps it
+SPAN_BYTES = 256  # of the place of one document, as Python keeps it
 AT = {name: n for n, name in enumerate(FIELDS)}
 WHOLE_HEAD = frozenset({"batch", "head"})
 
@@ -44,10 +45,10 @@ class Template(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Backward:
+class BackwardLaunch:
     """One call's gradients, planned: `asked` is the forward's problem, d_output's strides are beside it."""
 
-    asked: Problem
+    problem: Problem
     d_output: Operand
     arrays: tuple[int, ...]  # the rules' arrays that shall have a gradient, by number
     shared: bool  # whether the heads of the last axis share their keys and values, and so the gradients of these
@@ -55,7 +56,7 @@ class Backward:
     @property
     def group(self) -> int:
         """How many heads share them."""
-        return self.asked.axes[-1] if self.shared else 1
+        return self.problem.axes[-1] if self.shared else 1
 
     @property
     def chains(self) -> int:
@@ -65,25 +66,25 @@ class Backward:
     @property
     def own_axes(self) -> tuple[int, ...]:
         """The leading axes of the gradients of keys and values, as the kernel computes them."""
-        return self.asked.axes[:-1] if self.shared else self.asked.axes
+        return self.problem.axes[:-1] if self.shared else self.problem.axes
 
     @property
     def d_query_dtype(self) -> str:
         """The dtype of the queries' gradient: not rounded yet where several heads ask the same, to be summed."""
-        steps = zip(self.asked.axes, self.asked.query.lead, strict=True)
-        return self.asked.computed if any(size > 1 and step == 0 for size, step in steps) else self.asked.dtype
+        steps = zip(self.problem.axes, self.problem.query.lead, strict=True)
+        return self.problem.computed if any(size > 1 and step == 0 for size, step in steps) else self.problem.dtype
 
     @cached_property
     def variant(self) -> Variant:
         """The forward's rules and their derivatives."""
-        asked = self.asked
+        problem = self.problem
         score, mask, _, arrays = self.expressions
         base = Variant(
             score=score,
             mask=mask,
-            storage=asked.storage,
-            wide=self.d_query_dtype != asked.dtype,
-            long=asked.rules.long and asked.computed == "float32",
+            storage=problem.storage,
+            wide=self.d_query_dtype != problem.dtype,
+            long=problem.rules.long and problem.computed == "float32",
         )
         if score is None:
             return replace(base, arrays=kinds_of(arrays))
@@ -92,11 +93,11 @@ class Backward:
             number = load.array or 0
             if number in self.arrays:
                 if number in scattered:
-                    target, way = len(arrays) + scattered.index(number), way_of(load, arrays[number], asked.keys)
+                    target, way = len(arrays) + scattered.index(number), way_of(load, arrays[number], problem.keys)
                     shares.append(Share(load, coefficient, target, way))
                 else:
                     shares.append(Share(load, coefficient))
-        sums = kinds_of(arrays) + tuple((asked.computed, arrays[number].ndim) for number in scattered)
+        sums = kinds_of(arrays) + tuple((problem.computed, arrays[number].ndim) for number in scattered)
         return replace(base, arrays=sums, slope=by_score(score), shares=tuple(shares))
 
     @cached_property
@@ -108,23 +109,23 @@ class Backward:
         return tuple(number for number in self.arrays if number in several)
 
     @cached_property
-    def plan(self) -> Plan:
+    def spec(self) -> KernelSpec:
         """The kernel's plan: the forward's tile and target."""
-        plain = plan_for(self.asked)
-        return Plan("backward", plain.tile, plain.target, self.variant)
+        plain = spec_for(self.problem)
+        return KernelSpec("backward", plain.tile, plain.target, self.variant)
 
     @cached_property
     def kernel(self) -> Kernel:
         """The compiled kernel."""
-        return kernels.get(self.plan)
+        return kernels.get(self.spec)
 
     @property
     def tiles(self) -> list[tuple[int, int, int, int, int]]:
         """Each tile's queries and its document's keys, ascending: (first query, queries, shift, first key, keys)."""
-        step = self.plan.tile.queries
+        step = self.spec.tile.queries
         return [
             (first, min(step, span.first_query + span.queries - first), span.offset, span.first_key, span.keys)
-            for span in self.asked.rules.spans
+            for span in self.problem.rules.spans
             for first in range(span.first_query, span.first_query + span.queries, step)
         ]
 
@@ -132,17 +133,18 @@ class Backward:
         self, operands: Sequence[Array], lse: Array, d_output: Array, d_lse: Array | None, threads: int
     ) -> tuple[Array, Array, Array, dict[int, Array]]:
         """The gradients of queries (lead, n, d), of keys and values (own_axes, m, d) and of the rules' arrays."""
-        asked = self.asked
-        computed = np.dtype(asked.computed)
-        d_query = np.zeros((*asked.lead, asked.queries, asked.query_dim), self.d_query_dtype)
+        problem = self.problem
+        computed = np.dtype(problem.computed)
+        d_query = np.zeros((*problem.lead, problem.queries, problem.query_dim), self.d_query_dtype)
         d_key, d_value = (
-            np.zeros((*self.own_axes, asked.keys, padded(dim)), computed) for dim in (asked.query_dim, asked.value_dim)
+            np.zeros((*self.own_axes, problem.keys, padded(dim)), computed)
+            for dim in (problem.query_dim, problem.value_dim)
         )
         _, _, _, arrays = self.expressions
         found = {number: np.zeros(arrays[number].shape, computed) for number in self.arrays}
         tasks = self.chains * self.group * len(self.tile_table)
         sums = np.zeros((tasks, max(1, len(self.variant.shares))), computed)
-        if tasks and asked.keys:
+        if tasks and problem.keys:
             progress, done = np.zeros(tasks, np.int64), np.full(1, DONE, np.int64)
             count = max(1, min(threads, tasks, self.work // WORTH_A_THREAD))
             template, own, kept = self.template(count)
@@ -155,18 +157,18 @@ class Backward:
             for name, array in (given | ({} if d_lse is None else {"d_lse": d_lse})).items():
                 numbers[AT[name]] = address(array)
             table = (ctypes.c_int64 * len(numbers))(*numbers)
-            arrays, isa = (given, d_lse, kept, found), self.plan.target.isa
+            arrays, isa = (given, d_lse, kept, found), self.spec.target.isa
             run_kernel(self.kernel.entry, table, self.scratch_layout[1], count, isa, arrays)
             self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tile_table), -1))
-        return d_query, d_key[..., : asked.query_dim], d_value[..., : asked.value_dim], found
+        return d_query, d_key[..., : problem.query_dim], d_value[..., : problem.value_dim], found
 
     def add_sums(self, found: dict[int, Array], sums: Array) -> None:
         """What rules read once a head: the tiles' sums, added to the elements that they belong to."""
         if not self.variant.shares:
             return
-        asked = self.asked
-        heads = asked.lead[-1] if asked.lead else 1
-        flat = np.arange(math.prod(asked.lead))
+        problem = self.problem
+        heads = problem.lead[-1] if problem.lead else 1
+        flat = np.arange(math.prod(problem.lead))
         leaves = {"batch": flat // heads, "head": flat % heads}
         _, _, _, arrays = self.expressions
         totals = sums.sum(axis=1, dtype=np.float64)
@@ -180,21 +182,21 @@ class Backward:
     @cached_property
     def work(self) -> int:
         """Multiply-adds of all tiles, the diagonal's whole."""
-        rules = self.asked.rules
+        rules = self.problem.rules
         pairs = 0
         for first, rows, shift, origin, keys in self.tiles:
             position = first + shift - origin
             stop = keys if rules.high is None else min(max(position + rows + rules.high, 0), keys)
             start = 0 if rules.low is None else min(max(position + rules.low, 0), stop)
             pairs += rows * (stop - start)
-        return int(3 * pairs * self.chains * self.group * (self.asked.query_dim + self.asked.value_dim))
+        return int(3 * pairs * self.chains * self.group * (self.problem.query_dim + self.problem.value_dim))
 
     @cached_property
     def scratch_layout(self) -> tuple[dict[str, int], int]:
         """Where in each thread's scratch memory what is kept, and its size."""
-        asked, tile = self.asked, self.plan.tile
+        problem, tile = self.problem, self.spec.tile
         size = tile.element.bytes
-        wide, value_wide = padded(asked.query_dim) * size, padded(asked.value_dim) * size
+        wide, value_wide = padded(problem.query_dim) * size, padded(problem.value_dim) * size
         return laid_out(
             {
                 "at_softmax": 2 * tile.row,
@@ -231,22 +233,22 @@ class Backward:
 
     def write_template(self, threads: int) -> Template:
         """The call's table, operands' addresses still 0."""
-        asked, rules = self.asked, self.asked.rules
-        walked, heads = asked.axes, asked.lead[-1] if asked.lead else 1
+        problem, rules = self.problem, self.problem.rules
+        walked, heads = problem.axes, problem.lead[-1] if problem.lead else 1
         _, _, constants, arrays = self.expressions
         kinds, tile_table = self.kinds, self.tile_table
-        operands = {"query": asked.query, "key": asked.key, "value": asked.value, "output": asked.output}
+        operands = {"query": problem.query, "key": problem.key, "value": problem.value, "output": problem.output}
         operands["d_output"] = self.d_output
         steps = {name: operand.lead for name, operand in operands.items()} | self.gradient_steps()
         axes = [n for n, axis in enumerate(walked) if axis != 1]
         fields = dict.fromkeys(FIELDS, 0) | {
             "tasks": self.chains * self.group * len(self.tile_table),
-            "queries": asked.queries,
-            "keys": asked.keys,
-            "query_dim": asked.query_dim,
-            "value_dim": asked.value_dim,
-            "low": -asked.queries - asked.keys if rules.low is None else rules.low,
-            "high": asked.queries + asked.keys if rules.high is None else rules.high,
+            "queries": problem.queries,
+            "keys": problem.keys,
+            "query_dim": problem.query_dim,
+            "value_dim": problem.value_dim,
+            "low": -problem.queries - problem.keys if rules.low is None else rules.low,
+            "high": problem.queries + problem.keys if rules.high is None else rules.high,
             "heads": heads,
             "parameters": len(FIELDS) + len(AXIS) * len(axes),
             "tiles": len(tile_table),
@@ -257,9 +259,9 @@ class Backward:
             "chain": len(tile_table) * self.group * (self.chains if self.in_one_chain else 1),
             "together": 1 if self.in_one_chain or threads == 1 else min(TURNS * threads, self.chains),
             "serial": int(bool(self.scattered)),
-            "scale": bits(asked.scale),
+            "scale": bits(problem.scale),
             "give_way": give_way(),
-            "d_query_row": asked.query_dim * np.dtype(self.d_query_dtype).itemsize,
+            "d_query_row": problem.query_dim * np.dtype(self.d_query_dtype).itemsize,
             **{f"{name}_row": operand.row for name, operand in operands.items()},
             **{f"{name}_element": operand.element for name, operand in operands.items()},
             **self.scratch_layout[0],
@@ -274,21 +276,25 @@ class Backward:
             numbers += [array.ctypes.data, *chain(*zip(array.shape, array.strides, strict=True))]
         for shape in (arrays[number].shape for number in self.scattered):
             own.append(len(numbers))
-            numbers += [0, *chain(*zip(shape, dense_strides(shape, np.dtype(asked.computed)), strict=True))]
+            numbers += [0, *chain(*zip(shape, dense_strides(shape, np.dtype(problem.computed)), strict=True))]
         return Template(tuple(numbers), tuple(own), (tile_table, kinds, *arrays))
 
     @property
-    def held(self) -> int:
+    def held_bytes(self) -> int:
         """Bytes of the arrays that the rules hold, of the tables, and of the documents that these were made from."""
         _, _, _, arrays = self.expressions
         known = () if self.kinds is None else (self.kinds,)
-        return sum(int(x.nbytes) for x in (self.tile_table, *arrays, *known)) + SPAN_BYTES * len(self.asked.rules.spans)
+        return sum(int(x.nbytes) for x in (self.tile_table, *arrays, *known)) + SPAN_BYTES * len(
+            self.problem.rules.spans
+        )
 
     @cached_property
     def kinds(self) -> Array | None:
         """What is known of each tile's blocks under a fused mask."""
-        asked = self.asked
-        return asked.rules.kinds(self.tiles, BLOCK, math.prod(asked.lead[:-1]), asked.lead[-1] if asked.lead else 1)
+        problem = self.problem
+        return problem.rules.kinds(
+            self.tiles, BLOCK, math.prod(problem.lead[:-1]), problem.lead[-1] if problem.lead else 1
+        )
 
     @cached_property
     def tile_table(self) -> Array:
@@ -298,12 +304,12 @@ class Backward:
     @cached_property
     def expressions(self) -> Any:
         """The rules as code, and the constants and arrays that they name by number."""
-        return self.asked.rules.expressions
+        return self.problem.rules.expressions
 
     @property
     def in_one_chain(self) -> bool:
         """Whether all tasks must keep one order: where pairs of two heads may add to one element."""
-        lead, arrays = self.asked.lead, self.expressions[3]
+        lead, arrays = self.problem.lead, self.expressions[3]
         own = {"batch": math.prod(lead[:-1]), "head": lead[-1] if lead else 1}
         loads = [share.load for share in self.variant.shares if share.target is not None]
         return not all(
@@ -315,11 +321,11 @@ class Backward:
 
     def gradient_steps(self) -> dict[str, tuple[int, ...]]:
         """The byte steps of the gradients' leading axes."""
-        asked = self.asked
-        shape = (*asked.axes, asked.queries, asked.query_dim)
+        problem = self.problem
+        shape = (*problem.axes, problem.queries, problem.query_dim)
         steps = {"d_query": dense_strides(shape, np.dtype(self.d_query_dtype))[:-2]}
-        for name, dim in (("d_key", asked.query_dim), ("d_value", asked.value_dim)):
-            own = dense_strides((*self.own_axes, asked.keys, padded(dim)), np.dtype(asked.computed))[:-2]
+        for name, dim in (("d_key", problem.query_dim), ("d_value", problem.value_dim)):
+            own = dense_strides((*self.own_axes, problem.keys, padded(dim)), np.dtype(problem.computed))[:-2]
             steps[name] = (*own, 0) if self.shared else own
         return steps
 
@@ -354,11 +360,6 @@ def give_way() -> int:
     library = ctypes.CDLL("kernel32") if os.name == "nt" else ctypes.CDLL(None)
     function = library.SwitchToThread if os.name == "nt" else library.sched_yield
     return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-def padded(dim: int) -> int:
-    """A dim rounded up to whole vectors."""
-    return -(-dim // DIM_STEP) * DIM_STEP
 
 
 def kinds_of(arrays: Sequence[Array]) -> tuple[tuple[str, int], ...]:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.definition import textbook
 from clearhead.definition.gradient import Gradients, add_at, is_float, reduced, sink_weights
 from clearhead.definition.tangent import Direction, Second, moving_arrays, step_of
-from clearhead.engine.problem import Array, as_array
+from clearhead.engine.problem import as_array
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.gradients.backward import GIVE_D_OUT, Kept, sees_nothing
+from clearhead.gradients.backward import GIVE_D_OUT, sees_nothing
+from clearhead.gradients.residuals import Residuals
 from clearhead.once import cached_property
 from clearhead.rules.derivatives import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, evaluate
@@ -73,22 +75,22 @@ class Block:
 class Walk:
     """One call and a direction, walked block by block."""
 
-    def __init__(self, kept: Kept, lse: Array, along: Direction) -> None:
+    def __init__(self, residuals: Residuals, lse: Array, along: Direction) -> None:
         if not isinstance(along, Direction):
             raise InputError(f"along is a {type(along).__name__}: give a Direction, as in Direction(q=t_q, v=t_v).")
-        asked = self.asked = kept.asked
-        self.dtype, lead = asked.computed, asked.lead
+        problem = self.problem = residuals.problem
+        self.dtype, lead = problem.computed, problem.lead
         self.count = math.prod(lead)
-        self.q, self.k, self.v = (heads_of(x, lead) for x in (kept.q, kept.k, kept.v))
+        self.q, self.k, self.v = (heads_of(x, lead) for x in residuals.operands[:3])
         self.t_q, self.t_k, self.t_v = (
             None if t is None else heads_of(moving(t, x, name), lead)
-            for name, x, t in (("q", kept.q, along.q), ("k", kept.k, along.k), ("v", kept.v, along.v))
+            for name, x, t in zip("qkv", residuals.operands[:3], (along.q, along.k, along.v), strict=True)
         )
-        self.output = kept.wide.reshape(self.count, asked.queries, asked.value_dim)
-        self.lse = lse.reshape(self.count, asked.queries)
-        self.sink = kept.sink
-        self.t_sink = None if along.sink is None else moving(along.sink, kept.sink, "the sink")
-        self.rules = as_rules(kept.score)
+        self.output = residuals.output.reshape(self.count, problem.queries, problem.value_dim)
+        self.lse = lse.reshape(self.count, problem.queries)
+        self.sink = residuals.rules.sink
+        self.t_sink = None if along.sink is None else moving(along.sink, residuals.rules.sink, "the sink")
+        self.rules = as_rules(residuals.rules.score)
         self.moving = along.rules
         if along.rules:
             check_rules(along.rules, [[x for x in rule.formula.arrays if is_float(x)] for rule in self.rules])
@@ -96,7 +98,7 @@ class Walk:
     def spread(self, x: Array | None) -> Array:
         """A number for each head, (heads, 1)."""
         numbers = np.zeros((), self.dtype) if x is None else x.astype(self.dtype)
-        return np.broadcast_to(numbers, self.asked.lead).reshape(self.count, 1)
+        return np.broadcast_to(numbers, self.problem.lead).reshape(self.count, 1)
 
     @cached_property
     def p_sink(self) -> Array:
@@ -108,23 +110,23 @@ class Walk:
     @cached_property
     def changes(self) -> "Changes | None":
         """The score rules and their derivatives."""
-        formula = self.asked.rules.score
+        formula = self.problem.rules.score
         return None if formula is None else Changes(formula, moving_arrays(formula.arrays, self.moving))
 
     def tiles(self) -> Iterator[tuple[slice, slice, Span]]:
         """Some heads and rows at a time: many heads where sequences are short."""
-        asked = self.asked
-        cells = min(ROWS, max(1, asked.queries)) * min(COLUMNS, max(1, asked.keys))
+        problem = self.problem
+        cells = min(ROWS, max(1, problem.queries)) * min(COLUMNS, max(1, problem.keys))
         together = max(1, ROWS * COLUMNS // cells)
         for head in range(0, self.count, together):
-            for span in asked.rules.spans:
+            for span in problem.rules.spans:
                 stop = span.first_query + span.queries
                 for row in range(span.first_query, stop, ROWS):
                     yield slice(head, min(head + together, self.count)), slice(row, min(row + ROWS, stop)), span
 
     def blocks(self, heads: slice, rows: slice, span: Span) -> Iterator[Block]:
         """The blocks of keys that a tile sees something of."""
-        rules = self.asked.rules
+        rules = self.problem.rules
         first, stop = span.first_key, span.first_key + span.keys
         if rules.low is not None:
             first = max(first, rows.start + span.offset + rules.low)
@@ -140,7 +142,7 @@ class Walk:
     def leaves(self, heads: slice, rows: slice, keys: slice, offset: int) -> dict[str, Any]:
         """What expressions read, but the score."""
         flat = np.arange(heads.start, heads.stop)[:, None, None]
-        row, lead = np.arange(rows.start, rows.stop)[:, None], self.asked.lead
+        row, lead = np.arange(rows.start, rows.stop)[:, None], self.problem.lead
         own = lead[-1] if lead else 1
         return {
             "batch": flat // own, "head": flat % own, "row": row, "query": row + offset,
@@ -149,7 +151,7 @@ class Walk:
 
     def seen(self, leaves: dict[str, Any]) -> Seen:
         """Which pairs of a block are seen, broadcast to (heads, rows, keys)."""
-        rules, (query, key) = self.asked.rules, (leaves["query"], leaves["key"])
+        rules, (query, key) = self.problem.rules, (leaves["query"], leaves["key"])
         seen = np.ones((1, len(query), len(key)), bool)
         if rules.low is not None:
             seen &= key >= query + rules.low
@@ -161,7 +163,7 @@ class Walk:
 
     def block(self, heads: slice, rows: slice, keys: slice, leaves: dict[str, Any], seen: Seen) -> Block:
         """Weights from the log-sum-exp, and how scores move."""
-        dtype, scale = self.dtype, np.dtype(self.dtype).type(self.asked.scale)
+        dtype, scale = self.dtype, np.dtype(self.dtype).type(self.problem.scale)
         q, k = self.q.part(heads, rows, dtype), self.k.part(heads, keys, dtype)
         s0 = (q @ k.swapaxes(-1, -2)) * scale
         t_s0 = np.zeros_like(s0)
@@ -228,40 +230,42 @@ class Changes:
         return np.broadcast_to(self.value(e, leaves), shape), np.broadcast_to(self.along(e, leaves, t_s0), shape)
 
 
-def jvp(kept: Kept, lse: Array, along: Direction) -> tuple[Array, Array]:
+def jvp(residuals: Residuals, lse: Array, along: Direction) -> tuple[Array, Array]:
     """How output and log-sum-exp move, in the computation's dtype."""
-    walk = Walk(kept, lse, along)
+    walk = Walk(residuals, lse, along)
     with np.errstate(all="ignore"):
         t_output, t_lse = walk.forward()
-    return t_output.reshape(kept.wide.shape), t_lse.reshape(lse.shape)
+    return t_output.reshape(residuals.output.shape), t_lse.reshape(lse.shape)
 
 
-def second(kept: Kept, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, along: Direction) -> Second:
+def second(
+    residuals: Residuals, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, along: Direction
+) -> Second:
     """How output, log-sum-exp and gradients move, in the computation's dtype."""
-    walk = Walk(kept, lse, along)
+    walk = Walk(residuals, lse, along)
     d_output, given = as_array(d_out, "d_out", GIVE_D_OUT), None
-    check_like(d_output, kept.wide, "d_out", "the output")
+    check_like(d_output, residuals.output, "d_out", "the output")
     if d_lse is not None:
         given = as_array(d_lse, "d_lse")
         check_like(given, lse, "d_lse", "the log-sum-exp")
     with np.errstate(all="ignore"):
-        return moved_gradients(kept, lse, d_output, given, walk)
+        return moved_gradients(residuals, lse, d_output, given, walk)
 
 
-def moved_gradients(kept: Kept, lse: Array, d_output: Array, d_lse: Array | None, walk: Walk) -> Second:
+def moved_gradients(residuals: Residuals, lse: Array, d_output: Array, d_lse: Array | None, walk: Walk) -> Second:
     """The same, once everything is checked."""
-    asked, dtype = walk.asked, walk.dtype
+    problem, dtype = walk.problem, walk.dtype
     t_output, t_lse = walk.forward()
-    d_out = heads_of(d_output, asked.lead)
-    own = (walk.count, asked.queries)
-    blind = sees_nothing(kept, lse).reshape(own)
-    delta = np.einsum("...d,...d->...", d_output.astype(dtype, copy=False), kept.wide).reshape(own)
+    d_out = heads_of(d_output, problem.lead)
+    own = (walk.count, problem.queries)
+    blind = sees_nothing(residuals, lse).reshape(own)
+    delta = np.einsum("...d,...d->...", d_output.astype(dtype, copy=False), residuals.output).reshape(own)
     delta[blind] = 0
     if d_lse is not None:
         delta = delta - d_lse.reshape(own)
-    t_q = np.zeros((*own, asked.query_dim), dtype)
+    t_q = np.zeros((*own, problem.query_dim), dtype)
     t_k, t_v = (Heads(np.zeros(x.matrices.shape, dtype), x.index) for x in (walk.k, walk.v))
-    arrays = asked.rules.score.arrays if asked.rules.score else ()
+    arrays = problem.rules.score.arrays if problem.rules.score else ()
     sums = [np.zeros(x.shape, dtype) for x in arrays]
     t_delta = np.zeros(own, dtype)
     for heads, rows, span in walk.tiles():
@@ -279,17 +283,17 @@ def moved_gradients(kept: Kept, lse: Array, d_output: Array, d_lse: Array | None
     t_sink = None
     if walk.sink is not None:
         share = walk.p_sink * ((walk.spread(walk.t_sink) - t_lse) * delta + t_delta)
-        t_sink = reduced(-share.sum(-1).reshape(asked.lead), walk.sink.shape)
-    t_q *= asked.scale
-    t_k.matrices[...] *= asked.scale
+        t_sink = reduced(-share.sum(-1).reshape(problem.lead), walk.sink.shape)
+    t_q *= problem.scale
+    t_k.matrices[...] *= problem.scale
     gradients = Gradients(
-        reduced(t_q.reshape(*asked.lead, *t_q.shape[1:]), kept.q.shape),
-        t_k.matrices.reshape(kept.k.shape),
-        t_v.matrices.reshape(kept.v.shape),
+        reduced(t_q.reshape(*problem.lead, *t_q.shape[1:]), residuals.operands.q.shape),
+        t_k.matrices.reshape(residuals.operands.k.shape),
+        t_v.matrices.reshape(residuals.operands.v.shape),
         t_sink,
         by_rule(walk, sums),
     )
-    return Second(t_output.reshape(kept.wide.shape), t_lse.reshape(lse.shape), gradients)
+    return Second(t_output.reshape(residuals.output.shape), t_lse.reshape(lse.shape), gradients)
 
 
 def moved_scores(

@@ -12,7 +12,7 @@ import llvmlite.ir as ir
 from clearhead.definition.canonical import BLOCK
 from clearhead.kernels.abi.call import SWEEP, SWEEP_TILE
 from clearhead.kernels.abi.softmax_state import FOUND, LSE
-from clearhead.kernels.abi.tiles import Tile
+from clearhead.kernels.abi.tiles import CACHE_LINE, Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.forward import Forward, floor
 from clearhead.kernels.ir.simd import Function, Value, float_type, i64, internal_function, pointer
@@ -30,8 +30,6 @@ from clearhead.kernels.parts.weight_reductions import (
     write_pool,
     write_weights,
 )
-
-LINE = 64  # bytes of a cache line
 
 
 def reduce(tile: Tile, variant: Variant) -> ir.Module:
@@ -185,7 +183,7 @@ class Reduce(Forward):
 
     def write_out(self, f: Function, s: Value, rows: Value, queries: Value, target: Value, step: Value) -> None:
         """The block's weights to an array, past the caches if its rows begin at cache lines."""
-        odd = f.block.and_(f.block.or_(f.block.ptrtoint(target, i64), step), f.i64(LINE - 1))
+        odd = f.block.and_(f.block.or_(f.block.ptrtoint(target, i64), step), f.i64(CACHE_LINE - 1))
         plain, streamed = self.block_out
         with f.block.if_else(f.block.icmp_signed("==", odd, f.i64(0))) as (then, otherwise):
             with then:

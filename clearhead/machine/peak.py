@@ -6,7 +6,7 @@ import numpy as np
 
 from clearhead.kernels.abi.tiles import ELEMENTS, tile_for
 from clearhead.machine.address import address
-from clearhead.machine.compile import Plan, kernels
+from clearhead.machine.compile import KernelSpec, kernels
 from clearhead.machine.target import target
 
 STRETCH = 2e-3  # seconds; shorter stretches measure the call
@@ -22,7 +22,7 @@ class Peak:
     def __init__(self, dtype: str) -> None:
         place = target()
         tile = tile_for(ELEMENTS[dtype], place.vector_bits, place.registers)
-        self.kernel = kernels.get(Plan("peak", tile, place))
+        self.kernel = kernels.get(KernelSpec("peak", tile, place))
         self.scratch = np.full(256, 0.5, dtype)
         self.flops_a_round = 2 * tile.lanes * tile.chains
         self.best = 0.0

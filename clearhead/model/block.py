@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clearhead.engine.attention import CAUSAL
 from clearhead.layers import joined, parted
 from clearhead.model.parameters import ROTARY_BASE, TINY, LayerParameters, Matrix
-from clearhead.rules.masks import Mask
+from clearhead.rules.masks import CAUSAL, Mask
 
 if TYPE_CHECKING:
     from clearhead.attention_weights.matrix import Weights

@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from clearhead.cache.key_value import KeyValueCache
-from clearhead.engine.attention import attention
 from clearhead.engine.launch import FEW
+from clearhead.functional import attention
 from clearhead.model.block import layer_pass
 from clearhead.model.parameters import Matrix
 

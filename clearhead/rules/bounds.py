@@ -10,13 +10,12 @@ from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.rules.expression import Expression, Formula, constant, parts
 from clearhead.rules.ranges import ANY
 from clearhead.rules.threefry import BITS
 
-Array: TypeAlias = npt.NDArray[Any]
 Range: TypeAlias = tuple[Array, Array]  # least and largest; of truth: surely and perhaps
 
 LEAST, LARGEST = ANY

@@ -11,11 +11,10 @@ import math
 import operator
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.kernels.abi.call import ALL, MAYBE, NOTHING
 from clearhead.once import cached_property
 from clearhead.rules.blame import blamed
@@ -26,7 +25,6 @@ from clearhead.rules.masks import FAR, Causal, Documents, Full, Mask, Span, Wind
 from clearhead.rules.ranges import corners, ranges
 from clearhead.rules.scores import Score
 
-Array = npt.NDArray[Any]
 MOST_KINDS = 1 << 26  # bytes of the table of blocks; without it every block is looked at
 SCORE, QUERY, KEY = Expression("score", "float"), Expression("query", "int"), Expression("key", "int")
 TOO_LARGE = "whole numbers up to {} do not fit into 64 bits: calculate with floats, as in key * 1.0"

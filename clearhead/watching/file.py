@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clearhead.engine.problem import Array
+from clearhead.arrays import Array
 from clearhead.errors import FileError, reason
 from clearhead.files.reading import tensors
 from clearhead.files.writing import Spec, new_file

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from clearhead.arrays import Array
 from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.attention_weights.summary import Summary
-from clearhead.engine.problem import Array
 from clearhead.errors import InputError, TrustError
 from clearhead.rules.masks import Mask, causal, window
 from clearhead.rules.scores import Score, softcap

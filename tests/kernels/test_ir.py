@@ -28,15 +28,15 @@ def test_the_choice_is_wide():
 
 
 def test_each_kind_of_kernel_is_written_as_named():
-    plans = {name: plan() for name, plan in ir_kernels.cases("neon")}
+    specs = {name: spec() for name, spec in ir_kernels.cases("neon")}
     kernels = {"forward": "forward", "decode": "decode", "sweep": "reduce", "backward": "backward", "peak": "peak"}
-    for name, plan in plans.items():
+    for name, spec in specs.items():
         kind = name.split("-")[0]
-        assert plan.kernel == kernels.get(kind, plan.kernel)
-        assert plan.target.isa == "neon"
-    assert plans["cached-f32-int8-1"].variant.int8
-    assert plans["cached-f32-causal-1"].kernel == "decode"
-    assert plans["cached-f32-causal-300"].kernel == "forward"
+        assert spec.kernel == kernels.get(kind, spec.kernel)
+        assert spec.target.isa == "neon"
+    assert specs["cached-f32-int8-1"].variant.int8
+    assert specs["cached-f32-causal-1"].kernel == "decode"
+    assert specs["cached-f32-causal-300"].kernel == "forward"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import clearhead
 from clearhead import attend, causal, full, problem, softcap, weights, where, window
 from clearhead.definition import weights as definition
-from clearhead.engine.launch import plan_for
+from clearhead.engine.launch import spec_for
 from clearhead.kernels.abi.softmax_state import FOUND
 from clearhead.machine.compile import assembly
 from clearhead.machine.target import AARCH64, native_isas
@@ -192,6 +192,6 @@ def test_large_scores_lose_no_more_than_their_own_rounding(scale):
 def test_it_compiles_for_aarch64(dtype, consumers):
     x = np.zeros((2, 300, 8), dtype)
     asked = problem(x, x, x, mask=window(9) & where(lambda b, h, q, k: k % 3 == 0), score=softcap(2.0))
-    plan = plan_for(asked, AARCH64)
-    plan = replace(plan, kernel="reduce", variant=replace(plan.variant, consumers=consumers))
-    assert "fmla" in assembly(plan)
+    spec = spec_for(asked, AARCH64)
+    spec = replace(spec, kernel="reduce", variant=replace(spec.variant, consumers=consumers))
+    assert "fmla" in assembly(spec)

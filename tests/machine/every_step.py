@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 
 import clearhead
-from clearhead.engine.launch_cache import prepared
+from clearhead.engine.launch_cache import launches
 from clearhead.machine import threads as machine
 
 machine.SLICE = dict.fromkeys(machine.SLICE, 1)  # a slice is one task, however small
@@ -48,7 +48,7 @@ def decode(x, threads):
 
 def new(x, threads):
     """A call of which no preparation is known."""
-    prepared.clear()
+    launches.clear()
     return forward(x, threads)
 
 

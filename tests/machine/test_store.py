@@ -172,16 +172,16 @@ def test_a_failing_disk_leaves_no_half_entry(cache, monkeypatch):
 def test_the_key_holds_everything_that_changes_code(monkeypatch):
     here = target()
     tile = tile_for(F32, here.vector_bits, here.registers)
-    plans = [
-        machine.Plan("forward", tile, here),
-        machine.Plan("peak", tile, here),
-        machine.Plan("forward", tile_for(F64, here.vector_bits, here.registers), here),
-        machine.Plan("forward", tile_for(F32, 768 - here.vector_bits, 16), here),
-        machine.Plan("forward", tile, target_for("generic")),
+    specs = [
+        machine.KernelSpec("forward", tile, here),
+        machine.KernelSpec("peak", tile, here),
+        machine.KernelSpec("forward", tile_for(F64, here.vector_bits, here.registers), here),
+        machine.KernelSpec("forward", tile_for(F32, 768 - here.vector_bits, 16), here),
+        machine.KernelSpec("forward", tile, target_for("generic")),
     ]
-    keys = [plan.key for plan in plans]
+    keys = [spec.key for spec in specs]
     monkeypatch.setattr(fingerprint, "fingerprint", lambda: "another")
-    keys.append(plans[0].key)
+    keys.append(specs[0].key)
     assert len(set(keys)) == len(keys)
     assert all("/" not in key and key == key.strip() for key in keys)
 

@@ -378,12 +378,12 @@ def test_objects_that_say_they_are_equal_are_told_apart() -> None:
 
 
 def test_functions_that_do_the_same_share_what_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clearhead.engine import launch_cache as recall
+    from clearhead.engine import launch_cache
 
     attention(X, X, X, score=lambda score, batch, head, query, key: functions.tanh(score) + SHIFTS[key % 4])
     made = []
-    own = recall.prepare
-    monkeypatch.setattr(recall, "prepare", lambda asked: made.append(1) or own(asked))
+    own = launch_cache.prepare
+    monkeypatch.setattr(launch_cache, "prepare", lambda *given: made.append(1) or own(*given))
     for _ in range(3):
         attention(X, X, X, score=lambda score, batch, head, query, key: functions.tanh(score) + SHIFTS[key % 4])
     assert not made

@@ -22,7 +22,7 @@ import numpy as np
 
 from clearhead.adapters.jax.mesh import alike, varying
 from clearhead.adapters.jax.trampoline import DONE, entry_for
-from clearhead.engine.problem import Array
+from clearhead.arrays import Array
 from clearhead.errors import InputError
 
 TARGET = "clearhead"

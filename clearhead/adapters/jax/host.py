@@ -14,11 +14,12 @@ import numpy as np
 
 from clearhead.adapters.jax.arguments import Options
 from clearhead.adapters.jax.ffi import called
-from clearhead.engine.attention import attend
-from clearhead.engine.attention import attention as compute
-from clearhead.engine.problem import Array
-from clearhead.gradients.backward import Kept
-from clearhead.gradients.backward import backward as differentiated
+from clearhead.arrays import Array
+from clearhead.engine.inputs import Operands, Rules
+from clearhead.functional import attend
+from clearhead.functional import attention as compute
+from clearhead.gradients.backward import backward
+from clearhead.gradients.residuals import Residuals
 from clearhead.rules import scores
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Where, dense, where
@@ -34,8 +35,8 @@ def attended(options: dict[str, Any], operands: list[Array], results: list[Array
         return
     done = attend(q, k, v, out=output, **rules)
     results[1].reshape(done.lse.shape)[...] = done.lse
-    if len(results) > 2 and done.kept is not None:
-        turned(results[2])[...] = done.kept.wide
+    if len(results) > 2 and done.residuals is not None:
+        turned(results[2])[...] = done.residuals.output
 
 
 @called
@@ -44,9 +45,10 @@ def gradients(options: dict[str, Any], operands: list[Array], results: list[Arra
     kept_from = -4 if options["residual"] else -3
     wide, lse, d_output, *d_lse = operands[kept_from:]
     q, k, v, rules = arranged(options, operands[:kept_from])
-    kept = Kept(q, k, v, rules["mask"], rules["score"], None, rules["scale"], None, turned(wide))
-    lse, *d_lse = (x.reshape(kept.wide.shape[:-1]) for x in (lse, *d_lse))
-    found = differentiated(kept, lse, turned(d_output), d_lse[0] if d_lse else None, len(results) > 3)
+    given = Rules(rules["mask"], rules["score"], scale=rules["scale"])
+    residuals = Residuals(Operands(q, k, v), given, None, turned(wide))
+    lse, *d_lse = (x.reshape(residuals.output.shape[:-1]) for x in (lse, *d_lse))
+    found = backward(residuals, lse, turned(d_output), d_lse[0] if d_lse else None, rules=len(results) > 3)
     for gradient, result in zip((found.q, found.k, found.v), results, strict=False):
         turned(result)[...] = gradient
     for (gradient,), result in zip(found.rules, results[3:], strict=True):

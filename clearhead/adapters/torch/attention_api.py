@@ -15,10 +15,9 @@ from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.rule_names import divided
 from clearhead.engine.problem import check_rules
 from clearhead.errors import InputError
-from clearhead.rules.masks import Mask, causal, checked
-from clearhead.rules.scores import Rules, Score, as_rules
+from clearhead.rules.masks import CAUSAL, Mask, checked
+from clearhead.rules.scores import Score, ScoreLike, as_rules
 
-CAUSAL = causal()
 MOST_KNOWN = 256
 known: dict[Any, str] = {}  # names of rules without arrays, by mask and score
 
@@ -29,7 +28,7 @@ def attention(
     value: torch.Tensor,
     *,
     mask: Mask = CAUSAL,
-    score: Rules = (),
+    score: ScoreLike = (),
     sink: torch.Tensor | None = None,
     scale: float | None = None,
 ) -> torch.Tensor:
@@ -53,7 +52,7 @@ def attend(
     value: torch.Tensor,
     *,
     mask: Mask = CAUSAL,
-    score: Rules = (),
+    score: ScoreLike = (),
     sink: torch.Tensor | None = None,
     scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,12 +14,10 @@ from clearhead.adapters.torch.attention_api import attention
 from clearhead.adapters.torch.sdpa import FULL, masked, scaled_dot_product_attention
 from clearhead.adapters.torch.weights import LazyWeights, weights_of
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.rules.masks import Mask, causal
-from clearhead.rules.scores import Rules
+from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.scores import ScoreLike
 
 __all__ = ["LazyWeights", "MultiheadAttention", "SelfAttention"]
-
-CAUSAL = causal()
 
 
 class SelfAttention(torch.nn.Module):  # type: ignore[misc]
@@ -34,7 +32,7 @@ class SelfAttention(torch.nn.Module):  # type: ignore[misc]
     """
 
     def __init__(
-        self, dim: int, heads: int = 1, *, key_heads: int | None = None, mask: Mask = CAUSAL, score: Rules = ()
+        self, dim: int, heads: int = 1, *, key_heads: int | None = None, mask: Mask = CAUSAL, score: ScoreLike = ()
     ) -> None:
         super().__init__()
         for name, number in (("dim", dim), ("heads", heads), ("key_heads", heads if key_heads is None else key_heads)):

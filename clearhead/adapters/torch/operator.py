@@ -17,12 +17,15 @@ from clearhead.adapters.torch import functional
 from clearhead.adapters.torch import vmap as batching
 from clearhead.adapters.torch.reference import NARROW
 from clearhead.adapters.torch.rule_names import Rule, rule_named
+from clearhead.arrays import Array
+from clearhead.definition.gradient import Gradients
 from clearhead.definition.tangent import Direction
-from clearhead.engine.attention import run
-from clearhead.engine.problem import Array
+from clearhead.engine.execute import execute
+from clearhead.engine.inputs import Operands, Rules
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.gradients import tangents
-from clearhead.gradients.backward import Gradients, Kept, backward
+from clearhead.gradients.backward import backward
+from clearhead.gradients.residuals import Residuals
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Tensors = tuple[Any, ...]
@@ -196,9 +199,9 @@ def on_processor(
     mask, score = rule_named(rule).filled([view(x) for x in tables] if tables else ())
     sinks = None if sink is None else view(sink)
     threads = torch.get_num_threads()
-    q, k, v = view(query), view(key), view(value)
-    room = room_for(query, key, value) if q.ndim == 4 else None
-    output, lse = run(q, k, v, mask, score, sinks, scale, "exact", threads, room, True, True)
+    operands, rules = Operands(view(query), view(key), view(value)), Rules(mask, score, sinks, scale)
+    room = room_for(query, key, value) if query.dim() == 4 else None
+    output, lse = execute(operands, rules, threads=threads, out=room, lse=True, unrounded=True)
     return torch.from_numpy(output), torch.from_numpy(lse)
 
 
@@ -255,7 +258,9 @@ def backward_on_processor(d_output: torch.Tensor, d_lse: torch.Tensor, *operands
     output, lse, query, key, value, tables, sink, name, scale = operands
     x, rule = (query, key, value, sink, *tables), rule_named(name)
     smooth = bool(smooth_tables(rule, tables))
-    found = backward(kept_of(name, scale, output, x), view(lse), view(d_output.to(query.dtype)), view(d_lse), smooth)
+    found = backward(
+        residuals_of(name, scale, output, x), view(lse), view(d_output.to(query.dtype)), view(d_lse), rules=smooth
+    )
     return in_order(found, rule, x)
 
 
@@ -297,7 +302,7 @@ def backward_shapes(d_output: torch.Tensor, d_lse: torch.Tensor, *operands: Any)
 def tangent_on_processor(output: torch.Tensor, lse: torch.Tensor, *operands: Any) -> Pair:
     """How output and LSE move along a direction of the operands: of query, key, value, sink, then tables."""
     x, rule, scale, along = parted(operands)
-    moved, moved_lse = tangents.jvp(kept_of(rule, scale, output, x), view(lse), direction(rule, x, along))
+    moved, moved_lse = tangents.jvp(residuals_of(rule, scale, output, x), view(lse), direction(rule, x, along))
     return torch.from_numpy(moved), torch.from_numpy(moved_lse)
 
 
@@ -306,8 +311,8 @@ def second_on_processor(
 ) -> list[torch.Tensor]:
     """How output, LSE and gradients move along a direction."""
     x, rule, scale, along = parted(operands)
-    kept, moving = kept_of(rule, scale, output, x), direction(rule, x, along)
-    found = tangents.second(kept, view(lse), view(d_output), view(d_lse), moving)
+    residuals, moving = residuals_of(rule, scale, output, x), direction(rule, x, along)
+    found = tangents.second(residuals, view(lse), view(d_output), view(d_lse), moving)
     moved = torch.from_numpy(found.output), torch.from_numpy(found.lse)
     return [*moved, *in_order(found.gradients, rule_named(rule), x)]
 
@@ -333,12 +338,13 @@ def second_shapes(
     ]
 
 
-def kept_of(rule: str, scale: float, output: torch.Tensor, x: Tensors) -> Kept:
+def residuals_of(rule: str, scale: float, output: torch.Tensor, x: Tensors) -> Residuals:
     """What gradients need of a call."""
     query, key, value, sink, *tables = x
     mask, score = rule_named(rule).filled([view(table) for table in tables])
     sinks = None if sink is None else view(sink)
-    return Kept(view(query), view(key), view(value), mask, score, sinks, scale, torch.get_num_threads(), view(output))
+    operands = Operands(view(query), view(key), view(value))
+    return Residuals(operands, Rules(mask, score, sinks, scale), torch.get_num_threads(), view(output))
 
 
 def direction(name: str, x: Tensors, t: Sequence[Any]) -> Direction:

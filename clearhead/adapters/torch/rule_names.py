@@ -15,18 +15,16 @@ from operator import and_
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from clearhead.engine.launch_cache import LITTLE, MOST_HOLDING
+from clearhead.arrays import Array
+from clearhead.engine.bounded_cache import BoundedCache
 from clearhead.once import cached_property
 from clearhead.rules.expression import Expression, Formula, parts, renumber, rewrite
 from clearhead.rules.masks import Causal, Documents, Full, Mask, Where, Window, conjunction
 from clearhead.rules.scores import Given, Score
 
-Array = npt.NDArray[Any]
 LOOPED = (Causal, Window, Documents)  # masks that a kernel knows as loops
 MOST_RULES = 1024  # that stay ready
-MOST_FILLED = 64  # rules that stay ready with the tables they were last called with
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,10 @@ class Rule:
             return self.made(tables)
         key = (self.name, *((x.ctypes.data, x.shape, x.strides, x.dtype) for x in tables))
         known = filled.get(key)
-        if known is not None:
-            return known[:2]
-        made = self.made(tables)
-        remember(key, made, sum(x.nbytes for x in tables))
-        return made
+        if known is None:
+            known = self.made(tables)
+            filled.keep(key, known, sum(x.nbytes for x in tables))
+        return known
 
     @cached_property
     def bare(self) -> tuple[Mask, tuple[Score, ...]]:
@@ -86,15 +83,8 @@ class Rule:
         return mask, score
 
 
-filled: dict[tuple[Any, ...], tuple[Mask, tuple[Score, ...], int]] = {}
-
-
-def remember(key: tuple[Any, ...], made: tuple[Mask, tuple[Score, ...]], size: int) -> None:
-    """Keep a rule with its tables of `size` bytes, the last few of those that are large."""
-    large = [old for old, its in list(filled.items()) if its[2] > LITTLE] if size > LITTLE else []
-    for old in (*large[: 1 - MOST_HOLDING or None], *list(filled)[: 1 - MOST_FILLED or None]):
-        filled.pop(old, None)
-    filled[key] = (*made, size)
+# Rules with the tables that they were last called with.
+filled: BoundedCache[tuple[Any, ...], tuple[Mask, tuple[Score, ...]]] = BoundedCache(most=64)
 
 
 @lru_cache(MOST_RULES)

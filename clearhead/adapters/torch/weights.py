@@ -20,7 +20,7 @@ from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor, numbers
 from clearhead.adapters.torch.operator import lead_of, view
 from clearhead.adapters.torch.reference import NARROW, repeated, weights_formula
 from clearhead.adapters.torch.rule_names import rule_named
-from clearhead.attention_weights.lse import Integers
+from clearhead.arrays import Integers
 from clearhead.attention_weights.matrix import Weights, check_memory, weights
 from clearhead.errors import InputError
 from clearhead.once import cached_property
@@ -127,7 +127,7 @@ class Matrix(Weights):
     def shape(self) -> tuple[int, ...]:
         """(..., queries, keys)."""
         lead = self.heads.shape[:-1] if self.averaged else self.heads.shape
-        return (*lead, self.source.asked.queries, self.source.asked.keys)
+        return (*lead, self.source.problem.queries, self.source.problem.keys)
 
     def numbers(self, heads: Integers, rows: Integers, columns: Integers) -> Any:
         """The weights of some heads, rows and columns, each with each."""

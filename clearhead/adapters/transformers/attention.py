@@ -20,7 +20,7 @@ from clearhead.adapters.torch.weighed import Weighed
 from clearhead.adapters.torch.weights import weights_of
 from clearhead.adapters.transformers.batch import Asked, by_kernel, by_operator, rule_for
 from clearhead.adapters.transformers.mask import ALL, MaskTensor, Part
-from clearhead.engine.problem import Array
+from clearhead.arrays import Array
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.rules.masks import Mask, causal, full, window
 

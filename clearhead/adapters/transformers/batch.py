@@ -20,9 +20,9 @@ from clearhead.adapters.torch.operator import attend, view
 from clearhead.adapters.torch.rule_names import divided, joined
 from clearhead.adapters.torch.sdpa import loaded
 from clearhead.adapters.transformers.mask import Part, Pattern
-from clearhead.engine.attention import attend as attend_arrays
-from clearhead.engine.attention import attention as attention_arrays
-from clearhead.engine.problem import Array
+from clearhead.arrays import Array
+from clearhead.functional import attend as attend_arrays
+from clearhead.functional import attention as attention_arrays
 from clearhead.machine.threads import allowed
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Mask, dense

@@ -24,7 +24,7 @@ from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor
 from clearhead.adapters.torch.operator import view
 from clearhead.adapters.torch.trace import trace
 from clearhead.adapters.transformers.families import refuse_strangers, takes_truths
-from clearhead.engine.problem import Array
+from clearhead.arrays import Array
 from clearhead.errors import ClearheadError, InputError, ShapeError
 from clearhead.once import cached_property
 from clearhead.rules.expression import Formula

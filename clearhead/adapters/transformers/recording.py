@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from clearhead.adapters.transformers.attention import NAME, Call, listeners
 from clearhead.adapters.transformers.layers import computed_in, configs_of, own_attention, spans, watchable
 from clearhead.adapters.transformers.mask import Pattern, packed_ids
-from clearhead.engine.problem import Array
+from clearhead.arrays import Array
 from clearhead.errors import InputError
 from clearhead.rules.masks import Causal, Window, conjunction
 from clearhead.watching.watch import Record, RoomError, Watch, in_bytes

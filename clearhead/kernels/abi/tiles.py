@@ -6,7 +6,15 @@ the same bits. The numbers are measured; a wrong tile loses up to a third of the
 
 from dataclasses import dataclass
 
+from clearhead.arrays import ceil_div
+
 DIM_STEP = 16  # value dims are padded to a multiple of this
+CACHE_LINE = 64  # bytes
+
+
+def padded(dim: int) -> int:
+    """A dim rounded up to what kernels step by."""
+    return ceil_div(dim, DIM_STEP) * DIM_STEP
 
 
 @dataclass(frozen=True)

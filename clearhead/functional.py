@@ -1,42 +1,38 @@
-"""Attention as users call it: arrays + rules → Problem → plan → kernel → arrays.
+"""Attention as users call it: `attention`, `attend` and what can be asked of its result, `self_attention`, `merge`.
 
-Decides what is done in every call; what depends on shapes alone is looked up in `recall`. Checks are left to
-`problem`, code to `machine` and `kernels`, meaning to `definition`.
+Data flows one way: arrays and rules → problem → launch → kernel → arrays. What happens in a call is `engine.execute`'s,
+meaning `definition`'s.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.cache.key_value import KeyValueCache, without_weights
 from clearhead.cache.pages import Paged
-from clearhead.engine.launch import Prepared
-from clearhead.engine.launch_cache import recall
-from clearhead.engine.problem import Array, Problem, as_array, check_apart, check_out
+from clearhead.engine.execute import execute, execute_cache, run
+from clearhead.engine.inputs import Operands, Rules
+from clearhead.engine.launch_cache import launch_for
+from clearhead.engine.problem import as_array, check_apart, check_out
 from clearhead.errors import InputError, ShapeError
-from clearhead.kernels.abi.call import FIELDS
+from clearhead.gradients.residuals import Residuals
 from clearhead.kernels.abi.tiles import STORED
-from clearhead.machine.address import address
-from clearhead.machine.threads import allowed, run_kernel
 from clearhead.machine.unbroken import late
 from clearhead.rules.current import current
-from clearhead.rules.masks import Mask, at_end, causal, checked
-from clearhead.rules.scores import Rules
+from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.scores import ScoreLike
 
 if TYPE_CHECKING:
     from clearhead.attention_weights.matrix import Weights
+    from clearhead.definition.gradient import Gradients
     from clearhead.definition.tangent import Direction, Second
-    from clearhead.gradients.backward import Gradients, Kept
 
-CAUSAL = causal()
-QUERY, KEY, VALUE, OUTPUT, LSE, SINK, WORKSPACE, COUNTERS = (
-    FIELDS.index(name) for name in ("query", "key", "value", "output", "lse", "sink", "workspace", "counters")
-)
-UNWANTED = np.empty(0)
+UNSCALED = Rules(scale=1.0)
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class Attended:
     output: Array
     lse: Array
     find_weights: "Callable[[], Weights] | None" = field(default=None, repr=False, compare=False)
-    kept: "Kept | None" = field(default=None, repr=False, compare=False)
+    residuals: Residuals | None = field(default=None, repr=False, compare=False)
 
     @property
     def weights(self) -> "Weights":
@@ -81,7 +77,7 @@ class Attended:
         [[1.5], [0.5]]
         """
         found: Gradients = late("clearhead.gradients.backward").backward(
-            self.differentiable(), self.lse, d_out, d_lse, rules
+            self.differentiable(), self.lse, d_out, d_lse, rules=rules
         )
         return found
 
@@ -118,13 +114,13 @@ class Attended:
         )
         return found
 
-    def differentiable(self) -> "Kept":
+    def differentiable(self) -> Residuals:
         """What derivatives need of the call."""
-        if self.kept is None:
+        if self.residuals is None:
             raise late("clearhead.gradients.backward").unknown(
                 "a merged result, or one over a cache or in native precision,"
             )
-        return self.kept
+        return self.residuals
 
 
 def self_attention(x: npt.ArrayLike, *, threads: int | None = None, out: Array | None = None) -> Array:
@@ -140,7 +136,7 @@ def self_attention(x: npt.ArrayLike, *, threads: int | None = None, out: Array |
            [0.731]])
     """
     array = as_array(x, "x")
-    return run(array, array, array, CAUSAL, (), None, 1.0, "exact", threads, out, False)[0]
+    return execute(Operands(array, array, array), UNSCALED, threads=threads, out=out).output
 
 
 def attention(
@@ -149,7 +145,7 @@ def attention(
     v: npt.ArrayLike | None = None,
     *,
     mask: Mask = CAUSAL,
-    score: Rules = (),
+    score: ScoreLike = (),
     sink: npt.ArrayLike | None = None,
     scale: float | None = None,
     precision: Literal["exact", "native"] = "exact",
@@ -177,10 +173,13 @@ def attention(
     array([[1.   , 0.   ],
            [0.269, 0.731]])
     """
+    rules = Rules(mask, score, None if sink is None else as_array(sink, "sink"), scale, precision)
     if isinstance(k, KeyValueCache):
-        return over_cache(as_array(q, "q"), k, v, mask, score, sink, scale, precision, threads, out, False)[0]
-    arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
-    return run(*arrays, mask, score, sink, scale, precision, threads, out, False)[0]
+        check_no_values(v)
+        return execute_cache(as_array(q, "q"), k, rules, threads=threads, out=out).output
+    return execute(
+        Operands(as_array(q, "q"), as_array(k, "k"), as_array(v, "v")), rules, threads=threads, out=out
+    ).output
 
 
 def attend(
@@ -189,7 +188,7 @@ def attend(
     v: npt.ArrayLike | None = None,
     *,
     mask: Mask = CAUSAL,
-    score: Rules = (),
+    score: ScoreLike = (),
     sink: npt.ArrayLike | None = None,
     scale: float | None = None,
     precision: Literal["exact", "native"] = "exact",
@@ -206,51 +205,54 @@ def attend(
     ([[1.0], [2.0]], [0.0, 0.693])
     """
     score = current(score)  # once, so that the weights are those of this call
-    rules: dict[str, Any] = {"mask": mask, "score": score, "scale": scale, "sink": sink, "threads": threads}
+    rules = Rules(mask, score, None if sink is None else as_array(sink, "sink"), scale, precision)
     if isinstance(k, KeyValueCache):
-        operands = as_array(q, "q"), k
-        output, lse = over_cache(*operands, v, mask, score, sink, scale, precision, threads, out, True)
+        check_no_values(v)
+        query = as_array(q, "q")
+        output, lse = execute_cache(query, k, rules, threads=threads, out=out, lse=True)
         if not k.alike:
             return Attended(output, lse, partial(no_weights, tuple(k.counts), tuple(k.gone)))
-        return Attended(output, lse, partial(weights_of, operands[0], k.paged(slice(None)), lse=lse, **rules))
-    arrays = as_array(q, "q"), as_array(k, "k"), as_array(v, "v")
+        return Attended(output, lse, partial(weights_seen, query, k.paged(slice(None)), rules, lse, threads))
+    operands = Operands(as_array(q, "q"), as_array(k, "k"), as_array(v, "v"))
     if precision != "exact":
-        output, lse = run(*arrays, mask, score, sink, scale, precision, threads, out, True)
-        return Attended(output, lse, partial(weights_of, *arrays[:2], lse=None, **rules))
-    sinks, narrow = None if sink is None else as_array(sink, "sink"), arrays[0].dtype.name in STORED
+        output, lse = execute(operands, rules, threads=threads, out=out, lse=True)
+        return Attended(
+            output, lse, partial(weights_seen, *operands[:2], rules._replace(precision="exact"), None, threads)
+        )
+    narrow = operands.q.dtype.name in STORED
     target = None if narrow else out
-    ready, traced = recall(*arrays, mask, score, sinks, scale, precision, target, wide=True)
-    wide, lse = call(ready, arrays, sinks, threads, target, True)
-    output = rounded(wide, arrays, out) if narrow else wide
-    kept = keep(*arrays, mask, traced, sinks, scale, threads, wide)
-    return Attended(output, lse, partial(weights_of, *arrays[:2], lse=lse, **rules | {"score": traced}), kept)
+    launch = launch_for(operands, rules, target, unrounded=True)
+    unrounded, lse = run(launch, operands, rules.sink, threads, target, lse=True)
+    output = rounded(unrounded, operands, out) if narrow else unrounded
+    traced = Rules(mask, launch.score, rules.sink, scale)
+    residuals = Residuals(operands, traced, threads, unrounded)
+    return Attended(output, lse, partial(weights_seen, *operands[:2], traced, lse, threads), residuals)
 
 
-def rounded(wide: Array, operands: tuple[Array, Array, Array], out: Array | None) -> Array:
-    """The output as it is stored; gradients are found from what it was before, or they would lose digits."""
-    dtype = operands[0].dtype
+def check_no_values(v: object) -> None:
+    """A cache needs no values beside it."""
+    if v is not None:
+        raise InputError("a cache holds the values too: call attention(q, cache) without v.")
+
+
+def rounded(unrounded: Array, operands: Operands, out: Array | None) -> Array:
+    """The output in its operands' dtype. Gradients come from the unrounded one: δ = rowsum(dO ∘ O) needs its digits."""
+    dtype = operands.q.dtype
     if out is not None:
-        check_out(out, wide.shape, dtype)
-        check_apart(out, dict(zip("qkv", operands, strict=True)))
+        check_out(out, unrounded.shape, dtype)
+        check_apart(out, dict(zip("qkv", operands[:3], strict=True)))
     with np.errstate(over="ignore", invalid="ignore"):
         if out is None:
-            return wide.astype(dtype)
-        out[...] = wide
+            return unrounded.astype(dtype)
+        out[...] = unrounded
     return out
 
 
-def keep(*call: Any) -> "Kept":
-    """What the gradients of a call need."""
-    kept: Kept = late("clearhead.gradients.backward").Kept(*call)
-    return kept
+def weights_seen(q: Array, k: Array | Paged, rules: Rules, lse: Array | None, threads: int | None) -> "Weights":
+    """The weights of a call, when someone asks."""
+    from clearhead.attention_weights.matrix import weights_of
 
-
-def weights_of(*operands: Any, **rules: Any) -> "Weights":
-    """The weights of a call, when they are asked for."""
-    from clearhead.attention_weights.matrix import Weights, weights
-
-    found = weights(*operands, **rules)
-    return Weights(replace(found.source, own=True), found.heads)
+    return weights_of(q, k, rules, lse=lse, threads=threads, own=True)
 
 
 def no_weights(counts: tuple[int, ...], gone: tuple[int, ...]) -> "Weights":
@@ -285,130 +287,3 @@ def merge(a: Attended, b: Attended) -> Attended:
     output = (a.output * shares[0][..., None] + b.output * shares[1][..., None]) * share[..., None]
     with np.errstate(divide="ignore"):
         return Attended(output, finite_top + np.log(total))
-
-
-def run(
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Mask,
-    score: Rules,
-    sink: npt.ArrayLike | None,
-    scale: float | None,
-    precision: str,
-    threads: int | None,
-    out: Array | None,
-    wants_lse: bool,
-    wide: bool = False,
-) -> tuple[Array, Array]:
-    """One call; the second array is empty unless wanted. What is known of its shapes is looked up, not worked out.
-
-    A `wide` output is not rounded to operands of 16 bits.
-    """
-    sinks = None if sink is None else as_array(sink, "sink")
-    ready, _ = recall(q, k, v, mask, score, sinks, scale, precision, out, wide=wide)
-    return call(ready, (q, k, v), sinks, threads, out, wants_lse)
-
-
-def call(
-    ready: Prepared,
-    operands: tuple[Array, Array, Array],
-    sinks: Array | None,
-    threads: int | None,
-    out: Array | None,
-    wants_lse: bool,
-    pages: Paged | None = None,
-) -> tuple[Array, Array]:
-    """Give a preparation its addresses and run it."""
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise InputError(f"threads={threads!r} is not a number of threads: use 1, 2, 3 … or None for the default.")
-    q, k, v = operands
-    output = np.empty(ready.output_shape, ready.output_dtype) if out is None else out
-    lse = np.empty(ready.output_shape[:-1], ready.lse_dtype) if wants_lse else UNWANTED
-    if ready.tasks == 0:
-        return output, lse
-    table = ready.table_type.from_buffer_copy(ready.template)
-    table[QUERY], table[KEY], table[VALUE], table[OUTPUT] = address(q), address(k), address(v), address(output)
-    if wants_lse:
-        table[LSE] = address(lse)
-    if sinks is not None:
-        sinks = np.ascontiguousarray(np.broadcast_to(sinks, ready.output_shape[:-2]), ready.lse_dtype)
-        table[SINK] = address(sinks)
-    workspace, counters = UNWANTED, UNWANTED
-    if ready.counters:
-        workspace, counters = np.empty(ready.workspace, np.uint8), np.zeros(ready.counters, np.int64)
-        table[WORKSPACE], table[COUNTERS] = address(workspace), address(counters)
-    count = 1 if ready.most_threads == 1 else min(ready.most_threads, threads or allowed())
-    arrays = (q, k, v, output, lse, sinks, workspace, counters, ready.kept, pages)
-    run_kernel(ready.entry, table, ready.scratch_size, count, ready.isa, arrays)
-    if ready.doubtful is not None:
-        check_rows(ready.doubtful, output, q, k if pages is None else pages)
-    return output, lse
-
-
-def check_rows(asked: Problem, output: Array, query: Array, key: Array | Paged) -> None:
-    """Raise TraceError if a row is not a number because a rule reads outside of its arrays, or the like."""
-    lost = np.isnan(output[..., 0])
-    if lost.any():
-        late("clearhead.engine.diagnosis").check(asked, lost, query, key)
-
-
-def over_cache(
-    q: Array,
-    cache: KeyValueCache,
-    v: object,
-    mask: Mask,
-    score: Rules,
-    sink: npt.ArrayLike | None,
-    scale: float | None,
-    precision: str,
-    threads: int | None,
-    out: Array | None,
-    wants_lse: bool,
-) -> tuple[Array, Array]:
-    """Attention over a cache: the queries are the last items, unless a mask says otherwise.
-
-    Sequences that are alike go together; others one by one.
-    """
-    if precision != "exact":
-        raise InputError(f"precision={precision!r} is not for a cache: use 'exact'.")
-    if v is not None:
-        raise InputError("a cache holds the values too: call attention(q, cache) without v.")
-    if cache.layout is None:
-        raise InputError("this cache is empty: append keys and values first.")
-    rows = q.ndim - 3 if cache.batched else 0
-    if q.ndim < 3 or (cache.batched and q.shape[:-3] != (len(cache.counts),)):
-        wanted = f"({len(cache.counts)}, heads, n, {cache.layout.key_dim})" if cache.batched else "(heads, n, dim)"
-        raise ShapeError(f"q of shape {q.shape} does not fit {cache!r}: give {wanted}.")
-    sinks = None if sink is None else as_array(sink, "sink")
-    common = (at_end(checked(mask)), score, sinks, scale, threads)
-    if not rows or cache.alike:
-        return over_sequences(q, cache, slice(None), *common, out, wants_lse)
-    if sinks is not None and sinks.ndim > 1:
-        raise ShapeError(f"sink of shape {sinks.shape} and sequences of different lengths: give one number a head.")
-    output = np.empty((*q.shape[:-1], cache.layout.value_dim), q.dtype) if out is None else out
-    lse = np.empty(q.shape[:-1], cache.layout.computed) if wants_lse else UNWANTED
-    for n in range(len(cache.counts)):
-        _, part = over_sequences(q[n : n + 1], cache, slice(n, n + 1), *common, output[n : n + 1], wants_lse)
-        if wants_lse:
-            lse[n] = part[0]
-    return output, lse
-
-
-def over_sequences(
-    q: Array,
-    cache: KeyValueCache,
-    numbers: slice,
-    mask: Mask,
-    score: Rules,
-    sinks: Array | None,
-    scale: float | None,
-    threads: int | None,
-    out: Array | None,
-    wants_lse: bool,
-) -> tuple[Array, Array]:
-    """Some sequences of one length."""
-    pages = cache.paged(numbers)
-    about = pages.first_key, pages.int8
-    ready, _ = recall(q, pages.key, pages.value, mask, score, sinks, scale, "exact", out, *about)
-    return call(ready, (q, *pages.tables), sinks, threads, out, wants_lse, pages)
