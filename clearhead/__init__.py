@@ -26,7 +26,8 @@ with importing:
     from clearhead.rules import functions
     from clearhead.rules.masks import Mask, blocks, causal, dense, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
-    from clearhead.watching.watch import Watch, load_watch, watch
+    from clearhead.watched.seen import Watch, load_watch
+    from clearhead.watching import watch
 
 __version__ = "0.1.0"
 __all__ = [

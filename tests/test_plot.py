@@ -10,6 +10,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, PowerNorm, to_hex
 
 from clearhead import FileError, InputError, ShapeError, causal, full, plot, weights, window
+from clearhead.attention_weights import figures
 
 KINDS = ["light", "dark"]
 
@@ -162,11 +163,11 @@ def test_bars_of_a_row_account_for_all_its_weight(n):
     bars = [patch.get_width() for patch in figure.axes[0].patches]
     assert sum(bars) == pytest.approx(1)
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert len(labels) == len(bars) == min(n, plot.MOST_BARS + 1)
+    assert len(labels) == len(bars) == min(n, figures.MOST_BARS + 1)
     values = w.row(-1)
     for label, bar in zip(labels, bars, strict=True):
         if "other" in label:
-            assert f"{n - plot.MOST_BARS}" in label
+            assert f"{n - figures.MOST_BARS}" in label
         else:
             assert bar == values[int(label.split()[-1])]
             assert label.split()[0] == f"t{label.split()[-1]}"

@@ -1,5 +1,6 @@
 """`clearhead run`: the definition's values from any file, streamed, and nothing left by what goes wrong."""
 
+import contextlib
 import os
 import re
 import signal
@@ -301,7 +302,10 @@ def endless(path):
 
 def begun(process, folder):
     """Whether a run has made its new file, with a name or without one."""
-    opened = [os.path.realpath(link) for link in Path(f"/proc/{process.pid}/fd").glob("*")]
+    opened = []
+    for link in Path(f"/proc/{process.pid}/fd").glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            opened.append(os.readlink(link))
     return len(os.listdir(folder)) == 3 or any(str(folder) in one and "deleted" in one for one in opened)
 
 

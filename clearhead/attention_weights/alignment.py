@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from clearhead.arrays import Array
-from clearhead.attention_weights.matrix import Weights, as_weights, check_memory
+from clearhead.attention_weights.matrix import Weights, check_memory
+from clearhead.attention_weights.weights_like import as_weights
 from clearhead.errors import InputError, ShapeError
 
 DIAGONAL, DOWN, RIGHT = 0, 1, 2  # how a path came to a cell: both go on, the query does, the key does

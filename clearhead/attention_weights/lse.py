@@ -145,7 +145,7 @@ def run(
     threads: int,
     kept: tuple[object, ...],
 ) -> None:
-    """Run a plan's kernel on a table, with arrays' addresses in their fields."""
+    """Run a spec's kernel on a table, with arrays' addresses in their fields."""
     for name, array in arrays.items():
         numbers[FIELDS.index(name)] = array.ctypes.data
     kernel = kernels.get(spec)

@@ -135,13 +135,13 @@ class Weights:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the heads' figures and, where matplotlib is installed, their picture."""
-        from clearhead.inspecting.page import notebook
+        from clearhead.attention_weights.notebook import page
 
-        return notebook(self)
+        return page(self)
 
     def _repr_png_(self) -> bytes | None:
         """The picture alone, where matplotlib is installed and weights are not too many to look at unproblem."""
-        from clearhead.inspecting.page import picture
+        from clearhead.attention_weights.notebook import picture
 
         return picture(self)
 
@@ -365,22 +365,6 @@ class Weights:
             widths = np.diff(np.arange(width + 1) * (last - first) // max(1, width))
             picture /= (np.diff(borders)[:, None] * widths).astype(self.dtype)
         return picture.reshape(*self.heads.shape, height, width)
-
-
-def as_weights(w: Any) -> Weights:
-    """Weights, or those of what stands for them: a tensor of `output_attentions`, a watched layer or head.
-
-    >>> w = weights([[0.0]], [[0.0]])
-    >>> as_weights(w) is w
-    True
-    """
-    found = w if isinstance(w, Weights) else getattr(w, "weights", None)
-    if not isinstance(found, Weights):
-        raise InputError(
-            f"this is {type(w).__name__}, not weights: make them by clearhead.weights(q, k), or take "
-            "attend(q, k, v).weights."
-        )
-    return found
 
 
 def chooses_nothing(entry: Any) -> bool:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
-from clearhead.attention_weights.matrix import ALL, Weights, as_weights, check_memory, chosen
+from clearhead.attention_weights.matrix import ALL, Weights, check_memory, chosen
+from clearhead.attention_weights.weights_like import as_weights
 from clearhead.errors import InputError, ShapeError
 
 LITTLE = 1e-9  # of a capacity: what counts as none left

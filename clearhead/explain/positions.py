@@ -12,8 +12,8 @@ from clearhead.explain.lesson import Lesson
 from clearhead.explain.rows import MOST_ROWS, names
 from clearhead.explain.steps import Explanation
 from clearhead.explain.story import noted, title
-from clearhead.explain.wording import count, number, quoted
 from clearhead.rules.masks import causal
+from clearhead.wording import count, number, quoted
 
 SLOPE = 0.5  # of ALiBi: how much a score loses for each item of distance
 BASE = 10_000.0  # of rotary's angles

@@ -17,8 +17,8 @@ from clearhead.explain.json import row, vectors, written
 from clearhead.explain.rows import MOST_ROWS, names, pointed
 from clearhead.explain.steps import Explanation, length
 from clearhead.explain.story import noted, title
-from clearhead.explain.wording import count, listed, number, quoted
 from clearhead.rules.masks import full, visible
+from clearhead.wording import count, listed, number, quoted
 
 NOTHING = 1e-12  # a difference up to this, beside the numbers that differ, is rounding
 UNSEEN = 5e-5  # a difference below this is none in four decimals

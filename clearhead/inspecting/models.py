@@ -8,7 +8,9 @@ from pathlib import Path
 from clearhead.attention_weights.matrix import Weights
 from clearhead.errors import FileError, InputError
 from clearhead.inspecting.heads import Inspected
-from clearhead.watching.watch import RoomError, Watch, in_bytes, load_watch, watch
+from clearhead.watched.records import RoomError, in_bytes
+from clearhead.watched.seen import Watch, load_watch
+from clearhead.watching import watch
 
 MEMORY = 1 << 31  # bytes that a watch may keep
 

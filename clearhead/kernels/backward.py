@@ -14,7 +14,7 @@ from typing import Any
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.abi.call import MAYBE, NOTHING, TILE
+from clearhead.kernels.abi.call import TILE
 from clearhead.kernels.abi.gradient_call import AXIS, BLOCK, DONE, FIELDS
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import PLAIN, Variant
@@ -29,6 +29,7 @@ from clearhead.kernels.parts.score_gradients import write_weights
 from clearhead.kernels.parts.scores import write_score
 from clearhead.kernels.parts.task_queue import addresses, write_queue
 from clearhead.kernels.parts.tile_position import read_place, write_place
+from clearhead.rules.bounds import MAYBE, NOTHING
 
 GROUP = 16  # rows of a block that are scored for the same vectors of queries, where not all see all
 

@@ -13,7 +13,7 @@ from functools import partial
 import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
-from clearhead.kernels.abi.call import MAYBE, NOTHING, TILE
+from clearhead.kernels.abi.call import TILE
 from clearhead.kernels.abi.softmax_state import ALPHA, TOTAL_L, TOTAL_M, L, M
 from clearhead.kernels.abi.tiles import DIM_STEP, Tile
 from clearhead.kernels.abi.variant import Variant
@@ -32,6 +32,7 @@ from clearhead.kernels.parts.softmax import Block, Rows, Softmax
 from clearhead.kernels.parts.task_queue import addresses, write_queue
 from clearhead.kernels.parts.tile_position import read_place, write_place
 from clearhead.kernels.parts.weighted_values import write_merge, write_values
+from clearhead.rules.bounds import MAYBE, NOTHING
 
 
 def forward(tile: Tile, variant: Variant) -> ir.Module:

@@ -41,7 +41,7 @@ class KernelSpec:
 
     @property
     def key(self) -> str:
-        """The cache key: this plan, the package's sources and its tools."""
+        """The cache key: this spec, the package's sources and its tools."""
         text = repr((self, fingerprint.fingerprint()))
         return (
             f"{self.kernel}-{self.tile.element.name}-{self.target.isa}-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
@@ -57,6 +57,11 @@ class Kernel:
     owners: tuple[object, ...] = field(repr=False)
 
     @property
+    def plan(self) -> KernelSpec:
+        """What `spec` was called before."""
+        return self.spec
+
+    @property
     def ir(self) -> str:
         """The LLVM IR the kernel was written as."""
         return write_ir(self.spec)
@@ -68,7 +73,7 @@ class Kernel:
 
 
 class Kernels:
-    """The kernels of this process: each plan compiled or loaded once, whichever thread asks first.
+    """The kernels of this process: each spec compiled or loaded once, whichever thread asks first.
 
     Once known, a kernel stays: a thread may still be in its code when the interpreter ends.
     """
@@ -77,7 +82,7 @@ class Kernels:
         self.known: dict[KernelSpec, Kernel] = {}
 
     def get(self, spec: KernelSpec) -> Kernel:
-        """A plan's kernel: from memory, else from the disk cache, else compiled now."""
+        """A spec's kernel: from memory, else from the disk cache, else compiled now."""
         kernel = self.known.get(spec)
         if kernel is None:
             with compiling:  # a signal handler of this thread may come in between, and be the first to have it
@@ -89,7 +94,7 @@ kernels = Kernels()
 
 
 def stored_object(spec: KernelSpec) -> bytes:
-    """A plan's object code from the disk cache, or compiled and kept there.
+    """A spec's object code from the disk cache, or compiled and kept there.
 
     Sources that changed since they were imported have no part in this: their entries are not for this process, and its
     own code is not for theirs.
@@ -105,7 +110,7 @@ def stored_object(spec: KernelSpec) -> bytes:
 
 
 def emit(spec: KernelSpec) -> bytes:
-    """Compile a plan to object code. LLVM's own loop passes stay off: loops are written as they shall run."""
+    """Compile a spec to object code. LLVM's own loop passes stay off: loops are written as they shall run."""
     global compilations
     compilations += 1
     module = parse(spec)
@@ -118,13 +123,13 @@ def emit(spec: KernelSpec) -> bytes:
 
 
 def assembly(spec: KernelSpec) -> str:
-    """A plan in assembly language, also for processors that this machine cannot run."""
+    """A kernel in assembly language, also for processors that this machine cannot run."""
     text: str = machine_for(spec.target).emit_assembly(parse(spec))
     return text
 
 
 def parse(spec: KernelSpec) -> llvm.ModuleRef:
-    """A plan's IR, checked by LLVM."""
+    """A kernel's IR, checked by LLVM."""
     initialise(spec.target.triple)
     module = llvm.parse_assembly(write_ir(spec))
     module.triple = spec.target.triple
@@ -133,7 +138,7 @@ def parse(spec: KernelSpec) -> llvm.ModuleRef:
 
 
 def write_ir(spec: KernelSpec) -> str:
-    """Write a plan's IR, by the function that its kernel is named after."""
+    """Write a kernel's IR, by the function that it is named after."""
     write = getattr(late(f"clearhead.kernels.{spec.kernel}"), spec.kernel)
     return str(write(spec.tile, spec.variant))
 

@@ -18,6 +18,7 @@ from clearhead.rules.threefry import BITS
 
 Range: TypeAlias = tuple[Array, Array]  # least and largest; of truth: surely and perhaps
 
+NOTHING, ALL, MAYBE = 0, 1, 2  # how much of a block is seen, as known before it is looked at
 LEAST, LARGEST = ANY
 SAFE = 2.0**62  # whole numbers below it are exact in 64 bits, whatever was rounded to tell
 

@@ -15,10 +15,9 @@ from functools import reduce
 import numpy as np
 
 from clearhead.arrays import Array
-from clearhead.kernels.abi.call import ALL, MAYBE, NOTHING
 from clearhead.once import cached_property
 from clearhead.rules.blame import blamed
-from clearhead.rules.bounds import bounds
+from clearhead.rules.bounds import ALL, MAYBE, NOTHING, bounds
 from clearhead.rules.expression import Expression, Formula, depends, fits, renumber, rewrite
 from clearhead.rules.faults import either, faults
 from clearhead.rules.masks import FAR, Causal, Documents, Full, Mask, Span, Window, conjunction, split

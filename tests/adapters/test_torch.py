@@ -16,7 +16,7 @@ from torch.nn import functional  # noqa: E402
 import clearhead  # noqa: E402
 from clearhead import InputError, alibi, bias, causal, dense, full, softcap, where, window  # noqa: E402
 from clearhead.adapters import torch as ct  # noqa: E402
-from clearhead.adapters.torch import nn, operator, sdpa  # noqa: E402
+from clearhead.adapters.torch import dispatch, nn, sdpa  # noqa: E402
 from clearhead.adapters.torch.layers import rotary  # noqa: E402
 from clearhead.adapters.torch.rule_names import divided, filled  # noqa: E402
 from clearhead.errors import ClearheadError  # noqa: E402
@@ -77,18 +77,18 @@ def test_torchs_own_checks_of_the_operators(rules):
     given = dict(RULES[rules])
     rule, tables = divided(given.get("mask", causal()), as_rules(given.get("score", ())))
     options = q, k, v, list(map(torch.from_numpy, tables)), None, rule.name, 0.5
-    results = [x.detach() for x in operator.operator(*options)]
+    results = [x.detach() for x in dispatch.operator(*options)]
     d_results, along = [torch.randn_like(x) for x in results], [q, k, v, None, *(None for _ in tables)]
     along = [None if x is None else torch.randn_like(x) for x in along]
     for own, given in (
-        (operator.operator, options),
-        (operator.backward_operator, (*d_results, *results, *options)),
-        (operator.tangent_operator, (*results, *options, along)),
-        (operator.second_operator, (*d_results, *results, *options, along)),
+        (dispatch.operator, options),
+        (dispatch.backward_operator, (*d_results, *results, *options)),
+        (dispatch.tangent_operator, (*results, *options, along)),
+        (dispatch.second_operator, (*d_results, *results, *options, along)),
     ):
         # beyond second order there is a formula, whose graph needs shapes that stand still
         tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
-        checked = torch.library.opcheck(own, given, test_utils=tests[: None if own is operator.operator else 3])
+        checked = torch.library.opcheck(own, given, test_utils=tests[: None if own is dispatch.operator else 3])
         assert set(checked.values()) == {"SUCCESS"}, own
 
 

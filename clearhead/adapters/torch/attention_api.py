@@ -11,6 +11,7 @@ import torch
 
 from clearhead.adapters.torch import operator
 from clearhead.adapters.torch.arguments import check_tensors, scale_of
+from clearhead.adapters.torch.host import lead_of
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.rule_names import divided
 from clearhead.engine.problem import check_rules
@@ -82,7 +83,7 @@ def attend(
     name, tables = rule_of(mask, *rules)
     if tables and not torch.compiler.is_compiling():
         known_rules = tuple(rule for rule in rules if isinstance(rule, Score))
-        check_rules(checked(mask), known_rules, operator.lead_of(query, key, value), query.shape[-2], key.shape[-2])
+        check_rules(checked(mask), known_rules, lead_of(query, key, value), query.shape[-2], key.shape[-2])
     return operator.attend(query, key, value, tables, sink, name, factor)
 
 

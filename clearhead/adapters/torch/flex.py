@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from clearhead.adapters.torch.arguments import check_tensors, scale_of
-from clearhead.adapters.torch.operator import attend, lead_of, view
+from clearhead.adapters.torch.host import lead_of, view
+from clearhead.adapters.torch.operator import attend
 from clearhead.adapters.torch.rule_names import Rule, divided, joined
 from clearhead.adapters.torch.trace import trace
 from clearhead.attention_weights.matrix import weights

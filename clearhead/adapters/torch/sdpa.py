@@ -20,9 +20,11 @@ from torch.nn.attention.bias import CausalBias, CausalVariant
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from clearhead.adapters.torch.dispatch import PLAIN
 from clearhead.adapters.torch.dropout import attend_dropped
+from clearhead.adapters.torch.host import DTYPES, lead_of
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
-from clearhead.adapters.torch.operator import DTYPES, OWN, PLAIN, attend, lead_of
+from clearhead.adapters.torch.operator import OWN, attend
 from clearhead.adapters.torch.rule_names import divided, joined
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.expression import Expression, Formula, Kind

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from clearhead.adapters.torch import operator
+from clearhead.adapters.torch import dispatch, operator
+from clearhead.adapters.torch.host import lead_of, view
 from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor, numbers
-from clearhead.adapters.torch.operator import lead_of, view
 from clearhead.adapters.torch.reference import NARROW, repeated, weights_formula
 from clearhead.adapters.torch.rule_names import rule_named
 from clearhead.arrays import Integers
@@ -48,7 +48,7 @@ def weights_of(
     """
     sink = sink.float() if sink is not None and sink.dtype in NARROW else sink
     operands = query, key, sink, *tables
-    if operator.followed() or not operator.numeric([x for x in operands if x is not None]):
+    if dispatch.followed() or not dispatch.numeric([x for x in operands if x is not None]):
         found = weights_formula(query, key, tables, sink, rule_named(rule), scale)
         return (found.mean(-3) if average else found).to(query.dtype)
     origin = Origin(query, key, tuple(tables), sink, rule, scale, lse)

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from clearhead.adapters.torch.dropout import attend_dropped
-from clearhead.adapters.torch.operator import attend, view
+from clearhead.adapters.torch.host import view
+from clearhead.adapters.torch.operator import attend
 from clearhead.adapters.torch.rule_names import divided, joined
 from clearhead.adapters.torch.sdpa import loaded
 from clearhead.adapters.transformers.mask import Part, Pattern

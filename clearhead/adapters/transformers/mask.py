@@ -18,10 +18,10 @@ import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from transformers.masking_utils import causal_mask_function, eager_mask, sdpa_mask
 
-from clearhead.adapters.torch import operator
+from clearhead.adapters.torch import dispatch
 from clearhead.adapters.torch.flex import condition
+from clearhead.adapters.torch.host import view
 from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor
-from clearhead.adapters.torch.operator import view
 from clearhead.adapters.torch.trace import trace
 from clearhead.adapters.transformers.families import refuse_strangers, takes_truths
 from clearhead.arrays import Array
@@ -263,12 +263,12 @@ def mask_forward(
 
 def readable(*tensors: Any) -> bool:
     """Whether the numbers of tensors can be read now, and will be the same when what is traced runs."""
-    if operator.followed() or get_proxy_mode() is not None:
+    if dispatch.followed() or get_proxy_mode() is not None:
         return False
     given = [x for x in tensors if isinstance(x, torch.Tensor)]
     if type(torch.empty(0)) is not torch.Tensor or torch.compiler.is_exporting():
         return False
-    return all(type(x) is torch.Tensor and x.is_cpu and not operator.is_wrapped(x) for x in given)
+    return all(type(x) is torch.Tensor and x.is_cpu and not dispatch.is_wrapped(x) for x in given)
 
 
 def tell(why: str) -> None:

@@ -20,7 +20,8 @@ from clearhead.adapters.transformers.mask import Pattern, packed_ids
 from clearhead.arrays import Array
 from clearhead.errors import InputError
 from clearhead.rules.masks import Causal, Window, conjunction
-from clearhead.watching.watch import Record, RoomError, Watch, in_bytes
+from clearhead.watched.records import Record, RoomError, in_bytes
+from clearhead.watched.seen import Watch
 
 CHECKED = 4  # rows of a prompt that the model's own attention computes too
 EVERY = 64  # and one token in so many after it

@@ -61,7 +61,7 @@ FIELDS = (
 )
 AXIS = ("size", "query", "key", "value", "output")
 TILE = ("first", "rows", "shift", "origin", "keys")  # a packed document's tile: its queries, and the document's keys
-NOTHING, ALL, MAYBE = 0, 1, 2  # what is known of a block under a fused mask before it is looked at
+
 PLACE = (
     "batch",
     "head",

@@ -1,7 +1,7 @@
 """What a kernel does beyond plain causal attention: fused rules and the way its operands are stored.
 
-Everything here changes code, so it is part of a plan and of the cache's key; numbers and addresses are not: expressions
-name the call's constants and arrays by number.
+Everything here changes code, so it is part of a kernel's spec and of the cache's key; numbers and addresses are not:
+expressions name the call's constants and arrays by number.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What a watch has seen as a .safetensors file: what is written, and all that is checked of what is read.
 
 Decides what of a file fits together, before anything is made of it; what is kept of a model, and how it is shown, is
-decided in `watch`.
+decided in `records` and `seen`.
 """
 
 import os
@@ -15,7 +15,7 @@ from clearhead.arrays import Array
 from clearhead.errors import FileError, reason
 from clearhead.files.reading import tensors
 from clearhead.files.writing import Spec, new_file
-from clearhead.watching.watch import GROWING, TRUSTED, Record
+from clearhead.watched.records import GROWING, TRUSTED, Record
 
 SAVED = "saved watch", "give a file that Watch.save wrote"
 FORMAT = 1
