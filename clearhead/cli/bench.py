@@ -161,12 +161,12 @@ def torch_attention(q: Array, k: Array, v: Array, threads: int) -> Callable[[], 
     except ImportError:
         return None
     torch.set_num_threads(threads)
-    tensors = [torch.from_numpy(x) for x in (q, k, v)]
+    query, key, value = (torch.from_numpy(x) for x in (q, k, v))
     attend = torch.nn.functional.scaled_dot_product_attention
 
     def call() -> Any:
         with torch.no_grad():
-            return attend(*tensors, is_causal=True)
+            return attend(query, key, value, is_causal=True)
 
     return call
 

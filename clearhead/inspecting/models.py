@@ -55,7 +55,7 @@ def from_folder(folder: Path, text: str) -> Inspected:
             f"{folder} cannot be inspected: {str(error).partition(': ')[0]}. Give a causal language model such as "
             "Llama, Qwen, Mistral, Gemma 2 or GPT-2."
         ) from None
-    tokens = tuple(tokenizer.decode([number]) for number in numbers[0].tolist())
+    tokens = tuple(str(tokenizer.decode([number])) for number in numbers[0].tolist())
     return Inspected(folder.name, tokens, layers_of(seen))
 
 

@@ -66,7 +66,7 @@ def dot_product_attention(
         factor, truth(is_causal, "is_causal"), sides(local_window_size), truth(return_residual, "return_residual")
     )
     arrays, tree = jax.tree.flatten((q, k, v, tables))
-    output, *residual = attention(options, *tree.unflatten(alike(arrays, varying(arrays))))
+    output, *residual = attention(options, *jax.tree.unflatten(tree, alike(arrays, varying(arrays))))
     shape = query.shape[:-1]
     output = output.reshape(*shape, output.shape[-1])
     return (output, residual[0].swapaxes(1, 2).reshape(shape).astype(q.dtype)) if options.residual else output

@@ -64,7 +64,7 @@ def below(own: Any, *operands: Any) -> Any:
 
 def listened(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether a mode, a transform, a profiler, a tensor's own class or a bit that negates it wants the operator."""
-    return torch.autograd._profiler_enabled() or not numeric(tensors)
+    return torch._C._autograd._profiler_enabled() or not numeric(tensors)
 
 
 def numeric(tensors: Sequence[torch.Tensor]) -> bool:

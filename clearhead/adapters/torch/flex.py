@@ -64,7 +64,7 @@ def flex_attention(
     if isinstance(block_mask, Mask):
         check_rules(block_mask, (), lead_of(query, key, value), query.shape[-2], key.shape[-2])
         own, arrays = divided(block_mask, ())
-        seen = None if own.seen is None else Formula(own.seen, tuple(map(torch.from_numpy, arrays)))
+        seen = None if own.seen is None else Formula(own.seen, tuple[Any, ...](map(torch.from_numpy, arrays)))
         rule, tables = joined(own.masks, seen, score)
     else:
         rule, tables = joined((), mask_formula(block_mask, query, key), score)

@@ -22,7 +22,7 @@ from clearhead.adapters.torch.rule_names import rule_named
 Tensors = tuple[Any, ...]
 
 
-class Differentiable(torch.autograd.Function):  # type: ignore[misc]
+class Differentiable(torch.autograd.Function):
     """A function of tensors behind (rule, scale), all of which are kept for derivatives."""
 
     operator: Any  # whose derivatives it has

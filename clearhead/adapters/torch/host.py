@@ -39,9 +39,9 @@ def view(tensor: torch.Tensor) -> Array:
                 f"a tensor of shape {tuple(tensor.shape)} is bfloat16, which numpy alone does not know: pip install "
                 "ml_dtypes, or use torch.float32."
             ) from None
-        return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
+        return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     try:
-        return (tensor.detach() if tensor.requires_grad else tensor).numpy()  # type: ignore[no-any-return]
+        return (tensor.detach() if tensor.requires_grad else tensor).numpy()
     except TypeError:
         if tensor.layout is not torch.strided or not tensor.is_cpu:
             elsewhere(tensor)
@@ -119,7 +119,7 @@ def shapes(
 def lead_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[int, ...]:
     """The leading axes of the result: heads of keys and values may be shared; raises ShapeError."""
     heads = query.shape[-3] if query.dim() > 2 else 1
-    leads = [query.shape[:-2]]
+    leads: list[tuple[int, ...]] = [query.shape[:-2]]
     for x in (key, value):
         own = x.shape[:-2]
         leads.append((*own[:-1], heads) if own and own[-1] != 1 and heads != 1 else own)
@@ -149,8 +149,12 @@ def in_order(found: Gradients, rule: Rule, x: Tensors) -> list[torch.Tensor]:
 
     def table(n: int, own: torch.Tensor) -> torch.Tensor:
         if not own.is_floating_point():
-            return query.new_empty(0)
-        return dense(by_table[n], own) if n in by_table else torch.zeros_like(own)
+            empty: torch.Tensor = query.new_empty(0)
+            return empty
+        if n in by_table:
+            return dense(by_table[n], own)
+        zeros: torch.Tensor = torch.zeros_like(own)
+        return zeros
 
     own = [dense(d, operand) for d, operand in zip((found.q, found.k, found.v), x, strict=False)]
     d_sink = query.new_empty(0) if sink is None or found.sink is None else dense(found.sink, sink)

@@ -197,7 +197,8 @@ class Words:
 def drawn(key0: torch.Tensor, key1: torch.Tensor, counter0: torch.Tensor, counter1: torch.Tensor) -> torch.Tensor:
     """A number below 2³⁰ from key and counter."""
     k0, k1, c0, c1 = (x & WORD for x in (key0, key1, counter0, counter1))
-    return threefry(Words(), (k0, k1), (c0, c1))[0] >> 32 - BITS
+    bits: torch.Tensor = threefry(Words(), (k0, k1), (c0, c1))[0] >> 32 - BITS
+    return bits
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {

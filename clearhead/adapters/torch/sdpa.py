@@ -62,12 +62,16 @@ def scaled_dot_product_attention(
             [0.2690, 0.7310]])
     """
     if has_torch_function((query, key, value, attn_mask)):
-        return overridden(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+        output: torch.Tensor = overridden(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+        return output
     why = reason(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
     if why is not None:
         tell(why)
         return torchs_own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
-    rule, tables = CAUSAL if is_causal else FULL, ()
+    rule = CAUSAL if is_causal else FULL
+    tables: tuple[torch.Tensor, ...] = ()
     if attn_mask is not None:
         rule, tables = masked(attn_mask, query, key)
     return attended(query, key, value, tables, rule, scale, dropout_p)

@@ -17,7 +17,7 @@ import torch
 
 from clearhead.adapters.torch import dispatch, operator
 from clearhead.adapters.torch.host import lead_of, view
-from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor, numbers
+from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor, getter, numbers
 from clearhead.adapters.torch.reference import NARROW, repeated, weights_formula
 from clearhead.adapters.torch.rule_names import rule_named
 from clearhead.arrays import Integers
@@ -180,7 +180,7 @@ class LazyWeights(LazyTensor):
         """All numbers."""
         matrix = self.matrix()
         afford(matrix.shape, matrix.dtype)
-        return torch.from_numpy(np.asarray(matrix)).to(torch.Tensor.dtype.__get__(self))
+        return torch.from_numpy(np.asarray(matrix)).to(getter("dtype")(self))
 
     def again(self) -> LazyWeights:
         """The same without a gradient."""
@@ -233,7 +233,7 @@ def made(origin: Origin, heads: Integers | None, averaged: bool, dtype: torch.dt
     return lazy(*asked)
 
 
-class Recorded(torch.autograd.Function):  # type: ignore[misc]
+class Recorded(torch.autograd.Function):
     """Weights whose gradient reaches queries, keys, sink and tables."""
 
     @staticmethod

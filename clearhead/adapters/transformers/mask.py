@@ -163,7 +163,7 @@ class Pattern:
         batch = torch.arange(self.batch)[:, None, None, None]
         query = torch.from_numpy(rows)[:, None] + self.first_query
         key = torch.arange(self.stop) + self.first_key
-        seen = self.function(batch, torch.zeros(1, 1, 1, 1, dtype=torch.long), query, key)
+        seen: torch.Tensor = self.function(batch, torch.zeros(1, 1, 1, 1, dtype=torch.long), query, key)
         visible = torch.from_numpy(self.visible)[:, None, None, :]
         return seen.expand(self.batch, 1, len(rows), self.stop) & visible
 
@@ -239,9 +239,8 @@ def mask_forward(
     places = {"q_offset": q_offset, "kv_offset": kv_offset, "mask_function": function, "attention_mask": padding}
     skips = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     truths = takes_truths(kwargs.get("config"))
-    table: Callable[[], torch.Tensor] = partial(
-        sdpa_mask if truths else eager_mask, **(kwargs | sizes | places | skips)
-    )
+    own: Any = sdpa_mask if truths else eager_mask  # which give no None where they may not skip
+    table: Callable[[], torch.Tensor] = partial(own, **(kwargs | sizes | places | skips))
     refuse_strangers()
     if not readable(padding, q_offset):
         return table()
@@ -360,4 +359,5 @@ def traced(function: Function, query_from: int, key_from: int, first: int) -> Ma
         found = condition(trace(moved, ("batch", "head", "query", "key")))
     except (ClearheadError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         raise InputError(f"the mask function {called} cannot become a formula, {error}") from error
-    return Where(function, Formula(found.expression, tuple(view(table) for table in found.arrays)))
+    tensors: tuple[Any, ...] = found.arrays
+    return Where(function, Formula(found.expression, tuple(view(table) for table in tensors)))

@@ -29,9 +29,9 @@ PLAIN = ("float32", "float64")  # dtypes that are kept as they are
 
 
 @contextmanager
-def recording(model: torch.nn.Module, seen: Watch) -> Iterator[None]:
+def recording(model: Any, seen: Watch) -> Iterator[None]:
     """Let a model compute by clearhead, write down what it does, and put back what it had."""
-    numbers = watchable(model, seen.chosen_layers)
+    numbers: dict[Any, int] = watchable(model, seen.chosen_layers)
     before = [(config, config._attn_implementation_internal) for config in configs_of(model)]
     own = {id(config): name for config, name in before}
     listener = Listener(seen, numbers, {module: own.get(id(module.config)) for module in numbers})
