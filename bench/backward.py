@@ -9,6 +9,7 @@ pair. PyTorch computes the same gradients by autograd through its own attention.
 import argparse
 import tracemalloc
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def rules(seconds: float) -> Iterator[str]:
     q, k, v, d_out = arrays((1, 8, 2048, 64))
     slopes = np.linspace(0.1, 0.5, 8).astype(np.float32)
     table = RNG.standard_normal((8, 257)).astype(np.float32)
-    cases = {
+    cases: dict[str, dict[str, Any]] = {
         "plain": {},
         "softcap": {"score": softcap(30.0)},
         "ALiBi": {"score": alibi(slopes)},

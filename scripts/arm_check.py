@@ -5,6 +5,7 @@ and run by qemu-aarch64 on the same table and arrays. Exit status 1 if a single 
 or a gradient by more than its rounding: sums over queries have an order of their own for each vector width.
 """
 
+import ctypes
 import functools
 import struct
 import subprocess
@@ -122,7 +123,7 @@ def emulated(spec, table, places, give_way, sizes, results, folder):
     addresses = []
     for buffer, (place, array) in enumerate(places):
         low, high = np.lib.array_utils.byte_bounds(array)
-        memory = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_uint8 * (high - low)).from_address(low))
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low))
         parts += [struct.pack("q", high - low), memory.tobytes()]
         addresses += [place, buffer, array.ctypes.data - low]
     parts.append(struct.pack(f"{1 + len(addresses)}q", len(places), *addresses))

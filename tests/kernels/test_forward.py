@@ -160,4 +160,4 @@ def test_the_largest_dims_fit_in_two_megabytes_a_thread():
     for dtype in (np.float32, np.float64):
         x = np.empty((1000, 512), dtype)
         asked = clearhead.problem(x, x, x, mask=causal())
-        assert prepare(asked).scratch_size <= 2 << 20
+        assert prepare(asked, ()).scratch_size <= 2 << 20

@@ -41,7 +41,7 @@ def check(q, k, near=9, top=3, sink=None, mask=None, score=()):
     got = np.asarray(w)
     close(got, a, dtype, "weights")
     assert ((got == 0) | (a > 0)).all()
-    apart, firsts = definition.distances(*a.shape[-2:], mask), first_keys(mask, *a.shape[-2:])
+    apart, firsts = definition.distances(*a.shape[-2:], mask), first_keys(mask, *a.shape[-2:])  # type: ignore[call-arg]
     s = w.summary(top=top, window=near)
     for name, wanted in {
         "entropy": definition.entropy(a),
