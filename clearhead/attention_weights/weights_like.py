@@ -38,7 +38,7 @@ def as_weights(w: Any) -> Any:
     >>> as_weights(w) is w
     True
     """
-    found = w if isinstance(w, WeightsLike) else getattr(w, "weights", None)
+    found = getattr(w, "weights", w)
     if not isinstance(found, WeightsLike):
         raise InputError(
             f"this is {type(w).__name__}, not weights: make them by clearhead.weights(q, k), or take "
