@@ -61,7 +61,7 @@ def weights(
         return weights_of(query, key, rules, lse=known, threads=threads, own=known is None)
     if known is not None:
         return weights_of(query, k.paged(ALL), rules, lse=known, threads=threads, own=False)
-    known = execute_cache(query, k, rules, threads=threads, lse=True).lse
+    known = execute_cache(query, k, rules, threads=threads, lse=True)[1]
     if not k.alike:
         raise without_weights(tuple(k.counts), tuple(k.gone))
     return weights_of(query, k.paged(ALL), rules, lse=known, threads=threads, own=True)

@@ -4,7 +4,7 @@ Responsible for what is done in every call. What depends on shapes alone comes f
 `problem`, code from `machine` and `kernels`.
 """
 
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 
@@ -28,11 +28,8 @@ QUERY, KEY, VALUE, OUTPUT, LSE, SINK, WORKSPACE, COUNTERS = (
 EMPTY = np.empty(0)
 
 
-class Result(NamedTuple):
-    """The output (..., queries, value_dim), and the log-sum-exp (..., queries), empty unless it was asked for."""
-
-    output: Array
-    lse: Array
+# The output (..., queries, value_dim), and the log-sum-exp (..., queries), empty unless it was asked for.
+Result: TypeAlias = tuple[Array, Array]
 
 
 def execute(
@@ -45,8 +42,7 @@ def execute(
     unrounded: bool = False,
 ) -> Result:
     """Attention of arrays, or over a cache's pages; `unrounded` leaves the output of 16-bit operands in float32."""
-    launch = launch_for(operands, rules, out, unrounded=unrounded)
-    return run(launch, operands, rules.sink, threads, out, lse=lse)
+    return run(launch_for(operands, rules, out, unrounded=unrounded), operands, rules[2], threads, out, lse=lse)
 
 
 def run(
@@ -61,7 +57,7 @@ def run(
     output = np.empty(launch.output_shape, launch.output_dtype) if out is None else out
     sums = np.empty(launch.output_shape[:-1], launch.lse_dtype) if lse else EMPTY
     if launch.tasks == 0:
-        return Result(output, sums)
+        return output, sums
     table = launch.table_type.from_buffer_copy(launch.template)
     table[QUERY], table[KEY], table[VALUE], table[OUTPUT] = address(q), address(k), address(v), address(output)
     if lse:
@@ -78,7 +74,7 @@ def run(
     run_kernel(launch.entry, table, launch.scratch_size, count, launch.isa, arrays)
     if launch.doubtful is not None:
         check_rows(launch.doubtful, output, q, k if pages is None else pages)
-    return Result(output, sums)
+    return output, sums
 
 
 def check_rows(problem: Problem, output: Array, query: Array, key: Array | Paged) -> None:
@@ -112,10 +108,10 @@ def execute_cache(
     sums = np.empty(q.shape[:-1], layout.computed) if lse else EMPTY
     for n in range(len(cache.counts)):
         own = slice(n, n + 1)
-        part = execute(paged(q[own], cache, own), rules, threads=threads, out=output[own], lse=lse)
+        _, part = execute(paged(q[own], cache, own), rules, threads=threads, out=output[own], lse=lse)
         if lse:
-            sums[n] = part.lse[0]
-    return Result(output, sums)
+            sums[n] = part[0]
+    return output, sums
 
 
 def paged(q: Array, cache: KeyValueCache, sequences: slice) -> Operands:

@@ -13,7 +13,7 @@ from clearhead.engine.bounded_cache import BoundedCache
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.launch import Launch, prepare
 from clearhead.engine.problem import check_apart, over_pages, problem_of
-from clearhead.rules.current import current
+from clearhead.rules.current import NO_RULES, current
 from clearhead.rules.scores import as_rules
 
 Key = tuple[Any, ...]
@@ -25,7 +25,8 @@ def launch_for(operands: Operands, rules: Rules, out: Array | None, *, unrounded
     """The launch of a call like this one, prepared at the first."""
     q, k, v, pages = operands
     mask, score, sink, scale, precision = rules
-    score = current(score)
+    if score is not NO_RULES:
+        score = current(score)
     key: Key = (
         q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype, mask, score, scale,
         None if out is None else layout_of(out),
