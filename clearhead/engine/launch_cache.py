@@ -24,13 +24,13 @@ launches: BoundedCache[Key, Launch] = BoundedCache(most=1024)
 def launch_for(operands: Operands, rules: Rules, out: Array | None, *, unrounded: bool = False) -> Launch:
     """The launch of a call like this one, prepared at the first."""
     q, k, v, pages = operands
-    mask, score, sink, scale, precision = rules
-    if score is not NO_RULES:
-        score = current(score)
+    known: Key = rules  # without score rules and sink, the values are their own key
+    if rules[1] is not NO_RULES or rules[2] is not None:
+        rules, known = keyed(rules)
     key: Key = (
-        q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype, mask, score, scale,
+        q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype,
+        known, unrounded,
         None if out is None else layout_of(out),
-        None if sink is None else (sink.shape, sink.dtype), precision, unrounded,
         None if pages is None else (pages.first_key, pages.int8),
     )  # fmt: skip
     try:
@@ -38,7 +38,7 @@ def launch_for(operands: Operands, rules: Rules, out: Array | None, *, unrounded
     except TypeError:  # a rule or scale without a hash is prepared each time; a mask is explained by `problem`
         key, launch = (), None
     if launch is None:
-        launch = prepared(operands, Rules(mask, as_rules(score), sink, scale, precision), out, unrounded=unrounded)
+        launch = prepared(operands, rules, out, unrounded=unrounded)
         if key:
             launches.keep(key, launch, launch.held_bytes)
     if out is not None:  # it may overlap an input anew in every call
@@ -48,10 +48,19 @@ def launch_for(operands: Operands, rules: Rules, out: Array | None, *, unrounded
 
 def prepared(operands: Operands, rules: Rules, out: Array | None, *, unrounded: bool) -> Launch:
     """Check a call and prepare its launch."""
+    rules = rules._replace(score=as_rules(rules.score))
     problem = problem_of(operands, rules, out=out, unrounded=unrounded)
     if operands.pages is not None:
         problem = over_pages(problem, rules.mask, first_key=operands.pages.first_key, int8=operands.pages.int8)
     return prepare(problem, as_rules(rules.score))
+
+
+def keyed(rules: Rules) -> tuple[Rules, Key]:
+    """Rules with functions as they are now, and their key: of a sink, a launch depends on shape and dtype alone."""
+    mask, score, sink, scale, precision = rules
+    score = current(score)
+    key = mask, score, None if sink is None else (sink.shape, sink.dtype), scale, precision
+    return Rules(mask, score, sink, scale, precision), key
 
 
 def layout_of(out: Array) -> Key:

@@ -7,10 +7,12 @@ compiled, never on a warm start.
 
 import ctypes
 import functools
+import gc
 import hashlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,7 +142,22 @@ def parse(spec: KernelSpec) -> llvm.ModuleRef:
 def write_ir(spec: KernelSpec) -> str:
     """Write a kernel's IR, by the function that it is named after."""
     write = getattr(late(f"clearhead.kernels.{spec.kernel}"), spec.kernel)
-    return str(write(spec.tile, spec.variant))
+    with (
+        collector_paused()
+    ):  # of a million small objects none is garbage yet, and each collection walks the frameworks'
+        return str(write(spec.tile, spec.variant))
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Leave the garbage collector out of a `with` block."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def machine_for(target: Target) -> llvm.TargetMachine:
