@@ -9,15 +9,16 @@ pair. PyTorch computes the same gradients by autograd through its own attention.
 import argparse
 import tracemalloc
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from clearhead import alibi, attend, bias, problem, relative, softcap, window
-from clearhead.benchmark import race
+from clearhead.cli.bench import race
 from clearhead.definition.gradient import gradients
-from clearhead.measure import Peak
+from clearhead.machine.peak import Peak
 from clearhead.rules.masks import causal
 
 SHAPES = ((1, 8, 512, 64), (1, 8, 2048, 64), (1, 4, 4096, 64))
@@ -54,7 +55,7 @@ def rules(seconds: float) -> Iterator[str]:
     q, k, v, d_out = arrays((1, 8, 2048, 64))
     slopes = np.linspace(0.1, 0.5, 8).astype(np.float32)
     table = RNG.standard_normal((8, 257)).astype(np.float32)
-    cases = {
+    cases: dict[str, dict[str, Any]] = {
         "plain": {},
         "softcap": {"score": softcap(30.0)},
         "ALiBi": {"score": alibi(slopes)},

@@ -8,6 +8,7 @@ measure of what memory gives.
 
 import argparse
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ def rules(seconds):
     """(1, 8, 2048, 64): each rule beside plain causal attention and PyTorch's."""
     shape, bias = (1, 8, 2048, 64), np.linspace(0.001, 0.01, 8).astype(np.float32)
     q, k, v = (RNG.standard_normal(shape).astype(np.float32) for _ in range(3))
-    cases = {
+    cases: dict[str, dict[str, Any]] = {
         "plain": {},
         "softcap": {"score": softcap(30.0)},
         "ALiBi": {"score": alibi(8)},

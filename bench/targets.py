@@ -2,7 +2,7 @@
 
     python bench/targets.py [--only NAME ...] [--json]
 
-Everything that is compared runs in one process, in turns, and the least time counts (`clearhead.benchmark`). Needs
+Everything that is compared runs in one process, in turns, and the least time counts (`clearhead.cli.bench`). Needs
 PyTorch for the comparisons with it. A machine shared with others moves single figures by several percent; ratios less.
 """
 
@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from clearhead import attention, self_attention
-from clearhead.benchmark import measure, race
-from clearhead.measure import Peak
+from clearhead.cli.bench import measure, race
+from clearhead.machine.peak import Peak
 
 LONG = ((1, 8, 2048, 64), (1, 4, 4096, 64), (1, 1, 16384, 64), (1, 4, 4096, 128))
 SHORT = ((1, 12, 128, 64), (8, 8, 256, 64), (1, 8, 512, 64), (1, 12, 197, 64), (1, 8, 1000, 64))
@@ -80,7 +80,7 @@ def double() -> Iterator[Row]:
 def avx2() -> Iterator[Row]:
     """AVX2 forced, in a process of its own, PyTorch kept to AVX2 as well."""
     code = (
-        "import json; from clearhead.benchmark import measure\n"
+        "import json; from clearhead.cli.bench import measure\n"
         f"print(json.dumps([measure(s, seconds={SECONDS}, against_numpy=False).as_dict() for s in {AVX2}]))"
     )
     results = json.loads(fresh(code, CLEARHEAD_ISA="avx2", ATEN_CPU_CAPABILITY="avx2"))

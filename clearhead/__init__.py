@@ -3,11 +3,15 @@
 from clearhead.machine.unbroken import importing
 
 with importing:
-    from clearhead.alignment import Alignment, alignment
-    from clearhead.attention import Attended, attend, attention, merge, self_attention
-    from clearhead.cache import KeyValueCache
+    from clearhead.attention_weights.alignment import Alignment, alignment
+    from clearhead.attention_weights.matrix import Weights, weights
+    from clearhead.attention_weights.rollout import flow, rollout
+    from clearhead.attention_weights.summary import Summary
+    from clearhead.cache.key_value import KeyValueCache
     from clearhead.definition.gradient import Gradients
     from clearhead.definition.tangent import Direction, Second
+    from clearhead.engine.launch import kernel_for
+    from clearhead.engine.problem import Problem, problem
     from clearhead.errors import (
         ClearheadError,
         DtypeError,
@@ -18,15 +22,12 @@ with importing:
         TraceError,
         TrustError,
     )
-    from clearhead.plan import kernel_for
-    from clearhead.problem import Problem, problem
+    from clearhead.functional import Attended, attend, attention, merge, self_attention
     from clearhead.rules import functions
     from clearhead.rules.masks import Mask, blocks, causal, dense, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
-    from clearhead.stack import flow, rollout
-    from clearhead.summary import Summary
-    from clearhead.watch import Watch, load_watch, watch
-    from clearhead.weights import Weights, weights
+    from clearhead.watched.seen import Watch, load_watch
+    from clearhead.watching import watch
 
 __version__ = "0.1.0"
 __all__ = [

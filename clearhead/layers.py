@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clearhead.attention import CAUSAL, Attended, attend
+from clearhead.arrays import Array
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.problem import Array
-from clearhead.rules.masks import Mask
-from clearhead.rules.scores import Rules
+from clearhead.functional import Attended, attend
+from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.scores import ScoreLike
 
 MATRICES = ("query", "key", "value", "output")
 
@@ -47,7 +47,7 @@ class SelfAttention:
     heads: int = 1
     key_heads: int | None = None
     mask: Mask = CAUSAL
-    score: Rules = ()
+    score: ScoreLike = ()
     scale: float | None = None
 
     def __post_init__(self) -> None:

@@ -30,7 +30,11 @@ CACHE_DIR = Setting(
     "CLEARHEAD_CACHE_DIR", "", "where compiled kernels are kept; empty means the user's cache directory"
 )
 CACHE = Setting("CLEARHEAD_CACHE", "1", "0 neither reads nor writes compiled kernels on disk")
-DEBUG = Setting("CLEARHEAD_DEBUG", "0", "1 kernel chosen, 2 timings, 3 plan, 4 LLVM IR, 5 assembly, to standard error")
+DEBUG = Setting(
+    "CLEARHEAD_DEBUG",
+    "0",
+    "1 kernel chosen, 2 timings, 3 kernel spec and problem, 4 LLVM IR, 5 assembly, to standard error",
+)
 MEMORY = Setting("CLEARHEAD_MEMORY", "1024", "MiB that one array of weights may take; larger ones are refused")
 
 ALL = (THREADS, ISA, CACHE_DIR, CACHE, MEMORY, DEBUG)

@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead import settings
-from clearhead.attention import Attended, attend
-from clearhead.cache import KeyValueCache
+from clearhead.arrays import Array
+from clearhead.cache.key_value import KeyValueCache
 from clearhead.definition import canonical, textbook
+from clearhead.engine.launch_cache import launches
+from clearhead.engine.problem import problem
+from clearhead.functional import Attended, attend
 from clearhead.machine.target import native_isas
-from clearhead.problem import problem
-from clearhead.recall import prepared
 from clearhead.rules.masks import Mask, at_end, causal, split, visible
 
-Array = npt.NDArray[Any]
 Attention = Callable[..., Array]
 
 
@@ -194,7 +194,7 @@ def using_isa(isa: str) -> Iterator[None]:
     """
     before = os.environ.get(settings.ISA.name)
     os.environ[settings.ISA.name] = isa
-    prepared.clear()
+    launches.clear()
     try:
         yield
     finally:
@@ -202,7 +202,7 @@ def using_isa(isa: str) -> Iterator[None]:
             del os.environ[settings.ISA.name]
         else:
             os.environ[settings.ISA.name] = before
-        prepared.clear()
+        launches.clear()
 
 
 def same(a: Array, b: Array) -> npt.NDArray[np.bool_]:

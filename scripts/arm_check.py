@@ -5,6 +5,7 @@ and run by qemu-aarch64 on the same table and arrays. Exit status 1 if a single 
 or a gradient by more than its rounding: sums over queries have an order of their own for each vector width.
 """
 
+import ctypes
 import functools
 import struct
 import subprocess
@@ -16,15 +17,16 @@ import numpy as np
 
 from clearhead import alibi, attend, causal, dense, documents, full, functions, problem, softcap, where, window
 from clearhead.definition.gradient import reduced
-from clearhead.gradient_plan import Backward, float_arrays, padded
-from clearhead.gradients import keys_lead, share, walked
-from clearhead.kernels.call import AXIS, FIELDS
-from clearhead.kernels.gradient_call import AXIS as GRADIENT_AXIS
-from clearhead.kernels.gradient_call import DONE
-from clearhead.kernels.gradient_call import FIELDS as GRADIENT_FIELDS
-from clearhead.machine.compile import Kernel, Plan, emit
+from clearhead.engine.launch import launch_on, spec_for
+from clearhead.gradients.backward import keys_lead, share, walked
+from clearhead.gradients.launch import BackwardLaunch, float_arrays
+from clearhead.kernels.abi.call import AXIS, FIELDS
+from clearhead.kernels.abi.gradient_call import AXIS as GRADIENT_AXIS
+from clearhead.kernels.abi.gradient_call import DONE
+from clearhead.kernels.abi.gradient_call import FIELDS as GRADIENT_FIELDS
+from clearhead.kernels.abi.tiles import padded
+from clearhead.machine.compile import Kernel, KernelSpec, emit
 from clearhead.machine.target import AARCH64
-from clearhead.plan import arranged, plan_for
 from clearhead.testing import check_same_bits
 
 HERE = Path(__file__).parent
@@ -79,11 +81,11 @@ def problems():
 
 
 @functools.cache
-def executable(plan, folder):
+def executable(spec, folder):
     """The plan's AArch64 code with the harness, ready to run."""
-    base = Path(folder) / plan.key
-    base.with_suffix(".o").write_bytes(emit(plan))
-    command = [COMPILER, "-O1", "-static", f"-DKERNEL={plan.kernel}", HERE / "arm_harness.c", base.with_suffix(".o")]
+    base = Path(folder) / spec.key
+    base.with_suffix(".o").write_bytes(emit(spec))
+    command = [COMPILER, "-O1", "-static", f"-DKERNEL={spec.kernel}", HERE / "arm_harness.c", base.with_suffix(".o")]
     subprocess.run([*command, "-o", base, "-lm"], check=True)  # noqa: S603
     return base
 
@@ -93,8 +95,8 @@ def run(arrays, rules, budget, folder):
     q, k, v = arrays
     sink = rules.get("sink")
     asked = problem(q, k, v, **{"mask": causal(), **rules})
-    plan = plan_for(asked, AARCH64)
-    ready = arranged(asked, Kernel(plan, None, ()))
+    spec = spec_for(asked, AARCH64)
+    ready = launch_on(Kernel(spec, None, ()), asked, ())
     output = np.zeros(ready.output_shape, q.dtype)
     lse = np.zeros(ready.output_shape[:-1], ready.lse_dtype)
     named = {"query": q, "key": k, "value": v, "output": output, "lse": lse}
@@ -102,43 +104,42 @@ def run(arrays, rules, budget, folder):
         named["sink"] = np.ascontiguousarray(np.broadcast_to(sink, ready.output_shape[:-2]), ready.lse_dtype)
     if ready.counters:
         named |= {"workspace": np.zeros(ready.workspace, np.uint8), "counters": np.zeros(ready.counters, np.int64)}
-    tile_table, kinds, *captured = ready.kept
+    tile_table, kinds, *captured = ready.held
     named |= {name: x for name, x in (("tile_table", tile_table), ("blocks", kinds)) if x is not None}
     table = list(struct.unpack(f"{len(ready.template) // 8}q", ready.template))
     places = [(FIELDS.index(name), array) for name, array in named.items()]
     start = len(FIELDS) + len(AXIS) * table[FIELDS.index("axes")]
-    places += [(start + plan.variant.at_array(n), array) for n, array in enumerate(captured)]
-    data = emulated(plan, table, places, -1, (ready.scratch_size, budget), (3, 4), folder)
+    places += [(start + spec.variant.at_array(n), array) for n, array in enumerate(captured)]
+    data = emulated(spec, table, places, -1, (ready.scratch_size, budget), (3, 4), folder)
     return (
         np.frombuffer(data, output.dtype, output.size).reshape(output.shape),
         np.frombuffer(data, lse.dtype, lse.size, output.nbytes).reshape(lse.shape),
     )
 
 
-def emulated(plan, table, places, give_way, sizes, results, folder):
+def emulated(spec, table, places, give_way, sizes, results, folder):
     """The bytes of some buffers after a run; `places` are (place in the table, array), numbered as buffers."""
     parts = [struct.pack(f"{1 + len(table)}q", len(table), *table), struct.pack("q", len(places))]
     addresses = []
     for buffer, (place, array) in enumerate(places):
         low, high = np.lib.array_utils.byte_bounds(array)
-        memory = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_uint8 * (high - low)).from_address(low))
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low))
         parts += [struct.pack("q", high - low), memory.tobytes()]
         addresses += [place, buffer, array.ctypes.data - low]
     parts.append(struct.pack(f"{1 + len(addresses)}q", len(places), *addresses))
     parts.append(struct.pack(f"{4 + len(results)}q", give_way, *sizes, len(results), *results))
     source, target = Path(folder) / "problem", Path(folder) / "results"
     source.write_bytes(b"".join(parts))
-    subprocess.run([EMULATOR, executable(plan, folder), source, target], check=True)  # noqa: S603
+    subprocess.run([EMULATOR, executable(spec, folder), source, target], check=True)  # noqa: S603
     return target.read_bytes()
 
 
 def gradients(done, d_out, budget, folder):
     """Gradients of queries, keys and values by AArch64's code, from this machine's output and log-sum-exp."""
-    kept = done.kept
-    asked = kept.asked
+    (q, k, v, _), asked = done.residuals.operands, done.residuals.problem
     arrays = asked.rules.score.arrays if asked.rules.score else ()
-    planned = Backward(asked, walked(asked, d_out), float_arrays(arrays), share(asked, kept.k, kept.v))
-    planned.__dict__["plan"] = Plan("backward", plan_for(asked, AARCH64).tile, AARCH64, planned.variant)
+    planned = BackwardLaunch(asked, walked(asked, d_out), float_arrays(arrays), share(asked, k, v))
+    planned.__dict__["plan"] = KernelSpec("backward", spec_for(asked, AARCH64).tile, AARCH64, planned.variant)
     template = planned.template(1)
     tasks, computed = planned.chains * planned.group * len(planned.tiles), np.dtype(asked.computed)
     d_query = np.zeros((*asked.lead, asked.queries, asked.query_dim), planned.d_query_dtype)
@@ -146,7 +147,7 @@ def gradients(done, d_out, budget, folder):
         np.zeros((*planned.own_axes, asked.keys, padded(dim)), computed) for dim in (asked.query_dim, asked.value_dim)
     )
     named = {"d_query": d_query, "d_key": d_key, "d_value": d_value}
-    named |= {"query": kept.q, "key": kept.k, "value": kept.v, "output": kept.wide, "lse": done.lse, "d_output": d_out}
+    named |= {"query": q, "key": k, "value": v, "output": done.residuals.output, "lse": done.lse, "d_output": d_out}
     named |= {"progress": np.zeros(tasks, np.int64), "done": np.full(1, DONE, np.int64)}
     named["sums"] = np.zeros((tasks, max(1, len(planned.variant.shares))), computed)
     tile_table, kinds, *captured = template.kept
@@ -158,7 +159,7 @@ def gradients(done, d_out, budget, folder):
     found = [np.zeros(arrays[n].shape, computed) for n in planned.scattered]
     places += list(zip(template.scattered, found, strict=True))
     sizes = planned.scratch_layout[1], budget
-    data = emulated(planned.plan, table, places, GRADIENT_FIELDS.index("give_way"), sizes, (0, 1, 2), folder)
+    data = emulated(planned.spec, table, places, GRADIENT_FIELDS.index("give_way"), sizes, (0, 1, 2), folder)
     at, results = 0, []
     for array in (d_query, d_key, d_value):
         results.append(np.frombuffer(data, array.dtype, array.size, at).reshape(array.shape))
@@ -166,10 +167,9 @@ def gradients(done, d_out, budget, folder):
     lead = keys_lead(planned)
     shapes = [(x, (*lead, *x.shape[-2:])) for x in results[1:]]
     d_key, d_value = (
-        reduced(x.reshape(shape)[..., : y.shape[-1]], y.shape)
-        for (x, shape), y in zip(shapes, (kept.k, kept.v), strict=True)
+        reduced(x.reshape(shape)[..., : y.shape[-1]], y.shape) for (x, shape), y in zip(shapes, (k, v), strict=True)
     )
-    return reduced(results[0], kept.q.shape), d_key, d_value
+    return reduced(results[0], q.shape), d_key, d_value
 
 
 def near(got, want, letter, arrays, d_out):

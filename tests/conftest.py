@@ -10,7 +10,7 @@ import tempfile
 import hypothesis
 
 faulthandler.enable()
-if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit the first process's cache
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the first process's cache
     CACHE = tempfile.mkdtemp(prefix="clearhead-tests-")
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
     os.environ["CLEARHEAD_CACHE_DIR"] = CACHE
@@ -23,7 +23,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 
 
 def pytest_collection_finish() -> None:
-    """Spare what the frameworks left in memory every later garbage collection: half a million objects to walk."""
+    """Leave what the frameworks made out of later garbage collections: half a million objects to walk each time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import clearhead
 from clearhead import attend, attention, causal, full, kernel_for, merge, self_attention
 from clearhead.definition import canonical, textbook
-from clearhead.problem import Problem
+from clearhead.engine.problem import Problem
 from clearhead.testing import check_definition, check_same_bits
 from tests.strategies import LAYOUTS, laid_out
 
@@ -146,7 +146,7 @@ def test_a_kernel_can_be_read():
     kernel = kernel_for(clearhead.problem(x, x, x, mask=causal()))
     assert 'define internal void @"score_1"' in kernel.ir
     assert "forward" in kernel.asm
-    assert kernel.plan.tile.queries % kernel.plan.tile.lanes == 0
+    assert kernel.spec.tile.queries % kernel.spec.tile.lanes == 0
     assert "reassoc" not in kernel.ir
     assert " fast " not in kernel.ir
     assert " contract " not in kernel.ir

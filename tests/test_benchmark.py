@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from clearhead import benchmark, cli
+from clearhead.cli import bench as benchmark
+from clearhead.cli import command as cli
 from clearhead.definition import textbook
-from clearhead.measure import Peak
+from clearhead.machine.peak import Peak
 
 
 def test_a_result_holds_every_contender():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clearhead import alibi, attention, causal, dense, documents, full, softcap, testing, window
+from clearhead import alibi, attend, attention, causal, dense, documents, full, softcap, testing, window
 from clearhead.definition import textbook
 from clearhead.machine.target import native_isas
 from clearhead.testing import check_definition, check_hidden, check_invariance, check_same_bits
@@ -133,7 +133,7 @@ def test_invariance_notices_one_bit(monkeypatch):
             done.output.flat[7] = np.nextafter(done.output.flat[7], 9)
         return done
 
-    clearhead_attend = testing.attend
+    clearhead_attend = attend
     monkeypatch.setattr(testing, "attend", unsteady)
     with pytest.raises(AssertionError, match=r"1 of 2240 places, first at \(0, 0, 7\)"):
         check_invariance(*arrays())

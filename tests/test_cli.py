@@ -104,7 +104,7 @@ def test_help_and_version(capsys):
 def test_help_leaves_what_explaining_needs_unread():
     code = "import sys; from clearhead.cli import main; main(['--help']); print(*sorted(sys.modules), sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert "clearhead.cli" in done.stdout
+    assert "clearhead.cli.command" in done.stdout
     assert "clearhead.explain" not in done.stdout
     assert "clearhead.words" not in done.stdout
 

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from clearhead import cli, doctor, settings
+from clearhead import settings
+from clearhead.cli import command as cli
+from clearhead.cli import doctor
 from clearhead.machine import store
 from clearhead.machine.target import native_isas
 
@@ -43,7 +45,7 @@ def test_it_names_everything_that_makes_the_numbers(diagnosis):
 
 
 def test_wrong_numbers_are_a_diagnosis_and_an_exit_code(monkeypatch, capsys):
-    monkeypatch.setattr(doctor.clearhead, "attention", lambda q, k, v, **rules: np.zeros_like(v[..., : q.shape[-2], :]))
+    monkeypatch.setattr("clearhead.attention", lambda q, k, v, **rules: np.zeros_like(v[..., : q.shape[-2], :]))
     sick = doctor.examine()
     assert not sick.healthy
     assert all(check.fault.startswith("FAIL") for check in sick.checks)

@@ -20,10 +20,10 @@ from clearhead.explain.cost import costs
 from clearhead.explain.lessons import LESSONS
 from clearhead.explain.steps import LARGEST_SQUARE, explain
 from clearhead.explain.story import worked_page
-from clearhead.explain.wording import number
 from clearhead.rules.masks import causal, documents, full, prefix, visible, window
 from clearhead.rules.named import name_of_mask, name_of_score
 from clearhead.rules.scores import alibi, scale, softcap
+from clearhead.wording import number
 
 WORDS = ["the", "river", "bank", "was", "wet", "because", "the", "river", "had", "flooded"]
 VALUES = st.floats(-20, 20) | st.sampled_from([0.0, -0.0, 1.0, 1e-300, 30.0])

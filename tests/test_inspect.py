@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from clearhead import FileError, InputError, full, weights
+from clearhead.attention_weights.notebook import MEANINGS
 from clearhead.cli import main
 from clearhead.files.text import read_text
 from clearhead.inspecting.command import Wanted, show, written
 from clearhead.inspecting.heads import (
-    MEANINGS,
     ORDERS,
     Inspected,
     Part,

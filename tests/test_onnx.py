@@ -125,7 +125,7 @@ def mask_of(attributes, inputs, q, k):
         mask &= band(None, 0, before, q, k)
     sides = [attributes.get(f"{side}_window_size", -1) for side in ("left", "right")]
     if max(sides) >= 0:
-        mask &= band(*(None if size < 0 else size for size in sides), before, q, k)
+        mask &= band(*(None if size < 0 else size for size in sides), before, q, k)  # type: ignore[call-arg]
     if "attn_mask" in inputs and inputs["attn_mask"].dtype == bool:
         mask &= dense(padded(inputs["attn_mask"], k, False))
     return mask

@@ -10,6 +10,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, PowerNorm, to_hex
 
 from clearhead import FileError, InputError, ShapeError, causal, full, plot, weights, window
+from clearhead.attention_weights import figures
 
 KINDS = ["light", "dark"]
 
@@ -99,11 +100,11 @@ def test_the_rest_of_a_row_flattens_no_bar():
     w = weights(np.zeros((2000, 1)), np.zeros((2000, 1)))
     figure = plot.row(w, -1)
     axes = figure.axes[0]
-    named = [patch.get_width() for patch in axes.patches[:-1]]
+    named = [patch.get_width() for patch in axes.patches[:-1]]  # type: ignore[attr-defined]
     assert min(named) > 0.5 * axes.get_xlim()[1]
-    assert axes.patches[-1].get_width() == pytest.approx(0.98)
+    assert axes.patches[-1].get_width() == pytest.approx(0.98)  # type: ignore[attr-defined]
     assert axes.texts[-1].get_text() == "0.9800, longer than the scale"
-    assert axes.texts[-1].xy[0] == axes.get_xlim()[1]
+    assert axes.texts[-1].xy[0] == axes.get_xlim()[1]  # type: ignore[attr-defined]
     assert [text.get_text() for text in axes.get_yticklabels()][:2] == ["0", "1"]
     short = plot.row(some(1, 60)[0], -1).axes[0]
     assert "longer" not in " ".join(text.get_text() for text in short.texts)
@@ -159,14 +160,14 @@ def test_names_show_their_control_characters():
 def test_bars_of_a_row_account_for_all_its_weight(n):
     w = some(1, n)[0]
     figure = plot.row(w, -1, names(n))
-    bars = [patch.get_width() for patch in figure.axes[0].patches]
+    bars = [patch.get_width() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
     assert sum(bars) == pytest.approx(1)
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert len(labels) == len(bars) == min(n, plot.MOST_BARS + 1)
+    assert len(labels) == len(bars) == min(n, figures.MOST_BARS + 1)
     values = w.row(-1)
     for label, bar in zip(labels, bars, strict=True):
         if "other" in label:
-            assert f"{n - plot.MOST_BARS}" in label
+            assert f"{n - figures.MOST_BARS}" in label
         else:
             assert bar == values[int(label.split()[-1])]
             assert label.split()[0] == f"t{label.split()[-1]}"

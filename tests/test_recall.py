@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from clearhead import alibi, attend, attention, documents, gradients, recall, softcap
+from clearhead import alibi, attend, attention, documents, softcap
 from clearhead.definition import textbook
+from clearhead.engine import bounded_cache
+from clearhead.engine.launch_cache import launches
+from clearhead.gradients import backward as gradients
 
 
 def random(*shape, seed=0):
@@ -18,10 +21,10 @@ def random(*shape, seed=0):
 @pytest.fixture
 def few(monkeypatch):
     """Caches that are full at once, and threads that change places at every step."""
-    monkeypatch.setattr(recall, "MOST_PREPARED", 2)
-    monkeypatch.setattr(gradients, "MOST_PLANS", 2)
-    monkeypatch.setattr(recall, "LITTLE", -1)
-    monkeypatch.setattr(recall, "MOST_HOLDING", 1)
+    monkeypatch.setattr(bounded_cache, "SMALL", -1)
+    for cache in (launches, gradients.launches):
+        monkeypatch.setattr(cache, "most", 2)
+        monkeypatch.setattr(cache, "most_large", 1)
     before = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
     yield
@@ -78,8 +81,8 @@ def test_gradients_belong_to_the_function_that_ran():
     done = attend(x, x, x, score=rule)
     want, weights_then = done.backward(x), attend(x, x, x, score=rule).weights[:]
     slopes = weights[1]
-    recall.prepared.clear()
-    gradients.plans.clear()
+    launches.clear()
+    gradients.launches.clear()
     again = attend(x, x, x, score=rule)
     for name in "qkv":
         np.testing.assert_array_equal(getattr(done.backward(x), name), getattr(want, name))

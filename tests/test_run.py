@@ -1,5 +1,6 @@
 """`clearhead run`: the definition's values from any file, streamed, and nothing left by what goes wrong."""
 
+import contextlib
 import os
 import re
 import signal
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import clearhead
-from clearhead import cli, streaming
+from clearhead.cli import command as cli
+from clearhead.cli import run as streaming
 from clearhead.definition import textbook
 from clearhead.rules.masks import causal, full, visible
 
@@ -119,11 +121,11 @@ def test_any_leading_axes_are_streamed_to_the_same_bits(tmp_path, shapes, step, 
 def test_every_head_is_computed_once_whatever_the_step(tmp_path_factory, lead, key_heads, group, step):
     q, k, v = draw((*lead, key_heads * group, 4, 3), (*lead, key_heads, 4, 3), (*lead, key_heads, 4, 2))
     folder, counts = tmp_path_factory.mktemp("steps"), []
-    plan = streaming.plan(save(folder / "in.safetensors", q=q, k=k, v=v), streaming.Options())
+    job = streaming.job_for(save(folder / "in.safetensors", q=q, k=k, v=v), streaming.Options())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "STEP", step)
-        streaming.execute(plan, folder / "out.npy", advance=counts.append)
-    assert sum(counts) == plan.heads == np.prod(q.shape[:-2])
+        streaming.execute(job, folder / "out.npy", advance=counts.append)
+    assert sum(counts) == job.heads == np.prod(q.shape[:-2])
     np.testing.assert_array_equal(np.load(folder / "out.npy"), clearhead.attention(q, k, v))
 
 
@@ -180,8 +182,8 @@ def test_the_last_line_tells_what_was_done(tmp_path, capsys):
 
 
 def test_operations_are_counted_over_the_pairs_that_are_seen(tmp_path):
-    plan = streaming.plan(save(tmp_path / "in.npy", x=draw((3, 100, 8))[0]), streaming.Options())
-    assert streaming.Report(plan, tmp_path, 1.0).flops == 3 * (100 * 101 // 2) * 2 * (8 + 8)
+    job = streaming.job_for(save(tmp_path / "in.npy", x=draw((3, 100, 8))[0]), streaming.Options())
+    assert streaming.Report(job, tmp_path, 1.0).flops == 3 * (100 * 101 // 2) * 2 * (8 + 8)
 
 
 def test_compressed_input_works_and_says_what_it_costs(tmp_path, capsys):
@@ -300,7 +302,10 @@ def endless(path):
 
 def begun(process, folder):
     """Whether a run has made its new file, with a name or without one."""
-    opened = [os.path.realpath(link) for link in Path(f"/proc/{process.pid}/fd").glob("*")]
+    opened = []
+    for link in Path(f"/proc/{process.pid}/fd").glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            opened.append(os.readlink(link))
     return len(os.listdir(folder)) == 3 or any(str(folder) in one and "deleted" in one for one in opened)
 
 
@@ -335,12 +340,13 @@ def test_memory_stays_small_beside_the_files(tmp_path, suffix):
     code = """if True:
         import sys, numpy as np
         from pathlib import Path
-        from clearhead import self_attention, streaming
+        from clearhead import self_attention
+        from clearhead.cli import run as streaming
         self_attention(np.zeros((2, 256, 64), np.float32))
         status = lambda name: int(Path("/proc/self/status").read_text().split(name + ":")[1].split()[0])
-        plan = streaming.plan(sys.argv[1], streaming.Options(rows=(0, -1) if sys.argv[2][-1] != "y" else ()))
+        job = streaming.job_for(sys.argv[1], streaming.Options(rows=(0, -1) if sys.argv[2][-1] != "y" else ()))
         before = status("VmRSS")
-        streaming.execute(plan, sys.argv[2])
+        streaming.execute(job, sys.argv[2])
         print(status("VmHWM") - before)
     """
     done = subprocess.run(

@@ -6,7 +6,8 @@ from safetensors.numpy import load_file, save_file
 
 import clearhead
 from clearhead.errors import FileError
-from clearhead.watch import Record, Watch
+from clearhead.watched.records import Record
+from clearhead.watched.seen import Watch
 
 
 def record(**changes) -> Record:

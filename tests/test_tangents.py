@@ -80,7 +80,7 @@ def direction(x, rules):
     held = attend(*x, **rules).backward(np.ones((*x[0].shape[:-1], x[2].shape[-1]), x[0].dtype)).rules
     sink = None if "sink" not in rules else random(*np.shape(rules["sink"]), seed=3)
     moved = (random(*part.shape, seed=2).astype(part.dtype) for part in x)
-    return Direction(*moved, sink, tuple(tuple(random(*a.shape, seed=4) for a in own) for own in held))
+    return Direction(*moved, sink, tuple(tuple(random(*a.shape, seed=4) for a in own) for own in held))  # type: ignore[call-arg]
 
 
 def check(got, want, tolerance=1e-12):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.definition.elementary import Functions, exp, log
 from clearhead.definition.fma import fma
 from clearhead.definition.textbook import share_heads
@@ -20,7 +21,6 @@ from clearhead.rules.expression import evaluate
 from clearhead.rules.masks import Mask, causal, split, visible
 from clearhead.rules.scores import Score, as_rules
 
-Array = npt.NDArray[Any]
 Seen = npt.NDArray[np.bool_]
 Rule: TypeAlias = Callable[..., Array]
 

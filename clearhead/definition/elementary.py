@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.definition.fma import fma
-
-Array = npt.NDArray[Any]
 
 LOG2E, LN2 = 1 / math.log(2), math.log(2)
 

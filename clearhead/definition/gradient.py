@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.definition import textbook
-from clearhead.rules.derive import by_loads, by_score
+from clearhead.rules.derivatives import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, evaluate
 from clearhead.rules.masks import Mask, Span, causal, split
 from clearhead.rules.scores import Score, as_rules
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

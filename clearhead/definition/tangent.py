@@ -26,17 +26,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.definition import textbook
 from clearhead.definition.gradient import Gradients, add_at, is_float, products, reduced, row_products, sink_weights
-from clearhead.rules.derive import by_loads, by_score
+from clearhead.rules.derivatives import by_loads, by_score
 from clearhead.rules.expression import Expression, Formula, evaluate
 from clearhead.rules.fused import fuse
 from clearhead.rules.masks import Mask, causal
 from clearhead.rules.scores import Score, as_rules
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.rules.expression import evaluate
 from clearhead.rules.masks import Mask, Span, causal, split, visible
 from clearhead.rules.scores import Score, as_rules
-
-Array = npt.NDArray[np.floating]
 
 
 def scores(q: Array, k: Array, scale: float = 1.0) -> Array:

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.definition.textbook import ruled_scores, share_heads, sinks, softmax
 from clearhead.rules.masks import Mask, causal, split
-
-Array = npt.NDArray[Any]
 
 
 def weights(

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clearhead.definition.textbook import Array
+from clearhead.arrays import Array
 from clearhead.errors import InputError
 from clearhead.explain import inputs, json, steps
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.rows import MOST_ROWS, choose
 from clearhead.explain.steps import Explanation, length
 from clearhead.explain.story import scores_step, softmax_step, sum_step, title
-from clearhead.explain.wording import count, label, number, percent, quoted, short
 from clearhead.model import Forward, HeadScores, LayerPass, Loss, Model, head_scores, load
 from clearhead.once import cached_property
+from clearhead.wording import count, label, number, percent, quoted, short
 
 DIMS = 2  # of a vector, where one is shown
 GUESSES = 3  # of the next token, after each layer

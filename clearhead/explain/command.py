@@ -15,9 +15,9 @@ from clearhead.explain import inputs, quiz
 from clearhead.explain.matrices import read_matrices
 from clearhead.explain.pages import OfLayer, OfLesson, Page, WhatIf, Worked
 from clearhead.explain.roles import scene
-from clearhead.explain.steps import CAUSAL, Explanation
+from clearhead.explain.steps import Explanation
 from clearhead.files.text import read_text
-from clearhead.rules.masks import Mask
+from clearhead.rules.masks import CAUSAL, Mask
 from clearhead.rules.scores import Score
 
 

@@ -9,9 +9,9 @@ from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Pros
 from clearhead.explain.lesson import Lesson
 from clearhead.explain.steps import Explanation
 from clearhead.explain.story import noted, title
-from clearhead.explain.wording import count, percent, short, size
 from clearhead.rules.masks import Causal, Full, Mask, Window, visible
 from clearhead.rules.named import name_of_mask
+from clearhead.wording import count, percent, short, size
 
 LENGTHS = (128, 1024, 4096, 16384, 65536, 1048576)
 TEXTS = {"a sentence": 20, "a paper": 8_000, "a book": 120_000}  # tokens, about

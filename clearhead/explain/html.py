@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
-from clearhead.explain.wording import number
+from clearhead.wording import number
 
 BAR = 12  # em of the longest bar
 STYLE = """

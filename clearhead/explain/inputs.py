@@ -11,10 +11,10 @@ from typing import Any
 
 from clearhead.errors import InputError
 from clearhead.explain.matrices import read_qkv
-from clearhead.explain.steps import CAUSAL, Explanation, Item, explain, index
+from clearhead.explain.steps import Explanation, Item, explain, index
 from clearhead.explain.vectors import read_vectors
 from clearhead.files.text import as_typed, read_text
-from clearhead.rules.masks import Mask
+from clearhead.rules.masks import CAUSAL, Mask
 from clearhead.rules.scores import Score
 from clearhead.words import load, read_embeddings, split
 

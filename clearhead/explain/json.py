@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from clearhead.definition.textbook import Array
+from clearhead.arrays import Array
 from clearhead.explain.lesson import Lesson
 from clearhead.explain.steps import Explanation
 from clearhead.rules.named import name_of_mask, name_of_score

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
 from clearhead.explain.grid import ROOM, Field, Grid, fitted, pages, panels, wraps
 from clearhead.explain.tex import BOXED, escape, math_width
-from clearhead.explain.wording import number
+from clearhead.wording import number
 
 MOST_ITEMS = 40  # of which all weights are printed
 LONGEST = 120  # characters of a cell

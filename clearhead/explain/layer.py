@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clearhead.arrays import Array
 from clearhead.definition import textbook
-from clearhead.definition.textbook import Array
 from clearhead.errors import InputError, ShapeError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.json import written
@@ -18,8 +18,8 @@ from clearhead.explain.matrices import Matrices
 from clearhead.explain.rows import MOST_ROWS, gathered, names
 from clearhead.explain.steps import Explanation, right_angles
 from clearhead.explain.story import noted, title
-from clearhead.explain.wording import count, number, quoted, sub
 from clearhead.rules.masks import causal, visible
+from clearhead.wording import count, number, quoted, sub
 
 DIMS = 3  # of a vector, where one is shown
 

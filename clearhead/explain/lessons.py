@@ -14,7 +14,7 @@ from clearhead.explain.blocks import Block, Column, Formula, Heading, Prose, Tab
 from clearhead.explain.lesson import Lesson
 from clearhead.explain.steps import Explanation, check_finite
 from clearhead.explain.story import noted, title
-from clearhead.explain.wording import count, number, quoted, short
+from clearhead.wording import count, number, quoted, short
 
 ORDER_NAMES = ("step", "takes", "gives", "why")
 ORDER = (

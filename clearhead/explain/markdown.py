@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from clearhead.explain.blocks import Block, Cell, Formula, Heading, Prose, Table, Title, Triangle
-from clearhead.explain.wording import number
+from clearhead.wording import number
 
 BAR = 20  # characters of the longest bar
 

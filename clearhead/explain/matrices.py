@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clearhead.definition.textbook import Array
+from clearhead.arrays import Array
 from clearhead.errors import DtypeError, FileError, ShapeError
 from clearhead.files import open_arrays
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy.typing as npt
 
 from clearhead.explain import html, inputs, markdown, steps
-from clearhead.explain.steps import CAUSAL, Explanation
+from clearhead.explain.steps import Explanation
 from clearhead.explain.story import DIMS, worked_page
-from clearhead.rules.masks import Mask
+from clearhead.rules.masks import CAUSAL, Mask
 from clearhead.rules.scores import as_rules
 
 

@@ -5,15 +5,15 @@ Decides how the past is reversed and how positions are brought in (ALiBi, rotary
 
 import numpy as np
 
+from clearhead.arrays import Array
 from clearhead.definition import textbook
-from clearhead.definition.textbook import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.lesson import Lesson
 from clearhead.explain.rows import MOST_ROWS, names
 from clearhead.explain.steps import Explanation
 from clearhead.explain.story import noted, title
-from clearhead.explain.wording import count, number, quoted
 from clearhead.rules.masks import causal
+from clearhead.wording import count, number, quoted
 
 SLOPE = 0.5  # of ALiBi: how much a score loses for each item of distance
 BASE = 10_000.0  # of rotary's angles

@@ -13,8 +13,8 @@ from clearhead.explain.blocks import Block, Column, Heading, Prose, Table
 from clearhead.explain.json import written
 from clearhead.explain.steps import Explanation, check_finite
 from clearhead.explain.story import noted, title
-from clearhead.explain.wording import count, number, quoted, sub
 from clearhead.explain.zero import weight_of_one_more
+from clearhead.wording import count, number, quoted, sub
 
 LETTERS = "abc"
 

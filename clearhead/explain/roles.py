@@ -6,11 +6,11 @@ reads from a pronoun what it stands for, W^K reads from a noun what could stand 
 
 import numpy as np
 
-from clearhead.definition.textbook import Array
+from clearhead.arrays import Array
 from clearhead.explain.blocks import Block, Column, Heading, Prose, Table
 from clearhead.explain.steps import Explanation, explain
-from clearhead.explain.wording import number
 from clearhead.rules.masks import Mask
+from clearhead.wording import number
 
 KINDS = ("woman", "man", "thing")
 WHO = ("ball", "Anna", "Tom")  # in another order than the kinds: what is given is not what is looked for

@@ -6,10 +6,10 @@ Decides this for every table of every page; what stands beside a name is decided
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clearhead.definition.textbook import Array
+from clearhead.arrays import Array
 from clearhead.explain.blocks import Cell, Column, Table
 from clearhead.explain.steps import Explanation, Item
-from clearhead.explain.wording import label, quoted
+from clearhead.wording import label, quoted
 
 MOST_ROWS = 32  # more items than this and a table shows only the heaviest, and the rest as one row
 MARK = "≈"  # before an item whose vector is not that of its very own word

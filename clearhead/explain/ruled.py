@@ -8,9 +8,9 @@ import inspect
 from clearhead.explain.blocks import Block, Column, Formula, Heading, Prose
 from clearhead.explain.rows import Shown, names, table
 from clearhead.explain.steps import Explanation
-from clearhead.explain.wording import count, listed, number, quoted, sub
 from clearhead.rules.named import name_of_mask, name_of_score
 from clearhead.rules.scores import Alibi, Function, Scale, Score, Softcap
+from clearhead.wording import count, listed, number, quoted, sub
 
 
 def formula_of(rule: Score) -> Formula:

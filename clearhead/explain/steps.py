@@ -12,16 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.definition import textbook
-from clearhead.definition.textbook import Array
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.once import cached_property
-from clearhead.rules.masks import Causal, Full, Mask, causal, full, split, visible
+from clearhead.rules.masks import CAUSAL, Causal, Full, Mask, full, split, visible
 from clearhead.rules.scores import Score, as_rules
 
 Bools = npt.NDArray[np.bool_]
 Neighbour = tuple[str, float]
-CAUSAL = causal()
 
 LARGEST_SQUARE = 2048  # items: both matrices together are then 64 MiB, and nobody reads more rows than that
 NO_SCORE = 1e-12  # a dot product up to this, if it may be 0 but for the rounding of its own products, is 0

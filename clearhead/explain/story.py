@@ -11,14 +11,14 @@ import sys
 
 import numpy as np
 
-from clearhead.definition.textbook import Array
+from clearhead.arrays import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
 from clearhead.explain.rows import MARK, Shown, choose, made, marked, names, pointed, table
 from clearhead.explain.ruled import mask_step, rules_step
 from clearhead.explain.steps import Explanation, crushed
-from clearhead.explain.wording import count, factor, label, number, quoted, sub
 from clearhead.explain.zero import lost_score, lost_weight, no_weight, zero_score
 from clearhead.rules.named import name_of_mask
+from clearhead.wording import count, factor, label, number, quoted, sub
 from clearhead.words.forms import family
 
 MOST_ASKING = 24  # items of the other text: more are counted, not named

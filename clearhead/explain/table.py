@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.errors import FileError, reason
-from clearhead.explain.wording import count
+from clearhead.wording import count
 
 MOST_VECTORS = 1 << 17  # in a file
 MOST_NUMBERS = 1 << 24

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clearhead.arrays import Array
 from clearhead.definition import textbook
-from clearhead.definition.textbook import Array
 from clearhead.errors import InputError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.json import row, vectors, written
 from clearhead.explain.rows import MOST_ROWS, names, pointed
 from clearhead.explain.steps import Explanation, length
 from clearhead.explain.story import noted, title
-from clearhead.explain.wording import count, listed, number, quoted
 from clearhead.rules.masks import full, visible
+from clearhead.wording import count, listed, number, quoted
 
 NOTHING = 1e-12  # a difference up to this, beside the numbers that differ, is rounding
 UNSEEN = 5e-5  # a difference below this is none in four decimals

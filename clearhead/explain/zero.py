@@ -11,7 +11,7 @@ import numpy as np
 from clearhead.explain.blocks import Block, Prose
 from clearhead.explain.rows import pointed
 from clearhead.explain.steps import Explanation
-from clearhead.explain.wording import label, listed, number, percent, quoted
+from clearhead.wording import label, listed, number, percent, quoted
 
 
 def zero_score(e: Explanation) -> list[Block]:

@@ -23,7 +23,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
-from clearhead.definition.textbook import Array
+from clearhead.arrays import Array
 from clearhead.errors import ClearheadError, DtypeError, FileError, reason
 
 SUFFIXES = (".npy", ".npz", ".safetensors")

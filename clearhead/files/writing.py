@@ -22,7 +22,7 @@ from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
-from clearhead.definition.textbook import Array
+from clearhead.arrays import Array
 from clearhead.errors import ClearheadError, FileError
 from clearhead.files.reading import DTYPES, known_suffix
 from clearhead.machine.appearing import appearing

@@ -9,13 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clearhead.attention_weights.notebook import MEANINGS
 from clearhead.errors import FileError, InputError
 from clearhead.explain.blocks import Column, Table
-from clearhead.explain.wording import count, label, number, percent
 from clearhead.files.text import read_text
 from clearhead.files.writing import write_whole
 from clearhead.inspecting.heads import (
-    MEANINGS,
     ORDERS,
     Head,
     Inspected,
@@ -28,6 +27,7 @@ from clearhead.inspecting.heads import (
     ranked,
     sheet,
 )
+from clearhead.wording import count, label, number, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

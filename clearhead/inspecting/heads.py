@@ -10,21 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.errors import InputError
 from clearhead.explain.inputs import place
-from clearhead.explain.wording import count, percent
-from clearhead.weights import Weights, weights
+from clearhead.wording import count, percent
 
 ASKED = ("entropy", "effective", "distance", "first", "off_first")
-MEANINGS = {
-    "layer": ("layer", "the layer's number in the model, from 0"),
-    "head": ("head", "the head's number in its layer, from 0"),
-    "entropy": ("entropy", "how evenly a query's weight is spread over keys, in nats; 0 is all on one key"),
-    "effective": ("keys, effectively", "over how many keys it is spread, as if evenly: e to the entropy"),
-    "distance": ("mean distance", "how many items back the weight lies"),
-    "first": ("on the first key", "the weight that item 0 gets"),
-    "strongest": ("strongest off it", "the largest weight that any query gives any other key than item 0"),
-}  # of the sheet's columns: what stands above each, and what it is; means over queries, but the last
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,12 @@ Decides how a folder becomes a model, a tokenizer and a run over a text; watchin
 
 from pathlib import Path
 
+from clearhead.attention_weights.matrix import Weights
 from clearhead.errors import FileError, InputError
 from clearhead.inspecting.heads import Inspected
-from clearhead.watch import RoomError, Watch, in_bytes, load_watch, watch
-from clearhead.weights import Weights
+from clearhead.watched.records import RoomError, in_bytes
+from clearhead.watched.seen import Watch, load_watch
+from clearhead.watching import watch
 
 MEMORY = 1 << 31  # bytes that a watch may keep
 
@@ -53,7 +55,7 @@ def from_folder(folder: Path, text: str) -> Inspected:
             f"{folder} cannot be inspected: {str(error).partition(': ')[0]}. Give a causal language model such as "
             "Llama, Qwen, Mistral, Gemma 2 or GPT-2."
         ) from None
-    tokens = tuple(tokenizer.decode([number]) for number in numbers[0].tolist())
+    tokens = tuple(str(tokenizer.decode([number])) for number in numbers[0].tolist())
     return Inspected(folder.name, tokens, layers_of(seen))
 
 

@@ -1,4 +1,4 @@
-"""What was inspected as one HTML page that needs nothing else, and what a notebook shows of weights.
+"""What was inspected as one HTML page that needs nothing else.
 
 Decides the page; numbers are those of `heads`, pictures those of `clearhead.plot`.
 """
@@ -6,13 +6,11 @@ Decides the page; numbers are those of `heads`, pictures those of `clearhead.plo
 import base64
 from collections.abc import Sequence
 from html import escape
-from math import prod
 
-from clearhead.explain.wording import count, label, number, percent
-from clearhead.inspecting.heads import MEANINGS, Head, Inspected, Part, carried, left_out
-from clearhead.weights import Weights
+from clearhead.attention_weights.notebook import MEANINGS, cell
+from clearhead.inspecting.heads import Head, Inspected, Part, carried, left_out
+from clearhead.wording import count, label, percent
 
-AT_A_GLANCE = 1 << 26  # pairs over all heads that a notebook looks at unasked: a fraction of a second
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
@@ -87,11 +85,6 @@ def scrolled(rows: str) -> str:
     return f'<div class="scroll"><table>{rows}</table></div>'
 
 
-def cell(value: float) -> str:
-    """A number, rounded to read and whole to sort by."""
-    return f'<td data-value="{value!r}">{value if isinstance(value, int) else number(value)}</td>'
-
-
 def cumulative(parts: Sequence[Part]) -> str:
     """The keys that carry a row, and how many others there are."""
     shown = carried(parts)
@@ -121,38 +114,3 @@ def images(said: str, kind: str, *arguments: object, **more: object) -> str:
         data = base64.b64encode(drawn).decode()
         made.append(f'<img class="{theme}" alt="{escape(said)}" src="data:image/png;base64,{data}">')
     return "".join(made)
-
-
-def notebook(w: Weights) -> str:
-    """Weights in a notebook: a sheet and a picture of their heads, if they are small enough to look at unasked."""
-    said = f"<code>{escape(repr(w))}</code>"
-    if not prod(w.shape):
-        return said
-    if prod(w.shape) > AT_A_GLANCE:
-        return f"{said}<p>Too large to look at unasked: see w.map(), w.summary() and clearhead.plot.</p>"
-    told = ("effective", "distance", "first")
-    found = w.summary(*told)
-    numbers = (found[name].reshape(-1, w.shape[-2]).mean(axis=-1) for name in told)
-    rows = "".join(
-        f"<tr>{cell(n)}{cell(float(a))}{cell(float(b))}{cell(float(c))}</tr>"
-        for n, (a, b, c) in enumerate(zip(*numbers, strict=True))
-    )
-    names = "".join(f"<th>{MEANINGS[name][0]}</th>" for name in ("head", *told))
-    sheet = f"<table><thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table>"
-    drawn = picture(w)
-    if drawn is None:
-        return said + sheet
-    data = base64.b64encode(drawn).decode()
-    alt = f"heat map of weights of shape {w.shape}, queries down, keys across"
-    return f'{said}{sheet}<img alt="{alt}" src="data:image/png;base64,{data}">'
-
-
-def picture(w: Weights) -> bytes | None:
-    """All heads, or the one there is, as a PNG; None without matplotlib or for what is too large to look at unasked."""
-    if not 0 < prod(w.shape) <= AT_A_GLANCE:
-        return None
-    try:
-        from clearhead import plot
-    except ImportError:
-        return None
-    return plot.picture_of(plot.heads(w) if w.ndim > 2 else plot.heat(w))

@@ -14,21 +14,22 @@ from typing import Any
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.call import MAYBE, NOTHING, TILE
-from clearhead.kernels.chain_rule import write_weights
-from clearhead.kernels.columns import write_columns, write_state, write_unpack_rows
+from clearhead.kernels.abi.call import TILE
+from clearhead.kernels.abi.gradient_call import AXIS, BLOCK, DONE, FIELDS
+from clearhead.kernels.abi.tiles import Tile
+from clearhead.kernels.abi.variant import PLAIN, Variant
 from clearhead.kernels.forward import padded
-from clearhead.kernels.gradient_call import AXIS, BLOCK, DONE, FIELDS
-from clearhead.kernels.packing import write_pack_rows
-from clearhead.kernels.place import read_place, write_place
-from clearhead.kernels.queue import addresses, write_queue
-from clearhead.kernels.scores import write_score
-from clearhead.kernels.seen import seen_at, write_finite, write_see
-from clearhead.kernels.simd import Function, Value, i8, i32, i64, internal_function, pointer
-from clearhead.kernels.spread import write_spread
-from clearhead.kernels.sums import Sums
-from clearhead.kernels.tiles import Tile
-from clearhead.kernels.variant import PLAIN, Variant
+from clearhead.kernels.ir.simd import Function, Value, i8, i32, i64, internal_function, pointer
+from clearhead.kernels.parts.gradient_packing import write_columns, write_state, write_unpack_rows
+from clearhead.kernels.parts.gradient_sums import Sums
+from clearhead.kernels.parts.mask_bits import seen_at, write_finite, write_see
+from clearhead.kernels.parts.packing import write_pack_rows
+from clearhead.kernels.parts.scatter_add import write_spread
+from clearhead.kernels.parts.score_gradients import write_weights
+from clearhead.kernels.parts.scores import write_score
+from clearhead.kernels.parts.task_queue import addresses, write_queue
+from clearhead.kernels.parts.tile_position import read_place, write_place
+from clearhead.rules.bounds import MAYBE, NOTHING
 
 GROUP = 16  # rows of a block that are scored for the same vectors of queries, where not all see all
 

@@ -16,18 +16,17 @@ from functools import partial
 import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
-from clearhead.kernels import math
-from clearhead.kernels.call import PANEL_LINE, ROW
-from clearhead.kernels.packing import field, scale
-from clearhead.kernels.pairs import load_pair, pairs_of_rows, sum_of_pairs
-from clearhead.kernels.queue import addresses, write_queue
-from clearhead.kernels.rules import Positions, Rule
-from clearhead.kernels.simd import Function, Value, float_type, i64, internal_function, pointer
-from clearhead.kernels.storage import load_number, load_vector, store_vector, stored_bytes
-from clearhead.kernels.tiles import Tile
-from clearhead.kernels.variant import Variant
+from clearhead.kernels.abi.call import PANEL_LINE, ROW
+from clearhead.kernels.abi.tiles import CACHE_LINE, Tile
+from clearhead.kernels.abi.variant import Variant
+from clearhead.kernels.ir import math
+from clearhead.kernels.ir.expressions import Positions, Rule
+from clearhead.kernels.ir.simd import Function, Value, float_type, i64, internal_function, pointer
+from clearhead.kernels.ir.storage import load_number, load_vector, store_vector, stored_bytes
+from clearhead.kernels.parts.key_lanes import load_pair, pairs_of_rows, sum_of_pairs
+from clearhead.kernels.parts.packing import field, scale
+from clearhead.kernels.parts.task_queue import addresses, write_queue
 
-LINE = 64  # bytes of a cache line
 TOGETHER = 4  # rows whose sums share each load of keys and values
 
 
@@ -199,7 +198,7 @@ class Decode:
             line, step = PANEL_LINE // size * stored, 2 * f.lanes * stored
 
             def pair(t: Value, acc: list[Value]) -> list[Value]:
-                for n in range(0, step, LINE):
+                for n in range(0, step, CACHE_LINE):
                     f.prefetch_line(f.at(wanted, f.add(f.mul(t, step), n)))
                 pairs = [load_vector(f, kept, f.at(base, f.mul(t, line))) for base in at]
                 if self.variant.int8:
@@ -313,7 +312,7 @@ class Decode:
 
             def fetching(at: Value, acc: list[Value]) -> list[Value]:
                 wanted = f.at(next_keys, f.add(f.mul(f.sub(at, block), key_row), f.mul(x, f.lanes * stored)))
-                for y in range(0, n * f.lanes * stored, LINE):
+                for y in range(0, n * f.lanes * stored, CACHE_LINE):
                     f.prefetch_line(f.at(wanted, y))
                 return key(at, acc, check=False)
 

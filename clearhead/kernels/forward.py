@@ -13,19 +13,26 @@ from functools import partial
 import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
-from clearhead.kernels import native
-from clearhead.kernels.call import MAYBE, NOTHING, TILE
-from clearhead.kernels.packing import field, write_pack_query, write_pack_rows, write_unpack_keys, write_unpack_output
-from clearhead.kernels.place import read_place, write_place
-from clearhead.kernels.queue import addresses, write_queue
-from clearhead.kernels.scores import write_exponentials, write_rules, write_score
-from clearhead.kernels.seen import seen_at, write_finite, write_hide, write_see, write_values_seen
-from clearhead.kernels.simd import Function, Value, i8, i64, internal_function, pointer
-from clearhead.kernels.softmax import Block, Rows, Softmax
-from clearhead.kernels.state import ALPHA, TOTAL_L, TOTAL_M, L, M
-from clearhead.kernels.tiles import DIM_STEP, Tile
-from clearhead.kernels.values import write_merge, write_values
-from clearhead.kernels.variant import Variant
+from clearhead.kernels.abi.call import TILE
+from clearhead.kernels.abi.softmax_state import ALPHA, TOTAL_L, TOTAL_M, L, M
+from clearhead.kernels.abi.tiles import DIM_STEP, Tile
+from clearhead.kernels.abi.variant import Variant
+from clearhead.kernels.ir.simd import Function, Value, i8, i64, internal_function, pointer
+from clearhead.kernels.parts import bfloat16_dot as native
+from clearhead.kernels.parts.mask_bits import seen_at, write_finite, write_hide, write_see, write_values_seen
+from clearhead.kernels.parts.packing import (
+    field,
+    write_pack_query,
+    write_pack_rows,
+    write_unpack_keys,
+    write_unpack_output,
+)
+from clearhead.kernels.parts.scores import write_exponentials, write_rules, write_score
+from clearhead.kernels.parts.softmax import Block, Rows, Softmax
+from clearhead.kernels.parts.task_queue import addresses, write_queue
+from clearhead.kernels.parts.tile_position import read_place, write_place
+from clearhead.kernels.parts.weighted_values import write_merge, write_values
+from clearhead.rules.bounds import MAYBE, NOTHING
 
 
 def forward(tile: Tile, variant: Variant) -> ir.Module:

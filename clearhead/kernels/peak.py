@@ -5,9 +5,9 @@
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.simd import Function, Value, i64, pointer
-from clearhead.kernels.tiles import Tile
-from clearhead.kernels.variant import Variant
+from clearhead.kernels.abi.tiles import Tile
+from clearhead.kernels.abi.variant import Variant
+from clearhead.kernels.ir.simd import Function, Value, i64, pointer
 
 
 def peak(tile: Tile, _: Variant) -> ir.Module:

@@ -10,8 +10,19 @@ from functools import partial
 import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK
-from clearhead.kernels.call import SWEEP, SWEEP_TILE
-from clearhead.kernels.consumers import (
+from clearhead.kernels.abi.call import SWEEP, SWEEP_TILE
+from clearhead.kernels.abi.softmax_state import FOUND, LSE
+from clearhead.kernels.abi.tiles import CACHE_LINE, Tile
+from clearhead.kernels.abi.variant import Variant
+from clearhead.kernels.forward import Forward, floor
+from clearhead.kernels.ir.simd import Function, Value, float_type, i64, internal_function, pointer
+from clearhead.kernels.parts.mask_bits import seen_at, write_hide, write_see
+from clearhead.kernels.parts.packing import field, write_pack_query, write_pack_rows, write_unpack_keys
+from clearhead.kernels.parts.scores import write_rules, write_score
+from clearhead.kernels.parts.softmax import Block, Rows, Softmax
+from clearhead.kernels.parts.task_queue import addresses, write_queue
+from clearhead.kernels.parts.tile_position import read_place, write_place
+from clearhead.kernels.parts.weight_reductions import (
     GATHERED,
     write_block_out,
     write_gather,
@@ -19,19 +30,6 @@ from clearhead.kernels.consumers import (
     write_pool,
     write_weights,
 )
-from clearhead.kernels.forward import Forward, floor
-from clearhead.kernels.packing import field, write_pack_query, write_pack_rows, write_unpack_keys
-from clearhead.kernels.place import read_place, write_place
-from clearhead.kernels.queue import addresses, write_queue
-from clearhead.kernels.scores import write_rules, write_score
-from clearhead.kernels.seen import seen_at, write_hide, write_see
-from clearhead.kernels.simd import Function, Value, float_type, i64, internal_function, pointer
-from clearhead.kernels.softmax import Block, Rows, Softmax
-from clearhead.kernels.state import FOUND, LSE
-from clearhead.kernels.tiles import Tile
-from clearhead.kernels.variant import Variant
-
-LINE = 64  # bytes of a cache line
 
 
 def reduce(tile: Tile, variant: Variant) -> ir.Module:
@@ -185,7 +183,7 @@ class Reduce(Forward):
 
     def write_out(self, f: Function, s: Value, rows: Value, queries: Value, target: Value, step: Value) -> None:
         """The block's weights to an array, past the caches if its rows begin at cache lines."""
-        odd = f.block.and_(f.block.or_(f.block.ptrtoint(target, i64), step), f.i64(LINE - 1))
+        odd = f.block.and_(f.block.or_(f.block.ptrtoint(target, i64), step), f.i64(CACHE_LINE - 1))
         plain, streamed = self.block_out
         with f.block.if_else(f.block.icmp_signed("==", odd, f.i64(0))) as (then, otherwise):
             with then:

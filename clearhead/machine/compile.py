@@ -17,8 +17,8 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from clearhead import debug
-from clearhead.kernels.tiles import Tile
-from clearhead.kernels.variant import PLAIN, Variant
+from clearhead.kernels.abi.tiles import Tile
+from clearhead.kernels.abi.variant import PLAIN, Variant
 from clearhead.machine import fingerprint, store
 from clearhead.machine.target import Target
 from clearhead.machine.unbroken import compiling, late
@@ -31,7 +31,7 @@ compilations = 0  # how many kernels this process has compiled, for tests and `d
 
 
 @dataclass(frozen=True)
-class Plan:
+class KernelSpec:
     """All that decides a kernel's code: what it computes, for which processor, with which tile."""
 
     kernel: str
@@ -41,7 +41,7 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """The cache key: this plan, the package's sources and its tools."""
+        """The cache key: this spec, the package's sources and its tools."""
         text = repr((self, fingerprint.fingerprint()))
         return (
             f"{self.kernel}-{self.tile.element.name}-{self.target.isa}-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
@@ -52,90 +52,95 @@ class Plan:
 class Kernel:
     """Compiled code with everything that must outlive its calls."""
 
-    plan: Plan
+    spec: KernelSpec
     entry: Entry = field(repr=False)
     owners: tuple[object, ...] = field(repr=False)
 
     @property
+    def plan(self) -> KernelSpec:
+        """What `spec` was called before."""
+        return self.spec
+
+    @property
     def ir(self) -> str:
         """The LLVM IR the kernel was written as."""
-        return write_ir(self.plan)
+        return write_ir(self.spec)
 
     @property
     def asm(self) -> str:
         """The kernel in the processor's assembly language."""
-        return assembly(self.plan)
+        return assembly(self.spec)
 
 
 class Kernels:
-    """The kernels of this process: each plan compiled or loaded once, whichever thread asks first.
+    """The kernels of this process: each spec compiled or loaded once, whichever thread asks first.
 
     Once known, a kernel stays: a thread may still be in its code when the interpreter ends.
     """
 
     def __init__(self) -> None:
-        self.known: dict[Plan, Kernel] = {}
+        self.known: dict[KernelSpec, Kernel] = {}
 
-    def get(self, plan: Plan) -> Kernel:
-        """A plan's kernel: from memory, else from the disk cache, else compiled now."""
-        kernel = self.known.get(plan)
+    def get(self, spec: KernelSpec) -> Kernel:
+        """A spec's kernel: from memory, else from the disk cache, else compiled now."""
+        kernel = self.known.get(spec)
         if kernel is None:
             with compiling:  # a signal handler of this thread may come in between, and be the first to have it
-                kernel = self.known.get(plan) or self.known.setdefault(plan, link(plan, stored_object(plan)))
+                kernel = self.known.get(spec) or self.known.setdefault(spec, link(spec, stored_object(spec)))
         return kernel
 
 
 kernels = Kernels()
 
 
-def stored_object(plan: Plan) -> bytes:
-    """A plan's object code from the disk cache, or compiled and kept there.
+def stored_object(spec: KernelSpec) -> bytes:
+    """A spec's object code from the disk cache, or compiled and kept there.
 
     Sources that changed since they were imported have no part in this: their entries are not for this process, and its
     own code is not for theirs.
     """
     start, ours = time.perf_counter(), fingerprint.fingerprint()
-    code = store.load(plan.key) if ours else None
+    code = store.load(spec.key) if ours else None
     if code is None:
-        code = emit(plan)
+        code = emit(spec)
         if ours and fingerprint.as_imported() == ours:
-            store.save(plan.key, code)
-        debug.say(2, f"compiled {plan.key} in {1e3 * (time.perf_counter() - start):.0f} ms")
+            store.save(spec.key, code)
+        debug.say(2, f"compiled {spec.key} in {1e3 * (time.perf_counter() - start):.0f} ms")
     return code
 
 
-def emit(plan: Plan) -> bytes:
-    """Compile a plan to object code. LLVM's own loop passes stay off: loops are written as they shall run."""
+def emit(spec: KernelSpec) -> bytes:
+    """Compile a spec to object code. LLVM's own loop passes stay off: loops are written as they shall run."""
     global compilations
     compilations += 1
-    module = parse(plan)
+    module = parse(spec)
     if debug.level() >= 4:
-        debug.say(4, write_ir(plan))
+        debug.say(4, write_ir(spec))
     if debug.level() >= 5:
-        debug.say(5, assembly(plan))
-    code: bytes = machine_for(plan.target).emit_object(module)
+        debug.say(5, assembly(spec))
+    code: bytes = machine_for(spec.target).emit_object(module)
     return code
 
 
-def assembly(plan: Plan) -> str:
-    """A plan in assembly language, also for processors that this machine cannot run."""
-    text: str = machine_for(plan.target).emit_assembly(parse(plan))
+def assembly(spec: KernelSpec) -> str:
+    """A kernel in assembly language, also for processors that this machine cannot run."""
+    text: str = machine_for(spec.target).emit_assembly(parse(spec))
     return text
 
 
-def parse(plan: Plan) -> llvm.ModuleRef:
-    """A plan's IR, checked by LLVM."""
-    initialise(plan.target.triple)
-    module = llvm.parse_assembly(write_ir(plan))
-    module.triple = plan.target.triple
+def parse(spec: KernelSpec) -> llvm.ModuleRef:
+    """A kernel's IR, checked by LLVM."""
+    initialise(spec.target.triple)
+    module = llvm.parse_assembly(write_ir(spec))
+    module.triple = spec.target.triple
     module.verify()
     return module
 
 
-def write_ir(plan: Plan) -> str:
-    """Write a plan's IR, by the function that its kernel is named after."""
-    write = getattr(late(f"clearhead.kernels.{plan.kernel}"), plan.kernel)
-    return str(write(plan.tile, plan.variant))
+def write_ir(spec: KernelSpec) -> str:
+    """Write a kernel's IR, by the function that it is named after."""
+    write = getattr(late(f"clearhead.kernels.{spec.kernel}"), spec.kernel)
+    return str(write(spec.tile, spec.variant))
 
 
 def machine_for(target: Target) -> llvm.TargetMachine:
@@ -157,14 +162,14 @@ def initialise(triple: str) -> None:
         llvm.initialize_all_asmprinters()
 
 
-def link(plan: Plan, code: bytes) -> Kernel:
+def link(spec: KernelSpec, code: bytes) -> Kernel:
     """Map object code into the process.
 
     By JITLink, which puts all sections of an object into one block: code reaches its constants over 2 GiB at most, and
     in a process full of large libraries, blocks of their own would now and then lie further apart.
     """
-    machine = machine_for(plan.target)
+    machine = machine_for(spec.target)
     compiler = llvm.create_lljit_compiler(machine, use_jit_link=True)
-    builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(plan.kernel)
-    library = builder.link(compiler, f"{plan.kernel}{next(library_names)}")
-    return Kernel(plan, ENTRY_TYPE(library[plan.kernel]), (library, compiler, machine))
+    builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(spec.kernel)
+    library = builder.link(compiler, f"{spec.kernel}{next(library_names)}")
+    return Kernel(spec, ENTRY_TYPE(library[spec.kernel]), (library, compiler, machine))

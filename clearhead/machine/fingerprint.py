@@ -1,4 +1,4 @@
-"""What decides machine code beside a plan: the package's sources as this process imported them, and its tools.
+"""What decides machine code besides a kernel's spec: the package's sources as they were imported, and its tools.
 
 Decides by construction what a cache key covers: every source file of the package, whichever it is, so that no module
 that writes kernels, or fills the tables they read, can be forgotten. Files that changed after the import are not what

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from clearhead import settings
 from clearhead.errors import InputError, MachineError
-from clearhead.kernels.call import FIELDS
+from clearhead.kernels.abi.call import FIELDS
 from clearhead.machine.compile import Entry
 
 NEXT_TASK, TASKS = FIELDS.index("next_task"), FIELDS.index("tasks")

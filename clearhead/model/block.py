@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clearhead.attention import CAUSAL
 from clearhead.layers import joined, parted
 from clearhead.model.parameters import ROTARY_BASE, TINY, LayerParameters, Matrix
-from clearhead.rules.masks import Mask
+from clearhead.rules.masks import CAUSAL, Mask
 
 if TYPE_CHECKING:
-    from clearhead.weights import Weights
+    from clearhead.attention_weights.matrix import Weights
 
 Attend = Callable[[Matrix, Matrix, Matrix], Matrix]
 Turn = tuple[Matrix, Matrix]
@@ -47,7 +46,7 @@ class LayerPass:
     @property
     def weights(self) -> "Weights":
         """Every head's weights, (heads, n, n)."""
-        from clearhead.weights import weights
+        from clearhead.attention_weights.matrix import weights
 
         return weights(self.q, self.k, mask=self.mask, scale=self.scale)
 

@@ -3,19 +3,15 @@
 Decides what is kept between tokens; the bits are those of a forward pass over the whole text.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
-from clearhead.attention import attention
-from clearhead.cache import KeyValueCache
+from clearhead.cache.key_value import KeyValueCache
+from clearhead.engine.launch import FEW
+from clearhead.functional import attention
 from clearhead.model.block import layer_pass
+from clearhead.model.interface import LanguageModel
 from clearhead.model.parameters import Matrix
-from clearhead.plan import FEW
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from clearhead.model.model import Model
 
 
 class Decoding:
@@ -31,12 +27,12 @@ class Decoding:
     np.True_
     """
 
-    def __init__(self, model: "Model") -> None:
+    def __init__(self, model: LanguageModel) -> None:
         self.model = model
         self.caches = [KeyValueCache() for _ in model.parameters.layers]
         self.length = 0  # tokens read
 
-    def read(self, tokens: "Sequence[int]") -> Matrix:
+    def read(self, tokens: Sequence[int]) -> Matrix:
         """Read more tokens; the logits (vocabulary,) of the one to come after them.
 
         Raises InputError beyond the model's context, and then nothing has been read.
@@ -47,7 +43,7 @@ class Decoding:
         logits: Matrix = self.model.unembedded(x[-1:])[0]
         return logits
 
-    def _leaving(self, tokens: "Sequence[int]") -> Matrix:
+    def _leaving(self, tokens: Sequence[int]) -> Matrix:
         """What leaves the last layer for some tokens more, (n, dim)."""
         held = self.model.parameters
         turn = self.model.turn(self.length, len(tokens))

@@ -9,21 +9,18 @@ import codecs
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clearhead.errors import InputError
 from clearhead.model.decoding import Decoding
+from clearhead.model.interface import LanguageModel
 from clearhead.model.parameters import Matrix
 from clearhead.model.tokens import START
 
-if TYPE_CHECKING:
-    from clearhead.model.model import Model
-
 
 def stream(
-    model: "Model", text: str, tokens: int = 40, *, temperature: float = 0.8, top_p: float = 0.9, seed: int = 0
+    model: LanguageModel, text: str, tokens: int = 40, *, temperature: float = 0.8, top_p: float = 0.9, seed: int = 0
 ) -> Iterator[str]:
     """What comes after a text, piece by piece; joined, `Model.generate`'s reply.
 
@@ -37,7 +34,7 @@ def stream(
     return characters(model.tokenizer.bytes[token] for token in islice(chosen, tokens))
 
 
-def replies(model: "Model", read: list[int], choose: Callable[[Matrix], int]) -> Iterator[int]:
+def replies(model: LanguageModel, read: list[int], choose: Callable[[Matrix], int]) -> Iterator[int]:
     """Tokens without end, each chosen by its logits and read before the next."""
     context, reading = model.parameters.context, Decoding(model)
     new = read = shortened(read, context)

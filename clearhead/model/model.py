@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-from clearhead.attention import attention
 from clearhead.errors import InputError
+from clearhead.functional import attention
 from clearhead.model import objective, parameters
 from clearhead.model.block import Attend, LayerPass, Turn, layer_pass, normed, times, turns
 from clearhead.model.generate import stream

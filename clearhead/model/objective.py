@@ -5,16 +5,13 @@ Decides how a long text is cut, and the units in which surprise is told.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from clearhead.errors import InputError
+from clearhead.model.interface import LanguageModel
 from clearhead.model.parameters import Matrix
-
-if TYPE_CHECKING:
-    from clearhead.model.model import Model
 
 Nats = npt.NDArray[np.float64]
 
@@ -49,7 +46,7 @@ class Loss:
         return math.log(self.vocabulary)
 
 
-def loss(model: "Model", text: str) -> Loss:
+def loss(model: LanguageModel, text: str) -> Loss:
     """The loss of a text; one longer than the context is cut into parts, each read after `<s>` alone.
 
     Raises InputError for a text without a character.

@@ -10,15 +10,15 @@ from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.rules.expression import Expression, Formula, constant, parts
 from clearhead.rules.ranges import ANY
 from clearhead.rules.threefry import BITS
 
-Array: TypeAlias = npt.NDArray[Any]
 Range: TypeAlias = tuple[Array, Array]  # least and largest; of truth: surely and perhaps
 
+NOTHING, ALL, MAYBE = 0, 1, 2  # how much of a block is seen, as known before it is looked at
 LEAST, LARGEST = ANY
 SAFE = 2.0**62  # whole numbers below it are exact in 64 bits, whatever was rounded to tell
 

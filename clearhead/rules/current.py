@@ -10,12 +10,12 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any, NamedTuple
 
-from clearhead.rules.scores import NAMES, Function, Rules, Score, as_score
+from clearhead.rules.scores import NAMES, Function, Score, ScoreLike, as_score
 from clearhead.rules.trace import traced
 from clearhead.rules.watched import Watch, watch
 
 MOST_KNOWN = 256
-NO_RULES: Rules = ()
+NO_RULES: ScoreLike = ()
 
 
 class Known(NamedTuple):
@@ -29,7 +29,7 @@ class Known(NamedTuple):
 known: dict[tuple[int, ...], Known] = {}
 
 
-def current(score: Rules) -> Rules:
+def current(score: ScoreLike) -> ScoreLike:
     """The same rules, functions among them as rules that they are now."""
     if score is NO_RULES or isinstance(score, Score):  # the usual ones, asked for in every call
         return score

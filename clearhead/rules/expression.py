@@ -15,11 +15,10 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from clearhead.arrays import Array
 from clearhead.rules.threefry import drawn
 
-Array = npt.NDArray[Any]
 Kind = Literal["float", "int", "bool"]
 
 LEAVES: dict[str, Kind] = {

@@ -12,7 +12,8 @@ from functools import reduce
 
 import numpy as np
 
-from clearhead.rules.expression import Array, Expression, Formula, parts
+from clearhead.arrays import Array
+from clearhead.rules.expression import Expression, Formula, parts
 from clearhead.rules.ranges import ANY, Range, contents
 
 ZERO = Expression("constant", "int", value=0)

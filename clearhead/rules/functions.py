@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.rules.expression import Plain
-from clearhead.rules.standins import Traced, apply
+from clearhead.rules.tracers import Traced, apply
 
 
 def exp(x: Any) -> Any:

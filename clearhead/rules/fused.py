@@ -2,7 +2,7 @@
 
 Decides what a kernel does in its loops (the band of `causal` and `window`, the spans of `documents`) and what becomes
 fused code; constants leave the code, so that softcap(30) and softcap(50) share a kernel. A pair that could not be shown
-to have a value, and has none, is made not a number and seen, which `clearhead.diagnosis` then explains.
+to have a value, and has none, is made not a number and seen, which `clearhead.engine.diagnosis` then explains.
 """
 
 from __future__ import annotations
@@ -11,22 +11,19 @@ import math
 import operator
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from clearhead.kernels.call import ALL, MAYBE, NOTHING
+from clearhead.arrays import Array
 from clearhead.once import cached_property
 from clearhead.rules.blame import blamed
-from clearhead.rules.bounds import bounds
+from clearhead.rules.bounds import ALL, MAYBE, NOTHING, bounds
 from clearhead.rules.expression import Expression, Formula, depends, fits, renumber, rewrite
 from clearhead.rules.faults import either, faults
 from clearhead.rules.masks import FAR, Causal, Documents, Full, Mask, Span, Window, conjunction, split
 from clearhead.rules.ranges import corners, ranges
 from clearhead.rules.scores import Score
 
-Array = npt.NDArray[Any]
 MOST_KINDS = 1 << 26  # bytes of the table of blocks; without it every block is looked at
 SCORE, QUERY, KEY = Expression("score", "float"), Expression("query", "int"), Expression("key", "int")
 TOO_LARGE = "whole numbers up to {} do not fit into 64 bits: calculate with floats, as in key * 1.0"

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import ceil_div
 from clearhead.errors import InputError, ShapeError
 from clearhead.once import cached_property
 from clearhead.rules.expression import Expression, Formula, evaluate, simplify, unchanging
@@ -220,8 +221,9 @@ class Blocks(Mask):
         if at.first < 0 or not (all(n in (1, size) for n, size in own) and rows > at.last and columns >= at.keys):
             where = f"queries at {at.first} to {at.last}" if at.first else f"{at.last + 1} queries"
             raise ShapeError(
-                f"{self!r} does not fit this attention: it needs {-(-(at.last + 1) // self.size)} × "
-                f"{-(-at.keys // self.size)} blocks of {self.size}, for {where}, {at.keys} keys and {at.heads} heads."
+                f"{self!r} does not fit this attention: it needs {ceil_div(at.last + 1, self.size)} × "
+                f"{ceil_div(at.keys, self.size)} blocks of {self.size}, for {where}, {at.keys} keys and {at.heads} "
+                "heads."
             )
 
     def __repr__(self) -> str:
@@ -648,3 +650,6 @@ def short(numbers: tuple[int, ...]) -> str:
     return (
         repr(list(numbers)) if len(numbers) <= 6 else f"[{', '.join(map(str, numbers[:4]))}, … {len(numbers)} in all]"
     )
+
+
+CAUSAL = causal()

@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from clearhead.rules.expression import Array, Expression, Formula, constant, parts
+from clearhead.arrays import Array
+from clearhead.rules.expression import Expression, Formula, constant, parts
 from clearhead.rules.threefry import BITS
 
 Range: TypeAlias = tuple[int, int]  # least and largest

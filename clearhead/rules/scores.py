@@ -33,7 +33,7 @@ class Score:
         raise NotImplementedError
 
 
-Rules: TypeAlias = "Score | Callable[..., Any] | Sequence[Score | Callable[..., Any]]"
+ScoreLike: TypeAlias = "Score | Callable[..., Any] | Sequence[Score | Callable[..., Any]]"
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from clearhead.errors import TraceError
-from clearhead.rules import captured, functions, standins
-from clearhead.rules.captured import Arrays, Captured
+from clearhead.rules import captured_arrays as captured
+from clearhead.rules import functions
+from clearhead.rules import tracers as standins
+from clearhead.rules.captured_arrays import Arrays, Captured
 from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewrite, simplify
-from clearhead.rules.standins import INSTEAD, Traced, as_expression
+from clearhead.rules.tracers import INSTEAD, Traced, as_expression
 from clearhead.rules.watched import PLAIN_TYPES, is_numpys, names_of
 
 OURS = (captured, functions, standins)  # the modules whose functions know stand-ins

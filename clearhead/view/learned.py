@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.errors import InputError
-from clearhead.explain.wording import percent
 from clearhead.model import Forward, Model, load
 from clearhead.model.heads import is_sign
 from clearhead.view.sentences import MOST_ITEMS
+from clearhead.wording import percent
 
 Weights = npt.NDArray[np.float64]
 

@@ -23,7 +23,8 @@ from clearhead.explain.matrices import read_matrices
 from clearhead.explain.vectors import read_vectors
 from clearhead.files import open_arrays
 from clearhead.machine import store
-from clearhead.watch import Record, Watch
+from clearhead.watched.records import Record
+from clearhead.watched.seen import Watch
 from clearhead.words.embeddings import read_embeddings
 
 BOUND = 1 << 32  # bytes of address space more than a process has

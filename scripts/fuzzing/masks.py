@@ -284,7 +284,7 @@ def check(seed):
         return
     isas = native_isas()
     with using_isa(isas[int(case.rng.integers(len(isas)))]):
-        wanted, weights = output(*arrays, found)
+        wanted, weights = output(*arrays, found)  # type: ignore[call-arg]
         done = attend(*arrays, mask=mask, scale=1.0)
         np.testing.assert_allclose(done.output, wanted, atol=1e-9)
         np.testing.assert_allclose(np.asarray(done.weights), weights, atol=1e-9)
@@ -298,7 +298,7 @@ def check_cache(case, mask, arrays):
     for start in range(0, case.m, 50):
         cache.append(*(x[:, :, start : start + 50] for x in arrays[1:]))
     try:
-        wanted, _ = output(*arrays, seen(case, end=True))
+        wanted, _ = output(*arrays, seen(case, end=True))  # type: ignore[call-arg]
     except Meaningless as why:
         assert refused(lambda: attention(arrays[0], cache, mask=mask)), f"attended to over a cache, though {why}"
         return

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = tempfile.TemporaryDirectory(prefix="clearhead-fuzz-")
@@ -115,14 +116,14 @@ def weights(r, arrays, threads):
 WORKS = {work.__name__: work for work in (forward, decode, derivatives, weights)}
 
 
-def made(work: tuple) -> "callable":
+def made(work: tuple) -> Any:
     """A call that is ready to be made, again and again."""
     import numpy as np
 
     name, seed = work
     r, rng = random.Random(seed), np.random.default_rng(seed)  # noqa: S311
     dtype = r.choice([np.float32, np.float64])
-    return WORKS[name](r, lambda *shape: rng.standard_normal(shape).astype(dtype), r.choice([1, 1, 2, 3]))
+    return WORKS[name](r, lambda *shape: rng.standard_normal(shape).astype(dtype), r.choice([1, 1, 2, 3]))  # type: ignore[attr-defined]
 
 
 def digest(arrays) -> str:

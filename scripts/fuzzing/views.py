@@ -33,7 +33,7 @@ class Sequence:
         """The same with more; before it, whole pages that lie before a window of `kept` keys have gone."""
         passed = 0 if kept is None else max(0, self.keys.shape[1] - kept + 1) // PAGE * PAGE
         both = (np.concatenate(pair, 1) for pair in ((self.keys, k), (self.values, v)))
-        return Sequence(*both, max(self.first, passed))
+        return Sequence(*both, max(self.first, passed))  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
 
-from clearhead import plot
+from clearhead.attention_weights import figures as plot
 from clearhead.model import HeadScores, Model, head_scores
 from model_training.gates import HELD_OUT
 from model_training.monitor import Measured
@@ -24,7 +25,7 @@ def draw(model: Model, lines: list[Measured], folder: Path) -> None:
     plot.save(_induction(model, scores), folder / "model_induction.png")
 
 
-def _training(lines: list[Measured]) -> plot.Figure:
+def _training(lines: list[Measured]) -> Figure:
     figure, (losses, heads) = plot.canvas(7.2, 6.0, "light", 2)
     colours, tokens = plot.COLOURS["light"], [line.tokens / 1e6 for line in lines]
     shown = {
@@ -53,7 +54,7 @@ def _training(lines: list[Measured]) -> plot.Figure:
     return figure
 
 
-def _heads(model: Model, scores: HeadScores) -> plot.Figure:
+def _heads(model: Model, scores: HeadScores) -> Figure:
     tokens = model.tokenizer.encode(PROMPT)
     layers = model.forward(tokens).layers
     figure, grid = plot.canvas(8.4, 8.8, "light", len(layers), model.parameters.heads)
@@ -68,7 +69,7 @@ def _heads(model: Model, scores: HeadScores) -> plot.Figure:
     return figure
 
 
-def _induction(model: Model, scores: HeadScores) -> plot.Figure:
+def _induction(model: Model, scores: HeadScores) -> Figure:
     layer, head = np.unravel_index(scores.induction.argmax(), scores.induction.shape)
     tokens = model.tokenizer.encode(PROMPT)
     w = model.forward(tokens).layers[layer].weights[int(head)]

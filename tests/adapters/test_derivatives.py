@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 from clearhead import bias, causal, softcap  # noqa: E402
 from clearhead.adapters import torch as ct  # noqa: E402
 from clearhead.adapters.torch import operator  # noqa: E402
-from clearhead.adapters.torch.formula import attention_formula  # noqa: E402
-from clearhead.adapters.torch.rule import divided  # noqa: E402
+from clearhead.adapters.torch.reference import attention_formula  # noqa: E402
+from clearhead.adapters.torch.rule_names import divided  # noqa: E402
 
 EVERY = tuple(range(5))
 f = torch.func

@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 import clearhead  # noqa: E402
 from clearhead.adapters.torch import sdpa  # noqa: E402
 from clearhead.adapters.torch.dropout import thinned  # noqa: E402
-from clearhead.adapters.torch.formula import attention_formula  # noqa: E402
-from clearhead.adapters.torch.rule import divided, rule_named  # noqa: E402
+from clearhead.adapters.torch.reference import attention_formula  # noqa: E402
+from clearhead.adapters.torch.rule_names import divided, rule_named  # noqa: E402
 from clearhead.machine.compile import kernels  # noqa: E402
 from clearhead.machine.target import native_isas  # noqa: E402
 from clearhead.rules.masks import visible  # noqa: E402
@@ -68,7 +68,7 @@ def test_output_and_gradients_are_those_of_dropped_weights(is_causal):
     torch.manual_seed(11)
     key = torch.randint(1 << 31, (2,)).tolist()
     line = np.arange(240).reshape(2, 3, 40, 1)
-    keep = torch.from_numpy(drawn(*key, line, np.arange(40)) >= round(0.4 * 2**BITS))
+    keep = torch.from_numpy(drawn(*key, line, np.arange(40)) >= round(0.4 * 2**BITS))  # type: ignore[call-arg]
     scores = q @ k.mT / 8**0.5
     if is_causal:
         scores = scores.masked_fill(~torch.ones(40, 40, dtype=torch.bool).tril(), -torch.inf)

@@ -253,7 +253,7 @@ def test_borders_that_leave_something_out(causal, slopes):
 
 def test_packed_sequences_of_packed_operands():
     qkv, borders = randoms((9, 3, 4, 8))[0], torch.tensor([0, 4, 9])
-    wanted = flash_attn_varlen_func(*qkv.unbind(1), borders, borders, 5, 5, causal=True)
+    wanted = flash_attn_varlen_func(*qkv.unbind(1), borders, borders, 5, 5, causal=True)  # type: ignore[call-arg]
     assert torch.equal(clear.flash_attn_varlen_qkvpacked_func(qkv, borders, 5, causal=True), wanted)
     found = clear.flash_attn_varlen_kvpacked_func(qkv[:, 0], qkv[:, 1:], borders, borders, 5, 5, causal=True)
     assert torch.equal(found, wanted)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import pytest
 jax = pytest.importorskip("jax")
 
 from clearhead import DtypeError, InputError, ShapeError  # noqa: E402
-from clearhead.adapters.jax import call, dot_product_attention  # noqa: E402
+from clearhead.adapters.jax import dot_product_attention, trampoline  # noqa: E402
+from clearhead.adapters.jax import ffi as call  # noqa: E402
 from clearhead.definition import textbook  # noqa: E402
 from clearhead.rules import masks, scores  # noqa: E402
 
@@ -25,7 +27,7 @@ def operands(dtype=np.float32, s=S, key_heads=K):
     return [jax.numpy.asarray(RNG.standard_normal(shape), dtype) for shape in shapes]
 
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "causal": {"is_causal": True},
     "scale": {"scale": 0.3, "is_causal": True},
@@ -370,5 +372,5 @@ def test_xla_may_ask_about_the_handler_without_its_interface():
     metadata = call.Metadata(ctypes.sizeof(call.Metadata))
     extension = call.Extension(ctypes.sizeof(call.Extension), call.METADATA, None, ctypes.addressof(metadata))
     frame = call.Frame(ctypes.sizeof(call.Frame), ctypes.addressof(extension))
-    assert call.handle(ctypes.addressof(frame)) == call.DONE
+    assert call.handle(ctypes.addressof(frame)) == trampoline.DONE
     assert (metadata.version.major, metadata.version.minor) == call.VERSION

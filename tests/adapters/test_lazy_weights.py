@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from clearhead import InputError, causal, softcap  # noqa: E402
-from clearhead.adapters.torch.attention import rule_of  # noqa: E402
+from clearhead.adapters.torch.attention_api import rule_of  # noqa: E402
 from clearhead.adapters.torch.weights import LazyWeights, weights_of  # noqa: E402
 
 RULE = rule_of(causal(), softcap(5.0))[0]

@@ -1,5 +1,7 @@
 """The definition's gradients against finite differences, one element at a time."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from clearhead.definition.tangent import Direction, second
 RNG = np.random.default_rng(0)
 TABLE = RNG.standard_normal((2, 9))
 SLOPES = RNG.standard_normal(2)
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "causal": {},
     "scaled": {"scale": 0.7, "mask": full()},
     "window": {"mask": window(2)},

@@ -101,9 +101,10 @@ def narrow(case: Case, explained: Explanation, bench: Judge) -> None:
 
 def on_terminal(case: Case, explained: Explanation, width: int, dims: int) -> str:
     """What a terminal of so many columns shows."""
-    console = Console(file=io.StringIO(), width=width, color_system=None)
+    written = io.StringIO()
+    console = Console(file=written, width=width, color_system=None)
     rich_text.show(asked(case, explained).blocks(dims), console)
-    return console.file.getvalue()
+    return written.getvalue()
 
 
 def plain_formulas(case: Case, bench: Judge) -> list[str]:

@@ -18,8 +18,8 @@ from clearhead.explain.blocks import Column, Formula, Heading, Prose, Table
 from clearhead.explain.lessons import LESSONS
 from clearhead.explain.story import worked_page
 from clearhead.explain.tex import escape, width
-from clearhead.explain.wording import number
 from clearhead.rules.masks import full, window
+from clearhead.wording import number
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["the", "river", "bank", "was", "wet", "because", "the", "river", "had", "flooded"]

@@ -30,9 +30,9 @@ from clearhead.explain.blocks import Table
 from clearhead.explain.lessons import LESSONS
 from clearhead.explain.steps import length
 from clearhead.explain.story import worked_page
-from clearhead.explain.wording import number
 from clearhead.rules.masks import visible
 from clearhead.rules.named import named_score
+from clearhead.wording import number
 
 SENTENCE = "the river bank was wet because the river had flooded"
 

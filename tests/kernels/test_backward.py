@@ -24,9 +24,9 @@ from clearhead import (
 )  # fmt: skip
 from clearhead.definition import textbook
 from clearhead.definition.gradient import gradients
-from clearhead.gradient_plan import Backward
+from clearhead.engine.problem import problem
+from clearhead.gradients.launch import BackwardLaunch
 from clearhead.machine.target import native_isas
-from clearhead.problem import problem
 from clearhead.rules.masks import visible
 from clearhead.testing import check_same_bits, using_isa
 from tests.strategies import LAYOUTS, LENGTHS, laid_out
@@ -235,7 +235,7 @@ def test_which_heads_must_keep_one_order():
     own = {"its own": lambda s, b, h, i, j: s + WHOLE[h, j % 8]}
     for name, rule in (SHARED | own).items():
         asked = problem(x, x, x, mask=causal(), score=rule)
-        assert Backward(asked, asked.output, (0,), False).in_one_chain == (name != "its own"), name
+        assert BackwardLaunch(asked, asked.output, (0,), False).in_one_chain == (name != "its own"), name
 
 
 def test_an_index_may_depend_on_the_score():

@@ -9,8 +9,8 @@ from ml_dtypes import bfloat16
 import clearhead
 from clearhead import KeyValueCache, alibi, attend, attention, causal, documents, full, softcap, where, window
 from clearhead.definition import canonical
+from clearhead.engine.launch import FEW
 from clearhead.machine.target import native_isas
-from clearhead.plan import FEW
 from clearhead.testing import check_hidden, check_same_bits, using_isa
 
 ISAS = native_isas()
@@ -22,7 +22,7 @@ def random(*shape, dtype=np.float32, seed=0):
 
 def check(q, k, v, threads=1, **rules):
     asked = clearhead.problem(q, k, v, mask=rules["mask"])
-    assert clearhead.kernel_for(asked).plan.kernel == "decode"
+    assert clearhead.kernel_for(asked).spec.kernel == "decode"
     got = attend(q, k, v, threads=threads, **rules)
     output, lse = canonical.attention(q, k, v, **rules)
     check_same_bits(got.output, output, "outputs")
@@ -214,7 +214,7 @@ def test_few_narrow_queries_over_arrays_decode(dtype, isa):
     q, k, v = random(4, 2, 32, dtype=dtype), random(2, 300, 32, dtype=dtype), random(2, 300, 64, dtype=dtype)
     asked = clearhead.problem(q, k, v, mask=causal(align="end"))
     with using_isa(isa):
-        assert clearhead.kernel_for(asked).plan.kernel == "decode"
+        assert clearhead.kernel_for(asked).spec.kernel == "decode"
         got = attention(q, k, v, mask=causal(align="end"))
     output, _ = canonical.attention(*(x.astype(np.float32) for x in (q, k, v)), mask=causal(align="end"))
     check_same_bits(got, output.astype(dtype), "outputs")

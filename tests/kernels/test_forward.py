@@ -155,9 +155,9 @@ def test_memory_is_a_few_tiles():
 
 
 def test_the_largest_dims_fit_in_two_megabytes_a_thread():
-    from clearhead.plan import prepare
+    from clearhead.engine.launch import prepare
 
     for dtype in (np.float32, np.float64):
         x = np.empty((1000, 512), dtype)
         asked = clearhead.problem(x, x, x, mask=causal())
-        assert prepare(asked).scratch_size <= 2 << 20
+        assert prepare(asked, ()).scratch_size <= 2 << 20

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 import clearhead
 from clearhead import attend, causal, full, problem, softcap, weights, where, window
 from clearhead.definition import weights as definition
-from clearhead.kernels.state import FOUND
+from clearhead.engine.launch import spec_for
+from clearhead.kernels.abi.softmax_state import FOUND
 from clearhead.machine.compile import assembly
 from clearhead.machine.target import AARCH64, native_isas
-from clearhead.plan import plan_for
 from clearhead.rules.masks import split
 from clearhead.testing import check_same_bits, using_isa
 from tests.kernels.test_rules import HEADS, MASKS, SCORES, random
@@ -41,7 +41,7 @@ def check(q, k, near=9, top=3, sink=None, mask=None, score=()):
     got = np.asarray(w)
     close(got, a, dtype, "weights")
     assert ((got == 0) | (a > 0)).all()
-    apart, firsts = definition.distances(*a.shape[-2:], mask), first_keys(mask, *a.shape[-2:])
+    apart, firsts = definition.distances(*a.shape[-2:], mask), first_keys(mask, *a.shape[-2:])  # type: ignore[call-arg]
     s = w.summary(top=top, window=near)
     for name, wanted in {
         "entropy": definition.entropy(a),
@@ -192,6 +192,6 @@ def test_large_scores_lose_no_more_than_their_own_rounding(scale):
 def test_it_compiles_for_aarch64(dtype, consumers):
     x = np.zeros((2, 300, 8), dtype)
     asked = problem(x, x, x, mask=window(9) & where(lambda b, h, q, k: k % 3 == 0), score=softcap(2.0))
-    plan = plan_for(asked, AARCH64)
-    plan = replace(plan, kernel="reduce", variant=replace(plan.variant, consumers=consumers))
-    assert "fmla" in assembly(plan)
+    spec = spec_for(asked, AARCH64)
+    spec = replace(spec, kernel="reduce", variant=replace(spec.variant, consumers=consumers))
+    assert "fmla" in assembly(spec)

@@ -30,8 +30,8 @@ def reserve(size: int) -> int:
 def main() -> None:
     """Link the plain kernel into every size of hole."""
     x = np.zeros((4, 8), np.float32)
-    plan = kernel_for(problem(x, x, x, mask=causal())).plan
-    code, kernels = stored_object(plan), []
+    spec = kernel_for(problem(x, x, x, mask=causal())).spec
+    code, kernels = stored_object(spec), []
     region = reserve(REGION)
     for pages in (4096, 256, 64, 16, 4, 1):
         while reserve(pages * PAGE) > region:
@@ -39,7 +39,7 @@ def main() -> None:
     for pages in range(1, 60):
         hole = region + REGION - pages * PAGE
         libc.munmap(hole, pages * PAGE)
-        kernels.append(link(plan, code))
+        kernels.append(link(spec, code))
         again = libc.mmap(hole, pages * PAGE, 0, PRIVATE | ANONYMOUS | NO_RESERVE | FIXED, -1, 0)
         assert again == hole
     print("linked", len(kernels), flush=True)

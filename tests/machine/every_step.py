@@ -12,8 +12,8 @@ import warnings
 import numpy as np
 
 import clearhead
+from clearhead.engine.launch_cache import launches
 from clearhead.machine import threads as machine
-from clearhead.recall import prepared
 
 machine.SLICE = dict.fromkeys(machine.SLICE, 1)  # a slice is one task, however small
 small = np.random.default_rng(0).standard_normal((4, 2, 150, 64))
@@ -48,7 +48,7 @@ def decode(x, threads):
 
 def new(x, threads):
     """A call of which no preparation is known."""
-    prepared.clear()
+    launches.clear()
     return forward(x, threads)
 
 

@@ -65,7 +65,7 @@ def child():
     return clearhead.attention(x, x, x).shape == (3, 4)
 thread = threading.Thread(target=__import__, args=("clearhead",))
 thread.start()
-while "clearhead.alignment" not in sys.modules:
+while "clearhead.attention_weights.alignment" not in sys.modules:
     time.sleep(1e-4)
 time.sleep(float(sys.argv[1]))
 print(forked(child))

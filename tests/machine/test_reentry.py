@@ -155,7 +155,7 @@ def test_a_call_goes_on_alone_where_no_thread_can_be_started(monkeypatch):
     def refused(self):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threads.threading.Thread, "start", refused)
+    monkeypatch.setattr(threads.threading.Thread, "start", refused)  # type: ignore[attr-defined]
     x = np.random.default_rng(0).standard_normal((8, 600, 64))
     alone = clearhead.self_attention(x, threads=1)
     assert np.array_equal(clearhead.self_attention(x, threads=3), alone)

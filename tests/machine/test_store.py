@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clearhead import settings
-from clearhead.kernels.tiles import F32, F64, tile_for
+from clearhead.kernels.abi.tiles import F32, F64, tile_for
 from clearhead.machine import compile as machine
 from clearhead.machine import fingerprint, store
 from clearhead.machine.target import target, target_for
@@ -172,16 +172,16 @@ def test_a_failing_disk_leaves_no_half_entry(cache, monkeypatch):
 def test_the_key_holds_everything_that_changes_code(monkeypatch):
     here = target()
     tile = tile_for(F32, here.vector_bits, here.registers)
-    plans = [
-        machine.Plan("forward", tile, here),
-        machine.Plan("peak", tile, here),
-        machine.Plan("forward", tile_for(F64, here.vector_bits, here.registers), here),
-        machine.Plan("forward", tile_for(F32, 768 - here.vector_bits, 16), here),
-        machine.Plan("forward", tile, target_for("generic")),
+    specs = [
+        machine.KernelSpec("forward", tile, here),
+        machine.KernelSpec("peak", tile, here),
+        machine.KernelSpec("forward", tile_for(F64, here.vector_bits, here.registers), here),
+        machine.KernelSpec("forward", tile_for(F32, 768 - here.vector_bits, 16), here),
+        machine.KernelSpec("forward", tile, target_for("generic")),
     ]
-    keys = [plan.key for plan in plans]
+    keys = [spec.key for spec in specs]
     monkeypatch.setattr(fingerprint, "fingerprint", lambda: "another")
-    keys.append(plans[0].key)
+    keys.append(specs[0].key)
     assert len(set(keys)) == len(keys)
     assert all("/" not in key and key == key.strip() for key in keys)
 
@@ -196,7 +196,7 @@ def written_by() -> list[str]:
     """Every module that a process which compiles a kernel of each kind has imported."""
     code = (
         "import sys, numpy as np, clearhead\n"
-        "from clearhead.kernels import backward, decode, forward, gradient_call, peak, reduce\n"
+        "from clearhead.kernels import backward, decode, forward, peak, reduce\n"
         "print(*(name for name in sys.modules if name.partition('.')[0] == 'clearhead'))"
     )
     out, err = process(Path(os.environ["CLEARHEAD_CACHE_DIR"]), code).communicate(timeout=120)
@@ -208,7 +208,7 @@ def test_an_edit_of_any_module_that_has_a_part_in_code_changes_the_key(package):
     before, _ = fingerprint.sources(package)
     assert before == fingerprint.sources(fingerprint.PACKAGE)[0]
     names = written_by()
-    assert {"clearhead.rules.threefry", "clearhead.rules.derive", "clearhead.machine.target"} <= set(names)
+    assert {"clearhead.rules.threefry", "clearhead.kernels.ir.math", "clearhead.machine.target"} <= set(names)
     for name in names:
         path = Path(sys.modules[name].__file__) if name in sys.modules else Path(util.find_spec(name).origin)
         copy = package / path.relative_to(fingerprint.PACKAGE)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from clearhead import MachineError, self_attention
-from clearhead.kernels.tiles import F32, F64, tile_for
-from clearhead.machine.compile import Plan, assembly, emit
+from clearhead.kernels.abi.tiles import F32, F64, tile_for
+from clearhead.machine.compile import KernelSpec, assembly, emit
 from clearhead.machine.target import AARCH64, NEEDS, native_isas, target, target_for
 from clearhead.testing import check_same_bits, using_isa
 
@@ -15,7 +15,7 @@ ELEMENTS = {"f32": F32, "f64": F64}
 
 
 def code_for(place, element):
-    return assembly(Plan("forward", tile_for(element, place.vector_bits, place.registers), place))
+    return assembly(KernelSpec("forward", tile_for(element, place.vector_bits, place.registers), place))
 
 
 def functions(text: str) -> dict[str, str]:
@@ -115,6 +115,6 @@ def test_aarch64_is_compiled_on_any_machine(element, shape):
 
 
 def test_aarch64_object_code_is_what_it_says():
-    code = emit(Plan("forward", tile_for(F32, AARCH64.vector_bits, AARCH64.registers), AARCH64))
+    code = emit(KernelSpec("forward", tile_for(F32, AARCH64.vector_bits, AARCH64.registers), AARCH64))
     assert code[:4] == b"\x7fELF"
     assert int.from_bytes(code[18:20], "little") == 183  # EM_AARCH64

@@ -1,5 +1,6 @@
 """Threads share a call without changing a bit, and leave nothing behind."""
 
+import ctypes
 import gc
 import os
 import subprocess
@@ -99,7 +100,7 @@ def test_a_failing_thread_is_heard_of():
         raise MemoryError("no room")
 
     joined = threading.Event()
-    table = (machine.ctypes.c_int64 * 8)()
+    table = (ctypes.c_int64 * 8)()
     with pytest.raises(MemoryError, match="no room"):
         machine.run_kernel(fails, table, 64, 2, "avx2", ())
     assert self_attention(random(8, 600, 64), threads=2).shape == (8, 600, 64)
@@ -167,12 +168,12 @@ print(machine.compilations)
 
 
 def test_a_problem_knows_how_many_threads_it_is_worth():
-    from clearhead.plan import prepare
+    from clearhead.engine.launch import prepare
 
     worth = []
     for shape in ((1, 16, 64), (1, 100, 64), (2, 128, 64), (1, 4000, 64)):
         x = random(*shape)
-        worth.append(prepare(clearhead.problem(x, x, x, mask=clearhead.causal())).most_threads)
+        worth.append(prepare(clearhead.problem(x, x, x, mask=clearhead.causal()), ()).most_threads)
     assert worth[:2] == [1, 1]
     assert worth == sorted(worth)
     assert worth[3] > 16

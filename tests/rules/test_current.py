@@ -240,7 +240,7 @@ CHANGES: dict[str, Any] = {
     "an array's shape": lambda: setattr(COUNTS, "shape", (2, 2)),
     "a closure": CHANGE_CLOSED,
     "a default": lambda: setattr(by_default, "__defaults__", (-3.0,)),
-    "a keyword's default": lambda: by_default.__kwdefaults__.update(shift=5),  # type: ignore[union-attr]
+    "a keyword's default": lambda: by_default.__kwdefaults__.update(shift=5),
     "code": lambda: setattr(missing, "__code__", (lambda score, batch, head, query, key: -score).__code__),
     "a helper's name": lambda: assign(FACTOR=-3.0),
     "a helper": lambda: assign(helper=lambda x: -x),
@@ -303,7 +303,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Any:
     SETTINGS.update(factor=2.0, inner={"shift": 1.0})
     POWERS[:] = [1.0, 2.0]
     SPACE.factor, MODULE.factor, Names.factor, DATA.factor = 2.0, 2.0, 2.0, 2.0  # type: ignore[attr-defined]
-    MODULE.table[:], MODEL.table[:] = [2.0, 3.0], [1.0, 2.0]  # type: ignore[attr-defined]
+    MODULE.table[:], MODEL.table[:] = [2.0, 3.0], [1.0, 2.0]
     DATA.parts[:] = [1.0, 2.0]
     MODEL.__dict__.pop("helper", None)
     MODEL.factor, MODEL._hidden, CHOSEN._value_ = 2.0, 3.0, 2.0
@@ -342,7 +342,7 @@ def test_the_next_call_sees_what_has_changed(name: str, form: str) -> None:
 def test_what_can_be_watched_is_not_traced_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule, traces = RULES[name], []
     first = attention(X, X, X, score=rule)
-    own = current.traced
+    own = vars(current)["traced"]
     monkeypatch.setattr(current, "traced", lambda *args, **options: traces.append(1) or own(*args, **options))
     for _ in range(3):
         np.testing.assert_array_equal(attention(X, X, X, score=rule), first)
@@ -378,12 +378,12 @@ def test_objects_that_say_they_are_equal_are_told_apart() -> None:
 
 
 def test_functions_that_do_the_same_share_what_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clearhead import recall
+    from clearhead.engine import launch_cache
 
     attention(X, X, X, score=lambda score, batch, head, query, key: functions.tanh(score) + SHIFTS[key % 4])
     made = []
-    own = recall.prepare
-    monkeypatch.setattr(recall, "prepare", lambda asked: made.append(1) or own(asked))
+    own = vars(launch_cache)["prepare"]
+    monkeypatch.setattr(launch_cache, "prepare", lambda *given: made.append(1) or own(*given))
     for _ in range(3):
         attention(X, X, X, score=lambda score, batch, head, query, key: functions.tanh(score) + SHIFTS[key % 4])
     assert not made

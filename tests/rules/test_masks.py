@@ -1,5 +1,7 @@
 """Every mask is held against the lengths, heads and batches of a call, wherever in a formula it stands."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -97,7 +99,8 @@ def test_what_fits_is_seen_wherever_it_stands(name, formula):
     (mask, seen), (made, meant) = FITTING[name], FORMULAS[formula]
     mask = made(mask) & END
     if formula in ("alone", "and", "and, behind") and name.startswith("documents"):
-        mask = made(documents(FITTING[name][0].lengths) | ~full()) & END  # at the top, its queries would be packed too
+        packs: Any = FITTING[name][0]
+        mask = made(documents(packs.lengths) | ~full()) & END  # at the top, its queries would be packed too
     odd = (np.arange(KEYS) + np.arange(QUERIES)[:, None] + KEYS - QUERIES + np.arange(HEADS)[:, None, None]) % 2 == 1
     wanted = np.broadcast_to(meant(np.broadcast_to(seen, (*LEAD, QUERIES, KEYS)), odd), (*LEAD, QUERIES, KEYS))
     np.testing.assert_array_equal(np.broadcast_to(visible(mask, QUERIES, KEYS, lead=LEAD), wanted.shape), wanted)

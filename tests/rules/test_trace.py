@@ -525,7 +525,7 @@ def test_an_error_names_file_line_and_what_to_write(function: Callable[..., Any]
 
 def test_what_is_no_function_is_told() -> None:
     with pytest.raises(TraceError, match=r"^3: TypeError: 'int' object is not callable"):
-        trace(3, NAMES)  # type: ignore[arg-type]
+        trace(3, NAMES)
 
 
 def test_an_array_of_an_object_is_told() -> None:

@@ -21,7 +21,7 @@ def address() -> Iterator[str]:
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        yield re.search(r"http://\S+", server.stdout.readline())[0]  # type: ignore[index]
+        yield re.search(r"http://\S+", server.stdout.readline())[0]
     finally:
         server.terminate()
         server.wait(10)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clearhead import causal
 from clearhead.definition import textbook
 from clearhead.errors import ClearheadError, InputError, ShapeError
 from clearhead.words import load
@@ -137,7 +138,7 @@ def test_nearest_refuses_what_has_no_direction_or_another_dim(vector: np.ndarray
 
 def test_unscaled_attention_looks_at_related_words() -> None:
     sentence = load().embed(RIVER)
-    a = textbook.weights_of_rows(sentence.x, sentence.x, [-1], textbook.causal(), 1.0)[0]
+    a = textbook.weights_of_rows(sentence.x, sentence.x, [-1], causal(), 1.0)[0]
     share = dict(zip(sentence.tokens, a, strict=True))
     assert share["river"] > 1.5 * share["the"]
     assert 0.2 < share["flooded"] < 0.5  # neither swallows everything nor drowns

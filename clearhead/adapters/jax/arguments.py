@@ -13,9 +13,9 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
+from clearhead.engine.problem import check_scale, common_dtype
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.kernels.tiles import ELEMENTS, STORED
-from clearhead.problem import check_scale, common_dtype
+from clearhead.kernels.abi.tiles import ELEMENTS, STORED
 from clearhead.rules.masks import Mask, causal, full, window
 
 Tables = tuple[Any, Any, Any, Any]  # bias, mask, lengths of queries and of keys, each perhaps None

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from clearhead.adapters.jax.answer import attended, gradients
 from clearhead.adapters.jax.arguments import (
     Options,
     Tables,
@@ -25,7 +24,8 @@ from clearhead.adapters.jax.arguments import (
     tables_of,
     truth,
 )
-from clearhead.adapters.jax.call import call
+from clearhead.adapters.jax.ffi import call
+from clearhead.adapters.jax.host import attended, gradients
 from clearhead.adapters.jax.mesh import alike, varying
 
 
@@ -66,7 +66,7 @@ def dot_product_attention(
         factor, truth(is_causal, "is_causal"), sides(local_window_size), truth(return_residual, "return_residual")
     )
     arrays, tree = jax.tree.flatten((q, k, v, tables))
-    output, *residual = attention(options, *tree.unflatten(alike(arrays, varying(arrays))))
+    output, *residual = attention(options, *jax.tree.unflatten(tree, alike(arrays, varying(arrays))))
     shape = query.shape[:-1]
     output = output.reshape(*shape, output.shape[-1])
     return (output, residual[0].swapaxes(1, 2).reshape(shape).astype(q.dtype)) if options.residual else output

@@ -5,7 +5,7 @@ and `layers` are named as flash-attention's own files, so that this package can 
 """
 
 from clearhead.adapters.torch import nn
-from clearhead.adapters.torch.attention import attend, attention
+from clearhead.adapters.torch.attention_api import attend, attention
 from clearhead.adapters.torch.flash_attn_interface import (
     flash_attn_func,
     flash_attn_kvpacked_func,

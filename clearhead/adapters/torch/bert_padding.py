@@ -88,7 +88,8 @@ def pad_input(hidden_states: torch.Tensor, indices: torch.Tensor, batch: int, se
     tensor([[1., 0.],
             [0., 2.]])
     """
-    return index_put_first_axis(hidden_states, indices, batch * seqlen).unflatten(0, (batch, seqlen))
+    padded: torch.Tensor = index_put_first_axis(hidden_states, indices, batch * seqlen).unflatten(0, (batch, seqlen))
+    return padded
 
 
 def __getattr__(name: str) -> Any:

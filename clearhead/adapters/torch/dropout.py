@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 
 from clearhead.adapters.torch.operator import attend
-from clearhead.adapters.torch.rule import MOST_RULES, Rule, rule_named
+from clearhead.adapters.torch.rule_names import MOST_RULES, Rule, rule_named
 from clearhead.rules.expression import Expression
 from clearhead.rules.threefry import BITS
 

@@ -16,7 +16,7 @@ from clearhead.adapters.torch.arguments import check_axes, check_number, check_t
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.layers.rotary import turned
 from clearhead.adapters.torch.operator import attend
-from clearhead.adapters.torch.rule import MOST_RULES, divided, joined
+from clearhead.adapters.torch.rule_names import MOST_RULES, divided, joined
 from clearhead.adapters.torch.trace import trace
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.masks import Mask, documents, full, window
@@ -64,7 +64,8 @@ def flash_attn_qkvpacked_func(qkv: torch.Tensor, *args: Any, **options: Any) -> 
     check_tensors(qkv=qkv)
     if qkv.dim() != 5 or qkv.shape[2] != 3:
         raise ShapeError(f"qkv of shape {tuple(qkv.shape)} is not (batch, length, 3, heads, dim): stack q, k and v.")
-    return flash_attn_func(*qkv.unbind(2), *args, **options)
+    q, k, v = qkv.unbind(2)
+    return flash_attn_func(q, k, v, *args, **options)
 
 
 def flash_attn_kvpacked_func(q: torch.Tensor, kv: torch.Tensor, *args: Any, **options: Any) -> Any:
@@ -76,7 +77,8 @@ def flash_attn_kvpacked_func(q: torch.Tensor, kv: torch.Tensor, *args: Any, **op
     check_tensors(kv=kv)
     if kv.dim() != 5 or kv.shape[2] != 2:
         raise ShapeError(f"kv of shape {tuple(kv.shape)} is not (batch, length, 2, heads, dim): stack k and v.")
-    return flash_attn_func(q, *kv.unbind(2), *args, **options)
+    k, v = kv.unbind(2)
+    return flash_attn_func(q, k, v, *args, **options)
 
 
 def flash_attn_varlen_func(
@@ -185,7 +187,8 @@ def flash_attn_varlen_kvpacked_func(q: torch.Tensor, kv: torch.Tensor, *args: An
     check_tensors(kv=kv)
     if kv.dim() != 4 or kv.shape[1] != 2:
         raise ShapeError(f"kv of shape {tuple(kv.shape)} is not (all items, 2, key heads, dim): stack k and v.")
-    return flash_attn_varlen_func(q, *kv.unbind(1), *args, **options)
+    k, v = kv.unbind(1)
+    return flash_attn_varlen_func(q, k, v, *args, **options)
 
 
 def flash_attn_with_kvcache(

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 
 from clearhead.adapters.torch.arguments import check_tensors, scale_of
-from clearhead.adapters.torch.operator import attend, lead_of, view
-from clearhead.adapters.torch.rule import Rule, divided, joined
+from clearhead.adapters.torch.host import lead_of, view
+from clearhead.adapters.torch.operator import attend
+from clearhead.adapters.torch.rule_names import Rule, divided, joined
 from clearhead.adapters.torch.trace import trace
+from clearhead.attention_weights.matrix import weights
+from clearhead.engine.problem import check_rules
 from clearhead.errors import InputError, ShapeError
-from clearhead.problem import check_rules
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Mask
-from clearhead.weights import weights
 
 POSITIONS = ("batch", "head", "row", "key")
 
@@ -63,7 +64,7 @@ def flex_attention(
     if isinstance(block_mask, Mask):
         check_rules(block_mask, (), lead_of(query, key, value), query.shape[-2], key.shape[-2])
         own, arrays = divided(block_mask, ())
-        seen = None if own.seen is None else Formula(own.seen, tuple(map(torch.from_numpy, arrays)))
+        seen = None if own.seen is None else Formula(own.seen, tuple[Any, ...](map(torch.from_numpy, arrays)))
         rule, tables = joined(own.masks, seen, score)
     else:
         rule, tables = joined((), mask_formula(block_mask, query, key), score)

@@ -15,14 +15,14 @@ import torch
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd.function import _SingleLevelFunction
 
-from clearhead.adapters.torch import operator as plain
-from clearhead.adapters.torch.formula import attention_formula
-from clearhead.adapters.torch.rule import rule_named
+from clearhead.adapters.torch import dispatch
+from clearhead.adapters.torch.reference import attention_formula
+from clearhead.adapters.torch.rule_names import rule_named
 
 Tensors = tuple[Any, ...]
 
 
-class Differentiable(torch.autograd.Function):  # type: ignore[misc]
+class Differentiable(torch.autograd.Function):
     """A function of tensors behind (rule, scale), all of which are kept for derivatives."""
 
     operator: Any  # whose derivatives it has
@@ -54,7 +54,7 @@ class Differentiable(torch.autograd.Function):  # type: ignore[misc]
     @classmethod
     def call(cls, *inputs: Any) -> Any:
         """The function, as the operator where something follows operators alone."""
-        return cls.operator(*cls.arranged(inputs)) if plain.followed() else cls.apply(*inputs)
+        return cls.operator(*cls.arranged(inputs)) if dispatch.followed() else cls.apply(*inputs)
 
     @classmethod
     def apply(cls, *inputs: Any) -> Any:
@@ -98,7 +98,7 @@ class Forward(Differentiable):
     @staticmethod
     def forward(*inputs: Any) -> Any:
         """By the operator."""
-        return plain.called(*Forward.arranged(inputs))
+        return dispatch.called(*Forward.arranged(inputs))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Tensors, output: Any) -> None:
@@ -110,7 +110,7 @@ class Forward(Differentiable):
         """The gradient."""
         output, lse, *x = ctx.saved_tensors
         inputs = ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x
-        again = torch.is_grad_enabled() or plain.followed()
+        again = torch.is_grad_enabled() or dispatch.followed()
         found = Backward.call(*inputs) if again else Backward.forward(*inputs)
         return None, None, *smooth_only(found, x)
 
@@ -128,7 +128,7 @@ class Backward(Differentiable):
     @staticmethod
     def forward(*inputs: Any) -> Any:
         """By the operator."""
-        return tuple(plain.called_backward(*Backward.arranged(inputs)))
+        return tuple(dispatch.called_backward(*Backward.arranged(inputs)))
 
     @staticmethod
     def backward(ctx: Any, *t: Any) -> Tensors:
@@ -158,7 +158,7 @@ class Tangent(Differentiable):
     @staticmethod
     def forward(*inputs: Any) -> Any:
         """By the operator."""
-        return plain.below(plain.tangent_operator, *Tangent.arranged(inputs))
+        return dispatch.below(dispatch.tangent_operator, *Tangent.arranged(inputs))
 
     @staticmethod
     def backward(ctx: Any, d_output: torch.Tensor, d_lse: torch.Tensor) -> Tensors:
@@ -184,7 +184,7 @@ class Second(Differentiable):
     @staticmethod
     def forward(*inputs: Any) -> Any:
         """By the operator."""
-        return tuple(plain.below(plain.second_operator, *Second.arranged(inputs)))
+        return tuple(dispatch.below(dispatch.second_operator, *Second.arranged(inputs)))
 
     @staticmethod
     def backward(ctx: Any, *d: Any) -> Tensors:

@@ -5,11 +5,13 @@ Decides how they become packed documents, each of which is computed as it would 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.operator import attend
-from clearhead.adapters.torch.rule import divided
+from clearhead.adapters.torch.rule_names import divided
 from clearhead.rules.masks import Causal, Full, Mask, Window, conjunction, documents
 
 
@@ -18,12 +20,13 @@ def mask_over(mask: Mask, query: torch.Tensor, key: torch.Tensor, value: torch.T
 
     Tensors are (sequences, heads, their items, dim) with nothing left out in between.
     """
-    for x in (query, key, value):
+    tensors: tuple[Any, ...] = (query, key, value)  # nested ones have members that torch's types do not name
+    for x in tensors:
         if not x.is_nested or x.layout is not torch.jagged or x.dim() != 4 or x._ragged_idx != 2:
             return None
         if x.lengths() is not None or not x.is_cpu:
             return None
-    queries, keys, values = (tuple(x.offsets().diff().tolist()) for x in (query, key, value))
+    queries, keys, values = (tuple(x.offsets().diff().tolist()) for x in tensors)
     factors = list(conjunction(mask))
     if len(queries) != len(keys) or keys != values or not all(isinstance(x, Causal | Window | Full) for x in factors):
         return None
@@ -43,5 +46,6 @@ def attend_jagged(
     else:
         output, lse = attend(q, k, v, (), None, rule, scale)
     packed = output[0].transpose(0, 1), lse[0].transpose(0, 1)
-    nested = [torch.nested.nested_tensor_from_jagged(x, query.offsets()).transpose(1, 2) for x in packed]
+    offsets = query.offsets()  # type: ignore[attr-defined]
+    nested = [torch.nested.nested_tensor_from_jagged(x, offsets).transpose(1, 2) for x in packed]
     return nested[0], nested[1]

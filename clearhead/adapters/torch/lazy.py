@@ -22,7 +22,12 @@ MEMORY = (  # functions that read memory, which a lazy tensor has none of
 NOT_HERE: Any = object()  # an answer that there is none but the numbers'
 
 
-class LazyTensor(torch.Tensor):  # type: ignore[misc]
+def getter(name: str) -> Any:
+    """The function by which a tensor has one of its properties; torch hands it to `__torch_function__`."""
+    return vars(torch._C.TensorBase)[name].__get__
+
+
+class LazyTensor(torch.Tensor):
     """A tensor that is computed once, when it is first read."""
 
     known: torch.Tensor | None = None  # the numbers, once they were read
@@ -32,7 +37,7 @@ class LazyTensor(torch.Tensor):  # type: ignore[misc]
     @classmethod
     def shaped(cls, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
         """A tensor without memory."""
-        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device="cpu")
+        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=torch.device("cpu"))
 
     def compute(self) -> torch.Tensor:
         """The numbers."""
@@ -52,7 +57,7 @@ class LazyTensor(torch.Tensor):  # type: ignore[misc]
     @property
     def recorded(self) -> bool:
         """Whether autograd writes down what is done with it."""
-        return bool(torch.is_grad_enabled() and torch.Tensor.requires_grad.__get__(self))
+        return bool(torch.is_grad_enabled() and getter("requires_grad")(self))
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -70,7 +75,9 @@ class LazyTensor(torch.Tensor):  # type: ignore[misc]
             return function(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch calls the first argument func, and passes it by place
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if function in ALIKE and not args[0].changed:
             return args[0].again()
         if function._schema.is_mutable:
@@ -91,7 +98,7 @@ class LazyTensor(torch.Tensor):  # type: ignore[misc]
     def __deepcopy__(self, memo: Any) -> torch.Tensor:
         return self.dense().clone()
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"{type(self).__name__}({tuple(self.shape)})"
 
 

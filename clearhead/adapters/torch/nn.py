@@ -10,19 +10,17 @@ import math
 import torch
 
 from clearhead.adapters.torch.arguments import check_dtype, check_number, check_tensors
-from clearhead.adapters.torch.attention import attention
+from clearhead.adapters.torch.attention_api import attention
 from clearhead.adapters.torch.sdpa import FULL, masked, scaled_dot_product_attention
 from clearhead.adapters.torch.weights import LazyWeights, weights_of
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.rules.masks import Mask, causal
-from clearhead.rules.scores import Rules
+from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.scores import ScoreLike
 
 __all__ = ["LazyWeights", "MultiheadAttention", "SelfAttention"]
 
-CAUSAL = causal()
 
-
-class SelfAttention(torch.nn.Module):  # type: ignore[misc]
+class SelfAttention(torch.nn.Module):
     """A self-attention layer as textbooks write it: q = x W^Q, k = x W^K, v = x W^V for each head, joined by W^O.
 
     x (..., n, dim) gives (..., n, dim). Without W^O and with one head it is the single layer; `mask` (causal unless
@@ -34,7 +32,7 @@ class SelfAttention(torch.nn.Module):  # type: ignore[misc]
     """
 
     def __init__(
-        self, dim: int, heads: int = 1, *, key_heads: int | None = None, mask: Mask = CAUSAL, score: Rules = ()
+        self, dim: int, heads: int = 1, *, key_heads: int | None = None, mask: Mask = CAUSAL, score: ScoreLike = ()
     ) -> None:
         super().__init__()
         for name, number in (("dim", dim), ("heads", heads), ("key_heads", heads if key_heads is None else key_heads)):
@@ -63,7 +61,7 @@ class SelfAttention(torch.nn.Module):  # type: ignore[misc]
         return result
 
 
-class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
+class MultiheadAttention(torch.nn.MultiheadAttention):
     """`torch.nn.MultiheadAttention` on clearhead's kernels: same arguments, same parameters, same state_dict.
 
     The weights that forward gives beside the output are lazy: `LazyWeights`, a tensor of which nothing is computed
@@ -103,7 +101,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
         q, k, v = (x if x.dim() != 3 or self.batch_first else x.transpose(0, 1) for x in (query, key, value))
         self.check(q, k, v, key_padding_mask, attn_mask)
         q, k, v = self.projected(q, k, v)
-        if self.bias_k is not None:
+        if self.bias_k is not None and self.bias_v is not None:
             k = torch.cat([k, self.bias_k[0].expand(*k.shape[:-2], 1, -1)], -2)
             v = torch.cat([v, self.bias_v[0].expand(*v.shape[:-2], 1, -1)], -2)
         heads = [x.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3) for x in (q, k, v)]

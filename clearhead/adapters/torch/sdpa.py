@@ -20,10 +20,12 @@ from torch.nn.attention.bias import CausalBias, CausalVariant
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from clearhead.adapters.torch.dispatch import PLAIN
 from clearhead.adapters.torch.dropout import attend_dropped
+from clearhead.adapters.torch.host import DTYPES, lead_of
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
-from clearhead.adapters.torch.operator import DTYPES, OWN, PLAIN, attend, lead_of
-from clearhead.adapters.torch.rule import divided, joined
+from clearhead.adapters.torch.operator import OWN, attend
+from clearhead.adapters.torch.rule_names import divided, joined
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.expression import Expression, Formula, Kind
 from clearhead.rules.masks import causal, full
@@ -60,12 +62,16 @@ def scaled_dot_product_attention(
             [0.2690, 0.7310]])
     """
     if has_torch_function((query, key, value, attn_mask)):
-        return overridden(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+        output: torch.Tensor = overridden(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+        return output
     why = reason(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
     if why is not None:
         tell(why)
         return torchs_own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
-    rule, tables = CAUSAL if is_causal else FULL, ()
+    rule = CAUSAL if is_causal else FULL
+    tables: tuple[torch.Tensor, ...] = ()
     if attn_mask is not None:
         rule, tables = masked(attn_mask, query, key)
     return attended(query, key, value, tables, rule, scale, dropout_p)

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode, handle_torch_function
 
-from clearhead.adapters.torch.vocabulary import CONVERSIONS, written
+from clearhead.adapters.torch.lazy import getter
+from clearhead.adapters.torch.traced_functions import CONVERSIONS, written
 from clearhead.errors import TraceError
 from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, rewrite, simplify
-from clearhead.rules.standins import Traced, as_expression
 from clearhead.rules.trace import returned, where_in
+from clearhead.rules.tracers import Traced, as_expression
 
 
 class Known:
@@ -42,7 +43,7 @@ class Number(Known, Traced):
     @property
     def dtype(self) -> torch.dtype:
         """Scores' own dtype for floats."""
-        kind: torch.dtype = handle_torch_function(torch.Tensor.dtype.__get__, (self,), self)
+        kind: torch.dtype = handle_torch_function(getter("dtype"), (self,), self)
         return kind
 
     def __getattr__(self, name: str) -> Any:
@@ -93,7 +94,7 @@ for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
     setattr(Number, f"__{name}__", by_torch(f"__{name}__"))
 
 
-class Recorder(TorchFunctionMode):  # type: ignore[misc]
+class Recorder(TorchFunctionMode):
     """While it is in force, what torch's functions do to stand-ins is written down, and tensors they meet are read."""
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -110,7 +111,7 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc]
         called = function.__name__
         if function is torch.Tensor.__getitem__:
             return Part(args[0], (), self)[args[1]]
-        if function == torch.Tensor.dtype.__get__:
+        if function == getter("dtype"):
             return self.dtype_of(args[0])
         if called.startswith("new_") or (called in CONVERSIONS and isinstance(args[0], torch.Tensor)):
             return function(*map(self.sample, args), **options)
@@ -249,7 +250,7 @@ def trace(function: Callable[..., Any], names: Sequence[str], dtype: torch.dtype
     try:
         with recorder:
             result = function(*(Number(Expression(name, LEAVES[name])) for name in names))
-        return Formula(simplify(returned(recorder.loaded(result))), tuple(recorder.tables))
+        return Formula(simplify(returned(recorder.loaded(result))), tuple[Any, ...](recorder.tables))
     except TraceError as error:
         raise TraceError(f"{where_in(error, function)}: {error}.") from None
     except Exception as error:

@@ -14,7 +14,7 @@ import torch
 from clearhead.adapters.torch.weights import by_weights, lazy_gradient
 
 
-class Weighed(torch.autograd.Function):  # type: ignore[misc]
+class Weighed(torch.autograd.Function):
     """weights @ value, whose numbers come from elsewhere."""
 
     @staticmethod
@@ -25,8 +25,8 @@ class Weighed(torch.autograd.Function):  # type: ignore[misc]
         ctx.save_for_backward(weights, value)
         ctx.leaves = [x if x is None else x.detach().requires_grad_(x.requires_grad) for x in (value, *operands)]
         with torch.enable_grad():
-            ctx.output = compute(*ctx.leaves)
-        return ctx.output.detach()
+            output = ctx.output = compute(*ctx.leaves)
+        return output.detach()
 
     @staticmethod
     def backward(ctx: Any, d_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from clearhead.adapters.torch import operator
-from clearhead.adapters.torch.formula import NARROW, repeated, weights_formula
-from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor, numbers
-from clearhead.adapters.torch.operator import lead_of, view
-from clearhead.adapters.torch.rule import rule_named
+from clearhead.adapters.torch import dispatch, operator
+from clearhead.adapters.torch.host import lead_of, view
+from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor, getter, numbers
+from clearhead.adapters.torch.reference import NARROW, repeated, weights_formula
+from clearhead.adapters.torch.rule_names import rule_named
+from clearhead.arrays import Integers
+from clearhead.attention_weights.matrix import Weights, check_memory, weights
 from clearhead.errors import InputError
 from clearhead.once import cached_property
-from clearhead.source import Integers
-from clearhead.weights import Weights, check_memory, weights
 
 PART = 1 << 22  # bytes of the weights that are built at once where they are only passed through
 ASK = (
@@ -48,7 +48,7 @@ def weights_of(
     """
     sink = sink.float() if sink is not None and sink.dtype in NARROW else sink
     operands = query, key, sink, *tables
-    if operator.followed() or not operator.numeric([x for x in operands if x is not None]):
+    if dispatch.followed() or not dispatch.numeric([x for x in operands if x is not None]):
         found = weights_formula(query, key, tables, sink, rule_named(rule), scale)
         return (found.mean(-3) if average else found).to(query.dtype)
     origin = Origin(query, key, tuple(tables), sink, rule, scale, lse)
@@ -127,7 +127,7 @@ class Matrix(Weights):
     def shape(self) -> tuple[int, ...]:
         """(..., queries, keys)."""
         lead = self.heads.shape[:-1] if self.averaged else self.heads.shape
-        return (*lead, self.source.asked.queries, self.source.asked.keys)
+        return (*lead, self.source.problem.queries, self.source.problem.keys)
 
     def numbers(self, heads: Integers, rows: Integers, columns: Integers) -> Any:
         """The weights of some heads, rows and columns, each with each."""
@@ -180,7 +180,7 @@ class LazyWeights(LazyTensor):
         """All numbers."""
         matrix = self.matrix()
         afford(matrix.shape, matrix.dtype)
-        return torch.from_numpy(np.asarray(matrix)).to(torch.Tensor.dtype.__get__(self))
+        return torch.from_numpy(np.asarray(matrix)).to(getter("dtype")(self))
 
     def again(self) -> LazyWeights:
         """The same without a gradient."""
@@ -233,7 +233,7 @@ def made(origin: Origin, heads: Integers | None, averaged: bool, dtype: torch.dt
     return lazy(*asked)
 
 
-class Recorded(torch.autograd.Function):  # type: ignore[misc]
+class Recorded(torch.autograd.Function):
     """Weights whose gradient reaches queries, keys, sink and tables."""
 
     @staticmethod

@@ -14,14 +14,14 @@ import torch
 from torch.autograd import forward_ad
 from transformers.utils import output_capturing
 
-from clearhead.adapters.torch import operator
-from clearhead.adapters.torch.operator import DTYPES, view
+from clearhead.adapters.torch import dispatch, operator
+from clearhead.adapters.torch.host import DTYPES, view
 from clearhead.adapters.torch.weighed import Weighed
 from clearhead.adapters.torch.weights import weights_of
 from clearhead.adapters.transformers.batch import Asked, by_kernel, by_operator, rule_for
 from clearhead.adapters.transformers.mask import ALL, MaskTensor, Part
+from clearhead.arrays import Array
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.problem import Array
 from clearhead.rules.masks import Mask, causal, full, window
 
 NAME = "clearhead"
@@ -102,7 +102,7 @@ def attention_forward(
     if plain(query, key, value, asked):
         output, lse = by_kernel(query, key, value, asked, bool(wants_weights or heard))
     elif (
-        wants_weights and not dropout and not operator.followed() and operator.numeric(asked.tensors(query, key, value))
+        wants_weights and not dropout and not dispatch.followed() and dispatch.numeric(asked.tensors(query, key, value))
     ):
         output, lse, weights = with_weights(query, key, value, asked)
     else:
@@ -143,7 +143,7 @@ def with_weights(
 def check(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]) -> None:
     """What no way can do."""
     for name, x in (("query", query), ("key", key), ("value", value)):
-        if not (x.is_cpu or x.is_meta or operator.followed()) and type(x) in operator.PLAIN:
+        if not (x.is_cpu or x.is_meta or dispatch.followed()) and type(x) in dispatch.PLAIN:
             raise InputError(f"{name} of shape {tuple(x.shape)} is on {x.device}: move the model by model.cpu().")
     if query.dtype not in DTYPES or not query.dtype is key.dtype is value.dtype:
         raise DtypeError(
@@ -161,7 +161,7 @@ def check(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: 
 def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, asked: Asked) -> bool:
     """Whether numbers are all that is wanted: then kernels write them where they belong."""
     tensors = asked.tensors(query, key, value)
-    if asked.dropout or operator.followed() or operator.listened(tensors) or forward_ad._current_level >= 0:
+    if asked.dropout or dispatch.followed() or dispatch.listened(tensors) or forward_ad._current_level >= 0:
         return False
     return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
 
@@ -220,7 +220,7 @@ def tell(
     given: dict[str, Any],
 ) -> None:
     """Let listeners know of a call."""
-    if lse is None or operator.followed() or not operator.numeric([x.detach() for x in (*operands, lse)]):
+    if lse is None or dispatch.followed() or not dispatch.numeric([x.detach() for x in (*operands, lse)]):
         raise InputError(
             f"{type(module).__name__} is traced, mapped or run without numbers, and a watch records numbers: call the "
             "model itself inside the with block."

@@ -16,14 +16,15 @@ import numpy as np
 import torch
 
 from clearhead.adapters.torch.dropout import attend_dropped
-from clearhead.adapters.torch.operator import attend, view
-from clearhead.adapters.torch.rule import divided, joined
+from clearhead.adapters.torch.host import view
+from clearhead.adapters.torch.operator import attend
+from clearhead.adapters.torch.rule_names import divided, joined
 from clearhead.adapters.torch.sdpa import loaded
 from clearhead.adapters.transformers.mask import Part, Pattern
-from clearhead.attention import attend as attend_arrays
-from clearhead.attention import attention as attention_arrays
+from clearhead.arrays import Array
+from clearhead.functional import attend as attend_arrays
+from clearhead.functional import attention as attention_arrays
 from clearhead.machine.threads import allowed
-from clearhead.problem import Array
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Mask, dense
 from clearhead.rules.scores import Score, bias, softcap

@@ -18,15 +18,15 @@ import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from transformers.masking_utils import causal_mask_function, eager_mask, sdpa_mask
 
-from clearhead.adapters.torch import operator
+from clearhead.adapters.torch import dispatch
 from clearhead.adapters.torch.flex import condition
+from clearhead.adapters.torch.host import view
 from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor
-from clearhead.adapters.torch.operator import view
 from clearhead.adapters.torch.trace import trace
 from clearhead.adapters.transformers.families import refuse_strangers, takes_truths
+from clearhead.arrays import Array
 from clearhead.errors import ClearheadError, InputError, ShapeError
 from clearhead.once import cached_property
-from clearhead.problem import Array
 from clearhead.rules.expression import Formula
 from clearhead.rules.masks import (
     Causal,
@@ -163,7 +163,7 @@ class Pattern:
         batch = torch.arange(self.batch)[:, None, None, None]
         query = torch.from_numpy(rows)[:, None] + self.first_query
         key = torch.arange(self.stop) + self.first_key
-        seen = self.function(batch, torch.zeros(1, 1, 1, 1, dtype=torch.long), query, key)
+        seen: torch.Tensor = self.function(batch, torch.zeros(1, 1, 1, 1, dtype=torch.long), query, key)
         visible = torch.from_numpy(self.visible)[:, None, None, :]
         return seen.expand(self.batch, 1, len(rows), self.stop) & visible
 
@@ -239,9 +239,8 @@ def mask_forward(
     places = {"q_offset": q_offset, "kv_offset": kv_offset, "mask_function": function, "attention_mask": padding}
     skips = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     truths = takes_truths(kwargs.get("config"))
-    table: Callable[[], torch.Tensor] = partial(
-        sdpa_mask if truths else eager_mask, **(kwargs | sizes | places | skips)
-    )
+    own: Any = sdpa_mask if truths else eager_mask  # which give no None where they may not skip
+    table: Callable[[], torch.Tensor] = partial(own, **(kwargs | sizes | places | skips))
     refuse_strangers()
     if not readable(padding, q_offset):
         return table()
@@ -263,12 +262,12 @@ def mask_forward(
 
 def readable(*tensors: Any) -> bool:
     """Whether the numbers of tensors can be read now, and will be the same when what is traced runs."""
-    if operator.followed() or get_proxy_mode() is not None:
+    if dispatch.followed() or get_proxy_mode() is not None:
         return False
     given = [x for x in tensors if isinstance(x, torch.Tensor)]
     if type(torch.empty(0)) is not torch.Tensor or torch.compiler.is_exporting():
         return False
-    return all(type(x) is torch.Tensor and x.is_cpu and not operator.is_wrapped(x) for x in given)
+    return all(type(x) is torch.Tensor and x.is_cpu and not dispatch.is_wrapped(x) for x in given)
 
 
 def tell(why: str) -> None:
@@ -360,4 +359,5 @@ def traced(function: Function, query_from: int, key_from: int, first: int) -> Ma
         found = condition(trace(moved, ("batch", "head", "query", "key")))
     except (ClearheadError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         raise InputError(f"the mask function {called} cannot become a formula, {error}") from error
-    return Where(function, Formula(found.expression, tuple(view(table) for table in found.arrays)))
+    tensors: tuple[Any, ...] = found.arrays
+    return Where(function, Formula(found.expression, tuple(view(table) for table in tensors)))

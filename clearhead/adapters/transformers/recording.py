@@ -17,10 +17,11 @@ from transformers import PreTrainedModel
 from clearhead.adapters.transformers.attention import NAME, Call, listeners
 from clearhead.adapters.transformers.layers import computed_in, configs_of, own_attention, spans, watchable
 from clearhead.adapters.transformers.mask import Pattern, packed_ids
+from clearhead.arrays import Array
 from clearhead.errors import InputError
-from clearhead.problem import Array
 from clearhead.rules.masks import Causal, Window, conjunction
-from clearhead.watch import Record, RoomError, Watch, in_bytes
+from clearhead.watched.records import Record, RoomError, in_bytes
+from clearhead.watched.seen import Watch
 
 CHECKED = 4  # rows of a prompt that the model's own attention computes too
 EVERY = 64  # and one token in so many after it
@@ -28,9 +29,9 @@ PLAIN = ("float32", "float64")  # dtypes that are kept as they are
 
 
 @contextmanager
-def recording(model: torch.nn.Module, seen: Watch) -> Iterator[None]:
+def recording(model: Any, seen: Watch) -> Iterator[None]:
     """Let a model compute by clearhead, write down what it does, and put back what it had."""
-    numbers = watchable(model, seen.chosen_layers)
+    numbers: dict[Any, int] = watchable(model, seen.chosen_layers)
     before = [(config, config._attn_implementation_internal) for config in configs_of(model)]
     own = {id(config): name for config, name in before}
     listener = Listener(seen, numbers, {module: own.get(id(module.config)) for module in numbers})

@@ -28,7 +28,7 @@ class Turned(Truth):
     @property
     def dots(self) -> Ends:
         with np.errstate(all="ignore"):
-            low, high = Truth.dots.func(self)
+            low, high = vars(Truth)["dots"].func(self)
             size = (np.abs(self.keys) * np.abs(self.x[self.i])).sum(axis=1)
         slack = 8 * (self.n + 2) * EPS * size
         return low - slack, high + slack

@@ -168,7 +168,7 @@ def weighted_sum(judge, table: Table) -> None:
     if rest:
         row(rest[1:], *zip_total((low, high), others), "the others")
     judge.holds(table.total is not None and table.total[:2] == ["", f"sum = {sub('y', truth.i)}"], "no sum")
-    row(table.total[2:], *truth.output, "the output")
+    row(table.total[2:], *truth.output, "the output")  # type: ignore[call-arg]
     for k in range(dims):
         rounded(table.total[2 + k], judge.json["output"][k], f"the output at dim {k}")
         column = [cells[1 + k] for _, cells in rows] + ([rest[1 + k]] if rest else [])

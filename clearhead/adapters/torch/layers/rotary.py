@@ -138,7 +138,7 @@ def apply_rotary_emb_kv_(
     return kv
 
 
-class RotaryEmbedding(torch.nn.Module):  # type: ignore[misc]
+class RotaryEmbedding(torch.nn.Module):
     """flash-attention's `RotaryEmbedding`: turns queries and keys by their places, in place.
 
     `dim` dims of each head turn, the pair n by place · base^(−2n / dim); with `scale_base` lengths change too (XPos,

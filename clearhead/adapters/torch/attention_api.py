@@ -1,0 +1,104 @@
+"""clearhead's own attention on tensors: its masks and rules, with gradients.
+
+Decides how rules become a name and tensors; the rest is the operator's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from clearhead.adapters.torch import operator
+from clearhead.adapters.torch.arguments import check_tensors, scale_of
+from clearhead.adapters.torch.host import lead_of
+from clearhead.adapters.torch.jagged import attend_jagged, mask_over
+from clearhead.adapters.torch.rule_names import divided
+from clearhead.engine.problem import check_rules
+from clearhead.errors import InputError
+from clearhead.rules.masks import CAUSAL, Mask, checked
+from clearhead.rules.scores import Score, ScoreLike, as_rules
+
+MOST_KNOWN = 256
+known: dict[Any, str] = {}  # names of rules without arrays, by mask and score
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    mask: Mask = CAUSAL,
+    score: ScoreLike = (),
+    sink: torch.Tensor | None = None,
+    scale: float | None = None,
+) -> torch.Tensor:
+    """`clearhead.attention` of tensors, with gradients of query, key, value and sink.
+
+    Shapes, masks, score rules and errors as there. Arrays that rules hold are constants; for their gradients, write the
+    rule as a function and use `flex_attention`. Jagged nested tensors are taken too, each sequence alone.
+
+    >>> x = torch.eye(2, requires_grad=True)
+    >>> attention(x, x, x, scale=1.0).sum().backward()
+    >>> x.grad.round(decimals=3)
+    tensor([[1.2690, 1.2690],
+            [0.7310, 0.7310]])
+    """
+    return attend(query, key, value, mask=mask, score=score, sink=sink, scale=scale)[0]
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    mask: Mask = CAUSAL,
+    score: ScoreLike = (),
+    sink: torch.Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attention`, and each query's log-sum-exp of scores, which has a gradient too.
+
+    >>> output, lse = attend(torch.zeros(2, 1), torch.zeros(2, 1), torch.tensor([[1.0], [3.0]]))
+    >>> output.tolist(), lse.exp().tolist()
+    ([[1.0], [2.0]], [1.0, 2.0])
+    """
+    try:
+        nested = query.is_nested or key.is_nested or value.is_nested
+    except AttributeError:
+        check_tensors(query=query, key=key, value=value)
+        raise
+    if sink is not None:
+        check_tensors(sink=sink)
+    factor = scale_of(query, scale)
+    if nested:
+        over = None if score != () or sink is not None else mask_over(checked(mask), query, key, value)
+        if over is None:
+            raise InputError(
+                "nested tensors are attended to by causal(), full() and window() alone, without gaps, rules or sink: "
+                "pad them, as by x.to_padded_tensor(0.0), and hide the padding by a mask."
+            )
+        return attend_jagged(query, key, value, over, factor)
+    rules = score if isinstance(score, list | tuple) else (score,)
+    name, tables = rule_of(mask, *rules)
+    if tables and not torch.compiler.is_compiling():
+        known_rules = tuple(rule for rule in rules if isinstance(rule, Score))
+        check_rules(checked(mask), known_rules, lead_of(query, key, value), query.shape[-2], key.shape[-2])
+    return operator.attend(query, key, value, tables, sink, name, factor)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def rule_of(mask: Mask, *score: Any) -> tuple[str, tuple[torch.Tensor, ...]]:
+    """A rule's name, and its arrays as tensors."""
+    if isinstance(mask, torch.Tensor):
+        raise InputError(
+            f"mask is a tensor of shape {tuple(mask.shape)}: give clearhead.dense(mask.numpy()), True where a key is "
+            "seen, or call scaled_dot_product_attention(q, k, v, attn_mask=mask)."
+        )
+    try:
+        return known[mask, score], ()
+    except (KeyError, TypeError):  # an unhashable mask, which `checked` explains
+        rule, arrays = divided(checked(mask), as_rules(score))
+    if not arrays and len(known) < MOST_KNOWN:
+        known[mask, score] = rule.name
+    return rule.name, tuple(torch.from_numpy(x.copy() if not x.flags.writeable else x) for x in arrays)

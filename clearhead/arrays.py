@@ -1,0 +1,18 @@
+"""The types of arrays, and how many blocks cover a length."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Integers: TypeAlias = npt.NDArray[np.int64]
+
+
+def ceil_div(length: int, block: int) -> int:
+    """How many blocks cover a length.
+
+    >>> ceil_div(129, 128), ceil_div(128, 128), ceil_div(0, 128)
+    (2, 1, 0)
+    """
+    return -(-length // block)

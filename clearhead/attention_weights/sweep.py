@@ -1,0 +1,162 @@
+"""One sweep over some of the weights: which queries, keys and heads, and what becomes of the weights.
+
+Decides how tiles are grouped and what memory a sweep takes; a group's sums are its own, so that
+threads change no bit. Leaves the meaning of what is asked to `weights` and `summary`, the code to `kernels.reduce`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from clearhead import debug
+from clearhead.arrays import Array, Integers, ceil_div
+from clearhead.attention_weights.lse import Source, run, tiles_of
+from clearhead.definition.canonical import BLOCK
+from clearhead.engine.launch import laid_out, spec_for, table
+from clearhead.engine.problem import Problem
+from clearhead.kernels.abi.call import FIELDS, PLACE, SEEN_BYTES, SWEEP
+from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_ROWS
+from clearhead.kernels.abi.tiles import Tile
+from clearhead.machine.compile import KernelSpec
+
+GROUPS = 16  # of tiles of one head whose sums over queries are taken apart
+WORTH_A_GROUP = 8  # tiles
+WORKSPACE = 1 << 22  # bytes that such sums may take at once; heads beyond go in further rounds
+GATHERED = ("received_sum", "received_max")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Which weights are wanted: of some heads by number, some queries in any order, and keys from begin to end."""
+
+    source: Source
+    heads: Integers
+    queries: Integers
+    begin: int
+    end: int
+    near: int = 0
+    top: int = 1
+    factors: Array | None = None  # (heads, keys): what weights in lists are multiplied by
+    found: dict[str, Array] = field(default_factory=dict)
+
+    def block(self, out: Array) -> None:
+        """The weights themselves, into `out` (heads, queries, keys), zeros before; its last axis must be dense."""
+        self.run(("block",), None, out, (out.strides[0], 0, out.strides[1]))
+
+    def picture(self, out: Array, how: str, borders: Integers) -> None:
+        """Sums or maxima ("pool_sum", "pool_max") over bins, into `out` (heads, rows, columns), zeros before.
+
+        Row r of the picture holds the queries with places from borders[r] to borders[r + 1].
+        """
+        self.run((how,), borders, out, (out.strides[0], out.strides[1], 0))
+
+    def reductions(self, wanted: Sequence[str]) -> dict[str, Array]:
+        """What `kernels.consumers` finds for each query (heads, queries) and gathers for each key (heads, keys).
+
+        "top" gives "top_weights" and "top_keys", (heads, queries, top).
+        """
+        found = [name for name in FOUND if name in wanted]
+        dtype = np.dtype(self.source.problem.computed)
+        rows = np.empty((len(found), len(self.heads), len(self.queries)), dtype)
+        results: dict[str, Array] = dict(zip(found, rows, strict=True))
+        lists: dict[str, Array] = {}
+        if "top" in wanted:
+            shape = (len(self.heads), len(self.queries), self.top)
+            lists = {"top_weights": np.empty(shape, dtype), "top_keys": np.empty(shape, np.int64)}
+        gathered = [name for name in GATHERED if name in wanted]
+        consumers = (*found, *gathered, *(("top",) if lists else ()))
+        results |= lists
+        width = ceil_div(self.end - self.begin, BLOCK) * BLOCK
+        results |= {name: np.empty((len(self.heads), self.end - self.begin), dtype) for name in gathered}
+        borders = self.even_groups() if gathered else None
+        groups = 1 if borders is None else len(borders) - 1
+        step = max(1, WORKSPACE // max(1, groups * width * dtype.itemsize * len(gathered))) if gathered else 1 << 62
+        for first in range(0, len(self.heads), step):
+            part = slice(first, first + step)
+            factors = None if self.factors is None else self.factors[part]
+            now = replace(self, heads=self.heads[part], factors=factors, found={})
+            own = {"rows": np.ascontiguousarray(rows[:, part])} | {name: x[part] for name, x in lists.items()}
+            target = np.zeros((len(now.heads), groups, len(gathered), width), dtype)
+            now.found.update(own)
+            now.run(consumers, borders, target, target.strides[:3])
+            rows[:, part] = own["rows"]
+            for n, name in enumerate(gathered):
+                join = np.add if name == "received_sum" else np.fmax
+                join.reduce(target[:, :, n, : self.end - self.begin], axis=1, out=results[name][part])
+        return results
+
+    # Tiles
+
+    @property
+    def spec(self) -> KernelSpec:
+        """The reduce kernel for the problem, whatever kernel its output comes from."""
+        return replace(spec_for(self.source.problem), kernel="reduce")
+
+    def even_groups(self) -> Integers:
+        """At most GROUPS groups of as many whole tiles each, whatever the heads and threads."""
+        per_tile, n = self.spec.tile.queries, len(self.queries)
+        tiles = ceil_div(n, per_tile)
+        groups = max(1, min(GROUPS, tiles // WORTH_A_GROUP))
+        return np.minimum(np.arange(groups + 1) * tiles // groups * per_tile, n)
+
+    # Running
+
+    def run(
+        self, consumers: tuple[str, ...], borders: Integers | None, target: Array, strides: tuple[int, ...]
+    ) -> None:
+        """Write the tables and run the kernel."""
+        if not len(self.heads) or not len(self.queries) or self.begin >= self.end:
+            return
+        source, spec, problem = self.source, self.spec, self.source.problem
+        spec = replace(spec, variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
+        lse = source.lse(self.queries)
+        tiles = tiles_of(problem, self.queries, spec.tile.queries, borders)
+        # Without borders, each tile is a group.
+        groups = np.arange(len(tiles) + 1) if borders is None else np.searchsorted(tiles[:, -1], borders)
+        tasks = len(self.heads) * (len(groups) - 1)
+        places, scratch_size, own_places = layout(problem, spec.tile, self.top)
+        numbers, kept = table(problem, tasks, places, [tuple(t[:5]) for t in tiles.tolist()], None)
+        found, nothing = self.found, np.empty(0)
+        rows = found.get("rows", nothing)
+        fields = {
+            "heads": self.heads.ctypes.data,
+            "groups": len(groups) - 1,
+            "group_table": groups.ctypes.data,
+            "begin": self.begin,
+            "end": self.end,
+            "queries": len(self.queries),
+            "target": target.ctypes.data,
+            **dict(zip(("target_head", "target_group", "target_row"), strides, strict=True)),
+            "rows": rows.ctypes.data,
+            "rows_step": rows.strides[0],
+            "near": self.near,
+            "top": self.top,
+            "top_weights": found.get("top_weights", nothing).ctypes.data,
+            "top_keys": found.get("top_keys", nothing).ctypes.data,
+            "factors": 0 if self.factors is None else self.factors.ctypes.data,
+            "bins": target.shape[-1],
+            **own_places,
+        }
+        sweep_table = np.array([fields[name] for name in SWEEP], np.int64)
+        call = {
+            "query": source.query, "key": source.key, "lse": lse, "tile_table": tiles, "sweep": sweep_table,
+        }  # fmt: skip
+        debug.say(1, f"reduce {', '.join(consumers)} {spec.target.isa} for {len(self.heads)} × {len(self.queries)}")
+        run(spec, numbers, call, scratch_size, source.count(tasks, len(self.queries)), (self, target, groups, kept))
+
+
+def layout(problem: Problem, tile: Tile, top: int) -> tuple[dict[str, int], int, dict[str, int]]:
+    """Where in each thread's scratch memory what is kept: one tile of everything, whatever the length."""
+    room = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0) | {
+        "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
+        "at_softmax": SWEEP_ROWS * tile.row,
+        "at_query": problem.query_dim * tile.row,
+        "at_keys": BLOCK * problem.query_dim * tile.element.bytes,
+        "at_place": 8 * len(PLACE),
+        "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
+        "at_list": 2 * top * tile.row,
+        "at_sums": 2 * BLOCK * tile.vector_bits // 8,
+    }
+    places, size = laid_out(room)
+    return places, size, {name: places.pop(name) for name in ("at_list", "at_sums")}

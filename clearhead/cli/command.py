@@ -1,0 +1,378 @@
+"""The `clearhead` command: its subcommands and how it ends.
+
+Decides options, exit codes and the one line an error is answered with; each subcommand imports what it needs
+when it runs, so that help is quick. What the subcommands do is decided in their rooms.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearhead.errors import ClearheadError, InputError
+
+app = typer.Typer(
+    name="clearhead",
+    help="Self-attention you can see through.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Format(StrEnum):
+    """How an explanation is written."""
+
+    text = "text"
+    markdown = "markdown"
+    latex = "latex"
+    html = "html"
+    json = "json"
+
+
+class Steps(StrEnum):
+    """What can be told of the steps beside their numbers."""
+
+    order = "order"
+    shapes = "shapes"
+    cost = "cost"
+    positions = "positions"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 done, 1 nobody reads on, 2 wrong input, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if hasattr(sys.stdout, "reconfigure"):  # a pipe or file gets UTF-8 everywhere; a poor terminal gets a ?
+        sys.stdout.reconfigure(**({"errors": "replace"} if sys.stdout.isatty() else {"encoding": "utf-8"}))
+    try:
+        code = app(list(arguments) or ["--help"], prog_name="clearhead", standalone_mode=False)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except ClearheadError as error:
+        return complain(str(error))
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
+        return 1 if isinstance(error, BrokenPipeError) else complain(f"{error}: check the disk and the permissions.")
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what typer raises for wrong usage
+            raise
+        told = misused(error)
+        of = getattr(getattr(error, "ctx", None), "command_path", "clearhead")
+        if told.startswith("No such option") and any(word[:1] == "-" and " " in word for word in arguments):
+            return complain(f"{told}. A text that begins with - goes behind --, as in {of} -- '-5 degrees'.")
+        return complain(f"{told}. Try '{of} --help'.")
+    return code or 0
+
+
+def misused(error: Any) -> str:
+    """What is wrong with an argument, and which would do: typer hands on its parser's words for values."""
+    cause = getattr(error.__cause__, "errors", None)
+    if cause is None:
+        return str(error.format_message()).rstrip(".")
+    found = cause()[0]
+    if found["type"] == "value_error":
+        return f"'{error.param.opts[0]}': {found['ctx']['error']}".rstrip(".")
+    cures = {
+        "int_parsing": "a whole number",
+        "float_parsing": "a number",
+        "greater_than_equal": "{ge} or more",
+        "less_than_equal": "{le} or less",
+    }
+    cure = cures.get(found["type"], "another value").format(**found.get("ctx", {}))
+    return f"{str(found['input'])[:40]} cannot be used for '{error.param.opts[0]}': give {cure}"
+
+
+def complain(message: str) -> int:
+    """Say on one line of standard error what is wrong."""
+    print("clearhead:", " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"clearhead {version('clearhead')}")
+        except PackageNotFoundError:
+            typer.echo("clearhead, not installed: running from its source")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Self-attention you can see through."""
+
+
+MaskWord = Annotated[
+    str, typer.Option(metavar="MASK", help="causal, full, window:255, prefix:N, documents:5,7; joined by & | ~.")
+]
+Scores = Annotated[
+    list[str] | None,
+    typer.Option(metavar="RULE", help="softcap:30, scale:0.5 or alibi; may be given several times, in order."),
+]
+Functions = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE.py:FUNCTION", help="A function of (score, batch, head, query, key), after those."),
+]
+
+
+@app.command()
+def explain(
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(help="A text, a file that holds one, or - for standard input.", show_default=False),
+    ] = None,
+    attends_to: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Another text that the item looks at: cross-attention.", show_default=False),
+    ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Vectors to explain in place of a text: csv or npy, a row each."),
+    ] = None,
+    qkv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="q, k and v to explain in place of a text: arrays in npz or safetensors."),
+    ] = None,
+    roles: Annotated[
+        bool,
+        typer.Option("--roles", help="In place of a text, a scene with designed matrices, where q, k and v differ."),
+    ] = False,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Word vectors for the text: GloVe, word2vec, fastText or safetensors."),
+    ] = None,
+    position: Annotated[
+        str,
+        typer.Option(metavar="N|WORD", help="The item to explain: 0 is the first, -1 the last; or a word of the text."),
+    ] = "-1",
+    matrix: Annotated[bool, typer.Option("--matrix", help="Add the weights of every item.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="tiny", help="Show the text in the small language model: a block, the guess, the loss."),
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="LAYER.HEAD", help="Which of the model's heads to work out.", show_default="0.0"),
+    ] = None,
+    what_if: Annotated[
+        str | None,
+        typer.Option(metavar="CASE", help="Another formula beside the right one: no-softmax, no-values, values=keys …"),
+    ] = None,
+    steps: Annotated[
+        Steps | None,
+        typer.Option(help="Tell about the steps instead: why this order, which shapes, what cost, what order means."),
+    ] = None,
+    quiz: Annotated[
+        bool, typer.Option("--quiz", help="Ask about the steps instead; in another --format than text, as a sheet.")
+    ] = False,
+    layer: Annotated[
+        bool, typer.Option("--layer", help="Tell of a transformer's layer instead: W^Q, W^K, W^V, heads, W^O.")
+    ] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="That layer's own matrices: W_Q, W_K, W_V and W_O in npz or safetensors."),
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(help="Heads of that layer.", min=1, show_default="2, or 1 with --weights")
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MASK",
+            help="causal, full, window:255, prefix:N, documents:5,7; joined by & | ~.",
+            show_default="causal; full with --attends-to",
+        ),
+    ] = None,
+    score: Scores = None,
+    rule: Functions = None,
+    format: Annotated[Format, typer.Option(help="How to write it.")] = Format.text,
+) -> None:
+    """Show attention step by step: scores, softmax, weighted sum, and what changed in meaning."""
+    from clearhead.explain import command, formats
+    from clearhead.rules.named import named_mask, named_score, rule_from_file
+
+    rules = [*(named_score(word, heads=1) for word in score or ()), *map(rule_from_file, rule or ())]
+    asked = command.Asked(
+        text=tuple(text or ()), attends_to=attends_to, vectors=vectors, qkv=qkv, roles=roles, embeddings=embeddings,
+        position=position, mask=None if mask is None else named_mask(mask), rules=tuple(rules), matrix=matrix,
+        what_if=what_if, steps=steps and steps.value, quiz=quiz, layer=layer or weights is not None, weights=weights,
+        heads=heads, model=model, head=head,
+    )  # fmt: skip
+    page = command.page(asked)
+    if quiz and format is Format.text:
+        command.ask(page.explained)
+    else:
+        formats.write(page, format.value)
+
+
+@app.command()
+def generate(
+    text: Annotated[list[str], typer.Argument(help="A text to go on with, a file that holds one, or -.")],
+    tokens: Annotated[int, typer.Option(help="How many tokens to add.", min=1)] = 40,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest, 1 draws by the model's chances.")] = 0.8,
+    top_p: Annotated[float, typer.Option("--top-p", help="Draw from the likeliest that together have it.")] = 0.9,
+    seed: Annotated[int, typer.Option(help="One seed gives one reply.")] = 0,
+) -> None:
+    """Go on with a text by the small language model that ships with clearhead."""
+    from clearhead.model import command
+
+    command.write(text, tokens, temperature, top_p, seed)
+
+
+@app.command()
+def view(
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(help="A sentence to begin with, a file that holds one, or -.", show_default=False),
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Where to serve.", min=1, max=65535, show_default="any free")] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the address.")
+    ] = True,
+) -> None:
+    """Open a page on this computer where self-attention can be touched; Ctrl-C ends it."""
+    from clearhead.view import command
+
+    command.view(text or (), port, browser)
+
+
+@app.command()
+def run(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A .npy, .npz or .safetensors file: x, or q, k and v.")
+    ],
+    target: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="OUTPUT", help="A new file of one of these kinds."),
+    ],
+    mask: MaskWord = "causal",
+    score: Scores = None,
+    rule: Functions = None,
+    align: Annotated[
+        str | None,
+        typer.Option(metavar="END", help="Where the queries stand among the keys: start or end."),
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Factor of the scores.", show_default="1 for x, 1/√d for q, k and v")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads at most.", show_default="every core")] = None,
+    lse: Annotated[bool, typer.Option("--lse", help="Add each row's log-sum-exp, as lse.")] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="ROWS", help="Add the weights of rows such as 0,5,-1, as weights."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it exists.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Compute attention over a file of arrays of any size into a new file, a few heads at a time."""
+    from clearhead.cli import progress
+    from clearhead.cli import run as streaming
+    from clearhead.rules.named import named_mask
+
+    rows = () if weights is None else streaming.parse_rows(weights)
+    rules = tuple(score or ()), tuple(rule or ())
+    options = streaming.Options(named_mask(mask, align), *rules, scale, threads, lse, rows)
+    job = streaming.job_for(source, options)
+    if not quiet:
+        for note in job.notes:
+            typer.echo(note, err=True)
+    with progress.clean_endings(), progress.bar("heads", job.heads, quiet=quiet) as advance:
+        report = streaming.execute(job, target, force=force, advance=advance)
+    if not quiet:
+        typer.echo(str(report))
+
+
+@app.command()
+def inspect(
+    model: Annotated[
+        str, typer.Argument(help="A folder that transformers can load, a saved watch, or vectors: the shipped ones.")
+    ],
+    text: Annotated[
+        list[str] | None, typer.Argument(help="A text, or a file that holds one; a saved watch needs none.")
+    ] = None,
+    sort: Annotated[str, typer.Option(help="entropy, effective, distance, first, strongest, layer or head.")] = "layer",
+    most: Annotated[int, typer.Option(help="Lines of the sheet; 0 for all.", min=0)] = 40,
+    head: Annotated[str, typer.Option(metavar="LAYER.HEAD", help="The head whose row is listed.")] = "0.0",
+    row: Annotated[
+        str, typer.Option(metavar="N|WORD", help="The item whose weights are listed; -1 is the last, or a word.")
+    ] = "-1",
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For vectors: GloVe, word2vec, fastText or safetensors in their place."),
+    ] = None,
+    plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write figures there.")] = None,
+    kind: Annotated[str, typer.Option(help="png, svg or pdf.")] = "png",
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page that needs nothing else.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write it for programs.")] = False,
+) -> None:
+    """Look at every head's weights: how wide, how far, on what; and at what one item looks."""
+    from clearhead.cli import progress
+    from clearhead.inspecting.command import Wanted, inspected, show, written
+
+    if not re.fullmatch(r"\d+\.\d+", head):
+        raise InputError(f"--head {head} is no head: write LAYER.HEAD, as in 5.3.")
+    layer, _, own = head.partition(".")
+    wanted = Wanted(sort, most, (int(layer), int(own)), row, plots, kind, html, force)
+    with progress.clean_endings():
+        of = inspected(model, text or [], embeddings)
+        with progress.bar("layers", len(of.layers)) as advance:
+            found = written(of, wanted, advance)
+    typer.echo(found.as_json() if json else "", nl=json)
+    if not json:
+        show(found)
+
+
+@app.command()
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Write it for programs.")] = False,
+) -> None:
+    """Tell what this machine is, what clearhead makes of it, and whether its numbers are right."""
+    from clearhead.cli import doctor as examination
+
+    diagnosis = examination.examine()
+    typer.echo(examination.as_json(diagnosis) if json else str(diagnosis))
+    raise typer.Exit(0 if diagnosis.healthy else 1)
+
+
+@app.command()
+def bench(
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="B,H,L,D", help="Batch, heads, length and dim; may be given several times."),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    threads: Annotated[int, typer.Option(help="Threads of every contender.", min=1)] = 1,
+    seconds: Annotated[float, typer.Option(help="Time for each shape.", min=0.0)] = 2.0,
+    json: Annotated[bool, typer.Option("--json", help="Write it for programs.")] = False,
+) -> None:
+    """Measure attention's speed against the processor's limit, numpy and, where it is installed, PyTorch."""
+    import json as writer
+
+    from rich.console import Console
+
+    from clearhead.cli import bench as benchmark
+
+    if dtype not in ("float32", "float64"):
+        raise InputError(f"--dtype {dtype} is not measured: use float32 or float64.")
+    shapes = [benchmark.parse_shape(text) for text in shape or ()] or benchmark.DEFAULT_SHAPES
+    results = [benchmark.measure(s, dtype, threads=threads, seconds=seconds) for s in shapes]
+    if json:
+        typer.echo(writer.dumps([result.as_dict() for result in results], indent=2))
+        return
+    Console().print(benchmark.table(results))
+    for note in dict.fromkeys(note for result in results for note in result.left_out):
+        typer.echo(f"Left out: {note}.")

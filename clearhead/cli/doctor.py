@@ -1,0 +1,186 @@
+"""`clearhead doctor`: what this machine is, what clearhead makes of it, and whether its numbers are right.
+
+Decides what is looked at; a diagnosis is data first, then text. Nothing here changes anything but the kernel cache.
+"""
+
+import os
+import platform
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import llvmlite
+import llvmlite.binding as llvm
+import numpy as np
+
+import clearhead
+from clearhead import settings
+from clearhead.definition import canonical
+from clearhead.kernels.abi.tiles import ELEMENTS, tile_for
+from clearhead.machine import store
+from clearhead.machine.compile import KernelSpec, emit, link, machine_for, stored_object
+from clearhead.machine.peak import Peak
+from clearhead.machine.target import native_isas, target
+from clearhead.machine.threads import allowed
+from clearhead.rules.masks import Mask, causal, full, where, window
+from clearhead.testing import check_definition, check_hidden, check_same_bits, using_isa
+
+CPU = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One kernel held against the definition; `fault` is empty if it passed."""
+
+    isa: str
+    dtype: str
+    fault: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything a report of a problem needs."""
+
+    facts: dict[str, str]
+    settings: dict[str, str]
+    peaks: dict[str, float]  # GF/s of fused multiply-adds on one thread
+    checks: tuple[Check, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every kernel gave the definition's numbers."""
+        return not any(check.fault for check in self.checks)
+
+    def __str__(self) -> str:
+        width = max(map(len, [*self.facts, *self.settings]))
+        lines = [f"{name:<{width}}  {value}" for name, value in self.facts.items()]
+        lines += ["", "settings in force"]
+        lines += [f"{name:<{width}}  {value}" for name, value in self.settings.items()]
+        lines += ["", "fused multiply-adds, one thread"]
+        lines += [f"{dtype:<{width}}  {rate:.0f} GF/s" for dtype, rate in self.peaks.items()]
+        lines += ["", "self-check against the definition, bit by bit"]
+        lines += [f"{f'{c.isa} {c.dtype}':<{width}}  {c.fault or 'pass'}" for c in self.checks]
+        lines += [f"\nwarning: {warning}" for warning in self.warnings]
+        lines += ["", "healthy" if self.healthy else "NOT healthy: please report all of the above"]
+        return "\n".join(lines)
+
+
+def examine() -> Diagnosis:
+    """Look at the machine, the settings and the cache, and check every kernel this processor can run."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        checks = tuple(check(isa, dtype) for isa in native_isas() for dtype in ELEMENTS)
+        facts = {**versions(), **processor(), **cache()}
+    rates = {dtype: Peak(dtype) for dtype in ELEMENTS}
+    return Diagnosis(
+        facts=facts,
+        settings={s.name: s.read() or "(empty)" for s in settings.ALL},
+        peaks={dtype: max(rate.measure() for _ in range(20)) for dtype, rate in rates.items()},
+        checks=checks,
+        warnings=tuple(dict.fromkeys(str(warning.message) for warning in caught)),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of everything that makes the numbers."""
+    return {
+        "clearhead": clearhead.__version__,
+        "Python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "numpy": np.__version__,
+        "llvmlite": f"{llvmlite.__version__} (LLVM {'.'.join(map(str, llvm.llvm_version_info))})",
+        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+    }
+
+
+def processor() -> dict[str, str]:
+    """What runs the kernels."""
+    place = target()
+    return {
+        "processor": f"{processor_name()}, to LLVM {llvm.get_host_cpu_name()}",
+        "caches": cache_sizes() or "unknown",
+        "instruction set": f"{place.isa}, of {', '.join(native_isas())}",
+        "vectors": f"{place.vector_bits} bits, {place.registers} registers",
+        "threads": f"{allowed()} of {os.cpu_count()} processors",
+    }
+
+
+def processor_name() -> str:
+    """The processor's own name for itself, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def cache_sizes() -> str:
+    """Levels and sizes of one core's data caches."""
+    sizes = []
+    for index in sorted(CPU.glob("index*")):
+        try:
+            level, kind, size = (
+                (index / name).read_text(encoding="utf-8").strip() for name in ("level", "type", "size")
+            )
+        except OSError:
+            continue
+        if kind != "Instruction":
+            sizes.append(f"L{level} {size.replace('K', ' KiB').replace('M', ' MiB')}")
+    return ", ".join(sizes)
+
+
+def cache() -> dict[str, str]:
+    """Where compiled kernels are kept, and how long making one and finding it again takes."""
+    place, state, where = store.usable(), "not used", "none"
+    try:
+        where = str(store.directory())
+        if place is not None:
+            sizes = [entry.stat().st_size for entry in place.iterdir() if entry.is_file()]
+            state = f"{len(sizes)} entries, {sum(sizes) / 1024:.0f} KiB, private"
+    except OSError as error:
+        state = f"not to be read: {error.strerror}"
+    here = target()
+    spec = KernelSpec("forward", tile_for(ELEMENTS["float32"], here.vector_bits, here.registers), here)
+    machine_for(here)
+    start = time.perf_counter()
+    emit(spec)
+    compiled = time.perf_counter()
+    link(spec, stored_object(spec))
+    found = time.perf_counter()
+    return {
+        "kernel cache": f"{where} ({state})",
+        "a kernel": f"{1e3 * (compiled - start):.0f} ms to compile, {1e3 * (found - compiled):.1f} ms to find again",
+    }
+
+
+def check(isa: str, dtype: str) -> Check:
+    """The kernels of one instruction set on problems that touch every part of them: forward, decode, fused rules."""
+    problems: tuple[tuple[int, int, int, Mask], ...] = (
+        (1, 1, 1, causal()),
+        (70, 70, 20, causal()),
+        (9, 300, 17, causal(align="end")),
+        (3, 300, 16, window(150, align="end")),
+        (50, 70, 8, where(lambda batch, head, query, key: (query + key) % 3 > head)),
+        (33, 140, 5, full()),
+    )
+    rng = np.random.default_rng(0)
+    try:
+        with using_isa(isa):
+            for queries, keys, dim, mask in problems:
+                q, k, v = (rng.standard_normal((2, n, dim)).astype(dtype) for n in (queries, keys, keys))
+                check_same_bits(clearhead.attention(q, k, v, mask=mask), canonical.attention(q, k, v, mask=mask)[0])
+                check_definition(clearhead.attention, q, k, v, mask=mask)
+            check_hidden(clearhead.attention, q[:, :9], k[:, :9], v[:, :9], mask=causal())
+    except Exception as error:  # whatever it is, it is the diagnosis
+        return Check(isa, dtype, f"FAIL: {type(error).__name__}: {error}")
+    return Check(isa, dtype, "")
+
+
+def as_json(diagnosis: Diagnosis) -> str:
+    """The diagnosis for programs."""
+    import json
+    from dataclasses import asdict
+
+    return json.dumps({**asdict(diagnosis), "healthy": diagnosis.healthy, "executable": sys.executable}, indent=2)

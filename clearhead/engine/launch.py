@@ -1,0 +1,296 @@
+"""What is decided once for a problem: which kernel, with which tile; the call's table, scratch memory and threads.
+
+Nothing here depends on an address, so equal problems share one launch.
+"""
+
+import ctypes
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clearhead import debug
+from clearhead.arrays import Array, ceil_div
+from clearhead.definition.canonical import BLOCK, SEGMENT
+from clearhead.engine.problem import Problem
+from clearhead.errors import MachineError
+from clearhead.kernels.abi.call import AXIS, FIELDS, PLACE, ROW, SEEN_BYTES
+from clearhead.kernels.abi.softmax_state import ROWS
+from clearhead.kernels.abi.tiles import CACHE_LINE, ELEMENTS, STORED, Tile, padded, tile_for
+from clearhead.kernels.abi.variant import Variant
+from clearhead.machine.compile import Entry, Kernel, KernelSpec, kernels
+from clearhead.machine.target import Target, target
+from clearhead.machine.threads import WORTH_A_THREAD, Table
+from clearhead.rules.scores import Score
+
+FEW = 4  # queries that the decode kernel takes
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A problem made ready: a call only adds addresses."""
+
+    entry: Entry
+    isa: str
+    output_shape: tuple[int, ...]
+    output_dtype: np.dtype[Any]
+    lse_dtype: np.dtype[Any]
+    tasks: int
+    table_type: type[Table]
+    template: bytes  # the call's table without addresses
+    scratch_size: int
+    most_threads: int  # more would not be worth waking
+    held: tuple[Any, ...]  # arrays whose addresses stand in the template
+    workspace: int  # bytes of shared memory for one call, and how many counters
+    counters: int
+    doubtful: Problem | None  # the problem, if a rule may turn out to be at fault
+    score: tuple[Score, ...]  # the score rules as they were traced
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory those arrays hold."""
+        return sum(int(array.nbytes) for array in self.held if array is not None)
+
+
+def kernel_for(problem: Problem) -> Kernel:
+    """The compiled kernel that a problem runs on: its `.spec`, `.ir` and `.asm` may be read.
+
+    >>> import numpy as np
+    >>> from clearhead import causal, problem
+    >>> x = np.zeros((40, 8), np.float32)
+    >>> kernel_for(problem(x, x, x, mask=causal())).spec.kernel
+    'forward'
+    """
+    return kernels.get(spec_for(problem))
+
+
+def spec_for(problem: Problem, place: Target | None = None) -> KernelSpec:
+    """Which kernel, with which tile and rules, for a target or the one in force. Lengths and dims change no code."""
+    place = place or target()
+    score, mask, _, arrays = problem.rules.expressions
+    variant = Variant(
+        score=score,
+        mask=mask,
+        arrays=tuple((array.dtype.name, array.ndim) for array in arrays),
+        windowed=problem.rules.low is not None,
+        packed=problem.rules.packed,
+        sink=problem.sink,
+        paged=problem.paged,
+        int8=problem.int8,
+        native=problem.native,
+        storage=problem.storage,
+        wide=problem.wide,
+        long=problem.rules.long and problem.computed == "float32",
+    )
+    if problem.native and (place.isa != "avx512" or "+avx512bf16" not in place.features):
+        raise MachineError(
+            f"precision='native' needs AVX-512 with its bfloat16 instructions, not {place.isa}: use 'exact'."
+        )
+    tile = tile_for(ELEMENTS[problem.computed], place.vector_bits, place.registers)
+    return KernelSpec("decode" if decodes(problem, tile) else "forward", tile, place, variant)
+
+
+def decodes(problem: Problem, tile: Tile) -> bool:
+    """Whether the decode kernel takes a problem: few queries, dense rows of whole vectors."""
+    size = STORED.get(problem.storage, tile.element.bytes)
+    written = tile.element.bytes if problem.wide else size
+    dense = problem.output.element == written and (
+        problem.paged or problem.key.element == problem.value.element == size
+    )
+    whole = problem.query_dim % tile.lanes == 0 and problem.value_dim % tile.lanes == 0
+    return 0 < problem.queries <= FEW and dense and whole and not problem.native and not problem.rules.packed
+
+
+@dataclass(frozen=True)
+class Decode:
+    """How a decode is divided: its rows share their keys, its tasks are segments of keys."""
+
+    axes: tuple[int, ...]
+    group: int
+    rows: int
+    first_segment: int
+    segments: int
+
+    @property
+    def heads(self) -> int:
+        """How many times keys are walked."""
+        return math.prod(self.axes)
+
+    def workspace(self, problem: Problem, tile: Tile) -> int:
+        """Bytes of all segments' sums and states."""
+        return self.heads * self.segments * self.rows * (problem.value_dim + 2) * tile.element.bytes
+
+
+def decode_of(problem: Problem) -> Decode:
+    """Heads that share their keys become rows of one task; only segments that some query sees are walked."""
+    shared = bool(problem.axes) and problem.key.lead[-1] == 0 and problem.value.lead[-1] == 0
+    group = problem.axes[-1] if shared else 1
+    span = problem.rules.spans[0]
+    low = 0 if problem.rules.low is None else span.offset + problem.rules.low
+    high = problem.keys if problem.rules.high is None else span.offset + problem.queries + problem.rules.high
+    first = max(0, min(low, problem.keys - 1)) // SEGMENT
+    last = max(1, ceil_div(max(0, min(high, problem.keys)), SEGMENT))
+    axes = problem.axes[:-1] if shared else problem.axes
+    return Decode(axes, group, group * problem.queries, first, max(1, last - first))
+
+
+def prepare(problem: Problem, score: tuple[Score, ...]) -> Launch:
+    """Find the kernel for a problem and write its table."""
+    return launch_on(kernel_for(problem), problem, score)
+
+
+def launch_on(kernel: Kernel, problem: Problem, score: tuple[Score, ...]) -> Launch:
+    """Write the table of a problem for a kernel."""
+    tile, isa = kernel.spec.tile, kernel.spec.target.isa
+    decode = decode_of(problem) if kernel.spec.kernel == "decode" else None
+    tiles = [] if decode else tiles_of(problem, tile)
+    tasks = decode.heads * decode.segments if decode else problem.heads * len(tiles) if problem.value_dim else 0
+    places, scratch_size = scratch_layout(problem, tile, decode)
+    numbers, held = table(problem, tasks, places, tiles, decode)
+    work = problem.pairs * (problem.query_dim + problem.value_dim)
+    debug.say(
+        1, f"{kernel.spec.kernel} {tile.element.name} {isa} for {problem.lead} × {problem.queries} × {problem.keys}"
+    )
+    if debug.level() >= 3:  # whose text takes longer than many a call
+        debug.say(3, f"{kernel.spec} {problem}")
+    return Launch(
+        entry=kernel.entry,
+        isa=isa,
+        output_shape=problem.output_shape,
+        output_dtype=np.dtype(problem.computed if problem.wide else problem.dtype),
+        lse_dtype=np.dtype(problem.computed),
+        tasks=tasks,
+        table_type=ctypes.c_int64 * len(numbers),
+        template=struct.pack(f"{len(numbers)}q", *numbers),
+        scratch_size=scratch_size,
+        most_threads=max(1, min(tasks, work // WORTH_A_THREAD)),
+        held=held,
+        workspace=decode.workspace(problem, tile) if decode else 0,
+        counters=decode.heads if decode else 0,
+        doubtful=problem if problem.rules.doubtful else None,
+        score=score,
+    )
+
+
+def tiles_of(problem: Problem, tile: Tile) -> list[tuple[int, int, int, int, int]]:
+    """Each tile's queries, and the keys of its document: (first query, queries, shift, first key, keys).
+
+    The order is that of the kernel's numbers: ascending, but packed documents' tiles by falling cost.
+    """
+    tiles = [
+        (first, min(tile.queries, span.first_query + span.queries - first), span.offset, span.first_key, span.keys)
+        for span in problem.rules.spans
+        for first in range(span.first_query, span.first_query + span.queries, tile.queries)
+    ]
+    if problem.rules.packed:
+        tiles.sort(key=lambda t: -min(t[4], t[0] + t[1] + t[2] - t[3]) if problem.rules.high is not None else -t[4])
+    return tiles
+
+
+def scratch_layout(problem: Problem, tile: Tile, decode: Decode | None) -> tuple[dict[str, int], int]:
+    """Where in each thread's scratch memory what is kept, and its size: one tile of everything, whatever the length."""
+    size = tile.element.bytes
+    if decode:
+        room = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0) | {
+            "at_scores": decode.rows * BLOCK * size * (2 if problem.rules.mask else 1),
+            "at_softmax": decode.rows * 2 * size,
+            "at_query": decode.rows * problem.query_dim * size,
+            "at_rows": decode.rows * len(ROW) * 8,
+        }
+        return laid_out(room)
+    room = {
+        "at_rows": 0,
+        "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
+        "at_softmax": ROWS * tile.row,
+        "at_query": problem.query_dim * tile.row,
+        "at_output": tile.queries * padded(problem.value_dim) * size,
+        "at_total": tile.queries * padded(problem.value_dim) * size,
+        "at_keys": BLOCK * problem.query_dim * size,
+        "at_values": BLOCK * padded(problem.value_dim) * size,
+        "at_place": 8 * len(PLACE),
+        "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
+    }
+    return laid_out(room)
+
+
+def laid_out(room: dict[str, int]) -> tuple[dict[str, int], int]:
+    """One behind the other, each from a cache line on."""
+    places, end = {}, 0
+    for name, needed in room.items():
+        places[name] = end
+        end += ceil_div(needed, CACHE_LINE) * CACHE_LINE
+    return places, end
+
+
+def table(
+    problem: Problem,
+    tasks: int,
+    places: dict[str, int],
+    tiles: list[tuple[int, int, int, int, int]],
+    decode: Decode | None,
+) -> tuple[list[int], tuple[Any, ...]]:
+    """The call's table, its operands' addresses still 0; and the arrays whose addresses stand in it already."""
+    operands = {"query": problem.query, "key": problem.key, "value": problem.value, "output": problem.output}
+    rules, walked = problem.rules, decode.axes if decode else problem.axes
+    axes = [n for n, size in enumerate(walked) if size != 1]
+    heads = problem.lead[-1] if problem.lead else 1
+    _, _, constants, arrays = rules.expressions
+    kinds = rules.kinds(tiles, BLOCK, math.prod(problem.lead[:-1]), heads)
+    tile_table = np.array(tiles, np.int64) if rules.packed else None
+    fields = {
+        **dict.fromkeys(("next_task", *operands, "lse", "sink", "workspace", "counters", "sweep"), 0),
+        "first_key": problem.first_key,
+        "rows": decode.rows if decode else 0,
+        "group": decode.group if decode else 1,
+        "group_query": problem.query.lead[-1] if decode and decode.group > 1 else 0,
+        "group_output": problem.output.lead[-1] if decode and decode.group > 1 else 0,
+        "segments": decode.segments if decode else 0,
+        "first_segment": decode.first_segment if decode else 0,
+        "tasks": tasks,
+        "queries": problem.queries,
+        "keys": problem.keys,
+        "query_dim": problem.query_dim,
+        "value_dim": problem.value_dim,
+        "low": -problem.queries - problem.keys if rules.low is None else rules.low,
+        "high": problem.queries + problem.keys if rules.high is None else rules.high,
+        "shift": rules.spans[0].offset if rules.spans else 0,
+        "heads": heads,
+        "parameters": len(FIELDS) + len(AXIS) * len(axes),
+        "tiles": len(tiles),
+        "tile_table": 0 if tile_table is None else tile_table.ctypes.data,
+        **block_fields(kinds),
+        "scale": bits(problem.scale),
+        **{f"{name}_row": operand.row for name, operand in operands.items()},
+        **{f"{name}_element": operand.element for name, operand in operands.items()},
+        **places,
+        "axes": len(axes),
+    }
+    numbers = [fields[name] for name in FIELDS]
+    for axis in axes:  # an axis of one head is no step to take
+        numbers += [problem.axes[axis], *(operands[name].lead[axis] for name in AXIS[1:])]
+    numbers += [bits(constant) for constant in constants]
+    for array in arrays:
+        numbers.append(array.ctypes.data)
+        for size, stride in zip(array.shape, array.strides, strict=True):
+            numbers += [size, stride]
+    return numbers, (tile_table, kinds, *arrays)
+
+
+def block_fields(kinds: Array | None) -> dict[str, int]:
+    """Where it stands what is known of blocks beforehand: (batches or 1, heads or 1, tiles, blocks), or nothing."""
+    if kinds is None:
+        return dict.fromkeys(("blocks", "block_columns", "block_heads", "block_batches"), 0)
+    batches, heads, _, columns = kinds.shape
+    return {
+        "blocks": kinds.ctypes.data,
+        "block_columns": columns,
+        "block_heads": 0 if heads == 1 else kinds.strides[1],
+        "block_batches": 0 if batches == 1 else kinds.strides[0],
+    }
+
+
+def bits(x: float) -> int:
+    """A float64's bits as an integer."""
+    return int(struct.unpack("q", struct.pack("d", x))[0])

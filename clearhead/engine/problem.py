@@ -1,0 +1,395 @@
+"""The problem that one attention call poses: shapes, strides, dtype and rules, checked and frozen.
+
+Every input error is raised here, before anything is allocated or computed. Equal problems share one launch; addresses
+are not part of a problem.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clearhead.arrays import Array
+from clearhead.engine.inputs import Operands, Rules
+from clearhead.errors import DtypeError, InputError, ShapeError
+from clearhead.kernels.abi.call import AXIS
+from clearhead.kernels.abi.tiles import ELEMENTS, STORED
+from clearhead.once import cached_property
+from clearhead.rules.fused import Fused, fuse, proven
+from clearhead.rules.masks import Causal, Full, Mask, check_fits, checked
+from clearhead.rules.scores import Alibi, Bias, Relative, Score, ScoreLike, as_rules
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One array as the kernel walks it: byte strides of each leading axis, of rows, and of elements in a row."""
+
+    lead: tuple[int, ...]
+    row: int
+    element: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Attention of `queries` over `keys` for each of the leading axes.
+
+    `lead` is what the user sees (the result has shape lead + (queries, value_dim)); `axes` is what the kernel walks,
+    in the same order, with grouped query heads as an axis of their own.
+    """
+
+    dtype: str
+    lead: tuple[int, ...]
+    axes: tuple[int, ...]
+    queries: int
+    keys: int
+    query_dim: int
+    value_dim: int
+    scale: float
+    query: Operand
+    key: Operand
+    value: Operand
+    output: Operand
+    rules: Fused
+    sink: bool
+    paged: bool = False  # keys and values lie in a cache's pages, and their strides are those of its tables
+    first_key: int = 0  # what is before it has left the cache
+    int8: bool = False  # those pages keep 8 bits, and a scale of each row
+    native: bool = False  # bfloat16 is multiplied as it is, by the processor's own instruction
+    wide: bool = False  # the result has the computation's dtype, whatever the operands'
+
+    @property
+    def computed(self) -> str:
+        """The dtype of the computation, and of the log-sum-exp: numbers of 16 bits are widened to float32."""
+        return "float32" if self.dtype in STORED else self.dtype
+
+    @property
+    def storage(self) -> str:
+        """The operands' dtype, if it is narrower than the computation's."""
+        return self.dtype if self.dtype in STORED else ""
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The result's shape."""
+        return (*self.lead, self.queries, self.value_dim)
+
+    @property
+    def heads(self) -> int:
+        """How many independent sequences there are."""
+        return math.prod(self.axes)
+
+    @cached_property
+    def pairs(self) -> int:
+        """(query, key) pairs that are seen, over all heads, as far as the band and the documents tell."""
+        total = 0
+        for span in self.rules.spans:
+            position = np.arange(span.first_query, span.first_query + span.queries) + span.offset - span.first_key
+            stop = span.keys if self.rules.high is None else np.clip(position + self.rules.high + 1, 0, span.keys)
+            start = 0 if self.rules.low is None else np.clip(position + self.rules.low, 0, stop)
+            total += int((stop - start + np.zeros_like(position)).sum())
+        return self.heads * total
+
+
+def over_pages(problem: Problem, mask: Mask, *, first_key: int, int8: bool) -> Problem:
+    """The same over a cache's pages; packed documents begin anywhere, and a page does not."""
+    if problem.rules.packed:
+        raise InputError(
+            f"{mask!r} packs documents, but a cache keeps each sequence apart: append every document as a sequence of "
+            "its own, or use documents(...) on plain arrays, as on cache.arrays()."
+        )
+    return replace(problem, paged=True, first_key=first_key, int8=int8)
+
+
+def problem(
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    mask: Mask,
+    score: ScoreLike = (),
+    sink: Array | None = None,
+    scale: float | None = None,
+    precision: str = "exact",
+    out: Array | None = None,
+) -> Problem:
+    """Check one call and write down what it asks; raises ShapeError, DtypeError or InputError.
+
+    >>> import numpy as np
+    >>> from clearhead import causal
+    >>> problem(np.zeros((3, 2)), np.zeros((3, 2)), np.zeros((3, 4)), mask=causal()).output_shape
+    (3, 4)
+    """
+    return problem_of(Operands(query, key, value), Rules(mask, score, sink, scale, precision), out=out)
+
+
+def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, unrounded: bool = False) -> Problem:
+    """The same of values; an `unrounded` output is as wide as the computation."""
+    query, key, value, _ = operands
+    mask, score, sink, scale, precision = rules
+    dtype = common_dtype(query, key, value)
+    check_shapes(query, key, value)
+    lead = broadcast_heads(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    (queries, dim), (keys, value_dim) = query.shape[-2:], value.shape[-2:]
+    scores = as_rules(score)
+    check_rules(checked(mask), scores, lead, queries, keys)
+    if sink is not None:
+        check_sink(sink, lead)
+    native = is_native(precision, query, key, value, mask)
+    shape, wide = (*lead, queries, value_dim), unrounded and dtype.name in STORED
+    result = np.dtype(np.float32) if wide else dtype
+    if out is not None:
+        check_out(out, shape, result)
+    axes, group = walked_axes(lead, key, value)
+
+    def operand(shape: tuple[int, ...], strides: tuple[int, ...], *, grouped: bool) -> Operand:
+        """Broadcast axes have stride 0; where heads are grouped, keys and values stand still over the group."""
+        own = shape[:-2]
+        steps = [0 if size == 1 else step for size, step in zip(own, strides[:-2], strict=True)]
+        steps = [0] * (len(lead) - len(own)) + steps
+        if group > 1:
+            *outer, step = steps
+            steps = [*outer, step, 0] if grouped else [*outer, step * group, step]
+        return Operand(tuple(steps), strides[-2], strides[-1])
+
+    return Problem(
+        dtype=dtype.name,
+        lead=lead,
+        axes=axes,
+        queries=queries,
+        keys=keys,
+        query_dim=dim,
+        value_dim=value_dim,
+        scale=check_scale(dim**-0.5 if scale is None else scale),
+        query=operand(query.shape, query.strides, grouped=False),
+        key=operand(key.shape, key.strides, grouped=True),
+        value=operand(value.shape, value.strides, grouped=True),
+        output=operand(shape, dense_strides(shape, result) if out is None else out.strides, grouped=False),
+        rules=proven(fuse(mask, scores, queries, keys), lead, queries, keys),
+        sink=sink is not None,
+        native=native,
+        wide=wide,
+    )
+
+
+def walked_axes(lead: tuple[int, ...], key: Array, value: Array) -> tuple[tuple[int, ...], int]:
+    """The axes that a kernel walks, and how many query heads share a key head: those are an axis of their own."""
+    key_heads = max(key.shape[-3] if key.ndim > 2 else 1, value.shape[-3] if value.ndim > 2 else 1)
+    if lead and 1 < key_heads < lead[-1]:
+        group = lead[-1] // key_heads
+        return (*lead[:-1], key_heads, group), group
+    return lead, 1
+
+
+GIVE_OPERANDS = "call attention(q, k, v), or attention(q, cache)"
+
+
+def as_array(x: npt.ArrayLike | None, name: str, cure: str = GIVE_OPERANDS) -> Array:
+    """What a user passed as a plain numpy array; masked arrays are refused, for their masks would be lost."""
+    if type(x) is np.ndarray:
+        return x
+    if x is None:
+        raise InputError(f"{name} is missing: {cure}.")
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError(
+            f"{name} is a masked array, whose mask would be ignored: pass x.filled(...) and a clearhead mask."
+        )
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ShapeError(f"{name} is not a rectangular array of numbers: {error}.") from None
+
+
+def common_dtype(query: Array, key: Array, value: Array) -> np.dtype[Any]:
+    """The one float type of all three arrays."""
+    for name, array in (("q", query), ("k", key), ("v", value)):
+        dtype = array.dtype
+        if (dtype.name not in ELEMENTS and dtype.name not in STORED) or not dtype.isnative:
+            called = dtype.name if dtype.isnative else dtype.str
+            cure = f"{name}.real" if dtype.kind == "c" else f"{name}.astype(numpy.float32)"
+            raise DtypeError(
+                f"{name} has dtype {called}, but attention is for float64, float32, float16 and bfloat16: convert it, "
+                f"as by {cure}."
+            )
+    if not query.dtype == key.dtype == value.dtype:
+        raise DtypeError(
+            f"q, k and v have dtypes {query.dtype}, {key.dtype} and {value.dtype}: convert them to one, for instance "
+            f"with .astype(numpy.{'float64' if 'float64' in (query.dtype, key.dtype, value.dtype) else 'float32'})."
+        )
+    return query.dtype
+
+
+def check_shapes(query: Array, key: Array, value: Array) -> None:
+    """Ranks, dims and lengths must fit; every message names the shapes."""
+    shapes = f"q {query.shape}, k {key.shape}, v {value.shape}"
+    for name, array in (("q", query), ("k", key), ("v", value)):
+        if array.ndim < 2:
+            what, cure = (
+                (f"has shape {array.shape}", f"{name}[:, None]")
+                if array.ndim
+                else ("is a single number", f"[[{name}]]")
+            )
+            raise ShapeError(
+                f"{name} {what}, but attention needs (..., length, dim): add what is missing, for instance as {cure}."
+            )
+        if array.shape[-1] == 0:
+            raise ShapeError(f"{name} has shape {array.shape}, whose last axis, the dim, is empty: give it at least 1.")
+    if query.shape[-1] != key.shape[-1]:
+        raise ShapeError(
+            f"queries of dim {query.shape[-1]} cannot be compared with keys of dim {key.shape[-1]} ({shapes}): "
+            "the last axes of q and k must be equal."
+        )
+    if key.shape[-2] != value.shape[-2]:
+        raise ShapeError(
+            f"{key.shape[-2]} keys do not match {value.shape[-2]} values ({shapes}): the second-last axes of k and v "
+            "must be equal."
+        )
+
+
+def broadcast_heads(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...]) -> tuple[int, ...]:
+    """The leading axes of the result: numpy's broadcasting, but query heads may be a multiple of key heads.
+
+    >>> broadcast_heads((2, 8), (2, 2), (2, 2)), broadcast_heads((5, 1), (3,), ())
+    ((2, 8), (5, 3))
+    """
+    shapes = f"q {query}, k {key}, v {value} before (length, dim)"
+    heads, key_heads, value_heads = (lead[-1] if lead else 1 for lead in (query, key, value))
+    if 1 not in (key_heads, value_heads) and key_heads != value_heads:
+        raise ShapeError(
+            f"{key_heads} key heads do not match {value_heads} value heads ({shapes}): give k and v equally many."
+        )
+    shared = max(key_heads, value_heads) if 0 not in (key_heads, value_heads) else 0
+    if 1 < shared < heads:
+        if heads % shared:
+            raise ShapeError(
+                f"{heads} query heads cannot share {shared} key heads evenly ({shapes}): use a multiple of {shared}."
+            )
+        key = (*key[:-1], heads) if key_heads > 1 else key
+        value = (*value[:-1], heads) if value_heads > 1 else value
+    try:
+        return np.broadcast_shapes(query, key, value)
+    except ValueError:
+        raise ShapeError(f"the leading axes do not broadcast ({shapes}): make them equal or 1.") from None
+
+
+def check_rules(mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], queries: int, keys: int) -> None:
+    """The arrays that rules hold must fit the heads and lengths."""
+    check_fits(mask, lead, queries, keys)
+    sizes = (math.prod(lead[:-1]), lead[-1] if lead else 1, queries, keys)
+    for rule in rules:
+        if isinstance(rule, Bias):
+            fits = all(n in (1, size) for n, size in zip(rule.array.shape[::-1], sizes[::-1], strict=False))
+            wanted = f"(batch, heads, queries, keys) = {sizes}, each axis that size or 1"
+        elif isinstance(rule, Alibi | Relative):
+            array = rule.slopes if isinstance(rule, Alibi) else rule.table
+            fits, wanted = len(array) == sizes[1], f"one row for each of {sizes[1]} heads"
+        else:
+            continue
+        if not fits:
+            raise ShapeError(f"{rule!r} does not fit this attention: it needs {wanted}.")
+
+
+def is_native(precision: str, query: Array, key: Array, value: Array, mask: Mask) -> bool:
+    """Whether bfloat16 shall be multiplied as it is; what that cannot do is an error, never another path."""
+    if precision == "exact":
+        return False
+    if precision != "native":
+        raise InputError(f"precision={precision!r} is unknown: use 'exact' or 'native'.")
+    shapes = f"q {query.shape}, k {key.shape}, v {value.shape} of {query.dtype}"
+    dense = all(x.strides[-1] == x.itemsize and x.shape[-1] % 16 == 0 for x in (query, key, value))
+    if query.dtype.name != "bfloat16" or not dense:
+        raise InputError(
+            f"precision='native' is for bfloat16 with dense dims that are multiples of 16, not for {shapes}: "
+            "use precision='exact'."
+        )
+    if not isinstance(mask, Causal | Full):
+        raise InputError(f"precision='native' knows the masks causal() and full() alone, not {mask!r}: use 'exact'.")
+    return True
+
+
+def check_sink(sink: Array, lead: tuple[int, ...]) -> None:
+    """A sink is a number for each head."""
+    if sink.dtype.kind != "f":
+        raise DtypeError(f"sink has dtype {sink.dtype}: give floats, one for each head.")
+    try:
+        fits = np.broadcast_shapes(sink.shape, lead) == lead
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ShapeError(f"sink of shape {sink.shape} does not broadcast to the heads {lead}: give one number a head.")
+
+
+def check_scale(scale: float) -> float:
+    """A scale is one finite number."""
+    try:
+        number = float(scale)
+    except (TypeError, ValueError):
+        raise InputError(f"scale={scale!r} is not a number: give one, or None for 1/√dim.") from None
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise InputError(f"scale={number} is not finite: give a finite number, or None for 1/√dim.")
+    return number
+
+
+def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """`out` must be a writable array of the result's shape and dtype, its elements apart from each other."""
+    if not isinstance(out, np.ndarray):
+        raise InputError(f"out is a {type(out).__name__}: pass a numpy array of shape {shape} and dtype {dtype}.")
+    if out.shape != shape or out.dtype != dtype:
+        raise ShapeError(
+            f"out has shape {out.shape} and dtype {out.dtype}, the result {shape} and {dtype}: pass one that fits."
+        )
+    if not out.flags.writeable:
+        raise InputError(f"out of shape {out.shape} is read-only: pass a writable array.")
+    if out.size and overlaps_itself(out):
+        raise ShapeError(
+            f"out of shape {out.shape} and strides {out.strides} overlaps itself: pass one whose elements lie apart."
+        )
+
+
+def check_apart(out: Array, inputs: dict[str, Array]) -> None:
+    """`out` must not share memory with an input, which would change while it is read."""
+    for name, array in inputs.items():
+        if np.may_share_memory(out, array) and shares_memory(out, array):
+            raise ShapeError(f"out {out.shape} overlaps {name} {array.shape} in memory: pass an array of its own.")
+
+
+def overlaps_itself(array: Array) -> bool:
+    """Whether two elements may lie at one address: each axis must step over all smaller ones.
+
+    >>> overlaps_itself(np.ones((2, 3)).T), overlaps_itself(np.broadcast_to(1.0, (2, 2)))
+    (False, True)
+    """
+    reach = array.itemsize
+    for step, size in sorted(
+        (abs(step), size) for step, size in zip(array.strides, array.shape, strict=True) if size > 1
+    ):
+        if step < reach:
+            return True
+        reach += step * (size - 1)
+    return False
+
+
+def shares_memory(a: Array, b: Array) -> bool:
+    """Whether two arrays share a byte; if numpy cannot tell quickly, they count as sharing."""
+    try:
+        return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
+
+
+def dense_strides(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """The byte strides of a fresh C-ordered array.
+
+    >>> dense_strides((2, 3, 4), np.dtype(np.float32))
+    (48, 16, 4)
+    """
+    strides, step = [], dtype.itemsize
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+assert AXIS[1:] == ("query", "key", "value", "output")  # noqa: S101

@@ -1,0 +1,1 @@
+"""Gradients of attention: reverse mode, forward mode and second derivatives."""

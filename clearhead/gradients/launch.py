@@ -1,0 +1,372 @@
+"""What is decided once for the gradients of a problem: the backward kernel's variant, table, scratch memory and tasks.
+
+Decides which heads share gradients of keys and values (and so form a chain, see `kernels.backward`), how much memory
+of its own a call needs, and which threads may work; the forward's `plan` does the same for attention itself.
+"""
+
+import ctypes
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clearhead.arrays import Array
+from clearhead.definition.gradient import add_at, is_float
+from clearhead.engine.launch import bits, block_fields, laid_out, spec_for
+from clearhead.engine.problem import Operand, Problem, dense_strides
+from clearhead.kernels.abi.call import PLACE, SEEN_BYTES
+from clearhead.kernels.abi.gradient_call import AXIS, BLOCK, DONE, FIELDS
+from clearhead.kernels.abi.tiles import padded
+from clearhead.kernels.abi.variant import Share, Variant
+from clearhead.machine.address import address
+from clearhead.machine.compile import Kernel, KernelSpec, kernels
+from clearhead.machine.threads import WORTH_A_THREAD, run_kernel
+from clearhead.once import cached_property
+from clearhead.rules.derivatives import by_loads, by_score
+from clearhead.rules.expression import Expression, Formula, depends, evaluate, rewrite
+
+TURNS = 4  # chains that take turns, for each thread: who is late is seldom waited for
+SPAN_BYTES = 256  # of the place of one document, as Python keeps it
+AT = {name: n for n, name in enumerate(FIELDS)}
+WHOLE_HEAD = frozenset({"batch", "head"})
+
+
+class Template(NamedTuple):
+    """A call's table but for addresses, where those of the rules' gradients belong, and what it points to already."""
+
+    numbers: tuple[int, ...]
+    scattered: tuple[int, ...]
+    kept: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class BackwardLaunch:
+    """One call's gradients, planned: `asked` is the forward's problem, d_output's strides are beside it."""
+
+    problem: Problem
+    d_output: Operand
+    arrays: tuple[int, ...]  # the rules' arrays that shall have a gradient, by number
+    shared: bool  # whether the heads of the last axis share their keys and values, and so the gradients of these
+
+    @property
+    def group(self) -> int:
+        """How many heads share them."""
+        return self.problem.axes[-1] if self.shared else 1
+
+    @property
+    def chains(self) -> int:
+        """How many gradients of keys there are."""
+        return math.prod(self.own_axes)
+
+    @property
+    def own_axes(self) -> tuple[int, ...]:
+        """The leading axes of the gradients of keys and values, as the kernel computes them."""
+        return self.problem.axes[:-1] if self.shared else self.problem.axes
+
+    @property
+    def d_query_dtype(self) -> str:
+        """The dtype of the queries' gradient: not rounded yet where several heads ask the same, to be summed."""
+        steps = zip(self.problem.axes, self.problem.query.lead, strict=True)
+        return self.problem.computed if any(size > 1 and step == 0 for size, step in steps) else self.problem.dtype
+
+    @cached_property
+    def variant(self) -> Variant:
+        """The forward's rules and their derivatives."""
+        problem = self.problem
+        score, mask, _, arrays = self.expressions
+        base = Variant(
+            score=score,
+            mask=mask,
+            storage=problem.storage,
+            wide=self.d_query_dtype != problem.dtype,
+            long=problem.rules.long and problem.computed == "float32",
+        )
+        if score is None:
+            return replace(base, arrays=kinds_of(arrays))
+        shares, scattered = [], self.scattered
+        for load, coefficient in by_loads(score):
+            number = load.array or 0
+            if number in self.arrays:
+                if number in scattered:
+                    target, way = len(arrays) + scattered.index(number), way_of(load, arrays[number], problem.keys)
+                    shares.append(Share(load, coefficient, target, way))
+                else:
+                    shares.append(Share(load, coefficient))
+        sums = kinds_of(arrays) + tuple((problem.computed, arrays[number].ndim) for number in scattered)
+        return replace(base, arrays=sums, slope=by_score(score), shares=tuple(shares))
+
+    @cached_property
+    def scattered(self) -> tuple[int, ...]:
+        """Arrays of which the pairs of one head read several numbers."""
+        score = self.expressions[0]
+        loads = [load for load, _ in by_loads(score)] if score else []
+        several = {load.array or 0 for load in loads if not depends(load) <= WHOLE_HEAD}
+        return tuple(number for number in self.arrays if number in several)
+
+    @cached_property
+    def spec(self) -> KernelSpec:
+        """The kernel's plan: the forward's tile and target."""
+        plain = spec_for(self.problem)
+        return KernelSpec("backward", plain.tile, plain.target, self.variant)
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The compiled kernel."""
+        return kernels.get(self.spec)
+
+    @property
+    def tiles(self) -> list[tuple[int, int, int, int, int]]:
+        """Each tile's queries and its document's keys, ascending: (first query, queries, shift, first key, keys)."""
+        step = self.spec.tile.queries
+        return [
+            (first, min(step, span.first_query + span.queries - first), span.offset, span.first_key, span.keys)
+            for span in self.problem.rules.spans
+            for first in range(span.first_query, span.first_query + span.queries, step)
+        ]
+
+    def run(
+        self, operands: Sequence[Array], lse: Array, d_output: Array, d_lse: Array | None, threads: int
+    ) -> tuple[Array, Array, Array, dict[int, Array]]:
+        """The gradients of queries (lead, n, d), of keys and values (own_axes, m, d) and of the rules' arrays."""
+        problem = self.problem
+        computed = np.dtype(problem.computed)
+        d_query = np.zeros((*problem.lead, problem.queries, problem.query_dim), self.d_query_dtype)
+        d_key, d_value = (
+            np.zeros((*self.own_axes, problem.keys, padded(dim)), computed)
+            for dim in (problem.query_dim, problem.value_dim)
+        )
+        _, _, _, arrays = self.expressions
+        found = {number: np.zeros(arrays[number].shape, computed) for number in self.arrays}
+        tasks = self.chains * self.group * len(self.tile_table)
+        sums = np.zeros((tasks, max(1, len(self.variant.shares))), computed)
+        if tasks and problem.keys:
+            progress, done = np.zeros(tasks, np.int64), np.full(1, DONE, np.int64)
+            count = max(1, min(threads, tasks, self.work // WORTH_A_THREAD))
+            template, own, kept = self.template(count)
+            numbers = list(template)
+            for at, number in zip(own, self.scattered, strict=True):
+                numbers[at] = address(found[number])
+            given = dict(zip(("query", "key", "value", "output"), operands, strict=True))
+            given |= {"lse": lse, "d_output": d_output, "d_query": d_query, "d_key": d_key, "d_value": d_value}
+            given |= {"progress": progress, "done": done, "sums": sums}
+            for name, array in (given | ({} if d_lse is None else {"d_lse": d_lse})).items():
+                numbers[AT[name]] = address(array)
+            table = (ctypes.c_int64 * len(numbers))(*numbers)
+            arrays, isa = (given, d_lse, kept, found), self.spec.target.isa
+            run_kernel(self.kernel.entry, table, self.scratch_layout[1], count, isa, arrays)
+            self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tile_table), -1))
+        return d_query, d_key[..., : problem.query_dim], d_value[..., : problem.value_dim], found
+
+    def add_sums(self, found: dict[int, Array], sums: Array) -> None:
+        """What rules read once a head: the tiles' sums, added to the elements that they belong to."""
+        if not self.variant.shares:
+            return
+        problem = self.problem
+        heads = problem.lead[-1] if problem.lead else 1
+        flat = np.arange(math.prod(problem.lead))
+        leaves = {"batch": flat // heads, "head": flat % heads}
+        _, _, _, arrays = self.expressions
+        totals = sums.sum(axis=1, dtype=np.float64)
+        for n, share in enumerate(self.variant.shares):
+            if share.target is None:
+                index = [evaluate(Formula(i, arrays), leaves) for i in share.load.args]
+                wide = found[share.load.array or 0].astype(np.float64)
+                add_at(wide, index, totals[:, n])
+                found[share.load.array or 0][...] = wide
+
+    @cached_property
+    def work(self) -> int:
+        """Multiply-adds of all tiles, the diagonal's whole."""
+        rules = self.problem.rules
+        pairs = 0
+        for first, rows, shift, origin, keys in self.tiles:
+            position = first + shift - origin
+            stop = keys if rules.high is None else min(max(position + rows + rules.high, 0), keys)
+            start = 0 if rules.low is None else min(max(position + rules.low, 0), stop)
+            pairs += rows * (stop - start)
+        return int(3 * pairs * self.chains * self.group * (self.problem.query_dim + self.problem.value_dim))
+
+    @cached_property
+    def scratch_layout(self) -> tuple[dict[str, int], int]:
+        """Where in each thread's scratch memory what is kept, and its size."""
+        problem, tile = self.problem, self.spec.tile
+        size = tile.element.bytes
+        wide, value_wide = padded(problem.query_dim) * size, padded(problem.value_dim) * size
+        return laid_out(
+            {
+                "at_softmax": 2 * tile.row,
+                "at_unused": tile.row,
+                "at_gains": len(self.variant.staged) * BLOCK * tile.row,
+                "at_diagonals": (tile.queries + BLOCK) * size,
+                "at_place": 8 * len(PLACE),
+                "at_sums": max(1, len(self.variant.shares)) * tile.row,
+                "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
+                "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
+                "at_d_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
+                "at_query": tile.queries * wide,
+                "at_d_output_columns": tile.queries * value_wide,
+                "at_query_rows": tile.queries * wide,
+                "at_d_query": tile.queries * wide,
+                "at_output_rows": tile.queries * value_wide,
+                "at_d_output_rows": tile.queries * value_wide,
+                "at_keys": BLOCK * wide,
+                "at_values": BLOCK * value_wide,
+            }
+        )
+
+    def template(self, threads: int) -> Template:
+        """The call's table for so many threads, written at the first."""
+        known = self.templates.get(threads)
+        if known is None:
+            known = self.templates[threads] = self.write_template(threads)
+        return known
+
+    @cached_property
+    def templates(self) -> dict[int, Template]:
+        """Tables written already."""
+        return {}
+
+    def write_template(self, threads: int) -> Template:
+        """The call's table, operands' addresses still 0."""
+        problem, rules = self.problem, self.problem.rules
+        walked, heads = problem.axes, problem.lead[-1] if problem.lead else 1
+        _, _, constants, arrays = self.expressions
+        kinds, tile_table = self.kinds, self.tile_table
+        operands = {"query": problem.query, "key": problem.key, "value": problem.value, "output": problem.output}
+        operands["d_output"] = self.d_output
+        steps = {name: operand.lead for name, operand in operands.items()} | self.gradient_steps()
+        axes = [n for n, axis in enumerate(walked) if axis != 1]
+        fields = dict.fromkeys(FIELDS, 0) | {
+            "tasks": self.chains * self.group * len(self.tile_table),
+            "queries": problem.queries,
+            "keys": problem.keys,
+            "query_dim": problem.query_dim,
+            "value_dim": problem.value_dim,
+            "low": -problem.queries - problem.keys if rules.low is None else rules.low,
+            "high": problem.queries + problem.keys if rules.high is None else rules.high,
+            "heads": heads,
+            "parameters": len(FIELDS) + len(AXIS) * len(axes),
+            "tiles": len(tile_table),
+            "tile_table": tile_table.ctypes.data,
+            **block_fields(kinds),
+            "group": self.group,
+            "chains": 1 if self.in_one_chain else self.chains,
+            "chain": len(tile_table) * self.group * (self.chains if self.in_one_chain else 1),
+            "together": 1 if self.in_one_chain or threads == 1 else min(TURNS * threads, self.chains),
+            "serial": int(bool(self.scattered)),
+            "scale": bits(problem.scale),
+            "give_way": give_way(),
+            "d_query_row": problem.query_dim * np.dtype(self.d_query_dtype).itemsize,
+            **{f"{name}_row": operand.row for name, operand in operands.items()},
+            **{f"{name}_element": operand.element for name, operand in operands.items()},
+            **self.scratch_layout[0],
+            "axes": len(axes),
+        }
+        numbers = [fields[name] for name in FIELDS]
+        for axis in axes:
+            numbers += [walked[axis], *(steps[name][axis] for name in AXIS[1:])]
+        numbers += [bits(constant) for constant in constants]
+        own = []
+        for array in arrays:
+            numbers += [array.ctypes.data, *chain(*zip(array.shape, array.strides, strict=True))]
+        for shape in (arrays[number].shape for number in self.scattered):
+            own.append(len(numbers))
+            numbers += [0, *chain(*zip(shape, dense_strides(shape, np.dtype(problem.computed)), strict=True))]
+        return Template(tuple(numbers), tuple(own), (tile_table, kinds, *arrays))
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the arrays that the rules hold, of the tables, and of the documents that these were made from."""
+        _, _, _, arrays = self.expressions
+        known = () if self.kinds is None else (self.kinds,)
+        return sum(int(x.nbytes) for x in (self.tile_table, *arrays, *known)) + SPAN_BYTES * len(
+            self.problem.rules.spans
+        )
+
+    @cached_property
+    def kinds(self) -> Array | None:
+        """What is known of each tile's blocks under a fused mask."""
+        problem = self.problem
+        return problem.rules.kinds(
+            self.tiles, BLOCK, math.prod(problem.lead[:-1]), problem.lead[-1] if problem.lead else 1
+        )
+
+    @cached_property
+    def tile_table(self) -> Array:
+        """The tiles as the kernel reads them."""
+        return np.array(self.tiles, np.int64).reshape(-1, 5)
+
+    @cached_property
+    def expressions(self) -> Any:
+        """The rules as code, and the constants and arrays that they name by number."""
+        return self.problem.rules.expressions
+
+    @property
+    def in_one_chain(self) -> bool:
+        """Whether all tasks must keep one order: where pairs of two heads may add to one element."""
+        lead, arrays = self.problem.lead, self.expressions[3]
+        own = {"batch": math.prod(lead[:-1]), "head": lead[-1] if lead else 1}
+        loads = [share.load for share in self.variant.shares if share.target is not None]
+        return not all(
+            apart(name, count, [load.args for load in loads if load.array == number], arrays[number].shape)
+            for number in self.scattered
+            for name, count in own.items()
+            if count > 1
+        )
+
+    def gradient_steps(self) -> dict[str, tuple[int, ...]]:
+        """The byte steps of the gradients' leading axes."""
+        problem = self.problem
+        shape = (*problem.axes, problem.queries, problem.query_dim)
+        steps = {"d_query": dense_strides(shape, np.dtype(self.d_query_dtype))[:-2]}
+        for name, dim in (("d_key", problem.query_dim), ("d_value", problem.value_dim)):
+            own = dense_strides((*self.own_axes, problem.keys, padded(dim)), np.dtype(problem.computed))[:-2]
+            steps[name] = (*own, 0) if self.shared else own
+        return steps
+
+
+def apart(name: str, count: int, indices: Sequence[tuple[Expression, ...]], shape: tuple[int, ...]) -> bool:
+    """Whether all that read an array find each head's, or batch's, numbers at an index of its own on one axis."""
+    return any(
+        size >= count and all(index[axis].op == name for index in indices)  # beyond its end, an axis's last is read
+        for axis, size in enumerate(shape)
+    )
+
+
+def way_of(load: Expression, array: Array, keys: int) -> str:
+    """How the pairs of a tile find the elements that they read."""
+    *others, last = load.args
+    elsewhere = frozenset[str]().union(*(depends(index) for index in others))
+    by_query = not elsewhere <= WHOLE_HEAD and not elsewhere & {"key", "score"}
+    if last.op == "key" and array.shape[-1] >= keys and by_query:
+        return "keys"
+    return "diagonal" if depends(rewrite(load, without_distance)) <= WHOLE_HEAD else "each"
+
+
+def without_distance(e: Expression) -> Expression | None:
+    """A constant for the distance between query and key, so that what else an expression asks for is seen."""
+    distance = e.op == "sub" and {a.op for a in e.args} == {"query", "key"}
+    return Expression("constant", "int", value=0) if distance else None
+
+
+@cache
+def give_way() -> int:
+    """The address of the system's function that lets other threads run."""
+    library = ctypes.CDLL("kernel32") if os.name == "nt" else ctypes.CDLL(None)
+    function = library.SwitchToThread if os.name == "nt" else library.sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def kinds_of(arrays: Sequence[Array]) -> tuple[tuple[str, int], ...]:
+    """Dtype and axes of each array, as a kernel must know them."""
+    return tuple((array.dtype.name, array.ndim) for array in arrays)
+
+
+def float_arrays(arrays: Sequence[Array]) -> tuple[int, ...]:
+    """The numbers of the arrays that have a gradient."""
+    return tuple(n for n, array in enumerate(arrays) if is_float(array))

@@ -1,0 +1,1 @@
+"""What Python writes and machine code reads: tables, tiles, variants. Plain data."""

@@ -1,0 +1,1 @@
+"""The language that kernels are written in: vectors, loops, elementary functions, expressions."""

@@ -1,0 +1,1 @@
+"""What a model's attention did, kept for any later question, and as a file."""

@@ -1,0 +1,160 @@
+"""The package's structure: floors, no circles, the public names, and names that hide nothing.
+
+Imports inside functions and imports for types count like any other.
+"""
+
+import ast
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import clearhead
+
+PACKAGE = Path(clearhead.__file__).parent
+DESIGN = PACKAGE.parent / "docs/design.md"
+FACE = {"clearhead", "clearhead.__main__"}  # they may import anything
+
+
+def modules() -> dict[str, ast.Module]:
+    """Each module's source, by its name."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        found[name] = ast.parse(path.read_text())
+    return found
+
+
+MODULES = modules()
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """The package's own modules that a module imports, wherever in it."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names, level=0) if module.split(".")[0] == "clearhead":
+                for alias in names:
+                    full = f"{module}.{alias.name}"
+                    yield full if full in MODULES else module
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names if alias.name in MODULES)
+            case ast.Call(func=ast.Name(id="late"), args=[ast.Constant(value=str(name))]) if name in MODULES:
+                yield name
+
+
+ARROWS = {name: sorted(set(imported(tree)) - {name}) for name, tree in MODULES.items()}
+
+
+def floors() -> dict[str, int]:
+    """Each room's floor, as docs/design.md has it."""
+    rows = re.findall(r"^\| [a-z]+ \| (`[^|]+`) \|", DESIGN.read_text(), re.M)
+    return {f"clearhead.{room}": n for n, row in enumerate(rows) for room in re.findall(r"`([\w.]+)`", row)}
+
+
+FLOORS = floors()
+
+
+def room_of(module: str) -> str:
+    """The room that a module is in: the longest name of one that it begins with."""
+    rooms = [room for room in FLOORS if module == room or module.startswith(f"{room}.")]
+    return max(rooms, key=len, default="")
+
+
+def test_every_module_has_a_floor():
+    assert len(FLOORS) > 25
+    homeless = [name for name in MODULES if name not in FACE and not room_of(name)]
+    assert homeless in ([], ["clearhead.adapters"])
+
+
+def test_nothing_lower_imports_anything_higher():
+    upward = [
+        f"{name} → {other}"
+        for name, others in ARROWS.items()
+        if name not in FACE
+        for other in others
+        if other not in FACE and room_of(other) and FLOORS[room_of(other)] > FLOORS.get(room_of(name), 99)
+    ]
+    assert not upward
+    above = {name for name, others in ARROWS.items() if "clearhead" in others} - FACE
+    assert {room_of(name) for name in above} <= {"clearhead.cli"}
+
+
+def circles(arrows: dict[str, list[str]]) -> list[list[str]]:
+    """Modules that import each other, directly or through others."""
+    reach: dict[str, set[str]] = {}
+    for start in arrows:
+        seen, left = set[str](), list(arrows[start])
+        while left:
+            name = left.pop()
+            if name not in seen:
+                seen.add(name)
+                left += arrows.get(name, [])
+        reach[start] = seen
+    return [sorted(other for other in reach[name] if name in reach[other]) for name in reach if name in reach[name]]
+
+
+def test_no_modules_import_each_other():
+    assert circles({"a": ["b"], "b": ["c"], "c": ["a"], "d": ["a"]}) == [["a", "b", "c"]] * 3
+    assert not circles(ARROWS)
+
+
+PUBLIC = {
+    "clearhead": [
+        "Alignment", "Attended", "ClearheadError", "Direction", "DtypeError", "FileError", "Gradients", "InputError",
+        "KeyValueCache", "MachineError", "Mask", "Problem", "Score", "Second", "ShapeError", "Summary", "TraceError",
+        "TrustError", "Watch", "Weights", "alibi", "alignment", "attend", "attention", "bias", "blocks", "causal",
+        "dense", "documents", "flow", "full", "functions", "kernel_for", "load_watch", "merge", "prefix", "problem",
+        "relative", "rollout", "scale", "self_attention", "softcap", "watch", "weights", "where", "window",
+    ],
+    "clearhead.testing": ["check_definition", "check_hidden", "check_invariance", "check_same_bits", "using_isa"],
+    "clearhead.layers": ["SelfAttention"],
+    "clearhead.plot": ["heads", "heat", "profile", "received", "row", "save"],
+    "clearhead.definition.textbook": ["attention", "self_attention", "softmax"],
+    "clearhead.definition.canonical": ["attention"],
+    "clearhead.definition.weights": ["weights"],
+    "clearhead.definition.gradient": ["gradients"],
+    "clearhead.definition.tangent": ["second"],
+    "clearhead.rules.masks": ["causal", "full", "visible", "window"],
+    "clearhead.rules.scores": ["alibi", "bias", "softcap"],
+    "clearhead.rules.functions": ["exp", "log", "sigmoid", "sqrt", "tanh", "where"],
+    "clearhead.explain": ["explain"],
+    "clearhead.model": ["Model", "Tokenizer", "load"],
+    "clearhead.words": ["load", "read_embeddings", "split"],
+    "clearhead.cli": ["main"],
+    "clearhead.adapters.torch": [
+        "attend", "attention", "flash_attn_func", "flash_attn_with_kvcache", "flex_attention", "nn", "patch",
+        "scaled_dot_product_attention",
+    ],
+    "clearhead.adapters.torch.bert_padding": ["pad_input", "unpad_input"],
+    "clearhead.adapters.torch.flash_attn_interface": ["flash_attn_func"],
+    "clearhead.adapters.jax": ["dot_product_attention"],
+    "clearhead.adapters.transformers": ["NAME", "attention_forward", "mask_forward"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PUBLIC)
+def test_public_names_stay(path):
+    module = importlib.import_module(path)
+    assert not [name for name in PUBLIC[path] if not hasattr(module, name)]
+
+
+def test_the_list_of_public_names_is_whole():
+    assert sorted(clearhead.__all__) == sorted([*PUBLIC["clearhead"], "__version__"])
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if name not in FACE))
+def test_no_name_hides_a_module(name):
+    """`import clearhead.x as m` must give the module x, not a function that the package calls x, too."""
+    package, _, own = name.rpartition(".")
+    if (PACKAGE.parent / package.replace(".", "/")).is_dir():
+        module = importlib.import_module(name)
+        assert isinstance(getattr(importlib.import_module(package), own, module), ModuleType)
+
+
+def test_all_modules_are_found():
+    found = {info.name for info in pkgutil.walk_packages([str(PACKAGE)], "clearhead.", onerror=lambda _: None)}
+    assert found | {"clearhead"} == set(MODULES)
