@@ -15,6 +15,7 @@ import importlib
 import os
 import sys
 import threading
+import time
 from _imp import lock_held
 from _thread import LockType, allocate_lock, start_new_thread
 from contextlib import AbstractContextManager, ExitStack
@@ -22,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 PACKAGE = __name__.partition(".")[0]
+PATIENCE = 50  # milliseconds
 compiling, importing = threading.RLock(), threading.RLock()
 locks: list[AbstractContextManager[object]] = [compiling, importing]  # taken in this order; LLVM's joins them
 held = ExitStack()
@@ -34,7 +36,7 @@ def late(name: str) -> Any:
     >>> late("json").dumps([1])
     '[1]'
     """
-    if lock_held():  # by this very thread, perhaps, in the middle of an import: then no other can import
+    if importing_here():  # then no other thread can import
         return importlib.import_module(name)
     while True:
         outcome: list[ModuleType | BaseException] = []
@@ -51,6 +53,18 @@ def late(name: str) -> Any:
             if isinstance(found, BaseException):
                 raise found
             return found
+
+
+def importing_here() -> bool:
+    """Whether this very thread seems to be in the middle of an import: other threads hold its lock for microseconds.
+
+    Python does not say whose the lock is, and an import within another one's bookkeeping would break it.
+    """
+    for _ in range(PATIENCE):
+        if not lock_held():
+            return False
+        time.sleep(1e-3)
+    return True
 
 
 def fetch(name: str, outcome: list[ModuleType | BaseException], done: LockType) -> None:
