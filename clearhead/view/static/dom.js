@@ -80,6 +80,7 @@ function morph(now, next) {
   }
   if (now.style && now.style.cssText !== next.style.cssText) now.style.cssText = next.style.cssText;
   if (now.nodeName === 'INPUT' && now !== document.activeElement) now.value = next.getAttribute('value') ?? '';
+  if (now.nodeName === 'OPTION') now.selected = next.hasAttribute('selected'); // once chosen by hand, attributes are not asked
   if (now.nodeName === 'TEXTAREA' && now !== document.activeElement) now.value = next.textContent;
   else sync(now, [...next.childNodes]);
   return undefined;
