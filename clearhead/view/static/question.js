@@ -27,7 +27,7 @@ function eightView(state) {
       html.button({ class: 'link', 'data-do': 'questions' }, 'Eight questions'),
     );
   }
-  const { ask, options, right, why } = QUESTIONS[state.question],
+  const { ask, options, right, why, hint } = QUESTIONS[state.question],
     { chosen } = state;
   return html.section(
     { class: `quiz${chosen === null ? '' : ' answered'}`, 'aria-labelledby': 'q8', 'data-key': `q${state.question}` },
@@ -43,7 +43,7 @@ function eightView(state) {
           html.p(
             null,
             html.strong(null, chosen === right ? 'Right. ' : 'Not quite. '),
-            chosen === right ? why : 'Look again, or choose another answer.',
+            chosen === right ? why : hint,
           ),
           html.p(
             null,
@@ -60,7 +60,7 @@ function option(action, at, text, chosen, right) {
   const picked = chosen === at;
   return html.button(
     {
-      class: picked && at === right ? 'correct' : null,
+      class: picked ? (at === right ? 'correct' : 'wrong') : null,
       'aria-pressed': picked ? 'true' : null,
       'data-do': action,
       'data-with': at,
