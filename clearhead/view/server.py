@@ -117,9 +117,9 @@ async def told(request: Request) -> dict[str, Any]:
     try:
         found = json.loads(body)
     except ValueError as error:
-        raise InputError("What was sent is no JSON.") from error
+        raise InputError("What was sent cannot be read as JSON: send an object, as the page does.") from error
     if not isinstance(found, dict):
-        raise InputError("What was sent is no object.")
+        raise InputError("What was sent is not a JSON object: send {…}, as the page does.")
     return found
 
 

@@ -69,7 +69,7 @@ def test_only_the_pages_own_files_are_served(address: str, path: str) -> None:
 def test_what_cannot_be_answered_says_why(address: str) -> None:
     for path, body, told in (
         ("ask/nothing", "{}", "is no question"), ("ask/sentence", '{"text": "!"}', "There is no word"),
-        ("ask/sentence", "[1]", "is no object"), ("ask/sentence", "{", "is no JSON"),
+        ("ask/sentence", "[1]", "is not a JSON object"), ("ask/sentence", "{", "cannot be read as JSON"),
         ("ask/sentence", json.dumps({"text": "a " * 2000}), "at most 2000"),
         ("ask/head", '{"text": "a", "head": "9.9"}', "none of"),
         ("ask/consequence", "{}", "load it again"), ("ask/consequence", '{"problem": "[]"}', "load it again"),
