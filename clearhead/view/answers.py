@@ -56,7 +56,7 @@ def explained(asked: Mapping[str, str]) -> Explanation:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("The page asked about vectors without sending them: load it again.") from error
     if len(names) > MOST_ITEMS or max(sizes) > MOST_DIMS:
-        raise InputError(f"At most {MOST_ITEMS} items of {MOST_DIMS} numbers are shown.")
+        raise InputError(f"At most {MOST_ITEMS} items of {MOST_DIMS} numbers are shown: take some away.")
     return explain(q, names, row, keys=k, values=v, scale=scale, mask=mask)
 
 
