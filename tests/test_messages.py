@@ -45,10 +45,10 @@ MESSAGES = messages()
 
 
 def complete(text: str) -> bool:
-    """One sentence that says what is wrong, and after a colon, dash or full stop the next step."""
-    body = text.rstrip()
-    ends = body.endswith((".", "…", "?", "{}"))
-    return ends and any(sign in body.rstrip(".") for sign in (": ", ". ", "; ", "{}"))
+    """Whether a message says what is wrong, then a step: after a colon or full stop, or in a value at its end."""
+    body = text.rstrip().removesuffix(".")
+    step = any(sign in body for sign in (": ", ". ", "; ", ", as in ")) or body.endswith("{}")
+    return step and text.rstrip().endswith((".", "…", "?", "{}"))
 
 
 def test_most_messages_are_read():
@@ -59,6 +59,7 @@ def test_a_message_that_only_complains_is_seen():
     assert complete("rows must be a slice without a step, got {}: use slice(first, stop).")
     assert not complete("something went wrong")
     assert not complete("this did not work.")
+    assert not complete("v of shape {} does not fit weights of {} heads.")
 
 
 def test_each_message_names_a_step():

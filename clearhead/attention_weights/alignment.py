@@ -52,7 +52,10 @@ def alignment(*weights: Weights, normalise: bool = True, smooth: int = 7) -> Ali
     queries, keys = weights[0].shape[-2:]
     for w in weights:
         if w.shape[-2:] != (queries, keys):
-            raise ShapeError(f"weights of shapes {[w.shape for w in weights]} have no common queries and keys.")
+            raise ShapeError(
+                f"weights of shapes {[w.shape for w in weights]} have no common queries and keys: give those of "
+                "one text."
+            )
     if not queries or not keys:
         raise ShapeError(f"{queries} queries and {keys} keys cannot be aligned: give at least one of each.")
     if not isinstance(smooth, int | np.integer) or smooth < 1 or smooth % 2 == 0:

@@ -320,7 +320,10 @@ class Weights:
             )
         lead = broadcast_heads((*problem.lead,), v.shape[:-2], v.shape[:-2])
         if lead != problem.lead:
-            raise ShapeError(f"v of shape {v.shape} does not fit weights of {problem.lead} heads.")
+            raise ShapeError(
+                f"v of shape {v.shape} does not fit weights of {problem.lead} heads: give one that broadcasts to "
+                f"{(*problem.lead, problem.keys)} and its dim."
+            )
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.linalg.norm(v.astype(self.dtype), axis=-1)
         if sizes.ndim > 1 and 1 < sizes.shape[-2] < lead[-1]:

@@ -2,7 +2,7 @@
 
 Decides which pages make a growing sequence: of 128 keys each (one block of the scalar program), shared between
 sequences until one of them writes, and let go when a window has passed them. What a view has seen is never written
-again while the view lives. Leaves a page's memory to `pages`, attention to `clearhead.attention`.
+again while the view lives. Leaves a page's memory to `pages`, attention to `engine.execute`.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class KeyValueCache:
             self.addresses = np.zeros((2, len(keys), layout.heads, 8), np.int64)
         if (layout, len(keys)) != (self.layout, len(self.sequences)):
             raise ShapeError(
-                f"{shapes} do not belong to this cache of {len(self.sequences)} sequences of {self.layout}."
+                f"{shapes} do not belong to this cache of {len(self.sequences)} sequences of {self.layout}: append "
+                "what fits, or start another KeyValueCache()."
             )
         return keys, values
 

@@ -282,7 +282,10 @@ def places(
         raise ShapeError(f"{batch} sequences of q and {sequences} in the caches: say which by cache_batch_idx.")
     own = list(range(batch)) if rows is None else whole(rows, "cache_batch_idx", batch)
     if len(own) != batch or not all(0 <= row < sequences for row in own):
-        raise ShapeError(f"cache_batch_idx {own} are no places of {batch} sequences in caches of {sequences}.")
+        raise ShapeError(
+            f"cache_batch_idx {own} are no places of {batch} sequences in caches of {sequences}: give {batch} numbers "
+            f"from 0 to {sequences - 1}."
+        )
     if not isinstance(lengths, int | torch.Tensor | None):
         raise InputError(f"cache_seqlens is {type(lengths).__name__}: give one number, or a tensor of ({batch},).")
     given = torch.as_tensor(room if lengths is None else lengths)
