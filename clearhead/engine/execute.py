@@ -11,7 +11,7 @@ import numpy as np
 from clearhead.arrays import Array
 from clearhead.cache.key_value import KeyValueCache
 from clearhead.cache.pages import Layout, Paged
-from clearhead.engine.inputs import Operands, Rules
+from clearhead.engine.inputs import Operands, Rules, new
 from clearhead.engine.launch import Launch
 from clearhead.engine.launch_cache import launch_for
 from clearhead.engine.problem import Problem
@@ -39,16 +39,11 @@ def execute(
     threads: int | None = None,
     out: Array | None = None,
     lse: bool = False,
-    unrounded: bool = False,
+    launch: Launch | None = None,
 ) -> Result:
-    """Attention of arrays, or over a cache's pages; `unrounded` leaves the output of 16-bit operands in float32."""
-    return run(launch_for(operands, rules, out, unrounded=unrounded), operands, rules[2], threads, out, lse=lse)
-
-
-def run(
-    launch: Launch, operands: Operands, sink: Array | None, threads: int | None, out: Array | None, *, lse: bool
-) -> Result:
-    """Give a launch its addresses and run it."""
+    """Attention of arrays, or over a cache's pages, by the `launch` that `launch_for` gave for it, if it is at hand."""
+    if launch is None:
+        launch = launch_for(operands, rules, out)
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads={threads!r} is not a number of threads: use 1, 2, 3 … or None for the default.")
     q, k, v, pages = operands
@@ -62,6 +57,7 @@ def run(
     table[QUERY], table[KEY], table[VALUE], table[OUTPUT] = address(q), address(k), address(v), address(output)
     if lse:
         table[LSE] = address(sums)
+    sink = rules[2]
     if sink is not None:
         sink = np.ascontiguousarray(np.broadcast_to(sink, launch.output_shape[:-2]), launch.lse_dtype)
         table[SINK] = address(sink)
@@ -99,7 +95,7 @@ def execute_cache(
     """
     layout = check_cache(q, cache, rules)
     mask, score, sink, scale, precision = rules
-    rules = Rules(at_end(checked(mask)), score, sink, scale, precision)
+    rules = new(Rules, (at_end(checked(mask)), score, sink, scale, precision))
     if not cache.batched or cache.alike:
         return execute(paged(q, cache, slice(None)), rules, threads=threads, out=out, lse=lse)
     if sink is not None and sink.ndim > 1:
@@ -117,7 +113,7 @@ def execute_cache(
 def paged(q: Array, cache: KeyValueCache, sequences: slice) -> Operands:
     """Queries, and some sequences of a cache, all of one length."""
     pages = cache.paged(sequences)
-    return Operands(q, pages.key, pages.value, pages)
+    return new(Operands, (q, pages.key, pages.value, pages))
 
 
 def check_cache(q: Array, cache: KeyValueCache, rules: Rules) -> Layout:

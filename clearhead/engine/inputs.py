@@ -7,6 +7,8 @@ from clearhead.cache.pages import Paged
 from clearhead.rules.masks import CAUSAL, Mask
 from clearhead.rules.scores import ScoreLike
 
+new = tuple.__new__  # makes one of these in half the time of its own constructor, which a small call feels
+
 
 class Operands(NamedTuple):
     """Queries, keys and values; with `pages`, k and v have the shapes of a cache whose numbers lie there."""

@@ -7,6 +7,7 @@ import ctypes
 import math
 import struct
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -272,10 +273,13 @@ def table(
         numbers += [problem.axes[axis], *(operands[name].lead[axis] for name in AXIS[1:])]
     numbers += [bits(constant) for constant in constants]
     for array in arrays:
-        numbers.append(array.ctypes.data)
-        for size, stride in zip(array.shape, array.strides, strict=True):
-            numbers += [size, stride]
+        numbers += array_parameters(array.ctypes.data, array.shape, array.strides)
     return numbers, (tile_table, kinds, *arrays)
+
+
+def array_parameters(where: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> list[int]:
+    """An array as `Variant.at_array` finds it among the parameters: its address, then size and stride of each axis."""
+    return [where, *chain(*zip(shape, strides, strict=True))]
 
 
 def block_fields(kinds: Array | None) -> dict[str, int]:

@@ -48,11 +48,11 @@ def launch_for(operands: Operands, rules: Rules, out: Array | None, *, unrounded
 
 def prepared(operands: Operands, rules: Rules, out: Array | None, *, unrounded: bool) -> Launch:
     """Check a call and prepare its launch."""
-    rules = rules._replace(score=as_rules(rules.score))
-    problem = problem_of(operands, rules, out=out, unrounded=unrounded)
+    scores = as_rules(rules.score)
+    problem = problem_of(operands, rules._replace(score=scores), out=out, unrounded=unrounded)
     if operands.pages is not None:
         problem = over_pages(problem, rules.mask, first_key=operands.pages.first_key, int8=operands.pages.int8)
-    return prepare(problem, as_rules(rules.score))
+    return prepare(problem, scores)
 
 
 def keyed(rules: Rules) -> tuple[Rules, Key]:

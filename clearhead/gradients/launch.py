@@ -1,7 +1,7 @@
 """What is decided once for the gradients of a problem: the backward kernel's variant, table, scratch memory and tasks.
 
 Decides which heads share gradients of keys and values (and so form a chain, see `kernels.backward`), how much memory
-of its own a call needs, and which threads may work; the forward's `plan` does the same for attention itself.
+of its own a call needs, and which threads may work; `engine.launch` does the same for attention itself.
 """
 
 import ctypes
@@ -10,14 +10,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.definition.gradient import add_at, is_float
-from clearhead.engine.launch import bits, block_fields, laid_out, spec_for
+from clearhead.engine.launch import array_parameters, bits, block_fields, laid_out, spec_for
 from clearhead.engine.problem import Operand, Problem, dense_strides
 from clearhead.kernels.abi.call import PLACE, SEEN_BYTES
 from clearhead.kernels.abi.gradient_call import AXIS, BLOCK, DONE, FIELDS
@@ -273,10 +272,10 @@ class BackwardLaunch:
         numbers += [bits(constant) for constant in constants]
         own = []
         for array in arrays:
-            numbers += [array.ctypes.data, *chain(*zip(array.shape, array.strides, strict=True))]
+            numbers += array_parameters(array.ctypes.data, array.shape, array.strides)
         for shape in (arrays[number].shape for number in self.scattered):
             own.append(len(numbers))
-            numbers += [0, *chain(*zip(shape, dense_strides(shape, np.dtype(problem.computed)), strict=True))]
+            numbers += array_parameters(0, shape, dense_strides(shape, np.dtype(problem.computed)))
         return Template(tuple(numbers), tuple(own), (tile_table, kinds, *arrays))
 
     @property

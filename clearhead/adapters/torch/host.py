@@ -17,7 +17,8 @@ from clearhead.arrays import Array
 from clearhead.definition.gradient import Gradients
 from clearhead.definition.tangent import Direction
 from clearhead.engine.execute import execute
-from clearhead.engine.inputs import Operands, Rules
+from clearhead.engine.inputs import Operands, Rules, new
+from clearhead.engine.launch_cache import launch_for
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.gradients import tangents
 from clearhead.gradients.backward import backward
@@ -76,9 +77,11 @@ def on_processor(
     mask, score = rule_named(rule).filled([view(x) for x in tables] if tables else ())
     sinks = None if sink is None else view(sink)
     threads = torch.get_num_threads()
-    operands, rules = Operands(view(query), view(key), view(value)), Rules(mask, score, sinks, scale)
+    operands = new(Operands, (view(query), view(key), view(value), None))
+    rules = new(Rules, (mask, score, sinks, scale, "exact"))
     room = room_for(query, key, value) if query.dim() == 4 else None
-    output, lse = execute(operands, rules, threads=threads, out=room, lse=True, unrounded=True)
+    launch = launch_for(operands, rules, room, unrounded=True)
+    output, lse = execute(operands, rules, threads=threads, out=room, lse=True, launch=launch)
     return torch.from_numpy(output), torch.from_numpy(lse)
 
 
