@@ -7,12 +7,10 @@ compiled, never on a warm start.
 
 import ctypes
 import functools
-import gc
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +21,7 @@ from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import PLAIN, Variant
 from clearhead.machine import fingerprint, store
 from clearhead.machine.target import Target
-from clearhead.machine.unbroken import compiling, late
+from clearhead.machine.unbroken import collector_paused, compiling, late
 
 Entry = Callable[[Any, int, int], int]
 ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
@@ -146,18 +144,6 @@ def write_ir(spec: KernelSpec) -> str:
         collector_paused()
     ):  # of a million small objects none is garbage yet, and each collection walks the frameworks'
         return str(write(spec.tile, spec.variant))
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Leave the garbage collector out of a `with` block."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def machine_for(target: Target) -> llvm.TargetMachine:

@@ -1,4 +1,4 @@
-"""How fast the processor multiplies and adds, for `doctor` and `benchmark` to divide by."""
+"""How fast the processor multiplies and adds, for `clearhead doctor` and `clearhead bench` to divide by."""
 
 import time
 

@@ -1,7 +1,7 @@
 """Which instruction set kernels are written for.
 
 Decides the target from the processor and CLEARHEAD_ISA; narrower targets give the same bits, only slower. Leaves tile
-sizes to `kernels.tiles`.
+sizes to `kernels.abi.tiles`.
 """
 
 import functools

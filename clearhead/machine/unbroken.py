@@ -18,7 +18,8 @@ import threading
 import time
 from _imp import lock_held
 from _thread import LockType, allocate_lock, start_new_thread
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -70,18 +71,24 @@ def importing_here() -> bool:
 def fetch(name: str, outcome: list[ModuleType | BaseException], done: LockType) -> None:
     """Import a module without being interrupted by the garbage collector, whose callbacks could want it too."""
     try:
-        with importing:
-            collecting = gc.isenabled()
-            gc.disable()
-            try:
-                outcome.append(importlib.import_module(name))
-            finally:
-                if collecting:
-                    gc.enable()
+        with importing, collector_paused():
+            outcome.append(importlib.import_module(name))
     except BaseException as error:
         outcome.append(error)
     finally:
         done.release()
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Leave the garbage collector out of a `with` block."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def settle() -> None:
