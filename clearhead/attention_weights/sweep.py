@@ -1,7 +1,7 @@
 """One sweep over some of the weights: which queries, keys and heads, and what becomes of the weights.
 
 Decides how tiles are grouped and what memory a sweep takes; a group's sums are its own, so that
-threads change no bit. Leaves the meaning of what is asked to `weights` and `summary`, the code to `kernels.reduce`.
+threads change no bit. Leaves the meaning of what is asked to `matrix` and `summary`, the code to `kernels.reduce`.
 """
 
 from collections.abc import Sequence
@@ -52,9 +52,10 @@ class Sweep:
         self.run((how,), borders, out, (out.strides[0], out.strides[1], 0))
 
     def reductions(self, wanted: Sequence[str]) -> dict[str, Array]:
-        """What `kernels.consumers` finds for each query (heads, queries) and gathers for each key (heads, keys).
+        """What is found for each query (heads, queries) and gathered for each key (heads, keys).
 
-        "top" gives "top_weights" and "top_keys", (heads, queries, top).
+        The names are those of `kernels.parts.weight_reductions`; "top" gives "top_weights" and "top_keys",
+        (heads, queries, top).
         """
         found = [name for name in FOUND if name in wanted]
         dtype = np.dtype(self.source.problem.computed)

@@ -1,7 +1,7 @@
 """exp, log, tanh and sigmoid from basic arithmetic only, so that every processor gives the same bits.
 
-Decides their polynomials and their order of operations; `kernels.math` writes the same steps as machine code. The fits
-of exp hold for |r| ≤ ln 2 / 2 with relative errors of 3.1e-9 (float32) and 3.7e-18 (float64) before rounding.
+Decides their polynomials and their order of operations; `kernels.ir.math` writes the same steps as machine code. The
+fits of exp hold for |r| ≤ ln 2 / 2 with relative errors of 3.1e-9 (float32) and 3.7e-18 (float64) before rounding.
 """
 
 import math

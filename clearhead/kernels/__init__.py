@@ -1,1 +1,1 @@
-"""Python programs that write machine code: vectors and loops (`simd`), elementary functions (`math`), kernels."""
+"""Python programs that write machine code: their tables (`abi`), language (`ir`) and parts, and the kernels."""

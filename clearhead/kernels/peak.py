@@ -1,6 +1,6 @@
 """What the processor can do at most: nothing but fused multiply-adds, as many at a time as there are registers.
 
-`doctor` and `benchmark` divide by it. It is called like any, `i64 peak(table, scratch, budget)`, for `budget` rounds.
+`machine.peak` divides by it. It is called like any, `i64 peak(table, scratch, budget)`, for `budget` rounds.
 """
 
 import llvmlite.ir as ir

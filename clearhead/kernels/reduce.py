@@ -1,8 +1,9 @@
 """The reduce kernel: a sweep over the weights of some queries and keys, each α = exp(score − LSE) computed anew.
 
 It walks tiles and blocks as `forward` does and with its parts, but knows each query's LSE beforehand: there is no
-maximum to run after, and no value to sum. What becomes of a block's weights is left to `consumers`. A task is one group
-of tiles of one head; what it gathers for the keys lies in memory of its own, so that threads never share a sum.
+maximum to run after, and no value to sum. What becomes of a block's weights is left to
+`parts.weight_reductions`. A task is one group of tiles of one head; what it gathers for the keys lies in memory of its
+own, so that threads never share a sum.
 """
 
 from functools import partial

@@ -3,7 +3,7 @@
 Decides the meaning of every operation. Floats are calculated in the computation's dtype, each operation rounded once;
 whole numbers are 64 bits wide. An expression has a value everywhere: what divides by 0 is 0, and what leaves an array
 reads its first or last element; `rules.faults` finds the pairs where Python has none. Leaves tracing to `rules.trace`,
-bounds to `rules.bounds` and code to `kernels.rules`.
+bounds to `rules.bounds` and code to `kernels.ir.expressions`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Stand-ins for numbers that differ from pair to pair: they write down what is done to them.
 
-Decides which of Python's and numpy's operations can be written down, and how kinds of numbers meet; `rules.captured`
+Decides which of Python's and numpy's operations can be written down, and how kinds of numbers meet; `captured_arrays`
 has the stand-ins for arrays, `rules.trace` calls functions with both.
 """
 

@@ -1,7 +1,7 @@
 """`dot_product_attention` with jax.nn's arguments and layout, for jit, vmap and grad on the CPU.
 
 Decides what is kept for gradients: output and log-sum-exp. What may be given is `arguments`' to decide, how a call
-leaves a compiled graph `call`'s, and what is computed there `answer`'s.
+leaves a compiled graph `ffi`'s, and what is computed there `host`'s.
 """
 
 from __future__ import annotations

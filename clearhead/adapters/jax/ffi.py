@@ -1,7 +1,8 @@
 """How a compiled JAX program calls Python: a handler of XLA's foreign functions, in place and without a compiler.
 
 Decides how XLA's call frames are read (its C interface, xla/ffi/api/c_api.h, version 0.1), how errors go back, and that
-a program ends only when its calls have. What is called, and with which arrays, is `answer`'s; the way in is `entry`'s.
+a program ends only when its calls have. What is called, and with which arrays, is `host`'s; the way in is
+`trampoline`'s.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ def call(function: Python, results: Sequence[jax.ShapeDtypeStruct], operands: Se
 def handle(place: int) -> int:
     """DONE, or an error's address, for the frame at an address; called by XLA on any of its threads.
 
-    What is no error but a signal's doing, such as KeyboardInterrupt, leaves it, for `entry` to bring to its thread.
+    What is no error but a signal's doing, such as KeyboardInterrupt, leaves it, for `trampoline` to bring to its
+    thread.
     """
     frame = Frame.from_address(place)
     try:

@@ -3,7 +3,7 @@
 Decides which derivative of which operator is another of them. Of F(x) = ⟨d_output, output⟩ + ⟨d_lse, lse⟩ with
 operands x, `Backward` is the gradient, `Tangent` how output and LSE move along a direction t, and `Second` how they and
 the gradient do: also the derivatives of ⟨gradient, t⟩ by (d_output, d_lse) and by x. What is beyond second order comes
-from `formula`. All take (rule's name, scale, …, query, key, value, sink, *tables), and some then a direction.
+from `reference`. All take (rule's name, scale, …, query, key, value, sink, *tables), and some then a direction.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From a function written for torch to an expression: stand-ins that torch's functions know, and captured tensors.
 
 Decides that an indexed tensor becomes a load. A tensor that the function captures, or makes of captured ones, is an
-operand of the call afterwards, with a gradient if it wants one. What torch's functions mean is `vocabulary`'s;
+operand of the call afterwards, with a gradient if it wants one. What torch's functions mean is `traced_functions`'s;
 everything else, errors included, is `rules.trace`'s.
 """
 

@@ -1,7 +1,7 @@
 """Expressions as machine code: a formula over score and positions, written where a kernel has a vector of scores.
 
 Decides what is calculated once a call, once a lane, once a row and for each score; leaves meaning to `rules.expression`
-and functions to `kernels.math`. One of query and key varies along the lanes, the other is one number for a vector.
+and functions to `math`. One of query and key varies along the lanes, the other is one number for a vector.
 Integers are 64 bits wide where they are one number, and in lanes as wide as the floats, or `long`.
 """
 

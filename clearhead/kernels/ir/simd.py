@@ -1,7 +1,7 @@
 """Vectors, loops and memory over LLVM IR: the words in which the kernels are written.
 
 Decides how a Python function becomes IR: every value is SSA, loops carry their values through phis, no fast-math
-flag is ever set, and addresses are counted in bytes. Leaves tile shapes to `tiles`, instructions to LLVM.
+flag is ever set, and addresses are counted in bytes. Leaves tile shapes to `abi.tiles`, instructions to LLVM.
 """
 
 from __future__ import annotations
