@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from clearhead.errors import TraceError
-from clearhead.rules.expression import Expression, Formula, Kind, evaluate, parts, unchanging
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import Expression, Formula, Kind, parts, unchanging
 from clearhead.rules.tracers import INSTEAD, KINDS, Traced, as_expression
 
 SHAPE = ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "T")  # what an array's numbers have no part in

@@ -24,7 +24,8 @@ from clearhead.rules import captured_arrays as captured
 from clearhead.rules import functions
 from clearhead.rules import tracers as standins
 from clearhead.rules.captured_arrays import Arrays, Captured
-from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewrite, simplify
+from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewrite
+from clearhead.rules.simplification import simplify
 from clearhead.rules.tracers import INSTEAD, Traced, as_expression
 from clearhead.rules.watched import PLAIN_TYPES, is_numpys, names_of
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from clearhead.errors import TraceError
 from clearhead.rules.expression import Expression, Kind, fits
+from clearhead.rules.operations import OPERATIONS
 
 KINDS: dict[str, Kind] = {"f": "float", "i": "int", "u": "int", "b": "bool"}
 INSTEAD = {
@@ -138,13 +139,9 @@ for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
     setattr(Traced, f"__{name}__", operator(name))
 setattr(Traced, "__invert__", operator("not"))  # noqa: B010
 
-UFUNCS = {
-    "exp": "exp", "log": "log", "tanh": "tanh", "sqrt": "sqrt", "absolute": "abs", "fabs": "abs", "negative": "neg",
-    "minimum": "min", "maximum": "max", "add": "add", "subtract": "sub",
-    "multiply": "mul", "divide": "div", "floor_divide": "floordiv", "remainder": "mod", "less": "lt",
-    "less_equal": "le", "greater": "gt", "greater_equal": "ge", "equal": "eq", "not_equal": "ne", "logical_and": "and",
-    "logical_or": "or", "logical_xor": "xor", "logical_not": "not", "bitwise_and": "and", "bitwise_or": "or",
-    "bitwise_xor": "xor", "invert": "not",
+UFUNCS = {row.meaning.__name__: name for name, row in OPERATIONS.items() if isinstance(row.meaning, np.ufunc)} | {
+    "fabs": "abs", "minimum": "min", "maximum": "max", "floor_divide": "floordiv", "remainder": "mod",
+    "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor", "invert": "not",
 }  # fmt: skip
 COMPOSED: dict[str, Callable[..., Any]] = {
     "square": lambda x: x * x,
@@ -156,10 +153,6 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "positive": lambda x: x,
     "sign": lambda x: np.where(x > 0, 1, np.where(x < 0, -1, np.where(x == 0, 0, x))),
 }
-FLOAT_ONLY = ("div", "exp", "log", "tanh", "sigmoid", "sqrt")
-INT_ONLY = ("floordiv", "mod")
-BOOL_ONLY = ("and", "or", "xor", "not")
-COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
 def apply(op: str, *inputs: Any) -> Traced:
@@ -167,28 +160,32 @@ def apply(op: str, *inputs: Any) -> Traced:
     stood = [x for x in inputs if isinstance(x, Traced)]
     own = min(stood, key=lambda x: x.known).like if stood else Traced
     args = [as_expression(x) for x in inputs]
-    if op == "where":
-        if args[0].kind != "bool":
-            raise TraceError(f"np.where needs a condition, but {args[0]!r} is a number: compare it with something")
-        a, b = common_kind(args[1:])
-        return own(Expression("where", a.kind, (args[0], a, b)))
-    if op in BOOL_ONLY:
-        wrong = next((a for a in args if a.kind != "bool"), None)
-        if wrong is not None:
-            raise TraceError(f"&, |, ^ and ~ join comparisons, but {wrong!r} is a number: compare it with something")
-        return own(Expression(op, "bool", tuple(args)))
-    args = common_kind(args)
-    if args[0].kind == "bool" and op in ("add", "sub", "neg"):
+    kinds = {a.kind for a in args}
+    if op in ("add", "sub", "neg") and kinds == {"bool"}:
         raise TraceError(f"conditions such as {args[0]!r} are no numbers to add or subtract: use |, &, ^ or np.where")
-    if args[0].kind == "bool" and not (op in ("eq", "ne") and len(args) == 2):
-        args = [Expression("int", "int", (a,)) for a in args]
-    if op in FLOAT_ONLY and args[0].kind != "float":
-        args = [Expression("float", "float", (a,)) for a in args]
-    if op in INT_ONLY and args[0].kind == "float":
-        raise TraceError(f"// and % are for whole numbers, but {args[0]!r} or {args[-1]!r} is a float")
+    signature = OPERATIONS[op].signature([a.kind for a in args])
+    if signature is None:
+        raise TraceError(needing_truth(op, args))
+    takes, gives = signature
+    args = [as_kind(a, kind) for a, kind in zip(args, takes, strict=True)]
     if op in ("min", "max") and (lost := next((a for a in args if a.value != a.value), None)) is not None:
         return own(lost)
-    return own(Expression(op, "bool" if op in COMPARISONS else args[0].kind, tuple(args)))
+    return own(Expression(op, gives, tuple(args)))
+
+
+def needing_truth(op: str, args: list[Expression]) -> str:
+    """What is wrong with a number where an operation takes a condition alone."""
+    if op == "where":
+        return f"np.where needs a condition, but {args[0]!r} is a number: compare it with something"
+    if op in ("floordiv", "mod"):
+        return f"// and % are for whole numbers, but {args[0]!r} or {args[-1]!r} is a float"
+    wrong = next(a for a in args if a.kind != "bool")
+    return f"&, |, ^ and ~ join comparisons, but {wrong!r} is a number: compare it with something"
+
+
+def as_kind(e: Expression, kind: Kind) -> Expression:
+    """A number as another kind that holds it."""
+    return e if e.kind == kind else Expression(kind, kind, (e,))
 
 
 def shifted(x: Traced, by: Any) -> tuple[Traced, int]:
@@ -197,15 +194,6 @@ def shifted(x: Traced, by: Any) -> tuple[Traced, int]:
     if x.expression.kind == "float" or not whole or not 0 <= by < 63:
         raise TraceError(f"bits of {x!r} cannot be moved by {by!r}: whole numbers can, by 0 to 62; use * or //")
     return x, 1 << int(by)
-
-
-def common_kind(args: list[Expression]) -> list[Expression]:
-    """All of the widest kind among them."""
-    kinds = {a.kind for a in args}
-    if len(kinds) == 1:
-        return args
-    wide: Kind = "float" if "float" in kinds else "int"
-    return [a if a.kind == wide else Expression(wide, wide, (a,)) for a in args]
 
 
 def as_expression(x: Any) -> Expression:

@@ -5,7 +5,8 @@ import pytest
 
 from clearhead import functions
 from clearhead.rules.derivatives import by_loads, by_score, derivatives
-from clearhead.rules.expression import Expression, Formula, evaluate, parts
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import Expression, Formula, parts
 from clearhead.rules.scores import NAMES, alibi, as_rules, relative, softcap
 from clearhead.rules.trace import trace
 

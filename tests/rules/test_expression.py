@@ -11,17 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearhead.rules.bounds import bounds
-from clearhead.rules.expression import (
-    Expression,
-    Formula,
-    depends,
-    evaluate,
-    parts,
-    renumber,
-    simplify,
-    substitute,
-    unchanging,
-)  # fmt: skip
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import Expression, Formula, depends, parts, renumber, substitute, unchanging
+from clearhead.rules.simplification import simplify
 
 SCORE, BATCH, HEAD = Expression("score", "float"), Expression("batch", "int"), Expression("head", "int")
 QUERY, KEY = Expression("query", "int"), Expression("key", "int")

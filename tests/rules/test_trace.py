@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from clearhead.errors import InputError, TraceError
 from clearhead.rules import functions
-from clearhead.rules.expression import depends, evaluate
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import depends
 from clearhead.rules.trace import trace
 
 NAMES = ("score", "batch", "head", "query", "key")

@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode, handle_torch_function
 from clearhead.adapters.torch.lazy import getter
 from clearhead.adapters.torch.traced_functions import CONVERSIONS, written
 from clearhead.errors import TraceError
-from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, rewrite, simplify
+from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, rewrite
+from clearhead.rules.simplification import simplify
 from clearhead.rules.trace import returned, where_in
 from clearhead.rules.tracers import Traced, as_expression
 
