@@ -121,18 +121,18 @@ class Derived:
 
     def score(self) -> Value:
         """The score after its rules."""
-        return self.rule.vector(self.value(self.rule.expression))
+        return self.rule.numbers.vector(self.value(self.rule.expression))
 
     def slope(self) -> Value:
         """Its derivative by the score before."""
-        return self.rule.vector(self.value(self.slopes))
+        return self.rule.numbers.vector(self.value(self.slopes))
 
     def shares(self, d_s: Value, seen: Value | None, carried: list[Value], gains: Value) -> list[Value]:
         """Add what this row gives to the gradients of arrays, or keep it; the sums for whole heads are carried on."""
         f, b, sums = self.f, self.f.block, iter(carried)
         result = []
         for share, coefficient, offsets in self.parts:
-            gain = b.fmul(d_s, self.rule.vector(self.value(coefficient)))
+            gain = b.fmul(d_s, self.rule.numbers.vector(self.value(coefficient)))
             gain = where(f, seen, gain, 0.0)
             if share.target is None:
                 result.append(b.fadd(next(sums), gain))
