@@ -79,7 +79,7 @@ class Numpy:
 
     def rarely(self, condition: Any, program: Callable[..., Any], x: Any, otherwise: tuple[Any, ...]) -> Any:
         """program(self, x) for those elements where the condition holds."""
-        results = [np.array(o) for o in otherwise]
+        results = [np.array(np.broadcast_to(o, np.shape(condition))) for o in otherwise]
         for result, special in zip(results, program(self, np.asarray(x)[condition]), strict=True):
             result[condition] = special
         return results

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
-from clearhead.definition import exponentials, logarithms
+from clearhead.definition import exponentials, logarithms, trigonometric
 from clearhead.definition.arithmetic import compute
 from clearhead.definition.fma import fma
 
@@ -190,6 +190,7 @@ PROGRAMS = {
     for program in (
         exponentials.exp2, exponentials.expm1, exponentials.sinh, exponentials.cosh,
         logarithms.log2, logarithms.log10, logarithms.log1p, logarithms.softplus,
+        trigonometric.sin, trigonometric.cos, trigonometric.tan,
     )
 }  # fmt: skip
 for name, program in PROGRAMS.items():
