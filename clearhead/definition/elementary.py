@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
-from clearhead.definition import exponentials, logarithms, trigonometric
+from clearhead.definition import error_function, exponentials, inverse_trigonometric, logarithms, powers, trigonometric
 from clearhead.definition.arithmetic import compute
 from clearhead.definition.fma import fma
 
@@ -191,6 +191,8 @@ PROGRAMS = {
         exponentials.exp2, exponentials.expm1, exponentials.sinh, exponentials.cosh,
         logarithms.log2, logarithms.log10, logarithms.log1p, logarithms.softplus,
         trigonometric.sin, trigonometric.cos, trigonometric.tan,
+        inverse_trigonometric.asin, inverse_trigonometric.acos, inverse_trigonometric.atan, inverse_trigonometric.atan2,
+        error_function.erf, error_function.erfc, powers.pow,
     )
 }  # fmt: skip
 for name, program in PROGRAMS.items():
