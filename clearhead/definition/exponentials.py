@@ -40,8 +40,7 @@ OVERFLOW = 710.6  # sinh and cosh are ∞ from here on, exp(x) from 710
 def reduce(a: Arithmetic, x: Any, lost: Any = 0.0) -> tuple[Any, Any, Any]:
     """x + lost as n·ln 2 + r + r_lost with |r| ≤ ln 2 / 2: n, an integer, r and r_lost."""
     n, whole = nearest(a, a.fma(x, LOG2E, SHIFT))
-    r, r_lost = two_sum(a, a.fma(n, -LN2, x), n * -LN2_REST)
-    return whole, r, r_lost + lost
+    return whole, *two_sum(a, a.fma(n, -LN2, x), a.fma(n, -LN2_REST, lost))
 
 
 def exp_beyond(a: Arithmetic, r: Any, lost: Any) -> Any:
