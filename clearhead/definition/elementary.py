@@ -6,12 +6,15 @@ fits of exp hold for |r| ≤ ln 2 / 2 with relative errors of 3.1e-9 (float32) a
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
+from clearhead.definition import error_function, exponentials, inverse_trigonometric, logarithms, powers, trigonometric
+from clearhead.definition.arithmetic import compute
 from clearhead.definition.fma import fma
 
 LOG2E, LN2 = 1 / math.log(2), math.log(2)
@@ -180,6 +183,20 @@ class Functions:
             e = Functions.exp(-np.abs(x))
             result: Array = np.where(x < 0, e, of(1)) / (e + of(1))
         return result
+
+
+PROGRAMS = {
+    program.__name__: program
+    for program in (
+        exponentials.exp2, exponentials.expm1, exponentials.sinh, exponentials.cosh,
+        logarithms.log2, logarithms.log10, logarithms.log1p, logarithms.softplus,
+        trigonometric.sin, trigonometric.cos, trigonometric.tan,
+        inverse_trigonometric.asin, inverse_trigonometric.acos, inverse_trigonometric.atan, inverse_trigonometric.atan2,
+        error_function.erf, error_function.erfc, powers.pow,
+    )
+}  # fmt: skip
+for name, program in PROGRAMS.items():
+    setattr(Functions, name, staticmethod(partial(compute, program)))
 
 
 def polynomial(r: Array, coefficients: tuple[float, ...]) -> Array:

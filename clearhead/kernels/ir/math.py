@@ -1,11 +1,13 @@
 """Elementary functions as machine code, step by step as `definition.elementary` writes them; tests hold them together.
 
-`exp` and `log` are softmax's own, for the arguments that it has; FUNCTIONS are those of score rules, for any.
+`exp` and `log` are softmax's own, for the arguments that it has; FUNCTIONS are those of score rules, for any. Those of
+PROGRAMS are written from the very steps of the definition.
 """
 
 import math
 
-from clearhead.definition.elementary import CONSTANTS, LN2, LOG2E, Constants
+from clearhead.definition.elementary import CONSTANTS, LN2, LOG2E, PROGRAMS, Constants
+from clearhead.kernels.ir.lanes import written
 from clearhead.kernels.ir.simd import Function, Value
 
 
@@ -111,6 +113,7 @@ def sqrt(f: Function, x: Value) -> Value:
 
 
 FUNCTIONS = {"exp": any_exp, "log": any_log, "tanh": tanh, "sigmoid": sigmoid, "sqrt": sqrt}
+FUNCTIONS |= {name: written(program) for name, program in PROGRAMS.items()}
 
 
 def polynomial(f: Function, r: Value, coefficients: tuple[float, ...]) -> Value:

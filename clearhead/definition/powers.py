@@ -1,0 +1,39 @@
+"""xʸ for floats, as exp(y·ln|x|) with the logarithm and the product in two parts, and with the special cases of C99."""
+
+from typing import Any
+
+from clearhead.definition.arithmetic import Arithmetic, scale
+from clearhead.definition.exponentials import exp_in_two
+from clearhead.definition.logarithms import INFINITY, NAN, log_in_two
+
+MOST = 750.0  # exp of this is ∞, and of minus this 0
+
+
+def whole(a: Arithmetic, size: Any) -> Any:
+    """Whether a number ≥ 0 is whole; ∞ and all numbers from 2⁵² on are."""
+    return (size >= 2.0**52) | ((size + 2.0**52) - 2.0**52 == size)
+
+
+def exp_of_product(a: Arithmetic, y: Any, high: Any, low: Any) -> Any:
+    """exp(y·(high + low))."""
+    p = y * high
+    lost = y * low if a.narrow else a.fma(y, high, -p) + y * low
+    inside = a.select(p > MOST, MOST, a.select(p < -MOST, -MOST, p))
+    high, low, n = exp_in_two(a, inside, a.select(a.size(p) < MOST, lost, 0.0))
+    return scale(a, high + low, n)
+
+
+def pow(a: Arithmetic, x: Any, y: Any) -> Any:  # noqa: A001
+    """xʸ; a negative x needs a whole y, and its result is negative for odd ones."""
+    base, size = a.size(x), a.size(y)
+    result = exp_of_product(a, y, *log_in_two(a, base))
+    falls = y < 0.0
+    grows = ((base > 1.0) & ~falls) | ((base < 1.0) & falls)
+    extreme = (base == 0.0) | (base == INFINITY) | (size == INFINITY)
+    result = a.select(extreme, a.select(grows, INFINITY, a.select(base == 1.0, 1.0, 0.0)), result)
+    integral = whole(a, size)
+    odd = integral & ~whole(a, size * 0.5)
+    result = a.select((a.bits(x) < 0) & odd, -result, result)
+    result = a.select((x < 0.0) & (base < INFINITY) & ~integral, NAN, result)
+    result = a.select((x != x) | (y != y), x + y, result)
+    return a.select((x == 1.0) | (y == 0.0), 1.0, result)
