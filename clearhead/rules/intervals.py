@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from clearhead.rules.meanings import floor_divide
+from clearhead.rules.meanings import quotient
 
 Interval: TypeAlias = tuple[Any, Any]
 
@@ -55,7 +55,7 @@ def of_size(a: Interval) -> Interval:
 def of_quotient(a: Interval, b: Interval) -> Interval:
     """Floor division; by 0 it is 0. Extremes are at the divisors farthest from 0 and nearest to it."""
     nearest = [np.minimum(np.maximum(near, b[0]), b[1]) for near in (-1, 1)]
-    each = [corners(floor_divide)(a, (d, d)) for d in (*b, *nearest)]
+    each = [corners(quotient)(a, (d, d)) for d in (*b, *nearest)]
     return reduce(np.minimum, [low for low, _ in each]), reduce(np.maximum, [high for _, high in each])
 
 

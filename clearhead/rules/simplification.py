@@ -41,7 +41,7 @@ def simpler(e: Expression) -> Expression | None:
 
 def without_neutral(e: Expression) -> Expression | None:
     """What times 1, divided by 1, plus or minus 0 is; −0.0 + 0.0 is another number, so that floats keep their + 0."""
-    if e.op not in ("add", "sub", "mul", "div", "floordiv"):
+    if e.op not in ("add", "sub", "mul", "div", "floordiv") or (e.op == "floordiv" and e.kind == "float"):
         return None
     neutral = ("0", "0.0") if e.op == "sub" else ("0",) if e.op == "add" else ("1", "1.0")
     a, b = e.args

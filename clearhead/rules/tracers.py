@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.errors import TraceError
+from clearhead.rules import compositions
 from clearhead.rules.expression import Expression, Kind, fits
 from clearhead.rules.operations import OPERATIONS
 
@@ -19,7 +20,8 @@ KINDS: dict[str, Kind] = {"f": "float", "i": "int", "u": "int", "b": "bool"}
 INSTEAD = {
     "bool": "a Python `if`, `and`, `or`, `not`, min() or max() needs one truth, but this differs from pair to pair: "
     "use np.where(condition, a, b), &, |, ~, np.minimum or np.maximum",
-    "number": "int(), float(), round() and math's functions need one number: use numpy's functions, as np.exp(score)",
+    "number": "int(), float() and math's functions need one number: use numpy's functions, as np.exp(score), and "
+    "math.floor(), math.ceil(), math.trunc() or round() for whole numbers",
     "index": "only a numpy array can be indexed by a position, and only one that is made outside of the rule and has a "
     "name of its own: make one of a list, or of what an object holds; range() of a position is impossible",
     "array": "positions and scores cannot be put into an array, nor index one that is made inside of the rule or held "
@@ -58,10 +60,10 @@ class Traced:
         raise TraceError(INSTEAD["bool"])
 
     def refuse_number(self, *_: Any) -> Any:
-        """int(), float(), round()."""
+        """int(), float()."""
         raise TraceError(INSTEAD["number"])
 
-    __int__ = __float__ = __complex__ = __round__ = refuse_number
+    __int__ = __float__ = __complex__ = refuse_number
 
     def __index__(self) -> int:
         raise TraceError(INSTEAD["index"])
@@ -84,14 +86,25 @@ class Traced:
     def __rdivmod__(self, other: Any) -> Any:
         return other // self, other % self
 
-    def __pow__(self, power: Any) -> Any:
-        whole = not isinstance(power, Traced) and isinstance(power, int | np.integer) and not isinstance(power, bool)
-        if not whole or not 1 <= power <= 8:
-            raise TraceError(f"** {power!r}: only whole powers from 1 to 8 can be traced; use np.exp and np.log")
-        result = self
-        for _ in range(power - 1):
-            result = apply("mul", result, self)
-        return result
+    def __pow__(self, exponent: Any) -> Any:
+        return compositions.power(self, exponent)
+
+    def __rpow__(self, base: Any) -> Any:
+        return compositions.power(self.stand_in(base), self)
+
+    def __floor__(self) -> Any:
+        return compositions.whole(apply("floor", self))
+
+    def __ceil__(self) -> Any:
+        return compositions.whole(apply("ceil", self))
+
+    def __trunc__(self) -> Any:
+        return compositions.whole(self)
+
+    def __round__(self, digits: Any = None) -> Any:
+        if digits is not None:
+            raise TraceError(f"round(…, {digits!r}) is of decimal digits, which floats have not: use np.round")
+        return compositions.whole(apply("round", self))
 
     def __lshift__(self, by: Any) -> Any:
         return apply("mul", *shifted(self, by))
@@ -104,19 +117,52 @@ class Traced:
             raise TraceError(INSTEAD["store"])
         if method != "__call__" or options:
             raise TraceError(f"np.{ufunc.__name__} can be traced only as np.{ufunc.__name__}(…) of what it works on")
-        if ufunc.__name__ in COMPOSED:
-            return COMPOSED[ufunc.__name__](*(self.like(as_expression(x)) for x in inputs[:1]), *inputs[1:])
-        if ufunc.__name__ not in UFUNCS:
-            names = ", ".join(sorted({*UFUNCS, *COMPOSED}))
-            raise TraceError(f"np.{ufunc.__name__} cannot be traced: the functions are {names}")
-        return apply(UFUNCS[ufunc.__name__], *inputs)
+        called = ufunc.__name__
+        if called in compositions.UFUNCS:
+            return compositions.UFUNCS[called](*map(self.stand_in, inputs))
+        if called not in UFUNCS:
+            names = ", ".join(sorted({*UFUNCS, *compositions.UFUNCS}))
+            raise TraceError(f"np.{called} cannot be traced: the functions are {names}")
+        return apply(UFUNCS[called], *inputs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        if function is np.where and len(args) == 3 and not kwargs:
-            return apply("where", *args)
-        if function is np.clip and len(args) == 3 and not kwargs:
-            return apply("min", apply("max", args[0], args[1]), args[2])
-        raise TraceError(f"np.{function.__name__} cannot be traced: use np.where, np.clip or arithmetic")
+        called = function.__name__
+        if called not in compositions.FUNCTIONS or function is not getattr(np, called):
+            names = ", ".join(f"np.{name}" for name in sorted(compositions.FUNCTIONS))
+            raise TraceError(f"np.{called} cannot be traced: use {names} or arithmetic")
+        try:
+            return compositions.FUNCTIONS[called](*args, **kwargs)
+        except TypeError:
+            raise TraceError(f"np.{called} can be traced with numbers alone: leave its other options out") from None
+
+    def stand_in(self, x: Any) -> Traced:
+        """A number as a stand-in too."""
+        return x if isinstance(x, Traced) else self.like(as_expression(x))
+
+    def write(self, op: str, *inputs: Any) -> Traced:
+        """Write down an operation on this and other numbers."""
+        return apply(op, *inputs)
+
+    # What numpy's own numbers have
+
+    def clip(self, *limits: Any, **named: Any) -> Any:
+        """A number between two."""
+        return np.clip(self, *limits, **named)  # type: ignore[call-overload]
+
+    def round(self, decimals: int = 0) -> Any:
+        """A float of so many decimals."""
+        return compositions.rounded(self, decimals)
+
+    def astype(self, dtype: Any) -> Any:
+        """A number as another kind, cut toward 0 if that is a whole number."""
+        match np.dtype(dtype).name:
+            case "bool":
+                return compositions.truth(self)
+            case "int32" | "int64":
+                return compositions.whole(self)
+            case "float32" | "float64":
+                return compositions.as_float(self)
+        raise TraceError(f"{self!r} as {np.dtype(dtype)}: the kinds are bool, int32, int64, float32 and float64")
 
 
 def operator(op: str, *, turned: bool = False) -> Callable[..., Any]:
@@ -143,16 +189,7 @@ UFUNCS = {row.meaning.__name__: name for name, row in OPERATIONS.items() if isin
     "fabs": "abs", "minimum": "min", "maximum": "max", "floor_divide": "floordiv", "remainder": "mod",
     "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor", "invert": "not",
 }  # fmt: skip
-COMPOSED: dict[str, Callable[..., Any]] = {
-    "square": lambda x: x * x,
-    "power": lambda x, power: x**power,
-    "left_shift": lambda x, by: x << by,
-    "right_shift": lambda x, by: x >> by,
-    "fmin": lambda x, y: np.where((x <= y) | (y != y), x, y),  # the other, where one is not a number
-    "fmax": lambda x, y: np.where((x >= y) | (y != y), x, y),
-    "positive": lambda x: x,
-    "sign": lambda x: np.where(x > 0, 1, np.where(x < 0, -1, np.where(x == 0, 0, x))),
-}
+ROUNDING = ("floor", "ceil", "round", "trunc")  # which leave whole numbers as they are
 
 
 def apply(op: str, *inputs: Any) -> Traced:
@@ -161,6 +198,8 @@ def apply(op: str, *inputs: Any) -> Traced:
     own = min(stood, key=lambda x: x.known).like if stood else Traced
     args = [as_expression(x) for x in inputs]
     kinds = {a.kind for a in args}
+    if op in ROUNDING and kinds == {"int"}:
+        return own(args[0])
     if op in ("add", "sub", "neg") and kinds == {"bool"}:
         raise TraceError(f"conditions such as {args[0]!r} are no numbers to add or subtract: use |, &, ^ or np.where")
     signature = OPERATIONS[op].signature([a.kind for a in args])
@@ -177,8 +216,6 @@ def needing_truth(op: str, args: list[Expression]) -> str:
     """What is wrong with a number where an operation takes a condition alone."""
     if op == "where":
         return f"np.where needs a condition, but {args[0]!r} is a number: compare it with something"
-    if op in ("floordiv", "mod"):
-        return f"// and % are for whole numbers, but {args[0]!r} or {args[-1]!r} is a float"
     wrong = next(a for a in args if a.kind != "bool")
     return f"&, |, ^ and ~ join comparisons, but {wrong!r} is a number: compare it with something"
 

@@ -1,4 +1,4 @@
-"""One function of `kernels.ir.math` as machine code of its own, on any instruction set."""
+"""One operation on floats as machine code of its own, on any instruction set."""
 
 import ctypes
 import functools
@@ -9,10 +9,11 @@ import llvmlite.ir as ir
 import numpy as np
 
 from clearhead.kernels.abi.tiles import ELEMENTS, tile_for
-from clearhead.kernels.ir import math
+from clearhead.kernels.ir.operations import EMITTERS, Numbers
 from clearhead.kernels.ir.simd import Function, i64, pointer
 from clearhead.machine.compile import initialise, machine_for
 from clearhead.machine.target import target
+from clearhead.rules.expression import Expression
 
 names = itertools.count()
 
@@ -25,9 +26,11 @@ def module(name, dtype, place, arity):
     pointers = [f"x{n}_p" for n in range(arity)]
     f = Function(written, "run", dict.fromkeys([*pointers, "y_p"], pointer) | {"bytes": i64}, tile)
     *xs, y, size = f.arguments
+    float_operation = Expression(name, "float", (Expression("score", "float"),) * arity)
 
     def step(at, _):
-        f.store(math.FUNCTIONS[name](f, *(f.load(f.at(x, at)) for x in xs)), f.at(y, at))
+        arguments = [f.load(f.at(x, at)) for x in xs]
+        f.store(EMITTERS[name](Numbers(f, f.integers), float_operation, arguments), f.at(y, at))
 
     f.loop(0, size, place.vector_bits // 8, step)
     f.finish()

@@ -13,7 +13,7 @@ from typing import Any
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.ir import math
+from clearhead.kernels.ir import exact, math
 from clearhead.kernels.ir.simd import Function, Value, float_type, i32, i64
 from clearhead.rules.expression import Expression
 from clearhead.rules.threefry import BITS, threefry
@@ -115,12 +115,14 @@ def size(n: Numbers, e: Expression, args: list[Value]) -> Value:
 
 
 def division(rest: bool) -> Emitter:
-    """Floor division of whole numbers as Python's, and 0 where the divisor is 0.
+    """Floor division as Python's; of whole numbers it is 0 where the divisor is 0.
 
     The divisors 0 and −1, which processors stop at, are taken out first.
     """
 
     def emit(n: Numbers, e: Expression, args: list[Value]) -> Value:
+        if e.kind == "float":
+            return (exact.remainder if rest else exact.floor_division)(n.f, *map(n.vector, args))
         b, (a, d) = n.f.block, n.alike(args)
         zero, one, minus = ir.Constant(a.type, None), n.like(a, 1), n.like(a, -1)
         nothing, turned = b.icmp_signed("==", d, zero), b.icmp_signed("==", d, minus)
@@ -156,8 +158,13 @@ def to_float(n: Numbers, e: Expression, args: list[Value]) -> Value:
 
 
 def to_whole(n: Numbers, e: Expression, args: list[Value]) -> Value:
-    """Truth as 0 and 1."""
-    return n.f.block.zext(args[0], n.wide(args[0], i64, n.integers))
+    """Truth as 0 and 1, a float cut to a whole number; 0 for what its 64 bits, or 32, do not hold."""
+    (x,), b = args, n.f.block
+    if e.args[0].kind == "bool":
+        return b.zext(x, n.wide(x, i64, n.integers))
+    x = n.vector(x)
+    held = b.fcmp_ordered("<", exact.size(n.f, x), n.f.constant(2.0 ** (n.integers.element.width - 1)))
+    return b.fptosi(b.select(held, x, n.f.constant(0.0)), n.integers)
 
 
 def draw(n: Numbers, e: Expression, args: list[Value]) -> Value:
@@ -227,5 +234,5 @@ EMITTERS: dict[str, Emitter] = {
     "int": to_whole,
     "float": to_float,
     "threefry": draw,
-    **{name: on_vectors(emit) for name, emit in math.FUNCTIONS.items()},
+    **{name: on_vectors(emit) for name, emit in {**math.FUNCTIONS, **exact.FUNCTIONS}.items()},
 }
