@@ -56,8 +56,9 @@ class Arithmetic(Protocol):
 class Numpy:
     """The steps on numpy's arrays."""
 
-    fma, sqrt, size, signed, select = map(staticmethod, (fma, np.sqrt, np.abs, np.copysign, np.where))
-    number, integer = map(staticmethod, (np.float64, np.int64))
+    fma, select = staticmethod(fma), staticmethod(np.where)
+    sqrt, size, signed = staticmethod(np.sqrt), staticmethod(np.abs), staticmethod(np.copysign)
+    number, integer = np.float64, np.int64
 
     def __init__(self, *, narrow: bool) -> None:
         self.narrow = narrow

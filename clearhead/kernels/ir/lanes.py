@@ -52,11 +52,15 @@ class Lanes:
     __sub__, __rsub__ = partialmethod(operation, "-"), partialmethod(reversed, "-")
     __mul__, __rmul__ = partialmethod(operation, "*"), partialmethod(reversed, "*")
     __truediv__, __rtruediv__ = partialmethod(operation, "/"), partialmethod(reversed, "/")
-    __and__, __or__, __xor__ = partialmethod(operation, "&"), partialmethod(operation, "|"), partialmethod(operation, "^")
+    __and__, __or__, __xor__ = (
+        partialmethod(operation, "&"),
+        partialmethod(operation, "|"),
+        partialmethod(operation, "^"),
+    )
     __lshift__, __rshift__ = partialmethod(operation, "<<"), partialmethod(operation, ">>")
     __lt__, __le__ = partialmethod(compared, "<"), partialmethod(compared, "<=")
     __gt__, __ge__ = partialmethod(compared, ">"), partialmethod(compared, ">=")
-    __eq__, __ne__ = partialmethod(compared, "=="), partialmethod(compared, "!=")  # type: ignore[assignment]
+    __eq__, __ne__ = partialmethod(compared, "=="), partialmethod(compared, "!=")
     __hash__ = None  # type: ignore[assignment]
 
 
@@ -111,7 +115,9 @@ class Instructions:
     ) -> list[Lanes]:
         """program(self, x) where the condition holds, behind a branch that is taken if it holds in any lane."""
         b = self.block
-        any_lane = b.icmp_unsigned("!=", b.bitcast(condition.value, ir.IntType(self.f.lanes)), ir.IntType(self.f.lanes)(0))
+        any_lane = b.icmp_unsigned(
+            "!=", b.bitcast(condition.value, ir.IntType(self.f.lanes)), ir.IntType(self.f.lanes)(0)
+        )
         before = b.block
         with b.if_then(any_lane, likely=False):
             special = [self.select(condition, s, o).value for s, o in zip(program(self, x), otherwise, strict=True)]
