@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from clearhead.definition.elementary import Functions
 from clearhead.kernels.ir import math
 from tests.rules.exact import BOUNDS, EXACT, angles_near_quarter_turns, arguments, worst
 
@@ -48,8 +49,6 @@ def test_the_last_finite_result_and_the_first_infinite_one_are_right(name, dtype
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_whole_results_are_exact(dtype):
-    from clearhead.definition.elementary import Functions
-
     n = np.arange(-37, 38).astype(dtype)
     assert np.array_equal(Functions.exp2(n), np.ldexp(dtype(1), n.astype(int)))
     assert np.array_equal(Functions.log2(np.ldexp(dtype(1), n.astype(int))), n)
