@@ -20,8 +20,8 @@ BITS = {"sin": 1200, "cos": 1200, "tan": 1200}  # the largest angles have 1024 b
 FAR = {"float32": 90.0, "float64": 712.0}  # where exp leaves the range
 LIMITS = {"log": 0.0, "log2": 0.0, "log10": 0.0, "log1p": -1.0, "sqrt": 0.0}  # where the domain begins
 NAMED_ALIKE = [
-    "exp", "log", "sqrt", "expm1", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh",
-    "tanh", "erf",
+    "exp", "log", "sqrt", "expm1", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh",
+    "cosh", "tanh", "erf",
 ]  # fmt: skip
 EXACT = {
     **{name: getattr(mpmath, name) for name in NAMED_ALIKE},
