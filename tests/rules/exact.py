@@ -49,7 +49,7 @@ def worst(name, *arguments):
     """The largest error of a function over arguments, and where it is."""
     with np.errstate(all="ignore"):
         found = np.sqrt(*arguments) if name == "sqrt" else getattr(Functions, name)(*arguments)
-    with mpmath.workprec(BITS.get(name, 240)):
+    with mpmath.workprec(BITS.get(name, 120)):
         errors = [
             units(got, EXACT[name](*(mpf(float(x)) for x in row)))
             for got, row in zip(found, zip(*arguments, strict=True), strict=True)
@@ -94,7 +94,10 @@ def pairs(name, dtype, n, rng):
     if name == "atan2":
         y, x = (signed(rng, 10 ** rng.uniform(-3, 3, 6 * n)).astype(dtype) for _ in range(2))
         y, x = (np.concatenate([part, any_floats(rng, dtype, 2 * n)[:n]]) for part in (y, x))
-        return y, x
+        info = np.finfo(dtype)
+        alike = np.exp2(rng.uniform(info.minexp - 20, info.maxexp, n))
+        alike = [alike * rng.uniform(0.01, 1, n) for _ in range(2)]
+        return tuple(np.concatenate([part, more.astype(dtype)]) for part, more in zip((y, x), alike, strict=True))
     far = FAR[np.dtype(dtype).name] * 1.05
     x = np.concatenate(
         [10 ** rng.uniform(-4, 4, 2 * n), 10 ** rng.uniform(-37, 37, n), 1 + 10 ** rng.uniform(-6, 0, 2 * n)]

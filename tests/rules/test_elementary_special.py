@@ -63,7 +63,9 @@ SIDES = [0.0, -0.0, 1.0, -1.0, INF, -INF, NAN]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_atan2_knows_every_quadrant_and_axis(dtype):
-    y, x = (np.array(side, dtype).ravel() for side in np.meshgrid(SIDES, SIDES))
+    info = np.finfo(dtype)
+    sides = [*SIDES, float(info.max), -float(info.max), float(info.smallest_subnormal)]
+    y, x = (np.array(side, dtype).ravel() for side in np.meshgrid(sides, sides))
     check(Functions.atan2(y, x), [math.atan2(*pair) for pair in zip(y, x, strict=True)], dtype)
 
 
