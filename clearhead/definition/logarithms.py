@@ -79,7 +79,7 @@ def log10(a: Arithmetic, x: Any) -> Any:
 def log_of_one_plus(a: Arithmetic, x: Any, lost: Any = 0.0) -> Any:
     """ln(1 + x + lost) for −1 < x < ∞ as ln u + c/u, with u the rounded sum and c what that lost."""
     u = 1.0 + x
-    from_x = u - 1.0
+    from_x = u - 1.0  # not `two_sum`: what this sum loses, float32 feels too
     c = (1.0 - (u - from_x)) + (x - from_x)
     e, *s = fraction(a, u)
     high, low = log_of_fraction(a, *s)
