@@ -63,7 +63,7 @@ def reduce_large(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
 
 
 def times(a: Arithmetic, m: Any, word: Any) -> tuple[Any, Any]:
-    """The upper and the lower 64 bits of the product of a whole number below 2⁵³ and a word, from four smaller products."""
+    """The upper and the lower 64 bits of a product of a whole number below 2⁵³ and a word, from four products of 32."""
     m_high, m_low, high, low = a.shift_right(m, 32), m & LOW, a.shift_right(word, 32), word & LOW
     least, one, other = m_low * low, m_low * high, m_high * low
     middle = a.shift_right(least, 32) + (one & LOW) + (other & LOW)

@@ -6,6 +6,7 @@ end: `narrow` says that, so that a shorter polynomial will do and what is lost i
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -56,8 +57,9 @@ class Arithmetic(Protocol):
 class Numpy:
     """The steps on numpy's arrays."""
 
-    fma, sqrt, size, signed, select = map(staticmethod, (fma, np.sqrt, np.abs, np.copysign, np.where))
-    number, integer = map(staticmethod, (np.float64, np.int64))
+    fma, select = staticmethod(fma), staticmethod(np.where)
+    sqrt, size, signed = staticmethod(np.sqrt), staticmethod(np.abs), staticmethod(np.copysign)
+    number, integer = np.float64, np.int64
 
     def __init__(self, *, narrow: bool) -> None:
         self.narrow = narrow
@@ -85,17 +87,23 @@ class Numpy:
         return results
 
 
-def compute(program: Callable[..., Any], *arguments: Array) -> Array:
-    """A function's value for arrays of one float type.
+@dataclass(frozen=True)
+class Program:
+    """A function of one or two numbers in steps; called with arrays of one float type, it is computed by numpy.
 
-    >>> compute(lambda a, x, y: a.fma(x, y, 1.0), np.float32([2, 3]), np.float32([4, 5])).tolist()
+    >>> Program(lambda a, x, y: a.fma(x, y, 1.0))(np.float32([2, 3]), np.float32([4, 5])).tolist()
     [9.0, 16.0]
     """
-    dtype = np.result_type(*arguments)
-    with np.errstate(all="ignore"):
-        wide = [np.asarray(x).astype(np.float64) for x in arguments]
-        result: Array = np.asarray(program(Numpy(narrow=dtype == np.float32), *wide)).astype(dtype)
-    return result
+
+    steps: Callable[..., Any]
+
+    def __call__(self, *arguments: Array) -> Array:
+        """The function's value, rounded to the arguments' dtype."""
+        dtype = np.result_type(*arguments)
+        with np.errstate(all="ignore"):
+            wide = [np.asarray(x).astype(np.float64) for x in arguments]
+            result: Array = np.asarray(self.steps(Numpy(narrow=dtype == np.float32), *wide)).astype(dtype)
+        return result
 
 
 class Fit(NamedTuple):

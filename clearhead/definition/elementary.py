@@ -6,7 +6,6 @@ fits of exp hold for |r| ≤ ln 2 / 2 with relative errors of 3.1e-9 (float32) a
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from clearhead.arrays import Array
 from clearhead.definition import error_function, exponentials, inverse_trigonometric, logarithms, powers, trigonometric
-from clearhead.definition.arithmetic import compute
+from clearhead.definition.arithmetic import Program
 from clearhead.definition.fma import fma
 
 LOG2E, LN2 = 1 / math.log(2), math.log(2)
@@ -184,19 +183,17 @@ class Functions:
             result: Array = np.where(x < 0, e, of(1)) / (e + of(1))
         return result
 
+    exp2, expm1 = Program(exponentials.exp2), Program(exponentials.expm1)
+    log2, log10, log1p = Program(logarithms.log2), Program(logarithms.log10), Program(logarithms.log1p)
+    softplus, pow = Program(logarithms.softplus), Program(powers.pow)
+    sin, cos, tan = Program(trigonometric.sin), Program(trigonometric.cos), Program(trigonometric.tan)
+    asin, acos = Program(inverse_trigonometric.asin), Program(inverse_trigonometric.acos)
+    atan, atan2 = Program(inverse_trigonometric.atan), Program(inverse_trigonometric.atan2)
+    sinh, cosh = Program(exponentials.sinh), Program(exponentials.cosh)
+    erf, erfc = Program(error_function.erf), Program(error_function.erfc)
 
-PROGRAMS = {
-    program.__name__: program
-    for program in (
-        exponentials.exp2, exponentials.expm1, exponentials.sinh, exponentials.cosh,
-        logarithms.log2, logarithms.log10, logarithms.log1p, logarithms.softplus,
-        trigonometric.sin, trigonometric.cos, trigonometric.tan,
-        inverse_trigonometric.asin, inverse_trigonometric.acos, inverse_trigonometric.atan, inverse_trigonometric.atan2,
-        error_function.erf, error_function.erfc, powers.pow,
-    )
-}  # fmt: skip
-for name, program in PROGRAMS.items():
-    setattr(Functions, name, staticmethod(partial(compute, program)))
+
+PROGRAMS = {name: function.steps for name, function in vars(Functions).items() if isinstance(function, Program)}
 
 
 def polynomial(r: Array, coefficients: tuple[float, ...]) -> Array:

@@ -1,4 +1,4 @@
-"""log2, log10, log1p and softplus, and the logarithm in two parts that they and pow are made of."""
+"""log2, log10, log1p and softplus, all from the logarithm of a mantissa."""
 
 from typing import Any
 
@@ -10,13 +10,11 @@ from clearhead.definition.arithmetic import (
     product,
     quick_sum,
     scale,
-    two_sum,
 )  # fmt: skip
 from clearhead.definition.exponentials import LN2, LN2_REST, exp_in_two
 
 INFINITY, NAN = float("inf"), float("nan")
 SQRT_HALF = 0x3FE6A09E667F3BCD  # the bits of √½: mantissas are from [√½, √2)
-THIRDS = 0.6666666666666666, 3.700743415417188e-17  # 2/3
 # 1/ln 2, 1/ln 10 and log₁₀ 2, each as two numbers; log₁₀ 2 so that e times the first is exact
 LOG2E = 1.4426950408889634, 2.0355273740931033e-17
 LOG10E = 0.4342944819032518, 1.098319650216765e-17
@@ -30,8 +28,8 @@ LOG = Fit(
 )  # fmt: skip
 
 
-def log_in_three(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
-    """ln x as e·ln 2 + high + low, for 0 < x < ∞: e is whole, and high + low has about 66 bits."""
+def fraction(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
+    """x = 2ᵉ·m for 0 < x < ∞ with √½ ≤ m < √2: e, and (m − 1)/(m + 1) in two parts."""
     subnormal = x < 2.0**-1022
     above = a.bits(a.select(subnormal, x * 2.0**54, x)) - SQRT_HALF
     e = as_float(a, above >> 52) - a.select(subnormal, 54.0, 0.0)
@@ -39,26 +37,17 @@ def log_in_three(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
     less, more = m - 1.0, m + 1.0
     inverse = 1.0 / more
     s = less * inverse
-    square = s * s
     if a.narrow:
-        return e, a.fma(s * square, a.fma(square, polynomial(a, square, LOG), THIRDS[0]), s + s), a.number(0.0)
+        return e, s, a.number(0.0)
     # What s lacks: the rests of the sum m + 1 and of the quotient.
-    s_low = a.fma(-s, m - (more - 1.0), a.fma(-s, more, less)) * inverse
-    square_low = a.fma(s + s, s_low, a.fma(s, s, -square))
-    cube, cube_low = product(a, s, square)
-    cube_low = cube_low + a.fma(s, square_low, s_low * square)
-    third, third_low = product(a, cube, THIRDS[0])
-    third_low = third_low + a.fma(cube, THIRDS[1], cube_low * THIRDS[0])
-    high, low = quick_sum(a, s + s, third)
-    low = low + a.fma(cube * square, polynomial(a, square, LOG), third_low + (s_low + s_low))
-    return e, *quick_sum(a, high, low)
+    return e, s, a.fma(-s, m - (more - 1.0), a.fma(-s, more, less)) * inverse
 
 
-def log_in_two(a: Arithmetic, x: Any) -> tuple[Any, Any]:
-    """ln x in two parts, for 0 < x < ∞."""
-    e, high, low = log_in_three(a, x)
-    total, rest = quick_sum(a, e * LN2, high)
-    return quick_sum(a, total, rest + a.fma(e, LN2_REST, low))
+def log_of_fraction(a: Arithmetic, s: Any, s_low: Any) -> tuple[Any, Any]:
+    """ln m = ln((1 + s)/(1 − s)) in two parts, to about 58 bits."""
+    square = s * s
+    rest = a.fma(s * square, a.fma(square, polynomial(a, square, LOG), 2 / 3), s_low + s_low)
+    return quick_sum(a, s + s, rest)
 
 
 def edges(a: Arithmetic, x: Any, y: Any) -> Any:
@@ -69,7 +58,8 @@ def edges(a: Arithmetic, x: Any, y: Any) -> Any:
 
 def to_base(a: Arithmetic, x: Any, of_two: tuple[float, float], of_e: tuple[float, float]) -> Any:
     """The logarithm to a base, of which those of 2 and e are given."""
-    e, high, low = log_in_three(a, x)
+    e, *s = fraction(a, x)
+    high, low = log_of_fraction(a, *s)
     p, p_low = product(a, high, of_e[0])
     total, rest = quick_sum(a, e * of_two[0], p)
     rest = rest + a.fma(e, of_two[1], a.fma(high, of_e[1], a.fma(low, of_e[0], p_low)))
@@ -89,10 +79,12 @@ def log10(a: Arithmetic, x: Any) -> Any:
 def log_of_one_plus(a: Arithmetic, x: Any, lost: Any = 0.0) -> Any:
     """ln(1 + x + lost) for −1 < x < ∞ as ln u + c/u, with u the rounded sum and c what that lost."""
     u = 1.0 + x
-    from_x = u - 1.0
+    from_x = u - 1.0  # not `two_sum`: what this sum loses, float32 feels too
     c = (1.0 - (u - from_x)) + (x - from_x)
-    high, low = log_in_two(a, u)
-    return high + (low + (c + lost) / u)
+    e, *s = fraction(a, u)
+    high, low = log_of_fraction(a, *s)
+    total, rest = quick_sum(a, e * LN2, high)
+    return total + (rest + a.fma(e, LN2_REST, low + (c + lost) / u))
 
 
 def log1p(a: Arithmetic, x: Any) -> Any:

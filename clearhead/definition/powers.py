@@ -2,11 +2,32 @@
 
 from typing import Any
 
-from clearhead.definition.arithmetic import Arithmetic, scale
-from clearhead.definition.exponentials import exp_in_two
-from clearhead.definition.logarithms import INFINITY, NAN, log_in_two
+from clearhead.definition.arithmetic import Arithmetic, polynomial, product, quick_sum, scale
+from clearhead.definition.exponentials import LN2, LN2_REST, exp_in_two
+from clearhead.definition.logarithms import INFINITY, LOG, NAN, fraction, log_of_fraction
 
+THIRDS = 0.6666666666666666, 3.700743415417188e-17  # 2/3
 MOST = 750.0  # exp of this is ∞, and of minus this 0
+
+
+def log_more_precisely(a: Arithmetic, s: Any, s_low: Any) -> tuple[Any, Any]:
+    """2s + ⅔s³ + s⁵·LOG(s²) in two parts, to about 66 bits: s³ and ⅔s³ too are kept in two."""
+    square = s * s
+    square_low = a.fma(s + s, s_low, a.fma(s, s, -square))
+    cube, cube_low = product(a, s, square)
+    cube_low = cube_low + a.fma(s, square_low, s_low * square)
+    third, third_low = product(a, cube, THIRDS[0])
+    third_low = third_low + a.fma(cube, THIRDS[1], cube_low * THIRDS[0])
+    high, low = quick_sum(a, s + s, third)
+    return quick_sum(a, high, low + a.fma(cube * square, polynomial(a, square, LOG), third_low + (s_low + s_low)))
+
+
+def log_in_two(a: Arithmetic, x: Any) -> tuple[Any, Any]:
+    """ln x in two parts, for 0 < x < ∞."""
+    e, *s = fraction(a, x)
+    high, low = log_of_fraction(a, *s) if a.narrow else log_more_precisely(a, *s)
+    total, rest = quick_sum(a, e * LN2, high)
+    return quick_sum(a, total, rest + a.fma(e, LN2_REST, low))
 
 
 def whole(a: Arithmetic, size: Any) -> Any:
@@ -23,7 +44,7 @@ def exp_of_product(a: Arithmetic, y: Any, high: Any, low: Any) -> Any:
     return scale(a, high + low, n)
 
 
-def pow(a: Arithmetic, x: Any, y: Any) -> Any:  # noqa: A001
+def pow(a: Arithmetic, x: Any, y: Any) -> Any:
     """xʸ; a negative x needs a whole y, and its result is negative for odd ones."""
     base, size = a.size(x), a.size(y)
     result = exp_of_product(a, y, *log_in_two(a, base))

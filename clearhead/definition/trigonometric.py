@@ -29,10 +29,8 @@ def sine(a: Arithmetic, r: Any, low: Any) -> tuple[Any, Any]:
 def cosine(a: Arithmetic, r: Any, low: Any) -> tuple[Any, Any]:
     """cos(r + low) in two parts."""
     square = r * r
-    # r² as two numbers, for its half is up to a third of the result.
     total, rest = quick_sum(a, 1.0, square * -0.5)
-    lost = 0.0 if a.narrow else a.fma(r, r, -square)
-    tail = a.fma(square * square, polynomial(a, square, COSINE), a.fma(lost, -0.5, -(r * low)))
+    tail = a.fma(square * square, polynomial(a, square, COSINE), -(r * low))
     return total, rest + tail
 
 

@@ -15,7 +15,7 @@ from clearhead.definition.arithmetic import Arithmetic
 from clearhead.kernels.ir.simd import Function, Value, i64
 
 FLOAT = {"+": "fadd", "-": "fsub", "*": "fmul", "/": "fdiv"}
-INTEGER = {"+": "add", "-": "sub", "*": "mul", "&": "and_", "|": "or_", "^": "xor", "<<": "shl", ">>": "ashr"}
+INTEGER = {"+": "add", "-": "sub", "*": "mul", "&": "and_", "|": "or_", "<<": "shl", ">>": "ashr"}
 
 
 class Lanes:
@@ -52,15 +52,11 @@ class Lanes:
     __sub__, __rsub__ = partialmethod(operation, "-"), partialmethod(reversed, "-")
     __mul__, __rmul__ = partialmethod(operation, "*"), partialmethod(reversed, "*")
     __truediv__, __rtruediv__ = partialmethod(operation, "/"), partialmethod(reversed, "/")
-    __and__, __or__, __xor__ = (
-        partialmethod(operation, "&"),
-        partialmethod(operation, "|"),
-        partialmethod(operation, "^"),
-    )
+    __and__, __or__ = partialmethod(operation, "&"), partialmethod(operation, "|")
     __lshift__, __rshift__ = partialmethod(operation, "<<"), partialmethod(operation, ">>")
     __lt__, __le__ = partialmethod(compared, "<"), partialmethod(compared, "<=")
     __gt__, __ge__ = partialmethod(compared, ">"), partialmethod(compared, ">=")
-    __eq__, __ne__ = partialmethod(compared, "=="), partialmethod(compared, "!=")  # type: ignore[assignment]
+    __eq__, __ne__ = partialmethod(compared, "=="), partialmethod(compared, "!=")
     __hash__ = None  # type: ignore[assignment]
 
 
