@@ -185,7 +185,11 @@ for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
     setattr(Traced, f"__{name}__", operator(name))
 setattr(Traced, "__invert__", operator("not"))  # noqa: B010
 
-UFUNCS = {row.meaning.__name__: name for name, row in OPERATIONS.items() if isinstance(row.meaning, np.ufunc)} | {
+UFUNCS = {
+    row.meaning.__name__: name
+    for name, row in OPERATIONS.items()
+    if isinstance(row.meaning, np.ufunc) and row.meaning.__name__ not in compositions.UFUNCS
+} | {
     "fabs": "abs", "minimum": "min", "maximum": "max", "floor_divide": "floordiv", "remainder": "mod",
     "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor", "invert": "not",
 }  # fmt: skip

@@ -60,7 +60,7 @@ def test_names_are_written_once():
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_row_gives_what_it_says(row):
     """Kinds of the result, and a derivative share for each argument, of the arguments' own kind."""
-    samples = {"float": np.array([0.5, 1.5]), "int": np.array([2, 3]), "bool": np.array([True, False])}
+    samples = {"float": np.array([0.5, 0.25]), "int": np.array([2, 3]), "bool": np.array([True, False])}
     dtypes = {"float": "f", "int": "i", "bool": "b"}
     for takes, gives in row.signatures:
         if row.name != "float":
@@ -122,11 +122,11 @@ def test_remainders_are_pythons_for_all_pairs(name, dtype, isa):
 
 
 def test_remainders_of_floats_are_pythons():
-    x = numbers(np.float64)
-    for a, b in zip(x[:120].tolist(), x[7:127].tolist(), strict=True):
+    x = np.concatenate([SPECIAL, np.random.default_rng(0).uniform(-20, 20, 95)])
+    for a, b in zip(x.tolist(), x[::-1].tolist(), strict=True):
         if b and math.isfinite(a):
-            assert same_floats(np.array(a % b), OPERATIONS["mod"].meaning(np.array(a), np.array(b)))
-            assert same_floats(np.array(a // b), OPERATIONS["floordiv"].meaning(np.array(a), np.array(b)))
+            assert same_floats(a % b, OPERATIONS["mod"].meaning(np.array(a), np.array(b)))
+            assert same_floats(a // b, OPERATIONS["floordiv"].meaning(np.array(a), np.array(b)))
 
 
 # Functions of a rule as Python's
