@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from clearhead.once import cached_property
 from clearhead.rules import intervals, meanings
 from clearhead.rules.algebra import ONE, ZERO, choose, compare, function, less, minus, number, over, plus, times
 from clearhead.rules.expression import Expression, Kind
@@ -53,7 +54,7 @@ class Operation:
     derivative: Callable[..., Shares] | None = None  # None: flat everywhere
     fault: Fault | None = None
 
-    @property
+    @cached_property
     def signatures(self) -> tuple[tuple[tuple[Kind, ...], Kind], ...]:
         """What it takes and gives."""
         sides = (text.split(">") for text in self.kinds.split())

@@ -123,6 +123,8 @@ OWN_DTYPES = {
     "int": torch.int32, "long": torch.int64, "bool": torch.bool,
 }  # fmt: skip
 
+NUMPYS_OF_ONE = ("square", "isnan", "isinf", "isfinite", "signbit", "logical_not")  # which torch calls so too
+NUMPYS_OF_TWO = ("fmin", "fmax", "fmod", "logical_and", "logical_or", "logical_xor")
 ALIASES = {  # torch's other names of operations in the table
     "negative": "neg", "absolute": "abs", "expit": "sigmoid", "multiply": "mul", "less": "lt", "less_equal": "le",
     "greater": "gt", "greater_equal": "ge", "equal": "eq", "not_equal": "ne", "maximum": "max", "minimum": "min",
@@ -133,8 +135,8 @@ ALIASES = {  # torch's other names of operations in the table
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: of_table(name) for name in OPERATIONS if name not in ("int", "float", "threefry")},
     **{alias: of_table(name) for alias, name in ALIASES.items()},
-    **{name: two(compositions.UFUNCS[name]) for name in ("fmin", "fmax", "fmod", "logical_and", "logical_or", "logical_xor")},
-    **{name: one(compositions.UFUNCS[name]) for name in ("square", "isnan", "isinf", "isfinite", "signbit", "logical_not")},
+    **{name: one(compositions.UFUNCS[name]) for name in NUMPYS_OF_ONE},
+    **{name: two(compositions.UFUNCS[name]) for name in NUMPYS_OF_TWO},
     "add": add, "sub": subtract, "subtract": subtract, "div": divide, "divide": divide, "true_divide": divide,
     "truediv": divide, "rsub": lambda input, other, *, alpha=1: subtract(other, input, alpha=alpha),
     "pow": lambda input, exponent: power(Traced(as_expression(input)), exponent),
@@ -143,7 +145,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "round": lambda input, *, decimals=0: rounded(input, decimals), "sign": sign, "sgn": sign,
     "relu": functions.relu, "silu": functions.silu, "softplus": softplus,
     "gelu": lambda input, *, approximate="none": functions.gelu(as_float(input), approximate),
-    "logsigmoid": lambda input: -call("softplus", -as_float(input)), "log_sigmoid": lambda input: -call("softplus", -as_float(input)),
+    "log_sigmoid": lambda input: -call("softplus", -as_float(input)),
     "clamp": clamp, "clip": clamp,
     "clamp_min": lambda input, min: clamp(input, min), "clamp_max": lambda input, max: clamp(input, None, max),
     "where": lambda condition, input, other: call("where", condition, input, other),
