@@ -63,9 +63,11 @@ def softplus(x: Array) -> Array:
 
 def erf(x: Array) -> Array:
     """The error function."""
-    return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
+    result: Array = np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
+    return result
 
 
 def erfc(x: Array) -> Array:
     """1 − erf, and accurate where that is next to 0."""
-    return np.vectorize(math.erfc, otypes=[np.float64])(x).astype(x.dtype)
+    result: Array = np.vectorize(math.erfc, otypes=[np.float64])(x).astype(x.dtype)
+    return result

@@ -147,7 +147,7 @@ class Traced:
 
     def clip(self, *limits: Any, **named: Any) -> Any:
         """A number between two."""
-        return np.clip(self, *limits, **named)  # type: ignore[call-overload]
+        return np.clip(self, *limits, **named)
 
     def round(self, decimals: int = 0) -> Any:
         """A float of so many decimals."""

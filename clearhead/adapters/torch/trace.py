@@ -66,16 +66,17 @@ class Number(Known, Traced):
         """int(), float(), round()."""
         raise TraceError("int(), float(), round() and math's functions need one number: use torch's functions")
 
-    __int__ = __float__ = __complex__ = __round__ = refuse_number
+    __int__ = __float__ = __complex__ = refuse_number
+    __round__ = __floor__ = __ceil__ = __trunc__ = refuse_number  # type: ignore[assignment]
 
     def __index__(self) -> int:
         raise TraceError("only a tensor can be indexed by a position, and range() of one is impossible: make a tensor")
 
 
 def by_torch(name: str) -> Callable[..., Any]:
-    """An operator as torch's, so that it means the same and a tensor on its other side is loaded."""
+    """An operator or a method as torch's, so that it means the same and a tensor on its other side is loaded."""
     method = getattr(torch.Tensor, name)
-    return lambda self, *other: handle_torch_function(method, (self,), self, *other)
+    return lambda self, *other, **options: handle_torch_function(method, (self,), self, *other, **options)
 
 
 ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
@@ -85,6 +86,8 @@ for name in ARITHMETIC:
     setattr(Number, f"__i{name}__", by_torch(f"__i{name}__"))
 for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
     setattr(Number, f"__{name}__", by_torch(f"__{name}__"))
+for name in ("clip", "round"):  # which numpy's numbers have too
+    setattr(Number, name, by_torch(name))
 
 
 class Recorder(TorchFunctionMode):

@@ -5,6 +5,7 @@ LLVM would call a library instead.
 """
 
 import math
+from collections.abc import Callable
 
 import llvmlite.ir as ir
 
@@ -123,7 +124,7 @@ def floor_division(f: Function, x: Value, y: Value) -> Value:
     return b.select(b.fcmp_ordered("==", y, zero), quotient, below)
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., Value]] = {
     "floor": floor,
     "ceil": ceil,
     "round": nearest,

@@ -234,5 +234,6 @@ EMITTERS: dict[str, Emitter] = {
     "int": to_whole,
     "float": to_float,
     "threefry": draw,
-    **{name: on_vectors(emit) for name, emit in {**math.FUNCTIONS, **exact.FUNCTIONS}.items()},
+    **{name: on_vectors(emit) for name, emit in math.FUNCTIONS.items()},
+    **{name: on_vectors(emit) for name, emit in exact.FUNCTIONS.items()},
 }

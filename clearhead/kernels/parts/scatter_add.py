@@ -13,7 +13,8 @@ import llvmlite.ir as ir
 from clearhead.kernels.abi.gradient_call import BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.expressions import Positions, Rule, is_vector, with_offsets
+from clearhead.kernels.ir.expressions import Positions, Rule, with_offsets
+from clearhead.kernels.ir.operations import is_vector
 from clearhead.kernels.ir.simd import Function, Value, i64, internal_function, pointer
 from clearhead.kernels.parts.tile_position import queries_in_lanes, read_place, rule_of_queries
 

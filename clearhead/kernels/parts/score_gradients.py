@@ -14,7 +14,8 @@ from clearhead.kernels.abi.gradient_call import BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Share, Variant
 from clearhead.kernels.ir import math
-from clearhead.kernels.ir.expressions import Positions, is_vector, with_offsets
+from clearhead.kernels.ir.expressions import Positions, with_offsets
+from clearhead.kernels.ir.operations import is_vector
 from clearhead.kernels.ir.simd import Function, Value, i1, i16, i64, internal_function, pointer
 from clearhead.kernels.parts.mask_bits import seen_at
 from clearhead.kernels.parts.packing import scale
