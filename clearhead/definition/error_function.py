@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clearhead.definition.arithmetic import Arithmetic, Fit, polynomial, scale, two_sum
+from clearhead.definition.arithmetic import Arithmetic, Fit, polynomial, quick_sum, scale, two_sum
 from clearhead.definition.exponentials import exp_in_two
 
 # erf(x) = x + x·ERF(x²) for |x| ≤ ¾
@@ -54,6 +54,7 @@ def erf(a: Arithmetic, x: Any) -> Any:
 def erfc(a: Arithmetic, x: Any) -> Any:
     """1 − erf(x)."""
     size = a.size(x)
-    near = a.fma(-x, polynomial(a, size * size, ERF), 1.0 - x)
+    total, rest = quick_sum(a, 1.0, -x)
+    near = total + a.fma(-x, polynomial(a, size * size, ERF), rest)
     far = complement(a, size)
     return a.select(size < NEAR, near, a.select(x < 0.0, 2.0 - far, far))

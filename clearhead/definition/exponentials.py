@@ -1,4 +1,4 @@
-"""exp2, expm1, sinh and cosh, and the exponential of a number in two parts that others are made of."""
+"""exp2, expm1, sinh, cosh and sigmoid, and the exponential of a number in two parts that others are made of."""
 
 from typing import Any
 
@@ -101,3 +101,14 @@ def sinh(a: Arithmetic, x: Any) -> Any:
     square = size * size
     near = a.fma(size * square, polynomial(a, square, SINH), size)
     return a.signed(a.select(size < 1.0, near, half_sum(a, size, -1.0)), x)
+
+
+def sigmoid(a: Arithmetic, x: Any) -> Any:
+    """1/(1 + e⁻ˣ), or eˣ/(1 + eˣ) below 0, with what sum and quotient lost put back."""
+    size = a.size(x)
+    high, low, n = exp_in_two(a, -a.select(size > 746.0, 746.0, size))
+    power = scale(a, high + low, n)
+    total, rest = quick_sum(a, 1.0, power)
+    over, inverse = a.select(x < 0.0, power, 1.0), 1.0 / total
+    y = over * inverse
+    return y if a.narrow else a.fma(a.fma(-y, rest, a.fma(-y, total, over)), inverse, y)

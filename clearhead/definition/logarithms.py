@@ -1,4 +1,4 @@
-"""log2, log10, log1p and softplus, all from the logarithm of a mantissa."""
+"""log, log2, log10, log1p and softplus, all from the logarithm of a mantissa."""
 
 from typing import Any
 
@@ -66,6 +66,19 @@ def to_base(a: Arithmetic, x: Any, of_two: tuple[float, float], of_e: tuple[floa
     return edges(a, x, total + rest)
 
 
+def natural(a: Arithmetic, x: Any, more: Any = 0.0) -> Any:
+    """ln x + more for 0 < x < ∞, where `more` is small beside 1."""
+    e, *s = fraction(a, x)
+    high, low = log_of_fraction(a, *s)
+    total, rest = quick_sum(a, e * LN2, high)
+    return total + (rest + a.fma(e, LN2_REST, low + more))
+
+
+def log(a: Arithmetic, x: Any) -> Any:
+    """ln x."""
+    return edges(a, x, natural(a, x))
+
+
 def log2(a: Arithmetic, x: Any) -> Any:
     """log₂ x, exact for powers of 2."""
     return to_base(a, x, (1.0, 0.0), LOG2E)
@@ -81,10 +94,7 @@ def log_of_one_plus(a: Arithmetic, x: Any, lost: Any = 0.0) -> Any:
     u = 1.0 + x
     from_x = u - 1.0  # not `two_sum`: what this sum loses, float32 feels too
     c = (1.0 - (u - from_x)) + (x - from_x)
-    e, *s = fraction(a, u)
-    high, low = log_of_fraction(a, *s)
-    total, rest = quick_sum(a, e * LN2, high)
-    return total + (rest + a.fma(e, LN2_REST, low + (c + lost) / u))
+    return natural(a, u, (c + lost) / u)
 
 
 def log1p(a: Arithmetic, x: Any) -> Any:

@@ -11,15 +11,19 @@ MOST = 750.0  # exp of this is ∞, and of minus this 0
 
 
 def log_more_precisely(a: Arithmetic, s: Any, s_low: Any) -> tuple[Any, Any]:
-    """2s + ⅔s³ + s⁵·LOG(s²) in two parts, to about 66 bits: s³ and ⅔s³ too are kept in two."""
-    square = s * s
-    square_low = a.fma(s + s, s_low, a.fma(s, s, -square))
+    """2s + ⅔s³ + s⁵·LOG(s²) in two parts, to about 65 bits: each power of s too is kept in two."""
+    square, square_low = product(a, s, s)
+    square_low = a.fma(s + s, s_low, square_low)
     cube, cube_low = product(a, s, square)
     cube_low = cube_low + a.fma(s, square_low, s_low * square)
+    fifth, fifth_low = product(a, cube, square)
+    fifth_low = fifth_low + a.fma(cube, square_low, cube_low * square)
     third, third_low = product(a, cube, THIRDS[0])
     third_low = third_low + a.fma(cube, THIRDS[1], cube_low * THIRDS[0])
     high, low = quick_sum(a, s + s, third)
-    return quick_sum(a, high, low + a.fma(cube * square, polynomial(a, square, LOG), third_low + (s_low + s_low)))
+    factor = polynomial(a, square, LOG)
+    low = low + a.fma(fifth, factor, a.fma(fifth_low, factor, third_low + (s_low + s_low)))
+    return quick_sum(a, high, low)
 
 
 def log_in_two(a: Arithmetic, x: Any) -> tuple[Any, Any]:
