@@ -1,12 +1,13 @@
-"""The reduce kernel: a sweep over the weights of some queries and keys, each α = exp(score − LSE) computed anew.
+"""The sweep kernel: one pass over the weights of some queries and keys, each α = exp(score − LSE) computed anew.
 
 It walks tiles and blocks as `forward` does and with its parts, but knows each query's LSE beforehand: there is no
-maximum to run after, and no value to sum. What becomes of a block's weights is left to
-`parts.weight_reductions`. A task is one group of tiles of one head; what it gathers for the keys lies in memory of its
-own, so that threads never share a sum.
+maximum to run after, and no value to sum. What becomes of a block's weights is left to `parts.weight_reductions`.
+A task is one group of tiles of one head; what it gathers for the keys lies in memory of its own, so that threads never
+share a sum.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import llvmlite.ir as ir
 
@@ -16,15 +17,21 @@ from clearhead.kernels.abi.softmax_state import FOUND, LSE
 from clearhead.kernels.abi.tiles import CACHE_LINE, Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.forward import Forward, floor
-from clearhead.kernels.ir.simd import Function, Value, float_type, i64, internal_function, pointer
-from clearhead.kernels.parts.mask_bits import seen_at, write_hide, write_see
-from clearhead.kernels.parts.packing import field, write_pack_query, write_pack_rows, write_unpack_keys
-from clearhead.kernels.parts.scores import write_rules, write_score
-from clearhead.kernels.parts.softmax import Block, Rows, Softmax
+from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.values import Int, Pointer, Truth, Vector, larger, least, most
+from clearhead.kernels.parts.dense_rows import Rows
+from clearhead.kernels.parts.frame import Frame
+from clearhead.kernels.parts.mask_bits import See, seen_at, write_see
+from clearhead.kernels.parts.packing import PackQuery, write_pack_query, write_pack_rows, write_unpack_keys
+from clearhead.kernels.parts.softmax import Block, BlockScores, ScoreFunctions
 from clearhead.kernels.parts.task_queue import addresses, write_queue
-from clearhead.kernels.parts.tile_position import read_place, write_place
 from clearhead.kernels.parts.weight_reductions import (
     GATHERED,
+    BlockOut,
+    Gather,
+    List,
+    Pool,
+    Weights,
     write_block_out,
     write_gather,
     write_list,
@@ -33,331 +40,311 @@ from clearhead.kernels.parts.weight_reductions import (
 )
 
 
+class SweepBlock(NamedTuple):
+    """Scores and weights of one block for some vectors of queries, handed to those who want them.
+
+    `target` is where the tile's own part of what is gathered begins, for the first key that is wanted.
+    """
+
+    frame: Frame
+    k: Pointer
+    start: Int
+    rows: Int
+    diagonal: Int
+    queries: Int
+    target: Pointer
+    left: Int | None = None
+    seen: Pointer | None = None
+
+
+class SweepTile(NamedTuple):
+    """A tile of `rows` queries over the keys that are seen and wanted."""
+
+    frame: Frame
+    q: Pointer
+    k: Pointer
+    lse: Pointer
+    diagonal: Int
+    keys: Int
+    rows: Int
+    target: Pointer
+    left: Int | None = None
+    kinds: Pointer | None = None
+
+
 def reduce(tile: Tile, variant: Variant) -> ir.Module:
-    """Write the reduce kernel: `i64 reduce(table, scratch, budget)`, to be called as `forward` is."""
+    """Write the sweep kernel: `i64 reduce(table, scratch, budget)`, to be called as `forward` is."""
     return Reduce(tile, variant).module
+
+
+def sweep_field(frame: Frame, name: str) -> Int:
+    """A number of the sweep's own table."""
+    return frame.field("sweep").pointer().entry(SWEEP.index(name))
 
 
 class Reduce(Forward):
     """The module: blocks and tiles of weights, and the groups of tiles that the queue hands out."""
 
-    name = "reduce"
-
     def __init__(self, tile: Tile, variant: Variant) -> None:
         self.tile, self.variant, wanted = tile, variant, variant.consumers
-        self.module = ir.Module("clearhead.reduce")
-        self.pack_query = write_pack_query(self.module, tile, variant)
-        self.pack_rows = write_pack_rows(self.module, tile, variant)
-        self.unpack_keys = write_unpack_keys(self.module, tile, variant) if variant.paged else None
-        widths = range(1, tile.vectors + 1)
-        self.score = {w: write_score(self.module, tile, w, variant) for w in widths}
-        self.rules = {w: write_rules(self.module, tile, w, variant) for w in widths} if variant.score else {}
-        self.hide = write_hide(self.module, tile) if variant.mask else None
+        self.module = module = ir.Module("clearhead.reduce")
+        self.pack_query = write_pack_query(module, tile, variant)
+        self.pack_rows = write_pack_rows(module, tile, variant)
+        self.unpack_keys = write_unpack_keys(module, tile, variant) if variant.paged else None
+        self.scores = ScoreFunctions.write(module, tile, variant)
         if variant.mask:
-            self.see = write_see(self.module, tile, variant)
-        self.weights = {w: write_weights(self.module, tile, w, wanted, whole=True) for w in widths}
-        self.weights_seen = {w: write_weights(self.module, tile, w, wanted, whole=False) for w in widths}
-        self.gather = {name: write_gather(self.module, tile, name) for name in GATHERED if name in wanted}
-        self.list = {w: write_list(self.module, tile, w) for w in widths} if "top" in wanted else {}
-        self.block_out = [
-            write_block_out(self.module, tile, streamed) for streamed in (False, True) if "block" in wanted
-        ]
+            self.see = write_see(module, tile, variant)
+        widths = range(1, tile.vectors + 1)
+        self.weights = {w: write_weights(module, tile, w, wanted, whole=True) for w in widths}
+        self.weights_seen = {w: write_weights(module, tile, w, wanted, whole=False) for w in widths}
+        self.gather = {name: write_gather(module, tile, name) for name in GATHERED if name in wanted}
+        self.list = {w: write_list(module, tile, w) for w in widths} if "top" in wanted else {}
+        self.block_out = [write_block_out(module, tile, streamed=s) for s in (False, True) if "block" in wanted]
         pools = [name for name in wanted if name.startswith("pool")]
-        self.pool = {w: write_pool(self.module, tile, w, name) for w in widths for name in pools}
-        self.block = {w: self.write_block(w) for w in widths}
+        self.pool = {w: write_pool(module, tile, w, name) for w in widths for name in pools}
+        self.sweep_block = {w: self.write_sweep_block(w) for w in widths}
         self.tile_of = self.write_tile()
-        write_queue(self.module, tile, self.name, self.write_task)
-
-    def get(self, f: Function, table: Value, name: str) -> Value:
-        """A number of the sweep's own table."""
-        return f.load_int(f.block.inttoptr(field(f, table, "sweep"), pointer), SWEEP.index(name))
-
-    def address(self, f: Function, table: Value, name: str) -> Value:
-        """An address of the sweep's own table."""
-        return f.block.inttoptr(self.get(f, table, name), pointer)
+        write_queue(module, tile, "reduce", self.write_task)
 
     # One block of keys
 
-    def write_block(self, w: int) -> ir.Function:
-        """Scores and weights of one block for w vectors of queries, handed to those who want them.
-
-        `target` is where the tile's own part of what is gathered begins, for the first key that is wanted.
-        """
-        more = (*(("left",) if self.variant.windowed else ()), *(("seen_p",) if self.variant.mask else ()))
-        f = internal_function(
-            self.module, self.tile, f"block_{w}", "table_p", "scratch_p", "k_p", "start", "rows", "diagonal", "queries",
-            "target_p", *more,
-        )  # fmt: skip
-        table, scratch, k, start, rows, diagonal, queries, target, *others = f.arguments
-        block = Block(start, rows, diagonal, others[0] if self.variant.windowed else None)
-        s, state = self.space(f, table, scratch, "scores"), self.space(f, table, scratch, "softmax")
-        place, dims = self.space(f, table, scratch, "place"), field(f, table, "query_dim")
-        keys = self.dense_rows(f, table, scratch, "key", k, block, dims, dims)
+    def write_sweep_block(self, w: int) -> Emitted[SweepBlock]:
+        """One block for w vectors of queries."""
+        present = (*self.variant.window_edge, *(("seen",) if self.variant.mask else ()))
+        f = internal_function(self.module, self.tile, f"block_{w}", SweepBlock, present=present)
+        a = f.arguments
+        frame, block = a.frame, Block(a.start, a.rows, a.diagonal, a.left)
+        s, state = frame.space("scores"), frame.space("softmax")
+        position, dims = frame.position(), frame.field("query_dim")
+        keys = self.dense_rows(f, frame, "key", a.k, block, dims, dims)
         no_values = Rows(keys.base, keys.stride, f.i64(0))
-        key = f.add(read_place(f, place, "origin"), start)
-        softmax = Softmax(
-            f, self.variant, self.score, self.rules, {}, self.hide, w, block, keys, no_values, dims,
-            self.space(f, table, scratch, "query"), s, state, (table, place, key),
-        )  # fmt: skip
-        seen = others[-1] if self.variant.mask else None
-        softmax.write_scores(seen)
-        self.write_unseen(f, softmax)
-        whole = self.whole(f, softmax, seen)
-        self.write_consumers(f, w, (table, scratch), s, state, block, whole, key, queries, target)
+        key = position.read("origin") + a.start
+        scores = BlockScores(
+            f, self.scores, w, block, keys, no_values, dims, frame.space("query"), s, state, frame.table, position, key
+        )
+        scores.write_scores(a.seen)
+        self.write_unseen(scores)
+        self.write_consumers(f, w, a, scores, self.whole(scores, a.seen))
         return f.finish()
 
-    def write_unseen(self, f: Function, softmax: Softmax) -> None:
+    def write_unseen(self, scores: BlockScores) -> None:
         """−∞ for what is hidden from whole vectors, whose scores were not computed."""
+        f, block = scores.f, scores.block
         hidden = f.constant(-float("inf"))
-        starts = softmax.starts() if softmax.block.left is not None else []
-        for x in range(softmax.w):
-
-            def fill(i: Value, _: list[Value], x: int = x) -> None:
-                f.store(hidden, f.in_row(softmax.s, i, x))
-
+        starts = scores.starts() if block.left is not None else []
+        for x in range(scores.w):
             if starts:
-                f.loop(0, starts[x], 1, fill)
-            f.loop(softmax.block.edge(f, x + 1), softmax.block.rows, 1, fill)
+                for i in f.range(0, starts[x]):
+                    f.store(hidden, f.at(scores.s, i, x))
+            for i in f.range(block.edge(f, x + 1), block.rows):
+                f.store(hidden, f.at(scores.s, i, x))
 
-    def whole(self, f: Function, softmax: Softmax, seen: Value | None) -> Value:
+    def whole(self, scores: BlockScores, seen: Pointer | None) -> Truth:
         """Whether every query of the tile sees every key of the block."""
-        block, b = softmax.block, f.block
-        whole = f.less(f.sub(block.rows, 1), block.diagonal)
+        f, block = scores.f, scores.block
+        whole = block.rows - 1 < block.diagonal
         if block.left is not None:
-            whole = b.and_(whole, f.less(f.add(block.left, softmax.w * f.lanes - 1), 1))
-        if seen is not None:
-            whole = b.and_(whole, b.icmp_unsigned("==", b.ptrtoint(seen, i64), f.i64(0)))
-        return whole
+            whole = whole & (block.left + (scores.w * f.lanes - 1) < 1)
+        return whole if seen is None else whole & seen.is_null()
 
-    def write_consumers(
-        self,
-        f: Function,
-        w: int,
-        call: tuple[Value, Value],
-        s: Value,
-        state: Value,
-        block: Block,
-        whole: Value,
-        key: Value,
-        queries: Value,
-        target: Value,
-    ) -> None:
+    def write_consumers(self, f: Code, w: int, a: SweepBlock, scores: BlockScores, whole: Truth) -> None:
         """Weights, what is found on the way, and what is done with them then."""
-        (table, scratch), wanted, size = call, self.variant.consumers, f.element.bytes
-        place, get = self.space(f, table, scratch, "place"), partial(self.get, f, table)
-        ahead = f.sub(f.add(read_place(f, place, "row"), read_place(f, place, "shift")), key)
-        sums = f.at(scratch, get("at_sums"))
-        maxima = f.at(sums, BLOCK * f.lanes * size)
+        frame, wanted, size = a.frame, self.variant.consumers, f.element.bytes
+        s, state, key = scores.s, scores.state, scores.first_key
+        assert key is not None
+        position, get = frame.position(), partial(sweep_field, frame)
+        ahead = position.read("row") + position.read("shift") - key
+        sums = frame.scratch + get("at_sums")
+        maxima = sums + BLOCK * f.lanes * size
 
-        arguments = (s, block.rows, state, ahead, get("near"), sums, maxima)
-        with f.block.if_else(whole) as (then, otherwise):
+        arguments = Weights(s, a.rows, state, ahead, get("near"), sums, maxima)
+        with f.either(whole) as (then, otherwise):
             with then:
-                f.call(self.weights[w], *arguments)
+                f.call(self.weights[w], arguments)
             with otherwise:
-                f.call(self.weights_seen[w], *arguments)
+                f.call(self.weights_seen[w], arguments)
         if {"first", "off_first"} & set(wanted):
-            with f.when(f.block.icmp_signed("==", block.start, f.i64(0))):
-                self.write_first(f, w, s, state, block.rows)
-        after = f.sub(key, get("begin"))
-        gathered = f.mul(after, size)
+            with f.when(a.start == 0):
+                self.write_first(f, w, s, state, a.rows)
+        after = key - get("begin")
+        gathered = after * size
         for name, gather in self.gather.items():
-            own = f.mul(get("target_row"), list(self.gather).index(name))
-            f.call(gather, sums if name == "received_sum" else maxima, block.rows, f.at(target, f.add(own, gathered)))
+            part = get("target_row") * list(self.gather).index(name)
+            of_tile = sums if name == "received_sum" else maxima
+            f.call(gather, Gather(of_tile, a.rows, a.target + (part + gathered)))
         if self.list:
-            factors = f.block.inttoptr(read_place(f, place, "factors"), pointer)
-            f.call(self.list[w], s, block.rows, f.at(scratch, get("at_list")), get("top"), key, factors)
+            factors = position.read("factors").pointer()
+            f.call(self.list[w], List(s, a.rows, frame.scratch + get("at_list"), get("top"), key, factors))
         if self.block_out:
-            self.write_out(f, s, block.rows, queries, f.at(target, gathered), get("target_row"))
+            self.write_out(f, BlockOut(s, a.rows, a.queries, a.target + gathered, get("target_row")))
         if self.pool:
-            f.call(self.pool[w], s, block.rows, target, after, f.sub(get("end"), get("begin")), get("bins"))
+            f.call(self.pool[w], Pool(s, a.rows, a.target, after, get("end") - get("begin"), get("bins")))
 
-    def write_first(self, f: Function, w: int, s: Value, state: Value, rows: Value) -> None:
+    def write_first(self, f: Code, w: int, s: Pointer, state: Pointer, rows: Int) -> None:
         """In the first block: the first key's weights, and the largest of the others, which has been taken of all."""
 
-        def row(i: Value, largest: list[Value]) -> list[Value]:
-            return [f.larger(f.load(f.in_row(s, i, x)), largest[x]) for x in range(w)]
+        def row(i: Int, largest: list[Vector]) -> list[Vector]:
+            return [larger(f.load(f.at(s, i, x)), largest[x]) for x in range(w)]
 
         for x in range(w):
-            f.store(f.load(f.in_row(s, 0, x)), f.in_row(state, FOUND["first"], x))
+            f.store(f.load(f.at(s, 0, x)), f.at(state, FOUND["first"], x))
         for x, largest in enumerate(f.loop(1, rows, 1, row, [f.constant(0.0)] * w)):
-            f.store(largest, f.in_row(state, FOUND["off_first"], x))
+            f.store(largest, f.at(state, FOUND["off_first"], x))
 
-    def write_out(self, f: Function, s: Value, rows: Value, queries: Value, target: Value, step: Value) -> None:
+    def write_out(self, f: Code, out: BlockOut) -> None:
         """The block's weights to an array, past the caches if its rows begin at cache lines."""
-        odd = f.block.and_(f.block.or_(f.block.ptrtoint(target, i64), step), f.i64(CACHE_LINE - 1))
+        odd = (out.target.address() | out.step) & CACHE_LINE - 1
         plain, streamed = self.block_out
-        with f.block.if_else(f.block.icmp_signed("==", odd, f.i64(0))) as (then, otherwise):
+        with f.either(odd == 0) as (then, otherwise):
             with then:
-                f.call(streamed, s, rows, queries, target, step)
+                f.call(streamed, out)
             with otherwise:
-                f.call(plain, s, rows, queries, target, step)
+                f.call(plain, out)
 
     # One tile of queries
 
-    def write_tile(self) -> ir.Function:
-        """A tile of `rows` queries over the keys that are seen and wanted."""
-        more = (*(("left",) if self.variant.windowed else ()), *(("kinds_p",) if self.variant.mask else ()))
-        f = internal_function(
-            self.module, self.tile, "tile", "table_p", "scratch_p", "q_p", "k_p", "lse_p", "diagonal", "keys", "rows",
-            "target_p", *more,
-        )  # fmt: skip
-        table, scratch, q, k, lse, diagonal, keys, rows, target, *others = f.arguments
-        named = dict(zip(more, others, strict=True))
-        left, get = named.get("left"), partial(self.get, f, table)
-        origin = read_place(f, self.space(f, table, scratch, "place"), "origin")
-        stop = f.least(f.clamp(f.add(diagonal, rows), 0, keys), f.sub(get("end"), origin))
-        begin = f.most(f.sub(get("begin"), origin), field(f, table, "first_key") if self.variant.paged else 0)
-        begin = begin if left is None else f.most(begin, left)
-        f.call(self.pack_query, table, q, rows, self.space(f, table, scratch, "query"))
-        self.clear_state(f, table, scratch, lse, rows)
+    def write_tile(self) -> Emitted[SweepTile]:
+        """The tile's blocks, in ascending order."""
+        present = (*self.variant.window_edge, *(("kinds",) if self.variant.mask else ()))
+        f = internal_function(self.module, self.tile, "tile", SweepTile, present=present)
+        a = f.arguments
+        frame, get = a.frame, partial(sweep_field, a.frame)
+        origin = frame.position().read("origin")
+        stop = least((a.diagonal + a.rows).clamp(0, a.keys), get("end") - origin)
+        begin = most(get("begin") - origin, frame.field("first_key") if self.variant.paged else 0)
+        begin = begin if a.left is None else most(begin, a.left)
+        f.call(self.pack_query, PackQuery(frame.table, a.q, a.rows, frame.space("query")))
+        self.clear_state(f, frame, a.lse, a.rows)
 
-        def block(b: Value, _: list[Value]) -> None:
-            at = f.most(b, begin)
-            count = f.sub(f.least(f.add(b, BLOCK), stop), at)
-            more = [] if left is None else [self.bounded(f, f.sub(left, at))]
-            arguments = (table, scratch, k, at, count, f.sub(diagonal, at), rows, target, *more)
-            if self.variant.mask:
-                self.write_seen(f, arguments, named["kinds_p"], b, f.add(origin, at), rows)
+        first = floor(begin, BLOCK)
+        for b in f.range(first, (begin < stop).choose(stop, first), BLOCK):
+            at = most(b, begin)
+            count = least(b + BLOCK, stop) - at
+            left = None if a.left is None else self.near(a.left - at)
+            block = SweepBlock(frame, a.k, at, count, a.diagonal - at, a.rows, a.target, left)
+            if a.kinds is not None:
+                self.write_seen(f, block, a.kinds, b, origin + at)
             else:
-                self.call_block(f, arguments, rows)
-
-        first = floor(f, begin, BLOCK)
-        f.loop(first, f.block.select(f.less(begin, stop), stop, first), BLOCK, block)
+                self.call_sweep_block(f, block)
         return f.finish()
 
-    def clear_state(self, f: Function, table: Value, scratch: Value, lse: Value, rows: Value) -> None:
+    def call_sweep_block(self, f: Code, block: SweepBlock) -> None:
+        """Call the block function for as many vectors as hold the tile's queries."""
+        vectors = (block.queries + (f.lanes - 1)) // f.lanes
+        calls = {w: partial(f.call, function, block) for w, function in self.sweep_block.items()}
+        f.switch(vectors, calls, ("vectors", "block_done"))
+
+    def clear_state(self, f: Code, frame: Frame, lse: Pointer, rows: Int) -> None:
         """Nothing found yet; each query's LSE, ∞ (nearly) where nothing is seen and in lanes without a query."""
-        state, size = self.space(f, table, scratch, "softmax"), f.element.bytes
-        nothing = ir.Constant(float_type(f.element), -f.element.lowest)
+        state, size = frame.space("softmax"), f.element.bytes
+        nothing = f.number(-f.element.lowest)
 
-        def lane(q: Value, _: list[Value]) -> None:
-            x = f.load_scalar(f.at(lse, f.mul(f.least(q, f.sub(rows, 1)), size)))
-            empty = f.block.fcmp_ordered("==", x, ir.Constant(x.type, -float("inf")))
-            empty = f.block.or_(empty, f.less(f.sub(rows, 1), q))
-            f.store_scalar(f.block.select(empty, nothing, x), f.at(f.in_row(state, LSE, 0), f.mul(q, size)))
-
-        f.loop(0, self.tile.queries, 1, lane)
+        for q in f.range(0, self.tile.queries):
+            known = f.load_number(lse + least(q, rows - 1) * size)
+            empty = (known == -float("inf")) | (rows - 1 < q)
+            f.store(empty.choose(nothing, known), f.at(state, LSE, 0) + q * size)
         for which in FOUND.values():
             for x in range(self.tile.vectors):
-                f.store(f.constant(0.0), f.in_row(state, which, x))
+                f.store(f.constant(0.0), f.at(state, which, x))
         if self.list:
-            listed, count = f.at(scratch, self.get(f, table, "at_list")), self.get(f, table, "top")
-
-            def entry(r: Value, _: list[Value]) -> None:
+            listed, length = frame.scratch + sweep_field(frame, "at_list"), sweep_field(frame, "top")
+            for r in f.range(0, length):
                 for x in range(self.tile.vectors):
-                    f.store(f.constant(0.0), f.in_row(listed, r, x))
-                    f.block.store(f.integer(-1), f.in_row(listed, f.add(r, count), x), align=1)
+                    f.store(f.constant(0.0), f.at(listed, r, x))
+                    f.store(f.integer(-1), f.at(listed, r + length, x))
 
-            f.loop(0, count, 1, entry)
-
-    def write_seen(
-        self, f: Function, arguments: tuple[Value, ...], kinds: Value, b: Value, key: Value, rows: Value
-    ) -> None:
+    def write_seen(self, f: Code, block: SweepBlock, kinds: Pointer, b: Int, key: Int) -> None:
         """A block under a fused mask: not at all if nobody sees it, with its bits if not everybody does."""
-        table, scratch, count = arguments[0], arguments[1], arguments[4]
-        bits, place = self.space(f, table, scratch, "seen"), self.space(f, table, scratch, "place")
-        known = f.block.icmp_unsigned("!=", f.block.ptrtoint(kinds, i64), f.i64(0))
-        maybe, nothing = self.kind_of(f, kinds, known, b)
-        write_place(f, place, seen_all=1)
+        frame = block.frame
+        bits, position = frame.space("seen"), frame.position()
+        maybe, nothing = self.kind_of(f, kinds, kinds.given(), b)
+        position.write(seen_all=1)
         with f.when(maybe):
-            f.call(self.see, table, place, key, count, bits)
-        whole = f.block.icmp_signed("!=", read_place(f, place, "seen_all"), f.i64(0))
-        address = f.block.ptrtoint(seen_at(f, bits, f.i64(0), f.i64(0)), i64)
-        seen = f.block.inttoptr(f.block.select(whole, f.i64(0), address), pointer)
-        with f.when(f.block.not_(nothing)):
-            self.call_block(f, (*arguments, seen), rows)
+            f.call(self.see, See(frame.table, position, key, block.rows, bits))
+        whole = position.read("seen_all") != 0
+        address = seen_at(f, bits, f.i64(0), f.i64(0)).address()
+        seen = whole.choose(f.i64(0), address).pointer()
+        with f.when(~nothing):
+            self.call_sweep_block(f, block._replace(seen=seen))
 
     # The whole sweep
 
-    def write_task(self, f: Function, table: Value, scratch: Value, task: Value) -> Value:
+    def write_task(self, f: Code, frame: Frame, task: Int) -> Int:
         """One group of tiles of one head, later queries first; gives its cost in multiply-adds."""
-        get = partial(self.get, f, table)
+        get = partial(sweep_field, frame)
         groups = get("groups")
-        number = f.block.sdiv(task, groups)
-        group = f.sub(f.sub(groups, 1), f.block.srem(task, groups))
-        head = f.load_int(self.address(f, table, "heads"), number)
-        q, k, _, _ = addresses(f, table, head)
-        own = f.add(f.mul(number, get("target_head")), f.mul(group, get("target_group")))
-        target = f.at(self.address(f, table, "target"), own)
-        borders = self.address(f, table, "group_table")
-        first, stop = f.load_int(borders, group), f.load_int(borders, f.add(group, 1))
+        number = task // groups
+        group = groups - 1 - task % groups
+        head = get("heads").pointer().entry(number)
+        q, k, _, _ = addresses(f, frame.table, head)
+        part = number * get("target_head") + group * get("target_group")
+        target = get("target").pointer() + part
+        borders = get("group_table").pointer()
+        first, stop = borders.entry(group), borders.entry(group + 1)
 
-        def tile(t: Value, cost: list[Value]) -> list[Value]:
-            return [f.add(cost[0], self.call_tile(f, table, scratch, head, number, (q, k), target, t))]
+        def tile(t: Int, cost: list[Int]) -> list[Int]:
+            return [cost[0] + self.call_tile(f, frame, head, number, q, k, target, t)]
 
         return f.loop(first, stop, 1, tile, [f.i64(1)])[0]
 
     def call_tile(
-        self,
-        f: Function,
-        table: Value,
-        scratch: Value,
-        head: Value,
-        number: Value,
-        operands: tuple[Value, Value],
-        target: Value,
-        t: Value,
-    ) -> Value:
+        self, f: Code, frame: Frame, head: Int, number: Int, q: Pointer, k: Pointer, target: Pointer, t: Int
+    ) -> Int:
         """Find a tile's place, sweep over it, and write what was found for its queries."""
-        variant, get, size = self.variant, partial(field, f, table), f.element.bytes
-        entry = f.block.inttoptr(f.add(get("tile_table"), f.mul(t, 8 * len(SWEEP_TILE))), pointer)
-        first, rows, shift, origin, keys, at = (f.load_int(entry, n) for n in range(len(SWEEP_TILE)))
-        q = f.at(operands[0], f.mul(first, get("query_row")))
-        k = operands[1] if variant.paged else f.at(operands[1], f.mul(origin, get("key_row")))
-        lse = f.block.inttoptr(f.add(get("lse"), f.mul(f.add(f.mul(head, get("queries")), first), size)), pointer)
-        batch, own = f.block.sdiv(head, get("heads")), f.block.srem(head, get("heads"))
-        here, last = self.space(f, table, scratch, "place"), f.sub(f.add(first, rows), 1)
-        write_place(f, here, batch=batch, head=own, row=first, last=last, shift=shift, origin=origin)
+        variant, get, size = self.variant, frame.field, f.element.bytes
+        entry = (get("tile_table") + t * (8 * len(SWEEP_TILE))).pointer()
+        first, rows, shift, origin, keys, at = (entry.entry(n) for n in range(len(SWEEP_TILE)))
+        q = q + first * get("query_row")
+        k = k if variant.paged else k + origin * get("key_row")
+        lse = (get("lse") + (head * get("queries") + first) * size).pointer()
+        batch, own_head = head // get("heads"), head % get("heads")
+        position, last = frame.position(), first + rows - 1
+        position.write(batch=batch, head=own_head, row=first, last=last, shift=shift, origin=origin)
         if self.list:
-            factors = f.add(self.get(f, table, "factors"), f.mul(f.mul(number, get("keys")), size))
-            wanted = f.block.icmp_signed("!=", self.get(f, table, "factors"), f.i64(0))
-            write_place(f, here, factors=f.block.select(wanted, factors, f.i64(0)))
-        position = f.sub(f.add(first, shift), origin)
-        diagonal, more = f.add(position, get("high")), []
-        if variant.windowed:
-            more.append(f.add(position, get("low")))
+            factors = sweep_field(frame, "factors") + number * get("keys") * size
+            wanted = sweep_field(frame, "factors") != 0
+            position.write(factors=wanted.choose(factors, f.i64(0)))
+        index = first + shift - origin
+        diagonal = index + get("high")
+        left = index + get("low") if variant.windowed else None
+        kinds = None
         if variant.mask:
-            offset = f.add(f.mul(batch, get("block_batches")), f.mul(own, get("block_heads")))
-            offset = f.add(get("blocks"), f.add(offset, f.mul(t, get("block_columns"))))
-            known = f.block.icmp_signed("!=", get("blocks"), f.i64(0))
-            more.append(f.block.inttoptr(f.block.select(known, offset, f.i64(0)), pointer))
+            offset = batch * get("block_batches") + own_head * get("block_heads")
+            offset = get("blocks") + (offset + t * get("block_columns"))
+            known = get("blocks") != 0
+            kinds = known.choose(offset, f.i64(0)).pointer()
         if "block" in variant.consumers:
-            target = f.at(target, f.mul(at, self.get(f, table, "target_row")))
-        f.call(self.tile_of, table, scratch, q, k, lse, diagonal, keys, rows, target, *more)
-        self.write_found(f, table, scratch, f.add(f.mul(number, self.get(f, table, "queries")), at), rows)
-        seen = f.clamp(f.add(diagonal, rows), 1, f.most(1, keys))
-        return f.mul(f.mul(seen, self.tile.queries), get("query_dim"))
+            target = target + at * sweep_field(frame, "target_row")
+        f.call(self.tile_of, SweepTile(frame, q, k, lse, diagonal, keys, rows, target, left, kinds))
+        self.write_found(f, frame, number * sweep_field(frame, "queries") + at, rows)
+        seen = (diagonal + rows).clamp(1, most(1, keys))
+        return seen * self.tile.queries * get("query_dim")
 
-    def write_found(self, f: Function, table: Value, scratch: Value, index: Value, rows: Value) -> None:
+    def write_found(self, f: Code, frame: Frame, index: Int, rows: Int) -> None:
         """What was found for a tile's queries, to where the query of number `index` has its place."""
-        get, size = partial(self.get, f, table), f.element.bytes
-        state = self.space(f, table, scratch, "softmax")
+        get, size = partial(sweep_field, frame), f.element.bytes
+        state = frame.space("softmax")
         names = [name for name in FOUND if name in self.variant.consumers]
         if "entropy" in names:  # what was summed is Σ α·log α
             for x in range(self.tile.vectors):
-                place = f.in_row(state, FOUND["entropy"], x)
-                f.store(f.block.fsub(f.constant(0.0), f.load(place)), place)
-
-        def row(q: Value, _: list[Value]) -> None:
-            own = f.mul(f.add(index, q), size)
-            for n, name in enumerate(names):
-                x = f.load_scalar(f.at(f.in_row(state, FOUND[name], 0), f.mul(q, size)))
-                f.store_scalar(x, f.at(self.address(f, table, "rows"), f.add(own, f.mul(get("rows_step"), n))))
+                place = f.at(state, FOUND["entropy"], x)
+                f.store(0.0 - f.load(place), place)
 
         if names:
-            f.loop(0, rows, 1, row)
+            for q in f.range(0, rows):
+                offset = (index + q) * size
+                for n, name in enumerate(names):
+                    found = f.load_number(f.at(state, FOUND[name], 0) + q * size)
+                    f.store(found, get("rows").pointer() + (offset + get("rows_step") * n))
         if not self.list:
             return
-        count, listed = get("top"), f.at(scratch, get("at_list"))
-
-        def entry(n: Value, _: list[Value]) -> None:
-            q, r = f.block.sdiv(n, count), f.block.srem(n, count)
-            place = f.add(f.mul(f.add(index, q), count), r)
-            weight = f.at(f.in_row(listed, r, 0), f.mul(q, size))
-            key = f.at(f.in_row(listed, f.add(count, r), 0), f.mul(q, size))
-            f.store_scalar(f.load_scalar(weight), f.at(self.address(f, table, "top_weights"), f.mul(place, size)))
-            number = f.block.load(key, typ=f.integers.element, align=1)
-            number = number if size == 8 else f.block.sext(number, i64)
-            f.block.store(number, f.at(self.address(f, table, "top_keys"), f.mul(place, 8)), align=8)
-
-        f.loop(0, f.mul(rows, count), 1, entry)
+        length, listed = get("top"), frame.scratch + get("at_list")
+        for entry in f.range(0, rows * length):
+            q, rank = entry // length, entry % length
+            at = (index + q) * length + rank
+            weight = f.at(listed, rank, 0) + q * size
+            key = f.at(listed, length + rank, 0) + q * size
+            f.store(f.load_number(weight), get("top_weights").pointer() + at * size)
+            number = f.read(key, f.integers.element)
+            number = Int(f.build, number if size == 8 else f.build.sext(number, f.i64(0).ir.type))
+            get("top_keys").pointer().set_entry(at, number)

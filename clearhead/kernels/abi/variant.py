@@ -55,6 +55,11 @@ class Variant:
         return "" if self.wide else self.storage
 
     @property
+    def window_edge(self) -> tuple[str, ...]:
+        """The parameter that functions have only where keys end on the left too."""
+        return ("left",) if self.windowed else ()
+
+    @property
     def staged(self) -> tuple[Share, ...]:
         """The shares of which a whole tile is found before it is added."""
         return tuple(share for share in self.shares if share.target is not None and share.way != "each")

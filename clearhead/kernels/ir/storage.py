@@ -4,44 +4,43 @@ float16 is widened by the processor where it can, else by the same steps in inte
 Values of other operands are as wide as the computation's and pass unchanged.
 """
 
+from typing import Any
+
 import llvmlite.ir as ir
 
 from clearhead.kernels.abi.tiles import STORED
-from clearhead.kernels.ir.simd import Function, Value, i8, i16, i32
+from clearhead.kernels.ir.code import Code
+from clearhead.kernels.ir.simd import Value
+from clearhead.kernels.ir.values import Float, Pointer, Vector, i8, i16, i32
 
 INTEGERS = {"float16": i16, "bfloat16": i16, "int8": i8}
 
 
-def stored_bytes(f: Function, storage: str) -> int:
+def stored_bytes(f: Code, storage: str) -> int:
     """Bytes of one stored number."""
     return 1 if storage == "int8" else STORED.get(storage, f.element.bytes)
 
 
-def load_vector(f: Function, storage: str, address: Value) -> Value:
+def load_vector(f: Code, storage: str, address: Pointer) -> Vector:
     """A vector of stored numbers, widened."""
     if not storage:
         return f.load(address)
-    return widen(f, storage, f.block.load(address, typ=ir.VectorType(INTEGERS[storage], f.lanes), align=1))
+    return Vector(f.build, widen(f, storage, f.read(address, ir.VectorType(INTEGERS[storage], f.lanes))))
 
 
-def load_number(f: Function, storage: str, address: Value) -> Value:
+def load_number(f: Code, storage: str, address: Pointer) -> Float:
     """One stored number, widened."""
     if not storage:
-        return f.load_scalar(address)
-    return widen(f, storage, f.block.load(address, typ=INTEGERS[storage], align=1))
+        return f.load_number(address)
+    return Float(f.build, widen(f, storage, f.read(address, INTEGERS[storage])))
 
 
-def store_vector(f: Function, storage: str, x: Value, address: Value) -> None:
-    """A vector, rounded and stored."""
-    f.block.store(narrow(f, storage, x) if storage else x, address, align=1)
+def store_rounded(f: Code, storage: str, x: Vector | Float, address: Pointer) -> None:
+    """A vector or a number, rounded and stored."""
+    f.build.store(narrow(f, storage, x.ir) if storage else x.ir, address.ir, align=1)
 
 
-def store_number(f: Function, storage: str, x: Value, address: Value) -> None:
-    """One number, rounded and stored."""
-    f.block.store(narrow(f, storage, x) if storage else x, address, align=1)
-
-
-def widen(f: Function, storage: str, x: Value) -> Value:
+def widen(f: Any, storage: str, x: Value) -> Value:
     """16 or 8 bits as float32, exactly."""
     b = f.block
     if storage == "int8":
@@ -59,7 +58,7 @@ def widen(f: Function, storage: str, x: Value) -> Value:
     return b.bitcast(b.or_(result, sign), like(x, ir.FloatType()))
 
 
-def narrow(f: Function, storage: str, x: Value) -> Value:
+def narrow(f: Any, storage: str, x: Value) -> Value:
     """float32 in 16 bits, rounded to nearest, ties to even."""
     b = f.block
     if storage == "float16" and native(f):
@@ -84,9 +83,10 @@ def narrow(f: Function, storage: str, x: Value) -> Value:
     return b.trunc(b.or_(result, sign), like(x, i16))
 
 
-def native(f: Function) -> bool:
+def native(f: Any) -> bool:
     """Whether the processor surely converts float16: each one with vectors of 256 bits does."""
-    return f.tile.vector_bits > 128
+    width: int = f.tile.vector_bits
+    return width > 128
 
 
 def like(x: Value, kind: ir.Type) -> ir.Type:
