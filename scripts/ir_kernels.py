@@ -118,7 +118,7 @@ def cached(isa: str, dtype: str, rules: str, queries: int, *, int8: bool = False
 def sweep(isa: str, dtype: str, rules: str, consumers: tuple[str, ...]) -> KernelSpec:
     """The kernel that sweeps over weights."""
     spec = forward(isa, dtype, rules)
-    return replace(spec, kernel="reduce", variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
+    return replace(spec, kernel="sweep", variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
 
 
 def backward(isa: str, dtype: str, rules: str) -> KernelSpec:

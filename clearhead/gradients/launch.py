@@ -19,7 +19,7 @@ from clearhead.definition.gradient import add_at, is_float
 from clearhead.engine.launch import array_parameters, bits, block_fields, laid_out, spec_for
 from clearhead.engine.problem import Operand, Problem, dense_strides
 from clearhead.kernels.abi.call import PLACE, SEEN_BYTES
-from clearhead.kernels.abi.gradient_call import AXIS, BLOCK, DONE, FIELDS
+from clearhead.kernels.abi.gradient_call import AXIS, DONE, FIELDS, GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import padded
 from clearhead.kernels.abi.variant import Share, Variant
 from clearhead.machine.address import address
@@ -200,21 +200,21 @@ class BackwardLaunch:
             {
                 "at_softmax": 2 * tile.row,
                 "at_unused": tile.row,
-                "at_gains": len(self.variant.staged) * BLOCK * tile.row,
-                "at_diagonals": (tile.queries + BLOCK) * size,
+                "at_gains": len(self.variant.staged) * GRADIENT_BLOCK * tile.row,
+                "at_diagonals": (tile.queries + GRADIENT_BLOCK) * size,
                 "at_place": 8 * len(PLACE),
                 "at_sums": max(1, len(self.variant.shares)) * tile.row,
-                "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
-                "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
-                "at_d_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
+                "at_seen": GRADIENT_BLOCK * tile.vectors * SEEN_BYTES,
+                "at_scores": (GRADIENT_BLOCK + 2 * max(tile.keys)) * tile.row,
+                "at_d_scores": (GRADIENT_BLOCK + 2 * max(tile.keys)) * tile.row,
                 "at_query": tile.queries * wide,
                 "at_d_output_columns": tile.queries * value_wide,
                 "at_query_rows": tile.queries * wide,
                 "at_d_query": tile.queries * wide,
                 "at_output_rows": tile.queries * value_wide,
                 "at_d_output_rows": tile.queries * value_wide,
-                "at_keys": BLOCK * wide,
-                "at_values": BLOCK * value_wide,
+                "at_keys": GRADIENT_BLOCK * wide,
+                "at_values": GRADIENT_BLOCK * value_wide,
             }
         )
 
@@ -292,7 +292,7 @@ class BackwardLaunch:
         """What is known of each tile's blocks under a fused mask."""
         problem = self.problem
         return problem.rules.kinds(
-            self.tiles, BLOCK, math.prod(problem.lead[:-1]), problem.lead[-1] if problem.lead else 1
+            self.tiles, GRADIENT_BLOCK, math.prod(problem.lead[:-1]), problem.lead[-1] if problem.lead else 1
         )
 
     @cached_property

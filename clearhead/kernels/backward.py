@@ -14,14 +14,12 @@ from typing import NamedTuple
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.abi.call import TILE
-from clearhead.kernels.abi.gradient_call import AXIS, BLOCK, DONE, FIELDS
+from clearhead.kernels.abi.gradient_call import AXIS, DONE, FIELDS, GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import PLAIN, Variant
-from clearhead.kernels.forward import padded
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
-from clearhead.kernels.ir.values import Float, Int, Pointer, Truth, i32, least, most
-from clearhead.kernels.parts.dense_rows import Rows
+from clearhead.kernels.ir.values import Float, Int, Pointer, i32, least, most
+from clearhead.kernels.parts.dense_rows import Rows, dense_rows
 from clearhead.kernels.parts.frame import CallTable, Frame
 from clearhead.kernels.parts.gradient_packing import (
     Columns,
@@ -32,13 +30,22 @@ from clearhead.kernels.parts.gradient_packing import (
     write_unpack_rows,
 )
 from clearhead.kernels.parts.gradient_sums import Factor, Sums
-from clearhead.kernels.parts.mask_bits import Finite, See, seen_at, write_finite, write_see
-from clearhead.kernels.parts.packing import PackRows, write_pack_rows
+from clearhead.kernels.parts.mask_bits import Finite, write_finite, write_see
+from clearhead.kernels.parts.masked_block import seen_rows
+from clearhead.kernels.parts.packing import write_pack_rows
 from clearhead.kernels.parts.scatter_add import Spread, write_spread
 from clearhead.kernels.parts.score_gradients import ScoreGradients, write_weights
 from clearhead.kernels.parts.scores import Score, write_score
 from clearhead.kernels.parts.task_queue import addresses, write_queue
-from clearhead.rules.bounds import MAYBE, NOTHING
+from clearhead.kernels.parts.tile import (
+    block_kinds,
+    call_for_vectors,
+    enter,
+    listed_tile,
+    number_of_query,
+    padded,
+    unless_null,
+)
 
 GROUP = 16  # rows of a block that are scored for the same vectors of queries, where not all see all
 
@@ -190,7 +197,7 @@ class Backward:
             with f.when(~no_mask):
                 f.call(self.weights_masked[w], gradients)
         for n, spread in enumerate(self.spread):
-            gains = space("gains") + n * BLOCK * self.tile.row
+            gains = space("gains") + n * GRADIENT_BLOCK * self.tile.row
             f.call(spread, Spread(frame.table, position, gains, a.rows, key, a.queries, space("diagonals")))
         # dV += Pᵀ·dO and dK += dSᵀ·Q, each block after the chain's task before
         safe = everything | (a.finite != 0)
@@ -225,19 +232,9 @@ class Backward:
         self, f: Code, frame: Frame, name: str, base: Pointer, start: Int, rows: Int, dims: Int, copies: str
     ) -> Rows:
         """Rows from `start` on as whole vectors of floats: in place if they are, else copied."""
-        get, wide = frame.field, padded(dims)
-        row, element, size = get(f"{name}_row"), get(f"{name}_element"), wide * f.element.bytes
-        place, to = base + start * row, frame.space(copies)
         pack = self.pack_output if name == "output" else self.pack_rows
-        packed = PackRows(place, row, element, rows, dims, wide, to)
-        if self.variant.storage and name != "output":
-            f.call(pack, packed)
-            return Rows(to, size, size)
-        dense = element == f.element.bytes
-        in_place = dense & (dims == wide)
-        with f.when(~in_place):
-            f.call(pack, packed)
-        return Rows(in_place.choose(place, to), in_place.choose(row, size), size)
+        narrow = bool(self.variant.storage) and name != "output"
+        return dense_rows(f, frame, pack, name, base, start, rows, dims, padded(dims), copies, narrow=narrow)
 
     def write_wait(self) -> Emitted[Wait]:
         """Wait for the task before, letting other threads run meanwhile."""
@@ -289,12 +286,12 @@ class Backward:
         with f.when(get("serial") != 0):
             f.call(self.wait, Wait(frame.table, a.before, f.i64(DONE - 1)))
         stop = (a.diagonal + a.rows).clamp(0, a.keys)
-        first = a.left.clamp(0, stop) // BLOCK
+        first = a.left.clamp(0, stop) // GRADIENT_BLOCK
 
-        for n in f.range(first, (stop + (BLOCK - 1)) // BLOCK):
-            start = n * BLOCK
+        for n in f.range(first, (stop + (GRADIENT_BLOCK - 1)) // GRADIENT_BLOCK):
+            start = n * GRADIENT_BLOCK
             block = GradientBlock(
-                frame, a.k, a.v, a.dk, a.dv, q.base, q.stride, do.base, do.stride, start, least(BLOCK, stop - start),
+                frame, a.k, a.v, a.dk, a.dv, q.base, q.stride, do.base, do.stride, start, least(GRADIENT_BLOCK, stop - start),
                 a.diagonal, a.left, a.rows, finite, a.kinds, a.before, a.own, n,
             )  # fmt: skip
             if self.variant.mask:
@@ -320,31 +317,17 @@ class Backward:
             f.store(total, sums + n * f.element.bytes)
 
     def write_seen_block(self, f: Code, block: GradientBlock, kinds: Pointer) -> None:
-        """A block under a fused mask: left out if nobody sees it, looked at unless everybody does."""
-        frame, position = block.frame, block.frame.position()
-        bits = frame.space("seen")
-        known = kinds.given()
-        entry = known.choose(kinds + block.start // BLOCK, frame.scratch)  # some address to read from
-        kind = known.choose(Int(f.build, f.load_bits(entry, 8).resized(64).ir), f.i64(MAYBE))
-        position.write(seen_first=0, seen_stop=block.rows, seen_all=1)
-        with f.when(kind == MAYBE):
-            f.call(self.see, See(frame.table, position, position.read("origin") + block.start, block.rows, bits))
-        first, stop, every = (position.read(name) for name in ("seen_first", "seen_stop", "seen_all"))
-        with f.when((first < stop) & (kind != NOTHING)):
-            address = seen_at(f, bits, first, f.i64(0)).address()
-            whole = every != 0
-            seen = whole.choose(f.i64(0), address).pointer()
-            self.call_block(f, block._replace(start=block.start + first, rows=stop - first, seen=seen))
+        """A block under a fused mask: left out if nobody sees it, with its bits if not everybody does."""
+        with seen_rows(
+            f, block.frame, self.see, kinds, block.start // GRADIENT_BLOCK, block.start, block.rows, f.i64(0)
+        ) as seen:
+            self.call_block(f, block._replace(start=block.start + seen.first, rows=seen.rows, seen=seen.bits))
 
     def call_block(self, f: Code, block: GradientBlock) -> None:
         """Call the block function for as many vectors as hold the tile's queries."""
-        far = 4 * (BLOCK + self.tile.queries)  # edges as far as they matter, so that they fit into a lane
+        far = 4 * (GRADIENT_BLOCK + self.tile.queries)  # edges as far as they matter, so that they fit into a lane
         diagonal, left = ((edge - block.start).clamp(-far, far) for edge in (block.diagonal, block.left))
-        block = block._replace(diagonal=diagonal, left=left)
-        vectors = (block.queries + (f.lanes - 1)) // f.lanes
-        for w, function in self.block.items():
-            with f.when(vectors == w):
-                f.call(function, block)
+        call_for_vectors(f, self.block, block.queries, block._replace(diagonal=diagonal, left=left))
 
     # The whole problem
 
@@ -357,43 +340,34 @@ class Backward:
         width = least(together, get("chains") - base)
         link, own_chain = rest // width, base + rest % width
         index = own_chain * chain + link
-        head, tile = own_chain * get("group") + link // tiles, link % tiles
+        head, number = own_chain * get("group") + link // tiles, link % tiles
         own_place = get("progress") + index * 8
         before_place = (link == 0).choose(get("done"), own_place - 8)
         own, before = own_place.pointer(), before_place.pointer()
 
-        entry = (get("tile_table") + tile * (8 * len(TILE))).pointer()
-        first, rows, shift, origin, keys = (entry.entry(n) for n in range(len(TILE)))
+        tile, _ = listed_tile(frame, number)
         q, k, v, o, do, dq, dk, dv = addresses(f, frame.table, head, FIELDS, AXIS)
         q, o, do, dq = (
-            x + first * get(f"{name}_row")
+            x + tile.first * get(f"{name}_row")
             for x, name in ((q, "query"), (o, "output"), (do, "d_output"), (dq, "d_query"))
         )
-        k, v = k + origin * get("key_row"), v + origin * get("value_row")
+        k, v = k + tile.origin * get("key_row"), v + tile.origin * get("value_row")
         dk, dv = (
-            x + origin * (padded(get(dims)) * f.element.bytes) for x, dims in ((dk, "query_dim"), (dv, "value_dim"))
+            x + tile.origin * (padded(get(dims)) * f.element.bytes)
+            for x, dims in ((dk, "query_dim"), (dv, "value_dim"))
         )
-        place = (head * get("queries") + first) * f.element.bytes
-        lse = (get("lse") + place).pointer()
-        given = get("d_lse") != 0
-        d_lse = given.choose(get("d_lse") + place, f.i64(0)).pointer()
-        batch_number, own_head = head // get("heads"), head % get("heads")
-        frame.position().write(
-            batch=batch_number, head=own_head, row=first, last=first + rows - 1, shift=shift, origin=origin
-        )
-        offset = batch_number * get("block_batches") + own_head * get("block_heads")
-        offset = get("blocks") + (offset + tile * get("block_columns"))
-        known: Truth = get("blocks") != 0
-        kinds = known.choose(offset, f.i64(0)).pointer()
-        at = first + shift - origin
-        diagonal, left = at + get("high"), at + get("low")
+        place = number_of_query(frame, head, tile, f.element.bytes)
+        lse, d_lse = (get("lse") + place).pointer(), unless_null(f, get("d_lse"), place)
+        enter(frame, head, tile)
+        kinds = block_kinds(f, frame, number)
+        diagonal, left = tile.diagonal(frame), tile.left(frame)
         sums = get("sums") + index * (len(self.variant.shares) * f.element.bytes)
         f.call(
             self.tile_function,
             GradientTile(
-                frame, q, k, v, o, do, dq, dk, dv, lse, d_lse, rows, diagonal, left, keys, kinds, before, own,
+                frame, q, k, v, o, do, dq, dk, dv, lse, d_lse, tile.rows, diagonal, left, tile.keys, kinds, before, own,
                 sums.pointer(),
             ),
         )  # fmt: skip
-        seen = most(1, (diagonal + rows).clamp(0, keys) - left.clamp(0, keys))
+        seen = most(1, (diagonal + tile.rows).clamp(0, tile.keys) - left.clamp(0, tile.keys))
         return seen * (3 * self.tile.queries) * (get("query_dim") + get("value_dim"))

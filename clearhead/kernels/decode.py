@@ -14,13 +14,15 @@ from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.kernels.abi.call import ROW
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.bridge import exp, log
+from clearhead.kernels.ir.bridge import log
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
 from clearhead.kernels.ir.storage import load_number, store_rounded, stored_bytes
-from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, larger, least, most
+from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, least, most
 from clearhead.kernels.parts.decode_block import DecodeBlock, RowsBlock, row_field
 from clearhead.kernels.parts.frame import Frame
+from clearhead.kernels.parts.merge import join_maxima
 from clearhead.kernels.parts.task_queue import addresses, write_queue
+from clearhead.kernels.parts.tile import floor, unless_null
 
 TOGETHER = 4  # rows whose sums share each load of keys and values
 
@@ -127,7 +129,7 @@ class Decode:
 
         low, high = f.loop(0, rows, 1, extent, [end, begin])
         low, high = low.clamp(begin, end), high.clamp(begin, end)
-        first = low - low % BLOCK
+        first = floor(low, BLOCK)
         bytes_of_o = rows * frame.field("value_dim") * size
 
         with f.when(high < low + 1):  # nobody sees anything
@@ -137,7 +139,7 @@ class Decode:
         for b in f.range(first, high, BLOCK):
             start, stop = most(b, low), least(b + BLOCK, high)
             fresh = (b == first).number()
-            whole = rows - rows % TOGETHER
+            whole = floor(rows, TOGETHER)
 
             def together(count: int, r: Int) -> None:
                 f.call(self.block[count], RowsBlock(frame, k, v, r, b, start, stop, fresh, o))
@@ -152,7 +154,7 @@ class Decode:
     # Segments together
 
     def write_merge(self) -> Emitted[MergeSegments]:
-        """With top = max(m, m′): l·exp(m − top) + l′·exp(m′ − top), o likewise; then a sink joins, and y = o / l."""
+        """The segments join one after the other, then a sink; y = o / l and LSE = m + log l."""
         f = internal_function(self.module, self.tile, "merge", MergeSegments)
         state, o, step, o_step, segments, vectors, y, lse, sink = f.arguments
         size, storage = f.element.bytes, self.variant.written
@@ -161,8 +163,7 @@ class Decode:
         def segment(n: Int, total: list[Vector]) -> list[Vector]:
             part = state + n * step
             new_m, new_l = f.broadcast(part), f.broadcast(part + size)
-            top = larger(new_m, total[0])
-            before, now = exp(f, total[0] - top), exp(f, new_m - top)
+            top, before, now = join_maxima(f, total[0], new_m)
             for x in f.range(0, vectors):
                 whole, own = f.at(o, 0, 0), o + n * o_step
                 at = x * (f.lanes * size)
@@ -174,10 +175,8 @@ class Decode:
         zero = f.constant(0.0)
         factor = None
         if self.variant.sink:
-            s = f.broadcast(sink)
-            top = larger(s, m)
-            factor = exp(f, m - top)
-            m, l = top, fma(l, factor, exp(f, s - top))
+            m, factor, sink_weight = join_maxima(f, m, f.broadcast(sink))
+            l = fma(l, factor, sink_weight)
         with f.when(lse.given()):
             f.store((m + log(f, l)).first(), lse)
         inverse = (l == zero).choose(zero, 1.0 / l)
@@ -225,9 +224,7 @@ class Decode:
             member, row = r // queries, r % queries
             flat = head * get("group") + member
             target = y + (member * get("group_output") + row * get("output_row"))
-            wanted = get("lse") != 0
-            place = get("lse") + (flat * queries + row) * size
-            lse = wanted.choose(place, f.i64(0)).pointer()
+            lse = unless_null(f, get("lse"), (flat * queries + row) * size)
             sink = (get("sink") + flat * size).pointer()
             state, o = states + r * (2 * size), workspace + r * (get("value_dim") * size)
             f.call(self.merge, MergeSegments(state, o, state_step, o_step, get("segments"), vectors, target, lse, sink))

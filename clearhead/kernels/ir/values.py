@@ -187,6 +187,10 @@ class Bits(Whole):
         """Each bit as the truth of one lane."""
         return Truth(self.build, self.build.bitcast(self.ir, ir.VectorType(i1, self.ir.type.width)))
 
+    def whole(self) -> Int:
+        """The bits as a number of 64, zeros added."""
+        return Int(self.build, self.resized(64).ir)
+
     def truth(self) -> Truth:
         """The lowest bit."""
         return Truth(self.build, self.build.trunc(self.ir, i1))

@@ -12,12 +12,13 @@ from clearhead.kernels.abi.call import PANEL_LINE
 from clearhead.kernels.abi.softmax_state import ALPHA, SUM, TOTAL_L, TOTAL_M
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.bridge import exp, log
+from clearhead.kernels.ir.bridge import log
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
 from clearhead.kernels.ir.storage import load_number, load_vector, store_rounded, stored_bytes
 from clearhead.kernels.ir.transpose import columns
-from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, larger, least
+from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, least
 from clearhead.kernels.parts.frame import CallTable
+from clearhead.kernels.parts.merge import join_maxima
 
 
 def whole_vectors(f: Code, element: Int, dims: Int, size: int) -> Int:
@@ -155,10 +156,8 @@ def write_unpack_output(module: ir.Module, tile: Tile, variant: Variant) -> Emit
     wanted = lse.given()
 
     def with_sink(x: Int, l: Vector, sink: Pointer) -> Vector:
-        """l·exp(m − M) + exp(sink − M) with M the larger of m and sink."""
-        m, s = f.load(f.at(state, TOTAL_M, x)), f.broadcast(sink)
-        top = larger(s, m)
-        a, b = exp(f, m - top), exp(f, s - top)
+        """The sink joins as one more score without a value."""
+        top, a, b = join_maxima(f, f.load(f.at(state, TOTAL_M, x)), f.broadcast(sink))
         f.store(top, f.at(state, TOTAL_M, x))
         f.store(a, f.at(state, ALPHA, x))
         return fma(l, a, b)

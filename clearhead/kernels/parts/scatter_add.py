@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.abi.gradient_call import BLOCK
+from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
@@ -19,6 +19,7 @@ from clearhead.kernels.ir.expressions import Positions, Rule, is_vector, with_of
 from clearhead.kernels.ir.transpose import columns
 from clearhead.kernels.ir.values import Int, Lanes, Pointer, i64
 from clearhead.kernels.parts.frame import CallTable, TilePosition
+from clearhead.kernels.parts.tile import vectors_of
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
 from clearhead.rules.expression import Expression
 
@@ -97,7 +98,7 @@ def write_keys(f: Code, rule: Rule, a: Spread, find: Callable[[Positions], Addre
 def write_diagonals(f: Code, rule: Rule, a: Spread, find: Callable[[Positions], Addresses]) -> None:
     """Diagonal j holds the pairs with key − query = j − (queries of a tile − 1), counted from the first of both."""
     size, last = f.element.bytes, f.tile.queries - 1
-    count, sums = f.tile.queries + BLOCK, a.diagonals
+    count, sums = f.tile.queries + GRADIENT_BLOCK, a.diagonals
     backwards = list(range(f.lanes))[::-1]
     for j in f.range(0, count, f.lanes):
         f.store(f.constant(0.0), sums + j * size)
@@ -118,8 +119,3 @@ def write_diagonals(f: Code, rule: Rule, a: Spread, find: Callable[[Positions], 
         for lane in range(f.lanes):
             at = addresses.lane(lane).pointer()
             f.store(f.load_number(at) + gains.lane(lane), at)
-
-
-def vectors_of(f: Code, queries: Int) -> Int:
-    """How many vectors hold the queries."""
-    return (queries + (f.lanes - 1)) // f.lanes

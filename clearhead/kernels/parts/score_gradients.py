@@ -12,7 +12,7 @@ from typing import NamedTuple
 import llvmlite.ir as ir
 
 from clearhead.kernels.abi.call import SEEN_BYTES
-from clearhead.kernels.abi.gradient_call import BLOCK
+from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Share, Variant
 from clearhead.kernels.ir.bridge import exp
@@ -151,7 +151,7 @@ class Derived:
                 result.append(next(sums) + gain)
             elif share.way != "each":
                 number = self.variant.staged.index(share)
-                f.store(gain, gains + number * BLOCK * f.tile.row)
+                f.store(gain, gains + number * GRADIENT_BLOCK * f.tile.row)
             else:
                 self.scatter(gain, share.target, [self.value(e) for e in offsets])
         return result

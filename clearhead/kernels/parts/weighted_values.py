@@ -1,6 +1,6 @@
 """Weighted values: O[query, dim] with dims in the lanes and values read in place; hidden values are never visited.
 
-Letters: p v o weight, value, output; m l maximum and sum. `n` is the number of vectors of dims.
+Letters: p v o weight, value, output. `n` is the number of vectors of dims.
 """
 
 from collections.abc import Sequence
@@ -8,12 +8,10 @@ from typing import NamedTuple
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.abi.softmax_state import ALPHA, BETA, TOTAL_L, TOTAL_M, L, M
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.bridge import exp
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
-from clearhead.kernels.ir.values import Int, Pointer, Truth, Vector, fma, larger, least, most
+from clearhead.kernels.ir.values import Int, Pointer, Truth, Vector, fma, least, most
 
 
 class Values(NamedTuple):
@@ -83,38 +81,3 @@ def add_sums(f: Code, q: Int, sums: Sequence[Vector], o: Pointer, o_stride: Int,
     for x, own in enumerate(sums):
         before = fresh.choose(f.constant(0.0), f.load(f.at(at, 0, x)))
         f.store(fma(before, factor, own), f.at(at, 0, x))
-
-
-class Merge(NamedTuple):
-    """Join a finished segment (m, l, o) into the total (M, L, O)."""
-
-    state: Pointer
-    o: Pointer
-    total: Pointer
-    o_stride: Int
-    queries: Int
-    vectors: Int
-
-
-def write_merge(module: ir.Module, tile: Tile) -> Emitted[Merge]:
-    """With top = max(M, m): L = L·exp(M − top) + l·exp(m − top), and O likewise from O and o."""
-    f = internal_function(module, tile, "merge", Merge)
-    state, o, total, o_stride, queries, vectors = f.arguments
-
-    for x in f.range(0, tile.vectors):
-        old, new = f.load(f.at(state, TOTAL_M, x)), f.load(f.at(state, M, x))
-        top = larger(new, old)
-        a, b = exp(f, old - top), exp(f, new - top)
-        part = f.load(f.at(state, L, x)) * b
-        f.store(fma(f.load(f.at(state, TOTAL_L, x)), a, part), f.at(state, TOTAL_L, x))
-        for which, value in ((TOTAL_M, top), (ALPHA, a), (BETA, b)):
-            f.store(value, f.at(state, which, x))
-
-    for q in f.range(0, queries):
-        place = q * f.element.bytes
-        a, b = (f.broadcast(f.at(state, which, 0) + place) for which in (ALPHA, BETA))
-        row = q * o_stride
-        for x in f.range(0, vectors):
-            whole, part_at = (f.at(base + row, 0, x) for base in (total, o))
-            f.store(fma(f.load(whole), a, f.load(part_at) * b), whole)
-    return f.finish()

@@ -12,19 +12,29 @@ from typing import NamedTuple
 import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK
-from clearhead.kernels.abi.call import SWEEP, SWEEP_TILE
+from clearhead.kernels.abi.call import SWEEP, SWEEP_TILE, TILE
 from clearhead.kernels.abi.softmax_state import FOUND, LSE
 from clearhead.kernels.abi.tiles import CACHE_LINE, Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.forward import Forward, floor
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
 from clearhead.kernels.ir.values import Int, Pointer, Truth, Vector, larger, least, most
-from clearhead.kernels.parts.dense_rows import Rows
+from clearhead.kernels.parts.dense_rows import BlockRows, Rows
 from clearhead.kernels.parts.frame import Frame
-from clearhead.kernels.parts.mask_bits import See, seen_at, write_see
-from clearhead.kernels.parts.packing import PackQuery, write_pack_query, write_pack_rows, write_unpack_keys
+from clearhead.kernels.parts.mask_bits import write_see
+from clearhead.kernels.parts.masked_block import bits_from, look
+from clearhead.kernels.parts.packing import PackQuery, write_pack_query
 from clearhead.kernels.parts.softmax import Block, BlockScores, ScoreFunctions
 from clearhead.kernels.parts.task_queue import addresses, write_queue
+from clearhead.kernels.parts.tile import (
+    block_kinds,
+    call_for_vectors,
+    enter,
+    floor,
+    listed_tile,
+    near,
+    number_of_query,
+    unless_null,
+)
 from clearhead.kernels.parts.weight_reductions import (
     GATHERED,
     BlockOut,
@@ -72,9 +82,9 @@ class SweepTile(NamedTuple):
     kinds: Pointer | None = None
 
 
-def reduce(tile: Tile, variant: Variant) -> ir.Module:
-    """Write the sweep kernel: `i64 reduce(table, scratch, budget)`, to be called as `forward` is."""
-    return Reduce(tile, variant).module
+def sweep(tile: Tile, variant: Variant) -> ir.Module:
+    """Write the sweep kernel: `i64 sweep(table, scratch, budget)`, to be called as `forward` is."""
+    return Sweep(tile, variant).module
 
 
 def sweep_field(frame: Frame, name: str) -> Int:
@@ -82,15 +92,14 @@ def sweep_field(frame: Frame, name: str) -> Int:
     return frame.field("sweep").pointer().entry(SWEEP.index(name))
 
 
-class Reduce(Forward):
+class Sweep:
     """The module: blocks and tiles of weights, and the groups of tiles that the queue hands out."""
 
     def __init__(self, tile: Tile, variant: Variant) -> None:
         self.tile, self.variant, wanted = tile, variant, variant.consumers
-        self.module = module = ir.Module("clearhead.reduce")
+        self.module = module = ir.Module("clearhead.sweep")
         self.pack_query = write_pack_query(module, tile, variant)
-        self.pack_rows = write_pack_rows(module, tile, variant)
-        self.unpack_keys = write_unpack_keys(module, tile, variant) if variant.paged else None
+        self.rows = BlockRows.write(module, tile, variant)
         self.scores = ScoreFunctions.write(module, tile, variant)
         if variant.mask:
             self.see = write_see(module, tile, variant)
@@ -102,13 +111,13 @@ class Reduce(Forward):
         self.block_out = [write_block_out(module, tile, streamed=s) for s in (False, True) if "block" in wanted]
         pools = [name for name in wanted if name.startswith("pool")]
         self.pool = {w: write_pool(module, tile, w, name) for w in widths for name in pools}
-        self.sweep_block = {w: self.write_sweep_block(w) for w in widths}
+        self.block = {w: self.write_block(w) for w in widths}
         self.tile_of = self.write_tile()
-        write_queue(module, tile, "reduce", self.write_task)
+        write_queue(module, tile, "sweep", self.write_task)
 
     # One block of keys
 
-    def write_sweep_block(self, w: int) -> Emitted[SweepBlock]:
+    def write_block(self, w: int) -> Emitted[SweepBlock]:
         """One block for w vectors of queries."""
         present = (*self.variant.window_edge, *(("seen",) if self.variant.mask else ()))
         f = internal_function(self.module, self.tile, f"block_{w}", SweepBlock, present=present)
@@ -116,7 +125,7 @@ class Reduce(Forward):
         frame, block = a.frame, Block(a.start, a.rows, a.diagonal, a.left)
         s, state = frame.space("scores"), frame.space("softmax")
         position, dims = frame.position(), frame.field("query_dim")
-        keys = self.dense_rows(f, frame, "key", a.k, block, dims, dims)
+        keys = self.rows.keys(f, frame, a.k, a.start, a.rows, dims)
         no_values = Rows(keys.base, keys.stride, f.i64(0))
         key = position.read("origin") + a.start
         scores = BlockScores(
@@ -220,19 +229,13 @@ class Reduce(Forward):
         for b in f.range(first, (begin < stop).choose(stop, first), BLOCK):
             at = most(b, begin)
             count = least(b + BLOCK, stop) - at
-            left = None if a.left is None else self.near(a.left - at)
+            left = None if a.left is None else near(f, a.left - at)
             block = SweepBlock(frame, a.k, at, count, a.diagonal - at, a.rows, a.target, left)
             if a.kinds is not None:
-                self.write_seen(f, block, a.kinds, b, origin + at)
+                self.write_seen(f, block, a.kinds, b // BLOCK)
             else:
-                self.call_sweep_block(f, block)
+                call_for_vectors(f, self.block, a.rows, block)
         return f.finish()
-
-    def call_sweep_block(self, f: Code, block: SweepBlock) -> None:
-        """Call the block function for as many vectors as hold the tile's queries."""
-        vectors = (block.queries + (f.lanes - 1)) // f.lanes
-        calls = {w: partial(f.call, function, block) for w, function in self.sweep_block.items()}
-        f.switch(vectors, calls, ("vectors", "block_done"))
 
     def clear_state(self, f: Code, frame: Frame, lse: Pointer, rows: Int) -> None:
         """Nothing found yet; each query's LSE, ∞ (nearly) where nothing is seen and in lanes without a query."""
@@ -253,19 +256,16 @@ class Reduce(Forward):
                     f.store(f.constant(0.0), f.at(listed, r, x))
                     f.store(f.integer(-1), f.at(listed, r + length, x))
 
-    def write_seen(self, f: Code, block: SweepBlock, kinds: Pointer, b: Int, key: Int) -> None:
-        """A block under a fused mask: not at all if nobody sees it, with its bits if not everybody does."""
-        frame = block.frame
-        bits, position = frame.space("seen"), frame.position()
-        maybe, nothing = self.kind_of(f, kinds, kinds.given(), b)
-        position.write(seen_all=1)
-        with f.when(maybe):
-            f.call(self.see, See(frame.table, position, key, block.rows, bits))
-        whole = position.read("seen_all") != 0
-        address = seen_at(f, bits, f.i64(0), f.i64(0)).address()
-        seen = whole.choose(f.i64(0), address).pointer()
+    def write_seen(self, f: Code, block: SweepBlock, kinds: Pointer, number: Int) -> None:
+        """A block under a fused mask: not at all if nobody sees it, with its bits if not everybody does.
+
+        All of its rows are swept, those that nobody sees as well: their weights are wanted as 0.
+        """
+        block.frame.position().write(seen_all=1)
+        nothing = look(f, block.frame, self.see, kinds, number, block.start, block.rows)
+        seen = bits_from(f, block.frame, f.i64(0))
         with f.when(~nothing):
-            self.call_sweep_block(f, block._replace(seen=seen))
+            call_for_vectors(f, self.block, block.queries, block._replace(seen=seen))
 
     # The whole sweep
 
@@ -292,32 +292,23 @@ class Reduce(Forward):
     ) -> Int:
         """Find a tile's place, sweep over it, and write what was found for its queries."""
         variant, get, size = self.variant, frame.field, f.element.bytes
-        entry = (get("tile_table") + t * (8 * len(SWEEP_TILE))).pointer()
-        first, rows, shift, origin, keys, at = (entry.entry(n) for n in range(len(SWEEP_TILE)))
-        q = q + first * get("query_row")
-        k = k if variant.paged else k + origin * get("key_row")
-        lse = (get("lse") + (head * get("queries") + first) * size).pointer()
-        batch, own_head = head // get("heads"), head % get("heads")
-        position, last = frame.position(), first + rows - 1
-        position.write(batch=batch, head=own_head, row=first, last=last, shift=shift, origin=origin)
+        tile, entry = listed_tile(frame, t, SWEEP_TILE)
+        at = entry.entry(len(TILE))  # which of the queries that are wanted is the tile's first
+        q = q + tile.first * get("query_row")
+        k = k if variant.paged else k + tile.origin * get("key_row")
+        lse = (get("lse") + number_of_query(frame, head, tile, size)).pointer()
+        enter(frame, head, tile)
         if self.list:
-            factors = sweep_field(frame, "factors") + number * get("keys") * size
-            wanted = sweep_field(frame, "factors") != 0
-            position.write(factors=wanted.choose(factors, f.i64(0)))
-        index = first + shift - origin
-        diagonal = index + get("high")
-        left = index + get("low") if variant.windowed else None
-        kinds = None
-        if variant.mask:
-            offset = batch * get("block_batches") + own_head * get("block_heads")
-            offset = get("blocks") + (offset + t * get("block_columns"))
-            known = get("blocks") != 0
-            kinds = known.choose(offset, f.i64(0)).pointer()
+            factors = unless_null(f, sweep_field(frame, "factors"), number * get("keys") * size)
+            frame.position().write(factors=factors.address())
+        diagonal = tile.diagonal(frame)
+        left = tile.left(frame) if variant.windowed else None
+        kinds = block_kinds(f, frame, t) if variant.mask else None
         if "block" in variant.consumers:
             target = target + at * sweep_field(frame, "target_row")
-        f.call(self.tile_of, SweepTile(frame, q, k, lse, diagonal, keys, rows, target, left, kinds))
-        self.write_found(f, frame, number * sweep_field(frame, "queries") + at, rows)
-        seen = (diagonal + rows).clamp(1, most(1, keys))
+        f.call(self.tile_of, SweepTile(frame, q, k, lse, diagonal, tile.keys, tile.rows, target, left, kinds))
+        self.write_found(f, frame, number * sweep_field(frame, "queries") + at, tile.rows)
+        seen = (diagonal + tile.rows).clamp(1, most(1, tile.keys))
         return seen * self.tile.queries * get("query_dim")
 
     def write_found(self, f: Code, frame: Frame, index: Int, rows: Int) -> None:
