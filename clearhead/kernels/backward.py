@@ -290,8 +290,9 @@ class Backward:
 
         for n in f.range(first, (stop + (GRADIENT_BLOCK - 1)) // GRADIENT_BLOCK):
             start = n * GRADIENT_BLOCK
+            count = least(GRADIENT_BLOCK, stop - start)
             block = GradientBlock(
-                frame, a.k, a.v, a.dk, a.dv, q.base, q.stride, do.base, do.stride, start, least(GRADIENT_BLOCK, stop - start),
+                frame, a.k, a.v, a.dk, a.dv, q.base, q.stride, do.base, do.stride, start, count,
                 a.diagonal, a.left, a.rows, finite, a.kinds, a.before, a.own, n,
             )  # fmt: skip
             if self.variant.mask:
