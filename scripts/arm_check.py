@@ -149,7 +149,7 @@ def gradients(done, d_out, budget, folder):
     named = {"d_query": d_query, "d_key": d_key, "d_value": d_value}
     named |= {"query": q, "key": k, "value": v, "output": done.residuals.output, "lse": done.lse, "d_output": d_out}
     named |= {"progress": np.zeros(tasks, np.int64), "done": np.full(1, DONE, np.int64)}
-    named["sums"] = np.zeros((tasks, max(1, len(planned.variant.shares))), computed)
+    named["sums"] = np.zeros((tasks, max(1, len(planned.variant.contributions))), computed)
     tile_table, kinds, *captured = template.kept
     named |= {name: x for name, x in (("tile_table", tile_table), ("blocks", kinds)) if x is not None}
     table = list(template.numbers)

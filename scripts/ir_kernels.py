@@ -157,7 +157,7 @@ def cases(isa: str) -> Iterator[Case]:
         yield f"cached-f32-int8-{queries}", lambda q=queries: cached(isa, "f32", "causal", q, int8=True)
     for dtype in ("f16", "bf16"):
         yield f"forward-{dtype}-causal", lambda d=dtype: forward(isa, d, "causal")
-        yield f"forward-{dtype}-wide", lambda d=dtype: forward(isa, d, "causal", wide=True)
+        yield f"forward-{dtype}-wide", lambda d=dtype: forward(isa, d, "causal", unrounded=True)
         yield f"backward-{dtype}-causal", lambda d=dtype: backward(isa, d, "causal")
     for consumers in CONSUMERS:
         yield f"sweep-f32-causal-{consumers[0]}", lambda c=consumers: sweep(isa, "f32", "causal", c)

@@ -33,7 +33,7 @@ from clearhead.kernels.parts.gradient_sums import Factor, Sums
 from clearhead.kernels.parts.mask_bits import Finite, write_finite, write_see
 from clearhead.kernels.parts.masked_block import seen_rows
 from clearhead.kernels.parts.packing import write_pack_rows
-from clearhead.kernels.parts.scatter_add import Spread, write_spread
+from clearhead.kernels.parts.scatter_add import ScatterAdd, write_scatter_add
 from clearhead.kernels.parts.score_gradients import ScoreGradients, write_weights
 from clearhead.kernels.parts.scores import Score, write_score
 from clearhead.kernels.parts.task_queue import addresses, write_queue
@@ -133,7 +133,7 @@ class Backward:
         if variant.mask:
             self.weights_masked = {w: write_weights(module, tile, w, variant, "bits") for w in widths}
             self.see = write_see(module, tile, variant)
-        self.spread = [write_spread(module, tile, variant, n) for n in range(len(variant.staged))]
+        self.scatter_add = [write_scatter_add(module, tile, variant, n) for n in range(len(variant.buffered))]
         self.wait = self.write_wait()
         self.block = {w: self.write_block(w) for w in widths}
         self.tile_function = self.write_tile()
@@ -196,9 +196,9 @@ class Backward:
         if self.variant.mask:
             with f.when(~no_mask):
                 f.call(self.weights_masked[w], gradients)
-        for n, spread in enumerate(self.spread):
+        for n, scatter_add in enumerate(self.scatter_add):
             gains = space("gains") + n * GRADIENT_BLOCK * self.tile.row
-            f.call(spread, Spread(frame.table, position, gains, a.rows, key, a.queries, space("diagonals")))
+            f.call(scatter_add, ScatterAdd(frame.table, position, gains, a.rows, key, a.queries, space("diagonals")))
         # dV += Pᵀ·dO and dK += dSᵀ·Q, each block after the chain's task before
         safe = everything | (a.finite != 0)
         vectors = wide // f.lanes
@@ -280,9 +280,9 @@ class Backward:
         d_query, size = space("d_query"), wide * f.element.bytes
         for vector in f.range(0, vectors * self.tile.queries):
             f.store(f.constant(0.0), f.at(d_query, 0, vector))
-        for share in range(len(self.variant.shares)):
+        for row in range(len(self.variant.contributions)):
             for x in range(self.tile.vectors):
-                f.store(f.constant(0.0), f.at(space("sums"), share, x))
+                f.store(f.constant(0.0), f.at(space("sums"), row, x))
         with f.when(get("serial") != 0):
             f.call(self.wait, Wait(frame.table, a.before, f.i64(DONE - 1)))
         stop = (a.diagonal + a.rows).clamp(0, a.keys)
@@ -308,7 +308,7 @@ class Backward:
 
     def write_sums(self, f: Code, lanes: Pointer, sums: Pointer) -> None:
         """The tile's sums for what rules read once a head: its lanes' total."""
-        for n in range(len(self.variant.shares)):
+        for n in range(len(self.variant.contributions)):
             row = f.at(lanes, n, 0)
 
             def lane(y: Int, total: list[Float]) -> list[Float]:
@@ -362,7 +362,7 @@ class Backward:
         enter(frame, head, tile)
         kinds = block_kinds(f, frame, number)
         diagonal, left = tile.diagonal(frame), tile.left(frame)
-        sums = get("sums") + index * (len(self.variant.shares) * f.element.bytes)
+        sums = get("sums") + index * (len(self.variant.contributions) * f.element.bytes)
         f.call(
             self.tile_function,
             GradientTile(

@@ -34,7 +34,7 @@ class Addresses(Lanes):
         return Int(self.build, self.build.extract_element(self.ir, ir.Constant(i64, number)))
 
 
-class Spread(NamedTuple):
+class ScatterAdd(NamedTuple):
     """Add the gains of `rows` keys from `key` on by some queries to the gradient of the array that they read."""
 
     table: CallTable
@@ -46,20 +46,20 @@ class Spread(NamedTuple):
     diagonals: Pointer
 
 
-def write_spread(module: ir.Module, tile: Tile, variant: Variant, number: int) -> Emitted[Spread]:
-    """The array is that of the variant's staged contribution of this number."""
-    f = internal_function(module, tile, f"spread_{number}", Spread)
+def write_scatter_add(module: ir.Module, tile: Tile, variant: Variant, number: int) -> Emitted[ScatterAdd]:
+    """The array is that of the variant's buffered contribution of this number."""
+    f = internal_function(module, tile, f"scatter_add_{number}", ScatterAdd)
     a = f.arguments
-    share = variant.staged[number]
-    assert share.target is not None
-    target = with_offsets(replace(share.load, array=share.target))
+    contribution = variant.buffered[number]
+    assert contribution.target is not None
+    target = with_offsets(replace(contribution.load, array=contribution.target))
     rule = rule_of_queries(f, target.args[-1], variant, a.table, a.place)
-    base = Pointer(f.build, rule.parameters).entry(variant.at_array(share.target))
-    if share.way == "keys":
+    base = Pointer(f.build, rule.parameters).entry(variant.at_array(contribution.target))
+    if contribution.scatter == "row":
         offsets = target.args[:-1]
-        write_keys(f, rule, a, lambda at: element_addresses(f, rule, base, offsets, at, a.key))
+        add_rows(f, rule, a, lambda at: element_addresses(f, rule, base, offsets, at, a.key))
     else:
-        write_diagonals(f, rule, a, lambda at: element_addresses(f, rule, base, target.args, at, a.key))
+        add_diagonals(f, rule, a, lambda at: element_addresses(f, rule, base, target.args, at, a.key))
     return f.finish()
 
 
@@ -72,7 +72,7 @@ def element_addresses(
     return Addresses(f.build, reduce(f.build.add, wide, f.spread(base.ir)))
 
 
-def write_keys(f: Code, rule: Rule, a: Spread, find: Callable[[Positions], Addresses]) -> None:
+def add_rows(f: Code, rule: Rule, a: ScatterAdd, find: Callable[[Positions], Addresses]) -> None:
     """Squares of as many keys and queries as there are lanes, transposed; keys that are left one by one."""
     size = f.element.bytes
 
@@ -95,7 +95,7 @@ def write_keys(f: Code, rule: Rule, a: Spread, find: Callable[[Positions], Addre
                 f.store(f.load_number(to(lane, r)) + gain, to(lane, r))
 
 
-def write_diagonals(f: Code, rule: Rule, a: Spread, find: Callable[[Positions], Addresses]) -> None:
+def add_diagonals(f: Code, rule: Rule, a: ScatterAdd, find: Callable[[Positions], Addresses]) -> None:
     """Diagonal j holds the pairs with key − query = j − (queries of a tile − 1), counted from the first of both."""
     size, last = f.element.bytes, f.tile.queries - 1
     count, sums = f.tile.queries + GRADIENT_BLOCK, a.diagonals

@@ -1,8 +1,11 @@
 """From scores to weights and to the gradients of scores: one pass over Sᵀ and dPᵀ, queries in the lanes.
 
-    P = exp(S − LSE),  dS = P ∘ (dP − δ),  before the rules dS ∘ slope,  for what they read Σ dS ∘ share
+    P = exp(S − LSE)
+    dS = P ∘ (dP − δ)
+    dS₀ = dS ∘ ∂rule/∂score            the gradient of the score before its rules
+    dA[i] = Σ dS ∘ ∂rule/∂A[i]         the gradient of an array that the rules read
 
-P takes the place of S, scale · dS₀ that of dP. A hidden pair's weight is −0, which no seen one's is, its gradient 0.
+P takes the place of S, scale · dS₀ that of dP. A hidden pair has the weight −0, which no seen pair has, and gradient 0.
 """
 
 from collections.abc import Sequence
@@ -14,7 +17,7 @@ import llvmlite.ir as ir
 from clearhead.kernels.abi.call import SEEN_BYTES
 from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
-from clearhead.kernels.abi.variant import Share, Variant
+from clearhead.kernels.abi.variant import Contribution, Variant
 from clearhead.kernels.ir.bridge import exp
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
 from clearhead.kernels.ir.expressions import Positions, is_vector, with_offsets
@@ -51,7 +54,7 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidde
     a = f.arguments
     lse, delta = f.load(f.at(a.state, LSE, 0)), f.load(f.at(a.state, DELTA, 0))
     factor, last = f.splat(a.table.scale(f)), a.queries - 1
-    rules = Derived(f, variant, a.table, a.place) if variant.score is not None else None
+    rules = RuleGradients(f, variant, a.table, a.place) if variant.score is not None else None
 
     def row(r: Int, carried: list[Vector]) -> list[Vector]:
         at, d_at = f.at(a.s, r, 0), f.at(a.dp, r, 0)
@@ -69,13 +72,13 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidde
         p = where(f, seen, exp(f, score - lse), -0.0)
         d_s = p * (f.load(d_at) - delta)
         if rules:
-            carried = rules.shares(d_s, seen, carried, a.gains + r * tile.row)
-            d_s = d_s * rules.slope()
+            carried = rules.contributions(d_s, seen, carried, a.gains + r * tile.row)
+            d_s = d_s * rules.score_derivative()
         f.store(p, at)
         f.store(where(f, seen, d_s * factor, 0.0), d_at)
         return carried
 
-    fixed = [n for n, share in enumerate(variant.shares) if share.target is None]
+    fixed = [n for n, contribution in enumerate(variant.contributions) if contribution.target is None]
     totals = f.loop(0, a.rows, 1, row, [f.constant(0.0)] * len(fixed))
     for n, total in zip(fixed, totals, strict=True):
         f.store(f.load(f.at(a.sums, n, 0)) + total, f.at(a.sums, n, 0))
@@ -97,17 +100,17 @@ def load_bits(f: Code, seen: Pointer, row: Int, w: int) -> Truth:
     return joined.truths()
 
 
-class Derived:
+class RuleGradients:
     """The score rules and their derivatives, written into one function; what they have in common is written once."""
 
     def __init__(self, f: Code, variant: Variant, table: CallTable, position: TilePosition) -> None:
         assert variant.score is not None
-        assert variant.slope is not None
+        assert variant.score_derivative is not None
         self.f, self.variant = f, variant
         self.rule = rule_of_queries(f, variant.score, variant, table, position)
-        self.slopes = with_offsets(variant.slope)
-        self.parts = [(share, *self.expressions(share)) for share in variant.shares]
-        others = [self.slopes]
+        self.derivative = with_offsets(variant.score_derivative)
+        self.parts = [(c, *self.expressions(c)) for c in variant.contributions]
+        others = [self.derivative]
         for _, coefficient, offsets in self.parts:
             others += [coefficient, *offsets]
         for e in others:
@@ -116,10 +119,12 @@ class Derived:
         for e in others:
             self.rule.hoist(e, self.lanes, self.rule.lane | frozenset(self.rule.fixed.leaves))
 
-    def expressions(self, share: Share) -> tuple[Expression, tuple[Expression, ...]]:
+    def expressions(self, contribution: Contribution) -> tuple[Expression, tuple[Expression, ...]]:
         """The derivative, and how many bytes each index moves in the gradient."""
-        target = () if share.target is None else with_offsets(replace(share.load, array=share.target)).args
-        return with_offsets(share.coefficient), target
+        coefficient, target = with_offsets(contribution.coefficient), contribution.target
+        if target is None:
+            return coefficient, ()
+        return coefficient, with_offsets(replace(contribution.load, array=target)).args
 
     def enter(self, score: Vector, key: Int) -> None:
         """Go to one row of scores."""
@@ -137,23 +142,23 @@ class Derived:
         """The score after its rules."""
         return self.vector(self.rule.expression)
 
-    def slope(self) -> Vector:
+    def score_derivative(self) -> Vector:
         """Its derivative by the score before."""
-        return self.vector(self.slopes)
+        return self.vector(self.derivative)
 
-    def shares(self, d_s: Vector, seen: Truth | None, carried: Sequence[Vector], gains: Pointer) -> list[Vector]:
+    def contributions(self, d_s: Vector, seen: Truth | None, carried: Sequence[Vector], gains: Pointer) -> list[Vector]:
         """Add what this row gives to the gradients of arrays, or keep it; the sums for whole heads are carried on."""
         f, sums = self.f, iter(carried)
         result = []
-        for share, coefficient, offsets in self.parts:
+        for contribution, coefficient, offsets in self.parts:
             gain = where(f, seen, d_s * self.vector(coefficient), 0.0)
-            if share.target is None:
+            if contribution.target is None:
                 result.append(next(sums) + gain)
-            elif share.way != "each":
-                number = self.variant.staged.index(share)
+            elif contribution.scatter != "element":
+                number = self.variant.buffered.index(contribution)
                 f.store(gain, gains + number * GRADIENT_BLOCK * f.tile.row)
             else:
-                self.scatter(gain, share.target, [self.value(e) for e in offsets])
+                self.scatter(gain, contribution.target, [self.value(e) for e in offsets])
         return result
 
     def scatter(self, gain: Vector, target: int, offsets: list[ir.Value]) -> None:
