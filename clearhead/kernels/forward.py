@@ -61,7 +61,7 @@ class AttendBlock(NamedTuple):
     diagonal: Int
     queries: Int
     o: Pointer
-    first: Int  # not 0: o was nothing yet
+    fresh: Int  # not 0: o was nothing yet
     left: Int | None = None
     seen: Pointer | None = None
 
@@ -158,7 +158,7 @@ class Forward:
                     self.values_seen,
                     ValuesSeen(
                         p=s, v=values.base, stride=values.stride, rows=a.rows, diagonal=a.diagonal, queries=a.queries,
-                        o=a.o, o_stride=values.size, alpha=f.at(state, ALPHA, 0), first=a.first, seen=a.seen,
+                        o=a.o, o_stride=values.size, alpha=f.at(state, ALPHA, 0), fresh=a.fresh, seen=a.seen,
                         vectors=vectors, left=a.left,
                     ),
                 )  # fmt: skip
@@ -177,7 +177,7 @@ class Forward:
                 Values(
                     p=s, v=values.base + offset, stride=values.stride, rows=a.rows, diagonal=a.diagonal,
                     queries=a.queries, o=a.o + offset, o_stride=values.size, alpha=f.at(state, ALPHA, 0),
-                    first=a.first, left=a.left,
+                    fresh=a.fresh, left=a.left,
                 ),
             )  # fmt: skip
 

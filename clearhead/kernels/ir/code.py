@@ -68,7 +68,7 @@ def machine_parameters(parameters: type[tuple[Any, ...]], present: frozenset[str
         if optional and name not in present:
             continue
         if issubclass(kind, Value):
-            result.append(Parameter(f"{name.rstrip('_')}_p" if issubclass(kind, Pointer) else name, kind))
+            result.append(Parameter(f"{name}_p" if issubclass(kind, Pointer) else name, kind))
         else:
             result += machine_parameters(kind, frozenset())
     return result

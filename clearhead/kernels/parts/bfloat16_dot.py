@@ -85,7 +85,7 @@ def write_native_pack_query(module: ir.Module, tile: Tile, _: Variant) -> Emitte
 class PairValues(NamedTuple):
     """Rows of values in pairs: [pair of keys][dim][2]; an odd last row is paired with zeros."""
 
-    from_: Pointer
+    source: Pointer
     row: Int
     rows: Int
     dims: Int
@@ -168,7 +168,7 @@ def write_native_values(module: ir.Module, tile: Tile, n: int, _: Variant) -> Em
     f = internal_function(module, tile, f"values_{n}", Values)
     a = f.arguments
     count, size = tile.rows[n - 1], f.element.bytes
-    fresh = a.first != 0
+    fresh = a.fresh != 0
 
     for q in f.range(0, a.queries, count):
         ends = [(a.diagonal + (q + (r + 1))).clamp(0, a.rows) for r in range(count)]

@@ -33,7 +33,7 @@ class See(NamedTuple):
     """Find what a tile sees of `rows` keys from `key` on."""
 
     table: CallTable
-    place: TilePosition
+    position: TilePosition
     key: Int
     rows: Int
     seen: Pointer
@@ -133,7 +133,7 @@ class ValuesSeen(NamedTuple):
     o: Pointer
     o_stride: Int
     alpha: Pointer
-    first: Int
+    fresh: Int
     seen: Pointer
     vectors: Int
     left: Int | None = None
@@ -144,7 +144,7 @@ def write_values_seen(module: ir.Module, tile: Tile, variant: Variant) -> Emitte
     f = internal_function(module, tile, "values_seen", ValuesSeen, present=variant.window_edge)
     a = f.arguments
     size = f.element.bytes
-    fresh = a.first != 0
+    fresh = a.fresh != 0
 
     for q in f.range(0, a.queries):
         start = (a.left + q).clamp(0, a.rows) if a.left is not None else f.i64(0)

@@ -66,7 +66,7 @@ def write_pack_query(module: ir.Module, tile: Tile, variant: Variant) -> Emitted
 class PackRows(NamedTuple):
     """Copy rows of `dims` numbers to dense rows of `padded` ones."""
 
-    from_: Pointer
+    source: Pointer
     row: Int
     element: Int
     rows: Int

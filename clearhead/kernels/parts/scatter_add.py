@@ -38,7 +38,7 @@ class ScatterAdd(NamedTuple):
     """Add the gains of `rows` keys from `key` on by some queries to the gradient of the array that they read."""
 
     table: CallTable
-    place: TilePosition
+    position: TilePosition
     g: Pointer
     rows: Int
     key: Int
@@ -53,7 +53,7 @@ def write_scatter_add(module: ir.Module, tile: Tile, variant: Variant, number: i
     contribution = variant.buffered[number]
     assert contribution.target is not None
     target = with_offsets(replace(contribution.load, array=contribution.target))
-    rule = rule_of_queries(f, target.args[-1], variant, a.table, a.place)
+    rule = rule_of_queries(f, target.args[-1], variant, a.table, a.position)
     base = Pointer(f.build, rule.parameters).entry(variant.at_array(contribution.target))
     if contribution.scatter == "row":
         offsets = target.args[:-1]
@@ -77,7 +77,7 @@ def add_rows(f: Code, rule: Rule, a: ScatterAdd, find: Callable[[Positions], Add
     size = f.element.bytes
 
     for x in f.range(0, vectors_of(f, a.queries)):
-        addresses = find(queries_in_lanes(f, rule, a.place, x * f.lanes))
+        addresses = find(queries_in_lanes(f, rule, a.position, x * f.lanes))
         whole = a.rows - a.rows % f.lanes
         starts = [addresses.lane(lane) for lane in range(f.lanes)]
 
@@ -110,7 +110,7 @@ def add_diagonals(f: Code, rule: Rule, a: ScatterAdd, find: Callable[[Positions]
             at = sums + first * size
             f.store(f.load(at) + f.shuffle(gains, gains, backwards), at)
 
-    shift = a.place.read("row") + a.place.read("shift") + last
+    shift = a.position.read("row") + a.position.read("shift") + last
     for j in f.range(0, count, f.lanes):
         # One key with a query at each distance stands for all pairs of a diagonal.
         query = f.splat_int(shift - j) - f.lane()

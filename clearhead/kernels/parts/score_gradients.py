@@ -34,7 +34,7 @@ class ScoreGradients(NamedTuple):
     """`rows` keys by some vectors of queries; key r is seen by queries from r − `diagonal` to r − `left`."""
 
     table: CallTable
-    place: TilePosition
+    position: TilePosition
     s: Pointer
     dp: Pointer
     rows: Int
@@ -54,7 +54,7 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidde
     a = f.arguments
     lse, delta = f.load(f.at(a.state, LSE, 0)), f.load(f.at(a.state, DELTA, 0))
     factor, last = f.splat(a.table.scale(f)), a.queries - 1
-    rules = RuleGradients(f, variant, a.table, a.place) if variant.score is not None else None
+    rules = RuleGradients(f, variant, a.table, a.position) if variant.score is not None else None
 
     def row(r: Int, carried: list[Vector]) -> list[Vector]:
         at, d_at = f.at(a.s, r, 0), f.at(a.dp, r, 0)

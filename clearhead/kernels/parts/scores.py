@@ -91,7 +91,7 @@ class ApplyRules(NamedTuple):
     """The score rules in place of Sᵀ, and each query's running maximum; fields as `Score` has them."""
 
     table: CallTable
-    place: TilePosition
+    position: TilePosition
     s: Pointer
     rows: Int
     hidden: Int
@@ -106,8 +106,8 @@ def write_rules(module: ir.Module, tile: Tile, w: int, variant: Variant) -> Emit
     assert variant.score is not None
     f = internal_function(module, tile, f"rules_{w}", ApplyRules, present=variant.window_edge, together=w)
     a = f.arguments
-    rule = rule_of_queries(f, variant.score, variant, a.table, a.place)
-    lanes = queries_in_lanes(f, rule, a.place, a.query)
+    rule = rule_of_queries(f, variant.score, variant, a.table, a.position)
+    lanes = queries_in_lanes(f, rule, a.position, a.query)
 
     def row(r: Int, tops: list[Vector]) -> list[Vector]:
         at = f.at(a.s, r, 0)

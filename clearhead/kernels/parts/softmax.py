@@ -203,7 +203,7 @@ class BlockScores:
                 functions.rules[w],
                 ApplyRules(
                     table=self.table,
-                    place=self.position,
+                    position=self.position,
                     s=s,
                     rows=rows,
                     hidden=hidden,

@@ -29,7 +29,7 @@ class Values(NamedTuple):
     o: Pointer
     o_stride: Int
     alpha: Pointer
-    first: Int  # not 0: O was nothing yet
+    fresh: Int  # not 0: O was nothing yet
     left: Int | None = None
 
 
@@ -38,7 +38,7 @@ def write_values(module: ir.Module, tile: Tile, n: int, variant: Variant) -> Emi
     f = internal_function(module, tile, f"values_{n}", Values, present=variant.window_edge)
     a = f.arguments
     count, size = tile.rows[n - 1], f.element.bytes
-    fresh = a.first != 0
+    fresh = a.fresh != 0
 
     for q in f.range(0, a.queries, count):
         ends = [(a.diagonal + (q + (r + 1))).clamp(0, a.rows) for r in range(count)]
