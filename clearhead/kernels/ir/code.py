@@ -25,6 +25,7 @@ from clearhead.kernels.ir.values import (
     Truth,
     Value,
     Vector,
+    constant,
     i32,
     i64,
     pointer,
@@ -42,6 +43,18 @@ def float_type(element: Element) -> ir.Type:
 def integer_type(element: Element) -> ir.IntType:
     """The integer as wide as the element."""
     return ir.IntType(8 * element.bytes)
+
+
+@functools.lru_cache(maxsize=256)
+def lane_order(order: tuple[int, ...]) -> ir.Constant:
+    """The lanes that a shuffle takes."""
+    return ir.Constant(ir.VectorType(i32, len(order)), list(order))
+
+
+@functools.lru_cache(maxsize=64)
+def undefined_vector(kind: ir.Type) -> ir.Constant:
+    """A vector whose lanes are still to be filled."""
+    return ir.Constant(kind, ir.Undefined)
 
 
 class Parameter(NamedTuple):
@@ -128,19 +141,19 @@ class Code:
 
     def i64(self, x: int) -> Int:
         """A Python number as a value."""
-        return Int(self.build, ir.Constant(i64, x))
+        return Int(self.build, constant(i64, x))
 
     def number(self, x: float) -> Float:
         """One float."""
-        return Float(self.build, ir.Constant(self.scalar, x))
+        return Float(self.build, constant(self.scalar, x))
 
     def constant(self, x: float) -> Vector:
         """A float in every lane."""
-        return Vector(self.build, ir.Constant(self.vector, [x] * self.lanes))
+        return Vector(self.build, constant(self.vector, x))
 
     def integer(self, x: int) -> Lanes:
         """A whole number in every lane, as wide as the element."""
-        return Lanes(self.build, ir.Constant(self.integers, [x] * self.lanes))
+        return Lanes(self.build, constant(self.integers, x))
 
     def lane(self) -> Lanes:
         """Each lane's own number: 0, 1, 2 …"""
@@ -165,13 +178,13 @@ class Code:
     def spread(self, scalar: ir.Value) -> ir.Value:
         """A scalar in every lane."""
         kind = ir.VectorType(scalar.type, self.lanes)
-        undefined = ir.Constant(kind, ir.Undefined)
-        one = self.build.insert_element(undefined, scalar, ir.Constant(i32, 0))
+        undefined = undefined_vector(kind)
+        one = self.build.insert_element(undefined, scalar, constant(i32, 0))
         return self.shuffled(one, undefined, [0] * self.lanes)
 
     def shuffled(self, a: ir.Value, b: ir.Value, order: Sequence[int]) -> ir.Value:
         """A vector of the lanes of a and b, in the given order."""
-        return self.build.shuffle_vector(a, b, ir.Constant(ir.VectorType(i32, len(order)), list(order)))
+        return self.build.shuffle_vector(a, b, lane_order(tuple(order)))
 
     def shuffle(self, a: V, b: V, order: Sequence[int]) -> V:
         """A vector of the lanes of a and b, numbered through both, in the given order."""
@@ -181,8 +194,11 @@ class Code:
 
     def at(self, base: Pointer, row: Int | int, x: Int | int) -> Pointer:
         """The address of vector x in a row of a tile: rows hold one number for each of its queries."""
-        row, x = (self.i64(n) if isinstance(n, int) else n for n in (row, x))
-        return base + (row * self.tile.row + x * (self.tile.vector_bits // 8))
+        in_row = x * (self.tile.vector_bits // 8)
+        rows = row * self.tile.row
+        if isinstance(rows, int):
+            return base + (in_row if rows == 0 else rows + in_row)
+        return base + (rows if isinstance(in_row, int) and in_row == 0 else rows + in_row)
 
     def load(self, address: Pointer) -> Vector:
         """A vector of floats from memory."""
@@ -224,7 +240,7 @@ class Code:
 
     def prefetch_line(self, address: Pointer) -> None:
         """Ask for one cache line."""
-        how = [ir.Constant(i32, x) for x in (0, 3, 1)]  # to read, into every cache, data
+        how = [constant(i32, x) for x in (0, 3, 1)]  # to read, into every cache, data
         name = "llvm.prefetch.p0"
         kinds = [address.ir.type, *(x.type for x in how)]
         known = self.module.globals.get(name)
@@ -233,7 +249,7 @@ class Code:
 
     def fetch_add(self, address: Pointer, x: int, ordering: str) -> Int:
         """Add to an integer that threads share, in one step; what it was before."""
-        return Int(self.build, self.build.atomic_rmw("add", address.ir, ir.Constant(i64, x), ordering))
+        return Int(self.build, self.build.atomic_rmw("add", address.ir, constant(i64, x), ordering))
 
     def publish(self, x: Int, address: Pointer) -> None:
         """Store an integer for other threads, after all that was written before."""
@@ -324,7 +340,7 @@ class Code:
         blocks = {n: self.ir.append_basic_block(f"{names[0]}_{n}") for n in cases}
         switch = self.build.switch(number.ir, list(blocks.values())[-1])
         for n, block in blocks.items():
-            switch.add_case(ir.Constant(i64, n), block)
+            switch.add_case(constant(i64, n), block)
             self.build.position_at_end(block)
             cases[n]()
             self.build.branch(after)

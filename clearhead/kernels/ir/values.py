@@ -21,6 +21,20 @@ i1, i8, i16, i32, i64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 pointer = ir.PointerType()
 
 
+@functools.lru_cache(maxsize=8192)
+def shared_constant(kind: ir.Type, x: float, _: str) -> ir.Constant:
+    """A constant, in every lane of a vector type; kept, since writing one out takes longer than most instructions.
+
+    The last argument is the number's repr, by which 0.0 and −0.0 differ.
+    """
+    return ir.Constant(kind, [x] * kind.count if isinstance(kind, ir.VectorType) else x)
+
+
+def constant(kind: ir.Type, x: float) -> ir.Constant:
+    """A number as a constant of a type."""
+    return shared_constant(kind, x, repr(x))
+
+
 class Value:
     """A result of an instruction, an argument or a constant, and the builder that appends what is made of it."""
 
@@ -38,8 +52,7 @@ class Value:
 
     def constant(self, x: float) -> ir.Value:
         """A number as a constant of this value's type, in every lane."""
-        kind = self.ir.type
-        return ir.Constant(kind, [x] * kind.count if isinstance(kind, ir.VectorType) else x)
+        return constant(self.ir.type, x)
 
     def operand(self, x: Any) -> ir.Value:
         """The other side of an operator."""
@@ -295,7 +308,7 @@ class Vector(Real):
 
     def lane(self, number: int) -> Float:
         """One lane."""
-        return Float(self.build, self.build.extract_element(self.ir, ir.Constant(i64, number)))
+        return Float(self.build, self.build.extract_element(self.ir, constant(i64, number)))
 
 
 R = TypeVar("R", bound=Real)
@@ -307,17 +320,19 @@ class Pointer(Value):
     __slots__ = ()
 
     def __add__(self, offset: Int | int) -> Pointer:
-        byte = offset.ir if isinstance(offset, Int) else ir.Constant(i64, offset)
-        return Pointer(self.build, self.build.gep(self.ir, [byte], source_etype=i8))
+        if isinstance(offset, int):
+            if offset == 0:
+                return Pointer(self.build, self.ir)
+            return Pointer(self.build, self.build.gep(self.ir, [constant(i64, offset)], source_etype=i8))
+        return Pointer(self.build, self.build.gep(self.ir, [offset.ir], source_etype=i8))
 
     def entry(self, index: Int | int) -> Int:
         """The index-th number of a table of 64-bit integers, which is ours and therefore aligned."""
-        index = Int(self.build, ir.Constant(i64, index)) if isinstance(index, int) else index
         return Int(self.build, self.build.load((self + index * 8).ir, typ=i64, align=8))
 
     def set_entry(self, index: Int | int, x: Int | int) -> None:
         """Write the index-th number of a table."""
-        number = ir.Constant(i64, x) if isinstance(x, int) else x.ir
+        number = constant(i64, x) if isinstance(x, int) else x.ir
         self.build.store(number, (self + index * 8).ir, align=8)
 
     def address(self) -> Int:
