@@ -1,8 +1,9 @@
-/* Runs one kernel on one problem that scripts/arm_check.py has written down, and writes its results.
+/* Runs one kernel on one call that scripts/arm_emulation.py has written down, and writes its results.
 
-   Problem: table length and table; number of buffers, each with its size and bytes; number of addresses, each as (place in
-   the table, buffer, offset); the place of sched_yield's address, or −1; bytes of scratch memory, budget; number of results,
-   each a buffer. All numbers are 64 bits. */
+   The call: table length and table; number of buffers, each with its size and bytes; number of addresses, each as (holder,
+   place in the holder, buffer, offset), the holder being the table (−1) or a buffer of 64-bit numbers; the place of
+   sched_yield's address in the table, or −1; bytes of scratch memory, budget; number of results, each a buffer. All numbers
+   are 64 bits. */
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -36,8 +37,9 @@ int main(int count, char **names) {
         if (fread(at[i], 1, sizes[i], problem) != (size_t)sizes[i]) return 3;
     }
     for (int64_t left = number(); left > 0; left--) {
-        int64_t place = number(), buffer = number(), offset = number();
-        table[place] = (int64_t)(at[buffer] + offset);
+        int64_t holder = number(), place = number(), buffer = number(), offset = number();
+        int64_t *words = holder < 0 ? table : (int64_t *)at[holder];
+        words[place] = (int64_t)(at[buffer] + offset);
     }
     int64_t give_way = number();
     if (give_way >= 0) table[give_way] = (int64_t)sched_yield;

@@ -1,5 +1,6 @@
 """The kernels that scripts/ir writes: each on every instruction set, with a choice of dtypes, rules and operands."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -49,6 +50,16 @@ def curved(score, batch, head, query, key):
     return np.tanh(curve) + SLOPES[head] * abs(query - key)
 
 
+def rounded(score, batch, head, query, key):
+    """A rule that rounds, takes remainders of floats, and indexes an array by one."""
+    return np.rint(score * 8) / 8 + np.fmod(score, 0.7) + score // 3 + SLOPES[math.floor(abs(score)) % 2]
+
+
+def waved(score, batch, head, query, key):
+    """A rule of elementary functions that are programs in double precision."""
+    return functions.gelu(score) + np.sin(score * key) + np.arctan2(score, key + 1.0) + np.abs(score) ** 1.5
+
+
 def strided(batch, head, query, key):
     """A mask of one's own."""
     return (query - key) % 3 == head
@@ -68,6 +79,8 @@ RULES: dict[str, dict[str, Any]] = {
     "relative": {"score": relative(TABLE, 4)},
     "bias": {"score": bias(BIAS)},
     "curved": {"score": curved},
+    "rounded": {"score": rounded},
+    "waved": {"score": waved},
     "sink": {"sink": np.zeros(HEADS)},
     "several": {"mask": window(40), "score": [softcap(30.0), alibi(HEADS)], "sink": np.zeros(HEADS)},
 }
@@ -118,7 +131,7 @@ def cached(isa: str, dtype: str, rules: str, queries: int, *, int8: bool = False
 def sweep(isa: str, dtype: str, rules: str, consumers: tuple[str, ...]) -> KernelSpec:
     """The kernel that sweeps over weights."""
     spec = forward(isa, dtype, rules)
-    return replace(spec, kernel="reduce", variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
+    return replace(spec, kernel="sweep", variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
 
 
 def backward(isa: str, dtype: str, rules: str) -> KernelSpec:
@@ -157,7 +170,7 @@ def cases(isa: str) -> Iterator[Case]:
         yield f"cached-f32-int8-{queries}", lambda q=queries: cached(isa, "f32", "causal", q, int8=True)
     for dtype in ("f16", "bf16"):
         yield f"forward-{dtype}-causal", lambda d=dtype: forward(isa, d, "causal")
-        yield f"forward-{dtype}-wide", lambda d=dtype: forward(isa, d, "causal", wide=True)
+        yield f"forward-{dtype}-wide", lambda d=dtype: forward(isa, d, "causal", unrounded=True)
         yield f"backward-{dtype}-causal", lambda d=dtype: backward(isa, d, "causal")
     for consumers in CONSUMERS:
         yield f"sweep-f32-causal-{consumers[0]}", lambda c=consumers: sweep(isa, "f32", "causal", c)

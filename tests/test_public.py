@@ -31,14 +31,14 @@ def test_importing_loads_numpy_and_llvmlite_alone():
         {name.split(".")[0] for name in loaded} - set(sys.stdlib_module_names) - {"clearhead", "numpy", "llvmlite"}
     )
     assert foreign == set()
-    assert "clearhead.kernels.ir.simd" not in loaded  # kernels are written only when one must be compiled
+    assert "clearhead.kernels.ir.code" not in loaded  # kernels are written only when one must be compiled
 
 
 def test_a_warm_start_writes_no_kernel(tmp_path):
     code = (
         "import sys, numpy as np, clearhead; clearhead.self_attention(np.eye(3)); "
         "from clearhead.machine.compile import compilations; "
-        "print(compilations, 'clearhead.kernels.ir.simd' in sys.modules)"
+        "print(compilations, 'clearhead.kernels.ir.code' in sys.modules)"
     )
     environment = {"CLEARHEAD_CACHE_DIR": str(tmp_path), "PATH": "", "PYTHONPATH": ":".join(sys.path)}
     runs = [

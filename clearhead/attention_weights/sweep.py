@@ -1,7 +1,7 @@
 """One sweep over some of the weights: which queries, keys and heads, and what becomes of the weights.
 
 Decides how tiles are grouped and what memory a sweep takes; a group's sums are its own, so that
-threads change no bit. Leaves the meaning of what is asked to `matrix` and `summary`, the code to `kernels.reduce`.
+threads change no bit. Leaves the meaning of what is asked to `matrix` and `summary`, the code to `kernels.sweep`.
 """
 
 from collections.abc import Sequence
@@ -92,7 +92,7 @@ class Sweep:
     @property
     def spec(self) -> KernelSpec:
         """The reduce kernel for the problem, whatever kernel its output comes from."""
-        return replace(spec_for(self.source.problem), kernel="reduce")
+        return replace(spec_for(self.source.problem), kernel="sweep")
 
     def even_groups(self) -> Integers:
         """At most GROUPS groups of as many whole tiles each, whatever the heads and threads."""

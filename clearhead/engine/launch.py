@@ -82,7 +82,7 @@ def spec_for(problem: Problem, place: Target | None = None) -> KernelSpec:
         int8=problem.int8,
         native=problem.native,
         storage=problem.storage,
-        wide=problem.wide,
+        unrounded=problem.unrounded,
         long=problem.rules.long and problem.computed == "float32",
     )
     if problem.native and (place.isa != "avx512" or "+avx512bf16" not in place.features):
@@ -96,7 +96,7 @@ def spec_for(problem: Problem, place: Target | None = None) -> KernelSpec:
 def decodes(problem: Problem, tile: Tile) -> bool:
     """Whether the decode kernel takes a problem: few queries, dense rows of whole vectors."""
     size = STORED.get(problem.storage, tile.element.bytes)
-    written = tile.element.bytes if problem.wide else size
+    written = tile.element.bytes if problem.unrounded else size
     dense = problem.output.element == written and (
         problem.paged or problem.key.element == problem.value.element == size
     )
@@ -160,7 +160,7 @@ def launch_on(kernel: Kernel, problem: Problem, score: tuple[Score, ...]) -> Lau
         entry=kernel.entry,
         isa=isa,
         output_shape=problem.output_shape,
-        output_dtype=np.dtype(problem.computed if problem.wide else problem.dtype),
+        output_dtype=np.dtype(problem.computed if problem.unrounded else problem.dtype),
         lse_dtype=np.dtype(problem.computed),
         tasks=tasks,
         table_type=ctypes.c_int64 * len(numbers),

@@ -57,7 +57,7 @@ class Problem:
     first_key: int = 0  # what is before it has left the cache
     int8: bool = False  # those pages keep 8 bits, and a scale of each row
     native: bool = False  # bfloat16 is multiplied as it is, by the processor's own instruction
-    wide: bool = False  # the result has the computation's dtype, whatever the operands'
+    unrounded: bool = False  # the result has the computation's dtype, whatever the operands'
 
     @property
     def computed(self) -> str:
@@ -136,8 +136,8 @@ def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, un
     if sink is not None:
         check_sink(sink, lead)
     native = is_native(precision, query, key, value, mask)
-    shape, wide = (*lead, queries, value_dim), unrounded and dtype.name in STORED
-    result = np.dtype(np.float32) if wide else dtype
+    shape, unrounded = (*lead, queries, value_dim), unrounded and dtype.name in STORED
+    result = np.dtype(np.float32) if unrounded else dtype
     if out is not None:
         check_out(out, shape, result)
     axes, group = walked_axes(lead, key, value)
@@ -168,7 +168,7 @@ def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, un
         rules=proven(fuse(mask, scores, queries, keys), lead, queries, keys),
         sink=sink is not None,
         native=native,
-        wide=wide,
+        unrounded=unrounded,
     )
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,9 @@ from clearhead.definition.gradient import add_at, is_float
 from clearhead.engine.launch import array_parameters, bits, block_fields, laid_out, spec_for
 from clearhead.engine.problem import Operand, Problem, dense_strides
 from clearhead.kernels.abi.call import PLACE, SEEN_BYTES
-from clearhead.kernels.abi.gradient_call import AXIS, BLOCK, DONE, FIELDS
+from clearhead.kernels.abi.gradient_call import AXIS, DONE, FIELDS, GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import padded
-from clearhead.kernels.abi.variant import Share, Variant
+from clearhead.kernels.abi.variant import Contribution, Variant
 from clearhead.machine.address import address
 from clearhead.machine.compile import Kernel, KernelSpec, kernels
 from clearhead.machine.threads import WORTH_A_THREAD, run_kernel
@@ -83,22 +83,25 @@ class BackwardLaunch:
             score=score,
             mask=mask,
             storage=problem.storage,
-            wide=self.d_query_dtype != problem.dtype,
+            unrounded=self.d_query_dtype != problem.dtype,
             long=problem.rules.long and problem.computed == "float32",
         )
         if score is None:
             return replace(base, arrays=kinds_of(arrays))
-        shares, scattered = [], self.scattered
+        contributions, scattered = [], self.scattered
         for load, coefficient in by_loads(score):
             number = load.array or 0
             if number in self.arrays:
                 if number in scattered:
-                    target, way = len(arrays) + scattered.index(number), way_of(load, arrays[number], problem.keys)
-                    shares.append(Share(load, coefficient, target, way))
+                    target, scatter = (
+                        len(arrays) + scattered.index(number),
+                        scatter_of(load, arrays[number], problem.keys),
+                    )
+                    contributions.append(Contribution(load, coefficient, target, scatter))
                 else:
-                    shares.append(Share(load, coefficient))
+                    contributions.append(Contribution(load, coefficient))
         sums = kinds_of(arrays) + tuple((problem.computed, arrays[number].ndim) for number in scattered)
-        return replace(base, arrays=sums, slope=by_score(score), shares=tuple(shares))
+        return replace(base, arrays=sums, score_derivative=by_score(score), contributions=tuple(contributions))
 
     @cached_property
     def scattered(self) -> tuple[int, ...]:
@@ -143,7 +146,7 @@ class BackwardLaunch:
         _, _, _, arrays = self.expressions
         found = {number: np.zeros(arrays[number].shape, computed) for number in self.arrays}
         tasks = self.chains * self.group * len(self.tile_table)
-        sums = np.zeros((tasks, max(1, len(self.variant.shares))), computed)
+        sums = np.zeros((tasks, max(1, len(self.variant.contributions))), computed)
         if tasks and problem.keys:
             progress, done = np.zeros(tasks, np.int64), np.full(1, DONE, np.int64)
             count = max(1, min(threads, tasks, self.work // WORTH_A_THREAD))
@@ -164,7 +167,7 @@ class BackwardLaunch:
 
     def add_sums(self, found: dict[int, Array], sums: Array) -> None:
         """What rules read once a head: the tiles' sums, added to the elements that they belong to."""
-        if not self.variant.shares:
+        if not self.variant.contributions:
             return
         problem = self.problem
         heads = problem.lead[-1] if problem.lead else 1
@@ -172,12 +175,12 @@ class BackwardLaunch:
         leaves = {"batch": flat // heads, "head": flat % heads}
         _, _, _, arrays = self.expressions
         totals = sums.sum(axis=1, dtype=np.float64)
-        for n, share in enumerate(self.variant.shares):
-            if share.target is None:
-                index = [evaluate(Formula(i, arrays), leaves) for i in share.load.args]
-                wide = found[share.load.array or 0].astype(np.float64)
+        for n, contribution in enumerate(self.variant.contributions):
+            if contribution.target is None:
+                index = [evaluate(Formula(i, arrays), leaves) for i in contribution.load.args]
+                wide = found[contribution.load.array or 0].astype(np.float64)
                 add_at(wide, index, totals[:, n])
-                found[share.load.array or 0][...] = wide
+                found[contribution.load.array or 0][...] = wide
 
     @cached_property
     def work(self) -> int:
@@ -201,21 +204,21 @@ class BackwardLaunch:
             {
                 "at_softmax": 2 * tile.row,
                 "at_unused": tile.row,
-                "at_gains": len(self.variant.staged) * BLOCK * tile.row,
-                "at_diagonals": (tile.queries + BLOCK) * size,
+                "at_gains": len(self.variant.buffered) * GRADIENT_BLOCK * tile.row,
+                "at_diagonals": (tile.queries + GRADIENT_BLOCK) * size,
                 "at_place": 8 * len(PLACE),
-                "at_sums": max(1, len(self.variant.shares)) * tile.row,
-                "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
-                "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
-                "at_d_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
+                "at_sums": max(1, len(self.variant.contributions)) * tile.row,
+                "at_seen": GRADIENT_BLOCK * tile.vectors * SEEN_BYTES,
+                "at_scores": (GRADIENT_BLOCK + 2 * max(tile.keys)) * tile.row,
+                "at_d_scores": (GRADIENT_BLOCK + 2 * max(tile.keys)) * tile.row,
                 "at_query": tile.queries * wide,
                 "at_d_output_columns": tile.queries * value_wide,
                 "at_query_rows": tile.queries * wide,
                 "at_d_query": tile.queries * wide,
                 "at_output_rows": tile.queries * value_wide,
                 "at_d_output_rows": tile.queries * value_wide,
-                "at_keys": BLOCK * wide,
-                "at_values": BLOCK * value_wide,
+                "at_keys": GRADIENT_BLOCK * wide,
+                "at_values": GRADIENT_BLOCK * value_wide,
             }
         )
 
@@ -293,7 +296,7 @@ class BackwardLaunch:
         """What is known of each tile's blocks under a fused mask."""
         problem = self.problem
         return problem.rules.kinds(
-            self.tiles, BLOCK, math.prod(problem.lead[:-1]), problem.lead[-1] if problem.lead else 1
+            self.tiles, GRADIENT_BLOCK, math.prod(problem.lead[:-1]), problem.lead[-1] if problem.lead else 1
         )
 
     @cached_property
@@ -311,7 +314,7 @@ class BackwardLaunch:
         """Whether all tasks must keep one order: where pairs of two heads may add to one element."""
         lead, arrays = self.problem.lead, self.expressions[3]
         own = {"batch": math.prod(lead[:-1]), "head": lead[-1] if lead else 1}
-        loads = [share.load for share in self.variant.shares if share.target is not None]
+        loads = [contribution.load for contribution in self.variant.contributions if contribution.target is not None]
         return not all(
             apart(name, count, [load.args for load in loads if load.array == number], arrays[number].shape)
             for number in self.scattered
@@ -338,14 +341,14 @@ def apart(name: str, count: int, indices: Sequence[tuple[Expression, ...]], shap
     )
 
 
-def way_of(load: Expression, array: Array, keys: int) -> str:
+def scatter_of(load: Expression, array: Array, keys: int) -> Literal["row", "diagonal", "element"]:
     """How the pairs of a tile find the elements that they read."""
     *others, last = load.args
     elsewhere = frozenset[str]().union(*(depends(index) for index in others))
     by_query = not elsewhere <= WHOLE_HEAD and not elsewhere & {"key", "score"}
     if last.op == "key" and array.shape[-1] >= keys and by_query:
-        return "keys"
-    return "diagonal" if depends(rewrite(load, without_distance)) <= WHOLE_HEAD else "each"
+        return "row"
+    return "diagonal" if depends(rewrite(load, without_distance)) <= WHOLE_HEAD else "element"
 
 
 def without_distance(e: Expression) -> Expression | None:

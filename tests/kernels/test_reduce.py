@@ -193,5 +193,5 @@ def test_it_compiles_for_aarch64(dtype, consumers):
     x = np.zeros((2, 300, 8), dtype)
     asked = problem(x, x, x, mask=window(9) & where(lambda b, h, q, k: k % 3 == 0), score=softcap(2.0))
     spec = spec_for(asked, AARCH64)
-    spec = replace(spec, kernel="reduce", variant=replace(spec.variant, consumers=consumers))
+    spec = replace(spec, kernel="sweep", variant=replace(spec.variant, consumers=consumers))
     assert "fmla" in assembly(spec)

@@ -82,17 +82,17 @@ def attention(options: Options, query: Any, key: Any, value: Any, tables: Tables
 def forward(options: Options, query: Any, key: Any, value: Any, tables: Tables) -> tuple[Any, Any]:
     """The same, and what its gradient needs: the output before it was rounded, and the log-sum-exp."""
     results = shapes(query, value)
-    output, lse, *wide = call(attended, results, present(query, key, value, tables), **about(options, tables))
+    output, lse, *unrounded = call(attended, results, present(query, key, value, tables), **about(options, tables))
     asked = [output, lse] if options.residual else [output]
-    return asked, (query, key, value, tables, wide[0] if wide else output, lse)
+    return asked, (query, key, value, tables, unrounded[0] if unrounded else output, lse)
 
 
 def backward(options: Options, kept: Any, d_asked: Any) -> tuple[Any, ...]:
     """Gradients of query, key, value and bias, from those of what was asked for."""
-    query, key, value, tables, wide, lse = kept
+    query, key, value, tables, unrounded, lse = kept
     smooth = present(query, key, value, tables[:1])
     results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in smooth]
-    operands = [*present(query, key, value, tables), wide, lse, *d_asked]
+    operands = [*present(query, key, value, tables), unrounded, lse, *d_asked]
     found = call(gradients, results, operands, **about(options, tables))
     return *found[:3], (found[3] if len(found) > 3 else None, None, None, None)
 
@@ -102,10 +102,12 @@ attention.defvjp(forward, backward)
 
 def shapes(query: Any, value: Any) -> list[jax.ShapeDtypeStruct]:
     """Output, log-sum-exp (batch, heads, T), and where numbers have 16 bits the output before it was rounded."""
-    wide = query.dtype if query.dtype.itemsize > 2 else np.dtype(np.float32)
+    computed = query.dtype if query.dtype.itemsize > 2 else np.dtype(np.float32)
     batch, length, heads, _ = query.shape
     output = (*query.shape[:-1], value.shape[-1])
-    kinds = [(output, query.dtype), ((batch, heads, length), wide)] + ([(output, wide)] if wide != query.dtype else [])
+    kinds = [(output, query.dtype), ((batch, heads, length), computed)] + (
+        [(output, computed)] if computed != query.dtype else []
+    )
     return [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in kinds]
 
 

@@ -43,10 +43,10 @@ def attended(options: dict[str, Any], operands: list[Array], results: list[Array
 def gradients(options: dict[str, Any], operands: list[Array], results: list[Array]) -> None:
     """Write the gradients of query, key and value, and of the bias if there is one."""
     kept_from = -4 if options["residual"] else -3
-    wide, lse, d_output, *d_lse = operands[kept_from:]
+    unrounded, lse, d_output, *d_lse = operands[kept_from:]
     q, k, v, rules = arranged(options, operands[:kept_from])
     given = Rules(rules["mask"], rules["score"], scale=rules["scale"])
-    residuals = Residuals(Operands(q, k, v), given, None, turned(wide))
+    residuals = Residuals(Operands(q, k, v), given, None, turned(unrounded))
     lse, *d_lse = (x.reshape(residuals.output.shape[:-1]) for x in (lse, *d_lse))
     found = backward(residuals, lse, turned(d_output), d_lse[0] if d_lse else None, rules=len(results) > 3)
     for gradient, result in zip((found.q, found.k, found.v), results, strict=False):

@@ -37,4 +37,4 @@ FIELDS = (
 )
 AXIS = ("size", "query", "key", "value", "output", "d_output", "d_query", "d_key", "d_value")
 DONE = 1 << 62
-BLOCK = 64  # keys whose weights and their gradients stay in the nearest cache
+GRADIENT_BLOCK = 64  # keys whose weights and their gradients stay in the nearest cache

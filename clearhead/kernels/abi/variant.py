@@ -5,23 +5,24 @@ expressions name the call's constants and arrays by number.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from clearhead.rules.expression import Expression, parts
 
 
 @dataclass(frozen=True)
-class Share:
+class Contribution:
     """What a pair adds to the gradient of a rule's array: where the rule reads, and the derivative by what it reads.
 
-    `target` is the number of the gradient among the kernel's arrays; without it, the index is one for a whole head,
-    and the pairs' sum is all that is asked. `way` is how elements are found: "each" pair asks for its own, "keys" lie
-    one behind the other, a "diagonal" (one distance between query and key) has one.
+    `target` is the number of the gradient among the kernel's arrays; without it, the index is the same for a whole
+    head, and only the sum over its pairs is kept. `scatter` says how elements are found: a "row" of elements belongs to
+    consecutive keys, a "diagonal" (all pairs of one distance) has one element, or each pair finds its own "element".
     """
 
     load: Expression
     coefficient: Expression
     target: int | None = None
-    way: str = "each"
+    scatter: Literal["row", "diagonal", "element"] = "element"
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Variant:
     packed: bool = False  # tiles come from a table, each with its own document
     sink: bool = False  # a number per head joins the denominator
     paged: bool = False  # keys and values lie in a cache's pages
-    int8: bool = False  # of 8 bits, each row with its scale
+    int8: bool = False  # keys and values are stored in 8 bits, each row with its scale
     native: bool = False  # bfloat16 operands are multiplied as they are
     consumers: tuple[str, ...] = ()  # what becomes of the weights, in kernels that sweep over them
     storage: str = ""  # operands' dtype, if narrower than the computation's
-    wide: bool = False  # the result is as wide as the computation even then
-    slope: Expression | None = None  # backward: the derivative of what becomes of a score, by the score
-    shares: tuple[Share, ...] = ()  # and those by the numbers that it reads
-    long: bool = False  # whole numbers in lanes are of 64 bits, though floats are of 32
+    unrounded: bool = False  # the result has the computation's dtype even then
+    score_derivative: Expression | None = None  # backward: of what becomes of a score, by the score
+    contributions: tuple[Contribution, ...] = ()  # backward: to the gradients of the arrays that rules read
+    long: bool = False  # whole numbers in lanes have 64 bits, though floats have 32
 
     @property
     def kept(self) -> str:
@@ -52,12 +53,17 @@ class Variant:
     @property
     def written(self) -> str:
         """The dtype of the result, if it is narrower than the computation's."""
-        return "" if self.wide else self.storage
+        return "" if self.unrounded else self.storage
 
     @property
-    def staged(self) -> tuple[Share, ...]:
-        """The shares of which a whole tile is found before it is added."""
-        return tuple(share for share in self.shares if share.target is not None and share.way != "each")
+    def window_edge(self) -> tuple[str, ...]:
+        """The parameter that functions have only where keys end on the left too."""
+        return ("left",) if self.windowed else ()
+
+    @property
+    def buffered(self) -> tuple[Contribution, ...]:
+        """The contributions of which a whole tile is computed before it is added."""
+        return tuple(c for c in self.contributions if c.target is not None and c.scatter != "element")
 
     @property
     def constants(self) -> int:

@@ -16,9 +16,17 @@ from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.operations import EMITTERS, Numbers, is_vector
 from clearhead.kernels.ir.simd import Function, Value, float_type, i1, i64, pointer
 from clearhead.kernels.ir.storage import widen
+from clearhead.kernels.ir.values import Bits
 from clearhead.rules.expression import Expression, depends, parts, rewrite
 
 Memo = dict[Expression, Value]
+
+
+class Shim:
+    """Temporary."""
+
+    def __init__(self, f: Function) -> None:
+        self.build, self.tile = f.block, f.tile
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ class Rule:
         if "float" in dtype:
             to, size = self.numbers.wide(x, float_type(f.element), f.vector), int(dtype.partition("float")[2]) // 8
             if size == 2:
-                x, size = widen(f, dtype, x), 4
+                x, size = widen(Shim(f), dtype, Bits(f.block, x)).ir, 4  # type: ignore[arg-type]
             if size == f.element.bytes:
                 return x
             return b.fptrunc(x, to) if size > f.element.bytes else b.fpext(x, to)

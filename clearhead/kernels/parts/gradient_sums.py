@@ -4,101 +4,136 @@ A is the weights' or the scores' gradient tile [key][query]. Summed over keys it
 i key), `across` it, over queries, those of keys and values (r key, i query).
 """
 
+from typing import NamedTuple
+
 import llvmlite.ir as ir
 
 from clearhead.kernels.abi.tiles import Tile
-from clearhead.kernels.ir.simd import Function, Value, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.values import Bits, Int, Pointer, Truth, Vector, fma
 
 
-def write_sums(module: ir.Module, tile: Tile, n: int, across: bool) -> ir.Function:
-    """n vectors of dims. Row r sums i from `low` + r to `high` + r, and some i around it, where A must be zero."""
-    name = f"sums_{'across_' if across else ''}{n}"
-    f = internal_function(
-        module, tile, name, "a_p", "b_p", "stride", "length", "low", "high", "rows", "o_p", "o_stride"
-    )
+class SumRows(NamedTuple):
+    """Row r sums i from `low` + r to `high` + r, and some i around it, where A must be zero."""
+
+    a: Pointer
+    b: Pointer
+    stride: Int
+    length: Int
+    low: Int
+    high: Int
+    rows: Int
+    o: Pointer
+    o_stride: Int
+
+
+def write_sums(module: ir.Module, tile: Tile, n: int, *, across: bool) -> Emitted[SumRows]:
+    """n vectors of dims, for as many rows at once as the registers hold sums of."""
+    f = internal_function(module, tile, f"sums_{'across_' if across else ''}{n}", SumRows)
     a, b, stride, length, low, high, rows, o, o_stride = f.arguments
+    size = f.element.bytes
 
-    def group(count: int, r: Value) -> None:
-        start = f.clamp(f.add(low, r), 0, length)
-        stop = f.clamp(f.add(high, f.add(r, count)), start, length)
-        first = f.at(a, f.mul(r, tile.row if across else f.element.bytes))
+    def group(count: int, r: Int) -> None:
+        start = (low + r).clamp(0, length)
+        stop = (high + (r + count)).clamp(start, length)
+        first = a + r * (tile.row if across else size)
 
-        def one(i: Value, acc: list[Value]) -> list[Value]:
-            column, row = f.at(first, f.mul(i, f.element.bytes if across else tile.row)), f.at(b, f.mul(i, stride))
-            bs = [f.load(f.in_row(row, 0, x)) for x in range(n)]
-            step = tile.row if across else f.element.bytes
-            scalars = [f.broadcast(f.at(column, k * step)) for k in range(count)]
-            return [f.fma(scalars[k], bs[x], acc[k * n + x]) for k in range(count) for x in range(n)]
+        def one(i: Int, sums: list[Vector]) -> list[Vector]:
+            column, row = first + i * (size if across else tile.row), b + i * stride
+            bs = [f.load(f.at(row, 0, x)) for x in range(n)]
+            step = tile.row if across else size
+            scalars = [f.broadcast(column + k * step) for k in range(count)]
+            return [fma(scalars[k], bs[x], sums[k * n + x]) for k in range(count) for x in range(n)]
 
-        acc = f.unrolled(start, stop, 4, one, [f.constant(0.0)] * (count * n))
+        sums = f.unrolled(start, stop, 4, one, [f.constant(0.0)] * (count * n))
         for k in range(count):
             for x in range(n):
-                place = f.in_row(f.at(o, f.mul(f.add(r, k), o_stride)), 0, x)
-                f.store(f.block.fadd(f.load(place), acc[k * n + x]), place)
+                place = f.at(o + (r + k) * o_stride, 0, x)
+                f.store(f.load(place) + sums[k * n + x], place)
 
     count = tile.rows[n - 1]
-    whole = f.sub(rows, f.block.srem(rows, f.i64(count)))
-    f.loop(0, whole, count, lambda r, _: group(count, r))
-    f.loop(whole, rows, 1, lambda r, _: group(1, r))
+    whole = rows - rows % count
+    for r in f.range(0, whole, count):
+        group(count, r)
+    for r in f.range(whole, rows):
+        group(1, r)
     return f.finish()
 
 
-def write_sums_seen(module: ir.Module, tile: Tile, across: bool) -> ir.Function:
-    """The same over seen pairs alone, where B is not finite: hidden pairs have the weight −0, which no seen one has."""
-    name = f"sums_seen_{'across' if across else 'down'}"
-    f = internal_function(
-        module, tile, name, "a_p", "p_p", "b_p", "stride", "length", "rows", "o_p", "o_stride", "vectors"
-    )
+class SumSeen(NamedTuple):
+    """The same over seen pairs alone, as the weights `p` tell them."""
+
+    a: Pointer
+    p: Pointer
+    b: Pointer
+    stride: Int
+    length: Int
+    rows: Int
+    o: Pointer
+    o_stride: Int
+    vectors: Int
+
+
+def write_sums_seen(module: ir.Module, tile: Tile, *, across: bool) -> Emitted[SumSeen]:
+    """For a B that is not finite: hidden pairs have the weight −0, which no seen one has."""
+    f = internal_function(module, tile, f"sums_seen_{'across' if across else 'down'}", SumSeen)
     a, p, b, stride, length, rows, o, o_stride, vectors = f.arguments
-    hidden = ir.Constant(f.integers.element, 1 << (8 * f.element.bytes - 1))
+    width = 8 * f.element.bytes
+    minus_zero = 1 << (width - 1)
 
-    def row(r: Value, _: list[Value]) -> None:
-        def dims(x: Value, _: list[Value]) -> None:
-            def one(i: Value, acc: list[Value]) -> list[Value]:
+    for r in f.range(0, rows):
+        for x in f.range(0, vectors):
+
+            def one(i: Int, sums: list[Vector]) -> list[Vector]:
                 key, query = (r, i) if across else (i, r)
-                offset = f.add(f.mul(key, tile.row), f.mul(query, f.element.bytes))
-                bits = f.block.bitcast(f.load_scalar(f.at(p, offset)), f.integers.element)
-                seen = f.block.icmp_unsigned("!=", bits, hidden)
-                value = f.load(f.in_row(f.at(b, f.mul(i, stride)), 0, x))
-                return [f.block.select(seen, f.fma(f.broadcast(f.at(a, offset)), value, acc[0]), acc[0])]
+                offset = key * tile.row + query * f.element.bytes
+                weight = Bits(f.build, f.build.bitcast(f.load_number(p + offset).ir, ir.IntType(width)))
+                seen = weight != minus_zero
+                value = f.load(f.at(b + i * stride, 0, x))
+                return [seen.choose(fma(f.broadcast(a + offset), value, sums[0]), sums[0])]
 
-            acc = f.loop(0, length, 1, one, [f.constant(0.0)])[0]
-            place = f.in_row(f.at(o, f.mul(r, o_stride)), 0, x)
-            f.store(f.block.fadd(f.load(place), acc), place)
-
-        f.loop(0, vectors, 1, dims)
-
-    f.loop(0, rows, 1, row)
+            total = f.loop(0, length, 1, one, [f.constant(0.0)])[0]
+            place = f.at(o + r * o_stride, 0, x)
+            f.store(f.load(place) + total, place)
     return f.finish()
+
+
+class Factor(NamedTuple):
+    """B: rows of `dims` numbers, padded to whole vectors."""
+
+    base: Pointer
+    stride: Int
+    dims: Int
 
 
 class Sums:
     """Both functions for every number of dims, one direction."""
 
-    def __init__(self, module: ir.Module, tile: Tile, across: bool) -> None:
-        self.plain = {n: write_sums(module, tile, n, across) for n in range(1, len(tile.rows) + 1)}
-        self.seen = write_sums_seen(module, tile, across)
+    def __init__(self, module: ir.Module, tile: Tile, *, across: bool) -> None:
+        self.plain = {n: write_sums(module, tile, n, across=across) for n in range(1, len(tile.rows) + 1)}
+        self.seen = write_sums_seen(module, tile, across=across)
 
     def write(
-        self, f: Function, safe: Value, a: Value, p: Value, b: tuple[Value, Value, Value], length: Value,
-        band: tuple[Value, Value], rows: Value, o: Value, o_stride: Value,
+        self, f: Code, safe: Truth, a: Pointer, p: Pointer, b: Factor, length: Int, band: tuple[Int, Int], rows: Int,
+        o: Pointer, o_stride: Int,
     ) -> None:  # fmt: skip
-        """O += A·B; b is address, stride and padded dims, `safe` whether products with hidden rows are harmless."""
-        base, stride, dims = b
-        vectors = f.block.sdiv(dims, f.i64(f.lanes))
+        """O += A·B; `safe`: products with hidden rows are harmless."""
+        vectors = b.dims // f.lanes
+        low, high = band
 
-        def part(n: int, d: Value) -> None:
-            offset = f.mul(d, f.element.bytes)
-            f.call(self.plain[n], a, f.at(base, offset), stride, length, *band, rows, f.at(o, offset), o_stride)
+        def part(n: int, d: Int) -> None:
+            offset = d * f.element.bytes
+            f.call(self.plain[n], SumRows(a, b.base + offset, b.stride, length, low, high, rows, o + offset, o_stride))
 
-        with f.block.if_else(safe) as (then, otherwise):
+        with f.either(safe) as (then, otherwise):
             with then:  # few dims are summed at once, of many as many as fit
                 most = len(self.plain)
-                whole = f.sub(vectors, f.block.srem(vectors, f.i64(most)))
-                f.loop(0, f.mul(whole, f.lanes), most * f.lanes, lambda d, _: part(most, d))
-                rest = f.sub(vectors, whole)
+                whole = vectors - vectors % most
+                for d in f.range(0, whole * f.lanes, most * f.lanes):
+                    part(most, d)
+                rest = vectors - whole
                 for n in range(1, most):
-                    with f.when(f.block.icmp_signed("==", rest, f.i64(n))):
-                        part(n, f.mul(whole, f.lanes))
+                    with f.when(rest == n):
+                        part(n, whole * f.lanes)
             with otherwise:
-                f.call(self.seen, a, p, base, stride, length, rows, o, o_stride, vectors)
+                f.call(self.seen, SumSeen(a, p, b.base, b.stride, length, rows, o, o_stride, vectors))

@@ -8,17 +8,25 @@ from collections.abc import Sequence
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.ir.simd import Function, Value
+from clearhead.kernels.ir.code import Code
+from clearhead.kernels.ir.values import Pointer, Vector, larger
 
 
-def load_pair(f: Function, address: Value) -> Value:
+def load_pair(f: Code, address: Pointer) -> Vector:
     """Two neighbouring dims of a query, in every pair of lanes."""
-    kind = ir.VectorType(f.vector.element, 2)
-    pair = f.block.load(address, typ=kind, align=f.element.bytes)
-    return f.shuffle(pair, ir.Constant(kind, ir.Undefined), [lane % 2 for lane in range(f.lanes)])
+    kind = ir.VectorType(f.scalar, 2)
+    pair = f.read(address, kind, align=f.element.bytes)
+    return Vector(f.build, f.shuffled(pair, ir.Constant(kind, ir.Undefined), [lane % 2 for lane in range(f.lanes)]))
 
 
-def pairs_of_rows(f: Function, rows: Sequence[Value]) -> list[Value]:
+def load_doubled(f: Code, address: Pointer) -> Vector:
+    """Half a vector of numbers, each in both lanes of its pair."""
+    kind = ir.VectorType(f.scalar, f.lanes // 2)
+    half = f.read(address, kind, align=f.element.bytes)
+    return Vector(f.build, f.shuffled(half, ir.Constant(kind, ir.Undefined), [lane // 2 for lane in range(f.lanes)]))
+
+
+def pairs_of_rows(f: Code, rows: Sequence[Vector]) -> list[Vector]:
     """As many dims as a vector has lanes, of half as many keys, from rows: a vector for each pair of dims."""
     vectors = list(rows)
     step = 1
@@ -28,7 +36,7 @@ def pairs_of_rows(f: Function, rows: Sequence[Value]) -> list[Value]:
     return vectors
 
 
-def exchanged(f: Function, vectors: list[Value], i: int, step: int) -> Value:
+def exchanged(f: Code, vectors: Sequence[Vector], i: int, step: int) -> Vector:
     """One vector after a step of the transposition: pairs change places between vectors that are `step` apart."""
     low, high = vectors[i & ~step], vectors[i | step]
     order = []
@@ -39,7 +47,16 @@ def exchanged(f: Function, vectors: list[Value], i: int, step: int) -> Value:
     return f.shuffle(low, high, order)
 
 
-def sum_of_pairs(f: Function, a: Value, b: Value) -> Value:
+def sum_of_pairs(f: Code, a: Vector, b: Vector) -> Vector:
     """Even plus odd of two vectors of pairs: the scores of one vector of keys."""
     even, odd = (f.shuffle(a, b, range(first, 2 * f.lanes, 2)) for first in (0, 1))
-    return f.block.fadd(even, odd)
+    return even + odd
+
+
+def largest_lane(f: Code, x: Vector) -> Vector:
+    """The largest number of a vector, in every lane."""
+    step = 1
+    while step < f.lanes:
+        x = larger(x, f.shuffle(x, x, [lane ^ step for lane in range(f.lanes)]))
+        step *= 2
+    return x

@@ -3,184 +3,191 @@
 These are the only places that know strides; whatever a user's layout, no more than one tile is ever copied.
 """
 
+from typing import NamedTuple
+
 import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK
-from clearhead.kernels.abi.call import FIELDS, PANEL_LINE
+from clearhead.kernels.abi.call import PANEL_LINE
 from clearhead.kernels.abi.softmax_state import ALPHA, SUM, TOTAL_L, TOTAL_M
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir import math
-from clearhead.kernels.ir.simd import Function, Value, float_type, i64, internal_function
-from clearhead.kernels.ir.storage import load_number, load_vector, store_number, store_vector, stored_bytes
+from clearhead.kernels.ir.bridge import log
+from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.storage import load_number, load_vector, store_rounded, stored_bytes
+from clearhead.kernels.ir.transpose import columns
+from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, least
+from clearhead.kernels.parts.frame import CallTable
+from clearhead.kernels.parts.merge import join_maxima
 
 
-def field(f: Function, table: Value, name: str) -> Value:
-    """Read one field of the call's table."""
-    return f.load_int(table, FIELDS.index(name))
-
-
-def scale(f: Function, table: Value) -> Value:
-    """The scale, rounded to the element type."""
-    bits = f.block.bitcast(field(f, table, "scale"), ir.DoubleType())
-    return bits if f.element.bytes == 8 else f.block.fptrunc(bits, float_type(f.element))
-
-
-def whole_vectors(f: Function, element: Value, dims: Value, size: int) -> Value:
+def whole_vectors(f: Code, element: Int, dims: Int, size: int) -> Int:
     """How many dims can be moved by vectors: none if a row's elements, of `size` bytes, lie apart."""
-    dense = f.block.icmp_signed("==", element, f.i64(size))
-    return f.block.select(dense, f.sub(dims, f.block.srem(dims, f.i64(f.lanes))), f.i64(0))
+    dense = element == size
+    return dense.choose(dims - dims % f.lanes, f.i64(0))
 
 
-def write_pack_query(module: ir.Module, tile: Tile, variant: Variant) -> ir.Function:
+class PackQuery(NamedTuple):
+    """Transpose and scale a tile's queries."""
+
+    table: CallTable
+    q: Pointer
+    rows: Int
+    qt: Pointer
+
+
+def write_pack_query(module: ir.Module, tile: Tile, variant: Variant) -> Emitted[PackQuery]:
     """Qᵀ[dim, query] = scale · q; the lanes beyond the last query repeat it."""
-    f = internal_function(module, tile, "pack_query", "table_p", "q_p", "rows", "qt_p")
+    f = internal_function(module, tile, "pack_query", PackQuery)
     table, q, rows, qt = f.arguments
-    row, element, dims = (field(f, table, name) for name in ("query_row", "query_element", "query_dim"))
-    size, factor, last, storage = f.element.bytes, scale(f, table), f.sub(rows, 1), variant.storage
+    row, element, dims = table.field("query_row"), table.field("query_element"), table.field("query_dim")
+    size, factor, last, storage = f.element.bytes, table.scale(f), rows - 1, variant.storage
     stored = stored_bytes(f, storage)
     whole = whole_vectors(f, element, dims, stored)
 
-    def vector(x: Value, _: list[Value]) -> None:
-        first = f.mul(x, f.lanes)
-        at = [f.at(q, f.mul(f.least(f.add(first, y), last), row)) for y in range(f.lanes)]
+    for x in f.range(0, (rows + (f.lanes - 1)) // f.lanes):
+        first = x * f.lanes
+        starts = [q + least(first + y, last) * row for y in range(f.lanes)]
 
-        def square(d: Value, _: list[Value]) -> None:
-            rows = [load_vector(f, storage, f.at(a, f.mul(d, stored))) for a in at]
-            for y, column in enumerate(f.columns(rows)):
-                f.store(f.block.fmul(column, f.splat(factor)), f.in_row(qt, f.add(d, y), x))
+        # As many dims as there are lanes, of as many queries: a square, transposed in registers.
+        for d in f.range(0, whole, f.lanes):
+            square = [load_vector(f, storage, start + d * stored) for start in starts]
+            for y, column in enumerate(columns(f, square)):
+                f.store(column * f.splat(factor), f.at(qt, d + y, x))
 
-        def single(d: Value, _: list[Value]) -> None:
-            def lane(y: Value, _: list[Value]) -> None:
-                source = f.at(q, f.add(f.mul(f.least(f.add(first, y), last), row), f.mul(d, element)))
-                x_d = f.block.fmul(load_number(f, storage, source), factor)
-                f.store_scalar(x_d, f.at(f.in_row(qt, d, x), f.mul(y, size)))
-
-            f.loop(0, f.lanes, 1, lane)
-
-        f.loop(0, whole, f.lanes, square)
-        f.loop(whole, dims, 1, single)
-
-    f.loop(0, f.block.sdiv(f.add(rows, f.lanes - 1), f.i64(f.lanes)), 1, vector)
+        for d in f.range(whole, dims):
+            for lane in f.range(0, f.lanes):
+                source = q + (least(first + lane, last) * row + d * element)
+                scaled = load_number(f, storage, source) * factor
+                f.store(scaled, f.at(qt, d, x) + lane * size)
     return f.finish()
 
 
-def write_pack_rows(module: ir.Module, tile: Tile, variant: Variant, name: str = "pack_rows") -> ir.Function:
-    """Dense copies of rows of keys or values that lie apart, are stored narrower, or must be padded with zeros."""
-    more = ("scales_p",) if variant.int8 else ()
-    f = internal_function(module, tile, name, "from_p", "row", "element", "rows", "dims", "padded", "to_p", *more)
-    source, row, element, rows, dims, padded, target, *scales = f.arguments
-    size, zero, storage = f.element.bytes, ir.Constant(float_type(f.element), 0.0), variant.kept
+class PackRows(NamedTuple):
+    """Copy rows of `dims` numbers to dense rows of `padded` ones."""
+
+    source: Pointer
+    row: Int
+    element: Int
+    rows: Int
+    dims: Int
+    padded: Int
+    to: Pointer
+    scales: Pointer | None = None
+
+
+def write_pack_rows(module: ir.Module, tile: Tile, variant: Variant, name: str = "pack_rows") -> Emitted[PackRows]:
+    """Rows of keys or values that lie apart, are stored narrower, or must be padded with zeros."""
+    f = internal_function(module, tile, name, PackRows, present=("scales",) if variant.int8 else ())
+    source, row, element, rows, dims, padded, target, scales = f.arguments
+    size, zero, storage = f.element.bytes, f.number(0.0), variant.kept
     stored = stored_bytes(f, storage)
     whole = whole_vectors(f, element, dims, stored)
 
-    def copy(i: Value, _: list[Value]) -> None:
-        a, b = f.at(source, f.mul(i, row)), f.at(target, f.mul(i, f.mul(padded, size)))
-        own = f.load_scalar(f.at(scales[0], f.mul(i, size))) if scales else None
-
-        def vector(d: Value, _: list[Value]) -> None:
-            x = load_vector(f, storage, f.at(a, f.mul(d, stored)))
-            f.store(x if own is None else f.block.fmul(x, f.splat(own)), f.at(b, f.mul(d, size)))
-
-        def single(d: Value, _: list[Value]) -> None:
-            x = load_number(f, storage, f.at(a, f.mul(d, element)))
-            f.store_scalar(x if own is None else f.block.fmul(x, own), f.at(b, f.mul(d, size)))
-
-        def padding(d: Value, _: list[Value]) -> None:
-            f.store_scalar(zero, f.at(b, f.mul(d, size)))
-
-        f.loop(0, whole, f.lanes, vector)
-        f.loop(whole, dims, 1, single)
-        f.loop(dims, padded, 1, padding)
-
-    f.loop(0, rows, 1, copy)
+    for i in f.range(0, rows):
+        from_row, to_row = source + i * row, target + i * (padded * size)
+        scale = None if scales is None else f.load_number(scales + i * size)
+        for d in f.range(0, whole, f.lanes):
+            numbers = load_vector(f, storage, from_row + d * stored)
+            f.store(numbers if scale is None else numbers * f.splat(scale), to_row + d * size)
+        for d in f.range(whole, dims):
+            number = load_number(f, storage, from_row + d * element)
+            f.store(number if scale is None else number * scale, to_row + d * size)
+        for d in f.range(dims, padded):
+            f.store(zero, to_row + d * size)
     return f.finish()
 
 
-def write_unpack_keys(module: ir.Module, tile: Tile, variant: Variant) -> ir.Function:
-    """Dense rows of some keys of a cache's page, from the key `inside` it on (laid out in `clearhead.cache.pages`)."""
-    f = internal_function(module, tile, "unpack_keys", "page_p", "inside", "rows", "dims", "to_p")
+class UnpackKeys(NamedTuple):
+    """Copy `rows` keys of a cache's page, from the key `inside` it on, to dense rows."""
+
+    page: Pointer
+    inside: Int
+    rows: Int
+    dims: Int
+    to: Pointer
+
+
+def write_unpack_keys(module: ir.Module, tile: Tile, variant: Variant) -> Emitted[UnpackKeys]:
+    """Pages are laid out in `clearhead.cache.pages`: panels of a few keys, with a line for each pair of dims."""
+    f = internal_function(module, tile, "unpack_keys", UnpackKeys)
     page, inside, rows, dims, target = f.arguments
     size, stored = f.element.bytes, stored_bytes(f, variant.kept)
-    keys, pairs = PANEL_LINE // (2 * size), f.block.sdiv(f.add(dims, 1), f.i64(2))
+    keys, pairs = PANEL_LINE // (2 * size), (dims + 1) // 2
     line = 2 * keys * stored
-    scales = f.at(page, f.mul(pairs, 2 * BLOCK))
+    scales = page + pairs * (2 * BLOCK)
 
-    def row(i: Value, _: list[Value]) -> None:
-        key = f.add(inside, i)
-        panel = f.mul(f.block.sdiv(key, f.i64(keys)), f.mul(pairs, line))
-        source = f.at(page, f.add(panel, f.mul(f.block.srem(key, f.i64(keys)), 2 * stored)))
-        to = f.at(target, f.mul(i, f.mul(dims, size)))
-        own = f.load_scalar(f.at(scales, f.mul(key, size))) if variant.int8 else None
-
-        def dim(d: Value, _: list[Value]) -> None:
-            at = f.add(f.mul(f.block.sdiv(d, f.i64(2)), line), f.mul(f.block.srem(d, f.i64(2)), stored))
-            x = load_number(f, variant.kept, f.at(source, at))
-            f.store_scalar(x if own is None else f.block.fmul(x, own), f.at(to, f.mul(d, size)))
-
-        f.unrolled(0, dims, 8, dim)
-
-    f.loop(0, rows, 1, row)
+    for i in f.range(0, rows):
+        key = inside + i
+        panel = key // keys * (pairs * line)
+        source = page + (panel + key % keys * (2 * stored))
+        to = target + i * (dims * size)
+        scale = f.load_number(scales + key * size) if variant.int8 else None
+        for d in f.unrolled_range(0, dims, 8):
+            number = load_number(f, variant.kept, source + (d // 2 * line + d % 2 * stored))
+            f.store(number if scale is None else number * scale, to + d * size)
     return f.finish()
 
 
-def write_unpack_output(module: ir.Module, tile: Tile, variant: Variant) -> ir.Function:
-    """y = O / l, and LSE = m + log l where it is wanted; a query that sees nothing gets 0 and −∞.
+class UnpackOutput(NamedTuple):
+    """Write a tile's outputs and, unless `lse` is null, its log-sum-exps."""
+
+    table: CallTable
+    o: Pointer
+    o_stride: Int
+    state: Pointer
+    rows: Int
+    y: Pointer
+    lse: Pointer
+    sink: Pointer | None = None
+
+
+def write_unpack_output(module: ir.Module, tile: Tile, variant: Variant) -> Emitted[UnpackOutput]:
+    """y = O / l and LSE = m + log l; a query that sees nothing gets 0 and −∞.
 
     A sink joins l like one more key without a value.
     """
-    more = ("sink_p",) if variant.sink else ()
-    f = internal_function(
-        module, tile, "unpack_output", "table_p", "o_p", "o_stride", "state_p", "rows", "y_p", "lse_p", *more
-    )
-    table, o, o_stride, state, rows, y, lse, *sink = f.arguments
-    row, element, dims = (field(f, table, name) for name in ("output_row", "output_element", "value_dim"))
+    f = internal_function(module, tile, "unpack_output", UnpackOutput, present=("sink",) if variant.sink else ())
+    table, o, o_stride, state, rows, y, lse, sink = f.arguments
+    row, element, dims = table.field("output_row"), table.field("output_element"), table.field("value_dim")
     size, zero, storage = f.element.bytes, f.constant(0.0), variant.written
     stored = stored_bytes(f, storage)
     whole = whole_vectors(f, element, dims, stored)
-    wanted = f.block.icmp_unsigned("!=", f.block.ptrtoint(lse, i64), f.i64(0))
+    wanted = lse.given()
 
-    def with_sink(x: Value, l: Value) -> Value:
-        m, s = f.load(f.in_row(state, TOTAL_M, x)), f.broadcast(sink[0])
-        top = f.larger(s, m)
-        a, b = math.exp(f, f.block.fsub(m, top)), math.exp(f, f.block.fsub(s, top))
-        f.store(top, f.in_row(state, TOTAL_M, x))
-        f.store(a, f.in_row(state, ALPHA, x))
-        return f.fma(l, a, b)
+    def with_sink(x: Int, l: Vector, sink: Pointer) -> Vector:
+        """The sink joins as one more score without a value."""
+        top, a, b = join_maxima(f, f.load(f.at(state, TOTAL_M, x)), f.broadcast(sink))
+        f.store(top, f.at(state, TOTAL_M, x))
+        f.store(a, f.at(state, ALPHA, x))
+        return fma(l, a, b)
 
-    def sums(x: Value, _: list[Value]) -> None:
-        l = f.load(f.in_row(state, TOTAL_L, x))
-        if sink:
-            l = with_sink(x, l)
+    # Each query's LSE, in place of M, and what its sums are multiplied by.
+    for x in f.range(0, tile.vectors):
+        l = f.load(f.at(state, TOTAL_L, x))
+        if sink is not None:
+            l = with_sink(x, l, sink)
         with f.when(wanted):
-            f.store(f.block.fadd(f.load(f.in_row(state, TOTAL_M, x)), math.log(f, l)), f.in_row(state, TOTAL_M, x))
-        inverse = f.block.fdiv(f.constant(1.0), l)
-        inverse = f.block.select(f.block.fcmp_ordered("==", l, zero), zero, inverse)
-        if sink:
-            inverse = f.block.fmul(f.load(f.in_row(state, ALPHA, x)), inverse)
-        f.store(inverse, f.in_row(state, SUM, x))
+            f.store(f.load(f.at(state, TOTAL_M, x)) + log(f, l), f.at(state, TOTAL_M, x))
+        inverse = 1.0 / l
+        inverse = (l == zero).choose(zero, inverse)
+        if sink is not None:
+            inverse = f.load(f.at(state, ALPHA, x)) * inverse
+        f.store(inverse, f.at(state, SUM, x))
 
-    def query(q: Value, _: list[Value]) -> None:
-        inverse = f.broadcast(f.at(f.in_row(state, SUM, 0), f.mul(q, size)))
-        source, target = f.at(o, f.mul(q, o_stride)), f.at(y, f.mul(q, row))
+    for q in f.range(0, rows):
+        inverse = f.broadcast(f.at(state, SUM, 0) + q * size)
+        source, target = o + q * o_stride, y + q * row
 
         # + 0 makes every zero +0: which one a sum of nothing is would depend on the tiling.
-        def divided(d: Value) -> Value:
-            return f.fma(f.load(f.at(source, f.mul(d, size))), inverse, zero)
+        def divided(d: Int) -> Vector:
+            return fma(f.load(source + d * size), inverse, zero)
 
-        def single(d: Value, _: list[Value]) -> None:
-            value = f.block.extract_element(divided(d), f.i64(0))
-            store_number(f, storage, value, f.at(target, f.mul(d, element)))
-
-        def vector(x: Value, _: list[Value]) -> None:
-            store_vector(f, storage, divided(f.mul(x, f.lanes)), f.at(target, f.mul(x, f.lanes * stored)))
-
-        f.unrolled(0, f.block.sdiv(whole, f.i64(f.lanes)), 4, vector)
-        f.loop(whole, dims, 1, single)
+        for x in f.unrolled_range(0, whole // f.lanes, 4):
+            store_rounded(f, storage, divided(x * f.lanes), target + x * (f.lanes * stored))
+        for d in f.range(whole, dims):
+            store_rounded(f, storage, divided(d).first(), target + d * element)
         with f.when(wanted):
-            place = f.mul(q, size)
-            f.store_scalar(f.load_scalar(f.at(f.in_row(state, TOTAL_M, 0), place)), f.at(lse, place))
-
-    f.loop(0, tile.vectors, 1, sums)
-    f.loop(0, rows, 1, query)
+            place = q * size
+            f.store(f.load_number(f.at(state, TOTAL_M, 0) + place), lse + place)
     return f.finish()

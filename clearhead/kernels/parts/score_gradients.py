@@ -1,181 +1,198 @@
 """From scores to weights and to the gradients of scores: one pass over Sᵀ and dPᵀ, queries in the lanes.
 
-    P = exp(S − LSE),  dS = P ∘ (dP − δ),  before the rules dS ∘ slope,  for what they read Σ dS ∘ share
+    P = exp(S − LSE)
+    dS = P ∘ (dP − δ)
+    dS₀ = dS ∘ ∂rule/∂score            the gradient of the score before its rules
+    dA[i] = Σ dS ∘ ∂rule/∂A[i]         the gradient of an array that the rules read
 
-P takes the place of S, scale · dS₀ that of dP. A hidden pair's weight is −0, which no seen one's is, its gradient 0.
+P takes the place of S, scale · dS₀ that of dP. A hidden pair has the weight −0, which no seen pair has, and gradient 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import llvmlite.ir as ir
 
 from clearhead.kernels.abi.call import SEEN_BYTES
-from clearhead.kernels.abi.gradient_call import BLOCK
+from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
-from clearhead.kernels.abi.variant import Share, Variant
-from clearhead.kernels.ir import math
+from clearhead.kernels.abi.variant import Contribution, Variant
+from clearhead.kernels.ir.bridge import exp
+from clearhead.kernels.ir.code import Code, Emitted, internal_function
 from clearhead.kernels.ir.expressions import Positions, with_offsets
 from clearhead.kernels.ir.operations import is_vector
-from clearhead.kernels.ir.simd import Function, Value, i1, i16, i64, internal_function, pointer
+from clearhead.kernels.ir.values import Float, Int, Lanes, Pointer, Truth, Vector, i64, least
+from clearhead.kernels.parts.frame import CallTable, TilePosition
 from clearhead.kernels.parts.mask_bits import seen_at
-from clearhead.kernels.parts.packing import scale
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
 from clearhead.rules.expression import Expression
 
 LSE, DELTA = 0, 1  # rows of a tile's state
 
 
-def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidden: str) -> ir.Function:
-    """`rows` keys by w vectors of queries; key r is seen by queries from r − `diagonal` to r − `left`.
+class ScoreGradients(NamedTuple):
+    """`rows` keys by some vectors of queries; key r is seen by queries from r − `diagonal` to r − `left`."""
 
-    `key` is row 0's key. `hidden` says what may be: "nothing", what is beyond the "edges", or what "bits" tell as well.
-    """
-    f = internal_function(
-        module, tile, f"weights_{hidden}_{w}", "table_p", "place_p", "s_p", "dp_p", "rows",
-        "state_p", "diagonal", "left", "queries", "key", "seen_p", "sums_p", "gains_p", together=w,
-    )  # fmt: skip
-    table, place, s, dp, rows, state, diagonal, left, queries, key, bits, sums, gains = f.arguments
-    b = f.block
-    lse, delta = f.load(f.in_row(state, LSE, 0)), f.load(f.in_row(state, DELTA, 0))
-    factor, last = f.splat(scale(f, table)), f.sub(queries, 1)
-    rules = Derived(f, variant, table, place) if variant.score is not None else None
+    table: CallTable
+    position: TilePosition
+    s: Pointer
+    dp: Pointer
+    rows: Int
+    state: Pointer
+    diagonal: Int
+    left: Int
+    queries: Int
+    key: Int  # row 0's
+    seen: Pointer
+    sums: Pointer
+    gains: Pointer
 
-    def row(r: Value, carried: list[Value]) -> list[Value]:
-        at, d_at = f.in_row(s, r, 0), f.in_row(dp, r, 0)
+
+def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidden: str) -> Emitted[ScoreGradients]:
+    """`hidden` says what may be: "nothing", what is beyond the "edges", or what "bits" tell as well."""
+    f = internal_function(module, tile, f"weights_{hidden}_{w}", ScoreGradients, together=w)
+    a = f.arguments
+    lse, delta = f.load(f.at(a.state, LSE, 0)), f.load(f.at(a.state, DELTA, 0))
+    factor, last = f.splat(a.table.scale(f)), a.queries - 1
+    rules = RuleGradients(f, variant, a.table, a.position) if variant.score is not None else None
+
+    def row(r: Int, carried: list[Vector]) -> list[Vector]:
+        at, d_at = f.at(a.s, r, 0), f.at(a.dp, r, 0)
         seen = None
         if hidden != "nothing":
-            seen = b.and_(
-                b.icmp_signed(">=", f.lane(), f.splat_int(f.sub(r, diagonal))),
-                b.icmp_signed("<=", f.lane(), f.splat_int(f.least(f.sub(r, left), last))),
-            )
+            seen = (f.lane() >= f.splat_int(r - a.diagonal)) & (f.lane() <= f.splat_int(least(r - a.left, last)))
         if hidden == "bits":
-            seen = b.and_(seen, load_bits(f, bits, r, w))
+            assert seen is not None
+            seen = seen & load_bits(f, a.seen, r, w)
         score = f.load(at)
         if rules:
-            rules.enter(score, f.add(key, r))
+            rules.enter(score, a.key + r)
             score = rules.score()
-        p = where(f, seen, math.exp(f, b.fsub(score, lse)), -0.0)
-        d_s = b.fmul(p, b.fsub(f.load(d_at), delta))
+        # P = exp(S − LSE) and dS = P ∘ (dP − δ)
+        p = where(f, seen, exp(f, score - lse), -0.0)
+        d_s = p * (f.load(d_at) - delta)
         if rules:
-            carried = rules.shares(d_s, seen, carried, f.at(gains, f.mul(r, tile.row)))
-            d_s = b.fmul(d_s, rules.slope())
+            carried = rules.contributions(d_s, seen, carried, a.gains + r * tile.row)
+            d_s = d_s * rules.score_derivative()
         f.store(p, at)
-        f.store(where(f, seen, b.fmul(d_s, factor), 0.0), d_at)
+        f.store(where(f, seen, d_s * factor, 0.0), d_at)
         return carried
 
-    fixed = [n for n, share in enumerate(variant.shares) if share.target is None]
-    totals = f.loop(0, rows, 1, row, [f.constant(0.0)] * len(fixed))
+    fixed = [n for n, contribution in enumerate(variant.contributions) if contribution.target is None]
+    totals = f.loop(0, a.rows, 1, row, [f.constant(0.0)] * len(fixed))
     for n, total in zip(fixed, totals, strict=True):
-        f.store(b.fadd(f.load(f.in_row(sums, n, 0)), total), f.in_row(sums, n, 0))
+        f.store(f.load(f.at(a.sums, n, 0)) + total, f.at(a.sums, n, 0))
     return f.finish()
 
 
-def where(f: Function, seen: Value | None, x: Value, otherwise: float) -> Value:
+def where(f: Code, seen: Truth | None, x: Vector, otherwise: float) -> Vector:
     """x in the lanes that are seen; all are, without `seen`."""
-    return x if seen is None else f.block.select(seen, x, f.constant(otherwise))
+    return x if seen is None else seen.choose(x, f.constant(otherwise))
 
 
-def load_bits(f: Function, seen: Value, row: Value, w: int) -> Value:
+def load_bits(f: Code, seen: Pointer, row: Int, w: int) -> Truth:
     """The bits of w vectors of queries as truth in each lane."""
     lanes = f.lanes // w
-    whole = ir.IntType(f.lanes)
-    joined = ir.Constant(whole, 0)
+    joined = f.bits(f.lanes, 0)
     for x in range(w):
-        bits = f.block.load(f.at(seen_at(f, seen, row, f.i64(0)), x * SEEN_BYTES), typ=i16, align=2)
-        own = f.block.trunc(bits, ir.IntType(lanes)) if lanes < 16 else bits
-        own = f.block.zext(own, whole) if f.lanes > lanes else own
-        joined = f.block.or_(joined, f.block.shl(own, ir.Constant(whole, x * lanes)))
-    return f.block.bitcast(joined, ir.VectorType(i1, f.lanes))
+        bits = f.load_bits(seen_at(f, seen, row, 0) + x * SEEN_BYTES, 16, align=2)
+        joined = joined | bits.resized(lanes).resized(f.lanes) << x * lanes
+    return joined.truths()
 
 
-class Derived:
+class RuleGradients:
     """The score rules and their derivatives, written into one function; what they have in common is written once."""
 
-    def __init__(self, f: Function, variant: Variant, table: Value, place: Value) -> None:
-        assert variant.score is not None  # noqa: S101
-        assert variant.slope is not None  # noqa: S101
+    def __init__(self, f: Code, variant: Variant, table: CallTable, position: TilePosition) -> None:
+        assert variant.score is not None
+        assert variant.score_derivative is not None
         self.f, self.variant = f, variant
-        self.rule = rule_of_queries(f, variant.score, variant, table, place)
-        self.slopes = with_offsets(variant.slope)
-        self.parts = [(share, *self.expressions(share)) for share in variant.shares]
-        others = [self.slopes]
+        self.rule = rule_of_queries(f, variant.score, variant, table, position)
+        self.derivative = with_offsets(variant.score_derivative)
+        self.parts = [(c, *self.expressions(c)) for c in variant.contributions]
+        others = [self.derivative]
         for _, coefficient, offsets in self.parts:
             others += [coefficient, *offsets]
         for e in others:
             self.rule.hoist(e, self.rule.fixed, frozenset(self.rule.fixed.leaves))
-        self.lanes = queries_in_lanes(f, self.rule, place, f.i64(0))
+        self.lanes = queries_in_lanes(f, self.rule, position, 0)
         for e in others:
             self.rule.hoist(e, self.lanes, self.rule.lane | frozenset(self.rule.fixed.leaves))
 
-    def expressions(self, share: Share) -> tuple[Expression, tuple[Expression, ...]]:
+    def expressions(self, contribution: Contribution) -> tuple[Expression, tuple[Expression, ...]]:
         """The derivative, and how many bytes each index moves in the gradient."""
-        target = () if share.target is None else with_offsets(replace(share.load, array=share.target)).args
-        return with_offsets(share.coefficient), target
+        coefficient, target = with_offsets(contribution.coefficient), contribution.target
+        if target is None:
+            return coefficient, ()
+        return coefficient, with_offsets(replace(contribution.load, array=target)).args
 
-    def enter(self, score: Value, key: Value) -> None:
+    def enter(self, score: Vector, key: Int) -> None:
         """Go to one row of scores."""
-        self.at, self.pair = (self.lanes, Positions({"key": key})), Positions({"score": score})
+        self.at, self.pair = (self.lanes, Positions({"key": key.ir})), Positions({"score": score.ir})
 
-    def value(self, e: Expression) -> Value:
+    def value(self, e: Expression) -> ir.Value:
         """An expression's value here."""
         return self.rule.write(e, self.at, self.pair)
 
-    def score(self) -> Value:
+    def vector(self, e: Expression) -> Vector:
+        """A float expression's value here, in every lane."""
+        return Vector(self.f.build, self.rule.numbers.vector(self.value(e)))
+
+    def score(self) -> Vector:
         """The score after its rules."""
-        return self.rule.numbers.vector(self.value(self.rule.expression))
+        return self.vector(self.rule.expression)
 
-    def slope(self) -> Value:
+    def score_derivative(self) -> Vector:
         """Its derivative by the score before."""
-        return self.rule.numbers.vector(self.value(self.slopes))
+        return self.vector(self.derivative)
 
-    def shares(self, d_s: Value, seen: Value | None, carried: list[Value], gains: Value) -> list[Value]:
+    def contributions(self, d_s: Vector, seen: Truth | None, carried: Sequence[Vector], gains: Pointer) -> list[Vector]:
         """Add what this row gives to the gradients of arrays, or keep it; the sums for whole heads are carried on."""
-        f, b, sums = self.f, self.f.block, iter(carried)
+        f, sums = self.f, iter(carried)
         result = []
-        for share, coefficient, offsets in self.parts:
-            gain = b.fmul(d_s, self.rule.numbers.vector(self.value(coefficient)))
-            gain = where(f, seen, gain, 0.0)
-            if share.target is None:
-                result.append(b.fadd(next(sums), gain))
-            elif share.way != "each":
-                number = self.variant.staged.index(share)
-                f.store(gain, f.at(gains, number * BLOCK * f.tile.row))
+        for contribution, coefficient, offsets in self.parts:
+            gain = where(f, seen, d_s * self.vector(coefficient), 0.0)
+            if contribution.target is None:
+                result.append(next(sums) + gain)
+            elif contribution.scatter != "element":
+                number = self.variant.buffered.index(contribution)
+                f.store(gain, gains + number * GRADIENT_BLOCK * f.tile.row)
             else:
-                self.scatter(gain, share.target, [self.value(e) for e in offsets])
+                self.scatter(gain, contribution.target, [self.value(e) for e in offsets])
         return result
 
-    def scatter(self, gain: Value, target: int, offsets: list[Value]) -> None:
+    def scatter(self, gain: Vector, target: int, offsets: list[ir.Value]) -> None:
         """Add each lane to its element, lane after lane; or their sum, if all have one."""
-        f, b, rule = self.f, self.f.block, self.rule
-        base = f.load_int(rule.parameters, self.variant.at_array(target))
+        f = self.f
+        base = Pointer(f.build, self.rule.parameters).entry(self.variant.at_array(target))
         for offset in offsets:
             if not is_vector(offset):
-                base = b.add(base, offset)
+                base = base + Int(f.build, offset)
         apart = [offset for offset in offsets if is_vector(offset)]
         if not apart:
             self.add_to(base, total_of(f, gain))
             return
-        places = f.splat(base)
+        places = Lanes(f.build, f.spread(base.ir))
         for offset in apart:
-            places = b.add(places, offset)
+            places = places + Lanes(f.build, offset)
         for lane in range(f.lanes):
-            self.add_to(
-                b.extract_element(places, ir.Constant(i64, lane)), b.extract_element(gain, ir.Constant(i64, lane))
-            )
+            place = Int(f.build, f.build.extract_element(places.ir, ir.Constant(i64, lane)))
+            self.add_to(place, gain.lane(lane))
 
-    def add_to(self, place: Value, gain: Value) -> None:
+    def add_to(self, place: Int, gain: Float) -> None:
         """One element more."""
-        address = self.f.block.inttoptr(place, pointer)
-        self.f.store_scalar(self.f.block.fadd(self.f.load_scalar(address), gain), address)
+        address = place.pointer()
+        self.f.store(self.f.load_number(address) + gain, address)
 
 
-def total_of(f: Function, x: Value) -> Value:
+def total_of(f: Code, x: Vector) -> Float:
     """The sum of a vector's lanes, by halves as long as they are even."""
-    b, n = f.block, x.type.count
+    n = f.lanes
     while n % 2 == 0:
         n //= 2
-        x = b.fadd(f.shuffle(x, x, list(range(n))), f.shuffle(x, x, list(range(n, 2 * n))))
-    total = b.extract_element(x, ir.Constant(i64, 0))
+        x = f.shuffle(x, x, list(range(n))) + f.shuffle(x, x, list(range(n, 2 * n)))
+    total = x.lane(0)
     for lane in range(1, n):
-        total = b.fadd(total, b.extract_element(x, ir.Constant(i64, lane)))
+        total = total + x.lane(lane)
     return total

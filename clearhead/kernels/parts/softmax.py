@@ -4,90 +4,127 @@ A band around the diagonal is seen. With D the last key that the tile's first qu
 hidden from the vectors of W queries before vector x, and masked lane by lane in vector x. A window's left edge is the
 same from the other side; there each vector walks alone, up to the first key that all queries see. Letters as in
 `forward`.
+
+             queries →                 with a window
+    keys   ████████  middle            ░▒██████  vectors alone, then
+     ↓     ████████  (all see all)     ████████  the middle, then
+           ░▒██████  stairs: vector 0  ░▒██████  the stairs
+           ░░░▒████  and so on         ░░░▒████
 """
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, Self
 
 import llvmlite.ir as ir
 
 from clearhead.kernels.abi.softmax_state import ALPHA, BETA, SUM, TOP, L, M
+from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir import math
-from clearhead.kernels.ir.simd import Function, Value, i64
-from clearhead.kernels.parts.mask_bits import seen_at
+from clearhead.kernels.ir.bridge import exp
+from clearhead.kernels.ir.code import Code, Emitted
+from clearhead.kernels.ir.values import Int, Pointer, Truth, fma, larger
+from clearhead.kernels.parts.bfloat16_dot import write_native_score
+from clearhead.kernels.parts.dense_rows import Rows
+from clearhead.kernels.parts.frame import CallTable, TilePosition
+from clearhead.kernels.parts.mask_bits import Hide, seen_at, write_hide
+from clearhead.kernels.parts.scores import (
+    ApplyRules,
+    Exponentials,
+    Score,
+    write_exponentials,
+    write_rules,
+    write_score,
+)
 
-Part: TypeAlias = tuple[int, int, Value, Value]  # vectors, the first of them, and the rows from start to stop
-NEAR = 1 << 10  # rows beyond every tile: so far left, nothing is hidden
+BEYOND = 1 << 10  # rows: a left edge so far before a tile hides nothing from it
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A block of keys as one tile sees it."""
 
-    start: Value  # index of its first key
-    rows: Value  # keys that any query of the tile sees
-    diagonal: Value  # D, counted from the block's first key
-    left: Value | None  # likewise the first key that the tile's first query sees, if there is a window
+    start: Int  # index of its first key
+    rows: Int  # keys that any query of the tile sees
+    diagonal: Int  # D, counted from the block's first key
+    left: Int | None  # likewise the first key that the tile's first query sees, if there is a window
 
-    def edge(self, f: Function, x: int) -> Value:
+    def edge(self, f: Code, x: int) -> Int:
         """The first row of the block that is masked in vector x of queries and hidden from those before."""
-        return f.clamp(f.add(self.diagonal, x * f.lanes), 0, self.rows)
+        return (self.diagonal + x * f.lanes).clamp(0, self.rows)
+
+
+class Part(NamedTuple):
+    """Some vectors of queries over some rows of the block."""
+
+    vectors: int
+    first: int  # of the vectors
+    start: Int
+    stop: Int
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Dense rows of keys or values in memory."""
+class ScoreFunctions:
+    """A module's functions for scores, for every number of vectors of queries."""
 
-    base: Value
-    stride: Value
-    size: Value
-
-    def at(self, f: Function, row: Value) -> Value:
-        """Where a row begins."""
-        return f.at(self.base, f.mul(row, self.stride))
-
-
-@dataclass(frozen=True)
-class Softmax:
-    """One block's softmax being written into `f`, for w vectors of queries."""
-
-    f: Function
     variant: Variant
-    score: dict[int, ir.Function]
-    rules: dict[int, ir.Function]
-    exponentials: dict[int, ir.Function]
-    hide: ir.Function | None
+    score: dict[int, Emitted[Score]]
+    rules: dict[int, Emitted[ApplyRules]]  # empty without score rules
+    exponentials: dict[int, Emitted[Exponentials]]  # empty in sweeps, which know the LSE
+    hide: Emitted[Hide] | None  # without a fused mask
+
+    @classmethod
+    def write(cls, module: ir.Module, tile: Tile, variant: Variant) -> Self:
+        """Write them into a module."""
+        widths = range(1, tile.vectors + 1)
+        score = write_native_score if variant.native else write_score
+        return cls(
+            variant,
+            score={w: score(module, tile, w, variant) for w in widths},
+            rules={w: write_rules(module, tile, w, variant) for w in widths} if variant.score else {},
+            exponentials={} if variant.consumers else {w: write_exponentials(module, tile, w) for w in widths},
+            hide=write_hide(module, tile) if variant.mask else None,
+        )
+
+
+@dataclass(frozen=True)
+class BlockScores:
+    """One block's scores being written into `f`, for w vectors of queries."""
+
+    f: Code
+    functions: ScoreFunctions
     w: int
     block: Block
     keys: Rows
-    values: Rows
-    dims: Value
-    qt: Value
-    s: Value
-    state: Value
-    place: tuple[Value, ...]  # the call's table, the tile's place and the block's first key, if a rule asks
+    values: Rows  # what is wanted next, and fetched meanwhile
+    dims: Int
+    query: Pointer  # Qᵀ
+    s: Pointer  # Sᵀ
+    state: Pointer  # softmax's rows
+    table: CallTable
+    position: TilePosition
+    first_key: Int | None  # the block's first key among all, if a rule reads it
 
-    def write(self, seen: Value | None) -> None:
-        """Sᵀ, its maximum, P = exp(S − m) in its place, and the segment's m and l; rows before the diagonal at once."""
+    def write_softmax(self, seen: Pointer | None) -> None:
+        """Sᵀ, its maximum, P = exp(S − m) in its place, and the segment's m and l."""
         f, w = self.f, self.w
-        row = partial(f.in_row, self.state)  # row(which, x): vector x of one of the state's rows
+        row = partial(f.at, self.state)  # row(which, x): vector x of one of the state's rows
         for x in range(w):
             f.store(f.constant(0.0), row(SUM, x))
         parts = self.write_scores(seen)
+        # m′ = max(m, the block's maximum); what was summed before is worth α = exp(m − m′) of itself.
         for x in range(w):
             old = f.load(row(M, x))
-            new = f.larger(f.load(row(TOP, x)), old)
+            new = larger(f.load(row(TOP, x)), old)
             f.store(new, row(M, x))
-            f.store(math.exp(f, f.block.fsub(old, new)), row(ALPHA, x))
+            f.store(exp(f, old - new), row(ALPHA, x))
         for part in parts:
-            self.exponential(*part)
+            self.write_exponentials(part)
+        # l = α·l + Σ p
         for x in range(w):
-            f.store(f.fma(f.load(row(L, x)), f.load(row(ALPHA, x)), f.load(row(SUM, x))), row(L, x))
+            f.store(fma(f.load(row(L, x)), f.load(row(ALPHA, x)), f.load(row(SUM, x))), row(L, x))
 
-    def write_scores(self, seen: Value | None) -> list[Part]:
-        """Sᵀ where it is seen, −∞ in the lanes beside, and its maximum; the parts that it was computed in.
+    def write_scores(self, seen: Pointer | None) -> list[Part]:
+        """Sᵀ where it is seen, −∞ in the lanes beside it, and its maximum; the parts that it was computed in.
 
         What is hidden from whole vectors of queries is left as it was.
         """
@@ -95,75 +132,105 @@ class Softmax:
         edges = [self.block.edge(f, x) for x in range(w + 1)]
         near, wide = self.left_edge(edges)
         for x in range(w):
-            f.store(f.constant(f.element.lowest), f.in_row(self.state, TOP, x))
-        starts = self.starts() if wide else []
-        parts = [(1, x, start, self.left_stop(wide, near, edges[x + 1])) for x, start in enumerate(starts)]
-        middle = w, 0, near, self.middle_stop(wide, near, edges[0])
-        stair = [f.block.select(wide, edge, f.i64(0)) for edge in edges] if wide else edges
-        stairs = [(w - x, x, stair[x], stair[x + 1]) for x in range(w)]
-        for part in parts:
-            self.scores(*part)
-        self.scores(*middle, inside=True)
+            f.store(f.constant(f.element.lowest), f.at(self.state, TOP, x))
+        if wide is None:
+            starts, alone, stop, stair = [], [], edges[0], edges
+        else:
+            # `wide`: some rows are seen by all queries. Else the two edges meet, and every vector walks its own rows.
+            starts = self.starts()
+            alone = [Part(1, x, start, wide.choose(near, edges[x + 1])) for x, start in enumerate(starts)]
+            stop = wide.choose(edges[0], near)
+            stair = [wide.choose(edge, f.i64(0)) for edge in edges]
+        middle = Part(w, 0, near, stop)
+        stairs = [Part(w - x, x, stair[x], stair[x + 1]) for x in range(w)]
+        for part in alone:
+            self.write_part(part)
+        self.write_part(middle, inside=True)
         for part in stairs:
-            self.scores(*part)
+            self.write_part(part)
         if seen is not None:
             self.write_hidden(seen, starts, edges)
-        return [*parts, middle, *stairs]
+        return [*alone, middle, *stairs]
 
-    def starts(self) -> list[Value]:
+    def starts(self) -> list[Int]:
         """With a window, each vector's first row that any of its queries sees."""
-        f = self.f
-        return [f.clamp(f.add(self.block.left, x * f.lanes), 0, self.block.rows) for x in range(self.w)]
+        f, left = self.f, self.block.left
+        assert left is not None
+        return [(left + x * f.lanes).clamp(0, self.block.rows) for x in range(self.w)]
 
-    def left_edge(self, edges: list[Value]) -> tuple[Value, Value | None]:
-        """The first row that all queries see, and whether there is one before the diagonal: else vectors walk alone."""
+    def left_edge(self, edges: list[Int]) -> tuple[Int, Truth | None]:
+        """The first row that all queries see, and whether there is one before the diagonal."""
         f, left = self.f, self.block.left
         if left is None:
             return f.i64(0), None
-        near = f.clamp(f.add(left, self.w * f.lanes - 1), 0, self.block.rows)
-        wide = f.block.icmp_signed("<=", near, edges[0])
-        return f.block.select(wide, near, f.i64(0)), wide
+        near = (left + (self.w * f.lanes - 1)).clamp(0, self.block.rows)
+        wide = near <= edges[0]
+        return wide.choose(near, f.i64(0)), wide
 
-    def left_stop(self, wide: Value, near: Value, edge: Value) -> Value:
-        """Where a vector's own walk ends."""
-        return self.f.block.select(wide, near, edge)
-
-    def middle_stop(self, wide: Value | None, near: Value, edge: Value) -> Value:
-        """Where the rows that all queries see end."""
-        return edge if wide is None else self.f.block.select(wide, edge, near)
-
-    def scores(self, w: int, x: int, start: Value, stop: Value, *, inside: bool = False) -> None:
-        """Scores of w vectors from x on for the rows from start to stop; `inside`: all of them are seen."""
-        f = self.f
-        rows = f.sub(stop, start)
+    def write_part(self, part: Part, *, inside: bool = False) -> None:
+        """Scores of some vectors of queries for some rows; `inside`: all of them are seen."""
+        f, functions = self.f, self.functions
+        w, x, start, stop = part
+        rows = stop - start
         offset = x * f.lanes
-        hidden = rows if inside else f.sub(f.add(self.block.diagonal, offset), start)
-        more: list[Value] = []
+        hidden = rows if inside else self.block.diagonal + offset - start
+        left = None
         if self.block.left is not None:
-            more.append(f.i64(-NEAR) if inside else f.sub(f.add(self.block.left, offset), start))
-        s, top = f.in_row(self.s, start, x), f.in_row(self.state, TOP, x)
-        own_top = f.in_row(self.state, BETA, x) if self.rules else top  # rules take the maximum of what they make
+            left = f.i64(-BEYOND) if inside else self.block.left + offset - start
+        s, top = f.at(self.s, start, x), f.at(self.state, TOP, x)
+        # Under rules the maximum is that of what they make of scores: BETA's row takes the one from before.
+        score_top = f.at(self.state, BETA, x) if functions.rules else top
         f.call(
-            self.score[w], f.in_row(self.qt, 0, x), self.keys.at(f, start), self.keys.stride, self.dims, s, rows,
-            hidden, own_top, self.values.at(f, start), self.values.stride, self.values.size, *more,
-        )  # fmt: skip
-        if self.rules:
-            table, place, key = self.place
-            f.call(self.rules[w], table, place, s, rows, hidden, top, f.add(key, start), f.i64(offset), *more)
+            functions.score[w],
+            Score(
+                q=f.at(self.query, 0, x),
+                k=self.keys.at(start),
+                stride=self.keys.stride,
+                dims=self.dims,
+                s=s,
+                rows=rows,
+                hidden=hidden,
+                m=score_top,
+                v=self.values.at(start),
+                v_stride=self.values.stride,
+                v_size=self.values.size,
+                left=left,
+            ),
+        )
+        if functions.rules:
+            assert self.first_key is not None
+            f.call(
+                functions.rules[w],
+                ApplyRules(
+                    table=self.table,
+                    position=self.position,
+                    s=s,
+                    rows=rows,
+                    hidden=hidden,
+                    m=top,
+                    key=self.first_key + start,
+                    query=f.i64(offset),
+                    left=left,
+                ),
+            )
 
-    def exponential(self, w: int, x: int, start: Value, stop: Value) -> None:
-        """P of w vectors from x on, for the rows from start to stop."""
+    def write_exponentials(self, part: Part) -> None:
+        """P of some vectors of queries for some rows."""
         f = self.f
-        maxima, sums = (f.in_row(self.state, which, x) for which in (M, SUM))
-        f.call(self.exponentials[w], f.in_row(self.s, 0, x), start, stop, maxima, sums)
+        maxima, sums = (f.at(self.state, which, part.first) for which in (M, SUM))
+        f.call(
+            self.functions.exponentials[part.vectors],
+            Exponentials(p=f.at(self.s, 0, part.first), start=part.start, stop=part.stop, m=maxima, l=sums),
+        )
 
-    def write_hidden(self, seen: Value, starts: list[Value], edges: list[Value]) -> None:
+    def write_hidden(self, seen: Pointer, starts: list[Int], edges: list[Int]) -> None:
         """Unless every pair is seen (`seen` is null), hide pairs and take the maximum anew."""
-        f = self.f
-        with f.when(f.block.icmp_unsigned("!=", f.block.ptrtoint(seen, i64), f.i64(0))):
+        f, hide = self.f, self.functions.hide
+        assert hide is not None
+        with f.when(seen.given()):
             for x in range(self.w):
-                top = f.in_row(self.state, TOP, x)
+                top = f.at(self.state, TOP, x)
                 f.store(f.constant(f.element.lowest), top)
                 start = starts[x] if starts else f.i64(0)
-                bits = seen_at(f, seen, f.i64(0), f.i64(x))
-                f.call(self.hide, f.in_row(self.s, 0, x), start, edges[x + 1], top, bits)
+                bits = seen_at(f, seen, f.i64(0), x)
+                f.call(hide, Hide(s=f.at(self.s, 0, x), start=start, stop=edges[x + 1], m=top, seen=bits))

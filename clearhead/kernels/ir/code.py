@@ -1,0 +1,431 @@
+"""Where instructions go: the functions of a kernel's module, their loops, branches, memory and calls.
+
+Decides how a Python function becomes IR: every value is SSA and loops carry theirs through phis. A function's
+parameters are a NamedTuple of typed values, with which it is also called, so that arguments have names and types.
+Leaves arithmetic to `values`, tile shapes to `abi.tiles`, and instructions to LLVM.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
+
+import llvmlite.ir as ir
+
+from clearhead.kernels.abi.tiles import Element, Tile
+from clearhead.kernels.ir.values import (
+    Bits,
+    Float,
+    Int,
+    Lanes,
+    Pointer,
+    Truth,
+    Value,
+    Vector,
+    constant,
+    i32,
+    i64,
+    pointer,
+)
+
+V = TypeVar("V", bound=Value)
+P = TypeVar("P", bound=tuple[Any, ...])
+
+
+def float_type(element: Element) -> ir.Type:
+    """LLVM's float or double."""
+    return ir.FloatType() if element.bytes == 4 else ir.DoubleType()
+
+
+def integer_type(element: Element) -> ir.IntType:
+    """The integer as wide as the element."""
+    return ir.IntType(8 * element.bytes)
+
+
+@functools.lru_cache(maxsize=256)
+def lane_order(order: tuple[int, ...]) -> ir.Constant:
+    """The lanes that a shuffle takes."""
+    return ir.Constant(ir.VectorType(i32, len(order)), list(order))
+
+
+@functools.lru_cache(maxsize=64)
+def undefined_vector(kind: ir.Type) -> ir.Constant:
+    """A vector whose lanes are still to be filled."""
+    return ir.Constant(kind, ir.Undefined)
+
+
+class Parameter(NamedTuple):
+    """One parameter in the machine's terms."""
+
+    name: str  # as IR shows it: pointers end in _p
+    kind: type[Value]
+
+
+@functools.cache
+def flattened(parameters: type[tuple[Any, ...]]) -> tuple[tuple[str, type[Any], bool], ...]:
+    """The fields of a NamedTuple: name, type, and whether it may be left out."""
+    fields = []
+    for name, hint in get_type_hints(parameters).items():
+        options = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+        fields.append((name, options[0], len(get_args(hint)) > 1))
+    return tuple(fields)
+
+
+def machine_parameters(parameters: type[tuple[Any, ...]], present: frozenset[str]) -> list[Parameter]:
+    """A NamedTuple's fields as parameters, tuples within it one by one; of optional fields those that are present."""
+    result = []
+    for name, kind, optional in flattened(parameters):
+        if optional and name not in present:
+            continue
+        if issubclass(kind, Value):
+            result.append(Parameter(f"{name}_p" if issubclass(kind, Pointer) else name, kind))
+        else:
+            result += machine_parameters(kind, frozenset())
+    return result
+
+
+def bound(parameters: type[P], values: Iterator[Value], present: frozenset[str]) -> P:
+    """The NamedTuple of a function's arguments, in the order of `machine_parameters`."""
+    fields: dict[str, Any] = {}
+    for name, kind, optional in flattened(parameters):
+        if optional and name not in present:
+            fields[name] = None
+        else:
+            fields[name] = next(values) if issubclass(kind, Value) else bound(kind, values, frozenset())
+    return parameters(**fields)
+
+
+def operands(arguments: tuple[Any, ...]) -> Iterator[ir.Value]:
+    """A call's arguments, tuples within it one by one; what is None is left out."""
+    for x in arguments:
+        if isinstance(x, tuple):
+            yield from operands(x)
+        elif x is not None:
+            yield x.ir
+
+
+@dataclass(frozen=True)
+class Emitted(Generic[P]):
+    """A finished function of the module; others call it with a P."""
+
+    function: ir.Function
+
+
+class Code:
+    """One machine function being written, for the vectors of one tile; methods append instructions at the builder."""
+
+    def __init__(
+        self, module: ir.Module, name: str, parameters: Sequence[Parameter], tile: Tile, *, result: bool, together: int
+    ) -> None:
+        self.module, self.tile, self.element = module, tile, tile.element
+        self.lanes = tile.lanes * together  # LLVM splits what is wider than the machine's vectors, step by step
+        self.scalar = float_type(tile.element)
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+        self.integers = ir.VectorType(integer_type(tile.element), self.lanes)
+        kinds = [pointer if issubclass(p.kind, Pointer) else i64 for p in parameters]
+        self.ir = ir.Function(module, ir.FunctionType(i64 if result else ir.VoidType(), kinds), name)
+        # Without these two, LLVM splits 512-bit vectors in halves on processors that lower their clock for them.
+        for attribute in ("prefer-vector-width", "min-legal-vector-width"):
+            width = f'"{attribute}"="{tile.vector_bits}"'
+            self.ir.attributes._known |= {width}
+            self.ir.attributes.add(width)
+        self.ir.attributes.add("nounwind")
+        for argument, parameter in zip(self.ir.args, parameters, strict=True):
+            argument.name = parameter.name
+        self.build = self.block = ir.IRBuilder(self.ir.append_basic_block("entry"))
+
+    # Constants, and scalars in every lane
+
+    def i64(self, x: int) -> Int:
+        """A Python number as a value."""
+        return Int(self.build, constant(i64, x))
+
+    def number(self, x: float) -> Float:
+        """One float."""
+        return Float(self.build, constant(self.scalar, x))
+
+    def constant(self, x: float) -> Vector:
+        """A float in every lane."""
+        return Vector(self.build, constant(self.vector, x))
+
+    def integer(self, x: int) -> Lanes:
+        """A whole number in every lane, as wide as the element."""
+        return Lanes(self.build, constant(self.integers, x))
+
+    def lane(self) -> Lanes:
+        """Each lane's own number: 0, 1, 2 …"""
+        return Lanes(self.build, ir.Constant(self.integers, list(range(self.lanes))))
+
+    def bits(self, width: int, x: int) -> Bits:
+        """A constant of so many bits."""
+        return Bits(self.build, ir.Constant(ir.IntType(width), x))
+
+    def null(self) -> Pointer:
+        """The address that leads nowhere."""
+        return self.i64(0).pointer()
+
+    def splat(self, x: Float) -> Vector:
+        """A number in every lane."""
+        return Vector(self.build, self.spread(x.ir))
+
+    def splat_int(self, x: Int) -> Lanes:
+        """A whole number in every lane, narrowed to the lanes' width."""
+        return Lanes(self.build, self.spread(x.ir if self.element.bytes == 8 else self.build.trunc(x.ir, i32)))
+
+    def spread(self, scalar: ir.Value) -> ir.Value:
+        """A scalar in every lane."""
+        kind = ir.VectorType(scalar.type, self.lanes)
+        undefined = undefined_vector(kind)
+        one = self.build.insert_element(undefined, scalar, constant(i32, 0))
+        return self.shuffled(one, undefined, [0] * self.lanes)
+
+    def shuffled(self, a: ir.Value, b: ir.Value, order: Sequence[int]) -> ir.Value:
+        """A vector of the lanes of a and b, in the given order."""
+        return self.build.shuffle_vector(a, b, lane_order(tuple(order)))
+
+    def shuffle(self, a: V, b: V, order: Sequence[int]) -> V:
+        """A vector of the lanes of a and b, numbered through both, in the given order."""
+        return a.new(self.shuffled(a.ir, b.ir, order))
+
+    # Memory. User arrays may be misaligned, so no access to them claims more than one byte of alignment.
+
+    def at(self, base: Pointer, row: Int | int, x: Int | int) -> Pointer:
+        """The address of vector x in a row of a tile: rows hold one number for each of its queries."""
+        in_row = x * (self.tile.vector_bits // 8)
+        rows = row * self.tile.row
+        if isinstance(rows, int):
+            return base + (in_row if rows == 0 else rows + in_row)
+        return base + (rows if isinstance(in_row, int) and in_row == 0 else rows + in_row)
+
+    def load(self, address: Pointer) -> Vector:
+        """A vector of floats from memory."""
+        return Vector(self.build, self.read(address, self.vector))
+
+    def load_lanes(self, address: Pointer) -> Lanes:
+        """A vector of whole numbers, as wide as the element, from memory."""
+        return Lanes(self.build, self.read(address, self.integers))
+
+    def load_number(self, address: Pointer) -> Float:
+        """One element from memory."""
+        return Float(self.build, self.read(address, self.scalar))
+
+    def load_bits(self, address: Pointer, width: int, align: int = 1) -> Bits:
+        """An integer of so many bits from memory."""
+        return Bits(self.build, self.read(address, ir.IntType(width), align))
+
+    def read(self, address: Pointer, kind: ir.Type, align: int = 1) -> ir.Value:
+        """A value of any type from memory."""
+        return self.build.load(address.ir, typ=kind, align=align)
+
+    def broadcast(self, address: Pointer) -> Vector:
+        """One element from memory in every lane."""
+        return self.splat(self.load_number(address))
+
+    def store(self, x: Value, address: Pointer, align: int = 1) -> None:
+        """A value to memory."""
+        self.build.store(x.ir, address.ir, align=align)
+
+    def stream(self, x: Vector, address: Pointer) -> None:
+        """A vector to memory past the caches; the address must be a multiple of a vector's bytes."""
+        store = self.build.store(x.ir, address.ir, align=self.tile.vector_bits // 8)
+        store.set_metadata("nontemporal", self.module.add_metadata([ir.Constant(i32, 1)]))
+
+    def prefetch(self, row: Pointer, size: Int) -> None:
+        """Ask for the cache lines of a row that will be read soon; an address beyond memory does no harm."""
+        for offset in self.range(0, size, 64):
+            self.prefetch_line(row + offset)
+
+    def prefetch_line(self, address: Pointer) -> None:
+        """Ask for one cache line."""
+        how = [constant(i32, x) for x in (0, 3, 1)]  # to read, into every cache, data
+        name = "llvm.prefetch.p0"
+        kinds = [address.ir.type, *(x.type for x in how)]
+        known = self.module.globals.get(name)
+        known = known or ir.Function(self.module, ir.FunctionType(ir.VoidType(), kinds), name)
+        self.build.call(known, [address.ir, *how])
+
+    def fetch_add(self, address: Pointer, x: int, ordering: str) -> Int:
+        """Add to an integer that threads share, in one step; what it was before."""
+        return Int(self.build, self.build.atomic_rmw("add", address.ir, constant(i64, x), ordering))
+
+    def publish(self, x: Int, address: Pointer) -> None:
+        """Store an integer for other threads, after all that was written before."""
+        self.build.atomic_rmw("xchg", address.ir, x.ir, "release")
+
+    def acquire(self, address: Pointer) -> Int:
+        """Load an integer that another thread publishes, with all that it wrote before."""
+        return Int(self.build, self.build.load_atomic(address.ir, "acquire", 8, typ=i64))
+
+    # Control flow
+
+    def range(self, start: Int | int, stop: Int | int, step: Int | int = 1) -> Iterator[Int]:
+        """`for i in f.range(…)`: the body is written once and runs for each i; it must neither break nor return."""
+        inside = _Loop(self, start, stop, step, ())
+        yield inside.index
+        inside.close(())
+
+    def loop(
+        self,
+        start: Int | int,
+        stop: Int | int,
+        step: Int | int,
+        body: Callable[[Int, list[V]], Sequence[V]],
+        carried: Sequence[V],
+    ) -> list[V]:
+        """for i in range(start, stop, step): carried = body(i, carried); the last carried values."""
+        inside = _Loop(self, start, stop, step, carried)
+        inside.close(body(inside.index, list(inside.carried)))
+        return list(inside.carried)
+
+    def unrolled_range(self, start: Int | int, stop: Int, times: int) -> Iterator[Int]:
+        """`range` of step 1 whose body is written `times` times in a row, and once for what is left."""
+        whole = stop - (stop - start) % times
+        several = _Loop(self, start, whole, times, ())
+        for step in range(times):
+            yield several.index + step
+        several.close(())
+        yield from self.range(whole, stop)
+
+    def unrolled(
+        self,
+        start: Int | int,
+        stop: Int,
+        times: int,
+        body: Callable[[Int, list[V]], Sequence[V]],
+        carried: Sequence[V] = (),
+    ) -> list[V]:
+        """`loop` of step 1 whose body stands `times` times in a row, and once for what is left."""
+
+        def several(i: Int, values: list[V]) -> list[V]:
+            for step in range(times):
+                values = list(body(i + step, values))
+            return values
+
+        whole = stop - (stop - start) % times
+        return self.loop(whole, stop, 1, body, self.loop(start, whole, times, several, carried))
+
+    @contextmanager
+    def when(self, condition: Truth) -> Iterator[None]:
+        """`with f.when(…)`: run the instructions of the block only if the condition holds."""
+        with self.build.if_then(condition.ir):
+            yield
+
+    @contextmanager
+    def either(self, condition: Truth) -> Iterator[tuple[Any, Any]]:
+        """`with f.either(…) as (then, otherwise)`: run those of `with then`, or those of `with otherwise`."""
+        with self.build.if_else(condition.ir) as branches:
+            yield branches
+
+    def value_if(self, condition: Truth, value: Callable[[], V], otherwise: V, names: tuple[str, str]) -> V:
+        """What `value` writes if the condition holds, else the other; `names` are those of the two blocks in IR."""
+        inside, after = (self.ir.append_basic_block(name) for name in names)
+        before = self.build.block
+        self.build.cbranch(condition.ir, inside, after)
+        self.build.position_at_end(inside)
+        found = value()
+        inside_end = self.build.block
+        self.build.branch(after)
+        self.build.position_at_end(after)
+        result = self.build.phi(found.ir.type)
+        result.add_incoming(otherwise.ir, before)
+        result.add_incoming(found.ir, inside_end)
+        return found.new(result)
+
+    def switch(self, number: Int, cases: Mapping[int, Callable[[], None]], names: tuple[str, str]) -> None:
+        """Run the case of the number, the last one if there is none; `names` are those of the blocks in IR."""
+        after = self.ir.append_basic_block(names[1])
+        blocks = {n: self.ir.append_basic_block(f"{names[0]}_{n}") for n in cases}
+        switch = self.build.switch(number.ir, list(blocks.values())[-1])
+        for n, block in blocks.items():
+            switch.add_case(constant(i64, n), block)
+            self.build.position_at_end(block)
+            cases[n]()
+            self.build.branch(after)
+        self.build.position_at_end(after)
+
+    # Calls
+
+    def call(self, function: Emitted[P], arguments: P) -> None:
+        """Call another function of the module."""
+        self.build.call(function.function, list(operands(arguments)))
+
+    def call_int(self, function: Emitted[P], arguments: P) -> Int:
+        """Call another function of the module that gives a number."""
+        return Int(self.build, self.build.call(function.function, list(operands(arguments))))
+
+
+class _Loop:
+    """A loop whose body is being written: its index and what it carries from one round to the next."""
+
+    def __init__(self, f: Code, start: Int | int, stop: Int | int, step: Int | int, carried: Sequence[Any]) -> None:
+        build, before = f.build, f.build.block
+        start, stop, self.step = (f.i64(n) if isinstance(n, int) else n for n in (start, stop, step))
+        self.build = build
+        self.head, inside, self.after = (f.ir.append_basic_block(name) for name in ("head", "inside", "after"))
+        build.branch(self.head)
+        build.position_at_end(self.head)
+        self.index = Int(build, build.phi(i64))
+        self.index.ir.add_incoming(start.ir, before)
+        self.carried = [c.new(build.phi(c.ir.type)) for c in carried]
+        for value, initial in zip(self.carried, carried, strict=True):
+            value.ir.add_incoming(initial.ir, before)
+        build.cbranch((self.index < stop).ir, inside, self.after)
+        build.position_at_end(inside)
+
+    def close(self, results: Sequence[Any]) -> None:
+        """Go round with these values, and go on behind the loop."""
+        build = self.build
+        self.index.ir.add_incoming((self.index + self.step).ir, build.block)
+        for value, result in zip(self.carried, results, strict=True):
+            value.ir.add_incoming(result.ir, build.block)
+        build.branch(self.head)
+        build.position_at_end(self.after)
+
+
+class Function(Code, Generic[P]):
+    """A function whose arguments are a P."""
+
+    def __init__(
+        self,
+        module: ir.Module,
+        tile: Tile,
+        name: str,
+        parameters: type[P],
+        *,
+        present: Sequence[str] = (),
+        result: bool = False,
+        together: int = 1,
+    ) -> None:
+        optional = frozenset(present)
+        declared = machine_parameters(parameters, optional)
+        super().__init__(module, name, declared, tile, result=result, together=together)
+        values = (p.kind(self.build, argument) for p, argument in zip(declared, self.ir.args, strict=True))
+        self.arguments = bound(parameters, values, optional)
+
+    def finish(self, value: Int | None = None) -> Emitted[P]:
+        """Return from the function, and give it to its callers."""
+        if value is None:
+            self.build.ret_void()
+        else:
+            self.build.ret(value.ir)
+        return Emitted(self.ir)
+
+
+def internal_function(
+    module: ir.Module,
+    tile: Tile,
+    name: str,
+    parameters: type[P],
+    *,
+    present: Sequence[str] = (),
+    result: bool = False,
+    together: int = 1,
+) -> Function[P]:
+    """Start a function of the module's own; of its optional parameters it has those that are `present`."""
+    f = Function(module, tile, name, parameters, present=present, result=result, together=together)
+    f.ir.linkage = "internal"
+    f.ir.attributes.add("noinline")  # each part gets the registers for itself
+    return f
