@@ -9,7 +9,7 @@ import ctypes
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,10 @@ class Buffer(NamedTuple):
 
     address: int
     size: int
+
+    def holds(self, array: Array) -> bool:
+        """Whether an array lies in it."""
+        return self.address <= array.ctypes.data < self.address + self.size
 
     def words(self) -> Array:
         """Its 64-bit numbers."""
@@ -69,26 +73,23 @@ class Emulator:
         gather(arrays, found, set())
         buffers = [Buffer(*span) for span in joined({bounds(array) for array in found.values()})]
         places = [(-1, place, *where) for place, n in enumerate(numbers) if (where := located(n, buffers))]
-        tables = set()
         for number, buffer in enumerate(buffers):
-            words = buffer.words()
-            for place in np.flatnonzero(inside(words, buffers)):
-                places.append((number, int(place), *(located(int(words[place]), buffers) or (0, 0))))
-                tables.add(number)
+            if any(buffer.holds(array) for array in found.values() if array.dtype == np.int64):
+                words = buffer.words()
+                held = np.flatnonzero(inside(words, buffers)).tolist()
+                places += [(number, place, *(located(int(words[place]), buffers) or (0, 0))) for place in held]
         give_way = FIELDS.index("give_way") if spec.kernel == "backward" else -1
-        results = [n for n in range(len(buffers)) if n not in tables]
         parts = [words_of(len(numbers), *numbers, len(buffers))]
         for buffer in buffers:
             parts += [words_of(buffer.size), ctypes.string_at(buffer.address, buffer.size)]
         parts.append(words_of(len(places), *(n for place in places for n in place)))
         budget = 1000 if self.runs % 2 else 1 << 62  # in slices, or all at once
-        parts.append(words_of(give_way, scratch_size, budget, len(results), *results))
+        parts.append(words_of(give_way, scratch_size, budget))
         source, target = self.folder / "problem", self.folder / "results"
         source.write_bytes(b"".join(parts))
         subprocess.run([EMULATOR, self.program(spec), source, target], check=True)  # noqa: S603
         data, at = target.read_bytes(), 0
-        for number in results:
-            address, size = buffers[number]
+        for address, size in buffers:
             ctypes.memmove(address, data[at : at + size], size)
             at += size
         self.runs += 1
@@ -105,18 +106,26 @@ def gather(x: object, found: dict[int, Array], seen: set[int]) -> None:
         return
     seen.add(id(x))
     if isinstance(x, np.ndarray):
-        if x.nbytes and x.dtype != object:
+        # A view is within its base; a cache's stand-ins claim more memory than theirs has, which nobody reads.
+        base = getattr(x.base, "base", x.base) if type(x.base).__name__ == "DummyArray" else x.base
+        if isinstance(base, np.ndarray):
+            gather(base, found, seen)
+        elif x.nbytes and x.dtype != object:
             found[id(x)] = x
-        gather(x.base, found, seen)
-    elif isinstance(x, Mapping):
-        gather(tuple(x.values()), found, seen)
-    elif isinstance(x, tuple | list | set | frozenset):
-        for part in x:
-            gather(part, found, seen)
-    elif type(x).__module__.startswith("clearhead"):
+    for part in parts_of(x):
+        gather(part, found, seen)
+
+
+def parts_of(x: object) -> Iterable[object]:
+    """What a container or an object of the library holds."""
+    if isinstance(x, Mapping):
+        return x.values()
+    if isinstance(x, tuple | list | set | frozenset):
+        return x
+    if type(x).__module__.startswith("clearhead"):
         names = [n for kind in type(x).__mro__ for n in getattr(kind, "__slots__", ())]
-        gather(tuple(getattr(x, n, None) for n in names), found, seen)
-        gather(tuple(getattr(x, "__dict__", {}).values()), found, seen)
+        return [*(getattr(x, n, None) for n in names), *getattr(x, "__dict__", {}).values()]
+    return ()
 
 
 def bounds(array: Array) -> tuple[int, int]:
