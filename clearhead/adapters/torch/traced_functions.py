@@ -178,6 +178,7 @@ def in_place(called: str, options: dict[str, Any]) -> bool:
 def written(called: str, args: tuple[Any, ...], options: dict[str, Any]) -> Traced:
     """What one of torch's functions, by its name, gives for stand-ins and constants.
 
+    >>> from clearhead.rules.expression import Expression
     >>> key = Traced(Expression("key", "int"))
     >>> written("__rsub__", (key, 5), {}), written("clamp", (key,), {"max": 3})
     ((5 - key), min(key, 3))
