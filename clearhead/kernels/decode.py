@@ -14,8 +14,8 @@ from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.kernels.abi.call import ROW
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.bridge import log
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.math import log
 from clearhead.kernels.ir.storage import load_number, store_rounded, stored_bytes
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, least, most
 from clearhead.kernels.parts.decode_block import DecodeBlock, RowsBlock, row_field

@@ -12,11 +12,11 @@ from clearhead.definition.canonical import BLOCK
 from clearhead.kernels.abi.call import PANEL_LINE, ROW
 from clearhead.kernels.abi.tiles import CACHE_LINE
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.bridge import exp, old
 from clearhead.kernels.ir.code import Code
 from clearhead.kernels.ir.expressions import Positions, Rule
+from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.storage import load_vector, stored_bytes
-from clearhead.kernels.ir.values import Int, Pointer, Truth, Vector, fma, larger, least, least_of, most, most_of
+from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, larger, least, least_of, most, most_of
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.key_lanes import largest_lane, load_doubled, load_pair, pairs_of_rows, sum_of_pairs
 from clearhead.rules.expression import Expression
@@ -109,9 +109,9 @@ class DecodeBlock:
                 score_rule, mask_rule = rules[n]
                 offset = (key - call.block) * size
                 if score_rule:
-                    score = score.new(score_rule.apply(score_rule.lanes(key=at.ir), Positions({}), score.ir))
+                    score = score_rule.score(score_rule.lanes(key=at), Positions({}), score)
                 if mask_rule:
-                    seen = seen & Truth(f.build, mask_rule.apply(mask_rule.lanes(key=at.ir), Positions({}), None))
+                    seen = seen & mask_rule.seen(mask_rule.lanes(key=at), Positions({}))
                     f.store(seen.choose(f.constant(1.0), f.constant(0.0)), s[n] + (offset + BLOCK * size))
                 score = seen.choose(score, f.constant(-float("inf")))
                 f.store(score, s[n] + offset)
@@ -125,9 +125,9 @@ class DecodeBlock:
         if expression is None:
             return None
         records = self.call.frame.space("rows")
-        fixed = {name: row_field(records, r, name).ir for name in ("batch", "head", "row", "query")}
-        parameters = self.call.frame.table.parameters().ir
-        return Rule(old(self.f), expression, self.variant, parameters, fixed, ("key",))
+        fixed = {name: row_field(records, r, name) for name in ("batch", "head", "row", "query")}
+        parameters = self.call.frame.table.parameters()
+        return Rule(self.f, expression, self.variant, parameters, fixed, ("key",))
 
     def sum_pairs(self, key: Int, dims: Int, q: list[Pointer], wanted: Pointer, wanted_row: Int) -> list[Vector]:
         """Two vectors of pairs for each row: the sums over even and odd dims of as many keys as there are lanes.

@@ -18,11 +18,10 @@ from clearhead.kernels.abi.call import SEEN_BYTES
 from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Contribution, Variant
-from clearhead.kernels.ir.bridge import exp
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
 from clearhead.kernels.ir.expressions import Positions, with_offsets
-from clearhead.kernels.ir.operations import is_vector
-from clearhead.kernels.ir.values import Float, Int, Lanes, Pointer, Truth, Vector, i64, least
+from clearhead.kernels.ir.math import exp
+from clearhead.kernels.ir.values import Float, Int, Lanes, Pointer, Truth, Value, Vector, i64, least
 from clearhead.kernels.parts.frame import CallTable, TilePosition
 from clearhead.kernels.parts.mask_bits import seen_at
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
@@ -129,15 +128,16 @@ class RuleGradients:
 
     def enter(self, score: Vector, key: Int) -> None:
         """Go to one row of scores."""
-        self.at, self.pair = (self.lanes, Positions({"key": key.ir})), Positions({"score": score.ir})
+        self.at, self.pair = (self.lanes, Positions({"key": key})), Positions({"score": score})
 
-    def value(self, e: Expression) -> ir.Value:
+    def value(self, e: Expression) -> Value:
         """An expression's value here."""
         return self.rule.write(e, self.at, self.pair)
 
     def vector(self, e: Expression) -> Vector:
         """A float expression's value here, in every lane."""
-        return Vector(self.f.build, self.rule.numbers.vector(self.value(e)))
+        vector: Vector = self.rule.numbers.vector(self.value(e))
+        return vector
 
     def score(self) -> Vector:
         """The score after its rules."""
@@ -162,20 +162,20 @@ class RuleGradients:
                 self.scatter(gain, contribution.target, [self.value(e) for e in offsets])
         return result
 
-    def scatter(self, gain: Vector, target: int, offsets: list[ir.Value]) -> None:
+    def scatter(self, gain: Vector, target: int, offsets: list[Value]) -> None:
         """Add each lane to its element, lane after lane; or their sum, if all have one."""
         f = self.f
-        base = Pointer(f.build, self.rule.parameters).entry(self.variant.at_array(target))
+        base = self.rule.parameters.entry(self.variant.at_array(target))
         for offset in offsets:
-            if not is_vector(offset):
-                base = base + Int(f.build, offset)
-        apart = [offset for offset in offsets if is_vector(offset)]
+            if isinstance(offset, Int):
+                base = base + offset
+        apart = [offset for offset in offsets if isinstance(offset, Lanes)]
         if not apart:
             self.add_to(base, total_of(f, gain))
             return
         places = Lanes(f.build, f.spread(base.ir))
         for offset in apart:
-            places = places + Lanes(f.build, offset)
+            places = places + offset
         for lane in range(f.lanes):
             place = Int(f.build, f.build.extract_element(places.ir, ir.Constant(i64, lane)))
             self.add_to(place, gain.lane(lane))

@@ -21,8 +21,8 @@ import llvmlite.ir as ir
 from clearhead.kernels.abi.softmax_state import ALPHA, BETA, SUM, TOP, L, M
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.bridge import exp
 from clearhead.kernels.ir.code import Code, Emitted
+from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Int, Pointer, Truth, fma, larger
 from clearhead.kernels.parts.bfloat16_dot import write_native_score
 from clearhead.kernels.parts.dense_rows import Rows

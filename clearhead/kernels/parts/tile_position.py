@@ -4,7 +4,6 @@ Decides how the leaves `batch`, `head`, `row` and `query` of an expression follo
 """
 
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.bridge import old
 from clearhead.kernels.ir.code import Code
 from clearhead.kernels.ir.expressions import Positions, Rule
 from clearhead.kernels.ir.values import Int, Lanes
@@ -16,9 +15,9 @@ def rule_of_queries(
     f: Code, expression: Expression, variant: Variant, table: CallTable, position: TilePosition
 ) -> Rule:
     """An expression for vectors whose lanes are queries."""
-    parameters = table.parameters().ir
-    fixed = {name: position.read(name).ir for name in ("batch", "head")}
-    return Rule(old(f), expression, variant, parameters, fixed, ("query", "row"))
+    parameters = table.parameters()
+    fixed = {name: position.read(name) for name in ("batch", "head")}
+    return Rule(f, expression, variant, parameters, fixed, ("query", "row"))
 
 
 def queries_in_lanes(f: Code, rule: Rule, position: TilePosition, first: Int | int) -> Positions:
@@ -27,4 +26,4 @@ def queries_in_lanes(f: Code, rule: Rule, position: TilePosition, first: Int | i
     last = f.splat_int(position.read("last"))
     row = (row < last).choose(row, last)
     query: Lanes = row + f.splat_int(position.read("shift"))
-    return rule.lanes(row=row.ir, query=query.ir)
+    return rule.lanes(row=row, query=query)

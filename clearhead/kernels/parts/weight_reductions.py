@@ -15,8 +15,8 @@ import llvmlite.ir as ir
 from clearhead.kernels.abi.softmax_state import FOUND, LSE
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.ir import math
-from clearhead.kernels.ir.bridge import exp, old
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.transpose import columns
 from clearhead.kernels.ir.values import Float, Int, Pointer, Truth, Vector, fma, larger
 
@@ -52,7 +52,7 @@ def write_weights(
     lane = f.lane().rounded(f.vector)
     places = [lane + f.splat(float_of(f, ahead + x * f.lanes)) for x in vectors]
     limit = f.splat(float_of(f, near))
-    zero, hidden, floor = f.constant(0.0), f.constant(-float("inf")), f.constant(math.constants(old(f)).exp_floor)
+    zero, hidden, floor = f.constant(0.0), f.constant(-float("inf")), f.constant(math.constants(f).exp_floor)
 
     def joined(name: str, t: Vector, weight: Vector, far: Vector, before: Vector) -> Vector:
         """What was found so far and one weight more; t is its logarithm."""
