@@ -29,6 +29,7 @@ from clearhead.gradients.launch import BackwardLaunch
 from clearhead.machine.target import native_isas
 from clearhead.rules.masks import visible
 from clearhead.testing import check_same_bits, using_isa
+from tests.arrays import random
 from tests.strategies import LAYOUTS, LENGTHS, laid_out
 
 ISAS = native_isas()
@@ -74,10 +75,6 @@ SCORES = {
         )
     ),
 }
-
-
-def random(*shape, dtype=np.float32, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
 def of_arrays(pairs, distances, few):

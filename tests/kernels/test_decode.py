@@ -12,12 +12,9 @@ from clearhead.definition import canonical
 from clearhead.engine.launch import FEW
 from clearhead.machine.target import native_isas
 from clearhead.testing import check_hidden, check_same_bits, using_isa
+from tests.arrays import random
 
 ISAS = native_isas()
-
-
-def random(*shape, dtype=np.float32, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
 def check(q, k, v, threads=1, **rules):

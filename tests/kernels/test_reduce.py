@@ -16,7 +16,8 @@ from clearhead.machine.compile import assembly
 from clearhead.machine.target import AARCH64, native_isas
 from clearhead.rules.masks import split
 from clearhead.testing import check_same_bits, using_isa
-from tests.kernels.test_rules import HEADS, MASKS, SCORES, random
+from tests.arrays import random
+from tests.kernels.test_rules import HEADS, MASKS, SCORES
 
 ISAS = native_isas()
 TOLERANCE = {4: 2e-5, 8: 2e-13}

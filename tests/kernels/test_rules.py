@@ -29,13 +29,10 @@ from clearhead.definition import canonical, textbook
 from clearhead.machine import compile as machine
 from clearhead.machine.target import native_isas
 from clearhead.testing import check_hidden, check_same_bits, using_isa
+from tests.arrays import random
 
 ISAS = native_isas()
 HEADS = 2
-
-
-def random(*shape, dtype=np.float32, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
 def check(q, k, v, **rules):
