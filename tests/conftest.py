@@ -1,19 +1,32 @@
-"""What every test shares: one kernel cache of its own for the session, and a readable trace if machine code crashes."""
+"""What every test shares: one cache of kernels, and a readable trace if machine code crashes."""
 
-import atexit
 import faulthandler
 import gc
 import os
 import shutil
-import tempfile
+from pathlib import Path
 
 import hypothesis
 
+from clearhead.machine import fingerprint
+
+KERNELS = Path(__file__).parents[1] / ".pytest_cache" / "kernels"
+
+
+def kept_kernels() -> Path:
+    """Where kernels of these sources are kept from one run of the tests to the next; those of other sources go."""
+    digest, _ = fingerprint.sources(fingerprint.PACKAGE)
+    own = KERNELS / digest[:16]
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for other in KERNELS.iterdir():
+        if other != own:
+            shutil.rmtree(other, ignore_errors=True)
+    return own
+
+
 faulthandler.enable()
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the first process's cache
-    CACHE = tempfile.mkdtemp(prefix="clearhead-tests-")
-    atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-    os.environ["CLEARHEAD_CACHE_DIR"] = CACHE
+    os.environ["CLEARHEAD_CACHE_DIR"] = str(kept_kernels())
 for name in ("CLEARHEAD_ISA", "CLEARHEAD_THREADS", "CLEARHEAD_DEBUG", "CLEARHEAD_CACHE"):
     os.environ.pop(name, None)
 
