@@ -30,7 +30,8 @@ from clearhead.machine.target import native_isas
 from clearhead.rules.masks import visible
 from clearhead.testing import check_same_bits, using_isa
 from tests.arrays import random
-from tests.strategies import LAYOUTS, LENGTHS, laid_out
+from tests.kernels.combinations import all_pairs
+from tests.strategies import LAYOUTS, laid_out
 
 ISAS = native_isas()
 HEADS = 2
@@ -136,16 +137,15 @@ def test_every_rule(score, dtype):
     check(q, k, v, score=SCORES[score](90, 90, dtype))
 
 
-@given(
-    st.sampled_from(sorted(MASKS)), st.sampled_from(sorted(SCORES)), st.sampled_from(ISAS),
-    st.sampled_from([np.float32, np.float64]), LENGTHS, LENGTHS, st.booleans(), st.booleans(),
-)  # fmt: skip
-def test_any_combination(mask, score, isa, dtype, queries, keys, sink, with_lse):
-    q, k = random(HEADS, queries, 5, dtype=dtype), random(HEADS, keys, 5, dtype=dtype)
-    v = random(HEADS, keys, 3, dtype=dtype)
-    rules = {"sink": random(HEADS, dtype=dtype)} if sink else {}
-    with using_isa(isa):
-        check(q, k, v, with_lse, mask=MASKS[mask](queries, keys), score=SCORES[score](queries, keys, dtype), **rules)
+@pytest.mark.parametrize("one", all_pairs(sorted(MASKS), sorted(SCORES)), ids=str)
+def test_any_combination(one):
+    for (queries, keys, _), with_lse in zip(one.sizes(), (False, True), strict=True):
+        q, k = random(HEADS, queries, 5, dtype=one.dtype), random(HEADS, keys, 5, dtype=one.dtype)
+        v = random(HEADS, keys, 3, dtype=one.dtype)
+        rules = {"sink": random(HEADS, dtype=one.dtype)} if one.sink else {}
+        mask, score = MASKS[one.mask](queries, keys), SCORES[one.score](queries, keys, one.dtype)
+        with using_isa(one.isa):
+            check(q, k, v, with_lse, mask=mask, score=score, **rules)
 
 
 @pytest.mark.parametrize("isa", ISAS)
