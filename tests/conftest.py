@@ -1,4 +1,4 @@
-"""What every test shares: one cache of kernels, and a readable trace if machine code crashes."""
+"""What all tests share: a cache of kernels, a core for each process, and a readable trace if machine code crashes."""
 
 import faulthandler
 import gc
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import hypothesis
 
-from clearhead.machine import fingerprint
-
 KERNELS = Path(__file__).parents[1] / ".pytest_cache" / "kernels"
 
 
 def kept_kernels() -> Path:
     """Where kernels of these sources are kept from one run of the tests to the next; those of other sources go."""
+    from clearhead.machine import fingerprint  # brings numpy, which reads the environment below
+
     digest, _ = fingerprint.sources(fingerprint.PACKAGE)
     own = KERNELS / digest[:16]
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -25,6 +25,8 @@ def kept_kernels() -> Path:
 
 
 faulthandler.enable()
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's threads spin while they wait, and each core has a process of tests:
+os.environ["OMP_WAIT_POLICY"] = "passive"  # a matrix product would take three times the processor time, or ten
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the first process's cache
     os.environ["CLEARHEAD_CACHE_DIR"] = str(kept_kernels())
 for name in ("CLEARHEAD_ISA", "CLEARHEAD_THREADS", "CLEARHEAD_DEBUG", "CLEARHEAD_CACHE"):
