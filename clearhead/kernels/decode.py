@@ -22,7 +22,7 @@ from clearhead.kernels.parts.decode_block import DecodeBlock, RowsBlock, row_fie
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.merge import join_maxima
 from clearhead.kernels.parts.task_queue import addresses, write_queue
-from clearhead.kernels.parts.tile import floor, unless_null
+from clearhead.kernels.parts.tile import floor_to, unless_null
 
 TOGETHER = 4  # rows whose sums share each load of keys and values
 
@@ -129,7 +129,7 @@ class Decode:
 
         low, high = f.loop(0, rows, 1, extent, [end, begin])
         low, high = low.clamp(begin, end), high.clamp(begin, end)
-        first = floor(low, BLOCK)
+        first = floor_to(low, BLOCK)
         bytes_of_o = rows * frame.field("value_dim") * size
 
         with f.when(high < low + 1):  # nobody sees anything
@@ -139,7 +139,7 @@ class Decode:
         for b in f.range(first, high, BLOCK):
             start, stop = most(b, low), least(b + BLOCK, high)
             fresh = (b == first).number()
-            whole = floor(rows, TOGETHER)
+            whole = floor_to(rows, TOGETHER)
 
             def together(count: int, r: Int) -> None:
                 f.call(self.block[count], RowsBlock(frame, k, v, r, b, start, stop, fresh, o))

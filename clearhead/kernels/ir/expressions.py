@@ -48,7 +48,7 @@ class Positions:
     known: dict[Expression, Value] = field(default_factory=dict)
 
 
-class Rule:
+class EmittedRule:
     """One expression, written into one function.
 
     `fixed` gives batch and head; `lane` names the leaves that vary along the lanes ("query", "row") or ("key",).
@@ -146,9 +146,9 @@ class Rule:
         entry = self.variant.at_array(number) + 1 + 2 * axis
         size, stride = (self.parameters.entry(entry + n) for n in (0, 1))
         if isinstance(index, Int):
-            return within(index, size) * stride
+            return in_array(index, size) * stride
         sizes, strides = (Lanes(f.build, f.spread(x.ir)) for x in (size, stride))
-        return within(index.resized(64, signed=True), sizes) * strides
+        return in_array(index.resized(64, signed=True), sizes) * strides
 
     def load(self, number: int, offsets: Sequence[Int | Lanes]) -> Value:
         """An array's element, or one for each lane."""
@@ -193,7 +193,7 @@ class Rule:
         return (Lanes if lanes else Int)(f.build, bits.ir)
 
 
-def within(index: W, size: W) -> W:
+def in_array(index: W, size: W) -> W:
     """An index that counts from the end below 0, cut to the array."""
     index = (index < 0).choose(index + size, index)
     last = size - 1

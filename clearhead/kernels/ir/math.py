@@ -1,14 +1,14 @@
 """Elementary functions as machine code, step by step as `definition.elementary` writes them; tests hold them together.
 
-`exp` and `log` are softmax's own, for the arguments that it has; FUNCTIONS are those of score rules, for any. Those of
-PROGRAMS are written from the very steps of the definition.
+`exp` and `log` are softmax's, for the arguments that occur there; FUNCTION_EMITTERS are those of score rules, for any
+argument. The definition's PROGRAMS are written from its very steps.
 """
 
 import math
 
 from clearhead.definition.elementary import CONSTANTS, LN2, LOG2E, PROGRAMS, Constants
 from clearhead.kernels.ir.code import Code
-from clearhead.kernels.ir.programs import written
+from clearhead.kernels.ir.programs import emitted_program
 from clearhead.kernels.ir.values import Lanes, Vector, fma
 
 
@@ -24,7 +24,7 @@ def exp(f: Code, x: Vector) -> Vector:
     shifted = fma(x, f.constant(LOG2E), f.constant(c.shift))
     r = fma(shifted - c.shift, f.constant(-LN2), x)
     # A product, not integer addition to the exponent: it keeps every NaN a NaN.
-    product = polynomial(f, r, c.exp) * power_of(f, shifted)
+    product = horner(f, r, c.exp) * power_of(f, shifted)
     return (x < c.exp_floor).choose(f.constant(0.0), product)
 
 
@@ -59,7 +59,7 @@ def any_exp(f: Code, x: Vector) -> Vector:
     # 2ⁿ in two factors, so that a subnormal result is rounded once and ∞ comes of itself.
     whole = shifted.bits() - f.constant(c.shift).bits()
     half = whole >> 1
-    return polynomial(f, r, c.exp) * two_to(f, half) * two_to(f, whole - half)
+    return horner(f, r, c.exp) * power_of_two(f, half) * power_of_two(f, whole - half)
 
 
 def tanh(f: Code, x: Vector) -> Vector:
@@ -73,7 +73,7 @@ def tanh(f: Code, x: Vector) -> Vector:
     n = shifted - (c.shift - 1)
     r = fma(n, f.constant(-LN2 / 2), size)
     square = r * r
-    even, odd = polynomial(f, square, c.tanh[::2]), polynomial(f, square, c.tanh[1::2])
+    even, odd = horner(f, square, c.tanh[::2]), horner(f, square, c.tanh[1::2])
     power = power_of(f, shifted)
     start = fma(power, r + r, power - 0.5)
     h = fma(power, fma(odd, r, even) * square, start)
@@ -90,11 +90,11 @@ def sqrt(_: Code, x: Vector) -> Vector:
     return x.sqrt()
 
 
-FUNCTIONS = {"exp": any_exp, "tanh": tanh, "sqrt": sqrt}
-FUNCTIONS |= {name: written(program) for name, program in PROGRAMS.items()}
+FUNCTION_EMITTERS = {"exp": any_exp, "tanh": tanh, "sqrt": sqrt}
+FUNCTION_EMITTERS |= {name: emitted_program(program) for name, program in PROGRAMS.items()}
 
 
-def polynomial(f: Code, r: Vector, coefficients: tuple[float, ...]) -> Vector:
+def horner(f: Code, r: Vector, coefficients: tuple[float, ...]) -> Vector:
     """Σ cᵢ·rⁱ by Horner's rule."""
     p = f.constant(coefficients[-1])
     for coefficient in coefficients[-2::-1]:
@@ -107,7 +107,7 @@ def power_of(f: Code, shifted: Vector) -> Vector:
     return (shifted.bits() << constants(f).mantissa_bits).floats()
 
 
-def two_to(f: Code, n: Lanes) -> Vector:
+def power_of_two(f: Code, n: Lanes) -> Vector:
     """2ⁿ for whole n within the exponents."""
     c = constants(f)
     return (n + c.bias << c.mantissa_bits).floats()

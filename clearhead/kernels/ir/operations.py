@@ -152,7 +152,7 @@ def draw(n: Numbers, e: Expression, args: Sequence[Any]) -> Any:
     """A number below 2³⁰ from key and counter: lanes of 32 bits, whatever the floats'."""
     alike = n.alike(args)
     key0, key1, counter0, counter1 = (Bits(x.build, x.resized(32).ir) for x in alike)
-    word, _ = threefry(Words(n.f, has_lanes(alike[0])), (key0, key1), (counter0, counter1))
+    word, _ = threefry(WordInstructions(n.f, has_lanes(alike[0])), (key0, key1), (counter0, counter1))
     word = word.logical_right(32 - BITS)
     return Lanes(n.f.build, word.resized(n.width).ir) if has_lanes(word) else Int(n.f.build, word.resized(64).ir)
 
@@ -163,7 +163,7 @@ def on_vectors(emit: Callable[..., Value]) -> Emitter:
 
 
 @dataclass(frozen=True)
-class Words:
+class WordInstructions:
     """Threefry's arithmetic as instructions, on one word or one in each lane."""
 
     f: Code
@@ -211,6 +211,6 @@ EMITTERS: dict[str, Emitter] = {
     "int": to_whole,
     "float": to_float,
     "threefry": draw,
-    **{name: on_vectors(emit) for name, emit in math.FUNCTIONS.items()},
-    **{name: on_vectors(emit) for name, emit in rounding.FUNCTIONS.items()},
+    **{name: on_vectors(emit) for name, emit in math.FUNCTION_EMITTERS.items()},
+    **{name: on_vectors(emit) for name, emit in rounding.ROUNDING_EMITTERS.items()},
 }

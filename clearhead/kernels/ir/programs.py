@@ -78,7 +78,7 @@ class Instructions:
         return x if isinstance(x, Lanes) else self.number(x)
 
 
-def written(program: Callable[..., Any]) -> Callable[..., Vector]:
+def emitted_program(program: Callable[..., Any]) -> Callable[..., Vector]:
     """A function of `definition.arithmetic` as one that writes it for vectors of the function's own float."""
 
     def write(f: Code, *vectors: Vector) -> Vector:

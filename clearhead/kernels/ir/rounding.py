@@ -98,7 +98,7 @@ def floor_division(f: Code, x: Vector, y: Vector) -> Vector:
     return (y == 0.0).choose(quotient, below)
 
 
-FUNCTIONS: dict[str, Callable[..., Vector]] = {
+ROUNDING_EMITTERS: dict[str, Callable[..., Vector]] = {
     "floor": floor,
     "ceil": ceil,
     "round": nearest,

@@ -427,7 +427,7 @@ class Pointer(Value):
         return self.address() != 0
 
 
-def both(a: Int | int, b: Int | int) -> tuple[Int, Int]:
+def as_ints(a: Int | int, b: Int | int) -> tuple[Int, Int]:
     """Two numbers of which at least one is a kernel's."""
     if isinstance(a, int):
         assert isinstance(b, Int)
@@ -437,13 +437,13 @@ def both(a: Int | int, b: Int | int) -> tuple[Int, Int]:
 
 def least(a: Int | int, b: Int | int) -> Int:
     """The smaller of a and b."""
-    a, b = both(a, b)
+    a, b = as_ints(a, b)
     return (a < b).choose(a, b)
 
 
 def most(a: Int | int, b: Int | int) -> Int:
     """The larger of a and b."""
-    a, b = both(a, b)
+    a, b = as_ints(a, b)
     return (a < b).choose(b, a)
 
 

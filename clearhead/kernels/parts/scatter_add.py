@@ -15,7 +15,7 @@ from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
-from clearhead.kernels.ir.expressions import Positions, Rule, with_offsets
+from clearhead.kernels.ir.expressions import EmittedRule, Positions, with_offsets
 from clearhead.kernels.ir.operations import has_lanes
 from clearhead.kernels.ir.transpose import columns
 from clearhead.kernels.ir.values import Int, Lanes, Pointer, i64
@@ -65,7 +65,7 @@ def write_scatter_add(module: ir.Module, tile: Tile, variant: Variant, number: i
 
 
 def element_addresses(
-    f: Code, rule: Rule, base: Int, offsets: Sequence[Expression], at: Positions, key: Int
+    f: Code, rule: EmittedRule, base: Int, offsets: Sequence[Expression], at: Positions, key: Int
 ) -> Addresses:
     """The elements' addresses, one for each lane."""
     values = [rule.write(e, (at, Positions({"key": key})), None) for e in offsets]
@@ -73,7 +73,7 @@ def element_addresses(
     return Addresses(f.build, reduce(f.build.add, in_lanes, f.spread(base.ir)))
 
 
-def add_rows(f: Code, rule: Rule, a: ScatterAdd, find: Callable[[Positions], Addresses]) -> None:
+def add_rows(f: Code, rule: EmittedRule, a: ScatterAdd, find: Callable[[Positions], Addresses]) -> None:
     """Squares of as many keys and queries as there are lanes, transposed; keys that are left one by one."""
     size = f.element.bytes
 
@@ -96,7 +96,7 @@ def add_rows(f: Code, rule: Rule, a: ScatterAdd, find: Callable[[Positions], Add
                 f.store(f.load_number(to(lane, r)) + gain, to(lane, r))
 
 
-def add_diagonals(f: Code, rule: Rule, a: ScatterAdd, find: Callable[[Positions], Addresses]) -> None:
+def add_diagonals(f: Code, rule: EmittedRule, a: ScatterAdd, find: Callable[[Positions], Addresses]) -> None:
     """Diagonal j holds the pairs with key − query = j − (queries of a tile − 1), counted from the first of both."""
     size, last = f.element.bytes, f.tile.queries - 1
     count, sums = f.tile.queries + GRADIENT_BLOCK, a.diagonals

@@ -27,7 +27,7 @@ from clearhead.kernels.parts.mask_bits import seen_at
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
 from clearhead.rules.expression import Expression
 
-LSE, DELTA = 0, 1  # rows of a tile's state
+LSE_ROW, DELTA_ROW = 0, 1  # rows of a tile's state
 
 
 class ScoreGradients(NamedTuple):
@@ -52,7 +52,7 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidde
     """`hidden` says what may be: "nothing", what is beyond the "edges", or what "bits" tell as well."""
     f = internal_function(module, tile, f"weights_{hidden}_{w}", ScoreGradients, together=w)
     a = f.arguments
-    lse, delta = f.load(f.at(a.state, LSE, 0)), f.load(f.at(a.state, DELTA, 0))
+    lse, delta = f.load(f.at(a.state, LSE_ROW, 0)), f.load(f.at(a.state, DELTA_ROW, 0))
     factor, last = f.splat(a.table.scale(f)), a.queries - 1
     rules = RuleGradients(f, variant, a.table, a.position) if variant.score is not None else None
 
@@ -69,13 +69,13 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidde
             rules.enter(score, a.key + r)
             score = rules.score()
         # P = exp(S − LSE) and dS = P ∘ (dP − δ)
-        p = where(f, seen, exp(f, score - lse), -0.0)
+        p = seen_or(f, seen, exp(f, score - lse), -0.0)
         d_s = p * (f.load(d_at) - delta)
         if rules:
             carried = rules.contributions(d_s, seen, carried, a.gains + r * tile.row)
             d_s = d_s * rules.score_derivative()
         f.store(p, at)
-        f.store(where(f, seen, d_s * factor, 0.0), d_at)
+        f.store(seen_or(f, seen, d_s * factor, 0.0), d_at)
         return carried
 
     fixed = [n for n, contribution in enumerate(variant.contributions) if contribution.target is None]
@@ -85,7 +85,7 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidde
     return f.finish()
 
 
-def where(f: Code, seen: Truth | None, x: Vector, otherwise: float) -> Vector:
+def seen_or(f: Code, seen: Truth | None, x: Vector, otherwise: float) -> Vector:
     """x in the lanes that are seen; all are, without `seen`."""
     return x if seen is None else seen.choose(x, f.constant(otherwise))
 
@@ -152,7 +152,7 @@ class RuleGradients:
         f, sums = self.f, iter(carried)
         result = []
         for contribution, coefficient, offsets in self.parts:
-            gain = where(f, seen, d_s * self.vector(coefficient), 0.0)
+            gain = seen_or(f, seen, d_s * self.vector(coefficient), 0.0)
             if contribution.target is None:
                 result.append(next(sums) + gain)
             elif contribution.scatter != "element":

@@ -5,7 +5,7 @@ Decides how the leaves `batch`, `head`, `row` and `query` of an expression follo
 
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code
-from clearhead.kernels.ir.expressions import Positions, Rule
+from clearhead.kernels.ir.expressions import EmittedRule, Positions
 from clearhead.kernels.ir.values import Int, Lanes
 from clearhead.kernels.parts.frame import CallTable, TilePosition
 from clearhead.rules.expression import Expression
@@ -13,14 +13,14 @@ from clearhead.rules.expression import Expression
 
 def rule_of_queries(
     f: Code, expression: Expression, variant: Variant, table: CallTable, position: TilePosition
-) -> Rule:
+) -> EmittedRule:
     """An expression for vectors whose lanes are queries."""
     parameters = table.parameters()
     fixed = {name: position.read(name) for name in ("batch", "head")}
-    return Rule(f, expression, variant, parameters, fixed, ("query", "row"))
+    return EmittedRule(f, expression, variant, parameters, fixed, ("query", "row"))
 
 
-def queries_in_lanes(f: Code, rule: Rule, position: TilePosition, first: Int | int) -> Positions:
+def queries_in_lanes(f: Code, rule: EmittedRule, position: TilePosition, first: Int | int) -> Positions:
     """The positions of a vector of queries from the tile's query `first` on; lanes beyond the last repeat it."""
     row = f.lane() + f.splat_int(position.read("row") + first)
     last = f.splat_int(position.read("last"))
