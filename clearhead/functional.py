@@ -23,7 +23,7 @@ from clearhead.errors import InputError, ShapeError
 from clearhead.gradients.residuals import Residuals
 from clearhead.kernels.abi.tiles import STORED
 from clearhead.machine.unbroken import late
-from clearhead.rules.current import current
+from clearhead.rules.current import current_rules
 from clearhead.rules.masks import CAUSAL, Mask
 from clearhead.rules.scores import ScoreLike
 
@@ -203,7 +203,7 @@ def attend(
     >>> done.output.tolist(), done.lse.round(3).tolist()
     ([[1.0], [2.0]], [0.0, 0.693])
     """
-    score = current(score)  # once, so that the weights are those of this call
+    score = current_rules(score)  # once, so that the weights are those of this call
     rules = new(Rules, (mask, score, sink if sink is None else as_array(sink, "sink"), scale, precision))
     if isinstance(k, KeyValueCache):
         check_no_values(v)

@@ -20,7 +20,7 @@ from clearhead.engine.launch_cache import launches
 from clearhead.engine.problem import problem
 from clearhead.functional import Attended, attend
 from clearhead.machine.target import native_isas
-from clearhead.rules.masks import Mask, at_end, causal, split, visible
+from clearhead.rules.masks import Mask, at_end, causal, split_documents, visible
 
 Attention = Callable[..., Array]
 
@@ -122,7 +122,7 @@ def check_invariance(
         with using_isa(isa):
             check(attend(q, k, v, mask=mask, **rules), slice(None), f"on {isa}")
     n, m = q.shape[-2], k.shape[-2]
-    spans, _ = split(mask, n, m)
+    spans, _ = split_documents(mask, n, m)
     sees_ahead = np.any(visible(mask, n, m, lead=whole.lse.shape[:-1]) & ~np.tri(n, m, m - n, dtype=bool))
     asked = problem(q, k, v, mask=mask, **rules)
     if n != m or sees_ahead or len(spans) != 1 or "row" in asked.rules.leaves:

@@ -24,7 +24,7 @@ from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.problem import as_array, broadcast_heads, over_pages, problem_of
 from clearhead.errors import InputError, ShapeError
 from clearhead.kernels.abi.tiles import CACHE_LINE
-from clearhead.rules.masks import CAUSAL, Mask, at_end, checked
+from clearhead.rules.masks import CAUSAL, Mask, at_end, checked_mask
 from clearhead.rules.scores import ScoreLike
 
 ALL = slice(None)
@@ -73,7 +73,7 @@ def weights_of(
     """The same of values; `own` if the LSE, where it is given, is that of these very queries, keys and rules."""
     pages, key = (k, k.key) if isinstance(k, Paged) else (None, k)
     if pages is not None:
-        rules = rules._replace(mask=at_end(checked(rules.mask)))
+        rules = rules._replace(mask=at_end(checked_mask(rules.mask)))
     problem = problem_of(Operands(query, key, key), rules)
     shape = (*problem.lead, problem.queries)
     if lse is not None and lse.shape != shape:

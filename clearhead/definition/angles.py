@@ -7,37 +7,45 @@ trigonometric functions"), in whole numbers.
 
 from typing import Any
 
-from clearhead.definition.arithmetic import SHIFT, Arithmetic, as_float, nearest, product, quick_sum, two_sum
+from clearhead.definition.arithmetic import (
+    SHIFT,
+    Arithmetic,
+    integer_as_float,
+    nearest_integer,
+    product,
+    quick_sum,
+    two_sum,
+)
 
 HALF_PI = 1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33  # their sum, to 159 bits
-INVERSE = 0.6366197723675814  # 2/π
-NEAR = 2.0**30
+TWO_OVER_PI = 0.6366197723675814  # 2/π
+LARGE_ANGLE = 2.0**30
 
 # 2/π times 2¹¹⁹², whole, and so 24 zero bits and 1192 of the number, in words of 64 bits
-DIGITS = int(
+TWO_OVER_PI_BITS = int(
     "000000a2f9836e4e441529fc2757d1f534ddc0db6295993c439041fe5163abdebbc561b7246e"
     "3a424dd2e006492eea09d1921cfe1deb1cb129a73ee88235f52ebb4484e99c7026b45f7e4139"
     "91d639835339f49c845f8bbdf9283b1ff897ffde05980fef2f118b5a0a6d1f6d367ecf27cb09"
     "b74f463f669e5fea2d7527bac7ebe5f17b3d0739f78a5292ea6bfb5fb11f8d5d0856033046fc",
     16,
 )
-WORDS = 19
-LOW = 0xFFFFFFFF
+TWO_OVER_PI_WORDS = 19
+LOW_WORD = 0xFFFFFFFF
 
 
-def reduce(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
+def reduce_angle(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
     """x as n·π/2 + r + low: n, of which the last two bits count, r and low. Of ∞, n and not a number."""
-    shifted = a.fma(x, INVERSE, SHIFT)
-    n, whole = nearest(a, shifted)
+    shifted = a.fma(x, TWO_OVER_PI, SHIFT)
+    n, whole = nearest_integer(a, shifted)
     if a.narrow:  # 53 bits of r are more than enough
         near = whole, a.fma(n, -HALF_PI[1], a.fma(n, -HALF_PI[0], x)), a.number(0.0)
     else:
-        near = whole, *subtract(a, x, n)
-    whole, r, low = a.rarely(a.size(x) > NEAR, reduce_large, x, near)
+        near = whole, *subtract_quarter_turns(a, x, n)
+    whole, r, low = a.rarely(a.size(x) > LARGE_ANGLE, reduce_large_angle, x, near)
     return whole, a.select(a.size(x) < float("inf"), r, x - x), low
 
 
-def subtract(a: Arithmetic, x: Any, n: Any) -> tuple[Any, Any]:
+def subtract_quarter_turns(a: Arithmetic, x: Any, n: Any) -> tuple[Any, Any]:
     """x − n·π/2 in two parts, for |n| ≤ 2³⁰."""
     first, first_low = product(a, n, HALF_PI[0])
     second, second_low = product(a, n, HALF_PI[1])
@@ -46,14 +54,14 @@ def subtract(a: Arithmetic, x: Any, n: Any) -> tuple[Any, Any]:
     return quick_sum(a, r, (rest + more) - a.fma(n, HALF_PI[2], second_low))
 
 
-def reduce_large(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
+def reduce_large_angle(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
     """The same for 2³⁰ ≤ |x| < ∞, by x·2/π modulo 4 as a whole number of 2 + 126 bits."""
-    top, middle = times_inverse(a, a.bits(x))
+    top, middle = multiply_by_two_over_pi(a, a.bits(x))
     n = a.shift_right(top, 62) + (a.shift_right(top, 61) & 1)
     # The rest is within ½, with its sign: 32 bits at a time become a float exactly.
     rest = top - (n << 62)
-    parts = (rest >> 32, -30), (rest & LOW, -62), (a.shift_right(middle, 32), -94), (middle & LOW, -126)
-    first, second, third, fourth = (as_float(a, part) * 2.0**exponent for part, exponent in parts)
+    parts = (rest >> 32, -30), (rest & LOW_WORD, -62), (a.shift_right(middle, 32), -94), (middle & LOW_WORD, -126)
+    first, second, third, fourth = (integer_as_float(a, part) * 2.0**exponent for part, exponent in parts)
     high, low = quick_sum(a, first, second)
     high, low = quick_sum(a, high, low + (third + fourth))
     r, lost = product(a, high, HALF_PI[0])
@@ -62,30 +70,30 @@ def reduce_large(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
     return a.select(negative, 0 - n, n), a.select(negative, -r, r), a.select(negative, -lost, lost)
 
 
-def times(a: Arithmetic, m: Any, word: Any) -> tuple[Any, Any]:
+def multiply_words(a: Arithmetic, m: Any, word: Any) -> tuple[Any, Any]:
     """The upper and the lower 64 bits of a product of a whole number below 2⁵³ and a word, from four products of 32."""
-    m_high, m_low, high, low = a.shift_right(m, 32), m & LOW, a.shift_right(word, 32), word & LOW
+    m_high, m_low, high, low = a.shift_right(m, 32), m & LOW_WORD, a.shift_right(word, 32), word & LOW_WORD
     least, one, other = m_low * low, m_low * high, m_high * low
-    middle = a.shift_right(least, 32) + (one & LOW) + (other & LOW)
+    middle = a.shift_right(least, 32) + (one & LOW_WORD) + (other & LOW_WORD)
     upper = m_high * high + a.shift_right(one, 32) + a.shift_right(other, 32) + a.shift_right(middle, 32)
-    return upper, (middle << 32) | (least & LOW)
+    return upper, (middle << 32) | (least & LOW_WORD)
 
 
-def times_inverse(a: Arithmetic, bits: Any) -> tuple[Any, Any]:
+def multiply_by_two_over_pi(a: Arithmetic, bits: Any) -> tuple[Any, Any]:
     """The mantissa m of 2ᵉ·m times the bits of 2ᵉ·2/π from weight 2 on, modulo 4: 128 bits in two words."""
     m = (bits & ((1 << 52) - 1)) | (1 << 52)
     start = (a.shift_right(bits, 52) & 0x7FF) - 1075 + 22
-    high, middle, low = window(a, start)
-    carry, _ = times(a, m, low)
-    upper, lower = times(a, m, middle)
+    high, middle, low = three_words(a, start)
+    carry, _ = multiply_words(a, m, low)
+    upper, lower = multiply_words(a, m, middle)
     total = lower + carry
     overflow = a.shift_right((lower & carry) | ((lower | carry) & ~total), 63)  # what did not fit
     return m * high + upper + overflow, total
 
 
-def window(a: Arithmetic, start: Any) -> list[Any]:
+def three_words(a: Arithmetic, start: Any) -> list[Any]:
     """Three words of DIGITS from bit `start` on, counted from the highest."""
-    digits = [DIGITS >> 64 * (WORDS - 1 - n) & (1 << 64) - 1 for n in range(WORDS)]
+    digits = [TWO_OVER_PI_BITS >> 64 * (TWO_OVER_PI_WORDS - 1 - n) & (1 << 64) - 1 for n in range(TWO_OVER_PI_WORDS)]
     words = [a.integer(word - (word >> 63 << 64)) for word in digits]
     for step in (8, 4, 2, 1):  # words first, then bits
         moved = (start & (64 * step)) != 0

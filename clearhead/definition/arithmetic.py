@@ -54,7 +54,7 @@ class Arithmetic(Protocol):
         """program(arithmetic, x) where the condition holds, which costs nothing while it holds nowhere."""
 
 
-class Numpy:
+class NumpyArithmetic:
     """The steps on numpy's arrays."""
 
     fma, select = staticmethod(fma), staticmethod(np.where)
@@ -102,7 +102,7 @@ class Program:
         dtype = np.result_type(*arguments)
         with np.errstate(all="ignore"):
             wide = [np.asarray(x).astype(np.float64) for x in arguments]
-            result: Array = np.asarray(self.steps(Numpy(narrow=dtype == np.float32), *wide)).astype(dtype)
+            result: Array = np.asarray(self.steps(NumpyArithmetic(narrow=dtype == np.float32), *wide)).astype(dtype)
         return result
 
 
@@ -126,25 +126,25 @@ SHIFT = 1.5 * 2.0**52  # a float this large has its whole numbers in the low bit
 SHIFT_BITS = 0x4338000000000000
 
 
-def nearest(a: Arithmetic, shifted: Any) -> tuple[Any, Any]:
+def nearest_integer(a: Arithmetic, shifted: Any) -> tuple[Any, Any]:
     """The whole number that x was rounded to when SHIFT was added, as a float and as an integer."""
     return shifted - SHIFT, a.bits(shifted) - SHIFT_BITS
 
 
-def as_float(a: Arithmetic, n: Any) -> Any:
+def integer_as_float(a: Arithmetic, n: Any) -> Any:
     """An integer below 2⁵¹ in size, as a float."""
     return a.of_bits(n + SHIFT_BITS) - SHIFT
 
 
-def two_to(a: Arithmetic, n: Any) -> Any:
+def power_of_two_float(a: Arithmetic, n: Any) -> Any:
     """2ⁿ for whole n from −1022 to 1023."""
     return a.of_bits((n + 1023) << 52)
 
 
-def scale(a: Arithmetic, x: Any, n: Any) -> Any:
+def scale_by_power_of_two(a: Arithmetic, x: Any, n: Any) -> Any:
     """x·2ⁿ in two factors, so that a subnormal result is rounded once and ∞ comes of itself."""
     half = n >> 1
-    return x * two_to(a, half) * two_to(a, n - half)
+    return x * power_of_two_float(a, half) * power_of_two_float(a, n - half)
 
 
 # Sums and products as two numbers: the rounded one, and what rounding lost, which float32 does without.

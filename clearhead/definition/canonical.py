@@ -18,7 +18,7 @@ from clearhead.definition.elementary import Functions, exp, log
 from clearhead.definition.fma import fma
 from clearhead.definition.textbook import share_heads
 from clearhead.rules.evaluation import evaluate
-from clearhead.rules.masks import Mask, causal, split, visible
+from clearhead.rules.masks import Mask, causal, split_documents, visible
 from clearhead.rules.scores import Score, as_rules
 
 Seen = npt.NDArray[np.bool_]
@@ -68,7 +68,7 @@ def attention(
     heads = lead[-1] if lead else 1
     with np.errstate(all="ignore"):
         for number, head in enumerate(np.ndindex(lead)):
-            for span in split(mask, q.shape[-2], k.shape[-2])[0]:
+            for span in split_documents(mask, q.shape[-2], k.shape[-2])[0]:
                 # A document begins its own blocks, so that it gives the bits that it gives alone.
                 rows = slice(span.first_query, span.first_query + span.queries)
                 keys = slice(span.first_key, span.first_key + span.keys)

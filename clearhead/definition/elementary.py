@@ -72,7 +72,7 @@ def exp(x: Array) -> Array:
         shifted = fma(x, of(LOG2E), of(c.shift))
         r = fma(shifted - of(c.shift), of(-LN2), x)
         p = horner(r, c.exp)
-        power = (bits(shifted) << c.mantissa_bits).view(x.dtype)  # 2ⁿ
+        power = (float_bits(shifted) << c.mantissa_bits).view(x.dtype)  # 2ⁿ
         result: Array = np.where(x < of(c.exp_floor), of(0), p * power)
     return result
 
@@ -85,7 +85,7 @@ def log(x: Array) -> Array:
     """
     c, of = CONSTANTS[x.dtype.name], x.dtype.type
     with np.errstate(all="ignore"):
-        above = bits(x) - c.sqrt_half_bits
+        above = float_bits(x) - c.sqrt_half_bits
         e = (above >> c.mantissa_bits).astype(x.dtype)
         m = ((above & ((1 << c.mantissa_bits) - 1)) + c.sqrt_half_bits).view(x.dtype)
         s = (m - of(1)) / (m + of(1))
@@ -118,7 +118,7 @@ class Functions:
             r = fma(n, of(-c.ln2_rest), fma(n, of(-c.ln2), x))
             p = horner(r, c.exp)
             # 2ⁿ in two factors, so that a subnormal result is rounded once and ∞ comes of itself.
-            whole = bits(shifted) - bits(of(c.shift))
+            whole = float_bits(shifted) - float_bits(of(c.shift))
             half = whole >> 1
             result: Array = p * power_of_two(half, x.dtype) * power_of_two(whole - half, x.dtype)
         return result
@@ -139,7 +139,7 @@ class Functions:
             r = fma(n, of(-LN2 / 2), size)
             square = r * r
             even, odd = horner(square, c.tanh[::2]), horner(square, c.tanh[1::2])
-            power = (bits(shifted) << c.mantissa_bits).view(x.dtype)  # 2ⁿ/2
+            power = (float_bits(shifted) << c.mantissa_bits).view(x.dtype)  # 2ⁿ/2
             h = fma(power, fma(odd, r, even) * square, fma(power, r + r, power - of(0.5)))
             total = h + of(1)
             t = h / total
@@ -178,6 +178,6 @@ def power_of_two(n: Array, dtype: Any) -> Array:
     return power
 
 
-def bits(x: Any) -> npt.NDArray[Any]:
+def float_bits(x: Any) -> npt.NDArray[Any]:
     """The integers whose bits are those of x."""
     return np.asarray(x).view(np.int32 if x.dtype == np.float32 else np.int64)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from clearhead.definition.arithmetic import Arithmetic, Fit, polynomial, quick_sum, scale, two_sum
-from clearhead.definition.exponentials import exp_in_two
+from clearhead.definition.arithmetic import Arithmetic, Fit, polynomial, quick_sum, scale_by_power_of_two, two_sum
+from clearhead.definition.exponentials import exp_pair
 
 # erf(x) = x + x·ERF(x²) for |x| ≤ ¾
 ERF = Fit(
@@ -26,29 +26,29 @@ ERFC = Fit(
      -0.0042188780335969765, -0.0003073629874773313, 0.0005763045221126245, -0.00010383617569149929,
      -5.585795524966762e-05),
 )  # fmt: skip
-NEAR, MIDDLE, ZERO = 0.75, 3.5, 28.0  # erfc is 0 from the last on
+SERIES_LIMIT, ERFC_CENTRE, ERFC_ZERO = 0.75, 3.5, 28.0  # erfc is 0 from the last on
 
 
-def complement(a: Arithmetic, x: Any) -> Any:
+def erfc_tail(a: Arithmetic, x: Any) -> Any:
     """erfc(x) for x ≥ ¾, exp(−x²) and the quotient by 1 + 2x both in two parts."""
-    x = a.select(x > ZERO, ZERO, x)
-    varying = polynomial(a, (x - MIDDLE) / (x + MIDDLE), ERFC)
+    x = a.select(x > ERFC_ZERO, ERFC_ZERO, x)
+    varying = polynomial(a, (x - ERFC_CENTRE) / (x + ERFC_CENTRE), ERFC)
     under, under_low = two_sum(a, x + x, 1.0)
     square, inverse = x * x, 1.0 / under
     q = varying * inverse
     if a.narrow:
-        high, low, n = exp_in_two(a, -square)
-        return scale(a, (high + low) * q, n)
+        high, low, n = exp_pair(a, -square)
+        return scale_by_power_of_two(a, (high + low) * q, n)
     q_low = a.fma(-q, under_low, a.fma(-q, under, varying)) * inverse
-    high, low, n = exp_in_two(a, -square, -a.fma(x, x, -square))
-    return scale(a, a.fma(high, q, a.fma(high, q_low, low * q)), n)
+    high, low, n = exp_pair(a, -square, -a.fma(x, x, -square))
+    return scale_by_power_of_two(a, a.fma(high, q, a.fma(high, q_low, low * q)), n)
 
 
 def erf(a: Arithmetic, x: Any) -> Any:
     """2/√π times the integral of exp(−t²) from 0 to x."""
     size = a.size(x)
     near = a.fma(size, polynomial(a, size * size, ERF), size)
-    return a.signed(a.select(size < NEAR, near, 1.0 - complement(a, size)), x)
+    return a.signed(a.select(size < SERIES_LIMIT, near, 1.0 - erfc_tail(a, size)), x)
 
 
 def erfc(a: Arithmetic, x: Any) -> Any:
@@ -56,5 +56,5 @@ def erfc(a: Arithmetic, x: Any) -> Any:
     size = a.size(x)
     total, rest = quick_sum(a, 1.0, -x)
     near = total + a.fma(-x, polynomial(a, size * size, ERF), rest)
-    far = complement(a, size)
-    return a.select(size < NEAR, near, a.select(x < 0.0, 2.0 - far, far))
+    far = erfc_tail(a, size)
+    return a.select(size < SERIES_LIMIT, near, a.select(x < 0.0, 2.0 - far, far))

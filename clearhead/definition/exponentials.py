@@ -6,18 +6,18 @@ from clearhead.definition.arithmetic import (
     SHIFT,
     Arithmetic,
     Fit,
-    nearest,
+    nearest_integer,
     polynomial,
+    power_of_two_float,
     product,
     quick_sum,
-    scale,
+    scale_by_power_of_two,
     two_sum,
-    two_to,
 )  # fmt: skip
 
 LOG2E = 1.4426950408889634
-LN2, LN2_REST = float.fromhex("0x1.62e42fefap-1"), float.fromhex("0x1.cf79abc9e3b3ap-40")  # n·LN2 is exact
-LN2_ROUNDED, LN2_LOST = 0.6931471805599453, 2.3190468138462996e-17
+LN2_HIGH, LN2_LOW = float.fromhex("0x1.62e42fefap-1"), float.fromhex("0x1.cf79abc9e3b3ap-40")  # n·LN2 is exact
+LN2_ROUNDED, LN2_ROUNDING = 0.6931471805599453, 2.3190468138462996e-17
 
 # exp(r) = 1 + r + r²/2 + r³·EXP(r) for |r| ≤ ln 2 / 2
 EXP = Fit(
@@ -37,13 +37,13 @@ SINH = Fit(
 OVERFLOW = 710.6  # sinh and cosh are ∞ from here on, exp(x) from 710
 
 
-def reduce(a: Arithmetic, x: Any, lost: Any = 0.0) -> tuple[Any, Any, Any]:
+def reduce_exponent(a: Arithmetic, x: Any, lost: Any = 0.0) -> tuple[Any, Any, Any]:
     """x + lost as n·ln 2 + r + r_lost with |r| ≤ ln 2 / 2: n, an integer, r and r_lost."""
-    n, whole = nearest(a, a.fma(x, LOG2E, SHIFT))
-    return whole, *two_sum(a, a.fma(n, -LN2, x), a.fma(n, -LN2_REST, lost))
+    n, whole = nearest_integer(a, a.fma(x, LOG2E, SHIFT))
+    return whole, *two_sum(a, a.fma(n, -LN2_HIGH, x), a.fma(n, -LN2_LOW, lost))
 
 
-def exp_beyond(a: Arithmetic, r: Any, lost: Any) -> Any:
+def exp_remainder(a: Arithmetic, r: Any, lost: Any) -> Any:
     """exp(r + lost) − 1 − r for |r| ≤ ln 2 / 2."""
     return a.fma(r * r, a.fma(r, polynomial(a, r, EXP), 0.5), a.fma(lost, r, lost))
 
@@ -51,40 +51,40 @@ def exp_beyond(a: Arithmetic, r: Any, lost: Any) -> Any:
 def exp_near_zero(a: Arithmetic, r: Any, lost: Any) -> tuple[Any, Any]:
     """exp(r + lost) in two parts for |r| ≤ ln 2 / 2."""
     total, rest = quick_sum(a, 1.0, r)
-    return total, rest + exp_beyond(a, r, lost)
+    return total, rest + exp_remainder(a, r, lost)
 
 
-def exp_in_two(a: Arithmetic, x: Any, lost: Any = 0.0) -> tuple[Any, Any, Any]:
+def exp_pair(a: Arithmetic, x: Any, lost: Any = 0.0) -> tuple[Any, Any, Any]:
     """exp(x + lost) as 2ⁿ times the sum of two parts: both parts, and n."""
-    n, r, r_lost = reduce(a, x, lost)
+    n, r, r_lost = reduce_exponent(a, x, lost)
     return *exp_near_zero(a, r, r_lost), n
 
 
 def exp2(a: Arithmetic, x: Any) -> Any:
     """2ˣ as 2ⁿ·exp(r·ln 2) with n = round(x) and r = x − n; exact for whole x."""
     x = a.select(x > 1100.0, 1100.0, a.select(x < -1100.0, -1100.0, x))
-    n, whole = nearest(a, x + SHIFT)
+    n, whole = nearest_integer(a, x + SHIFT)
     r = x - n
     high, low = product(a, r, LN2_ROUNDED)
-    total, rest = exp_near_zero(a, high, a.fma(r, LN2_LOST, low))
-    return scale(a, total + rest, whole)
+    total, rest = exp_near_zero(a, high, a.fma(r, LN2_ROUNDING, low))
+    return scale_by_power_of_two(a, total + rest, whole)
 
 
 def expm1(a: Arithmetic, x: Any) -> Any:
     """exp(x) − 1 as 2ⁿ·(exp(r) − 1) + (2ⁿ − 1), and x where it is so small that nothing else is left."""
     inside = a.select(x > 710.0, 710.0, a.select(x < -40.0, -40.0, x))
-    n, r, lost = reduce(a, inside)
-    half = two_to(a, n - 1)  # for n = 1024
-    y = a.fma(half, exp_beyond(a, r, lost), a.fma(half, r, half - 0.5))
+    n, r, lost = reduce_exponent(a, inside)
+    half = power_of_two_float(a, n - 1)  # for n = 1024
+    y = a.fma(half, exp_remainder(a, r, lost), a.fma(half, r, half - 0.5))
     return a.select(a.size(x) < 2.0**-54, x, y + y)
 
 
-def half_sum(a: Arithmetic, size: Any, sign: float) -> Any:
+def half_exp_sum(a: Arithmetic, size: Any, sign: float) -> Any:
     """(exp(size) ± exp(−size))/2 for size ≥ 0."""
-    high, low, n = exp_in_two(a, a.select(size > OVERFLOW, OVERFLOW, size))
-    quarter = two_to(a, n - 2)
+    high, low, n = exp_pair(a, a.select(size > OVERFLOW, OVERFLOW, size))
+    quarter = power_of_two_float(a, n - 2)
     least = a.select(n < 100, n, a.integer(100))  # beyond, exp(−size) is not felt
-    inverse = two_to(a, -2 - least) / (high + low)
+    inverse = power_of_two_float(a, -2 - least) / (high + low)
     total, rest = quick_sum(a, quarter * high, sign * inverse)
     y = total + a.fma(quarter, low, rest)
     return y + y
@@ -92,7 +92,7 @@ def half_sum(a: Arithmetic, size: Any, sign: float) -> Any:
 
 def cosh(a: Arithmetic, x: Any) -> Any:
     """(eˣ + e⁻ˣ)/2."""
-    return half_sum(a, a.size(x), 1.0)
+    return half_exp_sum(a, a.size(x), 1.0)
 
 
 def sinh(a: Arithmetic, x: Any) -> Any:
@@ -100,14 +100,14 @@ def sinh(a: Arithmetic, x: Any) -> Any:
     size = a.size(x)
     square = size * size
     near = a.fma(size * square, polynomial(a, square, SINH), size)
-    return a.signed(a.select(size < 1.0, near, half_sum(a, size, -1.0)), x)
+    return a.signed(a.select(size < 1.0, near, half_exp_sum(a, size, -1.0)), x)
 
 
 def sigmoid(a: Arithmetic, x: Any) -> Any:
     """1/(1 + e⁻ˣ), or eˣ/(1 + eˣ) below 0, with what sum and quotient lost put back."""
     size = a.size(x)
-    high, low, n = exp_in_two(a, -a.select(size > 746.0, 746.0, size))
-    power = scale(a, high + low, n)
+    high, low, n = exp_pair(a, -a.select(size > 746.0, 746.0, size))
+    power = scale_by_power_of_two(a, high + low, n)
     total, rest = quick_sum(a, 1.0, power)
     over, inverse = a.select(x < 0.0, power, 1.0), 1.0 / total
     y = over * inverse

@@ -24,7 +24,7 @@ from clearhead.definition import textbook
 from clearhead.rules.derivatives import by_loads, by_score
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula
-from clearhead.rules.masks import Mask, Span, causal, split
+from clearhead.rules.masks import Mask, Span, causal, split_documents
 from clearhead.rules.scores import Score, as_rules
 
 
@@ -74,7 +74,7 @@ def gradients(
     with np.errstate(invalid="ignore", over="ignore"):
         d_s = np.where(seen, p * (d_p - delta[..., None]), 0)  # (..., n, m)
     plain = np.broadcast_to(textbook.scores(q, k, factor), p.shape)
-    d_s, d_arrays = through_rules(d_s, plain, seen, split(mask, *p.shape[-2:])[0], rules)
+    d_s, d_arrays = through_rules(d_s, plain, seen, split_documents(mask, *p.shape[-2:])[0], rules)
     d_q = textbook.weighted_sum(d_s, k, seen) * factor  # (..., n, d)
     d_k = textbook.weighted_sum(d_s.swapaxes(-1, -2), q, seen.swapaxes(-1, -2)) * factor  # (..., m, d)
     d_sink = None

@@ -23,19 +23,19 @@ ASIN = Fit(
     (0.16666666665495086, 0.07500000598829049, 0.044642358484883196, 0.030397634130580702,
      0.022132443623426794, 0.019306260869368045, 0.0054431851027481075, 0.02930523970533579),
 )  # fmt: skip
-EIGHTH = 0.41421356237309503, 2.414213562373095  # tan(π/8), tan(3π/8)
+TAN_EIGHTHS = 0.41421356237309503, 2.414213562373095  # tan(π/8), tan(3π/8)
 INFINITY = float("inf")
 
 
-def beyond(a: Arithmetic, quarters: Any, x: Any, tail: Any) -> Any:
+def plus_quarters(a: Arithmetic, quarters: Any, x: Any, tail: Any) -> Any:
     """quarters·π/4 + x + tail, for x below π/4 where there are quarters."""
     total, rest = quick_sum(a, quarters * QUARTER_PI[0], x)
     return total + (rest + a.fma(quarters, QUARTER_PI[1], tail))
 
 
-def angle(a: Arithmetic, y: Any, x: Any) -> tuple[Any, Any, Any]:
+def first_quadrant_angle(a: Arithmetic, y: Any, x: Any) -> tuple[Any, Any, Any]:
     """The angle of the point (x, y) with x, y ≥ 0, not both 0: quarters of π, and the rest in two parts."""
-    steep, middle = y > x * EIGHTH[1], y > x * EIGHTH[0]
+    steep, middle = y > x * TAN_EIGHTHS[1], y > x * TAN_EIGHTHS[0]
     over, over_low = two_sum(a, y, -x)
     under, under_low = two_sum(a, y, x)
     quarters = a.select(steep, 2.0, a.select(middle, 1.0, 0.0))
@@ -53,7 +53,9 @@ def angle(a: Arithmetic, y: Any, x: Any) -> tuple[Any, Any, Any]:
 def atan(a: Arithmetic, x: Any) -> Any:
     """The angle whose tangent is x, from −π/2 to π/2."""
     size = a.size(x)
-    return a.signed(beyond(a, *angle(a, a.select(size > 2.0**60, 2.0**60, size), a.number(1.0))), x)
+    return a.signed(
+        plus_quarters(a, *first_quadrant_angle(a, a.select(size > 2.0**60, 2.0**60, size), a.number(1.0))), x
+    )
 
 
 def atan2(a: Arithmetic, y: Any, x: Any) -> Any:
@@ -66,14 +68,14 @@ def atan2(a: Arithmetic, y: Any, x: Any) -> Any:
     factor = a.select(largest > 2.0**1000, 2.0**-4, a.select(largest < 2.0**-900, 2.0**100, 1.0))
     top = a.select(infinite, a.select(height == INFINITY, 1.0, 0.0), height * factor)
     side = a.select(infinite, a.select(width == INFINITY, 1.0, 0.0), a.select(origin, 1.0, width * factor))
-    quarters, q, tail = angle(a, top, side)
+    quarters, q, tail = first_quadrant_angle(a, top, side)
     left = a.bits(x) < 0
     quarters = a.select(left, 4.0 - quarters, quarters)
-    result = beyond(a, quarters, a.select(left, -q, q), a.select(left, -tail, tail))
+    result = plus_quarters(a, quarters, a.select(left, -q, q), a.select(left, -tail, tail))
     return a.select((x != x) | (y != y), x + y, a.signed(result, y))
 
 
-def half_angle(a: Arithmetic, size: Any) -> tuple[Any, Any, Any]:
+def half_arcsine(a: Arithmetic, size: Any) -> tuple[Any, Any, Any]:
     """asin(size) for size ≤ ½, else asin(√((1 − size)/2)), in two parts, and whether it is the former.
 
     The latter is (π/2 − asin(size))/2, and acos(size)/2.
@@ -90,14 +92,14 @@ def half_angle(a: Arithmetic, size: Any) -> tuple[Any, Any, Any]:
 
 def asin(a: Arithmetic, x: Any) -> Any:
     """The angle whose sine is x, from −π/2 to π/2."""
-    u, tail, near = half_angle(a, a.size(x))
+    u, tail, near = half_arcsine(a, a.size(x))
     factor = a.select(near, 1.0, -2.0)
-    return a.signed(beyond(a, a.select(near, 0.0, 2.0), factor * u, factor * tail), x)
+    return a.signed(plus_quarters(a, a.select(near, 0.0, 2.0), factor * u, factor * tail), x)
 
 
 def acos(a: Arithmetic, x: Any) -> Any:
     """The angle whose cosine is x, from 0 to π."""
-    u, tail, near = half_angle(a, a.size(x))
+    u, tail, near = half_arcsine(a, a.size(x))
     factor = a.select(near, a.select(x < 0.0, 1.0, -1.0), a.select(x < 0.0, -2.0, 2.0))
     quarters = a.select(near, 2.0, a.select(x < 0.0, 4.0, 0.0))
-    return beyond(a, quarters, factor * u, factor * tail)
+    return plus_quarters(a, quarters, factor * u, factor * tail)

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from clearhead.definition.arithmetic import Arithmetic, polynomial, product, quick_sum, scale
-from clearhead.definition.exponentials import LN2, LN2_REST, exp_in_two
-from clearhead.definition.logarithms import INFINITY, LOG, NAN, fraction, log_of_fraction
+from clearhead.definition.arithmetic import Arithmetic, polynomial, product, quick_sum, scale_by_power_of_two
+from clearhead.definition.exponentials import LN2_HIGH, LN2_LOW, exp_pair
+from clearhead.definition.logarithms import INFINITY, LOG, NAN, log_of_fraction, mantissa_fraction
 
 THIRDS = 0.6666666666666666, 3.700743415417188e-17  # 2/3
-MOST = 750.0  # exp of this is ∞, and of minus this 0
+EXP_LIMIT = 750.0  # exp of this is ∞, and of minus this 0
 
 
-def log_more_precisely(a: Arithmetic, s: Any, s_low: Any) -> tuple[Any, Any]:
+def precise_log_of_fraction(a: Arithmetic, s: Any, s_low: Any) -> tuple[Any, Any]:
     """2s + ⅔s³ + s⁵·LOG(s²) in two parts, to about 65 bits: each power of s too is kept in two."""
     square, square_low = product(a, s, s)
     square_low = a.fma(s + s, s_low, square_low)
@@ -26,15 +26,15 @@ def log_more_precisely(a: Arithmetic, s: Any, s_low: Any) -> tuple[Any, Any]:
     return quick_sum(a, high, low)
 
 
-def log_in_two(a: Arithmetic, x: Any) -> tuple[Any, Any]:
+def log_pair(a: Arithmetic, x: Any) -> tuple[Any, Any]:
     """ln x in two parts, for 0 < x < ∞."""
-    e, *s = fraction(a, x)
-    high, low = log_of_fraction(a, *s) if a.narrow else log_more_precisely(a, *s)
-    total, rest = quick_sum(a, e * LN2, high)
-    return quick_sum(a, total, rest + a.fma(e, LN2_REST, low))
+    e, *s = mantissa_fraction(a, x)
+    high, low = log_of_fraction(a, *s) if a.narrow else precise_log_of_fraction(a, *s)
+    total, rest = quick_sum(a, e * LN2_HIGH, high)
+    return quick_sum(a, total, rest + a.fma(e, LN2_LOW, low))
 
 
-def whole(a: Arithmetic, size: Any) -> Any:
+def is_whole(a: Arithmetic, size: Any) -> Any:
     """Whether a number ≥ 0 is whole; ∞ and all numbers from 2⁵² on are."""
     return (size >= 2.0**52) | ((size + 2.0**52) - 2.0**52 == size)
 
@@ -43,21 +43,21 @@ def exp_of_product(a: Arithmetic, y: Any, high: Any, low: Any) -> Any:
     """exp(y·(high + low))."""
     p = y * high
     lost = y * low if a.narrow else a.fma(y, high, -p) + y * low
-    inside = a.select(p > MOST, MOST, a.select(p < -MOST, -MOST, p))
-    high, low, n = exp_in_two(a, inside, a.select(a.size(p) < MOST, lost, 0.0))
-    return scale(a, high + low, n)
+    inside = a.select(p > EXP_LIMIT, EXP_LIMIT, a.select(p < -EXP_LIMIT, -EXP_LIMIT, p))
+    high, low, n = exp_pair(a, inside, a.select(a.size(p) < EXP_LIMIT, lost, 0.0))
+    return scale_by_power_of_two(a, high + low, n)
 
 
 def pow(a: Arithmetic, x: Any, y: Any) -> Any:
     """xʸ; a negative x needs a whole y, and its result is negative for odd ones."""
     base, size = a.size(x), a.size(y)
-    result = exp_of_product(a, y, *log_in_two(a, base))
+    result = exp_of_product(a, y, *log_pair(a, base))
     falls = y < 0.0
     grows = ((base > 1.0) & ~falls) | ((base < 1.0) & falls)
     extreme = (base == 0.0) | (base == INFINITY) | (size == INFINITY)
     result = a.select(extreme, a.select(grows, INFINITY, a.select(base == 1.0, 1.0, 0.0)), result)
-    integral = whole(a, size)
-    odd = integral & ~whole(a, size * 0.5)
+    integral = is_whole(a, size)
+    odd = integral & ~is_whole(a, size * 0.5)
     result = a.select((a.bits(x) < 0) & odd, -result, result)
     result = a.select((x < 0.0) & (base < INFINITY) & ~integral, NAN, result)
     result = a.select((x != x) | (y != y), x + y, result)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from clearhead.arrays import Array
 from clearhead.rules.evaluation import evaluate
-from clearhead.rules.masks import Mask, Span, causal, split, visible
+from clearhead.rules.masks import Mask, Span, causal, split_documents, visible
 from clearhead.rules.scores import Score, as_rules
 
 
@@ -123,7 +123,7 @@ def ruled_scores(
     s = scores(q, k, q.shape[-1] ** -0.5 if scale is None else scale)  # (..., n, m)
     lead = np.broadcast_shapes(s.shape[:-2], lead)
     s = np.broadcast_to(s, lead + s.shape[-2:]) if rules else s
-    s = ruled(s, np.arange(s.shape[-2]), split(mask, *s.shape[-2:])[0], rules)
+    s = ruled(s, np.arange(s.shape[-2]), split_documents(mask, *s.shape[-2:])[0], rules)
     return s, visible(mask, s.shape[-2], s.shape[-1], lead=lead)
 
 
@@ -178,7 +178,7 @@ def weights_of_rows(
     n, m = q.shape[-2], k.shape[-2]
     position = np.arange(n)[np.asarray(rows)]  # (r,)
     s = scores(q[..., position, :], share_heads(k, q), scale)  # (..., r, m)
-    s = ruled(s, position, split(mask, n, m)[0], as_rules(score))  # (..., r, m)
+    s = ruled(s, position, split_documents(mask, n, m)[0], as_rules(score))  # (..., r, m)
     return softmax(s, visible(mask, n, m, position, lead=s.shape[:-2]))  # (..., r, m)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clearhead.definition.angles import reduce
+from clearhead.definition.angles import reduce_angle
 from clearhead.definition.arithmetic import Arithmetic, Fit, polynomial, quick_sum
 
 # sin(r) = r + r³·SINE(r²) and cos(r) = 1 − r²/2 + r⁴·COSINE(r²) for |r| ≤ π/4
@@ -20,13 +20,13 @@ COSINE = Fit(
 TINY = 2.0**-27  # below, sin x and tan x are x
 
 
-def sine(a: Arithmetic, r: Any, low: Any) -> tuple[Any, Any]:
+def sine_pair(a: Arithmetic, r: Any, low: Any) -> tuple[Any, Any]:
     """sin(r + low) in two parts."""
     square = r * r
     return r, a.fma(r * square, polynomial(a, square, SINE), a.fma(low * -0.5, square, low))
 
 
-def cosine(a: Arithmetic, r: Any, low: Any) -> tuple[Any, Any]:
+def cosine_pair(a: Arithmetic, r: Any, low: Any) -> tuple[Any, Any]:
     """cos(r + low) in two parts."""
     square = r * r
     total, rest = quick_sum(a, 1.0, square * -0.5)
@@ -34,30 +34,30 @@ def cosine(a: Arithmetic, r: Any, low: Any) -> tuple[Any, Any]:
     return total, rest + tail
 
 
-def of_quadrant(a: Arithmetic, x: Any, turns: int) -> Any:
+def sine_of_quadrant(a: Arithmetic, x: Any, turns: int) -> Any:
     """sin(x + turns·π/2)."""
-    n, r, low = reduce(a, x)
+    n, r, low = reduce_angle(a, x)
     n = n + turns
-    (s, s_low), (c, c_low) = sine(a, r, low), cosine(a, r, low)
+    (s, s_low), (c, c_low) = sine_pair(a, r, low), cosine_pair(a, r, low)
     y = a.select((n & 1) == 0, s + s_low, c + c_low)
     return a.select((n & 2) == 0, y, -y)
 
 
 def sin(a: Arithmetic, x: Any) -> Any:
     """The sine, x where it is so small that nothing else is left."""
-    return a.select(a.size(x) < TINY, x, of_quadrant(a, x, 0))
+    return a.select(a.size(x) < TINY, x, sine_of_quadrant(a, x, 0))
 
 
 def cos(a: Arithmetic, x: Any) -> Any:
     """The cosine."""
-    return of_quadrant(a, x, 1)
+    return sine_of_quadrant(a, x, 1)
 
 
 def tan(a: Arithmetic, x: Any) -> Any:
     """The tangent: sine by cosine, or minus cosine by sine, with what the quotient lost put back."""
-    n, r, low = reduce(a, x)
+    n, r, low = reduce_angle(a, x)
     even = (n & 1) == 0
-    sines, cosines = quick_sum(a, *sine(a, r, low)), quick_sum(a, *cosine(a, r, low))
+    sines, cosines = quick_sum(a, *sine_pair(a, r, low)), quick_sum(a, *cosine_pair(a, r, low))
     over, over_low = (a.select(even, s, -c) for s, c in zip(sines, cosines, strict=True))
     under, under_low = (a.select(even, c, s) for s, c in zip(sines, cosines, strict=True))
     inverse = 1.0 / under

@@ -13,7 +13,7 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.definition.textbook import ruled_scores, share_heads, sinks, softmax
-from clearhead.rules.masks import Mask, causal, split
+from clearhead.rules.masks import Mask, causal, split_documents
 
 
 def weights(
@@ -32,7 +32,7 @@ def weights(
 
 def distances(n: int, m: int, mask: Mask | None = None) -> Array:
     """How many items lie between query i and key j: (n, m)."""
-    spans, _ = split(causal() if mask is None else mask, n, m)
+    spans, _ = split_documents(causal() if mask is None else mask, n, m)
     position = np.concatenate([np.arange(s.first_query, s.first_query + s.queries) + s.offset for s in spans])
     return np.abs(position[:, None] - np.arange(m))
 

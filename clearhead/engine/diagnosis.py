@@ -17,10 +17,10 @@ from clearhead.arrays import Array
 from clearhead.cache.pages import Paged
 from clearhead.engine.problem import Problem
 from clearhead.errors import TraceError
-from clearhead.rules.blame import blamed_rule
+from clearhead.rules.blame import rule_error
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula
-from clearhead.rules.faults import faults, suspects
+from clearhead.rules.faults import faults, possible_faults
 from clearhead.rules.masks import Documents, Mask
 from clearhead.rules.operations import OPERATIONS
 from clearhead.rules.scores import Score
@@ -111,9 +111,9 @@ def explained(problem: Problem, leaves: dict[str, Any]) -> TraceError:
         formula, dtype = rule.formula, np.dtype(problem.computed)
         fault = faults(formula)
         if fault is not None and evaluate(Formula(fault, formula.arrays), leaves, dtype=dtype):
-            for e, condition in suspects(formula):
+            for e, condition in possible_faults(formula):
                 if evaluate(Formula(condition, formula.arrays), leaves, dtype=dtype):
-                    return blamed_rule(rule, e, told(e, condition, formula, leaves))
+                    return rule_error(rule, e, told(e, condition, formula, leaves))
         if isinstance(rule, Score):
             leaves |= {"score": evaluate(formula, leaves, dtype=dtype)}
     return TraceError(f"{mask!r} and {scores!r} have no value for {pair(leaves)}.")

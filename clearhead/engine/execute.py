@@ -20,7 +20,7 @@ from clearhead.kernels.abi.call import FIELDS
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.machine.unbroken import late
-from clearhead.rules.masks import at_end, checked
+from clearhead.rules.masks import at_end, checked_mask
 
 QUERY, KEY, VALUE, OUTPUT, LSE, SINK, WORKSPACE, COUNTERS = (
     FIELDS.index(name) for name in ("query", "key", "value", "output", "lse", "sink", "workspace", "counters")
@@ -95,7 +95,7 @@ def execute_cache(
     """
     layout = check_cache(q, cache, rules)
     mask, score, sink, scale, precision = rules
-    rules = new(Rules, (at_end(checked(mask)), score, sink, scale, precision))
+    rules = new(Rules, (at_end(checked_mask(mask)), score, sink, scale, precision))
     if not cache.batched or cache.alike:
         return execute(paged(q, cache, slice(None)), rules, threads=threads, out=out, lse=lse)
     if sink is not None and sink.ndim > 1:

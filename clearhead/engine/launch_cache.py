@@ -13,7 +13,7 @@ from clearhead.engine.bounded_cache import BoundedCache
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.launch import Launch, prepare
 from clearhead.engine.problem import check_apart, over_pages, problem_of
-from clearhead.rules.current import NO_RULES, current
+from clearhead.rules.current import NO_RULES, current_rules
 from clearhead.rules.scores import as_rules
 
 Key = tuple[Any, ...]
@@ -58,7 +58,7 @@ def prepared(operands: Operands, rules: Rules, out: Array | None, *, unrounded: 
 def keyed(rules: Rules) -> tuple[Rules, Key]:
     """Rules with functions as they are now, and their key: of a sink, a launch depends on shape and dtype alone."""
     mask, score, sink, scale, precision = rules
-    score = current(score)
+    score = current_rules(score)
     key = mask, score, None if sink is None else (sink.shape, sink.dtype), scale, precision
     return Rules(mask, score, sink, scale, precision), key
 

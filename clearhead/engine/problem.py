@@ -17,8 +17,8 @@ from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.kernels.abi.call import AXIS
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED
 from clearhead.once import cached_property
-from clearhead.rules.fused import Fused, fuse, proven
-from clearhead.rules.masks import Causal, Full, Mask, check_fits, checked
+from clearhead.rules.fused import Fused, fuse, with_faults
+from clearhead.rules.masks import Causal, Full, Mask, check_fits, checked_mask
 from clearhead.rules.scores import Alibi, Bias, Relative, Score, ScoreLike, as_rules
 
 
@@ -132,7 +132,7 @@ def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, un
     lead = broadcast_heads(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     (queries, dim), (keys, value_dim) = query.shape[-2:], value.shape[-2:]
     scores = as_rules(score)
-    check_rules(checked(mask), scores, lead, queries, keys)
+    check_rules(checked_mask(mask), scores, lead, queries, keys)
     if sink is not None:
         check_sink(sink, lead)
     native = is_native(precision, query, key, value, mask)
@@ -165,7 +165,7 @@ def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, un
         key=operand(key.shape, key.strides, grouped=True),
         value=operand(value.shape, value.strides, grouped=True),
         output=operand(shape, dense_strides(shape, result) if out is None else out.strides, grouped=False),
-        rules=proven(fuse(mask, scores, queries, keys), lead, queries, keys),
+        rules=with_faults(fuse(mask, scores, queries, keys), lead, queries, keys),
         sink=sink is not None,
         native=native,
         unrounded=unrounded,

@@ -16,7 +16,7 @@ from clearhead.arrays import Array
 from clearhead.definition import textbook
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.once import cached_property
-from clearhead.rules.masks import CAUSAL, Causal, Full, Mask, full, split, visible
+from clearhead.rules.masks import CAUSAL, Causal, Full, Mask, full, split_documents, visible
 from clearhead.rules.scores import Score, as_rules
 
 Bools = npt.NDArray[np.bool_]
@@ -179,7 +179,7 @@ class Explanation:
         s = textbook.scores(of.queries, of.keys, of.scale)
         seen = visible(self.mask, n, m, lead=(1,)).reshape(n, m)
         check_finite(s, seen)
-        s = textbook.ruled(s, np.arange(n), split(self.mask, n, m)[0], self.rules)
+        s = textbook.ruled(s, np.arange(n), split_documents(self.mask, n, m)[0], self.rules)
         check_ruled(s, np.arange(n), seen, self.rules)
         return Square(s, seen, textbook.softmax(s, seen))
 
@@ -222,7 +222,7 @@ def explain(
     looked_at = asking if key_tokens is None and n == m else named(key_tokens, m, "k")
     at, rules = np.array([index(position, asking)]), as_rules(score)
     mask = mask or (CAUSAL if looked_at is asking else full())
-    spans = split(mask, n, m)[0]
+    spans = split_documents(mask, n, m)[0]
     seen = visible(mask, n, m, at, lead=(1,)).reshape(1, m)
     stages = [textbook.scores(operands.queries[at], operands.keys, operands.scale)]
     check_finite(stages[0], seen)

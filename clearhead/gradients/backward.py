@@ -18,7 +18,7 @@ from clearhead.gradients.launch import BackwardLaunch, float_arrays
 from clearhead.gradients.residuals import Residuals
 from clearhead.machine.target import target
 from clearhead.machine.threads import allowed
-from clearhead.rules.scores import ScoreLike, as_rules, in_order
+from clearhead.rules.scores import ScoreLike, as_rules, flattened_rules
 
 GIVE_D_OUT = "give the gradient of the output, an array of its shape"
 
@@ -53,7 +53,7 @@ def launch_of(residuals: Residuals, d_output: Array, *, rules: bool) -> Backward
     """The launch of a call like this one, prepared at the first; `rules` if the rules' arrays want gradients too."""
     (q, k, v, _), own = residuals.operands, residuals.rules
     layouts = ((x.shape, x.strides, x.dtype) for x in (q, k, v, residuals.output, d_output))
-    score = in_order(own.score) if isinstance(own.score, list) else own.score
+    score = flattened_rules(own.score) if isinstance(own.score, list) else own.score
     sink = None if own.sink is None else (own.sink.shape, own.sink.dtype)
     key = (*layouts, own.mask, score, own.scale, sink, rules, target())
     try:

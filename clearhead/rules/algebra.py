@@ -18,26 +18,26 @@ def plus(a: Expression, b: Expression) -> Expression:
     if ZERO in (a, b):
         return b if a == ZERO else a
     if a.op == b.op == "where" and a.args[0] == b.args[0]:
-        return choose(a.args[0], *(plus(x, y) for x, y in zip(a.args[1:], b.args[1:], strict=True)))
+        return where_or_same(a.args[0], *(plus(x, y) for x, y in zip(a.args[1:], b.args[1:], strict=True)))
     return Expression("add", "float", (a, b))
 
 
-def minus(a: Expression) -> Expression:
+def negative(a: Expression) -> Expression:
     """−a."""
-    if guards(a):
-        return within(a, minus)
+    if is_guard(a):
+        return inside_guard(a, negative)
     return a.args[0] if a.op == "neg" else a if a == ZERO else Expression("neg", "float", (a,))
 
 
-def less(a: Expression, b: Expression) -> Expression:
+def minus(a: Expression, b: Expression) -> Expression:
     """a − b."""
     return Expression("sub", "float", (a, b))
 
 
 def times(a: Expression, b: Expression) -> Expression:
     """a · b."""
-    if guards(a):
-        return within(a, lambda x: times(x, b))
+    if is_guard(a):
+        return inside_guard(a, lambda x: times(x, b))
     if ONE in (a, b):
         return b if a == ONE else a
     return Expression("mul", "float", (a, b))
@@ -45,23 +45,23 @@ def times(a: Expression, b: Expression) -> Expression:
 
 def over(a: Expression, b: Expression) -> Expression:
     """a / b."""
-    if guards(a):
-        return within(a, lambda x: over(x, b))
+    if is_guard(a):
+        return inside_guard(a, lambda x: over(x, b))
     return Expression("div", "float", (a, b))
 
 
-def guards(a: Expression) -> bool:
+def is_guard(a: Expression) -> bool:
     """Whether a is 0 where a condition says so."""
     return a.op == "where" and ZERO in a.args[1:]
 
 
-def within(a: Expression, change: Callable[[Expression], Expression]) -> Expression:
+def inside_guard(a: Expression, change: Callable[[Expression], Expression]) -> Expression:
     """A guard with what it lets through changed."""
     condition, *sides = a.args
-    return choose(condition, *(x if x == ZERO else change(x) for x in sides))
+    return where_or_same(condition, *(x if x == ZERO else change(x) for x in sides))
 
 
-def choose(condition: Expression, a: Expression, b: Expression) -> Expression:
+def where_or_same(condition: Expression, a: Expression, b: Expression) -> Expression:
     """a where the condition holds, else b."""
     return a if a == b else Expression("where", "float", (condition, a, b))
 
@@ -71,11 +71,11 @@ def compare(op: str, a: Expression, b: Expression) -> Expression:
     return Expression(op, "bool", (a, b))
 
 
-def function(op: str, *args: Expression) -> Expression:
+def float_operation(op: str, *args: Expression) -> Expression:
     """An operation on floats that gives a float."""
     return Expression(op, "float", args)
 
 
-def number(x: float) -> Expression:
+def float_constant(x: float) -> Expression:
     """A constant."""
     return Expression("constant", "float", value=float(x))

@@ -12,36 +12,38 @@ from typing import Any
 from clearhead.errors import TraceError
 from clearhead.rules.expression import Expression, parts
 from clearhead.rules.masks import POSITIONS, Mask
-from clearhead.rules.scores import NAMES, Score
-from clearhead.rules.trace import lines
+from clearhead.rules.scores import SCORE_PARAMETERS, Score
+from clearhead.rules.trace import operation_lines
 
 
-def blamed(given: tuple[Mask, tuple[Score, ...]], wrong: Expression, what: str) -> TraceError:
+def fault_error(given: tuple[Mask, tuple[Score, ...]], wrong: Expression, what: str) -> TraceError:
     """The error that says what is wrong with an operation, of whichever rule it is."""
     mask, scores = given
     rules: list[Mask | Score] = [*scores, *mask.parts()]
     for rule in rules:
-        if wrong in parts_of(rule):
-            return blamed_rule(rule, wrong, what)
+        if wrong in rule_operations(rule):
+            return rule_error(rule, wrong, what)
     return TraceError(f"{wrong!r}: {what}.")
 
 
-def blamed_rule(rule: Mask | Score, wrong: Expression, what: str) -> TraceError:
+def rule_error(rule: Mask | Score, wrong: Expression, what: str) -> TraceError:
     """The error that says what is wrong with an operation of one rule: by its line, if a function made it."""
     function = getattr(rule, "function", None)
     if function is None:
         return TraceError(f"{rule!r}, {wrong!r}: {what}.")
-    return TraceError(f"{line_of(function, NAMES if isinstance(rule, Score) else POSITIONS, wrong)}: {what}.")
+    return TraceError(
+        f"{line_of_operation(function, SCORE_PARAMETERS if isinstance(rule, Score) else POSITIONS, wrong)}: {what}."
+    )
 
 
-def line_of(function: Callable[..., Any], names: tuple[str, ...], wrong: Expression) -> str:
+def line_of_operation(function: Callable[..., Any], names: tuple[str, ...], wrong: Expression) -> str:
     """The line of a function that makes an operation, or what the operation is."""
-    for made, where in lines(function, names):
+    for made, where in operation_lines(function, names):
         if made == wrong:
             return where
     return f"{getattr(function, '__name__', function)!s}, {wrong!r}"
 
 
-def parts_of(rule: Mask | Score) -> Iterator[Expression]:
+def rule_operations(rule: Mask | Score) -> Iterator[Expression]:
     """The operations of a rule; a combined mask's are its parts'."""
     return parts(rule.formula.expression)

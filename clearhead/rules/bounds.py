@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from clearhead.arrays import Array
-from clearhead.rules.expression import Expression, Formula, constant, parts
-from clearhead.rules.intervals import Interval, anything
+from clearhead.rules.expression import Expression, Formula, is_immutable, parts
+from clearhead.rules.intervals import Interval, full_interval
 from clearhead.rules.operations import OPERATIONS
 
-NOTHING, ALL, MAYBE = 0, 1, 2  # how much of a block is seen, as known before it is looked at
+ALL_HIDDEN, ALL_SEEN, PARTLY_SEEN = 0, 1, 2  # how much of a block is seen, as known before it is looked at
 
 
 def bounds(formula: Formula, leaves: Mapping[str, Interval]) -> Interval:
@@ -29,20 +29,22 @@ def bounds(formula: Formula, leaves: Mapping[str, Interval]) -> Interval:
     known: dict[Expression, Interval] = {}
     with np.errstate(over="ignore"):
         for e in parts(formula.expression):
-            known[e] = leaves[e.op] if e.op in leaves else of_operation(e, [known[a] for a in e.args], formula.arrays)
+            known[e] = (
+                leaves[e.op] if e.op in leaves else operation_interval(e, [known[a] for a in e.args], formula.arrays)
+            )
     return known[formula.expression]
 
 
-def of_operation(e: Expression, args: list[Interval], arrays: tuple[Array, ...]) -> Interval:
+def operation_interval(e: Expression, args: list[Interval], arrays: tuple[Array, ...]) -> Interval:
     """The interval of one operation."""
     if e.op == "constant" and e.kind != "float":
         return np.asarray(e.value), np.asarray(e.value)
     if e.op == "load":
-        return of_load(arrays[e.array or 0], args)
-    return interval_of(e, args) or anything(e.kind)
+        return load_interval(arrays[e.array or 0], args)
+    return table_interval(e, args) or full_interval(e.kind)
 
 
-def interval_of(e: Expression, args: Sequence[Interval]) -> Interval | None:
+def table_interval(e: Expression, args: Sequence[Interval]) -> Interval | None:
     """What the table says of an operation on whole numbers and truth; None of others."""
     if e.op not in OPERATIONS or any(part.kind == "float" for part in (e, *e.args)):
         return None
@@ -50,26 +52,26 @@ def interval_of(e: Expression, args: Sequence[Interval]) -> Interval | None:
     return None if interval is None else interval(*args)
 
 
-def of_load(array: Array, index: list[Interval]) -> Interval:
+def load_interval(array: Array, index: list[Interval]) -> Interval:
     """The least and largest element of a part of an array."""
     kind = "bool" if array.dtype == np.bool_ else "int"
-    if not constant(array) or array.dtype.kind not in "biu" or not array.size:
-        return anything(kind)
-    places = [inside(x, size) for x, size in zip(index, array.shape, strict=True)]
+    if not is_immutable(array) or array.dtype.kind not in "biu" or not array.size:
+        return full_interval(kind)
+    places = [index_range(x, size) for x, size in zip(index, array.shape, strict=True)]
     if array.ndim == 1:
-        return extremes(array, *places[0])
+        return range_extremes(array, *places[0])
     if array.dtype == np.bool_:
-        return some_and_all(array, places)
+        return box_all_and_any(array, places)
     return np.asarray(int(array.min())), np.asarray(int(array.max()))
 
 
-def inside(x: Interval, size: int) -> Interval:
+def index_range(x: Interval, size: int) -> Interval:
     """An index's range once it has been brought into the array; one that may be below 0 can be anywhere."""
     low, high = (np.minimum(np.maximum(end, 0), size - 1).astype(np.int64) for end in x)
     return np.where(x[0] < 0, 0, low), np.where(x[0] < 0, size - 1, high)
 
 
-def extremes(array: Array, low: Array, high: Array) -> Interval:
+def range_extremes(array: Array, low: Array, high: Array) -> Interval:
     """Least and largest of array[low..high], by a table of the extremes over powers of two."""
     least, largest = [array], [array]
     while 2 * (step := 1 << (len(least) - 1)) <= len(array):
@@ -87,7 +89,7 @@ def extremes(array: Array, low: Array, high: Array) -> Interval:
     return result[0], result[1]
 
 
-def some_and_all(array: Array, places: list[Interval]) -> Interval:
+def box_all_and_any(array: Array, places: list[Interval]) -> Interval:
     """Whether all and whether any of a box of booleans are True, by a table of sums."""
     sums = array.astype(np.int64)
     for axis in range(array.ndim):

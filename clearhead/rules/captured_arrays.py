@@ -14,10 +14,10 @@ import numpy as np
 
 from clearhead.errors import TraceError
 from clearhead.rules.evaluation import evaluate
-from clearhead.rules.expression import Expression, Formula, Kind, parts, unchanging
-from clearhead.rules.tracers import INSTEAD, KINDS, Traced, as_expression
+from clearhead.rules.expression import Expression, Formula, Kind, immutable_copy, parts
+from clearhead.rules.tracers import ADVICE, KIND_OF_DTYPE, Traced, as_expression
 
-SHAPE = ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "T")  # what an array's numbers have no part in
+METADATA = ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "T")  # what an array's numbers have no part in
 
 
 class Arrays(list[Any]):
@@ -48,7 +48,7 @@ class Captured(np.lib.mixins.NDArrayOperatorsMixin):
             return result
         part = result is self.array or np.may_share_memory(result, self.array)
         plain = part or result.dtype.hasobject or type(result) is not np.ndarray
-        return Captured(result if plain else unchanging(result), self.arrays)
+        return Captured(result if plain else immutable_copy(result), self.arrays)
 
     def __getitem__(self, index: Any) -> Any:
         parts = index if isinstance(index, tuple) else (index,)
@@ -56,8 +56,8 @@ class Captured(np.lib.mixins.NDArrayOperatorsMixin):
             return Traced(self.load(parts))
         plain = tuple(self.arrays.look(x.array) if isinstance(x, Captured) else x for x in parts)
         found = self.array[plain]
-        if self.kind == "float" and self.readable and all(map(is_place, plain)) and len(plain) == self.array.ndim:
-            return Read(self.load(plain), self.arrays)
+        if self.kind == "float" and self.readable and all(map(is_fixed_index, plain)) and len(plain) == self.array.ndim:
+            return CapturedNumber(self.load(plain), self.arrays)
         if not isinstance(found, np.ndarray) or found.base is None:  # numbers, or a copy of some
             self.arrays.look(self.array)
         return self.like(found)
@@ -66,7 +66,7 @@ class Captured(np.lib.mixins.NDArrayOperatorsMixin):
     def kind(self) -> Kind | None:
         """What its numbers are to an expression."""
         dtype = self.array.dtype
-        return "float" if dtype.name == "bfloat16" else KINDS.get(dtype.kind)
+        return "float" if dtype.name == "bfloat16" else KIND_OF_DTYPE.get(dtype.kind)
 
     @property
     def readable(self) -> bool:
@@ -96,10 +96,10 @@ class Captured(np.lib.mixins.NDArrayOperatorsMixin):
         return Expression("load", kind, tuple(places), array=number)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        raise TraceError(INSTEAD["store"])
+        raise TraceError(ADVICE["store"])
 
     def __getattr__(self, name: str) -> Any:
-        return self.like(getattr(self.array if name in SHAPE else self.arrays.look(self.array), name))
+        return self.like(getattr(self.array if name in METADATA else self.arrays.look(self.array), name))
 
     def __len__(self) -> int:
         return len(self.array)
@@ -109,19 +109,19 @@ class Captured(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if "out" in options:
-            raise TraceError(INSTEAD["store"])
+            raise TraceError(ADVICE["store"])
         if any(isinstance(x, Traced) and not x.known for x in inputs):
             return NotImplemented  # stand-ins write it down
-        plain = (x.arrays.look(x.array) if isinstance(x, Captured) else number(x) for x in inputs)
+        plain = (x.arrays.look(x.array) if isinstance(x, Captured) else plain_number(x) for x in inputs)
         return self.like(getattr(ufunc, method)(*plain, **options))
 
 
-def is_place(x: Any) -> bool:
+def is_fixed_index(x: Any) -> bool:
     """Whether an index is one whole number."""
     return isinstance(x, int | np.integer) and not isinstance(x, bool)
 
 
-class Read(Traced):
+class CapturedNumber(Traced):
     """A number read at one place for all pairs, and what is made of such: written down, or itself where it must be."""
 
     known = True
@@ -132,7 +132,7 @@ class Read(Traced):
 
     def like(self, expression: Expression) -> Traced:
         """What is made of it alone."""
-        return Read(expression, self.arrays)
+        return CapturedNumber(expression, self.arrays)
 
     @property
     def number(self) -> Any:
@@ -183,16 +183,16 @@ class Read(Traced):
         return getattr(self.number, name)
 
 
-def number(x: Any) -> Any:
+def plain_number(x: Any) -> Any:
     """The value of what was read, anything else as it is."""
-    return x.number if isinstance(x, Read) else x
+    return x.number if isinstance(x, CapturedNumber) else x
 
 
-def written_or_done(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
+def traced_or_computed(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
     """A method that writes down what it can; what no kernel can do is done at once, as if the number were plain."""
     write = getattr(Traced, name)
 
-    def method(self: Read, *others: Any, **options: Any) -> Any:
+    def method(self: CapturedNumber, *others: Any, **options: Any) -> Any:
         try:
             return write(self, *others, **options)
         except TraceError:
@@ -203,21 +203,21 @@ def written_or_done(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-def operator_on(name: str) -> Callable[..., Any]:
+def plain_operator(name: str) -> Callable[..., Any]:
     """A Python operator on plain numbers."""
-    return lambda self, *others: getattr(self.number, name)(*map(number, others))
+    return lambda self, *others: getattr(self.number, name)(*map(plain_number, others))
 
 
 for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
     for method in (f"__{name}__", f"__r{name}__"):
-        setattr(Read, method, written_or_done(method, operator_on(method)))
+        setattr(CapturedNumber, method, traced_or_computed(method, plain_operator(method)))
 for name in ("lt", "le", "gt", "ge", "eq", "ne"):
-    setattr(Read, f"__{name}__", written_or_done(f"__{name}__", operator_on(f"__{name}__")))
-Read.__array_ufunc__ = written_or_done(  # type: ignore[method-assign]
+    setattr(CapturedNumber, f"__{name}__", traced_or_computed(f"__{name}__", plain_operator(f"__{name}__")))
+CapturedNumber.__array_ufunc__ = traced_or_computed(  # type: ignore[method-assign]
     "__array_ufunc__",
-    lambda _, ufunc, how, *inputs, **options: getattr(ufunc, how)(*map(number, inputs), **options),
+    lambda _, ufunc, how, *inputs, **options: getattr(ufunc, how)(*map(plain_number, inputs), **options),
 )
-Read.__array_function__ = written_or_done(  # type: ignore[method-assign]
+CapturedNumber.__array_function__ = traced_or_computed(  # type: ignore[method-assign]
     "__array_function__",
-    lambda _, function, types, args, options: function(*map(number, args), **options),
+    lambda _, function, types, args, options: function(*map(plain_number, args), **options),
 )

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-GONE = object()  # what a name stands for that nobody has
+MISSING = object()  # what a name stands for that nobody has
 MOST_BYTES = 1 << 16  # of an array that is compared in every call
-MOST_ITEMS = 256  # of a container
+MOST_CONTAINER_ITEMS = 256  # of a container
 DISPATCHED = type(np.where)
 PLAIN_TYPES = (int, float, complex, bool, str, bytes, type(None), type(Ellipsis), range, slice, np.generic, np.dtype)
 PURE = {
@@ -29,12 +29,12 @@ PURE = {
     "reversed", "round", "set", "slice", "sorted", "str", "sum", "tuple", "type", "zip",
 }  # fmt: skip
 PURE_MODULES = ("math", "cmath", "numpy", "_operator", "builtins")
-SPACE = {  # what every class has
+CLASS_ATTRIBUTES = {  # what every class has
     "__module__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__qualname__", "__static_attributes__",
     "__firstlineno__", "__orig_bases__", "__parameters__", "__annotations_cache__", "__annotate_func__",
     "__conditional_annotations__", "__dataclass_fields__", "__dataclass_params__", "__match_args__",
 }  # fmt: skip
-OBJECT = SPACE | {
+INSTANCE_ATTRIBUTES = CLASS_ATTRIBUTES | {
     "__init__", "__new__", "__repr__", "__str__", "__hash__", "__eq__", "__call__", "__post_init__", "__replace__",
 }  # fmt: skip
 
@@ -57,10 +57,10 @@ class CapturedNames:
     def unchanged(self) -> bool:
         """Whether all is as it was."""
         for where, name, value in self.names:
-            if where.get(name, GONE) is not value:
+            if where.get(name, MISSING) is not value:
                 return False
         for cell, value in self.cells:
-            if contents(cell) is not value:
+            if cell_value(cell) is not value:
                 return False
         for function, code, defaults, keywords in self.functions:
             if function.__code__ is not code or function.__defaults__ is not defaults:
@@ -68,7 +68,7 @@ class CapturedNames:
             if function.__kwdefaults__ is not keywords:
                 return False
         for container, items in self.containers:
-            now = tuple(items_of(container))
+            now = tuple(container_items(container))
             if len(now) != len(items) or not all(map(is_, now, items)):
                 return False
         for array, shape, strides in self.shapes:
@@ -124,7 +124,7 @@ class Visit:
         An array that is `held` by something, or read by a function that is, counts with its numbers: tracing puts
         stand-ins for those alone that a rule has by name.
         """
-        if isinstance(x, PLAIN_TYPES) or x is GONE:
+        if isinstance(x, PLAIN_TYPES) or x is MISSING:
             return
         if isinstance(x, np.ndarray):
             self.captured.shapes.append((x, x.shape, x.strides))
@@ -157,24 +157,24 @@ class Visit:
                 if not isinstance(x.__self__, ModuleType | type(None)):
                     raise Incomparable
             case type():
-                if not is_plain(x):
-                    self.instance(x, {}, x.__mro__, SPACE)
+                if not is_stateless_class(x):
+                    self.instance(x, {}, x.__mro__, CLASS_ATTRIBUTES)
             case SimpleNamespace():
-                self.instance(x, vars(x), (), SPACE)
+                self.instance(x, vars(x), (), CLASS_ATTRIBUTES)
             case _:
-                self.instance(x, getattr(x, "__dict__", None), type(x).__mro__, OBJECT)
+                self.instance(x, getattr(x, "__dict__", None), type(x).__mro__, INSTANCE_ATTRIBUTES)
 
     def name(self, where: Mapping[str, Any], name: str, *, held: bool = True) -> None:
         """What a name stands for in a namespace."""
-        value = where.get(name, GONE)
+        value = where.get(name, MISSING)
         self.captured.names.append((where, name, value))
         self.value(value, held=held)
 
     def function(self, x: FunctionType, *, held: bool) -> None:
         """A Python function: its names, closure and defaults."""
-        if is_library(x):
+        if is_library_function(x):
             return
-        names = names_of(x.__code__)
+        names = names_in_code(x.__code__)
         if names.imports:
             raise Incomparable
         self.attributes |= names.attributes
@@ -186,7 +186,7 @@ class Visit:
             if name not in x.__globals__ and name not in PURE and not error:
                 raise Incomparable
         for cell in x.__closure__ or ():
-            value = contents(cell)
+            value = cell_value(cell)
             self.captured.cells.append((cell, value))
             self.value(value, held=held)
         self.container(x.__defaults__ or (), held=held)
@@ -194,9 +194,9 @@ class Visit:
 
     def container(self, x: Any, *, held: bool = True) -> None:
         """A list or the like, and what it holds."""
-        items = tuple(items_of(x))
+        items = tuple(container_items(x))
         named = isinstance(x, tuple) and hasattr(type(x), "_fields")
-        if len(items) > MOST_ITEMS or not (named or type(x) in (list, tuple, dict, set, frozenset)):
+        if len(items) > MOST_CONTAINER_ITEMS or not (named or type(x) in (list, tuple, dict, set, frozenset)):
             raise Incomparable
         if not isinstance(x, tuple | frozenset):
             self.captured.containers.append((x, items))
@@ -216,11 +216,11 @@ class Visit:
 
     def attribute(self, own: dict[str, Any], classes: tuple[type, ...], name: str) -> None:
         """One attribute, wherever it is found, and the places before in which it might be."""
-        value = GONE
+        value = MISSING
         for c in classes:
-            value = vars(c).get(name, GONE)
+            value = vars(c).get(name, MISSING)
             self.captured.names.append((vars(c), name, value))
-            if value is not GONE:
+            if value is not MISSING:
                 break
         if isinstance(value, property):
             self.value(value.fget)
@@ -236,7 +236,7 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Names:
+class CodeNames:
     """What a function's code, and the code inside it, asks for by name."""
 
     globals: frozenset[str]
@@ -245,7 +245,7 @@ class Names:
 
 
 @cache
-def names_of(code: CodeType) -> Names:
+def names_in_code(code: CodeType) -> CodeNames:
     """The names in a function's code."""
     found: dict[str, set[str]] = {"globals": set(), "attributes": set()}
     imports = False
@@ -257,41 +257,41 @@ def names_of(code: CodeType) -> Names:
                 found["attributes"].add(str(instruction.argval))
             case "IMPORT_NAME":
                 imports = True
-    inner = [names_of(c) for c in code.co_consts if isinstance(c, CodeType)]
-    return Names(
+    inner = [names_in_code(c) for c in code.co_consts if isinstance(c, CodeType)]
+    return CodeNames(
         frozenset(found["globals"]).union(*(x.globals for x in inner)),
         frozenset(found["attributes"]).union(*(x.attributes for x in inner)),
         imports or any(x.imports for x in inner),
     )
 
 
-def contents(cell: CellType) -> Any:
+def cell_value(cell: CellType) -> Any:
     """What a closure's cell holds."""
     try:
         return cell.cell_contents
     except ValueError:  # still empty
-        return GONE
+        return MISSING
 
 
-def items_of(container: Any) -> Iterable[Any]:
+def container_items(container: Any) -> Iterable[Any]:
     """What a container holds; a dict's keys too."""
     return (x for pair in container.items() for x in pair) if isinstance(container, dict) else container
 
 
-def is_plain(x: type) -> bool:
+def is_stateless_class(x: type) -> bool:
     """Whether a class makes numbers, errors or containers, and nothing that remembers."""
     own = x.__module__.partition(".")[0] == "numpy" and not x.__module__.startswith("numpy.random")
     return own or issubclass(x, np.generic | BaseException) or getattr(builtins, x.__name__, None) is x
 
 
-def is_library(x: FunctionType) -> bool:
+def is_library_function(x: FunctionType) -> bool:
     """Whether a function is numpy's or clearhead's own, of which nothing is rebound."""
     name = x.__module__ or ""
     ours = name.partition(".")[0] == __name__.partition(".")[0]
-    return is_numpys(x) or (ours and x.__globals__ is getattr(sys.modules.get(name), "__dict__", None))
+    return is_numpy_function(x) or (ours and x.__globals__ is getattr(sys.modules.get(name), "__dict__", None))
 
 
-def is_numpys(x: FunctionType) -> bool:
+def is_numpy_function(x: FunctionType) -> bool:
     """Whether a function is numpy's, random numbers aside."""
     name = x.__module__ or ""
     return name.partition(".")[0] == "numpy" and not name.startswith("numpy.random")

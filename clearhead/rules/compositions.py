@@ -37,22 +37,22 @@ def kind_of(x: Any) -> str:
     return str(np.asarray(x).dtype.kind) if expression is None else str(expression.kind)[0]
 
 
-def is_float(*numbers: Any) -> bool:
+def any_float(*numbers: Any) -> bool:
     """Whether one of some numbers is a float."""
     return any(kind_of(x) == "f" for x in numbers)
 
 
-def truth(x: Any) -> Any:
+def as_bool(x: Any) -> Any:
     """Whether a number is not 0."""
     return x if kind_of(x) == "b" else x != 0
 
 
 def as_float(x: Any) -> Any:
     """A number as a float."""
-    return x if is_float(x) else call("float", x)
+    return x if any_float(x) else call("float", x)
 
 
-def whole(x: Any) -> Any:
+def as_int(x: Any) -> Any:
     """A float cut to a whole number, toward 0."""
     return x if kind_of(x) == "i" else call("int", x)
 
@@ -63,14 +63,14 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Any:
     return x if high is None else np.minimum(x, high)
 
 
-def sign(x: Any) -> Any:
+def sign_or_nan(x: Any) -> Any:
     """−1, 0 or 1, and not a number for what is none."""
     return np.where(x > 0, 1, np.where(x < 0, -1, np.where(x == 0, 0, x)))
 
 
-def rounded(x: Any, decimals: int = 0) -> Any:
+def round_to_decimals(x: Any, decimals: int = 0) -> Any:
     """The nearest number of so many decimals, halves to even."""
-    if decimals == 0 or not is_float(x):
+    if decimals == 0 or not any_float(x):
         return call("round", x)
     tens = 10.0 ** abs(decimals)
     return call("round", x * tens) / tens if decimals > 0 else call("round", x / tens) * tens
@@ -78,7 +78,7 @@ def rounded(x: Any, decimals: int = 0) -> Any:
 
 def truncated_remainder(x: Any, y: Any) -> Any:
     """What division toward 0 leaves: of the sign of x."""
-    if is_float(x, y):
+    if any_float(x, y):
         return call("fmod", x, y)
     left = abs(x) % abs(y)
     return np.where(x < 0, -left, left)
@@ -86,25 +86,25 @@ def truncated_remainder(x: Any, y: Any) -> Any:
 
 def reciprocal(x: Any) -> Any:
     """1 / x."""
-    if not is_float(x):
+    if not any_float(x):
         raise TraceError(f"np.reciprocal gives whole numbers of whole numbers, such as {x!r}: write 1 / x")
     return 1.0 / x
 
 
-def power(base: Any, exponent: Any) -> Any:
+def traced_power(base: Any, exponent: Any) -> Any:
     """A power: products, quotients and roots where the exponent is a small number, else the operation."""
-    n = constant_of(exponent)
+    n = constant_value(exponent)
     if n is None:
-        if not is_float(base, exponent):
+        if not any_float(base, exponent):
             raise TraceError(
                 f"{base!r} ** {exponent!r} is a whole number: use a float's power, as 2.0 ** key, or index a table of "
                 "powers"
             )
-        return call("exp2", exponent) if constant_of(base) == 2 else call("pow", base, exponent)
+        return call("exp2", exponent) if constant_value(base) == 2 else call("pow", base, exponent)
     if abs(n) == 0.5:
         return square_root(base) if n > 0 else 1.0 / square_root(base)
-    if not is_float(base, exponent) and n >= 0:
-        return whole_power(base, int(n))
+    if not any_float(base, exponent) and n >= 0:
+        return integer_power(base, int(n))
     base = as_float(base)
     if abs(n) > MOST_FACTORS or not n.is_integer():
         return call("pow", base, n)
@@ -119,17 +119,17 @@ def square_root(x: Any) -> Any:
     return np.where(x == -math.inf, math.inf, call("sqrt", x) + 0.0)
 
 
-def whole_power(base: Any, n: int) -> Any:
+def integer_power(base: Any, n: int) -> Any:
     """A whole number's power, which is exact in any order."""
     if n > MOST_POWER:
         raise TraceError(f"{base!r} ** {n} does not fit into 64 bits: use a float's power, as (1.0 * x) ** {n}")
     if n <= MOST_FACTORS:
         return reduce(mul, [base] * n) if n else base.stand_in(1)
-    half = whole_power(base, n // 2)
+    half = integer_power(base, n // 2)
     return half * half * base if n % 2 else half * half
 
 
-def constant_of(x: Any) -> float | None:
+def constant_value(x: Any) -> float | None:
     """A number that is the same for all pairs and known now."""
     expression = getattr(x, "expression", None)
     if expression is None:
@@ -137,37 +137,37 @@ def constant_of(x: Any) -> float | None:
     return float(expression.value) if expression.op == "constant" else None
 
 
-def clipped(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+def numpy_clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
     """`clip`, its limits as numpy names them."""
     return clip(a, a_min if min is None else min, a_max if max is None else max)
 
 
 UFUNCS: dict[str, Callable[..., Any]] = {
     "square": lambda x: x * x,
-    "power": power,
-    "float_power": lambda x, n: power(as_float(x), n),
+    "power": traced_power,
+    "float_power": lambda x, n: traced_power(as_float(x), n),
     "reciprocal": reciprocal,
     "left_shift": lambda x, by: x << by,
     "right_shift": lambda x, by: x >> by,
     "fmin": lambda x, y: np.where((x <= y) | (y != y), x, y),  # the other, where one is not a number
     "fmax": lambda x, y: np.where((x >= y) | (y != y), x, y),
     "positive": lambda x: x,
-    "sign": sign,
+    "sign": sign_or_nan,
     "fmod": truncated_remainder,
     "divmod": lambda x, y: (x // y, x % y),
     "isnan": lambda x: x != x,
     "isinf": lambda x: abs(as_float(x)) == math.inf,
     "isfinite": lambda x: abs(as_float(x)) < math.inf,
-    "signbit": lambda x: call("copysign", 1.0, x) < 0 if is_float(x) else x < 0,
-    "logical_and": lambda x, y: truth(x) & truth(y),
-    "logical_or": lambda x, y: truth(x) | truth(y),
-    "logical_xor": lambda x, y: truth(x) ^ truth(y),
-    "logical_not": lambda x: ~truth(x),
+    "signbit": lambda x: call("copysign", 1.0, x) < 0 if any_float(x) else x < 0,
+    "logical_and": lambda x, y: as_bool(x) & as_bool(y),
+    "logical_or": lambda x, y: as_bool(x) | as_bool(y),
+    "logical_xor": lambda x, y: as_bool(x) ^ as_bool(y),
+    "logical_not": lambda x: ~as_bool(x),
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "where": lambda condition, x, y: call("where", condition, x, y),
-    "clip": clipped,
-    "round": lambda a, decimals=0: rounded(a, decimals),
-    "around": lambda a, decimals=0: rounded(a, decimals),
+    "clip": numpy_clip,
+    "round": lambda a, decimals=0: round_to_decimals(a, decimals),
+    "around": lambda a, decimals=0: round_to_decimals(a, decimals),
     "fix": lambda x: call("trunc", x),
 }

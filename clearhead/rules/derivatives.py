@@ -32,7 +32,7 @@ def derivatives(e: Expression) -> dict[Expression, Expression]:
         own = reduce(plus, found.pop(part))
         if part.op in ("score", "load"):
             result[part] = own
-        for argument, share in shares(part, own):
+        for argument, share in argument_shares(part, own):
             if argument.kind == "float":
                 found.setdefault(argument, []).append(share)
     return result
@@ -49,7 +49,7 @@ def by_loads(e: Expression) -> tuple[tuple[Expression, Expression], ...]:
     return tuple((part, found[part]) for part in parts(e) if part.op == "load" and part in found)
 
 
-def shares(e: Expression, own: Expression) -> Iterator[tuple[Expression, Expression]]:
+def argument_shares(e: Expression, own: Expression) -> Iterator[tuple[Expression, Expression]]:
     """Each argument of an operation, and its share of `own`, the derivative by the operation's value."""
     derivative = OPERATIONS[e.op].derivative if e.op in OPERATIONS else None
     if derivative is not None:

@@ -36,7 +36,7 @@ def evaluate(formula: Formula, leaves: Mapping[str, Any], functions: Any = None,
         if e.op == "constant":
             return np.asarray(e.value, types[e.kind])
         if e.op == "load":
-            return load(formula.arrays[e.array or 0], args).astype(types[e.kind])
+            return load_elements(formula.arrays[e.array or 0], args).astype(types[e.kind])
         if e.op == "size":
             return np.asarray(formula.arrays[e.array or 0].shape[int(e.value or 0)])
         if e.op == "float":
@@ -51,7 +51,7 @@ def evaluate(formula: Formula, leaves: Mapping[str, Any], functions: Any = None,
     return result
 
 
-def load(array: Array, index: list[Any]) -> Array:
+def load_elements(array: Array, index: list[Any]) -> Array:
     """Elements of an array; an index below 0 counts from the end, and none leaves the array."""
     places = []
     for x, size in zip(index, array.shape, strict=True):

@@ -29,7 +29,7 @@ SYMBOLS = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "lt": "<", "le": "<=", "gt": ">",
     "ge": ">=", "eq": "==", "ne": "!=", "and": "&", "or": "|", "xor": "^",
 }  # fmt: skip
-MOST_WRITTEN = 200  # operations of an argument that are still written out
+MOST_PRINTED_OPERATIONS = 200  # operations of an argument that are still written out
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,7 +67,7 @@ class Expression:
 
     def __repr__(self) -> str:
         """The expression as one would type it, long arguments by their digests; kernels are kept under this text."""
-        parts = [repr(a) if a.size <= MOST_WRITTEN else f"…{a.digest.hex()}" for a in self.args]
+        parts = [repr(a) if a.size <= MOST_PRINTED_OPERATIONS else f"…{a.digest.hex()}" for a in self.args]
         match self.op:
             case "constant":
                 return f"{self.value!r}"
@@ -96,7 +96,7 @@ class Formula:
             isinstance(other, Formula)
             and self.expression == other.expression
             and len(self.arrays) == len(other.arrays)
-            and all(map(same_memory, self.arrays, other.arrays))
+            and all(map(always_equal, self.arrays, other.arrays))
         )
 
     def __hash__(self) -> int:
@@ -116,7 +116,7 @@ class Formula:
         return Formula(substitute(moved, first.expression), (*first.arrays, *self.arrays))
 
 
-def same_memory(a: Array, b: Array) -> bool:
+def always_equal(a: Array, b: Array) -> bool:
     """Whether two arrays show the same numbers, whatever becomes of them: one memory, or equal bytes for ever."""
     if a is b:
         return True
@@ -124,10 +124,10 @@ def same_memory(a: Array, b: Array) -> bool:
         return False
     if a.strides == b.strides and a.ctypes.data == b.ctypes.data:
         return True
-    return constant(a) and constant(b) and a.tobytes() == b.tobytes()
+    return is_immutable(a) and is_immutable(b) and a.tobytes() == b.tobytes()
 
 
-def constant(array: Array) -> bool:
+def is_immutable(array: Array) -> bool:
     """Whether an array's numbers cannot change: it stands on immutable bytes, as `unchanging` makes it.
 
     That it is read-only says little: it can be made writable again, or be changed through another array.
@@ -138,10 +138,10 @@ def constant(array: Array) -> bool:
     return isinstance(base, bytes)
 
 
-def unchanging(array: Array) -> Array:
+def immutable_copy(array: Array) -> Array:
     """A copy that nobody can change.
 
-    >>> unchanging(np.arange(3)).flags.writeable
+    >>> immutable_copy(np.arange(3)).flags.writeable
     False
     """
     return np.ndarray(array.shape, array.dtype, array.tobytes())
@@ -196,10 +196,10 @@ def substitute(e: Expression, score: Expression) -> Expression:
     return rewrite(e, lambda x: score if x.op == "score" else None)
 
 
-def fits(value: int, bits: int = 64) -> bool:
+def fits_bits(value: int, bits: int = 64) -> bool:
     """Whether a whole number fits into so many bits.
 
-    >>> fits(2**63 - 1), fits(2**63), fits(-(2**31), 32)
+    >>> fits_bits(2**63 - 1), fits_bits(2**63), fits_bits(-(2**31), 32)
     (True, False, True)
     """
     return -(1 << bits - 1) <= value < 1 << bits - 1

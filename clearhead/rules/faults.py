@@ -16,10 +16,10 @@ from clearhead.arrays import Array
 from clearhead.rules.expression import Expression, Formula, parts
 from clearhead.rules.intervals import ANY
 from clearhead.rules.operations import OPERATIONS
-from clearhead.rules.ranges import Range, contents
+from clearhead.rules.ranges import Range, array_range
 
-ZERO = Expression("constant", "int", value=0)
-NEVER: Expression | None = None
+INT_ZERO = Expression("constant", "int", value=0)
+NO_FAULT: Expression | None = None
 
 
 def faults(formula: Formula, known: Mapping[Expression, Range] | None = None) -> Expression | None:
@@ -35,20 +35,20 @@ def faults(formula: Formula, known: Mapping[Expression, Range] | None = None) ->
     found: dict[Expression, Expression | None] = {}
     for e in parts(formula.expression):
         inherited = [found[a] for a in e.args]
-        own = list(own_faults(e, formula.arrays, known or {}))
+        own = list(faults_of(e, formula.arrays, known or {}))
         match e.op:
             case "where":
                 condition, a, b = inherited
-                sides = None if a is b is None else choice(e.args[0], a, b)
-                found[e] = either(condition, sides)
+                sides = None if a is b is None else where_fault(e.args[0], a, b)
+                found[e] = any_condition(condition, sides)
             case "and" | "or":
-                found[e] = of_condition(e, *inherited)
+                found[e] = condition_faults(e, *inherited)
             case _:
-                found[e] = either(*inherited, *own)
+                found[e] = any_condition(*inherited, *own)
     return found[formula.expression]
 
 
-def own_faults(e: Expression, arrays: tuple[Array, ...], known: Mapping[Expression, Range]) -> Iterator[Expression]:
+def faults_of(e: Expression, arrays: tuple[Array, ...], known: Mapping[Expression, Range]) -> Iterator[Expression]:
     """What may be wrong with one operation itself."""
     fault = OPERATIONS[e.op].fault if e.op in OPERATIONS else None
     if fault is not None:
@@ -62,25 +62,25 @@ def own_faults(e: Expression, arrays: tuple[Array, ...], known: Mapping[Expressi
                 yield Expression("lt", "bool", (index, Expression("neg", "int", (end,))))
             if largest >= size:
                 yield Expression("ge", "bool", (index, end))
-        if array.dtype == np.uint64 and contents(array)[1] > ANY[1]:
-            yield Expression("lt", "bool", (e, ZERO))  # as a kernel reads it
+        if array.dtype == np.uint64 and array_range(array)[1] > ANY[1]:
+            yield Expression("lt", "bool", (e, INT_ZERO))  # as a kernel reads it
 
 
-def either(*conditions: Expression | None) -> Expression | None:
+def any_condition(*conditions: Expression | None) -> Expression | None:
     """Whether any of some conditions holds."""
     held = list(dict.fromkeys(c for c in conditions if c is not None))
     return reduce(lambda a, b: Expression("or", "bool", (a, b)), held) if held else None
 
 
-def choice(condition: Expression, a: Expression | None, b: Expression | None) -> Expression:
+def where_fault(condition: Expression, a: Expression | None, b: Expression | None) -> Expression:
     """a's fault where the condition holds, else b's."""
     never = Expression("constant", "bool", value=False)
     return Expression("where", "bool", (condition, a or never, b or never))
 
 
-def of_condition(e: Expression, a: Expression | None, b: Expression | None) -> Expression | None:
+def condition_faults(e: Expression, a: Expression | None, b: Expression | None) -> Expression | None:
     """Faults of `a & b` and `a | b`: none where the other side decides alone."""
-    both = either(a, b)
+    both = any_condition(a, b)
     if both is None:
         return None
     for side, fault in zip(e.args, (a, b), strict=True):
@@ -89,8 +89,8 @@ def of_condition(e: Expression, a: Expression | None, b: Expression | None) -> E
     return both
 
 
-def suspects(formula: Formula) -> Iterator[tuple[Expression, Expression]]:
+def possible_faults(formula: Formula) -> Iterator[tuple[Expression, Expression]]:
     """Each operation that may be at fault, with its own condition, arguments before what is made of them."""
     for e in parts(formula.expression):
-        for condition in own_faults(e, formula.arrays, {}):
+        for condition in faults_of(e, formula.arrays, {}):
             yield e, condition

@@ -17,7 +17,7 @@ from clearhead.rules.compositions import call
 ROOT_HALF = math.sqrt(0.5)
 
 
-def calculated(op: str, x: Any) -> Any:
+def apply_operation(op: str, x: Any) -> Any:
     """An operation that numpy has no function for; whole numbers become floats."""
     if hasattr(x, "expression"):
         return call(op, x)
@@ -229,7 +229,7 @@ def erf(x: Any) -> Any:
     >>> f"{erf(0.5):.4f}"
     '0.5205'
     """
-    return calculated("erf", x)
+    return apply_operation("erf", x)
 
 
 def erfc(x: Any) -> Any:
@@ -238,7 +238,7 @@ def erfc(x: Any) -> Any:
     >>> float(erfc(0.0))
     1.0
     """
-    return calculated("erfc", x)
+    return apply_operation("erfc", x)
 
 
 def sigmoid(x: Any) -> Any:
@@ -247,7 +247,7 @@ def sigmoid(x: Any) -> Any:
     >>> float(sigmoid(0.0))
     0.5
     """
-    return calculated("sigmoid", x)
+    return apply_operation("sigmoid", x)
 
 
 def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
@@ -257,7 +257,7 @@ def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     '0.6931'
     """
     scaled = x * beta
-    return np.where(scaled > threshold, x, calculated("softplus", scaled) / beta)
+    return np.where(scaled > threshold, x, apply_operation("softplus", scaled) / beta)
 
 
 def relu(x: Any) -> Any:
@@ -335,7 +335,7 @@ def integer(x: Any) -> Any:
     >>> int(integer(-1.5))
     -1
     """
-    return compositions.whole(x) if hasattr(x, "expression") else np.asarray(x).astype(np.int64)
+    return compositions.as_int(x) if hasattr(x, "expression") else np.asarray(x).astype(np.int64)
 
 
 def sign(x: Any) -> Any:

@@ -15,15 +15,15 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.once import cached_property
-from clearhead.rules.blame import blamed
-from clearhead.rules.bounds import ALL, MAYBE, NOTHING, bounds
-from clearhead.rules.expression import Expression, Formula, depends, fits, renumber, rewrite
-from clearhead.rules.faults import either, faults
-from clearhead.rules.masks import FAR, Causal, Documents, Full, Mask, Span, Window, conjunction, split
+from clearhead.rules.blame import fault_error
+from clearhead.rules.bounds import ALL_HIDDEN, ALL_SEEN, PARTLY_SEEN, bounds
+from clearhead.rules.expression import Expression, Formula, depends, fits_bits, renumber, rewrite
+from clearhead.rules.faults import any_condition, faults
+from clearhead.rules.masks import FAR, Causal, Documents, Full, Mask, Span, Window, conjunction, split_documents
 from clearhead.rules.ranges import ranges
 from clearhead.rules.scores import Score
 
-MOST_KINDS = 1 << 26  # bytes of the table of blocks; without it every block is looked at
+MOST_TABLE_BYTES = 1 << 26  # bytes of the table of blocks; without it every block is looked at
 SCORE, QUERY, KEY = Expression("score", "float"), Expression("query", "int"), Expression("key", "int")
 TOO_LARGE = "whole numbers up to {} do not fit into 64 bits: calculate with floats, as in key * 1.0"
 NOT_A_NUMBER = Expression("constant", "float", value=math.nan)
@@ -73,7 +73,7 @@ class Fused:
         score = self.score.expression if self.score else None
         mask = renumber(self.seen.expression, len(arrays)) if self.seen else None
         own, other = self.faults
-        at_fault = either(own, renumber(other, len(arrays)) if other else None)
+        at_fault = any_condition(own, renumber(other, len(arrays)) if other else None)
         if at_fault:
             score = Expression("where", "float", (at_fault, NOT_A_NUMBER, score or SCORE))
         score = rewrite(score, taken_out) if score else None
@@ -99,7 +99,7 @@ class Fused:
         columns = max(1, int(-(-keys.max() // block)))
         needs = depends(seen.expression)
         batches, heads = (n if name in needs else 1 for n, name in ((batches, "batch"), (heads, "head")))
-        if batches * heads * len(tiles) * columns > MOST_KINDS:
+        if batches * heads * len(tiles) * columns > MOST_TABLE_BYTES:
             return None
         start = origin + block * np.arange(columns)
         batch, head = np.arange(batches)[:, None, None, None], np.arange(heads)[:, None, None]
@@ -113,15 +113,15 @@ class Fused:
                 "key": (start, np.maximum(np.minimum(start + block, origin + keys) - 1, start)),
             },
         )
-        kinds = np.where(surely, ALL, np.where(perhaps, MAYBE, NOTHING)).astype(np.uint8)
-        if (kinds == MAYBE).all():
+        kinds = np.where(surely, ALL_SEEN, np.where(perhaps, PARTLY_SEEN, ALL_HIDDEN)).astype(np.uint8)
+        if (kinds == PARTLY_SEEN).all():
             return None
         return np.ascontiguousarray(np.broadcast_to(kinds, (batches, heads, len(tiles), columns)))
 
 
 def fuse(mask: Mask, score: tuple[Score, ...], queries: int, keys: int) -> Fused:
     """The rules for one pair of lengths."""
-    spans, factors = split(mask, queries, keys)
+    spans, factors = split_documents(mask, queries, keys)
     low, high, rest = None, None, []
     for factor in factors:
         match factor:
@@ -141,13 +141,13 @@ def fuse(mask: Mask, score: tuple[Score, ...], queries: int, keys: int) -> Fused
         packed=any(isinstance(part, Documents) for part in conjunction(mask)),
         low=low,
         high=high,
-        mask=reduce(both, rest) if rest else None,
+        mask=reduce(conjoin, rest) if rest else None,
         score=reduce(lambda first, then: then.after(first), formulas) if formulas else None,
         given=(mask, score),
     )
 
 
-def proven(fused: Fused, lead: tuple[int, ...], queries: int, keys: int) -> Fused:
+def with_faults(fused: Fused, lead: tuple[int, ...], queries: int, keys: int) -> Fused:
     """The rules of a call on so many heads, with what could not be shown of them beforehand.
 
     Raises TraceError for whole numbers that 64 bits cannot hold.
@@ -178,9 +178,9 @@ def proven(fused: Fused, lead: tuple[int, ...], queries: int, keys: int) -> Fuse
     for formula in (fused.score, fused.mask):
         own = {} if formula is None else ranges(formula, known)
         for e, (least, largest) in own.items():
-            long |= not (fits(least, 32) and fits(largest, 32))
-            if not (fits(least) and fits(largest)):
-                raise blamed(fused.given, e, TOO_LARGE.format(f"{least if fits(largest) else largest:.2g}"))
+            long |= not (fits_bits(least, 32) and fits_bits(largest, 32))
+            if not (fits_bits(least) and fits_bits(largest)):
+                raise fault_error(fused.given, e, TOO_LARGE.format(f"{least if fits_bits(largest) else largest:.2g}"))
         found.append(None if formula is None else faults(formula, own))
     return replace(fused, faults=(found[0], found[1]), long=long)
 
@@ -190,6 +190,6 @@ def subtraction(a: Expression, b: Expression) -> Expression:
     return Expression("sub", "int", (a, b))
 
 
-def both(a: Formula, b: Formula) -> Formula:
+def conjoin(a: Formula, b: Formula) -> Formula:
     """a and b."""
     return a.combine("and", b)

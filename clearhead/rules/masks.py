@@ -20,7 +20,7 @@ from clearhead.arrays import ceil_div
 from clearhead.errors import InputError, ShapeError
 from clearhead.once import cached_property
 from clearhead.rules.evaluation import evaluate
-from clearhead.rules.expression import Expression, Formula, unchanging
+from clearhead.rules.expression import Expression, Formula, immutable_copy
 from clearhead.rules.simplification import simplify
 from clearhead.rules.trace import trace
 
@@ -39,7 +39,7 @@ class Span(NamedTuple):
     offset: int  # a query's position among the keys is its index plus this
 
 
-class Place(NamedTuple):
+class CallGeometry(NamedTuple):
     """What a mask is asked for: the heads and lengths of a call, and between which positions its queries stand."""
 
     batches: int
@@ -55,10 +55,10 @@ class Mask:
     """What every mask can do: combine by `&`, `|` and `~`."""
 
     def __and__(self, other: Mask) -> Mask:
-        return And(self, checked(other))
+        return And(self, checked_mask(other))
 
     def __or__(self, other: Mask) -> Mask:
-        return Or(self, checked(other))
+        return Or(self, checked_mask(other))
 
     def __invert__(self) -> Mask:
         return Not(self)
@@ -67,7 +67,7 @@ class Mask:
         """The mask itself, and all it is combined of."""
         yield self
 
-    def check(self, at: Place) -> None:
+    def check(self, at: CallGeometry) -> None:
         """Raise ShapeError where what the mask holds does not reach every pair."""
 
     @property
@@ -156,7 +156,7 @@ class Documents(Mask):
     def formula(self) -> Formula:
         """The documents of query and key are one."""
         self.check_alike()
-        ids = unchanging(np.repeat(np.arange(len(self.lengths)), self.lengths))
+        ids = immutable_copy(np.repeat(np.arange(len(self.lengths)), self.lengths))
         own, other = (Expression("load", "int", (Expression(name, "int"),), array=0) for name in ("query", "key"))
         return Formula(Expression("eq", "bool", (own, other)), (ids,))
 
@@ -167,7 +167,7 @@ class Documents(Mask):
                 f"{self!r} has lengths of its own for queries: it can be combined by &, but not by | or ~."
             )
 
-    def check(self, at: Place) -> None:
+    def check(self, at: CallGeometry) -> None:
         """Under | and ~, all items are counted through, those of queries and of keys alike."""
         self.check_alike()
         total = sum(self.lengths)
@@ -194,11 +194,11 @@ class Documents(Mask):
                 "make the lengths sum up to those."
             )
         starts = zip(accumulate(own, initial=0), own, accumulate(self.lengths, initial=0), self.lengths, strict=False)
-        return tuple(Span(q, n, k, m, k - q + offset(n, m, align, self)) for q, n, k, m in starts if n)
+        return tuple(Span(q, n, k, m, k - q + query_offset(n, m, align, self)) for q, n, k, m in starts if n)
 
     def __repr__(self) -> str:
-        own = "" if self.queries is None else f", queries={short(self.queries)}"
-        return f"documents({short(self.lengths)}{own})"
+        own = "" if self.queries is None else f", queries={shortened(self.queries)}"
+        return f"documents({shortened(self.lengths)}{own})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,11 +212,11 @@ class Blocks(Mask):
     def formula(self) -> Formula:
         """array[…, query // size, key // size]."""
         size = Expression("constant", "int", value=min(self.size, FAR))
-        lead = places(self.array.shape[:-2], ("batch", "head"))
+        lead = broadcast_index(self.array.shape[:-2], ("batch", "head"))
         inside = (Expression("floordiv", "int", (Expression(name, "int"), size)) for name in ("query", "key"))
         return Formula(simplify(Expression("load", "bool", (*lead, *inside), array=0)), (self.array,))
 
-    def check(self, at: Place) -> None:
+    def check(self, at: CallGeometry) -> None:
         """There are blocks wherever a query or a key stands."""
         own = zip(self.array.shape[-3::-1], (at.heads, at.batches), strict=False)
         rows, columns = (n * self.size for n in self.array.shape[-2:])
@@ -241,10 +241,10 @@ class Dense(Mask):
     @cached_property
     def formula(self) -> Formula:
         """array[batch, head, query, key], axes of size 1 standing for all; queries count by index."""
-        index = places(self.array.shape, ("batch", "head", "row", "key"))
+        index = broadcast_index(self.array.shape, ("batch", "head", "row", "key"))
         return Formula(Expression("load", "bool", index, array=0), (self.array,))
 
-    def check(self, at: Place) -> None:
+    def check(self, at: CallGeometry) -> None:
         """There is an entry for each pair, or one for all of an axis."""
         sizes = at.batches, at.heads, at.queries, at.keys
         if not all(n in (1, size) for n, size in zip(self.array.shape[::-1], sizes[::-1], strict=False)):
@@ -405,7 +405,7 @@ def documents(
     if (lengths is None) == (ids is None):
         raise InputError("documents() needs either lengths or ids: give one of them.")
     if ids is not None:
-        lengths = lengths_of(np.asarray(ids))
+        lengths = run_lengths(np.asarray(ids))
     assert lengths is not None  # noqa: S101
     own = None if queries is None else checked_lengths("queries", queries, len(lengths))
     return Documents(checked_lengths("lengths", lengths), own)
@@ -421,7 +421,7 @@ def blocks(array: npt.ArrayLike, size: int) -> Blocks:
            [1, 1, 0],
            [1, 1, 1]])
     """
-    table = unchanging(bools(array, "blocks()", 2))
+    table = immutable_copy(bool_table(array, "blocks()", 2))
     if not is_integer(size) or size < 1:
         raise InputError(f"blocks of size {size!r} cannot be: use 1, 2, 3 …")
     return Blocks(table, int(size))
@@ -435,7 +435,7 @@ def dense(array: npt.ArrayLike) -> Dense:
     >>> visible(dense([[True, False]]), queries=1, keys=2).astype(int)
     array([[1, 0]])
     """
-    return Dense(bools(array, "dense()", 2))
+    return Dense(bool_table(array, "dense()", 2))
 
 
 def where(function: Callable[..., Any]) -> Where:
@@ -451,13 +451,13 @@ def where(function: Callable[..., Any]) -> Where:
     traced = trace(function, POSITIONS)
     if traced.expression.kind != "bool":
         raise InputError(f"where({function!r}) gives numbers, not truth: compare something, as in key <= query.")
-    return Where(function, Formula(traced.expression, tuple(map(unchanging, traced.arrays))))
+    return Where(function, Formula(traced.expression, tuple(map(immutable_copy, traced.arrays))))
 
 
-def places(shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[Expression, ...]:
+def broadcast_index(shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[Expression, ...]:
     """Where an array of such a shape is read for a pair, its last axes being the last of `names`; size 1 is for all.
 
-    >>> places((8, 1, 5), ("batch", "head", "row", "key"))
+    >>> broadcast_index((8, 1, 5), ("batch", "head", "row", "key"))
     (head, 0, key)
     """
     zero = Expression("constant", "int", value=0)
@@ -481,7 +481,7 @@ def visible(
            [1, 1, 0],
            [1, 1, 1]])
     """
-    spans, rest = split(mask, queries, keys)
+    spans, rest = split_documents(mask, queries, keys)
     check_fits(mask, lead, queries, keys)
     rows = np.arange(queries) if rows is None else np.asarray(rows)
     seen = np.zeros((len(rows), keys), bool)
@@ -491,12 +491,12 @@ def visible(
         part[span.first_key : span.first_key + span.keys] = True
         inside = mine[:, None] & part
         for factor in rest:
-            inside = inside & factor_seen(factor, rows, span.offset, keys, lead)
+            inside = inside & factor_table(factor, rows, span.offset, keys, lead)
         seen = seen | inside
     return seen
 
 
-def factor_seen(
+def factor_table(
     mask: Mask, rows: npt.NDArray[Any], shift: int, keys: int, lead: tuple[int, ...]
 ) -> npt.NDArray[np.bool_]:
     """One mask's formula over some rows and all keys."""
@@ -528,7 +528,7 @@ def at_end(mask: Mask) -> Mask:
     return mask
 
 
-def split(mask: Mask, queries: int, keys: int) -> tuple[tuple[Span, ...], list[Mask]]:
+def split_documents(mask: Mask, queries: int, keys: int) -> tuple[tuple[Span, ...], list[Mask]]:
     """The spans of a mask's documents, or one of everything, and the masks that hold inside them."""
     factors = list(conjunction(mask))
     packed = [x for x in factors if isinstance(x, Documents)]
@@ -538,7 +538,7 @@ def split(mask: Mask, queries: int, keys: int) -> tuple[tuple[Span, ...], list[M
         raise InputError(f"{mask!r} aligns at both start and end: use one of them throughout.")
     align = words.pop() if words else None
     if not packed:
-        lone = offset(queries, keys, align, mask) if aligns else 0
+        lone = query_offset(queries, keys, align, mask) if aligns else 0
         return (Span(0, queries, 0, keys, lone),), factors
     if len(packed) > 1:
         raise InputError(f"{mask!r} has several documents(...): use one.")
@@ -547,12 +547,12 @@ def split(mask: Mask, queries: int, keys: int) -> tuple[tuple[Span, ...], list[M
 
 def check_fits(mask: Mask, lead: tuple[int, ...], queries: int, keys: int) -> None:
     """Raise ShapeError where a mask, or one that it is combined of, does not fit a call, wherever it stands."""
-    spans, factors = split(mask, queries, keys)
+    spans, factors = split_documents(mask, queries, keys)
     places = [(s.first_query + s.offset, s.first_query + s.queries - 1 + s.offset) for s in spans if s.queries]
     firsts, lasts = zip(*places, strict=True) if places else ((0,), (-1,))
     aligned = any(getattr(part, "align", None) for part in mask.parts())
     heads = lead[-1] if lead else 1
-    at = Place(int(np.prod(lead[:-1])), heads, queries, keys, min(firsts), max(lasts), aligned)
+    at = CallGeometry(int(np.prod(lead[:-1])), heads, queries, keys, min(firsts), max(lasts), aligned)
     for factor in factors:  # documents among them `split` has checked, and taken out
         for part in factor.parts():
             part.check(at)
@@ -567,7 +567,7 @@ def conjunction(mask: Mask) -> Iterator[Mask]:
         yield mask
 
 
-def offset(queries: int, keys: int, align: Align | None, mask: Mask) -> int:
+def query_offset(queries: int, keys: int, align: Align | None, mask: Mask) -> int:
     """What turns a query's index into its position among the keys."""
     if align is None and queries != keys:
         raise ShapeError(
@@ -577,7 +577,7 @@ def offset(queries: int, keys: int, align: Align | None, mask: Mask) -> int:
     return keys - queries if align == "end" else 0
 
 
-def checked(mask: object) -> Mask:
+def checked_mask(mask: object) -> Mask:
     """A mask, or an error that says what is one."""
     if isinstance(mask, Mask):
         return mask
@@ -599,11 +599,13 @@ def checked_lengths(name: str, lengths: Sequence[int], count: int | None = None)
         raise InputError(f"documents' {name}={lengths!r} is one thing: give a list of numbers, as in [5, 7, 3].")
     if any(not is_integer(n) or n < 0 for n in lengths) or count not in (None, len(lengths)):
         wanted = "" if count is None else f"{count} "
-        raise InputError(f"documents' {name} {short(tuple(lengths))} are no lengths: give {wanted}numbers 0, 1, 2 …")
+        raise InputError(
+            f"documents' {name} {shortened(tuple(lengths))} are no lengths: give {wanted}numbers 0, 1, 2 …"
+        )
     return tuple(int(n) for n in lengths)
 
 
-def lengths_of(ids: npt.NDArray[Any]) -> tuple[int, ...]:
+def run_lengths(ids: npt.NDArray[Any]) -> tuple[int, ...]:
     """How many equal numbers stand together, one run after the other."""
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise InputError(f"documents' ids have shape {ids.shape} and dtype {ids.dtype}: give one whole number an item.")
@@ -616,7 +618,7 @@ def lengths_of(ids: npt.NDArray[Any]) -> tuple[int, ...]:
     return tuple(int(n) for n in np.diff(borders, append=len(ids)))
 
 
-def bools(array: npt.ArrayLike, name: str, least: int) -> npt.NDArray[np.bool_]:
+def bool_table(array: npt.ArrayLike, name: str, least: int) -> npt.NDArray[np.bool_]:
     """An array of booleans with enough axes."""
     table = plain_array(array, name)
     if table.dtype != np.bool_ or not least <= table.ndim <= 4:
@@ -647,7 +649,7 @@ def is_integer(x: object) -> bool:
     return isinstance(x, int | np.integer) and not isinstance(x, bool)
 
 
-def short(numbers: tuple[int, ...]) -> str:
+def shortened(numbers: tuple[int, ...]) -> str:
     """A tuple's text, its middle left out if it is long."""
     return (
         repr(list(numbers)) if len(numbers) <= 6 else f"[{', '.join(map(str, numbers[:4]))}, … {len(numbers)} in all]"

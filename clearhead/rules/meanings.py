@@ -13,39 +13,39 @@ import numpy as np
 from clearhead.arrays import Array
 
 
-def least(a: Array, b: Array) -> Array:
+def nan_minimum(a: Array, b: Array) -> Array:
     """The smaller of two; not a number if either is none."""
     return np.where((a < b) | (a != a), a, b)
 
 
-def largest(a: Array, b: Array) -> Array:
+def nan_maximum(a: Array, b: Array) -> Array:
     """The larger of two; not a number if either is none."""
     return np.where((a > b) | (a != a), a, b)
 
 
-def quotient(a: Array, b: Array) -> Array:
+def integer_quotient(a: Array, b: Array) -> Array:
     """Python's // of whole numbers, and 0 where b is 0."""
     return np.where(b == 0, 0, a // np.where(b == 0, 1, b))
 
 
 def floor_divide(a: Array, b: Array) -> Array:
     """Python's //; of floats by 0 it is numpy's ±∞ or not a number, of whole numbers 0."""
-    return np.floor_divide(a, b) if is_float(a) else quotient(a, b)
+    return np.floor_divide(a, b) if holds_floats(a) else integer_quotient(a, b)
 
 
 def modulo(a: Array, b: Array) -> Array:
     """Python's %; of floats by 0 it is not a number, of whole numbers 0."""
-    return np.remainder(a, b) if is_float(a) else np.where(b == 0, 0, a % np.where(b == 0, 1, b))
+    return np.remainder(a, b) if holds_floats(a) else np.where(b == 0, 0, a % np.where(b == 0, 1, b))
 
 
-def is_float(a: Array) -> bool:
+def holds_floats(a: Array) -> bool:
     """Whether an array holds floats, and not whole numbers."""
     return bool(np.issubdtype(a.dtype, np.inexact))
 
 
-def whole(a: Array) -> Array:
+def truncate_to_int(a: Array) -> Array:
     """Truth as 0 and 1, a float cut to a whole number; 0 for what 64 bits do not hold."""
-    held = np.where(np.abs(a) < 2.0**63, a, 0) if is_float(a) else a
+    held = np.where(np.abs(a) < 2.0**63, a, 0) if holds_floats(a) else a
     return held.astype(np.int64)
 
 

@@ -45,7 +45,7 @@ def named_mask(text: str, align: str | None = None) -> Mask:
     """
     if align not in (None, "start", "end"):
         raise InputError(f"align={align!r} is not an alignment: use start or end.")
-    mask = either(text, align)  # type: ignore[arg-type]
+    mask = parse_alternatives(text, align)  # type: ignore[arg-type]
     if align and not any(hasattr(part, "align") for part in mask.parts()):
         raise InputError(
             f"--align {align} places causal and window masks, and --mask {text} is neither: drop one of them."
@@ -53,26 +53,26 @@ def named_mask(text: str, align: str | None = None) -> Mask:
     return at_end(mask) if align == "end" else mask
 
 
-def either(text: str, align: Align | None) -> Mask:
+def parse_alternatives(text: str, align: Align | None) -> Mask:
     """Masks joined by |, the last to be joined."""
-    first, *others = (both(part, align) for part in text.split("|"))
+    first, *others = (parse_conjunction(part, align) for part in text.split("|"))
     for other in others:
         first = first | other
     return first
 
 
-def both(text: str, align: Align | None) -> Mask:
+def parse_conjunction(text: str, align: Align | None) -> Mask:
     """Masks joined by &."""
-    first, *others = (single(part.strip(), align) for part in text.split("&"))
+    first, *others = (parse_single_mask(part.strip(), align) for part in text.split("&"))
     for other in others:
         first = first & other
     return first
 
 
-def single(text: str, align: Align | None) -> Mask:
+def parse_single_mask(text: str, align: Align | None) -> Mask:
     """One mask."""
     if text.startswith("~"):
-        return ~single(text[1:].strip(), align)
+        return ~parse_single_mask(text[1:].strip(), align)
     name, _, argument = text.partition(":")
     start: Align | None = "start" if align == "start" else None
     match name:
@@ -81,19 +81,19 @@ def single(text: str, align: Align | None) -> Mask:
         case "full" if not argument:
             return full()
         case "window":
-            ends = wholes(text, argument)
+            ends = parse_integers(text, argument)
             if len(ends) <= 2:
                 return window(*ends, align=start)
         case "prefix":
-            lengths = wholes(text, argument)
+            lengths = parse_integers(text, argument)
             if len(lengths) == 1:
                 return prefix(*lengths)
         case "documents":
-            return documents(wholes(text, argument))
+            return documents(parse_integers(text, argument))
     raise InputError(f"{text!r} is not a mask: use {MASKS}.")
 
 
-def wholes(text: str, argument: str) -> list[int]:
+def parse_integers(text: str, argument: str) -> list[int]:
     """Whole numbers with commas between."""
     if not re.fullmatch(r"\d+(,\d+)*", argument):
         raise InputError(f"{text!r} needs whole numbers behind its colon, as in window:255 or documents:5,7,3.")
@@ -106,10 +106,10 @@ def name_of_mask(mask: Mask) -> str:
     >>> name_of_mask(window(2) | ~prefix(3)), name_of_mask(causal() & (full() | prefix(2)))
     ('window:2 | ~prefix:3', 'causal() & (full() | prefix(2))')
     """
-    return typed(mask) or repr(mask)
+    return mask_text(mask) or repr(mask)
 
 
-def typed(mask: Mask) -> str | None:
+def mask_text(mask: Mask) -> str | None:
     """A mask as it is typed, or None; | joins last, and there are no brackets."""
     match mask:
         case Causal():
@@ -123,10 +123,10 @@ def typed(mask: Mask) -> str | None:
         case Documents(lengths, None):
             return f"documents:{','.join(map(str, lengths))}"
         case Not(a) if not isinstance(a, And | Or):
-            own = typed(a)
+            own = mask_text(a)
             return own and f"~{own}"
         case Or(a, b) | And(a, b) if isinstance(mask, Or) or not (isinstance(a, Or) or isinstance(b, Or)):
-            both = typed(a), typed(b)
+            both = mask_text(a), mask_text(b)
             return f"{both[0]} {'|' if isinstance(mask, Or) else '&'} {both[1]}" if all(both) else None
     return None
 
@@ -139,15 +139,15 @@ def name_of_score(rule: Score) -> str:
     """
     match rule:
         case Softcap(cap):
-            return f"softcap:{shortest(cap)}"
+            return f"softcap:{number_text(cap)}"
         case Scale(factor):
-            return f"scale:{shortest(factor)}"
+            return f"scale:{number_text(factor)}"
         case Alibi():
             return "alibi"
     return repr(rule)
 
 
-def shortest(value: float) -> str:
+def number_text(value: float) -> str:
     """A number without a .0 behind it."""
     return repr(value).removesuffix(".0")
 
@@ -177,10 +177,10 @@ def rule_from_file(text: str) -> Score:
     path, _, name = text.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
         raise InputError(f"--rule {text} names no function: write file.py:function.")
-    return as_rule(loaded(Path(path), name))
+    return as_rule(load_function(Path(path), name))
 
 
-def loaded(path: Path, name: str) -> Callable[..., Any]:
+def load_function(path: Path, name: str) -> Callable[..., Any]:
     """A function of a file."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:

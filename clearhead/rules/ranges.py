@@ -12,9 +12,9 @@ from typing import TypeAlias
 import numpy as np
 
 from clearhead.arrays import Array
-from clearhead.rules.bounds import interval_of
-from clearhead.rules.expression import Expression, Formula, constant, parts
-from clearhead.rules.intervals import ANY, Interval, anything
+from clearhead.rules.bounds import table_interval
+from clearhead.rules.expression import Expression, Formula, is_immutable, parts
+from clearhead.rules.intervals import ANY, Interval, full_interval
 
 Range: TypeAlias = tuple[int, int]  # least and largest
 
@@ -34,35 +34,35 @@ def ranges(formula: Formula, known: Mapping[Expression, Range]) -> dict[Expressi
     loaded: set[Expression] = set()
     for e in parts(formula.expression):
         if e in known:
-            found[e] = exact(*known[e])
+            found[e] = exact_interval(*known[e])
             continue
-        found[e] = of_part(e, [found[a] for a in e.args], formula.arrays)
+        found[e] = part_range(e, [found[a] for a in e.args], formula.arrays)
         if e.kind == "int" and (e.op == "load" or not loaded.isdisjoint(e.args)):
             loaded.add(e)
             if found[e][0] < ANY[0] or found[e][1] > ANY[1]:
-                found[e] = exact(*ANY)
+                found[e] = exact_interval(*ANY)
     return {e: (least.item(), largest.item()) for e, (least, largest) in found.items() if e.kind == "int"}
 
 
-def of_part(e: Expression, args: list[Interval], arrays: tuple[Array, ...]) -> Interval:
+def part_range(e: Expression, args: list[Interval], arrays: tuple[Array, ...]) -> Interval:
     """The interval of one part, whole numbers as Python's own."""
     if e.kind != "int":
-        return interval_of(e, args) or anything(e.kind)
+        return table_interval(e, args) or full_interval(e.kind)
     if e.op == "constant":
-        return exact(int(e.value or 0), int(e.value or 0))
+        return exact_interval(int(e.value or 0), int(e.value or 0))
     if e.op == "load":
-        return exact(*contents(arrays[e.array or 0]))
-    return exact(*(np.asarray(end).item() for end in interval_of(e, args) or ANY))
+        return exact_interval(*array_range(arrays[e.array or 0]))
+    return exact_interval(*(np.asarray(end).item() for end in table_interval(e, args) or ANY))
 
 
-def exact(least: int, largest: int) -> Interval:
+def exact_interval(least: int, largest: int) -> Interval:
     """A range as arrays of Python's own numbers, which never overflow; with an axis, so that they stay arrays."""
     return np.array([least], object), np.array([largest], object)
 
 
-def contents(array: Array) -> Range:
+def array_range(array: Array) -> Range:
     """The least and largest number of an array that nobody can change, else of its dtype."""
-    if constant(array) and array.size:
+    if is_immutable(array) and array.size:
         return int(array.min()), int(array.max())
     limits = np.iinfo(array.dtype)
     return int(limits.min), int(limits.max)

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from clearhead.errors import InputError
 from clearhead.once import cached_property
 from clearhead.rules import functions
-from clearhead.rules.expression import Expression, Formula, unchanging
-from clearhead.rules.masks import is_integer, places, plain_array
+from clearhead.rules.expression import Expression, Formula, immutable_copy
+from clearhead.rules.masks import broadcast_index, is_integer, plain_array
 from clearhead.rules.simplification import simplify
 from clearhead.rules.trace import trace
 
-NAMES = ("score", "batch", "head", "query", "key")
+SCORE_PARAMETERS = ("score", "batch", "head", "query", "key")
 MOST_HEADS, MOST_DISTANCE = 1 << 20, 1 << 24  # what tables are made for
 
 
@@ -47,7 +47,7 @@ class Scale(Score):
     def formula(self) -> Formula:
         """score · factor."""
         factor = self.factor
-        return trace(lambda score, batch, head, query, key: score * factor, NAMES)
+        return trace(lambda score, batch, head, query, key: score * factor, SCORE_PARAMETERS)
 
     def __repr__(self) -> str:
         return f"scale({self.factor!r})"
@@ -63,7 +63,7 @@ class Softcap(Score):
     def formula(self) -> Formula:
         """cap · tanh(score · (1/cap))."""
         cap, inverse = self.cap, 1 / self.cap
-        return trace(lambda score, batch, head, query, key: cap * functions.tanh(score * inverse), NAMES)
+        return trace(lambda score, batch, head, query, key: cap * functions.tanh(score * inverse), SCORE_PARAMETERS)
 
     def __repr__(self) -> str:
         return f"softcap({self.cap!r})"
@@ -79,7 +79,7 @@ class Alibi(Score):
     def formula(self) -> Formula:
         """score + slopes[head] · −|query − key|."""
         slopes = self.slopes
-        return trace(lambda score, batch, head, query, key: score - slopes[head] * abs(query - key), NAMES)
+        return trace(lambda score, batch, head, query, key: score - slopes[head] * abs(query - key), SCORE_PARAMETERS)
 
     def __repr__(self) -> str:
         return f"alibi(slopes{self.slopes.shape})"
@@ -94,7 +94,7 @@ class Bias(Score):
     @cached_property
     def formula(self) -> Formula:
         """score + array[…], axes of size 1 standing for all; queries count by index."""
-        index = places(self.array.shape, ("batch", "head", "row", "key"))
+        index = broadcast_index(self.array.shape, ("batch", "head", "row", "key"))
         loaded = Expression("load", "float", index, array=0)
         return Formula(Expression("add", "float", (Expression("score", "float"), loaded)), (self.array,))
 
@@ -119,15 +119,15 @@ class Relative(Score):
                 lambda score, batch, head, query, key: (
                     score + table[head, np.minimum(np.maximum(key - query, -farthest), farthest) + farthest]
                 ),
-                NAMES,
+                SCORE_PARAMETERS,
             )
-        bucket = unchanging(t5_buckets(table.shape[1], farthest, self.bidirectional))
+        bucket = immutable_copy(t5_buckets(table.shape[1], farthest, self.bidirectional))
         reach = (len(bucket) - 1) // 2
         return trace(
             lambda score, batch, head, query, key: (
                 score + table[head, bucket[np.minimum(np.maximum(key - query, -reach), reach) + reach]]
             ),
-            NAMES,
+            SCORE_PARAMETERS,
         )
 
     def __repr__(self) -> str:
@@ -172,7 +172,7 @@ def scale(factor: float) -> Scale:
     >>> scale(0.5)
     scale(0.5)
     """
-    return Scale(finite(factor, "scale"))
+    return Scale(finite_number(factor, "scale"))
 
 
 def softcap(cap: float) -> Softcap:
@@ -181,7 +181,7 @@ def softcap(cap: float) -> Softcap:
     >>> softcap(50)
     softcap(50.0)
     """
-    if finite(cap, "softcap") <= 0:
+    if finite_number(cap, "softcap") <= 0:
         raise InputError(f"softcap({cap!r}) cannot be: use a number above 0.")
     return Softcap(float(cap))
 
@@ -198,7 +198,7 @@ def alibi(slopes: npt.ArrayLike | int) -> Alibi:
         if not 0 < slopes <= MOST_HEADS:  # type: ignore[operator]
             raise InputError(f"alibi({slopes!r}) is no number of heads: use 1, 2, 3 … or one slope for each head.")
         slopes = paper_slopes(int(slopes))  # type: ignore[arg-type]
-    return Alibi(numbers(slopes, "alibi's slopes", 1).copy())
+    return Alibi(float_table(slopes, "alibi's slopes", 1).copy())
 
 
 def bias(array: npt.ArrayLike) -> Bias:
@@ -209,7 +209,7 @@ def bias(array: npt.ArrayLike) -> Bias:
     >>> bias(np.zeros((8, 1, 1)))
     bias(array(8, 1, 1))
     """
-    return Bias(numbers(array, "bias()", 2))
+    return Bias(float_table(array, "bias()", 2))
 
 
 def relative(table: npt.ArrayLike, max_distance: int, *, bidirectional: bool | None = None) -> Relative:
@@ -222,7 +222,7 @@ def relative(table: npt.ArrayLike, max_distance: int, *, bidirectional: bool | N
     >>> relative(np.zeros((8, 33)), 16)
     relative(table(8, 33), 16)
     """
-    numbers_table = numbers(table, "relative()'s table", 2)
+    numbers_table = float_table(table, "relative()'s table", 2)
     if not is_integer(max_distance) or not 1 <= max_distance <= MOST_DISTANCE:
         raise InputError(
             f"relative()'s max_distance={max_distance!r} is no distance: use 1, 2, 3 … and at most {MOST_DISTANCE}."
@@ -272,12 +272,14 @@ def t5_buckets(buckets: int, max_distance: int, bidirectional: bool) -> npt.NDAr
 
 def as_rules(score: Any) -> tuple[Score, ...]:
     """What a user gave as `score`: nothing, a rule, a function, or several of them in order."""
-    return tuple(as_rule(part) for part in in_order(score))
+    return tuple(as_rule(part) for part in flattened_rules(score))
 
 
-def in_order(score: Any) -> tuple[Any, ...]:
+def flattened_rules(score: Any) -> tuple[Any, ...]:
     """The parts of lists in lists, one after the other."""
-    return tuple(rule for part in score for rule in in_order(part)) if isinstance(score, list | tuple) else (score,)
+    return (
+        tuple(rule for part in score for rule in flattened_rules(part)) if isinstance(score, list | tuple) else (score,)
+    )
 
 
 def as_rule(part: Any) -> Score:
@@ -285,7 +287,7 @@ def as_rule(part: Any) -> Score:
     if isinstance(part, Score):
         return part
     if callable(part):
-        return Function(part, as_score(trace(part, NAMES), part))
+        return Function(part, as_score(trace(part, SCORE_PARAMETERS), part))
     raise InputError(
         f"score is {part!r}, which is no rule: use softcap(…), alibi(…), bias(…), relative(…), a function of "
         "(score, batch, head, query, key), or several of them in a list."
@@ -301,7 +303,7 @@ def as_score(traced: Formula, function: object) -> Formula:
     return traced
 
 
-def finite(x: Any, name: str) -> float:
+def finite_number(x: Any, name: str) -> float:
     """One finite number."""
     try:
         number = float(x)
@@ -314,7 +316,7 @@ def finite(x: Any, name: str) -> float:
     return number
 
 
-def numbers(array: npt.ArrayLike, name: str, axes: int) -> npt.NDArray[Any]:
+def float_table(array: npt.ArrayLike, name: str, axes: int) -> npt.NDArray[Any]:
     """An array of floats with enough axes."""
     table = plain_array(array, name)
     if table.dtype.kind in "iu":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clearhead.rules.expression import Expression, fits, rewrite
+from clearhead.rules.expression import Expression, fits_bits, rewrite
 from clearhead.rules.operations import OPERATIONS
 
 
@@ -17,15 +17,15 @@ def simplify(e: Expression) -> Expression:
     >>> simplify(Expression("mul", "int", (Expression("key", "int"), Expression("constant", "int", value=1))))
     key
     """
-    return rewrite(e, simpler)
+    return rewrite(e, simplify_step)
 
 
-def simpler(e: Expression) -> Expression | None:
+def simplify_step(e: Expression) -> Expression | None:
     """One step of `simplify`, the arguments being as simple as they can."""
     constants = [a.value for a in e.args if a.op == "constant"]
     if e.op in OPERATIONS and len(constants) == len(e.args) and all(a.kind != "float" for a in (e, *e.args)):
-        value = exactly(e)
-        return Expression("constant", e.kind, value=value) if fits(value) else None
+        value = exact_value(e)
+        return Expression("constant", e.kind, value=value) if fits_bits(value) else None
     if e.op == "float" and constants and float(constants[0] or 0) == constants[0]:
         return Expression("constant", "float", value=float(constants[0] or 0))
     if e.op in ("neg", "not") and e.args[0].op == e.op:
@@ -36,10 +36,10 @@ def simpler(e: Expression) -> Expression | None:
         for a, other in (e.args, e.args[::-1]):
             if a.op == "constant":
                 return other if bool(a.value) == (e.op == "and") else a
-    return without_neutral(e)
+    return drop_neutral(e)
 
 
-def without_neutral(e: Expression) -> Expression | None:
+def drop_neutral(e: Expression) -> Expression | None:
     """What times 1, divided by 1, plus or minus 0 is; −0.0 + 0.0 is another number, so that floats keep their + 0."""
     if e.op not in ("add", "sub", "mul", "div", "floordiv") or (e.op == "floordiv" and e.kind == "float"):
         return None
@@ -52,7 +52,7 @@ def without_neutral(e: Expression) -> Expression | None:
     return None
 
 
-def exactly(e: Expression) -> int | bool:
+def exact_value(e: Expression) -> int | bool:
     """The value of an operation on constants, of whole numbers as large as it is."""
     args = (np.asarray(a.value, bool if a.kind == "bool" else object) for a in e.args)
     value = np.asarray(OPERATIONS[e.op].meaning(*args)).item()

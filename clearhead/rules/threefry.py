@@ -70,10 +70,10 @@ class Numpy:
         return np.left_shift(a, np.uint32(by)) | np.right_shift(a, np.uint32(32 - by))
 
 
-def drawn(key0: Any, key1: Any, counter0: Any, counter1: Any) -> npt.NDArray[np.int64]:
+def threefry_number(key0: Any, key1: Any, counter0: Any, counter1: Any) -> npt.NDArray[np.int64]:
     """A number below 2³⁰ for whole numbers of any size, of which the lowest 32 bits count.
 
-    >>> drawn(1, 2, np.arange(3), 0).tolist() == drawn(1, 2, np.arange(3) + 2**32, 0).tolist()
+    >>> threefry_number(1, 2, np.arange(3), 0).tolist() == threefry_number(1, 2, np.arange(3) + 2**32, 0).tolist()
     True
     """
     k0, k1, c0, c1 = (np.asarray(x, np.int64).astype(np.uint32) for x in (key0, key1, counter0, counter1))

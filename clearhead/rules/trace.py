@@ -24,12 +24,12 @@ from clearhead.rules import captured_arrays as captured
 from clearhead.rules import compositions, functions
 from clearhead.rules import tracers as standins
 from clearhead.rules.captured_arrays import Arrays, Captured
-from clearhead.rules.captured_names import PLAIN_TYPES, is_numpys, names_of
+from clearhead.rules.captured_names import PLAIN_TYPES, is_numpy_function, names_in_code
 from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewrite
 from clearhead.rules.simplification import simplify
-from clearhead.rules.tracers import INSTEAD, Traced, as_expression
+from clearhead.rules.tracers import ADVICE, Traced, as_expression
 
-OURS = (captured, compositions, functions, standins)  # the modules whose functions know stand-ins
+STAND_IN_MODULES = (captured, compositions, functions, standins)  # the modules whose functions know stand-ins
 MOST_DEPTH = 200  # operations that wait for each other
 
 
@@ -43,39 +43,39 @@ def trace(function: Callable[..., Any], names: Sequence[str]) -> Formula:
     ...       ("score", "batch", "head", "query", "key")).expression
     (score + (a0[head] * float((key - query))))
     """
-    return traced(function, names, twice=True)[0]
+    return trace_with_arrays(function, names, twice=True)[0]
 
 
-def traced(function: Callable[..., Any], names: Sequence[str], *, twice: bool) -> tuple[Formula, list[Any]]:
+def trace_with_arrays(function: Callable[..., Any], names: Sequence[str], *, twice: bool) -> tuple[Formula, list[Any]]:
     """What a function does, and the arrays whose numbers it looks at; done `twice`, random numbers are told."""
     own = function
     while isinstance(own, partial):
         own = own.func
     code = getattr(own, "__code__", None)
-    if twice and code is not None and (line := storing_line(code, frozenset(code.co_freevars))) is not None:
-        raise TraceError(f"{place(code.co_filename, line)}: {INSTEAD['store']}.")
-    first, arrays = traced_once(function, names, own)
-    again, others = traced_once(function, names, own) if twice else (first, arrays)
-    if first != again or not all(map(same, arrays, others)):
+    if twice and code is not None and (line := first_store_line(code, frozenset(code.co_freevars))) is not None:
+        raise TraceError(f"{source_line(code.co_filename, line)}: {ADVICE['store']}.")
+    first, arrays = trace_once(function, names, own)
+    again, others = trace_once(function, names, own) if twice else (first, arrays)
+    if first != again or not all(map(same_contents, arrays, others)):
         raise TraceError(
-            f"{described(own)} does something else each time it is called, as random numbers do: a rule is traced "
-            "once, so give it fixed arrays instead."
+            f"{function_description(own)} does something different each time it is called, as random numbers do: a "
+            "rule is traced once, so give it fixed arrays instead."
         )
-    return reading(simplify(first), arrays), arrays.looked_at
+    return formula_of_read_arrays(simplify(first), arrays), arrays.looked_at
 
 
-def reading(e: Expression, arrays: list[Any]) -> Formula:
+def formula_of_read_arrays(e: Expression, arrays: list[Any]) -> Formula:
     """An expression with those arrays alone that it reads: others helped to trace it."""
-    read = numbers_of(e)
-    return Formula(numbered(e, read), tuple(arrays[n] for n in read))
+    read = array_numbers(e)
+    return Formula(renumber_arrays(e, read), tuple(arrays[n] for n in read))
 
 
-def numbers_of(e: Expression) -> list[int]:
+def array_numbers(e: Expression) -> list[int]:
     """The numbers of the arrays that an expression reads."""
     return sorted({part.array or 0 for part in parts(e) if part.op == "load"})
 
 
-def numbered(e: Expression, read: list[int]) -> Expression:
+def renumber_arrays(e: Expression, read: list[int]) -> Expression:
     """An expression with its arrays' places in a list of numbers for their numbers."""
     number = {old: new for new, old in enumerate(read)}
 
@@ -85,41 +85,41 @@ def numbered(e: Expression, read: list[int]) -> Expression:
     return rewrite(e, moved)
 
 
-def lines(function: Callable[..., Any], names: Sequence[str]) -> list[tuple[Expression, str]]:
+def operation_lines(function: Callable[..., Any], names: Sequence[str]) -> list[tuple[Expression, str]]:
     """What each line of a function writes down, in order and as its formula has it, and where the line is."""
     written: list[tuple[Expression, str]] = []
 
     def note(e: Expression) -> None:
-        written.append((e, place_in(sys._getframe(1))))
+        written.append((e, user_line_of_frame(sys._getframe(1))))
 
-    before, standins.noted = standins.noted, note
+    before, standins.on_operation = standins.on_operation, note
     try:
-        read = numbers_of(simplify(traced_once(function, names, function)[0]))
+        read = array_numbers(simplify(trace_once(function, names, function)[0]))
     except TraceError:  # what it captured may have changed since
         return []
     finally:
-        standins.noted = before
-    return [(simplify(numbered(e, read)), where) for e, where in written]
+        standins.on_operation = before
+    return [(simplify(renumber_arrays(e, read)), where) for e, where in written]
 
 
-def traced_once(function: Callable[..., Any], names: Sequence[str], own: Any) -> tuple[Expression, Arrays]:
+def trace_once(function: Callable[..., Any], names: Sequence[str], own: Any) -> tuple[Expression, Arrays]:
     """One call with fresh stand-ins; errors tell of the user's `own` function."""
     arrays = Arrays()
     try:
         rebuilt = with_captured(function, arrays, {})
         result = rebuilt(*(Traced(Expression(name, LEAVES[name])) for name in names))
-        return returned(result), arrays
+        return returned_expression(result), arrays
     except TraceError as error:
-        raise TraceError(f"{where_in(error, own)}: {error}.") from None
+        raise TraceError(f"{user_line_of_error(error, own)}: {error}.") from None
     except Exception as error:
-        asked = f"function({', '.join(names)})"
+        signature = f"function({', '.join(names)})"
         raise TraceError(
-            f"{where_in(error, own)}: {type(error).__name__}: {error}. A rule is called as {asked} with stand-ins "
-            "for numbers: use arithmetic, comparisons, numpy's functions and arrays indexed by positions."
+            f"{user_line_of_error(error, own)}: {type(error).__name__}: {error}. A rule is called as {signature} with "
+            "stand-ins for numbers: use arithmetic, comparisons, numpy's functions and arrays indexed by positions."
         ) from None
 
 
-def returned(result: Any) -> Expression:
+def returned_expression(result: Any) -> Expression:
     """What a rule gives back, as an expression."""
     if isinstance(result, Traced):
         return checked_depth(result.expression)
@@ -141,7 +141,7 @@ def checked_depth(e: Expression) -> Expression:
     return e
 
 
-def same(a: Any, b: Any) -> bool:
+def same_contents(a: Any, b: Any) -> bool:
     """Whether two traces read the same array, or equal ones."""
     return a is b or (a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
 
@@ -161,8 +161,8 @@ def with_captured(function: Any, arrays: Arrays, known: dict[int, Any]) -> Any:
         return MethodType(with_captured(function.__func__, arrays, known), function.__self__)
     if not isinstance(function, FunctionType):
         return function
-    ours = function.__globals__ is globals() or any(function.__globals__ is vars(module) for module in OURS)
-    return function if ours or is_numpys(function) else rebuilt_function(function, arrays, known)
+    ours = function.__globals__ is globals() or any(function.__globals__ is vars(module) for module in STAND_IN_MODULES)
+    return function if ours or is_numpy_function(function) else rebuilt_function(function, arrays, known)
 
 
 def rebuilt_function(function: FunctionType, arrays: Arrays, known: dict[int, Any]) -> Callable[..., Any]:
@@ -170,11 +170,11 @@ def rebuilt_function(function: FunctionType, arrays: Arrays, known: dict[int, An
     scope = dict(function.__globals__)
     cells = tuple(CellType() for _ in function.__closure__ or ())
     copy = FunctionType(function.__code__, scope, function.__name__, None, cells or None)
-    wrong, names = unsound_line(function.__code__), names_of(function.__code__).globals
-    rebuilt: Callable[..., Any] = copy if wrong is None else for_plain_numbers(copy, *wrong)
+    wrong, names = untraceable_line(function.__code__), names_in_code(function.__code__).globals
+    rebuilt: Callable[..., Any] = copy if wrong is None else plain_numbers_only(copy, *wrong)
     known[id(function)] = rebuilt  # before what it captures: it may capture itself
-    for name in names & ASKING.keys() - scope.keys():
-        scope[name] = ASKING[name]
+    for name in names & TYPE_QUERIES.keys() - scope.keys():
+        scope[name] = TYPE_QUERIES[name]
     for name in names & scope.keys():
         if isinstance(scope[name], np.ndarray | FunctionType | MethodType | partial):
             scope[name] = with_captured(scope[name], arrays, known)
@@ -189,97 +189,97 @@ def rebuilt_function(function: FunctionType, arrays: Arrays, known: dict[int, An
     return rebuilt
 
 
-def for_plain_numbers(function: Callable[..., Any], line: int, why: str) -> Callable[..., Any]:
+def plain_numbers_only(function: Callable[..., Any], line: int, why: str) -> Callable[..., Any]:
     """A function that does what stand-ins cannot stand, refused where it is given them or what may hold them."""
 
     def called(*args: Any, **options: Any) -> Any:
         if all(isinstance(x, PLAIN_TYPES) for x in (*args, *options.values())):
             return function(*args, **options)
-        raise TraceError(f"{INSTEAD[why]}: line {line} of {getattr(function, '__name__', 'a function')} does")
+        raise TraceError(f"{ADVICE[why]}: line {line} of {getattr(function, '__name__', 'a function')} does")
 
     return called
 
 
-def asking(builtin: Callable[..., Any]) -> Callable[..., Any]:
+def refusing_stand_ins(builtin: Callable[..., Any]) -> Callable[..., Any]:
     """One of Python's functions that tell what something is, refused for stand-ins."""
 
     def asked(x: Any, *others: Any) -> Any:
         if isinstance(x, Traced):
-            raise TraceError(INSTEAD["type"])
+            raise TraceError(ADVICE["type"])
         return builtin(x, *others)
 
     return asked
 
 
-ASKING = {f.__name__: asking(f) for f in (isinstance, type, hasattr, getattr, callable)}
+TYPE_QUERIES = {f.__name__: refusing_stand_ins(f) for f in (isinstance, type, hasattr, getattr, callable)}
 
 
-def storing_line(code: CodeType, outer: frozenset[str]) -> int | None:
+def first_store_line(code: CodeType, outer: frozenset[str]) -> int | None:
     """The line that writes to a global name or to one of the `outer` functions' names, if one does."""
     line = code.co_firstlineno
     for instruction in dis.get_instructions(code):
-        line = line_of(instruction) or line
+        line = instruction_line(instruction) or line
         if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") or (
             instruction.opname == "STORE_DEREF" and instruction.argval in outer
         ):
             return line
-    inner = (storing_line(c, outer & frozenset(c.co_freevars)) for c in code.co_consts if isinstance(c, CodeType))
+    inner = (first_store_line(c, outer & frozenset(c.co_freevars)) for c in code.co_consts if isinstance(c, CodeType))
     return next((line for line in inner if line is not None), None)
 
 
 @cache
-def unsound_line(code: CodeType) -> tuple[int, str] | None:
+def untraceable_line(code: CodeType) -> tuple[int, str] | None:
     """The line of an `except` or of a `case` with a class in a function's code, if there is one, and which it is."""
     before, line = "", code.co_firstlineno
     for instruction in dis.get_instructions(code):
-        line = line_of(instruction) or line
+        line = instruction_line(instruction) or line
         bare = before == "PUSH_EXC_INFO" and instruction.opname == "POP_TOP"
         if bare or instruction.opname in ("CHECK_EXC_MATCH", "CHECK_EG_MATCH"):
             return line, "catch"
         if instruction.opname in ("MATCH_CLASS", "MATCH_MAPPING", "MATCH_SEQUENCE"):
             return line, "type"
         before = instruction.opname
-    inner = (unsound_line(c) for c in code.co_consts if isinstance(c, CodeType))
+    inner = (untraceable_line(c) for c in code.co_consts if isinstance(c, CodeType))
     return next((found for found in inner if found is not None), None)
 
 
-def line_of(instruction: dis.Instruction) -> int | None:
+def instruction_line(instruction: dis.Instruction) -> int | None:
     """The line that an instruction begins, or stands in."""
     if isinstance(instruction.starts_line, int) and not isinstance(instruction.starts_line, bool):
         return instruction.starts_line
     return getattr(instruction, "line_number", None)
 
 
-def libraries() -> tuple[str, ...]:
+def library_folders() -> tuple[str, ...]:
     """Where the files of clearhead, numpy and torch are."""
     packages = (sys.modules[name] for name in (__name__.partition(".")[0], "numpy", "torch") if name in sys.modules)
     return tuple(os.path.dirname(str(package.__file__)) + os.sep for package in packages)
 
 
-def place_in(frame: FrameType | None) -> str:
+def user_line_of_frame(frame: FrameType | None) -> str:
     """The user's line that a call came from."""
-    while frame is not None and frame.f_code.co_filename.startswith(libraries()):
+    while frame is not None and frame.f_code.co_filename.startswith(library_folders()):
         frame = frame.f_back
-    return "a rule" if frame is None else place(frame.f_code.co_filename, frame.f_lineno)
+    return "a rule" if frame is None else source_line(frame.f_code.co_filename, frame.f_lineno)
 
 
-def where_in(error: BaseException, function: Any) -> str:
+def user_line_of_error(error: BaseException, function: Any) -> str:
     """The user's line that an error came from: the last one outside of clearhead, numpy and torch."""
-    ours = libraries()
+    ours = library_folders()
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     if not own or own[-1].lineno is None:
-        return described(function)
-    return place(own[-1].filename, own[-1].lineno)
+        return function_description(function)
+    return source_line(own[-1].filename, own[-1].lineno)
 
 
-def place(filename: str, line: int) -> str:
+def source_line(filename: str, line: int) -> str:
     """File, line and its text."""
     text = linecache.getline(filename, line).strip()
     return f"{filename}, line {line}" + (f", `{text}`" if text else "")
 
 
-def described(function: Any) -> str:
+def function_description(function: Any) -> str:
     """A function's name and where it stands."""
     code = getattr(function, "__code__", None)
     name = getattr(function, "__name__", repr(function))
-    return name if code is None else f"{name} ({place(code.co_filename, code.co_firstlineno)})"
+    return name if code is None else f"{name} ({source_line(code.co_filename, code.co_firstlineno)})"

@@ -13,11 +13,11 @@ import numpy as np
 
 from clearhead.errors import TraceError
 from clearhead.rules import compositions
-from clearhead.rules.expression import Expression, Kind, fits
+from clearhead.rules.expression import Expression, Kind, fits_bits
 from clearhead.rules.operations import OPERATIONS
 
-KINDS: dict[str, Kind] = {"f": "float", "i": "int", "u": "int", "b": "bool"}
-INSTEAD = {
+KIND_OF_DTYPE: dict[str, Kind] = {"f": "float", "i": "int", "u": "int", "b": "bool"}
+ADVICE = {
     "bool": "a Python `if`, `and`, `or`, `not`, min() or max() needs one truth, but this differs from pair to pair: "
     "use np.where(condition, a, b), &, |, ~, np.minimum or np.maximum",
     "number": "int(), float() and math's functions need one number: use numpy's functions, as np.exp(score), and "
@@ -35,7 +35,7 @@ INSTEAD = {
 }
 
 
-noted: Callable[[Expression], None] | None = None  # told of each operation while its line is looked for
+on_operation: Callable[[Expression], None] | None = None  # told of each operation while its line is looked for
 
 
 class Traced:
@@ -46,8 +46,8 @@ class Traced:
 
     def __init__(self, expression: Expression) -> None:
         self.expression = expression
-        if noted is not None:
-            noted(expression)
+        if on_operation is not None:
+            on_operation(expression)
 
     def like(self, expression: Expression) -> Traced:
         """What is made of it."""
@@ -57,28 +57,28 @@ class Traced:
         return repr(self.expression)
 
     def __bool__(self) -> bool:
-        raise TraceError(INSTEAD["bool"])
+        raise TraceError(ADVICE["bool"])
 
     def refuse_number(self, *_: Any) -> Any:
         """int(), float()."""
-        raise TraceError(INSTEAD["number"])
+        raise TraceError(ADVICE["number"])
 
     __int__ = __float__ = __complex__ = refuse_number
 
     def __index__(self) -> int:
-        raise TraceError(INSTEAD["index"])
+        raise TraceError(ADVICE["index"])
 
     def __iter__(self) -> Any:
-        raise TraceError(INSTEAD["iterate"])
+        raise TraceError(ADVICE["iterate"])
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        raise TraceError(INSTEAD["array"])
+        raise TraceError(ADVICE["array"])
 
     def __pos__(self) -> Any:
         return self
 
     def __hash__(self) -> int:
-        raise TraceError(INSTEAD["hash"])
+        raise TraceError(ADVICE["hash"])
 
     def __divmod__(self, other: Any) -> Any:
         return self // other, self % other
@@ -87,34 +87,34 @@ class Traced:
         return other // self, other % self
 
     def __pow__(self, exponent: Any) -> Any:
-        return compositions.power(self, exponent)
+        return compositions.traced_power(self, exponent)
 
     def __rpow__(self, base: Any) -> Any:
-        return compositions.power(self.stand_in(base), self)
+        return compositions.traced_power(self.stand_in(base), self)
 
     def __floor__(self) -> Any:
-        return compositions.whole(apply("floor", self))
+        return compositions.as_int(apply("floor", self))
 
     def __ceil__(self) -> Any:
-        return compositions.whole(apply("ceil", self))
+        return compositions.as_int(apply("ceil", self))
 
     def __trunc__(self) -> Any:
-        return compositions.whole(self)
+        return compositions.as_int(self)
 
     def __round__(self, digits: Any = None) -> Any:
         if digits is not None:
             raise TraceError(f"round(…, {digits!r}) is of decimal digits, which floats have not: use np.round")
-        return compositions.whole(apply("round", self))
+        return compositions.as_int(apply("round", self))
 
     def __lshift__(self, by: Any) -> Any:
-        return apply("mul", *shifted(self, by))
+        return apply("mul", *shift_factor(self, by))
 
     def __rshift__(self, by: Any) -> Any:
-        return apply("floordiv", *shifted(self, by))
+        return apply("floordiv", *shift_factor(self, by))
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if "out" in options:
-            raise TraceError(INSTEAD["store"])
+            raise TraceError(ADVICE["store"])
         if method != "__call__" or options:
             raise TraceError(f"np.{ufunc.__name__} can be traced only as np.{ufunc.__name__}(…) of what it works on")
         called = ufunc.__name__
@@ -151,21 +151,21 @@ class Traced:
 
     def round(self, decimals: int = 0) -> Any:
         """A float of so many decimals."""
-        return compositions.rounded(self, decimals)
+        return compositions.round_to_decimals(self, decimals)
 
     def astype(self, dtype: Any) -> Any:
         """A number as another kind, cut toward 0 if that is a whole number."""
         match np.dtype(dtype).name:
             case "bool":
-                return compositions.truth(self)
+                return compositions.as_bool(self)
             case "int32" | "int64":
-                return compositions.whole(self)
+                return compositions.as_int(self)
             case "float32" | "float64":
                 return compositions.as_float(self)
         raise TraceError(f"{self!r} as {np.dtype(dtype)}: the kinds are bool, int32, int64, float32 and float64")
 
 
-def operator(op: str, *, turned: bool = False) -> Callable[..., Any]:
+def operator_method(op: str, *, turned: bool = False) -> Callable[..., Any]:
     """A Python operator as an operation."""
 
     def method(self: Traced, *others: Any) -> Any:
@@ -179,11 +179,11 @@ BINARY = {
     "or": "or", "xor": "xor",
 }  # fmt: skip
 for name, op in BINARY.items():
-    setattr(Traced, f"__{name}__", operator(op))
-    setattr(Traced, f"__r{name}__", operator(op, turned=True))
+    setattr(Traced, f"__{name}__", operator_method(op))
+    setattr(Traced, f"__r{name}__", operator_method(op, turned=True))
 for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
-    setattr(Traced, f"__{name}__", operator(name))
-setattr(Traced, "__invert__", operator("not"))  # noqa: B010
+    setattr(Traced, f"__{name}__", operator_method(name))
+setattr(Traced, "__invert__", operator_method("not"))  # noqa: B010
 
 UFUNCS = {
     row.meaning.__name__: name
@@ -208,7 +208,7 @@ def apply(op: str, *inputs: Any) -> Traced:
         raise TraceError(f"conditions such as {args[0]!r} are no numbers to add or subtract: use |, &, ^ or np.where")
     signature = OPERATIONS[op].signature([a.kind for a in args])
     if signature is None:
-        raise TraceError(needing_truth(op, args))
+        raise TraceError(condition_message(op, args))
     takes, gives = signature
     args = [as_kind(a, kind) for a, kind in zip(args, takes, strict=True)]
     if op in ("min", "max") and (lost := next((a for a in args if a.value != a.value), None)) is not None:
@@ -216,7 +216,7 @@ def apply(op: str, *inputs: Any) -> Traced:
     return own(Expression(op, gives, tuple(args)))
 
 
-def needing_truth(op: str, args: list[Expression]) -> str:
+def condition_message(op: str, args: list[Expression]) -> str:
     """What is wrong with a number where an operation takes a condition alone."""
     if op == "where":
         return f"np.where needs a condition, but {args[0]!r} is a number: compare it with something"
@@ -229,7 +229,7 @@ def as_kind(e: Expression, kind: Kind) -> Expression:
     return e if e.kind == kind else Expression(kind, kind, (e,))
 
 
-def shifted(x: Traced, by: Any) -> tuple[Traced, int]:
+def shift_factor(x: Traced, by: Any) -> tuple[Traced, int]:
     """A whole number, and the power of two that moving its bits multiplies or divides it by."""
     whole = not isinstance(by, Traced) and isinstance(by, int | np.integer) and not isinstance(by, bool)
     if x.expression.kind == "float" or not whole or not 0 <= by < 63:
@@ -242,10 +242,10 @@ def as_expression(x: Any) -> Expression:
     if isinstance(x, Traced):
         return x.expression
     number = np.asarray(x)
-    if number.ndim or number.dtype.kind not in KINDS:
+    if number.ndim or number.dtype.kind not in KIND_OF_DTYPE:
         raise TraceError(f"{x!r} is no single number: index an array by positions, as in array[head]")
-    kind = KINDS[number.dtype.kind]
+    kind = KIND_OF_DTYPE[number.dtype.kind]
     value = number.item()
-    if kind == "int" and not fits(value):
+    if kind == "int" and not fits_bits(value):
         raise TraceError(f"{value} does not fit into 64 bits, which a rule's whole numbers have: make it a float")
     return Expression("constant", kind, value=value)

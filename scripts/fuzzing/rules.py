@@ -15,7 +15,7 @@ import numpy as np
 from clearhead import TraceError, attend, dense, functions, where
 from clearhead.machine.target import native_isas
 from clearhead.rules.evaluation import evaluate
-from clearhead.rules.scores import NAMES
+from clearhead.rules.scores import SCORE_PARAMETERS
 from clearhead.rules.trace import trace
 from clearhead.testing import using_isa
 
@@ -526,14 +526,14 @@ def check_function(seed):
         plain = lambda score, *place: fixed(kind(0.5), *place)  # noqa: E731
     wanted = answers(plain, scores)
     try:
-        formula = trace(rule, NAMES[1:] if result == "bool" else NAMES)
+        formula = trace(rule, SCORE_PARAMETERS[1:] if result == "bool" else SCORE_PARAMETERS)
     except TraceError as error:
         check_line(error, file)
         known = "operations wait", "64 bits", "ZeroDivisionError", "OverflowError", "no single number"  # of constants
         assert unusual or any(words in str(error) for words in known), error
         return
     place = np.ogrid[tuple(map(slice, scores.shape))]
-    leaves = {"score": scores} | dict(zip(NAMES[1:], place, strict=True))
+    leaves = {"score": scores} | dict(zip(SCORE_PARAMETERS[1:], place, strict=True))
     if not any(x is LARGE for x in wanted.ravel()):
         compare(evaluate(formula, leaves, dtype=kind), wanted, {"float": kind, "int": int, "bool": bool}[result], rough)
     if unusual or rng.random() < 0.2:

@@ -13,7 +13,7 @@ from clearhead.adapters.torch.rule_names import divided, rule_named  # noqa: E40
 from clearhead.machine.compile import kernels  # noqa: E402
 from clearhead.machine.target import native_isas  # noqa: E402
 from clearhead.rules.masks import visible  # noqa: E402
-from clearhead.rules.threefry import BITS, drawn  # noqa: E402
+from clearhead.rules.threefry import BITS, threefry_number  # noqa: E402
 from clearhead.testing import using_isa  # noqa: E402
 
 SHAPE = 2, 3, 70, 130  # batches, heads, queries, keys
@@ -23,7 +23,7 @@ def kept(p, seed=5):
     """Which pairs are kept: read off the formula's words one by one."""
     batches, heads, queries, keys = SHAPE
     line = np.arange(batches * heads * queries).reshape(batches, heads, queries, 1)
-    return drawn(seed, seed + 1, line, np.arange(keys)) >= round(p * 2**BITS)
+    return threefry_number(seed, seed + 1, line, np.arange(keys)) >= round(p * 2**BITS)
 
 
 def rule_and_table(p, seed=5):
@@ -47,7 +47,7 @@ def test_every_kernel_keeps_the_same_pairs(p):
                 with using_isa(isa):
                     got = clearhead.attention(q, k, v, mask=rule.filled([own])[0])[..., :keys] > 0
                 line = np.arange(batches * heads * q.shape[2]).reshape(batches, heads, -1, 1)
-                np.testing.assert_array_equal(got, drawn(5, 6, line, np.arange(keys)) >= round(p * 2**BITS))
+                np.testing.assert_array_equal(got, threefry_number(5, 6, line, np.arange(keys)) >= round(p * 2**BITS))
 
 
 def test_torch_operations_keep_the_same_pairs():
@@ -68,7 +68,7 @@ def test_output_and_gradients_are_those_of_dropped_weights(is_causal):
     torch.manual_seed(11)
     key = torch.randint(1 << 31, (2,)).tolist()
     line = np.arange(240).reshape(2, 3, 40, 1)
-    keep = torch.from_numpy(drawn(*key, line, np.arange(40)) >= round(0.4 * 2**BITS))  # type: ignore[call-arg]
+    keep = torch.from_numpy(threefry_number(*key, line, np.arange(40)) >= round(0.4 * 2**BITS))  # type: ignore[call-arg]
     scores = q @ k.mT / 8**0.5
     if is_causal:
         scores = scores.masked_fill(~torch.ones(40, 40, dtype=torch.bool).tril(), -torch.inf)

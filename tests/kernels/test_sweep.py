@@ -14,7 +14,7 @@ from clearhead.engine.launch import spec_for
 from clearhead.kernels.abi.softmax_state import FOUND
 from clearhead.machine.compile import assembly
 from clearhead.machine.target import AARCH64, native_isas
-from clearhead.rules.masks import split
+from clearhead.rules.masks import split_documents
 from clearhead.testing import check_same_bits, using_isa
 from tests.arrays import random
 from tests.kernels.test_rules import COMBINATIONS, HEADS, MASKS, SCORES
@@ -31,7 +31,7 @@ def close(got, wanted, dtype, what):
 
 def first_keys(mask, queries, keys):
     """The first key of each query's document."""
-    return np.concatenate([np.full(s.queries, s.first_key) for s in split(mask, queries, keys)[0]])
+    return np.concatenate([np.full(s.queries, s.first_key) for s in split_documents(mask, queries, keys)[0]])
 
 
 def check(q, k, near=9, top=3, sink=None, mask=None, score=()):

@@ -8,7 +8,7 @@ import pytest
 from clearhead import Direction, attend, bias, functions
 from clearhead.definition.gradient import gradients
 from clearhead.definition.tangent import second
-from clearhead.rules.scores import NAMES
+from clearhead.rules.scores import SCORE_PARAMETERS
 from clearhead.rules.trace import trace
 
 
@@ -21,7 +21,7 @@ HALF = TABLE.astype(np.float16)
 
 
 def written(rule):
-    return repr(trace(rule, NAMES).expression)
+    return repr(trace(rule, SCORE_PARAMETERS).expression)
 
 
 @pytest.mark.parametrize(
@@ -94,5 +94,5 @@ def test_a_bias_for_all_pairs_has_a_gradient_too():
 
 def test_places_beyond_the_end_are_errors_as_in_python():
     with pytest.raises(Exception, match="IndexError"):
-        trace(lambda s, b, h, i, j: s * TABLE[3], NAMES)
+        trace(lambda s, b, h, i, j: s * TABLE[3], SCORE_PARAMETERS)
     assert written(lambda s, b, h, i, j: s + sum(x for x in TABLE)).count("a0") == 3

@@ -342,8 +342,10 @@ def test_the_next_call_sees_what_has_changed(name: str, form: str) -> None:
 def test_what_can_be_watched_is_not_traced_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule, traces = RULES[name], []
     first = attention(X, X, X, score=rule)
-    own = vars(current)["traced"]
-    monkeypatch.setattr(current, "traced", lambda *args, **options: traces.append(1) or own(*args, **options))
+    own = vars(current)["trace_with_arrays"]
+    monkeypatch.setattr(
+        current, "trace_with_arrays", lambda *args, **options: traces.append(1) or own(*args, **options)
+    )
     for _ in range(3):
         np.testing.assert_array_equal(attention(X, X, X, score=rule), first)
     assert len(traces) == (3 if name in UNWATCHED else 0)

@@ -9,7 +9,7 @@ from clearhead.rules.derivatives import by_loads, by_score, derivatives
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula, parts
 from clearhead.rules.operations import OPERATIONS
-from clearhead.rules.scores import NAMES, alibi, as_rules, relative, softcap
+from clearhead.rules.scores import SCORE_PARAMETERS, alibi, as_rules, relative, softcap
 from clearhead.rules.trace import trace
 
 TABLE = np.random.default_rng(0).standard_normal((3, 4))
@@ -38,7 +38,7 @@ LEAVES = {
 
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_derivatives_by_the_score_are_those_of_finite_differences(name):
-    formula, step = trace(RULES[name], NAMES), 1e-6
+    formula, step = trace(RULES[name], SCORE_PARAMETERS), 1e-6
     up, down = (evaluate(formula, LEAVES | {"score": LEAVES["score"] + d}) for d in (step, -step))
     got = evaluate(Formula(by_score(formula.expression), formula.arrays), LEAVES)
     np.testing.assert_allclose(
@@ -47,7 +47,7 @@ def test_derivatives_by_the_score_are_those_of_finite_differences(name):
 
 
 def test_derivatives_by_loads_are_those_of_finite_differences():
-    formula, step = trace(RULES["loads"], NAMES), 1e-6
+    formula, step = trace(RULES["loads"], SCORE_PARAMETERS), 1e-6
     total = np.zeros_like(TABLE)
     for load, coefficient in by_loads(formula.expression):
         share = evaluate(Formula(coefficient, formula.arrays), LEAVES)
@@ -75,7 +75,7 @@ GUARDED = {
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_what_where_leaves_out_has_derivative_0_even_if_it_is_no_number(name):
     function, slope = GUARDED[name]
-    expression = by_score(trace(function, NAMES).expression)
+    expression = by_score(trace(function, SCORE_PARAMETERS).expression)
     score, distance = LEAVES["score"], (LEAVES["query"] - LEAVES["key"]).astype(float)
     wanted = np.broadcast_to(slope(score, distance), score.shape)
     got = np.broadcast_to(evaluate(Formula(expression), LEAVES), score.shape)
@@ -85,7 +85,7 @@ def test_what_where_leaves_out_has_derivative_0_even_if_it_is_no_number(name):
 
 
 def test_a_sign_is_flat_even_at_0():
-    expression = by_score(trace(lambda s, b, h, q, k: np.sign(s), NAMES).expression)
+    expression = by_score(trace(lambda s, b, h, q, k: np.sign(s), SCORE_PARAMETERS).expression)
     assert not evaluate(Formula(expression), LEAVES | {"score": np.array([-2.0, 0.0, 3.0])}).any()
 
 
@@ -101,7 +101,7 @@ def test_simple_rules_have_simple_derivatives():
     assert repr(by_score(as_rules(alibi(3))[0].formula.expression)) == "1.0"
     assert repr(by_score(as_rules(relative(np.zeros((3, 9)), 4))[0].formula.expression)) == "1.0"
     assert len(list(parts(by_score(as_rules(softcap(2.0))[0].formula.expression)))) <= 10
-    assert derivatives(trace(RULES["nothing"], NAMES).expression) == {}
+    assert derivatives(trace(RULES["nothing"], SCORE_PARAMETERS).expression) == {}
 
 
 def sloped(op, arity):
@@ -121,7 +121,7 @@ FLOATS = {
 @pytest.mark.parametrize("op", FLOATS)
 def test_derivatives_of_operations_are_those_of_finite_differences(op):
     """First and second ones: tangents use both."""
-    rule, step = trace(sloped(op, FLOATS[op]), NAMES), 1e-6
+    rule, step = trace(sloped(op, FLOATS[op]), SCORE_PARAMETERS), 1e-6
     for _ in range(2):
         slope = Formula(by_score(rule.expression), rule.arrays)
         up, down = (evaluate(rule, LEAVES | {"score": LEAVES["score"] + d}) for d in (step, -step))
@@ -146,7 +146,7 @@ UNITS = {
 
 @pytest.mark.parametrize("name", UNITS)
 def test_derivatives_of_compositions_are_those_of_finite_differences(name):
-    formula, step = trace(lambda s, b, h, q, k: UNITS[name](s), NAMES), 1e-6
+    formula, step = trace(lambda s, b, h, q, k: UNITS[name](s), SCORE_PARAMETERS), 1e-6
     up, down = (UNITS[name](LEAVES["score"] + d) for d in (step, -step))
     np.testing.assert_allclose(
         evaluate(Formula(by_score(formula.expression)), LEAVES), (up - down) / (2 * step), rtol=1e-7, atol=1e-8
@@ -155,8 +155,8 @@ def test_derivatives_of_compositions_are_those_of_finite_differences(name):
 
 def test_powers_of_0_have_the_derivatives_that_torch_gives():
     expression = by_score(
-        trace(lambda s, b, h, q, k: np.maximum(s, 0) ** 2.5 + 1.5 ** np.minimum(s, 0), NAMES).expression
+        trace(lambda s, b, h, q, k: np.maximum(s, 0) ** 2.5 + 1.5 ** np.minimum(s, 0), SCORE_PARAMETERS).expression
     )
     assert evaluate(Formula(expression), LEAVES | {"score": np.array([0.0, 4.0])}).tolist() == [0.0, 20.0]
-    flat = by_score(trace(lambda s, b, h, q, k: (s * 0) ** (s + 1), NAMES).expression)
+    flat = by_score(trace(lambda s, b, h, q, k: (s * 0) ** (s + 1), SCORE_PARAMETERS).expression)
     assert not np.isnan(evaluate(Formula(flat), LEAVES | {"score": np.array([-1.0, 0.5])})).any()

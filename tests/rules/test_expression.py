@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clearhead.rules.bounds import bounds
 from clearhead.rules.evaluation import evaluate
-from clearhead.rules.expression import Expression, Formula, depends, parts, renumber, substitute, unchanging
+from clearhead.rules.expression import Expression, Formula, depends, immutable_copy, parts, renumber, substitute
 from clearhead.rules.operations import ROWS
 from clearhead.rules.ranges import ranges as exact_ranges
 from clearhead.rules.simplification import simplify
@@ -24,7 +24,7 @@ EXACT = SimpleNamespace(exp=lambda x: x + x, log=lambda x: -x, tanh=lambda x: x 
 
 
 def fixed(array: Any) -> Any:
-    return unchanging(np.array(array))
+    return immutable_copy(np.array(array))
 
 
 ARRAYS = (

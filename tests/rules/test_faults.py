@@ -355,7 +355,7 @@ def test_ranges_hold_every_value():
     )
     table = rng.integers(-5, 9, 6).astype(np.int8)
     for _ in range(300):
-        e, arrays = leaf, (clearhead.rules.expression.unchanging(table),)
+        e, arrays = leaf, (clearhead.rules.expression.immutable_copy(table),)
         for _ in range(int(rng.integers(1, 6))):
             op = str(rng.choice(["add", "sub", "mul", "min", "max", "floordiv", "mod", "neg", "abs", "load", "where"]))
             other = number(int(rng.integers(-9, 10)))

@@ -13,8 +13,8 @@ from clearhead.machine.target import native_isas
 from clearhead.rules import compositions, tracers
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import LEAVES, SYMBOLS, Expression, Formula
-from clearhead.rules.operations import OPERATIONS, ROWS, WIDTH
-from clearhead.rules.scores import NAMES
+from clearhead.rules.operations import KIND_RANK, OPERATIONS, ROWS
+from clearhead.rules.scores import SCORE_PARAMETERS
 from clearhead.rules.trace import trace
 from clearhead.testing import using_isa
 from tests.rules.compiled import run
@@ -73,7 +73,7 @@ def test_a_row_gives_what_it_says(row):
             assert all(share is None or share.kind == "float" for share in shares)
         if gives != "float" and "float" not in takes:
             assert row.interval is not None
-    assert [WIDTH[gives] for _, gives in row.signatures] == sorted(WIDTH[gives] for _, gives in row.signatures)
+    assert [KIND_RANK[gives] for _, gives in row.signatures] == sorted(KIND_RANK[gives] for _, gives in row.signatures)
 
 
 # What is exact, as machine code on every instruction set
@@ -149,14 +149,14 @@ LEAVES_OF_A_PAIR = {
     ],
 )
 def test_floats_become_whole_numbers_as_in_python(rule, plain):
-    formula = trace(rule, NAMES)
+    formula = trace(rule, SCORE_PARAMETERS)
     assert formula.expression.kind == "int"
     assert evaluate(formula, LEAVES_OF_A_PAIR).tolist() == [plain(x) for x in LEAVES_OF_A_PAIR["score"]]
 
 
 def test_whole_numbers_stay_whole():
     for rule in (lambda s, b, h, q, k: np.floor(q) + round(k) + math.ceil(q), lambda s, b, h, q, k: q.astype(np.int64)):
-        assert trace(rule, NAMES).expression.kind == "int"
+        assert trace(rule, SCORE_PARAMETERS).expression.kind == "int"
 
 
 def test_adding_in_place_makes_a_new_number():
@@ -167,13 +167,15 @@ def test_adding_in_place_makes_a_new_number():
         key -= query
         return before * 10 + score + key
 
-    found = evaluate(trace(rule, NAMES), LEAVES_OF_A_PAIR)
+    found = evaluate(trace(rule, SCORE_PARAMETERS), LEAVES_OF_A_PAIR)
     own = LEAVES_OF_A_PAIR
     np.testing.assert_allclose(found, own["score"] * 10 + (own["score"] + 1) * 2 + own["key"] - own["query"])
 
 
 def test_methods_of_numpys_numbers():
-    found = evaluate(trace(lambda s, b, h, q, k: s.clip(-1, 1) + s.round() + (q.clip(min=0)), NAMES), LEAVES_OF_A_PAIR)
+    found = evaluate(
+        trace(lambda s, b, h, q, k: s.clip(-1, 1) + s.round() + (q.clip(min=0)), SCORE_PARAMETERS), LEAVES_OF_A_PAIR
+    )
     score, query = LEAVES_OF_A_PAIR["score"], LEAVES_OF_A_PAIR["query"]
     assert found.tolist() == (score.clip(-1, 1) + score.round() + query.clip(min=0)).tolist()
 
@@ -220,6 +222,6 @@ def test_the_index_of_a_rounded_float_is_looked_at():
 
 
 def test_a_constant_is_folded_as_python_has_it():
-    formula = trace(lambda s, b, h, q, k: s + (-7 // np.where(True, 2, 1)) + 0 * k, NAMES)
+    formula = trace(lambda s, b, h, q, k: s + (-7 // np.where(True, 2, 1)) + 0 * k, SCORE_PARAMETERS)
     assert "-4.0" in repr(formula.expression)
     assert isinstance(formula, Formula)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clearhead.rules.threefry import BITS, Numpy, drawn, threefry
+from clearhead.rules.threefry import BITS, Numpy, threefry, threefry_number
 
 ONES, PI = (0xFFFFFFFF, 0xFFFFFFFF), (0x243F6A88, 0x85A308D3)
 # Random123's known answers: rounds, counter, key, result
@@ -26,8 +26,8 @@ def test_known_answers(rounds, counter, key, wanted):
 
 
 def test_numbers_look_random_along_both_counters_and_between_keys():
-    a = drawn(1, 2, np.arange(500)[:, None], np.arange(500)) / 2**BITS
-    b = drawn(1, 3, np.arange(500)[:, None], np.arange(500)) / 2**BITS
+    a = threefry_number(1, 2, np.arange(500)[:, None], np.arange(500)) / 2**BITS
+    b = threefry_number(1, 3, np.arange(500)[:, None], np.arange(500)) / 2**BITS
     assert a.min() >= 0
     assert a.max() < 1
     assert abs(a.mean() - 0.5) < 4 / np.sqrt(12 * a.size)

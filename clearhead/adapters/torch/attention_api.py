@@ -16,7 +16,7 @@ from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.rule_names import divided
 from clearhead.engine.problem import check_rules
 from clearhead.errors import InputError
-from clearhead.rules.masks import CAUSAL, Mask, checked
+from clearhead.rules.masks import CAUSAL, Mask, checked_mask
 from clearhead.rules.scores import Score, ScoreLike, as_rules
 
 MOST_KNOWN = 256
@@ -72,7 +72,7 @@ def attend(
         check_tensors(sink=sink)
     factor = scale_of(query, scale)
     if nested:
-        over = None if score != () or sink is not None else mask_over(checked(mask), query, key, value)
+        over = None if score != () or sink is not None else mask_over(checked_mask(mask), query, key, value)
         if over is None:
             raise InputError(
                 "nested tensors are attended to by causal(), full() and window() alone, without gaps, rules or sink: "
@@ -83,7 +83,7 @@ def attend(
     name, tables = rule_of(mask, *rules)
     if tables and not torch.compiler.is_compiling():
         known_rules = tuple(rule for rule in rules if isinstance(rule, Score))
-        check_rules(checked(mask), known_rules, lead_of(query, key, value), query.shape[-2], key.shape[-2])
+        check_rules(checked_mask(mask), known_rules, lead_of(query, key, value), query.shape[-2], key.shape[-2])
     return operator.attend(query, key, value, tables, sink, name, factor)
 
 
@@ -98,7 +98,7 @@ def rule_of(mask: Mask, *score: Any) -> tuple[str, tuple[torch.Tensor, ...]]:
     try:
         return known[mask, score], ()
     except (KeyError, TypeError):  # an unhashable mask, which `checked` explains
-        rule, arrays = divided(checked(mask), as_rules(score))
+        rule, arrays = divided(checked_mask(mask), as_rules(score))
     if not arrays and len(known) < MOST_KNOWN:
         known[mask, score] = rule.name
     return rule.name, tuple(torch.from_numpy(x.copy() if not x.flags.writeable else x) for x in arrays)

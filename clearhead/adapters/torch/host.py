@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clearhead.adapters.torch.reference import NARROW
+from clearhead.adapters.torch.reference import HALF_DTYPES
 from clearhead.adapters.torch.rule_names import Rule, rule_named
 from clearhead.arrays import Array
 from clearhead.definition.gradient import Gradients
@@ -110,7 +110,7 @@ def shapes(
     """Empty tensors such as the operator gives."""
     torch._check(query.shape[-1] == key.shape[-1], lambda: f"dims differ: {query.shape}, {key.shape}")
     torch._check(key.shape[-2] == value.shape[-2], lambda: f"lengths differ: {key.shape}, {value.shape}")
-    dtype = torch.float32 if query.dtype in NARROW else query.dtype
+    dtype = torch.float32 if query.dtype in HALF_DTYPES else query.dtype
     rows = (*lead_of(query, key, value), query.shape[-2])
     lse = query.new_empty(rows, dtype=dtype)
     if len(rows) != 3 or query.dim() != 4:

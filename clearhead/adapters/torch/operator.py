@@ -14,7 +14,7 @@ import clearhead.adapters.torch.register  # noqa: F401  the operators must be kn
 from clearhead.adapters.torch import functional
 from clearhead.adapters.torch.dispatch import called, followed, operator
 from clearhead.adapters.torch.host import Pair
-from clearhead.adapters.torch.reference import NARROW
+from clearhead.adapters.torch.reference import HALF_DTYPES
 from clearhead.errors import InputError
 
 AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what autocast makes narrow
@@ -38,7 +38,7 @@ def attend(
     """
     check_ranks()
     query, key, value = narrowed(query, key, value)
-    if sink is not None and sink.dtype in NARROW:
+    if sink is not None and sink.dtype in HALF_DTYPES:
         sink = sink.float()
     output, lse = unrounded(query, key, value, list(tables), sink, rule, scale)
     return (output if output.dtype is query.dtype else output.to(query.dtype)), lse

@@ -17,8 +17,8 @@ from clearhead.rules.expression import LEAVES, Expression, parts
 from clearhead.rules.fused import fuse
 from clearhead.rules.threefry import BITS, threefry
 
-NARROW = (torch.float16, torch.bfloat16)
-WORD = (1 << 32) - 1
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+WORD_MASK = (1 << 32) - 1
 
 
 def attention_formula(
@@ -31,15 +31,15 @@ def attention_formula(
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output and LSE."""
-    if query.dtype in NARROW:
+    if query.dtype in HALF_DTYPES:
         query, key, value = query.float(), key.float(), value.float()
     heads = query.shape[-3] if query.dim() > 2 else 1
-    key, value = repeated(key, heads), repeated(value, heads)
+    key, value = repeat_shared_heads(key, heads), repeat_shared_heads(value, heads)
     scores = (query * scale) @ key.transpose(-1, -2)
     lead = torch.broadcast_shapes(scores.shape[:-2], value.shape[:-2])
     scores = scores.expand(*lead, *scores.shape[-2:])
     weights, lse = softmax_with_sink(
-        ruled(scores, tables, rule, score_places(lead, scores.shape[-2], scores.device)), sink
+        apply_rule(scores, tables, rule, score_places(lead, scores.shape[-2], scores.device)), sink
     )
     return weights @ value, lse
 
@@ -58,10 +58,10 @@ def weights_formula(
 
     Heads count over all leading axes, and may stand in any shape, which the result has in their place.
     """
-    if query.dtype in NARROW:
+    if query.dtype in HALF_DTYPES:
         query, key = query.float(), key.float()
     each = query.shape[-3] if query.dim() > 2 else 1
-    key = repeated(key, each)
+    key = repeat_shared_heads(key, each)
     lead, queries = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2]), query.shape[-2]
     at = score_places(lead, queries, query.device)
     if heads is not None:
@@ -70,11 +70,11 @@ def weights_formula(
         at |= {"batch": (heads // each)[..., None, None], "head": (heads % each)[..., None, None]}
     if rows is not None:
         query, at["row"] = query[..., rows, :], rows[:, None]
-    scores = ruled((query * scale) @ key.transpose(-1, -2), tables, rule, at, queries)
+    scores = apply_rule((query * scale) @ key.transpose(-1, -2), tables, rule, at, queries)
     return softmax_with_sink(scores, sink)[0]
 
 
-def repeated(x: torch.Tensor, heads: int) -> torch.Tensor:
+def repeat_shared_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
     """Key or value heads once for each query head that shares them."""
     own = x.shape[-3] if x.dim() > 2 else 1
     return x.repeat_interleave(heads // own, -3) if 1 < own < heads else x
@@ -104,7 +104,7 @@ def softmax_with_sink(scores: torch.Tensor, sink: torch.Tensor | None) -> tuple[
     return weights, torch.where(alive, total, -math.inf)[..., 0]
 
 
-def ruled(
+def apply_rule(
     scores: torch.Tensor,
     tables: Sequence[torch.Tensor],
     rule: Rule,
@@ -114,7 +114,7 @@ def ruled(
     """Scores after the rule; hidden ones are −∞. Some rows of `queries`, or all."""
     *_, rows, keys = scores.shape
     device = scores.device
-    tables = [x.to(scores.dtype) if x.dtype in NARROW else x for x in tables]
+    tables = [x.to(scores.dtype) if x.dtype in HALF_DTYPES else x for x in tables]
     queries = rows if queries is None else queries
     key = torch.arange(keys, device=device)
     fused = fuse(rule.bare_masks, (), queries, keys)
@@ -131,13 +131,13 @@ def ruled(
         seen = seen & (key <= position + fused.high)
     leaves = {"score": scores, **at, "query": position, "key": key}
     if rule.score is not None:
-        scores = torch.broadcast_to(evaluate(rule.score, leaves, tables), scores.shape)
+        scores = torch.broadcast_to(evaluate_on_tensors(rule.score, leaves, tables), scores.shape)
     if rule.seen is not None:
-        seen = seen & evaluate(rule.seen, leaves, tables)
+        seen = seen & evaluate_on_tensors(rule.seen, leaves, tables)
     return torch.where(seen, scores, -math.inf)
 
 
-def evaluate(e: Expression, leaves: dict[str, torch.Tensor], tables: Sequence[torch.Tensor]) -> torch.Tensor:
+def evaluate_on_tensors(e: Expression, leaves: dict[str, torch.Tensor], tables: Sequence[torch.Tensor]) -> torch.Tensor:
     """An expression's value on tensors, floats in the scores' dtype."""
     types = {"float": leaves["score"].dtype, "int": torch.int64, "bool": torch.bool}
     known: dict[Expression, torch.Tensor] = {}
@@ -148,7 +148,7 @@ def evaluate(e: Expression, leaves: dict[str, torch.Tensor], tables: Sequence[to
         elif part.op == "constant":
             known[part] = torch.tensor(part.value, dtype=types[part.kind], device=leaves["key"].device)
         elif part.op == "load":
-            known[part] = load_element(tables[part.array or 0], args).to(types[part.kind])
+            known[part] = index_table(tables[part.array or 0], args).to(types[part.kind])
         elif part.op == "float":
             known[part] = FORMULAS["float"](args[0], types["float"])
         else:
@@ -156,7 +156,7 @@ def evaluate(e: Expression, leaves: dict[str, torch.Tensor], tables: Sequence[to
     return known[e]
 
 
-def load_element(table: torch.Tensor, index: list[torch.Tensor]) -> torch.Tensor:
+def index_table(table: torch.Tensor, index: list[torch.Tensor]) -> torch.Tensor:
     """Elements of a table; an index below 0 counts from the end, and none leaves the table."""
     score_places = [torch.where(x < 0, x + n, x).clamp(0, n - 1) for x, n in zip(index, table.shape, strict=True)]
     return table[tuple(score_places)]
@@ -169,17 +169,17 @@ def floor_quotient(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.where(b == 0, 0, a // torch.where(b == 0, 1, b))
 
 
-def modulo(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def floor_modulo(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Python's %; of whole numbers it is 0 where b is 0."""
     return torch.remainder(a, b) if a.is_floating_point() else torch.where(b == 0, 0, a % torch.where(b == 0, 1, b))
 
 
-def whole(a: torch.Tensor) -> torch.Tensor:
+def tensor_to_int64(a: torch.Tensor) -> torch.Tensor:
     """Truth as 0 and 1, a float cut to a whole number; 0 for what 64 bits do not hold."""
     return (torch.where(a.abs() < 2.0**63, a, 0) if a.is_floating_point() else a).to(torch.int64)
 
 
-def softplus(x: torch.Tensor) -> torch.Tensor:
+def tensor_softplus(x: torch.Tensor) -> torch.Tensor:
     """log(1 + exp(x))."""
     return torch.logaddexp(x, torch.zeros_like(x))
 
@@ -195,7 +195,7 @@ class TorchWords:
     @staticmethod
     def add(a: Any, b: Any) -> Any:
         """a + b."""
-        return (a + b) & WORD
+        return (a + b) & WORD_MASK
 
     @staticmethod
     def xor(a: Any, b: Any) -> Any:
@@ -205,26 +205,29 @@ class TorchWords:
     @staticmethod
     def rotate(a: Any, by: int) -> Any:
         """Bits moved to the left."""
-        return (a << by | a >> 32 - by) & WORD
+        return (a << by | a >> 32 - by) & WORD_MASK
 
 
-def torch_drawn(key0: torch.Tensor, key1: torch.Tensor, counter0: torch.Tensor, counter1: torch.Tensor) -> torch.Tensor:
+def tensor_threefry(
+    key0: torch.Tensor, key1: torch.Tensor, counter0: torch.Tensor, counter1: torch.Tensor
+) -> torch.Tensor:
     """A number below 2³⁰ from key and counter."""
-    k0, k1, c0, c1 = (x & WORD for x in (key0, key1, counter0, counter1))
+    k0, k1, c0, c1 = (x & WORD_MASK for x in (key0, key1, counter0, counter1))
     bits: torch.Tensor = threefry(TorchWords(), (k0, k1), (c0, c1))[0] >> 32 - BITS
     return bits
 
 
 FORMULAS: dict[str, Callable[..., Any]] = {
-    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "floordiv": floor_quotient, "mod": modulo,
-    "fmod": torch.fmod, "neg": torch.neg, "abs": torch.abs, "min": torch.minimum, "max": torch.maximum,
-    "copysign": torch.copysign, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "trunc": torch.trunc,
+    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "floordiv": floor_quotient,
+    "mod": floor_modulo, "fmod": torch.fmod, "neg": torch.neg, "abs": torch.abs, "min": torch.minimum,
+    "max": torch.maximum, "copysign": torch.copysign,
+    "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "trunc": torch.trunc,
     "lt": torch.lt, "le": torch.le, "gt": torch.gt, "ge": torch.ge, "eq": torch.eq, "ne": torch.ne,
     "and": torch.logical_and, "or": torch.logical_or, "xor": torch.logical_xor, "not": torch.logical_not,
-    "where": torch.where, "int": whole, "float": torch.Tensor.to, "sqrt": torch.sqrt, "exp": torch.exp,
+    "where": torch.where, "int": tensor_to_int64, "float": torch.Tensor.to, "sqrt": torch.sqrt, "exp": torch.exp,
     "exp2": torch.exp2, "expm1": torch.expm1, "log": torch.log, "log2": torch.log2, "log10": torch.log10,
     "log1p": torch.log1p, "pow": torch.pow, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan, "asin": torch.asin,
     "acos": torch.acos, "atan": torch.atan, "atan2": torch.atan2, "sinh": torch.sinh, "cosh": torch.cosh,
-    "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": softplus, "erf": torch.erf, "erfc": torch.erfc,
-    "threefry": torch_drawn,
+    "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": tensor_softplus, "erf": torch.erf, "erfc": torch.erfc,
+    "threefry": tensor_threefry,
 }  # fmt: skip

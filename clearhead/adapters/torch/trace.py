@@ -15,16 +15,23 @@ import torch
 from torch.overrides import TorchFunctionMode, handle_torch_function
 
 from clearhead.adapters.torch.lazy import getter
-from clearhead.adapters.torch.traced_functions import CONVERSIONS, OWN_DTYPES, converted, in_place, name_of, written
+from clearhead.adapters.torch.traced_functions import (
+    CONVERSIONS,
+    DTYPE_OF_METHOD,
+    base_name,
+    convert_kind,
+    trace_torch_call,
+    works_in_place,
+)
 from clearhead.errors import TraceError
 from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, rewrite
-from clearhead.rules.operations import WIDTH
+from clearhead.rules.operations import KIND_RANK
 from clearhead.rules.simplification import simplify
-from clearhead.rules.trace import returned, where_in
+from clearhead.rules.trace import returned_expression, user_line_of_error
 from clearhead.rules.tracers import Traced, as_expression
 
 
-class Known:
+class TorchStandIn:
     """What torch's functions take for a tensor, so that the recorder sees it."""
 
     @classmethod
@@ -35,7 +42,7 @@ class Known:
         )
 
 
-class Number(Known, Traced):
+class TorchNumber(TorchStandIn, Traced):
     """A stand-in that torch's functions know."""
 
     shared = False  # whether another number, or a row, stands for the same memory
@@ -73,7 +80,7 @@ class Number(Known, Traced):
         raise TraceError("only a tensor can be indexed by a position, and range() of one is impossible: make a tensor")
 
 
-def by_torch(name: str) -> Callable[..., Any]:
+def torch_method(name: str) -> Callable[..., Any]:
     """An operator or a method as torch's, so that it means the same and a tensor on its other side is loaded."""
     method = getattr(torch.Tensor, name)
     return lambda self, *other, **options: handle_torch_function(method, (self,), self, *other, **options)
@@ -81,13 +88,13 @@ def by_torch(name: str) -> Callable[..., Any]:
 
 ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
 for name in ARITHMETIC:
-    setattr(Number, f"__{name}__", by_torch(f"__{name}__"))
-    setattr(Number, f"__r{name}__", by_torch(f"__r{name}__"))
-    setattr(Number, f"__i{name}__", by_torch(f"__i{name}__"))
+    setattr(TorchNumber, f"__{name}__", torch_method(f"__{name}__"))
+    setattr(TorchNumber, f"__r{name}__", torch_method(f"__r{name}__"))
+    setattr(TorchNumber, f"__i{name}__", torch_method(f"__i{name}__"))
 for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
-    setattr(Number, f"__{name}__", by_torch(f"__{name}__"))
+    setattr(TorchNumber, f"__{name}__", torch_method(f"__{name}__"))
 for name in ("clip", "round"):  # which numpy's numbers have too
-    setattr(Number, name, by_torch(name))
+    setattr(TorchNumber, name, torch_method(name))
 
 
 class Recorder(TorchFunctionMode):
@@ -102,11 +109,11 @@ class Recorder(TorchFunctionMode):
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         options = kwargs or {}
-        if not any(isinstance(x, Known) for x in inside((*args, *options.values()))):
+        if not any(isinstance(x, TorchStandIn) for x in flattened_values((*args, *options.values()))):
             return function(*args, **options)
         called = function.__name__
         if function is torch.Tensor.__getitem__:
-            return Part(args[0], (), self)[args[1]]
+            return IndexedTensor(args[0], (), self)[args[1]]
         if function == getter("dtype"):
             return self.dtype_of(args[0])
         if called.startswith("new_") or (called in CONVERSIONS and isinstance(args[0], torch.Tensor)):
@@ -115,47 +122,47 @@ class Recorder(TorchFunctionMode):
             return self.detached(args[0])
         if function is torch.Tensor.where:  # self where the condition holds, which the function takes first
             args = (args[1], args[0], *args[2:])
-        first, changes = args[0], in_place(called, options)
-        if isinstance(first, Number) and self.is_view(called, first, args[1:], options):
+        first, changes = args[0], works_in_place(called, options)
+        if isinstance(first, TorchNumber) and self.is_view(called, first, args[1:], options):
             return first
         if called not in CONVERSIONS:
             args = tuple(map(self.loaded, args))
             options = {name: self.loaded(x) for name, x in options.items()}
-        result = Number(written(called, tuple(args), options).expression)
+        result = TorchNumber(trace_torch_call(called, tuple(args), options).expression)
         return self.changed(called, first, result) if changes else result
 
-    def is_view(self, called: str, x: Number, others: Sequence[Any], options: dict[str, Any]) -> bool:
+    def is_view(self, called: str, x: TorchNumber, others: Sequence[Any], options: dict[str, Any]) -> bool:
         """Whether torch gives back the very tensor that a conversion is asked of: it has that dtype already."""
         if called not in CONVERSIONS or called in ("clone", "item") or options.get("copy"):
             return False
-        given = [OWN_DTYPES[called]] if called in OWN_DTYPES else [*others, *options.values()]
+        given = [DTYPE_OF_METHOD[called]] if called in DTYPE_OF_METHOD else [*others, *options.values()]
         asked = (
             y if isinstance(y, torch.dtype) else y.dtype for y in given if isinstance(y, torch.dtype | torch.Tensor)
         )
         return next(asked, self.dtype_of(x)) == self.dtype_of(x)
 
-    def changed(self, called: str, x: Any, result: Number) -> Number:
+    def changed(self, called: str, x: Any, result: TorchNumber) -> TorchNumber:
         """A number that has become another under all its names, as torch's in-place functions change it."""
-        instead = f"take what {name_of(called)} gives"
-        if not isinstance(x, Number):
+        instead = f"take what {base_name(called)} gives"
+        if not isinstance(x, TorchNumber):
             raise TraceError(f"torch.{called} works in place on a captured tensor, and a rule changes none: {instead}")
         if x.shared:
             raise TraceError(f"torch.{called} works in place on a part of a row or a detached number: {instead}")
         own, kind = x.expression.kind, result.expression.kind
-        if WIDTH[kind] > WIDTH[own]:
+        if KIND_RANK[kind] > KIND_RANK[own]:
             raise TraceError(f"torch.{called} cannot make {x!r}, which is {own}, {kind} in place: {instead}")
-        x.expression = converted(result, own).expression
+        x.expression = convert_kind(result, own).expression
         return x
 
-    def dtype_of(self, x: Number) -> torch.dtype:
+    def dtype_of(self, x: TorchNumber) -> torch.dtype:
         """Scores' own dtype for floats."""
         return {"float": self.dtype, "int": torch.int64, "bool": torch.bool}[x.expression.kind]
 
     def sample(self, x: Any) -> Any:
         """A tensor in a stand-in's place, where only its dtype is asked for."""
-        return torch.zeros((), dtype=self.dtype_of(x)) if isinstance(x, Number) else x
+        return torch.zeros((), dtype=self.dtype_of(x)) if isinstance(x, TorchNumber) else x
 
-    def detached(self, x: Number) -> Number:
+    def detached(self, x: TorchNumber) -> TorchNumber:
         """The same without gradients: read from tables that have none."""
         if "score" in x.expression.leaves:
             raise TraceError("what is made of a score has its gradient: detach() is for captured tensors alone")
@@ -163,13 +170,13 @@ class Recorder(TorchFunctionMode):
         def change(e: Expression) -> Expression | None:
             return replace(e, array=self.table(self.tables[e.array or 0].detach())) if e.op == "load" else None
 
-        own = Number(rewrite(x.expression, change))
+        own = TorchNumber(rewrite(x.expression, change))
         own.shared = x.shared = True
         return own
 
     def loaded(self, x: Any) -> Any:
         """A tensor of one number as a load of it; anything else as it is."""
-        if isinstance(x, Part):
+        if isinstance(x, IndexedTensor):
             x.refuse()
         if not isinstance(x, torch.Tensor):
             return x
@@ -178,7 +185,7 @@ class Recorder(TorchFunctionMode):
             raise TraceError(f"a tensor of shape {shape} is no single number: index it by positions, as table[head]")
         return self.load(x.reshape(1), (0,)) if x.requires_grad else x.item()
 
-    def load(self, tensor: torch.Tensor, places: tuple[Any, ...]) -> Number:
+    def load(self, tensor: torch.Tensor, places: tuple[Any, ...]) -> TorchNumber:
         """One element for each pair."""
         if tensor.numel() == 0:
             raise TraceError(f"a tensor of shape {tuple(tensor.shape)} is empty: leave it out, or give it numbers")
@@ -189,7 +196,7 @@ class Recorder(TorchFunctionMode):
             raise TraceError(
                 f"{wrong!r} is no whole number: index by head, key, or what // and arithmetic make of them"
             )
-        return Number(Expression("load", kind, index, array=self.table(tensor)))
+        return TorchNumber(Expression("load", kind, index, array=self.table(tensor)))
 
     def table(self, tensor: torch.Tensor) -> int:
         """A tensor's number among those that are read."""
@@ -199,13 +206,13 @@ class Recorder(TorchFunctionMode):
         return number
 
 
-def inside(values: Sequence[Any]) -> Iterator[Any]:
+def flattened_values(values: Sequence[Any]) -> Iterator[Any]:
     """Values, those of tuples and lists one by one."""
     for x in values:
         yield from x if isinstance(x, tuple | list) else (x,)
 
 
-class Part(Known):
+class IndexedTensor(TorchStandIn):
     """A captured tensor of which some axes are indexed; with the last one it becomes a number."""
 
     def __init__(self, tensor: torch.Tensor, places: tuple[Any, ...], recorder: Recorder) -> None:
@@ -225,7 +232,7 @@ class Part(Known):
 
     def __getitem__(self, index: Any) -> Any:
         places = (*self.places, *(index if isinstance(index, tuple) else (index,)))
-        if any(isinstance(x, slice | torch.Tensor | Part) or x is None or x is Ellipsis for x in places):
+        if any(isinstance(x, slice | torch.Tensor | IndexedTensor) or x is None or x is Ellipsis for x in places):
             raise TraceError("a captured tensor is indexed by whole numbers and positions alone: slice it outside")
         if len(places) > self.tensor.dim():
             raise TraceError(
@@ -239,7 +246,7 @@ class Part(Known):
                     f"by 0 to {size - 1}"
                 )
         if len(places) < self.tensor.dim():
-            return Part(self.tensor, places, self.recorder)
+            return IndexedTensor(self.tensor, places, self.recorder)
         number = self.recorder.load(self.tensor, places)
         number.shared = bool(self.places)
         return number
@@ -259,30 +266,32 @@ class Part(Known):
 
 
 for name in (*ARITHMETIC, *(f"r{name}" for name in ARITHMETIC), "lt", "le", "gt", "ge", "eq", "ne"):
-    setattr(Part, f"__{name}__", Part.refuse)
+    setattr(IndexedTensor, f"__{name}__", IndexedTensor.refuse)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def trace(function: Callable[..., Any], names: Sequence[str], dtype: torch.dtype = torch.float32) -> Formula:
+def trace_torch_function(
+    function: Callable[..., Any], names: Sequence[str], dtype: torch.dtype = torch.float32
+) -> Formula:
     """Call a function of (`names`) with stand-ins, and give what it does to scores of `dtype` as a formula.
 
     Raises TraceError with file, line and text of what cannot be traced.
 
     >>> slopes = torch.tensor([0.5, 0.25])
     >>> names = ("score", "batch", "head", "row", "key")
-    >>> trace(lambda score, b, h, q, k: torch.tanh(score) + slopes[h], names).expression
+    >>> trace_torch_function(lambda score, b, h, q, k: torch.tanh(score) + slopes[h], names).expression
     (tanh(score) + a0[head])
     """
     recorder = Recorder(dtype)
     try:
         with recorder:
-            result = function(*(Number(Expression(name, LEAVES[name])) for name in names))
-        return Formula(simplify(returned(recorder.loaded(result))), tuple[Any, ...](recorder.tables))
+            result = function(*(TorchNumber(Expression(name, LEAVES[name])) for name in names))
+        return Formula(simplify(returned_expression(recorder.loaded(result))), tuple[Any, ...](recorder.tables))
     except TraceError as error:
-        raise TraceError(f"{where_in(error, function)}: {error}.") from None
+        raise TraceError(f"{user_line_of_error(error, function)}: {error}.") from None
     except Exception as error:
         raise TraceError(
-            f"{where_in(error, function)}: {type(error).__name__}: {error}. The function is called as "
+            f"{user_line_of_error(error, function)}: {type(error).__name__}: {error}. The function is called as "
             f"function({', '.join(names)}) with stand-ins for numbers: use arithmetic, comparisons, torch's functions "
             "and tensors indexed by positions."
         ) from None

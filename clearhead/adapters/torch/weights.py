@@ -18,7 +18,7 @@ import torch
 from clearhead.adapters.torch import dispatch, operator
 from clearhead.adapters.torch.host import lead_of, view
 from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor, getter, numbers
-from clearhead.adapters.torch.reference import NARROW, repeated, weights_formula
+from clearhead.adapters.torch.reference import HALF_DTYPES, repeat_shared_heads, weights_formula
 from clearhead.adapters.torch.rule_names import rule_named
 from clearhead.arrays import Integers
 from clearhead.attention_weights.matrix import Weights, check_memory, weights
@@ -46,7 +46,7 @@ def weights_of(
 
     Where calls are traced, compiled or mapped, they are built.
     """
-    sink = sink.float() if sink is not None and sink.dtype in NARROW else sink
+    sink = sink.float() if sink is not None and sink.dtype in HALF_DTYPES else sink
     operands = query, key, sink, *tables
     if dispatch.followed() or not dispatch.numeric([x for x in operands if x is not None]):
         found = weights_formula(query, key, tables, sink, rule_named(rule), scale)
@@ -280,7 +280,7 @@ class LazyGradient(LazyTensor):
 
 def by_weights(d_output: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """The gradient by weights."""
-    return d_output @ repeated(value, d_output.shape[-3]).mT
+    return d_output @ repeat_shared_heads(value, d_output.shape[-3]).mT
 
 
 def lazy_gradient(parts: tuple[torch.Tensor, torch.Tensor], found: Sequence[torch.Tensor | None]) -> LazyGradient:
@@ -408,7 +408,7 @@ def multiplied(w: LazyWeights, v: Any) -> Any:
     origin, whole = w.origin, w.heads.size == int(np.prod(w.origin.lead)) and not w.averaged
     if not whole or v.dtype is not origin.query.dtype:
         return NOT_HERE
-    key = repeated(origin.key, w.shape[-3] if w.ndim > 2 else 1)  # each of whose heads has values of its own
+    key = repeat_shared_heads(origin.key, w.shape[-3] if w.ndim > 2 else 1)  # each of whose heads has values of its own
     x = v.expand(*w.shape[:-2], *v.shape[-2:])
     return operator.attend(origin.query, key, x, origin.tables, origin.sink, origin.rule, origin.scale)[0]
 

@@ -22,7 +22,7 @@ from clearhead.adapters.torch import dispatch
 from clearhead.adapters.torch.flex import condition
 from clearhead.adapters.torch.host import view
 from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor
-from clearhead.adapters.torch.trace import trace
+from clearhead.adapters.torch.trace import trace_torch_function
 from clearhead.adapters.transformers.families import refuse_strangers, takes_truths
 from clearhead.arrays import Array
 from clearhead.errors import ClearheadError, InputError, ShapeError
@@ -356,7 +356,7 @@ def traced(function: Function, query_from: int, key_from: int, first: int) -> Ma
 
     called = getattr(function, "__qualname__", repr(function))
     try:
-        found = condition(trace(moved, ("batch", "head", "query", "key")))
+        found = condition(trace_torch_function(moved, ("batch", "head", "query", "key")))
     except (ClearheadError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         raise InputError(f"the mask function {called} cannot become a formula, {error}") from error
     tensors: tuple[Any, ...] = found.arrays

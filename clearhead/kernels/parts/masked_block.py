@@ -12,7 +12,7 @@ from clearhead.kernels.ir.code import Code, Emitted
 from clearhead.kernels.ir.values import Int, Pointer, Truth, most
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.mask_bits import See, seen_at
-from clearhead.rules.bounds import MAYBE, NOTHING
+from clearhead.rules.bounds import ALL_HIDDEN, PARTLY_SEEN
 
 
 class SeenRows(NamedTuple):
@@ -34,10 +34,10 @@ def look(f: Code, frame: Frame, see: Emitted[See], kinds: Pointer, number: Int, 
     def known() -> Int:
         return f.load_bits(entry, 8).whole()
 
-    kind = f.value_if(kinds.given(), known, f.i64(MAYBE), ("known_kind", "kind"))
-    with f.when(kind == MAYBE):
+    kind = f.value_if(kinds.given(), known, f.i64(PARTLY_SEEN), ("known_kind", "kind"))
+    with f.when(kind == PARTLY_SEEN):
         f.call(see, See(frame.table, position, position.read("origin") + key, rows, frame.space("seen")))
-    return kind == NOTHING
+    return kind == ALL_HIDDEN
 
 
 def bits_from(f: Code, frame: Frame, first: Int) -> Pointer:
