@@ -1,1 +1,1 @@
-"""What a query may see, as formulas: frozen, printable values, never n×n arrays."""
+"""Masks and score rules as formulas: frozen, printable values that never need an n×n array."""

@@ -1,7 +1,7 @@
-"""Sums, products and choices of float expressions, as derivatives are made of them: what changes nothing is left out.
+"""Builds the float expressions of derivatives, and drops operations that change nothing.
 
-Decides that what times 1 and plus 0 is no operation, and that where(c, x, 0) · y is where(c, x · y, 0): 0 · ∞ cannot
-arise.
+Responsible for dropping · 1 and + 0, and for moving factors inside guards: where(c, x, 0) · y becomes
+where(c, x · y, 0), so that a hidden branch cannot produce 0 · ∞.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def over(a: Expression, b: Expression) -> Expression:
 
 
 def is_guard(a: Expression) -> bool:
-    """Whether a is 0 where a condition says so."""
+    """Whether a is `where(condition, x, 0)` or `where(condition, 0, x)`."""
     return a.op == "where" and ZERO in a.args[1:]
 
 
 def inside_guard(a: Expression, change: Callable[[Expression], Expression]) -> Expression:
-    """A guard with what it lets through changed."""
+    """Apply `change` to the branch of a guard that is not 0."""
     condition, *sides = a.args
     return where_or_same(condition, *(x if x == ZERO else change(x) for x in sides))
 
@@ -67,15 +67,15 @@ def where_or_same(condition: Expression, a: Expression, b: Expression) -> Expres
 
 
 def compare(op: str, a: Expression, b: Expression) -> Expression:
-    """A comparison."""
+    """Compare two floats."""
     return Expression(op, "bool", (a, b))
 
 
 def float_operation(op: str, *args: Expression) -> Expression:
-    """An operation on floats that gives a float."""
+    """An operation from floats to a float."""
     return Expression(op, "float", args)
 
 
 def float_constant(x: float) -> Expression:
-    """A constant."""
+    """A float constant."""
     return Expression("constant", "float", value=float(x))

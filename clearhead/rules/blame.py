@@ -1,7 +1,7 @@
-"""Which line of a user's function made an operation that turned out to be wrong.
+"""Finds the line of a user's function that produced a faulty operation.
 
-A formula knows nothing of lines, so that tracing stays cheap: here its function is traced once more, and each
-operation's line is written down.
+Formulas do not record line numbers, because tracing has to stay cheap. After a fault, the function is traced once more
+and the line of each operation is recorded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from clearhead.rules.trace import operation_lines
 
 
 def fault_error(given: tuple[Mask, tuple[Score, ...]], wrong: Expression, what: str) -> TraceError:
-    """The error that says what is wrong with an operation, of whichever rule it is."""
+    """The error for a faulty operation of one of a call's rules."""
     mask, scores = given
     rules: list[Mask | Score] = [*scores, *mask.parts()]
     for rule in rules:
@@ -27,7 +27,7 @@ def fault_error(given: tuple[Mask, tuple[Score, ...]], wrong: Expression, what: 
 
 
 def rule_error(rule: Mask | Score, wrong: Expression, what: str) -> TraceError:
-    """The error that says what is wrong with an operation of one rule: by its line, if a function made it."""
+    """The error for a faulty operation of one rule; it names the source line if the rule is a function."""
     function = getattr(rule, "function", None)
     if function is None:
         return TraceError(f"{rule!r}, {wrong!r}: {what}.")
@@ -37,13 +37,13 @@ def rule_error(rule: Mask | Score, wrong: Expression, what: str) -> TraceError:
 
 
 def line_of_operation(function: Callable[..., Any], names: tuple[str, ...], wrong: Expression) -> str:
-    """The line of a function that makes an operation, or what the operation is."""
-    for made, where in operation_lines(function, names):
-        if made == wrong:
-            return where
+    """The source line that produces an operation, or the function's name and the operation if no line does."""
+    for operation, line in operation_lines(function, names):
+        if operation == wrong:
+            return line
     return f"{getattr(function, '__name__', function)!s}, {wrong!r}"
 
 
 def rule_operations(rule: Mask | Score) -> Iterator[Expression]:
-    """The operations of a rule; a combined mask's are its parts'."""
+    """All operations of a rule's formula."""
     return parts(rule.formula.expression)

@@ -1,7 +1,7 @@
-"""What a formula can come to over a range of positions: how blocks that a mask hides or shows are found beforehand.
+"""Bounds of a formula over ranges of positions: finds the blocks that a mask hides or shows entirely.
 
-Interval arithmetic over whole tables of blocks at once; whatever it cannot tell is "perhaps", which is always right.
-Arrays' contents are used only if they cannot change.
+Uses interval arithmetic on whole tables of blocks at once. Where it cannot decide, the answer is "perhaps", which is
+always correct. It reads the contents of an array only if they cannot change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from clearhead.rules.expression import Expression, Formula, is_immutable, parts
 from clearhead.rules.intervals import Interval, full_interval
 from clearhead.rules.operations import OPERATIONS
 
-ALL_HIDDEN, ALL_SEEN, PARTLY_SEEN = 0, 1, 2  # how much of a block is seen, as known before it is looked at
+ALL_HIDDEN, ALL_SEEN, PARTLY_SEEN = 0, 1, 2  # how much of a block is seen, as known before the kernel runs
 
 
 def bounds(formula: Formula, leaves: Mapping[str, Interval]) -> Interval:
-    """For a formula of truth: where it surely holds, and where it perhaps does, for ranges of its leaves.
+    """Where a boolean formula certainly holds, and where it may hold, for ranges of its leaves.
 
     >>> from clearhead.rules.masks import causal
     >>> surely, perhaps = bounds(causal().formula, {"query": (np.array([0, 8]), np.array([7, 15])),
@@ -45,7 +45,7 @@ def operation_interval(e: Expression, args: list[Interval], arrays: tuple[Array,
 
 
 def table_interval(e: Expression, args: Sequence[Interval]) -> Interval | None:
-    """What the table says of an operation on whole numbers and truth; None of others."""
+    """The interval from the operations table; None if it has none or if floats take part."""
     if e.op not in OPERATIONS or any(part.kind == "float" for part in (e, *e.args)):
         return None
     interval = OPERATIONS[e.op].interval
@@ -53,7 +53,7 @@ def table_interval(e: Expression, args: Sequence[Interval]) -> Interval | None:
 
 
 def load_interval(array: Array, index: list[Interval]) -> Interval:
-    """The least and largest element of a part of an array."""
+    """The least and largest element that an indexed load can read."""
     kind = "bool" if array.dtype == np.bool_ else "int"
     if not is_immutable(array) or array.dtype.kind not in "biu" or not array.size:
         return full_interval(kind)
@@ -66,13 +66,13 @@ def load_interval(array: Array, index: list[Interval]) -> Interval:
 
 
 def index_range(x: Interval, size: int) -> Interval:
-    """An index's range once it has been brought into the array; one that may be below 0 can be anywhere."""
+    """An index's range, clamped to the array; an index that may be negative can reach any element."""
     low, high = (np.minimum(np.maximum(end, 0), size - 1).astype(np.int64) for end in x)
     return np.where(x[0] < 0, 0, low), np.where(x[0] < 0, size - 1, high)
 
 
 def range_extremes(array: Array, low: Array, high: Array) -> Interval:
-    """Least and largest of array[low..high], by a table of the extremes over powers of two."""
+    """Least and largest of array[low..high], from a sparse table of extremes over power-of-two lengths."""
     least, largest = [array], [array]
     while 2 * (step := 1 << (len(least) - 1)) <= len(array):
         least.append(np.minimum(least[-1][:-step], least[-1][step:]))
@@ -90,7 +90,7 @@ def range_extremes(array: Array, low: Array, high: Array) -> Interval:
 
 
 def box_all_and_any(array: Array, places: list[Interval]) -> Interval:
-    """Whether all and whether any of a box of booleans are True, by a table of sums."""
+    """Whether all and whether any booleans in a box are True, from a summed-area table."""
     sums = array.astype(np.int64)
     for axis in range(array.ndim):
         sums = np.cumsum(sums, axis=axis)

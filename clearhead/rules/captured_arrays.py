@@ -1,7 +1,7 @@
-"""Stand-ins for what a rule captures: arrays that become loads where they are indexed, and single numbers of them.
+"""Stand-ins for the arrays that a rule captures: indexing one becomes a load in the formula.
 
-Decides what of an array is read anew in each call, and so has a gradient: elements at positions, and floats at places
-that are the same for all pairs. What is made of whole arrays is calculated once, while the rule is traced.
+Decides which elements are read anew in each call, and so have a gradient: elements indexed by positions, and floats
+at a fixed index. Whole-array operations are computed once, while the rule is traced.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula, Kind, immutable_copy, parts
 from clearhead.rules.tracers import ADVICE, KIND_OF_DTYPE, Traced, as_expression
 
-METADATA = ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "T")  # what an array's numbers have no part in
+METADATA = ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "T")  # independent of its numbers
 
 
 class Arrays(list[Any]):
-    """The arrays that a formula reads, by number; those `looked_at` decided it while it was traced."""
+    """The arrays that a formula reads, in load order; tracing used the numbers of those in `looked_at`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.looked_at: list[Any] = []
 
     def look(self, array: Any) -> Any:
-        """The array itself, for its numbers to be used now."""
+        """Return the array, and record that tracing used its numbers."""
         self.looked_at.append(array)
         return array
 
 
 class Captured(np.lib.mixins.NDArrayOperatorsMixin):
-    """A captured array: indexed by stand-ins it becomes a load, else it is the array, and what is made of it is too."""
+    """A captured array: indexing by stand-ins gives a load; anything else acts on the array and captures the result."""
 
     def __init__(self, array: Any, arrays: Arrays) -> None:
         self.array, self.arrays = array, arrays
@@ -43,39 +43,39 @@ class Captured(np.lib.mixins.NDArrayOperatorsMixin):
         return f"an array of shape {self.array.shape}"
 
     def like(self, result: Any) -> Any:
-        """Parts and elementwise functions of captured arrays are captured arrays; copies cannot change."""
+        """Wrap a result that is an array; a copy becomes immutable."""
         if not isinstance(result, np.ndarray):
             return result
         part = result is self.array or np.may_share_memory(result, self.array)
-        plain = part or result.dtype.hasobject or type(result) is not np.ndarray
-        return Captured(result if plain else immutable_copy(result), self.arrays)
+        as_is = part or result.dtype.hasobject or type(result) is not np.ndarray
+        return Captured(result if as_is else immutable_copy(result), self.arrays)
 
     def __getitem__(self, index: Any) -> Any:
         parts = index if isinstance(index, tuple) else (index,)
         if any(isinstance(x, Traced) for x in parts):
             return Traced(self.load(parts))
         plain = tuple(self.arrays.look(x.array) if isinstance(x, Captured) else x for x in parts)
-        found = self.array[plain]
+        element = self.array[plain]
         if self.kind == "float" and self.readable and all(map(is_fixed_index, plain)) and len(plain) == self.array.ndim:
             return CapturedNumber(self.load(plain), self.arrays)
-        if not isinstance(found, np.ndarray) or found.base is None:  # numbers, or a copy of some
+        if not isinstance(element, np.ndarray) or element.base is None:  # a number, or a copy
             self.arrays.look(self.array)
-        return self.like(found)
+        return self.like(element)
 
     @property
     def kind(self) -> Kind | None:
-        """What its numbers are to an expression."""
+        """The expression kind of its elements, or None."""
         dtype = self.array.dtype
         return "float" if dtype.name == "bfloat16" else KIND_OF_DTYPE.get(dtype.kind)
 
     @property
     def readable(self) -> bool:
-        """Whether a kernel can read it."""
+        """Whether a kernel can read the array's memory."""
         dtype = self.array.dtype
         return dtype.isnative and dtype.itemsize <= 8 and not isinstance(self.array, np.ma.MaskedArray)
 
     def load(self, parts: tuple[Any, ...]) -> Expression:
-        """One element, for each pair or for all."""
+        """A load of one element, per pair or the same for all pairs."""
         shape, dtype, kind = self.array.shape, self.array.dtype, self.kind
         if len(parts) != len(shape) or any(
             x is None or x is Ellipsis or (not isinstance(x, Traced) and isinstance(x, slice)) for x in parts
@@ -111,18 +111,18 @@ class Captured(np.lib.mixins.NDArrayOperatorsMixin):
         if "out" in options:
             raise TraceError(ADVICE["store"])
         if any(isinstance(x, Traced) and not x.known for x in inputs):
-            return NotImplemented  # stand-ins write it down
+            return NotImplemented  # the stand-in traces it
         plain = (x.arrays.look(x.array) if isinstance(x, Captured) else plain_number(x) for x in inputs)
         return self.like(getattr(ufunc, method)(*plain, **options))
 
 
 def is_fixed_index(x: Any) -> bool:
-    """Whether an index is one whole number."""
+    """Whether an index is a plain integer."""
     return isinstance(x, int | np.integer) and not isinstance(x, bool)
 
 
 class CapturedNumber(Traced):
-    """A number read at one place for all pairs, and what is made of such: written down, or itself where it must be."""
+    """A captured float that is the same for all pairs: traced where possible, else used as a plain number."""
 
     known = True
 
@@ -131,12 +131,12 @@ class CapturedNumber(Traced):
         self.arrays = arrays
 
     def like(self, expression: Expression) -> Traced:
-        """What is made of it alone."""
+        """A number computed only from captured numbers."""
         return CapturedNumber(expression, self.arrays)
 
     @property
     def number(self) -> Any:
-        """Its value while the rule is traced."""
+        """Its current value, while the rule is traced."""
         for part in parts(self.expression):
             if part.op == "load":
                 self.arrays.look(self.arrays[part.array or 0])
@@ -170,11 +170,11 @@ class CapturedNumber(Traced):
         return math.trunc(self.number)
 
     def astype(self, dtype: Any) -> Any:
-        """As numpy does."""
+        """Convert the current value, as numpy does."""
         return self.number.astype(dtype)
 
     def __getitem__(self, index: Any) -> Any:
-        """As a 0-d array's only element."""
+        """Index it like a 0-d array."""
         return self if index is Ellipsis or index == () else self.number[index]
 
     def __getattr__(self, name: str) -> Any:
@@ -184,12 +184,12 @@ class CapturedNumber(Traced):
 
 
 def plain_number(x: Any) -> Any:
-    """The value of what was read, anything else as it is."""
+    """The value of a captured number; anything else unchanged."""
     return x.number if isinstance(x, CapturedNumber) else x
 
 
 def traced_or_computed(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that writes down what it can; what no kernel can do is done at once, as if the number were plain."""
+    """A method that traces the operation, or computes it now on plain numbers if kernels cannot."""
     write = getattr(Traced, name)
 
     def method(self: CapturedNumber, *others: Any, **options: Any) -> Any:
@@ -204,7 +204,7 @@ def traced_or_computed(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def plain_operator(name: str) -> Callable[..., Any]:
-    """A Python operator on plain numbers."""
+    """A Python operator that acts on plain numbers."""
     return lambda self, *others: getattr(self.number, name)(*map(plain_number, others))
 
 

@@ -1,7 +1,7 @@
-"""What a function captures by name and attribute: whether all of it is still the same, asked in every call.
+"""Records what a function captures by name and attribute, to check in every call whether it has changed.
 
-Decides what can be compared: names and closures, defaults, what modules, simple objects and containers hold, and the
-numbers of arrays that tracing looks at. A function that reaches anything else, such as the clock, cannot.
+Decides what can be compared: globals, closures, defaults, the contents of modules, simple objects and containers, and
+the numbers of arrays that tracing used. A function that reaches anything else, such as the clock, is not comparable.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-MISSING = object()  # what a name stands for that nobody has
-MOST_BYTES = 1 << 16  # of an array that is compared in every call
-MOST_CONTAINER_ITEMS = 256  # of a container
+MISSING = object()  # the value of an undefined name
+MOST_BYTES = 1 << 16  # largest array whose contents are compared in every call
+MOST_CONTAINER_ITEMS = 256  # largest container that is compared
 DISPATCHED = type(np.where)
 PLAIN_TYPES = (int, float, complex, bool, str, bytes, type(None), type(Ellipsis), range, slice, np.generic, np.dtype)
 PURE = {
@@ -29,7 +29,7 @@ PURE = {
     "reversed", "round", "set", "slice", "sorted", "str", "sum", "tuple", "type", "zip",
 }  # fmt: skip
 PURE_MODULES = ("math", "cmath", "numpy", "_operator", "builtins")
-CLASS_ATTRIBUTES = {  # what every class has
+CLASS_ATTRIBUTES = {  # attributes that every class may define
     "__module__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__qualname__", "__static_attributes__",
     "__firstlineno__", "__orig_bases__", "__parameters__", "__annotations_cache__", "__annotate_func__",
     "__conditional_annotations__", "__dataclass_fields__", "__dataclass_params__", "__match_args__",
@@ -40,12 +40,12 @@ INSTANCE_ATTRIBUTES = CLASS_ATTRIBUTES | {
 
 
 class Incomparable(Exception):  # noqa: N818
-    """A function reaches what cannot be compared."""
+    """A function reaches an object that cannot be compared."""
 
 
 @dataclass
 class CapturedNames:
-    """What names stood for, to be compared."""
+    """The values that names had during tracing."""
 
     names: list[tuple[Mapping[str, Any], str, Any]] = field(default_factory=list)
     cells: list[tuple[CellType, Any]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class CapturedNames:
     numbers: list[tuple[Any, bytes]] = field(default_factory=list)
 
     def unchanged(self) -> bool:
-        """Whether all is as it was."""
+        """Whether every recorded value is still the same."""
         for where, name, value in self.names:
             if where.get(name, MISSING) is not value:
                 return False
@@ -77,7 +77,7 @@ class CapturedNames:
         return all(array.tobytes() == seen for array, seen in self.numbers)
 
     def add_numbers(self, arrays: Iterable[Any]) -> bool:
-        """Compare the numbers of arrays too, unless they are too many."""
+        """Record the contents of arrays; False if one is too large or holds objects."""
         for x in arrays:
             if x.nbytes > MOST_BYTES or x.dtype.hasobject:
                 return False
@@ -86,7 +86,7 @@ class CapturedNames:
 
 
 def captured_names(function: Callable[..., Any]) -> CapturedNames | None:
-    """What a function reads, but for the arrays that it has by name; None where that cannot be.
+    """What a function reads, except the arrays it captures by name; None if something cannot be compared.
 
     >>> factor = 2.0
     >>> def rule(score, batch, head, query, key):
@@ -99,7 +99,7 @@ def captured_names(function: Callable[..., Any]) -> CapturedNames | None:
     """
     attributes: frozenset[str] = frozenset()
     try:
-        while True:  # a function found late may ask for more attributes of what was visited before
+        while True:  # a function visited late may use further attributes of objects visited earlier
             visit = Visit(attributes)
             visit.value(function, held=False)
             if visit.attributes == attributes:
@@ -111,7 +111,7 @@ def captured_names(function: Callable[..., Any]) -> CapturedNames | None:
 
 
 class Visit:
-    """One walk from a function to all that it can reach by the names and attributes in its code."""
+    """One walk from a function to everything that the names and attributes in its code reach."""
 
     def __init__(self, attributes: frozenset[str]) -> None:
         self.attributes = attributes
@@ -119,10 +119,10 @@ class Visit:
         self.met: dict[tuple[int, bool], Any] = {}
 
     def value(self, x: Any, *, held: bool = True) -> None:
-        """Anything that a name stands for.
+        """Record any value.
 
-        An array that is `held` by something, or read by a function that is, counts with its numbers: tracing puts
-        stand-ins for those alone that a rule has by name.
+        An array that is `held` by an object, or read by a held function, is compared by its contents, because tracing
+        replaces only the arrays that a rule captures by name.
         """
         if isinstance(x, PLAIN_TYPES) or x is MISSING:
             return
@@ -165,13 +165,13 @@ class Visit:
                 self.instance(x, getattr(x, "__dict__", None), type(x).__mro__, INSTANCE_ATTRIBUTES)
 
     def name(self, where: Mapping[str, Any], name: str, *, held: bool = True) -> None:
-        """What a name stands for in a namespace."""
+        """Record a name of a namespace and its value."""
         value = where.get(name, MISSING)
         self.captured.names.append((where, name, value))
         self.value(value, held=held)
 
     def function(self, x: FunctionType, *, held: bool) -> None:
-        """A Python function: its names, closure and defaults."""
+        """Record a Python function: its globals, closure and defaults."""
         if is_library_function(x):
             return
         names = names_in_code(x.__code__)
@@ -215,7 +215,7 @@ class Visit:
             self.attribute(own, classes, name)
 
     def attribute(self, own: dict[str, Any], classes: tuple[type, ...], name: str) -> None:
-        """One attribute, wherever it is found, and the places before in which it might be."""
+        """Record one attribute where the lookup finds it, and the classes before that lack it."""
         value = MISSING
         for c in classes:
             value = vars(c).get(name, MISSING)
@@ -237,7 +237,7 @@ class Visit:
 
 @dataclass(frozen=True)
 class CodeNames:
-    """What a function's code, and the code inside it, asks for by name."""
+    """The names that a function's code and its nested code use."""
 
     globals: frozenset[str]
     attributes: frozenset[str]
@@ -266,7 +266,7 @@ def names_in_code(code: CodeType) -> CodeNames:
 
 
 def cell_value(cell: CellType) -> Any:
-    """What a closure's cell holds."""
+    """The value in a closure's cell."""
     try:
         return cell.cell_contents
     except ValueError:  # still empty
@@ -274,24 +274,24 @@ def cell_value(cell: CellType) -> Any:
 
 
 def container_items(container: Any) -> Iterable[Any]:
-    """What a container holds; a dict's keys too."""
+    """The items of a container, including a dict's keys."""
     return (x for pair in container.items() for x in pair) if isinstance(container, dict) else container
 
 
 def is_stateless_class(x: type) -> bool:
-    """Whether a class makes numbers, errors or containers, and nothing that remembers."""
+    """Whether a class makes only numbers, errors or containers: no state to compare."""
     own = x.__module__.partition(".")[0] == "numpy" and not x.__module__.startswith("numpy.random")
     return own or issubclass(x, np.generic | BaseException) or getattr(builtins, x.__name__, None) is x
 
 
 def is_library_function(x: FunctionType) -> bool:
-    """Whether a function is numpy's or clearhead's own, of which nothing is rebound."""
+    """Whether a function belongs to numpy or clearhead, whose names are not expected to change."""
     name = x.__module__ or ""
     ours = name.partition(".")[0] == __name__.partition(".")[0]
     return is_numpy_function(x) or (ours and x.__globals__ is getattr(sys.modules.get(name), "__dict__", None))
 
 
 def is_numpy_function(x: FunctionType) -> bool:
-    """Whether a function is numpy's, random numbers aside."""
+    """Whether a function belongs to numpy, except numpy.random."""
     name = x.__module__ or ""
     return name.partition(".")[0] == "numpy" and not name.startswith("numpy.random")

@@ -1,7 +1,7 @@
-"""Functions that are made of operations: what numpy's other names mean on stand-ins, in Python's own operators.
+"""Functions composed of several operations: the numpy functions that have no operation of their own.
 
-Decides which operations each comes to; they round as often as they have operations. Works on stand-ins through the
-operators, numpy's functions and `call`, and knows nothing else of them.
+Decides which operations each function expands to; each operation rounds once. It uses stand-ins only through Python's
+operators, numpy's functions and `call`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 from clearhead.errors import TraceError
 from clearhead.rules.operations import OPERATIONS
 
-MOST_FACTORS = 8  # of a float's power that is a product; others are the operation's
-MOST_POWER = 64  # of a whole number: 64 bits hold no other's
+MOST_FACTORS = 8  # floats: higher powers use the pow operation instead of products
+MOST_POWER = 64  # integers: 64 bits hold no higher power
 
 
 def call(op: str, *args: Any) -> Any:
-    """An operation: written down by an argument that is a stand-in, else done.
+    """Trace an operation if an argument is a stand-in, else compute it.
 
     >>> call("erf", np.array([0.0])).tolist()
     [0.0]
@@ -32,18 +32,18 @@ def call(op: str, *args: Any) -> Any:
 
 
 def kind_of(x: Any) -> str:
-    """What a number is: a letter, as numpy has it."""
+    """The kind of a number as numpy's letter: f, i or b."""
     expression = getattr(x, "expression", None)
     return str(np.asarray(x).dtype.kind) if expression is None else str(expression.kind)[0]
 
 
 def any_float(*numbers: Any) -> bool:
-    """Whether one of some numbers is a float."""
+    """Whether at least one number is a float."""
     return any(kind_of(x) == "f" for x in numbers)
 
 
 def as_bool(x: Any) -> Any:
-    """Whether a number is not 0."""
+    """A number as a condition: whether it is not 0."""
     return x if kind_of(x) == "b" else x != 0
 
 
@@ -53,23 +53,23 @@ def as_float(x: Any) -> Any:
 
 
 def as_int(x: Any) -> Any:
-    """A float cut to a whole number, toward 0."""
+    """A number as an integer, truncated toward 0."""
     return x if kind_of(x) == "i" else call("int", x)
 
 
 def clip(x: Any, low: Any = None, high: Any = None) -> Any:
-    """A number between two, either of which may be missing."""
+    """Limit a number to [low, high]; None means no limit."""
     x = x if low is None else np.maximum(x, low)
     return x if high is None else np.minimum(x, high)
 
 
 def sign_or_nan(x: Any) -> Any:
-    """−1, 0 or 1, and not a number for what is none."""
+    """−1, 0 or 1; NaN for NaN."""
     return np.where(x > 0, 1, np.where(x < 0, -1, np.where(x == 0, 0, x)))
 
 
 def round_to_decimals(x: Any, decimals: int = 0) -> Any:
-    """The nearest number of so many decimals, halves to even."""
+    """Round to a number of decimals, halves to even."""
     if decimals == 0 or not any_float(x):
         return call("round", x)
     tens = 10.0 ** abs(decimals)
@@ -77,7 +77,7 @@ def round_to_decimals(x: Any, decimals: int = 0) -> Any:
 
 
 def truncated_remainder(x: Any, y: Any) -> Any:
-    """What division toward 0 leaves: of the sign of x."""
+    """The remainder of division toward 0, with the sign of x."""
     if any_float(x, y):
         return call("fmod", x, y)
     left = abs(x) % abs(y)
@@ -92,7 +92,7 @@ def reciprocal(x: Any) -> Any:
 
 
 def traced_power(base: Any, exponent: Any) -> Any:
-    """A power: products, quotients and roots where the exponent is a small number, else the operation."""
+    """A power: products, quotients or roots for small constant exponents, else the pow operation."""
     n = constant_value(exponent)
     if n is None:
         if not any_float(base, exponent):
@@ -115,12 +115,12 @@ def traced_power(base: Any, exponent: Any) -> Any:
 
 
 def square_root(x: Any) -> Any:
-    """x to the power 0.5, which is 0 of −0 and ∞ of −∞, as C has it."""
+    """x to the power 0.5 as in C: 0 for −0, ∞ for −∞."""
     return np.where(x == -math.inf, math.inf, call("sqrt", x) + 0.0)
 
 
 def integer_power(base: Any, n: int) -> Any:
-    """A whole number's power, which is exact in any order."""
+    """The power of an integer; products of integers are exact in any order."""
     if n > MOST_POWER:
         raise TraceError(f"{base!r} ** {n} does not fit into 64 bits: use a float's power, as (1.0 * x) ** {n}")
     if n <= MOST_FACTORS:
@@ -130,7 +130,7 @@ def integer_power(base: Any, n: int) -> Any:
 
 
 def constant_value(x: Any) -> float | None:
-    """A number that is the same for all pairs and known now."""
+    """The value of a constant, or None."""
     expression = getattr(x, "expression", None)
     if expression is None:
         return float(x)
@@ -138,7 +138,7 @@ def constant_value(x: Any) -> float | None:
 
 
 def numpy_clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
-    """`clip`, its limits as numpy names them."""
+    """`clip` with numpy's parameter names."""
     return clip(a, a_min if min is None else min, a_max if max is None else max)
 
 
@@ -149,7 +149,7 @@ UFUNCS: dict[str, Callable[..., Any]] = {
     "reciprocal": reciprocal,
     "left_shift": lambda x, by: x << by,
     "right_shift": lambda x, by: x >> by,
-    "fmin": lambda x, y: np.where((x <= y) | (y != y), x, y),  # the other, where one is not a number
+    "fmin": lambda x, y: np.where((x <= y) | (y != y), x, y),  # ignores NaN if the other is a number
     "fmax": lambda x, y: np.where((x >= y) | (y != y), x, y),
     "positive": lambda x: x,
     "sign": sign_or_nan,

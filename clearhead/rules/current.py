@@ -1,7 +1,8 @@
-"""Functions as rules, as they are now: each call sees what a function's names stand for at that moment, as Python does.
+"""Cache of traced functions: each call uses the current values of the names that a function reads, as Python does.
 
-Decides when a function is traced: at the first call, and again when what it reads has changed, or in every call where
-that cannot be told. What it does then is compared with what it did: equal rules share all that is prepared.
+Decides when to trace a function: in the first call, again when something it reads has changed, and in every call if
+changes cannot be detected. If the new formula equals the old one, the old rule is reused with everything prepared for
+it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ NO_RULES: ScoreLike = ()
 
 
 class TracedFunction(NamedTuple):
-    """A function that has been traced, held so that nothing else can be taken for it."""
+    """A traced function; holding the function keeps its id from being reused."""
 
     function: Callable[..., Any]
     rule: Function
@@ -30,8 +31,8 @@ traced_functions: dict[tuple[int, ...], TracedFunction] = {}
 
 
 def current_rules(score: ScoreLike) -> ScoreLike:
-    """The same rules, functions among them as rules that they are now."""
-    if score is NO_RULES or isinstance(score, Score):  # the usual ones, asked for in every call
+    """The same rules, with each function replaced by its current rule."""
+    if score is NO_RULES or isinstance(score, Score):  # the common case, on every call's path
         return score
     if isinstance(score, list | tuple):
         return tuple(map(current_rules, score))  # type: ignore[arg-type]
@@ -39,7 +40,7 @@ def current_rules(score: ScoreLike) -> ScoreLike:
 
 
 def current_rule(function: Callable[..., Any]) -> Function:
-    """A function as a rule: the one it was, if it still does the same."""
+    """A function's rule, the previous one if the function still does the same."""
     own = function_identity(function)
     before = traced_functions.get(own)
     if before is not None and before.captured is not None and before.captured.unchanged():
@@ -58,7 +59,7 @@ def current_rule(function: Callable[..., Any]) -> Function:
 
 
 def function_identity(function: Callable[..., Any]) -> tuple[int, ...]:
-    """What tells functions apart: themselves, not what they say of being equal; a method is made anew each time."""
+    """The cache key: identity rather than ==; a bound method by its parts, because each access makes a new one."""
     if isinstance(function, MethodType):
         return id(function.__func__), id(function.__self__)
     return (id(function),)

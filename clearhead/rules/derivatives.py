@@ -1,10 +1,9 @@
-"""Derivatives of score rules: from an expression to how its value changes with the score and with what it loads.
+"""Derivatives of score rules by the score and by the floats that they load, as expressions.
 
-Decides how the operations' own derivatives (`rules.operations`) are joined: an expression is walked once from its value
-back to its leaves, so that shared parts are derived once. At a kink, min, max, abs and where take the side that the
-operation itself takes (abs: 0). What `where` leaves out has derivative 0, even where it is no number itself:
-where(d > 0, s / d, s) is smooth for d = 0. Leaves to the kernels and to `definition.gradient` what is multiplied with
-the results.
+Responsible for the chain rule: one reverse pass over the expression joins the derivatives of its operations
+(`rules.operations`), so shared parts are differentiated once. At a kink, min, max and where use the branch that the
+operation itself takes; abs uses 0. A branch that `where` does not take has derivative 0 even if its value is NaN:
+where(d > 0, s / d, s) is smooth at d = 0. Not for applying the results: the kernels and `definition.gradient` do that.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from clearhead.rules.operations import OPERATIONS
 
 
 def derivatives(e: Expression) -> dict[Expression, Expression]:
-    """The derivative of a float expression by its score and by each float that it loads, as expressions; 0 left out.
+    """The derivatives of a float expression by its score and by each float it loads; zeros are left out.
 
     >>> score = Expression("score", "float")
     >>> derivatives(Expression("mul", "float", (score, score)))[score]
@@ -44,13 +43,13 @@ def by_score(e: Expression) -> Expression:
 
 
 def by_loads(e: Expression) -> tuple[tuple[Expression, Expression], ...]:
-    """What is loaded, and the derivative by it, in the order in which the expression asks for it."""
+    """Each load and the derivative by it, in the order of evaluation."""
     found = derivatives(e)
     return tuple((part, found[part]) for part in parts(e) if part.op == "load" and part in found)
 
 
 def argument_shares(e: Expression, own: Expression) -> Iterator[tuple[Expression, Expression]]:
-    """Each argument of an operation, and its share of `own`, the derivative by the operation's value."""
+    """Each argument and its share of `own`, the derivative by the operation's value."""
     derivative = OPERATIONS[e.op].derivative if e.op in OPERATIONS else None
     if derivative is not None:
         each = zip(e.args, derivative(own, e, *e.args), strict=True)

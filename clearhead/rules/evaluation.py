@@ -1,8 +1,8 @@
-"""The value of a formula on numpy's arrays: what the definition, and all that is compared with it, calculates.
+"""Evaluates a formula on numpy arrays, for the definition and for everything that is compared with it.
 
-Decides how numbers are held: floats in the computation's dtype, each operation rounded once, whole numbers in 64 bits.
-A formula has a value everywhere: what divides by 0 is 0, and what leaves an array reads its first or last element;
-`rules.faults` finds the pairs where Python has none.
+Decides the number formats: floats in the computation's dtype with each operation rounded once, integers in 64 bits.
+A formula has a value everywhere: integer division by 0 gives 0, and an index out of range reads the first or last
+element. `rules.faults` finds the pairs at which Python would raise instead.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from clearhead.rules.operations import OPERATIONS
 def evaluate(formula: Formula, leaves: Mapping[str, Any], functions: Any = None, dtype: Any = np.float64) -> Array:
     """The formula's value for arrays of leaves, broadcast against each other.
 
-    `functions` has those operations, by name, that are not exact; None: numpy's. Floats are calculated in the score's
-    dtype, or in `dtype` where there is no score.
+    `functions` implements the inexact operations by name; None means numpy's. Floats are computed in the score's dtype,
+    or in `dtype` without a score.
 
     >>> evaluate(Formula(Expression("query", "int")), {"query": np.arange(3)}).tolist()
     [0, 1, 2]
@@ -52,7 +52,7 @@ def evaluate(formula: Formula, leaves: Mapping[str, Any], functions: Any = None,
 
 
 def load_elements(array: Array, index: list[Any]) -> Array:
-    """Elements of an array; an index below 0 counts from the end, and none leaves the array."""
+    """Elements of an array; negative indices count from the end, and all are clamped to the array."""
     places = []
     for x, size in zip(index, array.shape, strict=True):
         x = np.where(x < 0, x + size, x)

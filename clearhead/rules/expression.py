@@ -1,7 +1,7 @@
-"""Expressions: what masks and score rules come to, as data that can be read, calculated and turned into machine code.
+"""Expressions: masks and score rules as data that can be printed, evaluated and compiled.
 
-Decides which leaves there are, and when two expressions are one. Leaves what operations mean to `rules.operations`,
-values to `rules.evaluation`, tracing to `rules.trace`, and code to `kernels.ir.expressions`.
+Decides which leaves exist and when two expressions are equal. The meaning of operations is in `rules.operations`,
+evaluation in `rules.evaluation`, tracing in `rules.trace` and code generation in `kernels.ir.expressions`.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ SYMBOLS = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "lt": "<", "le": "<=", "gt": ">",
     "ge": ">=", "eq": "==", "ne": "!=", "and": "&", "or": "|", "xor": "^",
 }  # fmt: skip
-MOST_PRINTED_OPERATIONS = 200  # operations of an argument that are still written out
+MOST_PRINTED_OPERATIONS = 200  # a larger argument is printed as its digest
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Expression:
     """One operation on others; leaves have no arguments.
 
-    Equal digests are equal meaning. They and what else is asked of whole expressions is known from the start, for a
-    part may be used many times: walked as a tree, an expression can be exponentially larger than it is.
+    Equal digests mean equal expressions. Digest, leaves, size and depth are computed on construction from the arguments,
+    because parts are shared: walking an expression as a tree can take exponential time.
     """
 
     op: str
     kind: Kind
     args: tuple[Expression, ...] = ()
-    value: float | int | bool | None = None  # a constant's, or which axis of an array
-    array: int | None = None  # which captured array, or which of the call's parameters
+    value: float | int | bool | None = None  # a constant's value, or the axis of an array's size
+    array: int | None = None  # index of a captured array or of a call's parameter
     digest: bytes = field(init=False)
     leaves: frozenset[str] = field(init=False)
-    size: int = field(init=False)  # operations and leaves, counted each time they are written
+    size: int = field(init=False)  # number of operations and leaves, shared parts counted at each use
     depth: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class Expression:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        """The expression as one would type it, long arguments by their digests; kernels are kept under this text."""
+        """The expression as source text, large arguments as digests; this text is part of a kernel's cache key."""
         parts = [repr(a) if a.size <= MOST_PRINTED_OPERATIONS else f"…{a.digest.hex()}" for a in self.args]
         match self.op:
             case "constant":
@@ -86,7 +86,7 @@ class Expression:
 
 @dataclass(frozen=True, eq=False)
 class Formula:
-    """An expression and the arrays it reads. Equal ones have equal expressions, and read the same memory."""
+    """An expression and the arrays it reads; equal if the expressions are equal and read the same memory."""
 
     expression: Expression
     arrays: tuple[Array, ...] = ()
@@ -103,7 +103,7 @@ class Formula:
         return hash(self.expression)
 
     def combine(self, op: str, *others: Formula) -> Formula:
-        """`and`, `or`, `not` of formulas."""
+        """Join formulas by `and`, `or` or `not`."""
         arrays, parts = list(self.arrays), [self.expression]
         for other in others:
             parts.append(renumber(other.expression, len(arrays)))
@@ -111,13 +111,13 @@ class Formula:
         return Formula(Expression(op, "bool", tuple(parts)), tuple(arrays))
 
     def after(self, first: Formula) -> Formula:
-        """This rule applied to another's score."""
+        """This rule applied to the score that `first` gives."""
         moved = renumber(self.expression, len(first.arrays))
         return Formula(substitute(moved, first.expression), (*first.arrays, *self.arrays))
 
 
 def always_equal(a: Array, b: Array) -> bool:
-    """Whether two arrays show the same numbers, whatever becomes of them: one memory, or equal bytes for ever."""
+    """Whether two arrays always hold the same numbers: the same memory, or equal immutable bytes."""
     if a is b:
         return True
     if a.dtype != b.dtype or a.shape != b.shape:
@@ -128,9 +128,9 @@ def always_equal(a: Array, b: Array) -> bool:
 
 
 def is_immutable(array: Array) -> bool:
-    """Whether an array's numbers cannot change: it stands on immutable bytes, as `unchanging` makes it.
+    """Whether an array's numbers cannot change: its memory is an immutable bytes object, as from `immutable_copy`.
 
-    That it is read-only says little: it can be made writable again, or be changed through another array.
+    A read-only flag is not enough: it can be reset, and another array may write to the same memory.
     """
     base = array.base
     while isinstance(base, np.ndarray):
@@ -139,7 +139,7 @@ def is_immutable(array: Array) -> bool:
 
 
 def immutable_copy(array: Array) -> Array:
-    """A copy that nobody can change.
+    """A copy whose memory cannot be written.
 
     >>> immutable_copy(np.arange(3)).flags.writeable
     False
@@ -157,7 +157,7 @@ def depends(e: Expression) -> frozenset[str]:
 
 
 def parts(e: Expression) -> Iterator[Expression]:
-    """Every part of an expression once, arguments before what is made of them.
+    """Each subexpression once, arguments before the operations that use them.
 
     >>> key = Expression("key", "int")
     >>> list(parts(Expression("mul", "int", (key, key))))
@@ -178,7 +178,7 @@ def parts(e: Expression) -> Iterator[Expression]:
 
 
 def rewrite(e: Expression, change: Callable[[Expression], Expression | None]) -> Expression:
-    """The expression with `change` applied to each part once, from the leaves up; None leaves a part as it is."""
+    """Apply `change` to each part once, from the leaves up; None keeps a part."""
     new: dict[Expression, Expression] = {}
     for part in parts(e):
         moved = replace(part, args=tuple(new[a] for a in part.args)) if part.args else part
@@ -187,17 +187,17 @@ def rewrite(e: Expression, change: Callable[[Expression], Expression | None]) ->
 
 
 def renumber(e: Expression, by: int) -> Expression:
-    """The same reading arrays with higher numbers."""
+    """The expression with its array numbers raised by `by`."""
     return rewrite(e, lambda x: replace(x, array=(x.array or 0) + by) if x.op in ("load", "size") else None)
 
 
 def substitute(e: Expression, score: Expression) -> Expression:
-    """The same with another expression for its score."""
+    """The expression with its score replaced."""
     return rewrite(e, lambda x: score if x.op == "score" else None)
 
 
 def fits_bits(value: int, bits: int = 64) -> bool:
-    """Whether a whole number fits into so many bits.
+    """Whether a signed integer of `bits` bits can hold the value.
 
     >>> fits_bits(2**63 - 1), fits_bits(2**63), fits_bits(-(2**31), 32)
     (True, False, True)

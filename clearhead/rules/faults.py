@@ -1,8 +1,8 @@
-"""Pairs at which Python would raise an error, or numpy say something else, as a condition where there may be any.
+"""Finds the pairs at which a formula is invalid: where Python would raise, or numpy give another result.
 
-Decides what a formula must not do: read outside of an array, divide by 0, read what is too large for 64 bits. A
-formula's value there means nothing (see `rules.expression`), unless a `where` or a condition leaves it out. Most rules
-are shown to be free of such pairs before the call, by the ranges of their whole numbers.
+Decides what counts as a fault: reading outside an array, dividing an integer by 0, and numbers too large for 64 bits.
+The formula's value at such a pair is arbitrary (see `rules.evaluation`), unless a `where` or a condition discards it.
+For most rules, the ranges of their integers prove before the call that there is no such pair.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NO_FAULT: Expression | None = None
 
 
 def faults(formula: Formula, known: Mapping[Expression, Range] | None = None) -> Expression | None:
-    """Where a formula has no value, as a condition; None if it has one at every pair, `known` being ranges.
+    """The condition under which a formula is invalid; None if the ranges in `known` prove that it never is.
 
     >>> table, key = np.zeros(10), Expression("key", "int")
     >>> read = Formula(Expression("load", "float", (key,), array=0), (table,))
@@ -49,7 +49,7 @@ def faults(formula: Formula, known: Mapping[Expression, Range] | None = None) ->
 
 
 def faults_of(e: Expression, arrays: tuple[Array, ...], known: Mapping[Expression, Range]) -> Iterator[Expression]:
-    """What may be wrong with one operation itself."""
+    """The fault conditions of one operation, without those of its arguments."""
     fault = OPERATIONS[e.op].fault if e.op in OPERATIONS else None
     if fault is not None:
         yield from fault.where(e.args, [known.get(a, ANY) for a in e.args])
@@ -67,19 +67,19 @@ def faults_of(e: Expression, arrays: tuple[Array, ...], known: Mapping[Expressio
 
 
 def any_condition(*conditions: Expression | None) -> Expression | None:
-    """Whether any of some conditions holds."""
+    """The conditions joined by or; None if there is none."""
     held = list(dict.fromkeys(c for c in conditions if c is not None))
     return reduce(lambda a, b: Expression("or", "bool", (a, b)), held) if held else None
 
 
 def where_fault(condition: Expression, a: Expression | None, b: Expression | None) -> Expression:
-    """a's fault where the condition holds, else b's."""
+    """The fault of a where the condition holds, else that of b."""
     never = Expression("constant", "bool", value=False)
     return Expression("where", "bool", (condition, a or never, b or never))
 
 
 def condition_faults(e: Expression, a: Expression | None, b: Expression | None) -> Expression | None:
-    """Faults of `a & b` and `a | b`: none where the other side decides alone."""
+    """The fault of `a & b` or `a | b`: none where the other side alone decides the result."""
     both = any_condition(a, b)
     if both is None:
         return None
@@ -90,7 +90,7 @@ def condition_faults(e: Expression, a: Expression | None, b: Expression | None) 
 
 
 def possible_faults(formula: Formula) -> Iterator[tuple[Expression, Expression]]:
-    """Each operation that may be at fault, with its own condition, arguments before what is made of them."""
+    """Each operation that may be faulty with its condition, arguments first."""
     for e in parts(formula.expression):
         for condition in faults_of(e, formula.arrays, {}):
             yield e, condition
