@@ -36,8 +36,8 @@ MOST_PRINTED_OPERATIONS = 200  # a larger argument is printed as its digest
 class Expression:
     """One operation on others; leaves have no arguments.
 
-    Equal digests mean equal expressions. Digest, leaves, size and depth are computed on construction from the arguments,
-    because parts are shared: walking an expression as a tree can take exponential time.
+    Equal digests mean equal expressions. Digest, leaves, size and depth are computed once from the arguments, because
+    parts are shared: walking an expression as a tree can take exponential time.
     """
 
     op: str

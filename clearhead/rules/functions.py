@@ -1,6 +1,6 @@
-"""Elementwise functions for rules: they work on what a rule is traced with, on arrays and on numbers alike.
+"""Elementwise functions for rules; they accept traced scores and positions, arrays, and plain numbers.
 
-numpy's functions of the same meaning (np.exp, np.where …) work in rules too, and so does Python's arithmetic.
+numpy's equivalents (np.exp, np.where …) and Python's arithmetic work in rules too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT_HALF = math.sqrt(0.5)
 
 
 def apply_operation(op: str, x: Any) -> Any:
-    """An operation that numpy has no function for; whole numbers become floats."""
+    """Apply an operation that numpy lacks; integers become floats."""
     if hasattr(x, "expression"):
         return call(op, x)
     x = np.asarray(x)
@@ -44,7 +44,7 @@ def exp2(x: Any) -> Any:
 
 
 def expm1(x: Any) -> Any:
-    """eˣ − 1, and accurate next to 0.
+    """eˣ − 1, accurate near 0.
 
     >>> float(expm1(0.0))
     0.0
@@ -80,7 +80,7 @@ def log10(x: Any) -> Any:
 
 
 def log1p(x: Any) -> Any:
-    """log(1 + x), and accurate next to 0.
+    """log(1 + x), accurate near 0.
 
     >>> float(log1p(0.0))
     0.0
@@ -233,7 +233,7 @@ def erf(x: Any) -> Any:
 
 
 def erfc(x: Any) -> Any:
-    """1 − erf(x), and accurate where that is next to 0.
+    """1 − erf(x), accurate where the result is near 0.
 
     >>> float(erfc(0.0))
     1.0
@@ -251,7 +251,7 @@ def sigmoid(x: Any) -> Any:
 
 
 def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
-    """log(1 + exp(beta · x)) / beta, a smooth relu; x itself where beta · x is above the threshold.
+    """log(1 + exp(beta · x)) / beta, a smooth relu; x itself where beta · x exceeds the threshold.
 
     >>> f"{softplus(0.0):.4f}"
     '0.6931'
@@ -261,7 +261,7 @@ def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
 
 
 def relu(x: Any) -> Any:
-    """x, and 0 where x is below 0.
+    """max(x, 0).
 
     >>> relu(np.array([-1.0, 2.0])).tolist()
     [0.0, 2.0]
@@ -279,7 +279,7 @@ def silu(x: Any) -> Any:
 
 
 def gelu(x: Any, approximate: str = "none") -> Any:
-    """x · Φ(x) of the normal distribution; approximate="tanh" for GPT-2's formula.
+    """x · Φ(x), with Φ the normal distribution function; approximate="tanh" gives GPT-2's formula.
 
     Raises InputError for another approximation.
 
@@ -294,7 +294,7 @@ def gelu(x: Any, approximate: str = "none") -> Any:
 
 
 def floor(x: Any) -> Any:
-    """The largest whole number that is not above x, as a float.
+    """The largest integer ≤ x, as a float.
 
     >>> float(floor(-1.5))
     -2.0
@@ -303,7 +303,7 @@ def floor(x: Any) -> Any:
 
 
 def ceil(x: Any) -> Any:
-    """The smallest whole number that is not below x, as a float.
+    """The smallest integer ≥ x, as a float.
 
     >>> float(ceil(-1.5))
     -1.0
@@ -312,7 +312,7 @@ def ceil(x: Any) -> Any:
 
 
 def trunc(x: Any) -> Any:
-    """x without what stands behind its point, as a float.
+    """x truncated toward 0, as a float.
 
     >>> float(trunc(-1.5))
     -1.0
@@ -321,7 +321,7 @@ def trunc(x: Any) -> Any:
 
 
 def round(x: Any, decimals: int = 0) -> Any:
-    """The nearest number of so many decimals; halves go to the even one.
+    """x rounded to `decimals` decimals, halves to even.
 
     >>> float(round(2.5)), float(round(1.26, 1))
     (2.0, 1.3)
@@ -330,7 +330,7 @@ def round(x: Any, decimals: int = 0) -> Any:
 
 
 def integer(x: Any) -> Any:
-    """x without what stands behind its point, as a whole number, which arrays can be indexed by.
+    """x truncated toward 0, as an integer that can index arrays.
 
     >>> int(integer(-1.5))
     -1
@@ -357,7 +357,7 @@ def copysign(x: Any, sign: Any) -> Any:
 
 
 def fmod(x: Any, y: Any) -> Any:
-    """What division toward 0 leaves, of the sign of x, as C has it.
+    """The remainder of division toward 0, with the sign of x, as in C.
 
     >>> int(fmod(-7, 3))
     -1
@@ -366,7 +366,7 @@ def fmod(x: Any, y: Any) -> Any:
 
 
 def remainder(x: Any, y: Any) -> Any:
-    """What floor division leaves, of the sign of y: Python's %.
+    """The remainder of floor division, with the sign of y: Python's %.
 
     >>> int(remainder(-7, 3))
     2
@@ -384,7 +384,7 @@ def floor_divide(x: Any, y: Any) -> Any:
 
 
 def clip(x: Any, low: Any = None, high: Any = None) -> Any:
-    """x between two numbers, either of which may be left out.
+    """x limited to [low, high]; None means no limit.
 
     >>> clip(np.array([-2.0, 0.5, 2.0]), -1, 1).tolist()
     [-1.0, 0.5, 1.0]
@@ -393,7 +393,7 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Any:
 
 
 def minimum(a: Any, b: Any) -> Any:
-    """The smaller of two.
+    """The smaller of two numbers.
 
     >>> int(minimum(1, 2))
     1
@@ -402,7 +402,7 @@ def minimum(a: Any, b: Any) -> Any:
 
 
 def maximum(a: Any, b: Any) -> Any:
-    """The larger of two.
+    """The larger of two numbers.
 
     >>> int(maximum(1, 2))
     2
@@ -420,7 +420,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 
 def logical_and(a: Any, b: Any) -> Any:
-    """Whether both hold, or are not 0.
+    """Whether both are true or nonzero.
 
     >>> bool(logical_and(2, 0))
     False
@@ -429,7 +429,7 @@ def logical_and(a: Any, b: Any) -> Any:
 
 
 def logical_or(a: Any, b: Any) -> Any:
-    """Whether one holds, or is not 0.
+    """Whether at least one is true or nonzero.
 
     >>> bool(logical_or(2, 0))
     True
@@ -438,7 +438,7 @@ def logical_or(a: Any, b: Any) -> Any:
 
 
 def logical_xor(a: Any, b: Any) -> Any:
-    """Whether just one holds, or is not 0.
+    """Whether exactly one is true or nonzero.
 
     >>> bool(logical_xor(2, 3))
     False
@@ -447,7 +447,7 @@ def logical_xor(a: Any, b: Any) -> Any:
 
 
 def logical_not(a: Any) -> Any:
-    """Whether something does not hold, or is 0.
+    """Whether a is false or 0.
 
     >>> bool(logical_not(2))
     False
@@ -456,7 +456,7 @@ def logical_not(a: Any) -> Any:
 
 
 def isnan(x: Any) -> Any:
-    """Whether x is not a number.
+    """Whether x is NaN.
 
     >>> bool(isnan(float("nan")))
     True
@@ -474,7 +474,7 @@ def isinf(x: Any) -> Any:
 
 
 def isfinite(x: Any) -> Any:
-    """Whether x is neither infinite nor not a number.
+    """Whether x is neither infinite nor NaN.
 
     >>> bool(isfinite(float("inf")))
     False

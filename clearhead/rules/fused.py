@@ -1,8 +1,8 @@
-"""Masks and score rules as one call needs them: a band, documents, and expressions with their numbers taken out.
+"""Combines the masks and score rules of one call: a band, documents, and expressions with their constants extracted.
 
-Decides what a kernel does in its loops (the band of `causal` and `window`, the spans of `documents`) and what becomes
-fused code; constants leave the code, so that softcap(30) and softcap(50) share a kernel. A pair that could not be shown
-to have a value, and has none, is made not a number and seen, which `clearhead.engine.diagnosis` then explains.
+Decides what kernels handle by loop bounds (the band of `causal` and `window`, the spans of `documents`) and what
+becomes fused code. Constants are passed as parameters: softcap(30) and softcap(50) share a kernel. Where the rules may
+be invalid, the fused code makes an invalid pair visible and its score NaN, and `clearhead.engine.diagnosis` explains it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from clearhead.rules.masks import FAR, Causal, Documents, Full, Mask, Span, Wind
 from clearhead.rules.ranges import ranges
 from clearhead.rules.scores import Score
 
-MOST_TABLE_BYTES = 1 << 26  # bytes of the table of blocks; without it every block is looked at
+MOST_TABLE_BYTES = 1 << 26  # for the table of block kinds; without a table, kernels check every block
 SCORE, QUERY, KEY = Expression("score", "float"), Expression("query", "int"), Expression("key", "int")
 TOO_LARGE = "whole numbers up to {} do not fit into 64 bits: calculate with floats, as in key * 1.0"
 NOT_A_NUMBER = Expression("constant", "float", value=math.nan)
@@ -31,39 +31,39 @@ NOT_A_NUMBER = Expression("constant", "float", value=math.nan)
 
 @dataclass(frozen=True)
 class Fused:
-    """The rules of one call. A query at position p sees the keys from p + low to p + high of its span, at most."""
+    """The rules of one call; a query at position p sees at most the keys p + low to p + high of its span."""
 
     spans: tuple[Span, ...]
     packed: bool
     low: int | None
     high: int | None
-    mask: Formula | None  # what must hold beside
+    mask: Formula | None  # further condition on visible pairs
     score: Formula | None
-    faults: tuple[Expression | None, Expression | None] = (None, None)  # where score and mask may have no value
-    long: bool = False  # whether whole numbers need 64 bits
+    faults: tuple[Expression | None, Expression | None] = (None, None)  # where score and mask may be invalid
+    long: bool = False  # whether integers need 64 bits
     given: tuple[Mask, tuple[Score, ...]] = field(default=(Full(), ()), compare=False, repr=False)
 
     @property
     def doubtful(self) -> bool:
-        """Whether it is found only in the call that no pair is at fault: it then is not a number."""
+        """Whether a pair may be invalid, which only the call itself can show: its score is NaN then."""
         return self.faults != (None, None)
 
     @property
     def trusted(self) -> Fused:
-        """The same after a call has found nothing."""
+        """The same rules without checks, after a call found no invalid pair."""
         return replace(self, faults=(None, None))
 
     @property
     def leaves(self) -> frozenset[str]:
-        """What the formulas ask for."""
+        """The leaves that the formulas read."""
         return frozenset().union(*(depends(x.expression) for x in (self.mask, self.score) if x))
 
     @cached_property
     def expressions(self) -> tuple[Expression | None, Expression | None, tuple[float, ...], tuple[Array, ...]]:
-        """Score and mask as code, and the constants and arrays that they name by number."""
+        """Score and mask expressions, and the constants and arrays that they refer to by number."""
         constants: list[float] = []
 
-        def taken_out(e: Expression) -> Expression | None:
+        def extract_constant(e: Expression) -> Expression | None:
             if e.op != "constant" or e.kind != "float":
                 return None
             constants.append(float(e.value or 0))
@@ -76,21 +76,21 @@ class Fused:
         at_fault = any_condition(own, renumber(other, len(arrays)) if other else None)
         if at_fault:
             score = Expression("where", "float", (at_fault, NOT_A_NUMBER, score or SCORE))
-        score = rewrite(score, taken_out) if score else None
-        mask = rewrite(mask, taken_out) if mask else None
+        score = rewrite(score, extract_constant) if score else None
+        mask = rewrite(mask, extract_constant) if mask else None
         return score, mask, tuple(constants), (*arrays, *(self.mask.arrays if self.mask else ()))
 
     @property
     def seen(self) -> Formula | None:
-        """The mask, and the pairs at which it may be at fault, so that a call finds them."""
+        """The mask, extended by the pairs at which it may be invalid; hidden faults would go unnoticed."""
         if self.mask is None or self.faults[1] is None:
             return self.mask
         return Formula(Expression("or", "bool", (self.mask.expression, self.faults[1])), self.mask.arrays)
 
     def kinds(self, tiles: list[tuple[int, int, int, int, int]], block: int, batches: int, heads: int) -> Array | None:
-        """What is known of each tile's blocks beforehand: (batches, heads, tiles, blocks), axes of size 1 for all.
+        """Whether each tile's blocks are hidden, seen or mixed: (batches, heads, tiles, blocks); size-1 axes broadcast.
 
-        Tiles are (first query, queries, shift, first key, keys). None where nothing is known, or too much.
+        Tiles are (first query, queries, shift, first key, keys). None if no block is decided or the table is too big.
         """
         seen = self.seen
         if seen is None or not tiles:
@@ -120,7 +120,7 @@ class Fused:
 
 
 def fuse(mask: Mask, score: tuple[Score, ...], queries: int, keys: int) -> Fused:
-    """The rules for one pair of lengths."""
+    """Combine a mask and score rules for given lengths."""
     spans, factors = split_documents(mask, queries, keys)
     low, high, rest = None, None, []
     for factor in factors:
@@ -148,13 +148,13 @@ def fuse(mask: Mask, score: tuple[Score, ...], queries: int, keys: int) -> Fused
 
 
 def with_faults(fused: Fused, lead: tuple[int, ...], queries: int, keys: int) -> Fused:
-    """The rules of a call on so many heads, with what could not be shown of them beforehand.
+    """Add the conditions under which the rules may be invalid, and whether their integers need 64 bits.
 
-    Raises TraceError for whole numbers that 64 bits cannot hold.
+    Raises TraceError for integers that 64 bits cannot hold.
     """
     batches, heads = math.prod(lead[:-1]), lead[-1] if lead else 1
     if not (queries and keys and batches and heads):
-        return replace(fused, mask=None)  # no pair to hide; what the score reads has a gradient all the same
+        return replace(fused, mask=None)  # no pair to hide; the arrays that the score reads still get (zero) gradients
     if fused.mask is None and fused.score is None:
         return fused
     position = [
@@ -168,11 +168,11 @@ def with_faults(fused: Fused, lead: tuple[int, ...], queries: int, keys: int) ->
         KEY: (0, keys - 1),
     }
     (first_query, last_query), (first_key, last_key) = known[QUERY], known[KEY]
-    apart = (  # beyond the band, pairs are not seen
+    distance = (  # pairs beyond the band are hidden
         max(first_key - last_query, -FAR if fused.low is None else fused.low),
         min(last_key - first_query, FAR if fused.high is None else fused.high),
     )
-    known |= {subtraction(KEY, QUERY): apart, subtraction(QUERY, KEY): (-apart[1], -apart[0])}
+    known |= {subtraction(KEY, QUERY): distance, subtraction(QUERY, KEY): (-distance[1], -distance[0])}
     found: list[Expression | None] = []
     long = False
     for formula in (fused.score, fused.mask):

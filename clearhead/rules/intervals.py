@@ -1,7 +1,7 @@
-"""Intervals of whole numbers and of truth: between what an operation's value lies, its arguments lying in intervals.
+"""Interval arithmetic for integers and booleans: bounds an operation's value, given intervals of its arguments.
 
-An interval is its least and its largest value, of truth whether it surely and whether it perhaps holds, each an array:
-of 64 bits for many blocks at once (`rules.bounds`), or of Python's own exact numbers (`rules.ranges`).
+An integer's interval is (least, largest), a boolean's (certainly true, possibly true). Each end is an array: 64-bit
+numbers for many blocks at once (`rules.bounds`), or Python's exact integers (`rules.ranges`).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from clearhead.rules.meanings import integer_quotient
 Interval: TypeAlias = tuple[Any, Any]
 
 ANY = (-(1 << 63), (1 << 63) - 1)
-SAFE = 2.0**62  # whole numbers below it are exact in 64 bits, whatever was rounded to tell
+SAFE = 2.0**62  # a float64 estimate below this proves that the integer fits into 64 bits
 
 
 def full_interval(kind: str) -> Interval:
-    """Nothing is known."""
+    """The interval that contains every value."""
     return (np.asarray(False), np.asarray(True)) if kind == "bool" else (np.asarray(ANY[0]), np.asarray(ANY[1]))
 
 
 def monotone(function: Callable[..., Any]) -> Callable[..., Interval]:
-    """The interval of a function that is monotone in each argument; anything where 64 bits may not hold it."""
+    """The interval of a function monotone in each argument; the full interval where 64 bits may overflow."""
 
     def of(*args: Interval) -> Interval:
         values = [function(*ends) for ends in product(*args)]
@@ -42,7 +42,7 @@ def monotone(function: Callable[..., Any]) -> Callable[..., Interval]:
 
 
 def increasing(function: Callable[..., Any]) -> Callable[..., Interval]:
-    """The interval of a function that grows with each argument, and never beyond one of them."""
+    """The interval of a function that increases in each argument and cannot overflow, such as min."""
     return lambda *args: (function(*(a[0] for a in args)), function(*(a[1] for a in args)))
 
 
@@ -53,14 +53,14 @@ def absolute(a: Interval) -> Interval:
 
 
 def quotient_interval(a: Interval, b: Interval) -> Interval:
-    """Floor division; by 0 it is 0. Extremes are at the divisors farthest from 0 and nearest to it."""
+    """Floor division, 0 for divisor 0. The extremes are at the divisors farthest from 0 and nearest to it."""
     nearest = [np.minimum(np.maximum(near, b[0]), b[1]) for near in (-1, 1)]
     each = [monotone(integer_quotient)(a, (d, d)) for d in (*b, *nearest)]
     return reduce(np.minimum, [low for low, _ in each]), reduce(np.maximum, [high for _, high in each])
 
 
 def remainder_interval(a: Interval, b: Interval) -> Interval:
-    """0, or of the divisor's sign and nearer to 0 than it: exact while divisor and quotient stay the same."""
+    """Remainders have the divisor's sign and are smaller; exact if divisor and quotient are constant."""
     safe = np.where(b[0] == 0, 1, b[0])
     same = (b[0] == b[1]) & (b[0] != 0) & (a[0] // safe == a[1] // safe)
     low, high = np.minimum(0, b[0] + 1), np.maximum(0, b[1] - 1)
@@ -68,7 +68,7 @@ def remainder_interval(a: Interval, b: Interval) -> Interval:
 
 
 def where_interval(condition: Interval, a: Interval, b: Interval) -> Interval:
-    """a where the condition surely holds, b where it surely does not, else both."""
+    """a where the condition certainly holds, b where it certainly fails, else their union."""
     surely, perhaps = condition
     low = np.where(surely, a[0], np.where(perhaps, np.minimum(a[0], b[0]), b[0]))
     return low, np.where(surely, a[1], np.where(perhaps, np.maximum(a[1], b[1]), b[1]))
@@ -85,15 +85,15 @@ def less_equal_interval(a: Interval, b: Interval) -> Interval:
 
 
 def equal_interval(a: Interval, b: Interval) -> Interval:
-    """Whether both are the same."""
+    """Whether a = b."""
     return (a[0] == b[1]) & (a[1] == b[0]), (a[0] <= b[1]) & (b[0] <= a[1])
 
 
 def not_interval(a: Interval) -> Interval:
-    """Whether something does not hold."""
+    """Whether a is false."""
     return ~np.asarray(a[1]), ~np.asarray(a[0])
 
 
 def xor_interval(a: Interval, b: Interval) -> Interval:
-    """Whether just one of two holds."""
+    """Whether exactly one holds."""
     return (a[0] & ~b[1]) | (b[0] & ~a[1]), (a[1] & ~b[0]) | (b[1] & ~a[0])

@@ -1,9 +1,8 @@
 """Masks: which keys a query may see, as formulas over positions.
 
-Decides the meaning of each mask for any pair of lengths, and how `&`, `|` and `~` combine them; leaves to
-`rules.fused` what a kernel makes of it. Positions: key j is the j-th key; a query's position is its index plus an
-offset, so that with align="end" the last query stands at the last key. Batch counts over all leading axes but the last,
-which counts heads.
+Decides what each mask means for any pair of lengths, and how `&`, `|` and `~` combine masks; `rules.fused` decides how
+kernels apply them. Key j has position j. A query's position is its index plus an offset; with align="end" the last
+query has the last key's position. The last leading axis counts heads; batch counts over all other leading axes.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from clearhead.rules.trace import trace
 
 Align = Literal["start", "end"]
 POSITIONS = ("batch", "head", "query", "key")
-FAR = 1 << 62  # beyond all lengths; a window may be wider, and means the same
+FAR = 1 << 62  # beyond all lengths; wider windows mean the same
 
 
 class Span(NamedTuple):
-    """Queries and the keys they may see at most: all of them, or one document's."""
+    """A range of queries and the keys that they may see: everything, or one document."""
 
     first_query: int
     queries: int
@@ -40,7 +39,7 @@ class Span(NamedTuple):
 
 
 class CallGeometry(NamedTuple):
-    """What a mask is asked for: the heads and lengths of a call, and between which positions its queries stand."""
+    """The shape that a mask must fit: batches, heads and lengths of a call, and its range of query positions."""
 
     batches: int
     heads: int
@@ -48,11 +47,11 @@ class CallGeometry(NamedTuple):
     keys: int
     first: int
     last: int
-    aligned: bool  # whether some mask says where queries stand among more or fewer keys
+    aligned: bool  # whether a mask states how queries align with a different number of keys
 
 
 class Mask:
-    """What every mask can do: combine by `&`, `|` and `~`."""
+    """A mask; combine masks by `&`, `|` and `~`."""
 
     def __and__(self, other: Mask) -> Mask:
         return And(self, checked_mask(other))
@@ -64,11 +63,11 @@ class Mask:
         return Not(self)
 
     def parts(self) -> Iterator[Mask]:
-        """The mask itself, and all it is combined of."""
+        """The mask, or the masks that it combines."""
         yield self
 
     def check(self, at: CallGeometry) -> None:
-        """Raise ShapeError where what the mask holds does not reach every pair."""
+        """Raise ShapeError if the mask does not cover every pair of a call."""
 
     @property
     def formula(self) -> Formula:
@@ -78,7 +77,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Causal(Mask):
-    """Each query sees the keys that are not later than itself; `causal()` makes one."""
+    """Each query sees the keys up to its own position; `causal()` makes one."""
 
     align: Align | None = None
 
@@ -154,21 +153,21 @@ class Documents(Mask):
 
     @cached_property
     def formula(self) -> Formula:
-        """The documents of query and key are one."""
+        """Query and key are in the same document."""
         self.check_alike()
         ids = immutable_copy(np.repeat(np.arange(len(self.lengths)), self.lengths))
         own, other = (Expression("load", "int", (Expression(name, "int"),), array=0) for name in ("query", "key"))
         return Formula(Expression("eq", "bool", (own, other)), (ids,))
 
     def check_alike(self) -> None:
-        """Raise InputError where queries have lengths of their own, so that no one number tells an item's document."""
+        """Raise InputError if queries have lengths of their own: one table of documents cannot serve both."""
         if self.queries is not None:
             raise InputError(
                 f"{self!r} has lengths of its own for queries: it can be combined by &, but not by | or ~."
             )
 
     def check(self, at: CallGeometry) -> None:
-        """Under | and ~, all items are counted through, those of queries and of keys alike."""
+        """Under | and ~, queries and keys share one numbering of items, so their positions must fit it."""
         self.check_alike()
         total = sum(self.lengths)
         if total != at.keys:
@@ -203,7 +202,7 @@ class Documents(Mask):
 
 @dataclass(frozen=True, eq=False)
 class Blocks(Mask):
-    """Squares of queries and keys are seen or not; `blocks(array, size)` makes one."""
+    """Whole squares of pairs are visible or hidden; `blocks(array, size)` makes one."""
 
     array: npt.NDArray[np.bool_] = field(repr=False)
     size: int
@@ -217,7 +216,7 @@ class Blocks(Mask):
         return Formula(simplify(Expression("load", "bool", (*lead, *inside), array=0)), (self.array,))
 
     def check(self, at: CallGeometry) -> None:
-        """There are blocks wherever a query or a key stands."""
+        """The blocks must cover every query and key position."""
         own = zip(self.array.shape[-3::-1], (at.heads, at.batches), strict=False)
         rows, columns = (n * self.size for n in self.array.shape[-2:])
         if at.first < 0 or not (all(n in (1, size) for n, size in own) and rows > at.last and columns >= at.keys):
@@ -234,18 +233,18 @@ class Blocks(Mask):
 
 @dataclass(frozen=True, eq=False)
 class Dense(Mask):
-    """A table says what is seen, read in place; `dense(array)` makes one."""
+    """A boolean table, read in place, marks the visible pairs; `dense(array)` makes one."""
 
     array: npt.NDArray[np.bool_] = field(repr=False)
 
     @cached_property
     def formula(self) -> Formula:
-        """array[batch, head, query, key], axes of size 1 standing for all; queries count by index."""
+        """array[batch, head, query, key], axes of size 1 broadcast; queries are indexed by row."""
         index = broadcast_index(self.array.shape, ("batch", "head", "row", "key"))
         return Formula(Expression("load", "bool", index, array=0), (self.array,))
 
     def check(self, at: CallGeometry) -> None:
-        """There is an entry for each pair, or one for all of an axis."""
+        """The table must have one entry per pair; axes of size 1 broadcast."""
         sizes = at.batches, at.heads, at.queries, at.keys
         if not all(n in (1, size) for n, size in zip(self.array.shape[::-1], sizes[::-1], strict=False)):
             raise ShapeError(
@@ -259,14 +258,14 @@ class Dense(Mask):
 
 @dataclass(frozen=True, eq=False)
 class Where(Mask):
-    """A Python function says what is seen; `where(function)` makes one."""
+    """A Python function decides which pairs are visible; `where(function)` makes one."""
 
     function: Callable[..., Any]
     traced: Formula = field(repr=False)
 
     @property
     def formula(self) -> Formula:
-        """What the function does."""
+        """The traced function."""
         return self.traced
 
     def __repr__(self) -> str:
@@ -275,7 +274,7 @@ class Where(Mask):
 
 @dataclass(frozen=True)
 class And(Mask):
-    """What both see."""
+    """Pairs visible in both masks."""
 
     a: Mask
     b: Mask
@@ -286,7 +285,7 @@ class And(Mask):
         return self.a.formula.combine("and", self.b.formula)
 
     def parts(self) -> Iterator[Mask]:
-        """Both sides' parts."""
+        """The masks of both sides."""
         yield from self.a.parts()
         yield from self.b.parts()
 
@@ -296,7 +295,7 @@ class And(Mask):
 
 @dataclass(frozen=True)
 class Or(Mask):
-    """What either sees."""
+    """Pairs visible in either mask."""
 
     a: Mask
     b: Mask
@@ -307,7 +306,7 @@ class Or(Mask):
         return self.a.formula.combine("or", self.b.formula)
 
     def parts(self) -> Iterator[Mask]:
-        """Both sides' parts."""
+        """The masks of both sides."""
         yield from self.a.parts()
         yield from self.b.parts()
 
@@ -317,7 +316,7 @@ class Or(Mask):
 
 @dataclass(frozen=True)
 class Not(Mask):
-    """What the other does not see."""
+    """Pairs hidden by the other mask."""
 
     a: Mask
 
@@ -327,7 +326,7 @@ class Not(Mask):
         return self.a.formula.combine("not")
 
     def parts(self) -> Iterator[Mask]:
-        """The other's parts."""
+        """The masks of the negated one."""
         yield from self.a.parts()
 
     def __repr__(self) -> str:
@@ -337,7 +336,7 @@ class Not(Mask):
 def causal(*, align: Align | None = None) -> Causal:
     """Let each item see itself and the items before it.
 
-    `align` is needed when queries and keys differ in number: "end" if the queries are the last items
+    `align` is required if the numbers of queries and keys differ: "end" if the queries are the last items
     (chunked prompts, key/value caches), "start" if they are the first. Raises InputError for other words.
 
     >>> visible(causal(align="end"), queries=2, keys=4).astype(int)
@@ -357,7 +356,7 @@ def full() -> Full:
 
 
 def window(left: int | None, right: int | None = 0, *, align: Align | None = None) -> Window:
-    """Let each item see `left` items before it, itself, and `right` items after it; None is no limit.
+    """Let each item see `left` items before it, itself, and `right` items after it; None means no limit.
 
     `window(255)` is a sliding window of 256 items as in Mistral's models. `align` as for `causal`.
 
@@ -391,11 +390,11 @@ def documents(
     ids: Sequence[int] | npt.NDArray[Any] | None = None,
     queries: Sequence[int] | None = None,
 ) -> Documents:
-    """Let items see only their own document, of several packed one behind the other.
+    """Let items see only their own document, where several documents are packed one after another.
 
-    Give the documents' `lengths`, or each item's document number as `ids`, equal numbers standing together. Where a
-    document has other numbers of queries than of keys, `lengths` are the keys' and `queries` the queries', and `causal`
-    and `window` align inside each document. Combined by `&` with other masks, a document gives the bits it gives alone.
+    Give the documents' `lengths`, or each item's document number as `ids`, equal numbers adjacent. If documents have
+    different numbers of queries and keys, `lengths` counts keys, `queries` counts queries, and `causal` and `window`
+    align within each document. Combined by `&`, each document gives the same bits as it would alone.
 
     >>> visible(documents([1, 2]) & causal(), queries=3, keys=3).astype(int)
     array([[1, 0, 0],
@@ -412,9 +411,9 @@ def documents(
 
 
 def blocks(array: npt.ArrayLike, size: int) -> Blocks:
-    """Let squares of `size` × `size` items see each other or not, as array[…, query // size, key // size] says.
+    """Show or hide squares of `size` × `size` pairs, as array[…, query // size, key // size] says.
 
-    `array` is bool, (rows, columns) or with heads and batches before; it is copied.
+    `array` is bool with axes (rows, columns), optionally preceded by heads and batches; it is copied.
 
     >>> visible(blocks([[True, False], [True, True]], 2), queries=3, keys=3).astype(int)
     array([[1, 1, 0],
@@ -428,9 +427,9 @@ def blocks(array: npt.ArrayLike, size: int) -> Blocks:
 
 
 def dense(array: npt.ArrayLike) -> Dense:
-    """Let each query see the keys that a table of booleans marks; (queries, keys), with heads and batches before.
+    """Let each query see the keys that a boolean table marks; (queries, keys), optionally after batches and heads.
 
-    Axes of size 1 stand for all. The table is read in place, in every call, whatever its strides.
+    Axes of size 1 broadcast. Every call reads the table in place, with any strides.
 
     >>> visible(dense([[True, False]]), queries=1, keys=2).astype(int)
     array([[1, 0]])
@@ -439,10 +438,10 @@ def dense(array: npt.ArrayLike) -> Dense:
 
 
 def where(function: Callable[..., Any]) -> Where:
-    """Let function(batch, head, query, key) say what is seen; it is traced once and becomes part of the kernel.
+    """Let function(batch, head, query, key) decide which pairs are visible; it is traced once and compiled.
 
-    It may compare, calculate with the positions and index arrays that it captures (copied now). Raises TraceError for
-    what cannot be traced, such as a Python `if` on a position.
+    It may compare positions, compute with them and use them to index captured arrays, which are copied now. Raises
+    TraceError for code that cannot be traced, such as a Python `if` on a position.
 
     >>> visible(where(lambda batch, head, query, key: (key - query) % 2 == 0), queries=2, keys=3).astype(int)
     array([[1, 0, 1],
@@ -455,7 +454,7 @@ def where(function: Callable[..., Any]) -> Where:
 
 
 def broadcast_index(shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[Expression, ...]:
-    """Where an array of such a shape is read for a pair, its last axes being the last of `names`; size 1 is for all.
+    """The index at which a pair reads an array of this shape; its axes are the last of `names`, size 1 broadcasts.
 
     >>> broadcast_index((8, 1, 5), ("batch", "head", "row", "key"))
     (head, 0, key)
@@ -472,9 +471,9 @@ def visible(
     rows: npt.NDArray[np.integer] | None = None,
     lead: tuple[int, ...] = (),
 ) -> npt.NDArray[np.bool_]:
-    """The mask as a (queries, keys) table of booleans, or only some of its rows: the definition of what it means.
+    """The mask as a boolean (queries, keys) table, or some of its rows: the definition of its meaning.
 
-    Where it depends on head or batch, the table has the leading axes `lead` too.
+    If it depends on head or batch, the table also has the leading axes `lead`.
 
     >>> visible(causal(), queries=3, keys=3).astype(int)
     array([[1, 0, 0],
@@ -515,7 +514,7 @@ def factor_table(
 
 
 def at_end(mask: Mask) -> Mask:
-    """The mask with the queries as the last items, unless it says otherwise: as with a key/value cache."""
+    """The mask with queries aligned to the last keys, as with a key/value cache, unless it states an alignment."""
     match mask:
         case Causal(None):
             return Causal("end")
@@ -529,7 +528,7 @@ def at_end(mask: Mask) -> Mask:
 
 
 def split_documents(mask: Mask, queries: int, keys: int) -> tuple[tuple[Span, ...], list[Mask]]:
-    """The spans of a mask's documents, or one of everything, and the masks that hold inside them."""
+    """The spans of a mask's documents, or one span of everything, and the masks that apply inside them."""
     factors = list(conjunction(mask))
     packed = [x for x in factors if isinstance(x, Documents)]
     aligns = {x.align for x in mask.parts() if isinstance(x, Causal | Window)}
@@ -546,20 +545,20 @@ def split_documents(mask: Mask, queries: int, keys: int) -> tuple[tuple[Span, ..
 
 
 def check_fits(mask: Mask, lead: tuple[int, ...], queries: int, keys: int) -> None:
-    """Raise ShapeError where a mask, or one that it is combined of, does not fit a call, wherever it stands."""
+    """Raise ShapeError if a mask, or a mask that it combines, does not fit a call."""
     spans, factors = split_documents(mask, queries, keys)
     places = [(s.first_query + s.offset, s.first_query + s.queries - 1 + s.offset) for s in spans if s.queries]
     firsts, lasts = zip(*places, strict=True) if places else ((0,), (-1,))
     aligned = any(getattr(part, "align", None) for part in mask.parts())
     heads = lead[-1] if lead else 1
     at = CallGeometry(int(np.prod(lead[:-1])), heads, queries, keys, min(firsts), max(lasts), aligned)
-    for factor in factors:  # documents among them `split` has checked, and taken out
+    for factor in factors:  # `split_documents` has checked and removed a conjoined documents(...)
         for part in factor.parts():
             part.check(at)
 
 
 def conjunction(mask: Mask) -> Iterator[Mask]:
-    """The masks whose & this is."""
+    """The masks that `&` joins here."""
     if isinstance(mask, And):
         yield from conjunction(mask.a)
         yield from conjunction(mask.b)
@@ -568,7 +567,7 @@ def conjunction(mask: Mask) -> Iterator[Mask]:
 
 
 def query_offset(queries: int, keys: int, align: Align | None, mask: Mask) -> int:
-    """What turns a query's index into its position among the keys."""
+    """A query's position among the keys minus its index."""
     if align is None and queries != keys:
         raise ShapeError(
             f"{mask!r} is ambiguous for {queries} queries and {keys} keys: say causal(align='end') if the "
@@ -578,7 +577,7 @@ def query_offset(queries: int, keys: int, align: Align | None, mask: Mask) -> in
 
 
 def checked_mask(mask: object) -> Mask:
-    """A mask, or an error that says what is one."""
+    """The mask, or InputError if it is not one."""
     if isinstance(mask, Mask):
         return mask
     called = f"a {type(mask).__name__}" if isinstance(mask, np.ndarray) else repr(mask)
@@ -587,14 +586,14 @@ def checked_mask(mask: object) -> Mask:
 
 
 def checked_align(align: Any) -> Align | None:
-    """An alignment's word."""
+    """The alignment, or InputError."""
     if align not in (None, "start", "end"):
         raise InputError(f"align={align!r} is not an alignment: use 'start' or 'end'.")
     return align  # type: ignore[no-any-return]
 
 
 def checked_lengths(name: str, lengths: Sequence[int], count: int | None = None) -> tuple[int, ...]:
-    """Lengths of documents as Python numbers."""
+    """Document lengths as Python integers, or InputError."""
     if not np.iterable(lengths):
         raise InputError(f"documents' {name}={lengths!r} is one thing: give a list of numbers, as in [5, 7, 3].")
     if any(not is_integer(n) or n < 0 for n in lengths) or count not in (None, len(lengths)):
@@ -606,7 +605,7 @@ def checked_lengths(name: str, lengths: Sequence[int], count: int | None = None)
 
 
 def run_lengths(ids: npt.NDArray[Any]) -> tuple[int, ...]:
-    """How many equal numbers stand together, one run after the other."""
+    """The lengths of the runs of equal numbers."""
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise InputError(f"documents' ids have shape {ids.shape} and dtype {ids.dtype}: give one whole number an item.")
     borders = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1)) if len(ids) else np.empty(0, int)
@@ -619,7 +618,7 @@ def run_lengths(ids: npt.NDArray[Any]) -> tuple[int, ...]:
 
 
 def bool_table(array: npt.ArrayLike, name: str, least: int) -> npt.NDArray[np.bool_]:
-    """An array of booleans with enough axes."""
+    """A boolean array with `least` to 4 axes, or InputError."""
     table = plain_array(array, name)
     if table.dtype != np.bool_ or not least <= table.ndim <= 4:
         raise InputError(
@@ -630,7 +629,7 @@ def bool_table(array: npt.ArrayLike, name: str, least: int) -> npt.NDArray[np.bo
 
 
 def plain_array(array: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    """What a rule is given, as numpy has it in this machine's order of bytes."""
+    """A rule's array as numpy, in native byte order, or InputError."""
     if isinstance(array, np.ma.MaskedArray):
         raise InputError(f"{name} got a masked array, whose mask would be ignored: give x.filled(...).")
     try:
@@ -645,12 +644,12 @@ def plain_array(array: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
 
 
 def is_integer(x: object) -> bool:
-    """A whole number, True and False excepted."""
+    """Whether x is an integer and not a bool."""
     return isinstance(x, int | np.integer) and not isinstance(x, bool)
 
 
 def shortened(numbers: tuple[int, ...]) -> str:
-    """A tuple's text, its middle left out if it is long."""
+    """A list's text, shortened if it is long."""
     return (
         repr(list(numbers)) if len(numbers) <= 6 else f"[{', '.join(map(str, numbers[:4]))}, … {len(numbers)} in all]"
     )

@@ -1,7 +1,7 @@
-"""What operations mean on numpy's arrays, where no function of numpy's says just that.
+"""Operations on numpy arrays for which numpy has no function of exactly this meaning.
 
-Decides what has no value in Python: a whole number divided by 0 is 0, and so is the whole number of a float that is
-none or too large. Whole numbers may be Python's own, in arrays of objects.
+Decides the results that Python leaves undefined: an integer divided by 0 is 0, and so is the integer of a float that is
+NaN or too large. Integers may be Python's own, in object arrays.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from clearhead.arrays import Array
 
 
 def nan_minimum(a: Array, b: Array) -> Array:
-    """The smaller of two; not a number if either is none."""
+    """The smaller of two; NaN if either is NaN."""
     return np.where((a < b) | (a != a), a, b)
 
 
 def nan_maximum(a: Array, b: Array) -> Array:
-    """The larger of two; not a number if either is none."""
+    """The larger of two; NaN if either is NaN."""
     return np.where((a > b) | (a != a), a, b)
 
 
 def integer_quotient(a: Array, b: Array) -> Array:
-    """Python's // of whole numbers, and 0 where b is 0."""
+    """Python's // of integers, and 0 where b is 0."""
     return np.where(b == 0, 0, a // np.where(b == 0, 1, b))
 
 
 def floor_divide(a: Array, b: Array) -> Array:
-    """Python's //; of floats by 0 it is numpy's ±∞ or not a number, of whole numbers 0."""
+    """Python's //; division by 0 gives numpy's ±∞ or NaN for floats, 0 for integers."""
     return np.floor_divide(a, b) if holds_floats(a) else integer_quotient(a, b)
 
 
 def modulo(a: Array, b: Array) -> Array:
-    """Python's %; of floats by 0 it is not a number, of whole numbers 0."""
+    """Python's %; modulo 0 gives NaN for floats, 0 for integers."""
     return np.remainder(a, b) if holds_floats(a) else np.where(b == 0, 0, a % np.where(b == 0, 1, b))
 
 
 def holds_floats(a: Array) -> bool:
-    """Whether an array holds floats, and not whole numbers."""
+    """Whether an array holds floats rather than integers."""
     return bool(np.issubdtype(a.dtype, np.inexact))
 
 
 def truncate_to_int(a: Array) -> Array:
-    """Truth as 0 and 1, a float cut to a whole number; 0 for what 64 bits do not hold."""
+    """Booleans as 0 and 1, floats truncated; 0 for a float that 64 bits cannot hold."""
     held = np.where(np.abs(a) < 2.0**63, a, 0) if holds_floats(a) else a
     return held.astype(np.int64)
 
@@ -68,6 +68,6 @@ def erf(x: Array) -> Array:
 
 
 def erfc(x: Array) -> Array:
-    """1 − erf, and accurate where that is next to 0."""
+    """1 − erf, accurate where the result is near 0."""
     result: Array = np.vectorize(math.erfc, otypes=[np.float64])(x).astype(x.dtype)
     return result

@@ -1,7 +1,7 @@
-"""Rules as they are typed on a command line.
+"""Parses and prints rules in the command line's notation.
 
-causal   full   window:255   window:255,3   prefix:10   documents:5,7,3      joined by & and |, turned by ~
-softcap:30   scale:0.5   alibi          and file.py:function for a rule of one's own
+causal   full   window:255   window:255,3   prefix:10   documents:5,7,3      joined by & and |, negated by ~
+softcap:30   scale:0.5   alibi          and file.py:function for your own rule
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SCORES = "softcap:CAP, scale:FACTOR and alibi"
 
 
 def named_mask(text: str, align: str | None = None) -> Mask:
-    """The mask that a text names; `align` places queries among keys.
+    """Parse a mask; `align` places queries among keys.
 
     >>> named_mask("causal | prefix:3"), named_mask("window:255", "end")
     (causal() | prefix(3), window(255, 0, align='end'))
@@ -54,7 +54,7 @@ def named_mask(text: str, align: str | None = None) -> Mask:
 
 
 def parse_alternatives(text: str, align: Align | None) -> Mask:
-    """Masks joined by |, the last to be joined."""
+    """Masks joined by |, which binds weakest."""
     first, *others = (parse_conjunction(part, align) for part in text.split("|"))
     for other in others:
         first = first | other
@@ -94,14 +94,14 @@ def parse_single_mask(text: str, align: Align | None) -> Mask:
 
 
 def parse_integers(text: str, argument: str) -> list[int]:
-    """Whole numbers with commas between."""
+    """Integers separated by commas."""
     if not re.fullmatch(r"\d+(,\d+)*", argument):
         raise InputError(f"{text!r} needs whole numbers behind its colon, as in window:255 or documents:5,7,3.")
     return [int(part) for part in argument.split(",")]
 
 
 def name_of_mask(mask: Mask) -> str:
-    """A mask as it is typed; as Python writes it where the command line has no words for it.
+    """A mask in the command line's notation, or as Python if it cannot be typed there.
 
     >>> name_of_mask(window(2) | ~prefix(3)), name_of_mask(causal() & (full() | prefix(2)))
     ('window:2 | ~prefix:3', 'causal() & (full() | prefix(2))')
@@ -110,7 +110,7 @@ def name_of_mask(mask: Mask) -> str:
 
 
 def mask_text(mask: Mask) -> str | None:
-    """A mask as it is typed, or None; | joins last, and there are no brackets."""
+    """A mask in the command line's notation, which has no brackets; None if it needs them."""
     match mask:
         case Causal():
             return "causal"
@@ -132,7 +132,7 @@ def mask_text(mask: Mask) -> str | None:
 
 
 def name_of_score(rule: Score) -> str:
-    """A score rule as it is typed, a function by its name; others as Python writes them.
+    """A score rule in the command line's notation; other rules as Python, functions by name.
 
     >>> name_of_score(softcap(30)), name_of_score(alibi(8))
     ('softcap:30', 'alibi')
@@ -148,12 +148,12 @@ def name_of_score(rule: Score) -> str:
 
 
 def number_text(value: float) -> str:
-    """A number without a .0 behind it."""
+    """A number without a trailing .0."""
     return repr(value).removesuffix(".0")
 
 
 def named_score(text: str, heads: int) -> Score:
-    """The score rule that a text names, for a number of heads.
+    """Parse a score rule for a number of heads.
 
     >>> named_score("softcap:30", 8), named_score("alibi", 8)
     (softcap(30.0), alibi(slopes(8,)))
@@ -173,7 +173,7 @@ def named_score(text: str, heads: int) -> Score:
 
 
 def rule_from_file(text: str) -> Score:
-    """A function of (score, batch, head, query, key) from a Python file, which is run: `file.py:function`."""
+    """Run a Python file and return its function of (score, batch, head, query, key): `file.py:function`."""
     path, _, name = text.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
         raise InputError(f"--rule {text} names no function: write file.py:function.")
@@ -181,7 +181,7 @@ def rule_from_file(text: str) -> Score:
 
 
 def load_function(path: Path, name: str) -> Callable[..., Any]:
-    """A function of a file."""
+    """Run a Python file and return one of its functions."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise FileError(f"{path} is not there: give a Python file.")

@@ -1,8 +1,8 @@
-"""The table of operations: all that masks and score rules are made of, one row each.
+"""The table of operations from which masks and score rules are built, one row each.
 
-Decides what an operation takes, gives and means, how it rounds, its intervals, its derivative, and where it has no
-value. Everything else that knows operations is a dictionary with their names as keys: machine code
-(`kernels.ir.operations`), torch (`adapters.torch.reference`) and the scalar programs (`definition.elementary`).
+Decides an operation's argument and result kinds, meaning, rounding, intervals, derivative and faults. The other
+implementations are dictionaries keyed by operation name: machine code (`kernels.ir.operations`), torch
+(`adapters.torch.reference`) and the scalar programs (`definition.elementary`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ from clearhead.rules.intervals import Interval, increasing, monotone
 from clearhead.rules.threefry import BITS, threefry_number
 
 KIND_OF_LETTER: dict[str, Kind] = {"f": "float", "i": "int", "b": "bool"}
-KIND_RANK: dict[Kind, int] = {"bool": 0, "int": 1, "float": 2}  # each kind becomes the next where that is asked for
+KIND_RANK: dict[Kind, int] = {
+    "bool": 0,
+    "int": 1,
+    "float": 2,
+}  # kinds convert upwards where an operation needs it
 EXACT = 0.5  # units in the last place: rounded once
 
 Share = Expression | None
@@ -43,7 +47,7 @@ Shares = tuple[Share, ...]
 
 @dataclass(frozen=True)
 class Fault:
-    """Where an operation on whole numbers has no value, and what to tell of it."""
+    """Where an operation is invalid, and the error text for it."""
 
     where: Callable[[Sequence[Expression], Sequence[tuple[int, int]]], Iterator[Expression]]
     what: str
@@ -52,33 +56,33 @@ class Fault:
 
 @dataclass(frozen=True)
 class Operation:
-    """One row.
+    """One row of the table.
 
-    `kinds` are the kinds that it takes and gives, as "ii>i ff>f"; the first is taken that the arguments can become.
-    `derivative` has, of the derivative by the value, the value and the arguments, each argument's share (None: flat).
+    `kinds` lists its signatures, as "ii>i ff>f"; the first that the arguments can convert to applies. `derivative` maps
+    the derivative by the value, the value and the arguments to each argument's derivative (None: zero everywhere).
     """
 
     name: str
     kinds: str
-    meaning: Callable[..., Any]  # on numpy's arrays
+    meaning: Callable[..., Any]  # on numpy arrays
     ulp: float = EXACT
-    interval: Callable[..., Interval] | None = None  # of whole numbers and truth; None: anything
-    derivative: Callable[..., Shares] | None = None  # None: flat everywhere
+    interval: Callable[..., Interval] | None = None  # of integers and booleans; None: unknown
+    derivative: Callable[..., Shares] | None = None  # None: zero everywhere
     fault: Fault | None = None
 
     @cached_property
     def signatures(self) -> tuple[tuple[tuple[Kind, ...], Kind], ...]:
-        """What it takes and gives."""
+        """Argument kinds and result kind, for each signature."""
         sides = (text.split(">") for text in self.kinds.split())
         return tuple((tuple(KIND_OF_LETTER[x] for x in takes), KIND_OF_LETTER[gives]) for takes, gives in sides)
 
     @property
     def exact(self) -> bool:
-        """Whether it is rounded once, so that every right implementation gives the same bits."""
+        """Whether it is correctly rounded: every correct implementation gives the same bits."""
         return self.ulp == EXACT
 
     def signature(self, given: Sequence[Kind]) -> tuple[tuple[Kind, ...], Kind] | None:
-        """The first signature that arguments of such kinds can have."""
+        """The first signature to which arguments of the given kinds can convert."""
         for takes, gives in self.signatures:
             if all(KIND_RANK[own] <= KIND_RANK[kind] for own, kind in zip(given, takes, strict=True)):
                 return takes, gives
@@ -86,7 +90,7 @@ class Operation:
 
 
 def zero_divisor(args: Sequence[Expression], known: Sequence[tuple[int, int]]) -> Iterator[Expression]:
-    """Where a whole divisor is 0."""
+    """Where an integer divisor is 0."""
     if args[1].kind == "int" and known[1][0] <= 0 <= known[1][1]:
         yield Expression("eq", "bool", (args[1], Expression("constant", "int", value=0)))
 
@@ -100,7 +104,7 @@ def with_sign_of(d: Expression, a: Expression) -> Expression:
 
 
 def side_shares(op: str) -> Callable[..., Shares]:
-    """The side that an extreme takes has all of the derivative."""
+    """Derivatives of min and max: the selected argument gets all of it."""
 
     def shares(d: Expression, y: Expression, a: Expression, b: Expression) -> Shares:
         first = compare(op, a, b)
@@ -110,7 +114,7 @@ def side_shares(op: str) -> Callable[..., Shares]:
 
 
 def beyond_64_bits(args: Sequence[Expression], known: Sequence[tuple[int, int]]) -> Iterator[Expression]:
-    """Where a float is no number that 64 bits hold, cut to a whole one."""
+    """Where a float, truncated, does not fit into 64 bits."""
     if args[0].kind == "float":
         held = compare("lt", float_operation("abs", args[0]), float_constant(2.0**63))
         yield Expression("not", "bool", (held,))

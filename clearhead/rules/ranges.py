@@ -1,7 +1,7 @@
-"""Between which numbers whole numbers lie, over all pairs that a call may see: exact, in Python's own numbers.
+"""Exact ranges of a formula's integers over all pairs of a call, in Python's own integers.
 
-Decides what is known before a call: whether 32 bits hold a formula's whole numbers, whether an index stays inside its
-array, whether a divisor can be 0. Blocks of positions, by the million, are `bounds`'.
+Shows before a call whether a formula's integers fit into 32 bits, whether an index stays inside its array, and whether
+a divisor can be 0. `rules.bounds` does the same for millions of blocks, in 64 bits.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Range: TypeAlias = tuple[int, int]  # least and largest
 
 
 def ranges(formula: Formula, known: Mapping[Expression, Range]) -> dict[Expression, Range]:
-    """The range of each whole number in a formula, `known` for its leaves, or for what is made of them.
+    """The range of each integer in a formula; `known` has the ranges of its leaves or of larger parts.
 
-    What is made of an array's numbers is cut off at 64 bits, as numpy's own arithmetic is; what is made of positions
-    alone is exact.
+    Ranges computed from an array's numbers are limited to 64 bits, like numpy's arithmetic; ranges computed from
+    positions alone are exact.
 
     >>> query, key = Expression("query", "int"), Expression("key", "int")
     >>> both = Expression("mul", "int", (query, key))
@@ -45,7 +45,7 @@ def ranges(formula: Formula, known: Mapping[Expression, Range]) -> dict[Expressi
 
 
 def part_range(e: Expression, args: list[Interval], arrays: tuple[Array, ...]) -> Interval:
-    """The interval of one part, whole numbers as Python's own."""
+    """The interval of one part; integers are Python's own."""
     if e.kind != "int":
         return table_interval(e, args) or full_interval(e.kind)
     if e.op == "constant":
@@ -56,12 +56,12 @@ def part_range(e: Expression, args: list[Interval], arrays: tuple[Array, ...]) -
 
 
 def exact_interval(least: int, largest: int) -> Interval:
-    """A range as arrays of Python's own numbers, which never overflow; with an axis, so that they stay arrays."""
+    """A range as object arrays of Python integers, which cannot overflow; 1-d, because numpy unpacks 0-d results."""
     return np.array([least], object), np.array([largest], object)
 
 
 def array_range(array: Array) -> Range:
-    """The least and largest number of an array that nobody can change, else of its dtype."""
+    """The least and largest number of an immutable array, else of its dtype."""
     if is_immutable(array) and array.size:
         return int(array.min()), int(array.max())
     limits = np.iinfo(array.dtype)

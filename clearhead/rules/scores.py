@@ -1,7 +1,7 @@
-"""Score rules: what becomes of a score before softmax, as formulas over score and positions.
+"""Score rules: changes to a score before softmax, as formulas over score and positions.
 
-Decides the meaning of each rule and how several follow each other; leaves to the kernels how they are fused. Positions
-as in `rules.masks`; each operation is rounded once, in the dtype of the computation.
+Decides what each rule means and the order of several; the kernels decide how to fuse them. Positions are those of
+`rules.masks`; each operation rounds once, in the computation's dtype.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from clearhead.rules.simplification import simplify
 from clearhead.rules.trace import trace
 
 SCORE_PARAMETERS = ("score", "batch", "head", "query", "key")
-MOST_HEADS, MOST_DISTANCE = 1 << 20, 1 << 24  # what tables are made for
+MOST_HEADS, MOST_DISTANCE = 1 << 20, 1 << 24  # limits for generated tables
 
 
 class Score:
-    """What every score rule has: a formula."""
+    """A score rule: it has a formula."""
 
     @property
     def formula(self) -> Formula:
@@ -93,7 +93,7 @@ class Bias(Score):
 
     @cached_property
     def formula(self) -> Formula:
-        """score + array[…], axes of size 1 standing for all; queries count by index."""
+        """score + array[…], axes of size 1 broadcast; queries are indexed by row."""
         index = broadcast_index(self.array.shape, ("batch", "head", "row", "key"))
         loaded = Expression("load", "float", index, array=0)
         return Formula(Expression("add", "float", (Expression("score", "float"), loaded)), (self.array,))
@@ -112,7 +112,7 @@ class Relative(Score):
 
     @cached_property
     def formula(self) -> Formula:
-        """The table's number for the distance: by T5's buckets, or clipped to ±max_distance."""
+        """Adds the table's number for the distance: by T5's buckets, or clipped to ±max_distance."""
         table, farthest = self.table, self.max_distance
         if self.bidirectional is None:
             return trace(
@@ -137,9 +137,9 @@ class Relative(Score):
 
 @dataclass(frozen=True)
 class Function(Score):
-    """A Python function of (score, batch, head, query, key), as it was when it was traced; `score=function` makes one.
+    """A traced Python function of (score, batch, head, query, key); `score=function` makes one.
 
-    Equal ones do the same, whatever functions they came from.
+    Two are equal if their formulas are, whichever functions they come from.
     """
 
     function: Callable[..., Any] = field(compare=False)
@@ -147,7 +147,7 @@ class Function(Score):
 
     @property
     def formula(self) -> Formula:
-        """What the function did."""
+        """The traced function."""
         return self.traced
 
     def __repr__(self) -> str:
@@ -156,18 +156,18 @@ class Function(Score):
 
 @dataclass(frozen=True, eq=False)
 class Given(Score):
-    """A score rule that is a formula from the start."""
+    """A score rule given as a formula."""
 
     given: Formula
 
     @property
     def formula(self) -> Formula:
-        """What was given."""
+        """The given formula."""
         return self.given
 
 
 def scale(factor: float) -> Scale:
-    """Multiply each score by a factor, at this place among the rules.
+    """Multiply each score by a factor; rules apply in order.
 
     >>> scale(0.5)
     scale(0.5)
@@ -189,7 +189,7 @@ def softcap(cap: float) -> Softcap:
 def alibi(slopes: npt.ArrayLike | int) -> Alibi:
     """Lower each score in proportion to its distance: slope of the head · |query − key| (Press et al. 2022).
 
-    `slopes`: one number a head, or the number of heads for the paper's own slopes.
+    `slopes` has one number per head, or is the number of heads, for the paper's slopes.
 
     >>> alibi(8).slopes.tolist()[:3]
     [0.5, 0.25, 0.125]
@@ -202,9 +202,9 @@ def alibi(slopes: npt.ArrayLike | int) -> Alibi:
 
 
 def bias(array: npt.ArrayLike) -> Bias:
-    """Add a table of numbers to the scores; (queries, keys), with heads and batches before; axes of size 1 for all.
+    """Add a table to the scores: (queries, keys), optionally after batches and heads; axes of size 1 broadcast.
 
-    It is read in place, whatever its strides, and never expanded.
+    The table is read in place, with any strides, and never expanded.
 
     >>> bias(np.zeros((8, 1, 1)))
     bias(array(8, 1, 1))
@@ -243,7 +243,7 @@ def relative(table: npt.ArrayLike, max_distance: int, *, bidirectional: bool | N
 
 
 def paper_slopes(heads: int) -> list[float]:
-    """The ALiBi paper's slopes: powers of 2^(−8/heads); others take every other one of the next power's.
+    """The ALiBi paper's slopes: powers of 2^(−8/heads) for a power of two; other counts interleave the next power's.
 
     >>> paper_slopes(3)
     [0.0625, 0.00390625, 0.25]
@@ -271,19 +271,19 @@ def t5_buckets(buckets: int, max_distance: int, bidirectional: bool) -> npt.NDAr
 
 
 def as_rules(score: Any) -> tuple[Score, ...]:
-    """What a user gave as `score`: nothing, a rule, a function, or several of them in order."""
+    """The rules of a `score` argument: a rule, a function, or a (possibly empty) list of them in order."""
     return tuple(as_rule(part) for part in flattened_rules(score))
 
 
 def flattened_rules(score: Any) -> tuple[Any, ...]:
-    """The parts of lists in lists, one after the other."""
+    """The items of nested lists, in order."""
     return (
         tuple(rule for part in score for rule in flattened_rules(part)) if isinstance(score, list | tuple) else (score,)
     )
 
 
 def as_rule(part: Any) -> Score:
-    """One rule, or a function as one."""
+    """A rule, or a function traced to one; else InputError."""
     if isinstance(part, Score):
         return part
     if callable(part):
@@ -295,7 +295,7 @@ def as_rule(part: Any) -> Score:
 
 
 def as_score(traced: Formula, function: object) -> Formula:
-    """What a function does, if that is a score: whole numbers become floats."""
+    """A traced function's formula as a score: integers become floats, booleans raise InputError."""
     if traced.expression.kind == "bool":
         raise InputError(f"{function!r} gives truth, not a score: use np.where(condition, score, -np.inf).")
     if traced.expression.kind == "int":
@@ -304,7 +304,7 @@ def as_score(traced: Formula, function: object) -> Formula:
 
 
 def finite_number(x: Any, name: str) -> float:
-    """One finite number."""
+    """A finite float, or InputError."""
     try:
         number = float(x)
     except (TypeError, ValueError):
@@ -317,7 +317,7 @@ def finite_number(x: Any, name: str) -> float:
 
 
 def float_table(array: npt.ArrayLike, name: str, axes: int) -> npt.NDArray[Any]:
-    """An array of floats with enough axes."""
+    """A float array with the required number of axes, or InputError; integers become float64."""
     table = plain_array(array, name)
     if table.dtype.kind in "iu":
         table = table.astype(np.float64)

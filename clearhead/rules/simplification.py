@@ -1,6 +1,6 @@
-"""Expressions with less work and the same value to the bit: what can be known beforehand is not calculated.
+"""Simplifies expressions without changing a bit of their value.
 
-Decides what changes nothing. Constants of floats stay, for they round in the computation's dtype.
+Decides which operations have no effect. Float constants are not folded, because they round in the computation's dtype.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from clearhead.rules.operations import OPERATIONS
 
 
 def simplify(e: Expression) -> Expression:
-    """The same value to the bit with less work: constants folded, and what multiplies by 1 or chooses always left out.
+    """Fold constants, and drop operations without effect: · 1, + 0, or a choice on a constant.
 
     >>> simplify(Expression("mul", "int", (Expression("key", "int"), Expression("constant", "int", value=1))))
     key
@@ -21,7 +21,7 @@ def simplify(e: Expression) -> Expression:
 
 
 def simplify_step(e: Expression) -> Expression | None:
-    """One step of `simplify`, the arguments being as simple as they can."""
+    """Simplify one operation whose arguments are already simplified."""
     constants = [a.value for a in e.args if a.op == "constant"]
     if e.op in OPERATIONS and len(constants) == len(e.args) and all(a.kind != "float" for a in (e, *e.args)):
         value = exact_value(e)
@@ -40,7 +40,7 @@ def simplify_step(e: Expression) -> Expression | None:
 
 
 def drop_neutral(e: Expression) -> Expression | None:
-    """What times 1, divided by 1, plus or minus 0 is; −0.0 + 0.0 is another number, so that floats keep their + 0."""
+    """Drop · 1, / 1, − 0, and + 0 of integers; floats keep + 0, because −0.0 + 0.0 is 0.0."""
     if e.op not in ("add", "sub", "mul", "div", "floordiv") or (e.op == "floordiv" and e.kind == "float"):
         return None
     neutral = ("0", "0.0") if e.op == "sub" else ("0",) if e.op == "add" else ("1", "1.0")
@@ -53,7 +53,7 @@ def drop_neutral(e: Expression) -> Expression | None:
 
 
 def exact_value(e: Expression) -> int | bool:
-    """The value of an operation on constants, of whole numbers as large as it is."""
+    """The value of an operation on constants, with integers of any size."""
     args = (np.asarray(a.value, bool if a.kind == "bool" else object) for a in e.args)
     value = np.asarray(OPERATIONS[e.op].meaning(*args)).item()
     return bool(value) if e.kind == "bool" else int(value)

@@ -1,6 +1,6 @@
-"""Threefry-2x32: numbers that look random, drawn from a key and a counter alone, in any order and on any thread.
+"""Threefry-2x32: pseudorandom numbers that depend only on a key and a counter, in any order and on any thread.
 
-Decides the algorithm, once, for words of 32 bits however they are computed: numpy's, torch's or a kernel's vectors.
+Defines the algorithm once for every implementation of 32-bit words: numpy's, torch's and the kernels' vectors.
 13 rounds are the fewest that pass BigCrush. Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3",
 section 3.3 and table 2.
 """
@@ -13,11 +13,11 @@ import numpy.typing as npt
 ROUNDS = 13
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 PARITY = 0x1BD11BDA
-BITS = 30  # of a drawn number: it and 2³⁰, above all of them, are no negative numbers in any lane
+BITS = 30  # of a random number: it and the bound 2³⁰ are nonnegative as signed 32-bit integers
 
 
 class Words(Protocol):
-    """Arithmetic on words of 32 bits; sums leave what does not fit."""
+    """Arithmetic on 32-bit words; sums wrap around."""
 
     def word(self, number: int) -> Any:
         """A constant."""
@@ -26,14 +26,14 @@ class Words(Protocol):
         """a + b."""
 
     def xor(self, a: Any, b: Any) -> Any:
-        """Bits that differ."""
+        """a ^ b."""
 
     def rotate(self, a: Any, by: int) -> Any:
-        """Bits moved to the left, those that leave coming back from the right."""
+        """Rotate bits to the left."""
 
 
 def threefry(words: Words, key: tuple[Any, Any], counter: tuple[Any, Any], rounds: int = ROUNDS) -> tuple[Any, Any]:
-    """Two words from two words of key and two of counter."""
+    """Two random words from a key and a counter of two words each."""
     keys = (*key, words.xor(words.xor(key[0], key[1]), words.word(PARITY)))
     a, b = words.add(counter[0], keys[0]), words.add(counter[1], keys[1])
     for n in range(rounds):
@@ -47,7 +47,7 @@ def threefry(words: Words, key: tuple[Any, Any], counter: tuple[Any, Any], round
 
 
 class Numpy:
-    """Words as numpy's unsigned numbers."""
+    """Words as numpy's uint32."""
 
     @staticmethod
     def word(number: int) -> Any:
@@ -61,17 +61,17 @@ class Numpy:
 
     @staticmethod
     def xor(a: Any, b: Any) -> Any:
-        """Bits that differ."""
+        """a ^ b."""
         return np.bitwise_xor(a, b)
 
     @staticmethod
     def rotate(a: Any, by: int) -> Any:
-        """Bits moved to the left."""
+        """Rotate bits to the left."""
         return np.left_shift(a, np.uint32(by)) | np.right_shift(a, np.uint32(32 - by))
 
 
 def threefry_number(key0: Any, key1: Any, counter0: Any, counter1: Any) -> npt.NDArray[np.int64]:
-    """A number below 2³⁰ for whole numbers of any size, of which the lowest 32 bits count.
+    """A random number below 2³⁰; only the lowest 32 bits of key and counter count.
 
     >>> threefry_number(1, 2, np.arange(3), 0).tolist() == threefry_number(1, 2, np.arange(3) + 2**32, 0).tolist()
     True

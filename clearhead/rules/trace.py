@@ -1,6 +1,6 @@
-"""From a user's Python function to an expression: it is called with stand-ins that write down what is done to them.
+"""Traces a user's Python function to a formula: calls it with stand-ins that record the operations on them.
 
-Decides what can be traced, and explains what cannot with the line that does it. Arrays that the function captures, by a
+Decides what can be traced, and names the source line of code that cannot. Arrays that the function captures, by a
 global name, a closure or a default, are replaced by stand-ins too.
 """
 
@@ -29,14 +29,14 @@ from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewri
 from clearhead.rules.simplification import simplify
 from clearhead.rules.tracers import ADVICE, Traced, as_expression
 
-STAND_IN_MODULES = (captured, compositions, functions, standins)  # the modules whose functions know stand-ins
-MOST_DEPTH = 200  # operations that wait for each other
+STAND_IN_MODULES = (captured, compositions, functions, standins)  # modules whose functions accept stand-ins
+MOST_DEPTH = 200  # of nested operations
 
 
 def trace(function: Callable[..., Any], names: Sequence[str]) -> Formula:
-    """Call a function of (`names`) with stand-ins, and give what it does as a formula.
+    """Trace a function with parameters `names` to a formula.
 
-    Raises TraceError with file, line and text of what cannot be traced.
+    Raises TraceError with the file, line and source of code that cannot be traced.
 
     >>> slopes = np.array([0.5, 0.25])
     >>> trace(lambda score, batch, head, query, key: score + slopes[head] * (key - query),
@@ -47,7 +47,7 @@ def trace(function: Callable[..., Any], names: Sequence[str]) -> Formula:
 
 
 def trace_with_arrays(function: Callable[..., Any], names: Sequence[str], *, twice: bool) -> tuple[Formula, list[Any]]:
-    """What a function does, and the arrays whose numbers it looks at; done `twice`, random numbers are told."""
+    """A function's formula, and the arrays whose numbers it used; tracing `twice` detects random numbers."""
     own = function
     while isinstance(own, partial):
         own = own.func
@@ -65,18 +65,18 @@ def trace_with_arrays(function: Callable[..., Any], names: Sequence[str], *, twi
 
 
 def formula_of_read_arrays(e: Expression, arrays: list[Any]) -> Formula:
-    """An expression with those arrays alone that it reads: others helped to trace it."""
+    """A formula with only the arrays that its expression reads."""
     read = array_numbers(e)
     return Formula(renumber_arrays(e, read), tuple(arrays[n] for n in read))
 
 
 def array_numbers(e: Expression) -> list[int]:
-    """The numbers of the arrays that an expression reads."""
+    """The numbers of the arrays that an expression reads, in order."""
     return sorted({part.array or 0 for part in parts(e) if part.op == "load"})
 
 
 def renumber_arrays(e: Expression, read: list[int]) -> Expression:
-    """An expression with its arrays' places in a list of numbers for their numbers."""
+    """Replace each array number by its index in `read`."""
     number = {old: new for new, old in enumerate(read)}
 
     def moved(part: Expression) -> Expression | None:
@@ -86,7 +86,7 @@ def renumber_arrays(e: Expression, read: list[int]) -> Expression:
 
 
 def operation_lines(function: Callable[..., Any], names: Sequence[str]) -> list[tuple[Expression, str]]:
-    """What each line of a function writes down, in order and as its formula has it, and where the line is."""
+    """Each operation that a function records, as in its formula, with its source line."""
     written: list[tuple[Expression, str]] = []
 
     def note(e: Expression) -> None:
@@ -95,7 +95,7 @@ def operation_lines(function: Callable[..., Any], names: Sequence[str]) -> list[
     before, standins.on_operation = standins.on_operation, note
     try:
         read = array_numbers(simplify(trace_once(function, names, function)[0]))
-    except TraceError:  # what it captured may have changed since
+    except TraceError:  # captured values may have changed since
         return []
     finally:
         standins.on_operation = before
@@ -103,7 +103,7 @@ def operation_lines(function: Callable[..., Any], names: Sequence[str]) -> list[
 
 
 def trace_once(function: Callable[..., Any], names: Sequence[str], own: Any) -> tuple[Expression, Arrays]:
-    """One call with fresh stand-ins; errors tell of the user's `own` function."""
+    """Call a function once with new stand-ins; errors name the user's `own` function."""
     arrays = Arrays()
     try:
         rebuilt = with_captured(function, arrays, {})
@@ -120,7 +120,7 @@ def trace_once(function: Callable[..., Any], names: Sequence[str], own: Any) -> 
 
 
 def returned_expression(result: Any) -> Expression:
-    """What a rule gives back, as an expression."""
+    """A rule's return value as an expression."""
     if isinstance(result, Traced):
         return checked_depth(result.expression)
     result = result.arrays.look(result.array) if isinstance(result, Captured) else result
@@ -132,7 +132,7 @@ def returned_expression(result: Any) -> Expression:
 
 
 def checked_depth(e: Expression) -> Expression:
-    """An expression that is not too deep."""
+    """The expression, or TraceError if it is nested too deeply."""
     if e.depth > MOST_DEPTH:
         raise TraceError(
             f"{e.depth} operations wait for each other, more than the {MOST_DEPTH} that a kernel takes: calculate "
@@ -142,12 +142,12 @@ def checked_depth(e: Expression) -> Expression:
 
 
 def same_contents(a: Any, b: Any) -> bool:
-    """Whether two traces read the same array, or equal ones."""
+    """Whether two arrays have the same dtype, shape and contents."""
     return a is b or (a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
 
 
 def with_captured(function: Any, arrays: Arrays, known: dict[int, Any]) -> Any:
-    """The function with stand-ins for the arrays that it, or a Python function it uses, captures."""
+    """The function, with the arrays that it and its callees capture replaced by stand-ins."""
     if id(function) in known:
         return known[id(function)]
     if isinstance(function, np.ndarray):
@@ -166,13 +166,13 @@ def with_captured(function: Any, arrays: Arrays, known: dict[int, Any]) -> Any:
 
 
 def rebuilt_function(function: FunctionType, arrays: Arrays, known: dict[int, Any]) -> Callable[..., Any]:
-    """The same code with its own globals, closure and defaults."""
+    """A copy of a function with its own globals, closure and defaults."""
     scope = dict(function.__globals__)
     cells = tuple(CellType() for _ in function.__closure__ or ())
     copy = FunctionType(function.__code__, scope, function.__name__, None, cells or None)
     wrong, names = untraceable_line(function.__code__), names_in_code(function.__code__).globals
     rebuilt: Callable[..., Any] = copy if wrong is None else plain_numbers_only(copy, *wrong)
-    known[id(function)] = rebuilt  # before what it captures: it may capture itself
+    known[id(function)] = rebuilt  # before its captures are visited: it may capture itself
     for name in names & TYPE_QUERIES.keys() - scope.keys():
         scope[name] = TYPE_QUERIES[name]
     for name in names & scope.keys():
@@ -190,7 +190,7 @@ def rebuilt_function(function: FunctionType, arrays: Arrays, known: dict[int, An
 
 
 def plain_numbers_only(function: Callable[..., Any], line: int, why: str) -> Callable[..., Any]:
-    """A function that does what stand-ins cannot stand, refused where it is given them or what may hold them."""
+    """Wrap a function that uses constructs stand-ins cannot record: it accepts plain numbers alone."""
 
     def called(*args: Any, **options: Any) -> Any:
         if all(isinstance(x, PLAIN_TYPES) for x in (*args, *options.values())):
@@ -201,21 +201,21 @@ def plain_numbers_only(function: Callable[..., Any], line: int, why: str) -> Cal
 
 
 def refusing_stand_ins(builtin: Callable[..., Any]) -> Callable[..., Any]:
-    """One of Python's functions that tell what something is, refused for stand-ins."""
+    """Wrap a builtin that inspects its argument, to refuse stand-ins."""
 
-    def asked(x: Any, *others: Any) -> Any:
+    def checked_builtin(x: Any, *others: Any) -> Any:
         if isinstance(x, Traced):
             raise TraceError(ADVICE["type"])
         return builtin(x, *others)
 
-    return asked
+    return checked_builtin
 
 
 TYPE_QUERIES = {f.__name__: refusing_stand_ins(f) for f in (isinstance, type, hasattr, getattr, callable)}
 
 
 def first_store_line(code: CodeType, outer: frozenset[str]) -> int | None:
-    """The line that writes to a global name or to one of the `outer` functions' names, if one does."""
+    """The first line that assigns to a global or to a name of an `outer` function, or None."""
     line = code.co_firstlineno
     for instruction in dis.get_instructions(code):
         line = instruction_line(instruction) or line
@@ -229,7 +229,7 @@ def first_store_line(code: CodeType, outer: frozenset[str]) -> int | None:
 
 @cache
 def untraceable_line(code: CodeType) -> tuple[int, str] | None:
-    """The line of an `except` or of a `case` with a class in a function's code, if there is one, and which it is."""
+    """The first line with an `except` or a structural `case`, with its key in `ADVICE`, or None."""
     before, line = "", code.co_firstlineno
     for instruction in dis.get_instructions(code):
         line = instruction_line(instruction) or line
@@ -244,27 +244,27 @@ def untraceable_line(code: CodeType) -> tuple[int, str] | None:
 
 
 def instruction_line(instruction: dis.Instruction) -> int | None:
-    """The line that an instruction begins, or stands in."""
+    """The line that an instruction starts or belongs to."""
     if isinstance(instruction.starts_line, int) and not isinstance(instruction.starts_line, bool):
         return instruction.starts_line
     return getattr(instruction, "line_number", None)
 
 
 def library_folders() -> tuple[str, ...]:
-    """Where the files of clearhead, numpy and torch are."""
+    """The folders of clearhead, numpy and torch."""
     packages = (sys.modules[name] for name in (__name__.partition(".")[0], "numpy", "torch") if name in sys.modules)
     return tuple(os.path.dirname(str(package.__file__)) + os.sep for package in packages)
 
 
 def user_line_of_frame(frame: FrameType | None) -> str:
-    """The user's line that a call came from."""
+    """The innermost line of user code in a call stack."""
     while frame is not None and frame.f_code.co_filename.startswith(library_folders()):
         frame = frame.f_back
     return "a rule" if frame is None else source_line(frame.f_code.co_filename, frame.f_lineno)
 
 
 def user_line_of_error(error: BaseException, function: Any) -> str:
-    """The user's line that an error came from: the last one outside of clearhead, numpy and torch."""
+    """The innermost line of user code in a traceback: outside clearhead, numpy and torch."""
     ours = library_folders()
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     if not own or own[-1].lineno is None:
@@ -273,13 +273,13 @@ def user_line_of_error(error: BaseException, function: Any) -> str:
 
 
 def source_line(filename: str, line: int) -> str:
-    """File, line and its text."""
+    """File, line number and source text."""
     text = linecache.getline(filename, line).strip()
     return f"{filename}, line {line}" + (f", `{text}`" if text else "")
 
 
 def function_description(function: Any) -> str:
-    """A function's name and where it stands."""
+    """A function's name and where it is defined."""
     code = getattr(function, "__code__", None)
     name = getattr(function, "__name__", repr(function))
     return name if code is None else f"{name} ({source_line(code.co_filename, code.co_firstlineno)})"

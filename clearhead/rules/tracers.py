@@ -1,7 +1,7 @@
-"""Stand-ins for numbers that differ from pair to pair: they write down what is done to them.
+"""Stand-ins for scores and positions: they record the operations that a rule applies to them.
 
-Decides which of Python's and numpy's operations can be written down, and how kinds of numbers meet; `captured_arrays`
-has the stand-ins for arrays, `rules.trace` calls functions with both.
+Decides which Python and numpy operations can be recorded, and how kinds of numbers combine. `captured_arrays` has the
+stand-ins for arrays; `rules.trace` calls functions with both.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ ADVICE = {
 }
 
 
-on_operation: Callable[[Expression], None] | None = None  # told of each operation while its line is looked for
+on_operation: Callable[[Expression], None] | None = None  # receives each operation while `blame` looks for a line
 
 
 class Traced:
     """A stand-in for a number that differs from pair to pair."""
 
     __array_priority__ = 1000
-    known = False  # whether it is one number after all
+    known = False  # whether it is the same for all pairs, with a value now
 
     def __init__(self, expression: Expression) -> None:
         self.expression = expression
@@ -50,7 +50,7 @@ class Traced:
             on_operation(expression)
 
     def like(self, expression: Expression) -> Traced:
-        """What is made of it."""
+        """A stand-in of the same class for another expression."""
         return type(self)(expression)
 
     def __repr__(self) -> str:
@@ -136,25 +136,25 @@ class Traced:
             raise TraceError(f"np.{called} can be traced with numbers alone: leave its other options out") from None
 
     def stand_in(self, x: Any) -> Traced:
-        """A number as a stand-in too."""
+        """A number as a stand-in."""
         return x if isinstance(x, Traced) else self.like(as_expression(x))
 
     def write(self, op: str, *inputs: Any) -> Traced:
-        """Write down an operation on this and other numbers."""
+        """Record an operation on this and other numbers."""
         return apply(op, *inputs)
 
-    # What numpy's own numbers have
+    # Methods of numpy's numbers
 
     def clip(self, *limits: Any, **named: Any) -> Any:
-        """A number between two."""
+        """The number limited to a range."""
         return np.clip(self, *limits, **named)
 
     def round(self, decimals: int = 0) -> Any:
-        """A float of so many decimals."""
+        """The number rounded to decimals."""
         return compositions.round_to_decimals(self, decimals)
 
     def astype(self, dtype: Any) -> Any:
-        """A number as another kind, cut toward 0 if that is a whole number."""
+        """The number as another kind; floats are truncated to integers."""
         match np.dtype(dtype).name:
             case "bool":
                 return compositions.as_bool(self)
@@ -193,11 +193,11 @@ UFUNCS = {
     "fabs": "abs", "minimum": "min", "maximum": "max", "floor_divide": "floordiv", "remainder": "mod",
     "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor", "invert": "not",
 }  # fmt: skip
-ROUNDING = ("floor", "ceil", "round", "trunc")  # which leave whole numbers as they are
+ROUNDING = ("floor", "ceil", "round", "trunc")  # which do not change integers
 
 
 def apply(op: str, *inputs: Any) -> Traced:
-    """Write down one operation, of the stand-ins' class; whole numbers become floats where a float needs them."""
+    """Record one operation in the stand-ins' class; integers become floats where the operation needs floats."""
     stood = [x for x in inputs if isinstance(x, Traced)]
     own = min(stood, key=lambda x: x.known).like if stood else Traced
     args = [as_expression(x) for x in inputs]
@@ -217,7 +217,7 @@ def apply(op: str, *inputs: Any) -> Traced:
 
 
 def condition_message(op: str, args: list[Expression]) -> str:
-    """What is wrong with a number where an operation takes a condition alone."""
+    """The error text for a number where an operation needs a condition."""
     if op == "where":
         return f"np.where needs a condition, but {args[0]!r} is a number: compare it with something"
     wrong = next(a for a in args if a.kind != "bool")
@@ -225,12 +225,12 @@ def condition_message(op: str, args: list[Expression]) -> str:
 
 
 def as_kind(e: Expression, kind: Kind) -> Expression:
-    """A number as another kind that holds it."""
+    """An expression converted to another kind."""
     return e if e.kind == kind else Expression(kind, kind, (e,))
 
 
 def shift_factor(x: Traced, by: Any) -> tuple[Traced, int]:
-    """A whole number, and the power of two that moving its bits multiplies or divides it by."""
+    """An integer, and the power of two by which a shift multiplies or divides it."""
     whole = not isinstance(by, Traced) and isinstance(by, int | np.integer) and not isinstance(by, bool)
     if x.expression.kind == "float" or not whole or not 0 <= by < 63:
         raise TraceError(f"bits of {x!r} cannot be moved by {by!r}: whole numbers can, by 0 to 62; use * or //")
@@ -238,7 +238,7 @@ def shift_factor(x: Traced, by: Any) -> tuple[Traced, int]:
 
 
 def as_expression(x: Any) -> Expression:
-    """A stand-in's expression, or a constant's."""
+    """The expression of a stand-in or a constant."""
     if isinstance(x, Traced):
         return x.expression
     number = np.asarray(x)
