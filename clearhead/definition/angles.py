@@ -1,8 +1,8 @@
-"""An angle as a whole number of quarter turns and a rest within π/4 in two parts, exact to about 2⁻¹¹⁰ for any size.
+"""Reduces an angle of any size to quarter turns and a remainder within π/4 in two parts, accurate to about 2⁻¹¹⁰.
 
-Up to 2³⁰ by subtraction of n·π/2 with π/2 in three parts (Cody & Waite 1980, "Software manual for the elementary
-functions"); beyond, by those bits of 2/π that an angle so large can feel (Payne & Hanek 1983, "Radian reduction for
-trigonometric functions"), in whole numbers.
+Up to 2³⁰, subtracts n·π/2 with π/2 in three parts (Cody & Waite 1980, "Software manual for the elementary functions").
+Beyond, multiplies by the bits of 2/π that affect the result, in integers (Payne & Hanek 1983, "Radian reduction for
+trigonometric functions").
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ HALF_PI = 1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33  # 
 TWO_OVER_PI = 0.6366197723675814  # 2/π
 LARGE_ANGLE = 2.0**30
 
-# 2/π times 2¹¹⁹², whole, and so 24 zero bits and 1192 of the number, in words of 64 bits
+# 2/π·2¹¹⁹² as an integer: 24 zero bits and 1192 bits of 2/π, in words of 64 bits
 TWO_OVER_PI_BITS = int(
     "000000a2f9836e4e441529fc2757d1f534ddc0db6295993c439041fe5163abdebbc561b7246e"
     "3a424dd2e006492eea09d1921cfe1deb1cb129a73ee88235f52ebb4484e99c7026b45f7e4139"
@@ -34,10 +34,10 @@ LOW_WORD = 0xFFFFFFFF
 
 
 def reduce_angle(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
-    """x as n·π/2 + r + low: n, of which the last two bits count, r and low. Of ∞, n and not a number."""
+    """Write x as n·π/2 + r + low; gives n, of which only the last two bits matter, r and low. r is NaN for ±∞."""
     shifted = a.fma(x, TWO_OVER_PI, SHIFT)
     n, whole = nearest_integer(a, shifted)
-    if a.narrow:  # 53 bits of r are more than enough
+    if a.narrow:  # 53 bits of r are enough for float32
         near = whole, a.fma(n, -HALF_PI[1], a.fma(n, -HALF_PI[0], x)), a.number(0.0)
     else:
         near = whole, *subtract_quarter_turns(a, x, n)
@@ -55,10 +55,10 @@ def subtract_quarter_turns(a: Arithmetic, x: Any, n: Any) -> tuple[Any, Any]:
 
 
 def reduce_large_angle(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
-    """The same for 2³⁰ ≤ |x| < ∞, by x·2/π modulo 4 as a whole number of 2 + 126 bits."""
+    """The same for 2³⁰ ≤ |x| < ∞, from x·2/π modulo 4 as an integer of 2 + 126 bits."""
     top, middle = multiply_by_two_over_pi(a, a.bits(x))
     n = a.shift_right(top, 62) + (a.shift_right(top, 61) & 1)
-    # The rest is within ½, with its sign: 32 bits at a time become a float exactly.
+    # The signed remainder is within ½; 32 bits at a time convert to a float exactly.
     rest = top - (n << 62)
     parts = (rest >> 32, -30), (rest & LOW_WORD, -62), (a.shift_right(middle, 32), -94), (middle & LOW_WORD, -126)
     first, second, third, fourth = (integer_as_float(a, part) * 2.0**exponent for part, exponent in parts)
@@ -71,7 +71,7 @@ def reduce_large_angle(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
 
 
 def multiply_words(a: Arithmetic, m: Any, word: Any) -> tuple[Any, Any]:
-    """The upper and the lower 64 bits of a product of a whole number below 2⁵³ and a word, from four products of 32."""
+    """The upper and lower 64 bits of an integer below 2⁵³ times a word, from four 32-bit products."""
     m_high, m_low, high, low = a.shift_right(m, 32), m & LOW_WORD, a.shift_right(word, 32), word & LOW_WORD
     least, one, other = m_low * low, m_low * high, m_high * low
     middle = a.shift_right(least, 32) + (one & LOW_WORD) + (other & LOW_WORD)
@@ -80,19 +80,19 @@ def multiply_words(a: Arithmetic, m: Any, word: Any) -> tuple[Any, Any]:
 
 
 def multiply_by_two_over_pi(a: Arithmetic, bits: Any) -> tuple[Any, Any]:
-    """The mantissa m of 2ᵉ·m times the bits of 2ᵉ·2/π from weight 2 on, modulo 4: 128 bits in two words."""
+    """The mantissa m of 2ᵉ·m times 2ᵉ·2/π, modulo 4, from the bits of weight 2 down: 128 bits in two words."""
     m = (bits & ((1 << 52) - 1)) | (1 << 52)
     start = (a.shift_right(bits, 52) & 0x7FF) - 1075 + 22
     high, middle, low = three_words(a, start)
     carry, _ = multiply_words(a, m, low)
     upper, lower = multiply_words(a, m, middle)
     total = lower + carry
-    overflow = a.shift_right((lower & carry) | ((lower | carry) & ~total), 63)  # what did not fit
+    overflow = a.shift_right((lower & carry) | ((lower | carry) & ~total), 63)  # carry out of the sum
     return m * high + upper + overflow, total
 
 
 def three_words(a: Arithmetic, start: Any) -> list[Any]:
-    """Three words of DIGITS from bit `start` on, counted from the highest."""
+    """Three words of 2/π starting at bit `start`, counted from the highest."""
     digits = [TWO_OVER_PI_BITS >> 64 * (TWO_OVER_PI_WORDS - 1 - n) & (1 << 64) - 1 for n in range(TWO_OVER_PI_WORDS)]
     words = [a.integer(word - (word >> 63 << 64)) for word in digits]
     for step in (8, 4, 2, 1):  # words first, then bits

@@ -1,8 +1,8 @@
-"""The arithmetic that functions of score rules are written in: float64 steps, each rounded once, and 64-bit integers.
+"""The arithmetic of the score rules' functions: float64 steps, each rounded once, and 64-bit integers.
 
-A function is written once, over an `Arithmetic`, with + − · / on its numbers; here it is computed by numpy, in
-`kernels.ir.programs` it becomes instructions. Numbers of float32 are widened first, and the result is rounded once at
-the end: `narrow` says that, so that a shorter polynomial will do and what is lost in a sum need not be kept.
+A function is written once over an `Arithmetic`, with + − · / on its numbers. Here numpy computes it;
+`kernels.ir.programs` turns it into instructions. float32 numbers are widened to float64, and the result is rounded once
+at the end; `narrow` says so, because a shorter polynomial then suffices and rounding errors of sums can be dropped.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from clearhead.definition.fma import fma
 
 
 class Arithmetic(Protocol):
-    """What +, −, ·, / and comparisons of numbers do not say."""
+    """The steps that functions use besides +, −, ·, / and comparisons."""
 
     narrow: bool
 
@@ -24,7 +24,7 @@ class Arithmetic(Protocol):
         """A constant."""
 
     def integer(self, x: int) -> Any:
-        """A constant of 64 bits."""
+        """A 64-bit integer constant."""
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """a·b + c, rounded once."""
@@ -42,20 +42,20 @@ class Arithmetic(Protocol):
         """a where the condition holds, else b."""
 
     def bits(self, x: Any) -> Any:
-        """The integer whose bits are those of x."""
+        """The integer with the same bits as x."""
 
     def of_bits(self, x: Any) -> Any:
-        """The number whose bits are those of the integer x."""
+        """The number with the same bits as the integer x."""
 
     def shift_right(self, x: Any, by: Any) -> Any:
-        """The bits of x moved to the right by 0 to 63, zeros coming from the left."""
+        """Shift the bits of x right by 0 to 63, filling with zeros."""
 
     def rarely(self, condition: Any, program: Callable[..., Any], x: Any, otherwise: tuple[Any, ...]) -> Any:
-        """program(arithmetic, x) where the condition holds, which costs nothing while it holds nowhere."""
+        """program(arithmetic, x) where the condition holds, else `otherwise`; costs nothing if it holds nowhere."""
 
 
 class NumpyArithmetic:
-    """The steps on numpy's arrays."""
+    """The steps on numpy arrays."""
 
     fma, select = staticmethod(fma), staticmethod(np.where)
     sqrt, size, signed = staticmethod(np.sqrt), staticmethod(np.abs), staticmethod(np.copysign)
@@ -66,21 +66,21 @@ class NumpyArithmetic:
 
     @staticmethod
     def bits(x: Any) -> Any:
-        """The integer whose bits are those of x."""
+        """The integer with the same bits as x."""
         return np.asarray(x).view(np.int64)
 
     @staticmethod
     def of_bits(x: Any) -> Any:
-        """The number whose bits are those of the integer x."""
+        """The number with the same bits as the integer x."""
         return np.asarray(x).view(np.float64)
 
     @staticmethod
     def shift_right(x: Any, by: Any) -> Any:
-        """The bits of x moved to the right by 0 to 63, zeros coming from the left."""
+        """Shift the bits of x right by 0 to 63, filling with zeros."""
         return (np.asarray(x).view(np.uint64) >> np.asarray(by, np.int64).view(np.uint64)).view(np.int64)
 
     def rarely(self, condition: Any, program: Callable[..., Any], x: Any, otherwise: tuple[Any, ...]) -> Any:
-        """program(self, x) for those elements where the condition holds."""
+        """program(self, x) for the elements where the condition holds, else `otherwise`."""
         results = [np.array(np.broadcast_to(o, np.shape(condition))) for o in otherwise]
         for result, special in zip(results, program(self, np.asarray(x)[condition]), strict=True):
             result[condition] = special
@@ -89,7 +89,7 @@ class NumpyArithmetic:
 
 @dataclass(frozen=True)
 class Program:
-    """A function of one or two numbers in steps; called with arrays of one float type, it is computed by numpy.
+    """A function of one or two numbers, written in steps; calling it with float arrays computes it by numpy.
 
     >>> Program(lambda a, x, y: a.fma(x, y, 1.0))(np.float32([2, 3]), np.float32([4, 5])).tolist()
     [9.0, 16.0]
@@ -107,7 +107,7 @@ class Program:
 
 
 class Fit(NamedTuple):
-    """A polynomial's coefficients, lowest power first: for float64's accuracy and for float32's."""
+    """A polynomial's coefficients, lowest power first, in float64's accuracy and in float32's."""
 
     full: tuple[float, ...]
     narrow: tuple[float, ...]
@@ -122,32 +122,32 @@ def polynomial(a: Arithmetic, x: Any, fit: Fit) -> Any:
     return p
 
 
-SHIFT = 1.5 * 2.0**52  # a float this large has its whole numbers in the low bits
+SHIFT = 1.5 * 2.0**52  # floats of this size hold integers in their low bits
 SHIFT_BITS = 0x4338000000000000
 
 
 def nearest_integer(a: Arithmetic, shifted: Any) -> tuple[Any, Any]:
-    """The whole number that x was rounded to when SHIFT was added, as a float and as an integer."""
+    """The integer to which adding SHIFT rounded x, as a float and as an integer."""
     return shifted - SHIFT, a.bits(shifted) - SHIFT_BITS
 
 
 def integer_as_float(a: Arithmetic, n: Any) -> Any:
-    """An integer below 2⁵¹ in size, as a float."""
+    """An integer of magnitude below 2⁵¹ as a float."""
     return a.of_bits(n + SHIFT_BITS) - SHIFT
 
 
 def power_of_two_float(a: Arithmetic, n: Any) -> Any:
-    """2ⁿ for whole n from −1022 to 1023."""
+    """2ⁿ for an integer n from −1022 to 1023."""
     return a.of_bits((n + 1023) << 52)
 
 
 def scale_by_power_of_two(a: Arithmetic, x: Any, n: Any) -> Any:
-    """x·2ⁿ in two factors, so that a subnormal result is rounded once and ∞ comes of itself."""
+    """x·2ⁿ by two factors: a subnormal result rounds once, and overflow gives ∞."""
     half = n >> 1
     return x * power_of_two_float(a, half) * power_of_two_float(a, n - half)
 
 
-# Sums and products as two numbers: the rounded one, and what rounding lost, which float32 does without.
+# Sums and products as two numbers: the rounded result and its rounding error, which float32 does not need.
 
 
 def two_sum(a: Arithmetic, x: Any, y: Any) -> tuple[Any, Any]:

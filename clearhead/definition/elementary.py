@@ -1,8 +1,9 @@
-"""softmax's exp and log, and the functions of score rules, from basic arithmetic: the same bits on every processor.
+"""softmax's exp and log and the functions of score rules in basic arithmetic: the same bits on every processor.
 
-Decides polynomials and the order of operations; `kernels.ir.math` writes the same steps as machine code. exp and tanh
-of score rules are here, in the scores' own dtype; the others are programs over `definition.arithmetic`. The fits of exp
-hold for |r| ≤ ln 2 / 2 with relative errors of 3.1e-9 (float32) and 3.7e-18 (float64) before rounding.
+Defines the polynomials and the order of operations; `kernels.ir.math` emits the same steps as machine code. The score
+rules' exp and tanh are computed here in the scores' dtype; their other functions are programs over
+`definition.arithmetic`. The polynomials of exp hold for |r| ≤ ln 2 / 2, with relative errors of 3.1e-9 (float32) and
+3.7e-18 (float64) before rounding.
 """
 
 import math
@@ -22,19 +23,19 @@ LOG2E, LN2 = 1 / math.log(2), math.log(2)
 
 @dataclass(frozen=True)
 class Constants:
-    """The numbers of one float type."""
+    """The constants of one float type."""
 
     mantissa_bits: int
-    shift: float  # adding it leaves round(x) + exponent bias in the low bits of the mantissa
+    shift: float  # adding it puts round(x) + exponent bias into the low bits of the mantissa
     exp: tuple[float, ...]  # coefficients of r⁰, r¹, r² …
-    exp_floor: float  # below it exp is 0
+    exp_floor: float  # exp is 0 below it
     sqrt_half_bits: int  # the bits of √½: log takes mantissas from [√½, √2)
-    log_terms: int  # of atanh's series beyond the first, their coefficients being 1/3, 1/5, 1/7 …
-    bias: int  # of the exponent
-    ln2: float  # ln 2 with few bits, so that its product with n is exact
+    log_terms: int  # terms of atanh's series after the first, with coefficients 1/3, 1/5, 1/7 …
+    bias: int  # exponent bias
+    ln2: float  # ln 2 with few bits: its product with n is exact
     ln2_rest: float
-    exp_range: tuple[float, float]  # beyond it exp is 0 or ∞
-    tanh_one: float  # beyond it tanh is 1
+    exp_range: tuple[float, float]  # exp is 0 or ∞ outside it
+    tanh_one: float  # tanh rounds to 1 beyond it
 
     @property
     def tanh(self) -> tuple[float, ...]:
@@ -78,7 +79,7 @@ def exp(x: Array) -> Array:
 
 
 def log(x: Array) -> Array:
-    """ln x for normal x > 0, as e·ln 2 + 2·atanh((m − 1)/(m + 1)) with x = 2ᵉ·m and √½ ≤ m < √2; −∞ of 0.
+    """ln x for normal x > 0, as e·ln 2 + 2·atanh((m − 1)/(m + 1)) with x = 2ᵉ·m and √½ ≤ m < √2; −∞ for 0.
 
     >>> log(np.array([1.0, np.e, 0.0])).round(4).tolist()
     [0.0, 1.0, -inf]
@@ -99,7 +100,7 @@ def log(x: Array) -> Array:
 
 
 class Functions:
-    """The functions of score rules, for every score: within 2 units in the last place."""
+    """The functions of score rules, accurate within 2 units in the last place for every score."""
 
     @staticmethod
     def exp(x: Array) -> Array:
@@ -117,7 +118,7 @@ class Functions:
             n = shifted - of(c.shift)
             r = fma(n, of(-c.ln2_rest), fma(n, of(-c.ln2), x))
             p = horner(r, c.exp)
-            # 2ⁿ in two factors, so that a subnormal result is rounded once and ∞ comes of itself.
+            # 2ⁿ in two factors: a subnormal result rounds once, and overflow gives ∞.
             whole = float_bits(shifted) - float_bits(of(c.shift))
             half = whole >> 1
             result: Array = p * power_of_two(half, x.dtype) * power_of_two(whole - half, x.dtype)
@@ -143,7 +144,7 @@ class Functions:
             h = fma(power, fma(odd, r, even) * square, fma(power, r + r, power - of(0.5)))
             total = h + of(1)
             t = h / total
-            # Where h is small, what was lost in the sum and in the quotient would be felt.
+            # For small h, correct the rounding errors of the sum and the quotient.
             lost = fma(-t, h - (total - of(1)), fma(-t, total, h))
             result: Array = np.copysign(np.where(h < of(0.5), fma(lost, of(1) - t, t), t), x)
         return result
@@ -172,12 +173,12 @@ def horner(r: Array, coefficients: tuple[float, ...]) -> Array:
 
 
 def power_of_two(n: Array, dtype: Any) -> Array:
-    """2ⁿ for whole n within the exponents."""
+    """2ⁿ for an integer n in the range of normal exponents."""
     c = CONSTANTS[np.dtype(dtype).name]
     power: Array = ((n + c.bias) << c.mantissa_bits).view(dtype)
     return power
 
 
 def float_bits(x: Any) -> npt.NDArray[Any]:
-    """The integers whose bits are those of x."""
+    """The integers with the same bits as x."""
     return np.asarray(x).view(np.int32 if x.dtype == np.float32 else np.int64)

@@ -1,4 +1,4 @@
-"""erf and erfc: a series near 0, exp(−x²) times a slowly varying function elsewhere, so that the tail stays exact."""
+"""erf and erfc: a series near 0, exp(−x²) times a slowly varying function elsewhere, which keeps the tail accurate."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ ERFC = Fit(
      -0.0042188780335969765, -0.0003073629874773313, 0.0005763045221126245, -0.00010383617569149929,
      -5.585795524966762e-05),
 )  # fmt: skip
-SERIES_LIMIT, ERFC_CENTRE, ERFC_ZERO = 0.75, 3.5, 28.0  # erfc is 0 from the last on
+SERIES_LIMIT, ERFC_CENTRE, ERFC_ZERO = 0.75, 3.5, 28.0  # erfc rounds to 0 from ERFC_ZERO on
 
 
 def erfc_tail(a: Arithmetic, x: Any) -> Any:
-    """erfc(x) for x ≥ ¾, exp(−x²) and the quotient by 1 + 2x both in two parts."""
+    """erfc(x) for x ≥ ¾, with exp(−x²) and the division by 1 + 2x in two parts each."""
     x = a.select(x > ERFC_ZERO, ERFC_ZERO, x)
     varying = polynomial(a, (x - ERFC_CENTRE) / (x + ERFC_CENTRE), ERFC)
     under, under_low = two_sum(a, x + x, 1.0)

@@ -1,4 +1,4 @@
-"""exp2, expm1, sinh, cosh and sigmoid, and the exponential of a number in two parts that others are made of."""
+"""exp2, expm1, sinh, cosh and sigmoid, and the two-part exponential that other functions use."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ OVERFLOW = 710.6  # sinh and cosh are ∞ from here on, exp(x) from 710
 
 
 def reduce_exponent(a: Arithmetic, x: Any, lost: Any = 0.0) -> tuple[Any, Any, Any]:
-    """x + lost as n·ln 2 + r + r_lost with |r| ≤ ln 2 / 2: n, an integer, r and r_lost."""
+    """Write x + lost as n·ln 2 + r + r_lost with |r| ≤ ln 2 / 2; gives the integer n, r and r_lost."""
     n, whole = nearest_integer(a, a.fma(x, LOG2E, SHIFT))
     return whole, *two_sum(a, a.fma(n, -LN2_HIGH, x), a.fma(n, -LN2_LOW, lost))
 
@@ -55,13 +55,13 @@ def exp_near_zero(a: Arithmetic, r: Any, lost: Any) -> tuple[Any, Any]:
 
 
 def exp_pair(a: Arithmetic, x: Any, lost: Any = 0.0) -> tuple[Any, Any, Any]:
-    """exp(x + lost) as 2ⁿ times the sum of two parts: both parts, and n."""
+    """exp(x + lost) as 2ⁿ·(high + low); gives high, low and n."""
     n, r, r_lost = reduce_exponent(a, x, lost)
     return *exp_near_zero(a, r, r_lost), n
 
 
 def exp2(a: Arithmetic, x: Any) -> Any:
-    """2ˣ as 2ⁿ·exp(r·ln 2) with n = round(x) and r = x − n; exact for whole x."""
+    """2ˣ as 2ⁿ·exp(r·ln 2) with n = round(x) and r = x − n; exact for integer x."""
     x = a.select(x > 1100.0, 1100.0, a.select(x < -1100.0, -1100.0, x))
     n, whole = nearest_integer(a, x + SHIFT)
     r = x - n
@@ -71,10 +71,10 @@ def exp2(a: Arithmetic, x: Any) -> Any:
 
 
 def expm1(a: Arithmetic, x: Any) -> Any:
-    """exp(x) − 1 as 2ⁿ·(exp(r) − 1) + (2ⁿ − 1), and x where it is so small that nothing else is left."""
+    """exp(x) − 1 as 2ⁿ·(exp(r) − 1) + (2ⁿ − 1), and x itself where |x| < 2⁻⁵⁴."""
     inside = a.select(x > 710.0, 710.0, a.select(x < -40.0, -40.0, x))
     n, r, lost = reduce_exponent(a, inside)
-    half = power_of_two_float(a, n - 1)  # for n = 1024
+    half = power_of_two_float(a, n - 1)  # 2ⁿ would overflow for n = 1024
     y = a.fma(half, exp_remainder(a, r, lost), a.fma(half, r, half - 0.5))
     return a.select(a.size(x) < 2.0**-54, x, y + y)
 
@@ -83,7 +83,7 @@ def half_exp_sum(a: Arithmetic, size: Any, sign: float) -> Any:
     """(exp(size) ± exp(−size))/2 for size ≥ 0."""
     high, low, n = exp_pair(a, a.select(size > OVERFLOW, OVERFLOW, size))
     quarter = power_of_two_float(a, n - 2)
-    least = a.select(n < 100, n, a.integer(100))  # beyond, exp(−size) is not felt
+    least = a.select(n < 100, n, a.integer(100))  # beyond, exp(−size) is negligible
     inverse = power_of_two_float(a, -2 - least) / (high + low)
     total, rest = quick_sum(a, quarter * high, sign * inverse)
     y = total + a.fma(quarter, low, rest)
@@ -96,7 +96,7 @@ def cosh(a: Arithmetic, x: Any) -> Any:
 
 
 def sinh(a: Arithmetic, x: Any) -> Any:
-    """(eˣ − e⁻ˣ)/2, and its series where the two are close."""
+    """(eˣ − e⁻ˣ)/2, by a series for |x| < 1, where the difference would cancel."""
     size = a.size(x)
     square = size * size
     near = a.fma(size * square, polynomial(a, square, SINH), size)
@@ -104,7 +104,7 @@ def sinh(a: Arithmetic, x: Any) -> Any:
 
 
 def sigmoid(a: Arithmetic, x: Any) -> Any:
-    """1/(1 + e⁻ˣ), or eˣ/(1 + eˣ) below 0, with what sum and quotient lost put back."""
+    """1/(1 + e⁻ˣ), or eˣ/(1 + eˣ) below 0, with the rounding errors of sum and quotient corrected."""
     size = a.size(x)
     high, low, n = exp_pair(a, -a.select(size > 746.0, 746.0, size))
     power = scale_by_power_of_two(a, high + low, n)

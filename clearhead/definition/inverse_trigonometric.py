@@ -1,10 +1,10 @@
-"""asin, acos, atan and atan2: each a multiple of π/4 and the function of an argument that is small."""
+"""asin, acos, atan and atan2, each as a multiple of π/4 plus a polynomial of a small argument."""
 
 from typing import Any
 
 from clearhead.definition.arithmetic import Arithmetic, Fit, polynomial, quick_sum, two_sum
 
-QUARTER_PI = float.fromhex("0x1.921fb54442d18p-1"), 3.061616997868383e-17  # so that four times the first are exact
+QUARTER_PI = float.fromhex("0x1.921fb54442d18p-1"), 3.061616997868383e-17  # up to four times the first part is exact
 
 # atan(q) = q + q³·ATAN(q²) for |q| ≤ tan(π/8)
 ATAN = Fit(
@@ -28,13 +28,13 @@ INFINITY = float("inf")
 
 
 def plus_quarters(a: Arithmetic, quarters: Any, x: Any, tail: Any) -> Any:
-    """quarters·π/4 + x + tail, for x below π/4 where there are quarters."""
+    """quarters·π/4 + x + tail, with |x| < π/4 unless quarters is 0."""
     total, rest = quick_sum(a, quarters * QUARTER_PI[0], x)
     return total + (rest + a.fma(quarters, QUARTER_PI[1], tail))
 
 
 def first_quadrant_angle(a: Arithmetic, y: Any, x: Any) -> tuple[Any, Any, Any]:
-    """The angle of the point (x, y) with x, y ≥ 0, not both 0: quarters of π, and the rest in two parts."""
+    """The angle of the point (x, y) with x, y ≥ 0, not both 0, as quarters·π/4 plus a remainder in two parts."""
     steep, middle = y > x * TAN_EIGHTHS[1], y > x * TAN_EIGHTHS[0]
     over, over_low = two_sum(a, y, -x)
     under, under_low = two_sum(a, y, x)
@@ -44,7 +44,7 @@ def first_quadrant_angle(a: Arithmetic, y: Any, x: Any) -> tuple[Any, Any, Any]:
     q = over * inverse
     square = q * q
     tail = (q * square) * polynomial(a, square, ATAN)
-    if not a.narrow:  # what the sums and the quotient lost
+    if not a.narrow:  # the rounding errors of the sums and the quotient
         sums = a.select(middle & ~steep, a.fma(-q, under_low, over_low), 0.0)
         tail = a.fma(a.fma(-q, under, over) + sums, inverse, tail)
     return quarters, q, tail
@@ -59,11 +59,11 @@ def atan(a: Arithmetic, x: Any) -> Any:
 
 
 def atan2(a: Arithmetic, y: Any, x: Any) -> Any:
-    """The angle of the point (x, y), from −π to π, with the signs of zeros and for infinite numbers as C99 has it."""
+    """The angle of the point (x, y), from −π to π, with C99's results for signed zeros and infinities."""
     height, width = a.size(y), a.size(x)
     infinite = (height == INFINITY) | (width == INFINITY)
     origin = (height == 0.0) & (width == 0.0)
-    # Powers of two, so that no sum overflows and no quotient's rest is lost.
+    # Scale by powers of two: no sum overflows, and no quotient's rounding error underflows.
     largest = a.select(height > width, height, width)
     factor = a.select(largest > 2.0**1000, 2.0**-4, a.select(largest < 2.0**-900, 2.0**100, 1.0))
     top = a.select(infinite, a.select(height == INFINITY, 1.0, 0.0), height * factor)
@@ -76,15 +76,15 @@ def atan2(a: Arithmetic, y: Any, x: Any) -> Any:
 
 
 def half_arcsine(a: Arithmetic, size: Any) -> tuple[Any, Any, Any]:
-    """asin(size) for size ≤ ½, else asin(√((1 − size)/2)), in two parts, and whether it is the former.
+    """asin(size) in two parts if size ≤ ½, else asin(√((1 − size)/2)); also gives whether size ≤ ½.
 
-    The latter is (π/2 − asin(size))/2, and acos(size)/2.
+    The second is (π/2 − asin(size))/2 = acos(size)/2.
     """
     near = size <= 0.5
     square = a.select(near, size * size, (1.0 - size) * 0.5)
     u = a.select(near, size, a.sqrt(square))
     tail = (u * square) * polynomial(a, square, ASIN)
-    if not a.narrow:  # what the root lost
+    if not a.narrow:  # the rounding error of the root
         lost = a.fma(-u, u, square) / (u + u)
         tail = tail + a.select(near | (square == 0.0), 0.0, lost)
     return u, tail, near

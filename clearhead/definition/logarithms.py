@@ -1,4 +1,4 @@
-"""log, log2, log10, log1p and softplus, all from the logarithm of a mantissa."""
+"""log, log2, log10, log1p and softplus, all based on the logarithm of a mantissa."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from clearhead.definition.exponentials import LN2_HIGH, LN2_LOW, exp_pair
 
 INFINITY, NAN = float("inf"), float("nan")
 SQRT_HALF = 0x3FE6A09E667F3BCD  # the bits of √½: mantissas are from [√½, √2)
-# 1/ln 2, 1/ln 10 and log₁₀ 2, each as two numbers; log₁₀ 2 so that e times the first is exact
+# 1/ln 2, 1/ln 10 and log₁₀ 2, each as two numbers; e times the first part of log₁₀ 2 is exact
 LOG2E_PAIR = 1.4426950408889634, 2.0355273740931033e-17
 LOG10E_PAIR = 0.4342944819032518, 1.098319650216765e-17
 LOG10_2_PAIR = float.fromhex("0x1.34413509f7000p-2"), 1.42050232272661e-13
@@ -29,7 +29,7 @@ LOG = Fit(
 
 
 def mantissa_fraction(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
-    """x = 2ᵉ·m for 0 < x < ∞ with √½ ≤ m < √2: e, and (m − 1)/(m + 1) in two parts."""
+    """Write x = 2ᵉ·m with √½ ≤ m < √2, for 0 < x < ∞; gives e, and (m − 1)/(m + 1) in two parts."""
     subnormal = x < 2.0**-1022
     above = a.bits(a.select(subnormal, x * 2.0**54, x)) - SQRT_HALF
     e = integer_as_float(a, above >> 52) - a.select(subnormal, 54.0, 0.0)
@@ -39,7 +39,7 @@ def mantissa_fraction(a: Arithmetic, x: Any) -> tuple[Any, Any, Any]:
     s = less * inverse
     if a.narrow:
         return e, s, a.number(0.0)
-    # What s lacks: the rests of the sum m + 1 and of the quotient.
+    # The error of s: from the rounded sum m + 1 and from the quotient.
     return e, s, a.fma(-s, m - (more - 1.0), a.fma(-s, more, less)) * inverse
 
 
@@ -51,13 +51,13 @@ def log_of_fraction(a: Arithmetic, s: Any, s_low: Any) -> tuple[Any, Any]:
 
 
 def with_log_limits(a: Arithmetic, x: Any, y: Any) -> Any:
-    """The logarithm y where 0 < x < ∞; elsewhere −∞, ∞ or not a number."""
+    """The logarithm y where 0 < x < ∞; elsewhere −∞, ∞ or NaN."""
     y = a.select(x < INFINITY, y, x)
     return a.select(x > 0.0, y, a.select(x == 0.0, -INFINITY, a.select(x < 0.0, NAN, y)))
 
 
 def to_base(a: Arithmetic, x: Any, of_two: tuple[float, float], of_e: tuple[float, float]) -> Any:
-    """The logarithm to a base, of which those of 2 and e are given."""
+    """The logarithm to a base, given the base's logarithms of 2 and e in two parts."""
     e, *s = mantissa_fraction(a, x)
     high, low = log_of_fraction(a, *s)
     p, p_low = product(a, high, of_e[0])
@@ -67,7 +67,7 @@ def to_base(a: Arithmetic, x: Any, of_two: tuple[float, float], of_e: tuple[floa
 
 
 def natural_log(a: Arithmetic, x: Any, more: Any = 0.0) -> Any:
-    """ln x + more for 0 < x < ∞, where `more` is small beside 1."""
+    """ln x + more for 0 < x < ∞, where `more` is much smaller than 1."""
     e, *s = mantissa_fraction(a, x)
     high, low = log_of_fraction(a, *s)
     total, rest = quick_sum(a, e * LN2_HIGH, high)
@@ -90,15 +90,15 @@ def log10(a: Arithmetic, x: Any) -> Any:
 
 
 def log_of_one_plus(a: Arithmetic, x: Any, lost: Any = 0.0) -> Any:
-    """ln(1 + x + lost) for −1 < x < ∞ as ln u + c/u, with u the rounded sum and c what that lost."""
+    """ln(1 + x + lost) for −1 < x < ∞ as ln u + c/u, with u the rounded sum and c its rounding error."""
     u = 1.0 + x
-    from_x = u - 1.0  # not `two_sum`: what this sum loses, float32 feels too
+    from_x = u - 1.0  # not `two_sum`: float32 needs this rounding error too
     c = (1.0 - (u - from_x)) + (x - from_x)
     return natural_log(a, u, (c + lost) / u)
 
 
 def log1p(a: Arithmetic, x: Any) -> Any:
-    """ln(1 + x), and x where it is so small that nothing else is left."""
+    """ln(1 + x), and x itself where |x| < 2⁻⁵⁴."""
     y = with_log_limits(a, 1.0 + x, log_of_one_plus(a, x))
     return a.select(a.size(x) < 2.0**-54, x, y)
 

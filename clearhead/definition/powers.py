@@ -1,4 +1,4 @@
-"""xʸ for floats, as exp(y·ln|x|) with the logarithm and the product in two parts, and with the special cases of C99."""
+"""xʸ for floats, as exp(y·ln|x|) with logarithm and product in two parts, and C99's special cases."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from clearhead.definition.exponentials import LN2_HIGH, LN2_LOW, exp_pair
 from clearhead.definition.logarithms import INFINITY, LOG, NAN, log_of_fraction, mantissa_fraction
 
 THIRDS = 0.6666666666666666, 3.700743415417188e-17  # 2/3
-EXP_LIMIT = 750.0  # exp of this is ∞, and of minus this 0
+EXP_LIMIT = 750.0  # exp overflows beyond it, and underflows below its negative
 
 
 def precise_log_of_fraction(a: Arithmetic, s: Any, s_low: Any) -> tuple[Any, Any]:
-    """2s + ⅔s³ + s⁵·LOG(s²) in two parts, to about 65 bits: each power of s too is kept in two."""
+    """2s + ⅔s³ + s⁵·LOG(s²) in two parts, to about 65 bits; each power of s is in two parts too."""
     square, square_low = product(a, s, s)
     square_low = a.fma(s + s, s_low, square_low)
     cube, cube_low = product(a, s, square)
@@ -35,7 +35,7 @@ def log_pair(a: Arithmetic, x: Any) -> tuple[Any, Any]:
 
 
 def is_whole(a: Arithmetic, size: Any) -> Any:
-    """Whether a number ≥ 0 is whole; ∞ and all numbers from 2⁵² on are."""
+    """Whether a number ≥ 0 is an integer; ∞ and all numbers from 2⁵² on are."""
     return (size >= 2.0**52) | ((size + 2.0**52) - 2.0**52 == size)
 
 
@@ -49,7 +49,7 @@ def exp_of_product(a: Arithmetic, y: Any, high: Any, low: Any) -> Any:
 
 
 def pow(a: Arithmetic, x: Any, y: Any) -> Any:
-    """xʸ; a negative x needs a whole y, and its result is negative for odd ones."""
+    """xʸ; for negative x, NaN unless y is an integer, and negative if y is odd."""
     base, size = a.size(x), a.size(y)
     result = exp_of_product(a, y, *log_pair(a, base))
     falls = y < 0.0

@@ -1,4 +1,4 @@
-"""sin, cos and tan for every angle: reduced to within π/4 first, then two polynomials."""
+"""sin, cos and tan for every angle: reduction to at most π/4, then polynomials for sine and cosine."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ COSINE = Fit(
      2.0876146024689747e-09, -1.1382614868556325e-11),
     (0.04166666666431933, -0.0013888887671288108, 2.480059998353171e-05, -2.7300908167996537e-07),
 )  # fmt: skip
-TINY = 2.0**-27  # below, sin x and tan x are x
+TINY = 2.0**-27  # below it, sin x and tan x round to x
 
 
 def sine_pair(a: Arithmetic, r: Any, low: Any) -> tuple[Any, Any]:
@@ -44,7 +44,7 @@ def sine_of_quadrant(a: Arithmetic, x: Any, turns: int) -> Any:
 
 
 def sin(a: Arithmetic, x: Any) -> Any:
-    """The sine, x where it is so small that nothing else is left."""
+    """The sine; x itself where |x| < 2⁻²⁷."""
     return a.select(a.size(x) < TINY, x, sine_of_quadrant(a, x, 0))
 
 
@@ -54,7 +54,7 @@ def cos(a: Arithmetic, x: Any) -> Any:
 
 
 def tan(a: Arithmetic, x: Any) -> Any:
-    """The tangent: sine by cosine, or minus cosine by sine, with what the quotient lost put back."""
+    """The tangent: sine/cosine or −cosine/sine, with the quotient's rounding error corrected."""
     n, r, low = reduce_angle(a, x)
     even = (n & 1) == 0
     sines, cosines = quick_sum(a, *sine_pair(a, r, low)), quick_sum(a, *cosine_pair(a, r, low))

@@ -2,7 +2,7 @@
 
 Decides what kernels handle by loop bounds (the band of `causal` and `window`, the spans of `documents`) and what
 becomes fused code. Constants are passed as parameters: softcap(30) and softcap(50) share a kernel. Where the rules may
-be invalid, the fused code makes an invalid pair visible and its score NaN, and `clearhead.engine.diagnosis` explains it.
+be invalid, the fused code makes an invalid pair visible with score NaN, which `clearhead.engine.diagnosis` explains.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Attention as torch operations: the definition, which torch can differentiate again and again.
+"""Attention in torch operations, which torch can differentiate any number of times.
 
-Decides how a rule's expressions are evaluated on tensors. What the kernels give, this gives too, slowly and with a
-table of scores: forward-mode and higher derivatives come from here.
+Decides how a rule's expressions are evaluated on tensors. It computes what the kernels compute, but slowly and with a
+full table of scores; forward-mode and higher derivatives use it.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def weights_formula(
     heads: torch.Tensor | None = None,
     rows: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The weights (..., queries, keys), in the computation's dtype; of some `heads`, by number, and some `rows`.
+    """The weights (..., queries, keys) in the computation's dtype, optionally only of some `heads` and `rows`.
 
-    Heads count over all leading axes, and may stand in any shape, which the result has in their place.
+    `heads` has head numbers, counted over all leading axes, in any shape; that shape replaces the leading axes.
     """
     if query.dtype in HALF_DTYPES:
         query, key = query.float(), key.float()
@@ -75,13 +75,13 @@ def weights_formula(
 
 
 def repeat_shared_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """Key or value heads once for each query head that shares them."""
+    """Repeat key or value heads for the query heads that share them."""
     own = x.shape[-3] if x.dim() > 2 else 1
     return x.repeat_interleave(heads // own, -3) if 1 < own < heads else x
 
 
 def score_places(lead: Sequence[int], queries: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Where each score stands: its batch, head and row."""
+    """The batch, head and row of each score."""
     heads = lead[-1] if lead else 1
     batch = torch.arange(math.prod(lead) // max(1, heads), device=device).reshape(*lead[:-1], 1, 1, 1)
     head, row = torch.arange(heads, device=device).reshape(heads, 1, 1), torch.arange(queries, device=device)[:, None]
@@ -91,7 +91,7 @@ def score_places(lead: Sequence[int], queries: int, device: torch.device) -> dic
 
 
 def softmax_with_sink(scores: torch.Tensor, sink: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights and LSE; both know of queries that see nothing."""
+    """Weights and LSE; 0 and −∞ for queries that see nothing."""
     *lead, queries, keys = scores.shape
     sinks = scores.new_zeros(*lead, queries, 0)
     if sink is not None:
@@ -111,7 +111,7 @@ def apply_rule(
     at: dict[str, torch.Tensor],
     queries: int | None = None,
 ) -> torch.Tensor:
-    """Scores after the rule; hidden ones are −∞. Some rows of `queries`, or all."""
+    """Apply a rule to scores, hidden ones becoming −∞; the scores may be only some rows of `queries`."""
     *_, rows, keys = scores.shape
     device = scores.device
     tables = [x.to(scores.dtype) if x.dtype in HALF_DTYPES else x for x in tables]
@@ -138,7 +138,7 @@ def apply_rule(
 
 
 def evaluate_on_tensors(e: Expression, leaves: dict[str, torch.Tensor], tables: Sequence[torch.Tensor]) -> torch.Tensor:
-    """An expression's value on tensors, floats in the scores' dtype."""
+    """Evaluate an expression on tensors, with floats in the scores' dtype."""
     types = {"float": leaves["score"].dtype, "int": torch.int64, "bool": torch.bool}
     known: dict[Expression, torch.Tensor] = {}
     for part in parts(e):
@@ -157,25 +157,25 @@ def evaluate_on_tensors(e: Expression, leaves: dict[str, torch.Tensor], tables: 
 
 
 def index_table(table: torch.Tensor, index: list[torch.Tensor]) -> torch.Tensor:
-    """Elements of a table; an index below 0 counts from the end, and none leaves the table."""
-    score_places = [torch.where(x < 0, x + n, x).clamp(0, n - 1) for x, n in zip(index, table.shape, strict=True)]
-    return table[tuple(score_places)]
+    """Elements of a table; negative indices count from the end, and all are clamped to the table."""
+    clamped = [torch.where(x < 0, x + n, x).clamp(0, n - 1) for x, n in zip(index, table.shape, strict=True)]
+    return table[tuple(clamped)]
 
 
 def floor_quotient(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Python's //; of whole numbers it is 0 where b is 0."""
+    """Python's //; integers divided by 0 give 0."""
     if a.is_floating_point():
         return torch.div(a, b, rounding_mode="floor")
     return torch.where(b == 0, 0, a // torch.where(b == 0, 1, b))
 
 
 def floor_modulo(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Python's %; of whole numbers it is 0 where b is 0."""
+    """Python's %; integers modulo 0 give 0."""
     return torch.remainder(a, b) if a.is_floating_point() else torch.where(b == 0, 0, a % torch.where(b == 0, 1, b))
 
 
 def tensor_to_int64(a: torch.Tensor) -> torch.Tensor:
-    """Truth as 0 and 1, a float cut to a whole number; 0 for what 64 bits do not hold."""
+    """Booleans as 0 and 1, floats truncated; 0 for a float that 64 bits cannot hold."""
     return (torch.where(a.abs() < 2.0**63, a, 0) if a.is_floating_point() else a).to(torch.int64)
 
 
@@ -185,7 +185,7 @@ def tensor_softplus(x: torch.Tensor) -> torch.Tensor:
 
 
 class TorchWords:
-    """Threefry's words of 32 bits in torch's 64."""
+    """Threefry's 32-bit words in torch's int64."""
 
     @staticmethod
     def word(number: int) -> int:
@@ -199,19 +199,19 @@ class TorchWords:
 
     @staticmethod
     def xor(a: Any, b: Any) -> Any:
-        """Bits that differ."""
+        """a ^ b."""
         return a ^ b
 
     @staticmethod
     def rotate(a: Any, by: int) -> Any:
-        """Bits moved to the left."""
+        """Rotate bits to the left."""
         return (a << by | a >> 32 - by) & WORD_MASK
 
 
 def tensor_threefry(
     key0: torch.Tensor, key1: torch.Tensor, counter0: torch.Tensor, counter1: torch.Tensor
 ) -> torch.Tensor:
-    """A number below 2³⁰ from key and counter."""
+    """A random number below 2³⁰ from key and counter."""
     k0, k1, c0, c1 = (x & WORD_MASK for x in (key0, key1, counter0, counter1))
     bits: torch.Tensor = threefry(TorchWords(), (k0, k1), (c0, c1))[0] >> 32 - BITS
     return bits

@@ -1,8 +1,8 @@
-"""From a function written for torch to an expression: stand-ins that torch's functions know, and captured tensors.
+"""Traces a function written for torch to a formula, with stand-ins that torch's functions accept.
 
-Decides that an indexed tensor becomes a load. A tensor that the function captures, or makes of captured ones, is an
-operand of the call afterwards, with a gradient if it wants one. What torch's functions mean is `traced_functions`'s;
-everything else, errors included, is `rules.trace`'s.
+Responsible for captured tensors: an indexed tensor becomes a load, and the tensor an operand of the call, with a
+gradient if it requires one. This includes tensors computed from captured ones. Not for the meaning of torch's functions
+(`traced_functions`), nor for simplification and error locations (`rules`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from clearhead.rules.tracers import Traced, as_expression
 
 
 class TorchStandIn:
-    """What torch's functions take for a tensor, so that the recorder sees it."""
+    """Base of stand-ins: torch dispatches functions of them to the recorder, as for tensors."""
 
     @classmethod
     def __torch_function__(cls, function: Any, *_: Any) -> Any:
@@ -43,21 +43,21 @@ class TorchStandIn:
 
 
 class TorchNumber(TorchStandIn, Traced):
-    """A stand-in that torch's functions know."""
+    """A stand-in for a number that torch's functions accept."""
 
-    shared = False  # whether another number, or a row, stands for the same memory
+    shared = False  # whether another stand-in refers to the same memory
     device = torch.device("cpu")
     shape = torch.Size(())
     ndim = 0
 
     @property
     def dtype(self) -> torch.dtype:
-        """Scores' own dtype for floats."""
+        """The dtype; for floats, the scores'."""
         kind: torch.dtype = handle_torch_function(getter("dtype"), (self,), self)
         return kind
 
     def __getattr__(self, name: str) -> Any:
-        """A tensor's methods."""
+        """A method of tensors."""
         method = getattr(torch.Tensor, name)
         if name.startswith("__") or not callable(method):
             raise AttributeError(f"a number that differs from pair to pair has no attribute {name}")
@@ -81,7 +81,7 @@ class TorchNumber(TorchStandIn, Traced):
 
 
 def torch_method(name: str) -> Callable[..., Any]:
-    """An operator or a method as torch's, so that it means the same and a tensor on its other side is loaded."""
+    """An operator or method that dispatches to torch, so a tensor as its other operand is loaded."""
     method = getattr(torch.Tensor, name)
     return lambda self, *other, **options: handle_torch_function(method, (self,), self, *other, **options)
 
@@ -93,12 +93,12 @@ for name in ARITHMETIC:
     setattr(TorchNumber, f"__i{name}__", torch_method(f"__i{name}__"))
 for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
     setattr(TorchNumber, f"__{name}__", torch_method(f"__{name}__"))
-for name in ("clip", "round"):  # which numpy's numbers have too
+for name in ("clip", "round"):  # overrides numpy's methods
     setattr(TorchNumber, name, torch_method(name))
 
 
 class Recorder(TorchFunctionMode):
-    """While it is in force, what torch's functions do to stand-ins is written down, and tensors they meet are read."""
+    """Records the torch functions applied to stand-ins while active, and collects the tensors they read."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Recorder(TorchFunctionMode):
             return function(*map(self.sample, args), **options)
         if called == "detach":
             return self.detached(args[0])
-        if function is torch.Tensor.where:  # self where the condition holds, which the function takes first
+        if function is torch.Tensor.where:  # the method takes self first, the function the condition
             args = (args[1], args[0], *args[2:])
         first, changes = args[0], works_in_place(called, options)
         if isinstance(first, TorchNumber) and self.is_view(called, first, args[1:], options):
@@ -132,17 +132,17 @@ class Recorder(TorchFunctionMode):
         return self.changed(called, first, result) if changes else result
 
     def is_view(self, called: str, x: TorchNumber, others: Sequence[Any], options: dict[str, Any]) -> bool:
-        """Whether torch gives back the very tensor that a conversion is asked of: it has that dtype already."""
+        """Whether a conversion returns the same tensor because it already has the dtype."""
         if called not in CONVERSIONS or called in ("clone", "item") or options.get("copy"):
             return False
-        given = [DTYPE_OF_METHOD[called]] if called in DTYPE_OF_METHOD else [*others, *options.values()]
-        asked = (
-            y if isinstance(y, torch.dtype) else y.dtype for y in given if isinstance(y, torch.dtype | torch.Tensor)
+        arguments = [DTYPE_OF_METHOD[called]] if called in DTYPE_OF_METHOD else [*others, *options.values()]
+        dtypes = (
+            y if isinstance(y, torch.dtype) else y.dtype for y in arguments if isinstance(y, torch.dtype | torch.Tensor)
         )
-        return next(asked, self.dtype_of(x)) == self.dtype_of(x)
+        return next(dtypes, self.dtype_of(x)) == self.dtype_of(x)
 
     def changed(self, called: str, x: Any, result: TorchNumber) -> TorchNumber:
-        """A number that has become another under all its names, as torch's in-place functions change it."""
+        """Replace a stand-in's value, for all its names, as torch's in-place functions do."""
         instead = f"take what {base_name(called)} gives"
         if not isinstance(x, TorchNumber):
             raise TraceError(f"torch.{called} works in place on a captured tensor, and a rule changes none: {instead}")
@@ -155,15 +155,15 @@ class Recorder(TorchFunctionMode):
         return x
 
     def dtype_of(self, x: TorchNumber) -> torch.dtype:
-        """Scores' own dtype for floats."""
+        """The dtype; for floats, the scores'."""
         return {"float": self.dtype, "int": torch.int64, "bool": torch.bool}[x.expression.kind]
 
     def sample(self, x: Any) -> Any:
-        """A tensor in a stand-in's place, where only its dtype is asked for."""
+        """A tensor of a stand-in's dtype; anything else unchanged."""
         return torch.zeros((), dtype=self.dtype_of(x)) if isinstance(x, TorchNumber) else x
 
     def detached(self, x: TorchNumber) -> TorchNumber:
-        """The same without gradients: read from tables that have none."""
+        """The same number, read from detached tables."""
         if "score" in x.expression.leaves:
             raise TraceError("what is made of a score has its gradient: detach() is for captured tensors alone")
 
@@ -175,7 +175,7 @@ class Recorder(TorchFunctionMode):
         return own
 
     def loaded(self, x: Any) -> Any:
-        """A tensor of one number as a load of it; anything else as it is."""
+        """A 0-d tensor as a load or a constant; anything else unchanged."""
         if isinstance(x, IndexedTensor):
             x.refuse()
         if not isinstance(x, torch.Tensor):
@@ -186,7 +186,7 @@ class Recorder(TorchFunctionMode):
         return self.load(x.reshape(1), (0,)) if x.requires_grad else x.item()
 
     def load(self, tensor: torch.Tensor, places: tuple[Any, ...]) -> TorchNumber:
-        """One element for each pair."""
+        """A load of one element of a tensor."""
         if tensor.numel() == 0:
             raise TraceError(f"a tensor of shape {tuple(tensor.shape)} is empty: leave it out, or give it numbers")
         kind: Kind = "float" if tensor.is_floating_point() else "bool" if tensor.dtype is torch.bool else "int"
@@ -199,7 +199,7 @@ class Recorder(TorchFunctionMode):
         return TorchNumber(Expression("load", kind, index, array=self.table(tensor)))
 
     def table(self, tensor: torch.Tensor) -> int:
-        """A tensor's number among those that are read."""
+        """A tensor's index in `tables`, which it joins on first use."""
         number = next((n for n, x in enumerate(self.tables) if x is tensor), len(self.tables))
         if number == len(self.tables):
             self.tables.append(tensor)
@@ -207,20 +207,20 @@ class Recorder(TorchFunctionMode):
 
 
 def flattened_values(values: Sequence[Any]) -> Iterator[Any]:
-    """Values, those of tuples and lists one by one."""
+    """The values, with tuples and lists replaced by their items."""
     for x in values:
         yield from x if isinstance(x, tuple | list) else (x,)
 
 
 class IndexedTensor(TorchStandIn):
-    """A captured tensor of which some axes are indexed; with the last one it becomes a number."""
+    """A captured tensor with its first axes indexed; indexing the last axis gives a number."""
 
     def __init__(self, tensor: torch.Tensor, places: tuple[Any, ...], recorder: Recorder) -> None:
         self.tensor, self.places, self.recorder = tensor, places, recorder
 
     @property
     def shape(self) -> torch.Size:
-        """The axes that are left."""
+        """The remaining axes."""
         left: torch.Size = self.tensor.shape[len(self.places) :]
         return left
 
@@ -252,7 +252,7 @@ class IndexedTensor(TorchStandIn):
         return number
 
     def refuse(self, *_: Any) -> Any:
-        """A row where a number is needed."""
+        """Raise TraceError: a row was used as a number."""
         raise TraceError(
             f"a row of shape {tuple(self.shape)} is no single number: index all axes of its tensor, and make sums and "
             "products of rows outside, as table = a @ b.T, then table[row, key]"
@@ -261,7 +261,7 @@ class IndexedTensor(TorchStandIn):
     __neg__ = __abs__ = __array__ = __matmul__ = __rmatmul__ = refuse
 
     def __getattr__(self, name: str) -> Any:
-        """A tensor's methods."""
+        """A method of tensors."""
         return self.refuse() if hasattr(torch.Tensor, name) else object.__getattribute__(self, name)
 
 
@@ -273,9 +273,9 @@ for name in (*ARITHMETIC, *(f"r{name}" for name in ARITHMETIC), "lt", "le", "gt"
 def trace_torch_function(
     function: Callable[..., Any], names: Sequence[str], dtype: torch.dtype = torch.float32
 ) -> Formula:
-    """Call a function of (`names`) with stand-ins, and give what it does to scores of `dtype` as a formula.
+    """Trace a function with parameters `names`, for scores of `dtype`, to a formula.
 
-    Raises TraceError with file, line and text of what cannot be traced.
+    Raises TraceError with the file, line and source of code that cannot be traced.
 
     >>> slopes = torch.tensor([0.5, 0.25])
     >>> names = ("score", "batch", "head", "row", "key")

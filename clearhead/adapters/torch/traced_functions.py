@@ -1,7 +1,7 @@
-"""The words of torch that a traced function may use: each of its functions as operations that kernels know.
+"""The torch functions that a traced function may call, expressed in operations that kernels implement.
 
-Decides what torch's functions and conversions mean on stand-ins, under torch's own names of parameters. An operation of
-the table that torch calls by the table's name needs no word here.
+Decides what torch's functions and conversions mean for stand-ins, with torch's parameter names. Operations to which
+torch gives the table's name are taken from the table.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ KIND_OF_TORCH_DTYPE: dict[torch.dtype, Kind] = {torch.int32: "int", torch.int64:
 
 
 def table_function(op: str) -> Callable[..., Any]:
-    """An operation as torch's function of the same name, under torch's names of what it takes."""
+    """An operation of the table, with torch's parameter names."""
     if len(OPERATIONS[op].signatures[0][0]) == 1:
         return lambda input: call(op, input)
     return lambda input, other: call(op, input, other)
 
 
 def unary_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of one number under torch's name of it."""
+    """A function of one number, with torch's parameter name."""
     return lambda input: function(input)
 
 
 def binary_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of two numbers under torch's names of them."""
+    """A function of two numbers, with torch's parameter names."""
     return lambda input, other: function(input, other)
 
 
 def add_scaled(input: Any, other: Any, *, alpha: Any = 1) -> Any:
-    """A sum."""
+    """input + alpha · other."""
     return input + (other if alpha == 1 else other * alpha)
 
 
 def subtract_scaled(input: Any, other: Any, *, alpha: Any = 1) -> Any:
-    """A difference."""
+    """input − alpha · other."""
     return input - (other if alpha == 1 else other * alpha)
 
 
 def divide_rounded(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
-    """A quotient, or its floor, or what stands before its point."""
+    """A quotient, exact, rounded down or truncated."""
     if rounding_mode != "trunc":
         return input / other if rounding_mode is None else input // other
     if any_float(input, other):
@@ -59,7 +59,7 @@ def divide_rounded(input: Any, other: Any, *, rounding_mode: str | None = None) 
 
 
 def torch_power(input: Any, exponent: Any) -> Any:
-    """A power; for 0.5 and −0.5 torch takes the square root, which is no number of −∞."""
+    """A power; like torch, exponents ±0.5 use the square root, which gives NaN for −∞."""
     base, n = Traced(as_expression(input)), constant_value(exponent)
     if n in (0.5, -0.5):
         root = call("sqrt", base)
@@ -68,23 +68,23 @@ def torch_power(input: Any, exponent: Any) -> Any:
 
 
 def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
-    """A number between two."""
+    """The number limited to [min, max]; None means no limit."""
     return compositions.clip(input, min, max)
 
 
 def torch_sign(input: Any) -> Any:
-    """−1, 0 or 1, whose derivative is 0, and 0 for what is not a number."""
+    """−1, 0 or 1, with derivative 0; 0 for NaN."""
     below = call("where", input < 0, constant_like(input, -1), constant_like(input, 0))
     return call("where", input > 0, constant_like(input, 1), below)
 
 
 def torch_softplus(input: Any, beta: Any = 1, threshold: Any = 20) -> Any:
-    """log(1 + exp(beta · x)) / beta, and x beyond a threshold."""
+    """log(1 + exp(beta · x)) / beta; x itself where beta · x exceeds the threshold."""
     return functions.softplus(as_float(input), beta, threshold)
 
 
 def constant_like(input: Any, value: Any, dtype: torch.dtype | None = None, **_: Any) -> Traced:
-    """A constant of a number's kind, or of a dtype's."""
+    """A constant of the kind of `input`, or of a dtype."""
     return convert_kind(value, kind_of_operand(input if dtype is None else dtype))
 
 
@@ -92,7 +92,7 @@ def constant_like(input: Any, value: Any, dtype: torch.dtype | None = None, **_:
 
 
 def convert_kind(x: Any, kind: Kind) -> Traced:
-    """A number as another kind; a float is cut toward 0."""
+    """A number as another kind; floats are truncated toward 0."""
     e = as_expression(x)
     if e.kind == kind:
         return Traced(e)
@@ -111,14 +111,14 @@ def kind_of_operand(x: Any) -> Kind:
 
 
 def convert_to(input: Any, *args: Any, **options: Any) -> Traced:
-    """`x.to(…)`: what neither is a dtype nor has one tells of memory."""
-    given = (x for x in (*args, *options.values()) if isinstance(x, torch.dtype | torch.Tensor | Traced))
-    kind = next(map(kind_of_operand, given), kind_of_operand(input))
+    """`x.to(…)`: only arguments that are or have a dtype matter; devices and memory formats do not."""
+    dtyped = (x for x in (*args, *options.values()) if isinstance(x, torch.dtype | torch.Tensor | Traced))
+    kind = next(map(kind_of_operand, dtyped), kind_of_operand(input))
     return convert_kind(input, kind)
 
 
 def conversion_to(kind: Kind) -> Callable[..., Traced]:
-    """A method that is named after a dtype."""
+    """A conversion method named after a dtype, such as `x.float()`."""
     return lambda input, **_: convert_kind(input, kind)
 
 
@@ -132,9 +132,9 @@ DTYPE_OF_METHOD = {
     "int": torch.int32, "long": torch.int64, "bool": torch.bool,
 }  # fmt: skip
 
-UNARY_UFUNCS = ("square", "isnan", "isinf", "isfinite", "signbit", "logical_not")  # which torch calls so too
+UNARY_UFUNCS = ("square", "isnan", "isinf", "isfinite", "signbit", "logical_not")  # torch has these names too
 BINARY_UFUNCS = ("fmin", "fmax", "fmod", "logical_and", "logical_or", "logical_xor")
-ALIASES = {  # torch's other names of operations in the table
+ALIASES = {  # torch's names for operations of the table
     "negative": "neg", "absolute": "abs", "expit": "sigmoid", "multiply": "mul", "less": "lt", "less_equal": "le",
     "greater": "gt", "greater_equal": "ge", "equal": "eq", "not_equal": "ne", "maximum": "max", "minimum": "min",
     "floor_divide": "floordiv", "remainder": "mod", "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor",
@@ -168,27 +168,27 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def base_name(called: str) -> str:
-    """The function that one of torch's words is a form of: of `__radd__`, `add_` and `special_erf`, add and erf."""
+    """The function of which a torch name is a form: add of `__radd__` and `add_`, erf of `special_erf`."""
     name = called.strip("_").removeprefix("special_")
     return name[1:] if called.startswith("__") and name not in FUNCTIONS else name
 
 
 def works_in_place(called: str, options: dict[str, Any]) -> bool:
-    """Whether a call changes its first argument; what says so is taken from its options.
+    """Whether a call changes its first argument; removes `inplace` from the options.
 
     >>> works_in_place("add_", {}), works_in_place("__iadd__", {}), works_in_place("__add__", {})
     (True, True, False)
     >>> works_in_place("relu", {"inplace": True})
     True
     """
-    said = bool(options.pop("inplace", False))
+    inplace = bool(options.pop("inplace", False))
     if called.startswith("__"):
         return called.strip("_") == f"i{base_name(called)}"
-    return said or called.endswith("_")
+    return inplace or called.endswith("_")
 
 
 def trace_torch_call(called: str, args: tuple[Any, ...], options: dict[str, Any]) -> Traced:
-    """What one of torch's functions, by its name, gives for stand-ins and constants.
+    """The result of a torch function, by name, for stand-ins and constants.
 
     >>> from clearhead.rules.expression import Expression
     >>> key = Traced(Expression("key", "int"))
@@ -210,5 +210,5 @@ def trace_torch_call(called: str, args: tuple[Any, ...], options: dict[str, Any]
 
 
 def as_traced(x: Any) -> Any:
-    """A stand-in with Python's own operators."""
+    """A stand-in with Python's operators instead of torch's."""
     return Traced(x.expression) if isinstance(x, Traced) else x
