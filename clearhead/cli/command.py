@@ -321,19 +321,19 @@ def inspect(
 ) -> None:
     """Look at every head's weights: how wide, how far, on what; and at what one item looks."""
     from clearhead.cli import progress
-    from clearhead.inspecting.command import Wanted, inspected, show, written
+    from clearhead.inspecting.command import InspectOptions, inspect_heads, load_attention, print_inspection
 
     if not re.fullmatch(r"\d+\.\d+", head):
         raise InputError(f"--head {head} is no head: write LAYER.HEAD, as in 5.3.")
     layer, _, own = head.partition(".")
-    wanted = Wanted(sort, most, (int(layer), int(own)), row, plots, kind, html, force)
+    wanted = InspectOptions(sort, most, (int(layer), int(own)), row, plots, kind, html, force)
     with progress.clean_endings():
-        of = inspected(model, text or [], embeddings)
+        of = load_attention(model, text or [], embeddings)
         with progress.bar("layers", len(of.layers)) as advance:
-            found = written(of, wanted, advance)
+            found = inspect_heads(of, wanted, advance)
     typer.echo(found.as_json() if json else "", nl=json)
     if not json:
-        show(found)
+        print_inspection(found)
 
 
 @app.command()
