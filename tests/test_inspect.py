@@ -399,7 +399,7 @@ def test_a_saved_watch_is_inspected(capsys, folder, tmp_path):
     assert "4 items, 1 layer, 4 heads" in capsys.readouterr().out
     for words, said in (
         ([str(tmp_path / "seen.safetensors"), "a text"], "no text"),
-        ([str(tmp_path), "a text"], "no model that transformers can load"),
+        ([str(tmp_path), "a text"], "transformers cannot load a model from"),
         ([str(folder)], "Nothing to inspect"),
         ([__file__], "no saved watch"),
     ):

@@ -229,7 +229,7 @@ def generate(
     """Go on with a text by the small language model that ships with clearhead."""
     from clearhead.model import command
 
-    command.write(text, tokens, temperature, top_p, seed)
+    command.print_reply(text, tokens, temperature, top_p, seed)
 
 
 @app.command()
