@@ -150,7 +150,7 @@ def test_an_empty_file_is_named(capsys, tmp_path, command):
         (["explain"], "Nothing to explain"),
         (["explain", ""], "no word"),
         (["explain", "?!"], "no word"),
-        (["explain", "-5 degrees"], "goes behind --, as in clearhead explain -- '-5 degrees'"),
+        (["explain", "-5 degrees"], "goes after --, as in clearhead explain -- '-5 degrees'"),
         (["explain", "letter.txt"], "letter.txt is not there"),
         (["explain", "x.npy"], "--vectors x.npy"),
         (["explain", SENTENCE, "--embeddings", "glove.txt"], "glove.txt is not there"),
