@@ -207,17 +207,17 @@ def explain(
     from clearhead.rules.named import named_mask, named_score, rule_from_file
 
     rules = [*(named_score(word, heads=1) for word in score or ()), *map(rule_from_file, rule or ())]
-    request = command.Asked(
+    request = command.ExplainRequest(
         text=tuple(text or ()), attends_to=attends_to, vectors=vectors, qkv=qkv, roles=roles, embeddings=embeddings,
         position=position, mask=None if mask is None else named_mask(mask), rules=tuple(rules), matrix=matrix,
         what_if=what_if, steps=steps and steps.value, quiz=quiz, layer=layer or weights is not None, weights=weights,
         heads=heads, model=model, head=head,
     )  # fmt: skip
-    page = command.page(request)
+    page = command.requested_page(request)
     if quiz and format is Format.text:
-        command.ask(page.explained)
+        command.ask_on_terminal(page.explained)
     else:
-        formats.write(page, format.value)
+        formats.write_page(page, format.value)
 
 
 @app.command()

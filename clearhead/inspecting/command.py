@@ -180,7 +180,7 @@ def print_inspection(inspection: Inspection) -> None:
     lines += [remainder_text(inspection.parts, listed) or None, *(f"Wrote {path}." for path in inspection.files)]
     for line in lines:
         if isinstance(line, Table):
-            console.print(text.grid(line, console.width))
+            console.print(text.terminal_table(line, console.width))
         elif line is not None:
             console.print(line, markup=False)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.errors import InputError
-from clearhead.explain.inputs import place
+from clearhead.explain.inputs import item_position
 from clearhead.wording import count, percent
 
 SUMMARIES = ("entropy", "effective", "distance", "first", "off_first")
@@ -148,7 +148,7 @@ def item_index(row: int | str, tokens: Sequence[str]) -> int:
     (2, 1)
     """
     try:
-        return place(str(row), [token.strip() for token in tokens])
+        return item_position(str(row), [token.strip() for token in tokens])
     except InputError:
         items = len(tokens)
         raise InputError(

@@ -10,8 +10,8 @@ from typing import Any
 
 from clearhead.errors import InputError
 from clearhead.explain import cost, quiz, what_if
-from clearhead.explain.json import finite
-from clearhead.explain.steps import Explanation, explain
+from clearhead.explain.json import json_safe
+from clearhead.explain.steps import Explanation, explain_vectors
 from clearhead.rules.masks import window
 from clearhead.view.learned import head, learned
 from clearhead.view.sentences import MOST_ITEMS, sentence
@@ -19,8 +19,8 @@ from clearhead.view.sentences import MOST_ITEMS, sentence
 LONGEST = 2000  # characters of a sentence
 MOST_DIMS = 64
 ADVICE = {  # the command line's, for the page
-    what_if.ROLES: "See it where they differ: choose other matrices, or a learned head.",
-    what_if.EARLIER: "Choose an earlier row.",
+    what_if.ROLES_ADVICE: "See it where they differ: choose other matrices, or a learned head.",
+    what_if.EARLIER_ADVICE: "Choose an earlier row.",
 }
 LENGTHS = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 
@@ -57,12 +57,12 @@ def explained(asked: Mapping[str, str]) -> Explanation:
         raise InputError("The page asked about vectors without sending them: load it again.") from error
     if len(names) > MOST_ITEMS or max(sizes) > MOST_DIMS:
         raise InputError(f"At most {MOST_ITEMS} items of {MOST_DIMS} numbers are shown: take some away.")
-    return explain(q, names, row, keys=k, values=v, scale=scale, mask=mask)
+    return explain_vectors(q, names, row, keys=k, values=v, scale=scale, mask=mask)
 
 
 def consequence(asked: Mapping[str, str]) -> dict[str, Any]:
     """What another formula does, in a sentence."""
-    other = what_if.altered(explained(asked), asked.get("formula", ""))
+    other = what_if.alter(explained(asked), asked.get("formula", ""))
     text = f"{other.consequence} {ADVICE.get(other.advice, '')}".rstrip()
     return {"formula": other.formula.plain, "consequence": text}
 
@@ -82,12 +82,12 @@ def costs(asked: Mapping[str, str]) -> dict[str, Any]:
     if not told.lstrip("-").isdecimal():
         raise InputError(f"dim is {told[:20]}: give a whole number.")
     d = min(max(int(told), 1), MOST_DIMS)
-    return {"dim": d, "rows": [{"n": n} | cost.beside(n, d) for n in LENGTHS]}
+    return {"dim": d, "rows": [{"n": n} | cost.recurrence_counts(n, d) for n in LENGTHS]}
 
 
 def as_data(found: dict[str, Any]) -> bytes:
     """An answer as it is sent."""
-    return json.dumps(finite(found), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return json.dumps(json_safe(found), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 ANSWERS: dict[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {
