@@ -250,7 +250,7 @@ def view(
     """Open a page on this computer where you can try self-attention by hand; Ctrl-C ends it."""
     from clearhead.view import command
 
-    command.view(text or (), port, browser)
+    command.open_page(text or (), port, browser)
 
 
 @app.command()

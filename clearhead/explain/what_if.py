@@ -145,8 +145,8 @@ def divide_by_d(e: Explanation) -> Altered:
     if d == 1:
         return Altered(a, y, altered, "Nothing changes: d = 1, and divided by 1 a score stays what it is.")
     text = (
-        f"Divided by d = {d:,}, scores shrink, and weights come nearer to equal: {largest_weight_text(e, a)} The spread "
-        "of a sum of d products grows as √d, so √d is what takes it away."
+        f"Divided by d = {d:,}, scores shrink, and weights come nearer to equal: {largest_weight_text(e, a)} The "
+        "spread of a sum of d products grows as √d, so √d is what takes it away."
     )
     return Altered(a, y, altered, text)
 
