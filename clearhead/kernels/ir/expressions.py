@@ -1,28 +1,43 @@
 """Expressions as machine code: a formula over score and positions, written where a kernel has a vector of scores.
 
-Decides what is calculated once a call, once a lane, once a row and for each score; leaves meaning to `rules.expression`
-and functions to `math`. One of query and key varies along the lanes, the other is one number for a vector.
-Integers are 64 bits wide where they are one number, and in lanes as wide as the floats, or `long`.
+Decides what is calculated once a call, once a lane, once a row and for each score, and how arrays are read; leaves
+single operations to `kernels.ir.operations`. One of query and key varies along the lanes, the other is one number for
+a vector. Integers are 64 bits wide where they are one number, and in lanes as wide as the floats, or `long`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
+from operator import add
+from typing import Any, TypeVar
 
 import llvmlite.ir as ir
 
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir import math
-from clearhead.kernels.ir.simd import Function, Value, float_type, i1, i32, i64, pointer
+from clearhead.kernels.ir.code import Code
+from clearhead.kernels.ir.operations import EMITTERS, Numbers
 from clearhead.kernels.ir.storage import widen
+from clearhead.kernels.ir.values import (
+    Bits,
+    Float,
+    Int,
+    Lanes,
+    Pointer,
+    Truth,
+    Value,
+    Vector,
+    Whole,
+    constant,
+    i1,
+    pointer,
+    shaped,
+)
 from clearhead.rules.expression import Expression, depends, parts, rewrite
-from clearhead.rules.threefry import BITS, threefry
 
-Memo = dict[Expression, Value]
-COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+W = TypeVar("W", bound=Whole)
+LEAVES = ("score", "batch", "head", "query", "row", "key")
 
 
 @dataclass(frozen=True)
@@ -30,10 +45,10 @@ class Positions:
     """Where a vector of scores stands: what has been calculated from its positions so far, and what it starts from."""
 
     leaves: dict[str, Value]
-    known: Memo = field(default_factory=dict)
+    known: dict[Expression, Value] = field(default_factory=dict)
 
 
-class Rule:
+class EmittedRule:
     """One expression, written into one function.
 
     `fixed` gives batch and head; `lane` names the leaves that vary along the lanes ("query", "row") or ("key",).
@@ -41,21 +56,21 @@ class Rule:
 
     def __init__(
         self,
-        f: Function,
+        f: Code,
         expression: Expression,
         variant: Variant,
-        parameters: Value,
-        fixed: dict[str, Value],
+        parameters: Pointer,
+        fixed: dict[str, Int],
         lane: tuple[str, ...],
     ) -> None:
         self.f, self.expression, self.variant, self.parameters = f, with_offsets(expression), variant, parameters
-        self.fixed, self.lane = Positions(fixed), frozenset(lane)
-        self.integers = ir.VectorType(i64, f.lanes) if variant.long else f.integers
+        self.fixed, self.lane = Positions({**fixed}), frozenset(lane)
+        self.numbers = Numbers(f, 64 if variant.long else 8 * f.element.bytes)
         self.hoist(self.expression, self.fixed, frozenset(fixed))
 
-    def lanes(self, **leaves: Value) -> Positions:
+    def lanes(self, **leaves: Lanes) -> Positions:
         """Calculate what depends on the lanes' own positions alone, here, before any loop."""
-        at = Positions({name: self.as_wide(x) for name, x in leaves.items()})
+        at = Positions({name: x.resized(self.numbers.width, signed=True) for name, x in leaves.items()})
         self.hoist(self.expression, at, self.lane | frozenset(self.fixed.leaves))
         return at
 
@@ -65,12 +80,16 @@ class Rule:
             if depends(part) <= known:
                 self.write(part, (at,), None)
 
-    def apply(self, lanes: Positions, row: Positions, score: Value | None) -> Value:
-        """The expression for one vector: lanes as `lanes` gave them, `row` for all vectors of one row."""
-        result = self.write(self.expression, (lanes, row), Positions({} if score is None else {"score": score}))
-        if self.expression.kind == "bool":
-            return self.vector(result, ir.VectorType(i1, self.f.lanes))
-        return self.vector(result)
+    def score(self, lanes: Positions, row: Positions, score: Vector) -> Vector:
+        """What a rule makes of a vector of scores: lanes as `lanes` gave them, `row` for all vectors of one row."""
+        result = self.write(self.expression, (lanes, row), Positions({"score": score}))
+        vector: Vector = self.numbers.vector(result)
+        return vector
+
+    def seen(self, lanes: Positions, row: Positions) -> Truth:
+        """What a mask shows of one vector."""
+        truths: Truth = self.numbers.vector(self.write(self.expression, (lanes, row), Positions({})))
+        return truths
 
     def write(self, e: Expression, at: tuple[Positions, ...], pair: Positions | None) -> Value:
         """The value of an expression, kept at the least of the levels that it depends on."""
@@ -78,10 +97,10 @@ class Rule:
         for place in places:
             if e in place.known:
                 return place.known[e]
-        if not e.args and e.op in ("score", "batch", "head", "query", "row", "key"):
+        if not e.args and e.op in LEAVES:
             return next(place.leaves[e.op] for place in places if e.op in place.leaves)
         args = [self.write(a, at, pair) for a in e.args]
-        value = self.operation(e, args, lambda part: self.write(part, at, pair))
+        value = self.operation(e, args)
         home = next((p for p in places if depends(e) <= self.reach(places, p)), places[-1])
         home.known[e] = value
         return value
@@ -94,241 +113,92 @@ class Rule:
 
     # Operations
 
-    def operation(self, e: Expression, args: list[Value], write: Callable[[Expression], Value]) -> Value:
+    def operation(self, e: Expression, args: Sequence[Any]) -> Value:
         """One operation on values that are numbers or vectors."""
-        f, b = self.f, self.f.block
+        f, number = self.f, int(e.array or 0)
         if e.op == "constant":
             return self.constant(e)
         if e.op == "parameter":
-            bits = b.bitcast(f.load_int(self.parameters, int(e.array or 0)), ir.DoubleType())
-            return bits if f.element.bytes == 8 else b.fptrunc(bits, float_type(f.element))
+            bits = f.build.bitcast(self.parameters.entry(number).ir, ir.DoubleType())
+            return Float(f.build, bits if f.element.bytes == 8 else f.build.fptrunc(bits, f.scalar))
         if e.op == "offset":
-            return self.offset(int(e.array or 0), int(e.value or 0), args[0])
+            return self.offset(number, int(e.value or 0), args[0])
         if e.op == "size":
-            return f.load_int(self.parameters, self.variant.at_array(int(e.array or 0)) + 1 + 2 * int(e.value or 0))
+            return self.parameters.entry(self.variant.at_array(number) + 1 + 2 * int(e.value or 0))
         if e.op == "load":
-            return self.load(int(e.array or 0), args)
-        if e.op in math.FUNCTIONS:
-            return math.FUNCTIONS[e.op](f, self.vector(args[0]))
-        if e.op == "where":
-            return self.choose(*args)
-        if e.op == "float":
-            return self.to_float(args[0], e.args[0].kind)
-        if e.op == "threefry":
-            return self.draw(args)
-        if e.op == "int":
-            return b.zext(args[0], self.wide(args[0], i64, self.integers))
-        args = self.alike(args)
-        kind = e.args[0].kind
-        if e.op in COMPARE:
-            if kind == "float":
-                compare = b.fcmp_unordered if e.op == "ne" else b.fcmp_ordered
-                return compare(COMPARE[e.op], *args)
-            return (b.icmp_unsigned if kind == "bool" else b.icmp_signed)(COMPARE[e.op], *args)
-        if kind == "float":
-            return self.float_operation(e, args)
-        if kind == "int":
-            return self.int_operation(e.op, args)
-        return {"and": b.and_, "or": b.or_, "xor": b.xor, "not": b.not_}[e.op](*args)
+            return self.load(number, args)
+        value: Value = EMITTERS[e.op](self.numbers, e, args)
+        return value
 
     def constant(self, e: Expression) -> Value:
         """A number that is part of the code."""
         if e.kind == "float":
-            return ir.Constant(float_type(self.f.element), e.value)
-        return ir.Constant(i1, int(bool(e.value))) if e.kind == "bool" else ir.Constant(i64, e.value)
-
-    def float_operation(self, e: Expression, args: list[Value]) -> Value:
-        """Arithmetic that rounds once."""
-        b, op = self.f.block, e.op
-        if op in ("min", "max"):
-            return self.extreme("<" if op == "min" else ">", e, args)
-        if op == "abs":
-            return self.unary("llvm.fabs", args[0])
-        if op == "neg":
-            return b.fneg(args[0])
-        return {"add": b.fadd, "sub": b.fsub, "mul": b.fmul, "div": b.fdiv}[op](*args)
-
-    def extreme(self, than: str, e: Expression, args: list[Value]) -> Value:
-        """The smaller or larger of two; not a number if either is none, of which constants never are."""
-        b, (first, second) = self.f.block, (a.op in ("constant", "parameter", "float") for a in e.args)
-        if first:
-            return b.select(b.fcmp_ordered(than, *args), *args)
-        taken = b.fcmp_unordered(than, *args)
-        if not second:
-            taken = b.or_(b.fcmp_ordered(than, *args), b.fcmp_unordered("uno", args[0], args[0]))
-        return b.select(taken, *args)
-
-    def unary(self, name: str, x: Value) -> Value:
-        """One of LLVM's functions of one float or vector."""
-        shape = f"v{self.f.lanes}" if is_vector(x) else ""
-        return self.f.intrinsic(f"{name}.{shape}{self.f.element.name}", x.type, x)
-
-    def int_operation(self, op: str, args: list[Value]) -> Value:
-        """Integer arithmetic; division as Python's, and 0 where the divisor is 0."""
-        b, a = self.f.block, args[0]
-        zero = ir.Constant(a.type, None)
-        if op == "neg":
-            return b.sub(zero, a)
-        if op == "abs":
-            return b.select(b.icmp_signed("<", a, zero), b.sub(zero, a), a)
-        if op in ("min", "max"):
-            return b.select(b.icmp_signed("<" if op == "min" else ">", *args), *args)
-        if op in ("floordiv", "mod"):
-            return self.divide(op, a, args[1])
-        return {"add": b.add, "sub": b.sub, "mul": b.mul}[op](*args)
-
-    def draw(self, args: list[Value]) -> Value:
-        """A number below 2³⁰ from key and counter: lanes of 32 bits, whatever the floats'."""
-        f, b = self.f, self.f.block
-        args = self.alike(args)
-        lanes = is_vector(args[0])
-        kind, own = (ir.VectorType(i32, f.lanes), self.integers) if lanes else (i32, i64)
-        key0, key1, counter0, counter1 = (x if x.type == kind else b.trunc(x, kind) for x in args)
-        word, _ = threefry(Words(f, kind), (key0, key1), (counter0, counter1))
-        word = b.lshr(word, Words(f, kind).word(32 - BITS))
-        return word if own == kind else b.zext(word, own)
-
-    def divide(self, op: str, a: Value, d: Value) -> Value:
-        """Floor division; the divisors 0 and −1, which processors stop at, are taken out first."""
-        b, zero = self.f.block, ir.Constant(a.type, None)
-        one, minus = self.like(a, 1), self.like(a, -1)
-        nothing, turned = b.icmp_signed("==", d, zero), b.icmp_signed("==", d, minus)
-        safe = b.select(b.or_(nothing, turned), one, d)
-        quotient, rest = b.sdiv(a, safe), b.srem(a, safe)
-        below = b.and_(
-            b.icmp_signed("!=", rest, zero),
-            b.xor(b.icmp_signed("<", rest, zero), b.icmp_signed("<", safe, zero)),
-        )
-        if op == "mod":
-            rest = b.select(below, b.add(rest, safe), rest)
-            return b.select(b.or_(nothing, turned), zero, rest)
-        quotient = b.select(below, b.sub(quotient, one), quotient)
-        return b.select(nothing, zero, b.select(turned, b.sub(zero, a), quotient))
-
-    def choose(self, condition: Value, a: Value, other: Value) -> Value:
-        """a where the condition holds, else the other."""
-        a, other = self.alike([a, other])
-        if is_vector(condition):
-            a, other = self.vector(a), self.vector(other)
-        return self.f.block.select(condition, a, other)
-
-    def to_float(self, x: Value, kind: str) -> Value:
-        """A whole number or truth as a float."""
-        to = self.wide(x, float_type(self.f.element), self.f.vector)
-        return self.f.block.uitofp(x, to) if kind == "bool" else self.f.block.sitofp(x, to)
+            return self.f.number(float(e.value or 0.0))
+        if e.kind == "bool":
+            return Truth(self.f.build, constant(i1, int(bool(e.value))))
+        return self.f.i64(int(e.value or 0))
 
     # Arrays
 
-    def offset(self, number: int, axis: int, x: Value) -> Value:
+    def offset(self, number: int, axis: int, index: Int | Lanes) -> Value:
         """How many bytes an index moves along an axis; below 0 it counts from the end, and none leaves the array."""
-        f, b = self.f, self.f.block
+        f = self.f
         entry = self.variant.at_array(number) + 1 + 2 * axis
-        size, stride = (f.load_int(self.parameters, entry + n) for n in (0, 1))
-        if is_vector(x):
-            x = x if x.type.element == i64 else b.sext(x, ir.VectorType(i64, f.lanes))
-            size, stride = f.splat(size), f.splat(stride)
-        zero = ir.Constant(x.type, None)
-        x = b.select(b.icmp_signed("<", x, zero), b.add(x, size), x)
-        last = b.sub(size, self.like(x, 1))
-        x = b.select(b.icmp_signed("<", x, last), x, last)
-        return b.mul(b.select(b.icmp_signed("<", x, zero), zero, x), stride)
+        size, stride = (self.parameters.entry(entry + n) for n in (0, 1))
+        if isinstance(index, Int):
+            return in_array(index, size) * stride
+        sizes, strides = (Lanes(f.build, f.spread(x.ir)) for x in (size, stride))
+        return in_array(index.resized(64, signed=True), sizes) * strides
 
-    def load(self, number: int, offsets: list[Value]) -> Value:
+    def load(self, number: int, offsets: Sequence[Int | Lanes]) -> Value:
         """An array's element, or one for each lane."""
-        f, b = self.f, self.f.block
+        f = self.f
         dtype = self.variant.arrays[number][0]
-        kind, place = memory_type(dtype), f.load_int(self.parameters, self.variant.at_array(number))
+        kind, place = memory_type(dtype), self.parameters.entry(self.variant.at_array(number))
         for offset in offsets:
-            if not is_vector(offset):
-                place = b.add(place, offset)
-        apart = [offset for offset in offsets if is_vector(offset)]
+            if isinstance(offset, Int):
+                place = place + offset
+        apart = [offset for offset in offsets if isinstance(offset, Lanes)]
         if not apart:
-            return self.converted(b.load(b.inttoptr(place, pointer), typ=kind, align=1), dtype)
-        places = b.inttoptr(reduce(b.add, apart, f.splat(place)), ir.VectorType(pointer, f.lanes))
-        return self.converted(self.gather(places, kind), dtype)
+            return self.converted(f.read(place.pointer(), kind), dtype)
+        addresses = reduce(add, apart, Lanes(f.build, f.spread(place.ir)))
+        return self.converted(self.gather(addresses, kind), dtype)
 
-    def gather(self, places: Value, kind: ir.Type) -> Value:
+    def gather(self, addresses: Lanes, kind: ir.Type) -> ir.Value:
         """The elements at as many addresses as there are lanes."""
         n, f = self.f.lanes, self.f
+        places = f.build.inttoptr(addresses.ir, ir.VectorType(pointer, n))
         name = {"half": "f16", "float": "f32", "double": "f64"}.get(str(kind), str(kind))
-        result = ir.VectorType(kind, n)
-        all_lanes = ir.Constant(ir.VectorType(i1, n), [1] * n)
-        known = f.module.globals.get(f"llvm.masked.gather.v{n}{name}.v{n}p0")
-        signature = ir.FunctionType(result, [places.type, ir.IntType(32), all_lanes.type, result])
-        known = known or ir.Function(f.module, signature, f"llvm.masked.gather.v{n}{name}.v{n}p0")
-        return f.block.call(known, [places, ir.Constant(ir.IntType(32), 1), all_lanes, ir.Constant(result, None)])
+        name, result = f"llvm.masked.gather.v{n}{name}.v{n}p0", ir.VectorType(kind, n)
+        all_lanes, align = ir.Constant(ir.VectorType(i1, n), [1] * n), ir.Constant(ir.IntType(32), 1)
+        signature = ir.FunctionType(result, [places.type, align.type, all_lanes.type, result])
+        known = f.module.globals.get(name) or ir.Function(f.module, signature, name)
+        return f.build.call(known, [places, align, all_lanes, ir.Constant(result, None)])
 
-    def converted(self, x: Value, dtype: str) -> Value:
+    def converted(self, x: ir.Value, dtype: str) -> Value:
         """What was read as the computation's float, an integer, or truth."""
-        f, b = self.f, self.f.block
+        f = self.f
+        lanes = isinstance(x.type, ir.VectorType)
         if dtype == "bool":
-            return b.icmp_unsigned("!=", x, ir.Constant(x.type, None))
+            return Truth(f.build, f.build.icmp_unsigned("!=", x, ir.Constant(x.type, None)))
         if "float" in dtype:
-            to, size = self.wide(x, float_type(f.element), f.vector), int(dtype.partition("float")[2]) // 8
+            size = int(dtype.partition("float")[2]) // 8
             if size == 2:
-                x, size = widen(f, dtype, x), 4
-            if size == f.element.bytes:
-                return x
-            return b.fptrunc(x, to) if size > f.element.bytes else b.fpext(x, to)
-        to, size = self.wide(x, i64, self.integers), int(dtype.lstrip("uint"))
-        width = (to.element if is_vector(x) else to).width
-        if size == width:
-            return x
-        if size > width:
-            return b.trunc(x, to)
-        return b.zext(x, to) if dtype.startswith("u") else b.sext(x, to)
-
-    # Numbers and vectors
-
-    def wide(self, x: Value, scalar: ir.Type, vector: ir.Type) -> ir.Type:
-        """The vector type if x is one."""
-        return vector if is_vector(x) else scalar
-
-    def vector(self, x: Value, kind: Any = None) -> Value:
-        """x in every lane, if it is one number."""
-        if is_vector(x):
-            return x
-        if x.type == i64 and self.integers.element != i64:
-            x = self.f.block.trunc(x, self.integers.element)
-        return self.f.splat(x)
-
-    def as_wide(self, x: Value) -> Value:
-        """Positions as wide as the rule's whole numbers."""
-        narrow = is_vector(x) and x.type != self.integers
-        return self.f.block.sext(x, self.integers) if narrow else x
-
-    def alike(self, args: list[Value]) -> list[Value]:
-        """All as vectors if one is."""
-        return [self.vector(x) for x in args] if any(is_vector(x) for x in args) else args
-
-    def like(self, x: Value, number: int) -> Value:
-        """A constant of x's type."""
-        return ir.Constant(x.type, [number] * self.f.lanes if is_vector(x) else number)
+                x, size = widen(f, dtype, Bits(f.build, x)).ir, 4
+            if size != f.element.bytes:
+                change = f.build.fptrunc if size > f.element.bytes else f.build.fpext
+                x = change(x, shaped(x, f.scalar))
+            return (Vector if lanes else Float)(f.build, x)
+        bits = Bits(f.build, x).resized(self.numbers.width if lanes else 64, signed=not dtype.startswith("u"))
+        return (Lanes if lanes else Int)(f.build, bits.ir)
 
 
-@dataclass(frozen=True)
-class Words:
-    """Threefry's arithmetic as instructions, on one word or one in each lane."""
-
-    f: Function
-    kind: Any
-
-    def word(self, number: int) -> Value:
-        """A constant."""
-        return ir.Constant(self.kind, [number] * self.f.lanes if self.kind != i32 else number)
-
-    def add(self, a: Value, b: Value) -> Value:
-        """a + b."""
-        return self.f.block.add(a, b)
-
-    def xor(self, a: Value, b: Value) -> Value:
-        """Bits that differ."""
-        return self.f.block.xor(a, b)
-
-    def rotate(self, a: Value, by: int) -> Value:
-        """Bits moved to the left."""
-        shape = "i32" if self.kind == i32 else f"v{self.f.lanes}i32"
-        return self.f.intrinsic(f"llvm.fshl.{shape}", self.kind, a, a, self.word(by))
+def in_array(index: W, size: W) -> W:
+    """An index that counts from the end below 0, cut to the array."""
+    index = (index < 0).choose(index + size, index)
+    last = size - 1
+    index = (index < last).choose(index, last)
+    return (index < 0).choose(index.new(index.constant(0)), index)
 
 
 def with_offsets(e: Expression) -> Expression:
@@ -341,11 +211,6 @@ def with_offsets(e: Expression) -> Expression:
         return replace(part, args=tuple(args))
 
     return rewrite(e, moved)
-
-
-def is_vector(x: Value) -> bool:
-    """Whether a value has lanes."""
-    return isinstance(x.type, ir.VectorType)
 
 
 def memory_type(dtype: str) -> ir.Type:

@@ -16,7 +16,7 @@ from clearhead.cli import main
 from clearhead.definition import textbook
 
 SENTENCE = "the river bank was wet because the river had flooded"
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ESCAPE = "\x1b"
 
 

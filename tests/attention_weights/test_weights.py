@@ -24,11 +24,8 @@ from clearhead import (
 )
 from clearhead.definition import weights as definition
 from clearhead.testing import check_same_bits
+from tests.arrays import random
 from tests.strategies import LAYOUTS, laid_out
-
-
-def random(*shape, dtype=np.float32, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
 def indices(size):
