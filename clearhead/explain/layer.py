@@ -214,7 +214,7 @@ def layer_output(layer: Layer) -> list[Block]:
     return [Heading("5  W^O", formula), Prose(text)]
 
 
-def render(layer: Layer) -> str:
+def layer_json(layer: Layer) -> str:
     """The numbers as JSON."""
     e = layer.explained
     fields = {

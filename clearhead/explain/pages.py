@@ -64,7 +64,7 @@ class LayerPage:
 
     def json(self) -> str:
         """The layer's numbers, head by head."""
-        return layer.render(layer.work_out_layer(self.explained, self.heads, self.matrices))
+        return layer.layer_json(layer.work_out_layer(self.explained, self.heads, self.matrices))
 
 
 @dataclass(frozen=True)
@@ -96,4 +96,4 @@ class WhatIfPage:
 
     def json(self) -> str:
         """The weights and outputs of both formulas."""
-        return what_if.render(self.explained, self.name)
+        return what_if.what_if_json(self.explained, self.name)

@@ -261,7 +261,7 @@ def outputs_table(e: Explanation, other: Altered, dims: int) -> Table:
     return Table((Column("y", "left"), Column("its numbers", "left"), Column("count"), Column("length")), tuple(rows))
 
 
-def render(e: Explanation, name: str) -> str:
+def what_if_json(e: Explanation, name: str) -> str:
     """Both results as JSON."""
     other = alter(e, name)
     made = {
@@ -316,8 +316,8 @@ def largest_weight_text(e: Explanation, a: Array) -> str:
         return "here no weight changes to speak of."
     j, k = heaviest_item(e.row), heaviest_item(a)
     k = j if number(a[j]) == number(a[k]) else k
-    told = f"the largest weight, of {item_reference(e, j)}, goes from {number(e.row[j])} to {number(a[j])}"
-    return f"{told}." if j == k else f"{told}, and {item_reference(e, k)} now has the most, {number(a[k])}."
+    clause = f"the largest weight, of {item_reference(e, j)}, goes from {number(e.row[j])} to {number(a[j])}"
+    return f"{clause}." if j == k else f"{clause}, and {item_reference(e, k)} now has the most, {number(a[k])}."
 
 
 def heaviest_item(a: Array) -> int:

@@ -21,8 +21,8 @@ def zero_score(e: Explanation) -> list[Block]:
         return [Prose(zero_vector(e), strong=True)]
     present = [*at_right_angles(e), *zero_vector_items(e)]
     if present:
-        told = " ".join([present[0], *(text[0].upper() + text[1:] for text in present[1:])])
-        return [Prose(f"{zero_rule(e)} {told}", strong=True)]
+        sentences = " ".join([present[0], *(text[0].upper() + text[1:] for text in present[1:])])
+        return [Prose(f"{zero_rule(e)} {sentences}", strong=True)]
     return [Prose(f"{zero_rule(e)} {no_zero_text(e)}")]
 
 

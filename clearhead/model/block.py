@@ -60,7 +60,7 @@ def layer_pass(x: Matrix, layer: LayerParameters, heads: int, turn: Rotation, at
     attention = matmul_rows(joined(attended), layer.output)
     between = x + attention
     w = rms_norm(between)
-    hidden = gelu(matmul_rows(w, layer.up))
+    hidden = gelu_tanh(matmul_rows(w, layer.up))
     mlp = matmul_rows(hidden, layer.down)
     scale = q.shape[-1] ** -0.5
     return LayerPass(x, u, q, k, v, scale, CAUSAL, attended, attention, between, w, hidden, mlp, between + mlp)
@@ -87,10 +87,10 @@ def rms_norm(x: Matrix) -> Matrix:
     return y
 
 
-def gelu(x: Matrix) -> Matrix:
+def gelu_tanh(x: Matrix) -> Matrix:
     """x times the probability that a standard normal number is below x (Hendrycks & Gimpel 2016, tanh approximation).
 
-    >>> gelu(np.array([-3, 0, 3], np.float32)).round(3)
+    >>> gelu_tanh(np.array([-3, 0, 3], np.float32)).round(3)
     array([-0.004,  0.   ,  2.996], dtype=float32)
     """
     half, cube, root = np.float32(0.5), np.float32(0.044715), np.float32((2 / np.pi) ** 0.5)

@@ -61,8 +61,8 @@ def learned_heads(text: str) -> dict[str, Any]:
 def head_vectors(text: str, which: str) -> dict[str, Any]:
     """One head's queries, keys, values and scale on a sentence's first pieces. Raises InputError.
 
-    >>> told = head_vectors("The river was wide.", "3.3")
-    >>> told["names"][:4], len(told["q"][0]), told["left"]
+    >>> answer = head_vectors("The river was wide.", "3.3")
+    >>> answer["names"][:4], len(answer["q"][0]), answer["left"]
     (['<s>', 'The', '␣ri', 'ver'], 32, 0)
     """
     model = load()

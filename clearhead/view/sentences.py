@@ -20,8 +20,8 @@ def sentence_vectors(text: str) -> dict[str, Any]:
     `kept` is the share of the vectors' squared lengths that the plane keeps. Raises InputError for a text without a
     word.
 
-    >>> told = sentence_vectors("the river bank")
-    >>> told["tokens"], len(told["all"][0]), told["plane"][1], round(told["kept"], 2), told["left"]
+    >>> answer = sentence_vectors("the river bank")
+    >>> answer["tokens"], len(answer["all"][0]), answer["plane"][1], round(answer["kept"], 2), answer["left"]
     (['the', 'river', 'bank'], 64, [-0.44, 0.61], 1.0, 0)
     """
     words = load()

@@ -478,7 +478,7 @@ def test_a_layer_is_attention_in_heads_and_scaled(heads, position):
     told = as_text(layer.layer_page(worked))
     for shown in (*worked.scaled.ravel(), *worked.weights.ravel()):
         assert number(shown) in told
-    made = json.loads(layer.render(worked))
+    made = json.loads(layer.layer_json(worked))
     assert made["weights"] == worked.weights.tolist()
     for render in (markdown.render, latex.render):
         assert render(layer.layer_page(worked))

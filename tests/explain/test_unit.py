@@ -168,7 +168,7 @@ def test_alterations_are_what_they_are_called(name, which):
     assert number(vector_length(other.output)) in written
     changed = np.abs(expected - e.row).max() > 1e-12 or (name == "values=keys" and of.keys is not of.values)
     assert ("Nothing changes" in written) == (not changed and name != "no-values")
-    read = json.loads(what_if.render(e, name))
+    read = json.loads(what_if.what_if_json(e, name))
     assert read["altered"]["weights"] == other.weights.tolist()
     for render in (markdown.render, latex.render, html.render):
         assert render(what_if.what_if_page(e, name, 6))
