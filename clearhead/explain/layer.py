@@ -43,8 +43,8 @@ class Layer:
 def work_out_layer(e: Explanation, heads: int, matrices: Matrices | None = None) -> Layer:
     """Compute the layer at the explanation's position; raises InputError.
 
-    >>> from clearhead.explain.steps import explain
-    >>> layer = work_out_layer(explain(np.eye(4)), heads=2)
+    >>> from clearhead.explain.steps import explain_vectors
+    >>> layer = work_out_layer(explain_vectors(np.eye(4)), heads=2)
     >>> layer.scaled.round(3).tolist(), layer.y.round(3).tolist()
     ([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.707]], [0.25, 0.25, 0.199, 0.403])
     """
