@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from clearhead.arrays import Array, Integers
 from clearhead.cache.pages import Paged
-from clearhead.engine.diagnosis import check
-from clearhead.engine.launch import scratch_layout, spec_for, table
+from clearhead.engine.diagnosis import raise_rule_fault
+from clearhead.engine.launch import call_table, scratch_layout, spec_for
 from clearhead.engine.problem import Operand, Problem
 from clearhead.errors import InputError
 from clearhead.kernels.abi.call import FIELDS
@@ -95,7 +95,7 @@ class Source:
         tiles = np.ascontiguousarray(tiles_of(problem, queries, spec.tile.queries)[::-1, :-1])  # most keys first
         places, scratch_size = scratch_layout(problem, spec.tile, None)
         tasks = problem.heads * len(tiles)
-        numbers, kept = table(problem, tasks, places, [tuple(tile) for tile in tiles.tolist()], None)
+        numbers, kept = call_table(problem, tasks, places, [tuple(tile) for tile in tiles.tolist()], None)
         nowhere = np.zeros(8)
         sinks = nowhere if self.sink is None else np.broadcast_to(self.sink, problem.lead)
         sinks = np.ascontiguousarray(sinks, problem.computed)
@@ -107,7 +107,7 @@ class Source:
         if problem.rules.doubtful:
             lost = np.zeros_like(lse, bool)
             lost[:, queries] = np.isnan(lse[:, queries])
-            check(self.problem, lost, self.query, self.pages or self.key)
+            raise_rule_fault(self.problem, lost, self.query, self.pages or self.key)
 
     def count(self, tasks: int, queries: int) -> int:
         """How many threads a run over some queries of all heads is worth."""

@@ -13,7 +13,7 @@ from clearhead import debug
 from clearhead.arrays import Array, Integers, ceil_div
 from clearhead.attention_weights.lse import Source, run, tiles_of
 from clearhead.definition.canonical import BLOCK
-from clearhead.engine.launch import laid_out, spec_for, table
+from clearhead.engine.launch import call_table, scratch_offsets, spec_for
 from clearhead.engine.problem import Problem
 from clearhead.kernels.abi.call import FIELDS, PLACE, SEEN_BYTES, SWEEP
 from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_ROWS
@@ -117,7 +117,7 @@ class Sweep:
         groups = np.arange(len(tiles) + 1) if borders is None else np.searchsorted(tiles[:, -1], borders)
         tasks = len(self.heads) * (len(groups) - 1)
         places, scratch_size, own_places = layout(problem, spec.tile, self.top)
-        numbers, kept = table(problem, tasks, places, [tuple(t[:5]) for t in tiles.tolist()], None)
+        numbers, kept = call_table(problem, tasks, places, [tuple(t[:5]) for t in tiles.tolist()], None)
         found, nothing = self.found, np.empty(0)
         rows = found.get("rows", nothing)
         fields = {
@@ -159,5 +159,5 @@ def layout(problem: Problem, tile: Tile, top: int) -> tuple[dict[str, int], int,
         "at_list": 2 * top * tile.row,
         "at_sums": 2 * BLOCK * tile.vector_bits // 8,
     }
-    places, size = laid_out(room)
+    places, size = scratch_offsets(room)
     return places, size, {name: places.pop(name) for name in ("at_list", "at_sums")}

@@ -16,7 +16,7 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.definition.gradient import add_at, is_float
-from clearhead.engine.launch import array_parameters, bits, block_fields, laid_out, spec_for
+from clearhead.engine.launch import array_parameters, bits, block_fields, scratch_offsets, spec_for
 from clearhead.engine.problem import Operand, Problem, dense_strides
 from clearhead.kernels.abi.call import PLACE, SEEN_BYTES
 from clearhead.kernels.abi.gradient_call import AXIS, DONE, FIELDS, GRADIENT_BLOCK
@@ -199,7 +199,7 @@ class BackwardLaunch:
         problem, tile = self.problem, self.spec.tile
         size = tile.element.bytes
         wide, value_wide = padded(problem.query_dim) * size, padded(problem.value_dim) * size
-        return laid_out(
+        return scratch_offsets(
             {
                 "at_softmax": 2 * tile.row,
                 "at_unused": tile.row,
