@@ -117,7 +117,7 @@ class Attended:
     def differentiable(self) -> Residuals:
         """What derivatives need of the call."""
         if self.residuals is None:
-            raise late("clearhead.gradients.backward").unknown(
+            raise late("clearhead.gradients.backward").no_gradients(
                 "a merged result, or one over a cache or in native precision,"
             )
         return self.residuals

@@ -18,7 +18,7 @@ import numpy as np
 from clearhead import alibi, attend, causal, dense, documents, full, functions, problem, softcap, where, window
 from clearhead.definition.gradient import reduced
 from clearhead.engine.launch import launch_on, spec_for
-from clearhead.gradients.backward import keys_lead, share, walked
+from clearhead.gradients.backward import keys_lead, share, walked_strides
 from clearhead.gradients.launch import BackwardLaunch, float_arrays
 from clearhead.kernels.abi.call import AXIS, FIELDS
 from clearhead.kernels.abi.gradient_call import AXIS as GRADIENT_AXIS
@@ -138,13 +138,13 @@ def gradients(done, d_out, budget, folder):
     """Gradients of queries, keys and values by AArch64's code, from this machine's output and log-sum-exp."""
     (q, k, v, _), asked = done.residuals.operands, done.residuals.problem
     arrays = asked.rules.score.arrays if asked.rules.score else ()
-    planned = BackwardLaunch(asked, walked(asked, d_out), float_arrays(arrays), share(asked, k, v))
+    planned = BackwardLaunch(asked, walked_strides(asked, d_out), float_arrays(arrays), share(asked, k, v))
     planned.__dict__["plan"] = KernelSpec("backward", spec_for(asked, AARCH64).tile, AARCH64, planned.variant)
     template = planned.template(1)
     tasks, computed = planned.chains * planned.group * len(planned.tiles), np.dtype(asked.computed)
     d_query = np.zeros((*asked.lead, asked.queries, asked.query_dim), planned.d_query_dtype)
     d_key, d_value = (
-        np.zeros((*planned.own_axes, asked.keys, padded(dim)), computed) for dim in (asked.query_dim, asked.value_dim)
+        np.zeros((*planned.key_axes, asked.keys, padded(dim)), computed) for dim in (asked.query_dim, asked.value_dim)
     )
     named = {"d_query": d_query, "d_key": d_key, "d_value": d_value}
     named |= {"query": q, "key": k, "value": v, "output": done.residuals.output, "lse": done.lse, "d_output": d_out}
