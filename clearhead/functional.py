@@ -210,7 +210,7 @@ def attend(
         query = as_array(q, "q")
         output, lse = execute_cache(query, k, rules, threads=threads, out=out, lse=True)
         if not k.alike:
-            return Attended(output, lse, partial(no_weights, tuple(k.counts), tuple(k.gone)))
+            return Attended(output, lse, partial(no_weights, tuple(k.counts), tuple(k.evicted)))
         return Attended(output, lse, partial(weights_seen, query, k.paged(slice(None)), rules, lse, threads))
     operands = new(Operands, (as_array(q, "q"), as_array(k, "k"), as_array(v, "v"), None))
     if precision != "exact":
@@ -251,7 +251,7 @@ def weights_seen(q: Array, k: Array | Paged, rules: Rules, lse: Array | None, th
     """The weights of a call, when someone asks."""
     from clearhead.attention_weights.matrix import weights_of
 
-    return weights_of(q, k, rules, lse=lse, threads=threads, own=True)
+    return weights_of(q, k, rules, lse=lse, threads=threads, matching=True)
 
 
 def no_weights(counts: tuple[int, ...], gone: tuple[int, ...]) -> "Weights":

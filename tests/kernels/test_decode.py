@@ -125,10 +125,10 @@ def test_forks_and_beams_share_pages_until_they_write():
     k, v, new = random(2, 2, 300, 16), random(2, 2, 300, 16), random(3, 2, 1, 16)
     cache = KeyValueCache()
     cache.append(k, v)
-    made = cache.made
+    made = cache.created
     other = cache.fork()
     cache.reorder([1, 0, 1])
-    assert (cache.made, other.made) == (made, 0)
+    assert (cache.created, other.created) == (made, 0)
     cache.append(new, new)
     q = random(3, 2, 1, 16)
     for i, source in enumerate([1, 0, 1]):
