@@ -44,7 +44,7 @@ def int8_rows(rows: Array) -> Rows:
 
     A row with a number that is not finite becomes all NaN.
 
-    >>> rounded(np.array([[1.0, -0.5, 0.25]], np.float32)).numbers
+    >>> int8_rows(np.array([[1.0, -0.5, 0.25]], np.float32)).numbers
     array([[127, -64,  32]], dtype=int8)
     """
     rows = rows.astype(np.float32)
