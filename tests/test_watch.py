@@ -141,7 +141,7 @@ def test_saved_and_loaded(model, tokens, tmp_path):
     with pytest.raises(FileError, match="exists already"):
         seen.save(path)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(FileError, match="no saved watch"):
+    with pytest.raises(FileError, match="not a saved watch"):
         clearhead.load_watch(path)
 
 
@@ -154,7 +154,7 @@ def test_nothing_is_shown_of_a_record_that_is_wrong(model, tokens, what):
     record = seen.runs[-1][1]
     record.trusted = False
     record.array(what)[:] *= 1.01
-    with pytest.raises(TrustError, match=r"layer 1, head \d, position \d+: .* Nothing of this layer is shown"):
+    with pytest.raises(TrustError, match=r"layer 1, head \d, position \d+: .* This layer is not shown"):
         seen.layer(1)
     seen.layer(0)
 
@@ -257,14 +257,14 @@ def test_encoders_and_strangers_are_refused_on_entering():
 WRONG = [
     ({"layers": [99]}, r"has no layers \[99\] to watch: choose from 0 to 2"),
     ({"layers": [0, -1]}, r"has no layers \[-1\] to watch"),
-    ({"layers": 1}, r"layers=1 are no numbers of layers: give a list, as layers=\[0, 5\]"),
-    ({"layers": []}, r"layers=\[\] are no numbers of layers"),
-    ({"layers": [True]}, r"layers=\[True\] are no numbers"),
-    ({"layers": "01"}, "layers='01' are no numbers"),
-    ({"heads": 2}, "heads=2 are no numbers of heads"),
-    ({"memory": "1GB"}, "memory='1GB' is no number of bytes: give one, as memory=1073741824"),
-    ({"memory": 0}, "memory=0 is no number of bytes"),
-    ({"memory": float("nan")}, "memory=nan is no number of bytes"),
+    ({"layers": 1}, r"layers=1 must be numbers of layers: give a list, as layers=\[0, 5\]"),
+    ({"layers": []}, r"layers=\[\] must be numbers of layers"),
+    ({"layers": [True]}, r"layers=\[True\] must be numbers"),
+    ({"layers": "01"}, "layers='01' must be numbers"),
+    ({"heads": 2}, "heads=2 must be numbers of heads"),
+    ({"memory": "1GB"}, "memory='1GB' must be a number of bytes: use memory=1073741824"),
+    ({"memory": 0}, "memory=0 must be a number of bytes"),
+    ({"memory": float("nan")}, "memory=nan must be a number of bytes"),
 ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from clearhead.attention_weights.matrix import Weights
 from clearhead.errors import FileError, InputError
 from clearhead.inspecting.heads import Inspected
-from clearhead.watched.records import RoomError, in_bytes
+from clearhead.watched.records import MemoryLimitError, in_bytes
 from clearhead.watched.seen import Watch, load_watch
 from clearhead.watching import watch
 
@@ -44,7 +44,7 @@ def from_folder(folder: Path, text: str) -> Inspected:
     try:
         with torch.no_grad(), watch(model, memory=MEMORY) as seen:
             model(numbers)
-    except RoomError as error:
+    except MemoryLimitError as error:
         raise InputError(
             f"{folder} over {numbers.shape[1]} tokens would keep {in_bytes(error.needed)}, and inspect takes "
             f"{in_bytes(MEMORY)} at most: give a shorter text, or in Python save a few layers, by "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clearhead.layers import joined, parted
+from clearhead.layers import join_heads, split_heads
 from clearhead.model.parameters import ROTARY_BASE, TINY, LayerParameters, Matrix
 from clearhead.rules.masks import CAUSAL, Mask
 
@@ -54,10 +54,10 @@ class LayerPass:
 def layer_pass(x: Matrix, layer: LayerParameters, heads: int, turn: Turn, attend: Attend) -> LayerPass:
     """One layer over the residual stream x (n, dim); `attend` gives the heads' outputs of q, k and v."""
     u = normed(x)
-    q, k, v = (parted(times(u, matrix), heads) for matrix in (layer.query, layer.key, layer.value))
+    q, k, v = (split_heads(times(u, matrix), heads) for matrix in (layer.query, layer.key, layer.value))
     q, k = rotated(q, turn), rotated(k, turn)
     attended = attend(q, k, v)
-    attention = times(joined(attended), layer.output)
+    attention = times(join_heads(attended), layer.output)
     between = x + attention
     w = normed(between)
     hidden = gelu(times(w, layer.up))

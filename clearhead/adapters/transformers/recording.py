@@ -20,7 +20,7 @@ from clearhead.adapters.transformers.mask import Pattern, packed_ids
 from clearhead.arrays import Array
 from clearhead.errors import InputError
 from clearhead.rules.masks import Causal, Window, conjunction
-from clearhead.watched.records import Record, RoomError, in_bytes
+from clearhead.watched.records import MemoryLimitError, Record, in_bytes
 from clearhead.watched.seen import Watch
 
 CHECKED = 4  # rows of a prompt that the model's own attention computes too
@@ -106,7 +106,7 @@ class Listener:
         run = self.seen.runs[-1] if self.seen.runs else {}
         for number in self.unsure & set(run):
             record = run[number]
-            record.cut(record.whole)
+            record.cut(record.complete_passes)
             if not record.passes:
                 del run[number]
         if self.seen.runs and not run:
@@ -118,7 +118,7 @@ class Listener:
         """Write down one layer's attention."""
         pattern = followed(call, number)
         record = self.record_for(call, pattern, number)
-        record.whole = len(record.passes)
+        record.complete_passes = len(record.passes)
         self.unsure.add(number)
         heads, kept = list(record.heads), key_heads_of(call, record.heads)
         new = pattern.queries if record.passes else pattern.stop
@@ -163,7 +163,7 @@ class Listener:
             needed += more * (len(layers) - 1)
         if needed > self.seen.memory:
             own = f"layer{'s' * (len(layers) > 1)} {spans(layers)}"
-            raise RoomError(
+            raise MemoryLimitError(
                 f"with {own} the watch would keep {in_bytes(needed)}, more than memory={self.seen.memory} "
                 f"({in_bytes(self.seen.memory)}): choose layers=… or heads=…, or give more memory. What it kept of "
                 "earlier passes stays.",
