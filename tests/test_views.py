@@ -93,7 +93,7 @@ def test_sequences_of_different_lengths_are_looked_at_one_at_a_time():
     for _ in range(2):
         with pytest.raises(clearhead.InputError, match=r"\[20, 50\].*fork.*reorder") as caught:
             _ = done.weights
-        assert "look" in str(caught.value)
+        assert "select one" in str(caught.value)
         cache.append(k[:, :, :30], v[:, :, :30], lengths=[0, 30])  # now they are alike, but were not then
     one = cache.fork()
     one.reorder([1])

@@ -196,7 +196,7 @@ def written_by() -> list[str]:
     """Every module that a process which compiles a kernel of each kind has imported."""
     code = (
         "import sys, numpy as np, clearhead\n"
-        "from clearhead.kernels import backward, decode, forward, peak, reduce\n"
+        "from clearhead.kernels import backward, decode, forward, peak, sweep\n"
         "print(*(name for name in sys.modules if name.partition('.')[0] == 'clearhead'))"
     )
     out, err = process(Path(os.environ["CLEARHEAD_CACHE_DIR"]), code).communicate(timeout=120)
