@@ -1,37 +1,34 @@
 """Run the kernels' AArch64 code under qemu and compare it with this machine's.
 
-For each problem the AArch64 object is compiled by LLVM, linked with scripts/arm_harness.c by Debian's cross compiler,
-and run by qemu-aarch64 on the same table and arrays. Exit status 1 if a single bit of an output or log-sum-exp differs,
-or a gradient by more than its rounding: sums over queries have an order of their own for each vector width.
+Outputs, log-sum-exps, attention over caches, single weights and what is found for each query must have the same bits.
+Sums over queries (gradients, received mass, pictures) have an order of their own for each vector width and may
+differ by their rounding. Exit status 1 if anything differs by more.
 """
 
-import ctypes
 import functools
-import struct
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+from arm_emulation import EMULATOR, emulated
 
-from clearhead import alibi, attend, causal, dense, documents, full, functions, problem, softcap, where, window
-from clearhead.definition.gradient import reduced
-from clearhead.engine.launch import launch_on, spec_for
-from clearhead.gradients.backward import keys_lead, share, walked_strides
-from clearhead.gradients.launch import BackwardLaunch, float_arrays
-from clearhead.kernels.abi.call import AXIS, FIELDS
-from clearhead.kernels.abi.gradient_call import AXIS as GRADIENT_AXIS
-from clearhead.kernels.abi.gradient_call import DONE
-from clearhead.kernels.abi.gradient_call import FIELDS as GRADIENT_FIELDS
-from clearhead.kernels.abi.tiles import padded
-from clearhead.machine.compile import Kernel, KernelSpec, emit
-from clearhead.machine.target import AARCH64
+from clearhead import (
+    KeyValueCache,
+    alibi,
+    attend,
+    causal,
+    dense,
+    documents,
+    full,
+    functions,
+    softcap,
+    weights,
+    where,
+    window,
+)
+from clearhead.arrays import Array
 from clearhead.testing import check_same_bits
-
-HERE = Path(__file__).parent
-COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
-BUDGETS = (1 << 62, 1000)  # all at once, and in slices
 
 
 def random(*shape, dtype, seed=0):
@@ -80,149 +77,112 @@ def problems():
         yield name, (x, x[:, ::-1], x[..., ::-1]), {}
 
 
-@functools.cache
-def executable(spec, folder):
-    """The plan's AArch64 code with the harness, ready to run."""
-    base = Path(folder) / spec.key
-    base.with_suffix(".o").write_bytes(emit(spec))
-    command = [COMPILER, "-O1", "-static", f"-DKERNEL={spec.kernel}", HERE / "arm_harness.c", base.with_suffix(".o")]
-    subprocess.run([*command, "-o", base, "-lm"], check=True)  # noqa: S603
-    return base
+def cached() -> Iterator[tuple[str, Callable[[], dict[str, Array]]]]:
+    """Caches of every kind of storage, read by few queries and by many."""
+    for dtype, kept in (("float32", None), ("float64", None), ("float16", None), ("float32", "int8")):
+        for queries in (1, 3, 40):
+            for rules in ({}, {"score": softcap(1.5)}, {"sink": random(4, dtype=dtype)}):
+
+                def call(dtype: str = dtype, kept: Any = kept, queries: int = queries, rules: Any = rules) -> Any:
+                    cache = KeyValueCache(dtype=kept)
+                    for part in range(3):
+                        keys, values = (random(2, 101, 32, dtype=np.float32, seed=9 * part + n) for n in (1, 2))
+                        cache.append(keys.astype(dtype), values.astype(dtype))
+                    q = random(4, queries, 32, dtype=np.float32).astype(dtype)
+                    done = attend(q, cache, **rules, threads=1)
+                    return {"output": done.output, "lse": done.lse}
+
+                yield f"cache of {kept or dtype}, {queries} queries, {', '.join(rules) or 'no rules'}", call
 
 
-def run(arrays, rules, budget, folder):
-    """Output and log-sum-exp of AArch64's code."""
-    q, k, v = arrays
-    sink = rules.get("sink")
-    asked = problem(q, k, v, **{"mask": causal(), **rules})
-    spec = spec_for(asked, AARCH64)
-    ready = launch_on(Kernel(spec, None, ()), asked, ())
-    output = np.zeros(ready.output_shape, q.dtype)
-    lse = np.zeros(ready.output_shape[:-1], ready.lse_dtype)
-    named = {"query": q, "key": k, "value": v, "output": output, "lse": lse}
-    if sink is not None:
-        named["sink"] = np.ascontiguousarray(np.broadcast_to(sink, ready.output_shape[:-2]), ready.lse_dtype)
-    if ready.counters:
-        named |= {"workspace": np.zeros(ready.workspace, np.uint8), "counters": np.zeros(ready.counters, np.int64)}
-    tile_table, kinds, *captured = ready.held
-    named |= {name: x for name, x in (("tile_table", tile_table), ("blocks", kinds)) if x is not None}
-    table = list(struct.unpack(f"{len(ready.template) // 8}q", ready.template))
-    places = [(FIELDS.index(name), array) for name, array in named.items()]
-    start = len(FIELDS) + len(AXIS) * table[FIELDS.index("axes")]
-    places += [(start + spec.variant.at_array(n), array) for n, array in enumerate(captured)]
-    data = emulated(spec, table, places, -1, (ready.scratch_size, budget), (3, 4), folder)
-    return (
-        np.frombuffer(data, output.dtype, output.size).reshape(output.shape),
-        np.frombuffer(data, lse.dtype, lse.size, output.nbytes).reshape(lse.shape),
-    )
+def swept() -> Iterator[tuple[str, Callable[[], dict[str, Array]]]]:
+    """What is read off weights: themselves, a map of them, and what is found for each query and key."""
+    for dtype in ("float32", "float64"):
+        for name, rules in (
+            ("causal", {}), ("window", {"mask": window(30)}), ("softcap", {"score": softcap(1.5)}),
+            ("function", {"mask": where(lambda b, h, q, k: (k + q // 3) % 4 != h)}),
+        ):  # fmt: skip
+
+            def call(dtype: str = dtype, rules: Any = rules) -> Any:
+                q, k = (random(2, 300, 20, dtype=dtype, seed=n) for n in range(2))
+                all_weights = weights(q, k, **({"mask": causal()} | rules))
+                found = dict(all_weights.summary(top=3))
+                found |= {f"map {how}": all_weights.map(size=32, reduce=how) for how in ("mean", "max")}
+                return found | {"weights": np.asarray(all_weights), "row": all_weights[1, 250]}
+
+            yield f"weights {dtype} {name}", call
 
 
-def emulated(spec, table, places, give_way, sizes, results, folder):
-    """The bytes of some buffers after a run; `places` are (place in the table, array), numbered as buffers."""
-    parts = [struct.pack(f"{1 + len(table)}q", len(table), *table), struct.pack("q", len(places))]
-    addresses = []
-    for buffer, (place, array) in enumerate(places):
-        low, high = np.lib.array_utils.byte_bounds(array)
-        memory = np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low))
-        parts += [struct.pack("q", high - low), memory.tobytes()]
-        addresses += [place, buffer, array.ctypes.data - low]
-    parts.append(struct.pack(f"{1 + len(addresses)}q", len(places), *addresses))
-    parts.append(struct.pack(f"{4 + len(results)}q", give_way, *sizes, len(results), *results))
-    source, target = Path(folder) / "problem", Path(folder) / "results"
-    source.write_bytes(b"".join(parts))
-    subprocess.run([EMULATOR, executable(spec, folder), source, target], check=True)  # noqa: S603
-    return target.read_bytes()
+OVER_QUERIES = ("received_sum", "received_mean", "map mean", "d_query", "d_key", "d_value")
 
 
-def gradients(done, d_out, budget, folder):
-    """Gradients of queries, keys and values by AArch64's code, from this machine's output and log-sum-exp."""
-    (q, k, v, _), asked = done.residuals.operands, done.residuals.problem
-    arrays = asked.rules.score.arrays if asked.rules.score else ()
-    planned = BackwardLaunch(asked, walked_strides(asked, d_out), float_arrays(arrays), share(asked, k, v))
-    planned.__dict__["plan"] = KernelSpec("backward", spec_for(asked, AARCH64).tile, AARCH64, planned.variant)
-    template = planned.template(1)
-    tasks, computed = planned.chains * planned.group * len(planned.tiles), np.dtype(asked.computed)
-    d_query = np.zeros((*asked.lead, asked.queries, asked.query_dim), planned.d_query_dtype)
-    d_key, d_value = (
-        np.zeros((*planned.key_axes, asked.keys, padded(dim)), computed) for dim in (asked.query_dim, asked.value_dim)
-    )
-    named = {"d_query": d_query, "d_key": d_key, "d_value": d_value}
-    named |= {"query": q, "key": k, "value": v, "output": done.residuals.output, "lse": done.lse, "d_output": d_out}
-    named |= {"progress": np.zeros(tasks, np.int64), "done": np.full(1, DONE, np.int64)}
-    named["sums"] = np.zeros((tasks, max(1, len(planned.variant.contributions))), computed)
-    tile_table, kinds, *captured = template.kept
-    named |= {name: x for name, x in (("tile_table", tile_table), ("blocks", kinds)) if x is not None}
-    table = list(template.numbers)
-    places = [(GRADIENT_FIELDS.index(name), array) for name, array in named.items()]
-    start = len(GRADIENT_FIELDS) + len(GRADIENT_AXIS) * table[GRADIENT_FIELDS.index("axes")]
-    places += [(start + planned.variant.at_array(n), array) for n, array in enumerate(captured)]
-    found = [np.zeros(arrays[n].shape, computed) for n in planned.scattered]
-    places += list(zip(template.scattered, found, strict=True))
-    sizes = planned.scratch_layout[1], budget
-    data = emulated(planned.spec, table, places, GRADIENT_FIELDS.index("give_way"), sizes, (0, 1, 2), folder)
-    at, results = 0, []
-    for array in (d_query, d_key, d_value):
-        results.append(np.frombuffer(data, array.dtype, array.size, at).reshape(array.shape))
-        at += array.nbytes
-    lead = keys_lead(planned)
-    shapes = [(x, (*lead, *x.shape[-2:])) for x in results[1:]]
-    d_key, d_value = (
-        reduced(x.reshape(shape)[..., : y.shape[-1]], y.shape) for (x, shape), y in zip(shapes, (k, v), strict=True)
-    )
-    return reduced(results[0], q.shape), d_key, d_value
+def gradients(arrays: Any, rules: Any) -> dict[str, Array]:
+    """Output, log-sum-exp and gradients."""
+    done = attend(*arrays, **({"mask": causal()} | rules), threads=1)
+    d_out = random(*done.output.shape, dtype=np.float32, seed=9).astype(arrays[0].dtype)
+    found = done.backward(d_out)
+    return {"output": done.output, "lse": done.lse, "d_query": found.q, "d_key": found.k, "d_value": found.v}
 
 
-def near(got, want, letter, arrays, d_out):
-    """Two ways to add up the same gradient differ by rounding alone; what is not a number must be so in both.
+def cases() -> Iterator[tuple[str, Callable[[], dict[str, Array]], Any]]:
+    """Names, calls, and the operands by whose size sums over queries are judged."""
+    for name, arrays, rules in problems():
+        yield f"{arrays[0].dtype} {name}", functools.partial(gradients, arrays, rules), arrays
+    for name, call in (*cached(), *swept()):
+        yield name, call, ()
+
+
+def near(got: Array, want: Array, name: str, arrays: Any) -> bool:
+    """Two ways to add up the same sum differ by rounding alone; what is not a number must be so in both.
 
     Gradients of q and k are sums of differences dP − δ, which may cancel: those differences' size counts, too.
     """
-    dtype = arrays[0].dtype
+    dtype = arrays[0].dtype if arrays else want.dtype
     got, want = (np.asarray(x, np.float64) for x in (got, want))
-    terms = {"q": (d_out, *arrays[1:]), "k": (d_out, arrays[0], arrays[2]), "v": ()}[letter]
-    differences = np.prod([largest(x) for x in terms]) if terms else 0
+    terms = {"d_query": arrays[1:], "d_key": (arrays[0], arrays[2])}.get(name, ()) if arrays else ()
+    differences = 8 * np.prod([largest(x) for x in terms]) if len(terms) else 0
     unit = 1e-3 if dtype == np.float16 else 64 * np.finfo(dtype).eps
     finite = np.isfinite(want)
     size = max(largest(want), differences)
-    return (finite == np.isfinite(got)).all() and (np.abs(got - want)[finite] <= unit * size).all()
+    return bool((finite == np.isfinite(got)).all() and (np.abs(got - want)[finite] <= unit * size).all())
 
 
-def largest(x):
+def largest(x: Array) -> float:
     """The size of the largest finite number."""
-    wide = np.abs(np.asarray(x, np.float64))
-    return wide[np.isfinite(wide)].max(initial=0)
+    sizes = np.abs(np.asarray(x, np.float64))
+    return float(sizes[np.isfinite(sizes)].max(initial=0))
 
 
-def main():
-    """All problems; the number of bits that agree, or what differs."""
-    compared, summed, failed, count = 0, 0, 0, 0
-    with tempfile.TemporaryDirectory() as folder:
-        for name, arrays, rules in problems():
-            here = attend(*arrays, **rules, threads=1)
-            for budget in BUDGETS:
-                output, lse = run(arrays, rules, budget, folder)
-                label = f"{arrays[0].dtype} {name}"
-                try:
-                    check_same_bits(output, here.output, "outputs")
-                    check_same_bits(lse, here.lse, "log-sum-exps")
-                except AssertionError as error:
+def main() -> int:
+    """All cases; the number of bits that agree, or what differs."""
+    bits, sums, failed = 0, 0, 0
+    wanted = [(name, call(), call, arrays) for name, call, arrays in cases()]
+    with emulated() as emulator:
+        for name, here, call, arrays in wanted:
+            for part, there in call().items():
+                if part in OVER_QUERIES:
+                    sums += there.size
+                    same = near(there, here[part], part, arrays)
+                else:
+                    bits += 8 * there.nbytes
+                    same = equal(there, here[part])
+                if not same:
                     failed += 1
-                    print(f"{label}: {error}", flush=True)
-                compared += 8 * (output.nbytes + lse.nbytes)
-                count += 1
-            d_out = random(*here.output.shape, dtype=np.float32, seed=9).astype(arrays[0].dtype)
-            own = here.backward(d_out)
-            for budget in BUDGETS:
-                for letter, x in zip("qkv", gradients(here, d_out, budget, folder), strict=True):
-                    if not near(x, getattr(own, letter), letter, arrays, d_out):
-                        failed += 1
-                        print(f"{arrays[0].dtype} {name}: gradients of {letter} differ", flush=True)
-                    summed += x.size
-                count += 1
-    kernels = executable.cache_info().currsize
-    numbers = f"{compared:,} bits and {summed:,} gradients"
-    print(f"{count} runs of {kernels} kernels under {EMULATOR}: {numbers}, {failed} differ")
+                    print(f"{name}: {part} differs", flush=True)
+    numbers = f"{bits:,} bits and {sums:,} sums over queries"
+    print(f"{emulator.runs} runs of {len(emulator.programs)} kernels under {EMULATOR}: {numbers}, {failed} differ")
     return 1 if failed else 0
+
+
+def equal(a: Array, b: Array) -> bool:
+    """Whether all bits are the same, or both are not a number."""
+    if a.dtype.kind != "f":
+        return bool((a == b).all())
+    try:
+        check_same_bits(a, b, "arrays")
+    except AssertionError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-/* Runs one kernel on one problem that scripts/arm_check.py has written down, and writes its results.
+/* Runs one kernel on one call that scripts/arm_emulation.py has written down, and writes its results.
 
-   Problem: table length and table; number of buffers, each with its size and bytes; number of addresses, each as (place in
-   the table, buffer, offset); the place of sched_yield's address, or −1; bytes of scratch memory, budget; number of results,
-   each a buffer. All numbers are 64 bits. */
+   The call: table length and table; number of buffers, each with its size and bytes; number of addresses, each as (holder,
+   place in the holder, buffer, offset), the holder being the table (−1) or a buffer of 64-bit numbers; the place of
+   sched_yield's address in the table, or −1; bytes of scratch memory, budget. All numbers are 64 bits. The results are all
+   buffers, in which addresses that the kernel left alone are what they were. */
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -35,19 +36,26 @@ int main(int count, char **names) {
         at[i] = memory(sizes[i]);
         if (fread(at[i], 1, sizes[i], problem) != (size_t)sizes[i]) return 3;
     }
-    for (int64_t left = number(); left > 0; left--) {
-        int64_t place = number(), buffer = number(), offset = number();
-        table[place] = (int64_t)(at[buffer] + offset);
+    int64_t moved = number(), (*moves)[3] = memory(24 * moved + 24);
+    for (int64_t i = 0; i < moved; i++) {
+        int64_t holder = number(), place = number(), buffer = number(), offset = number();
+        int64_t *word = (holder < 0 ? table : (int64_t *)at[holder]) + place;
+        moves[i][0] = holder < 0 ? 0 : (int64_t)word;
+        moves[i][1] = *word;
+        moves[i][2] = *word = (int64_t)(at[buffer] + offset);
     }
     int64_t give_way = number();
     if (give_way >= 0) table[give_way] = (int64_t)sched_yield;
     int64_t scratch = number(), budget = number();
     void *space = memory(scratch);
     while (KERNEL(table, space, budget)) {}
+    for (int64_t i = 0; i < moved; i++) {
+        int64_t *word = (int64_t *)moves[i][0];
+        if (word && *word == moves[i][2]) *word = moves[i][1];
+    }
     FILE *results = fopen(names[2], "wb");
-    for (int64_t left = number(); left > 0; left--) {
-        int64_t buffer = number();
-        if (fwrite(at[buffer], 1, sizes[buffer], results) != (size_t)sizes[buffer]) return 5;
+    for (int64_t i = 0; i < buffers; i++) {
+        if (fwrite(at[i], 1, sizes[i], results) != (size_t)sizes[i]) return 5;
     }
     return fclose(results) ? 5 : 0;
 }

@@ -1,5 +1,6 @@
 """The kernels that scripts/ir writes: each on every instruction set, with a choice of dtypes, rules and operands."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -49,6 +50,16 @@ def curved(score, batch, head, query, key):
     return np.tanh(curve) + SLOPES[head] * abs(query - key)
 
 
+def rounded(score, batch, head, query, key):
+    """A rule that rounds, takes remainders of floats, and indexes an array by one."""
+    return np.rint(score * 8) / 8 + np.fmod(score, 0.7) + score // 3 + SLOPES[math.floor(abs(score)) % 2]
+
+
+def waved(score, batch, head, query, key):
+    """A rule of elementary functions that are programs in double precision."""
+    return functions.gelu(score) + np.sin(score * key) + np.arctan2(score, key + 1.0) + np.abs(score) ** 1.5
+
+
 def strided(batch, head, query, key):
     """A mask of one's own."""
     return (query - key) % 3 == head
@@ -68,6 +79,8 @@ RULES: dict[str, dict[str, Any]] = {
     "relative": {"score": relative(TABLE, 4)},
     "bias": {"score": bias(BIAS)},
     "curved": {"score": curved},
+    "rounded": {"score": rounded},
+    "waved": {"score": waved},
     "sink": {"sink": np.zeros(HEADS)},
     "several": {"mask": window(40), "score": [softcap(30.0), alibi(HEADS)], "sink": np.zeros(HEADS)},
 }

@@ -10,6 +10,7 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz"
 SHARES = {
     "attention": 30,
+    "elementary": 30,
     "files": 60,
     "masks": 60,
     "prose": 30,

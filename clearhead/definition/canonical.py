@@ -17,7 +17,7 @@ from clearhead.arrays import Array
 from clearhead.definition.elementary import Functions, exp, log
 from clearhead.definition.fma import fma
 from clearhead.definition.textbook import share_heads
-from clearhead.rules.expression import evaluate
+from clearhead.rules.evaluation import evaluate
 from clearhead.rules.masks import Mask, causal, split, visible
 from clearhead.rules.scores import Score, as_rules
 

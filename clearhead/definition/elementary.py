@@ -1,7 +1,8 @@
-"""exp, log, tanh and sigmoid from basic arithmetic only, so that every processor gives the same bits.
+"""softmax's exp and log, and the functions of score rules, from basic arithmetic: the same bits on every processor.
 
-Decides their polynomials and their order of operations; `kernels.ir.math` writes the same steps as machine code. The
-fits of exp hold for |r| ≤ ln 2 / 2 with relative errors of 3.1e-9 (float32) and 3.7e-18 (float64) before rounding.
+Decides polynomials and the order of operations; `kernels.ir.math` writes the same steps as machine code. exp and tanh
+of score rules are here, in the scores' own dtype; the others are programs over `definition.arithmetic`. The fits of exp
+hold for |r| ≤ ln 2 / 2 with relative errors of 3.1e-9 (float32) and 3.7e-18 (float64) before rounding.
 """
 
 import math
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
+from clearhead.definition import error_function, exponentials, inverse_trigonometric, logarithms, powers, trigonometric
+from clearhead.definition.arithmetic import Program
 from clearhead.definition.fma import fma
 
 LOG2E, LN2 = 1 / math.log(2), math.log(2)
@@ -80,17 +83,10 @@ def log(x: Array) -> Array:
     >>> log(np.array([1.0, np.e, 0.0])).round(4).tolist()
     [0.0, 1.0, -inf]
     """
-    of = x.dtype.type
-    result: Array = np.where(x == 0, of(-np.inf), np.where(np.isnan(x), x, log_of_product(x, of(0))))
-    return result
-
-
-def log_of_product(x: Array, e_more: Array) -> Array:
-    """ln(x·2^e_more) for normal x > 0."""
     c, of = CONSTANTS[x.dtype.name], x.dtype.type
     with np.errstate(all="ignore"):
         above = bits(x) - c.sqrt_half_bits
-        e = (above >> c.mantissa_bits).astype(x.dtype) + e_more
+        e = (above >> c.mantissa_bits).astype(x.dtype)
         m = ((above & ((1 << c.mantissa_bits) - 1)) + c.sqrt_half_bits).view(x.dtype)
         s = (m - of(1)) / (m + of(1))
         square = s * s
@@ -98,7 +94,7 @@ def log_of_product(x: Array, e_more: Array) -> Array:
         for n in range(c.log_terms - 1, 0, -1):
             p = fma(p, square, of(1 / (2 * n + 1)))  # atanh(s) = s + s³/3 + s⁵/5 …
         half = fma(e, of(LN2 / 2), s + p * square * s)
-        result: Array = half + half
+        result: Array = np.where(x == 0, of(-np.inf), np.where(np.isnan(x), x, half + half))
     return result
 
 
@@ -128,22 +124,6 @@ class Functions:
         return result
 
     @staticmethod
-    def log(x: Array) -> Array:
-        """ln x: −∞ of 0, not a number of what is below.
-
-        >>> Functions.log(np.array([np.e, 0.0, -1.0])).round(4).tolist()
-        [1.0, -inf, nan]
-        """
-        c, of = CONSTANTS[x.dtype.name], x.dtype.type
-        with np.errstate(all="ignore"):
-            subnormal = x < of(np.finfo(x.dtype).smallest_normal)
-            scaled = np.where(subnormal, x * of(2.0**c.mantissa_bits), x)
-            y = log_of_product(scaled, np.where(subnormal, of(-c.mantissa_bits), of(0)))
-            y = np.where(x < np.inf, y, x)  # ∞, and what is not a number
-            result: Array = np.where(x == 0, of(-np.inf), np.where(x < 0, of(np.nan), y))
-        return result
-
-    @staticmethod
     def tanh(x: Array) -> Array:
         """tanh x, as h/(h + 1) of h = (exp(2|x|) − 1)/2 with the sign of x.
 
@@ -168,18 +148,18 @@ class Functions:
             result: Array = np.copysign(np.where(h < of(0.5), fma(lost, of(1) - t, t), t), x)
         return result
 
-    @staticmethod
-    def sigmoid(x: Array) -> Array:
-        """1 / (1 + exp(−x)).
+    exp2, expm1 = Program(exponentials.exp2), Program(exponentials.expm1)
+    sigmoid, log = Program(exponentials.sigmoid), Program(logarithms.log)
+    log2, log10, log1p = Program(logarithms.log2), Program(logarithms.log10), Program(logarithms.log1p)
+    softplus, pow = Program(logarithms.softplus), Program(powers.pow)
+    sin, cos, tan = Program(trigonometric.sin), Program(trigonometric.cos), Program(trigonometric.tan)
+    asin, acos = Program(inverse_trigonometric.asin), Program(inverse_trigonometric.acos)
+    atan, atan2 = Program(inverse_trigonometric.atan), Program(inverse_trigonometric.atan2)
+    sinh, cosh = Program(exponentials.sinh), Program(exponentials.cosh)
+    erf, erfc = Program(error_function.erf), Program(error_function.erfc)
 
-        >>> Functions.sigmoid(np.array([0.0, -np.inf, np.inf])).tolist()
-        [0.5, 0.0, 1.0]
-        """
-        of = x.dtype.type
-        with np.errstate(all="ignore"):
-            e = Functions.exp(-np.abs(x))
-            result: Array = np.where(x < 0, e, of(1)) / (e + of(1))
-        return result
+
+PROGRAMS = {name: function.steps for name, function in vars(Functions).items() if isinstance(function, Program)}
 
 
 def polynomial(r: Array, coefficients: tuple[float, ...]) -> Array:

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from clearhead.arrays import Array
 from clearhead.definition import textbook
 from clearhead.rules.derivatives import by_loads, by_score
-from clearhead.rules.expression import Expression, Formula, evaluate
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Mask, Span, causal, split
 from clearhead.rules.scores import Score, as_rules
 

@@ -31,7 +31,8 @@ from clearhead.arrays import Array
 from clearhead.definition import textbook
 from clearhead.definition.gradient import Gradients, add_at, is_float, products, reduced, row_products, sink_weights
 from clearhead.rules.derivatives import by_loads, by_score
-from clearhead.rules.expression import Expression, Formula, evaluate
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.fused import fuse
 from clearhead.rules.masks import Mask, causal
 from clearhead.rules.scores import Score, as_rules

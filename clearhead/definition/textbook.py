@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
-from clearhead.rules.expression import evaluate
+from clearhead.rules.evaluation import evaluate
 from clearhead.rules.masks import Mask, Span, causal, split, visible
 from clearhead.rules.scores import Score, as_rules
 

@@ -18,9 +18,11 @@ from clearhead.cache.pages import Paged
 from clearhead.engine.problem import Problem
 from clearhead.errors import TraceError
 from clearhead.rules.blame import blamed_rule
-from clearhead.rules.expression import Expression, Formula, evaluate
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.faults import faults, suspects
 from clearhead.rules.masks import Documents, Mask
+from clearhead.rules.operations import OPERATIONS
 from clearhead.rules.scores import Score
 
 PAIRS = 1 << 20  # evaluated at a time
@@ -120,8 +122,9 @@ def fault_error(problem: Problem, leaves: dict[str, Any]) -> TraceError:
 
 def fault_text(e: Expression, condition: Expression, formula: Formula, leaves: dict[str, Any]) -> str:
     """Describe what one operation did wrong at a pair, and the cure."""
-    if e.op in ("floordiv", "mod"):
-        what, cure = "divides by 0", "let the divisor be another number, as by np.maximum(divisor, 1)"
+    fault = OPERATIONS[e.op].fault if e.op in OPERATIONS else None
+    if fault is not None:
+        what, cure = fault.what, fault.cure
     elif condition.args[0] == e:
         what, cure = "reads a number of 2⁶³ or more", "convert the array, as by .astype(float)"
     else:

@@ -27,7 +27,8 @@ from clearhead.machine.compile import Kernel, KernelSpec, kernels
 from clearhead.machine.threads import WORTH_A_THREAD, run_kernel
 from clearhead.once import cached_property
 from clearhead.rules.derivatives import by_loads, by_score
-from clearhead.rules.expression import Expression, Formula, depends, evaluate, rewrite
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import Expression, Formula, depends, rewrite
 
 TURNS = 4  # chains per thread that are worked on in turn, to hide waiting for a late one
 SPAN_BYTES = 256  # estimated size of one document's Span object

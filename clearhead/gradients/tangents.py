@@ -22,7 +22,8 @@ from clearhead.gradients.backward import GIVE_D_OUT, sees_nothing
 from clearhead.gradients.residuals import Residuals
 from clearhead.once import cached_property
 from clearhead.rules.derivatives import by_loads, by_score
-from clearhead.rules.expression import Expression, Formula, evaluate
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Span
 from clearhead.rules.scores import as_rules
 

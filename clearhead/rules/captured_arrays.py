@@ -6,13 +6,15 @@ that are the same for all pairs. What is made of whole arrays is calculated once
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from clearhead.errors import TraceError
-from clearhead.rules.expression import Expression, Formula, Kind, evaluate, parts, unchanging
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import Expression, Formula, Kind, parts, unchanging
 from clearhead.rules.tracers import INSTEAD, KINDS, Traced, as_expression
 
 SHAPE = ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "T")  # what an array's numbers have no part in
@@ -158,8 +160,18 @@ class Read(Traced):
     def __array__(self, *_: Any, **__: Any) -> Any:
         return np.asarray(self.number)
 
-    def __rpow__(self, base: Any) -> Any:
-        return base**self.number
+    def __floor__(self) -> Any:
+        return math.floor(self.number)
+
+    def __ceil__(self) -> Any:
+        return math.ceil(self.number)
+
+    def __trunc__(self) -> Any:
+        return math.trunc(self.number)
+
+    def astype(self, dtype: Any) -> Any:
+        """As numpy does."""
+        return self.number.astype(dtype)
 
     def __getitem__(self, index: Any) -> Any:
         """As a 0-d array's only element."""
@@ -198,8 +210,7 @@ def operator_on(name: str) -> Callable[..., Any]:
 
 for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
     for method in (f"__{name}__", f"__r{name}__"):
-        if method != "__rpow__":
-            setattr(Read, method, written_or_done(method, operator_on(method)))
+        setattr(Read, method, written_or_done(method, operator_on(method)))
 for name in ("lt", "le", "gt", "ge", "eq", "ne"):
     setattr(Read, f"__{name}__", written_or_done(f"__{name}__", operator_on(f"__{name}__")))
 Read.__array_ufunc__ = written_or_done(  # type: ignore[method-assign]

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any, NamedTuple
 
+from clearhead.rules.captured_names import CapturedNames, captured_names
 from clearhead.rules.scores import NAMES, Function, Score, ScoreLike, as_score
 from clearhead.rules.trace import traced
-from clearhead.rules.watched import Watch, watch
 
 MOST_KNOWN = 256
 NO_RULES: ScoreLike = ()
@@ -23,7 +23,7 @@ class Known(NamedTuple):
 
     function: Callable[..., Any]
     rule: Function
-    watch: Watch | None
+    captured: CapturedNames | None
 
 
 known: dict[tuple[int, ...], Known] = {}
@@ -42,11 +42,11 @@ def rule_of(function: Callable[..., Any]) -> Function:
     """A function as a rule: the one it was, if it still does the same."""
     own = identity(function)
     before = known.get(own)
-    if before is not None and before.watch is not None and before.watch.unchanged():
+    if before is not None and before.captured is not None and before.captured.unchanged():
         return before.rule
-    seen = None if before is not None and before.watch is None else watch(function)
+    seen = None if before is not None and before.captured is None else captured_names(function)
     formula, looked_at = traced(function, NAMES, twice=before is None)
-    if seen is not None and not (seen.look(looked_at) and seen.unchanged()):
+    if seen is not None and not (seen.add_numbers(looked_at) and seen.unchanged()):
         seen = None
     rule = Function(function, as_score(formula, function))
     if before is not None and rule == before.rule:

@@ -1,23 +1,19 @@
 """Expressions: what masks and score rules come to, as data that can be read, calculated and turned into machine code.
 
-Decides the meaning of every operation. Floats are calculated in the computation's dtype, each operation rounded once;
-whole numbers are 64 bits wide. An expression has a value everywhere: what divides by 0 is 0, and what leaves an array
-reads its first or last element; `rules.faults` finds the pairs where Python has none. Leaves tracing to `rules.trace`,
-bounds to `rules.bounds` and code to `kernels.ir.expressions`.
+Decides which leaves there are, and when two expressions are one. Leaves what operations mean to `rules.operations`,
+values to `rules.evaluation`, tracing to `rules.trace`, and code to `kernels.ir.expressions`.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from clearhead.arrays import Array
-from clearhead.rules.threefry import drawn
 
 Kind = Literal["float", "int", "bool"]
 
@@ -200,99 +196,6 @@ def substitute(e: Expression, score: Expression) -> Expression:
     return rewrite(e, lambda x: score if x.op == "score" else None)
 
 
-def evaluate(formula: Formula, leaves: Mapping[str, Any], functions: Any = None, dtype: Any = np.float64) -> Array:
-    """The formula's value for arrays of leaves, broadcast against each other; `functions` has exp, log, tanh, sigmoid.
-
-    Floats are calculated in the score's dtype, or in `dtype` where there is no score.
-
-    >>> evaluate(Formula(Expression("query", "int")), {"query": np.arange(3)}).tolist()
-    [0, 1, 2]
-    """
-    dtype = np.asarray(leaves["score"]).dtype if "score" in leaves else np.dtype(dtype)
-    types = {"float": dtype, "int": np.dtype(np.int64), "bool": np.dtype(np.bool_)}
-    known: dict[Expression, Any] = {}
-
-    def operation(e: Expression, args: list[Any]) -> Any:
-        if e.op in LEAVES:
-            return np.asarray(leaves[e.op], types[e.kind])
-        if e.op == "constant":
-            return np.asarray(e.value, types[e.kind])
-        if e.op == "load":
-            return load(formula.arrays[e.array or 0], args).astype(types[e.kind])
-        if e.op == "size":
-            return np.asarray(formula.arrays[e.array or 0].shape[int(e.value or 0)])
-        if e.op in ("exp", "log", "tanh", "sigmoid"):
-            return getattr(functions or Plain, e.op)(args[0])
-        if e.op in ("float", "int"):
-            return args[0].astype(types[e.kind])
-        return OPERATIONS[e.op](*args)
-
-    with np.errstate(all="ignore"):
-        for part in parts(formula.expression):
-            known[part] = np.asarray(operation(part, [known[a] for a in part.args]))
-    result: Array = known[formula.expression]
-    return result
-
-
-def load(array: Array, index: list[Any]) -> Array:
-    """Elements of an array; an index below 0 counts from the end, and none leaves the array."""
-    places = []
-    for x, size in zip(index, array.shape, strict=True):
-        x = np.where(x < 0, x + size, x)
-        places.append(np.clip(x, 0, size - 1))
-    return np.asarray(array[tuple(np.broadcast_arrays(*places))])
-
-
-class Plain:
-    """numpy's own functions, for the definition."""
-
-    exp, log, tanh = np.exp, np.log, np.tanh
-
-    @staticmethod
-    def sigmoid(x: Array) -> Array:
-        """1 / (1 + exp(−x)) without overflow."""
-        e = np.exp(-np.abs(x))
-        result: Array = np.where(x >= 0, 1, e) / (1 + e)
-        return result
-
-
-def least(a: Array, b: Array) -> Array:
-    """The smaller of two; not a number if either is none."""
-    return np.where((a < b) | (a != a), a, b)
-
-
-def largest(a: Array, b: Array) -> Array:
-    """The larger of two; not a number if either is none."""
-    return np.where((a > b) | (a != a), a, b)
-
-
-def floor_divide(a: Array, b: Array) -> Array:
-    """Python's //, and 0 where b is 0."""
-    safe = np.where(b == 0, 1, b)
-    return np.where(b == 0, 0, a // safe)
-
-
-def modulo(a: Array, b: Array) -> Array:
-    """Python's %, and 0 where b is 0."""
-    safe = np.where(b == 0, 1, b)
-    return np.where(b == 0, 0, a % safe)
-
-
-OPERATIONS: dict[str, Callable[..., Any]] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "abs": np.abs,
-    "min": least, "max": largest, "sqrt": np.sqrt,
-    "floordiv": floor_divide, "mod": modulo, "lt": np.less, "le": np.less_equal, "gt": np.greater,
-    "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal, "and": np.logical_and, "or": np.logical_or,
-    "xor": np.logical_xor, "not": np.logical_not, "where": np.where, "int": lambda a: np.asarray(a).astype(np.int64),
-    "threefry": drawn,
-}  # fmt: skip
-
-
-EXACT: dict[str, Callable[..., Any]] = {  # operations that may make whole numbers too large
-    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "neg": operator.neg, "abs": abs,
-}  # fmt: skip
-
-
 def fits(value: int, bits: int = 64) -> bool:
     """Whether a whole number fits into so many bits.
 
@@ -300,44 +203,3 @@ def fits(value: int, bits: int = 64) -> bool:
     (True, False, True)
     """
     return -(1 << bits - 1) <= value < 1 << bits - 1
-
-
-def simplify(e: Expression) -> Expression:
-    """The same value to the bit with less work: constants folded, and what multiplies by 1 or chooses always left out.
-
-    >>> simplify(Expression("mul", "int", (Expression("key", "int"), Expression("constant", "int", value=1))))
-    key
-    """
-    return rewrite(e, simpler)
-
-
-def simpler(e: Expression) -> Expression | None:
-    """One step of `simplify`, the arguments being as simple as they can."""
-    constants = [a.value for a in e.args if a.op == "constant"]
-    if e.op in OPERATIONS and len(constants) == len(e.args) and all(a.kind != "float" for a in (e, *e.args)):
-        value = EXACT[e.op](*constants) if e.op in EXACT else OPERATIONS[e.op](*map(np.asarray, constants)).item()
-        return Expression("constant", e.kind, value=value) if fits(value) else None
-    if e.op == "float" and constants and float(constants[0] or 0) == constants[0]:
-        return Expression("constant", "float", value=float(constants[0] or 0))
-    if e.op in ("neg", "not") and e.args[0].op == e.op:
-        return e.args[0].args[0]
-    if e.op == "where" and e.args[0].op == "constant":
-        return e.args[1] if e.args[0].value else e.args[2]
-    if e.op in ("and", "or"):
-        for a, other in (e.args, e.args[::-1]):
-            if a.op == "constant":
-                return other if bool(a.value) == (e.op == "and") else a
-    return without_neutral(e)
-
-
-def without_neutral(e: Expression) -> Expression | None:
-    """What times 1, divided by 1, plus or minus 0 is; −0.0 + 0.0 is another number, so that floats keep their + 0."""
-    if e.op not in ("add", "sub", "mul", "div", "floordiv"):
-        return None
-    neutral = ("0", "0.0") if e.op == "sub" else ("0",) if e.op == "add" else ("1", "1.0")
-    a, b = e.args
-    if b.op == "constant" and repr(b.value) in neutral:
-        return a
-    if e.op in ("add", "mul") and a.op == "constant" and repr(a.value) in neutral:
-        return b
-    return None

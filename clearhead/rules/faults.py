@@ -14,7 +14,9 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.rules.expression import Expression, Formula, parts
-from clearhead.rules.ranges import ANY, Range, contents
+from clearhead.rules.intervals import ANY
+from clearhead.rules.operations import OPERATIONS
+from clearhead.rules.ranges import Range, contents
 
 ZERO = Expression("constant", "int", value=0)
 NEVER: Expression | None = None
@@ -48,11 +50,9 @@ def faults(formula: Formula, known: Mapping[Expression, Range] | None = None) ->
 
 def own_faults(e: Expression, arrays: tuple[Array, ...], known: Mapping[Expression, Range]) -> Iterator[Expression]:
     """What may be wrong with one operation itself."""
-    if e.op in ("floordiv", "mod"):
-        divisor = e.args[1]
-        least, largest = known.get(divisor, ANY)
-        if least <= 0 <= largest:
-            yield Expression("eq", "bool", (divisor, ZERO))
+    fault = OPERATIONS[e.op].fault if e.op in OPERATIONS else None
+    if fault is not None:
+        yield from fault.where(e.args, [known.get(a, ANY) for a in e.args])
     if e.op == "load":
         array = arrays[e.array or 0]
         for axis, index in enumerate(e.args):

@@ -8,7 +8,6 @@ to have a value, and has none, is made not a number and seen, which `clearhead.e
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
@@ -21,7 +20,7 @@ from clearhead.rules.bounds import ALL, MAYBE, NOTHING, bounds
 from clearhead.rules.expression import Expression, Formula, depends, fits, renumber, rewrite
 from clearhead.rules.faults import either, faults
 from clearhead.rules.masks import FAR, Causal, Documents, Full, Mask, Span, Window, conjunction, split
-from clearhead.rules.ranges import corners, ranges
+from clearhead.rules.ranges import ranges
 from clearhead.rules.scores import Score
 
 MOST_KINDS = 1 << 26  # bytes of the table of blocks; without it every block is looked at
@@ -168,10 +167,10 @@ def proven(fused: Fused, lead: tuple[int, ...], queries: int, keys: int) -> Fuse
         QUERY: (min(position), max(position)),
         KEY: (0, keys - 1),
     }
-    apart = corners(operator.sub, known[KEY], known[QUERY])  # beyond the band, pairs are not seen
-    apart = (
-        max(apart[0], -FAR if fused.low is None else fused.low),
-        min(apart[1], FAR if fused.high is None else fused.high),
+    (first_query, last_query), (first_key, last_key) = known[QUERY], known[KEY]
+    apart = (  # beyond the band, pairs are not seen
+        max(first_key - last_query, -FAR if fused.low is None else fused.low),
+        min(last_key - first_query, FAR if fused.high is None else fused.high),
     )
     known |= {subtraction(KEY, QUERY): apart, subtraction(QUERY, KEY): (-apart[1], -apart[0])}
     found: list[Expression | None] = []

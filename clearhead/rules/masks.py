@@ -19,7 +19,9 @@ import numpy.typing as npt
 from clearhead.arrays import ceil_div
 from clearhead.errors import InputError, ShapeError
 from clearhead.once import cached_property
-from clearhead.rules.expression import Expression, Formula, evaluate, simplify, unchanging
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import Expression, Formula, unchanging
+from clearhead.rules.simplification import simplify
 from clearhead.rules.trace import trace
 
 Align = Literal["start", "end"]

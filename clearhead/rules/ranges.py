@@ -6,18 +6,17 @@ array, whether a divisor can be 0. Blocks of positions, by the million, are `bou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
 
 from clearhead.arrays import Array
+from clearhead.rules.bounds import interval_of
 from clearhead.rules.expression import Expression, Formula, constant, parts
-from clearhead.rules.threefry import BITS
+from clearhead.rules.intervals import ANY, Interval, anything
 
 Range: TypeAlias = tuple[int, int]  # least and largest
-
-ANY: Range = (-(1 << 63), (1 << 63) - 1)
 
 
 def ranges(formula: Formula, known: Mapping[Expression, Range]) -> dict[Expression, Range]:
@@ -31,47 +30,34 @@ def ranges(formula: Formula, known: Mapping[Expression, Range]) -> dict[Expressi
     >>> ranges(Formula(both), {query: (0, 9), key: (0, 99)})[both]
     (0, 891)
     """
-    found: dict[Expression, Range] = {}
+    found: dict[Expression, Interval] = {}
     loaded: set[Expression] = set()
     for e in parts(formula.expression):
-        if e.kind != "int":
-            continue
         if e in known:
-            found[e] = known[e]
+            found[e] = exact(*known[e])
             continue
-        own = [a for a in e.args if a.kind == "int"]
-        least, largest = of_operation(e, [found[a] for a in own], formula.arrays)
-        if e.op == "load" or not loaded.isdisjoint(own):
+        found[e] = of_part(e, [found[a] for a in e.args], formula.arrays)
+        if e.kind == "int" and (e.op == "load" or not loaded.isdisjoint(e.args)):
             loaded.add(e)
-            if least < ANY[0] or largest > ANY[1]:
-                least, largest = ANY
-        found[e] = least, largest
-    return found
+            if found[e][0] < ANY[0] or found[e][1] > ANY[1]:
+                found[e] = exact(*ANY)
+    return {e: (least.item(), largest.item()) for e, (least, largest) in found.items() if e.kind == "int"}
 
 
-def of_operation(e: Expression, args: list[Range], arrays: tuple[Array, ...]) -> Range:
-    """The range of one operation, of its whole arguments' ranges."""
-    match e.op:
-        case "constant":
-            return int(e.value or 0), int(e.value or 0)
-        case "load":
-            return contents(arrays[e.array or 0])
-        case "int":
-            return 0, 1
-        case "threefry":
-            return 0, (1 << BITS) - 1
-        case "neg":
-            return -args[0][1], -args[0][0]
-        case "abs":
-            inside = args[0][0] <= 0 <= args[0][1]
-            return 0 if inside else min(map(abs, args[0])), max(map(abs, args[0]))
-        case "where":
-            return min(a[0] for a in args), max(a[1] for a in args)
-        case "floordiv":
-            return quotient(*args)
-        case "mod":
-            return remainder(*args)
-    return corners(MONOTONE[e.op], *args)
+def of_part(e: Expression, args: list[Interval], arrays: tuple[Array, ...]) -> Interval:
+    """The interval of one part, whole numbers as Python's own."""
+    if e.kind != "int":
+        return interval_of(e, args) or anything(e.kind)
+    if e.op == "constant":
+        return exact(int(e.value or 0), int(e.value or 0))
+    if e.op == "load":
+        return exact(*contents(arrays[e.array or 0]))
+    return exact(*(np.asarray(end).item() for end in interval_of(e, args) or ANY))
+
+
+def exact(least: int, largest: int) -> Interval:
+    """A range as arrays of Python's own numbers, which never overflow; with an axis, so that they stay arrays."""
+    return np.array([least], object), np.array([largest], object)
 
 
 def contents(array: Array) -> Range:
@@ -80,28 +66,3 @@ def contents(array: Array) -> Range:
         return int(array.min()), int(array.max())
     limits = np.iinfo(array.dtype)
     return int(limits.min), int(limits.max)
-
-
-def corners(function: Callable[[int, int], int], a: Range, b: Range) -> Range:
-    """The range of a function that is monotone in each argument."""
-    values = [function(x, y) for x in a for y in b]
-    return min(values), max(values)
-
-
-def quotient(a: Range, b: Range) -> Range:
-    """Floor division; by 0 it is 0."""
-    divisors = {x for x in (*b, -1, 1) if x and b[0] <= x <= b[1]}
-    values = [x // y for x in a for y in divisors] + [0] * (b[0] <= 0 <= b[1])
-    return min(values), max(values)
-
-
-def remainder(a: Range, b: Range) -> Range:
-    """What is left of a floor division: 0, or of the divisor's sign and below it."""
-    if b[0] == b[1] != 0 and a[0] // b[0] == a[1] // b[0]:
-        return a[0] % b[0], a[1] % b[0]
-    return min(0, b[0] + 1), max(0, b[1] - 1)
-
-
-MONOTONE: dict[str, Callable[[int, int], int]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "min": min, "max": max,
-}  # fmt: skip

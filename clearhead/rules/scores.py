@@ -16,8 +16,9 @@ import numpy.typing as npt
 from clearhead.errors import InputError
 from clearhead.once import cached_property
 from clearhead.rules import functions
-from clearhead.rules.expression import Expression, Formula, simplify, unchanging
+from clearhead.rules.expression import Expression, Formula, unchanging
 from clearhead.rules.masks import is_integer, places, plain_array
+from clearhead.rules.simplification import simplify
 from clearhead.rules.trace import trace
 
 NAMES = ("score", "batch", "head", "query", "key")

@@ -21,14 +21,15 @@ import numpy as np
 
 from clearhead.errors import TraceError
 from clearhead.rules import captured_arrays as captured
-from clearhead.rules import functions
+from clearhead.rules import compositions, functions
 from clearhead.rules import tracers as standins
 from clearhead.rules.captured_arrays import Arrays, Captured
-from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewrite, simplify
+from clearhead.rules.captured_names import PLAIN_TYPES, is_numpys, names_of
+from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewrite
+from clearhead.rules.simplification import simplify
 from clearhead.rules.tracers import INSTEAD, Traced, as_expression
-from clearhead.rules.watched import PLAIN_TYPES, is_numpys, names_of
 
-OURS = (captured, functions, standins)  # the modules whose functions know stand-ins
+OURS = (captured, compositions, functions, standins)  # the modules whose functions know stand-ins
 MOST_DEPTH = 200  # operations that wait for each other
 
 

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 
 from clearhead.errors import TraceError
+from clearhead.rules import compositions
 from clearhead.rules.expression import Expression, Kind, fits
+from clearhead.rules.operations import OPERATIONS
 
 KINDS: dict[str, Kind] = {"f": "float", "i": "int", "u": "int", "b": "bool"}
 INSTEAD = {
     "bool": "a Python `if`, `and`, `or`, `not`, min() or max() needs one truth, but this differs from pair to pair: "
     "use np.where(condition, a, b), &, |, ~, np.minimum or np.maximum",
-    "number": "int(), float(), round() and math's functions need one number: use numpy's functions, as np.exp(score)",
+    "number": "int(), float() and math's functions need one number: use numpy's functions, as np.exp(score), and "
+    "math.floor(), math.ceil(), math.trunc() or round() for whole numbers",
     "index": "only a numpy array can be indexed by a position, and only one that is made outside of the rule and has a "
     "name of its own: make one of a list, or of what an object holds; range() of a position is impossible",
     "array": "positions and scores cannot be put into an array, nor index one that is made inside of the rule or held "
@@ -57,10 +60,10 @@ class Traced:
         raise TraceError(INSTEAD["bool"])
 
     def refuse_number(self, *_: Any) -> Any:
-        """int(), float(), round()."""
+        """int(), float()."""
         raise TraceError(INSTEAD["number"])
 
-    __int__ = __float__ = __complex__ = __round__ = refuse_number
+    __int__ = __float__ = __complex__ = refuse_number
 
     def __index__(self) -> int:
         raise TraceError(INSTEAD["index"])
@@ -83,14 +86,25 @@ class Traced:
     def __rdivmod__(self, other: Any) -> Any:
         return other // self, other % self
 
-    def __pow__(self, power: Any) -> Any:
-        whole = not isinstance(power, Traced) and isinstance(power, int | np.integer) and not isinstance(power, bool)
-        if not whole or not 1 <= power <= 8:
-            raise TraceError(f"** {power!r}: only whole powers from 1 to 8 can be traced; use np.exp and np.log")
-        result = self
-        for _ in range(power - 1):
-            result = apply("mul", result, self)
-        return result
+    def __pow__(self, exponent: Any) -> Any:
+        return compositions.power(self, exponent)
+
+    def __rpow__(self, base: Any) -> Any:
+        return compositions.power(self.stand_in(base), self)
+
+    def __floor__(self) -> Any:
+        return compositions.whole(apply("floor", self))
+
+    def __ceil__(self) -> Any:
+        return compositions.whole(apply("ceil", self))
+
+    def __trunc__(self) -> Any:
+        return compositions.whole(self)
+
+    def __round__(self, digits: Any = None) -> Any:
+        if digits is not None:
+            raise TraceError(f"round(…, {digits!r}) is of decimal digits, which floats have not: use np.round")
+        return compositions.whole(apply("round", self))
 
     def __lshift__(self, by: Any) -> Any:
         return apply("mul", *shifted(self, by))
@@ -103,19 +117,52 @@ class Traced:
             raise TraceError(INSTEAD["store"])
         if method != "__call__" or options:
             raise TraceError(f"np.{ufunc.__name__} can be traced only as np.{ufunc.__name__}(…) of what it works on")
-        if ufunc.__name__ in COMPOSED:
-            return COMPOSED[ufunc.__name__](*(self.like(as_expression(x)) for x in inputs[:1]), *inputs[1:])
-        if ufunc.__name__ not in UFUNCS:
-            names = ", ".join(sorted({*UFUNCS, *COMPOSED}))
-            raise TraceError(f"np.{ufunc.__name__} cannot be traced: the functions are {names}")
-        return apply(UFUNCS[ufunc.__name__], *inputs)
+        called = ufunc.__name__
+        if called in compositions.UFUNCS:
+            return compositions.UFUNCS[called](*map(self.stand_in, inputs))
+        if called not in UFUNCS:
+            names = ", ".join(sorted({*UFUNCS, *compositions.UFUNCS}))
+            raise TraceError(f"np.{called} cannot be traced: the functions are {names}")
+        return apply(UFUNCS[called], *inputs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        if function is np.where and len(args) == 3 and not kwargs:
-            return apply("where", *args)
-        if function is np.clip and len(args) == 3 and not kwargs:
-            return apply("min", apply("max", args[0], args[1]), args[2])
-        raise TraceError(f"np.{function.__name__} cannot be traced: use np.where, np.clip or arithmetic")
+        called = function.__name__
+        if called not in compositions.FUNCTIONS or function is not getattr(np, called):
+            names = ", ".join(f"np.{name}" for name in sorted(compositions.FUNCTIONS))
+            raise TraceError(f"np.{called} cannot be traced: use {names} or arithmetic")
+        try:
+            return compositions.FUNCTIONS[called](*args, **kwargs)
+        except TypeError:
+            raise TraceError(f"np.{called} can be traced with numbers alone: leave its other options out") from None
+
+    def stand_in(self, x: Any) -> Traced:
+        """A number as a stand-in too."""
+        return x if isinstance(x, Traced) else self.like(as_expression(x))
+
+    def write(self, op: str, *inputs: Any) -> Traced:
+        """Write down an operation on this and other numbers."""
+        return apply(op, *inputs)
+
+    # What numpy's own numbers have
+
+    def clip(self, *limits: Any, **named: Any) -> Any:
+        """A number between two."""
+        return np.clip(self, *limits, **named)
+
+    def round(self, decimals: int = 0) -> Any:
+        """A float of so many decimals."""
+        return compositions.rounded(self, decimals)
+
+    def astype(self, dtype: Any) -> Any:
+        """A number as another kind, cut toward 0 if that is a whole number."""
+        match np.dtype(dtype).name:
+            case "bool":
+                return compositions.truth(self)
+            case "int32" | "int64":
+                return compositions.whole(self)
+            case "float32" | "float64":
+                return compositions.as_float(self)
+        raise TraceError(f"{self!r} as {np.dtype(dtype)}: the kinds are bool, int32, int64, float32 and float64")
 
 
 def operator(op: str, *, turned: bool = False) -> Callable[..., Any]:
@@ -139,27 +186,14 @@ for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
 setattr(Traced, "__invert__", operator("not"))  # noqa: B010
 
 UFUNCS = {
-    "exp": "exp", "log": "log", "tanh": "tanh", "sqrt": "sqrt", "absolute": "abs", "fabs": "abs", "negative": "neg",
-    "minimum": "min", "maximum": "max", "add": "add", "subtract": "sub",
-    "multiply": "mul", "divide": "div", "floor_divide": "floordiv", "remainder": "mod", "less": "lt",
-    "less_equal": "le", "greater": "gt", "greater_equal": "ge", "equal": "eq", "not_equal": "ne", "logical_and": "and",
-    "logical_or": "or", "logical_xor": "xor", "logical_not": "not", "bitwise_and": "and", "bitwise_or": "or",
-    "bitwise_xor": "xor", "invert": "not",
+    row.meaning.__name__: name
+    for name, row in OPERATIONS.items()
+    if isinstance(row.meaning, np.ufunc) and row.meaning.__name__ not in compositions.UFUNCS
+} | {
+    "fabs": "abs", "minimum": "min", "maximum": "max", "floor_divide": "floordiv", "remainder": "mod",
+    "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor", "invert": "not",
 }  # fmt: skip
-COMPOSED: dict[str, Callable[..., Any]] = {
-    "square": lambda x: x * x,
-    "power": lambda x, power: x**power,
-    "left_shift": lambda x, by: x << by,
-    "right_shift": lambda x, by: x >> by,
-    "fmin": lambda x, y: np.where((x <= y) | (y != y), x, y),  # the other, where one is not a number
-    "fmax": lambda x, y: np.where((x >= y) | (y != y), x, y),
-    "positive": lambda x: x,
-    "sign": lambda x: np.where(x > 0, 1, np.where(x < 0, -1, np.where(x == 0, 0, x))),
-}
-FLOAT_ONLY = ("div", "exp", "log", "tanh", "sigmoid", "sqrt")
-INT_ONLY = ("floordiv", "mod")
-BOOL_ONLY = ("and", "or", "xor", "not")
-COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+ROUNDING = ("floor", "ceil", "round", "trunc")  # which leave whole numbers as they are
 
 
 def apply(op: str, *inputs: Any) -> Traced:
@@ -167,28 +201,32 @@ def apply(op: str, *inputs: Any) -> Traced:
     stood = [x for x in inputs if isinstance(x, Traced)]
     own = min(stood, key=lambda x: x.known).like if stood else Traced
     args = [as_expression(x) for x in inputs]
-    if op == "where":
-        if args[0].kind != "bool":
-            raise TraceError(f"np.where needs a condition, but {args[0]!r} is a number: compare it with something")
-        a, b = common_kind(args[1:])
-        return own(Expression("where", a.kind, (args[0], a, b)))
-    if op in BOOL_ONLY:
-        wrong = next((a for a in args if a.kind != "bool"), None)
-        if wrong is not None:
-            raise TraceError(f"&, |, ^ and ~ join comparisons, but {wrong!r} is a number: compare it with something")
-        return own(Expression(op, "bool", tuple(args)))
-    args = common_kind(args)
-    if args[0].kind == "bool" and op in ("add", "sub", "neg"):
+    kinds = {a.kind for a in args}
+    if op in ROUNDING and kinds == {"int"}:
+        return own(args[0])
+    if op in ("add", "sub", "neg") and kinds == {"bool"}:
         raise TraceError(f"conditions such as {args[0]!r} are no numbers to add or subtract: use |, &, ^ or np.where")
-    if args[0].kind == "bool" and not (op in ("eq", "ne") and len(args) == 2):
-        args = [Expression("int", "int", (a,)) for a in args]
-    if op in FLOAT_ONLY and args[0].kind != "float":
-        args = [Expression("float", "float", (a,)) for a in args]
-    if op in INT_ONLY and args[0].kind == "float":
-        raise TraceError(f"// and % are for whole numbers, but {args[0]!r} or {args[-1]!r} is a float")
+    signature = OPERATIONS[op].signature([a.kind for a in args])
+    if signature is None:
+        raise TraceError(needing_truth(op, args))
+    takes, gives = signature
+    args = [as_kind(a, kind) for a, kind in zip(args, takes, strict=True)]
     if op in ("min", "max") and (lost := next((a for a in args if a.value != a.value), None)) is not None:
         return own(lost)
-    return own(Expression(op, "bool" if op in COMPARISONS else args[0].kind, tuple(args)))
+    return own(Expression(op, gives, tuple(args)))
+
+
+def needing_truth(op: str, args: list[Expression]) -> str:
+    """What is wrong with a number where an operation takes a condition alone."""
+    if op == "where":
+        return f"np.where needs a condition, but {args[0]!r} is a number: compare it with something"
+    wrong = next(a for a in args if a.kind != "bool")
+    return f"&, |, ^ and ~ join comparisons, but {wrong!r} is a number: compare it with something"
+
+
+def as_kind(e: Expression, kind: Kind) -> Expression:
+    """A number as another kind that holds it."""
+    return e if e.kind == kind else Expression(kind, kind, (e,))
 
 
 def shifted(x: Traced, by: Any) -> tuple[Traced, int]:
@@ -197,15 +235,6 @@ def shifted(x: Traced, by: Any) -> tuple[Traced, int]:
     if x.expression.kind == "float" or not whole or not 0 <= by < 63:
         raise TraceError(f"bits of {x!r} cannot be moved by {by!r}: whole numbers can, by 0 to 62; use * or //")
     return x, 1 << int(by)
-
-
-def common_kind(args: list[Expression]) -> list[Expression]:
-    """All of the widest kind among them."""
-    kinds = {a.kind for a in args}
-    if len(kinds) == 1:
-        return args
-    wide: Kind = "float" if "float" in kinds else "int"
-    return [a if a.kind == wide else Expression(wide, wide, (a,)) for a in args]
 
 
 def as_expression(x: Any) -> Expression:

@@ -14,7 +14,7 @@ import numpy as np
 
 from clearhead import TraceError, attend, dense, functions, where
 from clearhead.machine.target import native_isas
-from clearhead.rules.expression import evaluate
+from clearhead.rules.evaluation import evaluate
 from clearhead.rules.scores import NAMES
 from clearhead.rules.trace import trace
 from clearhead.testing import using_isa

@@ -108,6 +108,44 @@ def in_place(score, b, h, q, k):
     return before + 2
 
 
+def angles(score, b, h, q, k):
+    small = score.tanh() * 0.9
+    turned = torch.sin(score) + score.cos() * torch.tan(small) + torch.atan2(score, small + 2) + small.asin()
+    return turned + torch.acos(small) - torch.arctan(score) + torch.sinh(small) + score.cosh().log1p()
+
+
+def transcendental(score, b, h, q, k):
+    size = score.abs() + 0.1
+    grown = torch.expm1(score) + torch.special.exp2(small := score / 4) + size.log2() - torch.log10(size) + small.exp()
+    return grown + torch.special.erf(score) * torch.erfc(score) + size**1.7 + 1.3**score + torch.pow(size, score)
+
+
+def units(score, b, h, q, k):
+    act = torch.nn.functional
+    return (
+        act.gelu(score) + act.gelu(score, approximate="tanh") * act.logsigmoid(score) + score.relu() + act.silu(score)
+    )
+
+
+def rounded(score, b, h, q, k):
+    whole = torch.floor(score) + score.ceil() * 2 + score.round() + torch.round(score * 3, decimals=1) - score.trunc()
+    return whole + torch.copysign(score, score - 0.5) + torch.isnan(score) + torch.signbit(score) * (score * 2).long()
+
+
+def remainders(score, b, h, q, k):
+    rest = score % 0.7 + torch.fmod(score, 0.7) + torch.remainder(score, score.abs() + 1) + torch.fmod(q - k, 3)
+    whole = torch.div(score, 0.3, rounding_mode="floor") + ((q - k) * 0.5) // 0.75
+    return rest + 0.1 * whole + torch.div(score, 0.2, rounding_mode="trunc") + (q - k) % 3 + (q - k) // 3
+
+
+def in_place_methods(score, b, h, q, k):
+    same, other = score.to(score.dtype), score.clone()
+    score.mul_(2).add_(q - k, alpha=0.1).clamp_(min=-3)
+    other.masked_fill_(q > k, 0.5)
+    torch.nn.functional.relu(other, inplace=True)
+    return same + other.sin()
+
+
 def see_causal(b, h, q, k):
     return q >= k
 
@@ -134,6 +172,7 @@ def see_dilated(b, h, q, k):
 
 SCORES = [softcap, alibi, biased, chained, hidden, methods, capped, rounded_quotients, kinds, chosen, powers]
 SCORES += [activations, bounds, bits, unpacked, in_place]
+SCORES += [angles, transcendental, units, rounded, remainders, in_place_methods]
 MASKS = [see_causal, see_window, see_documents, see_prefix, see_dilated, flex.noop_mask]
 MASKS += [flex.and_masks(see_window, see_documents, flex.noop_mask), flex.or_masks(see_prefix, see_dilated)]
 
@@ -286,24 +325,23 @@ def test_a_detached_tensor_has_no_gradient():
 
 
 REFUSED = {
-    "torch.cumsum cannot be traced: the functions are abs, absolute, add": lambda s, b, h, i, j: torch.cumsum(s, 0),
+    "torch.cumsum cannot be traced: the functions are abs, absolute, acos, add": lambda s, b, h, i, j: torch.cumsum(
+        s, 0
+    ),
     "whole number": lambda s, b, h, i, j: s + SLOPES[s],
     "one truth": lambda s, b, h, i, j: s if i > j else -s,
-    "use // of whole numbers": lambda s, b, h, i, j: s + (i / 2).long(),
-    "float, which kernels cannot cut": lambda s, b, h, i, j: s.to(torch.int32),
     "int8 cannot be traced": lambda s, b, h, i, j: s + i.to(torch.int8),
-    "// and % are for whole numbers": lambda s, b, h, i, j: torch.div(s, 3, rounding_mode="trunc"),
-    "mul_ works in place": lambda s, b, h, i, j: s.mul_(3),
-    "clamp_ works in place, and a rule changes nothing: take what clamp gives": lambda s, b, h, i, j: s.clamp_(min=0),
-    "torch.relu works in place": lambda s, b, h, i, j: torch.nn.functional.relu(s, inplace=True),
+    "add_ works in place on a captured tensor, and a rule changes none: take": lambda s, b, h, i, j: CAP.add_(s),
+    "mul_ cannot make row, which is int, float in place": lambda s, b, h, i, j: i.mul_(s),
+    "div_ works in place on a part of a row or a det": lambda s, b, h, i, j: s + ROWS[i][0].div_(s),
     "detach": lambda s, b, h, i, j: s + s.detach(),
     "a row of shape .8,. is no single number": lambda s, b, h, i, j: s + (ROWS[i] * ROWS[j]).sum(),
     "outside, as table = a @ b.T": lambda s, b, h, i, j: s + torch.dot(ROWS[i], ROWS[j]),
     "a tensor of shape .4,. is no single number": lambda s, b, h, i, j: s + SLOPES,
     "no place 8 in an axis of 8": lambda s, b, h, i, j: s + ROWS[i][8],
     "is a whole number: use a float's power": lambda s, b, h, i, j: s + 2**h,
-    "only a positive constant": lambda s, b, h, i, j: s + (-2.0) ** s,
-    "only −8 to 8": lambda s, b, h, i, j: s**1.5,
+    "does not fit into 64 bits": lambda s, b, h, i, j: s + i**70,
+    "is not a formula of gelu": lambda s, b, h, i, j: torch.nn.functional.gelu(s, approximate="erf"),
     "torch.exp got an unexpected keyword argument 'out'": lambda s, b, h, i, j: torch.exp(s, out=CAP),
     "torch.stack cannot be traced": lambda s, b, h, i, j: torch.stack([s, s]).sum(),
     "only a tensor can be indexed": lambda s, b, h, i, j: s + [1, 2, 3, 4][h],

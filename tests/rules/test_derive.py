@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from clearhead import functions
+from clearhead.rules.compositions import call
 from clearhead.rules.derivatives import by_loads, by_score, derivatives
-from clearhead.rules.expression import Expression, Formula, evaluate, parts
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import Expression, Formula, parts
+from clearhead.rules.operations import OPERATIONS
 from clearhead.rules.scores import NAMES, alibi, as_rules, relative, softcap
 from clearhead.rules.trace import trace
 
@@ -99,3 +102,61 @@ def test_simple_rules_have_simple_derivatives():
     assert repr(by_score(as_rules(relative(np.zeros((3, 9)), 4))[0].formula.expression)) == "1.0"
     assert len(list(parts(by_score(as_rules(softcap(2.0))[0].formula.expression)))) <= 10
     assert derivatives(trace(RULES["nothing"], NAMES).expression) == {}
+
+
+def sloped(op, arity):
+    """A rule of one operation, its arguments within its domain and away from its kinks."""
+    if arity == 2:
+        return lambda s, b, h, q, k: call(op, 1.3 + 0.7 * np.tanh(s), 2.1 + 0.2 * s) * s
+    return lambda s, b, h, q, k: call(op, 0.45 + 0.4 * np.tanh(s)) * s
+
+
+FLOATS = {
+    name: len(row.signatures[-1][0])
+    for name, row in OPERATIONS.items()
+    if row.signatures[-1] == (("float",) * len(row.signatures[-1][0]), "float")
+}
+
+
+@pytest.mark.parametrize("op", FLOATS)
+def test_derivatives_of_operations_are_those_of_finite_differences(op):
+    """First and second ones: tangents use both."""
+    rule, step = trace(sloped(op, FLOATS[op]), NAMES), 1e-6
+    for _ in range(2):
+        slope = Formula(by_score(rule.expression), rule.arrays)
+        up, down = (evaluate(rule, LEAVES | {"score": LEAVES["score"] + d}) for d in (step, -step))
+        got = evaluate(slope, LEAVES)
+        wanted = (up - down) / (2 * step) + np.zeros((3, 4, 4))
+        smooth = np.abs(evaluate(rule, LEAVES) - (up + down) / 2) < 1e-7  # away from jumps and kinks
+        assert smooth.mean() > 0.9
+        np.testing.assert_allclose(np.broadcast_to(got, (3, 4, 4))[smooth], wanted[smooth], rtol=2e-6, atol=2e-7)
+        rule = slope
+
+
+UNITS = {
+    "gelu": functions.gelu,
+    "gelu as GPT-2's": lambda x: functions.gelu(x, approximate="tanh"),
+    "silu": functions.silu,
+    "softplus": lambda x: functions.softplus(x, beta=2.0),
+    "power": lambda x: functions.power(1 + x * x, x) + x**3 + (1 + x * x) ** 0.5 + (2 + x) ** -1,
+    "clip": lambda x: functions.clip(x, -0.4, 0.8) * x,
+    "relu": lambda x: functions.relu(x) * x,
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_derivatives_of_compositions_are_those_of_finite_differences(name):
+    formula, step = trace(lambda s, b, h, q, k: UNITS[name](s), NAMES), 1e-6
+    up, down = (UNITS[name](LEAVES["score"] + d) for d in (step, -step))
+    np.testing.assert_allclose(
+        evaluate(Formula(by_score(formula.expression)), LEAVES), (up - down) / (2 * step), rtol=1e-7, atol=1e-8
+    )
+
+
+def test_powers_of_0_have_the_derivatives_that_torch_gives():
+    expression = by_score(
+        trace(lambda s, b, h, q, k: np.maximum(s, 0) ** 2.5 + 1.5 ** np.minimum(s, 0), NAMES).expression
+    )
+    assert evaluate(Formula(expression), LEAVES | {"score": np.array([0.0, 4.0])}).tolist() == [0.0, 20.0]
+    flat = by_score(trace(lambda s, b, h, q, k: (s * 0) ** (s + 1), NAMES).expression)
+    assert not np.isnan(evaluate(Formula(flat), LEAVES | {"score": np.array([-1.0, 0.5])})).any()

@@ -19,7 +19,8 @@ from clearhead import (
     window,
 )  # fmt: skip
 from clearhead.machine.target import native_isas
-from clearhead.rules.expression import Expression, Formula, evaluate
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.faults import faults
 from clearhead.rules.ranges import ranges
 from clearhead.testing import using_isa

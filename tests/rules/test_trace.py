@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from clearhead.errors import InputError, TraceError
 from clearhead.rules import functions
-from clearhead.rules.expression import depends, evaluate
+from clearhead.rules.evaluation import evaluate
+from clearhead.rules.expression import depends
 from clearhead.rules.trace import trace
 
 NAMES = ("score", "batch", "head", "query", "key")
@@ -115,6 +116,24 @@ SCORES: list[Callable[..., Any]] = [
     lambda score, batch, head, query, key: functions.where(key > 2, functions.exp(score), functions.tanh(score)),
     lambda score, batch, head, query, key: functions.log(functions.sqrt(key + 1)) + functions.sigmoid(score),
     lambda score, batch, head, query, key: functions.minimum(functions.maximum(score, -1), functions.sigmoid(key)),
+    lambda s, b, h, q, k: np.floor(s) + np.ceil(s) * 2 + np.rint(s) * 4 - np.trunc(s),
+    lambda s, b, h, q, k: np.round(s, 1) + np.round(s * 9, decimals=-1) + np.fix(s),
+    lambda s, b, h, q, k: np.sin(s) + np.cos(k) * np.tan(s) + np.arctan2(s, k - 3),
+    lambda s, b, h, q, k: np.arcsin(s / 3) + np.arccos(s / 3) + np.arctan(s),
+    lambda s, b, h, q, k: np.sinh(s) + np.cosh(s) + np.expm1(s) + np.log1p(k) + s,
+    lambda s, b, h, q, k: np.exp2(s) + np.log2(k + 1) + np.log10(q + 1),
+    lambda s, b, h, q, k: s // 0.7 + s % 0.7 + np.fmod(s, -0.7) + np.remainder(s, -0.7),
+    lambda s, b, h, q, k: (k - 3) // -2 + (k - 3) % -2 + np.fmod(k - 3, -2) + np.fmod(3, q),
+    lambda s, b, h, q, k: sum(np.divmod(s, 0.7)) + sum(divmod(k - 3, 2)) + np.copysign(2, s),
+    lambda s, b, h, q, k: abs(s) ** 0.5 + abs(s) ** -0.5 + s**-2 + s**0 + s**3.0,
+    lambda s, b, h, q, k: abs(s) ** 1.7 + 2.0**k + 1.5**s + abs(s) ** k + s**9,
+    lambda s, b, h, q, k: np.power(s, 2) + np.float_power(k, 2.5) + (k + 1.0) ** -1 + k**11,
+    lambda s, b, h, q, k: np.isnan(np.sqrt(s)) + np.isfinite(1 / (k - 3)) * 2.0 + np.signbit(s),
+    lambda s, b, h, q, k: np.isinf(1 / (k - 3)) * np.logical_and(k, q - 3) + np.reciprocal(s),
+    lambda s, b, h, q, k: np.logical_or(k, 0) + 2.0 * np.logical_xor(k, s) * ~np.logical_not(k),
+    lambda s, b, h, q, k: np.clip(s, None, 1) + np.clip(s, a_min=-1, a_max=None) + np.floor(k),
+    lambda s, b, h, q, k: functions.gelu(s) + functions.silu(s) + functions.softplus(s),
+    lambda s, b, h, q, k: functions.erf(s) - functions.erfc(s) + functions.relu(s),
     decorated,
     with_defaults,
     with_steps,
@@ -265,7 +284,7 @@ def math_exp(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
 
 
 def rounded(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
-    return round(score)  # here
+    return round(score, 2)  # here
 
 
 def loop(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
@@ -401,20 +420,32 @@ def stacked(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
     return np.array([score, score])  # here
 
 
-def power_of_half(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
-    return score**0.5  # here
-
-
 def power_of_two(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
-    return np.float64(2) ** key  # here
+    return score + 2**key  # here
+
+
+def power_beyond(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return score + key**65  # here
+
+
+def whole_reciprocal(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return np.reciprocal(key)  # here
+
+
+def narrowed(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return score.astype(np.int8)  # here
+
+
+def optional(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return np.clip(score, 0, 1, casting="safe")  # here
 
 
 def unknown_ufunc(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
-    return np.arctan(score)  # here
+    return np.arcsinh(score)  # here
 
 
 def unknown_function(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
-    return np.round(score)  # here
+    return np.median(score)  # here
 
 
 def reduced(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
@@ -431,10 +462,6 @@ def chosen_by_number(score: Any, batch: Any, head: Any, query: Any, key: Any) ->
 
 def added_conditions(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
     return score * ((key > 1) + (key > 2))  # here
-
-
-def float_division(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
-    return score // 2  # here
 
 
 def huge(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
@@ -465,7 +492,7 @@ ERRORS: list[tuple[Callable[..., Any], str]] = [
     (as_int, "int()"),
     (as_float, "float()"),
     (math_exp, "np.exp"),
-    (rounded, "round()"),
+    (rounded, "use np.round"),
     (loop, "looped over"),
     (count_up, "range()"),
     (stores, "cannot store"),
@@ -495,15 +522,17 @@ ERRORS: list[tuple[Callable[..., Any], str]] = [
     (held_array, "a name of its own"),
     (made_array, "make it outside"),
     (stacked, "cannot be put into an array"),
-    (power_of_half, "** 0.5"),
-    (power_of_two, "np.exp"),
-    (unknown_ufunc, "np.arctan cannot be traced"),
-    (unknown_function, "np.round cannot be traced"),
+    (power_of_two, "2.0 ** key"),
+    (power_beyond, "does not fit into 64 bits"),
+    (whole_reciprocal, "write 1 / x"),
+    (narrowed, "int32"),
+    (optional, "leave its other options out"),
+    (unknown_ufunc, "np.arcsinh cannot be traced"),
+    (unknown_function, "np.median cannot be traced: use np.around, np.clip, np.fix, np.round, np.where"),
     (reduced, "np.add"),
     (joined_numbers, "score is a number"),
     (chosen_by_number, "key is a number"),
     (added_conditions, "use |"),
-    (float_division, "whole numbers"),
     (huge, "64 bits"),
     (endless, "200"),
     (random_number, "random"),

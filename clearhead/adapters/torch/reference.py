@@ -147,10 +147,10 @@ def evaluate(e: Expression, leaves: dict[str, torch.Tensor], tables: Sequence[to
             known[part] = torch.tensor(part.value, dtype=types[part.kind], device=leaves["key"].device)
         elif part.op == "load":
             known[part] = load(tables[part.array or 0], args).to(types[part.kind])
-        elif part.op in ("float", "int"):
-            known[part] = args[0].to(types[part.kind])
+        elif part.op == "float":
+            known[part] = FORMULAS["float"](args[0], types["float"])
         else:
-            known[part] = OPERATIONS[part.op](*args)
+            known[part] = FORMULAS[part.op](*args)
     return known[e]
 
 
@@ -161,13 +161,25 @@ def load(table: torch.Tensor, index: list[torch.Tensor]) -> torch.Tensor:
 
 
 def floor_divide(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Python's //, and 0 where b is 0."""
+    """Python's //; of whole numbers it is 0 where b is 0."""
+    if a.is_floating_point():
+        return torch.div(a, b, rounding_mode="floor")
     return torch.where(b == 0, 0, a // torch.where(b == 0, 1, b))
 
 
 def modulo(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Python's %, and 0 where b is 0."""
-    return torch.where(b == 0, 0, a % torch.where(b == 0, 1, b))
+    """Python's %; of whole numbers it is 0 where b is 0."""
+    return torch.remainder(a, b) if a.is_floating_point() else torch.where(b == 0, 0, a % torch.where(b == 0, 1, b))
+
+
+def whole(a: torch.Tensor) -> torch.Tensor:
+    """Truth as 0 and 1, a float cut to a whole number; 0 for what 64 bits do not hold."""
+    return (torch.where(a.abs() < 2.0**63, a, 0) if a.is_floating_point() else a).to(torch.int64)
+
+
+def softplus(x: torch.Tensor) -> torch.Tensor:
+    """log(1 + exp(x))."""
+    return torch.logaddexp(x, torch.zeros_like(x))
 
 
 class Words:
@@ -201,11 +213,16 @@ def drawn(key0: torch.Tensor, key1: torch.Tensor, counter0: torch.Tensor, counte
     return bits
 
 
-OPERATIONS: dict[str, Callable[..., Any]] = {
-    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "neg": torch.neg, "abs": torch.abs,
-    "min": torch.minimum, "max": torch.maximum, "sqrt": torch.sqrt, "exp": torch.exp, "log": torch.log,
-    "tanh": torch.tanh, "sigmoid": torch.sigmoid, "floordiv": floor_divide, "mod": modulo, "lt": torch.lt,
-    "le": torch.le, "gt": torch.gt, "ge": torch.ge, "eq": torch.eq, "ne": torch.ne, "and": torch.logical_and,
-    "or": torch.logical_or, "xor": torch.logical_xor, "not": torch.logical_not, "where": torch.where,
+FORMULAS: dict[str, Callable[..., Any]] = {
+    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "floordiv": floor_divide, "mod": modulo,
+    "fmod": torch.fmod, "neg": torch.neg, "abs": torch.abs, "min": torch.minimum, "max": torch.maximum,
+    "copysign": torch.copysign, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "trunc": torch.trunc,
+    "lt": torch.lt, "le": torch.le, "gt": torch.gt, "ge": torch.ge, "eq": torch.eq, "ne": torch.ne,
+    "and": torch.logical_and, "or": torch.logical_or, "xor": torch.logical_xor, "not": torch.logical_not,
+    "where": torch.where, "int": whole, "float": torch.Tensor.to, "sqrt": torch.sqrt, "exp": torch.exp,
+    "exp2": torch.exp2, "expm1": torch.expm1, "log": torch.log, "log2": torch.log2, "log10": torch.log10,
+    "log1p": torch.log1p, "pow": torch.pow, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan, "asin": torch.asin,
+    "acos": torch.acos, "atan": torch.atan, "atan2": torch.atan2, "sinh": torch.sinh, "cosh": torch.cosh,
+    "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": softplus, "erf": torch.erf, "erfc": torch.erfc,
     "threefry": drawn,
 }  # fmt: skip

@@ -15,9 +15,11 @@ import torch
 from torch.overrides import TorchFunctionMode, handle_torch_function
 
 from clearhead.adapters.torch.lazy import getter
-from clearhead.adapters.torch.traced_functions import CONVERSIONS, written
+from clearhead.adapters.torch.traced_functions import CONVERSIONS, OWN_DTYPES, converted, in_place, name_of, written
 from clearhead.errors import TraceError
-from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, rewrite, simplify
+from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, rewrite
+from clearhead.rules.operations import WIDTH
+from clearhead.rules.simplification import simplify
 from clearhead.rules.trace import returned, where_in
 from clearhead.rules.tracers import Traced, as_expression
 
@@ -36,6 +38,7 @@ class Known:
 class Number(Known, Traced):
     """A stand-in that torch's functions know."""
 
+    shared = False  # whether another number, or a row, stands for the same memory
     device = torch.device("cpu")
     shape = torch.Size(())
     ndim = 0
@@ -63,35 +66,28 @@ class Number(Known, Traced):
         """int(), float(), round()."""
         raise TraceError("int(), float(), round() and math's functions need one number: use torch's functions")
 
-    __int__ = __float__ = __complex__ = __round__ = refuse_number
+    __int__ = __float__ = __complex__ = refuse_number
+    __round__ = __floor__ = __ceil__ = __trunc__ = refuse_number  # type: ignore[assignment]
 
     def __index__(self) -> int:
         raise TraceError("only a tensor can be indexed by a position, and range() of one is impossible: make a tensor")
 
 
 def by_torch(name: str) -> Callable[..., Any]:
-    """An operator as torch's, so that it means the same and a tensor on its other side is loaded."""
+    """An operator or a method as torch's, so that it means the same and a tensor on its other side is loaded."""
     method = getattr(torch.Tensor, name)
-    return lambda self, *other: handle_torch_function(method, (self,), self, *other)
-
-
-def in_place(name: str) -> Callable[..., Any]:
-    """`x += y` changes x under all its names, as torch's does."""
-
-    def method(self: Number, other: Any) -> Number:
-        self.expression = getattr(self, name)(other).expression
-        return self
-
-    return method
+    return lambda self, *other, **options: handle_torch_function(method, (self,), self, *other, **options)
 
 
 ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
 for name in ARITHMETIC:
     setattr(Number, f"__{name}__", by_torch(f"__{name}__"))
     setattr(Number, f"__r{name}__", by_torch(f"__r{name}__"))
-    setattr(Number, f"__i{name}__", in_place(f"__{name}__"))
+    setattr(Number, f"__i{name}__", by_torch(f"__i{name}__"))
 for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
     setattr(Number, f"__{name}__", by_torch(f"__{name}__"))
+for name in ("clip", "round"):  # which numpy's numbers have too
+    setattr(Number, name, by_torch(name))
 
 
 class Recorder(TorchFunctionMode):
@@ -119,10 +115,37 @@ class Recorder(TorchFunctionMode):
             return self.detached(args[0])
         if function is torch.Tensor.where:  # self where the condition holds, which the function takes first
             args = (args[1], args[0], *args[2:])
+        first, changes = args[0], in_place(called, options)
+        if isinstance(first, Number) and self.is_view(called, first, args[1:], options):
+            return first
         if called not in CONVERSIONS:
             args = tuple(map(self.loaded, args))
             options = {name: self.loaded(x) for name, x in options.items()}
-        return Number(written(called, tuple(args), options).expression)
+        result = Number(written(called, tuple(args), options).expression)
+        return self.changed(called, first, result) if changes else result
+
+    def is_view(self, called: str, x: Number, others: Sequence[Any], options: dict[str, Any]) -> bool:
+        """Whether torch gives back the very tensor that a conversion is asked of: it has that dtype already."""
+        if called not in CONVERSIONS or called in ("clone", "item") or options.get("copy"):
+            return False
+        given = [OWN_DTYPES[called]] if called in OWN_DTYPES else [*others, *options.values()]
+        asked = (
+            y if isinstance(y, torch.dtype) else y.dtype for y in given if isinstance(y, torch.dtype | torch.Tensor)
+        )
+        return next(asked, self.dtype_of(x)) == self.dtype_of(x)
+
+    def changed(self, called: str, x: Any, result: Number) -> Number:
+        """A number that has become another under all its names, as torch's in-place functions change it."""
+        instead = f"take what {name_of(called)} gives"
+        if not isinstance(x, Number):
+            raise TraceError(f"torch.{called} works in place on a captured tensor, and a rule changes none: {instead}")
+        if x.shared:
+            raise TraceError(f"torch.{called} works in place on a part of a row or a detached number: {instead}")
+        own, kind = x.expression.kind, result.expression.kind
+        if WIDTH[kind] > WIDTH[own]:
+            raise TraceError(f"torch.{called} cannot make {x!r}, which is {own}, {kind} in place: {instead}")
+        x.expression = converted(result, own).expression
+        return x
 
     def dtype_of(self, x: Number) -> torch.dtype:
         """Scores' own dtype for floats."""
@@ -140,7 +163,9 @@ class Recorder(TorchFunctionMode):
         def change(e: Expression) -> Expression | None:
             return replace(e, array=self.table(self.tables[e.array or 0].detach())) if e.op == "load" else None
 
-        return Number(rewrite(x.expression, change))
+        own = Number(rewrite(x.expression, change))
+        own.shared = x.shared = True
+        return own
 
     def loaded(self, x: Any) -> Any:
         """A tensor of one number as a load of it; anything else as it is."""
@@ -215,7 +240,9 @@ class Part(Known):
                 )
         if len(places) < self.tensor.dim():
             return Part(self.tensor, places, self.recorder)
-        return self.recorder.load(self.tensor, places)
+        number = self.recorder.load(self.tensor, places)
+        number.shared = bool(self.places)
+        return number
 
     def refuse(self, *_: Any) -> Any:
         """A row where a number is needed."""

@@ -1,28 +1,32 @@
 """Expressions as machine code: a formula over score and positions, written where a kernel has a vector of scores.
 
-Decides what is calculated once a call, once a lane, once a row and for each score; leaves meaning to `rules.expression`
-and functions to `math`. One of query and key varies along the lanes, the other is one number for a vector.
-Integers are 64 bits wide where they are one number, and in lanes as wide as the floats, or `long`.
+Decides what is calculated once a call, once a lane, once a row and for each score, and how arrays are read; leaves
+single operations to `kernels.ir.operations`. One of query and key varies along the lanes, the other is one number for
+a vector. Integers are 64 bits wide where they are one number, and in lanes as wide as the floats, or `long`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
 
 import llvmlite.ir as ir
 
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir import math
-from clearhead.kernels.ir.simd import Function, Value, float_type, i1, i32, i64, pointer
+from clearhead.kernels.ir.operations import EMITTERS, Numbers, is_vector
+from clearhead.kernels.ir.simd import Function, Value, float_type, i1, i64, pointer
 from clearhead.kernels.ir.storage import widen
+from clearhead.kernels.ir.values import Bits
 from clearhead.rules.expression import Expression, depends, parts, rewrite
-from clearhead.rules.threefry import BITS, threefry
 
 Memo = dict[Expression, Value]
-COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+
+
+class Shim:
+    """Temporary."""
+
+    def __init__(self, f: Function) -> None:
+        self.build, self.tile = f.block, f.tile
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,12 @@ class Rule:
     ) -> None:
         self.f, self.expression, self.variant, self.parameters = f, with_offsets(expression), variant, parameters
         self.fixed, self.lane = Positions(fixed), frozenset(lane)
-        self.integers = ir.VectorType(i64, f.lanes) if variant.long else f.integers
+        self.numbers = Numbers(f, ir.VectorType(i64, f.lanes) if variant.long else f.integers)
         self.hoist(self.expression, self.fixed, frozenset(fixed))
 
     def lanes(self, **leaves: Value) -> Positions:
         """Calculate what depends on the lanes' own positions alone, here, before any loop."""
-        at = Positions({name: self.as_wide(x) for name, x in leaves.items()})
+        at = Positions({name: self.numbers.as_wide(x) for name, x in leaves.items()})
         self.hoist(self.expression, at, self.lane | frozenset(self.fixed.leaves))
         return at
 
@@ -69,8 +73,8 @@ class Rule:
         """The expression for one vector: lanes as `lanes` gave them, `row` for all vectors of one row."""
         result = self.write(self.expression, (lanes, row), Positions({} if score is None else {"score": score}))
         if self.expression.kind == "bool":
-            return self.vector(result, ir.VectorType(i1, self.f.lanes))
-        return self.vector(result)
+            return self.numbers.vector(result, ir.VectorType(i1, self.f.lanes))
+        return self.numbers.vector(result)
 
     def write(self, e: Expression, at: tuple[Positions, ...], pair: Positions | None) -> Value:
         """The value of an expression, kept at the least of the levels that it depends on."""
@@ -81,7 +85,7 @@ class Rule:
         if not e.args and e.op in ("score", "batch", "head", "query", "row", "key"):
             return next(place.leaves[e.op] for place in places if e.op in place.leaves)
         args = [self.write(a, at, pair) for a in e.args]
-        value = self.operation(e, args, lambda part: self.write(part, at, pair))
+        value = self.operation(e, args)
         home = next((p for p in places if depends(e) <= self.reach(places, p)), places[-1])
         home.known[e] = value
         return value
@@ -94,7 +98,7 @@ class Rule:
 
     # Operations
 
-    def operation(self, e: Expression, args: list[Value], write: Callable[[Expression], Value]) -> Value:
+    def operation(self, e: Expression, args: list[Value]) -> Value:
         """One operation on values that are numbers or vectors."""
         f, b = self.f, self.f.block
         if e.op == "constant":
@@ -108,114 +112,13 @@ class Rule:
             return f.load_int(self.parameters, self.variant.at_array(int(e.array or 0)) + 1 + 2 * int(e.value or 0))
         if e.op == "load":
             return self.load(int(e.array or 0), args)
-        if e.op in math.FUNCTIONS:
-            return math.FUNCTIONS[e.op](f, self.vector(args[0]))
-        if e.op == "where":
-            return self.choose(*args)
-        if e.op == "float":
-            return self.to_float(args[0], e.args[0].kind)
-        if e.op == "threefry":
-            return self.draw(args)
-        if e.op == "int":
-            return b.zext(args[0], self.wide(args[0], i64, self.integers))
-        args = self.alike(args)
-        kind = e.args[0].kind
-        if e.op in COMPARE:
-            if kind == "float":
-                compare = b.fcmp_unordered if e.op == "ne" else b.fcmp_ordered
-                return compare(COMPARE[e.op], *args)
-            return (b.icmp_unsigned if kind == "bool" else b.icmp_signed)(COMPARE[e.op], *args)
-        if kind == "float":
-            return self.float_operation(e, args)
-        if kind == "int":
-            return self.int_operation(e.op, args)
-        return {"and": b.and_, "or": b.or_, "xor": b.xor, "not": b.not_}[e.op](*args)
+        return EMITTERS[e.op](self.numbers, e, args)
 
     def constant(self, e: Expression) -> Value:
         """A number that is part of the code."""
         if e.kind == "float":
             return ir.Constant(float_type(self.f.element), e.value)
         return ir.Constant(i1, int(bool(e.value))) if e.kind == "bool" else ir.Constant(i64, e.value)
-
-    def float_operation(self, e: Expression, args: list[Value]) -> Value:
-        """Arithmetic that rounds once."""
-        b, op = self.f.block, e.op
-        if op in ("min", "max"):
-            return self.extreme("<" if op == "min" else ">", e, args)
-        if op == "abs":
-            return self.unary("llvm.fabs", args[0])
-        if op == "neg":
-            return b.fneg(args[0])
-        return {"add": b.fadd, "sub": b.fsub, "mul": b.fmul, "div": b.fdiv}[op](*args)
-
-    def extreme(self, than: str, e: Expression, args: list[Value]) -> Value:
-        """The smaller or larger of two; not a number if either is none, of which constants never are."""
-        b, (first, second) = self.f.block, (a.op in ("constant", "parameter", "float") for a in e.args)
-        if first:
-            return b.select(b.fcmp_ordered(than, *args), *args)
-        taken = b.fcmp_unordered(than, *args)
-        if not second:
-            taken = b.or_(b.fcmp_ordered(than, *args), b.fcmp_unordered("uno", args[0], args[0]))
-        return b.select(taken, *args)
-
-    def unary(self, name: str, x: Value) -> Value:
-        """One of LLVM's functions of one float or vector."""
-        shape = f"v{self.f.lanes}" if is_vector(x) else ""
-        return self.f.intrinsic(f"{name}.{shape}{self.f.element.name}", x.type, x)
-
-    def int_operation(self, op: str, args: list[Value]) -> Value:
-        """Integer arithmetic; division as Python's, and 0 where the divisor is 0."""
-        b, a = self.f.block, args[0]
-        zero = ir.Constant(a.type, None)
-        if op == "neg":
-            return b.sub(zero, a)
-        if op == "abs":
-            return b.select(b.icmp_signed("<", a, zero), b.sub(zero, a), a)
-        if op in ("min", "max"):
-            return b.select(b.icmp_signed("<" if op == "min" else ">", *args), *args)
-        if op in ("floordiv", "mod"):
-            return self.divide(op, a, args[1])
-        return {"add": b.add, "sub": b.sub, "mul": b.mul}[op](*args)
-
-    def draw(self, args: list[Value]) -> Value:
-        """A number below 2³⁰ from key and counter: lanes of 32 bits, whatever the floats'."""
-        f, b = self.f, self.f.block
-        args = self.alike(args)
-        lanes = is_vector(args[0])
-        kind, own = (ir.VectorType(i32, f.lanes), self.integers) if lanes else (i32, i64)
-        key0, key1, counter0, counter1 = (x if x.type == kind else b.trunc(x, kind) for x in args)
-        word, _ = threefry(Words(f, kind), (key0, key1), (counter0, counter1))
-        word = b.lshr(word, Words(f, kind).word(32 - BITS))
-        return word if own == kind else b.zext(word, own)
-
-    def divide(self, op: str, a: Value, d: Value) -> Value:
-        """Floor division; the divisors 0 and −1, which processors stop at, are taken out first."""
-        b, zero = self.f.block, ir.Constant(a.type, None)
-        one, minus = self.like(a, 1), self.like(a, -1)
-        nothing, turned = b.icmp_signed("==", d, zero), b.icmp_signed("==", d, minus)
-        safe = b.select(b.or_(nothing, turned), one, d)
-        quotient, rest = b.sdiv(a, safe), b.srem(a, safe)
-        below = b.and_(
-            b.icmp_signed("!=", rest, zero),
-            b.xor(b.icmp_signed("<", rest, zero), b.icmp_signed("<", safe, zero)),
-        )
-        if op == "mod":
-            rest = b.select(below, b.add(rest, safe), rest)
-            return b.select(b.or_(nothing, turned), zero, rest)
-        quotient = b.select(below, b.sub(quotient, one), quotient)
-        return b.select(nothing, zero, b.select(turned, b.sub(zero, a), quotient))
-
-    def choose(self, condition: Value, a: Value, other: Value) -> Value:
-        """a where the condition holds, else the other."""
-        a, other = self.alike([a, other])
-        if is_vector(condition):
-            a, other = self.vector(a), self.vector(other)
-        return self.f.block.select(condition, a, other)
-
-    def to_float(self, x: Value, kind: str) -> Value:
-        """A whole number or truth as a float."""
-        to = self.wide(x, float_type(self.f.element), self.f.vector)
-        return self.f.block.uitofp(x, to) if kind == "bool" else self.f.block.sitofp(x, to)
 
     # Arrays
 
@@ -229,7 +132,7 @@ class Rule:
             size, stride = f.splat(size), f.splat(stride)
         zero = ir.Constant(x.type, None)
         x = b.select(b.icmp_signed("<", x, zero), b.add(x, size), x)
-        last = b.sub(size, self.like(x, 1))
+        last = b.sub(size, self.numbers.like(x, 1))
         x = b.select(b.icmp_signed("<", x, last), x, last)
         return b.mul(b.select(b.icmp_signed("<", x, zero), zero, x), stride)
 
@@ -264,71 +167,19 @@ class Rule:
         if dtype == "bool":
             return b.icmp_unsigned("!=", x, ir.Constant(x.type, None))
         if "float" in dtype:
-            to, size = self.wide(x, float_type(f.element), f.vector), int(dtype.partition("float")[2]) // 8
+            to, size = self.numbers.wide(x, float_type(f.element), f.vector), int(dtype.partition("float")[2]) // 8
             if size == 2:
-                x, size = widen(f, dtype, x), 4
+                x, size = widen(Shim(f), dtype, Bits(f.block, x)).ir, 4  # type: ignore[arg-type]
             if size == f.element.bytes:
                 return x
             return b.fptrunc(x, to) if size > f.element.bytes else b.fpext(x, to)
-        to, size = self.wide(x, i64, self.integers), int(dtype.lstrip("uint"))
+        to, size = self.numbers.wide(x, i64, self.numbers.integers), int(dtype.lstrip("uint"))
         width = (to.element if is_vector(x) else to).width
         if size == width:
             return x
         if size > width:
             return b.trunc(x, to)
         return b.zext(x, to) if dtype.startswith("u") else b.sext(x, to)
-
-    # Numbers and vectors
-
-    def wide(self, x: Value, scalar: ir.Type, vector: ir.Type) -> ir.Type:
-        """The vector type if x is one."""
-        return vector if is_vector(x) else scalar
-
-    def vector(self, x: Value, kind: Any = None) -> Value:
-        """x in every lane, if it is one number."""
-        if is_vector(x):
-            return x
-        if x.type == i64 and self.integers.element != i64:
-            x = self.f.block.trunc(x, self.integers.element)
-        return self.f.splat(x)
-
-    def as_wide(self, x: Value) -> Value:
-        """Positions as wide as the rule's whole numbers."""
-        narrow = is_vector(x) and x.type != self.integers
-        return self.f.block.sext(x, self.integers) if narrow else x
-
-    def alike(self, args: list[Value]) -> list[Value]:
-        """All as vectors if one is."""
-        return [self.vector(x) for x in args] if any(is_vector(x) for x in args) else args
-
-    def like(self, x: Value, number: int) -> Value:
-        """A constant of x's type."""
-        return ir.Constant(x.type, [number] * self.f.lanes if is_vector(x) else number)
-
-
-@dataclass(frozen=True)
-class Words:
-    """Threefry's arithmetic as instructions, on one word or one in each lane."""
-
-    f: Function
-    kind: Any
-
-    def word(self, number: int) -> Value:
-        """A constant."""
-        return ir.Constant(self.kind, [number] * self.f.lanes if self.kind != i32 else number)
-
-    def add(self, a: Value, b: Value) -> Value:
-        """a + b."""
-        return self.f.block.add(a, b)
-
-    def xor(self, a: Value, b: Value) -> Value:
-        """Bits that differ."""
-        return self.f.block.xor(a, b)
-
-    def rotate(self, a: Value, by: int) -> Value:
-        """Bits moved to the left."""
-        shape = "i32" if self.kind == i32 else f"v{self.f.lanes}i32"
-        return self.f.intrinsic(f"llvm.fshl.{shape}", self.kind, a, a, self.word(by))
 
 
 def with_offsets(e: Expression) -> Expression:
@@ -341,11 +192,6 @@ def with_offsets(e: Expression) -> Expression:
         return replace(part, args=tuple(args))
 
     return rewrite(e, moved)
-
-
-def is_vector(x: Value) -> bool:
-    """Whether a value has lanes."""
-    return isinstance(x.type, ir.VectorType)
 
 
 def memory_type(dtype: str) -> ir.Type:

@@ -1,11 +1,13 @@
 """Elementary functions as machine code, step by step as `definition.elementary` writes them; tests hold them together.
 
-`exp` and `log` are softmax's own, for the arguments that it has; FUNCTIONS are those of score rules, for any.
+`exp` and `log` are softmax's own, for the arguments that it has; FUNCTIONS are those of score rules, for any. Those of
+PROGRAMS are written from the very steps of the definition.
 """
 
 import math
 
-from clearhead.definition.elementary import CONSTANTS, LN2, LOG2E, Constants
+from clearhead.definition.elementary import CONSTANTS, LN2, LOG2E, PROGRAMS, Constants
+from clearhead.kernels.ir.lanes import written
 from clearhead.kernels.ir.simd import Function, Value
 
 
@@ -26,17 +28,9 @@ def exp(f: Function, x: Value) -> Value:
 
 def log(f: Function, x: Value) -> Value:
     """ln x for normal x > 0; −∞ of 0; not a number stays so."""
-    b = f.block
-    nothing, lost = b.fcmp_ordered("==", x, f.constant(0.0)), b.fcmp_unordered("uno", x, x)
-    result = log_of_product(f, x, f.constant(0.0))
-    return b.select(nothing, f.constant(-math.inf), b.select(lost, x, result))
-
-
-def log_of_product(f: Function, x: Value, e_more: Value) -> Value:
-    """ln(x·2^e_more) for normal x > 0."""
     c, b = constants(f), f.block
     above = b.sub(b.bitcast(x, f.integers), f.integer(c.sqrt_half_bits))
-    e = b.fadd(b.sitofp(b.ashr(above, f.integer(c.mantissa_bits)), f.vector), e_more)
+    e = b.sitofp(b.ashr(above, f.integer(c.mantissa_bits)), f.vector)
     mantissa = b.add(b.and_(above, f.integer((1 << c.mantissa_bits) - 1)), f.integer(c.sqrt_half_bits))
     m = b.bitcast(mantissa, f.vector)
     s = b.fdiv(b.fsub(m, f.constant(1.0)), b.fadd(m, f.constant(1.0)))
@@ -45,7 +39,8 @@ def log_of_product(f: Function, x: Value, e_more: Value) -> Value:
     for n in range(c.log_terms - 1, 0, -1):
         p = f.fma(p, square, f.constant(1 / (2 * n + 1)))
     half = f.fma(e, f.constant(LN2 / 2), b.fadd(s, b.fmul(b.fmul(p, square), s)))
-    return b.fadd(half, half)
+    nothing, lost = b.fcmp_ordered("==", x, f.constant(0.0)), b.fcmp_unordered("uno", x, x)
+    return b.select(nothing, f.constant(-math.inf), b.select(lost, x, b.fadd(half, half)))
 
 
 def any_exp(f: Function, x: Value) -> Value:
@@ -60,18 +55,6 @@ def any_exp(f: Function, x: Value) -> Value:
     whole = b.sub(b.bitcast(shifted, f.integers), b.bitcast(f.constant(c.shift), f.integers))
     half = b.ashr(whole, f.integer(1))
     return b.fmul(b.fmul(polynomial(f, r, c.exp), two_to(f, half)), two_to(f, b.sub(whole, half)))
-
-
-def any_log(f: Function, x: Value) -> Value:
-    """ln x for every x."""
-    c, b = constants(f), f.block
-    zero = f.constant(0.0)
-    subnormal = b.fcmp_ordered("<", x, f.constant(2.0 ** (2 - c.bias - 1)))
-    scaled = b.select(subnormal, b.fmul(x, f.constant(2.0**c.mantissa_bits)), x)
-    y = log_of_product(f, scaled, b.select(subnormal, f.constant(-float(c.mantissa_bits)), zero))
-    y = b.select(b.fcmp_ordered("<", x, f.constant(math.inf)), y, x)
-    y = b.select(b.fcmp_ordered("<", x, zero), f.constant(math.nan), y)
-    return b.select(b.fcmp_ordered("==", x, zero), f.constant(-math.inf), y)
 
 
 def tanh(f: Function, x: Value) -> Value:
@@ -97,20 +80,13 @@ def tanh(f: Function, x: Value) -> Value:
     return b.bitcast(signed, f.vector)
 
 
-def sigmoid(f: Function, x: Value) -> Value:
-    """1 / (1 + exp(−x))."""
-    b, one = f.block, f.constant(1.0)
-    size = f.intrinsic(f"llvm.fabs.v{f.lanes}{f.element.name}", f.vector, x)
-    e = any_exp(f, b.fneg(size))
-    return b.fdiv(b.select(b.fcmp_ordered("<", x, f.constant(0.0)), e, one), b.fadd(e, one))
-
-
 def sqrt(f: Function, x: Value) -> Value:
     """√x, which every processor rounds right."""
     return f.intrinsic(f"llvm.sqrt.v{f.lanes}{f.element.name}", f.vector, x)
 
 
-FUNCTIONS = {"exp": any_exp, "log": any_log, "tanh": tanh, "sigmoid": sigmoid, "sqrt": sqrt}
+FUNCTIONS = {"exp": any_exp, "tanh": tanh, "sqrt": sqrt}
+FUNCTIONS |= {name: written(program) for name, program in PROGRAMS.items()}
 
 
 def polynomial(f: Function, r: Value, coefficients: tuple[float, ...]) -> Value:

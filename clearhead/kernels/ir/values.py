@@ -35,6 +35,16 @@ def constant(kind: ir.Type, x: float) -> ir.Constant:
     return shared_constant(kind, x, repr(x))
 
 
+def shaped(value: ir.Value, kind: ir.Type) -> ir.Type:
+    """A scalar type, or as many of it as a value has lanes."""
+    return ir.VectorType(kind, value.type.count) if isinstance(value.type, ir.VectorType) else kind
+
+
+def scalar_of(kind: ir.Type) -> ir.Type:
+    """A scalar type, or that of a vector's lanes."""
+    return kind.element if isinstance(kind, ir.VectorType) else kind
+
+
 class Value:
     """A result of an instruction, an argument or a constant, and the builder that appends what is made of it."""
 
@@ -144,6 +154,18 @@ class Whole(Value):
         """Bits moved to the right; zeros follow."""
         return self.new(self.build.lshr(self.ir, self.operand(other)))
 
+    def resized(self, width: int, *, signed: bool = False) -> Self:
+        """The same numbers in another width: the sign or zeros added, or the upper bits cut off."""
+        now = scalar_of(self.ir.type).width
+        if now == width:
+            return self
+        widen = self.build.sext if signed else self.build.zext
+        return self.new((widen if now < width else self.build.trunc)(self.ir, shaped(self.ir, ir.IntType(width))))
+
+    def bits_as(self, kind: ir.Type) -> ir.Value:
+        """The same bits as a type of equal width, in as many lanes."""
+        return self.build.bitcast(self.ir, shaped(self.ir, kind))
+
     def compare(self, how: str, other: Self | int) -> Truth:
         """One of <, <=, >, >=, ==, !=, as signed numbers."""
         return Truth(self.build, self.build.icmp_signed(how, self.ir, self.operand(other)))
@@ -187,14 +209,6 @@ class Bits(Whole):
     """One integer of any width, mostly one bit for each lane."""
 
     __slots__ = ()
-
-    def resized(self, width: int) -> Bits:
-        """The same bits in another width: zeros added, or the upper ones cut off."""
-        now = self.ir.type.width
-        if now == width:
-            return self
-        change = self.build.zext if now < width else self.build.trunc
-        return self.new(change(self.ir, ir.IntType(width)))
 
     def truths(self) -> Truth:
         """Each bit as the truth of one lane."""

@@ -61,7 +61,7 @@ def load_halves(f: Code, address: Pointer) -> Lanes:
 
 def rounded_bits(f: Code, x: Vector) -> Lanes:
     """A vector rounded to bfloat16, each number in the lower half of its lane."""
-    return Lanes(f.build, f.build.zext(narrow(f, "bfloat16", x.ir), f.integers))
+    return Lanes(f.build, narrow(f, "bfloat16", x).resized(32).ir)
 
 
 def write_native_pack_query(module: ir.Module, tile: Tile, _: Variant) -> Emitted[PackQuery]:

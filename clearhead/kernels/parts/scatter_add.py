@@ -15,7 +15,8 @@ from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
-from clearhead.kernels.ir.expressions import Positions, Rule, is_vector, with_offsets
+from clearhead.kernels.ir.expressions import Positions, Rule, with_offsets
+from clearhead.kernels.ir.operations import is_vector
 from clearhead.kernels.ir.transpose import columns
 from clearhead.kernels.ir.values import Int, Lanes, Pointer, i64
 from clearhead.kernels.parts.frame import CallTable, TilePosition

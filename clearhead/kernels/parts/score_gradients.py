@@ -20,7 +20,8 @@ from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Contribution, Variant
 from clearhead.kernels.ir.bridge import exp
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
-from clearhead.kernels.ir.expressions import Positions, is_vector, with_offsets
+from clearhead.kernels.ir.expressions import Positions, with_offsets
+from clearhead.kernels.ir.operations import is_vector
 from clearhead.kernels.ir.values import Float, Int, Lanes, Pointer, Truth, Vector, i64, least
 from clearhead.kernels.parts.frame import CallTable, TilePosition
 from clearhead.kernels.parts.mask_bits import seen_at
@@ -136,7 +137,7 @@ class RuleGradients:
 
     def vector(self, e: Expression) -> Vector:
         """A float expression's value here, in every lane."""
-        return Vector(self.f.build, self.rule.vector(self.value(e)))
+        return Vector(self.f.build, self.rule.numbers.vector(self.value(e)))
 
     def score(self) -> Vector:
         """The score after its rules."""

@@ -1,7 +1,7 @@
-"""What a function reads while it is traced, watched: whether all of it is still the same, asked in every call.
+"""What a function captures by name and attribute: whether all of it is still the same, asked in every call.
 
-Decides what can be watched: names and closures, defaults, what modules, simple objects and containers hold, and the
-numbers of arrays that tracing looks at. A function that reaches anything else, such as the clock, cannot be.
+Decides what can be compared: names and closures, defaults, what modules, simple objects and containers hold, and the
+numbers of arrays that tracing looks at. A function that reaches anything else, such as the clock, cannot.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ OBJECT = SPACE | {
 }  # fmt: skip
 
 
-class Unwatchable(Exception):  # noqa: N818
-    """A function reaches what cannot be watched."""
+class Incomparable(Exception):  # noqa: N818
+    """A function reaches what cannot be compared."""
 
 
 @dataclass
-class Watch:
-    """What has been seen, to be compared."""
+class CapturedNames:
+    """What names stood for, to be compared."""
 
     names: list[tuple[Mapping[str, Any], str, Any]] = field(default_factory=list)
     cells: list[tuple[CellType, Any]] = field(default_factory=list)
@@ -76,8 +76,8 @@ class Watch:
                 return False
         return all(array.tobytes() == seen for array, seen in self.numbers)
 
-    def look(self, arrays: Iterable[Any]) -> bool:
-        """Watch the numbers of arrays too, unless they are too many."""
+    def add_numbers(self, arrays: Iterable[Any]) -> bool:
+        """Compare the numbers of arrays too, unless they are too many."""
         for x in arrays:
             if x.nbytes > MOST_BYTES or x.dtype.hasobject:
                 return False
@@ -85,13 +85,13 @@ class Watch:
         return True
 
 
-def watch(function: Callable[..., Any]) -> Watch | None:
-    """Watch what a function reads, but for the arrays that it has by name; None where that cannot be.
+def captured_names(function: Callable[..., Any]) -> CapturedNames | None:
+    """What a function reads, but for the arrays that it has by name; None where that cannot be.
 
     >>> factor = 2.0
     >>> def rule(score, batch, head, query, key):
     ...     return score * factor
-    >>> seen = watch(rule)
+    >>> seen = captured_names(rule)
     >>> before = seen.unchanged()
     >>> factor = 3.0
     >>> before, seen.unchanged()
@@ -105,9 +105,9 @@ def watch(function: Callable[..., Any]) -> Watch | None:
             if visit.attributes == attributes:
                 break
             attributes = visit.attributes
-    except Unwatchable:
+    except Incomparable:
         return None
-    return visit.watch
+    return visit.captured
 
 
 class Visit:
@@ -115,7 +115,7 @@ class Visit:
 
     def __init__(self, attributes: frozenset[str]) -> None:
         self.attributes = attributes
-        self.watch = Watch()
+        self.captured = CapturedNames()
         self.met: dict[tuple[int, bool], Any] = {}
 
     def value(self, x: Any, *, held: bool = True) -> None:
@@ -127,9 +127,9 @@ class Visit:
         if isinstance(x, PLAIN_TYPES) or x is GONE:
             return
         if isinstance(x, np.ndarray):
-            self.watch.shapes.append((x, x.shape, x.strides))
-            if held and not self.watch.look([x]):
-                raise Unwatchable
+            self.captured.shapes.append((x, x.shape, x.strides))
+            if held and not self.captured.add_numbers([x]):
+                raise Incomparable
             return
         if (id(x), held) in self.met:
             return
@@ -153,9 +153,9 @@ class Visit:
                 pass
             case BuiltinFunctionType():
                 if x.__module__ not in PURE_MODULES or (x.__module__ == "builtins" and x.__name__ not in PURE):
-                    raise Unwatchable
+                    raise Incomparable
                 if not isinstance(x.__self__, ModuleType | type(None)):
-                    raise Unwatchable
+                    raise Incomparable
             case type():
                 if not is_plain(x):
                     self.instance(x, {}, x.__mro__, SPACE)
@@ -167,7 +167,7 @@ class Visit:
     def name(self, where: Mapping[str, Any], name: str, *, held: bool = True) -> None:
         """What a name stands for in a namespace."""
         value = where.get(name, GONE)
-        self.watch.names.append((where, name, value))
+        self.captured.names.append((where, name, value))
         self.value(value, held=held)
 
     def function(self, x: FunctionType, *, held: bool) -> None:
@@ -176,18 +176,18 @@ class Visit:
             return
         names = names_of(x.__code__)
         if names.imports:
-            raise Unwatchable
+            raise Incomparable
         self.attributes |= names.attributes
-        self.watch.functions.append((x, x.__code__, x.__defaults__, x.__kwdefaults__))
+        self.captured.functions.append((x, x.__code__, x.__defaults__, x.__kwdefaults__))
         for name in names.globals:
             self.name(x.__globals__, name, held=held)
             own = getattr(builtins, name, None)
             error = isinstance(own, type) and issubclass(own, BaseException)
             if name not in x.__globals__ and name not in PURE and not error:
-                raise Unwatchable
+                raise Incomparable
         for cell in x.__closure__ or ():
             value = contents(cell)
-            self.watch.cells.append((cell, value))
+            self.captured.cells.append((cell, value))
             self.value(value, held=held)
         self.container(x.__defaults__ or (), held=held)
         self.container(x.__kwdefaults__ or {}, held=held)
@@ -197,9 +197,9 @@ class Visit:
         items = tuple(items_of(x))
         named = isinstance(x, tuple) and hasattr(type(x), "_fields")
         if len(items) > MOST_ITEMS or not (named or type(x) in (list, tuple, dict, set, frozenset)):
-            raise Unwatchable
+            raise Incomparable
         if not isinstance(x, tuple | frozenset):
-            self.watch.containers.append((x, items))
+            self.captured.containers.append((x, items))
         for item in items:
             self.value(item, held=held)
 
@@ -209,7 +209,7 @@ class Visit:
         dunders = {name for c in classes for name in vars(c) if name.startswith("__") and name.endswith("__")}
         simple = type(own) is dict and all(type(c) is type for c in classes)
         if not simple or not dunders <= allowed:
-            raise Unwatchable
+            raise Incomparable
         has = {*own, *(name for c in classes for name in vars(c))}
         for name in (self.attributes & has) | ({"__call__"} & dunders):
             self.attribute(own, classes, name)
@@ -219,19 +219,19 @@ class Visit:
         value = GONE
         for c in classes:
             value = vars(c).get(name, GONE)
-            self.watch.names.append((vars(c), name, value))
+            self.captured.names.append((vars(c), name, value))
             if value is not GONE:
                 break
         if isinstance(value, property):
             self.value(value.fget)
         elif hasattr(type(value), "__set__"):
-            raise Unwatchable
+            raise Incomparable
         else:
             self.name(own, name)
             if name not in own:
                 value = value.__func__ if isinstance(value, staticmethod | classmethod) else value
                 if hasattr(type(value), "__get__") and not isinstance(value, FunctionType):
-                    raise Unwatchable
+                    raise Incomparable
                 self.value(value)
 
 

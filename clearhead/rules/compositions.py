@@ -1,0 +1,169 @@
+"""Functions that are made of operations: what numpy's other names mean on stand-ins, in Python's own operators.
+
+Decides which operations each comes to; they round as often as they have operations. Works on stand-ins through the
+operators, numpy's functions and `call`, and knows nothing else of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import reduce
+from operator import mul
+from typing import Any
+
+import numpy as np
+
+from clearhead.errors import TraceError
+from clearhead.rules.operations import OPERATIONS
+
+MOST_FACTORS = 8  # of a float's power that is a product; others are the operation's
+MOST_POWER = 64  # of a whole number: 64 bits hold no other's
+
+
+def call(op: str, *args: Any) -> Any:
+    """An operation: written down by an argument that is a stand-in, else done.
+
+    >>> call("erf", np.array([0.0])).tolist()
+    [0.0]
+    """
+    standin = next((x for x in args if hasattr(x, "expression")), None)
+    return standin.write(op, *args) if standin is not None else OPERATIONS[op].meaning(*map(np.asarray, args))
+
+
+def kind_of(x: Any) -> str:
+    """What a number is: a letter, as numpy has it."""
+    expression = getattr(x, "expression", None)
+    return str(np.asarray(x).dtype.kind) if expression is None else str(expression.kind)[0]
+
+
+def is_float(*numbers: Any) -> bool:
+    """Whether one of some numbers is a float."""
+    return any(kind_of(x) == "f" for x in numbers)
+
+
+def truth(x: Any) -> Any:
+    """Whether a number is not 0."""
+    return x if kind_of(x) == "b" else x != 0
+
+
+def as_float(x: Any) -> Any:
+    """A number as a float."""
+    return x if is_float(x) else call("float", x)
+
+
+def whole(x: Any) -> Any:
+    """A float cut to a whole number, toward 0."""
+    return x if kind_of(x) == "i" else call("int", x)
+
+
+def clip(x: Any, low: Any = None, high: Any = None) -> Any:
+    """A number between two, either of which may be missing."""
+    x = x if low is None else np.maximum(x, low)
+    return x if high is None else np.minimum(x, high)
+
+
+def sign(x: Any) -> Any:
+    """−1, 0 or 1, and not a number for what is none."""
+    return np.where(x > 0, 1, np.where(x < 0, -1, np.where(x == 0, 0, x)))
+
+
+def rounded(x: Any, decimals: int = 0) -> Any:
+    """The nearest number of so many decimals, halves to even."""
+    if decimals == 0 or not is_float(x):
+        return call("round", x)
+    tens = 10.0 ** abs(decimals)
+    return call("round", x * tens) / tens if decimals > 0 else call("round", x / tens) * tens
+
+
+def truncated_remainder(x: Any, y: Any) -> Any:
+    """What division toward 0 leaves: of the sign of x."""
+    if is_float(x, y):
+        return call("fmod", x, y)
+    left = abs(x) % abs(y)
+    return np.where(x < 0, -left, left)
+
+
+def reciprocal(x: Any) -> Any:
+    """1 / x."""
+    if not is_float(x):
+        raise TraceError(f"np.reciprocal gives whole numbers of whole numbers, such as {x!r}: write 1 / x")
+    return 1.0 / x
+
+
+def power(base: Any, exponent: Any) -> Any:
+    """A power: products, quotients and roots where the exponent is a small number, else the operation."""
+    n = constant_of(exponent)
+    if n is None:
+        if not is_float(base, exponent):
+            raise TraceError(
+                f"{base!r} ** {exponent!r} is a whole number: use a float's power, as 2.0 ** key, or index a table of "
+                "powers"
+            )
+        return call("exp2", exponent) if constant_of(base) == 2 else call("pow", base, exponent)
+    if abs(n) == 0.5:
+        root = call("sqrt", base)
+        return root if n > 0 else 1.0 / root
+    if not is_float(base, exponent) and n >= 0:
+        return whole_power(base, int(n))
+    base = as_float(base)
+    if abs(n) > MOST_FACTORS or not n.is_integer():
+        return call("pow", base, n)
+    if n == 0:
+        return base.stand_in(1.0)
+    product = reduce(mul, [base] * abs(int(n)))
+    return product if n > 0 else 1.0 / product
+
+
+def whole_power(base: Any, n: int) -> Any:
+    """A whole number's power, which is exact in any order."""
+    if n > MOST_POWER:
+        raise TraceError(f"{base!r} ** {n} does not fit into 64 bits: use a float's power, as (1.0 * x) ** {n}")
+    if n <= MOST_FACTORS:
+        return reduce(mul, [base] * n) if n else base.stand_in(1)
+    half = whole_power(base, n // 2)
+    return half * half * base if n % 2 else half * half
+
+
+def constant_of(x: Any) -> float | None:
+    """A number that is the same for all pairs and known now."""
+    expression = getattr(x, "expression", None)
+    if expression is None:
+        return float(x)
+    return float(expression.value) if expression.op == "constant" else None
+
+
+def clipped(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    """`clip`, its limits as numpy names them."""
+    return clip(a, a_min if min is None else min, a_max if max is None else max)
+
+
+UFUNCS: dict[str, Callable[..., Any]] = {
+    "square": lambda x: x * x,
+    "power": power,
+    "float_power": lambda x, n: power(as_float(x), n),
+    "reciprocal": reciprocal,
+    "left_shift": lambda x, by: x << by,
+    "right_shift": lambda x, by: x >> by,
+    "fmin": lambda x, y: np.where((x <= y) | (y != y), x, y),  # the other, where one is not a number
+    "fmax": lambda x, y: np.where((x >= y) | (y != y), x, y),
+    "positive": lambda x: x,
+    "sign": sign,
+    "fmod": truncated_remainder,
+    "divmod": lambda x, y: (x // y, x % y),
+    "isnan": lambda x: x != x,
+    "isinf": lambda x: abs(as_float(x)) == math.inf,
+    "isfinite": lambda x: abs(as_float(x)) < math.inf,
+    "signbit": lambda x: call("copysign", 1.0, x) < 0 if is_float(x) else x < 0,
+    "logical_and": lambda x, y: truth(x) & truth(y),
+    "logical_or": lambda x, y: truth(x) | truth(y),
+    "logical_xor": lambda x, y: truth(x) ^ truth(y),
+    "logical_not": lambda x: ~truth(x),
+}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "where": lambda condition, x, y: call("where", condition, x, y),
+    "clip": clipped,
+    "round": lambda a, decimals=0: rounded(a, decimals),
+    "around": lambda a, decimals=0: rounded(a, decimals),
+    "fix": lambda x: call("trunc", x),
+}
