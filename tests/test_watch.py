@@ -180,7 +180,7 @@ def test_a_model_whose_own_attention_does_otherwise_is_not_trusted(tokens, monke
 def test_memory_is_bounded_and_said(tokens):
     model = model_of("llama")
     with (
-        pytest.raises(InputError, match=r"layers 0 to 2 the watch would keep 65 KiB, more than memory=1000 \(1000 b"),
+        pytest.raises(InputError, match=r"layers 0 to 2 the watch would hold 65 KiB, more than memory=1000 \(1000 b"),
         clearhead.watch(model, memory=1000),
     ):
         model(tokens)
@@ -219,7 +219,7 @@ def test_padding_behind_is_refused(tokens):
     model = model_of("llama")
     mask = torch.ones_like(tokens)
     mask[0, -3:] = 0
-    with torch.no_grad(), pytest.raises(InputError, match="padding behind or between tokens"), clearhead.watch(model):
+    with torch.no_grad(), pytest.raises(InputError, match="padding after or between tokens"), clearhead.watch(model):
         model(tokens, attention_mask=mask)
 
 
@@ -250,7 +250,7 @@ def test_encoders_and_strangers_are_refused_on_entering():
     for model, kind in ((bert, "BertSelfAttention"), (sight, "ViT")):
         with pytest.raises(InputError, match=f"has no causal layers with numbers .* only {kind}"):
             clearhead.watch(model).__enter__()
-    with pytest.raises(InputError, match="Linear is no model of transformers"):
+    with pytest.raises(InputError, match="Linear is not a transformers model"):
         clearhead.watch(torch.nn.Linear(2, 2)).__enter__()
 
 
@@ -433,7 +433,7 @@ def test_a_prompt_in_pieces_with_padding_on_the_left(model, tokens):
 def test_packed_documents_are_refused_for_the_true_reason(tokens):
     model = model_of("llama")
     places = torch.cat([torch.arange(n) for n in (8, 13)])[None].expand(2, -1)
-    why = r"several documents in one sequence \(position_ids begin anew\)"
+    why = r"several documents in one sequence \(position_ids restart\)"
     with clearhead.watch(model) as seen, pytest.raises(InputError, match=why):
         model(tokens, position_ids=places, use_cache=False)
     assert not seen.runs
@@ -456,7 +456,7 @@ def test_an_attention_built_on_clearheads_is_heard_once(tokens):
 def test_a_watch_wants_numbers(tokens):
     model = model_of("llama")
     parameters = {name: x.detach() for name, x in model.named_parameters()}
-    with clearhead.watch(model) as seen, pytest.raises(InputError, match="a watch records numbers: call the model"):
+    with clearhead.watch(model) as seen, pytest.raises(InputError, match="a watch records data: call the model"):
         torch.func.grad(lambda p: torch.func.functional_call(model, p, (tokens,), {"use_cache": False}).logits.mean())(
             parameters
         )
