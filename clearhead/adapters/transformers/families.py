@@ -50,10 +50,10 @@ def refuse_unsupported_model() -> None:
     name = str(frame.f_globals.get("__name__", ""))
     if name not in attention_classes:
         attention_classes[name] = own_attention_of(name, frame.f_globals)
-    if attention_classes[name]:
+    if owner := attention_classes[name]:
         raise InputError(
-            f"{attention_classes[name]} computes attention by code of its own, not by transformers' attention interface, "
-            "so clearhead cannot replace it: use attn_implementation='eager' for this model."
+            f"{owner} computes attention by code of its own, not by transformers' attention interface, so "
+            "clearhead cannot replace it: use attn_implementation='eager' for this model."
         )
 
 

@@ -38,8 +38,8 @@ def watchable(model: torch.nn.Module, chosen: tuple[int, ...] | None) -> dict[to
         if number in by_number:
             kinds = f"{type(by_number[number]).__name__} and {type(module).__name__}"
             raise InputError(
-                f"{name} has two layers {number}, {kinds}: watch a part of it that has one, such as model.get_decoder(), "
-                "or read their attention from output_attentions=True with attn_implementation='clearhead'."
+                f"{name} has two layers {number}, {kinds}: watch a part with only one, such as model.get_decoder(), or "
+                "read their attention from output_attentions=True with attn_implementation='clearhead'."
             )
         by_number[number] = module
     if not by_number:
