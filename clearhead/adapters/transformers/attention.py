@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from transformers.utils import output_capturing
 
 from clearhead.adapters.torch import dispatch, operator
-from clearhead.adapters.torch.host import DTYPES, view
+from clearhead.adapters.torch.host import FLOAT_DTYPES, array_view
 from clearhead.adapters.torch.weighed import Weighed
 from clearhead.adapters.torch.weights import weights_of
 from clearhead.adapters.transformers.batch import LayerProblem, by_kernel, by_operator, rule_for
@@ -77,7 +77,7 @@ def attention_forward(
     """
     tensors = query, key, value
     operator.check_ranks()
-    query, key, value = operator.narrowed(query, key, value)
+    query, key, value = operator.autocast_operands(query, key, value)
     check_supported(query, key, value, kwargs)
     pattern, hides, adds = None, None, () if position_bias is None else (position_bias,)
     if position_bias is not None:
@@ -104,8 +104,8 @@ def attention_forward(
     elif (
         wants_weights
         and not dropout
-        and not dispatch.followed()
-        and dispatch.numeric(problem.tensors(query, key, value))
+        and not dispatch.needs_operators()
+        and dispatch.is_plain_memory(problem.tensors(query, key, value))
     ):
         output, lse, weights = with_weights(query, key, value, problem)
     else:
@@ -148,9 +148,9 @@ def with_weights(
 def check_supported(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]) -> None:
     """Raise an error for operands or options that clearhead does not support."""
     for name, x in (("query", query), ("key", key), ("value", value)):
-        if not (x.is_cpu or x.is_meta or dispatch.followed()) and type(x) in dispatch.PLAIN:
+        if not (x.is_cpu or x.is_meta or dispatch.needs_operators()) and type(x) in dispatch.PLAIN_TENSORS:
             raise InputError(f"{name} of shape {tuple(x.shape)} is on {x.device}: move the model with model.cpu().")
-    if query.dtype not in DTYPES or not query.dtype is key.dtype is value.dtype:
+    if query.dtype not in FLOAT_DTYPES or not query.dtype is key.dtype is value.dtype:
         raise DtypeError(
             f"query, key and value are {query.dtype}, {key.dtype} and {value.dtype}: cast the model to one dtype, as "
             "by model.float(), or run it under torch.autocast('cpu')."
@@ -166,7 +166,12 @@ def check_supported(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
 def needs_only_numbers(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, problem: LayerProblem) -> bool:
     """Whether only numbers are needed, so kernels can write into the model's memory directly."""
     tensors = problem.tensors(query, key, value)
-    if problem.dropout or dispatch.followed() or dispatch.listened(tensors) or forward_ad._current_level >= 0:
+    if (
+        problem.dropout
+        or dispatch.needs_operators()
+        or dispatch.needs_dispatcher(tensors)
+        or forward_ad._current_level >= 0
+    ):
         return False
     return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
 
@@ -227,13 +232,17 @@ def notify(
     options: dict[str, Any],
 ) -> None:
     """Pass a call to its listeners."""
-    if lse is None or dispatch.followed() or not dispatch.numeric([x.detach() for x in (*operands, lse)]):
+    if (
+        lse is None
+        or dispatch.needs_operators()
+        or not dispatch.is_plain_memory([x.detach() for x in (*operands, lse)])
+    ):
         raise InputError(
             f"{type(module).__name__} is traced, mapped or run without data, but a watch records data: call the "
             "model itself inside the with block."
         )
-    q, k, v = (view(x) for x in operands)
-    call = Call(module, q, k, v, problem, view(lse), tensors, options)
+    q, k, v = (array_view(x) for x in operands)
+    call = Call(module, q, k, v, problem, array_view(lse), tensors, options)
     for listener in interested:
         listener(call)
 

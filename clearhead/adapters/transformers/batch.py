@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from clearhead.adapters.torch.dropout import attend_dropped
-from clearhead.adapters.torch.host import view
+from clearhead.adapters.torch.host import array_view
 from clearhead.adapters.torch.operator import attend
-from clearhead.adapters.torch.rule_names import divided, joined
-from clearhead.adapters.torch.sdpa import loaded
+from clearhead.adapters.torch.rule_names import join_rule, split_rules
+from clearhead.adapters.torch.sdpa import table_element
 from clearhead.adapters.transformers.mask import BatchPart, Pattern
 from clearhead.arrays import Array
 from clearhead.functional import attend as attend_arrays
@@ -70,17 +70,17 @@ def by_kernel(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, problem: LayerProblem, wants_lse: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The output in transformers' layout, (batch, n, heads, dim), and the LSE (batch, heads, n)."""
-    q, k, v = view(query), view(key), view(value)
+    q, k, v = array_view(query), array_view(key), array_view(value)
     batch, heads, queries, _ = q.shape
     all_covered = covered(problem.parts, batch, queries)
     output = (torch.empty if all_covered else torch.zeros)((batch, queries, heads, v.shape[-1]), dtype=query.dtype)
-    out, lse = view(output).transpose(0, 2, 1, 3), None
+    out, lse = array_view(output).transpose(0, 2, 1, 3), None
     if wants_lse:
         lse = np.full(q.shape[:-1], -np.inf, np.float64 if q.dtype == np.float64 else np.float32)
     sink = (
         None
         if problem.sink is None
-        else view(problem.sink if problem.sink.dtype is query.dtype else problem.sink.float())
+        else array_view(problem.sink if problem.sink.dtype is query.dtype else problem.sink.float())
     )
     options: dict[str, Any] = {"sink": sink, "scale": problem.scale, "threads": min(torch.get_num_threads(), allowed())}
     for part in problem.parts:
@@ -103,9 +103,9 @@ def covered(parts: tuple[BatchPart, ...], batch: int, queries: int) -> bool:
 
 def rules_for(problem: LayerProblem, part: BatchPart) -> tuple[Mask, tuple[Score, ...]]:
     """A part's mask and score rules, in the model's order."""
-    mask = part.mask if problem.hides is None else part.mask & dense(view(table_part(problem.hides, part)))
+    mask = part.mask if problem.hides is None else part.mask & dense(array_view(table_part(problem.hides, part)))
     capped: list[Score] = [] if problem.cap is None else [softcap(problem.cap)]
-    return mask, (*capped, *(bias(view(table_part(table, part))) for table in problem.adds))
+    return mask, (*capped, *(bias(array_view(table_part(table, part))) for table in problem.adds))
 
 
 # By the operator
@@ -185,17 +185,17 @@ def named_rule(mask: Mask, cap: float | None, axes: tuple[str, ...], hides: bool
     try:
         return rule_names[signature], ()
     except (KeyError, TypeError):
-        mask_rule, arrays = divided(mask, ())
+        mask_rule, arrays = split_rules(mask, ())
     seen = None if mask_rule.seen is None else Formula(mask_rule.seen, arrays)
     if hides:
-        table = Formula(loaded(axes[0], "bool"), PLACEHOLDER)
+        table = Formula(table_element(axes[0], "bool"), PLACEHOLDER)
         seen = table if seen is None else seen.combine("and", table)
     rules = [] if cap is None else [softcap(cap).formula]
     for table_axes in axes[hides:]:
-        total = Expression("add", "float", (Expression("score", "float"), loaded(table_axes, "float")))
+        total = Expression("add", "float", (Expression("score", "float"), table_element(table_axes, "float")))
         rules.append(Formula(total, PLACEHOLDER))
     score = reduce(lambda first, then: then.after(first), rules) if rules else None
-    rule, _ = joined(mask_rule.masks, seen, score)
+    rule, _ = join_rule(mask_rule.masks, seen, score)
     if not arrays and len(rule_names) < MAX_RULE_NAMES:
         rule_names[signature] = rule.name
     return rule.name, arrays

@@ -19,9 +19,9 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from transformers.masking_utils import causal_mask_function, eager_mask, sdpa_mask
 
 from clearhead.adapters.torch import dispatch
-from clearhead.adapters.torch.flex import condition
-from clearhead.adapters.torch.host import view
-from clearhead.adapters.torch.lazy import NOT_HERE, LazyTensor
+from clearhead.adapters.torch.flex import bool_formula
+from clearhead.adapters.torch.host import array_view
+from clearhead.adapters.torch.lazy import NO_ANSWER, LazyTensor
 from clearhead.adapters.torch.trace import trace
 from clearhead.adapters.transformers.families import refuse_unsupported_model, takes_boolean_masks
 from clearhead.arrays import Array
@@ -209,15 +209,15 @@ def sliced_mask(mask: MaskTensor, index: Any) -> Any:
     """The mask itself if an index selects everything."""
     entries = index if isinstance(index, tuple) else (index,)
     if len(entries) > 4 or not all(isinstance(entry, slice) for entry in entries):
-        return NOT_HERE
+        return NO_ANSWER
     everything = all(entry.indices(n) == (0, n, 1) for entry, n in zip(entries, mask.shape, strict=False))
-    return mask if everything else NOT_HERE
+    return mask if everything else NO_ANSWER
 
 
 def converted_mask(mask: MaskTensor, *args: Any, **options: Any) -> Any:
     """The mask itself if a conversion changes nothing."""
     wanted = {str(x) for x in (*args, *options.values())}
-    return mask if wanted <= {"cpu", str(mask.dtype), "False", "True"} else NOT_HERE
+    return mask if wanted <= {"cpu", str(mask.dtype), "False", "True"} else NO_ANSWER
 
 
 MaskTensor.answers = {"contiguous": same_mask, "__getitem__": sliced_mask, "to": converted_mask, "cpu": same_mask}
@@ -264,7 +264,7 @@ def mask_forward(
 
 def readable(*tensors: Any) -> bool:
     """Whether tensors can be read now, and stay the same in a traced program."""
-    if dispatch.followed() or get_proxy_mode() is not None:
+    if dispatch.needs_operators() or get_proxy_mode() is not None:
         return False
     candidates = [x for x in tensors if isinstance(x, torch.Tensor)]
     if type(torch.empty(0)) is not torch.Tensor or torch.compiler.is_exporting():
@@ -358,8 +358,8 @@ def traced_mask(function: MaskFunction, query_from: int, key_from: int, first: i
 
     qualified_name = getattr(function, "__qualname__", repr(function))
     try:
-        formula = condition(trace(moved, ("batch", "head", "query", "key")))
+        formula = bool_formula(trace(moved, ("batch", "head", "query", "key")))
     except (ClearheadError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         raise InputError(f"the mask function {qualified_name} cannot become a formula, {error}") from error
     tensors: tuple[Any, ...] = formula.arrays
-    return Where(function, Formula(formula.expression, tuple(view(table) for table in tensors)))
+    return Where(function, Formula(formula.expression, tuple(array_view(table) for table in tensors)))
