@@ -23,7 +23,7 @@ def decimals(value: Decimal, count: int) -> str:
     return f"{value.quantize(Decimal(1).scaleb(-count), context=ROUNDINGS[12]):f}"
 
 
-def power(value: Decimal, digits: int) -> str:
+def exponent_form(value: Decimal, digits: int) -> str:
     """A number with `digits` digits and an exponent, rounded half to even."""
     first, _, exponent = f"{ROUNDINGS[digits].plus(value):.{digits - 1}e}".partition("e")
     return f"{first}e{int(exponent):+03d}"
@@ -41,8 +41,8 @@ def number(value: float) -> str:
     if not exact:
         return "0"
     if abs(exact) < Decimal("1e-4"):
-        return power(exact, 2)
-    return decimals(exact, 4) if abs(exact) < 10**6 else power(exact, 4)
+        return exponent_form(exact, 2)
+    return decimals(exact, 4) if abs(exact) < 10**6 else exponent_form(exact, 4)
 
 
 def factor(value: float) -> str:
@@ -86,10 +86,10 @@ def short(count: int) -> str:
     return f"{value:.3g}{unit}"
 
 
-def size(count: int) -> str:
+def byte_size(count: int) -> str:
     """A number of bytes in binary units.
 
-    >>> size(400), size(65536), size(4 * 2**40)
+    >>> byte_size(400), byte_size(65536), byte_size(4 * 2**40)
     ('400 B', '64 KiB', '4 TiB')
     """
     value, units = float(count), iter(("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))

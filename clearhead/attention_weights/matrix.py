@@ -140,7 +140,7 @@ class Weights:
         return weights_html(self)
 
     def _repr_png_(self) -> bytes | None:
-        """The picture alone, if matplotlib is installed and the weights are small enough to draw unasked."""
+        """The picture alone, if matplotlib is installed and the weights are small enough to draw automatically."""
         from clearhead.attention_weights.notebook import picture
 
         return picture(self)

@@ -7,7 +7,7 @@ from math import prod
 from clearhead.attention_weights.weights_like import WeightsLike
 from clearhead.wording import number
 
-AT_A_GLANCE = 1 << 26  # pairs over all heads that a notebook computes unasked, in a fraction of a second
+AT_A_GLANCE = 1 << 26  # pairs over all heads that a notebook computes automatically, in a fraction of a second
 MEANINGS = {
     "layer": ("layer", "the layer's number in the model, from 0"),
     "head": ("head", "the head's number in its layer, from 0"),
@@ -20,12 +20,12 @@ MEANINGS = {
 
 
 def weights_html(w: WeightsLike) -> str:
-    """Weights as HTML: a table and a picture of their heads, if they are small enough to compute unasked."""
+    """Weights as HTML: a table and a picture of their heads, if they are small enough to compute automatically."""
     text = f"<code>{escape(repr(w))}</code>"
     if not prod(w.shape):
         return text
     if prod(w.shape) > AT_A_GLANCE:
-        return f"{text}<p>Too large to compute unasked: see w.map(), w.summary() and clearhead.plot.</p>"
+        return f"{text}<p>Too large to compute automatically: see w.map(), w.summary() and clearhead.plot.</p>"
     columns = ("effective", "distance", "first")
     summary = w.summary(*columns)
     numbers = (summary[name].reshape(-1, w.shape[-2]).mean(axis=-1) for name in columns)
@@ -44,7 +44,7 @@ def weights_html(w: WeightsLike) -> str:
 
 
 def picture(w: WeightsLike) -> bytes | None:
-    """All heads as a PNG; None without matplotlib or if the weights are too large to compute unasked."""
+    """All heads as a PNG; None without matplotlib or if the weights are too large to compute automatically."""
     if not 0 < prod(w.shape) <= AT_A_GLANCE:
         return None
     try:

@@ -27,7 +27,7 @@ from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Span
 from clearhead.rules.scores import as_rules
 
-ROWS, COLUMNS = 128, 256  # queries and keys of one block
+BLOCK_ROWS, BLOCK_COLUMNS = 128, 256  # queries and keys of one block
 Visibility = npt.NDArray[np.bool_] | None  # None: all pairs are visible
 
 
@@ -117,13 +117,13 @@ class Walk:
     def tiles(self) -> Iterator[tuple[slice, slice, Span]]:
         """Tiles of heads and rows, with more heads per tile where sequences are short."""
         problem = self.problem
-        cells = min(ROWS, max(1, problem.queries)) * min(COLUMNS, max(1, problem.keys))
-        together = max(1, ROWS * COLUMNS // cells)
+        cells = min(BLOCK_ROWS, max(1, problem.queries)) * min(BLOCK_COLUMNS, max(1, problem.keys))
+        together = max(1, BLOCK_ROWS * BLOCK_COLUMNS // cells)
         for head in range(0, self.count, together):
             for span in problem.rules.spans:
                 stop = span.first_query + span.queries
-                for row in range(span.first_query, stop, ROWS):
-                    yield slice(head, min(head + together, self.count)), slice(row, min(row + ROWS, stop)), span
+                for row in range(span.first_query, stop, BLOCK_ROWS):
+                    yield slice(head, min(head + together, self.count)), slice(row, min(row + BLOCK_ROWS, stop)), span
 
     def blocks(self, heads: slice, rows: slice, span: Span) -> Iterator[PairBlock]:
         """The blocks of keys with at least one pair visible to a tile."""
@@ -133,8 +133,8 @@ class Walk:
             first = max(first, rows.start + span.offset + rules.low)
         if rules.high is not None:
             stop = min(stop, rows.stop + span.offset + rules.high)
-        for key in range(first, stop, COLUMNS):
-            keys = slice(key, min(key + COLUMNS, stop))
+        for key in range(first, stop, BLOCK_COLUMNS):
+            keys = slice(key, min(key + BLOCK_COLUMNS, stop))
             leaves = self.leaves(heads, rows, keys, span.offset)
             seen = self.seen(leaves)
             if seen is None or seen.any():
