@@ -301,7 +301,7 @@ class Weights:
         answers = {name: x.reshape(*lead, *x.shape[1:]) for name, x in answers.items()}
         if sizes is not None:
             for name in PER_KEY:
-                if name in answers:  # 0 · ∞ must stay 0: a value that nobody sees
+                if name in answers:  # unseen values count as 0, even if infinite
                     x = answers[name]
                     answers[name] = np.multiply(x, sizes, where=x != 0, out=np.zeros_like(x))
         return Summary(answers)

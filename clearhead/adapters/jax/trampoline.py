@@ -36,7 +36,7 @@ declare void @PyErr_SetObject(ptr, ptr)
 declare i32 @Py_AddPendingCall(ptr, ptr)
 declare void @Py_DecRef(ptr)
 
-; XLA's way in: NULL if Python says that it is done, else an error.
+; Entry point for XLA: returns NULL if Python returned DONE, else an error.
 define ptr @enter(ptr %frame) {
   %before = atomicrmw add ptr @calls, i64 1 seq_cst
   %closed = icmp slt i64 %before, 0
@@ -60,14 +60,14 @@ leave:
   ret ptr %result
 }
 
-; From now on calls fail; how many are still in Python.
+; Make later calls fail; return how many are still in Python.
 define i64 @close() {
   %before = atomicrmw or ptr @calls, i64 -9223372036854775808 seq_cst
   %count = and i64 %before, 9223372036854775807
   ret i64 %count
 }
 
-; What Python answers; NULL if it raised.
+; Call Python; NULL if it raised.
 define internal ptr @ask(ptr %frame) {
   %gil = call i32 @PyGILState_Ensure()
   %place = call ptr @PyLong_FromVoidPtr(ptr %frame)
@@ -92,7 +92,7 @@ leave:
   ret ptr %result
 }
 
-; Have the main thread raise the exception there is.
+; Let the main thread raise the current exception.
 define internal void @keep() {
   %kind = alloca ptr
   %value = alloca ptr
@@ -116,7 +116,7 @@ define internal i32 @raise(ptr %value) {
   ret i32 -1
 }
 
-; An error of XLA's making; a frame without its interface, which asks about us, can be given none.
+; Create an error with XLA's function. A metadata query may lack the interface, and then gets none.
 define internal ptr @error(ptr %frame, ptr %arguments) {
   %api.place = getelementptr i8, ptr %frame, i64 API
   %api = load ptr, ptr %api.place
