@@ -143,7 +143,7 @@ class Sweep:
         call = {
             "query": source.query, "key": source.key, "lse": lse, "tile_table": tiles, "sweep": sweep_table,
         }  # fmt: skip
-        debug.say(1, f"reduce {', '.join(consumers)} {spec.target.isa} for {len(self.heads)} × {len(self.queries)}")
+        debug.say(1, f"sweep {', '.join(consumers)} {spec.target.isa} for {len(self.heads)} × {len(self.queries)}")
         run_weight_kernel(
             spec, numbers, call, scratch_size, source.count(tasks, len(self.queries)), (self, target, groups, kept)
         )
