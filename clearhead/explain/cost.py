@@ -11,7 +11,7 @@ from clearhead.explain.steps import Explanation
 from clearhead.explain.story import notes_prose, title
 from clearhead.rules.masks import Causal, Full, Mask, Window, visible
 from clearhead.rules.named import name_of_mask
-from clearhead.wording import count, percent, short, size
+from clearhead.wording import byte_size, count, percent, short
 
 LENGTHS = (128, 1024, 4096, 16384, 65536, 1048576)
 TEXT_LENGTHS = {"a sentence": 20, "a paper": 8_000, "a book": 120_000}  # tokens, about
@@ -44,8 +44,8 @@ def input_section(n: int, d: int) -> list[Block]:
         ("scores: multiply-adds", times, short(row["score_multiply_adds"])),
         ("softmax: exponentials", pairs, short(row["exponentials"])),
         ("weighted sum: multiply-adds", times, short(row["sum_multiply_adds"])),
-        ("the n × n matrix", (f"{FLOAT_BYTES} n²", f"{FLOAT_BYTES} n^2"), size(row["matrix_bytes"])),
-        ("x and y alone", (f"2 · {FLOAT_BYTES} n d", rf"2 \cdot {FLOAT_BYTES} n d"), size(row["vectors_bytes"])),
+        ("the n × n matrix", (f"{FLOAT_BYTES} n²", f"{FLOAT_BYTES} n^2"), byte_size(row["matrix_bytes"])),
+        ("x and y alone", (f"2 · {FLOAT_BYTES} n d", rf"2 \cdot {FLOAT_BYTES} n d"), byte_size(row["vectors_bytes"])),
     ]
     cells = tuple((what, Formula(*formula), value) for what, formula, value in counted)
     columns = (Column("what", "left"), Column("formula", "left"), Column(f"n = {n:,}"))
@@ -59,7 +59,7 @@ def growth_section(rows: tuple[dict[str, int], ...], n: int) -> list[Block]:
     for row in rows:
         counts = (row["pairs"], row["multiply_adds"], row["exponentials"])
         bytes_ = (row["matrix_bytes"], row["vectors_bytes"])
-        cells.append((length_label(row["length"], n), *map(short, counts), *map(size, bytes_)))
+        cells.append((length_label(row["length"], n), *map(short, counts), *map(byte_size, bytes_)))
     headings = ("n", "pairs", "multiply-adds", "exponentials", "n × n matrix", "x and y")
     return [
         Heading("As the input grows"),

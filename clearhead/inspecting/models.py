@@ -9,7 +9,7 @@ from pathlib import Path
 from clearhead.attention_weights.matrix import Weights
 from clearhead.errors import FileError, InputError
 from clearhead.inspecting.heads import TextAttention
-from clearhead.watched.records import RoomError, in_bytes
+from clearhead.watched.records import MemoryLimitError, in_bytes
 from clearhead.watched.seen import Watch, load_watch
 from clearhead.watching import watch
 
@@ -47,7 +47,7 @@ def from_folder(folder: Path, text: str) -> TextAttention:
     try:
         with torch.no_grad(), watch(model, memory=WATCH_BYTES) as seen:
             model(token_ids)
-    except RoomError as error:
+    except MemoryLimitError as error:
         raise InputError(
             f"{folder} over {token_ids.shape[1]} tokens would keep {in_bytes(error.needed)}, but inspect takes "
             f"{in_bytes(WATCH_BYTES)} at most: give a shorter text, or in Python save a few layers with "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clearhead.layers import joined, parted
+from clearhead.layers import join_heads, split_heads
 from clearhead.model.parameters import EPSILON, ROTARY_BASE, LayerParameters, Matrix
 from clearhead.rules.masks import CAUSAL, Mask
 
@@ -54,10 +54,10 @@ class LayerPass:
 def layer_pass(x: Matrix, layer: LayerParameters, heads: int, turn: Rotation, attend: Attend) -> LayerPass:
     """Run one layer over the residual stream x (n, dim); `attend` computes the heads' outputs from q, k and v."""
     u = rms_norm(x)
-    q, k, v = (parted(matmul_rows(u, matrix), heads) for matrix in (layer.query, layer.key, layer.value))
+    q, k, v = (split_heads(matmul_rows(u, matrix), heads) for matrix in (layer.query, layer.key, layer.value))
     q, k = rotate_pairs(q, turn), rotate_pairs(k, turn)
     attended = attend(q, k, v)
-    attention = matmul_rows(joined(attended), layer.output)
+    attention = matmul_rows(join_heads(attended), layer.output)
     between = x + attention
     w = rms_norm(between)
     hidden = gelu_tanh(matmul_rows(w, layer.up))

@@ -151,7 +151,7 @@ def test_an_empty_file_is_named(capsys, tmp_path, command):
         (["explain", ""], "no word"),
         (["explain", "?!"], "no word"),
         (["explain", "-5 degrees"], "goes after --, as in clearhead explain -- '-5 degrees'"),
-        (["explain", "letter.txt"], "letter.txt is not there"),
+        (["explain", "letter.txt"], "letter.txt does not exist"),
         (["explain", "x.npy"], "--vectors x.npy"),
         (["explain", SENTENCE, "--embeddings", "glove.txt"], "glove.txt is not there"),
         (["explain", "--vectors", "x.csv", "--embeddings", "glove.txt"], "--embeddings are for the words of a text"),

@@ -278,7 +278,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path, capsys):
     before = sorted(os.listdir(tmp_path))
     for message, *arguments in [
         ("gone.npz cannot be read", tmp_path / "gone.npz", tmp_path / "out.npz"),
-        ("cut.npz is no whole .npz file", tmp_path / "cut.npz", tmp_path / "out.npz"),
+        ("cut.npz is not a complete .npz file", tmp_path / "cut.npz", tmp_path / "out.npz"),
         ("no suffix that names a format", source, tmp_path / "out.txt"),
         ("no suffix that names a format", source, tmp_path / "out"),
         ("gone/out.npz cannot be written", source, tmp_path / "gone/out.npz"),
@@ -286,7 +286,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path, capsys):
         ("there.npy exists already: .* --force", source, tmp_path / "there.npy"),
         ("in.npz is the input itself", source, source, "--force"),
         ("link.npz is the input itself", source, tmp_path / "link.npz", "--force"),
-        ("out.npy holds one array and not output, lse", source, tmp_path / "out.npy", "--lse"),
+        ("out.npy can hold one array, not output, lse", source, tmp_path / "out.npy", "--lse"),
     ]:
         complains(capsys, message, *arguments)
     assert sorted(os.listdir(tmp_path)) == before

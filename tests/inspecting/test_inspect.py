@@ -247,8 +247,8 @@ def test_what_can_be_refused_is_refused_before_a_model_is_read(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("letter.txt", "letter.txt is not there: check the path"),
-        ("./letter", "./letter is not there"),
+        ("letter.txt", "letter.txt does not exist: check the path"),
+        ("./letter", "./letter does not exist"),
         ("folder.txt", "folder.txt is a folder"),
         ("latin.txt", "latin.txt is not UTF-8 text"),
     ],
@@ -401,7 +401,7 @@ def test_a_saved_watch_is_inspected(capsys, folder, tmp_path):
         ([str(tmp_path / "seen.safetensors"), "a text"], "no text"),
         ([str(tmp_path), "a text"], "transformers cannot load a model from"),
         ([str(folder)], "Nothing to inspect"),
-        ([__file__], "no saved watch"),
+        ([__file__], "not a saved watch"),
     ):
         assert main(["inspect", *words]) == 2
         error = capsys.readouterr().err
