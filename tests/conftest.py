@@ -1,23 +1,39 @@
-"""What every test shares: one kernel cache of its own for the session, and a readable trace if machine code crashes."""
+"""What all tests share: a cache of kernels, a core for each process, and a readable trace if machine code crashes."""
 
-import atexit
 import faulthandler
 import gc
 import os
 import shutil
-import tempfile
+from pathlib import Path
 
 import hypothesis
 
+KERNELS = Path(__file__).parents[1] / ".pytest_cache" / "kernels"
+
+
+def kept_kernels() -> Path:
+    """Where kernels of these sources are kept from one run of the tests to the next; those of other sources go."""
+    from clearhead.machine import fingerprint  # brings numpy, which reads the environment below
+
+    digest, _ = fingerprint.sources(fingerprint.PACKAGE)
+    own = KERNELS / digest[:16]
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for other in KERNELS.iterdir():
+        if other != own:
+            shutil.rmtree(other, ignore_errors=True)
+    return own
+
+
 faulthandler.enable()
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's threads spin while they wait, and each core has a process of tests:
+os.environ["OMP_WAIT_POLICY"] = "passive"  # a matrix product would take three times the processor time, or ten
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the first process's cache
-    CACHE = tempfile.mkdtemp(prefix="clearhead-tests-")
-    atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-    os.environ["CLEARHEAD_CACHE_DIR"] = CACHE
+    os.environ["CLEARHEAD_CACHE_DIR"] = str(kept_kernels())
 for name in ("CLEARHEAD_ISA", "CLEARHEAD_THREADS", "CLEARHEAD_DEBUG", "CLEARHEAD_CACHE"):
     os.environ.pop(name, None)
 
 hypothesis.settings.register_profile("tests", max_examples=60, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("quick", max_examples=15, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 

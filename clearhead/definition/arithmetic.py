@@ -1,8 +1,8 @@
 """The arithmetic that functions of score rules are written in: float64 steps, each rounded once, and 64-bit integers.
 
 A function is written once, over an `Arithmetic`, with + − · / on its numbers; here it is computed by numpy, in
-`kernels.ir.lanes` it becomes instructions. Numbers of float32 are widened first, and the result is rounded once at the
-end: `narrow` says that, so that a shorter polynomial will do and what is lost in a sum need not be kept.
+`kernels.ir.programs` it becomes instructions. Numbers of float32 are widened first, and the result is rounded once at
+the end: `narrow` says that, so that a shorter polynomial will do and what is lost in a sum need not be kept.
 """
 
 from collections.abc import Callable

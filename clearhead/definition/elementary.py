@@ -71,7 +71,7 @@ def exp(x: Array) -> Array:
     with np.errstate(all="ignore"):
         shifted = fma(x, of(LOG2E), of(c.shift))
         r = fma(shifted - of(c.shift), of(-LN2), x)
-        p = polynomial(r, c.exp)
+        p = horner(r, c.exp)
         power = (bits(shifted) << c.mantissa_bits).view(x.dtype)  # 2ⁿ
         result: Array = np.where(x < of(c.exp_floor), of(0), p * power)
     return result
@@ -116,11 +116,11 @@ class Functions:
             shifted = fma(x, of(LOG2E), of(c.shift))
             n = shifted - of(c.shift)
             r = fma(n, of(-c.ln2_rest), fma(n, of(-c.ln2), x))
-            p = polynomial(r, c.exp)
+            p = horner(r, c.exp)
             # 2ⁿ in two factors, so that a subnormal result is rounded once and ∞ comes of itself.
             whole = bits(shifted) - bits(of(c.shift))
             half = whole >> 1
-            result: Array = p * two_to(half, x.dtype) * two_to(whole - half, x.dtype)
+            result: Array = p * power_of_two(half, x.dtype) * power_of_two(whole - half, x.dtype)
         return result
 
     @staticmethod
@@ -138,7 +138,7 @@ class Functions:
             n = shifted - of(c.shift - 1)
             r = fma(n, of(-LN2 / 2), size)
             square = r * r
-            even, odd = polynomial(square, c.tanh[::2]), polynomial(square, c.tanh[1::2])
+            even, odd = horner(square, c.tanh[::2]), horner(square, c.tanh[1::2])
             power = (bits(shifted) << c.mantissa_bits).view(x.dtype)  # 2ⁿ/2
             h = fma(power, fma(odd, r, even) * square, fma(power, r + r, power - of(0.5)))
             total = h + of(1)
@@ -162,7 +162,7 @@ class Functions:
 PROGRAMS = {name: function.steps for name, function in vars(Functions).items() if isinstance(function, Program)}
 
 
-def polynomial(r: Array, coefficients: tuple[float, ...]) -> Array:
+def horner(r: Array, coefficients: tuple[float, ...]) -> Array:
     """Σ cᵢ·rⁱ by Horner's rule."""
     of = r.dtype.type
     p = np.full_like(r, coefficients[-1])
@@ -171,7 +171,7 @@ def polynomial(r: Array, coefficients: tuple[float, ...]) -> Array:
     return p
 
 
-def two_to(n: Array, dtype: Any) -> Array:
+def power_of_two(n: Array, dtype: Any) -> Array:
     """2ⁿ for whole n within the exponents."""
     c = CONSTANTS[np.dtype(dtype).name]
     power: Array = ((n + c.bias) << c.mantissa_bits).view(dtype)

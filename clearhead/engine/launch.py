@@ -18,7 +18,7 @@ from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.engine.problem import Problem
 from clearhead.errors import MachineError
 from clearhead.kernels.abi.call import AXIS, FIELDS, PLACE, ROW, SEEN_BYTES
-from clearhead.kernels.abi.softmax_state import ROWS
+from clearhead.kernels.abi.softmax_state import SOFTMAX_ROWS
 from clearhead.kernels.abi.tiles import CACHE_LINE, ELEMENTS, STORED, Tile, padded, tile_for
 from clearhead.kernels.abi.variant import Variant
 from clearhead.machine.compile import Entry, Kernel, KernelSpec, kernels
@@ -204,7 +204,7 @@ def scratch_layout(problem: Problem, tile: Tile, decode: Decode | None) -> tuple
     sizes = {
         "at_rows": 0,
         "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
-        "at_softmax": ROWS * tile.row,
+        "at_softmax": SOFTMAX_ROWS * tile.row,
         "at_query": problem.query_dim * tile.row,
         "at_output": tile.queries * padded(problem.value_dim) * size,
         "at_total": tile.queries * padded(problem.value_dim) * size,

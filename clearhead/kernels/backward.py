@@ -16,7 +16,7 @@ import llvmlite.ir as ir
 
 from clearhead.kernels.abi.gradient_call import AXIS, DONE, FIELDS, GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
-from clearhead.kernels.abi.variant import PLAIN, Variant
+from clearhead.kernels.abi.variant import PLAIN_VARIANT, Variant
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
 from clearhead.kernels.ir.values import Float, Int, Pointer, i32, least, most
 from clearhead.kernels.parts.dense_rows import Rows, dense_rows
@@ -121,11 +121,11 @@ class Backward:
         self.pack_rows = write_pack_rows(module, tile, variant)
         self.pack_output = self.pack_rows  # the output as it was before it was rounded
         if variant.storage:
-            self.pack_output = write_pack_rows(module, tile, PLAIN, "pack_output")
+            self.pack_output = write_pack_rows(module, tile, PLAIN_VARIANT, "pack_output")
         self.unpack_rows = write_unpack_rows(module, tile, variant)
         self.columns = write_columns(module, tile)
         self.state = write_state(module, tile)
-        self.score = {w: write_score(module, tile, w, PLAIN) for w in widths}
+        self.score = {w: write_score(module, tile, w, PLAIN_VARIANT) for w in widths}
         self.weights = {w: write_weights(module, tile, w, variant, "edges") for w in widths}
         self.weights_whole = write_weights(module, tile, tile.vectors, variant, "nothing")
         self.down, self.across = Sums(module, tile, across=False), Sums(module, tile, across=True)

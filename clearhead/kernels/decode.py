@@ -14,15 +14,15 @@ from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.kernels.abi.call import ROW
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.bridge import log
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.math import log
 from clearhead.kernels.ir.storage import load_number, store_rounded, stored_bytes
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, least, most
 from clearhead.kernels.parts.decode_block import DecodeBlock, RowsBlock, row_field
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.merge import join_maxima
 from clearhead.kernels.parts.task_queue import addresses, write_queue
-from clearhead.kernels.parts.tile import floor, unless_null
+from clearhead.kernels.parts.tile import floor_to, unless_null
 
 TOGETHER = 4  # rows whose sums share each load of keys and values
 
@@ -129,7 +129,7 @@ class Decode:
 
         low, high = f.loop(0, rows, 1, extent, [end, begin])
         low, high = low.clamp(begin, end), high.clamp(begin, end)
-        first = floor(low, BLOCK)
+        first = floor_to(low, BLOCK)
         bytes_of_o = rows * frame.field("value_dim") * size
 
         with f.when(high < low + 1):  # nobody sees anything
@@ -139,7 +139,7 @@ class Decode:
         for b in f.range(first, high, BLOCK):
             start, stop = most(b, low), least(b + BLOCK, high)
             fresh = (b == first).number()
-            whole = floor(rows, TOGETHER)
+            whole = floor_to(rows, TOGETHER)
 
             def together(count: int, r: Int) -> None:
                 f.call(self.block[count], RowsBlock(frame, k, v, r, b, start, stop, fresh, o))

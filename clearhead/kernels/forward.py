@@ -30,14 +30,14 @@ from clearhead.kernels.parts.mask_bits import Finite, ValuesSeen, write_finite, 
 from clearhead.kernels.parts.masked_block import seen_rows
 from clearhead.kernels.parts.merge import Merge, write_merge
 from clearhead.kernels.parts.packing import PackQuery, UnpackOutput, write_pack_query, write_unpack_output
-from clearhead.kernels.parts.softmax import Block, BlockScores, ScoreFunctions
+from clearhead.kernels.parts.softmax import BlockScores, KeyBlock, ScoreFunctions
 from clearhead.kernels.parts.task_queue import addresses, write_queue
 from clearhead.kernels.parts.tile import (
     TileRows,
     block_kinds,
     call_for_vectors,
     enter,
-    floor,
+    floor_to,
     listed_tile,
     near,
     number_of_query,
@@ -125,7 +125,7 @@ class Forward:
         present = (*variant.window_edge, *(("seen",) if variant.mask else ()))
         f = internal_function(self.module, self.tile, f"block_{w}", AttendBlock, present=present)
         a = f.arguments
-        frame, block = a.frame, Block(a.start, a.rows, a.diagonal, a.left)
+        frame, block = a.frame, KeyBlock(a.start, a.rows, a.diagonal, a.left)
         s, state, position = frame.space("scores"), frame.space("softmax"), frame.position()
         query_dim, value_dim = frame.field("query_dim"), frame.field("value_dim")
         dims = padded(value_dim)
@@ -182,7 +182,7 @@ class Forward:
             )  # fmt: skip
 
         few = dims // f.lanes < len(self.values) + 1
-        pairs = few.choose(f.i64(0), floor(dims, 2 * f.lanes))
+        pairs = few.choose(f.i64(0), floor_to(dims, 2 * f.lanes))
         for d in f.range(0, pairs, 2 * f.lanes):
             dim(2, d)
         rest = (dims - pairs) // f.lanes
@@ -217,12 +217,12 @@ class Forward:
         with f.when(stop < begin + 1):  # nobody sees anything
             self.write_zeros(f, a, total, o_stride)
 
-        for start in f.range(floor(begin, SEGMENT) if bounded else 0, stop, SEGMENT):
+        for start in f.range(floor_to(begin, SEGMENT) if bounded else 0, stop, SEGMENT):
             # The first segment is the total so far; later ones are summed apart, then merged.
             alone = start < begin + 1
             o = alone.choose(total, frame.space("output"))
             self.clear(f, state, M, L)
-            first_block = most(start, floor(begin, BLOCK)) if bounded else start
+            first_block = most(start, floor_to(begin, BLOCK)) if bounded else start
             if variant.mask:
                 self.write_seen_blocks(f, a, start, first_block, stop, o)
                 with f.when(frame.position().read("untouched") != 0):

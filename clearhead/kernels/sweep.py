@@ -13,7 +13,7 @@ import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK
 from clearhead.kernels.abi.call import SWEEP, SWEEP_TILE, TILE
-from clearhead.kernels.abi.softmax_state import FOUND, LSE
+from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_LSE
 from clearhead.kernels.abi.tiles import CACHE_LINE, Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
@@ -23,13 +23,13 @@ from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.mask_bits import write_see
 from clearhead.kernels.parts.masked_block import bits_from, look
 from clearhead.kernels.parts.packing import PackQuery, write_pack_query
-from clearhead.kernels.parts.softmax import Block, BlockScores, ScoreFunctions
+from clearhead.kernels.parts.softmax import BlockScores, KeyBlock, ScoreFunctions
 from clearhead.kernels.parts.task_queue import addresses, write_queue
 from clearhead.kernels.parts.tile import (
     block_kinds,
     call_for_vectors,
     enter,
-    floor,
+    floor_to,
     listed_tile,
     near,
     number_of_query,
@@ -39,9 +39,9 @@ from clearhead.kernels.parts.weight_reductions import (
     GATHERED,
     BlockOut,
     Gather,
-    List,
+    ListLargest,
     Pool,
-    Weights,
+    SweepWeights,
     write_block_out,
     write_gather,
     write_list,
@@ -122,7 +122,7 @@ class Sweep:
         present = (*self.variant.window_edge, *(("seen",) if self.variant.mask else ()))
         f = internal_function(self.module, self.tile, f"block_{w}", SweepBlock, present=present)
         a = f.arguments
-        frame, block = a.frame, Block(a.start, a.rows, a.diagonal, a.left)
+        frame, block = a.frame, KeyBlock(a.start, a.rows, a.diagonal, a.left)
         s, state = frame.space("scores"), frame.space("softmax")
         position, dims = frame.position(), frame.field("query_dim")
         keys = self.rows.keys(f, frame, a.k, a.start, a.rows, dims)
@@ -166,7 +166,7 @@ class Sweep:
         sums = frame.scratch + get("at_sums")
         maxima = sums + BLOCK * f.lanes * size
 
-        arguments = Weights(s, a.rows, state, ahead, get("near"), sums, maxima)
+        arguments = SweepWeights(s, a.rows, state, ahead, get("near"), sums, maxima)
         with f.either(whole) as (then, otherwise):
             with then:
                 f.call(self.weights[w], arguments)
@@ -183,7 +183,7 @@ class Sweep:
             f.call(gather, Gather(of_tile, a.rows, a.target + (part + gathered)))
         if self.list:
             factors = position.read("factors").pointer()
-            f.call(self.list[w], List(s, a.rows, frame.scratch + get("at_list"), get("top"), key, factors))
+            f.call(self.list[w], ListLargest(s, a.rows, frame.scratch + get("at_list"), get("top"), key, factors))
         if self.block_out:
             self.write_out(f, BlockOut(s, a.rows, a.queries, a.target + gathered, get("target_row")))
         if self.pool:
@@ -225,7 +225,7 @@ class Sweep:
         f.call(self.pack_query, PackQuery(frame.table, a.q, a.rows, frame.space("query")))
         self.clear_state(f, frame, a.lse, a.rows)
 
-        first = floor(begin, BLOCK)
+        first = floor_to(begin, BLOCK)
         for b in f.range(first, (begin < stop).choose(stop, first), BLOCK):
             at = most(b, begin)
             count = least(b + BLOCK, stop) - at
@@ -245,7 +245,7 @@ class Sweep:
         for q in f.range(0, self.tile.queries):
             known = f.load_number(lse + least(q, rows - 1) * size)
             empty = (known == -float("inf")) | (rows - 1 < q)
-            f.store(empty.choose(nothing, known), f.at(state, LSE, 0) + q * size)
+            f.store(empty.choose(nothing, known), f.at(state, SWEEP_LSE, 0) + q * size)
         for which in FOUND.values():
             for x in range(self.tile.vectors):
                 f.store(f.constant(0.0), f.at(state, which, x))

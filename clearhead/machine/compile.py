@@ -17,7 +17,7 @@ import llvmlite.binding as llvm
 
 from clearhead import debug
 from clearhead.kernels.abi.tiles import Tile
-from clearhead.kernels.abi.variant import PLAIN, Variant
+from clearhead.kernels.abi.variant import PLAIN_VARIANT, Variant
 from clearhead.machine import fingerprint, store
 from clearhead.machine.target import Target
 from clearhead.machine.unbroken import collector_paused, compiling, late
@@ -36,7 +36,7 @@ class KernelSpec:
     kernel: str
     tile: Tile
     target: Target
-    variant: Variant = PLAIN
+    variant: Variant = PLAIN_VARIANT
 
     @property
     def key(self) -> str:

@@ -102,8 +102,7 @@ def power(base: Any, exponent: Any) -> Any:
             )
         return call("exp2", exponent) if constant_of(base) == 2 else call("pow", base, exponent)
     if abs(n) == 0.5:
-        root = call("sqrt", base)
-        return root if n > 0 else 1.0 / root
+        return square_root(base) if n > 0 else 1.0 / square_root(base)
     if not is_float(base, exponent) and n >= 0:
         return whole_power(base, int(n))
     base = as_float(base)
@@ -113,6 +112,11 @@ def power(base: Any, exponent: Any) -> Any:
         return base.stand_in(1.0)
     product = reduce(mul, [base] * abs(int(n)))
     return product if n > 0 else 1.0 / product
+
+
+def square_root(x: Any) -> Any:
+    """x to the power 0.5, which is 0 of −0 and ∞ of −∞, as C has it."""
+    return np.where(x == -math.inf, math.inf, call("sqrt", x) + 0.0)
 
 
 def whole_power(base: Any, n: int) -> Any:

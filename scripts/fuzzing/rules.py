@@ -39,6 +39,7 @@ class Nothing:
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = made
     __neg__ = __abs__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __pow__ = made
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = made
     __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __lshift__ = __rshift__ = made
 
 
@@ -79,12 +80,18 @@ for name in ("add", "radd", "sub", "rsub", "mul", "rmul", "neg", "abs", "lshift"
     setattr(Whole, f"__{name}__", counted(f"__{name}__"))
 
 
+ROUNDED_ONCE = ("floor", "ceil", "rint", "trunc", "sqrt")
+SMOOTH = ("exp", "tanh", "sin", "cos", "arctan", "expm1", "exp2", "sinh", "cosh")
+NUMPYS = (*ROUNDED_ONCE, *SMOOTH, "fmod", "copysign", "isnan")
+
+
 class Plain:
     """The words that functions are written in, on plain numbers of one float type."""
 
     def __init__(self, kind):
         self.kind = kind
-        self.sqrt, self.exp, self.tanh = map(strict, (np.sqrt, np.exp, np.tanh))
+        for name in NUMPYS:
+            setattr(self, name, strict(getattr(np, name)))
         self.square = strict(lambda x: x * x)
         self.minimum = strict(lambda a, b: a if a < b or a != a else b)
         self.maximum = strict(lambda a, b: a if a > b or a != a else b)
@@ -263,7 +270,9 @@ class Author:
             lambda: self.two("+", part(), self.as_float(self.int(depth - 1))),
             lambda: self.two("*", part(), self.as_float(self.bool(depth - 1))),
             lambda: self.call("np.square", part()), lambda: self.call("twice", part()),
-            lambda: self.call("np.sqrt", part()), lambda: self.smooth(part()),
+            lambda: self.call(f"np.{self.pick(ROUNDED_ONCE)}", part()), lambda: self.smooth(part()),
+            lambda: self.call(self.pick(["np.fmod", "np.copysign"]), part(), part()),
+            lambda: self.two(self.pick(["//", "%"]), self.as_float(part()), part()),
             lambda: self.two("*", part(), ("2.5", "2.5")),
         ]  # fmt: skip
         return self.pick(options)()
@@ -274,7 +283,7 @@ class Author:
             return x
         self.rough = True
         bounded = self.call("np.clip", x, ("-9", "-9"), ("9", "9"))
-        return self.call(self.pick(["np.exp", "np.tanh", "sigmoid", "log1"]), bounded)
+        return self.call(self.pick(["sigmoid", "log1", *(f"np.{name}" for name in SMOOTH)]), bounded)
 
     def bool(self, depth):
         """A condition."""

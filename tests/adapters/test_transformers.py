@@ -14,55 +14,15 @@ from clearhead.adapters.torch.weights import LazyWeights  # noqa: E402
 from clearhead.adapters.transformers.mask import Pattern  # noqa: E402
 from clearhead.errors import DtypeError, InputError, ShapeError  # noqa: E402
 from clearhead.rules.masks import visible  # noqa: E402
+from tests.tiny_models import CONFIGS, config_of, model_of  # noqa: E402
 
-SIZES = {
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": None,
-}
-CONFIGS = {
-    "llama": (transformers.LlamaConfig, SIZES),
-    "qwen2": (transformers.Qwen2Config, SIZES),
-    "qwen3": (transformers.Qwen3Config, SIZES | {"head_dim": 16}),
-    "mistral": (transformers.MistralConfig, SIZES | {"sliding_window": 8}),
-    "gemma2": (
-        transformers.Gemma2Config,
-        SIZES | {"head_dim": 16, "sliding_window": 8, "attn_logit_softcapping": 5.0, "query_pre_attn_scalar": 16},
-    ),
-    "gpt_oss": (
-        transformers.GptOssConfig,
-        SIZES | {"head_dim": 16, "sliding_window": 8, "num_local_experts": 2, "num_experts_per_tok": 1},
-    ),
-    "gpt2": (
-        transformers.GPT2Config,
-        {"vocab_size": 97, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128, "pad_token_id": 0}
-        | {"bos_token_id": 1, "eos_token_id": None, "attn_pdrop": 0.0},
-    ),
-}
 PEER = {"gemma2": "eager", "gpt_oss": "eager"}  # sdpa knows neither softcap nor sinks
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
 def models(request):
     """The same random weights on torch's own attention and on clearhead."""
-    kind, sizes = CONFIGS[request.param]
-    torch.manual_seed(0)
-    peer = transformers.AutoModelForCausalLM.from_config(
-        kind(**sizes), attn_implementation=PEER.get(request.param, "sdpa")
-    ).eval()
-    with torch.no_grad():
-        for name, parameter in peer.named_parameters():  # sharper attention than at the start of training
-            if "sinks" in name:
-                parameter.normal_()
-            elif "q_proj" in name or "k_proj" in name or "c_attn" in name:
-                parameter.mul_(6)
+    peer = model_of(request.param, PEER.get(request.param, "sdpa"))
     ours = copy.deepcopy(peer)
     ours.set_attn_implementation("clearhead")
     assert ours.config._attn_implementation == "clearhead"
@@ -162,7 +122,7 @@ def test_weights_of_each_step_stay_as_they_were(models, tokens, cache):
 
 @torch.no_grad()
 def test_packed_documents(tokens):
-    config = transformers.LlamaConfig(**SIZES)
+    config = config_of("llama")
     peer = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
     ours = copy.deepcopy(peer)
     ours.set_attn_implementation("clearhead")
@@ -173,7 +133,7 @@ def test_packed_documents(tokens):
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [torch.bool, torch.float32])
 def test_a_table_of_the_users_own(tokens, kind):
-    config = transformers.LlamaConfig(**SIZES)
+    config = config_of("llama")
     peer = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
     ours = copy.deepcopy(peer)
     ours.set_attn_implementation("clearhead")
@@ -188,7 +148,7 @@ def test_a_table_of_the_users_own(tokens, kind):
 @torch.no_grad()
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-12), (torch.bfloat16, 0.05), (torch.float16, 0.01)])
 def test_other_dtypes(tokens, dtype, error):
-    config = transformers.LlamaConfig(**SIZES)
+    config = config_of("llama")
     peer = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype).eval()
     ours = copy.deepcopy(peer)
     ours.set_attn_implementation("clearhead")
@@ -199,7 +159,7 @@ def test_other_dtypes(tokens, dtype, error):
 
 def layer_like(**options):
     module = torch.nn.Module()
-    module.config = transformers.LlamaConfig(**SIZES)
+    module.config = config_of("llama")
     for name, value in options.items():
         setattr(module, name, value)
     return module
@@ -340,9 +300,7 @@ def test_gradients(models, tokens, left):
 
 
 def test_gradients_with_weights_and_checkpoints(tokens):
-    model = transformers.AutoModelForCausalLM.from_config(
-        transformers.LlamaConfig(**SIZES), attn_implementation="clearhead"
-    )
+    model = transformers.AutoModelForCausalLM.from_config(config_of("llama"), attn_implementation="clearhead")
     model(tokens, labels=tokens, output_attentions=True).loss.backward()
     expected = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
@@ -404,9 +362,7 @@ def test_dropout_drops_what_it_says():
 
 
 def test_weights_carry_gradients(tokens):
-    model = transformers.AutoModelForCausalLM.from_config(
-        transformers.LlamaConfig(**SIZES), attn_implementation="eager"
-    )
+    model = transformers.AutoModelForCausalLM.from_config(config_of("llama"), attn_implementation="eager")
     mask, found = padded(tokens, 5, 0, 9), []
     for kind in ("eager", "clearhead"):
         model.set_attn_implementation(kind)
@@ -421,9 +377,7 @@ def test_weights_carry_gradients(tokens):
 
 @torch.no_grad()
 def test_compiling_goes_around_the_kernels(tokens):
-    model = transformers.AutoModelForCausalLM.from_config(
-        transformers.LlamaConfig(**SIZES), attn_implementation="clearhead"
-    ).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config_of("llama"), attn_implementation="clearhead").eval()
     mask = padded(tokens, 5, 0, 9)
     expected = model(tokens, attention_mask=mask, use_cache=False).logits
     compiled = torch.compile(model, backend="eager")
@@ -450,7 +404,7 @@ def test_models_with_attention_of_their_own_are_refused(name, tokens):
 
 def test_autocast_makes_a_promoted_model_one_dtype(tokens):
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**SIZES)).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config_of("llama")).eval()
     losses = []
     for kind in ("sdpa", "clearhead"):
         model.set_attn_implementation(kind)
@@ -539,7 +493,7 @@ def followed(model, tokens, mask):
 @pytest.mark.parametrize("way", ["export", "fake", "meta", "vmap", "func.grad", "a gradient each", "jvp"])
 def test_what_torch_makes_of_models(way, tokens):
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**SIZES)).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config_of("llama")).eval()
     mask, found = padded(tokens, 5, 0, 9), []
     for attention in ("sdpa" if way in ("export", "fake", "func.grad") else "eager", "clearhead"):
         model.set_attn_implementation(attention)
@@ -549,9 +503,7 @@ def test_what_torch_makes_of_models(way, tokens):
 
 
 def test_fullgraph_says_why_not(tokens):
-    model = transformers.AutoModelForCausalLM.from_config(
-        transformers.LlamaConfig(**SIZES), attn_implementation="clearhead"
-    ).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config_of("llama"), attn_implementation="clearhead").eval()
     with pytest.raises(Exception, match="compile without fullgraph=True"):
         torch.compile(model, backend="eager", fullgraph=True)(tokens, use_cache=False)
     torch.compiler.reset()

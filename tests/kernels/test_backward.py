@@ -29,7 +29,9 @@ from clearhead.gradients.launch import BackwardLaunch
 from clearhead.machine.target import native_isas
 from clearhead.rules.masks import visible
 from clearhead.testing import check_same_bits, using_isa
-from tests.strategies import LAYOUTS, LENGTHS, laid_out
+from tests.arrays import random
+from tests.kernels.combinations import all_pairs
+from tests.strategies import LAYOUTS, laid_out
 
 ISAS = native_isas()
 HEADS = 2
@@ -74,10 +76,6 @@ SCORES = {
         )
     ),
 }
-
-
-def random(*shape, dtype=np.float32, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
 def of_arrays(pairs, distances, few):
@@ -139,16 +137,18 @@ def test_every_rule(score, dtype):
     check(q, k, v, score=SCORES[score](90, 90, dtype))
 
 
-@given(
-    st.sampled_from(sorted(MASKS)), st.sampled_from(sorted(SCORES)), st.sampled_from(ISAS),
-    st.sampled_from([np.float32, np.float64]), LENGTHS, LENGTHS, st.booleans(), st.booleans(),
-)  # fmt: skip
-def test_any_combination(mask, score, isa, dtype, queries, keys, sink, with_lse):
-    q, k = random(HEADS, queries, 5, dtype=dtype), random(HEADS, keys, 5, dtype=dtype)
-    v = random(HEADS, keys, 3, dtype=dtype)
-    rules = {"sink": random(HEADS, dtype=dtype)} if sink else {}
-    with using_isa(isa):
-        check(q, k, v, with_lse, mask=MASKS[mask](queries, keys), score=SCORES[score](queries, keys, dtype), **rules)
+COMBINATIONS = all_pairs(sorted(MASKS), sorted(SCORES))
+
+
+@pytest.mark.parametrize("one", COMBINATIONS, ids=str)
+def test_any_combination(one):
+    for (queries, keys, _), with_lse in zip(one.sizes(), (False, True), strict=True):
+        q, k = random(HEADS, queries, 5, dtype=one.dtype), random(HEADS, keys, 5, dtype=one.dtype)
+        v = random(HEADS, keys, 3, dtype=one.dtype)
+        rules = {"sink": random(HEADS, dtype=one.dtype)} if one.sink else {}
+        mask, score = MASKS[one.mask](queries, keys), SCORES[one.score](queries, keys, one.dtype)
+        with using_isa(one.isa):
+            check(q, k, v, with_lse, mask=mask, score=score, **rules)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -260,25 +260,27 @@ def test_sixteen_bits(isa, dtype):
         check(*(x[..., ::-1, 1::2] for x in (q, k, v)), score=softcap(2.0), sink=random(HEADS))
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("mask", sorted(set(MASKS) - {"full", "nothing"}))
-def test_hidden_pairs_are_never_touched(mask, isa):
-    n, rule = 150, MASKS[mask](150, 150)
-    q, k, v, d_out = (random(HEADS, n, 20, seed=seed) for seed in range(4))
-    seen = np.broadcast_to(visible(rule, n, n, lead=(HEADS,)), (HEADS, n, n))
-    with using_isa(isa):
-        before = attend(q, k, v, mask=rule).backward(d_out)
+@pytest.mark.parametrize("one", [one for one in COMBINATIONS if one.mask not in ("full", "nothing")], ids=str)
+def test_hidden_pairs_are_never_touched(one):
+    n = 150
+    rule = {"mask": MASKS[one.mask](n, n), "score": SCORES[one.score](n, n, one.dtype)}
+    if one.sink:
+        rule["sink"] = random(HEADS, dtype=one.dtype)
+    q, k, v, d_out = (random(HEADS, n, 20, dtype=one.dtype, seed=seed) for seed in range(4))
+    seen = np.broadcast_to(visible(rule["mask"], n, n, lead=(HEADS,)), (HEADS, n, n))
+    with using_isa(one.isa):
+        before = attend(q, k, v, **rule).backward(d_out)
         for at, poison in ((7, np.nan), (70, np.inf), (149, -np.inf)):
             spoilt = [x.copy() for x in (k, v)]
             for x in spoilt:
                 x[:, at] = poison
-            after = attend(q, *spoilt, mask=rule).backward(d_out)
+            after = attend(q, *spoilt, **rule).backward(d_out)
             blind = ~seen[:, :, at]
             check_same_bits(after.q[blind], before.q[blind], "gradients of queries that do not see the key")
             spoilt = [x.copy() for x in (q, d_out)]
             for x in spoilt:
                 x[:, at] = poison
-            after = attend(spoilt[0], k, v, mask=rule).backward(spoilt[1])
+            after = attend(spoilt[0], k, v, **rule).backward(spoilt[1])
             unseen = ~seen[:, at, :]
             check_same_bits(after.k[unseen], before.k[unseen], "gradients of keys that the query does not see")
             check_same_bits(after.v[unseen], before.v[unseen], "gradients of values that the query does not see")

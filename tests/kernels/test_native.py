@@ -1,5 +1,7 @@
 """precision="native": bfloat16 by the processor's own instruction, near the definition and touching nothing hidden."""
 
+from functools import partial
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -9,14 +11,14 @@ from clearhead import alibi, attend, attention, causal, full, softcap, window
 from clearhead.definition import textbook
 from clearhead.machine.target import host_features, native_isas
 from clearhead.testing import check_same_bits, using_isa
+from tests import arrays
 
 BFLOAT16 = ml_dtypes.bfloat16
 HAS = "avx512" in native_isas() and host_features().get("avx512bf16", False)
 needs_it = pytest.mark.skipif(not HAS, reason="this processor has no bfloat16 instructions")
 
 
-def random(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(BFLOAT16)
+random = partial(arrays.random, dtype=BFLOAT16)
 
 
 def native(q, k, v, **rules):

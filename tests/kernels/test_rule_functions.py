@@ -67,8 +67,8 @@ def test_gradients_and_tangents_are_the_definition_s(name):
     for mine, theirs in zip(found.rules[0], wanted.rules[0], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-11)
     along = Direction(*(random(3, 20, 4, seed=n) for n in range(4, 7)))
-    mine, theirs = done.second(d_out, None, along), second(q, k, v, d_out, np.zeros((3, 20)), along, **rule)
-    np.testing.assert_allclose(mine.gradients.q, theirs.gradients.q, rtol=1e-8, atol=1e-10)
+    changed, wanted_change = done.second(d_out, None, along), second(q, k, v, d_out, np.zeros((3, 20)), along, **rule)
+    np.testing.assert_allclose(changed.gradients.q, wanted_change.gradients.q, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", JUMPS)

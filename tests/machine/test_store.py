@@ -43,12 +43,18 @@ def outcome(running: subprocess.Popen[str]) -> tuple[int, str, str]:
     return int(compilations), bits, err
 
 
-@pytest.fixture
-def cache(tmp_path):
-    """A private cache directory that holds one kernel."""
-    place = tmp_path / "cache"
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """The cache directory that a first process made and put its one kernel in."""
+    place = tmp_path_factory.mktemp("first") / "cache"
     assert outcome(process(place))[0] == 1
     return place
+
+
+@pytest.fixture
+def cache(filled, tmp_path):
+    """A private cache directory that holds one kernel."""
+    return shutil.copytree(filled, tmp_path / "cache")
 
 
 def entry(place: Path) -> Path:

@@ -8,17 +8,13 @@ import sys
 import threading
 import weakref
 
-import numpy as np
 import pytest
 
 import clearhead
 from clearhead import InputError, attend, self_attention
 from clearhead.machine import threads as machine
 from clearhead.testing import check_same_bits
-
-
-def random(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+from tests.arrays import random
 
 
 def script(code: str, **environment: str) -> str:

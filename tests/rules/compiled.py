@@ -3,14 +3,16 @@
 import ctypes
 import functools
 import itertools
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
 import llvmlite.ir as ir
 import numpy as np
 
 from clearhead.kernels.abi.tiles import ELEMENTS, tile_for
+from clearhead.kernels.ir.code import Function
 from clearhead.kernels.ir.operations import EMITTERS, Numbers
-from clearhead.kernels.ir.simd import Function, i64, pointer
+from clearhead.kernels.ir.values import Int, Pointer
 from clearhead.machine.compile import initialise, machine_for
 from clearhead.machine.target import target
 from clearhead.rules.expression import Expression
@@ -18,21 +20,35 @@ from clearhead.rules.expression import Expression
 names = itertools.count()
 
 
+class One(NamedTuple):
+    """A function of one vector, over so many bytes."""
+
+    x: Pointer
+    y: Pointer
+    bytes: Int
+
+
+class Two(NamedTuple):
+    """A function of two."""
+
+    x: Pointer
+    z: Pointer
+    y: Pointer
+    bytes: Int
+
+
 @functools.cache
 def module(name, dtype, place, arity):
     """The function in a loop over vectors, as IR for a target."""
     tile = tile_for(ELEMENTS[dtype], place.vector_bits, place.registers)
     written = ir.Module(name)
-    pointers = [f"x{n}_p" for n in range(arity)]
-    f = Function(written, "run", dict.fromkeys([*pointers, "y_p"], pointer) | {"bytes": i64}, tile)
+    f = Function(written, tile, "run", {1: One, 2: Two}[arity])
     *xs, y, size = f.arguments
     float_operation = Expression(name, "float", (Expression("score", "float"),) * arity)
 
-    def step(at, _):
-        arguments = [f.load(f.at(x, at)) for x in xs]
-        f.store(EMITTERS[name](Numbers(f, f.integers), float_operation, arguments), f.at(y, at))
-
-    f.loop(0, size, place.vector_bits // 8, step)
+    numbers = Numbers(f, 8 * tile.element.bytes)
+    for at in f.range(0, size, place.vector_bits // 8):
+        f.store(EMITTERS[name](numbers, float_operation, [f.load(x + at) for x in xs]), y + at)
     f.finish()
     return str(written)
 

@@ -46,7 +46,7 @@ def written(rule):
         (lambda s, b, h, i, j: s * np.dot(TABLE[0], 4), "(score * 2.0)"),
         (lambda s, b, h, i, j: s * (TABLE[2] // 1 + 7 % TABLE[2]), "(score * ((a0[2] // 1.0) + (7.0 % a0[2])))"),
         (lambda s, b, h, i, j: s * (4 ** TABLE[0]), "(score * pow(4.0, a0[0]))"),
-        (lambda s, b, h, i, j: s * (TABLE[2] - 0.5) ** 0.5, "(score * sqrt((a0[2] - 0.5)))"),
+        (lambda s, b, h, i, j: s * (TABLE[2] - 0.5) ** -1, "(score * (1.0 / (a0[2] - 0.5)))"),
         (lambda s, b, h, i, j: s + (TABLE * TABLE[0])[h], "(score + a0[head])"),
         (lambda s, b, h, i, j: s + (TABLE[0] * TABLE)[h], "(score + a0[head])"),
         (lambda s, b, h, i, j: s + np.array([TABLE[0], TABLE[1]]).sum(), "(score + -1.5)"),

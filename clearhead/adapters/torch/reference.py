@@ -38,7 +38,9 @@ def attention_formula(
     scores = (query * scale) @ key.transpose(-1, -2)
     lead = torch.broadcast_shapes(scores.shape[:-2], value.shape[:-2])
     scores = scores.expand(*lead, *scores.shape[-2:])
-    weights, lse = softmax(ruled(scores, tables, rule, places(lead, scores.shape[-2], scores.device)), sink)
+    weights, lse = softmax_with_sink(
+        ruled(scores, tables, rule, score_places(lead, scores.shape[-2], scores.device)), sink
+    )
     return weights @ value, lse
 
 
@@ -61,7 +63,7 @@ def weights_formula(
     each = query.shape[-3] if query.dim() > 2 else 1
     key = repeated(key, each)
     lead, queries = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2]), query.shape[-2]
-    at = places(lead, queries, query.device)
+    at = score_places(lead, queries, query.device)
     if heads is not None:
         query, key = (x.expand(*lead, *x.shape[-2:]).flatten(0, -3)[heads] for x in (query, key))
         sink = None if sink is None else sink.expand(lead).flatten()[heads]
@@ -69,7 +71,7 @@ def weights_formula(
     if rows is not None:
         query, at["row"] = query[..., rows, :], rows[:, None]
     scores = ruled((query * scale) @ key.transpose(-1, -2), tables, rule, at, queries)
-    return softmax(scores, sink)[0]
+    return softmax_with_sink(scores, sink)[0]
 
 
 def repeated(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -78,7 +80,7 @@ def repeated(x: torch.Tensor, heads: int) -> torch.Tensor:
     return x.repeat_interleave(heads // own, -3) if 1 < own < heads else x
 
 
-def places(lead: Sequence[int], queries: int, device: torch.device) -> dict[str, torch.Tensor]:
+def score_places(lead: Sequence[int], queries: int, device: torch.device) -> dict[str, torch.Tensor]:
     """Where each score stands: its batch, head and row."""
     heads = lead[-1] if lead else 1
     batch = torch.arange(math.prod(lead) // max(1, heads), device=device).reshape(*lead[:-1], 1, 1, 1)
@@ -88,7 +90,7 @@ def places(lead: Sequence[int], queries: int, device: torch.device) -> dict[str,
     return {"batch": batch, "head": head, "row": row}
 
 
-def softmax(scores: torch.Tensor, sink: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def softmax_with_sink(scores: torch.Tensor, sink: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights and LSE; both know of queries that see nothing."""
     *lead, queries, keys = scores.shape
     sinks = scores.new_zeros(*lead, queries, 0)
@@ -146,7 +148,7 @@ def evaluate(e: Expression, leaves: dict[str, torch.Tensor], tables: Sequence[to
         elif part.op == "constant":
             known[part] = torch.tensor(part.value, dtype=types[part.kind], device=leaves["key"].device)
         elif part.op == "load":
-            known[part] = load(tables[part.array or 0], args).to(types[part.kind])
+            known[part] = load_element(tables[part.array or 0], args).to(types[part.kind])
         elif part.op == "float":
             known[part] = FORMULAS["float"](args[0], types["float"])
         else:
@@ -154,13 +156,13 @@ def evaluate(e: Expression, leaves: dict[str, torch.Tensor], tables: Sequence[to
     return known[e]
 
 
-def load(table: torch.Tensor, index: list[torch.Tensor]) -> torch.Tensor:
+def load_element(table: torch.Tensor, index: list[torch.Tensor]) -> torch.Tensor:
     """Elements of a table; an index below 0 counts from the end, and none leaves the table."""
-    places = [torch.where(x < 0, x + n, x).clamp(0, n - 1) for x, n in zip(index, table.shape, strict=True)]
-    return table[tuple(places)]
+    score_places = [torch.where(x < 0, x + n, x).clamp(0, n - 1) for x, n in zip(index, table.shape, strict=True)]
+    return table[tuple(score_places)]
 
 
-def floor_divide(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def floor_quotient(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Python's //; of whole numbers it is 0 where b is 0."""
     if a.is_floating_point():
         return torch.div(a, b, rounding_mode="floor")
@@ -182,7 +184,7 @@ def softplus(x: torch.Tensor) -> torch.Tensor:
     return torch.logaddexp(x, torch.zeros_like(x))
 
 
-class Words:
+class TorchWords:
     """Threefry's words of 32 bits in torch's 64."""
 
     @staticmethod
@@ -206,15 +208,15 @@ class Words:
         return (a << by | a >> 32 - by) & WORD
 
 
-def drawn(key0: torch.Tensor, key1: torch.Tensor, counter0: torch.Tensor, counter1: torch.Tensor) -> torch.Tensor:
+def torch_drawn(key0: torch.Tensor, key1: torch.Tensor, counter0: torch.Tensor, counter1: torch.Tensor) -> torch.Tensor:
     """A number below 2³⁰ from key and counter."""
     k0, k1, c0, c1 = (x & WORD for x in (key0, key1, counter0, counter1))
-    bits: torch.Tensor = threefry(Words(), (k0, k1), (c0, c1))[0] >> 32 - BITS
+    bits: torch.Tensor = threefry(TorchWords(), (k0, k1), (c0, c1))[0] >> 32 - BITS
     return bits
 
 
 FORMULAS: dict[str, Callable[..., Any]] = {
-    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "floordiv": floor_divide, "mod": modulo,
+    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "floordiv": floor_quotient, "mod": modulo,
     "fmod": torch.fmod, "neg": torch.neg, "abs": torch.abs, "min": torch.minimum, "max": torch.maximum,
     "copysign": torch.copysign, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "trunc": torch.trunc,
     "lt": torch.lt, "le": torch.le, "gt": torch.gt, "ge": torch.ge, "eq": torch.eq, "ne": torch.ne,
@@ -224,5 +226,5 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "log1p": torch.log1p, "pow": torch.pow, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan, "asin": torch.asin,
     "acos": torch.acos, "atan": torch.atan, "atan2": torch.atan2, "sinh": torch.sinh, "cosh": torch.cosh,
     "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": softplus, "erf": torch.erf, "erfc": torch.erfc,
-    "threefry": drawn,
+    "threefry": torch_drawn,
 }  # fmt: skip

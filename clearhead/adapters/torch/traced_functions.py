@@ -13,7 +13,7 @@ import torch
 
 from clearhead.errors import TraceError
 from clearhead.rules import compositions, functions
-from clearhead.rules.compositions import as_float, call, is_float, power, rounded
+from clearhead.rules.compositions import as_float, call, constant_of, is_float, power, rounded
 from clearhead.rules.expression import Kind
 from clearhead.rules.operations import OPERATIONS
 from clearhead.rules.tracers import Traced, apply, as_expression
@@ -56,6 +56,15 @@ def divide(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
         return call("trunc", input / other)
     quotient = abs(input) // abs(other)
     return call("where", (input < 0) != (other < 0), -quotient, quotient)
+
+
+def to_power(input: Any, exponent: Any) -> Any:
+    """A power; for 0.5 and −0.5 torch takes the square root, which is no number of −∞."""
+    base, n = Traced(as_expression(input)), constant_of(exponent)
+    if n in (0.5, -0.5):
+        root = call("sqrt", base)
+        return root if n == 0.5 else 1.0 / root
+    return power(base, exponent)
 
 
 def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
@@ -139,8 +148,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: two(compositions.UFUNCS[name]) for name in NUMPYS_OF_TWO},
     "add": add, "sub": subtract, "subtract": subtract, "div": divide, "divide": divide, "true_divide": divide,
     "truediv": divide, "rsub": lambda input, other, *, alpha=1: subtract(other, input, alpha=alpha),
-    "pow": lambda input, exponent: power(Traced(as_expression(input)), exponent),
-    "float_power": lambda input, exponent: power(converted(input, "float"), exponent),
+    "pow": to_power,
+    "float_power": lambda input, exponent: to_power(converted(input, "float"), exponent),
     "reciprocal": lambda input: 1.0 / input, "rsqrt": lambda input: 1.0 / call("sqrt", input),
     "round": lambda input, *, decimals=0: rounded(input, decimals), "sign": sign, "sgn": sign,
     "relu": functions.relu, "silu": functions.silu, "softplus": softplus,
@@ -178,6 +187,7 @@ def in_place(called: str, options: dict[str, Any]) -> bool:
 def written(called: str, args: tuple[Any, ...], options: dict[str, Any]) -> Traced:
     """What one of torch's functions, by its name, gives for stand-ins and constants.
 
+    >>> from clearhead.rules.expression import Expression
     >>> key = Traced(Expression("key", "int"))
     >>> written("__rsub__", (key, 5), {}), written("clamp", (key,), {"max": 3})
     ((5 - key), min(key, 3))

@@ -4,9 +4,9 @@ M, L = 0, 1  # running maximum and sum of the segment
 ALPHA, BETA = 2, 3  # factors of what was summed before, and of what joins it
 TOP, SUM = 4, 5  # maximum and sum of one block
 TOTAL_M, TOTAL_L = 6, 7  # maximum and sum of the finished segments
-ROWS = 8
+SOFTMAX_ROWS = 8
 
 # Rows of a sweep over the weights, behind softmax's: each query's LSE, and what is found for it.
-LSE = ROWS
-FOUND = {name: LSE + 1 + n for n, name in enumerate(("entropy", "distance", "within", "first", "off_first"))}
-SWEEP_ROWS = LSE + 1 + len(FOUND)
+SWEEP_LSE = SOFTMAX_ROWS
+FOUND = {name: SWEEP_LSE + 1 + n for n, name in enumerate(("entropy", "distance", "within", "first", "off_first"))}
+SWEEP_ROWS = SWEEP_LSE + 1 + len(FOUND)

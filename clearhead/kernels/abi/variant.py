@@ -80,4 +80,4 @@ class Variant:
         return self.constants + sum(1 + 2 * axes for _, axes in self.arrays[:number])
 
 
-PLAIN = Variant()
+PLAIN_VARIANT = Variant()

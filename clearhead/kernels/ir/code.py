@@ -334,6 +334,36 @@ class Code:
         result.add_incoming(found.ir, inside_end)
         return found.new(result)
 
+    def values_if(self, condition: Truth, values: Callable[[], Sequence[V]], otherwise: Sequence[V]) -> list[V]:
+        """What `values` writes if the condition holds, which it rarely does, else the others."""
+        before = self.build.block
+        with self.build.if_then(condition.ir, likely=False):
+            found = values()
+            inside = self.build.block
+        results = []
+        for value, other in zip(found, otherwise, strict=True):
+            result = self.build.phi(value.ir.type)
+            result.add_incoming(value.ir, inside)
+            result.add_incoming(other.ir, before)
+            results.append(value.new(result))
+        return results
+
+    def until_done(self, start: Vector, waiting: Callable[[Vector], Truth], step: Callable[[Vector], Vector]) -> Vector:
+        """`start` with `step` applied again and again in those lanes that are `waiting`, until none is."""
+        build, before = self.build, self.build.block
+        head, inside, after = (self.ir.append_basic_block(name) for name in ("head", "inside", "after"))
+        build.branch(head)
+        build.position_at_end(head)
+        value = start.new(build.phi(start.ir.type))
+        value.ir.add_incoming(start.ir, before)
+        unfinished = waiting(value)
+        build.cbranch(unfinished.in_any_lane().ir, inside, after)
+        build.position_at_end(inside)
+        value.ir.add_incoming(unfinished.choose(step(value), value).ir, build.block)
+        build.branch(head)
+        build.position_at_end(after)
+        return value
+
     def switch(self, number: Int, cases: Mapping[int, Callable[[], None]], names: tuple[str, str]) -> None:
         """Run the case of the number, the last one if there is none; `names` are those of the blocks in IR."""
         after = self.ir.append_basic_block(names[1])

@@ -7,26 +7,37 @@ a vector. Integers are 64 bits wide where they are one number, and in lanes as w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from operator import add
+from typing import Any, TypeVar
 
 import llvmlite.ir as ir
 
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.operations import EMITTERS, Numbers, is_vector
-from clearhead.kernels.ir.simd import Function, Value, float_type, i1, i64, pointer
+from clearhead.kernels.ir.code import Code
+from clearhead.kernels.ir.operations import EMITTERS, Numbers
 from clearhead.kernels.ir.storage import widen
-from clearhead.kernels.ir.values import Bits
+from clearhead.kernels.ir.values import (
+    Bits,
+    Float,
+    Int,
+    Lanes,
+    Pointer,
+    Truth,
+    Value,
+    Vector,
+    Whole,
+    constant,
+    i1,
+    pointer,
+    shaped,
+)
 from clearhead.rules.expression import Expression, depends, parts, rewrite
 
-Memo = dict[Expression, Value]
-
-
-class Shim:
-    """Temporary."""
-
-    def __init__(self, f: Function) -> None:
-        self.build, self.tile = f.block, f.tile
+W = TypeVar("W", bound=Whole)
+LEAVES = ("score", "batch", "head", "query", "row", "key")
 
 
 @dataclass(frozen=True)
@@ -34,10 +45,10 @@ class Positions:
     """Where a vector of scores stands: what has been calculated from its positions so far, and what it starts from."""
 
     leaves: dict[str, Value]
-    known: Memo = field(default_factory=dict)
+    known: dict[Expression, Value] = field(default_factory=dict)
 
 
-class Rule:
+class EmittedRule:
     """One expression, written into one function.
 
     `fixed` gives batch and head; `lane` names the leaves that vary along the lanes ("query", "row") or ("key",).
@@ -45,21 +56,21 @@ class Rule:
 
     def __init__(
         self,
-        f: Function,
+        f: Code,
         expression: Expression,
         variant: Variant,
-        parameters: Value,
-        fixed: dict[str, Value],
+        parameters: Pointer,
+        fixed: dict[str, Int],
         lane: tuple[str, ...],
     ) -> None:
         self.f, self.expression, self.variant, self.parameters = f, with_offsets(expression), variant, parameters
-        self.fixed, self.lane = Positions(fixed), frozenset(lane)
-        self.numbers = Numbers(f, ir.VectorType(i64, f.lanes) if variant.long else f.integers)
+        self.fixed, self.lane = Positions({**fixed}), frozenset(lane)
+        self.numbers = Numbers(f, 64 if variant.long else 8 * f.element.bytes)
         self.hoist(self.expression, self.fixed, frozenset(fixed))
 
-    def lanes(self, **leaves: Value) -> Positions:
+    def lanes(self, **leaves: Lanes) -> Positions:
         """Calculate what depends on the lanes' own positions alone, here, before any loop."""
-        at = Positions({name: self.numbers.as_wide(x) for name, x in leaves.items()})
+        at = Positions({name: x.resized(self.numbers.width, signed=True) for name, x in leaves.items()})
         self.hoist(self.expression, at, self.lane | frozenset(self.fixed.leaves))
         return at
 
@@ -69,12 +80,16 @@ class Rule:
             if depends(part) <= known:
                 self.write(part, (at,), None)
 
-    def apply(self, lanes: Positions, row: Positions, score: Value | None) -> Value:
-        """The expression for one vector: lanes as `lanes` gave them, `row` for all vectors of one row."""
-        result = self.write(self.expression, (lanes, row), Positions({} if score is None else {"score": score}))
-        if self.expression.kind == "bool":
-            return self.numbers.vector(result, ir.VectorType(i1, self.f.lanes))
-        return self.numbers.vector(result)
+    def score(self, lanes: Positions, row: Positions, score: Vector) -> Vector:
+        """What a rule makes of a vector of scores: lanes as `lanes` gave them, `row` for all vectors of one row."""
+        result = self.write(self.expression, (lanes, row), Positions({"score": score}))
+        vector: Vector = self.numbers.vector(result)
+        return vector
+
+    def seen(self, lanes: Positions, row: Positions) -> Truth:
+        """What a mask shows of one vector."""
+        truths: Truth = self.numbers.vector(self.write(self.expression, (lanes, row), Positions({})))
+        return truths
 
     def write(self, e: Expression, at: tuple[Positions, ...], pair: Positions | None) -> Value:
         """The value of an expression, kept at the least of the levels that it depends on."""
@@ -82,7 +97,7 @@ class Rule:
         for place in places:
             if e in place.known:
                 return place.known[e]
-        if not e.args and e.op in ("score", "batch", "head", "query", "row", "key"):
+        if not e.args and e.op in LEAVES:
             return next(place.leaves[e.op] for place in places if e.op in place.leaves)
         args = [self.write(a, at, pair) for a in e.args]
         value = self.operation(e, args)
@@ -98,88 +113,92 @@ class Rule:
 
     # Operations
 
-    def operation(self, e: Expression, args: list[Value]) -> Value:
+    def operation(self, e: Expression, args: Sequence[Any]) -> Value:
         """One operation on values that are numbers or vectors."""
-        f, b = self.f, self.f.block
+        f, number = self.f, int(e.array or 0)
         if e.op == "constant":
             return self.constant(e)
         if e.op == "parameter":
-            bits = b.bitcast(f.load_int(self.parameters, int(e.array or 0)), ir.DoubleType())
-            return bits if f.element.bytes == 8 else b.fptrunc(bits, float_type(f.element))
+            bits = f.build.bitcast(self.parameters.entry(number).ir, ir.DoubleType())
+            return Float(f.build, bits if f.element.bytes == 8 else f.build.fptrunc(bits, f.scalar))
         if e.op == "offset":
-            return self.offset(int(e.array or 0), int(e.value or 0), args[0])
+            return self.offset(number, int(e.value or 0), args[0])
         if e.op == "size":
-            return f.load_int(self.parameters, self.variant.at_array(int(e.array or 0)) + 1 + 2 * int(e.value or 0))
+            return self.parameters.entry(self.variant.at_array(number) + 1 + 2 * int(e.value or 0))
         if e.op == "load":
-            return self.load(int(e.array or 0), args)
-        return EMITTERS[e.op](self.numbers, e, args)
+            return self.load(number, args)
+        value: Value = EMITTERS[e.op](self.numbers, e, args)
+        return value
 
     def constant(self, e: Expression) -> Value:
         """A number that is part of the code."""
         if e.kind == "float":
-            return ir.Constant(float_type(self.f.element), e.value)
-        return ir.Constant(i1, int(bool(e.value))) if e.kind == "bool" else ir.Constant(i64, e.value)
+            return self.f.number(float(e.value or 0.0))
+        if e.kind == "bool":
+            return Truth(self.f.build, constant(i1, int(bool(e.value))))
+        return self.f.i64(int(e.value or 0))
 
     # Arrays
 
-    def offset(self, number: int, axis: int, x: Value) -> Value:
+    def offset(self, number: int, axis: int, index: Int | Lanes) -> Value:
         """How many bytes an index moves along an axis; below 0 it counts from the end, and none leaves the array."""
-        f, b = self.f, self.f.block
+        f = self.f
         entry = self.variant.at_array(number) + 1 + 2 * axis
-        size, stride = (f.load_int(self.parameters, entry + n) for n in (0, 1))
-        if is_vector(x):
-            x = x if x.type.element == i64 else b.sext(x, ir.VectorType(i64, f.lanes))
-            size, stride = f.splat(size), f.splat(stride)
-        zero = ir.Constant(x.type, None)
-        x = b.select(b.icmp_signed("<", x, zero), b.add(x, size), x)
-        last = b.sub(size, self.numbers.like(x, 1))
-        x = b.select(b.icmp_signed("<", x, last), x, last)
-        return b.mul(b.select(b.icmp_signed("<", x, zero), zero, x), stride)
+        size, stride = (self.parameters.entry(entry + n) for n in (0, 1))
+        if isinstance(index, Int):
+            return in_array(index, size) * stride
+        sizes, strides = (Lanes(f.build, f.spread(x.ir)) for x in (size, stride))
+        return in_array(index.resized(64, signed=True), sizes) * strides
 
-    def load(self, number: int, offsets: list[Value]) -> Value:
+    def load(self, number: int, offsets: Sequence[Int | Lanes]) -> Value:
         """An array's element, or one for each lane."""
-        f, b = self.f, self.f.block
+        f = self.f
         dtype = self.variant.arrays[number][0]
-        kind, place = memory_type(dtype), f.load_int(self.parameters, self.variant.at_array(number))
+        kind, place = memory_type(dtype), self.parameters.entry(self.variant.at_array(number))
         for offset in offsets:
-            if not is_vector(offset):
-                place = b.add(place, offset)
-        apart = [offset for offset in offsets if is_vector(offset)]
+            if isinstance(offset, Int):
+                place = place + offset
+        apart = [offset for offset in offsets if isinstance(offset, Lanes)]
         if not apart:
-            return self.converted(b.load(b.inttoptr(place, pointer), typ=kind, align=1), dtype)
-        places = b.inttoptr(reduce(b.add, apart, f.splat(place)), ir.VectorType(pointer, f.lanes))
-        return self.converted(self.gather(places, kind), dtype)
+            return self.converted(f.read(place.pointer(), kind), dtype)
+        addresses = reduce(add, apart, Lanes(f.build, f.spread(place.ir)))
+        return self.converted(self.gather(addresses, kind), dtype)
 
-    def gather(self, places: Value, kind: ir.Type) -> Value:
+    def gather(self, addresses: Lanes, kind: ir.Type) -> ir.Value:
         """The elements at as many addresses as there are lanes."""
         n, f = self.f.lanes, self.f
+        places = f.build.inttoptr(addresses.ir, ir.VectorType(pointer, n))
         name = {"half": "f16", "float": "f32", "double": "f64"}.get(str(kind), str(kind))
-        result = ir.VectorType(kind, n)
-        all_lanes = ir.Constant(ir.VectorType(i1, n), [1] * n)
-        known = f.module.globals.get(f"llvm.masked.gather.v{n}{name}.v{n}p0")
-        signature = ir.FunctionType(result, [places.type, ir.IntType(32), all_lanes.type, result])
-        known = known or ir.Function(f.module, signature, f"llvm.masked.gather.v{n}{name}.v{n}p0")
-        return f.block.call(known, [places, ir.Constant(ir.IntType(32), 1), all_lanes, ir.Constant(result, None)])
+        name, result = f"llvm.masked.gather.v{n}{name}.v{n}p0", ir.VectorType(kind, n)
+        all_lanes, align = ir.Constant(ir.VectorType(i1, n), [1] * n), ir.Constant(ir.IntType(32), 1)
+        signature = ir.FunctionType(result, [places.type, align.type, all_lanes.type, result])
+        known = f.module.globals.get(name) or ir.Function(f.module, signature, name)
+        return f.build.call(known, [places, align, all_lanes, ir.Constant(result, None)])
 
-    def converted(self, x: Value, dtype: str) -> Value:
+    def converted(self, x: ir.Value, dtype: str) -> Value:
         """What was read as the computation's float, an integer, or truth."""
-        f, b = self.f, self.f.block
+        f = self.f
+        lanes = isinstance(x.type, ir.VectorType)
         if dtype == "bool":
-            return b.icmp_unsigned("!=", x, ir.Constant(x.type, None))
+            return Truth(f.build, f.build.icmp_unsigned("!=", x, ir.Constant(x.type, None)))
         if "float" in dtype:
-            to, size = self.numbers.wide(x, float_type(f.element), f.vector), int(dtype.partition("float")[2]) // 8
+            size = int(dtype.partition("float")[2]) // 8
             if size == 2:
-                x, size = widen(Shim(f), dtype, Bits(f.block, x)).ir, 4  # type: ignore[arg-type]
-            if size == f.element.bytes:
-                return x
-            return b.fptrunc(x, to) if size > f.element.bytes else b.fpext(x, to)
-        to, size = self.numbers.wide(x, i64, self.numbers.integers), int(dtype.lstrip("uint"))
-        width = (to.element if is_vector(x) else to).width
-        if size == width:
-            return x
-        if size > width:
-            return b.trunc(x, to)
-        return b.zext(x, to) if dtype.startswith("u") else b.sext(x, to)
+                x, size = widen(f, dtype, Bits(f.build, x)).ir, 4
+            if size != f.element.bytes:
+                change = f.build.fptrunc if size > f.element.bytes else f.build.fpext
+                x = change(x, shaped(x, f.scalar))
+            return (Vector if lanes else Float)(f.build, x)
+        bits = Bits(f.build, x).resized(self.numbers.width if lanes else 64, signed=not dtype.startswith("u"))
+        return (Lanes if lanes else Int)(f.build, bits.ir)
+
+
+def in_array(index: W, size: W) -> W:
+    """An index that counts from the end below 0, cut to the array."""
+    index = (index < 0).choose(index + size, index)
+    last = size - 1
+    index = (index < last).choose(index, last)
+    return (index < 0).choose(index.new(index.constant(0)), index)
 
 
 def with_offsets(e: Expression) -> Expression:

@@ -7,176 +7,154 @@ no vector meets it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.ir import exact, math
-from clearhead.kernels.ir.simd import Function, Value, float_type, i32, i64
+from clearhead.kernels.ir import math, rounding
+from clearhead.kernels.ir.code import Code
+from clearhead.kernels.ir.values import (
+    Bits,
+    Float,
+    Int,
+    Lanes,
+    Real,
+    Truth,
+    Value,
+    Vector,
+    Whole,
+    constant,
+    i32,
+    shaped,
+)
 from clearhead.rules.expression import Expression
 from clearhead.rules.threefry import BITS, threefry
 
 
 class Numbers:
-    """How numbers and vectors of one function meet; whole numbers are `integers` in lanes, and 64 bits wide alone."""
+    """How numbers and vectors of one function meet; whole numbers in lanes have `width` bits, and 64 alone."""
 
-    def __init__(self, f: Function, integers: ir.VectorType) -> None:
-        self.f, self.integers = f, integers
+    def __init__(self, f: Code, width: int) -> None:
+        self.f, self.width = f, width
 
-    def wide(self, x: Value, scalar: ir.Type, vector: ir.Type) -> ir.Type:
-        """The vector type if x is one."""
-        return vector if is_vector(x) else scalar
-
-    def vector(self, x: Value, kind: Any = None) -> Value:
+    def vector(self, x: Value) -> Any:
         """x in every lane, if it is one number."""
-        if is_vector(x):
+        if has_lanes(x):
             return x
-        if x.type == i64 and self.integers.element != i64:
-            x = self.f.block.trunc(x, self.integers.element)
-        return self.f.splat(x)
+        if isinstance(x, Int):
+            return Lanes(self.f.build, self.f.spread(x.resized(self.width).ir))
+        return (Vector if isinstance(x, Float) else Truth)(self.f.build, self.f.spread(x.ir))
 
-    def as_wide(self, x: Value) -> Value:
-        """Positions as wide as the rule's whole numbers."""
-        narrow = is_vector(x) and x.type != self.integers
-        return self.f.block.sext(x, self.integers) if narrow else x
-
-    def alike(self, args: list[Value]) -> list[Value]:
+    def alike(self, args: Sequence[Value]) -> Sequence[Any]:
         """All as vectors if one is."""
-        return [self.vector(x) for x in args] if any(is_vector(x) for x in args) else args
+        return [self.vector(x) for x in args] if any(map(has_lanes, args)) else args
 
-    def like(self, x: Value, number: int) -> Value:
+    def like(self, x: Whole, number: int) -> Whole:
         """A constant of x's type."""
-        return ir.Constant(x.type, [number] * self.f.lanes if is_vector(x) else number)
+        return x.new(x.constant(number))
 
 
-def is_vector(x: Value) -> bool:
-    """Whether a value has lanes."""
-    return isinstance(x.type, ir.VectorType)
+def has_lanes(x: Value) -> bool:
+    """Whether a value is a vector."""
+    return isinstance(x.ir.type, ir.VectorType)
 
 
-Emitter = Callable[[Numbers, Expression, list[Value]], Value]
+Emitter = Callable[[Numbers, Expression, Sequence[Any]], Any]
 
 
-def arithmetic(floats: str, wholes: str) -> Emitter:
-    """Two of the builder's own instructions, for floats and for whole numbers."""
-
-    def emit(n: Numbers, e: Expression, args: list[Value]) -> Value:
-        return getattr(n.f.block, floats if e.kind == "float" else wholes)(*n.alike(args))
-
-    return emit
-
-
-def comparison(sign: str) -> Emitter:
-    """A comparison; what is not a number differs from everything."""
-
-    def emit(n: Numbers, e: Expression, args: list[Value]) -> Value:
-        b, args = n.f.block, n.alike(args)
-        if e.args[0].kind == "float":
-            return (b.fcmp_unordered if sign == "!=" else b.fcmp_ordered)(sign, *args)
-        return (b.icmp_unsigned if e.args[0].kind == "bool" else b.icmp_signed)(sign, *args)
-
-    return emit
+def operators(apply: Callable[..., Value]) -> Emitter:
+    """One of the values' own operators."""
+    return lambda n, e, args: apply(*n.alike(args))
 
 
 def extreme(than: str) -> Emitter:
     """The smaller or larger of two; not a number if either is none, of which constants never are."""
 
-    def emit(n: Numbers, e: Expression, args: list[Value]) -> Value:
-        b, args = n.f.block, n.alike(args)
+    def emit(n: Numbers, e: Expression, args: Sequence[Any]) -> Any:
+        a, b = n.alike(args)
         if e.kind == "int":
-            return b.select(b.icmp_signed(than, *args), *args)
-        first, second = (a.op in ("constant", "parameter", "float") for a in e.args)
+            return Whole.compare(a, than, b).choose(a, b)
+        first, second = (x.op in ("constant", "parameter", "float") for x in e.args)
         if first:
-            return b.select(b.fcmp_ordered(than, *args), *args)
-        taken = b.fcmp_unordered(than, *args)
+            return Real.compare(a, than, b).choose(a, b)
+        taken = Real.compare_or_nan(a, than, b)
         if not second:
-            taken = b.or_(b.fcmp_ordered(than, *args), b.fcmp_unordered("uno", args[0], args[0]))
-        return b.select(taken, *args)
+            taken = Real.compare(a, than, b) | a.is_nan()
+        return taken.choose(a, b)
 
     return emit
 
 
-def negative(n: Numbers, e: Expression, args: list[Value]) -> Value:
-    """−a."""
-    (a,), b = args, n.f.block
-    return b.fneg(a) if e.kind == "float" else b.sub(ir.Constant(a.type, None), a)
-
-
-def size(n: Numbers, e: Expression, args: list[Value]) -> Value:
+def size(n: Numbers, e: Expression, args: Sequence[Any]) -> Any:
     """|a|."""
-    (a,), b = args, n.f.block
-    if e.kind == "float":
-        shape = f"v{n.f.lanes}" if is_vector(a) else ""
-        return n.f.intrinsic(f"llvm.fabs.{shape}{n.f.element.name}", a.type, a)
-    zero = ir.Constant(a.type, None)
-    return b.select(b.icmp_signed("<", a, zero), b.sub(zero, a), a)
+    (a,) = args
+    if isinstance(a, Real):
+        return a.size()
+    return (a < 0).choose(-a, a)
 
 
-def division(rest: bool) -> Emitter:
+def division(*, rest: bool) -> Emitter:
     """Floor division as Python's; of whole numbers it is 0 where the divisor is 0.
 
     The divisors 0 and −1, which processors stop at, are taken out first.
     """
 
-    def emit(n: Numbers, e: Expression, args: list[Value]) -> Value:
+    def emit(n: Numbers, e: Expression, args: Sequence[Any]) -> Any:
         if e.kind == "float":
-            return (exact.remainder if rest else exact.floor_division)(n.f, *map(n.vector, args))
-        b, (a, d) = n.f.block, n.alike(args)
-        zero, one, minus = ir.Constant(a.type, None), n.like(a, 1), n.like(a, -1)
-        nothing, turned = b.icmp_signed("==", d, zero), b.icmp_signed("==", d, minus)
-        safe = b.select(b.or_(nothing, turned), one, d)
-        quotient, left = b.sdiv(a, safe), b.srem(a, safe)
-        below = b.and_(
-            b.icmp_signed("!=", left, zero),
-            b.xor(b.icmp_signed("<", left, zero), b.icmp_signed("<", safe, zero)),
-        )
+            return (rounding.remainder if rest else rounding.floor_division)(n.f, *map(n.vector, args))
+        a, d = n.alike(args)
+        zero, one = n.like(a, 0), n.like(a, 1)
+        nothing, negated = d == 0, d == -1
+        safe = (nothing | negated).choose(one, d)
+        quotient, left = a // safe, a % safe
+        below = (left != 0) & ((left < 0) ^ (safe < 0))
         if rest:
-            left = b.select(below, b.add(left, safe), left)
-            return b.select(b.or_(nothing, turned), zero, left)
-        quotient = b.select(below, b.sub(quotient, one), quotient)
-        return b.select(nothing, zero, b.select(turned, b.sub(zero, a), quotient))
+            left = below.choose(left + safe, left)
+            return (nothing | negated).choose(zero, left)
+        quotient = below.choose(quotient - 1, quotient)
+        return nothing.choose(zero, negated.choose(-a, quotient))
 
     return emit
 
 
-def choice(n: Numbers, e: Expression, args: list[Value]) -> Value:
+def choice(n: Numbers, e: Expression, args: Sequence[Any]) -> Any:
     """a where the condition holds, else the other."""
     condition, *sides = args
     a, other = n.alike(sides)
-    if is_vector(condition):
+    if has_lanes(condition):
         a, other = n.vector(a), n.vector(other)
-    return n.f.block.select(condition, a, other)
+    return condition.choose(a, other)
 
 
-def to_float(n: Numbers, e: Expression, args: list[Value]) -> Value:
+def to_float(n: Numbers, e: Expression, args: Sequence[Any]) -> Any:
     """A whole number or truth as a float."""
-    (x,) = args
-    to = n.wide(x, float_type(n.f.element), n.f.vector)
-    return n.f.block.uitofp(x, to) if e.args[0].kind == "bool" else n.f.block.sitofp(x, to)
+    (x,), build = args, n.f.build
+    convert = build.uitofp if isinstance(x, Truth) else build.sitofp
+    return (Vector if has_lanes(x) else Float)(build, convert(x.ir, shaped(x.ir, n.f.scalar)))
 
 
-def to_whole(n: Numbers, e: Expression, args: list[Value]) -> Value:
+def to_whole(n: Numbers, e: Expression, args: Sequence[Any]) -> Any:
     """Truth as 0 and 1, a float cut to a whole number; 0 for what its 64 bits, or 32, do not hold."""
-    (x,), b = args, n.f.block
-    if e.args[0].kind == "bool":
-        return b.zext(x, n.wide(x, i64, n.integers))
+    (x,), build = args, n.f.build
+    if isinstance(x, Truth):
+        if not has_lanes(x):
+            return x.number()
+        return Lanes(build, build.zext(x.ir, shaped(x.ir, ir.IntType(n.width))))
     x = n.vector(x)
-    held = b.fcmp_ordered("<", exact.size(n.f, x), n.f.constant(2.0 ** (n.integers.element.width - 1)))
-    return b.fptosi(b.select(held, x, n.f.constant(0.0)), n.integers)
+    held = (x.size() < 2.0 ** (n.width - 1)).choose(x, n.f.constant(0.0))
+    return Lanes(build, build.fptosi(held.ir, shaped(x.ir, ir.IntType(n.width))))
 
 
-def draw(n: Numbers, e: Expression, args: list[Value]) -> Value:
+def draw(n: Numbers, e: Expression, args: Sequence[Any]) -> Any:
     """A number below 2³⁰ from key and counter: lanes of 32 bits, whatever the floats'."""
-    f, b = n.f, n.f.block
-    args = n.alike(args)
-    lanes = is_vector(args[0])
-    kind, own = (ir.VectorType(i32, f.lanes), n.integers) if lanes else (i32, i64)
-    key0, key1, counter0, counter1 = (x if x.type == kind else b.trunc(x, kind) for x in args)
-    word, _ = threefry(Words(f, kind), (key0, key1), (counter0, counter1))
-    word = b.lshr(word, Words(f, kind).word(32 - BITS))
-    return word if own == kind else b.zext(word, own)
+    alike = n.alike(args)
+    key0, key1, counter0, counter1 = (Bits(x.build, x.resized(32).ir) for x in alike)
+    word, _ = threefry(WordInstructions(n.f, has_lanes(alike[0])), (key0, key1), (counter0, counter1))
+    word = word.logical_right(32 - BITS)
+    return Lanes(n.f.build, word.resized(n.width).ir) if has_lanes(word) else Int(n.f.build, word.resized(64).ir)
 
 
 def on_vectors(emit: Callable[..., Value]) -> Emitter:
@@ -185,55 +163,54 @@ def on_vectors(emit: Callable[..., Value]) -> Emitter:
 
 
 @dataclass(frozen=True)
-class Words:
+class WordInstructions:
     """Threefry's arithmetic as instructions, on one word or one in each lane."""
 
-    f: Function
-    kind: Any
+    f: Code
+    in_lanes: bool
 
-    def word(self, number: int) -> Value:
+    def word(self, number: int) -> Bits:
         """A constant."""
-        return ir.Constant(self.kind, [number] * self.f.lanes if self.kind != i32 else number)
+        return Bits(self.f.build, constant(ir.VectorType(i32, self.f.lanes) if self.in_lanes else i32, number))
 
-    def add(self, a: Value, b: Value) -> Value:
+    def add(self, a: Bits, b: Bits) -> Bits:
         """a + b."""
-        return self.f.block.add(a, b)
+        return a + b
 
-    def xor(self, a: Value, b: Value) -> Value:
+    def xor(self, a: Bits, b: Bits) -> Bits:
         """Bits that differ."""
-        return self.f.block.xor(a, b)
+        return a ^ b
 
-    def rotate(self, a: Value, by: int) -> Value:
+    def rotate(self, a: Bits, by: int) -> Bits:
         """Bits moved to the left."""
-        shape = "i32" if self.kind == i32 else f"v{self.f.lanes}i32"
-        return self.f.intrinsic(f"llvm.fshl.{shape}", self.kind, a, a, self.word(by))
+        return a.rotated(by)
 
 
 EMITTERS: dict[str, Emitter] = {
-    "add": arithmetic("fadd", "add"),
-    "sub": arithmetic("fsub", "sub"),
-    "mul": arithmetic("fmul", "mul"),
-    "div": arithmetic("fdiv", ""),
+    "add": operators(operator.add),
+    "sub": operators(operator.sub),
+    "mul": operators(operator.mul),
+    "div": operators(operator.truediv),
     "floordiv": division(rest=False),
     "mod": division(rest=True),
-    "neg": negative,
+    "neg": operators(operator.neg),
     "abs": size,
     "min": extreme("<"),
     "max": extreme(">"),
-    "lt": comparison("<"),
-    "le": comparison("<="),
-    "gt": comparison(">"),
-    "ge": comparison(">="),
-    "eq": comparison("=="),
-    "ne": comparison("!="),
-    "and": arithmetic("", "and_"),
-    "or": arithmetic("", "or_"),
-    "xor": arithmetic("", "xor"),
-    "not": arithmetic("", "not_"),
+    "lt": operators(operator.lt),
+    "le": operators(operator.le),
+    "gt": operators(operator.gt),
+    "ge": operators(operator.ge),
+    "eq": operators(operator.eq),
+    "ne": operators(operator.ne),
+    "and": operators(operator.and_),
+    "or": operators(operator.or_),
+    "xor": operators(operator.xor),
+    "not": operators(operator.invert),
     "where": choice,
     "int": to_whole,
     "float": to_float,
     "threefry": draw,
-    **{name: on_vectors(emit) for name, emit in math.FUNCTIONS.items()},
-    **{name: on_vectors(emit) for name, emit in exact.FUNCTIONS.items()},
+    **{name: on_vectors(emit) for name, emit in math.FUNCTION_EMITTERS.items()},
+    **{name: on_vectors(emit) for name, emit in rounding.ROUNDING_EMITTERS.items()},
 }

@@ -93,9 +93,37 @@ class Truth(Value):
         """`a` where this holds, else the other."""
         return a.new(self.build.select(self.ir, a.ir, other.ir))
 
+    def compare(self, how: str, other: Self) -> Truth:
+        """One of <, <=, >, >=, ==, !=, with false below true."""
+        return Truth(self.build, self.build.icmp_unsigned(how, self.ir, other.ir))
+
+    def __lt__(self, other: Self) -> Truth:
+        return self.compare("<", other)
+
+    def __le__(self, other: Self) -> Truth:
+        return self.compare("<=", other)
+
+    def __gt__(self, other: Self) -> Truth:
+        return self.compare(">", other)
+
+    def __ge__(self, other: Self) -> Truth:
+        return self.compare(">=", other)
+
+    def __eq__(self, other: Self) -> Truth:  # type: ignore[override]
+        return self.compare("==", other)
+
+    def __ne__(self, other: Self) -> Truth:  # type: ignore[override]
+        return self.compare("!=", other)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def number(self) -> Int:
         """1 or 0."""
         return Int(self.build, self.build.zext(self.ir, i64))
+
+    def in_any_lane(self) -> Truth:
+        """Whether it holds in one lane at least."""
+        return self.bits() != 0
 
     def bits(self) -> Bits:
         """A vector's truths as one integer: lane 0 is its lowest bit."""
@@ -124,6 +152,9 @@ class Whole(Value):
 
     def __mul__(self, other: Self | int) -> Self:
         return self.new(self.build.mul(self.ir, self.operand(other)))
+
+    def __rmul__(self, other: int) -> Self:
+        return self.new(self.build.mul(self.operand(other), self.ir))
 
     def __floordiv__(self, other: Self | int) -> Self:
         return self.new(self.build.sdiv(self.ir, self.operand(other)))
@@ -210,6 +241,14 @@ class Bits(Whole):
 
     __slots__ = ()
 
+    def rotated(self, by: int) -> Bits:
+        """32-bit words with their bits turned to the left."""
+        kind, build = self.ir.type, self.build
+        name = f"llvm.fshl.v{kind.count}i32" if isinstance(kind, ir.VectorType) else "llvm.fshl.i32"
+        known = build.module.globals.get(name)
+        known = known or ir.Function(build.module, ir.FunctionType(kind, [kind] * 3), name)
+        return self.new(build.call(known, [self.ir, self.ir, self.constant(by)]))
+
     def truths(self) -> Truth:
         """Each bit as the truth of one lane."""
         return Truth(self.build, self.build.bitcast(self.ir, ir.VectorType(i1, self.ir.type.width)))
@@ -228,9 +267,10 @@ class Lanes(Whole):
 
     __slots__ = ()
 
-    def floats(self, kind: ir.Type) -> Vector:
-        """The bits as floats."""
-        return Vector(self.build, self.build.bitcast(self.ir, kind))
+    def floats(self) -> Vector:
+        """The bits as floats of the same width."""
+        width = scalar_of(self.ir.type).width
+        return Vector(self.build, self.bits_as(ir.FloatType() if width == 32 else ir.DoubleType()))
 
     def rounded(self, kind: ir.Type) -> Vector:
         """The numbers as floats."""
@@ -245,6 +285,9 @@ class Real(Value):
     def __add__(self, other: Self | float) -> Self:
         return self.new(self.build.fadd(self.ir, self.operand(other)))
 
+    def __radd__(self, other: float) -> Self:
+        return self.new(self.build.fadd(self.operand(other), self.ir))
+
     def __sub__(self, other: Self | float) -> Self:
         return self.new(self.build.fsub(self.ir, self.operand(other)))
 
@@ -253,6 +296,9 @@ class Real(Value):
 
     def __mul__(self, other: Self | float) -> Self:
         return self.new(self.build.fmul(self.ir, self.operand(other)))
+
+    def __rmul__(self, other: float) -> Self:
+        return self.new(self.build.fmul(self.operand(other), self.ir))
 
     def __truediv__(self, other: Self | float) -> Self:
         return self.new(self.build.fdiv(self.ir, self.operand(other)))
@@ -270,8 +316,14 @@ class Real(Value):
     def __lt__(self, other: Self | float) -> Truth:
         return self.compare("<", other)
 
+    def __le__(self, other: Self | float) -> Truth:
+        return self.compare("<=", other)
+
     def __gt__(self, other: Self | float) -> Truth:
         return self.compare(">", other)
+
+    def __ge__(self, other: Self | float) -> Truth:
+        return self.compare(">=", other)
 
     def __eq__(self, other: Self | float) -> Truth:  # type: ignore[override]
         return self.compare("==", other)
@@ -282,11 +334,15 @@ class Real(Value):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def compare_or_nan(self, how: str, other: Self | float) -> Truth:
+        """The same, but true if either is not a number."""
+        return Truth(self.build, self.build.fcmp_unordered(how, self.ir, self.operand(other)))
+
     def is_nan(self) -> Truth:
         """Whether it is not a number."""
         return Truth(self.build, self.build.fcmp_unordered("uno", self.ir, self.ir))
 
-    def intrinsic(self, name: str, *others: Self) -> Self:
+    def intrinsic(self, name: str, *others: Self | float) -> Self:
         """One of LLVM's own functions of numbers of this type, such as `llvm.fma`; declared on first use."""
         kind = self.ir.type
         lanes, element = (f"v{kind.count}", kind.element) if isinstance(kind, ir.VectorType) else ("", kind)
@@ -294,11 +350,19 @@ class Real(Value):
         module = self.build.module
         known = module.globals.get(full)
         known = known or ir.Function(module, ir.FunctionType(kind, [kind] * (1 + len(others))), full)
-        return self.new(self.build.call(known, [self.ir, *(x.ir for x in others)]))
+        return self.new(self.build.call(known, [self.ir, *(self.operand(x) for x in others)]))
 
     def size(self) -> Self:
         """|x|."""
         return self.intrinsic("llvm.fabs")
+
+    def signed(self, sign: Self | float) -> Self:
+        """|x| with the sign of another."""
+        return self.intrinsic("llvm.copysign", sign)
+
+    def sqrt(self) -> Self:
+        """√x, which every processor rounds right."""
+        return self.intrinsic("llvm.sqrt")
 
 
 class Float(Real):
@@ -312,9 +376,10 @@ class Vector(Real):
 
     __slots__ = ()
 
-    def bits(self, kind: ir.Type) -> Lanes:
+    def bits(self) -> Lanes:
         """The bits as whole numbers."""
-        return Lanes(self.build, self.build.bitcast(self.ir, kind))
+        width = 32 if isinstance(scalar_of(self.ir.type), ir.FloatType) else 64
+        return Lanes(self.build, self.build.bitcast(self.ir, shaped(self.ir, ir.IntType(width))))
 
     def first(self) -> Float:
         """Lane 0."""
@@ -362,7 +427,7 @@ class Pointer(Value):
         return self.address() != 0
 
 
-def both(a: Int | int, b: Int | int) -> tuple[Int, Int]:
+def as_ints(a: Int | int, b: Int | int) -> tuple[Int, Int]:
     """Two numbers of which at least one is a kernel's."""
     if isinstance(a, int):
         assert isinstance(b, Int)
@@ -372,13 +437,13 @@ def both(a: Int | int, b: Int | int) -> tuple[Int, Int]:
 
 def least(a: Int | int, b: Int | int) -> Int:
     """The smaller of a and b."""
-    a, b = both(a, b)
+    a, b = as_ints(a, b)
     return (a < b).choose(a, b)
 
 
 def most(a: Int | int, b: Int | int) -> Int:
     """The larger of a and b."""
-    a, b = both(a, b)
+    a, b = as_ints(a, b)
     return (a < b).choose(b, a)
 
 

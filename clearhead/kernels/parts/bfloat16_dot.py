@@ -154,7 +154,7 @@ def write_pair_weights(module: ir.Module, tile: Tile) -> Emitted[PairWeights]:
     p, stop, rows = f.arguments
 
     def rounded(row: Int) -> Lanes:
-        bits = f.load(f.at(p, row, 0)).bits(f.integers)
+        bits = f.load(f.at(p, row, 0)).bits()
         return (row < stop).choose(bits + HALF, f.integer(0))
 
     for i in f.range(0, (rows + 1) // 2):

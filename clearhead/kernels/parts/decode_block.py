@@ -12,11 +12,11 @@ from clearhead.definition.canonical import BLOCK
 from clearhead.kernels.abi.call import PANEL_LINE, ROW
 from clearhead.kernels.abi.tiles import CACHE_LINE
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.bridge import exp, old
 from clearhead.kernels.ir.code import Code
-from clearhead.kernels.ir.expressions import Positions, Rule
+from clearhead.kernels.ir.expressions import EmittedRule, Positions
+from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.storage import load_vector, stored_bytes
-from clearhead.kernels.ir.values import Int, Pointer, Truth, Vector, fma, larger, least, least_of, most, most_of
+from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, larger, least, least_of, most, most_of
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.key_lanes import largest_lane, load_doubled, load_pair, pairs_of_rows, sum_of_pairs
 from clearhead.rules.expression import Expression
@@ -36,7 +36,7 @@ class RowsBlock(NamedTuple):
     o: Pointer
 
 
-class Span(NamedTuple):
+class KeySpan(NamedTuple):
     """The keys that a row sees, from `low` to before `high`."""
 
     low: Int
@@ -78,18 +78,18 @@ class DecodeBlock:
             f.store(m.first(), at)
         self.write_values(spans, s, state, alphas)
 
-    def spans(self) -> list[Span]:
+    def spans(self) -> list[KeySpan]:
         """Which keys of the block each row sees."""
         call = self.call
         records = call.frame.space("rows")
         return [
-            Span(*(row_field(records, r, name).clamp(call.start, call.stop) for name in ("low", "high")))
+            KeySpan(*(row_field(records, r, name).clamp(call.start, call.stop) for name in ("low", "high")))
             for r in self.rows
         ]
 
     # Scores
 
-    def write_scores(self, spans: list[Span], s: list[Pointer]) -> list[Vector]:
+    def write_scores(self, spans: list[KeySpan], s: list[Pointer]) -> list[Vector]:
         """S of the rows, −∞ where hidden; their largest numbers lane by lane."""
         f, call, size = self.f, self.call, self.f.element.bytes
         dims = call.frame.field("query_dim")
@@ -109,9 +109,9 @@ class DecodeBlock:
                 score_rule, mask_rule = rules[n]
                 offset = (key - call.block) * size
                 if score_rule:
-                    score = score.new(score_rule.apply(score_rule.lanes(key=at.ir), Positions({}), score.ir))
+                    score = score_rule.score(score_rule.lanes(key=at), Positions({}), score)
                 if mask_rule:
-                    seen = seen & Truth(f.build, mask_rule.apply(mask_rule.lanes(key=at.ir), Positions({}), None))
+                    seen = seen & mask_rule.seen(mask_rule.lanes(key=at), Positions({}))
                     f.store(seen.choose(f.constant(1.0), f.constant(0.0)), s[n] + (offset + BLOCK * size))
                 score = seen.choose(score, f.constant(-float("inf")))
                 f.store(score, s[n] + offset)
@@ -120,14 +120,14 @@ class DecodeBlock:
 
         return f.loop(first, call.stop, f.lanes, keys, [f.constant(f.element.lowest)] * len(self.rows))
 
-    def rule(self, expression: Expression | None, r: Int) -> Rule | None:
+    def rule(self, expression: Expression | None, r: Int) -> EmittedRule | None:
         """An expression for one row, if there is one: only the key varies along its lanes."""
         if expression is None:
             return None
         records = self.call.frame.space("rows")
-        fixed = {name: row_field(records, r, name).ir for name in ("batch", "head", "row", "query")}
-        parameters = self.call.frame.table.parameters().ir
-        return Rule(old(self.f), expression, self.variant, parameters, fixed, ("key",))
+        fixed = {name: row_field(records, r, name) for name in ("batch", "head", "row", "query")}
+        parameters = self.call.frame.table.parameters()
+        return EmittedRule(self.f, expression, self.variant, parameters, fixed, ("key",))
 
     def sum_pairs(self, key: Int, dims: Int, q: list[Pointer], wanted: Pointer, wanted_row: Int) -> list[Vector]:
         """Two vectors of pairs for each row: the sums over even and odd dims of as many keys as there are lanes.
@@ -212,7 +212,7 @@ class DecodeBlock:
             at = s + key * f.element.bytes
             f.store(exp(f, f.load(at) - m), at)
 
-    def write_values(self, spans: list[Span], s: list[Pointer], state: list[Pointer], alphas: list[Vector]) -> None:
+    def write_values(self, spans: list[KeySpan], s: list[Pointer], state: list[Pointer], alphas: list[Vector]) -> None:
         """o ← α·o + Σ p·v and l ← α·l + Σ p, over the keys that each row sees, ascending and from zero."""
         f, call, frame = self.f, self.call, self.call.frame
         size, dims = f.element.bytes, frame.field("value_dim")

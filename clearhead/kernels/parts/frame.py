@@ -12,7 +12,7 @@ from clearhead.kernels.abi.gradient_call import FIELDS
 from clearhead.kernels.ir.code import Code
 from clearhead.kernels.ir.values import Float, Int, Pointer
 
-NUMBER = {name: n for n, name in enumerate(FIELDS)}  # the backward's fields begin with the forward's
+FIELD_NUMBER = {name: n for n, name in enumerate(FIELDS)}  # the backward's fields begin with the forward's
 
 
 class CallTable(Pointer):
@@ -22,7 +22,7 @@ class CallTable(Pointer):
 
     def field(self, name: str) -> Int:
         """One of its fields."""
-        return self.entry(NUMBER[name])
+        return self.entry(FIELD_NUMBER[name])
 
     def scale(self, f: Code) -> Float:
         """The scale, rounded to the element type."""

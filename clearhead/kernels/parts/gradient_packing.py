@@ -12,7 +12,7 @@ from clearhead.kernels.ir.storage import store_rounded, stored_bytes
 from clearhead.kernels.ir.transpose import columns
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, least
 from clearhead.kernels.parts.frame import CallTable
-from clearhead.kernels.parts.score_gradients import DELTA, LSE, total_of
+from clearhead.kernels.parts.score_gradients import DELTA_ROW, LSE_ROW, total_of
 
 
 class Columns(NamedTuple):
@@ -77,7 +77,7 @@ def write_state(module: ir.Module, tile: Tile) -> Emitted[State]:
         more = given.choose(f.load_number(d_lse + place), f.number(0.0))
         known = f.load_number(lse + place)
         known = (known == -math.inf).choose(f.number(math.inf), known)
-        for which, value in ((LSE, known), (DELTA, delta - more)):
+        for which, value in ((LSE_ROW, known), (DELTA_ROW, delta - more)):
             f.store(value, f.at(state, which, 0) + y * f.element.bytes)
     return f.finish()
 

@@ -49,11 +49,11 @@ def write_see(module: ir.Module, tile: Tile, variant: Variant) -> Emitted[See]:
 
     def row(r: Int, carried: list[Int]) -> list[Int]:
         first, last, every = carried
-        at = Positions({"key": (key + r).ir})
+        at = Positions({"key": key + r})
         some: Bits | None = None
         whole: Bits | None = None
         for x in range(tile.vectors):
-            bits = Truth(f.build, rule.apply(lanes[x], at, None)).bits().resized(16)
+            bits = rule.seen(lanes[x], at).bits().resized(16)
             f.store(bits, seen_at(f, seen, r, x), align=2)
             some = bits if some is None else some | bits
             whole = bits if whole is None else whole & bits

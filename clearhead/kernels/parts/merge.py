@@ -10,8 +10,8 @@ import llvmlite.ir as ir
 
 from clearhead.kernels.abi.softmax_state import ALPHA, BETA, TOTAL_L, TOTAL_M, L, M
 from clearhead.kernels.abi.tiles import Tile
-from clearhead.kernels.ir.bridge import exp
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, larger
 
 

@@ -12,8 +12,8 @@ from clearhead.kernels.abi.call import PANEL_LINE
 from clearhead.kernels.abi.softmax_state import ALPHA, SUM, TOTAL_L, TOTAL_M
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.bridge import log
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.math import log
 from clearhead.kernels.ir.storage import load_number, load_vector, store_rounded, stored_bytes
 from clearhead.kernels.ir.transpose import columns
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, least

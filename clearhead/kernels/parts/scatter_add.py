@@ -15,8 +15,8 @@ from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
-from clearhead.kernels.ir.expressions import Positions, Rule, with_offsets
-from clearhead.kernels.ir.operations import is_vector
+from clearhead.kernels.ir.expressions import EmittedRule, Positions, with_offsets
+from clearhead.kernels.ir.operations import has_lanes
 from clearhead.kernels.ir.transpose import columns
 from clearhead.kernels.ir.values import Int, Lanes, Pointer, i64
 from clearhead.kernels.parts.frame import CallTable, TilePosition
@@ -55,7 +55,7 @@ def write_scatter_add(module: ir.Module, tile: Tile, variant: Variant, number: i
     assert contribution.target is not None
     target = with_offsets(replace(contribution.load, array=contribution.target))
     rule = rule_of_queries(f, target.args[-1], variant, a.table, a.position)
-    base = Pointer(f.build, rule.parameters).entry(variant.at_array(contribution.target))
+    base = rule.parameters.entry(variant.at_array(contribution.target))
     if contribution.scatter == "row":
         offsets = target.args[:-1]
         add_rows(f, rule, a, lambda at: element_addresses(f, rule, base, offsets, at, a.key))
@@ -65,15 +65,15 @@ def write_scatter_add(module: ir.Module, tile: Tile, variant: Variant, number: i
 
 
 def element_addresses(
-    f: Code, rule: Rule, base: Int, offsets: Sequence[Expression], at: Positions, key: Int
+    f: Code, rule: EmittedRule, base: Int, offsets: Sequence[Expression], at: Positions, key: Int
 ) -> Addresses:
     """The elements' addresses, one for each lane."""
-    values = [rule.write(e, (at, Positions({"key": key.ir})), None) for e in offsets]
-    wide = [x if is_vector(x) else f.spread(x) for x in values]
-    return Addresses(f.build, reduce(f.build.add, wide, f.spread(base.ir)))
+    values = [rule.write(e, (at, Positions({"key": key})), None) for e in offsets]
+    in_lanes = [x.ir if has_lanes(x) else f.spread(x.ir) for x in values]
+    return Addresses(f.build, reduce(f.build.add, in_lanes, f.spread(base.ir)))
 
 
-def add_rows(f: Code, rule: Rule, a: ScatterAdd, find: Callable[[Positions], Addresses]) -> None:
+def add_rows(f: Code, rule: EmittedRule, a: ScatterAdd, find: Callable[[Positions], Addresses]) -> None:
     """Squares of as many keys and queries as there are lanes, transposed; keys that are left one by one."""
     size = f.element.bytes
 
@@ -96,7 +96,7 @@ def add_rows(f: Code, rule: Rule, a: ScatterAdd, find: Callable[[Positions], Add
                 f.store(f.load_number(to(lane, r)) + gain, to(lane, r))
 
 
-def add_diagonals(f: Code, rule: Rule, a: ScatterAdd, find: Callable[[Positions], Addresses]) -> None:
+def add_diagonals(f: Code, rule: EmittedRule, a: ScatterAdd, find: Callable[[Positions], Addresses]) -> None:
     """Diagonal j holds the pairs with key − query = j − (queries of a tile − 1), counted from the first of both."""
     size, last = f.element.bytes, f.tile.queries - 1
     count, sums = f.tile.queries + GRADIENT_BLOCK, a.diagonals
@@ -115,7 +115,7 @@ def add_diagonals(f: Code, rule: Rule, a: ScatterAdd, find: Callable[[Positions]
     for j in f.range(0, count, f.lanes):
         # One key with a query at each distance stands for all pairs of a diagonal.
         query = f.splat_int(shift - j) - f.lane()
-        addresses = find(rule.lanes(query=query.ir, row=query.ir))
+        addresses = find(rule.lanes(query=query, row=query))
         gains = f.load(sums + j * size)
         for lane in range(f.lanes):
             at = addresses.lane(lane).pointer()

@@ -18,17 +18,16 @@ from clearhead.kernels.abi.call import SEEN_BYTES
 from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Contribution, Variant
-from clearhead.kernels.ir.bridge import exp
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
 from clearhead.kernels.ir.expressions import Positions, with_offsets
-from clearhead.kernels.ir.operations import is_vector
-from clearhead.kernels.ir.values import Float, Int, Lanes, Pointer, Truth, Vector, i64, least
+from clearhead.kernels.ir.math import exp
+from clearhead.kernels.ir.values import Float, Int, Lanes, Pointer, Truth, Value, Vector, i64, least
 from clearhead.kernels.parts.frame import CallTable, TilePosition
 from clearhead.kernels.parts.mask_bits import seen_at
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
 from clearhead.rules.expression import Expression
 
-LSE, DELTA = 0, 1  # rows of a tile's state
+LSE_ROW, DELTA_ROW = 0, 1  # rows of a tile's state
 
 
 class ScoreGradients(NamedTuple):
@@ -53,7 +52,7 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidde
     """`hidden` says what may be: "nothing", what is beyond the "edges", or what "bits" tell as well."""
     f = internal_function(module, tile, f"weights_{hidden}_{w}", ScoreGradients, together=w)
     a = f.arguments
-    lse, delta = f.load(f.at(a.state, LSE, 0)), f.load(f.at(a.state, DELTA, 0))
+    lse, delta = f.load(f.at(a.state, LSE_ROW, 0)), f.load(f.at(a.state, DELTA_ROW, 0))
     factor, last = f.splat(a.table.scale(f)), a.queries - 1
     rules = RuleGradients(f, variant, a.table, a.position) if variant.score is not None else None
 
@@ -70,13 +69,13 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidde
             rules.enter(score, a.key + r)
             score = rules.score()
         # P = exp(S − LSE) and dS = P ∘ (dP − δ)
-        p = where(f, seen, exp(f, score - lse), -0.0)
+        p = seen_or(f, seen, exp(f, score - lse), -0.0)
         d_s = p * (f.load(d_at) - delta)
         if rules:
             carried = rules.contributions(d_s, seen, carried, a.gains + r * tile.row)
             d_s = d_s * rules.score_derivative()
         f.store(p, at)
-        f.store(where(f, seen, d_s * factor, 0.0), d_at)
+        f.store(seen_or(f, seen, d_s * factor, 0.0), d_at)
         return carried
 
     fixed = [n for n, contribution in enumerate(variant.contributions) if contribution.target is None]
@@ -86,7 +85,7 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidde
     return f.finish()
 
 
-def where(f: Code, seen: Truth | None, x: Vector, otherwise: float) -> Vector:
+def seen_or(f: Code, seen: Truth | None, x: Vector, otherwise: float) -> Vector:
     """x in the lanes that are seen; all are, without `seen`."""
     return x if seen is None else seen.choose(x, f.constant(otherwise))
 
@@ -129,15 +128,16 @@ class RuleGradients:
 
     def enter(self, score: Vector, key: Int) -> None:
         """Go to one row of scores."""
-        self.at, self.pair = (self.lanes, Positions({"key": key.ir})), Positions({"score": score.ir})
+        self.at, self.pair = (self.lanes, Positions({"key": key})), Positions({"score": score})
 
-    def value(self, e: Expression) -> ir.Value:
+    def value(self, e: Expression) -> Value:
         """An expression's value here."""
         return self.rule.write(e, self.at, self.pair)
 
     def vector(self, e: Expression) -> Vector:
         """A float expression's value here, in every lane."""
-        return Vector(self.f.build, self.rule.numbers.vector(self.value(e)))
+        vector: Vector = self.rule.numbers.vector(self.value(e))
+        return vector
 
     def score(self) -> Vector:
         """The score after its rules."""
@@ -152,7 +152,7 @@ class RuleGradients:
         f, sums = self.f, iter(carried)
         result = []
         for contribution, coefficient, offsets in self.parts:
-            gain = where(f, seen, d_s * self.vector(coefficient), 0.0)
+            gain = seen_or(f, seen, d_s * self.vector(coefficient), 0.0)
             if contribution.target is None:
                 result.append(next(sums) + gain)
             elif contribution.scatter != "element":
@@ -162,20 +162,20 @@ class RuleGradients:
                 self.scatter(gain, contribution.target, [self.value(e) for e in offsets])
         return result
 
-    def scatter(self, gain: Vector, target: int, offsets: list[ir.Value]) -> None:
+    def scatter(self, gain: Vector, target: int, offsets: list[Value]) -> None:
         """Add each lane to its element, lane after lane; or their sum, if all have one."""
         f = self.f
-        base = Pointer(f.build, self.rule.parameters).entry(self.variant.at_array(target))
+        base = self.rule.parameters.entry(self.variant.at_array(target))
         for offset in offsets:
-            if not is_vector(offset):
-                base = base + Int(f.build, offset)
-        apart = [offset for offset in offsets if is_vector(offset)]
+            if isinstance(offset, Int):
+                base = base + offset
+        apart = [offset for offset in offsets if isinstance(offset, Lanes)]
         if not apart:
             self.add_to(base, total_of(f, gain))
             return
         places = Lanes(f.build, f.spread(base.ir))
         for offset in apart:
-            places = places + Lanes(f.build, offset)
+            places = places + offset
         for lane in range(f.lanes):
             place = Int(f.build, f.build.extract_element(places.ir, ir.Constant(i64, lane)))
             self.add_to(place, gain.lane(lane))

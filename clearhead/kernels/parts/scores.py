@@ -10,9 +10,9 @@ import llvmlite.ir as ir
 
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.bridge import exp
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
 from clearhead.kernels.ir.expressions import Positions
+from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, larger, least
 from clearhead.kernels.parts.frame import CallTable, TilePosition
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
@@ -111,8 +111,8 @@ def write_rules(module: ir.Module, tile: Tile, w: int, variant: Variant) -> Emit
 
     def row(r: Int, tops: list[Vector]) -> list[Vector]:
         at = f.at(a.s, r, 0)
-        position = Positions({"key": (a.key + r).ir})
-        score = Vector(f.build, rule.apply(lanes, position, f.load(at).ir))
+        position = Positions({"key": a.key + r})
+        score = rule.score(lanes, position, f.load(at))
         score = hide(f, score, r, a.hidden, a.left)
         f.store(score, at)
         return [larger(score, tops[0])]

@@ -21,8 +21,8 @@ import llvmlite.ir as ir
 from clearhead.kernels.abi.softmax_state import ALPHA, BETA, SUM, TOP, L, M
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.bridge import exp
 from clearhead.kernels.ir.code import Code, Emitted
+from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Int, Pointer, Truth, fma, larger
 from clearhead.kernels.parts.bfloat16_dot import write_native_score
 from clearhead.kernels.parts.dense_rows import Rows
@@ -40,7 +40,7 @@ from clearhead.kernels.parts.scores import (
 BEYOND = 1 << 10  # rows: a left edge so far before a tile hides nothing from it
 
 
-class Block(NamedTuple):
+class KeyBlock(NamedTuple):
     """A block of keys as one tile sees it."""
 
     start: Int  # index of its first key
@@ -53,7 +53,7 @@ class Block(NamedTuple):
         return (self.diagonal + x * f.lanes).clamp(0, self.rows)
 
 
-class Part(NamedTuple):
+class ScorePart(NamedTuple):
     """Some vectors of queries over some rows of the block."""
 
     vectors: int
@@ -93,7 +93,7 @@ class BlockScores:
     f: Code
     functions: ScoreFunctions
     w: int
-    block: Block
+    block: KeyBlock
     keys: Rows
     values: Rows  # what is wanted next, and fetched meanwhile
     dims: Int
@@ -123,7 +123,7 @@ class BlockScores:
         for x in range(w):
             f.store(fma(f.load(row(L, x)), f.load(row(ALPHA, x)), f.load(row(SUM, x))), row(L, x))
 
-    def write_scores(self, seen: Pointer | None) -> list[Part]:
+    def write_scores(self, seen: Pointer | None) -> list[ScorePart]:
         """Sᵀ where it is seen, −∞ in the lanes beside it, and its maximum; the parts that it was computed in.
 
         What is hidden from whole vectors of queries is left as it was.
@@ -138,11 +138,11 @@ class BlockScores:
         else:
             # `wide`: some rows are seen by all queries. Else the two edges meet, and every vector walks its own rows.
             starts = self.starts()
-            alone = [Part(1, x, start, wide.choose(near, edges[x + 1])) for x, start in enumerate(starts)]
+            alone = [ScorePart(1, x, start, wide.choose(near, edges[x + 1])) for x, start in enumerate(starts)]
             stop = wide.choose(edges[0], near)
             stair = [wide.choose(edge, f.i64(0)) for edge in edges]
-        middle = Part(w, 0, near, stop)
-        stairs = [Part(w - x, x, stair[x], stair[x + 1]) for x in range(w)]
+        middle = ScorePart(w, 0, near, stop)
+        stairs = [ScorePart(w - x, x, stair[x], stair[x + 1]) for x in range(w)]
         for part in alone:
             self.write_part(part)
         self.write_part(middle, inside=True)
@@ -167,7 +167,7 @@ class BlockScores:
         wide = near <= edges[0]
         return wide.choose(near, f.i64(0)), wide
 
-    def write_part(self, part: Part, *, inside: bool = False) -> None:
+    def write_part(self, part: ScorePart, *, inside: bool = False) -> None:
         """Scores of some vectors of queries for some rows; `inside`: all of them are seen."""
         f, functions = self.f, self.functions
         w, x, start, stop = part
@@ -214,7 +214,7 @@ class BlockScores:
                 ),
             )
 
-    def write_exponentials(self, part: Part) -> None:
+    def write_exponentials(self, part: ScorePart) -> None:
         """P of some vectors of queries for some rows."""
         f = self.f
         maxima, sums = (f.at(self.state, which, part.first) for which in (M, SUM))

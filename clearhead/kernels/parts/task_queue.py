@@ -12,7 +12,7 @@ from clearhead.kernels.abi.call import AXIS, FIELDS
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.ir.code import Code, Function
 from clearhead.kernels.ir.values import Int, Pointer, i64
-from clearhead.kernels.parts.frame import NUMBER, CallTable, Frame
+from clearhead.kernels.parts.frame import FIELD_NUMBER, CallTable, Frame
 
 
 class Kernel(NamedTuple):
@@ -42,7 +42,7 @@ def write_queue(module: ir.Module, tile: Tile, name: str, write_task: Callable[[
     build.cbranch((left < 1).ir, spent, take)
     # take: the next task's number, which no other thread gets
     build.position_at_end(take)
-    task = f.fetch_add(table + NUMBER["next_task"] * 8, 1, "monotonic")
+    task = f.fetch_add(table + FIELD_NUMBER["next_task"] * 8, 1, "monotonic")
     build.cbranch((task < table.field("tasks")).ir, work, none)
     # work: the task, whose cost the budget pays
     build.position_at_end(work)

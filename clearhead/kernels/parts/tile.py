@@ -90,6 +90,6 @@ def near(f: Code, left: Int) -> Int:
     return left.clamp(-2 * f.tile.queries, 2 * BLOCK)
 
 
-def floor(x: Int, step: int) -> Int:
+def floor_to(x: Int, step: int) -> Int:
     """x ≥ 0 rounded down to a multiple of step."""
     return x - x % step

@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.abi.softmax_state import FOUND, LSE
+from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_LSE
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.ir import math
-from clearhead.kernels.ir.bridge import exp, old
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.transpose import columns
 from clearhead.kernels.ir.values import Float, Int, Pointer, Truth, Vector, fma, larger
 
 GATHERED = ("received_sum", "received_max")  # for each key, over the queries of a task
 
 
-class Weights(NamedTuple):
+class SweepWeights(NamedTuple):
     """α = exp(s − LSE) in place of S for `rows` keys, and what is found on the way.
 
     Where sums or maxima over the tile's queries are wanted, they go to `sums` and `maxima`, a vector a row.
@@ -40,19 +40,19 @@ class Weights(NamedTuple):
 
 def write_weights(
     module: ir.Module, tile: Tile, w: int, consumers: tuple[str, ...], *, whole: bool
-) -> Emitted[Weights]:
+) -> Emitted[SweepWeights]:
     """`whole` is for blocks of which every pair is seen."""
-    f = internal_function(module, tile, f"weights_{w}" if whole else f"weights_seen_{w}", Weights)
+    f = internal_function(module, tile, f"weights_{w}" if whole else f"weights_seen_{w}", SweepWeights)
     s, rows, state, ahead, near, sums, maxima = f.arguments
     vectors = range(w)
-    lse = [f.load(f.at(state, LSE, x)) for x in vectors]
+    lse = [f.load(f.at(state, SWEEP_LSE, x)) for x in vectors]
     carried_names = [name for name in ("entropy", "distance", "within", "off_first") if name in consumers]
     placed = bool({"distance", "within"} & set(consumers))
     # How far each lane's query stands after the key of row 0, as floats; whole numbers this small are exact.
     lane = f.lane().rounded(f.vector)
     places = [lane + f.splat(float_of(f, ahead + x * f.lanes)) for x in vectors]
     limit = f.splat(float_of(f, near))
-    zero, hidden, floor = f.constant(0.0), f.constant(-float("inf")), f.constant(math.constants(old(f)).exp_floor)
+    zero, hidden, floor = f.constant(0.0), f.constant(-float("inf")), f.constant(math.constants(f).exp_floor)
 
     def joined(name: str, t: Vector, weight: Vector, far: Vector, before: Vector) -> Vector:
         """What was found so far and one weight more; t is its logarithm."""
@@ -128,7 +128,7 @@ def write_gather(module: ir.Module, tile: Tile, name: str) -> Emitted[Gather]:
     return f.finish()
 
 
-class List(NamedTuple):
+class ListLargest(NamedTuple):
     """Enter a block's weights into each query's list of the `length` largest.
 
     The list holds rows of weights, then rows of keys; weights are multiplied by their key's factor, unless `factors`
@@ -143,9 +143,9 @@ class List(NamedTuple):
     factors: Pointer
 
 
-def write_list(module: ir.Module, tile: Tile, w: int) -> Emitted[List]:
+def write_list(module: ir.Module, tile: Tile, w: int) -> Emitted[ListLargest]:
     """Lists fall; of equal weights the first stays."""
-    f = internal_function(module, tile, f"list_{w}", List)
+    f = internal_function(module, tile, f"list_{w}", ListLargest)
     s, rows, listed, length, first_key, factors = f.arguments
 
     with f.when(factors.given()):

@@ -1,6 +1,7 @@
 """Caches on disk: they come back as they were, and a file that fits nothing is told, whatever it holds."""
 
 import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,12 +11,12 @@ from safetensors.numpy import save_file
 
 from clearhead import FileError, KeyValueCache, attention, window
 from clearhead.testing import check_same_bits
+from tests import arrays
 
 KEPT = [(np.float64, None), (np.float16, None), (bfloat16, None), (np.float32, "int8")]
 
 
-def random(*shape, dtype=np.float64, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+random = partial(arrays.random, dtype=np.float64)
 
 
 @pytest.mark.parametrize(("dtype", "narrow"), KEPT)

@@ -1,6 +1,7 @@
 """What a watch shows is what the model did, and nothing is shown where that cannot be shown."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,44 +11,13 @@ transformers = pytest.importorskip("transformers")
 
 import clearhead  # noqa: E402
 from clearhead.errors import FileError, InputError, TrustError  # noqa: E402
+from tests import tiny_models  # noqa: E402
 
-SIZES = {
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": None,
-}
-CONFIGS = {
-    "llama": transformers.LlamaConfig(**SIZES),
-    "mistral": transformers.MistralConfig(**SIZES, sliding_window=8),
-    "gemma2": transformers.Gemma2Config(
-        **SIZES, head_dim=16, sliding_window=8, attn_logit_softcapping=5.0, query_pre_attn_scalar=16
-    ),
-    "gpt_oss": transformers.GptOssConfig(
-        **SIZES, head_dim=16, sliding_window=8, num_local_experts=2, num_experts_per_tok=1
-    ),
-}
+KINDS = ["llama", "mistral", "gemma2", "gpt_oss"]
+model_of = partial(tiny_models.model_of, layers=3)
 
 
-def model_of(name, attention="eager"):
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation=attention).eval()
-    with torch.no_grad():
-        for own, parameter in model.named_parameters():
-            if "sinks" in own:
-                parameter.normal_()
-            elif "q_proj" in own or "k_proj" in own:
-                parameter.mul_(6)
-    return model
-
-
-@pytest.fixture(scope="module", params=list(CONFIGS))
+@pytest.fixture(scope="module", params=KINDS)
 def model(request):
     return model_of(request.param)
 
@@ -370,7 +340,7 @@ def test_models_of_float64_on_torchs_own_attention_are_held_to_float64(tokens):
 
 def sight_and_words():
     torch.manual_seed(0)
-    words = CONFIGS["llama"]
+    words = tiny_models.config_of("llama", layers=3)
     sight = transformers.CLIPVisionConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=8
     )

@@ -10,11 +10,8 @@ from clearhead import attend, attention, causal, full, kernel_for, merge, self_a
 from clearhead.definition import canonical, textbook
 from clearhead.engine.problem import Problem
 from clearhead.testing import check_definition, check_same_bits
+from tests.arrays import random
 from tests.strategies import LAYOUTS, laid_out
-
-
-def random(*shape, dtype=np.float32, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
 def test_self_attention_is_the_first_approach():

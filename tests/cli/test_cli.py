@@ -16,7 +16,7 @@ from clearhead.cli import main
 from clearhead.definition import textbook
 
 SENTENCE = "the river bank was wet because the river had flooded"
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ESCAPE = "\x1b"
 
 
@@ -150,7 +150,7 @@ def test_an_empty_file_is_named(capsys, tmp_path, command):
         (["explain"], "Nothing to explain"),
         (["explain", ""], "no word"),
         (["explain", "?!"], "no word"),
-        (["explain", "-5 degrees"], "goes behind --, as in clearhead explain -- '-5 degrees'"),
+        (["explain", "-5 degrees"], "goes after --, as in clearhead explain -- '-5 degrees'"),
         (["explain", "letter.txt"], "letter.txt does not exist"),
         (["explain", "x.npy"], "--vectors x.npy"),
         (["explain", SENTENCE, "--embeddings", "glove.txt"], "glove.txt is not there"),

@@ -1,5 +1,7 @@
 """Rollout, flow and alignment against the definition on whole matrices."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,10 +10,9 @@ from hypothesis import strategies as st
 import clearhead
 from clearhead import alignment, flow, full, rollout, weights
 from clearhead.definition import weights as definition
+from tests import arrays
 
-
-def random(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape)
+random = partial(arrays.random, dtype=np.float64)
 
 
 def stack(layers, *shape, mask=None, scale=1.5):

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 
 import ml_dtypes
 import numpy as np
@@ -29,10 +30,9 @@ from clearhead import (
 from clearhead.definition.gradient import gradients
 from clearhead.definition.tangent import second
 from clearhead.definition.textbook import attention
+from tests import arrays
 
-
-def random(*shape, dtype=np.float64, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+random = partial(arrays.random, dtype=np.float64)
 
 
 def wavy(weights):

@@ -1,6 +1,7 @@
 """A view holds what it shows, or says that it changed: weights whose cache, and whose arrays, change afterwards."""
 
 import gc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,12 +9,12 @@ import pytest
 import clearhead
 from clearhead import KeyValueCache, attend, attention, causal, window
 from clearhead.testing import check_same_bits
+from tests import arrays
 
 KEPT = [(np.float64, None), (np.float32, None), (np.float16, None), (np.float32, "int8")]
 
 
-def random(*shape, dtype=np.float64, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+random = partial(arrays.random, dtype=np.float64)
 
 
 def append(cache, lead, n, seed):

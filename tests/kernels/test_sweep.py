@@ -16,9 +16,11 @@ from clearhead.machine.compile import assembly
 from clearhead.machine.target import AARCH64, native_isas
 from clearhead.rules.masks import split
 from clearhead.testing import check_same_bits, using_isa
-from tests.kernels.test_rules import HEADS, MASKS, SCORES, random
+from tests.arrays import random
+from tests.kernels.test_rules import COMBINATIONS, HEADS, MASKS, SCORES
 
 ISAS = native_isas()
+ALONG_ROWS = ("entropy", "distance", "within", "first", "off_first", "top")
 TOLERANCE = {4: 2e-5, 8: 2e-13}
 
 
@@ -63,28 +65,29 @@ def check(q, k, near=9, top=3, sink=None, mask=None, score=()):
     return w, got
 
 
-@given(
-    st.sampled_from(sorted(MASKS)), st.sampled_from(sorted(SCORES)), st.sampled_from(ISAS),
-    st.sampled_from([np.float32, np.float64]), st.integers(1, 150), st.integers(1, 300), st.booleans(), st.booleans(),
-)  # fmt: skip
-def test_any_combination_is_what_the_definition_says(mask, score, isa, dtype, queries, keys, sink, batches):
-    lead = (2, HEADS) if batches else (HEADS,)
-    q, k = random(*lead, queries, 5, dtype=dtype), random(*lead, keys, 5, dtype=dtype, seed=1)
-    with using_isa(isa):
-        check(
-            q, k, mask=MASKS[mask](queries, keys), score=SCORES[score](queries, keys),
-            sink=random(HEADS, dtype=dtype) if sink else None,
-        )  # fmt: skip
+@pytest.mark.parametrize("one", COMBINATIONS, ids=str)
+def test_any_combination_is_what_the_definition_says(one):
+    for queries, keys, batches in one.sizes():
+        lead = (2, HEADS) if batches else (HEADS,)
+        q, k = random(*lead, queries, 5, dtype=one.dtype), random(*lead, keys, 5, dtype=one.dtype, seed=1)
+        with using_isa(one.isa):
+            check(
+                q, k, mask=MASKS[one.mask](queries, keys), score=SCORES[one.score](queries, keys),
+                sink=random(HEADS, dtype=one.dtype) if one.sink else None,
+            )  # fmt: skip
 
 
 @given(
-    st.sampled_from(sorted(MASKS)), st.sampled_from(ISAS), st.integers(1, 150), st.integers(1, 300),
+    st.sampled_from(COMBINATIONS), st.integers(1, 150), st.integers(1, 300),
     st.integers(0, 200), st.integers(0, 200), st.integers(0, 200), st.integers(0, 200),
 )  # fmt: skip
-def test_a_part_has_the_bits_of_the_whole(mask, isa, queries, keys, first, rows, begin, columns):
-    q, k = random(HEADS, queries, 6), random(HEADS, keys, 6, seed=1)
-    with using_isa(isa):
-        w = weights(q, k, mask=MASKS[mask](queries, keys))
+def test_a_part_has_the_bits_of_the_whole(one, queries, keys, first, rows, begin, columns):
+    q, k = random(HEADS, queries, 6, dtype=one.dtype), random(HEADS, keys, 6, dtype=one.dtype, seed=1)
+    with using_isa(one.isa):
+        w = weights(
+            q, k, mask=MASKS[one.mask](queries, keys), score=SCORES[one.score](queries, keys),
+            sink=random(HEADS, dtype=one.dtype) if one.sink else None,
+        )  # fmt: skip
         part = slice(first, first + rows), slice(begin, begin + columns)
         check_same_bits(w.block(*part), np.asarray(w)[:, part[0], part[1]])
 
@@ -128,32 +131,43 @@ def test_the_same_bits_for_any_number_of_threads_and_any_heads_beside():
 @pytest.mark.parametrize("mask", [causal(), window(70)])
 def test_the_same_bits_along_rows_on_every_instruction_set(isa, mask):
     q, k = random(HEADS, 300, 7), random(HEADS, 300, 7, seed=1)
-    names = ("entropy", "distance", "within", "first", "off_first", "top")
     best = weights(q, k, mask=mask, score=softcap(3.0))
     with using_isa(isa):
         w = weights(q, k, mask=mask, score=softcap(3.0))
         check_same_bits(np.asarray(w), np.asarray(best))
-        found = w.summary(*names)
-    for name, x in best.summary(*names).items():
+        found = w.summary(*ALONG_ROWS)
+    for name, x in best.summary(*ALONG_ROWS).items():
         check_same_bits(found[name], x, name)
 
 
-@pytest.mark.parametrize("mask", sorted(set(MASKS) - {"empty window", "full"}))
-def test_hidden_keys_are_never_touched(mask):
+@pytest.mark.parametrize("one", [one for one in COMBINATIONS if one.mask not in ("empty window", "full")], ids=str)
+def test_hidden_keys_are_never_touched(one):
     n = 40
-    q, k = random(HEADS, n, 3), random(HEADS, n, 3, seed=1)
-    rule = MASKS[mask](n, n)
+    q, k = random(HEADS, n, 3, dtype=one.dtype), random(HEADS, n, 3, dtype=one.dtype, seed=1)
+    rule, score = MASKS[one.mask](n, n), SCORES[one.score](n, n)
+    sink = random(HEADS, dtype=one.dtype) if one.sink else None
     seen = np.broadcast_to(clearhead.rules.masks.visible(rule, n, n, lead=(HEADS,)), (HEADS, n, n))
-    before = weights(q, k, mask=rule)
     spoilt = k.copy()
     spoilt[0, 7], spoilt[1, 30] = np.nan, np.inf
-    after = weights(q, spoilt, mask=rule)
     blind = np.stack([~seen[0, :, 7], ~seen[1, :, 30]])  # queries that do not see what was spoilt
     assert blind.any()
-    check_same_bits(np.asarray(after)[blind], np.asarray(before)[blind])
-    for name, x in after.summary("entropy", "distance", "within", "first", "off_first", "top").items():
-        asked = "top" if name in ("top_weights", "top_keys") else name
-        check_same_bits(x[blind], before.summary(asked)[name][blind], name)
+    with using_isa(one.isa):
+        before, after = (weights(q, keys, mask=rule, score=score, sink=sink) for keys in (k, spoilt))
+        check_same_bits(np.asarray(after)[blind], np.asarray(before)[blind])
+        found, wanted = (w.summary(top=3, window=9) for w in (after, before))
+    for name, x in found.items():
+        if not name.startswith("received"):
+            check_same_bits(x[blind], wanted[name][blind], name)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_an_answer_has_the_same_bits_whatever_else_is_asked(isa):
+    q, k = random(HEADS, 40, 3), random(HEADS, 40, 3, seed=1)
+    with using_isa(isa):
+        w = weights(q, k, mask=window(20))
+        for name, x in w.summary(*ALONG_ROWS).items():
+            asked = "top" if name in ("top_weights", "top_keys") else name
+            check_same_bits(x, w.summary(asked)[name], name)
 
 
 def test_a_row_that_is_not_a_number_gives_nothing_to_later_keys():

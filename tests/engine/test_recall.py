@@ -12,10 +12,7 @@ from clearhead.definition import textbook
 from clearhead.engine import bounded_cache
 from clearhead.engine.launch_cache import launches
 from clearhead.gradients import backward as gradients
-
-
-def random(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+from tests.arrays import random
 
 
 @pytest.fixture

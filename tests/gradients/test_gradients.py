@@ -20,10 +20,7 @@ from clearhead import (
 )  # fmt: skip
 from clearhead.definition.gradient import gradients as definition
 from clearhead.definition.tangent import second
-
-
-def random(*shape, dtype=np.float32, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+from tests.arrays import random
 
 
 def test_a_step_along_the_gradients_changes_the_loss_by_their_length():

@@ -1,0 +1,66 @@
+"""Few kernels for many tests: masks, score rules, instruction sets, dtypes and sinks, so that all of them meet.
+
+All kernels with any two of a mask or score rule and an instruction set, a dtype or a sink are among them; not all of
+their products, which are thousands and take half a second each to compile.
+"""
+
+import random
+from itertools import combinations, product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clearhead.engine.launch import FEW
+from clearhead.machine.target import native_isas
+from tests.strategies import BORDERS
+
+
+class Combination(NamedTuple):
+    """What decides a kernel's code."""
+
+    mask: str
+    score: str
+    isa: str
+    dtype: Any
+    sink: bool
+
+    def __str__(self) -> str:
+        return f"{self.mask}-{self.score}-{self.isa}-{self.dtype.__name__}{'-sink' * self.sink}"
+
+    def sizes(self) -> list[tuple[int, int, bool]]:
+        """Queries, keys, and whether there are batches: lengths at the borders of tiles and blocks, and any others."""
+        rng = random.Random(str(self))  # noqa: S311
+        few = rng.random() < 0.25  # so few queries have a kernel of their own
+        return [
+            (max(FEW + 1, length(rng)), length(rng), rng.random() < 0.5),
+            (rng.randint(1, FEW) if few else max(FEW + 1, length(rng)), length(rng), rng.random() < 0.5),
+        ]
+
+
+def length(rng: random.Random) -> int:
+    """A number of items."""
+    return rng.choice([rng.choice(BORDERS), rng.randint(1, 300)])
+
+
+def all_pairs(masks: list[str], scores: list[str]) -> list[Combination]:
+    """Every pair of two things but a mask and a score rule, in as few combinations as a greedy choice finds."""
+    axes = masks, scores, native_isas(), [np.float32, np.float64], [False, True]
+    missing = {
+        pair
+        for a, b in combinations(range(len(axes)), 2)
+        if (a, b) != (0, 1)
+        for pair in product([(a, x) for x in axes[a]], [(b, x) for x in axes[b]])
+    }
+    rng, found = random.Random(0), []  # noqa: S311
+    while missing:
+        tried = [Combination(*map(rng.choice, axes)) for _ in range(200)]
+        best = max(tried, key=lambda one: len(missing & pairs(one)))
+        if missing & pairs(best):
+            missing -= pairs(best)
+            found.append(best)
+    return found
+
+
+def pairs(one: Combination) -> set[tuple[tuple[int, Any], ...]]:
+    """The pairs of things that meet in a combination."""
+    return set(combinations(enumerate(one), 2))
