@@ -170,7 +170,7 @@ def test_kvcache_refuses():
             {"k": new[:, :, :1], "v": new},
         ),
         (r"cache_seqlens of shape \(3,\)", {"cache_seqlens": torch.zeros(3)}),
-        ("behind .-1, -1. do not fit", {"cache_seqlens": -1}),
+        ("after .-1, -1. do not fit", {"cache_seqlens": -1}),
         (r"cache_batch_idx \[0, 2\] does not fit", {"cache_batch_idx": torch.tensor([0, 2])}),
         ("rotary_cos and rotary_sin need each other, and k", {"rotary_cos": table, "rotary_sin": table}),
         (r"alibi_slopes of shape \(3,\): give \(4,\), or \(2, 4\)", {"alibi_slopes": torch.zeros(3)}),
