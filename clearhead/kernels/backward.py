@@ -29,9 +29,9 @@ from clearhead.kernels.parts.gradient_packing import (
     write_state,
     write_unpack_rows,
 )
-from clearhead.kernels.parts.gradient_sums import Factor, Sums
+from clearhead.kernels.parts.gradient_sums import SumRows, Sums
 from clearhead.kernels.parts.mask_bits import Finite, write_finite, write_see
-from clearhead.kernels.parts.masked_block import seen_rows
+from clearhead.kernels.parts.masked_block import MaskedBlock, seen_rows
 from clearhead.kernels.parts.packing import write_pack_rows
 from clearhead.kernels.parts.scatter_add import ScatterAdd, write_scatter_add
 from clearhead.kernels.parts.score_gradients import ScoreGradients, write_weights
@@ -202,17 +202,18 @@ class Backward:
         # dV += Pᵀ·dO and dK += dSᵀ·Q, each block after the chain's task before
         safe = everything | (a.finite != 0)
         vectors = wide // f.lanes
-        queries_of_key, keys_of_query = (-a.diagonal, -a.left), (a.left, a.diagonal)
+        first, last = -a.diagonal, -a.left  # the queries that see the block's first key
         f.call(self.wait, Wait(frame.table, a.before, a.turn))
-        do, q = Factor(a.do, a.do_stride, value_wide), Factor(a.q, a.q_stride, wide)
-        self.across.write(f, safe, s, s, do, a.queries, queries_of_key, a.rows, dv, dv_stride)
-        self.across.write(f, safe, ds, s, q, a.queries, queries_of_key, a.rows, dk, dk_stride)
+        d_values = SumRows(s, a.do, a.do_stride, a.queries, first, last, a.rows, dv, dv_stride)
+        d_keys = SumRows(ds, a.q, a.q_stride, a.queries, first, last, a.rows, dk, dk_stride)
+        self.across.write(f, d_values, s, value_wide, safe)
+        self.across.write(f, d_keys, s, wide, safe)
         f.publish(a.turn + 1, a.own)
         # dQ += dS·K
         finite = f.call_int(self.finite, Finite(v=k.base, stride=k.stride, rows=a.rows, vectors=vectors))
         safe = everything | (finite != 0)
-        keys = Factor(k.base, k.stride, wide)
-        self.down.write(f, safe, ds, s, keys, a.rows, keys_of_query, a.queries, space("d_query"), dk_stride)
+        d_queries = SumRows(ds, k.base, k.stride, a.rows, a.left, a.diagonal, a.queries, space("d_query"), dk_stride)
+        self.down.write(f, d_queries, s, wide, safe)
         return f.finish()
 
     def write_group(
@@ -319,9 +320,8 @@ class Backward:
 
     def write_seen_block(self, f: Code, block: GradientBlock, kinds: Pointer) -> None:
         """A block under a fused mask: left out if nobody sees it, with its bits if not everybody does."""
-        with seen_rows(
-            f, block.frame, self.see, kinds, block.start // GRADIENT_BLOCK, block.start, block.rows, f.i64(0)
-        ) as seen:
+        masked = MaskedBlock(block.start // GRADIENT_BLOCK, block.start, block.rows)
+        with seen_rows(f, block.frame, self.see, kinds, masked, f.i64(0)) as seen:
             self.call_block(f, block._replace(start=block.start + seen.first, rows=seen.rows, seen=seen.bits))
 
     def call_block(self, f: Code, block: GradientBlock) -> None:

@@ -27,7 +27,7 @@ from clearhead.kernels.parts.bfloat16_dot import (
 from clearhead.kernels.parts.dense_rows import BlockRows, Rows
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.mask_bits import Finite, ValuesSeen, write_finite, write_see, write_values_seen
-from clearhead.kernels.parts.masked_block import seen_rows
+from clearhead.kernels.parts.masked_block import MaskedBlock, seen_rows
 from clearhead.kernels.parts.merge import Merge, write_merge
 from clearhead.kernels.parts.packing import PackQuery, UnpackOutput, write_pack_query, write_unpack_output
 from clearhead.kernels.parts.softmax import BlockScores, KeyBlock, ScoreFunctions
@@ -272,7 +272,7 @@ class Forward:
         for b in f.range(first_block, least(stop, start + SEGMENT), BLOCK):
             rows = least(BLOCK, stop - b)
             skipped = (a.left - b).clamp(0, rows) if a.left is not None else f.i64(0)
-            with seen_rows(f, frame, self.see, a.kinds, b // BLOCK, b, rows, skipped) as seen:
+            with seen_rows(f, frame, self.see, a.kinds, MaskedBlock(b // BLOCK, b, rows), skipped) as seen:
                 at = b + seen.first
                 left = near(f, a.left - at) if a.left is not None else None
                 fresh = position.read("untouched")

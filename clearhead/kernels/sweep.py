@@ -21,7 +21,7 @@ from clearhead.kernels.ir.values import Int, Pointer, Truth, Vector, larger, lea
 from clearhead.kernels.parts.dense_rows import BlockRows, Rows
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.mask_bits import write_see
-from clearhead.kernels.parts.masked_block import bits_from, look
+from clearhead.kernels.parts.masked_block import MaskedBlock, bits_from, look
 from clearhead.kernels.parts.packing import PackQuery, write_pack_query
 from clearhead.kernels.parts.softmax import BlockScores, KeyBlock, ScoreFunctions
 from clearhead.kernels.parts.task_queue import addresses, write_queue
@@ -262,7 +262,7 @@ class Sweep:
         All of its rows are swept, those that nobody sees as well: their weights are wanted as 0.
         """
         block.frame.position().write(seen_all=1)
-        nothing = look(f, block.frame, self.see, kinds, number, block.start, block.rows)
+        nothing = look(f, block.frame, self.see, kinds, MaskedBlock(number, block.start, block.rows))
         seen = bits_from(f, block.frame, f.i64(0))
         with f.when(~nothing):
             call_for_vectors(f, self.block, block.queries, block._replace(seen=seen))
