@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from clearhead.adapters.jax import host  # noqa: F401  # registers what `call` names
 from clearhead.adapters.jax.arguments import (
     Options,
     Tables,
@@ -25,7 +26,6 @@ from clearhead.adapters.jax.arguments import (
     window_sides,
 )
 from clearhead.adapters.jax.ffi import call
-from clearhead.adapters.jax.host import write_attention, write_gradients
 from clearhead.adapters.jax.mesh import make_alike, varying
 
 
@@ -76,14 +76,14 @@ def dot_product_attention(
 def attention(options: Options, query: Any, key: Any, value: Any, tables: Tables) -> Any:
     """The output, and the log-sum-exp if requested."""
     results = result_shapes(query, value)[: 1 + options.residual]
-    return call(write_attention, results, present(query, key, value, tables), **static_arguments(options, tables))
+    return call("attended", results, present(query, key, value, tables), **static_arguments(options, tables))
 
 
 def saved_forward(options: Options, query: Any, key: Any, value: Any, tables: Tables) -> tuple[Any, Any]:
     """The results, and the saved values for the gradient: the unrounded output and the log-sum-exp."""
     results = result_shapes(query, value)
     output, lse, *unrounded = call(
-        write_attention, results, present(query, key, value, tables), **static_arguments(options, tables)
+        "attended", results, present(query, key, value, tables), **static_arguments(options, tables)
     )
     outputs = [output, lse] if options.residual else [output]
     return outputs, (query, key, value, tables, unrounded[0] if unrounded else output, lse)
@@ -95,7 +95,7 @@ def saved_backward(options: Options, saved: Any, d_outputs: Any) -> tuple[Any, .
     smooth = present(query, key, value, tables[:1])
     results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in smooth]
     operands = [*present(query, key, value, tables), unrounded, lse, *d_outputs]
-    computed = call(write_gradients, results, operands, **static_arguments(options, tables))
+    computed = call("gradients", results, operands, **static_arguments(options, tables))
     return *computed[:3], (computed[3] if len(computed) > 3 else None, None, None, None)
 
 

@@ -120,16 +120,23 @@ Python = Callable[[dict[str, Any], list[Array], list[Array]], None]
 functions: dict[str, Python] = {}
 
 
-def ffi_function(function: Python) -> Python:
-    """Register a function of (options, operands, results) for XLA; it writes into the results' memory."""
-    functions[function.__name__] = function
-    return function
+def ffi_function(name: str) -> Callable[[Python], Python]:
+    """Register a function of (options, operands, results) for XLA; it writes into the results' memory.
+
+    Exported programs keep the name: it must stay what it is.
+    """
+
+    def register(function: Python) -> Python:
+        functions[name] = function
+        return function
+
+    return register
 
 
-def call(function: Python, results: Sequence[jax.ShapeDtypeStruct], operands: Sequence[Any], **options: Any) -> Any:
+def call(name: str, results: Sequence[jax.ShapeDtypeStruct], operands: Sequence[Any], **options: Any) -> Any:
     """Call a registered function in a compiled program; under vmap, every operand gets a leading axis."""
     foreign = jax.ffi.ffi_call(TARGET, results, vmap_method="broadcast_all")
-    outputs = foreign(*operands, function=function.__name__, options=json.dumps(options))
+    outputs = foreign(*operands, function=name, options=json.dumps(options))
     return make_alike(outputs, varying(operands))
 
 

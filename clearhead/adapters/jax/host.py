@@ -25,7 +25,7 @@ from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Where, dense, where
 
 
-@ffi_function
+@ffi_function("attended")
 def write_attention(options: dict[str, Any], operands: list[Array], results: list[Array]) -> None:
     """Write the output and, if requested, log-sum-exp and unrounded output."""
     q, k, v, rules = clearhead_arguments(options, operands)
@@ -39,7 +39,7 @@ def write_attention(options: dict[str, Any], operands: list[Array], results: lis
         clearhead_layout(results[2])[...] = done.residuals.output
 
 
-@ffi_function
+@ffi_function("gradients")
 def write_gradients(options: dict[str, Any], operands: list[Array], results: list[Array]) -> None:
     """Write the gradients of query, key and value, and of the bias if there is one."""
     saved_from = -4 if options["residual"] else -3
