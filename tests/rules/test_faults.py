@@ -91,7 +91,7 @@ def test_whole_numbers_are_pythons(isa, name, dtype, queries):
     seen = np.tri(queries, 40, 40 - queries, dtype=bool)
     right = by_hand(rule, q, k, v, seen)
     tolerance = 2e-5 if dtype == np.float32 else 1e-12
-    # Each rule meets arrays and a cache on every instruction set: one with float32 and the other with float64, in turns.
+    # On every instruction set a rule meets arrays with one dtype and a cache with the other, in turns.
     if (list(VALUED).index(name) + ISAS.index(isa) + (dtype == np.float32)) % 2:
         got = attention(q, k, v, mask=causal(align="end"), score=rule)
     else:
