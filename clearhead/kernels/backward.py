@@ -19,7 +19,7 @@ from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import PLAIN_VARIANT, Variant
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
 from clearhead.kernels.ir.values import Float, Int, Pointer, i32, least, most
-from clearhead.kernels.parts.dense_rows import Rows, dense_rows
+from clearhead.kernels.parts.dense_rows import Rows, Wanted, dense_rows
 from clearhead.kernels.parts.frame import CallTable, Frame
 from clearhead.kernels.parts.gradient_packing import (
     Columns,
@@ -148,8 +148,8 @@ class Backward:
         frame, get, space = a.frame, a.frame.field, a.frame.space
         dims, value_dims = get("query_dim"), get("value_dim")
         wide, value_wide = padded(dims), padded(value_dims)
-        k = self.dense(f, frame, "key", a.k, a.start, a.rows, dims, "keys")
-        v = self.dense(f, frame, "value", a.v, a.start, a.rows, value_dims, "values")
+        k = self.dense(f, frame, "key", Wanted(a.k, a.start, a.rows, dims, wide), "keys")
+        v = self.dense(f, frame, "value", Wanted(a.v, a.start, a.rows, value_dims, value_wide), "values")
         dk_stride, dv_stride = wide * f.element.bytes, value_wide * f.element.bytes
         dk, dv = a.dk + a.start * dk_stride, a.dv + a.start * dv_stride
         s, ds, state, unused = space("scores"), space("d_scores"), space("softmax"), space("unused")
@@ -229,13 +229,11 @@ class Backward:
             with f.when(count == n):
                 scored(n, low, first, stop - first)
 
-    def dense(
-        self, f: Code, frame: Frame, name: str, base: Pointer, start: Int, rows: Int, dims: Int, copies: str
-    ) -> Rows:
-        """Rows from `start` on as whole vectors of floats: in place if they are, else copied."""
+    def dense(self, f: Code, frame: Frame, name: str, wanted: Wanted, copies: str) -> Rows:
+        """Rows of an operand as whole vectors of floats: in place if they are, else copied."""
         pack = self.pack_output if name == "output" else self.pack_rows
         narrow = bool(self.variant.storage) and name != "output"
-        return dense_rows(f, frame, pack, name, base, start, rows, dims, padded(dims), copies, narrow=narrow)
+        return dense_rows(f, frame, pack, name, wanted, copies, narrow=narrow)
 
     def write_wait(self) -> Emitted[Wait]:
         """Wait for the task before, letting other threads run meanwhile."""
@@ -264,9 +262,9 @@ class Backward:
         dims, value_dims, zero = get("query_dim"), get("value_dim"), f.i64(0)
         wide, value_wide = padded(dims), padded(value_dims)
         vectors, value_vectors = wide // f.lanes, value_wide // f.lanes
-        q = self.dense(f, frame, "query", a.q, zero, a.rows, dims, "query_rows")
-        o = self.dense(f, frame, "output", a.o, zero, a.rows, value_dims, "output_rows")
-        do = self.dense(f, frame, "d_output", a.do, zero, a.rows, value_dims, "d_output_rows")
+        q = self.dense(f, frame, "query", Wanted(a.q, zero, a.rows, dims, wide), "query_rows")
+        o = self.dense(f, frame, "output", Wanted(a.o, zero, a.rows, value_dims, value_wide), "output_rows")
+        do = self.dense(f, frame, "d_output", Wanted(a.do, zero, a.rows, value_dims, value_wide), "d_output_rows")
         f.call(self.columns, Columns(frame.table, q.base, q.stride, a.rows, wide, f.i64(1), space("query")))
         f.call(
             self.columns, Columns(frame.table, do.base, do.stride, a.rows, value_wide, zero, space("d_output_columns"))
