@@ -121,11 +121,11 @@ PUBLIC = {
     "clearhead.rules.masks": ["causal", "full", "visible", "window"],
     "clearhead.rules.scores": ["alibi", "bias", "softcap"],
     "clearhead.rules.functions": [
-        "acos", "asin", "atan", "atan2", "ceil", "clip", "copysign", "cos", "cosh", "erf", "erfc", "exp",
+        "acos", "asin", "atan", "atan2", "cbrt", "ceil", "clip", "copysign", "cos", "cosh", "erf", "erfc", "exp",
         "exp2", "expm1", "floor", "floor_divide", "fmod", "gelu", "integer", "isfinite", "isinf", "isnan",
         "log", "log10", "log1p", "log2", "logical_and", "logical_not", "logical_or", "logical_xor", "maximum",
         "minimum", "power", "reciprocal", "relu", "remainder", "round", "rsqrt", "sigmoid", "sign", "silu",
-        "sin", "sinh", "softplus", "sqrt", "square", "tan", "tanh", "trunc", "where",
+        "sin", "sinc", "sinh", "softplus", "sqrt", "square", "tan", "tanh", "trunc", "where",
     ],
     "clearhead.explain": ["explain"],
     "clearhead.model": ["Model", "Tokenizer", "load"],
