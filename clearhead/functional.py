@@ -159,8 +159,8 @@ def attention(
     key head (Ainslie et al. 2023). All of one dtype, float64, float32, float16 or bfloat16, any strides. In place of k
     and v, a `KeyValueCache`.
 
-    `mask`: `causal()`, `full()`, `window()`, `prefix()`, `documents()`, `blocks()`, `dense()`, `where()`, joined by
-    &, | and ~. `score`: a rule or several in order, `softcap()`, `alibi()`, `bias()`, `relative()`, `scale()` or a
+    `mask`: `causal()`, `full()`, `window()`, `dilated()`, `prefix()`, `documents()`, `blocks()`, `dense()`, `where()`,
+    joined by &, | and ~. `score`: a rule or several in order, `softcap()`, `alibi()`, `bias()`, `relative()`, `scale()` or a
     function of (score, batch, head, query, key). `sink`: a number for each head in the softmax's denominator (gpt-oss).
     `precision="native"` multiplies bfloat16 as it is, where the processor can (error: docs/design.md, section 2).
     `scale` defaults to 1/√d (Vaswani et al. 2017), `threads` bounds the threads, `out` receives the result. Hidden keys
