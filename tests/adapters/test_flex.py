@@ -236,8 +236,8 @@ def test_cube_roots_which_torch_has_none_of():
         ours = flex_attention(*inputs, score_mod=rule(functions.cbrt))
         theirs = defined(*inputs, score_mod=rule(lambda x: torch.copysign(x.abs() ** (1 / 3), x)))
         torch.testing.assert_close(ours, theirs)
-        slopes = [torch.autograd.grad(y.square().sum(), inputs[0], create_graph=True)[0] for y in (ours, theirs)]
-        close(*slopes, inputs)
+        own, other = (torch.autograd.grad(y.square().sum(), inputs[0], create_graph=True)[0] for y in (ours, theirs))
+        close(own, other, inputs)
 
 
 @pytest.mark.filterwarnings("ignore")
