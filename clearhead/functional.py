@@ -161,11 +161,12 @@ def attention(
 
     `mask`: `causal()`, `full()`, `window()`, `dilated()`, `prefix()`, `documents()`, `blocks()`, `dense()`, `where()`,
     joined by &, | and ~. `score`: a rule or several in order, `softcap()`, `alibi()`, `bias()`, `relative()`, `scale()`
-    or a function of (score, batch, head, query, key). `sink`: a number for each head in the softmax's denominator (gpt-oss).
-    `precision="native"` multiplies bfloat16 as it is, where the processor can (error: docs/design.md, section 2).
-    `scale` defaults to 1/√d (Vaswani et al. 2017), `threads` bounds the threads, `out` receives the result. Hidden keys
-    and values are never touched; a query that sees nothing gets 0. Raises ShapeError, DtypeError, TraceError or
-    InputError. Definition: `clearhead.definition.textbook.attention`.
+    or a function of (score, batch, head, query, key). `sink`: a number for each head in the softmax's denominator
+    (gpt-oss). `precision="native"` multiplies bfloat16 as it is, where the processor can (error: docs/design.md,
+    section 2). `scale` defaults to 1/√d (Vaswani et al. 2017), `threads` bounds the threads, `out` receives the result.
+    Hidden keys and values are never touched; a query that sees nothing gets 0. Raises ShapeError, DtypeError,
+    TraceError or InputError.
+    Definition: `clearhead.definition.textbook.attention`.
 
     >>> import numpy as np
     >>> x = np.eye(2)

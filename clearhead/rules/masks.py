@@ -362,7 +362,8 @@ class Not(Mask):
         yield from self.a.parts()
 
     def __repr__(self) -> str:
-        return f"~({self.a!r})" if isinstance(self.a, And | Or) else f"~{self.a!r}"
+        joined = isinstance(self.a, And | Or) and not isinstance(self.a, Dilated)
+        return f"~({self.a!r})" if joined else f"~{self.a!r}"
 
 
 def causal(*, align: Align | None = None) -> Causal:
