@@ -161,8 +161,8 @@ def attention(
     key head (Ainslie et al. 2023). All have one dtype, float64, float32, float16 or bfloat16, and any strides. Pass a
     `KeyValueCache` instead of k and v to attend over it.
 
-    `mask`: `causal()`, `full()`, `window()`, `prefix()`, `documents()`, `blocks()`, `dense()`, `where()`, combined with
-    &, | and ~. `score`: one rule or several in order, `softcap()`, `alibi()`, `bias()`, `relative()`, `scale()` or a
+    `mask`: `causal()`, `full()`, `window()`, `dilated()`, `prefix()`, `documents()`, `blocks()`, `dense()`, `where()`,
+    combined with &, | and ~. `score`: one rule or several in order, `softcap()`, `alibi()`, `bias()`, `relative()`, `scale()` or a
     function of (score, batch, head, query, key). `sink`: one number per head in the softmax's denominator (gpt-oss).
     `precision="native"` multiplies bfloat16 with the processor's bfloat16 instruction (error: docs/design.md, section
     2). `scale` defaults to 1/√d (Vaswani et al. 2017), `threads` bounds the number of threads, `out` receives the

@@ -118,7 +118,8 @@ def options(
 
 
 MaskWord = Annotated[
-    str, typer.Option(metavar="MASK", help="causal, full, window:255, prefix:N, documents:5,7; joined by & | ~.")
+    str,
+    typer.Option(metavar="MASK", help="causal, full, window:255, dilated:4, prefix:N, documents:5,7; joined by & | ~."),
 ]
 Scores = Annotated[
     list[str] | None,
@@ -194,7 +195,7 @@ def explain(
         str | None,
         typer.Option(
             metavar="MASK",
-            help="causal, full, window:255, prefix:N, documents:5,7; joined by & | ~.",
+            help="causal, full, window:255, dilated:4, prefix:N, documents:5,7; joined by & | ~.",
             show_default="causal; full with --attends-to",
         ),
     ] = None,

@@ -274,7 +274,7 @@ def test_explain_takes_the_rules_of_run(capsys, tmp_path):
     assert [rule["rule"] for rule in read["rules"]] == ["softcap:2", "near"]
 
 
-@pytest.mark.parametrize("mask", ["full", "causal", "prefix:3 | causal", "documents:4,6", "~window:2"])
+@pytest.mark.parametrize("mask", ["full", "causal", "prefix:3 | causal", "documents:4,6", "~window:2", "dilated:2"])
 @pytest.mark.parametrize("score", [[], ["alibi"], ["scale:0.5", "softcap:30"]])
 @pytest.mark.parametrize("form", ["text", "markdown", "latex"])
 def test_every_rule_in_every_format(capsys, mask, score, form):

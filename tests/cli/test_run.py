@@ -362,6 +362,8 @@ RULES = [
     (("--mask", "window:3"), {"mask": clearhead.window(3)}),
     (("--mask", "causal | prefix:2"), {"mask": causal() | clearhead.prefix(2)}),
     (("--mask", "~window:1,1 & full"), {"mask": ~clearhead.window(1, 1) & full()}),
+    (("--mask", "dilated:3"), {"mask": clearhead.dilated(3)}),
+    (("--mask", "~dilated:2 & window:4"), {"mask": ~clearhead.dilated(2) & clearhead.window(4)}),
     (("--mask", "documents:4,5"), {"mask": clearhead.documents([4, 5])}),
     (("--score", "softcap:2", "--score", "alibi"), {"score": [clearhead.softcap(2), clearhead.alibi(3)]}),
     (("--rule", "rules.py:farther"), {"score": lambda s, b, h, q, k: s + (h + 1) * (q - k) * 0.1}),

@@ -290,6 +290,7 @@ def masks(draw: Draw, n: int) -> tuple:
                 ("full",),
                 ("window", draw.whole(0, 3), 0),
                 ("window", draw.whole(0, 3), draw.whole(1, 3)),
+                ("dilated", draw.whole(1, 3)),
                 ("prefix", draw.whole(0, min(n, 4))),
                 ("documents", [cut, n - cut]) if packed else ("window", 0, 0),
             ]

@@ -153,6 +153,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "reciprocal": lambda input: 1.0 / input, "rsqrt": lambda input: 1.0 / call("sqrt", input),
     "round": lambda input, *, decimals=0: rounded(input, decimals), "sign": sign, "sgn": sign,
     "relu": functions.relu, "silu": functions.silu, "softplus": softplus,
+    "sinc": one(compositions.sinc),
     "gelu": lambda input, *, approximate="none": functions.gelu(as_float(input), approximate),
     "log_sigmoid": lambda input: -call("softplus", -as_float(input)),
     "clamp": clamp, "clip": clamp,
