@@ -162,12 +162,13 @@ def attention(
     `KeyValueCache` instead of k and v to attend over it.
 
     `mask`: `causal()`, `full()`, `window()`, `dilated()`, `prefix()`, `documents()`, `blocks()`, `dense()`, `where()`,
-    combined with &, | and ~. `score`: one rule or several in order, `softcap()`, `alibi()`, `bias()`, `relative()`, `scale()` or a
-    function of (score, batch, head, query, key). `sink`: one number per head in the softmax's denominator (gpt-oss).
-    `precision="native"` multiplies bfloat16 with the processor's bfloat16 instruction (error: docs/design.md, section
-    2). `scale` defaults to 1/√d (Vaswani et al. 2017), `threads` bounds the number of threads, `out` receives the
-    result. Hidden keys and values are never read; a query that sees nothing gets 0. Raises ShapeError, DtypeError,
-    TraceError or InputError. Definition: `clearhead.definition.textbook.attention`.
+    combined with &, | and ~. `score`: one rule or several in order, `softcap()`, `alibi()`, `bias()`, `relative()`,
+    `scale()` or a function of (score, batch, head, query, key). `sink`: one number per head in the softmax's
+    denominator (gpt-oss). `precision="native"` multiplies bfloat16 with the processor's bfloat16 instruction (error:
+    docs/design.md, section 2). `scale` defaults to 1/√d (Vaswani et al. 2017), `threads` bounds the number of threads,
+    `out` receives the result. Hidden keys and values are never read; a query that sees nothing gets 0. Raises
+    ShapeError, DtypeError, TraceError or InputError.
+    Definition: `clearhead.definition.textbook.attention`.
 
     >>> import numpy as np
     >>> x = np.eye(2)
