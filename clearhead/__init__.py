@@ -24,7 +24,7 @@ with importing:
     )
     from clearhead.functional import Attended, attend, attention, merge, self_attention
     from clearhead.rules import functions
-    from clearhead.rules.masks import Mask, blocks, causal, dense, documents, full, prefix, where, window
+    from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
     from clearhead.watched.seen import Watch, load_watch
     from clearhead.watching import watch
@@ -60,6 +60,7 @@ __all__ = [
     "blocks",
     "causal",
     "dense",
+    "dilated",
     "documents",
     "flow",
     "full",

@@ -1,4 +1,4 @@
-"""The types of arrays, and how many blocks cover a length."""
+"""Array types, and division that rounds up."""
 
 from typing import Any, TypeAlias
 
@@ -10,7 +10,7 @@ Integers: TypeAlias = npt.NDArray[np.int64]
 
 
 def ceil_div(length: int, block: int) -> int:
-    """How many blocks cover a length.
+    """The number of blocks that cover a length.
 
     >>> ceil_div(129, 128), ceil_div(128, 128), ceil_div(0, 128)
     (2, 1, 0)

@@ -1,4 +1,4 @@
-"""CLEARHEAD_DEBUG: one ladder of what is told on standard error while calls run."""
+"""CLEARHEAD_DEBUG: levels of messages on standard error."""
 
 import sys
 
@@ -6,7 +6,7 @@ from clearhead import settings
 
 
 def level() -> int:
-    """The rung in force; anything but a number means silence.
+    """The current level; 0 unless the setting is a number.
 
     >>> level()
     0
@@ -15,7 +15,7 @@ def level() -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def say(rung: int, message: str) -> None:
-    """Tell a message if the ladder reaches its rung."""
-    if level() >= rung:
+def say(threshold: int, message: str) -> None:
+    """Print a message if the level is at least `threshold`."""
+    if level() >= threshold:
         print(f"clearhead: {message}", file=sys.stderr)

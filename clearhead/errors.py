@@ -1,26 +1,26 @@
 """Every error a user can meet: one root, five branches.
 
     ClearheadError
-    ├── InputError        (also ValueError)   an argument cannot mean anything: names the value and the next step
+    ├── InputError        (also ValueError)   an invalid argument: names the value and the next step
     │   ├── ShapeError                        ranks, lengths, dims, heads, alignment, overlapping memory
     │   ├── DtypeError    (also TypeError)    integers, complex numbers, mixed dtypes
-    │   └── TraceError                        a rule's function does what cannot be traced: names the line
+    │   └── TraceError                        a rule's function cannot be traced: names the line
     ├── FileError         (also OSError)      a file cannot be read, parsed or written
-    ├── MachineError      (also RuntimeError) this processor or its cache directory cannot do what was asked
-    └── TrustError        (also RuntimeError) what was recorded does not reproduce the model's own output
+    ├── MachineError      (also RuntimeError) this processor or its cache directory cannot do this
+    └── TrustError        (also RuntimeError) a recording does not reproduce the model's own output
 
-Messages are one sentence of what is wrong, with the offending shapes or values, and one of what to do next.
+A message says what is wrong, with the offending shapes or values, then what to do next.
 """
 
-MOST_SAID = 200  # characters of a reason that another library gives
+MOST_SAID = 200  # maximum characters quoted from the error of another library
 
 
 class ClearheadError(Exception):
-    """The root: catch this to catch everything clearhead raises on purpose."""
+    """The root: catch this to catch everything that clearhead raises on purpose."""
 
 
 class InputError(ClearheadError, ValueError):
-    """An argument that cannot mean anything."""
+    """An invalid argument."""
 
 
 class ShapeError(InputError):
@@ -28,11 +28,11 @@ class ShapeError(InputError):
 
 
 class DtypeError(InputError, TypeError):
-    """A number type that attention is not defined for."""
+    """A dtype that attention is not defined for."""
 
 
 class TraceError(InputError):
-    """A function of a rule does something that cannot become part of a kernel."""
+    """A rule's function does something that cannot be compiled into a kernel."""
 
 
 class FileError(ClearheadError, OSError):
@@ -40,19 +40,19 @@ class FileError(ClearheadError, OSError):
 
 
 class MachineError(ClearheadError, RuntimeError):
-    """This processor, or its cache directory, cannot do what was asked."""
+    """This processor, or its cache directory, cannot do something."""
 
 
 class TrustError(ClearheadError, RuntimeError):
-    """What was recorded of a model does not reproduce the model's own output, and is not shown."""
+    """A recording of a model does not reproduce the model's own output, so it is not shown."""
 
 
 def reason(error: Exception) -> str:
-    """What another library says is wrong, in one line that can be read whole: it may quote a file of any bytes.
+    """The message of another library's error as one short printable line, since it may quote arbitrary bytes.
 
     >>> reason(ValueError("cannot parse\\n" + "\\0" * 9))
     'cannot parse'
     """
-    said = "".join(c if c.isprintable() else " " for c in str(error)[: 10 * MOST_SAID])
-    said = " ".join(said.split()) or type(error).__name__
-    return said if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}…"
+    text = "".join(c if c.isprintable() else " " for c in str(error)[: 10 * MOST_SAID])
+    text = " ".join(text.split()) or type(error).__name__
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}…"

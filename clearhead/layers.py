@@ -1,6 +1,7 @@
-"""The layer of a transformer in plain numpy: W^Q, W^K and W^V before attention, several heads, W^O behind.
+"""A transformer's attention layer in plain numpy: W^Q, W^K and W^V, attention in several heads, then W^O.
 
-Decides how matrices are applied and cut into heads; attention and its gradients are `clearhead.attention`'s.
+Responsible for applying the matrices and splitting them into heads; `clearhead.attend` computes attention and
+gradients.
 """
 
 from dataclasses import dataclass
@@ -18,19 +19,19 @@ MATRICES = ("query", "key", "value", "output")
 
 @dataclass(frozen=True, eq=False)
 class SelfAttention:
-    """Self-attention as a transformer has it: y = W^O of the heads' outputs over x W^Q, x W^K and x W^V.
+    """Self-attention of a transformer: heads attend over x W^Q, x W^K and x W^V, and W^O mixes their outputs.
 
-    From the textbook's first approach, in four steps:
+    It extends the textbook's first approach in four steps:
 
-    1. `SelfAttention.plain(dim)` compares items as they are: y_i = Σ α_ij x_j with scores x_i · x_j. No parameters.
-    2. Matrices of parameters let an item play three parts: it asks (q_i = x_i W^Q), is found (k_j = x_j W^K) and gives
-       (v_j = x_j W^V). Scores become q_i · k_j, so that “alike” is learned and need not be mutual.
-    3. A sum of d products grows like √d, and softmax with it turns hard: scores are divided by √d.
-    4. Several heads look for different things at once, each with its own d columns of W^Q, W^K and W^V. Their outputs
-       lie side by side, and W^O mixes them.
+    1. `SelfAttention.plain(dim)` compares the items themselves: y_i = Σ α_ij x_j with scores x_i · x_j, no parameters.
+    2. Parameter matrices give each item three roles: query (q_i = x_i W^Q), key (k_j = x_j W^K) and value
+       (v_j = x_j W^V). Scores become q_i · k_j, so similarity is learned and need not be symmetric.
+    3. A sum of d products grows like √d, which makes softmax hard, so scores are divided by √d.
+    4. Several heads attend to different things at once, each with separate d columns of W^Q, W^K and W^V. Their outputs
+       are concatenated, and W^O mixes them.
 
     Shapes: `query` (dim, heads · d), `key` (dim, key_heads · d), `value` (dim, key_heads · dv), `output`
-    (heads · dv, out) or None for the heads side by side. `scale` defaults to 1/√d. All float32 or all float64. Raises
+    (heads · dv, out) or None for the concatenated heads. `scale` defaults to 1/√d. All float32 or all float64. Raises
     ShapeError, DtypeError or InputError. Source: Vaswani et al. 2017, section 3.2.
 
     >>> x = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -67,7 +68,7 @@ class SelfAttention:
     def random(
         cls, dim: int, heads: int, *, key_heads: int | None = None, dtype: str = "float32", seed: int = 0
     ) -> "SelfAttention":
-        """A layer to be trained, matrices drawn with variance 1/dim: (n, dim) → (n, dim).
+        """A layer to train, with random matrices of variance 1/dim: (n, dim) → (n, dim).
 
         >>> layer = SelfAttention.random(64, heads=8, key_heads=2)
         >>> layer.query.shape, layer.key.shape, layer(np.zeros((5, 64), np.float32)).shape
@@ -75,17 +76,17 @@ class SelfAttention:
         """
         if heads < 1 or dim % heads:
             raise ShapeError(f"{dim} dims cannot be shared by {heads} heads: use a divisor of {dim}.")
-        few = dim // heads * (key_heads or heads)
+        key_columns = dim // heads * (key_heads or heads)
         draw = np.random.default_rng(seed).standard_normal
 
         def matrix(columns: int) -> Array:
             drawn: Array = draw((dim, columns)) * dim**-0.5
             return drawn.astype(dtype)
 
-        return cls(matrix(dim), matrix(few), matrix(few), matrix(dim), heads, key_heads)
+        return cls(matrix(dim), matrix(key_columns), matrix(key_columns), matrix(dim), heads, key_heads)
 
     def check(self) -> None:
-        """The matrices must fit each other and the heads."""
+        """Check that the matrices fit each other and the heads."""
         arrays = {name: getattr(self, name) for name in MATRICES if getattr(self, name) is not None}
         shapes = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
         if any(x.ndim != 2 or 0 in x.shape for x in arrays.values()):
@@ -111,8 +112,8 @@ class SelfAttention:
         """y (..., n, out) of x (..., n, dim)."""
         return self.forward(x).y
 
-    def forward(self, x: Array) -> "Forward":
-        """The same with every step kept, for looking (`.attended.weights`) and for `.backward`."""
+    def forward(self, x: Array) -> "LayerPass":
+        """Compute y and keep every step, for inspection (`.attended.weights`) and for `.backward`."""
         x = np.asarray(x)
         if x.ndim < 2 or x.shape[-1] != len(self.query) or x.dtype != self.query.dtype:
             raise ShapeError(
@@ -120,16 +121,16 @@ class SelfAttention:
                 f"{self.query.dtype}."
             )
         key_heads = self.heads if self.key_heads is None else self.key_heads
-        q = parted(x @ self.query, self.heads)  # (..., heads, n, d)
-        k, v = (parted(x @ matrix, key_heads) for matrix in (self.key, self.value))  # (..., key heads, n, d or dv)
+        q = split_heads(x @ self.query, self.heads)  # (..., heads, n, d)
+        k, v = (split_heads(x @ matrix, key_heads) for matrix in (self.key, self.value))  # (..., key heads, n, d or dv)
         attended = attend(q, k, v, mask=self.mask, score=self.score, scale=self.scale)
-        joint = joined(attended.output)  # (..., n, heads · dv)
-        return Forward(self, x, attended, joint, joint if self.output is None else joint @ self.output)
+        joint = join_heads(attended.output)  # (..., n, heads · dv)
+        return LayerPass(self, x, attended, joint, joint if self.output is None else joint @ self.output)
 
 
 @dataclass(frozen=True, eq=False)
 class LayerGradients:
-    """How a loss changes with the layer's input and with each of its matrices, in their shapes."""
+    """Gradients of a loss with respect to the layer's input and matrices, in their shapes."""
 
     x: Array
     query: Array
@@ -139,8 +140,8 @@ class LayerGradients:
 
 
 @dataclass(frozen=True, eq=False)
-class Forward:
-    """One pass through a layer: what came in, the attention, the heads side by side, and y."""
+class LayerPass:
+    """One pass through a layer: its input, the attention, the concatenated heads, and y."""
 
     layer: SelfAttention
     x: Array
@@ -161,29 +162,29 @@ class Forward:
             raise DtypeError(f"d_y has dtype {d_y.dtype}, y {self.y.dtype}: give real numbers, as by d_y.real.")
         d_y = d_y.astype(self.y.dtype, copy=False)
         if d_y.shape != self.y.shape:
-            raise ShapeError(f"d_y of shape {d_y.shape} does not belong to y {self.y.shape}: give one of that shape.")
+            raise ShapeError(f"d_y of shape {d_y.shape} does not fit y {self.y.shape}: give equal shapes.")
         d_joint = d_y if layer.output is None else d_y @ layer.output.T
-        own = self.attended.backward(parted(d_joint, layer.heads), rules=False)
-        d_q, d_k, d_v = joined(own.q), joined(own.k), joined(own.v)
+        gradients = self.attended.backward(split_heads(d_joint, layer.heads), rules=False)
+        d_q, d_k, d_v = join_heads(gradients.q), join_heads(gradients.k), join_heads(gradients.v)
         d_x = d_q @ layer.query.T + d_k @ layer.key.T + d_v @ layer.value.T
         d_query, d_key, d_value = (summed(self.x, d) for d in (d_q, d_k, d_v))
         d_output = None if layer.output is None else summed(self.joint, d_y)
         return LayerGradients(d_x, d_query, d_key, d_value, d_output)
 
 
-def parted(x: Array, heads: int) -> Array:
+def split_heads(x: Array, heads: int) -> Array:
     """(..., n, heads · d) as (..., heads, n, d), a view.
 
-    >>> parted(np.arange(4).reshape(1, 4), 2).tolist()
+    >>> split_heads(np.arange(4).reshape(1, 4), 2).tolist()
     [[[0, 1]], [[2, 3]]]
     """
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(-2, -3)
 
 
-def joined(x: Array) -> Array:
+def join_heads(x: Array) -> Array:
     """(..., heads, n, d) as (..., n, heads · d)."""
-    turned = x.swapaxes(-2, -3)
-    return turned.reshape(*turned.shape[:-2], turned.shape[-2] * turned.shape[-1])
+    by_item = x.swapaxes(-2, -3)  # (..., n, heads, d)
+    return by_item.reshape(*by_item.shape[:-2], by_item.shape[-2] * by_item.shape[-1])
 
 
 def summed(a: Array, b: Array) -> Array:

@@ -1,7 +1,8 @@
-"""A property that is worked out once, without a lock.
+"""A property that is computed once, without a lock.
 
-`functools.cached_property` takes one before Python 3.12: a fork while another thread works a property out leaves it
-locked in the child, for every object of the class. Two threads that ask at once both work it out, and one answer stays.
+Before Python 3.12, `functools.cached_property` takes a lock: if a process forks while another thread computes a
+property, it stays locked in the child, for all objects of the class. Here, two threads may both compute it; one result
+is kept.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ Answer = TypeVar("Answer")
 
 
 class cached_property(Generic[Answer]):  # noqa: N801
-    """A method as an attribute, which keeps its first answer.
+    """Turn a method into an attribute that keeps its first result.
 
     >>> class Half:
     ...     @cached_property

@@ -1,6 +1,6 @@
-"""Every environment variable clearhead reads, in one table that the docs print.
+"""All environment variables that clearhead reads, in one table that the docs print.
 
-Decides names, defaults and meanings; what a value does is decided where it is used.
+Responsible for names, defaults and descriptions; the code that uses a value decides what it does.
 """
 
 import os
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Setting:
-    """One environment variable: its name, what holds without it, and what it does."""
+    """One environment variable: its name, default and description."""
 
     name: str
     default: str
     meaning: str
 
     def read(self) -> str:
-        """The variable's text now, or the default."""
+        """The current text of the variable, or the default."""
         return os.environ.get(self.name, self.default).strip()
 
 

@@ -1,7 +1,7 @@
-"""Checkers for anyone's tests: against the definition, for leaks from hidden items, and for the same bits.
+"""Checks for your tests: agreement with the definition, no leaks from hidden items, and equal bits.
 
-Each raises AssertionError with the worst place and both numbers, so that a failure can be read. They take the function
-to be checked as an argument, called like `clearhead.attention(q, k, v, mask=…, scale=…)`.
+Each raises AssertionError with the worst index and both numbers. They take the function to check as an argument, and
+call it like `clearhead.attention(q, k, v, mask=…, scale=…)`.
 """
 
 import os
@@ -36,10 +36,10 @@ def check_definition(
     sink: Any = None,
     scale: float | None = None,
 ) -> None:
-    """The result is as near to the float64 definition as the definition computed in the inputs' own dtype.
+    """Check that a result is as close to the float64 definition as the definition in the inputs' dtype is.
 
-    The bound scales itself: twice that error, and what a block's sums can lose, in units of the largest value seen.
-    Inputs of 16 bits are held to the definition in float32, and to one rounding of the result.
+    The bound is twice that error plus the rounding error of a block's sums, in units of the largest value. 16-bit
+    inputs are compared with the definition in float32, allowing one more rounding of the result.
 
     >>> from clearhead import attention
     >>> x = np.linspace(-1, 1, 24, dtype=np.float32).reshape(6, 4)
@@ -58,25 +58,25 @@ def check_definition(
     lost = np.isnan(exact)
     differs = np.isnan(result) != lost
     assert not differs.any(), (
-        f"not a number at {place(differs)}: got {got[differs][0]}, the definition {exact[differs][0]}"
+        f"not a number at {first_index(differs)}: got {got[differs][0]}, the definition {exact[differs][0]}"
     )
     if lost.all():
         return
     size = np.max(np.abs(v.astype(np.float64)), where=np.isfinite(v.astype(np.float64)), initial=0.0)
-    # Scores of size s carry an error of about s units in the last place into the exponent.
-    wide, lead = (q.astype(float), textbook.share_heads(k, q).astype(float)), textbook.share_heads(v, q).shape[:-2]
+    # Scores of magnitude s add an error of about s units in the last place to the exponent.
+    operands, lead = (q.astype(float), textbook.share_heads(k, q).astype(float)), textbook.share_heads(v, q).shape[:-2]
     largest = max(
         np.max(np.abs(s), where=np.isfinite(s), initial=0.0)
-        for s, _ in (textbook.ruled_scores(*wide, lead, rules["mask"], some, scale) for some in ((), score))
+        for s, _ in (textbook.ruled_scores(*operands, lead, rules["mask"], applied, scale) for applied in ((), score))
     )
-    # A chain over a block's keys loses at most half a unit a step, in the sum and in each value: equal items come near.
+    # A chain over a block's keys loses at most half a unit per step in each sum; equal items come close to that.
     steps = min(k.shape[-2], canonical.BLOCK) + k.shape[-2] // canonical.BLOCK
     units = 8 + steps + 4 * largest
     limits = np.finfo(computed)
     rounding = max(units * float(limits.eps) * float(size), (units + k.shape[-2]) * float(limits.smallest_subnormal))
     bound = 2 * np.max(np.abs(plain - exact), where=~lost, initial=0.0) + rounding
     error = np.where(lost, 0.0, np.abs(result - exact))
-    if q.dtype.itemsize == 2:  # half a unit of the result for its rounding
+    if q.dtype.itemsize == 2:  # half a unit for rounding the result
         fraction = 2.0**-11 if q.dtype == np.float16 else 2.0**-8
         error = np.maximum(error - fraction * np.abs(exact) - 2.0**-24 * 0.5, 0)
     at = np.unravel_index(np.argmax(error), error.shape)
@@ -96,10 +96,10 @@ def check_invariance(
     sink: Any = None,
     scale: float | None = None,
 ) -> int:
-    """Your problem gives the same bits with any threads, on every instruction set, in chunks and from a cache.
+    """Check that a problem gives the same bits with any threads, on every instruction set, in chunks and from a cache.
 
-    Chunks and caches are tried where no query sees a later key and no rule asks for a query's index. Gives the number
-    of results that were compared; raises AssertionError with the first difference. Source: docs/design.md, section 2.
+    Chunks and caches are tested if no query sees a later key and no rule reads the query's row index. Returns the
+    number of compared results; raises AssertionError with the first difference. Source: docs/design.md, section 2.
 
     >>> x = np.random.default_rng(0).standard_normal((2, 40, 16))
     >>> check_invariance(x, x, x, mask=causal()) > 10
@@ -107,13 +107,13 @@ def check_invariance(
     """
     mask = causal() if mask is None else mask
     rules: dict[str, Any] = {"score": score, "sink": sink, "scale": scale}
-    whole = attend(q, k, v, mask=mask, threads=1, **rules)
+    full_result = attend(q, k, v, mask=mask, threads=1, **rules)
     compared = 0
 
     def check(got: Attended, rows: slice, what: str) -> None:
         nonlocal compared
-        check_same_bits(got.output, whole.output[..., rows, :], f"outputs {what}")
-        check_same_bits(got.lse, whole.lse[..., rows], f"log-sum-exps {what}")
+        check_same_bits(got.output, full_result.output[..., rows, :], f"outputs {what}")
+        check_same_bits(got.lse, full_result.lse[..., rows], f"log-sum-exps {what}")
         compared += 1
 
     for threads in (1, 2, 3, 7):
@@ -122,10 +122,10 @@ def check_invariance(
         with using_isa(isa):
             check(attend(q, k, v, mask=mask, **rules), slice(None), f"on {isa}")
     n, m = q.shape[-2], k.shape[-2]
-    spans, _ = split_documents(mask, n, m)
-    sees_ahead = np.any(visible(mask, n, m, lead=whole.lse.shape[:-1]) & ~np.tri(n, m, m - n, dtype=bool))
-    asked = problem(q, k, v, mask=mask, **rules)
-    if n != m or sees_ahead or len(spans) != 1 or "row" in asked.rules.leaves:
+    spans, _ = split(mask, n, m)
+    sees_ahead = np.any(visible(mask, n, m, lead=full_result.lse.shape[:-1]) & ~np.tri(n, m, m - n, dtype=bool))
+    posed = problem(q, k, v, mask=mask, **rules)
+    if n != m or sees_ahead or len(spans) != 1 or "row" in posed.rules.leaves:
         return compared
     later = at_end(mask)
     for step in (1, 5, 64, 100):
@@ -148,7 +148,7 @@ def check_invariance(
 def check_hidden(
     function: Attention, q: Array, k: Array, v: Array, *, mask: Mask | None = None, scale: float | None = None
 ) -> None:
-    """What a query may not see changes nothing: NaN, infinities and huge numbers there leave every bit as it was.
+    """Check that hidden items change nothing: NaN, infinities and huge numbers there leave every bit unchanged.
 
     >>> from clearhead import attention
     >>> check_hidden(attention, *np.ones((3, 5, 2)))
@@ -161,12 +161,12 @@ def check_hidden(
             after = function(q, *poisoned, mask=mask, scale=scale)
             difference = ~same(before[..., row, :], after[..., row, :])
             assert not difference.any(), (
-                f"{poison} in items hidden from query {row} changed its output at {place(difference)}"
+                f"{poison} in items hidden from query {row} changed its output at {first_index(difference)}"
             )
 
 
 def check_same_bits(a: Array, b: Array, what: str = "results") -> None:
-    """Two arrays are equal bit for bit, signs of zeros included; every NaN equals every NaN.
+    """Check that two arrays are equal bit for bit, including signs of zeros; any NaN equals any other.
 
     >>> check_same_bits(np.zeros(2), np.zeros(2))
     >>> check_same_bits(np.array([0.0]), np.array([-0.0]))
@@ -176,7 +176,7 @@ def check_same_bits(a: Array, b: Array, what: str = "results") -> None:
     assert (a.shape, a.dtype) == (b.shape, b.dtype), f"{what}: {a.shape} {a.dtype} and {b.shape} {b.dtype}"
     difference = ~same(a, b)
     if difference.any():
-        at = place(difference)
+        at = first_index(difference)
         raise AssertionError(
             f"{what} differ in {difference.sum()} of {a.size} places, "
             f"first at {at}: {float(a[at])!r} and {float(b[at])!r}"
@@ -206,17 +206,17 @@ def using_isa(isa: str) -> Iterator[None]:
 
 
 def same(a: Array, b: Array) -> npt.NDArray[np.bool_]:
-    """Where two arrays hold the same bits, or two NaN."""
+    """Where two arrays have the same bits, or both NaN."""
     kind = np.dtype(f"u{a.dtype.itemsize}")
     bits: npt.NDArray[np.bool_] = np.ascontiguousarray(a).view(kind) == np.ascontiguousarray(b).view(kind)
     return bits | (np.isnan(a) & np.isnan(b))
 
 
-def place(where: npt.NDArray[np.bool_]) -> tuple[int, ...]:
-    """The first place that is True."""
+def first_index(where: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    """The index of the first True."""
     return tuple(int(i) for i in np.argwhere(where)[0])
 
 
-def scale_of(q: Array, scale: float | None) -> float:
-    """The scale in force."""
+def effective_scale(q: Array, scale: float | None) -> float:
+    """The scale as a float; 1/√d by default."""
     return float(q.shape[-1] ** -0.5 if scale is None else scale)

@@ -1,16 +1,16 @@
-"""How numbers, items and lists are written, in every format alike."""
+"""Text of numbers, items and lists, the same in every format."""
 
 import math
 from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 ROUNDINGS = {digits: Context(prec=digits, rounding=ROUND_HALF_EVEN) for digits in (2, 4, 12)}
-JOINERS = "\u200c\u200d"  # parts of words and emoji, and nothing by themselves
+JOINERS = "\u200c\u200d"  # parts of words and emoji, invisible alone
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def without_noise(value: float) -> Decimal:
-    """A number's first 12 digits: those behind them depend on the order in which floats were added.
+    """A number's first 12 digits; later ones depend on the order in which floats were added.
 
     >>> without_noise(0.1 + 0.2) == without_noise(0.3)
     True
@@ -18,19 +18,19 @@ def without_noise(value: float) -> Decimal:
     return ROUNDINGS[12].create_decimal_from_float(float(value))
 
 
-def places(value: Decimal, count: int) -> str:
-    """A number with so many decimals, half to even."""
+def decimals(value: Decimal, count: int) -> str:
+    """A number with `count` decimals, rounded half to even."""
     return f"{value.quantize(Decimal(1).scaleb(-count), context=ROUNDINGS[12]):f}"
 
 
-def power(value: Decimal, digits: int) -> str:
-    """A number with so many digits and an exponent, half to even."""
+def exponent_form(value: Decimal, digits: int) -> str:
+    """A number with `digits` digits and an exponent, rounded half to even."""
     first, _, exponent = f"{ROUNDINGS[digits].plus(value):.{digits - 1}e}".partition("e")
     return f"{first}e{int(exponent):+03d}"
 
 
 def number(value: float) -> str:
-    """Four decimals, or an exponent where they would hide the number; only 0 itself is written 0.
+    """Four decimals, or an exponent where those would hide the number; only 0 itself is written 0.
 
     >>> number(0.25), number(-3e-7), number(0.0), number(2.5e8), number(0.12345), number(-math.inf)
     ('0.2500', '-3.0e-07', '0', '2.500e+08', '0.1234', '−∞')
@@ -41,12 +41,12 @@ def number(value: float) -> str:
     if not exact:
         return "0"
     if abs(exact) < Decimal("1e-4"):
-        return power(exact, 2)
-    return places(exact, 4) if abs(exact) < 10**6 else power(exact, 4)
+        return exponent_form(exact, 2)
+    return decimals(exact, 4) if abs(exact) < 10**6 else exponent_form(exact, 4)
 
 
 def factor(value: float) -> str:
-    """A number beside a × or a +.
+    """A number next to × or +, in parentheses if negative.
 
     >>> factor(0.25), factor(-0.25)
     ('0.2500', '(-0.2500)')
@@ -55,7 +55,7 @@ def factor(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in per cent; only 0 is written 0, and only the whole 100.
+    """A share in per cent; only 0 is written as 0, and only 1 as 100.
 
     >>> percent(0.0689), percent(0.00012), percent(1e-6), percent(0.99999)
     ('6.9 %', '0.012 %', '< 0.001 %', '> 99.9 %')
@@ -67,12 +67,12 @@ def percent(share: float) -> str:
         return "< 0.001 %"
     if exact < Decimal("0.1"):
         return f"{ROUNDINGS[2].plus(exact):f} %"
-    rounded = places(exact, 1)
+    rounded = decimals(exact, 1)
     return "> 99.9 %" if rounded == "100.0" and exact < 100 else f"{rounded} %"
 
 
 def short(count: int) -> str:
-    """A count in three digits, exact below 100 000.
+    """A count in three digits; exact below 100 000.
 
     >>> short(8256), short(549_756_338_176)
     ('8,256', '550 G')
@@ -86,10 +86,10 @@ def short(count: int) -> str:
     return f"{value:.3g}{unit}"
 
 
-def size(count: int) -> str:
+def byte_size(count: int) -> str:
     """A number of bytes in binary units.
 
-    >>> size(400), size(65536), size(4 * 2**40)
+    >>> byte_size(400), byte_size(65536), byte_size(4 * 2**40)
     ('400 B', '64 KiB', '4 TiB')
     """
     value, units = float(count), iter(("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
@@ -100,7 +100,7 @@ def size(count: int) -> str:
 
 
 def count(n: int, noun: str) -> str:
-    """So many of something.
+    """A count with its noun, in singular or plural.
 
     >>> count(1, "item"), count(3000, "key"), count(2, "query")
     ('1 item', '3,000 keys', '2 queries')
@@ -110,7 +110,7 @@ def count(n: int, noun: str) -> str:
 
 
 def sub(name: str, index: int) -> str:
-    """A letter with an index.
+    """A letter with a subscript.
 
     >>> sub("x", 12)
     'x₁₂'
@@ -119,23 +119,23 @@ def sub(name: str, index: int) -> str:
 
 
 def label(token: str) -> str:
-    r"""A token fit to print anywhere: nothing in it can move a cursor, break a line or a table, or be overlooked.
+    r"""A token that is safe to print: it cannot move a cursor, break a line or a table, or be invisible.
 
-    Control characters stand as Python writes them, and blanks that stand alone as ␣.
+    Control characters appear as Python escapes, tokens of blanks alone as ␣.
 
     >>> label("\n"), label("a\tb"), label(" the"), label("  "), label("")
     ('\\n', 'a\\tb', ' the', '␣␣', '(empty)')
     """
     if not token.strip(" "):
         return "␣" * len(token) or "(empty)"
-    whole = token.strip(JOINERS) != ""
+    visible = token.strip(JOINERS) != ""
     return "".join(
-        c if c.isprintable() or (whole and c in JOINERS) else c.encode("unicode_escape").decode() for c in token
+        c if c.isprintable() or (visible and c in JOINERS) else c.encode("unicode_escape").decode() for c in token
     )
 
 
 def quoted(token: str) -> str:
-    """A token in a sentence.
+    """A token in quotation marks.
 
     >>> quoted("river")
     '“river”'
@@ -144,7 +144,7 @@ def quoted(token: str) -> str:
 
 
 def listed(words: Sequence[str], most: int = 4) -> str:
-    """Words in a sentence; where there are many, the first of them and how many more.
+    """A list of words in a sentence; of more than `most`, the first ones and the number of others.
 
     >>> listed(["a"]), listed(["a", "b", "c"]), listed(list("abcdefg"))
     ('a', 'a, b and c', 'a, b, c, d and 3 more')

@@ -1,1 +1,1 @@
-"""Frameworks that call clearhead: a room each, and each imports its framework alone."""
+"""Adapters for other frameworks; each imports only its own framework."""

@@ -1,1 +1,1 @@
-"""Weights as users look at them: any part of the matrix, sums over it, and what follows from it."""
+"""Attention weights for users: any part of the matrix, sums over it, and results derived from it."""

@@ -1,7 +1,7 @@
 """The figures of `clearhead.plot`, with matplotlib (`pip install clearhead[plot]`).
 
-Decides how weights look: colours that the colour-blind tell apart, light or dark, labels, and what is said where there
-is no room. Every number comes from `weights`; a picture of many items is `Weights.map`'s, exact and never sampled.
+Responsible for how weights look: colours that are safe for colour-blind readers, light and dark themes, labels, and
+captions for pooled pictures. All numbers come from `weights`; `Weights.map` pools large matrices, never samples them.
 """
 
 import io
@@ -27,26 +27,26 @@ except ImportError as error:
     raise ImportError("clearhead.plot needs matplotlib: pip install clearhead[plot]") from error
 
 Theme = Literal["light", "dark"]
-MOST_NAMED = 64  # items of a heat map that get their names
-MOST_BARS = 40  # items of a row that get a bar of their own
-LONGEST = 24  # characters of a name
-PALE = 100  # a scale this many times wider than most weights would leave them without colour
-KEYS, QUERIES = "key: what is looked at", "query: who looks"
-PIXELS = 512  # of a heat map, each way
-SHEET_PIXELS = 96  # of one head on a sheet of them
+MOST_NAMED = 64  # a heat map of more items is labelled with numbers
+MOST_BARS = 40  # keys of a row that get separate bars
+MAX_LABEL_LENGTH = 24  # characters of a label
+PALE = 100  # if the maximum is this many times the median, use a log scale
+KEYS, QUERIES = "key (attended to)", "query (attending)"
+PIXELS = 512  # maximum height and width of a heat map
+SHEET_PIXELS = 96  # the same for one head on a sheet of heads
 KINDS = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
 class Colours:
-    """What a theme paints with; the scale of weights is readable without colours too."""
+    """A theme's colours. The scale for weights also reads in greyscale."""
 
     paper: str
     ink: str
     faint: str
     bar: str
     chosen: str
-    scale: tuple[str, ...]  # from the smallest weight, which is not yet paper, to the largest
+    scale: tuple[str, ...]  # from the smallest weight, distinct from paper, to the largest
 
 
 COLOURS = {
@@ -68,11 +68,11 @@ def heat(
     title: str = "",
     theme: Theme = "light",
 ) -> Figure:
-    """One head's weights as a heat map, query by query down, key by key across; what is hidden stays blank.
+    """Draw one head's weights as a heat map, queries down, keys across; hidden pairs stay blank.
 
-    `w` is of shape (queries, keys). More than 512 items each way are pooled: each pixel shows its largest weight, and
-    the caption says so. Colour goes with the square root of the weight or, where that would leave most of a long text
-    without any, with its logarithm; the legend says which. Raises InputError.
+    `w` has shape (queries, keys). More than 512 queries or keys are pooled: each pixel shows its largest weight, and
+    the caption says so. Colour follows the square root of the weight or, where that would leave most of a long text
+    pale, its logarithm; the legend says which. Raises InputError.
 
     >>> from clearhead import weights
     >>> figure = heat(weights(np.eye(3), np.eye(3)), ["a", "b", "c"])
@@ -84,27 +84,31 @@ def heat(
         part.indices(size)[:2] for part, size in zip((rows, columns), w.shape, strict=True)
     )
     if not picture.size:
-        raise InputError(f"rows={rows} and columns={columns} of weights {w.shape} hold nothing: choose some of each.")
+        raise InputError(f"rows={rows} and columns={columns} of weights {w.shape} select nothing: choose some of each.")
     figure, axes = canvas(7.2, 6.4, theme)
     image = paint(
-        axes, picture, theme, scale_of(picture, w.shape[1]), (first - 0.5, stop - 0.5, stop_row - 0.5, first_row - 0.5)
+        axes,
+        picture,
+        theme,
+        colour_scale(picture, w.shape[1]),
+        (first - 0.5, stop - 0.5, stop_row - 0.5, first_row - 0.5),
     )
     legend(figure, image, axes, theme)
     name_items(axes.xaxis, tokens, first, stop, w.shape[1])
     name_items(axes.yaxis, tokens, first_row, stop_row, w.shape[0])
     axes.set_xlabel(KEYS)
     axes.set_ylabel(QUERIES)
-    caption(axes, title, pooled(picture, (stop_row - first_row, stop - first)))
+    caption(axes, title, pooling_note(picture, (stop_row - first_row, stop - first)))
     return figure
 
 
 def row(
     w: WeightsLike, query: int, tokens: Sequence[str] | None = None, *, title: str = "", theme: Theme = "light"
 ) -> Figure:
-    """What one query looks at: a bar for each key, its name beside it; of many, the 40 heaviest and the rest as one.
+    """Draw one query's weights as labelled bars: all keys, or the 40 heaviest and one bar for the rest.
 
-    `w` is of shape (queries, keys). The rest's bar is cut where it would make the others too short to read. Raises
-    InputError, also for a query that is not there.
+    `w` has shape (queries, keys). The bar for the rest is cut off if it would make the others too short to read. Raises
+    InputError, also for a query out of range.
 
     >>> from clearhead import weights
     >>> figure = row(weights(np.eye(3), np.eye(3)), -1, ["a", "b", "c"])
@@ -114,9 +118,9 @@ def row(
     if not isinstance(query, int | np.integer) or not -queries <= query < queries:
         raise InputError(f"query {query!r} is not one of the {queries}: give 0 to {queries - 1}, or -1 to {-queries}.")
     at = int(query) % queries
-    itself = at if queries == keys else None  # else a query's number is not that of its own key
+    itself = at if queries == keys else None  # with unequal counts, query and key numbers do not correspond
     values = w.row(at).astype(np.float64)
-    names = names_of(tokens, keys)
+    names = token_names(tokens, keys)
     shown = np.flatnonzero(values) if keys > MOST_BARS else np.arange(keys)
     shown = np.sort(shown[np.argsort(-values[shown], kind="stable")[:MOST_BARS]])
     figure, axes = canvas(7.2, 1.2 + 0.24 * (len(shown) + (len(shown) < keys)), theme)
@@ -134,50 +138,49 @@ def row(
     axes.set_xlim(0, longest)
     axes.set_xlabel("weight")
     axes.set_ylabel("key")
-    own = f", “{shorten(names[itself])}”," if names and itself is not None else ""
+    named = f", “{shorten(names[itself])}”," if names and itself is not None else ""
     caption(
         axes,
         title,
-        f"what query {at}{own} looks at"
-        + "; itself in the other colour" * bool(itself is not None and itself in shown),
+        f"weights of query {at}{named}" + "; itself in the other colour" * bool(itself is not None and itself in shown),
     )
     return figure
 
 
 def profile(w: WeightsLike, *, title: str = "", theme: Theme = "light") -> Figure:
-    """How each head looks: over how many keys its weight is spread, and how far back they lie; mean over queries.
+    """Draw each head's effective number of keys and mean distance, averaged over queries.
 
-    `w` is of shape (..., queries, keys); each mark also shows the middle half of the queries.
+    `w` has shape (..., queries, keys); each mark also shows the middle half of the queries.
 
     >>> from clearhead import weights
     >>> x = np.zeros((2, 5, 4))
     >>> figure = profile(weights(x, x))
     """
     w = drawable(w)
-    found = w.summary("effective", "distance")
+    summary = w.summary("effective", "distance")
     heads = math.prod(w.shape[:-2])
     figure, both = canvas(max(5.0, 2.5 + 0.28 * heads), 5.2, theme, 2)
     colours = COLOURS[theme]
-    for axes, name, said in zip(
-        both, ("effective", "distance"), ("keys, effectively (e^entropy)", "mean distance, in items"), strict=True
+    for axes, name, axis_label in zip(
+        both, ("effective", "distance"), ("effective keys (e^entropy)", "mean distance, in items"), strict=True
     ):
-        values = found[name].reshape(heads, -1).astype(np.float64)
+        values = summary[name].reshape(heads, -1).astype(np.float64)
         low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=1)
         axes.vlines(range(heads), low, high, color=colours.faint, linewidth=5)
         axes.plot(range(heads), middle, "_", color=colours.ink, markersize=9)
         axes.plot(range(heads), values.mean(axis=1), "o", color=colours.bar, markersize=5)
-        axes.set_ylabel(said)
+        axes.set_ylabel(axis_label)
         axes.set_ylim(bottom=0)
         axes.set_xticks(range(heads), head_names(w), rotation=90 if heads > 16 else 0, fontsize=8)
     both[1].set_xlabel("head")
-    caption(both[0], title, "dot: mean over queries; dash: median; band: their middle half")
+    caption(both[0], title, "dot: mean over queries; dash: median; band: middle half")
     return figure
 
 
 def received(w: WeightsLike, tokens: Sequence[str] | None = None, *, title: str = "", theme: Theme = "light") -> Figure:
-    """How much weight each key receives from all queries, along the sequence; a line for each head, or their band.
+    """Draw how much weight each key receives from all queries: a line per head, or their range.
 
-    `w` is of shape (..., queries, keys). The scale is logarithmic where the least is under a hundredth of the most.
+    `w` has shape (..., queries, keys). The scale is logarithmic if the minimum is under a hundredth of the maximum.
 
     >>> from clearhead import weights
     >>> x = np.zeros((2, 5, 4))
@@ -207,14 +210,14 @@ def received(w: WeightsLike, tokens: Sequence[str] | None = None, *, title: str 
     name_items(axes.xaxis, tokens, 0, w.shape[-1], w.shape[-1])
     axes.set_xlabel("key")
     each = f"blue: mean of {heads} heads; grey: each" + " (range)" * (heads > 8)
-    caption(axes, title, (each if heads > 1 else "what all queries give each key") + "; on a log scale" * logarithmic)
+    caption(axes, title, (each if heads > 1 else "sum over queries") + "; on a log scale" * logarithmic)
     return figure
 
 
 def heads(w: WeightsLike, *, title: str = "", theme: Theme = "light") -> Figure:
-    """All heads side by side, each a small heat map on the same scale, its mean effective number of keys above.
+    """Draw all heads as small heat maps on one scale, titled with their mean effective number of keys.
 
-    `w` is of shape (..., queries, keys). More than 96 items each way are pooled as in `heat`, and the caption says so.
+    `w` has shape (..., queries, keys). More than 96 queries or keys are pooled as in `heat`, and the caption says so.
 
     >>> from clearhead import weights
     >>> x = np.zeros((3, 5, 4))
@@ -224,10 +227,10 @@ def heads(w: WeightsLike, *, title: str = "", theme: Theme = "light") -> Figure:
     pictures = w.map(size=SHEET_PIXELS)
     pictures = pictures.reshape(-1, *pictures.shape[-2:])
     spread = w.summary("effective").effective.reshape(len(pictures), -1).mean(axis=1)
-    wide = min(len(pictures), max(4, math.ceil(math.sqrt(1.5 * len(pictures)))))
-    tall = ceil_div(len(pictures), wide)
-    figure, grid = canvas(max(4.4, 1.4 + 1.45 * wide), 1.3 + 1.75 * tall, theme, tall, wide)
-    colours, names, scale = COLOURS[theme], head_names(w), scale_of(pictures, w.shape[-1])
+    columns = min(len(pictures), max(4, math.ceil(math.sqrt(1.5 * len(pictures)))))
+    rows = ceil_div(len(pictures), columns)
+    figure, grid = canvas(max(4.4, 1.4 + 1.45 * columns), 1.3 + 1.75 * rows, theme, rows, columns)
+    colours, names, scale = COLOURS[theme], head_names(w), colour_scale(pictures, w.shape[-1])
     image: Any = None
     for n, axes in enumerate(np.asarray(grid).reshape(-1)):
         if n >= len(pictures):
@@ -239,39 +242,39 @@ def heads(w: WeightsLike, *, title: str = "", theme: Theme = "light") -> Figure:
         count = f"{spread[n]:.3g}"
         axes.set_title(f"{names[n]} · {count} key" + "s" * (count != "1"), fontsize=7.5, color=colours.ink)
     legend(figure, image, grid, theme)
-    said = "\n".join(filter(None, [title or "heads", pooled(pictures[0], w.shape[-2:])]))
-    figure.suptitle(said, color=colours.ink, fontsize=10)
+    heading = "\n".join(filter(None, [title or "heads", pooling_note(pictures[0], w.shape[-2:])]))
+    figure.suptitle(heading, color=colours.ink, fontsize=10)
     figure.supxlabel(KEYS, color=colours.ink, fontsize=9)
     figure.supylabel(QUERIES, color=colours.ink, fontsize=9)
     return figure
 
 
 def save(figure: Figure, path: str | os.PathLike[str], *, force: bool = True) -> None:
-    """Write a figure to a .png, .svg or .pdf file, whole or not at all; raises FileError."""
+    """Save a figure as .png, .svg or .pdf, atomically; raises FileError."""
     target = Path(path)
     if target.suffix.lower() not in KINDS:
-        raise FileError(f"{target} is no picture: name a file that ends in {', '.join(KINDS)}.")
+        raise FileError(f"{target} does not name a picture: use a file that ends in {', '.join(KINDS)}.")
     write_whole(target, picture_of(figure, target.suffix.lower().lstrip(".")), force=force)
 
 
 def picture_of(figure: Figure, kind: str = "png") -> bytes:
-    """A figure as the bytes of a file, without a date, so that equal figures are equal files."""
-    about: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    to = io.BytesIO()
-    figure.savefig(to, format=kind, dpi=150, facecolor=figure.get_facecolor(), metadata=about)
-    return to.getvalue()
+    """Encode a figure as the bytes of a file. Omits the date, so equal figures give equal files."""
+    metadata: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=150, facecolor=figure.get_facecolor(), metadata=metadata)
+    return buffer.getvalue()
 
 
 # Parts
 
 
-def canvas(width: float, height: float, theme: Theme, tall: int = 1, wide: int = 1) -> tuple[Figure, Any]:
-    """A figure and its axes in a theme's colours."""
+def canvas(width: float, height: float, theme: Theme, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+    """Create a figure and its axes in a theme's colours."""
     if theme not in COLOURS:
         raise InputError(f"theme={theme!r} is unknown: use 'light' or 'dark'.")
     colours = COLOURS[theme]
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=colours.paper)
-    grid = figure.subplots(tall, wide)
+    grid = figure.subplots(rows, columns)
     for axes in np.asarray(grid).reshape(-1):
         axes.set_facecolor(colours.paper)
         axes.tick_params(colors=colours.ink, labelsize=8)
@@ -283,10 +286,10 @@ def canvas(width: float, height: float, theme: Theme, tall: int = 1, wide: int =
     return figure, grid
 
 
-def scale_of(pictures: Array, keys: int) -> Normalize:
-    """From 0 by the square root to the largest weight; if most are far below that, by the logarithm.
+def colour_scale(pictures: Array, keys: int) -> Normalize:
+    """A square-root scale from 0 to the largest weight, or a log scale if most weights are far below that.
 
-    The logarithm begins at a hundredth of what each of the keys would get if all got the same.
+    The log scale starts at a hundredth of a uniform weight, 1 / keys.
     """
     seen = pictures[pictures > 0]
     top = float(seen.max(initial=0)) or 1.0
@@ -296,35 +299,35 @@ def scale_of(pictures: Array, keys: int) -> Normalize:
 
 
 def paint(axes: Any, picture: Array, theme: Theme, scale: Normalize, extent: Any) -> Any:
-    """A picture of weights; what is exactly 0, hidden for the most part, stays paper."""
+    """Draw a picture of weights; exact zeros, which are mostly hidden pairs, stay blank."""
     shown = np.ma.masked_equal(picture, 0)
     colours = LinearSegmentedColormap.from_list("weight", COLOURS[theme].scale)
     return axes.imshow(shown, norm=scale, cmap=colours, extent=extent, aspect="auto", interpolation="nearest")
 
 
 def legend(figure: Figure, image: Any, axes: Any, theme: Theme) -> None:
-    """Which colour is which weight."""
+    """Add a colour bar for weights."""
     colours, scale = COLOURS[theme], image.norm
     logarithmic = isinstance(scale, LogNorm)
     bar = figure.colorbar(image, ax=axes, fraction=0.045, pad=0.02, extend="min" if logarithmic else "neither")
-    said = f"weight, on a log scale; less than {scale.vmin:.0e} in one colour" if logarithmic else "weight"
-    bar.set_label(said, color=colours.ink, fontsize=8)
+    text = f"weight, on a log scale; less than {scale.vmin:.0e} in one colour" if logarithmic else "weight"
+    bar.set_label(text, color=colours.ink, fontsize=8)
     bar.ax.tick_params(which="both", colors=colours.ink, labelsize=8)
     bar.outline.set_edgecolor(colours.faint)
 
 
-def pooled(picture: Array, shape: Sequence[int]) -> str:
-    """What must be said of a picture with fewer pixels than weights."""
+def pooling_note(picture: Array, shape: Sequence[int]) -> str:
+    """Caption for a picture with fewer pixels than weights."""
     height, width = (count / pixels for count, pixels in zip(shape, picture.shape, strict=True))
     return "" if height == width == 1 else f"pooled: each pixel is the largest of {height:.3g} × {width:.3g} weights"
 
 
 def bars(
-    axes: Any, places: Sequence[int], values: Any, paints: list[str], theme: Theme, cut_at: float = math.inf
+    axes: Any, positions: Sequence[int], values: Any, paints: list[str], theme: Theme, cut_at: float = math.inf
 ) -> None:
-    """Bars with their numbers; one that is longer than the scale says so inside it."""
-    axes.barh(places, values, color=paints)
-    for at, value in zip(places, values, strict=True):
+    """Draw bars with their values; a bar cut off at the end of the scale says so."""
+    axes.barh(positions, values, color=paints)
+    for at, value in zip(positions, values, strict=True):
         cut = bool(value > cut_at)
         axes.annotate(
             number(value) + ", longer than the scale" * cut,
@@ -339,42 +342,42 @@ def bars(
 
 
 def name_items(axis: Any, tokens: Sequence[str] | None, first: int, stop: int, count: int) -> None:
-    """Names on an axis where there is room for all, else numbers."""
-    if names := names_of(tokens, count)[first:stop] if stop - first <= MOST_NAMED else []:
+    """Label an axis with names if all fit, else with numbers."""
+    if names := token_names(tokens, count)[first:stop] if stop - first <= MOST_NAMED else []:
         axis.set_ticks(range(first, stop), [shorten(name) for name in names], fontsize=min(8.0, 330 / len(names)))
         if axis.axis_name == "x":
             axis.set_tick_params(rotation=90)
 
 
-def names_of(tokens: Sequence[str] | None, count: int) -> list[str]:
-    """The items' names, or none of them."""
+def token_names(tokens: Sequence[str] | None, count: int) -> list[str]:
+    """Check tokens and return them as strings; an empty list without tokens."""
     if tokens is None:
         return []
     if isinstance(tokens, str) or not hasattr(tokens, "__len__"):
-        raise InputError(f"tokens={tokens!r} are no names: give a list with one for each item.")
+        raise InputError(f"tokens={tokens!r} must be a list of names: give one for each item.")
     if len(tokens) != count:
-        raise ShapeError(f"{len(tokens)} tokens for {count} items: give each one its own.")
+        raise ShapeError(f"{len(tokens)} tokens do not match {count} items: give one for each item.")
     return [str(token) for token in tokens]
 
 
 def shorten(name: str) -> str:
-    """A name that fits: control characters shown, and an ellipsis where it is cut."""
+    """Shorten a name to fit, with control characters made visible and an ellipsis at a cut."""
     safe = label(name)
-    return (safe if len(safe) <= LONGEST else f"{safe[: LONGEST - 1]}…").replace("$", r"\$")
+    return (safe if len(safe) <= MAX_LABEL_LENGTH else f"{safe[: MAX_LABEL_LENGTH - 1]}…").replace("$", r"\$")
 
 
 def head_names(w: WeightsLike) -> list[str]:
-    """Each head's place among the leading axes."""
+    """Name each head by its index along the leading axes."""
     return [".".join(map(str, at)) or "0" for at in np.ndindex(w.shape[:-2])]
 
 
 def caption(axes: Any, title: str, note: str) -> None:
-    """A title, and below it what one must know of the picture."""
+    """Add a title, with a note below it."""
     axes.set_title("\n".join(filter(None, [title, note])), fontsize=9, color=axes.xaxis.label.get_color(), loc="left")
 
 
 def drawable(w: WeightsLike) -> WeightsLike:
-    """Only weights are drawn, and not if there are none."""
+    """Check that `w` is weights with at least one head, query and key."""
     w = as_weights(w)
     if 0 in w.shape:
         raise ShapeError(f"weights of shape {w.shape} have nothing to draw: give at least one head, query and key.")
@@ -382,8 +385,8 @@ def drawable(w: WeightsLike) -> WeightsLike:
 
 
 def one_head(w: WeightsLike) -> WeightsLike:
-    """Only one head fits here."""
+    """Check that `w` is the weights of one head."""
     w = drawable(w)
     if w.ndim != 2:
-        raise ShapeError(f"weights of shape {w.shape} are of several heads: choose one, as by w[0], or use heads(w).")
+        raise ShapeError(f"weights of shape {w.shape} have several heads: choose one, as by w[0], or use heads(w).")
     return w

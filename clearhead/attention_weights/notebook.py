@@ -1,4 +1,4 @@
-"""What a notebook shows of weights: the heads' numbers and, where matplotlib is installed, their picture."""
+"""Notebook output for weights: a table of heads and, with matplotlib installed, a picture."""
 
 import base64
 from html import escape
@@ -7,7 +7,7 @@ from math import prod
 from clearhead.attention_weights.weights_like import WeightsLike
 from clearhead.wording import number
 
-AT_A_GLANCE = 1 << 26  # pairs over all heads that a notebook looks at unasked: a fraction of a second
+AT_A_GLANCE = 1 << 26  # pairs over all heads that a notebook computes automatically, in a fraction of a second
 MEANINGS = {
     "layer": ("layer", "the layer's number in the model, from 0"),
     "head": ("head", "the head's number in its layer, from 0"),
@@ -16,35 +16,35 @@ MEANINGS = {
     "distance": ("mean distance", "how many items back the weight lies"),
     "first": ("on the first key", "the weight that item 0 gets"),
     "strongest": ("strongest off it", "the largest weight that any query gives any other key than item 0"),
-}  # of the sheet's columns: what stands above each, and what it is; means over queries, but the last
+}  # title and explanation of each column of the table; all but the last are means over queries
 
 
-def page(w: WeightsLike) -> str:
-    """Weights in a notebook: a sheet and a picture of their heads, if they are small enough to look at unasked."""
-    said = f"<code>{escape(repr(w))}</code>"
+def weights_html(w: WeightsLike) -> str:
+    """Weights as HTML: a table and a picture of their heads, if they are small enough to compute automatically."""
+    text = f"<code>{escape(repr(w))}</code>"
     if not prod(w.shape):
-        return said
+        return text
     if prod(w.shape) > AT_A_GLANCE:
-        return f"{said}<p>Too large to look at unasked: see w.map(), w.summary() and clearhead.plot.</p>"
-    told = ("effective", "distance", "first")
-    found = w.summary(*told)
-    numbers = (found[name].reshape(-1, w.shape[-2]).mean(axis=-1) for name in told)
+        return f"{text}<p>Too large to compute automatically: see w.map(), w.summary() and clearhead.plot.</p>"
+    columns = ("effective", "distance", "first")
+    summary = w.summary(*columns)
+    numbers = (summary[name].reshape(-1, w.shape[-2]).mean(axis=-1) for name in columns)
     rows = "".join(
         f"<tr>{cell(n)}{cell(float(a))}{cell(float(b))}{cell(float(c))}</tr>"
         for n, (a, b, c) in enumerate(zip(*numbers, strict=True))
     )
-    names = "".join(f"<th>{MEANINGS[name][0]}</th>" for name in ("head", *told))
+    names = "".join(f"<th>{MEANINGS[name][0]}</th>" for name in ("head", *columns))
     sheet = f"<table><thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table>"
     drawn = picture(w)
     if drawn is None:
-        return said + sheet
+        return text + sheet
     data = base64.b64encode(drawn).decode()
     alt = f"heat map of weights of shape {w.shape}, queries down, keys across"
-    return f'{said}{sheet}<img alt="{alt}" src="data:image/png;base64,{data}">'
+    return f'{text}{sheet}<img alt="{alt}" src="data:image/png;base64,{data}">'
 
 
 def picture(w: WeightsLike) -> bytes | None:
-    """All heads, or the one there is, as a PNG; None without matplotlib or for what is too large to look at unasked."""
+    """All heads as a PNG; None without matplotlib or if the weights are too large to compute automatically."""
     if not 0 < prod(w.shape) <= AT_A_GLANCE:
         return None
     try:
@@ -55,5 +55,5 @@ def picture(w: WeightsLike) -> bytes | None:
 
 
 def cell(value: float) -> str:
-    """A number, rounded to read and whole to sort by."""
+    """A table cell with a rounded number, and the exact one to sort by."""
     return f'<td data-value="{value!r}">{value if isinstance(value, int) else number(value)}</td>'

@@ -1,7 +1,7 @@
-"""Weights of layers upon layers: how much of each input reaches an output through all of them.
+"""Combine the weights of stacked layers: how much of each input reaches an output through all of them.
 
-Decides what a layer lets pass (its weights averaged over heads, and a share that goes straight on) and in which order
-layers are walked: from the output down, so that only the outputs asked for are carried along.
+Responsible for what one layer passes on (its weights averaged over heads, plus a residual share). Layers are walked
+from the output down, which needs memory only for the requested outputs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,19 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
-from clearhead.attention_weights.matrix import ALL, Weights, check_memory, chosen
+from clearhead.attention_weights.matrix import ALL_ITEMS, Weights, axis_indices, check_memory
 from clearhead.attention_weights.weights_like import as_weights
 from clearhead.errors import InputError, ShapeError
 
-LITTLE = 1e-9  # of a capacity: what counts as none left
+NEGLIGIBLE = 1e-9  # a smaller capacity counts as 0
 
 
-def rollout(layers: Sequence[Weights], queries: slice | npt.ArrayLike = ALL, *, residual: float = 0.5) -> Array:
-    """How much of each input is in each of the outputs `queries`, if every layer just mixes: (..., queries, keys).
+def rollout(layers: Sequence[Weights], queries: slice | npt.ArrayLike = ALL_ITEMS, *, residual: float = 0.5) -> Array:
+    """The share of each input in each of the outputs `queries`, if every layer only mixes: (..., queries, keys).
 
-    `layers` from the first to the last, each (..., heads, n, n) and averaged over its heads; a share `residual` goes
-    straight on. Takes twice the result and a few MiB. Raises ShapeError or InputError. Source: Abnar & Zuidema 2020,
-    section 3. Definition: `clearhead.definition.weights.rollout`.
+    `layers` from first to last, each (..., heads, n, n) and averaged over its heads; the share `residual` bypasses the
+    weights of a layer. Needs twice the memory of the result and a few MiB. Raises ShapeError or InputError. Source:
+    Abnar & Zuidema 2020, section 3. Definition: `clearhead.definition.weights.rollout`.
 
     >>> import numpy as np
     >>> from clearhead import weights
@@ -33,7 +33,7 @@ def rollout(layers: Sequence[Weights], queries: slice | npt.ArrayLike = ALL, *, 
     """
     layers = [as_weights(layer) for layer in layers]
     n = checked_layers(layers, residual)
-    rows, at = chosen(queries, n)
+    rows, at = axis_indices(queries, n)
     batch = layers[0].shape[:-3]
     check_memory((*batch, len(rows), n), layers[0].dtype)
     shares = np.zeros((*batch, len(rows), n), layers[0].dtype)
@@ -49,10 +49,10 @@ def rollout(layers: Sequence[Weights], queries: slice | npt.ArrayLike = ALL, *, 
 
 
 def flow(layers: Sequence[Weights], query: int, keys: npt.ArrayLike, *, residual: float = 0.5) -> Array:
-    """How much can flow at most from each of the inputs `keys` to the output `query`, weights being capacities.
+    """The maximum flow from each of the inputs `keys` to the output `query`, with weights as capacities.
 
-    `layers` as for `rollout`, without batches. Keeps every weight: 16 · layers · n² bytes, and refuses more than
-    CLEARHEAD_MEMORY; the time grows with n³ for each key. Source: Abnar & Zuidema 2020, section 3.
+    `layers` as for `rollout`, without batches. Holds all weights, 16 · layers · n² bytes, at most CLEARHEAD_MEMORY; the
+    time grows with n³ per key. Source: Abnar & Zuidema 2020, section 3.
 
     >>> import numpy as np
     >>> from clearhead import weights
@@ -63,75 +63,75 @@ def flow(layers: Sequence[Weights], query: int, keys: npt.ArrayLike, *, residual
     layers = [as_weights(layer) for layer in layers]
     n = checked_layers(layers, residual)
     if layers[0].ndim > 3:
-        raise ShapeError(
-            f"flow goes through one sequence: weights of shape {layers[0].shape} have batches, choose one."
-        )
+        raise ShapeError(f"flow needs a single sequence: weights of shape {layers[0].shape} have batches, choose one.")
     check_memory((2, len(layers), n, n), np.dtype(np.float64))
-    own = (1 - residual) * np.stack([np.concatenate(list(mean_rows(layer))) for layer in layers]).astype(np.float64)
-    own += residual * np.eye(n)
+    capacities = (1 - residual) * np.stack([np.concatenate(list(mean_rows(layer))) for layer in layers]).astype(
+        np.float64
+    )
+    capacities += residual * np.eye(n)
     start = int(np.arange(n)[query])
     wanted = np.arange(n)[np.asarray(keys)]
-    return np.array([largest_flow(own.copy(), start, int(key)) for key in wanted.ravel()]).reshape(wanted.shape)
+    return np.array([largest_flow(capacities.copy(), start, int(key)) for key in wanted.ravel()]).reshape(wanted.shape)
 
 
 def checked_layers(layers: Sequence[Weights], residual: float) -> int:
-    """The common length of the layers."""
+    """Check that layers fit together; returns their common length."""
     if not layers:
-        raise InputError("no layers: give the weights of each layer, from the first to the last.")
+        raise InputError("no layers given: pass the weights of each layer, from the first to the last.")
     shapes = [w.shape for w in layers]
     if len({(*s[:-3], *s[-2:]) for s in shapes}) > 1 or shapes[0][-1] != shapes[0][-2] or len(shapes[0]) < 3:
-        raise ShapeError(f"layers of shapes {shapes} do not stand upon each other: give (..., heads, n, n) of one n.")
+        raise ShapeError(f"layers of shapes {shapes} do not fit together: give (..., heads, n, n) with equal n.")
     if not 0 <= residual <= 1:
-        raise InputError(f"residual={residual!r} is no share: use a number from 0 to 1.")
+        raise InputError(f"residual={residual!r} must be a share: use a number from 0 to 1.")
     return shapes[0][-1]
 
 
 def mean_rows(layer: Weights) -> Iterator[Array]:
-    """A layer's weights averaged over heads, some rows after the other."""
+    """A layer's weights averaged over heads, a few rows at a time."""
     for part in layer.slices():
         total: Array = sum(layer[n, part] for n in range(len(layer)))
         yield total / len(layer)
 
 
 def largest_flow(left: Array, start: int, key: int) -> float:
-    """The largest flow from the output `start` down to the input `key`; `left` (layers, n, n) is used up.
+    """The largest flow from the output `start` down to the input `key`; changes the capacities `left` (layers, n, n).
 
-    Widest paths are filled one after the other, what flows may also be sent back (Ford & Fulkerson 1956).
+    Fills the widest augmenting paths one after another; flow may be sent back (Ford & Fulkerson 1956).
     """
     count = len(left)
     back, total = np.zeros_like(left), 0.0
     while True:
-        widths, came = widest(left, back, start)
-        if widths[0, key] <= LITTLE:
+        widths, previous = widest(left, back, start)
+        if widths[0, key] <= NEGLIGIBLE:
             return total
         level, node, width = 0, key, widths[0, key]
         total += width
         while (level, node) != (count, start):
-            source, other = map(int, came[level, node])
+            source, other = map(int, previous[level, node])
             if source > level:  # down from the layer above
                 left[level, other, node] -= width
                 back[level, other, node] += width
-            else:  # taken back from the layer below
+            else:  # sent back from the layer below
                 left[source, node, other] += width
                 back[source, node, other] -= width
             level, node = source, other
 
 
 def widest(left: Array, back: Array, start: int) -> tuple[Array, Array]:
-    """The width of the widest path from the top to each node (layers + 1, n), and the node before: (level, number)."""
+    """Width of the widest path from the top to each node (layers + 1, n), and its previous node: (level, number)."""
     count, n, _ = left.shape
     widths = np.zeros((count + 1, n))
-    came = np.zeros((count + 1, n, 2), np.int64)
+    previous = np.zeros((count + 1, n, 2), np.int64)
     widths[count, start] = np.inf
 
     def improve(level: int, source: int, capacity: Array) -> bool:
-        """Reach the nodes of a level from another, capacity (from, to)."""
+        """Extend paths from one level to another, with capacities (from, to); returns whether any got wider."""
         through = np.minimum(widths[source][:, None], capacity)
         best = through.argmax(axis=0)
         width = through[best, np.arange(n)]
-        better = width > np.maximum(widths[level], LITTLE)
+        better = width > np.maximum(widths[level], NEGLIGIBLE)
         widths[level, better] = width[better]
-        came[level, better, 0], came[level, better, 1] = source, best[better]
+        previous[level, better, 0], previous[level, better, 1] = source, best[better]
         return bool(better.any())
 
     changed = True
@@ -140,4 +140,4 @@ def widest(left: Array, back: Array, start: int) -> tuple[Array, Array]:
             improve(level, level + 1, left[level])
         up = [improve(level + 1, level, back[level].T) for level in range(count)]
         changed = any(up)
-    return widths, came
+    return widths, previous

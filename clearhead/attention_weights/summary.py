@@ -1,6 +1,6 @@
-"""What can be asked about weights without the matrix: names, what each costs, and the answers.
+"""Questions about weights that need no matrix: their names, the sums each needs, and the answers.
 
-Decides which sums a sweep takes for which question; the meaning of each is `definition.weights`, the sweep is `sweep`.
+`definition.weights` defines their meaning; `sweep` computes the sums.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from clearhead.arrays import Array
 from clearhead.errors import InputError
 
-NEEDS = {  # what each answer is made of
+NEEDS = {  # the sum that each answer is computed from
     "entropy": "entropy",
     "effective": "entropy",
     "received_sum": "received_sum",
@@ -24,10 +24,10 @@ NEEDS = {  # what each answer is made of
     "top": "top",
     "carriers": "carriers",
 }
-USUAL = tuple(name for name in NEEDS if name != "carriers")  # carriers must sort each row
+USUAL = tuple(name for name in NEEDS if name != "carriers")  # carriers are slow: each row is sorted
 PER_KEY = ("received_sum", "received_max", "received_mean")
 LISTS = ("top_weights", "top_keys", "carriers")
-LARGEST = ("received_max", "off_first")
+MAX_OVER_HEADS = ("received_max", "off_first")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Summary(Mapping[str, Array]):
     """Answers by name, as attributes or items: `summary.entropy`, `summary["entropy"]`.
 
     For each query, (..., queries): `entropy` in nats, `effective` = e^entropy, mean `distance`, the weight of the
-    `first` key, the share `within` a window, the largest weight `off_first`, and with an axis more `top_weights`,
+    `first` key, the share `within` a window, the largest weight `off_first`, and with one more axis `top_weights`,
     `top_keys` and `carriers`. For each key, (..., keys): `received_sum`, `received_max`, `received_mean`.
     """
 
@@ -50,8 +50,8 @@ class Summary(Mapping[str, Array]):
         if name in self.answers:
             return self.answers[name]
         known = name in NEEDS or name in LISTS
-        asked = "top" if name.startswith("top_") else name
-        cure = f"ask for it by summary({asked!r})" if known else f"it has {', '.join(self.answers)}"
+        question = "top" if name.startswith("top_") else name
+        cure = f"ask for it with summary({question!r})" if known else f"it has {', '.join(self.answers)}"
         raise AttributeError(f"this summary has no {name}: {cure}.")
 
     def __iter__(self) -> Iterator[str]:
@@ -64,20 +64,20 @@ class Summary(Mapping[str, Array]):
         return f"Summary({', '.join(f'{name} {x.shape}' for name, x in self.answers.items())})"
 
     def over_heads(self) -> "Summary":
-        """The mean over heads (of what counts the largest, the largest); lists of single keys are left out.
+        """Average over heads; maxima stay maxima, and lists of keys are left out.
 
-        What is a sum of weights (`received_sum`, `received_mean`, `distance`, `first`, `within`) is thereby that of the
+        For sums of weights (`received_sum`, `received_mean`, `distance`, `first`, `within`), this equals the answer for
         weights averaged over heads.
         """
         joined = {}
         for name, x in self.answers.items():
             if name not in LISTS:
-                joined[name] = (x.max if name in LARGEST else x.mean)(axis=-2)
+                joined[name] = (x.max if name in MAX_OVER_HEADS else x.mean)(axis=-2)
         return Summary(joined)
 
 
-def checked_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The names asked for, or the usual ones."""
+def checked_questions(names: Sequence[str]) -> tuple[str, ...]:
+    """Check the names of questions; without any, the usual ones."""
     for name in names:
         if name not in NEEDS:
             raise InputError(f"summary({name!r}) is unknown: ask for some of {', '.join(NEEDS)}.")
@@ -89,5 +89,5 @@ def carriers(rows: Array, shares: Sequence[float]) -> Array:
     total = np.sort(rows, axis=-1)[..., ::-1].cumsum(axis=-1, dtype=np.float64)
     wanted = np.asarray(shares) * total[..., -1:] * (1 - 1e-6)
     flat, goals = total.reshape(-1, total.shape[-1]), wanted.reshape(-1, len(shares))
-    counts = [np.searchsorted(own, goal) + (goal > 0) for own, goal in zip(flat, goals, strict=True)]
+    counts = [np.searchsorted(sums, goal) + (goal > 0) for sums, goal in zip(flat, goals, strict=True)]
     return np.array(counts, np.int64).reshape(*rows.shape[:-1], len(shares))

@@ -1,7 +1,7 @@
-"""One sweep over some of the weights: which queries, keys and heads, and what becomes of the weights.
+"""One sweep over weights: which queries, keys and heads, and how their weights are used.
 
-Decides how tiles are grouped and what memory a sweep takes; a group's sums are its own, so that
-threads change no bit. Leaves the meaning of what is asked to `matrix` and `summary`, the code to `kernels.sweep`.
+Responsible for grouping tiles and for the memory of a sweep. Each group has separate sums, so the number of threads
+does not change a bit of the result. `matrix` and `summary` define the questions, `kernels.sweep` writes the code.
 """
 
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ import numpy as np
 
 from clearhead import debug
 from clearhead.arrays import Array, Integers, ceil_div
-from clearhead.attention_weights.lse import Source, run, tiles_of
+from clearhead.attention_weights.lse import Source, run_weight_kernel, weight_tiles
 from clearhead.definition.canonical import BLOCK
-from clearhead.engine.launch import laid_out, spec_for, table
+from clearhead.engine.launch import call_table, scratch_offsets, spec_for
 from clearhead.engine.problem import Problem
 from clearhead.kernels.abi.call import FIELDS, PLACE, SEEN_BYTES, SWEEP
 from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_ROWS
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.machine.compile import KernelSpec
 
-GROUPS = 16  # of tiles of one head whose sums over queries are taken apart
+GROUPS = 16  # groups of tiles of one head that sum over queries separately
 WORTH_A_GROUP = 8  # tiles
-WORKSPACE = 1 << 22  # bytes that such sums may take at once; heads beyond go in further rounds
+WORKSPACE = 1 << 22  # bytes of such sums at a time; further heads take further rounds
 GATHERED = ("received_sum", "received_max")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Which weights are wanted: of some heads by number, some queries in any order, and keys from begin to end."""
+    """A selection of weights: heads by number, queries in any order, and keys from begin to end."""
 
     source: Source
     heads: Integers
@@ -37,36 +37,36 @@ class Sweep:
     end: int
     near: int = 0
     top: int = 1
-    factors: Array | None = None  # (heads, keys): what weights in lists are multiplied by
-    found: dict[str, Array] = field(default_factory=dict)
+    factors: Array | None = None  # (heads, keys): factors of weights in lists
+    outputs: dict[str, Array] = field(default_factory=dict)
 
     def block(self, out: Array) -> None:
-        """The weights themselves, into `out` (heads, queries, keys), zeros before; its last axis must be dense."""
+        """Write the weights into `out` (heads, queries, keys), which must be zero and have a dense last axis."""
         self.run(("block",), None, out, (out.strides[0], 0, out.strides[1]))
 
     def picture(self, out: Array, how: str, borders: Integers) -> None:
-        """Sums or maxima ("pool_sum", "pool_max") over bins, into `out` (heads, rows, columns), zeros before.
+        """Write sums or maxima ("pool_sum", "pool_max") over bins into `out` (heads, rows, columns), all zeros.
 
-        Row r of the picture holds the queries with places from borders[r] to borders[r + 1].
+        Row r of the picture pools the queries from index borders[r] up to borders[r + 1].
         """
         self.run((how,), borders, out, (out.strides[0], out.strides[1], 0))
 
     def reductions(self, wanted: Sequence[str]) -> dict[str, Array]:
-        """What is found for each query (heads, queries) and gathered for each key (heads, keys).
+        """Reductions per query (heads, queries) and per key (heads, keys).
 
         The names are those of `kernels.parts.weight_reductions`; "top" gives "top_weights" and "top_keys",
         (heads, queries, top).
         """
-        found = [name for name in FOUND if name in wanted]
+        per_query = [name for name in FOUND if name in wanted]
         dtype = np.dtype(self.source.problem.computed)
-        rows = np.empty((len(found), len(self.heads), len(self.queries)), dtype)
-        results: dict[str, Array] = dict(zip(found, rows, strict=True))
+        rows = np.empty((len(per_query), len(self.heads), len(self.queries)), dtype)
+        results: dict[str, Array] = dict(zip(per_query, rows, strict=True))
         lists: dict[str, Array] = {}
         if "top" in wanted:
             shape = (len(self.heads), len(self.queries), self.top)
             lists = {"top_weights": np.empty(shape, dtype), "top_keys": np.empty(shape, np.int64)}
         gathered = [name for name in GATHERED if name in wanted]
-        consumers = (*found, *gathered, *(("top",) if lists else ()))
+        consumers = (*per_query, *gathered, *(("top",) if lists else ()))
         results |= lists
         width = ceil_div(self.end - self.begin, BLOCK) * BLOCK
         results |= {name: np.empty((len(self.heads), self.end - self.begin), dtype) for name in gathered}
@@ -76,12 +76,12 @@ class Sweep:
         for first in range(0, len(self.heads), step):
             part = slice(first, first + step)
             factors = None if self.factors is None else self.factors[part]
-            now = replace(self, heads=self.heads[part], factors=factors, found={})
-            own = {"rows": np.ascontiguousarray(rows[:, part])} | {name: x[part] for name, x in lists.items()}
-            target = np.zeros((len(now.heads), groups, len(gathered), width), dtype)
-            now.found.update(own)
-            now.run(consumers, borders, target, target.strides[:3])
-            rows[:, part] = own["rows"]
+            round_ = replace(self, heads=self.heads[part], factors=factors, outputs={})
+            outputs = {"rows": np.ascontiguousarray(rows[:, part])} | {name: x[part] for name, x in lists.items()}
+            target = np.zeros((len(round_.heads), groups, len(gathered), width), dtype)
+            round_.outputs.update(outputs)
+            round_.run(consumers, borders, target, target.strides[:3])
+            rows[:, part] = outputs["rows"]
             for n, name in enumerate(gathered):
                 join = np.add if name == "received_sum" else np.fmax
                 join.reduce(target[:, :, n, : self.end - self.begin], axis=1, out=results[name][part])
@@ -91,11 +91,11 @@ class Sweep:
 
     @property
     def spec(self) -> KernelSpec:
-        """The reduce kernel for the problem, whatever kernel its output comes from."""
+        """The sweep kernel for the problem, even if another kernel computes its output."""
         return replace(spec_for(self.source.problem), kernel="sweep")
 
     def even_groups(self) -> Integers:
-        """At most GROUPS groups of as many whole tiles each, whatever the heads and threads."""
+        """At most GROUPS groups of equally many full tiles, independent of heads and threads."""
         per_tile, n = self.spec.tile.queries, len(self.queries)
         tiles = ceil_div(n, per_tile)
         groups = max(1, min(GROUPS, tiles // WORTH_A_GROUP))
@@ -106,20 +106,20 @@ class Sweep:
     def run(
         self, consumers: tuple[str, ...], borders: Integers | None, target: Array, strides: tuple[int, ...]
     ) -> None:
-        """Write the tables and run the kernel."""
+        """Write the call tables and run the kernel."""
         if not len(self.heads) or not len(self.queries) or self.begin >= self.end:
             return
         source, spec, problem = self.source, self.spec, self.source.problem
         spec = replace(spec, variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
         lse = source.lse(self.queries)
-        tiles = tiles_of(problem, self.queries, spec.tile.queries, borders)
+        tiles = weight_tiles(problem, self.queries, spec.tile.queries, borders)
         # Without borders, each tile is a group.
         groups = np.arange(len(tiles) + 1) if borders is None else np.searchsorted(tiles[:, -1], borders)
         tasks = len(self.heads) * (len(groups) - 1)
-        places, scratch_size, own_places = layout(problem, spec.tile, self.top)
-        numbers, kept = table(problem, tasks, places, [tuple(t[:5]) for t in tiles.tolist()], None)
-        found, nothing = self.found, np.empty(0)
-        rows = found.get("rows", nothing)
+        places, scratch_size, sweep_places = sweep_scratch_layout(problem, spec.tile, self.top)
+        numbers, kept = call_table(problem, tasks, places, [tuple(t[:5]) for t in tiles.tolist()], None)
+        outputs, nothing = self.outputs, np.empty(0)
+        rows = outputs.get("rows", nothing)
         fields = {
             "heads": self.heads.ctypes.data,
             "groups": len(groups) - 1,
@@ -133,23 +133,25 @@ class Sweep:
             "rows_step": rows.strides[0],
             "near": self.near,
             "top": self.top,
-            "top_weights": found.get("top_weights", nothing).ctypes.data,
-            "top_keys": found.get("top_keys", nothing).ctypes.data,
+            "top_weights": outputs.get("top_weights", nothing).ctypes.data,
+            "top_keys": outputs.get("top_keys", nothing).ctypes.data,
             "factors": 0 if self.factors is None else self.factors.ctypes.data,
             "bins": target.shape[-1],
-            **own_places,
+            **sweep_places,
         }
         sweep_table = np.array([fields[name] for name in SWEEP], np.int64)
         call = {
             "query": source.query, "key": source.key, "lse": lse, "tile_table": tiles, "sweep": sweep_table,
         }  # fmt: skip
-        debug.say(1, f"reduce {', '.join(consumers)} {spec.target.isa} for {len(self.heads)} × {len(self.queries)}")
-        run(spec, numbers, call, scratch_size, source.count(tasks, len(self.queries)), (self, target, groups, kept))
+        debug.say(1, f"sweep {', '.join(consumers)} {spec.target.isa} for {len(self.heads)} × {len(self.queries)}")
+        run_weight_kernel(
+            spec, numbers, call, scratch_size, source.count(tasks, len(self.queries)), (self, target, groups, kept)
+        )
 
 
-def layout(problem: Problem, tile: Tile, top: int) -> tuple[dict[str, int], int, dict[str, int]]:
-    """Where in each thread's scratch memory what is kept: one tile of everything, whatever the length."""
-    room = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0) | {
+def sweep_scratch_layout(problem: Problem, tile: Tile, top: int) -> tuple[dict[str, int], int, dict[str, int]]:
+    """Offsets in a thread's scratch memory, and its size. It holds one tile, so it does not grow with the length."""
+    sizes = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0) | {
         "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
         "at_softmax": SWEEP_ROWS * tile.row,
         "at_query": problem.query_dim * tile.row,
@@ -159,5 +161,5 @@ def layout(problem: Problem, tile: Tile, top: int) -> tuple[dict[str, int], int,
         "at_list": 2 * top * tile.row,
         "at_sums": 2 * BLOCK * tile.vector_bits // 8,
     }
-    places, size = laid_out(room)
+    places, size = scratch_offsets(sizes)
     return places, size, {name: places.pop(name) for name in ("at_list", "at_sums")}

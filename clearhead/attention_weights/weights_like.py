@@ -1,4 +1,4 @@
-"""What can be drawn and followed through layers: weights, or what stands for them."""
+"""The interface that plots and rollouts need: weights, or objects that behave like them."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,7 +8,7 @@ from clearhead.errors import InputError
 
 @runtime_checkable
 class WeightsLike(Protocol):
-    """What `clearhead.Weights` offers to pictures; each part means what it means there."""
+    """The part of `clearhead.Weights` that plots use, with the same meaning."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -16,32 +16,32 @@ class WeightsLike(Protocol):
 
     @property
     def ndim(self) -> int:
-        """How many axes."""
+        """Number of axes."""
 
     def row(self, i: int) -> Array:
-        """What query i gives each key."""
+        """The weights of query i."""
 
     def map(self, rows: slice = ..., columns: slice = ..., *, size: Any = ..., reduce: Any = ...) -> Array:
-        """A picture of a rectangle."""
+        """Pool a rectangle to a picture."""
 
     def summary(self, *names: str) -> Any:
-        """Answers about all weights."""
+        """Answer questions about all weights."""
 
     def __getitem__(self, index: Any) -> Any: ...
 
 
 def as_weights(w: Any) -> Any:
-    """Weights, or those of what stands for them: a tensor of `output_attentions`, a watched layer or head.
+    """Weights as given, or the `.weights` of a tensor of `output_attentions`, a watched layer or head.
 
     >>> from clearhead import weights
     >>> w = weights([[0.0]], [[0.0]])
     >>> as_weights(w) is w
     True
     """
-    found = getattr(w, "weights", w)
-    if not isinstance(found, WeightsLike):
+    weights = getattr(w, "weights", w)
+    if not isinstance(weights, WeightsLike):
         raise InputError(
-            f"this is {type(w).__name__}, not weights: make them by clearhead.weights(q, k), or take "
+            f"this is {type(w).__name__}, not weights: make them with clearhead.weights(q, k), or take "
             "attend(q, k, v).weights."
         )
-    return found
+    return weights

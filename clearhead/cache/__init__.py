@@ -1,1 +1,1 @@
-"""Keys and values of what has been seen so far, in pages, and as a file."""
+"""The key/value cache: growing sequences in pages, and as a file."""

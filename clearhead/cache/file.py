@@ -1,6 +1,6 @@
-"""A key/value cache as a .safetensors file: what is written, and all that is checked of what is read.
+"""Save a key/value cache to a .safetensors file, and load it after checking all of it.
 
-Decides what of a file fits together, before anything is made of it; which pages hold it is left to `cache`.
+Responsible for the format and for checking that the parts of a file fit together. `key_value` fills the pages.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from clearhead.definition.canonical import BLOCK
 from clearhead.errors import ClearheadError, DtypeError, FileError, reason
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED
 
-PLAIN: dict[str, Any] = {"bfloat16": np.uint16}  # what a file calls numbers that it has no name for
+FILE_DTYPES: dict[str, Any] = {"bfloat16": np.uint16}  # stand-ins for dtypes that safetensors' numpy interface lacks
 TRUTH = {"True": True, "False": False}
-MOST_BLOCKS = 1 << 26  # of all heads and sequences, those that have left the cache included
+MOST_BLOCKS = 1 << 26  # of all heads and sequences, including evicted ones
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What makes a cache: `rows` are each sequence's keys and values that it still has, of `counts` in all."""
+    """The content of a cache: `rows` are the remaining keys and values of each sequence, of `counts` in all."""
 
     layout: Layout
     batched: bool
@@ -37,18 +37,18 @@ class Saved:
     rows: tuple[tuple[Rows, Rows], ...]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write a file; raises FileError, and then no file is left."""
+        """Write a file; raises FileError and then leaves no file."""
         from safetensors.numpy import save
 
         from clearhead.files.writing import write_whole
 
-        arrays, plain = {}, plain_dtype(self.layout)
+        arrays, dtype = {}, file_dtype(self.layout)
         for number, both in enumerate(self.rows):
             for name, part in zip(("key", "value"), both, strict=True):
-                arrays[f"{name}.{number}"] = np.ascontiguousarray(part.numbers).view(plain)
+                arrays[f"{name}.{number}"] = np.ascontiguousarray(part.numbers).view(dtype)
                 if part.scales is not None:
                     arrays[f"{name}_scale.{number}"] = np.ascontiguousarray(part.scales)
-        about = {
+        metadata = {
             "counts": ",".join(map(str, self.counts)),
             "window": str(self.window or ""),
             "batched": str(self.batched),
@@ -56,39 +56,39 @@ class Saved:
             "int8": str(self.layout.int8),
             "rounding": ",".join(map(repr, self.rounding)),
         }
-        write_whole(path, save(arrays, about), force=True)
+        write_whole(path, save(arrays, metadata), force=True)
 
 
-def read(path: str | os.PathLike[str]) -> Saved:
-    """Read what `Saved.write` wrote; raises FileError for anything else."""
+def read_cache_file(path: str | os.PathLike[str]) -> Saved:
+    """Read a file that `Saved.write` wrote; raises FileError for any other."""
     from safetensors import safe_open
 
     try:
         if not Path(path).is_file():
-            raise ValueError("it is not there" if not Path(path).exists() else "it is not a file")
+            raise ValueError("it does not exist" if not Path(path).exists() else "it is not a file")
         with safe_open(path, "numpy") as file:
-            about = file.metadata() or {}
+            metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return saved(arrays, about)
+        return saved_cache(arrays, metadata)
     except ClearheadError:
         raise
-    except Exception as error:  # parsers of foreign bytes raise anything, and here it all means one thing
+    except Exception as error:  # parsers of arbitrary bytes raise any error
         why = f"it has no {reason(error)}" if isinstance(error, KeyError) else reason(error)
-        raise FileError(f"{path} is no saved cache ({why}): give a file that KeyValueCache.save wrote.") from None
+        raise FileError(f"{path} is not a saved cache ({why}): give a file that KeyValueCache.save wrote.") from None
 
 
-def saved(arrays: Mapping[str, Array], about: Mapping[str, str]) -> Saved:
-    """A file's arrays and words as a cache; raises KeyError or ValueError for what does not fit together."""
-    counts = tuple(map(whole, about["counts"].split(",")))
-    window = whole(about["window"]) if about["window"] else None
-    int8, batched = TRUTH[about["int8"]], TRUTH[about["batched"]]
+def saved_cache(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> Saved:
+    """A cache from a file's arrays and metadata; raises KeyError or ValueError if they do not fit together."""
+    counts = tuple(map(key_count, metadata["counts"].split(",")))
+    window = key_count(metadata["window"]) if metadata["window"] else None
+    int8, batched = TRUTH[metadata["int8"]], TRUTH[metadata["batched"]]
     first, last = arrays["key.0"], arrays["value.0"]
     if first.ndim != 3 or last.ndim != 3 or 0 in (first.shape[-1], last.shape[-1]):
         raise ValueError(f"keys of shape {first.shape} and values of shape {last.shape}")
-    layout = Layout(dtype_named(about["dtype"]), int8, first.shape[0], first.shape[-1], last.shape[-1])
-    names = [f"{name}.{n}" for n in range(len(counts)) for name in names_of(int8)]
+    layout = Layout(dtype_named(metadata["dtype"]), int8, first.shape[0], first.shape[-1], last.shape[-1])
+    names = [f"{name}.{n}" for n in range(len(counts)) for name in sequence_array_names(int8)]
     if set(names) != set(arrays):
-        raise ValueError(f"arrays {', '.join(sorted(set(arrays) ^ set(names)))}, which do not belong to {counts} keys")
+        raise ValueError(f"arrays {', '.join(sorted(set(arrays) ^ set(names)))}, which do not fit {counts} keys")
     if (not batched and len(counts) != 1) or window == 0 or (int8 and layout.dtype == np.float64):
         raise ValueError(f"{len(counts)} sequences, batched {batched}, window {window}, int8 {int8} of {layout.dtype}")
     rows = tuple(checked_rows(arrays, layout, number) for number in range(len(counts)))
@@ -97,59 +97,59 @@ def saved(arrays: Mapping[str, Array], about: Mapping[str, str]) -> Saved:
     blocks = layout.heads * sum(ceil_div(count, BLOCK) for count in counts)
     if blocks > MOST_BLOCKS:
         raise ValueError(f"{counts} keys for {layout.heads} heads are more than a cache can hold")
-    return Saved(layout, batched, window, rounding_of(about["rounding"]), counts, rows)
+    return Saved(layout, batched, window, rounding_of(metadata["rounding"]), counts, rows)
 
 
-def names_of(int8: bool) -> tuple[str, ...]:
-    """What each sequence's arrays are called."""
+def sequence_array_names(int8: bool) -> tuple[str, ...]:
+    """The names of each sequence's arrays."""
     return ("key", "value", "key_scale", "value_scale") if int8 else ("key", "value")
 
 
 def checked_rows(arrays: Mapping[str, Array], layout: Layout, number: int) -> tuple[Rows, Rows]:
-    """One sequence's keys and values, of the layout that all have in common."""
+    """One sequence's keys and values; raises ValueError unless they have the common layout."""
     count = arrays[f"key.{number}"].shape[1:2]
-    found = []
+    result = []
     for name, dim in (("key", layout.key_dim), ("value", layout.value_dim)):
         numbers, scales = arrays[f"{name}.{number}"], arrays.get(f"{name}_scale.{number}")
-        if numbers.shape != (layout.heads, *count, dim) or numbers.dtype != plain_dtype(layout):
+        if numbers.shape != (layout.heads, *count, dim) or numbers.dtype != file_dtype(layout):
             raise ValueError(f"{name}.{number} of shape {numbers.shape} and dtype {numbers.dtype} in {layout}")
         if scales is not None and (scales.shape != (layout.heads, *count) or scales.dtype != np.float32):
             raise ValueError(f"{name}_scale.{number} of shape {scales.shape} and dtype {scales.dtype}")
-        found.append(Rows(numbers.view(layout.kept), scales))
-    return found[0], found[1]
+        result.append(Rows(numbers.view(layout.stored), scales))
+    return result[0], result[1]
 
 
-def check_count(count: int, kept: int, window: int | None) -> None:
-    """What has left a cache is whole pages that its window has passed."""
-    gone = count - kept
+def check_count(count: int, present: int, window: int | None) -> None:
+    """Check that the missing keys are full pages that the window has passed."""
+    gone = count - present
     passed = 0 if window is None else max(0, count - window + 1) // BLOCK * BLOCK
     if not 0 <= gone <= passed or gone % BLOCK:
-        raise ValueError(f"{kept} of {count} keys, which a cache with window={window} would not leave")
+        raise ValueError(f"{present} of {count} keys, which a cache with window={window} does not leave")
 
 
 def rounding_of(text: str) -> tuple[float, float]:
-    """What 8 bits lost of keys and of values."""
+    """Parse the rounding errors of keys and values."""
     numbers = tuple(map(float, text.split(",")))
     if len(numbers) != 2 or not all(0 <= x < float("inf") for x in numbers):
         raise ValueError(f"rounding {text}")
     return numbers[0], numbers[1]
 
 
-def whole(text: str) -> int:
-    """A whole number of a size that can be."""
+def key_count(text: str) -> int:
+    """Parse a number of keys or a window."""
     if not re.fullmatch(r"\d{1,40}", text, re.ASCII):
-        raise ValueError(f"{text[:40]!r} is no number of keys")
+        raise ValueError(f"{text[:40]!r} is not a number of keys")
     return int(text)
 
 
-def plain_dtype(layout: Layout) -> np.dtype[Any]:
-    """What the file calls the kept numbers."""
-    plain: np.dtype[Any] = np.dtype(PLAIN.get(layout.kept.name, layout.kept))
-    return plain
+def file_dtype(layout: Layout) -> np.dtype[Any]:
+    """The dtype in the file of the stored numbers."""
+    dtype: np.dtype[Any] = np.dtype(FILE_DTYPES.get(layout.stored.name, layout.stored))
+    return dtype
 
 
 def dtype_named(name: str) -> np.dtype[Any]:
-    """A dtype of keys and values by its name; bfloat16 is a package's."""
+    """A dtype of keys and values by name; bfloat16 comes from ml_dtypes."""
     if name not in {*ELEMENTS, *STORED}:
         raise ValueError(f"keys of dtype {name[:40]!r}")
     if name == "bfloat16":
@@ -162,9 +162,9 @@ def dtype_named(name: str) -> np.dtype[Any]:
 
 
 def empty_rows(layout: Layout) -> tuple[Rows, Rows]:
-    """Keys and values of a sequence that has none."""
+    """Keys and values of an empty sequence."""
     scales = np.zeros((layout.heads, 0), np.float32) if layout.int8 else None
-    made: Sequence[Rows] = [
-        Rows(np.zeros((layout.heads, 0, dim), layout.kept), scales) for dim in (layout.key_dim, layout.value_dim)
+    rows: Sequence[Rows] = [
+        Rows(np.zeros((layout.heads, 0, dim), layout.stored), scales) for dim in (layout.key_dim, layout.value_dim)
     ]
-    return made[0], made[1]
+    return rows[0], rows[1]

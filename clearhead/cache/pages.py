@@ -1,8 +1,8 @@
-"""How a page of a cache lies in memory, and how its numbers are rounded to 8 bits where that is asked for.
+"""Memory layout of a cache page, and rounding to int8.
 
-A page holds one block of keys and values of every head. Keys lie as decoding reads them: panels of a few keys, in each
-a line for every two dims. Of 8 bits, every row (one head's key, or value) has a scale of its own, so that a row which
-arrives later changes no earlier one. Which pages make a sequence is left to `cache`.
+A page holds one block of keys and values of all heads. Keys are stored in the order in which decoding reads them:
+panels of a few keys, with one line per pair of dims. In int8, each row (a key or value of one head) has a separate
+scale, so a later row does not change earlier ones. `key_value` decides which pages form a sequence.
 """
 
 from __future__ import annotations
@@ -18,55 +18,54 @@ from clearhead.definition.canonical import BLOCK
 from clearhead.kernels.abi.call import PANEL_LINE
 from clearhead.kernels.abi.tiles import STORED, padded
 
-Pool: TypeAlias = "deque[tuple[Array, Array]]"  # the memory of pages that nobody holds
-LARGEST = 127  # of a signed 8-bit number, on both sides of 0
+Pool: TypeAlias = "deque[tuple[Array, Array]]"  # memory of free pages
+INT8_MAX = 127  # int8 values run from -127 to 127
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows (..., dim) as a page keeps them; their scales (...,), if they are of 8 bits."""
+    """Rows (..., dim) as stored in a page, and their scales (...,) in int8."""
 
     numbers: Array
     scales: Array | None = None
 
-    def __getitem__(self, where: Any) -> Rows:
-        """Some of the rows."""
-        return Rows(self.numbers[where], None if self.scales is None else self.scales[where])
+    def __getitem__(self, index: Any) -> Rows:
+        return Rows(self.numbers[index], None if self.scales is None else self.scales[index])
 
     def widened(self) -> Array:
-        """What they stand for: each number times its row's scale, rounded once to float32."""
+        """The values: each number times the scale of its row, rounded once to float32."""
         if self.scales is None:
             return self.numbers
         return self.numbers.astype(np.float32) * self.scales[..., None]
 
 
-def rounded(rows: Array) -> Rows:
-    """Rows in 8 bits: n = round(x / scale), with scale = largest |x| / 127 of the row.
+def int8_rows(rows: Array) -> Rows:
+    """Round rows to int8: n = round(x / scale), where scale = largest |x| of the row / 127.
 
-    A row with a number that is not finite becomes not-a-number as a whole.
+    A row with a number that is not finite becomes all NaN.
 
-    >>> rounded(np.array([[1.0, -0.5, 0.25]], np.float32)).numbers
+    >>> int8_rows(np.array([[1.0, -0.5, 0.25]], np.float32)).numbers
     array([[127, -64,  32]], dtype=int8)
     """
     rows = rows.astype(np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
-        scales = np.abs(rows).max(-1) / np.float32(LARGEST)
+        scales = np.abs(rows).max(-1) / np.float32(INT8_MAX)
         scales = np.where(np.isfinite(scales), scales, np.float32(np.nan))
         safe = np.where(scales > 0, scales, np.float32(1))
-        numbers = np.rint(np.clip(rows / safe[..., None], -LARGEST, LARGEST))
+        numbers = np.rint(np.clip(rows / safe[..., None], -INT8_MAX, INT8_MAX))
         numbers = np.where(scales[..., None] > 0, numbers, np.float32(0))
     return Rows(numbers.astype(np.int8), scales)
 
 
 @dataclass(eq=False)
 class Page:
-    """BLOCK keys and values of all heads of one sequence, and how many sequences hold it.
+    """BLOCK keys and values of all heads of one sequence, and the number of sequences that share it.
 
-    Its memory goes back to the pool with the page's last holder, be that a sequence, a call or a view.
+    When the last sequence, call or view drops the page, its memory returns to the pool.
     """
 
-    keys: Array  # records of (panels, pairs of dims, keys in a panel, 2) numbers, and scales, one for each head
-    values: Array  # records of (BLOCK, value dims, padded)
+    keys: Array  # one record per head: numbers (panels, pairs of dims, keys in a panel, 2), and scales
+    values: Array  # one record per head: numbers (BLOCK, padded value dims), and scales
     pool: Pool = field(repr=False)
     owners: int = 1
 
@@ -74,14 +73,14 @@ class Page:
         self.pool.append((self.keys, self.values))
 
     def write(self, inside: int, keys: Rows, values: Rows) -> None:
-        """Put rows (heads, n, …) into the page from place `inside` on."""
+        """Write rows (heads, n, …) into the page, starting at row `inside`."""
         count, dim = keys.numbers.shape[1:]
         pairs, panel = self.keys["numbers"].shape[2:4]
         padded = keys.numbers if dim == 2 * pairs else np.pad(keys.numbers, ((0, 0), (0, 0), (0, 1)))
-        place = np.arange(inside, inside + count)
-        # Indices in two places put their axis first: (n, heads, pairs, 2).
+        rows_at = np.arange(inside, inside + count)
+        # Two separated index arrays move their axis to the front: (n, heads, pairs, 2).
         paired = padded.reshape(len(padded), count, pairs, 2).swapaxes(0, 1)
-        self.keys["numbers"][:, place // panel, :, place % panel, :] = paired
+        self.keys["numbers"][:, rows_at // panel, :, rows_at % panel, :] = paired
         self.values["numbers"][:, inside : inside + count, : values.numbers.shape[-1]] = values.numbers
         for records, rows in ((self.keys, keys), (self.values, values)):
             if rows.scales is not None:
@@ -92,13 +91,16 @@ class Page:
         heads, pairs = len(self.keys), self.keys["numbers"].shape[2]
         keys = self.keys["numbers"].transpose(0, 1, 3, 2, 4).reshape(heads, BLOCK, 2 * pairs)
         both = ((keys, self.keys), (self.values["numbers"], self.values))
-        first, second = (Rows(own, of["scales"] if "scales" in (of.dtype.names or ()) else None) for own, of in both)
+        first, second = (
+            Rows(numbers, record["scales"] if "scales" in (record.dtype.names or ()) else None)
+            for numbers, record in both
+        )
         return first, second
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What all pages of a cache have in common: `dtype` is what was appended."""
+    """The common layout of all pages of a cache; `dtype` is that of the appended arrays."""
 
     dtype: np.dtype[Any]
     int8: bool
@@ -107,7 +109,7 @@ class Layout:
     value_dim: int
 
     @property
-    def kept(self) -> np.dtype[Any]:
+    def stored(self) -> np.dtype[Any]:
         """The dtype of numbers in pages."""
         return np.dtype(np.int8) if self.int8 else self.dtype
 
@@ -118,29 +120,29 @@ class Layout:
 
     @property
     def panel(self) -> int:
-        """Keys in a panel: a pair of dims of each fills a line once it is widened."""
+        """Keys per panel: one pair of dims of each, in the computation's dtype, fills a line."""
         return PANEL_LINE // (2 * self.computed.itemsize)
 
     @property
     def row(self) -> int:
-        """Value dims in memory."""
+        """Padded number of value dims."""
         return padded(self.value_dim)
 
     def rows(self, array: Array) -> Rows:
-        """Rows as they are kept."""
-        return rounded(array) if self.int8 else Rows(array)
+        """Convert rows to the stored dtype."""
+        return int8_rows(array) if self.int8 else Rows(array)
 
     def pages(self, count: int) -> list[tuple[Array, Array]]:
-        """Memory of empty pages; each head's lie one behind the other, as memory is read fastest."""
+        """Allocate empty pages. Pages of one head are contiguous, since sequential reads are fastest."""
         pairs = ceil_div(self.key_dim, 2)
         keys = self.zeros(count, (BLOCK // self.panel, pairs, self.panel, 2))
         values = self.zeros(count, (BLOCK, self.row))
         return [(keys[:, n], values[:, n]) for n in range(count)]
 
     def zeros(self, count: int, shape: tuple[int, ...]) -> Array:
-        """Records (heads, count) of zeros that begin at a cache line: numbers, then each row's scale."""
+        """Records (heads, count) of zeros, aligned to a cache line: numbers, then one scale per row."""
         scales = [("scales", np.float32, (BLOCK,))] if self.int8 else []
-        record = np.dtype([("numbers", self.kept, shape), *scales])
+        record = np.dtype([("numbers", self.stored, shape), *scales])
         raw = np.zeros(self.heads * count * record.itemsize + PANEL_LINE, np.uint8)
         start = -raw.ctypes.data % PANEL_LINE
         return raw[start : start + raw.size - PANEL_LINE].view(record).reshape(self.heads, count)
@@ -148,10 +150,10 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Paged:
-    """Sequences of one length in a cache: tables of the addresses of their pages, and the pages, `kept` as they are.
+    """A snapshot of sequences of equal length in a cache: tables of page addresses, and the pages, kept alive.
 
-    `key` and `value` are arrays of the shapes that the cache stands for, which nobody reads; their strides are the
-    tables'.
+    `key` and `value` stand in for the cached arrays: they have their shapes and the strides of the tables, but must not
+    be read.
     """
 
     tables: tuple[Array, Array]
@@ -159,14 +161,14 @@ class Paged:
     value: Array
     first_key: int
     int8: bool
-    kept: tuple[tuple[Page | None, ...], ...]
+    pages: tuple[tuple[Page | None, ...], ...]
 
     def keys(self) -> Array:
-        """The keys as plain numbers, in the shape of `key`; those that have left the cache are 0."""
-        whole = np.zeros(self.key.shape)
-        for own, pages in zip(whole.reshape(len(self.kept), -1, *whole.shape[-2:]), self.kept, strict=True):
+        """The keys as an array in the shape of `key`; evicted ones are 0."""
+        keys = np.zeros(self.key.shape)
+        for matrices, pages in zip(keys.reshape(len(self.pages), -1, *keys.shape[-2:]), self.pages, strict=True):
             for block, page in enumerate(pages):
                 if page is not None:
-                    part = own[:, block * BLOCK : (block + 1) * BLOCK]
+                    part = matrices[:, block * BLOCK : (block + 1) * BLOCK]
                     part[...] = page.rows()[0].widened()[:, : part.shape[1], : part.shape[2]]
-        return whole
+        return keys

@@ -1,4 +1,4 @@
-"""The `clearhead` command and the subcommands that have no room of their own."""
+"""The `clearhead` command, and the subcommands `run`, `bench` and `doctor`."""
 
 from clearhead.cli.command import main
 

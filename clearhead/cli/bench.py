@@ -1,7 +1,7 @@
-"""`clearhead bench`: attention's speed on this machine, beside the processor's limit, numpy and, if installed, PyTorch.
+"""`clearhead bench`: attention's speed here, compared with the processor's limit, numpy and, if installed, PyTorch.
 
-Decides how times are taken: all contenders in one process, in turns, the least time of many rounds. On a shared machine
-only the ratios mean anything, and they only because everything suffers the same neighbours.
+Responsible for how times are taken: all contenders in one process, in turns, the least time of many rounds. On a
+shared machine only the ratios are meaningful, because other load slows all contenders alike.
 """
 
 import time
@@ -22,9 +22,9 @@ from clearhead.rules.masks import causal
 Shape = tuple[int, int, int, int]
 
 DEFAULT_SHAPES: tuple[Shape, ...] = ((1, 12, 128, 64), (1, 8, 512, 64), (1, 8, 2048, 64), (1, 4, 4096, 128))
-NUMPY_BYTES = 1 << 30  # the plain way needs the matrix of scores; beyond this it is left out
+NUMPY_BYTES = 1 << 30  # numpy is left out where its matrix of scores would be larger
 SAMPLED_ROWS = 64
-TURN = 5e-3  # seconds a contender runs before the next one
+TURN_SECONDS = 5e-3  # that a contender runs before the next one
 FOOTNOTE = (
     "Shapes: batch,heads,length,dim; 4·B·H·D·L(L+1)/2 operations of a causal forward by the public calls. All in one "
     "process, in turns, least time of all rounds; peak: fused multiply-adds in the same rounds; error: mean, against "
@@ -33,8 +33,8 @@ FOOTNOTE = (
 
 
 @dataclass(frozen=True)
-class Error:
-    """Distance from the float64 definition over sampled rows."""
+class Deviation:
+    """Absolute error against the float64 definition over sampled rows."""
 
     mean: float
     max: float
@@ -42,7 +42,7 @@ class Error:
 
 @dataclass(frozen=True)
 class Result:
-    """One shape's measurement; a contender that did not run is None, and `left_out` says why."""
+    """The measurement of one shape; a contender that did not run is None, and `left_out` says why."""
 
     shape: Shape
     dtype: str
@@ -51,21 +51,21 @@ class Result:
     peak: float
     numpy_gflops: float | None
     torch_gflops: float | None
-    error: Error
-    torch_error: Error | None
+    error: Deviation
+    torch_error: Deviation | None
     left_out: tuple[str, ...]
 
     @property
     def of_peak(self) -> float:
-        """Share of the multiply-add peak of as many threads."""
+        """The speed as a share of the multiply-add peak of as many threads."""
         return self.gflops / (self.peak * self.threads)
 
     def ratio(self, other: float | None) -> float | None:
-        """How many times faster than another contender."""
+        """The speedup over another contender."""
         return None if other is None else self.gflops / other
 
     def as_dict(self) -> dict[str, Any]:
-        """The result and its ratios for programs."""
+        """The result and its ratios as a dictionary, for JSON."""
         ratios = {
             "of_peak": self.of_peak,
             "vs_numpy": self.ratio(self.numpy_gflops),
@@ -75,7 +75,7 @@ class Result:
 
 
 def parse_shape(text: str) -> Shape:
-    """A shape as the command line writes it.
+    """Parse a shape given on the command line.
 
     >>> parse_shape("1,8,2048,64")
     (1, 8, 2048, 64)
@@ -90,7 +90,7 @@ def parse_shape(text: str) -> Shape:
 def measure(
     shape: Shape, dtype: str = "float32", *, threads: int = 1, seconds: float = 2.0, against_numpy: bool = True
 ) -> Result:
-    """Time one shape against everything that can run it here; numpy may be spared, whose matrices empty every cache.
+    """Time one shape for every contender that can run it; `against_numpy=False` skips numpy, which evicts all caches.
 
     >>> measure((1, 1, 16, 16), seconds=0.01).gflops > 0
     True
@@ -101,7 +101,7 @@ def measure(
     left_out = []
     contenders: dict[str, Callable[[], Any]] = {"ours": lambda: attention(q, k, v, threads=threads)}
     if not against_numpy:
-        left_out.append("numpy: not asked for")
+        left_out.append("numpy: not requested")
     elif batch * heads * length * length * q.itemsize <= NUMPY_BYTES:
         contenders["numpy"] = lambda: plain_numpy(q, k, v)
     else:
@@ -121,22 +121,22 @@ def measure(
         peak=peak,
         numpy_gflops=operations / best["numpy"] if "numpy" in best else None,
         torch_gflops=operations / best["torch"] if "torch" in best else None,
-        error=distance(attention(q, k, v)[..., rows, :], exact),
-        torch_error=distance(torch_call().numpy()[..., rows, :], exact) if torch_call else None,
+        error=deviation(attention(q, k, v)[..., rows, :], exact),
+        torch_error=deviation(torch_call().numpy()[..., rows, :], exact) if torch_call else None,
         left_out=tuple(left_out),
     )  # fmt: skip
 
 
 def race(contenders: dict[str, Callable[[], Any]], peak: Peak, seconds: float) -> tuple[dict[str, float], float]:
-    """Each contender's least time over rounds in turns, and the best peak of the same rounds."""
+    """Run the contenders in turns; returns each one's least time and the best peak of the same rounds."""
     best = dict.fromkeys(contenders, 1.0e9)
     for contender in contenders.values():
         contender()  # compiles and allocates
     end, rounds = time.perf_counter() + seconds, 0
     while rounds < 3 or time.perf_counter() < end:
         for name, contender in contenders.items() if rounds % 2 else reversed(contenders.items()):
-            # The first run of a turn finds the caches full of another's arrays; the next ones are at home.
-            for _ in range(max(2, min(20, int(TURN / best[name])))):
+            # The first run of a turn finds another contender's arrays in the caches; later runs find their own.
+            for _ in range(max(2, min(20, int(TURN_SECONDS / best[name])))):
                 start = time.perf_counter()
                 contender()
                 best[name] = min(best[name], time.perf_counter() - start)
@@ -146,7 +146,7 @@ def race(contenders: dict[str, Callable[[], Any]], peak: Peak, seconds: float) -
 
 
 def plain_numpy(q: Array, k: Array, v: Array) -> Array:
-    """The matrix way: all scores, mask, softmax, product."""
+    """Attention by whole matrices: scores, mask, softmax, product."""
     s = q @ np.swapaxes(k, -1, -2) * q.dtype.type(q.shape[-1] ** -0.5)
     s[..., ~np.tri(q.shape[-2], dtype=bool)] = -np.inf
     e = np.exp(s - s.max(axis=-1, keepdims=True))
@@ -155,7 +155,7 @@ def plain_numpy(q: Array, k: Array, v: Array) -> Array:
 
 
 def torch_attention(q: Array, k: Array, v: Array, threads: int) -> Callable[[], Any] | None:
-    """PyTorch's own attention on the same memory, if PyTorch is installed."""
+    """A call of PyTorch's attention on the same memory, or None where PyTorch is not installed."""
     try:
         import torch
     except ImportError:
@@ -172,19 +172,19 @@ def torch_attention(q: Array, k: Array, v: Array, threads: int) -> Callable[[], 
 
 
 def definition_rows(q: Array, k: Array, v: Array, rows: npt.NDArray[Any]) -> Array:
-    """Some rows of the definition in float64."""
+    """The definition's output in float64 for some rows."""
     q, k, v = (x.astype(np.float64) for x in (q, k, v))
     return textbook.weights_of_rows(q, k, rows, causal(), q.shape[-1] ** -0.5) @ v
 
 
-def distance(got: Array, exact: Array) -> Error:
-    """Mean and maximum error."""
+def deviation(got: Array, exact: Array) -> Deviation:
+    """Mean and maximum absolute error."""
     error = np.abs(got - exact)
-    return Error(float(error.mean()), float(error.max()))
+    return Deviation(float(error.mean()), float(error.max()))
 
 
-def table(results: list[Result]) -> Any:
-    """The results as a table for a terminal."""
+def results_table(results: list[Result]) -> Any:
+    """The results as a rich table for the terminal."""
     from rich.box import SIMPLE
     from rich.table import Table
 
@@ -193,12 +193,12 @@ def table(results: list[Result]) -> Any:
         grid.add_column(name, justify="left" if name == "shape" else "right", no_wrap=True)
     for r in results:
         theirs = f"{r.torch_error.mean:.1e}" if r.torch_error else "–"
-        ratios = (times(r.ratio(other)) for other in (r.numpy_gflops, r.torch_gflops))
+        ratios = (ratio_text(r.ratio(other)) for other in (r.numpy_gflops, r.torch_gflops))
         shape, speed, share = ",".join(map(str, r.shape)), f"{r.gflops:.1f}", f"{r.of_peak:.2f}"
         grid.add_row(shape, r.dtype, str(r.threads), speed, share, *ratios, f"{r.error.mean:.1e}", theirs)
     return grid
 
 
-def times(ratio: float | None) -> str:
-    """A ratio, or a dash."""
+def ratio_text(ratio: float | None) -> str:
+    """A ratio, or a dash for a contender that did not run."""
     return "–" if ratio is None else f"{ratio:.1f}"

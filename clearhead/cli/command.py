@@ -1,7 +1,7 @@
-"""The `clearhead` command: its subcommands and how it ends.
+"""The `clearhead` command: its subcommands, options and exit codes.
 
-Decides options, exit codes and the one line an error is answered with; each subcommand imports what it needs
-when it runs, so that help is quick. What the subcommands do is decided in their rooms.
+Responsible for options, exit codes and the one line printed for an error. Each subcommand imports what it needs when
+it runs, so that `--help` is quick. Not for the work of the subcommands, which is in their packages.
 """
 
 import os
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 
 class Format(StrEnum):
-    """How an explanation is written."""
+    """The output format of an explanation."""
 
     text = "text"
     markdown = "markdown"
@@ -36,7 +36,7 @@ class Format(StrEnum):
 
 
 class Steps(StrEnum):
-    """What can be told of the steps beside their numbers."""
+    """What else can be explained about the steps, besides their numbers."""
 
     order = "order"
     shapes = "shapes"
@@ -45,9 +45,9 @@ class Steps(StrEnum):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 done, 1 nobody reads on, 2 wrong input, 130 interrupted."""
+    """Run the command and return its exit code: 0 done, 1 broken pipe, 2 wrong input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if hasattr(sys.stdout, "reconfigure"):  # a pipe or file gets UTF-8 everywhere; a poor terminal gets a ?
+    if hasattr(sys.stdout, "reconfigure"):  # pipes and files are always UTF-8; a terminal without it shows ?
         sys.stdout.reconfigure(**({"errors": "replace"} if sys.stdout.isatty() else {"encoding": "utf-8"}))
     try:
         code = app(list(arguments) or ["--help"], prog_name="clearhead", standalone_mode=False)
@@ -55,41 +55,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except ClearheadError as error:
-        return complain(str(error))
+        return report_error(str(error))
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
-        return 1 if isinstance(error, BrokenPipeError) else complain(f"{error}: check the disk and the permissions.")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # because Python flushes again at exit
+        return (
+            1 if isinstance(error, BrokenPipeError) else report_error(f"{error}: check the disk and the permissions.")
+        )
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer raises for wrong usage
             raise
-        told = misused(error)
-        of = getattr(getattr(error, "ctx", None), "command_path", "clearhead")
-        if told.startswith("No such option") and any(word[:1] == "-" and " " in word for word in arguments):
-            return complain(f"{told}. A text that begins with - goes behind --, as in {of} -- '-5 degrees'.")
-        return complain(f"{told}. Try '{of} --help'.")
+        fault = usage_fault(error)
+        command = getattr(getattr(error, "ctx", None), "command_path", "clearhead")
+        if fault.startswith("No such option") and any(word[:1] == "-" and " " in word for word in arguments):
+            return report_error(f"{fault}. A text that begins with - goes after --, as in {command} -- '-5 degrees'.")
+        return report_error(f"{fault}. Try '{command} --help'.")
     return code or 0
 
 
-def misused(error: Any) -> str:
-    """What is wrong with an argument, and which would do: typer hands on its parser's words for values."""
+def usage_fault(error: Any) -> str:
+    """What is wrong with an argument and what to give instead, where typer would print its parser's message."""
     cause = getattr(error.__cause__, "errors", None)
     if cause is None:
         return str(error.format_message()).rstrip(".")
-    found = cause()[0]
-    if found["type"] == "value_error":
-        return f"'{error.param.opts[0]}': {found['ctx']['error']}".rstrip(".")
+    fault = cause()[0]
+    if fault["type"] == "value_error":
+        return f"'{error.param.opts[0]}': {fault['ctx']['error']}".rstrip(".")
     cures = {
         "int_parsing": "a whole number",
         "float_parsing": "a number",
         "greater_than_equal": "{ge} or more",
         "less_than_equal": "{le} or less",
     }
-    cure = cures.get(found["type"], "another value").format(**found.get("ctx", {}))
-    return f"{str(found['input'])[:40]} cannot be used for '{error.param.opts[0]}': give {cure}"
+    cure = cures.get(fault["type"], "another value").format(**fault.get("ctx", {}))
+    return f"{str(fault['input'])[:40]} cannot be used for '{error.param.opts[0]}': give {cure}"
 
 
-def complain(message: str) -> int:
-    """Say on one line of standard error what is wrong."""
+def report_error(message: str) -> int:
+    """Print an error on one line of standard error; returns the exit code."""
     print("clearhead:", " ".join(message.split()), file=sys.stderr)
     return 2
 
@@ -102,7 +104,7 @@ def show_version(wanted: bool) -> None:
         try:
             typer.echo(f"clearhead {version('clearhead')}")
         except PackageNotFoundError:
-            typer.echo("clearhead, not installed: running from its source")
+            typer.echo("clearhead, not installed: running from source")
         raise typer.Exit
 
 
@@ -116,7 +118,8 @@ def options(
 
 
 MaskWord = Annotated[
-    str, typer.Option(metavar="MASK", help="causal, full, window:255, prefix:N, documents:5,7; joined by & | ~.")
+    str,
+    typer.Option(metavar="MASK", help="causal, full, window:255, dilated:4, prefix:N, documents:5,7; joined by & | ~."),
 ]
 Scores = Annotated[
     list[str] | None,
@@ -140,7 +143,7 @@ def explain(
     ] = None,
     vectors: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Vectors to explain in place of a text: csv or npy, a row each."),
+        typer.Option(metavar="FILE", help="Vectors to explain in place of a text: csv or npy, one per row."),
     ] = None,
     qkv: Annotated[
         Path | None,
@@ -169,17 +172,17 @@ def explain(
     ] = None,
     what_if: Annotated[
         str | None,
-        typer.Option(metavar="CASE", help="Another formula beside the right one: no-softmax, no-values, values=keys …"),
+        typer.Option(metavar="CASE", help="Compare the formula with another: no-softmax, no-values, values=keys …"),
     ] = None,
     steps: Annotated[
         Steps | None,
-        typer.Option(help="Tell about the steps instead: why this order, which shapes, what cost, what order means."),
+        typer.Option(help="Explain instead why the steps have this order, their shapes or cost, or what positions do."),
     ] = None,
     quiz: Annotated[
         bool, typer.Option("--quiz", help="Ask about the steps instead; in another --format than text, as a sheet.")
     ] = False,
     layer: Annotated[
-        bool, typer.Option("--layer", help="Tell of a transformer's layer instead: W^Q, W^K, W^V, heads, W^O.")
+        bool, typer.Option("--layer", help="Explain a transformer's layer instead: W^Q, W^K, W^V, heads, W^O.")
     ] = False,
     weights: Annotated[
         Path | None,
@@ -192,7 +195,7 @@ def explain(
         str | None,
         typer.Option(
             metavar="MASK",
-            help="causal, full, window:255, prefix:N, documents:5,7; joined by & | ~.",
+            help="causal, full, window:255, dilated:4, prefix:N, documents:5,7; joined by & | ~.",
             show_default="causal; full with --attends-to",
         ),
     ] = None,
@@ -205,31 +208,33 @@ def explain(
     from clearhead.rules.named import named_mask, named_score, rule_from_file
 
     rules = [*(named_score(word, heads=1) for word in score or ()), *map(rule_from_file, rule or ())]
-    asked = command.Asked(
+    request = command.ExplainRequest(
         text=tuple(text or ()), attends_to=attends_to, vectors=vectors, qkv=qkv, roles=roles, embeddings=embeddings,
         position=position, mask=None if mask is None else named_mask(mask), rules=tuple(rules), matrix=matrix,
         what_if=what_if, steps=steps and steps.value, quiz=quiz, layer=layer or weights is not None, weights=weights,
         heads=heads, model=model, head=head,
     )  # fmt: skip
-    page = command.page(asked)
+    page = command.requested_page(request)
     if quiz and format is Format.text:
-        command.ask(page.explained)
+        command.ask_on_terminal(page.explained)
     else:
-        formats.write(page, format.value)
+        formats.write_page(page, format.value)
 
 
 @app.command()
 def generate(
-    text: Annotated[list[str], typer.Argument(help="A text to go on with, a file that holds one, or -.")],
+    text: Annotated[list[str], typer.Argument(help="A text to continue, a file that holds one, or -.")],
     tokens: Annotated[int, typer.Option(help="How many tokens to add.", min=1)] = 40,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest, 1 draws by the model's chances.")] = 0.8,
-    top_p: Annotated[float, typer.Option("--top-p", help="Draw from the likeliest that together have it.")] = 0.9,
-    seed: Annotated[int, typer.Option(help="One seed gives one reply.")] = 0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="Draw from the likeliest that together have this probability.")
+    ] = 0.9,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same reply.")] = 0,
 ) -> None:
-    """Go on with a text by the small language model that ships with clearhead."""
+    """Continue a text with the small language model that ships with clearhead."""
     from clearhead.model import command
 
-    command.write(text, tokens, temperature, top_p, seed)
+    command.print_reply(text, tokens, temperature, top_p, seed)
 
 
 @app.command()
@@ -243,10 +248,10 @@ def view(
         bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the address.")
     ] = True,
 ) -> None:
-    """Open a page on this computer where self-attention can be touched; Ctrl-C ends it."""
+    """Open a page on this computer where you can try self-attention by hand; Ctrl-C ends it."""
     from clearhead.view import command
 
-    command.view(text or (), port, browser)
+    command.open_page(text or (), port, browser)
 
 
 @app.command()
@@ -263,12 +268,12 @@ def run(
     rule: Functions = None,
     align: Annotated[
         str | None,
-        typer.Option(metavar="END", help="Where the queries stand among the keys: start or end."),
+        typer.Option(metavar="END", help="Where the queries are among the keys: start or end."),
     ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Factor of the scores.", show_default="1 for x, 1/√d for q, k and v")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads at most.", show_default="every core")] = None,
+    threads: Annotated[int | None, typer.Option(help="Most threads to use.", show_default="every core")] = None,
     lse: Annotated[bool, typer.Option("--lse", help="Add each row's log-sum-exp, as lse.")] = False,
     weights: Annotated[
         str | None,
@@ -277,7 +282,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it exists.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Compute attention over a file of arrays of any size into a new file, a few heads at a time."""
+    """Compute attention over arrays of any size from one file into a new one, a few heads at a time."""
     from clearhead.cli import progress
     from clearhead.cli import run as streaming
     from clearhead.rules.named import named_mask
@@ -315,32 +320,32 @@ def inspect(
     ] = None,
     plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write figures there.")] = None,
     kind: Annotated[str, typer.Option(help="png, svg or pdf.")] = "png",
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page that needs nothing else.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a self-contained page.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Write it for programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
 ) -> None:
-    """Look at every head's weights: how wide, how far, on what; and at what one item looks."""
+    """Inspect every head's weights: how wide, how far, on what; and what one item looks at."""
     from clearhead.cli import progress
-    from clearhead.inspecting.command import Wanted, inspected, show, written
+    from clearhead.inspecting.command import InspectOptions, inspect_heads, load_attention, print_inspection
 
     if not re.fullmatch(r"\d+\.\d+", head):
-        raise InputError(f"--head {head} is no head: write LAYER.HEAD, as in 5.3.")
-    layer, _, own = head.partition(".")
-    wanted = Wanted(sort, most, (int(layer), int(own)), row, plots, kind, html, force)
+        raise InputError(f"--head {head} is not a head: write LAYER.HEAD, as in 5.3.")
+    layer, _, head_in_layer = head.partition(".")
+    options = InspectOptions(sort, most, (int(layer), int(head_in_layer)), row, plots, kind, html, force)
     with progress.clean_endings():
-        of = inspected(model, text or [], embeddings)
+        of = load_attention(model, text or [], embeddings)
         with progress.bar("layers", len(of.layers)) as advance:
-            found = written(of, wanted, advance)
-    typer.echo(found.as_json() if json else "", nl=json)
+            inspection = inspect_heads(of, options, advance)
+    typer.echo(inspection.as_json() if json else "", nl=json)
     if not json:
-        show(found)
+        print_inspection(inspection)
 
 
 @app.command()
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Write it for programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
 ) -> None:
-    """Tell what this machine is, what clearhead makes of it, and whether its numbers are right."""
+    """Describe this machine and how clearhead uses it, and check that its numbers are right."""
     from clearhead.cli import doctor as examination
 
     diagnosis = examination.examine()
@@ -355,9 +360,9 @@ def bench(
         typer.Option(metavar="B,H,L,D", help="Batch, heads, length and dim; may be given several times."),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    threads: Annotated[int, typer.Option(help="Threads of every contender.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="Threads for every contender.", min=1)] = 1,
     seconds: Annotated[float, typer.Option(help="Time for each shape.", min=0.0)] = 2.0,
-    json: Annotated[bool, typer.Option("--json", help="Write it for programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
 ) -> None:
     """Measure attention's speed against the processor's limit, numpy and, where it is installed, PyTorch."""
     import json as writer
@@ -373,6 +378,6 @@ def bench(
     if json:
         typer.echo(writer.dumps([result.as_dict() for result in results], indent=2))
         return
-    Console().print(benchmark.table(results))
+    Console().print(benchmark.results_table(results))
     for note in dict.fromkeys(note for result in results for note in result.left_out):
         typer.echo(f"Left out: {note}.")

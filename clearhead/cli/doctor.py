@@ -1,6 +1,6 @@
-"""`clearhead doctor`: what this machine is, what clearhead makes of it, and whether its numbers are right.
+"""`clearhead doctor`: describes this machine and how clearhead uses it, and checks that its numbers are right.
 
-Decides what is looked at; a diagnosis is data first, then text. Nothing here changes anything but the kernel cache.
+Responsible for the facts and checks in a diagnosis, which is data first, then text. It changes only the kernel cache.
 """
 
 import os
@@ -27,12 +27,12 @@ from clearhead.machine.threads import allowed
 from clearhead.rules.masks import Mask, causal, full, where, window
 from clearhead.testing import check_definition, check_hidden, check_same_bits, using_isa
 
-CPU = Path("/sys/devices/system/cpu/cpu0/cache")
+CPU_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 @dataclass(frozen=True)
-class Check:
-    """One kernel held against the definition; `fault` is empty if it passed."""
+class KernelCheck:
+    """The kernels of one ISA and dtype compared with the definition; `fault` is empty if they passed."""
 
     isa: str
     dtype: str
@@ -41,17 +41,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything a report of a problem needs."""
+    """Everything that a bug report needs."""
 
     facts: dict[str, str]
     settings: dict[str, str]
     peaks: dict[str, float]  # GF/s of fused multiply-adds on one thread
-    checks: tuple[Check, ...]
+    checks: tuple[KernelCheck, ...]
     warnings: tuple[str, ...]
 
     @property
     def healthy(self) -> bool:
-        """Whether every kernel gave the definition's numbers."""
+        """Whether every kernel agrees with the definition."""
         return not any(check.fault for check in self.checks)
 
     def __str__(self) -> str:
@@ -72,8 +72,8 @@ def examine() -> Diagnosis:
     """Look at the machine, the settings and the cache, and check every kernel this processor can run."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        checks = tuple(check(isa, dtype) for isa in native_isas() for dtype in ELEMENTS)
-        facts = {**versions(), **processor(), **cache()}
+        checks = tuple(check_kernels(isa, dtype) for isa in native_isas() for dtype in ELEMENTS)
+        facts = {**versions(), **processor(), **kernel_cache()}
     rates = {dtype: Peak(dtype) for dtype in ELEMENTS}
     return Diagnosis(
         facts=facts,
@@ -85,7 +85,7 @@ def examine() -> Diagnosis:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that makes the numbers."""
+    """The versions of everything that affects the numbers."""
     return {
         "clearhead": clearhead.__version__,
         "Python": f"{platform.python_version()} ({platform.python_implementation()})",
@@ -96,19 +96,19 @@ def versions() -> dict[str, str]:
 
 
 def processor() -> dict[str, str]:
-    """What runs the kernels."""
-    place = target()
+    """The processor, and the instruction set and threads in use."""
+    isa = target()
     return {
         "processor": f"{processor_name()}, to LLVM {llvm.get_host_cpu_name()}",
         "caches": cache_sizes() or "unknown",
-        "instruction set": f"{place.isa}, of {', '.join(native_isas())}",
-        "vectors": f"{place.vector_bits} bits, {place.registers} registers",
+        "instruction set": f"{isa.isa}, of {', '.join(native_isas())}",
+        "vectors": f"{isa.vector_bits} bits, {isa.registers} registers",
         "threads": f"{allowed()} of {os.cpu_count()} processors",
     }
 
 
 def processor_name() -> str:
-    """The processor's own name for itself, where the system tells it."""
+    """The processor's model name, where the system reports one."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -117,9 +117,9 @@ def processor_name() -> str:
 
 
 def cache_sizes() -> str:
-    """Levels and sizes of one core's data caches."""
+    """The levels and sizes of one core's data caches."""
     sizes = []
-    for index in sorted(CPU.glob("index*")):
+    for index in sorted(CPU_CACHES.glob("index*")):
         try:
             level, kind, size = (
                 (index / name).read_text(encoding="utf-8").strip() for name in ("level", "type", "size")
@@ -131,32 +131,32 @@ def cache_sizes() -> str:
     return ", ".join(sizes)
 
 
-def cache() -> dict[str, str]:
-    """Where compiled kernels are kept, and how long making one and finding it again takes."""
-    place, state, where = store.usable(), "not used", "none"
+def kernel_cache() -> dict[str, str]:
+    """The kernel cache's directory, and the time to compile a kernel and to load it from the cache."""
+    folder, state, directory = store.usable(), "not used", "none"
     try:
-        where = str(store.directory())
-        if place is not None:
-            sizes = [entry.stat().st_size for entry in place.iterdir() if entry.is_file()]
+        directory = str(store.directory())
+        if folder is not None:
+            sizes = [entry.stat().st_size for entry in folder.iterdir() if entry.is_file()]
             state = f"{len(sizes)} entries, {sum(sizes) / 1024:.0f} KiB, private"
     except OSError as error:
-        state = f"not to be read: {error.strerror}"
-    here = target()
-    spec = KernelSpec("forward", tile_for(ELEMENTS["float32"], here.vector_bits, here.registers), here)
-    machine_for(here)
+        state = f"cannot be read: {error.strerror}"
+    isa = target()
+    spec = KernelSpec("forward", tile_for(ELEMENTS["float32"], isa.vector_bits, isa.registers), isa)
+    machine_for(isa)
     start = time.perf_counter()
     emit(spec)
     compiled = time.perf_counter()
     link(spec, stored_object(spec))
-    found = time.perf_counter()
+    loaded = time.perf_counter()
     return {
-        "kernel cache": f"{where} ({state})",
-        "a kernel": f"{1e3 * (compiled - start):.0f} ms to compile, {1e3 * (found - compiled):.1f} ms to find again",
+        "kernel cache": f"{directory} ({state})",
+        "a kernel": f"{1e3 * (compiled - start):.0f} ms to compile, {1e3 * (loaded - compiled):.1f} ms to load again",
     }
 
 
-def check(isa: str, dtype: str) -> Check:
-    """The kernels of one instruction set on problems that touch every part of them: forward, decode, fused rules."""
+def check_kernels(isa: str, dtype: str) -> KernelCheck:
+    """Check the kernels of one instruction set on problems that use every part: forward, decode, fused rules."""
     problems: tuple[tuple[int, int, int, Mask], ...] = (
         (1, 1, 1, causal()),
         (70, 70, 20, causal()),
@@ -173,13 +173,13 @@ def check(isa: str, dtype: str) -> Check:
                 check_same_bits(clearhead.attention(q, k, v, mask=mask), canonical.attention(q, k, v, mask=mask)[0])
                 check_definition(clearhead.attention, q, k, v, mask=mask)
             check_hidden(clearhead.attention, q[:, :9], k[:, :9], v[:, :9], mask=causal())
-    except Exception as error:  # whatever it is, it is the diagnosis
-        return Check(isa, dtype, f"FAIL: {type(error).__name__}: {error}")
-    return Check(isa, dtype, "")
+    except Exception as error:  # any exception is part of the diagnosis
+        return KernelCheck(isa, dtype, f"FAIL: {type(error).__name__}: {error}")
+    return KernelCheck(isa, dtype, "")
 
 
 def as_json(diagnosis: Diagnosis) -> str:
-    """The diagnosis for programs."""
+    """The diagnosis as JSON."""
     import json
     from dataclasses import asdict
 

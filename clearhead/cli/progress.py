@@ -1,6 +1,6 @@
-"""What a long run shows and how it stops: a bar with the time left, and signals that end it cleanly.
+"""The progress bar of a long run, and signals that end it cleanly.
 
-Decides nothing about the work itself; it is told how much of it is done.
+Not responsible for the work itself, which reports how much is done.
 """
 
 import signal
@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @contextmanager
 def bar(unit: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error where that is a terminal, and nothing elsewhere.
+    """Show a progress bar on standard error if that is a terminal; yields a function that advances it.
 
     >>> with bar("heads", 2, quiet=True) as advance:
     ...     advance(2)
@@ -34,14 +34,14 @@ def bar(unit: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int
 
 @contextmanager
 def clean_endings() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the program, as Ctrl-C does, so that what it began is tidied up."""
+    """Let SIGTERM and SIGHUP unwind the program as Ctrl-C does, so that unfinished files are removed."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    here = threading.current_thread() is threading.main_thread()  # no other may have handlers
-    before = {s: signal.getsignal(s) for s in ENDINGS if here}
-    before = {s: handler for s, handler in before.items() if handler not in (None, signal.SIG_IGN)}  # nohup stays nohup
+    in_main = threading.current_thread() is threading.main_thread()  # only the main thread may set handlers
+    before = {s: signal.getsignal(s) for s in ENDING_SIGNALS if in_main}
+    before = {s: handler for s, handler in before.items() if handler not in (None, signal.SIG_IGN)}  # respects nohup
     for ending in before:
         signal.signal(ending, end)
     try:

@@ -1,8 +1,8 @@
-"""The scalar program behind every kernel: attention with each rounding in its place.
+"""The scalar program that every kernel implements: attention with every rounding specified.
 
-`textbook` says what attention means; this module says in which order it is computed, so that every tile size, vector
-width, thread count, batch and chunking gives the same bits. All queries are walked side by side here, but no query's
-numbers ever meet another's: each row is a program over its own query and the keys it may see.
+`textbook` defines what attention means; this module defines the order of computation, which makes every tile size,
+vector width, thread count, batch and chunking give the same bits. It processes all queries side by side, but queries
+never mix: each row is a program over one query and the keys visible to it.
 Letters: q k v query, key, value; s score; m running maximum; l running sum; o running Σ p·v; p exp(s − m).
 """
 
@@ -21,15 +21,15 @@ from clearhead.rules.evaluation import evaluate
 from clearhead.rules.masks import Mask, causal, split_documents, visible
 from clearhead.rules.scores import Score, as_rules
 
-Seen = npt.NDArray[np.bool_]
-Rule: TypeAlias = Callable[..., Array]
+Visible = npt.NDArray[np.bool_]
+RuleFunction: TypeAlias = Callable[..., Array]
 
-BLOCK = 128  # keys that share one maximum
-SEGMENT = 2048  # keys after which the running sums start afresh
+BLOCK = 128  # keys per block; a block shares one maximum
+SEGMENT = 2048  # keys per segment; each segment starts new running sums
 
 
 class State(NamedTuple):
-    """What a row knows of the keys it has met so far."""
+    """The running state of each row."""
 
     m: Array  # (n,)      largest score
     l: Array  # (n,)      Σ exp(s − m)
@@ -46,9 +46,9 @@ def attention(
     sink: Any = None,
     scale: float | None = None,
 ) -> tuple[Array, Array]:
-    """Output and log-sum-exp, bit for bit as the kernels give them; shapes and defaults as `textbook.attention`.
+    """Output and log-sum-exp with the bits of the kernels; shapes and defaults as in `textbook.attention`.
 
-    Numbers of 16 bits are widened to float32 first, and the output is rounded back at the end.
+    16-bit operands are first converted to float32, and the output is rounded back at the end.
 
     >>> y, lse = attention(np.ones((2, 1)), np.zeros((2, 1)), np.array([[1.0], [3.0]]))
     >>> y.ravel().tolist(), lse.round(3).tolist()
@@ -68,20 +68,20 @@ def attention(
     heads = lead[-1] if lead else 1
     with np.errstate(all="ignore"):
         for number, head in enumerate(np.ndindex(lead)):
-            for span in split_documents(mask, q.shape[-2], k.shape[-2])[0]:
-                # A document begins its own blocks, so that it gives the bits that it gives alone.
+            for span in split(mask, q.shape[-2], k.shape[-2])[0]:
+                # Blocks start anew in each document, so it has the same bits as alone.
                 rows = slice(span.first_query, span.first_query + span.queries)
                 keys = slice(span.first_key, span.first_key + span.keys)
                 place = Place(number // heads, number % heads, span.first_query, span.first_key, span.offset)
                 rule = partial(apply_rules, rules, place)
-                own = None if sinks is None else sinks[head]
+                sink_of_head = None if sinks is None else sinks[head]
                 part = q[head][rows] * factor, k[head][keys], v[head][keys], seen[head][rows, keys]
-                y[head][rows], lse[head][rows] = one_head(*part, rule, own)
+                y[head][rows], lse[head][rows] = one_head(*part, rule, sink_of_head)
     return y, lse
 
 
 class Place(NamedTuple):
-    """Where a span stands, for rules that ask."""
+    """The position of a span, for rules that read it."""
 
     batch: int
     head: int
@@ -91,7 +91,7 @@ class Place(NamedTuple):
 
 
 def apply_rules(rules: tuple[Score, ...], place: Place, s: Array, first_key: int) -> Array:
-    """The score rules in order, on scores (n, b) of keys from the span's key `first_key` on."""
+    """The score rules in order, on scores (n, b) of keys from `first_key` of the span on."""
     rows = place.row + np.arange(s.shape[0])[:, None]
     for rule in rules:
         leaves = {
@@ -102,14 +102,14 @@ def apply_rules(rules: tuple[Score, ...], place: Place, s: Array, first_key: int
     return s
 
 
-def one_head(q: Array, k: Array, v: Array, seen: Seen, rule: Rule, sink: Any = None) -> tuple[Array, Array]:
-    """All keys in segments of blocks, then the division by the sum, which a sink joins like a key without a value."""
-    total = nothing(q, v)
+def one_head(q: Array, k: Array, v: Array, seen: Visible, rule: RuleFunction, sink: Any = None) -> tuple[Array, Array]:
+    """Add all keys in segments of blocks, then divide by the sum, to which a sink adds like a key without a value."""
+    total = empty_state(q, v)
     for start in range(0, len(k), SEGMENT):
-        part = nothing(q, v)
+        part = empty_state(q, v)
         for b in range(start, min(start + SEGMENT, len(k)), BLOCK):
-            here = slice(b, min(b + BLOCK, start + SEGMENT))
-            part = add_block(part, q, k[here], v[here], seen[:, here], partial(rule, first_key=b))
+            block = slice(b, min(b + BLOCK, start + SEGMENT))
+            part = add_block(part, q, k[block], v[block], seen[:, block], partial(rule, first_key=b))
         total = part if start == 0 else merge(total, part)
     m, l, a = total.m, total.l, None
     if sink is not None:
@@ -118,18 +118,18 @@ def one_head(q: Array, k: Array, v: Array, seen: Seen, rule: Rule, sink: Any = N
         l = fma(l, a, exp(sink - m))
     inverse = np.where(l == 0, 0, 1 / l).astype(q.dtype)
     inverse = inverse if a is None else a * inverse
-    y = fma(total.o, inverse[:, None], zeros(total.o))  # + 0: a zero is +0, whatever the order of its terms
+    y = fma(total.o, inverse[:, None], zeros(total.o))  # + 0 turns −0 into +0, for any order of terms
     return y, m + log(l)
 
 
-def nothing(q: Array, v: Array) -> State:
-    """The state before any key: a finite maximum, so that a score of −∞ weighs 0 and no ∞ − ∞ arises."""
+def empty_state(q: Array, v: Array) -> State:
+    """The state before any key. Its maximum is finite, so a score of −∞ weighs 0 and ∞ − ∞ cannot occur."""
     m = np.full(len(q), np.finfo(q.dtype).min, q.dtype)
     return State(m, zeros(m), np.zeros((len(q), v.shape[-1]), q.dtype))
 
 
-def add_block(state: State, q: Array, k: Array, v: Array, seen: Seen, rule: Callable[[Array], Array]) -> State:
-    """One block of keys: scores, their maximum, exponentials, sums from zero, and one merge into the state."""
+def add_block(state: State, q: Array, k: Array, v: Array, seen: Visible, rule: Callable[[Array], Array]) -> State:
+    """Add one block of keys: scores, their maximum, exponentials, sums from zero, and one merge into the state."""
     chains = np.zeros((2, len(q), len(k)), q.dtype)  # (2, n, b): over even dims and over odd dims, ascending
     for d in range(q.shape[-1]):
         chains[d % 2] = fma(k[None, :, d], q[:, None, d], chains[d % 2])
@@ -137,7 +137,7 @@ def add_block(state: State, q: Array, k: Array, v: Array, seen: Seen, rule: Call
     m = np.fmax(state.m, np.fmax.reduce(s, axis=1, initial=-np.inf)).astype(q.dtype)  # (n,)
     p = exp(s - m[:, None])  # (n, b)
     l, o = zeros(state.l), zeros(state.o)
-    for j in range(len(k)):  # ascending keys, one chain; a hidden value is not even multiplied by 0
+    for j in range(len(k)):  # ascending keys, one chain; hidden values are not used, not even times 0
         l = l + p[:, j]
         o = np.where(seen[:, j, None], fma(v[None, j], p[:, j, None], o), o)
     alpha = exp(state.m - m)
@@ -145,7 +145,7 @@ def add_block(state: State, q: Array, k: Array, v: Array, seen: Seen, rule: Call
 
 
 def merge(total: State, part: State) -> State:
-    """Join a finished segment into the total."""
+    """Merge a finished segment into the total."""
     m = np.fmax(total.m, part.m)
     a, b = exp(total.m - m), exp(part.m - m)
     return State(m, fma(total.l, a, part.l * b), fma(total.o, a[:, None], part.o * b[:, None]))

@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
-from clearhead.definition import error_function, exponentials, inverse_trigonometric, logarithms, powers, trigonometric
+from clearhead.definition import (
+    error_function,
+    exponentials,
+    inverse_trigonometric,
+    logarithms,
+    powers,
+    roots,
+    trigonometric,
+)
 from clearhead.definition.arithmetic import Program
 from clearhead.definition.fma import fma
 
@@ -152,7 +160,7 @@ class Functions:
     exp2, expm1 = Program(exponentials.exp2), Program(exponentials.expm1)
     sigmoid, log = Program(exponentials.sigmoid), Program(logarithms.log)
     log2, log10, log1p = Program(logarithms.log2), Program(logarithms.log10), Program(logarithms.log1p)
-    softplus, pow = Program(logarithms.softplus), Program(powers.pow)
+    softplus, pow, cbrt = Program(logarithms.softplus), Program(powers.pow), Program(roots.cbrt)
     sin, cos, tan = Program(trigonometric.sin), Program(trigonometric.cos), Program(trigonometric.tan)
     asin, acos = Program(inverse_trigonometric.asin), Program(inverse_trigonometric.acos)
     atan, atan2 = Program(inverse_trigonometric.atan), Program(inverse_trigonometric.atan2)

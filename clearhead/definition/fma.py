@@ -1,7 +1,7 @@
-"""Fused multiply-add, a·b + c rounded once, in plain numpy.
+"""Fused multiply-add in plain numpy: a·b + c with a single rounding.
 
-Processors have it as one instruction; this is what that instruction means. Follows Boldo & Melquiond 2008, "Emulation
-of FMA and correctly rounded sums": exact products and sums by error-free transformations, then rounding to odd.
+It defines the result of the processor's instruction. Follows Boldo & Melquiond 2008, "Emulation of FMA and correctly
+rounded sums": exact products and sums by error-free transformations, then rounding to odd.
 """
 
 from fractions import Fraction
@@ -17,7 +17,7 @@ def fma(a: Floats, b: Floats, c: Floats) -> Floats:
     """a·b + c with one rounding; float32 or float64 arrays of one dtype, broadcast against each other.
 
     >>> x = np.float32(1 + 2**-12)
-    >>> float(fma(x, x, np.float32(-1))), float(x * x - np.float32(1))   # the product's last bits survive only in fma
+    >>> float(fma(x, x, np.float32(-1))), float(x * x - np.float32(1))   # only fma keeps the product's last bits
     (0.0004883408546447754, 0.00048828125)
     """
     shape = np.broadcast_shapes(np.shape(a), np.shape(b), np.shape(c))
@@ -28,14 +28,14 @@ def fma(a: Floats, b: Floats, c: Floats) -> Floats:
 
 
 def fma32(a: Floats, b: Floats, c: Floats) -> Floats:
-    """A float64 holds the product of two float32 exactly; the sum is rounded to odd before it is narrowed."""
+    """The product of two float32 is exact in float64; the sum is rounded to odd before it becomes float32."""
     product = a.astype(np.float64) * b.astype(np.float64)
     narrowed: Floats = odd_sum(product, c.astype(np.float64)).astype(np.float32)
     return narrowed
 
 
 def fma64(a: Floats, b: Floats, c: Floats) -> Floats:
-    """The product as two float64, the three terms' sum with its tail rounded to odd; extreme exponents by fractions."""
+    """The product as two float64, then the sum of three terms with its tail rounded to odd; extremes by fractions."""
     high, low = two_product(a, b)
     tail_high, tail_low = two_sum(c, low)
     sum_high, sum_low = two_sum(high, tail_high)
@@ -51,7 +51,7 @@ def fma64(a: Floats, b: Floats, c: Floats) -> Floats:
 
 
 def exact(a: float, b: float, c: float, naive: float) -> float:
-    """One a·b + c through rational numbers; where it is exactly 0, the sign is that of the plain sum."""
+    """One a·b + c in rational numbers; an exact 0 takes its sign from the naive sum."""
     total = Fraction(a) * Fraction(b) + Fraction(c)
     if total == 0:
         return naive
@@ -71,11 +71,11 @@ def two_sum(a: Floats, b: Floats) -> tuple[Floats, Floats]:
 def two_product(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     """a·b as the rounded product and its exact error (Dekker, with Veltkamp's splitting)."""
     product = a * b
-    (a_high, a_low), (b_high, b_low) = split(a), split(b)
+    (a_high, a_low), (b_high, b_low) = split_float(a), split_float(b)
     return product, a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
 
 
-def split(a: Floats) -> tuple[Floats, Floats]:
+def split_float(a: Floats) -> tuple[Floats, Floats]:
     """A float64 as the sum of two with at most 26 bits each."""
     scaled = a * 134217729.0  # 2²⁷ + 1
     high = scaled - (scaled - a)
@@ -83,7 +83,7 @@ def split(a: Floats) -> tuple[Floats, Floats]:
 
 
 def odd_sum(a: Floats, b: Floats) -> Floats:
-    """a + b rounded to odd: if inexact, of the two neighbours the one whose last bit is 1."""
+    """a + b rounded to odd: if inexact, the neighbour whose last bit is 1."""
     total, error = two_sum(a, b)
     bits = total.view(np.int64)
     inexact_and_even = np.isfinite(total) & (error != 0) & (bits & 1 == 0)

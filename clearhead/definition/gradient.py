@@ -1,6 +1,6 @@
-"""The textbook's gradients, line by line: how a loss changes with everything that attention is made of.
+"""The textbook's gradients, line by line: how a loss changes with each operand of attention.
 
-    P = softmax's weights, dO and dLSE how the loss changes with output and log-sum-exp
+    P = softmax's weights, dO and dLSE the gradients of the loss by output and log-sum-exp
     dV  = Pᵀ dO
     dP  = dO Vᵀ
     δ   = rowsum(dO ∘ O) − dLSE
@@ -9,8 +9,9 @@
     dQ  = scale · dS₀ K,  dK = scale · dS₀ᵀ Q
     dsink = −Σ exp(sink − LSE) · δ
 
-As in `definition.textbook`, every matrix is built in full; hidden pairs are never touched, not even by 0 ×. A gradient
-has its operand's shape: what was broadcast is summed. Source: Dao et al. 2022, appendix B.2; letters as there.
+As in `definition.textbook`, every matrix is built in full, and hidden pairs are never used, not even times 0. A
+gradient has its operand's shape: it is summed over broadcast axes. Source: Dao et al. 2022, appendix B.2; letters as
+there.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from clearhead.rules.scores import Score, as_rules
 
 @dataclass(frozen=True)
 class Gradients:
-    """How the loss changes with q, k, v, the sink, and with the float arrays of each score rule in order."""
+    """Gradients of the loss by q, k, v, the sink, and the float arrays of each score rule in order."""
 
     q: Array
     k: Array
@@ -57,8 +58,8 @@ def gradients(
     >>> gradients(x, x, x, np.ones((2, 1))).v.tolist()
     [[1.5], [0.5]]
     """
-    mask, rules, own_scale = causal() if mask is None else mask, as_rules(score), scale
-    factor = q.shape[-1] ** -0.5 if own_scale is None else own_scale
+    mask, rules = causal() if mask is None else mask, as_rules(score)
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
     shapes = q.shape, k.shape, v.shape
     k, v = textbook.share_heads(k, q), textbook.share_heads(v, q)  # (..., heads, m, d), (..., heads, m, dv)
     s, seen = textbook.ruled_scores(q, k, v.shape[:-2], mask, score, scale)  # (..., n, m)
@@ -89,20 +90,20 @@ def gradients(
 
 
 def products(a: Array, b: Array, seen: npt.NDArray[np.bool_]) -> Array:
-    """a · b for seen pairs, 0 for others."""
+    """a · b for visible pairs, 0 for others."""
     with np.errstate(invalid="ignore", over="ignore"):
         full: Array = a @ np.swapaxes(b, -1, -2)
     return np.where(seen, full, 0)
 
 
 def row_products(a: Array, b: Array, seen: npt.NDArray[np.bool_]) -> Array:
-    """Each row of a times that of b; 0 for a query that sees nothing."""
+    """The dot product of each row of a and b; 0 for a query that sees nothing."""
     with np.errstate(invalid="ignore", over="ignore"):
         return np.where(seen.any(-1), (a * b).sum(-1), 0)
 
 
 def sink_weights(sink: Array, lse: Array) -> Array:
-    """exp(sink − LSE); 0 where the sink too is −∞, and there is no sum at all."""
+    """exp(sink − LSE); 0 where LSE is −∞ because the sink is −∞, too, and the sum is empty."""
     with np.errstate(invalid="ignore"):
         return np.where(np.isneginf(lse), 0, np.exp(sink - lse))
 
@@ -110,7 +111,7 @@ def sink_weights(sink: Array, lse: Array) -> Array:
 def through_rules(
     d_s: Array, s: Array, seen: npt.NDArray[np.bool_], spans: tuple[Span, ...], rules: tuple[Score, ...]
 ) -> tuple[Array, tuple[tuple[Array, ...], ...]]:
-    """From the gradient of scores after their rules to that before them, and to those of the rules' arrays."""
+    """Take the gradient of scores back through their rules, and compute those of the rules' arrays."""
     before = []
     for rule in rules:
         before.append(s)
@@ -123,7 +124,7 @@ def through_rules(
         for span in spans:
             at = np.s_[..., span.first_query : span.first_query + span.queries, :]
             rows = np.arange(span.first_query, span.first_query + span.queries)
-            leaves = textbook.positions(s[at], rows, span.offset)
+            leaves = textbook.formula_leaves(s[at], rows, span.offset)
             for load, coefficient in by_loads(formula.expression):
                 share = weighed(d_s[at], coefficient, formula, leaves, seen[at])
                 index = [evaluate(Formula(i, formula.arrays), leaves, dtype=s.dtype) for i in load.args]
@@ -137,25 +138,25 @@ def through_rules(
 def weighed(
     d_s: Array, coefficient: Expression, formula: Formula, leaves: dict[str, Any], seen: npt.NDArray[np.bool_]
 ) -> Array:
-    """A gradient times a derivative, where it is seen."""
+    """A gradient times a derivative for visible pairs, 0 for others."""
     with np.errstate(all="ignore"):
         return np.where(seen, d_s * evaluate(Formula(coefficient, formula.arrays), leaves, dtype=d_s.dtype), 0)
 
 
 def add_at(sums: Array, index: list[Array], share: Array) -> None:
-    """Add each pair's share to the element that it read; indices below 0 count from the end."""
-    places = [np.clip(np.where(i < 0, i + n, i), 0, n - 1) for i, n in zip(index, sums.shape, strict=True)]
-    one = np.zeros((), int)  # an axis more, for arrays that have none
-    np.add.at(sums[None], tuple(np.broadcast_to(i, share.shape) for i in (one, *places)), share)
+    """Add each pair's contribution to the element that it read; negative indices count from the end."""
+    positions = [np.clip(np.where(i < 0, i + n, i), 0, n - 1) for i, n in zip(index, sums.shape, strict=True)]
+    one = np.zeros((), int)  # an extra axis, for arrays without axes
+    np.add.at(sums[None], tuple(np.broadcast_to(i, share.shape) for i in (one, *positions)), share)
 
 
 def is_float(array: Array) -> bool:
-    """Whether an array has a gradient."""
+    """Whether an array can have a gradient."""
     return "float" in array.dtype.name
 
 
 def reduced(x: Array, shape: tuple[int, ...]) -> Array:
-    """A gradient summed to its operand's shape: over added axes, axes of size 1, and heads that share one."""
+    """Sum a gradient to its operand's shape: over added axes, axes of size 1, and heads that share one."""
     if x.ndim > len(shape):
         x = x.sum(tuple(range(x.ndim - len(shape))))
     for axis, size in enumerate(shape):

@@ -1,24 +1,25 @@
-"""How the textbook's attention and its gradients change when everything they are made of moves a little.
+"""Directional derivatives of the textbook's attention and of its gradients.
 
-A direction moves Q, K, V, the sink and the arrays a of the rules at once; a dot marks how fast something moves:
+A direction moves Q, K, V, the sink and the arrays a of the rules together; a dot marks a derivative along it:
 
     Ṡ₀ = scale (Q̇ Kᵀ + Q K̇ᵀ)                 scores before the rules
-    Ṡ  = Ṡ₀ ∘ ∂rules/∂score + Σ ȧ ∘ ∂rules/∂a   and after them
+    Ṡ  = Ṡ₀ ∘ ∂rules/∂score + Σ ȧ ∘ ∂rules/∂a   scores after the rules
     L̇  = rowsum(P ∘ Ṡ) + exp(sink − LSE) · (sink)˙
     Ṗ  = P ∘ (Ṡ − L̇)
     Ȯ  = Ṗ V + P V̇
 
-which is forward-mode differentiation. The gradients of `definition.gradient` move too, dO and dLSE standing still:
+This is forward-mode differentiation. The gradients of `definition.gradient` have derivatives too, for constant dO and
+dLSE:
 
     (dV)˙  = Ṗᵀ dO
     δ˙     = rowsum(dO ∘ Ȯ)
     (dS)˙  = Ṗ ∘ (dP − δ) + P ∘ (dO V̇ᵀ − δ˙)
-    (dS₀)˙ = (dS)˙ ∘ ∂rules/∂score + dS ∘ (∂rules/∂score)˙      the like for ∂rules/∂a
+    (dS₀)˙ = (dS)˙ ∘ ∂rules/∂score + dS ∘ (∂rules/∂score)˙      likewise for ∂rules/∂a
     (dQ)˙  = scale ((dS₀)˙ K + dS₀ K̇),  (dK)˙ = scale ((dS₀)˙ᵀ Q + dS₀ᵀ Q̇)
     (dsink)˙ = −Σ exp(sink − LSE) (((sink)˙ − L̇) δ + δ˙)
 
-That is also the second derivative backwards: of Σ (gradient ∘ direction), they are the gradients by the operands, and Ȯ
-and L̇ those by dO and dLSE. Every matrix is built in full. Letters as in `definition.gradient`; t_x is ẋ.
+Read backwards, these are second derivatives: the gradients of Σ (gradient ∘ direction) by the operands, and Ȯ and L̇
+its gradients by dO and dLSE. Every matrix is built in full. Letters as in `definition.gradient`; t_x is ẋ.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ from clearhead.rules.scores import Score, as_rules
 
 @dataclass(frozen=True)
 class Direction:
-    """Which way q, k, v, the sink and each rule's float arrays move; None stands still."""
+    """A direction of q, k, v, the sink and each rule's float arrays; None stands for 0."""
 
     q: Array | None = None
     k: Array | None = None
@@ -51,7 +52,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Second:
-    """How output, log-sum-exp and the gradients move along a direction."""
+    """Derivatives of output, log-sum-exp and the gradients along a direction."""
 
     output: Array
     lse: Array
@@ -71,11 +72,11 @@ def second(
     sink: Any = None,
     scale: float | None = None,
 ) -> Second:
-    """All that moves along a direction; other arguments as those of `gradient.gradients`.
+    """Derivatives of output, log-sum-exp and gradients along a direction; other arguments as in `gradient.gradients`.
 
     >>> x = np.zeros((2, 1))
     >>> moved = second(x, x, x, x, x[:, 0], Direction(v=np.array([[2.0], [4.0]])))
-    >>> moved.output.tolist()   # the second item sees both alike
+    >>> moved.output.tolist()   # the second item weighs both equally
     [[2.0], [3.0]]
     """
     mask, rules = causal() if mask is None else mask, as_rules(score)
@@ -109,16 +110,18 @@ def second(
     gap = np.where(seen, d_p - delta[..., None], 0)
     d_s, t_d_s = p * gap, t_p * gap + np.where(seen, p * (t_d_p - t_delta[..., None]), 0)
     d_s0, t_d_s0 = np.where(seen, d_s * slope, 0), np.where(seen, t_d_s * slope + d_s * t_slope, 0)
-    turned = seen.swapaxes(-1, -2)
+    keys_first = seen.swapaxes(-1, -2)
     t_d_q = textbook.weighted_sum(t_d_s0, k, seen) + textbook.weighted_sum(d_s0, t_k, seen)
-    t_d_k = textbook.weighted_sum(t_d_s0.swapaxes(-1, -2), q, turned)
-    t_d_k = t_d_k + textbook.weighted_sum(d_s0.swapaxes(-1, -2), t_q, turned)
-    t_d_v = textbook.weighted_sum(t_p.swapaxes(-1, -2), d_out, turned)
+    t_d_k = textbook.weighted_sum(t_d_s0.swapaxes(-1, -2), q, keys_first)
+    t_d_k = t_d_k + textbook.weighted_sum(d_s0.swapaxes(-1, -2), t_q, keys_first)
+    t_d_v = textbook.weighted_sum(t_p.swapaxes(-1, -2), d_out, keys_first)
     t_d_sink = None
     if sinks is not None:
         share = p_sink[..., 0] * ((t_sink - t_lse) * delta + t_delta)
         t_d_sink = reduced(-share.sum(-1), np.shape(sink))
-    t_arrays = by_rule(rules, [(load, np.where(seen, t_d_s * c + d_s * t_c, 0)) for load, c, t_c in loads], s0, mask)
+    t_arrays = sums_by_rule(
+        rules, [(load, np.where(seen, t_d_s * c + d_s * t_c, 0)) for load, c, t_c in loads], s0, mask
+    )
     moved = zip((t_d_q * factor, t_d_k * factor, t_d_v), shapes, strict=True)
     t_d_q, t_d_k, t_d_v = (reduced(x, shape) for x, shape in moved)
     return Second(t_out, t_lse, Gradients(t_d_q, t_d_k, t_d_v, t_d_sink, t_arrays))
@@ -127,20 +130,20 @@ def second(
 def rule_changes(
     s0: Array, t_s0: Array, mask: Mask, rules: tuple[Score, ...], moving: Sequence[Sequence[Array]]
 ) -> tuple[Array, Array, Array, list[tuple[Expression, Array, Array]]]:
-    """∂rules/∂score, how it moves, what moving arrays add to Ṡ; for each number read ∂rules/∂a and how it moves."""
+    """∂rules/∂score and its derivative, Σ ȧ ∘ ∂rules/∂a, and for each load ∂rules/∂a and its derivative."""
     formula = fuse(mask, rules, *s0.shape[-2:]).score
     if formula is None:
         return np.ones_like(s0), np.zeros_like(s0), np.zeros_like(s0), []
-    held = moving_arrays(formula.arrays, moving)
+    directions = moving_arrays(formula.arrays, moving)
 
     def value(e: Expression) -> Array:
         return over_spans(Formula(e, formula.arrays), s0, mask)
 
     def along(e: Expression) -> Array:
-        """How an expression's value moves."""
+        """The derivative of an expression along the direction."""
         total: Array = value(by_score(e)) * t_s0
         for load, coefficient in by_loads(e):
-            total = total + value(coefficient) * over_spans(step_of(load, formula.arrays, held), s0, mask)
+            total = total + value(coefficient) * over_spans(step_of(load, formula.arrays, directions), s0, mask)
         return total
 
     e = formula.expression
@@ -151,39 +154,41 @@ def rule_changes(
 
 
 def moving_arrays(arrays: tuple[Array, ...], moving: Sequence[Sequence[Array]]) -> tuple[Array, ...]:
-    """For each array that the rules read, how it moves: zeros unless said, and for those without gradients."""
-    given = iter([x for rule in moving for x in rule])
+    """The direction of each array that the rules read: zeros if not given, and for arrays without gradients."""
+    directions = iter([x for rule in moving for x in rule])
     return tuple(
-        np.zeros(x.shape) if not is_float(x) else np.asarray(next(given, np.zeros(x.shape))).reshape(x.shape)
+        np.zeros(x.shape) if not is_float(x) else np.asarray(next(directions, np.zeros(x.shape))).reshape(x.shape)
         for x in arrays
     )
 
 
-def step_of(load: Expression, arrays: tuple[Array, ...], held: tuple[Array, ...]) -> Formula:
-    """How a number that is read moves: it stands in the directions `held`, at the place that the arrays tell."""
-    return Formula(replace(load, array=len(arrays) + (load.array or 0)), (*arrays, *held))
+def step_of(load: Expression, arrays: tuple[Array, ...], directions: tuple[Array, ...]) -> Formula:
+    """The derivative of a loaded element: the element of the `directions` at the same index."""
+    return Formula(replace(load, array=len(arrays) + (load.array or 0)), (*arrays, *directions))
 
 
 def over_spans(formula: Formula, s: Array, mask: Mask) -> Array:
-    """A formula's value for each pair, documents apart."""
+    """A formula's value for each pair, document by document."""
     result = np.zeros(s.shape)
     for span in fuse(mask, (), *s.shape[-2:]).spans:
         rows = np.arange(span.first_query, span.first_query + span.queries)
-        result[..., rows, :] = evaluate(formula, textbook.positions(s[..., rows, :], rows, span.offset), dtype=s.dtype)
+        result[..., rows, :] = evaluate(
+            formula, textbook.formula_leaves(s[..., rows, :], rows, span.offset), dtype=s.dtype
+        )
     return result
 
 
-def by_rule(
+def sums_by_rule(
     rules: tuple[Score, ...], shares: list[tuple[Expression, Array]], s0: Array, mask: Mask
 ) -> tuple[tuple[Array, ...], ...]:
-    """Each pair's share added to the number that it read, rule by rule."""
+    """Add each pair's contribution to the element that it read; the sums, grouped by rule."""
     arrays = [x for rule in rules for x in rule.formula.arrays]
     sums = [np.zeros(x.shape, s0.dtype) for x in arrays]
     for load, share in shares:
         index = [over_spans(Formula(i, tuple(arrays)), s0, mask).astype(np.int64) for i in load.args]
         add_at(sums[load.array or 0], index, share)
-    left, found = iter(zip(arrays, sums, strict=True)), []
+    remaining, result = iter(zip(arrays, sums, strict=True)), []
     for rule in rules:
-        own = [next(left) for _ in rule.formula.arrays]
-        found.append(tuple(x for a, x in own if is_float(a)))
-    return tuple(found)
+        pairs = [next(remaining) for _ in rule.formula.arrays]
+        result.append(tuple(x for a, x in pairs if is_float(a)))
+    return tuple(result)

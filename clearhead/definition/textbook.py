@@ -1,11 +1,11 @@
 """The textbook's self-attention, line by line.
 
     score(q_i, k_j) = scale · q_i·k_j                     then the score rules, in order
-    α_ij            = exp(score_ij) / Σ exp(score_ik)      over the keys k that i may see, and the sink if there is one
+    α_ij            = exp(score_ij) / Σ exp(score_ik)      over the keys k visible to i, and the sink if there is one
     y_i             = Σ α_ij v_j
 
-This module decides what attention *means*; everything else in the package is held against it. It computes in the
-dtype it is given (float64 is the reference) and builds every matrix in full, so it is for reading and for checking.
+This module defines what attention *means*; everything else in the package is tested against it. It computes in the
+dtype of its arguments (float64 is the reference) and builds every matrix in full, so it is for reading and checking.
 Letters: q query, k key, v value, s score, a weight (α), y output, n queries, m keys, d dim.
 """
 
@@ -22,7 +22,7 @@ from clearhead.rules.scores import Score, as_rules
 
 
 def scores(q: Array, k: Array, scale: float = 1.0) -> Array:
-    """How alike each query and each key are: their dot product, times `scale`.
+    """Similarity of each query and key: their dot product times `scale`.
 
     >>> scores(np.array([[1.0, 2.0]]), np.array([[3.0, 1.0], [2.0, -1.0]]))
     array([[5., 0.]])
@@ -33,9 +33,9 @@ def scores(q: Array, k: Array, scale: float = 1.0) -> Array:
 
 
 def exponentials(s: Array, seen: npt.NDArray[np.bool_]) -> Array:
-    """exp(score − the row's largest score) for what is seen, 0 for what is not.
+    """exp(score − the row's largest score) for visible pairs, 0 for hidden ones.
 
-    Subtracting the largest score changes no weight and keeps exp from overflowing.
+    Subtracting the largest score does not change the weights, and keeps exp from overflowing.
 
     >>> exponentials(np.array([[0.0, 0.0, 9.0]]), np.array([[True, True, False]]))
     array([[1., 1., 0.]])
@@ -49,9 +49,9 @@ def exponentials(s: Array, seen: npt.NDArray[np.bool_]) -> Array:
 
 
 def softmax(s: Array, seen: npt.NDArray[np.bool_], sink: Array | None = None) -> Array:
-    """Weights: each row's exponentials over their sum. A row that sees nothing has no weights at all, only zeros.
+    """Weights: each row's exponentials divided by their sum. A row that sees nothing has only zeros.
 
-    A `sink` (..., 1) joins the sum like the score of a key without a value.
+    A `sink` (..., 1) adds to the sum like the score of a key without a value.
 
     >>> softmax(np.zeros((1, 3)), np.array([[True, True, False]]))
     array([[0.5, 0.5, 0. ]])
@@ -67,12 +67,12 @@ def softmax(s: Array, seen: npt.NDArray[np.bool_], sink: Array | None = None) ->
 
 
 def with_sink(seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """What is seen, and one key more that everybody sees."""
+    """Add a key that every query sees."""
     return np.concatenate([seen, np.ones((*seen.shape[:-1], 1), bool)], -1)
 
 
 def weighted_sum(a: Array, v: Array, seen: npt.NDArray[np.bool_]) -> Array:
-    """Each output: the values it may see, each times its weight. Hidden values are never touched, not even by 0 ×.
+    """Each output: the visible values times their weights. Hidden values are never used, not even times 0.
 
     >>> weighted_sum(np.array([[0.5, 0.5, 0.0]]), np.array([[2.0], [4.0], [np.nan]]), np.array([[True, True, False]]))
     array([[3.]])
@@ -102,7 +102,7 @@ def attention(
 
     Shapes: q (..., n, d), k (..., m, d), v (..., m, dv), the result (..., n, dv), leading axes broadcast. Where q
     has more heads (axis −3) than k and v, consecutive query heads share one key head. `score` holds rules that change
-    the scores in order, `sink` (heads,) or what broadcasts to the leading axes.
+    the scores in order; `sink` has shape (heads,) or broadcasts to the leading axes.
 
     >>> x = np.eye(2)
     >>> attention(x, x, x, scale=1.0).round(3)
@@ -118,7 +118,7 @@ def attention(
 def ruled_scores(
     q: Array, k: Array, lead: tuple[int, ...], mask: Mask | None, score: Any, scale: float | None
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Scores after their rules, and which of them are seen: scale → score rules in order → mask."""
+    """Scores after their rules, and which pairs are visible: scale → score rules in order → mask."""
     mask, rules = causal() if mask is None else mask, as_rules(score)
     s = scores(q, k, q.shape[-1] ** -0.5 if scale is None else scale)  # (..., n, m)
     lead = np.broadcast_shapes(s.shape[:-2], lead)
@@ -133,12 +133,12 @@ def ruled(s: Array, rows: npt.NDArray[Any], spans: tuple[Span, ...], rules: tupl
         s = s.copy()
         for span in spans:
             at = (rows >= span.first_query) & (rows < span.first_query + span.queries)
-            s[..., at, :] = evaluate(rule.formula, positions(s[..., at, :], rows[at], span.offset), dtype=s.dtype)
+            s[..., at, :] = evaluate(rule.formula, formula_leaves(s[..., at, :], rows[at], span.offset), dtype=s.dtype)
     return s
 
 
-def positions(s: Array, rows: npt.NDArray[Any], offset: int) -> dict[str, Any]:
-    """The leaves of a formula for scores (..., r, m); batch counts over all leading axes but the heads."""
+def formula_leaves(s: Array, rows: npt.NDArray[Any], offset: int) -> dict[str, Any]:
+    """The leaves of a formula for scores (..., r, m); batch counts over all leading axes except heads."""
     lead = s.shape[:-2]
     flat = np.arange(int(np.prod(lead))).reshape(lead)[..., None, None]
     heads = lead[-1] if lead else 1
@@ -147,7 +147,7 @@ def positions(s: Array, rows: npt.NDArray[Any], offset: int) -> dict[str, Any]:
 
 
 def sinks(sink: Any, s: Array) -> Array | None:
-    """A sink for each head, (..., 1)."""
+    """Broadcast the sink to all heads, (..., 1)."""
     return None if sink is None else np.broadcast_to(np.asarray(sink, s.dtype), s.shape[:-2])[..., None]
 
 
@@ -169,7 +169,7 @@ def weights_of_rows(
     scale: float,
     score: Any = (),
 ) -> Array:
-    """The weights of some positions only, which may be counted back from −1: shape (..., rows, m).
+    """The weights of some positions only, negative ones counted from the end: shape (..., rows, m).
 
     >>> weights_of_rows(np.zeros((3, 1)), np.zeros((3, 1)), (1, -1), causal(), 1.0).round(2)
     array([[0.5 , 0.5 , 0.  ],
@@ -183,7 +183,7 @@ def weights_of_rows(
 
 
 def log_sum_exp(s: Array, seen: npt.NDArray[np.bool_]) -> Array:
-    """The natural logarithm of each row's Σ exp(score); −∞ where nothing is seen.
+    """The natural logarithm of each row's Σ exp(score), −∞ for a row that sees nothing.
 
     >>> log_sum_exp(np.zeros((1, 2)), np.array([[True, True]])).round(3)
     array([0.693])
@@ -196,7 +196,7 @@ def log_sum_exp(s: Array, seen: npt.NDArray[np.bool_]) -> Array:
 
 
 def share_heads(x: Array, q: Array) -> Array:
-    """Repeat key or value heads (axis −3) so that each query head has its own: grouped-query attention.
+    """Repeat key or value heads (axis −3) to match the query heads: grouped-query attention.
 
     >>> share_heads(np.ones((2, 4, 8)), np.ones((6, 5, 8))).shape
     (6, 4, 8)

@@ -1,8 +1,8 @@
-"""What each question about weights means, on the whole matrix: for reading, and for checking `clearhead.weights`.
+"""The meaning of each question about weights, on the full matrix: for reading, and for checking `clearhead.weights`.
 
-    α_ij = exp(score_ij − LSE_i)      LSE_i = log Σ exp(score_ik) over the keys k that i sees, and the sink
+    α_ij = exp(score_ij − LSE_i)      LSE_i = log Σ exp(score_ik) over the keys k visible to i, and the sink
 
-Everything here takes weights a (..., n, m), computed in full, and works in their dtype (float64 is the reference).
+All functions take the full weights a (..., n, m) and compute in their dtype (float64 is the reference).
 Letters: a weights (α), n queries, m keys, i query, j key.
 """
 
@@ -19,7 +19,7 @@ from clearhead.rules.masks import Mask, causal, split_documents
 def weights(
     q: Array, k: Array, *, mask: Mask | None = None, score: Any = (), sink: Any = None, scale: float | None = None
 ) -> Array:
-    """Every weight: how much of each value is in each output. Rows sum to 1, less the sink's share; unseen pairs are 0.
+    """All weights: the share of each value in each output. Rows sum to 1 minus the sink's share; hidden pairs are 0.
 
     >>> weights(np.eye(2), np.eye(2), scale=1.0).round(3)
     array([[1.   , 0.   ],
@@ -31,14 +31,14 @@ def weights(
 
 
 def distances(n: int, m: int, mask: Mask | None = None) -> Array:
-    """How many items lie between query i and key j: (n, m)."""
-    spans, _ = split_documents(causal() if mask is None else mask, n, m)
+    """The distance in items between query i and key j: (n, m)."""
+    spans, _ = split(causal() if mask is None else mask, n, m)
     position = np.concatenate([np.arange(s.first_query, s.first_query + s.queries) + s.offset for s in spans])
     return np.abs(position[:, None] - np.arange(m))
 
 
 def entropy(a: Array) -> Array:
-    """−Σ α log α of each row, in nats: 0 if all is on one key, log m if it is spread evenly over m.
+    """−Σ α log α of each row, in nats: 0 if all weight is on one key, log m if it is even over m keys.
 
     >>> entropy(np.array([[1.0, 0.0], [0.5, 0.5]])).round(3)
     array([0.   , 0.693])
@@ -48,7 +48,7 @@ def entropy(a: Array) -> Array:
 
 
 def effective(a: Array) -> Array:
-    """e^entropy: over how many keys a row would be spread evenly to be as uncertain.
+    """e^entropy: the number of keys with even weights that would have the same entropy.
 
     >>> effective(np.array([[1.0, 0.0], [0.5, 0.5]])).round(3)
     array([1., 2.])
@@ -57,7 +57,7 @@ def effective(a: Array) -> Array:
 
 
 def received_sum(a: Array, v: Array | None = None) -> Array:
-    """How much each key is given by all queries together: (..., m); with values v, times ‖v_j‖.
+    """The total weight that each key receives from all queries: (..., m); with values v, times ‖v_j‖.
 
     >>> received_sum(np.array([[1.0, 0.0], [0.5, 0.5]]))
     array([1.5, 0.5])
@@ -66,12 +66,12 @@ def received_sum(a: Array, v: Array | None = None) -> Array:
 
 
 def received_max(a: Array, v: Array | None = None) -> Array:
-    """The most that any query gives each key: (..., m)."""
+    """The largest weight that each key receives: (..., m)."""
     return a.max(axis=-2, initial=0) * norms(a, v)  # type: ignore[no-any-return]
 
 
 def received_mean(a: Array, v: Array | None = None) -> Array:
-    """What a query gives each key on average, queries that do not see it included: (..., m)."""
+    """The mean weight that each key receives, over all queries including those that do not see it: (..., m)."""
     return received_sum(a, v) / max(1, a.shape[-2])  # type: ignore[no-any-return]
 
 
@@ -81,7 +81,7 @@ def norms(a: Array, v: Array | None) -> Any:
 
 
 def distance(a: Array, apart: Array) -> Array:
-    """How far a query looks, on average over its weights: Σ α_ij |i − j|."""
+    """The mean distance of a row's weight: Σ α_ij |i − j|."""
     return (a * apart).sum(axis=-1)  # type: ignore[no-any-return]
 
 
@@ -91,21 +91,23 @@ def within(a: Array, apart: Array, window: int) -> Array:
 
 
 def first(a: Array, first_keys: Array | int = 0) -> Array:
-    """The weight of the first key (of each query's document), where many models put what they do not need."""
-    here = np.arange(a.shape[-1]) == np.asarray(first_keys)[..., None]  # (n, m); nowhere if a document has no keys
-    return np.where(here, a, 0).sum(axis=-1)  # type: ignore[no-any-return]
+    """The weight of the first key (of each query's document), where many models put unneeded attention."""
+    is_first = (
+        np.arange(a.shape[-1]) == np.asarray(first_keys)[..., None]
+    )  # (n, m); all False if a document has no keys
+    return np.where(is_first, a, 0).sum(axis=-1)  # type: ignore[no-any-return]
 
 
 def off_first(a: Array, first_keys: Array | int = 0) -> Array:
-    """The largest weight that is not the first key's."""
+    """The largest weight on any key but the first."""
     others = np.arange(a.shape[-1]) != np.asarray(first_keys)[..., None]  # (n, m)
     return np.where(others, a, 0).max(axis=-1, initial=0)  # type: ignore[no-any-return]
 
 
 def top(a: Array, count: int) -> tuple[Array, Array]:
-    """The keys with the largest weights, falling, of equals the earlier first, and the weights: (..., n, count).
+    """The keys with the largest weights, in descending order, and the weights: (..., n, count).
 
-    Where fewer keys have weight, the keys are −1.
+    Among equal weights, earlier keys come first. If fewer keys have weight, the rest are −1.
     """
     keys = np.argsort(-a, axis=-1, kind="stable")[..., :count]  # (..., n, count)
     weight = np.take_along_axis(a, keys, -1)
@@ -127,7 +129,7 @@ def carriers(a: Array, shares: Sequence[float]) -> Array:
 
 
 def pooled(a: Array, size: tuple[int, int], how: str) -> Array:
-    """A picture of a matrix: each pixel the maximum, sum or mean of its rows ⌊r·n/rows⌋ … and columns, likewise.
+    """A picture of a matrix: each pixel is the maximum, sum or mean of rows from ⌊r·n/rows⌋ on, and columns likewise.
 
     >>> pooled(np.arange(16.0).reshape(4, 4), (2, 2), "max")
     array([[ 5.,  7.],
@@ -143,7 +145,7 @@ def pooled(a: Array, size: tuple[int, int], how: str) -> Array:
 
 
 def rollout(layers: Sequence[Array], residual: float = 0.5) -> Array:
-    """How much of each input reaches each output through all layers: Π ((1 − residual)·A + residual·I), (n, n).
+    """The share of each input that reaches each output through all layers: Π ((1 − residual)·A + residual·I), (n, n).
 
     A is a layer's weights averaged over heads. Source: Abnar & Zuidema 2020, section 3.
     """
@@ -155,9 +157,9 @@ def rollout(layers: Sequence[Array], residual: float = 0.5) -> Array:
 
 
 def flow(layers: Sequence[Array], query: int, key: int, residual: float = 0.5) -> float:
-    """The most that can flow from one input to one output, weights being capacities: the least cut between them.
+    """The maximum flow from one input to one output with weights as capacities: the minimum cut between them.
 
-    Tries every cut, so it is for a handful of nodes. Source: Abnar & Zuidema 2020, section 3.
+    Tries every cut, so it is for a handful of nodes only. Source: Abnar & Zuidema 2020, section 3.
     """
     means = [a.reshape(-1, *a.shape[-2:]).mean(axis=0) for a in layers]
     edges = [(1 - residual) * a + residual * np.eye(len(a)) for a in means]  # (n, n): from an output to an input
@@ -171,7 +173,7 @@ def flow(layers: Sequence[Array], query: int, key: int, residual: float = 0.5) -
 
 
 def alignment(fit: Array) -> list[tuple[int, int]]:
-    """The path (query, key) from first to last, by steps of one, along which the sum of `fit` (n, m) is largest."""
+    """The path (query, key) from first to last, in steps of one, that maximises the sum of `fit` (n, m)."""
     n, m = fit.shape
     cost = np.full((n + 1, m + 1), np.inf)
     cost[0, 0] = 0

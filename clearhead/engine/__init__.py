@@ -1,1 +1,1 @@
-"""One call, from what is asked to running code: checked, prepared, looked up, executed."""
+"""One attention call: check the arguments, look up or prepare a launch, and run the kernel."""

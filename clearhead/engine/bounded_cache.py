@@ -1,26 +1,26 @@
-"""A dictionary of what was prepared, which forgets before it takes too much memory."""
+"""A dictionary with bounded memory, for launches and other values that can be prepared again."""
 
 from typing import TypeVar
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
 
-SMALL = 1 << 16  # bytes that an entry may hold without being counted as large
+SMALL = 1 << 16  # entries that hold more bytes than this count as large
 
 
-class BoundedCache(dict[Key, Value]):
-    """At most `most` entries; at most `most_large` of them, the newest, hold more than a little memory.
+class BoundedCache(dict[KeyT, ValueT]):
+    """At most `most` entries, of which only the newest `most_large` may be large.
 
-    Each step leaves the dictionary whole: another thread, or a signal handler in this one, may come between any two.
+    The dictionary is consistent after each step, since another thread or a signal handler may run between any two.
     """
 
     def __init__(self, most: int, most_large: int = 8) -> None:
         super().__init__()
         self.most, self.most_large = most, most_large
-        self.large: dict[Key, None] = {}  # keys of large entries, oldest first
+        self.large: dict[KeyT, None] = {}  # keys of large entries, oldest first
 
-    def keep(self, key: Key, value: Value, size: int) -> None:
-        """Enter a value that holds `size` bytes; a full cache is emptied first, for what is used comes back."""
+    def keep(self, key: KeyT, value: ValueT, size: int) -> None:
+        """Store a value that holds `size` bytes. A full cache is emptied first; entries still in use soon return."""
         if len(self) >= self.most:
             self.clear()
         if size > SMALL:
@@ -33,6 +33,6 @@ class BoundedCache(dict[Key, Value]):
         self[key] = value
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         super().clear()
         self.large.clear()

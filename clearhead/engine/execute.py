@@ -1,7 +1,7 @@
-"""The one way from a question to running code: look its launch up, give it addresses, run the kernel.
+"""Execute a call: look up its launch, fill in the addresses, run the kernel.
 
-Responsible for what is done in every call. What depends on shapes alone comes from `launch_cache`, checks from
-`problem`, code from `machine` and `kernels`.
+Responsible for the work done in every call. `launch_cache` supplies everything that depends on shapes alone, `problem`
+the checks, `machine` and `kernels` the code.
 """
 
 from typing import TypeAlias
@@ -22,13 +22,13 @@ from clearhead.machine.threads import allowed, run_kernel
 from clearhead.machine.unbroken import late
 from clearhead.rules.masks import at_end, checked_mask
 
-QUERY, KEY, VALUE, OUTPUT, LSE, SINK, WORKSPACE, COUNTERS = (
+QUERY_FIELD, KEY_FIELD, VALUE_FIELD, OUTPUT_FIELD, LSE_FIELD, SINK_FIELD, WORKSPACE_FIELD, COUNTERS_FIELD = (
     FIELDS.index(name) for name in ("query", "key", "value", "output", "lse", "sink", "workspace", "counters")
 )
 EMPTY = np.empty(0)
 
 
-# The output (..., queries, value_dim), and the log-sum-exp (..., queries), empty unless it was asked for.
+# The output (..., queries, value_dim), and the log-sum-exp (..., queries), empty unless requested.
 Result: TypeAlias = tuple[Array, Array]
 
 
@@ -41,7 +41,7 @@ def execute(
     lse: bool = False,
     launch: Launch | None = None,
 ) -> Result:
-    """Attention of arrays, or over a cache's pages, by the `launch` that `launch_for` gave for it, if it is at hand."""
+    """Attention over arrays or a cache's pages; pass `launch` to reuse the result of `launch_for`."""
     if launch is None:
         launch = launch_for(operands, rules, out)
     if threads is not None and (not isinstance(threads, int) or threads < 1):
@@ -54,17 +54,18 @@ def execute(
     if launch.tasks == 0:
         return output, sums
     table = launch.table_type.from_buffer_copy(launch.template)
-    table[QUERY], table[KEY], table[VALUE], table[OUTPUT] = address(q), address(k), address(v), address(output)
+    table[QUERY_FIELD], table[KEY_FIELD], table[VALUE_FIELD] = address(q), address(k), address(v)
+    table[OUTPUT_FIELD] = address(output)
     if lse:
-        table[LSE] = address(sums)
+        table[LSE_FIELD] = address(sums)
     sink = rules[2]
     if sink is not None:
         sink = np.ascontiguousarray(np.broadcast_to(sink, launch.output_shape[:-2]), launch.lse_dtype)
-        table[SINK] = address(sink)
+        table[SINK_FIELD] = address(sink)
     workspace, counters = EMPTY, EMPTY
     if launch.counters:
         workspace, counters = np.empty(launch.workspace, np.uint8), np.zeros(launch.counters, np.int64)
-        table[WORKSPACE], table[COUNTERS] = address(workspace), address(counters)
+        table[WORKSPACE_FIELD], table[COUNTERS_FIELD] = address(workspace), address(counters)
     count = 1 if launch.most_threads == 1 else min(launch.most_threads, threads or allowed())
     arrays = (q, k, v, output, sums, sink, workspace, counters, launch.held, pages)
     run_kernel(launch.entry, table, launch.scratch_size, count, launch.isa, arrays)
@@ -74,10 +75,10 @@ def execute(
 
 
 def check_rows(problem: Problem, output: Array, query: Array, key: Array | Paged) -> None:
-    """Raise TraceError if a row is not a number because a rule reads outside of its arrays, or the like."""
+    """Raise TraceError if a row is NaN because a rule divides by 0 or reads outside its arrays."""
     lost = np.isnan(output[..., 0])
     if lost.any():
-        late("clearhead.engine.diagnosis").check(problem, lost, query, key)
+        late("clearhead.engine.diagnosis").raise_rule_fault(problem, lost, query, key)
 
 
 def execute_cache(
@@ -89,9 +90,9 @@ def execute_cache(
     out: Array | None = None,
     lse: bool = False,
 ) -> Result:
-    """Attention over a cache: the queries are the last items, unless the mask says otherwise.
+    """Attention over a cache: the queries are the last positions, unless the mask says otherwise.
 
-    Sequences that are alike go together; others one by one.
+    Sequences of equal length run in one call, others one by one.
     """
     layout = check_cache(q, cache, rules)
     mask, score, sink, scale, precision = rules
@@ -103,23 +104,23 @@ def execute_cache(
     output = np.empty((*q.shape[:-1], layout.value_dim), q.dtype) if out is None else out
     sums = np.empty(q.shape[:-1], layout.computed) if lse else EMPTY
     for n in range(len(cache.counts)):
-        own = slice(n, n + 1)
-        _, part = execute(paged(q[own], cache, own), rules, threads=threads, out=output[own], lse=lse)
+        one = slice(n, n + 1)
+        _, lse_of_one = execute(paged(q[one], cache, one), rules, threads=threads, out=output[one], lse=lse)
         if lse:
-            sums[n] = part[0]
+            sums[n] = lse_of_one[0]
     return output, sums
 
 
 def paged(q: Array, cache: KeyValueCache, sequences: slice) -> Operands:
-    """Queries, and some sequences of a cache, all of one length."""
+    """Queries and some sequences of a cache, all of one length, as operands."""
     pages = cache.paged(sequences)
     return new(Operands, (q, pages.key, pages.value, pages))
 
 
 def check_cache(q: Array, cache: KeyValueCache, rules: Rules) -> Layout:
-    """What a cache keeps, if the queries fit it."""
+    """The cache's layout; raises ShapeError if the queries do not fit it."""
     if rules.precision != "exact":
-        raise InputError(f"precision={rules.precision!r} is not for a cache: use 'exact'.")
+        raise InputError(f"precision={rules.precision!r} does not work on a cache: use 'exact'.")
     if cache.layout is None:
         raise InputError("this cache is empty: append keys and values first.")
     if q.ndim < 3 or (cache.batched and q.shape[:-3] != (len(cache.counts),)):

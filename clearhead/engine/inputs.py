@@ -1,4 +1,4 @@
-"""What one call is given, as two values: operands (arrays) and rules (everything that says what to do with them)."""
+"""The arguments of one call as two values: operands (the arrays) and rules (how to attend)."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ from clearhead.cache.pages import Paged
 from clearhead.rules.masks import CAUSAL, Mask
 from clearhead.rules.scores import ScoreLike
 
-new = tuple.__new__  # makes one of these in half the time of its own constructor, which a small call feels
+new = tuple.__new__  # half the time of the generated constructor, which matters in small calls
 
 
 class Operands(NamedTuple):
-    """Queries, keys and values; with `pages`, k and v have the shapes of a cache whose numbers lie there."""
+    """Queries, keys and values. With `pages`, k and v have the shapes of a cache, whose values are in the pages."""
 
     q: Array
     k: Array
@@ -20,7 +20,7 @@ class Operands(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What `attention`'s keyword arguments of these names say."""
+    """The keyword arguments of `attention` of the same names."""
 
     mask: Mask = CAUSAL
     score: ScoreLike = ()

@@ -1,6 +1,6 @@
-"""What is decided once for a problem: which kernel, with which tile; the call's table, scratch memory and threads.
+"""Prepare a problem for calls: choose the kernel and tile, write the call table, size scratch memory and threads.
 
-Nothing here depends on an address, so equal problems share one launch.
+Nothing here depends on an operand's address, so equal problems share one launch.
 """
 
 import ctypes
@@ -26,12 +26,12 @@ from clearhead.machine.target import Target, target
 from clearhead.machine.threads import WORTH_A_THREAD, Table
 from clearhead.rules.scores import Score
 
-FEW = 4  # queries that the decode kernel takes
+FEW = 4  # the decode kernel takes up to this many queries
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A problem made ready: a call only adds addresses."""
+    """A prepared problem, to which a call only adds addresses."""
 
     entry: Entry
     isa: str
@@ -42,21 +42,21 @@ class Launch:
     table_type: type[Table]
     template: bytes  # the call's table without addresses
     scratch_size: int
-    most_threads: int  # more would not be worth waking
-    held: tuple[Any, ...]  # arrays whose addresses stand in the template
-    workspace: int  # bytes of shared memory for one call, and how many counters
-    counters: int
-    doubtful: Problem | None  # the problem, if a rule may turn out to be at fault
+    most_threads: int  # the work does not pay for more
+    held: tuple[Any, ...]  # arrays whose addresses are in the template, kept alive
+    workspace: int  # bytes of memory that the threads of a call share
+    counters: int  # how many the threads of a call share
+    doubtful: Problem | None  # the problem, if one of its rules can fail at run time
     score: tuple[Score, ...]  # the score rules as they were traced
 
     @property
     def held_bytes(self) -> int:
-        """How much memory those arrays hold."""
+        """Memory of the arrays that the launch keeps alive."""
         return sum(int(array.nbytes) for array in self.held if array is not None)
 
 
 def kernel_for(problem: Problem) -> Kernel:
-    """The compiled kernel that a problem runs on: its `.spec`, `.ir` and `.asm` may be read.
+    """The compiled kernel that runs a problem; read its `.spec`, `.ir` and `.asm`.
 
     >>> import numpy as np
     >>> from clearhead import causal, problem
@@ -68,7 +68,7 @@ def kernel_for(problem: Problem) -> Kernel:
 
 
 def spec_for(problem: Problem, place: Target | None = None) -> KernelSpec:
-    """Which kernel, with which tile and rules, for a target or the one in force. Lengths and dims change no code."""
+    """The kernel, tile and rules of a problem, for `place` or the current target. Lengths and dims do not matter."""
     place = place or target()
     score, mask, _, arrays = problem.rules.expressions
     variant = Variant(
@@ -94,19 +94,19 @@ def spec_for(problem: Problem, place: Target | None = None) -> KernelSpec:
 
 
 def decodes(problem: Problem, tile: Tile) -> bool:
-    """Whether the decode kernel takes a problem: few queries, dense rows of whole vectors."""
+    """Whether the decode kernel runs a problem: few queries, dense rows, dims that fill vectors."""
     size = STORED.get(problem.storage, tile.element.bytes)
-    written = tile.element.bytes if problem.unrounded else size
-    dense = problem.output.element == written and (
+    output_size = tile.element.bytes if problem.unrounded else size
+    dense = problem.output.element == output_size and (
         problem.paged or problem.key.element == problem.value.element == size
     )
-    whole = problem.query_dim % tile.lanes == 0 and problem.value_dim % tile.lanes == 0
-    return 0 < problem.queries <= FEW and dense and whole and not problem.native and not problem.rules.packed
+    full_vectors = problem.query_dim % tile.lanes == 0 and problem.value_dim % tile.lanes == 0
+    return 0 < problem.queries <= FEW and dense and full_vectors and not problem.native and not problem.rules.packed
 
 
 @dataclass(frozen=True)
 class Decode:
-    """How a decode is divided: its rows share their keys, its tasks are segments of keys."""
+    """How a decode is split: rows share their keys, and each task is a segment of keys."""
 
     axes: tuple[int, ...]
     group: int
@@ -116,16 +116,16 @@ class Decode:
 
     @property
     def heads(self) -> int:
-        """How many times keys are walked."""
+        """How many times the kernel walks the keys."""
         return math.prod(self.axes)
 
     def workspace(self, problem: Problem, tile: Tile) -> int:
-        """Bytes of all segments' sums and states."""
+        """Bytes for the output and softmax state of every segment."""
         return self.heads * self.segments * self.rows * (problem.value_dim + 2) * tile.element.bytes
 
 
 def decode_of(problem: Problem) -> Decode:
-    """Heads that share their keys become rows of one task; only segments that some query sees are walked."""
+    """Make heads that share keys the rows of one task, and skip segments that no query sees."""
     shared = bool(problem.axes) and problem.key.lead[-1] == 0 and problem.value.lead[-1] == 0
     group = problem.axes[-1] if shared else 1
     span = problem.rules.spans[0]
@@ -138,23 +138,23 @@ def decode_of(problem: Problem) -> Decode:
 
 
 def prepare(problem: Problem, score: tuple[Score, ...]) -> Launch:
-    """Find the kernel for a problem and write its table."""
+    """Find the kernel for a problem and write its call table."""
     return launch_on(kernel_for(problem), problem, score)
 
 
 def launch_on(kernel: Kernel, problem: Problem, score: tuple[Score, ...]) -> Launch:
-    """Write the table of a problem for a kernel."""
+    """Write the call table of a problem for a kernel."""
     tile, isa = kernel.spec.tile, kernel.spec.target.isa
     decode = decode_of(problem) if kernel.spec.kernel == "decode" else None
     tiles = [] if decode else tiles_of(problem, tile)
     tasks = decode.heads * decode.segments if decode else problem.heads * len(tiles) if problem.value_dim else 0
     places, scratch_size = scratch_layout(problem, tile, decode)
-    numbers, held = table(problem, tasks, places, tiles, decode)
+    numbers, held = call_table(problem, tasks, places, tiles, decode)
     work = problem.pairs * (problem.query_dim + problem.value_dim)
     debug.say(
         1, f"{kernel.spec.kernel} {tile.element.name} {isa} for {problem.lead} × {problem.queries} × {problem.keys}"
     )
-    if debug.level() >= 3:  # whose text takes longer than many a call
+    if debug.level() >= 3:  # building this text takes longer than a small call
         debug.say(3, f"{kernel.spec} {problem}")
     return Launch(
         entry=kernel.entry,
@@ -176,9 +176,9 @@ def launch_on(kernel: Kernel, problem: Problem, score: tuple[Score, ...]) -> Lau
 
 
 def tiles_of(problem: Problem, tile: Tile) -> list[tuple[int, int, int, int, int]]:
-    """Each tile's queries, and the keys of its document: (first query, queries, shift, first key, keys).
+    """The queries of each tile and the keys of its document: (first query, queries, shift, first key, keys).
 
-    The order is that of the kernel's numbers: ascending, but packed documents' tiles by falling cost.
+    In the order in which threads take tiles: ascending, or by falling cost for packed documents.
     """
     tiles = [
         (first, min(tile.queries, span.first_query + span.queries - first), span.offset, span.first_key, span.keys)
@@ -191,17 +191,17 @@ def tiles_of(problem: Problem, tile: Tile) -> list[tuple[int, int, int, int, int
 
 
 def scratch_layout(problem: Problem, tile: Tile, decode: Decode | None) -> tuple[dict[str, int], int]:
-    """Where in each thread's scratch memory what is kept, and its size: one tile of everything, whatever the length."""
+    """Offsets in a thread's scratch memory, and its size. It holds one tile, so it does not grow with the length."""
     size = tile.element.bytes
     if decode:
-        room = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0) | {
+        sizes = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0) | {
             "at_scores": decode.rows * BLOCK * size * (2 if problem.rules.mask else 1),
             "at_softmax": decode.rows * 2 * size,
             "at_query": decode.rows * problem.query_dim * size,
             "at_rows": decode.rows * len(ROW) * 8,
         }
-        return laid_out(room)
-    room = {
+        return scratch_offsets(sizes)
+    sizes = {
         "at_rows": 0,
         "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
         "at_softmax": SOFTMAX_ROWS * tile.row,
@@ -213,26 +213,26 @@ def scratch_layout(problem: Problem, tile: Tile, decode: Decode | None) -> tuple
         "at_place": 8 * len(PLACE),
         "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
     }
-    return laid_out(room)
+    return scratch_offsets(sizes)
 
 
-def laid_out(room: dict[str, int]) -> tuple[dict[str, int], int]:
-    """One behind the other, each from a cache line on."""
+def scratch_offsets(sizes: dict[str, int]) -> tuple[dict[str, int], int]:
+    """Offsets that place fields one after another, each aligned to a cache line, and the total size."""
     places, end = {}, 0
-    for name, needed in room.items():
+    for name, needed in sizes.items():
         places[name] = end
         end += ceil_div(needed, CACHE_LINE) * CACHE_LINE
     return places, end
 
 
-def table(
+def call_table(
     problem: Problem,
     tasks: int,
     places: dict[str, int],
     tiles: list[tuple[int, int, int, int, int]],
     decode: Decode | None,
 ) -> tuple[list[int], tuple[Any, ...]]:
-    """The call's table, its operands' addresses still 0; and the arrays whose addresses stand in it already."""
+    """The call table with operand addresses 0, and the arrays whose addresses it already contains."""
     operands = {"query": problem.query, "key": problem.key, "value": problem.value, "output": problem.output}
     rules, walked = problem.rules, decode.axes if decode else problem.axes
     axes = [n for n, size in enumerate(walked) if size != 1]
@@ -269,7 +269,7 @@ def table(
         "axes": len(axes),
     }
     numbers = [fields[name] for name in FIELDS]
-    for axis in axes:  # an axis of one head is no step to take
+    for axis in axes:  # the kernel skips axes of size 1
         numbers += [problem.axes[axis], *(operands[name].lead[axis] for name in AXIS[1:])]
     numbers += [bits(constant) for constant in constants]
     for array in arrays:
@@ -278,12 +278,12 @@ def table(
 
 
 def array_parameters(where: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> list[int]:
-    """An array as `Variant.at_array` finds it among the parameters: its address, then size and stride of each axis."""
+    """An array as `Variant.at_array` reads it from the parameters: address, then size and stride of each axis."""
     return [where, *chain(*zip(shape, strides, strict=True))]
 
 
 def block_fields(kinds: Array | None) -> dict[str, int]:
-    """Where it stands what is known of blocks beforehand: (batches or 1, heads or 1, tiles, blocks), or nothing."""
+    """Fields that point to the precomputed block kinds (batches or 1, heads or 1, tiles, blocks); 0 without them."""
     if kinds is None:
         return dict.fromkeys(("blocks", "block_columns", "block_heads", "block_batches"), 0)
     batches, heads, _, columns = kinds.shape

@@ -1,7 +1,7 @@
-"""Launches of earlier calls, looked up by everything that a later call has in common with them.
+"""Cache of prepared launches, keyed by layouts, dtypes and rules.
 
-Responsible for what makes two calls alike. The look-up is a large part of what a small call costs; where it finds
-nothing, `problem` checks the call and `launch` prepares it. Any number of threads may ask.
+Responsible for deciding which calls can share a launch. The lookup is a large part of the cost of a small call. On a
+miss, `problem` checks the call and `launch` prepares it. Safe to use from any number of threads.
 """
 
 from typing import Any
@@ -22,32 +22,32 @@ launches: BoundedCache[Key, Launch] = BoundedCache(most=1024)
 
 
 def launch_for(operands: Operands, rules: Rules, out: Array | None, *, unrounded: bool = False) -> Launch:
-    """The launch of a call like this one, prepared at the first."""
+    """The launch for a call, prepared when the first call of its kind arrives."""
     q, k, v, pages = operands
-    known: Key = rules  # without score rules and sink, the values are their own key
+    known: Key = rules  # without score rules and sink, the tuple itself is the key
     if rules[1] is not NO_RULES or rules[2] is not None:
-        rules, known = keyed(rules)
+        rules, known = current_rules_and_key(rules)
     key: Key = (
         q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype,
         known, unrounded,
-        None if out is None else layout_of(out),
+        None if out is None else out_layout(out),
         None if pages is None else (pages.first_key, pages.int8),
     )  # fmt: skip
     try:
         launch = launches.get(key)
-    except TypeError:  # a rule or scale without a hash is prepared each time; a mask is explained by `problem`
+    except TypeError:  # unhashable rules or scales are not cached; `problem` reports a mask like that
         key, launch = (), None
     if launch is None:
-        launch = prepared(operands, rules, out, unrounded=unrounded)
+        launch = prepare_launch(operands, rules, out, unrounded=unrounded)
         if key:
             launches.keep(key, launch, launch.held_bytes)
-    if out is not None:  # it may overlap an input anew in every call
+    if out is not None:  # overlap depends on addresses, which are not in the key
         check_apart(out, {"q": q, "k": k, "v": v} if pages is None else {"q": q})
     return launch
 
 
-def prepared(operands: Operands, rules: Rules, out: Array | None, *, unrounded: bool) -> Launch:
-    """Check a call and prepare its launch."""
+def prepare_launch(operands: Operands, rules: Rules, out: Array | None, *, unrounded: bool) -> Launch:
+    """Check a call, then prepare its launch."""
     scores = as_rules(rules.score)
     problem = problem_of(operands, rules._replace(score=scores), out=out, unrounded=unrounded)
     if operands.pages is not None:
@@ -55,16 +55,16 @@ def prepared(operands: Operands, rules: Rules, out: Array | None, *, unrounded: 
     return prepare(problem, scores)
 
 
-def keyed(rules: Rules) -> tuple[Rules, Key]:
-    """Rules with functions as they are now, and their key: of a sink, a launch depends on shape and dtype alone."""
+def current_rules_and_key(rules: Rules) -> tuple[Rules, Key]:
+    """Rules with their functions retraced if they changed, and a key. Of a sink, only shape and dtype matter."""
     mask, score, sink, scale, precision = rules
     score = current_rules(score)
     key = mask, score, None if sink is None else (sink.shape, sink.dtype), scale, precision
     return Rules(mask, score, sink, scale, precision), key
 
 
-def layout_of(out: Array) -> Key:
-    """All that is checked of an `out` but where it lies."""
+def out_layout(out: Array) -> Key:
+    """Everything about `out` that is checked, except its address."""
     if not isinstance(out, np.ndarray):
         return (type(out),)
     return out.shape, out.strides, out.dtype, out.flags.writeable

@@ -1,7 +1,7 @@
-"""The problem that one attention call poses: shapes, strides, dtype and rules, checked and frozen.
+"""The problem of one attention call: shapes, strides, dtype and rules, checked and frozen.
 
-Every input error is raised here, before anything is allocated or computed. Equal problems share one launch; addresses
-are not part of a problem.
+All errors in the input are raised here, before anything is allocated or computed. A problem contains no addresses, so
+equal problems share one launch.
 """
 
 import math
@@ -24,7 +24,7 @@ from clearhead.rules.scores import Alibi, Bias, Relative, Score, ScoreLike, as_r
 
 @dataclass(frozen=True)
 class Operand:
-    """One array as the kernel walks it: byte strides of each leading axis, of rows, and of elements in a row."""
+    """Byte strides of one array: of each leading axis, of rows, and of elements in a row."""
 
     lead: tuple[int, ...]
     row: int
@@ -35,8 +35,8 @@ class Operand:
 class Problem:
     """Attention of `queries` over `keys` for each of the leading axes.
 
-    `lead` is what the user sees (the result has shape lead + (queries, value_dim)); `axes` is what the kernel walks,
-    in the same order, with grouped query heads as an axis of their own.
+    `lead` are the user's leading axes: the result has shape lead + (queries, value_dim). `axes` are the axes that the
+    kernel walks, in the same order, with grouped query heads as a separate axis.
     """
 
     dtype: str
@@ -53,20 +53,20 @@ class Problem:
     output: Operand
     rules: Fused
     sink: bool
-    paged: bool = False  # keys and values lie in a cache's pages, and their strides are those of its tables
-    first_key: int = 0  # what is before it has left the cache
-    int8: bool = False  # those pages keep 8 bits, and a scale of each row
-    native: bool = False  # bfloat16 is multiplied as it is, by the processor's own instruction
-    unrounded: bool = False  # the result has the computation's dtype, whatever the operands'
+    paged: bool = False  # keys and values are in a cache's pages; their strides are those of the page tables
+    first_key: int = 0  # first key still cached; earlier pages were evicted
+    int8: bool = False  # the pages store int8 with one scale per row
+    native: bool = False  # multiply bfloat16 with the processor's bfloat16 instruction
+    unrounded: bool = False  # return the computation's dtype instead of the operands'
 
     @property
     def computed(self) -> str:
-        """The dtype of the computation, and of the log-sum-exp: numbers of 16 bits are widened to float32."""
+        """The dtype of the computation, and of the log-sum-exp: 16-bit operands are widened to float32."""
         return "float32" if self.dtype in STORED else self.dtype
 
     @property
     def storage(self) -> str:
-        """The operands' dtype, if it is narrower than the computation's."""
+        """The operands' dtype, if narrower than the computation's, else an empty string."""
         return self.dtype if self.dtype in STORED else ""
 
     @property
@@ -81,7 +81,7 @@ class Problem:
 
     @cached_property
     def pairs(self) -> int:
-        """(query, key) pairs that are seen, over all heads, as far as the band and the documents tell."""
+        """Number of visible (query, key) pairs over all heads, judging by the band and the documents alone."""
         total = 0
         for span in self.rules.spans:
             position = np.arange(span.first_query, span.first_query + span.queries) + span.offset - span.first_key
@@ -92,11 +92,11 @@ class Problem:
 
 
 def over_pages(problem: Problem, mask: Mask, *, first_key: int, int8: bool) -> Problem:
-    """The same over a cache's pages; packed documents begin anywhere, and a page does not."""
+    """The same problem over a cache's pages. Packed documents are refused: they start anywhere, pages do not."""
     if problem.rules.packed:
         raise InputError(
-            f"{mask!r} packs documents, but a cache keeps each sequence apart: append every document as a sequence of "
-            "its own, or use documents(...) on plain arrays, as on cache.arrays()."
+            f"{mask!r} packs documents, but a cache keeps each sequence apart: append every document as a "
+            "separate sequence, or use documents(...) on plain arrays, as on cache.arrays()."
         )
     return replace(problem, paged=True, first_key=first_key, int8=int8)
 
@@ -113,7 +113,7 @@ def problem(
     precision: str = "exact",
     out: Array | None = None,
 ) -> Problem:
-    """Check one call and write down what it asks; raises ShapeError, DtypeError or InputError.
+    """Check the arguments of one call and describe it as a Problem; raises ShapeError, DtypeError or InputError.
 
     >>> import numpy as np
     >>> from clearhead import causal
@@ -124,7 +124,7 @@ def problem(
 
 
 def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, unrounded: bool = False) -> Problem:
-    """The same of values; an `unrounded` output is as wide as the computation."""
+    """Like `problem`, from operands and rules. An `unrounded` output has the dtype of the computation."""
     query, key, value, _ = operands
     mask, score, sink, scale, precision = rules
     dtype = common_dtype(query, key, value)
@@ -143,10 +143,10 @@ def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, un
     axes, group = walked_axes(lead, key, value)
 
     def operand(shape: tuple[int, ...], strides: tuple[int, ...], *, grouped: bool) -> Operand:
-        """Broadcast axes have stride 0; where heads are grouped, keys and values stand still over the group."""
-        own = shape[:-2]
-        steps = [0 if size == 1 else step for size, step in zip(own, strides[:-2], strict=True)]
-        steps = [0] * (len(lead) - len(own)) + steps
+        """Strides of an operand: 0 along broadcast axes and, for keys and values, along the heads of a group."""
+        sizes = shape[:-2]
+        steps = [0 if size == 1 else step for size, step in zip(sizes, strides[:-2], strict=True)]
+        steps = [0] * (len(lead) - len(sizes)) + steps
         if group > 1:
             *outer, step = steps
             steps = [*outer, step, 0] if grouped else [*outer, step * group, step]
@@ -173,7 +173,7 @@ def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, un
 
 
 def walked_axes(lead: tuple[int, ...], key: Array, value: Array) -> tuple[tuple[int, ...], int]:
-    """The axes that a kernel walks, and how many query heads share a key head: those are an axis of their own."""
+    """The axes that a kernel walks, and how many query heads share a key head; a group becomes a separate axis."""
     key_heads = max(key.shape[-3] if key.ndim > 2 else 1, value.shape[-3] if value.ndim > 2 else 1)
     if lead and 1 < key_heads < lead[-1]:
         group = lead[-1] // key_heads
@@ -185,7 +185,7 @@ GIVE_OPERANDS = "call attention(q, k, v), or attention(q, cache)"
 
 
 def as_array(x: npt.ArrayLike | None, name: str, cure: str = GIVE_OPERANDS) -> Array:
-    """What a user passed as a plain numpy array; masked arrays are refused, for their masks would be lost."""
+    """Convert an argument to a plain numpy array. Masked arrays are refused, since their masks would be ignored."""
     if type(x) is np.ndarray:
         return x
     if x is None:
@@ -201,7 +201,7 @@ def as_array(x: npt.ArrayLike | None, name: str, cure: str = GIVE_OPERANDS) -> A
 
 
 def common_dtype(query: Array, key: Array, value: Array) -> np.dtype[Any]:
-    """The one float type of all three arrays."""
+    """The float dtype that all three arrays share; raises DtypeError if they differ."""
     for name, array in (("q", query), ("k", key), ("v", value)):
         dtype = array.dtype
         if (dtype.name not in ELEMENTS and dtype.name not in STORED) or not dtype.isnative:
@@ -220,7 +220,7 @@ def common_dtype(query: Array, key: Array, value: Array) -> np.dtype[Any]:
 
 
 def check_shapes(query: Array, key: Array, value: Array) -> None:
-    """Ranks, dims and lengths must fit; every message names the shapes."""
+    """Check that ranks, dims and lengths fit; every message names the shapes."""
     shapes = f"q {query.shape}, k {key.shape}, v {value.shape}"
     for name, array in (("q", query), ("k", key), ("v", value)):
         if array.ndim < 2:
@@ -273,7 +273,7 @@ def broadcast_heads(query: tuple[int, ...], key: tuple[int, ...], value: tuple[i
 
 
 def check_rules(mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], queries: int, keys: int) -> None:
-    """The arrays that rules hold must fit the heads and lengths."""
+    """Check that the arrays in rules fit the heads and lengths."""
     check_fits(mask, lead, queries, keys)
     sizes = (math.prod(lead[:-1]), lead[-1] if lead else 1, queries, keys)
     for rule in rules:
@@ -290,7 +290,7 @@ def check_rules(mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], que
 
 
 def is_native(precision: str, query: Array, key: Array, value: Array, mask: Mask) -> bool:
-    """Whether bfloat16 shall be multiplied as it is; what that cannot do is an error, never another path."""
+    """Whether to multiply bfloat16 natively. Raises if that is impossible, rather than falling back."""
     if precision == "exact":
         return False
     if precision != "native":
@@ -303,12 +303,12 @@ def is_native(precision: str, query: Array, key: Array, value: Array, mask: Mask
             "use precision='exact'."
         )
     if not isinstance(mask, Causal | Full):
-        raise InputError(f"precision='native' knows the masks causal() and full() alone, not {mask!r}: use 'exact'.")
+        raise InputError(f"precision='native' knows only the masks causal() and full(), not {mask!r}: use 'exact'.")
     return True
 
 
 def check_sink(sink: Array, lead: tuple[int, ...]) -> None:
-    """A sink is a number for each head."""
+    """Check that a sink has one number per head."""
     if sink.dtype.kind != "f":
         raise DtypeError(f"sink has dtype {sink.dtype}: give floats, one for each head.")
     try:
@@ -320,12 +320,12 @@ def check_sink(sink: Array, lead: tuple[int, ...]) -> None:
 
 
 def check_scale(scale: float) -> float:
-    """A scale is one finite number."""
+    """A scale as a float; raises InputError unless it is one finite number."""
     try:
         number = float(scale)
     except (TypeError, ValueError):
         raise InputError(f"scale={scale!r} is not a number: give one, or None for 1/√dim.") from None
-    except OverflowError:  # a whole number of hundreds of digits
+    except OverflowError:  # an integer with hundreds of digits
         number = math.inf
     if not math.isfinite(number):
         raise InputError(f"scale={number} is not finite: give a finite number, or None for 1/√dim.")
@@ -333,7 +333,7 @@ def check_scale(scale: float) -> float:
 
 
 def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """`out` must be a writable array of the result's shape and dtype, its elements apart from each other."""
+    """Check that `out` is a writable array of the result's shape and dtype whose elements do not overlap."""
     if not isinstance(out, np.ndarray):
         raise InputError(f"out is a {type(out).__name__}: pass a numpy array of shape {shape} and dtype {dtype}.")
     if out.shape != shape or out.dtype != dtype:
@@ -349,14 +349,14 @@ def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 
 
 def check_apart(out: Array, inputs: dict[str, Array]) -> None:
-    """`out` must not share memory with an input, which would change while it is read."""
+    """Check that `out` shares no memory with an input, which would change while the kernel reads it."""
     for name, array in inputs.items():
         if np.may_share_memory(out, array) and shares_memory(out, array):
-            raise ShapeError(f"out {out.shape} overlaps {name} {array.shape} in memory: pass an array of its own.")
+            raise ShapeError(f"out {out.shape} overlaps {name} {array.shape} in memory: pass a separate array.")
 
 
 def overlaps_itself(array: Array) -> bool:
-    """Whether two elements may lie at one address: each axis must step over all smaller ones.
+    """Whether two elements can share an address. If not, each axis steps over all axes of smaller stride.
 
     >>> overlaps_itself(np.ones((2, 3)).T), overlaps_itself(np.broadcast_to(1.0, (2, 2)))
     (False, True)
@@ -372,7 +372,7 @@ def overlaps_itself(array: Array) -> bool:
 
 
 def shares_memory(a: Array, b: Array) -> bool:
-    """Whether two arrays share a byte; if numpy cannot tell quickly, they count as sharing."""
+    """Whether two arrays share a byte; if numpy cannot tell quickly, assume they do."""
     try:
         return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:

@@ -1,7 +1,7 @@
-"""A transformer's block on the small language model that ships: from a token to the chances of the next one.
+"""The page about a transformer's block in the shipped language model: from a token to the next token's probabilities.
 
-Decides the page; the model computes, and keeps, all that is shown. The attention of one head is worked out by steps, as
-for vectors of the user's own.
+Responsible for the page. The model computes every number on it; one head's attention is worked out by `steps`, as for a
+user's vectors.
 """
 
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ from clearhead.arrays import Array
 from clearhead.errors import InputError
 from clearhead.explain import inputs, json, steps
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
-from clearhead.explain.rows import MOST_ROWS, choose
-from clearhead.explain.steps import Explanation, length
+from clearhead.explain.rows import MOST_ROWS, choose_rows
+from clearhead.explain.steps import Explanation, vector_length
 from clearhead.explain.story import scores_step, softmax_step, sum_step, title
 from clearhead.model import Forward, HeadScores, LayerPass, Loss, Model, head_scores, load
 from clearhead.once import cached_property
 from clearhead.wording import count, label, number, percent, quoted, short
 
-DIMS = 2  # of a vector, where one is shown
-GUESSES = 3  # of the next token, after each layer
-KINDS = {
+DIMS_SHOWN = 2  # of each vector
+GUESS_COUNT = 3  # guesses of the next token after each layer
+HEAD_KINDS = {
     "previous": "looks at the token before",
     "induction": "looks at what came next the last time",
     "sink": "rests on the first token",
     "itself": "looks at itself",
     "punctuation": "looks at signs",
 }
-ENOUGH = 80  # tokens of a text that heads are measured on: one that is shorter is said again and again
+LEAST_TOKENS = 80  # for measuring heads; a shorter text is repeated
 
 
 @dataclass(frozen=True, eq=False)
-class OfModel:
+class ModelPage:
     """The model's page for a text, at one position, of one layer's head."""
 
     text: str
@@ -47,16 +47,16 @@ class OfModel:
 
     @cached_property
     def done(self) -> Forward:
-        """All that it computed of the text."""
+        """The model's forward pass over the text; raises InputError for a long text or an unknown head."""
         tokens = self.model.tokenizer.encode(self.text)
-        most = self.model.parameters.context
-        if len(tokens) > most:
+        context = self.model.parameters.context
+        if len(tokens) > context:
             raise InputError(
-                f"{len(tokens)} tokens are more than the {most} that this model reads: give a shorter text."
+                f"{len(tokens)} tokens are more than the {context} that this model reads: give a shorter text."
             )
         if not 0 <= self.layer < len(self.model.parameters.layers) or not 0 <= self.head < self.model.parameters.heads:
             last = f"{len(self.model.parameters.layers) - 1}.{self.model.parameters.heads - 1}"
-            raise InputError(f"--head {self.layer}.{self.head} is no head of this model: give 0.0 to {last}.")
+            raise InputError(f"--head {self.layer}.{self.head} is not a head of this model: give 0.0 to {last}.")
         return self.model.forward(tokens)
 
     @cached_property
@@ -64,87 +64,90 @@ class OfModel:
         """One head's attention, step by step."""
         of, names = self.done.layers[self.layer], self.names
         q, k, v = (x[self.head].astype(np.float64) for x in (of.q, of.k, of.v))
-        return steps.explain(q, names, inputs.place(self.position, names), keys=k, values=v, scale=of.scale)
+        position = inputs.item_position(self.position, names)
+        return steps.explain_vectors(q, names, position, keys=k, values=v, scale=of.scale)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tokens as text, without the blank before a word, which stands as part of it."""
+        """The tokens as text, without the blank with which a word's token begins."""
         return tuple(name.strip() or name for name in self.model.tokenizer.names(self.done.tokens))
 
     def blocks(self, dims: int) -> list[Block]:
-        """Token to embedding, block, what depth adds, the objective, and which head is which."""
-        e, shown = self.explained, choose(self.explained)
-        page: list[Block] = [title("A small language model, step by step", e, e.position), *opening(self)]
-        page += [*sublayers(self), Heading(f"Head {self.layer}.{self.head}: its attention, worked out")]
+        """The page: embedding, block, logit lens, objective, and the heads by kind."""
+        e, shown = self.explained, choose_rows(self.explained)
+        page: list[Block] = [title("A small language model, step by step", e, e.position), *model_opening(self)]
+        page += [*layer_section(self), Heading(f"Head {self.layer}.{self.head}: its attention, worked out")]
         page += [*scores_step(e, shown), *softmax_step(e, shown), *sum_step(e, shown, dims)]
-        return [*page, *depth(self), *objective(self), *heads(self)]
+        return [*page, *depth_section(self), *objective_section(self), *heads_section(self)]
 
     def json(self) -> str:
-        """The numbers of the page."""
+        """The page's numbers as JSON."""
         i, loss = self.explained.position, self.model.loss(self.text)
-        made = {
+        strongest = {kind: strongest_head(self.measured[0], kind) for kind in HEAD_KINDS}
+        fields = {
             "tokens": self.names,
             "position": i,
             "head": [self.layer, self.head],
-            "attention": json.worked(self.explained),
-            "residual_lengths": [length(x[i].astype(np.float64)) for x in self.stream()],
+            "attention": json.explanation_fields(self.explained),
+            "residual_lengths": [vector_length(x[i].astype(np.float64)) for x in self.stream()],
             "guesses": [[{"token": name, "chance": chance} for name, chance in row] for row in self.guesses()],
             "nats": loss.nats.tolist(),
             "mean": loss.mean,
             "perplexity": loss.perplexity,
             "bits_per_character": loss.bits_per_character,
             "uniform": loss.uniform,
-            "heads": {kind: dict(zip(("head", "share"), best(self.measured[0], kind), strict=True)) for kind in KINDS},
+            "heads": {kind: dict(zip(("head", "share"), head, strict=True)) for kind, head in strongest.items()},
         }
-        return json.written(made)
+        return json.json_text(fields)
 
     @cached_property
     def measured(self) -> tuple[HeadScores, int]:
-        """What every head does on this text, and how often it must be said to be long enough."""
-        again = 1
-        while len(self.model.tokenizer.encode(" ".join([self.text] * again))) < ENOUGH:
-            again += 1
-        return head_scores(self.model, " ".join([self.text] * again)), again
+        """The scores of every head on this text, and how often the text was repeated to be long enough."""
+        repeats = 1
+        while len(self.model.tokenizer.encode(" ".join([self.text] * repeats))) < LEAST_TOKENS:
+            repeats += 1
+        return head_scores(self.model, " ".join([self.text] * repeats)), repeats
 
     def stream(self) -> list[Array]:
         """The residual stream after the embedding and after each layer."""
         return [self.done.embedded, *(layer.leaving for layer in self.done.layers)]
 
     def guesses(self) -> list[list[tuple[str, float]]]:
-        """The likeliest next tokens after each of these, as if the model ended there: the logit lens."""
-        found = []
+        """The likeliest next tokens if the model ended at each stage of the stream: the logit lens."""
+        guesses, i = [], self.explained.position
         for x in self.stream():
-            chance = softmax(self.model.unembedded(x[self.explained.position : self.explained.position + 1])[0])
-            best = np.argsort(-chance, kind="stable")[:GUESSES]
-            found.append([(self.model.tokenizer.names([int(at)])[0], float(chance[at])) for at in best])
-        return found
+            chance = next_token_chances(self.model.unembedded(x[i : i + 1])[0])
+            best = np.argsort(-chance, kind="stable")[:GUESS_COUNT]
+            guesses.append([(self.model.tokenizer.names([int(token)])[0], float(chance[token])) for token in best])
+        return guesses
 
 
-def softmax(logits: Array) -> Array:
-    """Chances (vocabulary,) of scores, in float64."""
+def next_token_chances(logits: Array) -> Array:
+    """Softmax of logits (vocabulary,), in float64."""
     s = logits.astype(np.float64)
     e = np.exp(s - s.max())
     chances: Array = e / e.sum()
     return chances
 
 
-def opening(of: OfModel) -> list[Block]:
-    """What the model is, and how a token enters it."""
+def model_opening(of: ModelPage) -> list[Block]:
+    """The paragraph about the model and a token's embedding."""
     held, i = of.model.parameters, of.explained.position
     vocabulary, dim = held.embedding.shape
     text = (
         f"The model was trained to guess the next token. It knows {vocabulary:,} of them, words and pieces of words, "
         f"and has {count(len(held.layers), 'layer')} of {count(held.heads, 'head')} each. {quoted(of.names[i])}, token "
         f"{i}, is number {of.done.tokens[i]}: its embedding is that row of a table ({vocabulary},{dim}), and begins "
-        f"the residual stream, the one vector a token that every layer reads and adds to: {first(of.done.embedded[i])}."
+        "the residual stream, the one vector a token that every layer reads and adds to: "
+        f"{first_dims(of.done.embedded[i])}."
     )
     return [Prose(text)]
 
 
-def sublayers(of: OfModel) -> list[Block]:
-    """What one layer does to the residual stream, in order."""
+def layer_section(of: ModelPage) -> list[Block]:
+    """The table of one layer's steps on the residual stream."""
     layer, n = of.done.layers[of.layer], len(of.done.tokens)
-    rows = tuple(step(of, *row) for row in passes(layer, n))
+    rows = tuple(pass_row(of, *row) for row in layer_steps(layer, n))
     columns = (
         Column("step", "left"), Column("formula", "left"), Column("shape"), Column("multiply-adds"),
         Column(f"token {of.explained.position}", "left"), Column("length"),
@@ -157,8 +160,8 @@ def sublayers(of: OfModel) -> list[Block]:
     return [Heading(f"Layer {of.layer} of {len(of.done.layers)}"), Table(columns, rows), Prose(text)]
 
 
-def passes(layer: LayerPass, n: int) -> list[tuple[str, tuple[str, str], Array, int]]:
-    """The steps of a layer: name, formula, what comes out, and its multiply-adds."""
+def layer_steps(layer: LayerPass, n: int) -> list[tuple[str, tuple[str, str], Array, int]]:
+    """The steps of a layer: name, formula, output and multiply-adds."""
     heads, _, d = layer.q.shape
     dim, wide, pairs = layer.entering.shape[1], layer.hidden.shape[1], n * (n + 1) // 2
     return [
@@ -178,22 +181,22 @@ def passes(layer: LayerPass, n: int) -> list[tuple[str, tuple[str, str], Array, 
     ]  # fmt: skip
 
 
-def step(of: OfModel, name: str, formula: tuple[str, str], x: Array, cost: int) -> tuple[Cell, ...]:
-    """A row of the layer's table; of several heads, the chosen one."""
-    own = x[of.head] if x.ndim == 3 else x
-    at = own[of.explained.position].astype(np.float64)
-    shape = ",".join(map(str, x.shape))
-    return name, Formula(*formula), f"({shape})", short(cost) if cost else "", first(at), number(length(at))
+def pass_row(of: ModelPage, name: str, formula: tuple[str, str], x: Array, cost: int) -> tuple[Cell, ...]:
+    """A row of the layer's table; where there are several heads, it shows the chosen one."""
+    head = x[of.head] if x.ndim == 3 else x
+    vector = head[of.explained.position].astype(np.float64)
+    shape, adds = ",".join(map(str, x.shape)), short(cost) if cost else ""
+    return name, Formula(*formula), f"({shape})", adds, first_dims(vector), number(vector_length(vector))
 
 
-def depth(of: OfModel) -> list[Block]:
-    """The logit lens: what the model would guess if it ended after each layer."""
+def depth_section(of: ModelPage) -> list[Block]:
+    """The section on the logit lens: the model's guesses if it ended after each layer."""
     i, names = of.explained.position, ["embedding", *(f"layer {n}" for n in range(len(of.done.layers)))]
     rows = tuple(
         (name, *(f"{quoted(token.strip() or token)} {percent(chance)}" for token, chance in row))
         for name, row in zip(names, of.guesses(), strict=True)
     )
-    columns = (Column("after", "left"), *(Column(f"guess {n}", "left") for n in range(1, GUESSES + 1)))
+    columns = (Column("after", "left"), *(Column(f"guess {n}", "left") for n in range(1, GUESS_COUNT + 1)))
     text = (
         f"What comes after {quoted(of.names[i])}? The last residual stream, normed, is compared with every token's "
         "embedding; softmax makes chances of the scores. The same can be asked after every layer, as if the model "
@@ -202,8 +205,8 @@ def depth(of: OfModel) -> list[Block]:
     return [Heading("What depth adds"), Prose(text), Table(columns, rows)]
 
 
-def objective(of: OfModel) -> list[Block]:
-    """What training makes small, on this very text."""
+def objective_section(of: ModelPage) -> list[Block]:
+    """The section on the training loss, measured on this text."""
     loss = of.model.loss(of.text)
     names = of.names[1:]
     rows = [
@@ -213,10 +216,10 @@ def objective(of: OfModel) -> list[Block]:
     shown = rows if len(rows) <= MOST_ROWS else [*rows[:16], ("", f"… {len(rows) - 32} more", "", ""), *rows[-16:]]
     columns = (Column("token"), Column("", "left"), Column("chance it was given"), Column("−log p"))
     total = ("", "mean", "", number(loss.mean))
-    return [Heading("The objective: guess the next token"), Prose(told(loss)), Table(columns, tuple(shown), total)]
+    return [Heading("The objective: guess the next token"), Prose(loss_text(loss)), Table(columns, tuple(shown), total)]
 
 
-def told(loss: Loss) -> str:
+def loss_text(loss: Loss) -> str:
     """The loss in words."""
     better = "less" if loss.mean < loss.uniform else "no less"
     return (
@@ -228,15 +231,15 @@ def told(loss: Loss) -> str:
     )
 
 
-def heads(of: OfModel) -> list[Block]:
-    """Which head is which, measured on this text."""
-    scores, again = of.measured
+def heads_section(of: ModelPage) -> list[Block]:
+    """The section on the strongest head of each kind, measured on this text."""
+    scores, repeats = of.measured
     rows = []
-    for kind, does in KINDS.items():
-        (layer, head), share = best(scores, kind)
+    for kind, does in HEAD_KINDS.items():
+        (layer, head), share = strongest_head(scores, kind)
         rows.append((f"{layer}.{head}", does, number(share)))
     columns = (Column("head"), Column("what it does", "left"), Column("its weight there, on the average"))
-    said = f", said {again} times" if again > 1 else ""
+    said = f", said {repeats} times" if repeats > 1 else ""
     text = (
         f"The head of each kind that is most so, on this text{said}; copying (induction) is measured on random tokens "
         f"said twice. Of all weight before it, signs would get {percent(scores.signs)} by chance."
@@ -244,13 +247,13 @@ def heads(of: OfModel) -> list[Block]:
     return [Heading("Which head is which"), Prose(text), Table(columns, tuple(rows))]
 
 
-def best(scores: HeadScores, kind: str) -> tuple[tuple[int, int], float]:
-    """The head with the most of a kind, and how much that is."""
+def strongest_head(scores: HeadScores, kind: str) -> tuple[tuple[int, int], float]:
+    """The head with the largest score of a kind, and the score."""
     values: Array = getattr(scores, kind)
     layer, head = divmod(int(values.argmax()), values.shape[1])
     return (layer, head), float(values[layer, head])
 
 
-def first(x: Array) -> str:
-    """The first numbers of a vector."""
-    return ", ".join(number(float(value)) for value in x[:DIMS]) + ", …"
+def first_dims(x: Array) -> str:
+    """The first numbers of a vector, as text."""
+    return ", ".join(number(float(value)) for value in x[:DIMS_SHOWN]) + ", …"

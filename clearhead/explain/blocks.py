@@ -1,6 +1,7 @@
-"""What a page of explanation is made of; story and lessons write it, text, markdown and latex render it.
+"""The blocks of a page: titles, headings, prose, tables and triangles, written by `story` and the lessons.
 
-Decides nothing about looks: a bar is a number here, a formula has a plain and a LaTeX spelling.
+Not responsible for looks, which are in `text`, `markdown`, `html` and `latex`: a bar is a number here, and a formula
+has a plain and a LaTeX spelling.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Formula:
-    """The same formula twice: for a terminal and for LaTeX."""
+    """A formula in two spellings: for a terminal and for LaTeX."""
 
     plain: str
     latex: str
@@ -20,16 +21,16 @@ class Formula:
 
 @dataclass(frozen=True)
 class Title:
-    """The name of the page and the items it is about."""
+    """The title of a page and the items it is about."""
 
     text: str
     items: tuple[str, ...]
-    chosen: int | None = None  # which of the items to point at
+    chosen: int | None = None  # the item to highlight
 
 
 @dataclass(frozen=True)
 class Heading:
-    """The name of a step, and its formula."""
+    """The name of a step and its formula."""
 
     text: str
     formula: Formula | None = None
@@ -37,7 +38,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Prose:
-    """One paragraph; a strong one holds what must not be missed."""
+    """One paragraph; a strong one is highlighted."""
 
     text: str
     strong: bool = False
@@ -48,7 +49,7 @@ Cell = str | float | Formula  # a float is the length of a bar
 
 @dataclass(frozen=True)
 class Column:
-    """The heading of a column and how its cells stand in it."""
+    """The heading of a column and the alignment of its cells."""
 
     name: str
     kind: Literal["left", "right", "bar"] = "right"
@@ -56,17 +57,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under columns, with an optional last row that adds them up."""
+    """Rows of cells under columns, with an optional last row of sums."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     total: tuple[Cell, ...] | None = None
-    strong: tuple[int, ...] = ()  # rows to point out
+    strong: tuple[int, ...] = ()  # rows to highlight
 
 
 @dataclass(frozen=True, eq=False)
 class Triangle:
-    """Weights (n, m) of n named items, and which of them are seen: a triangle where the future is hidden."""
+    """Weights (n, m) of n named items, and which are visible: a triangle where the future is hidden."""
 
     items: tuple[str, ...]
     weights: npt.NDArray[np.floating]

@@ -1,6 +1,6 @@
-"""The command `clearhead explain`: which page is meant by what was asked, and what cannot be asked together.
+"""The command `clearhead explain`: the page that its options ask for.
 
-Decides how options combine; what the pages hold is decided by them.
+Responsible for the combinations of options. Not for the contents of the pages.
 """
 
 import re
@@ -13,7 +13,7 @@ from pathlib import Path
 from clearhead.errors import InputError
 from clearhead.explain import inputs, quiz
 from clearhead.explain.matrices import read_matrices
-from clearhead.explain.pages import OfLayer, OfLesson, Page, WhatIf, Worked
+from clearhead.explain.pages import LayerPage, LessonPage, Page, WhatIfPage, WorkedPage
 from clearhead.explain.roles import scene
 from clearhead.explain.steps import Explanation
 from clearhead.files.text import read_text
@@ -22,8 +22,8 @@ from clearhead.rules.scores import Score
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked for on the command line."""
+class ExplainRequest:
+    """The options given on the command line."""
 
     text: tuple[str, ...] = ()
     attends_to: str | None = None
@@ -32,7 +32,7 @@ class Asked:
     roles: bool = False
     embeddings: Path | None = None
     position: str = "-1"
-    mask: Mask | None = None  # None: what is usual, causal or, for another text, full
+    mask: Mask | None = None  # None is the default: causal, or full for another text
     rules: tuple[Score, ...] = ()
     matrix: bool = False
     what_if: str | None = None
@@ -45,99 +45,104 @@ class Asked:
     head: str | None = None
 
 
-def page(asked: Asked) -> Page:
-    """The page that is meant; raises InputError for what cannot be asked together."""
-    check(asked)
-    if asked.model:
-        return of_model(asked)
-    e = explained(asked)
-    if asked.layer:
-        matrices = read_matrices(asked.weights) if asked.weights else None
-        usual = 1 if matrices or e.x.shape[1] % 2 else 2
-        return OfLayer(e, asked.heads or usual, matrices)
-    if asked.steps and not asked.quiz:
-        return OfLesson(e, asked.steps)
-    if asked.what_if:
-        return WhatIf(e, asked.what_if)
-    if asked.quiz:
-        return quiz.Quiz(e)
-    return Worked(e, asked.matrix, designed=asked.roles)
+def requested_page(request: ExplainRequest) -> Page:
+    """The page that the options ask for; raises InputError for options that do not combine."""
+    check_combination(request)
+    if request.model:
+        return model_page(request)
+    e = requested_explanation(request)
+    if request.layer:
+        matrices = read_matrices(request.weights) if request.weights else None
+        default = 1 if matrices or e.x.shape[1] % 2 else 2
+        return LayerPage(e, request.heads or default, matrices)
+    if request.steps and not request.quiz:
+        return LessonPage(e, request.steps)
+    if request.what_if:
+        return WhatIfPage(e, request.what_if)
+    if request.quiz:
+        return quiz.QuizPage(e)
+    return WorkedPage(e, request.matrix, designed=request.roles)
 
 
-def check(asked: Asked) -> None:
-    """Refuse what makes no sense together, naming both."""
+def check_combination(request: ExplainRequest) -> None:
+    """Raise InputError for options that do not combine, naming them."""
     sources = {
-        "a text": bool(asked.text), "--vectors": bool(asked.vectors), "--qkv": bool(asked.qkv), "--roles": asked.roles,
+        "a text": bool(request.text), "--vectors": bool(request.vectors), "--qkv": bool(request.qkv),
+        "--roles": request.roles,
     }  # fmt: skip
-    given = [name for name, here in sources.items() if here]
+    given = [name for name, is_given in sources.items() if is_given]
     if len(given) != 1:
         what = f"{' and '.join(given)} are several things" if given else "Nothing"
         raise InputError(f"{what} to explain: give one of a text, --vectors FILE, --qkv FILE and --roles.")
     pages = {
-        "--matrix": asked.matrix, "--what-if": bool(asked.what_if), "--steps": bool(asked.steps),
-        "--quiz": asked.quiz and asked.steps != "order", "--layer": asked.layer, "--model": bool(asked.model),
+        "--matrix": request.matrix, "--what-if": bool(request.what_if), "--steps": bool(request.steps),
+        "--quiz": request.quiz and request.steps != "order", "--layer": request.layer, "--model": bool(request.model),
     }  # fmt: skip
-    wanted = [name for name, here in pages.items() if here]
-    if len(wanted) > 1:
-        raise InputError(f"{wanted[0]} and {wanted[1]} are different pages: give one of them.")
-    plain = asked.text or (asked.vectors and not asked.model)
-    alone_with = {"--steps": asked.steps, "--layer": asked.layer, "--quiz": asked.quiz, "--model": asked.model}
+    chosen = [name for name, is_given in pages.items() if is_given]
+    if len(chosen) > 1:
+        raise InputError(f"{chosen[0]} and {chosen[1]} are different pages: give one of them.")
+    plain = request.text or (request.vectors and not request.model)
+    alone_with = {"--steps": request.steps, "--layer": request.layer, "--quiz": request.quiz, "--model": request.model}
     for name, alone in alone_with.items():
-        if alone and (not plain or asked.attends_to):
-            raise InputError(f"{name} tells of self-attention over a text or vectors: give one of these alone.")
-        if alone and (asked.rules or (asked.mask not in (None, CAUSAL) and asked.steps != "cost")):
-            also = "no --score or --rule" if asked.steps == "cost" else "no --mask, --score or --rule"
-            raise InputError(f"{name} tells of plain causal attention: give {also}.")
-    if asked.attends_to is not None and (not asked.text or asked.rules):
+        if alone and (not plain or request.attends_to):
+            raise InputError(f"{name} explains self-attention over a text or vectors: give one of these alone.")
+        if alone and (request.rules or (request.mask not in (None, CAUSAL) and request.steps != "cost")):
+            also = "no --score or --rule" if request.steps == "cost" else "no --mask, --score or --rule"
+            raise InputError(f"{name} explains plain causal attention: give {also}.")
+    if request.attends_to is not None and (not request.text or request.rules):
         what = (
             "is for texts: give one before it, and no --vectors, --qkv or --roles"
-            if not asked.text
+            if not request.text
             else ("has no positions for rules: give no --score or --rule")
         )
         raise InputError(f"--attends-to {what}.")
-    if asked.embeddings and not asked.text:
+    if request.embeddings and not request.text:
         raise InputError("--embeddings are for the words of a text: give it with one.")
-    if asked.roles and asked.rules:
-        raise InputError("--roles is a scene of its own: give no --score or --rule.")
-    if asked.heads and not asked.layer:
-        raise InputError(f"--heads {asked.heads} needs a layer: give --layer too.")
-    if asked.head and not asked.model:
-        raise InputError(f"--head {asked.head} is one of the model's: give --model tiny too.")
+    if request.roles and request.rules:
+        raise InputError("--roles shows a scene with fixed scores: give no --score or --rule.")
+    if request.heads and not request.layer:
+        raise InputError(f"--heads {request.heads} needs a layer: give --layer too.")
+    if request.head and not request.model:
+        raise InputError(f"--head {request.head} needs the model: give --model tiny too.")
 
 
-def of_model(asked: Asked) -> Page:
-    """The small language model's page; imported when it is wanted, for it reads the model."""
-    if asked.model != "tiny":
+def model_page(request: ExplainRequest) -> Page:
+    """The small language model's page; imported only here, because the import loads the model package."""
+    if request.model != "tiny":
         raise InputError(
-            f"--model {asked.model} is unknown: use tiny; clearhead inspect shows folders of other models."
+            f"--model {request.model} is unknown: use tiny; clearhead inspect shows folders of other models."
         )
-    found = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", asked.head or "0.0")
-    if not found:
-        raise InputError(f"--head {asked.head} is no head: write LAYER.HEAD, as in 2.1.")
-    from clearhead.explain.block import OfModel
+    head = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", request.head or "0.0")
+    if not head:
+        raise InputError(f"--head {request.head} is not a head: write LAYER.HEAD, as in 2.1.")
+    from clearhead.explain.block import ModelPage
 
-    return OfModel(read_text(asked.text), asked.position, int(found[1]), int(found[2]))
+    return ModelPage(read_text(request.text), request.position, int(head[1]), int(head[2]))
 
 
-def explained(asked: Asked) -> Explanation:
-    """The numbers at the position."""
-    at = asked.position
-    if asked.roles:
+def requested_explanation(request: ExplainRequest) -> Explanation:
+    """The explanation at the requested position, from whichever input was given."""
+    at = request.position
+    if request.roles:
         from clearhead.explain.roles import TOKENS
 
-        return scene(inputs.place(at, TOKENS), asked.mask)
-    if asked.qkv:
-        return inputs.from_qkv(asked.qkv, at, mask=asked.mask, score=asked.rules)
-    if asked.vectors:
-        return inputs.from_file(asked.vectors, at, mask=asked.mask or CAUSAL, score=asked.rules)
-    if asked.attends_to is not None:
-        other = read_text([asked.attends_to])
-        return inputs.across(read_text(asked.text), other, at, mask=asked.mask, embeddings=asked.embeddings)
-    return inputs.from_words(asked.text, at, mask=asked.mask or CAUSAL, score=asked.rules, embeddings=asked.embeddings)
+        return scene(inputs.item_position(at, TOKENS), request.mask)
+    if request.qkv:
+        return inputs.from_qkv(request.qkv, at, mask=request.mask, score=request.rules)
+    if request.vectors:
+        return inputs.from_file(request.vectors, at, mask=request.mask or CAUSAL, score=request.rules)
+    if request.attends_to is not None:
+        other = read_text([request.attends_to])
+        return inputs.from_two_texts(
+            read_text(request.text), other, at, mask=request.mask, embeddings=request.embeddings
+        )
+    return inputs.from_words(
+        request.text, at, mask=request.mask or CAUSAL, score=request.rules, embeddings=request.embeddings
+    )
 
 
-def ask(e: Explanation) -> None:
-    """Ask the questions on standard output, and read the answers from standard input until it ends."""
+def ask_on_terminal(e: Explanation) -> None:
+    """Ask the quiz on standard output, reading answers from standard input until it ends."""
 
     def read(prompt: str) -> str | None:
         sys.stdout.write(prompt)
@@ -150,4 +155,4 @@ def ask(e: Explanation) -> None:
         print(textwrap.fill(line, width, subsequent_indent=indent, drop_whitespace=True))
 
     width = min(shutil.get_terminal_size().columns, 100)
-    quiz.ask(e, read, say)
+    quiz.ask_questions(e, read, say)

@@ -1,6 +1,6 @@
-"""What attention costs: operations and bytes as the input grows, what a mask saves, and a recurrent network beside it.
+"""The cost of attention: operations and bytes as the input grows, savings by a mask, and a recurrent network's cost.
 
-Decides what is counted; every count is exact. A multiply-add is one multiplication and one addition.
+Responsible for the counts, which are exact. A multiply-add is one multiplication and one addition.
 """
 
 import numpy as np
@@ -8,35 +8,35 @@ import numpy as np
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
 from clearhead.explain.lesson import Lesson
 from clearhead.explain.steps import Explanation
-from clearhead.explain.story import noted, title
+from clearhead.explain.story import notes_prose, title
 from clearhead.rules.masks import Causal, Full, Mask, Window, visible
 from clearhead.rules.named import name_of_mask
-from clearhead.wording import count, percent, short, size
+from clearhead.wording import byte_size, count, percent, short
 
 LENGTHS = (128, 1024, 4096, 16384, 65536, 1048576)
-TEXTS = {"a sentence": 20, "a paper": 8_000, "a book": 120_000}  # tokens, about
-FLOAT = 4  # bytes of a number as the kernels hold it, float32
-LARGEST_COUNT = 8192  # items of which a mask's pairs are counted one by one
+TEXT_LENGTHS = {"a sentence": 20, "a paper": 8_000, "a book": 120_000}  # tokens, about
+FLOAT_BYTES = 4  # float32, as in the kernels
+LARGEST_COUNT = 8192  # items up to which a mask's pairs are counted one by one
 
 
-def lesson(e: Explanation) -> Lesson:
-    """Operations and bytes, for this input and for longer ones of the same dim."""
+def cost_lesson(e: Explanation) -> Lesson:
+    """The lesson on cost: operations and bytes for this input and for longer ones of the same dim."""
     n, d = e.x.shape
-    rows = tuple(costs(length, d) for length in sorted({n, *LENGTHS}))
-    page: list[Block] = [title("The cost of the steps", e), *noted(e)]
-    page += [*this_input(n, d), *as_it_grows(rows, n), *masked(e), *beside_recurrence(e)]
-    lengths = {"this input": n, **TEXTS}.items()
-    more = {
+    rows = tuple(attention_counts(length, d) for length in sorted({n, *LENGTHS}))
+    page: list[Block] = [title("The cost of the steps", e), *notes_prose(e)]
+    page += [*input_section(n, d), *growth_section(rows, n), *mask_section(e), *recurrence_section(e)]
+    lengths = {"this input": n, **TEXT_LENGTHS}.items()
+    fields = {
         "mask": name_of_mask(e.mask),
-        "masked": [{"of": what, "length": length, "pairs": pairs_of(e.mask, length)} for what, length in lengths],
-        "recurrence": [{"of": what, "length": length} | beside(length, d) for what, length in lengths],
+        "masked": [{"of": what, "length": length, "pairs": visible_pairs(e.mask, length)} for what, length in lengths],
+        "recurrence": [{"of": what, "length": length} | recurrence_counts(length, d) for what, length in lengths],
     }
-    return Lesson(rows, tuple(page), more=more)
+    return Lesson(rows, tuple(page), more=fields)
 
 
-def this_input(n: int, d: int) -> list[Block]:
-    """What is counted, by which formula, and what it comes to."""
-    row = costs(n, d)
+def input_section(n: int, d: int) -> list[Block]:
+    """The counts for this input, each with its formula."""
+    row = attention_counts(n, d)
     pairs = ("n(n + 1)/2", "n(n+1)/2")
     times = ("d · n(n + 1)/2", r"d \cdot n(n+1)/2")
     counted: list[tuple[str, tuple[str, str], str]] = [
@@ -44,22 +44,22 @@ def this_input(n: int, d: int) -> list[Block]:
         ("scores: multiply-adds", times, short(row["score_multiply_adds"])),
         ("softmax: exponentials", pairs, short(row["exponentials"])),
         ("weighted sum: multiply-adds", times, short(row["sum_multiply_adds"])),
-        ("the n × n matrix", (f"{FLOAT} n²", f"{FLOAT} n^2"), size(row["matrix_bytes"])),
-        ("x and y alone", (f"2 · {FLOAT} n d", rf"2 \cdot {FLOAT} n d"), size(row["vectors_bytes"])),
+        ("the n × n matrix", (f"{FLOAT_BYTES} n²", f"{FLOAT_BYTES} n^2"), byte_size(row["matrix_bytes"])),
+        ("x and y alone", (f"2 · {FLOAT_BYTES} n d", rf"2 \cdot {FLOAT_BYTES} n d"), byte_size(row["vectors_bytes"])),
     ]
     cells = tuple((what, Formula(*formula), value) for what, formula, value in counted)
     columns = (Column("what", "left"), Column("formula", "left"), Column(f"n = {n:,}"))
-    intro = f"For n items of d = {count(d, 'dim')}, in numbers of {FLOAT} bytes:"
+    intro = f"For n items of d = {count(d, 'dim')}, in numbers of {FLOAT_BYTES} bytes:"
     return [Prose(intro), Table(columns, cells)]
 
 
-def as_it_grows(rows: tuple[dict[str, int], ...], n: int) -> list[Block]:
-    """The same for longer inputs."""
+def growth_section(rows: tuple[dict[str, int], ...], n: int) -> list[Block]:
+    """The counts for longer inputs."""
     cells: list[tuple[Cell, ...]] = []
     for row in rows:
         counts = (row["pairs"], row["multiply_adds"], row["exponentials"])
         bytes_ = (row["matrix_bytes"], row["vectors_bytes"])
-        cells.append((length_name(row["length"], n), *map(short, counts), *map(size, bytes_)))
+        cells.append((length_label(row["length"], n), *map(short, counts), *map(byte_size, bytes_)))
     headings = ("n", "pairs", "multiply-adds", "exponentials", "n × n matrix", "x and y")
     return [
         Heading("As the input grows"),
@@ -75,20 +75,20 @@ def as_it_grows(rows: tuple[dict[str, int], ...], n: int) -> list[Block]:
     ]
 
 
-def masked(e: Explanation) -> list[Block]:
-    """What a sparse mask leaves of the pairs."""
+def mask_section(e: Explanation) -> list[Block]:
+    """The pairs that a mask leaves, compared with causal attention."""
     if not e.masked:
         return []
     n, name = len(e.tokens), name_of_mask(e.mask)
     rows: list[tuple[Cell, ...]] = []
-    for what, length in {"this input": n, **TEXTS}.items():
-        left = pairs_of(e.mask, length)
+    for what, length in {"this input": n, **TEXT_LENGTHS}.items():
+        left = visible_pairs(e.mask, length)
         if left is not None:
             causal = length * (length + 1) // 2
             rows.append((what, short(length), short(causal), short(left), percent(left / causal)))
     columns = (Column("of", "left"), Column("n"), Column("causal"), Column(name), Column("of causal"))
     kind = "A mask that hides more than the future is called sparse attention."
-    if rows and float(pairs_of(e.mask, n) or 0) >= n * (n + 1) // 2:
+    if rows and float(visible_pairs(e.mask, n) or 0) >= n * (n + 1) // 2:
         kind = "A mask that lets the future be seen is called bidirectional."
     text = f"{kind} Pairs under {name}, beside causal:"
     page: list[Block] = [Heading("What the mask changes"), Prose(text), Table(columns, tuple(rows))]
@@ -104,11 +104,11 @@ def masked(e: Explanation) -> list[Block]:
     return page
 
 
-def pairs_of(mask: Mask, n: int) -> int | None:
-    """How many pairs a mask lets be seen: by a formula, else counted; None where that would take too long.
+def visible_pairs(mask: Mask, n: int) -> int | None:
+    """The number of visible pairs under a mask, by a formula or by counting; None where counting would take too long.
 
     >>> from clearhead.rules.masks import causal, window
-    >>> pairs_of(causal(), 4), pairs_of(window(1), 4), pairs_of(window(2, 1), 10**6)
+    >>> visible_pairs(causal(), 4), visible_pairs(window(1), 4), visible_pairs(window(2, 1), 10**6)
     (10, 7, 3999996)
     """
     match mask:
@@ -123,20 +123,20 @@ def pairs_of(mask: Mask, n: int) -> int | None:
         return None
     try:
         return int(np.count_nonzero(visible(mask, n, n, lead=(1,))))
-    except ValueError:  # documents have their own lengths
+    except ValueError:  # documents fix the length
         return None
 
 
-def beside_recurrence(e: Explanation) -> list[Block]:
-    """Attention and a recurrent network, by what each costs for texts of three lengths."""
+def recurrence_section(e: Explanation) -> list[Block]:
+    """The costs of attention and of a recurrent network for texts of several lengths."""
     n, d = e.x.shape
     columns = (Column("", "left"), Column("attention", "left"), Column("recurrent", "left"))
-    compared = tuple((what, Formula(*ours), Formula(*theirs)) for what, ours, theirs in COMPARED)
+    compared = tuple((what, Formula(*ours), Formula(*theirs)) for what, ours, theirs in COMPARISON)
     numbers: list[tuple[Cell, ...]] = []
-    for what, length in {"this input": n, **TEXTS}.items():
-        row = beside(length, d)
-        numbers.append((what, short(length), *(short(row[name]) for name in COUNTED)))
-    headings = (Column("of", "left"), Column("n"), *(Column(name) for name in COUNTED.values()))
+    for what, length in {"this input": n, **TEXT_LENGTHS}.items():
+        row = recurrence_counts(length, d)
+        numbers.append((what, short(length), *(short(row[name]) for name in COUNT_HEADINGS)))
+    headings = (Column("of", "left"), Column("n"), *(Column(name) for name in COUNT_HEADINGS.values()))
     return [
         Heading("Beside a recurrent network"),
         Prose(
@@ -154,15 +154,15 @@ def beside_recurrence(e: Explanation) -> list[Block]:
     ]
 
 
-COMPARED = (
+COMPARISON = (
     ("multiply-adds", ("n(n + 1) d", "n(n+1) d"), ("2 n d²", "2 n d^2")),
     ("steps one after another", ("1", "1"), ("n", "n")),
     ("longest way between items", ("1", "1"), ("n − 1", "n - 1")),
     ("one item more, all anew", ("(n + 1)(n + 2) d", "(n+1)(n+2) d"), ("2 (n + 1) d²", "2 (n+1) d^2")),
     ("one item more, from what is kept", ("2 (n + 1) d", "2 (n+1) d"), ("2 d²", "2 d^2")),
-    ("bytes kept", (f"2 · {FLOAT} n d", rf"2 \cdot {FLOAT} n d"), (f"{FLOAT} d", f"{FLOAT} d")),
+    ("bytes kept", (f"2 · {FLOAT_BYTES} n d", rf"2 \cdot {FLOAT_BYTES} n d"), (f"{FLOAT_BYTES} d", f"{FLOAT_BYTES} d")),
 )
-COUNTED = {
+COUNT_HEADINGS = {
     "attention": "attention",
     "recurrent": "recurrent",
     "attention_more": "one more",
@@ -170,24 +170,24 @@ COUNTED = {
 }
 
 
-def beside(n: int, d: int) -> dict[str, int]:
-    """Multiply-adds of both over n items, and of one item more.
+def recurrence_counts(n: int, d: int) -> dict[str, int]:
+    """Multiply-adds of attention and a recurrent network over n items, and of one more item.
 
-    >>> beside(2, 3)
+    >>> recurrence_counts(2, 3)
     {'attention': 18, 'recurrent': 36, 'attention_more': 18, 'recurrent_more': 18}
     """
     return {
-        "attention": costs(n, d)["multiply_adds"],
+        "attention": attention_counts(n, d)["multiply_adds"],
         "recurrent": 2 * n * d * d,
         "attention_more": 2 * (n + 1) * d,
         "recurrent_more": 2 * d * d,
     }
 
 
-def costs(n: int, d: int) -> dict[str, int]:
-    """What n items of d dims cost, exactly.
+def attention_counts(n: int, d: int) -> dict[str, int]:
+    """The exact counts for n items of d dims.
 
-    >>> costs(3, 2)["pairs"], costs(3, 2)["multiply_adds"], costs(3, 2)["matrix_bytes"]
+    >>> attention_counts(3, 2)["pairs"], attention_counts(3, 2)["multiply_adds"], attention_counts(3, 2)["matrix_bytes"]
     (6, 24, 36)
     """
     pairs = n * (n + 1) // 2
@@ -199,16 +199,16 @@ def costs(n: int, d: int) -> dict[str, int]:
         "exponentials": pairs,
         "sum_multiply_adds": d * pairs,
         "multiply_adds": 2 * d * pairs,
-        "matrix_bytes": FLOAT * n * n,
-        "vectors_bytes": 2 * FLOAT * n * d,
+        "matrix_bytes": FLOAT_BYTES * n * n,
+        "vectors_bytes": 2 * FLOAT_BYTES * n * d,
     }
 
 
-def length_name(length: int, here: int) -> str:
-    """A length as people say it."""
+def length_label(length: int, this: int) -> str:
+    """A length in units of 1024 where it is a multiple; the input's own is marked."""
     name = f"{length:,}"
     if length % 2**20 == 0:
         name = f"{length // 2**20}M"
     elif length % 2**10 == 0:
         name = f"{length // 2**10}k"
-    return f"this: {name}" if length == here else name
+    return f"this: {name}" if length == this else name

@@ -1,12 +1,12 @@
-"""In which format a page is written, to standard output."""
+"""Writes a page to standard output in a chosen format."""
 
 import sys
 
 from clearhead.explain.pages import Page
-from clearhead.explain.story import DIMS
+from clearhead.explain.story import MOST_DIMS_SHOWN
 
 
-def write(page: Page, format: str) -> None:
+def write_page(page: Page, format: str) -> None:
     """Write a page as text, markdown, latex, html or json."""
     if format == "json":
         sys.stdout.write(page.json())
@@ -14,9 +14,9 @@ def write(page: Page, format: str) -> None:
         from clearhead.explain import text
 
         to = text.console()
-        text.show(page.blocks(text.dims_that_fit(to.width, page.explained.tokens)), to)
+        text.print_page(page.blocks(text.dims_that_fit(to.width, page.explained.tokens)), to)
     else:
         from clearhead.explain import html, latex, markdown
 
         render = {"markdown": markdown.render, "latex": latex.render, "html": html.render}[format]
-        sys.stdout.write(render(page.blocks(DIMS)))
+        sys.stdout.write(render(page.blocks(MOST_DIMS_SHOWN)))

@@ -1,7 +1,7 @@
-"""A table as it fits a printed page: how wide its columns are, and into which parts it is cut.
+"""Fits a table to a printed page: the widths of its columns, and the parts it is cut into.
 
-Decides what gives way: first bars, then words wrap, then columns go into parts side by side, each with the names of its
-rows; a part longer than a page is cut too. Nothing is left out.
+Responsible for what gives way: bars shrink first, then words wrap, then the columns are split into parts, each with the
+names of its rows; a part longer than a page is cut too. Nothing is left out.
 """
 
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from clearhead.explain.blocks import Cell, Column, Formula
-from clearhead.explain.tex import math_width, unbroken, width
+from clearhead.explain.tex import math_width, text_width, widest_part
 
-ROOM = 345.0  # points: a line of article at 10 points; at 11 and 12 it is longer
-GAP = 6.0  # points beside a column
+LINE_WIDTH = 345.0  # points: a line of article at 10 points; at 11 and 12 it is longer
+GAP = 6.0  # points between columns
 LEAST_BAR, WIDEST_BAR = 30.0, 114.0
-LEAST_WORDS = 60.0  # points to which words may wrap
-LINES = 45  # on a page
+LEAST_WORD_WIDTH = 60.0  # points; narrower columns do not wrap
+PAGE_LINES = 45  # on a page
 
 
 @dataclass(frozen=True)
 class Field:
-    """A column: what stands above it, and how many points wide it is."""
+    """A column: its heading, its kind and its width in points."""
 
     name: str
     kind: str
@@ -29,7 +29,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table, or a part of one."""
+    """A table or a part of one."""
 
     fields: tuple[Field, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -39,113 +39,115 @@ class Grid:
     def of(
         columns: Sequence[Column], rows: Sequence[tuple[Cell, ...]], total: tuple[Cell, ...] | None = None
     ) -> "Grid":
-        """A table that has not been measured."""
+        """A table whose columns have no widths yet."""
         return Grid(tuple(Field(column.name, column.kind) for column in columns), tuple(rows), total)
 
     def with_rows(self, rows: Sequence[tuple[Cell, ...]], *, total: bool = True) -> "Grid":
         """The same columns over other rows."""
         return replace(self, rows=tuple(rows), total=self.total if total else None)
 
-    def with_columns(self, kept: Sequence[int]) -> "Grid":
-        """Some of the columns."""
+    def with_columns(self, columns: Sequence[int]) -> "Grid":
+        """Only some of the columns."""
 
-        def some(row: tuple[Cell, ...]) -> tuple[Cell, ...]:
-            return tuple(row[at] for at in kept)
+        def select(row: tuple[Cell, ...]) -> tuple[Cell, ...]:
+            return tuple(row[at] for at in columns)
 
-        total = some(self.total) if self.total else None
-        return Grid(tuple(self.fields[at] for at in kept), tuple(map(some, self.rows)), total)
+        total = select(self.total) if self.total else None
+        return Grid(tuple(self.fields[at] for at in columns), tuple(map(select, self.rows)), total)
 
     @property
     def width(self) -> float:
-        """How many points it takes."""
+        """The width in points."""
         return sum(field.room + GAP for field in self.fields)
 
     def cells(self, at: int) -> list[Cell]:
-        """What stands in a column."""
+        """The cells of a column."""
         return [row[at] for row in (*self.rows, *([self.total] if self.total else []))]
 
 
-def fitted(grid: Grid) -> Grid:
-    """The grid with measured columns: words wrap as far as they must, bars take what is left or go."""
+def fit_columns(grid: Grid) -> Grid:
+    """The grid with column widths: words wrap as far as they must; bars take the rest, or are dropped."""
     count = range(len(grid.fields))
-    rooms = [natural(grid, at) for at in count]
-    least = [narrowest(grid, at) for at in count]
+    rooms = [natural_width(grid, at) for at in count]
+    least = [narrowest_width(grid, at) for at in count]
     bars = [at for at in count if grid.fields[at].kind == "bar"]
-    over = sum(rooms) + GAP * (len(rooms) - len(bars)) - ROOM
-    while over > 0 and (wide := [at for at in count if rooms[at] > least[at]]):
-        at = max(wide, key=lambda at: rooms[at])
+    over = sum(rooms) + GAP * (len(rooms) - len(bars)) - LINE_WIDTH
+    while over > 0 and (shrinkable := [at for at in count if rooms[at] > least[at]]):
+        at = max(shrinkable, key=lambda at: rooms[at])
         step = min(over, rooms[at] - least[at], 1.0)
         rooms[at], over = rooms[at] - step, over - step
-    if over > 0:  # it will be in parts, where words need not wrap so soon
-        rooms = [min(natural(grid, at), max(least[at], 2 * LEAST_WORDS)) for at in count]
+    if over > 0:  # the grid will be split, so words need not wrap as far
+        rooms = [min(natural_width(grid, at), max(least[at], 2 * LEAST_WORD_WIDTH)) for at in count]
     for at in bars:
         rest = -over - GAP
         rooms[at], over = (
             (min(rest, WIDEST_BAR), over + min(rest, WIDEST_BAR) + GAP) if rest >= LEAST_BAR else (0, over)
         )
-    made = replace(grid, fields=tuple(replace(grid.fields[at], room=rooms[at]) for at in count))
-    return made.with_columns([at for at in count if at not in bars or rooms[at]])
+    fitted = replace(grid, fields=tuple(replace(grid.fields[at], room=rooms[at]) for at in count))
+    return fitted.with_columns([at for at in count if at not in bars or rooms[at]])
 
 
-def natural(grid: Grid, at: int) -> float:
-    """The points a column needs if nothing wraps but a long heading over numbers."""
+def natural_width(grid: Grid, at: int) -> float:
+    """The width a column needs if nothing wraps except a long heading over numbers."""
     field = grid.fields[at]
-    cells, name = max((measure(cell) for cell in grid.cells(at)), default=0.0), measure(field.name)
-    return max(cells, name if field.kind == "left" else min(name, max(LEAST_WORDS, unbroken(field.name))))
+    cells, name = max((cell_width(cell) for cell in grid.cells(at)), default=0.0), cell_width(field.name)
+    return max(cells, name if field.kind == "left" else min(name, max(LEAST_WORD_WIDTH, widest_part(field.name))))
 
 
-def narrowest(grid: Grid, at: int) -> float:
-    """The points a column needs if words wrap; numbers do not."""
+def narrowest_width(grid: Grid, at: int) -> float:
+    """The width a column needs if words wrap and numbers do not."""
     field = grid.fields[at]
     if field.kind != "left":
-        return natural(grid, at)
-    words = (unbroken(cell) if isinstance(cell, str) else measure(cell) for cell in (field.name, *grid.cells(at)))
-    return min(natural(grid, at), max(LEAST_WORDS, *words))
+        return natural_width(grid, at)
+    words = (widest_part(cell) if isinstance(cell, str) else cell_width(cell) for cell in (field.name, *grid.cells(at)))
+    return min(natural_width(grid, at), max(LEAST_WORD_WIDTH, *words))
 
 
-def measure(cell: Cell) -> float:
-    """How wide a cell is in one line; a bar takes what it gets."""
+def cell_width(cell: Cell) -> float:
+    """The width of a cell on one line; 0 for a bar, which takes the room that is left."""
     if isinstance(cell, Formula):
         return math_width(cell.latex)
-    return width(cell) if isinstance(cell, str) else 0.0
+    return text_width(cell) if isinstance(cell, str) else 0.0
 
 
 def wraps(field: Field, cell: Cell) -> bool:
-    """Whether a cell takes several lines."""
-    return measure(cell) > field.room + 0.01
+    """Whether a cell needs several lines."""
+    return cell_width(cell) > field.room + 0.01
 
 
-def panels(grid: Grid) -> list[Grid]:
-    """The grid, or parts of it that fit side by side, each beginning with the columns that name its rows."""
-    if grid.width <= ROOM:
+def split_columns(grid: Grid) -> list[Grid]:
+    """The grid, or parts of its columns that fit the line, each beginning with the columns that name its rows."""
+    if grid.width <= LINE_WIDTH:
         return [grid]
     kinds = [field.kind for field in grid.fields]
     named = kinds.index("left") + 1 if "left" in kinds[:-1] else 1
-    room = ROOM - sum(field.room + GAP for field in grid.fields[:named])
+    room = LINE_WIDTH - sum(field.room + GAP for field in grid.fields[:named])
     others = range(named, len(kinds))
-    fewest = len(side_by_side(grid, others, room, len(others)))
-    parts = side_by_side(grid, others, room, ceil(len(others) / fewest))
+    fewest = len(group_columns(grid, others, room, len(others)))
+    parts = group_columns(grid, others, room, ceil(len(others) / fewest))
     return [grid.with_columns([*range(named), *part]) for part in parts]
 
 
-def side_by_side(grid: Grid, columns: Sequence[int], room: float, most: int) -> list[list[int]]:
-    """Columns in groups that have room, of so many columns at most."""
+def group_columns(grid: Grid, columns: Sequence[int], room: float, most: int) -> list[list[int]]:
+    """Group columns so that each group fits `room` and has at most `most` columns."""
     parts: list[list[int]] = [[]]
     for at in columns:
-        wide = sum(grid.fields[k].room + GAP for k in (*parts[-1], at))
-        if parts[-1] and (wide > room or len(parts[-1]) == most):
+        width = sum(grid.fields[k].room + GAP for k in (*parts[-1], at))
+        if parts[-1] and (width > room or len(parts[-1]) == most):
             parts.append([])
         parts[-1].append(at)
     return parts
 
 
-def pages(grid: Grid) -> list[Grid]:
-    """The grid, or parts of it that each fit on a page, the last with the sums."""
+def split_rows(grid: Grid) -> list[Grid]:
+    """The grid, or parts of its rows that each fit on a page; the last part has the sums."""
     pieces: list[list[tuple[Cell, ...]]] = [[]]
     lines = 0
     for row in grid.rows:
-        high = max(ceil(1.3 * measure(c) / f.room) if wraps(f, c) else 1 for f, c in zip(grid.fields, row, strict=True))
-        if pieces[-1] and lines + high > LINES:
+        high = max(
+            ceil(1.3 * cell_width(c) / f.room) if wraps(f, c) else 1 for f, c in zip(grid.fields, row, strict=True)
+        )
+        if pieces[-1] and lines + high > PAGE_LINES:
             pieces.append([])
             lines = 0
         pieces[-1].append(row)

@@ -1,6 +1,6 @@
-"""A page as HTML that needs nothing else: one element with its own style, for a notebook or a file.
+"""A page as self-contained HTML: one element with its own style, for a notebook or a file.
 
-Decides how blocks look in a browser, light and dark; every token is escaped.
+Responsible for how blocks look in a browser, light and dark; every token is escaped.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from html import escape
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
 from clearhead.wording import number
 
-BAR = 12  # em of the longest bar
+BAR_EM = 12  # length of the longest bar
 STYLE = """
 .clearhead { font: 15px/1.5 system-ui, sans-serif; max-width: 52rem; color: #1a1a1a; color-scheme: light dark; }
 .clearhead .scroll { overflow-x: auto; }
@@ -24,13 +24,13 @@ STYLE = """
 
 
 def render(page: Sequence[Block]) -> str:
-    """The page's HTML, one element."""
-    blocks = "\n".join(map(block_text, page))
+    """The page as one HTML element."""
+    blocks = "\n".join(map(block_html, page))
     return f'<div class="clearhead"><style>{STYLE}</style>\n{blocks}\n</div>\n'
 
 
-def block_text(block: Block) -> str:
-    """One block."""
+def block_html(block: Block) -> str:
+    """One block as HTML."""
     match block:
         case Title():
             items = [escape(item) for item in block.items]
@@ -44,45 +44,47 @@ def block_text(block: Block) -> str:
             strong = ' class="strong"' if block.strong else ""
             return f"<p{strong}>{escape(block.text)}</p>"
         case Table():
-            return table(block)
+            return table_html(block)
         case Triangle():
-            return triangle(block)
+            return triangle_html(block)
 
 
-def table(block: Table) -> str:
-    """A table; its last row, the sums, in bold."""
-    head = "".join(f"<th{side(column)}>{escape(column.name)}</th>" for column in block.columns)
-    rows = [row(block.columns, cells) for cells in block.rows]
+def table_html(block: Table) -> str:
+    """A table, with its row of sums in bold."""
+    head = "".join(f"<th{align_class(column)}>{escape(column.name)}</th>" for column in block.columns)
+    rows = [row_html(block.columns, cells) for cells in block.rows]
     if block.total:
-        rows.append(row(block.columns, block.total, "total"))
+        rows.append(row_html(block.columns, block.total, "total"))
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def row(columns: Sequence[Column], cells: Sequence[Cell], kind: str = "") -> str:
+def row_html(columns: Sequence[Column], cells: Sequence[Cell], kind: str = "") -> str:
     """One row of a table."""
-    inner = "".join(f"<td{side(column)}>{cell_text(cell)}</td>" for column, cell in zip(columns, cells, strict=True))
+    inner = "".join(
+        f"<td{align_class(column)}>{cell_html(cell)}</td>" for column, cell in zip(columns, cells, strict=True)
+    )
     return f'<tr class="{kind}">{inner}</tr>'
 
 
-def side(column: Column) -> str:
-    """Words and bars stand to the left."""
+def align_class(column: Column) -> str:
+    """The class attribute that aligns words and bars to the left."""
     return "" if column.kind == "right" else ' class="left"'
 
 
-def cell_text(cell: Cell) -> str:
-    """One cell; a negative bar has the other colour."""
+def cell_html(cell: Cell) -> str:
+    """One cell; a negative bar has another colour."""
     if isinstance(cell, float):
         less = " less" if cell < 0 else ""
-        return f'<span class="bar{less}" style="width:{BAR * abs(cell):.2f}em"></span>' if cell else ""
+        return f'<span class="bar{less}" style="width:{BAR_EM * abs(cell):.2f}em"></span>' if cell else ""
     return f"<code>{escape(cell.plain)}</code>" if isinstance(cell, Formula) else escape(cell)
 
 
-def triangle(block: Triangle) -> str:
-    """Every weight to four decimals, the hidden ones as dots."""
+def triangle_html(block: Triangle) -> str:
+    """Every weight to four decimals, hidden ones as dots."""
     n = block.weights.shape[1]
     columns = (Column("i"), Column("item", "left"), *(Column(str(j)) for j in range(n)))
     rows = tuple(
         (str(i), item, *(number(w) if seen else "·" for w, seen in zip(block.weights[i], block.seen[i], strict=True)))
         for i, item in enumerate(block.items)
     )
-    return table(Table(columns, rows))
+    return table_html(Table(columns, rows))

@@ -1,4 +1,4 @@
-"""An explanation or a lesson as JSON, every number in full: reading it back gives the very same float64."""
+"""An explanation or a lesson as JSON, with numbers in full precision: reading them back gives the same float64."""
 
 import json
 import math
@@ -12,32 +12,33 @@ from clearhead.rules.named import name_of_mask, name_of_score
 
 def render(e: Explanation, matrix: bool = False) -> str:
     """The explanation as JSON."""
-    return written(worked(e, matrix))
+    return json_text(explanation_fields(e, matrix))
 
 
-def worked(e: Explanation, matrix: bool = False) -> dict[str, Any]:
-    """Every number of the steps.
+def explanation_fields(e: Explanation, matrix: bool = False) -> dict[str, Any]:
+    """Every number of the steps, by name.
 
-    `vectors` are the items', or `queries`, `keys` and `values` where these differ; `asking` names the queries' items
-    where they are others. Lists of scores, exponentials and weights have an entry for every item up to the last that
-    is seen, null where one is hidden; `seen` has the items that are. With `matrix`, every row's scores and weights too.
+    `vectors` are the items', or `queries`, `keys` and `values` where these differ; `asking` names the items of the
+    queries where they differ from the keys'. Lists of scores, exponentials and weights have an entry for every item up
+    to the last visible one, null where an item is hidden; `seen` lists the visible items. With `matrix`, every row's
+    scores and weights are included.
     """
-    made: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "tokens": e.tokens,
         "position": e.position,
         "mask": name_of_mask(e.mask),
         "seen": e.items,
-        **vectors(e),
-        "dot_products": row(e, e.stages[0] / e.operands.scale),
+        **vector_fields(e),
+        "dot_products": seen_values(e, e.stages[0] / e.operands.scale),
         "rules": [
-            {"rule": name_of_score(rule), "scores": row(e, stage)}
+            {"rule": name_of_score(rule), "scores": seen_values(e, stage)}
             for rule, stage in zip(e.rules, e.stages[1:], strict=True)
         ],
-        "scores": row(e, e.stages[-1]),
+        "scores": seen_values(e, e.stages[-1]),
         "shift": e.shift,
-        "exponentials": row(e, e.exponentials),
+        "exponentials": seen_values(e, e.exponentials),
         "sum": e.sum,
-        "weights": row(e, e.weights),
+        "weights": seen_values(e, e.weights),
         "output": e.output.tolist(),
         "at_right_angles": e.angles,
         "zero_vectors": e.blank,
@@ -52,15 +53,15 @@ def worked(e: Explanation, matrix: bool = False) -> dict[str, Any]:
         ],
     }
     if matrix:
-        made["matrix"] = {
-            "scores": only_seen(e.square.scores.tolist(), e.square.seen.tolist()),
-            "weights": only_seen(e.square.weights.tolist(), e.square.seen.tolist()),
+        fields["matrix"] = {
+            "scores": null_where_hidden(e.square.scores.tolist(), e.square.seen.tolist()),
+            "weights": null_where_hidden(e.square.weights.tolist(), e.square.seen.tolist()),
         }
-    return made
+    return fields
 
 
-def vectors(e: Explanation) -> dict[str, Any]:
-    """What went in."""
+def vector_fields(e: Explanation) -> dict[str, Any]:
+    """The input vectors, by name."""
     of = e.operands
     if of.alike:
         return {"vectors": of.queries.tolist()}
@@ -69,43 +70,45 @@ def vectors(e: Explanation) -> dict[str, Any]:
     return {**asking, **arrays, "scale": of.scale}
 
 
-def row(e: Explanation, values: Array) -> list[float | None]:
-    """A row up to the last item that is seen, null where an item is hidden."""
+def seen_values(e: Explanation, values: Array) -> list[float | None]:
+    """A row up to the last visible item, null where an item is hidden."""
     return [float(value) if seen else None for value, seen in zip(values[: e.reach], e.seen, strict=False)]
 
 
 def render_lesson(name: str, lesson: Lesson, e: Explanation) -> str:
-    """The rows of a lesson, what they are about, and the questions that it answers."""
+    """A lesson's rows, questions and answers, and its input, as JSON."""
     n, d = e.x.shape
-    made = {
+    fields = {
         "steps": name, "tokens": e.tokens, "length": n, "dim": d, "rows": lesson.rows, "why": lesson.why,
         **lesson.more, "notes": e.notes,
     }  # fmt: skip
-    return written(made)
+    return json_text(fields)
 
 
-def written(made: dict[str, Any]) -> str:
-    """A page's numbers as JSON text."""
-    return json.dumps(finite(made), indent=2, allow_nan=False) + "\n"
+def json_text(fields: dict[str, Any]) -> str:
+    """A page's fields as JSON text."""
+    return json.dumps(json_safe(fields), indent=2, allow_nan=False) + "\n"
 
 
-def only_seen(square: list[list[float]], seen: list[list[bool]]) -> list[list[float | None]]:
-    """A square matrix without its hidden entries.
+def null_where_hidden(square: list[list[float]], seen: list[list[bool]]) -> list[list[float | None]]:
+    """A square matrix with null for its hidden entries.
 
-    >>> only_seen([[1.0, 9.0], [2.0, 3.0]], [[True, False], [True, True]])
+    >>> null_where_hidden([[1.0, 9.0], [2.0, 3.0]], [[True, False], [True, True]])
     [[1.0, None], [2.0, 3.0]]
     """
-    return [[x if here else None for x, here in zip(*rows, strict=True)] for rows in zip(square, seen, strict=True)]
+    return [
+        [x if is_seen else None for x, is_seen in zip(*rows, strict=True)] for rows in zip(square, seen, strict=True)
+    ]
 
 
-def finite(made: Any) -> Any:
-    """The same with infinite numbers as words, which JSON has no numbers for.
+def json_safe(value: Any) -> Any:
+    """The value with infinite numbers as strings, because JSON cannot write them as numbers.
 
-    >>> finite({"scores": [1.0, float("-inf")]})
+    >>> json_safe({"scores": [1.0, float("-inf")]})
     {'scores': [1.0, '-inf']}
     """
-    if isinstance(made, dict):
-        return {name: finite(value) for name, value in made.items()}
-    if isinstance(made, list | tuple):
-        return [finite(value) for value in made]
-    return repr(made) if isinstance(made, float) and math.isinf(made) else made
+    if isinstance(value, dict):
+        return {name: json_safe(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(entry) for entry in value]
+    return repr(value) if isinstance(value, float) and math.isinf(value) else value

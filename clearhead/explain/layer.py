@@ -1,7 +1,7 @@
-"""The transformer's layer on one sentence, step by step: what W^Q, W^K, W^V, heads, the scale and W^O each add.
+"""A transformer's attention layer on one sentence, step by step: W^Q, W^K, W^V, heads, the scale and W^O.
 
-Decides the page; numbers are the definition's, in float64. Where the user gives no matrices, these stand for learned
-ones: head h's W^Q, W^K and W^V take the vector's own dims from h · d on, W^O puts heads' outputs side by side again.
+Responsible for the page; the numbers are the definition's, in float64. Where the user gives no matrices, selections
+stand in for learned ones: head h's W^Q, W^K and W^V take the d dims from h · d on, and W^O is the identity.
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from clearhead.arrays import Array
 from clearhead.definition import textbook
 from clearhead.errors import InputError, ShapeError
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table
-from clearhead.explain.json import written
+from clearhead.explain.json import json_text
 from clearhead.explain.matrices import Matrices
-from clearhead.explain.rows import MOST_ROWS, gathered, names
+from clearhead.explain.rows import MOST_ROWS, name_cells, rest_label
 from clearhead.explain.steps import Explanation, right_angles
-from clearhead.explain.story import noted, title
+from clearhead.explain.story import notes_prose, title
 from clearhead.rules.masks import causal, visible
 from clearhead.wording import count, number, quoted, sub
 
-DIMS = 3  # of a vector, where one is shown
+DIMS_PER_CELL = 3  # shown of a vector
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Every step of the layer at one position."""
+    """Every value of the layer at one position."""
 
     explained: Explanation
     matrices: Matrices | None
@@ -34,28 +34,28 @@ class Layer:
     k: Array  # (heads, n, d)
     v: Array  # (heads, n, dv)
     scores: Array  # (heads, i + 1) q_i · k_j
-    scaled: Array  # the same divided by √d
+    scaled: Array  # the scores divided by √d
     weights: Array  # (heads, i + 1)
-    outputs: Array  # (heads, dv) each head's sum
-    y: Array  # (out,) behind W^O
+    outputs: Array  # (heads, dv) each head's weighted sum
+    y: Array  # (out,) after W^O
 
 
-def worked(e: Explanation, heads: int, matrices: Matrices | None = None) -> Layer:
-    """The layer's numbers at the explanation's position; raises InputError.
+def work_out_layer(e: Explanation, heads: int, matrices: Matrices | None = None) -> Layer:
+    """Compute the layer at the explanation's position; raises InputError.
 
-    >>> from clearhead.explain.steps import explain
-    >>> layer = worked(explain(np.eye(4)), heads=2)
+    >>> from clearhead.explain.steps import explain_vectors
+    >>> layer = work_out_layer(explain_vectors(np.eye(4)), heads=2)
     >>> layer.scaled.round(3).tolist(), layer.y.round(3).tolist()
     ([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.707]], [0.25, 0.25, 0.199, 0.403])
     """
     n, i = len(e.x), e.position
-    q, k, v = (by_heads(x, heads) for x in projected(e.x, matrices))
-    own, seen = q[:, i : i + 1], visible(causal(), n, n, np.array([i]))
-    scores = textbook.scores(own, k)  # (heads, 1, n)
-    scaled = textbook.scores(own, k, q.shape[-1] ** -0.5)
+    q, k, v = (split_into_heads(x, heads) for x in project(e.x, matrices))
+    query, seen = q[:, i : i + 1], visible(causal(), n, n, np.array([i]))
+    scores = textbook.scores(query, k)  # (heads, 1, n)
+    scaled = textbook.scores(query, k, q.shape[-1] ** -0.5)
     for head in range(heads):
-        none = right_angles(own[head, 0], k[head], scores[head, 0])
-        scores[head, 0, none] = scaled[head, 0, none] = 0
+        orthogonal = right_angles(query[head, 0], k[head], scores[head, 0])
+        scores[head, 0, orthogonal] = scaled[head, 0, orthogonal] = 0
     weights = textbook.softmax(scaled, seen)
     outputs = textbook.weighted_sum(weights, v, seen)[:, 0]  # (heads, dv)
     y = outputs.reshape(-1)
@@ -65,7 +65,7 @@ def worked(e: Explanation, heads: int, matrices: Matrices | None = None) -> Laye
     return Layer(e, matrices, q, k, v, scores[row], scaled[row], weights[row], outputs, y)
 
 
-def projected(x: Array, matrices: Matrices | None) -> tuple[Array, Array, Array]:
+def project(x: Array, matrices: Matrices | None) -> tuple[Array, Array, Array]:
     """x W^Q, x W^K and x W^V; without matrices, x itself."""
     if matrices is None:
         return x, x, x
@@ -78,20 +78,20 @@ def projected(x: Array, matrices: Matrices | None) -> tuple[Array, Array, Array]
     return x @ matrices.query, x @ matrices.key, x @ matrices.value
 
 
-def by_heads(x: Array, heads: int) -> Array:
-    """(n, heads · d) as (heads, n, d)."""
+def split_into_heads(x: Array, heads: int) -> Array:
+    """Reshape (n, heads · d) to (heads, n, d)."""
     n, dim = x.shape
     if heads < 1 or dim % heads:
         raise InputError(f"--heads {heads} does not divide the {count(dim, 'dim')}: use a divisor of {dim}.")
     return x.reshape(n, heads, dim // heads).swapaxes(0, 1)
 
 
-def page(layer: Layer) -> list[Block]:
-    """The page, five steps."""
+def layer_page(layer: Layer) -> list[Block]:
+    """The page: five steps."""
     e, d = layer.explained, layer.q.shape[-1]
     opening = (
         f"The first approach compares items as they are. A transformer's layer lets {quoted(e.token)} ask, be found "
-        f"and give by three learned matrices, in {several(len(layer.q))}. "
+        f"and give by three learned matrices, in {head_count_text(len(layer.q))}. "
     )
     if layer.matrices is None:
         opening += (
@@ -101,28 +101,30 @@ def page(layer: Layer) -> list[Block]:
     else:
         opening += f"Here they are those of {layer.matrices.name}: {layer.matrices}."
     blocks: list[Block] = [title("A transformer's layer, step by step", e, e.position)]
-    blocks += [*noted(e), Prose(opening)]
-    blocks += projections(layer) + scores(layer) + softmax(layer) + sums(layer) + mixed(layer)
+    blocks += [*notes_prose(e), Prose(opening)]
+    blocks += (
+        layer_projections(layer) + layer_scores(layer) + layer_softmax(layer) + layer_sums(layer) + layer_output(layer)
+    )
     return blocks
 
 
-def several(heads: int) -> str:
-    """How many heads there are."""
+def head_count_text(heads: int) -> str:
+    """The number of heads, in words."""
     return f"several heads at once (here {heads})" if heads > 1 else "one head here; most layers have several"
 
 
-def vector(x: Array) -> str:
-    """The first numbers of a vector."""
-    return ", ".join(map(number, x[:DIMS])) + (", …" if len(x) > DIMS else "")
+def vector_text(x: Array) -> str:
+    """The first numbers of a vector, as text."""
+    return ", ".join(map(number, x[:DIMS_PER_CELL])) + (", …" if len(x) > DIMS_PER_CELL else "")
 
 
-def columns(layer: Layer, *more: str) -> tuple[Column, ...]:
-    """The item's columns, and one for each head."""
+def item_columns(layer: Layer, *more: str) -> tuple[Column, ...]:
+    """The columns of the item, and one for each head."""
     return (Column("j"), Column("item", "left"), *(Column(f"{name}") for name in more))
 
 
-def projections(layer: Layer) -> list[Block]:
-    """Step 1."""
+def layer_projections(layer: Layer) -> list[Block]:
+    """Step 1: queries, keys and values."""
     e, i = layer.explained, layer.explained.position
     formula = Formula(
         f"{sub('q', i)} = {sub('x', i)} W^Q,  kⱼ = xⱼ W^K,  vⱼ = xⱼ W^V,  for each head",
@@ -136,13 +138,13 @@ def projections(layer: Layer) -> list[Block]:
     )
     if layer.matrices is None:
         text, parts = f"{text} Here all three are alike.", parts[:1]
-    rows = tuple((f"{h}", *(vector(x[h, i]) for x, *_ in parts)) for h in range(len(layer.q)))
+    rows = tuple((f"{h}", *(vector_text(x[h, i]) for x, *_ in parts)) for h in range(len(layer.q)))
     columns = (Column("head"), *(Column(f"{sub(letter, i)}: what it {does}", "left") for _, letter, does in parts))
     return [Heading("1  Queries, keys, values", formula), Prose(text), Table(columns, rows)]
 
 
-def scores(layer: Layer) -> list[Block]:
-    """Step 2."""
+def layer_scores(layer: Layer) -> list[Block]:
+    """Step 2: scores."""
     i, d = layer.explained.position, layer.q.shape[-1]
     formula = Formula(
         f"score{sub('', i)}ⱼ = {sub('q', i)} · kⱼ ÷ √{d}",
@@ -152,11 +154,11 @@ def scores(layer: Layer) -> list[Block]:
         f"Each head compares in {count(d, 'dim')} of its own. A sum of {count(d, 'product')} spreads like √{d} = "
         f"{number(d**0.5)}, which is divided away."
     )
-    return [Heading("2  Scores, scaled", formula), Prose(text), by_head(layer, layer.scaled, "head")]
+    return [Heading("2  Scores, scaled", formula), Prose(text), per_head_table(layer, layer.scaled, "head")]
 
 
-def softmax(layer: Layer) -> list[Block]:
-    """Step 3."""
+def layer_softmax(layer: Layer) -> list[Block]:
+    """Step 3: softmax."""
     i = layer.explained.position
     formula = Formula(
         f"α{sub('', i)}ⱼ = exp(score{sub('', i)}ⱼ) ÷ Σₖ exp(score{sub('', i)}ₖ),  k = 0 … {i}, for each head",
@@ -165,33 +167,35 @@ def softmax(layer: Layer) -> list[Block]:
     text = "As in the first approach, head by head: every column adds up to 1, and each head may look elsewhere."
     if len(layer.q) == 1:
         text = "As in the first approach: the column adds up to 1."
-    return [Heading("3  Softmax", formula), Prose(text), by_head(layer, layer.weights, "head", total=True)]
+    return [Heading("3  Softmax", formula), Prose(text), per_head_table(layer, layer.weights, "head", total=True)]
 
 
-def by_head(layer: Layer, values: Array, name: str, *, total: bool = False) -> Table:
-    """A row for each item, a column for each head; of many items, those that are heaviest in some head."""
+def per_head_table(layer: Layer, values: Array, name: str, *, total: bool = False) -> Table:
+    """A row for each item, a column for each head; where there are many items, those heaviest in some head."""
     e, n = layer.explained, values.shape[1]
     shown: Sequence[int] = range(n)
     if n > MOST_ROWS:
         heaviest = np.argsort(-layer.weights.max(axis=0), kind="stable")[: MOST_ROWS - 1]
         shown = sorted({*heaviest.tolist(), e.position})
-    rows: list[tuple[Cell, ...]] = [(*names(e, j), *map(number, values[:, j])) for j in shown]
+    rows: list[tuple[Cell, ...]] = [(*name_cells(e, j), *map(number, values[:, j])) for j in shown]
     if len(shown) < n:
         others = np.delete(np.arange(n), shown).tolist()
         rest = values[:, others].sum(axis=1)
-        rows.append(("", gathered(layer.weights, shown, others), *(map(number, rest) if total else [""] * len(values))))
+        rows.append(
+            ("", rest_label(layer.weights, shown, others), *(map(number, rest) if total else [""] * len(values)))
+        )
     last: tuple[Cell, ...] | None = ("", "sum", *map(number, values.sum(axis=1))) if total else None
-    return Table(columns(layer, *(f"{name} {h}" for h in range(len(values)))), tuple(rows), last)
+    return Table(item_columns(layer, *(f"{name} {h}" for h in range(len(values)))), tuple(rows), last)
 
 
-def sums(layer: Layer) -> list[Block]:
-    """Step 4."""
+def layer_sums(layer: Layer) -> list[Block]:
+    """Step 4: weighted sums."""
     i = layer.explained.position
     formula = Formula(
         f"{sub('o', i)} = Σⱼ α{sub('', i)}ⱼ vⱼ,  for each head",
         rf"o_{{{i}}} = \sum_j \alpha_{{{i},j}}\, v_j,\ \mbox{{for each head}}",
     )
-    rows = tuple((f"{h}", vector(o)) for h, o in enumerate(layer.outputs))
+    rows = tuple((f"{h}", vector_text(o)) for h, o in enumerate(layer.outputs))
     return [
         Heading("4  Weighted sums", formula),
         Prose("Each head adds up the values, each times its weight."),
@@ -199,21 +203,21 @@ def sums(layer: Layer) -> list[Block]:
     ]
 
 
-def mixed(layer: Layer) -> list[Block]:
-    """Step 5."""
+def layer_output(layer: Layer) -> list[Block]:
+    """Step 5: W^O."""
     i = layer.explained.position
     formula = Formula(f"{sub('y', i)} = [heads side by side] W^O", rf"y_{{{i}}} = [\mbox{{heads side by side}}]\, W^O")
     heads, d = layer.outputs.shape
-    given = layer.matrices is not None and layer.matrices.output is not None
-    how = f"mixed by W^O into {count(len(layer.y), 'number')}" if given else "mixed by W^O (here the identity)"
-    text = f"y = {vector(layer.y)}: {heads} × {d} = {count(heads * d, 'number')}, {how}."
+    has_output = layer.matrices is not None and layer.matrices.output is not None
+    how = f"mixed by W^O into {count(len(layer.y), 'number')}" if has_output else "mixed by W^O (here the identity)"
+    text = f"y = {vector_text(layer.y)}: {heads} × {d} = {count(heads * d, 'number')}, {how}."
     return [Heading("5  W^O", formula), Prose(text)]
 
 
-def render(layer: Layer) -> str:
+def layer_json(layer: Layer) -> str:
     """The numbers as JSON."""
     e = layer.explained
-    made = {
+    fields = {
         "tokens": e.tokens,
         "position": e.position,
         "queries": layer.q[:, e.position].tolist(),
@@ -226,4 +230,4 @@ def render(layer: Layer) -> str:
         "y": layer.y.tolist(),
         "notes": e.notes,
     }
-    return written(made)
+    return json_text(fields)

@@ -1,4 +1,4 @@
-"""What a lesson is: rows for programs, a page for readers, and the questions that it answers."""
+"""The contents of a lesson: rows for programs, a page for readers, questions with their answers."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +8,7 @@ from clearhead.explain.blocks import Block
 
 @dataclass(frozen=True)
 class Lesson:
-    """The rows of a lesson, the page that explains them, the questions that it answers, and more for programs."""
+    """A lesson: its rows, the page that explains them, its questions with answers, and further fields for JSON."""
 
     rows: tuple[dict[str, Any], ...]
     page: tuple[Block, ...]

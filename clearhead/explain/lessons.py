@@ -1,6 +1,6 @@
-"""What lies behind the steps: their order and shapes, for an input of n items and d dims; and all lessons by name.
+"""The lessons on the order and the shapes of the steps, and all lessons by name.
 
-Decides the rows of each lesson, as data that json prints and as a page that the other formats print.
+Responsible for the rows of each lesson, which JSON prints, and for its page, which the other formats print.
 """
 
 import re
@@ -13,11 +13,11 @@ from clearhead.explain import cost, positions
 from clearhead.explain.blocks import Block, Column, Formula, Heading, Prose, Table
 from clearhead.explain.lesson import Lesson
 from clearhead.explain.steps import Explanation, check_finite
-from clearhead.explain.story import noted, title
+from clearhead.explain.story import notes_prose, title
 from clearhead.wording import count, number, quoted, short
 
 ORDER_NAMES = ("step", "takes", "gives", "why")
-ORDER = (
+ORDER_ROWS = (
     ("scores", "vectors", "a number for each pair j ≤ i", "weights come from how alike items are"),
     ("softmax", "scores", "weights: positive, adding up to 1", "it divides by the sum over all of a row"),
     (
@@ -28,7 +28,7 @@ ORDER = (
     ),
 )
 
-Step = tuple[str, Formula, str, str]  # its name, its formula, its shapes in letters and in numbers
+Step = tuple[str, Formula, str, str]  # name, formula, shapes in letters, shapes in numbers
 
 FIRST_APPROACH = (
     ("scores", Formula("S = X Xᵀ", "S = X X^{T}"), "(n,d)·(d,n) → (n,n)"),
@@ -48,11 +48,11 @@ TRANSFORMER = (
 )
 
 
-def order(e: Explanation) -> Lesson:
-    """Scores, softmax, weighted sum, and why in no other order."""
+def order_lesson(e: Explanation) -> Lesson:
+    """The lesson on the order of scores, softmax and weighted sum, and why another order fails."""
     why = {
-        "Why not sum with the scores themselves?": not_scores(e),
-        "Why hide the future before the softmax?": future(e),
+        "Why not sum with the scores themselves?": scores_answer(e),
+        "Why hide the future before the softmax?": future_answer(e),
         "Why is a score of 0 not the end of an item?": (
             "Because exp comes after the score, and exp(0) = 1 is a positive number. To hide an item, its "
             "score must become −∞ before the softmax, for exp(−∞) = 0; that is how the future is hidden."
@@ -60,16 +60,16 @@ def order(e: Explanation) -> Lesson:
     }
     page: list[Block] = [
         title("The order of the steps", e),
-        *noted(e),
-        Table(tuple(Column(name, "left") for name in ORDER_NAMES), ORDER),
+        *notes_prose(e),
+        Table(tuple(Column(name, "left") for name in ORDER_NAMES), ORDER_ROWS),
     ]
     for question, answer in why.items():
         page += [Heading(question), Prose(answer)]
-    return Lesson(tuple(dict(zip(ORDER_NAMES, row, strict=True)) for row in ORDER), tuple(page), why)
+    return Lesson(tuple(dict(zip(ORDER_NAMES, row, strict=True)) for row in ORDER_ROWS), tuple(page), why)
 
 
-def not_scores(e: Explanation) -> str:
-    """What goes wrong with scores as weights, in this input's own numbers."""
+def scores_answer(e: Explanation) -> str:
+    """What goes wrong with scores as weights, with this input's numbers."""
     scores = e.stages[0][[*e.items]]
     with np.errstate(over="ignore"):
         total, negative = number(float(scores.sum())), int((scores < 0).sum())
@@ -83,8 +83,8 @@ def not_scores(e: Explanation) -> str:
     )
 
 
-def future(e: Explanation) -> str:
-    """What goes wrong when the future is hidden too late, in this input's own numbers."""
+def future_answer(e: Explanation) -> str:
+    """What goes wrong when the future is hidden too late, with this input's numbers."""
     n = len(e.tokens)
     if n == 1:
         return "Because the softmax divides by the sum over what is seen. One item alone has no future to hide."
@@ -98,16 +98,16 @@ def future(e: Explanation) -> str:
     )
 
 
-def shapes(e: Explanation) -> Lesson:
-    """The dimension analysis of every step: the first approach, then the transformer's form."""
+def shapes_lesson(e: Explanation) -> Lesson:
+    """The lesson on the shapes of every step: the first approach, then the transformer's form."""
     n, d = e.x.shape
     h = next(heads for heads in (8, 4, 2, 1) if (d % heads == 0 and d > heads) or heads == 1)
     sizes = {"n": n, "d": d, "h": h, "p": d // h, "h·p": d}
-    first = tuple(measured(row, sizes) for row in FIRST_APPROACH)
-    transformer = tuple(measured(row, sizes) for row in TRANSFORMER)
+    first = tuple(with_sizes(row, sizes) for row in FIRST_APPROACH)
+    transformer = tuple(with_sizes(row, sizes) for row in TRANSFORMER)
     page = (
         title("The shapes of the steps", e),
-        *noted(e),
+        *notes_prose(e),
         Prose(
             f"n = {count(n, 'item')}, each a vector of d = {count(d, 'number')}. Where two shapes meet, the inner "
             "sizes must be equal, and disappear from the result."
@@ -147,20 +147,20 @@ def shapes(e: Explanation) -> Lesson:
     return Lesson(tuple(dict(zip(names, (*r[:2], r[2].plain, *r[3:]), strict=True)) for r in rows), page)
 
 
-def measured(row: tuple[str, Formula, str], sizes: dict[str, int]) -> Step:
-    """A step's shapes with this input's sizes in place of the letters."""
+def with_sizes(row: tuple[str, Formula, str], sizes: dict[str, int]) -> Step:
+    """A step with its shapes also in this input's sizes."""
     return (*row, re.sub("h·p|[ndhp]", lambda letter: str(sizes[letter.group()]), row[2]))
 
 
 def shape_table(rows: tuple[Step, ...]) -> Table:
-    """The dimension analysis as a table; where a line must break, an arrow stays with what it points at."""
+    """The shapes as a table; a line may break before an arrow but not after it."""
     columns = tuple(Column(name, "left") for name in ("step", "formula", "shapes", "here"))
     return Table(columns, tuple((*row[:2], *(cell.replace("→ ", "→\u00a0") for cell in row[2:])) for row in rows))
 
 
 LESSONS: dict[str, Callable[[Explanation], Lesson]] = {
-    "order": order,
-    "shapes": shapes,
-    "cost": cost.lesson,
-    "positions": positions.lesson,
+    "order": order_lesson,
+    "shapes": shapes_lesson,
+    "cost": cost.cost_lesson,
+    "positions": positions.positions_lesson,
 }

@@ -1,6 +1,6 @@
-"""`explain` as Python calls it: on a text or on vectors, with a result that shows itself.
+"""`explain` for Python and notebooks: takes a text or vectors, returns a result that displays itself.
 
-Decides what a user in Python or in a notebook gets; numbers are steps', pages the story's.
+Responsible for the interface. Not for the numbers, which are in `steps`, nor the page, which is in `story`.
 """
 
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ import numpy.typing as npt
 
 from clearhead.explain import html, inputs, markdown, steps
 from clearhead.explain.steps import Explanation
-from clearhead.explain.story import DIMS, worked_page
+from clearhead.explain.story import MOST_DIMS_SHOWN, worked_page
 from clearhead.rules.masks import CAUSAL, Mask
 from clearhead.rules.scores import as_rules
 
 
 class Worked(Explanation):
-    """An explanation that shows itself: as text where it is printed, as a page in a notebook."""
+    """An explanation that prints as text and displays as a page in a notebook."""
 
     def __str__(self) -> str:
         from clearhead.explain import text
 
-        return text.render(worked_page(self, DIMS))
+        return text.render(worked_page(self, MOST_DIMS_SHOWN))
 
     def _repr_html_(self) -> str:
-        return html.render(worked_page(self, DIMS))
+        return html.render(worked_page(self, MOST_DIMS_SHOWN))
 
     def _repr_markdown_(self) -> str:
-        return markdown.render(worked_page(self, DIMS))
+        return markdown.render(worked_page(self, MOST_DIMS_SHOWN))
 
 
 def explain(
@@ -43,14 +43,14 @@ def explain(
     mask: Mask | None = None,
     score: Any = (),
 ) -> Worked:
-    """Work attention out at one position, every number kept: of a text, by the shipped word vectors, or of vectors.
+    """Work out attention at one position and keep every number: over a text, with the shipped word vectors, or vectors.
 
-    `x` is a text, or (n, d) one vector per item, with `tokens` as their n names. `position` counts from 0, negative
-    from the end, or is a word (its last occurrence). `keys` (m, d) and `values` (m, dv) make queries of x, as in a
-    transformer, with the scale 1/√d; other items than the queries (cross-attention) are named by `key_tokens`. `mask`
-    and `score` are those of `attention`. The result has `scores`, `exponentials`, `weights`, `output`, `angles` (items
-    at right angles) and more, float64 and read-only; it prints as text and shows itself in notebooks.
-    Raises InputError, ShapeError or DtypeError, naming what is wrong.
+    `x` is a text, or (n, d) one vector per item, with `tokens` as their n names. `position` counts from 0, or from the
+    end if negative, or is a word (its last occurrence). With `keys` (m, d) and `values` (m, dv), x holds queries, as in
+    a transformer, and the scale is 1/√d; `key_tokens` names the keys where they are other items than the queries
+    (cross-attention). `mask` and `score` are those of `attention`. The result has `scores`, `exponentials`, `weights`,
+    `output`, `angles` (items at right angles) and more, in float64 and read-only; it prints as text and displays itself
+    in notebooks. Raises InputError, ShapeError or DtypeError, naming what is wrong.
 
     >>> e = explain("water from the river flooded the bank")
     >>> e.token, dict(zip(e.tokens, e.weights.round(2).tolist()))["river"], [word for word, _ in e.after[:2]]
@@ -61,7 +61,7 @@ def explain(
     if isinstance(x, str):
         e = inputs.from_text(x, str(position), mask=mask or CAUSAL, score=as_rules(score))
     else:
-        e = steps.explain(
+        e = steps.explain_vectors(
             x, tokens, position, keys=keys, values=values, key_tokens=key_tokens, scale=scale, mask=mask, score=score
         )
     return Worked(*(getattr(e, field.name) for field in fields(e)))

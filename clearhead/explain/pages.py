@@ -1,6 +1,6 @@
-"""The pages that can be asked for, each as blocks for readers and as JSON for programs.
+"""The pages of `clearhead explain`, each as blocks for readers and as JSON for programs.
 
-Decides what belongs on a page; how blocks look is left to the formats.
+Responsible for the contents of a page. Not for the looks of its blocks, which the formats decide.
 """
 
 from collections.abc import Sequence
@@ -12,35 +12,35 @@ from clearhead.explain.blocks import Block
 from clearhead.explain.lessons import LESSONS
 from clearhead.explain.matrices import Matrices
 from clearhead.explain.steps import Explanation
-from clearhead.explain.story import opening, worked_page
+from clearhead.explain.story import page_opening, worked_page
 
 
 class Page(Protocol):
-    """What a format writes."""
+    """A page that any format can write."""
 
     @property
     def explained(self) -> Explanation:
-        """What the page is about."""
+        """The explanation that the page is about."""
 
     def blocks(self, dims: int) -> Sequence[Block]:
-        """The page, with so many dims of each vector."""
+        """The page's blocks, showing `dims` dims of each vector."""
 
     def json(self) -> str:
-        """Its numbers."""
+        """The page's numbers as JSON."""
 
 
 @dataclass(frozen=True)
-class Worked:
-    """The worked steps, with every item's weights if asked for; of the designed scene, its matrices too."""
+class WorkedPage:
+    """The worked steps; with `matrix`, also every item's weights; if `designed`, also the scene's matrices."""
 
     explained: Explanation
     matrix: bool = False
     designed: bool = False
 
     def blocks(self, dims: int) -> Sequence[Block]:
-        """Steps 1 to 3, and what changed."""
+        """Steps 1 to 3, and what they changed."""
         page = worked_page(self.explained, dims, self.matrix)
-        at = len(opening(self.explained))
+        at = len(page_opening(self.explained))
         if not self.designed:
             return page
         return [*page[:at], *roles.preface(self.explained), *page[at:], roles.outcome(self.explained)]
@@ -51,25 +51,25 @@ class Worked:
 
 
 @dataclass(frozen=True)
-class OfLayer:
-    """A transformer's layer, of the user's matrices or of ones that pick dims."""
+class LayerPage:
+    """A transformer's layer, with the user's matrices or with ones that select dims."""
 
     explained: Explanation
     heads: int
     matrices: Matrices | None = None
 
     def blocks(self, dims: int) -> Sequence[Block]:
-        """Its five steps."""
-        return layer.page(layer.worked(self.explained, self.heads, self.matrices))
+        """The layer's five steps."""
+        return layer.layer_page(layer.work_out_layer(self.explained, self.heads, self.matrices))
 
     def json(self) -> str:
-        """Its numbers, head by head."""
-        return layer.render(layer.worked(self.explained, self.heads, self.matrices))
+        """The layer's numbers, head by head."""
+        return layer.layer_json(layer.work_out_layer(self.explained, self.heads, self.matrices))
 
 
 @dataclass(frozen=True)
-class OfLesson:
-    """What lies behind the steps: one of LESSONS."""
+class LessonPage:
+    """One of LESSONS."""
 
     explained: Explanation
     name: str
@@ -79,21 +79,21 @@ class OfLesson:
         return LESSONS[self.name](self.explained).page
 
     def json(self) -> str:
-        """The lesson's rows, and the questions that it answers."""
+        """The lesson's rows, and its questions with answers."""
         return json.render_lesson(self.name, LESSONS[self.name](self.explained), self.explained)
 
 
 @dataclass(frozen=True)
-class WhatIf:
-    """Another formula beside the right one."""
+class WhatIfPage:
+    """Another formula compared with the right one."""
 
     explained: Explanation
     name: str
 
     def blocks(self, dims: int) -> Sequence[Block]:
-        """Both, and what follows."""
-        return what_if.page(self.explained, self.name, dims)
+        """Both formulas, their results, and the consequence."""
+        return what_if.what_if_page(self.explained, self.name, dims)
 
     def json(self) -> str:
-        """Both weights and outputs."""
-        return what_if.render(self.explained, self.name)
+        """The weights and outputs of both formulas."""
+        return what_if.what_if_json(self.explained, self.name)

@@ -1,6 +1,6 @@
 """The steps as an exercise: questions on the reader's own sentence, each answered and explained.
 
-Decides the questions. `ask` asks them one by one; as a page, answers stand at the end.
+Responsible for the questions. `ask_questions` asks them one by one; a page has the answers at the end.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,9 @@ import numpy as np
 
 from clearhead.definition import textbook
 from clearhead.explain.blocks import Block, Column, Heading, Prose, Table
-from clearhead.explain.json import written
+from clearhead.explain.json import json_text
 from clearhead.explain.steps import Explanation, check_finite
-from clearhead.explain.story import noted, title
+from clearhead.explain.story import notes_prose, title
 from clearhead.explain.zero import weight_of_one_more
 from clearhead.wording import count, number, quoted, sub
 
@@ -21,7 +21,7 @@ LETTERS = "abc"
 
 @dataclass(frozen=True)
 class Question:
-    """A question, what may be answered by letter (a, b, c …), the right letters, and why."""
+    """A question, its options (a, b, c …), the letters of the right answer, and the reason."""
 
     text: str
     options: tuple[str, ...]
@@ -29,7 +29,7 @@ class Question:
     why: str
 
     def right(self, given: str) -> bool:
-        """Whether letters, in whatever writing, are the answer.
+        """Whether the given letters are the answer, ignoring case, blanks and punctuation.
 
         >>> Question("", ("x", "y"), "ba", "").right(" B, a")
         True
@@ -38,13 +38,13 @@ class Question:
 
 
 def questions(e: Explanation) -> tuple[Question, ...]:
-    """Questions with this input's own numbers; one item alone has no future to ask about."""
-    asked = (order(), zero(e), sum_of_weights(e), shape(e))
-    return (*asked, future(e)) if len(e.x) > 1 else asked
+    """The questions, with this input's numbers; a single item has no future to ask about."""
+    asked = (order_question(), zero_question(e), sum_question(e), shape_question(e))
+    return (*asked, future_question(e)) if len(e.x) > 1 else asked
 
 
-def order() -> Question:
-    """Which step comes when."""
+def order_question() -> Question:
+    """The question on the order of the steps."""
     return Question(
         "Put the steps of self-attention in order, as in “bca”.",
         ("softmax", "weighted sum of the vectors", "scores: dot products"),
@@ -54,22 +54,22 @@ def order() -> Question:
     )
 
 
-def zero(e: Explanation) -> Question:
-    """What weight a score of 0 has."""
+def zero_question(e: Explanation) -> Question:
+    """The question on the weight of an item with score 0."""
     shown = number(weight_of_one_more(e)) if weight_of_one_more(e) else "positive, if too small for a float64"
-    angle = e.x.shape[1] > 1 and e.query.any()  # nothing is at right angles to 0, or to one dim alone
+    angle = e.x.shape[1] > 1 and e.query.any()  # nothing is at right angles to the zero vector, nor in one dimension
     what = f"An item at right angles to {quoted(e.token)}" if angle else "A zero vector"
     added = "it sees" if angle else f"{quoted(e.token)} sees"
     return Question(
         f"{what} is added to what {added}. Its score is 0. What is its weight?",
         ("0: it is not looked at", f"exp(0) ÷ (sum + exp(0)) = {shown}", "1: nothing speaks against it"),
         "b",
-        f"{why_zero(e, shown)} Only a score of −∞, which hides an item, makes it 0.",
+        f"{zero_reason(e, shown)} Only a score of −∞, which hides an item, makes it 0.",
     )
 
 
-def why_zero(e: Explanation, shown: str) -> str:
-    """How that weight comes about."""
+def zero_reason(e: Explanation, shown: str) -> str:
+    """How the weight of a score of 0 is calculated."""
     token, total = quoted(e.token), number(e.sum)
     if not e.shift:
         weight = f"1 ÷ ({total} + 1) = {shown}"
@@ -81,8 +81,8 @@ def why_zero(e: Explanation, shown: str) -> str:
     )
 
 
-def sum_of_weights(e: Explanation) -> Question:
-    """What weights add up to."""
+def sum_question(e: Explanation) -> Question:
+    """The question on the sum of the weights."""
     return Question(
         f"{quoted(e.token)} sees {count(len(e.items), 'item')}. What do its weights add up to?",
         ("0: they cancel out", "1", "to more, the more alike the items are"),
@@ -92,8 +92,8 @@ def sum_of_weights(e: Explanation) -> Question:
     )
 
 
-def shape(e: Explanation) -> Question:
-    """Which shape the scores have."""
+def shape_question(e: Explanation) -> Question:
+    """The question on the shape of the scores."""
     n, d = e.x.shape
     return Question(
         f"X is ({n},{d}): {count(n, 'item')}, each a vector of {count(d, 'number')}. What is X Xᵀ, the scores?",
@@ -107,8 +107,8 @@ def shape(e: Explanation) -> Question:
     )
 
 
-def future(e: Explanation) -> Question:
-    """When to hide what comes later."""
+def future_question(e: Explanation) -> Question:
+    """The question on when to hide the future."""
     s = textbook.scores(e.x[:1], e.x)
     everything = np.ones(s.shape, bool)
     check_finite(s, everything)
@@ -122,8 +122,8 @@ def future(e: Explanation) -> Question:
     )
 
 
-def ask(e: Explanation, read: Callable[[str], str | None], say: Callable[[str], None]) -> int:
-    """Ask every question, say whether the answer was right and why, and give how many were; None read ends it."""
+def ask_questions(e: Explanation, read: Callable[[str], str | None], say: Callable[[str], None]) -> int:
+    """Ask every question and explain its answer; returns the number of right ones. `read` returns None at the end."""
     asked = questions(e)
     right = 0
     for at, question in enumerate(asked, 1):
@@ -144,15 +144,15 @@ def ask(e: Explanation, read: Callable[[str], str | None], say: Callable[[str], 
 
 
 @dataclass(frozen=True)
-class Quiz:
-    """The questions as a page to print, and as JSON."""
+class QuizPage:
+    """The questions as a page to print and as JSON."""
 
     explained: Explanation
 
     def blocks(self, dims: int) -> list[Block]:
-        """Each question and what may be answered; at the end, all answers."""
+        """Each question with its options, then all answers."""
         asked = questions(self.explained)
-        page: list[Block] = [title("Questions on the steps", self.explained), *noted(self.explained)]
+        page: list[Block] = [title("Questions on the steps", self.explained), *notes_prose(self.explained)]
         columns = (Column("", "left"), Column("answer", "left"))
         for at, question in enumerate(asked, 1):
             rows = tuple(zip(LETTERS, question.options, strict=True))
@@ -161,17 +161,17 @@ class Quiz:
         return [*page, *(Prose(f"{at}: {question.answer}. {question.why}") for at, question in enumerate(asked, 1))]
 
     def json(self) -> str:
-        """The same for programs."""
-        made = [
+        """The questions, options and answers as JSON."""
+        fields = [
             {"question": one.text, "options": dict(zip(LETTERS, one.options, strict=True)), "answer": one.answer,
              "why": one.why}
             for one in questions(self.explained)
         ]  # fmt: skip
-        return written(
+        return json_text(
             {
                 "tokens": self.explained.tokens,
                 "position": self.explained.position,
-                "questions": made,
+                "questions": fields,
                 "notes": self.explained.notes,
             }
         )

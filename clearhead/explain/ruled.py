@@ -1,20 +1,20 @@
-"""What rules did to the scores on their way to softmax, as blocks of a page: each rule in its turn, then the mask.
+"""The sections on score rules and the mask, which change the scores before softmax.
 
-Decides the words and formulas of rules; the numbers come from steps.
+Responsible for the words and formulas of rules. Not for the numbers, which are in `steps`.
 """
 
 import inspect
 
 from clearhead.explain.blocks import Block, Column, Formula, Heading, Prose
-from clearhead.explain.rows import Shown, names, table
+from clearhead.explain.rows import RowChoice, items_table, name_cells
 from clearhead.explain.steps import Explanation
 from clearhead.rules.named import name_of_mask, name_of_score
 from clearhead.rules.scores import Alibi, Function, Scale, Score, Softcap
 from clearhead.wording import count, listed, number, quoted, sub
 
 
-def formula_of(rule: Score) -> Formula:
-    """A rule as a formula over a score s, a query i and a key j."""
+def rule_formula(rule: Score) -> Formula:
+    """A rule as a formula in a score s, a query i and a key j."""
     match rule:
         case Scale(factor):
             return Formula(f"s ← {factor:g} · s", rf"s \leftarrow {factor:g}\, s")
@@ -34,26 +34,26 @@ def formula_of(rule: Score) -> Formula:
     return Formula(f"s ← {name}(s)", rf"s \leftarrow \mathrm{{{name}}}(s)")
 
 
-def rules_step(e: Explanation, shown: Shown, example: int) -> list[Block]:
-    """Every score after every rule."""
+def rules_step(e: Explanation, shown: RowChoice, example: int) -> list[Block]:
+    """The sections on the rules, and a table of every score after each."""
     if not e.rules:
         return []
     page = list[Block]()
     for at, rule in enumerate(e.rules):
         before, after = e.stages[at][example], e.stages[at + 1][example]
         place = f"Rule {at + 1} of {len(e.rules)}: " if len(e.rules) > 1 else "Rule: "
-        page.append(Heading(f"{place}{name_of_score(rule)}", formula_of(rule)))
+        page.append(Heading(f"{place}{name_of_score(rule)}", rule_formula(rule)))
         page.append(
             Prose(f"For {quoted(e.tokens[example])}, item {example}: {number(before)} becomes {number(after)}.")
         )
     stages = [Column(f"after {name_of_score(rule)}") for rule in e.rules]
     columns = (Column("j"), Column("item", "left"), Column("score"), *stages)
-    rows = [[*names(e, j), *(number(stage[j]) for stage in e.stages)] for j in shown.rows]
-    return [*page, table(e, shown, columns, rows, [""] * len(e.stages))]
+    rows = [[*name_cells(e, j), *(number(stage[j]) for stage in e.stages)] for j in shown.rows]
+    return [*page, items_table(e, shown, columns, rows, [""] * len(e.stages))]
 
 
 def mask_step(e: Explanation) -> list[Block]:
-    """What the mask hides of the items, and why."""
+    """The section on the mask: which items it hides."""
     if not e.masked:
         return []
     i, n, mask = e.position, len(e.tokens), name_of_mask(e.mask)

@@ -1,9 +1,9 @@
 """The worked steps as a page: scores, softmax, weighted sum, and what changed.
 
-The first approach, where x plays all parts, and the transformer's form of queries, keys and values are one page.
+One page serves the first approach, where x is query, key and value, and the transformer's form.
 
-Decides the words and which numbers stand beside them; these come from steps, the looks from the formats.
-Every sentence here is true for every input: zero.py holds what is said of dot products that are 0.
+Responsible for the words and the choice of numbers. Not for the numbers, which are in `steps`, nor for looks, which are
+in the formats. Every sentence must be true for every input; zero.py has the sentences on dot products that are 0.
 """
 
 import math
@@ -13,59 +13,68 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Prose, Table, Title, Triangle
-from clearhead.explain.rows import MARK, Shown, choose, made, marked, names, pointed, table
+from clearhead.explain.rows import (
+    SUBSTITUTE_MARK,
+    RowChoice,
+    choose_rows,
+    is_substitute,
+    item_reference,
+    items_table,
+    marked_name,
+    name_cells,
+)
 from clearhead.explain.ruled import mask_step, rules_step
-from clearhead.explain.steps import Explanation, crushed
+from clearhead.explain.steps import Explanation, underflowed
 from clearhead.explain.zero import lost_score, lost_weight, no_weight, zero_score
 from clearhead.rules.named import name_of_mask
 from clearhead.wording import count, factor, label, number, quoted, sub
 from clearhead.words.forms import family
 
-MOST_ASKING = 24  # items of the other text: more are counted, not named
-MOST_NAMES = 200  # more items than this and a title names only those around the chosen one
-DIMS = 6  # of each vector, where there is room
+MOST_ASKING = 24  # items of the other text that are named; more are only counted
+MOST_NAMES = 200  # items that a title names; of more, only those around the chosen one
+MOST_DIMS_SHOWN = 6  # of each vector
 LARGEST_EXPONENT = math.log(sys.float_info.max)
-STEADY = (
+SENSES_NOTE = (
     "A word has one vector, all its senses mixed, and this step only adds up the vectors of what is seen: it can lean "
     "a word towards them, and here they lean it too little. It cannot choose which sense is meant."
 )
-NEAREST = "The words whose vectors point most nearly its way, one form of each, and none of"
-NO_OTHER = 0.9999  # a cosine above this: what was seen points the same way, or nowhere
-FEW_NEW = {0: "None of these words is new.", 1: "Only one of these words is new."}
+NEAREST_NOTE = "The words whose vectors point most nearly its way, one form of each, and none of"
+UNCHANGED_COSINE = 0.9999  # above this, the visible vectors point the same way or are zero
+FEW_NEW_NOTES = {0: "None of these words is new.", 1: "Only one of these words is new."}
 
 
-def worked_page(e: Explanation, dims: int = DIMS, matrix: bool = False) -> list[Block]:
-    """Every step at the explanation's position, with the first `dims` dims of each vector."""
-    page, shown = opening(e), choose(e)
+def worked_page(e: Explanation, dims: int = MOST_DIMS_SHOWN, matrix: bool = False) -> list[Block]:
+    """Every step at the explanation's position, showing the first `dims` dims of each vector."""
+    page, shown = page_opening(e), choose_rows(e)
     if e.items:
-        page += scores_step(e, shown) + lost_score(e) + rules_step(e, shown, example(e))
+        page += scores_step(e, shown) + lost_score(e) + rules_step(e, shown, example_item(e))
     page += mask_step(e)
     if e.sum:
-        page += softmax_step(e, shown) + lost_weight(e) + zero_score(e) + sum_step(e, shown, dims) + change(e)
+        page += softmax_step(e, shown) + lost_weight(e) + zero_score(e) + sum_step(e, shown, dims) + change_section(e)
     else:
         page += no_weight(e)
-    return page + (all_rows(e) if matrix else [])
+    return page + (all_rows_section(e) if matrix else [])
 
 
-def opening(e: Explanation) -> list[Block]:
-    """Who looks at whom."""
-    return [title(page_name(e), e, e.itself), *noted(e), Prose(f"{who_looks(e)} {what_they_are(e)}")]
+def page_opening(e: Explanation) -> list[Block]:
+    """The title, the notes, and a sentence on which item looks at which."""
+    return [title(page_name(e), e, e.itself), *notes_prose(e), Prose(f"{looking_text(e)} {vectors_text(e)}")]
 
 
 def page_name(e: Explanation) -> str:
-    """What the page is about, by the field's names."""
+    """The page's title, in the field's terms."""
     if e.itself is None:
         return "Cross-attention, step by step"
     return "Self-attention, step by step" + ("" if e.operands.alike else ": queries, keys and values")
 
 
-def who_looks(e: Explanation) -> str:
-    """The item at the position, and what it may see."""
+def looking_text(e: Explanation) -> str:
+    """A sentence on the item at the position and the items it may see."""
     i, n, m = e.position, len(e.asking), len(e.tokens)
     if e.itself is None:
         mask = f"what the mask {name_of_mask(e.mask)} lets it see of " if e.masked else ""
-        own = f"“{' '.join(map(label, e.asking))}”" if n <= MOST_ASKING else count(n, "item")
-        return f"{quoted(e.token)}, item {i} of {own}, looks at {mask}the {count(m, 'item')} above."
+        text = f"“{' '.join(map(label, e.asking))}”" if n <= MOST_ASKING else count(n, "item")
+        return f"{quoted(e.token)}, item {i} of {text}, looks at {mask}the {count(m, 'item')} above."
     if e.masked:
         return f"{quoted(e.token)}, item {i}, looks at what the mask {name_of_mask(e.mask)} lets it see."
     earlier = {0: "nothing came before it", 1: "at the one item before it"}.get(i, f"at the {i:,} items before it")
@@ -73,8 +82,8 @@ def who_looks(e: Explanation) -> str:
     return looks + ("." if i == n - 1 else "; what comes later is hidden.")
 
 
-def what_they_are(e: Explanation) -> str:
-    """The vectors."""
+def vectors_text(e: Explanation) -> str:
+    """A sentence on the vectors and their sizes."""
     n, d = e.x.shape
     if e.operands.alike:
         several = f", {sub('x', 0)} to {sub('x', n - 1)}" if n > 1 and not e.masked else ""
@@ -85,28 +94,32 @@ def what_they_are(e: Explanation) -> str:
     return f"Queries and keys are vectors of {count(d, 'number')}, values of {count(dv, 'number')}."
 
 
-def noted(e: Explanation) -> list[Block]:
-    """What a reader must know of the items that a title names."""
-    notes = [f"{MARK} marks an item that has no vector of its own here"] if any(map(made, e.origins)) else []
+def notes_prose(e: Explanation) -> list[Block]:
+    """The notes on the items of the title."""
+    notes = (
+        [f"{SUBSTITUTE_MARK} marks an item that has no vector of its own here"]
+        if any(map(is_substitute, e.origins))
+        else []
+    )
     return [Prose(f"{note}.") for note in (*notes, *e.notes)]
 
 
 def title(text: str, e: Explanation, chosen: int | None = None) -> Title:
-    """The name of a page and its items; of a great many only those around the chosen or last one."""
+    """The title of a page with its items; where there are many, only those around the chosen or last one."""
     n = len(e.tokens)
     if n <= MOST_NAMES:
-        return Title(text, tuple(marked(e, j) for j in range(n)), chosen)
+        return Title(text, tuple(marked_name(e, j) for j in range(n)), chosen)
     middle = n - 1 if chosen is None else chosen
     around = range(max(0, middle - 4), min(n, middle + 5))
     before, after = ["…"] * (around[0] > 0), ["…"] * (around[-1] < n - 1)
-    items = (*before, *(marked(e, j) for j in around), *after)
+    items = (*before, *(marked_name(e, j) for j in around), *after)
     return Title(text, items, None if chosen is None else len(before) + chosen - around[0])
 
 
-def scores_step(e: Explanation, shown: Shown) -> list[Block]:
-    """Step 1."""
+def scores_step(e: Explanation, shown: RowChoice) -> list[Block]:
+    """Step 1: scores."""
     i, (q, k, _) = e.position, e.operands.letters
-    over, under = scale_of(e)
+    over, under = scale_formula(e)
     formula = Formula(
         f"score({sub(q, i)}, {k}ⱼ) = {sub(q, i)} · {k}ⱼ{over}",
         rf"\mathrm{{score}}({q}_{{{i}}}, {k}_j) = {q}_{{{i}}} \cdot {k}_j{under}",
@@ -119,17 +132,17 @@ def scores_step(e: Explanation, shown: Shown) -> list[Block]:
         text = f"Does what {quoted(e.token)} asks for, its query, fit what it sees, the keys? Their dot product tells."
     largest = float(np.abs(e.stages[0][[*e.items]]).max()) or 1.0
     dots = e.stages[0]
-    rows: list[list[Cell]] = [[*names(e, j), number(dots[j]), float(dots[j]) / largest] for j in shown.rows]
+    rows: list[list[Cell]] = [[*name_cells(e, j), number(dots[j]), float(dots[j]) / largest] for j in shown.rows]
     columns = (Column("j"), Column("item", "left"), Column("score"), Column("", "bar"))
     return [
         Heading("1  Scores", formula),
         Prose(f"{text} {one_score(e)}"),
-        table(e, shown, columns, rows, ["", ""]),
+        items_table(e, shown, columns, rows, ["", ""]),
     ]
 
 
-def scale_of(e: Explanation) -> tuple[str, str]:
-    """What follows a dot product in a formula, plain and in LaTeX: nothing in the first approach."""
+def scale_formula(e: Explanation) -> tuple[str, str]:
+    """The scale after a dot product in a formula, plain and in LaTeX; empty for scale 1."""
     d, scale = e.x.shape[1], e.operands.scale
     if scale == 1:
         return "", ""
@@ -139,25 +152,25 @@ def scale_of(e: Explanation) -> tuple[str, str]:
 
 
 def one_score(e: Explanation) -> str:
-    """One dot product in full, or its first products."""
-    i, d, j = e.position, e.x.shape[1], example(e)
+    """One dot product in full, or its first three products."""
+    i, d, j = e.position, e.x.shape[1], example_item(e)
     products = [f"{factor(a)} × {factor(b)}" for a, b in zip(e.x[i, :3], e.operands.keys[j, :3], strict=True)]
     products += [f"… ({count(d - 3, 'more product')})"] if d > 3 else []
-    scale, total = scale_of(e)[0], " + ".join(products)
+    scale, total = scale_formula(e)[0], " + ".join(products)
     total = f"({total})" if scale and len(products) > 1 else total
-    return f"For {pointed(e, j)}: {total}{scale} = {number(e.stages[0][j])}."
+    return f"For {item_reference(e, j)}: {total}{scale} = {number(e.stages[0][j])}."
 
 
-def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
-    """Step 2."""
-    j = example(e)
-    s = "s" if e.rules else "score"  # after rules it is no longer the dot product
+def softmax_step(e: Explanation, shown: RowChoice) -> list[Block]:
+    """Step 2: softmax."""
+    j = example_item(e)
+    s = "s" if e.rules else "score"  # after rules, the score is no longer the dot product
     exp = f"exp({s})" if not e.shift else f"exp({s} − {number(e.shift)})"
     positive = "finite score positive, and −∞ 0" if np.isneginf(e.scores[[*e.items]]).any() else "score positive"
     worked = f"exp({number(e.scores[j] - e.shift)}) = {number(e.exponentials[j])}"
     text = (
         f"exp makes every {positive}. Divided by their sum, {number(e.sum)}, they are weights that add "
-        f"up to 1. For {pointed(e, j)}: {worked}, and {number(e.exponentials[j])} ÷ {number(e.sum)} = "
+        f"up to 1. For {item_reference(e, j)}: {worked}, and {number(e.exponentials[j])} ÷ {number(e.sum)} = "
         f"{number(e.weights[j])}."
     )
     page: list[Block] = [Heading("2  Softmax", softmax_formula(e)), Prose(text)]
@@ -167,7 +180,7 @@ def softmax_step(e: Explanation, shown: Shown) -> list[Block]:
 
 
 def softmax_formula(e: Explanation) -> Formula:
-    """Weights from scores; after rules and masks a score has a letter of its own."""
+    """The formula of the weights; after rules and masks a score is written s."""
     i, (q, k, _) = e.position, e.operands.letters
     last = i if e.itself is not None else len(e.tokens) - 1
     if e.rules or e.masked:
@@ -176,7 +189,7 @@ def softmax_formula(e: Explanation) -> Formula:
             f"α{sub('', i)}ⱼ = exp(s{sub('', i)}ⱼ) ÷ Σₖ exp(s{sub('', i)}ₖ),  {after}k seen",
             rf"\alpha_{{{i},j}} = \exp(s_{{{i},j}}) \Big/ \sum_{{k\ \mathrm{{seen}}}} \exp(s_{{{i},k}})",
         )
-    under = scale_of(e)[1]
+    under = scale_formula(e)[1]
     return Formula(
         f"α{sub('', i)}ⱼ = exp(score({sub(q, i)}, {k}ⱼ)) ÷ Σₖ exp(score({sub(q, i)}, {k}ₖ)),  k = 0 … {last}",
         rf"\alpha_{{{i},j}} = \exp({q}_{{{i}}} \cdot {k}_j{under}) \Big/ "
@@ -184,33 +197,33 @@ def softmax_formula(e: Explanation) -> Formula:
     )
 
 
-def softmax_table(e: Explanation, shown: Shown, s: str, exp: str) -> Table:
-    """From score to exponential to weight, item by item."""
+def softmax_table(e: Explanation, shown: RowChoice, s: str, exp: str) -> Table:
+    """Score, exponential and weight of each item."""
     largest, rest = float(e.weights.max()), list(shown.rest)
     rows = []
     for j in shown.rows:
         numbers = e.scores[j], e.exponentials[j], e.weights[j]
-        rows.append([*names(e, j), *map(number, numbers), e.weights[j] / largest])
+        rows.append([*name_cells(e, j), *map(number, numbers), e.weights[j] / largest])
     gathered: list[Cell] = ["", *map(number, (e.exponentials[rest].sum(), e.weights[rest].sum())), ""]
     total: tuple[Cell, ...] = ("", "sum", "", number(e.sum), number(e.weights.sum()), "")
     columns = (
         Column("j"), Column("item", "left"), Column(s), Column(exp), Column("weight"), Column("", "bar"),
     )  # fmt: skip
-    return table(e, shown, columns, rows, gathered, total)
+    return items_table(e, shown, columns, rows, gathered, total)
 
 
-def example(e: Explanation) -> int:
-    """The item that a step is worked out for in full: the heaviest of the others, if any has weight."""
+def example_item(e: Explanation) -> int:
+    """The item used as the example of a step: the heaviest other item, if any has weight."""
     others = [j for j in e.items if j != e.itself and e.weights[j]] or e.items
     return max(others, key=lambda j: e.weights[j])
 
 
 def shift_note(e: Explanation) -> str:
-    """Why exp(score) is not what the table shows."""
+    """Why the table shows exp(score − shift) and not exp(score)."""
     top = number(e.shift)
     if e.shift < 0:
         seen = e.scores[[*e.items]]
-        lost = seen[crushed(np.exp(seen), e.weights[[*e.items]])]
+        lost = seen[underflowed(np.exp(seen), e.weights[[*e.items]])]
         why = f"exp({number(lost.min())}) is too small for a float64 to hold in full"
     elif e.shift < LARGEST_EXPONENT:
         why = "The sum of the exponentials is too large for a float64"
@@ -222,8 +235,8 @@ def shift_note(e: Explanation) -> str:
     )
 
 
-def sum_step(e: Explanation, shown: Shown, dims: int) -> list[Block]:
-    """Step 3."""
+def sum_step(e: Explanation, shown: RowChoice, dims: int) -> list[Block]:
+    """Step 3: the weighted sum."""
     i, v, values = e.position, e.operands.letters[2], e.operands.values
     d, rest = values.shape[1], list(shown.rest)
     last = i if e.itself is not None else len(e.tokens) - 1
@@ -246,20 +259,20 @@ def sum_step(e: Explanation, shown: Shown, dims: int) -> list[Block]:
     columns += [Column("")] if dims < d else []
     rows: list[list[Cell]] = []
     for j in shown.rows:
-        at, item = names(e, j)
+        at, item = name_cells(e, j)
         rows.append([at, f"{number(e.weights[j])} × {item}", *cells(parts[j])])
     total: tuple[Cell, ...] = ("", f"sum = {sub('y', i)}", *cells(e.output))
-    body = table(e, shown, tuple(columns), rows, cells(parts[rest].sum(axis=0)), total)
+    body = items_table(e, shown, tuple(columns), rows, cells(parts[rest].sum(axis=0)), total)
     return [Heading("3  Weighted sum", formula), Prose(text), body]
 
 
-def change(e: Explanation) -> list[Block]:
-    """What the step did to the item: its direction, its length, and the words it is nearest to."""
+def change_section(e: Explanation) -> list[Block]:
+    """The section on what changed: the item's direction, its length, and the words nearest to it."""
     if not e.operands.alike:
         return []
     i = e.position
     before, after = e.lengths
-    text = f"{quoted(e.token)} goes in as {sub('x', i)} and comes out as {sub('y', i)}, {mixed(e)}"
+    text = f"{quoted(e.token)} goes in as {sub('x', i)} and comes out as {sub('y', i)}, {mixture_text(e)}"
     if e.similarity is None:
         both = not (e.x[i].any() or e.output.any())
         which = "Both are zero vectors and have" if both else "One of them is the zero vector and has"
@@ -281,28 +294,28 @@ def change(e: Explanation) -> list[Block]:
             (label(b), number(p), label(a) + ("" if known & family(a) else "  (new)"), number(q))
             for (b, p), (a, q) in pairs
         )
-        page += [Prose(f"{NEAREST} {quoted(e.token)}; (new) was not near before."), Table(columns, rows)]
+        page += [Prose(f"{NEAREST_NOTE} {quoted(e.token)}; (new) was not near before."), Table(columns, rows)]
         new = sum(known.isdisjoint(family(word)) for word, _ in e.after)
         if e.items == (i,):
             page.append(Prose("It sees only itself, so it comes out as it went in."))
-        elif new in FEW_NEW and not e.rules and e.similarity is not None and e.similarity < NO_OTHER:
-            page.append(Prose(f"{FEW_NEW[new]} {STEADY}"))
+        elif new in FEW_NEW_NOTES and not e.rules and e.similarity is not None and e.similarity < UNCHANGED_COSINE:
+            page.append(Prose(f"{FEW_NEW_NOTES[new]} {SENSES_NOTE}"))
     elif e.origins:
         which = sub("x", i) if not e.before else sub("y", i)
         page.append(Prose(f"{which} is the zero vector and points nowhere, so no words are nearest to it."))
     return page
 
 
-def mixed(e: Explanation) -> str:
-    """What went into the output: the item and others, it alone, or others alone."""
+def mixture_text(e: Explanation) -> str:
+    """What went into the output: the item and others, only the item, or only others."""
     giving = [j for j in e.items if not np.isneginf(e.scores[j])]
     if giving == [e.position]:
         return "the same, for nothing else has weight"
     return "mixed with what it saw" if e.position in giving else "mixed of what it saw, with nothing of its own"
 
 
-def all_rows(e: Explanation) -> list[Block]:
-    """The weights of every item at once."""
+def all_rows_section(e: Explanation) -> list[Block]:
+    """The section with every item's weights."""
     empty = "" if e.square.weights.any(axis=1).all() else ", or to 0 if it sees nothing, or only scores of −∞"
     text = f"Row i holds the weights of item i and adds up to 1{empty}. A dot is hidden, not 0."
     formula = Formula(
@@ -314,5 +327,5 @@ def all_rows(e: Explanation) -> list[Block]:
             "α = softmax(scores after rules and mask), row by row",
             r"\alpha = \mathrm{softmax}(\mbox{scores after rules and mask}),\ \mbox{row by row}",
         )
-    labels = tuple(map(label, e.asking)) if e.itself is None else tuple(marked(e, j) for j in range(len(e.tokens)))
+    labels = tuple(map(label, e.asking)) if e.itself is None else tuple(marked_name(e, j) for j in range(len(e.tokens)))
     return [Heading("All rows", formula), Prose(text), Triangle(labels, e.square.weights, e.square.seen)]

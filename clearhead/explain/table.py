@@ -1,15 +1,15 @@
-"""Vectors written as text: lines of numbers, whatever stands between them, or numpy's own text of an array.
+"""Vectors written as lines of numbers, with any common separator.
 
-Decides what separates cells, which line is a header, which column holds names and what a number is:
+Responsible for recognizing separators, headers, names and numbers:
 
-- Cells are separated by tabs, semicolons, upright strokes, commas or blanks: by the first of these that makes a table.
-  Where it is not the comma, numbers may have decimal commas.
-- A first line without numbers is a header, and so is one that counts 0, 1, 2 … under a heading of names, above names or
-  over numbers that are all written with decimal points. Elsewhere a line of numbers is a vector.
-- A first column without numbers, or one that a header calls word, index or nothing, holds names.
-- A line that begins with # is a comment, and so is what stands behind a number, a blank and #.
+- Cells are separated by tabs, semicolons, vertical bars, commas or blanks: the first of these that makes a table. If it
+  is not the comma, numbers may have decimal commas.
+- A first line without numbers is a header. So is one that counts 0, 1, 2 … under a heading of names, above names, or
+  above numbers that are all written with decimal points. Any other line of numbers is a vector.
+- A first column without numbers, or one whose heading is empty or a word such as word or index, holds names.
+- A line that begins with # is a comment, and so is the rest of a line after a number, a blank and #.
 
-Nothing is guessed in silence: each decision that could have been another leaves a note.
+Nothing is guessed silently: each decision that could have gone another way leaves a note.
 """
 
 import csv
@@ -26,23 +26,25 @@ from clearhead.wording import count
 
 MOST_VECTORS = 1 << 17  # in a file
 MOST_NUMBERS = 1 << 24
-HEADINGS = {"word", "token", "item", "name", "label", "index", "id"}  # of a first column that holds names
-NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
+NAME_HEADINGS = {"word", "token", "item", "name", "label", "index", "id"}  # of a first column of names
+NUMBER_PATTERN = re.compile(
+    r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE
+)
 DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+(?:e[+-]?[0-9]+)?", re.IGNORECASE)
-WRITTEN_OUT = re.compile(r"[.e,]", re.IGNORECASE)  # what tells 1.0 and 1e0 from 1
-LIKE_A_NUMBER = re.compile(r"[-+−.,'’_%\[\]\s]*\d[-+−.,'’_%\[\]\s\d]*")  # as 1 000, 1.000,5 and [1 are
+POINT_OR_EXPONENT = re.compile(r"[.e,]", re.IGNORECASE)  # distinguishes 1.0 and 1e0 from 1
+LIKE_A_NUMBER = re.compile(r"[-+−.,'’_%\[\]\s]*\d[-+−.,'’_%\[\]\s\d]*")  # 1 000, 1.000,5 and [1
 THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")  # 1,234 and 1,234.5
-BEHIND = re.compile(r"(?<=[\d.])[ \t]+(#.*)$")  # a comment at the end of a line
+TRAILING_COMMENT = re.compile(r"(?<=[\d.])[ \t]+(#.*)$")  # a comment at the end of a line
 BLANK_CELL = re.compile(r'"(?:[^"]|"")*"(?=[ \t]|$)|[^ \t]+')
 
-Found = tuple[npt.NDArray[np.float64], list[str] | None, tuple[str, ...]]
+ParsedTable = tuple[npt.NDArray[np.float64], list[str] | None, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a file."""
+    """One line of a file, numbered from 1."""
 
-    number: int  # from 1, as editors count
+    number: int
     text: str
 
 
@@ -56,14 +58,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Form:
-    """How a file is written: what it is called, what separates its cells, and what separates decimals."""
+    """A format of lines: its name, the separator of cells, and the decimal point."""
 
     name: str
     separator: str
     decimal: str = "."
 
     def separates(self, line: Line) -> bool:
-        """Whether the separator stands between cells of a line."""
+        """Whether a line contains the separator."""
         return self.separator in (line.text.strip() if self.separator == " " else line.text)
 
     def value(self, cell: str) -> float | None:
@@ -75,7 +77,7 @@ class Form:
         cell = cell.replace("−", "-")
         if self.decimal == "," and DECIMAL_COMMA.fullmatch(cell):
             cell = cell.replace(",", ".")
-        return float(cell) if NUMBER.fullmatch(cell) else None
+        return float(cell) if NUMBER_PATTERN.fullmatch(cell) else None
 
 
 FORMS = (
@@ -88,33 +90,33 @@ FORMS = (
 ONE_COLUMN = Form("one column", ",")
 
 
-def read_table(path: Path, lines: Sequence[Line]) -> Found:
-    """The vectors, names and notes of lines, by the first separator that makes a table of them; raises FileError."""
-    kept = [Line(line.number, BEHIND.sub("", line.text)) for line in lines if not is_comment(line)]
-    behind = [found[1] for line in lines if not is_comment(line) and (found := BEHIND.search(line.text))]
-    if not kept:
+def read_table(path: Path, lines: Sequence[Line]) -> ParsedTable:
+    """The vectors, names and notes in lines, by the first separator that makes a table; raises FileError."""
+    content = [Line(line.number, TRAILING_COMMENT.sub("", line.text)) for line in lines if not is_comment(line)]
+    trailing = [found[1] for line in lines if not is_comment(line) and (found := TRAILING_COMMENT.search(line.text))]
+    if not content:
         raise FileError(f"{path} holds no vectors: write one line of numbers for each.")
     errors: list[tuple[int, FileError]] = []
-    for form in [form for form in FORMS if any(map(form.separates, kept))] or [ONE_COLUMN]:
+    for form in [form for form in FORMS if any(map(form.separates, content))] or [ONE_COLUMN]:
         rows: list[Row] = []
         try:
-            rows += bounded(path, split(path, form, kept))
+            rows += bounded_rows(path, split_cells(path, form, content))
             x, names, notes = as_vectors(path, form, rows)
             width = x.shape[1] + (names is not None)
-            left_out = [f"What stands behind # is left out, as {shown(behind[0])}"] if behind else []
-            return x, names, (*notes, *left_out, *commented(form, filter(is_comment, lines), width))
+            left_out = [f"What follows # is left out, as {quoted_cell(trailing[0])}"] if trailing else []
+            return x, names, (*notes, *left_out, *comment_notes(form, filter(is_comment, lines), width))
         except FileError as error:
-            errors.append((len({len(row.cells) for row in rows}) or len(kept), error))
-    raise min(errors, key=lambda entry: entry[0])[1]  # of the separator that comes nearest to a table
+            errors.append((len({len(row.cells) for row in rows}) or len(content), error))
+    raise min(errors, key=lambda entry: entry[0])[1]  # that of the separator nearest to a table
 
 
 def is_comment(line: Line) -> bool:
-    """Whether a line is for readers only; in quotes, a # begins a name."""
+    """Whether a line is a comment; a # in quotes begins a name."""
     return line.text.lstrip().startswith("#")
 
 
-def commented(form: Form, comments: Iterable[Line], width: int) -> list[str]:
-    """A note on comments that are as wide as a vector and end in its numbers."""
+def comment_notes(form: Form, comments: Iterable[Line], width: int) -> list[str]:
+    """A note on comments that look like a named vector: as wide, with numbers after the first cell."""
     rows = [Row(line.number, line.text.split(None if form.separator == " " else form.separator)) for line in comments]
     like = [
         row for row in rows if len(row.cells) == width > 1 and all(form.value(c) is not None for c in row.cells[1:])
@@ -125,13 +127,13 @@ def commented(form: Form, comments: Iterable[Line], width: int) -> list[str]:
     return [f"Line {like[0].number} begins with # and is taken as a comment{more}: a name with # needs quotes"]
 
 
-def split(path: Path, form: Form, lines: Sequence[Line]) -> Iterator[Row]:
+def split_cells(path: Path, form: Form, lines: Sequence[Line]) -> Iterator[Row]:
     """The cells of each line."""
     return blank_cells(lines) if form.separator == " " else quoted_cells(path, form, lines)
 
 
-def bounded(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
-    """Rows, as long as they are no more than could be explained."""
+def bounded_rows(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows; raises FileError once they are more than can be explained."""
     total = 0
     for at, row in enumerate(rows):
         total += len(row.cells)
@@ -142,15 +144,15 @@ def bounded(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def blank_cells(lines: Sequence[Line]) -> Iterator[Row]:
-    """Cells with any number of blanks between them; quotes hold a cell together."""
+    """Cells separated by any number of blanks; quotes hold a cell together."""
     for line in lines:
         cells = BLANK_CELL.findall(line.text)
         yield Row(line.number, [c[1:-1].replace('""', '"') if c[0] == c[-1] == '"' != c else c for c in cells])
 
 
 def quoted_cells(path: Path, form: Form, lines: Sequence[Line]) -> Iterator[Row]:
-    """Cells as csv has them."""
-    framed = form.separator == "|"  # as Markdown has it, | at both ends and a rule under the header
+    """Cells with the csv module's quoting."""
+    framed = form.separator == "|"  # Markdown puts | at both ends and a rule under the header
     lines = [line for line in lines if not (framed and set(line.text) <= set("|-: "))]
     texts = (f"{line.text.strip().strip('|') if framed else line.text}\n" for line in lines)
     reader = csv.reader(texts, delimiter=form.separator, skipinitialspace=True, strict=True)
@@ -162,9 +164,9 @@ def quoted_cells(path: Path, form: Form, lines: Sequence[Line]) -> Iterator[Row]
         raise FileError(f"{path}, line {at} is not {form.name} ({reason(error)}): check its quotes.") from error
 
 
-def as_vectors(path: Path, form: Form, rows: list[Row]) -> Found:
-    """What rows hold once header and names are found."""
-    form, notes = decimals(form, rows)
+def as_vectors(path: Path, form: Form, rows: list[Row]) -> ParsedTable:
+    """The vectors, names and notes of rows."""
+    form, notes = with_decimal_commas(form, rows)
     rows = without_empty_ends(rows)
     if len(rows) > 1:
         rows = with_corner(form, rows)
@@ -174,15 +176,15 @@ def as_vectors(path: Path, form: Form, rows: list[Row]) -> Found:
     if not body:
         raise FileError(f"{path} holds no vectors but a header: write one line of numbers for each.")
     named, about_names = has_names(path, form, rows[0] if headed else None, body)
-    x = numbers(path, form, body, int(named))
-    more = more or one_comma(form, headed, named, body)
+    x = row_numbers(path, form, body, int(named))
+    more = more or comma_notes(form, headed, named, body)
     return x, [row.cells[0] for row in body] if named else None, (*notes, *more, *about_names)
 
 
-def one_comma(form: Form, headed: bool, named: bool, body: Sequence[Row]) -> list[str]:
-    """A note where every line is two whole numbers around one comma, and could be one number with a decimal comma.
+def comma_notes(form: Form, headed: bool, named: bool, body: Sequence[Row]) -> list[str]:
+    """A note where every line, two whole numbers and a comma, could be one number with a decimal comma.
 
-    Nobody writes 1,0 for 1: that is a vector of two numbers.
+    Nobody writes 1 as 1,0, so a 0 after the comma shows that they are two numbers.
     """
     pairs = [row.cells for row in body]
     if form.separator != "," or headed or named or len(pairs) < 2 or not all(len(pair) == 2 for pair in pairs):
@@ -194,57 +196,59 @@ def one_comma(form: Form, headed: bool, named: bool, body: Sequence[Row]) -> lis
 
 
 def without_empty_ends(rows: Sequence[Row]) -> list[Row]:
-    """Rows from the first to the last that holds anything: spreadsheets add some that hold nothing."""
+    """Rows from the first to the last that is not empty: spreadsheets add empty ones."""
     filled = [at for at, row in enumerate(rows) if any(row.cells)]
     return [*rows[filled[0] : filled[-1] + 1]] if filled else []
 
 
 def check_widths(path: Path, form: Form, rows: Sequence[Row]) -> None:
-    """Every row is as wide as the first."""
+    """Raise FileError unless every row is as wide as the first."""
     if not rows or not rows[0].cells:
         raise FileError(f"{path} holds no vectors: write one line of numbers for each.")
     width = len(rows[0].cells)
     for row in rows:
         if len(row.cells) != width:
-            own = f"{count(len(row.cells), 'column')} and line {rows[0].number} has {width}"
+            widths = f"{count(len(row.cells), 'column')} and line {rows[0].number} has {width}"
             step = widths_step(form, row if len(row.cells) > width else rows[0])
-            raise FileError(f"{path}, line {row.number} has {own} (read as {form.name}): {step}.")
+            raise FileError(f"{path}, line {row.number} has {widths} (read as {form.name}): {step}.")
 
 
 def widths_step(form: Form, longer: Row) -> str:
-    """What may have made a line longer than another."""
-    if form.separator == "," and (found := THOUSANDS.search(",".join(longer.cells))):
-        return f"if {found[0]} is one number, write {found[0].replace(',', '')}; else give every line as many"
+    """A step for lines of different widths, by the likely cause: separators of thousands, or quotes."""
+    if form.separator == "," and (match := THOUSANDS.search(",".join(longer.cells))):
+        return f"if {match[0]} is one number, write {match[0].replace(',', '')}; else give every line as many"
     if any(cell[:1] in ("'", "‘", "“") for cell in longer.cells):
         return 'put a name that holds a separator in double quotes, as "a, b"'
     return "give every line as many"
 
 
-def decimals(form: Form, rows: Sequence[Row]) -> tuple[Form, list[str]]:
-    """The form with decimal commas, if there are any, no decimal point is written, and commas separate nothing."""
+def with_decimal_commas(form: Form, rows: Sequence[Row]) -> tuple[Form, list[str]]:
+    """The form with decimal commas, if cells have them, none has a decimal point, and commas are not separators."""
     if form.separator == ",":
         return form, []
     cells = [cell.replace("−", "-") for row in rows for cell in row.cells]
     commas = [cell for cell in cells if "," in cell and DECIMAL_COMMA.fullmatch(cell)]
-    if not commas or any("." in cell and NUMBER.fullmatch(cell) for cell in cells):
+    if not commas or any("." in cell and NUMBER_PATTERN.fullmatch(cell) for cell in cells):
         return form, []
-    made = Form(f"{form.name} with decimal commas", form.separator, ",")
-    return made, [f"Commas are taken as decimal points: {commas[0]} is {made.value(commas[0])!r}"]
+    decimal = Form(f"{form.name} with decimal commas", form.separator, ",")
+    return decimal, [f"Commas are taken as decimal points: {commas[0]} is {decimal.value(commas[0])!r}"]
 
 
 def with_corner(form: Form, rows: list[Row]) -> list[Row]:
-    """A header that leaves out the cell above the names, as R and pandas print it, gets that cell."""
+    """The rows, with an empty cell added to a header that has none above the names, as R and pandas print it."""
     first, rest = rows[0], rows[1:]
     if {len(row.cells) for row in rest} != {len(first.cells) + 1}:
         return rows
     begins = [row.cells[0] for row in rest]
     over_names = not any(form.value(cell) is not None for cell in begins)
-    over_index = len(first.cells) > 1 and counts(begins) and (counts(first.cells) or not has_number(form, first.cells))
+    over_index = (
+        len(first.cells) > 1 and counts_up(begins) and (counts_up(first.cells) or not has_number(form, first.cells))
+    )
     return [Row(first.number, ["", *first.cells]), *rest] if over_names or over_index else rows
 
 
 def has_header(form: Form, rows: Sequence[Row]) -> tuple[bool, list[str]]:
-    """Whether the first row is a header, and what must be said of it."""
+    """Whether the first row is a header, and notes on that decision."""
     first, body = rows[0], rows[1:]
     corner, others = first.cells[0], first.cells[1:]
     if not has_number(form, first.cells):
@@ -252,23 +256,23 @@ def has_header(form: Form, rows: Sequence[Row]) -> tuple[bool, list[str]]:
     if not body:
         return False, []
     names = not any(form.value(row.cells[0]) is not None for row in body)
-    points = all(any(form.value(c) is not None and WRITTEN_OUT.search(c) for c in row.cells) for row in body)
+    points = all(any(form.value(c) is not None and POINT_OR_EXPONENT.search(c) for c in row.cells) for row in body)
     if form.value(corner) is not None:
         return counting_row(first, points=points, names=names)
     if corner == "":
-        headed = counts(others) or not names
+        headed = counts_up(others) or not names
         return headed, [] if headed else [f"Line {first.number} is read as a vector with an empty name"]
-    if not counts(others) or not (points or corner.casefold() in HEADINGS):
+    if not counts_up(others) or not (points or corner.casefold() in NAME_HEADINGS):
         return False, []
-    if corner.casefold() in HEADINGS and (points or len(others) > 1):
+    if corner.casefold() in NAME_HEADINGS and (points or len(others) > 1):
         return True, [f"Line {first.number}, {corner!r} and numbers that count, is taken as a header, not as a vector"]
-    return False, [f"Line {first.number} is read as a vector named {shown(corner)}: if it is a header, delete it"]
+    return False, [f"Line {first.number} is read as a vector named {quoted_cell(corner)}: if it is a header, delete it"]
 
 
 def counting_row(first: Row, *, points: bool, names: bool) -> tuple[bool, list[str]]:
-    """A first row of numbers; one that counts from 0 over points or names is a header, and is spoken of in any case."""
+    """The decision for a first row of numbers: it is a header if it counts from 0 above decimal points or names."""
     width = len(first.cells)
-    if not counts(first.cells) or (width == 1 and not points):
+    if not counts_up(first.cells) or (width == 1 and not points):
         return False, []
     what = f"Line {first.number} counts {first.cells[0]} to {first.cells[-1]}"
     if width > 1 and first.cells[0] == "0" and (points or names):
@@ -278,38 +282,44 @@ def counting_row(first: Row, *, points: bool, names: bool) -> tuple[bool, list[s
 
 
 def has_names(path: Path, form: Form, header: Row | None, body: Sequence[Row]) -> tuple[bool, list[str]]:
-    """Whether the first column holds names, and what must be said of it."""
+    """Whether the first column holds names, and notes on that decision."""
     numeric = [form.value(row.cells[0]) is not None for row in body]
     heading = header.cells[0].casefold() if header else None
-    if heading is not None and (heading == "" or heading in HEADINGS):
+    if heading is not None and (heading == "" or heading in NAME_HEADINGS):
         said = f"Column 1 holds numbers and is taken as names, because line {header.number} heads it {heading!r}"  # type: ignore[union-attr]
         return True, [said] if heading and all(numeric) else []
     if len(set(numeric)) > 1:
-        odd = next(row for row, own in zip(body, numeric, strict=True) if own != numeric[0])
+        odd = next(row for row, is_number in zip(body, numeric, strict=True) if is_number != numeric[0])
         for row in (body[0], odd):
             if THOUSANDS.match(row.cells[0]):
-                own = f"{path}, line {row.number} begins with {shown(row.cells[0])} (read as {form.name})"
-                raise FileError(f"{own}: write numbers without separators of thousands.")
+                line = f"{path}, line {row.number} begins with {quoted_cell(row.cells[0])} (read as {form.name})"
+                raise FileError(f"{line}: write numbers without separators of thousands.")
         raise FileError(
-            f"{path}, line {odd.number} begins with {shown(odd.cells[0])} and line {body[0].number} with "
-            f"{shown(body[0].cells[0])} (read as {form.name}): give numbers, or make them names by a first line that "
-            "begins with 'word'."
+            f"{path}, line {odd.number} begins with {quoted_cell(odd.cells[0])} and line {body[0].number} with "
+            f"{quoted_cell(body[0].cells[0])} (read as {form.name}): give numbers, or make them names by a first line "
+            "that begins with 'word'."
         )
     begins = [row.cells[0] for row in body]
     if not numeric[0] and all(map(LIKE_A_NUMBER.fullmatch, begins)):
         raise FileError(
-            f"{path}, line {body[0].number} begins with {shown(begins[0])}, which is no number (read as {form.name}): "
-            "correct it, or make it a name by a first line that begins with 'word'."
+            f"{path}, line {body[0].number} begins with {quoted_cell(begins[0])}, which is not a number (read as "
+            f"{form.name}): correct it, or make it a name by a first line that begins with 'word'."
         )
     others = [cell for row in body for cell in row.cells[1:]]
-    if numeric[0] and len(body) > 1 and counts(begins) and others and all(WRITTEN_OUT.search(c) for c in others):
+    if (
+        numeric[0]
+        and len(body) > 1
+        and counts_up(begins)
+        and others
+        and all(POINT_OR_EXPONENT.search(c) for c in others)
+    ):
         said = f"Column 1 counts {begins[0]} to {begins[-1]} and is read as numbers of the vectors"
         return False, [f"{said}: if it is an index, give it a header that begins with 'index'"]
     return not numeric[0], []
 
 
-def numbers(path: Path, form: Form, body: Sequence[Row], start: int) -> npt.NDArray[np.float64]:
-    """The numbers of each row from a column on, every one finite."""
+def row_numbers(path: Path, form: Form, body: Sequence[Row], start: int) -> npt.NDArray[np.float64]:
+    """The numbers of each row from column `start` on; raises FileError for a cell that is not a finite number."""
     width = len(body[0].cells)
     if width == start:
         raise FileError(
@@ -319,7 +329,7 @@ def numbers(path: Path, form: Form, body: Sequence[Row], start: int) -> npt.NDAr
     for row, into in zip(body, values, strict=True):
         for column in range(start, width):
             value, cell = form.value(row.cells[column]), row.cells[column]
-            at = f"{path}, line {row.number}, column {column + 1}: {shown(cell)}"
+            at = f"{path}, line {row.number}, column {column + 1}: {quoted_cell(cell)}"
             how = f"(read as {form.name}, {count(width, 'column')})"
             if value is None:
                 step = "write it without separators of thousands" if THOUSANDS.match(cell) else "correct it"
@@ -336,16 +346,16 @@ def has_number(form: Form, cells: Sequence[str]) -> bool:
     return any(form.value(cell) is not None for cell in cells)
 
 
-def counts(cells: Sequence[str]) -> bool:
+def counts_up(cells: Sequence[str]) -> bool:
     """Whether cells count 0, 1, 2 … or 1, 2, 3 …
 
-    >>> counts(["0", "1"]), counts(["1", "2"]), counts(["1", "0"]), counts(["0.0", "1.0"])
+    >>> counts_up(["0", "1"]), counts_up(["1", "2"]), counts_up(["1", "0"]), counts_up(["0.0", "1.0"])
     (True, True, False, False)
     """
     width = len(cells)
     return width > 0 and [*cells] in ([*map(str, range(width))], [*map(str, range(1, width + 1))])
 
 
-def shown(cell: str) -> str:
-    """A cell in a message."""
+def quoted_cell(cell: str) -> str:
+    """A cell as quoted in a message, cut to 40 characters."""
     return repr(cell if len(cell) <= 40 else f"{cell[:39]}…")

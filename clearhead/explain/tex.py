@@ -1,7 +1,7 @@
-"""Text in plain LaTeX, without packages: how each character is spelled, and how wide it will be.
+"""Text in plain LaTeX, without packages: the spelling and the width of each character.
 
-Decides that output is ASCII, that accents and common signs print, that any other character is shown as its code point
-in a box, and where a long word may break. Widths are those of Computer Modern at 8 points, for signs upper bounds.
+Output is ASCII; accents and common signs print, any other character is shown as its code point in a box, and a long
+word may break. Widths are those of Computer Modern at 8 points, and upper bounds for signs.
 """
 
 import re
@@ -15,10 +15,10 @@ POINTS = {
     7.08: "#%m", 7.78: "M", 8.73: "W", 2.37: "|",
 }  # fmt: skip
 WIDTHS = {character: points for points, characters in POINTS.items() for character in characters}
-SIGN = 9.0  # points, no less than any sign in SPECIAL but the ellipsis
-BOX = 30.0  # and than a code point in its box
-LONG = 24  # characters; a longer word may break
-STRIDE = 4  # characters between two such places
+SIGN_WIDTH = 9.0  # points; an upper bound for every sign in SPECIAL except the ellipsis
+BOX_WIDTH = 30.0  # points; an upper bound for a code point in its box
+LONG_WORD = 24  # characters; a longer word may break
+BREAK_STRIDE = 4  # characters between the places where it may
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -43,26 +43,26 @@ ACCENTS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
     "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0323": "d", "\u0327": "c", "\u0331": "b",
 }  # fmt: skip
-BELOW = "dcb"  # accents that leave the dot of an i alone
+ACCENTS_BELOW = "dcb"  # accents that leave the dot of an i alone
 DIGITS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
 QUOTES = "'`‘’“”"
 BOXED = r"\def\codepoint#1{{\fboxsep1pt\fbox{\tiny U+#1}}}"  # needed where any text holds \codepoint
-MINUS = re.compile(r"(?<![\w-])-(?=\.?\d)|(?<=\de)-(?=\d)", re.ASCII)  # a hyphen that is a sign
+MINUS_PATTERN = re.compile(r"(?<![\w-])-(?=\.?\d)|(?<=\de)-(?=\d)", re.ASCII)  # a hyphen that is a sign
 
 
-def escape(text: str) -> str:
-    """Text that LaTeX prints as it stands.
+def escape_latex(text: str) -> str:
+    """Escape text so that LaTeX prints it unchanged.
 
-    >>> escape("50 % of x₁₂ & a_b"), escape("é 河 -1")
+    >>> escape_latex("50 % of x₁₂ & a_b"), escape_latex("é 河 -1")
     ('50 \\\\% of x$_{12}$ \\\\& a\\\\_b', "\\\\'{e} \\\\codepoint{6CB3} $-$1")
     """
-    text = MINUS.sub("−", unicodedata.normalize("NFC", text))
-    return "".join(word if word == " " else broken(word) for word in re.split("( )", text))
+    text = MINUS_PATTERN.sub("−", unicodedata.normalize("NFC", text))
+    return "".join(word if word == " " else breakable(word) for word in re.split("( )", text))
 
 
-def broken(word: str) -> str:
-    """A word's LaTeX; a long one may break every few characters and around boxes."""
-    spelled = [spell(character) for character in word]
+def breakable(word: str) -> str:
+    """A word as LaTeX; a long one may break every few characters and around boxes."""
+    spelled = [spell_character(character) for character in word]
     for at in range(len(word) - 1, 0, -1):
         if must_part(word[at - 1], word[at]):
             spelled[at] = "{}" + spelled[at]
@@ -72,17 +72,17 @@ def broken(word: str) -> str:
 
 
 def may_break(word: str, at: int) -> bool:
-    """Whether a line may end before a character of a word."""
-    return boxed(word[at - 1]) or boxed(word[at]) or (len(word) > LONG and at % STRIDE == 0)
+    """Whether a line may end before character `at` of a word."""
+    return boxed(word[at - 1]) or boxed(word[at]) or (len(word) > LONG_WORD and at % BREAK_STRIDE == 0)
 
 
 def must_part(left: str, right: str) -> bool:
-    """Whether two characters would become one glyph: -- a dash, '' a quotation mark, ?` a turned question mark."""
+    """Whether two characters would become one glyph: -- a dash, '' a quotation mark, ?` an inverted question mark."""
     return left == right == "-" or (left in QUOTES and right in QUOTES) or (left in "?!" and right in "‘“")
 
 
-def spell(character: str) -> str:
-    """One character's LaTeX."""
+def spell_character(character: str) -> str:
+    """One character as LaTeX."""
     if character in SPECIAL:
         return SPECIAL[character]
     if character in GREEK:
@@ -94,12 +94,12 @@ def spell(character: str) -> str:
     letter, accent = accented(character)
     if not accent:
         return rf"\codepoint{{{ord(character):04X}}}"
-    dotless = letter in "ij" and accent not in BELOW
+    dotless = letter in "ij" and accent not in ACCENTS_BELOW
     return rf"\{accent}{{{chr(92) * dotless}{letter}}}"
 
 
 def accented(character: str) -> tuple[str, str]:
-    """A letter and the accent that LaTeX puts on it, which is empty where it cannot."""
+    """A character's letter and its LaTeX accent, which is empty where LaTeX has none."""
     parts = unicodedata.normalize("NFD", character)
     letter, mark = parts[0], parts[1:]
     return letter, ACCENTS.get(mark, "") if letter.isascii() and letter.isalpha() else ""
@@ -107,44 +107,44 @@ def accented(character: str) -> tuple[str, str]:
 
 def boxed(character: str) -> bool:
     """Whether a character is shown as its code point."""
-    return spell(character).startswith(r"\codepoint")
+    return spell_character(character).startswith(r"\codepoint")
 
 
-def width(text: str) -> float:
-    """How many points wide a text is in 8-point type, or a little less.
+def text_width(text: str) -> float:
+    """The width of a text in 8-point type, in points; at least the true one.
 
-    >>> width("0.1234") < 24 < width("−0.1234") < 34
+    >>> text_width("0.1234") < 24 < text_width("−0.1234") < 34
     True
     """
-    return sum(map(character_width, unicodedata.normalize("NFC", MINUS.sub("−", text))))
+    return sum(map(character_width, unicodedata.normalize("NFC", MINUS_PATTERN.sub("−", text))))
 
 
-def unbroken(text: str) -> float:
-    """How wide the widest part of a text is that stays in one line.
+def widest_part(text: str) -> float:
+    """The width of the widest part of a text that cannot break.
 
-    >>> unbroken("the river") == width("river"), unbroken("x" * 300) == width("xxxx")
+    >>> widest_part("the river") == text_width("river"), widest_part("x" * 300) == text_width("xxxx")
     (True, True)
     """
     widest = 0.0
     for word in unicodedata.normalize("NFC", text).split(" "):
         edges = [0, *(at for at in range(1, len(word)) if may_break(word, at)), len(word)]
-        widest = max(widest, *(width(word[start:stop]) for start, stop in pairwise(edges)))
+        widest = max(widest, *(text_width(word[start:stop]) for start, stop in pairwise(edges)))
     return widest
 
 
 def character_width(character: str) -> float:
-    """How wide one character is."""
+    """The width of one character, in points."""
     if character in WIDTHS:
         return WIDTHS[character]
     if character == "…":
-        return 2 * SIGN
+        return 2 * SIGN_WIDTH
     letter, accent = accented(character)
     if accent:
-        return WIDTHS.get(letter, SIGN)
-    return BOX if boxed(character) else SIGN
+        return WIDTHS.get(letter, SIGN_WIDTH)
+    return BOX_WIDTH if boxed(character) else SIGN_WIDTH
 
 
 def math_width(latex: str) -> float:
-    """How wide a formula is at most, in 8-point type, going by its signs."""
+    """An upper bound on a formula's width in 8-point type, by its number of signs."""
     signs = re.sub(r"\\(?:mathrm|mbox|Big|[,; ])|[{}^_]", "", latex)
     return 6.5 * len(re.sub(r"\\[a-z]+ *", "XX", signs.replace(r"\ ", "")))

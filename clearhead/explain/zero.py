@@ -1,6 +1,7 @@
-"""What is said of a dot product of 0: it is not a weight of 0. The point of the whole lesson, and easily told wrong.
+"""The sentences on a dot product of 0, which is not a weight of 0: the main point of the lesson, and easy to get wrong.
 
-Decides the words for items at right angles, zero vectors, underflow and scores of −∞; the numbers come from steps.
+Responsible for the words on items at right angles, zero vectors, underflow and scores of −∞. Not for the numbers, which
+are in `steps`.
 """
 
 import math
@@ -9,88 +10,88 @@ from collections.abc import Sequence
 import numpy as np
 
 from clearhead.explain.blocks import Block, Prose
-from clearhead.explain.rows import pointed
+from clearhead.explain.rows import item_reference
 from clearhead.explain.steps import Explanation
 from clearhead.wording import label, listed, number, percent, quoted
 
 
 def zero_score(e: Explanation) -> list[Block]:
-    """Dot product 0 is not weight 0, by the items that have it or by one that would."""
+    """The paragraph on dot product 0, with the items that have it or with one that would."""
     if not e.query.any():
         return [Prose(zero_vector(e), strong=True)]
-    present = [*at_right_angles(e), *blank_items(e)]
+    present = [*at_right_angles(e), *zero_vector_items(e)]
     if present:
-        told = " ".join([present[0], *(text[0].upper() + text[1:] for text in present[1:])])
-        return [Prose(f"{ruling(e)} {told}", strong=True)]
-    return [Prose(f"{ruling(e)} {absent(e)}")]
+        sentences = " ".join([present[0], *(text[0].upper() + text[1:] for text in present[1:])])
+        return [Prose(f"{zero_rule(e)} {sentences}", strong=True)]
+    return [Prose(f"{zero_rule(e)} {no_zero_text(e)}")]
 
 
-def ruling(e: Explanation) -> str:
-    """The rule of the lesson; with score rules in between, the score is no longer the dot product."""
+def zero_rule(e: Explanation) -> str:
+    """The lesson's rule; with score rules in between, the score is no longer the dot product."""
     return "Dot product 0 is not weight 0:" if e.rules else "Score 0 is not weight 0:"
 
 
 def zero_vector(e: Explanation) -> str:
-    """The item itself has no direction: all dot products are 0."""
+    """The paragraph for an item that is the zero vector: all dot products are 0."""
     if e.rules:
         return (
-            f"{ruling(e)} {asker(e)} is the zero vector, so every dot product is 0, and the rules alone decide "
+            f"{zero_rule(e)} {asker_name(e)} is the zero vector, so every dot product is 0, and the rules alone decide "
             "the weights."
         )
     n = len(e.items)
     each = f"exp(0) = 1, and 1 ÷ {n:,} = {number(1 / n)}, {percent(1 / n)}"
-    return f"{ruling(e)} {asker(e)} is the zero vector, so every score is 0 and all weights are equal: {each}."
+    return f"{zero_rule(e)} {asker_name(e)} is the zero vector, so every score is 0 and all weights are equal: {each}."
 
 
 def at_right_angles(e: Explanation) -> list[str]:
-    """Items that are there."""
+    """A sentence on the items at right angles, if there are any."""
     if not e.angles:
         return []
     verb = "is" if one_name(e, e.angles) else "are"
-    angle = f"at right angles to {asker(e)}"
-    return [f"{found(e, e.angles)} {verb} {angle}{weighed(e, e.angles)}"]
+    angle = f"at right angles to {asker_name(e)}"
+    return [f"{compared_names(e, e.angles)} {verb} {angle}{weights_text(e, e.angles)}"]
 
 
-def blank_items(e: Explanation) -> list[str]:
-    """Items without meaning."""
+def zero_vector_items(e: Explanation) -> list[str]:
+    """A sentence on the items whose vector is zero, if there are any."""
     if not e.blank:
         return []
     verb = "is the zero vector" if one_name(e, e.blank) else "are zero vectors"
-    return [f"{found(e, e.blank)} {verb}, whose dot product with anything is 0{weighed(e, e.blank)}"]
+    return [f"{compared_names(e, e.blank)} {verb}, whose dot product with anything is 0{weights_text(e, e.blank)}"]
 
 
-def weighed(e: Explanation, items: tuple[int, ...]) -> str:
-    """Which weights they have: without rules all the same, exp(0) over the sum."""
+def weights_text(e: Explanation, items: tuple[int, ...]) -> str:
+    """The items' weights: without rules all equal, exp(0) over the sum."""
     if e.rules:
         j = max(items, key=lambda j: e.weights[j])
-        whose = "" if len(items) == 1 else f" for {pointed(e, j)}"
+        whose = "" if len(items) == 1 else f" for {item_reference(e, j)}"
         numbers = f"score {number(e.scores[j])}, weight {number(e.weights[j])}"
         return f"; what weight that makes, the rules decide:{whose} {numbers}."
     has = ", and yet has weight:" if one_name(e, items) else ", and yet have weight:"
     each = ", each" if len(items) > 1 else ""
     share = float(e.weights[items[0]])
     if not share:
-        return f"{has} {of_zero(e)} is positive, though here too small for a float64."
-    return f"{has} {of_zero(e)} ÷ {number(e.sum)} = {number(share)}, {percent(share)} of the whole{each}."
+        return f"{has} {exp_of_zero(e)} is positive, though here too small for a float64."
+    return f"{has} {exp_of_zero(e)} ÷ {number(e.sum)} = {number(share)}, {percent(share)} of the whole{each}."
 
 
-def of_zero(e: Explanation) -> str:
+def exp_of_zero(e: Explanation) -> str:
     """The exponential of a score of 0."""
     return f"exp(0 − {number(e.shift)})" if e.shift else "exp(0) = 1, and 1"
 
 
-def absent(e: Explanation) -> str:
-    """No item has dot product 0: what one would get if it were added to what is seen."""
-    alone = e.x.shape[1] == 1  # of one dim, only 0 has dot product 0 with anything
-    own = "it" if e.operands.alike else "its query"
+def no_zero_text(e: Explanation) -> str:
+    """The sentence where no item has dot product 0: the weight that such an item would get."""
+    one_dim = e.x.shape[1] == 1  # then only the zero vector has dot product 0
+    query = "it" if e.operands.alike else "its query"
     if e.rules:
-        kind = "a zero vector" if alone else f"at right angles to {own}"
+        kind = "a zero vector" if one_dim else f"at right angles to {query}"
         get = "such an item would get whatever weight the rules make of 0"
         return f"nothing that {quoted(e.token)} sees is {kind}; {get}."
     item = f"a zero vector, added to what {quoted(e.token)} sees, would get"
-    if not alone:
+    if not one_dim:
         what = "an item" if e.operands.alike else "a key"
-        item = f"{what} at right angles to {asker(e)}, added to what it sees, would get"
+        item = f"{what} at right angles to {asker_name(e)}, added to what it sees, would get"
     others, share = e.sum * math.exp(min(e.shift, 0.0)), weight_of_one_more(e)
     if not others:
         return f"{item} nearly all the weight: exp(0) = 1, and all others together are too small for a float64."
@@ -105,7 +106,7 @@ def absent(e: Explanation) -> str:
 
 
 def weight_of_one_more(e: Explanation) -> float:
-    """What weight an item of score 0 would have, added to what is seen."""
+    """The weight of an item of score 0 if it were added to the visible ones."""
     if e.shift > 0:
         one = math.exp(-e.shift)
         return one / (e.sum + one)
@@ -120,12 +121,12 @@ def nearest_zero(e: Explanation) -> str:
     j = min(others, key=lambda j: abs(e.scores[j]))
     numbers = f"score {number(e.scores[j])}, weight {number(e.weights[j])}"
     if len(others) == 1:
-        return f" Here {pointed(e, j)} has {numbers}."
-    return f" Of the others here, {pointed(e, j)} has the score nearest to 0: {numbers}."
+        return f" Here {item_reference(e, j)} has {numbers}."
+    return f" Of the others here, {item_reference(e, j)} has the score nearest to 0: {numbers}."
 
 
 def lost_score(e: Explanation) -> list[Block]:
-    """Dot products of 0 that are none: too small for a float64."""
+    """A warning about dot products that underflow to 0."""
     lost = [j for j in e.items if e.stages[0][j] == 0 and j not in e.zeros]
     if not lost:
         return []
@@ -135,7 +136,7 @@ def lost_score(e: Explanation) -> list[Block]:
 
 
 def lost_weight(e: Explanation) -> list[Block]:
-    """Weights of 0 that are seen: by a rule's −∞, or too small for a float64."""
+    """Warnings about visible items with weight 0: by a rule's −∞, or by underflow."""
     hidden = [j for j in e.items if np.isneginf(e.scores[j])]
     lost = [j for j in e.items if e.weights[j] == 0 and j not in hidden]
     page: list[Block] = []
@@ -150,18 +151,18 @@ def lost_weight(e: Explanation) -> list[Block]:
 
 
 def no_weight(e: Explanation) -> list[Block]:
-    """A query without keys, or whose every score a rule made −∞."""
+    """The paragraph for a query that sees no key, or whose scores are all −∞."""
     why = f"The rules make every score of {quoted(e.token)} −∞" if e.items else f"{quoted(e.token)} sees nothing"
     return [Prose(f"{why}: there are no weights, and by definition its output is 0.", strong=True)]
 
 
-def asker(e: Explanation) -> str:
-    """What the dot products are taken with: the item itself in the first approach, elsewhere its query."""
+def asker_name(e: Explanation) -> str:
+    """The name of the dot products' left side: the item in the first approach, otherwise its query."""
     return quoted(e.token) if e.operands.alike else f"the query of {quoted(e.token)}"
 
 
-def found(e: Explanation, items: Sequence[int]) -> str:
-    """What it is compared with: items in the first approach, elsewhere their keys."""
+def compared_names(e: Explanation, items: Sequence[int]) -> str:
+    """The name of the dot products' right side: items in the first approach, otherwise their keys."""
     names = quoted_items(e, items)
     if e.operands.alike or e.operands.keys is e.operands.values:
         return names
@@ -174,5 +175,5 @@ def one_name(e: Explanation, items: Sequence[int]) -> bool:
 
 
 def quoted_items(e: Explanation, items: Sequence[int]) -> str:
-    """Items in a sentence, each name once."""
+    """The items' names in a sentence, each once."""
     return listed(list(dict.fromkeys(quoted(e.tokens[j]) for j in items)))

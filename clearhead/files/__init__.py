@@ -1,4 +1,4 @@
-"""Arrays in .npy, .npz and .safetensors files, memory-mapped: never loaded whole, never half written."""
+"""Arrays in .npy, .npz and .safetensors files, memory-mapped to read, and written atomically."""
 
 from clearhead.files.reading import ArrayFile, open_arrays, release
 from clearhead.files.writing import Spec, new_file

@@ -1,7 +1,7 @@
-"""Reading arrays from files without loading them.
+"""Open arrays in files without loading them.
 
-Decides how .npy, .npz and .safetensors files are opened and what makes one unreadable; leaves to others
-what the arrays mean. Headers are parsed by numpy, zipfile and safetensors. Nothing is ever unpickled.
+Responsible for opening .npy, .npz and .safetensors files and for refusing invalid ones, not for the meaning of arrays.
+numpy, zipfile and safetensors parse the headers. Nothing is ever unpickled.
 """
 
 import io
@@ -27,17 +27,17 @@ from clearhead.arrays import Array
 from clearhead.errors import ClearheadError, DtypeError, FileError, reason
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
-DTYPES = {"F32": "<f4", "F64": "<f8"}  # as .safetensors and as numpy write them
-HEADER = 1 << 14  # no .npy header that numpy accepts is longer
-PIECE = 1 << 20  # bytes that are inflated at once
-RATIO = {ZIP_STORED: 1, ZIP_DEFLATED: 1032}  # how much larger than its bytes what they stand for may be
-STREAM = "free some, or save uncompressed by numpy.savez, which is read in pieces"
+DTYPES = {"F32": "<f4", "F64": "<f8"}  # names in .safetensors and in numpy
+HEADER = 1 << 14  # maximum length of a .npy header that numpy accepts
+INFLATED_BYTES = 1 << 20  # bytes to inflate at a time
+RATIO = {ZIP_STORED: 1, ZIP_DEFLATED: 1032}  # maximum ratio of inflated to compressed size
+STREAM = "free some, or save uncompressed with numpy.savez, which is read in pieces"
 ENCRYPTED = 0x1  # bit of a zip member's flags
 
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """A file's arrays by name, read-only; each is mapped, or decompressed, when it is asked for."""
+    """A file's arrays by name, read-only; each is mapped or decompressed on access."""
 
     path: Path
     members: Mapping[str, Callable[[], Array]]
@@ -51,9 +51,9 @@ class ArrayFile:
 def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
     """Open a .npy (its array is called "x"), .npz or .safetensors file without loading it.
 
-    Arrays are float32 or float64, little-endian, in either memory order. They are views of the mapped file,
-    which must not shrink while they are in use; only compressed .npz members are decompressed into memory.
-    Raises FileError for a file that is missing, truncated or of another format, DtypeError for other numbers.
+    Arrays are float32 or float64, little-endian, in either memory order. They are views of the mapped file, which must
+    not shrink while they are in use; only compressed .npz members are copied into memory. Raises FileError for a file
+    that is missing, truncated or of another format, DtypeError for other dtypes.
 
     >>> path = getfixture("tmp_path") / "x.npy"
     >>> np.save(path, np.eye(2))
@@ -72,9 +72,9 @@ def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
 
 
 def tensors(path: str | os.PathLike[str], what: str, step: str) -> tuple[dict[str, str], dict[str, Array]]:
-    """The words and the arrays of a .safetensors file, of any dtype that numpy has, in memory.
+    """Load the metadata and all arrays of a .safetensors file, of any dtype that numpy has.
 
-    Raises FileError, which says that the file is no `what`, and as a next `step` what to give.
+    Raises FileError, which says that the file is not a `what`, and gives `step` as the next step.
     """
     from safetensors import safe_open
 
@@ -87,26 +87,26 @@ def tensors(path: str | os.PathLike[str], what: str, step: str) -> tuple[dict[st
 
 
 def regular(path: Path) -> BinaryIO:
-    """A file opened for reading, if it is one that lies on a disk; raises OSError."""
+    """Open a regular file for reading; raises OSError for any other."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
-    file = os.fdopen(descriptor, "rb")  # which refuses directories
+    file = os.fdopen(descriptor, "rb")  # raises for directories
     if not S_ISREG(os.fstat(descriptor).st_mode):
         file.close()
-        raise OSError(EINVAL, "it is no regular file")
+        raise OSError(EINVAL, "it is not a regular file")
     return file
 
 
 def check_room(path: Path, size: int) -> None:
-    """Refuse what is larger than the memory that is free, where the system tells: it would end the process."""
+    """Refuse to load more than the free memory, where the system reports it, instead of being killed."""
     with suppress(OSError, StopIteration, ValueError):
         with open("/proc/meminfo", encoding="ascii") as lines:
             free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
         if size > free:
-            raise FileError(f"{path} needs {size:,} bytes of memory, and {free:,} are free: {STREAM}.")
+            raise FileError(f"{path} needs {size:,} bytes of memory, but {free:,} are free: {STREAM}.")
 
 
 def release(*arrays: Array) -> None:
-    """Let the system take back the memory behind mapped arrays; what they hold stays in their files."""
+    """Let the system reclaim the memory of mapped arrays; their content stays in the files."""
     if sys.platform == "linux":
         from mmap import MADV_DONTNEED
 
@@ -133,8 +133,8 @@ def _parsing(path: Path, what: str = "", step: str = "save or copy it again") ->
         raise FileError(
             f"{path} cannot be read ({e.strerror or reason(e)}): check the path and its permissions."
         ) from e
-    except Exception as e:  # parsers of foreign bytes raise anything, and here it all means one thing
-        raise FileError(f"{path} is no {what or f'whole {path.suffix} file'} ({reason(e)}): {step}.") from e
+    except Exception as e:  # parsers of arbitrary bytes raise any error
+        raise FileError(f"{path} is not a {what or f'complete {path.suffix} file'} ({reason(e)}): {step}.") from e
 
 
 def _npy(path: Path, buffer: mmap) -> ArrayFile:
@@ -150,7 +150,7 @@ def _npz(path: Path, buffer: mmap) -> ArrayFile:
         name = info.filename.removesuffix(".npy")
         if info.compress_type == ZIP_STORED and not info.flag_bits & ENCRYPTED:
             members[name] = partial(_stored, path, name, buffer, info)
-            compressed.discard(name)  # of two with one name, the later
+            compressed.discard(name)  # of two members with one name, the later counts
         else:
             members[name] = partial(_decompressed, path, name, info)
             compressed.add(name)
@@ -161,7 +161,7 @@ def _safetensors(path: Path, buffer: mmap) -> ArrayFile:
     from safetensors import safe_open
 
     with safe_open(path, framework="np"):
-        pass  # opening checks that the header is sound and that its arrays cover the file exactly
+        pass  # opening checks the header, and that the arrays cover the file exactly
     (length,) = struct.unpack_from("<Q", buffer)
     start = 8 + length
     entries = json.loads(buffer[8:start])
@@ -179,9 +179,9 @@ def _stored(path: Path, name: str, buffer: mmap, info: ZipInfo) -> Array:
 
 
 def _decompressed(path: Path, name: str, info: ZipInfo) -> Array:
-    """A compressed member, whose size is looked at before it is inflated."""
+    """Decompress a member, after checking its size."""
     if info.compress_type not in RATIO:
-        raise ValueError(f"{name} is compressed as numpy.savez_compressed never does")
+        raise ValueError(f"{name} is compressed in a way that numpy.savez_compressed never uses")
     if info.file_size > RATIO[info.compress_type] * info.compress_size:
         raise ValueError(f"{name} claims to hold {info.file_size} bytes in {info.compress_size}")
     with ZipFile(path) as archive, archive.open(info) as member:
@@ -195,14 +195,14 @@ def _decompressed(path: Path, name: str, info: ZipInfo) -> Array:
             content = np.empty(size, np.uint8)
         except MemoryError:
             raise FileError(f"{path} needs {size:,} bytes of memory for {name}: {STREAM}.") from None
-        known = min(len(head) - start, size)
-        content[:known] = np.frombuffer(head, np.uint8, known, start)
-        while known < size:
-            piece = member.read(min(PIECE, size - known))
+        filled = min(len(head) - start, size)
+        content[:filled] = np.frombuffer(head, np.uint8, filled, start)
+        while filled < size:
+            piece = member.read(min(INFLATED_BYTES, size - filled))
             if not piece:
-                raise EOFError(f"{name} {shape} needs {size} bytes and has {known}")
-            content[known : known + len(piece)] = np.frombuffer(piece, np.uint8)
-            known += len(piece)
+                raise EOFError(f"{name} {shape} needs {size} bytes and has {filled}")
+            content[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+            filled += len(piece)
         if member.read(1):
             raise ValueError(f"{name} {shape} goes on after its {size} bytes")
     content.flags.writeable = False
@@ -219,7 +219,7 @@ def _npy_array(path: Path, name: str, buffer: mmap, start: int, end: int) -> Arr
 
 
 def _header(path: Path, name: str, content: bytes) -> tuple[tuple[int, ...], Literal["C", "F"], "np.dtype[Any]", int]:
-    """What a .npy file's header says: shape, order and dtype, and how long it is."""
+    """Parse a .npy header: shape, order, dtype, and its length."""
     head = io.BytesIO(content)
     version = np.lib.format.read_magic(head)
     parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

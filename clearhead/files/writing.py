@@ -1,7 +1,7 @@
-"""Writing arrays to a file that appears complete and at once, or not at all.
+"""Write arrays to a file that appears complete or not at all.
 
-Decides how .npy, .npz and .safetensors files are laid out so that arrays too large for memory can be filled
-through a memory map, in any order; leaves to others what goes into them.
+Responsible for the layout of .npy, .npz and .safetensors files. Arrays too large for memory can be filled through a
+memory map, in any order. Not responsible for their content.
 """
 
 import io
@@ -28,8 +28,8 @@ from clearhead.files.reading import DTYPES, known_suffix
 from clearhead.machine.appearing import appearing
 
 ALIGNMENT = 64  # of each array in its file: a cache line
-PADDING_FIELD = 0xD935  # zip extra field whose bytes only push the data to an aligned offset
-PIECE = 1 << 24  # bytes handled at once where all of a file must be passed over
+PADDING_FIELD = 0xD935  # zip extra field that pads the data to an aligned offset
+CHUNK_BYTES = 1 << 24  # bytes to process at a time in a pass over a file
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything in a new file goes: the bytes known beforehand, each array's offset, and the size."""
+    """The layout of a new file: headers by offset, the offset of each array, and the size."""
 
     records: Mapping[int, bytes]
     offsets: Mapping[str, int]
@@ -58,11 +58,11 @@ class Layout:
 def new_file(
     path: str | os.PathLike[str], specs: Mapping[str, Spec], *, force: bool = False
 ) -> Iterator[dict[str, Array]]:
-    """Fill a new .npy, .npz or .safetensors file through memory maps; it appears when the block ends well.
+    """Fill a new .npy, .npz or .safetensors file through memory maps; it appears when the block ends without an error.
 
-    Until then the arrays live in a file that nobody sees, whose whole space is claimed first. An error, an interrupt, a
-    full disk or a killed process leaves nothing behind, and an existing file as it was; only `force` replaces one.
-    Raises FileError for what cannot be written. Keep no reference to the arrays after the block.
+    Until then the arrays are in a hidden file whose full space is reserved first. An error, an interrupt, a full disk
+    or a killed process leaves no new file and does not change an existing one, which only `force` replaces. Raises
+    FileError if the file cannot be written. Keep no reference to the arrays after the block.
 
     >>> path = getfixture("tmp_path") / "y.npy"
     >>> with new_file(path, {"output": Spec((2,), np.dtype("float32"))}) as arrays:
@@ -83,7 +83,7 @@ def new_file(
         arrays.clear()
         with _writing(path):
             buffer.flush()
-            with suppress(BufferError):  # someone kept an array
+            with suppress(BufferError):  # the caller kept an array
                 buffer.close()
             if known_suffix(path) == ".npz":
                 _seal_npz(file, specs)
@@ -94,9 +94,9 @@ def new_file(
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes, *, force: bool = False) -> None:
-    """Write a file that is held in memory: it appears whole, or not at all and an existing one stays as it was.
+    """Write bytes to a file atomically: it appears complete, or an existing one does not change.
 
-    Raises FileError for what cannot be written, and without `force` for a file that exists.
+    Raises FileError if the file cannot be written, or exists and `force` is not set.
 
     >>> path = getfixture("tmp_path") / "a.txt"
     >>> write_whole(path, b"all of it")
@@ -111,23 +111,23 @@ def write_whole(path: str | os.PathLike[str], content: bytes, *, force: bool = F
 
 
 def _destination(path: str | os.PathLike[str], force: bool) -> Path:
-    """Where a path leads, if a file may be put there."""
+    """Resolve a path, and check that a file may be written there."""
     path = Path(path)
     with _writing(path):
-        end = Path(os.path.realpath(path))
+        target = Path(os.path.realpath(path))
         try:
-            mode = os.lstat(end).st_mode
+            mode = os.lstat(target).st_mode
         except FileNotFoundError:
-            return end
+            return target
     if S_ISDIR(mode):
         raise FileError(f"{path} is a directory: name a file in it.")
     if S_ISLNK(mode):
-        raise FileError(f"{path} leads in a circle of links: name another file.")
+        raise FileError(f"{path} is a circle of links: name another file.")
     if not S_ISREG(mode):
-        raise FileError(f"{path} is no regular file, so nothing can take its place: name another file.")
+        raise FileError(f"{path} is not a regular file, so it cannot be replaced: name another file.")
     if not force:
         raise FileError(f"{path} exists already: choose another name, or replace it with --force.")
-    return end
+    return target
 
 
 @contextmanager
@@ -136,18 +136,18 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except ClearheadError:
         raise
-    except (OSError, ValueError) as e:  # a name that no file can have is a ValueError
+    except (OSError, ValueError) as e:  # an invalid file name is a ValueError
         reason = getattr(e, "strerror", None) or e
         raise FileError(f"{path} cannot be written ({reason}): check its directory and free space.") from e
 
 
 def _claim(file: BinaryIO, layout: Layout) -> mmap:
-    """Take all the space now: a disk that fills up under a memory map would kill the process."""
+    """Reserve all space now: a disk that fills up under a memory map would kill the process."""
     if sys.platform == "linux":
         os.posix_fallocate(file.fileno(), 0, layout.size)
     else:
-        for start in range(0, layout.size, PIECE):
-            file.write(bytes(min(PIECE, layout.size - start)))
+        for start in range(0, layout.size, CHUNK_BYTES):
+            file.write(bytes(min(CHUNK_BYTES, layout.size - start)))
         file.flush()
     buffer = mmap(file.fileno(), layout.size)
     for start, record in layout.records.items():
@@ -157,7 +157,7 @@ def _claim(file: BinaryIO, layout: Layout) -> mmap:
 
 def _npy(path: Path, specs: Mapping[str, Spec]) -> Layout:
     if len(specs) > 1:
-        raise FileError(f"{path} holds one array and not {', '.join(specs)}: name a .npz or .safetensors file instead.")
+        raise FileError(f"{path} can hold one array, not {', '.join(specs)}: name a .npz or .safetensors file instead.")
     ((name, spec),) = specs.items()
     header = _npy_header(spec)
     return Layout({0: header}, {name: len(header)}, len(header) + spec.nbytes)
@@ -178,8 +178,8 @@ def _safetensors(path: Path, specs: Mapping[str, Spec]) -> Layout:
     entries, offsets, end = {}, {}, 0
     for name, spec in specs.items():
         offsets[name], end = end, end + spec.nbytes
-        place = [offsets[name], end]
-        entries[name] = {"dtype": names[spec.dtype], "shape": spec.shape, "data_offsets": place}
+        extent = [offsets[name], end]
+        entries[name] = {"dtype": names[spec.dtype], "shape": spec.shape, "data_offsets": extent}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-(8 + len(header)) % ALIGNMENT)
     start = 8 + len(header)
@@ -195,7 +195,7 @@ def _npy_header(spec: Spec) -> bytes:
 
 
 def _zip_infos(specs: Mapping[str, Spec]) -> Iterator[ZipInfo]:
-    """The archive's members one after the other, each with its data at an aligned offset."""
+    """The members of the archive in order, each with its data at an aligned offset."""
     start = 0
     for name, spec in specs.items():
         info = ZipInfo(f"{name}.npy")
@@ -209,12 +209,12 @@ def _zip_infos(specs: Mapping[str, Spec]) -> Iterator[ZipInfo]:
 
 
 def _seal_npz(file: BinaryIO, specs: Mapping[str, Spec]) -> None:
-    """Fill in the checksums, now that the data is there, and end the archive with its directory."""
+    """Fill in the checksums, now that the data is complete, and append the archive's directory."""
     infos = list(_zip_infos(specs))
     for info in infos:
         file.seek(info.header_offset + len(info.FileHeader()))
-        for done in range(0, info.file_size, PIECE):
-            info.CRC = zlib.crc32(file.read(min(PIECE, info.file_size - done)), info.CRC)
+        for done in range(0, info.file_size, CHUNK_BYTES):
+            info.CRC = zlib.crc32(file.read(min(CHUNK_BYTES, info.file_size - done)), info.CRC)
         file.seek(info.header_offset)
         file.write(info.FileHeader())
     file.seek(0, os.SEEK_END)

@@ -1,7 +1,7 @@
-"""Gradients of attention as users ask for them: `attend(...).backward(d_out)`.
+"""Gradients of attention: `attend(...).backward(d_out)`.
 
-Responsible for what is checked, and how gradients come back to their operands' shapes. Meaning: `definition.gradient`;
-the kernel's table and memory: `launch`.
+Responsible for checking arguments and for reducing gradients to the shapes of their operands. `definition.gradient`
+defines their meaning, `launch` writes the kernel's call table and sizes its memory.
 """
 
 from typing import Any
@@ -28,60 +28,60 @@ launches: BoundedCache[tuple[Any, ...], BackwardLaunch] = BoundedCache(most=256,
 def backward(
     residuals: Residuals, lse: Array, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None, *, rules: bool
 ) -> Gradients:
-    """Gradients of a call from those of its output and log-sum-exp."""
+    """Gradients of a call, from the gradients of its output and log-sum-exp."""
     d_output, d_sums = as_array(d_out, "d_out", GIVE_D_OUT), None
-    check(d_output, residuals)
+    check_d_out(d_output, residuals)
     if d_lse is not None:
-        d_sums = checked_lse(as_array(d_lse, "d_lse"), lse)
-    launch = launch_of(residuals, d_output, rules=rules)
+        d_sums = checked_d_lse(as_array(d_lse, "d_lse"), lse)
+    launch = backward_launch_for(residuals, d_output, rules=rules)
     threads = residuals.threads or allowed()
     q, k, v, _ = residuals.operands
     operands = (q, k, v, residuals.output)
-    d_query, d_key, d_value, found = launch.run(operands, np.ascontiguousarray(lse), d_output, d_sums, threads)
+    d_query, d_key, d_value, rule_gradients = launch.run(operands, np.ascontiguousarray(lse), d_output, d_sums, threads)
     lead = keys_lead(launch)
     d_key, d_value = (reduced(x.reshape(*lead, *x.shape[-2:]), y.shape) for x, y in ((d_key, k), (d_value, v)))
     return Gradients(
-        q=rounded(reduced(d_query, q.shape), q.dtype),
-        k=rounded(d_key, k.dtype),
-        v=rounded(d_value, v.dtype),
+        q=rounded_gradient(reduced(d_query, q.shape), q.dtype),
+        k=rounded_gradient(d_key, k.dtype),
+        v=rounded_gradient(d_value, v.dtype),
         sink=sink_gradient(residuals, lse, d_output, d_sums),
-        rules=by_rule(residuals.rules.score, found) if rules else (),
+        rules=gradients_by_rule(residuals.rules.score, rule_gradients) if rules else (),
     )
 
 
-def launch_of(residuals: Residuals, d_output: Array, *, rules: bool) -> BackwardLaunch:
-    """The launch of a call like this one, prepared at the first; `rules` if the rules' arrays want gradients too."""
-    (q, k, v, _), own = residuals.operands, residuals.rules
+def backward_launch_for(residuals: Residuals, d_output: Array, *, rules: bool) -> BackwardLaunch:
+    """The launch for a call, prepared at the first call of its kind; `rules` adds gradients of the rules' arrays."""
+    (q, k, v, _), rule_values = residuals.operands, residuals.rules
     layouts = ((x.shape, x.strides, x.dtype) for x in (q, k, v, residuals.output, d_output))
-    score = flattened_rules(own.score) if isinstance(own.score, list) else own.score
-    sink = None if own.sink is None else (own.sink.shape, own.sink.dtype)
-    key = (*layouts, own.mask, score, own.scale, sink, rules, target())
+    score = in_order(rule_values.score) if isinstance(rule_values.score, list) else rule_values.score
+    sink = None if rule_values.sink is None else (rule_values.sink.shape, rule_values.sink.dtype)
+    key = (*layouts, rule_values.mask, score, rule_values.scale, sink, rules, target())
     try:
         launch = launches.get(key)
-    except TypeError:  # a scale without a hash
-        return prepared(residuals, d_output, rules=rules)
+    except TypeError:  # the scale is not hashable
+        return prepare_backward(residuals, d_output, rules=rules)
     if launch is None:
-        launch = prepared(residuals, d_output, rules=rules)
+        launch = prepare_backward(residuals, d_output, rules=rules)
         launches.keep(key, launch, launch.held_bytes)
     return launch
 
 
-def prepared(residuals: Residuals, d_output: Array, *, rules: bool) -> BackwardLaunch:
-    """A call's launch."""
+def prepare_backward(residuals: Residuals, d_output: Array, *, rules: bool) -> BackwardLaunch:
+    """Prepare the launch of a call."""
     problem = residuals.problem
     arrays = problem.rules.score.arrays if problem.rules.score else ()
     numbers = float_arrays(arrays) if rules else ()
-    return BackwardLaunch(problem, walked(problem, d_output), numbers, share(problem, *residuals.operands[1:3]))
+    return BackwardLaunch(problem, walked_strides(problem, d_output), numbers, share(problem, *residuals.operands[1:3]))
 
 
 def share(problem: Problem, *operands: Array) -> bool:
-    """Whether heads share keys and values by their shapes; what was expanded (stride 0) has a gradient for each."""
+    """Whether heads share keys and values by shape. Expanded arrays (stride 0) get one gradient per head."""
     grouped = len(problem.axes) > len(problem.lead)
     return bool(problem.lead) and (grouped or all(x.ndim < 3 or x.shape[-3] == 1 for x in operands))
 
 
-def check(d_output: Array, residuals: Residuals) -> None:
-    """The output's gradient has its shape and dtype."""
+def check_d_out(d_output: Array, residuals: Residuals) -> None:
+    """Check that d_out has the shape and dtype of the output."""
     shape, dtype = residuals.output.shape, residuals.operands.q.dtype
     if d_output.shape != shape:
         raise ShapeError(f"d_out has shape {d_output.shape}, the output {shape}: pass one of equal shape.")
@@ -89,8 +89,8 @@ def check(d_output: Array, residuals: Residuals) -> None:
         raise DtypeError(f"d_out has dtype {d_output.dtype}, the output {dtype}: convert it.")
 
 
-def checked_lse(d_lse: Array, lse: Array) -> Array:
-    """The log-sum-exp's gradient, one number a query."""
+def checked_d_lse(d_lse: Array, lse: Array) -> Array:
+    """Check d_lse, one number per query, and make it contiguous."""
     if d_lse.shape != lse.shape:
         raise ShapeError(f"d_lse has shape {d_lse.shape}, the log-sum-exp {lse.shape}: pass one of equal shape.")
     if d_lse.dtype.kind != "f":
@@ -98,8 +98,8 @@ def checked_lse(d_lse: Array, lse: Array) -> Array:
     return np.ascontiguousarray(d_lse, lse.dtype)
 
 
-def walked(problem: Problem, x: Array) -> Operand:
-    """An array of the output's shape as the kernel walks it, grouped heads on an axis of their own."""
+def walked_strides(problem: Problem, x: Array) -> Operand:
+    """Strides of an array of the output's shape, as the kernel walks it: grouped heads on a separate axis."""
     steps = list(x.strides[:-2])
     if len(problem.axes) > len(problem.lead):
         steps = [*steps[:-1], steps[-1] * problem.axes[-1], steps[-1]]
@@ -107,9 +107,9 @@ def walked(problem: Problem, x: Array) -> Operand:
 
 
 def keys_lead(launch: BackwardLaunch) -> tuple[int, ...]:
-    """The leading axes of the keys' gradient, heads that share one key head counted once."""
+    """The leading axes of the keys' gradient, with one entry for all heads that share a key head."""
     lead = launch.problem.lead
-    return (*lead[:-1], launch.own_axes[-1] if len(launch.own_axes) == len(lead) else 1) if lead else ()
+    return (*lead[:-1], launch.key_axes[-1] if len(launch.key_axes) == len(lead) else 1) if lead else ()
 
 
 def sink_gradient(residuals: Residuals, lse: Array, d_output: Array, d_lse: Array | None) -> Array | None:
@@ -118,43 +118,45 @@ def sink_gradient(residuals: Residuals, lse: Array, d_output: Array, d_lse: Arra
         return None
     with np.errstate(all="ignore"):
         delta = np.einsum("...d,...d->...", d_output, residuals.output, dtype=np.float64)
-        delta[sees_nothing(residuals, lse)] = 0  # whatever dO is
+        delta[sees_nothing(residuals, lse)] = 0  # even if dO is NaN
         if d_lse is not None:
             delta -= d_lse
-        share = sink_weights(spread(residuals.rules.sink, lse), lse.astype(np.float64)) * delta
-        return rounded(reduced(-share.sum(-1), residuals.rules.sink.shape), residuals.rules.sink.dtype)
+        share = sink_weights(sink_per_query(residuals.rules.sink, lse), lse.astype(np.float64)) * delta
+        return rounded_gradient(reduced(-share.sum(-1), residuals.rules.sink.shape), residuals.rules.sink.dtype)
 
 
 def sees_nothing(residuals: Residuals, lse: Array) -> Array:
-    """Which queries have no part in the output: the sink alone is in their sum."""
-    alone: Array = (lse == spread(residuals.rules.sink, lse)) & ~residuals.output.any(-1)
+    """Which queries see no key, so that only the sink is in their sum."""
+    alone: Array = (lse == sink_per_query(residuals.rules.sink, lse)) & ~residuals.output.any(-1)
     return alone
 
 
-def spread(sink: Array | None, lse: Array) -> Array:
-    """The sink of each query's head."""
+def sink_per_query(sink: Array | None, lse: Array) -> Array:
+    """The sink of each head, broadcast to queries."""
     numbers = np.asarray(-np.inf if sink is None else sink, lse.dtype)
     return np.broadcast_to(numbers, lse.shape[:-1])[..., None]
 
 
-def by_rule(score: ScoreLike, found: dict[int, Array]) -> tuple[tuple[Array, ...], ...]:
-    """The arrays' gradients, rule by rule; their numbers run through all rules."""
+def gradients_by_rule(score: ScoreLike, by_number: dict[int, Array]) -> tuple[tuple[Array, ...], ...]:
+    """Gradients grouped by rule, from gradients by array number; arrays are numbered across all rules."""
     result, first = [], 0
     for rule in as_rules(score):
         arrays = rule.formula.arrays
         numbers = range(first, first + len(arrays))
-        own = (rounded(found[n], a.dtype) for n, a in zip(numbers, arrays, strict=True) if n in found)
-        result.append(tuple(own))
+        gradients = (
+            rounded_gradient(by_number[n], a.dtype) for n, a in zip(numbers, arrays, strict=True) if n in by_number
+        )
+        result.append(tuple(gradients))
         first += len(arrays)
     return tuple(result)
 
 
-def rounded(gradient: Array, dtype: np.dtype[Any]) -> Array:
-    """A gradient in its operand's dtype; ∞ where that cannot hold it."""
+def rounded_gradient(gradient: Array, dtype: np.dtype[Any]) -> Array:
+    """A gradient in the dtype of its operand, ∞ on overflow."""
     with np.errstate(over="ignore", invalid="ignore"):
         return gradient.astype(dtype, copy=False)
 
 
-def unknown(what: str) -> InputError:
-    """Why some results have no gradients."""
+def no_gradients(what: str) -> InputError:
+    """The error for results that have no gradients."""
     return InputError(f"{what} has no gradients: call attend(q, k, v) on the arrays themselves.")

@@ -1,7 +1,7 @@
-"""What is decided once for the gradients of a problem: the backward kernel's variant, table, scratch memory and tasks.
+"""Prepare the gradients of a problem: the backward kernel's variant, call table, scratch memory and tasks.
 
-Decides which heads share gradients of keys and values (and so form a chain, see `kernels.backward`), how much memory
-of its own a call needs, and which threads may work; `engine.launch` does the same for attention itself.
+Responsible for deciding which heads share gradients of keys and values (and so form a chain, see `kernels.backward`),
+how much memory a call needs, and how many threads work. `engine.launch` does the same for the forward kernel.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.definition.gradient import add_at, is_float
-from clearhead.engine.launch import array_parameters, bits, block_fields, laid_out, spec_for
+from clearhead.engine.launch import array_parameters, bits, block_fields, scratch_offsets, spec_for
 from clearhead.engine.problem import Operand, Problem, dense_strides
 from clearhead.kernels.abi.call import PLACE, SEEN_BYTES
 from clearhead.kernels.abi.gradient_call import AXIS, DONE, FIELDS, GRADIENT_BLOCK
@@ -30,14 +30,14 @@ from clearhead.rules.derivatives import by_loads, by_score
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula, depends, rewrite
 
-TURNS = 4  # chains that take turns, for each thread: who is late is seldom waited for
-SPAN_BYTES = 256  # of the place of one document, as Python keeps it
+TURNS = 4  # chains per thread that are worked on in turn, to hide waiting for a late one
+SPAN_BYTES = 256  # estimated size of one document's Span object
 AT = {name: n for n, name in enumerate(FIELDS)}
-WHOLE_HEAD = frozenset({"batch", "head"})
+PER_HEAD = frozenset({"batch", "head"})
 
 
 class Template(NamedTuple):
-    """A call's table but for addresses, where those of the rules' gradients belong, and what it points to already."""
+    """A call table without addresses, the fields for addresses of rules' gradients, and the arrays it refers to."""
 
     numbers: tuple[int, ...]
     scattered: tuple[int, ...]
@@ -46,37 +46,37 @@ class Template(NamedTuple):
 
 @dataclass(frozen=True)
 class BackwardLaunch:
-    """One call's gradients, planned: `asked` is the forward's problem, d_output's strides are beside it."""
+    """A prepared backward call: the problem of the forward call, and the strides of d_output."""
 
     problem: Problem
     d_output: Operand
-    arrays: tuple[int, ...]  # the rules' arrays that shall have a gradient, by number
-    shared: bool  # whether the heads of the last axis share their keys and values, and so the gradients of these
+    arrays: tuple[int, ...]  # numbers of the rules' arrays that get a gradient
+    shared: bool  # whether heads of the last axis share keys and values, and so their gradients
 
     @property
     def group(self) -> int:
-        """How many heads share them."""
+        """How many heads share keys and values."""
         return self.problem.axes[-1] if self.shared else 1
 
     @property
     def chains(self) -> int:
-        """How many gradients of keys there are."""
-        return math.prod(self.own_axes)
+        """How many (keys, dim) gradients there are."""
+        return math.prod(self.key_axes)
 
     @property
-    def own_axes(self) -> tuple[int, ...]:
+    def key_axes(self) -> tuple[int, ...]:
         """The leading axes of the gradients of keys and values, as the kernel computes them."""
         return self.problem.axes[:-1] if self.shared else self.problem.axes
 
     @property
     def d_query_dtype(self) -> str:
-        """The dtype of the queries' gradient: not rounded yet where several heads ask the same, to be summed."""
+        """The dtype of the queries' gradient, unrounded if several heads share queries and must be summed."""
         steps = zip(self.problem.axes, self.problem.query.lead, strict=True)
         return self.problem.computed if any(size > 1 and step == 0 for size, step in steps) else self.problem.dtype
 
     @cached_property
     def variant(self) -> Variant:
-        """The forward's rules and their derivatives."""
+        """The forward kernel's rules and their derivatives."""
         problem = self.problem
         score, mask, _, arrays = self.expressions
         base = Variant(
@@ -105,17 +105,17 @@ class BackwardLaunch:
 
     @cached_property
     def scattered(self) -> tuple[int, ...]:
-        """Arrays of which the pairs of one head read several numbers."""
+        """Arrays from which the pairs of one head read more than one element."""
         score = self.expressions[0]
         loads = [load for load, _ in by_loads(score)] if score else []
-        several = {load.array or 0 for load in loads if not depends(load) <= WHOLE_HEAD}
-        return tuple(number for number in self.arrays if number in several)
+        per_pair = {load.array or 0 for load in loads if not depends(load) <= PER_HEAD}
+        return tuple(number for number in self.arrays if number in per_pair)
 
     @cached_property
     def spec(self) -> KernelSpec:
-        """The kernel's plan: the forward's tile and target."""
-        plain = spec_for(self.problem)
-        return KernelSpec("backward", plain.tile, plain.target, self.variant)
+        """The kernel's plan, with the tile and target of the forward kernel."""
+        forward = spec_for(self.problem)
+        return KernelSpec("backward", forward.tile, forward.target, self.variant)
 
     @cached_property
     def kernel(self) -> Kernel:
@@ -124,7 +124,7 @@ class BackwardLaunch:
 
     @property
     def tiles(self) -> list[tuple[int, int, int, int, int]]:
-        """Each tile's queries and its document's keys, ascending: (first query, queries, shift, first key, keys)."""
+        """Queries of each tile and keys of its document, ascending: (first query, queries, shift, first key, keys)."""
         step = self.spec.tile.queries
         return [
             (first, min(step, span.first_query + span.queries - first), span.offset, span.first_key, span.keys)
@@ -135,12 +135,12 @@ class BackwardLaunch:
     def run(
         self, operands: Sequence[Array], lse: Array, d_output: Array, d_lse: Array | None, threads: int
     ) -> tuple[Array, Array, Array, dict[int, Array]]:
-        """The gradients of queries (lead, n, d), of keys and values (own_axes, m, d) and of the rules' arrays."""
+        """The gradients of queries (lead, n, d), of keys and values (key_axes, m, d) and of the rules' arrays."""
         problem = self.problem
         computed = np.dtype(problem.computed)
         d_query = np.zeros((*problem.lead, problem.queries, problem.query_dim), self.d_query_dtype)
         d_key, d_value = (
-            np.zeros((*self.own_axes, problem.keys, padded(dim)), computed)
+            np.zeros((*self.key_axes, problem.keys, padded(dim)), computed)
             for dim in (problem.query_dim, problem.value_dim)
         )
         _, _, _, arrays = self.expressions
@@ -150,23 +150,25 @@ class BackwardLaunch:
         if tasks and problem.keys:
             progress, done = np.zeros(tasks, np.int64), np.full(1, DONE, np.int64)
             count = max(1, min(threads, tasks, self.work // WORTH_A_THREAD))
-            template, own, kept = self.template(count)
+            template, address_fields, kept = self.template(count)
             numbers = list(template)
-            for at, number in zip(own, self.scattered, strict=True):
-                numbers[at] = address(found[number])
-            given = dict(zip(("query", "key", "value", "output"), operands, strict=True))
-            given |= {"lse": lse, "d_output": d_output, "d_query": d_query, "d_key": d_key, "d_value": d_value}
-            given |= {"progress": progress, "done": done, "sums": sums}
-            for name, array in (given | ({} if d_lse is None else {"d_lse": d_lse})).items():
+            for field, number in zip(address_fields, self.scattered, strict=True):
+                numbers[field] = address(found[number])
+            call_arrays = dict(zip(("query", "key", "value", "output"), operands, strict=True))
+            call_arrays |= {"lse": lse, "d_output": d_output, "d_query": d_query, "d_key": d_key, "d_value": d_value}
+            call_arrays |= {"progress": progress, "done": done, "sums": sums}
+            if d_lse is not None:
+                call_arrays["d_lse"] = d_lse
+            for name, array in call_arrays.items():
                 numbers[AT[name]] = address(array)
             table = (ctypes.c_int64 * len(numbers))(*numbers)
-            arrays, isa = (given, d_lse, kept, found), self.spec.target.isa
-            run_kernel(self.kernel.entry, table, self.scratch_layout[1], count, isa, arrays)
+            alive, isa = (call_arrays, kept, found), self.spec.target.isa
+            run_kernel(self.kernel.entry, table, self.scratch_layout[1], count, isa, alive)
             self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tile_table), -1))
         return d_query, d_key[..., : problem.query_dim], d_value[..., : problem.value_dim], found
 
     def add_sums(self, found: dict[int, Array], sums: Array) -> None:
-        """What rules read once a head: the tiles' sums, added to the elements that they belong to."""
+        """Add the sums of tiles to gradients of array elements that a rule reads once per head."""
         if not self.variant.contributions:
             return
         problem = self.problem
@@ -178,13 +180,13 @@ class BackwardLaunch:
         for n, contribution in enumerate(self.variant.contributions):
             if contribution.target is None:
                 index = [evaluate(Formula(i, arrays), leaves) for i in contribution.load.args]
-                wide = found[contribution.load.array or 0].astype(np.float64)
-                add_at(wide, index, totals[:, n])
-                found[contribution.load.array or 0][...] = wide
+                total = found[contribution.load.array or 0].astype(np.float64)
+                add_at(total, index, totals[:, n])
+                found[contribution.load.array or 0][...] = total
 
     @cached_property
     def work(self) -> int:
-        """Multiply-adds of all tiles, the diagonal's whole."""
+        """Multiply-adds of all tiles; tiles on the diagonal count in full."""
         rules = self.problem.rules
         pairs = 0
         for first, rows, shift, origin, keys in self.tiles:
@@ -196,11 +198,11 @@ class BackwardLaunch:
 
     @cached_property
     def scratch_layout(self) -> tuple[dict[str, int], int]:
-        """Where in each thread's scratch memory what is kept, and its size."""
+        """Offsets in a thread's scratch memory, and its size."""
         problem, tile = self.problem, self.spec.tile
         size = tile.element.bytes
-        wide, value_wide = padded(problem.query_dim) * size, padded(problem.value_dim) * size
-        return laid_out(
+        query_row, value_row = padded(problem.query_dim) * size, padded(problem.value_dim) * size
+        return scratch_offsets(
             {
                 "at_softmax": 2 * tile.row,
                 "at_unused": tile.row,
@@ -211,19 +213,19 @@ class BackwardLaunch:
                 "at_seen": GRADIENT_BLOCK * tile.vectors * SEEN_BYTES,
                 "at_scores": (GRADIENT_BLOCK + 2 * max(tile.keys)) * tile.row,
                 "at_d_scores": (GRADIENT_BLOCK + 2 * max(tile.keys)) * tile.row,
-                "at_query": tile.queries * wide,
-                "at_d_output_columns": tile.queries * value_wide,
-                "at_query_rows": tile.queries * wide,
-                "at_d_query": tile.queries * wide,
-                "at_output_rows": tile.queries * value_wide,
-                "at_d_output_rows": tile.queries * value_wide,
-                "at_keys": GRADIENT_BLOCK * wide,
-                "at_values": GRADIENT_BLOCK * value_wide,
+                "at_query": tile.queries * query_row,
+                "at_d_output_columns": tile.queries * value_row,
+                "at_query_rows": tile.queries * query_row,
+                "at_d_query": tile.queries * query_row,
+                "at_output_rows": tile.queries * value_row,
+                "at_d_output_rows": tile.queries * value_row,
+                "at_keys": GRADIENT_BLOCK * query_row,
+                "at_values": GRADIENT_BLOCK * value_row,
             }
         )
 
     def template(self, threads: int) -> Template:
-        """The call's table for so many threads, written at the first."""
+        """The call table for a number of threads, written on first use."""
         known = self.templates.get(threads)
         if known is None:
             known = self.templates[threads] = self.write_template(threads)
@@ -231,11 +233,11 @@ class BackwardLaunch:
 
     @cached_property
     def templates(self) -> dict[int, Template]:
-        """Tables written already."""
+        """Call tables by number of threads."""
         return {}
 
     def write_template(self, threads: int) -> Template:
-        """The call's table, operands' addresses still 0."""
+        """The call table with operand addresses 0."""
         problem, rules = self.problem, self.problem.rules
         walked, heads = problem.axes, problem.lead[-1] if problem.lead else 1
         _, _, constants, arrays = self.expressions
@@ -263,7 +265,7 @@ class BackwardLaunch:
             "together": 1 if self.in_one_chain or threads == 1 else min(TURNS * threads, self.chains),
             "serial": int(bool(self.scattered)),
             "scale": bits(problem.scale),
-            "give_way": give_way(),
+            "give_way": yield_address(),
             "d_query_row": problem.query_dim * np.dtype(self.d_query_dtype).itemsize,
             **{f"{name}_row": operand.row for name, operand in operands.items()},
             **{f"{name}_element": operand.element for name, operand in operands.items()},
@@ -274,26 +276,26 @@ class BackwardLaunch:
         for axis in axes:
             numbers += [walked[axis], *(steps[name][axis] for name in AXIS[1:])]
         numbers += [bits(constant) for constant in constants]
-        own = []
+        address_fields = []
         for array in arrays:
             numbers += array_parameters(array.ctypes.data, array.shape, array.strides)
         for shape in (arrays[number].shape for number in self.scattered):
-            own.append(len(numbers))
+            address_fields.append(len(numbers))
             numbers += array_parameters(0, shape, dense_strides(shape, np.dtype(problem.computed)))
-        return Template(tuple(numbers), tuple(own), (tile_table, kinds, *arrays))
+        return Template(tuple(numbers), tuple(address_fields), (tile_table, kinds, *arrays))
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the arrays that the rules hold, of the tables, and of the documents that these were made from."""
+        """Bytes of the rules' arrays, of the tile and block tables, and of the documents they were made from."""
         _, _, _, arrays = self.expressions
-        known = () if self.kinds is None else (self.kinds,)
-        return sum(int(x.nbytes) for x in (self.tile_table, *arrays, *known)) + SPAN_BYTES * len(
+        kinds = () if self.kinds is None else (self.kinds,)
+        return sum(int(x.nbytes) for x in (self.tile_table, *arrays, *kinds)) + SPAN_BYTES * len(
             self.problem.rules.spans
         )
 
     @cached_property
     def kinds(self) -> Array | None:
-        """What is known of each tile's blocks under a fused mask."""
+        """Whether each block of a tile is full, empty or partly masked, as far as a fused mask tells."""
         problem = self.problem
         return problem.rules.kinds(
             self.tiles, GRADIENT_BLOCK, math.prod(problem.lead[:-1]), problem.lead[-1] if problem.lead else 1
@@ -306,70 +308,70 @@ class BackwardLaunch:
 
     @cached_property
     def expressions(self) -> Any:
-        """The rules as code, and the constants and arrays that they name by number."""
+        """The rules as expressions, and the constants and arrays that these refer to by number."""
         return self.problem.rules.expressions
 
     @property
     def in_one_chain(self) -> bool:
-        """Whether all tasks must keep one order: where pairs of two heads may add to one element."""
+        """Whether all tasks form one chain, because pairs of two heads may add to the same element."""
         lead, arrays = self.problem.lead, self.expressions[3]
-        own = {"batch": math.prod(lead[:-1]), "head": lead[-1] if lead else 1}
+        counts = {"batch": math.prod(lead[:-1]), "head": lead[-1] if lead else 1}
         loads = [contribution.load for contribution in self.variant.contributions if contribution.target is not None]
         return not all(
-            apart(name, count, [load.args for load in loads if load.array == number], arrays[number].shape)
+            heads_are_apart(name, count, [load.args for load in loads if load.array == number], arrays[number].shape)
             for number in self.scattered
-            for name, count in own.items()
+            for name, count in counts.items()
             if count > 1
         )
 
     def gradient_steps(self) -> dict[str, tuple[int, ...]]:
-        """The byte steps of the gradients' leading axes."""
+        """Byte strides of the leading axes of the gradients."""
         problem = self.problem
         shape = (*problem.axes, problem.queries, problem.query_dim)
         steps = {"d_query": dense_strides(shape, np.dtype(self.d_query_dtype))[:-2]}
         for name, dim in (("d_key", problem.query_dim), ("d_value", problem.value_dim)):
-            own = dense_strides((*self.own_axes, problem.keys, padded(dim)), np.dtype(problem.computed))[:-2]
-            steps[name] = (*own, 0) if self.shared else own
+            strides = dense_strides((*self.key_axes, problem.keys, padded(dim)), np.dtype(problem.computed))[:-2]
+            steps[name] = (*strides, 0) if self.shared else strides
         return steps
 
 
-def apart(name: str, count: int, indices: Sequence[tuple[Expression, ...]], shape: tuple[int, ...]) -> bool:
-    """Whether all that read an array find each head's, or batch's, numbers at an index of its own on one axis."""
+def heads_are_apart(name: str, count: int, indices: Sequence[tuple[Expression, ...]], shape: tuple[int, ...]) -> bool:
+    """Whether all loads index one axis of an array by head (or batch), so heads never share an element."""
     return any(
-        size >= count and all(index[axis].op == name for index in indices)  # beyond its end, an axis's last is read
+        size >= count and all(index[axis].op == name for index in indices)  # indices past the end read the last one
         for axis, size in enumerate(shape)
     )
 
 
 def scatter_of(load: Expression, array: Array, keys: int) -> Literal["row", "diagonal", "element"]:
-    """How the pairs of a tile find the elements that they read."""
+    """Which elements the pairs of a tile read: a row of the array, a diagonal, or any."""
     *others, last = load.args
     elsewhere = frozenset[str]().union(*(depends(index) for index in others))
-    by_query = not elsewhere <= WHOLE_HEAD and not elsewhere & {"key", "score"}
+    by_query = not elsewhere <= PER_HEAD and not elsewhere & {"key", "score"}
     if last.op == "key" and array.shape[-1] >= keys and by_query:
         return "row"
-    return "diagonal" if depends(rewrite(load, without_distance)) <= WHOLE_HEAD else "element"
+    return "diagonal" if depends(rewrite(load, without_distance)) <= PER_HEAD else "element"
 
 
 def without_distance(e: Expression) -> Expression | None:
-    """A constant for the distance between query and key, so that what else an expression asks for is seen."""
+    """Replace the distance between query and key by a constant, to see which other leaves an expression reads."""
     distance = e.op == "sub" and {a.op for a in e.args} == {"query", "key"}
     return Expression("constant", "int", value=0) if distance else None
 
 
 @cache
-def give_way() -> int:
-    """The address of the system's function that lets other threads run."""
+def yield_address() -> int:
+    """The address of the operating system's yield function."""
     library = ctypes.CDLL("kernel32") if os.name == "nt" else ctypes.CDLL(None)
     function = library.SwitchToThread if os.name == "nt" else library.sched_yield
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 def kinds_of(arrays: Sequence[Array]) -> tuple[tuple[str, int], ...]:
-    """Dtype and axes of each array, as a kernel must know them."""
+    """Dtype and number of axes of each array, as a kernel needs them."""
     return tuple((array.dtype.name, array.ndim) for array in arrays)
 
 
 def float_arrays(arrays: Sequence[Array]) -> tuple[int, ...]:
-    """The numbers of the arrays that have a gradient."""
+    """The numbers of the arrays that can have a gradient."""
     return tuple(n for n, array in enumerate(arrays) if is_float(array))

@@ -1,4 +1,4 @@
-"""What a forward call leaves behind for its derivatives: operands, rules, and the output before it was rounded."""
+"""Values that a forward call saves for its derivatives: operands, rules, and the unrounded output."""
 
 from dataclasses import dataclass, replace
 
@@ -9,15 +9,15 @@ from clearhead.engine.problem import Problem, problem_of
 
 @dataclass(frozen=True)
 class Residuals:
-    """What derivatives need of a call; its score rules as traced for it, for captured names may have changed since."""
+    """Saved values of one call. Its score rules stay as traced then, since captured variables may change later."""
 
     operands: Operands
     rules: Rules
     threads: int | None
-    output: Array  # unrounded: float32 for operands of 16 bits
+    output: Array  # unrounded: float32 for 16-bit operands
 
     @property
     def problem(self) -> Problem:
-        """The call as a problem; the call itself has shown that no pair of it is at fault."""
+        """The call as a problem. Its rules are trusted: the forward call found no pair without a value."""
         problem = problem_of(self.operands, self.rules, out=self.output, unrounded=True)
         return replace(problem, rules=problem.rules.trusted)

@@ -1,1 +1,1 @@
-"""Looking at a whole model: a sheet of its heads, a page about them, and the command that makes both."""
+"""Inspect a whole model: a sheet of its heads, an HTML page about them, and the command that writes both."""

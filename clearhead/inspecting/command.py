@@ -1,6 +1,7 @@
-"""The command `clearhead inspect`: from a model and a text to a sheet on the terminal, figures and a page.
+"""The command `clearhead inspect`: from a model and a text to a sheet on the terminal, figures and an HTML page.
 
-Decides what is checked before anything is computed, and what is written where; nothing half-written is left behind.
+Responsible for checking the options before anything is computed, and for writing the output; each file is written
+whole or not at all.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +18,15 @@ from clearhead.files.writing import write_whole
 from clearhead.inspecting.heads import (
     ORDERS,
     Head,
-    Inspected,
-    Part,
-    carried,
+    KeyShare,
+    TextAttention,
     from_vectors,
-    index_of,
-    left_out,
-    ordered,
-    ranked,
-    sheet,
+    heaviest,
+    item_index,
+    measure_heads,
+    rank_keys,
+    remainder_text,
+    sort_heads,
 )
 from clearhead.wording import count, label, number, percent
 
@@ -33,17 +34,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MOST_KEYS = 40  # of a row, on a terminal
+MOST_KEYS = 40  # listed on the terminal for one row
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What was asked for; raises InputError or FileError for what can be refused before a model is read."""
+class InspectOptions:
+    """The command's options; raises InputError or FileError for those that are wrong before a model is read."""
 
     sort: str
     most: int
     head: tuple[int, int]
-    row: int | str  # an item by its number, or by its word
+    row: int | str  # an item's index, or its word
     plots: Path | None
     kind: str
     html: Path | None
@@ -65,21 +66,21 @@ class Wanted:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What was found: heads in order, the chosen row's keys by falling weight, and the files that were written."""
+class Inspection:
+    """The result: the heads in order, the chosen row's keys by falling weight, and the files written."""
 
-    of: Inspected
-    wanted: Wanted
+    of: TextAttention
+    options: InspectOptions
     query: int
     heads: list[Head]
-    parts: list[Part]
+    parts: list[KeyShare]
     files: list[Path]
 
     def as_json(self) -> str:
-        """All of it for programs: every head's numbers, every key of the row."""
+        """The result as JSON: every head's numbers and every key of the row."""
         import json
 
-        layer, head = self.wanted.head
+        layer, head = self.options.head
         about = {
             "name": self.of.name,
             "notes": self.of.notes,
@@ -91,18 +92,18 @@ class Found:
         return json.dumps(about, indent=2)
 
 
-def inspected(model: str, text: Sequence[str], embeddings: Path | None = None) -> Inspected:
-    """The attention that a name and a text stand for."""
+def load_attention(model: str, text: Sequence[str], embeddings: Path | None = None) -> TextAttention:
+    """The attention of `vectors`, of a model's folder, each over a text, or of a saved watch."""
     if model == "vectors":
         if not text:
             raise InputError("Nothing to inspect: give a text, or a file that holds one.")
         return from_vectors(read_text(text), embeddings)
     if embeddings:
-        raise InputError(f"--embeddings are word vectors, and {model} has its own: give vectors in its place.")
+        raise InputError(f"--embeddings goes with vectors, but the model is {model}: give vectors in its place.")
     path = Path(model)
     if path.is_file():
         if text:
-            raise InputError(f"{model} is a saved watch, which holds its text's attention already: give no text.")
+            raise InputError(f"{model} is a saved watch and already holds the attention of its text: give no text.")
         from clearhead.inspecting.models import from_watch
 
         return from_watch(path)
@@ -115,40 +116,40 @@ def inspected(model: str, text: Sequence[str], embeddings: Path | None = None) -
     return from_folder(path, read_text(text))
 
 
-def written(of: Inspected, wanted: Wanted, advance: Callable[[int], None]) -> Found:
-    """Compute the sheet and write the files that are wanted."""
-    w = of.head(*wanted.head)
-    query = index_of(wanted.row, of.tokens[: w.shape[0]])
-    heads = ordered(list(sheet(of, advance)), wanted.sort)
-    parts = ranked(w, query, of.tokens)
-    files = draw(of, wanted, query) if wanted.plots else []
-    if wanted.html:
-        from clearhead.inspecting.page import page
+def inspect_heads(of: TextAttention, options: InspectOptions, advance: Callable[[int], None]) -> Inspection:
+    """Compute the sheet and the row, and write the figures and the page that the options ask for."""
+    w = of.head(*options.head)
+    query = item_index(options.row, of.tokens[: w.shape[0]])
+    heads = sort_heads(list(measure_heads(of, advance)), options.sort)
+    parts = rank_keys(w, query, of.tokens)
+    files = draw_figures(of, options, query) if options.plots else []
+    if options.html:
+        from clearhead.inspecting.page import inspection_page
 
-        text = page(of, heads, wanted.head, query, parts, has_matplotlib())
-        write_whole(wanted.html, text.encode(), force=wanted.force)
-        files.append(wanted.html)
-    return Found(of, wanted, query, heads, parts, files)
+        text = inspection_page(of, heads, options.head, query, parts, has_matplotlib())
+        write_whole(options.html, text.encode(), force=options.force)
+        files.append(options.html)
+    return Inspection(of, options, query, heads, parts, files)
 
 
 def has_matplotlib() -> bool:
-    """Whether figures can be drawn."""
+    """Whether matplotlib is installed."""
     from importlib.util import find_spec
 
     return find_spec("matplotlib") is not None
 
 
-def draw(of: Inspected, wanted: Wanted, query: int) -> list[Path]:
-    """All figures: a sheet and a profile of each layer, and the chosen head."""
+def draw_figures(of: TextAttention, options: InspectOptions, query: int) -> list[Path]:
+    """Draw and save a sheet and a profile of each layer, and three figures of the chosen head."""
     from clearhead import plot
 
-    folder, w, (layer, head) = wanted.plots, of.head(*wanted.head), wanted.head
+    folder, w, (layer, head) = options.plots, of.head(*options.head), options.head
     assert folder is not None  # noqa: S101
     name = f"{layer}.{head}"
     figures: dict[str, Callable[[], Figure]] = {}
-    for n, own in of.layers.items():
-        figures[f"layer-{n}-heads"] = partial(plot.heads, own, title=f"layer {n}")
-        figures[f"layer-{n}-profile"] = partial(plot.profile, own, title=f"layer {n}")
+    for n, layer_weights in of.layers.items():
+        figures[f"layer-{n}-heads"] = partial(plot.heads, layer_weights, title=f"layer {n}")
+        figures[f"layer-{n}-profile"] = partial(plot.profile, layer_weights, title=f"layer {n}")
     figures[f"head-{name}-heat"] = partial(plot.heat, w, of.tokens, title=f"head {name}")
     figures[f"head-{name}-received"] = partial(plot.received, w, of.tokens, title=f"head {name}")
     figures[f"head-{name}-row-{query}"] = partial(plot.row, w, query, of.tokens, title=f"head {name}")
@@ -158,40 +159,40 @@ def draw(of: Inspected, wanted: Wanted, query: int) -> list[Path]:
     except OSError as error:
         raise FileError(f"{folder} cannot be made ({error.strerror or error}): name another folder.") from None
     for stem, make in figures.items():
-        files.append(folder / f"{stem}.{wanted.kind}")
-        plot.save(make(), files[-1], force=wanted.force)
+        files.append(folder / f"{stem}.{options.kind}")
+        plot.save(make(), files[-1], force=options.force)
     return files
 
 
-def show(found: Found) -> None:
-    """Print the sheet, the row and where files are."""
+def print_inspection(inspection: Inspection) -> None:
+    """Print the sheet, the row and the names of the files written."""
     from clearhead.explain import text
 
-    to, of = text.console(), found.of
-    shown = found.heads[: found.wanted.most or None]
-    layer, head = found.wanted.head
-    listed = carried(found.parts)[:MOST_KEYS]
-    lines = [str(of), *(f"{note}." for note in of.notes), sheet_of(shown)]
-    if more := len(found.heads) - len(shown):
+    console, of = text.console(), inspection.of
+    shown = inspection.heads[: inspection.options.most or None]
+    layer, head = inspection.options.head
+    listed = heaviest(inspection.parts)[:MOST_KEYS]
+    lines = [str(of), *(f"{note}." for note in of.notes), heads_table(shown)]
+    if more := len(inspection.heads) - len(shown):
         lines.append(f"… and {count(more, 'head')} more: --most 0 shows all, --sort another order.")
-    item = f"item {found.query}, “{label(of.tokens[found.query])}”,"
-    lines += ["", f"What {item} looks at in head {layer}.{head}:", *([row_of(listed)] if listed else [])]
-    lines += [left_out(found.parts, listed) or None, *(f"Wrote {path}." for path in found.files)]
+    item = f"item {inspection.query}, “{label(of.tokens[inspection.query])}”,"
+    lines += ["", f"What {item} looks at in head {layer}.{head}:", *([keys_table(listed)] if listed else [])]
+    lines += [remainder_text(inspection.parts, listed) or None, *(f"Wrote {path}." for path in inspection.files)]
     for line in lines:
         if isinstance(line, Table):
-            to.print(text.grid(line, to.width))
+            console.print(text.terminal_table(line, console.width))
         elif line is not None:
-            to.print(line, markup=False)
+            console.print(line, markup=False)
 
 
-def sheet_of(heads: Sequence[Head]) -> Table:
-    """A line for each head."""
-    told = [name for name in MEANINGS if name not in ("layer", "head")]
-    rows = ((f"{head.layer}.{head.head}", *(number(getattr(head, name)) for name in told)) for head in heads)
-    return Table((Column("head"), *(Column(MEANINGS[name][0]) for name in told)), tuple(rows))
+def heads_table(heads: Sequence[Head]) -> Table:
+    """The sheet, one line for each head."""
+    names = [name for name in MEANINGS if name not in ("layer", "head")]
+    rows = ((f"{head.layer}.{head.head}", *(number(getattr(head, name)) for name in names)) for head in heads)
+    return Table((Column("head"), *(Column(MEANINGS[name][0]) for name in names)), tuple(rows))
 
 
-def row_of(parts: Sequence[Part]) -> Table:
-    """A line for each key of a row."""
+def keys_table(parts: Sequence[KeyShare]) -> Table:
+    """One line for each key."""
     rows = ((str(part.key), label(part.token), number(part.weight), percent(part.together)) for part in parts)
     return Table((Column("key"), Column("item", "left"), Column("weight"), Column("together")), tuple(rows))

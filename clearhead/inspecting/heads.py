@@ -1,7 +1,7 @@
-"""What `clearhead inspect` tells of a model's attention: a sheet of all heads, and what one row's weight is made of.
+"""The numbers `clearhead inspect` reports: a sheet of all heads, and the keys of one row by weight.
 
-Decides which numbers describe a head, and where weights come from: the shipped word vectors, or a watched model. How
-they are written is left to `page` and `command`.
+Responsible for the numbers that describe a head, and for the weights of a text over word vectors. Not for output,
+which is in `page` and `command`, nor for models, which are in `models`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,15 +12,15 @@ import numpy as np
 
 from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.errors import InputError
-from clearhead.explain.inputs import place
+from clearhead.explain.inputs import item_position
 from clearhead.wording import count, percent
 
-ASKED = ("entropy", "effective", "distance", "first", "off_first")
+SUMMARIES = ("entropy", "effective", "distance", "first", "off_first")
 
 
 @dataclass(frozen=True, eq=False)
-class Inspected:
-    """Attention that can be looked at: whose it is, the items, and the weights (heads, queries, keys) of each layer."""
+class TextAttention:
+    """A model's attention over one text: the model's name, the items, each layer's weights (heads, queries, keys)."""
 
     name: str
     tokens: tuple[str, ...]
@@ -35,15 +35,15 @@ class Inspected:
     def head(self, layer: int, head: int) -> Weights:
         """The weights (queries, keys) of one head."""
         if layer not in self.layers or not 0 <= head < self.layers[layer].shape[0]:
-            known = [f"{n}.0" + f" to {n}.{w.shape[0] - 1}" * (w.shape[0] > 1) for n, w in self.layers.items()]
-            raise InputError(f"there is no head {layer}.{head}: give --head one of {', '.join(known)}.")
+            ranges = [f"{n}.0" + f" to {n}.{w.shape[0] - 1}" * (w.shape[0] > 1) for n, w in self.layers.items()]
+            raise InputError(f"there is no head {layer}.{head}: give --head one of {', '.join(ranges)}.")
         chosen: Weights = self.layers[layer][head]
         return chosen
 
 
 @dataclass(frozen=True)
 class Head:
-    """One line of the sheet: means over queries, but `strongest`, the largest weight off the first key."""
+    """One line of the sheet: means over queries, except `strongest`, the largest weight on any key but the first."""
 
     layer: int
     head: int
@@ -54,12 +54,12 @@ class Head:
     strongest: float
 
 
-ORDERS = tuple(part.name for part in fields(Head))
+ORDERS = tuple(field.name for field in fields(Head))
 
 
 @dataclass(frozen=True)
-class Part:
-    """One key of a row, and what it and the heavier ones carry together."""
+class KeyShare:
+    """One key's weight in a row, and the summed weight (`together`) of this key and all heavier ones."""
 
     key: int
     token: str
@@ -67,8 +67,8 @@ class Part:
     together: float
 
 
-def from_vectors(text: str, embeddings: Path | None = None) -> Inspected:
-    """Self-attention of a text over the shipped word vectors, or those in a file: one layer, one head, no scale.
+def from_vectors(text: str, embeddings: Path | None = None) -> TextAttention:
+    """Self-attention of a text over the shipped word vectors or those in a file: one layer, one head, scale 1.
 
     >>> from_vectors("the river bank").layers[0].shape
     (1, 3, 3)
@@ -79,28 +79,28 @@ def from_vectors(text: str, embeddings: Path | None = None) -> Inspected:
     sentence = words.embed(text)
     x = sentence.x[None]
     name = f"the vectors in {embeddings.name}" if embeddings else "the shipped word vectors"
-    return Inspected(name, sentence.tokens, {0: weights(x, x, scale=1.0)}, (*words.remarks, *sentence.notes))
+    return TextAttention(name, sentence.tokens, {0: weights(x, x, scale=1.0)}, (*words.remarks, *sentence.notes))
 
 
-def sheet(of: Inspected, advance: Callable[[int], None] = lambda done: None) -> Iterator[Head]:
-    """Every head of every layer, one sweep a layer.
+def measure_heads(of: TextAttention, advance: Callable[[int], None] = lambda done: None) -> Iterator[Head]:
+    """Summarize every head of every layer, computing each layer's weights once; `advance(1)` follows each layer.
 
-    >>> [head] = sheet(from_vectors("the river bank"))
+    >>> [head] = measure_heads(from_vectors("the river bank"))
     >>> round(head.effective, 1)
     1.8
     """
     for layer, w in of.layers.items():
-        found = w.summary(*ASKED)
-        means = {name: found[name].mean(axis=-1, dtype=np.float64) for name in ASKED[:-1]}
-        strongest = found["off_first"].max(axis=-1)
+        summary = w.summary(*SUMMARIES)
+        means = {name: summary[name].mean(axis=-1, dtype=np.float64) for name in SUMMARIES[:-1]}
+        strongest = summary["off_first"].max(axis=-1)
         for head in range(w.shape[0]):
-            own = {name: float(means[name][head]) for name in means}
-            yield Head(layer=layer, head=head, strongest=float(strongest[head]), **own)
+            head_means = {name: float(means[name][head]) for name in means}
+            yield Head(layer=layer, head=head, strongest=float(strongest[head]), **head_means)
         advance(1)
 
 
-def ordered(heads: Sequence[Head], by: str) -> list[Head]:
-    """Heads sorted by one of their numbers, layer and head ascending, others falling."""
+def sort_heads(heads: Sequence[Head], by: str) -> list[Head]:
+    """Heads sorted by one of their fields: `layer` and `head` ascending, the others descending."""
     if by not in ORDERS:
         raise InputError(f"--sort {by} is unknown: use {', '.join(ORDERS)}.")
     if by in ("layer", "head"):
@@ -108,32 +108,32 @@ def ordered(heads: Sequence[Head], by: str) -> list[Head]:
     return sorted(heads, key=lambda head: (-getattr(head, by), head.layer, head.head))
 
 
-def ranked(w: Weights, query: int, tokens: Sequence[str]) -> list[Part]:
-    """Every key of a row, heaviest first.
+def rank_keys(w: Weights, query: int, tokens: Sequence[str]) -> list[KeyShare]:
+    """Every key of a row, the heaviest first.
 
     >>> w = weights(np.eye(3), np.eye(3), scale=5.0)
-    >>> [part.token for part in ranked(w, -1, ["a", "b", "c"])]
+    >>> [part.token for part in rank_keys(w, -1, ["a", "b", "c"])]
     ['c', 'a', 'b']
     """
     row = w.row(query).astype(np.float64)
     order = np.argsort(-row, kind="stable")
     sums = np.cumsum(row[order])
-    return [Part(int(j), str(tokens[j]), float(row[j]), float(sums[n])) for n, j in enumerate(order)]
+    return [KeyShare(int(j), str(tokens[j]), float(row[j]), float(sums[n])) for n, j in enumerate(order)]
 
 
-def carried(parts: Sequence[Part], share: float = 0.99) -> list[Part]:
-    """The fewest of a row's keys that carry a share of its weight; none of a row that sees nothing.
+def heaviest(parts: Sequence[KeyShare], share: float = 0.99) -> list[KeyShare]:
+    """The fewest keys of a row that carry `share` of its weight; empty for a row whose keys are all hidden.
 
     >>> w = weights(np.eye(3), np.eye(3), scale=5.0)
-    >>> [part.token for part in carried(ranked(w, -1, ["a", "b", "c"]), share=0.9)]
+    >>> [part.token for part in heaviest(rank_keys(w, -1, ["a", "b", "c"]), share=0.9)]
     ['c']
     """
     enough = share * parts[-1].together * (1 - 1e-6)
     return [part for part in parts if part.weight and part.together - part.weight < enough]
 
 
-def left_out(parts: Sequence[Part], shown: Sequence[Part]) -> str:
-    """What must be said below a list of only some of the keys that a row gives weight."""
+def remainder_text(parts: Sequence[KeyShare], shown: Sequence[KeyShare]) -> str:
+    """The line below a list of keys: how many more keys have weight and what they sum to, or that there are none."""
     more = sum(part.weight > 0 for part in parts) - len(shown)
     if not shown:
         return "It sees nothing."
@@ -141,14 +141,14 @@ def left_out(parts: Sequence[Part], shown: Sequence[Part]) -> str:
     return f"… and {count(more, 'key')} more, together {rest}: --json lists all." if more else ""
 
 
-def index_of(row: int | str, tokens: Sequence[str]) -> int:
-    """The number of the item that is meant: by its number from either end, or by its word, of which the last counts.
+def item_index(row: int | str, tokens: Sequence[str]) -> int:
+    """An item's index, from its index counted from either end or from its word (the last occurrence).
 
-    >>> index_of("-1", ["a", " b", "a"]), index_of("B", ["a", " b", "a"])
+    >>> item_index("-1", ["a", " b", "a"]), item_index("B", ["a", " b", "a"])
     (2, 1)
     """
     try:
-        return place(str(row), [token.strip() for token in tokens])
+        return item_position(str(row), [token.strip() for token in tokens])
     except InputError:
         items = len(tokens)
         raise InputError(

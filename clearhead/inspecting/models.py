@@ -1,62 +1,65 @@
-"""Attention of a transformers model, or of what was watched of one, as something to inspect.
+"""The attention of a transformers model over a text, or of a saved watch.
 
-Decides how a folder becomes a model, a tokenizer and a run over a text; watching is `clearhead.watch`'s.
+Responsible for loading a model and its tokenizer from a folder and running them. Not for recording the attention,
+which `clearhead.watch` does.
 """
 
 from pathlib import Path
 
 from clearhead.attention_weights.matrix import Weights
 from clearhead.errors import FileError, InputError
-from clearhead.inspecting.heads import Inspected
-from clearhead.watched.records import RoomError, in_bytes
+from clearhead.inspecting.heads import TextAttention
+from clearhead.watched.records import MemoryLimitError, in_bytes
 from clearhead.watched.seen import Watch, load_watch
 from clearhead.watching import watch
 
-MEMORY = 1 << 31  # bytes that a watch may keep
+WATCH_BYTES = 1 << 31  # limit on what a watch may record
 
 
-def from_watch(path: Path) -> Inspected:
-    """The latest run of a saved watch, its items named by number; needs neither torch nor the model."""
+def from_watch(path: Path) -> TextAttention:
+    """The latest run in a saved watch, its items named by their indices; needs neither torch nor the model."""
     seen = load_watch(path)
     layers = layers_of(seen)
     count = max(w.shape[-1] for w in layers.values())
-    return Inspected(path.name, tuple(map(str, range(count))), layers)
+    return TextAttention(path.name, tuple(map(str, range(count))), layers)
 
 
-def from_folder(folder: Path, text: str) -> Inspected:
-    """One pass of a causal language model over a text; all files are local. Raises FileError or InputError."""
+def from_folder(folder: Path, text: str) -> TextAttention:
+    """One forward pass of a causal language model over a text, from local files. Raises FileError or InputError."""
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError:
         raise InputError(f"{folder} is a model, which needs PyTorch: pip install clearhead[transformers].") from None
     gguf = [path.name for path in sorted(folder.glob("*.gguf"))]
-    more = {"gguf_file": gguf[0]} if gguf and not (folder / "config.json").exists() else {}
+    options = {"gguf_file": gguf[0]} if gguf and not (folder / "config.json").exists() else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **more)
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32, **more).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, **options
+        ).eval()
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise FileError(f"{folder} is no model that transformers can load: {reason}") from None
-    numbers = tokenizer(text, return_tensors="pt")["input_ids"]
-    if not numbers.shape[1]:
+        raise FileError(f"transformers cannot load a model from {folder}: {reason}") from None
+    token_ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    if not token_ids.shape[1]:
         raise InputError("This text has no tokens: give another.")
     try:
-        with torch.no_grad(), watch(model, memory=MEMORY) as seen:
-            model(numbers)
-    except RoomError as error:
+        with torch.no_grad(), watch(model, memory=WATCH_BYTES) as seen:
+            model(token_ids)
+    except MemoryLimitError as error:
         raise InputError(
-            f"{folder} over {numbers.shape[1]} tokens would keep {in_bytes(error.needed)}, and inspect takes "
-            f"{in_bytes(MEMORY)} at most: give a shorter text, or in Python save a few layers, by "
-            "clearhead.watch(model, layers=[0]), and inspect those."
+            f"{folder} over {token_ids.shape[1]} tokens would keep {in_bytes(error.needed)}, but inspect takes "
+            f"{in_bytes(WATCH_BYTES)} at most: give a shorter text, or in Python save a few layers with "
+            "clearhead.watch(model, layers=[0]) and inspect those."
         ) from None
     except InputError as error:
         raise InputError(
             f"{folder} cannot be inspected: {str(error).partition(': ')[0]}. Give a causal language model such as "
             "Llama, Qwen, Mistral, Gemma 2 or GPT-2."
         ) from None
-    tokens = tuple(str(tokenizer.decode([number])) for number in numbers[0].tolist())
-    return Inspected(folder.name, tokens, layers_of(seen))
+    tokens = tuple(str(tokenizer.decode([token_id])) for token_id in token_ids[0].tolist())
+    return TextAttention(folder.name, tokens, layers_of(seen))
 
 
 def layers_of(seen: Watch) -> dict[int, Weights]:

@@ -1,6 +1,6 @@
-"""What was inspected as one HTML page that needs nothing else.
+"""The inspection as one self-contained HTML page.
 
-Decides the page; numbers are those of `heads`, pictures those of `clearhead.plot`.
+Responsible for the page. The numbers come from `heads`, the figures from `clearhead.plot`.
 """
 
 import base64
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 from clearhead.attention_weights.notebook import MEANINGS, cell
-from clearhead.inspecting.heads import Head, Inspected, Part, carried, left_out
+from clearhead.inspecting.heads import Head, KeyShare, TextAttention, heaviest, remainder_text
 from clearhead.wording import count, label, percent
 
 STYLE = """
@@ -33,84 +33,91 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
   body.append(...[...body.rows].sort((a, b) => (value(a) - value(b)) * (falling === "1" ? -1 : 1)));
 };
 """
-HEAD = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+META_TAGS = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
 
 
-def page(
-    of: Inspected, heads: Sequence[Head], chosen: tuple[int, int], query: int, parts: Sequence[Part], pictures: bool
+def inspection_page(
+    of: TextAttention,
+    heads: Sequence[Head],
+    chosen: tuple[int, int],
+    query: int,
+    parts: Sequence[KeyShare],
+    pictures: bool,
 ) -> str:
-    """The whole page: all heads, the chosen head and one row of it; with pictures where matplotlib is installed."""
+    """The page: all heads, the chosen head and one row of it; `pictures` needs matplotlib."""
     layer, head = chosen
     notes = "".join(f"<p>{escape(note)}.</p>" for note in of.notes)
     blocks = [
         f"<h1>{escape(str(of))}</h1>{notes}<h2>All heads</h2>",
-        f"<p>Means over queries, but the last column; a click on a heading sorts.</p>{table(heads)}{meanings()}",
+        "<p>Means over queries, except in the last column; click a heading to sort.</p>"
+        f"{heads_html(heads)}{legend_html()}",
     ]
-    if pictures and len(heads) > 1:  # of one head, its own picture is below
+    if pictures and len(heads) > 1:  # a single head has its picture below
         for n, w in of.layers.items():
-            said = f"weights of {count(w.shape[0], 'head')} of layer {n} as small heat maps, queries down, keys across"
-            blocks.append(figure(f"Layer {n}", images(said, "heads", w, title=f"layer {n}")))
+            alt = f"weights of {count(w.shape[0], 'head')} of layer {n} as small heat maps, queries down, keys across"
+            blocks.append(figure_html(f"Layer {n}", themed_images(alt, "heads", w, title=f"layer {n}")))
     blocks.append(f"<h2>Head {layer}.{head}</h2>")
     w, which = of.head(layer, head), f"head {layer}.{head}"
     if pictures:
-        said = f"heat map of the weights of {which}, queries down, keys across"
-        blocks.append(figure("All weights", images(said, "heat", w, of.tokens)))
-        said = f"line of the weight that each key of {which} receives from all queries together"
-        blocks.append(figure("What each key receives", images(said, "received", w, of.tokens)))
+        alt = f"heat map of the weights of {which}, queries down, keys across"
+        blocks.append(figure_html("All weights", themed_images(alt, "heat", w, of.tokens)))
+        alt = f"line of the weight that each key of {which} receives from all queries together"
+        blocks.append(figure_html("What each key receives", themed_images(alt, "received", w, of.tokens)))
     item = f"item {query}, “{label(of.tokens[query])}”,"
-    blocks.append(f"<h2>What {escape(item)} looks at</h2>{cumulative(parts)}")
+    blocks.append(f"<h2>What {escape(item)} looks at</h2>{keys_html(parts)}")
     if pictures:
-        said = f"bars of the weights that {item} gives the keys of {which}"
-        blocks.append(figure("Its weights", images(said, "row", w, query, of.tokens)))
-    top = f"<head>{HEAD}<title>{escape(of.name)}</title><style>{STYLE}</style></head>"
+        alt = f"bars of the weights that {item} gives the keys of {which}"
+        blocks.append(figure_html("Its weights", themed_images(alt, "row", w, query, of.tokens)))
+    top = f"<head>{META_TAGS}<title>{escape(of.name)}</title><style>{STYLE}</style></head>"
     body = f"<body>{''.join(blocks)}<script>{SCRIPT}</script></body>"
     return f'<!doctype html><html lang="en">{top}{body}</html>\n'
 
 
-def table(heads: Sequence[Head]) -> str:
-    """The sheet of heads."""
+def heads_html(heads: Sequence[Head]) -> str:
+    """The sheet of heads, its columns sortable."""
     names = "".join(f"<th><button>{title}</button></th>" for title, _ in MEANINGS.values())
     rows = "".join("<tr>" + "".join(cell(getattr(head, name)) for name in MEANINGS) + "</tr>" for head in heads)
-    return scrolled(f"<thead><tr>{names}</tr></thead><tbody>{rows}</tbody>")
+    return scrolling_table(f"<thead><tr>{names}</tr></thead><tbody>{rows}</tbody>")
 
 
-def meanings() -> str:
-    """What each column of the sheet is."""
+def legend_html() -> str:
+    """The meaning of each column of the sheet."""
     said = "".join(f"<dt>{title}</dt><dd>{meaning}</dd>" for title, meaning in MEANINGS.values())
     return f"<details open><summary>What the columns mean</summary><dl>{said}</dl></details>"
 
 
-def scrolled(rows: str) -> str:
-    """A table in a box of its own, which scrolls where the window is narrow."""
+def scrolling_table(rows: str) -> str:
+    """A table in a box that scrolls sideways in a narrow window."""
     return f'<div class="scroll"><table>{rows}</table></div>'
 
 
-def cumulative(parts: Sequence[Part]) -> str:
-    """The keys that carry a row, and how many others there are."""
-    shown = carried(parts)
+def keys_html(parts: Sequence[KeyShare]) -> str:
+    """The table of a row's heaviest keys, and how many more there are."""
+    shown = heaviest(parts)
     rows = "".join(
         f'<tr>{cell(part.key)}<td class="word">{escape(label(part.token))}</td>{cell(part.weight)}'
         f"<td>{percent(part.together)}</td></tr>"
         for part in shown
     )
     names = '<th>key</th><th class="word">item</th><th>weight</th><th>together</th>'
-    said = "Its heaviest keys, to 99 % of its weight; together is what a key and those above it carry."
-    listed = f"<p>{said}</p>" + scrolled(f"<thead><tr>{names}</tr></thead><tbody>{rows}</tbody>") if shown else ""
-    return f"{listed}<p>{left_out(parts, shown)}</p>"
+    said = "Its heaviest keys, up to 99 % of its weight; “together” is the weight of a key and all those above it."
+    table = scrolling_table(f"<thead><tr>{names}</tr></thead><tbody>{rows}</tbody>")
+    listed = f"<p>{said}</p>{table}" if shown else ""
+    return f"{listed}<p>{remainder_text(parts, shown)}</p>"
 
 
-def figure(words: str, pictures: str) -> str:
+def figure_html(caption: str, pictures: str) -> str:
     """A captioned figure."""
-    return f"<figure><figcaption>{escape(words)}</figcaption>{pictures}</figure>"
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{pictures}</figure>"
 
 
-def images(said: str, kind: str, *arguments: object, **more: object) -> str:
-    """A figure for light and for dark pages, inside the page, and what one hears who does not see it."""
+def themed_images(alt: str, kind: str, *arguments: object, **options: object) -> str:
+    """A figure for light and for dark pages as embedded PNGs with alternative text."""
     from clearhead import plot
 
-    made = []
+    images = []
     for theme in ("light", "dark"):
-        drawn = plot.picture_of(getattr(plot, kind)(*arguments, theme=theme, **more))
-        data = base64.b64encode(drawn).decode()
-        made.append(f'<img class="{theme}" alt="{escape(said)}" src="data:image/png;base64,{data}">')
-    return "".join(made)
+        png = plot.picture_of(getattr(plot, kind)(*arguments, theme=theme, **options))
+        data = base64.b64encode(png).decode()
+        images.append(f'<img class="{theme}" alt="{escape(alt)}" src="data:image/png;base64,{data}">')
+    return "".join(images)

@@ -19,7 +19,7 @@ from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import PLAIN_VARIANT, Variant
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
 from clearhead.kernels.ir.values import Float, Int, Pointer, i32, least, most
-from clearhead.kernels.parts.dense_rows import Rows, dense_rows
+from clearhead.kernels.parts.dense_rows import Rows, Wanted, dense_rows
 from clearhead.kernels.parts.frame import CallTable, Frame
 from clearhead.kernels.parts.gradient_packing import (
     Columns,
@@ -29,9 +29,9 @@ from clearhead.kernels.parts.gradient_packing import (
     write_state,
     write_unpack_rows,
 )
-from clearhead.kernels.parts.gradient_sums import Factor, Sums
+from clearhead.kernels.parts.gradient_sums import SumRows, Sums
 from clearhead.kernels.parts.mask_bits import Finite, write_finite, write_see
-from clearhead.kernels.parts.masked_block import seen_rows
+from clearhead.kernels.parts.masked_block import MaskedBlock, seen_rows
 from clearhead.kernels.parts.packing import write_pack_rows
 from clearhead.kernels.parts.scatter_add import ScatterAdd, write_scatter_add
 from clearhead.kernels.parts.score_gradients import ScoreGradients, write_weights
@@ -148,8 +148,8 @@ class Backward:
         frame, get, space = a.frame, a.frame.field, a.frame.space
         dims, value_dims = get("query_dim"), get("value_dim")
         wide, value_wide = padded(dims), padded(value_dims)
-        k = self.dense(f, frame, "key", a.k, a.start, a.rows, dims, "keys")
-        v = self.dense(f, frame, "value", a.v, a.start, a.rows, value_dims, "values")
+        k = self.dense(f, frame, "key", Wanted(a.k, a.start, a.rows, dims, wide), "keys")
+        v = self.dense(f, frame, "value", Wanted(a.v, a.start, a.rows, value_dims, value_wide), "values")
         dk_stride, dv_stride = wide * f.element.bytes, value_wide * f.element.bytes
         dk, dv = a.dk + a.start * dk_stride, a.dv + a.start * dv_stride
         s, ds, state, unused = space("scores"), space("d_scores"), space("softmax"), space("unused")
@@ -202,17 +202,18 @@ class Backward:
         # dV += Pᵀ·dO and dK += dSᵀ·Q, each block after the chain's task before
         safe = everything | (a.finite != 0)
         vectors = wide // f.lanes
-        queries_of_key, keys_of_query = (-a.diagonal, -a.left), (a.left, a.diagonal)
+        first, last = -a.diagonal, -a.left  # the queries that see the block's first key
         f.call(self.wait, Wait(frame.table, a.before, a.turn))
-        do, q = Factor(a.do, a.do_stride, value_wide), Factor(a.q, a.q_stride, wide)
-        self.across.write(f, safe, s, s, do, a.queries, queries_of_key, a.rows, dv, dv_stride)
-        self.across.write(f, safe, ds, s, q, a.queries, queries_of_key, a.rows, dk, dk_stride)
+        d_values = SumRows(s, a.do, a.do_stride, a.queries, first, last, a.rows, dv, dv_stride)
+        d_keys = SumRows(ds, a.q, a.q_stride, a.queries, first, last, a.rows, dk, dk_stride)
+        self.across.write(f, d_values, s, value_wide, safe)
+        self.across.write(f, d_keys, s, wide, safe)
         f.publish(a.turn + 1, a.own)
         # dQ += dS·K
         finite = f.call_int(self.finite, Finite(v=k.base, stride=k.stride, rows=a.rows, vectors=vectors))
         safe = everything | (finite != 0)
-        keys = Factor(k.base, k.stride, wide)
-        self.down.write(f, safe, ds, s, keys, a.rows, keys_of_query, a.queries, space("d_query"), dk_stride)
+        d_queries = SumRows(ds, k.base, k.stride, a.rows, a.left, a.diagonal, a.queries, space("d_query"), dk_stride)
+        self.down.write(f, d_queries, s, wide, safe)
         return f.finish()
 
     def write_group(
@@ -228,13 +229,11 @@ class Backward:
             with f.when(count == n):
                 scored(n, low, first, stop - first)
 
-    def dense(
-        self, f: Code, frame: Frame, name: str, base: Pointer, start: Int, rows: Int, dims: Int, copies: str
-    ) -> Rows:
-        """Rows from `start` on as whole vectors of floats: in place if they are, else copied."""
+    def dense(self, f: Code, frame: Frame, name: str, wanted: Wanted, copies: str) -> Rows:
+        """Rows of an operand as whole vectors of floats: in place if they are, else copied."""
         pack = self.pack_output if name == "output" else self.pack_rows
         narrow = bool(self.variant.storage) and name != "output"
-        return dense_rows(f, frame, pack, name, base, start, rows, dims, padded(dims), copies, narrow=narrow)
+        return dense_rows(f, frame, pack, name, wanted, copies, narrow=narrow)
 
     def write_wait(self) -> Emitted[Wait]:
         """Wait for the task before, letting other threads run meanwhile."""
@@ -263,9 +262,9 @@ class Backward:
         dims, value_dims, zero = get("query_dim"), get("value_dim"), f.i64(0)
         wide, value_wide = padded(dims), padded(value_dims)
         vectors, value_vectors = wide // f.lanes, value_wide // f.lanes
-        q = self.dense(f, frame, "query", a.q, zero, a.rows, dims, "query_rows")
-        o = self.dense(f, frame, "output", a.o, zero, a.rows, value_dims, "output_rows")
-        do = self.dense(f, frame, "d_output", a.do, zero, a.rows, value_dims, "d_output_rows")
+        q = self.dense(f, frame, "query", Wanted(a.q, zero, a.rows, dims, wide), "query_rows")
+        o = self.dense(f, frame, "output", Wanted(a.o, zero, a.rows, value_dims, value_wide), "output_rows")
+        do = self.dense(f, frame, "d_output", Wanted(a.do, zero, a.rows, value_dims, value_wide), "d_output_rows")
         f.call(self.columns, Columns(frame.table, q.base, q.stride, a.rows, wide, f.i64(1), space("query")))
         f.call(
             self.columns, Columns(frame.table, do.base, do.stride, a.rows, value_wide, zero, space("d_output_columns"))
@@ -319,9 +318,8 @@ class Backward:
 
     def write_seen_block(self, f: Code, block: GradientBlock, kinds: Pointer) -> None:
         """A block under a fused mask: left out if nobody sees it, with its bits if not everybody does."""
-        with seen_rows(
-            f, block.frame, self.see, kinds, block.start // GRADIENT_BLOCK, block.start, block.rows, f.i64(0)
-        ) as seen:
+        masked = MaskedBlock(block.start // GRADIENT_BLOCK, block.start, block.rows)
+        with seen_rows(f, block.frame, self.see, kinds, masked, f.i64(0)) as seen:
             self.call_block(f, block._replace(start=block.start + seen.first, rows=seen.rows, seen=seen.bits))
 
     def call_block(self, f: Code, block: GradientBlock) -> None:

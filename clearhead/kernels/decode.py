@@ -60,6 +60,15 @@ class MergeSegments(NamedTuple):
     sink: Pointer
 
 
+class Workspace(NamedTuple):
+    """A head's sums: o of all segments, then the states of all segments, each a step from the last."""
+
+    o: Pointer
+    states: Pointer
+    o_step: Int
+    state_step: Int
+
+
 def decode(tile: Tile, variant: Variant) -> ir.Module:
     """Write the decode kernel: `i64 decode(table, scratch, budget)`, to be called as `forward` is."""
     return Decode(tile, variant).module
@@ -208,13 +217,10 @@ class Decode:
         counter = (get("counters") + head * 8).pointer()
         done = f.fetch_add(counter, 1, "acq_rel")
         with f.when(done == segments - 1):
-            self.write_rows(f, frame, head, workspace, states, o_step, state_step, y)
+            self.write_rows(f, frame, head, y, Workspace(workspace, states, o_step, state_step))
         return (end - begin) * rows * (get("query_dim") + get("value_dim"))
 
-    def write_rows(
-        self, f: Code, frame: Frame, head: Int, workspace: Pointer, states: Pointer, o_step: Int, state_step: Int,
-        y: Pointer,
-    ) -> None:  # fmt: skip
+    def write_rows(self, f: Code, frame: Frame, head: Int, y: Pointer, sums: Workspace) -> None:
         """Merge and write each row of a head."""
         get, size = frame.field, f.element.bytes
         queries = get("queries")
@@ -226,5 +232,6 @@ class Decode:
             target = y + (member * get("group_output") + row * get("output_row"))
             lse = unless_null(f, get("lse"), (flat * queries + row) * size)
             sink = (get("sink") + flat * size).pointer()
-            state, o = states + r * (2 * size), workspace + r * (get("value_dim") * size)
-            f.call(self.merge, MergeSegments(state, o, state_step, o_step, get("segments"), vectors, target, lse, sink))
+            state, o = sums.states + r * (2 * size), sums.o + r * (get("value_dim") * size)
+            steps = sums.state_step, sums.o_step
+            f.call(self.merge, MergeSegments(state, o, *steps, get("segments"), vectors, target, lse, sink))

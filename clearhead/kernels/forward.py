@@ -24,10 +24,10 @@ from clearhead.kernels.parts.bfloat16_dot import (
     write_native_values,
     write_pair_weights,
 )
-from clearhead.kernels.parts.dense_rows import BlockRows, Rows
+from clearhead.kernels.parts.dense_rows import BlockRows, Rows, Wanted
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.mask_bits import Finite, ValuesSeen, write_finite, write_see, write_values_seen
-from clearhead.kernels.parts.masked_block import seen_rows
+from clearhead.kernels.parts.masked_block import MaskedBlock, seen_rows
 from clearhead.kernels.parts.merge import Merge, write_merge
 from clearhead.kernels.parts.packing import PackQuery, UnpackOutput, write_pack_query, write_unpack_output
 from clearhead.kernels.parts.softmax import BlockScores, KeyBlock, ScoreFunctions
@@ -129,8 +129,8 @@ class Forward:
         s, state, position = frame.space("scores"), frame.space("softmax"), frame.position()
         query_dim, value_dim = frame.field("query_dim"), frame.field("value_dim")
         dims = padded(value_dim)
-        keys = self.rows.keys(f, frame, a.k, a.start, a.rows, query_dim)
-        values = self.rows.values(f, frame, a.v, a.start, a.rows, value_dim, dims)
+        keys = self.rows.keys(f, frame, Wanted(a.k, a.start, a.rows, query_dim, query_dim))
+        values = self.rows.values(f, frame, Wanted(a.v, a.start, a.rows, value_dim, dims))
         first_key = position.read("origin") + a.start if variant.score else None
 
         # P = exp(S − m) in place of S, and the segment's m and l
@@ -272,7 +272,7 @@ class Forward:
         for b in f.range(first_block, least(stop, start + SEGMENT), BLOCK):
             rows = least(BLOCK, stop - b)
             skipped = (a.left - b).clamp(0, rows) if a.left is not None else f.i64(0)
-            with seen_rows(f, frame, self.see, a.kinds, b // BLOCK, b, rows, skipped) as seen:
+            with seen_rows(f, frame, self.see, a.kinds, MaskedBlock(b // BLOCK, b, rows), skipped) as seen:
                 at = b + seen.first
                 left = near(f, a.left - at) if a.left is not None else None
                 fresh = position.read("untouched")

@@ -18,10 +18,10 @@ from clearhead.kernels.abi.tiles import CACHE_LINE, Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, internal_function
 from clearhead.kernels.ir.values import Int, Pointer, Truth, Vector, larger, least, most
-from clearhead.kernels.parts.dense_rows import BlockRows, Rows
+from clearhead.kernels.parts.dense_rows import BlockRows, Rows, Wanted
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.mask_bits import write_see
-from clearhead.kernels.parts.masked_block import bits_from, look
+from clearhead.kernels.parts.masked_block import MaskedBlock, bits_from, look
 from clearhead.kernels.parts.packing import PackQuery, write_pack_query
 from clearhead.kernels.parts.softmax import BlockScores, KeyBlock, ScoreFunctions
 from clearhead.kernels.parts.task_queue import addresses, write_queue
@@ -82,6 +82,16 @@ class SweepTile(NamedTuple):
     kinds: Pointer | None = None
 
 
+class SweptHead(NamedTuple):
+    """One of the wanted heads."""
+
+    head: Int
+    number: Int  # among the wanted
+    q: Pointer
+    k: Pointer
+    target: Pointer  # for its group of tiles
+
+
 def sweep(tile: Tile, variant: Variant) -> ir.Module:
     """Write the sweep kernel: `i64 sweep(table, scratch, budget)`, to be called as `forward` is."""
     return Sweep(tile, variant).module
@@ -125,7 +135,7 @@ class Sweep:
         frame, block = a.frame, KeyBlock(a.start, a.rows, a.diagonal, a.left)
         s, state = frame.space("scores"), frame.space("softmax")
         position, dims = frame.position(), frame.field("query_dim")
-        keys = self.rows.keys(f, frame, a.k, a.start, a.rows, dims)
+        keys = self.rows.keys(f, frame, Wanted(a.k, a.start, a.rows, dims, dims))
         no_values = Rows(keys.base, keys.stride, f.i64(0))
         key = position.read("origin") + a.start
         scores = BlockScores(
@@ -262,7 +272,7 @@ class Sweep:
         All of its rows are swept, those that nobody sees as well: their weights are wanted as 0.
         """
         block.frame.position().write(seen_all=1)
-        nothing = look(f, block.frame, self.see, kinds, number, block.start, block.rows)
+        nothing = look(f, block.frame, self.see, kinds, MaskedBlock(number, block.start, block.rows))
         seen = bits_from(f, block.frame, f.i64(0))
         with f.when(~nothing):
             call_for_vectors(f, self.block, block.queries, block._replace(seen=seen))
@@ -283,14 +293,13 @@ class Sweep:
         first, stop = borders.entry(group), borders.entry(group + 1)
 
         def tile(t: Int, cost: list[Int]) -> list[Int]:
-            return [cost[0] + self.call_tile(f, frame, head, number, q, k, target, t)]
+            return [cost[0] + self.call_tile(f, frame, SweptHead(head, number, q, k, target), t)]
 
         return f.loop(first, stop, 1, tile, [f.i64(1)])[0]
 
-    def call_tile(
-        self, f: Code, frame: Frame, head: Int, number: Int, q: Pointer, k: Pointer, target: Pointer, t: Int
-    ) -> Int:
+    def call_tile(self, f: Code, frame: Frame, swept: SweptHead, t: Int) -> Int:
         """Find a tile's place, sweep over it, and write what was found for its queries."""
+        head, number, q, k, target = swept
         variant, get, size = self.variant, frame.field, f.element.bytes
         tile, entry = listed_tile(frame, t, SWEEP_TILE)
         at = entry.entry(len(TILE))  # which of the queries that are wanted is the tile's first

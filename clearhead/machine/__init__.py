@@ -1,1 +1,1 @@
-"""The machine room: what processor this is, how kernels are compiled and kept, how threads share a call."""
+"""The processor and its threads: detect the target, compile and store kernels, share calls among threads."""

@@ -1,8 +1,8 @@
-"""A file that appears whole and at once, or not at all, whatever ends the process.
+"""Atomic file creation: a file appears complete or not at all, even if the process is killed.
 
-Where the system can make a file without a name (Linux: O_TMPFILE), it is filled without one, and a killed process
-leaves nothing. Elsewhere, and for the moment in which it takes its place, it has a hidden name beside its target and is
-locked as long as its writer lives: whoever writes next in that folder removes those that nobody locks.
+Where the system supports unnamed files (Linux: O_TMPFILE), the file is filled without a name, so a killed process
+leaves nothing. Elsewhere, and while it is renamed, it has a hidden name next to its target and is locked as long as its
+writer lives. The next writer in that folder removes hidden files that nobody has locked.
 """
 
 import os
@@ -15,12 +15,12 @@ from stat import S_ISREG
 from typing import BinaryIO
 
 PREFIX, SUFFIX = ".clearhead-", ".part"
-OPENED = "/proc/self/fd"  # by which Linux names a file that has no name
+OPENED = "/proc/self/fd"  # path of an unnamed file in Linux
 
 
 @contextmanager
 def appearing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """A file to be filled, which takes the place of `path` when the block ends well; raises OSError.
+    """A file to fill, renamed to `path` when the block ends without an error; raises OSError.
 
     >>> path = getfixture("tmp_path") / "a"
     >>> with appearing(path) as file:
@@ -48,12 +48,12 @@ def appearing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
 
 
 def nameless(folder: Path, mode: int) -> BinaryIO | None:
-    """A locked file without a name, where there is such a thing."""
+    """A locked file without a name, or None where the system has none."""
     if not hasattr(os, "O_TMPFILE") or not os.path.exists(OPENED):
         return None
     try:
         descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, mode)
-    except OSError:  # this file system has none; another reason will be met again
+    except OSError:  # not on this file system; `hidden` meets any other cause again
         return None
     with suppress(OSError):
         lock(descriptor)
@@ -67,10 +67,10 @@ def hidden(folder: Path, mode: int) -> tuple[Path, BinaryIO]:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
         try:
             lock(descriptor)
-        except BlockingIOError:  # someone takes it for a dead one
+        except BlockingIOError:  # another writer is about to remove it
             os.close(descriptor)
             continue
-        except OSError:  # a file system without locks: then nobody else locks it either
+        except OSError:  # the file system has no locks, so no other writer locks it
             pass
         if os.fstat(descriptor).st_nlink:
             return part, os.fdopen(descriptor, "w+b")
@@ -78,10 +78,10 @@ def hidden(folder: Path, mode: int) -> tuple[Path, BinaryIO]:
 
 
 def named(file: BinaryIO, folder: Path, mode: int) -> Path:
-    """Give a nameless file a hidden name; where that is forbidden, what is in it."""
+    """Give an unnamed file a hidden name; if that is forbidden, copy it to a file that has one."""
     part = folder / f"{PREFIX}{token_hex(8)}{SUFFIX}"
     try:
-        os.link(f"{OPENED}/{file.fileno()}", part, src_dir_fd=0)  # without a descriptor, Python links the link itself
+        os.link(f"{OPENED}/{file.fileno()}", part, src_dir_fd=0)  # without src_dir_fd, Python links the symbolic link
     except OSError:
         part, copy = hidden(folder, mode)
         try:
@@ -95,15 +95,15 @@ def named(file: BinaryIO, folder: Path, mode: int) -> Path:
 
 
 def lock(descriptor: int) -> None:
-    """Lock a file for as long as it is open; raises OSError, BlockingIOError if another has."""
-    if os.name != "nt":  # where nobody can remove a file that is open
+    """Lock a file until it is closed; raises OSError, BlockingIOError if it is locked already."""
+    if os.name != "nt":  # Windows does not remove open files
         from fcntl import LOCK_EX, LOCK_NB, flock
 
         flock(descriptor, LOCK_EX | LOCK_NB)
 
 
 def remove_dead(folder: Path) -> None:
-    """Remove what killed writers left in a folder."""
+    """Remove files that killed writers left in a folder."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(PREFIX) and entry.name.endswith(SUFFIX):
@@ -112,7 +112,7 @@ def remove_dead(folder: Path) -> None:
 
 
 def remove_unlocked(name: str) -> None:
-    """Remove a file that nobody has locked; raises OSError for one that somebody has."""
+    """Remove a file that nobody has locked; raises OSError if it is locked."""
     flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(name, os.O_RDONLY | flags)
     try:

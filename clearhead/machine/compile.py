@@ -1,8 +1,7 @@
-"""From a kernel's IR to a function that can be called.
+"""Compile a kernel's IR to a callable function.
 
-Decides how code is emitted, what its cache key holds and who owns it: a Kernel keeps its library alive, for dropping
-the library unmaps the code. Writing the IR is left to the `kernels` room, which is imported only when something must be
-compiled, never on a warm start.
+Responsible for emitting code, for its cache key and its lifetime: a Kernel keeps its library alive, since dropping the
+library unmaps the code. `kernels` writes the IR; it is imported only to compile, never on a warm start.
 """
 
 import ctypes
@@ -27,12 +26,12 @@ Entry = Callable[[Any, int, int], int]
 ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
 library_names = itertools.count()
-compilations = 0  # how many kernels this process has compiled, for tests and `doctor`
+compilations = 0  # number of kernels that this process has compiled, for tests and `doctor`
 
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """All that decides a kernel's code: what it computes, for which processor, with which tile."""
+    """Everything that determines a kernel's code: what it computes, for which processor, with which tile."""
 
     kernel: str
     tile: Tile
@@ -41,7 +40,7 @@ class KernelSpec:
 
     @property
     def key(self) -> str:
-        """The cache key: this spec, the package's sources and its tools."""
+        """The cache key: a hash of this spec, the package's sources and its tools."""
         text = repr((self, fingerprint.fingerprint()))
         return (
             f"{self.kernel}-{self.tile.element.name}-{self.target.isa}-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
@@ -50,7 +49,7 @@ class KernelSpec:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Compiled code with everything that must outlive its calls."""
+    """Compiled code, with all objects that must outlive its calls."""
 
     spec: KernelSpec
     entry: Entry = field(repr=False)
@@ -58,12 +57,12 @@ class Kernel:
 
     @property
     def plan(self) -> KernelSpec:
-        """What `spec` was called before."""
+        """The former name of `spec`."""
         return self.spec
 
     @property
     def ir(self) -> str:
-        """The LLVM IR the kernel was written as."""
+        """The kernel's LLVM IR."""
         return write_ir(self.spec)
 
     @property
@@ -73,9 +72,9 @@ class Kernel:
 
 
 class Kernels:
-    """The kernels of this process: each spec compiled or loaded once, whichever thread asks first.
+    """The kernels of this process: each spec is compiled or loaded once, by the first thread that needs it.
 
-    Once known, a kernel stays: a thread may still be in its code when the interpreter ends.
+    A kernel is never dropped, since a thread may still run its code when the interpreter exits.
     """
 
     def __init__(self) -> None:
@@ -85,7 +84,7 @@ class Kernels:
         """A spec's kernel: from memory, else from the disk cache, else compiled now."""
         kernel = self.known.get(spec)
         if kernel is None:
-            with compiling:  # a signal handler of this thread may come in between, and be the first to have it
+            with compiling:  # a signal handler may run in between and link it first
                 kernel = self.known.get(spec) or self.known.setdefault(spec, link(spec, stored_object(spec)))
         return kernel
 
@@ -94,23 +93,23 @@ kernels = Kernels()
 
 
 def stored_object(spec: KernelSpec) -> bytes:
-    """A spec's object code from the disk cache, or compiled and kept there.
+    """A spec's object code, from the disk cache or compiled and stored there.
 
-    Sources that changed since they were imported have no part in this: their entries are not for this process, and its
-    own code is not for theirs.
+    If the sources changed since they were imported, the cache is neither read nor written: its entries would not match
+    the code that this process runs.
     """
-    start, ours = time.perf_counter(), fingerprint.fingerprint()
-    code = store.load(spec.key) if ours else None
+    start, imported = time.perf_counter(), fingerprint.fingerprint()
+    code = store.load_code(spec.key) if imported else None
     if code is None:
         code = emit(spec)
-        if ours and fingerprint.as_imported() == ours:
-            store.save(spec.key, code)
+        if imported and fingerprint.as_imported() == imported:
+            store.save_code(spec.key, code)
         debug.say(2, f"compiled {spec.key} in {1e3 * (time.perf_counter() - start):.0f} ms")
     return code
 
 
 def emit(spec: KernelSpec) -> bytes:
-    """Compile a spec to object code. LLVM's own loop passes stay off: loops are written as they shall run."""
+    """Compile a spec to object code. LLVM's loop passes stay off, since kernels write loops in their final form."""
     global compilations
     compilations += 1
     module = parse(spec)
@@ -123,13 +122,13 @@ def emit(spec: KernelSpec) -> bytes:
 
 
 def assembly(spec: KernelSpec) -> str:
-    """A kernel in assembly language, also for processors that this machine cannot run."""
+    """A kernel in assembly language; works for other processors than this machine's, too."""
     text: str = machine_for(spec.target).emit_assembly(parse(spec))
     return text
 
 
 def parse(spec: KernelSpec) -> llvm.ModuleRef:
-    """A kernel's IR, checked by LLVM."""
+    """A kernel's IR, parsed and verified by LLVM."""
     initialise(spec.target.triple)
     module = llvm.parse_assembly(write_ir(spec))
     module.triple = spec.target.triple
@@ -138,11 +137,10 @@ def parse(spec: KernelSpec) -> llvm.ModuleRef:
 
 
 def write_ir(spec: KernelSpec) -> str:
-    """Write a kernel's IR, by the function that it is named after."""
+    """Write a kernel's IR; the kernel is named after the function that writes it."""
     write = getattr(late(f"clearhead.kernels.{spec.kernel}"), spec.kernel)
-    with (
-        collector_paused()
-    ):  # of a million small objects none is garbage yet, and each collection walks the frameworks'
+    # None of the million small objects is garbage yet, but each collection would also walk those of other libraries.
+    with collector_paused():
         return str(write(spec.tile, spec.variant))
 
 
@@ -156,7 +154,7 @@ def machine_for(target: Target) -> llvm.TargetMachine:
 
 @functools.cache
 def initialise(triple: str) -> None:
-    """Wake the code generator: this machine's alone, unless another machine's is asked for."""
+    """Initialise LLVM's code generator: only this machine's, unless the target is another."""
     if triple == llvm.get_process_triple():
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
@@ -168,8 +166,8 @@ def initialise(triple: str) -> None:
 def link(spec: KernelSpec, code: bytes) -> Kernel:
     """Map object code into the process.
 
-    By JITLink, which puts all sections of an object into one block: code reaches its constants over 2 GiB at most, and
-    in a process full of large libraries, blocks of their own would now and then lie further apart.
+    Uses JITLink, which allocates all sections of an object together. The small code model needs constants within 2 GiB
+    of the code; in a process with many large libraries, separate allocations do not guarantee that.
     """
     machine = machine_for(spec.target)
     compiler = llvm.create_lljit_compiler(machine, use_jit_link=True)

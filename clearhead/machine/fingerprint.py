@@ -1,8 +1,7 @@
-"""What decides machine code besides a kernel's spec: the package's sources as they were imported, and its tools.
+"""A fingerprint of everything besides a spec that determines machine code: the imported sources and the tools.
 
-Decides by construction what a cache key covers: every source file of the package, whichever it is, so that no module
-that writes kernels, or fills the tables they read, can be forgotten. Files that changed after the import are not what
-this process runs: then there is no fingerprint, and the disk cache is left alone.
+It covers every source file of the package, so no module that writes kernels or fills their tables can be forgotten. If
+a file changed after the import, this process does not run it; then there is no fingerprint and no disk cache.
 """
 
 import functools
@@ -17,29 +16,29 @@ import llvmlite.binding as llvm
 import numpy as np
 
 PACKAGE = Path(__file__).parents[1]
-TICK = 0.1  # seconds: a file's time may lag behind the clock, and this module is not the first to be imported
+TICK = 0.1  # seconds: file times lag behind the clock, and other modules were imported before this one
 IMPORTED = time.time() - TICK
 
 
 @functools.cache
 def fingerprint() -> str | None:
-    """The fingerprint of this process, looked up once; None if its sources are gone or changed."""
+    """The fingerprint of this process, computed once; None if its sources are gone or changed."""
     return as_imported()
 
 
 def as_imported() -> str | None:
-    """The fingerprint, if the sources on disk are still those that this process imported."""
+    """The fingerprint, or None unless the sources on disk are those that this process imported."""
     try:
-        found, changed = sources(PACKAGE)
-    except OSError:  # an upgrade takes them away at this moment
+        digest, changed = sources(PACKAGE)
+    except OSError:  # an upgrade is replacing them
         return None
-    return f"{found} {tools()}" if changed < IMPORTED else None
+    return f"{digest} {tools()}" if changed < IMPORTED else None
 
 
 def sources(package: Path) -> tuple[str, float]:
-    """A digest of a package's source files, and when the last of them changed; for ever, if there are none."""
+    """A digest of a package's source files, and the time of their last change, ∞ without files."""
     digest, changed = hashlib.sha256(), []
-    folders = os.walk(package)  # a warm start waits for this: pathlib takes twice the time
+    folders = os.walk(package)  # pathlib takes twice as long, and a warm start waits for this
     for path in sorted(os.path.join(folder, name) for folder, _, names in folders for name in names):
         if path.endswith(".py"):
             with open(path, "rb", buffering=0) as file:
@@ -50,6 +49,6 @@ def sources(package: Path) -> tuple[str, float]:
 
 
 def tools() -> str:
-    """The versions of what the sources are run and compiled with."""
+    """The versions of Python, numpy, llvmlite and LLVM."""
     compiler = ".".join(map(str, llvm.llvm_version_info))
     return f"{sys.implementation.cache_tag} numpy {np.__version__} llvmlite {llvmlite.__version__} LLVM {compiler}"

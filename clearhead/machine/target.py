@@ -1,7 +1,7 @@
-"""Which instruction set kernels are written for.
+"""The instruction set that kernels are compiled for.
 
-Decides the target from the processor and CLEARHEAD_ISA; narrower targets give the same bits, only slower. Leaves tile
-sizes to `kernels.abi.tiles`.
+Chooses the target from the processor and CLEARHEAD_ISA. Narrower targets give the same bits, only slower.
+`kernels.abi.tiles` chooses tile sizes.
 """
 
 import functools
@@ -14,9 +14,9 @@ from clearhead import settings
 from clearhead.errors import MachineError
 from clearhead.machine.unbroken import locks
 
-locks.append(llvm.ffi.lib._lock)  # it belongs to whichever thread is in LLVM
+locks.append(llvm.ffi.lib._lock)  # held by the thread that runs LLVM
 
-# What LLVM must find before a target is used; "generic" needs nothing.
+# Processor features that each target requires.
 NEEDS = {
     "avx512": ("avx512f", "avx512dq", "avx512bw", "avx512vl", "avx2", "fma"),
     "avx2": ("avx2", "fma"),
@@ -27,7 +27,7 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Target:
-    """Everything about a processor that changes the code made for it."""
+    """Everything about a processor that changes the generated code."""
 
     isa: str
     triple: str
@@ -52,7 +52,7 @@ def native_isas() -> tuple[str, ...]:
 
 @functools.cache
 def host_features() -> dict[str, bool]:
-    """LLVM's own reading of the processor; every AArch64 processor has NEON, named or not."""
+    """The processor features that LLVM detects, plus NEON on AArch64, which always has it."""
     features = dict(llvm.get_host_cpu_features())
     if platform.machine().lower() in ("aarch64", "arm64"):
         features["neon"] = True
@@ -60,7 +60,7 @@ def host_features() -> dict[str, bool]:
 
 
 def target() -> Target:
-    """The target in force: the best of this processor, or the one CLEARHEAD_ISA names.
+    """The current target: the best for this processor, or the one that CLEARHEAD_ISA names.
 
     Raises MachineError if the name is unknown or the processor lacks it.
     """
@@ -70,14 +70,14 @@ def target() -> Target:
 @functools.cache
 def target_for(isa: str) -> Target:
     """The target of a name; the empty name means the best."""
-    here = native_isas()
-    if isa and isa not in here:
-        raise MachineError(f"CLEARHEAD_ISA={isa} cannot run on this processor: use one of {', '.join(here)}.")
+    available = native_isas()
+    if isa and isa not in available:
+        raise MachineError(f"CLEARHEAD_ISA={isa} cannot run on this processor: use one of {', '.join(available)}.")
     triple = llvm.get_process_triple()
-    match isa or here[0]:
+    match isa or available[0]:
         case "avx512":
             return Target("avx512", triple, llvm.get_host_cpu_name(), flat(host_features()), 512, 32)
-        case "avx2":  # told a processor's own name, LLVM spills sums of scores (Zen 3), and is no faster
+        case "avx2":  # with the processor's name, LLVM spills sums of scores (Zen 3) and is not faster
             return Target("avx2", triple, "x86-64-v3", "", 256, 16)
         case "neon":
             return Target("neon", triple, llvm.get_host_cpu_name(), flat(host_features()), 128, 32)
@@ -87,5 +87,5 @@ def target_for(isa: str) -> Target:
 
 
 def flat(features: dict[str, bool]) -> str:
-    """Features as LLVM reads them, in an order that does not change."""
+    """Features in LLVM's syntax, in a fixed order."""
     return ",".join(("+" if on else "-") + name for name, on in sorted(features.items()))

@@ -1,11 +1,12 @@
-"""Threads that share one call: each takes tiles from the call's own queue until none is left.
+"""Share one call among threads: each takes tiles from the call's queue until none is left.
 
-Decides who runs and who waits; which thread computes a tile changes no bit. The calling thread works too, in slices of
-a few milliseconds, so that Ctrl-C is seen between them: it empties the queue, waits for the others, and is raised.
+Responsible for who runs and who waits; which thread computes a tile does not change a bit. The calling thread works
+too, in slices of a few milliseconds, and notices Ctrl-C between them: it empties the queue, waits for the others, and
+raises.
 
-Between two slices, and wherever else Python may run a signal handler, a finalizer or a callback of the garbage
-collector, another call may begin in the same thread. So scratch memory belongs to one call until it ends, and no lock
-is held while something else is waited for.
+Between slices, and wherever else Python may run a signal handler, a finalizer or a garbage collection callback, another
+call can start in the same thread. Therefore scratch memory belongs to one call until it ends, and no thread waits while
+it holds a lock.
 """
 
 import ctypes
@@ -25,18 +26,18 @@ from clearhead.machine.compile import Entry
 
 NEXT_TASK, TASKS = FIELDS.index("next_task"), FIELDS.index("tasks")
 Table: TypeAlias = "ctypes.Array[ctypes.c_int64]"
-WHOLE = 1 << 62  # a budget that never ends
+UNLIMITED = 1 << 62  # a budget that never ends
 SLICE = {
     "avx512": 1 << 29,
     "avx2": 1 << 28,
     "neon": 1 << 27,
     "generic": 1 << 20,
-}  # multiply-adds: some milliseconds
-WORTH_A_THREAD = 1 << 22  # multiply-adds, some 30 µs: waking a thread takes half of that
+}  # multiply-adds, a few milliseconds
+WORTH_A_THREAD = 1 << 22  # multiply-adds, about 30 µs; waking a thread takes half of that
 
 
 def allowed() -> int:
-    """How many threads a call may use: CLEARHEAD_THREADS, else every core this process may run on."""
+    """The number of threads that a call may use: CLEARHEAD_THREADS, or all cores this process may run on."""
     text = settings.THREADS.read()
     if not text.isdecimal():
         raise InputError(f"CLEARHEAD_THREADS={text} is not a number of threads: use 0 for every core, or 1, 2, 3 …")
@@ -46,20 +47,20 @@ def allowed() -> int:
 
 
 class Memory(NamedTuple):
-    """Where one thread works on one call: `size` bytes from `address` on, in `array`."""
+    """Scratch memory of one thread for one call: `size` bytes at `address`, in `array`."""
 
     size: int
     address: int
     array: npt.NDArray[np.uint8]
 
 
-spare = threading.local()  # its `memory`: what this thread's last call worked in
+spare = threading.local()  # its `memory`: scratch memory of this thread's last call, for reuse
 
 
 def take(size: int) -> Memory:
-    """Working memory of at least `size` bytes from a cache line on, the caller's alone until it is put back.
+    """Take scratch memory of at least `size` bytes, aligned to a cache line; the caller owns it until it puts it back.
 
-    Taking is one step, so that whoever comes between finds the memory there or gone.
+    Taking is atomic: a call that starts in between finds the memory either free or taken.
     """
     memory: Memory | None = spare.__dict__.pop("memory", None)
     if memory is None or memory.size < size:
@@ -70,33 +71,33 @@ def take(size: int) -> Memory:
 
 @dataclass
 class Job:
-    """One call as the other threads see it: they may join until the caller closes it."""
+    """One call, which other threads may join until the caller closes it."""
 
     entry: Entry
     table: Table
     scratch_size: int
-    arrays: tuple[object, ...]  # memory the kernel reads and writes: it must outlive the last thread
+    arrays: tuple[object, ...]  # memory that the kernel uses, kept alive until the last thread is done
     done: "SimpleQueue[BaseException | None]" = field(default_factory=SimpleQueue)
     lock: threading.Lock = field(default_factory=threading.Lock)
     joined: int = 0
     closed: bool = False
 
     def work(self) -> None:
-        """Take tiles until none is left, and report; a closed job is left alone."""
+        """Compute tiles until none is left, then report; do nothing if the job is closed."""
         with self.lock:
             if self.closed:
                 return
             self.joined += 1
         try:
             memory = take(self.scratch_size)
-            self.entry(self.table, memory.address, WHOLE)
+            self.entry(self.table, memory.address, UNLIMITED)
             spare.memory = memory
             self.done.put(None)
         except BaseException as error:
             self.done.put(error)
 
     def close(self) -> None:
-        """Let nobody else join or start a tile, and wait for those at work, whatever interrupts the waiting."""
+        """Stop other threads from joining or starting a tile, and wait for running ones despite interrupts."""
         failures: list[BaseException | None] = []
         interrupt: BaseException | None = None
         while not self.closed or len(failures) < self.joined:
@@ -113,7 +114,7 @@ class Job:
                 raise failure
 
     def cut(self) -> None:
-        """End it in a forked child: what the threads that had joined were at is lost."""
+        """End the job in a forked child, where the threads that had joined do not exist."""
         self.lock = threading.Lock()
         if self.joined:
             self.table[NEXT_TASK] = self.table[TASKS]
@@ -123,47 +124,47 @@ class Job:
 
 
 class Crew:
-    """The threads beside the caller's own, started when first needed; a forked child starts its own."""
+    """The worker threads, started on first use; a forked child starts new ones."""
 
     def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
-        """Be without threads, as a process is at first."""
+        """Reset to no threads, as in a new process."""
         self.jobs: SimpleQueue[Job] = SimpleQueue()
-        self.under_way: list[Job] = []
+        self.running: list[Job] = []
         self.started = 0
         self.starting = threading.Lock()
 
     def forget(self) -> None:
-        """Begin anew in a forked child; if the fork was made in the middle of calls, they end here."""
-        lost = self.under_way
+        """Reset in a forked child, and end the calls that were running at the fork."""
+        lost = self.running
         self.begin()
         for job in lost:
             job.cut()
 
     def call(self, job: Job, others: int) -> None:
-        """Hand a job to at most `others` threads."""
+        """Offer a job to at most `others` threads."""
         self.start(others)
         for _ in range(min(others, self.started)):
             self.jobs.put(job)
 
     def start(self, wanted: int) -> None:
-        """Have so many threads, unless another call sees to it just now, or there can be no more."""
+        """Start threads up to `wanted`, unless another call is doing so or the system allows no more."""
         if self.started >= wanted or not self.starting.acquire(blocking=False):
             return
         try:
             while self.started < wanted:
                 threading.Thread(target=self.serve, args=(self.jobs,), daemon=True, name="clearhead").start()
                 self.started += 1
-        except RuntimeError:  # the system's limit, or the interpreter is ending: those there are must do
+        except RuntimeError:  # the system's limit, or the interpreter is exiting: use the existing ones
             pass
         finally:
             self.starting.release()
 
     @staticmethod
     def serve(jobs: "SimpleQueue[Job]") -> None:
-        """Work on whatever comes."""
+        """Run jobs as they arrive."""
         while True:
             jobs.get().work()
 
@@ -176,20 +177,20 @@ if hasattr(os, "register_at_fork"):
 def run_kernel(
     entry: Entry, table: Table, scratch_size: int, threads: int, isa: str, arrays: tuple[object, ...]
 ) -> None:
-    """Run one call to its end on `threads` threads, this one included."""
+    """Run one call to completion on `threads` threads, including the calling one."""
     memory, budget = take(scratch_size), SLICE[isa]
     address = memory.address
     if threads == 1:
         while entry(table, address, budget):
             pass
     else:
-        job, under_way = Job(entry, table, scratch_size, arrays), crew.under_way
+        job, running = Job(entry, table, scratch_size, arrays), crew.running
         try:
-            under_way.append(job)
+            running.append(job)
             crew.call(job, threads - 1)
             while entry(table, address, budget):
                 pass
         finally:
             job.close()
-            under_way.remove(job)
+            running.remove(job)
     spare.memory = memory

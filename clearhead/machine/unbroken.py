@@ -1,11 +1,11 @@
-"""What is never met half done: imports that come late, and compilations.
+"""Late imports and compilations that a fork or interpreter exit cannot interrupt.
 
-A forked child has the forking thread alone. What another thread was at, a module half imported, a lock of LLVM's, stays
-as it was for ever, and whoever waits for it hangs. So a fork waits until other threads have done with such things, and
-so does the end of the interpreter, which would take LLVM from under them.
+A forked child has only the thread that forked. If another thread was in the middle of an import or held a lock of LLVM,
+that never ends in the child, and waiting for it hangs. So a fork first waits until other threads have finished such
+work. Interpreter exit waits too, since it would unload LLVM while they use it.
 
-A signal handler, a finalizer or a callback of the garbage collector may call attention in the middle of an import of
-its own thread, where waiting would not help: so late imports are made by a thread of their own.
+A signal handler, a finalizer or a garbage collection callback can call attention while its thread is in the middle of
+an import, where waiting would not help. So late imports run in a separate thread.
 """
 
 import atexit
@@ -26,18 +26,18 @@ from typing import Any
 PACKAGE = __name__.partition(".")[0]
 PATIENCE = 50  # milliseconds
 compiling, importing = threading.RLock(), threading.RLock()
-locks: list[AbstractContextManager[object]] = [compiling, importing]  # taken in this order; LLVM's joins them
-held = ExitStack()
+locks: list[AbstractContextManager[object]] = [compiling, importing]  # taken in this order; `target` adds LLVM's
+held_locks = ExitStack()
 
 
 @functools.cache
 def late(name: str) -> Any:
-    """A module that is imported when it is first wanted.
+    """Import a module on first use.
 
     >>> late("json").dumps([1])
     '[1]'
     """
-    if importing_here():  # then no other thread can import
+    if importing_here():  # no other thread can import meanwhile
         return importlib.import_module(name)
     while True:
         outcome: list[ModuleType | BaseException] = []
@@ -46,20 +46,20 @@ def late(name: str) -> Any:
         process = os.getpid()
         try:
             start_new_thread(fetch, (name, outcome, done))
-        except RuntimeError:  # there can be no more threads: the system's limit, or the interpreter is ending
+        except RuntimeError:  # the system's limit, or the interpreter is exiting
             fetch(name, outcome, done)
         while not done.acquire(timeout=0.1) and os.getpid() == process:
             pass
-        for found in outcome:  # none in a child that was forked before the thread had begun: start another
-            if isinstance(found, BaseException):
-                raise found
-            return found
+        for module in outcome:  # empty in a child that was forked before the thread began: try again
+            if isinstance(module, BaseException):
+                raise module
+            return module
 
 
 def importing_here() -> bool:
-    """Whether this very thread seems to be in the middle of an import: other threads hold its lock for microseconds.
+    """Whether this thread seems to be in the middle of an import; other threads hold the lock only for microseconds.
 
-    Python does not say whose the lock is, and an import within another one's bookkeeping would break it.
+    Python does not say which thread holds the lock, and an import inside the bookkeeping of another would break it.
     """
     for _ in range(PATIENCE):
         if not lock_held():
@@ -69,7 +69,7 @@ def importing_here() -> bool:
 
 
 def fetch(name: str, outcome: list[ModuleType | BaseException], done: LockType) -> None:
-    """Import a module without being interrupted by the garbage collector, whose callbacks could want it too."""
+    """Import a module with the garbage collector paused, since its callbacks could import it too."""
     try:
         with importing, collector_paused():
             outcome.append(importlib.import_module(name))
@@ -81,7 +81,7 @@ def fetch(name: str, outcome: list[ModuleType | BaseException], done: LockType) 
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Leave the garbage collector out of a `with` block."""
+    """Pause the garbage collector in a `with` block."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -92,18 +92,18 @@ def collector_paused() -> Iterator[None]:
 
 
 def settle() -> None:
-    """Wait until no other thread imports or compiles, and let none begin."""
-    if PACKAGE in sys.modules:  # Python holds its own lock on it until after its last line, in a child for ever
+    """Wait until no other thread imports or compiles, and keep others from starting."""
+    if PACKAGE in sys.modules:  # Python holds the package's lock until its import ends, in a child for ever
         importlib.import_module(PACKAGE)
     for lock in locks:
-        held.enter_context(lock)
+        held_locks.enter_context(lock)
 
 
-def go_on() -> None:
-    """Let them."""
-    held.close()
+def resume() -> None:
+    """Allow imports and compilations again."""
+    held_locks.close()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=settle, after_in_parent=go_on, after_in_child=go_on)
-atexit.register(compiling.acquire)  # not `importing`: what runs at the end may still import
+    os.register_at_fork(before=settle, after_in_parent=resume, after_in_child=resume)
+atexit.register(compiling.acquire)  # not `importing`: exit handlers may still import

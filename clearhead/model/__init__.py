@@ -1,4 +1,4 @@
-"""A small language model: `load()` it, let it go on with a text, look at all that it computes (docs/model.md)."""
+"""A small language model: `load()` it, let it continue a text, look at every value it computes (docs/model.md)."""
 
 from clearhead.model.block import LayerPass
 from clearhead.model.decoding import Decoding

@@ -1,6 +1,6 @@
-"""Reading on from what has been read: a key/value cache for each layer, so that a new token costs one row.
+"""Incremental decoding: a key/value cache for each layer, so that a new token costs one row.
 
-Decides what is kept between tokens; the bits are those of a forward pass over the whole text.
+Responsible for the state kept between tokens; the logits have the same bits as a forward pass over the whole text.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from clearhead.model.parameters import Matrix
 
 
 class Decoding:
-    """A text that grows, as the model sees it.
+    """The model's state after the tokens read so far; reading more tokens extends it.
 
     >>> from clearhead.model import load
     >>> model = load()
@@ -33,28 +33,28 @@ class Decoding:
         self.length = 0  # tokens read
 
     def read(self, tokens: Sequence[int]) -> Matrix:
-        """Read more tokens; the logits (vocabulary,) of the one to come after them.
+        """Read more tokens; returns the logits (vocabulary,) of the next one.
 
-        Raises InputError beyond the model's context, and then nothing has been read.
+        Raises InputError beyond the model's context; nothing is read then.
         """
-        known = self.model.checked(tokens, already=self.length)
-        for first in range(0, len(known), FEW):  # so few share one kernel; for more, another would have to be compiled
-            x = self._leaving(known[first : first + FEW])
+        checked = self.model.checked(tokens, already=self.length)
+        for first in range(0, len(checked), FEW):  # up to FEW rows share one kernel; more would compile another
+            x = self._leaving(checked[first : first + FEW])
         logits: Matrix = self.model.unembedded(x[-1:])[0]
         return logits
 
     def _leaving(self, tokens: Sequence[int]) -> Matrix:
-        """What leaves the last layer for some tokens more, (n, dim)."""
-        held = self.model.parameters
+        """The residual stream (n, dim) after the last layer for new tokens, which are appended to the caches."""
+        parameters = self.model.parameters
         turn = self.model.turn(self.length, len(tokens))
-        x = held.embedding[list(tokens)]
-        for layer, cache in zip(held.layers, self.caches, strict=True):
-            x = layer_pass(x, layer, held.heads, turn, partial(attend, cache)).leaving
+        x = parameters.embedding[list(tokens)]
+        for layer, cache in zip(parameters.layers, self.caches, strict=True):
+            x = layer_pass(x, layer, parameters.heads, turn, partial(attend_cached, cache)).leaving
         self.length += len(tokens)
         return x
 
 
-def attend(cache: KeyValueCache, q: Matrix, k: Matrix, v: Matrix) -> Matrix:
-    """Attention of new queries over all keys so far, their own included."""
+def attend_cached(cache: KeyValueCache, q: Matrix, k: Matrix, v: Matrix) -> Matrix:
+    """Append new keys and values to the cache, then attend from the new queries to every key in it."""
     cache.append(k, v)
     return attention(q, cache)

@@ -1,6 +1,6 @@
-"""What training made small: how surprised the model is by each token of a text, −log p, and the mean of it.
+"""The training objective: the loss of each token of a text, −log p, and its mean.
 
-Decides how a long text is cut, and the units in which surprise is told.
+Responsible for cutting a long text into parts, and for the units in which the loss is reported.
 """
 
 import math
@@ -18,7 +18,7 @@ Nats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """The `tokens` of a text after `<s>`, each one's −log p in `nats`, and what these come to."""
+    """The `tokens` of a text after `<s>`, the −log p of each in `nats`, and their mean in several units."""
 
     tokens: tuple[int, ...]
     nats: Nats
@@ -27,43 +27,43 @@ class Loss:
 
     @property
     def mean(self) -> float:
-        """Nats a token: the cross-entropy that training makes small."""
+        """Nats per token: the cross-entropy that training minimizes."""
         return float(self.nats.mean())
 
     @property
     def perplexity(self) -> float:
-        """exp(mean): as unsure as among so many tokens of equal chance."""
+        """exp(mean): the number of equally likely tokens that would be as uncertain."""
         return math.exp(self.mean)
 
     @property
     def bits_per_character(self) -> float:
-        """What the text would take up, written with this model: comparable between vocabularies."""
+        """The size of the text when compressed with this model; comparable between vocabularies."""
         return float(self.nats.sum()) / math.log(2) / self.characters
 
     @property
     def uniform(self) -> float:
-        """Nats a token of a guess that gives every token the same chance, log(vocabulary)."""
+        """Nats per token of a guess that gives every token the same probability, log(vocabulary)."""
         return math.log(self.vocabulary)
 
 
 def loss(model: LanguageModel, text: str) -> Loss:
-    """The loss of a text; one longer than the context is cut into parts, each read after `<s>` alone.
+    """The loss of a text; a text longer than the context is cut into parts, each read after `<s>`.
 
-    Raises InputError for a text without a character.
+    Raises InputError for an empty text.
     """
     start, *tokens = model.tokenizer.encode(text)
     if not tokens:
-        raise InputError("A text of no characters has no loss: give at least one.")
-    most = model.parameters.context
-    parts = [tokens[i : i + most] for i in range(0, len(tokens), most)]
-    nats = np.concatenate([surprise(model.logits([start, *part[:-1]]), part) for part in parts])
+        raise InputError("An empty text has no loss: give at least one character.")
+    context = model.parameters.context
+    parts = [tokens[i : i + context] for i in range(0, len(tokens), context)]
+    nats = np.concatenate([token_losses(model.logits([start, *part[:-1]]), part) for part in parts])
     return Loss(tuple(tokens), nats, len(text), len(model.tokenizer))
 
 
-def surprise(logits: Matrix, tokens: list[int]) -> Nats:
-    """−log softmax(logits) (n, vocabulary) of the token that came (n,), in float64.
+def token_losses(logits: Matrix, tokens: list[int]) -> Nats:
+    """−log softmax(logits) at the tokens that came, (n,) in float64, from logits (n, vocabulary).
 
-    >>> surprise(np.zeros((1, 4), np.float32), [2]).round(3)   # log 4
+    >>> token_losses(np.zeros((1, 4), np.float32), [2]).round(3)   # log 4
     array([1.386])
     """
     scores = logits.astype(np.float64)

@@ -1,6 +1,6 @@
-"""The model's parameters: what its file holds, and how eight bits become numbers again.
+"""The model's parameters: the contents of its file, dequantized from 8 bits.
 
-Decides names, shapes and constants; what is computed with them is `model`'s.
+Responsible for names, shapes and constants. Not for the computation, which is in `model` and `block`.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float32]
 
-TINY = 1e-6  # added to the mean square by whose root a row is divided
-ROTARY_BASE = 10000.0  # a position turns the planes of q and k by angles from 1 to about 1/10000 (Su et al. 2021)
+EPSILON = 1e-6  # added to the mean square in RMSNorm
+ROTARY_BASE = 10000.0  # each position rotates the planes of q and k by angles from 1 to about 1/10000 (Su et al. 2021)
 EMBEDDING, SCALES = "embedding", ".scales"
 
 
 @dataclass(frozen=True, eq=False)
 class LayerParameters:
-    """One layer's matrices, each (in, out): a row x becomes x W."""
+    """One layer's matrices, each (in, out), applied as x W."""
 
     query: Matrix
     key: Matrix
@@ -31,7 +31,7 @@ class LayerParameters:
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
-    """The token `embedding` (vocabulary, dim), the `layers`, each one's `heads`, and the longest text in tokens."""
+    """The token `embedding` (vocabulary, dim), the `layers`, the heads per layer, and the context length in tokens."""
 
     embedding: Matrix
     layers: tuple[LayerParameters, ...]
@@ -42,18 +42,18 @@ class Parameters:
 MATRICES = tuple(field.name for field in fields(LayerParameters))
 
 
-def read(held: Mapping[str, npt.NDArray[Any]], heads: int, context: int) -> Parameters:
-    """The parameters from a file's tensors: of each matrix its columns as whole numbers in 8 bits, and their scales.
+def dequantize(tensors: Mapping[str, npt.NDArray[Any]], heads: int, context: int) -> Parameters:
+    """The parameters from a file's tensors: each matrix's columns as 8-bit integers, and a scale for each column.
 
     `embedding` (vocabulary, dim) and `embedding.scales` (vocabulary,); for layer 0 `0.query` (out, in) and
-    `0.query.scales` (out,), and so on. A number is its 8 bits times its row's scale, exactly.
+    `0.query.scales` (out,), and so on. A parameter is exactly its 8-bit integer times its row's scale.
     """
-    count = sum(name.endswith(f".{MATRICES[0]}") for name in held)
-    layers = (LayerParameters(*(_widened(held, f"{n}.{name}").T for name in MATRICES)) for n in range(count))
-    return Parameters(_widened(held, EMBEDDING), tuple(layers), heads, context)
+    count = sum(name.endswith(f".{MATRICES[0]}") for name in tensors)
+    layers = (LayerParameters(*(_scaled(tensors, f"{n}.{name}").T for name in MATRICES)) for n in range(count))
+    return Parameters(_scaled(tensors, EMBEDDING), tuple(layers), heads, context)
 
 
-def _widened(held: Mapping[str, npt.NDArray[Any]], name: str) -> Matrix:
-    wide: Matrix = held[name] * held[name + SCALES].astype(np.float32)[:, None]
-    wide.setflags(write=False)
-    return wide
+def _scaled(tensors: Mapping[str, npt.NDArray[Any]], name: str) -> Matrix:
+    matrix: Matrix = tensors[name] * tensors[name + SCALES].astype(np.float32)[:, None]
+    matrix.setflags(write=False)
+    return matrix

@@ -17,8 +17,10 @@ import numpy as np
 from clearhead.errors import TraceError
 from clearhead.rules.operations import OPERATIONS
 
-MOST_FACTORS = 8  # floats: higher powers use the pow operation instead of products
-MOST_POWER = 64  # integers: 64 bits hold no higher power
+MOST_FACTORS = 8  # of a float's power that is a product; others are the operation's
+MOST_POWER = 64  # of a whole number: 64 bits hold no other's
+SINC_NEAR = 1 / 64  # (πx)² below it goes into the series: six terms are right to 2⁻⁶⁰
+SINC_SERIES = tuple((-1) ** n / math.factorial(2 * n + 1) for n in range(5, -1, -1))  # highest power first
 
 
 def call(op: str, *args: Any) -> Any:
@@ -129,8 +131,16 @@ def integer_power(base: Any, n: int) -> Any:
     return half * half * base if n % 2 else half * half
 
 
-def constant_value(x: Any) -> float | None:
-    """The value of a constant, or None."""
+def sinc(x: Any) -> Any:
+    """sin(πx) / (πx); next to 0, where its derivatives would cancel, its series in (πx)²."""
+    y = math.pi * as_float(x)
+    square = y * y
+    series = reduce(lambda total, c: total * square + c, SINC_SERIES)
+    return np.where(square < SINC_NEAR, series, np.sin(y) / y)
+
+
+def constant_of(x: Any) -> float | None:
+    """A number that is the same for all pairs and known now."""
     expression = getattr(x, "expression", None)
     if expression is None:
         return float(x)
@@ -170,4 +180,5 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "round": lambda a, decimals=0: round_to_decimals(a, decimals),
     "around": lambda a, decimals=0: round_to_decimals(a, decimals),
     "fix": lambda x: call("trunc", x),
+    "sinc": sinc,
 }

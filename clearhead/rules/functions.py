@@ -106,6 +106,15 @@ def sqrt(x: Any) -> Any:
     return np.sqrt(x)
 
 
+def cbrt(x: Any) -> Any:
+    """The cube root, of the sign of x.
+
+    >>> float(cbrt(-8.0))
+    -2.0
+    """
+    return np.cbrt(x)
+
+
 def rsqrt(x: Any) -> Any:
     """1 / √x.
 
@@ -158,6 +167,15 @@ def tan(x: Any) -> Any:
     0.0
     """
     return np.tan(x)
+
+
+def sinc(x: Any) -> Any:
+    """sin(πx) / (πx), and 1 at 0.
+
+    >>> float(sinc(0.0)), f"{sinc(0.5):.4f}"
+    (1.0, '0.6366')
+    """
+    return np.sinc(x)
 
 
 def asin(x: Any) -> Any:

@@ -294,6 +294,37 @@ class And(Mask):
 
 
 @dataclass(frozen=True)
+class Stepped(Mask):
+    """Each query sees the keys that are whole steps away, before and behind it."""
+
+    step: int
+
+    @cached_property
+    def formula(self) -> Formula:
+        """(query − key) mod step = 0."""
+        step = min(self.step, FAR)
+        return trace(lambda batch, head, query, key: (query - key) % step == 0, POSITIONS)
+
+    def __repr__(self) -> str:
+        return f"stepped({self.step})"
+
+
+@dataclass(frozen=True)
+class Dilated(And):
+    """Each query sees itself and the keys whole steps before it; `dilated(step)` makes one.
+
+    It is causal & stepped, so that kernels run the first as a loop, and all that places queries among keys knows it.
+    """
+
+    a: Causal
+    b: Stepped
+
+    def __repr__(self) -> str:
+        align = "" if self.a.align is None else f", align={self.a.align!r}"
+        return f"dilated({self.b.step}{align})"
+
+
+@dataclass(frozen=True)
 class Or(Mask):
     """Pairs visible in either mask."""
 
@@ -330,7 +361,8 @@ class Not(Mask):
         yield from self.a.parts()
 
     def __repr__(self) -> str:
-        return f"~({self.a!r})" if isinstance(self.a, And | Or) else f"~{self.a!r}"
+        joined = isinstance(self.a, And | Or) and not isinstance(self.a, Dilated)
+        return f"~({self.a!r})" if joined else f"~{self.a!r}"
 
 
 def causal(*, align: Align | None = None) -> Causal:
@@ -369,6 +401,22 @@ def window(left: int | None, right: int | None = 0, *, align: Align | None = Non
         if x is not None and (not is_integer(x) or x < 0):
             raise InputError(f"window's {name}={x!r} is no number of items: use 0, 1, 2 … or None for no limit.")
     return Window(None if left is None else int(left), None if right is None else int(right), checked_align(align))
+
+
+def dilated(step: int, *, align: Align | None = None) -> Dilated:
+    """Let each item see itself and those 1, 2, 3 … times `step` items before it.
+
+    `dilated(4) & window(400)` sees 101 of them. `align` as for `causal`. Raises InputError for a step below 1.
+
+    >>> visible(dilated(2), queries=4, keys=4).astype(int)
+    array([[1, 0, 0, 0],
+           [0, 1, 0, 0],
+           [1, 0, 1, 0],
+           [0, 1, 0, 1]])
+    """
+    if not is_integer(step) or step < 1:
+        raise InputError(f"dilated's step={step!r} is no distance between items: use 1, 2, 3 …")
+    return Dilated(causal(align=align), Stepped(int(step)))
 
 
 def prefix(length: int) -> Prefix:

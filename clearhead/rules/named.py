@@ -1,7 +1,7 @@
 """Parses and prints rules in the command line's notation.
 
-causal   full   window:255   window:255,3   prefix:10   documents:5,7,3      joined by & and |, negated by ~
-softcap:30   scale:0.5   alibi          and file.py:function for your own rule
+causal   full   window:255   window:255,3   dilated:4   prefix:10   documents:5,7,3   joined by & and |, turned by ~
+softcap:30   scale:0.5   alibi          and file.py:function for a rule of one's own
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from clearhead.rules.masks import (
     Align,
     And,
     Causal,
+    Dilated,
     Documents,
     Full,
     Mask,
@@ -26,6 +27,7 @@ from clearhead.rules.masks import (
     Window,
     at_end,
     causal,
+    dilated,
     documents,
     full,
     prefix,
@@ -33,7 +35,9 @@ from clearhead.rules.masks import (
 )  # fmt: skip
 from clearhead.rules.scores import Alibi, Scale, Score, Softcap, alibi, as_rule, scale, softcap
 
-MASKS = "causal, full, window:LEFT[,RIGHT], prefix:N and documents:LENGTHS, joined by & and |, turned by ~"
+MASKS = (
+    "causal, full, window:LEFT[,RIGHT], dilated:STEP, prefix:N and documents:LENGTHS, joined by & and |, turned by ~"
+)
 SCORES = "softcap:CAP, scale:FACTOR and alibi"
 
 
@@ -84,6 +88,10 @@ def parse_single_mask(text: str, align: Align | None) -> Mask:
             ends = parse_integers(text, argument)
             if len(ends) <= 2:
                 return window(*ends, align=start)
+        case "dilated":
+            steps = wholes(text, argument)
+            if len(steps) == 1:
+                return dilated(*steps, align=start)
         case "prefix":
             lengths = parse_integers(text, argument)
             if len(lengths) == 1:
@@ -118,12 +126,14 @@ def mask_text(mask: Mask) -> str | None:
             return "full"
         case Window(int(left), right) if right is not None:
             return f"window:{left},{right}" if right else f"window:{left}"
+        case Dilated(_, b):
+            return f"dilated:{b.step}"
         case Prefix(length):
             return f"prefix:{length}"
         case Documents(lengths, None):
             return f"documents:{','.join(map(str, lengths))}"
-        case Not(a) if not isinstance(a, And | Or):
-            own = mask_text(a)
+        case Not(a) if isinstance(a, Dilated) or not isinstance(a, And | Or):
+            own = typed(a)
             return own and f"~{own}"
         case Or(a, b) | And(a, b) if isinstance(mask, Or) or not (isinstance(a, Or) or isinstance(b, Or)):
             both = mask_text(a), mask_text(b)

@@ -1,1 +1,1 @@
-"""The page `clearhead view` opens: self-attention to touch. Its server needs the extra `view`."""
+"""The interactive page that `clearhead view` opens, and its server, which needs the extra `view`."""

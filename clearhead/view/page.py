@@ -1,7 +1,7 @@
-"""The page as text: as the server gives it, and as one file that needs nothing else.
+"""The page's HTML: as served, and as one self-contained file.
 
-Decides what stands in the page's HTML, and how style sheets and modules become one file. All modules share one scope
-there, so their names differ (a test holds that).
+Responsible for joining style sheets and modules into one file. There, all modules share one scope, so their names must
+differ (a test checks that).
 """
 
 import base64
@@ -17,44 +17,44 @@ STYLES = ("tokens.css", "shell.css", "learn.css")
 MODULES = (
     "numbers", "attention", "course", "state", "problem", "dom", "formulas", "ask", "actions", "items", "triangle",
     "lines", "plane", "question", "path", "python", "heads", "growth", "export", "bar", "page", "main",
-)  # fmt: skip  # each after those it imports
+)  # fmt: skip  # each after the modules it imports
 TITLE = "clearhead: self-attention you can see through"
-HEAD = '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+HTML_HEAD = '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
 VIEWPORT = '<meta name="viewport" content="width=device-width,initial-scale=1">\n<link rel="icon" href="data:,">\n'
-BODY = '</head>\n<body class="learn">\n<noscript>This page needs JavaScript.</noscript>\n</body>\n</html>\n'
-POLICY = "default-src 'none'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'"
-TRUSTED = "require-trusted-types-for 'script'; trusted-types 'none'"
+HTML_BODY = '</head>\n<body class="learn">\n<noscript>This page needs JavaScript.</noscript>\n</body>\n</html>\n'
+BASE_POLICY = "default-src 'none'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'"
+TRUSTED_TYPES = "require-trusted-types-for 'script'; trusted-types 'none'"
 
 
-def served() -> str:
-    """The page that asks its server for everything else."""
+def served_page() -> str:
+    """The page that loads everything else from its server."""
     links = "".join(f'<link rel="stylesheet" href="static/{name}">\n' for name in STYLES)
     script = '<script type="module" src="static/main.js"></script>\n'
-    return HEAD.format(title=TITLE) + VIEWPORT + links + script + BODY
+    return HTML_HEAD.format(title=TITLE) + VIEWPORT + links + script + HTML_BODY
 
 
-def policy() -> str:
+def served_policy() -> str:
     """The content security policy of the served page."""
     own = "script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
-    return f"{POLICY}; {own}; {TRUSTED}"
+    return f"{BASE_POLICY}; {own}; {TRUSTED_TYPES}"
 
 
-def single(known: Mapping[str, Any], state: str) -> str:
-    """The page as one file with the answers it has had, `known` by question, opened at a state.
+def single_file(known: Mapping[str, Any], state: str) -> str:
+    """The page as one file that contains the answers in `known`, by question, and opens at a state.
 
-    Its policy names its own script and styles by their hashes, so nothing else can run in it.
+    Its content security policy allows its script and styles by their hashes, so nothing else can run in it.
     """
     styles = "\n".join((STATIC / name).read_text("utf-8") for name in STYLES)
-    told = json.dumps({"known": known, "state": state}, ensure_ascii=True).replace("<", "\\u003c")
-    script = f"'use strict';\n(() => {{\nconst KEPT = {told};\n{joined()}\n}})();"
-    policy = f"{POLICY}; script-src '{digest(script)}'; style-src '{digest(styles)}'; {TRUSTED}"
+    data = json.dumps({"known": known, "state": state}, ensure_ascii=True).replace("<", "\\u003c")
+    script = f"'use strict';\n(() => {{\nconst KEPT = {data};\n{joined_script()}\n}})();"
+    policy = f"{BASE_POLICY}; script-src '{policy_hash(script)}'; style-src '{policy_hash(styles)}'; {TRUSTED_TYPES}"
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-    late = BODY.replace("</body>", f"<script>{script}</script>\n</body>")
-    return HEAD.format(title=TITLE) + meta + VIEWPORT + f"<style>{styles}</style>\n" + late
+    late = HTML_BODY.replace("</body>", f"<script>{script}</script>\n</body>")
+    return HTML_HEAD.format(title=TITLE) + meta + VIEWPORT + f"<style>{styles}</style>\n" + late
 
 
-def joined() -> str:
-    """All modules as one script: imports go, for every name is in scope, and so does `export`."""
+def joined_script() -> str:
+    """All modules as one script, without `import`, because every name is in scope, and without `export`."""
     parts = []
     for name in MODULES:
         text = (STATIC / f"{name}.js").read_text("utf-8")
@@ -63,6 +63,6 @@ def joined() -> str:
     return "\n".join(parts)
 
 
-def digest(text: str) -> str:
-    """A source as a policy names it."""
+def policy_hash(text: str) -> str:
+    """The hash of a source, as a content security policy writes it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

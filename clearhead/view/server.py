@@ -1,7 +1,7 @@
-"""The page's server: on this computer alone, for whoever has the address with its token.
+"""The page's server, reachable only from this computer and only with the token in the address.
 
-Decides who is answered: the right host, no foreign origin, the token; and with which headers. What is answered is
-`answers`', what is shown `page`'s.
+Responsible for which requests are answered (right host, same origin, token) and for the headers. Not for the answers,
+which are in `answers`, nor for the page, which is in `page`.
 """
 
 import json
@@ -20,12 +20,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clearhead.errors import ClearheadError, InputError
 from clearhead.view import page
-from clearhead.view.answers import answer, as_data
+from clearhead.view.answers import answer, json_bytes
 
 HOST = "127.0.0.1"
-MOST_KEPT = 1 << 22  # bytes of a page that is to be written as one file
-SAFE = {
-    "Content-Security-Policy": page.policy(),
+MOST_REQUEST_BYTES = 1 << 22  # enough for a page to be written as one file
+SECURITY_HEADERS = {
+    "Content-Security-Policy": page.served_policy(),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -35,7 +35,7 @@ SAFE = {
 
 
 class Guard:
-    """Lets through requests from this page alone: to this host, with the token in the path, from no other origin."""
+    """Passes on only requests from this page: to this host, with the token in the path, from the same origin."""
 
     def __init__(self, app: ASGIApp, token: str, hosts: frozenset[str]) -> None:
         self.app, self.token, self.hosts = app, token, hosts
@@ -47,20 +47,20 @@ class Guard:
             return
         request = Request(scope)
         if not self.is_welcome(request):
-            await PlainTextResponse("Not from here.", 403, headers=SAFE)(scope, receive, send)
+            await PlainTextResponse("Not from here.", 403, headers=SECURITY_HEADERS)(scope, receive, send)
             return
 
         async def sent(message: Any) -> None:
             if message["type"] == "http.response.start":
-                told = [(name.lower().encode(), value.encode()) for name, value in SAFE.items()]
-                names = {name for name, _ in told}
-                message["headers"] = [pair for pair in message["headers"] if pair[0].lower() not in names] + told
+                headers = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+                names = {name for name, _ in headers}
+                message["headers"] = [pair for pair in message["headers"] if pair[0].lower() not in names] + headers
             await send(message)
 
         await self.app(scope, receive, sent)
 
     def is_welcome(self, request: Request) -> bool:
-        """Whether a request comes from the page, or opens it."""
+        """Whether a request comes from the page or opens it."""
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
         first = request.url.path.split("/")[1] if "/" in request.url.path else ""
         return (
@@ -74,32 +74,32 @@ class Guard:
 def application(token: str, port: int) -> ASGIApp:
     """The whole application, guarded."""
     routes = [
-        Route("/", lambda request: HTMLResponse(page.served())),
-        Route("/ask/{what}", asked, methods=["GET", "POST"]),
-        Route("/file", written, methods=["POST"]),
+        Route("/", lambda request: HTMLResponse(page.served_page())),
+        Route("/ask/{what}", answer_request, methods=["GET", "POST"]),
+        Route("/file", file_request, methods=["POST"]),
         Mount("/static", StaticFiles(directory=str(page.STATIC))),
     ]
     hosts = frozenset(f"{name}:{port}" for name in (HOST, "localhost"))
     return Guard(Starlette(routes=[Mount(f"/{token}", routes=routes)]), token, hosts)
 
 
-async def asked(request: Request) -> Response:
-    """One answer, or the reason why there is none."""
+async def answer_request(request: Request) -> Response:
+    """An answer as JSON, or the error message with status 422."""
     try:
-        about = dict(request.query_params)
+        parameters = dict(request.query_params)
         if request.method == "POST":
-            about |= {str(name): str(value) for name, value in (await told(request)).items()}
-        found = await run_in_threadpool(answer, request.path_params["what"], about)
+            parameters |= {str(name): str(value) for name, value in (await request_object(request)).items()}
+        fields = await run_in_threadpool(answer, request.path_params["what"], parameters)
     except ClearheadError as error:
-        return Response(as_data({"error": str(error)}), 422, media_type="application/json")
-    return Response(as_data(found), media_type="application/json")
+        return Response(json_bytes({"error": str(error)}), 422, media_type="application/json")
+    return Response(json_bytes(fields), media_type="application/json")
 
 
-async def written(request: Request) -> Response:
-    """The page as one file, with the answers that the browser has."""
+async def file_request(request: Request) -> Response:
+    """The page as one file, with the answers that the browser has received."""
     try:
-        kept = await told(request)
-        text = page.single(kept["known"], str(kept["state"]))
+        sent = await request_object(request)
+        text = page.single_file(sent["known"], str(sent["state"]))
     except (ClearheadError, KeyError, TypeError):
         return PlainTextResponse("Nothing to write: load the page again.", 422)
     return Response(
@@ -107,36 +107,36 @@ async def written(request: Request) -> Response:
     )
 
 
-async def told(request: Request) -> dict[str, Any]:
-    """What a request carries: an object, not too large."""
+async def request_object(request: Request) -> dict[str, Any]:
+    """The JSON object in a request's body; raises InputError for a large one or for something else."""
     body = b""
     async for part in request.stream():
         body += part
-        if len(body) > MOST_KEPT:
-            raise InputError(f"More than {MOST_KEPT >> 20} MiB were sent: show fewer items.")
+        if len(body) > MOST_REQUEST_BYTES:
+            raise InputError(f"More than {MOST_REQUEST_BYTES >> 20} MiB were sent: show fewer items.")
     try:
-        found = json.loads(body)
+        sent = json.loads(body)
     except ValueError as error:
         raise InputError("What was sent cannot be read as JSON: send an object, as the page does.") from error
-    if not isinstance(found, dict):
+    if not isinstance(sent, dict):
         raise InputError("What was sent is not a JSON object: send {…}, as the page does.")
-    return found
+    return sent
 
 
 def listen(port: int | None) -> socket.socket:
-    """A socket on this computer alone; on any free port unless one is given. Raises OSError."""
-    own = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """A socket bound to this computer only, on the given port or any free one. Raises OSError."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        own.bind((HOST, port or 0))
+        listener.bind((HOST, port or 0))
     except OSError:
-        own.close()
+        listener.close()
         raise
-    return own
+    return listener
 
 
-def serve(own: socket.socket, token: str, ready: Callable[[], None]) -> None:
-    """Answer until interrupted; `ready` is called once the server listens."""
+def serve(listener: socket.socket, token: str, ready: Callable[[], None]) -> None:
+    """Answer requests until interrupted; calls `ready` once the server listens."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -144,5 +144,5 @@ def serve(own: socket.socket, token: str, ready: Callable[[], None]) -> None:
             await super().startup(sockets)
             ready()
 
-    app = application(token, own.getsockname()[1])
-    Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")).run([own])
+    app = application(token, listener.getsockname()[1])
+    Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")).run([listener])

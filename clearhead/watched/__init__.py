@@ -1,1 +1,1 @@
-"""What a model's attention did, kept for any later question, and as a file."""
+"""A model's attention, recorded for later questions, and saved as a file."""

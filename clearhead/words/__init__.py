@@ -1,4 +1,4 @@
-"""Words as vectors: what ships with the package, so that any sentence can be explained without any set-up."""
+"""Word vectors that ship with the package, so that any sentence can be explained without set-up."""
 
 from clearhead.words.embeddings import read_embeddings
 from clearhead.words.tokens import split

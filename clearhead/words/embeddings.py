@@ -1,7 +1,7 @@
-"""Word vectors from a file: GloVe's, word2vec's and fastText's text format, or safetensors with a vocabulary.
+"""Word vectors from a file: the text format of GloVe, word2vec and fastText, or safetensors with a vocabulary.
 
-Decides how a file is read and brought to a length at which a score tells something; looking words up is left to
-`vectors`.
+Responsible for reading a file and scaling its vectors to lengths that give meaningful scores. Not for looking words
+up, which is in `vectors`.
 """
 
 import json
@@ -13,26 +13,25 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.errors import FileError, reason
-from clearhead.words.vectors import LENGTH, WordVectors
+from clearhead.words.vectors import TYPICAL_LENGTH, WordVectors
 
-NAMES = ("vectors", "embeddings", "weight")  # of the tensor, where a file has several of two axes
-VOCABULARIES = ("vocabulary.txt", "vocab.txt")  # beside a file that does not hold its own
+TENSOR_NAMES = ("vectors", "embeddings", "weight")  # looked for where a file has several two-dimensional tensors
+VOCABULARY_FILES = ("vocabulary.txt", "vocab.txt")  # looked for in the folder of a file without a vocabulary
 LONGEST_LINE = 1 << 20  # characters
-MOST_DIGITS = 7  # of a number below that
-Matrix = npt.NDArray[np.float32]
+MOST_DIGITS = 7  # of a vector size below LONGEST_LINE
 
 
 def read_embeddings(path: Path) -> WordVectors:
-    """The word vectors in a file, scaled by one factor so that their median length is √2.
+    """Read the word vectors in a file, scaled by one factor so that their median length is √2.
 
-    A text file has a line for each word, the word first and then its numbers; a line of two whole numbers may stand at
-    its head. A safetensors file has a tensor (words, dim) and its vocabulary in its metadata (`vocabulary`), in a file
-    of the same name that ends in .txt, or in vocabulary.txt beside it, a word a line. Raises FileError.
+    A text file has a line for each word: the word, then its numbers; a header of two whole numbers may come first. A
+    safetensors file has a tensor (words, dim), and its vocabulary is in its metadata (`vocabulary`), in a file of the
+    same name ending in .txt, or in vocabulary.txt in the same folder, one word per line. Raises FileError.
     """
     if not path.is_file():
-        raise FileError(f"{path} is not there, or no file: check the path.")
+        raise FileError(f"{path} is not there, or is not a file: check the path.")
     try:
-        words, vectors, told = _from_safetensors(path) if path.suffix == ".safetensors" else _from_text(path)
+        words, vectors, remarks = _from_safetensors(path) if path.suffix == ".safetensors" else _from_text(path)
     except OSError as error:
         if isinstance(error, FileError):
             raise
@@ -43,38 +42,41 @@ def read_embeddings(path: Path) -> WordVectors:
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     if not lengths.any():
         raise FileError(f"{path}: all vectors are zero: give vectors that were trained.")
-    factor = LENGTH / float(np.median(lengths[lengths > 0]))
+    factor = TYPICAL_LENGTH / float(np.median(lengths[lengths > 0]))
     scaled = (vectors * factor).astype(np.float32)
     scaled.setflags(write=False)
     count, dim = scaled.shape
-    remark = f"Vectors: {path.name}, {count:,} words × {dim}, all times {factor:.4g}, so that their median length is √2"
-    return WordVectors(words, scaled, remarks=(remark, *told, *_twice(words)))
+    remark = (
+        f"Vectors: {path.name}, {count:,} words × {dim}, all multiplied by {factor:.4g} so that their median length "
+        "is √2"
+    )
+    return WordVectors(words, scaled, remarks=(remark, *remarks, *_duplicates_note(words)))
 
 
-def _twice(words: tuple[str, ...]) -> list[str]:
-    """What must be said of words that stand in the file more than once."""
-    seen, again = set[str](), list[str]()
+def _duplicates_note(words: tuple[str, ...]) -> list[str]:
+    """A remark on words that occur in the file more than once, if there are any."""
+    seen, repeated = set[str](), list[str]()
     for word in words:
         if word in seen:
-            again.append(word)
+            repeated.append(word)
         seen.add(word)
-    if not again:
+    if not repeated:
         return []
-    more = f" and {len(set(again)) - 1:,} more" if len(set(again)) > 1 else ""
-    return [f"More than one line is there for “{again[0]}”{more}: the first is used"]
+    more = f" and {len(set(repeated)) - 1:,} more" if len(set(repeated)) > 1 else ""
+    return [f"There is more than one line for “{repeated[0]}”{more}: the first is used"]
 
 
-Held = tuple[tuple[str, ...], Matrix, list[str]]
+ParsedVectors = tuple[tuple[str, ...], npt.NDArray[np.float32], list[str]]  # words, vectors and remarks
 
 
-def _from_text(path: Path) -> Held:
+def _from_text(path: Path) -> ParsedVectors:
     words, rows = list[str](), list[npt.NDArray[np.float32]]()
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        lines = _lines(path, iter(lambda: file.readline(LONGEST_LINE), ""))
-        dim, first, told = _dim(path, lines)
+        lines = _numbered_lines(path, iter(lambda: file.readline(LONGEST_LINE), ""))
+        dim, first, declared = _vector_size(path, lines)
         for number, line in chain(first, lines):
             parts = line.split(" ")
-            word = " ".join(parts[: len(parts) - dim])  # GloVe's largest file has words of several parts
+            word = " ".join(parts[: len(parts) - dim])  # GloVe's largest file has words that contain spaces
             try:
                 row = np.array(parts[len(parts) - dim :], np.float32)
             except ValueError:
@@ -88,11 +90,13 @@ def _from_text(path: Path) -> Held:
             rows.append(row)
     if not rows:
         raise FileError(f"{path} holds no vectors: give a line for each word, the word and its numbers.")
-    head = [f"Its head tells of {told:,} words; {len(words):,} are there"] if told not in (None, len(words)) else []
-    return tuple(words), np.stack(rows), head
+    remarks = list[str]()
+    if declared not in (None, len(words)):
+        remarks.append(f"Its header announces {declared:,} words; the file has {len(words):,}")
+    return tuple(words), np.stack(rows), remarks
 
 
-def _lines(path: Path, read: Iterator[str]) -> Iterator[tuple[int, str]]:
+def _numbered_lines(path: Path, read: Iterator[str]) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(read, 1):
         if "\0" in line or len(line) == LONGEST_LINE:
             raise FileError(f"{path} is not a text of word vectors: give a GloVe, word2vec or fastText file as text.")
@@ -100,17 +104,17 @@ def _lines(path: Path, read: Iterator[str]) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip().replace("\t", " ")
 
 
-def _dim(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[int, list[tuple[int, str]], int | None]:
-    """How many numbers a line has, and the line that was read to see it; or how many words it tells of."""
+def _vector_size(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[int, list[tuple[int, str]], int | None]:
+    """How many numbers a vector has, the first line unless it is a header, and the count of words in the header."""
     first = next(lines, None)
     if first is None:
         raise FileError(f"{path} is empty: give a line for each word, the word and its numbers.")
     parts = first[1].split(" ")
     if len(parts) == 2 and all(part.isdecimal() for part in parts):
         if len(parts[1]) > MOST_DIGITS or not 0 < int(parts[1]) < LONGEST_LINE:
-            told = parts[1][: MOST_DIGITS + 1]
+            size = parts[1][: MOST_DIGITS + 1]
             raise FileError(
-                f"{path}, line {first[0]} tells of vectors of {told} numbers: give 1 to {LONGEST_LINE - 1}."
+                f"{path}, line {first[0]} announces vectors of {size} numbers: give 1 to {LONGEST_LINE - 1}."
             )
         return int(parts[1]), [], int(parts[0])
     if len(parts) < 2:
@@ -118,42 +122,44 @@ def _dim(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[int, list[tuple[
     return len(parts) - 1, [first], None
 
 
-def _from_safetensors(path: Path) -> Held:
+def _from_safetensors(path: Path) -> ParsedVectors:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            about = file.metadata() or {}
+            metadata = file.metadata() or {}
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            square = [name for name, shape in shapes.items() if len(shape) == 2 and 0 not in shape]
-            named = [name for name in square if name in NAMES] or square
+            matrices = [name for name, shape in shapes.items() if len(shape) == 2 and 0 not in shape]
+            named = [name for name in matrices if name in TENSOR_NAMES] or matrices
             if len(named) != 1:
-                raise FileError(f"{path} has {len(named)} tensors (words, dim): keep one, or name it {NAMES[0]}.")
-            held = file.get_tensor(named[0])
+                raise FileError(
+                    f"{path} has {len(named)} tensors (words, dim): keep one, or name it {TENSOR_NAMES[0]}."
+                )
+            vectors = file.get_tensor(named[0])
     except (SafetensorError, TypeError) as error:
         raise FileError(
             f"{path} is not a safetensors file that can be read ({reason(error)}): write it again."
         ) from None
-    if held.dtype.kind != "f":
-        raise FileError(f"{path}: {named[0]} holds {held.dtype}: give floating-point numbers.")
-    words = _vocabulary(path, about)
-    if len(words) != len(held):
-        raise FileError(f"{path}: {len(words)} words for {len(held)} vectors: give each vector one word.")
-    others = [f"Of its {len(shapes)} tensors, {named[0]} is read"] if len(shapes) > 1 else []
-    return words, held.astype(np.float32), others
+    if vectors.dtype.kind != "f":
+        raise FileError(f"{path}: {named[0]} holds {vectors.dtype}: give floating-point numbers.")
+    words = _vocabulary(path, metadata)
+    if len(words) != len(vectors):
+        raise FileError(f"{path} has {len(words)} words for {len(vectors)} vectors: give each vector one word.")
+    remarks = [f"Of its {len(shapes)} tensors, {named[0]} is read"] if len(shapes) > 1 else []
+    return words, vectors.astype(np.float32), remarks
 
 
-def _vocabulary(path: Path, about: dict[str, str]) -> tuple[str, ...]:
-    told = about.get("vocabulary")
-    if told is None:
-        beside = (path.with_suffix(".txt"), *(path.with_name(name) for name in VOCABULARIES))
-        file = next((file for file in beside if file.is_file()), None)
+def _vocabulary(path: Path, metadata: dict[str, str]) -> tuple[str, ...]:
+    text = metadata.get("vocabulary")
+    if text is None:
+        candidates = (path.with_suffix(".txt"), *(path.with_name(name) for name in VOCABULARY_FILES))
+        file = next((file for file in candidates if file.is_file()), None)
         if file is None:
-            raise FileError(f"{path} holds no vocabulary: put {path.stem}.txt beside it, a word a line.")
-        told = file.read_text("utf-8", errors="replace")
-    if told.lstrip().startswith("["):
+            raise FileError(f"{path} has no vocabulary: put {path.stem}.txt next to it, one word per line.")
+        text = file.read_text("utf-8", errors="replace")
+    if text.lstrip().startswith("["):
         try:
-            return tuple(map(str, json.loads(told)))
+            return tuple(map(str, json.loads(text)))
         except ValueError:
-            raise FileError(f"{path}: its vocabulary is no JSON list: write it again.") from None
-    return tuple(told.removesuffix("\n").split("\n"))
+            raise FileError(f"{path} has a vocabulary that is not a valid JSON list: write it again.") from None
+    return tuple(text.removesuffix("\n").split("\n"))

@@ -1,7 +1,7 @@
-"""The other spellings of a word: without accents, otherwise inflected.
+"""Other forms of a word: without accents, in other spellings, in other inflections.
 
-Decides spelling only and knows no vocabulary; what English inflects by no rule stands in irregular.txt. Endings that
-make another word of it (-er, -ly, -less) are left on: those are `pieces`, and a guess at the meaning.
+Responsible for spelling only, without a vocabulary; irregular English inflections are in irregular.txt. Not for endings
+that make a different word (-er, -ly, -less): `pieces` removes those, and its result is a guess at the meaning.
 """
 
 import functools
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from importlib import resources
 
-_ENDINGS = (  # (what the word ends in, what stands there in its plain form)
+_ENDINGS = (  # (an inflected ending, the ending of the plain form)
     ("'s", ""),
     ("s'", "s"),
     ("ies", "y"),
@@ -26,11 +26,11 @@ _ENDINGS = (  # (what the word ends in, what stands there in its plain form)
     ("ing", ""),
     ("iest", "y"),
 )
-_SHORTENED = ("'ve", "'re", "'ll", "'d", "'m", "n't", "'s")  # what is joined to a word, and is a word of its own
+_SHORTENED = ("'ve", "'re", "'ll", "'d", "'m", "n't", "'s")  # words contracted with the one before
 _APOSTROPHES = (("nt", "n't"), ("ve", "'ve"), ("re", "'re"), ("ll", "'ll"), ("m", "'m"), ("d", "'d"), ("s", "'s"))
-_HISSES = re.compile(r".*(s|x|z|ch|sh|o)")  # takes -es
+_TAKES_ES = re.compile(r".*(s|x|z|ch|sh|o)")  # plural in -es: boxes
 _DOUBLES = re.compile(r"(.*[^aeiou])?[aeiou][^aeiouwxy]")  # may double its last letter: stop, stopped
-_MUST_DOUBLE = re.compile(r"[^aeiou]*[aeiou][^aeiouwxy]")  # of one syllable: "staring" is not from "star"
+_MUST_DOUBLE = re.compile(r"[^aeiou]*[aeiou][^aeiouwxy]")  # one syllable, must double: "staring" is not from "star"
 
 
 def unaccented(word: str) -> str:
@@ -43,7 +43,7 @@ def unaccented(word: str) -> str:
 
 
 def spellings(word: str) -> Iterator[str]:
-    """The same word spelled otherwise: without accents, with the apostrophe that is left out in a hurry.
+    """Other spellings of the same word: without accents, and with an apostrophe that the writer left out.
 
     >>> list(spellings("café")), "don't" in spellings("dont"), "we're" in spellings("were")
     (['cafe'], True, True)
@@ -57,7 +57,7 @@ def spellings(word: str) -> Iterator[str]:
 
 
 def inflections(word: str) -> Iterator[str]:
-    """Other inflections of the same word, if English has them: plain forms first, then endings on those.
+    """Candidates for other inflections of the same word: plain forms first, then these with other endings.
 
     >>> list(inflections("stopped"))[:4]
     ['stoppe', 'stopp', 'stop', 'stoppeds']
@@ -71,7 +71,7 @@ def inflections(word: str) -> Iterator[str]:
 
 
 def family(word: str) -> frozenset[str]:
-    """The word and every plain form that it may be an inflection of: words of one family share one of them.
+    """The word and every plain form it may be an inflection of; inflections of one word share one of these.
 
     >>> sorted(family("banking") & family("banks")), sorted(family("ate") & family("eating"))
     (['bank'], ['eat'])
@@ -79,18 +79,18 @@ def family(word: str) -> frozenset[str]:
     return frozenset([word, *(form for form in _plain_forms(word) if len(form) >= 3)])
 
 
-def by_rule(word: str) -> list[str]:
-    """The plain forms that a rule gives, whatever stands in irregular.txt.
+def regular_stems(word: str) -> list[str]:
+    """The plain forms that the regular rules give, without irregular.txt.
 
-    >>> by_rule("stopped"), by_rule("ate")
+    >>> regular_stems("stopped"), regular_stems("ate")
     (['stoppe', 'stopp', 'stop'], [])
     """
-    return [form for form in _cut(word) if len(form) >= 3]
+    return [form for form in _regular_stems(word) if len(form) >= 3]
 
 
 @functools.cache
 def _irregular() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """From an irregular form to the words it is one of, and back: “ate” to “eat”."""
+    """Irregular forms to plain forms, “ate” to “eat”, and plain forms to irregular ones."""
     plain, inflected = defaultdict(list), defaultdict(list)
     for line in resources.files(__package__).joinpath("irregular.txt").read_text("utf-8").splitlines():
         form, base = line.split()
@@ -101,13 +101,13 @@ def _irregular() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
 
 def _plain_forms(word: str) -> Iterator[str]:
     yield from _irregular()[0].get(word, ())
-    yield from _cut(word)
+    yield from _regular_stems(word)
 
 
-def _cut(word: str) -> Iterator[str]:
+def _regular_stems(word: str) -> Iterator[str]:
     for ending, rest in _ENDINGS:
         stem = word.removesuffix(ending)
-        if stem in ("", word) or (ending == "es" and not _HISSES.fullmatch(stem)):
+        if stem in ("", word) or (ending == "es" and not _TAKES_ES.fullmatch(stem)):
             continue
         if ending in ("ed", "ing") and not rest:
             if not _MUST_DOUBLE.fullmatch(stem):
@@ -119,11 +119,11 @@ def _cut(word: str) -> Iterator[str]:
 
 
 def _other_endings(form: str) -> Iterator[str]:
-    if len(form) >= 4:  # shorter ones meet words of other origin: "los" has nothing of "loses"
-        yield form + ("es" if _HISSES.fullmatch(form) else "s")
+    if len(form) >= 4:  # shorter ones match unrelated words: "los" is not a form of "loses"
+        yield form + ("es" if _TAKES_ES.fullmatch(form) else "s")
         if form.endswith("y"):
             yield form[:-1] + "ies"
-    if len(form) >= 5:  # likewise "wick" of "wicked"
+    if len(form) >= 5:  # likewise "wick" is not a form of "wicked"
         yield from (form.removesuffix("e") + "ed", form.removesuffix("e") + "ing")
         if form.endswith("y"):
             yield form[:-1] + "ied"

@@ -1,7 +1,7 @@
-"""What an unknown word is made of: a known stem with endings, two known words, or just its letters.
+"""The pieces of an unknown word: a known stem with affixes, two known words, or sequences of letters.
 
-Decides spelling only; `vectors` decides what a piece is worth. A piece is a guess at the meaning, so whoever uses one
-says so.
+Responsible for spelling only; `vectors` weighs the pieces. Pieces are a guess at the meaning, so a caller that uses
+them must say so.
 """
 
 import zlib
@@ -19,33 +19,33 @@ _PREFIXES = """
     un re in im dis non over under pre anti mis inter super sub out multi micro cyber hyper de co semi ultra tele bio
     auto post fore self mega mini counter
 """.split()  # noqa: SIM905
-_LEAST = 3  # letters of a piece
-_SHORT = 3  # pieces up to this long, and those before an ending up to this long, must be usual words
-_USUAL = 8000  # first words of the vocabulary
+_SHORTEST = 3  # letters of a piece
+_SHORT = 3  # a piece of at most so many letters must be among the most usual words
+_MOST_USUAL = 8000  # first words of the vocabulary
 
 
 def stem(word: str, known: Mapping[str, int]) -> str | None:
-    """The known word that most of this one is, before a suffix or behind a prefix.
+    """The known word that is the longest part of this one, without a prefix or a suffix or both.
 
-    `known` tells how usual each word of the vocabulary is: its place in it.
+    `known` maps each word of the vocabulary to its rank, the most usual first.
 
     >>> stem("laptoplike", {"lap": 0, "laptop": 1}), stem("stoniest", {"stone": 0}), stem("waterward", {"watery": 0})
     ('laptop', 'stone', 'watery')
     """
-    found = [(len(cut), root) for cut, root in _roots(word) if _fits(root, known)]
-    return max(found, key=lambda pair: pair[0], default=(0, None))[1]
+    roots = [(len(cut), root) for cut, root in _possible_roots(word) if _is_meaningful(root, known)]
+    return max(roots, key=lambda pair: pair[0], default=(0, None))[1]
 
 
 def compound(word: str, known: Mapping[str, int]) -> tuple[str, str] | None:
-    """The two known words that this one joins, cut as near to its middle as can be; the second may have an ending.
+    """The two known words that this one joins, cut as near to its middle as possible; the second may have an ending.
 
     >>> compound("doomscrolling", {"doom": 0, "scroll": 1}), compound("decoction", {"dec": 9000, "oct": 9001})
     (('doom', 'scroll'), None)
     """
-    cuts = sorted(range(_LEAST, len(word) - _LEAST + 1), key=lambda cut: -min(cut, len(word) - cut))
-    halves = [(word[:cut], word[cut:]) for cut in cuts if _fits(word[:cut], known)]
+    cuts = sorted(range(_SHORTEST, len(word) - _SHORTEST + 1), key=lambda cut: -min(cut, len(word) - cut))
+    halves = [(word[:cut], word[cut:]) for cut in cuts if _is_meaningful(word[:cut], known)]
     for first, second in halves:
-        if _fits(second, known):
+        if _is_meaningful(second, known):
             return first, second
     for first, second in halves:
         root = stem(second, known)
@@ -54,26 +54,26 @@ def compound(word: str, known: Mapping[str, int]) -> tuple[str, str] | None:
     return None
 
 
-def letters(word: str, buckets: int) -> npt.NDArray[np.intp]:
-    """In which of the buckets the word's runs of 3, 4 and 5 letters fall, its beginning and end marked by < and >.
+def letter_buckets(word: str, buckets: int) -> npt.NDArray[np.intp]:
+    """The buckets that the word's runs of 3, 4 and 5 letters hash to, its beginning and end marked by < and >.
 
-    >>> letters("cat", 8192).shape  # <ca cat at> <cat cat>
+    >>> letter_buckets("cat", 8192).shape  # <ca cat at> <cat cat>
     (5,)
     """
     return np.array([zlib.crc32(run.encode()) % buckets for run in _runs(f"<{word}>")], np.intp)
 
 
-def _fits(piece: str, known: Mapping[str, int]) -> bool:
-    """Whether a piece says something: "oct" and "dec" of "decoction" do not."""
-    return piece in known and (len(piece) > _SHORT or known[piece] < _USUAL)
+def _is_meaningful(piece: str, known: Mapping[str, int]) -> bool:
+    """Whether a piece carries meaning: "oct" and "dec" of "decoction" do not."""
+    return piece in known and (len(piece) > _SHORT or known[piece] < _MOST_USUAL)
 
 
-def _roots(word: str) -> Iterator[tuple[str, str]]:
-    """What may be left of a word without a prefix, a suffix or both: the letters left, and how they are spelled."""
+def _possible_roots(word: str) -> Iterator[tuple[str, str]]:
+    """The word without a prefix, a suffix or both: the letters left, and a spelling they may have as a word."""
     yield from _before_suffix(word)
     for prefix in _PREFIXES:
         cut = word.removeprefix(prefix)
-        if cut != word and len(cut) > _LEAST:
+        if cut != word and len(cut) > _SHORTEST:
             yield cut, cut
             yield from _before_suffix(cut)
 
@@ -81,7 +81,7 @@ def _roots(word: str) -> Iterator[tuple[str, str]]:
 def _before_suffix(word: str) -> Iterator[tuple[str, str]]:
     for suffix in _SUFFIXES:
         cut = word.removesuffix(suffix)
-        if cut == word or len(cut) < _LEAST + (len(suffix) < _SHORT):  # "nord" does not come from "nor"
+        if cut == word or len(cut) < _SHORTEST + (len(suffix) < _SHORT):  # "nord" is not derived from "nor"
             continue
         yield from ((cut, cut), (cut, cut + "e"), (cut, cut + "y"))
         if cut[-1] == cut[-2]:

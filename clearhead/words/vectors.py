@@ -1,8 +1,8 @@
-"""The word vectors that ship with clearhead, and how a sentence becomes a matrix of them.
+"""The word vectors that ship with clearhead, and the matrix of vectors for a sentence.
 
-Decides which vector stands for an item, and what a reader must be told of it; tokens.py decides what the items are,
-forms.py which other spellings a word has, pieces.py what an unknown word is made of. README.md tells how the vectors
-were trained.
+Responsible for the choice of an item's vector, and for the notes that tell a reader about it. Not for the items
+(tokens.py), the spellings of a word (forms.py) or the pieces of an unknown one (pieces.py). README.md describes how the
+vectors were trained.
 """
 
 import functools
@@ -18,13 +18,13 @@ from clearhead.errors import InputError, ShapeError
 from clearhead.once import cached_property
 from clearhead.words import forms, pieces, tokens
 
-Array = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.float64]
 How = Literal["known", "number", "accents", "spelling", "inflection", "stem", "compound", "letters", "nothing"]
 
-NUMBER = "#"  # the vocabulary's entry for every number
-LENGTH = 2**0.5  # of the vector of a word that is not frequent
-SHARE_OF_STEM, SHARE_OF_HALVES = 0.4, 0.5  # of a composed vector; the rest comes from its letters
-MOST_NAMED, MOST_SIGNS = 6, 24  # words and signs that a note names; the rest it counts
+NUMBER_ENTRY = "#"  # the vocabulary's entry for every number
+TYPICAL_LENGTH = 2**0.5  # of a word's vector, unless the word is frequent
+STEM_SHARE, COMPOUND_SHARE = 0.4, 0.5  # of the pieces in a composed vector; the rest comes from its letters
+MOST_WORDS_NAMED, MOST_SIGNS_NAMED = 6, 24  # in a note, which counts the rest
 
 NOTES: dict[How, str] = {
     "number": "Read as numbers, which share one vector",
@@ -41,27 +41,27 @@ LEFT_OUT = "Left out, because signs have no vectors"
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What stands for a token: its float64 `vector` (dim,), and `how` it was made of `sources` in the vocabulary."""
+    """A token's float64 `vector` (dim,), and `how` it was made from words of the vocabulary, its `sources`."""
 
     token: str
-    vector: Array
+    vector: Vectors
     how: How
     sources: tuple[str, ...]
 
     def __str__(self) -> str:
-        shown = self.how not in ("number", "letters", "nothing", "known")
-        return f"“{self.token}”" + (f" ({' + '.join(self.sources)})" if shown else "")
+        shows_sources = self.how not in ("number", "letters", "nothing", "known")
+        return f"“{self.token}”" + (f" ({' + '.join(self.sources)})" if shows_sources else "")
 
 
 @dataclass(frozen=True, eq=False)
 class Sentence:
-    """A text as self-attention takes it: `x` (tokens, dim) in float64, a row each of `found`; signs are left out.
+    """A text as input to self-attention: `x` (tokens, dim) in float64, one row for each of `found`, without signs.
 
-    `letters` tells whether these have a part in composed vectors.
+    `letters` is True where composed vectors include the vectors of letter sequences.
     """
 
     found: tuple[Found, ...]
-    x: Array
+    x: Vectors
     left_out: tuple[str, ...] = ()
     letters: bool = True
 
@@ -72,7 +72,7 @@ class Sentence:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know: one sentence for each way in which items have no vector of their very own.
+        """What a reader must know: one sentence for each way in which items got a substitute vector.
 
         >>> for note in load().embed("The blorpy cat sat 3 times 😀!").notes:
         ...     print(note)
@@ -81,22 +81,23 @@ class Sentence:
         No vector is known for it: all zeros, an item that carries no meaning: “😀”
         Left out, because signs have no vectors: “!”
         """
-        said = []
-        for how, words in NOTES.items():
+        notes = []
+        for how, sentence in NOTES.items():
             named = list(dict.fromkeys(str(found) for found in self.found if found.how == how))
             if named:
-                said.append(f"{words.format(' and letters' if self.letters else '')}: {_listed(named)}")
+                notes.append(f"{sentence.format(' and letters' if self.letters else '')}: {_abbreviated_list(named)}")
         if self.left_out:
-            said.append(f"{LEFT_OUT}: {_listed([f'“{sign}”' for sign in self.left_out], ' ', MOST_SIGNS)}")
-        return tuple(said)
+            signs = [f"“{sign}”" for sign in self.left_out]
+            notes.append(f"{LEFT_OUT}: {_abbreviated_list(signs, ' ', MOST_SIGNS_NAMED)}")
+        return tuple(notes)
 
 
 @dataclass(frozen=True, eq=False)
 class WordVectors:
     """A vocabulary and its vectors.
 
-    `words`, most usual first, and `vectors` (words, dim) in float32; `grams` (buckets, dim) holds a vector for each
-    run of letters, by which unknown words are guessed, or is None. `remarks` are said of every sentence.
+    `words`, the most usual first, and `vectors` (words, dim) in float32. `grams` (buckets, dim) holds a vector for each
+    run of letters, from which the vectors of unknown words are guessed, or is None. `remarks` go with every sentence.
     """
 
     words: tuple[str, ...]
@@ -105,13 +106,13 @@ class WordVectors:
     remarks: tuple[str, ...] = ()
 
     def look_up(self, token: str) -> Found:
-        """The vector that stands for one token, whatever the token is.
+        """The vector of a token, known or not.
 
         >>> words = load()
         >>> [words.look_up(token).how for token in ("cat", "1944", "rivér", "unputdownable", "doomscrolling", "море")]
         ['known', 'number', 'accents', 'letters', 'compound', 'nothing']
         """
-        for how, source in _readings(token):
+        for how, source in _lookup_keys(token):
             if source in self._index:
                 return Found(token, self.vectors[self._index[source]].astype(np.float64), how, (source,))
         plain = forms.unaccented(token)
@@ -123,7 +124,7 @@ class WordVectors:
         return Found(token, np.zeros(self.vectors.shape[1]), "nothing", ())
 
     def embed(self, text: str) -> Sentence:
-        """A text's items as a matrix, one row an item. Raises InputError for a text without any.
+        """The matrix of a text, one row per item. Raises InputError for a text without any item.
 
         >>> sentence = load().embed("The river had flooded.")
         >>> sentence.tokens, sentence.x.shape, sentence.left_out
@@ -132,72 +133,75 @@ class WordVectors:
         items = tokens.split(text)
         if not items.tokens:
             raise InputError(f"There is no word in {_shortened(text)!r}: give a text of at least one word.")
-        known = {token: self.look_up(token) for token in dict.fromkeys(items.tokens)}
-        found = tuple(known[token] for token in items.tokens)
-        return Sentence(found, np.stack([each.vector for each in found]), items.left_out, self.grams is not None)
+        by_token = {token: self.look_up(token) for token in dict.fromkeys(items.tokens)}
+        found = tuple(by_token[token] for token in items.tokens)
+        x = np.stack([item.vector for item in found])
+        return Sentence(found, x, items.left_out, self.grams is not None)
 
     def nearest(
         self, vector: npt.NDArray[np.floating], count: int = 5, leave_out: Collection[str] = ()
     ) -> list[tuple[str, float]]:
-        """The `count` words whose vectors point most nearly where `vector` (dim,) does, with their cosines.
+        """The `count` words whose vectors have the largest cosine with `vector` (dim,), each with its cosine.
 
-        Of the inflections of one word only the nearest is named; words of `leave_out` are left out in all of theirs.
-        Raises ShapeError for another shape, InputError for a vector without a direction.
+        Of the inflections of one word only the nearest is listed; words in `leave_out` are left out in every
+        inflection. Raises ShapeError for another shape, InputError for a vector that is zero or not finite.
 
         >>> [word for word, _ in load().nearest(load().look_up("cat").vector, 3, leave_out=["cat"])]
         ['lion', 'wolf', 'feline']
         """
         dim = self.vectors.shape[1]
         if vector.shape != (dim,):
-            raise ShapeError(f"A vector of shape {vector.shape} is no word's. Give one of shape ({dim},).")
+            raise ShapeError(f"vector has shape {vector.shape}, but words have vectors of shape ({dim},): give one.")
         largest = np.abs(vector).max(initial=0)
         if not 0 < largest < np.inf:
-            raise InputError(f"A vector of length {largest} has no direction. Give one that is finite and not zero.")
+            raise InputError(
+                f"vector has no direction, its largest number being {largest}: give one that is finite and not zero."
+            )
         vector = vector / largest
         cosine = self._unit @ (vector / np.linalg.norm(vector))  # (words, dim) @ (dim,) -> (words,)
-        barred = {NUMBER}.union(*map(forms.family, leave_out))
-        found: list[tuple[str, float]] = []
+        excluded = {NUMBER_ENTRY}.union(*map(forms.family, leave_out))
+        neighbours: list[tuple[str, float]] = []
         for i in np.argsort(-cosine, kind="stable").tolist():
-            if len(found) == count:
+            if len(neighbours) == count:
                 break
             family = forms.family(self.words[i])
-            if barred.isdisjoint(family):
-                found.append((self.words[i], float(cosine[i])))
-                barred |= family
-        return found
+            if excluded.isdisjoint(family):
+                neighbours.append((self.words[i], float(cosine[i])))
+                excluded |= family
+        return neighbours
 
     def _from_stem(self, token: str, plain: str) -> Found | None:
         root = pieces.stem(plain, self._index)
-        return self._composed(token, plain, "stem", (root,), SHARE_OF_STEM) if root else None
+        return self._composed(token, plain, "stem", (root,), STEM_SHARE) if root else None
 
     def _from_halves(self, token: str, plain: str) -> Found | None:
         halves = pieces.compound(plain, self._index)
-        return self._composed(token, plain, "compound", halves, SHARE_OF_HALVES) if halves else None
+        return self._composed(token, plain, "compound", halves, COMPOUND_SHARE) if halves else None
 
     def _from_letters(self, token: str, plain: str) -> Found | None:
-        """The letters' own vector, not brought to a length: the less sure it is, the shorter."""
+        """The letters' vector, whose length is kept: the less certain the guess, the shorter the vector."""
         guess = self._guess(plain)
-        return None if guess is None else Found(token, LENGTH * guess, "letters", ())
+        return None if guess is None else Found(token, TYPICAL_LENGTH * guess, "letters", ())
 
     def _composed(self, token: str, plain: str, how: How, sources: tuple[str, ...], share: float) -> Found:
-        """The pieces' direction mixed with that of the letters; without letters, the pieces' mean."""
+        """The pieces' direction mixed with the letters'; without `grams`, the mean of the pieces."""
         rows = [self._index[source] for source in sources]
         guess = self._guess(plain)
         if guess is None:
             return Found(token, self.vectors[rows].mean(axis=0, dtype=np.float64), how, sources)
-        mixed = share * _direction(self._unit[rows].sum(axis=0)) + (1 - share) * _direction(guess)
-        return Found(token, LENGTH * _direction(mixed), how, sources)
+        mixed = share * _unit_vectors(self._unit[rows].sum(axis=0)) + (1 - share) * _unit_vectors(guess)
+        return Found(token, TYPICAL_LENGTH * _unit_vectors(mixed), how, sources)
 
-    def _guess(self, plain: str) -> Array | None:
+    def _guess(self, plain: str) -> Vectors | None:
         if self.grams is None:
             return None
-        at = pieces.letters(plain, len(self.grams))
-        guess: Array = self.grams[at].sum(axis=0, dtype=np.float64) / np.sqrt(len(at))
+        at = pieces.letter_buckets(plain, len(self.grams))
+        guess: Vectors = self.grams[at].sum(axis=0, dtype=np.float64) / np.sqrt(len(at))
         return guess
 
     @cached_property
     def _index(self) -> dict[str, int]:
-        """Where each word stands; a word written with capitals answers for its lower case too, if nothing else does."""
+        """Each word's row; a capitalized word also stands for its lower case, unless that has a row of its own."""
         index: dict[str, int] = {}
         for i, word in enumerate(self.words):
             index.setdefault(word, i)
@@ -206,46 +210,47 @@ class WordVectors:
         return index
 
     @cached_property
-    def _unit(self) -> Array:
-        return _direction(self.vectors.astype(np.float64))
+    def _unit(self) -> Vectors:
+        return _unit_vectors(self.vectors.astype(np.float64))
 
 
 @functools.cache
 def load() -> WordVectors:
-    """The vectors that ship with the package, read once and read-only.
+    """Load the vectors that ship with the package, read-only; the files are read only once.
 
     >>> words = load()
     >>> len(words.words) == len(words.vectors), words.vectors.dtype
     (True, dtype('float32'))
     """
-    from safetensors.numpy import load as read
+    from safetensors.numpy import load as load_tensors
 
-    here = resources.files(__package__)
-    words = tuple(here.joinpath("vocabulary.txt").read_text("utf-8").split())
-    held = read(here.joinpath("words.safetensors").read_bytes())
-    vectors, grams = (_widened(held[x], held[y]) for x, y in (("vectors", "scales"), ("grams", "gram_scales")))
+    folder = resources.files(__package__)
+    words = tuple(folder.joinpath("vocabulary.txt").read_text("utf-8").split())
+    tensors = load_tensors(folder.joinpath("words.safetensors").read_bytes())
+    vectors = _dequantized(tensors["vectors"], tensors["scales"])
+    grams = _dequantized(tensors["grams"], tensors["gram_scales"])
     return WordVectors(words, vectors, grams)
 
 
-def _widened(rows: npt.NDArray[np.int8], scales: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
-    """Each row of whole numbers times its scale: exact, for 8 and 11 bits fit into 24."""
-    wide: npt.NDArray[np.float32] = rows * scales.astype(np.float32)[:, None]
-    wide.setflags(write=False)
-    return wide
+def _dequantized(rows: npt.NDArray[np.int8], scales: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
+    """Each row of integers times its scale; exact, because a product of 8 and 11 bits fits into float32's 24."""
+    vectors: npt.NDArray[np.float32] = rows * scales.astype(np.float32)[:, None]
+    vectors.setflags(write=False)
+    return vectors
 
 
-def _direction(x: Array) -> Array:
-    """Vectors of length 1 along the last axis; a vector of zeros stays one."""
+def _unit_vectors(x: Vectors) -> Vectors:
+    """Vectors scaled to length 1 along the last axis; a zero vector stays zero."""
     length = np.linalg.norm(x, axis=-1, keepdims=True)
-    unit: Array = x / np.where(length == 0, 1, length)
+    unit: Vectors = x / np.where(length == 0, 1, length)
     return unit
 
 
-def _readings(token: str) -> Iterator[tuple[How, str]]:
-    """The vocabulary's words that a token may be sought under, the most faithful first."""
+def _lookup_keys(token: str) -> Iterator[tuple[How, str]]:
+    """The words under which to look a token up in the vocabulary, the most faithful first."""
     yield "known", token
     if tokens.is_number(token):
-        yield "number", NUMBER
+        yield "number", NUMBER_ENTRY
         return
     for spelled in forms.spellings(token):
         yield "accents" if spelled == forms.unaccented(token) else "spelling", spelled
@@ -253,7 +258,7 @@ def _readings(token: str) -> Iterator[tuple[How, str]]:
         yield "inflection", form
 
 
-def _listed(named: Sequence[str], between: str = ", ", most: int = MOST_NAMED) -> str:
+def _abbreviated_list(named: Sequence[str], between: str = ", ", most: int = MOST_WORDS_NAMED) -> str:
     more = f" and {len(named) - most:,} more" if len(named) > most else ""
     return between.join(named[:most]) + more
 

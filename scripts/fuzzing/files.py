@@ -124,7 +124,7 @@ def loaded(path: Path) -> None:
     os.environ["CLEARHEAD_CACHE_DIR"] = str(path.parent)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", store.CacheWarning)
-        code = store.load(path.name)
+        code = store.load_code(path.name)
     if code not in (None, CODE):
         raise AssertionError(f"not what was kept: {code!r}")
 
@@ -322,7 +322,7 @@ def entry(rng, folder: Path) -> Path:
     """An entry of the kernel cache."""
     before = dict(os.environ)
     os.environ["CLEARHEAD_CACHE_DIR"] = str(folder)
-    store.save("forward-f32-generic-0", CODE)
+    store.save_code("forward-f32-generic-0", CODE)
     os.environ.pop("CLEARHEAD_CACHE_DIR")
     os.environ.update(before)
     return damaged(rng, folder / "forward-f32-generic-0")

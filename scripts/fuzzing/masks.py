@@ -15,6 +15,7 @@ from clearhead import (
     blocks,
     causal,
     dense,
+    dilated,
     documents,
     full,
     prefix,
@@ -25,6 +26,7 @@ from clearhead.machine.target import native_isas
 from clearhead.rules.masks import visible
 from clearhead.testing import using_isa
 
+KINDS = ["causal", "full", "window", "dilated", "prefix", "documents", "packed", "blocks", "dense", "where"]
 LENGTHS = [0, 1, 2, 3, 4, 5, 7, 16, 17, 33]
 LONG = [63, 64, 65, 127, 128, 129, 130, 200, 257, 300]
 
@@ -80,7 +82,7 @@ class Case:
     def atom(self):
         """One mask, as a tuple of its name and numbers."""
         align = self.align if self.rng.random() < 0.95 else self.pick([None, "start", "end"])
-        match self.pick(["causal", "full", "window", "prefix", "documents", "packed", "blocks", "dense", "where"]):
+        match self.pick(KINDS):
             case "causal":
                 return "causal", align
             case "full":
@@ -88,6 +90,8 @@ class Case:
             case "window":
                 sides = [self.pick([None, 0, 1, 3, 20, 130, 2**40, 2**70]) for _ in range(2)]
                 return "window", *sides, align
+            case "dilated":
+                return "dilated", self.pick([1, 2, 3, 5, 64, 100, 2**31, 2**70]), align
             case "prefix":
                 return "prefix", self.pick([0, 1, 3, 100, 129, 2**31, 2**70])
             case "documents":
@@ -123,6 +127,8 @@ def made(tree):
             return full()
         case "window", left, right, align:
             return window(left, right, align=align)
+        case "dilated", step, align:
+            return dilated(step, align=align)
         case "prefix", length:
             return prefix(length)
         case "documents", keys, queries:
@@ -156,7 +162,7 @@ def shift(n, m, words):
 def seen(case, end=False):
     """Which pairs a formula lets see each other, (batches, heads, n, m)."""
     tree, n, m = case.tree, case.n, case.m
-    words = {x[-1] for x in atoms(tree) if x[0] in ("causal", "window")}
+    words = {x[-1] for x in atoms(tree) if x[0] in ("causal", "window", "dilated")}
     if end:  # over a cache, the queries are the last ones, unless a mask says otherwise
         words = {word or "end" for word in words}
     if len(words - {None}) > 1:
@@ -227,6 +233,8 @@ def holds(tree, b, h, i, p, j, packed):
             return True
         case "window", left, right, _:
             return (left is None or j >= p - left) and (right is None or j <= p + right)
+        case "dilated", step, _:
+            return j in range(p, -1, -step)
         case "prefix", length:
             return j < length
         case "documents", keys, _:

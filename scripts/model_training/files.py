@@ -9,25 +9,25 @@ import numpy.typing as npt
 from safetensors.numpy import save
 
 from clearhead.model import Model, Tokenizer
-from clearhead.model.model import TOKENS, WEIGHTS
-from clearhead.model.parameters import SCALES, read
+from clearhead.model.model import TOKENS_FILE, WEIGHTS_FILE
+from clearhead.model.parameters import SCALES, dequantize
 from model_training.network import Network, Sizes
 
-NAMES = (WEIGHTS, TOKENS)
+NAMES = (WEIGHTS_FILE, TOKENS_FILE)
 SMALLEST = 1e-7  # of a scale, so that a row of zeros stays one
 Merges = list[tuple[int, int]]
 
 
 def write(folder: Path, network: Network, sizes: Sizes, merges: Merges) -> None:
     """Write both files."""
-    (folder / WEIGHTS).write_bytes(save(quantised(network)))
+    (folder / WEIGHTS_FILE).write_bytes(save(quantised(network)))
     told = {"heads": sizes.heads, "context": sizes.context, "merges": merges}
-    (folder / TOKENS).write_text(json.dumps(told, separators=(",", ":")) + "\n", "utf-8")
+    (folder / TOKENS_FILE).write_text(json.dumps(told, separators=(",", ":")) + "\n", "utf-8")
 
 
 def as_shipped(network: Network, sizes: Sizes, merges: Merges) -> Model:
     """What a reader of the files would get."""
-    return Model(read(quantised(network), sizes.heads, sizes.context), Tokenizer(merges))
+    return Model(dequantize(quantised(network), sizes.heads, sizes.context), Tokenizer(merges))
 
 
 def quantised(network: Network) -> dict[str, npt.NDArray[Any]]:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from clearhead.adapters.torch import scaled_dot_product_attention
-from clearhead.model.parameters import ROTARY_BASE, TINY
+from clearhead.model.parameters import EPSILON, ROTARY_BASE
 
 Turn = tuple[torch.Tensor, torch.Tensor]
 
@@ -86,7 +86,7 @@ class Network(nn.Module):
 
 def normed(x: torch.Tensor) -> torch.Tensor:
     """Each row over its root mean square."""
-    return functional.rms_norm(x, x.shape[-1:], eps=TINY)
+    return functional.rms_norm(x, x.shape[-1:], eps=EPSILON)
 
 
 def turns(length: int, dim: int) -> Turn:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from clearhead.model.tokens import FIRST_BYTE, FIRST_PAIR, pieces
+from clearhead.model.tokens import FIRST_BYTE, FIRST_PAIR, split_pieces
 
 SIZE = 2048  # of the vocabulary: <s>, the bytes and 1791 pairs
 BETWEEN = "\0"  # pieces, which holds no text
@@ -19,7 +19,7 @@ def learn(texts: Iterable[str]) -> list[tuple[int, int]]:
     learned = Tokenizer(models.BPE())
     learned.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
     trainer = trainers.BpeTrainer(vocab_size=SIZE - 1, initial_alphabet=as_bytes.alphabet(), show_progress=False)
-    learned.train_from_iterator((BETWEEN.join(pieces(text)) for text in texts), trainer)
+    learned.train_from_iterator((BETWEEN.join(split_pieces(text)) for text in texts), trainer)
     number = {sign: byte + FIRST_BYTE for byte, sign in enumerate(_signs())}
     merges = []
     for new, (a, b) in enumerate(json.loads(learned.to_str())["model"]["merges"], FIRST_PAIR):

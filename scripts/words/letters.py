@@ -7,7 +7,7 @@ vectors over the root of their number; the shorter the guess, the less sure.
 import numpy as np
 import scipy.sparse as sp
 
-from clearhead.words.pieces import letters
+from clearhead.words.pieces import letter_buckets
 from words.linear import Matrix, sparse, sparse_ridge, unit
 
 BUCKETS = 8192
@@ -19,7 +19,7 @@ def occurrence(words: list[str]) -> sp.csr_matrix:
     """Words × buckets: the matrix that times the bucket vectors gives the guesses."""
     rows, columns, values = [], [], []
     for row, word in enumerate(words):
-        found = letters(word, BUCKETS)
+        found = letter_buckets(word, BUCKETS)
         rows += [row] * len(found)
         columns += found.tolist()
         values += [len(found) ** -0.5] * len(found)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clearhead.words.forms import by_rule
+from clearhead.words.forms import regular_stems
 
 NUMBER = "#"  # stands for every number
 _FILES = {"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}  # a pointer's part of speech → whose files
@@ -80,7 +80,11 @@ class WordNet:
             {
                 (form, plain)
                 for form, plain in pairs
-                if form.isalpha() and len(form) > 1 and plain in known and form != plain and plain not in by_rule(form)
+                if form.isalpha()
+                and len(form) > 1
+                and plain in known
+                and form != plain
+                and plain not in regular_stems(form)
             }
         )
 

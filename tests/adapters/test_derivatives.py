@@ -11,7 +11,7 @@ from clearhead import bias, causal, softcap  # noqa: E402
 from clearhead.adapters import torch as ct  # noqa: E402
 from clearhead.adapters.torch import operator  # noqa: E402
 from clearhead.adapters.torch.reference import attention_formula  # noqa: E402
-from clearhead.adapters.torch.rule_names import divided  # noqa: E402
+from clearhead.adapters.torch.rule_names import split_rules  # noqa: E402
 
 EVERY = tuple(range(5))
 f = torch.func
@@ -39,7 +39,7 @@ def operands():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_order_and_mixture(way):
-    rule, _ = divided(causal(), [bias(np.zeros((4, 4))), softcap(2.0)])
+    rule, _ = split_rules(causal(), [bias(np.zeros((4, 4))), softcap(2.0)])
 
     def ours(q, k, v, sink, table):
         return sum((y**3).sum() for y in operator.attend(q, k, v, [table], sink, rule.name, 0.4))

@@ -7,9 +7,9 @@ torch = pytest.importorskip("torch")
 
 import clearhead  # noqa: E402
 from clearhead.adapters.torch import sdpa  # noqa: E402
-from clearhead.adapters.torch.dropout import thinned  # noqa: E402
+from clearhead.adapters.torch.dropout import dropout_rule  # noqa: E402
 from clearhead.adapters.torch.reference import attention_formula  # noqa: E402
-from clearhead.adapters.torch.rule_names import divided, rule_named  # noqa: E402
+from clearhead.adapters.torch.rule_names import rule_named, split_rules  # noqa: E402
 from clearhead.machine.compile import kernels  # noqa: E402
 from clearhead.machine.target import native_isas  # noqa: E402
 from clearhead.rules.masks import visible  # noqa: E402
@@ -27,7 +27,7 @@ def kept(p, seed=5):
 
 
 def rule_and_table(p, seed=5):
-    rule = rule_named(thinned(divided(clearhead.full(), ())[0].name, 0))
+    rule = rule_named(dropout_rule(split_rules(clearhead.full(), ())[0].name, 0))
     return rule, np.array([seed, seed + 1, round(p * 2**BITS), *SHAPE[1:3]])
 
 

@@ -162,17 +162,17 @@ def test_kvcache_refuses():
     q, cache = torch.zeros(2, 2, 4, 8), torch.zeros(2, 9, 2, 8)
     new, table = torch.zeros(2, 2, 2, 8), torch.zeros(9, 4)
     for message, given in (
-        ("cache_leftpad is not known here", {"cache_leftpad": torch.zeros(2)}),
-        ("block_table is not known here", {"block_table": torch.zeros(2)}),
+        ("cache_leftpad is not supported", {"cache_leftpad": torch.zeros(2)}),
+        ("block_table is not supported", {"block_table": torch.zeros(2)}),
         ("k and v come together", {"k": new}),
         (
-            r"k of shape \(2, 2, 1, 8\) does not belong into its cache: give \(2, 2, 2, 8\)",
+            r"k of shape \(2, 2, 1, 8\) does not fit its cache: give \(2, 2, 2, 8\)",
             {"k": new[:, :, :1], "v": new},
         ),
         (r"cache_seqlens of shape \(3,\)", {"cache_seqlens": torch.zeros(3)}),
-        ("behind .-1, -1. do not fit", {"cache_seqlens": -1}),
-        (r"cache_batch_idx \[0, 2\] are no places", {"cache_batch_idx": torch.tensor([0, 2])}),
-        ("rotary_cos and rotary_sin come together, and with k", {"rotary_cos": table, "rotary_sin": table}),
+        ("after .-1, -1. do not fit", {"cache_seqlens": -1}),
+        (r"cache_batch_idx \[0, 2\] does not fit", {"cache_batch_idx": torch.tensor([0, 2])}),
+        ("rotary_cos and rotary_sin need each other, and k", {"rotary_cos": table, "rotary_sin": table}),
         (r"alibi_slopes of shape \(3,\): give \(4,\), or \(2, 4\)", {"alibi_slopes": torch.zeros(3)}),
         (
             r"rotary tables of shapes \(9, 4\) and \(9, 3\)",
@@ -185,7 +185,7 @@ def test_kvcache_refuses():
     ):
         with pytest.raises(InputError, match=message):
             flash_attn_with_kvcache(q, cache, cache.clone(), **given)
-    with pytest.raises(ShapeError, match="2 sequences of q and 3 in the caches: say which by cache_batch_idx"):
+    with pytest.raises(ShapeError, match="2 sequences of q and 3 in the caches: select them with cache_batch_idx"):
         flash_attn_with_kvcache(q, *torch.zeros(2, 3, 9, 2, 8))
 
 
@@ -244,10 +244,10 @@ def test_borders_that_leave_something_out(causal, slopes):
     torch.testing.assert_close(ours, theirs)
     d = torch.randn_like(ours)
     torch.testing.assert_close(*(torch.autograd.grad(x, (q, k, v), d) for x in (ours, theirs)))
-    with pytest.raises(ShapeError, match=r"seqused_k \[3, 3, 6\]: sequence 1 has 2 keys, of which 3 cannot be used"):
+    with pytest.raises(ShapeError, match=r"seqused_k \[3, 3, 6\]: sequence 1 has 2 keys, so 3 cannot be used"):
         flash_attn_varlen_func(q, k, v, **given, seqused_k=torch.tensor([3, 3, 6]))
     for wrong in ([0, 5, 3, 9], [0, 1, 2, 13], [-1, 1, 2, 3]):
-        with pytest.raises(ShapeError, match="numbers that rise from 0 on, to 12 at most"):
+        with pytest.raises(ShapeError, match="numbers that rise from 0 to at most 12"):
             flash_attn_varlen_func(q, k, v, torch.tensor(wrong), torch.tensor(keys))
 
 
@@ -377,5 +377,5 @@ def test_the_rotary_layer(scale_base):
     own, pairs = layer(q.clone(), torch.stack([k, v], 2), seqlen_offset=torch.tensor([2, 2]), max_seqlen=7)
     torch.testing.assert_close(own, want[0])
     torch.testing.assert_close(pairs, torch.stack([want[1], v], 2))
-    with pytest.raises(InputError, match="say num_heads_q"):
+    with pytest.raises(InputError, match="give num_heads_q"):
         layer(flat)

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn.attention import flex_attention as flex  # noqa: E402
 
-from clearhead import InputError, TraceError, causal  # noqa: E402
+from clearhead import InputError, TraceError, causal, functions  # noqa: E402
 from clearhead.adapters.torch import flex_attention  # noqa: E402
 
 B, H, N, M, D = 2, 4, 37, 45, 8
@@ -111,6 +111,7 @@ def in_place(score, b, h, q, k):
 def angles(score, b, h, q, k):
     small = score.tanh() * 0.9
     turned = torch.sin(score) + score.cos() * torch.tan(small) + torch.atan2(score, small + 2) + small.asin()
+    turned = turned + torch.sinc(score) + torch.sinc(small / 9)
     return turned + torch.acos(small) - torch.arctan(score) + torch.sinh(small) + score.cosh().log1p()
 
 
@@ -221,6 +222,22 @@ def test_scores(score):
     ours = flex_attention(*inputs, score_mod=score)
     torch.testing.assert_close(ours, torchs(*inputs, score_mod=score))
     close(ours, defined(*inputs, score_mod=score), inputs)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_cube_roots_which_torch_has_none_of():
+    """First and second derivatives too."""
+    inputs = operands()
+    rules = (
+        lambda root: lambda score, b, h, q, k: root(score * (q - k + 0.5)),
+        lambda root: lambda score, b, h, q, k: score + root(score * 3 - 9) * (q - k),
+    )
+    for rule in rules:
+        ours = flex_attention(*inputs, score_mod=rule(functions.cbrt))
+        theirs = defined(*inputs, score_mod=rule(lambda x: torch.copysign(x.abs() ** (1 / 3), x)))
+        torch.testing.assert_close(ours, theirs)
+        own, other = (torch.autograd.grad(y.square().sum(), inputs[0], create_graph=True)[0] for y in (ours, theirs))
+        close(own, other, inputs)
 
 
 @pytest.mark.filterwarnings("ignore")

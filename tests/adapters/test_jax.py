@@ -94,13 +94,13 @@ WRONG = {
     "bias of booleans": ({"bias": np.zeros((T, S), bool)}, DtypeError, "bias has dtype bool"),
     "one length": ({"key_value_seq_lengths": 3}, ShapeError, r"key_value_seq_lengths has shape \(\)"),
     "lengths of floats": ({"query_seq_lengths": [3.5, 4.0]}, DtypeError, "query_seq_lengths has dtype float32"),
-    "window": ({"local_window_size": (1, -1)}, InputError, r"local_window_size=\(1, -1\) is no window"),
-    "half a window": ({"local_window_size": 1.5}, InputError, "local_window_size=1.5 is no window"),
+    "window": ({"local_window_size": (1, -1)}, InputError, r"local_window_size=\(1, -1\) must be a window"),
+    "half a window": ({"local_window_size": 1.5}, InputError, "local_window_size=1.5 must be a window"),
     "scale": ({"scale": float("nan")}, InputError, "scale=nan is not finite"),
     "words": ({"value": "x"}, InputError, "value is str: give an array of numbers"),
     "nothing": ({"query": None}, InputError, "query is NoneType: give an array of numbers"),
     "flag": ({"is_causal": np.ones(2)}, InputError, "is_causal is ndarray: give True or False"),
-    "implementation": ({"implementation": "cudnn"}, InputError, "implementation='cudnn' is not clearhead's"),
+    "implementation": ({"implementation": "cudnn"}, InputError, "implementation='cudnn' is not available in clearhead"),
 }
 
 
@@ -241,13 +241,13 @@ def test_shard_map_knows_what_differs_between_devices():
 
 def test_operands_are_read_and_results_written_in_place(monkeypatch):
     seen = []
-    real = call.functions["attended"]
+    real = call.functions["write_attention"]
 
     def watched(options, operands, results):
         seen.append([x.ctypes.data for x in (*operands, *results)])
         real(options, operands, results)
 
-    monkeypatch.setitem(call.functions, "attended", watched)
+    monkeypatch.setitem(call.functions, "write_attention", watched)
     q, k, v = operands()
     output = jax.jit(dot_product_attention)(q, k, v).block_until_ready()
     assert seen == [[x.unsafe_buffer_pointer() for x in (q, k, v, output)]]
@@ -298,7 +298,7 @@ def test_an_error_inside_reaches_the_caller_and_the_next_call_works(monkeypatch)
 
     q, k, v = operands()
     with monkeypatch.context() as patched:
-        patched.setitem(call.functions, "attended", broken)
+        patched.setitem(call.functions, "write_attention", broken)
         with pytest.raises(Exception, match="INVALID_ARGUMENT: ShapeError: no such shape"):
             jax.jit(dot_product_attention)(q, k, v).block_until_ready()
     assert np.isfinite(dot_product_attention(q, k, v)).all()
@@ -318,7 +318,7 @@ def test_an_interrupt_inside_a_call_reaches_the_main_thread(monkeypatch):
     def pressed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(call.functions, "attended", pressed)
+    monkeypatch.setitem(call.functions, "write_attention", pressed)
     attend = jax.jit(dot_product_attention)
 
     def until_it_comes():

@@ -9,10 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from clearhead import InputError, causal, softcap  # noqa: E402
-from clearhead.adapters.torch.attention_api import rule_of  # noqa: E402
+from clearhead.adapters.torch.attention_api import rule_and_tables  # noqa: E402
 from clearhead.adapters.torch.weights import LazyWeights, weights_of  # noqa: E402
 
-RULE = rule_of(causal(), softcap(5.0))[0]
+RULE = rule_and_tables(causal(), softcap(5.0))[0]
 SINK = torch.tensor([0.5, -1.0, 2.0, 0.0])
 
 
@@ -120,7 +120,7 @@ def test_above_the_bound_the_matrix_is_refused_with_a_way_out(grad, monkeypatch)
     for ask in (w.__call__, lambda: w + 1, lambda: torch.stack([w, w]), lambda: w.std(), lambda: w[0] * 1):
         with pytest.raises(InputError, match=r"61 MiB|31 MiB") as told:
             ask()
-        assert "ask for rows by w[..., i, :], for w @ v" in str(told.value)
+        assert "use w[..., i, :], w @ v" in str(told.value)
     with torch.no_grad():
         advised = w[..., 3, :], w.mean(1), w.sum(-2), w.amax(-1), w @ torch.ones(1000, 2, dtype=w.dtype)
     assert all(x.shape[-1] in (2, 1000) for x in advised)

@@ -50,4 +50,4 @@ def test_samples(dtype):
         ):
             error, least = (ours - true).abs().max(), (other - true).abs().max()
             assert error <= 1.5 * least + EPSILON[dtype] * true.abs().max()
-    assert not any("heads" in why or "dtypes" in why for why in sdpa.told)
+    assert not any("heads" in why or "dtypes" in why for why in sdpa.warned_reasons)

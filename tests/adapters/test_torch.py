@@ -18,7 +18,7 @@ from clearhead import InputError, alibi, bias, causal, dense, full, softcap, whe
 from clearhead.adapters import torch as ct  # noqa: E402
 from clearhead.adapters.torch import dispatch, nn, sdpa  # noqa: E402
 from clearhead.adapters.torch.layers import rotary  # noqa: E402
-from clearhead.adapters.torch.rule_names import divided, filled  # noqa: E402
+from clearhead.adapters.torch.rule_names import filled_rules, split_rules  # noqa: E402
 from clearhead.errors import ClearheadError  # noqa: E402
 from clearhead.rules.scores import as_rules  # noqa: E402
 
@@ -75,7 +75,7 @@ def test_shared_key_heads_have_the_sum_of_gradients(key_heads):
 def test_torchs_own_checks_of_the_operators(rules):
     q, k, v = operands(batch=1, n=7)
     given = dict(RULES[rules])
-    rule, tables = divided(given.get("mask", causal()), as_rules(given.get("score", ())))
+    rule, tables = split_rules(given.get("mask", causal()), as_rules(given.get("score", ())))
     options = q, k, v, list(map(torch.from_numpy, tables)), None, rule.name, 0.5
     results = [x.detach() for x in dispatch.operator(*options)]
     d_results, along = [torch.randn_like(x) for x in results], [q, k, v, None, *(None for _ in tables)]
@@ -198,7 +198,7 @@ def test_patch_holds_within_and_tells_once_what_it_hands_back():
         assert seen[0] is not torchs_own
     assert functional.scaled_dot_product_attention is torchs_own
     torch.testing.assert_close(inside, ct.attention(q, k, v), rtol=0, atol=0)
-    sdpa.told.clear()
+    sdpa.warned_reasons.clear()
     with ct.patch(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):
@@ -226,7 +226,7 @@ def test_profilers_modes_and_other_devices_see_the_operator():
 WRONG = [(5, 7), (7, 6), (3, 1, 7, 7), (2, 3, 7, 7), (7,), (), (0, 7), (2, 1, 4, 7, 7)]
 
 
-@pytest.mark.filterwarnings("ignore:clearhead hands")
+@pytest.mark.filterwarnings("ignore:clearhead leaves")
 @pytest.mark.parametrize("shape", WRONG, ids=str)
 def test_masks_that_do_not_fit_are_torchs_to_refuse(shape):
     q, k, v = operands(grad=False)
@@ -381,7 +381,7 @@ def test_only_a_few_large_tables_are_kept():
     q = torch.randn(1, 1, 200, 8)
     for _ in range(20):
         sdpa.scaled_dot_product_attention(q, q, q, torch.randn(200, 200))
-    assert 0 < len(filled.large) <= 8
+    assert 0 < len(filled_rules.large) <= 8
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
@@ -464,7 +464,7 @@ def test_a_patch_undoes_nobody_elses(monkeypatch):
         return torchs_own(*args, **options)
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", another)
-    with pytest.raises(InputError, match=r"would undo .*another, which stands in the place of torch's"):
+    with pytest.raises(InputError, match=r"would undo .*another, which has replaced torch's"):
         ct.patch().__enter__()
     assert functional.scaled_dot_product_attention is another
     monkeypatch.undo()
@@ -489,7 +489,7 @@ def test_pieces_of_a_sequence_are_refused(mesh):
     x = torch.zeros(1, 1, 2, 4)
     with context_parallel(mesh, buffers=[torch.zeros(1, 1, 2, 4)], buffer_seq_dims=[2]):
         for function in (ct.attention, ct.flash_attn_func, ct.flex_attention, ct.scaled_dot_product_attention):
-            with pytest.raises(InputError, match="this rank has a piece of the sequence"):
+            with pytest.raises(InputError, match="this rank has only a part of the sequence"):
                 function(x, x, x)
         with pytest.raises(InputError, match=r"would undo torch\.distributed"):
             ct.patch().__enter__()
@@ -502,7 +502,7 @@ def test_tensors_that_know_torchs_function_alone_are_handed_to_it(mesh):
 
     q, k, v = operands(grad=False)
     spread = [distribute_tensor(x, mesh, [Shard(1)]) for x in (q, k, v)]
-    sdpa.told.clear()
+    sdpa.warned_reasons.clear()
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), pytest.warns(match="is a DTensor"):
         found = ct.scaled_dot_product_attention(*spread, enable_gqa=False)
     torch.testing.assert_close(found.full_tensor(), torchs_own(q, k, v))  # type: ignore[attr-defined]
@@ -543,7 +543,7 @@ def test_nested_queries_and_keys_of_other_lengths():
     found = ct.scaled_dot_product_attention(q, k, k).transpose(1, 2).values()
     expected = [torchs_own(a.transpose(0, 1), *[b.transpose(0, 1)] * 2) for a, b in zip(parts, others, strict=True)]
     torch.testing.assert_close(found, torch.cat([x.transpose(0, 1) for x in expected]))
-    with pytest.raises(InputError, match="nested tensors are attended to by causal"):
+    with pytest.raises(InputError, match="nested tensors only work with causal"):
         ct.attention(q, k, k)
     with pytest.raises(InputError, match=r"pad them, as by x.to_padded_tensor\(0.0\)"):
         ct.attention(q, q, q, mask=where(lambda batch, head, query, key: query > key))
@@ -587,7 +587,7 @@ WORDS = {
         **dict.fromkeys(("query", "key", "value"), X.long())
     ),
     r"query is ndarray: give a tensor, as by torch.as_tensor": lambda: own(query=X.numpy()),
-    r"laid out as torch\.sparse_coo: .* give x\.cpu\(\), or x\.to_dense\(\)": lambda: own(query=X.to_sparse()),
+    r"with layout torch\.sparse_coo: .* give x\.cpu\(\), or x\.to_dense\(\)": lambda: own(query=X.to_sparse()),
     r"mask is a tensor of shape \(4, 4\): give clearhead\.dense\(mask\.numpy\(\)\)": lambda: own(mask=torch.ones(4, 4)),
     r"dense\(array\(3, 3\)\) does not fit this attention": lambda: own(mask=dense(np.ones((3, 3), bool))),
     r"dense\(array\(5, 3\)\) does not fit": lambda: own(mask=causal() | dense(np.ones((5, 3), bool))),
@@ -596,13 +596,13 @@ WORDS = {
     r"q is ndarray: give a tensor, as by torch\.as_tensor\(q\)": lambda: ct.flash_attn_func(X.numpy(), X, X),
     r"window_size=5: give \(left, right\)": lambda: ct.flash_attn_func(X, X, X, window_size=5),
     r"dropout_p=1\.5: give a Python number from 0 to 1": lambda: ct.flash_attn_func(X, X, X, dropout_p=1.5),
-    r"cu_seqlens_q of shape \(1, 2\) .* give whole numbers, \(sequences \+ 1,\)": lambda: ct.flash_attn_varlen_func(
+    r"cu_seqlens_q of shape \(1, 2\) .* give integers, \(sequences \+ 1,\)": lambda: ct.flash_attn_varlen_func(
         PACKED, PACKED, PACKED, BORDERS[None], BORDERS
     ),
-    r"cu_seqlens_k of shape \(2,\) and torch\.float32: give whole numbers": lambda: ct.flash_attn_varlen_func(
+    r"cu_seqlens_k of shape \(2,\) and torch\.float32: give integers": lambda: ct.flash_attn_varlen_func(
         PACKED, PACKED, PACKED, BORDERS, BORDERS.float()
     ),
-    r"seqused_k of shape \(2,\) and torch\.int64: give whole numbers, \(1,\)": lambda: ct.flash_attn_varlen_func(
+    r"seqused_k of shape \(2,\) and torch\.int64: give integers, \(1,\)": lambda: ct.flash_attn_varlen_func(
         PACKED, PACKED, PACKED, BORDERS, BORDERS, seqused_k=torch.tensor([1, 2])
     ),
     r"x of shape \(3, 5\): give \(\.\.\., n, 8\)": lambda: nn.SelfAttention(8, 2)(torch.ones(3, 5)),

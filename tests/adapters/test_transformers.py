@@ -257,7 +257,7 @@ def test_errors_say_what_to_change():
         adapter.attention_forward(layer_like(), q, q, q.bfloat16(), mask)
     with pytest.raises(InputError, match="compute with sinks, which clearhead's attention does not know"):
         adapter.attention_forward(layer_like(), q, q, q, mask, sinks=torch.zeros(1, 2, 3, 1))
-    with pytest.raises(InputError, match="2 queries and 3 keys came without a mask"):
+    with pytest.raises(InputError, match="2 queries and 3 keys have no mask"):
         adapter.attention_forward(layer_like(), q[:, :, :2], q, q, None)
     with pytest.raises(InputError, match="do not end within 3 keys"):
         _ = Pattern(1, 2, 3, 2, 0, MASKS.causal_mask_function, None).stop
@@ -268,7 +268,7 @@ def test_a_mask_that_cannot_be_read_is_a_table():
     def strange(batch, head, query, key):
         return query >= (2 if bool((key >= 0).all()) else 0)
 
-    with pytest.warns(UserWarning, match=r"takes this model's mask as a table .*strange cannot become a formula"):
+    with pytest.warns(UserWarning, match=r"uses this model's mask as a table .*strange cannot become a formula"):
         mask = adapter.mask_forward(1, 4, 4, mask_function=strange)
     assert torch.equal(mask, MASKS.sdpa_mask(1, 4, 4, mask_function=strange, allow_is_causal_skip=False))
 

@@ -61,8 +61,8 @@ def test_a_sheet_of_heads_says_what_is_pooled_and_which_axis_is_which(n, title):
     said = figure.get_suptitle()
     assert said.startswith(title or "heads")
     assert ("pooled: each pixel is the largest of" in said) == (n > 96)
-    assert figure.get_supxlabel() == "key: what is looked at"
-    assert figure.get_supylabel() == "query: who looks"
+    assert figure.get_supxlabel() == "key (attended to)"
+    assert figure.get_supylabel() == "query (attending)"
 
 
 @pytest.mark.parametrize("title", ["", "head 0"])
@@ -76,7 +76,7 @@ def test_every_figure_names_its_axes_whatever_its_title(title):
     ):
         assert figure.axes[0].get_ylabel()
         assert [axes for axes in figure.axes if axes.get_xlabel()]
-    assert plot.received(w[0], title=title).axes[0].get_title(loc="left").endswith("what all queries give each key")
+    assert plot.received(w[0], title=title).axes[0].get_title(loc="left").endswith("sum over queries")
 
 
 def test_colours_go_with_the_root_until_most_would_be_pale():
@@ -212,15 +212,15 @@ def test_what_cannot_be_drawn_is_told(tmp_path):
     with pytest.raises(ShapeError, match=r"\(3, 20, 20\)"):
         plot.heat(w)
     for tokens in ("a" * 20, 5):
-        with pytest.raises(InputError, match=f"tokens={tokens!r} are no names"):
+        with pytest.raises(InputError, match=f"tokens={tokens!r} must be a list of names"):
             plot.heat(w[0], tokens)
-    with pytest.raises(ShapeError, match="2 tokens for 20"):
+    with pytest.raises(ShapeError, match="2 tokens do not match 20"):
         plot.heat(w[0], ["a", "b"])
     for query in (20, -21, "river", 1.5):
         with pytest.raises(InputError, match=rf"query {query!r} is not one of the 20: give 0 to 19, or -1 to -20"):
             plot.row(w[0], query)
     for draw in (plot.heat, plot.heads, plot.profile, plot.received, lambda x: plot.row(x, 0)):
-        with pytest.raises(InputError, match="this is ndarray, not weights: make them by"):
+        with pytest.raises(InputError, match="this is ndarray, not weights: make them with"):
             draw(np.eye(3))
         with pytest.raises(ShapeError, match=r"\(0, 0\) have nothing to draw"):
             draw(weights(np.zeros((0, 2)), np.zeros((0, 2))))

@@ -91,20 +91,20 @@ TWO = {"counts": "16,16", "batched": "True"}
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in WORDS.items() for text in texts])
 def test_words_that_fit_nothing_are_told(tmp_path, name, text):
     path = file_of(tmp_path, **{name: text})
-    with pytest.raises(FileError, match=r"is no saved cache \(.+\): give a file that KeyValueCache.save wrote"):
+    with pytest.raises(FileError, match=r"is not a saved cache \(.+\): give a file that KeyValueCache.save wrote"):
         KeyValueCache.load(path)
 
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_that_fit_nothing_are_told(tmp_path, name):
-    with pytest.raises(FileError, match=r"is no saved cache \(.+\)"):
+    with pytest.raises(FileError, match=r"is not a saved cache \(.+\)"):
         KeyValueCache.load(file_of(tmp_path, ARRAYS[name]))
 
 
 @pytest.mark.parametrize("change", [lambda x: x[..., :4], lambda x: np.concatenate([x, x]), lambda x: x[:, :3]])
 def test_a_second_sequence_of_another_layout_is_told(tmp_path, change):
     path = file_of(tmp_path, lambda k, v: {"key.0": k, "value.0": v, "key.1": change(k), "value.1": change(v)}, **TWO)
-    with pytest.raises(FileError, match="is no saved cache"):
+    with pytest.raises(FileError, match="is not a saved cache"):
         KeyValueCache.load(path)
 
 
@@ -119,7 +119,7 @@ def test_what_is_no_file_is_told(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "text").write_text("not a cache")
     for name in ("pipe", "text", "missing", "."):
-        with pytest.raises(FileError, match="is no saved cache"):
+        with pytest.raises(FileError, match="is not a saved cache"):
             KeyValueCache.load(tmp_path / name)
 
 

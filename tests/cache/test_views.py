@@ -72,7 +72,7 @@ def test_pages_are_used_again_as_soon_as_no_view_holds_them():
             held.append(done.weights)
         if n == 30:
             held.clear()
-        made.append(cache.made)
+        made.append(cache.created)
     assert made[9] < made[30] <= 32  # pages of ten views beside the cache's own
     assert made[31] == made[-1]
 
@@ -83,7 +83,7 @@ def test_a_fork_that_outlives_its_cache_uses_pages_again():
     cache = cache.fork()
     for _ in range(60):
         cache.append(x, x)
-    assert cache.made <= 6
+    assert cache.created <= 6
 
 
 def test_sequences_of_different_lengths_are_looked_at_one_at_a_time():
@@ -94,7 +94,7 @@ def test_sequences_of_different_lengths_are_looked_at_one_at_a_time():
     for _ in range(2):
         with pytest.raises(clearhead.InputError, match=r"\[20, 50\].*fork.*reorder") as caught:
             _ = done.weights
-        assert "look" in str(caught.value)
+        assert "select one" in str(caught.value)
         cache.append(k[:, :, :30], v[:, :, :30], lengths=[0, 30])  # now they are alike, but were not then
     one = cache.fork()
     one.reorder([1])

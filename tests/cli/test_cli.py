@@ -150,8 +150,8 @@ def test_an_empty_file_is_named(capsys, tmp_path, command):
         (["explain"], "Nothing to explain"),
         (["explain", ""], "no word"),
         (["explain", "?!"], "no word"),
-        (["explain", "-5 degrees"], "goes behind --, as in clearhead explain -- '-5 degrees'"),
-        (["explain", "letter.txt"], "letter.txt is not there"),
+        (["explain", "-5 degrees"], "goes after --, as in clearhead explain -- '-5 degrees'"),
+        (["explain", "letter.txt"], "letter.txt does not exist"),
         (["explain", "x.npy"], "--vectors x.npy"),
         (["explain", SENTENCE, "--embeddings", "glove.txt"], "glove.txt is not there"),
         (["explain", "--vectors", "x.csv", "--embeddings", "glove.txt"], "--embeddings are for the words of a text"),
@@ -274,7 +274,7 @@ def test_explain_takes_the_rules_of_run(capsys, tmp_path):
     assert [rule["rule"] for rule in read["rules"]] == ["softcap:2", "near"]
 
 
-@pytest.mark.parametrize("mask", ["full", "causal", "prefix:3 | causal", "documents:4,6", "~window:2"])
+@pytest.mark.parametrize("mask", ["full", "causal", "prefix:3 | causal", "documents:4,6", "~window:2", "dilated:2"])
 @pytest.mark.parametrize("score", [[], ["alibi"], ["scale:0.5", "softcap:30"]])
 @pytest.mark.parametrize("form", ["text", "markdown", "latex"])
 def test_every_rule_in_every_format(capsys, mask, score, form):

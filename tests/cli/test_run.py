@@ -63,7 +63,7 @@ def in_float64(*arrays):
 @pytest.fixture
 def small_steps(monkeypatch):
     """A few heads a step even for small arrays."""
-    monkeypatch.setattr(streaming, "STEP", 5000)
+    monkeypatch.setattr(streaming, "STEP_BYTES", 5000)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -94,7 +94,7 @@ def test_x_attends_to_itself_without_scale(tmp_path, suffix, shape, dtype):
 )
 @pytest.mark.parametrize("step", [1, 3000, 10**9])
 def test_any_leading_axes_are_streamed_to_the_same_bits(tmp_path, shapes, step, monkeypatch):
-    monkeypatch.setattr(streaming, "STEP", step)
+    monkeypatch.setattr(streaming, "STEP_BYTES", step)
     q, k, v = draw(*shapes)
     source = save(tmp_path / "in.npz", q=q, k=k, v=v)
     assert run(source, tmp_path / "out.npz", "--lse", "--weights", "0,-1") == 0
@@ -123,7 +123,7 @@ def test_every_head_is_computed_once_whatever_the_step(tmp_path_factory, lead, k
     folder, counts = tmp_path_factory.mktemp("steps"), []
     job = streaming.job_for(save(folder / "in.safetensors", q=q, k=k, v=v), streaming.Options())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "STEP", step)
+        patch.setattr(streaming, "STEP_BYTES", step)
         streaming.execute(job, folder / "out.npy", advance=counts.append)
     assert sum(counts) == job.heads == np.prod(q.shape[:-2])
     np.testing.assert_array_equal(np.load(folder / "out.npy"), clearhead.attention(q, k, v))
@@ -248,10 +248,10 @@ MISTAKES = [
     ({"x": Q}, ("--scale", "inf"), "not finite"),
     ({"x": Q}, ("--scale", "big"), "'--scale'"),
     ({"x": Q}, ("--threads", "0"), "threads=0"),
-    ({"x": Q}, ("--weights", "1,two"), "'1,two' is no list of positions"),
-    ({"x": Q}, ("--weights", ""), "'' is no list of positions"),
-    ({"x": Q}, ("--weights", "5"), "row 5 is none of the 5 queries"),
-    ({"x": Q}, ("--weights", "-6"), "row -6 is none of the 5 queries"),
+    ({"x": Q}, ("--weights", "1,two"), "'1,two' is not a list of positions"),
+    ({"x": Q}, ("--weights", ""), "'' is not a list of positions"),
+    ({"x": Q}, ("--weights", "5"), "row 5 is not one of the 5 queries"),
+    ({"x": Q}, ("--weights", "-6"), "row -6 is not one of the 5 queries"),
 ]
 
 
@@ -278,7 +278,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path, capsys):
     before = sorted(os.listdir(tmp_path))
     for message, *arguments in [
         ("gone.npz cannot be read", tmp_path / "gone.npz", tmp_path / "out.npz"),
-        ("cut.npz is no whole .npz file", tmp_path / "cut.npz", tmp_path / "out.npz"),
+        ("cut.npz is not a complete .npz file", tmp_path / "cut.npz", tmp_path / "out.npz"),
         ("no suffix that names a format", source, tmp_path / "out.txt"),
         ("no suffix that names a format", source, tmp_path / "out"),
         ("gone/out.npz cannot be written", source, tmp_path / "gone/out.npz"),
@@ -286,7 +286,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path, capsys):
         ("there.npy exists already: .* --force", source, tmp_path / "there.npy"),
         ("in.npz is the input itself", source, source, "--force"),
         ("link.npz is the input itself", source, tmp_path / "link.npz", "--force"),
-        ("out.npy holds one array and not output, lse", source, tmp_path / "out.npy", "--lse"),
+        ("out.npy can hold one array, not output, lse", source, tmp_path / "out.npy", "--lse"),
     ]:
         complains(capsys, message, *arguments)
     assert sorted(os.listdir(tmp_path)) == before
@@ -362,6 +362,8 @@ RULES = [
     (("--mask", "window:3"), {"mask": clearhead.window(3)}),
     (("--mask", "causal | prefix:2"), {"mask": causal() | clearhead.prefix(2)}),
     (("--mask", "~window:1,1 & full"), {"mask": ~clearhead.window(1, 1) & full()}),
+    (("--mask", "dilated:3"), {"mask": clearhead.dilated(3)}),
+    (("--mask", "~dilated:2 & window:4"), {"mask": ~clearhead.dilated(2) & clearhead.window(4)}),
     (("--mask", "documents:4,5"), {"mask": clearhead.documents([4, 5])}),
     (("--score", "softcap:2", "--score", "alibi"), {"score": [clearhead.softcap(2), clearhead.alibi(3)]}),
     (("--rule", "rules.py:farther"), {"score": lambda s, b, h, q, k: s + (h + 1) * (q - k) * 0.1}),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.explain import Explanation, explain
-from clearhead.explain.block import OfModel
+from clearhead.explain.block import ModelPage
 from clearhead.explain.inputs import from_file, from_text
 from clearhead.rules.named import named_mask, named_score
 from clearhead.words import load, read_embeddings
@@ -185,9 +185,9 @@ def model_case(seed: int, draw: Draw) -> Case:
 
 
 @functools.lru_cache(2)
-def of_model(text: str, given: str, layer: int, head: int) -> OfModel:
+def of_model(text: str, given: str, layer: int, head: int) -> ModelPage:
     """The page, worked out once for all formats."""
-    return OfModel(text, given, layer, head)
+    return ModelPage(text, given, layer, head)
 
 
 def named_position(tokens: tuple[str, ...], position: int) -> tuple[str, int]:
@@ -290,6 +290,7 @@ def masks(draw: Draw, n: int) -> tuple:
                 ("full",),
                 ("window", draw.whole(0, 3), 0),
                 ("window", draw.whole(0, 3), draw.whole(1, 3)),
+                ("dilated", draw.whole(1, 3)),
                 ("prefix", draw.whole(0, min(n, 4))),
                 ("documents", [cut, n - cut]) if packed else ("window", 0, 0),
             ]

@@ -32,9 +32,9 @@ from clearhead.errors import InputError
 from clearhead.explain import Explanation, formats
 from clearhead.explain import markdown as as_markdown
 from clearhead.explain import text as rich_text
-from clearhead.explain.pages import OfLayer, OfLesson, WhatIf, Worked
+from clearhead.explain.pages import LayerPage, LessonPage, WhatIfPage, WorkedPage
 from clearhead.explain.pages import Page as Asked
-from clearhead.explain.quiz import Quiz
+from clearhead.explain.quiz import QuizPage
 from tests.explain.cases import Case, of_model
 from tests.explain.judge import (
     headings,
@@ -74,7 +74,7 @@ def judge(case: Case) -> set[str]:
     if case.page == "model":
         bench = model.bench_of(case, bench.json)
     elif case.text is not None:
-        bench.origins = programs.loads(Worked(explained).json())["origins"]
+        bench.origins = programs.loads(WorkedPage(explained).json())["origins"]
         texts.check_origins(bench)
     page = page_of(markdown)
     PAGES[case.page](bench, page)
@@ -103,7 +103,7 @@ def on_terminal(case: Case, explained: Explanation, width: int, dims: int) -> st
     """What a terminal of so many columns shows."""
     written = io.StringIO()
     console = Console(file=written, width=width, color_system=None)
-    rich_text.show(asked(case, explained).blocks(dims), console)
+    rich_text.print_page(asked(case, explained).blocks(dims), console)
     return written.getvalue()
 
 
@@ -172,23 +172,23 @@ PAGES: dict[str, Callable[[Judge, Page], None]] = {
 def asked(case: Case, explained: Explanation) -> Asked:
     """The page that is asked for."""
     if case.page in LESSONS:
-        return OfLesson(explained, case.page)
+        return LessonPage(explained, case.page)
     if case.page == "layer":
-        return OfLayer(explained, case.heads)
+        return LayerPage(explained, case.heads)
     if case.page == "what if":
-        return WhatIf(explained, case.what)
+        return WhatIfPage(explained, case.what)
     if case.page == "quiz":
-        return Quiz(explained)
+        return QuizPage(explained)
     if case.page == "model":
         return of_model(case.text, case.given, *case.head)
-    return Worked(explained, case.page == "matrix")
+    return WorkedPage(explained, case.page == "matrix")
 
 
 def in_format(case: Case, explained: Explanation, form: str) -> str:
     """What is written to standard output."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        formats.write(asked(case, explained), form)
+        formats.write_page(asked(case, explained), form)
     return out.getvalue()
 
 

@@ -10,17 +10,17 @@ from clearhead.cli import main
 from clearhead.definition import textbook
 from clearhead.errors import InputError
 from clearhead.explain import html, latex, markdown, text
-from clearhead.explain.block import OfModel
+from clearhead.explain.block import ModelPage
 from clearhead.model import load
 
 TEXT = "The river was wide, and the river was"
 
 
-def of(position: str = "-1", layer: int = 1, head: int = 2, words: str = TEXT) -> OfModel:
-    return OfModel(words, position, layer, head)
+def of(position: str = "-1", layer: int = 1, head: int = 2, words: str = TEXT) -> ModelPage:
+    return ModelPage(words, position, layer, head)
 
 
-def told(page: OfModel) -> str:
+def told(page: ModelPage) -> str:
     return " ".join(text.render(page.blocks(3), 100).split())
 
 
@@ -55,7 +55,7 @@ def test_the_last_guess_and_the_loss_are_the_models():
 
 
 def test_a_word_that_joins_to_itself_is_said_often_enough():
-    assert "said" in told(OfModel("Lord", "-1", 0, 0))
+    assert "said" in told(ModelPage("Lord", "-1", 0, 0))
 
 
 def test_every_format_and_the_command(capsys):

@@ -16,9 +16,9 @@ from clearhead.definition import textbook
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.explain import json as as_json
 from clearhead.explain import latex, markdown, text
-from clearhead.explain.cost import costs
+from clearhead.explain.cost import attention_counts
 from clearhead.explain.lessons import LESSONS
-from clearhead.explain.steps import LARGEST_SQUARE, explain
+from clearhead.explain.steps import LARGEST_SQUARE, explain_vectors
 from clearhead.explain.story import worked_page
 from clearhead.rules.masks import causal, documents, full, prefix, visible, window
 from clearhead.rules.named import name_of_mask, name_of_score
@@ -39,7 +39,7 @@ def sentence(dim: int = 5) -> np.ndarray:
 def as_text(page, width: int = 80) -> str:
     console = Console(width=width, color_system=None, legacy_windows=False)
     with console.capture() as captured:
-        text.lay_out(page, console)
+        text.print_blocks(page, console)
     return captured.get()
 
 
@@ -60,7 +60,7 @@ def all_formats(e, matrix: bool = False) -> dict[str, str]:
 def test_every_number_is_the_definitions(x, data):
     n = len(x)
     i = data.draw(st.integers(-n, n - 1))
-    e = explain(x, position=i)
+    e = explain_vectors(x, position=i)
     seen = visible(causal(), n, n)
     assert e.position == i % n
     np.testing.assert_array_equal(e.square.scores, textbook.scores(x, x))
@@ -76,10 +76,10 @@ def test_every_number_is_the_definitions(x, data):
 
 
 def test_exponentials_are_plain_until_they_overflow():
-    e = explain([[26.0], [26.0]])
+    e = explain_vectors([[26.0], [26.0]])
     assert e.shift == 0
     assert e.exponentials[0] == np.exp(676.0)
-    e = explain([[27.0], [26.0], [27.0]])
+    e = explain_vectors([[27.0], [26.0], [27.0]])
     assert e.shift == 729
     assert e.exponentials.tolist() == [1.0, np.exp(702.0 - 729.0), 1.0]
     for written in all_formats(e).values():
@@ -89,7 +89,7 @@ def test_exponentials_are_plain_until_they_overflow():
 
 @given(MATRICES)
 def test_json_reads_back_as_the_very_same_numbers(x):
-    e = explain(x)
+    e = explain_vectors(x)
     read = json.loads(as_json.render(e, matrix=True))
     assert read["tokens"] == list(e.tokens)
     assert read["position"] == e.position
@@ -104,7 +104,7 @@ def test_json_reads_back_as_the_very_same_numbers(x):
 
 def test_what_is_explained_cannot_be_changed():
     x = sentence()
-    e = explain(x)
+    e = explain_vectors(x)
     x[:] = 0
     assert e.x.any()
     with pytest.raises(ValueError, match="read-only"):
@@ -115,7 +115,7 @@ def test_what_is_explained_cannot_be_changed():
 
 
 def test_an_item_at_right_angles_is_pointed_out_with_its_share():
-    e = explain([[3.0, 0.0], [0.0, 1.0], [0.0, 2.0]], ["one", "two", "three"])
+    e = explain_vectors([[3.0, 0.0], [0.0, 1.0], [0.0, 2.0]], ["one", "two", "three"])
     assert e.zeros == e.angles == (0,)
     assert e.weights[0] == math.exp(0) / (math.exp(0) + math.exp(2) + math.exp(4)) > 0
     for form, written in all_formats(e).items():
@@ -129,7 +129,7 @@ def test_an_item_at_right_angles_is_pointed_out_with_its_share():
 
 
 def test_a_zero_vector_shares_equally_and_has_no_direction():
-    e = explain([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]])
+    e = explain_vectors([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]])
     assert e.weights.tolist() == [1 / 3] * 3
     assert e.similarity is None
     told = " ".join(as_text(worked_page(e)).split())
@@ -138,7 +138,7 @@ def test_a_zero_vector_shares_equally_and_has_no_direction():
 
 
 def test_without_a_zero_score_it_is_told_what_one_would_get():
-    e = explain([[1.0, 0.5], [1.0, 0.0]])
+    e = explain_vectors([[1.0, 0.5], [1.0, 0.0]])
     assert not e.zeros
     told = " ".join(as_text(worked_page(e)).split())
     assert f"exp(0) = 1, and 1 ÷ ({e.sum:.4f} + 1) = {1 / (e.sum + 1):.4f}" in told
@@ -146,34 +146,36 @@ def test_without_a_zero_score_it_is_told_what_one_would_get():
 
 @pytest.mark.parametrize("sentence_of", [["the"], ["the", "the"]])
 def test_the_share_of_an_item_that_would_be_added_counts_that_item(sentence_of):
-    e = explain([[0.3, 0.0]] * len(sentence_of), sentence_of)
-    added = explain([[0.0, 1.0], *e.x.tolist()])
+    e = explain_vectors([[0.3, 0.0]] * len(sentence_of), sentence_of)
+    added = explain_vectors([[0.0, 1.0], *e.x.tolist()])
     assert number(added.weights[0]) in " ".join(as_text(worked_page(e)).split())
     assert added.angles == (0,)
 
 
 def test_rounding_is_not_taken_for_an_angle_nor_an_angle_for_rounding():
-    assert explain([[0.1, 0.2], [0.2, -0.1]]).angles == (0,)
-    assert explain([[0.1, 0.3], [3.0, -1.0]]).angles == (0,)
-    assert explain([[1e-300, 0.0], [1e-300, 0.0]]).angles == ()
-    assert explain([[1e-13, 0.0], [1.0, 0.0]]).angles == ()
-    assert explain([[1e10, 0.0], [1e-3, 1e10]]).angles == ()
-    assert "right angles to “x1”, and yet" not in " ".join(as_text(worked_page(explain([[1e-300], [1e-300]]))).split())
+    assert explain_vectors([[0.1, 0.2], [0.2, -0.1]]).angles == (0,)
+    assert explain_vectors([[0.1, 0.3], [3.0, -1.0]]).angles == (0,)
+    assert explain_vectors([[1e-300, 0.0], [1e-300, 0.0]]).angles == ()
+    assert explain_vectors([[1e-13, 0.0], [1.0, 0.0]]).angles == ()
+    assert explain_vectors([[1e10, 0.0], [1e-3, 1e10]]).angles == ()
+    assert "right angles to “x1”, and yet" not in " ".join(
+        as_text(worked_page(explain_vectors([[1e-300], [1e-300]]))).split()
+    )
 
 
 def test_with_a_rule_right_angles_are_those_of_the_vectors():
     minus = lambda score, batch, head, query, key: score - 1  # noqa: E731
     plus = lambda score, batch, head, query, key: score + 5  # noqa: E731
-    told = " ".join(as_text(worked_page(explain([[1.0, 0.0], [1.0, 0.0]], score=minus))).split())
+    told = " ".join(as_text(worked_page(explain_vectors([[1.0, 0.0], [1.0, 0.0]], score=minus))).split())
     assert "nothing that “x1” sees is at right angles to it" in told
-    e = explain([[1.0, 0.0], [0.0, 1.0]], score=plus)
+    e = explain_vectors([[1.0, 0.0], [0.0, 1.0]], score=plus)
     told = " ".join(as_text(worked_page(e)).split())
     assert "“x0” is at right angles to “x1”; what weight that makes, the rules decide" in told
     assert f"score 5.0000, weight {number(e.weights[0])}" in told
 
 
 def test_a_zero_vector_among_the_seen_is_told_apart_from_a_right_angle():
-    e = explain([[0.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
+    e = explain_vectors([[0.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
     assert (e.blank, e.angles) == ((0,), (1,))
     told = " ".join(as_text(worked_page(e)).split())
     assert "“x1” is at right angles to “x2”" in told
@@ -181,7 +183,7 @@ def test_a_zero_vector_among_the_seen_is_told_apart_from_a_right_angle():
 
 
 def test_an_item_that_sees_nothing_has_no_scores_to_show():
-    e = explain(sentence(), WORDS, mask=causal() & ~causal())
+    e = explain_vectors(sentence(), WORDS, mask=causal() & ~causal())
     told = as_text(worked_page(e))
     assert "sees nothing" in told
     assert "█" not in told
@@ -189,31 +191,31 @@ def test_an_item_that_sees_nothing_has_no_scores_to_show():
 
 
 def test_exponentials_too_small_for_a_float64_are_shifted_too():
-    e = explain([[-30.0], [30.0]], mask=causal() & ~window(0))
+    e = explain_vectors([[-30.0], [30.0]], mask=causal() & ~window(0))
     assert (e.shift, e.exponentials.tolist(), e.weights.tolist()) == (-900, [1, 0], [1, 0])
     told = " ".join(as_text(worked_page(e)).split())
     assert "too small for a float64" in told
     assert "would get nearly all the weight" in told
-    hidden = explain(np.ones((2, 2)), score=lambda score, batch, head, query, key: score - np.inf)
+    hidden = explain_vectors(np.ones((2, 2)), score=lambda score, batch, head, query, key: score - np.inf)
     assert "The rules make every score of “x1” −∞" in " ".join(as_text(worked_page(hidden)).split())
 
 
 def test_a_weight_lost_to_underflow_is_called_so():
-    e = explain([[-40.0], [40.0]])
+    e = explain_vectors([[-40.0], [40.0]])
     assert e.weights[0] == 0
     assert "underflow" in as_text(worked_page(e))
-    assert "underflow" not in as_text(worked_page(explain([[1.0], [2.0]])))
+    assert "underflow" not in as_text(worked_page(explain_vectors([[1.0], [2.0]])))
 
 
 def test_many_hidden_weights_are_dots_among_shades():
-    e = explain(np.eye(30))
+    e = explain_vectors(np.eye(30))
     rows = as_text(worked_page(e, matrix=True)).split("All rows")[1].splitlines()
     drawn = [row.split()[2] for row in rows if re.match(r" +\d+ +x\d+ ", row)]
     assert drawn == ["▒" * i + "█" + "·" * (29 - i) for i in range(30)]
 
 
 def test_hidden_weights_are_dots_and_not_zeros():
-    e = explain(sentence(), WORDS)
+    e = explain_vectors(sentence(), WORDS)
     rows = as_text(worked_page(e, matrix=True)).split("All rows")[1].splitlines()
     first = next(row for row in rows if row.split()[:2] == ["0", "the"])
     assert first.split()[2:] == ["1.00"] + ["·"] * 9
@@ -222,8 +224,8 @@ def test_hidden_weights_are_dots_and_not_zeros():
 
 
 def test_a_small_weight_never_looks_like_zero():
-    assert text.in_figures(0.0049).strip() == "<.01"
-    e = explain([[1.0, -7.0], [0.0, 2.0]])
+    assert text.triangle_number(0.0049).strip() == "<.01"
+    e = explain_vectors([[1.0, -7.0], [0.0, 2.0]])
     assert 0 < e.weights[0] < 1e-7
     assert f"{e.weights[0]:.1e}" in as_text(worked_page(e))
 
@@ -233,14 +235,14 @@ def test_a_small_weight_never_looks_like_zero():
 
 @pytest.mark.parametrize("position", [0, 4, -1])
 def test_every_format_names_every_token(position):
-    for form, written in all_formats(explain(sentence(), WORDS, position)).items():
+    for form, written in all_formats(explain_vectors(sentence(), WORDS, position)).items():
         for word in WORDS:
             assert word in written, (form, word)
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=12))
 def test_no_token_can_break_a_page(token):
-    e = explain([[1.0, 0.0], [1.0, 1.0]], [token, "end"])
+    e = explain_vectors([[1.0, 0.0], [1.0, 1.0]], [token, "end"])
     formats = all_formats(e, matrix=True)
     assert json.loads(formats["json"])["tokens"][0] == token
     assert "\x1b" not in formats["text"] + formats["markdown"] + formats["latex"]
@@ -251,7 +253,7 @@ def test_no_token_can_break_a_page(token):
 
 @pytest.mark.parametrize("width", [20, 30, 44, 60, 80, 100])
 def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(width):
-    e = explain(sentence(64) / 8, WORDS)
+    e = explain_vectors(sentence(64) / 8, WORDS)
     page = worked_page(e, text.dims_that_fit(width, e.tokens))
     written = as_text(page, width)
     assert max(map(cell_len, written.splitlines())) <= width
@@ -262,7 +264,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(width):
 def test_long_inputs_show_the_heaviest_and_account_for_the_rest():
     x = np.random.default_rng(1).normal(size=(300, 8))
     x[5] = 0
-    e = explain(x, position=250)
+    e = explain_vectors(x, position=250)
     written = as_text(worked_page(e))
     assert len(written.splitlines()) < 200
     assert "x250 (itself)" in written
@@ -275,7 +277,7 @@ def test_long_inputs_show_the_heaviest_and_account_for_the_rest():
 
 @pytest.mark.parametrize(("position", "named"), [(0, 5), (100, 9), (298, 6), (299, 5)])
 def test_a_title_of_many_items_points_at_the_right_one(position, named):
-    e = explain(np.ones((300, 1)), position=position)
+    e = explain_vectors(np.ones((300, 1)), position=position)
     made = worked_page(e)[0]
     assert made.items[made.chosen] == f"x{position}"
     assert len([item for item in made.items if item != "…"]) == named
@@ -286,12 +288,12 @@ def test_meaning_is_told_by_nearest_words_where_there_are_any():
     def nearest(vector):
         return [("river", 0.9), ("lake", 0.5)] if vector[0] == 1 else [("lake", 0.8), ("sea", 0.4)]
 
-    e = explain([[0.0, 1.0], [1.0, 1.0]], nearest=nearest)
+    e = explain_vectors([[0.0, 1.0], [1.0, 1.0]], nearest=nearest)
     assert e.before == (("river", 0.9), ("lake", 0.5))
     assert e.after == (("lake", 0.8), ("sea", 0.4))
     assert "sea  (new)" in as_text(worked_page(e))
     assert "lake  (new)" not in as_text(worked_page(e))
-    assert explain([[0.0, 0.0]], nearest=nearest).before == ()
+    assert explain_vectors([[0.0, 0.0]], nearest=nearest).before == ()
 
 
 # lessons
@@ -299,7 +301,7 @@ def test_meaning_is_told_by_nearest_words_where_there_are_any():
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_every_lesson_has_rows_and_a_page_in_every_format(name):
-    e = explain(sentence(), WORDS)
+    e = explain_vectors(sentence(), WORDS)
     lesson = LESSONS[name](e)
     read = json.loads(as_json.render_lesson(name, lesson, e))
     assert read["steps"] == name
@@ -312,12 +314,12 @@ def test_every_lesson_has_rows_and_a_page_in_every_format(name):
 def test_cost_counts_what_the_definition_does():
     for n in (1, 2, 10):
         pairs = int(visible(causal(), n, n).sum())
-        made = costs(n, 3)
+        made = attention_counts(n, 3)
         assert made["pairs"] == made["exponentials"] == pairs
         assert made["multiply_adds"] == 2 * 3 * pairs
         assert made["matrix_bytes"] == np.zeros((n, n), np.float32).nbytes
         assert made["vectors_bytes"] == 2 * np.zeros((n, 3), np.float32).nbytes
-    assert [row["length"] for row in LESSONS["cost"](explain(sentence())).rows] == [
+    assert [row["length"] for row in LESSONS["cost"](explain_vectors(sentence())).rows] == [
         10,
         128,
         2**10,
@@ -331,7 +333,7 @@ def test_cost_counts_what_the_definition_does():
 @pytest.mark.parametrize(("dim", "heads"), [(64, 8), (12, 4), (6, 2), (5, 1), (1, 1)])
 def test_shapes_fit_and_are_those_of_numpy(dim, heads):
     n = len(WORDS)
-    rows = LESSONS["shapes"](explain(np.ones((n, dim)) / dim)).rows
+    rows = LESSONS["shapes"](explain_vectors(np.ones((n, dim)) / dim)).rows
     results = [row["here"].split("→")[1].strip(" ()").split(",") for row in rows]
     names = [f"{row['form']} {row['step']}" for row in rows]
     sizes = {name: tuple(map(int, result)) for name, result in zip(names, results, strict=True)}
@@ -347,7 +349,7 @@ def test_shapes_fit_and_are_those_of_numpy(dim, heads):
 def test_order_tells_what_would_be_left_of_the_first_weight():
     x = sentence()
     late = np.exp(x[0] @ x[0]) / np.exp(x @ x[0]).sum()
-    assert f"{late:.4f}" in as_text(LESSONS["order"](explain(x)).page)
+    assert f"{late:.4f}" in as_text(LESSONS["order"](explain_vectors(x)).page)
 
 
 # positions and wrong inputs
@@ -355,16 +357,16 @@ def test_order_tells_what_would_be_left_of_the_first_weight():
 
 def test_a_position_is_a_number_from_either_end_or_a_word():
     x = sentence()
-    assert explain(x, WORDS).position == 9
-    assert explain(x, WORDS, -10).position == 0
-    assert explain(x, WORDS, "river").position == 7
-    assert explain(x, WORDS, "THE").position == 6
+    assert explain_vectors(x, WORDS).position == 9
+    assert explain_vectors(x, WORDS, -10).position == 0
+    assert explain_vectors(x, WORDS, "river").position == 7
+    assert explain_vectors(x, WORDS, "THE").position == 6
 
 
 @pytest.mark.parametrize("position", [10, -11, "lake", ""])
 def test_a_position_that_is_none_is_refused(position):
     with pytest.raises(InputError, match=f"Position {re.escape(repr(position))} is"):
-        explain(sentence(), WORDS, position)
+        explain_vectors(sentence(), WORDS, position)
 
 
 @pytest.mark.parametrize(
@@ -384,11 +386,11 @@ def test_a_position_that_is_none_is_refused(position):
 )
 def test_vectors_that_cannot_be_explained_are_refused(x, error, said):
     with pytest.raises(error, match=said):
-        explain(x)
+        explain_vectors(x)
 
 
 def test_a_row_of_a_book_is_explained_and_its_square_is_refused():
-    e = explain(np.ones((LARGEST_SQUARE + 1, 1)))
+    e = explain_vectors(np.ones((LARGEST_SQUARE + 1, 1)))
     assert e.weights[0] == pytest.approx(1 / (LARGEST_SQUARE + 1))
     assert len(as_text(worked_page(e)).splitlines()) < 200
     with pytest.raises(InputError, match=f"{LARGEST_SQUARE + 1} rows"):
@@ -397,7 +399,7 @@ def test_a_row_of_a_book_is_explained_and_its_square_is_refused():
 
 def test_tokens_must_be_as_many_as_vectors():
     with pytest.raises(ShapeError, match="1 tokens for 2 vectors"):
-        explain([[1.0], [2.0]], ["one"])
+        explain_vectors([[1.0], [2.0]], ["one"])
 
 
 # rules and layers
@@ -415,7 +417,7 @@ RULED = {
 @pytest.mark.parametrize("position", [0, 3, 9])
 def test_rules_are_worked_as_the_definition_has_them(name, position):
     (mask, rules), x = RULED[name], sentence()
-    e = explain(x, WORDS, position, mask=mask, score=rules)
+    e = explain_vectors(x, WORDS, position, mask=mask, score=rules)
     s, seen = textbook.ruled_scores(x, x, (), mask, rules, 1.0)
     np.testing.assert_array_equal(e.seen, seen[position])
     np.testing.assert_array_equal(e.square.seen, seen)
@@ -446,19 +448,19 @@ def test_rules_are_worked_as_the_definition_has_them(name, position):
 
 def test_a_rule_may_hide_by_minus_infinity_but_not_break_softmax():
     x = np.zeros((3, 2))
-    e = explain(x, score=lambda score, batch, head, query, key: np.where(key == 0, -np.inf, score))
+    e = explain_vectors(x, score=lambda score, batch, head, query, key: np.where(key == 0, -np.inf, score))
     assert e.weights.tolist() == [0, 0.5, 0.5]
     assert "made the score of “x0” −∞" in as_text(worked_page(e))
     assert json.loads(as_json.render(e))["scores"] == ["-inf", 0, 0]
     with pytest.raises(InputError, match="items 2 and 2"):
-        explain(x, score=lambda score, batch, head, query, key: score / (query - key))
+        explain_vectors(x, score=lambda score, batch, head, query, key: score / (query - key))
 
 
 def test_plain_causal_pages_have_no_word_of_rules():
-    told = as_text(worked_page(explain(sentence(), WORDS), matrix=True))
+    told = as_text(worked_page(explain_vectors(sentence(), WORDS), matrix=True))
     assert "Mask" not in told
     assert "Rule" not in told
-    made = json.loads(as_json.render(explain(sentence(), WORDS)))
+    made = json.loads(as_json.render(explain_vectors(sentence(), WORDS)))
     assert (made["mask"], made["rules"], made["seen"]) == ("causal", [], list(range(10)))
 
 
@@ -468,22 +470,22 @@ def test_a_layer_is_attention_in_heads_and_scaled(heads, position):
     from clearhead.explain import layer
 
     x = sentence(8)
-    worked = layer.worked(explain(x, WORDS, position), heads)
+    worked = layer.work_out_layer(explain_vectors(x, WORDS, position), heads)
     q = x.reshape(len(x), heads, 8 // heads).swapaxes(0, 1)
     y = textbook.attention(q, q, q)[:, position].reshape(-1)
     np.testing.assert_allclose(worked.y, y, rtol=1e-12)
     np.testing.assert_allclose(worked.weights.sum(axis=1), 1)
-    told = as_text(layer.page(worked))
+    told = as_text(layer.layer_page(worked))
     for shown in (*worked.scaled.ravel(), *worked.weights.ravel()):
         assert number(shown) in told
-    made = json.loads(layer.render(worked))
+    made = json.loads(layer.layer_json(worked))
     assert made["weights"] == worked.weights.tolist()
     for render in (markdown.render, latex.render):
-        assert render(layer.page(worked))
+        assert render(layer.layer_page(worked))
 
 
 def test_heads_that_do_not_divide_the_dims_are_refused():
     from clearhead.explain import layer
 
     with pytest.raises(InputError, match="--heads 3"):
-        layer.worked(explain(sentence(8), WORDS), 3)
+        layer.work_out_layer(explain_vectors(sentence(8), WORDS), 3)

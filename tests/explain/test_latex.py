@@ -17,7 +17,7 @@ from clearhead.explain import explain, latex, layer
 from clearhead.explain.blocks import Column, Formula, Heading, Prose, Table
 from clearhead.explain.lessons import LESSONS
 from clearhead.explain.story import worked_page
-from clearhead.explain.tex import escape, width
+from clearhead.explain.tex import escape_latex, text_width
 from clearhead.rules.masks import full, window
 from clearhead.wording import number
 
@@ -68,7 +68,7 @@ PAGES = {
     **{f"{n} items": lambda n=n: worked_page(sentence(n), matrix=True) for n in (1, 2, 10, 13, 20, 40, 41, 100, 400)},
     "full": lambda: worked_page(explain(sentence(30).x, mask=full()), matrix=True),
     "window": lambda: worked_page(explain(sentence(30).x, mask=window(2)), matrix=True),
-    "64 heads": lambda: layer.page(layer.worked(sentence(20), 64)),
+    "64 heads": lambda: layer.layer_page(layer.work_out_layer(sentence(20), 64)),
     **{name: lambda name=name: LESSONS[name](sentence()).page for name in LESSONS},
 }
 
@@ -113,7 +113,7 @@ def test_parts_of_a_matrix_hold_every_weight(n):
             found[int(cells[0]), j] = cell
     for i in range(n):
         for j in range(i + 1):
-            assert found[i, j] == escape(number(e.square.weights[i, j]))
+            assert found[i, j] == escape_latex(number(e.square.weights[i, j]))
     assert {found[at] for at in found if at[1] > at[0]} <= {r"$\cdot$"}
     assert ("In parts" in written) == (n > 10)
 
@@ -164,7 +164,7 @@ def test_negative_bars_are_hollow():
 
 
 def test_text_is_escaped():
-    assert escape("50%_{a}$&#~^\\") == (r"50\%\_\{a\}\$\&\#\textasciitilde{}\textasciicircum{}\textbackslash{}")
+    assert escape_latex("50%_{a}$&#~^\\") == (r"50\%\_\{a\}\$\&\#\textasciitilde{}\textasciicircum{}\textbackslash{}")
     body = latex.render(worked_page(explain([[1.0]], ["50%_a&b"]), matrix=True)).split("\n", 1)[1]
     assert r"50\%\_a\&b" in body
     assert not re.search(r"(?<!\\)%", body)
@@ -184,7 +184,7 @@ def test_text_is_escaped():
     ],
 )  # fmt: skip
 def test_characters_are_spelled_or_shown_as_their_code_points(text, spelled):
-    assert escape(text) == spelled
+    assert escape_latex(text) == spelled
 
 
 def test_only_what_needs_the_box_defines_it():
@@ -193,10 +193,10 @@ def test_only_what_needs_the_box_defines_it():
 
 
 def test_long_words_may_break():
-    spelled = escape("x" * 300)
+    spelled = escape_latex("x" * 300)
     assert spelled.replace(r"\allowbreak{}", "") == "x" * 300
     assert max(map(len, spelled.split(r"\allowbreak{}"))) <= 4
-    assert escape("incomprehensibilities") == "incomprehensibilities"
+    assert escape_latex("incomprehensibilities") == "incomprehensibilities"
 
 
 @pytest.mark.parametrize(
@@ -205,19 +205,21 @@ def test_long_words_may_break():
 def test_estimated_widths_are_those_of_the_font(text):
     exact = sum(map(glyph_width, text.replace("-", "")))
     minus = 6.61 * text.count("-")  # in the font of signs
-    assert exact + minus - 0.5 <= width(text) <= exact + minus + 0.1 * len(text) + 3 * len(re.findall("[- ]", text))
+    assert (
+        exact + minus - 0.5 <= text_width(text) <= exact + minus + 0.1 * len(text) + 3 * len(re.findall("[- ]", text))
+    )
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=12))
 def test_any_text_is_ascii_of_the_kernel(text):
-    spelled = escape(text)
+    spelled = escape_latex(text)
     assert spelled.isascii()
     assert spelled.isprintable()
     assert set(re.findall(r"\\([a-zA-Z]+)", spelled)) <= {*KERNEL.split()}
     assert spelled.replace(r"\{", "").count("{") == spelled.replace(r"\}", "").count("}")
     assert spelled.replace(r"\$", "").count("$") % 2 == 0
     assert not re.search(r"(?<!\\)[%#&]", spelled)
-    assert width(text) >= 2 * len(re.sub(r"[\u0300-\u036f]", "", text))
+    assert text_width(text) >= 2 * len(re.sub(r"[\u0300-\u036f]", "", text))
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=6), min_size=1, max_size=4))

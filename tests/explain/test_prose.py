@@ -3,7 +3,7 @@
 import pytest
 
 from clearhead.explain import markdown
-from clearhead.explain.pages import Worked
+from clearhead.explain.pages import WorkedPage
 from tests.explain import prose
 from tests.explain.cases import case
 from tests.explain.corners import all_corners, corner, on_model
@@ -88,7 +88,7 @@ def test_what_is_said_of_corners_is_true_and_every_sentence_is_met(tmp_path):
 def test_what_is_false_new_or_left_out_is_found(true, monkeypatch):
     prose.judge(PLAIN(0))
     render = markdown.render
-    assert true in render(Worked(PLAIN(0).explained()).blocks(prose.DIMS))
+    assert true in render(WorkedPage(PLAIN(0).explained()).blocks(prose.DIMS))
     monkeypatch.setattr(markdown, "render", lambda page: render(page).replace(true, FALSE[true], 1))
     with pytest.raises(UntrueError):
         prose.judge(PLAIN(0))

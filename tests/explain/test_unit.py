@@ -28,7 +28,7 @@ from clearhead.explain import (
 )
 from clearhead.explain.blocks import Table
 from clearhead.explain.lessons import LESSONS
-from clearhead.explain.steps import length
+from clearhead.explain.steps import vector_length
 from clearhead.explain.story import worked_page
 from clearhead.rules.masks import visible
 from clearhead.rules.named import named_score
@@ -40,7 +40,7 @@ SENTENCE = "the river bank was wet because the river had flooded"
 def told(page) -> str:
     console = Console(width=80, color_system=None, legacy_windows=False)
     with console.capture() as captured:
-        text.lay_out(page, console)
+        text.print_blocks(page, console)
     return " ".join(captured.get().split())
 
 
@@ -122,9 +122,9 @@ def test_in_the_scene_pronouns_find_what_they_stand_for():
     for pronoun, who in (("he", "Tom"), ("it", "ball")):
         e = roles.scene(pronoun)
         assert e.tokens[int(e.row.argmax())] == who
-        assert e.output.argmax() == roles.WHO.index(who)
+        assert e.output.argmax() == roles.ENTITIES.index(who)
         assert e.row.max() > 0.75
-    alike = explain(roles.vectors(), roles.TOKENS, "he")
+    alike = explain(roles.scene_vectors(), roles.TOKENS, "he")
     assert alike.tokens[int(alike.row.argmax())] == "he"  # the first approach finds what is alike: itself
     assert "asks for a man" in told(roles.preface(roles.scene()))
 
@@ -157,21 +157,21 @@ def test_alterations_are_what_they_are_called(name, which):
         "mask-after-softmax": lambda: np.where(seen, soft(scores, np.ones_like(seen)), 0),
         "no-mask": lambda: soft(scores, np.ones_like(seen)),
     }[name]()
-    other = what_if.altered(e, name)
+    other = what_if.alter(e, name)
     np.testing.assert_allclose(other.weights, expected, rtol=1e-10, atol=1e-14)
     values = of.keys if name == "values=keys" else of.values
     if name == "no-values":
         assert other.output.tolist() == e.row[list(e.items)].tolist()
     else:
         np.testing.assert_allclose(other.output, expected @ values, rtol=1e-10, atol=1e-14)
-    written = told(what_if.page(e, name, 6))
-    assert number(length(other.output)) in written
+    written = told(what_if.what_if_page(e, name, 6))
+    assert number(vector_length(other.output)) in written
     changed = np.abs(expected - e.row).max() > 1e-12 or (name == "values=keys" and of.keys is not of.values)
     assert ("Nothing changes" in written) == (not changed and name != "no-values")
-    read = json.loads(what_if.render(e, name))
+    read = json.loads(what_if.what_if_json(e, name))
     assert read["altered"]["weights"] == other.weights.tolist()
     for render in (markdown.render, latex.render, html.render):
-        assert render(what_if.page(e, name, 6))
+        assert render(what_if.what_if_page(e, name, 6))
 
 
 def soft(s, seen):
@@ -181,12 +181,12 @@ def soft(s, seen):
 
 def test_what_if_refuses_what_it_cannot_compare():
     with pytest.raises(InputError, match="no-softmax"):
-        what_if.altered(explain(np.eye(2)), "nothing")
+        what_if.alter(explain(np.eye(2)), "nothing")
     with pytest.raises(InputError, match="no --score"):
-        what_if.altered(explain(np.eye(2), score=lambda score, batch, head, query, key: score), "no-mask")
+        what_if.alter(explain(np.eye(2), score=lambda score, batch, head, query, key: score), "no-mask")
     q, k, v = operands()
     with pytest.raises(InputError, match="4 numbers cannot be compared with values of 3"):
-        what_if.altered(explain(q, keys=k, values=v), "keys=values")
+        what_if.alter(explain(q, keys=k, values=v), "keys=values")
 
 
 # matrices
@@ -203,9 +203,9 @@ def test_a_layer_of_own_matrices_is_the_layers(tmp_path, names, heads, output):
     held = [rng.normal(size=shape) for shape in ((4, 6), (4, 6), (4, 8), (8, 5))][: 3 + output]
     np.savez(tmp_path / "w.npz", **dict(zip(names, held, strict=False)))
     read = matrices.read_matrices(tmp_path / "w.npz")
-    done = layer.worked(explain(x, position=3), heads, read)
+    done = layer.work_out_layer(explain(x, position=3), heads, read)
     np.testing.assert_allclose(done.y, SelfAttention(*held, heads=heads)(x)[3], rtol=1e-9)
-    written = told(layer.page(done))
+    written = told(layer.layer_page(done))
     assert "W^Q (4, 6)" in written
     assert number(done.y[0]) in written
 
@@ -223,7 +223,7 @@ def test_wrong_matrices_are_refused(tmp_path):
             matrices.read_matrices(tmp_path / "w.npz")
     np.savez(tmp_path / "w.npz", W_Q=x, W_K=x, W_V=x)
     with pytest.raises(ShapeError, match="give matrices of 4 rows"):
-        layer.worked(explain(np.ones((2, 4))), 1, matrices.read_matrices(tmp_path / "w.npz"))
+        layer.work_out_layer(explain(np.ones((2, 4))), 1, matrices.read_matrices(tmp_path / "w.npz"))
     with pytest.raises(FileError, match=r"neither \.npz"):
         matrices.read_matrices(tmp_path / "w.csv")
     with pytest.raises(FileError, match="no q"):
@@ -246,13 +246,13 @@ def test_q_k_and_v_come_from_a_file(capsys, tmp_path):
 )
 @pytest.mark.parametrize("n", [1, 2, 7, 20])
 def test_pairs_are_counted(mask, n):
-    assert cost.pairs_of(mask, n) == visible(mask, n, n).sum()
+    assert cost.visible_pairs(mask, n) == visible(mask, n, n).sum()
 
 
 def test_cost_beside_recurrence_is_counted():
     for n, d in ((3, 2), (10, 5)):
         attention = sum(2 * d for i in range(n) for _ in range(i + 1))
-        assert cost.beside(n, d) == {
+        assert cost.recurrence_counts(n, d) == {
             "attention": attention, "recurrent": 2 * n * d * d,
             "attention_more": 2 * d * (n + 1), "recurrent_more": 2 * d * d,
         }  # fmt: skip
@@ -276,7 +276,7 @@ def test_reversing_the_past_changes_nothing_without_positions():
 
 def test_a_rotary_score_depends_on_distance_alone():
     x = np.random.default_rng(1).normal(size=(1, 6))
-    turned = positions.turn(np.repeat(x, 9, axis=0))
+    turned = positions.rotate_positions(np.repeat(x, 9, axis=0))
     s = turned @ turned.T
     for gap in range(9):
         np.testing.assert_allclose(np.diagonal(s, gap), s[0, gap], rtol=1e-12)
@@ -287,10 +287,10 @@ def test_the_quiz_knows_its_answers(capsys, monkeypatch):
     asked = quiz.questions(e)
     said: list[str] = []
     answers = iter([question.answer for question in asked])
-    assert quiz.ask(e, lambda prompt: next(answers), said.append) == len(asked)
+    assert quiz.ask_questions(e, lambda prompt: next(answers), said.append) == len(asked)
     assert said.count("") == len(asked)
-    assert quiz.ask(e, lambda prompt: "z", said.append) == 0
-    assert quiz.ask(e, lambda prompt: None, said.append) == 0
+    assert quiz.ask_questions(e, lambda prompt: "z", said.append) == 0
+    assert quiz.ask_questions(e, lambda prompt: None, said.append) == 0
     added = explain([*e.x[:-1].tolist(), np.cross(e.x[3], [1.0, 0, 0]).tolist(), e.x[3].tolist()])
     assert number(added.weights[3]) in asked[1].options[1]
     import io
@@ -378,8 +378,8 @@ def test_the_rounding_of_a_right_angle_is_nowhere():
     twice = named_score("scale:2", heads=1)
     for page in (
         worked_page(explain(x, position=1, score=[twice])),
-        what_if.page(explain(x, position=1), "no-softmax", 2),
-        layer.page(layer.worked(explain(x, position=1), 1)),
+        what_if.what_if_page(explain(x, position=1), "no-softmax", 2),
+        layer.layer_page(layer.work_out_layer(explain(x, position=1), 1)),
     ):
         assert "e-" not in told(page)
 
@@ -396,7 +396,7 @@ def test_the_zero_vector_says_why_no_word_is_near(capsys):
 
 
 def test_a_layer_with_one_head_has_not_several():
-    written = told(layer.page(layer.worked(explain(np.eye(3)), 1)))
+    written = told(layer.layer_page(layer.work_out_layer(explain(np.eye(3)), 1)))
     assert "one head here" in written
     assert "several heads at once" not in written
 
@@ -423,7 +423,7 @@ def test_lessons_tell_programs_of_masks_recurrence_and_notes(capsys):
 
 def test_another_formula_that_exceeds_a_float64_is_refused():
     with pytest.raises(InputError, match="exceed a float64"):
-        what_if.page(explain([[1e153, 1e153]]), "no-softmax", 2)
+        what_if.what_if_page(explain([[1e153, 1e153]]), "no-softmax", 2)
 
 
 def test_json_names_who_asks_in_cross_attention(capsys):
@@ -437,10 +437,10 @@ def test_json_names_who_asks_in_cross_attention(capsys):
     "asked", [{"layer": True, "heads": 8}, *({"steps": name} for name in LESSONS), {"model": "tiny"}]
 )
 def test_a_table_that_is_too_wide_is_shown_in_parts(asked):
-    page = command.page(command.Asked(text=(SENTENCE,), **asked))
+    page = command.requested_page(command.ExplainRequest(text=(SENTENCE,), **asked))
     for block in page.blocks(2):
         if isinstance(block, Table):
-            made = text.grid(block, 57)
+            made = text.terminal_table(block, 57)
             assert not isinstance(made, Text), block.columns
             shown = text.render([block], 60)
             assert all(cell in shown for row in block.rows for cell in row if isinstance(cell, str) and " " not in cell)

@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 
 from clearhead.errors import FileError
 from clearhead.explain import explain
-from clearhead.explain.table import MOST_NUMBERS, NUMBER
+from clearhead.explain.table import MOST_NUMBERS, NUMBER_PATTERN
 from clearhead.explain.vectors import LONGEST_LINE, MOST_TEXT, read_vectors
 
 
@@ -107,8 +107,8 @@ def test_tables_are_read_whatever_separates_their_cells(tmp_path, content, vecto
         ("0,1.5\n1,2.5\n", [[0, 1.5], [1, 2.5]], None, "Column 1 counts 0 to 1 and is read as numbers of the vectors"),
         ("1,5;2\n3;4\n", [[1.5, 2], [3, 4]], None, "Commas are taken as decimal points: 1,5 is 1.5"),
         ("1,5\n2,5\n", [[1, 5], [2, 5]], None, "1,5 is read as two numbers: if commas are decimal points, write 1.5"),
-        ("1,2.5 # first\n3,4\n", [[1, 2.5], [3, 4]], None, "What stands behind # is left out, as '# first'"),
-        ("0.5 2 # a,b\n3 4\n", [[0.5, 2], [3, 4]], None, "What stands behind # is left out"),
+        ("1,2.5 # first\n3,4\n", [[1, 2.5], [3, 4]], None, "What follows # is left out, as '# first'"),
+        ("0.5 2 # a,b\n3 4\n", [[0.5, 2], [3, 4]], None, "What follows # is left out"),
         ("#the,1\nriver,2\n", [[2]], ["river"], "Line 1 begins with # and is taken as a comment"),
     ],
 )
@@ -167,9 +167,9 @@ def test_what_has_one_meaning_needs_no_note(tmp_path, content):
         (b'"1,234.5",2\n3,4\n', "line 1 begins with '1,234.5'"),
         (b'3,"1,234.5"\n3,4\n', "'1,234.5' is not a number (read as comma-separated, 2 columns): write it without"),
         (b"'a, b',1,2\n'c',3,4\n", 'put a name that holds a separator in double quotes, as "a, b"'),
-        (b"[1 2\n[3 4\n", "begins with '[1', which is no number"),
-        (b"1_000,2\n", "begins with '1_000', which is no number"),
-        (b"1.000,5;2\n", "begins with '1.000,5', which is no number"),
+        (b"[1 2\n[3 4\n", "begins with '[1', which is not a number"),
+        (b"1_000,2\n", "begins with '1_000', which is not a number"),
+        (b"1.000,5;2\n", "begins with '1.000,5', which is not a number"),
         ("１,2\n".encode(), "'１'"),
         (b'"1,2\n3', "not comma-separated (unexpected end of data): check its quotes"),
         (b"the,1\n\xe9t\xe9,2\n", "line 2 is not UTF-8 text: save it as UTF-8"),
@@ -267,7 +267,7 @@ def test_every_number_of_numpys_text_is_read_back(tmp_path_factory, x, form):
 
 @given(st.text("0123456789+-.eE,_ naif", max_size=8))
 def test_a_number_is_what_python_says_and_less(cell):
-    if NUMBER.fullmatch(cell):
+    if NUMBER_PATTERN.fullmatch(cell):
         float(cell)
     elif not re.search(r"[_\s]", cell):
         with pytest.raises(ValueError, match="could not convert"):

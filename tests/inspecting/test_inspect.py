@@ -12,19 +12,19 @@ from clearhead import FileError, InputError, full, weights
 from clearhead.attention_weights.notebook import MEANINGS
 from clearhead.cli import main
 from clearhead.files.text import read_text
-from clearhead.inspecting.command import Wanted, show, written
+from clearhead.inspecting.command import InspectOptions, inspect_heads, print_inspection
 from clearhead.inspecting.heads import (
     ORDERS,
-    Inspected,
-    Part,
-    carried,
+    KeyShare,
+    TextAttention,
     from_vectors,
-    left_out,
-    ordered,
-    ranked,
-    sheet,
+    heaviest,
+    measure_heads,
+    rank_keys,
+    remainder_text,
+    sort_heads,
 )
-from clearhead.inspecting.page import page
+from clearhead.inspecting.page import inspection_page
 from clearhead.words import load
 
 SENTENCE = "the river bank was wet because the river had flooded"
@@ -33,12 +33,12 @@ SENTENCE = "the river bank was wet because the river had flooded"
 def two_layers():
     q, k = np.random.default_rng(0).standard_normal((2, 6, 30, 8))
     tokens = tuple(f"<{i}>" for i in range(30))
-    return Inspected("a <model>", tokens, {2: weights(q[:3], k[:3]), 5: weights(q[3:], k[3:])})
+    return TextAttention("a <model>", tokens, {2: weights(q[:3], k[:3]), 5: weights(q[3:], k[3:])})
 
 
 def test_the_sheet_holds_the_summarys_means():
     of = two_layers()
-    heads = list(sheet(of))
+    heads = list(measure_heads(of))
     assert [(head.layer, head.head) for head in heads] == [(n, h) for n in (2, 5) for h in range(3)]
     for head in heads:
         matrix = np.asarray(of.head(head.layer, head.head))
@@ -52,7 +52,7 @@ def test_the_sheet_holds_the_summarys_means():
 
 @pytest.mark.parametrize("by", ORDERS)
 def test_heads_are_sorted(by):
-    values = [getattr(head, by) for head in ordered(list(sheet(two_layers())), by)]
+    values = [getattr(head, by) for head in sort_heads(list(measure_heads(two_layers())), by)]
     assert values == sorted(values, reverse=by not in ("layer", "head"))
 
 
@@ -60,9 +60,9 @@ def test_a_rows_keys_are_the_fewest_that_carry_its_share():
     of = two_layers()
     w = of.head(5, 1)
     row = w.row(20)
-    every = ranked(w, 20, of.tokens)
+    every = rank_keys(w, 20, of.tokens)
     assert [(part.key, part.weight) for part in every] == sorted(enumerate(row), key=lambda entry: -entry[1])
-    parts = carried(every, share=0.9)
+    parts = heaviest(every, share=0.9)
     assert [part.weight for part in parts] == sorted(row, reverse=True)[: len(parts)]
     assert parts[-1].together >= 0.9 > parts[-2].together
     assert all(part.token == f"<{part.key}>" and part.weight == row[part.key] for part in parts)
@@ -70,20 +70,22 @@ def test_a_rows_keys_are_the_fewest_that_carry_its_share():
 
 def test_the_page_stands_alone_and_trusts_no_text():
     of = two_layers()
-    heads = list(sheet(of))
-    parts = ranked(of.head(5, 1), 20, of.tokens)
-    made = page(of, heads, (5, 1), 20, parts, pictures=True)
+    heads = list(measure_heads(of))
+    parts = rank_keys(of.head(5, 1), 20, of.tokens)
+    made = inspection_page(of, heads, (5, 1), 20, parts, pictures=True)
     assert "<model>" not in made
     assert "a &lt;model&gt;" in made
     assert "&lt;20&gt;" in made
     assert made.count("data:image/png") == 2 * (2 + 3)
     assert "http" not in made
-    assert made.count("<tr>") == 1 + 6 + 1 + len(carried(parts))
+    assert made.count("<tr>") == 1 + 6 + 1 + len(heaviest(parts))
 
 
 def test_the_page_fits_a_telephone_and_tells_what_it_shows():
     of = two_layers()
-    made = page(of, list(sheet(of)), (5, 1), 20, ranked(of.head(5, 1), 20, of.tokens), pictures=True)
+    made = inspection_page(
+        of, list(measure_heads(of)), (5, 1), 20, rank_keys(of.head(5, 1), 20, of.tokens), pictures=True
+    )
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in made
     assert made.count('<div class="scroll"><table>') == made.count("<table>") == 2
     assert ".scroll { overflow-x: auto; }" in made
@@ -103,19 +105,21 @@ def test_the_page_fits_a_telephone_and_tells_what_it_shows():
 
 def test_one_head_has_one_picture_of_its_weights():
     of = from_vectors("the river bank")
-    made = page(of, list(sheet(of)), (0, 0), 2, ranked(of.head(0, 0), 2, of.tokens), pictures=True)
+    made = inspection_page(
+        of, list(measure_heads(of)), (0, 0), 2, rank_keys(of.head(0, 0), 2, of.tokens), pictures=True
+    )
     assert made.count("heat map") == 2  # light and dark
     assert "small heat maps" not in made
 
 
 def test_tokens_show_their_control_characters(capsys):
     w = weights(np.eye(4)[None], np.eye(4)[None])
-    of = Inspected("a model", ("\n", "a\x1b[1m", " ", "<b>"), {0: w})
-    wanted = Wanted("layer", 40, (0, 0), 3, None, "png", None, False)
-    found = written(of, wanted, lambda done: None)
-    show(found)
+    of = TextAttention("a model", ("\n", "a\x1b[1m", " ", "<b>"), {0: w})
+    wanted = InspectOptions("layer", 40, (0, 0), 3, None, "png", None, False)
+    found = inspect_heads(of, wanted, lambda done: None)
+    print_inspection(found)
     told = capsys.readouterr().out
-    made = page(of, found.heads, (0, 0), 3, found.parts, pictures=False)
+    made = inspection_page(of, found.heads, (0, 0), 3, found.parts, pictures=False)
     for shown in (r"\n", r"a\x1b[1m", "␣", "<b>"):
         assert shown in told
         assert html.escape(shown) in made
@@ -160,23 +164,25 @@ def test_what_is_not_listed_is_counted(capsys):
     ],
 )
 def test_the_rest_is_told_in_words(weight, said):
-    parts = [Part(j, "a", w, float(sum(weight[: j + 1]))) for j, w in enumerate(weight)]
-    assert left_out(parts, carried(parts)) == said
+    parts = [KeyShare(j, "a", w, float(sum(weight[: j + 1]))) for j, w in enumerate(weight)]
+    assert remainder_text(parts, heaviest(parts)) == said
 
 
 def test_a_query_that_sees_nothing_is_told_so(capsys):
     w = weights(np.eye(2)[None], np.eye(2)[None], mask=~full())
-    of = Inspected("a model", ("a", "b"), {0: w})
-    found = written(of, Wanted("layer", 1, (0, 0), 0, None, "png", None, False), lambda done: None)
-    show(found)
+    of = TextAttention("a model", ("a", "b"), {0: w})
+    found = inspect_heads(of, InspectOptions("layer", 1, (0, 0), 0, None, "png", None, False), lambda done: None)
+    print_inspection(found)
     assert "It sees nothing." in capsys.readouterr().out
-    assert "It sees nothing." in page(of, found.heads, (0, 0), 0, found.parts, pictures=False)
+    assert "It sees nothing." in inspection_page(of, found.heads, (0, 0), 0, found.parts, pictures=False)
 
 
 def test_heads_that_are_not_listed_are_counted(capsys):
     of = two_layers()
     for most, said in ((5, "… and 1 head more: --most 0"), (1, "… and 5 heads more: --most 0")):
-        show(written(of, Wanted("layer", most, (2, 0), 0, None, "png", None, False), lambda done: None))
+        print_inspection(
+            inspect_heads(of, InspectOptions("layer", most, (2, 0), 0, None, "png", None, False), lambda done: None)
+        )
         assert said in capsys.readouterr().out
 
 
@@ -187,7 +193,7 @@ def test_numbers_are_whole_on_a_narrow_terminal(capsys, monkeypatch, columns):
     told = capsys.readouterr().out
     assert max(map(len, told.splitlines())) <= columns
     of = from_vectors(SENTENCE)
-    [head] = sheet(of)
+    [head] = measure_heads(of)
     for value in (*of.head(0, 0).row(-1), head.entropy, head.effective, head.distance, head.first, head.strongest):
         assert f"{value:.4f}" in told
 
@@ -197,21 +203,29 @@ def test_numbers_are_whole_on_a_narrow_terminal(capsys, monkeypatch, columns):
 )
 def test_a_row_is_a_number_from_either_end_or_a_word(row, query):
     of = from_vectors(SENTENCE)
-    assert written(of, Wanted("layer", 40, (0, 0), row, None, "png", None, False), lambda done: None).query == query
+    assert (
+        inspect_heads(of, InspectOptions("layer", 40, (0, 0), row, None, "png", None, False), lambda done: None).query
+        == query
+    )
 
 
 def test_words_of_a_model_are_found_without_their_blanks():
     w = weights(np.eye(3)[None], np.eye(3)[None])
-    of = Inspected("a model", ("the", " river", "\n"), {0: w})
-    assert written(of, Wanted("layer", 40, (0, 0), "river", None, "png", None, False), lambda done: None).query == 1
+    of = TextAttention("a model", ("the", " river", "\n"), {0: w})
+    assert (
+        inspect_heads(
+            of, InspectOptions("layer", 40, (0, 0), "river", None, "png", None, False), lambda done: None
+        ).query
+        == 1
+    )
 
 
 @pytest.mark.parametrize("row", ["lake", "10", -11, ""])
 def test_a_row_that_is_none_is_refused(row):
     of = from_vectors(SENTENCE)
-    wanted = Wanted("layer", 40, (0, 0), row, None, "png", None, False)
+    wanted = InspectOptions("layer", 40, (0, 0), row, None, "png", None, False)
     with pytest.raises(InputError, match=rf"--row {row} is not one of the 10 items: give 0 to 9, -1 to -10"):
-        written(of, wanted, lambda done: None)
+        inspect_heads(of, wanted, lambda done: None)
 
 
 def test_what_can_be_refused_is_refused_before_a_model_is_read(tmp_path, monkeypatch):
@@ -223,18 +237,18 @@ def test_what_can_be_refused_is_refused_before_a_model_is_read(tmp_path, monkeyp
         (None, tmp_path / "file", "exists already"),
     ):
         with pytest.raises(FileError, match=said):
-            Wanted("layer", 40, (0, 0), -1, plots, "png", made, False)
-    Wanted("layer", 40, (0, 0), -1, tmp_path, "png", None, True)
+            InspectOptions("layer", 40, (0, 0), -1, plots, "png", made, False)
+    InspectOptions("layer", 40, (0, 0), -1, tmp_path, "png", None, True)
     monkeypatch.setattr("clearhead.inspecting.command.has_matplotlib", lambda: False)
     with pytest.raises(InputError, match="needs matplotlib"):
-        Wanted("layer", 40, (0, 0), -1, tmp_path / "new", "png", None, False)
+        InspectOptions("layer", 40, (0, 0), -1, tmp_path / "new", "png", None, False)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("letter.txt", "letter.txt is not there: check the path"),
-        ("./letter", "./letter is not there"),
+        ("letter.txt", "letter.txt does not exist: check the path"),
+        ("./letter", "./letter does not exist"),
         ("folder.txt", "folder.txt is a folder"),
         ("latin.txt", "latin.txt is not UTF-8 text"),
     ],
@@ -385,9 +399,9 @@ def test_a_saved_watch_is_inspected(capsys, folder, tmp_path):
     assert "4 items, 1 layer, 4 heads" in capsys.readouterr().out
     for words, said in (
         ([str(tmp_path / "seen.safetensors"), "a text"], "no text"),
-        ([str(tmp_path), "a text"], "no model that transformers can load"),
+        ([str(tmp_path), "a text"], "transformers cannot load a model from"),
         ([str(folder)], "Nothing to inspect"),
-        ([__file__], "no saved watch"),
+        ([__file__], "not a saved watch"),
     ):
         assert main(["inspect", *words]) == 2
         error = capsys.readouterr().err
@@ -398,7 +412,7 @@ def test_a_saved_watch_is_inspected(capsys, folder, tmp_path):
 def test_what_watch_refuses_is_told_with_a_step_of_inspect(folder, monkeypatch, tmp_path, capsys):
     import transformers
 
-    monkeypatch.setattr("clearhead.inspecting.models.MEMORY", 1 << 10)
+    monkeypatch.setattr("clearhead.inspecting.models.WATCH_BYTES", 1 << 10)
     assert main(["inspect", str(folder), SENTENCE]) == 2
     error = capsys.readouterr().err
     assert "inspect takes 1 KiB at most: give a shorter text" in error

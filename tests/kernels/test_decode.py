@@ -122,10 +122,10 @@ def test_forks_and_beams_share_pages_until_they_write():
     k, v, new = random(2, 2, 300, 16), random(2, 2, 300, 16), random(3, 2, 1, 16)
     cache = KeyValueCache()
     cache.append(k, v)
-    made = cache.made
+    made = cache.created
     other = cache.fork()
     cache.reorder([1, 0, 1])
-    assert (cache.made, other.made) == (made, 0)
+    assert (cache.created, other.created) == (made, 0)
     cache.append(new, new)
     q = random(3, 2, 1, 16)
     for i, source in enumerate([1, 0, 1]):
@@ -161,7 +161,7 @@ def test_a_cache_is_saved_and_loaded(tmp_path, kept):
         (lambda c, x: attention(x[0], c), clearhead.ShapeError, ["(2, 5, 16)", "(2, heads, n, 16)"]),
         (lambda c, x: attention(x, KeyValueCache()), clearhead.InputError, ["empty"]),
         (lambda c, x: c.append(x, x[:, :, :2]), clearhead.ShapeError, ["(2, 2, 2, 16)"]),
-        (lambda c, x: c.append(x[..., :3], x), clearhead.ShapeError, ["do not belong"]),
+        (lambda c, x: c.append(x[..., :3], x), clearhead.ShapeError, ["do not fit"]),
         (lambda c, x: c.append(x.astype(np.float16), x), clearhead.DtypeError, ["float16"]),
         (lambda c, x: c.append(x, x, lengths=[1]), clearhead.ShapeError, ["[1]", "2 numbers"]),
         (lambda c, x: c.reorder([2]), clearhead.InputError, ["[2]"]),
@@ -277,7 +277,7 @@ def test_packed_documents_and_a_cache_are_refused(queries):
     cache = KeyValueCache()
     cache.append(random(2, 30, 16), random(2, 30, 16))
     mask = documents([10, 20], queries=[0, queries]) & causal(align="end")
-    with pytest.raises(clearhead.InputError, match="of its own"):
+    with pytest.raises(clearhead.InputError, match="separate sequence"):
         attention(random(2, queries, 16), cache, mask=mask)
-    with pytest.raises(clearhead.InputError, match="of its own"):
+    with pytest.raises(clearhead.InputError, match="separate sequence"):
         clearhead.weights(random(2, queries, 16), cache, mask=mask, lse=np.zeros((2, queries), np.float32))

@@ -23,6 +23,7 @@ RULES = {
     "errors": lambda s, b, h, q, k: functions.erf(s) * functions.erfc(0.1 * (q - k)) + np.expm1(0.1 * s),
     "logarithms": lambda s, b, h, q, k: s - np.log2(abs(q - k) + 1) + np.log1p(s * s) - np.log10(1 + k),
     "hyperbolic": lambda s, b, h, q, k: np.sinh(0.2 * s) + np.cosh(0.3 * s) - np.tan(0.1 * np.tanh(s)),
+    "roots": lambda s, b, h, q, k: np.cbrt(s) * np.cbrt(q - k + 0.5) + np.sinc(s) + np.sinc(0.1 * (q - k)),
     "rounding": lambda s, b, h, q, k: np.floor(s * 2) + np.ceil(s) - np.rint(s * 4) / 4 + np.trunc(q * 0.3),
     "remainders": lambda s, b, h, q, k: s % 0.7 + np.fmod(s, 0.3) + s // 0.9 - (q - k) % 3 + np.copysign(0.5, s),
     "indices": lambda s, b, h, q, k: s + TABLE[math.floor(abs(s) * 3) % 8] + TABLE[round(k * 0.2) % 8],

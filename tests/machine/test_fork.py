@@ -89,7 +89,7 @@ def child():
 threading.settrace(slowly)  # so that the first and last lines of the import take long, before and after its locks
 thread = threading.Thread(target=__import__, args=("clearhead",))
 thread.start()
-while not hasattr(sys.modules.get("clearhead.machine.unbroken"), "go_on"):
+while not hasattr(sys.modules.get("clearhead.machine.unbroken"), "resume"):
     time.sleep(1e-4)
 time.sleep(float(sys.argv[1]))
 threading.settrace(None)

@@ -94,9 +94,9 @@ def test_an_entry_under_another_name_is_not_trusted(cache, monkeypatch):
     other = cache / "forward-f32-avx512-0000"
     other.write_bytes(right.read_bytes())
     with pytest.warns(store.CacheWarning, match="not what clearhead wrote"):
-        assert store.load(other.name) is None
+        assert store.load_code(other.name) is None
     assert not other.exists()
-    assert store.load(right.name)
+    assert store.load_code(right.name)
 
 
 def test_an_entry_that_others_can_write_is_not_trusted(cache):
@@ -131,7 +131,7 @@ def test_a_directory_of_someone_else_is_refused(tmp_path):
     place = tmp_path / "theirs"
     place.mkdir(mode=0o700)
     os.chown(place, 12345, 12345)
-    assert "belongs to others" in outcome(process(place))[2]
+    assert "belongs to another user" in outcome(process(place))[2]
     assert list(place.iterdir()) == []
 
 
@@ -139,7 +139,7 @@ def test_where_nothing_can_be_kept_the_call_still_succeeds(tmp_path):
     (tmp_path / "file").write_text("in the way")
     compilations, _, said = outcome(process(tmp_path / "file" / "cache"))
     assert compilations == 1
-    assert "cannot be kept" in said
+    assert "cannot be stored" in said
     assert "CLEARHEAD_CACHE_DIR" in said
 
 
@@ -171,7 +171,7 @@ def test_a_failing_disk_leaves_no_half_entry(cache, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.warns(store.CacheWarning, match="No space left"):
-        store.save("forward-new", b"code")
+        store.save_code("forward-new", b"code")
     assert {path: path.read_bytes() for path in cache.iterdir()} == before
 
 
@@ -202,7 +202,7 @@ def written_by() -> list[str]:
     """Every module that a process which compiles a kernel of each kind has imported."""
     code = (
         "import sys, numpy as np, clearhead\n"
-        "from clearhead.kernels import backward, decode, forward, peak, reduce\n"
+        "from clearhead.kernels import backward, decode, forward, peak, sweep\n"
         "print(*(name for name in sys.modules if name.partition('.')[0] == 'clearhead'))"
     )
     out, err = process(Path(os.environ["CLEARHEAD_CACHE_DIR"]), code).communicate(timeout=120)
@@ -324,9 +324,9 @@ def test_a_damaged_entry_that_cannot_be_removed_is_spoken_of_once(cache, monkeyp
     monkeypatch.setattr(store, "appearing", refused)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert store.load(path.name) is None
-        store.save(path.name, b"code")
-        store.save("another", b"code")
+        assert store.load_code(path.name) is None
+        store.save_code(path.name, b"code")
+        store.save_code("another", b"code")
     assert len(caught) == 1
 
 
@@ -347,7 +347,7 @@ def test_warnings_are_not_repeated_in_every_call(tmp_path, monkeypatch):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for key in ("a", "b", "c"):
-            assert store.load(key) is None
+            assert store.load_code(key) is None
     assert len(caught) == 1
 
 

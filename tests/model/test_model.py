@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from clearhead.errors import InputError
 from clearhead.model import Decoding, HeadScores, Model, definition, head_scores, load
-from clearhead.model.generate import characters, drawn, replies
+from clearhead.model.generate import decode_stream, generate_tokens, sample_token
 from clearhead.model.parameters import Parameters
 from clearhead.model.tokens import START
 
@@ -82,11 +82,11 @@ def test_what_is_kept_is_what_was_computed():
     for layer, own in zip(done.layers, held.layers, strict=True):
         np.testing.assert_array_equal(layer.entering, stream)
         for before, after in ((stream, layer.normed), (layer.between, layer.normed_between)):
-            np.testing.assert_allclose(after, definition.norm(before.astype(np.float64)), atol=1e-5)
+            np.testing.assert_allclose(after, definition.rms_norm(before.astype(np.float64)), atol=1e-5)
         for turned, matrix in ((layer.q, own.query), (layer.k, own.key)):
-            expected = definition.rotary(definition.heads(layer.normed @ matrix, held.heads))
+            expected = definition.rotary(definition.split_heads(layer.normed @ matrix, held.heads))
             np.testing.assert_allclose(turned, expected, atol=1e-4)
-        np.testing.assert_allclose(layer.v, definition.heads(layer.normed @ own.value, held.heads), atol=1e-4)
+        np.testing.assert_allclose(layer.v, definition.split_heads(layer.normed @ own.value, held.heads), atol=1e-4)
         assert layer.scale == 32**-0.5
         weights = np.asarray(layer.weights)
         np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-5)
@@ -123,7 +123,7 @@ def test_a_beginning_has_the_bits_it_has_in_the_whole():
 
 
 def test_wrong_tokens_are_refused():
-    for tokens, said in (([], "give one or more"), ([0] * 257, "257 tokens"), ([0, 2048], "2048"), ([0, -1], "-1")):
+    for tokens, said in (([], "needs at least one"), ([0] * 257, "257 tokens"), ([0, 2048], "2048"), ([0, -1], "-1")):
         with pytest.raises(InputError, match=said):
             load().forward(tokens)
 
@@ -144,7 +144,7 @@ def test_the_loss_is_that_of_torch():
     assert found.perplexity == pytest.approx(math.exp(np.mean(nats)), rel=1e-3)
     assert found.bits_per_character == pytest.approx(sum(nats) / math.log(2) / 3000, rel=1e-4)
     assert found.uniform == pytest.approx(math.log(2048))
-    with pytest.raises(InputError, match="no characters"):
+    with pytest.raises(InputError, match="empty text"):
         model.loss("")
 
 
@@ -198,7 +198,7 @@ def test_a_seed_makes_a_reply():
 
 def test_a_reply_goes_on_beyond_the_context():
     model, read = small(3), [START, *range(1, 60)]
-    chosen = replies(model, read, lambda logits: int(logits.argmax()))
+    chosen = generate_tokens(model, read, lambda logits: int(logits.argmax()))
     read = [START, *read[-16:]]
     for _ in range(80):
         token = next(chosen)
@@ -210,13 +210,13 @@ def test_a_reply_goes_on_beyond_the_context():
 def test_characters_come_when_they_are_whole(text, data):
     held = text.encode()
     cuts = [0, *sorted(data.draw(st.sets(st.integers(0, len(held))))), len(held)]
-    assert "".join(characters(held[a:b] for a, b in pairwise(cuts))) == text
+    assert "".join(decode_stream(held[a:b] for a, b in pairwise(cuts))) == text
 
 
 @given(st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=30), st.floats(0.01, 1), st.integers(0, 99))
 def test_tokens_are_drawn_from_the_nucleus(logits, top_p, seed):
     scores = np.array(logits, np.float32)
-    token = drawn(scores, 1.0, top_p, np.random.default_rng(seed))
+    token = sample_token(scores, 1.0, top_p, np.random.default_rng(seed))
     chances = np.exp(scores[1:].astype(np.float64) - scores[1:].max())
     chances /= chances.sum()
     likelier = chances[chances > chances[token - 1]].sum()
@@ -226,9 +226,9 @@ def test_tokens_are_drawn_from_the_nucleus(logits, top_p, seed):
 
 def test_chances_are_those_of_the_softmax():
     random, logits = np.random.default_rng(0), np.log(np.array([1e-9, 0.5, 0.3, 0.2], np.float32))
-    drawn_ones = np.bincount([drawn(logits, 1.0, 1.0, random) for _ in range(4000)], minlength=4) / 4000
+    drawn_ones = np.bincount([sample_token(logits, 1.0, 1.0, random) for _ in range(4000)], minlength=4) / 4000
     np.testing.assert_allclose(drawn_ones, [0, 0.5, 0.3, 0.2], atol=0.03)
-    hotter = np.bincount([drawn(logits, 0.5, 1.0, random) for _ in range(4000)], minlength=4) / 4000
+    hotter = np.bincount([sample_token(logits, 0.5, 1.0, random) for _ in range(4000)], minlength=4) / 4000
     np.testing.assert_allclose(hotter, np.array([0, 0.25, 0.09, 0.04]) / 0.38, atol=0.03)
 
 

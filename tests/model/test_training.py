@@ -12,7 +12,7 @@ from model_training.network import Network, Sizes
 
 from clearhead.model import Model, Tokenizer, definition, load
 from clearhead.model import model as shipped
-from clearhead.model.parameters import MATRICES, read
+from clearhead.model.parameters import MATRICES, dequantize
 from clearhead.model.tokens import START
 
 TEXT = gates.HELD_OUT.read_text("utf-8")
@@ -90,7 +90,7 @@ def test_gains_of_norms_ship_within_matrices():
         expected = network(torch.tensor([[0, 5, 299, 7]]))[0].numpy()
         held = {name: matrix.numpy() for name, matrix in network.shipped()}
     ones = {name + ".scales": np.ones(len(matrix), np.float32) for name, matrix in held.items()}
-    model = Model(read(held | ones, heads=2, context=16), Tokenizer([]))
+    model = Model(dequantize(held | ones, heads=2, context=16), Tokenizer([]))
     np.testing.assert_allclose(model.logits([0, 5, 255, 7])[[0, 1]], expected[[0, 1]], rtol=1e-3, atol=1e-2)
     np.testing.assert_allclose(definition.logits(model.parameters, [0, 5, 299, 7]), expected, rtol=1e-3, atol=1e-2)
 
@@ -99,7 +99,7 @@ def test_files_are_read_as_they_were_written(tmp_path):
     network, sizes = Network(Sizes(300, 16, 8, 2, 1, 16)), Sizes(300, 16, 8, 2, 1, 16)
     merges = [(1 + i, 2 + i) for i in range(43)]
     files.write(tmp_path, network, sizes, merges)
-    made, kept = shipped.read(tmp_path), files.as_shipped(network, sizes, merges)
+    made, kept = shipped.read_model(tmp_path), files.as_shipped(network, sizes, merges)
     np.testing.assert_array_equal(made.logits([0, 5, 299]), kept.logits([0, 5, 299]))
 
 

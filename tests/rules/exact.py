@@ -31,6 +31,7 @@ EXACT = {
     "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
     "erfc": lambda x: mpmath.erfc(min(x, mpf(1000))),
     "pow": mpmath.power,
+    "cbrt": lambda x: mpmath.sign(x) * mpmath.cbrt(abs(x)),
 }
 
 

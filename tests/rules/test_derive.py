@@ -141,6 +141,7 @@ UNITS = {
     "power": lambda x: functions.power(1 + x * x, x) + x**3 + (1 + x * x) ** 0.5 + (2 + x) ** -1,
     "clip": lambda x: functions.clip(x, -0.4, 0.8) * x,
     "relu": lambda x: functions.relu(x) * x,
+    "sinc": lambda x: functions.sinc(x) + functions.sinc(x / 50),
 }
 
 
@@ -151,6 +152,18 @@ def test_derivatives_of_compositions_are_those_of_finite_differences(name):
     np.testing.assert_allclose(
         evaluate(Formula(by_score(formula.expression)), LEAVES), (up - down) / (2 * step), rtol=1e-7, atol=1e-8
     )
+
+
+def test_sinc_is_smooth_at_0():
+    """Its value and derivatives there are 1, 0 and −π²/3, and next to 0 nothing cancels."""
+    rule = trace(lambda s, b, h, q, k: np.sinc(s), NAMES)
+    x = np.array([0.0, 1e-300, 1e-9, -1e-4, 0.0397, 0.0398])
+    square = (np.pi * x) ** 2
+    third = np.pi**2 / 3
+    wanted = 1 - square / 6 + square**2 / 120, -third * x * (1 - square / 10), -third * (1 - 0.3 * square)
+    for order, slope in enumerate(wanted):
+        np.testing.assert_allclose(evaluate(rule, LEAVES | {"score": x}), slope, rtol=1e-5, err_msg=str(order))
+        rule = Formula(by_score(rule.expression))
 
 
 def test_powers_of_0_have_the_derivatives_that_torch_gives():

@@ -17,6 +17,7 @@ PYTHONS = {
     "abs": ["abs()"], "int": ["math.floor()", "math.ceil()", "math.trunc()", "round()", ".astype(int)"],
     "float": [".astype(float)"], "where": ["np.where"],
 }  # fmt: skip
+NOT_TORCHS = ("and", "or", "xor", "not", "mod", "floordiv", "cbrt")  # the table's names that torch does not have
 INTERNAL = ("threefry",)  # dropout's, which no rule can name
 
 
@@ -26,7 +27,7 @@ def torch_names(operation):
     own = [operation] if operation in traced.FUNCTIONS else []
     names = own + [alias for alias, name in traced.ALIASES.items() if name == operation]
     names += {"int": [".long()", ".int()"], "float": [".float()", ".double()"]}.get(operation, [])
-    return [name for name in names if name not in ("and", "or", "xor", "not", "mod", "floordiv")]
+    return [name for name in names if name not in NOT_TORCHS]
 
 
 def row(operation):

@@ -52,6 +52,7 @@ def test_whole_results_are_exact(dtype):
     n = np.arange(-37, 38).astype(dtype)
     assert np.array_equal(Functions.exp2(n), np.ldexp(dtype(1), n.astype(int)))
     assert np.array_equal(Functions.log2(np.ldexp(dtype(1), n.astype(int))), n)
+    assert np.array_equal(Functions.cbrt(n**3), n)
     tens = np.array([10.0**k for k in range(11)], dtype)
     assert np.array_equal(Functions.log10(tens), np.arange(11))
     assert np.array_equal(Functions.pow(np.arange(-9, 10).astype(dtype), dtype(3)), np.arange(-9, 10.0) ** 3)

@@ -12,6 +12,7 @@ HALF, QUARTER = math.pi / 2, math.pi / 4
 DTYPES = [np.float32, np.float64]
 X = [0.0, -0.0, INF, -INF, NAN, 1.0, -1.0, -2.0]
 WANTED = {
+    "cbrt": [0.0, -0.0, INF, -INF, NAN, 1, -1, -(2 ** (1 / 3))],
     "exp": [1, 1, INF, 0, NAN, math.e, 1 / math.e, math.exp(-2)],
     "exp2": [1, 1, INF, 0, NAN, 2, 0.5, 0.25],
     "expm1": [0.0, -0.0, INF, -1, NAN, math.expm1(1), math.expm1(-1), math.expm1(-2)],

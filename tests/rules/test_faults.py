@@ -91,10 +91,14 @@ def test_whole_numbers_are_pythons(isa, name, dtype, queries):
     seen = np.tri(queries, 40, 40 - queries, dtype=bool)
     right = by_hand(rule, q, k, v, seen)
     tolerance = 2e-5 if dtype == np.float32 else 1e-12
-    np.testing.assert_allclose(attention(q, k, v, mask=causal(align="end"), score=rule), right, tolerance, tolerance)
-    cache = KeyValueCache()
-    cache.append(k, v)
-    np.testing.assert_allclose(attention(q, cache, score=rule), right, tolerance, tolerance)
+    # On every instruction set a rule meets arrays with one dtype and a cache with the other, in turns.
+    if (list(VALUED).index(name) + ISAS.index(isa) + (dtype == np.float32)) % 2:
+        got = attention(q, k, v, mask=causal(align="end"), score=rule)
+    else:
+        cache = KeyValueCache()
+        cache.append(k, v)
+        got = attention(q, cache, score=rule)
+    np.testing.assert_allclose(got, right, tolerance, tolerance)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -14,6 +14,7 @@ from clearhead import (
     blocks,
     causal,
     dense,
+    dilated,
     documents,
     full,
     prefix,
@@ -57,6 +58,8 @@ FITTING = {  # a mask, and the pairs that it lets see each other
         (np.arange(6) <= np.arange(4)[:, None] + 2) & (np.arange(6) > np.arange(4)[:, None]),
     ),
     "a wide window": (window(2**70, None, align="end"), np.ones(6, bool)),
+    "dilated": (dilated(2, align="end"), np.isin(np.arange(4)[:, None] + 2 - np.arange(6), [0, 2, 4])),
+    "a wide dilation": (dilated(2**70, align="end"), np.eye(4, 6, 2, dtype=bool)),
     "causal": (causal(align="end"), np.tri(4, 6, 2, dtype=bool)),
     "full": (full(), np.ones(6, bool)),
 }

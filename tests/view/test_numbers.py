@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clearhead.definition import textbook
-from clearhead.explain.positions import turn
+from clearhead.explain.positions import rotate_positions
 from clearhead.rules.masks import full, visible, window
 from tests.view.conftest import Watched
 from tests.view.printed import number, share
@@ -82,7 +82,7 @@ def expected(asked: dict[str, Any]) -> dict[str, Any]:
         size = d // asked["heads"]
         q, k, v = (y[:, asked["head"] * size : (asked["head"] + 1) * size] for y in (q, k, v))
     if asked["positions"]:
-        q, k = turn(q), turn(k)
+        q, k = rotate_positions(q), rotate_positions(k)
     d, formula = q.shape[1], asked["formula"]
     scale = {"no-scale": 1.0, "divide-by-d": 1 / d}.get(formula, d**-0.5 if asked["scaled"] else 1.0)
     mask = full() if formula == "no-mask" else window(None if asked["window"] is None else asked["window"] - 1, 0)

@@ -16,7 +16,7 @@ from clearhead.model import load
 from clearhead.model.heads import head_scores
 from clearhead.view import page
 from clearhead.view.answers import answer
-from clearhead.view.learned import KINDS
+from clearhead.view.learned import SHOWN_HEADS
 
 
 def fetch(
@@ -68,10 +68,10 @@ def test_only_the_pages_own_files_are_served(address: str, path: str) -> None:
 
 def test_what_cannot_be_answered_says_why(address: str) -> None:
     for path, body, told in (
-        ("ask/nothing", "{}", "is no question"), ("ask/sentence", '{"text": "!"}', "There is no word"),
+        ("ask/nothing", "{}", "is not a known question"), ("ask/sentence", '{"text": "!"}', "There is no word"),
         ("ask/sentence", "[1]", "is not a JSON object"), ("ask/sentence", "{", "cannot be read as JSON"),
         ("ask/sentence", json.dumps({"text": "a " * 2000}), "at most 2000"),
-        ("ask/head", '{"text": "a", "head": "9.9"}', "none of"),
+        ("ask/head", '{"text": "a", "head": "9.9"}', "not one of"),
         ("ask/consequence", "{}", "load it again"), ("ask/consequence", '{"problem": "[]"}', "load it again"),
         ("ask/costs", '{"dim": "x"}', "dim"), ("ask/costs", '{"dim": "-5"}', None),
     ):  # fmt: skip
@@ -115,7 +115,7 @@ def test_heads_are_the_best_of_their_kind() -> None:
         "what came next": "induction",
         "signs": "punctuation",
     }
-    for (layer, head), kind in KINDS.items():
+    for (layer, head), kind in SHOWN_HEADS.items():
         if kind in names:
             values = getattr(scores, names[kind])
             assert values[layer, head] == values.max(), kind
@@ -142,5 +142,5 @@ def test_modules_fit_one_scope_and_are_all_joined() -> None:
 
 
 def test_a_question_must_be_known() -> None:
-    with pytest.raises(InputError, match="is no question: ask one of sentence, learned"):
+    with pytest.raises(InputError, match="is not a known question: ask one of sentence, learned"):
         answer("everything", {})

@@ -94,5 +94,5 @@ def test_what_does_not_fit_is_refused(saved, damage):
     path, arrays = saved
     DAMAGES[damage](arrays)
     save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, path)
-    with pytest.raises(FileError, match=r"seen\.safetensors is no saved watch \(.*give a file that Watch\.save wrote"):
+    with pytest.raises(FileError, match=r"safetensors is not a saved watch \(.*give a file that Watch\.save wrote"):
         clearhead.load_watch(path)

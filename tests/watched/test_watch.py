@@ -111,7 +111,7 @@ def test_saved_and_loaded(model, tokens, tmp_path):
     with pytest.raises(FileError, match="exists already"):
         seen.save(path)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(FileError, match="no saved watch"):
+    with pytest.raises(FileError, match="not a saved watch"):
         clearhead.load_watch(path)
 
 
@@ -124,7 +124,7 @@ def test_nothing_is_shown_of_a_record_that_is_wrong(model, tokens, what):
     record = seen.runs[-1][1]
     record.trusted = False
     record.array(what)[:] *= 1.01
-    with pytest.raises(TrustError, match=r"layer 1, head \d, position \d+: .* Nothing of this layer is shown"):
+    with pytest.raises(TrustError, match=r"layer 1, head \d, position \d+: .* This layer is not shown"):
         seen.layer(1)
     seen.layer(0)
 
@@ -150,7 +150,7 @@ def test_a_model_whose_own_attention_does_otherwise_is_not_trusted(tokens, monke
 def test_memory_is_bounded_and_said(tokens):
     model = model_of("llama")
     with (
-        pytest.raises(InputError, match=r"layers 0 to 2 the watch would keep 65 KiB, more than memory=1000 \(1000 b"),
+        pytest.raises(InputError, match=r"layers 0 to 2 the watch would hold 65 KiB, more than memory=1000 \(1000 b"),
         clearhead.watch(model, memory=1000),
     ):
         model(tokens)
@@ -189,7 +189,7 @@ def test_padding_behind_is_refused(tokens):
     model = model_of("llama")
     mask = torch.ones_like(tokens)
     mask[0, -3:] = 0
-    with torch.no_grad(), pytest.raises(InputError, match="padding behind or between tokens"), clearhead.watch(model):
+    with torch.no_grad(), pytest.raises(InputError, match="padding after or between tokens"), clearhead.watch(model):
         model(tokens, attention_mask=mask)
 
 
@@ -220,21 +220,21 @@ def test_encoders_and_strangers_are_refused_on_entering():
     for model, kind in ((bert, "BertSelfAttention"), (sight, "ViT")):
         with pytest.raises(InputError, match=f"has no causal layers with numbers .* only {kind}"):
             clearhead.watch(model).__enter__()
-    with pytest.raises(InputError, match="Linear is no model of transformers"):
+    with pytest.raises(InputError, match="Linear is not a transformers model"):
         clearhead.watch(torch.nn.Linear(2, 2)).__enter__()
 
 
 WRONG = [
     ({"layers": [99]}, r"has no layers \[99\] to watch: choose from 0 to 2"),
     ({"layers": [0, -1]}, r"has no layers \[-1\] to watch"),
-    ({"layers": 1}, r"layers=1 are no numbers of layers: give a list, as layers=\[0, 5\]"),
-    ({"layers": []}, r"layers=\[\] are no numbers of layers"),
-    ({"layers": [True]}, r"layers=\[True\] are no numbers"),
-    ({"layers": "01"}, "layers='01' are no numbers"),
-    ({"heads": 2}, "heads=2 are no numbers of heads"),
-    ({"memory": "1GB"}, "memory='1GB' is no number of bytes: give one, as memory=1073741824"),
-    ({"memory": 0}, "memory=0 is no number of bytes"),
-    ({"memory": float("nan")}, "memory=nan is no number of bytes"),
+    ({"layers": 1}, r"layers=1 must be numbers of layers: give a list, as layers=\[0, 5\]"),
+    ({"layers": []}, r"layers=\[\] must be numbers of layers"),
+    ({"layers": [True]}, r"layers=\[True\] must be numbers"),
+    ({"layers": "01"}, "layers='01' must be numbers"),
+    ({"heads": 2}, "heads=2 must be numbers of heads"),
+    ({"memory": "1GB"}, "memory='1GB' must be a number of bytes: use memory=1073741824"),
+    ({"memory": 0}, "memory=0 must be a number of bytes"),
+    ({"memory": float("nan")}, "memory=nan must be a number of bytes"),
 ]
 
 
@@ -403,7 +403,7 @@ def test_a_prompt_in_pieces_with_padding_on_the_left(model, tokens):
 def test_packed_documents_are_refused_for_the_true_reason(tokens):
     model = model_of("llama")
     places = torch.cat([torch.arange(n) for n in (8, 13)])[None].expand(2, -1)
-    why = r"several documents in one sequence \(position_ids begin anew\)"
+    why = r"several documents in one sequence \(position_ids restart\)"
     with clearhead.watch(model) as seen, pytest.raises(InputError, match=why):
         model(tokens, position_ids=places, use_cache=False)
     assert not seen.runs
@@ -426,7 +426,7 @@ def test_an_attention_built_on_clearheads_is_heard_once(tokens):
 def test_a_watch_wants_numbers(tokens):
     model = model_of("llama")
     parameters = {name: x.detach() for name, x in model.named_parameters()}
-    with clearhead.watch(model) as seen, pytest.raises(InputError, match="a watch records numbers: call the model"):
+    with clearhead.watch(model) as seen, pytest.raises(InputError, match="a watch records data: call the model"):
         torch.func.grad(lambda p: torch.func.functional_call(model, p, (tokens,), {"use_cache": False}).logits.mean())(
             parameters
         )

@@ -49,9 +49,9 @@ def test_text_files_are_read(tmp_path, text):
 def test_what_may_be_wrong_with_a_file_is_said(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("7 5\n" + "\n".join([*LINES, LINES[1]]), "utf-8")
-    assert read_embeddings(path).remarks[1:] == (f"More than one line is there for “{WORDS[1]}”: the first is used",)
+    assert read_embeddings(path).remarks[1:] == (f"There is more than one line for “{WORDS[1]}”: the first is used",)
     path.write_text("9 5\n" + "\n".join(LINES), "utf-8")
-    assert read_embeddings(path).remarks[1:] == ("Its head tells of 9 words; 6 are there",)
+    assert read_embeddings(path).remarks[1:] == ("Its header announces 9 words; the file has 6",)
     path = tmp_path / "two.safetensors"
     tensors = {"vectors": ROWS[:2].astype(np.float32), "weight2": np.ones((2, 5), np.float32)}
     save_file(tensors, path, {"vocabulary": "a\nb"})
@@ -102,7 +102,7 @@ def test_wrong_safetensors_are_refused(tmp_path):
         ({"vectors": np.zeros((2, 2), np.int8)}, None, "int8"),
         ({"vectors": np.ones((2, 2), np.float32)}, None, "no vocabulary"),
         ({"vectors": np.ones((2, 2), np.float32)}, {"vocabulary": "the"}, "1 words for 2 vectors"),
-        ({"vectors": np.ones((2, 2), np.float32)}, {"vocabulary": "[1"}, "no JSON list"),
+        ({"vectors": np.ones((2, 2), np.float32)}, {"vocabulary": "[1"}, "not a valid JSON list"),
     ):
         save_file(tensors, path, about)
         with pytest.raises(FileError, match=said):

@@ -13,7 +13,7 @@ from clearhead import causal
 from clearhead.definition import textbook
 from clearhead.errors import ClearheadError, InputError, ShapeError
 from clearhead.words import load
-from clearhead.words.vectors import NUMBER
+from clearhead.words.vectors import NUMBER_ENTRY
 
 HERE = Path(__file__).parent
 RIVER = "the river bank was wet because the river had flooded"
@@ -65,7 +65,7 @@ def test_every_word_of_the_vocabulary_is_known_as_itself() -> None:
         found = words.look_up(word)
         assert (found.how, found.sources) == ("known", (word,))
         assert np.array_equal(found.vector, words.vectors[i])
-        if word != NUMBER:
+        if word != NUMBER_ENTRY:
             assert words.embed(word).tokens == (word,)
 
 
@@ -165,8 +165,8 @@ def test_context_visibly_moves_a_word(text: str, towards: set[str]) -> None:
 @pytest.mark.parametrize(
     ("token", "how", "sources"),
     [
-        ("1944", "number", (NUMBER,)),
-        ("20th", "number", (NUMBER,)),
+        ("1944", "number", (NUMBER_ENTRY,)),
+        ("20th", "number", (NUMBER_ENTRY,)),
         ("rivér", "accents", ("river",)),
         ("gün", "accents", ("gun",)),
         ("dont", "spelling", ("don't",)),

@@ -1,4 +1,4 @@
-"""clearhead in JAX: attention as jax.nn has it."""
+"""clearhead in JAX: attention with the interface of jax.nn."""
 
 from clearhead.adapters.jax.attention import dot_product_attention
 

@@ -1,6 +1,6 @@
-"""jax.nn's arguments, checked while they are traced: every array gets four axes, what is no array becomes `Options`.
+"""Validate the arguments of jax.nn at trace time: arrays become 4-D, static values go into `Options`.
 
-Decides what may be given, and in which words all else is refused, on the line that gave it.
+Responsible for which arguments are valid, and for errors on the caller's line.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED
 from clearhead.rules.masks import Mask, causal, full, window
 
-Tables = tuple[Any, Any, Any, Any]  # bias, mask, lengths of queries and of keys, each perhaps None
+Tables = tuple[Any, Any, Any, Any]  # bias, mask, lengths of queries and of keys, each may be None
 LAYOUT = "give query (batch, T, N, dim), key (batch, S, K, dim) and value (batch, S, K, any dim), N a multiple of K"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What of a call is no array; equal options share a compiled graph."""
+    """The static arguments of a call; equal options share a compiled graph."""
 
     scale: float
     causal: bool
@@ -33,7 +33,7 @@ class Options:
 
     @property
     def mask(self) -> Mask:
-        """What is known without arrays; queries and keys begin together."""
+        """The part of the mask that needs no arrays; queries and keys start together."""
         mask: Mask = causal(align="start") if self.causal else full()
         return mask if self.window is None else mask & window(*self.window, align="start")
 
@@ -50,21 +50,21 @@ def operands_of(query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
         f"{q.shape[2]} query heads cannot share {k.shape[2]} key heads evenly": not shares(q.shape[2], k.shape[2]),
         "a dim is 0": 0 in (q.shape[3], v.shape[3]),
     }
-    for fault in (words for words, found in faults.items() if found):
+    for fault in (text for text, present in faults.items() if present):
         raise ShapeError(f"{fault} (query {q.shape}, key {k.shape}, value {v.shape}): {LAYOUT}.")
     return q, k, v
 
 
 def array_of(x: Any, name: str) -> Any:
-    """An array of JAX's; raises InputError for what is none."""
+    """Convert to a JAX array; raises InputError if impossible."""
     try:
         return jnp.asarray(x)
     except (TypeError, ValueError):
         raise InputError(f"{name} is {type(x).__name__}: give an array of numbers, as by jax.numpy.asarray.") from None
 
 
-def truth(x: Any, name: str) -> bool:
-    """A flag; raises InputError for what is none."""
+def flag(x: Any, name: str) -> bool:
+    """Convert to a bool; raises InputError if impossible."""
     try:
         return bool(x)
     except (TypeError, ValueError):
@@ -72,7 +72,7 @@ def truth(x: Any, name: str) -> bool:
 
 
 def batched(x: Any, name: str) -> Any:
-    """An array with its batch axis."""
+    """Add a batch axis if it is missing."""
     x = array_of(x, name)
     if x.ndim not in (3, 4):
         raise ShapeError(f"{name} has shape {x.shape}: give (batch, length, heads, dim) or (length, heads, dim).")
@@ -80,52 +80,54 @@ def batched(x: Any, name: str) -> Any:
 
 
 def shares(heads: int, key_heads: int) -> bool:
-    """Whether each key head has equally many query heads."""
+    """Whether query heads divide evenly among key heads."""
     return heads % key_heads == 0 if key_heads else heads == 0
 
 
 def tables_of(query: Any, key: Any, bias: Any, mask: Any, query_lengths: Any, key_lengths: Any) -> Tables:
-    """Bias and mask as (batch, heads, T, S), axes of 1 standing for all; lengths as (batch,)."""
+    """Bias and mask as (batch, heads, T, S), where axes of 1 broadcast; lengths as (batch,)."""
     sizes = query.shape[0], query.shape[2], query.shape[1], key.shape[1]
-    bias, mask = spread(bias, "bias", sizes), spread(mask, "mask", sizes)
+    bias, mask = broadcastable_table(bias, "bias", sizes), broadcastable_table(mask, "mask", sizes)
     if mask is not None and mask.dtype != bool:
-        raise DtypeError(f"mask has dtype {mask.dtype}: give booleans, True where a key is seen; bias adds to scores.")
+        raise DtypeError(
+            f"mask has dtype {mask.dtype}: give booleans, True where a key is visible, or use bias to add to scores."
+        )
     if bias is not None and bias.dtype.kind in "iu":
         bias = bias.astype(jnp.float32)
     if bias is not None and bias.dtype.name not in (*ELEMENTS, *STORED):
-        raise DtypeError(f"bias has dtype {bias.dtype}: add floats; booleans are a mask.")
+        raise DtypeError(f"bias has dtype {bias.dtype}: give floats, or pass booleans as mask.")
     lengths = ((query_lengths, "query_seq_lengths"), (key_lengths, "key_value_seq_lengths"))
-    return bias, mask, *(whole(x, name, sizes[0]) for x, name in lengths)
+    return bias, mask, *(sequence_lengths(x, name, sizes[0]) for x, name in lengths)
 
 
-def spread(x: Any, name: str, sizes: tuple[int, ...]) -> Any:
-    """A table of four axes that broadcasts to the scores."""
+def broadcastable_table(x: Any, name: str, sizes: tuple[int, ...]) -> Any:
+    """Check that a table broadcasts to the scores, and give it four axes."""
     if x is None:
         return None
     x = array_of(x, name)
-    own = (1,) * (4 - x.ndim) + x.shape
-    if len(own) > 4 or any(n not in (1, size) for n, size in zip(own, sizes, strict=True)):
+    shape = (1,) * (4 - x.ndim) + x.shape
+    if len(shape) > 4 or any(n not in (1, size) for n, size in zip(shape, sizes, strict=True)):
         raise ShapeError(
             f"{name} of shape {x.shape} does not broadcast to (batch, heads, T, S) = {sizes}: make each axis that "
             "size or 1."
         )
-    return x.reshape(own)
+    return x.reshape(shape)
 
 
-def whole(lengths: Any, name: str, batch: int) -> Any:
-    """A length for each sequence."""
+def sequence_lengths(lengths: Any, name: str, batch: int) -> Any:
+    """Check lengths, one per sequence."""
     if lengths is None:
         return None
     lengths = array_of(lengths, name)
     if lengths.dtype.kind not in "iu":
-        raise DtypeError(f"{name} has dtype {lengths.dtype}: give whole numbers.")
+        raise DtypeError(f"{name} has dtype {lengths.dtype}: give integers.")
     if lengths.shape != (batch,):
         raise ShapeError(f"{name} has shape {lengths.shape}: give one length for each sequence, {(batch,)}.")
     return lengths
 
 
 def scaled(query: Any, scale: Any) -> tuple[Any, float]:
-    """Queries and the scale of a kernel; a traced scale, which no kernel can hold, is multiplied into the queries."""
+    """Queries and the kernel's scale. A traced scale is multiplied into the queries instead."""
     if not isinstance(scale, jax.core.Tracer):
         return query, check_scale(1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if scale.ndim:
@@ -133,8 +135,8 @@ def scaled(query: Any, scale: Any) -> tuple[Any, float]:
     return (query * scale).astype(query.dtype), 1.0
 
 
-def sides(size: Any) -> tuple[int, int] | None:
-    """How many items are seen before and after each."""
+def window_sides(size: Any) -> tuple[int, int] | None:
+    """Number of visible items before and after each."""
     if size is None:
         return None
     try:
@@ -142,13 +144,13 @@ def sides(size: Any) -> tuple[int, int] | None:
     except (TypeError, ValueError):
         left = right = -1
     if min(left, right) < 0:
-        raise InputError(f"local_window_size={size!r} is no window: give one number from 0 on, or (left, right).")
+        raise InputError(f"local_window_size={size!r} must be a window: give one number from 0 on, or (left, right).")
     return left, right
 
 
 def check_implementation(name: Any) -> None:
-    """There is one, and it is the CPU's."""
+    """Check that the implementation is one that clearhead can replace."""
     if name not in (None, "xla"):
         raise InputError(
-            f"implementation={name!r} is not clearhead's: leave it out, or call jax.nn.dot_product_attention."
+            f"implementation={name!r} is not available in clearhead: leave it out, or use jax.nn.dot_product_attention."
         )

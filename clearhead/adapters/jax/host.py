@@ -1,7 +1,7 @@
-"""What a compiled graph calls: numpy arrays in JAX's layout go through clearhead's kernels, in place.
+"""The functions that a compiled graph calls: numpy arrays in JAX's layout, without copies, through clearhead's kernels.
 
-Decides how axes that vmap puts in front become one batch, and how tables become rules: formulas that are traced once
-for each shape of tables, and read them where they lie.
+Responsible for merging the leading axes of vmap into one batch, and for turning tables into rules: formulas that are
+traced once per table shape and read tables in place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.adapters.jax.arguments import Options
-from clearhead.adapters.jax.ffi import called
+from clearhead.adapters.jax.ffi import ffi_function
 from clearhead.arrays import Array
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.functional import attend
@@ -25,38 +25,40 @@ from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.masks import Where, dense, where
 
 
-@called
-def attended(options: dict[str, Any], operands: list[Array], results: list[Array]) -> None:
-    """Write output, and if they are asked for log-sum-exp and the output before it was rounded."""
-    q, k, v, rules = arranged(options, operands)
-    output = turned(results[0])
+@ffi_function("attended")
+def write_attention(options: dict[str, Any], operands: list[Array], results: list[Array]) -> None:
+    """Write the output and, if requested, log-sum-exp and unrounded output."""
+    q, k, v, rules = clearhead_arguments(options, operands)
+    output = clearhead_layout(results[0])
     if len(results) == 1:
         compute(q, k, v, out=output, **rules)
         return
     done = attend(q, k, v, out=output, **rules)
     results[1].reshape(done.lse.shape)[...] = done.lse
     if len(results) > 2 and done.residuals is not None:
-        turned(results[2])[...] = done.residuals.output
+        clearhead_layout(results[2])[...] = done.residuals.output
 
 
-@called
-def gradients(options: dict[str, Any], operands: list[Array], results: list[Array]) -> None:
+@ffi_function("gradients")
+def write_gradients(options: dict[str, Any], operands: list[Array], results: list[Array]) -> None:
     """Write the gradients of query, key and value, and of the bias if there is one."""
-    kept_from = -4 if options["residual"] else -3
-    unrounded, lse, d_output, *d_lse = operands[kept_from:]
-    q, k, v, rules = arranged(options, operands[:kept_from])
-    given = Rules(rules["mask"], rules["score"], scale=rules["scale"])
-    residuals = Residuals(Operands(q, k, v), given, None, turned(unrounded))
+    saved_from = -4 if options["residual"] else -3
+    unrounded, lse, d_output, *d_lse = operands[saved_from:]
+    q, k, v, rules = clearhead_arguments(options, operands[:saved_from])
+    call_rules = Rules(rules["mask"], rules["score"], scale=rules["scale"])
+    residuals = Residuals(Operands(q, k, v), call_rules, None, clearhead_layout(unrounded))
     lse, *d_lse = (x.reshape(residuals.output.shape[:-1]) for x in (lse, *d_lse))
-    found = backward(residuals, lse, turned(d_output), d_lse[0] if d_lse else None, rules=len(results) > 3)
-    for gradient, result in zip((found.q, found.k, found.v), results, strict=False):
-        turned(result)[...] = gradient
-    for (gradient,), result in zip(found.rules, results[3:], strict=True):
+    gradient_of = backward(
+        residuals, lse, clearhead_layout(d_output), d_lse[0] if d_lse else None, rules=len(results) > 3
+    )
+    for gradient, result in zip((gradient_of.q, gradient_of.k, gradient_of.v), results, strict=False):
+        clearhead_layout(result)[...] = gradient
+    for (gradient,), result in zip(gradient_of.rules, results[3:], strict=True):
         result[...] = summed(gradient, result.shape, operands[0].shape[:-3])
 
 
 def summed(gradient: Array, shape: tuple[int, ...], lead: tuple[int, ...]) -> Array:
-    """A gradient with one batch axis in the bias's shape: over axes that stand for all it is summed."""
+    """A gradient with one batch axis in the bias's shape, summed over broadcast axes."""
     lead = lead if len(gradient) == math.prod(lead) else (1,) * len(lead)
     gradient = gradient.reshape(*lead, *gradient.shape[1:])
     axes = tuple(n for n, size in enumerate(shape) if size == 1 and gradient.shape[n] != 1)
@@ -64,40 +66,45 @@ def summed(gradient: Array, shape: tuple[int, ...], lead: tuple[int, ...]) -> Ar
     return result
 
 
-def arranged(options: dict[str, Any], operands: list[Array]) -> tuple[Array, Array, Array, dict[str, Any]]:
-    """Operands in clearhead's layout with batches on one axis, and the call's rules."""
-    query, key, value, *given = operands
-    left, lead = iter(given), query.shape[:-3]
-    bias, seen, query_lengths, key_lengths = (next(left) if there else None for there in options["tables"])
+def clearhead_arguments(options: dict[str, Any], operands: list[Array]) -> tuple[Array, Array, Array, dict[str, Any]]:
+    """Operands in clearhead's layout with one batch axis, and the call's rules."""
+    query, key, value, *present = operands
+    remaining, lead = iter(present), query.shape[:-3]
+    bias, seen, query_lengths, key_lengths = (next(remaining) if has else None for has in options["tables"])
     sides = options["window"]
     mask = Options(options["scale"], options["causal"], sides and tuple(sides), options["residual"]).mask
     if seen is not None:
-        table = joined(seen, lead)
+        table = one_batch_axis(seen, lead)
         mask &= Where(hiding, Formula(hiding(ones(table)), (table,)))
     for lengths, before in ((query_lengths, row_before), (key_lengths, key_before)):
         if lengths is not None:
             mask &= Where(before, Formula(before(), (lengths.reshape(math.prod(lead)).astype(np.int64),)))
     score: tuple[scores.Given, ...] = ()
     if bias is not None:
-        table = joined(bias, lead)
+        table = one_batch_axis(bias, lead)
         score = (scores.Given(Formula(adding(ones(table)), (table,))),)
-    return turned(query), turned(key), turned(value), {"mask": mask, "score": score, "scale": options["scale"]}
+    return (
+        clearhead_layout(query),
+        clearhead_layout(key),
+        clearhead_layout(value),
+        {"mask": mask, "score": score, "scale": options["scale"]},
+    )
 
 
-def turned(x: Array) -> Array:
-    """(…, length, heads, dim) as (batch, heads, length, dim), in place."""
+def clearhead_layout(x: Array) -> Array:
+    """(…, length, heads, dim) as (batch, heads, length, dim), a view."""
     return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]).swapaxes(-2, -3)
 
 
-def joined(x: Array, lead: tuple[int, ...]) -> Array:
-    """A bias or mask (…, heads, T, S) with one batch axis, of 1 if it is the same for all."""
+def one_batch_axis(x: Array, lead: tuple[int, ...]) -> Array:
+    """A bias or mask (…, heads, T, S) with one batch axis, of size 1 if it broadcasts."""
     if any(n != 1 for n in x.shape[:-3]):
         x = np.broadcast_to(x, (*lead, *x.shape[-3:]))
     return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
 
 
 def ones(table: Array) -> tuple[bool, ...]:
-    """Which axes of a table stand for all."""
+    """Which axes of a table broadcast."""
     return tuple(n == 1 for n in table.shape)
 
 
@@ -115,7 +122,7 @@ def hiding(one: tuple[bool, ...]) -> Expression:
 
 @cache
 def row_before() -> Expression:
-    """row < lengths[batch]; queries and keys begin together, so that a query's position is its row."""
+    """row < lengths[batch]; queries and keys start together, so a query's position is its row."""
     lengths = np.zeros(1, np.int64)
     return where(lambda batch, head, query, key: query < lengths[batch]).formula.expression
 

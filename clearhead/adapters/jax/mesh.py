@@ -1,6 +1,7 @@
-"""Arrays inside `jax.shard_map`, which differ from device to device along axes of a mesh, or do not.
+"""Arrays inside `jax.shard_map`, which vary between devices along some axes of a mesh.
 
-Decides that all arrays of a call differ alike: what a foreign function gives, JAX cannot know.
+Responsible for making all arrays of a call vary along the same axes, since JAX cannot infer the type of a foreign
+function's results.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import jax
 
 
 def varying(arrays: Sequence[Any]) -> frozenset[str]:
-    """The axes along which any of some arrays differs."""
-    kinds = [jax.typeof(x) for x in arrays]  # jax 0.9 says it in one word, later ones in two
+    """The axes along which any of the arrays varies."""
+    kinds = [jax.typeof(x) for x in arrays]  # the attribute in jax 0.9, and in later versions
     return frozenset().union(*(k.vma if hasattr(k, "vma") else k.manual_axis_type.varying for k in kinds))
 
 
-def alike(arrays: Sequence[Any], axes: frozenset[str]) -> list[Any]:
-    """The arrays, now said to differ along these axes."""
+def make_alike(arrays: Sequence[Any], axes: frozenset[str]) -> list[Any]:
+    """Mark the arrays as varying along these axes."""
     missing = [tuple(sorted(axes - varying([x]))) for x in arrays]
     return [jax.lax.pcast(x, names, to="varying") if names else x for x, names in zip(arrays, missing, strict=True)]

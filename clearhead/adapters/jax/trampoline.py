@@ -1,8 +1,8 @@
-"""The machine code through which XLA calls Python, so that no exception passes for success.
+"""Machine code through which XLA calls Python, so that an exception is never taken for success.
 
-XLA reads NULL as success, which is what a ctypes callback gives when a signal's handler raises before its first line.
-Decides what becomes of such an exception: the call fails, and the main thread raises it. Once the program ends, nothing
-enters Python any more, where a thread would wait for ever.
+XLA reads NULL as success, but a ctypes callback returns NULL if a signal handler raises before its first line. Here the
+call fails, and the main thread raises the exception. Once the program is exiting, no call enters Python any more, where
+its thread would wait for ever.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import llvmlite.binding as llvm
 from clearhead.machine.compile import machine_for
 from clearhead.machine.target import target
 
-DONE = 1  # what stands for success on Python's side
+DONE = 1  # the value for success in Python
 CODE = """
 @handle = external global i8
 @left = external global i8
@@ -36,7 +36,7 @@ declare void @PyErr_SetObject(ptr, ptr)
 declare i32 @Py_AddPendingCall(ptr, ptr)
 declare void @Py_DecRef(ptr)
 
-; XLA's way in: NULL if Python says that it is done, else an error.
+; Entry point for XLA: returns NULL if Python returned DONE, else an error.
 define ptr @enter(ptr %frame) {
   %before = atomicrmw add ptr @calls, i64 1 seq_cst
   %closed = icmp slt i64 %before, 0
@@ -60,14 +60,14 @@ leave:
   ret ptr %result
 }
 
-; From now on calls fail; how many are still in Python.
+; Make later calls fail; return how many are still in Python.
 define i64 @close() {
   %before = atomicrmw or ptr @calls, i64 -9223372036854775808 seq_cst
   %count = and i64 %before, 9223372036854775807
   ret i64 %count
 }
 
-; What Python answers; NULL if it raised.
+; Call Python; NULL if it raised.
 define internal ptr @ask(ptr %frame) {
   %gil = call i32 @PyGILState_Ensure()
   %place = call ptr @PyLong_FromVoidPtr(ptr %frame)
@@ -92,7 +92,7 @@ leave:
   ret ptr %result
 }
 
-; Have the main thread raise the exception there is.
+; Let the main thread raise the current exception.
 define internal void @keep() {
   %kind = alloca ptr
   %value = alloca ptr
@@ -116,7 +116,7 @@ define internal i32 @raise(ptr %value) {
   ret i32 -1
 }
 
-; An error of XLA's making; a frame without its interface, which asks about us, can be given none.
+; Create an error with XLA's function. A metadata query may lack the interface, and then gets none.
 define internal ptr @error(ptr %frame, ptr %arguments) {
   %api.place = getelementptr i8, ptr %frame, i64 API
   %api = load ptr, ptr %api.place
@@ -135,18 +135,18 @@ none:
 
 @dataclass(frozen=True)
 class Entry:
-    """Machine code that calls one Python function of a frame's address."""
+    """Machine code that calls one Python function with a frame's address."""
 
-    address: int  # of what XLA calls
-    close: Callable[[], int]  # lets no call in any more, and says how many are still inside
+    address: int  # of the function that XLA calls
+    close: Callable[[], int]  # refuses further calls; returns how many are still running
     owners: tuple[object, ...] = field(repr=False)
 
 
 def entry_for(handle: Callable[[int], int], left: Any, ended: Any, api: int, create: int) -> Entry:
-    """The way into `handle`, which gives DONE or an error's address.
+    """Create the entry to `handle`, which returns DONE or an error's address.
 
-    `left` and `ended` are what an error is made of when an exception left it and when the program has ended; `api` is
-    where in a frame XLA's interface stands, `create` where in that the function which makes errors.
+    `left` and `ended` are the error arguments for an exception in a call and for a call after the program's end. `api`
+    is the offset of XLA's interface in a frame, `create` the offset in it of the function that creates errors.
     """
     text = CODE.replace("DONE", str(DONE)).replace("API", str(api)).replace("CREATE", str(create))
     machine = machine_for(target())

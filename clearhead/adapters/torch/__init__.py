@@ -1,7 +1,7 @@
 """clearhead in PyTorch: attention with gradients, torch's own function and layers, Flex and flash interfaces.
 
-Decides the public names; what each does is decided in the file it comes from. `flash_attn_interface`, `bert_padding`
-and `layers` are named as flash-attention's own files, so that this package can stand in for it.
+Responsible for the public names. `flash_attn_interface`, `bert_padding` and `layers` have the names of
+flash-attention's files, so this package can replace it.
 """
 
 from clearhead.adapters.torch import nn
@@ -18,7 +18,7 @@ from clearhead.adapters.torch.flash_attn_interface import (
 from clearhead.adapters.torch.flex import flex_attention
 from clearhead.adapters.torch.sdpa import patch, scaled_dot_product_attention
 
-__version__ = "2.8.3"  # of flash-attention, whose functions and arguments these are: programs ask
+__version__ = "2.8.3"  # of flash-attention, whose interface this package implements; programs check it
 
 __all__ = [
     "attend",

@@ -1,6 +1,6 @@
-"""Arguments that are no tensors, no numbers or of other axes: told in our words, with the name that they were given by.
+"""Check that arguments are tensors, numbers and of the right rank, with errors that name the argument.
 
-Decides what is looked at before anything is computed; which shapes go together is the problem's to say.
+Responsible for checks before anything is computed; `Problem` checks which shapes fit together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ COUNTS = ("no", "one", "two", "three", "four", "five")
 
 
 def check_tensors(**given: Any) -> None:
-    """Raise InputError for what is no tensor.
+    """Raise InputError for anything but tensors.
 
     >>> check_tensors(q=[1.0])
     Traceback (most recent call last):
@@ -29,7 +29,7 @@ def check_tensors(**given: Any) -> None:
 
 
 def check_axes(layout: str, **given: Any) -> None:
-    """Raise ShapeError for tensors that are not laid out like this."""
+    """Raise ShapeError for tensors without this layout."""
     check_tensors(**given)
     count = layout.count(",") + 1
     for name, x in given.items():
@@ -38,7 +38,7 @@ def check_axes(layout: str, **given: Any) -> None:
 
 
 def check_number(name: str, x: Any, least: float = -math.inf, most: float = math.inf) -> None:
-    """Raise InputError for what is no number in these bounds."""
+    """Raise InputError for anything but a number within these bounds."""
     if isinstance(x, Real) and least <= float(x) <= most:
         return
     bounds = f" from {least:g} to {most:g}" if math.isfinite(most) else f" from {least:g} on" * math.isfinite(least)
@@ -47,15 +47,15 @@ def check_number(name: str, x: Any, least: float = -math.inf, most: float = math
 
 
 def check_dtype(name: str, x: torch.Tensor, weight: torch.Tensor) -> None:
-    """Raise DtypeError for what a layer's weights cannot be multiplied with."""
+    """Raise DtypeError for a tensor whose dtype differs from that of a layer's weights."""
     if x.dtype is not weight.dtype and not torch.is_autocast_enabled("cpu"):
         raise DtypeError(
-            f"{name} is {x.dtype}, and the layer {weight.dtype}: convert one, as by {name}.to({weight.dtype}) or "
+            f"{name} is {x.dtype}, but the layer {weight.dtype}: convert one, as by {name}.to({weight.dtype}) or "
             f"layer.to({x.dtype if x.is_floating_point() else torch.float32})."
         )
 
 
-def scale_of(query: torch.Tensor, scale: float | None) -> float:
+def scale_or_default(query: torch.Tensor, scale: float | None) -> float:
     """1/√dim unless a scale is given."""
     if scale is not None:
         return scale

@@ -1,6 +1,6 @@
 """clearhead's own attention on tensors: its masks and rules, with gradients.
 
-Decides how rules become a name and tensors; the rest is the operator's.
+Responsible for turning rules into a name and tensors; the operator does the rest.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import Any
 import torch
 
 from clearhead.adapters.torch import operator
-from clearhead.adapters.torch.arguments import check_tensors, scale_of
+from clearhead.adapters.torch.arguments import check_tensors, scale_or_default
 from clearhead.adapters.torch.host import lead_of
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
-from clearhead.adapters.torch.rule_names import divided
+from clearhead.adapters.torch.rule_names import split_rules
 from clearhead.engine.problem import check_rules
 from clearhead.errors import InputError
 from clearhead.rules.masks import CAUSAL, Mask, checked_mask
 from clearhead.rules.scores import Score, ScoreLike, as_rules
 
-MOST_KNOWN = 256
-known: dict[Any, str] = {}  # names of rules without arrays, by mask and score
+MAX_NAMED_RULES = 256
+named_rules: dict[Any, str] = {}  # names of rules without arrays, by mask and score
 
 
 def attention(
@@ -35,8 +35,8 @@ def attention(
 ) -> torch.Tensor:
     """`clearhead.attention` of tensors, with gradients of query, key, value and sink.
 
-    Shapes, masks, score rules and errors as there. Arrays that rules hold are constants; for their gradients, write the
-    rule as a function and use `flex_attention`. Jagged nested tensors are taken too, each sequence alone.
+    Shapes, masks, score rules and errors are the same. Arrays in rules are constants; for their gradients, write the
+    rule as a function and use `flex_attention`. Accepts jagged nested tensors, too, and computes each sequence alone.
 
     >>> x = torch.eye(2, requires_grad=True)
     >>> attention(x, x, x, scale=1.0).sum().backward()
@@ -57,7 +57,7 @@ def attend(
     sink: torch.Tensor | None = None,
     scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`attention`, and each query's log-sum-exp of scores, which has a gradient too.
+    """`attention` that also returns each query's log-sum-exp of scores, which has a gradient too.
 
     >>> output, lse = attend(torch.zeros(2, 1), torch.zeros(2, 1), torch.tensor([[1.0], [3.0]]))
     >>> output.tolist(), lse.exp().tolist()
@@ -70,17 +70,17 @@ def attend(
         raise
     if sink is not None:
         check_tensors(sink=sink)
-    factor = scale_of(query, scale)
+    factor = scale_or_default(query, scale)
     if nested:
         over = None if score != () or sink is not None else mask_over(checked_mask(mask), query, key, value)
         if over is None:
             raise InputError(
-                "nested tensors are attended to by causal(), full() and window() alone, without gaps, rules or sink: "
-                "pad them, as by x.to_padded_tensor(0.0), and hide the padding by a mask."
+                "nested tensors only work with causal(), full() and window(), without gaps, rules or sink: "
+                "pad them, as by x.to_padded_tensor(0.0), and hide the padding with a mask."
             )
         return attend_jagged(query, key, value, over, factor)
     rules = score if isinstance(score, list | tuple) else (score,)
-    name, tables = rule_of(mask, *rules)
+    name, tables = rule_and_tables(mask, *rules)
     if tables and not torch.compiler.is_compiling():
         known_rules = tuple(rule for rule in rules if isinstance(rule, Score))
         check_rules(checked_mask(mask), known_rules, lead_of(query, key, value), query.shape[-2], key.shape[-2])
@@ -88,17 +88,17 @@ def attend(
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def rule_of(mask: Mask, *score: Any) -> tuple[str, tuple[torch.Tensor, ...]]:
-    """A rule's name, and its arrays as tensors."""
+def rule_and_tables(mask: Mask, *score: Any) -> tuple[str, tuple[torch.Tensor, ...]]:
+    """The name of a rule, and its arrays as tensors."""
     if isinstance(mask, torch.Tensor):
         raise InputError(
             f"mask is a tensor of shape {tuple(mask.shape)}: give clearhead.dense(mask.numpy()), True where a key is "
-            "seen, or call scaled_dot_product_attention(q, k, v, attn_mask=mask)."
+            "visible, or call scaled_dot_product_attention(q, k, v, attn_mask=mask)."
         )
     try:
-        return known[mask, score], ()
-    except (KeyError, TypeError):  # an unhashable mask, which `checked` explains
-        rule, arrays = divided(checked_mask(mask), as_rules(score))
-    if not arrays and len(known) < MOST_KNOWN:
-        known[mask, score] = rule.name
+        return named_rules[mask, score], ()
+    except (KeyError, TypeError):  # an unhashable mask, which `checked` reports
+        rule, arrays = split_rules(checked(mask), as_rules(score))
+    if not arrays and len(named_rules) < MAX_NAMED_RULES:
+        named_rules[mask, score] = rule.name
     return rule.name, tuple(torch.from_numpy(x.copy() if not x.flags.writeable else x) for x in arrays)

@@ -1,6 +1,6 @@
-"""Padding cut out of a batch and put back, under flash-attention's names: what stands before its packed functions.
+"""Remove padding from a batch and put it back, under flash-attention's names, for use with its packed functions.
 
-Decides which items of (batch, length, …) are kept, in what order, and where each sequence of them begins.
+Responsible for which items of (batch, length, …) are kept, in which order, and for the borders of their sequences.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Packed = tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]
 
 
 def index_first_axis(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """The items (all, …) at some places.
+    """Select items (all, …) by index.
 
     >>> index_first_axis(torch.arange(6.0).reshape(3, 2), torch.tensor([2, 0]))
     tensor([[4., 5.],
@@ -28,12 +28,12 @@ def index_first_axis(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 
 
 def index_put_first_axis(values: torch.Tensor, indices: torch.Tensor, first_axis_dim: int) -> torch.Tensor:
-    """Zeros of (`first_axis_dim`, …) with values at some places."""
+    """Zeros of shape (`first_axis_dim`, …) with values at the given indices."""
     return values.new_zeros((first_axis_dim, *values.shape[1:])).index_put((indices,), values)
 
 
 def index_first_axis_residual(x: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The items at some places, and all."""
+    """The selected items, and all items."""
     return x[indices], x
 
 
@@ -42,8 +42,8 @@ def unpad_input(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, torch.Tensor]:
     """The items of (batch, length, …) that a mask (batch, length) keeps: 1 or True is a token.
 
-    Gives them packed (all tokens, …), their places in the flattened batch, where sequences begin (batch + 1,), the
-    longest one's length, and how many of each are used: those of `unused_mask` are packed, too, but not used.
+    Returns them packed (all tokens, …), their indices in the flattened batch, the borders of sequences (batch + 1,),
+    the length of the longest, and the number of used items in each: items of `unused_mask` are packed but not used.
 
     >>> x = torch.arange(6.0).reshape(2, 3, 1)
     >>> packed, indices, borders, longest, used = unpad_input(x, torch.tensor([[1, 1, 0], [0, 0, 1]]))
@@ -59,7 +59,7 @@ def unpad_input(
 def unpad_input_for_concatenated_sequences(
     hidden_states: torch.Tensor, attention_mask_in_length: torch.Tensor
 ) -> Packed:
-    """The same where each row holds several sequences, whose lengths stand first in the mask's row, then zeros."""
+    """Like `unpad_input`, for rows of several sequences; a mask row holds their lengths, then zeros."""
     check_mask(hidden_states, attention_mask_in_length)
     counts = attention_mask_in_length.sum(-1, keepdim=True)
     kept = torch.arange(attention_mask_in_length.shape[-1], device=counts.device) < counts
@@ -67,7 +67,7 @@ def unpad_input_for_concatenated_sequences(
 
 
 def check_mask(x: torch.Tensor, mask: torch.Tensor) -> None:
-    """Raise ShapeError for a mask that has no number for each item."""
+    """Raise ShapeError for a mask that does not have one number per item."""
     check_tensors(hidden_states=x, attention_mask=mask)
     if mask.dim() != 2 or x.dim() < 2 or x.shape[:2] != mask.shape:
         shapes = f"{tuple(x.shape)} and a mask of shape {tuple(mask.shape)}"
@@ -75,14 +75,14 @@ def check_mask(x: torch.Tensor, mask: torch.Tensor) -> None:
 
 
 def gathered(x: torch.Tensor, kept: torch.Tensor, lengths: torch.Tensor) -> Packed:
-    """The items kept, their places, the sequences' borders and the longest length."""
+    """The kept items, their indices, the borders of sequences and the longest length."""
     indices = kept.flatten().nonzero().flatten()
     borders = functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
     return index_first_axis(x.flatten(0, 1), indices), indices, borders, int(lengths.max()) if len(lengths) else 0
 
 
 def pad_input(hidden_states: torch.Tensor, indices: torch.Tensor, batch: int, seqlen: int) -> torch.Tensor:
-    """Packed items (all tokens, …) back in their places, (batch, length, …); the rest is 0.
+    """Put packed items (all tokens, …) back, (batch, length, …); the rest is 0.
 
     >>> pad_input(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 3]), 2, 2)[..., 0]
     tensor([[1., 0.],
@@ -93,7 +93,7 @@ def pad_input(hidden_states: torch.Tensor, indices: torch.Tensor, batch: int, se
 
 
 def __getattr__(name: str) -> Any:
-    """`rearrange` and `repeat`, which many programs import from here, are einops'."""
+    """`rearrange` and `repeat` from einops, which many programs import from here."""
     if name not in ("rearrange", "repeat"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module("einops"), name)

@@ -1,6 +1,6 @@
-"""The operators `clearhead::attention` and its derivatives as torch's dispatcher knows them, and when to go through it.
+"""The operators `clearhead::attention` and its derivatives in torch's dispatcher, and when to call through it.
 
-Their kernels and derivatives are entered by `register`.
+`register` registers their kernels and derivatives.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch.autograd import forward_ad
 
 from clearhead.adapters.torch.host import Pair, backward_on_processor, on_processor
 
-ENTRY = torch._C.DispatchKey.FuncTorchDynamicLayerFrontMode  # where transforms take a call
+ENTRY = torch._C.DispatchKey.FuncTorchDynamicLayerFrontMode  # dispatch key at which transforms intercept a call
 FUNCTIONALIZE = torch._C._functorch.TransformType.Functionalize
 is_batched = torch._C._functorch.is_legacy_batchedtensor
 is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-PLAIN = (torch.Tensor, torch.nn.Parameter)
+PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
 
 LIBRARY = torch.library.Library("clearhead", "DEF")
 OPERANDS = "Tensor query, Tensor key, Tensor value, Tensor[] tables, Tensor? sink, str rule, float scale"
@@ -32,8 +32,8 @@ operator, backward_operator, tangent_operator, second_operator = (
 )
 
 
-def followed() -> bool:
-    """Whether a call is compiled, traced, functionalized or in the midst of one level: all these follow operators."""
+def needs_operators() -> bool:
+    """Whether a call is compiled, traced, functionalized or inside one transform level, which all need operators."""
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return True
     if not torch._C._are_functorch_transforms_active():
@@ -42,36 +42,36 @@ def followed() -> bool:
     return torch._C._dispatch_tls_is_dispatch_key_excluded(ENTRY) or any(x.key() == FUNCTIONALIZE for x in levels)
 
 
-def called(*operands: Any) -> Pair:
-    """The operator; by torch's dispatcher, which costs more than a small call, only where something listens there."""
-    if listened(operands[:3]):
-        return below(operator, *operands)  # type: ignore[no-any-return]
+def call_forward(*operands: Any) -> Pair:
+    """Run the operator; through torch's dispatcher, which costs more than a small call, only if something needs it."""
+    if needs_dispatcher(operands[:3]):
+        return call_below_autograd(operator, *operands)  # type: ignore[no-any-return]
     return on_processor(*operands)
 
 
-def called_backward(*operands: Any) -> list[torch.Tensor]:
-    """The same for gradients."""
-    if listened((*operands[:2], *operands[4:7])):
-        return below(backward_operator, *operands)  # type: ignore[no-any-return]
+def call_backward(*operands: Any) -> list[torch.Tensor]:
+    """`call_forward` for the backward operator."""
+    if needs_dispatcher((*operands[:2], *operands[4:7])):
+        return call_below_autograd(backward_operator, *operands)  # type: ignore[no-any-return]
     return backward_on_processor(*operands)
 
 
-def below(own: Any, *operands: Any) -> Any:
-    """An operator without its derivatives at this level; autograd functions switch them off at all levels."""
+def call_below_autograd(function: Any, *operands: Any) -> Any:
+    """Call an operator below autograd at this level only; autograd functions disable gradients at all levels."""
     with torch._C._AutoDispatchBelowAutograd(), torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
-        return own(*operands)
+        return function(*operands)
 
 
-def listened(tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether a mode, a transform, a profiler, a tensor's own class or a bit that negates it wants the operator."""
-    return torch._C._autograd._profiler_enabled() or not numeric(tensors)
+def needs_dispatcher(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether a mode, transform, profiler, tensor subclass or negation bit needs the dispatcher."""
+    return torch._C._autograd._profiler_enabled() or not is_plain_memory(tensors)
 
 
-def numeric(tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether tensors are plain memory, and nothing stands between a call and its numbers."""
+def is_plain_memory(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether tensors are plain CPU memory, and no mode or transform intercepts calls."""
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         return False
     for x in tensors:  # noqa: SIM110
-        if type(x) not in PLAIN or not x.is_cpu or x.is_neg() or is_batched(x):
+        if type(x) not in PLAIN_TENSORS or not x.is_cpu or x.is_neg() or is_batched(x):
             return False
     return True

@@ -1,8 +1,8 @@
-"""Dropout of attention weights as a mask: which pairs are kept is a formula over batch, head, query and key.
+"""Dropout of attention weights as a mask: a formula over batch, head, query and key decides which pairs are kept.
 
-Decides how pairs are drawn: by Threefry, a generator without a state, whose key is two numbers from torch's generator
-and whose counter is the pair's place. So nothing depends on threads or tiles, and no table of pairs exists. With o and
-l the output and LSE over the kept pairs and L the LSE over all, the rescaled weights give o · exp(l − L) / (1 − p).
+Pairs are drawn by Threefry, a stateless generator, whose key is two numbers from torch's generator and whose counter is
+the pair's position. So the result does not depend on threads or tiles, and there is no table of pairs. With o and l the
+output and LSE over the kept pairs and L the LSE over all, the rescaled weights give o · exp(l − L) / (1 − p).
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ def attend_dropped(
     scale: float,
     p: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output with each weight dropped with probability p, the others divided by 1 − p; and the LSE of all scores."""
+    """Output with each weight dropped with probability p and the others divided by 1 − p, and the LSE of all scores."""
     _, lse = attend(query, key, value, tables, sink, rule, scale)
     *lead, queries = lse.shape
     heads = lead[-1] if lead else 1
     key_words = torch.randint(1 << 31, (2,), device=query.device)
     table = torch.cat([key_words, torch.tensor([round(p * (1 << BITS)), heads, queries], device=query.device)])
-    output, kept_lse = attend(query, key, value, (*tables, table), sink, thinned(rule, len(tables)), scale)
+    output, kept_lse = attend(query, key, value, (*tables, table), sink, dropout_rule(rule, len(tables)), scale)
     share = torch.exp(torch.where(kept_lse == -math.inf, -math.inf, kept_lse - lse)) / max(1 - p, 1e-30)
     return output * share[..., None].to(output.dtype), lse
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def thinned(name: str, at: int) -> str:
-    """The rule that also hides what is dropped; its table, of key, threshold and sizes, stands at a number."""
-    return thinned_rule(name, at)
+def dropout_rule(name: str, at: int) -> str:
+    """The rule that also hides dropped pairs; its table of key, threshold and sizes has number `at`."""
+    return write_dropout_rule(name, at)
 
 
 @lru_cache(MOST_RULES)
-def thinned_rule(name: str, at: int) -> str:
-    """The same, which torch.compile cannot follow."""
+def write_dropout_rule(name: str, at: int) -> str:
+    """`dropout_rule` outside the graph, since torch.compile cannot trace it."""
     rule = rule_named(name)
 
     def number(n: int) -> Expression:
@@ -56,12 +56,16 @@ def thinned_rule(name: str, at: int) -> str:
 
     batch, head, row, key = (Expression(leaf, "int") for leaf in ("batch", "head", "row", "key"))
     key0, key1, threshold, heads, queries = (number(n) for n in range(5))
-    line = whole("add", whole("mul", whole("add", whole("mul", batch, heads), head), queries), row)
+    line = integer_operation(
+        "add",
+        integer_operation("mul", integer_operation("add", integer_operation("mul", batch, heads), head), queries),
+        row,
+    )
     keep = Expression("ge", "bool", (Expression("threefry", "int", (key0, key1, line, key)), threshold))
     seen = keep if rule.seen is None else Expression("and", "bool", (rule.seen, keep))
     return Rule(rule.masks, seen, rule.score).name
 
 
-def whole(op: str, a: Expression, b: Expression) -> Expression:
-    """Arithmetic of whole numbers."""
+def integer_operation(op: str, a: Expression, b: Expression) -> Expression:
+    """An integer operation."""
     return Expression(op, "int", (a, b))

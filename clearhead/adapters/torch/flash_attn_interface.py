@@ -1,7 +1,7 @@
-"""flash-attention's functions with its layouts, so that code written for GPUs runs and is tested anywhere.
+"""flash-attention's functions with its layouts, which lets code written for GPUs run and be tested anywhere.
 
-Decides how (batch, length, heads, dim) and packed sequences become views for the operator. What flash-attention decides
-differently from torch holds here too: causal aligns with the last keys, and a window's −1 is no limit.
+Responsible for turning (batch, length, heads, dim) and packed sequences into views for the operator. As in
+flash-attention and unlike torch, causal aligns with the last keys, and −1 in a window means unlimited.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from clearhead.adapters.torch.arguments import check_axes, check_number, check_tensors, scale_of
+from clearhead.adapters.torch.arguments import check_axes, check_number, check_tensors, scale_or_default
 from clearhead.adapters.torch.dropout import attend_dropped
-from clearhead.adapters.torch.layers.rotary import turned
+from clearhead.adapters.torch.layers.rotary import rotate_at
 from clearhead.adapters.torch.operator import attend
-from clearhead.adapters.torch.rule_names import MOST_RULES, divided, joined
-from clearhead.adapters.torch.trace import trace_torch_function
+from clearhead.adapters.torch.rule_names import MOST_RULES, join_rule, split_rules
+from clearhead.adapters.torch.trace import trace
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.masks import Mask, documents, full, window
 
 BATCHED = "(batch, length, heads, dim)"
-Seen = tuple[bool, tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]] | None]  # causal, window, documents
+MaskOptions = tuple[bool, tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]] | None]  # causal, window, documents
 
 
 def flash_attn_func(
@@ -38,10 +38,10 @@ def flash_attn_func(
     deterministic: bool = False,
     return_attn_probs: bool = False,
 ) -> Any:
-    """flash-attention's `flash_attn_func`: q (batch, n, heads, dim), k and v (batch, m, key heads, dim); gives q's.
+    """flash-attention's `flash_attn_func`: q (batch, n, heads, dim), k and v (batch, m, key heads, dim) give q's shape.
 
-    All float dtypes, gradients included; results are always deterministic. With `return_attn_probs`, also the LSE
-    (batch, heads, n), and None for the probabilities, which are never made.
+    Supports all float dtypes, and gradients; results are always deterministic. With `return_attn_probs`, also returns
+    the LSE (batch, heads, n), and None for the probabilities, which are never computed.
 
     >>> x = torch.eye(2).reshape(1, 2, 1, 2)
     >>> flash_attn_func(x, x, x, causal=True, softmax_scale=1.0)[0, :, 0].round(decimals=3)
@@ -51,7 +51,7 @@ def flash_attn_func(
     check_axes(BATCHED, q=q, k=k, v=v)
     check_slopes(alibi_slopes, q.shape[0], q.shape[2])
     seen = causal, sides_of(window_size), None
-    output, lse = attended(q, k, v, seen, softcap, alibi_slopes, softmax_scale, dropout_p)
+    output, lse = attend_flash_layout(q, k, v, seen, softcap, alibi_slopes, softmax_scale, dropout_p)
     return (output, lse, None) if return_attn_probs else output
 
 
@@ -103,9 +103,9 @@ def flash_attn_varlen_func(
 ) -> Any:
     """flash-attention's `flash_attn_varlen_func`: packed sequences, q (all queries, heads, dim), k and v alike.
 
-    `cu_seqlens_q` and `cu_seqlens_k` are where sequences begin, and the end: (sequences + 1,); queries before the first
-    or behind the last give 0. `seqused_k` (sequences,) says how many of each sequence's keys are used, the first ones.
-    The maxima are not needed. Paged keys (`block_table`) are refused: `clearhead.KeyValueCache` is for those.
+    `cu_seqlens_q` and `cu_seqlens_k` (sequences + 1,) hold the start of each sequence, and the end; queries before the
+    first or after the last sequence give 0. `seqused_k` (sequences,) is the number of keys used, from the start of each
+    sequence. The maxima are not needed. `block_table` is refused: use a `clearhead.KeyValueCache` for paged keys.
 
     >>> x, borders = torch.eye(2)[:, None], torch.tensor([0, 1, 2])
     >>> flash_attn_varlen_func(x, x, x, borders, borders, 1, 1)[:, 0]
@@ -113,28 +113,28 @@ def flash_attn_varlen_func(
             [0., 1.]])
     """
     if block_table is not None:
-        raise InputError("block_table is not known here: keep keys and values in a clearhead.KeyValueCache.")
+        raise InputError("block_table is not supported: keep keys and values in a clearhead.KeyValueCache.")
     check_axes("(all items, heads, dim)", q=q, k=k, v=v)
-    borders = [whole(x, name) for x, name in ((cu_seqlens_q, "cu_seqlens_q"), (cu_seqlens_k, "cu_seqlens_k"))]
-    used = None if seqused_k is None else whole(seqused_k, "seqused_k", len(borders[0]) - 1)
+    borders = [integers(x, name) for x, name in ((cu_seqlens_q, "cu_seqlens_q"), (cu_seqlens_k, "cu_seqlens_k"))]
+    used = None if seqused_k is None else integers(seqused_k, "seqused_k", len(borders[0]) - 1)
     lengths = documents_of(borders, (len(q), len(k)), used)
     count = len(borders[0]) - 1
     check_slopes(alibi_slopes, count, q.shape[1])
-    if alibi_slopes is not None and alibi_slopes.dim() == 2:  # each sequence's own: one for each of its queries
+    if alibi_slopes is not None and alibi_slopes.dim() == 2:  # slopes per sequence: repeat them for each query
         rows = [sum(at <= n for at in borders[0]) - 1 for n in range(len(q))]
         alibi_slopes = alibi_slopes[torch.tensor(rows).clamp(0, count - 1)][None]
     seen = causal, sides_of(window_size), lengths
-    output, lse = attended(q[None], k[None], v[None], seen, softcap, alibi_slopes, softmax_scale, dropout_p)
+    output, lse = attend_flash_layout(q[None], k[None], v[None], seen, softcap, alibi_slopes, softmax_scale, dropout_p)
     return (output[0], lse[0], None) if return_attn_probs else output[0]
 
 
-def whole(x: torch.Tensor, name: str, count: int | None = None) -> list[int]:
-    """A tensor's whole numbers: `count` of them, or one more than there are sequences."""
+def integers(x: torch.Tensor, name: str, count: int | None = None) -> list[int]:
+    """Read an integer tensor of `count` elements, by default one more than sequences."""
     check_tensors(**{name: x})
     wanted = "(sequences + 1,)" if count is None else f"({count},)"
-    known = x.dim() == 1 and (len(x) == count if count is not None else len(x) > 0)
-    if not known or x.is_floating_point():
-        raise ShapeError(f"{name} of shape {tuple(x.shape)} and {x.dtype}: give whole numbers, {wanted}.")
+    valid = x.dim() == 1 and (len(x) == count if count is not None else len(x) > 0)
+    if not valid or x.is_floating_point():
+        raise ShapeError(f"{name} of shape {tuple(x.shape)} and {x.dtype}: give integers, {wanted}.")
     numbers: list[int] = x.tolist()
     return numbers
 
@@ -142,21 +142,21 @@ def whole(x: torch.Tensor, name: str, count: int | None = None) -> list[int]:
 def documents_of(
     borders: list[list[int]], totals: tuple[int, int], used: list[int] | None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Lengths of documents in keys and in queries: the sequences, and between them what none of them has."""
+    """Lengths of documents in keys and in queries: the sequences, and the gaps between them."""
     (first, *_), (start, *_) = borders
     if len(borders[0]) != len(borders[1]):
-        told = [len(x) - 1 for x in borders]
-        raise ShapeError(f"cu_seqlens tell of {told[0]} and of {told[1]} sequences: give equally many.")
-    for name, own, total in zip(("cu_seqlens_q", "cu_seqlens_k"), borders, totals, strict=True):
-        if own[0] < 0 or own[-1] > total or any(a > b for a, b in pairwise(own)):
-            raise ShapeError(f"{name} {own}: give numbers that rise from 0 on, to {total} at most.")
+        counts = [len(x) - 1 for x in borders]
+        raise ShapeError(f"cu_seqlens have {counts[0]} and {counts[1]} sequences: give equally many.")
+    for name, ends, total in zip(("cu_seqlens_q", "cu_seqlens_k"), borders, totals, strict=True):
+        if ends[0] < 0 or ends[-1] > total or any(a > b for a, b in pairwise(ends)):
+            raise ShapeError(f"{name} {ends}: give numbers that rise from 0 to at most {total}.")
     pairs = [(first, 0), (0, start)]
-    for n, (own, keys) in enumerate(zip(*map(pairwise, borders), strict=True)):
-        room = keys[1] - keys[0]
-        count = room if used is None else used[n]
-        if not 0 <= count <= room:
-            raise ShapeError(f"seqused_k {used}: sequence {n} has {room} keys, of which {count} cannot be used.")
-        pairs += [(own[1] - own[0], count), (0, room - count)]
+    for n, (queries, keys) in enumerate(zip(*map(pairwise, borders), strict=True)):
+        available = keys[1] - keys[0]
+        count = available if used is None else used[n]
+        if not 0 <= count <= available:
+            raise ShapeError(f"seqused_k {used}: sequence {n} has {available} keys, so {count} cannot be used.")
+        pairs += [(queries[1] - queries[0], count), (0, available - count)]
     pairs += [(totals[0] - borders[0][-1], 0), (0, totals[1] - borders[1][-1])]
     kept = [pair for pair in pairs if pair != (0, 0)] or [(0, 0)]
     return tuple(m for _, m in kept), tuple(n for n, _ in kept)
@@ -212,13 +212,13 @@ def flash_attn_with_kvcache(
     num_splits: int = 0,
     return_softmax_lse: bool = False,
 ) -> Any:
-    """flash-attention's `flash_attn_with_kvcache`: k and v are written behind `cache_seqlens`, then q looks at all.
+    """flash-attention's `flash_attn_with_kvcache`: write k and v after `cache_seqlens`, then attend over all keys.
 
     q (batch, n, heads, dim), caches (batch, room, key heads, dim), k and v (batch, new, key heads, dim);
-    `cache_batch_idx` (batch,) names each sequence's place in the caches. `rotary_cos` and `rotary_sin` (positions,
-    half of what is rotated) turn k from `cache_seqlens` on; q too where it is causal or has a window, else q stands at
-    `cache_seqlens`. No gradients; `cache_leftpad` and `block_table` are refused; `num_splits` changes nothing.
-    Sequences of equal length go together, others one by one.
+    `cache_batch_idx` (batch,) is the row of each sequence in the caches. `rotary_cos` and `rotary_sin` (positions, half
+    of the rotated dims) rotate k from position `cache_seqlens` on, and so q if causal or windowed; otherwise all of q
+    is at `cache_seqlens`. No gradients; `cache_leftpad` and `block_table` are refused; `num_splits` has no effect.
+    Sequences of equal length are computed together, others one by one.
 
     >>> cache = torch.zeros(1, 4, 1, 2)
     >>> x = torch.ones(1, 1, 1, 2)
@@ -227,34 +227,34 @@ def flash_attn_with_kvcache(
     """
     for name, x in (("cache_leftpad", cache_leftpad), ("block_table", block_table)):
         if x is not None:
-            raise InputError(f"{name} is not known here: keep keys and values in a clearhead.KeyValueCache.")
-    rows, held = places(q, k_cache, v_cache, k, v, cache_seqlens, cache_batch_idx)
+            raise InputError(f"{name} is not supported: keep keys and values in a clearhead.KeyValueCache.")
+    rows, cached_lengths = cache_rows_and_lengths(q, k_cache, v_cache, k, v, cache_seqlens, cache_batch_idx)
     check_slopes(alibi_slopes, q.shape[0], q.shape[2])
     seen = causal, sides_of(window_size), None
     new = 0 if k is None else k.shape[1]
-    alike = not held or (cache_batch_idx is None and len(set(held)) == 1)
+    alike = not cached_lengths or (cache_batch_idx is None and len(set(cached_lengths)) == 1)
     outputs, sums = [], []
     with torch.no_grad():
         if rotary_cos is not None or rotary_sin is not None:
             moves = causal or sides_of(window_size) != (-1, -1)
-            k = rotated(k, rotary_cos, rotary_sin, held, rotary_interleaved, True)
-            q = rotated(q, rotary_cos, rotary_sin, held, rotary_interleaved, moves)
+            k = rotated(k, rotary_cos, rotary_sin, cached_lengths, rotary_interleaved, True)
+            q = rotated(q, rotary_cos, rotary_sin, cached_lengths, rotary_interleaved, moves)
         if k is not None and v is not None:
-            for n, (row, length) in enumerate(zip(rows, held, strict=True)):
+            for n, (row, length) in enumerate(zip(rows, cached_lengths, strict=True)):
                 k_cache[row, length : length + new], v_cache[row, length : length + new] = k[n], v[n]
-        together = [(slice(None), slice(len(held)), max(held, default=0))]
-        alone = [(slice(n, n + 1), slice(row, row + 1), held[n]) for n, row in enumerate(rows)]
-        for own, place, length in together if alike else alone:
-            slopes = alibi_slopes if alibi_slopes is None or alibi_slopes.dim() == 1 else alibi_slopes[own]
-            keys, values = (x[place, : length + new] for x in (k_cache, v_cache))
-            output, lse = attended(q[own], keys, values, seen, softcap, slopes, softmax_scale, 0.0)
+        together = [(slice(None), slice(len(cached_lengths)), max(cached_lengths, default=0))]
+        alone = [(slice(n, n + 1), slice(row, row + 1), cached_lengths[n]) for n, row in enumerate(rows)]
+        for queries, cached, length in together if alike else alone:
+            slopes = alibi_slopes if alibi_slopes is None or alibi_slopes.dim() == 1 else alibi_slopes[queries]
+            keys, values = (x[cached, : length + new] for x in (k_cache, v_cache))
+            output, lse = attend_flash_layout(q[queries], keys, values, seen, softcap, slopes, softmax_scale, 0.0)
             outputs.append(output)
             sums.append(lse)
     output = outputs[0] if alike else torch.cat(outputs)
     return (output, sums[0] if alike else torch.cat(sums)) if return_softmax_lse else output
 
 
-def places(
+def cache_rows_and_lengths(
     q: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
@@ -263,7 +263,7 @@ def places(
     lengths: int | torch.Tensor | None,
     rows: torch.Tensor | None,
 ) -> tuple[list[int], list[int]]:
-    """Each sequence's place in the caches and how many items it holds there."""
+    """Each sequence's row in the caches and its cached length."""
     check_axes(BATCHED, q=q, k_cache=k_cache, v_cache=v_cache)
     if k is not None and v is not None:
         check_axes(BATCHED, k=k, v=v)
@@ -277,25 +277,27 @@ def places(
     for name, x, cache in (("k", k, k_cache), ("v", v, v_cache)):
         wanted = (batch, k.shape[1] if k is not None else 0, *cache.shape[2:])
         if x is not None and x.shape != wanted:
-            raise ShapeError(f"{name} of shape {tuple(x.shape)} does not belong into its cache: give {wanted}.")
+            raise ShapeError(f"{name} of shape {tuple(x.shape)} does not fit its cache: give {wanted}.")
     if rows is None and sequences != batch:
-        raise ShapeError(f"{batch} sequences of q and {sequences} in the caches: say which by cache_batch_idx.")
-    own = list(range(batch)) if rows is None else whole(rows, "cache_batch_idx", batch)
-    if len(own) != batch or not all(0 <= row < sequences for row in own):
+        raise ShapeError(f"{batch} sequences of q and {sequences} in the caches: select them with cache_batch_idx.")
+    indices = list(range(batch)) if rows is None else integers(rows, "cache_batch_idx", batch)
+    if len(indices) != batch or not all(0 <= row < sequences for row in indices):
         raise ShapeError(
-            f"cache_batch_idx {own} are no places of {batch} sequences in caches of {sequences}: give {batch} numbers "
-            f"from 0 to {sequences - 1}."
+            f"cache_batch_idx {indices} does not fit {batch} queries and caches of {sequences} sequences: give {batch} "
+            f"numbers from 0 to {sequences - 1}."
         )
     if not isinstance(lengths, int | torch.Tensor | None):
         raise InputError(f"cache_seqlens is {type(lengths).__name__}: give one number, or a tensor of ({batch},).")
-    given = torch.as_tensor(room if lengths is None else lengths)
-    if (given.dim() and given.shape != (batch,)) or given.is_floating_point() or given.is_complex():
-        told = f"{tuple(given.shape)} and {given.dtype}"
-        raise ShapeError(f"cache_seqlens of shape {told}: give one whole number, or ({batch},) of them.")
-    held, new = given.expand(batch).tolist(), 0 if k is None else k.shape[1]
-    if (new and lengths is None) or not all(0 <= length <= room - new for length in held):
-        raise ShapeError(f"{new} new keys behind {held} do not fit into caches of {room}: make room, or say where.")
-    return own, held
+    tensor = torch.as_tensor(room if lengths is None else lengths)
+    if (tensor.dim() and tensor.shape != (batch,)) or tensor.is_floating_point() or tensor.is_complex():
+        actual = f"{tuple(tensor.shape)} and {tensor.dtype}"
+        raise ShapeError(f"cache_seqlens of shape {actual}: give one integer, or ({batch},) of them.")
+    cached_lengths, new = tensor.expand(batch).tolist(), 0 if k is None else k.shape[1]
+    if (new and lengths is None) or not all(0 <= length <= room - new for length in cached_lengths):
+        raise ShapeError(
+            f"{new} new keys after {cached_lengths} do not fit into caches of {room}: make room, or give cache_seqlens."
+        )
+    return indices, cached_lengths
 
 
 def rotated(
@@ -306,38 +308,40 @@ def rotated(
     interleaved: bool,
     moves: bool,
 ) -> torch.Tensor:
-    """Rotary embedding of x (batch, n, heads, dim) from each sequence's first position on, or at it."""
+    """Rotary embedding of x (batch, n, heads, dim), from each sequence's first position on, or all at it."""
     if x is None or cos is None or sin is None:
-        raise InputError("rotary_cos and rotary_sin come together, and with k and v: give all of them.")
+        raise InputError("rotary_cos and rotary_sin need each other, and k and v: give all of them.")
     at = torch.tensor(first, dtype=torch.int64)[:, None] + torch.arange(x.shape[1]) * moves
-    return turned(x, cos, sin, at, interleaved)
+    return rotate_at(x, cos, sin, at, interleaved)
 
 
 def sides_of(window_size: Any) -> tuple[int, ...]:
-    """How many keys are seen on each side; −1 for all."""
+    """Number of visible keys on each side; −1 for all."""
     sides = tuple(window_size) if isinstance(window_size, tuple | list) else ()
     if len(sides) != 2 or not all(isinstance(n, int) for n in sides):
-        raise InputError(f"window_size={window_size!r}: give (left, right), where -1 is no limit, as (256, 0).")
+        raise InputError(
+            f"window_size={window_size!r}: give (left, right), such as (256, 0), where -1 means unlimited."
+        )
     return sides
 
 
 def check_slopes(slopes: torch.Tensor | None, batch: int, heads: int) -> None:
-    """One for each head, or for each sequence's."""
+    """Check slopes: one per head, or per sequence and head."""
     if slopes is None:
         return
     check_tensors(alibi_slopes=slopes)
     if slopes.shape not in ((heads,), (batch, heads)):
-        given = tuple(slopes.shape)
         raise ShapeError(
-            f"alibi_slopes of shape {given}: give ({heads},), or ({batch}, {heads}) for each sequence's own."
+            f"alibi_slopes of shape {tuple(slopes.shape)}: give ({heads},), or ({batch}, {heads}) for separate slopes "
+            "per sequence."
         )
 
 
-def attended(
+def attend_flash_layout(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    seen: Seen,
+    seen: MaskOptions,
     softcap: float,
     slopes: torch.Tensor | None,
     scale: float | None,
@@ -347,9 +351,12 @@ def attended(
     check_number("causal", seen[0])
     check_number("dropout_p", dropout_p, 0, 1)
     check_number("softcap", softcap, 0)
-    rule, tables = rule_of(*seen, softcap, 0 if slopes is None else slopes.dim()), () if slopes is None else (slopes,)
+    rule, tables = (
+        flash_rule(*seen, softcap, 0 if slopes is None else slopes.dim()),
+        () if slopes is None else (slopes,),
+    )
     query, key, value = (x.transpose(1, 2) for x in (q, k, v))
-    factor = scale_of(query, scale)
+    factor = scale_or_default(query, scale)
     if dropout_p:
         output, lse = attend_dropped(query, key, value, tables, None, rule, factor, dropout_p)
     else:
@@ -358,14 +365,14 @@ def attended(
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def rule_of(causal: bool, sides: tuple[int, ...], lengths: Any, softcap: float, axes: int) -> str:
-    """What is done to scores, as a rule's name: the queries are the last items, slopes are a table of some axes."""
-    return made_rule(causal, sides, lengths, softcap, axes)
+def flash_rule(causal: bool, sides: tuple[int, ...], lengths: Any, softcap: float, axes: int) -> str:
+    """The name of the rule for scores: queries are the last items, and slopes are a table with `axes` axes."""
+    return write_flash_rule(causal, sides, lengths, softcap, axes)
 
 
 @lru_cache(MOST_RULES)
-def made_rule(causal: bool, sides: tuple[int, ...], lengths: Any, softcap: float, axes: int) -> str:
-    """The same, which torch.compile cannot follow."""
+def write_flash_rule(causal: bool, sides: tuple[int, ...], lengths: Any, softcap: float, axes: int) -> str:
+    """`flash_rule` outside the graph, since torch.compile cannot trace it."""
     slopes = torch.ones((1,) * axes)
 
     def changed(score: Any, batch: Any, head: Any, row: Any, query: Any, key: Any) -> Any:
@@ -377,9 +384,7 @@ def made_rule(causal: bool, sides: tuple[int, ...], lengths: Any, softcap: float
 
     left, right = (None if n < 0 else n for n in sides)
     mask: Mask = full() if lengths is None else documents(lengths[0], queries=lengths[1])
-    if causal or axes or (left, right) != (None, None):  # distances count from the last key, too
+    if causal or axes or (left, right) != (None, None):  # distances also count from the last key
         mask &= window(left, 0 if causal else right, align="end")
-    formula = (
-        trace_torch_function(changed, ("score", "batch", "head", "row", "query", "key")) if softcap or axes else None
-    )
-    return joined(divided(mask, ())[0].masks, None, formula)[0].name
+    formula = trace(changed, ("score", "batch", "head", "row", "query", "key")) if softcap or axes else None
+    return join_rule(split_rules(mask, ())[0].masks, None, formula)[0].name

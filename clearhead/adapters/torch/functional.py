@@ -1,9 +1,10 @@
-"""The operators' derivatives, both ways, as autograd functions: what autograd and torch.func ask for.
+"""The operators' derivatives in both modes as autograd functions, for autograd and torch.func.
 
-Decides which derivative of which operator is another of them. Of F(x) = ⟨d_output, output⟩ + ⟨d_lse, lse⟩ with
-operands x, `Backward` is the gradient, `Tangent` how output and LSE move along a direction t, and `Second` how they and
-the gradient do: also the derivatives of ⟨gradient, t⟩ by (d_output, d_lse) and by x. What is beyond second order comes
-from `reference`. All take (rule's name, scale, …, query, key, value, sink, *tables), and some then a direction.
+Responsible for expressing derivatives of operators by other operators. For F(x) = ⟨d_output, output⟩ + ⟨d_lse, lse⟩
+with operands x, `BackwardFunction` is the gradient and `TangentFunction` the derivative of output and LSE along a
+direction t. `SecondFunction` is the derivative of these and of the gradient, which is also the derivative of
+⟨gradient, t⟩ by (d_output, d_lse) and by x. `reference` provides higher orders. All take (rule name, scale, …, query,
+key, value, sink, *tables), some a direction.
 """
 
 from __future__ import annotations
@@ -23,28 +24,28 @@ Tensors = tuple[Any, ...]
 
 
 class Differentiable(torch.autograd.Function):
-    """A function of tensors behind (rule, scale), all of which are kept for derivatives."""
+    """A function of (rule, scale, *tensors) that saves all tensors for derivatives."""
 
-    operator: Any  # whose derivatives it has
-    batched: Any  # and its rule for vmap, of what calls it
-    before = 0  # tensors that stand before the query
-    moves = False  # whether a direction comes last
-    alone: Any  # the same function, which torch's transforms leave alone
+    operator: Any  # the operator whose derivatives it has
+    batched: Any  # makes the operator's vmap rule from a function that calls it
+    before = 0  # number of tensors before the query
+    moves = False  # whether the last tensors are a direction
+    alone: Any  # the same function for a single transform level
 
     def __init_subclass__(cls) -> None:
-        """Make the same function for one level of transforms: its apply does less, too, which saves 10 µs a call."""
+        """Create the function for a single transform level, whose apply is 10 µs faster per call."""
         parts = {name: staticmethod(getattr(cls, name)) for name in ("forward", "setup_context", "backward", "jvp")}
         cls.alone = type(cls.__name__, (_SingleLevelFunction,), parts)
 
     @classmethod
     def flat(cls, operands: Tensors) -> Tensors:
-        """The function's arguments from the operator's."""
+        """The function's arguments, from the operator's."""
         first, (query, key, value, tables, sink, rule, scale, *along) = operands[: cls.before], operands[cls.before :]
         return rule, scale, *first, query, key, value, sink, *tables, *(along[0] if along else ())
 
     @classmethod
     def arranged(cls, inputs: Tensors) -> Tensors:
-        """The operator's from the function's."""
+        """The operator's arguments, from the function's."""
         rule, scale, *tensors = inputs
         first, x = tensors[: cls.before], tensors[cls.before :]
         x, *along = map(list, halves(x)) if cls.moves else (x,)
@@ -53,159 +54,162 @@ class Differentiable(torch.autograd.Function):
 
     @classmethod
     def call(cls, *inputs: Any) -> Any:
-        """The function, as the operator where something follows operators alone."""
-        return cls.operator(*cls.arranged(inputs)) if dispatch.followed() else cls.apply(*inputs)
+        """Call the function, or the operator if something needs operators."""
+        return cls.operator(*cls.arranged(inputs)) if dispatch.needs_operators() else cls.apply(*inputs)
 
     @classmethod
     def apply(cls, *inputs: Any) -> Any:
-        """As ever under transforms; without, alone."""
+        """Apply the function, or without transforms its single-level version."""
         above: Any = super() if torch._C._are_functorch_transforms_active() else cls.alone
         return above.apply(*inputs)
 
     @classmethod
     def dispatched(cls, *operands: Any) -> Any:
-        """What torch's dispatcher calls to have an operator's derivatives at one level of transforms."""
+        """The operator's autograd kernel, for one transform level."""
         with enable_single_level_autograd_function():
-            found = cls.alone.apply(*cls.flat(operands))
-        return found if len(found) == 2 else list(found)
+            results = cls.alone.apply(*cls.flat(operands))
+        return results if len(results) == 2 else list(results)
 
     @classmethod
     def vmap(cls, info: Any, dims: Tensors, *inputs: Any) -> Any:
-        """By the operator's own rule."""
+        """Apply the operator's vmap rule."""
 
         def one(*operands: Any) -> Any:
             return cls.call(*cls.flat(operands))
 
-        found, places = cls.batched(one)(info, cls.arranged(dims), *cls.arranged(inputs))
-        return tuple(found), tuple(places)
+        results, axes = cls.batched(one)(info, cls.arranged(dims), *cls.arranged(inputs))
+        return tuple(results), tuple(axes)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Tensors, output: Any) -> None:
-        """Keep the operands."""
-        keep(ctx, inputs, ())
+        """Save the operands."""
+        save_tensors(ctx, inputs, ())
 
 
-def keep(ctx: Any, inputs: Tensors, more: Tensors) -> None:
-    """Keep rule, scale and tensors for the directions in which there will be derivatives."""
+def save_tensors(ctx: Any, inputs: Tensors, results: Tensors) -> None:
+    """Save rule, scale and tensors for both modes."""
     ctx.rule, ctx.scale, *tensors = inputs
-    ctx.save_for_backward(*more, *tensors)
-    ctx.save_for_forward(*more, *tensors)
+    ctx.save_for_backward(*results, *tensors)
+    ctx.save_for_forward(*results, *tensors)
 
 
-class Forward(Differentiable):
+class ForwardFunction(Differentiable):
     """Output and LSE."""
 
     @staticmethod
     def forward(*inputs: Any) -> Any:
-        """By the operator."""
-        return dispatch.called(*Forward.arranged(inputs))
+        """Run the operator."""
+        return dispatch.call_forward(*ForwardFunction.arranged(inputs))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Tensors, output: Any) -> None:
-        """Keep the results too."""
-        keep(ctx, inputs, output)
+        """Save the operands and results."""
+        save_tensors(ctx, inputs, output)
 
     @staticmethod
     def backward(ctx: Any, d_output: torch.Tensor, d_lse: torch.Tensor) -> Tensors:
         """The gradient."""
         output, lse, *x = ctx.saved_tensors
         inputs = ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x
-        again = torch.is_grad_enabled() or dispatch.followed()
-        found = Backward.call(*inputs) if again else Backward.forward(*inputs)
-        return None, None, *smooth_only(found, x)
+        differentiable = torch.is_grad_enabled() or dispatch.needs_operators()
+        gradients = BackwardFunction.call(*inputs) if differentiable else BackwardFunction.forward(*inputs)
+        return None, None, *float_gradients(gradients, x)
 
     @staticmethod
     def jvp(ctx: Any, _rule: None, _scale: None, *t: Any) -> Any:
-        """How both move."""
-        return Tangent.call(ctx.rule, ctx.scale, *ctx.saved_tensors, *t)
+        """Tangents of both results."""
+        return TangentFunction.call(ctx.rule, ctx.scale, *ctx.saved_tensors, *t)
 
 
-class Backward(Differentiable):
+class BackwardFunction(Differentiable):
     """Gradients of the operands, from those of output and LSE."""
 
     before = 4
 
     @staticmethod
     def forward(*inputs: Any) -> Any:
-        """By the operator."""
-        return tuple(dispatch.called_backward(*Backward.arranged(inputs)))
+        """Run the operator."""
+        return tuple(dispatch.call_backward(*BackwardFunction.arranged(inputs)))
 
     @staticmethod
     def backward(ctx: Any, *t: Any) -> Tensors:
         """The second derivative."""
         d_output, d_lse, output, lse, *x = ctx.saved_tensors
-        t = smooth_only(t, x)
-        found = Second.call(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
-        return None, None, *found[:2], None, None, *smooth_only(found[2:], x)
+        t = float_gradients(t, x)
+        derivatives = SecondFunction.call(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
+        return None, None, *derivatives[:2], None, None, *float_gradients(derivatives[2:], x)
 
     @staticmethod
     def jvp(ctx: Any, _rule: None, _scale: None, t_d_output: Any, t_d_lse: Any, _o: Any, _l: Any, *t: Any) -> Any:
-        """The second derivative along the operands, and the gradient itself along the results'."""
+        """The second derivative along the operands, plus the gradient for directions of d_output and d_lse."""
         d_output, d_lse, output, lse, *x = ctx.saved_tensors
-        _, _, *moved = Second.call(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
+        _, _, *moved = SecondFunction.call(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
         if t_d_output is None and t_d_lse is None:
             return tuple(moved)
-        t_d_output, t_d_lse = zero(t_d_output, d_output), zero(t_d_lse, d_lse)
-        more = Backward.call(ctx.rule, ctx.scale, t_d_output, t_d_lse, output, lse, *x)
-        return tuple(a + b for a, b in zip(moved, more, strict=True))
+        t_d_output, t_d_lse = direction_or_zeros(t_d_output, d_output), direction_or_zeros(t_d_lse, d_lse)
+        along_results = BackwardFunction.call(ctx.rule, ctx.scale, t_d_output, t_d_lse, output, lse, *x)
+        return tuple(a + b for a, b in zip(moved, along_results, strict=True))
 
 
-class Tangent(Differentiable):
-    """How output and LSE move along a direction; takes (rule, scale, output, lse, *operands, *directions)."""
+class TangentFunction(Differentiable):
+    """Derivatives of output and LSE along a direction; takes (rule, scale, output, lse, *operands, *directions)."""
 
     before, moves = 2, True
 
     @staticmethod
     def forward(*inputs: Any) -> Any:
-        """By the operator."""
-        return dispatch.below(dispatch.tangent_operator, *Tangent.arranged(inputs))
+        """Run the operator."""
+        return dispatch.call_below_autograd(dispatch.tangent_operator, *TangentFunction.arranged(inputs))
 
     @staticmethod
     def backward(ctx: Any, d_output: torch.Tensor, d_lse: torch.Tensor) -> Tensors:
-        """By the operands the second derivative, by the direction the gradient."""
+        """The second derivative for the operands, the gradient for the direction."""
         output, lse, *both = ctx.saved_tensors
         x, t = halves(both)
-        _, _, *moved = Second.call(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
-        along = Backward.call(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x)
-        return None, None, None, None, *smooth_only(moved, x), *smooth_only(along, t)
+        _, _, *moved = SecondFunction.call(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x, *t)
+        along = BackwardFunction.call(ctx.rule, ctx.scale, d_output, d_lse, output, lse, *x)
+        return None, None, None, None, *float_gradients(moved, x), *float_gradients(along, t)
 
     @staticmethod
     def jvp(ctx: Any, _rule: None, _scale: None, _o: Any, _l: Any, *t: Any) -> Any:
-        """By the formula."""
+        """Differentiate the formula."""
         _, _, *both = ctx.saved_tensors
         return moved_formula(tangent_formula(ctx.rule, ctx.scale), both, t)
 
 
-class Second(Differentiable):
-    """How output, LSE and gradients move; takes (rule, scale, d_output, d_lse, output, lse, *operands, *directions)."""
+class SecondFunction(Differentiable):
+    """Derivatives of output, LSE and gradients along a direction.
+
+    Takes (rule, scale, d_output, d_lse, output, lse, *operands, *directions).
+    """
 
     before, moves = 4, True
 
     @staticmethod
     def forward(*inputs: Any) -> Any:
-        """By the operator."""
-        return tuple(dispatch.below(dispatch.second_operator, *Second.arranged(inputs)))
+        """Run the operator."""
+        return tuple(dispatch.call_below_autograd(dispatch.second_operator, *SecondFunction.arranged(inputs)))
 
     @staticmethod
     def backward(ctx: Any, *d: Any) -> Tensors:
-        """By the formula."""
+        """Differentiate the formula."""
         d_output, d_lse, _, _, *both = ctx.saved_tensors
-        found = pulled_formula(second_formula(ctx.rule, ctx.scale), [d_output, d_lse, *both], d)
-        return None, None, *found[:2], None, None, *found[2:]
+        gradients = pulled_formula(second_formula(ctx.rule, ctx.scale), [d_output, d_lse, *both], d)
+        return None, None, *gradients[:2], None, None, *gradients[2:]
 
     @staticmethod
     def jvp(ctx: Any, _rule: None, _scale: None, t_d_output: Any, t_d_lse: Any, _o: Any, _l: Any, *t: Any) -> Any:
-        """By the formula."""
+        """Differentiate the formula."""
         d_output, d_lse, _, _, *both = ctx.saved_tensors
         formula = second_formula(ctx.rule, ctx.scale)
         return moved_formula(formula, [d_output, d_lse, *both], (t_d_output, t_d_lse, *t))
 
 
-# Beyond second order: the same functions as torch operations
+# Higher orders: the same functions as torch operations
 
 
 def tangent_formula(rule: str, scale: float) -> Callable[..., Any]:
-    """`Tangent` of (*operands, *directions)."""
+    """`TangentFunction` as a formula of (*operands, *directions)."""
 
     def function(*both: Any) -> Any:
         x, t = halves(both)
@@ -215,24 +219,27 @@ def tangent_formula(rule: str, scale: float) -> Callable[..., Any]:
 
 
 def second_formula(rule: str, scale: float) -> Callable[..., Any]:
-    """`Second` of (d_output, d_lse, *operands, *directions)."""
+    """`SecondFunction` as a formula of (d_output, d_lse, *operands, *directions)."""
 
     def function(d_output: Any, d_lse: Any, *both: Any) -> Any:
         x, t = halves(both)
 
         def gradients(d_output: Any, d_lse: Any, *x: Any) -> Any:
-            found = pulled_formula(output_formula(rule, scale), x, (d_output, d_lse))
-            return tuple(empty(d_output) if g is None else g for g in found)
+            pulled = pulled_formula(output_formula(rule, scale), x, (d_output, d_lse))
+            return tuple(missing_gradient(d_output) if g is None else g for g in pulled)
 
-        given = tuple(zero(t_x, x_) if smooth(x_) else empty(d_output) for t_x, x_ in zip(t, x, strict=True))
-        found = pulled_formula(gradients, (d_output, d_lse, *x), given)
-        return tuple(empty(d_output) if g is None else g for g in found)
+        directions = tuple(
+            direction_or_zeros(t_x, x_) if is_float_tensor(x_) else missing_gradient(d_output)
+            for t_x, x_ in zip(t, x, strict=True)
+        )
+        pulled = pulled_formula(gradients, (d_output, d_lse, *x), directions)
+        return tuple(missing_gradient(d_output) if g is None else g for g in pulled)
 
     return function
 
 
 def output_formula(rule: str, scale: float) -> Callable[..., Any]:
-    """`Forward` of the operands."""
+    """`ForwardFunction` as a formula of the operands."""
 
     def function(query: Any, key: Any, value: Any, sink: Any, *tables: Any) -> Any:
         return attention_formula(query, key, value, tables, sink, rule_named(rule), scale)
@@ -241,51 +248,61 @@ def output_formula(rule: str, scale: float) -> Callable[..., Any]:
 
 
 def moved_formula(function: Callable[..., Any], x: Sequence[Any], t: Sequence[Any]) -> Any:
-    """How a function's results move with those of its tensors that are floats."""
-    own = [n for n, part in enumerate(x) if smooth(part)]
-    return torch.func.jvp(of_some(function, x, own), tuple(x[n] for n in own), tuple(zero(t[n], x[n]) for n in own))[1]
+    """Directional derivatives of a function's results along its float tensors."""
+    floats = [n for n, part in enumerate(x) if is_float_tensor(part)]
+    return torch.func.jvp(
+        with_others_fixed(function, x, floats),
+        tuple(x[n] for n in floats),
+        tuple(direction_or_zeros(t[n], x[n]) for n in floats),
+    )[1]
 
 
 def pulled_formula(function: Callable[..., Any], x: Sequence[Any], d: Sequence[Any]) -> list[Any]:
-    """A function's gradients by its tensors; None for those that have none."""
-    own = [n for n, part in enumerate(x) if smooth(part)]
-    found = dict(zip(own, torch.func.vjp(of_some(function, x, own), *(x[n] for n in own))[1](tuple(d)), strict=True))
-    return [found.get(n) for n in range(len(x))]
+    """A function's gradients by its tensors; None for tensors without one."""
+    floats = [n for n, part in enumerate(x) if is_float_tensor(part)]
+    gradients = dict(
+        zip(
+            floats,
+            torch.func.vjp(with_others_fixed(function, x, floats), *(x[n] for n in floats))[1](tuple(d)),
+            strict=True,
+        )
+    )
+    return [gradients.get(n) for n in range(len(x))]
 
 
-def of_some(function: Callable[..., Any], x: Sequence[Any], own: Sequence[int]) -> Callable[..., Any]:
-    """The function of some of its arguments, the others held."""
+def with_others_fixed(function: Callable[..., Any], x: Sequence[Any], floats: Sequence[int]) -> Callable[..., Any]:
+    """The function of some of its arguments, with the others fixed."""
 
-    def changed(*some: Any) -> Any:
-        given = list(x)
-        for n, part in zip(own, some, strict=True):
-            given[n] = part
-        return function(*given)
+    def partial_function(*values: Any) -> Any:
+        arguments = list(x)
+        for n, part in zip(floats, values, strict=True):
+            arguments[n] = part
+        return function(*arguments)
 
-    return changed
+    return partial_function
 
 
 def halves(both: Sequence[Any]) -> tuple[Tensors, Tensors]:
-    """Operands and their directions."""
+    """Split operands from their directions."""
     middle = len(both) // 2
     return tuple(both[:middle]), tuple(both[middle:])
 
 
-def smooth(x: Any) -> bool:
-    """Whether something has a gradient."""
+def is_float_tensor(x: Any) -> bool:
+    """Whether something is a float tensor, which can have a gradient."""
     return isinstance(x, torch.Tensor) and x.is_floating_point()
 
 
-def smooth_only(found: Sequence[Any], x: Sequence[Any]) -> Tensors:
-    """Gradients of those operands that have one."""
-    return tuple(g if smooth(own) else None for g, own in zip(found, x, strict=True))
+def float_gradients(gradients: Sequence[Any], x: Sequence[Any]) -> Tensors:
+    """Gradients of the float operands, None for others."""
+    return tuple(g if is_float_tensor(operand) else None for g, operand in zip(gradients, x, strict=True))
 
 
-def zero(t: Any, x: torch.Tensor) -> torch.Tensor:
-    """A direction, or none as zeros."""
+def direction_or_zeros(t: Any, x: torch.Tensor) -> torch.Tensor:
+    """A direction, with None as zeros."""
     return torch.zeros_like(x) if t is None else t
 
 
-def empty(like: torch.Tensor) -> torch.Tensor:
-    """What stands for no gradient."""
+def missing_gradient(like: torch.Tensor) -> torch.Tensor:
+    """The stand-in for a missing gradient."""
     return like.new_empty(0)

@@ -1,6 +1,6 @@
-"""Nested tensors: sequences of different lengths behind each other, as torch's jagged layout keeps them.
+"""Nested tensors in torch's jagged layout: concatenated sequences of different lengths.
 
-Decides how they become packed documents, each of which is computed as it would be alone, without padding.
+Responsible for turning them into packed documents, which need no padding and have the same bits as alone.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import torch
 
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.operator import attend
-from clearhead.adapters.torch.rule_names import divided
+from clearhead.adapters.torch.rule_names import split_rules
 from clearhead.rules.masks import Causal, Full, Mask, Window, conjunction, documents
 
 
 def mask_over(mask: Mask, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Mask | None:
-    """A mask of each sequence alone; None if there is none, or if these are no sequences of the same batch.
+    """A mask that separates the sequences; None if that is impossible, or if the tensors have different batches.
 
-    Tensors are (sequences, heads, their items, dim) with nothing left out in between.
+    Tensors are (sequences, heads, items, dim) without gaps.
     """
-    tensors: tuple[Any, ...] = (query, key, value)  # nested ones have members that torch's types do not name
+    tensors: tuple[Any, ...] = (query, key, value)  # torch's type stubs lack members of nested tensors
     for x in tensors:
         if not x.is_nested or x.layout is not torch.jagged or x.dim() != 4 or x._ragged_idx != 2:
             return None
@@ -31,16 +31,16 @@ def mask_over(mask: Mask, query: torch.Tensor, key: torch.Tensor, value: torch.T
     if len(queries) != len(keys) or keys != values or not all(isinstance(x, Causal | Window | Full) for x in factors):
         return None
     if queries != keys and any(isinstance(x, Causal | Window) and x.align != "end" for x in factors):
-        return None  # documents align with their ends
+        return None  # documents are aligned with their ends
     return documents(keys, queries=queries) & mask
 
 
 def attend_jagged(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, scale: float, dropout_p: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output and LSE, nested as the queries are; `mask` is what `mask_over` gave."""
+    """Output and LSE, nested like the queries; `mask` comes from `mask_over`."""
     q, k, v = (x.transpose(1, 2).values().transpose(0, 1)[None] for x in (query, key, value))
-    rule = divided(mask, ())[0].name
+    rule = split_rules(mask, ())[0].name
     if dropout_p:
         output, lse = attend_dropped(q, k, v, (), None, rule, scale, dropout_p)
     else:

@@ -1,7 +1,7 @@
-"""Tensors whose numbers are computed when something reads them: a tensor to all of torch, and little memory until then.
+"""Tensors whose numbers are computed on first use: tensors for all of torch that need little memory until then.
 
-Decides what reads and what does not. Under torch's functions they become plain tensors, with gradients; whoever keeps
-one from growing (`weights`, a model's mask) answers some functions from what it is made of.
+Responsible for deciding which functions read the numbers. In those, lazy tensors become plain tensors, with gradients.
+A subclass (`weights`, a model's mask) can answer other functions without computing all numbers.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 aten = torch.ops.aten
-ALIKE = (aten.detach.default, aten.alias.default)  # what gives the same tensor once more
-MEMORY = (  # functions that read memory, which a lazy tensor has none of
+SAME_TENSOR = (aten.detach.default, aten.alias.default)  # operators that return the same tensor
+MEMORY_FUNCTIONS = (  # functions that read memory, which a lazy tensor does not have
     "numpy", "tolist", "data_ptr", "untyped_storage", "storage", "share_memory_", "__dlpack__", "apply_", "map_",
     "__dlpack_device__", "pin_memory", "__reversed__",
 )  # fmt: skip
-NOT_HERE: Any = object()  # an answer that there is none but the numbers'
+NO_ANSWER: Any = object()  # the answer that a function needs the numbers
 
 
 def getter(name: str) -> Any:
-    """The function by which a tensor has one of its properties; torch hands it to `__torch_function__`."""
+    """The getter of a tensor property, as torch passes it to `__torch_function__`."""
     return vars(torch._C.TensorBase)[name].__get__
 
 
 class LazyTensor(torch.Tensor):
-    """A tensor that is computed once, when it is first read."""
+    """A tensor that is computed once, on first use."""
 
-    known: torch.Tensor | None = None  # the numbers, once they were read
-    changed = False  # whether something was written to them since
-    answers: ClassVar[dict[str, Callable[..., Any]]] = {}  # functions, by name, that need not read all numbers
+    known: torch.Tensor | None = None  # the numbers, once computed
+    changed = False  # whether the numbers were written to
+    answers: ClassVar[dict[str, Callable[..., Any]]] = {}  # functions, by name, that do not need all numbers
 
     @classmethod
     def shaped(cls, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
@@ -40,15 +40,15 @@ class LazyTensor(torch.Tensor):
         return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=torch.device("cpu"))
 
     def compute(self) -> torch.Tensor:
-        """The numbers."""
+        """Compute the numbers."""
         raise NotImplementedError
 
     def again(self) -> LazyTensor:
-        """The same, outside of what autograd knows."""
+        """The same tensor, detached from autograd."""
         raise NotImplementedError
 
     def dense(self) -> torch.Tensor:
-        """The numbers, kept from the first time on."""
+        """The numbers, computed on the first call."""
         if self.known is None:
             with torch.no_grad():
                 self.known = self.compute()
@@ -56,7 +56,7 @@ class LazyTensor(torch.Tensor):
 
     @property
     def recorded(self) -> bool:
-        """Whether autograd writes down what is done with it."""
+        """Whether autograd records operations on it."""
         return bool(torch.is_grad_enabled() and getter("requires_grad")(self))
 
     @classmethod
@@ -64,21 +64,21 @@ class LazyTensor(torch.Tensor):
         kwargs, name = kwargs or {}, getattr(function, "__name__", "")
         first = args[0] if args else None
         if isinstance(first, LazyTensor) and not first.changed and name in first.answers:
-            found = first.answers[name](*args, **kwargs)
-            if found is not NOT_HERE:
-                return found
+            answer = first.answers[name](*args, **kwargs)
+            if answer is not NO_ANSWER:
+                return answer
         if name == "__setitem__" and isinstance(first, LazyTensor):
             first.changed = True
         with torch._C.DisableTorchFunctionSubclass():
-            if name in MEMORY:
-                args, kwargs = tree_map_only(LazyTensor, numbers, (args, kwargs))
+            if name in MEMORY_FUNCTIONS:
+                args, kwargs = tree_map_only(LazyTensor, plain_tensor, (args, kwargs))
             return function(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(  # type: ignore[override]  # torch calls the first argument func, and passes it by place
+    def __torch_dispatch__(  # type: ignore[override]  # torch passes the first argument, func, by position
         cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if function in ALIKE and not args[0].changed:
+        if function in SAME_TENSOR and not args[0].changed:
             return args[0].again()
         if function._schema.is_mutable:
             tree_map_only(LazyTensor, write_to, (args, kwargs or {}))
@@ -87,7 +87,7 @@ class LazyTensor(torch.Tensor):
 
     def __call__(self) -> torch.Tensor:
         """The numbers as a plain tensor, with their gradient."""
-        return numbers(self)
+        return plain_tensor(self)
 
     def __array__(self, *args: Any, **options: Any) -> Any:
         return np.asarray(self.dense().numpy(), *args, **options)
@@ -102,11 +102,11 @@ class LazyTensor(torch.Tensor):
         return f"{type(self).__name__}({tuple(self.shape)})"
 
 
-def numbers(x: LazyTensor) -> torch.Tensor:
+def plain_tensor(x: LazyTensor) -> torch.Tensor:
     """A plain tensor with the gradient of a lazy one."""
     return x.view(x.shape) if x.recorded else x.dense()
 
 
 def write_to(x: LazyTensor) -> None:
-    """From now on its own numbers count."""
+    """Mark a lazy tensor as changed: from now on, its numbers count."""
     x.changed = True

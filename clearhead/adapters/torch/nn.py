@@ -1,6 +1,6 @@
 """Layers around attention: the textbook's SelfAttention, and one with the names and weights of nn.MultiheadAttention.
 
-Decides projections and layouts; scores, softmax and sums are the operator's.
+Responsible for projections and layouts; the operator computes scores, softmax and sums.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 
 from clearhead.adapters.torch.arguments import check_dtype, check_number, check_tensors
 from clearhead.adapters.torch.attention_api import attention
-from clearhead.adapters.torch.sdpa import FULL, masked, scaled_dot_product_attention
+from clearhead.adapters.torch.sdpa import FULL, mask_rule, scaled_dot_product_attention
 from clearhead.adapters.torch.weights import LazyWeights, weights_of
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.rules.masks import CAUSAL, Mask
@@ -21,10 +21,10 @@ __all__ = ["LazyWeights", "MultiheadAttention", "SelfAttention"]
 
 
 class SelfAttention(torch.nn.Module):
-    """A self-attention layer as textbooks write it: q = x W^Q, k = x W^K, v = x W^V for each head, joined by W^O.
+    """A textbook self-attention layer: q = x W^Q, k = x W^K, v = x W^V for each head, joined by W^O.
 
-    x (..., n, dim) gives (..., n, dim). Without W^O and with one head it is the single layer; `mask` (causal unless
-    another is given) and `score` are clearhead's. Source: Vaswani et al. 2017, section 3.2.2.
+    x (..., n, dim) gives (..., n, dim). With one head and without W^O, it is the single-head layer; `mask` (default:
+    causal) and `score` are clearhead's. Source: Vaswani et al. 2017, section 3.2.2.
 
     >>> layer = SelfAttention(8, heads=2)
     >>> layer(torch.zeros(3, 5, 8)).shape
@@ -38,8 +38,8 @@ class SelfAttention(torch.nn.Module):
         for name, number in (("dim", dim), ("heads", heads), ("key_heads", heads if key_heads is None else key_heads)):
             check_number(name, number)
         if heads < 1 or dim % heads or (key_heads is not None and (key_heads < 1 or heads % key_heads)):
-            given = f"{dim} dims, {heads} heads and {key_heads or heads} key heads"
-            raise ShapeError(f"{given} do not divide: heads must divide dims, and key heads the heads.")
+            sizes = f"{dim} dims, {heads} heads and {key_heads or heads} key heads"
+            raise ShapeError(f"{sizes} do not divide: heads must divide dims, and key heads the heads.")
         self.heads, self.key_heads, self.mask, self.score = heads, key_heads or heads, mask, score
         width = dim // heads
         self.query = torch.nn.Linear(dim, heads * width, bias=False)
@@ -48,7 +48,7 @@ class SelfAttention(torch.nn.Module):
         self.output = torch.nn.Linear(heads * width, dim, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The layer's output for x."""
+        """Compute the layer's output for x."""
         check_tensors(x=x)
         if x.dim() < 2 or x.shape[-1] != self.query.in_features:
             raise ShapeError(f"x of shape {tuple(x.shape)}: give (..., n, {self.query.in_features}), the layer's dims.")
@@ -64,8 +64,8 @@ class SelfAttention(torch.nn.Module):
 class MultiheadAttention(torch.nn.MultiheadAttention):
     """`torch.nn.MultiheadAttention` on clearhead's kernels: same arguments, same parameters, same state_dict.
 
-    The weights that forward gives beside the output are lazy: `LazyWeights`, a tensor of which nothing is computed
-    before something asks for it. They are what dropout would find, not what it leaves.
+    The weights that forward returns with the output are lazy: `LazyWeights`, a tensor that is computed on first use.
+    They are the weights before dropout.
 
     >>> layer = MultiheadAttention(8, 2, batch_first=True)
     >>> x = torch.zeros(1, 3, 8)
@@ -85,7 +85,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As torch's: masks say True where a key is hidden, or are added to the scores.
+        """Compute as torch does: boolean masks are True where a key is hidden, float masks are added to scores.
 
         Raises ShapeError for masks that do not fit, DtypeError, and InputError for `is_causal` without `attn_mask`.
         """
@@ -115,16 +115,16 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             output = output.transpose(0, 1)
         if not need_weights:
             return output, None
-        rule, tables = (FULL, ()) if mask is None else masked(mask, q, k)
+        rule, tables = (FULL, ()) if mask is None else mask_rule(mask, q, k)
         return output, weights_of(q, k, tables, None, rule, 1 / math.sqrt(q.shape[-1]), average=average_attn_weights)
 
     def check_nested(self, need_weights: bool, padding: torch.Tensor | None, attn_mask: torch.Tensor | None) -> None:
-        """What sequences of different lengths cannot have."""
-        more = self.bias_k is not None or self.add_zero_attn or not self.batch_first
-        if need_weights or more or padding is not None or attn_mask is not None:
+        """Raise InputError for options that nested tensors do not support."""
+        unsupported = self.bias_k is not None or self.add_zero_attn or not self.batch_first
+        if need_weights or unsupported or padding is not None or attn_mask is not None:
             raise InputError(
-                "nested tensors need batch_first=True, need_weights=False, and neither masks nor keys of the layer's "
-                "own (add_bias_kv, add_zero_attn): pad them, as by x.to_padded_tensor(0.0), and give key_padding_mask."
+                "nested tensors need batch_first=True, need_weights=False, and no masks or extra keys "
+                "(add_bias_kv, add_zero_attn): pad them, as by x.to_padded_tensor(0.0), and give key_padding_mask."
             )
 
     def check(
@@ -135,13 +135,13 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         padding: torch.Tensor | None,
         attn_mask: torch.Tensor | None,
     ) -> None:
-        """Operands and masks, as torch's layer checks them."""
+        """Check operands and masks as torch's layer does."""
         if not q.dim() == k.dim() == v.dim() or q.dim() not in (2, 3):
             shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
             raise ShapeError(f"operands of shapes {shapes}: give all three a batch axis, or none.")
         dims = self.embed_dim, self.kdim, self.vdim
-        alike = k.shape[:-1] == v.shape[:-1] and q.shape[:-2] == k.shape[:-2]
-        if (q.shape[-1], k.shape[-1], v.shape[-1]) != dims or not alike:
+        matching = k.shape[:-1] == v.shape[:-1] and q.shape[:-2] == k.shape[:-2]
+        if (q.shape[-1], k.shape[-1], v.shape[-1]) != dims or not matching:
             shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
             raise ShapeError(
                 f"operands of shapes {shapes}, batch first: the layer takes {dims[0]}, {dims[1]} and {dims[2]} dims, "
@@ -151,15 +151,17 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             check_dtype(name, x, self.out_proj.weight)
         *lead, keys = k.shape[:-1]
         pairs = (q.shape[-2], keys)
-        each = (math.prod(lead) * self.num_heads, *pairs)
+        per_head = (math.prod(lead) * self.num_heads, *pairs)
         for name, mask, fitting in (
             ("key_padding_mask", padding, [(*lead, keys)]),
-            ("attn_mask", attn_mask, [pairs, each]),
+            ("attn_mask", attn_mask, [pairs, per_head]),
         ):
             if mask is not None and mask.shape not in fitting:
                 raise ShapeError(f"{name} has shape {tuple(mask.shape)}: give {' or '.join(map(str, fitting))}.")
             if mask is not None and mask.dtype is not torch.bool and not mask.is_floating_point():
-                raise DtypeError(f"{name} is of {mask.dtype}: give torch.bool, True where a key is hidden, or floats.")
+                raise DtypeError(
+                    f"{name} has dtype {mask.dtype}: give torch.bool, True where a key is hidden, or floats."
+                )
 
     def projected(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
         """Queries, keys and values of all heads."""
@@ -173,11 +175,10 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
     def joined_mask(
         self, attn_mask: torch.Tensor | None, padding: torch.Tensor | None, query: torch.Tensor, keys: int
     ) -> torch.Tensor | None:
-        """Both masks as one that is added, or whose True is seen."""
+        """Combine both masks into one: floats to add, or True where a key is visible."""
         parts = []
         if attn_mask is not None:
-            own = attn_mask.unflatten(0, query.shape[:-2]) if attn_mask.dim() == 3 else attn_mask
-            parts.append(own)
+            parts.append(attn_mask.unflatten(0, query.shape[:-2]) if attn_mask.dim() == 3 else attn_mask)
         if padding is not None:
             parts.append(padding[..., None, None, :])
         parts = [torch.nn.functional.pad(x, (0, keys - x.shape[-1])) for x in parts]

@@ -1,6 +1,6 @@
-"""Attention of tensors for the rest of the adapter: by the operators, or around them where that means the same.
+"""Attention of tensors for the rest of the adapter: through the operators, or past them where that is equivalent.
 
-Rules come as a name and tables (`rule_names`). What an operator does is in `host`, its derivatives in `functional`.
+Rules are a name and tables (`rule_names`). `host` implements the operators, `functional` their derivatives.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch.autograd import forward_ad
 
-import clearhead.adapters.torch.register  # noqa: F401  the operators must be known
+import clearhead.adapters.torch.register  # noqa: F401  registers the operators
 from clearhead.adapters.torch import functional
-from clearhead.adapters.torch.dispatch import called, followed, operator
+from clearhead.adapters.torch.dispatch import call_forward, needs_operators, operator
 from clearhead.adapters.torch.host import Pair
 from clearhead.adapters.torch.reference import HALF_DTYPES
 from clearhead.errors import InputError
 
-AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what autocast makes narrow
+AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # dtypes that autocast converts
 
 OWN = torch.nn.functional.scaled_dot_product_attention
 
@@ -33,36 +33,36 @@ def attend(
 ) -> Pair:
     """Output and LSE.
 
-    The operator's output has the LSE's dtype and is rounded here, so that gradients are found from what it was before.
-    Autocast makes operands narrow, as for torch's own attention. A sink of 16 bits joins scores of 32.
+    The operator's output has the LSE's dtype and is rounded here, since gradients need the unrounded one. Autocast
+    converts operands as for torch's own attention. A 16-bit sink is converted to float32, like the scores.
     """
     check_ranks()
-    query, key, value = narrowed(query, key, value)
-    if sink is not None and sink.dtype in HALF_DTYPES:
+    query, key, value = autocast_operands(query, key, value)
+    if sink is not None and sink.dtype in NARROW:
         sink = sink.float()
-    output, lse = unrounded(query, key, value, list(tables), sink, rule, scale)
+    output, lse = attend_unrounded(query, key, value, list(tables), sink, rule, scale)
     return (output if output.dtype is query.dtype else output.to(query.dtype)), lse
 
 
 def check_ranks() -> None:
-    """Raise InputError inside torch's `context_parallel`, which gives each rank a piece of the sequence."""
-    there = torch.nn.functional.scaled_dot_product_attention
-    if there is not OWN and str(there.__module__).startswith("torch.distributed"):
+    """Raise InputError inside torch's `context_parallel`, where each rank has only a part of the sequence."""
+    current = torch.nn.functional.scaled_dot_product_attention
+    if current is not OWN and str(current.__module__).startswith("torch.distributed"):
         raise InputError(
-            "inside torch's context_parallel this rank has a piece of the sequence, and would attend to that alone: "
+            "inside torch's context_parallel this rank has only a part of the sequence to attend to: "
             "call torch.nn.functional.scaled_dot_product_attention there (transformers: attn_implementation='sdpa')."
         )
 
 
-def narrowed(*operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What autocast makes of operands."""
+def autocast_operands(*operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Operands in autocast's dtype, if autocast is enabled."""
     if not torch.is_autocast_enabled("cpu"):
         return operands
     dtype = torch.get_autocast_dtype("cpu")
     return tuple(x.to(dtype) if x.dtype in AUTOCAST else x for x in operands)
 
 
-def unrounded(
+def attend_unrounded(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -71,10 +71,10 @@ def unrounded(
     rule: str,
     scale: float,
 ) -> Pair:
-    """Output and LSE by the cheapest way: where nothing follows operators, an autograd function costs less."""
-    if followed():
+    """Output and LSE by the cheapest route: if nothing needs operators, an autograd function costs less."""
+    if needs_operators():
         return operator(query, key, value, tables, sink, rule, scale)  # type: ignore[no-any-return]
     gradients = torch.is_grad_enabled() and torch._C._any_requires_grad(query, key, value, tables, sink)
     if gradients or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
-        return functional.Forward.apply(rule, scale, query, key, value, sink, *tables)  # type: ignore[no-any-return]
-    return called(query, key, value, tables, sink, rule, scale)
+        return functional.ForwardFunction.apply(rule, scale, query, key, value, sink, *tables)  # type: ignore[no-any-return]
+    return call_forward(query, key, value, tables, sink, rule, scale)

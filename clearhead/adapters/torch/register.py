@@ -1,4 +1,4 @@
-"""Enter the operators' kernels, shapes, derivatives and batching at torch's dispatcher; done when this is imported."""
+"""Register the operators' kernels, shapes, derivatives and vmap rules with torch's dispatcher, on import."""
 
 from __future__ import annotations
 
@@ -7,20 +7,32 @@ import torch
 from clearhead.adapters.torch import dispatch, functional, host, vmap
 
 for operator, kernel, fake, derivatives, batched in (
-    (dispatch.operator, host.on_processor, host.shapes, functional.Forward, vmap.together),
+    (dispatch.operator, host.on_processor, host.forward_shapes, functional.ForwardFunction, vmap.together),
     (
         dispatch.backward_operator,
         host.backward_on_processor,
         host.backward_shapes,
-        functional.Backward,
+        functional.BackwardFunction,
         vmap.one_by_one,
     ),
-    (dispatch.tangent_operator, host.tangent_on_processor, host.tangent_shapes, functional.Tangent, vmap.one_by_one),
-    (dispatch.second_operator, host.second_on_processor, host.second_shapes, functional.Second, vmap.one_by_one),
+    (
+        dispatch.tangent_operator,
+        host.tangent_on_processor,
+        host.tangent_shapes,
+        functional.TangentFunction,
+        vmap.one_by_one,
+    ),
+    (
+        dispatch.second_operator,
+        host.second_on_processor,
+        host.second_shapes,
+        functional.SecondFunction,
+        vmap.one_by_one,
+    ),
 ):
     name, derivatives.operator, derivatives.batched = operator._schema.name, operator, staticmethod(batched)
     dispatch.LIBRARY.impl(name, kernel, "CPU")
-    dispatch.LIBRARY.impl(name, host.elsewhere, "CompositeExplicitAutograd")
+    dispatch.LIBRARY.impl(name, host.refuse_location, "CompositeExplicitAutograd")
     dispatch.LIBRARY.impl(name, derivatives.dispatched, "Autograd")
     torch.library.register_fake(name, fake, lib=dispatch.LIBRARY)
     torch.library.register_vmap(name, batched(operator), lib=dispatch.LIBRARY)

@@ -1,8 +1,7 @@
-"""Masks and score rules as an operator takes them: a name that says what they do, and the tensors that they read.
+"""Masks and score rules as operator arguments: a name that spells out what they do, and the tensors they read.
 
-Decides how rules are divided into structure, written out as the name, so that a graph which holds it may be saved and
-run by any process, and tables, which are operands of every call like q, k and v; so they have gradients and batches as
-those do.
+Responsible for splitting rules into structure and tables. The structure is serialized as the name, so a saved graph
+runs in any process. Tables are operands of each call like q, k and v, and so have gradients and vmap batches.
 """
 
 from __future__ import annotations
@@ -23,45 +22,45 @@ from clearhead.rules.expression import Expression, Formula, parts, renumber, rew
 from clearhead.rules.masks import Causal, Documents, Full, Mask, Where, Window, conjunction
 from clearhead.rules.scores import Given, Score
 
-LOOPED = (Causal, Window, Documents)  # masks that a kernel knows as loops
-MOST_RULES = 1024  # that stay ready
+LOOPED = (Causal, Window, Documents)  # masks that kernels implement as loop bounds
+MOST_RULES = 1024  # cached rules
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What masks and scores do, arrays taken out: expressions name them by number."""
+    """Masks and score without their arrays, which expressions refer to by number."""
 
-    masks: tuple[Mask, ...]  # of those that are LOOPED
-    seen: Expression | None = None  # what must hold beside
+    masks: tuple[Mask, ...]  # of the LOOPED types
+    seen: Expression | None = None  # further condition for visible pairs
     score: Expression | None = None
 
     @cached_property
     def name(self) -> str:
-        """What it does, as `rule_named` reads it."""
+        """The serialized rule, which `rule_named` reads."""
         masks = [(type(mask).__name__, *astuple(mask)) for mask in self.masks]  # type: ignore[call-overload]
-        return json.dumps([masks, written(self.seen), written(self.score)])
+        return json.dumps([masks, serialized(self.seen), serialized(self.score)])
 
     @cached_property
     def leaves(self) -> frozenset[str]:
-        """What the expressions read."""
+        """The leaves that the expressions read."""
         return frozenset().union(*(x.leaves for x in (self.seen, self.score) if x))
 
     @cached_property
     def read_by_score(self) -> tuple[int, ...]:
         """The tables that the score reads, in order."""
-        return read(self.score) if self.score else ()
+        return loaded_tables(self.score) if self.score else ()
 
     def filled(self, tables: Sequence[Array]) -> tuple[Mask, tuple[Score, ...]]:
         """Mask and score rules that read these arrays."""
         if not tables:
             return self.bare
-        if self.seen is not None:  # which blocks a mask hides depends on what its tables hold now
+        if self.seen is not None:  # which blocks a mask hides depends on the current content of its tables
             return self.made(tables)
         key = (self.name, *((x.ctypes.data, x.shape, x.strides, x.dtype) for x in tables))
-        known = filled.get(key)
+        known = filled_rules.get(key)
         if known is None:
             known = self.made(tables)
-            filled.keep(key, known, sum(x.nbytes for x in tables))
+            filled_rules.keep(key, known, sum(x.nbytes for x in tables))
         return known
 
     @cached_property
@@ -71,11 +70,11 @@ class Rule:
 
     @property
     def bare_masks(self) -> Mask:
-        """The masks that a kernel knows as loops, joined."""
+        """The LOOPED masks, joined."""
         return reduce(and_, self.masks) if self.masks else Full()
 
     def made(self, tables: Sequence[Array]) -> tuple[Mask, tuple[Score, ...]]:
-        """Fresh mask and score rules."""
+        """Build mask and score rules."""
         mask = self.bare_masks
         if self.seen is not None:
             mask &= Where(np.where, compact(self.seen, tables))
@@ -83,44 +82,44 @@ class Rule:
         return mask, score
 
 
-# Rules with the tables that they were last called with.
-filled: BoundedCache[tuple[Any, ...], tuple[Mask, tuple[Score, ...]]] = BoundedCache(most=64)
+# Rules by the tables of recent calls.
+filled_rules: BoundedCache[tuple[Any, ...], tuple[Mask, tuple[Score, ...]]] = BoundedCache(most=64)
 
 
 @lru_cache(MOST_RULES)
 def rule_named(name: str) -> Rule:
-    """The rule that a name writes out.
+    """Parse a name.
 
-    >>> rule_named(divided(Causal() & Window(5, None), ())[0].name).masks
+    >>> rule_named(split_rules(Causal() & Window(5, None), ())[0].name).masks
     (causal(), window(5, None))
     """
     masks, seen, score = json.loads(name)
     kinds: dict[str, Any] = {kind.__name__: kind for kind in LOOPED}
-    own = tuple(kinds[kind](*(tuple(x) if isinstance(x, list) else x for x in fields)) for kind, *fields in masks)
-    return Rule(own, read_back(seen), read_back(score))
+    looped = tuple(kinds[kind](*(tuple(x) if isinstance(x, list) else x for x in fields)) for kind, *fields in masks)
+    return Rule(looped, deserialized(seen), deserialized(score))
 
 
-def written(e: Expression | None) -> list[Any] | None:
-    """An expression's parts, arguments by their places in the list, the whole last."""
+def serialized(e: Expression | None) -> list[Any] | None:
+    """Serialize an expression: its parts, with arguments by index in the list, and the expression itself last."""
     if e is None:
         return None
-    place = {part: n for n, part in enumerate(parts(e))}
-    return [(part.op, part.kind, [place[a] for a in part.args], part.value, part.array) for part in place]
+    index = {part: n for n, part in enumerate(parts(e))}
+    return [(part.op, part.kind, [index[a] for a in part.args], part.value, part.array) for part in index]
 
 
-def read_back(written: list[Any] | None) -> Expression | None:
-    """The expression again."""
-    known: list[Expression] = []
+def deserialized(written: list[Any] | None) -> Expression | None:
+    """Deserialize an expression."""
+    built: list[Expression] = []
     for op, kind, args, value, array in written or ():
-        known.append(Expression(op, kind, tuple(known[n] for n in args), value, array))
-    return known[-1] if known else None
+        built.append(Expression(op, kind, tuple(built[n] for n in args), value, array))
+    return built[-1] if built else None
 
 
-def divided(mask: Mask, score: Sequence[Score]) -> tuple[Rule, tuple[Array, ...]]:
-    """Rules as a structure and the arrays they hold.
+def split_rules(mask: Mask, score: Sequence[Score]) -> tuple[Rule, tuple[Array, ...]]:
+    """Split rules into a structure and their arrays.
 
     >>> from clearhead import bias, causal, dense
-    >>> rule, arrays = divided(causal() & dense(np.ones((2, 2), bool)), [bias(np.zeros((2, 2)))])
+    >>> rule, arrays = split_rules(causal() & dense(np.ones((2, 2), bool)), [bias(np.zeros((2, 2)))])
     >>> rule.masks, rule.score, [array.dtype.name for array in arrays]
     ((causal(),), (score + a1[row, key]), ['bool', 'float64'])
     """
@@ -137,25 +136,25 @@ def divided(mask: Mask, score: Sequence[Score]) -> tuple[Rule, tuple[Array, ...]
                 looped += [Window(None, None, x.align) for x in factor.parts() if isinstance(x, Causal | Window)]
     seen = reduce(lambda a, b: a.combine("and", b), rest) if rest else None
     changed = reduce(lambda first, then: then.after(first), (s.formula for s in score)) if score else None
-    return joined(tuple(looped), seen, changed)
+    return join_rule(tuple(looped), seen, changed)
 
 
-def joined(masks: tuple[Mask, ...], seen: Formula | None, score: Formula | None) -> tuple[Rule, tuple[Any, ...]]:
-    """One rule of a mask's and a score's formula, whose arrays (or tensors) stand one behind the other."""
-    own = seen.arrays if seen else ()
-    moved = renumber(score.expression, len(own)) if score else None
+def join_rule(masks: tuple[Mask, ...], seen: Formula | None, score: Formula | None) -> tuple[Rule, tuple[Any, ...]]:
+    """One rule from a mask's and a score's formula, with the arrays (or tensors) of both in order."""
+    mask_arrays = seen.arrays if seen else ()
+    moved = renumber(score.expression, len(mask_arrays)) if score else None
     rule = Rule(masks, seen.expression if seen else None, moved)
-    return rule, (*own, *(score.arrays if score else ()))
+    return rule, (*mask_arrays, *(score.arrays if score else ()))
 
 
-def read(e: Expression) -> tuple[int, ...]:
+def loaded_tables(e: Expression) -> tuple[int, ...]:
     """The numbers of the tables that an expression reads."""
     return tuple(sorted({x.array or 0 for x in parts(e) if x.op == "load"}))
 
 
 def compact(e: Expression, tables: Sequence[Array]) -> Formula:
-    """A formula that holds only those tables that it reads."""
-    used = read(e)
-    place = {old: new for new, old in enumerate(used)}
-    moved = rewrite(e, lambda x: replace(x, array=place[x.array or 0]) if x.op == "load" else None)
+    """A formula with only the tables that it reads."""
+    used = loaded_tables(e)
+    numbers = {old: new for new, old in enumerate(used)}
+    moved = rewrite(e, lambda x: replace(x, array=numbers[x.array or 0]) if x.op == "load" else None)
     return Formula(moved, tuple(tables[n] for n in used))

@@ -1,7 +1,7 @@
-"""torch's `scaled_dot_product_attention` on clearhead's kernels, and the switch that puts it in torch's place.
+"""torch's `scaled_dot_product_attention` on clearhead's kernels, and `patch`, which replaces torch's function with it.
 
-Decides what torch's arguments mean here, and which calls are handed back to torch: those it must refuse in its own
-words, and those whose tensors lie elsewhere.
+Responsible for the meaning of torch's arguments, and for calls that go back to torch: those that torch refuses with its
+own message, and those whose tensors are not in CPU memory.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from torch.nn.attention.bias import CausalBias, CausalVariant
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from clearhead.adapters.torch.dispatch import PLAIN
+from clearhead.adapters.torch.dispatch import PLAIN_TENSORS
 from clearhead.adapters.torch.dropout import attend_dropped
-from clearhead.adapters.torch.host import DTYPES, lead_of
+from clearhead.adapters.torch.host import FLOAT_DTYPES, lead_of
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.operator import OWN, attend
-from clearhead.adapters.torch.rule_names import divided, joined
+from clearhead.adapters.torch.rule_names import join_rule, split_rules
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.expression import Expression, Formula, Kind
 from clearhead.rules.masks import causal, full
 
 torchs_own = OWN
-FULL = divided(full(), ())[0].name
-CAUSAL = divided(causal(align="start"), ())[0].name
-CAUSAL_AT_END = divided(causal(align="end"), ())[0].name
-told: set[str] = set()
+FULL = split_rules(full(), ())[0].name
+CAUSAL = split_rules(causal(align="start"), ())[0].name
+CAUSAL_AT_END = split_rules(causal(align="end"), ())[0].name
+warned_reasons: set[str] = set()
 
 
 def scaled_dot_product_attention(
@@ -47,14 +47,14 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """Attention as `torch.nn.functional.scaled_dot_product_attention` means it, on clearhead's kernels.
+    """Attention with the semantics of `torch.nn.functional.scaled_dot_product_attention`, on clearhead's kernels.
 
     Shapes (..., heads, n, dim), (..., heads, m, dim) and (..., heads, m, value_dim) give (..., heads, n, value_dim).
-    `is_causal` aligns queries with the first keys; `attn_mask` (bool: True is seen; float: added) broadcasts to
+    `is_causal` aligns queries with the first keys; `attn_mask` (bool: True is visible; float: added) broadcasts to
     (..., heads, n, m) and may have a gradient; `enable_gqa` lets query heads share key heads. `dropout_p` draws a seed
-    from torch's generator; what it drops depends on that seed and on positions alone, at any number of threads. Calls
-    that clearhead cannot answer (tensors on other devices, arguments that torch refuses) go to torch's own function,
-    and a warning says so once for each reason.
+    from torch's generator; the dropped pairs depend only on that seed and on positions, not on the number of threads.
+    Calls that clearhead does not support (tensors on other devices, arguments that torch refuses) go to torch's own
+    function, with one warning per reason.
 
     >>> x = torch.eye(2).reshape(1, 1, 2, 2)
     >>> scaled_dot_product_attention(x, x, x, is_causal=True, scale=1.0)[0, 0].round(decimals=3)
@@ -66,18 +66,18 @@ def scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
         return output
-    why = reason(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
+    why = fallback_reason(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
     if why is not None:
-        tell(why)
+        warn_of_fallback(why)
         return torchs_own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     rule = CAUSAL if is_causal else FULL
     tables: tuple[torch.Tensor, ...] = ()
     if attn_mask is not None:
-        rule, tables = masked(attn_mask, query, key)
-    return attended(query, key, value, tables, rule, scale, dropout_p)
+        rule, tables = mask_rule(attn_mask, query, key)
+    return attend_scaled(query, key, value, tables, rule, scale, dropout_p)
 
 
-def attended(
+def attend_scaled(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -86,7 +86,7 @@ def attended(
     scale: float | None,
     dropout_p: float,
 ) -> torch.Tensor:
-    """The output, with torch's default for the scale."""
+    """The output, with torch's default scale."""
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     if dropout_p:
         return attend_dropped(query, key, value, tables, None, rule, factor, dropout_p)[0]
@@ -96,9 +96,9 @@ def attended(
 def overridden(
     query: Any, key: Any, value: Any, attn_mask: Any, dropout_p: float, is_causal: bool, **options: Any
 ) -> Any:
-    """A call with operands of classes that have a say: torch's causal masks and nested tensors are known, others asked.
+    """A call with operands that override torch functions.
 
-    Those that know torch's own function alone are handed to it.
+    Handles torch's causal masks and nested tensors; other classes decide themselves, or get torch's own function.
     """
     operands = query, key, value, attn_mask
     if any(isinstance(x, torch.Tensor) and x.is_nested for x in operands):
@@ -106,11 +106,11 @@ def overridden(
     if not isinstance(attn_mask, CausalBias) or has_torch_function(operands[:3]):
         return handle_torch_function(scaled_dot_product_attention, operands, *operands, dropout_p, is_causal, **options)
     lengths = attn_mask.seq_len_q, attn_mask.seq_len_kv
-    why = reason(query, key, value, None, dropout_p, is_causal, options["enable_gqa"])
+    why = fallback_reason(query, key, value, None, dropout_p, is_causal, options["enable_gqa"])
     if why is not None or is_causal or lengths != (query.shape[-2], key.shape[-2]):
         return CausalBias._dispatch(*operands, dropout_p, is_causal, **options)
     rule = CAUSAL if attn_mask.variant == CausalVariant.UPPER_LEFT else CAUSAL_AT_END
-    return attended(query, key, value, (), rule, options["scale"], dropout_p)
+    return attend_scaled(query, key, value, (), rule, options["scale"], dropout_p)
 
 
 def over_nested(
@@ -123,18 +123,18 @@ def over_nested(
     scale: float | None,
     enable_gqa: bool,
 ) -> Any:
-    """Sequences of different lengths, each alone."""
-    alike = query.dtype in DTYPES and query.dtype is key.dtype is value.dtype and 0 <= dropout_p <= 1
+    """Attention of nested tensors, each sequence alone."""
+    matching = query.dtype in FLOAT_DTYPES and query.dtype is key.dtype is value.dtype and 0 <= dropout_p <= 1
     mask = causal() if is_causal else full()
-    over = mask_over(mask, query, key, value) if alike and attn_mask is None else None
+    over = mask_over(mask, query, key, value) if matching and attn_mask is None else None
     if over is None or not (enable_gqa or query.shape[1] == key.shape[1] == value.shape[1]):
-        tell("a tensor is nested, and has a mask, or other keys than values, or gaps")
+        warn_of_fallback("a nested tensor has a mask, gaps, or different lengths of keys and values")
         return torchs_own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     return attend_jagged(query, key, value, over, factor, dropout_p)[0]
 
 
-def reason(
+def fallback_reason(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -143,27 +143,27 @@ def reason(
     is_causal: bool,
     enable_gqa: bool,
 ) -> str | None:
-    """Why a call goes to torch; None if it need not."""
+    """Why a call must go to torch, or None."""
     for x in (query, key, value, query if attn_mask is None else attn_mask):
         if not isinstance(x, torch.Tensor):
             return f"an operand is {type(x).__name__}"
-        if type(x) not in PLAIN and is_traceable_wrapper_subclass(x):
-            return f"a tensor is a {type(x).__name__}, which knows torch's function alone"
+        if type(x) not in PLAIN_TENSORS and is_traceable_wrapper_subclass(x):
+            return f"a tensor is a {type(x).__name__}, which only supports torch's function"
         if x.layout is not torch.strided or x.is_nested or not (x.is_cpu or x.is_meta):
             return f"a tensor is on {x.device}, nested or sparse"
         if x.is_cpu is not query.is_cpu:
             return f"its tensors are on {query.device} and {x.device}"
-    if query.dtype not in DTYPES or query.dtype is not key.dtype or query.dtype is not value.dtype:
+    if query.dtype not in FLOAT_DTYPES or query.dtype is not key.dtype or query.dtype is not value.dtype:
         return f"its dtypes are {query.dtype}, {key.dtype} and {value.dtype}"
     if is_causal and attn_mask is not None:
         return "is_causal and attn_mask exclude each other"
     if attn_mask is not None and attn_mask.dtype not in (torch.bool, torch.float32, query.dtype):
-        return f"its attn_mask is of {attn_mask.dtype}"
+        return f"its attn_mask has dtype {attn_mask.dtype}"
     if not (isinstance(dropout_p, int | float) and 0 <= dropout_p <= 1):
-        return f"dropout_p={dropout_p} is no probability"
+        return f"dropout_p={dropout_p} is not in [0, 1]"
     if min(query.dim(), key.dim(), value.dim()) < 2 or query.shape[-1] == 0 or value.shape[-1] == 0:
         return "an operand has no dim"
-    if attn_mask is not None and not fits(attn_mask, query, key, value):
+    if attn_mask is not None and not mask_broadcasts(attn_mask, query, key, value):
         shapes = tuple(attn_mask.shape), tuple(query.shape), tuple(key.shape)
         return f"an attn_mask of shape {shapes[0]} does not fit queries {shapes[1]} and keys {shapes[2]}"
     if query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
@@ -172,26 +172,26 @@ def reason(
     return "heads of keys and values differ" if len(heads) > 1 else None
 
 
-def fits(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether a mask broadcasts to the scores, and no further."""
-    alike = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
+def mask_broadcasts(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether a mask broadcasts to the scores without enlarging them."""
+    equal_leads = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
     try:
-        lead = query.shape[:-2] if alike else lead_of(query, key, value)
+        lead = query.shape[:-2] if equal_leads else lead_of(query, key, value)
     except ShapeError:
         return False
-    scores, own = (*lead, query.shape[-2], key.shape[-2]), attn_mask.shape
-    return 2 <= len(own) <= len(scores) and all(a in (1, b) for a, b in zip(own[::-1], scores[::-1], strict=False))
+    scores, shape = (*lead, query.shape[-2], key.shape[-2]), attn_mask.shape
+    return 2 <= len(shape) <= len(scores) and all(a in (1, b) for a, b in zip(shape[::-1], scores[::-1], strict=False))
 
 
-def tell(why: str) -> None:
-    """Warn once of each reason."""
-    if why not in told and not torch.compiler.is_compiling():
-        told.add(why)
-        warnings.warn(f"clearhead hands scaled_dot_product_attention to torch: {why}.", stacklevel=3)
+def warn_of_fallback(why: str) -> None:
+    """Warn once per reason."""
+    if why not in warned_reasons and not torch.compiler.is_compiling():
+        warned_reasons.add(why)
+        warnings.warn(f"clearhead leaves this scaled_dot_product_attention to torch: {why}.", stacklevel=3)
 
 
-def masked(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> tuple[str, tuple[torch.Tensor, ...]]:
-    """The rule of a mask, and the mask with the four axes that the rule reads."""
+def mask_rule(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> tuple[str, tuple[torch.Tensor, ...]]:
+    """The name of a mask's rule, and the mask with the four axes that the rule reads."""
     table = attn_mask[(None,) * (4 - attn_mask.dim())] if attn_mask.dim() < 4 else attn_mask
     if table.dim() > 4:  # batches count over all leading axes
         lead = torch.broadcast_shapes(table.shape[:-3], query.shape[:-3], key.shape[:-3])
@@ -203,32 +203,32 @@ def masked(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> t
     return (HIDING if table.dtype is torch.bool else ADDING)[axes], (table,)
 
 
-def loaded(axes: str, kind: Kind) -> Expression:
-    """What the first table holds by batch, head, row and key; at axes of 1, always the first."""
+def table_element(axes: str, kind: Kind) -> Expression:
+    """An element of the first table by batch, head, row and key; axes of 1 broadcast."""
     zero = Expression("constant", "int", value=0)
     names = ("batch", "head", "row", "key")
-    places = tuple(zero if n == "1" else Expression(name, "int") for name, n in zip(names, axes, strict=True))
-    return Expression("load", kind, places, array=0)
+    indices = tuple(zero if n == "1" else Expression(name, "int") for name, n in zip(names, axes, strict=True))
+    return Expression("load", kind, indices, array=0)
 
 
 def table_rule(axes: str, adds: bool) -> str:
-    """A rule that reads a table, to add it to scores or to hide where it is False."""
+    """A rule that adds a table to scores, or hides pairs where it is False."""
     if not adds:
-        return joined((), Formula(loaded(axes, "bool")), None)[0].name
-    total = Expression("add", "float", (Expression("score", "float"), loaded(axes, "float")))
-    return joined((), None, Formula(total))[0].name
+        return join_rule((), Formula(table_element(axes, "bool")), None)[0].name
+    total = Expression("add", "float", (Expression("score", "float"), table_element(axes, "float")))
+    return join_rule((), None, Formula(total))[0].name
 
 
 ADDING, HIDING = ({"".join(n): table_rule("".join(n), adds) for n in product("1n", repeat=4)} for adds in (True, False))
 
 
 class patch(ContextDecorator):  # noqa: N801
-    """Put clearhead's attention in the place of `torch.nn.functional.scaled_dot_product_attention`, for a while.
+    """Replace `torch.nn.functional.scaled_dot_product_attention` with clearhead's temporarily.
 
-    A context manager and a decorator, which may be used again and again; it holds for all threads, and torch's function
-    comes back. Where another one stands in its place, as `context_parallel`'s, which computes over all ranks, entering
-    raises InputError. Code that took torch's function by name before, and modules' own fast paths
-    (`nn.MultiheadAttention` in evaluation mode), are not reached.
+    A reusable context manager and decorator. It affects all threads and restores torch's function afterwards. If
+    another function has replaced torch's, such as that of `context_parallel`, which computes over all ranks, entering
+    raises InputError. It does not affect code that imported torch's function by name before, or fast paths of modules
+    (`nn.MultiheadAttention` in evaluation mode).
 
     >>> with patch():
     ...     torch.nn.functional.scaled_dot_product_attention is scaled_dot_product_attention
@@ -237,21 +237,21 @@ class patch(ContextDecorator):  # noqa: N801
     False
     """
 
-    lock = threading.RLock()  # a signal handler may patch, too, in the middle of this
-    within: ClassVar[list[Any]] = []  # who has entered: written before and read after, so that it holds at any point
+    lock = threading.RLock()  # a signal handler may enter patch() in between
+    within: ClassVar[list[Any]] = []  # active patches, updated before the function is replaced
 
     def __enter__(self) -> None:
         with self.lock:
             self.within.append(self)
-            there = functional.scaled_dot_product_attention
-            if there is torchs_own:
+            current = functional.scaled_dot_product_attention
+            if current is torchs_own:
                 functional.scaled_dot_product_attention = scaled_dot_product_attention
-            elif there is not scaled_dot_product_attention:
+            elif current is not scaled_dot_product_attention:
                 self.within.pop()
-                name = f"{getattr(there, '__module__', '')}.{getattr(there, '__qualname__', repr(there))}"
+                name = f"{getattr(current, '__module__', '')}.{getattr(current, '__qualname__', repr(current))}"
                 raise InputError(
-                    f"patch() would undo {name}, which stands in the place of torch's scaled_dot_product_attention, as "
-                    "inside context_parallel: enter patch() before that, or leave one of them out."
+                    f"patch() would undo {name}, which has replaced torch's scaled_dot_product_attention, as inside "
+                    "context_parallel: enter patch() earlier, or leave one of them out."
                 )
 
     def __exit__(self, *_: object) -> None:
@@ -262,7 +262,7 @@ class patch(ContextDecorator):  # noqa: N801
 
 
 def unlock() -> None:
-    """In a forked child, whoever held the lock is no more."""
+    """Replace the lock in a forked child, where its owner may not exist."""
     patch.lock = threading.RLock()
 
 

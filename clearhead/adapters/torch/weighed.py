@@ -1,7 +1,7 @@
-"""An output that torch knows as made of its weights, so that a loss has a gradient by them.
+"""An output that torch treats as computed from its weights, which gives a loss a gradient by them.
 
-Decides that the kernels compute both ways all the same: the gradient by the weights is a lazy tensor, d_output · vᵀ,
-and as long as nobody reads or changes it, the gradients by queries and keys are the backward kernel's.
+The kernels still compute both passes. The gradient by the weights is a lazy tensor, d_output · vᵀ; unless it is read or
+changed, the gradients by queries and keys come from the backward kernel.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from clearhead.adapters.torch.weights import by_weights, lazy_gradient
 
 
 class Weighed(torch.autograd.Function):
-    """weights @ value, whose numbers come from elsewhere."""
+    """weights @ value, computed by another function."""
 
     @staticmethod
     def forward(
         ctx: Any, compute: Callable[..., torch.Tensor], weights: torch.Tensor, value: torch.Tensor, *operands: Any
     ) -> torch.Tensor:
-        """`compute(value, *operands)`, (…, queries, value_dim)."""
+        """Return `compute(value, *operands)`, (…, queries, value_dim)."""
         ctx.save_for_backward(weights, value)
         ctx.leaves = [x if x is None else x.detach().requires_grad_(x.requires_grad) for x in (value, *operands)]
         with torch.enable_grad():
@@ -30,7 +30,7 @@ class Weighed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """By weights and value; by the rest through the weights."""
+        """Gradients by weights and value; the operands get theirs through the weights."""
         weights, value = ctx.saved_tensors
         others = (None,) * (len(ctx.leaves) - 1)
         if torch.is_grad_enabled():  # to be differentiated again
@@ -39,8 +39,8 @@ class Weighed(torch.autograd.Function):
             d_value = d_value.unflatten(-3, (-1, group)).sum(-3) if group > 1 else d_value
             return None, by_weights(d_output, value), d_value, *others
         wanted = [n for n, x in enumerate(ctx.leaves) if x is not None and x.requires_grad]
-        own = [ctx.leaves[n] for n in wanted]
-        gradients = torch.autograd.grad(ctx.output, own, d_output, retain_graph=True, allow_unused=True)
-        found = dict(zip(wanted, gradients, strict=True))
-        d_value, *more = (found.get(n) for n in range(len(ctx.leaves)))
-        return None, lazy_gradient((d_output, value.detach()), more), d_value, *others
+        leaves = [ctx.leaves[n] for n in wanted]
+        gradients = torch.autograd.grad(ctx.output, leaves, d_output, retain_graph=True, allow_unused=True)
+        by_number = dict(zip(wanted, gradients, strict=True))
+        d_value, *d_operands = (by_number.get(n) for n in range(len(ctx.leaves)))
+        return None, lazy_gradient((d_output, value.detach()), d_operands), d_value, *others

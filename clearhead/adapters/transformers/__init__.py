@@ -12,11 +12,11 @@ from clearhead.adapters.transformers.mask import mask_forward
 __all__ = ["NAME", "attention_forward", "mask_forward"]
 
 
-def around(function: Any) -> Any:
-    """The function, around which torch.compile goes; torch.export, which cannot, goes through it."""
-    options = {"reason": "clearhead reads a model's mask outside of the graph: compile without fullgraph=True"}
-    told = "reason" in inspect.signature(torch.compiler.disable).parameters  # since torch 2.7
-    outside = torch.compiler.disable(function, **(options if told else {}))
+def outside_compile(function: Any) -> Any:
+    """Wrap a function so that torch.compile breaks the graph around it; torch.export traces through it instead."""
+    options = {"reason": "clearhead reads a model's mask outside the graph: compile without fullgraph=True"}
+    takes_reason = "reason" in inspect.signature(torch.compiler.disable).parameters  # since torch 2.7
+    outside = torch.compiler.disable(function, **(options if takes_reason else {}))
 
     def call(*args: Any, **options: Any) -> Any:
         return (function if torch.compiler.is_exporting() else outside)(*args, **options)
@@ -24,5 +24,5 @@ def around(function: Any) -> Any:
     return call
 
 
-AttentionInterface.register(NAME, around(attention_forward))
-AttentionMaskInterface.register(NAME, around(mask_forward))
+AttentionInterface.register(NAME, outside_compile(attention_forward))
+AttentionMaskInterface.register(NAME, outside_compile(mask_forward))

@@ -11,11 +11,12 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Any, Generic, TypeVar
 
 import llvmlite.ir as ir
 
 from clearhead.kernels.abi.tiles import Element, Tile
+from clearhead.kernels.ir.parameters import Parameter, bound, machine_parameters, operands
 from clearhead.kernels.ir.values import (
     Bits,
     Float,
@@ -55,56 +56,6 @@ def lane_order(order: tuple[int, ...]) -> ir.Constant:
 def undefined_vector(kind: ir.Type) -> ir.Constant:
     """A vector whose lanes are still to be filled."""
     return ir.Constant(kind, ir.Undefined)
-
-
-class Parameter(NamedTuple):
-    """One parameter in the machine's terms."""
-
-    name: str  # as IR shows it: pointers end in _p
-    kind: type[Value]
-
-
-@functools.cache
-def flattened(parameters: type[tuple[Any, ...]]) -> tuple[tuple[str, type[Any], bool], ...]:
-    """The fields of a NamedTuple: name, type, and whether it may be left out."""
-    fields = []
-    for name, hint in get_type_hints(parameters).items():
-        options = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
-        fields.append((name, options[0], len(get_args(hint)) > 1))
-    return tuple(fields)
-
-
-def machine_parameters(parameters: type[tuple[Any, ...]], present: frozenset[str]) -> list[Parameter]:
-    """A NamedTuple's fields as parameters, tuples within it one by one; of optional fields those that are present."""
-    result = []
-    for name, kind, optional in flattened(parameters):
-        if optional and name not in present:
-            continue
-        if issubclass(kind, Value):
-            result.append(Parameter(f"{name}_p" if issubclass(kind, Pointer) else name, kind))
-        else:
-            result += machine_parameters(kind, frozenset())
-    return result
-
-
-def bound(parameters: type[P], values: Iterator[Value], present: frozenset[str]) -> P:
-    """The NamedTuple of a function's arguments, in the order of `machine_parameters`."""
-    fields: dict[str, Any] = {}
-    for name, kind, optional in flattened(parameters):
-        if optional and name not in present:
-            fields[name] = None
-        else:
-            fields[name] = next(values) if issubclass(kind, Value) else bound(kind, values, frozenset())
-    return parameters(**fields)
-
-
-def operands(arguments: tuple[Any, ...]) -> Iterator[ir.Value]:
-    """A call's arguments, tuples within it one by one; what is None is left out."""
-    for x in arguments:
-        if isinstance(x, tuple):
-            yield from operands(x)
-        elif x is not None:
-            yield x.ir
 
 
 @dataclass(frozen=True)

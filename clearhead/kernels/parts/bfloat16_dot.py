@@ -198,5 +198,5 @@ def write_native_values(module: ir.Module, tile: Tile, n: int, _: Variant) -> Em
         sums = f.unrolled(0, middle, 4, pair, [f.constant(0.0)] * (count * n))
         sums = f.loop(middle, (ends[-1] + 1) // 2, 1, pair_on_edge, sums)
         for r in range(count):
-            add_sums(f, q + r, sums[r * n : (r + 1) * n], a.o, a.o_stride, a.alpha, fresh)
+            add_sums(f, a, q + r, sums[r * n : (r + 1) * n], fresh)
     return f.finish()

@@ -27,19 +27,28 @@ class Rows(NamedTuple):
         return self.base + row * self.stride
 
 
+class Wanted(NamedTuple):
+    """Some rows of an operand, of `dims` numbers, to be made `width` numbers long with zeros."""
+
+    base: Pointer
+    start: Int
+    rows: Int
+    dims: Int
+    width: Int
+
+
 def dense_rows(
-    f: Code, frame: Frame, pack: Emitted[PackRows], name: str, base: Pointer, start: Int, rows: Int, dims: Int,
-    width: Int, copies: str, *, narrow: bool,
-) -> Rows:  # fmt: skip
-    """Rows of an operand from `start` on, `width` numbers long: always copied if they are stored `narrow`."""
+    f: Code, frame: Frame, pack: Emitted[PackRows], name: str, wanted: Wanted, copies: str, *, narrow: bool
+) -> Rows:
+    """Rows of the operand of this name: always copied, to the space of name `copies`, if they are stored `narrow`."""
     row, element = frame.field(f"{name}_row"), frame.field(f"{name}_element")
-    place, copy = base + start * row, frame.space(copies)
-    size = width * f.element.bytes
-    packed = PackRows(place, row, element, rows, dims, width, copy)
+    place, copy = wanted.base + wanted.start * row, frame.space(copies)
+    size = wanted.width * f.element.bytes
+    packed = PackRows(place, row, element, wanted.rows, wanted.dims, wanted.width, copy)
     if narrow:
         f.call(pack, packed)
         return Rows(copy, size, size)
-    in_place = (element == f.element.bytes) & (dims == width)
+    in_place = (element == f.element.bytes) & (wanted.dims == wanted.width)
     with f.when(~in_place):
         f.call(pack, packed)
     return Rows(in_place.choose(place, copy), in_place.choose(row, size), size)
@@ -64,8 +73,9 @@ class BlockRows:
             pair_values=write_pair_values(module, tile) if variant.native else None,
         )
 
-    def keys(self, f: Code, frame: Frame, base: Pointer, start: Int, rows: Int, dims: Int) -> Rows:
+    def keys(self, f: Code, frame: Frame, wanted: Wanted) -> Rows:
         """The keys of a block."""
+        base, start, rows, dims, _ = wanted
         if self.unpack_keys is not None:
             page, inside = base.entry(start // BLOCK).pointer(), start % BLOCK
             copy, size = frame.space("keys"), dims * f.element.bytes
@@ -74,23 +84,25 @@ class BlockRows:
         if self.variant.native:
             row = frame.field("key_row")
             return Rows(base + start * row, row, dims * f.element.bytes)
-        return self.plain(f, frame, "key", base, start, rows, dims, dims)
+        return dense_rows(f, frame, self.pack, "key", wanted, "keys", narrow=bool(self.variant.storage))
 
-    def values(self, f: Code, frame: Frame, base: Pointer, start: Int, rows: Int, dims: Int, width: Int) -> Rows:
-        """The values of a block, each row padded with zeros to `width` numbers."""
+    def values(self, f: Code, frame: Frame, wanted: Wanted) -> Rows:
+        """The values of a block."""
+        base, start, rows, dims, width = wanted
         row, size = frame.field("value_row"), width * f.element.bytes
         if self.variant.paged:
-            return self.page_values(f, frame, base, start, rows, dims, width)
+            return self.page_values(f, frame, wanted)
         if self.pair_values is not None:
             copy = frame.space("values")
             f.call(self.pair_values, PairValues(base + start * row, row, rows, dims, copy))
             return Rows(copy, size, size)
-        return self.plain(f, frame, "value", base, start, rows, dims, width)
+        return dense_rows(f, frame, self.pack, "value", wanted, "values", narrow=bool(self.variant.storage))
 
-    def page_values(self, f: Code, frame: Frame, base: Pointer, start: Int, rows: Int, dims: Int, width: Int) -> Rows:
+    def page_values(self, f: Code, frame: Frame, wanted: Wanted) -> Rows:
         """The values of a block in its page: in place unless stored narrower; scales of 8 bits follow the rows."""
+        pages, start, rows, dims, width = wanted
         row, element, size = frame.field("value_row"), frame.field("value_element"), width * f.element.bytes
-        page, inside = base.entry(start // BLOCK).pointer(), start % BLOCK
+        page, inside = pages.entry(start // BLOCK).pointer(), start % BLOCK
         place = page + inside * row
         if not self.variant.kept:
             return Rows(place, row, size)
@@ -98,10 +110,3 @@ class BlockRows:
         copy = frame.space("values")
         f.call(self.pack, PackRows(place, row, element, rows, dims, width, copy, scales))
         return Rows(copy, size, size)
-
-    def plain(
-        self, f: Code, frame: Frame, name: str, base: Pointer, start: Int, rows: Int, dims: Int, width: Int
-    ) -> Rows:
-        """Rows of an array."""
-        narrow = bool(self.variant.storage)
-        return dense_rows(f, frame, self.pack, name, base, start, rows, dims, width, f"{name}s", narrow=narrow)

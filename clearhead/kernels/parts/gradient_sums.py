@@ -98,14 +98,6 @@ def write_sums_seen(module: ir.Module, tile: Tile, *, across: bool) -> Emitted[S
     return f.finish()
 
 
-class Factor(NamedTuple):
-    """B: rows of `dims` numbers, padded to whole vectors."""
-
-    base: Pointer
-    stride: Int
-    dims: Int
-
-
 class Sums:
     """Both functions for every number of dims, one direction."""
 
@@ -113,17 +105,16 @@ class Sums:
         self.plain = {n: write_sums(module, tile, n, across=across) for n in range(1, len(tile.rows) + 1)}
         self.seen = write_sums_seen(module, tile, across=across)
 
-    def write(
-        self, f: Code, safe: Truth, a: Pointer, p: Pointer, b: Factor, length: Int, band: tuple[Int, Int], rows: Int,
-        o: Pointer, o_stride: Int,
-    ) -> None:  # fmt: skip
-        """O += A·B; `safe`: products with hidden rows are harmless."""
-        vectors = b.dims // f.lanes
-        low, high = band
+    def write(self, f: Code, product: SumRows, p: Pointer, dims: Int, safe: Truth) -> None:
+        """O += A·B for all `dims`, padded to whole vectors; `safe`: products with hidden rows are harmless.
+
+        Else the weights `p` tell which pairs are seen.
+        """
+        vectors = dims // f.lanes
 
         def part(n: int, d: Int) -> None:
             offset = d * f.element.bytes
-            f.call(self.plain[n], SumRows(a, b.base + offset, b.stride, length, low, high, rows, o + offset, o_stride))
+            f.call(self.plain[n], product._replace(b=product.b + offset, o=product.o + offset))
 
         with f.either(safe) as (then, otherwise):
             with then:  # few dims are summed at once, of many as many as fit
@@ -136,4 +127,5 @@ class Sums:
                     with f.when(rest == n):
                         part(n, whole * f.lanes)
             with otherwise:
-                f.call(self.seen, SumSeen(a, p, b.base, b.stride, length, rows, o, o_stride, vectors))
+                a, b, stride, length, _, _, rows, o, o_stride = product
+                f.call(self.seen, SumSeen(a, p, b, stride, length, rows, o, o_stride, vectors))

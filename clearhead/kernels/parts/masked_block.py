@@ -15,6 +15,14 @@ from clearhead.kernels.parts.mask_bits import See, seen_at
 from clearhead.rules.bounds import ALL_HIDDEN, PARTLY_SEEN
 
 
+class MaskedBlock(NamedTuple):
+    """A block of keys under a fused mask."""
+
+    number: Int  # in the table of what is known of blocks
+    start: Int  # its first key, counted from the tile's origin
+    rows: Int
+
+
 class SeenRows(NamedTuple):
     """The rows of a block that some query of the tile sees, and their bits: null where every pair is seen."""
 
@@ -23,21 +31,21 @@ class SeenRows(NamedTuple):
     bits: Pointer
 
 
-def look(f: Code, frame: Frame, see: Emitted[See], kinds: Pointer, number: Int, key: Int, rows: Int) -> Truth:
-    """Find the bits of `rows` keys from `key` on, of block `number`, where they must be found; whether nobody sees any.
+def look(f: Code, frame: Frame, see: Emitted[See], kinds: Pointer, block: MaskedBlock) -> Truth:
+    """Find a block's bits, where they must be found; whether nobody sees any of its keys.
 
     The tile's position tells then which rows are seen.
     """
     position = frame.position()
-    entry = kinds + number
+    entry = kinds + block.number
 
     def known() -> Int:
         return f.load_bits(entry, 8).whole()
 
-    kind = f.value_if(kinds.given(), known, f.i64(PARTLY_SEEN), ("known_kind", "kind"))
-    with f.when(kind == PARTLY_SEEN):
-        f.call(see, See(frame.table, position, position.read("origin") + key, rows, frame.space("seen")))
-    return kind == ALL_HIDDEN
+    kind = f.value_if(kinds.given(), known, f.i64(MAYBE), ("known_kind", "kind"))
+    with f.when(kind == MAYBE):
+        f.call(see, See(frame.table, position, position.read("origin") + block.start, block.rows, frame.space("seen")))
+    return kind == NOTHING
 
 
 def bits_from(f: Code, frame: Frame, first: Int) -> Pointer:
@@ -48,12 +56,12 @@ def bits_from(f: Code, frame: Frame, first: Int) -> Pointer:
 
 @contextmanager
 def seen_rows(
-    f: Code, frame: Frame, see: Emitted[See], kinds: Pointer, number: Int, start: Int, rows: Int, skipped: Int
+    f: Code, frame: Frame, see: Emitted[See], kinds: Pointer, block: MaskedBlock, skipped: Int
 ) -> Iterator[SeenRows]:
     """`with seen_rows(…) as seen`: run only if some query of the tile sees a key of the block after the `skipped`."""
     position = frame.position()
-    position.write(seen_first=skipped, seen_stop=rows, seen_all=1)
-    nothing = look(f, frame, see, kinds, number, start, rows)
+    position.write(seen_first=skipped, seen_stop=block.rows, seen_all=1)
+    nothing = look(f, frame, see, kinds, block)
     first, stop = most(position.read("seen_first"), skipped), position.read("seen_stop")
     with f.when((first < stop) & ~nothing):
         yield SeenRows(first, stop - first, bits_from(f, frame, first))

@@ -70,14 +70,14 @@ def write_values(module: ir.Module, tile: Tile, n: int, variant: Variant) -> Emi
             sums = f.unrolled(0, ends[0], 4, key, sums)
             sums = f.loop(ends[0], ends[-1], 1, key_on_edge, sums)
         for r in range(count):
-            add_sums(f, q + r, sums[r * n : (r + 1) * n], a.o, a.o_stride, a.alpha, fresh)
+            add_sums(f, a, q + r, sums[r * n : (r + 1) * n], fresh)
     return f.finish()
 
 
-def add_sums(f: Code, q: Int, sums: Sequence[Vector], o: Pointer, o_stride: Int, alpha: Pointer, fresh: Truth) -> None:
+def add_sums(f: Code, a: Values, q: Int, sums: Sequence[Vector], fresh: Truth) -> None:
     """O = α·O + a block's own sums, for one query and some vectors of dims; `fresh`: O was nothing yet."""
-    at = o + q * o_stride
-    factor = f.broadcast(alpha + q * f.element.bytes)
-    for x, own in enumerate(sums):
+    at = a.o + q * a.o_stride
+    factor = f.broadcast(a.alpha + q * f.element.bytes)
+    for x, block_sum in enumerate(sums):
         before = fresh.choose(f.constant(0.0), f.load(f.at(at, 0, x)))
-        f.store(fma(before, factor, own), f.at(at, 0, x))
+        f.store(fma(before, factor, block_sum), f.at(at, 0, x))

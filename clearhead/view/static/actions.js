@@ -72,7 +72,7 @@ export const ACTIONS = {
   dims: (state, by, given) => resized(asVectors(state, given), Number(by)),
 };
 
-/** A step of the path, on the reader's own sentence where it is about one. */
+/** A step of the path; a step about a sentence uses the reader's. */
 function step(state, to) {
   const { set } = PATH[to - 1],
     own = state?.own ?? null;
@@ -80,7 +80,7 @@ function step(state, to) {
   return { ...FIRST, ...PLAIN, ...FRESH, names: null, chosen: null, ...set, ...text, own, step: to };
 }
 
-/** The items as vectors that can be typed over, with their words as names. */
+/** The items as editable vectors, with their words as names. */
 function asVectors(state, given) {
   if (state.vectors) return state;
   const of = problem({ ...state, learned: null, formula: 'right' }, given);
@@ -89,7 +89,7 @@ function asVectors(state, given) {
   return { ...state, vectors: x.map((row) => [...row]), names: [...of.names], learned: null };
 }
 
-/** One number typed. */
+/** Change one number of a vector. */
 export function withNumber(state, given, { row, column }, text) {
   const value = parsed(text);
   if (!(Math.abs(value) <= LARGEST)) return null;
@@ -100,7 +100,7 @@ export function withNumber(state, given, { row, column }, text) {
   };
 }
 
-/** One entry of a matrix typed. */
+/** Change one entry of a matrix. */
 export function withEntry(state, { matrix, row, column }, text) {
   const value = parsed(text);
   if (!(Math.abs(value) <= LARGEST)) return null;
@@ -109,7 +109,7 @@ export function withEntry(state, { matrix, row, column }, text) {
   return { ...state, ...now, matrices: 'own', [matrix]: made };
 }
 
-/** Rows as they come from a spreadsheet or from Python; a first row of words is a header, a first column names items. */
+/** Rows pasted from a spreadsheet or Python; a first row of words is a header, a first column of words the names. */
 export function pasted(text) {
   const plain = text
     .trim()
@@ -167,7 +167,7 @@ function resized(state, by) {
   return { ...state, vectors, heads: 1, head: 0 };
 }
 
-/** The items before the chosen row in another order; the row and its weights can be compared. */
+/** Reorder the items before the chosen row, so that the row's weights can be compared. */
 function shuffled(state, given) {
   const base = asVectors(state, given),
     n = base.vectors.length,

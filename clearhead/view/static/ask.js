@@ -1,4 +1,4 @@
-// Answers from Python: kept by what was asked; of answers that come late, the last asked for counts.
+// Answers from Python, cached by request; where requests overlap, only the answer to the last one is used.
 
 /* global KEPT */
 const kept = typeof KEPT === 'undefined' ? null : KEPT; // what a page saved as one file has been told
@@ -8,7 +8,7 @@ const running = new Map();
 export const alone = kept !== null;
 export const openedAt = kept?.state ?? null;
 
-/** Ask; a question of the same kind that is still on its way is given up. */
+/** Send a request; an earlier one of the same kind that is still pending is abandoned. */
 export async function ask(what, about) {
   const name = nameOf(what, about);
   if (known.has(name)) return known.get(name);
@@ -29,10 +29,10 @@ export async function ask(what, about) {
   return found;
 }
 
-/** What Python cannot answer, and its reason. */
+/** An error from Python, with its reason. */
 export class Refused extends Error {}
 
-/** Everything that was answered, for a page that must do without a server. */
+/** All answers so far, for a page without a server. */
 export function answers() {
   return Object.fromEntries(known);
 }

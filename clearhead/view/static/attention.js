@@ -1,10 +1,10 @@
-// The definition, for what must answer at once: scores, softmax, weighted sum (clearhead/definition/textbook.py), and the
-// altered formulas of `explain --what-if`. Every number of it is held against Python's.
+// The definition, for values needed at once: scores, softmax, weighted sum (clearhead/definition/textbook.py), and the
+// altered formulas of `explain --what-if`. Tests compare every number with Python's.
 
 const ROUNDING = 1e-14;
 const SMALLEST = 2.2250738585072014e-308; // of a float64 with all its digits
 
-/** The sum of the products of two vectors; what cancels but for rounding is 0, as decimals at right angles should. */
+/** The dot product of two vectors; 0 where only rounding is left, as for decimal vectors at right angles. */
 export function dot(a, b) {
   let total = 0,
     size = 0;
@@ -20,13 +20,13 @@ function scores(q, k, scale) {
   return q.map((query) => k.map((key) => dot(query, key) * scale));
 }
 
-/** Which keys each query sees: itself and what came before, the last `window` of them where there is one. */
+/** The keys each query sees: itself and the earlier ones, or the last `window` of these. */
 function causal(n, window) {
   const reach = window ?? n;
   return Array.from({ length: n }, (_, i) => Array.from({ length: n }, (_, j) => j <= i && j > i - reach));
 }
 
-/** A row's exponentials, what was taken from each score first, their total and the weights. */
+/** A row's exponentials, the shift subtracted from each score, the exponentials' sum and the weights. */
 function softmax(row, seen) {
   const known = row.filter((_, j) => seen[j]);
   const largest = Math.max(...known);
@@ -41,7 +41,7 @@ function softmax(row, seen) {
   return { exponentials: shifted, shift: largest, total: over, weights };
 }
 
-/** Rows of weights times values, over what is seen. */
+/** Rows of weights times values, over the visible keys. */
 function weightedSum(weights, values, seen) {
   return weights.map((row, i) =>
     values[0].map((_, c) => row.reduce((total, weight, j) => total + (seen[i][j] ? weight * values[j][c] : 0), 0)),
@@ -92,7 +92,7 @@ export function times(x, matrix) {
   return x.map((row) => matrix[0].map((_, c) => row.reduce((total, a, r) => total + a * matrix[r][c], 0)));
 }
 
-/** Rotary positions: dims c and c + d/2 of item j turned by j · 10000^(−pair / pairs); an odd last dim stays. */
+/** Rotary positions: dims c and c + d/2 of item j rotated by j · 10000^(−pair / pairs); an odd last dim stays. */
 export function turned(x) {
   const half = Math.floor(x[0].length / 2);
   return x.map((row, j) => {

@@ -1,4 +1,4 @@
-// The bar: undo and redo, the link, exports, how the page looks.
+// The bar: undo and redo, the link, exports, the theme.
 
 import { alone } from './ask.js';
 import { html, svg } from './dom.js';
@@ -76,7 +76,7 @@ function menu(face, name, entries, icon = false) {
   );
 }
 
-/** Light, dark, high contrast; the system's choice where none is made. */
+/** Light, dark or high contrast; the system's theme by default. */
 export function appear(told) {
   const [key, value] = told.split(':');
   const { dataset } = document.documentElement;
@@ -88,20 +88,20 @@ export function appear(told) {
   remember(told);
 }
 
-/** Keep the choice for the next visit, where the browser allows it. */
+/** Store the choice for the next visit, if the browser allows it. */
 function remember(told) {
   try {
     localStorage.setItem('appearance', told);
   } catch {
-    // a page from disk, or a browser that keeps nothing
+    // a page from disk, or a browser without storage
   }
 }
 
-/** As the last visit was. */
+/** The theme of the last visit. */
 export function appearAsBefore() {
   try {
     appear(localStorage.getItem('appearance') ?? 'theme:');
   } catch {
-    // nothing was kept
+    // nothing was stored
   }
 }

@@ -1,4 +1,4 @@
-// The guided path of ten steps, the eight questions, the presets: what is said, and what is set.
+// The guided path of ten steps, the eight questions and the presets: their texts and their states.
 
 export const PRESETS = [
   {

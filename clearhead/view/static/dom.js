@@ -1,9 +1,9 @@
-// Elements as values, and a page brought to look like them: what stays keeps its focus, its caret and its scroll.
+// Elements as values, and a page updated to match them; an element that stays keeps its focus, caret and scroll.
 
 const SPACES = { svg: 'http://www.w3.org/2000/svg', math: 'http://www.w3.org/1998/Math/MathML' };
 
-/** A maker of elements: html.p({ class: 'note' }, 'text', child). Styles are set property by property, as the content
- * security policy asks. */
+/** Makes elements: html.p({ class: 'note' }, 'text', child). Styles are set property by property, as the content
+ * security policy requires. */
 function maker(space) {
   return new Proxy(
     {},
@@ -28,7 +28,7 @@ export const html = maker('');
 export const svg = maker('svg');
 export const math = maker('math');
 
-/** Make an element's children those given. */
+/** Replace an element's children. */
 export function draw(parent, ...children) {
   const next = children
     .flat(9)
@@ -37,7 +37,7 @@ export function draw(parent, ...children) {
   sync(parent, next);
 }
 
-/** Old children become the new ones of their kind, in order; what has none goes, what is new comes in between. */
+/** Reuse old children for new ones of the same kind, in order; remove the rest and insert new ones. */
 function sync(parent, next) {
   let now = parent.firstChild;
   for (const child of next) {
@@ -66,7 +66,7 @@ function kindOf(node) {
   return `${node.nodeName} ${node.dataset?.key ?? node.id ?? ''} ${node.classList?.[0] ?? ''}`;
 }
 
-/** Bring an element to what another of its kind is. */
+/** Update an element to match another of the same kind. */
 function morph(now, next) {
   if (now.nodeType === Node.TEXT_NODE) {
     if (now.data !== next.data) now.data = next.data;

@@ -1,10 +1,10 @@
-// What is on the page as a file: numbers, a drawing, a picture, the page itself.
+// Exports the page's contents as files: numbers, an SVG, a PNG, the page itself.
 
 import { svg } from './dom.js';
 import { shownName } from './items.js';
 import { shade, shown } from './triangle.js';
 
-/** Each pair that is seen, in full precision. */
+/** Each visible pair, in full precision. */
 export function csvOf(p) {
   const quote = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const lines = [['query', 'key', 'query_name', 'key_name', 'score', 'exponential', 'weight'].join(',')];
@@ -19,7 +19,7 @@ export function csvOf(p) {
   return `${lines.join('\r\n')}\r\n`;
 }
 
-/** The triangle as a drawing that stands alone, and beside it the plane. */
+/** The triangle as a self-contained SVG, with the plane next to it. */
 export function drawingOf(state, p) {
   const cell = 64,
     high = 30,
@@ -80,7 +80,7 @@ export function drawingOf(state, p) {
   return { text: new XMLSerializer().serializeToString(drawing), width, height };
 }
 
-/** A colour as every viewer knows it. */
+/** A colour in a notation that every viewer understands. */
 function asRgb(value) {
   const canvas = document.createElement('canvas');
   canvas.width = canvas.height = 1;
@@ -95,7 +95,7 @@ function asRgb(value) {
   return `rgb(${r},${g},${b})`;
 }
 
-/** The drawing as a picture of twice its size. */
+/** The SVG as a PNG of twice its size. */
 export async function pictureOf(state, p) {
   const { text, width, height } = drawingOf(state, p);
   const image = new Image();
@@ -109,7 +109,7 @@ export async function pictureOf(state, p) {
   });
 }
 
-/** Give a file to the reader. */
+/** Offer a file for download. */
 export function save(name, content, kind) {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type: kind }));

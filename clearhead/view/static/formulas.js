@@ -1,4 +1,4 @@
-// Formulas as MathML, piece by piece, each in a `math` of its own so that a line can break between them.
+// Formulas as MathML, each piece in a separate `math` element so that a line can break between them.
 
 import { math } from './dom.js';
 
@@ -9,7 +9,7 @@ export const msub = (letter, index) => math.msub(null, mi(letter), math.mn(null,
 
 const SPACED = { '=': '.24em', '+': '.2em', '÷': '.2em' };
 
-/** One unbroken piece; an operator in front keeps its distance. */
+/** One unbreakable piece; an operator at its start keeps its spacing. */
 export function piece(...parts) {
   return math.math(null, ...parts.map((part) => (typeof part === 'string' ? infix(part) : part)));
 }

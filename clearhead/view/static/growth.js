@@ -1,9 +1,9 @@
-// Two windows over the page: what grows with the length, and the exercises on one's own numbers.
+// Two dialogs: how cost grows with length, and exercises on the reader's numbers.
 
 import { draw, html } from './dom.js';
 import { whole } from './numbers.js';
 
-/** Attention and a recurrent network as a text grows. */
+/** The cost of attention and of a recurrent network as a text grows. */
 export function growthView(costs) {
   return [
     html.h2({ id: 'growth-title' }, 'As the text grows'),
@@ -43,7 +43,7 @@ export function growthView(costs) {
 const STEPS = ['weighted sum of the vectors', 'softmax: exponentials over their total', 'scores: dot products'];
 const ORDER = [2, 1, 0];
 
-/** The steps to be put in order, then questions with the reader's own numbers. */
+/** Steps to put in order, then questions with the reader's numbers. */
 export function exerciseView(exercise, act) {
   const { placed, questions, given } = exercise;
   const done = placed.length === STEPS.length,
@@ -103,7 +103,7 @@ function quizQuestion({ text, options, answer, why }, at, chosen) {
   );
 }
 
-/** Open one of the windows. */
+/** Open one of the dialogs. */
 export function openWindow(name, ...content) {
   const dialog = document.getElementById(name);
   draw(

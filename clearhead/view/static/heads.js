@@ -1,4 +1,4 @@
-// The strip below: learned heads on the same sentence, and what comes next with and without one.
+// The strip at the bottom: learned heads on the same sentence, and the next token with and without one.
 
 import { html, svg } from './dom.js';
 import { percent } from './numbers.js';

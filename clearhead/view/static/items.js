@@ -1,4 +1,4 @@
-// The left side: the items and their vectors, presets, and what may be altered.
+// The left side: the items and their vectors, presets, and what can be altered.
 
 import { html } from './dom.js';
 import { fixed, percent, typed } from './numbers.js';
@@ -113,7 +113,7 @@ export function hue(j) {
   return `x${(j % 8) + 1}`;
 }
 
-/** A name in sight even if it is blank, or long. */
+/** A name that stays visible if it is blank, and is cut if it is long. */
 export function shownName(name) {
   const plain = name.replace(/\n/g, '⏎').replace(/\t/g, '⇥');
   const shown = plain.trim() ? plain : '␣';

@@ -1,4 +1,4 @@
-// The right side: the five lines of arithmetic for the chosen pair, every number of them live.
+// The right side: the five lines of arithmetic for the chosen pair, with live numbers.
 
 import { html, math } from './dom.js';
 import { mi, mn, mo, msub, piece } from './formulas.js';

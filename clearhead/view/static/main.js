@@ -1,4 +1,4 @@
-// What the controls do: each names its action, and everything listens here.
+// Event listeners: each control names its action, and all events are handled here.
 
 import { ACTIONS, pasted, withEntry, withNumber } from './actions.js';
 import { answers, ask } from './ask.js';
@@ -113,7 +113,7 @@ function focusCell() {
   document.querySelector('.tri [tabindex="0"]')?.focus();
 }
 
-/** Arrow keys on an arrow's tip: a tenth, with Shift a whole. */
+/** Arrow keys on an arrow's tip move it by 0.1, with Shift by 1. */
 function nudge(event, j) {
   const step = event.shiftKey ? 1 : 0.1;
   const by = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] }[event.key];
@@ -167,7 +167,7 @@ for (const end of ['pointerup', 'pointercancel']) {
   });
 }
 
-// Windows and files
+// Dialogs and files
 
 async function openNamed(name) {
   const p = problem(state, given);
@@ -182,7 +182,7 @@ async function openNamed(name) {
   openWindow('exercise', exerciseView(exercise));
 }
 
-/** The words or vectors themselves, as the first approach takes them: the quiz is about that. */
+/** The vectors as the first approach uses them, which is what the quiz is about. */
 function plainItems() {
   const { names, x, row } = problem({ ...state, learned: null, formula: 'right' }, given);
   return { problem: JSON.stringify({ names, q: x, row }) };

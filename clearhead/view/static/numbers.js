@@ -1,8 +1,8 @@
-// How numbers are printed: after rounding to twelve significant digits, half to even, as Python prints them.
+// Prints numbers as Python does: after rounding to twelve significant digits, half to even.
 
 const DIGITS = 12; // those behind depend on the order in which floats were added
 
-/** A number with so many decimals: 0.0625 with three is 0.062, where toFixed would round up. */
+/** A number with a count of decimals: 0.0625 with three is 0.062, where toFixed would round up. */
 export function fixed(value, places) {
   const { digits, exponent } = decimal(value);
   const whole = rounded(digits, places + exponent + 1 - DIGITS).toString();
@@ -12,7 +12,7 @@ export function fixed(value, places) {
   return minus + text.slice(0, cut) + (places ? '.' + text.slice(cut) : '');
 }
 
-/** A number's first digits as a whole number, and the exponent of the first of them. */
+/** A number's leading digits as an integer, and the exponent of the first digit. */
 function decimal(value) {
   const [mantissa, exponent] = Math.abs(value)
     .toExponential(DIGITS - 1)
@@ -20,7 +20,7 @@ function decimal(value) {
   return { digits: BigInt(mantissa.replace('.', '')), exponent: Number(exponent) };
 }
 
-/** digits · 10^shift as a whole number, half to even. */
+/** digits · 10^shift rounded to an integer, half to even. */
 function rounded(digits, shift) {
   if (shift >= 0) return digits * 10n ** BigInt(shift);
   const unit = 10n ** BigInt(-shift);
@@ -51,19 +51,19 @@ function power(value, places) {
   return `${value < 0 ? '−' : ''}${mantissa}e${exponent + over}`.replace('e-', 'e−');
 }
 
-/** A vector's number, as short as it was typed. */
+/** A number of a vector, without trailing zeros. */
 export function typed(value) {
   if (!value) return '0';
   if (Math.abs(value) < 0.0005 || Math.abs(value) >= 1e6) return power(value, 1);
   return fixed(value, 3).replace(/\.?0+$/, '');
 }
 
-/** A factor: in brackets if it is negative. */
+/** A factor, in brackets if it is negative. */
 export function factor(value) {
   return value < 0 ? `(${typed(value)})` : typed(value);
 }
 
-/** A share in per cent: only nothing is 0, and only the whole 100. */
+/** A share in per cent; only exactly 0 prints as 0, and only exactly 1 as 100. */
 export function percent(share) {
   const exact = 100 * Number(share.toPrecision(DIGITS));
   if (!exact) return '0 %';
@@ -79,7 +79,7 @@ function trimmed(exact) {
   return fixed(exact, Math.abs(exact) < 0.01 ? 4 : 3);
 }
 
-/** A share in a cell: what is too small for its one decimal is below 0.1, never 0. */
+/** A share in a cell, with one decimal; a smaller one prints as below 0.1, not as 0. */
 export function share(weight, narrow = false) {
   const exact = 100 * Number(weight.toPrecision(DIGITS)),
     unit = narrow ? '' : '\u202f%';
@@ -105,7 +105,7 @@ function short(n) {
   return `${n >= 100 ? n.toFixed(0) : n.toPrecision(3)} ${units[at]}`;
 }
 
-/** A number as people type it: a comma may stand for the point, and a minus sign for a hyphen. Not a number: NaN. */
+/** Parse a typed number, which may have a decimal comma or a real minus sign; NaN if it is not a number. */
 export function parsed(text) {
   const plain = text
     .trim()

@@ -1,4 +1,4 @@
-// The page: one state, drawn anew after every change, and what Python was asked about it.
+// The page: one state, redrawn after every change, and the requests to Python about it.
 
 import { ACTIONS } from './actions.js';
 import { alone, ask, openedAt, Refused } from './ask.js';
@@ -19,10 +19,10 @@ const MOST_PAST = 100;
 const NO_SENTENCE = { tokens: ['x'], plane: [[1, 0]], all: [[1, 0]], kept: 1, left: 0, notes: [] };
 export const past = [];
 export const future = [];
-/** What Python has answered, and what is wrong with what was typed. */
+/** Python's answers, and what is wrong with the input. */
 export const given = { sentence: null, head: null, learned: null, said: null, problem: null, wrong: null };
 const address = openedAt ?? location.hash.slice(1);
-/** What stands on the page but not in its address: a score tried out, whether the link was just copied. */
+/** State that is not in the address: a score being tried out, whether the link was just copied. */
 export const passing = { trial: null, copied: false };
 export let state = address ? fromAddress(address) : Object.freeze(sound({ ...FIRST, ...ACTIONS.step(null, 1) }));
 let drawing = false;
@@ -51,7 +51,7 @@ function build() {
   );
 }
 
-/** Everything in sight, from the state alone; a field that is taken away while it is drawn may change the state again. */
+/** Draw the page from the state; removing a field while drawing may change the state again. */
 export function show() {
   if (!given.sentence && !state.vectors) return;
   stale = true;
@@ -89,7 +89,7 @@ function drawAll() {
   parts.status.textContent = `Row ${p.names[p.row]}, column ${p.names[p.column]}: ${seen ? `${stage} ${shown(p, veiled ? 'scores' : state.show, p.row, p.column, false)}` : 'not seen'}.`;
 }
 
-/** Go to another state; `quietly` leaves no trace in the past, as while an arrow is dragged. */
+/** Go to another state; `quietly` adds no undo step, as while an arrow is dragged. */
 export function change(next, quietly = false) {
   if (!quietly) {
     past.push(state);
@@ -111,13 +111,13 @@ function arrive(before) {
   show();
 }
 
-/** Whether two states ask Python the same about the altered formula. */
+/** Whether two states need the same answer about the altered formula. */
 function sameProblem(a, b) {
   const { show, told, guess, step, question, chosen, column, ...one } = a;
   return Object.keys(one).every((key) => a[key] === b[key]);
 }
 
-/** The sentence, its learned heads, and the chosen head; what Python refuses is said, and what was shown stays. */
+/** Request the sentence, its learned heads and the chosen head; an error is shown and the page stays as it was. */
 async function fetchAll() {
   const { text, learned } = state;
   given.problem = null;
@@ -144,7 +144,7 @@ export async function later(asked) {
   show();
 }
 
-/** The problem in sight, as Python takes it. */
+/** The problem on the page, in the form Python takes. */
 export function asked() {
   const p = problem({ ...state, formula: 'right' }, given);
   const about = { names: p.names, q: p.q, row: p.row, scale: p.scale, window: state.window };
@@ -163,7 +163,7 @@ async function fetchConsequence() {
   show();
 }
 
-/** Go back to where one was, or forward again. */
+/** Undo or redo. */
 export function undo(from, to) {
   if (!from.length) return;
   const before = state;
@@ -172,7 +172,7 @@ export function undo(from, to) {
   arrive(before);
 }
 
-/** Open at another address. */
+/** Open the state in another address. */
 export function openAt(text) {
   const before = state;
   state = fromAddress(text);

@@ -1,4 +1,4 @@
-// The guided path: ten steps for the first visit, to be left and taken up at any time.
+// The guided path: ten steps for the first visit, which can be left and resumed at any time.
 
 import { PATH } from './course.js';
 import { html } from './dom.js';

@@ -12,12 +12,12 @@ const WIDE = 400,
   LINE = 14;
 let held = null; // the view while an arrow is dragged: it must not move under the hand
 
-/** Keep the view that is, or let it go. */
+/** Freeze the current view, or release it. */
 export function holdView(view) {
   held = view;
 }
 
-/** Where the plane's origin lies, and how many pixels a unit is. */
+/** The position of the plane's origin, and the pixels per unit. */
 export function viewOf(p) {
   if (held) return held;
   const points = [
@@ -129,7 +129,7 @@ function arrow(p, j, [x, y], [ox, oy]) {
   );
 }
 
-/** Where queries and keys are not the items themselves: the chosen two. */
+/** The chosen query and key, where these differ from the items. */
 function askers(p, at) {
   const [ox, oy] = at([0, 0]);
   return [
@@ -208,7 +208,7 @@ function tip(p, j, [x, y]) {
   });
 }
 
-/** Names beside tips: each in the first free place around it, farther out where it is crowded. */
+/** Names next to tips: each in the first free place around its tip, farther out where it is crowded. */
 function labelsOf(p, at, y, ticks) {
   const groups = new Map();
   p.shown.values.forEach((x, j) => {
@@ -265,7 +265,7 @@ function overlap(a, b) {
   return wide > 0 && high > 0 ? wide * high : 0;
 }
 
-/** The corners of the smallest convex shape around some points, in order. */
+/** The corners of the convex hull of some points, in order. */
 function hullOf(points) {
   const sorted = [...points].sort((a, b) => a[0] - b[0] || a[1] - b[1]);
   if (sorted.length < 3) return sorted;
@@ -280,7 +280,7 @@ function hullOf(points) {
   return [...half(sorted), ...half(sorted.reverse())];
 }
 
-/** More than two numbers: the item's own beside the new ones. */
+/** Vectors of more than two numbers: the item's numbers next to the new ones. */
 function barsView(p, veiled) {
   const x = p.v[p.row],
     y = p.shown.outputs[p.row].slice(0, x.length),

@@ -1,10 +1,11 @@
-// From what was chosen to what attention takes: queries, keys and values with names, and what must be said of them.
+// From the state to attention's input: named queries, keys and values, and notes on them.
 
 import { attend, times, turned } from './attention.js';
 import { MOST_ITEMS } from './state.js';
 import { sub } from './numbers.js';
 
-/** Matrices by hand: what points right asks for what points down. In the first sentence a fruit asks for a colour. */
+/** Designed matrices: an item that points right asks for one that points down; in the first sentence a fruit asks for
+ * a colour. */
 const DESIGNED = {
   wq: [
     [0, -3],
@@ -20,7 +21,7 @@ const DESIGNED = {
   ],
 };
 
-/** All that the page shows of a state. `given` holds what the server said: { sentence, head }. */
+/** Everything the page shows for a state. `given` holds the server's answers: { sentence, head }. */
 export function problem(state, given) {
   const items = itemsOf(state, given);
   const { x, names } = items;
@@ -66,7 +67,7 @@ export function problem(state, given) {
   };
 }
 
-/** Whether the screen is a telephone's: cells hold short numbers there. */
+/** Whether the screen is as narrow as a phone's, where cells hold short numbers. */
 function isSmall() {
   return window.matchMedia('(max-width: 560px)').matches;
 }
@@ -114,7 +115,7 @@ function isZero(shown, row, column) {
   return Math.abs(scores[column]) < 1e-9;
 }
 
-/** Names that tell items apart: a word that stands twice gets its place. */
+/** Distinct names for items: a repeated word gets its position. */
 function labels(names) {
   return names.map((name, j) => (names.filter((other) => other === name).length > 1 ? `${name}${sub(j + 1)}` : name));
 }

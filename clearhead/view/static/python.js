@@ -1,4 +1,4 @@
-// The lines of Python that compute what the page shows, whatever was altered; they run as they stand.
+// Python code that computes what the page shows, alterations included; it runs unchanged.
 
 import { html } from './dom.js';
 
@@ -28,7 +28,7 @@ function pythonOf(state, p) {
 const keysOf = (p) => (p.alike ? 'x' : 'k');
 const valuesOf = (p) => (p.alike ? 'x' : 'v');
 
-/** Where queries, keys and values come from. */
+/** The lines that define queries, keys and values. */
 function operandsOf(state, p) {
   if (state.learned) {
     const [layer, head] = state.learned.split('.');

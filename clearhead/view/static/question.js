@@ -1,4 +1,4 @@
-// Questions: the one before a score of 0 is explained, and the eight of the course.
+// Questions: the one asked before a score of 0 is explained, and the course's eight.
 
 import { sum } from './attention.js';
 import { QUESTIONS } from './course.js';
@@ -8,7 +8,7 @@ import { fixed, number, percent } from './numbers.js';
 
 const GUESSES = ['none of it', 'some of it', 'half of it'];
 
-/** Whether the question about a score of 0 stands open, and what would answer it is veiled. */
+/** Whether the question about a score of 0 is open, with its answer hidden. */
 export function isOpen(state, p) {
   return p.zero && !state.told && !state.learned;
 }

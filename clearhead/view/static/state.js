@@ -1,4 +1,4 @@
-// What the reader has chosen, as one frozen value: it stands in the address, and undo goes back through it.
+// The reader's choices as one frozen value, which the address holds and undo steps back through.
 
 import { FORMULAS } from './course.js';
 
@@ -36,7 +36,7 @@ const NUMBERS = ['row', 'column', 'window', 'heads', 'head', 'step', 'question',
 const SWITCHES = ['scaled', 'positions', 'told'];
 const TABLES = ['vectors', 'wq', 'wk', 'wv'];
 
-/** The part of an address that says what differs from the first visit. */
+/** The part of an address that holds the differences from the initial state. */
 export function toAddress(state) {
   const told = new URLSearchParams();
   for (const key of [...WORDS, ...NUMBERS, ...SWITCHES]) {
@@ -49,7 +49,7 @@ export function toAddress(state) {
   return told.toString();
 }
 
-/** What an address says; what makes no sense in it is passed over. */
+/** The state in an address; invalid parts are ignored. */
 export function fromAddress(text) {
   const told = new URLSearchParams(text.replace(/^#/, ''));
   const state = { ...FIRST };
@@ -78,7 +78,7 @@ function rowsOf(text) {
   return rows.every((row) => row.length === rows[0].length && row.every(Number.isFinite)) ? rows : null;
 }
 
-/** A state whose parts fit together. */
+/** The state with its parts made consistent. */
 export function sound(state) {
   const made = { ...state };
   const among = (key, options) => {

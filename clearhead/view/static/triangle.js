@@ -1,4 +1,4 @@
-// The middle: who looks at whom, the chosen row in all three stages, and the mixture.
+// The middle: which item looks at which, the chosen row in all three stages, and the mixture.
 
 import { sum } from './attention.js';
 import { html, svg } from './dom.js';
@@ -24,7 +24,7 @@ export function shown(p, stage, i, j, narrow = p.narrow) {
   return number(row[stage][j], narrow);
 }
 
-/** A weight as a share, or as the plain number that another formula makes of it. */
+/** A weight as a share, or as a plain number under another formula. */
 function weightText(p, weight, narrow = p.narrow) {
   return p.plainWeights ? number(weight, narrow) : share(weight, narrow);
 }
@@ -56,7 +56,7 @@ export function triangleView(state, p, veiled) {
   );
 }
 
-/** What the weights are, and what a row adds up to. */
+/** A caption: what the weights are, and what a row adds up to. */
 function ofWeights(state, p) {
   if (p.plainWeights) return 'what the altered formula puts in the place of weights';
   if (state.formula === 'mask-after-softmax')
@@ -146,7 +146,7 @@ function cell(state, p, i, j, veiled) {
   );
 }
 
-/** Whether scores are divided by the root of the dims, and that is more than 1. */
+/** Whether scores are divided by √d with d > 1. */
 function isRooted(p) {
   return p.d > 1 && Math.abs(p.shown.scale * Math.sqrt(p.d) - 1) < 1e-12;
 }

@@ -1,7 +1,7 @@
 """What masks and score rules mean, written once more: for the judge, by nobody else's code.
 
-A mask is a tuple: ("causal",), ("full",), ("window", left, right), ("prefix", n), ("documents", lengths),
-("not", mask), ("and", mask, mask), ("or", mask, mask).
+A mask is a tuple: ("causal",), ("full",), ("window", left, right), ("dilated", step), ("prefix", n),
+("documents", lengths), ("not", mask), ("and", mask, mask), ("or", mask, mask).
 """
 
 from collections.abc import Callable
@@ -23,6 +23,8 @@ def sees(mask: tuple, i: int, n: int) -> np.ndarray:
     if name == "window":
         left, right = given
         return (i - left <= j) & (j <= i + right)
+    if name == "dilated":
+        return np.isin(j, np.arange(i, -1, -given[0]))
     if name == "prefix":
         return j < given[0]
     if name == "documents":
@@ -43,6 +45,8 @@ def typed(mask: tuple) -> str:
     if name == "window":
         left, right = given
         return f"window:{left},{right}" if right else f"window:{left}"
+    if name == "dilated":
+        return f"dilated:{given[0]}"
     if name == "prefix":
         return f"prefix:{given[0]}"
     if name == "documents":

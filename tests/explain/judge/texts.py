@@ -245,6 +245,7 @@ NOTES: list[Sentence] = [
     sentence("Column 1 holds numbers and is taken as names, because line 1 heads it 'word'.", numeric_names),
     sentence("Left out, because signs have no vectors: <some>.", signs),
     sentence(
-        "Vectors: <some>, <count> words × <count>, all times <some>, so that their median length is √2.", other_vectors
+        "Vectors: <some>, <count> words × <count>, all multiplied by <some> so that their median length is √2.",
+        other_vectors,
     ),
 ]  # fmt: skip
