@@ -206,7 +206,7 @@ def attend(
     >>> done.output.tolist(), done.lse.round(3).tolist()
     ([[1.0], [2.0]], [0.0, 0.693])
     """
-    score = current(score)  # traced once, for output and weights alike
+    score = current_rules(score)  # traced once, for output and weights alike
     rules = new(Rules, (mask, score, sink if sink is None else as_array(sink, "sink"), scale, precision))
     if isinstance(k, KeyValueCache):
         check_no_values(v)

@@ -122,7 +122,7 @@ def check_invariance(
         with using_isa(isa):
             check(attend(q, k, v, mask=mask, **rules), slice(None), f"on {isa}")
     n, m = q.shape[-2], k.shape[-2]
-    spans, _ = split(mask, n, m)
+    spans, _ = split_documents(mask, n, m)
     sees_ahead = np.any(visible(mask, n, m, lead=full_result.lse.shape[:-1]) & ~np.tri(n, m, m - n, dtype=bool))
     posed = problem(q, k, v, mask=mask, **rules)
     if n != m or sees_ahead or len(spans) != 1 or "row" in posed.rules.leaves:

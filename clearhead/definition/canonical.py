@@ -68,7 +68,7 @@ def attention(
     heads = lead[-1] if lead else 1
     with np.errstate(all="ignore"):
         for number, head in enumerate(np.ndindex(lead)):
-            for span in split(mask, q.shape[-2], k.shape[-2])[0]:
+            for span in split_documents(mask, q.shape[-2], k.shape[-2])[0]:
                 # Blocks start anew in each document, so it has the same bits as alone.
                 rows = slice(span.first_query, span.first_query + span.queries)
                 keys = slice(span.first_key, span.first_key + span.keys)

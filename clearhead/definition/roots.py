@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from clearhead.definition.arithmetic import SHIFT, Arithmetic, Fit, as_float, nearest, polynomial, product, two_to
+from clearhead.definition.arithmetic import (
+    SHIFT,
+    Arithmetic,
+    Fit,
+    integer_as_float,
+    nearest_integer,
+    polynomial,
+    power_of_two_float,
+    product,
+)
 from clearhead.definition.logarithms import INFINITY
 
 CUBE_ROOT_OF_2 = 1.2599210498948732
@@ -21,8 +30,8 @@ def cbrt(a: Arithmetic, x: Any) -> Any:
     size = a.size(x)
     subnormal = size < 2.0**-1022
     bits = a.bits(a.select(subnormal, size * 2.0**54, size))
-    e = as_float(a, bits >> 52) - 1023.0
-    n, whole = nearest(a, a.fma(e, 1 / 3, SHIFT))
+    e = integer_as_float(a, bits >> 52) - 1023.0
+    n, whole = nearest_integer(a, a.fma(e, 1 / 3, SHIFT))
     rest = a.fma(n, -3.0, e)  # −1, 0 or 1
     t = a.of_bits(bits - (whole + whole + whole << 52))
     m = a.of_bits((bits & MANTISSA) + ONE_BITS)
@@ -35,5 +44,5 @@ def cbrt(a: Arithmetic, x: Any) -> Any:
     # The same for y, whose cube is taken in two parts; what it lacks of t is 3y² times what y lacks.
     p, low = product(a, y, y)
     y = a.fma(a.fma(-y, low, a.fma(-y, p, t)), square * (1 / 3), y)
-    y = y * two_to(a, whole) * a.select(subnormal, 2.0**-18, 1.0)
+    y = y * power_of_two_float(a, whole) * a.select(subnormal, 2.0**-18, 1.0)
     return a.select((size > 0.0) & (size < INFINITY), a.signed(y, x), x)

@@ -32,7 +32,7 @@ def weights(
 
 def distances(n: int, m: int, mask: Mask | None = None) -> Array:
     """The distance in items between query i and key j: (n, m)."""
-    spans, _ = split(causal() if mask is None else mask, n, m)
+    spans, _ = split_documents(causal() if mask is None else mask, n, m)
     position = np.concatenate([np.arange(s.first_query, s.first_query + s.queries) + s.offset for s in spans])
     return np.abs(position[:, None] - np.arange(m))
 

@@ -114,7 +114,7 @@ def fault_error(problem: Problem, leaves: dict[str, Any]) -> TraceError:
         if fault is not None and evaluate(Formula(fault, formula.arrays), leaves, dtype=dtype):
             for e, condition in possible_faults(formula):
                 if evaluate(Formula(condition, formula.arrays), leaves, dtype=dtype):
-                    return blamed_rule(rule, e, fault_text(e, condition, formula, leaves))
+                    return rule_error(rule, e, fault_text(e, condition, formula, leaves))
         if isinstance(rule, Score):
             leaves |= {"score": evaluate(formula, leaves, dtype=dtype)}
     return TraceError(f"{mask!r} and {scores!r} have no value for {pair_text(leaves)}.")

@@ -53,7 +53,7 @@ def backward_launch_for(residuals: Residuals, d_output: Array, *, rules: bool) -
     """The launch for a call, prepared at the first call of its kind; `rules` adds gradients of the rules' arrays."""
     (q, k, v, _), rule_values = residuals.operands, residuals.rules
     layouts = ((x.shape, x.strides, x.dtype) for x in (q, k, v, residuals.output, d_output))
-    score = in_order(rule_values.score) if isinstance(rule_values.score, list) else rule_values.score
+    score = flattened_rules(rule_values.score) if isinstance(rule_values.score, list) else rule_values.score
     sink = None if rule_values.sink is None else (rule_values.sink.shape, rule_values.sink.dtype)
     key = (*layouts, rule_values.mask, score, rule_values.scale, sink, rules, target())
     try:

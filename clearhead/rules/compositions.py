@@ -139,7 +139,7 @@ def sinc(x: Any) -> Any:
     return np.where(square < SINC_NEAR, series, np.sin(y) / y)
 
 
-def constant_of(x: Any) -> float | None:
+def constant_value(x: Any) -> float | None:
     """A number that is the same for all pairs and known now."""
     expression = getattr(x, "expression", None)
     if expression is None:

@@ -89,7 +89,7 @@ def parse_single_mask(text: str, align: Align | None) -> Mask:
             if len(ends) <= 2:
                 return window(*ends, align=start)
         case "dilated":
-            steps = wholes(text, argument)
+            steps = parse_integers(text, argument)
             if len(steps) == 1:
                 return dilated(*steps, align=start)
         case "prefix":
@@ -133,7 +133,7 @@ def mask_text(mask: Mask) -> str | None:
         case Documents(lengths, None):
             return f"documents:{','.join(map(str, lengths))}"
         case Not(a) if isinstance(a, Dilated) or not isinstance(a, And | Or):
-            own = typed(a)
+            own = mask_text(a)
             return own and f"~{own}"
         case Or(a, b) | And(a, b) if isinstance(mask, Or) or not (isinstance(a, Or) or isinstance(b, Or)):
             both = mask_text(a), mask_text(b)

@@ -190,7 +190,8 @@ ROWS = (
     Operation("float", "b>f i>f", np.asarray),
     # Functions
     Operation("sqrt", "f>f", np.sqrt, derivative=lambda d, y, x: (over(d, plus(y, y)),)),
-    Operation("cbrt", "f>f", np.cbrt, 2, derivative=lambda d, y, x: (over(d, times(number(3.0), times(y, y))),)),
+    Operation("cbrt", "f>f", np.cbrt, 2,
+              derivative=lambda d, y, x: (over(d, times(float_constant(3.0), times(y, y))),)),
     Operation("exp", "f>f", np.exp, 2, derivative=lambda d, y, x: (times(d, y),)),
     Operation("exp2", "f>f", np.exp2, 2, derivative=lambda d, y, x: (times(d, times(y, float_constant(math.log(2)))),)),
     Operation("expm1", "f>f", np.expm1, 2, derivative=lambda d, y, x: (times(d, float_operation("exp", x)),)),

@@ -97,8 +97,8 @@ def rule_and_tables(mask: Mask, *score: Any) -> tuple[str, tuple[torch.Tensor, .
         )
     try:
         return named_rules[mask, score], ()
-    except (KeyError, TypeError):  # an unhashable mask, which `checked` reports
-        rule, arrays = split_rules(checked(mask), as_rules(score))
+    except (KeyError, TypeError):  # an unhashable mask, which `checked_mask` reports
+        rule, arrays = split_rules(checked_mask(mask), as_rules(score))
     if not arrays and len(named_rules) < MAX_NAMED_RULES:
         named_rules[mask, score] = rule.name
     return rule.name, tuple(torch.from_numpy(x.copy() if not x.flags.writeable else x) for x in arrays)

@@ -17,7 +17,7 @@ from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.layers.rotary import rotate_at
 from clearhead.adapters.torch.operator import attend
 from clearhead.adapters.torch.rule_names import MOST_RULES, join_rule, split_rules
-from clearhead.adapters.torch.trace import trace
+from clearhead.adapters.torch.trace import trace_torch_function
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.masks import Mask, documents, full, window
 
@@ -386,5 +386,7 @@ def write_flash_rule(causal: bool, sides: tuple[int, ...], lengths: Any, softcap
     mask: Mask = full() if lengths is None else documents(lengths[0], queries=lengths[1])
     if causal or axes or (left, right) != (None, None):  # distances also count from the last key
         mask &= window(left, 0 if causal else right, align="end")
-    formula = trace(changed, ("score", "batch", "head", "row", "query", "key")) if softcap or axes else None
+    formula = (
+        trace_torch_function(changed, ("score", "batch", "head", "row", "query", "key")) if softcap or axes else None
+    )
     return join_rule(split_rules(mask, ())[0].masks, None, formula)[0].name

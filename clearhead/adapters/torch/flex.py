@@ -15,7 +15,7 @@ from clearhead.adapters.torch.arguments import check_tensors, scale_or_default
 from clearhead.adapters.torch.host import array_view, lead_of
 from clearhead.adapters.torch.operator import attend
 from clearhead.adapters.torch.rule_names import Rule, join_rule, split_rules
-from clearhead.adapters.torch.trace import trace
+from clearhead.adapters.torch.trace import trace_torch_function
 from clearhead.attention_weights.matrix import weights
 from clearhead.engine.problem import check_rules
 from clearhead.errors import InputError, ShapeError
@@ -60,7 +60,11 @@ def flex_attention(
         raise ShapeError(f"{query.shape[1]} query heads and {key.shape[1]} key heads: pass enable_gqa=True to share.")
     if return_lse and return_aux is not None:
         raise InputError("return_lse and return_aux exclude each other: pass return_aux=AuxRequest(lse=True).")
-    score = None if score_mod is None else float_formula(trace(score_mod, ("score", *POSITIONS), query.dtype))
+    score = (
+        None
+        if score_mod is None
+        else float_formula(trace_torch_function(score_mod, ("score", *POSITIONS), query.dtype))
+    )
     if isinstance(block_mask, Mask):
         check_rules(block_mask, (), lead_of(query, key, value), query.shape[-2], key.shape[-2])
         mask_rule, arrays = split_rules(block_mask, ())
@@ -99,7 +103,7 @@ def mask_formula(block_mask: Any, query: torch.Tensor, key: torch.Tensor) -> For
     if not hasattr(block_mask, "mask_mod"):
         if not callable(block_mask):
             raise InputError(f"block_mask is {block_mask!r}: give a BlockMask, a function of positions, or a mask.")
-        return bool_formula(trace(block_mask, POSITIONS))
+        return bool_formula(trace_torch_function(block_mask, POSITIONS))
     queries, keys = block_mask.seq_lengths
     if query.shape[-2] > queries or key.shape[-2] > keys:
         raise ShapeError(
@@ -122,7 +126,7 @@ def mask_formula(block_mask: Any, query: torch.Tensor, key: torch.Tensor) -> For
         )
         return full_blocks[index] | (partial_blocks[index] & mod(batch, head, row, key))
 
-    return bool_formula(trace(seen, POSITIONS))
+    return bool_formula(trace_torch_function(seen, POSITIONS))
 
 
 def float_formula(formula: Formula) -> Formula:

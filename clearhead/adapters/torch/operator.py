@@ -38,7 +38,7 @@ def attend(
     """
     check_ranks()
     query, key, value = autocast_operands(query, key, value)
-    if sink is not None and sink.dtype in NARROW:
+    if sink is not None and sink.dtype in HALF_DTYPES:
         sink = sink.float()
     output, lse = attend_unrounded(query, key, value, list(tables), sink, rule, scale)
     return (output if output.dtype is query.dtype else output.to(query.dtype)), lse

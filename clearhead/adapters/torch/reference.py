@@ -229,10 +229,10 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "trunc": torch.trunc,
     "lt": torch.lt, "le": torch.le, "gt": torch.gt, "ge": torch.ge, "eq": torch.eq, "ne": torch.ne,
     "and": torch.logical_and, "or": torch.logical_or, "xor": torch.logical_xor, "not": torch.logical_not,
-    "where": torch.where, "int": whole, "float": torch.Tensor.to, "sqrt": torch.sqrt, "cbrt": cube_root,
+    "where": torch.where, "int": tensor_to_int64, "float": torch.Tensor.to, "sqrt": torch.sqrt, "cbrt": cube_root,
     "exp": torch.exp, "exp2": torch.exp2, "expm1": torch.expm1, "log": torch.log, "log2": torch.log2,
     "log10": torch.log10, "log1p": torch.log1p, "pow": torch.pow, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan,
     "asin": torch.asin, "acos": torch.acos, "atan": torch.atan, "atan2": torch.atan2, "sinh": torch.sinh,
-    "cosh": torch.cosh, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": softplus, "erf": torch.erf,
-    "erfc": torch.erfc, "threefry": torch_drawn,
+    "cosh": torch.cosh, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": tensor_softplus, "erf": torch.erf,
+    "erfc": torch.erfc, "threefry": tensor_threefry,
 }  # fmt: skip

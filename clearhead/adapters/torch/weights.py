@@ -18,7 +18,7 @@ import torch
 from clearhead.adapters.torch import dispatch, operator
 from clearhead.adapters.torch.host import array_view, lead_of
 from clearhead.adapters.torch.lazy import NO_ANSWER, LazyTensor, getter, plain_tensor
-from clearhead.adapters.torch.reference import NARROW, repeated, weights_formula
+from clearhead.adapters.torch.reference import HALF_DTYPES, repeat_shared_heads, weights_formula
 from clearhead.adapters.torch.rule_names import rule_named
 from clearhead.arrays import Integers
 from clearhead.attention_weights.matrix import Weights, check_memory, weights
@@ -409,7 +409,7 @@ def multiplied(w: LazyWeights, v: Any) -> Any:
     origin, all_heads = w.origin, w.heads.size == int(np.prod(w.origin.lead)) and not w.averaged
     if not all_heads or v.dtype is not origin.query.dtype:
         return NO_ANSWER
-    key = repeated(
+    key = repeat_shared_heads(
         origin.key, w.shape[-3] if w.ndim > 2 else 1
     )  # a key head per query head, since each has separate values
     x = v.expand(*w.shape[:-2], *v.shape[-2:])

@@ -22,7 +22,7 @@ from clearhead.adapters.torch import dispatch
 from clearhead.adapters.torch.flex import bool_formula
 from clearhead.adapters.torch.host import array_view
 from clearhead.adapters.torch.lazy import NO_ANSWER, LazyTensor
-from clearhead.adapters.torch.trace import trace
+from clearhead.adapters.torch.trace import trace_torch_function
 from clearhead.adapters.transformers.families import refuse_unsupported_model, takes_boolean_masks
 from clearhead.arrays import Array
 from clearhead.errors import ClearheadError, InputError, ShapeError
@@ -358,7 +358,7 @@ def traced_mask(function: MaskFunction, query_from: int, key_from: int, first: i
 
     qualified_name = getattr(function, "__qualname__", repr(function))
     try:
-        formula = bool_formula(trace(moved, ("batch", "head", "query", "key")))
+        formula = bool_formula(trace_torch_function(moved, ("batch", "head", "query", "key")))
     except (ClearheadError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         raise InputError(f"the mask function {qualified_name} cannot become a formula, {error}") from error
     tensors: tuple[Any, ...] = formula.arrays

@@ -42,10 +42,10 @@ def look(f: Code, frame: Frame, see: Emitted[See], kinds: Pointer, block: Masked
     def known() -> Int:
         return f.load_bits(entry, 8).whole()
 
-    kind = f.value_if(kinds.given(), known, f.i64(MAYBE), ("known_kind", "kind"))
-    with f.when(kind == MAYBE):
+    kind = f.value_if(kinds.given(), known, f.i64(PARTLY_SEEN), ("known_kind", "kind"))
+    with f.when(kind == PARTLY_SEEN):
         f.call(see, See(frame.table, position, position.read("origin") + block.start, block.rows, frame.space("seen")))
-    return kind == NOTHING
+    return kind == ALL_HIDDEN
 
 
 def bits_from(f: Code, frame: Frame, first: Int) -> Pointer:
