@@ -1,4 +1,4 @@
-"""The cube root: of a number between ½ and 4 by a polynomial and two steps of Newton's, its exponent being a third."""
+"""The cube root: of a polynomial and two Newton steps for a number between ½ and 4, and a third of the exponent."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from clearhead.definition.logarithms import INFINITY
 CUBE_ROOT_OF_2 = 1.2599210498948732
 MANTISSA, ONE_BITS = (1 << 52) - 1, 1023 << 52
 
-# 1/∛m for 1 ≤ m ≤ 2, from where Newton's steps start
+# 1/∛m for 1 ≤ m ≤ 2, from the start of Newton's steps
 ROOT = Fit(
     (1.7776471684890054, -1.5540274077106597, 1.2271496200207155, -0.5865141615889806,
      0.15224956438221762, -0.016511679091286462),

@@ -89,7 +89,7 @@ class Captured(np.lib.mixins.NDArrayOperatorsMixin):
         places = [as_expression(x) for x in parts]
         wrong = next((p for p in places if p.kind != "int"), None)
         if wrong is not None:
-            raise TraceError(f"{wrong!r} is no whole number and cannot be an index")
+            raise TraceError(f"{wrong!r} is not a whole number and cannot be an index: convert it, as by .astype(int)")
         number = next((n for n, a in enumerate(self.arrays) if a is self.array), len(self.arrays))
         if number == len(self.arrays):
             self.arrays.append(self.array)

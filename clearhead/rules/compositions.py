@@ -17,9 +17,9 @@ import numpy as np
 from clearhead.errors import TraceError
 from clearhead.rules.operations import OPERATIONS
 
-MOST_FACTORS = 8  # of a float's power that is a product; others are the operation's
-MOST_POWER = 64  # of a whole number: 64 bits hold no other's
-SINC_NEAR = 1 / 64  # (πx)² below it goes into the series: six terms are right to 2⁻⁶⁰
+MOST_FACTORS = 8  # floats: higher powers use the pow operation instead of products
+MOST_POWER = 64  # integers: 64 bits hold no higher power
+SINC_NEAR = 1 / 64  # the series is used for (πx)² below this: six terms are accurate to 2⁻⁶⁰
 SINC_SERIES = tuple((-1) ** n / math.factorial(2 * n + 1) for n in range(5, -1, -1))  # highest power first
 
 
@@ -132,7 +132,7 @@ def integer_power(base: Any, n: int) -> Any:
 
 
 def sinc(x: Any) -> Any:
-    """sin(πx) / (πx); next to 0, where its derivatives would cancel, its series in (πx)²."""
+    """sin(πx) / (πx); near 0, its series in (πx)², because the derivatives of the quotient would cancel."""
     y = math.pi * as_float(x)
     square = y * y
     series = reduce(lambda total, c: total * square + c, SINC_SERIES)
@@ -140,7 +140,7 @@ def sinc(x: Any) -> Any:
 
 
 def constant_value(x: Any) -> float | None:
-    """A number that is the same for all pairs and known now."""
+    """The value of a constant, or None."""
     expression = getattr(x, "expression", None)
     if expression is None:
         return float(x)

@@ -107,7 +107,7 @@ def sqrt(x: Any) -> Any:
 
 
 def cbrt(x: Any) -> Any:
-    """The cube root, of the sign of x.
+    """The cube root, with the sign of x.
 
     >>> float(cbrt(-8.0))
     -2.0

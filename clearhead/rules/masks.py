@@ -295,7 +295,7 @@ class And(Mask):
 
 @dataclass(frozen=True)
 class Stepped(Mask):
-    """Each query sees the keys that are whole steps away, before and behind it."""
+    """Each query sees the keys at multiples of a step before and after it."""
 
     step: int
 
@@ -311,9 +311,9 @@ class Stepped(Mask):
 
 @dataclass(frozen=True)
 class Dilated(And):
-    """Each query sees itself and the keys whole steps before it; `dilated(step)` makes one.
+    """Each query sees itself and the keys at multiples of a step before it; `dilated(step)` makes one.
 
-    It is causal & stepped, so that kernels run the first as a loop, and all that places queries among keys knows it.
+    It is causal & stepped: kernels handle the causal part by loop bounds, and code that aligns queries finds it.
     """
 
     a: Causal
@@ -399,7 +399,7 @@ def window(left: int | None, right: int | None = 0, *, align: Align | None = Non
     """
     for name, x in (("left", left), ("right", right)):
         if x is not None and (not is_integer(x) or x < 0):
-            raise InputError(f"window's {name}={x!r} is no number of items: use 0, 1, 2 … or None for no limit.")
+            raise InputError(f"window's {name}={x!r} is not a number of items: use 0, 1, 2 … or None for no limit.")
     return Window(None if left is None else int(left), None if right is None else int(right), checked_align(align))
 
 
@@ -415,7 +415,7 @@ def dilated(step: int, *, align: Align | None = None) -> Dilated:
            [0, 1, 0, 1]])
     """
     if not is_integer(step) or step < 1:
-        raise InputError(f"dilated's step={step!r} is no distance between items: use 1, 2, 3 …")
+        raise InputError(f"dilated's step={step!r} is not a distance between items: use 1, 2, 3 …")
     return Dilated(causal(align=align), Stepped(int(step)))
 
 
@@ -428,7 +428,7 @@ def prefix(length: int) -> Prefix:
            [1, 1, 1]])
     """
     if not is_integer(length) or length < 0:
-        raise InputError(f"prefix({length!r}) is no number of items: use 0, 1, 2 …")
+        raise InputError(f"prefix({length!r}) is not a number of items: use 0, 1, 2 …")
     return Prefix(int(length))
 
 
@@ -470,7 +470,7 @@ def blocks(array: npt.ArrayLike, size: int) -> Blocks:
     """
     table = immutable_copy(bool_table(array, "blocks()", 2))
     if not is_integer(size) or size < 1:
-        raise InputError(f"blocks of size {size!r} cannot be: use 1, 2, 3 …")
+        raise InputError(f"blocks() got size={size!r}, which is not a positive whole number: use 1, 2, 3 …")
     return Blocks(table, int(size))
 
 
@@ -497,7 +497,7 @@ def where(function: Callable[..., Any]) -> Where:
     """
     traced = trace(function, POSITIONS)
     if traced.expression.kind != "bool":
-        raise InputError(f"where({function!r}) gives numbers, not truth: compare something, as in key <= query.")
+        raise InputError(f"where({function!r}) gives numbers, not conditions: compare something, as in key <= query.")
     return Where(function, Formula(traced.expression, tuple(map(immutable_copy, traced.arrays))))
 
 
@@ -630,7 +630,7 @@ def checked_mask(mask: object) -> Mask:
         return mask
     called = f"a {type(mask).__name__}" if isinstance(mask, np.ndarray) else repr(mask)
     cure = "dense(array)" if isinstance(mask, np.ndarray) else "causal(), full(), window(…) and their like"
-    raise InputError(f"mask is {called}, which is no mask: use clearhead.{cure}.")
+    raise InputError(f"mask is {called}, which is not a mask: use clearhead.{cure}.")
 
 
 def checked_align(align: Any) -> Align | None:
@@ -643,11 +643,11 @@ def checked_align(align: Any) -> Align | None:
 def checked_lengths(name: str, lengths: Sequence[int], count: int | None = None) -> tuple[int, ...]:
     """Document lengths as Python integers, or InputError."""
     if not np.iterable(lengths):
-        raise InputError(f"documents' {name}={lengths!r} is one thing: give a list of numbers, as in [5, 7, 3].")
+        raise InputError(f"documents' {name}={lengths!r} is not a list: give numbers, as in [5, 7, 3].")
     if any(not is_integer(n) or n < 0 for n in lengths) or count not in (None, len(lengths)):
         wanted = "" if count is None else f"{count} "
         raise InputError(
-            f"documents' {name} {shortened(tuple(lengths))} are no lengths: give {wanted}numbers 0, 1, 2 …"
+            f"documents' {name} {shortened(tuple(lengths))} are not lengths: give {wanted}numbers 0, 1, 2 …"
         )
     return tuple(int(n) for n in lengths)
 
@@ -655,7 +655,9 @@ def checked_lengths(name: str, lengths: Sequence[int], count: int | None = None)
 def run_lengths(ids: npt.NDArray[Any]) -> tuple[int, ...]:
     """The lengths of the runs of equal numbers."""
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise InputError(f"documents' ids have shape {ids.shape} and dtype {ids.dtype}: give one whole number an item.")
+        raise InputError(
+            f"documents' ids have shape {ids.shape} and dtype {ids.dtype}: give one whole number per item."
+        )
     borders = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1)) if len(ids) else np.empty(0, int)
     if len(np.unique(ids[borders])) < len(borders):
         raise InputError(
@@ -683,11 +685,11 @@ def plain_array(array: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     try:
         table = np.asarray(array)
     except ValueError as error:
-        raise InputError(f"{name} got no rectangular array: {error}.") from None
-    if not table.dtype.isnative:
         raise InputError(
-            f"{name} got numbers of {table.dtype.str}, other bytes first: give x.astype({table.dtype.name!r})."
-        )
+            f"{name} got rows of different lengths or types ({error}): give a rectangular array."
+        ) from None
+    if not table.dtype.isnative:
+        raise InputError(f"{name} got {table.dtype.str}, a foreign byte order: give x.astype({table.dtype.name!r}).")
     return table
 
 

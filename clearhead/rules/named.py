@@ -1,7 +1,7 @@
 """Parses and prints rules in the command line's notation.
 
-causal   full   window:255   window:255,3   dilated:4   prefix:10   documents:5,7,3   joined by & and |, turned by ~
-softcap:30   scale:0.5   alibi          and file.py:function for a rule of one's own
+causal   full   window:255   window:255,3   dilated:4   prefix:10   documents:5,7,3   joined by & and |, negated by ~
+softcap:30   scale:0.5   alibi          and file.py:function for your own rule
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from clearhead.rules.masks import (
 from clearhead.rules.scores import Alibi, Scale, Score, Softcap, alibi, as_rule, scale, softcap
 
 MASKS = (
-    "causal, full, window:LEFT[,RIGHT], dilated:STEP, prefix:N and documents:LENGTHS, joined by & and |, turned by ~"
+    "causal, full, window:LEFT[,RIGHT], dilated:STEP, prefix:N and documents:LENGTHS, joined by & and |, negated by ~"
 )
 SCORES = "softcap:CAP, scale:FACTOR and alibi"
 
@@ -104,7 +104,7 @@ def parse_single_mask(text: str, align: Align | None) -> Mask:
 def parse_integers(text: str, argument: str) -> list[int]:
     """Integers separated by commas."""
     if not re.fullmatch(r"\d+(,\d+)*", argument):
-        raise InputError(f"{text!r} needs whole numbers behind its colon, as in window:255 or documents:5,7,3.")
+        raise InputError(f"{text!r} needs whole numbers after its colon, as in window:255 or documents:5,7,3.")
     return [int(part) for part in argument.split(",")]
 
 
@@ -179,14 +179,14 @@ def named_score(text: str, heads: int) -> Score:
     except ClearheadError:
         raise
     except ValueError:
-        raise InputError(f"{text!r} needs a number behind its colon, as in {name}:30.") from None
+        raise InputError(f"{text!r} needs a number after its colon, as in {name}:30.") from None
 
 
 def rule_from_file(text: str) -> Score:
     """Run a Python file and return its function of (score, batch, head, query, key): `file.py:function`."""
     path, _, name = text.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
-        raise InputError(f"--rule {text} names no function: write file.py:function.")
+        raise InputError(f"--rule {text} does not name a function: write file.py:function.")
     return as_rule(load_function(Path(path), name))
 
 

@@ -182,7 +182,7 @@ def softcap(cap: float) -> Softcap:
     softcap(50.0)
     """
     if finite_number(cap, "softcap") <= 0:
-        raise InputError(f"softcap({cap!r}) cannot be: use a number above 0.")
+        raise InputError(f"softcap({cap!r}) has no positive cap: use a number above 0.")
     return Softcap(float(cap))
 
 
@@ -196,7 +196,7 @@ def alibi(slopes: npt.ArrayLike | int) -> Alibi:
     """
     if is_integer(slopes):
         if not 0 < slopes <= MOST_HEADS:  # type: ignore[operator]
-            raise InputError(f"alibi({slopes!r}) is no number of heads: use 1, 2, 3 … or one slope for each head.")
+            raise InputError(f"alibi({slopes!r}) is not a number of heads: use 1, 2, 3 … or one slope for each head.")
         slopes = paper_slopes(int(slopes))  # type: ignore[arg-type]
     return Alibi(float_table(slopes, "alibi's slopes", 1).copy())
 
@@ -225,7 +225,7 @@ def relative(table: npt.ArrayLike, max_distance: int, *, bidirectional: bool | N
     numbers_table = float_table(table, "relative()'s table", 2)
     if not is_integer(max_distance) or not 1 <= max_distance <= MOST_DISTANCE:
         raise InputError(
-            f"relative()'s max_distance={max_distance!r} is no distance: use 1, 2, 3 … and at most {MOST_DISTANCE}."
+            f"relative()'s max_distance={max_distance!r} is invalid: use a whole number from 1 to {MOST_DISTANCE}."
         )
     if bidirectional is None and numbers_table.shape[1] != 2 * max_distance + 1:
         raise InputError(
@@ -289,7 +289,7 @@ def as_rule(part: Any) -> Score:
     if callable(part):
         return Function(part, as_score(trace(part, SCORE_PARAMETERS), part))
     raise InputError(
-        f"score is {part!r}, which is no rule: use softcap(…), alibi(…), bias(…), relative(…), a function of "
+        f"score is {part!r}, which is not a rule: use softcap(…), alibi(…), bias(…), relative(…), a function of "
         "(score, batch, head, query, key), or several of them in a list."
     )
 
@@ -297,7 +297,7 @@ def as_rule(part: Any) -> Score:
 def as_score(traced: Formula, function: object) -> Formula:
     """A traced function's formula as a score: integers become floats, booleans raise InputError."""
     if traced.expression.kind == "bool":
-        raise InputError(f"{function!r} gives truth, not a score: use np.where(condition, score, -np.inf).")
+        raise InputError(f"{function!r} gives a condition, not a score: use np.where(condition, score, -np.inf).")
     if traced.expression.kind == "int":
         return Formula(simplify(Expression("float", "float", (traced.expression,))), traced.arrays)
     return traced

@@ -135,8 +135,8 @@ def checked_depth(e: Expression) -> Expression:
     """The expression, or TraceError if it is nested too deeply."""
     if e.depth > MOST_DEPTH:
         raise TraceError(
-            f"{e.depth} operations wait for each other, more than the {MOST_DEPTH} that a kernel takes: calculate "
-            "arrays beforehand, and index them"
+            f"operations are nested {e.depth} deep, more than the {MOST_DEPTH} that a kernel supports: "
+            "precompute arrays outside the rule, and index them"
         )
     return e
 

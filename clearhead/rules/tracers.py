@@ -29,8 +29,8 @@ ADVICE = {
     "iterate": "positions and scores are single numbers, which cannot be unpacked or looped over",
     "hash": "a dict or a set needs one number to look up, but this differs from pair to pair: make an array of what it "
     "holds, and index that",
-    "type": "what a position or a score is cannot be asked, for it is a stand-in while a rule is traced",
-    "catch": "an `except` cannot be traced, for stand-ins do not fail where numbers do: use np.where",
+    "type": "the type of a position or a score cannot be inspected while a rule is traced",
+    "catch": "an `except` cannot be traced, because stand-ins do not raise where numbers do: use np.where",
     "store": "a rule cannot store anything: give the new score back",
 }
 
@@ -103,7 +103,7 @@ class Traced:
 
     def __round__(self, digits: Any = None) -> Any:
         if digits is not None:
-            raise TraceError(f"round(…, {digits!r}) is of decimal digits, which floats have not: use np.round")
+            raise TraceError(f"round(…, {digits!r}) rounds to decimal digits, which stand-ins cannot: use np.round")
         return compositions.as_int(apply("round", self))
 
     def __lshift__(self, by: Any) -> Any:
@@ -205,7 +205,7 @@ def apply(op: str, *inputs: Any) -> Traced:
     if op in ROUNDING and kinds == {"int"}:
         return own(args[0])
     if op in ("add", "sub", "neg") and kinds == {"bool"}:
-        raise TraceError(f"conditions such as {args[0]!r} are no numbers to add or subtract: use |, &, ^ or np.where")
+        raise TraceError(f"conditions such as {args[0]!r} cannot be added or subtracted: use |, &, ^ or np.where")
     signature = OPERATIONS[op].signature([a.kind for a in args])
     if signature is None:
         raise TraceError(condition_message(op, args))

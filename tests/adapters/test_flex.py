@@ -355,7 +355,7 @@ REFUSED = {
     "a row of shape .8,. is no single number": lambda s, b, h, i, j: s + (ROWS[i] * ROWS[j]).sum(),
     "outside, as table = a @ b.T": lambda s, b, h, i, j: s + torch.dot(ROWS[i], ROWS[j]),
     "a tensor of shape .4,. is no single number": lambda s, b, h, i, j: s + SLOPES,
-    "no place 8 in an axis of 8": lambda s, b, h, i, j: s + ROWS[i][8],
+    "no index 8 in an axis of size 8": lambda s, b, h, i, j: s + ROWS[i][8],
     "is a whole number: use a float's power": lambda s, b, h, i, j: s + 2**h,
     "does not fit into 64 bits": lambda s, b, h, i, j: s + i**70,
     "is not a formula of gelu": lambda s, b, h, i, j: torch.nn.functional.gelu(s, approximate="erf"),

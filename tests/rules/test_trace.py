@@ -514,7 +514,7 @@ ERRORS: list[tuple[Callable[..., Any], str]] = [
     (raises_input_error, "mine"),
     (too_few_indices, "needs 2 positions"),
     (slice_index, "needs 2 positions"),
-    (float_index, "no whole number"),
+    (float_index, "not a whole number"),
     (complex_array, "complex128"),
     (object_array, "object"),
     (masked_array, "MaskedArray"),

@@ -185,7 +185,7 @@ def tensor_softplus(x: torch.Tensor) -> torch.Tensor:
 
 
 def cube_root(x: torch.Tensor) -> torch.Tensor:
-    """The cube root, of the sign of x."""
+    """The cube root, with the sign of x."""
     return torch.copysign(x.abs().pow(1 / 3), x)
 
 

@@ -188,14 +188,12 @@ class Recorder(TorchFunctionMode):
     def load(self, tensor: torch.Tensor, places: tuple[Any, ...]) -> TorchNumber:
         """A load of one element of a tensor."""
         if tensor.numel() == 0:
-            raise TraceError(f"a tensor of shape {tuple(tensor.shape)} is empty: leave it out, or give it numbers")
+            raise TraceError(f"a tensor of shape {tuple(tensor.shape)} is empty: omit it, or give it numbers")
         kind: Kind = "float" if tensor.is_floating_point() else "bool" if tensor.dtype is torch.bool else "int"
         index = tuple(as_expression(x) for x in places)
         wrong = next((e for e in index if e.kind != "int"), None)
         if wrong is not None:
-            raise TraceError(
-                f"{wrong!r} is no whole number: index by head, key, or what // and arithmetic make of them"
-            )
+            raise TraceError(f"{wrong!r} is not a whole number: index by head, key, or integers computed from them")
         return TorchNumber(Expression("load", kind, index, array=self.table(tensor)))
 
     def table(self, tensor: torch.Tensor) -> int:
@@ -242,8 +240,8 @@ class IndexedTensor(TorchStandIn):
         for place, size in zip(places, self.tensor.shape, strict=False):
             if isinstance(place, int) and not -size <= place < size:
                 raise TraceError(
-                    f"a tensor of shape {tuple(self.tensor.shape)} has no place {place} in an axis of {size}: index it "
-                    f"by 0 to {size - 1}"
+                    f"a tensor of shape {tuple(self.tensor.shape)} has no index {place} in an axis of size {size}: "
+                    f"index it by 0 to {size - 1}"
                 )
         if len(places) < self.tensor.dim():
             return IndexedTensor(self.tensor, places, self.recorder)
