@@ -241,13 +241,13 @@ def test_shard_map_knows_what_differs_between_devices():
 
 def test_operands_are_read_and_results_written_in_place(monkeypatch):
     seen = []
-    real = call.functions["write_attention"]
+    real = call.functions["attended"]
 
     def watched(options, operands, results):
         seen.append([x.ctypes.data for x in (*operands, *results)])
         real(options, operands, results)
 
-    monkeypatch.setitem(call.functions, "write_attention", watched)
+    monkeypatch.setitem(call.functions, "attended", watched)
     q, k, v = operands()
     output = jax.jit(dot_product_attention)(q, k, v).block_until_ready()
     assert seen == [[x.unsafe_buffer_pointer() for x in (q, k, v, output)]]
@@ -298,7 +298,7 @@ def test_an_error_inside_reaches_the_caller_and_the_next_call_works(monkeypatch)
 
     q, k, v = operands()
     with monkeypatch.context() as patched:
-        patched.setitem(call.functions, "write_attention", broken)
+        patched.setitem(call.functions, "attended", broken)
         with pytest.raises(Exception, match="INVALID_ARGUMENT: ShapeError: no such shape"):
             jax.jit(dot_product_attention)(q, k, v).block_until_ready()
     assert np.isfinite(dot_product_attention(q, k, v)).all()
@@ -318,7 +318,7 @@ def test_an_interrupt_inside_a_call_reaches_the_main_thread(monkeypatch):
     def pressed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(call.functions, "write_attention", pressed)
+    monkeypatch.setitem(call.functions, "attended", pressed)
     attend = jax.jit(dot_product_attention)
 
     def until_it_comes():
