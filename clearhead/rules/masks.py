@@ -618,8 +618,8 @@ def query_offset(queries: int, keys: int, align: Align | None, mask: Mask) -> in
     """A query's position among the keys minus its index."""
     if align is None and queries != keys:
         raise ShapeError(
-            f"{mask!r} is ambiguous for {queries} queries and {keys} keys: say causal(align='end') if the "
-            "queries are the last ones (as with a key/value cache) or causal(align='start') if they are the first."
+            f"{mask!r} is ambiguous for {queries} queries and {keys} keys: give it align='end' if "
+            "the queries are the last ones (as with a key/value cache) or align='start' if they are the first."
         )
     return keys - queries if align == "end" else 0
 
