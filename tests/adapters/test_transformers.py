@@ -255,7 +255,7 @@ def test_errors_say_what_to_change():
         adapter.attention_forward(layer_like(), q, q, q, torch.ones(1, 1, 3, 3, dtype=torch.int64).tril())
     with pytest.raises(DtypeError, match=r"float32, torch.float32 and torch.bfloat16: cast the model to one dtype"):
         adapter.attention_forward(layer_like(), q, q, q.bfloat16(), mask)
-    with pytest.raises(InputError, match="compute with sinks, which clearhead's attention does not know"):
+    with pytest.raises(InputError, match="compute with sinks, which clearhead does not support"):
         adapter.attention_forward(layer_like(), q, q, q, mask, sinks=torch.zeros(1, 2, 3, 1))
     with pytest.raises(InputError, match="2 queries and 3 keys have no mask"):
         adapter.attention_forward(layer_like(), q[:, :, :2], q, q, None)
@@ -563,7 +563,7 @@ def test_tables_that_do_not_fit_are_told():
         ):
             adapter.attention_forward(layer_like(), q, q, q, **options)
     for shape in ((3, 9), (9,), (2, 9, 9)):
-        with pytest.raises(ShapeError, match=r"attention_mask has shape \(.*: give \(2, positions\), True where a tok"):
+        with pytest.raises(ShapeError, match=r"attention_mask has shape \(.*: give \(2, positions\), True at tokens"):
             adapter.mask_forward(2, 9, 9, attention_mask=torch.ones(shape))
 
 
