@@ -17,7 +17,7 @@ import llvmlite.ir as ir
 from clearhead.kernels.abi.gradient_call import AXIS, DONE, FIELDS, GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import PLAIN_VARIANT, Variant
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.values import Float, Int, Pointer, i32, least, most
 from clearhead.kernels.parts.dense_rows import Rows, Wanted, dense_rows
 from clearhead.kernels.parts.frame import CallTable, Frame
@@ -143,7 +143,7 @@ class Backward:
 
     def write_block(self, w: int) -> Emitted[GradientBlock]:
         """One block for w vectors of queries."""
-        f = internal_function(self.module, self.tile, f"block_{w}", GradientBlock)
+        f = Function(self.module, self.tile, f"block_{w}", GradientBlock)
         a = f.arguments
         frame, get, space = a.frame, a.frame.field, a.frame.space
         dims, value_dims = get("query_dim"), get("value_dim")
@@ -237,7 +237,7 @@ class Backward:
 
     def write_wait(self) -> Emitted[Wait]:
         """Wait for the task before, letting other threads run meanwhile."""
-        f = internal_function(self.module, self.tile, "wait", Wait)
+        f = Function(self.module, self.tile, "wait", Wait)
         table, before, turn = f.arguments
         build = f.build
         look, again, after = (f.ir.append_basic_block(name) for name in ("look", "again", "passed"))
@@ -256,7 +256,7 @@ class Backward:
 
     def write_tile(self) -> Emitted[GradientTile]:
         """The tile's operands made ready, its blocks, and its own gradients."""
-        f = internal_function(self.module, self.tile, "tile", GradientTile)
+        f = Function(self.module, self.tile, "tile", GradientTile)
         a = f.arguments
         frame, get, space = a.frame, a.frame.field, a.frame.space
         dims, value_dims, zero = get("query_dim"), get("value_dim"), f.i64(0)

@@ -14,7 +14,7 @@ from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.kernels.abi.call import ROW
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.math import log
 from clearhead.kernels.ir.storage import load_number, store_rounded, stored_bytes
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, least, most
@@ -90,13 +90,13 @@ class Decode:
 
     def write_block(self, count: int) -> Emitted[RowsBlock]:
         """One block for `count` rows."""
-        f = internal_function(self.module, self.tile, f"block_{count}", RowsBlock)
+        f = Function(self.module, self.tile, f"block_{count}", RowsBlock)
         DecodeBlock(f, self.variant, f.arguments, [f.arguments.r + n for n in range(count)]).write()
         return f.finish()
 
     def write_pack(self) -> Emitted[PackRecords]:
         """Row r is query r % queries of the group's head r // queries."""
-        f = internal_function(self.module, self.tile, "pack", PackRecords)
+        f = Function(self.module, self.tile, "pack", PackRecords)
         frame, q, head = f.arguments
         get, size = frame.field, f.element.bytes
         queries, dims = get("queries"), get("query_dim")
@@ -123,7 +123,7 @@ class Decode:
 
     def write_segment(self) -> Emitted[Segment]:
         """The segment's blocks, in ascending order, for TOGETHER rows at a time."""
-        f = internal_function(self.module, self.tile, "segment", Segment)
+        f = Function(self.module, self.tile, "segment", Segment)
         frame, k, v, begin, end, o = f.arguments
         rows, size = frame.field("rows"), f.element.bytes
         state, records = frame.space("softmax"), frame.space("rows")
@@ -164,7 +164,7 @@ class Decode:
 
     def write_merge(self) -> Emitted[MergeSegments]:
         """The segments join one after the other, then a sink; y = o / l and LSE = m + log l."""
-        f = internal_function(self.module, self.tile, "merge", MergeSegments)
+        f = Function(self.module, self.tile, "merge", MergeSegments)
         state, o, step, o_step, segments, vectors, y, lse, sink = f.arguments
         size, storage = f.element.bytes, self.variant.written
         m, l = f.broadcast(state), f.broadcast(state + size)

@@ -16,7 +16,7 @@ from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.kernels.abi.softmax_state import ALPHA, TOTAL_L, TOTAL_M, L, M
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.values import Int, Pointer, least, most
 from clearhead.kernels.parts.bfloat16_dot import (
     PairWeights,
@@ -123,7 +123,7 @@ class Forward:
         """One block for w vectors of queries: scores and softmax, then the weighted values."""
         variant = self.variant
         present = (*variant.window_edge, *(("seen",) if variant.mask else ()))
-        f = internal_function(self.module, self.tile, f"block_{w}", AttendBlock, present=present)
+        f = Function(self.module, self.tile, f"block_{w}", AttendBlock, present=present)
         a = f.arguments
         frame, block = a.frame, KeyBlock(a.start, a.rows, a.diagonal, a.left)
         s, state, position = frame.space("scores"), frame.space("softmax"), frame.position()
@@ -198,7 +198,7 @@ class Forward:
         present = (
             *variant.window_edge, *(("kinds",) if variant.mask else ()), *(("sink",) if variant.sink else ()),
         )  # fmt: skip
-        f = internal_function(self.module, self.tile, "attend", Attend, present=present)
+        f = Function(self.module, self.tile, "attend", Attend, present=present)
         a = f.arguments
         frame = a.frame
         state, total = frame.space("softmax"), frame.space("total")

@@ -15,7 +15,7 @@ from clearhead.kernels.parts.task_queue import Kernel
 def peak(tile: Tile, _: Variant) -> ir.Module:
     """Write the loop; the sums tend to 1 (x ← ½·x + ½), so they neither overflow nor become subnormal."""
     module = ir.Module("clearhead.peak")
-    f = Function(module, tile, "peak", Kernel, result=True)
+    f = Function(module, tile, "peak", Kernel, result=True, exported=True)
     scratch, budget = f.arguments.scratch, f.arguments.budget
     half = f.load(scratch)  # from memory, so that the compiler cannot work the sums out itself
 

@@ -16,7 +16,7 @@ from clearhead.kernels.abi.call import SWEEP, SWEEP_TILE, TILE
 from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_LSE
 from clearhead.kernels.abi.tiles import CACHE_LINE, Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.values import Int, Pointer, Truth, Vector, larger, least, most
 from clearhead.kernels.parts.dense_rows import BlockRows, Rows, Wanted
 from clearhead.kernels.parts.frame import Frame
@@ -130,7 +130,7 @@ class Sweep:
     def write_block(self, w: int) -> Emitted[SweepBlock]:
         """One block for w vectors of queries."""
         present = (*self.variant.window_edge, *(("seen",) if self.variant.mask else ()))
-        f = internal_function(self.module, self.tile, f"block_{w}", SweepBlock, present=present)
+        f = Function(self.module, self.tile, f"block_{w}", SweepBlock, present=present)
         a = f.arguments
         frame, block = a.frame, KeyBlock(a.start, a.rows, a.diagonal, a.left)
         s, state = frame.space("scores"), frame.space("softmax")
@@ -225,7 +225,7 @@ class Sweep:
     def write_tile(self) -> Emitted[SweepTile]:
         """The tile's blocks, in ascending order."""
         present = (*self.variant.window_edge, *(("kinds",) if self.variant.mask else ()))
-        f = internal_function(self.module, self.tile, "tile", SweepTile, present=present)
+        f = Function(self.module, self.tile, "tile", SweepTile, present=present)
         a = f.arguments
         frame, get = a.frame, partial(sweep_field, a.frame)
         origin = frame.position().read("origin")

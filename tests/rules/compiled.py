@@ -42,7 +42,7 @@ def module(name, dtype, place, arity):
     """The function in a loop over vectors, as IR for a target."""
     tile = tile_for(ELEMENTS[dtype], place.vector_bits, place.registers)
     written = ir.Module(name)
-    f = Function(written, tile, "run", {1: One, 2: Two}[arity])
+    f = Function(written, tile, "run", {1: One, 2: Two}[arity], exported=True)
     *xs, y, size = f.arguments
     float_operation = Expression(name, "float", (Expression("score", "float"),) * arity)
 

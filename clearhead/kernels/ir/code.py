@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.abi.tiles import Element, Tile
+from clearhead.kernels.abi.tiles import CACHE_LINE, Element, Tile
 from clearhead.kernels.ir.parameters import Parameter, bound, machine_parameters, operands
 from clearhead.kernels.ir.values import (
     Bits,
@@ -26,6 +26,7 @@ from clearhead.kernels.ir.values import (
     Truth,
     Value,
     Vector,
+    call_intrinsic,
     constant,
     i32,
     i64,
@@ -86,7 +87,7 @@ class Code:
         self.ir.attributes.add("nounwind")
         for argument, parameter in zip(self.ir.args, parameters, strict=True):
             argument.name = parameter.name
-        self.build = self.block = ir.IRBuilder(self.ir.append_basic_block("entry"))
+        self.build = ir.IRBuilder(self.ir.append_basic_block("entry"))
 
     # Constants, and scalars in every lane
 
@@ -186,17 +187,13 @@ class Code:
 
     def prefetch(self, row: Pointer, size: Int) -> None:
         """Ask for the cache lines of a row that will be read soon; an address beyond memory does no harm."""
-        for offset in self.range(0, size, 64):
+        for offset in self.range(0, size, CACHE_LINE):
             self.prefetch_line(row + offset)
 
     def prefetch_line(self, address: Pointer) -> None:
         """Ask for one cache line."""
         how = [constant(i32, x) for x in (0, 3, 1)]  # to read, into every cache, data
-        name = "llvm.prefetch.p0"
-        kinds = [address.ir.type, *(x.type for x in how)]
-        known = self.module.globals.get(name)
-        known = known or ir.Function(self.module, ir.FunctionType(ir.VoidType(), kinds), name)
-        self.build.call(known, [address.ir, *how])
+        call_intrinsic(self.build, "llvm.prefetch.p0", ir.VoidType(), [address.ir, *how])
 
     def fetch_add(self, address: Pointer, x: int, ordering: str) -> Int:
         """Add to an integer that threads share, in one step; what it was before."""
@@ -367,7 +364,10 @@ class _Loop:
 
 
 class Function(Code, Generic[P]):
-    """A function whose arguments are a P."""
+    """A function whose arguments are a P; of its optional parameters it has those that are `present`.
+
+    Unless it is `exported`, it is the module's own.
+    """
 
     def __init__(
         self,
@@ -379,10 +379,14 @@ class Function(Code, Generic[P]):
         present: Sequence[str] = (),
         result: bool = False,
         together: int = 1,
+        exported: bool = False,
     ) -> None:
         optional = frozenset(present)
         declared = machine_parameters(parameters, optional)
         super().__init__(module, name, declared, tile, result=result, together=together)
+        if not exported:
+            self.ir.linkage = "internal"
+            self.ir.attributes.add("noinline")  # each part gets the registers for itself
         values = (p.kind(self.build, argument) for p, argument in zip(declared, self.ir.args, strict=True))
         self.arguments = bound(parameters, values, optional)
 
@@ -393,20 +397,3 @@ class Function(Code, Generic[P]):
         else:
             self.build.ret(value.ir)
         return Emitted(self.ir)
-
-
-def internal_function(
-    module: ir.Module,
-    tile: Tile,
-    name: str,
-    parameters: type[P],
-    *,
-    present: Sequence[str] = (),
-    result: bool = False,
-    together: int = 1,
-) -> Function[P]:
-    """Start a function of the module's own; of its optional parameters it has those that are `present`."""
-    f = Function(module, tile, name, parameters, present=present, result=result, together=together)
-    f.ir.linkage = "internal"
-    f.ir.attributes.add("noinline")  # each part gets the registers for itself
-    return f

@@ -29,6 +29,7 @@ from clearhead.kernels.ir.values import (
     Value,
     Vector,
     Whole,
+    call_intrinsic,
     constant,
     i1,
     pointer,
@@ -171,9 +172,7 @@ class EmittedRule:
         name = {"half": "f16", "float": "f32", "double": "f64"}.get(str(kind), str(kind))
         name, result = f"llvm.masked.gather.v{n}{name}.v{n}p0", ir.VectorType(kind, n)
         all_lanes, align = ir.Constant(ir.VectorType(i1, n), [1] * n), ir.Constant(ir.IntType(32), 1)
-        signature = ir.FunctionType(result, [places.type, align.type, all_lanes.type, result])
-        known = f.module.globals.get(name) or ir.Function(f.module, signature, name)
-        return f.build.call(known, [places, align, all_lanes, ir.Constant(result, None)])
+        return call_intrinsic(f.build, name, result, [places, align, all_lanes, ir.Constant(result, None)])
 
     def converted(self, x: ir.Value, dtype: str) -> Value:
         """What was read as the computation's float, an integer, or truth."""
@@ -198,7 +197,7 @@ def in_array(index: W, size: W) -> W:
     index = (index < 0).choose(index + size, index)
     last = size - 1
     index = (index < last).choose(index, last)
-    return (index < 0).choose(index.new(index.constant(0)), index)
+    return (index < 0).choose(index.like(0), index)
 
 
 def with_offsets(e: Expression) -> Expression:

@@ -52,10 +52,6 @@ class Numbers:
         """All as vectors if one is."""
         return [self.vector(x) for x in args] if any(map(has_lanes, args)) else args
 
-    def like(self, x: Whole, number: int) -> Whole:
-        """A constant of x's type."""
-        return x.new(x.constant(number))
-
 
 def has_lanes(x: Value) -> bool:
     """Whether a value is a vector."""
@@ -106,7 +102,7 @@ def division(*, rest: bool) -> Emitter:
         if e.kind == "float":
             return (rounding.remainder if rest else rounding.floor_division)(n.f, *map(n.vector, args))
         a, d = n.alike(args)
-        zero, one = n.like(a, 0), n.like(a, 1)
+        zero, one = a.like(0), a.like(1)
         nothing, negated = d == 0, d == -1
         safe = (nothing | negated).choose(one, d)
         quotient, left = a // safe, a % safe

@@ -80,8 +80,8 @@ def narrow(f: Code, storage: str, x: Number) -> Bits:
     shifted = Real(f.build, size.bits_as(SINGLE)) + 0.5
     small = integers(shifted) - 0x3F000000
     result = (size < 113 << 23).choose(small, normal)
-    result = (size < 0x477FF000).choose(result, constant_like(result, 0x7C00))
-    result = (size > 0x7F800000).choose(constant_like(result, 0x7E00), result)
+    result = (size < 0x477FF000).choose(result, result.like(0x7C00))
+    result = (size > 0x7F800000).choose(result.like(0x7E00), result)
     sign = bits.logical_right(16) & 0x8000
     return (result | sign).resized(16)
 
@@ -89,11 +89,6 @@ def narrow(f: Code, storage: str, x: Number) -> Bits:
 def integers(x: Real) -> Bits:
     """The bits of float32 numbers."""
     return Bits(x.build, x.build.bitcast(x.ir, shaped(x.ir, i32)))
-
-
-def constant_like(x: Bits, n: int) -> Bits:
-    """A number in every lane that x has."""
-    return x.new(x.constant(n))
 
 
 def converts_half(f: Code) -> bool:

@@ -35,6 +35,13 @@ def constant(kind: ir.Type, x: float) -> ir.Constant:
     return shared_constant(kind, x, repr(x))
 
 
+def call_intrinsic(build: ir.IRBuilder, name: str, result: ir.Type, arguments: Sequence[ir.Value]) -> ir.Value:
+    """Call one of LLVM's own functions, declaring it on first use."""
+    module = build.module
+    signature = ir.FunctionType(result, [x.type for x in arguments])
+    return build.call(module.globals.get(name) or ir.Function(module, signature, name), arguments)
+
+
 def shaped(value: ir.Value, kind: ir.Type) -> ir.Type:
     """A scalar type, or as many of it as a value has lanes."""
     return ir.VectorType(kind, value.type.count) if isinstance(value.type, ir.VectorType) else kind
@@ -63,6 +70,10 @@ class Value:
     def constant(self, x: float) -> ir.Value:
         """A number as a constant of this value's type, in every lane."""
         return constant(self.ir.type, x)
+
+    def like(self, x: float) -> Self:
+        """A number as a value of this type, in every lane."""
+        return self.new(self.constant(x))
 
     def operand(self, x: Any) -> ir.Value:
         """The other side of an operator."""
@@ -243,11 +254,9 @@ class Bits(Whole):
 
     def rotated(self, by: int) -> Bits:
         """32-bit words with their bits turned to the left."""
-        kind, build = self.ir.type, self.build
+        kind = self.ir.type
         name = f"llvm.fshl.v{kind.count}i32" if isinstance(kind, ir.VectorType) else "llvm.fshl.i32"
-        known = build.module.globals.get(name)
-        known = known or ir.Function(build.module, ir.FunctionType(kind, [kind] * 3), name)
-        return self.new(build.call(known, [self.ir, self.ir, self.constant(by)]))
+        return self.new(call_intrinsic(self.build, name, kind, [self.ir, self.ir, self.constant(by)]))
 
     def truths(self) -> Truth:
         """Each bit as the truth of one lane."""
@@ -347,10 +356,7 @@ class Real(Value):
         kind = self.ir.type
         lanes, element = (f"v{kind.count}", kind.element) if isinstance(kind, ir.VectorType) else ("", kind)
         full = f"{name}.{lanes}{'f32' if isinstance(element, ir.FloatType) else 'f64'}"
-        module = self.build.module
-        known = module.globals.get(full)
-        known = known or ir.Function(module, ir.FunctionType(kind, [kind] * (1 + len(others))), full)
-        return self.new(self.build.call(known, [self.ir, *(self.operand(x) for x in others)]))
+        return self.new(call_intrinsic(self.build, full, kind, [self.ir, *(self.operand(x) for x in others)]))
 
     def size(self) -> Self:
         """|x|."""

@@ -11,12 +11,13 @@ import llvmlite.ir as ir
 
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.storage import load_vector, narrow
 from clearhead.kernels.ir.transpose import columns
-from clearhead.kernels.ir.values import Int, Lanes, Pointer, Vector, i32, larger, least
+from clearhead.kernels.ir.values import Int, Lanes, Pointer, Vector, call_intrinsic, i32, larger, least
 from clearhead.kernels.parts.packing import PackQuery
 from clearhead.kernels.parts.scores import Score, hide, tree_max
+from clearhead.kernels.parts.tile import vectors_of
 from clearhead.kernels.parts.weighted_values import Values, add_sums
 
 STORED = 2  # bytes of a bfloat16
@@ -42,10 +43,7 @@ def dot(f: Code, sums: Vector, a: Lanes, b: Lanes) -> Vector:
     """Sums + each lane's two products."""
     pairs = ir.VectorType(Bfloat(), 2 * f.lanes)
     operands = [sums.ir, f.build.bitcast(a.ir, pairs), f.build.bitcast(b.ir, pairs)]
-    name = "llvm.x86.avx512bf16.dpbf16ps.512"
-    kinds = [x.type for x in operands]
-    known = f.module.globals.get(name) or ir.Function(f.module, ir.FunctionType(f.vector, kinds), name)
-    return Vector(f.build, f.build.call(known, operands))
+    return Vector(f.build, call_intrinsic(f.build, "llvm.x86.avx512bf16.dpbf16ps.512", f.vector, operands))
 
 
 def broadcast_pair(f: Code, address: Pointer) -> Lanes:
@@ -66,12 +64,12 @@ def rounded_bits(f: Code, x: Vector) -> Lanes:
 
 def write_native_pack_query(module: ir.Module, tile: Tile, _: Variant) -> Emitted[PackQuery]:
     """Qᵀ[pair of dims, query] = scale · q, rounded; the lanes beyond the last query repeat it."""
-    f = internal_function(module, tile, "pack_query", PackQuery)
+    f = Function(module, tile, "pack_query", PackQuery)
     table, q, rows, qt = f.arguments
     row, dims = table.field("query_row"), table.field("query_dim")
     factor, last = f.splat(table.scale(f)), rows - 1
 
-    for x in f.range(0, (rows + (f.lanes - 1)) // f.lanes):
+    for x in f.range(0, vectors_of(f, rows)):
         first = x * f.lanes
         starts = [q + least(first + y, last) * row for y in range(f.lanes)]
         for d in f.range(0, dims, f.lanes):
@@ -94,7 +92,7 @@ class PairValues(NamedTuple):
 
 def write_pair_values(module: ir.Module, tile: Tile) -> Emitted[PairValues]:
     """Two rows of 16 bits become one of 32."""
-    f = internal_function(module, tile, "pair_values", PairValues)
+    f = Function(module, tile, "pair_values", PairValues)
     source, row, rows, dims, target = f.arguments
     pairs = rows // 2
 
@@ -117,7 +115,7 @@ def write_pair_values(module: ir.Module, tile: Tile) -> Emitted[PairValues]:
 
 def write_native_score(module: ir.Module, tile: Tile, w: int, _: Variant) -> Emitted[Score]:
     """As `scores.write_score`, from pairs of dims and in one chain."""
-    f = internal_function(module, tile, f"score_{w}", Score)
+    f = Function(module, tile, f"score_{w}", Score)
     a = f.arguments
     count, last = 2 * tile.keys[w - 1], a.rows - 1
 
@@ -150,7 +148,7 @@ class PairWeights(NamedTuple):
 
 def write_pair_weights(module: ir.Module, tile: Tile) -> Emitted[PairWeights]:
     """Weights are rounded to bfloat16, half up: they are not negative."""
-    f = internal_function(module, tile, "pair_weights", PairWeights)
+    f = Function(module, tile, "pair_weights", PairWeights)
     p, stop, rows = f.arguments
 
     def rounded(row: Int) -> Lanes:
@@ -165,7 +163,7 @@ def write_pair_weights(module: ir.Module, tile: Tile) -> Emitted[PairWeights]:
 
 def write_native_values(module: ir.Module, tile: Tile, n: int, _: Variant) -> Emitted[Values]:
     """As `weighted_values.write_values`, from pairs of keys; of a pair whose second key is hidden, it counts as 0."""
-    f = internal_function(module, tile, f"values_{n}", Values)
+    f = Function(module, tile, f"values_{n}", Values)
     a = f.arguments
     count, size = tile.rows[n - 1], f.element.bytes
     fresh = a.fresh != 0

@@ -7,7 +7,7 @@ import llvmlite.ir as ir
 
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.code import Emitted, internal_function
+from clearhead.kernels.ir.code import Emitted, Function
 from clearhead.kernels.ir.storage import store_rounded, stored_bytes
 from clearhead.kernels.ir.transpose import columns
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, least
@@ -29,7 +29,7 @@ class Columns(NamedTuple):
 
 def write_columns(module: ir.Module, tile: Tile) -> Emitted[Columns]:
     """Lanes beyond the last row repeat it."""
-    f = internal_function(module, tile, "columns", Columns)
+    f = Function(module, tile, "columns", Columns)
     table, x, stride, rows, dims, scaled, target = f.arguments
     one, last = f.number(1.0), rows - 1
     factor = f.splat((scaled != 0).choose(table.scale(f), one))
@@ -60,7 +60,7 @@ class State(NamedTuple):
 
 def write_state(module: ir.Module, tile: Tile) -> Emitted[State]:
     """δ = rowsum(dO ∘ O) − dLSE. An LSE of −∞ becomes ∞, so that every weight is 0."""
-    f = internal_function(module, tile, "state", State)
+    f = Function(module, tile, "state", State)
     o, o_stride, do, do_stride, rows, vectors, lse, d_lse, state = f.arguments
     given = d_lse.given()
     d_lse = given.choose(d_lse, lse)  # some address to read from
@@ -95,7 +95,7 @@ class UnpackRows(NamedTuple):
 
 def write_unpack_rows(module: ir.Module, tile: Tile, variant: Variant) -> Emitted[UnpackRows]:
     """Rounded once, if the result is stored narrower."""
-    f = internal_function(module, tile, "unpack_rows", UnpackRows)
+    f = Function(module, tile, "unpack_rows", UnpackRows)
     x, stride, rows, dims, target, row = f.arguments
     size, stored = f.element.bytes, stored_bytes(f, variant.written)
     whole = dims - dims % f.lanes

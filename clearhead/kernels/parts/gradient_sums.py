@@ -9,7 +9,7 @@ from typing import NamedTuple
 import llvmlite.ir as ir
 
 from clearhead.kernels.abi.tiles import Tile
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.values import Bits, Int, Pointer, Truth, Vector, fma
 
 
@@ -29,7 +29,7 @@ class SumRows(NamedTuple):
 
 def write_sums(module: ir.Module, tile: Tile, n: int, *, across: bool) -> Emitted[SumRows]:
     """n vectors of dims, for as many rows at once as the registers hold sums of."""
-    f = internal_function(module, tile, f"sums_{'across_' if across else ''}{n}", SumRows)
+    f = Function(module, tile, f"sums_{'across_' if across else ''}{n}", SumRows)
     a, b, stride, length, low, high, rows, o, o_stride = f.arguments
     size = f.element.bytes
 
@@ -76,7 +76,7 @@ class SumSeen(NamedTuple):
 
 def write_sums_seen(module: ir.Module, tile: Tile, *, across: bool) -> Emitted[SumSeen]:
     """For a B that is not finite: hidden pairs have the weight −0, which no seen one has."""
-    f = internal_function(module, tile, f"sums_seen_{'across' if across else 'down'}", SumSeen)
+    f = Function(module, tile, f"sums_seen_{'across' if across else 'down'}", SumSeen)
     a, p, b, stride, length, rows, o, o_stride, vectors = f.arguments
     width = 8 * f.element.bytes
     minus_zero = 1 << (width - 1)

@@ -12,7 +12,7 @@ import llvmlite.ir as ir
 from clearhead.kernels.abi.call import SEEN_BYTES
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.expressions import Positions
 from clearhead.kernels.ir.values import Bits, Int, Pointer, Truth, Vector, fma, larger, least
 from clearhead.kernels.parts.frame import CallTable, TilePosition
@@ -42,7 +42,7 @@ class See(NamedTuple):
 def write_see(module: ir.Module, tile: Tile, variant: Variant) -> Emitted[See]:
     """The bits, and in the tile's position: the first row with any, the one after the last, and whether all are set."""
     assert variant.mask is not None
-    f = internal_function(module, tile, "see", See)
+    f = Function(module, tile, "see", See)
     table, position, key, rows, seen = f.arguments
     rule = rule_of_queries(f, variant.mask, variant, table, position)
     lanes = [queries_in_lanes(f, rule, position, x * f.lanes) for x in range(tile.vectors)]
@@ -81,7 +81,7 @@ class Hide(NamedTuple):
 
 def write_hide(module: ir.Module, tile: Tile) -> Emitted[Hide]:
     """−∞ for hidden scores, and the maximum of the others."""
-    f = internal_function(module, tile, "hide", Hide)
+    f = Function(module, tile, "hide", Hide)
     s, start, stop, m, seen = f.arguments
 
     def row(r: Int, top: list[Vector]) -> list[Vector]:
@@ -105,7 +105,7 @@ class Finite(NamedTuple):
 
 def write_finite(module: ir.Module, tile: Tile) -> Emitted[Finite]:
     """x − x is 0 for finite x and not a number for others, and a sum with one that is not a number is none either."""
-    f = internal_function(module, tile, "finite", Finite, result=True)
+    f = Function(module, tile, "finite", Finite, result=True)
     v, stride, rows, vectors = f.arguments
 
     def row(r: Int, sums: list[Vector]) -> list[Vector]:
@@ -141,7 +141,7 @@ class ValuesSeen(NamedTuple):
 
 def write_values_seen(module: ir.Module, tile: Tile, variant: Variant) -> Emitted[ValuesSeen]:
     """A query and a vector of dims at a time, each pair's bit looked at: for values that are not finite."""
-    f = internal_function(module, tile, "values_seen", ValuesSeen, present=variant.window_edge)
+    f = Function(module, tile, "values_seen", ValuesSeen, present=variant.window_edge)
     a = f.arguments
     size = f.element.bytes
     fresh = a.fresh != 0

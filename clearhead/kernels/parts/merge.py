@@ -10,7 +10,7 @@ import llvmlite.ir as ir
 
 from clearhead.kernels.abi.softmax_state import ALPHA, BETA, TOTAL_L, TOTAL_M, L, M
 from clearhead.kernels.abi.tiles import Tile
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, larger
 
@@ -34,7 +34,7 @@ class Merge(NamedTuple):
 
 def write_merge(module: ir.Module, tile: Tile) -> Emitted[Merge]:
     """M and L for all queries of the tile, then O query by query."""
-    f = internal_function(module, tile, "merge", Merge)
+    f = Function(module, tile, "merge", Merge)
     state, o, total, o_stride, queries, vectors = f.arguments
 
     for x in f.range(0, tile.vectors):

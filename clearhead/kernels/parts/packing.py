@@ -12,13 +12,14 @@ from clearhead.kernels.abi.call import PANEL_LINE
 from clearhead.kernels.abi.softmax_state import ALPHA, SUM, TOTAL_L, TOTAL_M
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.math import log
 from clearhead.kernels.ir.storage import load_number, load_vector, store_rounded, stored_bytes
 from clearhead.kernels.ir.transpose import columns
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, least
 from clearhead.kernels.parts.frame import CallTable
 from clearhead.kernels.parts.merge import join_maxima
+from clearhead.kernels.parts.tile import vectors_of
 
 
 def whole_vectors(f: Code, element: Int, dims: Int, size: int) -> Int:
@@ -38,14 +39,14 @@ class PackQuery(NamedTuple):
 
 def write_pack_query(module: ir.Module, tile: Tile, variant: Variant) -> Emitted[PackQuery]:
     """Qᵀ[dim, query] = scale · q; the lanes beyond the last query repeat it."""
-    f = internal_function(module, tile, "pack_query", PackQuery)
+    f = Function(module, tile, "pack_query", PackQuery)
     table, q, rows, qt = f.arguments
     row, element, dims = table.field("query_row"), table.field("query_element"), table.field("query_dim")
     size, factor, last, storage = f.element.bytes, table.scale(f), rows - 1, variant.storage
     stored = stored_bytes(f, storage)
     whole = whole_vectors(f, element, dims, stored)
 
-    for x in f.range(0, (rows + (f.lanes - 1)) // f.lanes):
+    for x in f.range(0, vectors_of(f, rows)):
         first = x * f.lanes
         starts = [q + least(first + y, last) * row for y in range(f.lanes)]
 
@@ -78,7 +79,7 @@ class PackRows(NamedTuple):
 
 def write_pack_rows(module: ir.Module, tile: Tile, variant: Variant, name: str = "pack_rows") -> Emitted[PackRows]:
     """Rows of keys or values that lie apart, are stored narrower, or must be padded with zeros."""
-    f = internal_function(module, tile, name, PackRows, present=("scales",) if variant.int8 else ())
+    f = Function(module, tile, name, PackRows, present=("scales",) if variant.int8 else ())
     source, row, element, rows, dims, padded, target, scales = f.arguments
     size, zero, storage = f.element.bytes, f.number(0.0), variant.kept
     stored = stored_bytes(f, storage)
@@ -110,7 +111,7 @@ class UnpackKeys(NamedTuple):
 
 def write_unpack_keys(module: ir.Module, tile: Tile, variant: Variant) -> Emitted[UnpackKeys]:
     """Pages are laid out in `clearhead.cache.pages`: panels of a few keys, with a line for each pair of dims."""
-    f = internal_function(module, tile, "unpack_keys", UnpackKeys)
+    f = Function(module, tile, "unpack_keys", UnpackKeys)
     page, inside, rows, dims, target = f.arguments
     size, stored = f.element.bytes, stored_bytes(f, variant.kept)
     keys, pairs = PANEL_LINE // (2 * size), (dims + 1) // 2
@@ -147,7 +148,7 @@ def write_unpack_output(module: ir.Module, tile: Tile, variant: Variant) -> Emit
 
     A sink joins l like one more key without a value.
     """
-    f = internal_function(module, tile, "unpack_output", UnpackOutput, present=("sink",) if variant.sink else ())
+    f = Function(module, tile, "unpack_output", UnpackOutput, present=("sink",) if variant.sink else ())
     table, o, o_stride, state, rows, y, lse, sink = f.arguments
     row, element, dims = table.field("output_row"), table.field("output_element"), table.field("value_dim")
     size, zero, storage = f.element.bytes, f.constant(0.0), variant.written

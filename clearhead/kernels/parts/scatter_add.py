@@ -14,7 +14,7 @@ import llvmlite.ir as ir
 from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.expressions import EmittedRule, Positions, with_offsets
 from clearhead.kernels.ir.operations import has_lanes
 from clearhead.kernels.ir.transpose import columns
@@ -49,7 +49,7 @@ class ScatterAdd(NamedTuple):
 
 def write_scatter_add(module: ir.Module, tile: Tile, variant: Variant, number: int) -> Emitted[ScatterAdd]:
     """The array is that of the variant's buffered contribution of this number."""
-    f = internal_function(module, tile, f"scatter_add_{number}", ScatterAdd)
+    f = Function(module, tile, f"scatter_add_{number}", ScatterAdd)
     a = f.arguments
     contribution = variant.buffered[number]
     assert contribution.target is not None

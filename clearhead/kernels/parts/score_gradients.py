@@ -18,7 +18,7 @@ from clearhead.kernels.abi.call import SEEN_BYTES
 from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Contribution, Variant
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.expressions import Positions, with_offsets
 from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Float, Int, Lanes, Pointer, Truth, Value, Vector, i64, least
@@ -50,7 +50,7 @@ class ScoreGradients(NamedTuple):
 
 def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidden: str) -> Emitted[ScoreGradients]:
     """`hidden` says what may be: "nothing", what is beyond the "edges", or what "bits" tell as well."""
-    f = internal_function(module, tile, f"weights_{hidden}_{w}", ScoreGradients, together=w)
+    f = Function(module, tile, f"weights_{hidden}_{w}", ScoreGradients, together=w)
     a = f.arguments
     lse, delta = f.load(f.at(a.state, LSE_ROW, 0)), f.load(f.at(a.state, DELTA_ROW, 0))
     factor, last = f.splat(a.table.scale(f)), a.queries - 1

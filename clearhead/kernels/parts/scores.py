@@ -10,7 +10,7 @@ import llvmlite.ir as ir
 
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.expressions import Positions
 from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, larger, least
@@ -43,7 +43,7 @@ class Score(NamedTuple):
 
 def write_score(module: ir.Module, tile: Tile, w: int, variant: Variant) -> Emitted[Score]:
     """Each score is two chains, over even and over odd dims, then added; sweeps need no maximum: they know the LSE."""
-    f = internal_function(module, tile, f"score_{w}", Score, present=variant.window_edge)
+    f = Function(module, tile, f"score_{w}", Score, present=variant.window_edge)
     a = f.arguments
     count, last = tile.keys[w - 1], a.rows - 1
 
@@ -104,7 +104,7 @@ class ApplyRules(NamedTuple):
 def write_rules(module: ir.Module, tile: Tile, w: int, variant: Variant) -> Emitted[ApplyRules]:
     """A pass of its own: after the multiply-adds, a function's long chain would keep the next ones waiting."""
     assert variant.score is not None
-    f = internal_function(module, tile, f"rules_{w}", ApplyRules, present=variant.window_edge, together=w)
+    f = Function(module, tile, f"rules_{w}", ApplyRules, present=variant.window_edge, together=w)
     a = f.arguments
     rule = rule_of_queries(f, variant.score, variant, a.table, a.position)
     lanes = queries_in_lanes(f, rule, a.position, a.query)
@@ -133,7 +133,7 @@ class Exponentials(NamedTuple):
 
 def write_exponentials(module: ir.Module, tile: Tile, w: int) -> Emitted[Exponentials]:
     """Rows in ascending order, each added to the sums as soon as it is known."""
-    f = internal_function(module, tile, f"exponentials_{w}", Exponentials)
+    f = Function(module, tile, f"exponentials_{w}", Exponentials)
     p, start, stop, m, l = f.arguments
     ms = [f.load(f.at(m, 0, x)) for x in range(w)]
 

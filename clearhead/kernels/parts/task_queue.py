@@ -28,7 +28,7 @@ def write_queue(module: ir.Module, tile: Tile, name: str, write_task: Callable[[
 
     `write_task(f, frame, task)` writes one task and gives its cost in multiply-adds.
     """
-    f = Function(module, tile, name, Kernel, result=True)
+    f = Function(module, tile, name, Kernel, result=True, exported=True)
     table, scratch, budget = f.arguments
     build, entry = f.build, f.build.block
     check, take, work, spent, none = (

@@ -15,10 +15,11 @@ import llvmlite.ir as ir
 from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_LSE
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.ir import math
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.transpose import columns
 from clearhead.kernels.ir.values import Float, Int, Pointer, Truth, Vector, fma, larger
+from clearhead.kernels.parts.tile import vectors_of
 
 GATHERED = ("received_sum", "received_max")  # for each key, over the queries of a task
 
@@ -42,7 +43,7 @@ def write_weights(
     module: ir.Module, tile: Tile, w: int, consumers: tuple[str, ...], *, whole: bool
 ) -> Emitted[SweepWeights]:
     """`whole` is for blocks of which every pair is seen."""
-    f = internal_function(module, tile, f"weights_{w}" if whole else f"weights_seen_{w}", SweepWeights)
+    f = Function(module, tile, f"weights_{w}" if whole else f"weights_seen_{w}", SweepWeights)
     s, rows, state, ahead, near, sums, maxima = f.arguments
     vectors = range(w)
     lse = [f.load(f.at(state, SWEEP_LSE, x)) for x in vectors]
@@ -112,11 +113,11 @@ class Gather(NamedTuple):
 
 def write_gather(module: ir.Module, tile: Tile, name: str) -> Emitted[Gather]:
     """Add, or take the larger. Memory is read and written in whole vectors beyond the last row."""
-    f = internal_function(module, tile, f"gather_{name}", Gather)
+    f = Function(module, tile, f"gather_{name}", Gather)
     sums, rows, target = f.arguments
     size = f.lanes * f.element.bytes
     join: Callable[[Vector, Vector], Vector] = add if name == "received_sum" else larger
-    whole = (rows + (f.lanes - 1)) // f.lanes * f.lanes
+    whole = vectors_of(f, rows) * f.lanes
     for i in f.range(rows, whole):
         f.store(f.constant(0.0), sums + i * size)
 
@@ -145,7 +146,7 @@ class ListLargest(NamedTuple):
 
 def write_list(module: ir.Module, tile: Tile, w: int) -> Emitted[ListLargest]:
     """Lists fall; of equal weights the first stays."""
-    f = internal_function(module, tile, f"list_{w}", ListLargest)
+    f = Function(module, tile, f"list_{w}", ListLargest)
     s, rows, listed, length, first_key, factors = f.arguments
 
     with f.when(factors.given()):
@@ -178,7 +179,7 @@ def write_list(module: ir.Module, tile: Tile, w: int) -> Emitted[ListLargest]:
             f.loop(0, length, 1, rank, [weight, f.splat_int(key), never])
             return f.load(f.at(listed, last, x))
 
-        enters = (weight > smallest).bits() != 0
+        enters = (weight > smallest).in_any_lane()
         return f.value_if(enters, insert, smallest, ("enter", "entered"))
 
     f.loop(0, rows, 1, row, [f.load(f.at(listed, last, x)) for x in range(w)])
@@ -197,7 +198,7 @@ class BlockOut(NamedTuple):
 
 def write_block_out(module: ir.Module, tile: Tile, *, streamed: bool) -> Emitted[BlockOut]:
     """`streamed`: past the caches, which saves reading what is overwritten; rows must begin at whole vectors."""
-    f = internal_function(module, tile, "block_streamed" if streamed else "block_out", BlockOut)
+    f = Function(module, tile, "block_streamed" if streamed else "block_out", BlockOut)
     s, rows, queries, target, step = f.arguments
     size, whole = f.element.bytes, rows - rows % f.lanes
 
@@ -234,7 +235,7 @@ class Pool(NamedTuple):
 
 def write_pool(module: ir.Module, tile: Tile, w: int, name: str) -> Emitted[Pool]:
     """Sum or largest; bin j holds the keys from ⌊j·keys/bins⌋ on."""
-    f = internal_function(module, tile, f"pool_{w}", Pool)
+    f = Function(module, tile, f"pool_{w}", Pool)
     s, rows, target, start, keys, bins = f.arguments
     join: Callable[[Vector, Vector], Vector] = add if name == "pool_sum" else larger
 

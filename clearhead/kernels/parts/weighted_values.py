@@ -10,7 +10,7 @@ import llvmlite.ir as ir
 
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
-from clearhead.kernels.ir.code import Code, Emitted, internal_function
+from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.values import Int, Pointer, Truth, Vector, fma, least, most
 
 
@@ -35,7 +35,7 @@ class Values(NamedTuple):
 
 def write_values(module: ir.Module, tile: Tile, n: int, variant: Variant) -> Emitted[Values]:
     """n vectors of dims, for as many queries at once as the registers hold sums of."""
-    f = internal_function(module, tile, f"values_{n}", Values, present=variant.window_edge)
+    f = Function(module, tile, f"values_{n}", Values, present=variant.window_edge)
     a = f.arguments
     count, size = tile.rows[n - 1], f.element.bytes
     fresh = a.fresh != 0
