@@ -85,27 +85,24 @@ def parse_single_mask(text: str, align: Align | None) -> Mask:
         case "full" if not argument:
             return full()
         case "window":
-            ends = parse_integers(text, argument)
-            if len(ends) <= 2:
-                return window(*ends, align=start)
+            return window(*parse_integers(text, argument, "window:255 or window:64,8", most=2), align=start)
         case "dilated":
-            steps = parse_integers(text, argument)
-            if len(steps) == 1:
-                return dilated(*steps, align=start)
+            return dilated(*parse_integers(text, argument, "dilated:2", most=1), align=start)
         case "prefix":
-            lengths = parse_integers(text, argument)
-            if len(lengths) == 1:
-                return prefix(*lengths)
+            return prefix(*parse_integers(text, argument, "prefix:100", most=1))
         case "documents":
-            return documents(parse_integers(text, argument))
+            return documents(parse_integers(text, argument, "documents:5,7,3"))
     raise InputError(f"{text!r} is not a mask: use {MASKS}.")
 
 
-def parse_integers(text: str, argument: str) -> list[int]:
-    """Integers separated by commas."""
+def parse_integers(text: str, argument: str, example: str, most: int | None = None) -> list[int]:
+    """Integers separated by commas, at most so many."""
     if not re.fullmatch(r"\d+(,\d+)*", argument):
-        raise InputError(f"{text!r} needs whole numbers after its colon, as in window:255 or documents:5,7,3.")
-    return [int(part) for part in argument.split(",")]
+        raise InputError(f"{text!r} needs whole numbers after its colon: write {example}.")
+    numbers = [int(part) for part in argument.split(",")]
+    if most is not None and len(numbers) > most:
+        raise InputError(f"{text!r} has {len(numbers)} numbers after its colon, {most} at most: write {example}.")
+    return numbers
 
 
 def name_of_mask(mask: Mask) -> str:
