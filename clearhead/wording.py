@@ -92,11 +92,21 @@ def byte_size(count: int) -> str:
     >>> byte_size(400), byte_size(65536), byte_size(4 * 2**40)
     ('400 B', '64 KiB', '4 TiB')
     """
+    value, unit = in_binary_unit(count)
+    return f"{value:.4g} {unit}"
+
+
+def in_binary_unit(count: int) -> tuple[float, str]:
+    """A number of bytes in the largest unit that keeps it at least 1.
+
+    >>> in_binary_unit(3 << 29)
+    (1.5, 'GiB')
+    """
     value, units = float(count), iter(("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
     unit = next(units)
     while value >= 1024:
         value, unit = value / 1024, next(units)
-    return f"{value:.4g} {unit}"
+    return value, unit
 
 
 def count(n: int, noun: str) -> str:

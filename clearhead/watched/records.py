@@ -12,6 +12,7 @@ from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.errors import InputError, TrustError
 from clearhead.rules.masks import Mask, causal, window
 from clearhead.rules.scores import Score, softcap
+from clearhead.wording import in_binary_unit
 
 GROWING = ("query", "key", "value", "lse")  # arrays that grow with each pass
 TOLERANCES = {
@@ -36,10 +37,9 @@ def in_bytes(count: int) -> str:
     >>> in_bytes(1000), in_bytes(4096), in_bytes(3 << 29)
     ('1000 bytes', '4 KiB', '1.5 GiB')
     """
-    size, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB"]
-    while size >= 1024 and len(units) > 1:
-        size, units = size / 1024, units[1:]
-    return f"{size:.0f} {units[0]}" if size >= 100 else f"{size:.3g} {units[0]}"
+    size, unit = in_binary_unit(count)
+    name = "bytes" if unit == "B" else unit
+    return f"{size:.0f} {name}" if size >= 100 else f"{size:.3g} {name}"
 
 
 @dataclass
