@@ -24,7 +24,7 @@ from clearhead.kernels.parts.bfloat16_dot import (
     write_native_values,
     write_pair_weights,
 )
-from clearhead.kernels.parts.dense_rows import BlockRows, Rows, Wanted
+from clearhead.kernels.parts.dense_rows import BlockRows, Wanted
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.mask_bits import Finite, ValuesSeen, write_finite, write_see, write_values_seen
 from clearhead.kernels.parts.masked_block import MaskedBlock, seen_rows
@@ -144,27 +144,24 @@ class Forward:
                 f.call(self.pair_weights, weights)
 
         # o = α·o + P·V
+        weighted = Values(
+            p=s, v=values.base, stride=values.stride, rows=a.rows, diagonal=a.diagonal, queries=a.queries, o=a.o,
+            o_stride=values.size, alpha=f.at(state, ALPHA, 0), fresh=a.fresh, left=a.left,
+        )  # fmt: skip
         if a.seen is None:
-            self.write_values(f, a, s, state, values, dims)
+            self.write_values(f, weighted, dims)
             return f.finish()
         # 0 · v is nothing if v is finite, so that sums may run over hidden values too.
         vectors = dims // f.lanes
         finite = f.call_int(self.finite, Finite(v=values.base, stride=values.stride, rows=a.rows, vectors=vectors))
         with f.either(a.seen.is_null() | (finite != 0)) as (then, otherwise):
             with then:
-                self.write_values(f, a, s, state, values, dims)
+                self.write_values(f, weighted, dims)
             with otherwise:
-                f.call(
-                    self.values_seen,
-                    ValuesSeen(
-                        p=s, v=values.base, stride=values.stride, rows=a.rows, diagonal=a.diagonal, queries=a.queries,
-                        o=a.o, o_stride=values.size, alpha=f.at(state, ALPHA, 0), fresh=a.fresh, seen=a.seen,
-                        vectors=vectors, left=a.left,
-                    ),
-                )  # fmt: skip
+                f.call(self.values_seen, ValuesSeen(weighted, a.seen, vectors))
         return f.finish()
 
-    def write_values(self, f: Code, a: AttendBlock, s: Pointer, state: Pointer, values: Rows, dims: Int) -> None:
+    def write_values(self, f: Code, block: Values, dims: Int) -> None:
         """The block's weighted values: few dims are summed at once, of many two vectors at a time.
 
         Two vectors of a block of values stay in the nearest cache while all queries read them.
@@ -172,14 +169,7 @@ class Forward:
 
         def dim(n: int, d: Int) -> None:
             offset = d * f.element.bytes
-            f.call(
-                self.values[n],
-                Values(
-                    p=s, v=values.base + offset, stride=values.stride, rows=a.rows, diagonal=a.diagonal,
-                    queries=a.queries, o=a.o + offset, o_stride=values.size, alpha=f.at(state, ALPHA, 0),
-                    fresh=a.fresh, left=a.left,
-                ),
-            )  # fmt: skip
+            f.call(self.values[n], block._replace(v=block.v + offset, o=block.o + offset))
 
         few = dims // f.lanes < len(self.values) + 1
         pairs = few.choose(f.i64(0), floor_to(dims, 2 * f.lanes))

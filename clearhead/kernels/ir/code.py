@@ -267,25 +267,12 @@ class Code:
         with self.build.if_else(condition.ir) as branches:
             yield branches
 
-    def value_if(self, condition: Truth, value: Callable[[], V], otherwise: V, names: tuple[str, str]) -> V:
-        """What `value` writes if the condition holds, else the other; `names` are those of the two blocks in IR."""
-        inside, after = (self.ir.append_basic_block(name) for name in names)
+    def values_if(
+        self, condition: Truth, values: Callable[[], Sequence[V]], otherwise: Sequence[V], *, rarely: bool = False
+    ) -> list[V]:
+        """What `values` writes if the condition holds, else the others; `rarely` moves it out of the way."""
         before = self.build.block
-        self.build.cbranch(condition.ir, inside, after)
-        self.build.position_at_end(inside)
-        found = value()
-        inside_end = self.build.block
-        self.build.branch(after)
-        self.build.position_at_end(after)
-        result = self.build.phi(found.ir.type)
-        result.add_incoming(otherwise.ir, before)
-        result.add_incoming(found.ir, inside_end)
-        return found.new(result)
-
-    def values_if(self, condition: Truth, values: Callable[[], Sequence[V]], otherwise: Sequence[V]) -> list[V]:
-        """What `values` writes if the condition holds, which it rarely does, else the others."""
-        before = self.build.block
-        with self.build.if_then(condition.ir, likely=False):
+        with self.build.if_then(condition.ir, likely=False if rarely else None):
             found = values()
             inside = self.build.block
         results = []
@@ -312,10 +299,10 @@ class Code:
         build.position_at_end(after)
         return value
 
-    def switch(self, number: Int, cases: Mapping[int, Callable[[], None]], names: tuple[str, str]) -> None:
-        """Run the case of the number, the last one if there is none; `names` are those of the blocks in IR."""
-        after = self.ir.append_basic_block(names[1])
-        blocks = {n: self.ir.append_basic_block(f"{names[0]}_{n}") for n in cases}
+    def switch(self, number: Int, cases: Mapping[int, Callable[[], None]]) -> None:
+        """Run the case of the number, the last one if there is none."""
+        after = self.ir.append_basic_block("after")
+        blocks = {n: self.ir.append_basic_block(f"case_{n}") for n in cases}
         switch = self.build.switch(number.ir, list(blocks.values())[-1])
         for n, block in blocks.items():
             switch.add_case(constant(i64, n), block)

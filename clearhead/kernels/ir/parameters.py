@@ -43,7 +43,7 @@ def machine_parameters(parameters: type[tuple[Any, ...]], present: frozenset[str
         if issubclass(kind, Value):
             result.append(Parameter(f"{name}_p" if issubclass(kind, Pointer) else name, kind))
         else:
-            result += machine_parameters(kind, frozenset())
+            result += machine_parameters(kind, present)
     return result
 
 
@@ -54,7 +54,7 @@ def bound(parameters: type[P], values: Iterator[Value], present: frozenset[str])
         if optional and name not in present:
             fields[name] = None
         else:
-            fields[name] = next(values) if issubclass(kind, Value) else bound(kind, values, frozenset())
+            fields[name] = next(values) if issubclass(kind, Value) else bound(kind, values, present)
     return parameters(**fields)
 
 

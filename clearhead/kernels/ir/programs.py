@@ -71,7 +71,7 @@ class Instructions:
         def special() -> list[Any]:
             return [condition.choose(self.value(s), o) for s, o in zip(program(self, x), others, strict=True)]
 
-        return self.f.values_if(condition.in_any_lane(), special, others)
+        return self.f.values_if(condition.in_any_lane(), special, others, rarely=True)
 
     def value(self, x: Any) -> Any:
         """Numbers and integers as they are, a float as a constant."""

@@ -17,6 +17,7 @@ from clearhead.kernels.ir.expressions import Positions
 from clearhead.kernels.ir.values import Bits, Int, Pointer, Truth, Vector, fma, larger, least
 from clearhead.kernels.parts.frame import CallTable, TilePosition
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
+from clearhead.kernels.parts.weighted_values import Values
 
 
 def seen_at(f: Code, seen: Pointer, row: Int, vector: Int | int) -> Pointer:
@@ -122,27 +123,17 @@ def write_finite(module: ir.Module, tile: Tile) -> Emitted[Finite]:
 
 
 class ValuesSeen(NamedTuple):
-    """O = α·O + P·V over seen pairs alone; the fields are those of `weighted_values.Values`, and the bits."""
+    """O = α·O + P·V over seen pairs alone."""
 
-    p: Pointer
-    v: Pointer
-    stride: Int
-    rows: Int
-    diagonal: Int
-    queries: Int
-    o: Pointer
-    o_stride: Int
-    alpha: Pointer
-    fresh: Int
+    values: Values
     seen: Pointer
     vectors: Int
-    left: Int | None = None
 
 
 def write_values_seen(module: ir.Module, tile: Tile, variant: Variant) -> Emitted[ValuesSeen]:
     """A query and a vector of dims at a time, each pair's bit looked at: for values that are not finite."""
     f = Function(module, tile, "values_seen", ValuesSeen, present=variant.window_edge)
-    a = f.arguments
+    a, seen, vectors = f.arguments
     size = f.element.bytes
     fresh = a.fresh != 0
 
@@ -153,10 +144,10 @@ def write_values_seen(module: ir.Module, tile: Tile, variant: Variant) -> Emitte
         bit = Bits(f.build, (q % f.lanes).ir).resized(16)
         alpha = f.broadcast(a.alpha + q * size)
 
-        for x in f.range(0, a.vectors):
+        for x in f.range(0, vectors):
 
             def key(i: Int, acc: list[Vector]) -> list[Vector]:
-                here = f.load_bits(seen_at(f, a.seen, i, vector), 16, align=2).logical_right(bit).truth()
+                here = f.load_bits(seen_at(f, seen, i, vector), 16, align=2).logical_right(bit).truth()
                 weight = f.broadcast(f.at(a.p, i, 0) + q * size)
                 value = f.load(f.at(a.v + i * a.stride, 0, x))
                 return [here.choose(fma(weight, value, acc[0]), acc[0])]

@@ -39,10 +39,7 @@ def look(f: Code, frame: Frame, see: Emitted[See], kinds: Pointer, block: Masked
     position = frame.position()
     entry = kinds + block.number
 
-    def known() -> Int:
-        return f.load_bits(entry, 8).whole()
-
-    kind = f.value_if(kinds.given(), known, f.i64(PARTLY_SEEN), ("known_kind", "kind"))
+    (kind,) = f.values_if(kinds.given(), lambda: [f.load_bits(entry, 8).whole()], [f.i64(PARTLY_SEEN)])
     with f.when(kind == PARTLY_SEEN):
         f.call(see, See(frame.table, position, position.read("origin") + block.start, block.rows, frame.space("seen")))
     return kind == ALL_HIDDEN

@@ -72,7 +72,7 @@ def unless_null(f: Code, base: Int, offset: Int) -> Pointer:
 def call_for_vectors(f: Code, functions: Mapping[int, Emitted[Any]], queries: Int, arguments: Any) -> None:
     """Call the function for as many vectors as hold the tile's queries."""
     calls = {w: partial(f.call, function, arguments) for w, function in functions.items()}
-    f.switch(vectors_of(f, queries), calls, ("vectors", "block_done"))
+    f.switch(vectors_of(f, queries), calls)
 
 
 def vectors_of(f: Code, queries: Int) -> Int:

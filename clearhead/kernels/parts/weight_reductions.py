@@ -163,7 +163,7 @@ def write_list(module: ir.Module, tile: Tile, w: int) -> Emitted[ListLargest]:
     def enter(x: int, weight: Vector, key: Int, smallest: Vector) -> Vector:
         """Most weights are smaller than the smallest of every list: one comparison, and on to the next."""
 
-        def insert() -> Vector:
+        def insert() -> list[Vector]:
             never = Truth(f.build, ir.Constant(ir.VectorType(ir.IntType(1), f.lanes), None))
 
             def rank(r: Int, carried: list[Any]) -> list[Any]:
@@ -177,10 +177,10 @@ def write_list(module: ir.Module, tile: Tile, w: int) -> Emitted[ListLargest]:
                 return [moved.choose(before, value), moved.choose(key_before, number), moved]
 
             f.loop(0, length, 1, rank, [weight, f.splat_int(key), never])
-            return f.load(f.at(listed, last, x))
+            return [f.load(f.at(listed, last, x))]
 
         enters = (weight > smallest).in_any_lane()
-        return f.value_if(enters, insert, smallest, ("enter", "entered"))
+        return f.values_if(enters, insert, [smallest])[0]
 
     f.loop(0, rows, 1, row, [f.load(f.at(listed, last, x)) for x in range(w)])
     return f.finish()
