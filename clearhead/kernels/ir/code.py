@@ -245,7 +245,7 @@ class Code:
         body: Callable[[Int, list[V]], Sequence[V]],
         carried: Sequence[V] = (),
     ) -> list[V]:
-        """`loop` of step 1 whose body stands `times` times in a row, and once for what is left."""
+        """`loop` of step 1 whose body is written `times` times in a row, and once for what is left."""
 
         def several(i: Int, values: list[V]) -> list[V]:
             for step in range(times):
@@ -341,7 +341,7 @@ class _Loop:
         build.position_at_end(inside)
 
     def close(self, results: Sequence[Any]) -> None:
-        """Go round with these values, and go on behind the loop."""
+        """Go round with these values, and go on after the loop."""
         build = self.build
         self.index.ir.add_incoming((self.index + self.step).ir, build.block)
         for value, result in zip(self.carried, results, strict=True):

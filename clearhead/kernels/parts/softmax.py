@@ -6,10 +6,11 @@ same from the other side; there each vector walks alone, up to the first key tha
 `forward`.
 
              queries →                 with a window
-    keys   ████████  middle            ░▒██████  vectors alone, then
-     ↓     ████████  (all see all)     ████████  the middle, then
-           ░▒██████  stairs: vector 0  ░▒██████  the stairs
-           ░░░▒████  and so on         ░░░▒████
+    keys   ████████  the middle:       ████▒░░░  each vector alone: later
+     ↓     ████████  all see all       ██████▒░  queries no longer see these
+           ░▒██████  the stairs:       ████████  the middle
+           ░░░▒████  one vector less   ░▒██████  the stairs
+           ░░░░░▒██  at each step      ░░░▒████
 """
 
 from dataclasses import dataclass
