@@ -169,7 +169,9 @@ def test_all_modules_are_found():
 SCRIPTS = [path for path in sorted((PACKAGE.parent / "scripts").iterdir()) if path.is_file()]
 
 
-@pytest.mark.parametrize("script", [path for path in SCRIPTS if "python" in path.read_text().partition("\n")[0]], ids=str)
+@pytest.mark.parametrize(
+    "script", [path for path in SCRIPTS if "python" in path.read_text().partition("\n")[0]], ids=str
+)
 def test_scripts_import_names_that_exist(script):
     """Scripts that no test runs still name what the package has."""
     for node in ast.walk(ast.parse(script.read_text())):

@@ -6,11 +6,12 @@ it. `intercept` and `adapters.transformers.interface` turn calls of torch's and 
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
@@ -120,6 +121,11 @@ def handled() -> Iterator[None]:
         inside.handled = before
 
 
+def compiled() -> Any:
+    """Let a model's own attention be compiled as it always is, though the model runs uncompiled meanwhile."""
+    return torch.compiler.set_stance("default") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 def answered(call: AttentionCall, chain: Sequence[Handler], compute: Callable[[], torch.Tensor]) -> Answer:
     """Ask the handlers of a call, the last one first; `compute` gives the model's own output."""
     if not chain:
@@ -136,7 +142,8 @@ def own_or_changed(call: AttentionCall, chain: Sequence[Handler], compute: Calla
     raw: list[Any] = []
 
     def own() -> torch.Tensor:
-        raw[:] = [compute()]
+        with compiled():
+            raw[:] = [compute()]
         outputs.append(read(raw[0]))
         return outputs[-1]
 

@@ -19,7 +19,15 @@ from torch.nn import functional
 from torch.nn.attention import flex_attention as flex
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
-from clearhead.adapters.torch.calls import Answer, AttentionCall, Handler, Visibility, inside, interested, own_or_changed
+from clearhead.adapters.torch.calls import (
+    Answer,
+    AttentionCall,
+    Handler,
+    Visibility,
+    inside,
+    interested,
+    own_or_changed,
+)
 from clearhead.adapters.torch.multihead import MULTIHEAD
 from clearhead.errors import InputError
 
@@ -203,7 +211,9 @@ def sdpa_call(
     """The arguments of torch's function as a call."""
     query, key, value = autocast(query, key, value)
     lead = query.shape[:-2]
-    q, k, v = (four_axes(x.expand(*lead[:-1], *x.shape[-3:]) if x.dim() == query.dim() > 3 else x) for x in (query, key, value))
+    q, k, v = (
+        four_axes(x.expand(*lead[:-1], *x.shape[-3:]) if x.dim() == query.dim() > 3 else x) for x in (query, key, value)
+    )
     causal: Any = "start" if is_causal else None
     adds: tuple[torch.Tensor, ...] = ()
     table = None
@@ -287,7 +297,9 @@ def call_flex(
     """A call of flex_attention."""
 
     def compute() -> Any:
-        return original(query, key, value, score_mod, block_mask, scale, enable_gqa, return_lse, kernel_options, **options)
+        return original(
+            query, key, value, score_mod, block_mask, scale, enable_gqa, return_lse, kernel_options, **options
+        )
 
     call = AttentionCall(
         module,

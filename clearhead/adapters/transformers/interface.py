@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
-from clearhead.adapters.torch.calls import Answer, AttentionCall, Handler, Visibility, interested, own_or_changed
+from clearhead.adapters.torch.calls import Answer, AttentionCall, Visibility, interested, own_or_changed
 from clearhead.adapters.torch.intercept import autocast, block_mask_rows, places, split_table
+from clearhead.adapters.transformers.attention import NAME
 from clearhead.adapters.transformers.mask import MaskTensor
 from clearhead.errors import InputError
-
-CLEARHEAD = "clearhead"
 
 
 @contextmanager
@@ -96,7 +95,9 @@ def described(
     given = dict(zip(names[1:], args, strict=False)) | options
     query, key, value, mask = (given[n] for n in ("query", "key", "value", "attention_mask"))
     if name.startswith("paged"):
-        raise InputError(f"{type(module).__name__} attends over a paged cache (continuous batching): call the model or generate.")
+        raise InputError(
+            f"{type(module).__name__} attends over a paged cache (continuous batching): call the model or generate."
+        )
     query, key, value = autocast(query, key, value)
     visibility, adds, filled = visibility_of(name, module, query, key, mask, given)
     key, value = key[:, :, :filled], value[:, :, :filled]
@@ -156,7 +157,11 @@ def visibility_of(
         return Visibility(rows=block_mask_rows(mask, keys)), (), keys
     if mask.dim() == 2:
         visible = visibility_without_mask(name, module, queries, given)
-        return Visibility(causal=visible.causal, left=visible.left, right=visible.right, tokens=mask[:, -keys:].bool()), (), keys
+        return (
+            Visibility(causal=visible.causal, left=visible.left, right=visible.right, tokens=mask[:, -keys:].bool()),
+            (),
+            keys,
+        )
     table, adds = split_table(mask[..., :keys])
     return Visibility(table=table), adds, keys
 
@@ -170,6 +175,6 @@ def visibility_without_mask(name: str, module: torch.nn.Module, queries: int, gi
     window = given.get("sliding_window")
     if name == "sdpa":
         return Visibility(causal="start" if causal and queries > 1 else None)
-    if window is None or name == CLEARHEAD and not causal:
-        return Visibility(causal="end" if causal and (queries > 1 or name != CLEARHEAD) else None)
+    if window is None or (name == NAME and not causal):
+        return Visibility(causal="end" if causal and (queries > 1 or name != NAME) else None)
     return Visibility(causal="end", left=window - 1) if causal else Visibility(left=window - 1, right=window - 1)
