@@ -77,6 +77,7 @@ class Record:
     cap: float | None = None
     sink: Array | None = None
     rules: tuple[Score, ...] = ()  # score functions of a model's own
+    crosses: bool = False  # queries are of another text than keys, as the layer's name says
     query: Growing = field(default_factory=Growing)
     key: Growing = field(default_factory=Growing)
     value: Growing = field(default_factory=Growing)

@@ -92,11 +92,16 @@ def cut_back(path: Walk, length: int) -> None:
 
 
 def crosses(record: Record) -> bool:
-    """Whether queries and keys are of different texts: later passes bring queries alone, or lengths differ at once."""
+    """Whether queries and keys are of different texts.
+
+    Their layer's name says so, later passes bring queries alone, or several queries see the same of more or fewer keys.
+    """
     if not record.passes:
         return False
     first = record.passes[0]
-    return any(not one.new for one in record.passes[1:]) or first.queries > first.new
+    if record.crosses or first.queries > first.new or any(not one.new for one in record.passes[1:]):
+        return True
+    return 1 < first.queries < first.keys and first.visible.is_alike
 
 
 @dataclass(eq=False)

@@ -32,6 +32,12 @@ class Visible:
         """Bytes of the arrays."""
         return sum(x.nbytes for x in (self.low, self.high, self.tokens, self.bits) if x is not None)
 
+    @property
+    def is_alike(self) -> bool:
+        """Whether all queries of a sequence see the same keys."""
+        alike = (self.low == self.low[:, :1]).all() and (self.high == self.high[:, :1]).all()
+        return bool(alike) and (self.bits is None or bool((self.bits == self.bits[:, :, :1]).all()))
+
     def interval(self, row: int) -> tuple[Integers, Integers]:
         """A sequence's intervals."""
         own = row if len(self.low) > 1 else 0

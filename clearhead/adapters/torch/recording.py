@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ class Recorder:
     all_calls: int = 0  # of all its layers
     unsure: dict[tuple[str, int], int] = field(default_factory=dict)  # passes that layers had before this one
     fed: list[torch.Tensor] = field(default_factory=list)  # tokens that were fed in, the latest last
+    masks: list[torch.Tensor] = field(default_factory=list)  # of padding, as the model was given them
 
     def wants(self, module: torch.nn.Module) -> bool:
         """Whether a module is one of the model's layers."""
@@ -83,6 +84,9 @@ class Recorder:
         for x in (*args[:1], *(x for name, x in options.items() if name.endswith("input_ids"))):
             if isinstance(x, torch.Tensor) and x.dim() == 2 and x.dtype in (torch.int64, torch.int32):
                 self.fed = [*self.fed[-3:], x]
+        for name, x in options.items():
+            if name.endswith("attention_mask") and isinstance(x, torch.Tensor) and x.dim() == 2:
+                self.masks = [*self.masks[-3:], x]
         if self.running is module:  # the last pass was interrupted
             self.forget()
         if self.running is None or self.running is module:
@@ -128,6 +132,8 @@ class Recorder:
     def take(self, call: AttentionCall, answer: Answer, place: tuple[str, int]) -> None:
         """Add a call to its layer's record."""
         visible, keys = visible_of(call)
+        if visible.bits is not None:
+            visible = replace(visible, tokens=self.padding(call.query.shape[0], keys))
         key, value = call.key[:, :, :keys], call.value[:, :, :keys]
         queries = call.query.shape[2]
         run = self.seen.runs[-1] if self.seen.runs else None
@@ -169,6 +175,7 @@ class Recorder:
             cap=call.cap,
             sink=sink_of(call, heads),
             rules=score_rules(call),
+            crosses=self.layers[call.module].part == "cross",
         )
         runs[-1].records[place] = record
         self.unsure.setdefault(place, 0)
@@ -221,6 +228,13 @@ class Recorder:
         for x in reversed(self.fed):
             if x.shape == (batch, queries):
                 return host_copy(x)
+        return None
+
+    def padding(self, batch: int, keys: int) -> Any:
+        """The mask of padding that the model was given for so many keys, if it was: no table tells it for sure."""
+        for x in reversed(self.masks):
+            if x.shape == (batch, keys):
+                return x.bool().cpu().numpy()
         return None
 
     def checked_rows(
