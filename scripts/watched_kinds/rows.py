@@ -25,16 +25,17 @@ class Row:
     make: Callable[[], tuple[torch.nn.Module, dict[str, Any]]]
     run: Callable[..., Any] = lambda model, given: model(**given)
     again: Callable[..., Any] | None = None
-    pads: Callable[[dict[str, Any]], tuple[Any, ...]] = lambda given: masks_of(given)
+    pads: Callable[[dict[str, Any]], dict[str, Any]] = lambda given: pads_of(given)
     tolerance: float = TOLERANCE
     judge: Callable[..., float] | None = None
     watch: dict[str, Any] = field(default_factory=dict)
     grad: bool = False
 
 
-def masks_of(given: dict[str, Any]) -> tuple[torch.Tensor, ...]:
-    """The masks of padding among a model's inputs."""
-    return tuple(x for name, x in given.items() if name.endswith("attention_mask") and x.dim() == 2)
+def pads_of(given: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The mask of padding among a model's inputs, for all parts."""
+    mask = given.get("attention_mask")
+    return {"": mask} if mask is not None and mask.dim() == 2 else {}
 
 
 def outcome(row: Row) -> tuple[str, str]:

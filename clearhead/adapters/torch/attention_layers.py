@@ -28,6 +28,7 @@ LABELS = {  # a part's name, and the words in its path that give it; the first o
     "decoder": ("decoder",),
     "encoder": ("encoder",),
 }
+INPUTS = {"pixel_values": "vision", "pixel_values_videos": "vision", "input_values": "audio", "input_features": "audio"}
 USUAL_PARTS = ("text", "decoder", "self", "encoder", "audio", "vision", "cross")
 
 
@@ -54,11 +55,13 @@ def attention_layers(model: torch.nn.Module) -> list[AttentionLayer]:
     patterns: dict[str, list[str]] = {}
     for path in found:
         patterns.setdefault(re.sub(r"(?<![^.])\d+(?![^.])", "*", path), []).append(path)
+    owners = {path: owner for path, owner in model.named_modules() if hasattr(owner, "main_input_name")}
+    parts = labels({pattern: found[paths[0]] for pattern, paths in patterns.items()}, owners)
     layers: list[AttentionLayer] = []
     taken: dict[str, set[int]] = {}
     for pattern, paths in patterns.items():
         numbers = layer_numbers(paths, [found[path] for path in paths])
-        part = label(pattern, found[paths[0]])
+        part = parts[pattern]
         if taken.get(part, set()) & set(numbers):
             part = pattern
         taken.setdefault(part, set()).update(numbers)
@@ -82,6 +85,26 @@ def refuse_missing(
     missing = [n for n in chosen or () if n not in numbers and not 0 <= n < repeated]
     if missing:
         raise InputError(f"{name} has no layers {missing} to watch: choose from {spans(sorted(numbers))}.")
+
+
+def labels(patterns: dict[str, torch.nn.Module], owners: dict[str, torch.nn.Module]) -> dict[str, str]:
+    """The name of each part, from the words in its path, and from what the transformers model that it is in takes."""
+    names = {pattern: label(pattern, module) for pattern, module in patterns.items()}
+    inside = {
+        pattern: max((path for path in owners if not path or f"{pattern}.".startswith(f"{path}.")), key=len, default=None)
+        for pattern in patterns
+    }
+    for pattern, path in inside.items():
+        if path is None:
+            continue
+        both = bool(getattr(getattr(owners[path], "config", None), "is_encoder_decoder", False))
+        beside = {names[other] for other, its in inside.items() if its == path}
+        taken = INPUTS.get(getattr(owners[path], "main_input_name", ""))
+        if both and names[pattern] in ("text", "audio"):
+            names[pattern] = next((name for name in ("decoder", "encoder") if name in pattern), names[pattern])
+        elif taken is not None and not both and beside <= {"self", "encoder", taken}:
+            names[pattern] = taken
+    return names
 
 
 def label(pattern: str, module: torch.nn.Module) -> str:
