@@ -20,21 +20,25 @@ class Continuation:
     known: int  # keys of this pass that come again; the others are new
 
 
-def continuation(before: Integers, now: Integers, queries: int) -> Continuation | None:
-    """How fingerprints (sequences, keys) of a pass continue those of the one before, or None if they do not.
+def continuation(before: Integers, now: Integers, queries: int, near: float = 0.0) -> Continuation | None:
+    """How fingerprints (sequences, keys, numbers) of a pass continue those of the one before, or None if they do not.
 
-    All keys but those of the queries come again; in cross-attention, where keys stay, all of them.
+    All keys but those of the queries come again; in cross-attention, where keys stay, all of them. With `near`, their
+    numbers may differ by such a share of the largest.
     """
-    keys = now.shape[1]
-    crosses = keys == before.shape[1] and queries < keys and all(any_row(before, row) is not None for row in now)
+    keys, exact = now.shape[1], before[..., 0]
+    crosses = keys == before.shape[1] and queries < keys and all(any_row(exact, row) is not None for row in now[..., 0])
     known = keys if crosses else keys - queries
     if known <= 0:
         return None
     parents, kept = [], []
     for number, row in enumerate(now[:, :known]):
         nearest = sorted(range(len(before)), key=lambda parent: abs(parent - number))  # beams of a text are neighbours
-        found = ((parent, place(before[parent], row)) for parent in nearest)
+        found = ((parent, place(exact[parent], row[:, 0])) for parent in nearest)
         match = next(((parent, at) for parent, at in found if at is not None), None)
+        if match is None and near:
+            found = ((parent, near_place(before[parent], row, near)) for parent in nearest)
+            match = next(((parent, at) for parent, at in found if at is not None), None)
         if match is None:
             return None
         parents.append(match[0])
@@ -68,3 +72,13 @@ def place(before: Integers, row: Integers) -> slice | Integers | None:
         at += int(found[0]) + 1
         places.append(at - 1)
     return np.array(places)
+
+
+def near_place(before: Integers, row: Integers, near: float) -> slice | None:
+    """Where keys stand, from the first on or up to the last, if a model computed them anew with other roundings."""
+    old, new = (np.ascontiguousarray(x[:, 1:]).view(np.float64) for x in (before, row))
+    for start in (0, len(old) - len(new)):
+        part = old[start : start + len(new)]
+        if start >= 0 and len(part) == len(new) and np.abs(part - new).max() <= near * np.abs(new).max():
+            return slice(start, start + len(new))
+    return None

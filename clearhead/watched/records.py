@@ -83,6 +83,7 @@ class Record:
     value: Growing = field(default_factory=Growing)
     passes: list[Pass] = field(default_factory=list)
     prints: list[Integers | None] = field(default_factory=list)  # fingerprints of the last two passes' keys
+    tokens: list[Array | None] = field(default_factory=list)  # which of those keys are tokens, (sequences, keys)
     views: dict[int, Any] = field(default_factory=dict)  # sequences as they were put together last; all, if loaded
     loaded_steps: tuple[int, ...] = ()  # of a loaded record, which has no passes
 
@@ -105,6 +106,8 @@ class Record:
 
     def add(self, one: Pass, arrays: dict[str, Array | Arriving], prints: Integers | None) -> None:
         """Add a pass."""
+        tokens = np.stack([one.visible.tokens_of(row, one.keys) for row in range(one.sequences)])
+        self.tokens = [*(None for _ in self.tokens[:-1]), *self.tokens[-1:], tokens]
         for name, array in arrays.items():
             getattr(self, name).append(array)
         self.passes.append(one)
@@ -119,5 +122,5 @@ class Record:
         self.query.cut(sum(p.queries for p in kept))
         for name in ("key", "value"):
             getattr(self, name).cut(sum(p.new for p in kept))
-        self.passes, self.prints = kept, self.prints[:passes]
+        self.passes, self.prints, self.tokens = kept, self.prints[:passes], self.tokens[:passes]
         self.views.clear()

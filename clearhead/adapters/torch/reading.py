@@ -76,15 +76,19 @@ def host_copy(x: torch.Tensor, *, exact: bool = False) -> Array | Arriving:
 
 
 def fingerprints(key: torch.Tensor) -> Integers:
-    """A number for each key of each sequence, (sequences, keys), by which it is known again."""
+    """Numbers for each key of each sequence by which it is known again, (sequences, keys, 1 + FINGERPRINT_DIMS).
+
+    The first is exact. The others are float64, for keys that a model computes anew with other roundings.
+    """
     key = key.detach()
     dims = [(2 * n + 1) * key.shape[-1] // (2 * FINGERPRINT_DIMS) for n in range(FINGERPRINT_DIMS)]
-    some = key[..., sorted(set(dims))].contiguous()
+    some = key[..., dims].contiguous()
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[some.element_size()]
     bits = some.view(whole).to(torch.int64)
     factors = torch.arange(1, bits.shape[1] * bits.shape[3] + 1, dtype=torch.int64, device=bits.device)
     factors = (factors * FACTOR + FACTOR).reshape(1, bits.shape[1], 1, bits.shape[3])
-    return (bits * factors).sum((1, 3)).cpu().numpy()
+    near = some.sum(1, dtype=torch.float64).view(torch.int64)
+    return torch.cat([(bits * factors).sum((1, 3))[..., None], near], -1).cpu().numpy()
 
 
 FACTOR = 0x5851F42D4C957F2D  # an odd number without a pattern
@@ -159,7 +163,8 @@ def read_visible(call: AttentionCall) -> Visible:
         return Visible(low, high, None if there.all() and there.shape[1] == keys else there)
     bits = [np.packbits(call.visible_rows(rows).cpu().numpy(), axis=-1) for rows in parts]
     shape = (1, queries)
-    return Visible(np.zeros(shape, np.int32), np.full(shape, keys, np.int32), None, np.concatenate(bits, axis=2))
+    there = tokens.any(1).cpu().numpy()
+    return Visible(np.zeros(shape, np.int32), np.full(shape, keys, np.int32), there, np.concatenate(bits, axis=2))
 
 
 # What is added to scores, sinks, score functions

@@ -32,7 +32,9 @@ from clearhead.watched.lineage import Continuation, continuation
 from clearhead.watched.records import MemoryLimitError, Pass, Record, in_bytes
 from clearhead.watched.run import Run
 from clearhead.watched.seen import Watch
+from clearhead.watched.visible import Visible, with_tokens
 
+NEAR = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}  # of keys that are computed anew each pass
 CHECKED_ROWS = 4  # rows of a prompt whose own output is kept
 CHECK_INTERVAL = 64  # after the prompt, that of one token in this many
 
@@ -132,17 +134,22 @@ class Recorder:
     def take(self, call: AttentionCall, answer: Answer, place: tuple[str, int]) -> None:
         """Add a call to its layer's record."""
         visible, keys = visible_of(call)
-        if visible.bits is not None:
-            visible = replace(visible, tokens=self.padding(call.query.shape[0], keys))
-        key, value = call.key[:, :, :keys], call.value[:, :, :keys]
         queries = call.query.shape[2]
         run = self.seen.runs[-1] if self.seen.runs else None
         record = run.records.get(place) if run is not None else None
         prints, continues = None, None
-        if record is not None or keys != queries:
-            prints = fingerprints(key)
+        if record is not None or call.key.shape[2] != queries:
+            prints = fingerprints(call.key)
         if record is not None and prints is not None:
-            continues = self.continued(record, prints, queries)
+            usual = min(call.key.shape[2], record.passes[-1].keys + queries)  # though nobody may see the last keys
+            for count in dict.fromkeys((max(keys, usual), keys)):
+                continues = self.continued(record, prints[:, :count], queries, call.key.dtype)
+                if continues is not None:
+                    keys = count
+                    break
+        key, value = call.key[:, :, :keys], call.value[:, :, :keys]
+        visible = self.settled(visible, call.query.shape[0], keys, None if continues is None else record, continues)
+        prints = None if prints is None else prints[:, :keys]
         if record is None or continues is None:
             record = self.begun(call, place, keys)
             prints = fingerprints(key) if prints is None else prints
@@ -151,10 +158,34 @@ class Recorder:
         new = keys - (0 if continues is None else continues.known)
         self.add(call, answer, place, record, visible, key[:, :, keys - new :], value[:, :, keys - new :], prints, continues)
 
-    def continued(self, record: Record, prints: Integers, queries: int) -> Continuation | None:
+    def settled(
+        self, visible: Visible, batch: int, keys: int, before: Record | None, continues: Continuation | None
+    ) -> Visible:
+        """What a pass sees, with padding told from tokens that merely no query of this pass sees.
+
+        Keys of the pass before are what they were; new ones are padding where nobody sees them and the model's mask of
+        padding, if it was given one, says so.
+        """
+        if visible.tokens is None and (before is None or before.tokens[-1] is None):
+            return visible
+        tokens = np.ones((batch, keys), bool)
+        if visible.tokens is not None:
+            there = np.zeros((len(visible.tokens), keys), bool)
+            there[:, : visible.tokens.shape[1]] = visible.tokens[:, :keys]
+            visible = replace(visible, tokens=there)
+            mask = self.padding(batch, keys)
+            sure = mask is not None or visible.bits is None
+            tokens = there | (mask if mask is not None else not sure)
+        if before is not None and continues is not None and before.tokens[-1] is not None:
+            old = before.tokens[-1]
+            for row, (parent, kept) in enumerate(zip(continues.parents, continues.kept, strict=True)):
+                tokens[row, : continues.known] = old[parent][kept]
+        return with_tokens(visible, keys, tokens)
+
+    def continued(self, record: Record, prints: Integers, queries: int, dtype: torch.dtype) -> Continuation | None:
         """How a call continues its layer's last pass."""
         before = record.prints[-1]
-        return None if before is None else continuation(before, prints, queries)
+        return None if before is None else continuation(before, prints, queries, NEAR.get(dtype, 0.0))
 
     def begun(self, call: AttentionCall, place: tuple[str, int], keys: int) -> Record:
         """A new record, in a new run if the latest one has this layer already."""
