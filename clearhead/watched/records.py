@@ -4,7 +4,7 @@ Responsible for adding passes, for removing those that failed, and for the memor
 passes of one sequence together.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,29 @@ class Record:
         self.passes.append(one)
         self.prints = [*(None for _ in self.prints[:-1]), *self.prints[-1:], prints]  # the last but one, if this one fails
         self.views.clear()
+
+    def join_last(self) -> None:
+        """Make one pass of the last two, whose queries see keys of their own pass alone."""
+        first, second = self.passes[-2:]
+        low, high = (
+            np.concatenate([x, y + first.keys], 1)
+            for x, y in ((first.visible.low, second.visible.low), (first.visible.high, second.visible.high))
+        )
+        outputs = [x.output if isinstance(x.output, np.ndarray) else x.output.arrived()
+                   for x in (first, second) if x.output is not None]  # fmt: skip
+        one = replace(
+            first,
+            queries=first.queries + second.queries,
+            keys=first.keys + second.keys,
+            new=first.new + second.new,
+            visible=Visible(low, high),
+            checked=(*first.checked, *(first.queries + n for n in second.checked)),
+            output=np.concatenate(outputs, 2) if outputs else None,
+            changes=(*first.changes, *second.changes),
+        )
+        self.passes[-2:] = [one]
+        self.prints[-2:] = [np.concatenate([x for x in self.prints[-2:] if x is not None], 1)]
+        self.tokens[-2:] = [np.ones((one.sequences, one.keys), bool)]
 
     def cut(self, passes: int) -> None:
         """Keep only the first `passes` passes, as when one failed halfway."""

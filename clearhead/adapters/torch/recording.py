@@ -48,7 +48,8 @@ class Recorder:
     chosen: Callable[[str, int], bool]  # a part and a number
     heads: tuple[int, ...] | None
     tokenizer: Any = None
-    calls: dict[torch.nn.Module, int] = field(default_factory=dict)  # of each layer in this pass
+    entries: dict[torch.nn.Module, int] = field(default_factory=dict)  # how often each layer ran in this pass
+    calls: dict[torch.nn.Module, int] = field(default_factory=dict)  # of attention, by each layer's latest run
     counts: dict[tuple[str, int], int] = field(default_factory=dict)  # tokens since the last checked row
     running: Any = None  # the module whose pass is running
     passes: int = 0  # of the whole model
@@ -64,22 +65,45 @@ class Recorder:
     def answer(self, call: AttentionCall, compute: Callable[[], Answer]) -> Answer:
         """The model's own answer, after recording the call."""
         answer = compute()
-        layer = self.layers[call.module]
-        turn = self.calls.get(call.module, 0)
-        self.calls[call.module] = turn + 1
         self.all_calls += 1
+        if self.seen.stopped or recomputing():
+            return answer
+        layer = self.layers[call.module]
+        if self.running is None and not self.entries.get(call.module) and call.module in self.calls:
+            self.forget_calls()  # called by itself, once more
+        nth = self.calls.get(call.module, 0)
+        self.calls[call.module] = nth + 1
+        entries = self.entries.get(call.module)
+        turn, nth = (nth, 0) if entries is None else (entries - 1, nth)
         count = sum(other.part == layer.part for other in self.layers.values())
         place = layer.part, layer.number + turn * count
-        if self.seen.stopped or not self.chosen(*place):
+        if not self.chosen(*place):
             return answer
         try:
-            self.take(call, answer, place)
+            if nth and self.extend(call, answer, place):
+                return answer
+            self.take(call, answer, place if not nth else (f"{layer.part} {nth + 1}", place[1]))
         except BaseException:
             self.forget()
             raise
         return answer
 
-    # Passes of the model
+    # Passes of the model, and of its layers
+
+    def enters(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        """A layer starts; it may call attention several times."""
+        if recomputing():
+            return
+        if self.running is None and module in self.entries:  # called by itself, once more
+            self.forget_calls()
+        self.entries[module] = self.entries.get(module, 0) + 1
+        self.calls[module] = 0
+
+    def forget_calls(self) -> None:
+        """Start counting the calls of a pass."""
+        self.calls.clear()
+        self.entries.clear()
+        self.unsure.clear()
 
     def begins(self, module: torch.nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         """A module, possibly inside another, starts a pass."""
@@ -93,8 +117,7 @@ class Recorder:
             self.forget()
         if self.running is None or self.running is module:
             self.running = module
-            self.calls.clear()
-            self.unsure.clear()
+            self.forget_calls()
 
     def ends(self, module: torch.nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
         """A module has returned an output, or failed."""
@@ -102,10 +125,9 @@ class Recorder:
             return
         self.running = None
         self.passes += 1
-        self.calls.clear()
         if output is None:
             self.forget()
-        self.unsure.clear()
+        self.forget_calls()
 
     def forget(self) -> None:
         """Remove what an unfinished pass recorded."""
@@ -157,6 +179,25 @@ class Recorder:
             raise refuse_rules(f"layer {place[1]} of {place[0]}")
         new = keys - (0 if continues is None else continues.known)
         self.add(call, answer, place, record, visible, key[:, :, keys - new :], value[:, :, keys - new :], prints, continues)
+
+    def extend(self, call: AttentionCall, answer: Answer, place: tuple[str, int]) -> bool:
+        """Join a layer's further call to its last pass, if each looks at its own piece of a text or of images."""
+        run = self.seen.runs[-1] if self.seen.runs else None
+        record = run.records.get(place) if run is not None else None
+        length = call.query.shape[2]
+        bare = call.visibility.is_band and call.visibility.causal is None and call.visibility.left is None
+        if record is None or not bare or call.adds or call.key.shape[2] != length or not record.passes:
+            return False
+        last = record.passes[-1]
+        if last.continues is not None or last.sequences != call.query.shape[0] or last.visible.tokens is not None:
+            return False
+        if last.queries != last.keys or last.visible.bits is not None or call.scale != record.scale:
+            return False
+        visible, _ = visible_of(call)
+        self.add(call, answer, place, record, visible, call.key, call.value, fingerprints(call.key), None)
+        if len(record.passes) > 1 and record.passes[-2] is last:
+            record.join_last()
+        return True
 
     def settled(
         self, visible: Visible, batch: int, keys: int, before: Record | None, continues: Continuation | None
@@ -313,12 +354,19 @@ class Recorder:
         return False
 
 
+def recomputing() -> bool:
+    """Whether gradients are being computed, for which checkpointed layers run once more."""
+    return torch._C._current_graph_task_id() != -1
+
+
 @contextmanager
 def passes_of(model: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
     """Tell a recorder where each pass of a model, or of a model inside it, begins and ends."""
     hooks = []
     fused = torch.nn.TransformerEncoderLayer, torch.nn.MultiheadAttention  # hooks would turn their fast paths off
     for module in model.modules():
+        if module in recorder.layers and not isinstance(module, fused):
+            hooks.append(module.register_forward_pre_hook(recorder.enters))
         whole = any(base.__name__ == "PreTrainedModel" for base in type(module).__mro__)
         if (module is model or whole) and not isinstance(module, fused):
             hooks.append(module.register_forward_pre_hook(recorder.begins, with_kwargs=True))
