@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clearhead.arrays import Integers
+from clearhead.arrays import Array, Integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,30 +20,55 @@ class Continuation:
     known: int  # keys of this pass that come again; the others are new
 
 
-def continuation(before: Integers, now: Integers, queries: int, near: float = 0.0) -> Continuation | None:
-    """How fingerprints (sequences, keys, numbers) of a pass continue those of the one before, or None if they do not.
+def continuation(before: Integers, now: Integers, queries: int) -> Continuation | None:
+    """How fingerprints (sequences, keys) of a pass continue those of the one before, or None if they do not.
 
-    All keys but those of the queries come again; in cross-attention, where keys stay, all of them. With `near`, their
-    numbers may differ by such a share of the largest.
+    All keys but those of the queries come again; in cross-attention, where keys stay, all of them.
     """
-    keys, exact = now.shape[1], before[..., 0]
-    crosses = keys == before.shape[1] and queries < keys and all(any_row(exact, row) is not None for row in now[..., 0])
+    keys = now.shape[1]
+    crosses = keys == before.shape[1] and queries < keys and all(any_row(before, row) is not None for row in now)
     known = keys if crosses else keys - queries
     if known <= 0:
         return None
     parents, kept = [], []
     for number, row in enumerate(now[:, :known]):
         nearest = sorted(range(len(before)), key=lambda parent: abs(parent - number))  # beams of a text are neighbours
-        found = ((parent, place(exact[parent], row[:, 0])) for parent in nearest)
+        found = ((parent, place(before[parent], row)) for parent in nearest)
         match = next(((parent, at) for parent, at in found if at is not None), None)
-        if match is None and near:
-            found = ((parent, near_place(before[parent], row, near)) for parent in nearest)
-            match = next(((parent, at) for parent, at in found if at is not None), None)
         if match is None:
             return None
         parents.append(match[0])
         kept.append(match[1])
     return Continuation(np.array(parents), tuple(kept), known)
+
+
+def near_continuation(before: Array, now: Array, queries: int, share: float) -> Continuation | None:
+    """The same for keys that a model computes anew in each pass, with other roundings, as from a compressed cache.
+
+    Given are some numbers of each key, (sequences, keys, numbers), which may differ by a share of the largest. The keys
+    that come again are the first or the last ones.
+    """
+    known = now.shape[1] - queries
+    if known <= 0:
+        return None
+    parents, kept = [], []
+    for number, row in enumerate(now[:, :known]):
+        nearest = sorted(range(len(before)), key=lambda parent: abs(parent - number))
+        starts = {max(0, start) for start in (0, before.shape[1] - known)}
+        found = ((parent, start) for parent in nearest for start in starts if near(before[parent, start:], row, share))
+        match = next(found, None)
+        if match is None:
+            return None
+        parents.append(match[0])
+        kept.append(slice(match[1], match[1] + known))
+    return Continuation(np.array(parents), tuple(kept), known)
+
+
+def near(before: Array, row: Array, share: float) -> bool:
+    """Whether some keys are the first of others, but for roundings."""
+    if len(before) < len(row):
+        return False
+    return bool(np.abs(before[: len(row)] - row).max() <= share * np.abs(row).max())
 
 
 def any_row(before: Integers, row: Integers) -> int | None:
@@ -72,13 +97,3 @@ def place(before: Integers, row: Integers) -> slice | Integers | None:
         at += int(found[0]) + 1
         places.append(at - 1)
     return np.array(places)
-
-
-def near_place(before: Integers, row: Integers, near: float) -> slice | None:
-    """Where keys stand, from the first on or up to the last, if a model computed them anew with other roundings."""
-    old, new = (np.ascontiguousarray(x[:, 1:]).view(np.float64) for x in (before, row))
-    for start in (0, len(old) - len(new)):
-        part = old[start : start + len(new)]
-        if start >= 0 and len(part) == len(new) and np.abs(part - new).max() <= near * np.abs(new).max():
-            return slice(start, start + len(new))
-    return None

@@ -83,6 +83,7 @@ class Record:
     value: Growing = field(default_factory=Growing)
     passes: list[Pass] = field(default_factory=list)
     prints: list[Integers | None] = field(default_factory=list)  # fingerprints of the last two passes' keys
+    sample: Any = None  # some numbers of the last pass's keys, where the model's tensors are
     tokens: list[Array | None] = field(default_factory=list)  # which of those keys are tokens, (sequences, keys)
     views: dict[int, Any] = field(default_factory=dict)  # sequences as they were put together last; all, if loaded
     loaded_steps: tuple[int, ...] = ()  # of a loaded record, which has no passes

@@ -75,20 +75,25 @@ def host_copy(x: torch.Tensor, *, exact: bool = False) -> Array | Arriving:
     return DeviceCopy(target, event)
 
 
-def fingerprints(key: torch.Tensor) -> Integers:
-    """Numbers for each key of each sequence by which it is known again, (sequences, keys, 1 + FINGERPRINT_DIMS).
-
-    The first is exact. The others are float64, for keys that a model computes anew with other roundings.
-    """
-    key = key.detach()
+def sample(key: torch.Tensor) -> torch.Tensor:
+    """A few numbers of each key, by which it is known again: (sequences, heads, keys, FINGERPRINT_DIMS)."""
     dims = [(2 * n + 1) * key.shape[-1] // (2 * FINGERPRINT_DIMS) for n in range(FINGERPRINT_DIMS)]
-    some = key[..., dims].contiguous()
+    return key.detach()[..., sorted(set(dims))].contiguous()
+
+
+def fingerprints(key: torch.Tensor) -> Integers:
+    """A number for each key of each sequence, (sequences, keys), by which it is known again."""
+    some = sample(key)
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[some.element_size()]
     bits = some.view(whole).to(torch.int64)
     factors = torch.arange(1, bits.shape[1] * bits.shape[3] + 1, dtype=torch.int64, device=bits.device)
     factors = (factors * FACTOR + FACTOR).reshape(1, bits.shape[1], 1, bits.shape[3])
-    near = some.sum(1, dtype=torch.float64).view(torch.int64)
-    return torch.cat([(bits * factors).sum((1, 3))[..., None], near], -1).cpu().numpy()
+    return (bits * factors).sum((1, 3)).cpu().numpy()
+
+
+def numbers_of(some: torch.Tensor) -> Array:
+    """A sample of keys as rows, (sequences, keys, numbers)."""
+    return array_view(some.double().transpose(1, 2).flatten(2).cpu())
 
 
 FACTOR = 0x5851F42D4C957F2D  # an odd number without a pattern

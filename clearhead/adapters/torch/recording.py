@@ -21,6 +21,8 @@ from clearhead.adapters.torch.reading import (
     added_of,
     fingerprints,
     host_copy,
+    numbers_of,
+    sample,
     score_rules,
     sink_of,
     visible_of,
@@ -28,7 +30,7 @@ from clearhead.adapters.torch.reading import (
 from clearhead.arrays import Integers
 from clearhead.errors import InputError
 from clearhead.watched.added import refuse_rules
-from clearhead.watched.lineage import Continuation, continuation
+from clearhead.watched.lineage import Continuation, continuation, near_continuation
 from clearhead.watched.records import MemoryLimitError, Pass, Record, in_bytes
 from clearhead.watched.run import Run
 from clearhead.watched.seen import Watch
@@ -165,7 +167,7 @@ class Recorder:
         if record is not None and prints is not None:
             usual = min(call.key.shape[2], record.passes[-1].keys + queries)  # though nobody may see the last keys
             for count in dict.fromkeys((max(keys, usual), keys)):
-                continues = self.continued(record, prints[:, :count], queries, call.key.dtype)
+                continues = self.continued(record, prints[:, :count], queries, call.key[:, :, :count])
                 if continues is not None:
                     keys = count
                     break
@@ -179,6 +181,7 @@ class Recorder:
             raise refuse_rules(f"layer {place[1]} of {place[0]}")
         new = keys - (0 if continues is None else continues.known)
         self.add(call, answer, place, record, visible, key[:, :, keys - new :], value[:, :, keys - new :], prints, continues)
+        record.sample = sample(key)
 
     def extend(self, call: AttentionCall, answer: Answer, place: tuple[str, int]) -> bool:
         """Join a layer's further call to its last pass, if each looks at its own piece of a text or of images."""
@@ -223,10 +226,15 @@ class Recorder:
                 tokens[row, : continues.known] = old[parent][kept]
         return with_tokens(visible, keys, tokens)
 
-    def continued(self, record: Record, prints: Integers, queries: int, dtype: torch.dtype) -> Continuation | None:
+    def continued(
+        self, record: Record, prints: Integers, queries: int, key: torch.Tensor
+    ) -> Continuation | None:
         """How a call continues its layer's last pass."""
-        before = record.prints[-1]
-        return None if before is None else continuation(before, prints, queries, NEAR.get(dtype, 0.0))
+        before, old, share = record.prints[-1], record.sample, NEAR.get(key.dtype, 0.0)
+        found = None if before is None else continuation(before, prints, queries)
+        if found is None and old is not None and share and old.shape[1] == key.shape[1]:
+            found = near_continuation(numbers_of(old), numbers_of(sample(key)), queries, share)
+        return found
 
     def begun(self, call: AttentionCall, place: tuple[str, int], keys: int) -> Record:
         """A new record, in a new run if the latest one has this layer already."""
