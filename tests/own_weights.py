@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 from torch.nn.attention import flex_attention as flex
+from torch.nn.attention.bias import CausalBias
 
 from clearhead.adapters.torch.attention_layers import attention_layers
 
 
 @contextmanager
-def own_weights(model):
+def own_weights(model, layers=None):
     """Collect the weights of each pass, {(part, number): [(batch, heads, queries, keys), …]}."""
-    layers = attention_layers(model)
+    layers = found if (found := list(layers or ())) else attention_layers(model)
     known, running, taken = {layer.module: layer for layer in layers}, [], {}
     counts = Counter(layer.part for layer in layers)
     calls = Counter()
@@ -79,12 +80,14 @@ def sdpa(take):
         scores = scores * (query.shape[-1] ** -0.5 if scale is None else scale)
         if is_causal:
             scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+        if isinstance(attn_mask, CausalBias):  # queries are the last
+            attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril(scores.shape[-1] - scores.shape[-2])
         if attn_mask is not None and attn_mask.dtype is torch.bool:
             scores = scores.masked_fill(~attn_mask, -torch.inf)
         elif attn_mask is not None:
             scores = scores + attn_mask
         weights = scores.softmax(-1).nan_to_num()
-        take(weights if weights.dim() == 4 else weights.reshape(-1, *weights.shape[-3:]))
+        take(weights[:, None] if weights.dim() == 3 else weights.reshape(-1, *weights.shape[-3:]))
         return (weights @ grouped(value, query, enable_gqa).double()).to(query.dtype)
 
     return formula
@@ -159,7 +162,7 @@ def joined(passes, pad, crosses):
     """The weights of several passes (heads, queries, keys) as those of one text, without its padding."""
     queries, keys = (np.ones(n, bool) for n in passes[0].shape[1:])
     if len(pad) == len(keys):
-        queries, keys = queries if crosses else pad, pad
+        queries, keys = queries if crosses or len(pad) != len(queries) else pad, pad
     if len(passes) > 1 and not crosses:  # each pass adds keys
         keys = np.concatenate([queries, np.ones(sum(x.shape[1] for x in passes[1:]), bool)])
     number, rows, known = np.cumsum(keys) - 1, [], 0

@@ -246,18 +246,18 @@ def pixtral() -> tuple[Any, dict[str, Any]]:
 def speech_rows() -> Iterator[Row]:
     """Sound."""
 
-    def encoder(name: str, config: str, **more: Any) -> Row:
+    def encoder(name: str, config: str, attention: str = "sdpa", **more: Any) -> Row:
         def make() -> tuple[Any, dict[str, Any]]:
             mask = torch.ones(2, 1600, dtype=torch.long)
             mask[1, 1000:] = 0
-            return built(name, getattr(transformers, config)(**SPEECH | more)), {"input_values": pixels(2, 1600), "attention_mask": mask}
+            return built(name, getattr(transformers, config)(**SPEECH | more), attention), {"input_values": pixels(2, 1600), "attention_mask": mask}
 
         return Row("speech", name, make, pads=lambda given: feature_pads(given))
 
     yield encoder("Wav2Vec2Model", "Wav2Vec2Config")
     yield encoder("HubertModel", "HubertConfig")
     yield encoder("UniSpeechModel", "UniSpeechConfig")
-    yield encoder("WavLMModel", "WavLMConfig")
+    yield encoder("WavLMModel", "WavLMConfig", attention="eager")
 
     def whisper() -> tuple[Any, dict[str, Any]]:
         config = transformers.WhisperConfig(**BOTH | {"num_mel_bins": 8, "max_source_positions": 30, "max_target_positions": 40, "pad_token_id": 0, "suppress_tokens": None, "begin_suppress_tokens": None})
@@ -283,7 +283,7 @@ def speech_rows() -> Iterator[Row]:
         config = transformers.Speech2TextConfig(**BOTH | {"input_feat_per_channel": 8, "max_source_positions": 64, "max_target_positions": 64, "conv_channels": 32})
         mask = torch.ones(2, 60, dtype=torch.long)
         mask[1, 40:] = 0
-        return built("Speech2TextForConditionalGeneration", config), {"input_features": pixels(2, 60, 8), "attention_mask": mask}
+        return built("Speech2TextForConditionalGeneration", config, "eager"), {"input_features": pixels(2, 60, 8), "attention_mask": mask}
 
     short = lambda given: {"encoder": shortened(given, 15), "cross": shortened(given, 15)}  # noqa: E731
     yield Row("speech", "Speech2Text", s2t, forward, pads=short)

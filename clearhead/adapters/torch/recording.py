@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clearhead.adapters.torch.attention_layers import AttentionLayer, spans
+from clearhead.adapters.torch.attention_layers import AttentionLayer, layers_like, spans
 from clearhead.adapters.torch.calls import Answer, AttentionCall
 from clearhead.adapters.torch.reading import (
     added_of,
@@ -50,6 +50,8 @@ class Recorder:
     chosen: Callable[[str, int], bool]  # a part and a number
     heads: tuple[int, ...] | None
     tokenizer: Any = None
+    model: torch.nn.Module | None = None
+    modules: frozenset[torch.nn.Module] = frozenset()  # of the model
     entries: dict[torch.nn.Module, int] = field(default_factory=dict)  # how often each layer ran in this pass
     calls: dict[torch.nn.Module, int] = field(default_factory=dict)  # of attention, by each layer's latest run
     counts: dict[tuple[str, int], int] = field(default_factory=dict)  # tokens since the last checked row
@@ -61,7 +63,10 @@ class Recorder:
     masks: list[torch.Tensor] = field(default_factory=list)  # of padding, as the model was given them
 
     def wants(self, module: torch.nn.Module) -> bool:
-        """Whether a module is one of the model's layers."""
+        """Whether a module is one of the model's layers; one that its code did not tell becomes one."""
+        if module not in self.layers and module in self.modules and self.model is not None:
+            found = layers_like(self.model, module, list(self.layers.values()))
+            self.layers |= {layer.module: layer for layer in found}
         return module in self.layers
 
     def answer(self, call: AttentionCall, compute: Callable[[], Answer]) -> Answer:
@@ -370,6 +375,7 @@ def recomputing() -> bool:
 @contextmanager
 def passes_of(model: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
     """Tell a recorder where each pass of a model, or of a model inside it, begins and ends."""
+    recorder.model, recorder.modules = model, frozenset(model.modules())
     hooks = []
     fused = torch.nn.TransformerEncoderLayer, torch.nn.MultiheadAttention  # hooks would turn their fast paths off
     for module in model.modules():
