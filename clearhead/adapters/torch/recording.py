@@ -87,9 +87,9 @@ class Recorder:
         if not self.chosen(*place):
             return answer
         try:
-            if nth and self.extend(call, answer, place):
-                return answer
-            self.take(call, answer, place if not nth else (f"{layer.part} {nth + 1}", place[1]))
+            with torch.no_grad():  # nothing is saved for gradients that a checkpointed layer would not save again
+                if not (nth and self.extend(call, answer, place)):
+                    self.take(call, answer, place if not nth else (f"{layer.part} {nth + 1}", place[1]))
         except BaseException:
             self.forget()
             raise
