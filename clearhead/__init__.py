@@ -5,6 +5,9 @@ from clearhead.machine.unbroken import importing
 with importing:
     from clearhead.attention_weights.alignment import Alignment, alignment
     from clearhead.attention_weights.matrix import Weights, weights
+    from clearhead.attention_weights.outputs import head_outputs, key_contributions, output_norms
+    from clearhead.attention_weights.ranking import HeavyWeight, RankedHead, heaviest_keys, heaviest_rows, rank_heads
+    from clearhead.attention_weights.relevance import WeightGradients, relevance, weights_times_gradients
     from clearhead.attention_weights.rollout import flow, rollout
     from clearhead.attention_weights.summary import Summary
     from clearhead.cache.key_value import KeyValueCache
@@ -38,11 +41,13 @@ __all__ = [
     "DtypeError",
     "FileError",
     "Gradients",
+    "HeavyWeight",
     "InputError",
     "KeyValueCache",
     "MachineError",
     "Mask",
     "Problem",
+    "RankedHead",
     "Score",
     "Second",
     "ShapeError",
@@ -50,6 +55,7 @@ __all__ = [
     "TraceError",
     "TrustError",
     "Watch",
+    "WeightGradients",
     "Weights",
     "__version__",
     "alibi",
@@ -65,18 +71,26 @@ __all__ = [
     "flow",
     "full",
     "functions",
+    "head_outputs",
+    "heaviest_keys",
+    "heaviest_rows",
     "kernel_for",
+    "key_contributions",
     "load_watch",
     "merge",
+    "output_norms",
     "prefix",
     "problem",
+    "rank_heads",
     "relative",
+    "relevance",
     "rollout",
     "scale",
     "self_attention",
     "softcap",
     "watch",
     "weights",
+    "weights_times_gradients",
     "where",
     "window",
 ]

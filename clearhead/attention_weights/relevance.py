@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from clearhead.arrays import Array
 from clearhead.attention_weights.matrix import ALL_ITEMS, Weights, axis_indices, check_memory
-from clearhead.attention_weights.rollout import checked_layers
+from clearhead.attention_weights.rollout import checked_layers, passed_on
 from clearhead.attention_weights.weights_like import as_layers, as_weights
 from clearhead.errors import InputError, ShapeError
 
@@ -82,12 +82,8 @@ def relevance(layers: Any, gradients: Sequence[Any], queries: slice | npt.ArrayL
     shares = np.zeros((len(rows), n), layers[0].dtype)
     shares[np.arange(len(rows)), rows] = 1
     for layer, gradient in zip(reversed(layers), reversed(gradients), strict=True):
-        passed = np.zeros_like(shares)
-        for part in layer.slices():
-            positive: Array = sum(np.maximum(product(layer, gradient, head, part), 0) for head in range(len(layer)))
-            passed += shares[:, part] @ (positive / len(layer)).astype(shares.dtype, copy=False)
-        shares += passed
-    return shares[at]  # type: ignore[no-any-return]
+        shares += passed_on(shares, positive_rows(layer, gradient))
+    return shares[at]
 
 
 def weights_times_gradients(w: Weights, gradient: Any, queries: slice | npt.ArrayLike = ALL_ITEMS) -> Array:
@@ -112,6 +108,15 @@ def weights_times_gradients(w: Weights, gradient: Any, queries: slice | npt.Arra
         for head in range(len(w)):
             total[head] += product(w, gradient, head, part)[wanted[part]].sum(axis=0)
     return total
+
+
+def positive_rows(layer: Weights, gradient: Any) -> Iterator[Array]:
+    """The mean over heads of max(0, gradient · weight), a few rows at a time."""
+    for part in layer.slices():
+        total = np.zeros((part.stop - part.start, layer.shape[-1]), layer.dtype)
+        for head in range(len(layer)):
+            total += np.maximum(product(layer, gradient, head, part), 0)
+        yield total / len(layer)
 
 
 def parts_with(w: Weights, wanted: Array) -> Iterator[slice]:

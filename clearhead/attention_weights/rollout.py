@@ -42,10 +42,7 @@ def rollout(layers: Any, queries: slice | npt.ArrayLike = ALL_ITEMS, *, residual
     shares[..., np.arange(len(rows)), rows] = 1
     for layer in reversed(layers):
         for number in np.ndindex(*batch):
-            passed, start = np.zeros_like(shares[number]), 0
-            for part in mean_rows(layer[number]):
-                passed += shares[number][:, start : start + len(part)] @ part
-                start += len(part)
+            passed = passed_on(shares[number], mean_rows(layer[number]))
             shares[number] = (1 - residual) * passed + residual * shares[number]
     return shares[..., at, :]
 
@@ -86,6 +83,17 @@ def checked_layers(layers: Sequence[Weights], residual: float) -> int:
     if not 0 <= residual <= 1:
         raise InputError(f"residual={residual!r} must be a share: use a number from 0 to 1.")
     return shapes[0][-1]
+
+
+def passed_on(shares: Array, rows: Iterator[Array]) -> Array:
+    """Shares (queries, n) times the rows of a matrix, a few at a time; rows without a share are not touched."""
+    passed, start = np.zeros_like(shares), 0
+    for part in rows:
+        own = shares[:, start : start + len(part)]
+        used = own.any(axis=0)
+        passed += own[:, used] @ part[used]
+        start += len(part)
+    return passed
 
 
 def mean_rows(layer: Weights) -> Iterator[Array]:
