@@ -83,7 +83,7 @@ def relevance(layers: Any, gradients: Sequence[Any], queries: slice | npt.ArrayL
     shares[np.arange(len(rows)), rows] = 1
     for layer, gradient in zip(reversed(layers), reversed(gradients), strict=True):
         shares += passed_on(shares, positive_rows(layer, gradient))
-    return shares[at]
+    return shares[at]  # type: ignore[no-any-return]
 
 
 def weights_times_gradients(w: Weights, gradient: Any, queries: slice | npt.ArrayLike = ALL_ITEMS) -> Array:
