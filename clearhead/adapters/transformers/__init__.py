@@ -7,9 +7,21 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from clearhead.adapters.transformers.attention import NAME, attention_forward
+from clearhead.adapters.transformers.attribution import Attribution, logit_attribution
 from clearhead.adapters.transformers.mask import mask_forward
+from clearhead.adapters.transformers.recorded_gradients import OutputGradients, output_gradients
+from clearhead.adapters.transformers.projections import output_matrices
 
-__all__ = ["NAME", "attention_forward", "mask_forward"]
+__all__ = [
+    "NAME",
+    "Attribution",
+    "OutputGradients",
+    "attention_forward",
+    "logit_attribution",
+    "mask_forward",
+    "output_gradients",
+    "output_matrices",
+]
 
 
 def outside_compile(function: Any) -> Any:

@@ -84,6 +84,11 @@ def attribution_of(
     heads, directions = [], []
     for module in attention:
         name = path.projections[module]
+        if not along[name].any():
+            raise InputError(
+                f"what {name} writes does not reach the logits directly, but only through other parts: its heads have no "
+                "direct attribution. Ask for the heads' own outputs, by clearhead.head_outputs."
+            )
         W_O = heads_of(module)
         direction = W_O @ np.broadcast_to(along[name], W_O.shape[-1:])
         directions.append(direction)
@@ -95,15 +100,15 @@ def attribution_of(
     others["the unembedding's bias"] = bias
     found = np.stack(heads)
     parts = [*found.ravel(), *others.values()]
-    error, size = abs(sum(parts) - float(logit)), sum(map(abs, parts)) + abs(float(logit))
+    error, size = abs(sum(parts) - logit.item()), sum(map(abs, parts)) + abs(logit.item())
     if not error <= TOLERANCES[logit.dtype] * size:
         raise TrustError(
-            f"the parts add up to {sum(parts):.6g}, but the model's logit is {float(logit):.6g}: what its layers add up "
+            f"the parts add up to {sum(parts):.6g}, but the model's logit is {logit.item():.6g}: what its layers add up "
             "is not a residual stream of attention and MLPs, so no attribution is shown. Ask for the heads' own outputs, "
             "by clearhead.head_outputs."
         )
     shown = {name: value for name, value in others.items() if value}
-    return Attribution(float(logit), tuple(attention.values()), found, shown, tuple(directions))
+    return Attribution(logit.item(), tuple(attention.values()), found, shown, tuple(directions))
 
 
 @dataclass(eq=False)
@@ -128,7 +133,6 @@ class DirectPath:
             unembedding.register_forward_pre_hook(self.only_position),
             unembedding.register_forward_hook(self.end),
         ]
-        inside = {part for layer in stack for part in layer.modules()}
         branches = {part for layer in stack for part in branches_of(layer, attention)}
         for module in branches:
             hooks.append(module.register_forward_pre_hook(cut, with_kwargs=True))
@@ -141,7 +145,7 @@ class DirectPath:
             hooks.append(linear.register_forward_hook(self.added(self.projections[module])))
         within = {part for module in branches for part in module.modules()}
         for module in model.modules():
-            if is_norm(module) and module not in within and (module in inside or follows(module, stack, model)):
+            if is_norm(module) and module not in within:
                 hooks.append(module.register_forward_hook(self.frozen(names[module])))
         try:
             yield
@@ -196,6 +200,8 @@ class DirectPath:
         """Hook after a norm: its scale is frozen, and its bias is a part."""
 
         def hook(module: Any, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> Any:
+            if not args[0].requires_grad:  # before the stream begins, or in a part that does not end in it
+                return out
             x = self.row(args[0])
             with torch.no_grad():
                 norm = frozen_norm(module.forward, x.detach(), f"{name} ({type(module).__name__})")
@@ -242,12 +248,6 @@ def branches_of(module: torch.nn.Module, attention: Mapping[torch.nn.Module, int
             yield from branches_of(child, attention)
         elif not is_norm(child) and any(x.ndim > 1 for x in child.parameters()):
             yield child
-
-
-def follows(norm: torch.nn.Module, stack: torch.nn.ModuleList, model: torch.nn.Module) -> bool:
-    """Whether a norm outside the layers comes after them: whether it was registered later."""
-    order = {module: n for n, module in enumerate(model.modules())}
-    return order[norm] > order[stack]
 
 
 def unembedding_of(model: Any) -> torch.nn.Module:

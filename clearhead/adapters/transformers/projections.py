@@ -10,7 +10,7 @@ from clearhead.adapters.transformers.layers import watchable
 from clearhead.arrays import Array
 from clearhead.errors import InputError
 
-NAMES = ("o_proj", "c_proj", "out_proj", "dense", "wo")  # what families call it
+NAMES = ("o_proj", "c_proj", "out_proj", "dense", "wo", "Wo")  # what families call it
 
 
 def output_matrices(model: torch.nn.Module) -> dict[int, Array]:
