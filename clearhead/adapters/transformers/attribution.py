@@ -1,8 +1,8 @@
 """Direct logit attribution: how much each head and each other part of a model adds to a token's logit.
 
-Responsible for cutting every path but the direct one: what a part writes passes through the residual stream and the final
-norm, whose scale is frozen at its value, and through no later layer. One forward pass finds all parts and one backward pass
-of that linear rest what each adds. `frozen` freezes norms, `projections` splits an output projection into heads.
+Responsible for cutting every path but the direct one: what a part writes passes through the residual stream and the
+final norm, whose scale is frozen at its value, and through no later layer. One forward pass finds all parts, and one
+backward pass of that linear rest what each adds. `frozen` freezes norms, `projections` splits W_O into heads.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -43,8 +43,8 @@ def logit_attribution(
 ) -> Attribution:
     """How much each head adds directly to the logit of `token` at a position, or to its lead over `against`.
 
-    `inputs` are the ids of one sequence, or a tokenizer's answer for it. Runs the model once, without its graph, whatever
-    its attention implementation, in O(n) memory. As in TransformerLens, each norm on the way (the final one, and those
+    `inputs` are the ids of one sequence, or a tokenizer's answer for it. Runs the model once, whatever its attention
+    implementation, in O(n) memory beside that. As in TransformerLens, each norm on the way (the final one, and those
     that Gemma and OLMo put behind attention) keeps the scale that it had, and no later layer answers. The parts are
     checked: if they do not add up to the model's own logit, TrustError. Raises InputError.
 
@@ -75,10 +75,7 @@ def attribution_of(
 ) -> Attribution:
     """Split a logit into what each part adds."""
     names = list(path.parts)
-    if logit.requires_grad:
-        gradients = torch.autograd.grad(logit, [path.parts[name] for name in names], allow_unused=True)
-    else:
-        gradients = (None,) * len(names)
+    gradients = torch.autograd.grad(logit, [path.parts[name] for name in names], allow_unused=True)
     along = {name: np.zeros(1) if g is None else numbers(g) for name, g in zip(names, gradients, strict=True)}
     others = {name: float((numbers(path.parts[name]) * along[name]).sum()) for name in names}
     heads, directions = [], []
@@ -86,15 +83,15 @@ def attribution_of(
         name = path.projections[module]
         if not along[name].any():
             raise InputError(
-                f"what {name} writes does not reach the logits directly, but only through other parts: its heads have no "
-                "direct attribution. Ask for the heads' own outputs, by clearhead.head_outputs."
+                f"what {name} writes does not reach the logits directly, but only through other parts: its heads have "
+                "no direct attribution. Ask for the heads' own outputs, by clearhead.head_outputs."
             )
         W_O = heads_of(module)
         direction = W_O @ np.broadcast_to(along[name], W_O.shape[-1:])
         directions.append(direction)
         heads.append((path.outputs[module].reshape(direction.shape) * direction).sum(-1))
-        linear = projection(module)[1].bias
-        others[name] = 0.0 if linear is None else float((numbers(linear) * along[name]).sum())
+        bias_there: Any = projection(module)[1].bias
+        others[name] = 0.0 if bias_there is None else float((numbers(bias_there) * along[name]).sum())
     if len({len(row) for row in heads}) > 1:
         raise InputError(f"layers with {[len(row) for row in heads]} heads make no table of (layers, heads).")
     others["the unembedding's bias"] = bias
@@ -103,9 +100,9 @@ def attribution_of(
     error, size = abs(sum(parts) - logit.item()), sum(map(abs, parts)) + abs(logit.item())
     if not error <= TOLERANCES[logit.dtype] * size:
         raise TrustError(
-            f"the parts add up to {sum(parts):.6g}, but the model's logit is {logit.item():.6g}: what its layers add up "
-            "is not a residual stream of attention and MLPs, so no attribution is shown. Ask for the heads' own outputs, "
-            "by clearhead.head_outputs."
+            f"the parts add up to {sum(parts):.6g}, but the model's logit is {logit.item():.6g}: what its layers add "
+            "up is not a residual stream of attention and MLPs, so no attribution is shown. Ask for the heads' own "
+            "outputs, by clearhead.head_outputs."
         )
     shown = {name: value for name, value in others.items() if value}
     return Attribution(logit.item(), tuple(attention.values()), found, shown, tuple(directions))
@@ -144,9 +141,8 @@ class DirectPath:
             hooks.append(linear.register_forward_pre_hook(self.head_outputs(module)))
             hooks.append(linear.register_forward_hook(self.added(self.projections[module])))
         within = {part for module in branches for part in module.modules()}
-        for module in model.modules():
-            if is_norm(module) and module not in within:
-                hooks.append(module.register_forward_hook(self.frozen(names[module])))
+        norms = [module for module in model.modules() if is_norm(module) and module not in within]
+        hooks += [module.register_forward_hook(self.frozen(names[module])) for module in norms]
         try:
             yield
         finally:
@@ -250,7 +246,7 @@ def branches_of(module: torch.nn.Module, attention: Mapping[torch.nn.Module, int
             yield child
 
 
-def unembedding_of(model: Any) -> torch.nn.Module:
+def unembedding_of(model: Any) -> torch.nn.Linear:
     """The module that makes logits."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if not isinstance(head, torch.nn.Linear):
@@ -258,7 +254,7 @@ def unembedding_of(model: Any) -> torch.nn.Module:
     return head
 
 
-def bias_of(unembedding: torch.nn.Module, tokens: tuple[int, ...]) -> float:
+def bias_of(unembedding: torch.nn.Linear, tokens: tuple[int, ...]) -> float:
     """What the unembedding's bias adds to a logit, or to its lead."""
     if unembedding.bias is None:
         return 0.0

@@ -41,7 +41,8 @@ def projection(module: torch.nn.Module) -> tuple[str, torch.nn.Module]:
 def heads_of(module: torch.nn.Module) -> Array:
     """The output matrix of an attention layer, one for each head: (heads, dv, model dim)."""
     name, linear = projection(module)
-    matrix = linear.weight.detach() if isinstance(linear, Conv1D) else linear.weight.detach().T
+    weight: Any = linear.weight
+    matrix = weight.detach() if isinstance(linear, Conv1D) else weight.detach().T
     count = head_count(module)
     if len(matrix) % count:
         raise InputError(
@@ -60,4 +61,4 @@ def head_count(module: Any) -> int:
 def numbers(x: torch.Tensor) -> Array:
     """A tensor's numbers on the processor, 16-bit ones as float32."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    return x.detach().to("cpu", wide).numpy()  # type: ignore[no-any-return]
+    return x.detach().to("cpu", wide).numpy()

@@ -1,7 +1,7 @@
 """Record a loss's gradients by the outputs of a model's heads, from which those by its weights follow.
 
-Responsible for listening to output projections during one forward and backward pass, and for checking that what they take
-is what a watch recorded. `clearhead.WeightGradients` computes gradients by weights where they are read.
+Responsible for listening to output projections during one forward and backward pass, and for checking that what they
+take is what a watch recorded. `clearhead.WeightGradients` computes gradients by weights where they are read.
 """
 
 from collections.abc import Iterator
