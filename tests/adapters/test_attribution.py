@@ -166,8 +166,9 @@ def test_inputs_come_as_tokenizers_and_lists_give_them(ids):
     padded["attention_mask"] = (padded["input_ids"] > 0).long()
     padded["position_ids"] = torch.cat([torch.zeros(3, dtype=torch.long), torch.arange(21)])[None]
     np.testing.assert_allclose(logit_attribution(model, padded, 5).heads, parts.heads, atol=1e-6)
-    with torch.no_grad():
-        assert np.array_equal(logit_attribution(model, ids, 5).heads, parts.heads)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert np.array_equal(logit_attribution(model, ids, 5).heads, parts.heads)
     model.set_attn_implementation("clearhead")
     np.testing.assert_allclose(logit_attribution(model, ids, 5).heads, parts.heads, atol=1e-6)
 

@@ -61,13 +61,13 @@ def logit_attribution(
         raise InputError(f"position {position!r} is not one of the {length}: give 0 to {length - 1}, or -1.")
     path = DirectPath(int(position) % length)
     parameters = {name: x.detach() for name, x in model.named_parameters()}
-    with torch.enable_grad(), path.through(model, attention, unembedding):
-        torch.func.functional_call(model, parameters, (), {**given, "use_cache": False})
-    if path.logits is None:
-        raise InputError(f"{type(model).__name__} did not use its output embeddings: give a causal language model.")
-    logits = path.logits
-    wanted = logits[tokens[0]] - (logits[tokens[1]] if len(tokens) > 1 else 0)
-    return attribution_of(path, wanted, attention, bias_of(unembedding, tokens))
+    with torch.inference_mode(False), torch.enable_grad():
+        with path.through(model, attention, unembedding):
+            torch.func.functional_call(model, parameters, (), {**given, "use_cache": False})
+        if path.logits is None:
+            raise InputError(f"{type(model).__name__} did not use its output embeddings: give a causal language model.")
+        each = path.logits[list(tokens)]
+        return attribution_of(path, each[0] - each[1:].sum(), attention, bias_of(unembedding, tokens))
 
 
 def attribution_of(
@@ -259,7 +259,7 @@ def bias_of(unembedding: torch.nn.Linear, tokens: tuple[int, ...]) -> float:
     if unembedding.bias is None:
         return 0.0
     each = numbers(unembedding.bias)[list(tokens)]
-    return float(each[0] - (each[1] if len(each) > 1 else 0))
+    return float(each[0] - each[1:].sum())
 
 
 def checked_inputs(inputs: Any, model: torch.nn.Module) -> dict[str, Any]:
