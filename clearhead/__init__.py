@@ -7,7 +7,7 @@ with importing:
     from clearhead.attention_weights.matrix import Weights, weights
     from clearhead.attention_weights.outputs import head_outputs, key_contributions, output_norms
     from clearhead.attention_weights.ranking import HeavyWeight, RankedHead, heaviest_keys, heaviest_rows, rank_heads
-    from clearhead.attention_weights.relevance import WeightGradients, relevance, weights_times_gradients
+    from clearhead.attention_weights.relevance import relevance, weight_gradients, weights_times_gradients
     from clearhead.attention_weights.rollout import flow, rollout
     from clearhead.attention_weights.summary import Summary
     from clearhead.cache.key_value import KeyValueCache
@@ -55,7 +55,6 @@ __all__ = [
     "TraceError",
     "TrustError",
     "Watch",
-    "WeightGradients",
     "Weights",
     "__version__",
     "alibi",
@@ -89,6 +88,7 @@ __all__ = [
     "self_attention",
     "softcap",
     "watch",
+    "weight_gradients",
     "weights",
     "weights_times_gradients",
     "where",

@@ -5,6 +5,7 @@ layers in the same way, without gradients.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from clearhead.attention_weights.weights_like import as_layers, as_weights
 from clearhead.errors import InputError, ShapeError
 
 
-class WeightGradients:
+def weight_gradients(d_outputs: npt.ArrayLike, values: npt.ArrayLike) -> "WeightGradients":
     """The gradients of a loss by the weights of one layer, (heads, queries, keys), computed where they are read.
 
     dL/dα_ij = dL/dy_i · v_j, for the output y of each head before the output projection: `d_outputs` (heads, queries,
@@ -25,19 +26,25 @@ class WeightGradients:
     read a row. Pairs that a mask hides have a gradient too, of a weight that stays 0. Raises ShapeError. Definition:
     `clearhead.definition.weights.gradients`.
 
-    >>> gradients = WeightGradients([[[1.0], [2.0]]], [[[3.0], [4.0]]])
+    >>> gradients = weight_gradients([[[1.0], [2.0]]], [[[3.0], [4.0]]])
     >>> gradients.shape, gradients.row(1)
     ((1, 2, 2), array([[6., 8.]]))
     """
+    d, v = np.asarray(d_outputs), np.asarray(values)
+    if d.ndim != 3 or v.ndim != 3 or not len(v) or len(d) % len(v) or d.shape[-1] != v.shape[-1]:
+        raise ShapeError(
+            f"d_outputs of shape {d.shape} and values of shape {v.shape} do not fit: give (heads, queries, dv) and "
+            "(heads or key heads, keys, dv)."
+        )
+    return WeightGradients(d, v)
 
-    def __init__(self, d_outputs: npt.ArrayLike, values: npt.ArrayLike) -> None:
-        self.d_outputs, self.values = np.asarray(d_outputs), np.asarray(values)
-        d, v = self.d_outputs.shape, self.values.shape
-        if len(d) != 3 or len(v) != 3 or not v[0] or d[0] % v[0] or d[-1] != v[-1]:
-            raise ShapeError(
-                f"d_outputs of shape {d} and values of shape {v} do not fit: give (heads, queries, dv) and (heads or "
-                "key heads, keys, dv)."
-            )
+
+@dataclass(frozen=True, eq=False)
+class WeightGradients:
+    """Gradients by weights, of which only those that are read are computed."""
+
+    d_outputs: Array
+    values: Array
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -63,14 +70,14 @@ def relevance(layers: Any, gradients: Sequence[Any], queries: slice | npt.ArrayL
     """How relevant each input is to a loss, through each of the outputs `queries`: (queries, keys).
 
     `layers` as for `rollout`, of one sequence; `gradients` are the loss's by each layer's weights, (heads, n, n):
-    arrays, or `WeightGradients`, which need no matrix. Starting from R = 1, each layer adds mean over heads of
+    arrays, or `weight_gradients`, which need no matrix. Starting from R = 1, each layer adds mean over heads of
     max(0, gradient · weight), times R. Needs twice the memory of the result and a few MiB. Raises ShapeError or
     InputError. Source: Chefer, Gur & Wolf 2021, "Generic attention-model explainability", equations 5 and 6.
     Definition: `clearhead.definition.weights.relevance`.
 
     >>> from clearhead import weights
     >>> layer = weights(np.zeros((1, 2, 1)), np.zeros((1, 2, 1)))
-    >>> relevance([layer], [WeightGradients([[[1.0], [1.0]]], [[[-1.0], [2.0]]])])
+    >>> relevance([layer], [weight_gradients([[[1.0], [1.0]]], [[[-1.0], [2.0]]])])
     array([[1., 0.],
            [0., 2.]])
     """
@@ -90,12 +97,12 @@ def weights_times_gradients(w: Weights, gradient: Any, queries: slice | npt.Arra
     """Gradient times weight of each head and key, summed over `queries`: Σ_i α_ij dL/dα_ij, (heads, keys).
 
     To first order, what the loss would lose if the key lost its weight. `w` (heads, n, m), `gradient` of the same
-    shape: an array, or `WeightGradients`. Raises ShapeError. Definition:
+    shape: an array, or `weight_gradients`. Raises ShapeError. Definition:
     `clearhead.definition.weights.weights_times_gradients`.
 
     >>> from clearhead import weights
     >>> w = weights(np.zeros((1, 2, 1)), np.zeros((1, 2, 1)))
-    >>> weights_times_gradients(w, WeightGradients([[[1.0], [1.0]]], [[[-1.0], [2.0]]]))
+    >>> weights_times_gradients(w, weight_gradients([[[1.0], [1.0]]], [[[-1.0], [2.0]]]))
     array([[-1.5,  1. ]])
     """
     w = as_weights(w)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import clearhead
-from clearhead import WeightGradients, full, relevance, weights, weights_times_gradients
+from clearhead import full, relevance, weight_gradients, weights, weights_times_gradients
 from clearhead.definition import weights as definition
 from tests import arrays
 
@@ -20,7 +20,7 @@ def stack(count, n=N, key_heads=HEADS, dtype=np.float64, **rules):
     draw = partial(arrays.random, dtype=dtype)
     layers = [weights(2 * draw(HEADS, n, 5, seed=s), draw(HEADS, n, 5, seed=s + 9), **rules) for s in range(count)]
     gradients = [
-        WeightGradients(draw(HEADS, n, DV, seed=s + 20), draw(key_heads, n, DV, seed=s + 30)) for s in range(count)
+        weight_gradients(draw(HEADS, n, DV, seed=s + 20), draw(key_heads, n, DV, seed=s + 30)) for s in range(count)
     ]
     return layers, gradients
 
@@ -36,7 +36,7 @@ def test_a_gradient_is_the_slope_of_a_loss():
     step = np.zeros_like(a)
     step[2, 1, 7] = 1e-3
     slope = ((((a + step) @ v) * d).sum() - (((a - step) @ v) * d).sum()) / 2e-3
-    np.testing.assert_allclose(WeightGradients(d, v)[2, 1][7], slope, rtol=1e-9)
+    np.testing.assert_allclose(weight_gradients(d, v)[2, 1][7], slope, rtol=1e-9)
 
 
 @pytest.mark.parametrize("key_heads", [HEADS, 2, 1])
@@ -97,8 +97,8 @@ def test_memory_grows_with_the_length_alone():
         (lambda w, g: relevance(w, [g[0], g[1].row(0)]), ["(4, 70)", "(4, 70, 70)"]),
         (lambda w, g: relevance([x[None] for x in w], g), ["(1, 4, 70, 70)", "one sequence"]),
         (lambda w, g: weights_times_gradients(w[0], g), ["()", "(4, 70, 70)"]),
-        (lambda w, g: WeightGradients(g[0].d_outputs, g[0].values[:3]), ["(4, 70, 6)", "(3, 70, 6)"]),
-        (lambda w, g: WeightGradients(g[0].d_outputs, g[0].values[..., 1:]), ["(4, 70, 5)"]),
+        (lambda w, g: weight_gradients(g[0].d_outputs, g[0].values[:3]), ["(4, 70, 6)", "(3, 70, 6)"]),
+        (lambda w, g: weight_gradients(g[0].d_outputs, g[0].values[..., 1:]), ["(4, 70, 5)"]),
     ],
 )
 def test_what_does_not_fit_is_refused(call, words):

@@ -1,7 +1,7 @@
 """Record a loss's gradients by the outputs of a model's heads, from which those by its weights follow.
 
 Responsible for listening to output projections during one forward and backward pass, and for checking that what they
-take is what a watch recorded. `clearhead.WeightGradients` computes gradients by weights where they are read.
+take is what a watch recorded. `clearhead.weight_gradients` computes gradients by weights where they are read.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ import torch
 from clearhead.adapters.transformers.layers import watchable
 from clearhead.adapters.transformers.projections import head_count, numbers, projection
 from clearhead.arrays import Array
-from clearhead.attention_weights.relevance import WeightGradients
+from clearhead.attention_weights.relevance import WeightGradients, weight_gradients
 from clearhead.errors import InputError, TrustError
 
 TOLERANCE = 1e-3  # of the largest output; a model's own attention may have rounded it to 16 bits
@@ -99,7 +99,7 @@ class OutputGradients:
                 "not follow from those by what it takes. Use attn_implementation='eager', output_attentions=True and "
                 "retain_grad() for this model."
             )
-        return WeightGradients(gradients, values)
+        return weight_gradients(gradients, values)
 
 
 def of_sequence(x: torch.Tensor, queries: int, heads: list[int]) -> Array:
