@@ -141,7 +141,10 @@ PUBLIC = {
     "clearhead.adapters.torch.bert_padding": ["pad_input", "unpad_input"],
     "clearhead.adapters.torch.flash_attn_interface": ["flash_attn_func"],
     "clearhead.adapters.jax": ["dot_product_attention"],
-    "clearhead.adapters.transformers": ["NAME", "attention_forward", "mask_forward"],
+    "clearhead.adapters.transformers": [
+        "NAME", "Attribution", "OutputGradients", "attention_forward", "logit_attribution", "mask_forward",
+        "output_gradients", "output_matrices",
+    ],
 }  # fmt: skip
 
 

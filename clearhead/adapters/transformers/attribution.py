@@ -217,7 +217,7 @@ class DirectPath:
 
 
 def cut(_: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """Hook before a branch: nothing passes back through it."""
+    """Hook before a branch: autograd records nothing inside it, and nothing of what else it returns."""
 
     def loose(x: Any) -> Any:
         return x.detach() if isinstance(x, torch.Tensor) else x
