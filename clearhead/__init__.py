@@ -26,6 +26,7 @@ with importing:
         TrustError,
     )
     from clearhead.functional import Attended, attend, attention, merge, self_attention
+    from clearhead.gradient_watching import output_gradients
     from clearhead.rules import functions
     from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
@@ -77,6 +78,7 @@ __all__ = [
     "key_contributions",
     "load_watch",
     "merge",
+    "output_gradients",
     "output_norms",
     "prefix",
     "problem",

@@ -109,7 +109,7 @@ PUBLIC = {
         "ShapeError", "Summary", "TraceError", "TrustError", "Watch", "Weights", "alibi",
         "alignment", "attend", "attention", "bias", "blocks", "causal", "dense", "dilated", "documents", "flow",
         "full", "functions", "head_outputs", "heaviest_keys", "heaviest_rows", "kernel_for", "key_contributions",
-        "load_watch", "merge", "output_norms", "prefix", "problem", "rank_heads", "relative", "relevance", "rollout",
+        "load_watch", "merge", "output_gradients", "output_norms", "prefix", "problem", "rank_heads", "relative", "relevance", "rollout",
         "scale", "self_attention", "softcap", "watch", "weight_gradients", "weights", "weights_times_gradients",
         "where", "window",
     ],
@@ -142,8 +142,7 @@ PUBLIC = {
     "clearhead.adapters.torch.flash_attn_interface": ["flash_attn_func"],
     "clearhead.adapters.jax": ["dot_product_attention"],
     "clearhead.adapters.transformers": [
-        "NAME", "Attribution", "OutputGradients", "attention_forward", "logit_attribution", "mask_forward",
-        "output_gradients", "output_matrices",
+        "NAME", "Attribution", "attention_forward", "logit_attribution", "mask_forward", "output_matrices",
     ],
 }  # fmt: skip
 

@@ -95,6 +95,7 @@ def values_of_heads(w: Weights, values: npt.ArrayLike) -> Array:
         raise ShapeError(
             f"values of shape {v.shape} do not fit weights of shape {w.shape}: give (heads or key heads, {keys}, dv)."
         )
+    v = v.astype(np.result_type(v, w.dtype), copy=False)  # 16-bit values are widened, as attention widens them
     shared = np.broadcast_to(v[:, None], (len(v), heads // len(v), *v.shape[1:]))
     return shared.reshape(heads, *v.shape[1:]) if len(v) < heads else v
 

@@ -36,7 +36,8 @@ def weight_gradients(d_outputs: npt.ArrayLike, values: npt.ArrayLike) -> "Weight
             f"d_outputs of shape {d.shape} and values of shape {v.shape} do not fit: give (heads, queries, dv) and "
             "(heads or key heads, keys, dv)."
         )
-    return WeightGradients(d, v)
+    dtype = np.result_type(d, v, np.float32)  # 16-bit values are widened, as attention widens them
+    return WeightGradients(d.astype(dtype, copy=False), v.astype(dtype, copy=False))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import clearhead  # noqa: E402
-from clearhead.adapters.transformers import (  # noqa: E402
-    logit_attribution,
-    output_gradients,
-    output_matrices,
-)
+from clearhead import output_gradients  # noqa: E402
+from clearhead.adapters.transformers import logit_attribution, output_matrices  # noqa: E402
 from clearhead.adapters.transformers.frozen import frozen_norm  # noqa: E402
 from clearhead.definition import weights as definition  # noqa: E402
 from clearhead.errors import InputError, TrustError  # noqa: E402
@@ -31,8 +28,12 @@ MORE = {
     "cohere": lambda: transformers.CohereConfig(**SIZES, num_hidden_layers=2, logit_scale=0.5),
     "granite": lambda: transformers.GraniteConfig(**SIZES, num_hidden_layers=2, residual_multiplier=0.3),
     "phi": lambda: transformers.PhiConfig(**SIZES, num_hidden_layers=2),
+    "qwen3_next": lambda: transformers.Qwen3NextConfig(
+        **SIZES, num_hidden_layers=2, head_dim=16, layer_types=["full_attention"] * 2, mlp_only_layers=[0, 1]
+    ),
 }
 FAMILIES = ["llama", "qwen3", "gemma2", "gpt_oss", "gpt2", *MORE]
+GATED = "qwen3_next"  # multiplies heads' outputs before W_O, so that weights and values do not have them
 
 
 def model_like(name):
@@ -84,7 +85,13 @@ def heard(module, run):
     return found["in"].numpy(), found["out"].numpy()
 
 
-def test_heads_add_up_to_what_their_layer_writes(model, ids):
+@pytest.fixture(scope="module", params=[name for name in FAMILIES if name != GATED])
+def ungated(request):
+    return model_like(request.param)
+
+
+def test_heads_add_up_to_what_their_layer_writes(ungated, ids):
+    model = ungated
     matrices = output_matrices(model)
     with clearhead.watch(model) as seen, torch.no_grad():
         model(ids)
@@ -136,7 +143,8 @@ def test_parts_are_those_of_frozen_norms(name, ids):
     np.testing.assert_allclose(parts.others[f"the input of {prefix}.0"], start[0, 13] @ direction, atol=1e-6)
 
 
-def test_a_head_adds_what_its_keys_add(model, ids):
+def test_a_head_adds_what_its_keys_add(ungated, ids):
+    model = ungated
     parts = logit_attribution(model, ids, 5, position=13)
     with clearhead.watch(model) as seen, torch.no_grad():
         model(ids)
@@ -236,7 +244,7 @@ def test_what_cannot_be_attributed_is_refused(call, words, ids):
 # Gradients
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "gpt_neox", "qwen3_next"])
 def test_relevance_is_that_of_autograd_on_eager_weights(name):
     torch.manual_seed(2)
     ids, model = torch.randint(3, 97, (1, 21)), model_like(name)
@@ -264,6 +272,7 @@ def test_relevance_is_that_of_autograd_on_eager_weights(name):
 def test_gradients_of_a_padded_sequence_and_of_some_heads():
     torch.manual_seed(2)
     ids, model = torch.randint(3, 97, (2, 15)), model_like("llama")
+    model.set_attn_implementation("sdpa")  # eager attention gives rows of padding no numbers
     mask = torch.ones_like(ids)
     mask[1, :6] = 0
     with clearhead.watch(model, heads=[3, 1]) as seen, output_gradients(model) as recorded:
@@ -277,7 +286,7 @@ def test_gradients_of_a_padded_sequence_and_of_some_heads():
             np.testing.assert_allclose(some[at, :], every[head, :], rtol=1e-4, atol=1e-6)
 
 
-def test_gradients_that_are_missing_or_not_the_weights_are_refused(ids):
+def test_gradients_that_are_missing_or_of_another_pass_are_refused(ids):
     model = model_like("llama")
     with clearhead.watch(model) as seen, output_gradients(model) as recorded:
         loss = model(ids).logits.sum()
@@ -288,13 +297,14 @@ def test_gradients_that_are_missing_or_not_the_weights_are_refused(ids):
     with clearhead.watch(model) as seen, output_gradients(model) as recorded:
         model.generate(ids, max_new_tokens=2, do_sample=False)
         model(ids[:, :3]).logits.sum().backward()
-    with pytest.raises(InputError, match="gradients of 3 tokens and weights of 22"):
+    with pytest.raises(InputError, match=r"layer 0: the gradients are of the latest pass, over 3 tokens, .* over 22"):
         recorded.by_weights(seen, run=0)
     with clearhead.watch(model) as seen, output_gradients(model) as recorded:
-        model(ids).logits.sum().backward()
-    recorded.outputs[1] *= 0.5  # as a gate before the projection would
-    with pytest.raises(TrustError, match="layer 1: its output projection does not take weights times values"):
-        recorded.by_weights(seen)
+        model(ids)
+        model(ids.flip(1)).logits.sum().backward()
+    assert len(recorded.by_weights(seen)) == 2
+    with pytest.raises(InputError, match="layer 0: the gradients are of the latest pass, over 21 tokens"):
+        recorded.by_weights(seen, run=0)
 
 
 # A watch in place of layers

@@ -11,16 +11,13 @@ from clearhead.adapters.transformers.attention import NAME, attention_forward
 from clearhead.adapters.transformers.attribution import Attribution, logit_attribution
 from clearhead.adapters.transformers.mask import mask_forward
 from clearhead.adapters.transformers.projections import output_matrices
-from clearhead.adapters.transformers.recorded_gradients import OutputGradients, output_gradients
 
 __all__ = [
     "NAME",
     "Attribution",
-    "OutputGradients",
     "attention_forward",
     "logit_attribution",
     "mask_forward",
-    "output_gradients",
     "output_matrices",
 ]
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from clearhead.adapters.torch.loss_gradients import numbers
 from clearhead.adapters.transformers.frozen import TOLERANCES, frozen_norm, is_norm
-from clearhead.adapters.transformers.layers import watchable
-from clearhead.adapters.transformers.projections import heads_of, numbers, projection
+from clearhead.adapters.transformers.projections import heads_of, projection, usual_layers
 from clearhead.arrays import Array
 from clearhead.errors import InputError, TrustError
 
@@ -53,7 +53,7 @@ def logit_attribution(
         clearhead.key_contributions(seen.layer(5), seen.layer(5).values, parts.directions[5])  # and from where
     """
     given = checked_inputs(inputs, model)
-    attention = watchable(model, None)
+    attention = usual_layers(model)
     unembedding = unembedding_of(model)
     tokens = checked_tokens(model, token, against)
     length = given[next(iter(given))].shape[1]

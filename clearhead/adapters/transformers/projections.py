@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from clearhead.adapters.transformers.layers import watchable
+from clearhead.adapters.torch.attention_layers import USUAL_PARTS, attention_layers
+from clearhead.adapters.torch.loss_gradients import numbers
 from clearhead.arrays import Array
 from clearhead.errors import InputError
 
@@ -14,16 +15,23 @@ NAMES = ("o_proj", "c_proj", "out_proj", "dense", "wo", "Wo")  # what families c
 
 
 def output_matrices(model: torch.nn.Module) -> dict[int, Array]:
-    """The output matrix W_O of each attention layer of a transformers model, by its number: (heads, dv, model dim).
+    """The output matrix W_O of each attention layer of a model, by its number in a watch: (heads, dv, model dim).
 
     A head writes y W_O for its weighted values y, as `clearhead.head_outputs` computes it, and the layer adds the
-    projection's bias. The matrices are copies, of float32 or float64. Raises InputError for a model without causal
-    attention layers that have numbers, or with output projections that are not linear.
+    projection's bias. The layers are those that a watch shows without `part=`; the matrices are copies, of float32 or
+    float64. Raises InputError for a model whose attention cannot be seen, or whose output projections are not linear.
 
         W_O = output_matrices(model)
         clearhead.head_outputs(seen.layer(5), seen.layer(5).values, W_O[5], queries=-1)
     """
-    return {number: heads_of(module) for module, number in watchable(model, None).items()}
+    return {number: heads_of(module) for module, number in usual_layers(model).items()}
+
+
+def usual_layers(model: torch.nn.Module) -> dict[torch.nn.Module, int]:
+    """The attention layers that a watch of the model shows if no part is named, with their numbers."""
+    layers = attention_layers(model)
+    part = next((part for part in USUAL_PARTS if any(layer.part == part for layer in layers)), layers[0].part)
+    return {layer.module: layer.number for layer in sorted(layers, key=lambda x: x.number) if layer.part == part}
 
 
 def projection(module: torch.nn.Module) -> tuple[str, torch.nn.Module]:
@@ -56,9 +64,3 @@ def head_count(module: Any) -> int:
     """How many query heads an attention layer has."""
     own = getattr(module, "num_heads", None)
     return own if isinstance(own, int) else int(module.config.num_attention_heads)
-
-
-def numbers(x: torch.Tensor) -> Array:
-    """A tensor's numbers on the processor, 16-bit ones as float32."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    return x.detach().to("cpu", wide).numpy()
