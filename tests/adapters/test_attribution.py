@@ -104,6 +104,26 @@ def test_heads_add_up_to_what_their_layer_writes(ungated, ids):
         np.testing.assert_allclose(written.sum(0) + bias, out[0], atol=1e-5)
 
 
+@torch.no_grad()
+def test_heads_of_an_encoder_add_up_to_what_its_projection_writes(ids):
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=97, hidden_size=64, intermediate_size=96, num_attention_heads=4, num_hidden_layers=2
+    )
+    model = transformers.BertModel(config).eval()
+    with clearhead.watch(model) as seen:
+        model(ids)
+    matrices = output_matrices(model)
+    for number, layer in enumerate(model.encoder.layer):
+        dense = layer.attention.output.dense
+        _, out = heard(dense, lambda: model(ids))
+        shown = seen.layer(number)
+        written = clearhead.head_outputs(shown, shown.values, matrices[number])
+        np.testing.assert_allclose(written.sum(0) + dense.bias.numpy(), out[0], atol=1e-5)
+    with pytest.raises(InputError, match="BertModel has no linear unembedding"):
+        logit_attribution(model, ids, 5)
+
+
 @pytest.mark.parametrize("against", [None, 9])
 def test_all_parts_add_up_to_the_logit(model, ids, against):
     parts = logit_attribution(model, ids, 5, against=against, position=13)

@@ -66,6 +66,8 @@ def logit_attribution(
             torch.func.functional_call(model, parameters, (), {**given, "use_cache": False})
         if path.logits is None:
             raise InputError(f"{type(model).__name__} did not use its output embeddings: give a causal language model.")
+        if silent := [number for module, number in attention.items() if module not in path.outputs]:
+            raise InputError(f"attention layers {silent} did not run: give all of the model's inputs, images as well.")
         each = path.logits[list(tokens)]
         return attribution_of(path, each[0] - each[1:].sum(), attention, bias_of(unembedding, tokens))
 
@@ -86,12 +88,12 @@ def attribution_of(
                 f"what {name} writes does not reach the logits directly, but only through other parts: its heads have "
                 "no direct attribution. Ask for the heads' own outputs, by clearhead.head_outputs."
             )
-        W_O = heads_of(module)
+        linear: Any = projection(module)[1]
+        W_O = heads_of(module, linear)
         direction = W_O @ np.broadcast_to(along[name], W_O.shape[-1:])
         directions.append(direction)
         heads.append((path.outputs[module].reshape(direction.shape) * direction).sum(-1))
-        bias_there: Any = projection(module)[1].bias
-        others[name] = 0.0 if bias_there is None else float((numbers(bias_there) * along[name]).sum())
+        others[name] = 0.0 if linear.bias is None else float((numbers(linear.bias) * along[name]).sum())
     if len({len(row) for row in heads}) > 1:
         raise InputError(f"layers with {[len(row) for row in heads]} heads make no table of (layers, heads).")
     others["the unembedding's bias"] = bias

@@ -24,7 +24,13 @@ def output_matrices(model: torch.nn.Module) -> dict[int, Array]:
         W_O = output_matrices(model)
         clearhead.head_outputs(seen.layer(5), seen.layer(5).values, W_O[5], queries=-1)
     """
-    return {number: heads_of(module) for module, number in usual_layers(model).items()}
+    parents = {child: parent for parent in model.modules() for child in parent.children()}
+    found = {}
+    for module, number in usual_layers(model).items():
+        beside = getattr(getattr(parents[module], "output", None), "dense", None)  # as BERT and its kin have it
+        linear = beside if isinstance(beside, torch.nn.Linear) else projection(module)[1]
+        found[number] = heads_of(module, linear)
+    return found
 
 
 def usual_layers(model: torch.nn.Module) -> dict[torch.nn.Module, int]:
@@ -46,21 +52,20 @@ def projection(module: torch.nn.Module) -> tuple[str, torch.nn.Module]:
     )
 
 
-def heads_of(module: torch.nn.Module) -> Array:
-    """The output matrix of an attention layer, one for each head: (heads, dv, model dim)."""
-    name, linear = projection(module)
+def heads_of(module: torch.nn.Module, linear: torch.nn.Module) -> Array:
+    """The matrix of an attention layer's output projection, one for each head: (heads, dv, model dim)."""
     weight: Any = linear.weight
     matrix = weight.detach() if isinstance(linear, Conv1D) else weight.detach().T
     count = head_count(module)
     if len(matrix) % count:
         raise InputError(
-            f"{type(module).__name__}.{name} takes {len(matrix)} numbers, which {count} heads do not share evenly: its "
-            "heads' outputs cannot be told apart."
+            f"the output projection of {type(module).__name__} takes {len(matrix)} numbers, which {count} heads do not "
+            "share evenly: its heads' outputs cannot be told apart."
         )
     return np.ascontiguousarray(numbers(matrix).reshape(count, -1, matrix.shape[1]))
 
 
 def head_count(module: Any) -> int:
     """How many query heads an attention layer has."""
-    own = getattr(module, "num_heads", None)
+    own = getattr(module, "num_heads", getattr(module, "num_attention_heads", None))
     return own if isinstance(own, int) else int(module.config.num_attention_heads)
