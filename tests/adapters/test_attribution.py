@@ -289,6 +289,49 @@ def test_relevance_is_that_of_autograd_on_eager_weights(name):
     np.testing.assert_allclose(clearhead.relevance(seen, lazy, -1), expected[-1], rtol=1e-4, atol=1e-6)
 
 
+class Fused(torch.nn.Module):  # type: ignore[name-defined]
+    """A layer that calls torch's scaled_dot_product_attention."""
+
+    num_heads = 4
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = torch.nn.Linear(64, 192, dtype=torch.float64)
+        self.out_proj = torch.nn.Linear(64, 64, dtype=torch.float64)
+
+    def forward(self, x):
+        q, k, v = (t.unflatten(-1, (4, 16)).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        return self.out_proj(torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Ready(torch.nn.Module):  # type: ignore[name-defined]
+    """A model around torch's own layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = torch.nn.MultiheadAttention(64, 4, batch_first=True, dtype=torch.float64)
+        self.out_proj = self.mix.out_proj
+
+    def forward(self, x):
+        return self.mix(x, x, x, need_weights=False)[0]
+
+
+@pytest.mark.parametrize("kind", [Fused, Ready])
+def test_gradients_of_a_model_of_torch_alone(kind):
+    torch.manual_seed(0)
+    model, x = kind(), torch.randn(1, 9, 64, dtype=torch.float64)
+    plain = model(x).square().sum()
+    with clearhead.watch(model) as seen, output_gradients(model) as recorded:
+        loss = model(x).square().sum()
+        loss.backward()
+    torch.testing.assert_close(loss, plain)
+    (lazy,), w, v = recorded.by_weights(seen), np.asarray(seen.layer(0).weights), seen.layer(0).values
+    W_O = output_matrices(model)[0]
+    out = definition.head_outputs(w, v, W_O).sum(0) + model.out_proj.bias.detach().numpy()
+    expected = definition.gradients(2 * out @ W_O.swapaxes(-1, -2), v)
+    np.testing.assert_allclose(np.stack([lazy[head, :] for head in range(4)]), expected, rtol=1e-9, atol=1e-12)
+
+
 def test_gradients_of_a_padded_sequence_and_of_some_heads():
     torch.manual_seed(2)
     ids, model = torch.randint(3, 97, (2, 15)), model_like("llama")

@@ -27,7 +27,7 @@ def output_matrices(model: torch.nn.Module) -> dict[int, Array]:
     parents = {child: parent for parent in model.modules() for child in parent.children()}
     found = {}
     for module, number in usual_layers(model).items():
-        beside = getattr(getattr(parents[module], "output", None), "dense", None)  # as BERT and its kin have it
+        beside = getattr(getattr(parents.get(module), "output", None), "dense", None)  # as BERT and its kin have it
         linear = beside if isinstance(beside, torch.nn.Linear) else projection(module)[1]
         found[number] = heads_of(module, linear)
     return found
