@@ -95,7 +95,11 @@ def attribution_of(
         heads.append((path.outputs[module].reshape(direction.shape) * direction).sum(-1))
         others[name] = 0.0 if linear.bias is None else float((numbers(linear.bias) * along[name]).sum())
     if len({len(row) for row in heads}) > 1:
-        raise InputError(f"layers with {[len(row) for row in heads]} heads make no table of (layers, heads).")
+        counts = [len(row) for row in heads]
+        raise InputError(
+            f"layers with {counts} heads make no table of (layers, heads): ask for each layer's own outputs, by "
+            "clearhead.head_outputs."
+        )
     others["the unembedding's bias"] = bias
     found = np.stack(heads)
     parts = [*found.ravel(), *others.values()]
