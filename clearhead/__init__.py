@@ -4,8 +4,10 @@ from clearhead.machine.unbroken import importing
 
 with importing:
     from clearhead.attention_weights.alignment import Alignment, alignment
+    from clearhead.attention_weights.labels import Match, token_matches
     from clearhead.attention_weights.matrix import Weights, weights
     from clearhead.attention_weights.rollout import flow, rollout
+    from clearhead.attention_weights.similarity import similarity
     from clearhead.attention_weights.summary import Summary
     from clearhead.cache.key_value import KeyValueCache
     from clearhead.definition.gradient import Gradients
@@ -42,6 +44,7 @@ __all__ = [
     "KeyValueCache",
     "MachineError",
     "Mask",
+    "Match",
     "Problem",
     "Score",
     "Second",
@@ -74,7 +77,9 @@ __all__ = [
     "rollout",
     "scale",
     "self_attention",
+    "similarity",
     "softcap",
+    "token_matches",
     "watch",
     "weights",
     "where",

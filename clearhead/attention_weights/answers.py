@@ -115,7 +115,7 @@ def sink_share(source: Source, heads: Integers, queries: Integers) -> Array:
     lse = source.lse(queries)[heads[:, None], queries]
     sinks = np.broadcast_to(source.sink, source.problem.lead).reshape(-1, 1)[heads].astype(dtype)
     with np.errstate(invalid="ignore"):
-        share = np.exp(sinks - lse)
+        share: Array = np.exp(sinks - lse)
     return np.where(np.isneginf(lse), dtype.type(0), share)
 
 

@@ -23,9 +23,8 @@ def given_factors(w: LazyMatrix, factors: Array) -> Array:
     """Factors in the shape and dtype of the weights' heads and keys."""
     shape = (*w.shape[:-2], w.shape[-1])
     try:
-        fits = (factors.dtype.kind in "iufb" or factors.dtype.name in STORED) and np.broadcast_shapes(
-            factors.shape, shape
-        ) == shape
+        real = factors.dtype.kind in "iufb" or factors.dtype.name in STORED
+        fits = real and np.broadcast_shapes(factors.shape, shape) == shape
     except ValueError:
         fits = False
     if not fits:

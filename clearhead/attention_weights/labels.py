@@ -155,10 +155,8 @@ def match_pairs(matches: Any, shape: tuple[int, ...]) -> dict[str, Match]:
         if not isinstance(given, tuple) or not 2 <= len(given) <= 3:
             raise InputError(f"{what} is {given!r:.200}: give (query_labels, key_labels), or a clearhead.Match.")
         pair = Match(*given)
-        of_queries, of_keys = (
-            integers(pair.queries, f"{what}: query labels"),
-            integers(pair.keys, f"{what}: key labels"),
-        )
+        of_queries = integers(pair.queries, f"{what}: query labels")
+        of_keys = integers(pair.keys, f"{what}: key labels")
         check_labels(of_queries, (*lead, queries), f"{what}: query labels")
         check_labels(of_keys, (*lead, keys), f"{what}: key labels")
         pairs[name] = Match(of_queries, of_keys, bool(pair.own))

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from clearhead.arrays import Array, Integers
 from clearhead.attention_weights.answers import Given, answer
-from clearhead.attention_weights.lazy import ALL_ITEMS, PART_BYTES, LazyMatrix, check_memory
+from clearhead.attention_weights.lazy import ALL_ITEMS, PART_BYTES, LazyMatrix
+from clearhead.attention_weights.lazy import check_memory as check_memory
 from clearhead.attention_weights.lse import Source
 from clearhead.attention_weights.scores import Scores
 from clearhead.attention_weights.summary import Summary
@@ -199,10 +200,10 @@ class Weights(LazyMatrix):
         """
         if not isinstance(top, int | np.integer) or top < 1:
             raise InputError(f"rows_of's top={top!r} must be a positive integer: use 1, 2, 3 …")
-        if not isinstance(key, int | np.integer) or not -self.shape[-1] <= key < self.shape[-1]:
-            raise InputError(
-                f"rows_of's key={key!r} is not one of {self.shape[-1]} keys: use 0 to {self.shape[-1] - 1}."
-            )
+        keys = self.shape[-1]
+        if not isinstance(key, int | np.integer) or not -keys <= key < keys:
+            raise InputError(f"rows_of's key={key!r} is not one of {keys} keys: use 0 to {keys - 1}.")
+        check_memory((*self.shape[:-2], int(top)), self.dtype)
         column = self.column(int(key))
         queries = np.argsort(-column, axis=-1, kind="stable")[..., :top]
         given = np.take_along_axis(column, queries, -1)

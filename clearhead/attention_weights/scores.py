@@ -15,8 +15,8 @@ class Scores(LazyMatrix):
 
     >>> from clearhead import weights
     >>> scores = weights([[1.0], [2.0]], [[3.0], [4.0]]).scores
-    >>> scores, scores[1], scores[0, 1]
-    (Scores(shape=(2, 2), dtype=float64), array([6., 8.]), -inf)
+    >>> scores, scores[0], scores[1]
+    (Scores(shape=(2, 2), dtype=float64), array([  3., -inf]), array([6., 8.]))
     """
 
     name, consumer, hidden = "scores", "scores", -float("inf")

@@ -64,16 +64,14 @@ class Summary(Mapping[str, Array]):
         ((2, 2, 1), ('start',))
         """
         shapes = [{name: x.shape for name, x in s.answers.items()} for s in summaries]
-        if (
-            not summaries
-            or any(x != shapes[0] for x in shapes)
-            or any(s.names != summaries[0].names for s in summaries)
-        ):
+        names = [s.names for s in summaries]
+        alike = all(x == shapes[0] for x in shapes) and all(x == names[0] for x in names)
+        if not summaries or not alike:
             raise InputError(
                 f"summaries of {shapes} do not stack: give at least one, all with the same questions, shapes and names."
             )
         answers = {name: np.stack([s.answers[name] for s in summaries]) for name in shapes[0]}
-        return cls(answers, summaries[0].names)
+        return cls(answers, names[0])
 
     def __getitem__(self, name: str) -> Array:
         return self.answers[name]

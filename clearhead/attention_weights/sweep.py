@@ -168,7 +168,7 @@ class Sweep:
         )
 
     def scratch_layout(self, tile: Tile) -> tuple[dict[str, int], int, dict[str, int]]:
-        """Offsets in a thread's scratch memory, and its size. It holds one tile, so it does not grow with the length."""
+        """Offsets in a thread's scratch memory, and its size: it holds one tile, whatever the length."""
         problem = self.source.problem
         sizes = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0) | {
             "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,

@@ -106,7 +106,7 @@ class Shares:
 
 
 class Matches(NamedTuple):
-    """Add the weights of `rows` keys whose label is the query's own, for each of `count` pairs of labels.
+    """Add the weights of `rows` keys whose label is the query's own, for each of `pairs` of labels.
 
     `labels` are rows of the tile's own labels, `keys` the label of row 0 in the first pair; the next pair's lies
     `step` bytes behind. Where a pair's number in `apart` is not 0, a query's own key does not count.
@@ -116,7 +116,7 @@ class Matches(NamedTuple):
     rows: Int
     ahead: Int  # how many items the tile's first query stands after the key of row 0
     shares: Pointer
-    count: Int
+    pairs: Int
     labels: Pointer
     keys: Pointer
     step: Int
@@ -126,12 +126,12 @@ class Matches(NamedTuple):
 def write_matches(module: ir.Module, tile: Tile, w: int) -> Emitted[Matches]:
     """One pass over the block for each pair of labels."""
     f = Function(module, tile, f"matches_{w}", Matches)
-    s, rows, ahead, shares, count, labels, keys, step, apart = f.arguments
+    s, rows, ahead, shares, pairs, labels, keys, step, apart = f.arguments
     vectors = range(w)
     places = [f.lane() + f.splat_int(ahead + x * f.lanes) for x in vectors]
     nowhere, zero = f.integer(-1), f.constant(0.0)
 
-    for pair in f.range(0, count):
+    for pair in f.range(0, pairs):
         wanted = [f.load_lanes(f.at(labels, pair, x)) for x in vectors]
         own = [(apart.entry(pair) != 0).choose(place, nowhere) for place in places]  # the row that does not count
         first = keys + pair * step
@@ -147,19 +147,19 @@ def write_matches(module: ir.Module, tile: Tile, w: int) -> Emitted[Matches]:
 
 
 class Distances(NamedTuple):
-    """Add the weights of `rows` keys to ranges of distances: 0, 1, 2–3, 4–7, and so on; the last is `count` − 1."""
+    """Add the weights of `rows` keys to ranges of distances: 0, 1, 2–3, 4–7, and so on; there are `ranges`."""
 
     s: Pointer
     rows: Int
     ahead: Int  # how many items the tile's first query stands after the key of row 0
     shares: Pointer
-    count: Int
+    ranges: Int
 
 
 def write_distances(module: ir.Module, tile: Tile, w: int) -> Emitted[Distances]:
     """Most blocks lie within one range and are added whole; only where a border cuts one, lanes are compared."""
     f = Function(module, tile, f"distances_{w}", Distances)
-    s, rows, ahead, shares, count = f.arguments
+    s, rows, ahead, shares, ranges = f.arguments
     vectors, zero = range(w), f.constant(0.0)
     lane = f.lane().rounded(f.vector)
     places = [lane + f.splat_int(ahead + x * f.lanes).rounded(f.vector) for x in vectors]
@@ -169,7 +169,7 @@ def write_distances(module: ir.Module, tile: Tile, w: int) -> Emitted[Distances]
     crossed = (least_ahead < 1) & (most_ahead > -1)  # some query's own key is among them
     nearest = bit_length(crossed.choose(f.i64(0), least(*ends)))
     # Lanes beyond the tile's last query may stand farther than any; they weigh 0.
-    farthest = least(bit_length(most(*ends)), count - 1)
+    farthest = least(bit_length(most(*ends)), ranges - 1)
 
     def whole(i: Int, sums: list[Vector]) -> list[Vector]:
         return [sums[x] + f.load(f.at(s, i, x)) for x in vectors]
