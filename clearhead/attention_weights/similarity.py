@@ -1,7 +1,7 @@
 """How alike heads attend: the cosine of their matrices of weights, without building one.
 
-Responsible for walking all heads together in parts of the matrix that take little memory. One matrix product a part sums
-the heads' dot products, each in float32 or float64 and their sums in float64.
+Responsible for walking all heads together, in parts of the matrix that take little memory. Matrix products of parts
+give the heads' dot products, in the dtype of the weights; their sums are float64.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,10 +43,10 @@ def similarity(weights_a: Any, weights_b: Any = None) -> Array:
     dots = dot_products(walked)
     lengths = np.sqrt(dots.diagonal())
     products = lengths[:, None] * lengths
-    cosines = np.divide(dots, products, where=products != 0, out=np.zeros_like(dots))
+    cosines = np.divide(dots, products, where=products != 0, out=np.zeros_like(dots)).astype(layers[0].dtype)
     count = int(np.prod(lead))
-    wanted = cosines if weights_b is None else cosines[:count, count:]
-    return wanted.astype(layers[0].dtype).reshape(*lead, *other_lead)
+    wanted: Array = cosines if weights_b is None else cosines[:count, count:]
+    return wanted.reshape((*lead, *other_lead))
 
 
 def layers_of(weights: Any) -> tuple[list[Any], tuple[int, ...]]:
@@ -67,8 +67,8 @@ def dot_products(layers: Sequence[Any]) -> Array:
     """Of each head with each, (heads of all layers, the same)."""
     heads = sum(int(np.prod(w.shape[:-2])) for w in layers)
     dots = np.zeros((heads, heads))
-    for rows, keys in rectangles(*layers[0].shape[-2:], heads * layers[0].dtype.itemsize):
-        parts = [np.asarray(w.block(rows, keys)) for w in layers]
+    for rows, keys in rectangles(layers, heads * layers[0].dtype.itemsize):
+        parts = [w.block(rows, keys) for w in layers]
         flat = [part.reshape(-1, part.shape[-2] * part.shape[-1]) for part in parts]
         x = flat[0] if len(flat) == 1 else np.concatenate(flat)
         for start in range(0, x.shape[1], PRODUCT):
@@ -77,9 +77,13 @@ def dot_products(layers: Sequence[Any]) -> Array:
     return dots
 
 
-def rectangles(queries: int, keys: int, size: int) -> Iterator[tuple[slice, slice]]:
-    """Parts of the matrix that take little memory, if all heads take `size` bytes a pair; whole blocks of keys."""
+def rectangles(layers: Sequence[Any], size: int) -> Iterator[tuple[slice, slice]]:
+    """Parts of the matrix that take little memory, if all heads take `size` bytes a pair; without what nobody sees."""
     step = max(1, MOST_BYTES // max(1, ROWS * size) // BLOCK) * BLOCK
-    for row in range(0, queries, ROWS):
-        for key in range(0, keys, step):
-            yield slice(row, row + ROWS), slice(key, key + step)
+    queries = layers[0].shape[-2]
+    for first in range(0, queries, ROWS):
+        rows = slice(first, min(first + ROWS, queries))
+        seen = [w.source.keys_of(rows) for w in layers]
+        begin, end = min(keys.start for keys in seen), max(keys.stop for keys in seen)
+        for key in range(begin, end, step):
+            yield rows, slice(key, min(key + step, end))

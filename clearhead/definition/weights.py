@@ -122,7 +122,7 @@ def by_distance(a: Array, apart: Array, edges: Sequence[int]) -> Array:
 
 
 def groups(a: Array, members: Array) -> Array:
-    """The share of a row on each group of keys; `members` (groups, m), or (..., groups, m), are truths: (..., n, groups).
+    """The share of a row on each group of keys: (..., n, groups); `members` says what is in each, (..., groups, m).
 
     >>> groups(np.array([[0.2, 0.3, 0.5]]), np.array([[True, False, False], [True, False, True]]))
     array([[0.2, 0.7]])
