@@ -33,6 +33,13 @@ SHARES = ("distances", "groups", "matches")  # one number for each range, group 
 USUAL = tuple(name for name in NEEDS if name not in ("carriers", *SHARES))  # carriers are slow: each row is sorted
 PER_KEY = ("received_sum", "received_max", "received_mean")
 LISTS = ("top_weights", "top_keys", "carriers")
+ANSWERED_BY = {  # questions whose answers have other names
+    "top_weights": "top",
+    "top_keys": "top",
+    "group_names": "groups",
+    "match_names": "matches",
+    "distance_edges": "distances",
+}
 MAX_OVER_HEADS = ("received_max", "off_first")
 
 
@@ -83,9 +90,8 @@ class Summary(Mapping[str, Array]):
             return self.answers[name]
         if name in self.names:
             return self.names[name]
-        known = name in NEEDS or name in LISTS
-        question = "top" if name.startswith("top_") else name
-        cure = f"ask for it with summary({question!r})" if known else f"it has {', '.join(self.answers)}"
+        question = ANSWERED_BY.get(name, name)
+        cure = f"ask for it with summary({question!r})" if question in NEEDS else f"it has {', '.join(self.answers)}"
         raise AttributeError(f"this summary has no {name}: {cure}.")
 
     def __iter__(self) -> Iterator[str]:
