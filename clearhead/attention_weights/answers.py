@@ -17,6 +17,7 @@ from clearhead.attention_weights.labels import group_pairs, labels_of, match_pai
 from clearhead.attention_weights.lazy import LazyMatrix, axis_indices, check_memory
 from clearhead.attention_weights.lse import Source
 from clearhead.attention_weights.summary import NEEDS, PER_KEY, Summary, carriers, checked_questions
+from clearhead.attention_weights.sweep import Sweep
 from clearhead.errors import InputError
 
 
@@ -51,31 +52,12 @@ def answer(w: LazyMatrix, names: Sequence[str], given: Given) -> Summary:
         labels=labels_of([*groups.values(), *matches.values()], w.shape, w.dtype) if groups or matches else None,
         ranges=max(0, len(edges) - 1),
     )
-    for question, count in (("top", int(given.top)), ("shares", sweep.share_count)):
-        if question in names or (question == "shares" and count):
-            check_memory((*w.heads.shape, len(rows), count), w.dtype)
-    wanted = {need for name in names if (need := NEEDS[name]) is not None}
-    sums = sweep.reductions(tuple(wanted)) if wanted - {"carriers"} else {}
-    parts = np.split(sums["shares"], np.cumsum([len(groups), len(matches)]), axis=-1) if sweep.share_count else []
-    sums |= dict(zip(("groups", "matches", "distances"), parts, strict=False))
-
+    longest = max(sweep.share_count, int(given.top) if "top" in names else 0)
+    check_memory((*w.heads.shape, len(rows), longest), w.dtype)
+    sums = sums_of(sweep, names, (len(groups), len(matches)))
     answers: dict[str, Array] = {}
     for name in names:
-        match name:
-            case "effective":
-                answers[name] = np.exp(sums["entropy"])
-            case "received_mean":
-                answers[name] = sums["received_sum"] / w.dtype.type(max(1, len(rows)))
-            case "top":
-                padding = [(0, 0), (0, 0), (0, int(given.top) - sums["top_keys"].shape[-1])]
-                lists = (("top_weights", 0), ("top_keys", -1))
-                answers |= {key: np.pad(sums[key], padding, constant_values=none) for key, none in lists}
-            case "carriers":
-                answers[name] = carriers_of(w, flat, rows, given.shares)
-            case "sink_share":
-                answers[name] = sink_share(w.source, flat, rows)
-            case _:
-                answers[name] = sums[name]
+        answers |= read(name, w, sweep, sums, given)
     answers = {name: x if name in PER_KEY else x[:, at] for name, x in answers.items()}
     answers = {name: x.reshape(*w.heads.shape, *x.shape[1:]) for name, x in answers.items()}
     if factors is not None:
@@ -85,6 +67,34 @@ def answer(w: LazyMatrix, names: Sequence[str], given: Given) -> Summary:
                 answers[name] = np.multiply(x, factors, where=x != 0, out=np.zeros_like(x))
     called = {"group_names": tuple(groups), "match_names": tuple(matches), "distance_edges": edges}
     return Summary(answers, {name: names for name, names in called.items() if names})
+
+
+def sums_of(sweep: Sweep, names: Sequence[str], pairs: tuple[int, int]) -> dict[str, Array]:
+    """What the questions are answered from; `pairs` are the numbers of groups and matches among the pairs of labels."""
+    wanted = {need for name in names if (need := NEEDS[name]) is not None}
+    sums = sweep.reductions(tuple(wanted)) if wanted - {"carriers"} else {}
+    if "shares" in sums:
+        sums["groups"], sums["matches"], sums["distances"] = np.split(sums["shares"], np.cumsum(pairs), axis=-1)
+    return sums
+
+
+def read(name: str, w: LazyMatrix, sweep: Sweep, sums: dict[str, Array], given: Given) -> dict[str, Array]:
+    """The answers to one question, (heads, queries or keys, ...)."""
+    match name:
+        case "effective":
+            return {name: np.exp(sums["entropy"])}
+        case "received_mean":
+            return {name: sums["received_sum"] / w.dtype.type(max(1, len(sweep.queries)))}
+        case "top":
+            padding = [(0, 0), (0, 0), (0, int(given.top) - sums["top_keys"].shape[-1])]
+            lists = (("top_weights", 0), ("top_keys", -1))
+            return {key: np.pad(sums[key], padding, constant_values=none) for key, none in lists}
+        case "carriers":
+            return {name: carriers_of(w, sweep, given.shares)}
+        case "sink_share":
+            return {name: sink_share(w.source, sweep.heads, sweep.queries)}
+        case _:
+            return {name: sums[name]}
 
 
 def check_given(names: Sequence[str], given: Given) -> None:
@@ -119,9 +129,9 @@ def sink_share(source: Source, heads: Integers, queries: Integers) -> Array:
     return np.where(np.isneginf(lse), dtype.type(0), share)
 
 
-def carriers_of(w: LazyMatrix, heads: Integers, rows: Integers, shares: Sequence[float]) -> Array:
-    """The fewest keys that carry each share of each row, (heads, rows, shares)."""
-    out = np.empty((len(heads), len(rows), len(shares)), np.int64)
-    for head, start, part in w.parts(heads, rows, 0, w.shape[-1]):
+def carriers_of(w: LazyMatrix, sweep: Sweep, shares: Sequence[float]) -> Array:
+    """The fewest keys that carry each share of each row, (heads, queries, shares)."""
+    out = np.empty((len(sweep.heads), len(sweep.queries), len(shares)), np.int64)
+    for head, start, part in w.parts(sweep.heads, sweep.queries, 0, w.shape[-1]):
         out[head, start : start + len(part)] = carriers(part, shares)
     return out

@@ -105,7 +105,7 @@ def numbered(queries: Array, keys: Array) -> tuple[Array, Array]:
     known, number = np.unique(keys, return_inverse=True)
     at = np.searchsorted(known, queries)
     found = np.zeros(queries.shape, bool)
-    inside = (at < len(known)) & (queries >= 0)
+    inside = at < len(known)
     found[inside] = known[at[inside]] == queries[inside]
     return np.where(found, at, NO_QUERY), np.where(keys < 0, NO_KEY, number.reshape(keys.shape))
 
