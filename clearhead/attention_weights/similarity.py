@@ -1,7 +1,7 @@
 """How alike heads attend: the cosine of their matrices of weights, without building one.
 
-Responsible for walking all heads together, in parts of the matrix that take little memory. Matrix products of parts
-give the heads' dot products, in the dtype of the weights; their sums are float64.
+Responsible for walking all heads together, in parts of the matrix that take little memory. Small matrix products give
+the heads' dot products in the dtype of the weights; their sums are float64.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from clearhead.arrays import Array
+from clearhead.arrays import Array, ceil_div
 from clearhead.attention_weights.weights_like import as_weights
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import InputError, ShapeError
 
 ROWS = 64  # queries in a part: no fewer than a tile of the kernel has
-MOST_BYTES = 1 << 22  # of all heads' weights in a part, unless one block of keys takes more
-PRODUCT = 1 << 15  # pairs in one product
+MOST_BYTES = 1 << 21  # of all heads' weights in a part, unless one block of keys takes more
+TOGETHER, PAIRS = 16, 1024  # heads and pairs in one product: too few to be split among threads, which changes bits
 
 
 def similarity(weights_a: Any, weights_b: Any = None) -> Array:
@@ -24,7 +24,7 @@ def similarity(weights_a: Any, weights_b: Any = None) -> Array:
 
     Weights of shape (..., queries, keys), or a list of equal ones, one for each layer; the result has the leading axes
     of both, (heads, heads) or (layers, heads, layers, heads). Each matrix counts as one long vector; one without any
-    weight is similar to nothing, 0. Holds 4 MiB of weights at a time, more for hundreds of heads. Raises ShapeError or
+    weight is similar to nothing, 0. Holds 6 MiB of weights at a time, more for hundreds of heads. Raises ShapeError or
     InputError.
     Definition: `clearhead.definition.weights.similarity`.
 
@@ -41,9 +41,8 @@ def similarity(weights_a: Any, weights_b: Any = None) -> Array:
     if len(shapes) > 1:
         raise ShapeError(f"weights of {sorted(shapes)} queries and keys have no similarity: give some of one length.")
     dots = dot_products(walked)
-    lengths = np.sqrt(dots.diagonal())
-    products = lengths[:, None] * lengths
-    cosines = np.divide(dots, products, where=products != 0, out=np.zeros_like(dots)).astype(layers[0].dtype)
+    lengths = np.sqrt(np.outer(dots.diagonal(), dots.diagonal()))
+    cosines = np.divide(dots, lengths, where=lengths != 0, out=np.zeros_like(dots)).astype(layers[0].dtype)
     count = int(np.prod(lead))
     wanted: Array = cosines if weights_b is None else cosines[:count, count:]
     return wanted.reshape((*lead, *other_lead))
@@ -68,13 +67,27 @@ def dot_products(layers: Sequence[Any]) -> Array:
     heads = sum(int(np.prod(w.shape[:-2])) for w in layers)
     dots = np.zeros((heads, heads))
     for rows, keys in rectangles(layers, heads * layers[0].dtype.itemsize):
-        parts = [w.block(rows, keys) for w in layers]
-        flat = [part.reshape(-1, part.shape[-2] * part.shape[-1]) for part in parts]
-        x = flat[0] if len(flat) == 1 else np.concatenate(flat)
-        for start in range(0, x.shape[1], PRODUCT):
-            some = x[:, start : start + PRODUCT]
-            dots += some @ some.T
-    return dots
+        x = side_by_side([w.block(rows, keys) for w in layers], heads)
+        copied = x.copy()  # of one array with itself, numpy would ask for another product, which threads may share
+        for first in range(0, heads, TOGETHER):
+            some = x[:, first : first + TOGETHER]
+            for other in range(first, heads, TOGETHER):
+                products = some @ copied[:, other : other + TOGETHER].swapaxes(1, 2)
+                dots[first : first + TOGETHER, other : other + TOGETHER] += products.sum(axis=0, dtype=np.float64)
+    return np.triu(dots) + np.triu(dots, 1).T
+
+
+def side_by_side(parts: Sequence[Array], heads: int) -> Array:
+    """Rectangles of each layer's heads as (stretches, all heads, PAIRS); zeros fill the last stretch."""
+    pairs = parts[0].shape[-2] * parts[0].shape[-1]
+    count = ceil_div(pairs, PAIRS)
+    x = np.zeros((heads, count * PAIRS), np.result_type(*parts))
+    first = 0
+    for part in parts:
+        flat = part.reshape(-1, pairs)
+        x[first : first + len(flat), :pairs] = flat
+        first += len(flat)
+    return x.reshape(heads, count, PAIRS).swapaxes(0, 1)
 
 
 def rectangles(layers: Sequence[Any], size: int) -> Iterator[tuple[slice, slice]]:

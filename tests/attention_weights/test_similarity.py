@@ -1,5 +1,9 @@
 """The cosine similarity of heads: against the definition, over layers, and in parts that leave nothing out."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -9,6 +13,8 @@ from clearhead.attention_weights import similarity as module
 from clearhead.definition import weights as definition
 from clearhead.testing import check_same_bits
 from tests.arrays import random
+
+THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 def matrices(*layers):
@@ -40,7 +46,8 @@ def test_many_parts(monkeypatch):
     w = weights(random(3, 400, 8), random(3, 700, 8, seed=1), mask=causal(align="end"))
     wanted = definition.similarity(matrices(w), matrices(w))
     monkeypatch.setattr(module, "MOST_BYTES", 1)
-    monkeypatch.setattr(module, "PRODUCT", 1000)
+    monkeypatch.setattr(module, "TOGETHER", 2)
+    monkeypatch.setattr(module, "PAIRS", 1000)
     np.testing.assert_allclose(similarity(w), wanted, atol=1e-6)
 
 
@@ -55,6 +62,23 @@ def test_the_same_bits_for_any_number_of_threads():
     q, k = random(3, 500, 8), random(3, 500, 8, seed=1)
     check_same_bits(*(similarity(weights(q, k, threads=n)) for n in (1, 3)))
     check_same_bits(similarity(attend(q, k, k).weights), similarity(weights(q, k)))
+
+
+MANY_HEADS = """
+import numpy as np, clearhead
+q, k = (np.random.default_rng(n).standard_normal((40, 600, 8)).astype(np.float32) for n in (0, 1))
+print(clearhead.similarity(clearhead.weights(q, k)).tobytes().hex())
+"""
+
+
+def test_the_same_bits_for_any_number_of_threads_of_numpys_products():
+    called = [
+        subprocess.run([sys.executable, "-c", MANY_HEADS], env=os.environ | dict.fromkeys(THREADS, n),
+                       check=True, capture_output=True).stdout
+        for n in ("1", "4")
+    ]  # fmt: skip
+    assert called[0] == called[1]
+    assert len(called[0]) > 40 * 40 * 8
 
 
 @pytest.mark.parametrize(
