@@ -12,10 +12,10 @@ import numpy as np
 from clearhead.arrays import Array, ceil_div
 from clearhead.attention_weights.weights_like import as_weights
 from clearhead.definition.canonical import BLOCK
-from clearhead.errors import InputError, ShapeError
+from clearhead.errors import DtypeError, InputError, ShapeError
 
 ROWS = 64  # queries in a part: no fewer than a tile of the kernel has
-MOST_BYTES = 1 << 21  # of all heads' weights in a part, unless one block of keys takes more
+MOST_BYTES = 1 << 22  # of all heads' weights in a part, unless one block of keys takes more
 TOGETHER, PAIRS = 16, 1024  # heads and pairs in one product: too few to be split among threads, which changes bits
 
 
@@ -24,7 +24,7 @@ def similarity(weights_a: Any, weights_b: Any = None) -> Array:
 
     Weights of shape (..., queries, keys), or a list of equal ones, one for each layer; the result has the leading axes
     of both, (heads, heads) or (layers, heads, layers, heads). Each matrix counts as one long vector; one without any
-    weight is similar to nothing, 0. Holds 6 MiB of weights at a time, more for hundreds of heads. Raises ShapeError or
+    weight is similar to nothing, 0. Holds 12 MiB of weights at a time, more for hundreds of heads. Raises ShapeError or
     InputError.
     Definition: `clearhead.definition.weights.similarity`.
 
@@ -40,6 +40,9 @@ def similarity(weights_a: Any, weights_b: Any = None) -> Array:
     shapes = {w.shape[-2:] for w in walked}
     if len(shapes) > 1:
         raise ShapeError(f"weights of {sorted(shapes)} queries and keys have no similarity: give some of one length.")
+    dtypes = {w.dtype.name for w in walked}
+    if len(dtypes) > 1:
+        raise DtypeError(f"weights of {' and '.join(sorted(dtypes))} are not compared: give q and k of one dtype.")
     dots = dot_products(walked)
     lengths = np.sqrt(np.outer(dots.diagonal(), dots.diagonal()))
     cosines = np.divide(dots, lengths, where=lengths != 0, out=np.zeros_like(dots)).astype(layers[0].dtype)
@@ -64,10 +67,10 @@ def layers_of(weights: Any) -> tuple[list[Any], tuple[int, ...]]:
 
 def dot_products(layers: Sequence[Any]) -> Array:
     """Of each head with each, (heads of all layers, the same)."""
-    heads = sum(int(np.prod(w.shape[:-2])) for w in layers)
+    heads, dtype = sum(w.heads.size for w in layers), layers[0].dtype
     dots = np.zeros((heads, heads))
-    for rows, keys in rectangles(layers, heads * layers[0].dtype.itemsize):
-        x = side_by_side([w.block(rows, keys) for w in layers], heads)
+    for rows, keys in rectangles(layers, heads * dtype.itemsize):
+        x = side_by_side(layers, rows, keys)
         copied = x.copy()  # of one array with itself, numpy would ask for another product, which threads may share
         for first in range(0, heads, TOGETHER):
             some = x[:, first : first + TOGETHER]
@@ -77,17 +80,18 @@ def dot_products(layers: Sequence[Any]) -> Array:
     return np.triu(dots) + np.triu(dots, 1).T
 
 
-def side_by_side(parts: Sequence[Array], heads: int) -> Array:
-    """Rectangles of each layer's heads as (stretches, all heads, PAIRS); zeros fill the last stretch."""
-    pairs = parts[0].shape[-2] * parts[0].shape[-1]
-    count = ceil_div(pairs, PAIRS)
-    x = np.zeros((heads, count * PAIRS), np.result_type(*parts))
+def side_by_side(layers: Sequence[Any], rows: slice, keys: slice) -> Array:
+    """A rectangle of each head's weights as (stretches, heads of all layers, PAIRS); zeros fill the last stretch."""
+    height, width = rows.stop - rows.start, keys.stop - keys.start
+    count = ceil_div(height * width, PAIRS)
+    x = np.zeros((sum(w.heads.size for w in layers), count * PAIRS), layers[0].dtype)
     first = 0
-    for part in parts:
-        flat = part.reshape(-1, pairs)
-        x[first : first + len(flat), :pairs] = flat
-        first += len(flat)
-    return x.reshape(heads, count, PAIRS).swapaxes(0, 1)
+    for w in layers:
+        heads = np.ascontiguousarray(w.heads.reshape(-1))
+        of_layer = x[first : first + len(heads), : height * width].reshape(len(heads), height, width)
+        w.sweep(heads, np.arange(rows.start, rows.stop), keys.start, keys.stop).array(of_layer, w.consumer)
+        first += len(heads)
+    return x.reshape(len(x), count, PAIRS).swapaxes(0, 1)
 
 
 def rectangles(layers: Sequence[Any], size: int) -> Iterator[tuple[slice, slice]]:

@@ -24,6 +24,8 @@ GROUPS = 16  # groups of tiles of one head that sum over queries separately
 WORTH_A_GROUP = 8  # tiles
 WORKSPACE = 1 << 22  # bytes of such sums at a time; further heads take further rounds
 GATHERED = ("received_sum", "received_max")
+UNUSED_PLACES = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0)  # until something lies there
+OWN_PLACES = tuple(name for name in SWEEP if name.startswith("at_"))
 SHARES = ("matches", "distances")
 
 
@@ -170,7 +172,7 @@ class Sweep:
     def scratch_layout(self, tile: Tile) -> tuple[dict[str, int], int, dict[str, int]]:
         """Offsets in a thread's scratch memory, and its size: it holds one tile, whatever the length."""
         problem = self.source.problem
-        sizes = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0) | {
+        sizes = UNUSED_PLACES | {
             "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
             "at_softmax": SWEEP_ROWS * tile.row,
             "at_query": problem.query_dim * tile.row,
@@ -183,8 +185,7 @@ class Sweep:
             "at_labels": (0 if self.labels is None else self.labels.count) * tile.row,
         }
         places, size = scratch_offsets(sizes)
-        own = [name for name in SWEEP if name.startswith("at_")]
-        return places, size, {name: places.pop(name) for name in own}
+        return places, size, {name: places.pop(name) for name in OWN_PLACES}
 
 
 def label_fields(labels: Labels | None) -> dict[str, int]:

@@ -88,6 +88,7 @@ def test_the_same_bits_for_any_number_of_threads_of_numpys_products():
         (lambda w: similarity(np.zeros((2, 5, 5))), ["ndarray"]),
         (lambda w: similarity(w, weights(random(2, 6, 2), random(2, 6, 2))), ["(5, 5), (6, 6)"]),
         (lambda w: similarity([w, w[:1]]), ["(2, 5, 5)", "(1, 5, 5)"]),
+        (lambda w: similarity(w, weights(np.ones((2, 5, 2)), np.ones((2, 5, 2)))), ["float32 and float64"]),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(call, words):
