@@ -24,7 +24,7 @@ def similarity(weights_a: Any, weights_b: Any = None) -> Array:
 
     Weights of shape (..., queries, keys), or a list of equal ones, one for each layer; the result has the leading axes
     of both, (heads, heads) or (layers, heads, layers, heads). Each matrix counts as one long vector; one without any
-    weight is similar to nothing, 0. Holds 12 MiB of weights at a time, more for hundreds of heads. Raises ShapeError or
+    weight is similar to nothing, 0. Holds 8 MiB of weights at a time, more for hundreds of heads. Raises ShapeError or
     InputError.
     Definition: `clearhead.definition.weights.similarity`.
 
@@ -70,14 +70,18 @@ def dot_products(layers: Sequence[Any]) -> Array:
     heads, dtype = sum(w.heads.size for w in layers), layers[0].dtype
     dots = np.zeros((heads, heads))
     for rows, keys in rectangles(layers, heads * dtype.itemsize):
-        x = side_by_side(layers, rows, keys)
-        copied = x.copy()  # of one array with itself, numpy would ask for another product, which threads may share
-        for first in range(0, heads, TOGETHER):
-            some = x[:, first : first + TOGETHER]
-            for other in range(first, heads, TOGETHER):
-                products = some @ copied[:, other : other + TOGETHER].swapaxes(1, 2)
-                dots[first : first + TOGETHER, other : other + TOGETHER] += products.sum(axis=0, dtype=np.float64)
+        add_products(dots, side_by_side(layers, rows, keys))
     return np.triu(dots) + np.triu(dots, 1).T
+
+
+def add_products(dots: Array, x: Array) -> None:
+    """Add the heads' products over some stretches, on the diagonal and above it."""
+    copied = x.copy()  # of one array with itself, numpy would ask for another product, which threads may share
+    for first in range(0, len(dots), TOGETHER):
+        some = x[:, first : first + TOGETHER]
+        for other in range(first, len(dots), TOGETHER):
+            products = some @ copied[:, other : other + TOGETHER].swapaxes(1, 2)
+            dots[first : first + TOGETHER, other : other + TOGETHER] += products.sum(axis=0, dtype=np.float64)
 
 
 def side_by_side(layers: Sequence[Any], rows: slice, keys: slice) -> Array:
