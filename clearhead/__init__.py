@@ -4,11 +4,13 @@ from clearhead.machine.unbroken import importing
 
 with importing:
     from clearhead.attention_weights.alignment import Alignment, alignment
+    from clearhead.attention_weights.labels import Match, token_matches
     from clearhead.attention_weights.matrix import Weights, weights
     from clearhead.attention_weights.outputs import head_outputs, key_contributions, output_norms
     from clearhead.attention_weights.ranking import HeavyWeight, RankedHead, heaviest_keys, heaviest_rows, rank_heads
     from clearhead.attention_weights.relevance import relevance, weight_gradients, weights_times_gradients
     from clearhead.attention_weights.rollout import flow, rollout
+    from clearhead.attention_weights.similarity import similarity
     from clearhead.attention_weights.summary import Summary
     from clearhead.cache.key_value import KeyValueCache
     from clearhead.definition.gradient import Gradients
@@ -47,6 +49,7 @@ __all__ = [
     "KeyValueCache",
     "MachineError",
     "Mask",
+    "Match",
     "Problem",
     "RankedHead",
     "Score",
@@ -88,7 +91,9 @@ __all__ = [
     "rollout",
     "scale",
     "self_attention",
+    "similarity",
     "softcap",
+    "token_matches",
     "watch",
     "weight_gradients",
     "weights",

@@ -105,13 +105,13 @@ def test_no_modules_import_each_other():
 PUBLIC = {
     "clearhead": [
         "Alignment", "Attended", "ClearheadError", "Direction", "DtypeError", "FileError", "Gradients", "HeavyWeight",
-        "InputError", "KeyValueCache", "MachineError", "Mask", "Problem", "RankedHead", "Score", "Second",
+        "InputError", "KeyValueCache", "MachineError", "Mask", "Match", "Problem", "RankedHead", "Score", "Second",
         "ShapeError", "Summary", "TraceError", "TrustError", "Watch", "Weights", "alibi", "alignment", "attend",
         "attention", "bias", "blocks", "causal", "dense", "dilated", "documents", "flow", "full", "functions",
         "head_outputs", "heaviest_keys", "heaviest_rows", "kernel_for", "key_contributions", "load_watch", "merge",
         "output_gradients", "output_norms", "prefix", "problem", "rank_heads", "relative", "relevance", "rollout",
-        "scale", "self_attention", "softcap", "watch", "weight_gradients", "weights", "weights_times_gradients",
-        "where", "window",
+        "scale", "self_attention", "similarity", "softcap", "token_matches", "watch", "weight_gradients", "weights",
+        "weights_times_gradients", "where", "window",
     ],
     "clearhead.testing": ["check_definition", "check_hidden", "check_invariance", "check_same_bits", "using_isa"],
     "clearhead.layers": ["SelfAttention"],

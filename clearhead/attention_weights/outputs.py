@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
-from clearhead.attention_weights.matrix import ALL_ITEMS, Weights, axis_indices, check_memory
+from clearhead.attention_weights.lazy import ALL_ITEMS, axis_indices, check_memory
+from clearhead.attention_weights.matrix import Weights
 from clearhead.attention_weights.weights_like import as_weights
 from clearhead.errors import ShapeError
 

@@ -218,7 +218,7 @@ class Watch:
                 f"seen.layer({layers[0].number}).weights.summary()."
             )
         answers = [layer.weights.summary(*(names or USUAL), **options) for layer in layers]
-        return Summary({name: np.stack([answer[name] for answer in answers]) for name in answers[0]})
+        return Summary.stack(answers)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Save everything to a .safetensors file, atomically; raises FileError."""

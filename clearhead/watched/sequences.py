@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from clearhead.arrays import Array, Integers
-from clearhead.attention_weights.matrix import Weights, check_memory, weights
+from clearhead.attention_weights.lazy import check_memory
+from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.errors import TrustError
 from clearhead.rules.masks import Mask
 from clearhead.rules.scores import Score, softcap
