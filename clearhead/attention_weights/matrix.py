@@ -16,7 +16,8 @@ from clearhead.arrays import Array, Integers
 from clearhead.attention_weights.lse import Source
 from clearhead.attention_weights.summary import NEEDS, PER_KEY, Summary, carriers, checked_questions
 from clearhead.attention_weights.sweep import Sweep
-from clearhead.cache.key_value import KeyValueCache, without_weights
+from clearhead.cache.kept import without_weights
+from clearhead.cache.key_value import KeyValueCache
 from clearhead.cache.pages import Paged
 from clearhead.definition.canonical import BLOCK
 from clearhead.engine.execute import execute_cache
@@ -63,7 +64,7 @@ def weights(
         return weights_of(query, k.paged(ALL_ITEMS), rules, lse=known, threads=threads, matching=False)
     known = execute_cache(query, k, rules, threads=threads, lse=True)[1]
     if not k.alike:
-        raise without_weights(tuple(k.counts), tuple(k.evicted))
+        raise without_weights(k.extents)
     return weights_of(query, k.paged(ALL_ITEMS), rules, lse=known, threads=threads, matching=True)
 
 
