@@ -22,10 +22,11 @@ from clearhead.cache.pages import Paged
 from clearhead.definition.canonical import BLOCK
 from clearhead.engine.execute import execute_cache
 from clearhead.engine.inputs import Operands, Rules
+from clearhead.engine.kept import rules_over
 from clearhead.engine.problem import as_array, broadcast_heads, over_pages, problem_of
 from clearhead.errors import InputError, ShapeError
 from clearhead.kernels.abi.tiles import CACHE_LINE
-from clearhead.rules.masks import CAUSAL, Mask, at_end, checked_mask
+from clearhead.rules.masks import CAUSAL, Mask
 from clearhead.rules.scores import ScoreLike
 
 ALL_ITEMS = slice(None)
@@ -74,7 +75,7 @@ def weights_of(
     """`weights` from operands and rules; `matching` says that `lse` is of exactly these queries, keys and rules."""
     pages, key = (k, k.key) if isinstance(k, Paged) else (None, k)
     if pages is not None:
-        rules = rules._replace(mask=at_end(checked_mask(rules.mask)))
+        rules = rules_over(pages, rules, query.shape)
     problem = problem_of(Operands(query, key, key), rules)
     shape = (*problem.lead, problem.queries)
     if lse is not None and lse.shape != shape:
@@ -269,7 +270,8 @@ class Weights:
         >>> s.effective.round(3), s.received_sum.round(3)
         (array([1., 2., 3., 4.]), array([2.083, 1.083, 0.583, 0.25 ]))
         """
-        names = checked_questions(names)
+        pages = self.source.pages
+        names = checked_questions(names, placed=pages is None or pages.kept is None)
         for name, number in (("top", top), ("window", window)):
             if not isinstance(number, int | np.integer) or number < 1:
                 raise InputError(f"summary's {name}={number!r} must be a positive integer: use 1, 2, 3 …")

@@ -53,7 +53,8 @@ class Saved:
                     arrays[f"{name}_scale.{number}"] = np.ascontiguousarray(part.scales)
         cut = any(kept.dropped for kept in self.kept)
         if cut:
-            arrays |= {f"position.{number}": kept.positions for number, kept in enumerate(self.kept)}
+            tables = (np.ascontiguousarray(kept.positions) for kept in self.kept)
+            arrays |= {f"position.{number}": table for number, table in enumerate(tables)}
         metadata = {
             "counts": ",".join(map(str, self.counts)),
             "window": str(self.window or ""),
