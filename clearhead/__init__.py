@@ -3,6 +3,7 @@
 from clearhead.machine.unbroken import importing
 
 with importing:
+    from clearhead import eviction
     from clearhead.attention_weights.alignment import Alignment, alignment
     from clearhead.attention_weights.matrix import Weights, weights
     from clearhead.attention_weights.rollout import flow, rollout
@@ -62,6 +63,7 @@ __all__ = [
     "dense",
     "dilated",
     "documents",
+    "eviction",
     "flow",
     "full",
     "functions",

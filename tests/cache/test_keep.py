@@ -1,4 +1,4 @@
-"""Keeping chosen keys of a cache: the bits of attention over what is left, and rules that see every key at its position."""
+"""Keeping chosen keys of a cache: attention over what is left, and rules that see every key at its position."""
 
 from functools import partial
 
