@@ -142,6 +142,7 @@ PUBLIC = {
     "clearhead.adapters.torch.flash_attn_interface": ["flash_attn_func"],
     "clearhead.adapters.jax": ["dot_product_attention"],
     "clearhead.adapters.transformers": ["NAME", "attention_forward", "mask_forward"],
+    "clearhead.adapters.transformers.eviction": ["keep"],
 }  # fmt: skip
 
 
