@@ -52,7 +52,7 @@ METHODS = {  # the keys that each keeps, whatever they score, of so many
 class Tiny:
     """The model that ships with clearhead."""
 
-    name, prompt, more, span, repeated, window = "the shipped model", 192, 48, 40, 12, 8
+    name, prompt, more, span, repeated, filler, window = "the shipped model", 192, 48, 40, 12, 60, 8
 
     def __init__(self):
         self.model = clearhead.model.load()
@@ -76,7 +76,7 @@ class Tiny:
 class SmolLM2:
     """SmolLM2-135M-Instruct by transformers, cut by the adapter."""
 
-    name, prompt, more, span, repeated, window = "SmolLM2-135M", 1024, 64, 48, 16, 32
+    name, prompt, more, span, repeated, filler, window = "SmolLM2-135M", 1024, 64, 48, 16, 960, 32
 
     def __init__(self):
         sys.path.insert(0, str(ROOT / "examples"))
@@ -117,8 +117,8 @@ def texts(model, count):
         yield "going on", head + part[: model.prompt - len(head)], part[model.prompt - len(head) :][: model.more]
         there = (start + len(tokens) // 2) % (len(tokens) - model.span)
         passage = tokens[there : there + model.span]
-        filler = part[: model.prompt - len(head) - model.span - model.repeated]
-        yield "copying", [*head, *passage, *filler, *passage[: model.repeated]], passage[model.repeated :]
+        said = [*head, *passage, *part[: model.filler], *passage[: model.repeated]]
+        yield "copying", said, passage[model.repeated :]
 
 
 def measured(model, count):
@@ -146,7 +146,10 @@ def measured(model, count):
 def shown(model, found, count):
     """A table in Markdown."""
     ways = ["all keys", *METHODS]
-    print(f"\n{model.name}: {count} prompts of {model.prompt} tokens\n")
+    copied = model.span + model.filler + model.repeated
+    print(
+        f"\n{model.name}: {count} prompts of {model.prompt} tokens to go on from, and {count} of {copied} to copy in\n"
+    )
     columns = [f"{task}, {share:.0%}" for task in found for share in SHARES]
     print(f"| | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
     for way in ways:
