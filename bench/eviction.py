@@ -146,7 +146,7 @@ def measured(model, count):
 def shown(model, found, count):
     """A table in Markdown."""
     ways = ["all keys", *METHODS]
-    copied = model.span + model.filler + model.repeated
+    copied = model.span + model.filler + model.repeated + (model.start is not None)
     print(
         f"\n{model.name}: {count} prompts of {model.prompt} tokens to go on from, and {count} of {copied} to copy in\n"
     )

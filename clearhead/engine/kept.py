@@ -39,11 +39,12 @@ def rules_over(pages: Paged, rules: Rules, query_shape: tuple[int, ...]) -> Rule
     in_order = queries <= keys - max(kept.scattered for kept in pages.kept)
     if all(stays(x, in_order=in_order) for x in factors) and not any(reads_positions(x.formula) for x in scores):
         return new(Rules, (mask, scores, *others))
-    positions = immutable_copy(np.stack([kept.of(0, keys) for kept in pages.kept]))
     group, offset = max(1, lead[-1] // max(1, key_lead[-1])), split_documents(mask, queries, every)[0][0].offset
+    tables = np.arange(queries) + offset, np.stack([kept.of(0, keys) for kept in pages.kept])
+    query_positions, key_positions = map(immutable_copy, tables)
 
     def at_positions(formula: Formula) -> Formula:
-        return moved(formula, positions, group, offset)
+        return moved(formula, query_positions, key_positions, group)
 
     masks = (x if stays(x, in_order=in_order) else MovedMask(x, at_positions(x.formula)) for x in factors)
     rules_there = (MovedScore(x, at_positions(x.formula)) if reads_positions(x.formula) else x for x in scores)

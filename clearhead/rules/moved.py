@@ -1,7 +1,8 @@
 """Rules over keys whose positions are not their places: the same formulas, reading positions from a table.
 
 Kernels take a key's position from its place among the keys. Where a cache has let keys go in between, `key` in a
-formula becomes an element of a table (batches, key heads, keys), and `query` the index of the query plus an offset.
+formula becomes an element of a table (batches, key heads, keys), and `query` one of a table (queries,). Both are read
+from memory, so that a kernel serves every step of a growing cache.
 """
 
 from __future__ import annotations
@@ -65,26 +66,26 @@ def reads_positions(formula: Formula) -> bool:
     return not POSITIONAL.isdisjoint(formula.expression.leaves)
 
 
-def moved(formula: Formula, positions: Integers, group: int, offset: int) -> Formula:
-    """A formula with keys at `positions` (batches, key heads, keys), read in place, and queries at index + `offset`.
+def moved(formula: Formula, queries: Integers, keys: Integers, group: int) -> Formula:
+    """A formula with positions of `queries` (queries,) and `keys` (batches, key heads, keys), read in place.
 
     `group` query heads share a key head.
 
     >>> import numpy as np
     >>> distance = Expression("sub", "int", (Expression("query", "int"), Expression("key", "int")))
-    >>> moved(Formula(distance), np.array([[[0, 4, 5]]]), 1, 5).expression
-    ((row + 5) - a0[0, 0, key])
+    >>> moved(Formula(distance), np.array([5]), np.array([[[0, 4, 5]]]), 1).expression
+    (a0[row] - a1[0, 0, key])
     """
     leaf = {name: Expression(name, "int") for name in ("batch", "head", "row", "key")}
-    zero, (batches, heads, _) = constant(0), positions.shape
+    zero, (batches, heads, _), count = constant(0), keys.shape, len(formula.arrays)
     batch = leaf["batch"] if batches > 1 else zero
     head = Expression("floordiv", "int", (leaf["head"], constant(group))) if heads > 1 else zero
     places = {
-        "query": Expression("add", "int", (leaf["row"], constant(offset))),
-        "key": Expression("load", "int", (batch, head, leaf["key"]), array=len(formula.arrays)),
+        "query": Expression("load", "int", (leaf["row"],), array=count),
+        "key": Expression("load", "int", (batch, head, leaf["key"]), array=count + 1),
     }
     expression = rewrite_leaves(formula.expression, places)
-    return Formula(simplify(expression), (*formula.arrays, positions))
+    return Formula(simplify(expression), (*formula.arrays, queries, keys))
 
 
 def rewrite_leaves(e: Expression, places: dict[str, Expression]) -> Expression:
