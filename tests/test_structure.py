@@ -168,3 +168,20 @@ def test_no_name_hides_a_module(name):
 def test_all_modules_are_found():
     found = {info.name for info in pkgutil.walk_packages([str(PACKAGE)], "clearhead.", onerror=lambda _: None)}
     assert found | {"clearhead"} == set(MODULES)
+
+
+SCRIPTS = [path for path in sorted((PACKAGE.parent / "scripts").iterdir()) if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "script", [path for path in SCRIPTS if "python" in path.read_text().partition("\n")[0]], ids=str
+)
+def test_scripts_import_names_that_exist(script):
+    """Scripts that no test runs still name what the package has."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("clearhead"):
+            pytest.importorskip("torch") if "adapters" in (node.module or "") else None
+            module = importlib.import_module(node.module or "")
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                assert hasattr(module, alias.name) or full in MODULES, f"{full} does not exist"

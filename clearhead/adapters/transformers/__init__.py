@@ -1,6 +1,7 @@
 """transformers models on clearhead's kernels: importing this registers `attn_implementation="clearhead"`."""
 
 import inspect
+from functools import wraps
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ def outside_compile(function: Any) -> Any:
     takes_reason = "reason" in inspect.signature(torch.compiler.disable).parameters  # since torch 2.7
     outside = torch.compiler.disable(function, **(options if takes_reason else {}))
 
+    @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         return (function if torch.compiler.is_exporting() else outside)(*args, **options)
 

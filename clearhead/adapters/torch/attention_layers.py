@@ -1,0 +1,146 @@
+"""The attention layers of a PyTorch model: which modules compute attention where it can be seen, and their names.
+
+Responsible for parts and numbers: modules of a part have the same path but for numbers, as `model.layers.*.self_attn`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+
+from clearhead.adapters.torch.intercept import SDPA, original_of
+from clearhead.adapters.torch.multihead import MULTIHEAD
+from clearhead.errors import InputError
+
+VISIBLE = (SDPA, "flex_attention", "ALL_ATTENTION_FUNCTIONS", *MULTIHEAD)  # functions whose calls can be seen
+LIBRARIES = ("torch", "builtins", "transformers.modeling_utils", "transformers.utils", "transformers.masking_utils")
+LABELS = {  # a part's name, and the words in its path that give it; the first one counts
+    "cross": ("cross", "encoder_attn", "encdecattention", "multihead_attn", "encoder_attention"),
+    "vision": ("vision", "visual", "image", "vit"),
+    "audio": ("audio", "speech", "wav"),
+    "text": ("language", "text"),
+    "decoder": ("decoder",),
+    "encoder": ("encoder",),
+}
+USUAL_PARTS = ("text", "decoder", "self", "encoder", "audio", "vision", "cross")
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionLayer:
+    """One module that computes attention."""
+
+    module: torch.nn.Module
+    path: str  # in the model, as `model.layers.3.self_attn`
+    part: str
+    number: int  # in the part
+
+
+def attention_layers(model: torch.nn.Module) -> list[AttentionLayer]:
+    """All layers of a model whose attention can be seen; raises InputError if there are none."""
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"{type(model).__name__} is not a model: give a torch.nn.Module.")
+    found = {path: module for path, module in model.named_modules() if computes_visibly(module)}
+    if not found:
+        raise InputError(
+            f"{type(model).__name__} computes attention by code of its own: only attention by {SDPA}, flex_attention, "
+            "nn.MultiheadAttention or transformers' attention interface can be seen. Let its layers call one of them."
+        )
+    patterns: dict[str, list[str]] = {}
+    for path in found:
+        patterns.setdefault(re.sub(r"(?<![^.])\d+(?![^.])", "*", path), []).append(path)
+    layers: list[AttentionLayer] = []
+    taken: dict[str, set[int]] = {}
+    for pattern, paths in patterns.items():
+        numbers = layer_numbers(paths, [found[path] for path in paths])
+        part = label(pattern, found[paths[0]])
+        if taken.get(part, set()) & set(numbers):
+            part = pattern
+        taken.setdefault(part, set()).update(numbers)
+        layers += [AttentionLayer(found[path], path, part, n) for path, n in zip(paths, numbers, strict=True)]
+    return layers
+
+
+def refuse_missing(
+    model: torch.nn.Module,
+    layers: list[AttentionLayer],
+    chosen: tuple[int, ...] | None,
+    only: tuple[str, ...] | None,
+) -> None:
+    """Raise InputError for numbers of layers and names of parts that a model has not."""
+    name, parts = type(model).__name__, list(dict.fromkeys(layer.part for layer in layers))
+    unknown = [part for part in only or () if part not in parts]
+    if unknown:
+        raise InputError(f"{name} has no part {', '.join(unknown)}: choose from {', '.join(parts)}.")
+    numbers = {layer.number for layer in layers if only is None or layer.part in only}
+    repeated = getattr(getattr(model, "config", None), "num_hidden_layers", 0)  # layers that run several times
+    missing = [n for n in chosen or () if n not in numbers and not 0 <= n < repeated]
+    if missing:
+        raise InputError(f"{name} has no layers {missing} to watch: choose from {spans(sorted(numbers))}.")
+
+
+def label(pattern: str, module: torch.nn.Module) -> str:
+    """The name of a part, from the words in its path."""
+    words = pattern.lower()
+    usual = "decoder" if getattr(module, "is_causal", False) is True else "self"
+    return next((name for name, parts in LABELS.items() if any(part in words for part in parts)), usual)
+
+
+def layer_numbers(paths: list[str], modules: list[torch.nn.Module]) -> list[int]:
+    """The layers' own numbers (layer_idx), the first numbers of their paths, or their order, whichever are distinct."""
+    own = [getattr(module, "layer_idx", None) for module in modules]
+    first = [int(numbers[0]) if (numbers := re.findall(r"(?<![^.])\d+(?![^.])", path)) else None for path in paths]
+    for numbers in (own, first):
+        if len(set(numbers)) == len(paths) and all(isinstance(n, int) for n in numbers):
+            return [int(n) for n in numbers if n is not None]
+    return list(range(len(paths)))
+
+
+def computes_visibly(module: torch.nn.Module) -> bool:
+    """Whether a module's own code names a function whose calls can be seen, or is torch's attention layer."""
+    if isinstance(module, torch.nn.MultiheadAttention):
+        return True
+    for base in type(module).__mro__:
+        if base.__module__.startswith(LIBRARIES):
+            continue
+        for method in vars(base).values():
+            function = inspect.unwrap(method) if callable(method) else None
+            if isinstance(function, FunctionType) and names_attention(function.__code__, function.__globals__):
+                return True
+    return False
+
+
+def names_attention(code: CodeType, names: dict[str, Any], depth: int = 2) -> bool:
+    """Whether code, or a function of the same file that it calls, names a function whose calls can be seen."""
+    for name in code.co_names:
+        value = names.get(name)
+        if name in VISIBLE or (callable(value) and getattr(original_of(value), "__name__", "") in VISIBLE):
+            return True
+        if (
+            depth
+            and isinstance(value, FunctionType)
+            and value.__globals__ is names
+            and names_attention(value.__code__, names, depth - 1)
+        ):
+            return True
+    return any(isinstance(part, CodeType) and names_attention(part, names, depth) for part in code.co_consts)
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """A list of numbers, with ranges shortened.
+
+    >>> spans([0, 1, 2, 5, 7, 8])
+    '0 to 2, 5, 7 to 8'
+    """
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]} to {part[-1]}" for part in parts)
