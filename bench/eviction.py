@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import clearhead
+import clearhead.model
 from clearhead import eviction
 from clearhead.model.decoding import Decoding
 from clearhead.model.objective import token_losses
@@ -80,7 +81,7 @@ class SmolLM2:
 
     def __init__(self):
         sys.path.insert(0, str(ROOT / "examples"))
-        from smollm import load
+        from smollm import load  # type: ignore[import-not-found]
 
         tokenizer, self.model = load()
         self.model.set_attn_implementation("clearhead")

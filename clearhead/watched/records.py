@@ -107,7 +107,11 @@ class Record:
         for name, array in arrays.items():
             getattr(self, name).append(array)
         self.passes.append(one)
-        self.prints = [*(None for _ in self.prints[:-1]), *self.prints[-1:], prints]  # the last but one, if this one fails
+        self.prints = [
+            *(None for _ in self.prints[:-1]),
+            *self.prints[-1:],
+            prints,
+        ]  # the last but one, if this one fails
         self.views.clear()
 
     def cut(self, passes: int) -> None:

@@ -245,9 +245,7 @@ def shown_over(record: Record, path: Walk, compact: Integers, keys: int, queries
         highs.append(ends[np.minimum(high, len(compact))][step.kept])
         at += int(step.kept.sum())
     dropped = until[path.tokens]
-    return Shown(
-        np.concatenate(lows), np.concatenate(highs), keys, None if (dropped >= queries).all() else dropped
-    )
+    return Shown(np.concatenate(lows), np.concatenate(highs), keys, None if (dropped >= queries).all() else dropped)
 
 
 def is_token(path: Walk, places: Integers) -> Array:
