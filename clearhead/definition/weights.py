@@ -172,6 +172,67 @@ def flow(layers: Sequence[Array], query: int, key: int, residual: float = 0.5) -
     return least
 
 
+def head_outputs(a: Array, v: Array, W_O: Array) -> Array:
+    """What each head writes for each query, Σ_j α_ij v_j W_O: (heads, n, model dim), from values (heads, m, dv)."""
+    return a @ v @ W_O
+
+
+def key_contributions(a: Array, v: Array, directions: Array) -> Array:
+    """What each key adds to each query's output along one direction (heads, dv), α_ij (v_j · direction): (heads, n, m).
+
+    >>> key_contributions(np.array([[[0.5, 0.5]]]), np.array([[[2.0], [4.0]]]), np.array([[1.0]]))
+    array([[[1., 2.]]])
+    """
+    return a * (v @ directions[:, :, None]).swapaxes(-1, -2)  # type: ignore[no-any-return]
+
+
+def output_norms(v: Array, W_O: Array) -> Array:
+    """‖v_j W_O‖, (heads, m): the length of what a key's value becomes. Source: Kobayashi et al. 2020, section 3."""
+    return np.linalg.norm(v @ W_O, axis=-1)  # type: ignore[no-any-return]
+
+
+def gradients(d_outputs: Array, v: Array) -> Array:
+    """The gradients of a loss by weights, dL/dα_ij = dL/dy_i · v_j: (heads, n, m), from dL/dy (heads, n, dv)."""
+    return d_outputs @ v.swapaxes(-1, -2)
+
+
+def relevance(layers: Sequence[Array], gradients: Sequence[Array]) -> Array:
+    """The relevance of each input to a loss through each output: R ← R + mean over heads of (∇A ∘ A)⁺ · R, (n, n).
+
+    Source: Chefer, Gur & Wolf 2021, equations 5 and 6.
+    """
+    R = np.eye(layers[0].shape[-1], dtype=layers[0].dtype)
+    for a, gradient in zip(layers, gradients, strict=True):  # (heads, n, n) each
+        R = R + np.maximum(gradient * a, 0).mean(axis=0) @ R
+    return R
+
+
+def weights_times_gradients(a: Array, gradient: Array) -> Array:
+    """Gradient times weight of each head and key, summed over queries: Σ_i α_ij dL/dα_ij, (heads, m)."""
+    return (a * gradient).sum(axis=-2)  # type: ignore[no-any-return]
+
+
+def rank_heads(values: Array, most: int) -> list[tuple[int, int, float]]:
+    """The heads with the largest values (layers, heads): (layer, head, value), of equals the earlier first.
+
+    >>> rank_heads(np.array([[1.0, 3.0], [3.0, 2.0]]), 3)
+    [(0, 1, 3.0), (1, 0, 3.0), (1, 1, 2.0)]
+    """
+    each = [(int(layer), int(head), float(values[layer, head])) for layer, head in np.ndindex(values.shape)]
+    return sorted(each, key=lambda found: -found[2])[:most]
+
+
+def heaviest(layers: Sequence[Array], most: int) -> list[tuple[int, int, int, int, float]]:
+    """The largest weights above 0 of layers (heads, n, m): (layer, head, query, key, weight), of equals the earlier."""
+    each = [
+        (number, head, query, key, float(a[head, query, key]))
+        for number, a in enumerate(layers)
+        for head, query, key in np.ndindex(a.shape)
+        if a[head, query, key] > 0
+    ]
+    return sorted(each, key=lambda found: -found[-1])[:most]
+
+
 def alignment(fit: Array) -> list[tuple[int, int]]:
     """The path (query, key) from first to last, in steps of one, that maximises the sum of `fit` (n, m)."""
     n, m = fit.shape

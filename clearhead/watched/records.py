@@ -7,8 +7,6 @@ passes of one sequence together.
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from clearhead.arrays import Array, Integers
 from clearhead.errors import InputError
 from clearhead.rules.scores import Score

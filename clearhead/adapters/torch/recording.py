@@ -196,9 +196,9 @@ class Recorder:
         group = count // call.key.shape[1]
         used = sorted({head // group for head in record.heads})
         heads = list(record.heads)
-        tensors = {"query": call.query[:, heads], "key": key[:, used], "value": value[:, used]}
+        tensors = {"query": of_heads(call.query, heads), "key": of_heads(key, used), "value": of_heads(value, used)}
         checked = self.checked_rows(place, queries, visible, record, call)
-        output = answer.output[:, heads][:, :, list(checked)] if checked else None
+        output = of_heads(answer.output[:, :, list(checked)], heads) if checked else None
         size = sum(x.numel() * x.element_size() for x in tensors.values()) + visible.nbytes
         if not self.claim(size, place, record):
             return
@@ -272,6 +272,12 @@ class Recorder:
             f"the watch stopped: {self.seen.stopped}. Choose layers=… or heads=…, or give more memory.", stacklevel=2
         )
         return False
+
+
+def of_heads(x: torch.Tensor, heads: list[int]) -> torch.Tensor:
+    """Some heads of (batch, heads, …); a view if they are neighbours."""
+    first, last = heads[0], heads[-1]
+    return x[:, first : last + 1] if heads == list(range(first, last + 1)) else x[:, heads]
 
 
 @contextmanager
