@@ -3,6 +3,7 @@
 from clearhead.machine.unbroken import importing
 
 with importing:
+    from clearhead import eviction
     from clearhead.attention_weights.alignment import Alignment, alignment
     from clearhead.attention_weights.labels import Match, token_matches
     from clearhead.attention_weights.matrix import Weights, weights
@@ -71,6 +72,7 @@ __all__ = [
     "dense",
     "dilated",
     "documents",
+    "eviction",
     "flow",
     "full",
     "functions",

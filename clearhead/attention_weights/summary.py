@@ -29,6 +29,7 @@ NEEDS = {  # the sum that each answer is computed from, if any
     "groups": "matches",
     "matches": "matches",
 }
+POSITIONAL = ("distance", "within", "first", "off_first", "distances")  # they take a key's position from its place
 SHARES = ("distances", "groups", "matches")  # one number for each range, group or match
 USUAL = tuple(name for name in NEEDS if name not in ("carriers", *SHARES))  # carriers are slow: each row is sorted
 PER_KEY = ("received_sum", "received_max", "received_mean")
@@ -130,12 +131,17 @@ class Summary(Mapping[str, Array]):
         return Summary(joined, self.names)
 
 
-def checked_questions(names: Sequence[str]) -> tuple[str, ...]:
-    """Check the names of questions; without any, the usual ones."""
+def checked_questions(names: Sequence[str], *, placed: bool = True) -> tuple[str, ...]:
+    """Check the names of questions; without any, the usual ones. Unless keys are `placed`, none may read positions."""
     for name in names:
         if name not in NEEDS:
             raise InputError(f"summary({name!r}) is unknown: ask for some of {', '.join(NEEDS)}.")
-    return tuple(names) or USUAL
+        if name in POSITIONAL and not placed:
+            raise InputError(
+                f"summary({name!r}) reads positions, but these weights are over the keys that a cache kept: read rows "
+                "with w.row(i), whose columns stand at cache.positions()."
+            )
+    return tuple(names) or tuple(name for name in USUAL if placed or name not in POSITIONAL)
 
 
 def carriers(rows: Array, shares: Sequence[float]) -> Array:
