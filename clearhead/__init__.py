@@ -23,6 +23,7 @@ with importing:
         TrustError,
     )
     from clearhead.functional import Attended, attend, attention, merge, self_attention
+    from clearhead.intervening import intervene
     from clearhead.rules import functions
     from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
@@ -65,6 +66,7 @@ __all__ = [
     "flow",
     "full",
     "functions",
+    "intervene",
     "kernel_for",
     "load_watch",
     "merge",

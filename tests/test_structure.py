@@ -107,7 +107,7 @@ PUBLIC = {
         "Alignment", "Attended", "ClearheadError", "Direction", "DtypeError", "FileError", "Gradients", "InputError",
         "KeyValueCache", "MachineError", "Mask", "Problem", "Score", "Second", "ShapeError", "Summary", "TraceError",
         "TrustError", "Watch", "Weights", "alibi", "alignment", "attend", "attention", "bias", "blocks", "causal",
-        "dense", "dilated", "documents", "flow", "full", "functions", "kernel_for", "load_watch", "merge", "prefix",
+        "dense", "dilated", "documents", "flow", "full", "functions", "intervene", "kernel_for", "load_watch", "merge", "prefix",
         "problem", "relative", "rollout", "scale", "self_attention", "softcap", "watch", "weights", "where", "window",
     ],
     "clearhead.testing": ["check_definition", "check_hidden", "check_invariance", "check_same_bits", "using_isa"],

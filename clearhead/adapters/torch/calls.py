@@ -33,6 +33,7 @@ class Visibility:
     right: int | None = None
     tokens: torch.Tensor | None = None  # (batch, keys), False at padding
     rows: RowFunction | None = None  # a table that is computed where it is needed
+    rule: Callable[[], Any] | None = None  # what `rows` computes: a clearhead mask, or torch's BlockMask
 
     @property
     def is_band(self) -> bool:
