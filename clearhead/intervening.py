@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.errors import InputError
-from clearhead.interventions.edits import Cut, Edit, Layer, PairEdit, Patch, Replace, Scale, Sink, Uniform
+from clearhead.interventions.edits import Cut, Edit, Layer, PairEdit, Patch, Ablate, Scale, Sink, Uniform
 from clearhead.interventions.places import Places, positions
 from clearhead.observing import observing
 from clearhead.rules.masks import Mask, is_integer
@@ -66,13 +66,13 @@ class Intervention:
         sequence: int | None = None,
         part: str | None = None,
     ) -> Edit:
-        """Replace heads' outputs by 0, by their mean over the pass's tokens (`to="mean"`), or by given numbers.
+        """Ablate heads' outputs by 0, by their mean over the pass's tokens (`to="mean"`), or by given numbers.
 
         `to` may be an array or tensor (value dim,), (heads, value dim) or (heads, tokens, value dim), by position, in
         the order of `heads`, or all that with sequences before; axes of 1 stand for all.
         """
         output = checked_output(to)
-        return self.add(Replace, layer, heads, part, queries=queries, sequence=sequence, output=output)
+        return self.add(Ablate, layer, heads, part, queries=queries, sequence=sequence, output=output)
 
     def scale(
         self,

@@ -128,7 +128,7 @@ class Patch(Edit):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class Replace(Edit):
+class Ablate(Edit):
     """Puts other numbers in place of heads' outputs."""
 
     output: Any  # a number, "mean", or an array (sequences or 1, heads or 1, queries or 1, value dim or 1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import torch
 
 from clearhead.adapters.torch.calls import AttentionCall
@@ -45,7 +46,7 @@ class CallRules:
         if added is not None:
             score = added if score is None else added.after(score)
         rule, tables = join_rule(self.masks, seen, score)
-        return rule.name, [on_processor(torch.as_tensor(table)) for table in tables]
+        return rule.name, [table_tensor(table) for table in tables]
 
 
 def rules_of(call: AttentionCall, heads: Sequence[int]) -> CallRules:
@@ -133,6 +134,11 @@ def with_head_numbers(formula: Formula, heads: Sequence[int], call: AttentionCal
     numbers = Expression("load", "int", (Expression("head", "int"),), array=len(formula.arrays))
     moved = rewrite(formula.expression, lambda e: numbers if e.op == "head" else None)
     return Formula(moved, (*formula.arrays, torch.tensor(list(heads))))  # type: ignore[arg-type]
+
+
+def table_tensor(table: Any) -> torch.Tensor:
+    """A rule's table as a tensor in the processor's memory; rules' own arrays are copied, for they cannot be written."""
+    return on_processor(table) if isinstance(table, torch.Tensor) else torch.from_numpy(np.array(table))
 
 
 def on_processor(x: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from clearhead.adapters.torch.calls import Answer, AttentionCall
 from clearhead.adapters.torch.operator import attend
 from clearhead.adapters.torch.patterns import Pattern, pattern_of, values_of
 from clearhead.errors import InputError
-from clearhead.interventions.edits import Cut, Edit, Layer, Patch, Replace, Scale, Sink, Uniform
+from clearhead.interventions.edits import Cut, Edit, Layer, Patch, Ablate, Scale, Sink, Uniform
 from clearhead.interventions.places import Places
 from clearhead.interventions.rules import added, hidden, rows_of
 
@@ -78,7 +78,7 @@ def changed_output(
         output = with_heads(output, weighed, heads.output().to(before.device, before.dtype))
         own = every
     for edit in own:
-        if isinstance(edit, Replace):
+        if isinstance(edit, Ablate):
             output = replaced(output, edit, places)
     return output
 
@@ -231,7 +231,7 @@ def share(lse: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     return torch.exp(torch.where(nothing, -torch.inf, lse - torch.where(nothing, 0, whole)))
 
 
-def replaced(output: torch.Tensor, edit: Replace, places: Places) -> torch.Tensor:
+def replaced(output: torch.Tensor, edit: Ablate, places: Places) -> torch.Tensor:
     """An output with an edit's heads and queries replaced."""
     heads = list(edit.heads_of(output.shape[1]))
     rows = torch.from_numpy(rows_of(edit, places)).to(output.device)[:, None, :, None]
@@ -239,7 +239,7 @@ def replaced(output: torch.Tensor, edit: Replace, places: Places) -> torch.Tenso
     return with_heads(output, heads, torch.where(rows, replacement(own, edit, places), own))
 
 
-def replacement(own: torch.Tensor, edit: Replace, places: Places) -> torch.Tensor:
+def replacement(own: torch.Tensor, edit: Ablate, places: Places) -> torch.Tensor:
     """What heads' outputs become: a number, their mean over tokens, or given numbers by position."""
     if isinstance(edit.output, float):
         return torch.full((), edit.output, dtype=own.dtype, device=own.device)
