@@ -136,12 +136,12 @@ def test_edits_together(models, name, attention):
     close(ours[mask.bool()], theirs[mask.bool()])
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss", "gpt2"])
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
+@pytest.mark.parametrize(
+    ("name", "cache"),
+    [("llama", "dynamic"), ("llama", "static"), ("gemma2", "dynamic"), ("gpt_oss", "dynamic"), ("gpt2", "dynamic")],
+)
 @torch.no_grad()
 def test_generated_text(models, name, cache):
-    if cache == "static" and name != "llama":
-        pytest.skip("one family is enough for a cache with room")
     model, ids = models(name), tokens()
     mask = torch.ones_like(ids)
     mask[0, : PADDING[0]] = 0
@@ -181,4 +181,207 @@ def test_gradients(models, name):
         assert (ours[own] - theirs[own]).abs().max() <= 1e-5 * largest, own
 
 
-_ = InputError
+
+# Other runs' weights and values
+
+
+def weights_seen(model, ids, mask=None, padding=()):
+    """The weights of each layer, (batch, heads, queries, keys), and what a watch saw."""
+    from tests.edited_by_matrix import state
+
+    by_matrix(model, [], lambda: model(ids, attention_mask=mask), padding)
+    matrices = {number: w.detach().clone() for number, w in state.seen.items()}
+    with clearhead.watch(model) as seen:
+        model(ids, attention_mask=mask)
+    return matrices, seen
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss"])
+@torch.no_grad()
+def test_patched_patterns(models, name):
+    model, (ids, others) = models(name), tokens(4).split(2)
+    mask = torch.ones_like(ids)
+    mask[0, : PADDING[0]] = 0
+    matrices, seen = weights_seen(model, others, mask, PADDING)
+    edits = [
+        MatrixEdit("weights", 0, [0, 2], number=matrices[0]),
+        MatrixEdit("weights", 1, [3], lambda q, k, n: (q >= 5) & (k >= 0), number=matrices[1]),
+    ]
+    theirs = by_matrix(model, edits, lambda: model(ids, attention_mask=mask).logits, PADDING)
+    plain = model(ids, attention_mask=mask).logits
+    with clearhead.intervene(model) as change:
+        change.patch(0, [0, 2], seen)
+        change.patch(1, [3], seen, queries=slice(5, None))
+        ours = model(ids, attention_mask=mask).logits
+    close(ours[mask.bool()], theirs[mask.bool()])
+    assert (ours - plain).abs().max() > 1e-3 * plain.abs().max()
+
+
+@torch.no_grad()
+def test_patched_patterns_of_generated_text(models):
+    model, (ids, others) = models("llama"), tokens(4).split(2)
+    options = {"max_new_tokens": 6, "do_sample": False}
+    longer = torch.cat([others, tokens(2, 6)], dim=1)
+    matrices, seen = weights_seen(model, longer)
+    plain = model.generate(ids, **options)
+    with clearhead.intervene(model) as change:
+        change.patch(0, [1], seen)
+        change.patch(1, [0, 2], seen)
+        text = model.generate(ids, **options)
+        whole = model(text).logits
+    edits = [
+        MatrixEdit("weights", 0, [1], number=matrices[0]),
+        MatrixEdit("weights", 1, [0, 2], number=matrices[1]),
+    ]
+    close(whole, by_matrix(model, edits, lambda: model(text).logits))
+    assert torch.equal(whole[:, 11:-1].argmax(-1), text[:, 12:])
+    assert not torch.equal(plain, text)
+
+
+@torch.no_grad()
+def test_patched_pattern_and_values_give_the_output_of_that_run(models):
+    model, (ids, others) = models("llama"), tokens(4).split(2)
+    _, seen = weights_seen(model, others)
+    layer = [seen.layer(1, sequence=row) for row in range(2)]
+    outputs = np.stack([np.asarray(one.weights) @ one.values for one in layer])
+    with clearhead.intervene(model) as change:
+        change.patch(1, [0, 3], seen, values=True)
+        ours = model(ids).logits
+    with clearhead.intervene(model) as change:
+        change.ablate(1, [0, 3], to=outputs[:, [0, 3]])
+        theirs = model(ids).logits
+    close(ours, theirs)
+    with clearhead.intervene(model) as change:
+        change.patch(1, [0, 3], seen, values=True, pattern=False)
+        assert not torch.allclose(model(ids).logits, ours)
+
+
+@torch.no_grad()
+def test_patched_weights_of_arrays(models):
+    model, ids = models("llama"), tokens(1)
+    q, k = np.random.default_rng(0).standard_normal((2, 2, 12, 8)).astype(np.float32)
+    w = clearhead.weights(q, k)
+    matrix = torch.from_numpy(np.asarray(w))
+    every = matrix[[0, 0, 0, 1]][None]
+    theirs = by_matrix(model, [MatrixEdit("weights", 1, [2, 3], number=every)], lambda: model(ids).logits)
+    with clearhead.intervene(model) as change:
+        change.patch(1, [2, 3], w)
+        close(model(ids).logits, theirs)
+    with clearhead.intervene(model) as change:
+        change.patch(1, [2], w[0])
+        change.patch(1, [3], w[1])
+        close(model(ids).logits, theirs)
+
+
+# Factors
+
+
+@pytest.mark.parametrize("renormalize", [False, True])
+def test_gradients_of_factors(models, renormalize):
+    """d loss / d factor is the edge's attribution, for all keys of some queries at once."""
+    model, ids = models("llama"), tokens(1)
+    rng = np.random.default_rng(0)
+    values = torch.tensor(rng.uniform(0.5, 2, (2, 1, 12)), dtype=torch.float32)
+    kind = "scale, renormalized" if renormalize else "scale"
+
+    def loss():
+        return model(ids).logits[:, -1].square().sum()
+
+    ours, theirs = values.clone().requires_grad_(), values.clone().requires_grad_()
+    every = torch.ones(4, 1, 12).index_copy(0, torch.tensor([1, 3]), theirs)
+    edit = MatrixEdit(kind, 0, [1, 3], lambda q, k, n: (q >= n - 2) & (k >= 0), every)
+    expected = by_matrix(model, [edit], loss)
+    expected.backward()
+    with clearhead.intervene(model) as change:
+        change.scale(0, [1, 3], ours, queries=[-2, -1], renormalize=renormalize)
+        got = loss()
+        got.backward()
+    close(got, expected)
+    close(ours.grad, theirs.grad, 2e-5)
+
+
+@torch.no_grad()
+def test_factors_for_each_head_and_position(models):
+    model, ids = models("llama"), tokens()
+    mask = torch.ones_like(ids)
+    mask[0, : PADDING[0]] = 0
+    factors = np.random.default_rng(1).uniform(0, 2, (2, 12, 12)).astype(np.float32)
+    by_row = []
+    for pad in PADDING:  # the reference has no positions: factors stand where the tokens do
+        moved = np.ones((4, 12, 12), np.float32)
+        moved[[0, 2], pad:, pad:] = factors[:, : 12 - pad, : 12 - pad]
+        by_row.append(moved)
+    theirs = by_matrix(
+        model,
+        [MatrixEdit("scale", 1, [0, 2], number=torch.from_numpy(np.stack(by_row)))],
+        lambda: model(ids, attention_mask=mask).logits,
+        PADDING,
+    )
+    with clearhead.intervene(model) as change:
+        change.scale(1, [0, 2], factors)
+        ours = model(ids, attention_mask=mask).logits
+    close(ours[mask.bool()], theirs[mask.bool()])
+
+
+# Composition
+
+
+@torch.no_grad()
+def test_blocks_nest(models):
+    model, ids = models("llama"), tokens()
+    plain = model(ids).logits
+    with clearhead.intervene(model) as change:
+        together(change)
+        once = model(ids).logits
+    with clearhead.intervene(model) as outer:
+        for name in TOGETHER[::2]:
+            CASES[name][0](outer)
+        with clearhead.intervene(model) as inner:
+            for name in TOGETHER[1::2]:
+                CASES[name][0](inner)
+            nested = model(ids).logits
+        model(ids)
+    assert torch.equal(nested, once)
+    assert torch.equal(model(ids).logits, plain)
+
+
+@torch.no_grad()
+def test_edits_end_with_the_block(models):
+    model, ids = models("llama"), tokens()
+    plain = model(ids).logits
+    with pytest.raises(KeyError), clearhead.intervene(model) as change:
+        change.ablate(0)
+        raise KeyError
+    assert torch.equal(model(ids).logits, plain)
+
+
+@torch.no_grad()
+def test_other_heads_keep_their_bits(models):
+    """Only edited heads are computed anew."""
+    from clearhead.adapters.torch.calls import Answer
+    from clearhead.observing import observing
+
+    model, ids = models("llama"), tokens()
+    outputs = []
+
+    class Keeper:
+        def wants(self, module):
+            return getattr(module, "layer_idx", None) == 0
+
+        def answer(self, call, compute):
+            answer = compute()
+            outputs.append(answer)
+            return Answer(answer.output, answer.changes)
+
+    with observing(model, Keeper()):
+        model(ids)
+    with clearhead.intervene(model) as change:
+        edit = change.scale(0, [1, 2], 0.5)
+        with observing(model, Keeper()):
+            model(ids)
+    plain, edited = outputs
+    assert torch.equal(plain.output[:, [0, 3]], edited.output[:, [0, 3]])
+    assert torch.allclose(plain.output[:, [1, 2]] / 2, edited.output[:, [1, 2]], atol=1e-6)
+    assert plain.changes == ()
+    assert edited.changes == (edit,)
+    assert repr(edit) == "scale(layer=0, heads=[1, 2], 0.5)"
