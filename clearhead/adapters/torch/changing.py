@@ -39,6 +39,8 @@ class Changing:
 
     def wants(self, module: torch.nn.Module) -> bool:
         """Whether a layer has edits, or stands beside cross-attention that has."""
+        if isinstance(module, torch.nn.TransformerEncoderLayer):  # torch's fast path computes it as a whole
+            return self.wants(module.self_attn)
         layer = self.layers.get(module)
         if layer is None:
             return False
