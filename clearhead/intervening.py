@@ -129,7 +129,9 @@ class Intervention:
         """Give all keys that a query sees the same weight; the model's own sink gets none."""
         return self.add(Uniform, layer, heads, part, queries=queries, sequence=sequence)
 
-    def sink(self, layer: Any = None, heads: Any = None, value: float | None = None, *, part: str | None = None) -> Edit:
+    def sink(
+        self, layer: Any = None, heads: Any = None, value: float | None = None, *, part: str | None = None
+    ) -> Edit:
         """Set the score of heads' sinks, whose exponential joins the softmax's denominator; None removes a sink."""
         number = None if value is None else checked_number(value, "value")
         return self.add(Sink, layer, heads, part, value=number)
@@ -226,7 +228,13 @@ class Intervention:
 
 def whole_numbers(given: Any, name: str) -> tuple[int, ...]:
     """A number or some of them, without repetition."""
-    items = [given] if is_integer(given) else list(given) if isinstance(given, Iterable) and not isinstance(given, str) else []
+    items = (
+        [given]
+        if is_integer(given)
+        else list(given)
+        if isinstance(given, Iterable) and not isinstance(given, str)
+        else []
+    )
     if not items or not all(is_integer(n) and n >= 0 for n in items):
         raise InputError(f"{name}={given!r} is not a number or a list of them: give {name}=5 or {name}=[0, 5].")
     return tuple(dict.fromkeys(int(n) for n in items))
@@ -242,7 +250,9 @@ def checked_where(given: Any) -> Mask | None:
     if given is None or isinstance(given, Mask):
         return given
     if not callable(given):
-        raise InputError(f"where={given!r} does not choose pairs: give a function of (query, key), or a clearhead mask.")
+        raise InputError(
+            f"where={given!r} does not choose pairs: give a function of (query, key), or a clearhead mask."
+        )
     return where_mask(lambda batch, head, query, key: given(query, key))
 
 
@@ -321,4 +331,3 @@ def checked_source(given: Any, part: str | None) -> tuple[Callable[[Layer, int],
     if hasattr(given, "head") or (hasattr(given, "source") and hasattr(given, "row")):
         return (lambda layer, sequence: given), name
     raise InputError(f"source={given!r} holds no weights: give what clearhead.watch saw, or clearhead.weights(q, k).")
-

@@ -37,7 +37,9 @@ class State:
 state = State()
 
 
-def attention(query, key, value, scores_mask, scale, edits, *, cap=None, sink=None, bias=None, first=None, dropped=0, padding=()):
+def attention(
+    query, key, value, scores_mask, scale, edits, *, cap=None, sink=None, bias=None, first=None, dropped=0, padding=()
+):
     """Output and weights of (batch, heads, n, dim), with edits in the matrix."""
     batch, heads, queries, _ = query.shape
     key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))

@@ -46,7 +46,9 @@ class Edit:
         words = [f"layer={numbers[0]}" if len(numbers) == 1 else f"layer={numbers}"]
         words += [] if self.heads is None else [f"heads={list(self.heads)}"]
         words += self.details
-        words += [f"{name}={x}" for name in ("queries", "keys") if not (x := getattr(self, name, EVERYTHING)).everything]
+        words += [
+            f"{name}={x}" for name in ("queries", "keys") if not (x := getattr(self, name, EVERYTHING)).everything
+        ]
         words += [] if self.sequence is None else [f"sequence={self.sequence}"]
         words += [] if parts in (["self"], ["text"], ["decoder"], ["encoder"]) else [f"part={parts[0]!r}"]
         return f"{type(self).__name__.lower()}({', '.join(words)})"
@@ -138,4 +140,3 @@ class Ablate(Edit):
         """What the outputs become."""
         plain = isinstance(self.output, float | str)
         return [f"to={self.output!r}" if plain else f"to=array{tuple(self.output.shape)}"]
-

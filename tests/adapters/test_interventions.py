@@ -181,7 +181,6 @@ def test_gradients(models, name):
         assert (ours[own] - theirs[own]).abs().max() <= 1e-5 * largest, own
 
 
-
 # Other runs' weights and values
 
 
@@ -385,3 +384,45 @@ def test_other_heads_keep_their_bits(models):
     assert plain.changes == ()
     assert edited.changes == (edit,)
     assert repr(edit) == "scale(layer=0, heads=[1, 2], 0.5)"
+
+
+@torch.no_grad()
+def test_rows_that_no_edit_chooses_keep_their_bits(models):
+    model, ids = models("llama"), tokens()
+    plain = model(ids).logits
+    with clearhead.intervene(model) as change:
+        change.cut(1, queries=slice(6, None), keys=0, sequence=1)
+        ours = model(ids).logits
+    assert torch.equal(ours[0], plain[0])
+    assert torch.equal(ours[1, :6], plain[1, :6])
+    assert (ours[1, 6:] != plain[1, 6:]).all(-1).all()
+
+
+@torch.no_grad()
+def test_nested_means_are_taken_once(models):
+    model, ids = models("llama"), tokens()
+    with clearhead.intervene(model) as change:
+        change.ablate(0, [1, 2], to="mean", queries=[3])
+        change.cut(0, [2, 3], keys=0, queries=slice(1, None))
+        once = model(ids).logits
+    with clearhead.intervene(model) as outer:
+        outer.ablate(0, [1, 2], to="mean", queries=[3])
+        with clearhead.intervene(model) as inner:
+            inner.cut(0, [2, 3], keys=0, queries=slice(1, None))
+            nested = model(ids).logits
+    assert torch.equal(nested, once)
+
+
+@torch.no_grad()
+def test_patched_values_of_some_queries(models):
+    model, (ids, others) = models("llama"), tokens(4).split(2)
+    _, seen = weights_seen(model, others)
+    outputs = np.stack([np.asarray((one := seen.layer(1, sequence=row)).weights) @ one.values for row in range(2)])
+    with clearhead.intervene(model) as change:
+        change.cut(1, [3], queries=slice(0, 8), keys=slice(1, 3))
+        change.patch(1, [0, 3], seen, values=True, queries=slice(8, None))
+        ours = model(ids).logits
+    with clearhead.intervene(model) as change:
+        change.cut(1, [3], queries=slice(0, 8), keys=slice(1, 3))
+        change.ablate(1, [0, 3], to=outputs[:, [0, 3]], queries=slice(8, None))
+        close(ours, model(ids).logits)

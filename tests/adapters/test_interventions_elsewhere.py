@@ -251,8 +251,8 @@ WRONG = {
     "where=3 does not choose pairs": lambda c: c.cut(0, where=3),
     "value=inf is not finite": lambda c: c.sink(0, [1], np.inf),
     "to='median' is not an output": lambda c: c.ablate(0, to="median"),
-    "gives numbers for 5 dims, but the layer has 16": lambda c: c.ablate(0, [1], to=np.zeros(5)),
-    "gives numbers for 3 queries, but one stands at position 11": lambda c: c.ablate(0, [1], to=np.zeros((1, 3, 16))),
+    "gives numbers for 5 dims, but needs 16": lambda c: c.ablate(0, [1], to=np.zeros(5)),
+    "gives numbers for 3 queries, but changes one at position 11": lambda c: c.ablate(0, [1], to=np.zeros((1, 3, 16))),
     "has no sequence 1: choose from 0 to 0": lambda c: c.ablate(0, sequence=1),
     "sequence=-1 is not a number in the batch": lambda c: c.ablate(0, sequence=-1),
     "holds no weights": lambda c: c.patch(0, [1], np.ones((3, 3))),
@@ -275,7 +275,10 @@ def test_wrong_arguments_name_what_is_possible(llama, message):
 
 
 def test_an_edit_that_nothing_reached_is_an_error(llama):
-    with pytest.raises(InputError, match=r"ablate\(layer=0, .*\) was never reached"), clearhead.intervene(llama) as change:
+    with (
+        pytest.raises(InputError, match=r"ablate\(layer=0, .*\) was never reached"),
+        clearhead.intervene(llama) as change,
+    ):
         change.ablate(0)
 
 
@@ -286,6 +289,9 @@ class Dropping(Plain):
 
 def test_dropout_is_refused():
     model = Dropping()
-    with pytest.raises(InputError, match=r"drops attention weights \(dropout=0.1\)"), clearhead.intervene(model) as change:
+    with (
+        pytest.raises(InputError, match=r"drops attention weights \(dropout=0.1\)"),
+        clearhead.intervene(model) as change,
+    ):
         change.ablate(0, [1])
         model(torch.randn(1, 4, 32))

@@ -73,15 +73,18 @@ def changed_output(
 ) -> torch.Tensor:
     """The output with heads of `own` edits replaced; `every` has those too that `before` contains already."""
     count = call.query.shape[1]
-    weighed = sorted({head for edit in own if isinstance(edit, WEIGHT_EDITS) for head in edit.heads_of(count)})
+    heads = sorted({head for edit in own if isinstance(edit, WEIGHT_EDITS) for head in edit.heads_of(count)})
     output = before
-    if weighed:
-        heads = EditedHeads(call, tuple(weighed), layer, places, tuple(e for e in every if isinstance(e, WEIGHT_EDITS)))
-        output = with_heads(output, weighed, heads.output().to(before.device, before.dtype))
-        own = every
-    for edit in own:
+    if heads:
+        mine = tuple(e for e in every if isinstance(e, WEIGHT_EDITS) and set(e.heads_of(count)) & set(heads))
+        edited = EditedHeads(call, tuple(heads), layer, places, mine)
+        new = edited.output().to(before.device, before.dtype)
+        rows = edited.selected(mine).to(before.device)
+        output = with_heads(output, heads, new if bool(rows.all()) else torch.where(rows, new, before[:, heads]))
+    for edit in every:
         if isinstance(edit, Ablate):
-            output = replaced(output, edit, places)
+            anew = edit.heads_of(count) if edit in own else [head for head in edit.heads_of(count) if head in heads]
+            output = ablated(output, edit, anew, places) if anew else output
     return output
 
 
@@ -109,21 +112,29 @@ class EditedHeads:
 
     def output(self) -> torch.Tensor:
         """Their output, (batch, heads, queries, value dim), in the processor's memory."""
-        call, count = self.call, self.count
-        group = count // call.key.shape[1]
-        query = on_processor(call.query)
-        key, value = (on_processor(x) for x in (call.key, call.value))
-        if len(self.heads) < count:
+        call, group = self.call, self.count // self.call.key.shape[1]
+        query, key, value = (on_processor(x) for x in (call.query, call.key, call.value))
+        if len(self.heads) < self.count:
             shared = [head // group for head in self.heads]
             query, key, value = query[:, list(self.heads)], key[:, shared], value[:, shared]
-        patches = [edit for edit in self.edits if isinstance(edit, Patch) and set(edit.heads_of(count)) & set(self.heads)]
-        for edit in patches:
-            if edit.values:
-                value = self.patched_values(value, edit)
         rules = rules_of(call, self.heads)
+        swaps = [edit for edit in self.edits if isinstance(edit, Patch) and edit.values]
+        for edit in swaps:
+            value = self.patched_values(value, edit) if edit.queries.everything else value
+        output = self.by_patterns(query, key, value, rules)
+        for edit in swaps:
+            if not edit.queries.everything:
+                other = self.by_patterns(query, key, self.patched_values(value, edit), rules)
+                output = torch.where(self.selected([edit]), other, output)
+        return output
+
+    def by_patterns(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rules: CallRules
+    ) -> torch.Tensor:
+        """The output for some values: by this run's weights, or where edits say so by another's."""
         output = self.by_own_pattern(query, key, value, rules)
-        for edit in patches:
-            if edit.pattern:
+        for edit in self.edits:
+            if isinstance(edit, Patch) and edit.pattern:
                 output = self.patched(output, value, edit)
         return output
 
@@ -138,7 +149,7 @@ class EditedHeads:
             return output
         even = self.attended(query, key, value, rules, torch.where(forced, sink, -torch.inf), self.places)
         for edit in evened:
-            output = torch.where(self.selection(edit), even, output)
+            output = torch.where(self.selected([edit]), even, output)
         return output
 
     def attended(
@@ -177,10 +188,13 @@ class EditedHeads:
                 sink, forced = torch.where(mine, number, old), forced | mine
         return sink, forced
 
-    def selection(self, edit: Edit) -> torch.Tensor:
-        """Which rows of the output an edit changes, (batch, heads, queries, 1)."""
-        mine = torch.tensor([head in edit.heads_of(self.count) for head in self.heads])
-        return mine[:, None, None] & torch.from_numpy(rows_of(edit, self.places))[:, None, :, None]
+    def selected(self, edits: Sequence[Edit]) -> torch.Tensor:
+        """Which rows of the output some edits change, (batch, heads, queries, 1)."""
+        found = torch.zeros(1, dtype=torch.bool)
+        for edit in edits:
+            mine = torch.tensor([head in edit.heads_of(self.count) for head in self.heads])
+            found = found | mine[:, None, None] & torch.from_numpy(rows_of(edit, self.places))[:, None, :, None]
+        return found
 
     def patched(self, output: torch.Tensor, value: torch.Tensor, edit: Patch) -> torch.Tensor:
         """The output with an edit's rows by the weights of another run."""
@@ -209,7 +223,9 @@ class EditedHeads:
         if pattern.lse is None:
             return output
         name, tables = pattern.rules.named()
-        _, whole = attend(pattern.query, pattern.key, value[..., :1], tables, pattern.rules.sink, name, pattern.rules.scale)
+        _, whole = attend(
+            pattern.query, pattern.key, value[..., :1], tables, pattern.rules.sink, name, pattern.rules.scale
+        )
         return output * share(whole, pattern.lse)[..., None].to(output.dtype)
 
     def patched_values(self, value: torch.Tensor, edit: Patch) -> torch.Tensor:
@@ -233,38 +249,41 @@ def share(lse: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     return torch.exp(torch.where(nothing, -torch.inf, lse - torch.where(nothing, 0, whole)))
 
 
-def replaced(output: torch.Tensor, edit: Ablate, places: Places) -> torch.Tensor:
-    """An output with an edit's heads and queries replaced."""
-    heads = list(edit.heads_of(output.shape[1]))
-    rows = torch.from_numpy(rows_of(edit, places)).to(output.device)[:, None, :, None]
-    own = output[:, heads]
-    return with_heads(output, heads, torch.where(rows, replacement(own, edit, places), own))
-
-
-def replacement(own: torch.Tensor, edit: Ablate, places: Places) -> torch.Tensor:
-    """What heads' outputs become: a number, their mean over tokens, or given numbers by position."""
+def ablated(output: torch.Tensor, edit: Ablate, heads: Sequence[int], places: Places) -> torch.Tensor:
+    """An output with some heads of an edit replaced, for its queries."""
+    rows, own = rows_of(edit, places), output[:, list(heads)]
     if isinstance(edit.output, float):
-        return torch.full((), edit.output, dtype=own.dtype, device=own.device)
-    if isinstance(edit.output, str):
+        becomes = torch.full((), edit.output, dtype=own.dtype, device=own.device)
+    elif isinstance(edit.output, str):
         tokens = torch.from_numpy(places.query >= 0).to(own.device)[:, None, :, None]
         total = torch.where(tokens, own, 0).sum(2, keepdim=True)
-        return total / tokens.sum(2, keepdim=True).clamp(min=1)
-    given = torch.as_tensor(edit.output).to(own.device, own.dtype)
-    for name, axis, size in (("sequences", 0, len(own)), ("heads", 1, own.shape[1]), ("dims", 3, own.shape[3])):
+        becomes = total / tokens.sum(2, keepdim=True).clamp(min=1)
+    else:
+        becomes = given_output(output, edit, places, int(places.query.max(where=rows, initial=0)))
+        becomes = (
+            becomes if becomes.shape[1] == 1 else becomes[:, [edit.heads_of(output.shape[1]).index(h) for h in heads]]
+        )
+    at = torch.from_numpy(rows).to(own.device)[:, None, :, None]
+    return with_heads(output, heads, torch.where(at, becomes, own))
+
+
+def given_output(output: torch.Tensor, edit: Ablate, places: Places, last: int) -> torch.Tensor:
+    """An edit's own numbers at a pass's positions, of which it changes those up to the last."""
+    batch, count, queries, dim = output.shape
+    given = torch.as_tensor(edit.output).to(output.device, output.dtype)
+    sizes = ("sequences", 0, batch), ("heads", 1, len(edit.heads_of(count))), ("dims", 3, dim)
+    for name, axis, size in sizes:
         if given.shape[axis] not in (1, size):
             raise InputError(
-                f"{edit!r} gives numbers for {given.shape[axis]} {name}, but the layer has {size}: give as many, or 1."
+                f"{edit!r} gives numbers for {given.shape[axis]} {name}, but needs {size}: give as many, or 1."
             )
     if given.shape[2] == 1:
         return given
-    last = int(places.query.max(initial=-1))
     if last >= given.shape[2]:
         raise InputError(
-            f"{edit!r} gives numbers for {given.shape[2]} queries, but one stands at position {last}: give them for "
+            f"{edit!r} gives numbers for {given.shape[2]} queries, but changes one at position {last}: give them for "
             "all, or choose some by queries=…"
         )
-    index = torch.from_numpy(np.maximum(places.query, 0)).to(own.device)
-    return given.expand(len(own), *given.shape[1:]).take_along_dim(
-        index[:, None, :, None].expand(len(own), given.shape[1], own.shape[2], given.shape[3]), 2
-    )
-
+    index = torch.from_numpy(np.clip(places.query, 0, given.shape[2] - 1)).to(output.device)
+    shape = batch, given.shape[1], queries, given.shape[3]
+    return given.expand(batch, *given.shape[1:]).take_along_dim(index[:, None, :, None].expand(shape), 2)

@@ -324,7 +324,11 @@ def call_flex(
 
 def visible_blocks(block_mask: Any, keys: int) -> Visibility:
     """What a BlockMask shows; None shows everything."""
-    return Visibility() if block_mask is None else Visibility(rows=block_mask_rows(block_mask, keys), rule=lambda: block_mask)
+    return (
+        Visibility()
+        if block_mask is None
+        else Visibility(rows=block_mask_rows(block_mask, keys), rule=lambda: block_mask)
+    )
 
 
 def block_mask_rows(block_mask: Any, keys: int) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -52,7 +52,10 @@ def pattern_of(edit: Patch, layer: Layer, places: Places, heads: Sequence[int], 
     flat = [int(n) for n in weights.heads.reshape(-1)]
     query, key = (over_heads(x, problem.lead, flat) for x in (source.query, source.key))
     split, arrays = split_rules(mask, score)
-    formulas = [None if e is None else of_source_heads(Formula(e, arrays), flat, problem.lead) for e in (split.seen, split.score)]
+    formulas = [
+        None if e is None else of_source_heads(Formula(e, arrays), flat, problem.lead)
+        for e in (split.seen, split.score)
+    ]
     sink = None if source.sink is None else np.broadcast_to(source.sink, problem.lead).reshape(-1)[flat]
     known = source.known if source.known is not None and not source.matching else None
     lse = None if known is None else known.reshape(-1, queries)[flat][:, rows]
@@ -74,7 +77,9 @@ def check_part(edit: Patch, weights: Weights, rows: Any, columns: Any) -> None:
             f"and {columns.max(initial=-1) + 1}: give those of a run as long, or choose some by queries=…"
         )
     bands = all(isinstance(part, Causal | Window | Full) for part in conjunction(mask))
-    looks_back = any(isinstance(part, Causal) or (isinstance(part, Window) and part.right == 0) for part in conjunction(mask))
+    looks_back = any(
+        isinstance(part, Causal) or (isinstance(part, Window) and part.right == 0) for part in conjunction(mask)
+    )
     tail = (np.diff(rows) == 1).all() and rows[-1:].tolist() == columns[-1:].tolist()
     placed = any({"row", "query", "key"} & rule.formula.expression.leaves for rule in as_rules(score))
     if not (bands and looks_back and tail and queries == keys and not placed):
