@@ -426,3 +426,36 @@ def test_patched_values_of_some_queries(models):
         change.cut(1, [3], queries=slice(0, 8), keys=slice(1, 3))
         change.ablate(1, [0, 3], to=outputs[:, [0, 3]], queries=slice(8, None))
         close(ours, model(ids).logits)
+
+
+@torch.no_grad()
+def test_changes_say_what_the_weights_became(models):
+    """Weights edited as the answer's changes say, times values, are the model's output."""
+    from clearhead.interventions.shown import edited_weights
+    from clearhead.observing import observing
+
+    model, ids, calls = models("gpt_oss"), tokens(1), []
+
+    class Keeper:
+        def wants(self, module):
+            return getattr(module, "layer_idx", None) == 1
+
+        def answer(self, call, compute):
+            answer = compute()
+            calls.append((call, answer))
+            return answer
+
+    with clearhead.intervene(model) as change:
+        for name in ("some keys", "scale", "scale, renormalized", "sink", "last query"):
+            CASES[name][0](change)
+        with observing(model, Keeper()):
+            model.generate(ids, max_new_tokens=4, do_sample=False)
+    q = np.concatenate([call.query[0].float().numpy() for call, _ in calls], axis=1)
+    (last, _), changes = calls[-1], dict.fromkeys(c for _, answer in calls for c in answer.changes)
+    k, v = last.key[0].numpy(), last.value[0].numpy().repeat(2, 0)
+    own = clearhead.weights(
+        q, k, mask=clearhead.causal(align="end"), scale=last.scale, sink=last.sink.reshape(-1).numpy()
+    )
+    w = edited_weights(own, list(changes), ("self", 1), steps=[call.query.shape[2] for call, _ in calls])
+    theirs = np.concatenate([answer.output[0].numpy() for _, answer in calls], axis=1)
+    np.testing.assert_allclose(np.asarray(w) @ v, theirs, atol=1e-5)

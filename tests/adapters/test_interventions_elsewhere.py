@@ -158,6 +158,72 @@ def test_a_module_of_ones_own(kind):
         close(own, other)
 
 
+class Flexible(Plain):
+    """Attention by flex_attention, with a score function of heads and a block mask."""
+
+    slopes = torch.tensor([0.1, 0.2, 0.3, 0.4])
+
+    def forward(self, x, mask=None):
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        n = x.shape[1]
+        blocks = create_block_mask(lambda b, h, q, k: (q >= k) & (q - k < 5), None, None, n, n, device="cpu")
+        q, k, v = self.operands(x)
+        out = flex_attention(
+            q, k, v, score_mod=lambda s, b, h, q, k: s - self.slopes[h] * (q - k), block_mask=blocks
+        )
+        return self.output(out.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_flex_attention():
+    torch.manual_seed(0)
+    model, x = Flexible(), torch.randn(2, 10, 32)
+    distance = torch.arange(10)[:, None] - torch.arange(10)
+    added = -model.slopes[:, None, None] * distance
+    added = added.masked_fill((distance < 0) | (distance >= 5), torch.finfo(torch.float32).min)
+    edits = [
+        MatrixEdit("cut", 0, [2], lambda q, k, n: (q - k == 1)),
+        MatrixEdit("scale", 0, [1, 3], lambda q, k, n: k == 4, 2.0),
+    ]
+    with clearhead.intervene(model) as change:
+        change.cut(0, [2], where=lambda query, key: query - key == 1)
+        change.scale(0, [1, 3], 2.0, keys=4)
+        ours = model(x)
+    close(ours, by_hand(model, x, edits, added))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("attention", ["clearhead", "flex_attention", "sdpa"])
+@torch.no_grad()
+def test_rules_stay_rules(llama, attention):
+    """Only what a model makes as a table is read as one: with padding, torch's own function needs it."""
+    import clearhead.adapters.transformers  # noqa: F401
+    from clearhead.adapters.torch.call_rules import rules_of
+    from clearhead.observing import observing
+
+    sizes = []
+
+    class Reader:
+        def wants(self, module):
+            return True
+
+        def answer(self, call, compute):
+            _, tables = rules_of(call, [1, 2]).named()
+            sizes.append(max((table.numel() for table in tables), default=0))
+            return compute()
+
+    mask = torch.ones(2, 100, dtype=torch.long)
+    mask[0, :9] = 0
+    llama.set_attn_implementation(attention)
+    with observing(llama, Reader()):
+        llama(torch.full((2, 100), 5), attention_mask=mask)
+    llama.set_attn_implementation("eager")
+    assert len(sizes) == 2
+    assert max(sizes) == {"clearhead": 200, "flex_attention": 200, "sdpa": 20000}[attention]
+
+
 @pytest.mark.parametrize("evaluated", [False, True])
 def test_torchs_attention_layers(evaluated):
     torch.manual_seed(0)
