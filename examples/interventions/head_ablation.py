@@ -17,7 +17,9 @@ import clearhead
 def main():
     model, tokens = small_model.load(), small_model.prompt("Elizabeth")
     plain = small_model.preference(model, tokens, "Elizabeth", "Jane")
-    print(f"'Elizabeth' rather than 'Jane' by {plain:.2f} nats. Without one head:\nlayer  head 0  head 1  head 2  head 3")
+    print(
+        f"'Elizabeth' rather than 'Jane' by {plain:.2f} nats. Without one head:\nlayer  head 0  head 1  head 2  head 3"
+    )
     lost = torch.zeros(small_model.LAYERS, small_model.HEADS)
     for layer in range(small_model.LAYERS):
         for head in range(small_model.HEADS):

@@ -169,9 +169,7 @@ class Flexible(Plain):
         n = x.shape[1]
         blocks = create_block_mask(lambda b, h, q, k: (q >= k) & (q - k < 5), None, None, n, n, device="cpu")
         q, k, v = self.operands(x)
-        out = flex_attention(
-            q, k, v, score_mod=lambda s, b, h, q, k: s - self.slopes[h] * (q - k), block_mask=blocks
-        )
+        out = flex_attention(q, k, v, score_mod=lambda s, b, h, q, k: s - self.slopes[h] * (q - k), block_mask=blocks)
         return self.output(out.transpose(1, 2).flatten(2))
 
 
@@ -184,7 +182,7 @@ def test_flex_attention():
     added = -model.slopes[:, None, None] * distance
     added = added.masked_fill((distance < 0) | (distance >= 5), torch.finfo(torch.float32).min)
     edits = [
-        MatrixEdit("cut", 0, [2], lambda q, k, n: (q - k == 1)),
+        MatrixEdit("cut", 0, [2], lambda q, k, n: q - k == 1),
         MatrixEdit("scale", 0, [1, 3], lambda q, k, n: k == 4, 2.0),
     ]
     with clearhead.intervene(model) as change:

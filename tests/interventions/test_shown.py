@@ -97,7 +97,9 @@ def test_patched_weights_need_the_other_runs_heads(operands):
 
 def test_positions():
     places = in_order(3, 5, first=2)
-    assert positions([1, -1], "keys").chosen(places.key, places.key_count).tolist() == [[False, True, False, False, True]]
+    assert positions([1, -1], "keys").chosen(places.key, places.key_count).tolist() == [
+        [False, True, False, False, True]
+    ]
     assert positions(slice(-2, None), "queries").chosen(places.query, places.query_count).tolist() == [
         [False, True, True]
     ]
