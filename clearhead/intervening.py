@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.errors import InputError
-from clearhead.interventions.edits import Cut, Edit, Layer, PairEdit, Patch, Ablate, Scale, Sink, Uniform
+from clearhead.interventions.edits import Ablate, Cut, Edit, Layer, PairEdit, Patch, Scale, Sink, Uniform
 from clearhead.interventions.places import Places, positions
 from clearhead.observing import observing
 from clearhead.rules.masks import Mask, is_integer

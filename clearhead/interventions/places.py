@@ -22,7 +22,7 @@ Booleans = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """The positions of a pass's queries and keys, (sequences, n), −1 at padding, and how many tokens there are so far."""
+    """The positions of a pass's queries and keys, (sequences, n), −1 at padding, and the numbers of tokens so far."""
 
     query: Integers
     key: Integers

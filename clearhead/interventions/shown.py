@@ -1,7 +1,7 @@
 """Edited weights as `Weights`: what a model's queries gave its keys under the edits of a run, at any length.
 
-Rules change the scores, and the log-sum-exp is that of the rules that renormalize. Responsible for one sequence, without
-padding, over all its passes.
+Rules change the scores, and the log-sum-exp is that of the rules that renormalize. Responsible for one sequence,
+without padding, over all its passes.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def plain(table: Any) -> Array:
 
 
 def passes_of(edits: Sequence[Edit], steps: Sequence[int], keys: int, crosses: bool, sequence: int) -> list[Places]:
-    """The places of each pass, (1, all queries), −1 for queries of others; one for all if nothing counts from the end."""
+    """The places of each pass, −1 for the queries of others; one for all passes if nothing counts from the end."""
     queries = sum(steps)
     if not any(counts_back(edit) for edit in edits):
         return [in_order(queries, keys, sequence=sequence)]
@@ -110,8 +110,8 @@ def edited_weights(
 ) -> Weights:
     """The weights (heads, queries, keys) of a layer's recorded queries and keys as edits made them.
 
-    `heads` are the model's numbers of the heads, of `count`; `steps` the queries of each pass. Edits of other layers and
-    of outputs change no weights here. Raises InputError for patches of some queries alone.
+    `heads` are the model's numbers of the heads, of `count`; `steps` the queries of each pass. Edits of other layers
+    and of outputs change no weights here. Raises InputError for patches of some queries alone.
     """
     source, (total, queries, keys) = own.source, own.shape
     heads = tuple(range(total)) if heads is None else tuple(heads)

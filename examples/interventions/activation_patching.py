@@ -3,8 +3,8 @@
 pip install 'clearhead[transformers]'
 python examples/interventions/activation_patching.py
 
-The clean prompt names Elizabeth, the corrupted one Jane. A head whose clean output brings Elizabeth back carries her name
-(Meng et al. 2022). 1 is the clean run's preference, 0 the corrupted one's.
+The clean prompt names Elizabeth, the corrupted one Jane. A head whose clean output brings Elizabeth back carries her
+name (Meng et al. 2022). 1 is the clean run's preference, 0 the corrupted one's.
 """
 
 import small_model
@@ -15,6 +15,7 @@ import clearhead
 
 @torch.no_grad()
 def main():
+    """Print what each head's clean output brings back."""
     model = small_model.load()
     clean, corrupted = small_model.prompt("Elizabeth"), small_model.prompt("Jane")
     with clearhead.watch(model) as seen:

@@ -3,9 +3,9 @@
 pip install 'clearhead[transformers]'
 python examples/interventions/edge_attribution.py
 
-Every weight of the last query is multiplied by a factor of 1. What the preference gains by a factor's growing is what it
-would lose, to first order, by the weight's going: attribution patching of edges (Syed et al. 2023), without a matrix.
-The largest are then really removed.
+Every weight of the last query is multiplied by a factor of 1. What the preference gains by a factor's growing is what
+it would lose, to first order, by the weight's going: attribution patching of edges (Syed et al. 2023), without a
+matrix. The largest are then really removed.
 """
 
 import small_model
@@ -15,6 +15,7 @@ import clearhead
 
 
 def main():
+    """Print the largest attributions, and what removing those weights does."""
     model, tokens = small_model.load(), small_model.prompt("Elizabeth")
     model.requires_grad_(False)
     factors = [torch.ones(small_model.HEADS, 1, tokens.shape[1], requires_grad=True) for _ in range(small_model.LAYERS)]

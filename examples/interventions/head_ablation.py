@@ -3,8 +3,8 @@
 pip install 'clearhead[transformers]'
 python examples/interventions/head_ablation.py
 
-A head that matters takes the preference for the right name with it. Its mean over the text's tokens, rather than 0, keeps
-what it says everywhere (Wang et al. 2023).
+A head that matters takes the preference for the right name with it. Its mean over the text's tokens, rather than 0,
+keeps what it says everywhere (Wang et al. 2023).
 """
 
 import small_model
@@ -15,6 +15,7 @@ import clearhead
 
 @torch.no_grad()
 def main():
+    """Print what the preference loses by each head."""
     model, tokens = small_model.load(), small_model.prompt("Elizabeth")
     plain = small_model.preference(model, tokens, "Elizabeth", "Jane")
     print(

@@ -3,8 +3,8 @@
 pip install 'clearhead[transformers]'
 python examples/interventions/path_patching.py
 
-The clean prompt names Elizabeth, the corrupted one Jane. One head's clean output acts directly on the answer, or through the
-heads that copy the name, which alone are not frozen (Goldowsky-Dill et al. 2023).
+The clean prompt names Elizabeth, the corrupted one Jane. One head's clean output acts directly on the answer, or
+through the heads that copy the name, which alone are not frozen (Goldowsky-Dill et al. 2023).
 """
 
 import small_model
@@ -22,6 +22,7 @@ def copying_heads(seen):
 
 @torch.no_grad()
 def main():
+    """Print what each head does directly, and through the heads that copy."""
     model = small_model.load()
     clean, corrupted = small_model.prompt("Elizabeth"), small_model.prompt("Jane")
     with clearhead.watch(model) as seen_clean:

@@ -332,10 +332,15 @@ WRONG = {
 
 @pytest.mark.parametrize("message", WRONG)
 def test_wrong_arguments_name_what_is_possible(llama, message):
-    with pytest.raises(InputError) as error, clearhead.intervene(llama) as change:
-        WRONG[message](change)
-        llama(IDS)
+    with pytest.raises(InputError) as error:
+        called(llama, WRONG[message], IDS)
     assert message in str(error.value)
+
+
+def called(model, edit, x):
+    with clearhead.intervene(model) as change:
+        edit(change)
+        model(x)
 
 
 def test_an_edit_that_nothing_reached_is_an_error(llama):
@@ -347,15 +352,25 @@ def test_an_edit_that_nothing_reached_is_an_error(llama):
 
 
 class Dropping(Plain):
-    def forward(self, x):
+    def forward(self, x, mask=None):
         return functional.scaled_dot_product_attention(*self.operands(x), dropout_p=0.1)
 
 
 def test_dropout_is_refused():
-    model = Dropping()
-    with (
-        pytest.raises(InputError, match=r"drops attention weights \(dropout=0.1\)"),
-        clearhead.intervene(model) as change,
-    ):
-        change.ablate(0, [1])
-        model(torch.randn(1, 4, 32))
+    with pytest.raises(InputError, match=r"drops attention weights \(dropout=0.1\)"):
+        called(Dropping(), lambda change: change.ablate(0, [1]), torch.randn(1, 4, 32))
+
+
+@torch.no_grad()
+def test_patched_queries_of_any_mask():
+    """Weights that are not causal, for single queries in the middle."""
+    torch.manual_seed(0)
+    model, x = Plain(), torch.randn(1, 10, 32)
+    q, k = np.random.default_rng(0).standard_normal((2, 10, 8)).astype(np.float32)
+    w = clearhead.weights(q, k, mask=clearhead.full(), score=clearhead.alibi(1))
+    edit = MatrixEdit("weights", 0, [2], lambda q, k, n: (q == 3) | (q == 7), torch.from_numpy(np.asarray(w)))
+    with clearhead.intervene(model) as change:
+        change.patch(0, [2], w, queries=[3, 7])
+        ours = model(x)
+    added = torch.zeros(10, 10).masked_fill(torch.ones(10, 10).tril() == 0, torch.finfo(torch.float32).min)
+    close(ours, by_hand(model, x, [edit], added))

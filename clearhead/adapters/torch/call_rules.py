@@ -21,7 +21,7 @@ from clearhead.adapters.torch.sdpa import table_element
 from clearhead.adapters.torch.trace import trace_torch_function
 from clearhead.errors import ClearheadError
 from clearhead.rules.expression import Expression, Formula, rewrite
-from clearhead.rules.masks import Causal, Mask, Window
+from clearhead.rules.masks import Align, Causal, Mask, Window
 from clearhead.rules.scores import softcap
 
 SCORE_NAMES = ("score", "batch", "head", "row", "key")
@@ -69,7 +69,7 @@ def rules_of(call: AttentionCall, heads: Sequence[int]) -> CallRules:
 def visible_rules(call: AttentionCall, heads: Sequence[int]) -> tuple[tuple[Mask, ...], Formula | None]:
     """Who sees whom: bands, and a formula of what else hides."""
     v, masks, found = call.visibility, list[Mask](), list[Formula]()
-    align = "start" if v.causal == "start" else "end"
+    align: Align = "start" if v.causal == "start" else "end"
     if v.causal is not None:
         masks.append(Causal(align))
     if v.left is not None or v.right is not None:
@@ -137,7 +137,7 @@ def with_head_numbers(formula: Formula, heads: Sequence[int], call: AttentionCal
 
 
 def table_tensor(table: Any) -> torch.Tensor:
-    """A rule's table as a tensor in the processor's memory; rules' own arrays are copied, for they cannot be written."""
+    """A rule's table as a tensor in the processor's memory; arrays are copied, for many cannot be written."""
     return on_processor(table) if isinstance(table, torch.Tensor) else torch.from_numpy(np.array(table))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from clearhead.adapters.torch.calls import Answer, AttentionCall
 from clearhead.adapters.torch.operator import attend
 from clearhead.adapters.torch.patterns import Pattern, pattern_of, values_of
 from clearhead.errors import InputError
-from clearhead.interventions.edits import Cut, Edit, Layer, Patch, Ablate, Scale, Sink, Uniform
+from clearhead.interventions.edits import Ablate, Cut, Edit, Layer, Patch, Scale, Sink, Uniform
 from clearhead.interventions.places import Places
 from clearhead.interventions.rules import added, hidden, rows_of
 
@@ -201,19 +200,18 @@ class EditedHeads:
         rows = rows_of(edit, self.places)
         heads = [n for n, head in enumerate(self.heads) if head in edit.heads_of(self.count)]
         whole = [self.heads[n] for n in heads]
-        shared = value.shape[1] != len(self.heads)
         group = len(self.heads) // value.shape[1]
         inner = replace(self, heads=tuple(whole))
-        new = output
         for b in np.flatnonzero(rows.any(1)):
-            queries, keys = np.flatnonzero(rows[b]), np.flatnonzero(self.places.key[b] >= 0)
+            queries, keys = (np.flatnonzero(place[b] >= 0) for place in (self.places.query, self.places.key))
             part = self.places.part(int(b), queries, keys)
             pattern = pattern_of(edit, self.layer, part, whole, self.count)
-            own = value[b : b + 1, [n // group for n in heads] if shared else heads][:, :, keys]
+            own = value[b : b + 1, [n // group for n in heads]][:, :, keys]
             got = inner.by_pattern(pattern, own.to(pattern.query.dtype), part).to(output.dtype)
-            at = torch.tensor(int(b)), torch.tensor(heads)[:, None], torch.from_numpy(queries)[None]
-            new = new.index_put(at, got[0])
-        return new
+            chosen = np.flatnonzero(rows[b][queries])
+            at = torch.tensor(int(b)), torch.tensor(heads)[:, None], torch.from_numpy(queries[chosen])[None]
+            output = output.index_put(at, got[0, :, chosen])
+        return output
 
     def by_pattern(self, pattern: Pattern, value: torch.Tensor, places: Places) -> torch.Tensor:
         """The output of another run's weights over this run's values, under the edits of pairs."""

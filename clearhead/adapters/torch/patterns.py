@@ -52,17 +52,17 @@ def pattern_of(edit: Patch, layer: Layer, places: Places, heads: Sequence[int], 
     flat = [int(n) for n in weights.heads.reshape(-1)]
     query, key = (over_heads(x, problem.lead, flat) for x in (source.query, source.key))
     split, arrays = split_rules(mask, score)
-    formulas = [
+    seen, changed = (
         None if e is None else of_source_heads(Formula(e, arrays), flat, problem.lead)
         for e in (split.seen, split.score)
-    ]
+    )
     sink = None if source.sink is None else np.broadcast_to(source.sink, problem.lead).reshape(-1)[flat]
     known = source.known if source.known is not None and not source.matching else None
     lse = None if known is None else known.reshape(-1, queries)[flat][:, rows]
     return Pattern(
         tensor(query[:, rows])[None],
         tensor(key[:, columns])[None],
-        CallRules(split.masks, *formulas, None if sink is None else tensor(sink), problem.scale),
+        CallRules(split.masks, seen, changed, None if sink is None else tensor(sink), problem.scale),
         None if lse is None else tensor(lse)[None],
     )
 
@@ -73,13 +73,11 @@ def check_part(edit: Patch, weights: Weights, rows: Any, columns: Any) -> None:
     mask, score = weights.source.problem.rules.given
     if rows.max(initial=-1) >= queries or columns.max(initial=-1) >= keys:
         raise InputError(
-            f"{edit!r} gives the weights of {queries} queries over {keys} keys, but a pass has {rows.max(initial=-1) + 1} "
-            f"and {columns.max(initial=-1) + 1}: give those of a run as long, or choose some by queries=…"
+            f"{edit!r} gives the weights of {queries} queries over {keys} keys, but a pass has "
+            f"{rows.max(initial=-1) + 1} and {columns.max(initial=-1) + 1}: give those of a run as long, or choose some by queries=…"
         )
     bands = all(isinstance(part, Causal | Window | Full) for part in conjunction(mask))
-    looks_back = any(
-        isinstance(part, Causal) or (isinstance(part, Window) and part.right == 0) for part in conjunction(mask)
-    )
+    looks_back = any(isinstance(part, Causal) or getattr(part, "right", None) == 0 for part in conjunction(mask))
     tail = (np.diff(rows) == 1).all() and rows[-1:].tolist() == columns[-1:].tolist()
     placed = any({"row", "query", "key"} & rule.formula.expression.leaves for rule in as_rules(score))
     if not (bands and looks_back and tail and queries == keys and not placed):
@@ -94,13 +92,9 @@ def seen_weights(edit: Patch, layer: Layer, places: Places, heads: Sequence[int]
     """The weights of some heads, (heads, queries, keys)."""
     seen = edit.source(layer, int(places.sequences[0]))
     if hasattr(seen, "head"):
-        index = [seen.head(head).index for head in heads]
-        seen = seen.weights
-    else:
-        index = order_in(edit, seen, heads, count)
-    if isinstance(index, list):
-        return Weights(seen.source, seen.heads[index])
-    return Weights(seen.source, np.repeat(seen.heads.reshape(1), len(heads)))
+        return Weights(seen.weights.source, seen.weights.heads[[seen.head(head).index for head in heads]])
+    order = order_in(edit, seen, heads, count)
+    return Weights(seen.source, np.repeat(seen.heads, len(heads)) if order is None else seen.heads[order])
 
 
 def order_in(edit: Patch, given: Any, heads: Sequence[int], count: int) -> list[int] | None:
@@ -137,7 +131,7 @@ def over_heads(x: Array, lead: tuple[int, ...], heads: list[int]) -> Array:
     own = x.shape[:-2]
     if own and lead and own[-1] not in (1, lead[-1]):
         x = np.repeat(x, lead[-1] // own[-1], axis=-3)
-    return np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(-1, *x.shape[-2:])[heads]  # type: ignore[no-any-return]
+    return np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(-1, *x.shape[-2:])[heads]
 
 
 def of_source_heads(formula: Formula, heads: list[int], lead: tuple[int, ...]) -> Formula:
