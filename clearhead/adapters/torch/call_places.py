@@ -1,7 +1,7 @@
 """Where the queries and keys of attention calls stand in their sequences, over the passes of a model with a cache.
 
 A query sees its own key last. Responsible for finding padding, which nobody sees, and for recognizing a pass that
-goes on where the one before it ended: with a cache that keeps all keys, that has room for more, or that drops the first.
+goes on where the one before it ended: with a cache that keeps all keys, has room for more, or drops the first.
 """
 
 from __future__ import annotations
