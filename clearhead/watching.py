@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.errors import InputError
+from clearhead.observing import observing
 from clearhead.watched.seen import Watch
 
 
@@ -16,27 +17,45 @@ def watch(
     *,
     layers: Iterable[int] | None = None,
     heads: Sequence[int] | None = None,
+    parts: Sequence[str] | None = None,
     memory: int = 1 << 30,
+    tokenizer: Any = None,
 ) -> Iterator[Watch]:
-    """Record a transformers model's attention while it runs inside the block, so that any weight can be read later.
+    """Record a PyTorch model's attention while it runs inside the block, so that any weight can be read later.
 
-    Records per watched layer, sequence and token: d numbers for the query of each watched head, d and dv for each of
-    their key heads, 1 for the LSE. `memory` bounds the total bytes; a run that would exceed it raises InputError,
-    already in the first layer of a prompt. `layers` and `heads` select; None is all. Inside the block, clearhead
-    computes the model's attention; afterwards the model is unchanged. Some rows of each layer are also computed by the
-    model's own attention (the one it had, or eager); a layer that disagrees raises TrustError instead of being shown.
+    The model computes its attention as always, on its own device; its output does not change by a bit. Recorded are
+    queries, keys and values where it calls transformers' attention interface, `scaled_dot_product_attention`,
+    `flex_attention` or `nn.MultiheadAttention`: per layer, sequence and token, d numbers for the query of each watched
+    head, d and dv for each of their key heads, in the model's dtype. `memory` bounds the total bytes: a text that would
+    exceed it raises InputError in its first layer; if a generated one does later, recording stops with a warning.
+    `layers`, `heads` and `parts` (`decoder`, `encoder`, `cross`, `vision`, …) select; None is all. `tokenizer` gives
+    tokens their text.
+
+    Some output rows of each layer are kept, too; a layer whose recorded arrays do not reproduce them raises TrustError
+    instead of being shown. A model that computes attention by code of its own is refused on entering.
 
         with clearhead.watch(model, layers=[0, 5], memory=1 << 28) as seen:
             model.generate(**tokens, max_new_tokens=20)
         seen.layer(5).head(3).weights      # lazy, (tokens, tokens)
         seen.summary("entropy").entropy    # (layers, heads, tokens)
     """
-    seen = Watch(checked_numbers(layers, "layers"), checked_numbers(heads, "heads"), checked_memory(memory))
+    chosen, only = checked_numbers(layers, "layers"), checked_parts(parts)
+    seen = Watch(checked_memory(memory))
+    checked_heads = checked_numbers(heads, "heads")
 
-    from clearhead.adapters.transformers.recording import recording
+    from clearhead.adapters.torch.attention_layers import attention_layers, refuse_missing
+    from clearhead.adapters.torch.recording import Recorder, passes_of
 
-    with recording(model, seen):
+    found = attention_layers(model)
+    refuse_missing(model, found, chosen, only)
+
+    def wanted(part: str, number: int) -> bool:
+        return (only is None or part in only) and (chosen is None or number in chosen)
+
+    recorder = Recorder(seen, {layer.module: layer for layer in found}, wanted, checked_heads, tokenizer)
+    with observing(model, recorder), passes_of(model, recorder):
         yield seen
+        recorder.finish(type(model).__name__)
 
 
 def checked_numbers(numbers: Any, name: str) -> tuple[int, ...] | None:
@@ -49,6 +68,16 @@ def checked_numbers(numbers: Any, name: str) -> tuple[int, ...] | None:
             f"{name}={numbers!r} must be numbers of {name}: give a list, as {name}=[0, 5], or None for all."
         )
     return tuple(int(n) for n in items)
+
+
+def checked_parts(parts: Any) -> tuple[str, ...] | None:
+    """Check names of parts; None stands for all."""
+    if parts is None:
+        return None
+    names = [parts] if isinstance(parts, str) else list(parts) if isinstance(parts, Iterable) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"parts={parts!r} must be names of parts: give a list, as parts=['decoder'], or None for all.")
+    return tuple(names)
 
 
 def checked_memory(memory: Any) -> int:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
@@ -29,6 +29,7 @@ from clearhead.machine.appearing import appearing
 
 ALIGNMENT = 64  # of each array in its file: a cache line
 PADDING_FIELD = 0xD935  # zip extra field that pads the data to an aligned offset
+WHOLE = {"I64": "<i8", "U8": "|u1"}  # further dtypes of .safetensors files
 CHUNK_BYTES = 1 << 24  # bytes to process at a time in a pass over a file
 
 
@@ -37,7 +38,7 @@ class Spec:
     """Shape and dtype of an array to be written."""
 
     shape: tuple[int, ...]
-    dtype: "np.dtype[np.floating]"
+    dtype: "np.dtype[Any]"
 
     @property
     def nbytes(self) -> int:
@@ -174,7 +175,7 @@ def _npz(path: Path, specs: Mapping[str, Spec]) -> Layout:
 
 
 def _safetensors(path: Path, specs: Mapping[str, Spec]) -> Layout:
-    names = {np.dtype(text): name for name, text in DTYPES.items()}
+    names = {np.dtype(text): name for name, text in (DTYPES | WHOLE).items()}
     entries, offsets, end = {}, {}, 0
     for name, spec in specs.items():
         offsets[name], end = end, end + spec.nbytes

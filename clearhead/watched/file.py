@@ -1,13 +1,15 @@
 """Save a watch to a .safetensors file, and load it after checking all of it.
 
-Responsible for the format and for checking that the parts of a file fit together. `records` defines what is recorded of
-a model, `seen` how it is shown.
+A file holds sequences as they are shown: what padding, rejected candidates and other beams took is left out. `about` is
+a text in JSON, which describes them; the arrays of sequence n are called n.query, n.key and so on.
 """
 
+import json
+import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,152 +17,208 @@ from clearhead.arrays import Array
 from clearhead.errors import FileError, reason
 from clearhead.files.reading import tensors
 from clearhead.files.writing import Spec, new_file
-from clearhead.watched.records import GROWING, TOLERANCES, Record
+from clearhead.watched.added import Added
+from clearhead.watched.records import Record
+from clearhead.watched.run import Run
+from clearhead.watched.sequences import TOLERANCES, Sequence
+from clearhead.watched.visible import Shown
 
 SAVED = "saved watch", "give a file that Watch.save wrote"
-FORMAT = 1
-MAX_EXACT_INTEGER = 1 << 53  # integers up to here are exact in float64
-NAME = re.compile(r"(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.([a-z_]+)", re.ASCII)  # run, layer, part
-NUMBERS = ("about", "heads", "key_heads", "begins", "passes", "rows")  # each (n,) of float64
-PARTS = {*NUMBERS, *GROWING, "own"}  # and `sink`, if the model has one
+FORMAT = 2
+FLOATS = ("query", "key", "value", "checks", "sink", "added")
+WHOLE = ("low", "high", "until", "queries", "key_ids", "query_ids")
 
 
-def write_watch(runs: list[dict[int, Record]], path: str | os.PathLike[str], force: bool) -> None:
-    """Write a file atomically, without empty runs; raises FileError."""
+def write_watch(runs: list[Run], path: str | os.PathLike[str], force: bool) -> None:
+    """Write a file atomically; raises FileError, or TrustError for a layer that cannot be shown."""
     if Path(path).suffix.lower() != ".safetensors":
         raise FileError(f"{path} cannot hold a watch: name a .safetensors file.")
-    arrays = {"format": np.array([FORMAT], np.float64)}
-    for run, records in enumerate(filter(None, runs)):
-        for number, record in records.items():
-            arrays |= {f"{run}.{number}.{name}": x for name, x in record_arrays(record).items()}
+    described: list[dict[str, Any]] = []
+    arrays: dict[str, Array] = {}
+    for number, run in enumerate(runs):
+        for (part, layer), record in run.records.items():
+            for n in range(record.sequences):
+                own = run.sequence(part, layer, n)
+                name = f"layer {layer} of {part}"
+                if record.rules:
+                    raise FileError(f"{path} cannot hold {name}: it has a score function, and a file holds arrays.")
+                own.check(name)
+                arrays |= {f"{len(described)}.{key}": x for key, x in sequence_arrays(own).items()}
+                place = {"run": number, "part": part, "layer": layer, "sequence": n}
+                described.append(place | described_sequence(own))
+    about = {
+        "format": FORMAT,
+        "sequences": described,
+        "runs": [{"names": run.names, "grids": run.grids} for run in runs],
+    }
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     with new_file(path, {name: Spec(x.shape, x.dtype) for name, x in arrays.items()}, force=force) as file:
         for name, x in arrays.items():
             file[name][...] = x
 
 
-def record_arrays(record: Record) -> dict[str, Array]:
-    """A record as arrays of floats. Integers are exact in float64; NaN stands for None."""
-
-    def numbers(*xs: float | None) -> Array:
-        return np.array([np.nan if x is None else x for x in xs], np.float64)
-
-    width = list(TOLERANCES).index(record.dtype)
-    grown = {name: record.array(name) for name in GROWING}
-    batch, heads, _, dim = (*grown["query"].shape[:3], grown["value"].shape[-1])
+def described_sequence(own: Sequence) -> dict[str, Any]:
+    """What is not an array of a sequence."""
+    record = own.record
     return {
-        "about": numbers(record.first_query, record.first_key, width, record.scale, record.cap, record.left),
-        "heads": numbers(*record.heads),
-        "key_heads": numbers(*record.key_heads),
-        "begins": numbers(*record.begins),
-        "passes": numbers(*record.passes),
-        "rows": numbers(*record.rows),
-        "own": np.stack(record.own) if record.own else np.zeros((0, batch, heads, dim), grown["value"].dtype),
-        **({} if record.sink is None else {"sink": record.sink}),
-        **grown,
+        "heads": record.heads,
+        "key_heads": record.key_heads,
+        "dtype": record.dtype,
+        "scale": record.scale,
+        "cap": record.cap,
+        "steps": own.steps,
+        "passes": record.steps,
+        "by_distance": own.added is not None and own.added.by_distance,
+        "changes": [repr(change) for change in own.changes],
     }
 
 
-def read_watch(path: str | os.PathLike[str]) -> list[dict[int, Record]]:
-    """Read the runs that `write` wrote; raises FileError for any other file."""
+def sequence_arrays(own: Sequence) -> dict[str, Array]:
+    """The arrays of a sequence; 16-bit numbers become float32, which changes none."""
+    queries = [query for query, _ in own.checks]
+    dims = len(own.record.heads), own.value.shape[-1]
+    arrays: dict[str, Array | None] = {
+        "query": own.query,
+        "key": own.key,
+        "value": own.value,
+        "low": own.shown.low,
+        "high": own.shown.high,
+        "until": own.shown.until,
+        "table": None if own.shown.table is None else np.packbits(own.shown.table, axis=-1),
+        "added": None if own.added is None else own.added.table,
+        "sink": own.record.sink,
+        "queries": np.array(queries, np.int64),
+        "checks": np.stack([x for _, x in own.checks]) if queries else np.zeros((0, *dims), np.float32),
+        "key_ids": own.key_ids,
+        "query_ids": own.query_ids,
+    }
+    present = {name: x for name, x in arrays.items() if x is not None}
+    return {name: storable(x) for name, x in present.items()}
+
+
+def storable(x: Array) -> Array:
+    """An array in a dtype that files hold."""
+    if x.dtype.kind in "iu":
+        return x if x.dtype == np.uint8 else x.astype(np.int64)
+    return x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
+
+
+def read_watch(path: str | os.PathLike[str]) -> list[Run]:
+    """Read the runs that `write_watch` wrote; raises FileError for any other file."""
     _, arrays = tensors(path, *SAVED)
     try:
         return runs_of(arrays)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         why = f"it has no {reason(error)}" if isinstance(error, KeyError) else reason(error)
         raise FileError(f"{path} is not a {SAVED[0]} ({why}): {SAVED[1]}.") from None
 
 
-def runs_of(arrays: Mapping[str, Array]) -> list[dict[int, Record]]:
-    """Runs from a file's arrays; raises KeyError or ValueError if they do not fit together."""
-    if arrays["format"].shape != (1,) or arrays["format"].item() != FORMAT:
-        raise ValueError(f"its format is {arrays['format'].ravel()[:3]} and not {FORMAT}")
-    records: dict[tuple[int, int], dict[str, Array]] = {}
-    for name in sorted(set(arrays) - {"format"}):
-        match = NAME.fullmatch(name)
-        require(match is not None, f"an array is called {name[:40]!r}")
-        assert match is not None  # noqa: S101
-        records.setdefault((int(match[1]), int(match[2])), {})[match[3]] = arrays[name]
-    count = len({run for run, _ in records})
-    require(all(run < count for run, _ in records), "a run is missing")
-    runs: list[dict[int, Record]] = [{} for _ in range(count)]
-    for (run, number), parts_of_layer in sorted(records.items(), key=lambda item: item[0]):
-        runs[run][number] = record_of(parts_of_layer, f"layer {number} of run {run}")
+def runs_of(arrays: Mapping[str, Array]) -> list[Run]:
+    """Runs from a file's arrays; raises KeyError, ValueError or TypeError if they do not fit together."""
+    text = arrays["about"]
+    require(text.dtype == np.uint8 and text.ndim == 1, f"its description is {text.dtype}")
+    about = json.loads(text.tobytes().decode())
+    require(isinstance(about, dict) and about.get("format") == FORMAT, f"its format is not {FORMAT}")
+    runs = [Run(names=names_of(one["names"]), grids=grids_of(one["grids"])) for one in about["runs"]]
+    used = {"about"}
+    for number, one in enumerate(about["sequences"]):
+        own = {
+            name: arrays[f"{number}.{name}"] for name in (*FLOATS, *WHOLE, "table") if f"{number}.{name}" in arrays
+        }
+        used |= {f"{number}.{name}" for name in own}
+        place = f"layer {whole(one['layer'])} of run {whole(one['run'])}"
+        require(one["run"] < len(runs) and isinstance(one["part"], str), f"{place} is in no run")
+        record = loaded_record(one, own, place)
+        there = runs[one["run"]].records.setdefault((one["part"], one["layer"]), record)
+        require(whole(one["sequence"]) == len(there.views), f"{place} has sequence {one['sequence']} out of order")
+        there.views[one["sequence"]] = loaded_sequence(there, one, own, place)
+    require(used == set(arrays), f"it also has {', '.join(sorted(set(arrays) - used)[:3])}")
     return runs
 
 
-def record_of(arrays: Mapping[str, Array], where: str) -> Record:
-    """One layer, after checking that its parts fit together."""
-    require(set(arrays) - {"sink"} == PARTS, f"{where} has the parts {', '.join(sorted(arrays))}")
-    require(all(x.dtype in (np.float32, np.float64) for x in arrays.values()), f"{where} is not of floats")
-    heads, key_heads, begins, passes, rows = (
-        nonnegative_integers(arrays[name], f"{name} of {where}") for name in NUMBERS[1:]
-    )
-    require(arrays["about"].shape == (6,), f"{where} is described by {arrays['about'].shape} numbers")
-    first_query, first_key, width = nonnegative_integers(arrays["about"][:3], f"the beginning of {where}")
-    scale, cap, left = (float(x) for x in arrays["about"][3:])
-    capped = np.isnan(cap) or 0 < cap < np.inf
-    require(width < len(TOLERANCES) and np.isfinite(scale) and capped, f"{where} has scale {scale}, cap {cap}")
-    stop = first_query + sum(passes)
-    check_record_shapes(arrays, (len(begins), len(heads), sum(passes), stop - first_key, len(rows)), where)
-    present = arrays["key"].shape[1]
-    require(0 < len(heads) == len(set(heads)) == len(key_heads), f"{where} has heads {heads}, of key heads {key_heads}")
-    require(all(n < present for n in key_heads), f"{where} has key heads {key_heads} of {present}")
-    require(all(first_key <= n <= stop for n in begins), f"{where} begins at {begins}")
-    require(all(first_query <= n < stop for n in rows), f"{where} has rows {rows}, of {first_query} to {stop - 1}")
-    return Record(
-        heads=heads,
-        key_heads=key_heads,
-        first_query=first_query,
-        first_key=first_key,
-        begins=begins,
-        dtype=list(TOLERANCES)[width],
-        scale=scale,
-        cap=None if np.isnan(cap) else cap,
-        left=None if np.isnan(left) else nonnegative_integers(arrays["about"][5:], f"the window of {where}")[0],
-        sink=arrays.get("sink"),
-        passes=list(passes),
-        rows=list(rows),
-        own=list(arrays["own"]),
-        **{name: [arrays[name]] for name in GROWING},  # type: ignore[arg-type]
+def names_of(names: Any) -> dict[int, str] | None:
+    """The texts of tokens."""
+    return None if names is None else {int(number): str(name) for number, name in names.items()}
+
+
+def grids_of(grids: Any) -> dict[str, tuple[int, int]]:
+    """The patches of images."""
+    return {str(part): (whole(rows), whole(columns)) for part, (rows, columns) in grids.items()}
+
+
+def loaded_record(one: dict[str, Any], arrays: dict[str, Array], place: str) -> Record:
+    """A layer's record, without passes."""
+    heads, key_heads = (tuple(whole(n) for n in one[name]) for name in ("heads", "key_heads"))
+    scale, cap, sink = one["scale"], one["cap"], arrays.get("sink")
+    present = arrays["key"].shape[0]
+    require(0 < len(heads) == len(set(heads)) == len(key_heads), f"{place} has heads {heads}, of key heads {key_heads}")
+    require(all(n < present for n in key_heads), f"{place} has key heads {key_heads} of {present}")
+    require(one["dtype"] in TOLERANCES, f"{place} is of dtype {one['dtype']!r}"[:80])
+    require(is_finite(scale) and (cap is None or (is_finite(cap) and cap > 0)), f"{place} has scale {scale}, cap {cap}")
+    require(sink is None or sink.shape == (len(heads),), f"{place} has sinks of another shape")
+    passes = tuple(whole(n) for n in one["passes"])
+    return Record(heads, key_heads, one["dtype"], float(scale), cap, sink, loaded_steps=passes)
+
+
+def loaded_sequence(record: Record, one: dict[str, Any], arrays: dict[str, Array], place: str) -> Sequence:
+    """One sequence, after checking that its parts fit together."""
+    for name, x in arrays.items():
+        kinds = (np.float32, np.float64) if name in FLOATS else (np.uint8,) if name == "table" else (np.int64,)
+        require(x.dtype in kinds, f"{name} of {place} is of {x.dtype}")
+    query, key, value = (arrays[name] for name in ("query", "key", "value"))
+    require(query.ndim == key.ndim == value.ndim == 3, f"{place} has queries {query.shape}, keys {key.shape}")
+    heads, queries, dim = query.shape
+    key_heads, keys, value_dim = value.shape
+    require(query.dtype == key.dtype == value.dtype and dim > 0 and value_dim > 0, f"{place} has numbers of no dims")
+    checks = arrays["queries"]
+    expected: dict[str, tuple[int, ...]] = {
+        "query": (len(record.heads), queries, dim), "key": (key_heads, keys, dim), "low": (queries,),
+        "high": (queries,), "until": (keys,), "queries": (len(checks),), "checks": (len(checks), heads, value_dim),
+        "key_ids": (keys,), "query_ids": (queries,),
+    }  # fmt: skip
+    for name, shape in expected.items():
+        require(name not in arrays or arrays[name].shape == shape, f"{name} of {place} is not {shape}")
+    steps = tuple(whole(n) for n in one["steps"])
+    require(sum(steps) == queries, f"{place} has steps {steps[:9]} for {queries} queries")
+    require(bool(((checks >= 0) & (checks < queries)).all()), f"{place} checks queries {checks[:9]}")
+    low, high = arrays["low"], arrays["high"]
+    require(bool(((low >= 0) & (high >= 0) & (high <= keys)).all()), f"{place} shows keys beyond {keys}")
+    table, added = arrays.get("table"), arrays.get("added")
+    if table is not None:
+        require(table.ndim == 3 and table.shape[0] in (1, heads), f"{place} has a mask {table.shape}")
+        require(table.shape[1:] == (queries, -(-keys // 8)), f"{place} has a mask {table.shape}")
+        table = np.unpackbits(table, axis=-1, count=keys).astype(bool)
+    if added is not None:
+        distances = (heads, 2 * max(1, keys - 1) + 1)
+        require(added.shape == (distances if one["by_distance"] else (heads, queries, keys)), f"{place} adds {added.shape}")
+    return Sequence(
+        record,
+        query,
+        key,
+        value,
+        Shown(low, high, keys, arrays.get("until"), table),
+        None if added is None else Added(added, bool(one["by_distance"])),
+        steps,
+        arrays.get("key_ids"),
+        arrays.get("query_ids"),
+        tuple(zip(checks.tolist(), arrays["checks"], strict=True)),
+        tuple(str(change) for change in one["changes"]),
     )
 
 
-def check_record_shapes(arrays: Mapping[str, Array], sizes: tuple[int, int, int, int, int], where: str) -> None:
-    """Check all shapes, given the numbers of sequences, heads, queries, keys and rows."""
-    sequences, heads, queries, keys, rows = sizes
-    shapes = {name: arrays[name].shape for name in (*GROWING, "own")} | (
-        {"sink": s.shape} if (s := arrays.get("sink")) is not None else {}
-    )
-    require(
-        len(shapes["key"]) == len(shapes["value"]) == 4, f"{where} has keys {shapes['key']}, values {shapes['value']}"
-    )
-    key_heads, dim, value_dim = shapes["key"][1], shapes["key"][3], shapes["value"][3]
-    expected = {
-        "query": (sequences, heads, queries, dim),
-        "key": (sequences, key_heads, keys, dim),
-        "value": (sequences, key_heads, keys, value_dim),
-        "lse": (sequences, heads, queries),
-        "own": (rows, sequences, heads, value_dim),
-        "sink": (heads,),
-    }
-    for name, shape in shapes.items():
-        require(shape == expected[name], f"{name} of {where} is {shape} and not {expected[name]}")
-    types = {arrays[name].dtype for name in ("query", "key", "value")}
-    require(
-        len(types) == 1 and dim > 0 and value_dim > 0, f"{where} has numbers of {dim} and {value_dim} dims, {types}"
-    )
+def whole(number: Any) -> int:
+    """A whole number, not negative."""
+    require(isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 1 << 53, f"{number!r}"[:40])
+    return int(number)
 
 
-def nonnegative_integers(array: Array, name: str) -> tuple[int, ...]:
-    """Parse an array of nonnegative integers."""
-    valid = array.ndim == 1 and bool(
-        (array >= 0).all() and (array < MAX_EXACT_INTEGER).all() and (array % 1 == 0).all()
-    )
-    require(valid, f"{name} is {array.ravel()[:5]}")
-    return tuple(int(x) for x in array)
+def is_finite(number: Any) -> bool:
+    """Whether this is a finite number."""
+    return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
 
 
 def require(valid: bool, fault: str) -> None:
     """Raise ValueError with `fault` unless valid."""
     if not valid:
         raise ValueError(fault)
+

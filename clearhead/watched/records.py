@@ -1,26 +1,24 @@
-"""The record of one layer in one run, and its check against the model's own output before anything is shown.
+"""The record of one layer in one run: what each pass of the model gave its attention, and nothing of queries × keys.
 
-A record holds queries, keys, values and LSE of the chosen heads, but nothing of size queries × keys.
+Responsible for adding passes, for removing those that failed, and for the memory that they take. `sequences` puts the
+passes of one sequence together.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from clearhead.arrays import Array
-from clearhead.attention_weights.matrix import Weights, weights
-from clearhead.errors import InputError, TrustError
-from clearhead.rules.masks import Mask, causal, window
-from clearhead.rules.scores import Score, softcap
+from clearhead.arrays import Array, Integers
+from clearhead.errors import InputError
+from clearhead.rules.scores import Score
+from clearhead.watched.added import Added
+from clearhead.watched.growing import Arriving, Growing
+from clearhead.watched.lineage import Continuation
+from clearhead.watched.visible import Visible
 from clearhead.wording import in_binary_unit
 
-GROWING = ("query", "key", "value", "lse")  # arrays that grow with each pass
-TOLERANCES = {
-    "float64": 1e-10,
-    "float32": 1e-4,
-    "float16": 1e-2,
-    "bfloat16": 5e-2,
-}  # allowed error, as a share of the largest value
+ARRAYS = ("query", "key", "value")
 
 
 class MemoryLimitError(InputError):
@@ -42,114 +40,83 @@ def in_bytes(count: int) -> str:
     return f"{size:.0f} {name}" if size >= 100 else f"{size:.3g} {name}"
 
 
-@dataclass
-class Record:
-    """One layer in one run: its operands, pass by pass, and some rows of the model's own output for checking.
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One call of a layer: how many queries and keys, how it continues the pass before, and who sees whom."""
 
-    Arrays have shape (batch, heads, items, dim), for the chosen heads and their key heads.
+    sequences: int
+    queries: int
+    keys: int
+    new: int  # keys that the pass before did not have; they are the last ones
+    continues: Continuation | None
+    visible: Visible
+    added: Added | None = None
+    ids: Array | Arriving | None = None  # (sequences, queries): the tokens that were fed in
+    checked: tuple[int, ...] = ()  # queries whose output was kept
+    output: Array | Arriving | None = None  # (sequences, heads, checked, value dim) of the model itself
+    changes: tuple[Any, ...] = ()  # interventions that the model's output contains
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pass beside its queries, keys and values."""
+        arrays = self.visible, self.added, self.ids, self.output
+        return sum(x.nbytes for x in arrays if x is not None)
+
+
+@dataclass(eq=False)
+class Record:
+    """One layer in one run: its queries, keys and values, pass by pass.
+
+    Arrays are (sequences, heads, items, dim), for the chosen heads and the key heads that they use.
     """
 
     heads: tuple[int, ...]
     key_heads: tuple[int, ...]  # for each head, the index of its key head in `key`
-    first_query: int  # position of the first query, the same for keys
-    first_key: int
-    begins: tuple[int, ...]  # position of each sequence's first token, after its padding
     dtype: str  # of the model's own attention
     scale: float
-    cap: float | None
-    left: int | None  # sliding window: number of items visible before the query's own
-    sink: Array | None
-    query: list[Array] = field(default_factory=list)
-    key: list[Array] = field(default_factory=list)
-    value: list[Array] = field(default_factory=list)
-    lse: list[Array] = field(default_factory=list)
-    passes: list[int] = field(default_factory=list)  # queries in each
-    rows: list[int] = field(default_factory=list)  # positions of the rows in `own`
-    own: list[Array] = field(
-        default_factory=list
-    )  # output of the model's own attention, (batch, heads, value dim) per row
-    trusted: bool = False
-    complete_passes: int = 0  # passes that all layers have finished
-
-    @property
-    def stop(self) -> int:
-        """The position after the last query."""
-        return self.first_query + sum(self.passes)
+    cap: float | None = None
+    sink: Array | None = None
+    rules: tuple[Score, ...] = ()  # score functions of a model's own
+    query: Growing = field(default_factory=Growing)
+    key: Growing = field(default_factory=Growing)
+    value: Growing = field(default_factory=Growing)
+    passes: list[Pass] = field(default_factory=list)
+    prints: list[Integers | None] = field(default_factory=list)  # fingerprints of the last two passes' keys
+    views: dict[int, Any] = field(default_factory=dict)  # sequences as they were put together last; all, if loaded
+    loaded_steps: tuple[int, ...] = ()  # of a loaded record, which has no passes
 
     @property
     def nbytes(self) -> int:
         """Bytes of all recorded arrays."""
-        return sum(part.nbytes for name in (*GROWING, "own") for part in getattr(self, name))
+        if not self.passes:
+            return sum(view.nbytes for view in self.views.values())
+        return sum(getattr(self, name).nbytes for name in ARRAYS) + sum(p.nbytes for p in self.passes)
 
-    def array(self, name: str) -> Array:
-        """A growing array, joined."""
-        parts: list[Array] = getattr(self, name)
-        if len(parts) > 1:
-            parts[:] = [np.concatenate(parts, axis=2)]
-        return parts[0]
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Number of queries of each pass."""
+        return tuple(one.queries for one in self.passes) or self.loaded_steps
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences of the last pass."""
+        return self.passes[-1].sequences if self.passes else len(self.views)
+
+    def add(self, one: Pass, arrays: dict[str, Array | Arriving], prints: Integers | None) -> None:
+        """Add a pass."""
+        for name, array in arrays.items():
+            getattr(self, name).append(array)
+        self.passes.append(one)
+        self.prints = [*(None for _ in self.prints[:-1]), *self.prints[-1:], prints]  # the last but one, if this one fails
+        self.views.clear()
 
     def cut(self, passes: int) -> None:
-        """Keep only the first `passes` passes."""
-        removed = sum(self.passes[passes:])
-        if removed:
-            for name in GROWING:
-                array = self.array(name)
-                setattr(self, name, [array[:, :, : array.shape[2] - removed].copy()])
-        del self.passes[passes:]
-        remaining = [n for n, row in enumerate(self.rows) if row < self.stop]
-        self.rows, self.own = [self.rows[n] for n in remaining], [self.own[n] for n in remaining]
-
-    @property
-    def mask(self) -> Mask:
-        """Causal, and the sliding window if there is one."""
-        band: Mask = causal(align="end")
-        return band if self.left is None else band & window(self.left, None, align="end")
-
-    @property
-    def score(self) -> tuple[Score, ...]:
-        """The score rules: the model's cap, if it has one."""
-        return () if self.cap is None else (softcap(self.cap),)
-
-    def sequence_slices(self, sequence: int) -> tuple[slice, slice]:
-        """Slices of the queries and keys of one sequence, without its padding."""
-        begin = self.begins[sequence]
-        return slice(max(0, begin - self.first_query), None), slice(max(0, begin - self.first_key), None)
-
-    def weights(self, sequence: int) -> Weights:
-        """Weights (heads, queries, keys) of one sequence, unchecked."""
-        queries, keys = self.sequence_slices(sequence)
-        k = self.array("key")[sequence]
-        if self.key_heads != tuple(n * len(k) // len(self.heads) for n in range(len(self.heads))):
-            k = k[list(self.key_heads)]
-        return weights(
-            self.array("query")[sequence, :, queries],
-            k[:, keys],
-            mask=self.mask,
-            score=self.score,
-            scale=self.scale,
-            sink=self.sink,
-            lse=self.array("lse")[sequence, :, queries],
-        )
-
-    def check(self, layer: int) -> None:
-        """Recompute output rows from the weights; raises TrustError unless they match the model's own output."""
-        if self.trusted:
+        """Keep only the first `passes` passes, as when one failed halfway."""
+        if passes >= len(self.passes):
             return
-        for sequence in range(len(self.begins)):
-            computed, value = self.weights(sequence), self.array("value")[sequence][list(self.key_heads)]
-            queries, keys = self.sequence_slices(sequence)
-            first = self.first_query + (queries.start or 0)
-            limit = TOLERANCES[self.dtype] * float(np.abs(value).max(initial=0))
-            for position, own in zip(self.rows, self.own, strict=True):
-                if position >= first:
-                    recomputed = np.einsum("hk,hkd->hd", computed.row(position - first), value[:, keys])
-                    error = np.abs(recomputed - own[sequence]).max(axis=-1)
-                    if not (error <= limit).all():
-                        head = self.heads[int(np.argmax(np.where(np.isnan(error), np.inf, error)))]
-                        raise TrustError(
-                            f"layer {layer}, head {head}, position {position}: the output recomputed from "
-                            f"recorded arrays differs by {error.max():.2g} (allowed: {limit:.2g}) from the model's own "
-                            "attention. This layer is not shown, since its weights would not be those of the model: "
-                            "use output_attentions=True with attn_implementation='eager' instead."
-                        )
-        self.trusted = True
+        kept = self.passes[:passes]
+        self.query.cut(sum(p.queries for p in kept))
+        for name in ("key", "value"):
+            getattr(self, name).cut(sum(p.new for p in kept))
+        self.passes, self.prints = kept, self.prints[:passes]
+        self.views.clear()

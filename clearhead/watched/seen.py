@@ -1,10 +1,13 @@
-"""The recorded attention of a model: runs, layers and heads, each checked before it is shown.
+"""The recorded attention of a model: runs, parts, layers and heads, each checked before it is shown.
 
-`records` holds and checks the data, `file` saves it, `adapters.transformers.recording` records it, and `Weights`
+`records` holds what each pass gave, `sequences` puts a sequence together and checks it, `file` saves it, and `Weights`
 answers questions.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator, Sequence as Ordered
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -17,15 +20,17 @@ from clearhead.attention_weights.summary import Summary
 from clearhead.errors import InputError
 from clearhead.watched.file import read_watch, write_watch
 from clearhead.watched.records import Record
+from clearhead.watched.run import USUAL_PARTS, Run
+from clearhead.watched.sequences import Sequence
 
 USUAL = ("entropy", "distance", "first", "received_mean")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Head:
     """One head of one layer, for one sequence."""
 
-    layer: "Layer"
+    layer: Layer
     index: int  # among the watched heads
 
     @property
@@ -42,30 +47,38 @@ class Head:
         return self.weights.summary(*names, **options)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layer:
     """One layer of a run, for one sequence, checked against the model."""
 
-    record: Record
+    sequence: Sequence
+    part: str
     number: int
-    sequence: int
 
     @property
     def heads(self) -> tuple[int, ...]:
         """The watched heads."""
-        return self.record.heads
+        return self.sequence.record.heads
 
     @property
     def weights(self) -> Weights:
         """All weights, (heads, queries, keys)."""
-        return self.record.weights(self.sequence)
+        return self.sequence.weights
 
     @property
     def values(self) -> Array:
         """The values, (heads, keys, value dim)."""
-        _, keys = self.record.sequence_slices(self.sequence)
-        value: Array = self.record.array("value")[self.sequence][list(self.record.key_heads)][:, keys]
-        return value
+        return self.sequence.values
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Number of queries of each pass."""
+        return self.sequence.steps
+
+    @property
+    def changes(self) -> tuple[Any, ...]:
+        """The interventions that this layer's output contains."""
+        return self.sequence.changes
 
     def head(self, number: int) -> Head:
         """One head, by its number in the model; raises InputError if it was not watched."""
@@ -75,73 +88,130 @@ class Layer:
 
     def rows_of(self, number: int) -> slice:
         """The queries of one pass among the rows of `weights`."""
-        passes, (queries, _) = self.record.passes, self.record.sequence_slices(self.sequence)
-        if number not in range(len(passes)):
-            raise InputError(f"step {number} was not recorded: choose from 0 to {len(passes) - 1}.")
-        ends = list(accumulate(passes, initial=0))
-        start = queries.start or 0
-        return slice(max(0, ends[number] - start), max(0, ends[number + 1] - start))
+        if number not in range(len(self.steps)):
+            raise InputError(f"step {number} was not recorded: choose from 0 to {len(self.steps) - 1}.")
+        ends = list(accumulate(self.steps, initial=0))
+        return slice(ends[number], ends[number + 1])
 
 
 class Watch:
-    """The recorded attention of a model: runs (one per prompt), each with layers and heads.
+    """The recorded attention of a model: runs (one for each text), each with parts, layers and heads.
 
-    Everything shown is checked: some output rows, recomputed from the recorded arrays, are compared with the output of
-    the model's own attention. A layer that differs raises TrustError.
+    Everything shown is checked: some output rows, recomputed from the recorded arrays, are compared with the model's own
+    output. A layer that differs raises TrustError.
     """
 
-    def __init__(self, layers: tuple[int, ...] | None, heads: tuple[int, ...] | None, memory: int) -> None:
-        self.chosen_layers, self.chosen_heads, self.memory = layers, heads, memory
-        self.runs: list[dict[int, Record]] = []
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
+        self.runs: list[Run] = []
         self.spent = 0  # bytes of the runs, counted as they grow
+        self.stopped = ""  # why recording ended before the model did, if it did
 
     @property
     def nbytes(self) -> int:
         """Bytes of all records, at most `memory`."""
-        return sum(record.nbytes for run in self.runs for record in run.values())
+        return sum(run.nbytes for run in self.runs)
 
     def __repr__(self) -> str:
-        layers = sorted({number for run in self.runs for number in run})
-        return f"Watch(runs={len(self.runs)}, layers={layers}, nbytes={self.nbytes})"
+        parts = {part: len(numbers) for run in self.runs for part, numbers in run.parts().items()}
+        layers = ", ".join(f"{part}: {count}" for part, count in parts.items())
+        stopped = f", stopped: {self.stopped}" if self.stopped else ""
+        return f"Watch(runs={len(self.runs)}, layers={{{layers}}}, nbytes={self.nbytes}{stopped})"
 
-    def layer(self, number: int, *, sequence: int = 0, run: int = -1) -> Layer:
-        """One layer of the latest run or of `run`; `sequence` is the index in the batch.
+    # Choosing
 
-        Raises TrustError if it does not reproduce the model's output, InputError if it was not watched.
-        """
-        records = self.run(run)
-        if number not in records:
-            raise InputError(f"layer {number} was not watched: choose from {sorted(records)}.")
-        record = records[number]
-        if sequence not in range(len(record.begins)):
-            last = len(record.begins) - 1
-            raise InputError(f"sequence {sequence} was not in the batch: choose from 0 to {last}.")
-        record.check(number)
-        return Layer(record, number, sequence)
-
-    def run(self, number: int) -> dict[int, Record]:
-        """The records of one run."""
+    def run(self, number: int) -> Run:
+        """One run; raises InputError if there is none of this number."""
         if number not in range(-len(self.runs), len(self.runs)):
             step = f"choose from 0 to {len(self.runs) - 1}" if self.runs else "call the model inside the with block"
             raise InputError(f"run {number} was not recorded, only {len(self.runs)} were: {step}.")
         return self.runs[number]
 
-    def layers(self, run: int = -1) -> tuple[int, ...]:
-        """The numbers of the watched layers."""
-        return tuple(sorted(self.run(run)))
+    def parts(self, run: int = -1) -> dict[str, tuple[int, ...]]:
+        """The parts of the model that were watched, with the numbers of their layers.
 
-    def steps(self, run: int = -1) -> tuple[int, ...]:
-        """Number of queries of each pass: the length of the prompt, then 1 per generated token fed back."""
+        A part is a stack of layers: `decoder`, `encoder`, `cross`, `text`, `vision`, `audio`, `self`, or its path in
+        the model.
+        """
+        return self.run(run).parts()
+
+    def part(self, name: str | None = None, run: int = -1) -> str:
+        """The part of this name; without one, the first of those usually asked for."""
+        parts = self.parts(run)
+        if name is None:
+            return next((part for part in USUAL_PARTS if part in parts), next(iter(parts), "self"))
+        if name not in parts:
+            raise InputError(f"part {name!r} was not watched: choose from {', '.join(parts)}.")
+        return name
+
+    def layers(self, run: int = -1, *, part: str | None = None) -> tuple[int, ...]:
+        """The numbers of the watched layers of a part."""
+        return self.parts(run).get(self.part(part, run), ())
+
+    def layer(self, number: int, *, sequence: int = 0, run: int = -1, part: str | None = None) -> Layer:
+        """One layer of the latest run or of `run`; `sequence` is the index in the batch.
+
+        Raises TrustError if it does not reproduce the model's output, InputError if it was not watched.
+        """
+        name = self.part(part, run)
         records = self.run(run)
-        return tuple(records[min(records)].passes)
+        if (name, number) not in records.records:
+            raise InputError(f"layer {number} was not watched: choose from {sorted(self.layers(run, part=name))}.")
+        found = records.sequence(name, number, sequence)
+        found.check(f"layer {number}" if name == self.part(None, run) else f"layer {number} of {name}")
+        return Layer(found, name, number)
 
-    def summary(self, *names: str, sequence: int = 0, run: int = -1, **options: Any) -> Summary:
+    def sequences(self, run: int = -1, *, part: str | None = None) -> int:
+        """How many sequences the last pass had."""
+        name = self.part(part, run)
+        records = self.run(run).records
+        return max((r.sequences for (own, _), r in records.items() if own == name), default=0)
+
+    # Asking
+
+    def steps(self, run: int = -1, *, part: str | None = None) -> tuple[int, ...]:
+        """Number of queries of each pass: the length of the prompt, then 1 per generated token fed back."""
+        name, records = self.part(part, run), self.run(run).records
+        first = min(number for own, number in records if own == name)
+        return records[name, first].steps
+
+    def token_ids(self, *, sequence: int = 0, run: int = -1, part: str | None = None) -> Array:
+        """The numbers of the tokens that a sequence's queries are, prompt and generated ones, without padding."""
+        name = self.part(part, run)
+        number = self.layers(run, part=name)[0]
+        ids = self.run(run).sequence(name, number, sequence).query_ids
+        if ids is None:
+            raise InputError(f"the tokens of {name} were not seen: the model was given embeddings, images or sound.")
+        return ids
+
+    def tokens(self, *, sequence: int = 0, run: int = -1, part: str | None = None) -> list[str]:
+        """The tokens of a sequence as text, if `watch` was given a tokenizer."""
+        if self.run(run).names is None:
+            raise InputError("these tokens have no text: give watch(model, tokenizer=…), or take seen.token_ids().")
+        names = self.run(run).names or {}
+        return [names[int(n)] for n in self.token_ids(sequence=sequence, run=run, part=part)]
+
+    def grid(self, run: int = -1, *, part: str = "vision") -> tuple[int, int]:
+        """The rows and columns of an image's patches; the part's further keys stand before them."""
+        grid = self.run(run).grids.get(self.part(part, run))
+        if grid is None:
+            raise InputError(f"part {part!r} has no grid of patches: only images of one size have.")
+        return grid
+
+    def __iter__(self) -> Iterator[Layer]:
+        """The layers of the latest run's usual part, first to last."""
+        return (self.layer(number) for number in self.layers())
+
+    def summary(
+        self, *names: str, sequence: int = 0, run: int = -1, part: str | None = None, **options: Any
+    ) -> Summary:
         """`Weights.summary` over all watched layers and heads: each answer is (layers, heads, queries or keys, …).
 
         Rows are all queries: the prompt first, then each step. Names default to entropy, distance, first and
         received_mean. Processes one layer at a time.
         """
-        layers = [self.layer(number, sequence=sequence, run=run) for number in self.layers(run)]
+        name = self.part(part, run)
+        layers = [self.layer(number, sequence=sequence, run=run, part=name) for number in self.layers(run, part=name)]
         shapes = {layer.weights.shape for layer in layers}
         if len(shapes) > 1:
             raise InputError(
@@ -158,7 +228,7 @@ class Watch:
 
 def load_watch(path: str | os.PathLike[str]) -> Watch:
     """Load a file that `Watch.save` wrote; raises FileError for any other. Needs neither torch nor the model."""
-    seen = Watch(None, None, 0)
+    seen = Watch(0)
     seen.runs = read_watch(path)
     seen.memory = seen.spent = seen.nbytes
     return seen

@@ -1,6 +1,6 @@
-"""The attention layers of a PyTorch model: which modules compute attention where it can be seen, and how they are called.
+"""The attention layers of a PyTorch model: which modules compute attention where it can be seen, and their names.
 
-Responsible for parts and numbers: modules of one part have the same path but for numbers, as `model.layers.*.self_attn`.
+Responsible for parts and numbers: modules of a part have the same path but for numbers, as `model.layers.*.self_attn`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def attention_layers(model: torch.nn.Module) -> list[AttentionLayer]:
     taken: dict[str, set[int]] = {}
     for pattern, paths in patterns.items():
         numbers = layer_numbers(paths, [found[path] for path in paths])
-        part = label(pattern)
+        part = label(pattern, found[paths[0]])
         if taken.get(part, set()) & set(numbers):
             part = pattern
         taken.setdefault(part, set()).update(numbers)
@@ -66,14 +66,33 @@ def attention_layers(model: torch.nn.Module) -> list[AttentionLayer]:
     return layers
 
 
-def label(pattern: str) -> str:
+def refuse_missing(
+    model: torch.nn.Module,
+    layers: list[AttentionLayer],
+    chosen: tuple[int, ...] | None,
+    only: tuple[str, ...] | None,
+) -> None:
+    """Raise InputError for numbers of layers and names of parts that a model has not."""
+    name, parts = type(model).__name__, list(dict.fromkeys(layer.part for layer in layers))
+    unknown = [part for part in only or () if part not in parts]
+    if unknown:
+        raise InputError(f"{name} has no part {', '.join(unknown)}: choose from {', '.join(parts)}.")
+    numbers = {layer.number for layer in layers if only is None or layer.part in only}
+    repeated = getattr(getattr(model, "config", None), "num_hidden_layers", 0)  # layers that run several times
+    missing = [n for n in chosen or () if n not in numbers and not 0 <= n < repeated]
+    if missing:
+        raise InputError(f"{name} has no layers {missing} to watch: choose from {spans(sorted(numbers))}.")
+
+
+def label(pattern: str, module: torch.nn.Module) -> str:
     """The name of a part, from the words in its path."""
     words = pattern.lower()
-    return next((name for name, parts in LABELS.items() if any(part in words for part in parts)), "self")
+    usual = "decoder" if getattr(module, "is_causal", False) is True else "self"
+    return next((name for name, parts in LABELS.items() if any(part in words for part in parts)), usual)
 
 
 def layer_numbers(paths: list[str], modules: list[torch.nn.Module]) -> list[int]:
-    """The layers' own numbers (layer_idx), or the first number of their paths, or their order, whichever are distinct."""
+    """The layers' own numbers (layer_idx), the first numbers of their paths, or their order, whichever are distinct."""
     own = [getattr(module, "layer_idx", None) for module in modules]
     first = [int(numbers[0]) if (numbers := re.findall(r"(?<![^.])\d+(?![^.])", path)) else None for path in paths]
     for numbers in (own, first):

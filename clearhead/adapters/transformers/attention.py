@@ -7,52 +7,24 @@ batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.autograd import forward_ad
 from transformers.utils import output_capturing
 
 from clearhead.adapters.torch import dispatch, operator
-from clearhead.adapters.torch.host import FLOAT_DTYPES, array_view
+from clearhead.adapters.torch.host import FLOAT_DTYPES
 from clearhead.adapters.torch.weighed import Weighed
 from clearhead.adapters.torch.weights import weights_of
 from clearhead.adapters.transformers.batch import LayerProblem, by_kernel, by_operator, rule_for
 from clearhead.adapters.transformers.mask import FULL_SLICE, BatchPart, MaskTensor
-from clearhead.arrays import Array
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.rules.masks import Mask, causal, full, window
 
 NAME = "clearhead"
 UNSUPPORTED_OPTIONS = ("sinks", "block_indices")  # unsupported options of a few models that change the result
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One layer's attention call; arrays are views of the model's tensors."""
-
-    module: torch.nn.Module
-    query: Array  # (batch, heads, queries, dim)
-    key: Array  # (batch, key heads, keys, dim), of a static cache only the filled part
-    value: Array
-    problem: LayerProblem
-    lse: Array
-    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # query, key and value from the model
-    options: dict[str, Any]  # from the model
-
-
-class Listener(Protocol):
-    """Receives the attention calls of layers."""
-
-    def wants(self, module: torch.nn.Module) -> bool:
-        """Whether to receive a layer's calls."""
-
-    def __call__(self, call: Call) -> None:
-        """Receive a call."""
-
-
-listeners: list[Listener] = []
 
 
 def attention_forward(
@@ -75,7 +47,6 @@ def attention_forward(
     The weights are a lazy tensor, returned only with `output_attentions=True`. Raises InputError, ShapeError or
     DtypeError for anything that clearhead does not support.
     """
-    tensors = query, key, value
     operator.check_ranks()
     query, key, value = operator.autocast_operands(query, key, value)
     check_supported(query, key, value, kwargs)
@@ -97,10 +68,9 @@ def attention_forward(
         parts = (BatchPart(FULL_SLICE, FULL_SLICE, FULL_SLICE, mask),)
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     problem = LayerProblem(parts, pattern, hides, adds, softcap, scale, s_aux, dropout)
-    interested = [listener for listener in listeners if listener.wants(module)]
     wants_weights, weights = bool(kwargs.get("output_attentions")) or collects_weights(), None
     if needs_only_numbers(query, key, value, problem):
-        output, lse = by_kernel(query, key, value, problem, bool(wants_weights or interested))
+        output, lse = by_kernel(query, key, value, problem, wants_weights)
     elif (
         wants_weights
         and not dropout
@@ -110,9 +80,6 @@ def attention_forward(
         output, lse, weights = with_weights(query, key, value, problem)
     else:
         output, lse = by_operator(query, key, value, problem)
-    if interested:
-        options = {"scaling": scaling, "softcap": softcap, "s_aux": s_aux, "sliding_window": sliding_window}
-        notify(interested, module, (query, key, value), problem, lse, tensors, options)
     if wants_weights and weights is None:
         weights = weights_alone(query, key, problem, None if lse is None else lse.detach())
     return output, weights
@@ -220,31 +187,6 @@ def default_mask(
     if queries != keys:
         raise InputError(f"{queries} queries and {keys} keys have no mask: pass the model an attention_mask.")
     return causal() if sliding_window is None else window(sliding_window - 1)
-
-
-def notify(
-    interested: list[Listener],
-    module: torch.nn.Module,
-    operands: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    problem: LayerProblem,
-    lse: torch.Tensor | None,
-    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    options: dict[str, Any],
-) -> None:
-    """Pass a call to its listeners."""
-    if (
-        lse is None
-        or dispatch.needs_operators()
-        or not dispatch.is_plain_memory([x.detach() for x in (*operands, lse)])
-    ):
-        raise InputError(
-            f"{type(module).__name__} is traced, mapped or run without data, but a watch records data: call the "
-            "model itself inside the with block."
-        )
-    q, k, v = (array_view(x) for x in operands)
-    call = Call(module, q, k, v, problem, array_view(lse), tensors, options)
-    for listener in interested:
-        listener(call)
 
 
 def collects_weights() -> bool:

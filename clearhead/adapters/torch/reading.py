@@ -1,0 +1,201 @@
+"""Read an attention call as arrays on the host: what is copied, who sees whom, what is added to scores.
+
+Responsible for copies from other devices, which do not wait, and for compact forms of masks and biases, found on the
+model's device. `watched` defines these forms.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+
+from clearhead.adapters.torch.calls import AttentionCall
+from clearhead.adapters.torch.flex import float_formula
+from clearhead.adapters.torch.host import array_view
+from clearhead.adapters.torch.rule_names import join_rule
+from clearhead.adapters.torch.trace import trace_torch_function
+from clearhead.arrays import Array, Integers
+from clearhead.rules.masks import POSITIONS
+from clearhead.rules.scores import Score
+from clearhead.watched.added import Added
+from clearhead.watched.growing import Arriving
+from clearhead.watched.visible import Visible, visible_band
+
+PAIRS_AT_ONCE = 1 << 24  # of a mask that is computed row by row
+FINGERPRINT_DIMS = 4  # numbers of each head that a key is recognised by
+KEPT_EXACTLY = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+# Copies
+
+
+@dataclass(eq=False)
+class DeviceCopy:
+    """A copy on its way from a device."""
+
+    tensor: torch.Tensor  # in host memory
+    event: Any  # recorded after the copy
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array."""
+        return self.tensor.numel() * self.tensor.element_size()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape."""
+        return tuple(self.tensor.shape)
+
+    def arrived(self) -> Array:
+        """The array, after waiting for the copy."""
+        if self.event is not None:
+            self.event.synchronize()
+        return array_view(self.tensor)
+
+
+def host_copy(x: torch.Tensor, *, exact: bool = False) -> Array | Arriving:
+    """A copy of a tensor in host memory. From another device it does not wait; 16-bit numbers stay so unless `exact`."""
+    x = x.detach()
+    if exact and x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
+    if x.is_cpu:
+        return array_view(x.clone(memory_format=torch.contiguous_format))
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    pinned = accelerator is not None and accelerator.type == x.device.type
+    target = torch.empty(x.shape, dtype=x.dtype, pin_memory=pinned)
+    target.copy_(x, non_blocking=True)
+    event = None
+    if pinned:
+        event = torch.Event(x.device.type)
+        event.record(torch.accelerator.current_stream(x.device))
+    return DeviceCopy(target, event)
+
+
+def fingerprints(key: torch.Tensor) -> Integers:
+    """A number for each key of each sequence, (sequences, keys), by which it is known again."""
+    key = key.detach()
+    dims = [(2 * n + 1) * key.shape[-1] // (2 * FINGERPRINT_DIMS) for n in range(FINGERPRINT_DIMS)]
+    some = key[..., sorted(set(dims))].contiguous()
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[some.element_size()]
+    bits = some.view(whole).to(torch.int64)
+    factors = torch.arange(1, bits.shape[1] * bits.shape[3] + 1, dtype=torch.int64, device=bits.device)
+    factors = (factors * FACTOR + FACTOR).reshape(1, bits.shape[1], 1, bits.shape[3])
+    return (bits * factors).sum((1, 3)).cpu().numpy()
+
+
+FACTOR = 0x5851F42D4C957F2D  # an odd number without a pattern
+
+# Masks
+
+last_tables: dict[int, tuple[Any, Any, Visible]] = {}
+
+
+def visible_of(call: AttentionCall) -> tuple[Visible, int]:
+    """Who sees whom, and how many of the keys anybody sees: a cache may have room for more."""
+    v, queries, keys = call.visibility, call.query.shape[2], call.key.shape[2]
+    if v.is_band:
+        if v.causal is None and v.left is None and v.right is None:
+            return visible_band(queries, keys, 0, None, None), keys
+        offset = 0 if v.causal == "start" else keys - queries
+        right = 0 if v.causal is not None else v.right
+        visible = visible_band(queries, keys, offset, v.left, right)
+        return visible, max(int(visible.high.max(initial=0)), min(queries, keys))
+    only_table = v.table is not None and v.causal is None and v.tokens is None and v.rows is None
+    if only_table and (known := last_tables.get(id(v.table))) is not None:
+        tensor, version, visible = known
+        if tensor() is v.table and version == v.table._version and visible.high.shape[1] == queries:
+            return visible, filled(visible, queries, keys)
+    visible = read_visible(call)
+    if only_table:
+        if len(last_tables) > 3:
+            last_tables.clear()
+        last_tables[id(v.table)] = weakref.ref(v.table), v.table._version, visible
+    return visible, filled(visible, queries, keys)
+
+
+def filled(visible: Visible, queries: int, keys: int) -> int:
+    """The number of keys up to the last that somebody sees, but no fewer than queries if there are as many."""
+    if visible.bits is not None or visible.tokens is None:
+        return keys
+    count = visible.tokens.shape[1]
+    return count
+
+
+def read_visible(call: AttentionCall) -> Visible:
+    """Find intervals and padding in a mask, some rows at a time; one bit a pair if it has no such form."""
+    queries, keys = call.query.shape[2], call.key.shape[2]
+    device = call.query.device
+    step = max(1, PAIRS_AT_ONCE // max(1, keys * call.query.shape[0]))
+    parts = [torch.arange(first, min(first + step, queries), device=device) for first in range(0, queries, step)]
+    tokens = reduce(torch.logical_or, (call.visible_rows(rows).any(2) for rows in parts))  # (batch, heads, keys)
+    alike = tokens.shape[1] == 1 or bool((tokens == tokens[:, :1]).all())
+    lows, highs, intervals = [], [], alike
+    before = torch.nn.functional.pad(tokens[:, 0].long().cumsum(-1), (1, 0))  # (batch, keys + 1)
+    for rows in parts if intervals else ():
+        seen = call.visible_rows(rows)
+        if seen.shape[1] > 1 and not bool((seen == seen[:, :1]).all()):
+            intervals = False
+            break
+        seen = seen[:, 0]  # (batch, rows, keys)
+        low, any_key = seen.to(torch.uint8).argmax(-1), seen.any(-1)
+        high = torch.where(any_key, keys - seen.flip(-1).to(torch.uint8).argmax(-1), 0)
+        low = torch.where(any_key, low, 0)
+        counts = before.gather(1, high) - before.gather(1, low)
+        if bool((counts != seen.sum(-1)).any()):
+            intervals = False
+            break
+        lows.append(low)
+        highs.append(high)
+    if intervals:
+        low, high = (torch.cat(x, 1).to(torch.int32).cpu().numpy() for x in (lows, highs))
+        there = tokens[:, 0].cpu().numpy()
+        last = int(np.flatnonzero(there.any(0))[-1]) + 1 if there.any() else keys
+        if call.query.shape[2] <= last:
+            there = there[:, :last]
+        return Visible(low, high, None if there.all() and there.shape[1] == keys else there)
+    bits = [np.packbits(call.visible_rows(rows).cpu().numpy(), axis=-1) for rows in parts]
+    shape = (1, queries)
+    return Visible(np.zeros(shape, np.int32), np.full(shape, keys, np.int32), None, np.concatenate(bits, axis=2))
+
+
+# What is added to scores, sinks, score functions
+
+
+def added_of(call: AttentionCall, heads: list[int], keys: int) -> Added | None:
+    """The sum of what a model adds to the scores of some heads, one number for each distance where that says it."""
+    if not call.adds:
+        return None
+    total = reduce(torch.add, (x.detach() for x in call.adds))[..., :keys]
+    if total.shape[1] > 1:
+        total = total[:, heads]
+    if not bool(total.any()):
+        return None
+    total = total.float()
+    queries = total.shape[2]
+    rows = call.query.shape[2]
+    if queries == rows and total.shape[3] == keys and (rows == 1 or bool((total[:, :, 1:, 1:] == total[:, :, :-1, :-1]).all())):
+        first, rest = total[:, :, -1], total[:, :, :-1, -1].flip(-1)
+        return Added(torch.cat([first, rest], -1).cpu().numpy(), True)
+    return Added(total.cpu().numpy(), False)
+
+
+def sink_of(call: AttentionCall, heads: tuple[int, ...]) -> Array | None:
+    """The sinks of some heads."""
+    if call.sink is None:
+        return None
+    sink = call.sink.detach().reshape(-1).to(torch.promote_types(call.sink.dtype, torch.float32))
+    chosen: Array = sink.cpu().numpy()[list(heads)]
+    return chosen
+
+
+def score_rules(call: AttentionCall) -> tuple[Score, ...]:
+    """A model's own score function as rules."""
+    if call.score_function is None:
+        return ()
+    formula = float_formula(trace_torch_function(call.score_function, ("score", *POSITIONS), call.query.dtype))
+    rule, tables = join_rule((), None, formula)
+    return tuple(rule.filled([array_view(x.cpu()) for x in tables])[1])

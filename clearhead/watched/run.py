@@ -1,0 +1,54 @@
+"""One run of a model over a text: the records of its layers, by part and number."""
+
+from dataclasses import dataclass, field
+
+from clearhead.errors import InputError
+from clearhead.watched.records import Record
+from clearhead.watched.sequences import Sequence, crosses, sequence_of
+
+USUAL_PARTS = ("text", "decoder", "self", "encoder", "audio", "vision", "cross")  # which one is shown if none is named
+
+
+@dataclass(eq=False)
+class Run:
+    """The records of one text, or of a batch of texts."""
+
+    records: dict[tuple[str, int], Record] = field(default_factory=dict)
+    names: dict[int, str] | None = None  # of tokens, if there was a tokenizer
+    grids: dict[str, tuple[int, int]] = field(default_factory=dict)  # of each part's patches
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all records."""
+        return sum(record.nbytes for record in self.records.values())
+
+    def parts(self) -> dict[str, tuple[int, ...]]:
+        """The parts and the numbers of their layers."""
+        found: dict[str, list[int]] = {}
+        for part, number in self.records:
+            found.setdefault(part, []).append(number)
+        return {part: tuple(sorted(numbers)) for part, numbers in found.items()}
+
+    def sequence(self, part: str, number: int, sequence: int) -> Sequence:
+        """One sequence of a layer; raises InputError if the batch had no such one."""
+        record = self.records[part, number]
+        if sequence not in range(record.sequences):
+            last = record.sequences - 1
+            raise InputError(f"sequence {sequence} was not in the batch: choose from 0 to {last}.")
+        if sequence not in record.views:
+            record.views[sequence] = sequence_of(record, sequence, self.guide(record))
+        found: Sequence = record.views[sequence]
+        return found
+
+    def guide(self, record: Record) -> Record | None:
+        """The self-attention beside a cross-attention, whose passes have the same queries.
+
+        Of several layers the last: its keys tell sequences apart that begin alike.
+        """
+        if not crosses(record):
+            return None
+        sizes = [(one.sequences, one.queries) for one in record.passes]
+        for other in reversed(self.records.values()):
+            if not crosses(other) and [(one.sequences, one.queries) for one in other.passes] == sizes:
+                return other
+        return None
