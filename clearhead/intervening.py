@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -156,7 +156,7 @@ class Intervention:
         """
         if not (pattern or values):
             raise InputError("patch with pattern=False and values=False changes nothing: leave one of them True.")
-        seen, name = checked_source(source, None if part is None else str(part))
+        seen, name = checked_source(source)
         options = {"source": seen, "name": name, "pattern": bool(pattern), "values": bool(values)}
         return self.add(Patch, layer, heads, part, queries=queries, sequence=sequence, **options)
 
@@ -322,12 +322,11 @@ def checked_output(given: Any) -> Any:
     return output.reshape(lead[output.ndim]) if output.ndim < 4 else output
 
 
-def checked_source(given: Any, part: str | None) -> tuple[Callable[[Layer, int], Any], str]:
+def checked_source(given: Any) -> tuple[Callable[[Layer, int], Any], str]:
     """A function from (layer, sequence) to what was seen of another run, and its name."""
     name = type(given).__name__
-    options: Mapping[str, Any] = {} if part is None else {"part": part}
     if hasattr(given, "layer") and hasattr(given, "layers"):
-        return (lambda layer, sequence: given.layer(layer[1], sequence=sequence, **options)), name
+        return (lambda layer, sequence: given.layer(layer[1], sequence=sequence, part=layer[0])), name
     if hasattr(given, "head") or (hasattr(given, "source") and hasattr(given, "row")):
         return (lambda layer, sequence: given), name
     raise InputError(f"source={given!r} holds no weights: give what clearhead.watch saw, or clearhead.weights(q, k).")

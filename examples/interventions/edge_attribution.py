@@ -33,9 +33,8 @@ def main():
         with torch.no_grad(), clearhead.intervene(model) as change:
             change.scale(layer, head, 0, queries=-1, keys=key)
             lost = plain - small_model.preference(model, tokens, "Elizabeth", "Jane")
-        print(
-            f"{layer:5} {head:4} {small_model.words(tokens)[key]!r:12} {attributions[layer, head, key]:9.2f} {lost:8.2f}"
-        )
+        word, estimated = small_model.words(tokens)[key], attributions[layer, head, key]
+        print(f"{layer:5} {head:4} {word!r:12} {estimated:9.2f} {lost:8.2f}")
 
 
 if __name__ == "__main__":

@@ -460,6 +460,6 @@ def test_changes_say_what_the_weights_became(models):
     own = clearhead.weights(
         q, k, mask=clearhead.causal(align="end"), scale=last.scale, sink=last.sink.reshape(-1).numpy()
     )
-    w = edited_weights(own, list(changes), ("self", 1), steps=[call.query.shape[2] for call, _ in calls])
+    w = edited_weights(own, list(changes), ("decoder", 1), steps=[call.query.shape[2] for call, _ in calls])
     theirs = np.concatenate([answer.output[0].numpy() for _, answer in calls], axis=1)
     np.testing.assert_allclose(np.asarray(w) @ v, theirs, atol=1e-5)

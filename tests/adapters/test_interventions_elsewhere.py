@@ -305,7 +305,7 @@ def llama():
 IDS = torch.arange(3, 15)[None]
 WRONG = {
     "no layer 9: choose from 0 to 1": lambda c: c.ablate(9),
-    "no part 'vision': choose from 'self'": lambda c: c.ablate(0, part="vision"),
+    "no part 'vision': choose from 'decoder'": lambda c: c.ablate(0, part="vision"),
     "no head 4: choose from 0 to 3": lambda c: c.ablate(0, [4]),
     "heads='all' is not a number": lambda c: c.ablate(0, "all"),
     "queries=1.5 are not positions": lambda c: c.cut(0, queries=1.5),

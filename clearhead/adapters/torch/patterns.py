@@ -74,7 +74,8 @@ def check_part(edit: Patch, weights: Weights, rows: Any, columns: Any) -> None:
     if rows.max(initial=-1) >= queries or columns.max(initial=-1) >= keys:
         raise InputError(
             f"{edit!r} gives the weights of {queries} queries over {keys} keys, but a pass has "
-            f"{rows.max(initial=-1) + 1} and {columns.max(initial=-1) + 1}: give those of a run as long, or choose some by queries=…"
+            f"{rows.max(initial=-1) + 1} and {columns.max(initial=-1) + 1}: give those of a run as long, or choose "
+            "some by queries=…"
         )
     bands = all(isinstance(part, Causal | Window | Full) for part in conjunction(mask))
     looks_back = any(isinstance(part, Causal) or getattr(part, "right", None) == 0 for part in conjunction(mask))
