@@ -277,7 +277,7 @@ def array_or_tensor(given: Any, name: str) -> Any:
         array = np.empty(0, object)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name}={given!r} is no array of numbers: give a number, an array or a tensor.")
-    return array.astype(np.float32) if array.dtype.kind != "f" or not array.ndim else array
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
 def checked_factor(given: Any) -> Any:

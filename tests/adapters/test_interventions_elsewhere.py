@@ -263,6 +263,23 @@ def test_16_bits_stay_16_bits(dtype):
 
 
 @torch.no_grad()
+def test_64_bits():
+    torch.manual_seed(0)
+    model, x = Plain().double(), torch.randn(2, 10, 32, dtype=torch.float64)
+    added = torch.zeros(10, 10).masked_fill(torch.ones(10, 10).tril() == 0, torch.finfo(torch.float32).min)
+    edits = [
+        MatrixEdit("scale", 0, [1], lambda q, k, n: k == 2, 0.3),
+        MatrixEdit("scale, renormalized", 0, [2], lambda q, k, n: k == 0, torch.tensor(0.7).double()),
+        MatrixEdit("sink", 0, [0], number=1.3),
+    ]
+    with clearhead.intervene(model) as change:
+        change.scale(0, 1, 0.3, keys=2)
+        change.scale(0, 2, 0.7, keys=0, renormalize=True)
+        change.sink(0, 0, 1.3)
+        close(model(x), by_hand(model, x, edits, added.double()), 1e-13)
+
+
+@torch.no_grad()
 def test_memory_does_not_grow_with_the_square():
     """At 8192 items a matrix of one head in float32 takes 256 MiB, one of booleans 64 MiB."""
     torch.manual_seed(0)

@@ -16,6 +16,7 @@ import torch
 
 from clearhead.adapters.torch.calls import AttentionCall
 from clearhead.adapters.torch.flex import float_formula, mask_formula
+from clearhead.adapters.torch.reference import HALF_DTYPES
 from clearhead.adapters.torch.rule_names import join_rule, split_rules
 from clearhead.adapters.torch.sdpa import table_element
 from clearhead.adapters.torch.trace import trace_torch_function
@@ -61,6 +62,8 @@ def rules_of(call: AttentionCall, heads: Sequence[int]) -> CallRules:
         traced = float_formula(trace_torch_function(call.score_function, SCORE_NAMES, call.query.dtype))
         score.append(with_head_numbers(traced, heads, call))
     sink = None if call.sink is None else on_processor(call.sink.reshape(-1))[list(heads)]
+    if sink is not None and sink.dtype in HALF_DTYPES:
+        sink = sink.float()
     return CallRules(
         masks, seen, reduce(lambda first, then: then.after(first), score) if score else None, sink, call.scale
     )

@@ -183,7 +183,8 @@ class EditedHeads:
             if isinstance(edit, Sink):
                 mine = torch.tensor([head in edit.heads_of(self.count) for head in self.heads])
                 number = -torch.inf if edit.value is None else edit.value
-                old = torch.full((len(self.heads),), -torch.inf) if sink is None else sink
+                dtype = torch.float64 if self.call.query.dtype is torch.float64 else torch.float32
+                old = torch.full((len(self.heads),), -torch.inf, dtype=dtype) if sink is None else sink
                 sink, forced = torch.where(mine, number, old), forced | mine
         return sink, forced
 
