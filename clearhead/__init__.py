@@ -30,6 +30,7 @@ with importing:
     )
     from clearhead.functional import Attended, attend, attention, merge, self_attention
     from clearhead.gradient_watching import output_gradients
+    from clearhead.intervening import intervene
     from clearhead.rules import functions
     from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
@@ -79,6 +80,7 @@ __all__ = [
     "head_outputs",
     "heaviest_keys",
     "heaviest_rows",
+    "intervene",
     "kernel_for",
     "key_contributions",
     "load_watch",

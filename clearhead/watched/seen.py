@@ -262,7 +262,9 @@ class Watch:
         name = self.part(part, run)
         answers = self.summary(asked, sequence=sequence, run=run, part=name, **options)
         if family is None and (question not in answers or answers[question].ndim != 3):
-            raise InputError(f"{question!r} has no single number for each query or key: rank heads by another question.")
+            raise InputError(
+                f"{question!r} has no single number for each query or key: rank heads by another question."
+            )
         x = answers[question] if family is None else answers[family][..., 0]
         layers = self.layers(run, part=name)
         heads = self.layer(layers[0], sequence=sequence, run=run, part=name).heads
