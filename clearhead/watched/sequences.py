@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from clearhead.arrays import Array, Integers
-from clearhead.attention_weights.matrix import Weights, check_memory, weights
+from clearhead.attention_weights.lazy import check_memory
+from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.errors import TrustError
 from clearhead.rules.masks import Mask
 from clearhead.rules.scores import Score, softcap
-from clearhead.watched.added import Added, joined, rule_of
+from clearhead.watched.added import Added, consecutive, joined, over_pairs, rule_of
 from clearhead.watched.growing import Growing
 from clearhead.watched.records import Pass, Record
 from clearhead.watched.visible import Shown
@@ -250,9 +251,7 @@ def shown_over(record: Record, path: Walk, compact: Integers, keys: int, queries
         highs.append(ends[np.minimum(high, len(compact))][step.kept])
         at += int(step.kept.sum())
     dropped = until[path.tokens]
-    return Shown(
-        np.concatenate(lows), np.concatenate(highs), keys, None if (dropped >= queries).all() else dropped
-    )
+    return Shown(np.concatenate(lows), np.concatenate(highs), keys, None if (dropped >= queries).all() else dropped)
 
 
 def is_token(path: Walk, places: Integers) -> Array:
@@ -287,10 +286,11 @@ def added_parts(record: Record, path: Walk, compact: Integers) -> Iterator[Any]:
         if one.added is None:
             continue
         table, there = one.added.of(step.row), is_token(path, step.places)
-        if one.added.by_distance and not (step.kept.all() and there.all()):
-            table, by_distance = trimmed(table, step.kept, there, one), True
-        else:
-            by_distance = one.added.by_distance
+        by_distance = one.added.by_distance
+        if by_distance and consecutive(np.flatnonzero(step.kept)) and consecutive(np.flatnonzero(there)):
+            table = trimmed(table, step.kept, there, one)
+        elif by_distance:  # padding inside
+            table, by_distance = over_pairs(table, one.queries, len(there)), False
         if not by_distance:
             table = table[:, step.kept] if table.shape[1] > 1 else table
             table = table[:, :, there] if table.shape[2] > 1 else table

@@ -262,7 +262,7 @@ def rows() -> Iterator[Row]:
     yield model_row("float16", lambda: Stack(Block(causal)).half(), x.half(), tolerance=2e-3)
     yield model_row("autocast to bfloat16", lambda: Stack(Block(causal)), run=under_autocast, tolerance=1e-2)
     yield model_row("training, loss.backward", lambda: Stack(Block(causal), Block(causal)), run=trained, grad=True)
-    yield model_row("gradient checkpointing", lambda: Checkpointed(Block(causal), Block(causal)), run=trained, grad=True)
+    yield model_row("gradient checkpointing", lambda: Checkpointed(Block(causal), Block(causal)), run=trained, again=lambda model, given: model(numbers(2, 12, 32)), grad=True)
     yield model_row("torch.func.functional_call, vmap outside", lambda: Stack(Block(causal)), run=functionally)
     yield model_row("torch.inference_mode", lambda: Stack(Block(causal)), run=in_inference)
     yield model_row("nn.DataParallel on the processor", lambda: nn.DataParallel(Stack(Block(causal))), x)

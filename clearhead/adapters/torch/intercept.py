@@ -29,6 +29,7 @@ from clearhead.adapters.torch.calls import (
     own_or_changed,
 )
 from clearhead.adapters.torch.multihead import MULTIHEAD
+from clearhead.adapters.torch.remembered import forget, remembered
 from clearhead.errors import InputError
 
 SDPA = "scaled_dot_product_attention"
@@ -100,6 +101,7 @@ def intercepting(model: torch.nn.Module, handler: Handler, handlers: list[Handle
             handlers.remove(handler)
         for namespace, name in reversed(done):
             places.restore(namespace, name)
+        forget()
 
 
 def replacements(model: torch.nn.Module) -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
@@ -227,7 +229,7 @@ def sdpa_call(
         k,
         v,
         q.shape[-1] ** -0.5 if scale is None else float(scale),
-        Visibility(table=table, causal=causal),
+        Visibility(table=table, causal=causal, source=mask if table is not None else None),
         adds,
         dropout=dropout,
         computed=str(q.dtype).removeprefix("torch."),
@@ -266,8 +268,11 @@ def split_table(mask: torch.Tensor) -> tuple[torch.Tensor | None, tuple[torch.Te
 
     Numbers that take every weight away hide; a table of nothing else adds nothing.
     """
-    if mask.dtype is torch.bool:
-        return mask, ()
+    return (mask, ()) if mask.dtype is torch.bool else remembered(mask, "split", partial(split_floats, mask))
+
+
+def split_floats(mask: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """`split_table` of numbers that are added to scores."""
     hidden = mask <= HIDES
     if bool(((mask == 0) | hidden).all()):
         return ~hidden, ()
@@ -307,7 +312,7 @@ def call_flex(
         key,
         value,
         query.shape[-1] ** -0.5 if scale is None else float(scale),
-        Visibility(rows=None if block_mask is None else block_mask_rows(block_mask, key.shape[2])),
+        visible_blocks(block_mask, key.shape[2]),
         computed=str(query.dtype).removeprefix("torch."),
         score_function=score_mod,
         function="flex_attention",
@@ -320,6 +325,15 @@ def call_flex(
             f"{type(module).__name__} asks flex_attention for its log-sum-exp, which a changed attention does not give."
         )
     return result.output.to(query.dtype)
+
+
+def visible_blocks(block_mask: Any, keys: int) -> Visibility:
+    """What a BlockMask shows; None shows everything."""
+    return (
+        Visibility()
+        if block_mask is None
+        else Visibility(rows=block_mask_rows(block_mask, keys), source=block_mask, rule=lambda: block_mask)
+    )
 
 
 def block_mask_rows(block_mask: Any, keys: int) -> Callable[[torch.Tensor], torch.Tensor]:
