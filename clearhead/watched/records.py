@@ -7,6 +7,8 @@ passes of one sequence together.
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from clearhead.arrays import Array, Integers
 from clearhead.errors import InputError
 from clearhead.rules.scores import Score

@@ -61,7 +61,7 @@ def vision(name: str, config: str, attention: str = "sdpa", **sizes: Any) -> Row
     """A vision model on two images."""
 
     def make() -> tuple[Any, dict[str, Any]]:
-        usual = {key: x for key, x in VISION.items() if not isinstance(getattr(getattr(transformers, config)(), key, 0), list)}
+        usual = {key: x for key, x in VISION.items() if not isinstance(getattr(getattr(transformers, config)(), key, 0), list | tuple)}
         settings = getattr(transformers, config)(**usual | sizes)
         return built(name, settings, attention), {"pixel_values": pixels(2, 3, 32, 32)}
 
