@@ -192,7 +192,7 @@ def sequence_of(record: Record, sequence: int, guide: Record | None = None) -> S
             step.row = other.row
             step.kept &= other.kept & beside.tokens[other.own]
     for step in path.steps:
-        there = step.own >= 0
+        there = step.kept & (step.own >= 0)
         step.kept[there] &= path.tokens[step.own[there]]
     return assembled(record, path)
 
