@@ -142,7 +142,8 @@ def apart(seen, expected, pads=None, run=-1, unlike=difference):
     `pads` are masks of padding (batch, length) of what the first pass was given, by part; "" stands for other parts.
     """
     recorded = {(part, number) for part, numbers in seen.parts(run).items() for number in numbers}
-    assert recorded and recorded >= set(expected), f"recorded {sorted(recorded)}, expected {sorted(expected)}"
+    assert recorded, "nothing was recorded"
+    assert recorded >= set(expected), f"recorded {sorted(recorded)}, expected {sorted(expected)}"
     worst = 0.0
     for part, number in sorted(recorded):
         for sequence in range(seen.runs[run].records[part, number].sequences):

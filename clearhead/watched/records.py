@@ -93,7 +93,7 @@ class Record:
         """Bytes of all recorded arrays."""
         if not self.passes:
             return sum(view.nbytes for view in self.views.values())
-        return sum(getattr(self, name).nbytes for name in ARRAYS) + sum(p.nbytes for p in self.passes)
+        return sum(x.nbytes for x in (self.query, self.key, self.value)) + sum(p.nbytes for p in self.passes)
 
     @property
     def steps(self) -> tuple[int, ...]:

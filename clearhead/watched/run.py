@@ -34,7 +34,9 @@ class Run:
 
     def has_grid(self, part: str, grid: tuple[int, int]) -> bool:
         """Whether all layers of a part see the patches of one image, and before them a few tokens that are none."""
-        counts = {(one.queries, one.keys) for (own, _), record in self.records.items() if own == part for one in record.passes}
+        counts = {
+            (one.queries, one.keys) for (own, _), record in self.records.items() if own == part for one in record.passes
+        }
         patches = grid[0] * grid[1]
         more = {keys - patches for queries, keys in counts if queries == keys}
         return len(counts) == len(more) == 1 and 0 <= min(more) < min(MOST_MORE, patches)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
-
 from clearhead.arrays import Array
 from clearhead.attention_weights.labels import token_matches
 from clearhead.attention_weights.matrix import Weights

@@ -9,23 +9,55 @@ from typing import Any
 import torch
 import transformers
 
-from scripts.watched_kinds.rows import Row
+from watched_kinds.rows import Row
 
-VISION = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96} | {
-    "image_size": 32, "patch_size": 8
-}  # fmt: skip
-TEXT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2} | {
-    "intermediate_size": 96, "vocab_size": 99, "max_position_embeddings": 128, "head_dim": 16,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-SPEECH = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96} | {
-    "vocab_size": 99, "conv_dim": (32, 32), "conv_kernel": (10, 3), "conv_stride": (5, 2),
-    "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "mask_time_prob": 0.0, "layerdrop": 0.0,
-}  # fmt: skip
-BOTH = {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4} | {
-    "decoder_attention_heads": 4, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "vocab_size": 99, "pad_token_id": 0,
-    "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "dropout": 0.0, "forced_eos_token_id": None,
-}  # fmt: skip
+VISION: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+} | {"image_size": 32, "patch_size": 8}
+TEXT: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+} | {
+    "intermediate_size": 96,
+    "vocab_size": 99,
+    "max_position_embeddings": 128,
+    "head_dim": 16,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+SPEECH: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+} | {
+    "vocab_size": 99,
+    "conv_dim": (32, 32),
+    "conv_kernel": (10, 3),
+    "conv_stride": (5, 2),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "mask_time_prob": 0.0,
+    "layerdrop": 0.0,
+}
+BOTH: dict[str, Any] = {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4} | {
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 96,
+    "decoder_ffn_dim": 96,
+    "vocab_size": 99,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+    "dropout": 0.0,
+    "forced_eos_token_id": None,
+}
 IMAGE = 7  # the token that stands for a patch
 
 
@@ -61,7 +93,11 @@ def vision(name: str, config: str, attention: str = "sdpa", **sizes: Any) -> Row
     """A vision model on two images."""
 
     def make() -> tuple[Any, dict[str, Any]]:
-        usual = {key: x for key, x in VISION.items() if not isinstance(getattr(getattr(transformers, config)(), key, 0), list | tuple)}
+        usual = {
+            key: x
+            for key, x in VISION.items()
+            if not isinstance(getattr(getattr(transformers, config)(), key, 0), list | tuple)
+        }
         settings = getattr(transformers, config)(**usual | sizes)
         return built(name, settings, attention), {"pixel_values": pixels(2, 3, 32, 32)}
 
@@ -79,12 +115,28 @@ def vision_rows() -> Iterator[Row]:
     yield vision("BeitModel", "BeitConfig", use_relative_position_bias=True)
     yield vision("Data2VecVisionModel", "Data2VecVisionConfig", use_relative_position_bias=True)
     yield vision("SwinModel", "SwinConfig", embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=2, patch_size=4)
-    yield vision("Swinv2Model", "Swinv2Config", "eager", embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=2, patch_size=4)
+    yield vision(
+        "Swinv2Model",
+        "Swinv2Config",
+        "eager",
+        embed_dim=16,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=2,
+        patch_size=4,
+    )
     yield vision("DPTModel", "DPTConfig", is_hybrid=False, backbone_out_indices=[0, 1])
     yield vision("IJepaModel", "IJepaConfig")
     yield vision("SegformerModel", "SegformerConfig", num_attention_heads=[1, 2, 4, 8])
     yield vision("PvtModel", "PvtConfig", "eager", num_attention_heads=[1, 2, 4, 8])
-    sam = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "output_channels": 16, "window_size": 2, "global_attn_indexes": [1]}
+    sam = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "output_channels": 16,
+        "window_size": 2,
+        "global_attn_indexes": [1],
+    }
     yield vision("SamVisionModel", "SamVisionConfig", **sam)
 
     def towers() -> tuple[Any, dict[str, Any]]:
@@ -103,8 +155,17 @@ def vision_rows() -> Iterator[Row]:
     yield Row("vision", "SiglipModel, both towers", siglip)
 
     def detection() -> tuple[Any, dict[str, Any]]:
-        backbone = transformers.ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], out_features=["stage2"])
-        config = transformers.DetrConfig(use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone, num_queries=5, **{k: v for k, v in BOTH.items() if "token" not in k and k != "vocab_size"})
+        backbone = transformers.ResNetConfig(
+            embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], out_features=["stage2"]
+        )
+        config = transformers.DetrConfig(
+            use_timm_backbone=False,
+            use_pretrained_backbone=False,
+            backbone=None,
+            backbone_config=backbone,
+            num_queries=5,
+            **{k: v for k, v in BOTH.items() if "token" not in k and k != "vocab_size"},
+        )
         return built("DetrModel", config, "eager"), {"pixel_values": pixels(1, 3, 64, 96)}
 
     yield Row("vision", "DetrModel, queries for boxes", detection)
@@ -122,10 +183,19 @@ def generated(row: Row, **options: Any) -> Row:
 def language_rows() -> Iterator[Row]:
     """Images and text."""
     makers: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
-        "LLaVA": llava, "Qwen2-VL": qwen("Qwen2VL"), "Qwen2.5-VL": qwen("Qwen2_5_VL"), "Qwen3-VL": qwen("Qwen3VL"),
-        "Gemma 3": gemma3, "PaliGemma": paligemma, "Idefics3": idefics("Idefics3"), "SmolVLM": idefics("SmolVLM"),
-        "mllama": mllama, "InternVL": internvl, "BLIP-2": blip2, "Pixtral": pixtral,
-    }  # fmt: skip
+        "LLaVA": llava,
+        "Qwen2-VL": qwen("Qwen2VL"),
+        "Qwen2.5-VL": qwen("Qwen2_5_VL"),
+        "Qwen3-VL": qwen("Qwen3VL"),
+        "Gemma 3": gemma3,
+        "PaliGemma": paligemma,
+        "Idefics3": idefics("Idefics3"),
+        "SmolVLM": idefics("SmolVLM"),
+        "mllama": mllama,
+        "InternVL": internvl,
+        "BLIP-2": blip2,
+        "Pixtral": pixtral,
+    }
     for name, make in makers.items():
         row = Row("vision-language", name, make)
         if name == "mllama":  # nobody sees the second tile
@@ -140,7 +210,10 @@ def text_config(kind: str, **more: Any) -> Any:
 
 def llava() -> tuple[Any, dict[str, Any]]:
     config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(**VISION), text_config=text_config("LlamaConfig"), image_token_index=IMAGE, image_token_id=IMAGE
+        vision_config=transformers.CLIPVisionConfig(**VISION),
+        text_config=text_config("LlamaConfig"),
+        image_token_index=IMAGE,
+        image_token_id=IMAGE,
     )
     given = {"input_ids": around(16, 2), "pixel_values": pixels(2, 3, 32, 32)}
     mask = torch.ones_like(given["input_ids"])
@@ -151,7 +224,14 @@ def llava() -> tuple[Any, dict[str, Any]]:
 def qwen(family: str) -> Callable[[], tuple[Any, dict[str, Any]]]:
     def make() -> tuple[Any, dict[str, Any]]:
         kind = getattr(transformers, f"{family}Config")
-        sizes = {"depth": 2, "num_heads": 4, "patch_size": 4, "temporal_patch_size": 2, "spatial_merge_size": 2, "in_channels": 3}
+        sizes = {
+            "depth": 2,
+            "num_heads": 4,
+            "patch_size": 4,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "in_channels": 3,
+        }
         if family == "Qwen2VL":
             sizes |= {"embed_dim": 64, "hidden_size": 64, "mlp_ratio": 2}
         else:
@@ -163,8 +243,12 @@ def qwen(family: str) -> Callable[[], tuple[Any, dict[str, Any]]]:
         rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
         config = kind(
             text_config=TEXT | {"rope_scaling": rope, "rope_parameters": rope},
-            vision_config=sizes, image_token_id=IMAGE, video_token_id=8, vision_start_token_id=5, vision_end_token_id=6,
-        )  # fmt: skip
+            vision_config=sizes,
+            image_token_id=IMAGE,
+            video_token_id=8,
+            vision_start_token_id=5,
+            vision_end_token_id=6,
+        )
         text = torch.cat([around(4 * 4), around(4 * 4)], 1)  # two images
         kinds = (text == IMAGE).long()
         given = {"input_ids": text, "attention_mask": torch.ones_like(text), "mm_token_type_ids": kinds}
@@ -177,8 +261,13 @@ def qwen(family: str) -> Callable[[], tuple[Any, dict[str, Any]]]:
 def gemma3() -> tuple[Any, dict[str, Any]]:
     config = transformers.Gemma3Config(
         text_config=TEXT | {"sliding_window": 8, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
-        vision_config=VISION, mm_tokens_per_image=4, image_token_index=IMAGE, image_token_id=IMAGE, boi_token_index=5, eoi_token_index=6,
-    )  # fmt: skip
+        vision_config=VISION,
+        mm_tokens_per_image=4,
+        image_token_index=IMAGE,
+        image_token_id=IMAGE,
+        boi_token_index=5,
+        eoi_token_index=6,
+    )
     text = around(4, 2)
     given = {"input_ids": text, "pixel_values": pixels(2, 3, 32, 32), "token_type_ids": (text == IMAGE).long()}
     return built("Gemma3ForConditionalGeneration", config), given | {"attention_mask": torch.ones_like(text)}
@@ -186,17 +275,28 @@ def gemma3() -> tuple[Any, dict[str, Any]]:
 
 def paligemma() -> tuple[Any, dict[str, Any]]:
     config = transformers.PaliGemmaConfig(
-        text_config=text_config("GemmaConfig"), vision_config=transformers.SiglipVisionConfig(**VISION | {"projection_dim": 64}),
-        image_token_index=IMAGE, image_token_id=IMAGE, projection_dim=64, hidden_size=64,
-    )  # fmt: skip
+        text_config=text_config("GemmaConfig"),
+        vision_config=transformers.SiglipVisionConfig(**VISION | {"projection_dim": 64}),
+        image_token_index=IMAGE,
+        image_token_id=IMAGE,
+        projection_dim=64,
+        hidden_size=64,
+    )
     given = {"input_ids": around(16, 2), "pixel_values": pixels(2, 3, 32, 32)}
-    return built("PaliGemmaForConditionalGeneration", config), given | {"attention_mask": torch.ones(2, 26, dtype=torch.long)}
+    given["token_type_ids"] = torch.zeros_like(given["input_ids"])
+    return built("PaliGemmaForConditionalGeneration", config), given | {
+        "attention_mask": torch.ones(2, 26, dtype=torch.long)
+    }
 
 
 def idefics(family: str) -> Callable[[], tuple[Any, dict[str, Any]]]:
     def make() -> tuple[Any, dict[str, Any]]:
         config = getattr(transformers, f"{family}Config")(
-            text_config=text_config("LlamaConfig"), vision_config=VISION, image_token_id=IMAGE, scale_factor=2, pad_token_id=0
+            text_config=text_config("LlamaConfig"),
+            vision_config=VISION,
+            image_token_id=IMAGE,
+            scale_factor=2,
+            pad_token_id=0,
         )
         text = around(4, 2)
         given = {"input_ids": text, "attention_mask": torch.ones_like(text), "pixel_values": pixels(2, 1, 3, 32, 32)}
@@ -207,37 +307,79 @@ def idefics(family: str) -> Callable[[], tuple[Any, dict[str, Any]]]:
 
 def mllama() -> tuple[Any, dict[str, Any]]:
     vision = {k: v for k, v in VISION.items() if k not in ("num_attention_heads",)} | {
-        "attention_heads": 4, "num_global_layers": 1, "intermediate_layers_indices": [0], "vision_output_dim": 128, "max_num_tiles": 2,
+        "attention_heads": 4,
+        "num_global_layers": 1,
+        "intermediate_layers_indices": [0],
+        "vision_output_dim": 128,
+        "max_num_tiles": 2,
         "supported_aspect_ratios": [[1, 1], [1, 2]],
-    }  # fmt: skip
+    }
     text = TEXT | {"num_hidden_layers": 3, "cross_attention_layers": [1]}
     config = transformers.MllamaConfig(text_config=text, vision_config=vision, image_token_index=IMAGE)
-    given = {"input_ids": tokens(1, 9), "pixel_values": pixels(1, 1, 2, 3, 32, 32), "aspect_ratio_ids": torch.tensor([[1]]), "attention_mask": torch.ones(1, 9, dtype=torch.long)}
-    given |= {"aspect_ratio_mask": torch.tensor([[[1, 0]]]), "cross_attention_mask": torch.ones(1, 9, 1, 2, dtype=torch.long)}
+    given = {
+        "input_ids": tokens(1, 9),
+        "pixel_values": pixels(1, 1, 2, 3, 32, 32),
+        "aspect_ratio_ids": torch.tensor([[1]]),
+        "attention_mask": torch.ones(1, 9, dtype=torch.long),
+    }
+    given |= {
+        "aspect_ratio_mask": torch.tensor([[[1, 0]]]),
+        "cross_attention_mask": torch.ones(1, 9, 1, 2, dtype=torch.long),
+    }
     given["cross_attention_mask"][..., 1] = 0
     return built("MllamaForConditionalGeneration", config), given
 
 
 def internvl() -> tuple[Any, dict[str, Any]]:
     vision = VISION | {"image_size": [32, 32], "patch_size": [8, 8]}
-    config = transformers.InternVLConfig(text_config=text_config("Qwen2Config"), vision_config=vision, image_token_id=IMAGE, downsample_ratio=0.5)
+    config = transformers.InternVLConfig(
+        text_config=text_config("Qwen2Config"), vision_config=vision, image_token_id=IMAGE, downsample_ratio=0.5
+    )
     text = around(4, 2)
-    return built("InternVLForConditionalGeneration", config), {"input_ids": text, "pixel_values": pixels(2, 3, 32, 32), "attention_mask": torch.ones_like(text)}
+    return built("InternVLForConditionalGeneration", config), {
+        "input_ids": text,
+        "pixel_values": pixels(2, 3, 32, 32),
+        "attention_mask": torch.ones_like(text),
+    }
 
 
 def blip2() -> tuple[Any, dict[str, Any]]:
     former = TEXT | {"encoder_hidden_size": 64}
     config = transformers.Blip2Config(
-        vision_config=VISION, qformer_config=former, text_config=transformers.OPTConfig(vocab_size=99, hidden_size=64, num_hidden_layers=2, ffn_dim=96, num_attention_heads=4, word_embed_proj_dim=64, max_position_embeddings=64, dropout=0.0),
-        num_query_tokens=6, image_token_index=IMAGE, image_token_id=IMAGE,
-    )  # fmt: skip
+        vision_config=VISION,
+        qformer_config=former,
+        text_config=transformers.OPTConfig(
+            vocab_size=99,
+            hidden_size=64,
+            num_hidden_layers=2,
+            ffn_dim=96,
+            num_attention_heads=4,
+            word_embed_proj_dim=64,
+            max_position_embeddings=64,
+            dropout=0.0,
+        ),
+        num_query_tokens=6,
+        image_token_index=IMAGE,
+        image_token_id=IMAGE,
+    )
     text = around(6, 2)
-    return built("Blip2ForConditionalGeneration", config), {"input_ids": text, "pixel_values": pixels(2, 3, 32, 32), "attention_mask": torch.ones_like(text)}
+    return built("Blip2ForConditionalGeneration", config), {
+        "input_ids": text,
+        "pixel_values": pixels(2, 3, 32, 32),
+        "attention_mask": torch.ones_like(text),
+    }
 
 
 def pixtral() -> tuple[Any, dict[str, Any]]:
     vision = transformers.PixtralVisionConfig(**VISION | {"head_dim": 16})
-    config = transformers.LlavaConfig(vision_config=vision, text_config=text_config("MistralConfig"), image_token_index=IMAGE, image_token_id=IMAGE, vision_feature_select_strategy="full", vision_feature_layer=-1)
+    config = transformers.LlavaConfig(
+        vision_config=vision,
+        text_config=text_config("MistralConfig"),
+        image_token_index=IMAGE,
+        image_token_id=IMAGE,
+        vision_feature_select_strategy="full",
+        vision_feature_layer=-1,
+    )
     text = torch.cat([around(16), around(16)], 1)
     given = {"input_ids": text, "pixel_values": pixels(2, 3, 32, 32), "image_sizes": torch.tensor([[32, 32], [32, 32]])}
     return built("LlavaForConditionalGeneration", config), given | {"attention_mask": torch.ones_like(text)}
@@ -250,7 +392,10 @@ def speech_rows() -> Iterator[Row]:
         def make() -> tuple[Any, dict[str, Any]]:
             mask = torch.ones(2, 1600, dtype=torch.long)
             mask[1, 1000:] = 0
-            return built(name, getattr(transformers, config)(**SPEECH | more), attention), {"input_values": pixels(2, 1600), "attention_mask": mask}
+            return built(name, getattr(transformers, config)(**SPEECH | more), attention), {
+                "input_values": pixels(2, 1600),
+                "attention_mask": mask,
+            }
 
         return Row("speech", name, make, pads=lambda given: feature_pads(given))
 
@@ -260,7 +405,17 @@ def speech_rows() -> Iterator[Row]:
     yield encoder("WavLMModel", "WavLMConfig", attention="eager")
 
     def whisper() -> tuple[Any, dict[str, Any]]:
-        config = transformers.WhisperConfig(**BOTH | {"num_mel_bins": 8, "max_source_positions": 30, "max_target_positions": 40, "pad_token_id": 0, "suppress_tokens": None, "begin_suppress_tokens": None})
+        config = transformers.WhisperConfig(
+            **BOTH
+            | {
+                "num_mel_bins": 8,
+                "max_source_positions": 30,
+                "max_target_positions": 40,
+                "pad_token_id": 0,
+                "suppress_tokens": None,
+                "begin_suppress_tokens": None,
+            }
+        )
         return built("WhisperForConditionalGeneration", config), {"input_features": pixels(2, 8, 60)}
 
     def forward(model: Any, given: dict[str, Any]) -> Any:
@@ -270,20 +425,38 @@ def speech_rows() -> Iterator[Row]:
     yield generated(Row("speech", "Whisper", whisper))
 
     def moonshine() -> tuple[Any, dict[str, Any]]:
-        sizes = {"hidden_size": 64, "intermediate_size": 96, "encoder_num_hidden_layers": 2, "decoder_num_hidden_layers": 2} | {
-            "encoder_num_attention_heads": 4, "decoder_num_attention_heads": 4, "encoder_num_key_value_heads": 4,
-            "decoder_num_key_value_heads": 4, "vocab_size": 99, "max_position_embeddings": 64, "pad_token_id": 0,
-        }  # fmt: skip
-        return built("MoonshineForConditionalGeneration", transformers.MoonshineConfig(**sizes)), {"input_values": pixels(2, 6000)}
+        sizes = {
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "encoder_num_hidden_layers": 2,
+            "decoder_num_hidden_layers": 2,
+        } | {
+            "encoder_num_attention_heads": 4,
+            "decoder_num_attention_heads": 4,
+            "encoder_num_key_value_heads": 4,
+            "decoder_num_key_value_heads": 4,
+            "vocab_size": 99,
+            "max_position_embeddings": 64,
+            "pad_token_id": 0,
+        }
+        return built("MoonshineForConditionalGeneration", transformers.MoonshineConfig(**sizes)), {
+            "input_values": pixels(2, 6000)
+        }
 
     yield Row("speech", "Moonshine", moonshine, forward)
     yield generated(Row("speech", "Moonshine", moonshine))
 
     def s2t() -> tuple[Any, dict[str, Any]]:
-        config = transformers.Speech2TextConfig(**BOTH | {"input_feat_per_channel": 8, "max_source_positions": 64, "max_target_positions": 64, "conv_channels": 32})
+        config = transformers.Speech2TextConfig(
+            **BOTH
+            | {"input_feat_per_channel": 8, "max_source_positions": 64, "max_target_positions": 64, "conv_channels": 32}
+        )
         mask = torch.ones(2, 60, dtype=torch.long)
         mask[1, 40:] = 0
-        return built("Speech2TextForConditionalGeneration", config, "eager"), {"input_features": pixels(2, 60, 8), "attention_mask": mask}
+        return built("Speech2TextForConditionalGeneration", config, "eager"), {
+            "input_features": pixels(2, 60, 8),
+            "attention_mask": mask,
+        }
 
     short = lambda given: {"encoder": shortened(given, 15), "cross": shortened(given, 15)}  # noqa: E731
     yield Row("speech", "Speech2Text", s2t, forward, pads=short)
@@ -306,3 +479,10 @@ def feature_pads(given: dict[str, Any]) -> dict[str, Any]:
     for kernel, stride in ((10, 5), (3, 2)):
         sizes = (sizes - kernel) // stride + 1
     return {"": torch.arange(int(sizes.max())) < sizes[:, None]}
+
+
+def rows() -> Iterator[Row]:
+    """Images, images and text, sound."""
+    yield from vision_rows()
+    yield from language_rows()
+    yield from speech_rows()

@@ -18,7 +18,7 @@ TOLERANCE = 2e-5  # of a weight, float32
 
 @dataclass
 class Row:
-    """One configuration. `make` gives a model and its inputs; `run` runs it, and `again` runs what weights are judged by."""
+    """One configuration: `make` gives a model and its inputs, `run` runs it, `again` runs what weights are judged by."""
 
     group: str
     name: str
@@ -51,7 +51,9 @@ def outcome(row: Row) -> tuple[str, str]:
             try:
                 with clearhead.watch(model, **row.watch) as seen:
                     found = row.run(model, given)
-                same = all(torch.equal(a, b) or same_numbers(a, b) for a, b in zip(tensors(want), tensors(found), strict=True))
+                same = all(
+                    torch.equal(a, b) or same_numbers(a, b) for a, b in zip(tensors(want), tensors(found), strict=True)
+                )
                 if not same:
                     return "wrong", "the model's answer changed"
                 difference = row.judge(model, given, seen) if row.judge else judged(row, model, given, seen, want)
@@ -63,7 +65,7 @@ def outcome(row: Row) -> tuple[str, str]:
     return ("right" if difference <= row.tolerance else "wrong"), f"{difference:.0e} ({shown})"
 
 
-def judged(row: Row, model: torch.nn.Module, given: dict[str, Any], seen: Any, want: Any) -> float:
+def judged(row: Row, model: Any, given: dict[str, Any], seen: Any, want: Any) -> float:
     """How far shown weights are from those that the model gives on eager attention.
 
     Where eager attention computes something else, torch's formula in the model's own attention is the judge.
@@ -72,7 +74,9 @@ def judged(row: Row, model: torch.nn.Module, given: dict[str, Any], seen: Any, w
     own = getattr(getattr(model, "config", None), "_attn_implementation", None)
     if own is not None:
         model.set_attn_implementation("eager")
-        if own == "sdpa" and not all(close(a, b) for a, b in zip(tensors(run(model, given)), tensors(want), strict=False)):
+        if own == "sdpa" and not all(
+            close(a, b) for a, b in zip(tensors(run(model, given)), tensors(want), strict=False)
+        ):
             model.set_attn_implementation(own)
     with own_weights(model, row.layers(model)) as expected:
         run(model, given)

@@ -14,7 +14,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from clearhead.adapters.torch.attention_layers import AttentionLayer, attention_layers, layers_like
-from scripts.watched_kinds.rows import Row
+from watched_kinds.rows import Row
 
 
 def numbers(*shape: int) -> torch.Tensor:
@@ -81,8 +81,26 @@ class Cross(nn.Module):
         self.to_q, self.to_k, self.to_v = nn.Linear(32, 32), nn.Linear(16, 32), nn.Linear(16, 32)
 
     def forward(self, x: torch.Tensor, text: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        q, k, v = (y.unflatten(-1, (4, 8)).transpose(1, 2) for y in (3 * self.to_q(x), self.to_k(text), self.to_v(text)))
+        q, k, v = (
+            y.unflatten(-1, (4, 8)).transpose(1, 2) for y in (3 * self.to_q(x), self.to_k(text), self.to_v(text))
+        )
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+class Latent(nn.Module):
+    """Keeps a compressed cache, from which it computes keys anew in each pass, with other roundings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.kv, self.latent = nn.Linear(32, 32), nn.Linear(8, 64), nn.Linear(32, 8)
+
+    def forward(self, x: torch.Tensor, past: torch.Tensor | None = None) -> Any:
+        cache = self.latent(x) if past is None else torch.cat([past, self.latent(x)], 1)
+        rounded = 1 + 1e-6 * numbers(cache.shape[1])[:, None]
+        k, v = (y.unflatten(-1, (4, 8)).transpose(1, 2) for y in (self.kv(cache) * rounded).chunk(2, -1))
+        q = self.q(x).unflatten(-1, (4, 8)).transpose(1, 2)
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2), cache
 
 
 class Twice(nn.Module):
@@ -191,7 +209,9 @@ def biased(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """A float mask: ALiBi, and half a bias that no distance tells."""
     n = q.shape[2]
     bias = -0.1 * (torch.arange(n)[:, None] - torch.arange(n)).abs() + numbers(4, n, n)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.masked_fill(~torch.ones(n, n).tril().bool(), -torch.inf))
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=bias.masked_fill(~torch.ones(n, n).tril().bool(), -torch.inf)
+    )
 
 
 def scattered(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -240,10 +260,18 @@ def rows() -> Iterator[Row]:
     yield model_row("a float mask of biases", lambda: Stack(Block(biased)), x)
     yield model_row("a mask without pattern, scale", lambda: Stack(Block(scattered)), x)
     yield model_row("a cache of its own, in pieces", lambda: Cached(Block(causal), Block(causal)), run=in_pieces)
+    yield model_row("a compressed cache, keys computed anew", Latent, run=in_pieces)
     yield model_row("cross-attention, other length", lambda: Stack2(Cross()), x, numbers(2, 7, 16))
     mask = torch.ones(2, 1, 1, 7, dtype=torch.bool)
     mask[1, ..., 4:] = False
-    yield model_row("cross-attention, padded text", lambda: Stack2(Cross()), x, numbers(2, 7, 16), mask, pads=lambda _: {"cross": mask[:, 0, 0], "self": mask[:, 0, 0]})
+    yield model_row(
+        "cross-attention, padded text",
+        lambda: Stack2(Cross()),
+        x,
+        numbers(2, 7, 16),
+        mask,
+        pads=lambda _: {"cross": mask[:, 0, 0], "self": mask[:, 0, 0]},
+    )
     yield model_row("self- and cross-attention in a module", Twice, x)
     yield model_row("a layer that runs three times", Shared, x)
     yield model_row("a function of the model's file", lambda: Stack(ByFunction(causal)), x)
@@ -253,16 +281,32 @@ def rows() -> Iterator[Row]:
     yield model_row("matrix products of its own", lambda: Stack(OwnCode()), x)
     yield model_row("flex_attention, score_mod", lambda: Stack(Block(flex_plain)), x)
     yield model_row("flex_attention, BlockMask and softcap", lambda: Stack(Block(flex_masked)), x)
-    yield model_row("flex_attention by a name of the file", lambda: Stack(Block(lambda q, k, v: flex_attention(q, k, v))), x)
+    yield model_row(
+        "flex_attention by a name of the file", lambda: Stack(Block(lambda q, k, v: flex_attention(q, k, v))), x
+    )
     compiled = torch.compile(flex_attention)
-    yield model_row("compiled flex_attention", lambda: Stack(Block(lambda q, k, v: compiled(q, k, v, score_mod=lambda s, b, h, i, j: torch.where(i >= j, s, -float("inf"))))), x)
+    yield model_row(
+        "compiled flex_attention",
+        lambda: Stack(
+            Block(
+                lambda q, k, v: compiled(q, k, v, score_mod=lambda s, b, h, i, j: torch.where(i >= j, s, -float("inf")))
+            )
+        ),
+        x,
+    )
     yield model_row("torch.compile of the model", lambda: torch.compile(Stack(Block(causal)), backend="eager"), x)
     yield model_row("float64", lambda: Stack(Block(causal)).double(), x.double())
     yield model_row("bfloat16", lambda: Stack(Block(causal)).bfloat16(), x.bfloat16(), tolerance=1e-2)
     yield model_row("float16", lambda: Stack(Block(causal)).half(), x.half(), tolerance=2e-3)
     yield model_row("autocast to bfloat16", lambda: Stack(Block(causal)), run=under_autocast, tolerance=1e-2)
     yield model_row("training, loss.backward", lambda: Stack(Block(causal), Block(causal)), run=trained, grad=True)
-    yield model_row("gradient checkpointing", lambda: Checkpointed(Block(causal), Block(causal)), run=trained, again=lambda model, given: model(numbers(2, 12, 32)), grad=True)
+    yield model_row(
+        "gradient checkpointing",
+        lambda: Checkpointed(Block(causal), Block(causal)),
+        run=trained,
+        again=lambda model, given: model(numbers(2, 12, 32)),
+        grad=True,
+    )
     yield model_row("torch.func.functional_call, vmap outside", lambda: Stack(Block(causal)), run=functionally)
     yield model_row("torch.inference_mode", lambda: Stack(Block(causal)), run=in_inference)
     yield model_row("nn.DataParallel on the processor", lambda: nn.DataParallel(Stack(Block(causal))), x)
@@ -344,7 +388,9 @@ def layer_rows() -> Iterator[Row]:
     name = "nn.MultiheadAttention"
     yield model_row(f"{name}, weights asked for", lambda: Asked({"need_weights": True}), x)
     yield model_row(f"{name}, none asked for", lambda: Asked({"need_weights": False}), x)
-    yield model_row(f"{name}, batch_first, each head's weights", lambda: Asked({"average_attn_weights": False}, batch_first=True), x)
+    yield model_row(
+        f"{name}, batch_first, each head's weights", lambda: Asked({"average_attn_weights": False}, batch_first=True), x
+    )
     yield model_row(f"{name}, fast path", lambda: Asked({"need_weights": False}, batch_first=True), x)
     yield model_row(f"{name}, key_padding_mask", lambda: Asked({"key_padding_mask": pad}), x, pads=lambda _: real)
     yield model_row(f"{name}, causal attn_mask", lambda: Asked({"attn_mask": hides}), x)
@@ -370,7 +416,9 @@ def layer_rows() -> Iterator[Row]:
         return nn.TransformerDecoder(nn.TransformerDecoderLayer(32, 4, 64, batch_first=True), 2)
 
     yield model_row("nn.TransformerDecoder", decoder, run=lambda m, g: m(x, memory, tgt_mask=hides))
-    yield model_row("nn.Transformer", lambda: nn.Transformer(32, 4, 2, 2, 64, batch_first=True), run=lambda m, g: m(memory, x))
+    yield model_row(
+        "nn.Transformer", lambda: nn.Transformer(32, 4, 2, 2, 64, batch_first=True), run=lambda m, g: m(memory, x)
+    )
 
 
 def installed_rows() -> Iterator[Row]:
@@ -379,16 +427,29 @@ def installed_rows() -> Iterator[Row]:
     with suppress(ImportError):
         import timm
 
-        for kind in ("vit_tiny_patch16_224", "deit3_small_patch16_224", "vit_small_patch14_reg4_dinov2", "eva02_tiny_patch14_224", "swin_tiny_patch4_window7_224"):
+        for kind in (
+            "vit_tiny_patch16_224",
+            "deit3_small_patch16_224",
+            "vit_small_patch14_reg4_dinov2",
+            "eva02_tiny_patch14_224",
+            "swin_tiny_patch4_window7_224",
+        ):
             with nullcontext():
-                yield model_row(f"timm's {kind}", lambda kind=kind: timm.create_model(kind, img_size=56 if "14" in kind else 64), numbers(1, 3, 56 if "14" in kind else 64, 56 if "14" in kind else 64))
+                yield model_row(
+                    f"timm's {kind}",
+                    lambda kind=kind: timm.create_model(kind, img_size=56 if "14" in kind else 64),
+                    numbers(1, 3, 56 if "14" in kind else 64, 56 if "14" in kind else 64),
+                )
     with suppress(ImportError):
-        from torchvision.models import VisionTransformer
-        from torchvision.models import swin_t
+        from torchvision.models import VisionTransformer, swin_t
 
         yield model_row("torchvision's VisionTransformer", lambda: VisionTransformer(32, 8, 2, 4, 32, 64), images)
         yield model_row("torchvision's swin_t", swin_t, numbers(1, 3, 64, 64))
     with suppress(ImportError):
         from diffusers.models.attention import BasicTransformerBlock
 
-        yield model_row("diffusers' BasicTransformerBlock", lambda: BasicTransformerBlock(32, 4, 8, cross_attention_dim=16), run=lambda m, g: m(numbers(2, 12, 32), encoder_hidden_states=numbers(2, 7, 16)))
+        yield model_row(
+            "diffusers' BasicTransformerBlock",
+            lambda: BasicTransformerBlock(32, 4, 8, cross_attention_dim=16),
+            run=lambda m, g: m(numbers(2, 12, 32), encoder_hidden_states=numbers(2, 7, 16)),
+        )

@@ -19,7 +19,13 @@ from clearhead.adapters.torch.multihead import MULTIHEAD
 from clearhead.errors import InputError
 
 VISIBLE = (SDPA, "flex_attention", "ALL_ATTENTION_FUNCTIONS", *MULTIHEAD)  # functions whose calls can be seen
-LIBRARIES = ("torch.", "builtins.", "transformers.modeling_utils.", "transformers.utils.", "transformers.masking_utils.")
+LIBRARIES = (
+    "torch.",
+    "builtins.",
+    "transformers.modeling_utils.",
+    "transformers.utils.",
+    "transformers.masking_utils.",
+)
 LABELS = {  # a part's name, and the words in its path that give it; the first one counts
     "cross": ("cross", "encoder_attn", "encdecattention", "multihead_attn", "encoder_attention"),
     "vision": ("vision", "visual", "image", "vit"),
@@ -118,7 +124,9 @@ def labels(patterns: dict[str, torch.nn.Module], owners: dict[str, torch.nn.Modu
     """The name of each part, from the words in its path, and from what the transformers model that it is in takes."""
     names = {pattern: label(pattern, module) for pattern, module in patterns.items()}
     inside = {
-        pattern: max((path for path in owners if not path or f"{pattern}.".startswith(f"{path}.")), key=len, default=None)
+        pattern: max(
+            (path for path in owners if not path or f"{pattern}.".startswith(f"{path}.")), key=len, default=None
+        )
         for pattern in patterns
     }
     for pattern, path in inside.items():

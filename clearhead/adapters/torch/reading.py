@@ -20,6 +20,7 @@ from clearhead.adapters.torch.remembered import remembered
 from clearhead.adapters.torch.rule_names import join_rule
 from clearhead.adapters.torch.trace import trace_torch_function
 from clearhead.arrays import Array, Integers
+from clearhead.errors import InputError
 from clearhead.rules.masks import POSITIONS
 from clearhead.rules.scores import Score
 from clearhead.watched.added import Added
@@ -185,6 +186,11 @@ def sink_of(call: AttentionCall, heads: tuple[int, ...]) -> Array | None:
     """The sinks of some heads."""
     if call.sink is None:
         return None
+    if call.sink.numel() != call.query.shape[1]:
+        raise InputError(
+            f"{type(call.module).__name__} has a sink for each query, {tuple(call.sink.shape)}, not for each head: "
+            "leave its layers out with layers=…."
+        )
     sink = call.sink.detach().reshape(-1).to(torch.promote_types(call.sink.dtype, torch.float32))
     chosen: Array = sink.cpu().numpy()[list(heads)]
     return chosen

@@ -6,7 +6,6 @@ failed pass. `reading` turns a call into arrays, `watched` holds and shows them.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -156,8 +155,8 @@ class Recorder:
         """Name tokens and patches at the end of the block; raises InputError if the model ran and nothing was seen."""
         if self.passes and not self.all_calls:
             raise InputError(
-                f"{name} ran, but called none of the functions whose attention can be seen: it may choose by a setting, "
-                "so load it with attn_implementation='sdpa', or leave torch.jit and torch.compile(fullgraph=True) out."
+                f"{name} ran, but called none of the functions whose attention can be seen: it may choose by a "
+                "setting, so load it with attn_implementation='sdpa', or leave torch.jit and torch.compile(fullgraph=True) out."
             )
         for run in self.seen.runs:
             run.grids = {part: grid for part, grid in run.grids.items() if run.has_grid(part, grid)}
@@ -174,7 +173,7 @@ class Recorder:
         paths = {layer.path: layer.part for layer in self.layers.values()}
         for module, grid in self.grids.items():
             here = self.modules[module].split(".")
-            near = {path: len(os.path.commonprefix([here, path.split(".")])) for path in paths}
+            near = {path: shared(here, path.split(".")) for path in paths}
             if max((n for path, n in near.items() if paths[path] == place[0]), default=-1) == max(near.values()):
                 return grid
         return None
@@ -255,9 +254,7 @@ class Recorder:
                 tokens[row, : continues.known] = old[parent][kept]
         return with_tokens(visible, keys, tokens)
 
-    def continued(
-        self, record: Record, prints: Integers, queries: int, key: torch.Tensor
-    ) -> Continuation | None:
+    def continued(self, record: Record, prints: Integers, queries: int, key: torch.Tensor) -> Continuation | None:
         """How a call continues its layer's last pass."""
         before, old, share = record.prints[-1], record.sample, NEAR.get(key.dtype, 0.0)
         found = None if before is None else continuation(before, prints, queries)
@@ -395,6 +392,11 @@ class Recorder:
             f"the watch stopped: {self.seen.stopped}. Choose layers=… or heads=…, or give more memory.", stacklevel=2
         )
         return False
+
+
+def shared(path: list[str], other: list[str]) -> int:
+    """How many names two paths have in common."""
+    return next((n for n, (a, b) in enumerate(zip(path, other, strict=False)) if a != b), min(len(path), len(other)))
 
 
 def recomputing() -> bool:
