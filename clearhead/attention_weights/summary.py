@@ -1,17 +1,18 @@
 """Questions about weights that need no matrix: their names, the sums each needs, and the answers.
 
-`definition.weights` defines their meaning; `sweep` computes the sums.
+`definition.weights` defines their meaning; `answers` asks a `sweep` for the sums.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from clearhead.arrays import Array
-from clearhead.errors import InputError
+from clearhead.errors import InputError, ShapeError
 
-NEEDS = {  # the sum that each answer is computed from
+NEEDS = {  # the sum that each answer is computed from, if any
     "entropy": "entropy",
     "effective": "entropy",
     "received_sum": "received_sum",
@@ -21,12 +22,25 @@ NEEDS = {  # the sum that each answer is computed from
     "first": "first",
     "within": "within",
     "off_first": "off_first",
+    "sink_share": None,
     "top": "top",
     "carriers": "carriers",
+    "distances": "distances",
+    "groups": "matches",
+    "matches": "matches",
 }
-USUAL = tuple(name for name in NEEDS if name != "carriers")  # carriers are slow: each row is sorted
+POSITIONAL = ("distance", "within", "first", "off_first", "distances")  # they take a key's position from its place
+SHARES = ("distances", "groups", "matches")  # one number for each range, group or match
+USUAL = tuple(name for name in NEEDS if name not in ("carriers", *SHARES))  # carriers are slow: each row is sorted
 PER_KEY = ("received_sum", "received_max", "received_mean")
 LISTS = ("top_weights", "top_keys", "carriers")
+ANSWERED_BY = {  # questions whose answers have other names
+    "top_weights": "top",
+    "top_keys": "top",
+    "group_names": "groups",
+    "match_names": "matches",
+    "distance_edges": "distances",
+}
 MAX_OVER_HEADS = ("received_max", "off_first")
 
 
@@ -35,23 +49,50 @@ class Summary(Mapping[str, Array]):
     """Answers by name, as attributes or items: `summary.entropy`, `summary["entropy"]`.
 
     For each query, (..., queries): `entropy` in nats, `effective` = e^entropy, mean `distance`, the weight of the
-    `first` key, the share `within` a window, the largest weight `off_first`, and with one more axis `top_weights`,
-    `top_keys` and `carriers`. For each key, (..., keys): `received_sum`, `received_max`, `received_mean`.
+    `first` key, the share `within` a window, the largest weight `off_first`, the `sink_share`, and with one more axis
+    `top_weights`, `top_keys`, `carriers`, `groups`, `matches` and `distances`. For each key, (..., keys):
+    `received_sum`, `received_max`, `received_mean`. `names` say what stands along an answer's last axis:
+    `group_names`, `match_names`, and `distance_edges`, between two of which range r lies: edges[r] ≤ |i − j| <
+    edges[r + 1].
     """
 
     answers: dict[str, Array]
+    names: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def stack(cls, summaries: Sequence["Summary"]) -> "Summary":
+        """Stack the same questions about weights of one shape, as of several layers, on a new first axis.
+
+        Raises InputError if there are none, or answers or their names differ.
+
+        >>> from clearhead import weights
+        >>> s = weights([[0.0], [0.0]], [[0.0], [0.0]]).summary("groups", groups={"start": [0]})
+        >>> both = Summary.stack([s, s])
+        >>> both.groups.shape, both.group_names
+        ((2, 2, 1), ('start',))
+        """
+        shapes = [{name: x.shape for name, x in s.answers.items()} for s in summaries]
+        names = [s.names for s in summaries]
+        alike = all(x == shapes[0] for x in shapes) and all(x == names[0] for x in names)
+        if not summaries or not alike:
+            raise InputError(
+                f"summaries of {shapes} do not stack: give at least one, all with the same questions, shapes and names."
+            )
+        answers = {name: np.stack([s.answers[name] for s in summaries]) for name in shapes[0]}
+        return cls(answers, names[0])
 
     def __getitem__(self, name: str) -> Array:
         return self.answers[name]
 
-    def __getattr__(self, name: str) -> Array:
-        if name.startswith("_") or name == "answers":
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name in ("answers", "names"):
             raise AttributeError(name)
         if name in self.answers:
             return self.answers[name]
-        known = name in NEEDS or name in LISTS
-        question = "top" if name.startswith("top_") else name
-        cure = f"ask for it with summary({question!r})" if known else f"it has {', '.join(self.answers)}"
+        if name in self.names:
+            return self.names[name]
+        question = ANSWERED_BY.get(name, name)
+        cure = f"ask for it with summary({question!r})" if question in NEEDS else f"it has {', '.join(self.answers)}"
         raise AttributeError(f"this summary has no {name}: {cure}.")
 
     def __iter__(self) -> Iterator[str]:
@@ -63,25 +104,44 @@ class Summary(Mapping[str, Array]):
     def __repr__(self) -> str:
         return f"Summary({', '.join(f'{name} {x.shape}' for name, x in self.answers.items())})"
 
-    def over_heads(self) -> "Summary":
+    def over_heads(self, key_heads: int | None = None) -> "Summary":
         """Average over heads; maxima stay maxima, and lists of keys are left out.
 
-        For sums of weights (`received_sum`, `received_mean`, `distance`, `first`, `within`), this equals the answer for
-        weights averaged over heads.
+        With `key_heads`, average over those heads that share a key head: the axis of heads becomes one of key heads.
+        For sums of weights (`received_sum`, `received_mean`, `distance`, `first`, `within`, `sink_share`, `distances`,
+        `groups`, `matches`), this equals the answer for weights averaged over heads. Raises ShapeError.
+
+        >>> from clearhead import weights
+        >>> s = weights([[[0.0]]] * 4, [[[0.0]]]).summary("first")
+        >>> s.over_heads().first.shape, s.over_heads(key_heads=2).first.shape
+        ((1,), (2, 1))
         """
         joined = {}
         for name, x in self.answers.items():
-            if name not in LISTS:
-                joined[name] = (x.max if name in MAX_OVER_HEADS else x.mean)(axis=-2)
-        return Summary(joined)
+            if name in LISTS:
+                continue
+            axis = x.ndim - (3 if name in SHARES else 2)
+            if key_heads is not None:
+                count = x.shape[axis]
+                if key_heads < 1 or count % key_heads:
+                    raise ShapeError(f"{count} heads do not share {key_heads} key heads: give a divisor of {count}.")
+                x = x.reshape(*x.shape[:axis], key_heads, count // key_heads, *x.shape[axis + 1 :])
+                axis += 1
+            joined[name] = (x.max if name in MAX_OVER_HEADS else x.mean)(axis=axis)
+        return Summary(joined, self.names)
 
 
-def checked_questions(names: Sequence[str]) -> tuple[str, ...]:
-    """Check the names of questions; without any, the usual ones."""
+def checked_questions(names: Sequence[str], *, placed: bool = True) -> tuple[str, ...]:
+    """Check the names of questions; without any, the usual ones. Unless keys are `placed`, none may read positions."""
     for name in names:
         if name not in NEEDS:
             raise InputError(f"summary({name!r}) is unknown: ask for some of {', '.join(NEEDS)}.")
-    return tuple(names) or USUAL
+        if name in POSITIONAL and not placed:
+            raise InputError(
+                f"summary({name!r}) reads positions, but these weights are over the keys that a cache kept: read rows "
+                "with w.row(i), whose columns stand at cache.positions()."
+            )
+    return tuple(names) or tuple(name for name in USUAL if placed or name not in POSITIONAL)
 
 
 def carriers(rows: Array, shares: Sequence[float]) -> Array:

@@ -29,6 +29,7 @@ from clearhead.adapters.torch.calls import (
     own_or_changed,
 )
 from clearhead.adapters.torch.multihead import MULTIHEAD
+from clearhead.adapters.torch.remembered import forget, remembered
 from clearhead.errors import InputError
 
 SDPA = "scaled_dot_product_attention"
@@ -100,6 +101,7 @@ def intercepting(model: torch.nn.Module, handler: Handler, handlers: list[Handle
             handlers.remove(handler)
         for namespace, name in reversed(done):
             places.restore(namespace, name)
+        forget()
 
 
 def replacements(model: torch.nn.Module) -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
@@ -227,7 +229,7 @@ def sdpa_call(
         k,
         v,
         q.shape[-1] ** -0.5 if scale is None else float(scale),
-        Visibility(table=table, causal=causal),
+        Visibility(table=table, causal=causal, source=mask if table is not None else None),
         adds,
         dropout=dropout,
         computed=str(q.dtype).removeprefix("torch."),
@@ -266,8 +268,11 @@ def split_table(mask: torch.Tensor) -> tuple[torch.Tensor | None, tuple[torch.Te
 
     Numbers that take every weight away hide; a table of nothing else adds nothing.
     """
-    if mask.dtype is torch.bool:
-        return mask, ()
+    return (mask, ()) if mask.dtype is torch.bool else remembered(mask, "split", partial(split_floats, mask))
+
+
+def split_floats(mask: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """`split_table` of numbers that are added to scores."""
     hidden = mask <= HIDES
     if bool(((mask == 0) | hidden).all()):
         return ~hidden, ()
@@ -328,7 +333,7 @@ def visible_blocks(block_mask: Any, keys: int) -> Visibility:
     return (
         Visibility()
         if block_mask is None
-        else Visibility(rows=block_mask_rows(block_mask, keys), rule=lambda: block_mask)
+        else Visibility(rows=block_mask_rows(block_mask, keys), source=block_mask, rule=lambda: block_mask)
     )
 
 

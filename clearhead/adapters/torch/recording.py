@@ -143,7 +143,9 @@ class Recorder:
         if continues is not None and record.rules:
             raise refuse_rules(f"layer {place[1]} of {place[0]}")
         new = keys - (0 if continues is None else continues.known)
-        self.add(call, answer, place, record, visible, key[:, :, keys - new :], value[:, :, keys - new :], prints, continues)
+        self.add(
+            call, answer, place, record, visible, key[:, :, keys - new :], value[:, :, keys - new :], prints, continues
+        )
 
     def continued(self, record: Record, prints: Integers, queries: int) -> Continuation | None:
         """How a call continues its layer's last pass."""
@@ -158,7 +160,9 @@ class Recorder:
         count, key_count = call.query.shape[1], call.key.shape[1]
         heads = tuple(range(count)) if self.heads is None else self.heads
         if any(not 0 <= head < count for head in heads):
-            raise InputError(f"layer {place[1]} of {place[0]} has no heads {list(heads)}: choose from 0 to {count - 1}.")
+            raise InputError(
+                f"layer {place[1]} of {place[0]} has no heads {list(heads)}: choose from 0 to {count - 1}."
+            )
         group = count // key_count
         used = sorted({head // group for head in heads})
         record = Record(
@@ -192,9 +196,9 @@ class Recorder:
         group = count // call.key.shape[1]
         used = sorted({head // group for head in record.heads})
         heads = list(record.heads)
-        tensors = {"query": call.query[:, heads], "key": key[:, used], "value": value[:, used]}
+        tensors = {"query": of_heads(call.query, heads), "key": of_heads(key, used), "value": of_heads(value, used)}
         checked = self.checked_rows(place, queries, visible, record, call)
-        output = answer.output[:, heads][:, :, list(checked)] if checked else None
+        output = of_heads(answer.output[:, :, list(checked)], heads) if checked else None
         size = sum(x.numel() * x.element_size() for x in tensors.values()) + visible.nbytes
         if not self.claim(size, place, record):
             return
@@ -261,11 +265,19 @@ class Recorder:
             )
         passes = len(record.passes)
         self.forget()
-        self.seen.stopped = f"{limit} was reached after {passes} passes; these are kept, and the model goes on unwatched"
+        self.seen.stopped = (
+            f"{limit} was reached after {passes} passes; these are kept, and the model goes on unwatched"
+        )
         warnings.warn(
             f"the watch stopped: {self.seen.stopped}. Choose layers=… or heads=…, or give more memory.", stacklevel=2
         )
         return False
+
+
+def of_heads(x: torch.Tensor, heads: list[int]) -> torch.Tensor:
+    """Some heads of (batch, heads, …); a view if they are neighbours."""
+    first, last = heads[0], heads[-1]
+    return x[:, first : last + 1] if heads == list(range(first, last + 1)) else x[:, heads]
 
 
 @contextmanager

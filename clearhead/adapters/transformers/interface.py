@@ -148,7 +148,7 @@ def visibility_of(
         def rows(numbers: torch.Tensor) -> torch.Tensor:
             return pattern.row_seen(np.asarray(numbers.cpu(), np.int64)).to(numbers.device)
 
-        return Visibility(rows=rows, rule=lambda: pattern.batch_mask), (), pattern.stop
+        return Visibility(rows=rows, source=mask, rule=lambda: pattern.batch_mask), (), pattern.stop
     if isinstance(mask, MaskTensor):
         mask = mask.dense()
     if mask is None:
@@ -162,8 +162,8 @@ def visibility_of(
             (),
             keys,
         )
-    table, adds = split_table(mask[..., :keys])
-    return Visibility(table=table), adds, keys
+    table, adds = split_table(mask if mask.shape[-1] == keys else mask[..., :keys])
+    return Visibility(table=table, source=mask), adds, keys
 
 
 def visibility_without_mask(name: str, module: torch.nn.Module, queries: int, given: dict[str, Any]) -> Visibility:
