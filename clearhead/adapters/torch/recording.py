@@ -168,6 +168,7 @@ class Recorder:
         record = Record(
             heads=heads,
             key_heads=tuple(used.index(head // group) for head in heads),
+            count=count,
             dtype=call.computed,
             scale=call.scale,
             cap=call.cap,
