@@ -1,0 +1,39 @@
+"""The prompts of the jobs, all of a length asked for."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+TEXT = Path(__file__).parents[2] / "examples" / "moby_dick.txt"
+CLEAN = "When Mary and John went to the store, John gave a drink to"
+CORRUPTED = "When Mary and John went to the store, Mary gave a drink to"
+LAYERS = (17, 18, 20)  # where SmolLM2's induction heads are
+
+
+def tokens_of(tokenizer, text):
+    """A text's tokens, (1, n), without a token that some versions of transformers put before them."""
+    return tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+
+
+def book(tokenizer, length):
+    """The first tokens of Moby Dick, (1, length)."""
+    return tokens_of(tokenizer, TEXT.read_text(encoding="utf-8"))[:, :length]
+
+
+def repeated(length):
+    """Random tokens that come twice, (1, length) with an even length."""
+    once = np.random.default_rng(0).integers(1000, 20000, length // 2)
+    return torch.from_numpy(np.concatenate([once, once]))[None]
+
+
+def names(tokenizer, length):
+    """The clean and the corrupted prompt behind a piece of the book, and the tokens of the right and the wrong name.
+
+    Nine tokens from the end on, they differ in one: who gave the drink.
+    """
+    clean, corrupted = (tokens_of(tokenizer, text) for text in (CLEAN, CORRUPTED))
+    before = book(tokenizer, max(length - clean.shape[1], 0))
+    prompts = (torch.cat([before, prompt], dim=1) for prompt in (clean, corrupted))
+    right, wrong = (int(tokens_of(tokenizer, name)) for name in (" Mary", " John"))
+    return *prompts, right, wrong
