@@ -8,6 +8,7 @@ import torch
 TEXT = Path(__file__).parents[2] / "examples" / "moby_dick.txt"
 CLEAN = "When Mary and John went to the store, John gave a drink to"
 CORRUPTED = "When Mary and John went to the store, Mary gave a drink to"
+GIVEN = {"Mary": -13, "John": -11}  # where the names are in both, from the end
 LAYERS = (17, 18, 20)  # where SmolLM2's induction heads are
 
 
@@ -37,3 +38,14 @@ def names(tokenizer, length):
     prompts = (torch.cat([before, prompt], dim=1) for prompt in (clean, corrupted))
     right, wrong = (int(tokens_of(tokenizer, name)) for name in (" Mary", " John"))
     return *prompts, right, wrong
+
+
+def pair(length):
+    """Random tokens for an encoder-decoder: a source (1, length), and a target half as long."""
+    tokens = np.random.default_rng(0).integers(10, 1000, length + length // 2)
+    return torch.from_numpy(tokens[:length])[None], torch.from_numpy(tokens[length:])[None]
+
+
+def opening(tokenizer, length):
+    """The book's first tokens as a text, its first token written out: inseq takes texts, and would put one before it."""
+    return tokenizer.bos_token + tokenizer.decode(book(tokenizer, length - 1)[0])
