@@ -9,6 +9,9 @@ TEXT = Path(__file__).parents[2] / "examples" / "moby_dick.txt"
 CLEAN = "When Mary and John went to the store, John gave a drink to"
 CORRUPTED = "When Mary and John went to the store, Mary gave a drink to"
 GIVEN = {"Mary": -13, "John": -11}  # where the names are in both, from the end
+GENERATED = {"max_new_tokens": 16, "do_sample": False, "repetition_penalty": 1.0}
+FOLLOWING = 64  # tokens behind a compressed prompt, whose loss is taken
+HEAD = (20, 6)  # a head that reads out what is said next
 LAYERS = (17, 18, 20)  # where SmolLM2's induction heads are
 
 
