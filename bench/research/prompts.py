@@ -50,5 +50,5 @@ def pair(length):
 
 
 def opening(tokenizer, length):
-    """The book's first tokens as a text, its first token written out: inseq takes texts, and would put one before it."""
+    """The book as a text of so many tokens, the first written out, which inseq would put before any text."""
     return tokenizer.bos_token + tokenizer.decode(book(tokenizer, length - 1)[0])

@@ -1,4 +1,4 @@
-"""A cache cut to half (kvpress): which keys SnapKV and observed attention keep, and the loss on the text that follows."""
+"""A cache cut to half (kvpress): which keys SnapKV and observed attention keep, and the loss on the text behind."""
 
 import torch
 from kvpress import ObservedAttentionPress, SnapKVPress
