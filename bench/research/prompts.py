@@ -22,7 +22,10 @@ def tokens_of(tokenizer, text):
 
 def book(tokenizer, length):
     """The first tokens of Moby Dick, (1, length)."""
-    return tokens_of(tokenizer, TEXT.read_text(encoding="utf-8"))[:, :length]
+    tokens = tokens_of(tokenizer, TEXT.read_text(encoding="utf-8"))
+    if length > tokens.shape[1]:
+        raise SystemExit(f"{TEXT.name} has {tokens.shape[1]} tokens, fewer than {length}")
+    return tokens[:, :length]
 
 
 def repeated(length):
