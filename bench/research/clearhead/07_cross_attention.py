@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 import clearhead.adapters.transformers  # noqa: F401
-
 from bench.research.models import bart, run
 from bench.research.prompts import pair
 from clearhead import plot
