@@ -115,9 +115,12 @@ def lines_of(program):
     source = program.read_text(encoding="utf-8")
     skipped: set[int] = set()
     for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.stmt):
+            continue
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         shared = isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bench.")
-        if docstring or shared or (isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)):
+        called = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
+        if docstring or shared or called:
             skipped.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     with program.open("rb") as stream:
         code = {
