@@ -61,6 +61,11 @@ BOTH: dict[str, Any] = {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2,
 IMAGE = 7  # the token that stands for a patch
 
 
+def made(name: str, **settings: Any) -> Any:
+    """A config of transformers."""
+    return getattr(transformers, name)(**settings)
+
+
 def built(name: str, config: Any, attention: str = "sdpa") -> Any:
     """A small model with random weights, whose heads attend sharply."""
     torch.manual_seed(0)
@@ -155,10 +160,11 @@ def vision_rows() -> Iterator[Row]:
     yield Row("vision", "SiglipModel, both towers", siglip)
 
     def detection() -> tuple[Any, dict[str, Any]]:
-        backbone = transformers.ResNetConfig(
-            embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], out_features=["stage2"]
+        backbone = made(
+            "ResNetConfig", embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], out_features=["stage2"]
         )
-        config = transformers.DetrConfig(
+        config = made(
+            "DetrConfig",
             use_timm_backbone=False,
             use_pretrained_backbone=False,
             backbone=None,
@@ -209,7 +215,8 @@ def text_config(kind: str, **more: Any) -> Any:
 
 
 def llava() -> tuple[Any, dict[str, Any]]:
-    config = transformers.LlavaConfig(
+    config = made(
+        "LlavaConfig",
         vision_config=transformers.CLIPVisionConfig(**VISION),
         text_config=text_config("LlamaConfig"),
         image_token_index=IMAGE,
@@ -224,7 +231,7 @@ def llava() -> tuple[Any, dict[str, Any]]:
 def qwen(family: str) -> Callable[[], tuple[Any, dict[str, Any]]]:
     def make() -> tuple[Any, dict[str, Any]]:
         kind = getattr(transformers, f"{family}Config")
-        sizes = {
+        sizes: dict[str, Any] = {
             "depth": 2,
             "num_heads": 4,
             "patch_size": 4,
@@ -259,7 +266,8 @@ def qwen(family: str) -> Callable[[], tuple[Any, dict[str, Any]]]:
 
 
 def gemma3() -> tuple[Any, dict[str, Any]]:
-    config = transformers.Gemma3Config(
+    config = made(
+        "Gemma3Config",
         text_config=TEXT | {"sliding_window": 8, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
         vision_config=VISION,
         mm_tokens_per_image=4,
@@ -274,7 +282,8 @@ def gemma3() -> tuple[Any, dict[str, Any]]:
 
 
 def paligemma() -> tuple[Any, dict[str, Any]]:
-    config = transformers.PaliGemmaConfig(
+    config = made(
+        "PaliGemmaConfig",
         text_config=text_config("GemmaConfig"),
         vision_config=transformers.SiglipVisionConfig(**VISION | {"projection_dim": 64}),
         image_token_index=IMAGE,
@@ -345,7 +354,8 @@ def internvl() -> tuple[Any, dict[str, Any]]:
 
 def blip2() -> tuple[Any, dict[str, Any]]:
     former = TEXT | {"encoder_hidden_size": 64}
-    config = transformers.Blip2Config(
+    config = made(
+        "Blip2Config",
         vision_config=VISION,
         qformer_config=former,
         text_config=transformers.OPTConfig(
@@ -372,7 +382,8 @@ def blip2() -> tuple[Any, dict[str, Any]]:
 
 def pixtral() -> tuple[Any, dict[str, Any]]:
     vision = transformers.PixtralVisionConfig(**VISION | {"head_dim": 16})
-    config = transformers.LlavaConfig(
+    config = made(
+        "LlavaConfig",
         vision_config=vision,
         text_config=text_config("MistralConfig"),
         image_token_index=IMAGE,
@@ -458,7 +469,7 @@ def speech_rows() -> Iterator[Row]:
             "attention_mask": mask,
         }
 
-    short = lambda given: {"encoder": shortened(given, 15), "cross": shortened(given, 15)}  # noqa: E731
+    short = lambda given: {"encoder": shortened(given, 15), "cross": shortened(given, 15)}
     yield Row("speech", "Speech2Text", s2t, forward, pads=short)
     row = generated(Row("speech", "Speech2Text", s2t))
     row.pads = short

@@ -18,7 +18,7 @@ TOLERANCE = 2e-5  # of a weight, float32
 
 @dataclass
 class Row:
-    """One configuration: `make` gives a model and its inputs, `run` runs it, `again` runs what weights are judged by."""
+    """One configuration: `make` gives a model and its inputs, `run` runs it, `again` for the weights expected."""
 
     group: str
     name: str

@@ -129,12 +129,12 @@ def mask_rows() -> Iterator[Row]:
         "intermediate_size_mlp": 96,
         "num_hidden_layers": 4,
     }
-    chunked = lambda: built("Llama4ForCausalLM", transformers.Llama4TextConfig(**TEXT | four))  # noqa: E731
+    chunked = lambda: built("Llama4ForCausalLM", transformers.Llama4TextConfig(**TEXT | four))
     yield text_row("Llama 4, chunks", chunked, padded(5))
     for kind in ("T5", "UMT5", "MT5"):
         make = partial(encoder_decoder, kind)
         for name, pads in {"left": padded(5), "right": padded(0, 5), "inner": padded(0, 0, 4)}.items():
-            parts = lambda given: {"encoder": given["attention_mask"], "cross": given["attention_mask"]}  # noqa: E731
+            parts = lambda given: {"encoder": given["attention_mask"], "cross": given["attention_mask"]}
             yield text_row(f"{kind}, {name} padding", make, pads | {"decoder_input_ids": tokens(2, 9)}, pads=parts)
     parts = lambda given: {
         "encoder": given["attention_mask"],
@@ -155,7 +155,7 @@ def mask_rows() -> Iterator[Row]:
         "new_decoder_architecture": False,
     }
     for name, more in {"Falcon": {"alibi": False}, "Falcon, ALiBi": {"alibi": True}}.items():
-        make = lambda more=more: built("FalconForCausalLM", transformers.FalconConfig(**falcon | more))  # noqa: E731
+        make = lambda more=more: built("FalconForCausalLM", transformers.FalconConfig(**falcon | more))
         yield text_row(f"{name}, left padding", make, padded(5))
 
 
@@ -223,10 +223,9 @@ def cache_rows() -> Iterator[Row]:
 
 def pieces(model: Any, given: Any) -> Any:
     """A text in pieces of several sizes over a cache."""
-    cache, outputs = transformers.DynamicCache(config=model.config), []
-    for piece in given["input_ids"].split([5, 4, 1, 1, 6], 1):
-        outputs.append(model(piece, past_key_values=cache, use_cache=True).logits)
-    return outputs
+    cache = transformers.DynamicCache(config=model.config)
+    pieces = given["input_ids"].split([5, 4, 1, 1, 6], 1)
+    return [model(piece, past_key_values=cache, use_cache=True).logits for piece in pieces]
 
 
 def turns(model: Any, given: Any) -> Any:

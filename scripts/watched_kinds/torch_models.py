@@ -317,7 +317,7 @@ def rows() -> Iterator[Row]:
 class Stack2(Stack):
     """Layers with a text beside."""
 
-    def forward(self, x: torch.Tensor, *beside: Any) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, x: torch.Tensor, *beside: Any) -> torch.Tensor:
         for layer in self.layers:
             x = x + layer(x, *beside)
         return x
@@ -407,7 +407,7 @@ def layer_rows() -> Iterator[Row]:
     yield model_row("nn.TransformerEncoder, fast path", encoder, x)
     yield model_row("nn.TransformerEncoder, norm_first", lambda: encoder(norm_first=True), x)
     yield model_row("nn.TransformerEncoder, causal mask", encoder, run=lambda m, g: m(x, mask=hides, is_causal=True))
-    nested = lambda m, g: m(x, src_key_padding_mask=pad)  # noqa: E731
+    nested = lambda m, g: m(x, src_key_padding_mask=pad)
     yield model_row("nn.TransformerEncoder, padding, nested", encoder, run=nested, pads=lambda _: real)
     yield model_row("nn.TransformerEncoder, training", lambda: encoder(dropout=0.0), run=trained, grad=True)
     memory = numbers(2, 7, 32)

@@ -269,7 +269,7 @@ def test_64_bits():
     added = torch.zeros(10, 10).masked_fill(torch.ones(10, 10).tril() == 0, torch.finfo(torch.float32).min)
     edits = [
         MatrixEdit("scale", 0, [1], lambda q, k, n: k == 2, 0.3),
-        MatrixEdit("scale, renormalized", 0, [2], lambda q, k, n: k == 0, torch.tensor(0.7).double()),
+        MatrixEdit("scale, renormalized", 0, [2], lambda q, k, n: k == 0, torch.tensor(0.7, dtype=torch.float64)),
         MatrixEdit("sink", 0, [0], number=1.3),
     ]
     with clearhead.intervene(model) as change:

@@ -59,7 +59,7 @@ class DeviceCopy:
 
 
 def host_copy(x: torch.Tensor, *, exact: bool = False) -> Array | Arriving:
-    """A copy of a tensor in host memory. From another device it does not wait; 16-bit numbers stay so unless `exact`."""
+    """A copy of a tensor in host memory. Another device is not waited for; 16-bit numbers stay so unless `exact`."""
     x = x.detach()
     if exact and x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()
@@ -145,12 +145,12 @@ def read_visible(call: AttentionCall) -> Visible:
         lows.append(low)
         highs.append(high)
     if intervals:
-        low, high = (torch.cat(x, 1).to(torch.int32).cpu().numpy() for x in (lows, highs))
+        bounds = [torch.cat(x, 1).to(torch.int32).cpu().numpy() for x in (lows, highs)]
         there = tokens[:, 0].cpu().numpy()
         last = int(np.flatnonzero(there.any(0))[-1]) + 1 if there.any() else keys
         if call.query.shape[2] <= last:
             there = there[:, :last]
-        return Visible(low, high, None if there.all() and there.shape[1] == keys else there)
+        return Visible(*bounds, None if there.all() and there.shape[1] == keys else there)
     bits = [np.packbits(call.visible_rows(rows).cpu().numpy(), axis=-1) for rows in parts]
     shape = (1, queries)
     there = tokens.any(1).cpu().numpy()

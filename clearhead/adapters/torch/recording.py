@@ -156,7 +156,8 @@ class Recorder:
         if self.passes and not self.all_calls:
             raise InputError(
                 f"{name} ran, but called none of the functions whose attention can be seen: it may choose by a "
-                "setting, so load it with attn_implementation='sdpa', or leave torch.jit and torch.compile(fullgraph=True) out."
+                "setting, so load it with attn_implementation='sdpa', or leave torch.jit and "
+                "torch.compile(fullgraph=True) out."
             )
         for run in self.seen.runs:
             run.grids = {part: grid for part, grid in run.grids.items() if run.has_grid(part, grid)}
@@ -278,6 +279,7 @@ class Recorder:
         record = Record(
             heads=heads,
             key_heads=tuple(used.index(head // group) for head in heads),
+            count=count,
             dtype=call.computed,
             scale=call.scale,
             cap=call.cap,

@@ -62,6 +62,7 @@ class SeenFunction:
         update_wrapper(self, original)
 
     def __call__(self, module: torch.nn.Module, *args: Any, **options: Any) -> Any:
+        """What the implementation gives, or handlers that want the calls of this module."""
         chain = [] if torch.compiler.is_compiling() else interested(module)
         if not chain:
             return self.original(module, *args, **options)

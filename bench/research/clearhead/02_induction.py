@@ -1,0 +1,20 @@
+"""Induction scores on random tokens that come twice: how much each head looks one behind the same token."""
+
+import torch
+
+import clearhead
+from bench.research.models import run, smollm
+from bench.research.prompts import repeated
+
+
+def answer(loaded, length):
+    """Watch the pass, and ask for the weight behind the same token, over the second half."""
+    _, model = loaded
+    with torch.no_grad(), clearhead.watch(model) as seen:
+        model(repeated(length), logits_to_keep=1, use_cache=False)
+    later = slice(length // 2 - 1, None)
+    return {"scores": seen.summary("induction", queries=later).matches[..., 0].mean(-1)}
+
+
+if __name__ == "__main__":
+    run(smollm, answer, 200)
