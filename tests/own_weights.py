@@ -161,6 +161,7 @@ def apart(seen, expected, pads=None, run=-1, unlike=difference):
 
 def joined(passes, pad, crosses):
     """The weights of several passes (heads, queries, keys) as those of one text, without its padding."""
+    passes = [x.reshape(passes[0].shape[0], -1, x.shape[-1]) for x in passes]  # grouped queries may be folded
     queries, keys = (np.ones(n, bool) for n in passes[0].shape[1:])
     if len(pad) == len(keys):
         queries, keys = queries if crosses or len(pad) != len(queries) else pad, pad

@@ -150,7 +150,7 @@ def read_visible(call: AttentionCall) -> Visible:
         last = int(np.flatnonzero(there.any(0))[-1]) + 1 if there.any() else keys
         if call.query.shape[2] <= last:
             there = there[:, :last]
-        return Visible(*bounds, None if there.all() and there.shape[1] == keys else there)
+        return Visible(bounds[0], bounds[1], None if there.all() and there.shape[1] == keys else there)
     bits = [np.packbits(call.visible_rows(rows).cpu().numpy(), axis=-1) for rows in parts]
     shape = (1, queries)
     there = tokens.any(1).cpu().numpy()
