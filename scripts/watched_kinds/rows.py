@@ -30,6 +30,7 @@ class Row:
     judge: Callable[..., float] | None = None
     watch: dict[str, Any] = field(default_factory=dict)
     grad: bool = False
+    judged_parts: set[str] = field(default_factory=set)  # whose weights the model gave; outputs judge the others
     layers: Callable[..., Any] = lambda model: None  # where the model's code does not tell them
 
 
@@ -61,7 +62,8 @@ def outcome(row: Row) -> tuple[str, str]:
                 return "refused", " ".join(str(error).split())
             except AssertionError as error:
                 return "wrong", " ".join(str(error).split())
-    shown = ", ".join(f"{part}: {len(numbers)}" for part, numbers in seen.parts().items())
+    bare = set() if row.judge else set(seen.parts()) - row.judged_parts
+    shown = ", ".join(f"{part}{'*' * (part in bare)}: {len(numbers)}" for part, numbers in seen.parts().items())
     return ("right" if difference <= row.tolerance else "wrong"), f"{difference:.0e} ({shown})"
 
 
@@ -80,6 +82,7 @@ def judged(row: Row, model: Any, given: dict[str, Any], seen: Any, want: Any) ->
             model.set_attn_implementation(own)
     with own_weights(model, row.layers(model)) as expected:
         run(model, given)
+    row.judged_parts = {part for part, _ in expected}
     return apart(seen, expected, row.pads(given))
 
 
