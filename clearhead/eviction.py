@@ -63,8 +63,8 @@ def snapkv(
 ) -> Array:
     """The weight that each key gets from the last `window` queries, smoothed: (..., key heads, keys) (Li et al. 2024).
 
-    A key before the window has the largest or mean score of `kernel` neighbours, so that chosen keys come with their
-    surroundings. The window's own keys have the score ∞: they are kept. `v` and `key_heads` as for `h2o`.
+    A key before the window has the largest or mean score of `kernel` neighbours (0 beyond the ends), so that chosen
+    keys come with their surroundings. The window's own keys have the score ∞: they are kept. `v` and `key_heads` as for `h2o`.
 
     >>> import numpy as np
     >>> from clearhead import weights
@@ -165,6 +165,6 @@ def pooled(scores: Array, reach: int, join: np.ufunc) -> Array:
 
 
 def mean_pooled(scores: Array, reach: int) -> Array:
-    """The mean of each score and those up to `reach` keys away."""
-    means: Array = pooled(scores, reach, np.add) / pooled(np.ones_like(scores), reach, np.add)
+    """The mean of each score and those up to `reach` keys away, which are 0 beyond the ends."""
+    means: Array = pooled(scores, reach, np.add) / (2 * reach + 1)
     return means

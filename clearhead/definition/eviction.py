@@ -35,6 +35,8 @@ def tova(a: Array, group: int, v: Array | None = None) -> Array:
 def snapkv(a: Array, group: int, v: Array | None = None, *, window: int, kernel: int, pool: str) -> Array:
     """The weight of the last queries, the largest or mean among `kernel` neighbours (Li et al. 2024).
 
+    Neighbours before the first key and in the window count as 0, as in the paper's own code.
+
     The window's own keys are kept whatever they weigh, and are nobody's neighbours.
 
     >>> a = np.full((1, 2, 6), [0.0, 0.3, 0.1, 0.0, 0.2, 0.4])
@@ -44,8 +46,9 @@ def snapkv(a: Array, group: int, v: Array | None = None, *, window: int, kernel:
     window = min(window, *a.shape[-2:])
     score = received(a[..., a.shape[-2] - window :, :], group, v)
     before, reach = score[..., : score.shape[-1] - window], kernel // 2
+    padded = np.pad(before, ((0, 0),) * (before.ndim - 1) + ((reach, reach),))
     how = np.max if pool == "max" else np.mean
-    near = [how(before[..., max(0, j - reach) : j + reach + 1], axis=-1) for j in range(before.shape[-1])]
+    near = [how(padded[..., j : j + kernel], axis=-1) for j in range(before.shape[-1])]
     always = np.full((*score.shape[:-1], window), np.inf)
     return np.concatenate([*(x[..., None] for x in near), always], axis=-1)
 

@@ -1,5 +1,6 @@
 """Induction scores on random tokens that come twice: how much each head looks one behind the same token."""
 
+import numpy as np
 import torch
 
 import clearhead
@@ -8,12 +9,14 @@ from bench.research.prompts import repeated
 
 
 def answer(loaded, length):
-    """Watch the pass, and ask for the weight behind the same token, over the second half."""
+    """Watch the pass, and ask for the weight half the text and one token back, from the second half on."""
     _, model = loaded
+    places = np.arange(length)
     with torch.no_grad(), clearhead.watch(model) as seen:
         model(repeated(length), logits_to_keep=1, use_cache=False)
-    later = slice(length // 2 - 1, None)
-    return {"scores": seen.summary("induction", queries=later).matches[..., 0].mean(-1)}
+    behind = {"behind": (places - length // 2 + 1, places)}
+    asked = seen.summary("matches", matches=behind, queries=slice(length // 2 - 1, None))
+    return {"scores": asked.matches[..., 0].mean(-1)}
 
 
 if __name__ == "__main__":

@@ -6,27 +6,23 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-import clearhead.adapters.transformers  # noqa: F401
+import clearhead
 from bench.research.models import bart, run
 from bench.research.prompts import pair
 from clearhead import plot
 
 
 def answer(model, length):
-    """Draw the model's own attentions, which are lazy, and ask them."""
+    """Watch the pass, draw its layers, and ask the cross attention."""
     source, target = pair(length)
-    model.set_attn_implementation("clearhead")
-    with torch.no_grad():
-        outputs = model(input_ids=source, decoder_input_ids=target, output_attentions=True)
+    with torch.no_grad(), clearhead.watch(model) as seen:
+        model(input_ids=source, decoder_input_ids=target)
     with TemporaryDirectory() as folder:
-        for kind in ("encoder_attentions", "decoder_attentions", "cross_attentions"):
-            for number, attention in enumerate(outputs[kind]):
-                plot.save(plot.heads(attention.weights[0]), Path(folder) / f"{kind}-{number}.png")
-    cross = [attention.weights[0] for attention in outputs.cross_attentions]
-    return {
-        "received": np.stack([weights.summary("received_mean").received_mean for weights in cross]),
-        "last": np.stack([weights.row(-1) for weights in cross]),
-    }
+        for part, layers in seen.parts().items():
+            for number in layers:
+                plot.save(plot.heads(seen.layer(number, part=part)), Path(folder) / f"{part}-{number}.png")
+    last = [seen.layer(number, part="cross").weights.row(-1) for number in seen.layers(part="cross")]
+    return {"received": seen.summary("received_mean", part="cross").received_mean, "last": np.stack(last)}
 
 
 if __name__ == "__main__":

@@ -14,9 +14,7 @@ def answer(loaded, length):
     prompt = tokens_of(tokenizer, opening(tokenizer, length))
     with torch.no_grad(), clearhead.watch(model) as seen:
         tokens = model.generate(prompt, **GENERATED)
-    rows = slice(prompt.shape[1] - 1, None)
-    weights = np.stack([seen.layer(number).weights[:, rows] for number in seen.layers()])
-    weights = np.pad(weights, ((0, 0), (0, 0), (0, 0), (0, 1)))  # the last token is read by no one
+    weights = np.stack([layer.weights[:, prompt.shape[1] - 1 :] for layer in seen])
     return {"mean": weights.mean((0, 1)), "head": weights[HEAD], "tokens": tokens[0]}
 
 
