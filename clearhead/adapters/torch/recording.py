@@ -17,6 +17,7 @@ import torch
 
 from clearhead.adapters.torch.attention_layers import AttentionLayer, layers_like, spans
 from clearhead.adapters.torch.calls import Answer, AttentionCall
+from clearhead.adapters.torch.patches import Patches, cuts_patches
 from clearhead.adapters.torch.reading import (
     added_of,
     fingerprints,
@@ -51,8 +52,8 @@ class Recorder:
     heads: tuple[int, ...] | None
     tokenizer: Any = None
     model: torch.nn.Module | None = None
-    modules: dict[torch.nn.Module, str] = field(default_factory=dict)  # of the model, and their paths
-    grids: dict[torch.nn.Module, tuple[int, int]] = field(default_factory=dict)  # patches that convolutions cut last
+    modules: frozenset[torch.nn.Module] = frozenset()  # of the model
+    patches: Patches = field(default_factory=Patches)
     entries: dict[torch.nn.Module, int] = field(default_factory=dict)  # how often each layer ran in this pass
     calls: dict[torch.nn.Module, int] = field(default_factory=dict)  # of attention, by each layer's latest run
     counts: dict[tuple[str, int], int] = field(default_factory=dict)  # tokens since the last checked row
@@ -164,21 +165,6 @@ class Recorder:
             if self.tokenizer is not None:
                 run.names = {number: str(self.tokenizer.decode([number])) for number in run.token_numbers()}
 
-    def patches(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """A convolution cuts an image into patches: its rows and columns are those of the layers nearest to it."""
-        if isinstance(output, torch.Tensor) and output.dim() == 4:
-            self.grids[module] = int(output.shape[2]), int(output.shape[3])
-
-    def grid_of(self, place: tuple[str, int]) -> tuple[int, int] | None:
-        """The patches of the image that a part is given, if it is nearest to where they are made."""
-        paths = {layer.path: layer.part for layer in self.layers.values()}
-        for module, grid in self.grids.items():
-            here = self.modules[module].split(".")
-            near = {path: shared(here, path.split(".")) for path in paths}
-            if max((n for path, n in near.items() if paths[path] == place[0]), default=-1) == max(near.values()):
-                return grid
-        return None
-
     # One call
 
     def take(self, call: AttentionCall, answer: Answer, place: tuple[str, int]) -> None:
@@ -288,8 +274,9 @@ class Recorder:
             crosses=self.layers[call.module].part == "cross",
         )
         runs[-1].records[place] = record
-        if place[0] not in runs[-1].grids and (grid := self.grid_of(place)) is not None:
-            runs[-1].grids[place[0]] = grid
+        grid = self.patches.grid_of(place[0], self.layers.values())
+        if grid is not None:
+            runs[-1].grids.setdefault(place[0], grid)
         self.unsure.setdefault(place, 0)
         self.counts[place] = CHECK_INTERVAL
         return record
@@ -396,11 +383,6 @@ class Recorder:
         return False
 
 
-def shared(path: list[str], other: list[str]) -> int:
-    """How many names two paths have in common."""
-    return next((n for n, (a, b) in enumerate(zip(path, other, strict=False)) if a != b), min(len(path), len(other)))
-
-
 def recomputing() -> bool:
     """Whether gradients are being computed, for which checkpointed layers run once more."""
     return torch._C._current_graph_task_id() != -1
@@ -415,15 +397,15 @@ def of_heads(x: torch.Tensor, heads: list[int]) -> torch.Tensor:
 @contextmanager
 def passes_of(model: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
     """Tell a recorder where each pass of a model, or of a model inside it, begins and ends."""
-    recorder.model = model
-    recorder.modules = {module: path for path, module in model.named_modules()}
+    recorder.model, recorder.modules = model, frozenset(model.modules())
+    recorder.patches.paths = {module: path for path, module in model.named_modules()}
     hooks = []
     fused = torch.nn.TransformerEncoderLayer, torch.nn.MultiheadAttention  # hooks would turn their fast paths off
     for module in model.modules():
         if module in recorder.layers and not isinstance(module, fused):
             hooks.append(module.register_forward_pre_hook(recorder.enters))
-        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == module.stride != (1, 1):
-            hooks.append(module.register_forward_hook(recorder.patches))
+        if cuts_patches(module):
+            hooks.append(module.register_forward_hook(recorder.patches.cut))
         whole = any(base.__name__ == "PreTrainedModel" for base in type(module).__mro__)
         if (module is model or whole) and not isinstance(module, fused):
             hooks.append(module.register_forward_pre_hook(recorder.begins, with_kwargs=True))
