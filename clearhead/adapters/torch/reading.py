@@ -177,7 +177,11 @@ def added_of(call: AttentionCall, heads: list[int], keys: int) -> Added | None:
     total = total.float()
     queries = total.shape[2]
     rows = call.query.shape[2]
-    if queries == rows and total.shape[3] == keys and (rows == 1 or bool((total[:, :, 1:, 1:] == total[:, :, :-1, :-1]).all())):
+    if (
+        queries == rows
+        and total.shape[3] == keys
+        and (rows == 1 or bool((total[:, :, 1:, 1:] == total[:, :, :-1, :-1]).all()))
+    ):
         first, rest = total[:, :, -1], total[:, :, :-1, -1].flip(-1)
         return Added(torch.cat([first, rest], -1).cpu().numpy(), True)
     return Added(total.cpu().numpy(), False)

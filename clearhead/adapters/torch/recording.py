@@ -143,7 +143,9 @@ class Recorder:
         if continues is not None and record.rules:
             raise refuse_rules(f"layer {place[1]} of {place[0]}")
         new = keys - (0 if continues is None else continues.known)
-        self.add(call, answer, place, record, visible, key[:, :, keys - new :], value[:, :, keys - new :], prints, continues)
+        self.add(
+            call, answer, place, record, visible, key[:, :, keys - new :], value[:, :, keys - new :], prints, continues
+        )
 
     def continued(self, record: Record, prints: Integers, queries: int) -> Continuation | None:
         """How a call continues its layer's last pass."""
@@ -158,7 +160,9 @@ class Recorder:
         count, key_count = call.query.shape[1], call.key.shape[1]
         heads = tuple(range(count)) if self.heads is None else self.heads
         if any(not 0 <= head < count for head in heads):
-            raise InputError(f"layer {place[1]} of {place[0]} has no heads {list(heads)}: choose from 0 to {count - 1}.")
+            raise InputError(
+                f"layer {place[1]} of {place[0]} has no heads {list(heads)}: choose from 0 to {count - 1}."
+            )
         group = count // key_count
         used = sorted({head // group for head in heads})
         record = Record(
@@ -261,7 +265,9 @@ class Recorder:
             )
         passes = len(record.passes)
         self.forget()
-        self.seen.stopped = f"{limit} was reached after {passes} passes; these are kept, and the model goes on unwatched"
+        self.seen.stopped = (
+            f"{limit} was reached after {passes} passes; these are kept, and the model goes on unwatched"
+        )
         warnings.warn(
             f"the watch stopped: {self.seen.stopped}. Choose layers=… or heads=…, or give more memory.", stacklevel=2
         )
