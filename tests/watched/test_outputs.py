@@ -293,9 +293,14 @@ def test_with_clearheads_patch_of_torch(outside, crossed):
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_exception_ends_it(error):
     model, given = tiny_models.model_of("llama", "sdpa"), tokens_and_mask()
-    with pytest.raises(error), clearhead.watch(model):
-        model(**given)
-        raise error
+
+    def interrupted():
+        with clearhead.watch(model):
+            model(**given)
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
     assert not hooks_of(model)
 
 

@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from clearhead.adapters.torch.calls import AttentionCall
+from clearhead.adapters.torch.dispatch import is_batched, is_wrapped, needs_operators
 from clearhead.adapters.torch.flex import float_formula
 from clearhead.adapters.torch.host import array_view
 from clearhead.adapters.torch.rule_names import join_rule
 from clearhead.adapters.torch.trace import trace_torch_function
 from clearhead.arrays import Array, Integers
+from clearhead.errors import InputError
 from clearhead.rules.masks import POSITIONS
 from clearhead.rules.scores import Score
 from clearhead.watched.added import Added
@@ -29,6 +32,18 @@ from clearhead.watched.visible import Visible, visible_band
 PAIRS_AT_ONCE = 1 << 24  # of a mask that is computed row by row
 FINGERPRINT_DIMS = 4  # numbers of each head that a key is recognised by
 KEPT_EXACTLY = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def refuse_without_numbers(call: AttentionCall) -> None:
+    """Raise InputError for a call whose operands hold no numbers, or those of several at once."""
+    x = call.query
+    unreal = x.is_meta or isinstance(x, FakeTensor) or is_batched(x) or is_wrapped(x)
+    if unreal or needs_operators() or torch._C._are_functorch_transforms_active():
+        raise InputError(
+            f"{type(call.module).__name__} is traced, mapped or run without data, but a watch records data: call the "
+            "model itself inside the with block."
+        )
+
 
 # Copies
 

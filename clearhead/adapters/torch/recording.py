@@ -21,6 +21,7 @@ from clearhead.adapters.torch.reading import (
     added_of,
     fingerprints,
     host_copy,
+    refuse_without_numbers,
     score_rules,
     sink_of,
     visible_of,
@@ -127,6 +128,7 @@ class Recorder:
 
     def take(self, call: AttentionCall, answer: Answer, place: tuple[str, int]) -> None:
         """Add a call to its layer's record."""
+        refuse_without_numbers(call)
         visible, keys = visible_of(call)
         key, value = call.key[:, :, :keys], call.value[:, :, :keys]
         queries = call.query.shape[2]
