@@ -11,7 +11,7 @@ def compare(seen, expected, *, part=None, begins=None, ends=None, atol=2e-5):
     layers = seen.layers(part=part)
     assert len(layers) == len(expected)
     for number, matrix in zip(layers, expected, strict=True):
-        batch, _, queries, keys = matrix.shape
+        batch, _, _, keys = matrix.shape
         assert seen.sequences(part=part) == batch
         for n in range(batch):
             begin, end = (begins or [0] * batch)[n], (ends or [keys] * batch)[n]

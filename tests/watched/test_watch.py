@@ -309,18 +309,17 @@ def test_what_is_no_model_is_refused_on_entering():
 
 @torch.no_grad()
 def test_a_model_that_computes_elsewhere_than_its_code_says_is_told(tokens):
-    model = transformers.FalconForCausalLM(
-        transformers.FalconConfig(**SMALL, num_hidden_layers=2, num_attention_heads=4, attn_implementation="eager")
-    ).eval()
-    with (
-        pytest.raises(InputError, match="FalconForCausalLM ran, but called none of the functions .*'sdpa'"),
-        clearhead.watch(model),
-    ):
-        model(tokens)
-    model.set_attn_implementation("sdpa")
-    with clearhead.watch(model) as seen:
-        model(tokens)
-    compare(seen, eager(model, tokens))
+    models = {}
+    for name in ("eager", "sdpa"):
+        config = transformers.FalconConfig(**SMALL, num_hidden_layers=2, num_attention_heads=4)
+        torch.manual_seed(0)
+        models[name] = transformers.FalconForCausalLM._from_config(config, attn_implementation=name).eval()
+    why = r"FalconForCausalLM ran, but called none of the functions .*'sdpa'"
+    with pytest.raises(InputError, match=why), clearhead.watch(models["eager"]):
+        models["eager"](tokens)
+    with clearhead.watch(models["sdpa"]) as seen:
+        models["sdpa"](tokens)
+    compare(seen, models["eager"](tokens, output_attentions=True).attentions)
 
 
 WRONG = [

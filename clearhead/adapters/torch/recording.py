@@ -201,10 +201,6 @@ class Recorder:
         tensors = {"query": call.query[:, heads], "key": key[:, used], "value": value[:, used]}
         checked = self.checked_rows(place, queries, visible, record, call)
         output = answer.output[:, heads][:, :, list(checked)] if checked else None
-        size = sum(x.numel() * x.element_size() for x in tensors.values()) + visible.nbytes
-        if not self.claim(size, place, record):
-            return
-        self.unsure.setdefault(place, len(record.passes))
         keys = key.shape[2] + (0 if continues is None else continues.known)
         one = Pass(
             batch,
@@ -219,8 +215,10 @@ class Recorder:
             None if output is None else host_copy(output, exact=True),
             tuple(answer.changes),
         )
-        record.add(one, {name: host_copy(x) for name, x in tensors.items()}, prints)
-        self.seen.spent += one.nbytes - visible.nbytes
+        size = sum(x.numel() * x.element_size() for x in tensors.values()) + one.nbytes
+        if self.claim(size, place, record):
+            self.unsure.setdefault(place, len(record.passes))
+            record.add(one, {name: host_copy(x) for name, x in tensors.items()}, prints)
 
     def ids_for(self, batch: int, queries: int) -> Any:
         """The tokens that were fed in, if some of this shape were."""
