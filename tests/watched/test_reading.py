@@ -1,5 +1,7 @@
 """What a watch reads of a call, on any device: copies, marks by which keys are known again, masks, biases."""
 
+import gc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ torch = pytest.importorskip("torch")
 from clearhead.adapters.torch import reading  # noqa: E402
 from clearhead.adapters.torch.calls import AttentionCall, Visibility  # noqa: E402
 from clearhead.adapters.torch.intercept import split_table  # noqa: E402
+from clearhead.adapters.torch.remembered import answers  # noqa: E402
 from clearhead.errors import InputError  # noqa: E402
 
 MODULE = torch.nn.Identity()
@@ -128,7 +131,9 @@ def test_tokens_with_a_band(data):
     queries, keys = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 9))
     tokens = torch.tensor([[data.draw(st.booleans()) for _ in range(keys)] for _ in range(2)])
     causal = data.draw(st.sampled_from([None, "end"]))
-    check_visible(call_of(Visibility(causal=causal, left=data.draw(st.none() | st.integers(0, 3)), tokens=tokens), queries, keys))
+    check_visible(
+        call_of(Visibility(causal=causal, left=data.draw(st.none() | st.integers(0, 3)), tokens=tokens), queries, keys)
+    )
 
 
 def test_rows_are_computed_some_at_a_time(monkeypatch):
@@ -140,10 +145,10 @@ def test_rows_are_computed_some_at_a_time(monkeypatch):
         seen = torch.arange(20) <= numbers[:, None]
         return (seen & ((torch.arange(20) + numbers[:, None]) % 3 != 0)).expand(2, 1, len(numbers), 20)
 
-    visible = check_visible(call_of(Visibility(rows=rows), 20, 20))
-    assert visible.bits is not None
+    visible, _ = reading.visible_of(call_of(Visibility(rows=rows), 20, 20))
+    assert max(asked) == 1
     assert visible.bits.nbytes == 2 * 20 * 3
-    assert max(asked[:-1]) == 1
+    check_visible(call_of(Visibility(rows=rows), 20, 20))
 
 
 def test_room_in_a_cache_is_left_out():
@@ -160,12 +165,31 @@ def test_a_table_that_layers_share_is_read_once(monkeypatch):
     table, times = torch.ones(2, 1, 3, 5, dtype=torch.bool).tril(2), []
     right = reading.read_visible
     monkeypatch.setattr(reading, "read_visible", lambda call: (times.append(1), right(call))[1])
-    first = [reading.visible_of(call_of(Visibility(table=table)))[0] for _ in range(3)]
+    first = [reading.visible_of(call_of(Visibility(table=table, mask=table)))[0] for _ in range(3)]
     assert len(times) == 1
     assert first[0] is first[2]
     table[:, :, 0, 0] = False
-    assert not check_visible(call_of(Visibility(table=table))).table(0, 5)[0, 0, 0]
+    assert not check_visible(call_of(Visibility(table=table, mask=table))).table(0, 5)[0, 0, 0]
     assert len(times) == 2
+
+
+@torch.inference_mode()
+def test_a_table_of_inference_mode_is_read_each_time():
+    """There torch does not count changes."""
+    table = torch.ones(2, 1, 3, 5, dtype=torch.bool)
+    check_visible(call_of(Visibility(table=table, mask=table)))
+    table[:, :, 0, 0] = False
+    check_visible(call_of(Visibility(table=table, mask=table)))
+
+
+def test_answers_go_with_their_masks():
+    table = torch.ones(2, 1, 3, 5, dtype=torch.bool)
+    before = len(answers)
+    check_visible(call_of(Visibility(table=table, mask=table)))
+    assert len(answers) == before + 1
+    del table
+    gc.collect()
+    assert len(answers) == before
 
 
 @given(st.integers(0, 99))

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import clearhead  # noqa: E402
+from clearhead.adapters.torch import reading  # noqa: E402
 from clearhead.errors import InputError  # noqa: E402
 from tests import tiny_models  # noqa: E402
 from tests.watched.eager import compare  # noqa: E402
@@ -389,6 +390,28 @@ def test_an_attention_built_on_clearheads_is_seen_once(tokens):
     assert outer.steps() == inner.steps() == (21,)
     assert (outer.layers(), inner.layers()) == ((0, 1, 2), (1,))
     outer.layer(2)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "clearhead"])
+def test_in_inference_mode(attention, tokens):
+    model, mask = model_of("llama", attention), torch.ones_like(tokens)
+    mask[1, :7] = 0
+    with torch.inference_mode(), clearhead.watch(model) as seen:
+        model(tokens, attention_mask=mask)
+    with torch.no_grad():
+        compare(seen, eager(model, tokens, mask), begins=[0, 7])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "clearhead"])
+def test_a_mask_is_read_once_for_all_layers(attention, tokens, monkeypatch):
+    model, mask, times = model_of("llama", attention), torch.ones_like(tokens), []
+    right = reading.read_visible
+    monkeypatch.setattr(reading, "read_visible", lambda call: (times.append(1), right(call))[1])
+    mask[1, :7] = 0
+    with clearhead.watch(model):
+        model(tokens, attention_mask=mask)
+    assert len(times) == 1
 
 
 def test_training_is_seen(tokens):

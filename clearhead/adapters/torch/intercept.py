@@ -29,6 +29,7 @@ from clearhead.adapters.torch.calls import (
     own_or_changed,
 )
 from clearhead.adapters.torch.multihead import MULTIHEAD, attention_of
+from clearhead.adapters.torch.remembered import remembered
 from clearhead.errors import InputError
 
 SDPA = "scaled_dot_product_attention"
@@ -224,14 +225,14 @@ def sdpa_call(
     if isinstance(mask, CausalBias):
         causal = "start" if mask.variant == CausalVariant.UPPER_LEFT else "end"
     elif mask is not None:
-        table, adds = split_table(four_axes(over_lead(mask, lead)))
+        table, adds = remembered(mask, ("split", lead), lambda: split_table(four_axes(over_lead(mask, lead))))
     return AttentionCall(
         module,
         q,
         k,
         v,
         q.shape[-1] ** -0.5 if scale is None else float(scale),
-        Visibility(table=table, causal=causal),
+        Visibility(table=table, causal=causal, mask=mask),
         adds,
         dropout=dropout,
         computed=str(q.dtype).removeprefix("torch."),

@@ -6,7 +6,6 @@ model's device. `watched` defines these forms.
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -19,6 +18,7 @@ from clearhead.adapters.torch.calls import AttentionCall
 from clearhead.adapters.torch.dispatch import is_batched, is_wrapped, needs_operators
 from clearhead.adapters.torch.flex import float_formula
 from clearhead.adapters.torch.host import array_view
+from clearhead.adapters.torch.remembered import remembered
 from clearhead.adapters.torch.rule_names import join_rule
 from clearhead.adapters.torch.trace import trace_torch_function
 from clearhead.arrays import Array, Integers
@@ -106,8 +106,6 @@ FACTOR = 0x5851F42D4C957F2D  # an odd number without a pattern
 
 # Masks
 
-last_tables: dict[int, tuple[Any, Any, Visible]] = {}
-
 
 def visible_of(call: AttentionCall) -> tuple[Visible, int]:
     """Who sees whom, and how many of the keys anybody sees: a cache may have room for more."""
@@ -119,25 +117,14 @@ def visible_of(call: AttentionCall) -> tuple[Visible, int]:
         right = 0 if v.causal is not None else v.right
         visible = visible_band(queries, keys, offset, v.left, right)
         return visible, max(int(visible.high.max(initial=0)), min(queries, keys))
-    only_table = v.table is not None and v.causal is None and v.tokens is None and v.rows is None
-    if only_table and (known := last_tables.get(id(v.table))) is not None:
-        tensor, version, visible = known
-        if tensor() is v.table and version == v.table._version and visible.high.shape[1] == queries:
-            return visible, filled(visible, queries, keys)
-    visible = read_visible(call)
-    if only_table:
-        if len(last_tables) > 3:
-            last_tables.clear()
-        last_tables[id(v.table)] = weakref.ref(v.table), v.table._version, visible
-    return visible, filled(visible, queries, keys)
+    question = queries, keys, len(call.query), v.causal, v.left, v.right
+    visible: Visible = remembered(v.mask, question, lambda: read_visible(call))
+    return visible, filled(visible, keys)
 
 
-def filled(visible: Visible, queries: int, keys: int) -> int:
+def filled(visible: Visible, keys: int) -> int:
     """The number of keys up to the last that somebody sees, but no fewer than queries if there are as many."""
-    if visible.bits is not None or visible.tokens is None:
-        return keys
-    count = visible.tokens.shape[1]
-    return count
+    return keys if visible.tokens is None else visible.tokens.shape[1]
 
 
 def read_visible(call: AttentionCall) -> Visible:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, update_wrapper
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import AttentionInterface
 
 from clearhead.adapters.torch.calls import Answer, AttentionCall, Visibility, interested, own_or_changed
 from clearhead.adapters.torch.intercept import autocast, block_mask_rows, places, split_table
+from clearhead.adapters.torch.remembered import remembered
 from clearhead.adapters.transformers.attention import NAME
 from clearhead.adapters.transformers.mask import MaskTensor
 from clearhead.errors import InputError
@@ -148,7 +150,7 @@ def visibility_of(
         def rows(numbers: torch.Tensor) -> torch.Tensor:
             return pattern.row_seen(np.asarray(numbers.cpu(), np.int64)).to(numbers.device)
 
-        return Visibility(rows=rows), (), pattern.stop
+        return Visibility(rows=rows, mask=pattern), (), pattern.stop
     if isinstance(mask, MaskTensor):
         mask = mask.dense()
     if mask is None:
@@ -158,12 +160,12 @@ def visibility_of(
     if mask.dim() == 2:
         visible = visibility_without_mask(name, module, queries, given)
         return (
-            Visibility(causal=visible.causal, left=visible.left, right=visible.right, tokens=mask[:, -keys:].bool()),
+            replace(visible, tokens=mask[:, -keys:].bool(), mask=mask),
             (),
             keys,
         )
-    table, adds = split_table(mask[..., :keys])
-    return Visibility(table=table), adds, keys
+    table, adds = remembered(mask, ("split", keys), lambda: split_table(mask[..., :keys]))
+    return Visibility(table=table, mask=mask), adds, keys
 
 
 def visibility_without_mask(name: str, module: torch.nn.Module, queries: int, given: dict[str, Any]) -> Visibility:
