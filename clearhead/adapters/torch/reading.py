@@ -6,6 +6,7 @@ model's device. `watched` defines these forms.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -30,8 +31,8 @@ from clearhead.watched.growing import Arriving
 from clearhead.watched.visible import Visible, visible_band
 
 PAIRS_AT_ONCE = 1 << 24  # of a mask that is computed row by row
-FINGERPRINT_DIMS = 4  # numbers of each head that a key is recognised by
-KEPT_EXACTLY = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+FINGERPRINT_DIMS = 4  # numbers of each head, at least, that a key is recognised by
+OVERLAPPING = ("cuda", "xpu")  # devices that copy to pinned memory while they compute
 
 
 def refuse_without_numbers(call: AttentionCall) -> None:
@@ -73,32 +74,38 @@ class DeviceCopy:
 
 
 def host_copy(x: torch.Tensor, *, exact: bool = False) -> Array | Arriving:
-    """A copy of a tensor in host memory. From another device it does not wait; 16-bit numbers stay so unless `exact`."""
+    """A copy of a tensor in host memory, without waiting for it where a device can go on; 16-bit unless `exact`."""
     x = x.detach()
     if exact and x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()
     if x.is_cpu:
         return array_view(x.clone(memory_format=torch.contiguous_format))
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    pinned = accelerator is not None and accelerator.type == x.device.type
-    target = torch.empty(x.shape, dtype=x.dtype, pin_memory=pinned)
-    target.copy_(x, non_blocking=True)
-    event = None
-    if pinned:
-        event = torch.Event(x.device.type)
-        event.record(torch.accelerator.current_stream(x.device))
+    waits = x.device.type not in OVERLAPPING
+    target = torch.empty(x.shape, dtype=x.dtype, pin_memory=not waits)
+    target.copy_(x, non_blocking=not waits)
+    if waits:
+        return array_view(target)
+    event = torch.Event(x.device.type)
+    event.record(torch.accelerator.current_stream(x.device))
     return DeviceCopy(target, event)
+
+
+def chosen(x: torch.Tensor, axis: int, numbers: Sequence[int]) -> torch.Tensor:
+    """Some entries of a tensor's axis; itself if these are all."""
+    if list(numbers) == list(range(x.shape[axis])):
+        return x
+    return x.index_select(axis, torch.tensor(numbers, device=x.device))
 
 
 def fingerprints(key: torch.Tensor) -> Integers:
     """A number for each key of each sequence, (sequences, keys), by which it is known again."""
     key = key.detach()
-    dims = [(2 * n + 1) * key.shape[-1] // (2 * FINGERPRINT_DIMS) for n in range(FINGERPRINT_DIMS)]
-    some = key[..., sorted(set(dims))].contiguous()
+    step = max(1, key.shape[-1] // FINGERPRINT_DIMS)
+    some = key[..., step // 2 :: step].contiguous()
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[some.element_size()]
     bits = some.view(whole).to(torch.int64)
-    factors = torch.arange(1, bits.shape[1] * bits.shape[3] + 1, dtype=torch.int64, device=bits.device)
-    factors = (factors * FACTOR + FACTOR).reshape(1, bits.shape[1], 1, bits.shape[3])
+    numbers = torch.arange(1, bits.shape[1] * bits.shape[3] + 1, dtype=torch.int64, device=bits.device) * FACTOR
+    factors = ((numbers ^ (numbers >> 29)) * FACTOR | 1).reshape(1, bits.shape[1], 1, bits.shape[3])
     return (bits * factors).sum((1, 3)).cpu().numpy()
 
 
@@ -173,7 +180,7 @@ def added_of(call: AttentionCall, heads: list[int], keys: int) -> Added | None:
         return None
     total = reduce(torch.add, (x.detach() for x in call.adds))[..., :keys]
     if total.shape[1] > 1:
-        total = total[:, heads]
+        total = chosen(total, 1, heads)
     if not bool(total.any()):
         return None
     total = total.float()
@@ -194,8 +201,8 @@ def sink_of(call: AttentionCall, heads: tuple[int, ...]) -> Array | None:
     if call.sink is None:
         return None
     sink = call.sink.detach().reshape(-1).to(torch.promote_types(call.sink.dtype, torch.float32))
-    chosen: Array = sink.cpu().numpy()[list(heads)]
-    return chosen
+    found: Array = sink.cpu().numpy()[list(heads)]
+    return found
 
 
 def score_rules(call: AttentionCall) -> tuple[Score, ...]:

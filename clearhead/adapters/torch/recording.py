@@ -19,6 +19,7 @@ from clearhead.adapters.torch.attention_layers import AttentionLayer, spans
 from clearhead.adapters.torch.calls import Answer, AttentionCall
 from clearhead.adapters.torch.reading import (
     added_of,
+    chosen,
     fingerprints,
     host_copy,
     refuse_without_numbers,
@@ -26,6 +27,7 @@ from clearhead.adapters.torch.reading import (
     sink_of,
     visible_of,
 )
+from clearhead.adapters.torch.remembered import remembered
 from clearhead.arrays import Integers
 from clearhead.errors import InputError
 from clearhead.watched.added import refuse_rules
@@ -198,9 +200,9 @@ class Recorder:
         group = count // call.key.shape[1]
         used = sorted({head // group for head in record.heads})
         heads = list(record.heads)
-        tensors = {"query": call.query[:, heads], "key": key[:, used], "value": value[:, used]}
+        tensors = {"query": chosen(call.query, 1, heads), "key": chosen(key, 1, used), "value": chosen(value, 1, used)}
         checked = self.checked_rows(place, queries, visible, record, call)
-        output = answer.output[:, heads][:, :, list(checked)] if checked else None
+        output = chosen(chosen(answer.output, 2, checked), 1, heads) if checked else None
         keys = key.shape[2] + (0 if continues is None else continues.known)
         one = Pass(
             batch,
@@ -224,7 +226,7 @@ class Recorder:
         """The tokens that were fed in, if some of this shape were."""
         for x in reversed(self.fed):
             if x.shape == (batch, queries):
-                return host_copy(x)
+                return remembered(x, "tokens", lambda tokens=x: host_copy(tokens))
         return None
 
     def checked_rows(
