@@ -13,7 +13,7 @@ import tracemalloc
 import numpy as np
 import torch
 
-from clearhead import attend, attention, full, weights
+from clearhead import attend, attention, full, similarity, token_matches, weights
 
 torch.set_num_threads(1)
 RNG = np.random.default_rng(0)
@@ -90,6 +90,39 @@ def summaries(seconds):
             promise(f"{shape} output and np.asarray(w)", work / best["array"] / 1e9, 112, " GF/s", most=False)
 
 
+def questions(seconds):
+    """32768 × 1 head, LSE known: each question that sums shares, compares or lists, beside the forward pass; memory."""
+    n = 32768
+    q, k, v = arrays(n, 64)
+    w = attend(q, k, v, threads=1).weights
+    groups = {"system": slice(0, 20), "needle": [31, 32], "image": RNG.random(n) < 0.5}
+    matches, factors = token_matches(RNG.integers(0, 500, n)), RNG.random(n)
+    other = attend(k, q, v, threads=1).weights
+    asked = {
+        "groups": lambda: w.summary("groups", groups=groups),
+        "distances": lambda: w.summary("distances"),
+        "matches": lambda: w.summary("matches", matches=matches),
+        "sink_share": lambda: w.summary("sink_share"),
+        "received_sum and top by factors": lambda: w.summary("received_sum", "top", factors=factors),
+        "similarity of a head to itself": lambda: similarity(w),
+        "rows_of": lambda: w.rows_of(n // 2),
+        "scores of 64 queries": lambda: w.scores[:64],
+    }
+    best = race({"forward": lambda: attention(q, k, v, threads=1), **asked}, seconds)
+    for name in asked:
+        promise(f"{name} at 32768 / forward", best[name] / best["forward"], 2.5)
+    pair = race({"forward": lambda: attention(q, k, v, threads=1), "pair": lambda: similarity(w, other)}, seconds / 2)
+    promise("similarity of two heads at 32768 / forward passes of both", pair["pair"] / pair["forward"] / 2, 2.5)
+    tracemalloc.start()
+    for name, call in (*asked.items(), ("similarity of two heads", lambda: similarity(w, other))):
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        call()
+        used = tracemalloc.get_traced_memory()[1] - before
+        promise(f"memory of {name} at 32768", used / 2**20, 16, " MiB")
+    tracemalloc.stop()
+
+
 def long(seconds):
     """32768 keys: one row of 8 heads beside decode, a picture of one head beside its forward pass, memory."""
     q, k, v = arrays(8, 32768, 64)
@@ -118,4 +151,5 @@ if __name__ == "__main__":
     options = parser.parse_args()
     summaries(options.seconds)
     long(options.seconds)
+    questions(options.seconds)
     sys.exit(len(missed))

@@ -4,8 +4,13 @@ from clearhead.machine.unbroken import importing
 
 with importing:
     from clearhead.attention_weights.alignment import Alignment, alignment
+    from clearhead.attention_weights.labels import Match, token_matches
     from clearhead.attention_weights.matrix import Weights, weights
+    from clearhead.attention_weights.outputs import head_outputs, key_contributions, output_norms
+    from clearhead.attention_weights.ranking import HeavyWeight, RankedHead, heaviest_keys, heaviest_rows, rank_heads
+    from clearhead.attention_weights.relevance import relevance, weight_gradients, weights_times_gradients
     from clearhead.attention_weights.rollout import flow, rollout
+    from clearhead.attention_weights.similarity import similarity
     from clearhead.attention_weights.summary import Summary
     from clearhead.cache.key_value import KeyValueCache
     from clearhead.definition.gradient import Gradients
@@ -23,6 +28,7 @@ with importing:
         TrustError,
     )
     from clearhead.functional import Attended, attend, attention, merge, self_attention
+    from clearhead.gradient_watching import output_gradients
     from clearhead.rules import functions
     from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
@@ -38,11 +44,14 @@ __all__ = [
     "DtypeError",
     "FileError",
     "Gradients",
+    "HeavyWeight",
     "InputError",
     "KeyValueCache",
     "MachineError",
     "Mask",
+    "Match",
     "Problem",
+    "RankedHead",
     "Score",
     "Second",
     "ShapeError",
@@ -65,18 +74,30 @@ __all__ = [
     "flow",
     "full",
     "functions",
+    "head_outputs",
+    "heaviest_keys",
+    "heaviest_rows",
     "kernel_for",
+    "key_contributions",
     "load_watch",
     "merge",
+    "output_gradients",
+    "output_norms",
     "prefix",
     "problem",
+    "rank_heads",
     "relative",
+    "relevance",
     "rollout",
     "scale",
     "self_attention",
+    "similarity",
     "softcap",
+    "token_matches",
     "watch",
+    "weight_gradients",
     "weights",
+    "weights_times_gradients",
     "where",
     "window",
 ]

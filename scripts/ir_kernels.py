@@ -87,7 +87,7 @@ RULES: dict[str, dict[str, Any]] = {
 FEW = ("causal", "window", "dense", "softcap", "bias", "curved")
 CONSUMERS = (
     ("block",), ("pool_sum",), ("pool_max",), ("received_sum", "received_max"),
-    ("entropy", "distance", "within", "off_first", "top"),
+    ("entropy", "distance", "within", "off_first", "top"), ("matches", "distances"), ("scores",),
 )  # fmt: skip
 
 Case = tuple[str, Callable[[], KernelSpec]]

@@ -104,11 +104,14 @@ def test_no_modules_import_each_other():
 
 PUBLIC = {
     "clearhead": [
-        "Alignment", "Attended", "ClearheadError", "Direction", "DtypeError", "FileError", "Gradients", "InputError",
-        "KeyValueCache", "MachineError", "Mask", "Problem", "Score", "Second", "ShapeError", "Summary", "TraceError",
-        "TrustError", "Watch", "Weights", "alibi", "alignment", "attend", "attention", "bias", "blocks", "causal",
-        "dense", "dilated", "documents", "flow", "full", "functions", "kernel_for", "load_watch", "merge", "prefix",
-        "problem", "relative", "rollout", "scale", "self_attention", "softcap", "watch", "weights", "where", "window",
+        "Alignment", "Attended", "ClearheadError", "Direction", "DtypeError", "FileError", "Gradients", "HeavyWeight",
+        "InputError", "KeyValueCache", "MachineError", "Mask", "Match", "Problem", "RankedHead", "Score", "Second",
+        "ShapeError", "Summary", "TraceError", "TrustError", "Watch", "Weights", "alibi", "alignment", "attend",
+        "attention", "bias", "blocks", "causal", "dense", "dilated", "documents", "flow", "full", "functions",
+        "head_outputs", "heaviest_keys", "heaviest_rows", "kernel_for", "key_contributions", "load_watch", "merge",
+        "output_gradients", "output_norms", "prefix", "problem", "rank_heads", "relative", "relevance", "rollout",
+        "scale", "self_attention", "similarity", "softcap", "token_matches", "watch", "weight_gradients", "weights",
+        "weights_times_gradients", "where", "window",
     ],
     "clearhead.testing": ["check_definition", "check_hidden", "check_invariance", "check_same_bits", "using_isa"],
     "clearhead.layers": ["SelfAttention"],
@@ -138,7 +141,9 @@ PUBLIC = {
     "clearhead.adapters.torch.bert_padding": ["pad_input", "unpad_input"],
     "clearhead.adapters.torch.flash_attn_interface": ["flash_attn_func"],
     "clearhead.adapters.jax": ["dot_product_attention"],
-    "clearhead.adapters.transformers": ["NAME", "attention_forward", "mask_forward"],
+    "clearhead.adapters.transformers": [
+        "NAME", "Attribution", "attention_forward", "logit_attribution", "mask_forward", "output_matrices",
+    ],
 }  # fmt: skip
 
 

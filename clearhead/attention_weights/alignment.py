@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from clearhead.arrays import Array
-from clearhead.attention_weights.matrix import Weights, check_memory
+from clearhead.attention_weights.lazy import check_memory
+from clearhead.attention_weights.matrix import Weights
 from clearhead.attention_weights.weights_like import as_weights
 from clearhead.errors import InputError, ShapeError
 

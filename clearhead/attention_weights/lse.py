@@ -109,6 +109,19 @@ class Source:
             lost[:, queries] = np.isnan(lse[:, queries])
             raise_rule_fault(self.problem, lost, self.query, self.pages or self.key)
 
+    def keys_of(self, queries: slice) -> slice:
+        """The keys that some of neighbouring queries may see, judging by the band and the documents alone."""
+        rules, begins, ends = self.problem.rules, [], []
+        for span in rules.spans:
+            first = max(queries.start, span.first_query)
+            last = min(queries.stop, span.first_query + span.queries) - 1
+            if first <= last:
+                low = 0 if rules.low is None else first + span.offset + rules.low - span.first_key
+                high = span.keys if rules.high is None else last + span.offset + rules.high + 1 - span.first_key
+                begins.append(span.first_key + min(max(0, low), span.keys))
+                ends.append(span.first_key + min(max(0, high), span.keys))
+        return slice(min(begins, default=0), max(ends, default=0))
+
     def count(self, tasks: int, queries: int) -> int:
         """Number of threads for a run over some queries of all heads."""
         n = self.threads

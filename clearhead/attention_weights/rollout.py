@@ -5,24 +5,27 @@ from the output down, which needs memory only for the requested outputs.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
-from clearhead.attention_weights.matrix import ALL_ITEMS, Weights, axis_indices, check_memory
-from clearhead.attention_weights.weights_like import as_weights
+from clearhead.attention_weights.lazy import ALL_ITEMS, axis_indices, check_memory
+from clearhead.attention_weights.matrix import Weights
+from clearhead.attention_weights.weights_like import as_layers
 from clearhead.errors import InputError, ShapeError
 
 NEGLIGIBLE = 1e-9  # a smaller capacity counts as 0
 
 
-def rollout(layers: Sequence[Weights], queries: slice | npt.ArrayLike = ALL_ITEMS, *, residual: float = 0.5) -> Array:
+def rollout(layers: Any, queries: slice | npt.ArrayLike = ALL_ITEMS, *, residual: float = 0.5) -> Array:
     """The share of each input in each of the outputs `queries`, if every layer only mixes: (..., queries, keys).
 
-    `layers` from first to last, each (..., heads, n, n) and averaged over its heads; the share `residual` bypasses the
-    weights of a layer. Needs twice the memory of the result and a few MiB. Raises ShapeError or InputError. Source:
-    Abnar & Zuidema 2020, section 3. Definition: `clearhead.definition.weights.rollout`.
+    `layers` from first to last, each (..., heads, n, n) and averaged over its heads, or a watch, of which the first
+    sequence of the latest run is taken; the share `residual` bypasses the weights of a layer. Needs twice the memory of
+    the result and a few MiB. Raises ShapeError or InputError. Source: Abnar & Zuidema 2020, section 3. Definition:
+    `clearhead.definition.weights.rollout`.
 
     >>> import numpy as np
     >>> from clearhead import weights
@@ -31,7 +34,7 @@ def rollout(layers: Sequence[Weights], queries: slice | npt.ArrayLike = ALL_ITEM
     array([[1.    , 0.    ],
            [0.4375, 0.5625]])
     """
-    layers = [as_weights(layer) for layer in layers]
+    layers = as_layers(layers)
     n = checked_layers(layers, residual)
     rows, at = axis_indices(queries, n)
     batch = layers[0].shape[:-3]
@@ -40,15 +43,12 @@ def rollout(layers: Sequence[Weights], queries: slice | npt.ArrayLike = ALL_ITEM
     shares[..., np.arange(len(rows)), rows] = 1
     for layer in reversed(layers):
         for number in np.ndindex(*batch):
-            passed, start = np.zeros_like(shares[number]), 0
-            for part in mean_rows(layer[number]):
-                passed += shares[number][:, start : start + len(part)] @ part
-                start += len(part)
+            passed = passed_on(shares[number], mean_rows(layer[number]))
             shares[number] = (1 - residual) * passed + residual * shares[number]
     return shares[..., at, :]
 
 
-def flow(layers: Sequence[Weights], query: int, keys: npt.ArrayLike, *, residual: float = 0.5) -> Array:
+def flow(layers: Any, query: int, keys: npt.ArrayLike, *, residual: float = 0.5) -> Array:
     """The maximum flow from each of the inputs `keys` to the output `query`, with weights as capacities.
 
     `layers` as for `rollout`, without batches. Holds all weights, 16 · layers · n² bytes, at most CLEARHEAD_MEMORY; the
@@ -60,7 +60,7 @@ def flow(layers: Sequence[Weights], query: int, keys: npt.ArrayLike, *, residual
     >>> flow([layer, layer], 1, [0, 1])
     array([0.5 , 0.75])
     """
-    layers = [as_weights(layer) for layer in layers]
+    layers = as_layers(layers)
     n = checked_layers(layers, residual)
     if layers[0].ndim > 3:
         raise ShapeError(f"flow needs a single sequence: weights of shape {layers[0].shape} have batches, choose one.")
@@ -84,6 +84,17 @@ def checked_layers(layers: Sequence[Weights], residual: float) -> int:
     if not 0 <= residual <= 1:
         raise InputError(f"residual={residual!r} must be a share: use a number from 0 to 1.")
     return shapes[0][-1]
+
+
+def passed_on(shares: Array, rows: Iterator[Array]) -> Array:
+    """Shares (queries, n) times the rows of a matrix, a few at a time; rows without a share are not touched."""
+    passed, start = np.zeros_like(shares), 0
+    for part in rows:
+        own = shares[:, start : start + len(part)]
+        used = own.any(axis=0)
+        passed += own[:, used] @ part[used]
+        start += len(part)
+    return passed
 
 
 def mean_rows(layer: Weights) -> Iterator[Array]:

@@ -1,17 +1,18 @@
 """Questions about weights that need no matrix: their names, the sums each needs, and the answers.
 
-`definition.weights` defines their meaning; `sweep` computes the sums.
+`definition.weights` defines their meaning; `answers` asks a `sweep` for the sums.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.errors import InputError
 
-NEEDS = {  # the sum that each answer is computed from
+NEEDS = {  # the sum that each answer is computed from, if any
     "entropy": "entropy",
     "effective": "entropy",
     "received_sum": "received_sum",
@@ -21,12 +22,24 @@ NEEDS = {  # the sum that each answer is computed from
     "first": "first",
     "within": "within",
     "off_first": "off_first",
+    "sink_share": None,
     "top": "top",
     "carriers": "carriers",
+    "distances": "distances",
+    "groups": "matches",
+    "matches": "matches",
 }
-USUAL = tuple(name for name in NEEDS if name != "carriers")  # carriers are slow: each row is sorted
+SHARES = ("distances", "groups", "matches")  # one number for each range, group or match
+USUAL = tuple(name for name in NEEDS if name not in ("carriers", *SHARES))  # carriers are slow: each row is sorted
 PER_KEY = ("received_sum", "received_max", "received_mean")
 LISTS = ("top_weights", "top_keys", "carriers")
+ANSWERED_BY = {  # questions whose answers have other names
+    "top_weights": "top",
+    "top_keys": "top",
+    "group_names": "groups",
+    "match_names": "matches",
+    "distance_edges": "distances",
+}
 MAX_OVER_HEADS = ("received_max", "off_first")
 
 
@@ -35,23 +48,50 @@ class Summary(Mapping[str, Array]):
     """Answers by name, as attributes or items: `summary.entropy`, `summary["entropy"]`.
 
     For each query, (..., queries): `entropy` in nats, `effective` = e^entropy, mean `distance`, the weight of the
-    `first` key, the share `within` a window, the largest weight `off_first`, and with one more axis `top_weights`,
-    `top_keys` and `carriers`. For each key, (..., keys): `received_sum`, `received_max`, `received_mean`.
+    `first` key, the share `within` a window, the largest weight `off_first`, the `sink_share`, and with one more axis
+    `top_weights`, `top_keys`, `carriers`, `groups`, `matches` and `distances`. For each key, (..., keys):
+    `received_sum`, `received_max`, `received_mean`. `names` say what stands along an answer's last axis:
+    `group_names`, `match_names`, and `distance_edges`, between two of which range r lies: edges[r] ≤ |i − j| <
+    edges[r + 1].
     """
 
     answers: dict[str, Array]
+    names: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def stack(cls, summaries: Sequence["Summary"]) -> "Summary":
+        """Stack the same questions about weights of one shape, as of several layers, on a new first axis.
+
+        Raises InputError if there are none, or answers or their names differ.
+
+        >>> from clearhead import weights
+        >>> s = weights([[0.0], [0.0]], [[0.0], [0.0]]).summary("groups", groups={"start": [0]})
+        >>> both = Summary.stack([s, s])
+        >>> both.groups.shape, both.group_names
+        ((2, 2, 1), ('start',))
+        """
+        shapes = [{name: x.shape for name, x in s.answers.items()} for s in summaries]
+        names = [s.names for s in summaries]
+        alike = all(x == shapes[0] for x in shapes) and all(x == names[0] for x in names)
+        if not summaries or not alike:
+            raise InputError(
+                f"summaries of {shapes} do not stack: give at least one, all with the same questions, shapes and names."
+            )
+        answers = {name: np.stack([s.answers[name] for s in summaries]) for name in shapes[0]}
+        return cls(answers, names[0])
 
     def __getitem__(self, name: str) -> Array:
         return self.answers[name]
 
-    def __getattr__(self, name: str) -> Array:
-        if name.startswith("_") or name == "answers":
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name in ("answers", "names"):
             raise AttributeError(name)
         if name in self.answers:
             return self.answers[name]
-        known = name in NEEDS or name in LISTS
-        question = "top" if name.startswith("top_") else name
-        cure = f"ask for it with summary({question!r})" if known else f"it has {', '.join(self.answers)}"
+        if name in self.names:
+            return self.names[name]
+        question = ANSWERED_BY.get(name, name)
+        cure = f"ask for it with summary({question!r})" if question in NEEDS else f"it has {', '.join(self.answers)}"
         raise AttributeError(f"this summary has no {name}: {cure}.")
 
     def __iter__(self) -> Iterator[str]:
@@ -66,14 +106,16 @@ class Summary(Mapping[str, Array]):
     def over_heads(self) -> "Summary":
         """Average over heads; maxima stay maxima, and lists of keys are left out.
 
-        For sums of weights (`received_sum`, `received_mean`, `distance`, `first`, `within`), this equals the answer for
+        For sums of weights (`received_sum`, `received_mean`, `distance`, `first`, `within`, `sink_share`, `distances`,
+        `groups`, `matches`), this equals the answer for
         weights averaged over heads.
         """
         joined = {}
         for name, x in self.answers.items():
             if name not in LISTS:
-                joined[name] = (x.max if name in MAX_OVER_HEADS else x.mean)(axis=-2)
-        return Summary(joined)
+                heads = -3 if name in SHARES else -2
+                joined[name] = (x.max if name in MAX_OVER_HEADS else x.mean)(axis=heads)
+        return Summary(joined, self.names)
 
 
 def checked_questions(names: Sequence[str]) -> tuple[str, ...]:

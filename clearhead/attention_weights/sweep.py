@@ -11,10 +11,10 @@ import numpy as np
 
 from clearhead import debug
 from clearhead.arrays import Array, Integers, ceil_div
+from clearhead.attention_weights.labels import Labels
 from clearhead.attention_weights.lse import Source, run_weight_kernel, weight_tiles
 from clearhead.definition.canonical import BLOCK
 from clearhead.engine.launch import call_table, scratch_offsets, spec_for
-from clearhead.engine.problem import Problem
 from clearhead.kernels.abi.call import FIELDS, PLACE, SEEN_BYTES, SWEEP
 from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_ROWS
 from clearhead.kernels.abi.tiles import Tile
@@ -24,6 +24,9 @@ GROUPS = 16  # groups of tiles of one head that sum over queries separately
 WORTH_A_GROUP = 8  # tiles
 WORKSPACE = 1 << 22  # bytes of such sums at a time; further heads take further rounds
 GATHERED = ("received_sum", "received_max")
+UNUSED_PLACES = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0)  # until something lies there
+OWN_PLACES = tuple(name for name in SWEEP if name.startswith("at_"))
+SHARES = ("matches", "distances")
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,16 @@ class Sweep:
     near: int = 0
     top: int = 1
     factors: Array | None = None  # (heads, keys): factors of weights in lists
+    labels: Labels | None = None  # pairs of labels by which weights are summed
+    ranges: int = 0  # how many ranges of distances weights are summed in
     outputs: dict[str, Array] = field(default_factory=dict)
 
-    def block(self, out: Array) -> None:
-        """Write the weights into `out` (heads, queries, keys), which must be zero and have a dense last axis."""
-        self.run(("block",), None, out, (out.strides[0], 0, out.strides[1]))
+    def array(self, out: Array, what: str) -> None:
+        """Write weights ("block") or scores ("scores") into `out` (heads, queries, keys), with a dense last axis.
+
+        It must hold what hidden pairs have, 0 or −∞.
+        """
+        self.run((what,), None, out, (out.strides[0], 0, out.strides[1]))
 
     def picture(self, out: Array, how: str, borders: Integers) -> None:
         """Write sums or maxima ("pool_sum", "pool_max") over bins into `out` (heads, rows, columns), all zeros.
@@ -55,18 +63,21 @@ class Sweep:
         """Reductions per query (heads, queries) and per key (heads, keys).
 
         The names are those of `kernels.parts.weight_reductions`; "top" gives "top_weights" and "top_keys",
-        (heads, queries, top).
+        (heads, queries, top). "matches" and "distances" give "shares" (heads, queries, label pairs + ranges).
         """
         per_query = [name for name in FOUND if name in wanted]
         dtype = np.dtype(self.source.problem.computed)
-        rows = np.empty((len(per_query), len(self.heads), len(self.queries)), dtype)
+        rows = np.zeros((len(per_query), len(self.heads), len(self.queries)), dtype)
         results: dict[str, Array] = dict(zip(per_query, rows, strict=True))
         lists: dict[str, Array] = {}
         if "top" in wanted:
             shape = (len(self.heads), len(self.queries), self.top)
-            lists = {"top_weights": np.empty(shape, dtype), "top_keys": np.empty(shape, np.int64)}
+            lists = {"top_weights": np.zeros(shape, dtype), "top_keys": np.full(shape, -1)}
+        shares = [name for name in SHARES if name in wanted]
+        if shares:
+            lists["shares"] = np.zeros((*rows.shape[1:], self.share_count), dtype)
         gathered = [name for name in GATHERED if name in wanted]
-        consumers = (*per_query, *gathered, *(("top",) if lists else ()))
+        consumers = (*per_query, *gathered, *(name for name in ("top",) if name in wanted), *shares)
         results |= lists
         width = ceil_div(self.end - self.begin, BLOCK) * BLOCK
         results |= {name: np.empty((len(self.heads), self.end - self.begin), dtype) for name in gathered}
@@ -76,7 +87,8 @@ class Sweep:
         for first in range(0, len(self.heads), step):
             part = slice(first, first + step)
             factors = None if self.factors is None else self.factors[part]
-            round_ = replace(self, heads=self.heads[part], factors=factors, outputs={})
+            labels = None if self.labels is None else self.labels.of(part)
+            round_ = replace(self, heads=self.heads[part], factors=factors, labels=labels, outputs={})
             outputs = {"rows": np.ascontiguousarray(rows[:, part])} | {name: x[part] for name, x in lists.items()}
             target = np.zeros((len(round_.heads), groups, len(gathered), width), dtype)
             round_.outputs.update(outputs)
@@ -86,6 +98,11 @@ class Sweep:
                 join = np.add if name == "received_sum" else np.fmax
                 join.reduce(target[:, :, n, : self.end - self.begin], axis=1, out=results[name][part])
         return results
+
+    @property
+    def share_count(self) -> int:
+        """How many shares each query has: one for each pair of labels and each range of distances."""
+        return self.ranges + (0 if self.labels is None else self.labels.count)
 
     # Tiles
 
@@ -111,12 +128,13 @@ class Sweep:
             return
         source, spec, problem = self.source, self.spec, self.source.problem
         spec = replace(spec, variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
-        lse = source.lse(self.queries)
+        weighed = consumers != ("scores",)
+        lse = source.lse(self.queries) if weighed or problem.rules.doubtful else np.empty(0)
         tiles = weight_tiles(problem, self.queries, spec.tile.queries, borders)
         # Without borders, each tile is a group.
         groups = np.arange(len(tiles) + 1) if borders is None else np.searchsorted(tiles[:, -1], borders)
         tasks = len(self.heads) * (len(groups) - 1)
-        places, scratch_size, sweep_places = sweep_scratch_layout(problem, spec.tile, self.top)
+        places, scratch_size, sweep_places = self.scratch_layout(spec.tile)
         numbers, kept = call_table(problem, tasks, places, [tuple(t[:5]) for t in tiles.tolist()], None)
         outputs, nothing = self.outputs, np.empty(0)
         rows = outputs.get("rows", nothing)
@@ -137,6 +155,9 @@ class Sweep:
             "top_keys": outputs.get("top_keys", nothing).ctypes.data,
             "factors": 0 if self.factors is None else self.factors.ctypes.data,
             "bins": target.shape[-1],
+            "shares": outputs.get("shares", nothing).ctypes.data,
+            "share_count": self.share_count,
+            **label_fields(self.labels),
             **sweep_places,
         }
         sweep_table = np.array([fields[name] for name in SWEEP], np.int64)
@@ -148,18 +169,33 @@ class Sweep:
             spec, numbers, call, scratch_size, source.count(tasks, len(self.queries)), (self, target, groups, kept)
         )
 
+    def scratch_layout(self, tile: Tile) -> tuple[dict[str, int], int, dict[str, int]]:
+        """Offsets in a thread's scratch memory, and its size: it holds one tile, whatever the length."""
+        problem = self.source.problem
+        sizes = UNUSED_PLACES | {
+            "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
+            "at_softmax": SWEEP_ROWS * tile.row,
+            "at_query": problem.query_dim * tile.row,
+            "at_keys": BLOCK * problem.query_dim * tile.element.bytes,
+            "at_place": 8 * len(PLACE),
+            "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
+            "at_list": 2 * self.top * tile.row,
+            "at_sums": 2 * BLOCK * tile.vector_bits // 8,
+            "at_shares": self.share_count * tile.row,
+            "at_labels": (0 if self.labels is None else self.labels.count) * tile.row,
+        }
+        places, size = scratch_offsets(sizes)
+        return places, size, {name: places.pop(name) for name in OWN_PLACES}
 
-def sweep_scratch_layout(problem: Problem, tile: Tile, top: int) -> tuple[dict[str, int], int, dict[str, int]]:
-    """Offsets in a thread's scratch memory, and its size. It holds one tile, so it does not grow with the length."""
-    sizes = dict.fromkeys((name for name in FIELDS if name.startswith("at_")), 0) | {
-        "at_scores": (BLOCK + 2 * max(tile.keys)) * tile.row,
-        "at_softmax": SWEEP_ROWS * tile.row,
-        "at_query": problem.query_dim * tile.row,
-        "at_keys": BLOCK * problem.query_dim * tile.element.bytes,
-        "at_place": 8 * len(PLACE),
-        "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
-        "at_list": 2 * top * tile.row,
-        "at_sums": 2 * BLOCK * tile.vector_bits // 8,
+
+def label_fields(labels: Labels | None) -> dict[str, int]:
+    """The sweep's numbers of labels."""
+    if labels is None:
+        return dict.fromkeys(("labels", "label_heads", "query_labels", "key_labels", "apart"), 0)
+    return {
+        "labels": labels.count,
+        "label_heads": int(labels.of_each_head),
+        "query_labels": labels.queries.ctypes.data,
+        "key_labels": labels.keys.ctypes.data,
+        "apart": labels.apart.ctypes.data,
     }
-    places, size = scratch_offsets(sizes)
-    return places, size, {name: places.pop(name) for name in ("at_list", "at_sums")}

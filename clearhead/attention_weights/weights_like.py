@@ -1,6 +1,7 @@
-"""The interface that plots and rollouts need: weights, or objects that behave like them."""
+"""What plots and questions over layers take: weights, objects that behave like them, and a watch of a model."""
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from clearhead.arrays import Array
 from clearhead.errors import InputError
@@ -45,3 +46,43 @@ def as_weights(w: Any) -> Any:
             "attend(q, k, v).weights."
         )
     return weights
+
+
+@runtime_checkable
+class WatchLike(Protocol):
+    """The part of `clearhead.Watch` that questions over several layers use: its first sequence of the latest run."""
+
+    def layers(self) -> Sequence[int]:
+        """The numbers of the watched layers, rising."""
+
+    def layer(self, number: int) -> Any:
+        """One layer, with its `weights` and the numbers of its `heads`."""
+
+
+class NumberedLayer(NamedTuple):
+    """A layer's weights, (..., heads, queries, keys), and the numbers that the model gives to it and its heads."""
+
+    number: int
+    heads: Sequence[int]
+    weights: Any
+
+
+def numbered_layers(layers: Any) -> list[NumberedLayer]:
+    """Layers from first to last, of a watch or a sequence of weights; without numbers of their own, 0, 1, 2 …"""
+    if isinstance(layers, WatchLike):
+        shown = [(number, layers.layer(number)) for number in layers.layers()]
+        return [NumberedLayer(number, layer.heads, layer.weights) for number, layer in shown]
+    each = [as_weights(w) for w in layers]
+    return [NumberedLayer(number, range(w.shape[-3] if w.ndim > 2 else 1), w) for number, w in enumerate(each)]
+
+
+def as_layers(layers: Any) -> list[Any]:
+    """The weights of layers that follow one another; raises InputError for a watch with gaps."""
+    numbered = numbered_layers(layers)
+    numbers = [layer.number for layer in numbered]
+    if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        raise InputError(
+            f"layers {numbers} do not follow one another, so what passes between them is unknown: watch all layers, or "
+            "give [seen.layer(n).weights for n in seen.layers()] to leave the others out."
+        )
+    return [layer.weights for layer in numbered]

@@ -6,7 +6,7 @@ never mix: each row is a program over one query and the keys visible to it.
 Letters: q k v query, key, value; s score; m running maximum; l running sum; o running Σ p·v; p exp(s − m).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -60,24 +60,59 @@ def attention(
     k, v = share_heads(k, q), share_heads(v, q)
     lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     q, k, v = (np.broadcast_to(x, lead + x.shape[-2:]) for x in (q, k, v))
+    sinks = None if sink is None else np.broadcast_to(np.asarray(sink, q.dtype), lead)
+    y, lse = np.zeros((*q.shape[:-1], v.shape[-1]), q.dtype), np.full(q.shape[:-1], -np.inf, q.dtype)
+    with np.errstate(all="ignore"):
+        for head, rows, keys, part in parts(q, k, mask, score, scale):
+            sink_of_head = None if sinks is None else sinks[head]
+            y[head][rows], lse[head][rows] = one_head(part, v[head][keys], sink_of_head)
+    return y, lse
+
+
+def scores(q: Array, k: Array, *, mask: Mask | None = None, score: Any = (), scale: float | None = None) -> Array:
+    """Scores with the bits of the kernels, −∞ for hidden pairs; shapes and defaults as in `textbook.attention`.
+
+    >>> scores(np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]]))
+    array([[  3., -inf],
+           [  6.,   8.]])
+    """
+    if q.dtype.itemsize == 2:
+        return scores(*(x.astype(np.float32) for x in (q, k)), mask=mask, score=score, scale=scale)
+    k = share_heads(k, q)
+    lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
+    q, k = (np.broadcast_to(x, lead + x.shape[-2:]) for x in (q, k))
+    s = np.full((*q.shape[:-1], k.shape[-2]), -np.inf, q.dtype)
+    with np.errstate(all="ignore"):
+        for head, rows, keys, part in parts(q, k, mask, score, scale):
+            s[head][rows, keys] = block_scores(part.q, part.k, part.seen, partial(part.rule, first_key=0))
+    return s
+
+
+class Part(NamedTuple):
+    """One head and document: what scores are computed from."""
+
+    q: Array  # times the scale
+    k: Array
+    seen: Visible
+    rule: RuleFunction
+
+
+def parts(
+    q: Array, k: Array, mask: Mask | None, score: Any, scale: float | None
+) -> Iterator[tuple[tuple[int, ...], slice, slice, Part]]:
+    """Each head, and the queries and keys of each document. Blocks start anew there, so it has the bits as alone."""
+    lead = q.shape[:-2]
     mask, rules = causal() if mask is None else mask, as_rules(score)
     seen = np.broadcast_to(visible(mask, q.shape[-2], k.shape[-2], lead=lead), (*q.shape[:-1], k.shape[-2]))
     factor = q.dtype.type(q.shape[-1] ** -0.5 if scale is None else scale)
-    sinks = None if sink is None else np.broadcast_to(np.asarray(sink, q.dtype), lead)
-    y, lse = np.zeros((*q.shape[:-1], v.shape[-1]), q.dtype), np.full(q.shape[:-1], -np.inf, q.dtype)
     heads = lead[-1] if lead else 1
-    with np.errstate(all="ignore"):
-        for number, head in enumerate(np.ndindex(lead)):
-            for span in split_documents(mask, q.shape[-2], k.shape[-2])[0]:
-                # Blocks start anew in each document, so it has the same bits as alone.
-                rows = slice(span.first_query, span.first_query + span.queries)
-                keys = slice(span.first_key, span.first_key + span.keys)
-                place = Place(number // heads, number % heads, span.first_query, span.first_key, span.offset)
-                rule = partial(apply_rules, rules, place)
-                sink_of_head = None if sinks is None else sinks[head]
-                part = q[head][rows] * factor, k[head][keys], v[head][keys], seen[head][rows, keys]
-                y[head][rows], lse[head][rows] = one_head(*part, rule, sink_of_head)
-    return y, lse
+    for number, head in enumerate(np.ndindex(lead)):
+        for span in split_documents(mask, q.shape[-2], k.shape[-2])[0]:
+            rows = slice(span.first_query, span.first_query + span.queries)
+            keys = slice(span.first_key, span.first_key + span.keys)
+            place = Place(number // heads, number % heads, span.first_query, span.first_key, span.offset)
+            rule = partial(apply_rules, rules, place)
+            yield head, rows, keys, Part(q[head][rows] * factor, k[head][keys], seen[head][rows, keys], rule)
 
 
 class Place(NamedTuple):
@@ -102,8 +137,9 @@ def apply_rules(rules: tuple[Score, ...], place: Place, s: Array, first_key: int
     return s
 
 
-def one_head(q: Array, k: Array, v: Array, seen: Visible, rule: RuleFunction, sink: Any = None) -> tuple[Array, Array]:
+def one_head(operands: Part, v: Array, sink: Any = None) -> tuple[Array, Array]:
     """Add all keys in segments of blocks, then divide by the sum, to which a sink adds like a key without a value."""
+    q, k, seen, rule = operands
     total = empty_state(q, v)
     for start in range(0, len(k), SEGMENT):
         part = empty_state(q, v)
@@ -130,10 +166,7 @@ def empty_state(q: Array, v: Array) -> State:
 
 def add_block(state: State, q: Array, k: Array, v: Array, seen: Visible, rule: Callable[[Array], Array]) -> State:
     """Add one block of keys: scores, their maximum, exponentials, sums from zero, and one merge into the state."""
-    chains = np.zeros((2, len(q), len(k)), q.dtype)  # (2, n, b): over even dims and over odd dims, ascending
-    for d in range(q.shape[-1]):
-        chains[d % 2] = fma(k[None, :, d], q[:, None, d], chains[d % 2])
-    s = np.where(seen, rule(chains[0] + chains[1]), -np.inf).astype(q.dtype)  # (n, b)
+    s = block_scores(q, k, seen, rule)  # (n, b)
     m = np.fmax(state.m, np.fmax.reduce(s, axis=1, initial=-np.inf)).astype(q.dtype)  # (n,)
     p = exp(s - m[:, None])  # (n, b)
     l, o = zeros(state.l), zeros(state.o)
@@ -142,6 +175,15 @@ def add_block(state: State, q: Array, k: Array, v: Array, seen: Visible, rule: C
         o = np.where(seen[:, j, None], fma(v[None, j], p[:, j, None], o), o)
     alpha = exp(state.m - m)
     return State(m, fma(state.l, alpha, l), fma(state.o, alpha[:, None], o))
+
+
+def block_scores(q: Array, k: Array, seen: Visible, rule: Callable[[Array], Array]) -> Array:
+    """The scores of a block of keys after their rules, −∞ where hidden."""
+    chains = np.zeros((2, len(q), len(k)), q.dtype)  # (2, n, b): over even dims and over odd dims, ascending
+    for d in range(q.shape[-1]):
+        chains[d % 2] = fma(k[None, :, d], q[:, None, d], chains[d % 2])
+    s: Array = np.where(seen, rule(chains[0] + chains[1]), -np.inf).astype(q.dtype)
+    return s
 
 
 def merge(total: State, part: State) -> State:

@@ -7,6 +7,7 @@ Letters: a weights (α), n queries, m keys, i query, j key.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,18 @@ def weights(
     k = share_heads(k, q)  # (..., m, d)
     s, seen = ruled_scores(q, k, k.shape[:-2], mask, score, scale)  # (..., n, m)
     return softmax(s, seen, sinks(sink, s))  # (..., n, m)
+
+
+def scores(q: Array, k: Array, *, mask: Mask | None = None, score: Any = (), scale: float | None = None) -> Array:
+    """The scores that the softmax makes weights of: after scale and score rules; hidden pairs are −∞.
+
+    >>> scores(np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]]))
+    array([[  3., -inf],
+           [  6.,   8.]])
+    """
+    k = share_heads(k, q)  # (..., m, d)
+    s, seen = ruled_scores(q, k, k.shape[:-2], mask, score, scale)  # (..., n, m)
+    return np.where(seen, s, -np.inf)
 
 
 def distances(n: int, m: int, mask: Mask | None = None) -> Array:
@@ -56,13 +69,13 @@ def effective(a: Array) -> Array:
     return np.exp(entropy(a))
 
 
-def received_sum(a: Array, v: Array | None = None) -> Array:
-    """The total weight that each key receives from all queries: (..., m); with values v, times ‖v_j‖.
+def received_sum(a: Array, v: Array | None = None, factors: Any = 1) -> Array:
+    """The total weight that each key receives from all queries: (..., m); with values v, times ‖v_j‖, or times factors.
 
     >>> received_sum(np.array([[1.0, 0.0], [0.5, 0.5]]))
     array([1.5, 0.5])
     """
-    return a.sum(axis=-2) * norms(a, v)  # type: ignore[no-any-return]
+    return a.sum(axis=-2) * norms(a, v) * factors  # type: ignore[no-any-return]
 
 
 def received_max(a: Array, v: Array | None = None) -> Array:
@@ -88,6 +101,54 @@ def distance(a: Array, apart: Array) -> Array:
 def within(a: Array, apart: Array, window: int) -> Array:
     """The share of a row on keys fewer than `window` items away."""
     return np.where(apart < window, a, 0).sum(axis=-1)  # type: ignore[no-any-return]
+
+
+def distance_edges(n: int, m: int) -> list[int]:
+    """The edges of the ranges of distances: 0, 1, 2, 4, 8 … until no query and key are farther apart."""
+    edges = [0, 1]
+    while edges[-1] < max(n, m):
+        edges.append(2 * edges[-1])
+    return edges
+
+
+def by_distance(a: Array, apart: Array, edges: Sequence[int]) -> Array:
+    """The share of a row in each range of distances, edges[r] ≤ |i − j| < edges[r + 1]: (..., n, ranges).
+
+    >>> by_distance(np.array([[0.2, 0.3, 0.5]]), np.array([[2, 1, 0]]), [0, 1, 2, 4])
+    array([[0.5, 0.3, 0.2]])
+    """
+    ranges = [(apart >= start) & (apart < stop) for start, stop in pairwise(edges)]
+    return np.stack([np.where(inside, a, 0).sum(axis=-1) for inside in ranges], axis=-1)
+
+
+def groups(a: Array, members: Array) -> Array:
+    """The share of a row on each group of keys: (..., n, groups); `members` says what is in each, (..., groups, m).
+
+    >>> groups(np.array([[0.2, 0.3, 0.5]]), np.array([[True, False, False], [True, False, True]]))
+    array([[0.2, 0.7]])
+    """
+    return np.where(members[..., None, :, :], a[..., None, :], 0).sum(axis=-1)  # type: ignore[no-any-return]
+
+
+def matches(a: Array, query_labels: Array, key_labels: Array, apart: Array | None = None) -> Array:
+    """The share of a row on keys that have the query's own label, if it is not negative: (..., n).
+
+    With distances `apart`, keys at the query's own position do not count.
+
+    >>> matches(np.array([[1.0, 0.0], [0.4, 0.6]]), np.array([7, 7]), np.array([7, 8]))
+    array([1. , 0.4])
+    """
+    equal = (query_labels[..., :, None] == key_labels[..., None, :]) & (query_labels >= 0)[..., None]  # (..., n, m)
+    return np.where(equal if apart is None else equal & (apart > 0), a, 0).sum(axis=-1)  # type: ignore[no-any-return]
+
+
+def sink_share(a: Array) -> Array:
+    """The share of a row that goes to the sink: what its sum lacks to 1. Without a sink it is 0.
+
+    >>> sink_share(np.array([[0.25, 0.5]]))
+    array([0.25])
+    """
+    return 1 - a.sum(axis=-1)  # type: ignore[no-any-return]
 
 
 def first(a: Array, first_keys: Array | int = 0) -> Array:
@@ -116,6 +177,12 @@ def top(a: Array, count: int) -> tuple[Array, Array]:
     return np.pad(keys, missing, constant_values=-1), np.pad(weight, missing)
 
 
+def rows_of(a: Array, key: int, count: int) -> tuple[Array, Array]:
+    """The queries that give a key most, in descending order, and their weights: (..., count), as `top` has keys."""
+    queries, weight = top(a[..., None, :, key], count)
+    return queries[..., 0, :], weight[..., 0, :]
+
+
 def carriers(a: Array, shares: Sequence[float]) -> Array:
     """The fewest keys that together carry each share of a row's weight: (..., n, shares).
 
@@ -126,6 +193,17 @@ def carriers(a: Array, shares: Sequence[float]) -> Array:
     total = falling.cumsum(axis=-1)
     wanted = np.asarray(shares, a.dtype) * total[..., -1:]  # (..., n, shares)
     return (total[..., None, :] < wanted[..., None] * (1 - 1e-6)).sum(axis=-1) + (wanted > 0)  # type: ignore[no-any-return]
+
+
+def similarity(a: Array, b: Array) -> Array:
+    """The cosine of each head's matrix with each of the others', as long vectors: (heads, heads); 0 for a matrix of 0.
+
+    >>> similarity(np.eye(2)[None], np.array([[[1.0, 0.0], [0.5, 0.5]]])).round(3)
+    array([[0.866]])
+    """
+    x, y = (matrix.reshape(len(matrix), -1) for matrix in (a, b))  # (heads, n · m)
+    lengths = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(y, axis=1)
+    return np.divide(x @ y.T, lengths, where=lengths > 0, out=np.zeros_like(lengths))  # type: ignore[no-any-return]
 
 
 def pooled(a: Array, size: tuple[int, int], how: str) -> Array:
@@ -170,6 +248,67 @@ def flow(layers: Sequence[Array], query: int, key: int, residual: float = 0.5) -
             cut = sum(a[side[level + 1]][:, ~side[level]].sum() for level, a in enumerate(edges))
             least = min(least, cut)
     return least
+
+
+def head_outputs(a: Array, v: Array, W_O: Array) -> Array:
+    """What each head writes for each query, Σ_j α_ij v_j W_O: (heads, n, model dim), from values (heads, m, dv)."""
+    return a @ v @ W_O
+
+
+def key_contributions(a: Array, v: Array, directions: Array) -> Array:
+    """What each key adds to each query's output along one direction (heads, dv), α_ij (v_j · direction): (heads, n, m).
+
+    >>> key_contributions(np.array([[[0.5, 0.5]]]), np.array([[[2.0], [4.0]]]), np.array([[1.0]]))
+    array([[[1., 2.]]])
+    """
+    return a * (v @ directions[:, :, None]).swapaxes(-1, -2)  # type: ignore[no-any-return]
+
+
+def output_norms(v: Array, W_O: Array) -> Array:
+    """‖v_j W_O‖, (heads, m): the length of what a key's value becomes. Source: Kobayashi et al. 2020, section 3."""
+    return np.linalg.norm(v @ W_O, axis=-1)  # type: ignore[no-any-return]
+
+
+def gradients(d_outputs: Array, v: Array) -> Array:
+    """The gradients of a loss by weights, dL/dα_ij = dL/dy_i · v_j: (heads, n, m), from dL/dy (heads, n, dv)."""
+    return d_outputs @ v.swapaxes(-1, -2)
+
+
+def relevance(layers: Sequence[Array], gradients: Sequence[Array]) -> Array:
+    """The relevance of each input to a loss through each output: R ← R + mean over heads of (∇A ∘ A)⁺ · R, (n, n).
+
+    Source: Chefer, Gur & Wolf 2021, equations 5 and 6.
+    """
+    R = np.eye(layers[0].shape[-1], dtype=layers[0].dtype)
+    for a, gradient in zip(layers, gradients, strict=True):  # (heads, n, n) each
+        R = R + np.maximum(gradient * a, 0).mean(axis=0) @ R
+    return R
+
+
+def weights_times_gradients(a: Array, gradient: Array) -> Array:
+    """Gradient times weight of each head and key, summed over queries: Σ_i α_ij dL/dα_ij, (heads, m)."""
+    return (a * gradient).sum(axis=-2)  # type: ignore[no-any-return]
+
+
+def rank_heads(values: Array, most: int) -> list[tuple[int, int, float]]:
+    """The heads with the largest values (layers, heads): (layer, head, value), of equals the earlier first.
+
+    >>> rank_heads(np.array([[1.0, 3.0], [3.0, 2.0]]), 3)
+    [(0, 1, 3.0), (1, 0, 3.0), (1, 1, 2.0)]
+    """
+    each = [(int(layer), int(head), float(values[layer, head])) for layer, head in np.ndindex(values.shape)]
+    return sorted(each, key=lambda found: -found[2])[:most]
+
+
+def heaviest(layers: Sequence[Array], most: int) -> list[tuple[int, int, int, int, float]]:
+    """The largest weights above 0 of layers (heads, n, m): (layer, head, query, key, weight), of equals the earlier."""
+    each = [
+        (number, head, query, key, float(a[head, query, key]))
+        for number, a in enumerate(layers)
+        for head, query, key in np.ndindex(a.shape)
+        if a[head, query, key] > 0
+    ]
+    return sorted(each, key=lambda found: -found[-1])[:most]
 
 
 def alignment(fit: Array) -> list[tuple[int, int]]:

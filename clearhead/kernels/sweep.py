@@ -12,14 +12,14 @@ from typing import NamedTuple
 import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK
-from clearhead.kernels.abi.call import SWEEP, SWEEP_TILE, TILE
+from clearhead.kernels.abi.call import SWEEP_TILE, TILE
 from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_LSE
 from clearhead.kernels.abi.tiles import CACHE_LINE, Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.values import Int, Pointer, Truth, Vector, larger, least, most
 from clearhead.kernels.parts.dense_rows import BlockRows, Rows, Wanted
-from clearhead.kernels.parts.frame import Frame
+from clearhead.kernels.parts.frame import Frame, sweep_field
 from clearhead.kernels.parts.mask_bits import write_see
 from clearhead.kernels.parts.masked_block import MaskedBlock, bits_from, look
 from clearhead.kernels.parts.packing import PackQuery, write_pack_query
@@ -48,6 +48,7 @@ from clearhead.kernels.parts.weight_reductions import (
     write_pool,
     write_weights,
 )
+from clearhead.kernels.parts.weight_shares import Shares, WeightsBlock
 
 
 class SweepBlock(NamedTuple):
@@ -97,11 +98,6 @@ def sweep(tile: Tile, variant: Variant) -> ir.Module:
     return Sweep(tile, variant).module
 
 
-def sweep_field(frame: Frame, name: str) -> Int:
-    """A number of the sweep's own table."""
-    return frame.field("sweep").pointer().entry(SWEEP.index(name))
-
-
 class Sweep:
     """The module: blocks and tiles of weights, and the groups of tiles that the queue hands out."""
 
@@ -114,13 +110,16 @@ class Sweep:
         if variant.mask:
             self.see = write_see(module, tile, variant)
         widths = range(1, tile.vectors + 1)
-        self.weights = {w: write_weights(module, tile, w, wanted, whole=True) for w in widths}
-        self.weights_seen = {w: write_weights(module, tile, w, wanted, whole=False) for w in widths}
+        weighed = [] if "scores" in wanted else widths  # scores go out as they are
+        self.weights = {w: write_weights(module, tile, w, wanted, whole=True) for w in weighed}
+        self.weights_seen = {w: write_weights(module, tile, w, wanted, whole=False) for w in weighed}
         self.gather = {name: write_gather(module, tile, name) for name in GATHERED if name in wanted}
         self.list = {w: write_list(module, tile, w) for w in widths} if "top" in wanted else {}
-        self.block_out = [write_block_out(module, tile, streamed=s) for s in (False, True) if "block" in wanted]
+        arrays = [name for name in ("block", "scores") if name in wanted]
+        self.block_out = [write_block_out(module, tile, streamed=s) for s in (False, True) if arrays]
         pools = [name for name in wanted if name.startswith("pool")]
         self.pool = {w: write_pool(module, tile, w, name) for w in widths for name in pools}
+        self.shares = Shares.write(module, tile, wanted)
         self.block = {w: self.write_block(w) for w in widths}
         self.tile_of = self.write_tile()
         write_queue(module, tile, "sweep", self.write_task)
@@ -176,12 +175,13 @@ class Sweep:
         sums = frame.scratch + get("at_sums")
         maxima = sums + BLOCK * f.lanes * size
 
-        arguments = SweepWeights(s, a.rows, state, ahead, get("near"), sums, maxima)
-        with f.either(whole) as (then, otherwise):
-            with then:
-                f.call(self.weights[w], arguments)
-            with otherwise:
-                f.call(self.weights_seen[w], arguments)
+        if self.weights:
+            arguments = SweepWeights(s, a.rows, state, ahead, get("near"), sums, maxima)
+            with f.either(whole) as (then, otherwise):
+                with then:
+                    f.call(self.weights[w], arguments)
+                with otherwise:
+                    f.call(self.weights_seen[w], arguments)
         if {"first", "off_first"} & set(wanted):
             with f.when(a.start == 0):
                 self.write_first(f, w, s, state, a.rows)
@@ -191,6 +191,7 @@ class Sweep:
             part = get("target_row") * list(self.gather).index(name)
             of_tile = sums if name == "received_sum" else maxima
             f.call(gather, Gather(of_tile, a.rows, a.target + (part + gathered)))
+        self.shares.add(f, frame, w, WeightsBlock(s, a.rows, ahead, key))
         if self.list:
             factors = position.read("factors").pointer()
             f.call(self.list[w], ListLargest(s, a.rows, frame.scratch + get("at_list"), get("top"), key, factors))
@@ -233,7 +234,8 @@ class Sweep:
         begin = most(get("begin") - origin, frame.field("first_key") if self.variant.paged else 0)
         begin = begin if a.left is None else most(begin, a.left)
         f.call(self.pack_query, PackQuery(frame.table, a.q, a.rows, frame.space("query")))
-        self.clear_state(f, frame, a.lse, a.rows)
+        if self.weights:
+            self.clear_state(f, frame, a.lse, a.rows)
 
         first = floor_to(begin, BLOCK)
         for b in f.range(first, (begin < stop).choose(stop, first), BLOCK):
@@ -265,6 +267,7 @@ class Sweep:
                 for x in range(self.tile.vectors):
                     f.store(f.constant(0.0), f.at(listed, r, x))
                     f.store(f.integer(-1), f.at(listed, r + length, x))
+        self.shares.clear(f, frame)
 
     def write_seen(self, f: Code, block: SweepBlock, kinds: Pointer, number: Int) -> None:
         """A block under a fused mask: not at all if nobody sees it, with its bits if not everybody does.
@@ -310,10 +313,11 @@ class Sweep:
         if self.list:
             factors = unless_null(f, sweep_field(frame, "factors"), number * get("keys") * size)
             frame.position().write(factors=factors.address())
+        self.shares.enter(f, frame, number, tile)
         diagonal = tile.diagonal(frame)
         left = tile.left(frame) if variant.windowed else None
         kinds = block_kinds(f, frame, t) if variant.mask else None
-        if "block" in variant.consumers:
+        if self.block_out:
             target = target + at * sweep_field(frame, "target_row")
         f.call(self.tile_of, SweepTile(frame, q, k, lse, diagonal, tile.keys, tile.rows, target, left, kinds))
         self.write_found(f, frame, number * sweep_field(frame, "queries") + at, tile.rows)
@@ -336,6 +340,7 @@ class Sweep:
                 for n, name in enumerate(names):
                     found = f.load_number(f.at(state, FOUND[name], 0) + q * size)
                     f.store(found, get("rows").pointer() + (offset + get("rows_step") * n))
+        self.shares.write_out(f, frame, index, rows)
         if not self.list:
             return
         length, listed = get("top"), frame.scratch + get("at_list")

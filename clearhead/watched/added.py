@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clearhead.arrays import Array, Integers
-from clearhead.attention_weights.matrix import check_memory
+from clearhead.attention_weights.lazy import check_memory
 from clearhead.errors import InputError
 from clearhead.rules.scores import Score, bias, relative
 

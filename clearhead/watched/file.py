@@ -122,9 +122,7 @@ def runs_of(arrays: Mapping[str, Array]) -> list[Run]:
     runs = [Run(names=names_of(one["names"]), grids=grids_of(one["grids"])) for one in about["runs"]]
     used = {"about"}
     for number, one in enumerate(about["sequences"]):
-        own = {
-            name: arrays[f"{number}.{name}"] for name in (*FLOATS, *WHOLE, "table") if f"{number}.{name}" in arrays
-        }
+        own = {name: arrays[f"{number}.{name}"] for name in (*FLOATS, *WHOLE, "table") if f"{number}.{name}" in arrays}
         used |= {f"{number}.{name}" for name in own}
         place = f"layer {whole(one['layer'])} of run {whole(one['run'])}"
         require(one["run"] < len(runs) and isinstance(one["part"], str), f"{place} is in no run")
@@ -190,7 +188,9 @@ def loaded_sequence(record: Record, one: dict[str, Any], arrays: dict[str, Array
         table = np.unpackbits(table, axis=-1, count=keys).astype(bool)
     if added is not None:
         distances = (heads, 2 * max(1, keys - 1) + 1)
-        require(added.shape == (distances if one["by_distance"] else (heads, queries, keys)), f"{place} adds {added.shape}")
+        require(
+            added.shape == (distances if one["by_distance"] else (heads, queries, keys)), f"{place} adds {added.shape}"
+        )
     return Sequence(
         record,
         query,
@@ -221,4 +221,3 @@ def require(valid: bool, fault: str) -> None:
     """Raise ValueError with `fault` unless valid."""
     if not valid:
         raise ValueError(fault)
-

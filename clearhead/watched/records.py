@@ -7,8 +7,6 @@ passes of one sequence together.
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from clearhead.arrays import Array, Integers
 from clearhead.errors import InputError
 from clearhead.rules.scores import Score
@@ -107,7 +105,11 @@ class Record:
         for name, array in arrays.items():
             getattr(self, name).append(array)
         self.passes.append(one)
-        self.prints = [*(None for _ in self.prints[:-1]), *self.prints[-1:], prints]  # the last but one, if this one fails
+        self.prints = [
+            *(None for _ in self.prints[:-1]),
+            *self.prints[-1:],
+            prints,
+        ]  # the last but one, if this one fails
         self.views.clear()
 
     def cut(self, passes: int) -> None:

@@ -7,7 +7,7 @@ answers questions.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence as Ordered
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -19,7 +19,6 @@ from clearhead.attention_weights.matrix import Weights
 from clearhead.attention_weights.summary import Summary
 from clearhead.errors import InputError
 from clearhead.watched.file import read_watch, write_watch
-from clearhead.watched.records import Record
 from clearhead.watched.run import USUAL_PARTS, Run
 from clearhead.watched.sequences import Sequence
 
@@ -219,7 +218,7 @@ class Watch:
                 f"seen.layer({layers[0].number}).weights.summary()."
             )
         answers = [layer.weights.summary(*(names or USUAL), **options) for layer in layers]
-        return Summary({name: np.stack([answer[name] for answer in answers]) for name in answers[0]})
+        return Summary.stack(answers)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Save everything to a .safetensors file, atomically; raises FileError."""

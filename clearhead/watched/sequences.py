@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from clearhead.arrays import Array, Integers
-from clearhead.attention_weights.matrix import Weights, check_memory, weights
+from clearhead.attention_weights.lazy import check_memory
+from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.errors import TrustError
 from clearhead.rules.masks import Mask
 from clearhead.rules.scores import Score, softcap
@@ -245,9 +246,7 @@ def shown_over(record: Record, path: Walk, compact: Integers, keys: int, queries
         highs.append(ends[np.minimum(high, len(compact))][step.kept])
         at += int(step.kept.sum())
     dropped = until[path.tokens]
-    return Shown(
-        np.concatenate(lows), np.concatenate(highs), keys, None if (dropped >= queries).all() else dropped
-    )
+    return Shown(np.concatenate(lows), np.concatenate(highs), keys, None if (dropped >= queries).all() else dropped)
 
 
 def is_token(path: Walk, places: Integers) -> Array:

@@ -117,4 +117,3 @@ def packed(low: Integers, high: Integers, keys: int) -> Mask | None:
     if np.array_equal(high, np.arange(keys) + 1):
         return documents(lengths) & causal()
     return None
-

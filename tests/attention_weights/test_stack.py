@@ -33,6 +33,13 @@ def test_rollout_is_the_product_of_the_layers(residual):
     np.testing.assert_allclose(rollout(layers, residual=residual).sum(-1), 1, atol=1e-13)
 
 
+def test_queries_that_pass_nothing_on_are_not_touched():
+    q, k = random(2, 9, 5), random(2, 9, 5, seed=1)
+    clean = rollout([weights(q, k)] * 2, 4)
+    q[:, 5:] = np.nan
+    np.testing.assert_allclose(rollout([weights(q, k)] * 2, 4), clean, atol=1e-13)
+
+
 @given(st.integers(1, 3), st.integers(1, 3), st.booleans(), st.sampled_from([0.0, 0.3, 0.5]), st.integers(0, 99))
 def test_flow_is_the_least_cut(count, n, see_all, residual, seed):
     rng = np.random.default_rng(seed)

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clearhead
-from clearhead import attend, causal, full, problem, softcap, weights, where, window
+from clearhead import Match, attend, causal, full, problem, softcap, weights, where, window
+from clearhead.attention_weights.summary import SHARES, USUAL
+from clearhead.definition import canonical
 from clearhead.definition import weights as definition
 from clearhead.engine.launch import spec_for
 from clearhead.kernels.abi.softmax_state import FOUND
@@ -20,7 +22,7 @@ from tests.arrays import random
 from tests.kernels.test_rules import COMBINATIONS, HEADS, MASKS, SCORES
 
 ISAS = native_isas()
-ALONG_ROWS = ("entropy", "distance", "within", "first", "off_first", "top")
+ALONG_ROWS = ("entropy", "distance", "within", "first", "off_first", "top", *SHARES)
 TOLERANCE = {4: 2e-5, 8: 2e-13}
 
 
@@ -44,7 +46,8 @@ def check(q, k, near=9, top=3, sink=None, mask=None, score=()):
     close(got, a, dtype, "weights")
     assert ((got == 0) | (a > 0)).all()
     apart, firsts = definition.distances(*a.shape[-2:], mask), first_keys(mask, *a.shape[-2:])  # type: ignore[call-arg]
-    s = w.summary(top=top, window=near)
+    groups, matches = some_groups(a.shape), some_matches(a.shape)
+    s = w.summary(*USUAL, *SHARES, top=top, window=near, groups=groups, matches=matches)
     for name, wanted in {
         "entropy": definition.entropy(a),
         "received_sum": definition.received_sum(a),
@@ -54,6 +57,12 @@ def check(q, k, near=9, top=3, sink=None, mask=None, score=()):
         "first": definition.first(a, firsts),
         "off_first": definition.off_first(a, firsts),
         "top_weights": definition.top(a, top)[1],
+        "sink_share": definition.sink_share(a) if sink is not None else np.zeros(a.shape[:-1]),
+        "distances": definition.by_distance(a, apart, definition.distance_edges(*a.shape[-2:])),
+        "groups": definition.groups(a, np.stack([mask_of(x, a.shape) for x in groups.values()], axis=-2)),
+        "matches": np.stack(
+            [definition.matches(a, q, k, None if own else apart) for q, k, own in matches.values()], axis=-1
+        ),
     }.items():
         close(s[name], wanted, dtype, name)
     close(s.effective / a.shape[-1], definition.effective(a) / a.shape[-1], dtype, "effective")
@@ -63,6 +72,32 @@ def check(q, k, near=9, top=3, sink=None, mask=None, score=()):
     own = np.take_along_axis(got, np.maximum(s.top_keys, 0), -1)
     assert np.array_equal(own[listed], s.top_weights[listed])  # the very weights
     return w, got
+
+
+def some_groups(shape):
+    """A slice, a list, a mask for all heads and one for each."""
+    rng, keys = np.random.default_rng(1), shape[-1]
+    masks = rng.random(keys) < 0.5, rng.random((*shape[:-2], keys)) < 0.1
+    return {"begin": slice(0, 20), "two": [keys - 1, keys // 2], "half": masks[0], "own": masks[1]}
+
+
+def mask_of(group, shape):
+    """A group as truths, (..., keys)."""
+    members = group if isinstance(group, np.ndarray) else np.isin(np.arange(shape[-1]), np.arange(shape[-1])[group])
+    return np.broadcast_to(members, (*shape[:-2], shape[-1]))
+
+
+def some_matches(shape):
+    """Labels for all heads and for each, some of them negative."""
+    *lead, queries, keys = shape
+    rng = np.random.default_rng(2)
+    shared = rng.integers(-1, 4, queries), rng.integers(-1, 5, keys)
+    return {
+        "shared": Match(*shared),
+        "apart": Match(*shared, own=False),
+        "each": Match(rng.integers(0, 1 << 60, (*lead, 1)) + rng.integers(0, 3, queries), np.arange(keys)),
+        "large": Match(np.full(queries, 1 << 62), np.full(keys, 1 << 62), own=False),
+    }
 
 
 @pytest.mark.parametrize("one", COMBINATIONS, ids=str)
@@ -75,6 +110,21 @@ def test_any_combination_is_what_the_definition_says(one):
                 q, k, mask=MASKS[one.mask](queries, keys), score=SCORES[one.score](queries, keys),
                 sink=random(HEADS, dtype=one.dtype) if one.sink else None,
             )  # fmt: skip
+
+
+@pytest.mark.parametrize("one", COMBINATIONS[::3], ids=str)
+def test_scores_have_the_canonical_bits(one):
+    for queries, keys, batches in one.sizes():
+        lead = (2, HEADS) if batches else (HEADS,)
+        q, k = random(*lead, queries, 5, dtype=one.dtype), random(*lead, keys, 5, dtype=one.dtype, seed=1)
+        rules = {"mask": MASKS[one.mask](queries, keys), "score": SCORES[one.score](queries, keys)}
+        wanted = canonical.scores(q, k, **rules)
+        with using_isa(one.isa):
+            scores = weights(q, k, **rules).scores
+            check_same_bits(np.asarray(scores), wanted)
+            check_same_bits(scores[..., 1:3, ::-2], wanted[..., 1:3, ::-2])
+        exact = definition.scores(q.astype(np.float64), k.astype(np.float64), **rules)
+        close(wanted, exact, one.dtype, "scores")
 
 
 @given(
@@ -119,7 +169,11 @@ def test_many_blocks_and_groups(mask):
 def test_the_same_bits_for_any_number_of_threads_and_any_heads_beside():
     q, k = random(3, 3000, 16), random(3, 3000, 16, seed=1)
     one, many = (weights(q, k, threads=n) for n in (1, 3))
-    a, b, alone = one.summary(), many.summary(), many[1].summary()
+    labels = {"each": Match(random(3, 3000).astype(np.int64), random(3, 3000, seed=1).astype(np.int64))}
+    names, groups = (*USUAL, *SHARES), {"half": random(3000) > 0}
+    a, b = (w.summary(*names, groups=groups, matches=labels) for w in (one, many))
+    labels = {"each": Match(*(x[1] for x in labels["each"][:2]))}
+    alone = many[1].summary(*names, groups=groups, matches=labels)
     for name, x in a.items():
         check_same_bits(x, b[name], name)
         check_same_bits(x[1], alone[name], name)
@@ -132,11 +186,13 @@ def test_the_same_bits_for_any_number_of_threads_and_any_heads_beside():
 def test_the_same_bits_along_rows_on_every_instruction_set(isa, mask):
     q, k = random(HEADS, 300, 7), random(HEADS, 300, 7, seed=1)
     best = weights(q, k, mask=mask, score=softcap(3.0))
+    asked = {"groups": some_groups(best.shape), "matches": some_matches(best.shape)}
     with using_isa(isa):
         w = weights(q, k, mask=mask, score=softcap(3.0))
         check_same_bits(np.asarray(w), np.asarray(best))
-        found = w.summary(*ALONG_ROWS)
-    for name, x in best.summary(*ALONG_ROWS).items():
+        found = w.summary(*ALONG_ROWS, **asked)
+        check_same_bits(np.asarray(w.scores), np.asarray(best.scores))
+    for name, x in best.summary(*ALONG_ROWS, **asked).items():
         check_same_bits(found[name], x, name)
 
 
@@ -154,7 +210,9 @@ def test_hidden_keys_are_never_touched(one):
     with using_isa(one.isa):
         before, after = (weights(q, keys, mask=rule, score=score, sink=sink) for keys in (k, spoilt))
         check_same_bits(np.asarray(after)[blind], np.asarray(before)[blind])
-        found, wanted = (w.summary(top=3, window=9) for w in (after, before))
+        asked = {"groups": some_groups(before.shape), "matches": some_matches(before.shape)}
+        found, wanted = (w.summary(*USUAL, *SHARES, top=3, window=9, **asked) for w in (after, before))
+        check_same_bits(np.asarray(after.scores)[blind], np.asarray(before.scores)[blind])
     for name, x in found.items():
         if not name.startswith("received"):
             check_same_bits(x[blind], wanted[name][blind], name)
@@ -165,9 +223,11 @@ def test_an_answer_has_the_same_bits_whatever_else_is_asked(isa):
     q, k = random(HEADS, 40, 3), random(HEADS, 40, 3, seed=1)
     with using_isa(isa):
         w = weights(q, k, mask=window(20))
-        for name, x in w.summary(*ALONG_ROWS).items():
+        given = {"groups": some_groups(w.shape), "matches": some_matches(w.shape)}
+        for name, x in w.summary(*ALONG_ROWS, **given).items():
             asked = "top" if name in ("top_weights", "top_keys") else name
-            check_same_bits(x, w.summary(asked)[name], name)
+            own = {asked: given[asked]} if asked in given else {}
+            check_same_bits(x, w.summary(asked, **own)[name], name)
 
 
 def test_a_row_that_is_not_a_number_gives_nothing_to_later_keys():
@@ -202,7 +262,9 @@ def test_large_scores_lose_no_more_than_their_own_rounding(scale):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("consumers", [("block",), ("pool_max",), (*FOUND, "received_sum", "received_max", "top")])
+@pytest.mark.parametrize(
+    "consumers", [("block",), ("pool_max",), (*FOUND, "received_sum", "received_max", "top", "matches", "distances")]
+)
 def test_it_compiles_for_aarch64(dtype, consumers):
     x = np.zeros((2, 300, 8), dtype)
     asked = problem(x, x, x, mask=window(9) & where(lambda b, h, q, k: k % 3 == 0), score=softcap(2.0))

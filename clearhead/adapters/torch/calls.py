@@ -33,7 +33,7 @@ class Visibility:
     right: int | None = None
     tokens: torch.Tensor | None = None  # (batch, keys), False at padding
     rows: RowFunction | None = None  # a table that is computed where it is needed
-    mask: Any = None  # the model's own object, which its layers share; None if it may change unnoticed
+    source: Any = None  # the model's mask, if it alone says everything: layers that get the same one see the same
 
     @property
     def is_band(self) -> bool:

@@ -29,7 +29,7 @@ from clearhead.adapters.torch.calls import (
     own_or_changed,
 )
 from clearhead.adapters.torch.multihead import MULTIHEAD, attention_of
-from clearhead.adapters.torch.remembered import remembered
+from clearhead.adapters.torch.remembered import forget, remembered
 from clearhead.errors import InputError
 
 SDPA = "scaled_dot_product_attention"
@@ -104,6 +104,7 @@ def intercepting(model: torch.nn.Module, handler: Handler, handlers: list[Handle
             handlers.remove(handler)
         for namespace, name in reversed(done):
             places.restore(namespace, name)
+        forget()
 
 
 def replacements(model: torch.nn.Module) -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
@@ -225,14 +226,14 @@ def sdpa_call(
     if isinstance(mask, CausalBias):
         causal = "start" if mask.variant == CausalVariant.UPPER_LEFT else "end"
     elif mask is not None:
-        table, adds = remembered(mask, ("split", lead), lambda: split_table(four_axes(over_lead(mask, lead))))
+        table, adds = split_table(four_axes(over_lead(mask, lead)))
     return AttentionCall(
         module,
         q,
         k,
         v,
         q.shape[-1] ** -0.5 if scale is None else float(scale),
-        Visibility(table=table, causal=causal, mask=mask),
+        Visibility(table=table, causal=causal, source=mask if table is not None else None),
         adds,
         dropout=dropout,
         computed=str(q.dtype).removeprefix("torch."),
@@ -271,8 +272,11 @@ def split_table(mask: torch.Tensor) -> tuple[torch.Tensor | None, tuple[torch.Te
 
     Numbers that take every weight away hide; a table of nothing else adds nothing.
     """
-    if mask.dtype is torch.bool:
-        return mask, ()
+    return (mask, ()) if mask.dtype is torch.bool else remembered(mask, "split", partial(split_floats, mask))
+
+
+def split_floats(mask: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """`split_table` of numbers that are added to scores."""
     hidden = mask <= HIDES
     if bool(((mask == 0) | hidden).all()):
         return ~hidden, ()
@@ -312,7 +316,7 @@ def call_flex(
         key,
         value,
         query.shape[-1] ** -0.5 if scale is None else float(scale),
-        Visibility(rows=None if block_mask is None else block_mask_rows(block_mask, key.shape[2])),
+        Visibility(rows=None if block_mask is None else block_mask_rows(block_mask, key.shape[2]), source=block_mask),
         computed="float32" if score_mod and query.dtype is torch.float64 else str(query.dtype).removeprefix("torch."),
         score_function=score_mod,
         function="flex_attention",

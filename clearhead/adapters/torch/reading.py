@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -124,14 +124,11 @@ def visible_of(call: AttentionCall) -> tuple[Visible, int]:
         right = 0 if v.causal is not None else v.right
         visible = visible_band(queries, keys, offset, v.left, right)
         return visible, max(int(visible.high.max(initial=0)), min(queries, keys))
-    question = queries, keys, len(call.query), v.causal, v.left, v.right
-    visible: Visible = remembered(v.mask, question, lambda: read_visible(call))
-    return visible, filled(visible, keys)
-
-
-def filled(visible: Visible, keys: int) -> int:
-    """The number of keys up to the last that somebody sees, but no fewer than queries if there are as many."""
-    return keys if visible.tokens is None else visible.tokens.shape[1]
+    if v.source is None:
+        visible = read_visible(call)
+    else:
+        visible = remembered(v.source, (*call.query.shape[:3], keys), partial(read_visible, call))
+    return visible, keys if visible.tokens is None else visible.tokens.shape[1]
 
 
 def read_visible(call: AttentionCall) -> Visible:

@@ -276,6 +276,12 @@ class Recorder:
         return False
 
 
+def of_heads(x: torch.Tensor, heads: list[int]) -> torch.Tensor:
+    """Some heads of (batch, heads, …); a view if they are neighbours."""
+    first, last = heads[0], heads[-1]
+    return x[:, first : last + 1] if heads == list(range(first, last + 1)) else x[:, heads]
+
+
 @contextmanager
 def passes_of(model: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
     """Tell a recorder where each pass of a model, or of a model inside it, begins and ends."""

@@ -1,30 +1,35 @@
-"""What was found out about a mask, for the other layers that are given the same one."""
+"""Remember what was found in a mask: a model hands the same one to all of its layers."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-answers: dict[
-    tuple[int, Hashable], tuple[Any, int, Any]
-] = {}  # by mask and question: the mask, its version, the answer
+MOST = 16  # a model has a few kinds of masks in a pass
+Result = TypeVar("Result")
+known: dict[tuple[int, Hashable], tuple[weakref.ref[Any], int, object]] = {}
 
 
-def remembered(mask: Any, question: Hashable, find: Callable[[], Any]) -> Any:
-    """The answer of `find`, which is asked once as long as the mask lives and is not changed.
+def remembered(mask: Any, question: Hashable, find: Callable[[], Result]) -> Result:
+    """What `find` finds in a mask, or found before, if the mask has not changed since."""
+    version = 0
+    if isinstance(mask, torch.Tensor):
+        if torch.is_inference(mask) or mask.requires_grad:  # these count no changes; answers to those have graphs
+            return find()
+        version = mask._version
+    before = known.get((id(mask), question))
+    if before is not None and before[0]() is mask and before[1] == version:
+        return before[2]  # type: ignore[return-value]
+    result = find()
+    if len(known) >= MOST:
+        known.clear()
+    known[id(mask), question] = weakref.ref(mask), version, result
+    return result
 
-    Where changes cannot be noticed, as in inference mode, or answers have gradients, it is asked each time.
-    """
-    if mask is None or (isinstance(mask, torch.Tensor) and (mask.is_inference() or mask.requires_grad)):
-        return find()
-    key = id(mask), question
-    version = mask._version if isinstance(mask, torch.Tensor) else 0
-    known = answers.get(key)
-    if known is not None and known[0]() is mask and known[1] == version:
-        return known[2]
-    answer = find()
-    answers[key] = weakref.ref(mask, lambda _: answers.pop(key, None)), version, answer
-    return answer
+
+def forget() -> None:
+    """Forget everything, so that no memory is held."""
+    known.clear()

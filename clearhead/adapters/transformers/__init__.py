@@ -8,9 +8,18 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from clearhead.adapters.transformers.attention import NAME, attention_forward
+from clearhead.adapters.transformers.attribution import Attribution, logit_attribution
 from clearhead.adapters.transformers.mask import mask_forward
+from clearhead.adapters.transformers.projections import output_matrices
 
-__all__ = ["NAME", "attention_forward", "mask_forward"]
+__all__ = [
+    "NAME",
+    "Attribution",
+    "attention_forward",
+    "logit_attribution",
+    "mask_forward",
+    "output_matrices",
+]
 
 
 def outside_compile(function: Any) -> Any:

@@ -19,7 +19,6 @@ from transformers import AttentionInterface
 
 from clearhead.adapters.torch.calls import Answer, AttentionCall, Visibility, interested, own_or_changed
 from clearhead.adapters.torch.intercept import autocast, block_mask_rows, places, split_table
-from clearhead.adapters.torch.remembered import remembered
 from clearhead.adapters.transformers.attention import NAME
 from clearhead.adapters.transformers.mask import MaskTensor
 from clearhead.errors import InputError
@@ -150,22 +149,22 @@ def visibility_of(
         def rows(numbers: torch.Tensor) -> torch.Tensor:
             return pattern.row_seen(np.asarray(numbers.cpu(), np.int64)).to(numbers.device)
 
-        return Visibility(rows=rows, mask=pattern), (), pattern.stop
+        return Visibility(rows=rows, source=mask), (), pattern.stop
     if isinstance(mask, MaskTensor):
         mask = mask.dense()
     if mask is None:
         return visibility_without_mask(name, module, queries, given), (), keys
     if not isinstance(mask, torch.Tensor):  # a BlockMask
-        return Visibility(rows=block_mask_rows(mask, keys)), (), keys
+        return Visibility(rows=block_mask_rows(mask, keys), source=mask), (), keys
     if mask.dim() == 2:
         visible = visibility_without_mask(name, module, queries, given)
         return (
-            replace(visible, tokens=mask[:, -keys:].bool(), mask=mask),
+            replace(visible, tokens=mask[:, -keys:].bool(), source=mask),
             (),
             keys,
         )
-    table, adds = remembered(mask, ("split", keys), lambda: split_table(mask[..., :keys]))
-    return Visibility(table=table, mask=mask), adds, keys
+    table, adds = split_table(mask if mask.shape[-1] == keys else mask[..., :keys])
+    return Visibility(table=table, source=mask), adds, keys
 
 
 def visibility_without_mask(name: str, module: torch.nn.Module, queries: int, given: dict[str, Any]) -> Visibility:

@@ -74,6 +74,7 @@ PLACE = (
     "seen_stop",
     "seen_all",
     "factors",  # sweeps: where the head's factors lie, or 0
+    "key_labels",  # and its labels of keys
 )
 SWEEP = (  # a sweep over the weights of some queries and keys
     "heads",  # the numbers of the heads that are wanted
@@ -96,6 +97,15 @@ SWEEP = (  # a sweep over the weights of some queries and keys
     "bins",  # columns of a picture
     "at_list",  # in each thread's scratch memory: the largest weights so far, and sums over the queries of a tile
     "at_sums",
+    "shares",  # shares of each query: one for each pair of labels, then one for each range of distances
+    "share_count",
+    "labels",  # how many pairs of labels there are, and whether each head has its own
+    "label_heads",
+    "query_labels",  # (heads or one, pairs, all queries), as wide as the element
+    "key_labels",  # (heads or one, pairs, all keys)
+    "apart",  # for each pair: does a query's own key not count?
+    "at_shares",  # in scratch memory: a tile's shares, and the labels of its queries
+    "at_labels",
 )
 SWEEP_TILE = (*TILE, "at")  # and which of the queries that are wanted is its first
 SEEN_BYTES = 2  # of one vector's bits under a fused mask

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import llvmlite.ir as ir
 
-from clearhead.kernels.abi.call import PLACE
+from clearhead.kernels.abi.call import PLACE, SWEEP
 from clearhead.kernels.abi.gradient_call import FIELDS
 from clearhead.kernels.ir.code import Code
 from clearhead.kernels.ir.values import Float, Int, Pointer
@@ -66,3 +66,8 @@ class Frame(NamedTuple):
     def position(self) -> TilePosition:
         """Where the tile at work stands."""
         return TilePosition(self.scratch.build, self.space("place").ir)
+
+
+def sweep_field(frame: Frame, name: str) -> Int:
+    """A number of the sweep's own table."""
+    return frame.field("sweep").pointer().entry(SWEEP.index(name))
