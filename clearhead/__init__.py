@@ -3,6 +3,7 @@
 from clearhead.machine.unbroken import importing
 
 with importing:
+    from clearhead import eviction
     from clearhead.attention_weights.alignment import Alignment, alignment
     from clearhead.attention_weights.labels import Match, token_matches
     from clearhead.attention_weights.matrix import Weights, weights
@@ -29,6 +30,7 @@ with importing:
     )
     from clearhead.functional import Attended, attend, attention, merge, self_attention
     from clearhead.gradient_watching import output_gradients
+    from clearhead.intervening import intervene
     from clearhead.rules import functions
     from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
@@ -71,12 +73,14 @@ __all__ = [
     "dense",
     "dilated",
     "documents",
+    "eviction",
     "flow",
     "full",
     "functions",
     "head_outputs",
     "heaviest_keys",
     "heaviest_rows",
+    "intervene",
     "kernel_for",
     "key_contributions",
     "load_watch",

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
-from clearhead.cache.key_value import KeyValueCache, without_weights
+from clearhead.cache.kept import Extent, without_weights
+from clearhead.cache.key_value import KeyValueCache
 from clearhead.cache.pages import Paged
 from clearhead.engine.execute import execute, execute_cache
 from clearhead.engine.inputs import Operands, Rules, new
@@ -213,7 +214,7 @@ def attend(
         query = as_array(q, "q")
         output, lse = execute_cache(query, k, rules, threads=threads, out=out, lse=True)
         if not k.alike:
-            return Attended(output, lse, partial(no_weights, tuple(k.counts), tuple(k.evicted)))
+            return Attended(output, lse, partial(no_weights, k.extents))
         return Attended(output, lse, partial(weights_of_call, query, k.paged(slice(None)), rules, lse, threads))
     operands = new(Operands, (as_array(q, "q"), as_array(k, "k"), as_array(v, "v"), None))
     if precision != "exact":
@@ -257,9 +258,9 @@ def weights_of_call(q: Array, k: Array | Paged, rules: Rules, lse: Array | None,
     return weights_of(q, k, rules, lse=lse, threads=threads, matching=True)
 
 
-def no_weights(counts: tuple[int, ...], evicted: tuple[int, ...]) -> "Weights":
+def no_weights(extents: tuple[Extent, ...]) -> "Weights":
     """Raise the error for weights of sequences of unequal length."""
-    raise without_weights(counts, evicted)
+    raise without_weights(extents)
 
 
 def merge(a: Attended, b: Attended) -> Attended:

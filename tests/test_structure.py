@@ -107,18 +107,20 @@ PUBLIC = {
         "Alignment", "Attended", "ClearheadError", "Direction", "DtypeError", "FileError", "Gradients", "HeavyWeight",
         "InputError", "KeyValueCache", "MachineError", "Mask", "Match", "Problem", "RankedHead", "Score", "Second",
         "ShapeError", "Summary", "TraceError", "TrustError", "Watch", "Weights", "alibi", "alignment", "attend",
-        "attention", "bias", "blocks", "causal", "dense", "dilated", "documents", "flow", "full", "functions",
-        "head_outputs", "heaviest_keys", "heaviest_rows", "kernel_for", "key_contributions", "load_watch", "merge",
-        "output_gradients", "output_norms", "prefix", "problem", "rank_heads", "relative", "relevance", "rollout",
-        "scale", "self_attention", "similarity", "softcap", "token_matches", "watch", "weight_gradients", "weights",
-        "weights_times_gradients", "where", "window",
+        "attention", "bias", "blocks", "causal", "dense", "dilated", "documents", "eviction", "flow", "full",
+        "functions", "head_outputs", "heaviest_keys", "heaviest_rows", "intervene", "kernel_for", "key_contributions",
+        "load_watch", "merge", "output_gradients", "output_norms", "prefix", "problem", "rank_heads", "relative",
+        "relevance", "rollout", "scale", "self_attention", "similarity", "softcap", "token_matches", "watch",
+        "weight_gradients", "weights", "weights_times_gradients", "where", "window",
     ],
     "clearhead.testing": ["check_definition", "check_hidden", "check_invariance", "check_same_bits", "using_isa"],
+    "clearhead.eviction": ["h2o", "most", "snapkv", "tova"],
     "clearhead.layers": ["SelfAttention"],
     "clearhead.plot": ["heads", "heat", "profile", "received", "row", "save"],
     "clearhead.definition.textbook": ["attention", "self_attention", "softmax"],
     "clearhead.definition.canonical": ["attention"],
     "clearhead.definition.weights": ["weights"],
+    "clearhead.definition.eviction": ["h2o", "most", "snapkv", "tova"],
     "clearhead.definition.gradient": ["gradients"],
     "clearhead.definition.tangent": ["second"],
     "clearhead.rules.masks": ["causal", "full", "visible", "window"],
@@ -144,6 +146,7 @@ PUBLIC = {
     "clearhead.adapters.transformers": [
         "NAME", "Attribution", "attention_forward", "logit_attribution", "mask_forward", "output_matrices",
     ],
+    "clearhead.adapters.transformers.eviction": ["keep"],
 }  # fmt: skip
 
 

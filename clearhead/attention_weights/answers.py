@@ -36,7 +36,8 @@ class Given(NamedTuple):
 
 def answer(w: LazyMatrix, names: Sequence[str], given: Given) -> Summary:
     """Answer questions about weights; raises InputError or ShapeError."""
-    names = checked_questions(names)
+    pages = w.source.pages
+    names = checked_questions(names, placed=pages is None or pages.kept is None)
     check_given(names, given)
     (rows, at), flat = axis_indices(given.queries, w.shape[-2]), np.ascontiguousarray(w.heads.reshape(-1))
     factors = key_factors(w, given.v, given.factors)

@@ -17,13 +17,15 @@ from clearhead.attention_weights.lazy import ALL_ITEMS, PART_BYTES, LazyMatrix, 
 from clearhead.attention_weights.lse import Source
 from clearhead.attention_weights.scores import Scores
 from clearhead.attention_weights.summary import Summary
-from clearhead.cache.key_value import KeyValueCache, without_weights
+from clearhead.cache.kept import without_weights
+from clearhead.cache.key_value import KeyValueCache
 from clearhead.cache.pages import Paged
 from clearhead.engine.execute import execute_cache
 from clearhead.engine.inputs import Operands, Rules
+from clearhead.engine.kept import rules_over
 from clearhead.engine.problem import as_array, over_pages, problem_of
 from clearhead.errors import InputError, ShapeError
-from clearhead.rules.masks import CAUSAL, Mask, at_end, checked_mask
+from clearhead.rules.masks import CAUSAL, Mask
 from clearhead.rules.scores import ScoreLike
 
 
@@ -59,7 +61,7 @@ def weights(
         return weights_of(query, k.paged(ALL_ITEMS), rules, lse=known, threads=threads, matching=False)
     known = execute_cache(query, k, rules, threads=threads, lse=True)[1]
     if not k.alike:
-        raise without_weights(tuple(k.counts), tuple(k.evicted))
+        raise without_weights(k.extents)
     return weights_of(query, k.paged(ALL_ITEMS), rules, lse=known, threads=threads, matching=True)
 
 
@@ -69,7 +71,7 @@ def weights_of(
     """`weights` from operands and rules; `matching` says that `lse` is of exactly these queries, keys and rules."""
     pages, key = (k, k.key) if isinstance(k, Paged) else (None, k)
     if pages is not None:
-        rules = rules._replace(mask=at_end(checked_mask(rules.mask)))
+        rules = rules_over(pages, rules, query.shape)
     problem = problem_of(Operands(query, key, key), rules)
     shape = (*problem.lead, problem.queries)
     if lse is not None and lse.shape != shape:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.arrays import Array
-from clearhead.errors import InputError
+from clearhead.errors import InputError, ShapeError
 
 NEEDS = {  # the sum that each answer is computed from, if any
     "entropy": "entropy",
@@ -29,6 +29,7 @@ NEEDS = {  # the sum that each answer is computed from, if any
     "groups": "matches",
     "matches": "matches",
 }
+POSITIONAL = ("distance", "within", "first", "off_first", "distances")  # they take a key's position from its place
 SHARES = ("distances", "groups", "matches")  # one number for each range, group or match
 USUAL = tuple(name for name in NEEDS if name not in ("carriers", *SHARES))  # carriers are slow: each row is sorted
 PER_KEY = ("received_sum", "received_max", "received_mean")
@@ -103,27 +104,44 @@ class Summary(Mapping[str, Array]):
     def __repr__(self) -> str:
         return f"Summary({', '.join(f'{name} {x.shape}' for name, x in self.answers.items())})"
 
-    def over_heads(self) -> "Summary":
+    def over_heads(self, key_heads: int | None = None) -> "Summary":
         """Average over heads; maxima stay maxima, and lists of keys are left out.
 
+        With `key_heads`, average over those heads that share a key head: the axis of heads becomes one of key heads.
         For sums of weights (`received_sum`, `received_mean`, `distance`, `first`, `within`, `sink_share`, `distances`,
-        `groups`, `matches`), this equals the answer for
-        weights averaged over heads.
+        `groups`, `matches`), this equals the answer for weights averaged over heads. Raises ShapeError.
+
+        >>> from clearhead import weights
+        >>> s = weights([[[0.0]]] * 4, [[[0.0]]]).summary("first")
+        >>> s.over_heads().first.shape, s.over_heads(key_heads=2).first.shape
+        ((1,), (2, 1))
         """
         joined = {}
         for name, x in self.answers.items():
-            if name not in LISTS:
-                heads = -3 if name in SHARES else -2
-                joined[name] = (x.max if name in MAX_OVER_HEADS else x.mean)(axis=heads)
+            if name in LISTS:
+                continue
+            axis = x.ndim - (3 if name in SHARES else 2)
+            if key_heads is not None:
+                count = x.shape[axis]
+                if key_heads < 1 or count % key_heads:
+                    raise ShapeError(f"{count} heads do not share {key_heads} key heads: give a divisor of {count}.")
+                x = x.reshape(*x.shape[:axis], key_heads, count // key_heads, *x.shape[axis + 1 :])
+                axis += 1
+            joined[name] = (x.max if name in MAX_OVER_HEADS else x.mean)(axis=axis)
         return Summary(joined, self.names)
 
 
-def checked_questions(names: Sequence[str]) -> tuple[str, ...]:
-    """Check the names of questions; without any, the usual ones."""
+def checked_questions(names: Sequence[str], *, placed: bool = True) -> tuple[str, ...]:
+    """Check the names of questions; without any, the usual ones. Unless keys are `placed`, none may read positions."""
     for name in names:
         if name not in NEEDS:
             raise InputError(f"summary({name!r}) is unknown: ask for some of {', '.join(NEEDS)}.")
-    return tuple(names) or USUAL
+        if name in POSITIONAL and not placed:
+            raise InputError(
+                f"summary({name!r}) reads positions, but these weights are over the keys that a cache kept: read rows "
+                "with w.row(i), whose columns stand at cache.positions()."
+            )
+    return tuple(names) or tuple(name for name in USUAL if placed or name not in POSITIONAL)
 
 
 def carriers(rows: Array, shares: Sequence[float]) -> Array:

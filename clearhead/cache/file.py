@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.arrays import Array, ceil_div
+from clearhead.cache.kept import Kept
 from clearhead.cache.pages import Layout, Rows
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import ClearheadError, DtypeError, FileError, reason
@@ -23,17 +24,19 @@ from clearhead.kernels.abi.tiles import ELEMENTS, STORED
 FILE_DTYPES: dict[str, Any] = {"bfloat16": np.uint16}  # stand-ins for dtypes that safetensors' numpy interface lacks
 TRUTH = {"True": True, "False": False}
 MOST_BLOCKS = 1 << 26  # of all heads and sequences, including evicted ones
+MOST_DROPPED = 1 << 60
 
 
 @dataclass(frozen=True)
 class Saved:
-    """The content of a cache: `rows` are the remaining keys and values of each sequence, of `counts` in all."""
+    """The content of a cache: `rows` are the remaining keys and values of each sequence, of `counts` places in all."""
 
     layout: Layout
     batched: bool
     window: int | None
     rounding: tuple[float, float]
     counts: tuple[int, ...]
+    kept: tuple[Kept, ...]
     rows: tuple[tuple[Rows, Rows], ...]
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -48,6 +51,10 @@ class Saved:
                 arrays[f"{name}.{number}"] = np.ascontiguousarray(part.numbers).view(dtype)
                 if part.scales is not None:
                     arrays[f"{name}_scale.{number}"] = np.ascontiguousarray(part.scales)
+        cut = any(kept.dropped for kept in self.kept)
+        if cut:
+            tables = (np.ascontiguousarray(kept.positions) for kept in self.kept)
+            arrays |= {f"position.{number}": table for number, table in enumerate(tables)}
         metadata = {
             "counts": ",".join(map(str, self.counts)),
             "window": str(self.window or ""),
@@ -55,7 +62,7 @@ class Saved:
             "dtype": self.layout.dtype.name,
             "int8": str(self.layout.int8),
             "rounding": ",".join(map(repr, self.rounding)),
-        }
+        } | ({"dropped": ",".join(str(kept.dropped) for kept in self.kept)} if cut else {})
         write_whole(path, save(arrays, metadata), force=True)
 
 
@@ -86,23 +93,29 @@ def saved_cache(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> Sav
     if first.ndim != 3 or last.ndim != 3 or 0 in (first.shape[-1], last.shape[-1]):
         raise ValueError(f"keys of shape {first.shape} and values of shape {last.shape}")
     layout = Layout(dtype_named(metadata["dtype"]), int8, first.shape[0], first.shape[-1], last.shape[-1])
-    names = [f"{name}.{n}" for n in range(len(counts)) for name in sequence_array_names(int8)]
+    cut = "dropped" in metadata
+    names = [f"{name}.{n}" for n in range(len(counts)) for name in sequence_array_names(int8, cut)]
     if set(names) != set(arrays):
         raise ValueError(f"arrays {', '.join(sorted(set(arrays) ^ set(names)))}, which do not fit {counts} keys")
     if (not batched and len(counts) != 1) or window == 0 or (int8 and layout.dtype == np.float64):
         raise ValueError(f"{len(counts)} sequences, batched {batched}, window {window}, int8 {int8} of {layout.dtype}")
     rows = tuple(checked_rows(arrays, layout, number) for number in range(len(counts)))
-    for count, (keys, _) in zip(counts, rows, strict=True):
-        check_count(count, keys.numbers.shape[1], window)
+    dropped = tuple(map(key_count, metadata["dropped"].split(","))) if cut else (0,) * len(counts)
+    kept = tuple(
+        checked_kept(arrays[f"position.{number}"], layout.heads, many) if cut else Kept.all(layout.heads)
+        for number, many in enumerate(dropped)
+    )
+    for count, (keys, _), one in zip(counts, rows, kept, strict=True):
+        check_count(count, keys.numbers.shape[1], window, one)
     blocks = layout.heads * sum(ceil_div(count, BLOCK) for count in counts)
     if blocks > MOST_BLOCKS:
         raise ValueError(f"{counts} keys for {layout.heads} heads are more than a cache can hold")
-    return Saved(layout, batched, window, rounding_of(metadata["rounding"]), counts, rows)
+    return Saved(layout, batched, window, rounding_of(metadata["rounding"]), counts, kept, rows)
 
 
-def sequence_array_names(int8: bool) -> tuple[str, ...]:
+def sequence_array_names(int8: bool, cut: bool) -> tuple[str, ...]:
     """The names of each sequence's arrays."""
-    return ("key", "value", "key_scale", "value_scale") if int8 else ("key", "value")
+    return ("key", "value", *(("key_scale", "value_scale") if int8 else ()), *(("position",) if cut else ()))
 
 
 def checked_rows(arrays: Mapping[str, Array], layout: Layout, number: int) -> tuple[Rows, Rows]:
@@ -119,12 +132,28 @@ def checked_rows(arrays: Mapping[str, Array], layout: Layout, number: int) -> tu
     return result[0], result[1]
 
 
-def check_count(count: int, present: int, window: int | None) -> None:
-    """Check that the missing keys are full pages that the window has passed."""
+def checked_kept(positions: Array, heads: int, dropped: int) -> Kept:
+    """The positions of kept keys; raises ValueError unless they ascend and `dropped` keys could have been let go."""
+    if positions.ndim != 2 or len(positions) != heads or positions.dtype != np.int64:
+        raise ValueError(f"positions of shape {positions.shape} and dtype {positions.dtype}")
+    if dropped > MOST_DROPPED:
+        raise ValueError(f"{dropped} keys let go")
+    last = positions.shape[1] + dropped - 1
+    if positions.size and (
+        positions.min() < 0 or positions.max() > last or (positions[:, 1:] <= positions[:, :-1]).any()
+    ):
+        raise ValueError(f"positions that do not ascend from 0 to {last} at most")
+    return Kept(positions, dropped)
+
+
+def check_count(count: int, present: int, window: int | None, kept: Kept) -> None:
+    """Check that a table of positions fits, and that the missing places are full pages that the window has passed."""
     gone = count - present
-    passed = 0 if window is None else max(0, count - window + 1) // BLOCK * BLOCK
-    if not 0 <= gone <= passed or gone % BLOCK:
+    passed = 0 if window is None else kept.passed(count, window) // BLOCK * BLOCK
+    if not 0 <= gone <= max(0, passed) or gone % BLOCK:
         raise ValueError(f"{present} of {count} keys, which a cache with window={window} does not leave")
+    if kept.places > count:
+        raise ValueError(f"positions of {kept.places} keys for {count}")
 
 
 def rounding_of(text: str) -> tuple[float, float]:

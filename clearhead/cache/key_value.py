@@ -2,8 +2,8 @@
 
 Responsible for the pages of a growing sequence. A page holds 128 keys (one block of the canonical definition), is
 shared between sequences until one of them writes, and is evicted after a window has passed it. A page that a view
-refers to is not overwritten while the view lives. `pages` lays out a page's memory, `engine.execute` computes
-attention.
+refers to is not overwritten while the view lives. `pages` lays out a page's memory, `kept` knows which keys are left
+and where they stand, `engine.execute` computes attention.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from clearhead.arrays import Array
+from clearhead.arrays import Array, Integers
 from clearhead.cache.file import Saved, empty_rows, read_cache_file
+from clearhead.cache.kept import Extent, Kept, chosen_places, without_weights
 from clearhead.cache.pages import Layout, Page, Paged, Pool, Rows
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import DtypeError, InputError, ShapeError
@@ -32,11 +33,11 @@ class KeyValueCache:
     """Keys and values of one or several growing sequences, for `attention(q, cache)`.
 
     `append` adds new keys and values; with `window`, it first evicts pages that lie entirely before the last `window`
-    keys. Sequences (the leading axis of appended arrays, if there is one besides heads) can differ in length and be
-    reordered and forked; pages are shared until written. Numbers keep their dtype (float64, float32, float16,
-    bfloat16); `dtype="int8"` rounds them to 8 bits, with one scale per key and value. That takes about a quarter of
-    float32's memory; `rounding` holds the largest errors. Attention over a cache has the same bits as over its
-    `arrays()`.
+    keys; `keep` evicts all but chosen keys. Sequences (the leading axis of appended arrays, if there is one besides
+    heads) can differ in length and be reordered and forked; pages are shared until written. Numbers keep their dtype
+    (float64, float32, float16, bfloat16); `dtype="int8"` rounds them to 8 bits, with one scale per key and value. That
+    takes about a quarter of float32's memory; `rounding` holds the largest errors. Attention over a cache has the same
+    bits as over its `arrays()`.
 
     >>> from clearhead import attention
     >>> x = np.random.default_rng(0).standard_normal((2, 5, 8))
@@ -61,16 +62,25 @@ class KeyValueCache:
         self.layout: Layout | None = None
         self.batched = False  # whether appended arrays have an axis of sequences
         self.sequences: list[list[Page | None]] = []
-        self.counts: list[int] = []
+        self.counts: list[int] = []  # places of each sequence, in pages that it has or had
+        self.kept: list[Kept] = []  # the positions of these places
         self.evicted: list[int] = []  # number of evicted pages of each sequence
         self.pool: Pool = deque()
-        self.created = 0  # pages allocated in total
+        self.created = 0  # pages allocated into the pool
         self.addresses = np.zeros((2, 0, 0, 8), np.int64)  # of keys and values: (2, sequences, heads, blocks)
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Number of keys appended to each sequence, including evicted ones."""
-        return tuple(self.counts)
+        """Number of keys appended to each sequence, including evicted ones: the position of the next key."""
+        return tuple(extent.length for extent in self.extents)
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """Which keys each sequence holds."""
+        return tuple(
+            Extent(count + kept.dropped, gone * BLOCK, kept.dropped)
+            for count, gone, kept in zip(self.counts, self.evicted, self.kept, strict=True)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -126,9 +136,7 @@ class KeyValueCache:
         layout = Layout(keys.dtype, self.int8, keys.shape[1], keys.shape[-1], values.shape[-1])
         if self.layout is None:
             self.layout, self.batched = layout, batched
-            self.sequences = [[] for _ in keys]
-            self.counts, self.evicted = [0] * len(keys), [0] * len(keys)
-            self.addresses = np.zeros((2, len(keys), layout.heads, 8), np.int64)
+            self.clear(len(keys))
         if (layout, len(keys)) != (self.layout, len(self.sequences)):
             raise ShapeError(
                 f"{shapes} do not fit this cache of {len(self.sequences)} sequences of {self.layout}: append "
@@ -137,8 +145,12 @@ class KeyValueCache:
         return keys, values
 
     def append_one(self, number: int, keys: Rows, values: Rows) -> None:
-        """Add keys (heads, n, d) to one sequence, page by page."""
+        """Add keys (heads, n, d) to one sequence."""
         self.evict_passed(number)
+        self.write_rows(number, keys, values)
+
+    def write_rows(self, number: int, keys: Rows, values: Rows) -> None:
+        """Write keys (heads, n, d) at the end of one sequence, page by page."""
         done, length = 0, keys.numbers.shape[1]
         while done < length:
             inside = self.counts[number] % BLOCK
@@ -196,7 +208,7 @@ class KeyValueCache:
         if self.window is None:
             return
         pages = self.sequences[number]
-        passed = max(0, self.counts[number] - self.window + 1) // BLOCK
+        passed = self.kept[number].passed(self.counts[number], self.window) // BLOCK
         for block in range(self.evicted[number], passed):
             self.release(pages[block])
             pages[block] = None
@@ -208,25 +220,70 @@ class KeyValueCache:
         if page is not None:
             page.owners -= 1
 
+    def clear(self, sequences: int, kept: Sequence[Kept] | None = None) -> None:
+        """Begin `sequences` of no keys, with a pool of their own; views keep the former pages."""
+        assert self.layout is not None  # noqa: S101
+        heads = self.layout.heads
+        self.sequences = [[] for _ in range(sequences)]
+        self.counts, self.evicted = [0] * sequences, [0] * sequences
+        self.kept = [Kept.all(heads)] * sequences if kept is None else list(kept)
+        self.addresses = np.zeros((2, sequences, heads, 8), np.int64)
+        self.pool, self.created = deque(), 0
+
+    def keep(self, keys: npt.ArrayLike) -> None:
+        """Evict all keys and values but the chosen ones, which stay at their positions.
+
+        `keys` has integers (kept,), for each key head (heads, kept), or for each sequence too
+        (sequences, heads, kept), in any order; or booleans (…, keys) that mark equally many keys in each head. Keys
+        are numbered like the columns of `weights(q, cache)`: by position, and after an earlier `keep`, by place among
+        the keys that it left. Masks and score rules go on to see every key at its position. Frees the memory of the
+        others, unless a fork or view holds them. Raises InputError, and then evicts nothing.
+
+        >>> cache = KeyValueCache()
+        >>> cache.append(np.zeros((2, 6, 4)), np.zeros((2, 6, 4)))
+        >>> cache.keep([[0, 4, 5], [1, 2, 5]])
+        >>> cache.lengths, cache.positions().tolist()
+        ((6,), [[0, 4, 5], [1, 2, 5]])
+        """
+        if self.layout is None:
+            raise InputError("this cache is empty: append keys and values before you choose which to keep.")
+        numbers = range(len(self.sequences))
+        chosen = chosen_places(keys, self.layout.heads, self.counts, [self.first_key(number) for number in numbers])
+        kept = [self.kept[n].choose(chosen[n], self.counts[n]) for n in numbers]
+        rows = [[part.choose(chosen[n] - self.first_key(n)) for part in self.rows(n)] for n in numbers]
+        for pages in self.sequences:
+            for page in pages:
+                self.release(page)
+        self.clear(len(numbers), kept)
+        for number, (some_keys, some_values) in enumerate(rows):
+            self.write_rows(number, some_keys, some_values)
+
+    def positions(self, number: int = 0) -> Integers:
+        """The positions of one sequence's keys, (heads, n), in the order of its `arrays`."""
+        if self.layout is None:
+            raise InputError("this cache is empty: append keys and values first.")
+        return self.kept[number].of(self.first_key(number), self.counts[number])
+
     def first_key(self, number: int) -> int:
-        """The first key that a sequence still holds, always at the start of a page."""
+        """The first place that a sequence still holds, always at the start of a page."""
         return self.evicted[number] * BLOCK
 
     @property
     def alike(self) -> bool:
-        """Whether one call can process all sequences: equal lengths and equal first keys."""
-        return len(set(zip(self.counts, self.evicted, strict=True))) == 1
+        """Whether one call can process all sequences: equal lengths, first keys and numbers of dropped ones."""
+        return len(set(self.extents)) == 1
 
     def paged(self, numbers: slice) -> Paged:
         """A snapshot of sequences of equal length for one call; later changes of the cache do not affect it."""
-        layout, counts, gone = self.layout, set(self.counts[numbers]), set(self.evicted[numbers])
+        layout, extents = self.layout, set(self.extents[numbers])
         if layout is None:
             raise InputError("this cache is empty: append keys and values first.")
-        if len(counts) != 1 or len(gone) != 1:
-            raise without_weights(self.counts, self.evicted)
+        if len(extents) != 1:
+            raise without_weights(self.extents)
+        extent = extents.pop()
         addresses = self.addresses[:, numbers]
         lead = addresses.shape[1:3] if self.batched else addresses.shape[2:3]
-        keys, size = counts.pop(), layout.stored.itemsize
+        keys, size = extent.length - extent.dropped, layout.stored.itemsize
 
         def stand_in(table: Array, dim: int, row: int) -> Array:
             strides = (*table.strides[2 - len(lead) : 2], row * size, size)
@@ -236,9 +293,10 @@ class KeyValueCache:
             tables=(addresses[0], addresses[1]),
             key=stand_in(addresses[0], layout.key_dim, 0),
             value=stand_in(addresses[1], layout.value_dim, layout.row),
-            first_key=gone.pop() * BLOCK,
+            first_key=extent.first,
             int8=layout.int8,
             pages=tuple(tuple(pages) for pages in self.sequences[numbers]),
+            kept=tuple(self.kept[numbers]) if extent.dropped else None,
         )
 
     def reorder(self, order: Sequence[int]) -> None:
@@ -258,6 +316,7 @@ class KeyValueCache:
             raise InputError("this cache has no axis of sequences to reorder: fork it instead.")
         old, self.sequences = self.sequences, [self.shared(self.sequences[i]) for i in order]
         self.counts, self.evicted = [self.counts[i] for i in order], [self.evicted[i] for i in order]
+        self.kept = [self.kept[i] for i in order]
         self.addresses = self.addresses[:, list(order)]
         for pages in old:
             for page in pages:
@@ -268,7 +327,7 @@ class KeyValueCache:
         other = KeyValueCache(window=self.window, dtype="int8" if self.int8 else None)
         other.rounding = self.rounding
         other.layout, other.batched = self.layout, self.batched
-        other.counts, other.evicted = list(self.counts), list(self.evicted)
+        other.counts, other.evicted, other.kept = list(self.counts), list(self.evicted), list(self.kept)
         other.pool, other.sequences = self.pool, [self.shared(pages) for pages in self.sequences]
         other.addresses = self.addresses.copy()
         return other
@@ -308,34 +367,22 @@ class KeyValueCache:
         if self.layout is None:
             raise InputError("this cache is empty: append keys and values first.")
         rows = tuple(map(self.rows, range(len(self.sequences))))
-        Saved(self.layout, self.batched, self.window, self.rounding, self.lengths, rows).write(path)
+        kept = tuple(self.kept)
+        Saved(self.layout, self.batched, self.window, self.rounding, tuple(self.counts), kept, rows).write(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> KeyValueCache:
         """Load a file that `save` wrote; raises FileError for any other."""
         saved = read_cache_file(path)
-        cache = cls(dtype="int8" if saved.layout.int8 else None)  # without a window, filling it evicts nothing
+        cache = cls(window=saved.window, dtype="int8" if saved.layout.int8 else None)
         cache.layout, cache.batched, cache.rounding = saved.layout, saved.batched, saved.rounding
-        cache.sequences = [[] for _ in saved.counts]
-        cache.counts, cache.evicted = [0] * len(saved.counts), [0] * len(saved.counts)
-        cache.addresses = np.zeros((2, len(saved.counts), saved.layout.heads, 8), np.int64)
+        cache.clear(len(saved.counts), saved.kept)
         for number, (count, rows) in enumerate(zip(saved.counts, saved.rows, strict=True)):
             gone = count - rows[0].numbers.shape[1]
             cache.sequences[number], cache.counts[number] = [None] * (gone // BLOCK), gone
             cache.evicted[number] = gone // BLOCK
-            cache.append_one(number, *rows)
-        cache.window = saved.window
+            cache.write_rows(number, *rows)
         return cache
-
-
-def without_weights(counts: Sequence[int], gone: Sequence[int]) -> InputError:
-    """The error for weights of sequences of unequal length."""
-    lengths, firsts = sorted(set(counts)), sorted({n * BLOCK for n in gone})
-    what = f"of lengths {lengths}" if len(lengths) != 1 else f"whose first keys are {firsts}"
-    return InputError(
-        f"sequences {what} have no common weights: select one of them, by "
-        "one = cache.fork(), one.reorder([i]) and attend(q[i : i + 1], one)."
-    )
 
 
 def largest_difference(a: Array, b: Array) -> float:

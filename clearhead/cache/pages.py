@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from clearhead.arrays import Array, ceil_div
+from clearhead.arrays import Array, Integers, ceil_div
+from clearhead.cache.kept import Kept
 from clearhead.definition.canonical import BLOCK
 from clearhead.kernels.abi.call import PANEL_LINE
 from clearhead.kernels.abi.tiles import STORED, padded
@@ -31,6 +32,11 @@ class Rows:
 
     def __getitem__(self, index: Any) -> Rows:
         return Rows(self.numbers[index], None if self.scales is None else self.scales[index])
+
+    def choose(self, places: Integers) -> Rows:
+        """The rows (heads, n, dim) at some places (heads, kept) of each head."""
+        scales = None if self.scales is None else np.take_along_axis(self.scales, places, axis=1)
+        return Rows(np.take_along_axis(self.numbers, places[..., None], axis=1), scales)
 
     def widened(self) -> Array:
         """The values: each number times the scale of its row, rounded once to float32."""
@@ -153,7 +159,7 @@ class Paged:
     """A snapshot of sequences of equal length in a cache: tables of page addresses, and the pages, kept alive.
 
     `key` and `value` stand in for the cached arrays: they have their shapes and the strides of the tables, but must not
-    be read.
+    be read. `kept` has the positions of the keys of each sequence, and is None if all stand at their places.
     """
 
     tables: tuple[Array, Array]
@@ -162,6 +168,7 @@ class Paged:
     first_key: int
     int8: bool
     pages: tuple[tuple[Page | None, ...], ...]
+    kept: tuple[Kept, ...] | None
 
     def keys(self) -> Array:
         """The keys as an array in the shape of `key`; evicted ones are 0."""

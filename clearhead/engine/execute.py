@@ -12,6 +12,7 @@ from clearhead.arrays import Array
 from clearhead.cache.key_value import KeyValueCache
 from clearhead.cache.pages import Layout, Paged
 from clearhead.engine.inputs import Operands, Rules, new
+from clearhead.engine.kept import rules_over
 from clearhead.engine.launch import Launch
 from clearhead.engine.launch_cache import launch_for
 from clearhead.engine.problem import Problem
@@ -20,7 +21,6 @@ from clearhead.kernels.abi.call import FIELDS
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.machine.unbroken import late
-from clearhead.rules.masks import at_end, checked_mask
 
 QUERY_FIELD, KEY_FIELD, VALUE_FIELD, OUTPUT_FIELD, LSE_FIELD, SINK_FIELD, WORKSPACE_FIELD, COUNTERS_FIELD = (
     FIELDS.index(name) for name in ("query", "key", "value", "output", "lse", "sink", "workspace", "counters")
@@ -95,26 +95,25 @@ def execute_cache(
     Sequences of equal length run in one call, others one by one.
     """
     layout = check_cache(q, cache, rules)
-    mask, score, sink, scale, precision = rules
-    rules = new(Rules, (at_end(checked_mask(mask)), score, sink, scale, precision))
     if not cache.batched or cache.alike:
-        return execute(paged(q, cache, slice(None)), rules, threads=threads, out=out, lse=lse)
+        return execute_pages(q, cache.paged(slice(None)), rules, threads=threads, out=out, lse=lse)
+    sink = rules.sink
     if sink is not None and sink.ndim > 1:
         raise ShapeError(f"sink of shape {sink.shape} and sequences of different lengths: give one number a head.")
     output = np.empty((*q.shape[:-1], layout.value_dim), q.dtype) if out is None else out
     sums = np.empty(q.shape[:-1], layout.computed) if lse else EMPTY
     for n in range(len(cache.counts)):
         one = slice(n, n + 1)
-        _, lse_of_one = execute(paged(q[one], cache, one), rules, threads=threads, out=output[one], lse=lse)
+        _, lse_of_one = execute_pages(q[one], cache.paged(one), rules, threads=threads, out=output[one], lse=lse)
         if lse:
             sums[n] = lse_of_one[0]
     return output, sums
 
 
-def paged(q: Array, cache: KeyValueCache, sequences: slice) -> Operands:
-    """Queries and some sequences of a cache, all of one length, as operands."""
-    pages = cache.paged(sequences)
-    return new(Operands, (q, pages.key, pages.value, pages))
+def execute_pages(q: Array, pages: Paged, rules: Rules, *, threads: int | None, out: Array | None, lse: bool) -> Result:
+    """Attention over sequences of a cache that are all of one length."""
+    operands = new(Operands, (q, pages.key, pages.value, pages))
+    return execute(operands, rules_over(pages, rules, q.shape), threads=threads, out=out, lse=lse)
 
 
 def check_cache(q: Array, cache: KeyValueCache, rules: Rules) -> Layout:

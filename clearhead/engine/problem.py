@@ -94,11 +94,16 @@ class Problem:
 def over_pages(problem: Problem, mask: Mask, *, first_key: int, int8: bool) -> Problem:
     """The same problem over a cache's pages. Packed documents are refused: they start anywhere, pages do not."""
     if problem.rules.packed:
-        raise InputError(
-            f"{mask!r} packs documents, but a cache keeps each sequence apart: append every document as a "
-            "separate sequence, or use documents(...) on plain arrays, as on cache.arrays()."
-        )
+        raise packed_documents(mask)
     return replace(problem, paged=True, first_key=first_key, int8=int8)
+
+
+def packed_documents(mask: Mask) -> InputError:
+    """The error for packed documents over a cache."""
+    return InputError(
+        f"{mask!r} packs documents, but a cache keeps each sequence apart: append every document as a "
+        "separate sequence, or use documents(...) on plain arrays, as on cache.arrays()."
+    )
 
 
 def problem(

@@ -42,6 +42,11 @@ def write_watch(runs: list[Run], path: str | os.PathLike[str], force: bool) -> N
                 name = f"layer {layer} of {part}"
                 if record.rules:
                     raise FileError(f"{path} cannot hold {name}: it has a score function, and a file holds arrays.")
+                if own.changes:
+                    raise FileError(
+                        f"{path} cannot hold {name}: interventions changed its weights ({own.changes[0]!r}, …). Save a "
+                        "watch that was opened around the intervene block, or one without it."
+                    )
                 own.check(name)
                 arrays |= {f"{len(described)}.{key}": x for key, x in sequence_arrays(own).items()}
                 place = {"run": number, "part": part, "layer": layer, "sequence": n}
@@ -63,13 +68,13 @@ def described_sequence(own: Sequence) -> dict[str, Any]:
     return {
         "heads": record.heads,
         "key_heads": record.key_heads,
+        "count": record.count,
         "dtype": record.dtype,
         "scale": record.scale,
         "cap": record.cap,
         "steps": own.steps,
         "passes": record.steps,
         "by_distance": own.added is not None and own.added.by_distance,
-        "changes": [repr(change) for change in own.changes],
     }
 
 
@@ -157,7 +162,9 @@ def loaded_record(one: dict[str, Any], arrays: dict[str, Array], place: str) -> 
     require(is_finite(scale) and (cap is None or (is_finite(cap) and cap > 0)), f"{place} has scale {scale}, cap {cap}")
     require(sink is None or sink.shape == (len(heads),), f"{place} has sinks of another shape")
     passes = tuple(whole(n) for n in one["passes"])
-    return Record(heads, key_heads, one["dtype"], float(scale), cap, sink, loaded_steps=passes)
+    count = whole(one["count"])
+    require(max(heads) < count, f"{place} has heads {heads} of {count}")
+    return Record(heads, key_heads, count, one["dtype"], float(scale), cap, sink, loaded_steps=passes)
 
 
 def loaded_sequence(record: Record, one: dict[str, Any], arrays: dict[str, Array], place: str) -> Sequence:
@@ -195,6 +202,8 @@ def loaded_sequence(record: Record, one: dict[str, Any], arrays: dict[str, Array
         require(added.shape == (distances if one["by_distance"] else pairs), f"{place} adds {added.shape}")
     return Sequence(
         record,
+        (one["part"], one["layer"]),
+        one["sequence"],
         query,
         key,
         value,
@@ -204,7 +213,6 @@ def loaded_sequence(record: Record, one: dict[str, Any], arrays: dict[str, Array
         arrays.get("key_ids"),
         arrays.get("query_ids"),
         tuple(zip(checks.tolist(), arrays["checks"], strict=True)),
-        tuple(str(change) for change in one["changes"]),
     )
 
 

@@ -70,6 +70,7 @@ class Record:
 
     heads: tuple[int, ...]
     key_heads: tuple[int, ...]  # for each head, the index of its key head in `key`
+    count: int  # of all heads of the layer
     dtype: str  # of the model's own attention
     scale: float
     cap: float | None = None

@@ -36,7 +36,7 @@ class Run:
             last = record.sequences - 1
             raise InputError(f"sequence {sequence} was not in the batch: choose from 0 to {last}.")
         if sequence not in record.views:
-            record.views[sequence] = sequence_of(record, sequence, self.guide(record))
+            record.views[sequence] = sequence_of(record, (part, number), sequence, self.guide(record))
         found: Sequence = record.views[sequence]
         return found
 

@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 
 from clearhead.arrays import Array
+from clearhead.attention_weights.labels import token_matches
 from clearhead.attention_weights.matrix import Weights
+from clearhead.attention_weights.ranking import How, RankedHead, rank_heads
 from clearhead.attention_weights.summary import Summary
 from clearhead.errors import InputError
 from clearhead.watched.file import read_watch, write_watch
 from clearhead.watched.run import USUAL_PARTS, Run
 from clearhead.watched.sequences import Sequence
 
+TOKEN_MATCHES = ("previous", "duplicate", "induction")
 USUAL = ("entropy", "distance", "first", "received_mean")
 
 
@@ -207,9 +210,15 @@ class Watch:
         """`Weights.summary` over all watched layers and heads: each answer is (layers, heads, queries or keys, …).
 
         Rows are all queries: the prompt first, then each step. Names default to entropy, distance, first and
-        received_mean. Processes one layer at a time.
+        received_mean; besides those of Weights.summary there are `previous`, `duplicate` and `induction`, the matches
+        of the watched tokens. Processes one layer at a time.
         """
         name = self.part(part, run)
+        asked = [question for question in names if question in TOKEN_MATCHES]
+        if asked:
+            ids = token_matches(self.token_ids(sequence=sequence, run=run, part=name))
+            options["matches"] = {question: ids[question] for question in asked} | dict(options.get("matches", {}))
+            names = (*(question for question in names if question not in asked), "matches")
         layers = [self.layer(number, sequence=sequence, run=run, part=name) for number in self.layers(run, part=name)]
         shapes = {layer.weights.shape for layer in layers}
         if len(shapes) > 1:
@@ -219,6 +228,47 @@ class Watch:
             )
         answers = [layer.weights.summary(*(names or USUAL), **options) for layer in layers]
         return Summary.stack(answers)
+
+    def find(
+        self,
+        question: str,
+        *,
+        most: int = 10,
+        how: How = "mean",
+        smallest: bool = False,
+        sequence: int = 0,
+        run: int = -1,
+        part: str | None = None,
+        **options: Any,
+    ) -> list[RankedHead]:
+        """The heads with the largest answers to a question (or the `smallest`), in order.
+
+        `question` is one of `summary`, with a number for each query or key, a token match (`previous`, `duplicate`,
+        `induction`), or the name of one of the `groups` or `matches` that are given. `how` makes one number of all
+        queries (`queries=…` restricts them): their "mean", the "last" or the "max". Raises InputError.
+
+            seen.find("induction")
+            seen.find("needle", groups={"needle": [31, 32]}, queries=[-1], most=3)
+        """
+        named = {"groups": dict(options.get("groups", {})), "matches": dict(options.get("matches", {}))}
+        family = next((kind for kind, names in named.items() if question in names), None)
+        if family is None and question in TOKEN_MATCHES:
+            family, options = "matches", options | {"matches": {}}
+            asked = question
+        else:
+            asked = question if family is None else family
+        if family is not None and question in named[family]:
+            options[family] = {question: named[family][question]}
+        name = self.part(part, run)
+        answers = self.summary(asked, sequence=sequence, run=run, part=name, **options)
+        if family is None and (question not in answers or answers[question].ndim != 3):
+            raise InputError(
+                f"{question!r} has no single number for each query or key: rank heads by another question."
+            )
+        x = answers[question] if family is None else answers[family][..., 0]
+        layers = self.layers(run, part=name)
+        heads = self.layer(layers[0], sequence=sequence, run=run, part=name).heads
+        return rank_heads(x, how, most, smallest=smallest, layers=layers, heads=heads)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Save everything to a .safetensors file, atomically; raises FileError."""

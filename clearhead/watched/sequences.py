@@ -17,6 +17,8 @@ from clearhead.arrays import Array, Integers
 from clearhead.attention_weights.lazy import check_memory
 from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.errors import TrustError
+from clearhead.interventions.edits import Ablate, Edit, Patch
+from clearhead.interventions.shown import edited_weights
 from clearhead.rules.masks import Mask
 from clearhead.rules.scores import Score, softcap
 from clearhead.watched.added import Added, joined, rule_of
@@ -105,6 +107,8 @@ class Sequence:
     """One sequence of a record: (heads, queries, …) and (key heads, keys, …), without padding."""
 
     record: Record
+    layer: tuple[str, int]  # the part and the number
+    number: int  # in the batch
     query: Array
     key: Array
     value: Array
@@ -114,7 +118,7 @@ class Sequence:
     key_ids: Array | None
     query_ids: Array | None
     checks: tuple[tuple[int, Array], ...]  # a query's number, and the model's own output for it, (heads, value dim)
-    changes: tuple[Any, ...] = ()
+    changes: tuple[Edit, ...] = ()
     trusted: bool = False
     made: Weights | None = None
 
@@ -141,10 +145,30 @@ class Sequence:
             k, count = self.key, len(self.record.heads)
             if self.record.key_heads != tuple(n * len(k) // count for n in range(count)):
                 k = k[list(self.record.key_heads)]
-            self.made = weights(
+            own = weights(
                 self.query, k, mask=self.mask, score=self.score, scale=self.record.scale, sink=self.record.sink
             )
+            self.made = own if not self.changes else self.edited(own)
         return self.made
+
+    def edited(self, own: Weights) -> Weights:
+        """The weights as interventions made them."""
+        record = self.record
+        return edited_weights(
+            own,
+            self.changes,
+            self.layer,
+            heads=record.heads,
+            count=record.count,
+            steps=self.steps,
+            crosses=crosses(record),
+            sequence=self.number,
+        )
+
+    def replaced(self) -> set[int]:
+        """The heads whose outputs interventions replaced by other than weighted values."""
+        replacing = [x for x in self.changes if isinstance(x, Ablate) or (isinstance(x, Patch) and x.values)]
+        return {head for edit in replacing if edit.of(self.layer) for head in edit.heads_of(self.record.count)}
 
     @property
     def values(self) -> Array:
@@ -156,12 +180,14 @@ class Sequence:
         """Recompute output rows from the weights; raises TrustError unless they match the model's own output."""
         if self.trusted:
             return
+        replaced = self.replaced()
         value = self.value.astype(np.promote_types(np.float32, self.weights.dtype))
         limit = TOLERANCES.get(self.record.dtype, 5e-2) * float(np.abs(value).max(initial=0))
         for query, own in self.checks:
             row = self.weights.row(query)
             recomputed = np.stack([row[n] @ value[h] for n, h in enumerate(self.record.key_heads)])
             error = np.abs(recomputed - own).max(axis=-1)
+            error[[head in replaced for head in self.record.heads]] = 0
             if not (error <= limit).all():
                 head = self.record.heads[int(np.argmax(np.where(np.isnan(error), np.inf, error)))]
                 raise TrustError(
@@ -173,7 +199,7 @@ class Sequence:
         self.trusted = True
 
 
-def sequence_of(record: Record, sequence: int, guide: Record | None = None) -> Sequence:
+def sequence_of(record: Record, layer: tuple[str, int], sequence: int, guide: Record | None = None) -> Sequence:
     """Put a sequence of the last pass together.
 
     In cross-attention, `guide` is the record of the self-attention beside it, which knows whose queries they are.
@@ -189,10 +215,10 @@ def sequence_of(record: Record, sequence: int, guide: Record | None = None) -> S
     for step in path.steps:
         there = step.own >= 0
         step.kept[there] &= path.tokens[step.own[there]]
-    return assembled(record, path)
+    return assembled(record, layer, sequence, path)
 
 
-def assembled(record: Record, path: Walk) -> Sequence:
+def assembled(record: Record, layer: tuple[str, int], sequence: int, path: Walk) -> Sequence:
     """The arrays of a walk, and the mask over them."""
     compact = np.cumsum(path.tokens) - path.tokens  # each key's number when padding is left out
     keys = int(path.tokens.sum())
@@ -204,6 +230,8 @@ def assembled(record: Record, path: Walk) -> Sequence:
     ids = key_ids_of(record, path)
     return Sequence(
         record,
+        layer,
+        sequence,
         query,
         key,
         value,

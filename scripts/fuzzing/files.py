@@ -346,7 +346,25 @@ def described(rng, path: Path) -> Path:
     return path
 
 
-ODD = [None, True, 0, 1, -1, 7, 1 << 53, 1 << 64, 10**400, 0.5, 1e308, float("nan"), float("inf"), "", "float32", [], {}]
+ODD = [
+    None,
+    True,
+    0,
+    1,
+    -1,
+    7,
+    1 << 53,
+    1 << 64,
+    10**400,
+    0.5,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "float32",
+    [],
+    {},
+]
 ODD += [[0], [5, 1], {"0": 1}, "x" * 5000]
 
 

@@ -25,6 +25,7 @@ log = {"copies": [], "computed": []}
 class Elsewhere(torch.Tensor):
     """A tensor of the other device."""
 
+    own: torch.Tensor  # its numbers
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
@@ -36,7 +37,7 @@ class Elsewhere(torch.Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
+    def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):  # type: ignore[override]
         kwargs, name = dict(kwargs or {}), operation.overloadpacket.__name__
         to_host = name == "_to_copy" and "device" in kwargs and torch.device(kwargs["device"]).type == "cpu"
         read = args[1] if name == "copy_" and type(args[0]) is not cls else args[0] if to_host else None

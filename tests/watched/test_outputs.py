@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from transformers.integrations.flex_attention import WrappedFlexAttention  # noq
 import clearhead  # noqa: E402
 from clearhead.adapters.torch import patch  # noqa: E402
 from clearhead.adapters.torch.calls import handlers  # noqa: E402
+from clearhead.watched.seen import Watch  # noqa: E402
 from tests import tiny_models  # noqa: E402
 
 OWNERS = {
@@ -105,7 +107,7 @@ class Own(nn.Module):
 class Flexible(Own):
     """The same with flex_attention."""
 
-    def forward(self, x):
+    def forward(self, x, mask=None):
         q, k, v = self.project(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         block = flex.create_block_mask(lambda b, h, i, j: i >= j, None, None, len(x[0]), len(x[0]), device="cpu")
         return flex.flex_attention(q, k, v, lambda s, b, h, i, j: s - (i - j) * 0.1, block).transpose(1, 2).flatten(-2)
@@ -277,14 +279,14 @@ def test_with_clearheads_patch_of_torch(outside, crossed):
     model, x = Own(), torch.randn(2, 9, 32)
     with patch():
         expected = model(x)
-    contexts = [patch(), clearhead.watch(model)]
+    contexts: list[Any] = [patch(), clearhead.watch(model)]
     if outside == "watch":
         contexts.reverse()
     entered = [one.__enter__() for one in contexts]
     found = model(x)
     for one in contexts if crossed else reversed(contexts):
         one.__exit__(None, None, None)
-    seen = next(one for one in entered if isinstance(one, clearhead.watched.seen.Watch))
+    seen = next(one for one in entered if isinstance(one, Watch))
     assert torch.equal(found, expected)
     assert seen.layer(0).weights.shape == (4, 9, 9)
 

@@ -235,6 +235,7 @@ def test_sinks_of_chosen_heads():
 
 
 def test_what_holds_no_numbers_is_refused():
-    call = AttentionCall(MODULE, *(torch.randn(1, 1, 2, 2, device="meta") for _ in range(3)), 1.0, Visibility())
+    x = torch.randn(1, 1, 2, 2, device="meta")
+    call = AttentionCall(MODULE, x, x, x, 1.0, Visibility())
     with pytest.raises(InputError, match="Identity is traced, mapped or run without data"):
         reading.refuse_without_numbers(call)

@@ -10,6 +10,8 @@ transformers = pytest.importorskip("transformers")
 
 import clearhead  # noqa: E402
 from clearhead.adapters.torch import recording  # noqa: E402
+from clearhead.adapters.torch.calls import Visibility  # noqa: E402
+from clearhead.adapters.torch.reading import visible_of  # noqa: E402
 from clearhead.adapters.transformers import interface  # noqa: E402
 from clearhead.errors import TrustError  # noqa: E402
 from tests.tiny_models import model_of  # noqa: E402
@@ -47,9 +49,9 @@ def other_keys(call):
 MISTAKES = {
     "another scale": lambda call: replace(call, scale=call.scale * 1.05),
     "a cap": lambda call: replace(call, cap=1.0),
-    "no mask": lambda call: replace(call, visibility=interface.Visibility()),
-    "a window": lambda call: replace(call, visibility=interface.Visibility(causal="end", left=3)),
-    "queries aligned at the start": lambda call: replace(call, visibility=interface.Visibility(causal="start")),
+    "no mask": lambda call: replace(call, visibility=Visibility()),
+    "a window": lambda call: replace(call, visibility=Visibility(causal="end", left=3)),
+    "queries aligned at the start": lambda call: replace(call, visibility=Visibility(causal="start")),
     "the key heads of others": other_keys,
     "other keys": lambda call: replace(call, key=call.key.flip(2)),
     "other values": lambda call: replace(call, value=call.value * 1.01),
@@ -76,7 +78,7 @@ def test_what_a_model_has_beside_the_formula_is_not_forgotten(what, tokens, monk
 
     def forget(call):
         if what == "window":
-            return replace(call, visibility=interface.Visibility(causal="end"))
+            return replace(call, visibility=Visibility(causal="end"))
         return replace(call, **{what: None})
 
     described_wrongly(monkeypatch, forget)
@@ -86,10 +88,8 @@ def test_what_a_model_has_beside_the_formula_is_not_forgotten(what, tokens, monk
 
 
 def test_a_mask_that_is_read_wrongly(tokens, monkeypatch):
-    right = recording.visible_of
-
     def one_less(call):
-        visible, keys = right(call)
+        visible, keys = visible_of(call)
         return replace(visible, high=np.maximum(visible.high - 1, 1)), keys
 
     monkeypatch.setattr(recording, "visible_of", one_less)

@@ -34,6 +34,7 @@ class Visibility:
     tokens: torch.Tensor | None = None  # (batch, keys), False at padding
     rows: RowFunction | None = None  # a table that is computed where it is needed
     source: Any = None  # the model's mask, if it alone says everything: layers that get the same one see the same
+    rule: Callable[[], Any] | None = None  # what `rows` computes: a clearhead mask, or torch's BlockMask
 
     @property
     def is_band(self) -> bool:

@@ -316,7 +316,7 @@ def call_flex(
         key,
         value,
         query.shape[-1] ** -0.5 if scale is None else float(scale),
-        Visibility(rows=None if block_mask is None else block_mask_rows(block_mask, key.shape[2]), source=block_mask),
+        visible_blocks(block_mask, key.shape[2]),
         computed="float32" if score_mod and query.dtype is torch.float64 else str(query.dtype).removeprefix("torch."),
         score_function=score_mod,
         function="flex_attention",
@@ -326,9 +326,19 @@ def call_flex(
         return result
     if return_lse or options.get("return_aux") is not None:
         raise InputError(
-            f"{type(module).__name__} asks flex_attention for its log-sum-exp, which a changed attention does not give."
+            f"{type(module).__name__} asks flex_attention for its log-sum-exp, which a changed attention does not give: "
+            "leave return_lse out, or this layer."
         )
     return result.output.to(query.dtype)
+
+
+def visible_blocks(block_mask: Any, keys: int) -> Visibility:
+    """What a BlockMask shows; None shows everything."""
+    return (
+        Visibility()
+        if block_mask is None
+        else Visibility(rows=block_mask_rows(block_mask, keys), source=block_mask, rule=lambda: block_mask)
+    )
 
 
 def block_mask_rows(block_mask: Any, keys: int) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -157,12 +157,12 @@ def read_visible(call: AttentionCall) -> Visible:
         lows.append(low)
         highs.append(high)
     if intervals:
-        low, high = (torch.cat(x, 1).to(torch.int32).cpu().numpy() for x in (lows, highs))
+        first, end = (torch.cat(x, 1).to(torch.int32).cpu().numpy() for x in (lows, highs))
         there = tokens[:, 0].cpu().numpy()
         last = int(np.flatnonzero(there.any(0))[-1]) + 1 if there.any() else keys
         if call.query.shape[2] <= last:
             there = there[:, :last]
-        return Visible(low, high, None if there.all() and there.shape[1] == keys else there)
+        return Visible(first, end, None if there.all() and there.shape[1] == keys else there)
     bits = [np.packbits(call.visible_rows(rows).cpu().numpy(), axis=-1) for rows in parts]
     shape = (1, queries)
     return Visible(np.zeros(shape, np.int32), np.full(shape, keys, np.int32), None, np.concatenate(bits, axis=2))

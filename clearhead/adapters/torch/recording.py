@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,7 @@ class Recorder:
         record = Record(
             heads=heads,
             key_heads=tuple(used.index(head // group) for head in heads),
+            count=count,
             dtype=call.computed,
             scale=call.scale,
             cap=call.cap,
@@ -226,7 +228,7 @@ class Recorder:
         """The tokens that were fed in, if some of this shape were."""
         for x in reversed(self.fed):
             if x.shape == (batch, queries):
-                return remembered(x, "tokens", lambda tokens=x: host_copy(tokens))
+                return remembered(x, "tokens", partial(host_copy, x))
         return None
 
     def checked_rows(

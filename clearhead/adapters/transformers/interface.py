@@ -18,7 +18,7 @@ import torch
 from transformers import AttentionInterface
 
 from clearhead.adapters.torch.calls import Answer, AttentionCall, Visibility, interested, own_or_changed
-from clearhead.adapters.torch.intercept import autocast, block_mask_rows, places, split_table
+from clearhead.adapters.torch.intercept import autocast, places, split_table, visible_blocks
 from clearhead.adapters.transformers.attention import NAME
 from clearhead.adapters.transformers.mask import MaskTensor
 from clearhead.errors import InputError
@@ -149,13 +149,13 @@ def visibility_of(
         def rows(numbers: torch.Tensor) -> torch.Tensor:
             return pattern.row_seen(np.asarray(numbers.cpu(), np.int64)).to(numbers.device)
 
-        return Visibility(rows=rows, source=mask), (), pattern.stop
+        return Visibility(rows=rows, source=mask, rule=lambda: pattern.batch_mask), (), pattern.stop
     if isinstance(mask, MaskTensor):
         mask = mask.dense()
     if mask is None:
         return visibility_without_mask(name, module, queries, given), (), keys
     if not isinstance(mask, torch.Tensor):  # a BlockMask
-        return Visibility(rows=block_mask_rows(mask, keys), source=mask), (), keys
+        return visible_blocks(mask, keys), (), keys
     if mask.dim() == 2:
         visible = visibility_without_mask(name, module, queries, given)
         return (

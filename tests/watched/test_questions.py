@@ -1,0 +1,82 @@
+"""Questions over a watch equal what eager attention's matrices say."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import clearhead  # noqa: E402
+from clearhead.errors import InputError  # noqa: E402
+from tests import tiny_models  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def watched():
+    """A watch of a text that repeats, and eager attention's matrices (layers, heads, n, n)."""
+    model = tiny_models.model_of("llama", "sdpa", layers=3)
+    torch.manual_seed(2)
+    half = torch.randint(3, 97, (1, 12))
+    ids = torch.cat([half, half], 1)
+    with torch.no_grad():
+        with clearhead.watch(model) as seen:
+            model(ids)
+        model.set_attn_implementation("eager")
+        eager = torch.cat(model(ids, output_attentions=True).attentions).double().numpy()
+    return seen, eager, ids[0].numpy()
+
+
+def ranked(values):
+    """Heads by falling value."""
+    order = np.argsort(-values.ravel(), kind="stable")
+    return [(*map(int, np.unravel_index(n, values.shape)), values.ravel()[n]) for n in order]
+
+
+def test_induction_heads_are_found(watched):
+    seen, eager, ids = watched
+    follows = (ids[:, None] == np.roll(ids, 1)) & (np.arange(24) > 0)
+    expected = ranked((eager * np.tril(follows)).sum(-1).mean(-1))
+    found = seen.find("induction", most=5)
+    assert [head[:2] for head in found] == [head[:2] for head in expected[:5]]
+    np.testing.assert_allclose([head.value for head in found], [head[2] for head in expected[:5]], atol=1e-6)
+
+
+def test_heads_that_look_at_a_needle_are_found(watched):
+    seen, eager, _ = watched
+    expected = ranked(eager[..., -1, [3, 4]].sum(-1))
+    found = seen.find("needle", groups={"rest": [0], "needle": [3, 4]}, how="last", most=3)
+    assert [head[:2] for head in found] == [head[:2] for head in expected[:3]]
+    assert found[0].value == pytest.approx(expected[0][2], abs=1e-6)
+
+
+def test_any_summary_ranks_heads(watched):
+    seen, eager, _ = watched
+    expected = ranked(-eager[..., 0].mean(-1))
+    found = seen.find("first", smallest=True, most=2)
+    assert [head[:2] for head in found] == [head[:2] for head in expected[:2]]
+
+
+def test_a_summary_knows_groups_matches_and_tokens(watched):
+    seen, eager, ids = watched
+    summary = seen.summary("entropy", "groups", "induction", groups={"start": [0, 1], "end": slice(20, None)})
+    assert summary.entropy.shape == (3, 4, 24)
+    assert (summary.group_names, summary.match_names) == (("start", "end"), ("induction",))
+    np.testing.assert_allclose(summary.groups[..., 0], eager[..., :2].sum(-1), atol=1e-6)
+    shared = summary.over_heads(key_heads=2)
+    assert shared.groups.shape == (3, 2, 24, 2)
+    np.testing.assert_allclose(shared.groups[:, 1, :, 1], eager[:, 2:, :, 20:].sum(-1).mean(1), atol=1e-6)
+    assert seen.token_ids().tolist() == ids.tolist()
+
+
+def test_layers_roll_out_from_a_watch(watched):
+    seen, eager, _ = watched
+    total = np.eye(24)
+    for layer in eager:
+        total = (0.5 * layer.mean(0) + 0.5 * np.eye(24)) @ total
+    np.testing.assert_allclose(clearhead.rollout(seen, [-1]), total[[-1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("question", ["needle", "nothing", "top"])
+def test_unknown_questions_are_told(watched, question):
+    with pytest.raises(InputError, match=question):
+        watched[0].find(question)
