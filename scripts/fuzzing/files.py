@@ -11,6 +11,7 @@ import struct
 import tempfile
 import warnings
 import zipfile
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -339,7 +340,7 @@ def described(rng, path: Path) -> Path:
             elif change == 1 and isinstance(at, list):
                 at.append(at[key])
             else:
-                at[key] = ODD[int(rng.integers(len(ODD)))]
+                at[key] = deepcopy(ODD[int(rng.integers(len(ODD)))])
             break
     found["about"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
     save_file(found, path)

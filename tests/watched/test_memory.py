@@ -57,7 +57,7 @@ def test_chosen_heads_and_layers_take_their_share(model, tokens):
 def test_a_text_that_does_not_fit_is_refused_in_its_first_layer(model, tokens):
     reached = []
     hook = model.model.layers[1].register_forward_pre_hook(lambda *_: reached.append(1))
-    why = r"with layers 0 to 2 of decoder the watch would hold [\d.]+ KiB, more than memory=1000 \(1000 bytes\): choose la"
+    why = r"with layers 0 to 2 of decoder the watch would hold [\d.]+ KiB, more than memory=1000 \(1000 bytes\): choose"
     with pytest.raises(MemoryLimitError, match=why) as told, clearhead.watch(model, memory=1000):
         model(tokens)
     hook.remove()
@@ -177,10 +177,10 @@ def test_a_failed_pass_gives_its_memory_back(model, tokens):
     with clearhead.watch(model) as seen:
         model(tokens)
     enough = int(1.5 * seen.nbytes)
-    hook = fail_in_layer(model, 2, ValueError)
+    hook = fail_in_layer(model, 2, ZeroDivisionError)
     with clearhead.watch(model, memory=enough) as again:
         for _ in range(3):
-            with pytest.raises(ValueError, match=""):
+            with pytest.raises(ZeroDivisionError):
                 model(tokens)
         hook.remove()
         model(tokens)

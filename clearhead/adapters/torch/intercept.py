@@ -44,6 +44,7 @@ class Intercepted:
         update_wrapper(self, original)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        """The function's result, or what handlers made of it."""
         if torch.compiler.is_compiling():
             return self.original(*args, **options)
         repeated = getattr(inside, "repeated", None)
@@ -146,7 +147,7 @@ def files_of(model: torch.nn.Module) -> list[ModuleType]:
     """The Python files that define a model's classes, without torch's."""
     names = {base.__module__ for module in model.modules() for base in type(module).__mro__}
     found = (sys.modules.get(name) for name in sorted(names))
-    return [file for file in found if file is not None and not file.__name__.partition(".")[0] == "torch"]
+    return [file for file in found if file is not None and file.__name__.partition(".")[0] != "torch"]
 
 
 def calling_module() -> torch.nn.Module | None:

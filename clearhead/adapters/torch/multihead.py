@@ -1,4 +1,4 @@
-"""Attention inside torch's own layers, `MultiheadAttention` and `TransformerEncoderLayer`, whichever way they compute it.
+"""Attention inside torch's own layers, `MultiheadAttention` and `TransformerEncoderLayer`, however they compute it.
 
 Where they call `scaled_dot_product_attention`, `intercept` sees it. Elsewhere (weights asked for, or torch's fused fast
 paths) the layer's answer is computed by torch as always, and once more by that function, which handlers see; both must
@@ -42,7 +42,7 @@ def repeating(repeated: Repeated) -> Iterator[None]:
 
 
 def attention_of(module: torch.nn.Module) -> torch.nn.Module:
-    """The attention of torch's own encoder layer, whose fast path computes it, too; other modules stand for themselves."""
+    """The attention of torch's own encoder layer, whose fast path computes it itself; other modules as they are."""
     return module.self_attn if isinstance(module, torch.nn.TransformerEncoderLayer) else module
 
 
@@ -77,7 +77,7 @@ def call_native(
     """`_native_multi_head_attention`, the fast path of self-attention in evaluation."""
     with handled():
         result = original(query, key, value, *args)
-    embed_dim, heads, weight, bias, out_weight, out_bias, mask, *_, mask_type = args
+    _, heads, weight, bias, out_weight, out_bias, mask, *_, mask_type = args
     repeated = Repeated(module, 0.0)
     output = attention_again(repeated, query, heads, weight, bias, out_weight, out_bias, mask, mask_type)
     if repeated.changed:
@@ -175,5 +175,5 @@ def check_equal(again: torch.Tensor, own: torch.Tensor, repeated: Repeated, toke
     if not bool(error <= limit) and not bool(torch.isnan(own).any()):
         raise TrustError(
             f"{type(repeated.module).__name__}: its attention computed a second time differs by {float(error):.2g} "
-            f"(allowed: {float(limit):.2g}) from what it returned, so its weights cannot be shown: leave this layer out."
+            f"(allowed: {float(limit):.2g}) from what it returned, so its weights cannot be shown: leave it out."
         )

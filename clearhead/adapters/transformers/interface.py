@@ -63,6 +63,7 @@ class SeenFunction:
         update_wrapper(self, original)
 
     def __call__(self, module: torch.nn.Module, *args: Any, **options: Any) -> Any:
+        """The implementation's result, or what handlers made of it."""
         chain = [] if torch.compiler.is_compiling() else interested(module)
         if not chain:
             return self.original(module, *args, **options)
