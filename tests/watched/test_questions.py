@@ -80,3 +80,25 @@ def test_layers_roll_out_from_a_watch(watched):
 def test_unknown_questions_are_told(watched, question):
     with pytest.raises(InputError, match=question):
         watched[0].find(question)
+
+
+@torch.no_grad()
+def test_a_watch_inside_an_intervention_shows_the_edited_weights():
+    model = tiny_models.model_of("llama", "sdpa", layers=2)
+    ids = torch.randint(3, 97, (1, 15), generator=torch.Generator().manual_seed(3))
+    with clearhead.watch(model) as plain:
+        model(ids)
+    with clearhead.intervene(model) as change:
+        change.cut(1, [2], keys=[0, 1], queries=slice(5, None))
+        change.scale(1, [0], 0.5, keys=[3])
+        change.ablate(1, [3])
+        with clearhead.watch(model) as seen:
+            model(ids)
+    before, after = (np.asarray(watched.layer(1).weights).astype(np.float64) for watched in (plain, seen))
+    expected = before.copy()
+    expected[0, :, 3] *= 0.5
+    expected[2, 5:, :2] = 0
+    expected[2, 5:] /= expected[2, 5:].sum(-1, keepdims=True)
+    np.testing.assert_allclose(after, expected, atol=1e-6)
+    assert len(seen.layer(1).changes) == 3
+    assert not seen.layer(0).changes
