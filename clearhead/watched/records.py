@@ -16,8 +16,6 @@ from clearhead.watched.lineage import Continuation
 from clearhead.watched.visible import Visible
 from clearhead.wording import in_binary_unit
 
-ARRAYS = ("query", "key", "value")
-
 
 class MemoryLimitError(InputError):
     """A pass of the model needs more memory than the watch may use; `needed` is the number of bytes."""
@@ -89,7 +87,8 @@ class Record:
         """Bytes of all recorded arrays."""
         if not self.passes:
             return sum(view.nbytes for view in self.views.values())
-        return sum(getattr(self, name).nbytes for name in ARRAYS) + sum(p.nbytes for p in self.passes)
+        arrays = self.query.nbytes + self.key.nbytes + self.value.nbytes
+        return arrays + sum(one.nbytes for one in self.passes)
 
     @property
     def steps(self) -> tuple[int, ...]:

@@ -327,8 +327,8 @@ def call_flex(
         return result
     if return_lse or options.get("return_aux") is not None:
         raise InputError(
-            f"{type(module).__name__} asks flex_attention for its log-sum-exp, which a changed attention does not give: "
-            "leave return_lse out, or this layer."
+            f"{type(module).__name__} asks flex_attention for its log-sum-exp, which a changed attention does not "
+            "give: leave return_lse out, or this layer."
         )
     return result.output.to(query.dtype)
 
