@@ -156,6 +156,8 @@ DAMAGES = {
     "the same head twice": first("heads", [0, 0, 1, 2]),
     "fewer heads": first("heads", [0, 1, 2]),
     "no heads": first("heads", []),
+    "a layer of fewer heads": first("count", 3),
+    "a number of heads that is a text": first("count", "4"),
     "heads that are none": first("heads", ["0", 1, 2, 3]),
     "key heads that are not there": first("key_heads", [0, 0, 1, 2]),
     "key heads below 0": first("key_heads", [0, 0, 1, -1]),
@@ -178,7 +180,6 @@ DAMAGES = {
     "a layer that is a text": first("layer", "0"),
     "a part that is a number": first("part", 0),
     "a sequence out of order": first("sequence", 1),
-    "no changes": first("changes", None),
     "passes that are a text": first("passes", "56"),
     "by distance without a table": lambda a: (
         first("by_distance", True)(a), a.update({"0.added": np.ones((4, 6, 6), np.float32)})

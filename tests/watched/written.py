@@ -17,7 +17,7 @@ def record(batch=2, scale=0.5, cap=None, left=None, sink=None, dtype="float32") 
     mask = clearhead.causal() if left is None else clearhead.window(left)
     score = () if cap is None else clearhead.softcap(cap)
     output = clearhead.attention(q, k, v, mask=mask, score=score, scale=scale, sink=sink)
-    made = Record((0, 1, 2, 3), (0, 0, 1, 1), dtype, scale, cap, sink)
+    made = Record(heads=(0, 1, 2, 3), key_heads=(0, 0, 1, 1), count=4, dtype=dtype, scale=scale, cap=cap, sink=sink)
     kept = Continuation(np.arange(batch), (slice(0, 5),) * batch, 5)
     for start, stop, continues, rows in ((0, 5, None, (0, 4)), (5, 6, kept, (0,))):
         count = stop - start

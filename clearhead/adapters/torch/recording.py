@@ -36,7 +36,6 @@ from clearhead.watched.lineage import Continuation, continuation
 from clearhead.watched.records import MemoryLimitError, Pass, Record, in_bytes
 from clearhead.watched.run import Run
 from clearhead.watched.seen import Watch
-from clearhead.watched.sequences import ids_of
 
 CHECKED_ROWS = 4  # rows of a prompt whose own output is kept
 CHECK_INTERVAL = 64  # after the prompt, that of one token in this many
@@ -124,13 +123,9 @@ class Recorder:
         """Give tokens their text at the end of the block; raises InputError if the model ran and nothing was seen."""
         if self.passes and not self.all_calls:
             raise InputError(
-                f"{name} ran, but called none of the functions whose attention can be seen. It may choose by a setting: "
-                "load it with attn_implementation='sdpa', or leave torch.jit and torch.compile(fullgraph=True) out."
+                f"{name} ran, but called none of the functions whose attention can be seen. It may choose by a "
+                "setting, so load it with attn_implementation='sdpa', or leave torch.jit and torch.compile(fullgraph=True) out."
             )
-        for run in self.seen.runs if self.tokenizer is not None else ():
-            ids = (ids_of(one) for record in run.records.values() for one in record.passes)
-            fed = np.unique(np.concatenate([x.ravel() for x in ids if x is not None] or [np.zeros(0, np.int64)]))
-            run.names = {n: str(self.tokenizer.decode([n])) for n in fed.tolist()}
 
     # One call
 
