@@ -50,10 +50,15 @@ def joined(parts: list[tuple[Array, bool, Integers, Integers]], heads: int, quer
     for own, by_distance, at, to in parts:
         part = own
         if by_distance:
-            n, m = own.shape[-1] - len(to) + 1, len(to)
-            part = own[:, np.arange(m) - np.arange(n)[:, None] + n - 1]
+            part = over_pairs(own, own.shape[-1] - len(to) + 1, len(to))
         whole[:, at[:, None], to] = np.broadcast_to(part, (heads, len(at), len(to)))
     return Added(whole, False)
+
+
+def over_pairs(table: Array, queries: int, keys: int) -> Array:
+    """A table by distance, (heads, queries + keys − 1), as one number for each pair."""
+    pairs: Array = table[:, np.arange(keys) - np.arange(queries)[:, None] + queries - 1]
+    return pairs
 
 
 def rule_of(added: Added) -> Score:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clearhead.arrays import Integers
+from clearhead.arrays import Array, Integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,35 @@ def continuation(before: Integers, now: Integers, queries: int) -> Continuation 
         parents.append(match[0])
         kept.append(match[1])
     return Continuation(np.array(parents), tuple(kept), known)
+
+
+def near_continuation(before: Array, now: Array, queries: int, share: float) -> Continuation | None:
+    """The same for keys that a model computes anew in each pass, with other roundings, as from a compressed cache.
+
+    Given are some numbers of each key, (sequences, keys, numbers), which may differ by a share of the largest. The keys
+    that come again are the first or the last ones.
+    """
+    known = now.shape[1] - queries
+    if known <= 0:
+        return None
+    parents, kept = [], []
+    for number, row in enumerate(now[:, :known]):
+        nearest = sorted(range(len(before)), key=lambda parent: abs(parent - number))
+        starts = {max(0, start) for start in (0, before.shape[1] - known)}
+        found = ((parent, start) for parent in nearest for start in starts if near(before[parent, start:], row, share))
+        match = next(found, None)
+        if match is None:
+            return None
+        parents.append(match[0])
+        kept.append(slice(match[1], match[1] + known))
+    return Continuation(np.array(parents), tuple(kept), known)
+
+
+def near(before: Array, row: Array, share: float) -> bool:
+    """Whether some keys are the first of others, but for roundings."""
+    if len(before) < len(row):
+        return False
+    return bool(np.abs(before[: len(row)] - row).max() <= share * np.abs(row).max())
 
 
 def any_row(before: Integers, row: Integers) -> int | None:

@@ -4,8 +4,10 @@ Responsible for adding passes, for removing those that failed, and for the memor
 passes of one sequence together.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from clearhead.arrays import Array, Integers
 from clearhead.errors import InputError
@@ -74,11 +76,14 @@ class Record:
     cap: float | None = None
     sink: Array | None = None
     rules: tuple[Score, ...] = ()  # score functions of a model's own
+    crosses: bool = False  # queries are of another text than keys, as the layer's name says
     query: Growing = field(default_factory=Growing)
     key: Growing = field(default_factory=Growing)
     value: Growing = field(default_factory=Growing)
     passes: list[Pass] = field(default_factory=list)
     prints: list[Integers | None] = field(default_factory=list)  # fingerprints of the last two passes' keys
+    sample: Any = None  # some numbers of the last pass's keys, where the model's tensors are
+    tokens: list[Array | None] = field(default_factory=list)  # which of those keys are tokens, (sequences, keys)
     views: dict[int, Any] = field(default_factory=dict)  # sequences as they were put together last; all, if loaded
     loaded_steps: tuple[int, ...] = ()  # of a loaded record, which has no passes
 
@@ -102,6 +107,8 @@ class Record:
 
     def add(self, one: Pass, arrays: dict[str, Array | Arriving], prints: Integers | None) -> None:
         """Add a pass."""
+        tokens = np.stack([one.visible.tokens_of(row, one.keys) for row in range(one.sequences)])
+        self.tokens = [*(None for _ in self.tokens[:-1]), *self.tokens[-1:], tokens]
         for name, array in arrays.items():
             getattr(self, name).append(array)
         self.passes.append(one)
@@ -112,6 +119,29 @@ class Record:
         ]  # the last but one, if this one fails
         self.views.clear()
 
+    def join_last(self) -> None:
+        """Make one pass of the last two, whose queries see keys of their own pass alone."""
+        first, second = self.passes[-2:]
+        low, high = (
+            np.concatenate([x, y + first.keys], 1)
+            for x, y in ((first.visible.low, second.visible.low), (first.visible.high, second.visible.high))
+        )
+        outputs = [x.output if isinstance(x.output, np.ndarray) else x.output.arrived()
+                   for x in (first, second) if x.output is not None]  # fmt: skip
+        one = replace(
+            first,
+            queries=first.queries + second.queries,
+            keys=first.keys + second.keys,
+            new=first.new + second.new,
+            visible=Visible(low, high),
+            checked=(*first.checked, *(first.queries + n for n in second.checked)),
+            output=np.concatenate(outputs, 2) if outputs else None,
+            changes=(*first.changes, *second.changes),
+        )
+        self.passes[-2:] = [one]
+        self.prints[-2:] = [np.concatenate([x for x in self.prints[-2:] if x is not None], 1)]
+        self.tokens[-2:] = [np.ones((one.sequences, one.keys), bool)]
+
     def cut(self, passes: int) -> None:
         """Keep only the first `passes` passes, as when one failed halfway."""
         if passes >= len(self.passes):
@@ -120,5 +150,5 @@ class Record:
         self.query.cut(sum(p.queries for p in kept))
         for name in ("key", "value"):
             getattr(self, name).cut(sum(p.new for p in kept))
-        self.passes, self.prints = kept, self.prints[:passes]
+        self.passes, self.prints, self.tokens = kept, self.prints[:passes], self.tokens[:passes]
         self.views.clear()

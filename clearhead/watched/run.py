@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from clearhead.errors import InputError
 from clearhead.watched.records import Record
-from clearhead.watched.sequences import Sequence, crosses, sequence_of
+from clearhead.watched.sequences import Sequence, crosses, ids_of, sequence_of
 
 USUAL_PARTS = ("text", "decoder", "self", "encoder", "audio", "vision", "cross")  # which one is shown if none is named
+MOST_MORE = 16  # tokens beside an image's patches: a class token, registers
 
 
 @dataclass(eq=False)
@@ -28,6 +31,20 @@ class Run:
         for part, number in self.records:
             found.setdefault(part, []).append(number)
         return {part: tuple(sorted(numbers)) for part, numbers in found.items()}
+
+    def has_grid(self, part: str, grid: tuple[int, int]) -> bool:
+        """Whether all layers of a part see the patches of one image, and before them a few tokens that are none."""
+        counts = {
+            (one.queries, one.keys) for (own, _), record in self.records.items() if own == part for one in record.passes
+        }
+        patches = grid[0] * grid[1]
+        more = {keys - patches for queries, keys in counts if queries == keys}
+        return len(counts) == len(more) == 1 and 0 <= min(more) < min(MOST_MORE, patches)
+
+    def token_numbers(self) -> list[int]:
+        """The numbers of all tokens that were fed in."""
+        ids = (ids_of(one) for record in self.records.values() for one in record.passes)
+        return sorted({int(n) for x in ids if x is not None for n in np.unique(x)})
 
     def sequence(self, part: str, number: int, sequence: int) -> Sequence:
         """One sequence of a layer; raises InputError if the batch had no such one."""

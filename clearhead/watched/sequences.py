@@ -21,7 +21,7 @@ from clearhead.interventions.edits import Ablate, Edit, Patch
 from clearhead.interventions.shown import edited_weights
 from clearhead.rules.masks import Mask
 from clearhead.rules.scores import Score, softcap
-from clearhead.watched.added import Added, joined, rule_of
+from clearhead.watched.added import Added, consecutive, joined, over_pairs, rule_of
 from clearhead.watched.growing import Growing
 from clearhead.watched.records import Pass, Record
 from clearhead.watched.visible import Shown
@@ -95,11 +95,16 @@ def cut_back(path: Walk, length: int) -> None:
 
 
 def crosses(record: Record) -> bool:
-    """Whether queries and keys are of different texts: later passes bring queries alone, or lengths differ at once."""
+    """Whether queries and keys are of different texts.
+
+    Their layer's name says so, later passes bring queries alone, or several queries see the same of more or fewer keys.
+    """
     if not record.passes:
         return False
     first = record.passes[0]
-    return any(not one.new for one in record.passes[1:]) or first.queries > first.new
+    if record.crosses or first.queries > first.new or any(not one.new for one in record.passes[1:]):
+        return True
+    return 1 < first.queries < first.keys and first.visible.is_alike
 
 
 @dataclass(eq=False)
@@ -213,7 +218,7 @@ def sequence_of(record: Record, layer: tuple[str, int], sequence: int, guide: Re
             step.row = other.row
             step.kept &= other.kept & beside.tokens[other.own]
     for step in path.steps:
-        there = step.own >= 0
+        there = step.kept & (step.own >= 0)
         step.kept[there] &= path.tokens[step.own[there]]
     return assembled(record, layer, sequence, path)
 
@@ -309,10 +314,11 @@ def added_parts(record: Record, path: Walk, compact: Integers) -> Iterator[Any]:
         if one.added is None:
             continue
         table, there = one.added.of(step.row), is_token(path, step.places)
-        if one.added.by_distance and not (step.kept.all() and there.all()):
-            table, by_distance = trimmed(table, step.kept, there, one), True
-        else:
-            by_distance = one.added.by_distance
+        by_distance = one.added.by_distance
+        if by_distance and consecutive(np.flatnonzero(step.kept)) and consecutive(np.flatnonzero(there)):
+            table = trimmed(table, step.kept, there, one)
+        elif by_distance:  # padding inside
+            table, by_distance = over_pairs(table, one.queries, len(there)), False
         if not by_distance:
             table = table[:, step.kept] if table.shape[1] > 1 else table
             table = table[:, :, there] if table.shape[2] > 1 else table

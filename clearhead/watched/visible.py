@@ -4,7 +4,7 @@ Nearly every mask shows each query an interval of keys, less those that are padd
 the simplest mask of `rules.masks` with the same meaning. A mask of another form is kept as one bit for each pair.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,12 @@ class Visible:
         """Bytes of the arrays."""
         return sum(x.nbytes for x in (self.low, self.high, self.tokens, self.bits) if x is not None)
 
+    @property
+    def is_alike(self) -> bool:
+        """Whether all queries of a sequence see the same keys."""
+        alike = (self.low == self.low[:, :1]).all() and (self.high == self.high[:, :1]).all()
+        return bool(alike) and (self.bits is None or bool((self.bits == self.bits[:, :, :1]).all()))
+
     def interval(self, row: int) -> tuple[Integers, Integers]:
         """A sequence's intervals."""
         own = row if len(self.low) > 1 else 0
@@ -58,6 +64,19 @@ def visible_band(queries: int, keys: int, offset: int, left: int | None, right: 
     high = np.full(queries, keys) if right is None else position + right + 1
     bounds = (np.clip(x, 0, keys).astype(np.int32)[None] for x in (low, high))
     return Visible(*bounds)
+
+
+def with_tokens(visible: Visible, keys: int, tokens: Booleans) -> Visible:
+    """The same visible pairs, where other keys are tokens: a hidden token between visible ones takes bits to say."""
+    if visible.tokens is None or visible.bits is not None:
+        return replace(visible, tokens=tokens)
+    key = np.arange(keys)
+    first, last = visible.low.min(1)[:, None], visible.high.max(1)[:, None]
+    if not (tokens & ~visible.tokens & (key >= first) & (key < last)).any():
+        return replace(visible, tokens=tokens)
+    tables = [visible.table(row, keys) for row in range(len(tokens))]
+    whole = np.full_like(visible.high, keys)
+    return Visible(np.zeros_like(visible.low), whole, tokens, np.packbits(np.stack(tables), axis=-1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,7 +50,9 @@ class Intercepted:
         repeated = getattr(inside, "repeated", None)
         module = calling_module() if repeated is None else repeated.module
         chain = [] if module is None else interested(attention_of(module))
-        return self.call(self.original, module, chain, *args, **options) if chain else self.original(*args, **options)
+        if chain:
+            return self.call(self.original, module, chain, *args, **options)
+        return (own_sdpa(self.original) if self.call is call_sdpa else self.original)(*args, **options)
 
 
 class Places:
@@ -166,6 +168,16 @@ def calling_module() -> torch.nn.Module | None:
 # scaled_dot_product_attention
 
 
+def own_sdpa(original: Callable[..., Any]) -> Callable[..., Any]:
+    """torch's function while its name is replaced: torch's biases know it by that name alone."""
+
+    def function(query: Any, key: Any, value: Any, attn_mask: Any = None, *args: Any, **options: Any) -> Any:
+        compute = CausalBias._dispatch if isinstance(attn_mask, CausalBias) else original
+        return compute(query, key, value, attn_mask, *args, **options)
+
+    return function
+
+
 def call_sdpa(
     original: Any,
     module: torch.nn.Module,
@@ -183,7 +195,7 @@ def call_sdpa(
     """A call of torch's function: the same arguments for torch, a description for the handlers."""
 
     def compute() -> torch.Tensor:
-        output: torch.Tensor = original(
+        output: torch.Tensor = own_sdpa(original)(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
         return output

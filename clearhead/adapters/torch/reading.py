@@ -97,16 +97,25 @@ def chosen(x: torch.Tensor, axis: int, numbers: Sequence[int]) -> torch.Tensor:
     return x.index_select(axis, torch.tensor(numbers, device=x.device))
 
 
+def sample(key: torch.Tensor) -> torch.Tensor:
+    """A few numbers of each key, by which it is known again: (sequences, heads, keys, FINGERPRINT_DIMS or more)."""
+    step = max(1, key.shape[-1] // FINGERPRINT_DIMS)
+    return key.detach()[..., step // 2 :: step].contiguous()
+
+
 def fingerprints(key: torch.Tensor) -> Integers:
     """A number for each key of each sequence, (sequences, keys), by which it is known again."""
-    key = key.detach()
-    step = max(1, key.shape[-1] // FINGERPRINT_DIMS)
-    some = key[..., step // 2 :: step].contiguous()
+    some = sample(key)
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[some.element_size()]
     bits = some.view(whole).to(torch.int64)
     numbers = torch.arange(1, bits.shape[1] * bits.shape[3] + 1, dtype=torch.int64, device=bits.device) * FACTOR
     factors = ((numbers ^ (numbers >> 29)) * FACTOR | 1).reshape(1, bits.shape[1], 1, bits.shape[3])
     return (bits * factors).sum((1, 3)).cpu().numpy()
+
+
+def numbers_of(some: torch.Tensor) -> Array:
+    """A sample of keys as rows, (sequences, keys, numbers)."""
+    return array_view(some.double().transpose(1, 2).flatten(2).cpu())
 
 
 FACTOR = 0x5851F42D4C957F2D  # an odd number without a pattern
@@ -165,7 +174,8 @@ def read_visible(call: AttentionCall) -> Visible:
         return Visible(first, end, None if there.all() and there.shape[1] == keys else there)
     bits = [np.packbits(call.visible_rows(rows).cpu().numpy(), axis=-1) for rows in parts]
     shape = (1, queries)
-    return Visible(np.zeros(shape, np.int32), np.full(shape, keys, np.int32), None, np.concatenate(bits, axis=2))
+    there = tokens.any(1).cpu().numpy()
+    return Visible(np.zeros(shape, np.int32), np.full(shape, keys, np.int32), there, np.concatenate(bits, axis=2))
 
 
 # What is added to scores, sinks, score functions

@@ -6,24 +6,27 @@ failed pass. `reading` turns a call into arrays, `watched` holds and shows them.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from clearhead.adapters.torch.attention_layers import AttentionLayer, spans
+from clearhead.adapters.torch.attention_layers import AttentionLayer, layers_like, spans
 from clearhead.adapters.torch.calls import Answer, AttentionCall
 from clearhead.adapters.torch.reading import (
     added_of,
     chosen,
     fingerprints,
     host_copy,
+    numbers_of,
     refuse_without_numbers,
+    sample,
     score_rules,
     sink_of,
     visible_of,
@@ -32,11 +35,13 @@ from clearhead.adapters.torch.remembered import remembered
 from clearhead.arrays import Integers
 from clearhead.errors import InputError
 from clearhead.watched.added import refuse_rules
-from clearhead.watched.lineage import Continuation, continuation
+from clearhead.watched.lineage import Continuation, continuation, near_continuation
 from clearhead.watched.records import MemoryLimitError, Pass, Record, in_bytes
 from clearhead.watched.run import Run
 from clearhead.watched.seen import Watch
+from clearhead.watched.visible import Visible, with_tokens
 
+NEAR = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}  # of keys that are computed anew each pass
 CHECKED_ROWS = 4  # rows of a prompt whose own output is kept
 CHECK_INTERVAL = 64  # after the prompt, that of one token in this many
 
@@ -50,49 +55,82 @@ class Recorder:
     chosen: Callable[[str, int], bool]  # a part and a number
     heads: tuple[int, ...] | None
     tokenizer: Any = None
-    calls: dict[torch.nn.Module, int] = field(default_factory=dict)  # of each layer in this pass
+    model: torch.nn.Module | None = None
+    modules: dict[torch.nn.Module, str] = field(default_factory=dict)  # of the model, and their paths
+    grids: dict[torch.nn.Module, tuple[int, int]] = field(default_factory=dict)  # patches that convolutions cut last
+    entries: dict[torch.nn.Module, int] = field(default_factory=dict)  # how often each layer ran in this pass
+    calls: dict[torch.nn.Module, int] = field(default_factory=dict)  # of attention, by each layer's latest run
     counts: dict[tuple[str, int], int] = field(default_factory=dict)  # tokens since the last checked row
     running: Any = None  # the module whose pass is running
     passes: int = 0  # of the whole model
     all_calls: int = 0  # of all its layers
     unsure: dict[tuple[str, int], int] = field(default_factory=dict)  # passes that layers had before this one
     fed: list[torch.Tensor] = field(default_factory=list)  # tokens that were fed in, the latest last
+    masks: list[torch.Tensor] = field(default_factory=list)  # of padding, as the model was given them
 
     def wants(self, module: torch.nn.Module) -> bool:
-        """Whether a module is one of the model's layers."""
+        """Whether a module is one of the model's layers; one that its code did not tell becomes one."""
+        if module not in self.layers and module in self.modules and self.model is not None:
+            found = layers_like(self.model, module, list(self.layers.values()))
+            self.layers |= {layer.module: layer for layer in found}
         return module in self.layers
 
     def answer(self, call: AttentionCall, compute: Callable[[], Answer]) -> Answer:
         """The model's own answer, after recording the call."""
         answer = compute()
-        layer = self.layers[call.module]
-        turn = self.calls.get(call.module, 0)
-        self.calls[call.module] = turn + 1
         self.all_calls += 1
+        if self.seen.stopped or recomputing():
+            return answer
+        layer = self.layers[call.module]
+        if self.running is None and not self.entries.get(call.module) and call.module in self.calls:
+            self.forget_calls()  # called by itself, once more
+        nth = self.calls.get(call.module, 0)
+        self.calls[call.module] = nth + 1
+        entries = self.entries.get(call.module)
+        turn, nth = (nth, 0) if entries is None else (entries - 1, nth)
         count = sum(other.part == layer.part for other in self.layers.values())
         place = layer.part, layer.number + turn * count
-        if self.seen.stopped or not self.chosen(*place):
+        if not self.chosen(*place):
             return answer
         try:
-            self.take(call, answer, place)
+            with torch.no_grad():  # nothing is saved for gradients that a checkpointed layer would not save again
+                if not (nth and self.extend(call, answer, place)):
+                    self.take(call, answer, place if not nth else (f"{layer.part} {nth + 1}", place[1]))
         except BaseException:
             self.forget()
             raise
         return answer
 
-    # Passes of the model
+    # Passes of the model, and of its layers
+
+    def enters(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        """A layer starts; it may call attention several times."""
+        if recomputing():
+            return
+        if self.running is None and module in self.entries:  # called by itself, once more
+            self.forget_calls()
+        self.entries[module] = self.entries.get(module, 0) + 1
+        self.calls[module] = 0
+
+    def forget_calls(self) -> None:
+        """Start counting the calls of a pass."""
+        self.calls.clear()
+        self.entries.clear()
+        self.unsure.clear()
 
     def begins(self, module: torch.nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         """A module, possibly inside another, starts a pass."""
         for x in (*args[:1], *(x for name, x in options.items() if name.endswith("input_ids"))):
             if isinstance(x, torch.Tensor) and x.dim() == 2 and x.dtype in (torch.int64, torch.int32):
                 self.fed = [*self.fed[-3:], x]
+        for name, x in options.items():
+            if name.endswith("attention_mask") and isinstance(x, torch.Tensor) and x.dim() == 2:
+                self.masks = [*self.masks[-3:], x]
         if self.running is module:  # the last pass was interrupted
             self.forget()
         if self.running is None or self.running is module:
             self.running = module
-            self.calls.clear()
-            self.unsure.clear()
+            self.forget_calls()
 
     def ends(self, module: torch.nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
         """A module has returned an output, or failed."""
@@ -100,10 +138,9 @@ class Recorder:
             return
         self.running = None
         self.passes += 1
-        self.calls.clear()
         if output is None:
             self.forget()
-        self.unsure.clear()
+        self.forget_calls()
 
     def forget(self) -> None:
         """Remove what an unfinished pass recorded."""
@@ -123,9 +160,28 @@ class Recorder:
         """Give tokens their text at the end of the block; raises InputError if the model ran and nothing was seen."""
         if self.passes and not self.all_calls:
             raise InputError(
-                f"{name} ran, but called none of the functions whose attention can be seen. It may choose by a "
-                "setting, so load it with attn_implementation='sdpa', or leave torch.jit and torch.compile(fullgraph=True) out."
+                f"{name} ran, but called none of the functions whose attention can be seen. Some choose by a setting: "
+                "load it with attn_implementation='sdpa', or leave torch.jit and torch.compile(fullgraph=True) out."
             )
+        for run in self.seen.runs:
+            run.grids = {part: grid for part, grid in run.grids.items() if run.has_grid(part, grid)}
+            if self.tokenizer is not None:
+                run.names = {number: str(self.tokenizer.decode([number])) for number in run.token_numbers()}
+
+    def patches(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """A convolution cuts an image into patches: its rows and columns are those of the layers nearest to it."""
+        if isinstance(output, torch.Tensor) and output.dim() == 4:
+            self.grids[module] = int(output.shape[2]), int(output.shape[3])
+
+    def grid_of(self, place: tuple[str, int]) -> tuple[int, int] | None:
+        """The patches of the image that a part is given, if it is nearest to where they are made."""
+        paths = {layer.path: layer.part for layer in self.layers.values()}
+        for module, grid in self.grids.items():
+            here = self.modules[module].split(".")
+            near = {path: len(os.path.commonprefix([here, path.split(".")])) for path in paths}
+            if max((n for path, n in near.items() if paths[path] == place[0]), default=-1) == max(near.values()):
+                return grid
+        return None
 
     # One call
 
@@ -133,15 +189,22 @@ class Recorder:
         """Add a call to its layer's record."""
         refuse_without_numbers(call)
         visible, keys = visible_of(call)
-        key, value = call.key[:, :, :keys], call.value[:, :, :keys]
         queries = call.query.shape[2]
         run = self.seen.runs[-1] if self.seen.runs else None
         record = run.records.get(place) if run is not None else None
         prints, continues = None, None
-        if record is not None or keys != queries:
-            prints = fingerprints(key)
+        if record is not None or call.key.shape[2] != queries:
+            prints = fingerprints(call.key)
         if record is not None and prints is not None:
-            continues = self.continued(record, prints, queries)
+            usual = min(call.key.shape[2], record.passes[-1].keys + queries)  # though nobody may see the last keys
+            for count in dict.fromkeys((max(keys, usual), keys)):
+                continues = self.continued(record, prints[:, :count], queries, call.key[:, :, :count])
+                if continues is not None:
+                    keys = count
+                    break
+        key, value = call.key[:, :, :keys], call.value[:, :, :keys]
+        visible = self.settled(visible, call.query.shape[0], keys, None if continues is None else record, continues)
+        prints = None if prints is None else prints[:, :keys]
         if record is None or continues is None:
             record = self.begun(call, place, keys)
             prints = fingerprints(key) if prints is None else prints
@@ -151,11 +214,59 @@ class Recorder:
         self.add(
             call, answer, place, record, visible, key[:, :, keys - new :], value[:, :, keys - new :], prints, continues
         )
+        record.sample = sample(key)
 
-    def continued(self, record: Record, prints: Integers, queries: int) -> Continuation | None:
+    def extend(self, call: AttentionCall, answer: Answer, place: tuple[str, int]) -> bool:
+        """Join a layer's further call to its last pass, if each looks at its own piece of a text or of images."""
+        run = self.seen.runs[-1] if self.seen.runs else None
+        record = run.records.get(place) if run is not None else None
+        length = call.query.shape[2]
+        bare = call.visibility.is_band and call.visibility.causal is None and call.visibility.left is None
+        if record is None or not bare or call.adds or call.key.shape[2] != length or not record.passes:
+            return False
+        last = record.passes[-1]
+        if last.continues is not None or last.sequences != call.query.shape[0] or last.visible.tokens is not None:
+            return False
+        if last.queries != last.keys or last.visible.bits is not None or call.scale != record.scale:
+            return False
+        visible, _ = visible_of(call)
+        self.add(call, answer, place, record, visible, call.key, call.value, fingerprints(call.key), None)
+        if len(record.passes) > 1 and record.passes[-2] is last:
+            record.join_last()
+        return True
+
+    def settled(
+        self, visible: Visible, batch: int, keys: int, before: Record | None, continues: Continuation | None
+    ) -> Visible:
+        """What a pass sees, with padding told from tokens that merely no query of this pass sees.
+
+        Keys of the pass before are what they were; new ones are padding where nobody sees them and the model's mask of
+        padding, if it was given one, says so.
+        """
+        if visible.tokens is None and (before is None or before.tokens[-1] is None):
+            return visible
+        tokens = np.ones((batch, keys), bool)
+        if visible.tokens is not None:
+            there = np.zeros((len(visible.tokens), keys), bool)
+            there[:, : visible.tokens.shape[1]] = visible.tokens[:, :keys]
+            visible = replace(visible, tokens=there)
+            mask = self.padding(batch, keys)
+            sure = mask is not None or visible.bits is None
+            hidden = there | (mask if mask is not None else not sure)
+            tokens = np.broadcast_to(hidden, (batch, keys)).copy()
+        if before is not None and continues is not None and before.tokens[-1] is not None:
+            old = before.tokens[-1]
+            for row, (parent, kept) in enumerate(zip(continues.parents, continues.kept, strict=True)):
+                tokens[row, : continues.known] = old[parent][kept]
+        return with_tokens(visible, keys, tokens)
+
+    def continued(self, record: Record, prints: Integers, queries: int, key: torch.Tensor) -> Continuation | None:
         """How a call continues its layer's last pass."""
-        before = record.prints[-1]
-        return None if before is None else continuation(before, prints, queries)
+        before, old, share = record.prints[-1], record.sample, NEAR.get(key.dtype, 0.0)
+        found = None if before is None else continuation(before, prints, queries)
+        if found is None and old is not None and share and old.shape[1] == key.shape[1]:
+            found = near_continuation(numbers_of(old), numbers_of(sample(key)), queries, share)
+        return found
 
     def begun(self, call: AttentionCall, place: tuple[str, int], keys: int) -> Record:
         """A new record, in a new run if the latest one has this layer already."""
@@ -179,8 +290,11 @@ class Recorder:
             cap=call.cap,
             sink=sink_of(call, heads),
             rules=score_rules(call),
+            crosses=self.layers[call.module].part == "cross",
         )
         runs[-1].records[place] = record
+        if place[0] not in runs[-1].grids and (grid := self.grid_of(place)) is not None:
+            runs[-1].grids[place[0]] = grid
         self.unsure.setdefault(place, 0)
         self.counts[place] = CHECK_INTERVAL
         return record
@@ -231,6 +345,13 @@ class Recorder:
                 return remembered(x, "tokens", partial(host_copy, x))
         return None
 
+    def padding(self, batch: int, keys: int) -> Any:
+        """The mask of padding that the model was given for so many keys, if it was: no table tells it for sure."""
+        for x in reversed(self.masks):
+            if x.shape == (batch, keys):
+                return x.bool().cpu().numpy()
+        return None
+
     def checked_rows(
         self, place: tuple[str, int], queries: int, visible: Any, record: Record, call: AttentionCall
     ) -> tuple[int, ...]:
@@ -278,6 +399,11 @@ class Recorder:
         return False
 
 
+def recomputing() -> bool:
+    """Whether gradients are being computed, for which checkpointed layers run once more."""
+    return torch._C._current_graph_task_id() != -1
+
+
 def of_heads(x: torch.Tensor, heads: list[int]) -> torch.Tensor:
     """Some heads of (batch, heads, …); a view if they are neighbours."""
     first, last = heads[0], heads[-1]
@@ -287,9 +413,15 @@ def of_heads(x: torch.Tensor, heads: list[int]) -> torch.Tensor:
 @contextmanager
 def passes_of(model: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
     """Tell a recorder where each pass of a model, or of a model inside it, begins and ends."""
+    recorder.model = model
+    recorder.modules = {module: path for path, module in model.named_modules()}
     hooks = []
     fused = torch.nn.TransformerEncoderLayer, torch.nn.MultiheadAttention  # hooks would turn their fast paths off
     for module in model.modules():
+        if module in recorder.layers and not isinstance(module, fused):
+            hooks.append(module.register_forward_pre_hook(recorder.enters))
+        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == module.stride != (1, 1):
+            hooks.append(module.register_forward_hook(recorder.patches))
         whole = any(base.__name__ == "PreTrainedModel" for base in type(module).__mro__)
         if (module is model or whole) and not isinstance(module, fused):
             hooks.append(module.register_forward_pre_hook(recorder.begins, with_kwargs=True))
