@@ -123,8 +123,8 @@ class Recorder:
         """Give tokens their text at the end of the block; raises InputError if the model ran and nothing was seen."""
         if self.passes and not self.all_calls:
             raise InputError(
-                f"{name} ran, but called none of the functions whose attention can be seen. It may choose by a "
-                "setting, so load it with attn_implementation='sdpa', or leave torch.jit and torch.compile(fullgraph=True) out."
+                f"{name} ran, but called none of the functions whose attention can be seen. Some choose by a setting: "
+                "load it with attn_implementation='sdpa', or leave torch.jit and torch.compile(fullgraph=True) out."
             )
 
     # One call
