@@ -60,7 +60,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa", "clearhead"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_calls_that_are_read_wrongly(mistake, attention, tokens, monkeypatch):
     model = model_of("llama", attention)

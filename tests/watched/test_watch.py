@@ -357,12 +357,12 @@ def test_heads_that_a_layer_has_not_are_told(heads, tokens):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_models_of_other_dtypes(name, dtype, tokens):
     model = model_of(name).to(dtype)
     with clearhead.watch(model) as seen:
         model(tokens)
-    atol = {torch.float64: 1e-6, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
+    atol = 1e-6 if dtype == torch.float64 else 2e-2
     compare(seen, eager(model, tokens), atol=atol)
     assert seen.layer(0).weights.dtype == (np.float64 if dtype == torch.float64 else np.float32)
 

@@ -1,6 +1,5 @@
 """Induction scores on random tokens that come twice: how much each head looks one behind the same token."""
 
-import numpy as np
 import torch
 
 import clearhead
@@ -9,13 +8,12 @@ from bench.research.prompts import repeated
 
 
 def answer(loaded, length):
-    """Watch the pass, and read a diagonal of each head's weights."""
+    """Watch the pass, and ask for the weight behind the same token, over the second half."""
     _, model = loaded
     with torch.no_grad(), clearhead.watch(model) as seen:
         model(repeated(length), logits_to_keep=1, use_cache=False)
-    later = np.arange(length // 2 - 1, length)
-    diagonals = [seen.layer(number).weights[:, later, later - length // 2 + 1] for number in seen.layers()]
-    return {"scores": np.mean(diagonals, axis=-1)}
+    later = slice(length // 2 - 1, None)
+    return {"scores": seen.summary("induction", queries=later).matches[..., 0].mean(-1)}
 
 
 if __name__ == "__main__":
