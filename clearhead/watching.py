@@ -67,7 +67,7 @@ def checked_numbers(numbers: Any, name: str) -> tuple[int, ...] | None:
         raise InputError(
             f"{name}={numbers!r} must be numbers of {name}: give a list, as {name}=[0, 5], or None for all."
         )
-    return tuple(int(n) for n in items)
+    return tuple(dict.fromkeys(int(n) for n in items))
 
 
 def checked_parts(parts: Any) -> tuple[str, ...] | None:

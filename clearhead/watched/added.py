@@ -38,11 +38,11 @@ class Added:
 def joined(parts: list[tuple[Array, bool, Integers, Integers]], heads: int, queries: int, keys: int) -> Added:
     """What is added to a sequence, from each pass's table, its queries and its keys (numbers in the sequence).
 
-    A query's own position is its number plus keys − queries. The table has no axis of sequences: it is
-    (heads, 2·max(1, keys − 1) + 1) by distance, else (heads, queries, keys).
+    The table has no axis of sequences: it is (heads, 2·max(1, keys − 1) + 1) by distance, else (heads, queries, keys).
+    Distances need as many queries as keys: else not every mask says where queries stand among keys.
     """
-    if all(by_distance and consecutive(at) and consecutive(to) for _, by_distance, at, to in parts):
-        table = distance_table(parts, heads, queries, keys)
+    if queries == keys and all(by_distance and consecutive(at) and consecutive(to) for _, by_distance, at, to in parts):
+        table = distance_table(parts, heads, keys)
         if table is not None:
             return Added(table, True)
     check_memory((heads, queries, keys), np.dtype(np.float32))
@@ -71,9 +71,7 @@ def consecutive(numbers: Integers) -> bool:
     return bool((np.diff(numbers) == 1).all())
 
 
-def distance_table(
-    parts: list[tuple[Array, bool, Integers, Integers]], heads: int, queries: int, keys: int
-) -> Array | None:
+def distance_table(parts: list[tuple[Array, bool, Integers, Integers]], heads: int, keys: int) -> Array | None:
     """One number for each distance key − query, (heads, 2·keys − 1), or None if passes disagree."""
     most = max(1, keys - 1)
     table = np.full((heads, 2 * most + 1), np.nan, np.float32)
@@ -81,7 +79,7 @@ def distance_table(
         n, m = len(at), len(to)
         if own.shape[-1] != n + m - 1:
             return None
-        first = int(to[0]) - (int(at[-1]) + keys - queries) + most
+        first = int(to[0]) - int(at[-1]) + most
         if first < 0 or first + n + m - 1 > table.shape[1]:
             return None
         there, new = table[:, first : first + n + m - 1], np.broadcast_to(own, (heads, n + m - 1))

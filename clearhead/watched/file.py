@@ -120,6 +120,7 @@ def read_watch(path: str | os.PathLike[str]) -> list[Run]:
 
 def runs_of(arrays: Mapping[str, Array]) -> list[Run]:
     """Runs from a file's arrays; raises KeyError, ValueError or TypeError if they do not fit together."""
+    require("format" not in arrays, "an older version wrote it: record it again")
     text = arrays["about"]
     require(text.dtype == np.uint8 and text.ndim == 1, f"its description is {text.dtype}")
     about = json.loads(text.tobytes().decode())
@@ -153,7 +154,8 @@ def loaded_record(one: dict[str, Any], arrays: dict[str, Array], place: str) -> 
     """A layer's record, without passes."""
     heads, key_heads = (tuple(whole(n) for n in one[name]) for name in ("heads", "key_heads"))
     scale, cap, sink = one["scale"], one["cap"], arrays.get("sink")
-    present = arrays["key"].shape[0]
+    require(arrays["key"].ndim == 3, f"{place} has keys {arrays['key'].shape}")
+    present = len(arrays["key"])
     require(0 < len(heads) == len(set(heads)) == len(key_heads), f"{place} has heads {heads}, of key heads {key_heads}")
     require(all(n < present for n in key_heads), f"{place} has key heads {key_heads} of {present}")
     require(one["dtype"] in TOLERANCES, f"{place} is of dtype {one['dtype']!r}"[:80])
@@ -187,17 +189,17 @@ def loaded_sequence(record: Record, one: dict[str, Any], arrays: dict[str, Array
     require(sum(steps) == queries, f"{place} has steps {steps[:9]} for {queries} queries")
     require(bool(((checks >= 0) & (checks < queries)).all()), f"{place} checks queries {checks[:9]}")
     low, high = arrays["low"], arrays["high"]
-    require(bool(((low >= 0) & (high >= 0) & (high <= keys)).all()), f"{place} shows keys beyond {keys}")
+    fits = (low >= 0) & (low <= keys) & (high >= 0) & (high <= keys)
+    require(bool(fits.all()), f"{place} shows keys beyond {keys}")
     table, added = arrays.get("table"), arrays.get("added")
     if table is not None:
         require(table.ndim == 3 and table.shape[0] in (1, heads), f"{place} has a mask {table.shape}")
         require(table.shape[1:] == (queries, -(-keys // 8)), f"{place} has a mask {table.shape}")
         table = np.unpackbits(table, axis=-1, count=keys).astype(bool)
     if added is not None:
-        distances = (heads, 2 * max(1, keys - 1) + 1)
-        require(
-            added.shape == (distances if one["by_distance"] else (heads, queries, keys)), f"{place} adds {added.shape}"
-        )
+        distances = (heads, 2 * max(1, keys - 1) + 1) if queries == keys else None
+        pairs = heads, queries, keys
+        require(added.shape == (distances if one["by_distance"] else pairs), f"{place} adds {added.shape}")
     return Sequence(
         record,
         (one["part"], one["layer"]),
@@ -221,8 +223,10 @@ def whole(number: Any) -> int:
 
 
 def is_finite(number: Any) -> bool:
-    """Whether this is a finite number."""
-    return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+    """Whether this is a finite number, of a size that floats have."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return False
+    return math.isfinite(number) if isinstance(number, float) else abs(number) < 1 << 53
 
 
 def require(valid: bool, fault: str) -> None:

@@ -18,8 +18,6 @@ from clearhead.watched.lineage import Continuation
 from clearhead.watched.visible import Visible
 from clearhead.wording import in_binary_unit
 
-ARRAYS = ("query", "key", "value")
-
 
 class MemoryLimitError(InputError):
     """A pass of the model needs more memory than the watch may use; `needed` is the number of bytes."""
@@ -94,7 +92,8 @@ class Record:
         """Bytes of all recorded arrays."""
         if not self.passes:
             return sum(view.nbytes for view in self.views.values())
-        return sum(x.nbytes for x in (self.query, self.key, self.value)) + sum(p.nbytes for p in self.passes)
+        arrays = self.query.nbytes + self.key.nbytes + self.value.nbytes
+        return arrays + sum(one.nbytes for one in self.passes)
 
     @property
     def steps(self) -> tuple[int, ...]:

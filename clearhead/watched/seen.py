@@ -97,8 +97,8 @@ class Layer:
 class Watch:
     """The recorded attention of a model: runs (one for each text), each with parts, layers and heads.
 
-    Everything shown is checked: some output rows, recomputed from the recorded arrays, are compared with the model's own
-    output. A layer that differs raises TrustError.
+    Everything shown is checked: some output rows, recomputed from the recorded arrays, are compared with the model's
+    own output. A layer that differs raises TrustError.
     """
 
     def __init__(self, memory: int) -> None:

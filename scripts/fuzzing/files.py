@@ -11,6 +11,7 @@ import struct
 import tempfile
 import warnings
 import zipfile
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,9 @@ from clearhead.explain.matrices import read_matrices
 from clearhead.explain.vectors import read_vectors
 from clearhead.files import open_arrays
 from clearhead.machine import store
-from clearhead.watched.records import Record
-from clearhead.watched.seen import Watch
 from clearhead.words.embeddings import read_embeddings
+from tests.watched.written import record
+from tests.watched.written import watch as watch_of
 
 BOUND = 1 << 32  # bytes of address space more than a process has
 SECONDS = 30
@@ -103,20 +104,23 @@ def decoded(path: Path) -> None:
 def asked(path: Path) -> None:
     """A saved watch, asked: what is accepted must answer, or differ from the model's own output."""
     seen = clearhead.load_watch(path)
-    for run, records in enumerate(seen.runs):
-        for layer in records:
-            try:
-                with np.errstate(all="ignore"):
-                    found = seen.layer(layer, run=run)
-                    found.weights.summary("entropy")
-                    found.values.sum()
-                    found.head(found.heads[0]).step(0)
-            except clearhead.TrustError:
-                continue
-            except clearhead.InputError as error:
-                if "step 0" not in str(error):
-                    raise
-    seen.save(path.with_name("again.safetensors"))
+    trusted = True
+    for run, own in enumerate(seen.runs):
+        for (part, layer), kept in own.records.items():
+            for sequence in range(kept.sequences):
+                try:
+                    with np.errstate(all="ignore"):
+                        found = seen.layer(layer, sequence=sequence, run=run, part=part)
+                        found.weights.summary("entropy")
+                        found.values.sum()
+                        found.head(found.heads[0]).step(0)
+                except clearhead.TrustError:
+                    trusted = False
+                except clearhead.InputError as error:
+                    if "step 0" not in str(error):
+                        raise
+    if trusted:
+        seen.save(path.with_name("again.safetensors"))
 
 
 def loaded(path: Path) -> None:
@@ -305,17 +309,64 @@ def cache(rng, folder: Path) -> Path:
 
 def watch(rng, folder: Path) -> Path:
     """A saved watch."""
-    path, seen, batch = folder / "a.safetensors", Watch(None, None, 1 << 20), int(rng.integers(1, 3))
-    for _ in range(int(rng.integers(1, 3))):
-        q, k, v = (rng.standard_normal((batch, heads, 6, 4)).astype("f4") for heads in (2, 1, 1))
-        done = clearhead.attend(q, k, v)
-        record = Record(
-            (0, 1), (0, 0), 0, 0, (0,) * batch, "float32", 0.5, None, None, None, [q], [k], [v], [done.lse], [5, 1],
-            [2, 5], [done.output[:, :, 2], done.output[:, :, 5]],
-        )  # fmt: skip
-        seen.runs.append(dict.fromkeys(range(int(rng.integers(1, 3))), record))
-    seen.save(path)
-    return exchanged(rng, path) if rng.random() < 0.7 else damaged(rng, path)
+    path, batch = folder / "a.safetensors", int(rng.integers(1, 3))
+    options = [{}, {"left": 3}, {"cap": 5.0}, {"sink": np.zeros(4, np.float32)}]
+    runs = [
+        {n: record(batch, **options[int(rng.integers(len(options)))]) for n in range(int(rng.integers(1, 3)))}
+        for _ in range(int(rng.integers(1, 3)))
+    ]
+    watch_of(*runs).save(path)
+    change = rng.random()
+    return exchanged(rng, path) if change < 0.4 else described(rng, path) if change < 0.7 else damaged(rng, path)
+
+
+def described(rng, path: Path) -> Path:
+    """A file whose description in JSON has values of other kinds and sizes, or parts that are gone or doubled."""
+    found = load_file(path)
+    told = json.loads(found["about"].tobytes())
+    for _ in range(int(rng.integers(1, 4))):
+        at = told
+        while True:
+            keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+            if not keys:
+                break
+            key = keys[int(rng.integers(len(keys)))]
+            if isinstance(at[key], dict | list) and at[key] and rng.random() < 0.8:
+                at = at[key]
+                continue
+            change = int(rng.integers(4))
+            if change == 0:
+                del at[key]
+            elif change == 1 and isinstance(at, list):
+                at.append(at[key])
+            else:
+                at[key] = deepcopy(ODD[int(rng.integers(len(ODD)))])
+            break
+    found["about"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
+    save_file(found, path)
+    return path
+
+
+ODD = [
+    None,
+    True,
+    0,
+    1,
+    -1,
+    7,
+    1 << 53,
+    1 << 64,
+    10**400,
+    0.5,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "float32",
+    [],
+    {},
+]
+ODD += [[0], [5, 1], {"0": 1}, "x" * 5000]
 
 
 def entry(rng, folder: Path) -> Path:

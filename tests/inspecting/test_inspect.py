@@ -418,10 +418,8 @@ def test_what_watch_refuses_is_told_with_a_step_of_inspect(folder, monkeypatch, 
     assert "inspect takes 1 KiB at most: give a shorter text" in error
     assert "memory=" not in error
     monkeypatch.undo()
-    config = transformers.BertConfig(
-        vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    transformers.BertForMaskedLM(config).save_pretrained(tmp_path)
+    config = transformers.BloomConfig(vocab_size=20, hidden_size=16, n_layer=1, n_head=2)
+    transformers.BloomForCausalLM(config).save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
     assert main(["inspect", str(tmp_path), SENTENCE]) == 2
     error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a watch shows is what the model did, and nothing is shown where that cannot be shown."""
+"""What a watch shows of a decoder is what the model did, over prompts, caches and generated texts."""
 
 import copy
 from functools import partial
@@ -10,8 +10,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import clearhead  # noqa: E402
-from clearhead.errors import FileError, InputError, TrustError  # noqa: E402
+from clearhead.adapters.torch import reading  # noqa: E402
+from clearhead.errors import InputError  # noqa: E402
 from tests import tiny_models  # noqa: E402
+from tests.watched.eager import compare  # noqa: E402
 
 KINDS = ["llama", "mistral", "gemma2", "gpt_oss"]
 model_of = partial(tiny_models.model_of, layers=3)
@@ -33,6 +35,15 @@ def generate(model, tokens, mask=None, **options):
     return model.generate(tokens, attention_mask=mask, max_new_tokens=6, do_sample=False, **options)
 
 
+def eager(model, tokens, mask=None, **options):
+    """The matrices of eager attention."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    found = model(tokens, attention_mask=mask, output_attentions=True, **options).attentions
+    model.set_attn_implementation(before)
+    return found
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("left", [0, 7])
 @pytest.mark.parametrize("cache", [{}, {"cache_implementation": "static", "disable_compile": True}])
@@ -44,29 +55,43 @@ def test_weights_of_a_generated_text_are_the_eager_ones(model, tokens, left, cac
     assert model.config._attn_implementation == "eager"
     assert seen.steps() == (21, 1, 1, 1, 1, 1)
     whole = torch.cat([mask, torch.ones(2, 5, dtype=torch.long)], 1)
-    expected = model(text[:, :-1], attention_mask=whole, output_attentions=True).attentions
-    for layer in range(3):
-        for sequence, begin in ((0, 0), (1, left)):
-            shown = seen.layer(layer, sequence=sequence)
-            real = expected[layer][sequence, :, begin:, begin:].numpy()
-            np.testing.assert_allclose(np.asarray(shown.weights), real, atol=2e-5)
-            np.testing.assert_allclose(np.asarray(shown.head(3).weights), real[3], atol=2e-5)
-            np.testing.assert_allclose(shown.head(1).step(2), real[1, 22 - begin : 23 - begin], atol=2e-5)
+    expected = eager(model, text[:, :-1], whole)
+    compare(seen, expected, begins=[0, left])
+    shown = seen.layer(1, sequence=1)
+    real = expected[1][1, :, left:, left:].numpy()
+    np.testing.assert_allclose(np.asarray(shown.head(3).weights), real[3], atol=2e-5)
+    np.testing.assert_allclose(shown.head(1).step(2), real[1, 22 - left : 23 - left], atol=2e-5)
+    assert np.array_equal(seen.token_ids(sequence=1), text[1, left:-1])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_every_implementation_are_the_eager_ones(kind, tokens):
+    model, mask = model_of(kind), torch.ones_like(tokens)
+    mask[1, :7] = 0
+    for attention in ("clearhead",) if kind in ("gemma2", "gpt_oss") else ("sdpa", "clearhead"):
+        model.set_attn_implementation(attention)
+        with clearhead.watch(model) as seen:
+            text = generate(model, tokens, mask)
+        whole = torch.cat([mask, torch.ones(2, 5, dtype=torch.long)], 1)
+        compare(seen, eager(model, text[:, :-1], whole), begins=[0, 7])
 
 
 @torch.no_grad()
 def test_some_layers_and_heads(tokens):
     model = model_of("llama")
-    expected = model(tokens, output_attentions=True).attentions
+    expected = eager(model, tokens)
     with clearhead.watch(model, layers=[2], heads=[3, 0]) as seen:
         model(tokens)
     assert seen.layers() == (2,)
     assert seen.layer(2).heads == (3, 0)
     for head in (0, 3):
         np.testing.assert_allclose(np.asarray(seen.layer(2).head(head).weights), expected[2][0, head], atol=2e-5)
-    with clearhead.watch(model, heads=[1]) as one:
+    with clearhead.watch(model, heads=[1, 1]) as one:
         model(tokens)
+    assert one.layer(0).heads == (1,)
     np.testing.assert_allclose(np.asarray(one.layer(0).head(1).weights), expected[0][0, 1], atol=2e-5)
+    assert one.layer(0).values.shape == (1, 21, 16)
     with pytest.raises(InputError, match="head 1 of layer 2 was not watched"):
         seen.layer(2).head(1)
     with pytest.raises(InputError, match="layer 0 was not watched"):
@@ -94,79 +119,155 @@ def test_each_prompt_is_a_run(tokens):
         model(tokens[:, :9])
     assert len(seen.runs) == 2
     assert (seen.steps(0), seen.steps(), seen.layer(1).weights.shape) == ((21,), (9,), (4, 9, 9))
-    assert model.config._attn_implementation == "sdpa"
 
 
 @torch.no_grad()
-def test_saved_and_loaded(model, tokens, tmp_path):
-    path = tmp_path / "seen.safetensors"
+def test_the_same_prompt_again_is_a_run_of_its_own(tokens):
+    model = model_of("llama", "sdpa")
     with clearhead.watch(model) as seen:
-        generate(model, tokens)
-    seen.save(path)
-    again = clearhead.load_watch(path)
-    assert again.steps() == seen.steps()
+        texts = [generate(model, tokens) for _ in range(2)]
+    assert torch.equal(*texts)
+    assert [seen.steps(run) for run in range(2)] == [(21, 1, 1, 1, 1, 1)] * 2
     for layer in range(3):
-        a, b = (x.layer(layer, sequence=1).weights for x in (seen, again))
-        assert np.array_equal(np.asarray(a), np.asarray(b))
-    with pytest.raises(FileError, match="exists already"):
-        seen.save(path)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(FileError, match="not a saved watch"):
-        clearhead.load_watch(path)
+        a, b = (np.asarray(seen.layer(layer, run=run).weights) for run in range(2))
+        assert np.array_equal(a, b)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("what", ["query", "key", "value", "lse"])
-def test_nothing_is_shown_of_a_record_that_is_wrong(model, tokens, what):
+def test_a_chat_goes_on_over_its_cache(model, tokens):
+    cache = transformers.DynamicCache(config=model.config)
+    more = torch.tensor([[5, 6, 7], [8, 9, 10]])
     with clearhead.watch(model) as seen:
-        generate(model, tokens)
-    seen.layer(1)
-    record = seen.runs[-1][1]
-    record.trusted = False
-    record.array(what)[:] *= 1.01
-    with pytest.raises(TrustError, match=r"layer 1, head \d, position \d+: .* This layer is not shown"):
-        seen.layer(1)
-    seen.layer(0)
+        text = generate(model, tokens, past_key_values=cache)
+        text = generate(model, torch.cat([text, more], 1), past_key_values=cache)
+    assert len(seen.runs) == 1
+    assert sum(seen.steps()) == text.shape[1] - 1
+    compare(seen, eager(model, text[:, :-1]))
 
 
 @torch.no_grad()
-def test_a_model_whose_own_attention_does_otherwise_is_not_trusted(tokens, monkeypatch):
-    from transformers.models.gemma2 import modeling_gemma2
-
-    model = model_of("gemma2")
-    own = modeling_gemma2.eager_attention_forward
-
-    def without_cap(*args, softcap=None, **kwargs):
-        return own(*args, softcap=None, **kwargs)
-
-    monkeypatch.setattr(modeling_gemma2, "eager_attention_forward", without_cap)
+def test_a_cache_filled_before_the_watch(tokens):
+    model = model_of("llama", "sdpa")
+    cache = transformers.DynamicCache(config=model.config)
+    model(tokens[:, :9], past_key_values=cache)
     with clearhead.watch(model) as seen:
-        model(tokens)
-    with pytest.raises(TrustError):
-        seen.layer(0)
+        model(tokens[:, 9:17], past_key_values=cache)
+        model(tokens[:, 17:], past_key_values=cache)
+    assert seen.steps() == (8, 4)
+    for layer, real in enumerate(eager(model, tokens)):
+        np.testing.assert_allclose(np.asarray(seen.layer(layer).weights), real[0, :, 9:], atol=2e-5)
 
 
 @torch.no_grad()
-def test_memory_is_bounded_and_said(tokens):
-    model = model_of("llama")
-    with (
-        pytest.raises(InputError, match=r"layers 0 to 2 the watch would hold 65 KiB, more than memory=1000 \(1000 b"),
-        clearhead.watch(model, memory=1000),
-    ):
-        model(tokens)
-    per_token = 4 * (4 * 16 + 2 * 2 * 16 + 4)
-    with clearhead.watch(model, memory=3 * 2 * 24 * per_token + 10_000) as seen:
-        model(tokens)
-    own = sum(x.nbytes for record in seen.runs[0].values() for x in record.own)
-    assert seen.nbytes - own == 3 * 2 * 21 * per_token
-    assert model.config._attn_implementation == "eager"
+def test_a_prompt_in_pieces_with_padding_on_the_left(model, tokens):
+    mask = torch.ones_like(tokens)
+    mask[1, :13] = 0
+    with clearhead.watch(model) as seen:
+        cache = transformers.DynamicCache(config=model.config)
+        for start, stop in ((0, 9), (9, 17), (17, 21)):
+            model(tokens[:, start:stop], attention_mask=mask[:, :stop], past_key_values=cache)
+    assert seen.steps() == (9, 8, 4)
+    compare(seen, eager(model, tokens, mask), begins=[0, 13])
 
 
 @torch.no_grad()
-def test_beams_are_refused(tokens):
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "clearhead"])
+def test_padding_on_the_right(attention, tokens):
+    model, mask = model_of("llama", attention), torch.ones_like(tokens)
+    mask[0, -3:] = 0
+    with clearhead.watch(model) as seen:
+        model(tokens, attention_mask=mask)
+    compare(seen, eager(model, tokens, mask), ends=[18, 21])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "clearhead"])
+def test_padding_in_between(attention, tokens):
+    model, mask = model_of("llama", attention), torch.ones_like(tokens)
+    mask[0, 5:9] = 0
+    with clearhead.watch(model) as seen:
+        model(tokens, attention_mask=mask)
+    there = mask[0].bool()
+    for layer, real in enumerate(eager(model, tokens, mask)):
+        np.testing.assert_allclose(seen.layer(layer).weights, real[0][:, there][..., there], atol=2e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "clearhead"])
+def test_packed_documents(attention, tokens):
+    model = model_of("llama", attention)
+    places = torch.cat([torch.arange(n) for n in (8, 13)])[None].expand(2, -1)
+    with clearhead.watch(model) as seen:
+        model(tokens, position_ids=places, use_cache=False)
+    compare(seen, eager(model, tokens, position_ids=places, use_cache=False))
+    assert repr(seen.layer(0).sequence.mask) == "documents([8, 13]) & causal()"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "clearhead"])
+def test_a_mask_of_ones_own(attention, tokens):
+    model = model_of("llama", attention)
+    torch.manual_seed(3)
+    table = torch.rand(2, 1, 21, 21) < 0.5
+    table |= torch.eye(21, dtype=torch.bool)
+    mask = torch.where(table, 0.0, torch.finfo(torch.float32).min)
+    with clearhead.watch(model) as seen:
+        model(tokens, attention_mask=mask)
+    expected = eager(model, tokens, mask)
+    compare(seen, expected)
+    assert np.array_equal(np.asarray(seen.layer(0).weights) > 0, (expected[0][0] > 0).numpy())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("returned", [1, 3])
+def test_beams(attention, returned, tokens):
+    model, mask = model_of("llama", attention), torch.ones_like(tokens)
+    mask[1, :7] = 0
+    with clearhead.watch(model) as seen:
+        generate(model, tokens, mask, num_beams=3, num_return_sequences=returned)
+    assert seen.sequences() == 6
+    for sequence in range(6):
+        ids = torch.tensor(seen.token_ids(sequence=sequence))[None]
+        assert torch.equal(ids[0, : 21 - 7 * (sequence > 2)], tokens[sequence // 3, 7 * (sequence > 2) :])
+        for layer, real in enumerate(eager(model, ids)):
+            np.testing.assert_allclose(seen.layer(layer, sequence=sequence).weights, real[0], atol=2e-5)
+
+
+@torch.no_grad()
+def test_candidates_that_a_helping_model_proposed_and_this_one_rejected(tokens):
+    model, other = model_of("llama"), model_of("llama")
+    other.model.layers[1].mlp.down_proj.weight.mul_(3)
+    one = tokens[:1]
+    with clearhead.watch(model) as seen:
+        text = generate(model, one, assistant_model=other)
+    assert torch.equal(text, generate(model, one))
+    ids = torch.tensor(seen.token_ids())[None]
+    assert torch.equal(ids, text[:, : ids.shape[1]])
+    for layer, real in enumerate(eager(model, ids)):
+        np.testing.assert_allclose(seen.layer(layer).weights, real[0], atol=2e-5)
+
+
+@torch.no_grad()
+def test_keys_that_a_program_drops_from_its_cache(tokens):
+    """A cache that keeps its first 2 and its last 6 keys, as StreamingLLM does."""
     model = model_of("llama")
-    with pytest.raises(InputError, match=r"beam search"), clearhead.watch(model):
-        generate(model, tokens, num_beams=3)
+    cache, held, tables = transformers.DynamicCache(config=model.config), list(range(12)), []
+    with clearhead.watch(model) as seen:
+        model(tokens[:1, :12], past_key_values=cache)
+        for n in range(12, 21):
+            for layer in cache.layers:
+                keep = [*range(2), *range(len(held) - 6, len(held))]
+                layer.keys, layer.values = layer.keys[:, :, keep], layer.values[:, :, keep]
+            held = [held[i] for i in keep] + [n]
+            given = {"past_key_values": cache, "position_ids": torch.tensor([[n]])}
+            tables.append((n, held, model(tokens[:1, n : n + 1], **given, output_attentions=True).attentions))
+    assert seen.steps() == (12, *[1] * 9)
+    for n, there, weights in tables:
+        for layer in range(3):
+            row = np.zeros((4, 21), np.float32)
+            row[:, there] = weights[layer][0, :, 0]
+            np.testing.assert_allclose(np.asarray(seen.layer(layer).weights)[:, n], row, atol=2e-5)
 
 
 @torch.no_grad()
@@ -178,24 +279,13 @@ def test_only_the_watched_model_is_recorded(tokens):
     with pytest.raises(InputError, match="0 were: call the model inside"):
         seen.layer(0)
     ours = copy.deepcopy(model)
-    ours.set_attn_implementation("clearhead")
     with clearhead.watch(ours) as seen:
         ours(tokens)
     assert seen.layer(0).weights.shape == (4, 21, 21)
-    assert ours.config._attn_implementation == "clearhead"
-
-
-def test_padding_behind_is_refused(tokens):
-    model = model_of("llama")
-    mask = torch.ones_like(tokens)
-    mask[0, -3:] = 0
-    with torch.no_grad(), pytest.raises(InputError, match="padding after or between tokens"), clearhead.watch(model):
-        model(tokens, attention_mask=mask)
 
 
 SMALL = {"vocab_size": 97, "hidden_size": 64}
 OWN_ATTENTION = {
-    "Falcon": transformers.FalconConfig(**SMALL, num_hidden_layers=2, num_attention_heads=4),
     "Bloom": transformers.BloomConfig(**SMALL, n_layer=2, n_head=4),
     "GPTNeo": transformers.GPTNeoConfig(
         **SMALL, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], max_position_embeddings=64
@@ -207,21 +297,30 @@ OWN_ATTENTION = {
 @pytest.mark.parametrize("name", OWN_ATTENTION)
 def test_what_would_record_nothing_is_refused_on_entering(name):
     model = transformers.AutoModelForCausalLM.from_config(OWN_ATTENTION[name])
-    before = model.config._attn_implementation
     with pytest.raises(InputError, match=f"{name}ForCausalLM computes attention by code of its own"):
         clearhead.watch(model).__enter__()
-    assert model.config._attn_implementation == before
 
 
-def test_encoders_and_strangers_are_refused_on_entering():
-    small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    bert = transformers.BertModel(transformers.BertConfig(vocab_size=97, **small))
-    sight = transformers.ViTModel(transformers.ViTConfig(**small, image_size=16, patch_size=8))
-    for model, kind in ((bert, "BertSelfAttention"), (sight, "ViT")):
-        with pytest.raises(InputError, match=f"has no causal layers with numbers .* only {kind}"):
-            clearhead.watch(model).__enter__()
-    with pytest.raises(InputError, match="Linear is not a transformers model"):
+def test_what_is_no_model_is_refused_on_entering():
+    with pytest.raises(InputError, match="Linear computes attention by code of its own: only attention by"):
         clearhead.watch(torch.nn.Linear(2, 2)).__enter__()
+    with pytest.raises(InputError, match=r"str is not a model: give a torch\.nn\.Module"):
+        clearhead.watch("model").__enter__()
+
+
+@torch.no_grad()
+def test_a_model_that_computes_elsewhere_than_its_code_says_is_told(tokens):
+    models = {}
+    for name in ("eager", "sdpa"):
+        config = transformers.FalconConfig(**SMALL, num_hidden_layers=2, num_attention_heads=4)
+        torch.manual_seed(0)
+        models[name] = transformers.FalconForCausalLM._from_config(config, attn_implementation=name).eval()
+    why = r"FalconForCausalLM ran, but called none of the functions .*'sdpa'"
+    with pytest.raises(InputError, match=why), clearhead.watch(models["eager"]):
+        models["eager"](tokens)
+    with clearhead.watch(models["sdpa"]) as seen:
+        models["sdpa"](tokens)
+    compare(seen, models["eager"](tokens, output_attentions=True).attentions)
 
 
 WRONG = [
@@ -232,6 +331,9 @@ WRONG = [
     ({"layers": [True]}, r"layers=\[True\] must be numbers"),
     ({"layers": "01"}, "layers='01' must be numbers"),
     ({"heads": 2}, "heads=2 must be numbers of heads"),
+    ({"parts": ["encoder"]}, r"LlamaForCausalLM has no part encoder: choose from decoder"),
+    ({"parts": 3}, r"parts=3 must be names of parts"),
+    ({"parts": []}, r"parts=\[\] must be names of parts"),
     ({"memory": "1GB"}, "memory='1GB' must be a number of bytes: use memory=1073741824"),
     ({"memory": 0}, "memory=0 must be a number of bytes"),
     ({"memory": float("nan")}, "memory=nan must be a number of bytes"),
@@ -245,172 +347,39 @@ def test_wrong_arguments_are_told_on_entering(given, message):
 
 
 @torch.no_grad()
-def test_a_head_that_a_layer_has_not_is_told(tokens):
+@pytest.mark.parametrize("heads", [[7], [-1]])
+def test_heads_that_a_layer_has_not_are_told(heads, tokens):
     model = model_of("llama")
-    with clearhead.watch(model, heads=[7]), pytest.raises(InputError, match=r"no heads \[7\]: choose from 0 to 3"):
+    with pytest.raises(InputError, match=r"heads"), clearhead.watch(model, heads=heads) as seen:
         model(tokens)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("passes", [0, 1, 2])
-def test_a_pass_that_meets_the_memory_bound_leaves_whole_passes(passes, tokens, tmp_path):
-    model = model_of("llama")
-    with clearhead.watch(model) as all_of_it:
-        model(tokens)
-    one = all_of_it.nbytes
-    with clearhead.watch(model, memory=int((passes + 0.9) * one)) as seen:
-        for _ in range(passes):
-            model(tokens)
-        with pytest.raises(InputError, match=r"choose layers=… or heads=…, or give more memory"):
-            model(tokens)
-    assert [sorted(run) for run in seen.runs] == [[0, 1, 2]] * passes
-    assert seen.nbytes == seen.spent == passes * one
-    if passes:
-        assert seen.summary("entropy").entropy.shape == (3, 4, 21)
-        seen.save(tmp_path / "seen.safetensors")
-        assert clearhead.load_watch(tmp_path / "seen.safetensors").steps() == (21,)
-
-
-@torch.no_grad()
-def test_generation_that_meets_the_memory_bound_leaves_whole_passes(model, tokens):
-    with clearhead.watch(model) as all_of_it:
-        generate(model, tokens)
-    with clearhead.watch(model, memory=int(all_of_it.nbytes * 0.93)) as seen, pytest.raises(InputError, match="memory"):
-        generate(model, tokens)
-    assert 2 < len(seen.steps()) < 6
-    assert len({len(record.passes) for record in seen.runs[0].values()}) == 1
-    count = sum(seen.steps())
-    for layer in range(3):
-        a, b = (np.asarray(watched.layer(layer).weights) for watched in (seen, all_of_it))
-        np.testing.assert_allclose(a, b[:, :count, :count], atol=1e-7)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_pass_that_fails_leaves_nothing(error, tokens):
-    model = model_of("llama")
-
-    def fail(*_):
-        raise error
-
-    with clearhead.watch(model) as seen:
-        model(tokens)
-        hook = model.model.layers[1].mlp.register_forward_pre_hook(fail)
-        with pytest.raises(error):
-            model(tokens)
-        if error is not KeyboardInterrupt:  # torch calls no hook then: the next call, or the end, finds out
-            assert [sorted(run) for run in seen.runs] == [[0, 1, 2]]
-        hook.remove()
-        model(tokens[:, :9])
-        hook = model.model.layers[1].mlp.register_forward_pre_hook(fail)
-        with pytest.raises(error):
-            model(tokens)
-        hook.remove()
-    assert [seen.steps(run) for run in range(len(seen.runs))] == [(21,), (9,)]
-    assert seen.spent == seen.nbytes
-    assert not any(module._forward_hooks for module in model.modules())
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
-def test_models_of_float64_whose_own_attention_is_eager_are_trusted(name, tokens):
-    model = model_of(name).double()
-    with clearhead.watch(model) as seen:
-        model(tokens)
-    expected = model(tokens, output_attentions=True).attentions
-    for layer in range(3):
-        np.testing.assert_allclose(np.asarray(seen.layer(layer).weights), expected[layer][0], atol=1e-6)
-    record = seen.runs[0][1]
-    record.trusted, record.value = False, [x * (1 + 1e-3) for x in record.value]
-    with pytest.raises(TrustError):
-        seen.layer(1)
-
-
-@torch.no_grad()
-def test_models_of_float64_on_torchs_own_attention_are_held_to_float64(tokens):
-    model = model_of("llama", "sdpa").double()
-    with clearhead.watch(model) as seen:
-        model(tokens)
-    seen.layer(0)
-    record = seen.runs[0][0]
-    record.trusted, record.value = False, [x * (1 + 1e-7) for x in record.value]
-    with pytest.raises(TrustError):
-        seen.layer(0)
-
-
-def sight_and_words():
-    torch.manual_seed(0)
-    words = tiny_models.config_of("llama", layers=3)
-    sight = transformers.CLIPVisionConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=8
-    )
-    config = transformers.LlavaConfig(
-        text_config=words, vision_config=sight, image_token_index=96, vision_feature_layer=-1
-    )
-    model = transformers.LlavaForConditionalGeneration._from_config(config, attn_implementation="eager").eval()
-    return model, {"input_ids": torch.tensor([[1, *[96] * 4, 5, 6, 7]]), "pixel_values": torch.randn(1, 3, 16, 16)}
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("layers", [None, [1]])
-def test_the_text_layers_of_a_vision_language_model(layers):
-    model, given = sight_and_words()
-    model.model.vision_tower.set_attn_implementation("sdpa")
-    with clearhead.watch(model, layers=layers) as seen:
-        model(**given)
-    assert seen.layers() == tuple(range(3) if layers is None else layers)
-    assert model.model.vision_tower.config._attn_implementation == "sdpa"
-    assert model.model.language_model.config._attn_implementation == "eager"
-    expected = model(**given, output_attentions=True).attentions
-    for layer in seen.layers():
-        np.testing.assert_allclose(np.asarray(seen.layer(layer).weights), expected[layer][0], atol=1e-5)
-
-
-@torch.no_grad()
-def test_the_decoder_of_an_encoder_decoder(tokens):
-    torch.manual_seed(0)
-    config = transformers.BartConfig(
-        vocab_size=97, d_model=64, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, eos_token_id=None,
-        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64,
-        forced_eos_token_id=None, decoder_start_token_id=1,
-    )  # fmt: skip
-    model = transformers.BartForConditionalGeneration._from_config(config, attn_implementation="eager").eval()
-    with clearhead.watch(model) as seen:
-        text = model.generate(tokens, max_new_tokens=6, num_beams=1, do_sample=False)
-    expected = model(tokens, decoder_input_ids=text[:, :-1], output_attentions=True).decoder_attentions
-    for layer in range(2):
-        found = np.asarray(seen.layer(layer, sequence=1).weights)
-        np.testing.assert_allclose(found, expected[layer][1], atol=1e-5)
-
-
-@torch.no_grad()
-def test_a_prompt_in_pieces_with_padding_on_the_left(model, tokens):
-    mask = torch.ones_like(tokens)
-    mask[1, :13] = 0
-    with clearhead.watch(model) as seen:
-        cache = transformers.DynamicCache(config=model.config)
-        for start, stop in ((0, 9), (9, 17), (17, 21)):
-            model(tokens[:, start:stop], attention_mask=mask[:, :stop], past_key_values=cache)
-    assert seen.steps() == (9, 8, 4)
-    expected = model(tokens, attention_mask=mask, output_attentions=True).attentions
-    for layer in range(3):
-        for sequence, begin in ((0, 0), (1, 13)):
-            found = np.asarray(seen.layer(layer, sequence=sequence).weights)
-            np.testing.assert_allclose(found, expected[layer][sequence, :, begin:, begin:], atol=2e-5)
-
-
-@torch.no_grad()
-def test_packed_documents_are_refused_for_the_true_reason(tokens):
-    model = model_of("llama")
-    places = torch.cat([torch.arange(n) for n in (8, 13)])[None].expand(2, -1)
-    why = r"several documents in one sequence \(position_ids restart\)"
-    with clearhead.watch(model) as seen, pytest.raises(InputError, match=why):
-        model(tokens, position_ids=places, use_cache=False)
     assert not seen.runs
 
 
 @torch.no_grad()
-def test_an_attention_built_on_clearheads_is_heard_once(tokens):
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_models_of_other_dtypes(name, dtype, tokens):
+    model = model_of(name).to(dtype)
+    with clearhead.watch(model) as seen:
+        model(tokens)
+    atol = 1e-6 if dtype == torch.float64 else 2e-2
+    compare(seen, eager(model, tokens), atol=atol)
+    assert seen.layer(0).weights.dtype == (np.float64 if dtype == torch.float64 else np.float32)
+
+
+@torch.no_grad()
+def test_under_autocast(tokens):
+    model = model_of("llama", "sdpa")
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = model(tokens).logits
+        with clearhead.watch(model) as seen:
+            found = model(tokens).logits
+        assert torch.equal(found, expected)
+        compare(seen, eager(model, tokens), atol=2e-2)
+
+
+@torch.no_grad()
+def test_an_attention_built_on_clearheads_is_seen_once(tokens):
     from clearhead.adapters.transformers import attention_forward, mask_forward
 
     transformers.AttentionInterface.register("built_on", attention_forward)
@@ -423,14 +392,62 @@ def test_an_attention_built_on_clearheads_is_heard_once(tokens):
     outer.layer(2)
 
 
-def test_a_watch_wants_numbers(tokens):
-    model = model_of("llama")
-    parameters = {name: x.detach() for name, x in model.named_parameters()}
-    with clearhead.watch(model) as seen, pytest.raises(InputError, match="a watch records data: call the model"):
-        torch.func.grad(lambda p: torch.func.functional_call(model, p, (tokens,), {"use_cache": False}).logits.mean())(
-            parameters
-        )
-    assert not seen.runs
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "clearhead"])
+def test_in_inference_mode(attention, tokens):
+    model, mask = model_of("llama", attention), torch.ones_like(tokens)
+    mask[1, :7] = 0
+    with torch.inference_mode(), clearhead.watch(model) as seen:
+        model(tokens, attention_mask=mask)
+    with torch.no_grad():
+        compare(seen, eager(model, tokens, mask), begins=[0, 7])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "clearhead"])
+def test_a_mask_is_read_once_for_all_layers(attention, tokens, monkeypatch):
+    model, mask, times = model_of("llama", attention), torch.ones_like(tokens), []
+    right = reading.read_visible
+    monkeypatch.setattr(reading, "read_visible", lambda call: (times.append(1), right(call))[1])
+    mask[1, :7] = 0
+    with clearhead.watch(model):
+        model(tokens, attention_mask=mask)
+    assert len(times) == 1
+
+
+def test_training_is_seen(tokens):
+    model = model_of("llama", "sdpa")
     with clearhead.watch(model) as seen:
         model(tokens, labels=tokens).loss.backward()
-    assert seen.layer(1).weights.shape == (4, 21, 21)
+    with torch.no_grad():
+        compare(seen, eager(model, tokens))
+
+
+def test_torchs_transformations_are_refused_or_seen_by_name(tokens):
+    model = model_of("llama")
+    parameters = {name: x.detach() for name, x in model.named_parameters()}
+
+    def loss(p):
+        return torch.func.functional_call(model, p, (tokens,), {"use_cache": False}).logits.mean()
+
+    with pytest.raises(InputError, match="call the model"), clearhead.watch(model) as seen:
+        torch.func.grad(loss)(parameters)
+    assert not seen.runs
+
+
+@torch.no_grad()
+def test_tokens_have_their_text_if_there_is_a_tokenizer(tokens):
+    class Tokenizer:
+        def convert_ids_to_tokens(self, ids):
+            return [f"t{n}" for n in ids]
+
+        def decode(self, ids):
+            return "".join(f"t{n}" for n in ids)
+
+    model = model_of("llama")
+    with clearhead.watch(model, tokenizer=Tokenizer()) as seen:
+        model(tokens)
+    assert seen.tokens(sequence=1) == [f"t{n}" for n in tokens[1].tolist()]
+    with clearhead.watch(model) as seen:
+        model(tokens)
+    with pytest.raises(InputError, match="give watch"):
+        seen.tokens()

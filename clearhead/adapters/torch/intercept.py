@@ -28,7 +28,7 @@ from clearhead.adapters.torch.calls import (
     interested,
     own_or_changed,
 )
-from clearhead.adapters.torch.multihead import MULTIHEAD
+from clearhead.adapters.torch.multihead import MULTIHEAD, attention_of
 from clearhead.adapters.torch.remembered import forget, remembered
 from clearhead.errors import InputError
 
@@ -44,12 +44,12 @@ class Intercepted:
         update_wrapper(self, original)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """What torch's function gives, or handlers that want the calls of this module."""
+        """The function's result, or what handlers made of it."""
         if torch.compiler.is_compiling():
             return self.original(*args, **options)
         repeated = getattr(inside, "repeated", None)
         module = calling_module() if repeated is None else repeated.module
-        chain = [] if module is None else interested(module)
+        chain = [] if module is None else interested(attention_of(module))
         if chain:
             return self.call(self.original, module, chain, *args, **options)
         return (own_sdpa(self.original) if self.call is call_sdpa else self.original)(*args, **options)
@@ -74,7 +74,10 @@ class Places:
                 setattr(namespace, name, self.replaced[key][2])
 
     def restore(self, namespace: Any, name: str) -> None:
-        """Put the value back when nobody needs the replacement, unless somebody else replaced it since."""
+        """Put the value back when nobody needs the replacement, unless somebody else replaced it since.
+
+        A replacement's `original` is the value that it stands for by then: `patch` may have changed it.
+        """
         key = id(namespace), name
         with self.lock:
             self.counts[key] -= 1
@@ -82,7 +85,7 @@ class Places:
                 del self.counts[key]
                 _, original, replacement = self.replaced.pop(key)
                 if getattr(namespace, name, None) is replacement:
-                    setattr(namespace, name, original)
+                    setattr(namespace, name, getattr(replacement, "original", original))
 
 
 places = Places()
@@ -111,6 +114,7 @@ def replacements(model: torch.nn.Module) -> Iterator[tuple[Any, str, Callable[[A
     """The names to replace: torch's own, and those of a model's files that hold the same functions."""
     calls: dict[Any, Callable[..., Any]] = {
         original_of(getattr(functional, SDPA)): call_sdpa,
+        torch._C._nn.scaled_dot_product_attention: call_sdpa,
         original_of(flex.flex_attention): call_flex,
     }
     yield functional, SDPA, partial(Intercepted, call=call_sdpa)
@@ -326,7 +330,7 @@ def call_flex(
         value,
         query.shape[-1] ** -0.5 if scale is None else float(scale),
         visible_blocks(block_mask, key.shape[2]),
-        computed=str(query.dtype).removeprefix("torch."),
+        computed="float32" if score_mod and query.dtype is torch.float64 else str(query.dtype).removeprefix("torch."),
         score_function=score_mod,
         function="flex_attention",
     )

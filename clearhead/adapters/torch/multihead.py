@@ -41,6 +41,11 @@ def repeating(repeated: Repeated) -> Iterator[None]:
         inside.repeated = before
 
 
+def attention_of(module: torch.nn.Module) -> torch.nn.Module:
+    """The attention of torch's own encoder layer, whose fast path computes it itself; other modules as they are."""
+    return module.self_attn if isinstance(module, torch.nn.TransformerEncoderLayer) else module
+
+
 def call_multihead(original: Any, module: torch.nn.Module, chain: list[Handler], *args: Any, **options: Any) -> Any:
     """`multi_head_attention_forward`; without weights it calls `scaled_dot_product_attention` itself."""
     given = inspect.signature(inspect.unwrap(original)).bind(*args, **options)

@@ -6,14 +6,17 @@ model's device. `watched` defines these forms.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from clearhead.adapters.torch.calls import AttentionCall
+from clearhead.adapters.torch.dispatch import is_batched, is_wrapped, needs_operators
 from clearhead.adapters.torch.flex import float_formula
 from clearhead.adapters.torch.host import array_view
 from clearhead.adapters.torch.remembered import remembered
@@ -28,8 +31,20 @@ from clearhead.watched.growing import Arriving
 from clearhead.watched.visible import Visible, visible_band
 
 PAIRS_AT_ONCE = 1 << 24  # of a mask that is computed row by row
-FINGERPRINT_DIMS = 4  # numbers of each head that a key is recognised by
-KEPT_EXACTLY = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+FINGERPRINT_DIMS = 4  # numbers of each head, at least, that a key is recognised by
+OVERLAPPING = ("cuda", "xpu")  # devices that copy to pinned memory while they compute
+
+
+def refuse_without_numbers(call: AttentionCall) -> None:
+    """Raise InputError for a call whose operands hold no numbers, or those of several at once."""
+    x = call.query
+    unreal = x.is_meta or isinstance(x, FakeTensor) or is_batched(x) or is_wrapped(x)
+    if unreal or needs_operators() or torch._C._are_functorch_transforms_active():
+        raise InputError(
+            f"{type(call.module).__name__} is traced, mapped or run without data, but a watch records data: call the "
+            "model itself inside the with block."
+        )
+
 
 # Copies
 
@@ -59,27 +74,33 @@ class DeviceCopy:
 
 
 def host_copy(x: torch.Tensor, *, exact: bool = False) -> Array | Arriving:
-    """A copy of a tensor in host memory. Another device is not waited for; 16-bit numbers stay so unless `exact`."""
+    """A copy of a tensor in host memory, without waiting for it where a device can go on; 16-bit unless `exact`."""
     x = x.detach()
     if exact and x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()
     if x.is_cpu:
         return array_view(x.clone(memory_format=torch.contiguous_format))
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    pinned = accelerator is not None and accelerator.type == x.device.type
-    target = torch.empty(x.shape, dtype=x.dtype, pin_memory=pinned)
-    target.copy_(x, non_blocking=True)
-    event = None
-    if pinned:
-        event = torch.Event(x.device.type)
-        event.record(torch.accelerator.current_stream(x.device))
+    waits = x.device.type not in OVERLAPPING
+    target = torch.empty(x.shape, dtype=x.dtype, pin_memory=not waits)
+    target.copy_(x, non_blocking=not waits)
+    if waits:
+        return array_view(target)
+    event = torch.Event(x.device.type)
+    event.record(torch.accelerator.current_stream(x.device))
     return DeviceCopy(target, event)
 
 
+def chosen(x: torch.Tensor, axis: int, numbers: Sequence[int]) -> torch.Tensor:
+    """Some entries of a tensor's axis; itself if these are all."""
+    if list(numbers) == list(range(x.shape[axis])):
+        return x
+    return x.index_select(axis, torch.tensor(numbers, device=x.device))
+
+
 def sample(key: torch.Tensor) -> torch.Tensor:
-    """A few numbers of each key, by which it is known again: (sequences, heads, keys, FINGERPRINT_DIMS)."""
-    dims = [(2 * n + 1) * key.shape[-1] // (2 * FINGERPRINT_DIMS) for n in range(FINGERPRINT_DIMS)]
-    return key.detach()[..., sorted(set(dims))].contiguous()
+    """A few numbers of each key, by which it is known again: (sequences, heads, keys, FINGERPRINT_DIMS or more)."""
+    step = max(1, key.shape[-1] // FINGERPRINT_DIMS)
+    return key.detach()[..., step // 2 :: step].contiguous()
 
 
 def fingerprints(key: torch.Tensor) -> Integers:
@@ -87,8 +108,8 @@ def fingerprints(key: torch.Tensor) -> Integers:
     some = sample(key)
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[some.element_size()]
     bits = some.view(whole).to(torch.int64)
-    factors = torch.arange(1, bits.shape[1] * bits.shape[3] + 1, dtype=torch.int64, device=bits.device)
-    factors = (factors * FACTOR + FACTOR).reshape(1, bits.shape[1], 1, bits.shape[3])
+    numbers = torch.arange(1, bits.shape[1] * bits.shape[3] + 1, dtype=torch.int64, device=bits.device) * FACTOR
+    factors = ((numbers ^ (numbers >> 29)) * FACTOR | 1).reshape(1, bits.shape[1], 1, bits.shape[3])
     return (bits * factors).sum((1, 3)).cpu().numpy()
 
 
@@ -145,12 +166,12 @@ def read_visible(call: AttentionCall) -> Visible:
         lows.append(low)
         highs.append(high)
     if intervals:
-        bounds = [torch.cat(x, 1).to(torch.int32).cpu().numpy() for x in (lows, highs)]
+        first, end = (torch.cat(x, 1).to(torch.int32).cpu().numpy() for x in (lows, highs))
         there = tokens[:, 0].cpu().numpy()
         last = int(np.flatnonzero(there.any(0))[-1]) + 1 if there.any() else keys
         if call.query.shape[2] <= last:
             there = there[:, :last]
-        return Visible(bounds[0], bounds[1], None if there.all() and there.shape[1] == keys else there)
+        return Visible(first, end, None if there.all() and there.shape[1] == keys else there)
     bits = [np.packbits(call.visible_rows(rows).cpu().numpy(), axis=-1) for rows in parts]
     shape = (1, queries)
     there = tokens.any(1).cpu().numpy()
@@ -166,7 +187,7 @@ def added_of(call: AttentionCall, heads: list[int], keys: int) -> Added | None:
         return None
     total = reduce(torch.add, (x.detach() for x in call.adds))[..., :keys]
     if total.shape[1] > 1:
-        total = total[:, heads]  # a copy, which is small or counted
+        total = chosen(total, 1, heads)
     if not bool(total.any()):
         return None
     total = total.float()
@@ -192,8 +213,8 @@ def sink_of(call: AttentionCall, heads: tuple[int, ...]) -> Array | None:
             "leave its layers out with layers=…."
         )
     sink = call.sink.detach().reshape(-1).to(torch.promote_types(call.sink.dtype, torch.float32))
-    chosen: Array = sink.cpu().numpy()[list(heads)]
-    return chosen
+    found: Array = sink.cpu().numpy()[list(heads)]
+    return found
 
 
 def score_rules(call: AttentionCall) -> tuple[Score, ...]:

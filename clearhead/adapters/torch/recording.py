@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,17 @@ from clearhead.adapters.torch.calls import Answer, AttentionCall
 from clearhead.adapters.torch.patches import Patches, cuts_patches
 from clearhead.adapters.torch.reading import (
     added_of,
+    chosen,
     fingerprints,
     host_copy,
     numbers_of,
+    refuse_without_numbers,
     sample,
     score_rules,
     sink_of,
     visible_of,
 )
+from clearhead.adapters.torch.remembered import remembered
 from clearhead.arrays import Integers
 from clearhead.errors import InputError
 from clearhead.watched.added import refuse_rules
@@ -153,12 +157,11 @@ class Recorder:
         self.seen.spent = self.seen.nbytes
 
     def finish(self, name: str) -> None:
-        """Name tokens and patches at the end of the block; raises InputError if the model ran and nothing was seen."""
+        """Give tokens their text at the end of the block; raises InputError if the model ran and nothing was seen."""
         if self.passes and not self.all_calls:
             raise InputError(
-                f"{name} ran, but called none of the functions whose attention can be seen: it may choose by a "
-                "setting, so load it with attn_implementation='sdpa', or leave torch.jit and "
-                "torch.compile(fullgraph=True) out."
+                f"{name} ran, but called none of the functions whose attention can be seen. Some choose by a setting: "
+                "load it with attn_implementation='sdpa', or leave torch.jit and torch.compile(fullgraph=True) out."
             )
         for run in self.seen.runs:
             run.grids = {part: grid for part, grid in run.grids.items() if run.has_grid(part, grid)}
@@ -169,6 +172,7 @@ class Recorder:
 
     def take(self, call: AttentionCall, answer: Answer, place: tuple[str, int]) -> None:
         """Add a call to its layer's record."""
+        refuse_without_numbers(call)
         visible, keys = visible_of(call)
         queries = call.query.shape[2]
         run = self.seen.runs[-1] if self.seen.runs else None
@@ -298,13 +302,9 @@ class Recorder:
         group = count // call.key.shape[1]
         used = sorted({head // group for head in record.heads})
         heads = list(record.heads)
-        tensors = {"query": of_heads(call.query, heads), "key": of_heads(key, used), "value": of_heads(value, used)}
+        tensors = {"query": chosen(call.query, 1, heads), "key": chosen(key, 1, used), "value": chosen(value, 1, used)}
         checked = self.checked_rows(place, queries, visible, record, call)
-        output = of_heads(answer.output[:, :, list(checked)], heads) if checked else None
-        size = sum(x.numel() * x.element_size() for x in tensors.values()) + visible.nbytes
-        if not self.claim(size, place, record):
-            return
-        self.unsure.setdefault(place, len(record.passes))
+        output = chosen(chosen(answer.output, 2, checked), 1, heads) if checked else None
         keys = key.shape[2] + (0 if continues is None else continues.known)
         one = Pass(
             batch,
@@ -319,14 +319,16 @@ class Recorder:
             None if output is None else host_copy(output, exact=True),
             tuple(answer.changes),
         )
-        record.add(one, {name: host_copy(x) for name, x in tensors.items()}, prints)
-        self.seen.spent += one.nbytes - visible.nbytes
+        size = sum(x.numel() * x.element_size() for x in tensors.values()) + one.nbytes
+        if self.claim(size, place, record):
+            self.unsure.setdefault(place, len(record.passes))
+            record.add(one, {name: host_copy(x) for name, x in tensors.items()}, prints)
 
     def ids_for(self, batch: int, queries: int) -> Any:
         """The tokens that were fed in, if some of this shape were."""
         for x in reversed(self.fed):
             if x.shape == (batch, queries):
-                return host_copy(x)
+                return remembered(x, "tokens", partial(host_copy, x))
         return None
 
     def padding(self, batch: int, keys: int) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-MOST = 8  # a model has a few kinds of masks in a pass
+MOST = 16  # a model has a few kinds of masks in a pass
 Result = TypeVar("Result")
 known: dict[tuple[int, Hashable], tuple[weakref.ref[Any], int, object]] = {}
 
@@ -17,7 +17,7 @@ def remembered(mask: Any, question: Hashable, find: Callable[[], Result]) -> Res
     """What `find` finds in a mask, or found before, if the mask has not changed since."""
     version = 0
     if isinstance(mask, torch.Tensor):
-        if torch.is_inference(mask):  # such tensors count no changes
+        if torch.is_inference(mask) or mask.requires_grad:  # these count no changes; answers to those have graphs
             return find()
         version = mask._version
     before = known.get((id(mask), question))

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from clearhead.adapters.torch.dispatch import PLAIN_TENSORS
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.host import FLOAT_DTYPES, lead_of
+from clearhead.adapters.torch.intercept import Intercepted
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.operator import OWN, attend
 from clearhead.adapters.torch.rule_names import join_rule, split_rules
@@ -243,9 +244,9 @@ class patch(ContextDecorator):  # noqa: N801
     def __enter__(self) -> None:
         with self.lock:
             self.within.append(self)
-            current = functional.scaled_dot_product_attention
+            current = in_place()
             if current is torchs_own:
-                functional.scaled_dot_product_attention = scaled_dot_product_attention
+                put(scaled_dot_product_attention)
             elif current is not scaled_dot_product_attention:
                 self.within.pop()
                 name = f"{getattr(current, '__module__', '')}.{getattr(current, '__qualname__', repr(current))}"
@@ -257,8 +258,23 @@ class patch(ContextDecorator):  # noqa: N801
     def __exit__(self, *_: object) -> None:
         with self.lock:
             self.within.pop()
-            if not self.within and functional.scaled_dot_product_attention is scaled_dot_product_attention:
-                functional.scaled_dot_product_attention = torchs_own
+            if not self.within and in_place() is scaled_dot_product_attention:
+                put(torchs_own)
+
+
+def in_place() -> Any:
+    """The function that torch's name stands for, whoever watches its calls."""
+    found = functional.scaled_dot_product_attention
+    return found.original if isinstance(found, Intercepted) else found
+
+
+def put(function: Any) -> None:
+    """Let torch's name stand for a function."""
+    found = functional.scaled_dot_product_attention
+    if isinstance(found, Intercepted):
+        found.original = function
+    else:
+        functional.scaled_dot_product_attention = function
 
 
 def unlock() -> None:

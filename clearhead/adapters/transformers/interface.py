@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, update_wrapper
 from typing import Any
 
@@ -62,7 +63,7 @@ class SeenFunction:
         update_wrapper(self, original)
 
     def __call__(self, module: torch.nn.Module, *args: Any, **options: Any) -> Any:
-        """What the implementation gives, or handlers that want the calls of this module."""
+        """The implementation's result, or what handlers made of it."""
         chain = [] if torch.compiler.is_compiling() else interested(module)
         if not chain:
             return self.original(module, *args, **options)
@@ -159,7 +160,7 @@ def visibility_of(
     if mask.dim() == 2:
         visible = visibility_without_mask(name, module, queries, given)
         return (
-            Visibility(causal=visible.causal, left=visible.left, right=visible.right, tokens=mask[:, -keys:].bool()),
+            replace(visible, tokens=mask[:, -keys:].bool(), source=mask),
             (),
             keys,
         )
