@@ -13,7 +13,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import torch
-from smollm import load, long_prompt
+from smollm import load, long_prompt  # type: ignore[import-not-found]
 
 import clearhead
 
@@ -52,8 +52,8 @@ def main() -> None:
                 same &= torch.equal(own, seen)
         ratios = [b / a for a, b in zip(times[False], times[True], strict=True)]
         print(
-            f"{attention}: {median(times[False]):.2f} s, watched {median(times[True]):.2f} s, ratio {median(ratios):.3f} "
-            f"({min(ratios):.3f} to {max(ratios):.3f}), logits {'equal' if same else 'DIFFER'}"
+            f"{attention}: {median(times[False]):.2f} s, watched {median(times[True]):.2f} s, "
+            f"ratio {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), logits {'equal' if same else 'DIFFER'}"
         )
 
 

@@ -64,7 +64,8 @@ def snapkv(
     """The weight that each key gets from the last `window` queries, smoothed: (..., key heads, keys) (Li et al. 2024).
 
     A key before the window has the largest or mean score of `kernel` neighbours (0 beyond the ends), so that chosen
-    keys come with their surroundings. The window's own keys have the score ∞: they are kept. `v` and `key_heads` as for `h2o`.
+    keys come with their surroundings. The window's own keys have the score ∞: they are kept. `v` and `key_heads` as
+    for `h2o`.
 
     >>> import numpy as np
     >>> from clearhead import weights

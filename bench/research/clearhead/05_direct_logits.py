@@ -1,9 +1,8 @@
 """Direct logit attribution: what each head's output adds to one name's logit over the other's."""
 
-from clearhead.adapters.transformers import logit_attribution
-
 from bench.research.models import run, smollm
 from bench.research.prompts import names
+from clearhead.adapters.transformers import logit_attribution
 
 
 def answer(loaded, length):
