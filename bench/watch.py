@@ -53,7 +53,8 @@ def main() -> None:
         ratios = [b / a for a, b in zip(times[False], times[True], strict=True)]
         print(
             f"{attention}: {median(times[False]):.2f} s, watched {median(times[True]):.2f} s, "
-            f"ratio {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), logits {'equal' if same else 'DIFFER'}"
+            f"ratio {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), "
+            f"{'equal' if same else 'DIFFERENT'} logits"
         )
 
 

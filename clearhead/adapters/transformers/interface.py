@@ -23,6 +23,8 @@ from clearhead.adapters.transformers.attention import NAME
 from clearhead.adapters.transformers.mask import MaskTensor
 from clearhead.errors import InputError
 
+OPERANDS = ("query", "key", "value", "attention_mask")  # what every implementation is called with, in this order
+
 
 @contextmanager
 def intercepting_interface() -> Iterator[None]:
@@ -94,8 +96,8 @@ def described(
 ) -> AttentionCall:
     """The call of an implementation. Raises InputError for what cannot be described."""
     names = parameters_of(function)
-    given = dict(zip(names[1:], args, strict=False)) | options
-    query, key, value, mask = (given[n] for n in ("query", "key", "value", "attention_mask"))
+    given = dict(zip((*OPERANDS, *names[5:]), args, strict=False)) | options
+    query, key, value, mask = (given[name] for name in OPERANDS)
     if name.startswith("paged"):
         raise InputError(
             f"{type(module).__name__} attends over a paged cache (continuous batching): call the model or generate."
