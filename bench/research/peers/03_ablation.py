@@ -4,7 +4,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities import get_act_name
 
-from bench.research.models import SMOLLM, run, smollm
+from bench.research.models import SMOLLM, eager_smollm, run
 from bench.research.prompts import LAYERS, repeated
 
 
@@ -27,4 +27,4 @@ def answer(loaded, length):
 
 
 if __name__ == "__main__":
-    run(smollm, answer, 200)
+    run(eager_smollm, answer, 200)

@@ -7,7 +7,7 @@ import torch
 from transformer_lens import patching
 from transformer_lens.model_bridge import TransformerBridge
 
-from bench.research.models import SMOLLM, run, smollm
+from bench.research.models import SMOLLM, eager_smollm, run
 from bench.research.prompts import LAYERS, names
 
 
@@ -39,4 +39,4 @@ def answer(loaded, length):
 
 
 if __name__ == "__main__":
-    run(smollm, answer, 64)
+    run(eager_smollm, answer, 64)

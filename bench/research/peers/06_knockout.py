@@ -3,7 +3,7 @@
 import torch
 from nnsight import TransformersModel
 
-from bench.research.models import run, smollm
+from bench.research.models import eager_smollm, run
 from bench.research.prompts import GIVEN, names
 
 
@@ -31,4 +31,4 @@ def answer(loaded, length):
 
 
 if __name__ == "__main__":
-    run(smollm, answer, 64)
+    run(eager_smollm, answer, 64)

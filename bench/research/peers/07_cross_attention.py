@@ -3,7 +3,7 @@
 import torch
 from bertviz import model_view
 
-from bench.research.models import bart, run
+from bench.research.models import eager_bart, run
 from bench.research.prompts import pair
 
 
@@ -22,4 +22,4 @@ def answer(model, length):
 
 
 if __name__ == "__main__":
-    run(bart, answer, 32)
+    run(eager_bart, answer, 32)

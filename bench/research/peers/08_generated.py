@@ -3,7 +3,7 @@
 import inseq
 import torch
 
-from bench.research.models import run, smollm
+from bench.research.models import eager_smollm, run
 from bench.research.prompts import GENERATED, HEAD, opening
 
 
@@ -20,4 +20,4 @@ def answer(loaded, length):
 
 
 if __name__ == "__main__":
-    run(smollm, answer, 128)
+    run(eager_smollm, answer, 128)

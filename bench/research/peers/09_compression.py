@@ -4,7 +4,7 @@ import torch
 from kvpress import ObservedAttentionPress, SnapKVPress
 from transformers import DynamicCache
 
-from bench.research.models import run, smollm
+from bench.research.models import eager_smollm, run
 from bench.research.prompts import FOLLOWING, book
 
 
@@ -40,4 +40,4 @@ def answer(loaded, length):
 
 
 if __name__ == "__main__":
-    run(smollm, answer, 512)
+    run(eager_smollm, answer, 512)
