@@ -20,6 +20,10 @@ class Run:
     names: dict[int, str] | None = None  # of tokens, if there was a tokenizer
     grids: dict[str, tuple[int, int]] = field(default_factory=dict)  # of each part's patches
 
+    def __repr__(self) -> str:
+        layers = ", ".join(f"{part}: {len(numbers)}" for part, numbers in self.parts().items())
+        return f"Run(layers={{{layers}}}, nbytes={self.nbytes})"
+
     @property
     def nbytes(self) -> int:
         """Bytes of all records."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -51,7 +51,7 @@ class Head:
 class Layer:
     """One layer of a run, for one sequence, checked against the model."""
 
-    sequence: Sequence
+    sequence: Sequence = field(repr=False)  # all its arrays
     part: str
     number: int
 

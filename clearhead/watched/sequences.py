@@ -190,16 +190,24 @@ class Sequence:
         limit = TOLERANCES.get(self.record.dtype, 5e-2) * float(np.abs(value).max(initial=0))
         for query, own in self.checks:
             row = self.weights.row(query)
-            recomputed = np.stack([row[n] @ value[h] for n, h in enumerate(self.record.key_heads)])
-            error = np.abs(recomputed - own).max(axis=-1)
+            with np.errstate(invalid="ignore"):  # 0 · ∞, of a model whose values are not finite
+                recomputed = np.stack([row[n] @ value[h] for n, h in enumerate(self.record.key_heads)])
+                error = np.abs(recomputed - own).max(axis=-1)
             error[[head in replaced for head in self.record.heads]] = 0
             if not (error <= limit).all():
                 head = self.record.heads[int(np.argmax(np.where(np.isnan(error), np.inf, error)))]
+                place = f"{layer}, head {head}, position {query}"
+                if not (np.isfinite(limit) and np.isfinite(own).all()):
+                    raise TrustError(
+                        f"{place}: the model's own values or outputs are not finite (NaN or infinity), so that nothing "
+                        "can be compared with them. This layer is not shown: look for the first layer that is refused, "
+                        "for there they begin."
+                    )
                 raise TrustError(
-                    f"{layer}, head {head}, position {query}: the output recomputed from recorded arrays differs by "
-                    f"{error.max():.2g} (allowed: {limit:.2g}) from the model's own attention. This layer is not "
-                    "shown, since its weights would not be those of the model: compare with "
-                    "attn_implementation='eager', and leave the layer out with layers=…."
+                    f"{place}: the output recomputed from recorded arrays differs by {error.max():.2g} (allowed: "
+                    f"{limit:.2g}) from the model's own attention. This layer is not shown, since its weights would "
+                    "not be those of the model: compare with attn_implementation='eager', and leave the layer out "
+                    "with layers=…."
                 )
         self.trusted = True
 

@@ -102,3 +102,10 @@ def test_a_watch_inside_an_intervention_shows_the_edited_weights():
     np.testing.assert_allclose(after, expected, atol=1e-6)
     assert len(seen.layer(1).changes) == 3
     assert not seen.layer(0).changes
+
+
+def test_what_one_looks_at_prints_without_its_arrays(watched):
+    seen, _, _ = watched
+    assert repr(seen.layer(1)) == "Layer(part='decoder', number=1)"
+    assert repr(seen.layer(1).head(2)) == "Head(layer=Layer(part='decoder', number=1), index=2)"
+    assert repr(seen.runs[0]) == f"Run(layers={{decoder: 3}}, nbytes={seen.nbytes})"
