@@ -79,7 +79,7 @@ class Recorder:
         """The model's own answer, after recording the call."""
         answer = compute()
         self.all_calls += 1
-        if self.seen.stopped or recomputing():
+        if self.seen.stopped or recomputing() or call.is_empty:
             return answer
         layer = self.layers[call.module]
         if self.running is None and not self.entries.get(call.module) and call.module in self.calls:
@@ -390,10 +390,20 @@ def recomputing() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def of_heads(x: torch.Tensor, heads: list[int]) -> torch.Tensor:
-    """Some heads of (batch, heads, …); a view if they are neighbours."""
-    first, last = heads[0], heads[-1]
-    return x[:, first : last + 1] if heads == list(range(first, last + 1)) else x[:, heads]
+@dataclass(eq=False)
+class Hook:
+    """A hook of a watched model, which its copies do not share: nobody watches them, nor would remove it there."""
+
+    told: Callable[..., None] | None
+
+    def __call__(self, *args: Any, **options: Any) -> None:
+        """Tell the recorder; a copy tells nobody."""
+        if self.told is not None:
+            self.told(*args, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What copy and pickle make of it."""
+        return Hook, (None,)
 
 
 @contextmanager
@@ -405,13 +415,13 @@ def passes_of(model: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
     fused = torch.nn.TransformerEncoderLayer, torch.nn.MultiheadAttention  # hooks would turn their fast paths off
     for module in model.modules():
         if module in recorder.layers and not isinstance(module, fused):
-            hooks.append(module.register_forward_pre_hook(recorder.enters))
+            hooks.append(module.register_forward_pre_hook(Hook(recorder.enters)))
         if cuts_patches(module):
-            hooks.append(module.register_forward_hook(recorder.patches.cut))
+            hooks.append(module.register_forward_hook(Hook(recorder.patches.cut)))
         whole = any(base.__name__ == "PreTrainedModel" for base in type(module).__mro__)
         if (module is model or whole) and not isinstance(module, fused):
-            hooks.append(module.register_forward_pre_hook(recorder.begins, with_kwargs=True))
-            hooks.append(module.register_forward_hook(recorder.ends, with_kwargs=True, always_call=True))
+            hooks.append(module.register_forward_pre_hook(Hook(recorder.begins), with_kwargs=True))
+            hooks.append(module.register_forward_hook(Hook(recorder.ends), with_kwargs=True, always_call=True))
     try:
         yield
     finally:
