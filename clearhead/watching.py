@@ -45,7 +45,8 @@ def watch(
     check_tokenizer(tokenizer)
 
     from clearhead.adapters.torch.attention_layers import attention_layers, refuse_missing
-    from clearhead.adapters.torch.recording import Recorder, passes_of
+    from clearhead.adapters.torch.pass_hooks import passes_of
+    from clearhead.adapters.torch.recording import Recorder
 
     found = attention_layers(model)
     refuse_missing(model, found, chosen, only)
