@@ -55,7 +55,7 @@ class Run:
         record = self.records[part, number]
         if sequence not in range(record.sequences):
             last = record.sequences - 1
-            raise InputError(f"sequence {sequence} was not in the batch: choose from 0 to {last}.")
+            raise InputError(f"sequence {sequence!r} was not in the batch: choose from 0 to {last}.")
         if sequence not in record.views:
             record.views[sequence] = sequence_of(record, (part, number), sequence, self.guide(record))
         found: Sequence = record.views[sequence]

@@ -82,6 +82,22 @@ def test_unknown_questions_are_told(watched, question):
         watched[0].find(question)
 
 
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda seen: seen.find("groups", groups=5), "groups=5 must name some groups"),
+        (lambda seen: seen.summary("previous", matches=5), "matches=5 must name some pairs"),
+        (lambda seen: seen.layer("0"), "layer '0' was not watched: choose from"),
+        (lambda seen: seen.layer(0, run="0"), "run '0' was not recorded"),
+        (lambda seen: seen.layer(0, sequence="0"), "sequence '0' was not in the batch"),
+        (lambda seen: clearhead.heaviest_keys(5, -1), "5 has no layers: give a watch, or a list of weights"),
+    ],
+)
+def test_wrong_arguments_of_questions_are_told(watched, ask, message):
+    with pytest.raises(InputError, match=message):
+        ask(watched[0])
+
+
 @torch.no_grad()
 def test_a_watch_inside_an_intervention_shows_the_edited_weights():
     model = tiny_models.model_of("llama", "sdpa", layers=2)
