@@ -52,3 +52,4 @@ def passes_of(model: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
             hook.remove()
         if recorder.running is not None:
             recorder.undo_pass()
+        recorder.let_go()

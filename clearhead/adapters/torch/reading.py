@@ -98,9 +98,12 @@ def chosen(x: torch.Tensor, axis: int, numbers: Sequence[int]) -> torch.Tensor:
 
 
 def sample(key: torch.Tensor) -> torch.Tensor:
-    """A few numbers of each key, by which it is known again: (sequences, heads, keys, FINGERPRINT_DIMS or more)."""
+    """A few numbers of each key, by which it is known again: (sequences, heads, keys, FINGERPRINT_DIMS or more).
+
+    A copy even where these are all numbers, for a cache may write other keys into its memory.
+    """
     step = max(1, key.shape[-1] // FINGERPRINT_DIMS)
-    return key.detach()[..., step // 2 :: step].contiguous()
+    return key.detach()[..., step // 2 :: step].clone(memory_format=torch.contiguous_format)
 
 
 def fingerprints(key: torch.Tensor) -> Integers:

@@ -169,6 +169,12 @@ class Recorder:
         self.passes_before.clear()
         self.seen.spent = self.seen.nbytes
 
+    def let_go(self) -> None:
+        """Drop what only a further pass would need: the tensors that are where the model's are."""
+        for run in self.seen.runs:
+            for record in run.records.values():
+                record.sample = None
+
     def finish(self, name: str) -> None:
         """Give tokens their text at the end of the block; raises InputError if the model ran and nothing was seen."""
         if self.passes and not self.all_calls:
