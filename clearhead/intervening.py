@@ -215,7 +215,7 @@ class Intervention:
         for edit in self.edits:
             met = self.met.get(edit)
             if met is None:
-                raise InputError(f"{edit!r} was never reached: none of its layers was called inside the block.")
+                raise InputError(f"{edit!r} was never reached: none of its layers was given a token inside the block.")
             for name in ("queries", "keys"):
                 chosen = getattr(edit, name, None)
                 if chosen is None or chosen.everything:

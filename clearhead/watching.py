@@ -42,9 +42,11 @@ def watch(
     chosen, only = checked_numbers(layers, "layers"), checked_parts(parts)
     seen = Watch(checked_memory(memory))
     checked_heads = checked_numbers(heads, "heads")
+    check_tokenizer(tokenizer)
 
     from clearhead.adapters.torch.attention_layers import attention_layers, refuse_missing
-    from clearhead.adapters.torch.recording import Recorder, passes_of
+    from clearhead.adapters.torch.pass_hooks import passes_of
+    from clearhead.adapters.torch.recording import Recorder
 
     found = attention_layers(model)
     refuse_missing(model, found, chosen, only)
@@ -85,3 +87,12 @@ def checked_memory(memory: Any) -> int:
     if isinstance(memory, bool) or not isinstance(memory, int | float | np.number) or not 0 < memory < np.inf:
         raise InputError(f"memory={memory!r} must be a number of bytes: use memory={1 << 30} for 1 GiB.")
     return int(memory)
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Check that tokens can be given their text, before a model runs in vain."""
+    if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
+        raise InputError(
+            f"tokenizer={tokenizer!r} has no method decode(numbers): give the model's own, as from "
+            "AutoTokenizer.from_pretrained, or None for token numbers alone."
+        )

@@ -4,7 +4,7 @@ Responsible for checking what is asked and for reading answers off sums. `summar
 `factors` what is given with them, `sweep` computes the sums.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -103,9 +103,18 @@ def check_given(names: Sequence[str], given: Given) -> None:
     for name, number in (("top", given.top), ("window", given.window)):
         if not isinstance(number, int | np.integer) or number < 1:
             raise InputError(f"summary's {name}={number!r} must be a positive integer: use 1, 2, 3 …")
+    if "carriers" in names and not are_shares(given.shares):
+        raise InputError(f"summary's shares={given.shares!r} must be a list of numbers from 0 to 1: use [0.5, 0.9].")
     for name, value in (("groups", given.groups), ("matches", given.matches)):
         if value is not None and name not in names:
             raise InputError(f"summary got {name} but not the question {name!r}: ask summary({name!r}, {name}=…).")
+
+
+def are_shares(shares: Any) -> bool:
+    """Whether these are shares of a row, one at least."""
+    numbers = list(shares) if isinstance(shares, Iterable) else []
+    real = bool(numbers) and all(isinstance(x, int | float | np.integer | np.floating) for x in numbers)
+    return real and all(0 <= x <= 1 for x in numbers)
 
 
 def distance_edges(shape: tuple[int, ...]) -> tuple[int, ...]:

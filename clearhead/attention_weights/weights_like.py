@@ -1,6 +1,6 @@
 """What plots and questions over layers take: weights, objects that behave like them, and a watch of a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from clearhead.arrays import Array
@@ -72,6 +72,10 @@ def numbered_layers(layers: Any) -> list[NumberedLayer]:
     if isinstance(layers, WatchLike):
         shown = [(number, layers.layer(number)) for number in layers.layers()]
         return [NumberedLayer(number, layer.heads, layer.weights) for number, layer in shown]
+    if not isinstance(layers, Iterable):
+        raise InputError(
+            f"{layers!r} has no layers: give a watch, or a list of weights, one for each layer from first to last."
+        )
     each = [as_weights(w) for w in layers]
     return [NumberedLayer(number, range(w.shape[-3] if w.ndim > 2 else 1), w) for number, w in enumerate(each)]
 

@@ -20,6 +20,10 @@ class Run:
     names: dict[int, str] | None = None  # of tokens, if there was a tokenizer
     grids: dict[str, tuple[int, int]] = field(default_factory=dict)  # of each part's patches
 
+    def __repr__(self) -> str:
+        layers = ", ".join(f"{part}: {len(numbers)}" for part, numbers in self.parts().items())
+        return f"Run(layers={{{layers}}}, nbytes={self.nbytes})"
+
     @property
     def nbytes(self) -> int:
         """Bytes of all records."""
@@ -51,7 +55,7 @@ class Run:
         record = self.records[part, number]
         if sequence not in range(record.sequences):
             last = record.sequences - 1
-            raise InputError(f"sequence {sequence} was not in the batch: choose from 0 to {last}.")
+            raise InputError(f"sequence {sequence!r} was not in the batch: choose from 0 to {last}.")
         if sequence not in record.views:
             record.views[sequence] = sequence_of(record, (part, number), sequence, self.guide(record))
         found: Sequence = record.views[sequence]

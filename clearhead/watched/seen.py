@@ -7,8 +7,8 @@ answers questions.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -51,7 +51,7 @@ class Head:
 class Layer:
     """One layer of a run, for one sequence, checked against the model."""
 
-    sequence: Sequence
+    sequence: Sequence = field(repr=False)  # all its arrays
     part: str
     number: int
 
@@ -83,13 +83,13 @@ class Layer:
     def head(self, number: int) -> Head:
         """One head, by its number in the model; raises InputError if it was not watched."""
         if number not in self.heads:
-            raise InputError(f"head {number} of layer {self.number} was not watched: choose from {list(self.heads)}.")
+            raise InputError(f"head {number!r} of layer {self.number} was not watched: choose from {list(self.heads)}.")
         return Head(self, self.heads.index(number))
 
     def rows_of(self, number: int) -> slice:
         """The queries of one pass among the rows of `weights`."""
         if number not in range(len(self.steps)):
-            raise InputError(f"step {number} was not recorded: choose from 0 to {len(self.steps) - 1}.")
+            raise InputError(f"step {number!r} was not recorded: choose from 0 to {len(self.steps) - 1}.")
         ends = list(accumulate(self.steps, initial=0))
         return slice(ends[number], ends[number + 1])
 
@@ -124,7 +124,7 @@ class Watch:
         """One run; raises InputError if there is none of this number."""
         if number not in range(-len(self.runs), len(self.runs)):
             step = f"choose from 0 to {len(self.runs) - 1}" if self.runs else "call the model inside the with block"
-            raise InputError(f"run {number} was not recorded, only {len(self.runs)} were: {step}.")
+            raise InputError(f"run {number!r} was not recorded, only {len(self.runs)} were: {step}.")
         return self.runs[number]
 
     def parts(self, run: int = -1) -> dict[str, tuple[int, ...]]:
@@ -156,7 +156,7 @@ class Watch:
         name = self.part(part, run)
         records = self.run(run)
         if (name, number) not in records.records:
-            raise InputError(f"layer {number} was not watched: choose from {sorted(self.layers(run, part=name))}.")
+            raise InputError(f"layer {number!r} was not watched: choose from {sorted(self.layers(run, part=name))}.")
         found = records.sequence(name, number, sequence)
         found.check(f"layer {number}" if name == self.part(None, run) else f"layer {number} of {name}")
         return Layer(found, name, number)
@@ -220,7 +220,9 @@ class Watch:
         asked = [question for question in names if question in TOKEN_MATCHES]
         if asked:
             ids = token_matches(self.token_ids(sequence=sequence, run=run, part=name))
-            options["matches"] = {question: ids[question] for question in asked} | dict(options.get("matches", {}))
+            given = options.get("matches", {})  # Weights.summary refuses what is no mapping
+            own = {question: ids[question] for question in asked}
+            options["matches"] = own | dict(given) if isinstance(given, Mapping) else given
             names = (*(question for question in names if question not in asked), "matches")
         layers = [self.layer(number, sequence=sequence, run=run, part=name) for number in self.layers(run, part=name)]
         shapes = {layer.weights.shape for layer in layers}
@@ -253,7 +255,8 @@ class Watch:
             seen.find("induction")
             seen.find("needle", groups={"needle": [31, 32]}, queries=[-1], most=3)
         """
-        named = {"groups": dict(options.get("groups", {})), "matches": dict(options.get("matches", {}))}
+        given = {kind: options.get(kind) for kind in ("groups", "matches")}
+        named = {kind: dict(names) if isinstance(names, Mapping) else {} for kind, names in given.items()}
         family = next((kind for kind, names in named.items() if question in names), None)
         if family is None and question in TOKEN_MATCHES:
             family, options = "matches", options | {"matches": {}}

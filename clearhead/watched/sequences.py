@@ -3,6 +3,10 @@
 A pass's keys are those of an earlier pass, perhaps of another sequence (beam search), perhaps without the last ones
 (rejected candidates) or the first ones (a sliding cache), and then its own. Responsible for following that back, for
 leaving padding out, and for the mask and the rules that the whole has.
+
+Keys are numbered in three ways: in their *pass*, as the model had them; by their *place* in a `Walk`, where each key of
+the sequence stands once, padding too; and among the *tokens* that are shown, where padding is left out (`compact` leads
+from places to these).
 """
 
 from __future__ import annotations
@@ -38,10 +42,10 @@ TOLERANCES = {
 class Walk:
     """The keys of a sequence as its passes are followed, and where each pass's queries and keys stand among them."""
 
-    rows: Integers = field(default_factory=lambda: np.empty(0, np.int64))  # of each key: its sequence when it was new
-    items: Integers = field(default_factory=lambda: np.empty(0, np.int64))  # its number in the record
+    # Of each place: the sequence whose pass brought the key, its number among all keys of the record, and …
+    rows: Integers = field(default_factory=lambda: np.empty(0, np.int64))
+    items: Integers = field(default_factory=lambda: np.empty(0, np.int64))
     tokens: Array = field(default_factory=lambda: np.empty(0, bool))  # False at padding
-    ids: list[Array | None] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
 
@@ -51,8 +55,8 @@ class Step:
 
     number: int
     row: int  # the sequence's row in that pass
-    places: Integers  # of the pass's keys, among the walk's
-    own: Integers  # of its queries' own keys; −1 in cross-attention
+    places: Integers  # of each of the pass's keys
+    own: Integers  # the place of each query's own key; −1 in cross-attention
     kept: Array  # which queries are still part of the text
 
 
@@ -71,7 +75,7 @@ def walk(record: Record, rows: list[int]) -> Walk:
         old = np.empty(0, np.int64)
         if one.continues is not None:
             old = path.steps[-1].places[one.continues.kept[row]]
-        if one.new:
+        if one.new:  # after the last old key: what stood there was rejected; queries alone reject nothing
             cut_back(path, int(old.max(initial=-1)) + 1)
         start = len(path.rows)
         new = np.arange(start, start + one.new)
@@ -99,7 +103,7 @@ def crosses(record: Record) -> bool:
 
     Their layer's name says so, later passes bring queries alone, or several queries see the same of more or fewer keys.
     """
-    if not record.passes:
+    if not record.passes:  # of a loaded record, whose sequences are put together
         return False
     first = record.passes[0]
     if record.crosses or first.queries > first.new or any(not one.new for one in record.passes[1:]):
@@ -124,8 +128,8 @@ class Sequence:
     query_ids: Array | None
     checks: tuple[tuple[int, Array], ...]  # a query's number, and the model's own output for it, (heads, value dim)
     changes: tuple[Edit, ...] = ()
-    trusted: bool = False
-    made: Weights | None = None
+    trusted: bool = False  # whether `check` has found the model's own output in it
+    made: Weights | None = None  # `weights`, once asked for
 
     @property
     def mask(self) -> Mask:
@@ -148,7 +152,7 @@ class Sequence:
         """The weights (heads, queries, keys), unchecked."""
         if self.made is None:
             k, count = self.key, len(self.record.heads)
-            if self.record.key_heads != tuple(n * len(k) // count for n in range(count)):
+            if self.record.key_heads != tuple(n * len(k) // count for n in range(count)):  # unevenly shared, by heads=…
                 k = k[list(self.record.key_heads)]
             own = weights(
                 self.query, k, mask=self.mask, score=self.score, scale=self.record.scale, sink=self.record.sink
@@ -190,16 +194,24 @@ class Sequence:
         limit = TOLERANCES.get(self.record.dtype, 5e-2) * float(np.abs(value).max(initial=0))
         for query, own in self.checks:
             row = self.weights.row(query)
-            recomputed = np.stack([row[n] @ value[h] for n, h in enumerate(self.record.key_heads)])
-            error = np.abs(recomputed - own).max(axis=-1)
+            with np.errstate(invalid="ignore"):  # 0 · ∞, of a model whose values are not finite
+                recomputed = np.stack([row[n] @ value[h] for n, h in enumerate(self.record.key_heads)])
+                error = np.abs(recomputed - own).max(axis=-1)
             error[[head in replaced for head in self.record.heads]] = 0
             if not (error <= limit).all():
                 head = self.record.heads[int(np.argmax(np.where(np.isnan(error), np.inf, error)))]
+                place = f"{layer}, head {head}, position {query}"
+                if not (np.isfinite(limit) and np.isfinite(own).all()):
+                    raise TrustError(
+                        f"{place}: the model's own values or outputs are not finite (NaN or infinity), so that nothing "
+                        "can be compared with them. This layer is not shown: look for the first layer that is refused, "
+                        "for there they begin."
+                    )
                 raise TrustError(
-                    f"{layer}, head {head}, position {query}: the output recomputed from recorded arrays differs by "
-                    f"{error.max():.2g} (allowed: {limit:.2g}) from the model's own attention. This layer is not "
-                    "shown, since its weights would not be those of the model: compare with "
-                    "attn_implementation='eager', and leave the layer out with layers=…."
+                    f"{place}: the output recomputed from recorded arrays differs by {error.max():.2g} (allowed: "
+                    f"{limit:.2g}) from the model's own attention. This layer is not shown, since its weights would "
+                    "not be those of the model: compare with attn_implementation='eager', and leave the layer out "
+                    "with layers=…."
                 )
         self.trusted = True
 
@@ -259,12 +271,15 @@ def taken_queries(record: Record, path: Walk) -> Array:
 
 
 def shown_over(record: Record, path: Walk, compact: Integers, keys: int, queries: int) -> Shown:
-    """What all queries see of all keys."""
+    """What all queries see of all tokens: an interval each, without those that a cache has let go by then.
+
+    A pass's interval is over its keys. Its ends become places, and places token numbers.
+    """
     if any(record.passes[step.number].visible.bits is not None for step in path.steps):
         none = np.zeros(queries, np.int64)
         return Shown(none, none, keys, table=table_over(record, path, compact, keys, queries))
-    until, lows, highs, at = np.full(len(path.rows), queries), [], [], 0
-    ends = np.append(compact, keys)
+    until, lows, highs, at = np.full(len(path.rows), queries), [], [], 0  # until: the first query without the key
+    ends = np.append(compact, keys)  # the end of an interval may be one place after the last
     for step in path.steps:
         one = record.passes[step.number]
         low, high = one.visible.interval(step.row)
@@ -272,6 +287,7 @@ def shown_over(record: Record, path: Walk, compact: Integers, keys: int, queries
         high = np.where(high > low, places[np.maximum(high, 1) - 1] + 1, 0)
         low = places[np.minimum(low, len(step.places))]
         if len(step.places):
+            # Between its first and last key, a pass lacks those that its cache let go; before, its interval says so.
             gone = np.setdiff1d(np.arange(step.places.min(), step.places.max() + 1), step.places)
             gone = gone[gone < len(path.rows)]
             until[gone] = np.minimum(until[gone], at)

@@ -259,6 +259,10 @@ def test_documents_and_their_first_keys():
     [
         (lambda w: w.summary("entropie"), ["entropie", "entropy"]),
         (lambda w: w.summary(top=0), ["top=0"]),
+        (lambda w: w.summary("carriers", shares=[]), ["shares=[]", "[0.5, 0.9]"]),
+        (lambda w: w.summary("carriers", shares=0.5), ["shares=0.5"]),
+        (lambda w: w.summary("carriers", shares=[50]), ["shares=[50]", "from 0 to 1"]),
+        (lambda w: w.summary("carriers", shares=[float("nan")]), ["shares=[nan]"]),
         (lambda w: w.summary(window=1.5), ["window=1.5"]),
         (lambda w: w.summary("received_sum", v=np.ones((3, 2))), ["(3, 2)", "5 keys"]),
         (lambda w: w.summary("received_sum", v=np.ones((7, 5, 2))), ["(7, 5, 2)"]),

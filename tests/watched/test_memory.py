@@ -1,5 +1,7 @@
 """A watch keeps no more than it may, says so, and keeps whole passes whatever ends a model's run."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -185,3 +187,17 @@ def test_a_failed_pass_gives_its_memory_back(model, tokens):
         hook.remove()
         model(tokens)
     assert again.nbytes == seen.nbytes
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_tensor_is_held_after_the_block(fails, model, tokens):
+    with suppress(ValueError), torch.no_grad(), clearhead.watch(model) as seen:
+        model(tokens)
+        model(tokens + 1)
+        held = [record.sample for run in seen.runs for record in run.records.values()]
+        if fails:
+            raise ValueError
+    assert held
+    assert all(isinstance(x, torch.Tensor) for x in held)
+    assert all(record.sample is None for run in seen.runs for record in run.records.values())
+    seen.layer(0, run=0)

@@ -1,5 +1,7 @@
 """A watch changes nothing: a model's outputs keep their bits, and everything replaced meanwhile is put back."""
 
+import copy
+import pickle
 import threading
 from contextlib import ExitStack
 from typing import Any
@@ -289,6 +291,26 @@ def test_with_clearheads_patch_of_torch(outside, crossed):
     seen = next(one for one in entered if isinstance(one, Watch))
     assert torch.equal(found, expected)
     assert seen.layer(0).weights.shape == (4, 9, 9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])  # noqa: S301
+def test_a_copy_of_a_watched_model_is_not_watched(copied):
+    model, given = tiny_models.model_of("llama", "sdpa"), tokens_and_mask()
+    with clearhead.watch(model) as seen:
+        model(**given)
+        other = copied(model)
+        held = seen.nbytes
+        logits = other(**given).logits
+    assert len(seen.runs) == 1
+    assert seen.nbytes == held
+    assert torch.equal(logits, model(**given).logits)
+    left = [hook for module in other.modules() for hook in module._forward_pre_hooks.values()]
+    assert left
+    assert all(hook.told is None for hook in left)  # neither the watch nor what it holds is copied
+    with clearhead.watch(other) as again:
+        other(**given)
+    assert len(again.runs) == 1
 
 
 @torch.no_grad()

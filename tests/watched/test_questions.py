@@ -82,6 +82,22 @@ def test_unknown_questions_are_told(watched, question):
         watched[0].find(question)
 
 
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda seen: seen.find("groups", groups=5), "groups=5 must name some groups"),
+        (lambda seen: seen.summary("previous", matches=5), "matches=5 must name some pairs"),
+        (lambda seen: seen.layer("0"), "layer '0' was not watched: choose from"),
+        (lambda seen: seen.layer(0, run="0"), "run '0' was not recorded"),
+        (lambda seen: seen.layer(0, sequence="0"), "sequence '0' was not in the batch"),
+        (lambda seen: clearhead.heaviest_keys(5, -1), "5 has no layers: give a watch, or a list of weights"),
+    ],
+)
+def test_wrong_arguments_of_questions_are_told(watched, ask, message):
+    with pytest.raises(InputError, match=message):
+        ask(watched[0])
+
+
 @torch.no_grad()
 def test_a_watch_inside_an_intervention_shows_the_edited_weights():
     model = tiny_models.model_of("llama", "sdpa", layers=2)
@@ -102,3 +118,10 @@ def test_a_watch_inside_an_intervention_shows_the_edited_weights():
     np.testing.assert_allclose(after, expected, atol=1e-6)
     assert len(seen.layer(1).changes) == 3
     assert not seen.layer(0).changes
+
+
+def test_what_one_looks_at_prints_without_its_arrays(watched):
+    seen, _, _ = watched
+    assert repr(seen.layer(1)) == "Layer(part='decoder', number=1)"
+    assert repr(seen.layer(1).head(2)) == "Head(layer=Layer(part='decoder', number=1), index=2)"
+    assert repr(seen.runs[0]) == f"Run(layers={{decoder: 3}}, nbytes={seen.nbytes})"

@@ -83,6 +83,15 @@ def test_marks_are_those_of_copies_and_no_others(dtype):
     assert np.array_equal(reading.fingerprints(key[[2, 0]][:, :, order]), marks[[2, 0]][:, order])
 
 
+@pytest.mark.parametrize("dim", [1, 4, 7, 8, 64])
+def test_a_sample_of_keys_does_not_change_with_them(dim):
+    key = torch.randn(2, 3, 5, dim)
+    sample = reading.sample(key)
+    before = sample.clone()
+    key.zero_()
+    assert torch.equal(sample, before)
+
+
 def test_marks_tell_heads_and_dims_apart():
     key = torch.randn(1, 2, 5, 16)
     marks = reading.fingerprints(key)

@@ -149,6 +149,18 @@ def test_numbers_that_are_none(tokens):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_of_the_model_that_are_not_finite_are_told(number, tokens):
+    model = model_of("llama")
+    model.model.layers[1].self_attn.v_proj.weight[0, 0] = number
+    with clearhead.watch(model) as seen:
+        model(tokens)
+    seen.layer(0)
+    with pytest.raises(TrustError, match=r"layer 1, head \d, position \d+: .* not finite"):
+        seen.layer(1)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(("attention", "trusted"), [("eager", 1e-7), ("sdpa", 1e-13)])
 def test_models_of_float64_are_held_to_what_they_compute_in(attention, trusted, tokens):
     model = model_of("llama", attention).double()

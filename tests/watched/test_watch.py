@@ -337,6 +337,7 @@ WRONG = [
     ({"memory": "1GB"}, "memory='1GB' must be a number of bytes: use memory=1073741824"),
     ({"memory": 0}, "memory=0 must be a number of bytes"),
     ({"memory": float("nan")}, "memory=nan must be a number of bytes"),
+    ({"tokenizer": "gpt2"}, r"tokenizer='gpt2' has no method decode\(numbers\): give the model's own"),
 ]
 
 

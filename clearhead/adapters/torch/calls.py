@@ -63,6 +63,11 @@ class AttentionCall:
     score_function: Callable[..., Any] | None = None  # of flex_attention: (score, batch, head, query, key)
     function: str = ""  # what computes it, for messages
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody asks: a batch of no sequences, or a text of no tokens."""
+        return not self.query.shape[0] or not self.query.shape[2]
+
     def visible_rows(self, rows: torch.Tensor) -> torch.Tensor:
         """Which keys some queries see: (batch or 1, heads or 1, rows, keys)."""
         v, keys, queries = self.visibility, self.key.shape[2], self.query.shape[2]

@@ -48,9 +48,16 @@ class Changing:
 
     def answer(self, call: AttentionCall, compute: Callable[[], Answer]) -> Answer:
         """The model's answer with the edited heads replaced."""
+        before = compute()
+        if call.is_empty:
+            return before
+        if call.query.is_meta:
+            raise InputError(
+                f"{type(call.module).__name__} is on the meta device, which has no numbers to change: load the model's "
+                "weights, or move it by model.to_empty(device='cpu')."
+            )
         layer = self.layers[call.module]
         places = self.keeper.places(call, layer[0] == "cross")
-        before = compute()
         own = [edit for edit in self.edits if edit.of(layer)]
         for edit in own:
             self.reached(edit, call, places)

@@ -257,7 +257,7 @@ def sdpa_call(
 def autocast(*operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Operands in the dtype that attention computes in under autocast."""
     device = operands[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):  # meta has none
         return operands
     dtype = torch.get_autocast_dtype(device)
     return tuple(x.to(dtype) if x.dtype in AUTOCAST else x for x in operands)

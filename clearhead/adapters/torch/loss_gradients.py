@@ -50,6 +50,8 @@ class OutputGradients:
     def answer(self, call: AttentionCall, compute: Callable[[], Answer]) -> Answer:
         """The model's own answer, as a tensor that the gradient passes through."""
         answer, layer = compute(), self.layers[call.module]
+        if call.is_empty:
+            return answer
         visible, keys = visible_of(call)
         batch, _, queries, _ = answer.output.shape
         tokens = [np.ones(queries, bool)] * batch

@@ -98,9 +98,12 @@ def chosen(x: torch.Tensor, axis: int, numbers: Sequence[int]) -> torch.Tensor:
 
 
 def sample(key: torch.Tensor) -> torch.Tensor:
-    """A few numbers of each key, by which it is known again: (sequences, heads, keys, FINGERPRINT_DIMS or more)."""
+    """A few numbers of each key, by which it is known again: (sequences, heads, keys, FINGERPRINT_DIMS or more).
+
+    A copy even where these are all numbers, for a cache may write other keys into its memory.
+    """
     step = max(1, key.shape[-1] // FINGERPRINT_DIMS)
-    return key.detach()[..., step // 2 :: step].contiguous()
+    return key.detach()[..., step // 2 :: step].clone(memory_format=torch.contiguous_format)
 
 
 def fingerprints(key: torch.Tensor) -> Integers:
@@ -126,8 +129,8 @@ FACTOR = 0x5851F42D4C957F2D  # an odd number without a pattern
 def visible_of(call: AttentionCall) -> tuple[Visible, int]:
     """Who sees whom, and how many of the keys anybody sees: a cache may have room for more."""
     v, queries, keys = call.visibility, call.query.shape[2], call.key.shape[2]
-    if v.is_band:
-        if v.causal is None and v.left is None and v.right is None:
+    if v.is_band or not keys:
+        if not keys or (v.causal is None and v.left is None and v.right is None):
             return visible_band(queries, keys, 0, None, None), keys
         offset = 0 if v.causal == "start" else keys - queries
         right = 0 if v.causal is not None else v.right

@@ -1,14 +1,15 @@
 """Record a PyTorch model's attention for `clearhead.watch`: each call of a layer becomes a pass of a `Record`.
 
-The model computes everything itself. Responsible for joining passes to runs, for the memory limit, and for removing a
-failed pass. `reading` turns a call into arrays, `watched` holds and shows them.
+The model computes everything itself. A pass of the model gives each layer a `Pass` of its own; a *place* is a layer's
+part and number, a *run* the passes over one text. Responsible for telling which run and place a call belongs to, for
+the memory limit, and for taking back a pass that failed. `pass_hooks` tells where passes begin and end, `reading` turns
+a call into arrays, `watched` holds and shows them.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 
 from clearhead.adapters.torch.attention_layers import AttentionLayer, layers_like, spans
 from clearhead.adapters.torch.calls import Answer, AttentionCall
-from clearhead.adapters.torch.patches import Patches, cuts_patches
+from clearhead.adapters.torch.patches import Patches
 from clearhead.adapters.torch.reading import (
     added_of,
     chosen,
@@ -58,15 +59,19 @@ class Recorder:
     model: torch.nn.Module | None = None
     modules: frozenset[torch.nn.Module] = frozenset()  # of the model
     patches: Patches = field(default_factory=Patches)
-    entries: dict[torch.nn.Module, int] = field(default_factory=dict)  # how often each layer ran in this pass
-    calls: dict[torch.nn.Module, int] = field(default_factory=dict)  # of attention, by each layer's latest run
-    counts: dict[tuple[str, int], int] = field(default_factory=dict)  # tokens since the last checked row
+    entries: dict[torch.nn.Module, int] = field(default_factory=dict)  # how often each layer was entered in this pass
+    calls: dict[torch.nn.Module, int] = field(default_factory=dict)  # of attention, since each layer's latest entry
+    since_checked: dict[tuple[str, int], int] = field(
+        default_factory=dict
+    )  # queries since the last checked one, by place
     running: Any = None  # the module whose pass is running
     passes: int = 0  # of the whole model
     all_calls: int = 0  # of all its layers
-    unsure: dict[tuple[str, int], int] = field(default_factory=dict)  # passes that layers had before this one
+    passes_before: dict[tuple[str, int], int] = field(
+        default_factory=dict
+    )  # each place's, before the one that is running
     fed: list[torch.Tensor] = field(default_factory=list)  # tokens that were fed in, the latest last
-    masks: list[torch.Tensor] = field(default_factory=list)  # of padding, as the model was given them
+    padding_masks: list[torch.Tensor] = field(default_factory=list)  # that the model was given, the latest last
 
     def wants(self, module: torch.nn.Module) -> bool:
         """Whether a module is one of the model's layers; one that its code did not tell becomes one."""
@@ -79,27 +84,35 @@ class Recorder:
         """The model's own answer, after recording the call."""
         answer = compute()
         self.all_calls += 1
-        if self.seen.stopped or recomputing():
+        if self.seen.stopped or recomputing() or call.is_empty:
             return answer
-        layer = self.layers[call.module]
-        if self.running is None and not self.entries.get(call.module) and call.module in self.calls:
-            self.forget_calls()  # called by itself, once more
-        nth = self.calls.get(call.module, 0)
-        self.calls[call.module] = nth + 1
-        entries = self.entries.get(call.module)
-        turn, nth = (nth, 0) if entries is None else (entries - 1, nth)
-        count = sum(other.part == layer.part for other in self.layers.values())
-        place = layer.part, layer.number + turn * count
+        place, nth = self.place_of(call)
         if not self.chosen(*place):
             return answer
         try:
             with torch.no_grad():  # nothing is saved for gradients that a checkpointed layer would not save again
                 if not (nth and self.extend(call, answer, place)):
-                    self.take(call, answer, place if not nth else (f"{layer.part} {nth + 1}", place[1]))
+                    self.take(call, answer, place if not nth else (f"{place[0]} {nth + 1}", place[1]))
         except BaseException:
-            self.forget()
+            self.undo_pass()
             raise
         return answer
+
+    def place_of(self, call: AttentionCall) -> tuple[tuple[str, int], int]:
+        """The part and the number of the layer that calls, and how many calls it made before since it was entered.
+
+        A module that is entered again in the same pass (ALBERT's one layer, twelve times) is the next layer each time:
+        its numbers go on after those of all its part. Without a hook (torch's fused layers) each call is an entry.
+        """
+        module, layer = call.module, self.layers[call.module]
+        if self.running is None and not self.entries.get(module) and module in self.calls:
+            self.count_anew()  # the layer alone was called, once more: a pass of its own
+        nth = self.calls.get(module, 0)
+        self.calls[module] = nth + 1
+        entries = self.entries.get(module)
+        turn, nth = (nth, 0) if entries is None else (entries - 1, nth)
+        count = sum(other.part == layer.part for other in self.layers.values())
+        return (layer.part, layer.number + turn * count), nth
 
     # Passes of the model, and of its layers
 
@@ -108,15 +121,15 @@ class Recorder:
         if recomputing():
             return
         if self.running is None and module in self.entries:  # called by itself, once more
-            self.forget_calls()
+            self.count_anew()
         self.entries[module] = self.entries.get(module, 0) + 1
         self.calls[module] = 0
 
-    def forget_calls(self) -> None:
-        """Start counting the calls of a pass."""
+    def count_anew(self) -> None:
+        """Start counting the calls of a pass, which keeps what the pass before it recorded."""
         self.calls.clear()
         self.entries.clear()
-        self.unsure.clear()
+        self.passes_before.clear()
 
     def begins(self, module: torch.nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         """A module, possibly inside another, starts a pass."""
@@ -125,12 +138,12 @@ class Recorder:
                 self.fed = [*self.fed[-3:], x]
         for name, x in options.items():
             if name.endswith("attention_mask") and isinstance(x, torch.Tensor) and x.dim() == 2:
-                self.masks = [*self.masks[-3:], x]
+                self.padding_masks = [*self.padding_masks[-3:], x]
         if self.running is module:  # the last pass was interrupted
-            self.forget()
+            self.undo_pass()
         if self.running is None or self.running is module:
             self.running = module
-            self.forget_calls()
+            self.count_anew()
 
     def ends(self, module: torch.nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
         """A module has returned an output, or failed."""
@@ -139,13 +152,13 @@ class Recorder:
         self.running = None
         self.passes += 1
         if output is None:
-            self.forget()
-        self.forget_calls()
+            self.undo_pass()
+        self.count_anew()
 
-    def forget(self) -> None:
+    def undo_pass(self) -> None:
         """Remove what an unfinished pass recorded."""
         run = self.seen.runs[-1] if self.seen.runs else Run()
-        for place, passes in self.unsure.items():
+        for place, passes in self.passes_before.items():
             record = run.records.get(place)
             if record is not None:
                 record.cut(passes)
@@ -153,12 +166,18 @@ class Recorder:
                     del run.records[place]
         if self.seen.runs and not run.records:
             self.seen.runs.pop()
-        self.unsure.clear()
+        self.passes_before.clear()
         self.seen.spent = self.seen.nbytes
 
     def parts(self) -> list[str]:
         """The names of the model's parts."""
         return list(dict.fromkeys(layer.part for layer in self.layers.values()))
+
+    def let_go(self) -> None:
+        """Drop what only a further pass would need: the tensors that are where the model's are."""
+        for run in self.seen.runs:
+            for record in run.records.values():
+                record.sample = None
 
     def finish(self, name: str) -> None:
         """Give tokens their text at the end of the block; raises InputError if the model ran and nothing was seen."""
@@ -190,14 +209,18 @@ class Recorder:
         if record is not None or call.key.shape[2] != queries:
             prints = fingerprints(call.key)
         if record is not None and prints is not None:
-            usual = min(call.key.shape[2], record.passes[-1].keys + queries)  # though nobody may see the last keys
+            # `keys` ends at the last key that anybody sees. More may be there, as padding on the right that this pass
+            # adds; or fewer than usual, as in a cache with free room or one that let keys go. The longer guess first.
+            usual = min(call.key.shape[2], record.passes[-1].keys + queries)
             for count in dict.fromkeys((max(keys, usual), keys)):
                 continues = self.continued(record, prints[:, :count], queries, call.key[:, :, :count])
                 if continues is not None:
                     keys = count
                     break
         key, value = call.key[:, :, :keys], call.value[:, :, :keys]
-        visible = self.settled(visible, call.query.shape[0], keys, None if continues is None else record, continues)
+        visible = self.with_padding(
+            visible, call.query.shape[0], keys, None if continues is None else record, continues
+        )
         prints = None if prints is None else prints[:, :keys]
         if record is None or continues is None:
             record = self.begun(call, place, keys)
@@ -229,7 +252,7 @@ class Recorder:
             record.join_last()
         return True
 
-    def settled(
+    def with_padding(
         self, visible: Visible, batch: int, keys: int, before: Record | None, continues: Continuation | None
     ) -> Visible:
         """What a pass sees, with padding told from tokens that merely no query of this pass sees.
@@ -241,13 +264,14 @@ class Recorder:
             return visible
         tokens = np.ones((batch, keys), bool)
         if visible.tokens is not None:
-            there = np.zeros((len(visible.tokens), keys), bool)
-            there[:, : visible.tokens.shape[1]] = visible.tokens[:, :keys]
-            visible = replace(visible, tokens=there)
-            mask = self.padding(batch, keys)
-            sure = mask is not None or visible.bits is None
-            hidden = there | (mask if mask is not None else not sure)
-            tokens = np.broadcast_to(hidden, (batch, keys)).copy()
+            looked_at = np.zeros((len(visible.tokens), keys), bool)  # by any query of this pass
+            looked_at[:, : visible.tokens.shape[1]] = visible.tokens[:, :keys]
+            visible = replace(visible, tokens=looked_at)
+            mask = self.padding_mask(batch, keys)
+            # Without the model's mask, intervals tell padding (causal queries see all tokens); a table of bits does
+            # not, for it may hide a token from everybody: then every key counts as a token.
+            unseen_tokens = mask if mask is not None else visible.bits is not None
+            tokens = np.broadcast_to(looked_at | unseen_tokens, (batch, keys)).copy()
         if before is not None and continues is not None and before.tokens[-1] is not None:
             old = before.tokens[-1]
             for row, (parent, kept) in enumerate(zip(continues.parents, continues.kept, strict=True)):
@@ -290,8 +314,8 @@ class Recorder:
         grid = self.patches.grid_of(place[0], self.layers.values())
         if grid is not None:
             runs[-1].grids.setdefault(place[0], grid)
-        self.unsure.setdefault(place, 0)
-        self.counts[place] = CHECK_INTERVAL
+        self.passes_before.setdefault(place, 0)
+        self.since_checked[place] = CHECK_INTERVAL
         return record
 
     def add(
@@ -330,7 +354,7 @@ class Recorder:
         )
         size = sum(x.numel() * x.element_size() for x in tensors.values()) + one.nbytes
         if self.claim(size, place, record):
-            self.unsure.setdefault(place, len(record.passes))
+            self.passes_before.setdefault(place, len(record.passes))
             record.add(one, {name: host_copy(x) for name, x in tensors.items()}, prints)
 
     def ids_for(self, batch: int, queries: int) -> Any:
@@ -340,9 +364,9 @@ class Recorder:
                 return remembered(x, "tokens", partial(host_copy, x))
         return None
 
-    def padding(self, batch: int, keys: int) -> Any:
+    def padding_mask(self, batch: int, keys: int) -> Any:
         """The mask of padding that the model was given for so many keys, if it was: no table tells it for sure."""
-        for x in reversed(self.masks):
+        for x in reversed(self.padding_masks):
             if x.shape == (batch, keys):
                 return x.bool().cpu().numpy()
         return None
@@ -351,10 +375,12 @@ class Recorder:
         self, place: tuple[str, int], queries: int, visible: Any, record: Record, call: AttentionCall
     ) -> tuple[int, ...]:
         """The queries whose own output is kept: a few of a prompt, later one now and then."""
-        self.counts[place] = self.counts.get(place, CHECK_INTERVAL) + queries
-        if self.counts[place] < CHECK_INTERVAL or call.dropout:
+        self.since_checked[place] = self.since_checked.get(place, CHECK_INTERVAL) + queries
+        if self.since_checked[place] < CHECK_INTERVAL or call.dropout:
             return ()
-        self.counts[place] = 0 if record.passes else CHECK_INTERVAL  # the first token after a prompt is also checked
+        self.since_checked[place] = (
+            0 if record.passes else CHECK_INTERVAL
+        )  # the first token after a prompt is also checked
         first, last = 0, [queries - 1]
         tokens = visible.tokens
         if tokens is not None and tokens.shape[1] >= queries:
@@ -384,7 +410,7 @@ class Recorder:
                 needed,
             )
         passes = len(record.passes)
-        self.forget()
+        self.undo_pass()
         self.seen.stopped = (
             f"{limit} was reached after {passes} passes; these are kept, and the model goes on unwatched"
         )
@@ -397,34 +423,3 @@ class Recorder:
 def recomputing() -> bool:
     """Whether gradients are being computed, for which checkpointed layers run once more."""
     return torch._C._current_graph_task_id() != -1
-
-
-def of_heads(x: torch.Tensor, heads: list[int]) -> torch.Tensor:
-    """Some heads of (batch, heads, …); a view if they are neighbours."""
-    first, last = heads[0], heads[-1]
-    return x[:, first : last + 1] if heads == list(range(first, last + 1)) else x[:, heads]
-
-
-@contextmanager
-def passes_of(model: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
-    """Tell a recorder where each pass of a model, or of a model inside it, begins and ends."""
-    recorder.model, recorder.modules = model, frozenset(model.modules())
-    recorder.patches.paths = {module: path for path, module in model.named_modules()}
-    hooks = []
-    fused = torch.nn.TransformerEncoderLayer, torch.nn.MultiheadAttention  # hooks would turn their fast paths off
-    for module in model.modules():
-        if module in recorder.layers and not isinstance(module, fused):
-            hooks.append(module.register_forward_pre_hook(recorder.enters))
-        if cuts_patches(module):
-            hooks.append(module.register_forward_hook(recorder.patches.cut))
-        whole = any(base.__name__ == "PreTrainedModel" for base in type(module).__mro__)
-        if (module is model or whole) and not isinstance(module, fused):
-            hooks.append(module.register_forward_pre_hook(recorder.begins, with_kwargs=True))
-            hooks.append(module.register_forward_hook(recorder.ends, with_kwargs=True, always_call=True))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        if recorder.running is not None:
-            recorder.forget()
