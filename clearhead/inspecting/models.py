@@ -17,11 +17,16 @@ WATCH_BYTES = 1 << 31  # limit on what a watch may record
 
 
 def from_watch(path: Path) -> TextAttention:
-    """The latest run in a saved watch, its items named by their indices; needs neither torch nor the model."""
+    """The latest run in a saved watch, its items by their tokens' text, or else their indices.
+
+    Needs neither torch nor the model.
+    """
     seen = load_watch(path)
     layers = layers_of(seen)
     count = max(w.shape[-1] for w in layers.values())
-    return TextAttention(path.name, tuple(map(str, range(count))), layers)
+    names, ids = seen.run(-1).names or {}, seen.layer(next(iter(layers))).sequence.key_ids
+    tokens = [] if ids is None else [names[n] for n in ids.tolist() if n in names]
+    return TextAttention(path.name, tuple(tokens if len(tokens) == count else map(str, range(count))), layers)
 
 
 def from_folder(folder: Path, text: str) -> TextAttention:
