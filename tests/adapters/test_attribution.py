@@ -124,6 +124,11 @@ def test_heads_of_an_encoder_add_up_to_what_its_projection_writes(ids):
         logit_attribution(model, ids, 5)
 
 
+def test_text_is_not_taken_for_ids(model):
+    with pytest.raises(InputError, match=r"'a text' are text: give tokenizer"):
+        logit_attribution(model, "a text", 5)
+
+
 @pytest.mark.parametrize("against", [None, 9])
 def test_all_parts_add_up_to_the_logit(model, ids, against):
     parts = logit_attribution(model, ids, 5, against=against, position=13)
