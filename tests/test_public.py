@@ -15,7 +15,7 @@ def test_all_is_sorted_and_complete():
         for name, value in vars(clearhead).items()
         if not name.startswith("_") and getattr(value, "__module__", "").startswith("clearhead")
     }
-    assert public | {"__version__", "functions"} == set(clearhead.__all__)
+    assert public | {"__version__", "eviction", "functions"} == set(clearhead.__all__)
 
 
 def test_everything_public_has_a_docstring():

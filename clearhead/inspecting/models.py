@@ -17,20 +17,27 @@ WATCH_BYTES = 1 << 31  # limit on what a watch may record
 
 
 def from_watch(path: Path) -> TextAttention:
-    """The latest run in a saved watch, its items by their tokens' text, or else their indices.
-
-    Needs neither torch nor the model.
-    """
+    """The latest run in a saved watch; needs neither torch nor the model."""
     seen = load_watch(path)
     layers = layers_of(seen)
     count = max(w.shape[-1] for w in layers.values())
-    names, ids = seen.run(-1).names or {}, seen.layer(next(iter(layers))).sequence.key_ids
-    tokens = [] if ids is None else [names[n] for n in ids.tolist() if n in names]
-    return TextAttention(path.name, tuple(tokens if len(tokens) == count else map(str, range(count))), layers)
+    return TextAttention(path.name, item_names(seen, count), layers)
+
+
+def item_names(seen: Watch, count: int) -> tuple[str, ...]:
+    """The text of each token, or its number in the vocabulary, or else its index."""
+    for named in (seen.tokens, seen.token_ids):
+        try:
+            names = tuple(map(str, named()))
+        except InputError:
+            continue
+        if len(names) == count:
+            return names
+    return tuple(map(str, range(count)))
 
 
 def from_folder(folder: Path, text: str) -> TextAttention:
-    """One forward pass of a causal language model over a text, from local files. Raises FileError or InputError."""
+    """One forward pass of a language model over a text, from local files. Raises FileError or InputError."""
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -50,7 +57,7 @@ def from_folder(folder: Path, text: str) -> TextAttention:
     if not token_ids.shape[1]:
         raise InputError("This text has no tokens: give another.")
     try:
-        with torch.no_grad(), watch(model, memory=WATCH_BYTES) as seen:
+        with torch.no_grad(), watch(model, memory=WATCH_BYTES, tokenizer=tokenizer) as seen:
             model(token_ids)
     except MemoryLimitError as error:
         raise InputError(
@@ -60,11 +67,10 @@ def from_folder(folder: Path, text: str) -> TextAttention:
         ) from None
     except InputError as error:
         raise InputError(
-            f"{folder} cannot be inspected: {str(error).partition(': ')[0]}. Give a causal language model such as "
-            "Llama, Qwen, Mistral, Gemma 2 or GPT-2."
+            f"{folder} cannot be inspected: {str(error).partition(': ')[0]}. Give a language model such as Llama, "
+            "Qwen, Mistral, Gemma, GPT-2 or BERT."
         ) from None
-    tokens = tuple(str(tokenizer.decode([token_id])) for token_id in token_ids[0].tolist())
-    return TextAttention(folder.name, tokens, layers_of(seen))
+    return TextAttention(folder.name, item_names(seen, token_ids.shape[1]), layers_of(seen))
 
 
 def layers_of(seen: Watch) -> dict[int, Weights]:

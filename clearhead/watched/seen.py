@@ -215,12 +215,17 @@ class Watch:
             )
         return ids
 
-    def grid(self, run: int = -1, *, part: str = "vision") -> tuple[int, int]:
-        """The rows and columns of an image's patches; the part's further keys stand before them."""
-        grid = self.run(run).grids.get(self.part(part, run))
-        if grid is None:
-            raise InputError(f"part {part!r} has no grid of patches: only images of one size have.")
-        return grid
+    def grid(self, run: int = -1, *, part: str | None = None) -> tuple[int, int]:
+        """The rows and columns of an image's patches; the part's further keys stand before them.
+
+        Without `part`, that of the part which takes images.
+        """
+        grids = self.run(run).grids
+        name = next(iter(grids), None) if part is None else self.part(part, run)
+        if name not in grids:
+            of = "this model" if part is None else f"part {part!r}"
+            raise InputError(f"{of} has no grid of patches: watch a model that cuts images of one size into patches.")
+        return grids[name]
 
     def __iter__(self) -> Iterator[Layer]:
         """The layers of the latest run's usual part, first to last."""

@@ -431,4 +431,23 @@ def test_what_watch_refuses_is_told_with_a_step_of_inspect(folder, monkeypatch, 
     transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
     assert main(["inspect", str(tmp_path), SENTENCE]) == 2
     error = capsys.readouterr().err
-    assert "Give a causal language model such as" in error
+    assert "Give a language model such as" in error
+
+
+def test_a_saved_watch_names_its_tokens(tmp_path):
+    import torch
+
+    import clearhead
+    from clearhead.inspecting.models import from_watch
+    from tests.tiny_models import model_of
+
+    class Tokenizer:
+        def decode(self, ids):
+            return f"<{ids[0]}>"
+
+    model, ids = model_of("llama", "sdpa"), torch.tensor([[1, 5, 9, 5]])
+    for tokenizer, names in ((Tokenizer(), ("<1>", "<5>", "<9>", "<5>")), (None, ("1", "5", "9", "5"))):
+        with torch.no_grad(), clearhead.watch(model, tokenizer=tokenizer) as seen:
+            model(ids)
+        seen.save(tmp_path / "seen.safetensors", force=True)
+        assert from_watch(tmp_path / "seen.safetensors").tokens == names

@@ -107,7 +107,7 @@ def refuse_missing(
     only: tuple[str, ...] | None,
 ) -> None:
     """Raise InputError for numbers of layers and names of parts that a model has not."""
-    if not layers:  # they show as they run
+    if not layers:  # they are found as the model runs, and missing ones told at the end
         return
     name, parts = type(model).__name__, list(dict.fromkeys(layer.part for layer in layers))
     unknown = [part for part in only or () if part not in parts]

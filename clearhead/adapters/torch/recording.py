@@ -156,6 +156,10 @@ class Recorder:
         self.unsure.clear()
         self.seen.spent = self.seen.nbytes
 
+    def parts(self) -> list[str]:
+        """The names of the model's parts."""
+        return list(dict.fromkeys(layer.part for layer in self.layers.values()))
+
     def finish(self, name: str) -> None:
         """Give tokens their text at the end of the block; raises InputError if the model ran and nothing was seen."""
         if self.passes and not self.all_calls:
@@ -163,6 +167,11 @@ class Recorder:
                 f"{name} ran, but called none of the functions whose attention can be seen. Some choose by a setting: "
                 "load it with attn_implementation='sdpa', or leave torch.jit and torch.compile(fullgraph=True) out."
             )
+        layers = self.layers.values()
+        if self.all_calls and not any(self.chosen(layer.part, layer.number) for layer in layers):
+            parts = {part: spans(sorted(x.number for x in layers if x.part == part)) for part in self.parts()}
+            known = "; ".join(f"{part} {numbers}" for part, numbers in parts.items())
+            raise InputError(f"{name} ran, but none of the chosen layers is among those that it has: {known}.")
         for run in self.seen.runs:
             run.grids = {part: grid for part, grid in run.grids.items() if run.has_grid(part, grid)}
             if self.tokenizer is not None:
