@@ -281,6 +281,7 @@ def test_relevance_is_that_of_autograd_on_eager_weights(name):
     gradients = [w.grad[0].numpy() for w in answer.attentions]
     with clearhead.watch(model) as seen, output_gradients(model) as recorded:
         model(ids).logits[0, -1, 5].backward()
+    assert repr(recorded) == f"OutputGradients(layers={len(seen.layers())}, with a gradient: {len(seen.layers())})"
     lazy = recorded.by_weights(seen)
     for number, wanted in enumerate(gradients):
         seen_by = whole[number] > 0
