@@ -211,7 +211,7 @@ class Intervention:
                 met["some keys"] = set()
 
     def check_reached(self) -> None:
-        """Raise InputError for edits that changed nothing in the whole block."""
+        """Raise InputError for edits whose layers or positions no pass of the block had."""
         for edit in self.edits:
             met = self.met.get(edit)
             if met is None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.arrays import Array, ceil_div
-from clearhead.attention_weights.weights_like import as_weights
+from clearhead.attention_weights.weights_like import WatchLike, as_weights, numbered_layers
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import DtypeError, InputError, ShapeError
 
@@ -22,10 +22,10 @@ TOGETHER, PAIRS = 16, 1024  # heads and pairs in one product: too few to be spli
 def similarity(weights_a: Any, weights_b: Any = None) -> Array:
     """The cosine similarity of every head of some weights to every head of others, or to each other: from 0 to 1.
 
-    Weights of shape (..., queries, keys), or a list of equal ones, one for each layer; the result has the leading axes
-    of both, (heads, heads) or (layers, heads, layers, heads). Each matrix counts as one long vector; one without any
-    weight is similar to nothing, 0. Holds 8 MiB of weights at a time, more for hundreds of heads. Raises ShapeError or
-    InputError.
+    Weights of shape (..., queries, keys), a list of equal ones, one for each layer, or a watch; the result has the
+    leading axes of both, (heads, heads) or (layers, heads, layers, heads). Each matrix counts as one long vector; one
+    without any weight is similar to nothing, 0. Holds 8 MiB of weights at a time, more for hundreds of heads. Raises
+    ShapeError or InputError.
     Definition: `clearhead.definition.weights.similarity`.
 
     >>> from clearhead import weights
@@ -52,7 +52,9 @@ def similarity(weights_a: Any, weights_b: Any = None) -> Array:
 
 
 def layers_of(weights: Any) -> tuple[list[Any], tuple[int, ...]]:
-    """Weights, or a list of equal ones, as a list, and their leading axes: that of layers first, if they are a list."""
+    """Weights, a list of equal ones, or a watch, as a list, and their leading axes: of several layers, theirs first."""
+    if isinstance(weights, WatchLike):
+        weights = [layer.weights for layer in numbered_layers(weights)]
     if not isinstance(weights, Sequence):
         w = as_weights(weights)
         return [w], w.shape[:-2]

@@ -131,11 +131,14 @@ class Summary(Mapping[str, Array]):
         return Summary(joined, self.names)
 
 
-def checked_questions(names: Sequence[str], *, placed: bool = True) -> tuple[str, ...]:
-    """Check the names of questions; without any, the usual ones. Unless keys are `placed`, none may read positions."""
+def checked_questions(names: Sequence[str], *, placed: bool = True, also: Sequence[str] = ()) -> tuple[str, ...]:
+    """Check the names of questions; without any, the usual ones. Unless keys are `placed`, none may read positions.
+
+    `also` are further names that may be asked for.
+    """
     for name in names:
         if name not in NEEDS:
-            raise InputError(f"summary({name!r}) is unknown: ask for some of {', '.join(NEEDS)}.")
+            raise InputError(f"summary({name!r}) is unknown: ask for some of {', '.join((*NEEDS, *also))}.")
         if name in POSITIONAL and not placed:
             raise InputError(
                 f"summary({name!r}) reads positions, but these weights are over the keys that a cache kept: read rows "

@@ -39,6 +39,8 @@ def as_weights(w: Any) -> Any:
     >>> as_weights(w) is w
     True
     """
+    if isinstance(w, WatchLike):
+        raise InputError("this is a watch of many layers: choose one, as by seen.layer(0) or seen.layer(0).head(0).")
     weights = getattr(w, "weights", w)
     if not isinstance(weights, WeightsLike):
         raise InputError(
@@ -72,6 +74,9 @@ def numbered_layers(layers: Any) -> list[NumberedLayer]:
     if isinstance(layers, WatchLike):
         shown = [(number, layers.layer(number)) for number in layers.layers()]
         return [NumberedLayer(number, layer.heads, layer.weights) for number, layer in shown]
+    one = getattr(layers, "weights", layers)
+    if isinstance(one, WeightsLike) and one.ndim < 4:
+        raise InputError(f"this is {type(layers).__name__}, of one layer: give a list of layers, [w], or a watch.")
     if not isinstance(layers, Iterable):
         raise InputError(
             f"{layers!r} has no layers: give a watch, or a list of weights, one for each layer from first to last."

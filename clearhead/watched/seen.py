@@ -16,11 +16,11 @@ from clearhead.arrays import Array
 from clearhead.attention_weights.labels import token_matches
 from clearhead.attention_weights.matrix import Weights
 from clearhead.attention_weights.ranking import How, RankedHead, rank_heads
-from clearhead.attention_weights.summary import Summary
+from clearhead.attention_weights.summary import Summary, checked_questions
 from clearhead.errors import InputError
 from clearhead.watched.file import read_watch, write_watch
 from clearhead.watched.run import USUAL_PARTS, Run
-from clearhead.watched.sequences import Sequence
+from clearhead.watched.sequences import Sequence, crosses
 
 TOKEN_MATCHES = ("previous", "duplicate", "induction")
 USUAL = ("entropy", "distance", "first", "received_mean")
@@ -32,6 +32,10 @@ class Head:
 
     layer: Layer
     index: int  # among the watched heads
+
+    def __repr__(self) -> str:
+        layer = self.layer
+        return f"Head(part={layer.part!r}, layer={layer.number}, number={layer.heads[self.index]}, {layer.extent})"
 
     @property
     def weights(self) -> Weights:
@@ -54,6 +58,15 @@ class Layer:
     sequence: Sequence = field(repr=False)  # all its arrays
     part: str
     number: int
+
+    def __repr__(self) -> str:
+        return f"Layer(part={self.part!r}, number={self.number}, heads={len(self.heads)}, {self.extent})"
+
+    @property
+    def extent(self) -> str:
+        """How many queries and keys there are."""
+        _, queries, keys = self.weights.shape
+        return f"queries={queries}, keys={keys}"
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -186,10 +199,21 @@ class Watch:
 
     def tokens(self, *, sequence: int = 0, run: int = -1, part: str | None = None) -> list[str]:
         """The tokens of a sequence as text, if `watch` was given a tokenizer."""
-        if self.run(run).names is None:
+        ids, names = self.token_ids(sequence=sequence, run=run, part=part), self.run(run).names
+        if names is None:
             raise InputError("these tokens have no text: give watch(model, tokenizer=…), or take seen.token_ids().")
-        names = self.run(run).names or {}
-        return [names[int(n)] for n in self.token_ids(sequence=sequence, run=run, part=part)]
+        return [names[int(n)] for n in ids]
+
+    def compared_ids(self, question: str, part: str, *, sequence: int, run: int) -> Array:
+        """The tokens of a part whose queries are its keys; raises InputError where they are not."""
+        ids = self.token_ids(sequence=sequence, run=run, part=part)
+        layer = self.layer(self.layers(run, part=part)[0], sequence=sequence, run=run, part=part)
+        if crosses(layer.sequence.record) or layer.weights.shape[-1] != len(ids):
+            raise InputError(
+                f"{question!r} compares tokens with those before them, but the {layer.weights.shape[-1]} keys of "
+                f"{part} are not its {len(ids)} queries: give labels of your own by matches={{name: (queries, keys)}}."
+            )
+        return ids
 
     def grid(self, run: int = -1, *, part: str | None = None) -> tuple[int, int]:
         """The rows and columns of an image's patches; the part's further keys stand before them.
@@ -217,9 +241,10 @@ class Watch:
         of the watched tokens. Processes one layer at a time.
         """
         name = self.part(part, run)
+        checked_questions([question for question in names if question not in TOKEN_MATCHES], also=TOKEN_MATCHES)
         asked = [question for question in names if question in TOKEN_MATCHES]
         if asked:
-            ids = token_matches(self.token_ids(sequence=sequence, run=run, part=name))
+            ids = token_matches(self.compared_ids(asked[0], name, sequence=sequence, run=run))
             given = options.get("matches", {})  # Weights.summary refuses what is no mapping
             own = {question: ids[question] for question in asked}
             options["matches"] = own | dict(given) if isinstance(given, Mapping) else given

@@ -124,6 +124,11 @@ def test_heads_of_an_encoder_add_up_to_what_its_projection_writes(ids):
         logit_attribution(model, ids, 5)
 
 
+def test_text_is_not_taken_for_ids(model):
+    with pytest.raises(InputError, match=r"'a text' are text: give tokenizer"):
+        logit_attribution(model, "a text", 5)
+
+
 @pytest.mark.parametrize("against", [None, 9])
 def test_all_parts_add_up_to_the_logit(model, ids, against):
     parts = logit_attribution(model, ids, 5, against=against, position=13)
@@ -276,6 +281,7 @@ def test_relevance_is_that_of_autograd_on_eager_weights(name):
     gradients = [w.grad[0].numpy() for w in answer.attentions]
     with clearhead.watch(model) as seen, output_gradients(model) as recorded:
         model(ids).logits[0, -1, 5].backward()
+    assert repr(recorded) == f"OutputGradients(layers={len(seen.layers())}, with a gradient: {len(seen.layers())})"
     lazy = recorded.by_weights(seen)
     for number, wanted in enumerate(gradients):
         seen_by = whole[number] > 0

@@ -236,21 +236,22 @@ def test_patched_patterns_of_generated_text(models):
     assert not torch.equal(plain, text)
 
 
+@pytest.mark.parametrize("heads", [[0, 3], [0, 1, 2, 3]])
 @torch.no_grad()
-def test_patched_pattern_and_values_give_the_output_of_that_run(models):
+def test_patched_pattern_and_values_give_the_output_of_that_run(models, heads):
     model, (ids, others) = models("llama"), tokens(4).split(2)
     _, seen = weights_seen(model, others)
     layer = [seen.layer(1, sequence=row) for row in range(2)]
     outputs = np.stack([np.asarray(one.weights) @ one.values for one in layer])
     with clearhead.intervene(model) as change:
-        change.patch(1, [0, 3], seen, values=True)
+        change.patch(1, heads, seen, values=True)
         ours = model(ids).logits
     with clearhead.intervene(model) as change:
-        change.ablate(1, [0, 3], to=outputs[:, [0, 3]])
+        change.ablate(1, heads, to=outputs[:, heads])
         theirs = model(ids).logits
     close(ours, theirs)
     with clearhead.intervene(model) as change:
-        change.patch(1, [0, 3], seen, values=True, pattern=False)
+        change.patch(1, heads, seen, values=True, pattern=False)
         assert not torch.allclose(model(ids).logits, ours)
 
 

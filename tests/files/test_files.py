@@ -319,7 +319,10 @@ def test_an_existing_file_is_replaced_only_by_force(tmp_path):
     path = tmp_path / "a.npy"
     path.write_bytes(b"precious")
     with (
-        pytest.raises(FileError, match=r"a\.npy exists already: choose another name, or replace it with --force"),
+        pytest.raises(
+            FileError,
+            match=r"a\.npy exists already: choose another name, or replace it with --force \(force=True in Python\)",
+        ),
         new_file(path, {"output": SPECS["output"]}),
     ):
         pass

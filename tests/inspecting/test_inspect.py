@@ -397,6 +397,14 @@ def test_a_saved_watch_is_inspected(capsys, folder, tmp_path):
     seen.save(tmp_path / "seen.safetensors")
     assert main(["inspect", str(tmp_path / "seen.safetensors"), "--head", "1.0"]) == 0
     assert "4 items, 1 layer, 4 heads" in capsys.readouterr().out
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad(), clearhead.watch(model, tokenizer=tokenizer) as named:
+        model(**tokenizer(SENTENCE, return_tensors="pt"))
+    named.save(tmp_path / "named.safetensors")
+    assert main(["inspect", str(tmp_path / "named.safetensors"), "--row", SENTENCE.split()[2], "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert read["tokens"] == SENTENCE.split()
+    assert read["row"]["query"] == len(SENTENCE.split()) - 1 - SENTENCE.split()[::-1].index(SENTENCE.split()[2])
     for words, said in (
         ([str(tmp_path / "seen.safetensors"), "a text"], "no text"),
         ([str(tmp_path), "a text"], "transformers cannot load a model from"),

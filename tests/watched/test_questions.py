@@ -120,8 +120,74 @@ def test_a_watch_inside_an_intervention_shows_the_edited_weights():
     assert not seen.layer(0).changes
 
 
-def test_what_one_looks_at_prints_without_its_arrays(watched):
+def test_a_run_prints_without_its_arrays(watched):
     seen, _, _ = watched
-    assert repr(seen.layer(1)) == "Layer(part='decoder', number=1)"
-    assert repr(seen.layer(1).head(2)) == "Head(layer=Layer(part='decoder', number=1), index=2)"
     assert repr(seen.runs[0]) == f"Run(layers={{decoder: 3}}, nbytes={seen.nbytes})"
+
+
+def test_layers_and_heads_print_in_a_line(watched):
+    seen = watched[0]
+    assert repr(seen.layer(1)) == "Layer(part='decoder', number=1, heads=4, queries=24, keys=24)"
+    assert repr(seen.layer(1).head(3)) == "Head(part='decoder', layer=1, number=3, queries=24, keys=24)"
+
+
+def test_a_watch_is_compared_as_its_layers_are(watched):
+    seen, eager, _ = watched
+    got = clearhead.similarity(seen)
+    flat = eager.reshape(12, -1) / np.linalg.norm(eager.reshape(12, -1), axis=1)[:, None]
+    np.testing.assert_allclose(got.reshape(12, 12), flat @ flat.T, atol=1e-6)
+
+
+def test_unknown_questions_list_those_of_tokens_too(watched):
+    with pytest.raises(InputError, match="matches, previous, duplicate, induction"):
+        watched[0].summary("entropi")
+
+
+@pytest.mark.parametrize("one", [lambda layer: layer, lambda layer: layer.head(0), lambda layer: layer.weights])
+def test_one_layer_is_not_taken_for_several(watched, one):
+    with pytest.raises(InputError, match="of one layer"):
+        clearhead.heaviest_keys(one(watched[0].layer(1)), -1)
+
+
+def test_a_watch_is_not_taken_for_a_layer(watched):
+    from clearhead import plot
+
+    with pytest.raises(InputError, match=r"seen\.layer\(0\)"):
+        plot.heads(watched[0])
+
+
+@torch.no_grad()
+def test_tokens_of_two_texts_are_not_compared():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.T5Config(
+        vocab_size=97, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=4, decoder_start_token_id=0
+    )
+    model = transformers.T5ForConditionalGeneration(config).eval()
+    ids = torch.arange(3, 12)[None]
+    for answer in (ids, ids[:, :4]):
+        with clearhead.watch(model) as seen:
+            model(input_ids=ids, decoder_input_ids=answer)
+        assert seen.find("duplicate", part="decoder", most=1)
+        for question in ("previous", "duplicate", "induction"):
+            with pytest.raises(InputError, match="9 keys of cross are not its"):
+                seen.find(question, part="cross")
+
+
+@torch.no_grad()
+def test_keys_of_before_a_watch_have_no_tokens():
+    model = tiny_models.model_of("llama", "sdpa", layers=1)
+    ids = torch.arange(3, 15)[None]
+    cache = model(ids[:, :8], use_cache=True).past_key_values
+    with clearhead.watch(model) as seen:
+        model(ids[:, 8:], past_key_values=cache)
+    with pytest.raises(InputError, match="12 keys of decoder are not its 4 queries"):
+        seen.find("previous")
+
+
+@torch.no_grad()
+def test_what_has_no_tokens_is_not_sent_to_their_numbers():
+    model = tiny_models.model_of("llama", "sdpa", layers=1)
+    with clearhead.watch(model) as seen:
+        model(inputs_embeds=torch.zeros(1, 3, 64))
+    with pytest.raises(InputError, match="were not seen"):
+        seen.tokens()

@@ -120,11 +120,11 @@ class EditedHeads:
         """Their output, (batch, heads, queries, value dim), in the processor's memory."""
         call, group = self.call, self.count // self.call.key.shape[1]
         query, key, value = (on_processor(x) for x in (call.query, call.key, call.value))
-        if len(self.heads) < self.count:
+        swaps = [edit for edit in self.edits if isinstance(edit, Patch) and edit.values]
+        if swaps or len(self.heads) < self.count:  # heads that share a key head may get different values
             shared = [head // group for head in self.heads]
             query, key, value = query[:, list(self.heads)], key[:, shared], value[:, shared]
         rules = rules_of(call, self.heads)
-        swaps = [edit for edit in self.edits if isinstance(edit, Patch) and edit.values]
         for edit in swaps:
             value = self.patched_values(value, edit) if edit.queries.everything else value
         output = self.by_patterns(query, key, value, rules)

@@ -43,6 +43,10 @@ class OutputGradients:
         self.layers = {layer.module: layer for layer in layers}
         self.passes: dict[tuple[str, int], OutputPass] = {}
 
+    def __repr__(self) -> str:
+        have = sum(one.gradient is not None for one in self.passes.values())
+        return f"OutputGradients(layers={len(self.layers)}, with a gradient: {have})"
+
     def wants(self, module: torch.nn.Module) -> bool:
         """Whether a module is one of the model's layers."""
         return module in self.layers

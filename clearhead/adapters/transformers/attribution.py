@@ -256,7 +256,10 @@ def unembedding_of(model: Any) -> torch.nn.Linear:
     """The module that makes logits."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if not isinstance(head, torch.nn.Linear):
-        raise InputError(f"{type(model).__name__} has no linear unembedding: give a causal language model.")
+        raise InputError(
+            f"{type(model).__name__} has no linear unembedding that get_output_embeddings() "
+            "gives: give a causal language model of transformers, or add that method."
+        )
     return head
 
 
@@ -274,6 +277,8 @@ def checked_inputs(inputs: Any, model: torch.nn.Module) -> dict[str, Any]:
         raise InputError("the model is in training mode, where dropout changes each pass: call model.eval() first.")
     if isinstance(inputs, Mapping):
         given = {name: inputs[name] for name in sorted(inputs, key=lambda name: name != "input_ids")}
+    elif isinstance(inputs, str):
+        raise InputError(f"inputs={inputs!r:.60} are text: give tokenizer(text, return_tensors='pt').")
     else:
         given = {"input_ids": torch.as_tensor(inputs)}
     ids = given.get("input_ids", given.get("inputs_embeds"))
