@@ -20,7 +20,7 @@ import numpy as np
 from clearhead.arrays import Array, Integers
 from clearhead.attention_weights.lazy import check_memory
 from clearhead.attention_weights.matrix import Weights, weights
-from clearhead.errors import TrustError
+from clearhead.errors import InputError, TrustError
 from clearhead.interventions.edits import Ablate, Edit, Patch
 from clearhead.interventions.shown import edited_weights
 from clearhead.rules.masks import Mask
@@ -181,7 +181,13 @@ class Sequence:
 
     @property
     def values(self) -> Array:
-        """The values of each head, (heads, keys, value dim)."""
+        """The values of each head, (heads, keys, value dim); raises InputError if another run's took their place."""
+        moved = [x for x in self.changes if isinstance(x, Patch) and x.values and x.of(self.layer)]
+        if moved:
+            raise InputError(
+                f"in layer {self.layer[1]} of {self.layer[0]}, {moved[0]!r} put another run's values in place of the "
+                "recorded ones: take values from that run's watch."
+            )
         chosen: Array = self.value[list(self.record.key_heads)]
         return chosen
 

@@ -191,3 +191,19 @@ def test_what_has_no_tokens_is_not_sent_to_their_numbers():
         model(inputs_embeds=torch.zeros(1, 3, 64))
     with pytest.raises(InputError, match="were not seen"):
         seen.tokens()
+
+
+@torch.no_grad()
+def test_values_of_another_run_are_not_shown_as_this_runs():
+    model = tiny_models.model_of("llama", "sdpa", layers=2)
+    first, other = torch.randint(3, 97, (2, 1, 9), generator=torch.Generator().manual_seed(5))
+    with clearhead.watch(model) as seen:
+        model(first)
+    with clearhead.intervene(model) as change:
+        change.patch(1, [0], seen, values=True)
+        with clearhead.watch(model) as changed:
+            model(other)
+    assert changed.layer(0).values.shape == (4, 9, 16)
+    assert changed.layer(1).weights.shape == (4, 9, 9)
+    with pytest.raises(InputError, match=r"layer 1 of decoder, patch.* put another run's values"):
+        _ = changed.layer(1).values
