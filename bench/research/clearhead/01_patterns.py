@@ -1,6 +1,5 @@
 """What all heads look at: entropy, the first token's share and the last token's row of each."""
 
-import numpy as np
 import torch
 
 import clearhead
@@ -14,8 +13,7 @@ def answer(loaded, length):
     with torch.no_grad(), clearhead.watch(model) as seen:
         model(book(tokenizer, length), logits_to_keep=1, use_cache=False)
     asked = seen.summary("entropy", "first")
-    last = np.stack([seen.layer(number).weights.row(-1) for number in seen.layers()])
-    return {"entropy": asked.entropy.mean(-1), "first": asked.first.mean(-1), "last": last}
+    return {"entropy": asked.entropy.mean(-1), "first": asked.first.mean(-1), "last": [x.weights.row(-1) for x in seen]}
 
 
 if __name__ == "__main__":

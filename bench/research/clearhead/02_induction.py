@@ -11,12 +11,11 @@ from bench.research.prompts import repeated
 def answer(loaded, length):
     """Watch the pass, and ask for the weight half the text and one token back, from the second half on."""
     _, model = loaded
-    places = np.arange(length)
     with torch.no_grad(), clearhead.watch(model) as seen:
         model(repeated(length), logits_to_keep=1, use_cache=False)
+    places, later = np.arange(length), slice(length // 2 - 1, None)
     behind = {"behind": (places - length // 2 + 1, places)}
-    asked = seen.summary("matches", matches=behind, queries=slice(length // 2 - 1, None))
-    return {"scores": asked.matches[..., 0].mean(-1)}
+    return {"scores": seen.summary("matches", matches=behind, queries=later).matches[..., 0].mean(-1)}
 
 
 if __name__ == "__main__":

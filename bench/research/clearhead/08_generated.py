@@ -1,7 +1,6 @@
 """What each generated token was read from: attention of the position before it, by head and on average."""
 
 import numpy as np
-import torch
 
 import clearhead
 from bench.research.models import run, smollm
@@ -12,7 +11,7 @@ def answer(loaded, length):
     """Watch the model while it generates."""
     tokenizer, model = loaded
     prompt = tokens_of(tokenizer, opening(tokenizer, length))
-    with torch.no_grad(), clearhead.watch(model) as seen:
+    with clearhead.watch(model) as seen:
         tokens = model.generate(prompt, **GENERATED)
     weights = np.stack([layer.weights[:, prompt.shape[1] - 1 :] for layer in seen])
     return {"mean": weights.mean((0, 1)), "head": weights[HEAD], "tokens": tokens[0]}
