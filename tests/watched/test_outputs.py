@@ -370,3 +370,18 @@ def test_a_compiled_models_layers_are_seen():
     with clearhead.watch(model) as seen:
         compiled(**given)
     assert seen.layer(1).weights.shape == (4, 21, 21)
+
+
+def test_blocks_that_end_in_another_order_leave_compilation_as_it_was():
+    from torch._dynamo import eval_frame
+
+    model = tiny_models.model_of("llama")
+    before = eval_frame._stance.stance
+    first, second = clearhead.watch(model), clearhead.watch(model)
+    first.__enter__()
+    second.__enter__()
+    assert eval_frame._stance.stance == "force_eager"
+    first.__exit__(None, None, None)
+    assert eval_frame._stance.stance == "force_eager"
+    second.__exit__(None, None, None)
+    assert eval_frame._stance.stance == before
