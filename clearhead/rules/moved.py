@@ -19,46 +19,33 @@ from clearhead.rules.simplification import simplify
 POSITIONAL = {"query", "key"}
 
 
-@dataclass(frozen=True)
-class MovedMask(Mask):
-    """A mask that sees keys at the positions of a table."""
+@dataclass(frozen=True, repr=False)
+class Moved:
+    """A mask or a score rule that sees keys at the positions of a table."""
 
-    given: Mask = field(compare=False)
+    given: Any = field(compare=False)
     moved: Formula
 
     @property
     def formula(self) -> Formula:
-        """The mask's formula at those positions."""
+        """Its formula at those positions."""
         return self.moved
 
     @property
     def function(self) -> Any:
-        """The function that the mask was made from, for errors."""
+        """The function that it was made from, for errors."""
         return getattr(self.given, "function", None)
 
     def __repr__(self) -> str:
         return repr(self.given)
 
 
-@dataclass(frozen=True)
-class MovedScore(Score):
-    """A score rule that sees keys at the positions of a table."""
+class MovedMask(Moved, Mask):
+    """A mask at positions of a table."""
 
-    given: Score = field(compare=False)
-    moved: Formula
 
-    @property
-    def formula(self) -> Formula:
-        """The rule's formula at those positions."""
-        return self.moved
-
-    @property
-    def function(self) -> Any:
-        """The function that the rule was made from, for errors."""
-        return getattr(self.given, "function", None)
-
-    def __repr__(self) -> str:
-        return repr(self.given)
+class MovedScore(Moved, Score):
+    """A score rule at positions of a table."""
 
 
 def reads_positions(formula: Formula) -> bool:
