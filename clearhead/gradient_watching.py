@@ -19,9 +19,9 @@ def output_gradients(model: Any) -> Iterator[Any]:
             model(**tokens).logits[0, -1, paris].backward()
         clearhead.relevance(seen, recorded.by_weights(seen), queries=-1)  # of each token
     """
-    from clearhead.adapters.torch.attention_layers import attention_layers
+    from clearhead.adapters.torch.attention_layers import known_layers
     from clearhead.adapters.torch.loss_gradients import OutputGradients
 
-    recorded = OutputGradients(attention_layers(model))
+    recorded = OutputGradients(known_layers(model))
     with observing(model, recorded):
         yield recorded

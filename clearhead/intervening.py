@@ -14,6 +14,7 @@ from clearhead.interventions.places import Places, positions
 from clearhead.observing import observing
 from clearhead.rules.masks import Mask, is_integer
 from clearhead.rules.masks import where as where_mask
+from clearhead.watched.run import usual_part
 
 
 @contextmanager
@@ -32,14 +33,12 @@ def intervene(model: Any) -> Iterator[Intervention]:
             change.ablate(layer=6, heads=[1, 2])
             model(**tokens)
     """
-    from clearhead.adapters.torch.attention_layers import USUAL_PARTS, attention_layers
+    from clearhead.adapters.torch.attention_layers import known_layers
     from clearhead.adapters.torch.changing import Changing
 
-    found = attention_layers(model)
+    found = known_layers(model)
     layers = {layer.module: (layer.part, layer.number) for layer in found}
-    parts = dict.fromkeys(layer.part for layer in found)
-    usual = next((part for part in USUAL_PARTS if part in parts), next(iter(parts)))
-    change = Intervention(layers.values(), usual)
+    change = Intervention(layers.values(), usual_part(layer.part for layer in found))
     with observing(model, Changing(layers, change.edits, change.reached)):
         yield change
     change.check_reached()

@@ -1,5 +1,6 @@
 """One run of a model over a text: the records of its layers, by part and number."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,8 +9,26 @@ from clearhead.errors import InputError
 from clearhead.watched.records import Record
 from clearhead.watched.sequences import Sequence, crosses, ids_of, sequence_of
 
-USUAL_PARTS = ("text", "decoder", "self", "encoder", "audio", "vision", "cross")  # which one is shown if none is named
+PARTS_IN_ORDER = (
+    "text",
+    "decoder",
+    "self",
+    "encoder",
+    "audio",
+    "vision",
+    "cross",
+)  # that are usually asked for
 MOST_MORE = 16  # tokens beside an image's patches: a class token, registers
+
+
+def usual_part(parts: Iterable[str]) -> str:
+    """The part that questions are about if they name none.
+
+    >>> usual_part(["encoder", "decoder", "cross"])
+    'decoder'
+    """
+    names = list(parts)
+    return next((part for part in PARTS_IN_ORDER if part in names), names[0] if names else "self")
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ from clearhead.attention_weights.ranking import How, RankedHead, rank_heads
 from clearhead.attention_weights.summary import Summary, checked_questions
 from clearhead.errors import InputError
 from clearhead.watched.file import read_watch, write_watch
-from clearhead.watched.run import USUAL_PARTS, Run
+from clearhead.watched.run import Run, usual_part
 from clearhead.watched.sequences import Sequence, crosses
 
 TOKEN_MATCHES = ("previous", "duplicate", "induction")
@@ -152,7 +152,7 @@ class Watch:
         """The part of this name; without one, the first of those usually asked for."""
         parts = self.parts(run)
         if name is None:
-            return next((part for part in USUAL_PARTS if part in parts), next(iter(parts), "self"))
+            return usual_part(parts)
         if name not in parts:
             raise InputError(f"part {name!r} was not watched: choose from {', '.join(parts)}.")
         return name

@@ -391,3 +391,20 @@ def test_patched_queries_of_any_mask():
         ours = model(x)
     added = torch.zeros(10, 10).masked_fill(torch.ones(10, 10).tril() == 0, torch.finfo(torch.float32).min)
     close(ours, by_hand(model, x, [edit], added))
+
+
+class Held(nn.Module):
+    """Calls attention by a function that it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.attend = functional.scaled_dot_product_attention
+
+    def forward(self, x):
+        return self.attend(x, x, x)
+
+
+@pytest.mark.parametrize("enter", [clearhead.intervene, clearhead.output_gradients])
+def test_layers_known_only_as_they_run_are_refused(enter):
+    with pytest.raises(InputError, match="known only as they run"):
+        enter(nn.Sequential(Held())).__enter__()

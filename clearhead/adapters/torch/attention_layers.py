@@ -35,7 +35,6 @@ LABELS = {  # a part's name, and the words in its path that give it; the first o
     "encoder": ("encoder",),
 }
 INPUTS = {"pixel_values": "vision", "pixel_values_videos": "vision", "input_values": "audio", "input_features": "audio"}
-USUAL_PARTS = ("text", "decoder", "self", "encoder", "audio", "vision", "cross")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +62,17 @@ def attention_layers(model: torch.nn.Module) -> list[AttentionLayer]:
             "nn.MultiheadAttention or transformers' attention interface can be seen. Let its layers call one of them."
         )
     return named(found, model, [])
+
+
+def known_layers(model: torch.nn.Module) -> list[AttentionLayer]:
+    """`attention_layers`, for those who need them before the model runs; raises InputError if none is known by then."""
+    layers = attention_layers(model)
+    if not layers:
+        raise InputError(
+            f"{type(model).__name__} calls attention by what its modules hold, so its layers are known only as they "
+            "run and cannot be changed or attributed: look at them with clearhead.watch(model)."
+        )
+    return layers
 
 
 def layers_like(model: torch.nn.Module, module: torch.nn.Module, known: list[AttentionLayer]) -> list[AttentionLayer]:

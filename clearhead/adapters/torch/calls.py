@@ -61,7 +61,6 @@ class AttentionCall:
     dropout: float = 0.0
     computed: str = "float32"  # the least precise dtype that the model's own attention computes in
     score_function: Callable[..., Any] | None = None  # of flex_attention: (score, batch, head, query, key)
-    function: str = ""  # what computes it, for messages
 
     @property
     def is_empty(self) -> bool:

@@ -29,11 +29,11 @@ from clearhead.adapters.torch.calls import (
     own_or_changed,
 )
 from clearhead.adapters.torch.multihead import MULTIHEAD, attention_of
+from clearhead.adapters.torch.operator import autocast_operands
 from clearhead.adapters.torch.remembered import forget, remembered
 from clearhead.errors import InputError
 
 SDPA = "scaled_dot_product_attention"
-AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # dtypes that autocast converts
 
 
 class Intercepted:
@@ -250,17 +250,13 @@ def sdpa_call(
         adds,
         dropout=dropout,
         computed=str(q.dtype).removeprefix("torch."),
-        function=SDPA,
     )
 
 
 def autocast(*operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Operands in the dtype that attention computes in under autocast."""
     device = operands[0].device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):  # meta has none
-        return operands
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(x.to(dtype) if x.dtype in AUTOCAST else x for x in operands)
+    return autocast_operands(*operands, device=device) if torch.amp.is_autocast_available(device) else operands
 
 
 def four_axes(x: torch.Tensor) -> torch.Tensor:
@@ -332,7 +328,6 @@ def call_flex(
         visible_blocks(block_mask, key.shape[2]),
         computed="float32" if score_mod and query.dtype is torch.float64 else str(query.dtype).removeprefix("torch."),
         score_function=score_mod,
-        function="flex_attention",
     )
     result = own_or_changed(call, chain, compute, lambda raw: raw[0] if isinstance(raw, tuple) else raw)
     if not isinstance(result, Answer):

@@ -54,11 +54,11 @@ def check_ranks() -> None:
         )
 
 
-def autocast_operands(*operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Operands in autocast's dtype, if autocast is enabled."""
-    if not torch.is_autocast_enabled("cpu"):
+def autocast_operands(*operands: torch.Tensor, device: str = "cpu") -> tuple[torch.Tensor, ...]:
+    """Operands in autocast's dtype for a device, if autocast is enabled there."""
+    if not torch.is_autocast_enabled(device):
         return operands
-    dtype = torch.get_autocast_dtype("cpu")
+    dtype = torch.get_autocast_dtype(device)
     return tuple(x.to(dtype) if x.dtype in AUTOCAST else x for x in operands)
 
 

@@ -9,7 +9,7 @@ a call into arrays, `watched` holds and shows them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -198,13 +198,16 @@ class Recorder:
 
     # One call
 
+    def latest(self, place: tuple[str, int]) -> Record | None:
+        """The record of a place in the latest run, if it has one."""
+        return self.seen.runs[-1].records.get(place) if self.seen.runs else None
+
     def take(self, call: AttentionCall, answer: Answer, place: tuple[str, int]) -> None:
         """Add a call to its layer's record."""
         refuse_without_numbers(call)
         visible, keys = visible_of(call)
         queries = call.query.shape[2]
-        run = self.seen.runs[-1] if self.seen.runs else None
-        record = run.records.get(place) if run is not None else None
+        record = self.latest(place)
         prints, continues = None, None
         if record is not None or call.key.shape[2] != queries:
             prints = fingerprints(call.key)
@@ -235,8 +238,7 @@ class Recorder:
 
     def extend(self, call: AttentionCall, answer: Answer, place: tuple[str, int]) -> bool:
         """Join a layer's further call to its last pass, if each looks at its own piece of a text or of images."""
-        run = self.seen.runs[-1] if self.seen.runs else None
-        record = run.records.get(place) if run is not None else None
+        record = self.latest(place)
         length = call.query.shape[2]
         bare = call.visibility.is_band and call.visibility.causal is None and call.visibility.left is None
         if record is None or not bare or call.adds or call.key.shape[2] != length or not record.passes:
@@ -297,11 +299,9 @@ class Recorder:
             raise InputError(
                 f"layer {place[1]} of {place[0]} has no heads {list(heads)}: choose from 0 to {count - 1}."
             )
-        group = count // key_count
-        used = sorted({head // group for head in heads})
         record = Record(
             heads=heads,
-            key_heads=tuple(used.index(head // group) for head in heads),
+            key_heads=shared_heads(heads, count // key_count)[1],
             count=count,
             dtype=call.computed,
             scale=call.scale,
@@ -332,9 +332,8 @@ class Recorder:
     ) -> None:
         """Copy what is new to the host, within the memory limit, and add it as a pass."""
         batch, count, queries, _ = call.query.shape
-        group = count // call.key.shape[1]
-        used = sorted({head // group for head in record.heads})
         heads = list(record.heads)
+        used, _ = shared_heads(heads, count // call.key.shape[1])
         tensors = {"query": chosen(call.query, 1, heads), "key": chosen(key, 1, used), "value": chosen(value, 1, used)}
         checked = self.checked_rows(place, queries, visible, record, call)
         output = chosen(chosen(answer.output, 2, checked), 1, heads) if checked else None
@@ -418,6 +417,12 @@ class Recorder:
             f"the watch stopped: {self.seen.stopped}. Choose layers=… or heads=…, or give more memory.", stacklevel=2
         )
         return False
+
+
+def shared_heads(heads: Sequence[int], group: int) -> tuple[list[int], tuple[int, ...]]:
+    """The key heads that some heads use, `group` heads each, and for each of these heads its key head's place there."""
+    used = sorted({head // group for head in heads})
+    return used, tuple(used.index(head // group) for head in heads)
 
 
 def recomputing() -> bool:

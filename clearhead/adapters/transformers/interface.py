@@ -120,7 +120,6 @@ def described(
         sink=given.get("s_aux", given.get("sinks")) if knows(function, name, "s_aux", "sinks") else None,
         dropout=float(given.get("dropout") or 0.0) if module.training or given.get("dropout") else 0.0,
         computed=computed_in(name, function, str(query.dtype).removeprefix("torch.")),
-        function=name,
     )
 
 

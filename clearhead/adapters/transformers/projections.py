@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from clearhead.adapters.torch.attention_layers import USUAL_PARTS, attention_layers
+from clearhead.adapters.torch.attention_layers import known_layers
 from clearhead.adapters.torch.loss_gradients import numbers
 from clearhead.arrays import Array
 from clearhead.errors import InputError
+from clearhead.watched.run import usual_part
 
 NAMES = ("o_proj", "c_proj", "out_proj", "dense", "wo", "Wo")  # what families call it
 
@@ -35,8 +36,8 @@ def output_matrices(model: torch.nn.Module) -> dict[int, Array]:
 
 def usual_layers(model: torch.nn.Module) -> dict[torch.nn.Module, int]:
     """The attention layers that a watch of the model shows if no part is named, with their numbers."""
-    layers = attention_layers(model)
-    part = next((part for part in USUAL_PARTS if any(layer.part == part for layer in layers)), layers[0].part)
+    layers = known_layers(model)
+    part = usual_part(layer.part for layer in layers)
     return {layer.module: layer.number for layer in sorted(layers, key=lambda x: x.number) if layer.part == part}
 
 
