@@ -9,28 +9,56 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 STATIC = resources.files(__package__) / "static"
-STYLES = ("tokens.css", "shell.css", "learn.css")
-MODULES = (
-    "numbers", "attention", "course", "state", "problem", "dom", "formulas", "ask", "actions", "items", "triangle",
-    "lines", "plane", "question", "path", "python", "heads", "growth", "export", "bar", "page", "main",
-)  # fmt: skip  # each after the modules it imports
-TITLE = "clearhead: self-attention you can see through"
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A page: its style sheets and its modules, each after the modules it imports, and the last one starts it."""
+
+    name: str
+    title: str
+    styles: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
+SHARED_STYLES = ("tokens.css", "shell.css")
+SHARED = ("numbers", "dom", "ask", "controls", "appearance", "files")
+LEARN = Screen(
+    "learn",
+    "clearhead: self-attention you can see through",
+    (*SHARED_STYLES, "learn/learn.css"),
+    (
+        *SHARED, "learn/attention", "learn/course", "learn/state", "learn/problem", "learn/formulas", "learn/actions",
+        "learn/items", "learn/triangle", "learn/lines", "learn/plane", "learn/question", "learn/path", "learn/python",
+        "learn/heads", "learn/growth", "learn/export", "learn/bar", "learn/page", "learn/main",
+    ),
+)  # fmt: skip
+READ = Screen(
+    "read",
+    "clearhead: read a model's attention",
+    (*SHARED_STYLES, "read/read.css"),
+    (
+        *SHARED, "read/main",
+    ),
+)  # fmt: skip
+SCREENS = {screen.name: screen for screen in (LEARN, READ)}
 HTML_HEAD = '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
 VIEWPORT = '<meta name="viewport" content="width=device-width,initial-scale=1">\n<link rel="icon" href="data:,">\n'
-HTML_BODY = '</head>\n<body class="learn">\n<noscript>This page needs JavaScript.</noscript>\n</body>\n</html>\n'
+HTML_BODY = '</head>\n<body class="{name}">\n<noscript>This page needs JavaScript.</noscript>\n</body>\n</html>\n'
 BASE_POLICY = "default-src 'none'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'"
 TRUSTED_TYPES = "require-trusted-types-for 'script'; trusted-types 'none'"
 
 
-def served_page() -> str:
+def served_page(screen: Screen) -> str:
     """The page that loads everything else from its server."""
-    links = "".join(f'<link rel="stylesheet" href="static/{name}">\n' for name in STYLES)
-    script = '<script type="module" src="static/main.js"></script>\n'
-    return HTML_HEAD.format(title=TITLE) + VIEWPORT + links + script + HTML_BODY
+    links = "".join(f'<link rel="stylesheet" href="static/{name}">\n' for name in screen.styles)
+    script = f'<script type="module" src="static/{screen.modules[-1]}.js"></script>\n'
+    return HTML_HEAD.format(title=screen.title) + VIEWPORT + links + script + HTML_BODY.format(name=screen.name)
 
 
 def served_policy() -> str:
@@ -39,24 +67,24 @@ def served_policy() -> str:
     return f"{BASE_POLICY}; {own}; {TRUSTED_TYPES}"
 
 
-def single_file(known: Mapping[str, Any], state: str) -> str:
-    """The page as one file that contains the answers in `known`, by question, and opens at a state.
+def single_file(screen: Screen, known: Mapping[str, Any], state: str) -> str:
+    """A screen as one file that contains the answers in `known`, by question, and opens at a state.
 
     Its content security policy allows its script and styles by their hashes, so nothing else can run in it.
     """
-    styles = "\n".join((STATIC / name).read_text("utf-8") for name in STYLES)
+    styles = "\n".join((STATIC / name).read_text("utf-8") for name in screen.styles)
     data = json.dumps({"known": known, "state": state}, ensure_ascii=True).replace("<", "\\u003c")
-    script = f"'use strict';\n(() => {{\nconst KEPT = {data};\n{joined_script()}\n}})();"
+    script = f"'use strict';\n(() => {{\nconst KEPT = {data};\n{joined_script(screen)}\n}})();"
     policy = f"{BASE_POLICY}; script-src '{policy_hash(script)}'; style-src '{policy_hash(styles)}'; {TRUSTED_TYPES}"
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-    late = HTML_BODY.replace("</body>", f"<script>{script}</script>\n</body>")
-    return HTML_HEAD.format(title=TITLE) + meta + VIEWPORT + f"<style>{styles}</style>\n" + late
+    body = HTML_BODY.format(name=screen.name).replace("</body>", f"<script>{script}</script>\n</body>")
+    return HTML_HEAD.format(title=screen.title) + meta + VIEWPORT + f"<style>{styles}</style>\n" + body
 
 
-def joined_script() -> str:
+def joined_script(screen: Screen) -> str:
     """All modules as one script, without `import`, because every name is in scope, and without `export`."""
     parts = []
-    for name in MODULES:
+    for name in screen.modules:
         text = (STATIC / f"{name}.js").read_text("utf-8")
         text = re.sub(r"^import [^;]*;\n", "", text, flags=re.MULTILINE)
         parts.append(re.sub(r"^export ", "", text, flags=re.MULTILINE))

@@ -74,7 +74,8 @@ class Guard:
 def application(token: str, port: int) -> ASGIApp:
     """The whole application, guarded."""
     routes = [
-        Route("/", lambda request: HTMLResponse(page.served_page())),
+        Route("/", lambda request: HTMLResponse(page.served_page(page.LEARN))),
+        Route("/read", lambda request: HTMLResponse(page.served_page(page.READ))),
         Route("/ask/{what}", answer_request, methods=["GET", "POST"]),
         Route("/file", file_request, methods=["POST"]),
         Mount("/static", StaticFiles(directory=str(page.STATIC))),
@@ -99,7 +100,7 @@ async def file_request(request: Request) -> Response:
     """The page as one file, with the answers that the browser has received."""
     try:
         sent = await request_object(request)
-        text = page.single_file(sent["known"], str(sent["state"]))
+        text = page.single_file(page.SCREENS[sent["screen"]], sent["known"], str(sent["state"]))
     except (ClearheadError, KeyError, TypeError):
         return PlainTextResponse("Nothing to write: load the page again.", 422)
     return Response(

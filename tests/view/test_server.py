@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -47,13 +48,13 @@ def test_the_page_comes_with_its_policy(address: str) -> None:
     {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"},
 ])  # fmt: skip
 def test_others_are_refused(address: str, headers: dict[str, str]) -> None:
-    for path in ("", "static/main.js", "ask/sentence?text=a"):
+    for path in ("", "static/learn/main.js", "ask/sentence?text=a"):
         status, told, body = fetch(address, path, headers=headers)
         assert (status, body) == (403, b"Not from here.")
         assert "Content-Security-Policy" in told or "content-security-policy" in told
 
 
-@pytest.mark.parametrize("path", ["/", "/wrong/", "/wrong/static/main.js", "//", "/%2e%2e/"])
+@pytest.mark.parametrize("path", ["/", "/wrong/", "/wrong/static/learn/main.js", "//", "/%2e%2e/"])
 def test_without_the_token_nothing_is_answered(address: str, path: str) -> None:
     parts = urllib.parse.urlsplit(address)
     assert fetch(f"http://127.0.0.1:{parts.port}{path}")[0] == 403
@@ -122,16 +123,22 @@ def test_heads_are_the_best_of_their_kind() -> None:
     assert scores.sink[2, 1] > 0.4
 
 
-def test_modules_fit_one_scope_and_are_all_joined() -> None:
-    import re
+def test_all_modules_belong_to_a_screen() -> None:
+    here = {str(file.relative_to(page.STATIC).with_suffix("")) for file in page.STATIC.rglob("*.js")}
+    assert here == {module for screen in page.SCREENS.values() for module in screen.modules}
 
+
+@pytest.mark.parametrize("screen", page.SCREENS.values(), ids=list(page.SCREENS))
+def test_modules_fit_one_scope(screen: page.Screen) -> None:
     names: dict[str, str] = {}
-    here = {file.name.removesuffix(".js") for file in page.STATIC.iterdir() if file.name.endswith(".js")}
-    assert here == set(page.MODULES)
     done: set[str] = set()
-    for module in page.MODULES:
+    for module in screen.modules:
         text = (page.STATIC / f"{module}.js").read_text("utf-8")
-        needs = set(re.findall(r"from '\./(\w+)\.js'", text))
+        room = module.rpartition("/")[0]
+        needs = {
+            name if up == "../" or not room else f"{room}/{name}"
+            for up, name in re.findall(r"from '(\.\.?/)(\w+)\.js'", text)
+        }
         assert needs <= done, f"{module} imports what comes later"
         done.add(module)
         assert len(text.splitlines()) <= 400

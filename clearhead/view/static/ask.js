@@ -1,32 +1,51 @@
-// Answers from Python, cached by request; where requests overlap, only the answer to the last one is used.
+// Answers from Python: cached by request, kept in a page that is a file, or asked of the server.
 
 /* global KEPT */
 const kept = typeof KEPT === 'undefined' ? null : KEPT; // what a page saved as one file has been told
-const known = new Map(Object.entries(kept?.known ?? {}));
+const known = new Map(Object.entries(kept?.known ?? {}).map(([name, told]) => [name, unpacked(told)]));
 const running = new Map();
+const MOST_KNOWN = 1000;
+const MOST_BYTES = 1 << 25; // of numbers
+let bytes = 0;
 
 export const alone = kept !== null;
 export const openedAt = kept?.state ?? null;
 
 /** Send a request; an earlier one of the same kind that is still pending is abandoned. */
 export async function ask(what, about) {
-  const name = nameOf(what, about);
-  if (known.has(name)) return known.get(name);
-  if (alone) throw new Error('This page is a file: type numbers, or run clearhead view for new sentences.');
-  running.get(what)?.abort();
+  if (!known.has(nameOf(what, about))) running.get(what)?.abort();
   const stop = new AbortController();
   running.set(what, stop);
+  return request(what, about, stop.signal);
+}
+
+/** Send a request that `signal` can cancel. An answer with numbers has them in `values`, a Float32Array. */
+export async function request(what, about, signal) {
+  const name = nameOf(what, about);
+  if (known.has(name)) return known.get(name);
+  if (alone) throw new Refused('This page is a file, and does not hold that. Choose what it shows, or run clearhead view for new sentences.');
   const reply = await fetch(`ask/${what}`, {
     method: 'POST',
     body: JSON.stringify(about),
     headers: { 'Content-Type': 'application/json' },
-    signal: stop.signal,
+    signal,
   });
-  const found = await reply.json();
+  const numbers = reply.headers.get('Content-Type') === 'application/octet-stream';
+  const found = numbers ? withValues(await reply.arrayBuffer()) : await reply.json();
   if (found.error) throw new Refused(found.error);
-  if (known.size > 200) known.delete(known.keys().next().value);
-  known.set(name, found);
+  keep(name, found);
   return found;
+}
+
+/** Keep an answer, and forget the oldest ones if there are too many. */
+function keep(name, found) {
+  bytes += (found.values?.byteLength ?? 0) - (known.get(name)?.values?.byteLength ?? 0);
+  known.set(name, found);
+  for (const [oldest, { values }] of known) {
+    if (known.size <= MOST_KNOWN && bytes <= MOST_BYTES) return;
+    bytes -= values?.byteLength ?? 0;
+    known.delete(oldest);
+  }
 }
 
 /** An error from Python, with its reason. */
@@ -34,9 +53,32 @@ export class Refused extends Error {}
 
 /** All answers so far, for a page without a server. */
 export function answers() {
-  return Object.fromEntries(known);
+  return Object.fromEntries([...known].map(([name, found]) => [name, packed(found)]));
 }
 
+/** The name of a request, which does not depend on the order of its fields. */
 function nameOf(what, about) {
-  return `${what} ${JSON.stringify(about)}`;
+  return `${what} ${JSON.stringify(about, Object.keys(about).sort())}`;
+}
+
+/** An answer of numbers: the length of its JSON in four bytes, the JSON, and float32 numbers. */
+function withValues(buffer) {
+  const length = new DataView(buffer).getUint32(0, true);
+  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  return { ...head, values: new Float32Array(buffer, 4 + length) };
+}
+
+/** An answer as JSON: numbers in base64. */
+function packed(found) {
+  if (!found.values) return found;
+  const bytes = new Uint8Array(found.values.buffer, found.values.byteOffset, found.values.byteLength);
+  let text = '';
+  for (let at = 0; at < bytes.length; at += 32768) text += String.fromCharCode(...bytes.subarray(at, at + 32768));
+  return { ...found, values: btoa(text) };
+}
+
+function unpacked(told) {
+  if (typeof told?.values !== 'string') return told;
+  const text = atob(told.values);
+  return { ...told, values: new Float32Array(Uint8Array.from(text, (c) => c.charCodeAt(0)).buffer) };
 }

@@ -1,9 +1,9 @@
 // The middle: which item looks at which, the chosen row in all three stages, and the mixture.
 
 import { sum } from './attention.js';
-import { html, svg } from './dom.js';
+import { html, svg } from '../dom.js';
 import { hue, shownName } from './items.js';
-import { number, percent, share } from './numbers.js';
+import { number, percent, share } from '../numbers.js';
 
 const STAGES = [
   ['scores', 'Scores'],

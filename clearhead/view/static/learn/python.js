@@ -1,6 +1,6 @@
 // Python code that computes what the page shows, alterations included; it runs unchanged.
 
-import { html } from './dom.js';
+import { html } from '../dom.js';
 
 export function pythonView(state, p) {
   return [

@@ -1,6 +1,7 @@
 // Exports the page's contents as files: numbers, an SVG, a PNG, the page itself.
 
-import { svg } from './dom.js';
+import { svg } from '../dom.js';
+import { asRgb, rasterized } from '../files.js';
 import { shownName } from './items.js';
 import { shade, shown } from './triangle.js';
 
@@ -80,40 +81,7 @@ export function drawingOf(state, p) {
   return { text: new XMLSerializer().serializeToString(drawing), width, height };
 }
 
-/** A colour in a notation that every viewer understands. */
-function asRgb(value) {
-  const canvas = document.createElement('canvas');
-  canvas.width = canvas.height = 1;
-  const context = canvas.getContext('2d');
-  const probe = document.createElement('i');
-  probe.style.color = value;
-  document.body.append(probe);
-  context.fillStyle = getComputedStyle(probe).color;
-  probe.remove();
-  context.fillRect(0, 0, 1, 1);
-  const [r, g, b] = context.getImageData(0, 0, 1, 1).data;
-  return `rgb(${r},${g},${b})`;
-}
-
-/** The SVG as a PNG of twice its size. */
-export async function pictureOf(state, p) {
-  const { text, width, height } = drawingOf(state, p);
-  const image = new Image();
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
-  await image.decode();
-  const canvas = document.createElement('canvas');
-  [canvas.width, canvas.height] = [2 * width, 2 * height];
-  canvas.getContext('2d').drawImage(image, 0, 0, 2 * width, 2 * height);
-  return new Promise((done) => {
-    canvas.toBlob(done, 'image/png');
-  });
-}
-
-/** Offer a file for download. */
-export function save(name, content, kind) {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type: kind }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+/** The drawing as a PNG of twice its size. */
+export function pictureOf(state, p) {
+  return rasterized(drawingOf(state, p));
 }

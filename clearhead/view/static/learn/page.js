@@ -1,9 +1,10 @@
 // The page: one state, redrawn after every change, and the requests to Python about it.
 
 import { ACTIONS } from './actions.js';
-import { alone, ask, openedAt, Refused } from './ask.js';
-import { appearAsBefore, barView } from './bar.js';
-import { draw, html } from './dom.js';
+import { alone, ask, openedAt, Refused } from '../ask.js';
+import { appearAsBefore } from '../appearance.js';
+import { barView } from './bar.js';
+import { draw, html } from '../dom.js';
 import { learnedView } from './heads.js';
 import { itemsView, whatIfView } from './items.js';
 import { linesView } from './lines.js';
@@ -136,7 +137,7 @@ export async function later(asked) {
   } catch (error) {
     if (error.name === 'AbortError') return;
     given.problem =
-      error instanceof Refused || alone
+      error instanceof Refused
         ? error.message
         : 'The server on this computer no longer answers. Start clearhead view again.';
     given.sentence ??= NO_SENTENCE;

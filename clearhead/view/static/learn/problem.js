@@ -2,7 +2,7 @@
 
 import { attend, times, turned } from './attention.js';
 import { MOST_ITEMS } from './state.js';
-import { sub } from './numbers.js';
+import { sub } from '../numbers.js';
 
 /** Designed matrices: an item that points right asks for one that points down; in the first sentence a fruit asks for
  * a colour. */

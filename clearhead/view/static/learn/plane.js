@@ -1,9 +1,9 @@
 // The plane: vectors as arrows to drag, the angle of the chosen pair, and the sum tip to tail, inside the hull.
 
 import { dot } from './attention.js';
-import { html, svg } from './dom.js';
+import { html, svg } from '../dom.js';
 import { hue, shownName } from './items.js';
-import { fixed, number, typed } from './numbers.js';
+import { fixed, number, typed } from '../numbers.js';
 
 const WIDE = 400,
   HIGH = 250,

@@ -1,6 +1,6 @@
 // Formulas as MathML, each piece in a separate `math` element so that a line can break between them.
 
-import { math } from './dom.js';
+import { math } from '../dom.js';
 
 export const mi = (text) => math.mi(null, text);
 export const mn = (text, pair) => math.mn(pair ? { class: 'pairc' } : null, text);

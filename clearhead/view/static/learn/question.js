@@ -2,9 +2,9 @@
 
 import { sum } from './attention.js';
 import { QUESTIONS } from './course.js';
-import { html } from './dom.js';
+import { html } from '../dom.js';
 import { shownName } from './items.js';
-import { fixed, number, percent } from './numbers.js';
+import { fixed, number, percent } from '../numbers.js';
 
 const GUESSES = ['none of it', 'some of it', 'half of it'];
 

@@ -1,9 +1,9 @@
 // The right side: the five lines of arithmetic for the chosen pair, with live numbers.
 
-import { html, math } from './dom.js';
+import { html, math } from '../dom.js';
 import { mi, mn, mo, msub, piece } from './formulas.js';
 import { shownName } from './items.js';
-import { factor, number, percent, typed } from './numbers.js';
+import { factor, number, percent, typed } from '../numbers.js';
 
 const MOST_PRODUCTS = 4,
   MOST_NUMBERS = 4;

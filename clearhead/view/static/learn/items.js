@@ -1,7 +1,7 @@
 // The left side: the items and their vectors, presets, and what can be altered.
 
-import { html } from './dom.js';
-import { fixed, percent, typed } from './numbers.js';
+import { html } from '../dom.js';
+import { fixed, percent, typed } from '../numbers.js';
 import { FORMULAS, PRESETS } from './course.js';
 import { matricesOf } from './problem.js';
 import { MOST_ITEMS } from './state.js';

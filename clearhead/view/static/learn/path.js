@@ -1,7 +1,7 @@
 // The guided path: ten steps for the first visit, which can be left and resumed at any time.
 
 import { PATH } from './course.js';
-import { html } from './dom.js';
+import { html } from '../dom.js';
 
 export function pathView(state) {
   if (!state.step) return [];

@@ -1,9 +1,10 @@
 // Event listeners: each control names its action, and all events are handled here.
 
 import { ACTIONS, pasted, withEntry, withNumber } from './actions.js';
-import { answers, ask } from './ask.js';
-import { appear } from './bar.js';
-import { csvOf, drawingOf, pictureOf, save } from './export.js';
+import { answers, ask } from '../ask.js';
+import { appear } from '../appearance.js';
+import { save } from '../files.js';
+import { csvOf, drawingOf, pictureOf } from './export.js';
 import { exerciseView, growthView, openWindow } from './growth.js';
 import { change, future, given, later, openAt, passing, past, show, state, undo } from './page.js';
 import { holdView, viewOf } from './plane.js';
@@ -227,7 +228,7 @@ async function write(kind) {
       await Promise.all([ask('costs', { dim: p.d }), ask('questions', plainItems())]);
       const reply = await fetch('file', {
         method: 'POST',
-        body: JSON.stringify({ known: answers(), state: toAddress(state) }),
+        body: JSON.stringify({ screen: 'learn', known: answers(), state: toAddress(state) }),
         headers: { 'Content-Type': 'application/json' },
       });
       save('clearhead.html', await reply.blob());

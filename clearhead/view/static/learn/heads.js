@@ -1,7 +1,7 @@
 // The strip at the bottom: learned heads on the same sentence, and the next token with and without one.
 
-import { html, svg } from './dom.js';
-import { percent } from './numbers.js';
+import { html, svg } from '../dom.js';
+import { percent } from '../numbers.js';
 import { shade } from './triangle.js';
 
 export function learnedView(state, learned) {

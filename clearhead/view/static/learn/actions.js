@@ -3,7 +3,7 @@
 import { matricesOf, problem } from './problem.js';
 import { FIRST, MOST_ITEMS } from './state.js';
 import { PATH, PRESETS } from './course.js';
-import { parsed, sub } from './numbers.js';
+import { parsed, sub } from '../numbers.js';
 
 const LARGEST = 1e9; // of a number typed
 const PLAIN = {

@@ -1,7 +1,7 @@
 // Two dialogs: how cost grows with length, and exercises on the reader's numbers.
 
-import { draw, html } from './dom.js';
-import { whole } from './numbers.js';
+import { draw, html } from '../dom.js';
+import { whole } from '../numbers.js';
 
 /** The cost of attention and of a recurrent network as a text grows. */
 export function growthView(costs) {

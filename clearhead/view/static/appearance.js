@@ -1,0 +1,50 @@
+// Light, dark or high contrast: the menu, and the choice that lasts until the next visit.
+
+import { menu } from './controls.js';
+import { html, svg } from './dom.js';
+
+const APPEARANCE = [
+  ['theme:', 'As the system'],
+  ['theme:light', 'Light'],
+  ['theme:dark', 'Dark'],
+  ['contrast:more', 'High contrast'],
+];
+export function appearanceMenu() {
+  const face = svg.svg(
+    { viewBox: '0 0 16 16', 'aria-hidden': 'true' },
+    svg.circle({ cx: 8, cy: 8, r: 5.5 }),
+    svg.path({ class: 'solid', d: 'M8 2.5a5.5 5.5 0 0 1 0 11z' }),
+  );
+  const entries = APPEARANCE.map(([to, name]) => html.button({ 'data-set': to }, name));
+  return menu(face, 'Appearance', entries, true);
+}
+
+/** Light, dark or high contrast; the system's theme by default. */
+export function appear(told) {
+  const [key, value] = told.split(':');
+  const { dataset } = document.documentElement;
+  if (key === 'theme') {
+    delete dataset.contrast;
+    if (value) dataset.theme = value;
+    else delete dataset.theme;
+  } else dataset.contrast = value;
+  remember(told);
+}
+
+/** Store the choice for the next visit, if the browser allows it. */
+function remember(told) {
+  try {
+    localStorage.setItem('appearance', told);
+  } catch {
+    // a page from disk, or a browser without storage
+  }
+}
+
+/** The theme of the last visit. */
+export function appearAsBefore() {
+  try {
+    appear(localStorage.getItem('appearance') ?? 'theme:');
+  } catch {
+    // nothing was stored
+  }
+}

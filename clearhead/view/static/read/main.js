@@ -1,0 +1,5 @@
+// Read: starts the screen.
+
+import { appearAsBefore } from '../appearance.js';
+
+appearAsBefore();
