@@ -1,0 +1,79 @@
+"""A widget that holds one of the page's screens, and answers its questions in the kernel.
+
+Responsible for what the widget carries (the page as one deflated file, with its first answers) and for the messages.
+Not for the page, nor for the answers, which the screens bring.
+"""
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import anywidget
+import traitlets
+
+from clearhead.errors import ClearheadError, InputError
+from clearhead.notebook import still
+from clearhead.view import page
+
+LEAST_HEIGHT, MOST_HEIGHT = 120, 6000  # pixels
+
+Body = tuple[str, bytes]  # an answer's type, and its bytes, as the server would send them
+
+
+class Frame(anywidget.AnyWidget):
+    """One of the page's screens as a widget; subclasses bring the screen and its answers."""
+
+    screen: ClassVar[page.Screen]
+    _esm = Path(__file__).parent / "static/widget.js"
+    title = traitlets.Unicode().tag(sync=True)
+    packed = traitlets.Bytes().tag(sync=True)
+    height = traitlets.Int(0).tag(sync=True)  # pixels; 0: as high as what it holds
+
+    def __init__(self, known: Mapping[str, Any], state: str, height: int | None) -> None:
+        if height is not None and not LEAST_HEIGHT <= height <= MOST_HEIGHT:
+            raise InputError(f"height is {height}: give pixels from {LEAST_HEIGHT} to {MOST_HEIGHT}, or None.")
+        kept = {"known": known, "state": state}
+        self.still = page.with_kept(page.frame(self.screen), kept)
+        framed = page.with_kept(page.frame(self.screen), {**kept, "framed": True})
+        super().__init__(title=self.screen.title, packed=zlib.compress(framed.encode(), 9), height=height or 0)
+        self.on_msg(self._asked)
+
+    def body(self, what: str, about: dict[str, Any]) -> Body:
+        """The answer to one question. Raises InputError."""
+        raise NotImplementedError
+
+    def plain(self) -> str:
+        """What is shown where neither widgets nor scripts are: HTML without any."""
+        raise NotImplementedError
+
+    def _asked(self, _: object, content: dict[str, Any], buffers: object) -> None:
+        """Answer a message from the page."""
+        number, path, about = content.get("ask"), str(content.get("what")), content.get("about")
+        if number is None or not isinstance(about, dict):
+            return
+        self.send({"begun": number})
+        try:
+            kind, body = self.file(about) if path == "file" else self.body(path.removeprefix("ask/"), about)
+        except ClearheadError as error:
+            self.send({"answered": number, "error": str(error)})
+        except BaseException as error:
+            said = "The kernel was interrupted: choose again." if isinstance(error, KeyboardInterrupt) else repr(error)
+            self.send({"answered": number, "error": said})
+            raise
+        else:
+            self.send({"answered": number, "type": kind}, [body])
+
+    def file(self, about: dict[str, Any]) -> Body:
+        """The page as one file, with the answers that it has received."""
+        known, state = about.get("known"), about.get("state")
+        if not isinstance(known, dict):
+            raise InputError("Nothing to write: run the cell again.")
+        return "text/html", page.single_file(self.screen, known, str(state)).encode()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The widget, and, for viewers without widgets, the page with its first answers."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if bundle is not None:
+            bundle[0]["text/html"] = still.framed(self.still, self.screen.title, self.plain())
+        return bundle
