@@ -18,7 +18,7 @@ document.open(); document.write(text); document.close();
 
 
 def framed(page: str, title: str, plain: str) -> str:
-    """A page as HTML in a frame of its own, and below it, folded away, HTML without scripts.
+    """A page as HTML in a frame of its own, and below it HTML without scripts.
 
     >>> text = framed("<p>hello", "A page", "<p>1 and 2</p>")
     >>> text.startswith('<iframe title="A page" sandbox="allow-scripts allow-downloads"'), "1 and 2" in text
@@ -29,5 +29,5 @@ def framed(page: str, title: str, plain: str) -> str:
     style = f"display: block; width: 100%; height: {HEIGHT}px; border: 0"
     return (
         f'<iframe title="{escape(title)}" sandbox="allow-scripts allow-downloads" style="{style}" srcdoc="{inner}">'
-        f"</iframe><details><summary>The numbers, without the page</summary>{plain}</details>"
+        f"</iframe>{plain}"
     )

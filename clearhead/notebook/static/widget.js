@@ -4,8 +4,7 @@
 const PATIENCE = 4000; // ms until the kernel must have begun to answer
 const LEAST_HIGH = 120,
   MOST_HIGH = 6000; // pixels
-const SILENT =
-  'No kernel answers: it is busy, or does not run. What was shown before still is; for more, wait, or run this cell again.';
+const SILENT = 'No kernel answers: it is busy, or not running. Wait for it, or run this cell again.';
 
 export default {
   async render({ model, el }) {
