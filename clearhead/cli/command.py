@@ -264,9 +264,7 @@ def view(
     """Open a page on this computer: learn self-attention by hand, or read a model's attention; Ctrl-C ends it."""
     from clearhead.view import command
 
-    command.open_page(
-        command.ViewOptions(tuple(text or ()), model, tuple(watch or ()), image, generate, port, browser)
-    )
+    command.open_page(command.ViewOptions(tuple(text or ()), model, tuple(watch or ()), image, generate, port, browser))
 
 
 @app.command()

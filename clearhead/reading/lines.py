@@ -23,17 +23,16 @@ class Line:
 
     def described(self) -> dict[str, Any]:
         """Its numbers: the sum, the first key's weight, the fewest items that carry so much, the heaviest, the bins."""
-        x = self.values.astype(np.float64)
+        x = self.values
         first = float(x[0]) if self.by == "row" and len(x) else None
         if self.without and first is not None:
             x = x.copy()
             x[0] = 0
-        total = float(x.sum())
-        order = np.argsort(-x, kind="stable")
-        running = np.cumsum(x[order])
-        listed = [int(j) for j in order[:MOST_LISTED] if x[j] > 0]
+        running = np.cumsum(np.sort(x)[::-1], dtype=np.float64)
+        total = float(running[-1]) if len(x) else 0.0
+        listed = [j for j in heaviest_first(x, MOST_LISTED) if x[j] > 0]
         share = running / total if total else running
-        others = int((x > 0).sum()) - len(listed)
+        others = int(np.count_nonzero(x)) - len(listed)
         seen = np.flatnonzero(self.values)
         return {
             "at": self.at,
@@ -47,6 +46,21 @@ class Line:
             "rest": {"count": others, "share": max(0.0, 1 - float(share[len(listed) - 1])) if others else 0.0},
             "bins": bins(x),
         }
+
+
+def heaviest_first(x: Array, most: int) -> list[int]:
+    """The indices of the `most` largest numbers, the largest first; of equals, the earlier one.
+
+    >>> heaviest_first(np.array([0.2, 0.5, 0.2, 0.1]), 2)
+    [1, 0]
+    """
+    if len(x) > most:
+        least = np.partition(x, -most)[-most]
+        above = np.flatnonzero(x > least)
+        chosen = np.concatenate([above, np.flatnonzero(x == least)[: most - len(above)]])
+    else:
+        chosen = np.arange(len(x))
+    return [int(j) for j in chosen[np.lexsort((chosen, -x[chosen]))]]
 
 
 def carriers(running: Array, goal: float) -> int:
@@ -71,7 +85,7 @@ def bins(x: Array) -> dict[str, list[float]]:
     if not len(starts):
         return {"max": [], "mean": []}
     counts = np.minimum(starts + size, len(x)) - starts
-    most, sums = np.maximum.reduceat(x, starts), np.add.reduceat(x, starts)
+    most, sums = np.maximum.reduceat(x, starts), np.add.reduceat(x, starts, dtype=np.float64)
     return {"max": shortened(most), "mean": shortened(sums / counts)}
 
 

@@ -94,7 +94,11 @@ class Loaded:
 
 def run_code(tokens: int, generates: bool) -> str:
     """The line of Python that runs a model."""
-    return f"model.generate(**inputs, max_new_tokens={tokens}, do_sample=False)" if tokens and generates else "model(**inputs)"
+    return (
+        f"model.generate(**inputs, max_new_tokens={tokens}, do_sample=False)"
+        if tokens and generates
+        else "model(**inputs)"
+    )
 
 
 def from_folder(folder: Path, text: str, tokens: int = 0) -> Reading:

@@ -31,7 +31,7 @@ class Sees:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well output rows recomputed from the weights agree with the model's own; `said` is why not, or why unknown."""
+    """How well output rows recomputed from weights agree with the model's own; `said` tells why not."""
 
     rows: int = 0
     difference: float | None = None

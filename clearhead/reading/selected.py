@@ -66,6 +66,16 @@ class Selected:
         """A rectangle, (rows, columns), which should be small."""
         return self.joined(self.weights.block(rows, columns), columns)
 
+    def prepared(self, pairs: int) -> int:
+        """Find log-sum-exps of further rows, of at most so many pairs; returns how many rows have theirs."""
+        heads = self.weights.heads.reshape(-1)
+        final = self.weights.source.lse_and_final[1][heads].all(axis=0)
+        missing = np.flatnonzero(~final)
+        some = missing[: max(1, pairs // max(1, len(heads) * self.shape[1]))]
+        if len(some):
+            self.weights.source.lse(some, heads)
+        return int(final.sum()) + len(some)
+
     def rows_at_once(self, columns: int) -> int:
         """How many rows of so many columns take little memory."""
         return max(1, PART_BYTES // max(1, columns * len(self.weights) * self.weights.dtype.itemsize))

@@ -65,8 +65,7 @@ def stacks_of(seen: Watch, run: int, sequence: int) -> dict[str, Stack]:
     usual = usual_part(parts)
     names = {part: query_names(seen, run, sequence, part) for part in parts}
     return {
-        part: watched_stack(seen, run, sequence, part, names)
-        for part in sorted(parts, key=lambda part: part != usual)
+        part: watched_stack(seen, run, sequence, part, names) for part in sorted(parts, key=lambda part: part != usual)
     }
 
 
@@ -80,9 +79,7 @@ def query_names(seen: Watch, run: int, sequence: int, part: str) -> tuple[str, .
     return ()
 
 
-def watched_stack(
-    seen: Watch, run: int, sequence: int, part: str, names: Mapping[str, tuple[str, ...]]
-) -> Stack:
+def watched_stack(seen: Watch, run: int, sequence: int, part: str, names: Mapping[str, tuple[str, ...]]) -> Stack:
     """One part of a run."""
     grid = seen.grid(run, part=part) if part in seen.run(run).grids else None
     layers = {}
@@ -138,7 +135,7 @@ def sees_of(shown: Shown) -> Sees:
 def agreement_of(seen: Watch, number: int, at: Mapping[str, Any]) -> Agreement:
     """How well a layer's recomputed output rows agree with the model's own; raises TrustError where they do not."""
     compared = seen.layer(number, **at).sequence.compared
-    if not compared.rows:
+    if compared is None or not compared.rows:
         said = "No output of the model was kept to compare with."
         return Agreement(said=said)
     return Agreement(compared.rows, compared.difference, compared.allowed)
@@ -159,7 +156,9 @@ def title_of(stacks: Mapping[str, Stack]) -> str:
 def from_weights(w: Weights, tokens: Sequence[str] | None, *, name: str) -> Reading:
     """Weights (heads, queries, keys) or (queries, keys), as one layer."""
     if w.ndim not in (2, 3):
-        raise InputError(f"weights of shape {w.shape} are not of one sequence: give (heads, queries, keys), as by w[0].")
+        raise InputError(
+            f"weights of shape {w.shape} are not of one sequence: give (heads, queries, keys), as by w[0]."
+        )
     stacked = w if w.ndim == 3 else w.of_heads(np.array([int(w.heads)]))
     count, queries, keys = stacked.shape
     names = None if tokens is None else tuple(map(str, tokens))

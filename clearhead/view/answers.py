@@ -85,69 +85,6 @@ def cost_answer(parameters: Mapping[str, str]) -> dict[str, Any]:
     return {"dim": d, "rows": [{"n": n} | cost.recurrence_counts(n, d) for n in COST_LENGTHS]}
 
 
-ANSWERS:
-        raise InputError(f"{what} is not a known question: ask one of {', '.join(ANSWERS)}.")
-    return ANSWERS[what](parameters)
-
-
-def sentence_text(parameters: Mapping[str, str]) -> str:
-    """The sentence in a request. Raises InputError for a long one."""
-    text = parameters.get("text", "")
-    if len(text) > LONGEST_SENTENCE:
-        raise InputError(f"The sentence has {len(text)} characters: give at most {LONGEST_SENTENCE}.")
-    return text
-
-
-def page_explanation(parameters: Mapping[str, str]) -> Explanation:
-    """Explain the vectors on the page at the chosen row.
-
-    >>> page_explanation({"problem": '{"names": ["a", "b"], "q": [[1, 0], [0, 1]], "row": 1}'}).weights.round(4)
-    array([0.2689, 0.7311])
-    """
-    try:
-        problem = json.loads(parameters["problem"])
-        names, q, row = [str(name) for name in problem["names"]], problem["q"], int(problem["row"])
-        k, v = problem.get("k"), problem.get("v")
-        scale, last = problem.get("scale"), problem.get("window")
-        sizes = len(names), *(len(line) for x in (q, k, v) if x for line in x)
-        mask = None if last is None else window(int(last) - 1)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError("The page asked about vectors without sending them: load it again.") from error
-    if len(names) > MOST_ITEMS_SHOWN or max(sizes) > MOST_DIMS_PLOTTED:
-        raise InputError(f"At most {MOST_ITEMS_SHOWN} items of {MOST_DIMS_PLOTTED} numbers are shown: take some away.")
-    return explain_vectors(q, names, row, keys=k, values=v, scale=scale, mask=mask)
-
-
-def consequence_answer(parameters: Mapping[str, str]) -> dict[str, Any]:
-    """The consequence of another formula, in a sentence."""
-    other = what_if.alter(page_explanation(parameters), parameters.get("formula", ""))
-    text = f"{other.consequence} {PAGE_ADVICE.get(other.advice, '')}".rstrip()
-    return {"formula": other.formula.plain, "consequence": text}
-
-
-def quiz_answer(parameters: Mapping[str, str]) -> dict[str, Any]:
-    """The quiz on the reader's numbers."""
-    questions = [asdict(question) for question in quiz.questions(page_explanation(parameters))]
-    for question in questions:  # the page counts from 1
-        question["text"] = question["text"].removeprefix("Item 0, ")
-        question["why"] = question["why"].replace("α₀₀", "α₁₁")
-    return {"questions": questions}
-
-
-def cost_answer(parameters: Mapping[str, str]) -> dict[str, Any]:
-    """Multiply-adds of attention and of a recurrent network as texts grow."""
-    dim = parameters.get("dim", "2")
-    if not dim.lstrip("-").isdecimal():
-        raise InputError(f"dim is {dim[:20]}: give a whole number.")
-    d = min(max(int(dim), 1), MOST_DIMS_PLOTTED)
-    return {"dim": d, "rows": [{"n": n} | cost.recurrence_counts(n, d) for n in COST_LENGTHS]}
-
-
-def json_bytes(fields: dict[str, Any]) -> bytes:
-    """An answer as JSON in UTF-8."""
-    return json.dumps(json_safe(fields), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-
-
 ANSWERS: dict[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {
     "sentence": lambda parameters: sentence_vectors(sentence_text(parameters)),
     "learned": lambda parameters: learned_heads(sentence_text(parameters)),

@@ -171,9 +171,7 @@ def listen(port: int | None) -> socket.socket:
     return listener
 
 
-def serve(
-    listener: socket.socket, token: str, find_reader: Callable[[], Reader], ready: Callable[[], None]
-) -> None:
+def serve(listener: socket.socket, token: str, find_reader: Callable[[], Reader], ready: Callable[[], None]) -> None:
     """Answer requests until interrupted; calls `ready` once the server listens."""
     import uvicorn
 

@@ -10,8 +10,10 @@ from clearhead.reading.readings import Reading
 from clearhead.reading.sources import readings_of
 
 NEEDLE = (31_000, 12_345)  # the query that asks, and the key that answers
-WORDS = """the of and a to in he that was it his for with as had you not be her on at by which have or from this him but
-all she they were my are me one their so an said them we who would been will no when there if more out up""".split()
+WORDS = (
+    "the of and a to in he that was it his for with as had you not be her on at by which have or "
+    "from this him but all she they were my are me one their so an said them we who would been will no when there if more out up"
+).split(" ")  # noqa: SIM905
 HEADS, DIM = 2, 64
 
 
@@ -26,7 +28,7 @@ def needle_reading(items: int = 32_768, needle: tuple[int, int] = NEEDLE) -> Rea
     k[:, 0] += 30 * q.mean(axis=1)
     asks, answers = needle
     if max(needle) < items:
-        q[1, asks] = 3.2 * k[1, answers]
+        q[1, asks] = 4.4 * k[1, answers]
         tokens[answers], tokens[asks] = " lighthouse", " where?"
     tokens[0] = "<s>"
     [reading] = readings_of(weights(q, k), tokens, name=f"made up, {items:,} words")
