@@ -11,5 +11,6 @@ except ImportError as error:
     raise ImportError("clearhead.notebook needs anywidget: pip install 'clearhead[notebook]'") from error
 
 from clearhead.notebook.learn import Learn
+from clearhead.notebook.read import Read
 
-__all__ = ["Learn"]
+__all__ = ["Learn", "Read"]

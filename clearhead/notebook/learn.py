@@ -5,10 +5,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from clearhead.explain import explain
+from clearhead.explain.json import json_bytes
 from clearhead.notebook.frame import Body, Frame
 from clearhead.notebook.known import question
 from clearhead.view import page
-from clearhead.view.answers import answer, json_bytes
+from clearhead.view.answers import answer
 
 FIRST_TEXT = "a red apple and a green pear"  # as static/learn/state.js has it
 FIRST_DIM = 2
@@ -25,13 +26,18 @@ class Learn(Frame):
 
     screen = page.LEARN
 
-    def __init__(self, text: str | None = None, *, height: int | None = None) -> None:
+    def __init__(self, text: str | None = None, *, state: str | None = None, height: int | None = None) -> None:
         self.text = FIRST_TEXT if text is None else " ".join(text.split())
-        state = "" if text is None else urlencode({"text": self.text, "step": "0"})
+        if text is not None:
+            state = "&".join(filter(None, (urlencode({"text": self.text, "step": "0"}), state)))
         firsts: list[tuple[str, dict[str, Any]]] = [
             ("sentence", {"text": self.text}), ("learned", {"text": self.text}), ("costs", {"dim": FIRST_DIM}),
         ]  # fmt: skip
-        super().__init__({question(what, about): json.loads(self.body(what, about)[1]) for what, about in firsts}, state, height)
+        super().__init__(
+            {question(what, about): json.loads(self.body(what, about)[1]) for what, about in firsts},
+            state or "",
+            height,
+        )
 
     def __repr__(self) -> str:
         return f"Learn({self.text!r})"

@@ -1,0 +1,100 @@
+"""The Read screen as a widget."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+
+from clearhead.attention_weights.matrix import Weights
+from clearhead.attention_weights.weights_like import as_weights
+from clearhead.errors import InputError
+from clearhead.explain.json import json_bytes
+from clearhead.functional import Attended
+from clearhead.notebook.known import first_answers
+from clearhead.notebook.frame import Body, Frame
+from clearhead.reading.answers import MOST_READINGS, Reader, as_bytes
+from clearhead.reading.readings import Reading
+from clearhead.reading.sources import from_small_model, readings_of
+from clearhead.view import page
+from clearhead.watched.seen import Watch
+from clearhead.wording import count
+
+HEIGHT = 760  # pixels
+
+
+class Read(Frame):
+    """The attention of a model, or weights, to read in a notebook: rows, columns, the map, the sheet of heads.
+
+    `sources` are watches, weights (with the names of their items as `tokens`), results of `attend`, or a text for the
+    small model to read; two of them stand side by side. `names` are what the menu calls them. It opens at `layer`,
+    `head` and `row` (a query, from 0 or from the end if negative): by default the first ones and the last query.
+    `height` is in pixels; None: as high as what it shows. Raises InputError for sources without attention, or for what
+    they do not have.
+
+    >>> from clearhead import weights
+    >>> Read(weights([[0.0], [1.0]], [[0.0], [1.0]]), tokens=["a", "b"])
+    Read('Attention of weights: 2 items, 1 layer, 1 head.')
+    """
+
+    screen = page.READ
+
+    def __init__(
+        self,
+        *sources: Watch | Weights | Attended | Reading | str,
+        tokens: Sequence[str] | None = None,
+        names: Sequence[str] = (),
+        layer: int | None = None,
+        head: int | None = None,
+        row: int | None = None,
+        height: int | None = HEIGHT,
+    ) -> None:
+        if not sources:
+            raise InputError("there is nothing to read: give a watch, weights, or a text.")
+        if names and len(names) != len(sources):
+            raise InputError(f"there are {len(names)} names for {count(len(sources), 'source')}: give one for each.")
+        found = [
+            readings_of_source(source, tokens, name)
+            for source, name in zip(sources, names or [""] * len(sources), strict=True)
+        ]
+        self.reader = Reader([reading for each in found for reading in each][:MOST_READINGS])
+        stack = self.reader.readings[0].stack()
+        chosen = stack.layer(next(iter(stack.layers)) if layer is None else layer)
+        number = chosen.heads[0] if head is None else head
+        chosen.places([number])
+        at = chosen.queries - 1 if row is None else row + chosen.queries * (row < 0)
+        if not 0 <= at < chosen.queries:
+            raise InputError(f"row is {row}: give a query from {-chosen.queries} to {chosen.queries - 1}.")
+        place: dict[str, Any] = {"reading": 0, "layer": chosen.number, "heads": number, "row": at}
+        state = dict(place)
+        if len(found) == 2:
+            state |= {f"{key}2": value for key, value in place.items()} | {"panes": 2, "reading2": len(found[0])}
+        known = first_answers(self.reader, [0, len(found[0])][: 2 if len(found) == 2 else 1], chosen.number, number, at)
+        super().__init__(known, urlencode(state), height)
+
+    def __repr__(self) -> str:
+        return f"Read({', '.join(repr(str(reading)) for reading in self.reader.readings)})"
+
+    def body(self, what: str, about: dict[str, Any]) -> Body:
+        """The answer to one question. Raises InputError or TrustError."""
+        found = self.reader.answer(what, about)
+        if found.values is None:
+            return "application/json", json_bytes(found.fields)
+        return "application/octet-stream", as_bytes(found)
+
+
+def readings_of_source(source: Any, tokens: Sequence[str] | None, name: str) -> list[Reading]:
+    """What there is to read of one source; weights of several sequences are one reading each."""
+    if isinstance(source, str):
+        return [from_small_model(source)]
+    if isinstance(source, (Watch, Reading)):
+        return readings_of(source, name=name)
+    w = as_weights(source)
+    if w.ndim <= 3:
+        return readings_of(w, tokens, name=name)
+    batch = list(np.ndindex(w.shape[:-3]))[:MOST_READINGS]
+    return [
+        reading
+        for at in batch
+        for reading in readings_of(w[at], tokens, name=f"{name or 'weights'}, {', '.join(map(str, at))}")
+    ]
