@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
 makers: list[Callable[[Any], Any]] = []  # each gives a widget for a result, or None
 
 
@@ -18,10 +17,7 @@ class Displayed:
         """The widget; Jupyter adds text, HTML and pictures by asking for each."""
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
         widget = widget_of(self) if hasattr(shell, "kernel") else None
-        if widget is None:
-            return {}
-        bundle: dict[str, Any] = widget._repr_mimebundle_()[0]
-        return {WIDGET: bundle[WIDGET]}
+        return {} if widget is None else dict(widget.view())
 
     def _display_(self) -> Any:
         """The widget, or what the result has of its own."""

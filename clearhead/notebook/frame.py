@@ -4,6 +4,8 @@ Responsible for what the widget carries (the page as one deflated file, with its
 Not for the page, nor for the answers, which the screens bring.
 """
 
+import json
+import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +20,35 @@ from clearhead.view import page
 
 LEAST_HEIGHT, MOST_HEIGHT = 120, 6000  # pixels
 
+VIEW = "application/vnd.jupyter.widget-view+json"
+
 Body = tuple[str, bytes]  # an answer's type, and its bytes, as the server would send them
+
+
+class Page(anywidget.AnyWidget):
+    """A screen's page, deflated, without what a widget keeps: widgets of one notebook share it, also as it is saved."""
+
+    _esm = "export default {}"
+    packed = traitlets.Bytes().tag(sync=True)
+
+
+shared: dict[str, Page] = {}
+
+
+def page_of(screen: page.Screen) -> Page:
+    """A screen's page, which all widgets of a Jupyter notebook share.
+
+    In marimo each has one of its own, because what a cell made is gone when that cell runs again.
+    """
+    found = shared.get(screen.name)
+    if found is None or found.comm is None or in_marimo():
+        found = shared[screen.name] = Page(packed=zlib.compress(page.frame(screen).encode(), 9))
+    return found
+
+
+def in_marimo() -> bool:
+    """Whether this runs in a marimo notebook."""
+    return "marimo" in sys.modules and bool(sys.modules["marimo"].running_in_notebook())
 
 
 class Frame(anywidget.AnyWidget):
@@ -27,16 +57,19 @@ class Frame(anywidget.AnyWidget):
     screen: ClassVar[page.Screen]
     _esm = Path(__file__).parent / "static/widget.js"
     title = traitlets.Unicode().tag(sync=True)
-    packed = traitlets.Bytes().tag(sync=True)
+    page = traitlets.Unicode().tag(sync=True)  # the id of a Page
+    kept = traitlets.Bytes().tag(sync=True)  # its first answers and its state, deflated JSON
     height = traitlets.Int(0).tag(sync=True)  # pixels; 0: as high as what it holds
 
     def __init__(self, known: Mapping[str, Any], state: str, height: int | None) -> None:
         if height is not None and not LEAST_HEIGHT <= height <= MOST_HEIGHT:
             raise InputError(f"height is {height}: give pixels from {LEAST_HEIGHT} to {MOST_HEIGHT}, or None.")
-        kept = {"known": known, "state": state}
-        self.still = page.with_kept(page.frame(self.screen), kept)
-        framed = page.with_kept(page.frame(self.screen), {**kept, "framed": True})
-        super().__init__(title=self.screen.title, packed=zlib.compress(framed.encode(), 9), height=height or 0)
+        self.known, self.state = known, state
+        self.shared = page_of(self.screen)  # as long as this lives
+        kept = json.dumps({"known": known, "state": state, "framed": True}).encode()
+        super().__init__(
+            title=self.screen.title, page=self.shared.model_id, kept=zlib.compress(kept, 9), height=height or 0
+        )
         self.on_msg(self._asked)
 
     def body(self, what: str, about: dict[str, Any]) -> Body:
@@ -71,9 +104,16 @@ class Frame(anywidget.AnyWidget):
             raise InputError("Nothing to write: run the cell again.")
         return "text/html", page.single_file(self.screen, known, str(state)).encode()
 
+    def view(self) -> dict[str, Any]:
+        """The widget alone, as Jupyter's front ends find it."""
+        bundle = super()._repr_mimebundle_()
+        return {} if bundle is None else {VIEW: bundle[0][VIEW]}
+
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The widget, and, for viewers without widgets, the page with its first answers."""
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle is not None:
-            bundle[0]["text/html"] = still.framed(self.still, self.screen.title, self.plain())
+            bundle[0]["text/html"] = still.framed(
+                page.single_file(self.screen, self.known, self.state), self.screen.title, self.plain()
+            )
         return bundle

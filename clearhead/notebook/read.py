@@ -1,6 +1,7 @@
 """The Read screen as a widget."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,16 +12,17 @@ from clearhead.attention_weights.weights_like import as_weights
 from clearhead.errors import InputError
 from clearhead.explain.json import json_bytes
 from clearhead.functional import Attended
-from clearhead.notebook.known import first_answers
 from clearhead.notebook.frame import Body, Frame
+from clearhead.notebook.known import first_answers
 from clearhead.reading.answers import MOST_READINGS, Reader, as_bytes
-from clearhead.reading.readings import Reading
+from clearhead.reading.readings import Reading, StackLayer
 from clearhead.reading.sources import from_small_model, readings_of
 from clearhead.view import page
 from clearhead.watched.seen import Watch
-from clearhead.wording import count
+from clearhead.wording import count, percent
 
 HEIGHT = 760  # pixels
+MOST_SHOWN_PLAIN = 8  # keys
 
 
 class Read(Frame):
@@ -58,19 +60,14 @@ class Read(Frame):
             for source, name in zip(sources, names or [""] * len(sources), strict=True)
         ]
         self.reader = Reader([reading for each in found for reading in each][:MOST_READINGS])
-        stack = self.reader.readings[0].stack()
-        chosen = stack.layer(next(iter(stack.layers)) if layer is None else layer)
-        number = chosen.heads[0] if head is None else head
-        chosen.places([number])
-        at = chosen.queries - 1 if row is None else row + chosen.queries * (row < 0)
-        if not 0 <= at < chosen.queries:
-            raise InputError(f"row is {row}: give a query from {-chosen.queries} to {chosen.queries - 1}.")
-        place: dict[str, Any] = {"reading": 0, "layer": chosen.number, "heads": number, "row": at}
-        state = dict(place)
-        if len(found) == 2:
-            state |= {f"{key}2": value for key, value in place.items()} | {"panes": 2, "reading2": len(found[0])}
-        known = first_answers(self.reader, [0, len(found[0])][: 2 if len(found) == 2 else 1], chosen.number, number, at)
-        super().__init__(known, urlencode(state), height)
+        self.layer, self.head, self.row = opening(self.reader.readings[0], layer, head, row)
+        beside = len(found) == 2
+        place = {"reading": 0, "layer": self.layer.number, "heads": self.head, "row": self.row}
+        other = {"panes": 2, **{f"{key}2": value for key, value in place.items()}, "reading2": len(found[0])}
+        known = first_answers(
+            self.reader, [0, len(found[0])] if beside else [0], self.layer.number, self.head, self.row
+        )
+        super().__init__(known, urlencode(place | (other if beside else {})), height)
 
     def __repr__(self) -> str:
         return f"Read({', '.join(repr(str(reading)) for reading in self.reader.readings)})"
@@ -81,6 +78,30 @@ class Read(Frame):
         if found.values is None:
             return "application/json", json_bytes(found.fields)
         return "application/octet-stream", as_bytes(found)
+
+    def plain(self) -> str:
+        """The row that it opens at: its heaviest keys."""
+        names = self.reader.readings[0].stack().names
+        weights = self.layer.weights[self.layer.heads.index(self.head)].row(self.row)
+        heaviest = np.argsort(-weights, kind="stable")[:MOST_SHOWN_PLAIN]
+        keys, query = names(self.layer, "keys"), names(self.layer, "queries")[self.row]
+        rows = "".join(
+            f"<tr><td>{j}</td><td>{escape(keys[j])}</td><td>{percent(float(weights[j]))}</td></tr>" for j in heaviest
+        )
+        where = f"Head {self.layer.number}.{self.head}: where query {self.row}, “{escape(query)}”, looks"
+        return f"<table><caption>{where}</caption><tr><th>key</th><th></th><th>weight</th></tr>{rows}</table>"
+
+
+def opening(reading: Reading, layer: int | None, head: int | None, row: int | None) -> tuple[StackLayer, int, int]:
+    """The layer, the head and the query that a widget opens at; raises InputError for one that is not there."""
+    stack = reading.stack()
+    chosen = stack.layer(next(iter(stack.layers)) if layer is None else layer)
+    number = chosen.heads[0] if head is None else head
+    chosen.places([number])
+    at = chosen.queries - 1 if row is None else row + chosen.queries * (row < 0)
+    if not 0 <= at < chosen.queries:
+        raise InputError(f"row is {row}: give a query from {-chosen.queries} to {chosen.queries - 1}.")
+    return chosen, number, at
 
 
 def readings_of_source(source: Any, tokens: Sequence[str] | None, name: str) -> list[Reading]:

@@ -16,7 +16,7 @@ export default {
     const stop = new AbortController();
     const kernel = makeKernel(model);
     frame.addEventListener('load', () => connect(frame, model, kernel, stop.signal));
-    frame.srcdoc = await inflated(model.get('packed'));
+    frame.srcdoc = await pageOf(model);
     el.append(frame);
     return () => {
       stop.abort();
@@ -25,7 +25,15 @@ export default {
   },
 };
 
-/** The page's text, from its deflated bytes. */
+/** The page with what it keeps, as data that cannot end its element. */
+async function pageOf(model) {
+  const shared = await model.widget_manager.get_model(model.get('page'));
+  const [text, kept] = await Promise.all([inflated(shared.get('packed')), inflated(model.get('kept'))]);
+  const data = kept.replaceAll('<', '\\u003c');
+  return text.replace('<script>', () => `<script type="application/json" id="kept">${data}</script>\n<script>`);
+}
+
+/** A text from its deflated bytes. */
 async function inflated(bytes) {
   const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
   return new Response(plain).text();
