@@ -8,6 +8,7 @@ import json
 import sys
 import zlib
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -80,6 +81,13 @@ class Frame(anywidget.AnyWidget):
         """What is shown where neither widgets nor scripts are: HTML without any."""
         raise NotImplementedError
 
+    def told(self) -> str:
+        """What `plain` gives, or why it gives nothing."""
+        try:
+            return self.plain()
+        except ClearheadError as error:
+            return f"<p>{escape(str(error))}</p>"
+
     def _asked(self, _: object, content: dict[str, Any], buffers: object) -> None:
         """Answer a message from the page."""
         number, path, about = content.get("ask"), str(content.get("what")), content.get("about")
@@ -114,6 +122,6 @@ class Frame(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle is not None:
             bundle[0]["text/html"] = still.framed(
-                page.single_file(self.screen, self.known, self.state), self.screen.title, self.plain()
+                page.single_file(self.screen, self.known, self.state), self.screen.title, self.told()
             )
         return bundle

@@ -86,7 +86,9 @@ class Read(Frame):
         heaviest = np.argsort(-weights, kind="stable")[:MOST_SHOWN_PLAIN]
         keys, query = names(self.layer, "keys"), names(self.layer, "queries")[self.row]
         rows = "".join(
-            f"<tr><td>{j}</td><td>{escape(keys[j])}</td><td>{percent(float(weights[j]))}</td></tr>" for j in heaviest
+            f"<tr><td>{j}</td><td>{escape(keys[j])}</td><td>{escape(percent(weights[j]))}</td></tr>"
+            for j in heaviest
+            if weights[j]  # the others are not seen, or weigh nothing
         )
         where = f"Head {self.layer.number}.{self.head}: where query {self.row}, “{escape(query)}”, looks"
         return f"<table><caption>{where}</caption><tr><th>key</th><th></th><th>weight</th></tr>{rows}</table>"
