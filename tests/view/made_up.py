@@ -1,6 +1,7 @@
 """Made-up attention that a reader must find something in: `python -m tests.view.made_up alignment|patch`."""
 
 import io
+import re
 import sys
 from collections.abc import Sequence
 
@@ -9,41 +10,10 @@ import numpy as np
 from clearhead import full, weights
 from clearhead.reading.readings import Grid, Reading, Sees, Stack, StackLayer
 
-GERMAN = [
-    "Die",
-    "Fähre",
-    "verlässt",
-    "die",
-    "Insel",
-    "im",
-    "Morgengrauen",
-    ".",
-    "Der",
-    "Lotse",
-    "hat",
-    "gestern",
-    "den",
-    "Kanal",
-    "vermessen",
-    ".",
-]
-ENGLISH = [
-    "The",
-    "ferry",
-    "leaves",
-    "the",
-    "island",
-    "at",
-    "dawn",
-    ".",
-    "Yesterday",
-    "the",
-    "pilot",
-    "measured",
-    "the",
-    "channel",
-    ".",
-]
+GERMAN = re.findall(
+    r"\S+", "Die Fähre verlässt die Insel im Morgengrauen . Der Lotse hat gestern den Kanal vermessen ."
+)
+ENGLISH = re.findall(r"\S+", "The ferry leaves the island at dawn . Yesterday the pilot measured the channel .")
 ALIGNED = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 8, 12, 13, 11, 14]  # the English word that each German word looks at
 GRID = Grid(12, 16, 1)  # of a picture 16 patches wide, after one token that is none
 BALL = (3, 11)  # the row and column of the patch that one head looks at from everywhere
@@ -88,7 +58,7 @@ def patch_reading() -> Reading:
         k = 3.0 * x + 0.2 * random.standard_normal(x.shape)
         if number == 1:
             q[1] = [1.0, 0.5, -0.5, 1.0]
-            k[1, GRID.before + BALL[0] * GRID.columns + BALL[1]] = [3.0, 1.5, -1.5, 3.0]
+            k[1, GRID.before + BALL[0] * GRID.columns + BALL[1]] = [6.0, 3.0, -3.0, 6.0]
         layers[number] = layer_of(number, q.astype(np.float32), k.astype(np.float32))
     size = 24
     image = Image.new("RGB", (GRID.columns * size, GRID.rows * size), (120, 170, 225))
