@@ -43,7 +43,9 @@ READ = Screen(
     "clearhead: read a model's attention",
     (*SHARED_STYLES, "read/read.css"),
     (
-        *SHARED, "read/main",
+        *SHARED, "read/tokens", "read/colours", "read/layout", "read/text", "read/minimap", "read/wording", "read/find",
+        "read/generation", "read/textpane", "read/answer", "read/viewbar", "read/trust", "read/names", "read/state",
+        "read/code", "read/dialogs", "read/map", "read/sheet", "read/pane", "read/main",
     ),
 )  # fmt: skip
 SCREENS = {screen.name: screen for screen in (LEARN, READ)}
