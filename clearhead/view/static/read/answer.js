@@ -67,7 +67,7 @@ export function makeAnswer(host) {
       draw(sentence, view.line ? sentenceView(sentenceOf(view)) : ' ');
       draw(note, view.line ? noteView(view) : []);
       draw(head, view.line ? headView(view) : []);
-      for (const box of head.querySelectorAll('input')) box.checked = view.without;
+      for (const box of head.querySelectorAll('input')) box.checked = passing.without;
       columns.hidden = !view.line;
       drawList();
     },

@@ -43,9 +43,13 @@ export function makeNames(request, arrived) {
   };
 }
 
-/** A row or a column with all its values, however many answers they take. */
-export async function wholeLine(request, about, signal) {
-  const first = await request('line', { ...about, from: 0 }, signal);
+/** A row or a column with all its values, however many answers they take; `counted` is told how far Python is. */
+export async function wholeLine(request, about, signal, counted) {
+  let first = await request('line', { ...about, from: 0 }, signal);
+  while (!first.values) {
+    counted(first.done, first.of);
+    first = await request('line', { ...about, from: 0 }, signal);
+  }
   if (first.values.length >= first.length) return first;
   const values = new Float32Array(first.length);
   values.set(first.values);

@@ -27,6 +27,7 @@ export function makePane(host) {
   let waiting = null;
   let problem = null;
   let copied = false;
+  let still = false; // whether the text stays where it is, as the reader's hand is in it
   let now = null; // the request for the line
   let trusted = { key: '', told: null };
 
@@ -51,8 +52,8 @@ export function makePane(host) {
   const answer = makeAnswer({
     id,
     pick: (item) => {
-      host.change(state.by === 'row' ? { column: item } : { row: item });
-      text.reveal(viewOf(shownState(), view.line), state.by === 'row' ? 'keys' : 'queries', item);
+      const { by, at } = view; // of the list that is seen, even if another answer is on its way
+      host.change(by === 'row' ? { by, row: at, column: item } : { by, row: item, column: at });
     },
     act,
   });
@@ -104,15 +105,20 @@ export function makePane(host) {
       next = viewOf(of, null);
     now?.abort();
     const mine = (now = new AbortController());
-    const patience = setTimeout(() => {
+    let far = 'waiting for Python';
+    const mention = () => {
       if (mine !== now) return;
-      waiting = `${next.by === 'row' ? 'Row' : 'Column'} ${whole(next.at)}: waiting for Python.`;
+      waiting = `${next.by === 'row' ? 'Row' : 'Column'} ${whole(next.at)}: ${far}.`;
       drawPassing();
-    }, PATIENCE);
+    };
+    const patience = setTimeout(mention, PATIENCE);
     names.load(next.about, next.part, next.layer).catch((error) => failed(error, mine));
     try {
       const asked = { ...next.about, by: next.by, at: next.at, without: next.without };
-      const line = await wholeLine(request, asked, mine.signal);
+      const line = await wholeLine(request, asked, mine.signal, (done, of) => {
+        far = `${whole(done)} of ${whole(of)} rows`;
+        if (waiting) mention();
+      });
       if (mine !== now) return;
       [problem, waiting] = [null, null];
       drawAll(viewOf(shownState(), line));
@@ -154,27 +160,29 @@ export function makePane(host) {
   }
 
   function drawAll(next) {
-    const first = !view?.line;
+    const moved = next.line && (!view?.line || view.row !== next.row || view.column !== next.column || view.part !== next.part);
     view = next;
     element.classList.toggle('cross', view.part.crosses);
     drawPassing();
-    text.update(view, { locked });
+    text.update(view);
     map.update(view);
     drawTrust();
     sheet.update(view);
-    if (first && view.line) text.reveal(view, view.by === 'row' ? 'keys' : 'queries', view.by === 'row' ? view.column : view.row);
+    if (moved && !still) text.reveal(view, view.by === 'row' ? 'keys' : 'queries', view.by === 'row' ? view.column : view.row);
+    if (moved) still = false;
   }
 
   /** What is not part of an answer: the choices themselves, the lock, a wait, an error. */
   function drawPassing() {
     viewbar.update(viewOf(shownState(), null).about === view?.about ? view : viewOf(shownState(), null), { ...context, copied });
-    if (view) answer.update(view, { locked, waiting, problem });
-    else answer.update(viewOf(shownState(), null), { locked, waiting, problem });
+    text.turned(state.by);
+    answer.update(view ?? viewOf(shownState(), null), { locked, waiting, problem, without: state.without });
     element.setAttribute('aria-busy', String(Boolean(waiting)));
   }
 
   /** Choose a token of a side: the one that is asked about, or the other of the pair. */
   function pick(side, item, other) {
+    still = true;
     const chosen = (side === 'queries') === (state.by === 'row');
     if (chosen !== other) {
       [locked, pointed] = [true, null];
@@ -186,6 +194,7 @@ export function makePane(host) {
   function point(side, item) {
     if (locked || (item !== null && (side === 'queries') !== (state.by === 'row')) || pointed === item) return;
     pointed = item;
+    still = true;
     load();
   }
 
@@ -234,9 +243,10 @@ export function makePane(host) {
       const [side, item] = text.moved(key, viewOf(shownState(), view?.line ?? null), other) ?? [];
       if (!side) return false;
       pointed = null;
+      still = true;
       if (other) host.move(side === 'queries' ? { row: item } : { column: item });
       else host.move(side === 'queries' ? { row: item, column: null } : { column: item, row: null });
-      text.follow(side, item, viewOf(state, null));
+      text.reveal(viewOf(state, null), side, item, true);
       return true;
     },
     stepLayer(by) {

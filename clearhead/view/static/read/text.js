@@ -22,6 +22,7 @@ export function makeText(host) {
   let hits = { tokens: new Set(), now: null };
   let words = false;
   let lineHeight = 24;
+  let fitted = ''; // the font that widths were measured in
   let wanted = null; // a token to show once its line is there
   let waiting = false;
 
@@ -31,8 +32,8 @@ export function makeText(host) {
     if (width <= 0) return;
     const kept = layout.lines ? layout.span(Math.min(layout.lines - 1, firstLine()))[0] : null;
     const font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
-    const changed = pen.font !== font && element.dataset.font !== font;
-    element.dataset.font = pen.font = font;
+    const changed = font !== fitted;
+    fitted = pen.font = font;
     lineHeight = parseFloat(style.lineHeight) || 24;
     layout.reset(width - 4, changed);
     extend();
@@ -138,7 +139,7 @@ export function makeText(host) {
     const top = layout.lineOf(token) * lineHeight,
       high = element.clientHeight;
     const inView = top >= element.scrollTop + lineHeight / 2 && top + 1.5 * lineHeight <= element.scrollTop + high;
-    if (nearest && inView) return;
+    if (inView) return;
     const middle = top - (high - lineHeight) / 2;
     if (!nearest) element.scrollTop = middle;
     else if (top < element.scrollTop + lineHeight / 2) element.scrollTop = top - lineHeight;

@@ -125,7 +125,6 @@ export function makeTextPane(host) {
       draw(title, part.crosses ? ['Is read ', html.span({ class: 'tag' }, counted(layer.keys, 'key'))] : 'Text');
       draw(readsTitle, 'Reads ', html.span({ class: 'tag' }, layer.queries === 1 ? '1 query' : `${whole(layer.queries)} queries`));
       (part.crosses ? reads : head).insertBefore(ways, part.crosses ? null : find.element);
-      draw(ways, WAYS.map(([way, said]) => html.button({ role: 'radio', 'data-way': way, 'aria-checked': String(by === way), tabindex: by === way ? 0 : -1 }, said)));
       for (const [name, side, size] of [['keys', keys, layer.keys], ['queries', queries, layer.queries]]) {
         if (side.element.hidden) continue;
         const told = textOf(name);
@@ -135,15 +134,20 @@ export function makeTextPane(host) {
       generation.update(view);
       captionView();
     },
-    /** Scroll to an item of a side. */
-    reveal(of, side, item) {
-      if (of.part.crosses && side === 'queries') queries.text.show(item);
-      else keys.text.show(side === 'queries' ? item + of.layer.sees.offset : item);
+    /** Show which way is chosen, before the answer is there. */
+    turned(by) {
+      draw(
+        ways,
+        WAYS.map(([way, said]) => {
+          const on = by === way;
+          return html.button({ role: 'radio', 'data-way': way, 'aria-checked': String(on), tabindex: on ? 0 : -1 }, said);
+        }),
+      );
     },
-    /** Scroll just so far that an item is seen. */
-    follow(side, item, of) {
-      if (of.part.crosses) (side === 'queries' ? queries : keys).text.show(item, true);
-      else keys.text.show(side === 'queries' ? item + of.layer.sees.offset : item, true);
+    /** Scroll so that an item of a side is seen: `nearest`, just so far. */
+    reveal(of, side, item, nearest = false) {
+      if (of.part.crosses && side === 'queries') queries.text.show(item, nearest);
+      else keys.text.show(side === 'queries' ? item + of.layer.sees.offset : item, nearest);
     },
     /** Where a key of the keyboard leads, as a side and an item. */
     moved(key, of, other) {

@@ -58,8 +58,9 @@ export function inBand(view, row, column) {
 
 /** The sentence, as parts: plain text, ['q', a word of the text], ['em', the number]. */
 export function sentenceOf(view) {
-  const parts = view.by === 'row' ? rowSentence(view) : columnSentence(view);
-  return parts.filter((part) => part !== '');
+  const parts = (view.by === 'row' ? rowSentence(view) : columnSentence(view)).filter((part) => part !== '');
+  if (typeof parts[0] === 'string') parts[0] = parts[0][0].toUpperCase() + parts[0].slice(1);
+  return parts;
 }
 
 function rowSentence(view) {
@@ -89,7 +90,7 @@ function carried(view, unit) {
   const { line, without } = view,
     few = line.carriers['90'];
   if (!few || (few === 1 && line.top[0]?.[2] >= 0.9999)) return [];
-  const of = without ? ' of the rest' : view.about.measure === 'value' || view.by === 'column' ? ' of the sum' : '';
+  const of = without ? ' of the rest' : view.by === 'column' ? ' of all it gets' : view.about.measure === 'value' ? ' of the sum' : '';
   return [`${counted(few, unit)} ${few === 1 ? 'carries' : 'carry'} 90 %${of}.`];
 }
 
@@ -98,19 +99,22 @@ function columnSentence(view) {
     unit = unitOf(view, 'queries');
   const what = ['q', wordAt(view, 'keys', column)];
   if (!line.top.length) return [headsOf(view), 'nothing here puts any weight on ', what, '.'];
-  if (nobodyReads(view)) return [headsOf(view), `Nothing here puts more than ${percent(LEAST_READ)} on `, what, '.'];
+  if (nobodyReads(view)) return [headsOf(view), 'nothing here puts more than 1 % on ', what, '.'];
   const who = ['q', wordAt(view, 'queries', row)],
     where = distanceOf(view, row, column);
   const away = where && where !== 'itself' ? `, ${where},` : '';
   const verb = view.about.measure === 'value' ? ' takes ' : ' puts ',
     word = view.about.measure === 'value' ? ' from ' : ' on ';
-  return [headsOf(view), who, away, verb, ['em', printed(view, pair)], word, where === 'itself' ? 'itself' : what, '. ',
+  if (where === 'itself') {
+    return [headsOf(view), what, verb, ['em', printed(view, pair)], word, 'itself. ', ...carried(view, unit)]; // prettier-ignore
+  }
+  return [headsOf(view), who, away, verb, ['em', printed(view, pair)], word, what, '. ',
     ...carried(view, unit)]; // prettier-ignore
 }
 
-/** Whether no query puts much on the column's key. */
+/** Whether no query puts much on the column's key, and none was chosen. */
 export function nobodyReads(view) {
-  return view.by === 'column' && view.about.measure === 'weight' && (view.line.top[0]?.[1] ?? 0) < LEAST_READ;
+  return view.by === 'column' && view.state.row === null && view.about.measure === 'weight' && (view.line.top[0]?.[1] ?? 0) < LEAST_READ;
 }
 
 /** The beginning of a sentence about several heads. */
