@@ -1,0 +1,74 @@
+// Which part of the matrix a map shows, and how large: `x` and `y` are the column and row at the upper left corner of a
+// frame, `sx` and `sy` the width and height of a cell. All values are frozen, in cells and CSS pixels.
+
+const LARGEST = 56; // pixels of a cell, enough for its number
+
+/** The whole matrix. */
+export function fitted({ queries, keys }, { width, height }) {
+  return Object.freeze({ x: 0, y: 0, sx: width / keys, sy: height / queries });
+}
+
+/** The nearest view that does not leave the matrix. */
+function kept(port, layer, frame) {
+  const least = fitted(layer, frame);
+  const sx = Math.max(least.sx, Math.min(port.sx, Math.max(LARGEST, least.sx)));
+  const sy = Math.max(least.sy, Math.min(port.sy, Math.max(LARGEST, least.sy)));
+  const x = Math.max(0, Math.min(port.x, layer.keys - frame.width / sx));
+  const y = Math.max(0, Math.min(port.y, layer.queries - frame.height / sy));
+  return Object.freeze({ x, y, sx, sy });
+}
+
+/** Larger by a factor; the cell at (px, py) of the frame stays where it is. */
+export function zoomed(port, factor, [px, py], layer, frame) {
+  const { sx, sy } = kept({ ...port, sx: port.sx * factor, sy: port.sy * factor }, layer, frame);
+  return kept({ x: port.x + px / port.sx - px / sx, y: port.y + py / port.sy - py / sy, sx, sy }, layer, frame);
+}
+
+/** Moved by so many pixels. */
+export function moved(port, dx, dy, layer, frame) {
+  return kept({ ...port, x: port.x + dx / port.sx, y: port.y + dy / port.sy }, layer, frame);
+}
+
+/** The same place in a frame of another size: fitted stays fitted. */
+export function resized(port, layer, before, frame) {
+  const least = fitted(layer, before);
+  if (port.sx <= least.sx * 1.001 && port.sy <= least.sy * 1.001) return fitted(layer, frame);
+  const x = port.x + before.width / 2 / port.sx - frame.width / 2 / port.sx;
+  const y = port.y + before.height / 2 / port.sy - frame.height / 2 / port.sy;
+  return kept({ ...port, x, y }, layer, frame);
+}
+
+/** With a cell in the middle, and as large as `factor` times the largest. */
+export function centred({ row, column }, layer, frame, factor = 0.9) {
+  const least = fitted(layer, frame);
+  const sx = Math.max(least.sx, LARGEST * factor),
+    sy = Math.max(least.sy, LARGEST * factor);
+  const x = column + 0.5 - frame.width / 2 / sx,
+    y = row + 0.5 - frame.height / 2 / sy;
+  return kept({ x, y, sx, sy }, layer, frame);
+}
+
+/** Moved as little as possible to show a cell. */
+export function showing(port, { row, column }, layer, frame) {
+  const shift = (cell, first, size, room) => {
+    const before = (cell - first) * size,
+      after = (cell + 1 - first) * size - room;
+    return before < 0 ? before : after > 0 ? after : 0;
+  };
+  const dx = shift(column, port.x, port.sx, frame.width),
+    dy = shift(row, port.y, port.sy, frame.height);
+  return dx || dy ? moved(port, dx, dy, layer, frame) : port;
+}
+
+/** The cell under a point of the frame, or null. */
+export function cellUnder(port, [px, py], { queries, keys }, { width, height }) {
+  if (px < 0 || py < 0 || px >= width || py >= height) return null;
+  const row = Math.min(queries - 1, Math.floor(port.y + py / port.sy)),
+    column = Math.min(keys - 1, Math.floor(port.x + px / port.sx));
+  return { row, column };
+}
+
+/** Whether a cell is large enough for its number. */
+export function roomForNumbers({ sx, sy }) {
+  return sx >= 42 && sy >= 15;
+}
