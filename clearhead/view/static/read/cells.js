@@ -6,9 +6,9 @@ import { amount, shortAmount, stepOf } from './colours.js';
 import { itemName } from './labels.js';
 import { sees } from './sight.js';
 
-const ROWS = 5,
-  COLUMNS = 6;
-const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+const TABLE_ROWS = 5,
+  TABLE_COLUMNS = 6;
+const CELL_MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 /** `choose({ row, column })` and `say(text)` as the map has them; `moved()` asks for a redraw with other cells. */
 export function makeCells({ choose, say, moved }) {
@@ -24,7 +24,7 @@ export function makeCells({ choose, say, moved }) {
       const first = Math.max(0, Math.min(middle - Math.floor(count / 2), length - count));
       return Array.from({ length: Math.min(count, length) }, (_, k) => first + k);
     };
-    return { rows: span(focus.row, ROWS, layer.queries), columns: span(focus.column, COLUMNS, layer.keys) };
+    return { rows: span(focus.row, TABLE_ROWS, layer.queries), columns: span(focus.column, TABLE_COLUMNS, layer.keys) };
   }
 
   /** The place round which the table stands, so that the map can ask for its tiles. */
@@ -105,7 +105,7 @@ export function makeCells({ choose, say, moved }) {
   }
 
   element.addEventListener('keydown', (event) => {
-    const move = MOVES[event.key];
+    const move = CELL_MOVES[event.key];
     if (event.key === 'Enter') choose(focus);
     else if (move) {
       const within = (at, length) => Math.max(0, Math.min(length - 1, at));

@@ -1,7 +1,7 @@
 // Colours of weights: 21 steps from a floor computed for what is shown, and the legend that states it.
 
 import { html, svg } from '../dom.js';
-import { number, percent } from '../numbers.js';
+import { fixed, number, percent } from '../numbers.js';
 
 export const STEPS = 20;
 export const FEW_ITEMS = 40; // so few items share a weight of 1 that a linear scale tells them apart
@@ -80,7 +80,9 @@ export function amount(value, plain = false) {
 
 /** The same where there is room for seven characters. */
 export function shortAmount(value, plain = false) {
-  return plain ? number(value, true) : percent(value).replace(/^([<>] [\d.]+) %$/, '$1');
+  if (plain) return number(value, true);
+  if (value >= 0.00001 && value < 0.0001) return `${fixed(100 * value, 3)} %`;
+  return percent(value).replace(/^([<>] [\d.]+) %$/, '$1');
 }
 
 /** An end of a scale, without decimals that say nothing. */

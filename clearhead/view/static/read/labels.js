@@ -2,13 +2,13 @@
 
 import { whole } from '../numbers.js';
 
-const SIGNS = { '\n': '⏎', '\r': '␍', '\t': '⇥' };
+const SPACE_SIGNS = { '\n': '⏎', '\r': '␍', '\t': '⇥' };
 
 /** An item's name on one line; the number of the item while its name is not here. */
 export function itemName(names, index) {
   const name = names?.[index];
   if (name === undefined) return whole(index);
-  const seen = name.replace(/[\n\r\t]/g, (sign) => SIGNS[sign]).trim();
+  const seen = name.replace(/[\n\r\t]/g, (sign) => SPACE_SIGNS[sign]).trim();
   return seen || (name ? '␣' : '∅');
 }
 

@@ -19,7 +19,7 @@ export function pooled(tiles, { port, layer, size, density, depth, how }) {
     }
     return edges.get(cells);
   };
-  for (const tile of inOrder([...tiles], depth, how)) pour(field, tile, edgesAt(tile.cells), layer);
+  for (const tile of inOrder([...tiles], depth, how)) pourTile(field, tile, edgesAt(tile.cells), layer);
   return { ...field, edgesAt, cellEdges: edgesAt(1) };
 }
 
@@ -41,7 +41,7 @@ function edgesOf(start, scale, count, cells, length) {
 }
 
 /** The pixels of the screen that a tile touches: for each its place, and its first and end pixel within the tile. */
-function touched(edges, first, length, whole) {
+function touchedPixels(edges, first, length, whole) {
   const found = [];
   for (let d = 0; d + 1 < edges.length; d++) {
     const from = edges[d],
@@ -54,11 +54,11 @@ function touched(edges, first, length, whole) {
 }
 
 /** Pool one tile into the field. A tile finer than wanted serves only pixels that lie whole in it. */
-function pour(field, tile, { across, down }, layer) {
+function pourTile(field, tile, { across, down }, layer) {
   const { values, depths, shares, width, how } = field;
   const whole = tile.z > field.depth;
-  const xs = touched(across, tile.c * TILE, TILE, whole),
-    ys = touched(down, tile.r * TILE, tile.done, whole);
+  const xs = touchedPixels(across, tile.c * TILE, TILE, whole),
+    ys = touchedPixels(down, tile.r * TILE, tile.done, whole);
   const mark = tile.z + 1,
     given = tile.values;
   const inRow = (y) => Math.min(tile.cells, layer.queries - (tile.r * TILE + y) * tile.cells),
@@ -100,11 +100,11 @@ export function cellsAPixel({ depths, edgesAt }, layer) {
   if (least === 127) return null;
   const cells = 1 << (deepest(layer) - least + 1);
   const { across, down } = edgesAt(cells);
-  return { across: steps(across, cells), down: steps(down, cells) };
+  return { across: stepsBetween(across, cells), down: stepsBetween(down, cells) };
 }
 
 /** The least and most that lies between edges, the last one apart, which the end of the matrix may cut. */
-function steps(edges, cells) {
+function stepsBetween(edges, cells) {
   let least = Infinity,
     most = 1;
   for (let d = 0; d + 2 < edges.length; d++) {

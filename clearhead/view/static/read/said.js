@@ -7,8 +7,8 @@ import { itemName, shortened } from './labels.js';
 import { seenBy } from './sight.js';
 import { deepest } from './tiles.js';
 
-const POOLS = { max: 'the largest', sum: 'the sum', mean: 'the mean' };
-const MOST_NAME = 14;
+const POOLED = { max: 'the largest', sum: 'the sum', mean: 'the mean' };
+const MOST_SAID_NAME = 14;
 
 /** "head 9.8", or what several heads are joined to. */
 export function headOf({ layer, heads, join }) {
@@ -25,7 +25,7 @@ export function pixelSentence(size, how, layer) {
   const square = ([least, most]) => (least === most ? `${most}²` : `${least}² to ${most}²`);
   const longer = layer.queries !== layer.keys && String(across) !== String(down);
   const cells = longer ? `${side(down)} × ${side(across)}` : square([Math.min(across[0], down[0]), Math.max(across[1], down[1])]);
-  return `A pixel is ${POOLS[how]} of ${cells} cells; none skipped.`;
+  return `A pixel is ${POOLED[how]} of ${cells} cells; none skipped.`;
 }
 
 /** The cells of the pixel at a cell, and its value: { rows, columns, value }, each [first, end); null while unknown. */
@@ -53,8 +53,8 @@ export function cellSentence(view, spot) {
   const plain = about.measure === 'value' || spot.how === 'sum';
   const one = bottom - top === 1 && right - left === 1;
   if (one) {
-    const query = named(names.queries, top),
-      key = named(names.keys, left);
+    const query = itemNamed(names.queries, top),
+      key = itemNamed(names.keys, left);
     const [first, end] = seenBy(layer, top);
     if (left >= end) return [key, ` comes later than `, query, ': not seen, exactly 0.'];
     if (left < first) return [key, ' is outside the window of ', query, ': not seen, exactly 0.'];
@@ -64,31 +64,31 @@ export function cellSentence(view, spot) {
     return [query, verb, html.b(null, shown), ' on ', key, '.'];
   }
   const seen = seenBy(layer, bottom - 1)[1] > left && seenBy(layer, top)[0] < right;
-  const rows = span('rows', names.queries, top, bottom),
-    columns = span('columns', names.keys, left, right);
+  const rows = itemsSpan('rows', names.queries, top, bottom),
+    columns = itemsSpan('columns', names.keys, left, right);
   if (!seen) return [...rows, ', ', ...columns, ': not seen, exactly 0.'];
   if (spot.value === undefined) return [...rows, ', ', ...columns, ': not here yet.'];
-  return [...rows, ', ', ...columns, `: ${POOLS[spot.how]} is `, html.b(null, amount(spot.value, plain)), '.'];
+  return [...rows, ', ', ...columns, `: ${POOLED[spot.how]} is `, html.b(null, amount(spot.value, plain)), '.'];
 }
 
 function exactZero({ sees }) {
   return sees.other ? 'exactly 0 (hidden, or too small to hold)' : 'exactly 0 (too small to hold)';
 }
 
-function named(names, index) {
+function itemNamed(names, index) {
   const name = names?.[index];
   if (name === undefined) return html.span(null, `item ${whole(index)}`);
-  return html.span(null, html.bdi({ class: 'word' }, shortened(itemName(names, index), MOST_NAME)), ` (${whole(index)})`);
+  return html.span(null, html.bdi({ class: 'word' }, shortened(itemName(names, index), MOST_SAID_NAME)), ` (${whole(index)})`);
 }
 
-function span(kind, names, first, end) {
-  if (end - first === 1) return [`${kind.slice(0, -1)} `, named(names, first)];
-  const words = names?.[first] === undefined || names?.[end - 1] === undefined ? [] : [' (', word(names, first), ' … ', word(names, end - 1), ')'];
+function itemsSpan(kind, names, first, end) {
+  if (end - first === 1) return [`${kind.slice(0, -1)} `, itemNamed(names, first)];
+  const words = names?.[first] === undefined || names?.[end - 1] === undefined ? [] : [' (', itemWord(names, first), ' … ', itemWord(names, end - 1), ')'];
   return [`${kind} ${whole(first)}–${whole(end - 1)}`, ...words];
 }
 
-function word(names, index) {
-  return html.bdi({ class: 'word' }, shortened(itemName(names, index), MOST_NAME));
+function itemWord(names, index) {
+  return html.bdi({ class: 'word' }, shortened(itemName(names, index), MOST_SAID_NAME));
 }
 
 /** What a pixel is, or what is still missing, and what can be done about it. */

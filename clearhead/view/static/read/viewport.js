@@ -9,7 +9,7 @@ export function fitted({ queries, keys }, { width, height }) {
 }
 
 /** The nearest view that does not leave the matrix. */
-function kept(port, layer, frame) {
+function withinMatrix(port, layer, frame) {
   const least = fitted(layer, frame);
   const sx = Math.max(least.sx, Math.min(port.sx, Math.max(LARGEST, least.sx)));
   const sy = Math.max(least.sy, Math.min(port.sy, Math.max(LARGEST, least.sy)));
@@ -20,13 +20,13 @@ function kept(port, layer, frame) {
 
 /** Larger by a factor; the cell at (px, py) of the frame stays where it is. */
 export function zoomed(port, factor, [px, py], layer, frame) {
-  const { sx, sy } = kept({ ...port, sx: port.sx * factor, sy: port.sy * factor }, layer, frame);
-  return kept({ x: port.x + px / port.sx - px / sx, y: port.y + py / port.sy - py / sy, sx, sy }, layer, frame);
+  const { sx, sy } = withinMatrix({ ...port, sx: port.sx * factor, sy: port.sy * factor }, layer, frame);
+  return withinMatrix({ x: port.x + px / port.sx - px / sx, y: port.y + py / port.sy - py / sy, sx, sy }, layer, frame);
 }
 
 /** Moved by so many pixels. */
 export function moved(port, dx, dy, layer, frame) {
-  return kept({ ...port, x: port.x + dx / port.sx, y: port.y + dy / port.sy }, layer, frame);
+  return withinMatrix({ ...port, x: port.x + dx / port.sx, y: port.y + dy / port.sy }, layer, frame);
 }
 
 /** The same place in a frame of another size: fitted stays fitted. */
@@ -35,7 +35,7 @@ export function resized(port, layer, before, frame) {
   if (port.sx <= least.sx * 1.001 && port.sy <= least.sy * 1.001) return fitted(layer, frame);
   const x = port.x + before.width / 2 / port.sx - frame.width / 2 / port.sx;
   const y = port.y + before.height / 2 / port.sy - frame.height / 2 / port.sy;
-  return kept({ ...port, x, y }, layer, frame);
+  return withinMatrix({ ...port, x, y }, layer, frame);
 }
 
 /** With a cell in the middle, and as large as `factor` times the largest. */
@@ -45,7 +45,7 @@ export function centred({ row, column }, layer, frame, factor = 0.9) {
     sy = Math.max(least.sy, LARGEST * factor);
   const x = column + 0.5 - frame.width / 2 / sx,
     y = row + 0.5 - frame.height / 2 / sy;
-  return kept({ x, y, sx, sy }, layer, frame);
+  return withinMatrix({ x, y, sx, sy }, layer, frame);
 }
 
 /** Moved as little as possible to show a cell. */
