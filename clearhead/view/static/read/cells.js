@@ -38,7 +38,7 @@ export function makeCells({ choose, say, moved }) {
     return shown();
   }
 
-  /** `next` is { view, layer, at, floor, top, plain }. */
+  /** `next` is { view, layer, at, floor, top, plain, shaded }; `shaded` says so if the scale is not the map's. */
   function update(next) {
     scene = next;
     const { rows, columns } = place(next.view);
@@ -54,7 +54,7 @@ export function makeCells({ choose, say, moved }) {
     );
     draw(
       element,
-      html.caption(null, 'Cells, one by one, round the chosen pair'),
+      html.caption(null, `Cells, one by one, round the chosen pair${next.shaded ?? ''}`),
       html.thead(null, html.tr(null, html.td({ role: 'presentation' }), head)),
       html.tbody(null, body),
     );

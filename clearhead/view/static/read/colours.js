@@ -7,6 +7,7 @@ export const STEPS = 20;
 export const FEW_ITEMS = 40; // so few items share a weight of 1 that a linear scale tells them apart
 const LEAST_RANGE = 10; // a logarithmic scale spans at least one power of ten
 const TICKS_APART = 0.16; // ticks nearer than this part of the scale would touch
+const FIRST_APART = 0.27; // the first has a sign and more digits
 
 /** The weight at which colours of one line begin: an even share of its `count` items, rounded down to 1, 2 or 5 times a
  * power of ten; 0 for few items, which stands for a linear scale. */
@@ -124,7 +125,8 @@ function ticksOf(floor, top) {
   const span = Math.log10(top / floor);
   for (let power = Math.ceil(Math.log10(top)) - 1; 10 ** power > floor; power--) {
     const part = (power - Math.log10(floor)) / span;
-    if (found.every(([at]) => Math.abs(at - part) > TICKS_APART)) found.push([part, Number(`1e${power}`)]);
+    const free = found.every(([at]) => Math.abs(at - part) > (at ? TICKS_APART : FIRST_APART));
+    if (free) found.push([part, Number(`1e${power}`)]);
   }
   return found;
 }

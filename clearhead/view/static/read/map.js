@@ -160,7 +160,10 @@ export function makeMap(host) {
 
   /** The table's colours: the map's own, unless its pixels are sums or means, which cells are not. */
   function cellScale() {
-    return view.how === 'max' ? scale : { floor: 0, top: view.about.measure === 'value' ? scale.top : 1 };
+    if (view.how === 'max' || isFew()) return scale;
+    const plain = view.about.measure === 'value';
+    const top = plain ? topOf(view.line?.values ?? [1]) : 1;
+    return { floor: 0, top, shaded: `, shaded evenly to ${plain ? top : '100 %'}` };
   }
 
   /** The heaviest cells found so far, those most above an even share first. */
@@ -203,7 +206,8 @@ export function makeMap(host) {
     const said = pixelSentence(size, view.how, view.layer);
     draw(parts.status, statusView({ progress, patient, said, head: headOf(view.about) }));
     const spot = cursor && spotAt(field, frame, port, cursor, view.layer);
-    draw(parts.where, cellSentence(view, spot ?? pairSpot()));
+    const hint = spot ? null : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
+    draw(parts.where, cellSentence(view, spot ?? pairSpot()), hint);
     draw(parts.legend, legendView(scale.floor, scale.top, isPlain()));
   }
 

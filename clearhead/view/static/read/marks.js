@@ -2,7 +2,7 @@
 
 import { amount, shortAmount, stepOf } from './colours.js';
 import { itemName, shortened } from './labels.js';
-import { seenBy, sees } from './sight.js';
+import { seenBy, seenFrom, sees } from './sight.js';
 import { roomForNumbers } from './viewport.js';
 
 const RING_SIZE = 8;
@@ -22,11 +22,11 @@ export function drawMarks(pen, scene) {
   pen.translate(frame.left, frame.top);
   if (scene.few) drawGaps(pen, scene);
   if (roomForNumbers(scene.port)) drawNumbers(pen, scene);
-  drawUnseen(pen, scene);
   pen.restore();
   pen.save();
   pen.translate(frame.left, frame.top);
   drawLines(pen, scene);
+  drawUnseen(pen, scene);
   drawRings(pen, scene);
   drawCursor(pen, scene);
   pen.restore();
@@ -80,29 +80,28 @@ function drawNumbers(pen, scene) {
 
 /** Say once in each part that is not seen why it is not, if there is room. */
 function drawUnseen(pen, scene) {
-  const { layer } = scene;
-  if (layer.sees.high !== null) drawSaying(pen, scene, 'later: not seen', (row, left) => left >= seenBy(layer, row)[1]);
+  const { layer, port } = scene;
+  if (layer.sees.high !== null) {
+    drawSaying(pen, scene, 'later: not seen', (row, left) => (left - seenBy(layer, row)[1]) * port.sx);
+  }
   if (layer.sees.low !== null) {
-    drawSaying(pen, scene, 'outside the window: not seen', (row, left, right) => right <= seenBy(layer, row)[0]);
+    const gap = (row, left, right) => (seenBy(layer, row)[0] - right) * port.sx;
+    drawSaying(pen, scene, 'outside the window: not seen', gap);
   }
 }
 
-const SAYING_PLACES = [0.5, 0.28, 0.72, 0.2, 0.8, 0.12, 0.88, 0.06, 0.94];
-
-/** Write a sentence at the most central place where it covers nothing that is seen. */
-function drawSaying(pen, { port, layer, frame, palette }, text, isHidden) {
+/** Write a sentence where it is farthest from what is seen, `gap` pixels away at a row, and from the edges. */
+function drawSaying(pen, { port, layer, frame, palette }, text, gap) {
   pen.font = `400 12px ${palette.sans}`;
   const half = pen.measureText(text).width / 2 + 6;
   const rowAt = (y) => Math.max(0, Math.min(layer.queries - 1, Math.floor(port.y + y / port.sy)));
   const columnAt = (x) => port.x + x / port.sx;
   let best = null;
-  for (const v of SAYING_PLACES) {
-    for (const u of SAYING_PLACES) {
-      const x = Math.max(half, Math.min(frame.width - half, u * frame.width)),
-        y = Math.max(10, Math.min(frame.height - 10, v * frame.height));
-      const free = [y - 9, y + 9].every((edge) => isHidden(rowAt(edge), columnAt(x - half), columnAt(x + half)));
-      const room = Math.min(x - half, frame.width - x - half, 60) + Math.min(y, frame.height - y, 90);
-      if (free && (!best || room > best.room)) best = { x, y, room };
+  for (let y = 12; y <= frame.height - 12; y += 12) {
+    for (let x = half; x <= frame.width - half; x += 12) {
+      const gaps = [y - 9, y + 9].map((edge) => gap(rowAt(edge), columnAt(x - half), columnAt(x + half)));
+      const room = Math.min(...gaps, 60) + Math.min(x - half, frame.width - x - half, y, frame.height - y, 60);
+      if (Math.min(...gaps) >= 0 && (!best || room > best.room)) best = { x, y, room };
     }
   }
   if (best) writeHaloed(pen, palette, text, best.x, best.y, palette.ink3, 'center');
@@ -122,7 +121,7 @@ function writeHaloed(pen, palette, text, x, y, colour, align) {
 
 /** The chosen row and the chosen column: the one whose weights are listed in ink, the other fainter. */
 function drawLines(pen, scene) {
-  const { frame, palette, view } = scene;
+  const { frame, palette, view, layer } = scene;
   const box = boxOf(scene, view);
   const main = view.by === 'row';
   pen.save();
@@ -130,9 +129,21 @@ function drawLines(pen, scene) {
   pen.rect(-1, -1, frame.width + 2, frame.height + 2);
   if (isInside(scene, box) && box.width < FRAMED) pen.arc(box.cx, box.cy, RING_SIZE, 0, 7); // keep the ringed cell in sight
   pen.clip('evenodd');
-  if (view.column !== null) drawLine(pen, box.x, 0, box.width, frame.height, main ? palette.edge : palette.ink, main);
-  if (view.row !== null) drawLine(pen, 0, box.y, frame.width, box.height, main ? palette.ink : palette.edge, !main);
+  if (view.column !== null) {
+    const { y, end } = reachOf(scene, seenFrom(layer, view.column), 'y');
+    drawLine(pen, box.x, y, box.width, end - y, main ? palette.edge : palette.ink, main);
+  }
+  if (view.row !== null) {
+    const { x, end } = reachOf(scene, seenBy(layer, view.row), 'x');
+    drawLine(pen, x, box.y, end - x, box.height, main ? palette.ink : palette.edge, !main);
+  }
   pen.restore();
+}
+
+/** From the first to the end of some rows ('y') or columns ('x'), in pixels. */
+function reachOf({ port }, [first, end], side) {
+  const size = side === 'x' ? port.sx : port.sy;
+  return { [side]: (first - port[side]) * size, end: (end - port[side]) * size };
 }
 
 /** A frame round a row or column of cells, or one line where these are thin. */
@@ -141,6 +152,7 @@ function drawLine(pen, x, y, width, height, colour, faint) {
   pen.strokeStyle = colour;
   pen.fillStyle = colour;
   pen.setLineDash(faint ? [3, 3] : []);
+  if (width <= 0 || height <= 0) return;
   if (Math.min(width, height) >= 4) pen.strokeRect(x, y, width, height);
   else {
     pen.beginPath();

@@ -6,7 +6,7 @@ import { deepest, TILE } from './tiles.js';
 
 /** Pool what there is of the wanted depth, over coarser and finer tiles where that is missing. Of each pixel of the
  * screen: `values`, and in `depths` the depth it was pooled from plus one, or 0 if nothing is known. */
-export function pooled(tiles, { port, layer, size, density, depth, how }) {
+export function pooled(tiles, { port, layer, frame, size, depth, how }) {
   const { width, height } = size; // in pixels of the screen
   const count = width * height;
   const field = { width, height, values: new Float32Array(count), depths: new Int8Array(count), how, depth };
@@ -14,8 +14,9 @@ export function pooled(tiles, { port, layer, size, density, depth, how }) {
   const edges = new Map();
   const edgesAt = (cells) => {
     if (!edges.has(cells)) {
-      const across = edgesOf(port.x, port.sx * density, width, cells, layer.keys);
-      edges.set(cells, { across, down: edgesOf(port.y, port.sy * density, height, cells, layer.queries) });
+      const across = edgesOf(port.x, (port.sx * width) / frame.width, width, cells, layer.keys);
+      const down = edgesOf(port.y, (port.sy * height) / frame.height, height, cells, layer.queries);
+      edges.set(cells, { across, down });
     }
     return edges.get(cells);
   };

@@ -46,7 +46,7 @@ export function spotAt(field, frame, port, { row, column }, layer) {
 
 /** What is at a spot, with both names, as parts of a sentence. */
 export function cellSentence(view, spot) {
-  if (!spot) return ['Point at a cell for its number.'];
+  if (!spot) return [];
   const { layer, names, about } = view;
   const [top, bottom] = spot.rows,
     [left, right] = spot.columns;

@@ -8,6 +8,14 @@ export function seenBy({ sees, keys }, row) {
   return [first, Math.max(first, end)];
 }
 
+/** The queries that can see key `column`, as [first, end). */
+export function seenFrom({ sees, queries }, column) {
+  const at = column - sees.offset;
+  const first = sees.high === null ? 0 : Math.max(0, at - sees.high);
+  const end = sees.low === null ? queries : Math.min(queries, at - sees.low + 1);
+  return [first, Math.max(first, end)];
+}
+
 /** Whether a query sees a key, as far as the band tells. */
 export function sees(layer, row, column) {
   const [first, end] = seenBy(layer, row);

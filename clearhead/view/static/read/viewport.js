@@ -1,7 +1,8 @@
 // Which part of the matrix a map shows, and how large: `x` and `y` are the column and row at the upper left corner of a
 // frame, `sx` and `sy` the width and height of a cell. All values are frozen, in cells and CSS pixels.
 
-const LARGEST = 56; // pixels of a cell, enough for its number
+const LARGEST = 64; // pixels of a cell
+const READABLE = 49; // enough for its number
 
 /** The whole matrix. */
 export function fitted({ queries, keys }, { width, height }) {
@@ -38,14 +39,14 @@ export function resized(port, layer, before, frame) {
   return withinMatrix({ ...port, x, y }, layer, frame);
 }
 
-/** With a cell in the middle, and as large as `factor` times the largest. */
-export function centred({ row, column }, layer, frame, factor = 0.9) {
+/** With a cell in the middle of whole cells that are large enough for their numbers. */
+export function centred({ row, column }, layer, frame) {
   const least = fitted(layer, frame);
-  const sx = Math.max(least.sx, LARGEST * factor),
-    sy = Math.max(least.sy, LARGEST * factor);
-  const x = column + 0.5 - frame.width / 2 / sx,
-    y = row + 0.5 - frame.height / 2 / sy;
-  return withinMatrix({ x, y, sx, sy }, layer, frame);
+  const across = Math.max(1, Math.round(frame.width / READABLE)),
+    down = Math.max(1, Math.round(frame.height / READABLE));
+  const sx = Math.max(least.sx, frame.width / across),
+    sy = Math.max(least.sy, frame.height / down);
+  return withinMatrix({ x: column - Math.floor(across / 2), y: row - Math.floor(down / 2), sx, sy }, layer, frame);
 }
 
 /** Moved as little as possible to show a cell. */
