@@ -33,7 +33,7 @@ export async function request(what, about, signal) {
   const numbers = reply.headers.get('Content-Type') === 'application/octet-stream';
   const found = numbers ? withValues(await reply.arrayBuffer()) : await reply.json();
   if (found.error) throw new Refused(found.error);
-  if (found.done === undefined) keep(name, found); // not a count of what is done so far
+  keep(name, found);
   return found;
 }
 
