@@ -45,9 +45,9 @@ export function makeHeadGrid({ choose, point }) {
     return (cell && places.cells.find(({ layer, head }) => layer === cell.layer && head === cell.head)) ?? null;
   }
 
+  /** How wide thumbnails in order may be, beside the numbers that their lines begin with. */
   function room() {
-    const wide = element.parentElement?.clientWidth ?? 900;
-    return Math.min(900, wide - 64);
+    return Math.min(900, (element.closest('.sheetgrid')?.clientWidth ?? 964) - 64);
   }
 
   function brackets() {

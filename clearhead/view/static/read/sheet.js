@@ -249,6 +249,7 @@ export function makeSheet({ request, alone, choose, say }) {
     other.focus();
   });
   twin.addEventListener('toggle', later);
+  new ResizeObserver(later).observe(element);
 
   function stopSurvey() {
     const stopped = survey.stop();

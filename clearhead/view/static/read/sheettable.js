@@ -4,7 +4,7 @@ import { html, svg } from '../dom.js';
 import { whole } from '../numbers.js';
 import { HEAD_MEASURES, measuresOf, sortedHeads } from './ranks.js';
 
-const LINES = 25; // on a page
+const LINES = 20; // on a page
 
 /** The table twin: `order` is what it is sorted by, `page` counts from 0. */
 export function headTable(heads, order, page, crosses, chosen) {
