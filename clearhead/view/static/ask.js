@@ -53,7 +53,23 @@ export class Refused extends Error {}
 
 /** All answers so far, for a page without a server. */
 export function answers() {
-  return Object.fromEntries([...known].map(([name, found]) => [name, packed(found)]));
+  return packedAnswers(answered(() => true));
+}
+
+/** The answers so far that `wanted(what, about)` chooses: [what, about, answer]. */
+export function answered(wanted) {
+  const found = [];
+  for (const [name, told] of known) {
+    const cut = name.indexOf(' ');
+    const [what, about] = [name.slice(0, cut), JSON.parse(name.slice(cut + 1))];
+    if (wanted(what, about)) found.push([what, about, told]);
+  }
+  return found;
+}
+
+/** Questions with their answers, [what, about, answer], as a page without a server holds them. */
+export function packedAnswers(told) {
+  return Object.fromEntries(told.map(([what, about, found]) => [nameOf(what, about), packed(found)]));
 }
 
 /** The name of a request, which does not depend on the order of its fields. */
