@@ -347,7 +347,7 @@ def inspect(
     options = InspectOptions(sort, most, (int(layer), int(head_in_layer)), row, plots, kind, html, force)
     with progress.clean_endings():
         of = load_attention(model, text or [], embeddings)
-        with progress.bar("layers", len(of.layers)) as advance:
+        with progress.bar("layers", len(of.stack().layers)) as advance:
             inspection = inspect_heads(of, options, advance)
     typer.echo(inspection.as_json() if json else "", nl=json)
     if not json:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from html import escape
 
 from clearhead.attention_weights.notebook import MEANINGS, cell
-from clearhead.inspecting.heads import Head, KeyShare, TextAttention, heaviest, remainder_text
+from clearhead.inspecting.heads import Head, KeyShare, heaviest, remainder_text
+from clearhead.reading.readings import Reading
 from clearhead.wording import count, label, percent
 
 STYLE = """
@@ -37,7 +38,7 @@ META_TAGS = '<meta charset="utf-8"><meta name="viewport" content="width=device-w
 
 
 def inspection_page(
-    of: TextAttention,
+    of: Reading,
     heads: Sequence[Head],
     chosen: tuple[int, int],
     query: int,
@@ -53,11 +54,11 @@ def inspection_page(
         f"{heads_html(heads)}{legend_html()}",
     ]
     if pictures and len(heads) > 1:  # a single head has its picture below
-        for n, w in of.layers.items():
+        for n, w in ((n, one.weights) for n, one in of.stack().layers.items()):
             alt = f"weights of {count(w.shape[0], 'head')} of layer {n} as small heat maps, queries down, keys across"
             blocks.append(figure_html(f"Layer {n}", themed_images(alt, "heads", w, title=f"layer {n}")))
     blocks.append(f"<h2>Head {layer}.{head}</h2>")
-    w, which = of.head(layer, head), f"head {layer}.{head}"
+    w, which = of.stack().head(layer, head), f"head {layer}.{head}"
     if pictures:
         alt = f"heat map of the weights of {which}, queries down, keys across"
         blocks.append(figure_html("All weights", themed_images(alt, "heat", w, of.tokens)))

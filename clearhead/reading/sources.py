@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.arrays import Array
-from clearhead.attention_weights.matrix import Weights
+from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.attention_weights.weights_like import as_weights
 from clearhead.errors import InputError
 from clearhead.model import load as load_small_model
@@ -156,29 +156,43 @@ def title_of(stacks: Mapping[str, Stack]) -> str:
 def from_weights(w: Weights, tokens: Sequence[str] | None, *, name: str) -> Reading:
     """Weights (heads, queries, keys) or (queries, keys), as one layer."""
     if w.ndim not in (2, 3):
-        raise InputError(
-            f"weights of shape {w.shape} are not of one sequence: give (heads, queries, keys), as by w[0]."
-        )
+        raise InputError(f"weights of shape {w.shape} are not of one sequence: give (heads, queries, keys).")
     stacked = w if w.ndim == 3 else w.of_heads(np.array([int(w.heads)]))
-    count, queries, keys = stacked.shape
+    return from_layers({0: stacked}, tokens, name=name)
+
+
+def from_layers(
+    layers: Mapping[int, Weights], tokens: Sequence[str] | None, *, name: str, notes: Sequence[str] = ()
+) -> Reading:
+    """Each layer's weights, (heads, queries, keys); `tokens` name the keys, the last of them the queries."""
     names = None if tokens is None else tuple(map(str, tokens))
-    if names is not None and len(names) not in (queries, keys):
-        raise InputError(f"{len(names)} tokens do not name {queries} queries or {keys} keys: give one name for each.")
+    sizes = {size for w in layers.values() for size in w.shape[1:]}
+    if names is not None and len(names) not in sizes:
+        raise InputError(f"{len(names)} tokens do not name {max(sizes)} keys: give one name for each.")
 
     def names_of(layer: StackLayer, side: str) -> Sequence[str]:
         size = layer.queries if side == "queries" else layer.keys
         if names is None or len(names) < size:
             return [str(n) for n in range(size)]
-        return names[-size:] if side == "queries" else names
+        return names[len(names) - size :]
 
+    stack_layers = {number: layer_of(number, w) for number, w in layers.items()}
+    ids = None
+    if names is not None and sizes == {len(names)}:
+        ids = np.unique(np.array(names), return_inverse=True)[1]
+    steps = (next(iter(stack_layers.values())).queries,)
+    stack = Stack("attention", stack_layers, names_of, steps=steps, ids=ids)
+    return Reading(name, {stack.name: stack}, notes=tuple(notes), python=("w = …  # your weights of one head",))
+
+
+def layer_of(number: int, w: Weights) -> StackLayer:
+    """Weights as a layer, with nothing to compare them with."""
+    count, queries, keys = w.shape
     said = "These weights are not of a model's own call: there is nothing to compare them with."
-    layer = StackLayer(
-        0, tuple(range(count)), tuple(range(count)), queries, keys, band_of(stacked), lambda: stacked,
-        find_agreement=lambda: Agreement(said=said),
-    )  # fmt: skip
-    ids = np.unique(names, return_inverse=True)[1] if names is not None and len(names) == queries == keys else None
-    stack = Stack("attention", {0: layer}, names_of, steps=(queries,), ids=ids)
-    return Reading(name, {stack.name: stack}, python=("w = …  # your weights of one head",))
+    numbers = tuple(range(count))
+    return StackLayer(
+        number, numbers, numbers, queries, keys, band_of(w), lambda: w, find_agreement=lambda: Agreement(said=said)
+    )
 
 
 def band_of(w: Weights) -> Sees:
@@ -189,6 +203,25 @@ def band_of(w: Weights) -> Sees:
     return Sees(rules.low, rules.high, offset, other=not single or rules.mask is not None)
 
 
+# Word vectors
+
+
+def from_vectors(text: str, embeddings: Path | None = None) -> Reading:
+    """Self-attention of a text over the shipped word vectors or those in a file: one layer, one head, scale 1.
+
+    >>> from_vectors("the river bank").stack().head(0, 0).shape
+    (3, 3)
+    """
+    from clearhead.words import load, read_embeddings
+
+    words = read_embeddings(embeddings) if embeddings else load()
+    sentence = words.embed(text)
+    x = sentence.x[None]
+    name = f"the vectors in {embeddings.name}" if embeddings else "the shipped word vectors"
+    notes = (*words.remarks, *sentence.notes)
+    return from_layers({0: weights(x, x, scale=1.0)}, sentence.tokens, name=name, notes=notes)
+
+
 # The small model
 
 
@@ -197,7 +230,7 @@ def from_small_model(text: str) -> Reading:
 
     >>> reading = from_small_model("The river was wide.")
     >>> list(reading.tokens)
-    ['<s>', 'The', ' ri', 'ver', ' was', ' wide', '.']
+    ['<s>', 'The', ' ri', 'ver', ' was', ' w', 'ide', '.']
     """
     model = load_small_model()
     tokens = model.tokenizer.encode(text)

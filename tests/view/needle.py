@@ -1,5 +1,6 @@
 """A long made-up text with a planted needle: `python -m tests.view.needle [ITEMS]` serves it to look at."""
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -10,10 +11,12 @@ from clearhead.reading.readings import Reading
 from clearhead.reading.sources import readings_of
 
 NEEDLE = (31_000, 12_345)  # the query that asks, and the key that answers
-WORDS = (
+WORDS = re.findall(
+    r"\w+",
     "the of and a to in he that was it his for with as had you not be her on at by which have or "
-    "from this him but all she they were my are me one their so an said them we who would been will no when there if more out up"
-).split(" ")  # noqa: SIM905
+    "from this him but all she they were my are me one their so an said them we who would been will no "
+    "when there if more out up",
+)
 HEADS, DIM = 2, 64
 
 
