@@ -1,6 +1,6 @@
 // What is shown as a file: the page itself with the answers it needs, and one row or column as a table.
 
-import { answered, packedAnswers } from '../ask.js';
+import { answered, packedAnswers, Refused } from '../ask.js';
 
 const TILE_PIXELS = 256; // a file holds whole tiles
 
@@ -10,7 +10,7 @@ export async function shownAnswers(request, panes) {
   const kept = new Map();
   const keep = (what, about, answer) => kept.set(`${what} ${JSON.stringify(about)}`, [what, about, answer]);
   const ask = async (what, about) => {
-    const answer = await request(what, about);
+    const answer = await request(what, about).catch(whyNot);
     keep(what, about, answer);
     return answer;
   };
@@ -18,6 +18,12 @@ export async function shownAnswers(request, panes) {
   keep('readings', {}, { chosen, readings: readings.map((reading) => ({ ...reading, again: false })) });
   for (const pane of panes) await keepPane(pane, ask, keep);
   return packedAnswers([...kept.values()]);
+}
+
+/** The reason why there is no answer, in its place. */
+function whyNot(error) {
+  if (error instanceof Refused) return { error: error.message };
+  throw error;
 }
 
 async function keepPane({ view, places }, ask, keep) {
