@@ -179,7 +179,8 @@ def from_layers(
     stack_layers = {number: layer_of(number, w) for number, w in layers.items()}
     ids = None
     if names is not None and sizes == {len(names)}:
-        ids = np.unique(np.array(names), return_inverse=True)[1]
+        numbers: dict[str, int] = {}
+        ids = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
     steps = (next(iter(stack_layers.values())).queries,)
     stack = Stack("attention", stack_layers, names_of, steps=steps, ids=ids)
     return Reading(name, {stack.name: stack}, notes=tuple(notes), python=("w = …  # your weights of one head",))
