@@ -41,9 +41,10 @@ LEARN = Screen(
 READ = Screen(
     "read",
     "clearhead: read a model's attention",
-    (*SHARED_STYLES, "read/read.css"),
+    (*SHARED_STYLES, "read/read.css", "read/map.css"),
     (
-        *SHARED, "read/main",
+        *SHARED, "read/colours", "read/sight", "read/tiles", "read/viewport", "read/pixels", "read/labels", "read/marks",
+        "read/frame", "read/gestures", "read/said", "read/cells", "read/patches", "read/map", "read/main",
     ),
 )  # fmt: skip
 SCREENS = {screen.name: screen for screen in (LEARN, READ)}
