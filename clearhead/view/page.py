@@ -47,7 +47,7 @@ READ = Screen(
         "read/find", "read/generation", "read/textpane", "read/answer", "read/viewbar", "read/trust", "read/names",
         "read/state", "read/code", "read/dialogs", "read/tiles", "read/viewport", "read/pixels", "read/labels",
         "read/marks", "read/frame", "read/gestures", "read/said", "read/cells", "read/patches", "read/map",
-        "read/thumbs", "read/ranks", "read/headgrid", "read/sheettable", "read/survey", "read/across", "read/sheet",
+        "read/ranks", "read/across", "read/survey", "read/thumbs", "read/headgrid", "read/sheettable", "read/sheet",
         "read/kept", "read/drawing", "read/pane", "read/main",
     ),
 )  # fmt: skip

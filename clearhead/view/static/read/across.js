@@ -7,7 +7,7 @@ import { headList } from './ranks.js';
 import { wordOf } from './tokens.js';
 
 const PAUSE = 250; // milliseconds after the last choice
-const MOST = 5;
+const MOST_LINES = 5;
 
 /** Two questions, asked again a moment after another pair is chosen. `changed` is called after each answer. */
 export function makeAcross({ request, changed }) {
@@ -69,7 +69,7 @@ function pairList({ about, heads = [], said = '' }, query, key, chosen) {
   return headList({
     name: 'pair',
     title: ['Most on ', key(about.column), ' from ', query(about.row)],
-    lines: heads.slice(0, MOST).map(([layer, head, weight]) => ({
+    lines: heads.slice(0, MOST_LINES).map(([layer, head, weight]) => ({
       head: { layer, head },
       part: weight / most,
       text: percent(weight),
@@ -86,7 +86,7 @@ function heaviestList({ about, found = [], said = '' }, query, key, chosen) {
     title: byRow
       ? ['What ', query(about.at), ' looks at, over all heads']
       : ['Who looks at ', key(about.at), ', over all heads'],
-    lines: found.slice(0, MOST).map(([layer, head, row, column, weight]) => ({
+    lines: found.slice(0, MOST_LINES).map(([layer, head, row, column, weight]) => ({
       head: { layer, head },
       word: byRow ? key(column) : query(row),
       pair: { row, column },

@@ -4,8 +4,8 @@ import { svg } from '../dom.js';
 import { asRgb } from '../files.js';
 
 const MOST_CELLS = 64; // each way, that are drawn one by one
-const WIDE = 512;
-const MARGIN = 24;
+const DRAWN_WIDE = 512;
+const DRAWN_MARGIN = 24;
 const LETTER = 6.4; // pixels, on average
 
 /** `cells` is { rows, columns, colour(row, column) }, where null is not seen; `image` the pixels in place of more than
@@ -14,27 +14,27 @@ const LETTER = 6.4; // pixels, on average
 export function mapDrawing({ title, caption, cells, image, names, ring, legend, palette }) {
   const { rows, columns } = cells,
     longest = (list) => Math.min(160, LETTER * Math.max(...list.map((name) => name.length)) + 8);
-  const left = MARGIN + (names ? longest(names.rows) : 0),
-    top = MARGIN + 24 + (names ? longest(names.columns) : 0);
-  const side = WIDE / Math.max(rows, columns),
+  const left = DRAWN_MARGIN + (names ? longest(names.rows) : 0),
+    top = DRAWN_MARGIN + 24 + (names ? longest(names.columns) : 0);
+  const side = DRAWN_WIDE / Math.max(rows, columns),
     wide = side * columns,
     high = side * rows,
-    width = left + Math.max(wide, 320) + MARGIN;
+    width = left + Math.max(wide, 320) + DRAWN_MARGIN;
   const colour = palette.inks;
   const text = (x, y, content, more) =>
     svg.text(
       { x: x.toFixed(1), y: y.toFixed(1), fill: colour.ink2, 'font-family': palette.sans, 'font-size': 12, ...more },
       plain(content),
     );
-  const words = wrapped(caption, (width - 2 * MARGIN) / LETTER),
+  const words = wrapped(caption, (width - 2 * DRAWN_MARGIN) / LETTER),
     foot = top + high + 52;
-  const height = foot + 18 * words.length + MARGIN - 12;
+  const height = foot + 18 * words.length + DRAWN_MARGIN - 12;
   const drawing = svg.svg(
     { xmlns: 'http://www.w3.org/2000/svg', viewBox: `0 0 ${width} ${height}`, width, height },
     svg.title(null, plain(title)),
     svg.defs(null, hatching(colour.line)),
     svg.rect({ width, height, fill: colour.paper }),
-    text(MARGIN, MARGIN + 4, title, { fill: colour.ink, 'font-size': 15, 'font-weight': 600 }),
+    text(DRAWN_MARGIN, DRAWN_MARGIN + 4, title, { fill: colour.ink, 'font-size': 15, 'font-weight': 600 }),
     svg.rect({ x: left, y: top, width: wide, height: high, fill: 'url(#later)', stroke: colour.line }),
     Math.max(rows, columns) <= MOST_CELLS
       ? squares(cells, left, top, side)

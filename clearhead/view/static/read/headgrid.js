@@ -3,7 +3,7 @@
 import { draw, html, svg } from '../dom.js';
 import { makeThumbs, placesByLayer, placesInOrder } from './thumbs.js';
 
-const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+const DIRECTIONS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
 /** `choose` a head by click or Enter; `point` is told which head the pointer or the keyboard is on. */
 export function makeHeadGrid({ choose, point }) {
@@ -136,7 +136,7 @@ export function makeHeadGrid({ choose, point }) {
       const line = all.filter(({ row }) => control || row === current.row);
       return line.reduce((a, b) => (b.row - a.row || b.column - a.column) * (key === 'End' ? 1 : -1) > 0 ? b : a);
     }
-    const [down, right] = STEPS[key];
+    const [down, right] = DIRECTIONS[key];
     const ahead = all.filter(
       ({ row, column }) =>
         (down ? column === current.column : row === current.row) &&
@@ -163,7 +163,7 @@ export function makeHeadGrid({ choose, point }) {
   });
   cells.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' || event.key === ' ') choose({ layer: current.layer, head: current.head });
-    else if (event.key in STEPS || event.key === 'Home' || event.key === 'End') {
+    else if (event.key in DIRECTIONS || event.key === 'Home' || event.key === 'End') {
       current = moved(event.key, event.ctrlKey);
       cellView();
       cells.querySelector('[role=gridcell]').scrollIntoView({ block: 'nearest', inline: 'nearest' });

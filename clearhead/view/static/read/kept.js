@@ -79,7 +79,7 @@ export function csvOfLine(names, values) {
 }
 
 /** A file's size in words. */
-export function sizeOf(bytes) {
+export function fileSize(bytes) {
   if (bytes < 1e6) return `${Math.max(1, Math.round(bytes / 1e3))} kB`;
   return `${(bytes / 1e6).toFixed(1)} MB`;
 }

@@ -11,8 +11,9 @@ import { costOf, durationOf, makeSurvey } from './survey.js';
 
 const PROGRESS_AFTER = 100; // milliseconds
 
-/** The sheet. `choose` is called with {layer, head}, and with {row, column} of a pair chosen along with them. */
-export function makeSheet({ request, alone, choose, say }) {
+/** The sheet. `choose` is called with {layer, head}, and with {row, column} of a pair chosen along with them; `change`
+ * with the state's { sheet }: "layer" or "rank". */
+export function makeSheet({ request, alone, choose, change, say }) {
   const parts = Object.fromEntries(
     ['headline', 'state', 'told', 'ranks', 'twin'].map((name) => [name, html.div({ class: `sheet${name}` })]),
   );
@@ -28,8 +29,7 @@ export function makeSheet({ request, alone, choose, say }) {
     twin,
   );
   let view = null,
-    mode = 'layer',
-    order = { by: 'head', falling: false },
+    sorting = null, // what the reader sorts by
     page = 0,
     pointed = null, // the head under the pointer or the keyboard's
     drawing = 0,
@@ -52,6 +52,13 @@ export function makeSheet({ request, alone, choose, say }) {
     survey.start(view.about.layer);
   }
 
+  /** What heads are sorted by: by place, and on the sheet by the first ranking, until the reader chooses. */
+  function order() {
+    if (sorting) return sorting;
+    const known = measuresOf(view.part.crosses);
+    return view.sheet === 'rank' ? RANKINGS.find(({ by }) => known.includes(by)) : { by: 'head', falling: false };
+  }
+
   /** Draw once for all that changes before the next frame. */
   function later() {
     drawing ||= requestAnimationFrame(show);
@@ -63,18 +70,18 @@ export function makeSheet({ request, alone, choose, say }) {
     const known = survey.known(),
       heads = [...known.heads.values()],
       { crosses } = view.part;
-    draw(parts.headline, headline(known, heads, crosses));
+    draw(parts.headline, headline(known, crosses));
     draw(parts.state, stateView(known));
     grid.update({
       layers: view.part.layers,
       known: known.heads,
       chosen,
-      sorted: mode === 'rank' ? sortedHeads(heads, order) : null,
-      mark: (head) => printed(head),
+      sorted: view.sheet === 'rank' ? sortedHeads(heads, order()) : null,
+      mark: ruleMark,
     });
     draw(parts.told, toldView(known, crosses));
     draw(parts.ranks, rankingsView(heads, crosses, chosen), across.lists(view, chosen));
-    draw(parts.twin, twin.open && headTable(heads, order, page, crosses, chosen));
+    draw(parts.twin, twin.open && headTable(heads, order(), page, crosses, chosen));
   }
 
   function chosen({ layer, head }) {
@@ -82,11 +89,15 @@ export function makeSheet({ request, alone, choose, say }) {
     return layer === about.layer && (about.join === 'one' ? about.heads[0] === head : about.heads.includes(head));
   }
 
-  function printed(head) {
-    return order.by === 'head' ? `${head.layer}.${head.head}` : HEAD_MEASURES[order.by].print(head[order.by] ?? 0);
+  /** What stands before a line of sorted heads: its first head's number. */
+  function ruleMark(head) {
+    const { by } = order();
+    if (by === 'head') return `${head.layer}.${head.head}`;
+    return head[by] === null ? '' : HEAD_MEASURES[by].print(head[by]);
   }
 
-  function headline({ total }, heads, crosses) {
+  function headline({ total }, crosses) {
+    const mode = view.sheet;
     const radio = (name, title) =>
       html.button(
         { role: 'radio', 'aria-checked': String(mode === name), tabindex: mode === name ? 0 : -1, 'data-mode': name },
@@ -109,9 +120,10 @@ export function makeSheet({ request, alone, choose, say }) {
 
   function measureMenu(crosses) {
     const known = measuresOf(crosses),
+      { by: chosenBy, falling } = order(),
       offered = RANKINGS.filter(({ by }) => known.includes(by)),
-      same = (one) => one.by === order.by && one.falling === order.falling;
-    if (!offered.some(same)) offered.push({ ...order, title: HEAD_MEASURES[order.by]?.title ?? 'Number' });
+      same = (one) => one.by === chosenBy && one.falling === falling;
+    if (!offered.some(same)) offered.push({ by: chosenBy, falling, title: HEAD_MEASURES[chosenBy]?.title ?? 'Number' });
     return html.label(
       { class: 'sortby' },
       html.span({ class: 'unseen' }, 'Sorted by'),
@@ -138,9 +150,10 @@ export function makeSheet({ request, alone, choose, say }) {
   }
 
   function rankCaption() {
-    const measure = HEAD_MEASURES[order.by];
+    const { by, falling } = order(),
+      measure = HEAD_MEASURES[by];
     return measure
-      ? `${measure.said} ${order.falling ? 'Largest' : 'Smallest'} first; each line begins with the number of its first head.`
+      ? `${measure.said} ${falling ? 'Largest' : 'Smallest'} first; each line begins with the number of its first head.`
       : 'By layer and number.';
   }
 
@@ -209,14 +222,14 @@ export function makeSheet({ request, alone, choose, say }) {
   }
 
   function setOrder(by, falling) {
-    order = { by, falling };
+    sorting = { by, falling };
     page = 0;
     later();
   }
 
   function showAll({ all, falling }) {
     setOrder(all, falling === 'true');
-    mode = 'rank';
+    change({ sheet: 'rank' });
     twin.open = true;
     twin.querySelector('summary').focus();
   }
@@ -224,13 +237,12 @@ export function makeSheet({ request, alone, choose, say }) {
   element.addEventListener('click', ({ target }) => {
     const at = target.closest('button')?.dataset;
     if (!at) return;
-    if (at.mode) mode = at.mode;
-    if (at.mode === 'rank' && order.by === 'head') setOrder(RANKINGS.find(({ by }) => measuresOf(view.part.crosses).includes(by)).by, true);
+    if (at.mode) change({ sheet: at.mode });
     if (at.do === 'start') start();
     if (at.do === 'stop') stopSurvey();
     if (at.page) page = Number(at.page);
     if (at.all) showAll(at);
-    if (at.sort) setOrder(at.sort, at.sort === order.by ? !order.falling : at.sort !== 'head');
+    if (at.sort) setOrder(at.sort, at.sort === order().by ? !order().falling : at.sort !== 'head');
     if (at.layer) {
       const pair = at.row ? { row: Number(at.row), column: Number(at.column) } : {};
       choose({ layer: Number(at.layer), head: Number(at.head), ...pair });
@@ -239,14 +251,6 @@ export function makeSheet({ request, alone, choose, say }) {
   });
   element.addEventListener('change', ({ target }) => {
     if (target.dataset.order) setOrder(...((by, falling) => [by, falling === 'true'])(...target.value.split(' ')));
-  });
-  element.addEventListener('keydown', (event) => {
-    const radio = event.target.closest('[role=radio]');
-    if (!radio || !event.key.startsWith('Arrow')) return;
-    event.preventDefault();
-    const other = radio.nextElementSibling ?? radio.previousElementSibling;
-    other.click();
-    other.focus();
   });
   twin.addEventListener('toggle', later);
   new ResizeObserver(later).observe(element);

@@ -7,7 +7,7 @@ import { seesAny } from './sight.js';
 const SIDE = 28; // pixels of a thumbnail
 const GAP = 2;
 const GROUP_GAP = 6; // between heads of two key heads
-const WIDE = 900; // a sheet narrower than this has larger thumbnails
+const MOST_ACROSS = 900; // a sheet narrower than this has larger thumbnails
 
 /** Heads down and layers across; heads that share a key head stand together. */
 export function placesByLayer(layers) {
@@ -58,7 +58,7 @@ function sizes(scale, width, height) {
 }
 
 function scaleFor(across) {
-  return Math.max(1, Math.min(3, Math.floor(WIDE / (across * (SIDE + GAP)))));
+  return Math.max(1, Math.min(3, Math.floor(MOST_ACROSS / (across * (SIDE + GAP)))));
 }
 
 /** Runs of heads with one key head, if all layers agree on them. */
