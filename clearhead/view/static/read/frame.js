@@ -4,6 +4,7 @@ import { html } from '../dom.js';
 import { roomForNames } from './marks.js';
 
 const LEAST_SIDES = 0.25; // of height to width: a few rows still have room
+const OUTSIDE = 12; // pixels round a box
 const LOW = 0.7; // of a cell's height to its width in a small rectangle
 
 /** All elements that stay; the map fills them. */
@@ -59,14 +60,14 @@ export function frameFor({ box, base }, palette, { layer, part, names }, few) {
   return { left: room.left, top: room.top, width, height, bottom };
 }
 
-/** A cleared canvas of so many CSS pixels, sharp on this screen. */
+/** A cleared canvas over a box of so many CSS pixels, sharp on this screen; marks at its edges may stand out. */
 export function penOf(canvas, width, height) {
   const ratio = window.devicePixelRatio || 1;
-  canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round(height * ratio);
-  canvas.style.setProperty('width', `${width}px`);
-  canvas.style.setProperty('height', `${height}px`);
+  canvas.width = Math.round((width + 2 * OUTSIDE) * ratio);
+  canvas.height = Math.round((height + 2 * OUTSIDE) * ratio);
+  canvas.style.setProperty('width', `${width + 2 * OUTSIDE}px`);
+  canvas.style.setProperty('height', `${height + 2 * OUTSIDE}px`);
   const pen = canvas.getContext('2d');
-  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  pen.setTransform(ratio, 0, 0, ratio, OUTSIDE * ratio, OUTSIDE * ratio);
   return pen;
 }

@@ -118,12 +118,13 @@ export function makeMap(host) {
     parts.base.getContext('2d').putImageData(image, 0, 0);
   }
 
-  /** The depth at which no pixel of a tile is larger than one of the screen; for sums, none is smaller. */
+  /** The depth at which two or more pixels of a tile make one of the screen each way, so that all are of about as many
+   * cells; for sums, which must be of equally many, the depth at which none is smaller than one of the screen. */
   function depthFor() {
     const ratio = window.devicePixelRatio || 1;
     const cellsAcross = Math.log2(1 / (Math.max(port.sx, port.sy) * ratio));
     const last = deepest(view.layer);
-    const up = view.how === 'sum' ? Math.ceil(cellsAcross - 1e-6) : Math.floor(cellsAcross + 1e-6);
+    const up = view.how === 'sum' ? Math.ceil(cellsAcross - 1e-6) : Math.floor(cellsAcross - 1 + 1e-6);
     let depth = Math.max(0, Math.min(last, last - up));
     const bytes = (places) => places.length * Math.min(TILE, view.layer.queries) * TILE * 4;
     while (depth && bytes(inSight(depth)) > MOST_WANTED_BYTES) depth -= 1;
@@ -190,7 +191,6 @@ export function makeMap(host) {
       parts.choices,
       part.grid && segment('Shown', ['picture', 'matrix'], showsPicture ? 'picture' : 'matrix'),
       pools && segment('Each pixel shows', POOLINGS, view.how),
-      !pools && !part.grid && html.span({ class: 'cap' }, 'every pixel is one weight'),
     );
   }
 

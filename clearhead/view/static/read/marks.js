@@ -119,9 +119,10 @@ function writeHaloed(pen, palette, text, x, y, colour, align) {
   pen.fillText(text, x, y);
 }
 
-/** The chosen row and the chosen column: the one whose weights are listed in ink, the other fainter. */
+/** The chosen row and the chosen column: the one whose weights are listed in ink, the other fainter, and not at all
+ * where its name is at the side. */
 function drawLines(pen, scene) {
-  const { frame, palette, view, layer } = scene;
+  const { frame, palette, view, layer, few } = scene;
   const box = boxOf(scene, view);
   const main = view.by === 'row';
   pen.save();
@@ -129,11 +130,11 @@ function drawLines(pen, scene) {
   pen.rect(-1, -1, frame.width + 2, frame.height + 2);
   if (isInside(scene, box) && box.width < FRAMED) pen.arc(box.cx, box.cy, RING_SIZE, 0, 7); // keep the ringed cell in sight
   pen.clip('evenodd');
-  if (view.column !== null) {
+  if (view.column !== null && !(few && main)) {
     const { y, end } = reachOf(scene, seenFrom(layer, view.column), 'y');
     drawLine(pen, box.x, y, box.width, end - y, main ? palette.edge : palette.ink, main);
   }
-  if (view.row !== null) {
+  if (view.row !== null && !(few && !main)) {
     const { x, end } = reachOf(scene, seenBy(layer, view.row), 'x');
     drawLine(pen, x, box.y, end - x, box.height, main ? palette.ink : palette.edge, !main);
   }

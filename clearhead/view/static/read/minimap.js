@@ -3,7 +3,7 @@
 import { draw, svg } from '../dom.js';
 import { whole } from '../numbers.js';
 
-const MOST = 9; // width of the heaviest; the mean has the rest
+const HEAVY_WIDTH = 9; // of the strip for the heaviest; the mean has the rest
 const WIDTH = 14;
 const KEYS = { ArrowUp: -0.01, ArrowDown: 0.01, PageUp: -0.1, PageDown: 0.1, Home: -1, End: 1 };
 
@@ -61,7 +61,7 @@ export function makeMinimap({ controls, go }) {
       [shown, total] = [bins, Math.max(1, count)];
       const size = Math.max(1, Math.ceil(length / Math.max(1, bins?.max.length ?? 1)));
       const top = (bin) => (shift + bin * size) / total;
-      draw(marks, strips(bins?.max, 0, MOST, shade, top), strips(bins?.mean, MOST, WIDTH - MOST, shade, top));
+      draw(marks, strips(bins?.max, 0, HEAVY_WIDTH, shade, top), strips(bins?.mean, HEAVY_WIDTH, WIDTH - HEAVY_WIDTH, shade, top));
       element.setAttribute('aria-valuemax', total - 1);
     },
     /** The tokens in view. */

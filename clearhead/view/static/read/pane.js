@@ -14,7 +14,7 @@ import { makeTrust } from './trust.js';
 import { makeViewbar } from './viewbar.js';
 import { sentenceOf, spoken } from './wording.js';
 
-const PANE_PATIENCE = 150; // milliseconds before a wait is mentioned
+const BEFORE_A_WORD = 150; // milliseconds before a wait is mentioned
 
 /** A pane; `host` holds the state: `change` asks for another, `move` for another row, and `act` for what concerns both. */
 export function makePane(host) {
@@ -62,7 +62,6 @@ export function makePane(host) {
     request,
     alone,
     choose: ({ layer, head, ...pair }) => host.change({ layer, heads: [head], join: 'one', ...pair }),
-    change: host.change,
     say,
   });
   const trust = makeTrust({ measure: (measure) => host.change({ measure }) });
@@ -112,7 +111,7 @@ export function makePane(host) {
       waiting = `${next.by === 'row' ? 'Row' : 'Column'} ${whole(next.at)}: ${far}.`;
       drawPassing();
     };
-    const patience = setTimeout(mention, PANE_PATIENCE);
+    const patience = setTimeout(mention, BEFORE_A_WORD);
     names.load(next.about, next.part, next.layer).catch((error) => failed(error, mine));
     try {
       const asked = { ...next.about, by: next.by, at: next.at, without: next.without };
@@ -276,7 +275,7 @@ export function makePane(host) {
     },
     /** Give up a wait; whether there was one. */
     stop() {
-      if (!waiting) return false;
+      if (!waiting) return sheet.stop();
       now?.abort();
       now = null;
       [waiting, problem] = [null, { kind: 'Stopped', said: 'This was not waited for.', then: view?.line ? `What you see is the last answer, ${view.by} ${whole(view.at)}.` : '' }];

@@ -6,7 +6,7 @@ import { amount, legendView, paletteOf, stepOf, STEPS, topOf } from './colours.j
 import { penOf } from './frame.js';
 import { itemName } from './labels.js';
 
-const CLEAREST = 0.82; // how much of the picture the heaviest weight covers
+const CLEAREST = 0.72; // how much of the picture the heaviest weight covers
 const PATCH_MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 /** `host` is the map's. */
@@ -94,9 +94,7 @@ export function makePatches({ request, choose, say }) {
 
   function nameOf(index) {
     if (index === null || index === undefined) return 'nothing';
-    const patch = patchAt(index);
-    if (patch) return `patch ${patch.row + 1}, ${patch.column + 1}`;
-    return itemName(view.names[view.by === 'row' ? 'keys' : 'queries'], index);
+    return itemOf(view.by === 'row' ? 'keys' : 'queries', index);
   }
 
   function drawOver({ floor, top }) {
@@ -194,8 +192,7 @@ export function makePatches({ request, choose, say }) {
   }
 
   function itemOf(side, index) {
-    const patch = index !== null && (side === 'keys' || !view.part.crosses) ? patchAt(index) : null;
-    return patch ? `patch ${patch.row + 1}, ${patch.column + 1}` : itemName(view.names[side], index ?? 0);
+    return index === null ? 'nothing' : itemName(view.names[side], index);
   }
 
   /** Compare with an item; `look` shows that item's own weights. */

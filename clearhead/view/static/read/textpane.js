@@ -34,7 +34,7 @@ export function makeTextPane(host) {
     title = html.h2(null, 'Text'),
     reads = html.div({ class: 'headline' }, readsTitle),
     head = html.div({ class: 'headline' }, title, ways, find.element);
-  const caption = html.p({ class: 'cap under' });
+  const caption = html.p({ class: 'cap textcap' });
   const generation = makeGeneration(host.row);
   const element = html.section(
     { class: 'textpane', 'aria-label': 'Text' },

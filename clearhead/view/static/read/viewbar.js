@@ -92,13 +92,13 @@ function whoView({ reading, part, layer, names, state }, readings) {
     html.span(
       { class: 'about' },
       reading.parts.length > 1 ? choiceView('part', 'Part', part.name, reading.parts.map(({ name }) => [name, name])) : null,
-      html.span({ title: reading.title }, sizeOf({ part, layer, names })),
+      html.span({ title: reading.title }, lengthOf({ part, layer, names })),
       reading.notes.map((note) => html.span({ class: 'remark', title: note }, note)),
     ),
   );
 }
 
-function sizeOf({ part, layer, names }) {
+function lengthOf({ part, layer, names }) {
   const unit = unitOf({ part, layer, names }, 'keys');
   const many = (count) => `${whole(count)} ${unit === 'patch' ? 'patches' : `${unit}s`}`;
   return layer.queries === layer.keys ? many(layer.keys) : `${whole(layer.queries)} of ${many(layer.keys)}`;
