@@ -105,7 +105,7 @@ export function makeSheet({ request, alone, choose, change, say }) {
       );
     return html.div(
       { class: 'headline' },
-      html.h2(null, total === 1 ? 'The only head' : `All ${whole(total)} heads`),
+      html.h2(null, total < 3 ? ['The only head', 'Both heads'][total - 1] : `All ${whole(total)} heads`),
       total > 1 && [
         html.span(
           { class: 'seg', role: 'radiogroup', 'aria-label': 'Order of heads' },

@@ -30,7 +30,7 @@ export function placesByLayer(layers) {
   return {
     cells,
     groups: groups.map(({ key, first, count }) => ({ key, heads: numbers.slice(first, first + count) })),
-    shared: groups.length < numbers.length,
+    shared: groups.some(({ key }) => key !== null),
     rows: numbers.length,
     columns: layers.length,
     ...sizes(scale, layers.length * pitch - GAP, tops.at(-1) + SIDE * scale),
