@@ -28,7 +28,8 @@ from clearhead.view.answers import answer
 HOST = "127.0.0.1"
 LANES = {"tile": "map", "sheet": "sheet", "heaviest": "sheet", "again": "models"}  # of questions that take time
 LEFT = 499  # the status of an answer that nobody waits for
-MOST_REQUEST_BYTES = 1 << 22  # enough for a page to be written as one file
+MOST_REQUEST_BYTES = 1 << 22
+MOST_FILE_BYTES = 1 << 26  # the answers that a page in a file holds
 SECURITY_HEADERS = {
     "Content-Security-Policy": page.served_policy(),
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -137,7 +138,7 @@ def in_json(fields: dict[str, Any], status: int = 200) -> Response:
 async def file_request(request: Request) -> Response:
     """The page as one file, with the answers that the browser has received."""
     try:
-        sent = await request_object(request)
+        sent = await request_object(request, MOST_FILE_BYTES)
         text = page.single_file(page.SCREENS[sent["screen"]], sent["known"], str(sent["state"]))
     except (ClearheadError, KeyError, TypeError):
         return PlainTextResponse("Nothing to write: load the page again.", 422)
@@ -146,13 +147,13 @@ async def file_request(request: Request) -> Response:
     )
 
 
-async def request_object(request: Request) -> dict[str, Any]:
+async def request_object(request: Request, most: int = MOST_REQUEST_BYTES) -> dict[str, Any]:
     """The JSON object in a request's body; raises InputError for a large one or for something else."""
     body = b""
     async for part in request.stream():
         body += part
-        if len(body) > MOST_REQUEST_BYTES:
-            raise InputError(f"More than {MOST_REQUEST_BYTES >> 20} MiB were sent: show fewer items.")
+        if len(body) > most:
+            raise InputError(f"More than {most >> 20} MiB were sent: show fewer items.")
     try:
         sent = json.loads(body)
     except ValueError as error:
