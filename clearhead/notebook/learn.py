@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from clearhead.explain import explain
 from clearhead.explain.json import json_bytes
 from clearhead.notebook.frame import Body, Frame
-from clearhead.notebook.known import question
+from clearhead.reading.kept import question
 from clearhead.view import page
 from clearhead.view.answers import answer
 

@@ -13,8 +13,8 @@ from clearhead.errors import InputError
 from clearhead.explain.json import json_bytes
 from clearhead.functional import Attended
 from clearhead.notebook.frame import Body, Frame
-from clearhead.notebook.known import first_answers
 from clearhead.reading.answers import MOST_READINGS, Reader, as_bytes
+from clearhead.reading.kept import Kept, keep_around, keep_row
 from clearhead.reading.readings import Reading, StackLayer
 from clearhead.reading.sources import from_small_model, readings_of
 from clearhead.view import page
@@ -23,6 +23,7 @@ from clearhead.wording import count, percent
 
 HEIGHT = 760  # pixels
 MOST_SHOWN_PLAIN = 8  # keys
+MOST_PAIRS = 1 << 22  # over all heads, of which the map and the sheet are quick and small
 
 
 class Read(Frame):
@@ -61,13 +62,18 @@ class Read(Frame):
         ]
         self.reader = Reader([reading for each in found for reading in each][:MOST_READINGS])
         self.layer, self.head, self.row = opening(self.reader.readings[0], layer, head, row)
-        beside = len(found) == 2
-        place = {"reading": 0, "layer": self.layer.number, "heads": self.head, "row": self.row}
-        other = {"panes": 2, **{f"{key}2": value for key, value in place.items()}, "reading2": len(found[0])}
-        known = first_answers(
-            self.reader, [0, len(found[0])] if beside else [0], self.layer.number, self.head, self.row
-        )
-        super().__init__(known, urlencode(place | (other if beside else {})), height)
+        kept = Kept(self.reader)
+        kept.ask("readings", {})
+        places = [0, len(found[0])] if len(found) == 2 else [0]
+        state: dict[str, Any] = {"panes": 2} if len(places) > 1 else {}
+        for number, reading in enumerate(places):
+            at = place(self.reader.readings[reading], self.layer.number, self.head, self.row)
+            state |= {
+                f"{key}{number + 1 if number else ''}": value for key, value in {"reading": reading, **at}.items()
+            }
+            if at:
+                keep_place(kept, reading, **at)
+        super().__init__(kept.known, urlencode(state), height)
 
     def __repr__(self) -> str:
         return f"Read({', '.join(repr(str(reading)) for reading in self.reader.readings)})"
@@ -104,6 +110,22 @@ def opening(reading: Reading, layer: int | None, head: int | None, row: int | No
     if not 0 <= at < chosen.queries:
         raise InputError(f"row is {row}: give a query from {-chosen.queries} to {chosen.queries - 1}.")
     return chosen, number, at
+
+
+def place(reading: Reading, layer: int, head: int, row: int) -> dict[str, int]:
+    """Where a reading opens: as the first one does if it has this row of this head, and else where the page likes."""
+    found = reading.stack().layers.get(layer)
+    if found is None or head not in found.heads or row >= found.queries:
+        return {}
+    return {"layer": layer, "heads": head, "row": row}
+
+
+def keep_place(kept: Kept, reading: int, layer: int, heads: int, row: int) -> None:
+    """Keep what the page asks as it opens: a row, and what stands round it where that is quick."""
+    column = keep_row(kept, reading, layer, heads, row)
+    layers = kept.reader.readings[reading].stack().layers.values()
+    if sum(len(each.heads) * each.queries * each.keys for each in layers) <= MOST_PAIRS:
+        keep_around(kept, reading, layer, heads, (row, column))
 
 
 def readings_of_source(source: Any, tokens: Sequence[str] | None, name: str) -> list[Reading]:

@@ -16,7 +16,8 @@ from clearhead import displayed
 from clearhead.errors import InputError
 from clearhead.explain import explain
 from clearhead.notebook import Learn, Read, results
-from clearhead.notebook.known import MOST_PAIRS, question
+from clearhead.notebook.read import MOST_PAIRS
+from clearhead.reading.kept import question
 from clearhead.view import page
 from clearhead.wording import percent
 
@@ -114,7 +115,7 @@ def test_a_widget_holds_its_first_answers(x: Any) -> None:
     assert told["framed"] is True
     assert told["state"] == "reading=0&layer=0&heads=2&row=7"
     kinds = {name.split()[0] for name in told["known"]}
-    assert kinds == {"readings", "names", "line", "trust", "sheet", "tile"}
+    assert kinds == {"readings", "names", "line", "trust", "sheet", "tile", "pair", "heaviest"}
     [line] = [answer for name, answer in told["known"].items() if name.startswith("line ")]
     assert line["at"] == 7
     assert kept(Learn("water"))["state"] == "text=water&step=0"
@@ -130,7 +131,7 @@ def test_a_long_row_is_all_that_is_computed() -> None:
 def test_two_sources_stand_side_by_side(x: Any) -> None:
     read = Read(clearhead.weights(x, x), clearhead.weights(2 * x, x), names=("before", "after"), head=1)
     assert [reading.name for reading in read.reader.readings] == ["before", "after"]
-    assert read.state == "reading=0&layer=0&heads=1&row=8&panes=2&reading2=1&layer2=0&heads2=1&row2=8"
+    assert read.state == "panes=2&reading=0&layer=0&heads=1&row=8&reading2=1&layer2=0&heads2=1&row2=8"
     assert sum(name.startswith("line ") for name in read.known) == 2
 
 

@@ -2,7 +2,7 @@
 
 import { menu } from './controls.js';
 import { html, svg } from './dom.js';
-import { onNotebook } from './frame.js';
+import { onNotebook } from './notebook.js';
 
 const APPEARANCE = [
   ['theme:', 'As the system'],

@@ -1,6 +1,6 @@
 // Answers from Python: cached by request, kept in a page that is a file, asked of the server or of a notebook's kernel.
 
-import { askNotebook } from './frame.js';
+import { askNotebook } from './notebook.js';
 
 const kept = JSON.parse(document.getElementById('kept')?.textContent ?? 'null'); // what a page saved as one file has been told
 const known = new Map(Object.entries(kept?.known ?? {}).map(([name, told]) => [name, unpacked(told)]));
@@ -23,18 +23,24 @@ export async function ask(what, about) {
 /** Send a request that `signal` can cancel. An answer with numbers has them in `values`, a Float32Array. */
 export async function request(what, about, signal) {
   const name = nameOf(what, about);
-  if (known.has(name)) return known.get(name);
+  if (known.has(name)) return toldOrRefused(known.get(name));
   if (alone) throw new Refused('This page is a file, and does not hold that. Choose what it shows, or run clearhead view for new sentences.');
   const { type, body } = await (kept ? fromNotebook : fromServer)(`ask/${what}`, about, signal);
   const found = type === 'application/octet-stream' ? withValues(body) : JSON.parse(new TextDecoder().decode(body));
-  if (found.error) throw new Refused(found.error);
-  keep(name, found);
+  toldOrRefused(found);
+  if (found.done === undefined) keep(name, found); // an answer that is under way is asked for again
   return found;
 }
 
-/** The page as one file, with all answers so far. */
-export async function asFile(screen, state) {
-  const { type, body } = await (kept ? fromNotebook : fromServer)('file', { screen, known: answers(), state });
+/** An answer, unless it is a reason why there is none. */
+function toldOrRefused(found) {
+  if (found.error) throw new Refused(found.error);
+  return found;
+}
+
+/** The page as one file that holds some answers, by the names of their questions. */
+export async function asFile(screen, state, told) {
+  const { type, body } = await (kept ? fromNotebook : fromServer)('file', { screen, known: told, state });
   if (type !== 'text/html') throw new Refused(new TextDecoder().decode(body));
   return new Blob([body], { type });
 }
@@ -71,7 +77,23 @@ export class Refused extends Error {}
 
 /** All answers so far, for a page without a server. */
 export function answers() {
-  return Object.fromEntries([...known].map(([name, found]) => [name, packed(found)]));
+  return packedAnswers(answered(() => true));
+}
+
+/** The answers so far that `wanted(what, about)` chooses: [what, about, answer]. */
+export function answered(wanted) {
+  const found = [];
+  for (const [name, told] of known) {
+    const cut = name.indexOf(' ');
+    const [what, about] = [name.slice(0, cut), JSON.parse(name.slice(cut + 1))];
+    if (wanted(what, about)) found.push([what, about, told]);
+  }
+  return found;
+}
+
+/** Questions with their answers, [what, about, answer], as a page without a server holds them. */
+export function packedAnswers(told) {
+  return Object.fromEntries(told.map(([what, about, found]) => [nameOf(what, about), packed(found)]));
 }
 
 /** The name of a request, which does not depend on the order of its fields. */

@@ -46,7 +46,8 @@ export async function copyText(text) {
     field.value = text;
     (document.querySelector('dialog[open]') ?? document.body).append(field);
     field.select();
-    document.execCommand('copy');
+    const done = document.execCommand('copy');
     field.remove();
+    if (!done) throw new Error('This page may not copy.');
   }
 }

@@ -1,7 +1,7 @@
 // Event listeners: each control names its action, and all events are handled here.
 
 import { ACTIONS, pasted, withEntry, withNumber } from './actions.js';
-import { ask, asFile } from '../ask.js';
+import { answers, ask, asFile } from '../ask.js';
 import { appear } from '../appearance.js';
 import { copyText, save } from '../files.js';
 import { csvOf, drawingOf, pictureOf } from './export.js';
@@ -226,7 +226,7 @@ async function write(kind) {
   if (kind === 'html') {
     await later(async () => {
       await Promise.all([ask('costs', { dim: p.d }), ask('questions', plainItems())]);
-      save('clearhead.html', await asFile('learn', toAddress(state)));
+      save('clearhead.html', await asFile('learn', toAddress(state), answers()));
     });
   }
 }
