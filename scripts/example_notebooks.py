@@ -3,7 +3,7 @@
 
     python scripts/example_notebooks.py [lesson …]
 
-Needs clearhead[test]. tests/notebook/test_examples.py runs them likewise, and compares what they print with what is saved.
+Needs clearhead[test]. tests/notebook/test_examples.py runs them too, and compares what they print with what is saved.
 """
 
 import sys

@@ -68,9 +68,8 @@ class Read(Frame):
         state: dict[str, Any] = {"panes": 2} if len(places) > 1 else {}
         for number, reading in enumerate(places):
             at = place(self.reader.readings[reading], self.layer.number, self.head, self.row)
-            state |= {
-                f"{key}{number + 1 if number else ''}": value for key, value in {"reading": reading, **at}.items()
-            }
+            mark = "2" if number else ""
+            state |= {f"{key}{mark}": value for key, value in {"reading": reading, **at}.items()}
             if at:
                 keep_place(kept, reading, **at)
         super().__init__(kept.known, urlencode(state), height)

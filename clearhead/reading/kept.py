@@ -89,7 +89,7 @@ def row_answers(reader: Reader, layer: int, head: int, row: int) -> tuple[dict[s
 
 
 def keep_row(kept: Kept, reading: int, layer: int, head: int, row: int) -> int:
-    """Keep a row of a head of a reading, and the names of what it is about; returns the key that it is compared with."""
+    """Keep a row of a head of a reading, with the names of its items; returns the key that it is compared with."""
     stack = kept.reader.readings[reading].stack()
     chosen = stack.layer(layer)
     part: dict[str, Any] = {"reading": reading, "part": stack.name}
