@@ -3,7 +3,7 @@
 import { svg } from '../dom.js';
 import { asRgb } from '../files.js';
 
-const MOST_CELLS = 64; // each way, that are drawn one by one
+export const MOST_CELLS = 64; // each way, that are drawn one by one
 const DRAWN_WIDE = 512;
 const DRAWN_MARGIN = 24;
 const LETTER = 6.4; // pixels, on average

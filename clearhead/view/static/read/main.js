@@ -6,6 +6,7 @@ import { pythonOf } from './code.js';
 import { icon, menu, REDO, UNDO } from '../controls.js';
 import { openAgain, openCode, openHelp } from './dialogs.js';
 import { draw, html } from '../dom.js';
+import { exportAs } from './exports.js';
 import { makePane } from './pane.js';
 import { fromAddress, soundPane, toAddress } from './state.js';
 
@@ -36,6 +37,7 @@ async function startReading() {
   let active = 0;
   let moved = { at: -Infinity, pane: null };
   let copied = null;
+  let exporting = null; // what the menu says of the last export
   let speech = null;
   document.body.append(bar, room, status);
 
@@ -67,7 +69,7 @@ async function startReading() {
         html.button({ class: 'quiet icon', 'data-go': 'undo', 'aria-label': 'Undo', title: 'Undo (Ctrl Z)', disabled: can(past) }, icon(UNDO)),
         html.button({ class: 'quiet icon', 'data-go': 'redo', 'aria-label': 'Redo', title: 'Redo (Ctrl Shift Z)', disabled: can(future) }, icon(REDO)),
         html.button({ class: 'quiet wide', 'data-go': 'link' }, copied === 'link' ? 'Copied' : 'Copy link'),
-        menu('Export', 'Export', EXPORTS.filter(([kind]) => !(alone && kind === 'html')).map(([kind, name]) => html.button({ 'data-export': kind }, name))),
+        menu(exporting ?? 'Export', 'Export', EXPORTS.filter(([kind]) => !(alone && kind === 'html')).map(([kind, name]) => html.button({ 'data-export': kind }, name))),
         appearanceMenu(),
         html.button({ class: 'quiet icon', 'data-go': 'help', 'aria-label': 'Keys', title: 'Keys (?)' }, '?'),
       ),
@@ -173,6 +175,24 @@ async function startReading() {
     }
   }
 
+  /** Save what is shown; the menu says how it went for a while. */
+  async function exportShown(kind) {
+    const tell = (text) => {
+      exporting = text;
+      drawBar();
+      if (text) say(text);
+    };
+    tell('Writing …');
+    try {
+      const saved = await exportAs(kind, { panes, active: panes[active], state: toAddress(state), request });
+      tell(`Saved ${saved}`);
+    } catch (error) {
+      tell(error instanceof Refused || error instanceof TypeError === false ? error.message : 'No answer');
+    }
+    await new Promise((wait) => setTimeout(wait, 4000));
+    tell(null);
+  }
+
   // Clicks
 
   document.addEventListener('click', (event) => {
@@ -188,6 +208,7 @@ async function startReading() {
     if (go === 'undo') undo(past, future);
     if (go === 'redo') undo(future, past);
     if (go === 'link' || kind === 'link') copy(location.href, 'link');
+    else if (kind) exportShown(kind);
     if (go === 'help') openHelp();
     if (go === 'here') event.preventDefault();
   });

@@ -35,6 +35,7 @@ export function makeMap(host) {
   let cursor = null;
   let palette = null;
   let field = null;
+  let image = null; // the field in colours
   let scale = { floor: 0, top: 1 };
   let showsPicture = null; // for a part that has one: whether it is shown in place of the matrix
   let planned = 0,
@@ -109,10 +110,10 @@ export function makeMap(host) {
     tiles.want([...round(cells.place(view)), ...(host.alone ? [{ z: 0, r: 0, c: 0 }] : []), ...inSight(depth)]);
     const ratio = window.devicePixelRatio || 1;
     const size = { width: Math.round(frame.width * ratio), height: Math.round(frame.height * ratio) };
-    field = pooled(tiles.all(), { port, layer, frame, size, depth, how });
+    field = pooled(sharpest(depth), { port, layer, frame, size, depth, how });
     const top = isFew() && !isPlain() ? 1 : topOf(field.values);
     scale = { floor: isFew() ? 0 : floorOfPixels(field.values, top), top };
-    const image = coloured(field, { layer, palette, ...scale });
+    image = coloured(field, { layer, palette, ...scale });
     parts.base.width = size.width;
     parts.base.height = size.height;
     parts.base.getContext('2d').putImageData(image, 0, 0);
@@ -321,6 +322,23 @@ export function makeMap(host) {
     plan(true);
   }
 
+  /** What is drawn, for a file: pixels, single cells, colours, and which tiles; null before that and for a picture. */
+  function drawn() {
+    if (!field || showsPicture) return null;
+    const { x, y, sx, sy } = port;
+    return {
+      image,
+      rows: [y, Math.min(view.layer.queries, y + frame.height / sy)],
+      columns: [x, Math.min(view.layer.keys, x + frame.width / sx)],
+      at: tiles.at,
+      few: isFew(),
+      plain: isPlain(),
+      said: pixelSentence(cellsAPixel(field, view.layer), view.how, view.layer),
+      places: tiles.places(),
+      ...scale,
+    };
+  }
+
   function stop() {
     tiles.stop();
     patches.stop();
@@ -330,5 +348,5 @@ export function makeMap(host) {
     clearTimeout(patience);
   }
 
-  return { element: parts.element, update, goTo, stop };
+  return { element: parts.element, update, goTo, drawn, stop };
 }
