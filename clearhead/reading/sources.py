@@ -146,8 +146,17 @@ def title_of(stacks: Mapping[str, Stack]) -> str:
     stack = next(iter(stacks.values()))
     layer = next(iter(stack.layers.values()))
     names = stack.names(layer, "queries")
-    text = " ".join("".join(names[:24]).split())
-    return f"{text[:40]}{'…' if len(text) > 40 or len(names) > 24 else ''}, {count(layer.queries, 'token')}"
+    return f"{shortened(''.join(names[:40]))}, {count(layer.queries, 'token')}"
+
+
+def shortened(text: str) -> str:
+    r"""The beginning of a text on one line.
+
+    >>> shortened("one  two\nthree " * 9)
+    'one two three one two three one two thre…'
+    """
+    line = " ".join(text[:1000].split())
+    return f"{line[:40]}…" if len(line) > 40 else line
 
 
 # Weights

@@ -405,7 +405,7 @@ def test_a_saved_watch_is_inspected(capsys, folder, tmp_path):
 def test_what_watch_refuses_is_told_with_a_step_of_inspect(folder, monkeypatch, tmp_path, capsys):
     import transformers
 
-    monkeypatch.setattr("clearhead.reading.models.WATCH_BYTES", 1 << 10)
+    monkeypatch.setattr("clearhead.reading.models.watch_memory", lambda: 1 << 10)
     assert main(["inspect", str(folder), SENTENCE]) == 2
     error = capsys.readouterr().err
     assert "but 1 KiB is the most: give a shorter text" in error

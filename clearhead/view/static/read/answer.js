@@ -185,7 +185,8 @@ function itemView(view, { item, weight, sum, rank, side, unit, words, target, fi
   const names = view.names[side];
   const [row, column] = side === 'keys' ? [view.row, item] : [item, view.column];
   const away = distanceOf(view, row, column),
-    far = `${away ? `${away}, ` : ''}${unit === 'patch' ? 'patch' : 'number'} ${whole(item)}`;
+    far = `${away ? `${away}, ` : ''}${unit === 'token' ? 'number' : unit} ${whole(item)}`;
+  const around = unit === 'patch' ? 0 : CONTEXT;
   const { lead, text } = shownToken(names[item]),
     space = words ? ' ' : lead;
   const weightSaid = printed(view, weight);
@@ -202,10 +203,10 @@ function itemView(view, { item, weight, sum, rank, side, unit, words, target, fi
       html.span({ class: 'rk' }, whole(rank)),
       html.span({ class: 'wt' }, weightSaid),
       html.span(
-        { class: 'in word' },
-        html.span({ class: 'ctx before' }, html.span(null, `${joinedTokens(names.slice(Math.max(0, item - CONTEXT), item), words)}\u200b`)),
+        { class: around ? 'in word' : 'in word alone' },
+        html.span({ class: 'ctx before' }, html.span(null, `${joinedTokens(names.slice(Math.max(0, item - around), item), words)}\u200b`)),
         html.b(null, space + text),
-        html.span({ class: 'ctx' }, `${words ? ' ' : ''}${joinedTokens(names.slice(item + 1, item + 1 + CONTEXT), words)}`),
+        html.span({ class: 'ctx' }, `${words ? ' ' : ''}${joinedTokens(names.slice(item + 1, item + 1 + around), words)}`),
       ),
       html.span({ class: 'far' }, far),
       html.span({ class: 'cum' }, percent(sum)),

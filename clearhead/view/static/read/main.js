@@ -65,7 +65,7 @@ async function startReading() {
         { class: 'tools' },
         panes.length > 1
           ? html.label({ class: 'tick' }, html.input({ type: 'checkbox', id: 'linked', checked: state.linked }), ' same rows in both')
-          : null,
+          : html.button({ class: 'quiet wide', 'data-go': 'compare', title: 'Two views side by side', disabled: !found }, 'Compare'),
         html.button({ class: 'quiet icon', 'data-go': 'undo', 'aria-label': 'Undo', title: 'Undo (Ctrl Z)', disabled: can(past) }, icon(UNDO)),
         html.button({ class: 'quiet icon', 'data-go': 'redo', 'aria-label': 'Redo', title: 'Redo (Ctrl Shift Z)', disabled: can(future) }, icon(REDO)),
         html.button({ class: 'quiet wide', 'data-go': 'link' }, copied === 'link' ? 'Copied' : 'Copy link'),
@@ -210,6 +210,7 @@ async function startReading() {
     if (go === 'link' || kind === 'link') copy(location.href, 'link');
     else if (kind) exportShown(kind);
     if (go === 'help') openHelp();
+    if (go === 'compare') act(0, 'compare');
     if (go === 'here') event.preventDefault();
   });
 

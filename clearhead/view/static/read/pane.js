@@ -88,7 +88,7 @@ export function makePane(host) {
     const { by, without, how } = of,
       { join, measure, heads } = of;
     const about = view && sameAbout(view.about, of) ? view.about : Object.freeze({ reading: of.reading, part: part.name, layer: layer.number, heads, join, measure });
-    const at = by === 'row' ? (of.row ?? layer.queries - 1) : of.column;
+    const at = by === 'row' ? (of.row ?? (part.grid?.before ? 0 : layer.queries - 1)) : of.column;
     const other = by === 'row' ? of.column : of.row;
     const item = other ?? (line ? heaviestOf(line, by) : null) ?? Math.max(0, by === 'row' ? at + layer.sees.offset : at - layer.sees.offset);
     const [row, column] = by === 'row' ? [at, item] : [item, at];

@@ -59,6 +59,7 @@ export function makeTextPane(host) {
       point: (token) => point(name, token),
       scrolled: (from, to) => {
         side.first = from;
+        side.element.classList.toggle('whole', !from && to >= (view?.layer[name] ?? Infinity));
         minimap.view(from, to);
       },
     });
@@ -122,7 +123,7 @@ export function makeTextPane(host) {
       const { part, by, line, layer } = view;
       element.classList.toggle('two', part.crosses);
       reads.hidden = queries.element.hidden = !part.crosses;
-      draw(title, part.crosses ? ['Is read ', html.span({ class: 'tag' }, counted(layer.keys, 'key'))] : 'Text');
+      draw(title, part.crosses ? ['Is read ', html.span({ class: 'tag' }, counted(layer.keys, 'key'))] : unitOf(view, 'keys') === 'patch' ? 'Patches' : 'Text');
       draw(readsTitle, 'Reads ', html.span({ class: 'tag' }, layer.queries === 1 ? '1 query' : `${whole(layer.queries)} queries`));
       (part.crosses ? reads : head).insertBefore(ways, part.crosses ? null : find.element);
       for (const [name, side, size] of [['keys', keys, layer.keys], ['queries', queries, layer.queries]]) {
@@ -190,8 +191,19 @@ function pointedView(view, name, token) {
 }
 
 function restView(view) {
-  const { scale, by, part, layer, at } = view;
+  const { scale } = view;
   if (!scale) return '';
-  const later = by === 'row' && !part.crosses && layer.sees.high === 0 && at + layer.sees.offset + 1 < layer.keys;
-  return `${scaleSentence(scale.floor, scale.top, scale.plain)} ${later ? 'Hatched is later: not seen. ' : ''}Point at a ${unitOf(view, 'keys')} for its number.`;
+  return `${scaleSentence(scale.floor, scale.top, scale.plain)} ${hatchedSaid(view)}Point at a ${unitOf(view, 'keys')} for its number.`;
+}
+
+/** What hatching stands for, if something is hatched. */
+function hatchedSaid({ by, part, layer, at }) {
+  const { low, high, offset } = layer.sees,
+    here = at + offset;
+  if (part.crosses || (high === null && low === null)) return '';
+  if (by === 'column') return 'Hatched does not see it. ';
+  const later = high !== null && here + high + 1 < layer.keys,
+    before = low !== null && here + low > 0;
+  if (!later && !before) return '';
+  return `Hatched is ${[later && (high ? 'beyond its window' : 'later'), before && 'before its window'].filter(Boolean).join(' or ')}: not seen. `;
 }

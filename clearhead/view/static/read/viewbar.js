@@ -73,11 +73,8 @@ function barOf(view, passing) {
     html.p({ class: 'chips', 'aria-label': 'In short' }, chipsOf(view).map((chip) => html.span(null, chip))),
     html.div(
       { class: 'does' },
-      view.reading.again ? html.button({ class: 'quiet', 'data-do': 'read' }, 'Read another text') : null,
       html.button({ class: 'quiet', 'data-do': 'python' }, passing.copied ? 'Copied' : 'Copy as Python'),
-      passing.two
-        ? html.button({ class: 'quiet', 'data-do': 'close' }, 'Close')
-        : html.button({ class: 'quiet', 'data-do': 'compare' }, 'Compare'),
+      passing.two ? html.button({ class: 'quiet', 'data-do': 'close' }, 'Close') : null,
     ),
   ];
 }
@@ -93,12 +90,14 @@ function whoView({ reading, part, layer, names, state }, readings) {
       { class: 'about' },
       reading.parts.length > 1 ? choiceView('part', 'Part', part.name, reading.parts.map(({ name }) => [name, name])) : null,
       html.span({ title: reading.title }, lengthOf({ part, layer, names })),
+      reading.again ? html.button({ class: 'link', 'data-do': 'read' }, 'Read another text') : null,
       reading.notes.map((note) => html.span({ class: 'remark', title: note }, note)),
     ),
   );
 }
 
 function lengthOf({ part, layer, names }) {
+  if (part.crosses) return `${whole(layer.queries)} queries, ${whole(layer.keys)} keys`;
   const unit = unitOf({ part, layer, names }, 'keys');
   const many = (count) => `${whole(count)} ${unit === 'patch' ? 'patches' : `${unit}s`}`;
   return layer.queries === layer.keys ? many(layer.keys) : `${whole(layer.queries)} of ${many(layer.keys)}`;
