@@ -21,8 +21,9 @@ export async function exportAs(kind, { panes, active, state, request }) {
   }
   if (kind === 'csv') {
     const [side, line] = view.by === 'row' ? ['keys', `row${view.row}`] : ['queries', `column${view.column}`];
-    const names = await wholeNames(request, view, side);
-    return saved(`${name}-${line}.csv`, new Blob([csvOfLine(names, view.line.values)], { type: 'text/csv' }));
+    const names = await wholeNames(request, view, side),
+      measured = view.about.measure === 'value' ? 'weight_times_value_length' : 'weight';
+    return saved(`${name}-${line}.csv`, new Blob([csvOfLine(names, view.line.values, measured)], { type: 'text/csv' }));
   }
   if (!drawn) throw new Error('There is no map yet: show the matrix first.');
   const drawing = mapDrawing(asDrawn(view, drawn));

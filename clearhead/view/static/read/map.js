@@ -119,6 +119,14 @@ export function makeMap(host) {
     parts.base.getContext('2d').putImageData(image, 0, 0);
   }
 
+  /** Tiles to draw from: those of the wanted depth, and others only while some of them are missing. */
+  function sharpest(depth) {
+    const all = [...tiles.all()],
+      whole = new Set(all.filter(({ done, rows }) => done >= rows).map(({ z, r, c }) => `${z} ${r} ${c}`));
+    const wanted = tiles.places().filter(({ z }) => z === depth);
+    return wanted.every(({ z, r, c }) => whole.has(`${z} ${r} ${c}`)) ? all.filter(({ z }) => z === depth) : all;
+  }
+
   /** The depth at which two or more pixels of a tile make one of the screen each way, so that all are of about as many
    * cells; for sums, which must be of equally many, the depth at which none is smaller than one of the screen. */
   function depthFor() {
