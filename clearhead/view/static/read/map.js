@@ -112,13 +112,8 @@ export function makeMap(host) {
     tiles.want([...round(cells.place(view)), ...(host.alone ? [{ z: 0, r: 0, c: 0 }] : []), ...inSight(depth)]);
     const ratio = window.devicePixelRatio || 1;
     const size = { width: Math.round(frame.width * ratio), height: Math.round(frame.height * ratio) };
-<<<<<<< HEAD
     field = pooled(sharpest(depth), { port, layer, frame, size, depth, how });
-    const top = isFew() && !isPlain() ? 1 : topOf(field.values);
-=======
-    field = pooled(tiles.all(), { port, layer, frame, size, depth, how });
     const top = isFew() && !isPlain() ? 1 : topOf(field.values, cellWeights());
->>>>>>> y-map
     scale = { floor: isFew() ? 0 : floorOfPixels(field.values, top), top };
     image = coloured(field, { layer, palette, ...scale });
     parts.base.width = size.width;
