@@ -43,6 +43,11 @@ def named(tokens: Sequence[str]) -> Names:
     return Names(texts, families, width, height)
 
 
+def short_name(token: str) -> str:
+    """A token's name in a sentence."""
+    return named([token]).texts[0]
+
+
 def shorten(name: str, families: tuple[str, ...]) -> str:
     """Cut a name to the room that it has, with an ellipsis; a tall one is spelled as Python spells it."""
     name = legible(name[: int(WIDEST)], families)

@@ -6,23 +6,24 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import PcolorImage
+from matplotlib.patheffects import withStroke
 
 from clearhead.arrays import Array, ceil_div
 from clearhead.attention_weights.figures.canvas import COLOURS, Theme, canvas, caption, drawable, one_head
-from clearhead.attention_weights.figures.lettering import Names, both_tokens, name_items, names_of, pitch_of
+from clearhead.attention_weights.figures.lettering import Names, both_tokens, name_items, names_of, pitch_of, short_name
 from clearhead.attention_weights.figures.peaks import Peak, peaks
 from clearhead.attention_weights.figures.profiles import head_names
 from clearhead.attention_weights.figures.scales import FEW_CELLS, Scale, colour_map, legend, scale_of, short
 from clearhead.attention_weights.weights_like import WeightsLike
 from clearhead.errors import InputError
-from clearhead.wording import label, number
+from clearhead.wording import number
 
 KEYS, QUERIES = "key (attended to)", "query (attending)"
 PIXELS = 512  # maximum height and width of a heat map
-SHEET_PIXELS = 96  # the same for one head on a sheet of heads
+SHEET_PIXELS = 128  # the same for one head on a sheet of heads
 SIDE = 380.0  # points of a heat map's longer side, or more where names need it
 SLIMMEST = 0.25  # its shorter side, as a part of the longer one, at least
-HEAD = 94.0  # points of the longer side of a head on the sheet
+HEAD = 110.0  # points of the longer side of a head on the sheet
 LEGEND = 0.9  # inches
 
 
@@ -65,7 +66,7 @@ def heat(
     name_items(axes.xaxis, across, *bounds[1], width)
     axes.set_xlabel(KEYS)
     axes.set_ylabel(QUERIES)
-    notes = [f"colours {scale.words}; blank: hidden or exactly 0", pooling_note(*borders)]
+    notes = [f"colours {scale.words}; blank: hidden or exactly\N{NO-BREAK SPACE}0", pooling_note(*borders)]
     if few:
         print_weights(axes, picture, scale, borders, min(height, width) / max(picture.shape), theme)
         notes[0] += "; numbers in per cent"
@@ -78,7 +79,7 @@ def heat(
 def heads(w: WeightsLike, *, title: str = "", theme: Theme = "light") -> Figure:
     """Draw all heads as small heat maps on one scale, titled with their mean effective number of keys.
 
-    `w` has shape (..., queries, keys). More than 96 queries or keys are pooled as in `heat`, and the caption says so.
+    `w` has shape (..., queries, keys). More than 128 queries or keys are pooled as in `heat`, and the caption says so.
 
     >>> from clearhead import weights
     >>> x = np.zeros((3, 5, 4))
@@ -112,7 +113,7 @@ def heads(w: WeightsLike, *, title: str = "", theme: Theme = "light") -> Figure:
     figure.supylabel(QUERIES, color=COLOURS[theme].ink, fontsize=9)
     notes = [
         "head · effective number of keys, mean over queries",
-        f"colours {scale.words}; blank: hidden or exactly 0",
+        f"colours {scale.words}; blank: hidden or exactly\N{NO-BREAK SPACE}0",
         pooling_note(*borders),
     ]
     caption(figure, theme, title or "heads", *notes)
@@ -212,7 +213,9 @@ def ring(axes: Any, found: list[Peak], tokens: Any, bounds: Any, theme: Theme) -
     said = []
     for n, peak in enumerate(found, 1):
         right = peak.key - first < (stop - first) / 2
-        axes.plot([peak.key], [peak.query], "o", mfc="none", mec=colour, mew=1.4, markersize=11)
+        outline = [withStroke(linewidth=3, foreground=COLOURS[theme].paper)]
+        options = {"mec": colour, "mew": 1.4, "markersize": 11, "clip_on": False, "path_effects": outline}
+        axes.plot([peak.key], [peak.query], "o", mfc="none", **options)
         axes.annotate(
             f"{n}",
             (peak.key, peak.query),
@@ -223,12 +226,13 @@ def ring(axes: Any, found: list[Peak], tokens: Any, bounds: Any, theme: Theme) -
             fontsize=8,
             fontweight="bold",
             color=colour,
+            path_effects=outline,
         )
         who, whom = (
-            f"“{label(names[at])}” ({at:,})" if names else f"{kind} {at:,}"
+            f"“{short_name(names[at])}” ({at:,})" if names else f"{kind} {at:,}"
             for kind, names, at in zip(("query", "key"), tokens, (peak.query, peak.key), strict=True)
         )
-        said.append(f"{n}: {who} → {whom} {number(peak.weight)}, {short(peak.times)} ×")
+        said.append(f"{n}: {who} → {whom} {number(peak.weight)}, {short(peak.times)} times an even share")
     if not said:
         return "no weight stands out from an even share of its row"
-    return "ringed: most above an even share of the row, off the first key. " + "; ".join(said)
+    return "\n".join(["ringed: most above an even share of the row, off the first key", *said])

@@ -61,7 +61,7 @@ def draw(axes: Any, values: Array, said: str, theme: Theme) -> None:
         axes.yaxis.set_major_locator(FixedLocator([0, *(10.0**n for n in range(decades))]))
         axes.yaxis.set_minor_locator(NullLocator())
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda at, _: short(at)))
     axes.set_ylabel(said)
     axes.set_ylim(0, 1.08 * top or 1)

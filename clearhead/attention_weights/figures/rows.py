@@ -1,5 +1,6 @@
 """A row: what one query gives its keys, the heaviest by name, and all of them along the text."""
 
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from clearhead.arrays import Array
 from clearhead.attention_weights.figures.canvas import COLOURS, Theme, canvas, caption, one_head
 from clearhead.attention_weights.figures.fonts import PLAIN
-from clearhead.attention_weights.figures.lettering import SIZE, both_tokens, named, number_items
+from clearhead.attention_weights.figures.lettering import SIZE, both_tokens, named, number_items, short_name
 from clearhead.attention_weights.figures.scales import Scale, scale_of, short
 from clearhead.attention_weights.weights_like import WeightsLike
 from clearhead.errors import InputError
-from clearhead.wording import count, label, number, percent
+from clearhead.wording import count, number, percent
 
 MOST_BARS = 40  # a row of no more keys shows each, in their order
 HEAVIEST = (8, 20)  # of a longer row at least and at most so many keys, falling
@@ -49,7 +50,7 @@ def row(w: WeightsLike, query: int, tokens: Any = None, *, title: str = "", them
     )
     axes = grid[0] if long else grid
     draw_bars(axes, values, shown, itself, asked, theme)
-    notes = [f"weights of query {at:,}" + (f", “{label(asking[at])}”" if asking else "")]
+    notes = [f"weights of query {at:,}" + (f", “{short_name(asking[at])}”" if asking else "")]
     if itself is not None and itself in shown:
         notes[0] += "; itself in the other colour"
     if long:
@@ -88,7 +89,10 @@ def draw_bars(axes: Any, values: Array, shown: Array, itself: int | None, names:
     """Draw keys as bars with their weights; of a long row also what each and all above it hold."""
     colours, long = COLOURS[theme], len(values) > MOST_BARS
     drawn = named([names[j] for j in shown]) if names and len(shown) else None
-    labels = [f"{text}  {j:,}" for text, j in zip(drawn.texts if drawn else [""] * len(shown), shown, strict=True)]
+    labels = [
+        f"{left_to_right(text)}  {j:,}"
+        for text, j in zip(drawn.texts if drawn else [""] * len(shown), shown, strict=True)
+    ]
     longest = float(values[shown].max(initial=0)) or 1.0
     axes.barh(range(len(shown)), values[shown], color=[colours.chosen if j == itself else colours.bar for j in shown])
     for place, j in enumerate(shown):
@@ -120,12 +124,18 @@ def draw_bars(axes: Any, values: Array, shown: Array, itself: int | None, names:
                 axes.axhline(below + 0.5, color=colours.faint, linewidth=0.8, linestyle="--")
 
 
+def left_to_right(name: str) -> str:
+    """A name that a number can follow, also where its letters run from right to left."""
+    turned = any(unicodedata.bidirectional(c) in ("R", "AL") for c in name)
+    return "\N{LEFT-TO-RIGHT MARK}" * turned + name
+
+
 def strip(axes: Any, values: Array, itself: int | None, theme: Theme) -> str:
     """Draw a row's weights along the text on a log scale; return what the marks mean."""
     colours, keys = COLOURS[theme], len(values)
     borders, largest, total = binned(values)
-    scale = scale_of(largest, total)
     mean = total / np.diff(borders)
+    scale = scale_of(mean, total, top=float(largest.max()))
     pooled = len(largest) < keys
     with_log_axis(axes, scale)
     edges = borders - 0.5

@@ -65,15 +65,15 @@ def linear_ticks(top: float) -> list[float]:
     return [0.0, *(x for x in round_ones if x < (1 - APART) * top), top]
 
 
-def scale_of(largest: Array, mass: Array, *, linear: bool = False) -> Scale:
-    """The scale for marks that show the `largest` weight of parts, each of which holds `mass` of the weight.
+def scale_of(shown: Array, mass: Array, *, top: float = 0.0, linear: bool = False) -> Scale:
+    """The scale for what is `shown` of parts, each of which holds `mass` of the weight, up to `top` if that is more.
 
     Its floor is the largest of 1, 2 or 5 times a power of 10 below which parts hold at most a hundredth of the mass,
     and at least two decades under the largest weight.
     """
-    seen = np.isfinite(largest) & (largest > 0)
-    values, held = largest[seen].astype(np.float64), mass[seen].astype(np.float64)
-    top = float(values.max(initial=0)) or 1.0
+    seen = np.isfinite(shown) & (shown > 0)
+    values, held = shown[seen].astype(np.float64), mass[seen].astype(np.float64)
+    top = float(values.max(initial=top)) or 1.0
     if linear or not values.size:
         return Scale(0.0, top)
     order = np.argsort(values)

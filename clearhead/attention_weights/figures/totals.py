@@ -12,7 +12,6 @@ from clearhead.attention_weights.figures.lettering import both_tokens, name_item
 from clearhead.attention_weights.figures.rows import bin_size, binned
 from clearhead.attention_weights.figures.scales import short
 from clearhead.attention_weights.weights_like import WeightsLike
-from clearhead.wording import number
 
 FEW_HEADS = 8  # up to so many have a line each
 OUTLIER = 2.0  # times the most that any other key receives, above which the first key is cut off
@@ -37,8 +36,9 @@ def received(w: WeightsLike, tokens: Any = None, *, title: str = "", theme: Them
     length = pitch_of(names, keys, LENGTH)
     below = min(names.width, 200) if names else 10
     figure, axes = canvas((length + 70) / 72, (190 + below) / 72, theme)
-    notes = [draw(axes, mass, theme), cut_first(axes, mass, theme)]
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    cut = cut_first(axes, mass, theme)
+    notes = [draw(axes, mass, int(bool(cut)), theme), cut]
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda at, _: short(at)))
     axes.set_ylabel("weight received")
     axes.set_xlim(-0.5, keys - 0.5)
@@ -48,14 +48,15 @@ def received(w: WeightsLike, tokens: Any = None, *, title: str = "", theme: Them
     return figure
 
 
-def draw(axes: Any, mass: Array, theme: Theme) -> str:
-    """Draw what keys receive, mass (heads, keys); return what the marks mean."""
+def draw(axes: Any, mass: Array, first: int, theme: Theme) -> str:
+    """Draw what keys from the `first` receive, mass (heads, keys); return what the marks mean."""
+    mass = mass[:, first:]
     colours, (heads, keys) = COLOURS[theme], mass.shape
     middle = mass.mean(axis=0)
     borders, largest, _ = binned(mass)
     mean = binned(middle)[2] / np.diff(borders)
     pooled = len(mean) < keys
-    places = (borders[:-1] + borders[1:] - 1) / 2
+    places = first + (borders[:-1] + borders[1:] - 1) / 2
     of_bin = f" in each {bin_size(borders)} keys" * pooled
     if heads > FEW_HEADS:
         least = mass.min(axis=0) if not pooled else -binned(-mass.min(axis=0))[1]
@@ -82,5 +83,5 @@ def cut_first(axes: Any, mass: Array, theme: Theme) -> str:
     if not cut:
         return ""
     axes.plot([0], [1], "^", transform=axes.get_xaxis_transform(), color=COLOURS[theme].chosen, clip_on=False)
-    own = f"{number(float(mass[:, 0].mean()))}" + f" on average, at most {number(first)}" * (len(mass) > 1)
-    return f"▲ cut off: key 0 receives {own}; no other more than {number(others)}"
+    own = short(float(mass[:, 0].mean())) + f" on average, up to {short(first)} in a head" * (len(mass) > 1)
+    return f"▲ key 0 receives {own}, no other more than {short(others)}: left out, or all others would be flat"
