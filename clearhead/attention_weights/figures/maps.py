@@ -13,7 +13,7 @@ from clearhead.attention_weights.figures.canvas import COLOURS, Theme, canvas, c
 from clearhead.attention_weights.figures.lettering import Names, both_tokens, name_items, names_of, pitch_of, short_name
 from clearhead.attention_weights.figures.peaks import Peak, peaks
 from clearhead.attention_weights.figures.profiles import head_names
-from clearhead.attention_weights.figures.scales import FEW_CELLS, Scale, colour_map, legend, scale_of, short
+from clearhead.attention_weights.figures.scales import FEW_CELLS, LEGEND, Scale, colour_map, legend, scale_of, short
 from clearhead.attention_weights.weights_like import WeightsLike
 from clearhead.errors import InputError
 from clearhead.wording import number
@@ -24,7 +24,6 @@ SHEET_PIXELS = 128  # the same for one head on a sheet of heads
 SIDE = 380.0  # points of a heat map's longer side, or more where names need it
 SLIMMEST = 0.25  # its shorter side, as a part of the longer one, at least
 HEAD = 110.0  # points of the longer side of a head on the sheet
-LEGEND = 0.9  # inches
 
 
 def heat(
@@ -61,12 +60,12 @@ def heat(
     height, width = sides(bounds, down, across)
     figure, axes = canvas(*figure_size(height, width, down, across), theme)
     image = paint(axes, picture, theme, scale, borders)
-    legend(figure, image, axes, scale, theme, LEGEND)
+    legend(figure, image, axes, scale, theme, height)
     name_items(axes.yaxis, down, *bounds[0], height)
     name_items(axes.xaxis, across, *bounds[1], width)
     axes.set_xlabel(KEYS)
     axes.set_ylabel(QUERIES)
-    notes = [f"colours {scale.words}; blank: hidden or exactly\N{NO-BREAK SPACE}0", pooling_note(*borders)]
+    notes = [f"colours {scale.words}; blank: hidden or\N{NO-BREAK SPACE}0", pooling_note(*borders)]
     if few:
         print_weights(axes, picture, scale, borders, min(height, width) / max(picture.shape), theme)
         notes[0] += "; numbers in per cent"
@@ -95,7 +94,7 @@ def heads(w: WeightsLike, *, title: str = "", theme: Theme = "light") -> Figure:
     columns = sheet_columns(w.shape[:-2])
     rows = ceil_div(len(pictures), columns)
     height, width = sides(((0, queries), (0, keys)), None, None, HEAD)
-    size = max(4.2, (columns * (width + 10) + 24) / 72 + LEGEND), max(1.9, (rows * (height + 21) + 24) / 72)
+    size = max(4.2, (columns * (width + 10) + 24 + LEGEND) / 72), max(1.9, (rows * (height + 21) + 24) / 72)
     figure, grid = canvas(*size, theme, rows, columns)
     borders = [pixel_borders(0, n, pixels) for n, pixels in zip((queries, keys), pictures.shape[1:], strict=True)]
     names, image = head_names(w.shape[:-2]), None
@@ -108,12 +107,12 @@ def heads(w: WeightsLike, *, title: str = "", theme: Theme = "light") -> Figure:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title(f"{names[n]} · {keys_of(float(spread[n]))}", fontsize=7, color=COLOURS[theme].ink, pad=3)
-    legend(figure, image, grid, scale, theme, LEGEND)
+    legend(figure, image, grid, scale, theme, rows * height)
     figure.supxlabel(KEYS, color=COLOURS[theme].ink, fontsize=9)
     figure.supylabel(QUERIES, color=COLOURS[theme].ink, fontsize=9)
     notes = [
         "head · effective number of keys, mean over queries",
-        f"colours {scale.words}; blank: hidden or exactly\N{NO-BREAK SPACE}0",
+        f"colours {scale.words}; blank: hidden or\N{NO-BREAK SPACE}0",
         pooling_note(*borders),
     ]
     caption(figure, theme, title or "heads", *notes)
@@ -150,7 +149,7 @@ def figure_size(height: float, width: float, down: Names | None, across: Names |
     beside = 34 + (down.width if down else 34)
     upright = across is not None and across.width > width / max(1, len(across.texts))
     below = 34 + (across.width if across and upright else 14)
-    return max(4.6, (beside + width + 16) / 72 + LEGEND), (below + height + 12) / 72
+    return max(4.6, (beside + width + 16 + LEGEND) / 72), (below + height + 12) / 72
 
 
 def pixel_borders(first: int, stop: int, pixels: int) -> Array:

@@ -127,7 +127,7 @@ def draw_bars(axes: Any, values: Array, shown: Array, itself: int | None, names:
 def left_to_right(name: str) -> str:
     """A name that a number can follow, also where its letters run from right to left."""
     turned = any(unicodedata.bidirectional(c) in ("R", "AL") for c in name)
-    return "\N{LEFT-TO-RIGHT MARK}" * turned + name
+    return name + "\N{LEFT-TO-RIGHT MARK}" * turned
 
 
 def strip(axes: Any, values: Array, itself: int | None, theme: Theme) -> str:

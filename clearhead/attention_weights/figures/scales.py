@@ -15,6 +15,7 @@ from clearhead.wording import percent
 FEW_CELLS = 256  # up to this many weights of a head, colours are linear
 UNSEEN = 0.01  # of the weight shown may lie below the floor of a log scale
 DECADES = 2.0  # a log scale spans at least so many
+LEGEND = 65.0  # points that a bar of colours takes with its labels
 APART = 0.15  # of a scale's length between two of its labels, at least
 
 
@@ -100,12 +101,12 @@ def colour_map(theme: Theme) -> LinearSegmentedColormap:
     return LinearSegmentedColormap.from_list("weight", COLOURS[theme].scale)
 
 
-def legend(figure: Any, image: Any, axes: Any, scale: Scale, theme: Theme, width: float) -> None:
-    """Add a bar of a scale's colours, its width in inches, with both ends labelled."""
-    colours = COLOURS[theme]
-    share = width / figure.get_figwidth()
+def legend(figure: Any, image: Any, axes: Any, scale: Scale, theme: Theme, height: float) -> None:
+    """Add a bar of a scale's colours, `height` points long, with both ends labelled."""
+    colours, wide = COLOURS[theme], figure.get_figwidth() * 72
+    extend = "min" if scale.below > 0 else "neither"
     bar = figure.colorbar(
-        image, ax=axes, fraction=share, pad=0.02, aspect=25, extend="min" if scale.below > 0 else "neither"
+        image, ax=axes, fraction=0.8 * LEGEND / wide, pad=8 / wide, aspect=max(4.0, height / 12), extend=extend
     )
     bar.ax.yaxis.set_major_locator(FixedLocator(scale.ticks))
     bar.ax.yaxis.set_minor_locator(NullLocator())
