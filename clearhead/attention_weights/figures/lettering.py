@@ -60,13 +60,13 @@ def cut(name: str, families: tuple[str, ...]) -> str:
     """As much of a name as fits into WIDEST points."""
 
     def shown(count: int) -> str:
-        while count and (unicodedata.combining(name[count - 1]) or name[count - 1] in JOINERS):
-            count -= 1  # nothing is cut between a letter and its accents
+        while count and (unicodedata.combining(name[count]) or {*name[count - 1 : count + 1]} & {*JOINERS}):
+            count -= 1  # nothing is cut between a letter and its accents, nor where characters join
         return name[: max(count, 1)] + "…"
 
     if extent(name, SIZE, families)[0] <= WIDEST:
         return name
-    least, most = 1, len(name)
+    least, most = 1, len(name) - 1
     while least < most:
         middle = (least + most + 1) // 2
         fits = extent(shown(middle), SIZE, families)[0] <= WIDEST

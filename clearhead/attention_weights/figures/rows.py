@@ -1,6 +1,5 @@
 """A row: what one query gives its keys, the heaviest by name, and all of them along the text."""
 
-import unicodedata
 from typing import Any
 
 import numpy as np
@@ -89,10 +88,7 @@ def draw_bars(axes: Any, values: Array, shown: Array, itself: int | None, names:
     """Draw keys as bars with their weights; of a long row also what each and all above it hold."""
     colours, long = COLOURS[theme], len(values) > MOST_BARS
     drawn = named([names[j] for j in shown]) if names and len(shown) else None
-    labels = [
-        f"{left_to_right(text)}  {j:,}"
-        for text, j in zip(drawn.texts if drawn else [""] * len(shown), shown, strict=True)
-    ]
+    labels = [f"{text}  {j:,}" for text, j in zip(drawn.texts if drawn else [""] * len(shown), shown, strict=True)]
     longest = float(values[shown].max(initial=0)) or 1.0
     axes.barh(range(len(shown)), values[shown], color=[colours.chosen if j == itself else colours.bar for j in shown])
     for place, j in enumerate(shown):
@@ -122,12 +118,6 @@ def draw_bars(axes: Any, values: Array, shown: Array, itself: int | None, names:
             below = int(np.searchsorted(together, cut))
             if below < len(shown) - 1:
                 axes.axhline(below + 0.5, color=colours.faint, linewidth=0.8, linestyle="--")
-
-
-def left_to_right(name: str) -> str:
-    """A name that a number can follow, also where its letters run from right to left."""
-    turned = any(unicodedata.bidirectional(c) in ("R", "AL") for c in name)
-    return name + "\N{LEFT-TO-RIGHT MARK}" * turned
 
 
 def strip(axes: Any, values: Array, itself: int | None, theme: Theme) -> str:
