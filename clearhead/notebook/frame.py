@@ -67,7 +67,7 @@ class Frame(anywidget.AnyWidget):
             raise InputError(f"height is {height}: give pixels from {LEAST_HEIGHT} to {MOST_HEIGHT}, or None.")
         self.known, self.state = known, state
         self.shared = page_of(self.screen)  # as long as this lives
-        kept = json.dumps({"known": known, "state": state, "framed": True}).encode()
+        kept = json.dumps({"known": known, "state": state}).encode()
         super().__init__(
             title=self.screen.title, page=self.shared.model_id, kept=zlib.compress(kept, 9), height=height or 0
         )
@@ -89,7 +89,9 @@ class Frame(anywidget.AnyWidget):
             return f"<p>{escape(str(error))}</p>"
 
     def _asked(self, _: object, content: dict[str, Any], buffers: object) -> None:
-        """Answer a message from the page."""
+        """Answer a message from the page's frame: a greeting, or a question."""
+        if "greet" in content:
+            self.send({"here": content["greet"]})
         number, path, about = content.get("ask"), str(content.get("what")), content.get("about")
         if number is None or not isinstance(about, dict):
             return

@@ -112,7 +112,7 @@ def test_jupyterlab(shown: Shown, jupyter: Callable[..., Any]) -> None:
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata={"kernelspec": example_notebooks.KERNEL}
     )
     saved = example_notebooks.read("researcher")
-    del saved.metadata["kernelspec"]
+    del saved.metadata["kernelspec"], saved.metadata["language_info"]
     page = shown.page
     with jupyter({"live": live, "saved": saved}, dark=True) as address:
         page.goto(address.replace("/api", "/lab/tree/saved.ipynb?reset"))
@@ -122,7 +122,7 @@ def test_jupyterlab(shown: Shown, jupyter: Callable[..., Any]) -> None:
         expect(kept.locator(".mass li").first).to_contain_text("89.1\u202f%", timeout=SLOW)
         assert is_dark(kept)
         kept.get_by_role("listbox").first.press("ArrowLeft")
-        expect(kept.locator("body")).to_contain_text("No kernel answers", timeout=SLOW)
+        expect(kept.locator("body")).to_contain_text("No kernel answers, and that was not kept", timeout=SLOW)
         expect(kept.locator(".mass li").first).to_contain_text("89.1\u202f%")
 
         page.goto(address.replace("/api", "/lab/tree/live.ipynb?reset"))

@@ -81,6 +81,13 @@ def test_a_fault_is_told_and_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
     assert "division by zero" in sent[-1]["error"]
 
 
+def test_a_greeting_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    lesson, sent = Learn("water"), []
+    monkeypatch.setattr(lesson, "send", lambda content, buffers=None: sent.append(content))
+    lesson._handle_custom_msg({"greet": "a"}, [])
+    assert sent == [{"here": "a"}]
+
+
 @pytest.mark.parametrize("content", [{}, {"ask": "a/1"}, {"ask": "a/1", "what": "ask/sentence", "about": [1]}])
 def test_messages_that_are_no_questions_are_left_alone(monkeypatch: pytest.MonkeyPatch, content: Any) -> None:
     lesson = Learn("water")
@@ -112,7 +119,6 @@ def test_a_widget_holds_its_first_answers(x: Any) -> None:
     w = clearhead.weights(x, x)
     read = Read(w, tokens=list("abcdefghi"), head=2, row=-2)
     told = kept(read)
-    assert told["framed"] is True
     assert told["state"] == "reading=0&layer=0&heads=2&row=7"
     kinds = {name.split()[0] for name in told["known"]}
     assert kinds == {"readings", "names", "line", "trust", "sheet", "tile", "pair", "heaviest"}

@@ -2,6 +2,7 @@
 // kernel. The kernel has one question at a time, so that those given up before their turn are never computed.
 
 const PATIENCE = 4000; // ms until the kernel must have begun to answer
+const GREETING = 800; // ms until the page opens without a kernel; with one, as soon as it answers
 const LEAST_HIGH = 120,
   MOST_HIGH = 6000; // pixels
 const SILENT = 'No kernel answers: it is busy, or not running. Wait for it, or run this cell again.';
@@ -16,8 +17,11 @@ export default {
     const stop = new AbortController();
     const kernel = makeKernel(model);
     frame.addEventListener('load', () => connect(frame, model, kernel, stop.signal));
-    frame.srcdoc = await pageOf(model);
     el.append(frame);
+    const here = kernel.greet();
+    const soon = await Promise.race([here, new Promise((done) => setTimeout(done, GREETING, false))]);
+    frame.srcdoc = await pageOf(model, soon);
+    if (!soon) here.then(async () => (frame.srcdoc = await pageOf(model, true)));
     return () => {
       stop.abort();
       kernel.stop();
@@ -25,11 +29,11 @@ export default {
   },
 };
 
-/** The page with what it keeps, as data that cannot end its element. */
-async function pageOf(model) {
+/** The page with what it keeps, as data that cannot end its element; `live`: it may ask the kernel for more. */
+async function pageOf(model, live) {
   const shared = await model.widget_manager.get_model(model.get('page'));
   const [text, kept] = await Promise.all([inflated(shared.get('packed')), inflated(model.get('kept'))]);
-  const data = kept.replaceAll('<', '\\u003c');
+  const data = JSON.stringify({ ...JSON.parse(kept), framed: true, live }).replaceAll('<', '\\u003c');
   return text.replace('<script>', () => `<script type="application/json" id="kept">${data}</script>\n<script>`);
 }
 
@@ -58,6 +62,7 @@ function makeKernel(model) {
   const queue = [];
   let current = null;
   let count = 0;
+  let greeted = null;
 
   function next() {
     if (current || !queue.length) return;
@@ -77,13 +82,19 @@ function makeKernel(model) {
     next();
   }
 
-  function heard({ begun, answered, ...told }, buffers) {
+  function heard({ here, begun, answered, ...told }, buffers) {
+    if (here === mine) greeted?.(true);
     if (current && begun === current.number) clearTimeout(current.patience);
     if (current && answered === current.number) done(current, told, buffers?.[0]);
   }
 
   model.on('msg:custom', heard);
   return {
+    /** Whether there is a kernel; without one, never. */
+    greet() {
+      model.send({ greet: mine });
+      return new Promise((done) => (greeted = done));
+    },
     ask(question, port) {
       queue.push({ question, port });
       next();

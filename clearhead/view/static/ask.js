@@ -9,7 +9,10 @@ const MOST_KNOWN = 1000;
 const MOST_BYTES = 1 << 25; // of numbers
 let bytes = 0;
 
-export const alone = kept !== null && !kept.framed; // nobody to ask
+export const alone = kept !== null && !kept.live; // nobody to ask
+const LACKING = kept?.framed
+  ? 'No kernel answers, and that was not kept: run this cell again, or wait until the kernel is free.'
+  : 'This page is a file, and does not hold that. Choose what it shows, or run clearhead view for new sentences.';
 export const openedAt = kept?.state ?? null; // for a page whose address does not hold its state
 
 /** Send a request; an earlier one of the same kind that is still pending is abandoned. */
@@ -24,7 +27,7 @@ export async function ask(what, about) {
 export async function request(what, about, signal) {
   const name = nameOf(what, about);
   if (known.has(name)) return toldOrRefused(known.get(name));
-  if (alone) throw new Refused('This page is a file, and does not hold that. Choose what it shows, or run clearhead view for new sentences.');
+  if (alone) throw new Refused(LACKING);
   const { type, body } = await (kept ? fromNotebook : fromServer)(`ask/${what}`, about, signal);
   const found = type === 'application/octet-stream' ? withValues(body) : JSON.parse(new TextDecoder().decode(body));
   toldOrRefused(found);

@@ -32,9 +32,11 @@ export function makeMap(host) {
   let view = null;
   let port = null;
   let frame = null; // where in the box the matrix is, in CSS pixels
-  let cursor = null;
+  let cursor = null; // the cell under the pointer or the arrow keys
+  let pointer = null; // where in the box the pointer is
   let palette = null;
   let field = null;
+  let image = null; // the field in colours
   let scale = { floor: 0, top: 1 };
   let showsPicture = null; // for a part that has one: whether it is shown in place of the matrix
   let planned = 0,
@@ -57,7 +59,7 @@ export function makeMap(host) {
     if (!before || key(before) !== key(next)) waitingSince = 0;
     if (!before || shape(before) !== shape(next)) {
       port = null;
-      cursor = null;
+      cursor = pointer = null;
       showsPicture = next.part.grid ? true : null;
     }
     tiles.use(next.about, next.how, next.layer);
@@ -80,6 +82,7 @@ export function makeMap(host) {
     if (showsPicture) return;
     if (measure() || last !== palette) stale = true;
     if (!frame.width) return;
+    if (pointer) cursor = cellUnder(port, inFrame(pointer), view.layer, frame);
     if (stale) redrawPixels();
     stale = false;
     const scene = sceneOf();
@@ -109,13 +112,21 @@ export function makeMap(host) {
     tiles.want([...round(cells.place(view)), ...(host.alone ? [{ z: 0, r: 0, c: 0 }] : []), ...inSight(depth)]);
     const ratio = window.devicePixelRatio || 1;
     const size = { width: Math.round(frame.width * ratio), height: Math.round(frame.height * ratio) };
-    field = pooled(tiles.all(), { port, layer, frame, size, depth, how });
-    const top = isFew() && !isPlain() ? 1 : topOf(field.values);
+    field = pooled(sharpest(depth), { port, layer, frame, size, depth, how });
+    const top = isFew() && !isPlain() ? 1 : topOf(field.values, cellWeights());
     scale = { floor: isFew() ? 0 : floorOfPixels(field.values, top), top };
-    const image = coloured(field, { layer, palette, ...scale });
+    image = coloured(field, { layer, palette, ...scale });
     parts.base.width = size.width;
     parts.base.height = size.height;
     parts.base.getContext('2d').putImageData(image, 0, 0);
+  }
+
+  /** Tiles to draw from: those of the wanted depth, and others only while some of them are missing. */
+  function sharpest(depth) {
+    const all = [...tiles.all()],
+      whole = new Set(all.filter(({ done, rows }) => done >= rows).map(({ z, r, c }) => `${z} ${r} ${c}`));
+    const wanted = tiles.places().filter(({ z }) => z === depth);
+    return wanted.every(({ z, r, c }) => whole.has(`${z} ${r} ${c}`)) ? all.filter(({ z }) => z === depth) : all;
   }
 
   /** The depth at which two or more pixels of a tile make one of the screen each way, so that all are of about as many
@@ -141,6 +152,13 @@ export function makeMap(host) {
       for (let c = Math.floor(port.x / span); c * span < right; c++) found.push({ z, r, c });
     }
     return found;
+  }
+
+  /** The weights in the table, where it has the map's colours. */
+  function cellWeights() {
+    if (view.how !== 'max') return [];
+    const { rows, columns } = cells.place(view);
+    return rows.flatMap((row) => columns.map((column) => tiles.at(row, column) ?? 0));
   }
 
   /** Tiles with the single cells of the table. */
@@ -239,7 +257,8 @@ export function makeMap(host) {
     zoom: (factor, at) => zoomBy(factor, inFrame(at)),
     pan: (dx, dy) => show(moved(port, dx, dy, view.layer, frame)),
     point: (at) => {
-      cursor = at && view && frame?.width ? cellUnder(port, inFrame(at), view.layer, frame) : null;
+      pointer = at;
+      cursor = null;
       plan();
     },
     choose: (at) => pick(cellUnder(port, inFrame(at), view.layer, frame)),
@@ -259,6 +278,7 @@ export function makeMap(host) {
   function moveCursor([x, y], far) {
     const { layer } = view;
     const step = (size) => Math.max(1, Math.round(ARROW_PIXELS / size)) * (far ? 10 : 1);
+    pointer = null;
     const from = cursor ?? { row: view.row ?? 0, column: view.column ?? 0 };
     const within = (at, length) => Math.max(0, Math.min(length - 1, at));
     cursor = {
@@ -293,7 +313,7 @@ export function makeMap(host) {
     if (view && frame && isKeyOfMap(event)) event.preventDefault();
   });
   parts.box.addEventListener('blur', () => {
-    cursor = null;
+    cursor = pointer = null;
     plan();
   });
   parts.element.addEventListener('click', (event) => {
@@ -315,10 +335,27 @@ export function makeMap(host) {
   function goTo(row, column) {
     if (!view) return;
     showsPicture &&= false;
-    cursor = null;
+    cursor = pointer = null;
     if (!frame?.width) return;
     port = isFew() ? port : centred({ row, column }, view.layer, frame);
     plan(true);
+  }
+
+  /** What is drawn, for a file: pixels, single cells, colours, and which tiles; null before that and for a picture. */
+  function drawn() {
+    if (!field || showsPicture) return null;
+    const { x, y, sx, sy } = port;
+    return {
+      image,
+      rows: [y, Math.min(view.layer.queries, y + frame.height / sy)],
+      columns: [x, Math.min(view.layer.keys, x + frame.width / sx)],
+      at: tiles.at,
+      few: isFew(),
+      plain: isPlain(),
+      said: pixelSentence(cellsAPixel(field, view.layer), view.how, view.layer),
+      places: tiles.places(),
+      ...scale,
+    };
   }
 
   function stop() {
@@ -330,5 +367,5 @@ export function makeMap(host) {
     clearTimeout(patience);
   }
 
-  return { element: parts.element, update, goTo, stop };
+  return { element: parts.element, update, goTo, drawn, stop };
 }

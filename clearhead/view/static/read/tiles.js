@@ -165,6 +165,11 @@ export function makeTiles({ request, alone, arrived }) {
     return tile && row % TILE < tile.done ? tile.values[(row % TILE) * TILE + (column % TILE)] : undefined;
   }
 
+  /** Where the wanted tiles are. */
+  function places() {
+    return wanted.map(({ z, r, c }) => ({ z, r, c }));
+  }
+
   /** Give up what is being asked for; what has come stays. */
   function halt() {
     halted = true;
@@ -180,5 +185,5 @@ export function makeTiles({ request, alone, arrived }) {
     arrived();
   }
 
-  return { use, want, progress, at, halt, resume, stop: () => abandon(() => true), all: () => held.values() };
+  return { use, want, progress, at, places, halt, resume, stop: () => abandon(() => true), all: () => held.values() };
 }
