@@ -16,12 +16,14 @@ export default {
     frame.style.cssText = `display: block; width: 100%; height: ${model.get('height') || 640}px; border: 0`;
     const stop = new AbortController();
     const kernel = makeKernel(model);
-    frame.addEventListener('load', () => connect(frame, model, kernel, stop.signal));
+    const shown = { state: null }; // as the page tells it
+    frame.addEventListener('load', () => connect(frame, shown, model, kernel, stop.signal));
     el.append(frame);
     const here = kernel.greet();
     const soon = await Promise.race([here, new Promise((done) => setTimeout(done, GREETING, false))]);
-    frame.srcdoc = await pageOf(model, soon);
-    if (!soon) here.then(async () => (frame.srcdoc = await pageOf(model, true)));
+    const open = async (live) => (frame.srcdoc = await pageOf(model, live, shown.state));
+    await open(soon);
+    if (!soon) here.then(open);
     return () => {
       stop.abort();
       kernel.stop();
@@ -30,10 +32,11 @@ export default {
 };
 
 /** The page with what it keeps, as data that cannot end its element; `live`: it may ask the kernel for more. */
-async function pageOf(model, live) {
+async function pageOf(model, live, state) {
   const shared = await model.widget_manager.get_model(model.get('page'));
   const [text, kept] = await Promise.all([inflated(shared.get('packed')), inflated(model.get('kept'))]);
-  const data = JSON.stringify({ ...JSON.parse(kept), framed: true, live }).replaceAll('<', '\\u003c');
+  const told = JSON.parse(kept);
+  const data = JSON.stringify({ ...told, state: state ?? told.state, framed: true, live }).replaceAll('<', '\\u003c');
   return text.replace('<script>', () => `<script type="application/json" id="kept">${data}</script>\n<script>`);
 }
 
@@ -44,10 +47,11 @@ async function inflated(bytes) {
 }
 
 /** Give the page a port: it asks through it and tells its height, and is told the theme. */
-function connect(frame, model, kernel, signal) {
+function connect(frame, shown, model, kernel, signal) {
   const { port1: port, port2 } = new MessageChannel();
   port.onmessage = ({ data }) => {
     if (data.what) kernel.ask(data, port);
+    if (data.state !== undefined) shown.state = data.state;
     if (data.drop) kernel.drop(data.drop, port);
     if (data.height && !model.get('height'))
       frame.style.height = `${Math.min(MOST_HIGH, Math.max(LEAST_HIGH, Math.ceil(data.height)))}px`;

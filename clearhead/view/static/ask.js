@@ -1,6 +1,6 @@
 // Answers from Python: cached by request, kept in a page that is a file, asked of the server or of a notebook's kernel.
 
-import { askNotebook } from './notebook.js';
+import { askNotebook, tellNotebook } from './notebook.js';
 
 const kept = JSON.parse(document.getElementById('kept')?.textContent ?? 'null'); // what a page saved as one file has been told
 const known = new Map(Object.entries(kept?.known ?? {}).map(([name, told]) => [name, unpacked(told)]));
@@ -14,6 +14,12 @@ const LACKING = kept?.framed
   ? 'No kernel answers, and that was not kept: run this cell again, or wait until the kernel is free.'
   : 'This page is a file, and does not hold that. Choose what it shows, or run clearhead view for new sentences.';
 export const openedAt = kept?.state ?? null; // for a page whose address does not hold its state
+
+/** Keep the state, as an address: in the page's own, or with the notebook around it. */
+export function keepAddress(state) {
+  if (openedAt === null) history.replaceState(null, '', `#${state}`);
+  else tellNotebook({ state });
+}
 
 /** Send a request; an earlier one of the same kind that is still pending is abandoned. */
 export async function ask(what, about) {

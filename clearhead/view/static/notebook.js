@@ -29,6 +29,11 @@ export function onNotebook(listener) {
   notebookListeners.push(listener);
 }
 
+/** Tell the notebook something, if there is one around the page. */
+export async function tellNotebook(told) {
+  (await greeting)?.postMessage(told);
+}
+
 /** Ask the kernel: its answer's type and bytes. One that is abandoned before its turn is not computed. */
 export async function askNotebook(what, about, signal) {
   const port = await greeting;

@@ -1,6 +1,6 @@
 // Read: starts the screen. It holds the state, its past and its address, and hands keys and clicks to the panes.
 
-import { alone, openedAt, Refused, request } from '../ask.js';
+import { alone, keepAddress, openedAt, Refused, request } from '../ask.js';
 import { appear, appearAsBefore, appearanceMenu } from '../appearance.js';
 import { pythonOf } from './code.js';
 import { icon, menu, REDO, UNDO } from '../controls.js';
@@ -109,7 +109,7 @@ async function startReading() {
     }
     active = Math.min(active, panes.length - 1);
     document.body.classList.toggle('double', panes.length > 1);
-    if (openedAt === null) history.replaceState(null, '', `#${toAddress(state)}`);
+    keepAddress(toAddress(state));
     drawBar();
     panes.forEach((pane, at) => pane.update(state.panes[at], around()));
   }
