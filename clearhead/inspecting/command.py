@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from clearhead.attention_weights.notebook import MEANINGS
 from clearhead.errors import FileError, InputError
@@ -27,7 +28,10 @@ from clearhead.inspecting.heads import (
     sort_heads,
 )
 from clearhead.reading import sources
+from clearhead.reading.answers import Reader
+from clearhead.reading.kept import row_answers
 from clearhead.reading.readings import Reading
+from clearhead.view import page
 from clearhead.wording import count, label, number, percent
 
 if TYPE_CHECKING:
@@ -122,9 +126,8 @@ def inspect_heads(of: Reading, options: InspectOptions, advance: Callable[[int],
     parts = rank_keys(w, query, of.tokens)
     files = draw_figures(of, options, query) if options.plots else []
     if options.html:
-        from clearhead.inspecting.page import inspection_page
-
-        text = inspection_page(of, heads, options.head, query, parts, has_matplotlib())
+        known, state = row_answers(Reader([of]), *options.head, query)
+        text = page.single_file(page.READ, known, urlencode(state))
         write_whole(options.html, text.encode(), force=options.force)
         files.append(options.html)
     return Inspection(of, options, query, heads, parts, files)

@@ -1,6 +1,6 @@
 """The numbers `clearhead inspect` reports: a sheet of all heads, and the keys of one row by weight.
 
-Responsible for the numbers that describe a head. Not for output, which is in `page` and `command`.
+Responsible for the numbers that describe a head. Not for output, which is in `command`.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -29,8 +29,41 @@ MOST_PAIRS = 400
 MOST_HEAVIEST = 40
 MOST_PAIRS_AT_ONCE = 1 << 28  # whose scores are summed for one answer, in about a tenth of a second
 MOST_READINGS = 32
-MOST_PICTURE_BYTES = 220_000
-Asked = Mapping[str, Any]
+TILE_PLACE = ("z", "r", "c", "from", "to")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The parameters of a question, each checked as it is read: InputError for one that is missing or of no use."""
+
+    fields: Mapping[str, Any]
+
+    def refused(self, name: str) -> InputError:
+        """The error for a parameter."""
+        told = repr(self.fields[name])[:40] if name in self.fields else "missing"
+        return InputError(f"The question cannot be answered ({name} is {told}): load the page again.")
+
+    def whole(self, name: str) -> int:
+        """A whole number."""
+        value = self.fields.get(name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.refused(name)
+        return value
+
+    def word(self, name: str, options: Sequence[str] | None = None) -> str:
+        """A text, or one of some words."""
+        value = self.fields.get(name)
+        if not isinstance(value, str) or (options is not None and value not in options):
+            raise self.refused(name)
+        return value
+
+    @property
+    def heads(self) -> list[int]:
+        """The heads, at least one."""
+        heads = self.fields.get("heads")
+        if not isinstance(heads, list) or not heads or not all(type(head) is int for head in heads):
+            raise self.refused("heads")
+        return list(dict.fromkeys(heads))
 
 
 class Answer(NamedTuple):
@@ -47,37 +80,34 @@ class Reader:
     readings: list[Reading]
     last: tuple[Any, Line] | None = field(default=None, repr=False)  # what was asked, and the line
 
-    def answer(self, what: str, asked: Asked) -> Answer:
+    def answer(self, what: str, fields: Mapping[str, Any]) -> Answer:
         """Answer one question by its name and parameters. Raises InputError or TrustError."""
         if what not in QUESTIONS:
             raise InputError(f"{what[:40]} is not a known question: ask one of {', '.join(QUESTIONS)}.")
-        try:
-            return QUESTIONS[what](self, asked)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"The question about {what} is incomplete: load the page again.") from error
+        return QUESTIONS[what](self, Asked(fields))
 
     # Finding what a question is about
 
     def reading(self, asked: Asked) -> Reading:
         """The reading that is asked about."""
-        number = whole(asked["reading"])
+        number = asked.whole("reading")
         if not 0 <= number < len(self.readings):
             raise InputError(f"there is no reading {number}: give 0 to {len(self.readings) - 1}.")
         return self.readings[number]
 
     def stack(self, asked: Asked) -> Stack:
         """The part that is asked about."""
-        return self.reading(asked).stack(str(asked["part"]))
+        return self.reading(asked).stack(asked.word("part"))
 
     def layer(self, asked: Asked) -> StackLayer:
         """The layer that is asked about."""
-        return self.stack(asked).layer(whole(asked["layer"]))
+        return self.stack(asked).layer(asked.whole("layer"))
 
     def selected(self, asked: Asked) -> tuple[StackLayer, Selected]:
         """The heads that are asked about."""
-        join, measure = among("join", asked, JOINS), among("measure", asked, MEASURES)
+        join, measure = asked.word("join", JOINS), asked.word("measure", MEASURES)
         layer = self.layer(asked)
-        return layer, selected(layer, heads_of(asked), join, measure)  # type: ignore[arg-type]
+        return layer, selected(layer, asked.heads, join, measure)  # type: ignore[arg-type]
 
     # Answers
 
@@ -87,8 +117,8 @@ class Reader:
 
     def names(self, asked: Asked) -> Answer:
         """The next names of a layer's queries or keys."""
-        stack, layer, start = self.stack(asked), self.layer(asked), whole(asked["from"])
-        every = stack.names(layer, among("side", asked, ("queries", "keys")))
+        stack, layer, start = self.stack(asked), self.layer(asked), asked.whole("from")
+        every = stack.names(layer, asked.word("side", ("queries", "keys")))
         found, size = [], 0
         for name in every[max(0, start) :]:
             cut = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
@@ -103,8 +133,8 @@ class Reader:
 
         A column needs the log-sum-exp of each row first. While they are not all there, the answer is how many are.
         """
-        by, at, without = among("by", asked, ("row", "column")), whole(asked["at"]), asked.get("without") is True
-        start, began = max(0, whole(asked.get("from", 0))), time.process_time()
+        by, at, without = asked.word("by", ("row", "column")), asked.whole("at"), asked.fields.get("without") is True
+        start, began = max(0, asked.whole("from") if "from" in asked.fields else 0), time.process_time()
         layer, of = self.selected(asked)
         size = layer.queries if by == "row" else layer.keys
         if not 0 <= at < size:
@@ -113,7 +143,7 @@ class Reader:
             )
         if by == "column" and (done := of.prepared(MOST_PAIRS_AT_ONCE)) < layer.queries:
             return Answer({"done": done, "of": layer.queries, "ms": milliseconds(began)})
-        key = (by, at, without, id(layer), tuple(heads_of(asked)), asked["join"], asked["measure"])
+        key = (by, at, without, id(layer), *map(str, (asked.heads, of.join, of.factors is None)))
         if self.last is None or self.last[0] != key:
             self.last = key, Line(of.row(at) if by == "row" else of.column(at), by, at, without)
         line = self.last[1]
@@ -123,31 +153,31 @@ class Reader:
 
     def tile(self, asked: Asked) -> Answer:
         """A strip of a tile of the map, and the cells that stand out in it."""
-        how, began = among("how", asked, POOLS), time.process_time()
-        zoom, row, column, start, stop = (whole(asked[name]) for name in ("z", "r", "c", "from", "to"))
+        how, began = asked.word("how", POOLS), time.process_time()
+        zoom, row, column, start, stop = (asked.whole(name) for name in TILE_PLACE)
         layer, of = self.selected(asked)
         if not (0 <= zoom <= deepest(max(of.shape)) and 0 <= start < stop <= TILE and row >= 0 and column >= 0):
             raise InputError("There is no such tile: load the page again.")
         pixels = strip(of, how, zoom, row, column, start, stop)
         found = rings(of, layer.sees, pixels, zoom, row, column, start) if how == "max" else []
-        place = {name: asked[name] for name in ("z", "r", "c", "from", "to")}
+        place = {name: asked.fields[name] for name in TILE_PLACE}
         return Answer(place | {"rings": found, "ms": milliseconds(began)}, pixels.ravel())
 
     def sheet(self, asked: Asked) -> Answer:
         """Thumbnails and measures of some heads of a layer."""
-        began, stack, layer, heads = time.process_time(), self.stack(asked), self.layer(asked), heads_of(asked)
+        began, stack, layer, heads = time.process_time(), self.stack(asked), self.layer(asked), asked.heads
         pictures = thumbnails(layer, heads)
         about = {"size": list(pictures.shape[1:]), "heads": measured(stack, layer, heads), "ms": milliseconds(began)}
         return Answer(about, pictures.ravel())
 
     def pair(self, asked: Asked) -> Answer:
         """What a query gives a key in every head of the part."""
-        found = pair_over_heads(self.stack(asked), whole(asked["row"]), whole(asked["column"]))
+        found = pair_over_heads(self.stack(asked), asked.whole("row"), asked.whole("column"))
         return Answer({"heads": found[:MOST_PAIRS], "count": len(found)})
 
     def heaviest(self, asked: Asked) -> Answer:
         """The heaviest weights of a query or of a key over all heads of the part."""
-        by, at = among("by", asked, ("row", "column")), whole(asked["at"])
+        by, at = asked.word("by", ("row", "column")), asked.whole("at")
         return Answer({"found": heaviest_over_heads(self.stack(asked), by, at, MOST_HEAVIEST)})
 
     def trust(self, asked: Asked) -> Answer:
@@ -167,7 +197,7 @@ class Reader:
 
     def again(self, asked: Asked) -> Answer:
         """Read another text with the same model, as a further reading."""
-        reading, text = self.reading(asked), str(asked["text"])
+        reading, text = self.reading(asked), asked.word("text")
         if reading.again is None:
             raise InputError(f"{reading.name} is not here, only what it was seen to do: it cannot read another text.")
         if not text.strip():
@@ -177,7 +207,7 @@ class Reader:
         if len(self.readings) >= MOST_READINGS:
             raise InputError(f"{MOST_READINGS} texts are open already: run clearhead view again.")
         self.readings.append(reading.again(text))
-        return Answer({"reading": len(self.readings) - 1, "readings": self.described({}).fields["readings"]})
+        return Answer({"reading": len(self.readings) - 1, "readings": self.described(asked).fields["readings"]})
 
 
 QUESTIONS: dict[str, Callable[[Reader, Asked], Answer]] = {
@@ -228,28 +258,6 @@ def described_stack(stack: Stack) -> dict[str, Any]:
         "matches": stack.ids is not None,
         "layers": layers,
     }
-
-
-def whole(value: Any) -> int:
-    """A whole number from a question; raises ValueError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(value)
-    return value
-
-
-def among(name: str, asked: Asked, options: Sequence[str]) -> str:
-    """One of some words from a question; raises ValueError for another."""
-    if asked[name] not in options:
-        raise ValueError(asked[name])
-    return str(asked[name])
-
-
-def heads_of(asked: Asked) -> list[int]:
-    """The heads in a question, at least one."""
-    heads = [whole(head) for head in asked["heads"]]
-    if not heads:
-        raise ValueError(heads)
-    return list(dict.fromkeys(heads))
 
 
 def milliseconds(began: float) -> float:

@@ -5,6 +5,7 @@ Responsible for loading a model from local files, running it over a text or a pi
 """
 
 import io
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,13 @@ import numpy as np
 
 from clearhead.errors import FileError, InputError
 from clearhead.reading.readings import Reading
-from clearhead.reading.sources import from_watch
+from clearhead.reading.sources import from_watch, shortened
 from clearhead.watched.records import MemoryLimitError, in_bytes
 from clearhead.watching import watch
+from clearhead.wording import count
 
-WATCH_BYTES = 1 << 31  # limit on what a watch may record
+WATCH_BYTES = 1 << 31  # what a watch may record at least; more where a quarter of the free memory is more
+GENERATING = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
 MOST_PICTURE_PIXELS = 640  # height and width of the picture that is shown
 
 
@@ -29,12 +32,18 @@ class Loaded:
     folder: Path
     model: Any
     processor: Any  # a tokenizer or an image processor
-    generates: bool
+    kinds: tuple[str, str]  # the classes of transformers that load the two
+
+    @property
+    def generates(self) -> bool:
+        """Whether it can go on with a text."""
+        return self.kinds[0] in GENERATING
 
     def read(self, text: str, tokens: int) -> Reading:
         """The attention over a text, and over `tokens` tokens that the model adds."""
         inputs = self.processor(text, return_tensors="pt")
-        inputs.pop("token_type_ids", None) if self.generates else None
+        if self.generates:
+            inputs.pop("token_type_ids", None)
         if not inputs["input_ids"].shape[1]:
             raise InputError("This text has no tokens: give another.")
         if tokens and self.generates:
@@ -43,7 +52,8 @@ class Loaded:
             run = lambda: self.model(**inputs)  # noqa: E731
         [reading] = self.watched(run, f"{inputs['input_ids'].shape[1]} tokens")
         code = self.code(f"inputs = processor({text!r}, return_tensors='pt')", run_code(tokens, self.generates))
-        return replace(reading, python=code, again=lambda text: self.read(text, tokens))
+        title = f"{shortened(text)}, {count(inputs['input_ids'].shape[1], 'token')}"
+        return replace(reading, title=title, python=code, again=lambda text: self.read(text, tokens))
 
     def look(self, picture: Path) -> Reading:
         """The attention over a picture."""
@@ -61,13 +71,14 @@ class Loaded:
         """Run the model once under a watch."""
         import torch
 
+        memory = watch_memory()
         tokenizer = self.processor if callable(getattr(self.processor, "decode", None)) else None
         try:
-            with torch.no_grad(), watch(self.model, memory=WATCH_BYTES, tokenizer=tokenizer) as seen:
+            with torch.no_grad(), watch(self.model, memory=memory, tokenizer=tokenizer) as seen:
                 run()
         except MemoryLimitError as error:
             raise InputError(
-                f"{self.folder} over {what} would keep {in_bytes(error.needed)}, but {in_bytes(WATCH_BYTES)} is the "
+                f"{self.folder} over {what} would keep {in_bytes(error.needed)}, but {in_bytes(memory)} is the "
                 "most: give a shorter text, or in Python save a few layers with clearhead.watch(model, layers=[0]) and "
                 "look at those."
             ) from None
@@ -80,16 +91,27 @@ class Loaded:
 
     def code(self, inputs: str, run: str) -> tuple[str, ...]:
         """Lines of Python that do the same."""
-        kind, made = type(self.model).__name__, type(self.processor).__name__
+        folder = (
+            f"{str(self.folder)!r}{''.join(f', {name}={value!r}' for name, value in options_of(self.folder).items())}"
+        )
         return (
             "import clearhead, torch, transformers",
-            f"model = transformers.{kind}.from_pretrained({str(self.folder)!r}, dtype=torch.float32).eval()",
-            f"processor = transformers.{made}.from_pretrained({str(self.folder)!r})",
+            f"model = transformers.{self.kinds[0]}.from_pretrained({folder}, dtype=torch.float32).eval()",
+            f"processor = transformers.{self.kinds[1]}.from_pretrained({folder})",
             inputs,
             "with torch.no_grad(), clearhead.watch(model) as seen:",
             f"    {run}",
             "w = seen.layer(LAYER, part=PART).head(HEAD).weights",
         )
+
+
+def watch_memory() -> int:
+    """How many bytes a watch may record: putting a sequence together takes as many again."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # another system
+        free = 0
+    return max(WATCH_BYTES, free // 4)
 
 
 def run_code(tokens: int, generates: bool) -> str:
@@ -119,20 +141,25 @@ def load_model(folder: Path, *, pictures: bool) -> Loaded:
         import transformers
     except ImportError:
         raise InputError(f"{folder} is a model, which needs PyTorch: pip install clearhead[transformers].") from None
-    gguf = [path.name for path in sorted(folder.glob("*.gguf"))]
-    options = {"gguf_file": gguf[0]} if gguf and not (folder / "config.json").exists() else {}
+    options = options_of(folder)
+    made = "AutoImageProcessor" if pictures else "AutoTokenizer"
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **options)
         kind = kind_of(config, pictures)
-        make = transformers.AutoImageProcessor if pictures else transformers.AutoTokenizer
-        processor = make.from_pretrained(folder, local_files_only=True, **options)
+        processor = getattr(transformers, made).from_pretrained(folder, local_files_only=True, **options)
         model = getattr(transformers, kind).from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, **options
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileError(f"transformers cannot load a model from {folder}: {reason}") from None
-    return Loaded(folder, model.eval(), processor, generates=kind in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM"))
+    return Loaded(folder, model.eval(), processor, (kind, made))
+
+
+def options_of(folder: Path) -> dict[str, str]:
+    """What transformers must be told about a folder: the name of its GGUF file."""
+    files = [path.name for path in sorted(folder.glob("*.gguf"))]
+    return {"gguf_file": files[0]} if files and not (folder / "config.json").exists() else {}
 
 
 def kind_of(config: Any, pictures: bool) -> str:

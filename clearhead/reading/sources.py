@@ -146,8 +146,17 @@ def title_of(stacks: Mapping[str, Stack]) -> str:
     stack = next(iter(stacks.values()))
     layer = next(iter(stack.layers.values()))
     names = stack.names(layer, "queries")
-    text = " ".join("".join(names[:24]).split())
-    return f"{text[:40]}{'…' if len(text) > 40 or len(names) > 24 else ''}, {count(layer.queries, 'token')}"
+    return f"{shortened(''.join(names[:40]))}, {count(layer.queries, 'token')}"
+
+
+def shortened(text: str) -> str:
+    r"""The beginning of a text on one line.
+
+    >>> shortened("one  two\nthree " * 9)
+    'one two three one two three one two thre…'
+    """
+    line = " ".join(text[:1000].split())
+    return f"{line[:40]}…" if len(line) > 40 else line
 
 
 # Weights
@@ -179,7 +188,8 @@ def from_layers(
     stack_layers = {number: layer_of(number, w) for number, w in layers.items()}
     ids = None
     if names is not None and sizes == {len(names)}:
-        ids = np.unique(np.array(names), return_inverse=True)[1]
+        numbers: dict[str, int] = {}
+        ids = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
     steps = (next(iter(stack_layers.values())).queries,)
     stack = Stack("attention", stack_layers, names_of, steps=steps, ids=ids)
     return Reading(name, {stack.name: stack}, notes=tuple(notes), python=("w = …  # your weights of one head",))

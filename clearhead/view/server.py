@@ -26,9 +26,10 @@ from clearhead.view import page
 from clearhead.view.answers import answer
 
 HOST = "127.0.0.1"
-SLOW = ("tile", "sheet", "heaviest", "again")  # questions that can take more than a moment
+LANES = {"tile": "map", "sheet": "sheet", "heaviest": "sheet", "again": "models"}  # of questions that take time
 LEFT = 499  # the status of an answer that nobody waits for
-MOST_REQUEST_BYTES = 1 << 22  # enough for a page to be written as one file
+MOST_REQUEST_BYTES = 1 << 22
+MOST_FILE_BYTES = 1 << 26  # the answers that a page in a file holds
 SECURITY_HEADERS = {
     "Content-Security-Policy": page.served_policy(),
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -91,12 +92,15 @@ def application(token: str, port: int, find_reader: Callable[[], Reader]) -> ASG
 
 
 class Questions:
-    """Answers questions one at a time, quick ones beside slow ones; one whose asker has left is not computed."""
+    """Answers questions of each kind one at a time, so that a row never waits for a map.
+
+    A question whose asker has left meanwhile is not answered.
+    """
 
     def __init__(self, find_reader: Callable[[], Reader]) -> None:
         self.find_reader = find_reader
         self.reader: Reader | None = None
-        self.quick, self.slow, self.opening = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
+        self.lanes = {name: asyncio.Lock() for name in ("opening", "quick", *LANES.values())}
 
     async def respond(self, request: Request) -> Response:
         """An answer as JSON or with numbers, or the error message with status 422."""
@@ -114,10 +118,10 @@ class Questions:
 
     async def about_reading(self, request: Request, what: str, asked: dict[str, Any]) -> Response:
         """Answer a question about a reading."""
-        async with self.opening:
+        async with self.lanes["opening"]:
             if self.reader is None:
                 self.reader = await run_in_threadpool(self.find_reader)
-        async with self.slow if what in SLOW else self.quick:
+        async with self.lanes[LANES.get(what, "quick")]:
             if await request.is_disconnected():
                 return Response(status_code=LEFT)
             found = await run_in_threadpool(self.reader.answer, what, asked)
@@ -134,7 +138,7 @@ def in_json(fields: dict[str, Any], status: int = 200) -> Response:
 async def file_request(request: Request) -> Response:
     """The page as one file, with the answers that the browser has received."""
     try:
-        sent = await request_object(request)
+        sent = await request_object(request, MOST_FILE_BYTES)
         text = page.single_file(page.SCREENS[sent["screen"]], sent["known"], str(sent["state"]))
     except (ClearheadError, KeyError, TypeError):
         return PlainTextResponse("Nothing to write: load the page again.", 422)
@@ -143,13 +147,13 @@ async def file_request(request: Request) -> Response:
     )
 
 
-async def request_object(request: Request) -> dict[str, Any]:
+async def request_object(request: Request, most: int = MOST_REQUEST_BYTES) -> dict[str, Any]:
     """The JSON object in a request's body; raises InputError for a large one or for something else."""
     body = b""
     async for part in request.stream():
         body += part
-        if len(body) > MOST_REQUEST_BYTES:
-            raise InputError(f"More than {MOST_REQUEST_BYTES >> 20} MiB were sent: show fewer items.")
+        if len(body) > most:
+            raise InputError(f"More than {most >> 20} MiB were sent: show fewer items.")
     try:
         sent = json.loads(body)
     except ValueError as error:
