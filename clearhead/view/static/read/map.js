@@ -15,6 +15,7 @@ import { cellUnder, centred, fitted, moved, resized, showing, zoomed } from './v
 
 const MOST_WANTED_BYTES = 18 << 20;
 const PATIENCE = 100; // milliseconds without a word about progress
+const SOON = 40; // milliseconds in which strips gather
 const ZOOM_STEP = 2 ** 0.5; // of a button or key that zooms
 const ARROW_PIXELS = 4; // pixels that an arrow key moves
 const POOLINGS = ['max', 'sum', 'mean'];
@@ -24,7 +25,7 @@ const ARROW_KEYS = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], Ar
 /** `host` is { request, alone, choose({ row, column }), say(text), how(kind) }. */
 export function makeMap(host) {
   const parts = partsOf();
-  const tiles = makeTiles({ request: host.request, alone: host.alone, arrived: () => plan(true) });
+  const tiles = makeTiles({ request: host.request, alone: host.alone, arrived: planSoon });
   const cells = makeCells({ choose: host.choose, say: host.say, moved: () => plan(true) });
   const patches = makePatches(host);
   parts.patches.append(patches.element);
@@ -41,7 +42,8 @@ export function makeMap(host) {
   let planned = 0,
     stale = false,
     waitingSince = 0,
-    patience = 0;
+    patience = 0,
+    soon = 0;
 
   // Listeners outside of the map's own elements, removed by stop().
   const resizes = new ResizeObserver(() => plan(true));
@@ -70,6 +72,14 @@ export function makeMap(host) {
   function plan(pixels = false) {
     stale ||= pixels;
     planned ||= requestAnimationFrame(redraw);
+  }
+
+  /** Draw what has come, many strips at once. */
+  function planSoon() {
+    soon ||= setTimeout(() => {
+      soon = 0;
+      plan(true);
+    }, SOON);
   }
 
   function redraw() {
@@ -120,13 +130,14 @@ export function makeMap(host) {
     parts.base.getContext('2d').putImageData(image, 0, 0);
   }
 
-  /** The depth at which two or more pixels of a tile make one of the screen each way, so that all are of about as many
-   * cells; for sums, which must be of equally many, the depth at which none is smaller than one of the screen. */
+  /** The depth at which two or more pixels of a tile make a CSS pixel each way, so that all are of about as many cells;
+   * for sums, which must be of equally many, the depth at which none is smaller than a pixel of the screen. */
   function depthFor() {
-    const ratio = window.devicePixelRatio || 1;
-    const cellsAcross = Math.log2(1 / (Math.max(port.sx, port.sy) * ratio));
+    const ratio = Math.log2(window.devicePixelRatio || 1);
+    const cellsAcross = Math.log2(1 / Math.max(port.sx, port.sy));
     const last = deepest(view.layer);
-    const up = view.how === 'sum' ? Math.ceil(cellsAcross - 1e-6) : Math.floor(cellsAcross - 1 + 1e-6);
+    const fine = Math.floor(cellsAcross - Math.max(1, ratio) + 1e-6);
+    const up = view.how === 'sum' ? Math.ceil(cellsAcross - ratio - 1e-6) : fine;
     let depth = Math.max(0, Math.min(last, last - up));
     const bytes = (places) => places.length * Math.min(TILE, view.layer.queries) * TILE * 4;
     while (depth && bytes(inSight(depth)) > MOST_WANTED_BYTES) depth -= 1;
@@ -339,6 +350,7 @@ export function makeMap(host) {
     for (const query of queries) query.removeEventListener('change', retheme);
     cancelAnimationFrame(planned);
     clearTimeout(patience);
+    clearTimeout(soon);
   }
 
   return { element: parts.element, update, goTo, stop };

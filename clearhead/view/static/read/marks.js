@@ -100,7 +100,8 @@ function drawSaying(pen, { port, layer, frame, palette }, text, gap) {
   for (let y = 12; y <= frame.height - 12; y += 12) {
     for (let x = half; x <= frame.width - half; x += 12) {
       const gaps = [y - 9, y + 9].map((edge) => gap(rowAt(edge), columnAt(x - half), columnAt(x + half)));
-      const room = Math.min(...gaps, 60) + Math.min(x - half, frame.width - x - half, y, frame.height - y, 60);
+      const most = frame.width / 5;
+      const room = Math.min(...gaps, most) + Math.min(x - half, frame.width - x - half, y, frame.height - y, most);
       if (Math.min(...gaps) >= 0 && (!best || room > best.room)) best = { x, y, room };
     }
   }
