@@ -14,6 +14,7 @@ import { deepest, makeTiles, TILE } from './tiles.js';
 import { cellUnder, centred, fitted, moved, resized, showing, zoomed } from './viewport.js';
 
 const MOST_WANTED_BYTES = 18 << 20;
+const MOST_TRIED = 400; // tiles of a file
 const PATIENCE = 100; // milliseconds without a word about progress
 const SOON = 40; // milliseconds in which strips gather
 const ZOOM_STEP = 2 ** 0.5; // of a button or key that zooms
@@ -22,7 +23,7 @@ const POOLINGS = ['max', 'sum', 'mean'];
 const THEME_QUERIES = ['(prefers-color-scheme: dark)', '(prefers-contrast: more)', '(forced-colors: active)'];
 const ARROW_KEYS = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
 
-/** `host` is { request, alone, choose({ row, column }), say(text), how(kind) }. */
+/** `host` is { request, alone, choose({ row, column }), say(text), how(kind) }. `places()` are the tiles that are shown. */
 export function makeMap(host) {
   const parts = partsOf();
   const tiles = makeTiles({ request: host.request, alone: host.alone, arrived: planSoon });
@@ -118,7 +119,7 @@ export function makeMap(host) {
   function redrawPixels() {
     const { layer, how } = view;
     const depth = depthFor();
-    tiles.want([...round(cells.place(view)), ...(host.alone ? [{ z: 0, r: 0, c: 0 }] : []), ...inSight(depth)]);
+    tiles.want([...round(cells.place(view)), ...(host.alone ? ofAnyDepth() : inSight(depth))]);
     const ratio = window.devicePixelRatio || 1;
     const size = { width: Math.round(frame.width * ratio), height: Math.round(frame.height * ratio) };
     field = pooled(tiles.all(), { port, layer, frame, size, depth, how });
@@ -153,6 +154,13 @@ export function makeMap(host) {
     for (let r = Math.floor(port.y / span); r * span < bottom; r++) {
       for (let c = Math.floor(port.x / span); c * span < right; c++) found.push({ z, r, c });
     }
+    return found;
+  }
+
+  /** All tiles in sight that a page in a file may have. */
+  function ofAnyDepth() {
+    const found = [];
+    for (let z = 0; z <= deepest(view.layer) && found.length < MOST_TRIED; z++) found.push(...inSight(z));
     return found;
   }
 
@@ -211,20 +219,22 @@ export function makeMap(host) {
       parts.choices,
       part.grid && segment('Shown', ['picture', 'matrix'], showsPicture ? 'picture' : 'matrix'),
       pools && segment('Each pixel shows', POOLINGS, view.how),
+      isFew() && !showsPicture && html.span({ class: 'cap' }, 'every square is one weight'),
     );
   }
 
   function drawWords() {
     const progress = tiles.progress();
-    const waits = progress.done < progress.of && !progress.halted && !progress.error && !progress.missing;
+    const waits = progress.done < progress.of && !progress.halted && !progress.error ;
     if (!waits) waitingSince = 0;
     else waitingSince ||= performance.now();
     const patient = waits && performance.now() - waitingSince < PATIENCE;
     clearTimeout(patience);
     if (patient) patience = setTimeout(plan, PATIENCE);
     const size = cellsAPixel(field, view.layer);
-    const said = pixelSentence(size, view.how, view.layer);
-    draw(parts.status, statusView({ progress, patient, said, head: headOf(view.about) }));
+    const said = isFew() ? '' : pixelSentence(size, view.how, view.layer);
+    const coarse = host.alone && size && size.depth < field.depth;
+    draw(parts.status, statusView({ progress, patient, said, coarse, head: headOf(view.about) }));
     const spot = cursor && spotAt(field, frame, port, cursor, view.layer);
     const hint = spot ? null : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
     draw(parts.where, cellSentence(view, spot ?? pairSpot()), hint);
@@ -353,5 +363,5 @@ export function makeMap(host) {
     clearTimeout(soon);
   }
 
-  return { element: parts.element, update, goTo, stop };
+  return { element: parts.element, update, goTo, stop, places: tiles.places };
 }

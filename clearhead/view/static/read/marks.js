@@ -226,7 +226,7 @@ function drawNames(pen, scene) {
   const [rowColour, columnColour] = view.by === 'row' ? [palette.ink, palette.pair] : [palette.pair, palette.ink];
   pen.textBaseline = 'middle';
   const everyRow = Math.ceil(11 / port.sy),
-    everyColumn = Math.ceil(9 / port.sx);
+    everyColumn = Math.ceil(11 / port.sx);
   for (let i = rows[0]; i < rows[1]; i++) {
     const y = (i + 0.5 - port.y) * port.sy;
     if ((i % everyRow && i !== view.row) || y < 0 || y > frame.height) continue;
