@@ -5,7 +5,7 @@ import { makeCells } from './cells.js';
 import { FEW_ITEMS, floorOfPixels, legendView, paletteOf, topOf } from './colours.js';
 import { frameFor, partsOf, penOf, segment } from './frame.js';
 import { watchGestures } from './gestures.js';
-import { drawMarks, roomForNames } from './marks.js';
+import { drawMarks, RING_SIZE } from './marks.js';
 import { makePatches } from './patches.js';
 import { cellsAPixel, coloured, pooled } from './pixels.js';
 import { cellSentence, headOf, pixelSentence, spotAt, statusView } from './said.js';
@@ -276,14 +276,12 @@ export function makeMap(host) {
     choose: (at) => pick(cellUnder(port, inFrame(at), view.layer, frame)),
   });
 
-  /** Choose a cell that is seen; of a pixel of many cells, the heaviest if it is known. */
+  /** Choose a cell that is seen; a ringed one if it is near and cells are small. */
   function pick(cell) {
     if (!cell) return;
-    const heavy = rings().find(({ row, column }) => {
-      const spot = spotAt(field, frame, port, cell, view.layer);
-      return spot && row >= spot.rows[0] && row < spot.rows[1] && column >= spot.columns[0] && column < spot.columns[1];
-    });
-    const { row, column } = heavy ?? cell;
+    const far = (ring) => Math.hypot((ring.column - cell.column) * port.sx, (ring.row - cell.row) * port.sy);
+    const [nearest] = rings().sort((a, b) => far(a) - far(b));
+    const { row, column } = nearest && far(nearest) <= RING_SIZE && port.sx < RING_SIZE ? nearest : cell;
     if (sees(view.layer, row, column)) host.choose({ row, column });
   }
 

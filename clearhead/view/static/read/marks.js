@@ -5,7 +5,7 @@ import { itemName, shortened } from './labels.js';
 import { seenBy, seenFrom, sees } from './sight.js';
 import { roomForNumbers } from './viewport.js';
 
-const RING_SIZE = 8;
+export const RING_SIZE = 8; // pixels
 const FRAMED = 9; // cells at least so large are framed, smaller ones ringed
 const SLANT = -Math.PI / 3;
 const NAME_SIZE = 12;

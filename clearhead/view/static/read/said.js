@@ -96,10 +96,10 @@ export function statusView({ progress, patient, said, coarse, head }) {
   const { done, of, halted, error } = progress;
   const count = `${done} of ${of} strips`;
   if (error) {
-    const gone = error instanceof TypeError ? 'The server on this computer no longer answers.' : error.message;
+    const gone = error instanceof TypeError ? 'The server no longer answers.' : error.message;
     return html.div(
       { class: 'said err', role: 'alert' },
-      html.p({ class: 'cap' }, `${gone} The map is incomplete: ${count}.`),
+      html.p({ class: 'cap' }, `${gone} Incomplete: ${count}.`),
       html.button({ class: 'quiet', 'data-do': 'resume' }, 'Try again'),
     );
   }
