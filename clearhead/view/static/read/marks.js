@@ -5,7 +5,7 @@ import { itemName, shortened } from './labels.js';
 import { seenBy, seenFrom, sees } from './sight.js';
 import { roomForNumbers } from './viewport.js';
 
-const RING_SIZE = 8;
+export const RING_SIZE = 8; // pixels
 const FRAMED = 9; // cells at least so large are framed, smaller ones ringed
 const SLANT = -Math.PI / 3;
 const NAME_SIZE = 12;
@@ -100,7 +100,8 @@ function drawSaying(pen, { port, layer, frame, palette }, text, gap) {
   for (let y = 12; y <= frame.height - 12; y += 12) {
     for (let x = half; x <= frame.width - half; x += 12) {
       const gaps = [y - 9, y + 9].map((edge) => gap(rowAt(edge), columnAt(x - half), columnAt(x + half)));
-      const room = Math.min(...gaps, 60) + Math.min(x - half, frame.width - x - half, y, frame.height - y, 60);
+      const most = frame.width / 5;
+      const room = Math.min(...gaps, most) + Math.min(x - half, frame.width - x - half, y, frame.height - y, most);
       if (Math.min(...gaps) >= 0 && (!best || room > best.room)) best = { x, y, room };
     }
   }
@@ -225,7 +226,7 @@ function drawNames(pen, scene) {
   const [rowColour, columnColour] = view.by === 'row' ? [palette.ink, palette.pair] : [palette.pair, palette.ink];
   pen.textBaseline = 'middle';
   const everyRow = Math.ceil(11 / port.sy),
-    everyColumn = Math.ceil(9 / port.sx);
+    everyColumn = Math.ceil(11 / port.sx);
   for (let i = rows[0]; i < rows[1]; i++) {
     const y = (i + 0.5 - port.y) * port.sy;
     if ((i % everyRow && i !== view.row) || y < 0 || y > frame.height) continue;

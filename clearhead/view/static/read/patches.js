@@ -2,7 +2,7 @@
 
 import { draw, html } from '../dom.js';
 import { whole } from '../numbers.js';
-import { amount, legendView, paletteOf, stepOf, STEPS, topOf } from './colours.js';
+import { amount, legendView, paletteOf, stepOf, STEPS } from './colours.js';
 import { penOf } from './frame.js';
 import { itemName } from './labels.js';
 
@@ -74,7 +74,7 @@ export function makePatches({ request, choose, say }) {
   }
 
   function scaleOf() {
-    return { floor: 0, top: view.line ? topOf(view.line.values) : 1 };
+    return { floor: 0, top: view.line?.values.reduce((most, value) => Math.max(most, value), 0) || 1 };
   }
 
   /** The weight of an item in the line that is shown. */

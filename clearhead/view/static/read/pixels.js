@@ -101,7 +101,7 @@ export function cellsAPixel({ depths, edgesAt }, layer) {
   if (least === 127) return null;
   const cells = 1 << (deepest(layer) - least + 1);
   const { across, down } = edgesAt(cells);
-  return { across: stepsBetween(across, cells), down: stepsBetween(down, cells) };
+  return { across: stepsBetween(across, cells), down: stepsBetween(down, cells), depth: least - 1 };
 }
 
 /** The least and most that lies between edges, the last one apart, which the end of the matrix may cut. */
