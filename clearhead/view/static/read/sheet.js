@@ -256,7 +256,9 @@ export function makeSheet({ request, alone, choose, change, say }) {
     later();
   });
   element.addEventListener('change', ({ target }) => {
-    if (target.dataset.order) setOrder(...((by, falling) => [by, falling === 'true'])(...target.value.split(' ')));
+    if (!('order' in target.dataset)) return;
+    const [by, falling] = target.value.split(' ');
+    setOrder(by, falling === 'true');
   });
   twin.addEventListener('toggle', later);
   new ResizeObserver(later).observe(element);
