@@ -39,10 +39,10 @@ export function floorOfPixels(values, top) {
   return roundDown(Math.min(median, top / LEAST_RANGE));
 }
 
-/** The end of the scale: the largest value, rounded up to 1, 2 or 5 times a power of ten. */
-export function topOf(values) {
+/** The end of the scale: the largest value of some lists, rounded up to 1, 2 or 5 times a power of ten. */
+export function topOf(...lists) {
   let largest = 0;
-  for (const value of values) if (value > largest) largest = value;
+  for (const values of lists) for (const value of values) if (value > largest) largest = value;
   if (!largest) return 1;
   const down = roundDown(largest);
   if (down >= largest * 0.999999) return down;

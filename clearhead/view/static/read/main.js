@@ -8,7 +8,7 @@ import { openAgain, openCode, openHelp } from './dialogs.js';
 import { draw, html } from '../dom.js';
 import { exportAs } from './exports.js';
 import { makePane } from './pane.js';
-import { fromAddress, soundPane, toAddress } from './state.js';
+import { fromAddress, layerOf, partOf, soundPane, toAddress } from './state.js';
 
 const MOST_PAST = 100;
 const ONE_MOVE = 1000; // milliseconds in which moves are undone together
@@ -35,6 +35,7 @@ async function startReading() {
   let state = fromAddress(openedAt ?? location.hash);
   let found = null; // the readings
   let active = 0;
+  let opened = 0; // panes so far
   let moved = { at: -Infinity, pane: null };
   let copied = null;
   let exporting = null; // what the menu says of the last export
@@ -64,7 +65,7 @@ async function startReading() {
       html.div(
         { class: 'tools' },
         panes.length > 1
-          ? html.label({ class: 'tick' }, html.input({ type: 'checkbox', id: 'linked', checked: state.linked }), ' same rows in both')
+          ? areAlike() && html.label({ class: 'tick' }, html.input({ type: 'checkbox', id: 'linked', checked: state.linked }), ' same rows in both')
           : html.button({ class: 'quiet wide', 'data-go': 'compare', title: 'Two views side by side', disabled: !found }, 'Compare'),
         html.button({ class: 'quiet icon', 'data-go': 'undo', 'aria-label': 'Undo', title: 'Undo (Ctrl Z)', disabled: can(past) }, icon(UNDO)),
         html.button({ class: 'quiet icon', 'data-go': 'redo', 'aria-label': 'Redo', title: 'Redo (Ctrl Shift Z)', disabled: can(future) }, icon(REDO)),
@@ -78,10 +79,11 @@ async function startReading() {
     if (box) box.checked = state.linked;
   }
 
-  function paneAt(at) {
+  function newPane() {
+    opened += 1;
     const host = {
-      id: `pane${at + 1}`,
-      label: at ? 'Second view' : 'View',
+      id: `pane${opened}`,
+      label: `View ${opened}`,
       request,
       say,
       change: (next) => change(panes.indexOf(made), next),
@@ -95,17 +97,26 @@ async function startReading() {
 
   /** Bring the screen to the state. */
   function show() {
+    state = Object.freeze({ ...state, panes: Object.freeze(state.panes.map((pane) => soundPane(pane, found))) });
     while (panes.length > state.panes.length) panes.pop().close();
     while (panes.length < state.panes.length) {
-      panes.push(paneAt(panes.length));
+      panes.push(newPane());
       room.append(panes.at(-1).element);
     }
     active = Math.min(active, panes.length - 1);
     document.body.classList.toggle('double', panes.length > 1);
-    state = Object.freeze({ ...state, panes: Object.freeze(state.panes.map((pane) => soundPane(pane, found))) });
     if (!alone) history.replaceState(null, '', `#${toAddress(state)}`);
     drawBar();
     panes.forEach((pane, at) => pane.update(state.panes[at], around()));
+  }
+
+  /** Whether both panes have the same rows and columns, so that they can move together. */
+  function areAlike() {
+    const sizes = state.panes.map((pane) => {
+      const { queries, keys } = layerOf(partOf(found.readings[pane.reading], pane.part), pane.layer);
+      return `${queries} ${keys}`;
+    });
+    return sizes.length > 1 && new Set(sizes).size === 1;
   }
 
   const around = () => ({ readings: found.readings, two: panes.length > 1 });
@@ -119,7 +130,8 @@ async function startReading() {
     future.length = 0;
     active = at;
     const { row, column, by } = { ...state.panes[at], ...next };
-    const rows = state.linked && ('row' in next || 'column' in next || 'by' in next) ? { row, column, by } : {};
+    const linked = state.linked && areAlike() && ('row' in next || 'column' in next || 'by' in next);
+    const rows = linked ? { row, column, by } : {};
     const others = state.panes.map((pane, n) => (n === at ? { ...pane, ...next } : { ...pane, ...rows }));
     state = Object.freeze({ ...state, panes: Object.freeze(others) });
     show();

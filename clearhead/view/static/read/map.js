@@ -32,7 +32,8 @@ export function makeMap(host) {
   let view = null;
   let port = null;
   let frame = null; // where in the box the matrix is, in CSS pixels
-  let cursor = null;
+  let cursor = null; // the cell under the pointer or the arrow keys
+  let pointer = null; // where in the box the pointer is
   let palette = null;
   let field = null;
   let image = null; // the field in colours
@@ -58,7 +59,7 @@ export function makeMap(host) {
     if (!before || key(before) !== key(next)) waitingSince = 0;
     if (!before || shape(before) !== shape(next)) {
       port = null;
-      cursor = null;
+      cursor = pointer = null;
       showsPicture = next.part.grid ? true : null;
     }
     tiles.use(next.about, next.how, next.layer);
@@ -81,6 +82,7 @@ export function makeMap(host) {
     if (showsPicture) return;
     if (measure() || last !== palette) stale = true;
     if (!frame.width) return;
+    if (pointer) cursor = cellUnder(port, inFrame(pointer), view.layer, frame);
     if (stale) redrawPixels();
     stale = false;
     const scene = sceneOf();
@@ -111,7 +113,7 @@ export function makeMap(host) {
     const ratio = window.devicePixelRatio || 1;
     const size = { width: Math.round(frame.width * ratio), height: Math.round(frame.height * ratio) };
     field = pooled(sharpest(depth), { port, layer, frame, size, depth, how });
-    const top = isFew() && !isPlain() ? 1 : topOf(field.values);
+    const top = isFew() && !isPlain() ? 1 : topOf(field.values, cellWeights());
     scale = { floor: isFew() ? 0 : floorOfPixels(field.values, top), top };
     image = coloured(field, { layer, palette, ...scale });
     parts.base.width = size.width;
@@ -150,6 +152,13 @@ export function makeMap(host) {
       for (let c = Math.floor(port.x / span); c * span < right; c++) found.push({ z, r, c });
     }
     return found;
+  }
+
+  /** The weights in the table, where it has the map's colours. */
+  function cellWeights() {
+    if (view.how !== 'max') return [];
+    const { rows, columns } = cells.place(view);
+    return rows.flatMap((row) => columns.map((column) => tiles.at(row, column) ?? 0));
   }
 
   /** Tiles with the single cells of the table. */
@@ -248,7 +257,8 @@ export function makeMap(host) {
     zoom: (factor, at) => zoomBy(factor, inFrame(at)),
     pan: (dx, dy) => show(moved(port, dx, dy, view.layer, frame)),
     point: (at) => {
-      cursor = at && view && frame?.width ? cellUnder(port, inFrame(at), view.layer, frame) : null;
+      pointer = at;
+      cursor = null;
       plan();
     },
     choose: (at) => pick(cellUnder(port, inFrame(at), view.layer, frame)),
@@ -268,6 +278,7 @@ export function makeMap(host) {
   function moveCursor([x, y], far) {
     const { layer } = view;
     const step = (size) => Math.max(1, Math.round(ARROW_PIXELS / size)) * (far ? 10 : 1);
+    pointer = null;
     const from = cursor ?? { row: view.row ?? 0, column: view.column ?? 0 };
     const within = (at, length) => Math.max(0, Math.min(length - 1, at));
     cursor = {
@@ -302,7 +313,7 @@ export function makeMap(host) {
     if (view && frame && isKeyOfMap(event)) event.preventDefault();
   });
   parts.box.addEventListener('blur', () => {
-    cursor = null;
+    cursor = pointer = null;
     plan();
   });
   parts.element.addEventListener('click', (event) => {
@@ -324,7 +335,7 @@ export function makeMap(host) {
   function goTo(row, column) {
     if (!view) return;
     showsPicture &&= false;
-    cursor = null;
+    cursor = pointer = null;
     if (!frame?.width) return;
     port = isFew() ? port : centred({ row, column }, view.layer, frame);
     plan(true);

@@ -22,13 +22,13 @@ export function drawMarks(pen, scene) {
   pen.translate(frame.left, frame.top);
   if (scene.few) drawGaps(pen, scene);
   if (roomForNumbers(scene.port)) drawNumbers(pen, scene);
+  drawCursor(pen, scene);
   pen.restore();
   pen.save();
   pen.translate(frame.left, frame.top);
   drawLines(pen, scene);
   drawUnseen(pen, scene);
   drawRings(pen, scene);
-  drawCursor(pen, scene);
   pen.restore();
 }
 

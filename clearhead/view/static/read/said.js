@@ -13,7 +13,7 @@ const MOST_SAID_NAME = 14;
 /** "head 9.8", or what several heads are joined to. */
 export function headOf({ layer, heads, join }) {
   if (join === 'one') return `head ${layer}.${heads[0]}`;
-  return `the ${join} of ${heads.length} heads of layer ${layer}`;
+  return `${heads.length} heads of layer ${layer}, joined by ${join}`;
 }
 
 /** What a pixel is made of. */
