@@ -1,5 +1,6 @@
 // The head sheet: all heads of a part as thumbnails, the heads that lead in each measure, and a table of all numbers.
 
+import { watchAppearance } from '../appearance.js';
 import { draw, html } from '../dom.js';
 import { percent, whole } from '../numbers.js';
 import { makeAcross } from './across.js';
@@ -261,7 +262,9 @@ export function makeSheet({ request, alone, choose, change, say }) {
     setOrder(by, falling === 'true');
   });
   twin.addEventListener('toggle', later);
-  new ResizeObserver(later).observe(element);
+  const resizes = new ResizeObserver(later);
+  resizes.observe(element);
+  const unwatch = watchAppearance(later);
 
   function stopSurvey() {
     const stopped = survey.stop();
@@ -269,7 +272,16 @@ export function makeSheet({ request, alone, choose, change, say }) {
     return stopped;
   }
 
-  return { element, update, stop: stopSurvey };
+  /** For good, when the pane goes. */
+  function close() {
+    survey.stop();
+    across.stop();
+    resizes.disconnect();
+    unwatch();
+    cancelAnimationFrame(drawing);
+  }
+
+  return { element, update, stop: stopSurvey, close };
 }
 
 function aloneSentence(held, total) {
