@@ -132,7 +132,7 @@ def sink_share(source: Source, heads: Integers, queries: Integers) -> Array:
     dtype = np.dtype(source.problem.computed)
     if source.sink is None:
         return np.zeros((len(heads), len(queries)), dtype)
-    lse = source.lse(queries)[heads[:, None], queries]
+    lse = source.lse(queries, heads)[heads[:, None], queries]
     sinks = np.broadcast_to(source.sink, source.problem.lead).reshape(-1, 1)[heads].astype(dtype)
     with np.errstate(invalid="ignore"):
         share: Array = np.exp(sinks - lse)

@@ -5,6 +5,7 @@ with the same bits as `attend`. `sweep` chooses the weights.
 """
 
 import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -44,22 +45,25 @@ class Source:
 
     @cached_property
     def lse_and_final(self) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """LSEs (heads, queries), and for which queries they are final: computed, and checked for faults of rules."""
+        """LSEs (heads, queries), and which of them are final: computed, and checked for faults of rules."""
         shape = self.problem.heads, self.problem.queries
         if self.known is None:
-            return np.zeros(shape, self.problem.computed), np.zeros(shape[1], bool)
+            return np.zeros(shape, self.problem.computed), np.zeros(shape, bool)
         known = np.ascontiguousarray(self.known, self.problem.computed).reshape(shape)
-        return known, np.full(shape[1], self.matching or not self.problem.rules.doubtful)
+        return known, np.full(shape, self.matching or not self.problem.rules.doubtful)
 
-    def lse(self, queries: Integers) -> Array:
-        """The log-sum-exp of scores, (heads, all queries), valid for `queries`."""
+    def lse(self, queries: Integers, heads: Integers | None = None) -> Array:
+        """The log-sum-exp of scores, (all heads, all queries), valid for `queries` of `heads`, by default all."""
         lse, final = self.lse_and_final
-        wanted = np.zeros_like(final)
+        chosen = np.arange(len(lse)) if heads is None else np.unique(heads)
+        wanted = np.zeros(final.shape[1], bool)
         wanted[queries] = True
-        missing = np.flatnonzero(wanted & ~final)
-        if len(missing) and len(lse):
-            self.find(lse if self.known is None else lse.copy(), missing)
-            final[missing] = True
+        missing = ~final[chosen] & wanted
+        for first, last in alike_neighbours(chosen, missing):
+            lacking = np.flatnonzero(missing[first])
+            part = slice(int(chosen[first]), int(chosen[last]) + 1)
+            self.find(lse if self.known is None else lse.copy(), lacking, part)
+            final[part, lacking] = True
         return lse
 
     def check(self, weights: Array, heads: Integers, queries: Integers) -> None:
@@ -86,16 +90,21 @@ class Source:
                 "you change them, or give attend(...) copies."
             )
 
-    def find(self, lse: Array, queries: Integers) -> None:
-        """Compute the LSEs of some queries, by attention with one dim of the keys as values and no output."""
+    def find(self, lse: Array, queries: Integers, heads: slice) -> None:
+        """Compute the LSEs of some queries of neighbouring heads.
+
+        This is attention with one dim of the keys as values and no output, begun at the first head's tasks and ended
+        with the last one's.
+        """
         size = self.query.itemsize
         problem = replace(self.problem, value_dim=1, output=Operand((0,) * len(self.problem.axes), 0, size))
         spec = spec_for(problem)
         spec = replace(spec, kernel="forward", variant=replace(spec.variant, packed=True))
         tiles = np.ascontiguousarray(weight_tiles(problem, queries, spec.tile.queries)[::-1, :-1])  # most keys first
         places, scratch_size = scratch_layout(problem, spec.tile, None)
-        tasks = problem.heads * len(tiles)
+        tasks = heads.stop * len(tiles)
         numbers, kept = call_table(problem, tasks, places, [tuple(tile) for tile in tiles.tolist()], None)
+        numbers[FIELDS.index("next_task")] = heads.start * len(tiles)
         nowhere = np.zeros(8)
         sinks = nowhere if self.sink is None else np.broadcast_to(self.sink, problem.lead)
         sinks = np.ascontiguousarray(sinks, problem.computed)
@@ -103,10 +112,11 @@ class Source:
             "query": self.query, "key": self.key, "value": self.key, "output": nowhere, "lse": lse, "sink": sinks,
             "tile_table": tiles,
         }  # fmt: skip
-        run_weight_kernel(spec, numbers, call, scratch_size, self.count(tasks, len(queries)), (self, kept))
+        threads = self.count((heads.stop - heads.start) * len(tiles), len(queries))
+        run_weight_kernel(spec, numbers, call, scratch_size, threads, (self, kept))
         if problem.rules.doubtful:
             lost = np.zeros_like(lse, bool)
-            lost[:, queries] = np.isnan(lse[:, queries])
+            lost[heads, queries] = np.isnan(lse[heads, queries])
             raise_rule_fault(self.problem, lost, self.query, self.pages or self.key)
 
     def keys_of(self, queries: slice) -> slice:
@@ -130,6 +140,20 @@ class Source:
         pairs = self.problem.pairs // max(1, self.problem.queries) * queries
         worth = max(1, min(tasks, pairs * self.problem.query_dim // WORTH_A_THREAD))
         return 1 if worth == 1 else min(worth, n or allowed())
+
+
+def alike_neighbours(heads: Integers, missing: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """Runs of heads with successive numbers that lack the same queries, as first and last place; not those with none.
+
+    >>> list(alike_neighbours(np.array([2, 3, 5]), np.array([[True], [True], [True]])))
+    [(0, 1), (2, 2)]
+    """
+    if not missing.any():
+        return
+    breaks = [n for n in range(1, len(heads)) if heads[n] != heads[n - 1] + 1 or (missing[n] != missing[n - 1]).any()]
+    for first, stop in pairwise([0, *breaks, len(heads)]):
+        if missing[first].any():
+            yield first, stop - 1
 
 
 def weight_tiles(problem: Problem, queries: Integers, size: int, borders: Integers | None = None) -> Integers:

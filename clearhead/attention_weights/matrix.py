@@ -126,7 +126,7 @@ class Weights(LazyMatrix):
     @property
     def lse(self) -> Array:
         """Each query's log-sum-exp of scores, (..., queries)."""
-        return self.source.lse(np.arange(self.source.problem.queries))[self.heads]
+        return self.source.lse(np.arange(self.source.problem.queries), self.heads.reshape(-1))[self.heads]
 
     def __repr__(self) -> str:
         return f"Weights(shape={self.shape}, dtype={self.dtype.name})"

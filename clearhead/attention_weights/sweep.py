@@ -129,7 +129,7 @@ class Sweep:
         source, spec, problem = self.source, self.spec, self.source.problem
         spec = replace(spec, variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
         weighed = consumers != ("scores",)
-        lse = source.lse(self.queries) if weighed or problem.rules.doubtful else np.empty(0)
+        lse = source.lse(self.queries, self.heads) if weighed or problem.rules.doubtful else np.empty(0)
         tiles = weight_tiles(problem, self.queries, spec.tile.queries, borders)
         # Without borders, each tile is a group.
         groups = np.arange(len(tiles) + 1) if borders is None else np.searchsorted(tiles[:, -1], borders)

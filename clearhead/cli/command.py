@@ -241,17 +241,30 @@ def generate(
 def view(
     text: Annotated[
         list[str] | None,
-        typer.Argument(help="A sentence to begin with, a file that holds one, or -.", show_default=False),
+        typer.Argument(help="A text to begin with, a file that holds one, or -.", show_default=False),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|tiny", help="Read a model's attention over the text.", show_default=False),
+    ] = None,
+    watch: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Read a saved watch; may be given several times.", show_default=False),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A picture for the model, or below a watch's patches.", show_default=False),
+    ] = None,
+    generate: Annotated[int, typer.Option(help="How many tokens the model adds to the text.", min=0)] = 0,
     port: Annotated[int | None, typer.Option(help="Where to serve.", min=1, max=65535, show_default="any free")] = None,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the address.")
     ] = True,
 ) -> None:
-    """Open a page on this computer where you can try self-attention by hand; Ctrl-C ends it."""
+    """Open a page on this computer: learn self-attention by hand, or read a model's attention; Ctrl-C ends it."""
     from clearhead.view import command
 
-    command.open_page(text or (), port, browser)
+    command.open_page(command.ViewOptions(tuple(text or ()), model, tuple(watch or ()), image, generate, port, browser))
 
 
 @app.command()
@@ -334,7 +347,7 @@ def inspect(
     options = InspectOptions(sort, most, (int(layer), int(head_in_layer)), row, plots, kind, html, force)
     with progress.clean_endings():
         of = load_attention(model, text or [], embeddings)
-        with progress.bar("layers", len(of.layers)) as advance:
+        with progress.bar("layers", len(of.stack().layers)) as advance:
             inspection = inspect_heads(of, options, advance)
     typer.echo(inspection.as_json() if json else "", nl=json)
     if not json:

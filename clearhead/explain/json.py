@@ -90,6 +90,12 @@ def json_text(fields: dict[str, Any]) -> str:
     return json.dumps(json_safe(fields), indent=2, allow_nan=False) + "\n"
 
 
+def json_bytes(fields: dict[str, Any]) -> bytes:
+    """An answer as JSON in UTF-8, where half a surrogate pair becomes a question mark."""
+    text = json.dumps(json_safe(fields), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
+
+
 def null_where_hidden(square: list[list[float]], seen: list[list[bool]]) -> list[list[float | None]]:
     """A square matrix with null for its hidden entries.
 
@@ -102,13 +108,15 @@ def null_where_hidden(square: list[list[float]], seen: list[list[bool]]) -> list
 
 
 def json_safe(value: Any) -> Any:
-    """The value with infinite numbers as strings, because JSON cannot write them as numbers.
+    """The value with infinite numbers as strings and not-a-numbers as None, because JSON has no such numbers.
 
-    >>> json_safe({"scores": [1.0, float("-inf")]})
-    {'scores': [1.0, '-inf']}
+    >>> json_safe({"scores": [1.0, float("-inf"), float("nan")]})
+    {'scores': [1.0, '-inf', None]}
     """
     if isinstance(value, dict):
         return {name: json_safe(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [json_safe(entry) for entry in value]
-    return repr(value) if isinstance(value, float) and math.isinf(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else repr(value)
+    return value

@@ -1,1 +1,1 @@
-"""Inspect a whole model: a sheet of its heads, an HTML page about them, and the command that writes both."""
+"""Inspect a whole model: a sheet of its heads, and the command that prints it and writes figures and a page."""

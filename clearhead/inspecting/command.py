@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from clearhead.attention_weights.notebook import MEANINGS
 from clearhead.errors import FileError, InputError
@@ -19,8 +20,6 @@ from clearhead.inspecting.heads import (
     ORDERS,
     Head,
     KeyShare,
-    TextAttention,
-    from_vectors,
     heaviest,
     item_index,
     measure_heads,
@@ -28,6 +27,11 @@ from clearhead.inspecting.heads import (
     remainder_text,
     sort_heads,
 )
+from clearhead.reading import sources
+from clearhead.reading.answers import Reader
+from clearhead.reading.kept import row_answers
+from clearhead.reading.readings import Reading
+from clearhead.view import page
 from clearhead.wording import count, label, number, percent
 
 if TYPE_CHECKING:
@@ -69,7 +73,7 @@ class InspectOptions:
 class Inspection:
     """The result: the heads in order, the chosen row's keys by falling weight, and the files written."""
 
-    of: TextAttention
+    of: Reading
     options: InspectOptions
     query: int
     heads: list[Head]
@@ -92,41 +96,38 @@ class Inspection:
         return json.dumps(about, indent=2)
 
 
-def load_attention(model: str, text: Sequence[str], embeddings: Path | None = None) -> TextAttention:
-    """The attention of `vectors`, of a model's folder, each over a text, or of a saved watch."""
+def load_attention(model: str, text: Sequence[str], embeddings: Path | None = None) -> Reading:
+    """The attention of `vectors`, of a model's folder, each over a text, or the latest of a saved watch."""
     if model == "vectors":
         if not text:
             raise InputError("Nothing to inspect: give a text, or a file that holds one.")
-        return from_vectors(read_text(text), embeddings)
+        return sources.from_vectors(read_text(text), embeddings)
     if embeddings:
         raise InputError(f"--embeddings goes with vectors, but the model is {model}: give vectors in its place.")
     path = Path(model)
     if path.is_file():
         if text:
             raise InputError(f"{model} is a saved watch and already holds the attention of its text: give no text.")
-        from clearhead.inspecting.models import from_watch
-
-        return from_watch(path)
+        return sources.watch_file(path)[-1]
     if not path.is_dir():
         raise FileError(f"{model} is neither a folder with a model nor a saved watch: give one, or vectors.")
     if not text:
         raise InputError("Nothing to inspect: give a text, or a file that holds one.")
-    from clearhead.inspecting.models import from_folder
+    from clearhead.reading.models import from_folder
 
     return from_folder(path, read_text(text))
 
 
-def inspect_heads(of: TextAttention, options: InspectOptions, advance: Callable[[int], None]) -> Inspection:
+def inspect_heads(of: Reading, options: InspectOptions, advance: Callable[[int], None]) -> Inspection:
     """Compute the sheet and the row, and write the figures and the page that the options ask for."""
-    w = of.head(*options.head)
+    w = of.stack().head(*options.head)
     query = item_index(options.row, of.tokens[: w.shape[0]])
     heads = sort_heads(list(measure_heads(of, advance)), options.sort)
     parts = rank_keys(w, query, of.tokens)
     files = draw_figures(of, options, query) if options.plots else []
     if options.html:
-        from clearhead.inspecting.page import inspection_page
-
-        text = inspection_page(of, heads, options.head, query, parts, has_matplotlib())
+        known, state = row_answers(Reader([of]), *options.head, query)
+        text = page.single_file(page.READ, known, urlencode(state))
         write_whole(options.html, text.encode(), force=options.force)
         files.append(options.html)
     return Inspection(of, options, query, heads, parts, files)
@@ -139,17 +140,17 @@ def has_matplotlib() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def draw_figures(of: TextAttention, options: InspectOptions, query: int) -> list[Path]:
+def draw_figures(of: Reading, options: InspectOptions, query: int) -> list[Path]:
     """Draw and save a sheet and a profile of each layer, and three figures of the chosen head."""
     from clearhead import plot
 
-    folder, w, (layer, head) = options.plots, of.head(*options.head), options.head
+    folder, w, (layer, head) = options.plots, of.stack().head(*options.head), options.head
     assert folder is not None  # noqa: S101
     name = f"{layer}.{head}"
     figures: dict[str, Callable[[], Figure]] = {}
-    for n, layer_weights in of.layers.items():
-        figures[f"layer-{n}-heads"] = partial(plot.heads, layer_weights, title=f"layer {n}")
-        figures[f"layer-{n}-profile"] = partial(plot.profile, layer_weights, title=f"layer {n}")
+    for n, one in of.stack().layers.items():
+        figures[f"layer-{n}-heads"] = partial(plot.heads, one.weights, title=f"layer {n}")
+        figures[f"layer-{n}-profile"] = partial(plot.profile, one.weights, title=f"layer {n}")
     figures[f"head-{name}-heat"] = partial(plot.heat, w, of.tokens, title=f"head {name}")
     figures[f"head-{name}-received"] = partial(plot.received, w, of.tokens, title=f"head {name}")
     figures[f"head-{name}-row-{query}"] = partial(plot.row, w, query, of.tokens, title=f"head {name}")

@@ -1,44 +1,20 @@
 """The numbers `clearhead inspect` reports: a sheet of all heads, and the keys of one row by weight.
 
-Responsible for the numbers that describe a head, and for the weights of a text over word vectors. Not for output,
-which is in `page` and `command`, nor for models, which are in `models`.
+Responsible for the numbers that describe a head. Not for output, which is in `command`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 
-from clearhead.attention_weights.matrix import Weights, weights
+from clearhead.attention_weights.matrix import Weights
 from clearhead.errors import InputError
 from clearhead.explain.inputs import item_position
+from clearhead.reading.readings import Reading
 from clearhead.wording import count, percent
 
 SUMMARIES = ("entropy", "effective", "distance", "first", "off_first")
-
-
-@dataclass(frozen=True, eq=False)
-class TextAttention:
-    """A model's attention over one text: the model's name, the items, each layer's weights (heads, queries, keys)."""
-
-    name: str
-    tokens: tuple[str, ...]
-    layers: dict[int, Weights]
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        heads = sum(w.shape[0] for w in self.layers.values())
-        sizes = ((len(self.tokens), "item"), (len(self.layers), "layer"), (heads, "head"))
-        return f"Attention of {self.name}: {', '.join(count(n, word) for n, word in sizes)}."
-
-    def head(self, layer: int, head: int) -> Weights:
-        """The weights (queries, keys) of one head."""
-        if layer not in self.layers or not 0 <= head < self.layers[layer].shape[0]:
-            ranges = [f"{n}.0" + f" to {n}.{w.shape[0] - 1}" * (w.shape[0] > 1) for n, w in self.layers.items()]
-            raise InputError(f"there is no head {layer}.{head}: give --head one of {', '.join(ranges)}.")
-        chosen: Weights = self.layers[layer][head]
-        return chosen
 
 
 @dataclass(frozen=True)
@@ -67,35 +43,22 @@ class KeyShare:
     together: float
 
 
-def from_vectors(text: str, embeddings: Path | None = None) -> TextAttention:
-    """Self-attention of a text over the shipped word vectors or those in a file: one layer, one head, scale 1.
-
-    >>> from_vectors("the river bank").layers[0].shape
-    (1, 3, 3)
-    """
-    from clearhead.words import load, read_embeddings
-
-    words = read_embeddings(embeddings) if embeddings else load()
-    sentence = words.embed(text)
-    x = sentence.x[None]
-    name = f"the vectors in {embeddings.name}" if embeddings else "the shipped word vectors"
-    return TextAttention(name, sentence.tokens, {0: weights(x, x, scale=1.0)}, (*words.remarks, *sentence.notes))
-
-
-def measure_heads(of: TextAttention, advance: Callable[[int], None] = lambda done: None) -> Iterator[Head]:
+def measure_heads(of: Reading, advance: Callable[[int], None] = lambda done: None) -> Iterator[Head]:
     """Summarize every head of every layer, computing each layer's weights once; `advance(1)` follows each layer.
 
+    >>> from clearhead.reading.sources import from_vectors
     >>> [head] = measure_heads(from_vectors("the river bank"))
     >>> round(head.effective, 1)
     1.8
     """
-    for layer, w in of.layers.items():
+    for layer, one in of.stack().layers.items():
+        w = one.weights
         summary = w.summary(*SUMMARIES)
         means = {name: summary[name].mean(axis=-1, dtype=np.float64) for name in SUMMARIES[:-1]}
         strongest = summary["off_first"].max(axis=-1)
-        for head in range(w.shape[0]):
-            head_means = {name: float(means[name][head]) for name in means}
-            yield Head(layer=layer, head=head, strongest=float(strongest[head]), **head_means)
+        for n, head in enumerate(one.heads):
+            head_means = {name: float(means[name][n]) for name in means}
+            yield Head(layer=layer, head=head, strongest=float(strongest[n]), **head_means)
         advance(1)
 
 
@@ -111,6 +74,7 @@ def sort_heads(heads: Sequence[Head], by: str) -> list[Head]:
 def rank_keys(w: Weights, query: int, tokens: Sequence[str]) -> list[KeyShare]:
     """Every key of a row, the heaviest first.
 
+    >>> from clearhead import weights
     >>> w = weights(np.eye(3), np.eye(3), scale=5.0)
     >>> [part.token for part in rank_keys(w, -1, ["a", "b", "c"])]
     ['c', 'a', 'b']
@@ -124,6 +88,7 @@ def rank_keys(w: Weights, query: int, tokens: Sequence[str]) -> list[KeyShare]:
 def heaviest(parts: Sequence[KeyShare], share: float = 0.99) -> list[KeyShare]:
     """The fewest keys of a row that carry `share` of its weight; empty for a row whose keys are all hidden.
 
+    >>> from clearhead import weights
     >>> w = weights(np.eye(3), np.eye(3), scale=5.0)
     >>> [part.token for part in heaviest(rank_keys(w, -1, ["a", "b", "c"]), share=0.9)]
     ['c']

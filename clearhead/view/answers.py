@@ -11,7 +11,6 @@ from typing import Any
 
 from clearhead.errors import InputError
 from clearhead.explain import cost, quiz, what_if
-from clearhead.explain.json import json_safe
 from clearhead.explain.steps import Explanation, explain_vectors
 from clearhead.rules.masks import window
 from clearhead.view.learned import head_vectors, learned_heads
@@ -84,11 +83,6 @@ def cost_answer(parameters: Mapping[str, str]) -> dict[str, Any]:
         raise InputError(f"dim is {dim[:20]}: give a whole number.")
     d = min(max(int(dim), 1), MOST_DIMS_PLOTTED)
     return {"dim": d, "rows": [{"n": n} | cost.recurrence_counts(n, d) for n in COST_LENGTHS]}
-
-
-def json_bytes(fields: dict[str, Any]) -> bytes:
-    """An answer as JSON in UTF-8."""
-    return json.dumps(json_safe(fields), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 ANSWERS: dict[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {

@@ -4,6 +4,7 @@ Responsible for which requests are answered (right host, same origin, token) and
 which are in `answers`, nor for the page, which is in `page`.
 """
 
+import asyncio
 import json
 import secrets
 import socket
@@ -19,11 +20,16 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clearhead.errors import ClearheadError, InputError
+from clearhead.explain.json import json_bytes
+from clearhead.reading.answers import QUESTIONS, Reader, as_bytes
 from clearhead.view import page
-from clearhead.view.answers import answer, json_bytes
+from clearhead.view.answers import answer
 
 HOST = "127.0.0.1"
-MOST_REQUEST_BYTES = 1 << 22  # enough for a page to be written as one file
+LANES = {"tile": "map", "sheet": "sheet", "heaviest": "sheet", "again": "models"}  # of questions that take time
+LEFT = 499  # the status of an answer that nobody waits for
+MOST_REQUEST_BYTES = 1 << 22
+MOST_FILE_BYTES = 1 << 26  # the answers that a page in a file holds
 SECURITY_HEADERS = {
     "Content-Security-Policy": page.served_policy(),
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -71,12 +77,13 @@ class Guard:
         )
 
 
-def application(token: str, port: int) -> ASGIApp:
-    """The whole application, guarded."""
+def application(token: str, port: int, find_reader: Callable[[], Reader]) -> ASGIApp:
+    """The whole application, guarded; `find_reader` is asked once, when the first question about a reading comes."""
+    questions = Questions(find_reader)
     routes = [
         Route("/", lambda request: HTMLResponse(page.served_page(page.LEARN))),
         Route("/read", lambda request: HTMLResponse(page.served_page(page.READ))),
-        Route("/ask/{what}", answer_request, methods=["GET", "POST"]),
+        Route("/ask/{what}", questions.respond, methods=["GET", "POST"]),
         Route("/file", file_request, methods=["POST"]),
         Mount("/static", StaticFiles(directory=str(page.STATIC))),
     ]
@@ -84,22 +91,54 @@ def application(token: str, port: int) -> ASGIApp:
     return Guard(Starlette(routes=[Mount(f"/{token}", routes=routes)]), token, hosts)
 
 
-async def answer_request(request: Request) -> Response:
-    """An answer as JSON, or the error message with status 422."""
-    try:
-        parameters = dict(request.query_params)
-        if request.method == "POST":
-            parameters |= {str(name): str(value) for name, value in (await request_object(request)).items()}
-        fields = await run_in_threadpool(answer, request.path_params["what"], parameters)
-    except ClearheadError as error:
-        return Response(json_bytes({"error": str(error)}), 422, media_type="application/json")
-    return Response(json_bytes(fields), media_type="application/json")
+class Questions:
+    """Answers questions of each kind one at a time, so that a row never waits for a map.
+
+    A question whose asker has left meanwhile is not answered.
+    """
+
+    def __init__(self, find_reader: Callable[[], Reader]) -> None:
+        self.find_reader = find_reader
+        self.reader: Reader | None = None
+        self.lanes = {name: asyncio.Lock() for name in ("opening", "quick", *LANES.values())}
+
+    async def respond(self, request: Request) -> Response:
+        """An answer as JSON or with numbers, or the error message with status 422."""
+        what = request.path_params["what"]
+        try:
+            asked: dict[str, Any] = dict(request.query_params)
+            if request.method == "POST":
+                asked |= await request_object(request)
+            if what not in QUESTIONS:
+                told = {str(name): str(value) for name, value in asked.items()}
+                return in_json(await run_in_threadpool(answer, what, told))
+            return await self.about_reading(request, what, asked)
+        except ClearheadError as error:
+            return in_json({"error": str(error)}, 422)
+
+    async def about_reading(self, request: Request, what: str, asked: dict[str, Any]) -> Response:
+        """Answer a question about a reading."""
+        async with self.lanes["opening"]:
+            if self.reader is None:
+                self.reader = await run_in_threadpool(self.find_reader)
+        async with self.lanes[LANES.get(what, "quick")]:
+            if await request.is_disconnected():
+                return Response(status_code=LEFT)
+            found = await run_in_threadpool(self.reader.answer, what, asked)
+        if found.values is None:
+            return in_json(found.fields)
+        return Response(as_bytes(found), media_type="application/octet-stream")
+
+
+def in_json(fields: dict[str, Any], status: int = 200) -> Response:
+    """An answer as JSON."""
+    return Response(json_bytes(fields), status, media_type="application/json")
 
 
 async def file_request(request: Request) -> Response:
     """The page as one file, with the answers that the browser has received."""
     try:
-        sent = await request_object(request)
+        sent = await request_object(request, MOST_FILE_BYTES)
         text = page.single_file(page.SCREENS[sent["screen"]], sent["known"], str(sent["state"]))
     except (ClearheadError, KeyError, TypeError):
         return PlainTextResponse("Nothing to write: load the page again.", 422)
@@ -108,13 +147,13 @@ async def file_request(request: Request) -> Response:
     )
 
 
-async def request_object(request: Request) -> dict[str, Any]:
+async def request_object(request: Request, most: int = MOST_REQUEST_BYTES) -> dict[str, Any]:
     """The JSON object in a request's body; raises InputError for a large one or for something else."""
     body = b""
     async for part in request.stream():
         body += part
-        if len(body) > MOST_REQUEST_BYTES:
-            raise InputError(f"More than {MOST_REQUEST_BYTES >> 20} MiB were sent: show fewer items.")
+        if len(body) > most:
+            raise InputError(f"More than {most >> 20} MiB were sent: show fewer items.")
     try:
         sent = json.loads(body)
     except ValueError as error:
@@ -136,7 +175,7 @@ def listen(port: int | None) -> socket.socket:
     return listener
 
 
-def serve(listener: socket.socket, token: str, ready: Callable[[], None]) -> None:
+def serve(listener: socket.socket, token: str, find_reader: Callable[[], Reader], ready: Callable[[], None]) -> None:
     """Answer requests until interrupted; calls `ready` once the server listens."""
     import uvicorn
 
@@ -145,5 +184,5 @@ def serve(listener: socket.socket, token: str, ready: Callable[[], None]) -> Non
             await super().startup(sockets)
             ready()
 
-    app = application(token, listener.getsockname()[1])
+    app = application(token, listener.getsockname()[1], find_reader)
     Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")).run([listener])

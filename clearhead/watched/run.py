@@ -7,7 +7,8 @@ import numpy as np
 
 from clearhead.errors import InputError
 from clearhead.watched.records import Record
-from clearhead.watched.sequences import Sequence, crosses, ids_of, sequence_of
+from clearhead.watched.sequences import Sequence, crosses, extent_of, ids_of, sequence_of
+from clearhead.watched.visible import Shown
 
 PARTS_IN_ORDER = (
     "text",
@@ -79,6 +80,17 @@ class Run:
             record.views[sequence] = sequence_of(record, (part, number), sequence, self.guide(record))
         found: Sequence = record.views[sequence]
         return found
+
+    def extent(self, part: str, number: int, sequence: int) -> tuple[Shown, tuple[int, ...], tuple[int, ...]]:
+        """What a layer's queries see, its heads and the key head of each, without putting its arrays together."""
+        record = self.records[part, number]
+        found = record.views.get(sequence)
+        shown = extent_of(record, sequence, self.guide(record)) if found is None else found.shown
+        return shown, tuple(record.heads), tuple(record.key_heads)
+
+    def crosses(self, part: str) -> bool:
+        """Whether a part's keys are of another text than its queries."""
+        return part == "cross" or any(crosses(x) for (own, _), x in self.records.items() if own == part)
 
     def guide(self, record: Record) -> Record | None:
         """The self-attention beside a cross-attention, whose passes have the same queries.

@@ -111,6 +111,15 @@ def crosses(record: Record) -> bool:
     return 1 < first.queries < first.keys and first.visible.is_alike
 
 
+@dataclass(frozen=True)
+class Compared:
+    """How many of the model's own output rows were recomputed, the largest difference, and what was allowed."""
+
+    rows: int
+    difference: float
+    allowed: float
+
+
 @dataclass(eq=False)
 class Sequence:
     """One sequence of a record: (heads, queries, …) and (key heads, keys, …), without padding."""
@@ -128,7 +137,7 @@ class Sequence:
     query_ids: Array | None
     checks: tuple[tuple[int, Array], ...]  # a query's number, and the model's own output for it, (heads, value dim)
     changes: tuple[Edit, ...] = ()
-    trusted: bool = False  # whether `check` has found the model's own output in it
+    compared: Compared | None = None  # with the model's own output, once `check` has found it in the weights
     made: Weights | None = None  # `weights`, once asked for
 
     @property
@@ -193,17 +202,19 @@ class Sequence:
 
     def check(self, layer: str) -> None:
         """Recompute output rows from the weights; raises TrustError unless they match the model's own output."""
-        if self.trusted:
+        if self.compared is not None:
             return
         replaced = self.replaced()
         value = self.value.astype(np.promote_types(np.float32, self.weights.dtype))
         limit = TOLERANCES.get(self.record.dtype, 5e-2) * float(np.abs(value).max(initial=0))
+        largest = 0.0
         for query, own in self.checks:
             row = self.weights.row(query)
             with np.errstate(invalid="ignore"):  # 0 · ∞, of a model whose values are not finite
                 recomputed = np.stack([row[n] @ value[h] for n, h in enumerate(self.record.key_heads)])
                 error = np.abs(recomputed - own).max(axis=-1)
             error[[head in replaced for head in self.record.heads]] = 0
+            largest = max(largest, float(error.max(initial=0)))
             if not (error <= limit).all():
                 head = self.record.heads[int(np.argmax(np.where(np.isnan(error), np.inf, error)))]
                 place = f"{layer}, head {head}, position {query}"
@@ -219,26 +230,37 @@ class Sequence:
                     "not be those of the model: compare with attn_implementation='eager', and leave the layer out "
                     "with layers=…."
                 )
-        self.trusted = True
+        self.compared = Compared(len(self.checks), largest, limit)
 
 
 def sequence_of(record: Record, layer: tuple[str, int], sequence: int, guide: Record | None = None) -> Sequence:
-    """Put a sequence of the last pass together.
+    """Put a sequence of the last pass together; `guide` as for `walked`."""
+    return assembled(record, layer, sequence, walked(record, sequence, guide))
+
+
+def walked(record: Record, sequence: int, guide: Record | None) -> Walk:
+    """Follow a sequence, and leave out the queries that are padding.
 
     In cross-attention, `guide` is the record of the self-attention beside it, which knows whose queries they are.
     """
-    rows = lineage(record, sequence)
-    path = walk(record, rows)
+    path = walk(record, lineage(record, sequence))
     if guide is not None:
-        rows = lineage(guide, sequence)
-        beside = walk(guide, rows)
+        beside = walk(guide, lineage(guide, sequence))
         for step, other in zip(path.steps, beside.steps, strict=True):
             step.row = other.row
             step.kept &= other.kept & beside.tokens[other.own]
     for step in path.steps:
         there = step.kept & (step.own >= 0)
         step.kept[there] &= path.tokens[step.own[there]]
-    return assembled(record, layer, sequence, path)
+    return path
+
+
+def extent_of(record: Record, sequence: int, guide: Record | None = None) -> Shown:
+    """What a sequence's queries see of its keys, and so how many there are, without its arrays."""
+    path = walked(record, sequence, guide)
+    queries = sum(int(step.kept.sum()) for step in path.steps)
+    compact = np.cumsum(path.tokens) - path.tokens
+    return shown_over(record, path, compact, int(path.tokens.sum()), queries)
 
 
 def assembled(record: Record, layer: tuple[str, int], sequence: int, path: Walk) -> Sequence:

@@ -397,7 +397,7 @@ def test_a_number_in_the_text_may_be_the_position(capsys):
         (["view", "--port", "99999"], "99999 cannot be used for '--port': give 65535 or less."),
         (["generate", "a", "--temperature", "hot"], "hot cannot be used for '--temperature': give a number."),
         (["explain", "a", "--format", "pdf"], "'--format': 'pdf' is not one of 'text', 'markdown', "),
-        (["view", "--nope"], "No such option: --nope."),
+        (["view", "--nope"], "No such option: --nope"),
     ],
 )
 def test_wrong_arguments_are_named_in_our_words(arguments, told, capsys):

@@ -1,6 +1,6 @@
 """`clearhead inspect` tells the summary's numbers, writes what was asked for, and refuses what is wrong on one line."""
 
-import html
+import base64
 import json
 import os
 import re
@@ -16,15 +16,13 @@ from clearhead.inspecting.command import InspectOptions, inspect_heads, print_in
 from clearhead.inspecting.heads import (
     ORDERS,
     KeyShare,
-    TextAttention,
-    from_vectors,
     heaviest,
     measure_heads,
     rank_keys,
     remainder_text,
     sort_heads,
 )
-from clearhead.inspecting.page import inspection_page
+from clearhead.reading.sources import from_layers, from_vectors
 from clearhead.words import load
 
 SENTENCE = "the river bank was wet because the river had flooded"
@@ -33,7 +31,7 @@ SENTENCE = "the river bank was wet because the river had flooded"
 def two_layers():
     q, k = np.random.default_rng(0).standard_normal((2, 6, 30, 8))
     tokens = tuple(f"<{i}>" for i in range(30))
-    return TextAttention("a <model>", tokens, {2: weights(q[:3], k[:3]), 5: weights(q[3:], k[3:])})
+    return from_layers({2: weights(q[:3], k[:3]), 5: weights(q[3:], k[3:])}, tokens, name="a <model>")
 
 
 def test_the_sheet_holds_the_summarys_means():
@@ -41,7 +39,7 @@ def test_the_sheet_holds_the_summarys_means():
     heads = list(measure_heads(of))
     assert [(head.layer, head.head) for head in heads] == [(n, h) for n in (2, 5) for h in range(3)]
     for head in heads:
-        matrix = np.asarray(of.head(head.layer, head.head))
+        matrix = np.asarray(of.stack().head(head.layer, head.head))
         with np.errstate(divide="ignore", invalid="ignore"):
             entropy = -np.nansum(matrix * np.log(matrix), axis=-1)
         assert head.entropy == pytest.approx(entropy.mean())
@@ -58,7 +56,7 @@ def test_heads_are_sorted(by):
 
 def test_a_rows_keys_are_the_fewest_that_carry_its_share():
     of = two_layers()
-    w = of.head(5, 1)
+    w = of.stack().head(5, 1)
     row = w.row(20)
     every = rank_keys(w, 20, of.tokens)
     assert [(part.key, part.weight) for part in every] == sorted(enumerate(row), key=lambda entry: -entry[1])
@@ -68,62 +66,43 @@ def test_a_rows_keys_are_the_fewest_that_carry_its_share():
     assert all(part.token == f"<{part.key}>" and part.weight == row[part.key] for part in parts)
 
 
-def test_the_page_stands_alone_and_trusts_no_text():
-    of = two_layers()
-    heads = list(measure_heads(of))
-    parts = rank_keys(of.head(5, 1), 20, of.tokens)
-    made = inspection_page(of, heads, (5, 1), 20, parts, pictures=True)
+def kept_in(page):
+    """What a page in a file has been told."""
+    return json.loads(re.search(r"^const KEPT = (.*);$", page, re.M)[1])
+
+
+def test_the_page_holds_the_row_and_all_heads(tmp_path):
+    of, path = two_layers(), tmp_path / "page.html"
+    inspect_heads(of, InspectOptions("layer", 40, (5, 1), 20, None, "png", path, False), lambda done: None)
+    made = path.read_text("utf-8")
     assert "<model>" not in made
-    assert "a &lt;model&gt;" in made
-    assert "&lt;20&gt;" in made
-    assert made.count("data:image/png") == 2 * (2 + 3)
-    assert "http" not in made
-    assert made.count("<tr>") == 1 + 6 + 1 + len(heaviest(parts))
-
-
-def test_the_page_fits_a_telephone_and_tells_what_it_shows():
-    of = two_layers()
-    made = inspection_page(
-        of, list(measure_heads(of)), (5, 1), 20, rank_keys(of.head(5, 1), 20, of.tokens), pictures=True
-    )
-    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in made
-    assert made.count('<div class="scroll"><table>') == made.count("<table>") == 2
-    assert ".scroll { overflow-x: auto; }" in made
-    for title, meaning in MEANINGS.values():
-        assert f"<th><button>{title}</button></th>" in made
-        assert f"<dt>{title}</dt><dd>{meaning}</dd>" in made
-    alts = re.findall(r'<img class="light" alt="([^"]*)"', made)
-    assert alts == [
-        "weights of 3 heads of layer 2 as small heat maps, queries down, keys across",
-        "weights of 3 heads of layer 5 as small heat maps, queries down, keys across",
-        "heat map of the weights of head 5.1, queries down, keys across",
-        "line of the weight that each key of head 5.1 receives from all queries together",
-        "bars of the weights that item 20, “&lt;20&gt;”, gives the keys of head 5.1",
-    ]
-    assert len(re.findall("alt=", made)) == 10
-
-
-def test_one_head_has_one_picture_of_its_weights():
-    of = from_vectors("the river bank")
-    made = inspection_page(
-        of, list(measure_heads(of)), (0, 0), 2, rank_keys(of.head(0, 0), 2, of.tokens), pictures=True
-    )
-    assert made.count("heat map") == 2  # light and dark
-    assert "small heat maps" not in made
+    assert "http://" not in made.replace("http://www.w3.org/", "")
+    kept = kept_in(made)
+    w = of.stack().head(5, 1)
+    column = 1 + int(np.argmax(w.row(20)[1:]))
+    assert kept["state"] == f"layer=5&heads=1&row=20&column={column}"
+    told = {name: answer for name, answer in kept["known"].items() if name.startswith("line ")}
+    [(name, line)] = told.items()
+    assert json.loads(name.partition(" ")[2])["heads"] == [1]
+    assert np.array_equal(np.frombuffer(base64.b64decode(line["values"]), np.float32), np.float32(w.row(20)))
+    sheets = [answer for name, answer in kept["known"].items() if name.startswith("sheet ")]
+    assert [head["head"] for sheet in sheets for head in sheet["heads"]] == [0, 1, 2, 0, 1, 2]
+    [tile] = [answer for name, answer in kept["known"].items() if name.startswith("tile ")]
+    pixels = np.frombuffer(base64.b64decode(tile["values"]), np.float32).reshape(30, -1)
+    assert np.array_equal(pixels[:, :30], np.float32(np.asarray(w)))
+    assert not pixels[:, 30:].any()
 
 
 def test_tokens_show_their_control_characters(capsys):
     w = weights(np.eye(4)[None], np.eye(4)[None])
-    of = TextAttention("a model", ("\n", "a\x1b[1m", " ", "<b>"), {0: w})
+    of = from_layers({0: w}, ("\n", "a\x1b[1m", " ", "<b>"), name="a model")
     wanted = InspectOptions("layer", 40, (0, 0), 3, None, "png", None, False)
     found = inspect_heads(of, wanted, lambda done: None)
     print_inspection(found)
     told = capsys.readouterr().out
-    made = inspection_page(of, found.heads, (0, 0), 3, found.parts, pictures=False)
     for shown in (r"\n", r"a\x1b[1m", "␣", "<b>"):
         assert shown in told
-        assert html.escape(shown) in made
-    assert "\x1b" not in told + made
+    assert "\x1b" not in told
     assert json.loads(found.as_json())["tokens"] == ["\n", "a\x1b[1m", " ", "<b>"]
 
 
@@ -170,11 +149,10 @@ def test_the_rest_is_told_in_words(weight, said):
 
 def test_a_query_that_sees_nothing_is_told_so(capsys):
     w = weights(np.eye(2)[None], np.eye(2)[None], mask=~full())
-    of = TextAttention("a model", ("a", "b"), {0: w})
+    of = from_layers({0: w}, ("a", "b"), name="a model")
     found = inspect_heads(of, InspectOptions("layer", 1, (0, 0), 0, None, "png", None, False), lambda done: None)
     print_inspection(found)
     assert "It sees nothing." in capsys.readouterr().out
-    assert "It sees nothing." in inspection_page(of, found.heads, (0, 0), 0, found.parts, pictures=False)
 
 
 def test_heads_that_are_not_listed_are_counted(capsys):
@@ -194,7 +172,14 @@ def test_numbers_are_whole_on_a_narrow_terminal(capsys, monkeypatch, columns):
     assert max(map(len, told.splitlines())) <= columns
     of = from_vectors(SENTENCE)
     [head] = measure_heads(of)
-    for value in (*of.head(0, 0).row(-1), head.entropy, head.effective, head.distance, head.first, head.strongest):
+    for value in (
+        *of.stack().head(0, 0).row(-1),
+        head.entropy,
+        head.effective,
+        head.distance,
+        head.first,
+        head.strongest,
+    ):
         assert f"{value:.4f}" in told
 
 
@@ -211,7 +196,7 @@ def test_a_row_is_a_number_from_either_end_or_a_word(row, query):
 
 def test_words_of_a_model_are_found_without_their_blanks():
     w = weights(np.eye(3)[None], np.eye(3)[None])
-    of = TextAttention("a model", ("the", " river", "\n"), {0: w})
+    of = from_layers({0: w}, ("the", " river", "\n"), name="a model")
     assert (
         inspect_heads(
             of, InspectOptions("layer", 40, (0, 0), "river", None, "png", None, False), lambda done: None
@@ -345,8 +330,8 @@ def test_wrong_words_are_answered_by_one_line(capsys, words, said):
 
 def test_one_head_that_is_not_there():
     with pytest.raises(InputError, match=r"2\.0 to 2\.2"):
-        two_layers().head(3, 0)
-    assert from_vectors("the river").head(0, 0).shape == (2, 2)
+        two_layers().stack().head(3, 0)
+    assert from_vectors("the river").stack().head(0, 0).shape == (2, 2)
 
 
 @pytest.fixture(scope="module")
@@ -420,10 +405,10 @@ def test_a_saved_watch_is_inspected(capsys, folder, tmp_path):
 def test_what_watch_refuses_is_told_with_a_step_of_inspect(folder, monkeypatch, tmp_path, capsys):
     import transformers
 
-    monkeypatch.setattr("clearhead.inspecting.models.WATCH_BYTES", 1 << 10)
+    monkeypatch.setattr("clearhead.reading.models.watch_memory", lambda: 1 << 10)
     assert main(["inspect", str(folder), SENTENCE]) == 2
     error = capsys.readouterr().err
-    assert "inspect takes 1 KiB at most: give a shorter text" in error
+    assert "but 1 KiB is the most: give a shorter text" in error
     assert "memory=" not in error
     monkeypatch.undo()
     config = transformers.BloomConfig(vocab_size=20, hidden_size=16, n_layer=1, n_head=2)
@@ -438,7 +423,7 @@ def test_a_saved_watch_names_its_tokens(tmp_path):
     import torch
 
     import clearhead
-    from clearhead.inspecting.models import from_watch
+    from clearhead.reading.sources import watch_file
     from tests.tiny_models import model_of
 
     class Tokenizer:
@@ -450,4 +435,4 @@ def test_a_saved_watch_names_its_tokens(tmp_path):
         with torch.no_grad(), clearhead.watch(model, tokenizer=tokenizer) as seen:
             model(ids)
         seen.save(tmp_path / "seen.safetensors", force=True)
-        assert from_watch(tmp_path / "seen.safetensors").tokens == names
+        assert watch_file(tmp_path / "seen.safetensors")[-1].tokens == names

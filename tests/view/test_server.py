@@ -124,7 +124,7 @@ def test_heads_are_the_best_of_their_kind() -> None:
 
 
 def test_all_modules_belong_to_a_screen() -> None:
-    here = {str(file.relative_to(page.STATIC).with_suffix("")) for file in page.STATIC.rglob("*.js")}
+    here = {str(file.relative_to(str(page.STATIC)).with_suffix("")) for file in Path(str(page.STATIC)).rglob("*.js")}
     assert here == {module for screen in page.SCREENS.values() for module in screen.modules}
 
 

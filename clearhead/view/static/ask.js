@@ -22,7 +22,7 @@ export async function ask(what, about) {
 /** Send a request that `signal` can cancel. An answer with numbers has them in `values`, a Float32Array. */
 export async function request(what, about, signal) {
   const name = nameOf(what, about);
-  if (known.has(name)) return known.get(name);
+  if (known.has(name)) return toldOrRefused(known.get(name));
   if (alone) throw new Refused('This page is a file, and does not hold that. Choose what it shows, or run clearhead view for new sentences.');
   const reply = await fetch(`ask/${what}`, {
     method: 'POST',
@@ -32,9 +32,26 @@ export async function request(what, about, signal) {
   });
   const numbers = reply.headers.get('Content-Type') === 'application/octet-stream';
   const found = numbers ? withValues(await reply.arrayBuffer()) : await reply.json();
-  if (found.error) throw new Refused(found.error);
-  keep(name, found);
+  toldOrRefused(found);
+  if (found.done === undefined) keep(name, found); // an answer that is under way is asked for again
   return found;
+}
+
+/** An answer, unless it is a reason why there is none. */
+function toldOrRefused(found) {
+  if (found.error) throw new Refused(found.error);
+  return found;
+}
+
+/** The page as one file that holds some answers, by the names of their questions. */
+export async function asFile(screen, state, told) {
+  const reply = await fetch('file', {
+    method: 'POST',
+    body: JSON.stringify({ screen, known: told, state }),
+    headers: { 'Content-Type': 'application/json' },
+  });
+  if (!reply.ok) throw new Refused(await reply.text());
+  return reply.blob();
 }
 
 /** Keep an answer, and forget the oldest ones if there are too many. */
@@ -53,7 +70,23 @@ export class Refused extends Error {}
 
 /** All answers so far, for a page without a server. */
 export function answers() {
-  return Object.fromEntries([...known].map(([name, found]) => [name, packed(found)]));
+  return packedAnswers(answered(() => true));
+}
+
+/** The answers so far that `wanted(what, about)` chooses: [what, about, answer]. */
+export function answered(wanted) {
+  const found = [];
+  for (const [name, told] of known) {
+    const cut = name.indexOf(' ');
+    const [what, about] = [name.slice(0, cut), JSON.parse(name.slice(cut + 1))];
+    if (wanted(what, about)) found.push([what, about, told]);
+  }
+  return found;
+}
+
+/** Questions with their answers, [what, about, answer], as a page without a server holds them. */
+export function packedAnswers(told) {
+  return Object.fromEntries(told.map(([what, about, found]) => [nameOf(what, about), packed(found)]));
 }
 
 /** The name of a request, which does not depend on the order of its fields. */

@@ -1,0 +1,55 @@
+"""`clearhead.view.show`: the page from Python, on whatever attention a program has at hand."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from clearhead.errors import InputError
+from clearhead.reading.answers import Reader
+from clearhead.reading.readings import Reading
+from clearhead.reading.sources import readings_of
+from clearhead.view.command import ViewOptions, serve_page, with_picture
+
+
+def show(
+    *sources: Any,
+    tokens: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    image: str | Path | None = None,
+    port: int | None = None,
+    browser: bool = True,
+) -> None:
+    """Open the page on a watch, on weights, or on several of them to compare; returns when you press Ctrl-C.
+
+    `sources` are watches (`clearhead.watch`, `load_watch`), weights (heads, queries, keys), `attend`'s results, or
+    layers of a watch; `tokens` name the items of weights, `names` the sources, such as ("before", "after"), and `image`
+    is a picture file to lie below a watch's patches. Needs the extra `view`. Raises InputError, FileError or
+    MachineError.
+
+        with clearhead.watch(model, tokenizer=tokenizer) as before:
+            model(ids)
+        with clearhead.watch(model, tokenizer=tokenizer) as after, clearhead.intervene(model, edits):
+            model(ids)
+        clearhead.view.show(before, after, names=("before", "after"))
+    """
+    reader = Reader(readings_from(sources, tokens, names))
+    if image is not None:
+        reader.readings[:] = [with_picture(reading, Path(image)) for reading in reader.readings]
+    serve_page(lambda: reader, "read", "", ViewOptions(port=port, browser=browser))
+
+
+def readings_from(
+    sources: Sequence[Any], tokens: Sequence[str] | None = None, names: Sequence[str] | None = None
+) -> list[Reading]:
+    """All that there is to read of several sources. Raises InputError."""
+    if not sources:
+        raise InputError("There is nothing to show: give a watch, or weights.")
+    if names is not None and (isinstance(names, str) or len(names) != len(sources)):
+        raise InputError(f"names={names!r} do not name {len(sources)} sources: give one for each, as a list.")
+    labels = [None] * len(sources) if names is None else [str(name) for name in names]
+    return [
+        reading if label is None else replace(reading, name=label)
+        for source, label in zip(sources, labels, strict=True)
+        for reading in readings_of(source, tokens)
+    ]

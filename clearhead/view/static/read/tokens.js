@@ -1,0 +1,58 @@
+// How a token's text is shown: blanks, newlines and what has no shape get visible marks.
+
+const MARKS = { '\n': '⏎', '\r': '␍', '\t': '⇥' };
+const ODD = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g; // what would move the line or show nothing
+const BLANK = /^[\s\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u00ad]+$/u;
+const CLOSING = /^(##|[\p{Pe}\p{Pf}.,;:!?%…])/u;
+const LONGEST_WORD = 32;
+
+/** A token as it stands in a line: the blanks before it, its text, and whether that is a mark in place of text. */
+export function shownToken(name) {
+  if (name === undefined) return { lead: '', text: '…', mark: true };
+  if (name === '') return { lead: '', text: '∅', mark: true };
+  if (BLANK.test(name)) return { lead: '', text: [...name].map(markOf).join(''), mark: true };
+  const lead = /^ */.exec(name)[0];
+  return { lead, text: name.slice(lead.length).replace(ODD, markOf), mark: false };
+}
+
+/** A sign for a character that has no shape of its own. */
+function markOf(character) {
+  const code = character.codePointAt(0);
+  if (MARKS[character]) return MARKS[character];
+  if (code === 0x7f) return '␡';
+  if (code < 0x20) return String.fromCodePoint(0x2400 + code);
+  if (/\p{Zs}/u.test(character)) return '␣';
+  return `‹${code.toString(16).toUpperCase().padStart(4, '0')}›`;
+}
+
+/** A token's text in a sentence: without the blanks around it, and not longer than a line. */
+export function wordOf(name) {
+  const letters = [...shownToken(name?.trim() || name).text];
+  return letters.length > LONGEST_WORD ? `${letters.slice(0, LONGEST_WORD - 1).join('')}…` : letters.join('');
+}
+
+/** Whether a line ends behind this token. */
+export function endsLine(name) {
+  return name !== undefined && name.includes('\n');
+}
+
+/** Whether tokens are whole words without the blanks between them, which then have to be drawn. */
+export function areWords(names) {
+  const some = names.slice(0, 500);
+  return some.filter((name) => /\p{L}/u.test(name)).length > 1 && !some.some((name) => /^\s.|.\s$/su.test(name));
+}
+
+/** Whether a blank belongs before a whole word. */
+export function hasGap(name) {
+  return !CLOSING.test(name ?? '');
+}
+
+/** Neighbouring tokens as one piece of text. */
+export function joinedTokens(names, words) {
+  return names
+    .map((name, at) => {
+      const { lead, text } = shownToken(name);
+      return `${words ? (at && hasGap(name) ? ' ' : '') : lead}${text.slice(0, LONGEST_WORD)}`;
+    })
+    .join('');
+}
