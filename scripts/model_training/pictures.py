@@ -67,7 +67,8 @@ def _heads(model: Model, scores: HeadScores) -> Figure:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_title(f"{layer}.{head} {role(scores, layer, head)}", fontsize=7.5, color=plot.COLOURS["light"].ink)
-    figure.suptitle(f"Every head on “{PROMPT}”\nqueries down, keys across; a row's weights sum to 1; colours linear from 0 to 1", fontsize=9)
+    reading = "queries down, keys across; a row's weights sum to 1; colours linear from 0 to 1"
+    figure.suptitle(f"Every head on “{PROMPT}”\n{reading}", fontsize=9)
     return figure
 
 
