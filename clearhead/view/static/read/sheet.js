@@ -163,7 +163,8 @@ export function makeSheet({ request, alone, choose, change, say }) {
     const { state, heads, total, error } = known,
       sofar = `${whole(heads.size)} of ${whole(total)} heads`;
     const seconds = costOf(known.layers);
-    if (alone) return heads.size < total && state === 'done' && html.p({ class: 'cap' }, aloneSentence(heads.size, total));
+    const cut = alone && state === 'done' && heads.size < total;
+    if (alone) return cut && html.p({ class: 'cap' }, aloneSentence(heads.size, total));
     if (state === 'waiting')
       return html.p(
         { class: 'ask' },
