@@ -236,7 +236,7 @@ export function makeMap(host) {
     const coarse = host.alone && size && size.depth < field.depth;
     draw(parts.status, statusView({ progress, patient, said, coarse, head: headOf(view.about) }));
     const spot = cursor && spotAt(field, frame, port, cursor, view.layer);
-    const hint = spot ? null : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
+    const hint = spot || view.part.grid ? null : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
     draw(parts.where, cellSentence(view, spot ?? pairSpot()), hint);
     draw(parts.legend, legendView(scale.floor, scale.top, isPlain()));
   }
