@@ -27,13 +27,18 @@ def address() -> Iterator[str]:
         server.wait(10)
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium, as scripts/browser installs it."""
+def chromium() -> str:
+    """Chromium's path, as scripts/browser installs it."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     assert found, "no Chromium here: run scripts/browser"
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium."""
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        launched = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         yield launched
         launched.close()
 

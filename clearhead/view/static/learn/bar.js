@@ -16,7 +16,11 @@ export function barView(state, { past, future, copied }) {
   return [
     html.h1({ class: 'unseen' }, 'Learn: self-attention, one sum at a time'),
     html.span({ class: 'mark' }, 'clearhead'),
-    html.nav({ 'aria-label': 'Screens' }, html.a({ href: '#', 'aria-current': 'page', id: 'home' }, 'Learn')),
+    html.nav(
+      { 'aria-label': 'Screens' },
+      html.a({ href: '#', 'aria-current': 'page', id: 'home' }, 'Learn'),
+      alone ? null : html.a({ href: 'read' }, 'Read'),
+    ),
     html.span({ class: 'room' }),
     html.div(
       { class: 'tools' },

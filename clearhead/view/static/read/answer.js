@@ -2,7 +2,7 @@
 
 import { draw, html } from '../dom.js';
 import { percent, whole } from '../numbers.js';
-import { areWords, joinedTokens, shownToken, wordOf } from './tokens.js';
+import { areWords, joinedTokens, shownToken } from './tokens.js';
 import { counted, distanceOf, nobodyReads, printed, sentenceOf, sentenceView, unitOf, wordAt } from './wording.js';
 
 const LISTED = 14; // at first
@@ -197,8 +197,6 @@ function itemView(view, { item, weight, sum, rank, side, unit, words, target, fi
         'data-pick': item,
         'data-rank': rank,
         tabindex: first ? 0 : -1,
-        'aria-label': `${rank}: ${wordOf(names[item])}, ${weightSaid}, ${far}, together ${percent(sum)}`,
-        'aria-current': target ? 'true' : null,
       },
       html.span({ class: 'rk' }, whole(rank)),
       html.span({ class: 'wt' }, weightSaid),
@@ -208,7 +206,7 @@ function itemView(view, { item, weight, sum, rank, side, unit, words, target, fi
         html.b(null, space + text),
         html.span({ class: 'ctx' }, `${words ? ' ' : ''}${joinedTokens(names.slice(item + 1, item + 1 + around), words)}`),
       ),
-      html.span({ class: 'far' }, far),
+      html.span({ class: 'far' }, target && html.span({ class: 'unseen' }, 'the chosen pair, '), far),
       html.span({ class: 'cum' }, percent(sum)),
     ),
   );

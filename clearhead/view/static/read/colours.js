@@ -106,9 +106,8 @@ export function legendView(floor, top = 1, plain = false) {
   const steps = Array.from({ length: STEPS + 1 }, (_, step) =>
     svg.rect({ class: `w${step}`, x: step, width: 1.03, height: 1 }),
   );
-  const ticks = ticksOf(floor, top).map(([part, value]) => {
+  const ticks = legendMarks(floor, top, plain).map(([part, text]) => {
     const anchor = part === 0 ? 'start' : part === 1 ? 'end' : 'middle';
-    const text = `${part === 0 && floor ? '≤ ' : ''}${scaleEnd(value, plain)}`;
     return svg.text({ x: `${(100 * part).toFixed(1)}%`, y: 11, 'text-anchor': anchor }, text);
   });
   return html.div(
@@ -116,6 +115,11 @@ export function legendView(floor, top = 1, plain = false) {
     svg.svg({ viewBox: '0 0 21 1', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, steps),
     svg.svg({ class: 'ticks', 'aria-hidden': 'true' }, ticks),
   );
+}
+
+/** What stands below the colours: [part of the scale, text]. */
+export function legendMarks(floor, top = 1, plain = false) {
+  return ticksOf(floor, top).map(([part, value]) => [part, `${part === 0 && floor ? '≤ ' : ''}${scaleEnd(value, plain)}`]);
 }
 
 /** Ends, and powers of ten between them that do not touch another; halves on a linear scale. */

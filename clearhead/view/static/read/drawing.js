@@ -3,7 +3,7 @@
 import { svg } from '../dom.js';
 import { asRgb } from '../files.js';
 
-const MOST_CELLS = 64; // each way, that are drawn one by one
+export const MOST_CELLS = 64; // each way, that are drawn one by one
 const DRAWN_WIDE = 512;
 const DRAWN_MARGIN = 24;
 const LETTER = 6.4; // pixels, on average
@@ -26,8 +26,8 @@ export function mapDrawing({ title, caption, cells, image, names, ring, legend, 
       { x: x.toFixed(1), y: y.toFixed(1), fill: colour.ink2, 'font-family': palette.sans, 'font-size': 12, ...more },
       plain(content),
     );
-  const words = wrapped(caption, (width - 2 * DRAWN_MARGIN) / LETTER),
-    foot = top + high + 52;
+  const words = wrapped(caption, (width - left - DRAWN_MARGIN) / LETTER),
+    foot = top + high + 60;
   const height = foot + 18 * words.length + DRAWN_MARGIN - 12;
   const drawing = svg.svg(
     { xmlns: 'http://www.w3.org/2000/svg', viewBox: `0 0 ${width} ${height}`, width, height },
@@ -48,7 +48,7 @@ export function mapDrawing({ title, caption, cells, image, names, ring, legend, 
           href: pngOf(image),
         }),
     names && sideNames(names, { left, top, side, text, serif: palette.serif }),
-    ring && ringAt(left + ring.x * wide, top + ring.y * high, ring.text, { colour, text, right: left + wide }),
+    ring && ringAt(left + ring.x * wide, top + ring.y * high, ring.text, { side, colour, text, right: left + wide }),
     legendAt(left, top + high + 14, Math.min(wide, 320), { legend, steps: palette.steps, text }),
     words.map((line, at) => text(left, foot + 18 * at, line)),
   );
@@ -103,11 +103,17 @@ function sideNames({ rows, columns }, { left, top, side, text, serif }) {
   ];
 }
 
-function ringAt(x, y, label, { colour, text, right }) {
-  const near = x > right - 60;
+/** A ring round the chosen pair, or its cell's edge where that is larger. */
+function ringAt(x, y, label, { side, colour, text, right }) {
+  const near = x > right - 60 - side,
+    half = Math.max(7, side / 2),
+    look = { fill: 'none', stroke: colour.pair, 'stroke-width': 2.5 };
+  const [beside, above] = [half + 5, side > 14 ? -4 : 6];
   return [
-    svg.circle({ cx: x.toFixed(1), cy: y.toFixed(1), r: 7, fill: 'none', stroke: colour.pair, 'stroke-width': 2.5 }),
-    text(near ? x - 12 : x + 12, y - 6, label, {
+    side > 14
+      ? svg.rect({ x: (x - half).toFixed(1), y: (y - half).toFixed(1), width: side, height: side, rx: 2, ...look })
+      : svg.circle({ cx: x.toFixed(1), cy: y.toFixed(1), r: half, ...look }),
+    text(near ? x - beside : x + beside, y - above, label, {
       fill: colour.pair,
       stroke: colour.paper,
       'stroke-width': 4,

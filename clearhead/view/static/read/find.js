@@ -14,15 +14,23 @@ export function makeFind(host) {
   const result = html.div({ class: 'found', hidden: true });
   let found = []; // [first token, token behind the last]
   let at = 0;
+  let joined = null;
 
   function search() {
     const asked = input.value;
-    found = asked.trim() ? matches(host.names(), asked) : [];
+    found = asked.trim() ? matches(sought(), asked) : [];
     at = 0;
     const here = host.here();
     const next = found.findIndex(([from]) => from >= here);
     if (next > 0) at = next;
     arrive();
+  }
+
+  /** The text to search, joined once. */
+  function sought() {
+    const names = host.names();
+    if (joined?.names !== names || joined.starts.length !== names.length + 1) joined = joinedText(names);
+    return joined;
   }
 
   function arrive() {
@@ -81,10 +89,8 @@ export function makeFind(host) {
   return { element, result, focus: () => input.select(), close: () => input.value && end() };
 }
 
-/** Where a text stands among tokens, whatever its case and wherever tokens are cut; or the token after a #. */
-function matches(names, asked) {
-  const number = /^#\s*(\d+)$/.exec(asked.trim());
-  if (number) return Number(number[1]) < names.length ? [[Number(number[1]), Number(number[1]) + 1]] : [];
+/** All tokens as one text in small letters, and where each begins in it. */
+function joinedText(names) {
   const words = areWords(names),
     starts = new Int32Array(names.length + 1),
     pieces = [];
@@ -93,8 +99,14 @@ function matches(names, asked) {
     pieces.push(piece);
     starts[token + 1] = starts[token] + piece.length;
   });
-  const text = pieces.join(''),
-    sought = asked.toLowerCase().trim(),
+  return { names, starts, text: pieces.join('') };
+}
+
+/** Where a text stands among tokens, whatever its case and wherever tokens are cut; or the token after a #. */
+function matches({ names, starts, text }, asked) {
+  const number = /^#\s*(\d+)$/.exec(asked.trim());
+  if (number) return Number(number[1]) < names.length ? [[Number(number[1]), Number(number[1]) + 1]] : [];
+  const sought = asked.toLowerCase().trim(),
     found = [];
   let token = 0;
   for (let at = text.indexOf(sought); at >= 0 && found.length < MOST_FOUND; at = text.indexOf(sought, at + sought.length)) {

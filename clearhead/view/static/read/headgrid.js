@@ -29,7 +29,7 @@ export function makeHeadGrid({ choose, point }) {
     current = find(current) ?? places.cells.find(shown.chosen) ?? places.cells[0] ?? null;
     under = find(under);
     for (const [name, value] of [
-      ['--pitch', places.pitch],
+      ['--gap', places.gap],
       ['--side', places.side],
       ['--wide', places.width],
       ['--high', places.height],
@@ -122,10 +122,10 @@ export function makeHeadGrid({ choose, point }) {
   function cellAt({ clientX, clientY }) {
     const { left, top } = canvas.getBoundingClientRect();
     const [x, y] = [clientX - left, clientY - top];
-    const reach = places.pitch - places.side;
+    const reach = places.side + places.gap;
     return places.cells.find(
       (cell) =>
-        x >= cell.x && x < cell.x + places.side + reach && y >= cell.y && y < cell.y + places.side + reach,
+        x >= cell.x && x < cell.x + reach && y >= cell.y && y < cell.y + reach,
     );
   }
 

@@ -71,11 +71,11 @@ function sameTile(about, tile) {
   return Object.entries(tile).every(([key, value]) => String(about[key]) === String(value));
 }
 
-/** A row or a column as a table: index, token and weight of each item, in full precision. Every token is quoted and
- * none is altered, not even one that a spreadsheet would take for a formula. */
-export function csvOfLine(names, values) {
+/** A row or a column as a table: index, token and weight of each item (or what else is `measured`), in full precision.
+ * Every token is quoted and none is altered, not even one that a spreadsheet would take for a formula. */
+export function csvOfLine(names, values, measured = 'weight') {
   const lines = Array.from(values, (weight, at) => `${at},"${(names[at] ?? '').replaceAll('"', '""')}",${weight}`);
-  return `index,token,weight\r\n${lines.map((line) => `${line}\r\n`).join('')}`;
+  return `index,token,${measured}\r\n${lines.map((line) => `${line}\r\n`).join('')}`;
 }
 
 /** A file's size in words. */

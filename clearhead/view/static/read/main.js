@@ -6,8 +6,9 @@ import { pythonOf } from './code.js';
 import { icon, menu, REDO, UNDO } from '../controls.js';
 import { openAgain, openCode, openHelp } from './dialogs.js';
 import { draw, html } from '../dom.js';
+import { exportAs } from './exports.js';
 import { makePane } from './pane.js';
-import { fromAddress, soundPane, toAddress } from './state.js';
+import { fromAddress, layerOf, partOf, soundPane, toAddress } from './state.js';
 
 const MOST_PAST = 100;
 const ONE_MOVE = 1000; // milliseconds in which moves are undone together
@@ -34,8 +35,10 @@ async function startReading() {
   let state = fromAddress(openedAt ?? location.hash);
   let found = null; // the readings
   let active = 0;
+  let opened = 0; // panes so far
   let moved = { at: -Infinity, pane: null };
   let copied = null;
+  let exporting = null; // what the menu says of the last export
   let speech = null;
   document.body.append(bar, room, status);
 
@@ -62,12 +65,12 @@ async function startReading() {
       html.div(
         { class: 'tools' },
         panes.length > 1
-          ? html.label({ class: 'tick' }, html.input({ type: 'checkbox', id: 'linked', checked: state.linked }), ' same rows in both')
+          ? areAlike() && html.label({ class: 'tick' }, html.input({ type: 'checkbox', id: 'linked', checked: state.linked }), ' same rows in both')
           : html.button({ class: 'quiet wide', 'data-go': 'compare', title: 'Two views side by side', disabled: !found }, 'Compare'),
         html.button({ class: 'quiet icon', 'data-go': 'undo', 'aria-label': 'Undo', title: 'Undo (Ctrl Z)', disabled: can(past) }, icon(UNDO)),
         html.button({ class: 'quiet icon', 'data-go': 'redo', 'aria-label': 'Redo', title: 'Redo (Ctrl Shift Z)', disabled: can(future) }, icon(REDO)),
         html.button({ class: 'quiet wide', 'data-go': 'link' }, copied === 'link' ? 'Copied' : 'Copy link'),
-        menu('Export', 'Export', EXPORTS.filter(([kind]) => !(alone && kind === 'html')).map(([kind, name]) => html.button({ 'data-export': kind }, name))),
+        menu(exporting ?? 'Export', 'Export', EXPORTS.filter(([kind]) => !(alone && kind === 'html')).map(([kind, name]) => html.button({ 'data-export': kind }, name))),
         appearanceMenu(),
         html.button({ class: 'quiet icon', 'data-go': 'help', 'aria-label': 'Keys', title: 'Keys (?)' }, '?'),
       ),
@@ -76,10 +79,11 @@ async function startReading() {
     if (box) box.checked = state.linked;
   }
 
-  function paneAt(at) {
+  function newPane() {
+    opened += 1;
     const host = {
-      id: `pane${at + 1}`,
-      label: at ? 'Second view' : 'View',
+      id: `pane${opened}`,
+      label: `View ${opened}`,
       request,
       say,
       change: (next) => change(panes.indexOf(made), next),
@@ -93,17 +97,26 @@ async function startReading() {
 
   /** Bring the screen to the state. */
   function show() {
+    state = Object.freeze({ ...state, panes: Object.freeze(state.panes.map((pane) => soundPane(pane, found))) });
     while (panes.length > state.panes.length) panes.pop().close();
     while (panes.length < state.panes.length) {
-      panes.push(paneAt(panes.length));
+      panes.push(newPane());
       room.append(panes.at(-1).element);
     }
     active = Math.min(active, panes.length - 1);
     document.body.classList.toggle('double', panes.length > 1);
-    state = Object.freeze({ ...state, panes: Object.freeze(state.panes.map((pane) => soundPane(pane, found))) });
     if (!alone) history.replaceState(null, '', `#${toAddress(state)}`);
     drawBar();
     panes.forEach((pane, at) => pane.update(state.panes[at], around()));
+  }
+
+  /** Whether both panes have the same rows and columns, so that they can move together. */
+  function areAlike() {
+    const sizes = state.panes.map((pane) => {
+      const { queries, keys } = layerOf(partOf(found.readings[pane.reading], pane.part), pane.layer);
+      return `${queries} ${keys}`;
+    });
+    return sizes.length > 1 && new Set(sizes).size === 1;
   }
 
   const around = () => ({ readings: found.readings, two: panes.length > 1 });
@@ -117,7 +130,8 @@ async function startReading() {
     future.length = 0;
     active = at;
     const { row, column, by } = { ...state.panes[at], ...next };
-    const rows = state.linked && ('row' in next || 'column' in next || 'by' in next) ? { row, column, by } : {};
+    const linked = state.linked && areAlike() && ('row' in next || 'column' in next || 'by' in next);
+    const rows = linked ? { row, column, by } : {};
     const others = state.panes.map((pane, n) => (n === at ? { ...pane, ...next } : { ...pane, ...rows }));
     state = Object.freeze({ ...state, panes: Object.freeze(others) });
     show();
@@ -173,6 +187,24 @@ async function startReading() {
     }
   }
 
+  /** Save what is shown; the menu says how it went for a while. */
+  async function exportShown(kind) {
+    const tell = (text) => {
+      exporting = text;
+      drawBar();
+      if (text) say(text);
+    };
+    tell('Writing …');
+    try {
+      const saved = await exportAs(kind, { panes, active: panes[active], state: toAddress(state), request });
+      tell(`Saved ${saved}`);
+    } catch (error) {
+      tell(error instanceof Refused || error instanceof TypeError === false ? error.message : 'No answer');
+    }
+    await new Promise((wait) => setTimeout(wait, 4000));
+    tell(null);
+  }
+
   // Clicks
 
   document.addEventListener('click', (event) => {
@@ -188,6 +220,7 @@ async function startReading() {
     if (go === 'undo') undo(past, future);
     if (go === 'redo') undo(future, past);
     if (go === 'link' || kind === 'link') copy(location.href, 'link');
+    else if (kind) exportShown(kind);
     if (go === 'help') openHelp();
     if (go === 'compare') act(0, 'compare');
     if (go === 'here') event.preventDefault();

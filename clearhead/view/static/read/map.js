@@ -23,7 +23,7 @@ const POOLINGS = ['max', 'sum', 'mean'];
 const THEME_QUERIES = ['(prefers-color-scheme: dark)', '(prefers-contrast: more)', '(forced-colors: active)'];
 const ARROW_KEYS = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
 
-/** `host` is { request, alone, choose({ row, column }), say(text), how(kind) }. `places()` are the tiles that are shown. */
+/** `host` is { request, alone, choose({ row, column }), say(text), how(kind) }. */
 export function makeMap(host) {
   const parts = partsOf();
   const tiles = makeTiles({ request: host.request, alone: host.alone, arrived: planSoon });
@@ -38,6 +38,7 @@ export function makeMap(host) {
   let pointer = null; // where in the box the pointer is
   let palette = null;
   let field = null;
+  let image = null; // the field in colours
   let scale = { floor: 0, top: 1 };
   let showsPicture = null; // for a part that has one: whether it is shown in place of the matrix
   let planned = 0,
@@ -125,7 +126,7 @@ export function makeMap(host) {
     field = pooled(tiles.all(), { port, layer, frame, size, depth, how });
     const top = isFew() && !isPlain() ? 1 : topOf(field.values, cellWeights());
     scale = { floor: isFew() ? 0 : floorOfPixels(field.values, top), top };
-    const image = coloured(field, { layer, palette, ...scale });
+    image = coloured(field, { layer, palette, ...scale });
     parts.base.width = size.width;
     parts.base.height = size.height;
     parts.base.getContext('2d').putImageData(image, 0, 0);
@@ -351,6 +352,23 @@ export function makeMap(host) {
     plan(true);
   }
 
+  /** What is drawn, for a file: pixels, single cells, colours, and which tiles; null before that and for a picture. */
+  function drawn() {
+    if (!field || showsPicture) return null;
+    const { x, y, sx, sy } = port;
+    return {
+      image,
+      rows: [y, Math.min(view.layer.queries, y + frame.height / sy)],
+      columns: [x, Math.min(view.layer.keys, x + frame.width / sx)],
+      at: tiles.at,
+      few: isFew(),
+      plain: isPlain(),
+      said: pixelSentence(cellsAPixel(field, view.layer), view.how, view.layer),
+      places: tiles.places(),
+      ...scale,
+    };
+  }
+
   function stop() {
     tiles.stop();
     patches.stop();
@@ -361,5 +379,5 @@ export function makeMap(host) {
     clearTimeout(soon);
   }
 
-  return { element: parts.element, update, goTo, stop, places: tiles.places };
+  return { element: parts.element, update, goTo, drawn, stop };
 }

@@ -62,6 +62,7 @@ export function makePane(host) {
     request,
     alone,
     choose: ({ layer, head, ...pair }) => host.change({ layer, heads: [head], join: 'one', ...pair }),
+    change: host.change,
     say,
   });
   const trust = makeTrust({ measure: (measure) => host.change({ measure }) });
@@ -219,6 +220,9 @@ export function makePane(host) {
     element,
     get view() {
       return view;
+    },
+    get drawn() {
+      return map.drawn();
     },
     /** Show another state. */
     update(next, around) {

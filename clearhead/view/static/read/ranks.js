@@ -3,7 +3,7 @@
 import { html, svg } from '../dom.js';
 import { fixed, percent, whole } from '../numbers.js';
 
-const count = (value) => (value < 10 ? fixed(value, 1) : whole(Math.round(value)));
+const leaderCount = (value) => (value < 10 ? fixed(value, 1) : whole(Math.round(value)));
 const nats = (value) => fixed(value, 2);
 
 /** Measures by the name that they have in an answer: a heading, what it is, and how its numbers are printed. */
@@ -13,8 +13,8 @@ export const HEAD_MEASURES = {
   duplicate: { title: 'Finds itself again', said: 'Weight on the same token elsewhere.', print: percent },
   first: { title: 'Rests on the first', said: 'Weight on the very first token.', print: percent },
   within: { title: 'Stays near', said: 'Weight within 64 tokens.', print: percent },
-  effective: { title: 'Width', said: 'As if spread evenly over so many tokens.', print: count },
-  distance: { title: 'Distance', said: 'How far away its weight lies.', print: count },
+  effective: { title: 'Width', said: 'As if spread evenly over so many tokens.', print: leaderCount },
+  distance: { title: 'Distance', said: 'How far away its weight lies.', print: leaderCount },
   off_first: { title: 'Strongest', said: 'The largest weight on any token but the first.', print: percent },
   entropy: { title: 'Entropy', said: 'How evenly weight is spread, in nats; 0 is all on one token.', print: nats },
 };
@@ -24,59 +24,47 @@ export const RANKINGS = [
   { by: 'induction', falling: true },
   { by: 'previous', falling: true },
   { by: 'first', falling: true },
-  { by: 'effective', falling: true, title: 'Widest', print: (value) => `as if ${count(value)}` },
+  { by: 'effective', falling: true, title: 'Widest', print: (value) => `as if ${leaderCount(value)}` },
   { by: 'duplicate', falling: true },
-  { by: 'effective', falling: false, title: 'Sharpest', print: (value) => `as if ${count(value)}` },
-  { by: 'distance', falling: false, title: 'Nearest', print: (value) => `${count(value)} away` },
-  { by: 'distance', falling: true, title: 'Farthest', print: (value) => `${count(value)} away` },
+  { by: 'effective', falling: false, title: 'Sharpest', print: (value) => `as if ${leaderCount(value)}` },
+  { by: 'distance', falling: false, title: 'Nearest', print: (value) => `${leaderCount(value)} away` },
+  { by: 'distance', falling: true, title: 'Farthest', print: (value) => `${leaderCount(value)} away` },
 ];
-const SHOWN = 5; // lines of a list; style sheets may show fewer
+const MOST_LEADERS = 5; // of a list; where there is little room, the style shows three
+const FEWEST_LEADERS = 3;
 
-/** Whether a measure makes sense where queries and keys are tokens of two texts. */
-export function measuresOf(crosses) {
-  const alike = ['induction', 'previous', 'duplicate', 'within', 'distance'];
-  return Object.keys(HEAD_MEASURES).filter((name) => !crosses || !alike.includes(name));
+/** The measures that a part's heads have: distances need one text, repeats its tokens. */
+export function measuresOf({ crosses, grid, matches }) {
+  const without = new Set([
+    ...(crosses || grid ? ['within', 'distance'] : []),
+    ...(crosses || !matches ? ['induction', 'previous', 'duplicate'] : []),
+  ]);
+  return Object.keys(HEAD_MEASURES).filter((name) => !without.has(name));
 }
 
-/** Heads by a measure, those without a number last; or by layer and number. */
+/** Heads by a measure, or by layer and number. */
 export function sortedHeads(heads, { by, falling }) {
-  const place = (a, b) => a.layer - b.layer || a.head - b.head;
-  if (by === 'head') return [...heads].sort((a, b) => (falling ? place(b, a) : place(a, b)));
-  const sign = falling ? -1 : 1;
-  return [...heads].sort(
-    (a, b) =>
-      (a[by] === null) - (b[by] === null) || (a[by] === null ? 0 : sign * (a[by] - b[by])) || place(a, b),
-  );
+  const sign = falling ? -1 : 1,
+    place = (a, b) => a.layer - b.layer || a.head - b.head;
+  if (by === 'head') return [...heads].sort((a, b) => sign * place(a, b));
+  return [...heads].sort((a, b) => sign * (a[by] - b[by]) || place(a, b));
 }
 
 /** One list for each ranking. `chosen` tells whether a head is the chosen one. */
-export function rankingsView(heads, crosses, chosen) {
-  const known = measuresOf(crosses);
-  return RANKINGS.filter(({ by }) => known.includes(by)).map((ranking) => {
+export function rankingsView(heads, part, chosen) {
+  const known = measuresOf(part);
+  const lists = RANKINGS.filter(({ by }) => known.includes(by)).map((ranking) => {
     const { by, falling, title = HEAD_MEASURES[by].title, print = HEAD_MEASURES[by].print } = ranking;
-    const leaders = sortedHeads(
-      heads.filter((head) => head[by] !== null),
-      ranking,
-    );
-    const most = print === percent ? 1 : Math.max(...leaders.map((head) => head[by]), 1e-9);
+    const leaders = sortedHeads(heads, ranking),
+      most = print === percent ? 1 : Math.max(...leaders.map((head) => head[by]), 1e-9);
     const lines = leaders
-      .slice(0, SHOWN)
+      .slice(0, MOST_LEADERS)
       .map((head) => ({ head, part: head[by] / most, text: print(head[by]), on: chosen(head) }));
-    return headList({
-      name: `${by} ${falling ? 'most' : 'least'}`,
-      title,
-      said: HEAD_MEASURES[by].said,
-      lines,
-      more: leaders.length > 3 ? { by, falling, count: leaders.length } : null,
-      none: heads.length ? missing(by) : '',
-    });
+    const more = leaders.length > FEWEST_LEADERS ? { by, falling, count: leaders.length } : null;
+    return headList({ name: `${by} ${falling ? 'most' : 'least'}`, title, said: HEAD_MEASURES[by].said, lines, more });
   });
-}
-
-function missing(by) {
-  return by === 'previous'
-    ? 'These queries and keys are not tokens of one text.'
-    : 'Which tokens are alike is not known here: watch with a tokenizer.';
+  const untold = !part.matches && !part.crosses && !part.grid;
+  return [lists, untold && html.p({ class: 'cap' }, 'Which tokens are alike is not known here, so what repeats is not told.')];
 }
 
 /** A list of heads with bars: `lines` have a head, its part of a bar's length, a text, and whether it is chosen. */
@@ -123,13 +111,15 @@ function headLine({ head, part, text, word, on, pair }) {
   );
 }
 
-/** A head's numbers in a sentence. */
-export function headSentence(head, crosses) {
-  const { induction, previous, duplicate, first, effective, distance } = head;
-  const said = [`as if spread over ${count(effective)}`, `${percent(first)} on the first`];
-  if (!crosses && previous !== null) said.push(`${percent(previous)} one back`);
-  if (!crosses && induction !== null) said.push(`${percent(induction)} continues a repeat`);
-  if (!crosses && duplicate !== null) said.push(`${percent(duplicate)} on the same token elsewhere`);
-  if (!crosses) said.push(`${count(distance)} away on average`);
-  return said.join(', ');
+/** A head's numbers in a sentence; `many` is what its keys are called. */
+export function headSentence(head, part, many) {
+  const known = measuresOf(part),
+    said = [`as if spread over ${leaderCount(head.effective)} ${many}`, `${percent(head.first)} on the first`];
+  const more = {
+    previous: `${percent(head.previous ?? 0)} one back`,
+    induction: `${percent(head.induction ?? 0)} continues a repeat`,
+    duplicate: `${percent(head.duplicate ?? 0)} on the same again`,
+    distance: `${leaderCount(head.distance)} away on average`,
+  };
+  return [...said, ...Object.keys(more).filter((name) => known.includes(name)).map((name) => more[name])].join(', ');
 }

@@ -8,6 +8,7 @@ import { makeHeadGrid } from './headgrid.js';
 import { HEAD_MEASURES, RANKINGS, headSentence, measuresOf, rankingsView, sortedHeads } from './ranks.js';
 import { headTable } from './sheettable.js';
 import { costOf, durationOf, makeSurvey } from './survey.js';
+import { unitOf } from './wording.js';
 
 const PROGRESS_AFTER = 100; // milliseconds
 
@@ -55,7 +56,7 @@ export function makeSheet({ request, alone, choose, change, say }) {
   /** What heads are sorted by: by place, and on the sheet by the first ranking, until the reader chooses. */
   function order() {
     if (sorting) return sorting;
-    const known = measuresOf(view.part.crosses);
+    const known = measuresOf(view.part);
     return view.sheet === 'rank' ? RANKINGS.find(({ by }) => known.includes(by)) : { by: 'head', falling: false };
   }
 
@@ -69,8 +70,8 @@ export function makeSheet({ request, alone, choose, change, say }) {
     if (!view) return;
     const known = survey.known(),
       heads = [...known.heads.values()],
-      { crosses } = view.part;
-    draw(parts.headline, headline(known, crosses));
+      { part } = view;
+    draw(parts.headline, headline(known));
     draw(parts.state, stateView(known));
     grid.update({
       layers: view.part.layers,
@@ -79,9 +80,9 @@ export function makeSheet({ request, alone, choose, change, say }) {
       sorted: view.sheet === 'rank' ? sortedHeads(heads, order()) : null,
       mark: ruleMark,
     });
-    draw(parts.told, toldView(known, crosses));
-    draw(parts.ranks, rankingsView(heads, crosses, chosen), across.lists(view, chosen));
-    draw(parts.twin, twin.open && headTable(heads, order(), page, crosses, chosen));
+    draw(parts.told, toldView(known));
+    draw(parts.ranks, known.total > 1 && rankingsView(heads, part, chosen), across.lists(view, chosen));
+    draw(parts.twin, twin.open && headTable(heads, order(), page, part, chosen));
   }
 
   function chosen({ layer, head }) {
@@ -93,10 +94,10 @@ export function makeSheet({ request, alone, choose, change, say }) {
   function ruleMark(head) {
     const { by } = order();
     if (by === 'head') return `${head.layer}.${head.head}`;
-    return head[by] === null ? '' : HEAD_MEASURES[by].print(head[by]);
+    return HEAD_MEASURES[by].print(head[by]);
   }
 
-  function headline({ total }, crosses) {
+  function headline({ total }) {
     const mode = view.sheet;
     const radio = (name, title) =>
       html.button(
@@ -112,14 +113,14 @@ export function makeSheet({ request, alone, choose, change, say }) {
           radio('layer', 'by layer'),
           radio('rank', 'by what they do'),
         ),
-        mode === 'rank' && measureMenu(crosses),
+        mode === 'rank' && measureMenu(),
       ],
       html.span({ class: 'cap' }, mode === 'rank' ? rankCaption() : layerCaption()),
     );
   }
 
-  function measureMenu(crosses) {
-    const known = measuresOf(crosses),
+  function measureMenu() {
+    const known = measuresOf(view.part),
       { by: chosenBy, falling } = order(),
       offered = RANKINGS.filter(({ by }) => known.includes(by)),
       same = (one) => one.by === chosenBy && one.falling === falling;
@@ -193,7 +194,7 @@ export function makeSheet({ request, alone, choose, change, say }) {
     return passed > 3 && left > 1 ? `, ${durationOf(left)} left` : '';
   }
 
-  function toldView({ heads }, crosses) {
+  function toldView({ heads }) {
     const { layer, heads: [head] } = view.about,
       at = pointed ?? { layer, head };
     const found = heads.get(`${at.layer}.${at.head}`);
@@ -205,10 +206,15 @@ export function makeSheet({ request, alone, choose, change, say }) {
       html.p(
         { class: 'cap' },
         html.b(null, `Head ${at.layer}.${at.head}`),
-        `${shares}: ${found ? headSentence(found, crosses) : 'not drawn yet'}.`,
+        `${shares}: ${found ? sentenceAbout(found) : 'not drawn yet'}.`,
       ),
       heads.size > 0 && legendView(floor, top),
     ];
+  }
+
+  function sentenceAbout(head) {
+    const unit = unitOf(view, 'keys');
+    return headSentence(head, view.part, unit === 'patch' ? 'patches' : `${unit}s`);
   }
 
   /** The pointer or the keyboard is on a head, or on none; the keyboard's is spoken too. */
@@ -217,7 +223,7 @@ export function makeSheet({ request, alone, choose, change, say }) {
     later();
     if (!aloud) return;
     const found = survey.known().heads.get(`${head.layer}.${head.head}`);
-    const what = found ? headSentence(found, view.part.crosses) : 'not drawn yet';
+    const what = found ? sentenceAbout(found) : 'not drawn yet';
     say(`Layer ${head.layer}, head ${head.head}: ${what}.`);
   }
 

@@ -7,8 +7,8 @@ import { HEAD_MEASURES, measuresOf, sortedHeads } from './ranks.js';
 const LINES = 20; // on a page
 
 /** The table twin: `order` is what it is sorted by, `page` counts from 0. */
-export function headTable(heads, order, page, crosses, chosen) {
-  const measures = measuresOf(crosses),
+export function headTable(heads, order, page, part, chosen) {
+  const measures = measuresOf(part),
     sorted = sortedHeads(heads, order),
     pages = Math.max(1, Math.ceil(sorted.length / LINES)),
     at = Math.min(page, pages - 1);
@@ -59,7 +59,7 @@ function tableLine(head, measures, on) {
         `${head.layer}.${head.head}`,
       ),
     ),
-    measures.map((name) => html.td(null, head[name] === null ? 'not known' : HEAD_MEASURES[name].print(head[name]))),
+    measures.map((name) => html.td(null, HEAD_MEASURES[name].print(head[name]))),
     html.td({ class: 'along' }, sparkline(head.spark)),
   );
 }

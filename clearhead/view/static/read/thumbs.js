@@ -5,7 +5,7 @@ import { floorOfPixels, paletteOf, stepOf, topOf } from './colours.js';
 import { seesAny } from './sight.js';
 
 const SIDE = 28; // pixels of a thumbnail
-const GAP = 2;
+const GAP = 2; // between them, as often as they are enlarged
 const GROUP_GAP = 6; // between heads of two key heads
 const MOST_ACROSS = 900; // a sheet narrower than this has larger thumbnails
 
@@ -14,7 +14,7 @@ export function placesByLayer(layers) {
   const numbers = [...new Set(layers.flatMap(({ heads }) => heads))].sort((a, b) => a - b);
   const groups = sharedKeyHeads(layers, numbers),
     scale = scaleFor(layers.length),
-    pitch = SIDE * scale + GAP;
+    pitch = (SIDE + GAP) * scale;
   const tops = numbers.map((_, row) => row * pitch + GROUP_GAP * groupBefore(groups, row));
   const cells = layers.flatMap((layer, column) =>
     layer.heads.map((head, at) => ({
@@ -33,15 +33,15 @@ export function placesByLayer(layers) {
     shared: groups.some(({ key }) => key !== null),
     rows: numbers.length,
     columns: layers.length,
-    ...sizes(scale, layers.length * pitch - GAP, tops.at(-1) + SIDE * scale),
+    ...sizes(scale, layers.length * pitch - GAP * scale, tops.at(-1) + SIDE * scale),
   };
 }
 
 /** Heads in reading order, as many across as fit. */
 export function placesInOrder(heads, room) {
   const scale = scaleFor(Math.ceil(Math.sqrt(heads.length * 3))),
-    pitch = SIDE * scale + GAP,
-    columns = Math.max(1, Math.min(heads.length, Math.floor((room + GAP) / pitch)));
+    pitch = (SIDE + GAP) * scale,
+    columns = Math.max(1, Math.min(heads.length, Math.floor((room + GAP * scale) / pitch)));
   const rows = Math.ceil(heads.length / columns);
   const cells = heads.map((head, at) => ({
     ...head,
@@ -50,11 +50,11 @@ export function placesInOrder(heads, room) {
     x: (at % columns) * pitch,
     y: Math.floor(at / columns) * pitch,
   }));
-  return { cells, groups: [], shared: false, rows, columns, ...sizes(scale, columns * pitch - GAP, rows * pitch - GAP) };
+  return { cells, groups: [], shared: false, rows, columns, ...sizes(scale, columns * pitch - GAP * scale, rows * pitch - GAP * scale) };
 }
 
 function sizes(scale, width, height) {
-  return { side: SIDE * scale, pitch: SIDE * scale + GAP, width: Math.max(1, width), height: Math.max(1, height) };
+  return { side: SIDE * scale, gap: GAP * scale, width: Math.max(1, width), height: Math.max(1, height) };
 }
 
 function scaleFor(across) {

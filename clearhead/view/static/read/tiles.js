@@ -166,6 +166,11 @@ export function makeTiles({ request, alone, arrived }) {
     return tile && row % TILE < tile.done ? tile.values[(row % TILE) * TILE + (column % TILE)] : undefined;
   }
 
+  /** Where the wanted tiles are. */
+  function places() {
+    return wanted.map(({ z, r, c }) => ({ z, r, c }));
+  }
+
   /** Give up what is being asked for; what has come stays. */
   function halt() {
     halted = true;
@@ -181,15 +186,5 @@ export function makeTiles({ request, alone, arrived }) {
     arrived();
   }
 
-  return {
-    use,
-    want,
-    progress,
-    at,
-    halt,
-    resume,
-    stop: () => abandon(() => true),
-    all: () => held.values(),
-    places: () => wanted.map(({ z, r, c }) => ({ z, r, c })),
-  };
+  return { use, want, progress, at, places, halt, resume, stop: () => abandon(() => true), all: () => held.values() };
 }

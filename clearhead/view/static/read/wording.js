@@ -69,20 +69,27 @@ function rowSentence(view) {
   const who = ['q', wordAt(view, 'queries', row)],
     what = ['q', wordAt(view, 'keys', column)],
     share = ['em', printed(view, pair)];
+  const which = numbered(view) ? ` (${whole(column)})` : ''; // an index only where two words are alike
   const where = distanceOf(view, row, column),
     away = where && where !== 'itself' ? `, ${where}` : '';
   const start = headsOf(view);
   if (!pair) return [start, who, ' puts ', share, ' on ', what, `: ${whyNothing(view, row, column)}. `, ...carried(view, unit)];
   if (view.about.measure === 'value') {
-    return [start, who, ' takes ', share, ' from ', where === 'itself' ? 'itself' : what, away,
+    return [start, who, ' takes ', share, ' from ', where === 'itself' ? 'itself' : what, which, away,
       ', weight times the value’s length. ', ...carried(view, unit)]; // prettier-ignore
   }
   if (!column && where !== 'itself' && !view.part.crosses && unit !== 'patch') {
     return [start, who, ' rests ', share, ` on the first ${unit}, `, what, `${away}. `, ...carried(view, unit)];
   }
   const rests = !view.part.crosses && unit !== 'patch' && line.first >= LEAST_READ && column;
-  return [start, who, ' puts ', share, ' on ', where === 'itself' ? 'itself' : what, away,
+  return [start, who, ' puts ', share, ' on ', where === 'itself' ? 'itself' : what, which, away,
     rests ? `, and rests ${percent(line.first)} on the first ${unit}` : '', '. ', ...carried(view, unit)]; // prettier-ignore
+}
+
+/** Whether the two words of a pair are alike, and not the same one. */
+function numbered(view) {
+  const { row, column } = view;
+  return !view.part.crosses && distanceOf(view, row, column) !== 'itself' && wordAt(view, 'queries', row) === wordAt(view, 'keys', column);
 }
 
 /** How few items carry most. */
@@ -108,7 +115,7 @@ function columnSentence(view) {
   if (where === 'itself') {
     return [headsOf(view), what, verb, ['em', printed(view, pair)], word, 'itself. ', ...carried(view, unit)]; // prettier-ignore
   }
-  return [headsOf(view), who, away, verb, ['em', printed(view, pair)], word, what, '. ',
+  return [headsOf(view), who, numbered(view) ? ` (${whole(row)})` : '', away, verb, ['em', printed(view, pair)], word, what, '. ',
     ...carried(view, unit)]; // prettier-ignore
 }
 
