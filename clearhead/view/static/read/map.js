@@ -23,7 +23,7 @@ const ARROW_PIXELS = 4; // pixels that an arrow key moves
 const POOLINGS = ['max', 'sum', 'mean'];
 const ARROW_KEYS = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
 
-/** `host` is { request, alone, choose({ row, column }), say(text), how(kind) }. `places()` are the tiles that are shown. */
+/** `host` is { request, alone, choose({ row, column }), say(text), how(kind) }. */
 export function makeMap(host) {
   const parts = partsOf();
   const tiles = makeTiles({ request: host.request, alone: host.alone, arrived: planSoon });
@@ -121,21 +121,13 @@ export function makeMap(host) {
     tiles.want([...round(cells.place(view)), ...(host.alone ? ofAnyDepth() : inSight(depth))]);
     const ratio = window.devicePixelRatio || 1;
     const size = { width: Math.round(frame.width * ratio), height: Math.round(frame.height * ratio) };
-    field = pooled(sharpest(depth), { port, layer, frame, size, depth, how });
+    field = pooled(tiles.all(), { port, layer, frame, size, depth, how });
     const top = isFew() && !isPlain() ? 1 : topOf(field.values, cellWeights());
     scale = { floor: isFew() ? 0 : floorOfPixels(field.values, top), top };
     image = coloured(field, { layer, palette, ...scale });
     parts.base.width = size.width;
     parts.base.height = size.height;
     parts.base.getContext('2d').putImageData(image, 0, 0);
-  }
-
-  /** Tiles to draw from: those of the wanted depth, and others only while some of them are missing. */
-  function sharpest(depth) {
-    const all = [...tiles.all()],
-      whole = new Set(all.filter(({ done, rows }) => done >= rows).map(({ z, r, c }) => `${z} ${r} ${c}`));
-    const wanted = tiles.places().filter(({ z }) => z === depth);
-    return wanted.every(({ z, r, c }) => whole.has(`${z} ${r} ${c}`)) ? all.filter(({ z }) => z === depth) : all;
   }
 
   /** The depth at which two or more pixels of a tile make a CSS pixel each way, so that all are of about as many cells;
@@ -243,7 +235,7 @@ export function makeMap(host) {
     const coarse = host.alone && size && size.depth < field.depth;
     draw(parts.status, statusView({ progress, patient, said, coarse, head: headOf(view.about) }));
     const spot = cursor && spotAt(field, frame, port, cursor, view.layer);
-    const hint = spot ? null : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
+    const hint = spot || view.part.grid ? null : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
     draw(parts.where, cellSentence(view, spot ?? pairSpot()), hint);
     draw(parts.legend, legendView(scale.floor, scale.top, isPlain()));
   }
@@ -385,5 +377,5 @@ export function makeMap(host) {
     clearTimeout(soon);
   }
 
-  return { element: parts.element, update, goTo, drawn, stop, places: tiles.places };
+  return { element: parts.element, update, goTo, drawn, stop };
 }

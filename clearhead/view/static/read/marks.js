@@ -179,7 +179,7 @@ function drawRings(pen, scene) {
   if (hasPair) taken.push(chosen);
   for (const { row, column, weight } of rings) {
     const box = boxOf(scene, { row, column });
-    const near = taken.some(({ cx, cy }) => Math.hypot(cx - box.cx, cy - box.cy) < 4 * RING_SIZE);
+    const near = taken.some(({ cx, cy }) => Math.abs(cx - box.cx) < 6 * RING_SIZE && Math.abs(cy - box.cy) < 4 * RING_SIZE);
     if (near || !isInside(scene, box) || box.width >= FRAMED) continue;
     taken.push(box);
     drawRing(pen, scene, box, palette.ink, 1.5, amount(weight, plain));
@@ -251,15 +251,18 @@ function sideName(names, index) {
   return shortened(itemName(names, index), MOST_SIDE_NAME);
 }
 
-/** Room for names beside a small matrix, in pixels. */
-export function roomForNames(pen, palette, layer, names) {
+/** Room for names beside a small matrix in a box of a width, in pixels. */
+export function roomForNames(pen, palette, layer, names, width) {
   pen.font = `700 ${NAME_SIZE}px ${palette.serif}`;
   const widths = (list, count) => Array.from({ length: count }, (_, k) => pen.measureText(sideName(list, k)).width);
   const across = widths(names.keys, layer.keys),
     longest = Math.max(...across);
+  const left = Math.ceil(Math.max(...widths(names.queries, layer.queries)) + 9),
+    size = (width - left) / layer.keys;
+  const beyond = across.map((length, j) => length * Math.cos(SLANT) + 4 - (layer.keys - j - 0.5) * size);
   return {
-    left: Math.ceil(Math.max(...widths(names.queries, layer.queries)) + 9),
+    left,
     top: Math.ceil(longest * Math.sin(-SLANT) + 12),
-    right: Math.ceil(Math.max(2, across.at(-1) * Math.cos(SLANT))),
+    right: Math.ceil(Math.max(2, ...beyond)),
   };
 }

@@ -125,7 +125,7 @@ export function makePatches({ request, choose, say }) {
     const { looker, target } = ends();
     outline(pen, place, looker, palette.ink, 2);
     outline(pen, place, target, palette.pair, 2.5);
-    if (cursor) outline(pen, place, indexOf(cursor), palette.ink, 1);
+    if (cursor && ![looker, target].includes(indexOf(cursor))) outline(pen, place, indexOf(cursor), palette.ink, 1);
   }
 
   /** Whose weights are shown, if it is a patch of this picture itself, and the one it is compared with. */
@@ -168,6 +168,7 @@ export function makePatches({ request, choose, say }) {
   function pictureSentence(reason) {
     if (reason) return reason;
     if (picture.state === 'none') return 'The picture was not kept; each square is one patch.';
+    if (bare) return 'The picture alone; its weights are hidden.';
     return 'Each square is one patch; the picture is grey so that colour is weight.';
   }
 

@@ -8,7 +8,7 @@ import { seenBy } from './sight.js';
 import { deepest } from './tiles.js';
 
 const POOLED = { max: 'the largest', sum: 'the sum', mean: 'the mean' };
-const MOST_SAID_NAME = 14;
+const MOST_SAID_NAME = 18;
 
 /** "head 9.8", or what several heads are joined to. */
 export function headOf({ layer, heads, join }) {
@@ -60,8 +60,8 @@ export function cellSentence(view, spot) {
     if (left < first) return [key, ' is outside the window of ', query, ': not seen, exactly 0.'];
     if (spot.value === undefined) return [query, ' on ', key, ': not here yet.'];
     const shown = spot.value ? amount(spot.value, about.measure === 'value') : exactZero(layer);
-    const verb = about.measure === 'value' ? ' takes ' : ' puts ';
-    return [query, verb, html.b(null, shown), ' on ', key, '.'];
+    const [verb, place] = about.measure === 'value' ? [' takes ', ' from '] : [' puts ', ' on '];
+    return [query, verb, html.b(null, shown), place, key, '.'];
   }
   const seen = seenBy(layer, bottom - 1)[1] > left && seenBy(layer, top)[0] < right;
   const rows = itemsSpan('rows', names.queries, top, bottom),

@@ -186,15 +186,5 @@ export function makeTiles({ request, alone, arrived }) {
     arrived();
   }
 
-  return {
-    use,
-    want,
-    progress,
-    at,
-    places,
-    halt,
-    resume,
-    stop: () => abandon(() => true),
-    all: () => held.values(),
-  };
+  return { use, want, progress, at, places, halt, resume, stop: () => abandon(() => true), all: () => held.values() };
 }
