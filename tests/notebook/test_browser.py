@@ -117,7 +117,7 @@ def test_jupyterlab(shown: Shown, jupyter: Callable[..., Any]) -> None:
     with jupyter({"live": live, "saved": saved}, dark=True) as address:
         # opened and not run: the kernel knows nothing of what is saved
         page.goto(address.replace("/api", "/lab/tree/saved.ipynb?reset"))
-        kept = shown.widget(0)
+        kept = shown.widget(1)
         expect(kept.locator(".mass li").first).to_contain_text(re.compile(r"89\.1\s%"), timeout=SLOW)
         assert is_dark(kept)
         kept.get_by_role("listbox").first.press("ArrowLeft")
