@@ -154,7 +154,7 @@ def test_the_text_is_shaded_by_a_scale_that_is_told(reads: Reads, known: str, wi
     share = 1 / (1 - line[0]) if without else 1
     found = page.locator(".text .t").evaluate_all("all => all.map(e => [+e.dataset.j, e.className, e.title])")
     assert len(found) > 100
-    page.locator(".text").first.evaluate("e => { e.scrollTop = 0 }")
+    page.get_by_role("listbox", name="Text", exact=True).evaluate("e => { e.scrollTop = 0 }")
     page.wait_for_timeout(100)
     found += page.locator(".text .t").evaluate_all("all => all.map(e => [+e.dataset.j, e.className, e.title])")
     steps = set()
