@@ -115,7 +115,7 @@ def main() -> None:
     )
     try:
         assert server.stdout is not None
-        measure(re.search(r"http://\S+", server.stdout.readline())[0], options.rows, options.items)  # type: ignore[index]
+        measure(re.search(r"http://\S+", server.stdout.readline())[0], options.rows, options.items)
     finally:
         server.terminate()
         server.wait(10)

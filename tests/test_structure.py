@@ -133,6 +133,7 @@ PUBLIC = {
         "sin", "sinc", "sinh", "softplus", "sqrt", "square", "tan", "tanh", "trunc", "where",
     ],
     "clearhead.explain": ["explain"],
+    "clearhead.view": ["show"],
     "clearhead.model": ["Model", "Tokenizer", "load"],
     "clearhead.words": ["load", "read_embeddings", "split"],
     "clearhead.cli": ["main"],

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from clearhead.attention_weights import figures as plot
+from clearhead import plot
+from clearhead.attention_weights.figures.canvas import canvas, caption
+from clearhead.attention_weights.figures.maps import paint
+from clearhead.attention_weights.figures.scales import Scale
 from clearhead.model import HeadScores, Model, head_scores
 from model_training.gates import HELD_OUT
 from model_training.monitor import Measured
@@ -26,7 +28,7 @@ def draw(model: Model, lines: list[Measured], folder: Path) -> None:
 
 
 def _training(lines: list[Measured]) -> Figure:
-    figure, (losses, heads) = plot.canvas(7.2, 6.0, "light", 2)
+    figure, (losses, heads) = canvas(7.2, 6.0, "light", 2)
     colours, tokens = plot.COLOURS["light"], [line.tokens / 1e6 for line in lines]
     shown = {
         losses: {"training, with its repeats (smoothed)": "training", "held out": "held_out"},
@@ -50,22 +52,23 @@ def _training(lines: list[Measured]) -> Figure:
     heads.set_ylabel("best head's share")
     heads.set_ylim(0, 1)
     heads.set_xlabel("million tokens read")
-    plot.caption(losses, "The training of the small language model", "")
+    caption(figure, "light", "The training of the small language model")
     return figure
 
 
 def _heads(model: Model, scores: HeadScores) -> Figure:
     tokens = model.tokenizer.encode(PROMPT)
     layers = model.forward(tokens).layers
-    figure, grid = plot.canvas(8.4, 8.8, "light", len(layers), model.parameters.heads)
+    figure, grid = canvas(8.4, 8.8, "light", len(layers), model.parameters.heads)
     for layer, done in enumerate(layers):
         pictures = done.weights.map(size=len(tokens))
         for head, axes in enumerate(grid[layer]):
-            plot.paint(axes, pictures[head], "light", PowerNorm(0.5, 0, 1), None)
+            paint(axes, pictures[head], "light", Scale(0.0, 1.0))
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_title(f"{layer}.{head} {role(scores, layer, head)}", fontsize=7.5, color=plot.COLOURS["light"].ink)
-    figure.suptitle(f"Every head on “{PROMPT}”\nqueries down, keys across; a row's weights sum to 1", fontsize=9)
+    reading = "queries down, keys across; a row's weights sum to 1; colours linear from 0 to 1"
+    figure.suptitle(f"Every head on “{PROMPT}”\n{reading}", fontsize=9)
     return figure
 
 

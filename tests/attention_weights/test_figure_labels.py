@@ -81,7 +81,7 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("tokens", TOKENS)
-@pytest.mark.parametrize("n", [1, 10, 64, 100, 2000])
+@pytest.mark.parametrize("n", [1, 10, 64, 2000])
 @pytest.mark.parametrize("figure", FIGURES)
 def test_names_lie_apart_and_within(figure, n, tokens):
     if n > 100 and tokens == "short":
@@ -103,7 +103,7 @@ def test_heads_of_long_texts_lie_apart_and_within(draw):
     assert_legible(draw(some((2, 3), 2000)))
 
 
-@pytest.mark.parametrize("shape", [(28, 26), (4, 900), (900, 4), (1, 300), (300, 1)])
+@pytest.mark.parametrize("shape", [(28, 26), (4, 900), (300, 1)])
 def test_crossed_texts_lie_apart_and_within(shape):
     w, (queries, keys) = some((2,), *shape), shape
     both = (TOKENS["hostile"](queries), TOKENS["long"](keys))

@@ -7,10 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
-from matplotlib.colors import LogNorm, PowerNorm, to_hex
+from matplotlib.colors import LogNorm, Normalize, to_hex
 
 from clearhead import FileError, InputError, ShapeError, causal, full, plot, weights, window
-from clearhead.attention_weights import figures
+from clearhead.attention_weights.figures import maps
+from clearhead.wording import percent
 
 KINDS = ["light", "dark"]
 
@@ -46,21 +47,38 @@ def test_a_part_of_a_heat_map_keeps_its_numbers():
     assert tuple(image.get_extent()) == (1.5, 8.5, 14.5, 4.5)
 
 
-def test_long_weights_are_pooled_and_the_caption_says_so():
-    w = some(1, 1300)[0]
+@pytest.mark.parametrize(
+    ("n", "said"), [(20, ""), (1300, "of 2 or 3 × 2 or 3 weights"), (1024, "of 2 × 2 weights"), (512, "")]
+)
+def test_long_weights_are_pooled_and_the_caption_says_so(n, said):
+    w = some(1, n)[0]
     figure = plot.heat(w)
-    np.testing.assert_array_equal(figure.axes[0].images[0].get_array().filled(0), w.map(size=512))
-    assert figure.axes[0].get_title(loc="left") == "pooled: each pixel is the largest of 2.54 × 2.54 weights"
-    assert plot.heat(some()[0]).axes[0].get_title(loc="left") == ""
+    image = figure.axes[0].images[0]
+    np.testing.assert_array_equal(image.get_array().filled(0), w.map(size=512))
+    pooled = [line for line in figure.get_suptitle().splitlines() if "pooled" in line]
+    assert pooled == [f"pooled: each pixel is the largest {said}"] * bool(said)
+    assert figure.axes[0].get_xlim() == (-0.5, n - 0.5)
+
+
+def test_pixels_lie_over_their_own_items():
+    n, size = 700, 512
+    w = weights(np.zeros((n, 1)), np.eye(1, n).T * 30.0, scale=1.0)  # all rest on the first key
+    figure = plot.heat(w)
+    axes = figure.axes[0]
+    borders = np.arange(size + 1) * n // size - 0.5
+    drawn = axes.images[0]
+    np.testing.assert_array_equal(drawn._Ax, borders)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(drawn._Ay, borders)  # type: ignore[attr-defined]
+    assert axes.get_ylim() == (n - 0.5, -0.5)
 
 
 @pytest.mark.parametrize("title", ["", "layer 18"])
-@pytest.mark.parametrize("n", [20, 96, 97, 700])
+@pytest.mark.parametrize("n", [20, 128, 129, 700])
 def test_a_sheet_of_heads_says_what_is_pooled_and_which_axis_is_which(n, title):
     figure = plot.heads(some(2, n), title=title)
     said = figure.get_suptitle()
     assert said.startswith(title or "heads")
-    assert ("pooled: each pixel is the largest of" in said) == (n > 96)
+    assert ("pooled: each pixel is the largest of" in said) == (n > 128)
     assert figure.get_supxlabel() == "key (attended to)"
     assert figure.get_supylabel() == "query (attending)"
 
@@ -76,38 +94,96 @@ def test_every_figure_names_its_axes_whatever_its_title(title):
     ):
         assert figure.axes[0].get_ylabel()
         assert [axes for axes in figure.axes if axes.get_xlabel()]
-    assert plot.received(w[0], title=title).axes[0].get_title(loc="left").endswith("sum over queries")
+    assert plot.received(w[0], title=title).get_suptitle().endswith("sum over queries; linear scale")
 
 
-def test_colours_go_with_the_root_until_most_would_be_pale():
-    short, uniform, sink = some()[0], weights(np.zeros((2000, 1)), np.zeros((2000, 1))), np.zeros((2000, 2))
-    sink[0] = [100, 0]
-    both = np.tile([1.0, 0], (2000, 1))
-    for w, logarithmic in ((short, False), (uniform, True), (weights(both, sink, scale=0.1), True)):
-        bar, image = (lambda axes: (axes[1], axes[0].images[0]))(plot.heat(w).axes)
-        assert isinstance(image.norm, LogNorm if logarithmic else PowerNorm)
-        assert bar.get_ylabel() == (
-            "weight, on a log scale; less than 5e-06 in one colour" if logarithmic else "weight"
-        )
-        seen = image.get_array().compressed()
-        assert image.norm.vmax == seen.max()
-        assert 0.1 < np.median(np.asarray(image.norm(seen))) < 0.8
-    one_hot = plot.heat(weights(100 * np.eye(300), 100 * np.eye(300), scale=0.01)).axes[0].images[0]
-    assert np.median(np.asarray(one_hot.norm(one_hot.get_array().compressed()))) <= 0  # what is nothing stays pale
+def test_colours_are_linear_for_few_weights_and_the_weights_are_printed():
+    w = some(1, 16)[0]
+    figure = plot.heat(w)
+    norm = figure.axes[0].images[0].norm
+    assert type(norm) is Normalize
+    assert (norm.vmin, norm.vmax) == (0, np.asarray(w).max())
+    assert "colours linear from 0 to 1;" in figure.get_suptitle()
+    printed = [text.get_text() for text in figure.axes[0].texts]
+    assert printed == [maps.hundredths(x) for x in np.asarray(w)[np.tril_indices(16)]]
+    assert [maps.hundredths(x) for x in (1, 0.9999, 0.123, 0.0123, 1e-9, 0.0995, 0.09949)] == [
+        *("100", ">99", "12", "1.2", "<0.1", "10", "9.9")
+    ]
 
 
-def test_the_rest_of_a_row_flattens_no_bar():
-    w = weights(np.zeros((2000, 1)), np.zeros((2000, 1)))
-    figure = plot.row(w, -1)
-    axes = figure.axes[0]
-    named = [patch.get_width() for patch in axes.patches[:-1]]  # type: ignore[attr-defined]
-    assert min(named) > 0.5 * axes.get_xlim()[1]
-    assert axes.patches[-1].get_width() == pytest.approx(0.98)  # type: ignore[attr-defined]
-    assert axes.texts[-1].get_text() == "0.9800, longer than the scale"
-    assert axes.texts[-1].xy[0] == axes.get_xlim()[1]  # type: ignore[attr-defined]
-    assert [text.get_text() for text in axes.get_yticklabels()][:2] == ["0", "1"]
-    short = plot.row(some(1, 60)[0], -1).axes[0]
-    assert "longer" not in " ".join(text.get_text() for text in short.texts)
+@pytest.mark.parametrize("n", [60, 700])
+def test_a_log_scale_begins_where_a_hundredth_of_the_weight_lies_below_and_the_legend_says_how_much(n):
+    w = some(1, n)[0]
+    figure = plot.heat(w)
+    image, bar = figure.axes[0].images[0], figure.axes[1]
+    picture, mass = w.map(size=512), w.map(size=512, reduce="sum")
+    floor = image.norm.vmin
+    below = float(mass[picture < floor].sum() / mass.sum())
+    assert isinstance(image.norm, LogNorm)
+    assert image.norm.vmax == picture.max()
+    assert floor in [float(f"{m}e-0{k}") for m in (1, 2, 5) for k in range(2, 8)]
+    assert below <= 0.01
+    assert mass[picture < 2.51 * floor].sum() / mass.sum() > 0.01 or floor > picture.max() / 251
+    assert f"logarithmic from {floor:.3g} to 1; what is less holds {percent(below)} of the weight" in (
+        figure.get_suptitle().replace("\n", " ")
+    )
+    ticks = [text.get_text() for text in bar.get_yticklabels()]
+    assert ticks[0] == f"{floor:.3g}"
+    assert ticks[-1] == "1"
+    assert len(ticks) > 2
+
+
+def test_a_log_scale_spans_two_decades_even_where_one_weight_a_row_is_all():
+    norm = plot.heat(weights(100 * np.eye(300), 100 * np.eye(300), scale=0.01)).axes[0].images[0].norm
+    assert (norm.vmin, norm.vmax) == (0.01, 1)
+
+
+def test_weights_that_stand_out_are_ringed_in_the_longest_text():
+    n, needle = 3000, (2222, 777)
+    q, k = np.zeros((n, 2), np.float32), np.zeros((n, 2), np.float32)
+    k[0, 0], q[:, 0] = 9, 1  # all rest on the first key
+    q[needle[0], 1], k[needle[1], 1] = 4, 4
+    w = weights(q, k, scale=1.0)
+    figure = plot.heat(w)
+    ring = figure.axes[0].lines[0]
+    assert (ring.get_ydata()[0], ring.get_xdata()[0]) == needle
+    assert len(figure.axes[0].lines) == 1
+    weight = float(w[needle])
+    assert f"1: query 2,222 → key 777 {weight:.4f}, {weight * 2223:,.0f} times an even share" in figure.get_suptitle()
+    even = plot.heat(weights(np.zeros((700, 1)), np.zeros((700, 1))))
+    assert not even.axes[0].lines
+    assert "no weight stands out from an even share of its row" in even.get_suptitle()
+
+
+def test_a_long_row_says_what_its_heaviest_keys_carry_and_shows_the_whole_text():
+    w = some(1, 3000)[0]
+    figure = plot.row(w, 2500, names(3000))
+    bars, strip = figure.axes
+    values = w.row(2500)
+    heaviest = np.argsort(-values, kind="stable")[:20]
+    assert [patch.get_width() for patch in bars.patches] == [*values[heaviest]]  # type: ignore[attr-defined]
+    assert [text.get_text() for text in bars.get_yticklabels()] == [f"t{j}  {j:,}" for j in heaviest]
+    own = float(values[heaviest].sum(dtype=np.float64))
+    said = figure.get_suptitle().replace("\n", " ")
+    assert f"these 20 keys carry {percent(own)}, the other 2,980 {percent(1 - own)} (499 of them nothing)" in said
+    assert "line: the largest of each 11 or 12 keys, shade: their mean; logarithmic from" in said
+    together = [text.get_text() for text in bars.child_axes[0].get_yticklabels()]
+    assert together == [percent(x) for x in values[heaviest].astype(np.float64).cumsum()]
+    mean, largest = (patch.get_data() for patch in strip.patches)  # type: ignore[attr-defined]
+    borders = np.arange(257) * 3000 // 256
+    parts = [values[a:b].astype(np.float64) for a, b in pairwise(borders)]
+    np.testing.assert_array_equal(largest.edges, borders - 0.5)
+    np.testing.assert_allclose(np.nan_to_num(largest.values), [part.max() for part in parts])
+    np.testing.assert_allclose(mean.values, [max(part.mean(), strip.get_ylim()[0]) for part in parts])
+
+
+def test_a_row_that_few_keys_carry_lists_few():
+    keys = np.eye(3000, 1, dtype=np.float32) * 30
+    figure = plot.row(weights(np.ones((3000, 1), np.float32), keys, scale=1.0), -1)
+    assert len(figure.axes[0].patches) == 8
+    nothing = plot.row(weights(np.eye(60), np.eye(60), mask=causal() & ~window(60)), -1)
+    assert "it gives no key any weight" in nothing.get_suptitle()
+    assert not nothing.axes[0].patches
 
 
 def test_itself_is_coloured_where_queries_and_keys_are_the_same_items():
@@ -116,61 +192,53 @@ def test_itself_is_coloured_where_queries_and_keys_are_the_same_items():
     for w, colours, said in (
         (weights(x, x), [other] * 3 + [own] + [other], True),
         (weights(x[:4], x, mask=full()), [other] * 5, False),
-        (weights(np.eye(60), np.eye(60), mask=causal() & ~window(0, 0)), [other] * 40, False),
+        (weights(np.eye(60), np.eye(60), mask=causal() & ~window(0, 0)), [other] * 20, False),
     ):
-        axes = plot.row(w, 3 if len(w) < 60 else -1).axes[0]
+        figure = plot.row(w, 3 if len(w) < 60 else -1)
+        axes = figure.axes[0]
         assert [to_hex(patch.get_facecolor()) for patch in axes.patches][: len(colours)] == colours
-        assert ("itself in the other colour" in axes.get_title(loc="left")) == said
+        assert ("itself in the other colour" in figure.get_suptitle()) == said
 
 
-def test_received_mass_has_a_scale_to_read():
-    even = plot.received(weights(np.zeros((20, 1)), np.zeros((20, 1)))).axes[0]
-    assert even.get_yscale() == "linear"
-    assert even.get_ylim()[0] == 0
-    steep = plot.received(some(3, 300))
-    steep.canvas.draw()
-    assert steep.axes[0].get_yscale() == "log"
-    assert "on a log scale" in steep.axes[0].get_title(loc="left")
-    low, high = steep.axes[0].get_ylim()
-    ticks = [text.get_text() for text in steep.axes[0].get_yticklabels()]
-    shown = [tick for tick in ticks if low <= float(tick) <= high]
-    assert len(shown) >= 2
-    assert {"0.1", "1"} <= {*shown}
-
-
-def test_many_names_do_not_overlap():
-    figure = plot.heat(some(1, 64)[0], names(64))
-    figure.draw_without_rendering()
-    for axis, side in ((figure.axes[0].xaxis, "x"), (figure.axes[0].yaxis, "y")):
-        boxes = [text.get_window_extent() for text in axis.get_ticklabels()]
-        edges = sorted((getattr(box, f"{side}0"), getattr(box, f"{side}1")) for box in boxes)
-        assert all(left[1] <= right[0] + 1 for left, right in pairwise(edges))
+@pytest.mark.parametrize("heads", [1, 3, 12])
+def test_what_keys_receive_is_linear_and_a_first_key_that_would_flatten_it_is_told(heads):
+    w = some(heads, 1000)
+    steady = plot.received(w)
+    k = np.zeros((heads, 1000, 1), np.float32)
+    k[:, 0] = 12
+    sink = weights(np.ones_like(k), k, scale=1.0)
+    cut = plot.received(sink)
+    for figure in (steady, cut):
+        assert figure.axes[0].get_yscale() == "linear"
+        assert figure.axes[0].get_ylim()[0] == 0
+        assert "in each 3 or 4 keys" in figure.get_suptitle()
+    assert "▲" not in steady.get_suptitle()
+    mass = sink.summary("received_sum").received_sum.astype(np.float64)
+    assert f"▲ key 0 receives {mass[0, 0]:.3g}" in cut.get_suptitle()
+    assert cut.axes[0].get_ylim()[1] == pytest.approx(1.08 * mass[:, 1:].max())
+    mean = next(line for line in cut.axes[0].lines if to_hex(line.get_color()) == plot.COLOURS["light"].bar)
+    borders = np.arange(257) * 999 // 256
+    expected = [mass[:, 1 + a : 1 + b].mean() for a, b in pairwise(borders)]
+    np.testing.assert_allclose(mean.get_ydata(), expected)
+    np.testing.assert_allclose(mean.get_xdata(), borders[:-1] + (np.diff(borders) + 1) / 2)
 
 
 def test_names_show_their_control_characters():
     figure = plot.heat(some(1, 6)[0], ["\n", "\t", " the", " ", "a\x1b[1m", "$x$"])
     shown = [text.get_text() for text in figure.axes[0].get_xticklabels()]
-    assert shown == ["\\n", "\\t", " the", "␣", "a\\x1b[1m", r"\$x\$"]
+    assert shown == ["\\n", "\\t", " the", "␣", "a\\x1b[1m", "$x$"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plot.picture_of(figure)
 
 
-@pytest.mark.parametrize("n", [20, 300])
-def test_bars_of_a_row_account_for_all_its_weight(n):
+@pytest.mark.parametrize("n", [1, 20, 40])
+def test_a_short_row_shows_every_key(n):
     w = some(1, n)[0]
-    figure = plot.row(w, -1, names(n))
-    bars = [patch.get_width() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
-    assert sum(bars) == pytest.approx(1)
-    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert len(labels) == len(bars) == min(n, figures.MOST_BARS + 1)
-    values = w.row(-1)
-    for label, bar in zip(labels, bars, strict=True):
-        if "other" in label:
-            assert f"{n - figures.MOST_BARS}" in label
-        else:
-            assert bar == values[int(label.split()[-1])]
-            assert label.split()[0] == f"t{label.split()[-1]}"
+    axes = plot.row(w, -1, names(n)).axes[0]
+    bars = [patch.get_width() for patch in axes.patches]  # type: ignore[attr-defined]
+    assert bars == [*w.row(-1)]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [f"t{j}  {j}" for j in range(n)]
 
 
 def test_profiles_and_received_mass_are_the_summary():

@@ -119,7 +119,11 @@ def one_head(w: WeightsLike) -> WeightsLike:
 
 
 def save(figure: Figure, path: str | os.PathLike[str], *, force: bool = True) -> None:
-    """Save a figure as .png, .svg or .pdf, atomically; raises FileError."""
+    """Save a figure as .png, .svg or .pdf, atomically; raises FileError.
+
+    >>> from clearhead import plot, weights
+    >>> save(plot.heat(weights(np.eye(3), np.eye(3))), getfixture("tmp_path") / "heat.svg")
+    """
     target = Path(path)
     if target.suffix.lower() not in KINDS:
         raise FileError(f"{target} does not name a picture: use a file that ends in {', '.join(KINDS)}.")

@@ -44,7 +44,6 @@ def heat(
 
     >>> from clearhead import weights
     >>> figure = heat(weights(np.eye(3), np.eye(3)), ["a", "b", "c"])
-    >>> save(figure, getfixture("tmp_path") / "heat.svg")
     """
     w = one_head(w)
     picture = w.map(rows, columns, size=PIXELS)

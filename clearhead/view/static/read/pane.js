@@ -291,7 +291,7 @@ export function makePane(host) {
     close() {
       now?.abort();
       map.stop();
-      sheet.stop();
+      sheet.close();
       element.remove();
     },
   };
