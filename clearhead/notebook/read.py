@@ -8,18 +8,17 @@ from urllib.parse import urlencode
 import numpy as np
 
 from clearhead.attention_weights.matrix import Weights
-from clearhead.attention_weights.weights_like import as_weights
 from clearhead.errors import InputError
 from clearhead.explain.json import json_bytes
 from clearhead.functional import Attended
 from clearhead.notebook.frame import Body, Frame
-from clearhead.reading.answers import MOST_READINGS, Reader, as_bytes
+from clearhead.reading.answers import Reader, as_bytes
 from clearhead.reading.kept import Kept, keep_around, keep_row
 from clearhead.reading.readings import Reading, StackLayer
-from clearhead.reading.sources import from_small_model, readings_of
 from clearhead.view import page
+from clearhead.view.showing import readings_by_source
 from clearhead.watched.seen import Watch
-from clearhead.wording import count, percent
+from clearhead.wording import percent
 
 HEIGHT = 760  # pixels
 MOST_SHOWN_PLAIN = 8  # keys
@@ -46,21 +45,14 @@ class Read(Frame):
         self,
         *sources: Watch | Weights | Attended | Reading | str,
         tokens: Sequence[str] | None = None,
-        names: Sequence[str] = (),
+        names: Sequence[str] | None = None,
         layer: int | None = None,
         head: int | None = None,
         row: int | None = None,
         height: int | None = HEIGHT,
     ) -> None:
-        if not sources:
-            raise InputError("there is nothing to read: give a watch, weights, or a text.")
-        if names and len(names) != len(sources):
-            raise InputError(f"there are {len(names)} names for {count(len(sources), 'source')}: give one for each.")
-        found = [
-            readings_of_source(source, tokens, name)
-            for source, name in zip(sources, names or [""] * len(sources), strict=True)
-        ]
-        self.reader = Reader([reading for each in found for reading in each][:MOST_READINGS])
+        found = readings_by_source(sources, tokens, names)
+        self.reader = Reader([reading for each in found for reading in each])
         self.layer, self.head, self.row = opening(self.reader.readings[0], layer, head, row)
         kept = Kept(self.reader)
         kept.ask("readings", {})
@@ -125,20 +117,3 @@ def keep_place(kept: Kept, reading: int, layer: int, heads: int, row: int) -> No
     layers = kept.reader.readings[reading].stack().layers.values()
     if sum(len(each.heads) * each.queries * each.keys for each in layers) <= MOST_PAIRS:
         keep_around(kept, reading, layer, heads, (row, column))
-
-
-def readings_of_source(source: Any, tokens: Sequence[str] | None, name: str) -> list[Reading]:
-    """What there is to read of one source; weights of several sequences are one reading each."""
-    if isinstance(source, str):
-        return [from_small_model(source)]
-    if isinstance(source, (Watch, Reading)):
-        return readings_of(source, name=name)
-    w = as_weights(source)
-    if w.ndim <= 3:
-        return readings_of(w, tokens, name=name)
-    batch = list(np.ndindex(w.shape[:-3]))[:MOST_READINGS]
-    return [
-        reading
-        for at in batch
-        for reading in readings_of(w[at], tokens, name=f"{name or 'weights'}, {', '.join(map(str, at))}")
-    ]

@@ -7,7 +7,6 @@ from typing import Any
 import example_notebooks
 import nbformat
 import numpy as np
-import pytest
 from playwright.sync_api import FrameLocator, expect
 
 import clearhead.model
@@ -21,7 +20,7 @@ TEXT = "The river was wide. The river"
 LAYER, HEAD = 3, 3
 SLOW = 60_000  # milliseconds that a server and its kernel may take at first
 READ = f"Read({TEXT!r}, layer={LAYER}, head={HEAD})"
-MARIMO = f'''import marimo
+MARIMO = f"""import marimo
 app = marimo.App()
 
 @app.cell
@@ -41,7 +40,7 @@ def _():
     from clearhead.explain import explain
     explain([[1, 0], [0, 1]])
     return
-'''
+"""
 
 
 def triangle(widget: FrameLocator, row: int) -> list[str]:
@@ -108,7 +107,7 @@ def test_marimo(shown: Shown, marimo: Callable[[str], Any]) -> None:
 
 
 def test_jupyterlab(shown: Shown, jupyter: Callable[..., Any]) -> None:
-    cells = [f"from clearhead.notebook import Learn, Read\nLearn('the river bank')", READ]
+    cells = ["from clearhead.notebook import Learn, Read\nLearn('the river bank')", READ]
     live = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata={"kernelspec": example_notebooks.KERNEL}
     )

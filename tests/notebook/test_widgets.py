@@ -142,7 +142,7 @@ def test_two_sources_stand_side_by_side(x: Any) -> None:
 
 
 @pytest.mark.parametrize(("make", "said"), [
-    (lambda w: Read(), "nothing to read"), (lambda w: Read(w, names=("a", "b")), "2 names for 1 source"),
+    (lambda w: Read(), "nothing to show"), (lambda w: Read(w, names=("a", "b")), "do not name 1 sources"),
     (lambda w: Read(w, layer=3), "no layer 3"), (lambda w: Read(w, head=3), "no head 3"),
     (lambda w: Read(w, row=9), "row is 9: give a query from -9 to 8"), (lambda w: Read(w, row=-10), "row is -10"),
     (lambda w: Read(w, tokens=["a"]), "1 tokens do not name"), (lambda w: Read(3), "this is int, not weights"),
