@@ -1,7 +1,9 @@
 """Widgets in a real marimo and a real JupyterLab, in a real browser, with and without a kernel."""
 
+import base64
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import example_notebooks
@@ -11,7 +13,7 @@ from playwright.sync_api import FrameLocator, expect
 
 import clearhead.model
 from clearhead.explain import explain
-from clearhead.notebook import Read
+from clearhead.notebook import Read, frame
 from clearhead.view.sentences import sentence_vectors
 from tests.notebook.conftest import Shown
 from tests.view.printed import share
@@ -87,7 +89,13 @@ def follow(shown: Shown, learn: int, read: int) -> None:
     expect(lesson.locator(".tri .trow:not(.hrow)")).to_have_count(5, timeout=SLOW)
     assert triangle(lesson, 4) == weights_of("the dog bit the man", 4)
     sentence_typed(lesson, "!")
-    expect(lesson.locator(".learn, body").first).to_contain_text("There is no word")
+    expect(lesson.locator("body")).to_contain_text("There is no word")
+    lesson.locator("summary", has_text="Export").click()
+    with shown.page.expect_download() as saving:
+        lesson.get_by_role("button", name="This page as one file").click()
+    written = saving.value.path().read_text("utf-8")
+    assert "the dog bit the man" in written
+    assert '"framed"' not in written
 
     reading.locator(".mass li").first.wait_for(timeout=SLOW)
     assert listed(reading, 2) == heaviest(10)
@@ -138,3 +146,52 @@ def test_where_there_are_no_widgets_the_page_holds_its_first_answers(shown: Show
     assert listed(page, 2) == heaviest(10)
     expect(page.get_by_role("region", name="What is shown")).to_contain_text("row 10")
     assert heaviest(10)[0] in shown.page.locator("table").inner_text()
+
+
+KERNEL = """async ({ source, packed, kept }) => { // a kernel that answers nothing but what a test says
+  const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+  const told = { title: 'clearhead', height: 700, page: 'shared', kept: bytes(kept) };
+  const listeners = [];
+  const model = {
+    get: (name) => told[name],
+    on: (_, listener) => listeners.push(listener),
+    off: () => {},
+    send(content) {
+      window.sent.push(content);
+      if (content.ask && content.what !== 'ask/line') setTimeout(window.say, 0, { answered: content.ask, error: 'Not now.' });
+    },
+    widget_manager: { get_model: async () => ({ get: () => bytes(packed) }) },
+  };
+  window.sent = [];
+  window.say = (content) => listeners.forEach((listener) => listener(content, []));
+  const { default: widget } = await import(URL.createObjectURL(new Blob([source], { type: 'text/javascript' })));
+  const shown = widget.render({ model, el: document.body });
+  window.say({ here: window.sent[0].greet });
+  await shown;
+}"""
+
+
+def rows_asked(shown: Shown) -> list[int]:
+    """The rows that the kernel was asked for, in order."""
+    asked = shown.page.evaluate("window.sent.filter(({ what }) => what === 'ask/line')")
+    return [question["about"]["at"] for question in asked]
+
+
+def test_what_is_left_before_its_turn_is_not_asked(shown: Shown) -> None:
+    reading = Read(TEXT, layer=LAYER, head=HEAD)
+    shown.page.evaluate(KERNEL, {
+        "source": Path(frame.__file__).with_name("static").joinpath("widget.js").read_text("utf-8"),
+        "packed": base64.b64encode(reading.shared.packed).decode(), "kept": base64.b64encode(reading.kept).decode(),
+    })  # fmt: skip
+    page = shown.widget(0)
+    text = page.get_by_role("listbox").first
+    text.wait_for(timeout=SLOW)
+    for _ in range(4):  # the first is asked; the kernel has begun and takes its time
+        text.press("ArrowLeft")
+        shown.page.wait_for_timeout(60)
+        shown.page.evaluate("window.sent.filter(({ ask }) => ask).forEach(({ ask }) => window.say({ begun: ask }))")
+    assert rows_asked(shown) == [9]
+    shown.page.evaluate("window.say({ answered: window.sent.find(({ what }) => what === 'ask/line').ask, error: 'Too late.' })")
+    shown.page.wait_for_function("window.sent.filter(({ what }) => what === 'ask/line').length > 1")
+    assert rows_asked(shown)[:2] == [9, 6]
+    expect(page.locator("body")).to_contain_text("No kernel answers", timeout=SLOW)  # it has not begun this one
