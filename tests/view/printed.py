@@ -47,3 +47,14 @@ def share(weight: float, narrow: bool = False) -> str:
         return f"<0.1{unit}"
     text = fixed(x, 1)
     return f">99.9{unit}" if text == "100.0" and x < 100 else f"{text}{unit}"
+
+
+def percent(share: float) -> str:
+    """A share in per cent: one decimal, more where it is small; only exactly 0 prints as 0, and only 1 as 100."""
+    x = exact(share) * 100
+    if not x or x < Decimal("0.001"):
+        return "< 0.001 %" if x else "0 %"
+    if x < Decimal("0.1"):
+        return f"{fixed(x, 4 if x < Decimal('0.01') else 3)} %"
+    text = fixed(x, 1)
+    return "> 99.9 %" if text == "100.0" and x < 100 else f"{text} %"

@@ -33,7 +33,7 @@ export function makePane(host) {
   let trusted = { key: '', told: null };
 
   const names = makeNames(request, () => {
-    if (view) drawAll(viewOf(shownState(), view.line));
+    if (view) drawAll(viewOf(view.state, view.line));
   });
   const viewbar = makeViewbar({
     label: 'What is shown',
@@ -280,14 +280,15 @@ export function makePane(host) {
     update(next, around) {
       const before = state;
       [state, context] = [next, around];
-      if (before && sameQuestion(before, next) && pointed === null && view?.line && !problem) {
-        names.load(view.about, view.part, view.layer).catch(() => {});
-        drawAll(viewOf(next, view.line));
+      if (before && before.by !== next.by) pointed = null;
+      if (view?.line && !problem && sameQuestion(view.state, shownState())) {
+        now?.abort();
+        [now, waiting] = [null, null];
+        drawAll(viewOf(shownState(), view.line));
         return;
       }
-      if (before && before.by !== next.by) pointed = null;
       drawPassing();
-      load();
+      if (!now || problem || !sameQuestion(before, next)) load();
     },
     /** Show around it what has changed there. */
     refresh(around, done = false) {
