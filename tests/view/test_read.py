@@ -1,316 +1,236 @@
-"""The Read screen in a real browser: text, answer, keys, search, two views, and what happens when things go wrong."""
+"""Every number on the Read screen against matrices in float64: rows, columns, joined heads, cells, colours, the map."""
 
-import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import expect
 
-from tests.view import texts
-from tests.view.conftest import Watched
-from tests.view.needle import needle_reading
-from tests.view.printed import percent
+from clearhead.definition import weights as definition
+from clearhead.model import load
+from tests.view.known import READINGS, TEXT, exact, lengths
+from tests.view.printed import nearly, number, percent, round_down, round_up, short, step, whole
+from tests.view.read_page import ReadPage
 
-NEEDLE, ODD, GENERATED, ALIGNED, SMALL = range(5)
-Opened = Callable[[str], Page]
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Where the made-up texts are served."""
-    command = [sys.executable, "-u", "-m", "tests.view.texts"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        yield re.search(r"(http://\S+)read", server.stdout.readline())[1]
-    finally:
-        server.terminate()
-        server.wait(10)
+LISTED, MORE = 14, 40  # lines at first, and those that a click adds
+FIRST = {items: list(READINGS).index(str(items)) for items in (120, 700, 2000)}  # of the readings
+Reads = Callable[..., ReadPage]
 
 
-@pytest.fixture
-def opened(watched: Watched) -> Opened:
-    """Opens a state of the screen and waits for its answer."""
-
-    def opens(state: str) -> Page:
-        watched.page.goto("about:blank")
-        watched.page.goto(f"{watched.address}read#{state}")
-        expect(watched.page.locator(".say em").first).to_be_visible()
-        return watched.page
-
-    return opens
+def small_head(layer: int, head: int) -> np.ndarray:
+    """A head of the small model over the text, in float64."""
+    model = load()
+    done = model.forward(model.tokenizer.encode(TEXT)).layers[layer]
+    q, k = (x[head].astype(np.float64) for x in (done.q, done.k))
+    return definition.weights(q, k, scale=done.scale)
 
 
-def row_is(page: Page, row: int) -> None:
-    """Wait until the screen shows a row."""
-    expect(page.locator(".chips").first).to_contain_text(re.compile(rf"row {row:,}(?!\d)"))
+def check_list(read: ReadPage, line: np.ndarray, rule: Callable[[float], str] = percent, first: bool = True) -> None:
+    """The list says of a line, in float64, what it must; without the first item unless `first`."""
+    line = line.copy()
+    if not first:
+        line[0] = 0
+    order = np.argsort(-line, kind="stable")
+    order = order[line[order] > 1e-30]
+    sums = np.cumsum(line[order]) / line.sum()
+    listed = read.listed()
+    assert len(listed) == min(LISTED, len(order)) or len(listed) == min(LISTED + MORE, len(order))
+    assert [item.rank for item in listed] == [whole(n + 1) for n in range(len(listed))]
+    for n, item in enumerate(listed):
+        assert item.item == order[n] or np.isclose(line[item.item], line[order[n]], rtol=3e-6), (n, item)
+        assert nearly(item.weight, rule, line[item.item]), (item, line[item.item])
+        assert nearly(item.sum, percent, sums[n]), (item, sums[n])
+    carriers = {cut: int((sums < cut / 100 - 1e-6).sum()) + 1 for cut in (50, 90, 99)}
+    between = {}  # of cuts at the same place, the highest is told
+    for cut, count in carriers.items():
+        between[count] = f"{whole(count)} token{'s' * (count > 1)} {'carry' if count > 1 else 'carries'} {cut} %"
+    *cuts, rest = read.said_between()
+    assert cuts == [said for count, said in between.items() if count <= len(listed)]
+    others = len(order) - len(listed)
+    if others:
+        said, left = rest.split(" Show ")[0], float(1 - sums[len(listed) - 1])
+        words = f"the other {whole(others)} token{'s' * (others > 1)} {'carry' if others > 1 else 'carries'} "
+        assert said.startswith(words)
+        assert nearly(said.removeprefix(words), percent, left, 1e-4)
+    sentence = read.sentence()
+    if carriers[90] > 1:
+        assert f"{whole(carriers[90])} tokens carry 90 %" in sentence
 
 
-def weight_of(head: int, row: int, column: int) -> str:
-    """A weight of the needle's text, as the page prints it."""
-    return percent(float(needle_reading(2048, texts.NEEDLE).stack().layer(0).weights[head][row][column]))
+def check_sentence(read: ReadPage, row: int, line: np.ndarray) -> None:
+    """The sentence about a row names its heaviest key but the first, and what it rests on the first."""
+    other = 1 + int(np.argmax(line[1:]))
+    said = read.page.locator(".say em").inner_text()
+    assert nearly(said, percent, line[other]), (said, line[other])
+    back = row - other
+    where = f", {whole(back)} token{'s' * (back > 1)} back" if back else " on itself"
+    assert where in read.sentence()
+    rests = f"rests {percent(float(np.float32(line[0])))} on the first token" if line[0] >= 0.01 else "puts"
+    assert rests in read.sentence()
 
 
-def said(page: Page) -> str:
-    """The sentence."""
-    return page.locator(".say").first.inner_text()
+def check_cells(read: ReadPage, matrix: np.ndarray, row: int, column: int) -> None:
+    """The table of cells stands round a pair, and says what the matrix holds."""
+    cells = read.cells()
+    assert (row, column) in cells
+    assert len(cells) == 30
+    for (i, j), text in cells.items():
+        if j > i:
+            assert text == "not seen"
+        else:
+            assert nearly(text, short, matrix[i, j]), (i, j, text, matrix[i, j])
 
 
-@pytest.mark.parametrize(("head", "at", "where"), [(1, 1900, "lighthouse, 1,200 tokens back"), (0, 1000, "90 %")])
-def test_the_answer_is_python_s(opened: Opened, head: int, at: int, where: str) -> None:
-    page = opened(f"reading={NEEDLE}&heads={head}&row={at}")
-    expect(page.locator(".say")).to_contain_text(where)
-    row = np.asarray(needle_reading(2048, texts.NEEDLE).stack().layer(0).weights[head][at], np.float64)
-    order = np.argsort(-row, kind="stable")
-    each = "e => [+e.dataset.pick, e.querySelector('.wt').textContent]"
-    shown = page.evaluate(f"[...document.querySelectorAll('.mass [data-pick]')].map({each})")
-    assert [item for item, _ in shown] == order[: len(shown)].tolist()
-    assert shown[0][1] == f"{100 * row[order[0]]:.1f} %" == page.locator(".say em").inner_text()
-    assert page.locator(f"#pane1-keys-{order[0]}").get_attribute("title") == f"{order[0]:,}: {shown[0][1]}"
-    carriers = int(np.searchsorted(np.cumsum(row[order]), 0.9)) + 1
-    assert carriers == 1 or f"{carriers:,} tokens carry 90 %" in said(page)
-    others = at + 1 - len(shown)
-    assert f"the other {others:,} tokens carry" in page.locator(".mass .rest").inner_text()
+CASES = [
+    pytest.param("small", 1, 2, 70, id="small model"),
+    pytest.param("120", 2, 1, 119, id="120"),
+    pytest.param("2000", 5, 3, 1888, id="2000"),
+]
 
 
-def test_who_reads_it_turns_the_question_round(opened: Opened) -> None:
-    page = opened(f"reading={NEEDLE}&heads=1&by=column&column=700")
-    expect(page.locator(".say")).to_contain_text("where?, 1,200 tokens on, puts")
-    page.get_by_role("radio", name="what it reads").click()
-    row_is(page, 700)
-    page.get_by_role("radio", name="who reads it").click()
-    expect(page.locator(".chips")).to_contain_text("column 700")
-
-
-def test_the_keyboard_goes_everywhere(opened: Opened) -> None:
-    page = opened(f"reading={NEEDLE}&row=1000")
-    page.locator("#pane1-keys").focus()
-    for key, row in (("ArrowRight", 1001), ("ArrowLeft", 1000), ("PageDown", 1205), ("Home", 0), ("End", 2047)):
-        page.keyboard.press(key)
-        row_is(page, row)
-        assert page.locator("#pane1-keys").get_attribute("aria-activedescendant") == f"pane1-keys-{row}"
-    page.keyboard.press("ArrowUp")
-    expect(page.locator(".chips")).not_to_contain_text("row 2,047")
-    page.keyboard.press(".")
-    expect(page.locator(".chips")).to_contain_text("head 0.1")
-    page.keyboard.press("Control+z")
-    expect(page.locator(".chips")).to_contain_text("head 0.0")
-    page.keyboard.press("?")
-    expect(page.get_by_role("dialog")).to_contain_text("the layer before or after")
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog")).to_have_count(0)
-    assert "locked on" in page.locator(".chip").inner_text()
-
-
-def test_search_finds_words_and_numbers(opened: Opened) -> None:
-    page = opened(f"reading={NEEDLE}&row=10")
-    page.keyboard.press("/")
-    page.keyboard.type("Lighthouse")
-    expect(page.locator(".found")).to_contain_text("1 of 1, number 700")
-    expect(page.locator("#pane1-keys-700")).to_have_class(re.compile(r"\bhit\b"))
-    page.keyboard.press("Control+Enter")
-    row_is(page, 700)
-    page.get_by_role("searchbox").fill("#1900")
-    expect(page.locator(".found")).to_contain_text("number 1,900")
-    page.get_by_role("searchbox").fill("nowhere at all")
-    expect(page.locator(".found")).to_contain_text("Nothing like this among 2,048 tokens")
-    page.keyboard.press("Escape")
-    expect(page.locator(".found")).to_be_hidden()
-
-
-def test_a_click_locks_and_the_pointer_leads_until_then(opened: Opened) -> None:
-    page = opened(f"reading={GENERATED}&row=30")
-    page.keyboard.press("Escape")
-    expect(page.locator(".chip")).to_contain_text("follows the pointer; Enter locks")
-    page.locator("#pane1-keys-12").hover()
-    row_is(page, 12)
-    assert "row=30" in page.url
-    page.locator("#pane1-keys-20").hover()
-    row_is(page, 20)
-    page.keyboard.press("Enter")
-    expect(page.locator(".chip")).to_contain_text("locked on the")
-    assert "row=20" in page.url
-    page.locator("#pane1-keys-7").hover()
-    expect(page.locator(".textcap")).to_contain_text(re.compile(r"burned, 7: [<\d]"))
-    row_is(page, 20)
-    page.locator("#pane1-keys-3").click(modifiers=["Shift"])
-    expect(page.locator(".say")).to_contain_text("clear, 17 tokens back")
-    page.locator("#pane1-keys-25").click()
-    row_is(page, 25)
-
-
-def test_later_is_hatched_and_said(opened: Opened) -> None:
-    page = opened(f"reading={GENERATED}&row=5")
-    expect(page.locator("#pane1-keys-6")).to_have_class(re.compile(r"\blater\b"))
-    assert page.locator("#pane1-keys-6").get_attribute("title") == "6: later: not seen"
-    assert "Hatched is later: not seen." in page.locator(".textcap").inner_text()
-    assert "later tokens: exactly 0" in page.locator(".trust").inner_text()
-
-
-def test_odd_tokens_stand_where_they_should(opened: Opened) -> None:
-    page = opened(f"reading={ODD}&row=100")
-    assert page.title() != "bad"
-    shown = page.evaluate(
-        "[...document.querySelectorAll('#pane1-keys .t')].map(e => [+e.dataset.j % 22, e.textContent])"
-    )
-    marks = {2: "∅", 3: "⏎", 4: "⏎⏎", 5: "⇥", 6: "␣", 7: "␣␣␣", 12: "‹200B›", 13: "␀", 19: "␍⏎"}
-    assert {token: text for token, text in shown if token in marks} == marks
-    assert dict(shown)[1] == "<script>document.title='bad'</script>"
-    wide = (
-        "[...document.querySelectorAll('#pane1-keys .ln')].every(e => e.scrollWidth <= e.parentElement.clientWidth + 4)"
-    )
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert page.evaluate(f"{wide} || getComputedStyle(document.querySelector('.space')).overflowX === 'clip'")
-    assert "Not what the model used" not in page.locator(".trust").inner_text()
-    assert "The output differs from the model's by 0.3." in page.locator(".trust").inner_text()
-
-
-def test_generation_steps_lead_to_the_row_that_chose(opened: Opened) -> None:
-    page = opened(f"reading={GENERATED}")
-    slider = page.get_by_role("slider", name="Step")
-    slider.fill("0")
-    row_is(page, len(texts.PROMPT) - 1)
-    assert page.locator(".made .on").inner_text() == texts.MADE[0].strip()
-    expect(page.locator(".gen")).to_contain_text("step 1 of 4, row 39")
-    page.get_by_role("button", name="Next step").click()
-    row_is(page, len(texts.PROMPT))
-    assert page.locator(".made .on").inner_text() == texts.MADE[1].strip()
-
-
-def test_heads_are_joined_and_bracketed(opened: Opened) -> None:
-    page = opened(f"reading={GENERATED}&layer=4")
-    assert page.locator(".headpick .br").all_inner_texts() == ["key 0", "key 1"]
-    page.locator(".headpick [data-head='2']").click(modifiers=["Control"])
-    expect(page.locator(".say")).to_contain_text("In the mean of heads 0, 2,")
-    page.locator(".headpick [data-head='4']").click(modifiers=["Shift"])
-    expect(page.locator(".chips")).to_contain_text("mean of 4 heads")
-    page.get_by_role("radio", name="max", exact=True).first.click()
-    expect(page.locator(".say")).to_contain_text("At most over heads 0, 2, 3, 4,")
-    page.get_by_role("radio", name="one head").click()
-    expect(page.locator(".chips")).to_contain_text("head 4.0")
-
-
-def test_without_the_first_only_colours_and_sums_change(opened: Opened) -> None:
-    page = opened(f"reading={SMALL}")
-    first = page.locator(".mass [data-pick='0'] .wt").inner_text()
+@pytest.mark.parametrize(("name", "layer", "head", "row"), CASES)
+def test_rows_and_columns_are_those_of_the_matrix(
+    reads: Reads, small: str, known: str, name: str, layer: int, head: int, row: int
+) -> None:
+    of_model = name == "small"
+    matrix = small_head(layer, head) if of_model else exact(int(name), layer, head)
+    read = reads(small if of_model else known)
+    about = f"{'' if of_model else f'reading={FIRST[int(name)]}&'}layer={layer}&heads={head}"
+    page = read.open(f"{about}&row={row}")
+    check_list(read, matrix[row])
+    check_sentence(read, row, matrix[row])
+    check_cells(read, matrix, row, 1 + int(np.argmax(matrix[row, 1:])))
+    before = {item.item: item.weight for item in read.listed()}
+    if page.get_by_role("button", name="Show 40 more").count():
+        page.get_by_role("button", name="Show 40 more").click()
+        check_list(read, matrix[row])
+        before = {item.item: item.weight for item in read.listed()}
     page.get_by_label("without the first token").check()
-    expect(page.locator(".answer .headline")).to_contain_text(f"The first token holds {first}")
-    expect(page.locator(".mass [data-pick='0']")).to_have_count(0)
-    assert "of the rest" in said(page)
+    read.rest()
+    check_list(read, matrix[row], first=False)
+    expect(page.locator(".answer")).to_contain_text("Only colours and sums change. The first token holds ")
+    assert all(before.get(item.item, item.weight) == item.weight for item in read.listed()), "weights change too"
+    assert "of the rest" in read.sentence()
+    page.get_by_role("radio", name="who reads it").click()
+    read.rest()
+    check_list(read, matrix[:, row])
+    read.go(f"{about}&by=column&column=0")
+    check_list(read, matrix[:, 0])
+    check_cells(read, matrix, int(np.argmax(matrix[:, 0])), 0)
 
 
-def test_two_texts_stand_one_above_the_other(opened: Opened) -> None:
-    page = opened(f"reading={ALIGNED}&layer=1&heads=2&row=1")
-    expect(page.locator(".textpane h2")).to_have_text(["Reads 16 queries", "Is read 15 keys"])
-    expect(page.locator(".say")).to_contain_text("Fähre puts")
-    expect(page.locator(".say")).to_contain_text("on ferry.")
-    page.locator("#pane1-queries-4").click()
-    expect(page.locator(".say")).to_contain_text("Insel puts")
-    page.locator("#pane1-keys-0").click()
-    expect(page.locator(".say")).to_contain_text("on The")
-    assert "rests" not in said(page)
+def test_heads_are_joined_and_weighed(reads: Reads, known: str) -> None:
+    read, row = reads(known), 600
+    read.open(f"reading={FIRST[700]}&layer=2&heads=0&row={row}")
+    heads = np.stack([exact(700, 2, head) for head in range(4)])
+    valued = heads * np.stack([lengths(700, 2, head) for head in range(4)])[:, None]
+    for state, line, rule in (
+        ("heads=0+1+3&join=mean", heads[[0, 1, 3]].mean(0)[row], percent),
+        ("heads=3+1&join=max", heads[[1, 3]].max(0)[row], percent),
+        ("heads=2&measure=value", valued[2, row], number),
+        ("heads=0+1+2+3&join=mean&measure=value", valued.mean(0)[row], number),
+        ("heads=1+2&join=max&by=column&column=17", heads[1:3].max(0)[:, 17], percent),
+    ):
+        read.go(f"reading={FIRST[700]}&layer=2&row={row}&{state}")
+        check_list(read, line, rule)
+    page = read.page
+    read.go(f"reading={FIRST[700]}&layer=2&heads=2&row={row}")
+    page.get_by_role("radio", name="mean", exact=True).first.click()
+    read.rest()
+    check_list(read, heads.mean(0)[row])
+    page.get_by_role("button", name="Times the value’s length").click()
+    read.rest()
+    check_list(read, valued.mean(0)[row], number)
+    expect(page.locator(".say")).to_contain_text("weight times the value’s length")
 
 
-def test_two_views_move_together_and_close(opened: Opened) -> None:
-    page = opened(f"reading={NEEDLE}&row=800&panes=2&reading2={NEEDLE}&heads2=1&row2=800")
-    page.locator("#pane2-keys").focus()
-    page.keyboard.press("ArrowLeft")
-    expect(page.locator(".chips")).to_contain_text(["row 799", "row 799"])
-    page.get_by_label("same rows in both").uncheck()
-    page.locator("#pane2-keys").focus()
-    page.keyboard.press("ArrowLeft")
-    expect(page.locator(".chips")).to_contain_text(["row 799", "row 798"])
-    page.get_by_role("button", name="Close").first.click()
-    expect(page.locator(".chips")).to_have_count(1)
-    row_is(page, 798)
-    page.keyboard.press("Control+z")
-    expect(page.locator(".chips")).to_contain_text(["row 799", "row 798"])
+@pytest.mark.parametrize("without", [False, True])
+def test_the_text_is_shaded_by_a_scale_that_is_told(reads: Reads, known: str, without: bool) -> None:
+    read, row = reads(known), 1500
+    page = read.open(f"reading={FIRST[2000]}&layer=2&heads=1&row={row}&without={str(without).lower()}")
+    line = exact(2000, 2, 1)[row]
+    floor = round_down(min(line.sum() / 2000, line.max() / 10))
+    assert f"Shaded from {100 * floor:g} % to 100 %" in page.locator(".textcap").inner_text()
+    share = 1 / (1 - line[0]) if without else 1
+    found = page.locator(".text .t").evaluate_all("all => all.map(e => [+e.dataset.j, e.className, e.title])")
+    assert len(found) > 100
+    page.get_by_role("listbox", name="Text", exact=True).evaluate("e => { e.scrollTop = 0 }")
+    page.wait_for_timeout(100)
+    found += page.locator(".text .t").evaluate_all("all => all.map(e => [+e.dataset.j, e.className, e.title])")
+    steps = set()
+    for j, kinds, title in found:
+        at = next((int(kind[1:]) for kind in kinds.split() if kind[0] == "w" and kind[1:].isdecimal()), 0)
+        if j > row:
+            assert "later" in kinds.split()
+            assert title == f"{whole(j)}: later: not seen"
+            continue
+        assert title.startswith(f"{whole(j)}: ")
+        assert nearly(title.partition(": ")[2], percent, line[j])
+        if j != row:
+            wanted = (
+                {0} if without and not j else {step(line[j] * share * part, floor) for part in (1 - 1e-5, 1, 1 + 1e-5)}
+            )
+            assert at in wanted, (j, kinds, line[j])
+        steps.add(at)
+    assert len(steps) > 5
 
 
-def test_only_the_last_answer_is_drawn(opened: Opened, watched: Watched) -> None:
-    page = opened(f"reading={NEEDLE}&row=1000")
-    held: list[Route] = []
-    page.route("**/ask/line", lambda route: held.append(route))
-    page.locator("#pane1-keys").focus()
-    page.keyboard.press("ArrowLeft")
-    page.keyboard.press("ArrowLeft")
-    page.locator("#pane1-keys-990").click(modifiers=["Shift"])
-    expect(page.locator(".standing")).to_contain_text("Row 998")
-    row_is(page, 1000)  # the last whole answer
-    assert page.locator("#pane1-keys-990").get_attribute("title") == f"990: {weight_of(0, 1000, 990)}"
-    for route in reversed(held):
-        route.continue_()
-    row_is(page, 998)
+def pooled_at(matrix: np.ndarray, rows: np.ndarray, columns: np.ndarray, how: str) -> np.ndarray:
+    """The cells from each row and column to the next ones as one."""
+    gather = {"max": np.maximum, "sum": np.add, "mean": np.add}[how]
+    pooled = gather.reduceat(gather.reduceat(matrix, rows, axis=0), columns, axis=1)
+    if how == "mean":
+        pooled /= np.diff([*rows, len(matrix)])[:, None] * np.diff([*columns, matrix.shape[1]])
+    return pooled
+
+
+def brute_pool(matrix: np.ndarray, height: int, width: int, how: str) -> np.ndarray:
+    """Each pixel of a picture made of all its cells; a sum is that of the square of four by four that it lies in."""
+    size = len(matrix)
+    rows, columns = (np.arange(pixels) * size // pixels for pixels in (height, width))
+    if how != "sum":
+        return pooled_at(matrix, rows, columns, how)
+    squares = pooled_at(matrix, np.arange(0, size, 4), np.arange(0, size, 4), how)
+    return squares[rows // 4][:, columns // 4]
+
+
+PIXELS = """() => {
+  const canvas = document.querySelector('.pixels'), pen = canvas.getContext('2d');
+  const { width, height } = canvas, data = pen.getImageData(0, 0, width, height).data;
+  const probe = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const steps = Array.from({ length: 21 }, (_, n) => {
+    probe.fillStyle = getComputedStyle(document.querySelector(`.mappane .legend .w${n}`)).fill;
+    probe.fillRect(0, 0, 1, 1);
+    return [...probe.getImageData(0, 0, 1, 1).data].join();
+  });
+  const found = [];
+  for (let at = 0; at < data.length; at += 4) {
+    found.push(data[at + 3] ? steps.indexOf(data.subarray(at, at + 4).join()) : -9);
+  }
+  return { width, height, found };
+}"""
+
+
+@pytest.mark.parametrize("how", ["max", "sum", "mean"])
+def test_the_maps_pixels_are_pooled_cells(reads: Reads, known: str, how: str) -> None:
+    read, matrix = reads(known), exact(700, 5, 2)
+    page = read.open(f"reading={FIRST[700]}&layer=5&heads=2&row=699&how={how}")
     page.wait_for_timeout(200)
-    row_is(page, 998)
-    assert page.locator("#pane1-keys-990").get_attribute("title") == f"990: {weight_of(0, 998, 990)}"
-    expect(page.locator(".say")).to_contain_text(f"{weight_of(0, 998, 990)} on")
-    watched.complaints.clear()  # an abandoned request is one
-
-
-def test_the_last_answer_stays_when_the_server_is_gone(opened: Opened, watched: Watched) -> None:
-    page = opened(f"reading={NEEDLE}&row=1500")
-    expect(page.locator(".say")).not_to_contain_text("number")  # names have come
-    before = said(page)
-    page.route("**/ask/line", lambda route: route.abort())
-    page.locator("#pane1-keys").focus()
-    page.keyboard.press("ArrowLeft")
-    alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("The server on this computer no longer answers.")
-    expect(alert).to_contain_text("What you see is the last answer, row 1,500.")
-    assert said(page) == before
-    page.unroute("**/ask/line")
-    alert.get_by_role("button", name="Try again").click()
-    row_is(page, 1499)
-    expect(alert).to_have_count(0)
-    watched.complaints.clear()  # the refused request
-
-
-def test_values_that_were_not_kept_are_said_to_be(opened: Opened, watched: Watched) -> None:
-    page = opened(f"reading={NEEDLE}&row=1500")
-    page.get_by_role("button", name="Times the value").click()
-    expect(page.get_by_role("alert")).to_contain_text("were not kept")
-    page.keyboard.press("Control+z")
-    expect(page.get_by_role("alert")).to_have_count(0)
-    watched.complaints.clear()  # the refused request
-
-
-def test_another_text_is_read(opened: Opened) -> None:
-    page = opened(f"reading={SMALL}")
-    page.get_by_role("button", name="Read another text").click()
-    page.get_by_role("textbox", name="Text").fill("The cat sat.")
-    page.get_by_role("button", name="Read it").click()
-    expect(page.locator("#pane1-keys")).to_contain_text("<s>The cat sat.")
-
-
-@pytest.mark.parametrize("watched", [{"permissions": ["clipboard-read", "clipboard-write"]}], indirect=True)
-@pytest.mark.parametrize("state", ["layer=2&heads=1&row=5", "layer=1&heads=0 2&join=mean&by=column&column=3"])
-def test_copied_python_prints_the_list(opened: Opened, state: str, capsys: Any) -> None:
-    page = opened(f"reading={SMALL}&{state}")
-    page.get_by_role("button", name="Copy as Python").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    exec(page.evaluate("navigator.clipboard.readText()"), {})  # noqa: S102
-    printed = [tuple(map(float, line.strip("()").split(", "))) for line in capsys.readouterr().out.splitlines()]
-    items = page.evaluate("[...document.querySelectorAll('.mass [data-pick]')].map(e => +e.dataset.pick)")
-    assert [int(item) for item, weight in printed if weight > 0][:5] == items[:5]
-
-
-@pytest.mark.parametrize(
-    "watched", [{"viewport": {"width": 360, "height": 800}}, {"color_scheme": "dark"}], indirect=True
-)
-@pytest.mark.parametrize("reading", [NEEDLE, ODD, GENERATED, ALIGNED])
-def test_nothing_is_cut_or_unnamed(opened: Opened, axe: str, reading: int) -> None:
-    page = opened(f"reading={reading}")
-    page.locator("#pane1-keys").evaluate("e => { e.scrollTop = e.scrollHeight }")
-    expect(page.locator(".trust")).to_contain_text("Not checked" if reading != GENERATED else "Checked")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert page.evaluate("document.querySelectorAll('*').length") < 3000
-    page.evaluate(axe)
-    found = page.evaluate(
-        "async () => (await axe.run('.pane', {preload: false})).violations.map(v => [v.id, v.nodes[0].html])"
-    )
-    assert found == []
+    told = page.evaluate(PIXELS)
+    drawn = np.reshape(told["found"], (told["height"], told["width"]))
+    assert -1 not in drawn, "a colour that is not of the scale"
+    pooled = brute_pool(matrix, told["height"], told["width"], how)
+    seen = brute_pool(np.tri(700), told["height"], told["width"], "max") > 0
+    assert ((drawn >= 0) == seen).all()
+    ends = [end.removeprefix("≤ ").removesuffix(" %").replace("−", "-") for end in read.legend()]
+    floor, top = (float(ends[n]) / (1 if how == "sum" else 100) for n in (0, -1))
+    assert top == round_up(pooled.max())
+    assert floor == round_down(floor)
+    median = np.median(pooled[pooled > 1e-30])
+    assert 0.35 * min(median, top / 10) < floor <= 1.01 * min(median, top / 10)
+    above = step(pooled * (1 + 1e-5), floor, top), step(pooled * (1 - 1e-5), floor, top)
+    assert ((drawn == above[0]) | (drawn == above[1]))[seen].all()
+    assert len(set(drawn[seen])) > 10
+    said = page.locator(".mappane .status").inner_text()
+    most = {"max": "largest of 2² to 3²", "sum": "sum of 4²", "mean": "mean of 2² to 3²"}[how]
+    assert said == f"A pixel is the {most} cells; none skipped."
