@@ -4,27 +4,57 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.view.known import READINGS, TEXT
+from tests.view.read_page import ReadPage
+from tests.view.watched_page import Watched, watching
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")  # the first is the fastest
+
+
+@contextmanager
+def serving(*command: str) -> Iterator[str]:
+    """Where `python -m command` serves its page, as long as the block lasts."""
+    with subprocess.Popen([sys.executable, "-u", "-m", *command], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield re.search(r"http://\S+", server.stdout.readline())[0]
+        finally:
+            server.terminate()
 
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """Where a fresh `clearhead view` serves."""
-    command = [sys.executable, "-u", "-m", "clearhead", "view", "--no-browser"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        yield re.search(r"http://\S+", server.stdout.readline())[0]
-    finally:
-        server.terminate()
-        server.wait(10)
+    with serving("clearhead", "view", "--no-browser") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def needle() -> Iterator[str]:
+    """Where a text of 32,768 words with a needle is read."""
+    with serving("tests.view.needle") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def known() -> Iterator[str]:
+    """Where all of `known.READINGS` are read, in order."""
+    with serving("tests.view.known", *READINGS) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def small() -> Iterator[str]:
+    """Where the small model reads `known.TEXT`."""
+    with serving("clearhead", "view", "--no-browser", "--model", "tiny", TEXT) as found:
+        yield found
 
 
 def chromium() -> str:
@@ -43,45 +73,18 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-class Watched:
-    """A page and what it complained of: nothing, at the end of a test."""
-
-    def __init__(self, page: Page, address: str) -> None:
-        self.page, self.address = page, address
-        self.complaints: list[str] = []
-        self.elsewhere: list[str] = []
-        page.on(
-            "console", lambda told: self.complaints.append(told.text) if told.type in ("error", "warning") else None
-        )
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", self.requested)
-
-    def requested(self, request: Any) -> None:
-        """Note what goes anywhere but to this server."""
-        if not request.url.startswith((self.address, "data:", "blob:")):
-            self.elsewhere.append(request.url)
-
-    def open(self, state: str = "") -> Page:
-        """Show a state, whole."""
-        self.page.goto("about:blank")
-        self.page.goto(f"{self.address}#{state}")
-        self.page.locator(".tri").wait_for()
-        return self.page
-
-
 @pytest.fixture
 def watched(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Watched]:
     """A fresh page; `@pytest.mark.parametrize("watched", [{…}], indirect=True)` gives its size and likings."""
-    options = {"viewport": {"width": 1280, "height": 800}, **getattr(request, "param", {})}
-    context = browser.new_context(**options, accept_downloads=True)
-    context.add_init_script(
-        "addEventListener('securitypolicyviolation', e => console.error('policy: ' + e.violatedDirective))"
-    )
-    found = Watched(context.new_page(), address)
-    yield found
-    context.close()
-    assert found.complaints == []
-    assert found.elsewhere == []
+    with watching(Watched, browser, address, **getattr(request, "param", {})) as found:
+        yield found
+
+
+@pytest.fixture
+def reads(browser: Browser) -> Iterator[Callable[..., ReadPage]]:
+    """Opens a fresh page at an address, of a size and likings given by name."""
+    with ExitStack() as pages:
+        yield lambda address, **options: pages.enter_context(watching(ReadPage, browser, address, **options))
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,10 @@ ALIGNED = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 8, 12, 13, 11, 14]  # the English 
 GRID = Grid(12, 16, 1)  # of a picture 16 patches wide, after one token that is none
 BALL = (3, 11)  # the row and column of the patch that one head looks at from everywhere
 DIM = 32
+HOSTILE = (
+    "=1+1", '"', '","', "\n", "\r\n", "\r", "", " ", " a", "<script>alert(1)</script>", "</script>", "\u202eabc",
+    "\U0001f600", "-1", "+1", "@x", "\t", "'", "\\", "\x00", "\x1b[1m", "&amp;", "\ufffe", "\u2028",
+)  # fmt: skip
 
 
 def layer_of(number: int, q: np.ndarray, k: np.ndarray) -> StackLayer:
@@ -73,7 +77,29 @@ def patch_reading() -> Reading:
     return Reading("a made-up eye", {"vision": stack}, "a house and a ball", picture=file.getvalue())
 
 
-READINGS = {"alignment": alignment_reading, "patch": patch_reading}
+def hostile_reading() -> Reading:
+    """Tokens that break what is careless with text, twice over; four heads of two key heads, in two layers."""
+    random = np.random.default_rng(7)
+    names, size = (*HOSTILE, *HOSTILE), 2 * len(HOSTILE)
+    layers = {}
+    for number in (3, 5):
+        q, k = random.standard_normal((2, 4, size, DIM)).astype(np.float32)
+        w = weights(q, k[[0, 2]])
+        layers[number] = StackLayer(
+            number,
+            (0, 1, 2, 3),
+            (0, 0, 1, 1),
+            size,
+            size,
+            Sees(None, 0, 0),
+            lambda w=w: w,
+        )
+    ids = np.array([HOSTILE.index(name) for name in names])
+    stack = Stack("decoder", layers, lambda layer, side: names, steps=(size,), ids=ids)
+    return Reading("<b>hostile</b> & sons", {"decoder": stack}, "hostile")
+
+
+READINGS = {"alignment": alignment_reading, "patch": patch_reading, "hostile": hostile_reading}
 
 
 def main(arguments: Sequence[str]) -> None:

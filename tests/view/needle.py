@@ -20,8 +20,8 @@ WORDS = re.findall(
 HEADS, DIM = 2, 64
 
 
-def needle_reading(items: int = 32_768, needle: tuple[int, int] = NEEDLE) -> Reading:
-    """Two heads over words drawn at random: both rest on the first item, and one of them finds the needle."""
+def needle_operands(items: int, needle: tuple[int, int] = NEEDLE) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Queries and keys (heads, items, dim) of words drawn at random, and the words; head 1 finds the needle."""
     random = np.random.default_rng(0)
     drawn = random.integers(0, len(WORDS), items)
     tokens = [f" {WORDS[n]}" for n in drawn]
@@ -34,6 +34,12 @@ def needle_reading(items: int = 32_768, needle: tuple[int, int] = NEEDLE) -> Rea
         q[1, asks] = 4.4 * k[1, answers]
         tokens[answers], tokens[asks] = " lighthouse", " where?"
     tokens[0] = "<s>"
+    return q, k, tokens
+
+
+def needle_reading(items: int = 32_768, needle: tuple[int, int] = NEEDLE) -> Reading:
+    """Two heads over words drawn at random: both rest on the first item, and one of them finds the needle."""
+    q, k, tokens = needle_operands(items, needle)
     [reading] = readings_of(weights(q, k), tokens, name=f"made up, {items:,} words")
     return reading
 

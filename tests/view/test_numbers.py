@@ -9,8 +9,8 @@ import pytest
 from clearhead.definition import textbook
 from clearhead.explain.positions import rotate_positions
 from clearhead.rules.masks import full, visible, window
-from tests.view.conftest import Watched
 from tests.view.printed import number, share
+from tests.view.watched_page import Watched
 
 DESIGNED = {"wq": [[0, -3], [0, 0]], "wk": [[0, 0], [0, 1]], "wv": [[1, 0], [0, 1]]}
 FORMULAS = (

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.view.conftest import Watched
 from tests.view.printed import number, share
 from tests.view.test_numbers import FORMULAS, PLAIN
+from tests.view.watched_page import Watched
 
 RIGHT = "vectors=1,0;0,1&row=1&column=0&step=0"
 ANSWERED = f"{RIGHT}&told=true&guess=1"

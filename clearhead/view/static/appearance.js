@@ -9,6 +9,8 @@ const APPEARANCE = [
   ['theme:dark', 'Dark'],
   ['contrast:more', 'High contrast'],
 ];
+const SYSTEM = ['(prefers-color-scheme: dark)', '(prefers-contrast: more)', '(forced-colors: active)'];
+
 export function appearanceMenu() {
   const face = svg.svg(
     { viewBox: '0 0 16 16', 'aria-hidden': 'true' },
@@ -29,6 +31,16 @@ export function appear(told) {
     else delete dataset.theme;
   } else dataset.contrast = value;
   remember(told);
+  document.documentElement.dispatchEvent(new Event('appearance'));
+}
+
+/** Call `changed` when colours change, by the menu or the system; returns how to stop that. */
+export function watchAppearance(changed) {
+  const sources = [...SYSTEM.map((query) => [matchMedia(query), 'change']), [document.documentElement, 'appearance']];
+  for (const [source, event] of sources) source.addEventListener(event, changed);
+  return () => {
+    for (const [source, event] of sources) source.removeEventListener(event, changed);
+  };
 }
 
 /** Store the choice for the next visit, if the browser allows it. */

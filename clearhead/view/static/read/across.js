@@ -44,7 +44,8 @@ export function makeAcross({ request, changed }) {
       return signal.aborted ? null : { ...told, about };
     } catch (error) {
       if (signal.aborted) return null;
-      return { about, said: error instanceof Refused ? error.message : 'The server on this computer no longer answers.' };
+      const gone = 'The server on this computer no longer answers.';
+      return { about, said: error instanceof Refused ? error.message : gone };
     }
   }
 

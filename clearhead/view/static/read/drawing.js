@@ -125,9 +125,10 @@ function ringAt(x, y, label, { side, colour, text, right }) {
 }
 
 function legendAt(x, y, wide, { legend, steps, text }) {
+  const each = wide / steps.length;
   return [
     steps.map((fill, at) =>
-      svg.rect({ x: (x + (at * wide) / steps.length).toFixed(2), y, width: wide / steps.length + 0.2, height: 10, fill }),
+      svg.rect({ x: (x + at * each).toFixed(2), y, width: (each + 0.2).toFixed(2), height: 10, fill }),
     ),
     legend.map(([part, said]) =>
       text(x + part * wide, y + 23, said, {

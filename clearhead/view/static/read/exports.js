@@ -56,21 +56,22 @@ function asDrawn(view, { image, rows: [top, bottom], columns: [left, right], at,
   const palette = drawingPalette(),
     { layer, reading, part, about, names, row, column } = view;
   const count = Math.max(Math.ceil(bottom) - Math.floor(top), Math.ceil(right) - Math.floor(left));
-  const [y, x, end, edge] =
-    count <= MOST_CELLS ? [Math.floor(top), Math.floor(left), Math.ceil(bottom), Math.ceil(right)] : [top, left, bottom, right];
+  const [down, up] = count <= MOST_CELLS ? [Math.floor, Math.ceil] : [Number, Number]; // whole cells
+  const [y, x, end, edge] = [down(top), down(left), up(bottom), up(right)];
   const colour = (r, c) => {
     const weight = at(y + r, x + c);
     return sees(layer, y + r, x + c) && weight !== undefined ? palette.steps[stepOf(weight, floor, most)] : null;
   };
   const shown = (side, from, to) => Array.from({ length: to - from }, (_, n) => wordOf(names[side][from + n]));
-  const ring = { x: (column + 0.5 - x) / (edge - x), y: (row + 0.5 - y) / (end - y), text: printed(view, view.pair ?? 0) };
+  const [ringX, ringY] = [(column + 0.5 - x) / (edge - x), (row + 0.5 - y) / (end - y)];
+  const seen = ringX > 0 && ringX < 1 && ringY > 0 && ringY < 1;
   return {
     title: `${reading.name}, ${headOf(about)}${reading.parts.length > 1 ? ` of ${part.name}` : ''}`,
     caption: `${spoken(sentenceOf(view))} ${said} ${scaleSentence(floor, most, plain)}`,
     cells: { rows: end - y, columns: edge - x, colour },
     image,
     names: few && count <= MOST_CELLS ? { rows: shown('queries', y, end), columns: shown('keys', x, edge) } : null,
-    ring: ring.x > 0 && ring.x < 1 && ring.y > 0 && ring.y < 1 ? ring : null,
+    ring: seen ? { x: ringX, y: ringY, text: printed(view, view.pair ?? 0) } : null,
     legend: legendMarks(floor, most, plain),
     palette,
   };

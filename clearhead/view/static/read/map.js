@@ -1,5 +1,6 @@
 // The map: all weights of a head as pixels, down to single cells with their numbers.
 
+import { watchAppearance } from '../appearance.js';
 import { draw, html } from '../dom.js';
 import { makeCells } from './cells.js';
 import { FEW_ITEMS, floorOfPixels, legendView, paletteOf, topOf } from './colours.js';
@@ -20,7 +21,6 @@ const SOON = 40; // milliseconds in which strips gather
 const ZOOM_STEP = 2 ** 0.5; // of a button or key that zooms
 const ARROW_PIXELS = 4; // pixels that an arrow key moves
 const POOLINGS = ['max', 'sum', 'mean'];
-const THEME_QUERIES = ['(prefers-color-scheme: dark)', '(prefers-contrast: more)', '(forced-colors: active)'];
 const ARROW_KEYS = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
 
 /** `host` is { request, alone, choose({ row, column }), say(text), how(kind) }. */
@@ -50,9 +50,7 @@ export function makeMap(host) {
   // Listeners outside of the map's own elements, removed by stop().
   const resizes = new ResizeObserver(() => plan(true));
   resizes.observe(parts.box);
-  const retheme = () => plan(true);
-  const queries = THEME_QUERIES.map((query) => matchMedia(query));
-  for (const query of queries) query.addEventListener('change', retheme);
+  const unwatch = watchAppearance(() => plan(true));
 
   function update(next) {
     const before = view;
@@ -373,7 +371,7 @@ export function makeMap(host) {
     tiles.stop();
     patches.stop();
     resizes.disconnect();
-    for (const query of queries) query.removeEventListener('change', retheme);
+    unwatch();
     cancelAnimationFrame(planned);
     clearTimeout(patience);
     clearTimeout(soon);

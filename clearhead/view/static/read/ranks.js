@@ -64,7 +64,8 @@ export function rankingsView(heads, part, chosen) {
     return headList({ name: `${by} ${falling ? 'most' : 'least'}`, title, said: HEAD_MEASURES[by].said, lines, more });
   });
   const untold = !part.matches && !part.crosses && !part.grid;
-  return [lists, untold && html.p({ class: 'cap' }, 'Which tokens are alike is not known here, so what repeats is not told.')];
+  const note = 'Which tokens are alike is not known here, so what repeats is not told.';
+  return [lists, untold && html.p({ class: 'rank cap' }, note)];
 }
 
 /** A list of heads with bars: `lines` have a head, its part of a bar's length, a text, and whether it is chosen. */

@@ -1,5 +1,6 @@
 // The head sheet: all heads of a part as thumbnails, the heads that lead in each measure, and a table of all numbers.
 
+import { watchAppearance } from '../appearance.js';
 import { draw, html } from '../dom.js';
 import { percent, whole } from '../numbers.js';
 import { makeAcross } from './across.js';
@@ -162,7 +163,8 @@ export function makeSheet({ request, alone, choose, change, say }) {
     const { state, heads, total, error } = known,
       sofar = `${whole(heads.size)} of ${whole(total)} heads`;
     const seconds = costOf(known.layers);
-    if (alone) return heads.size < total && state === 'done' && html.p({ class: 'cap' }, aloneSentence(heads.size, total));
+    const cut = alone && state === 'done' && heads.size < total;
+    if (alone) return cut && html.p({ class: 'cap' }, aloneSentence(heads.size, total));
     if (state === 'waiting')
       return html.p(
         { class: 'ask' },
@@ -256,10 +258,14 @@ export function makeSheet({ request, alone, choose, change, say }) {
     later();
   });
   element.addEventListener('change', ({ target }) => {
-    if (target.dataset.order) setOrder(...((by, falling) => [by, falling === 'true'])(...target.value.split(' ')));
+    if (!('order' in target.dataset)) return;
+    const [by, falling] = target.value.split(' ');
+    setOrder(by, falling === 'true');
   });
   twin.addEventListener('toggle', later);
-  new ResizeObserver(later).observe(element);
+  const resizes = new ResizeObserver(later);
+  resizes.observe(element);
+  const unwatch = watchAppearance(later);
 
   function stopSurvey() {
     const stopped = survey.stop();
@@ -267,7 +273,16 @@ export function makeSheet({ request, alone, choose, change, say }) {
     return stopped;
   }
 
-  return { element, update, stop: stopSurvey };
+  /** For good, when the pane goes. */
+  function close() {
+    survey.stop();
+    across.stop();
+    resizes.disconnect();
+    unwatch();
+    cancelAnimationFrame(drawing);
+  }
+
+  return { element, update, stop: stopSurvey, close };
 }
 
 function aloneSentence(held, total) {

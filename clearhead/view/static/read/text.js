@@ -109,7 +109,7 @@ export function makeText(host) {
     const at = token - told.shift,
       weight = told.weights && at >= 0 && at < told.weights.length ? told.weights[at] : null,
       state = told.state?.(token);
-    const step = weight !== null && token !== told.chosen ? told.shade(weight) : 0;
+    const step = weight !== null && token !== told.chosen ? told.shade(weight, at) : 0;
     view.className = [
       't',
       mark ? 'sign' : '',

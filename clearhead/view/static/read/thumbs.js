@@ -50,7 +50,8 @@ export function placesInOrder(heads, room) {
     x: (at % columns) * pitch,
     y: Math.floor(at / columns) * pitch,
   }));
-  return { cells, groups: [], shared: false, rows, columns, ...sizes(scale, columns * pitch - GAP * scale, rows * pitch - GAP * scale) };
+  const [width, height] = [columns * pitch - GAP * scale, rows * pitch - GAP * scale];
+  return { cells, groups: [], shared: false, rows, columns, ...sizes(scale, width, height) };
 }
 
 function sizes(scale, width, height) {

@@ -1,0 +1,236 @@
+"""Every number on the Read screen against matrices in float64: rows, columns, joined heads, cells, colours, the map."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from clearhead.definition import weights as definition
+from clearhead.model import load
+from tests.view.known import READINGS, TEXT, exact, lengths
+from tests.view.printed import nearly, number, percent, round_down, round_up, short, step, whole
+from tests.view.read_page import ReadPage
+
+LISTED, MORE = 14, 40  # lines at first, and those that a click adds
+FIRST = {items: list(READINGS).index(str(items)) for items in (120, 700, 2000)}  # of the readings
+Reads = Callable[..., ReadPage]
+
+
+def small_head(layer: int, head: int) -> np.ndarray:
+    """A head of the small model over the text, in float64."""
+    model = load()
+    done = model.forward(model.tokenizer.encode(TEXT)).layers[layer]
+    q, k = (x[head].astype(np.float64) for x in (done.q, done.k))
+    return definition.weights(q, k, scale=done.scale)
+
+
+def check_list(read: ReadPage, line: np.ndarray, rule: Callable[[float], str] = percent, first: bool = True) -> None:
+    """The list says of a line, in float64, what it must; without the first item unless `first`."""
+    line = line.copy()
+    if not first:
+        line[0] = 0
+    order = np.argsort(-line, kind="stable")
+    order = order[line[order] > 1e-30]
+    sums = np.cumsum(line[order]) / line.sum()
+    listed = read.listed()
+    assert len(listed) == min(LISTED, len(order)) or len(listed) == min(LISTED + MORE, len(order))
+    assert [item.rank for item in listed] == [whole(n + 1) for n in range(len(listed))]
+    for n, item in enumerate(listed):
+        assert item.item == order[n] or np.isclose(line[item.item], line[order[n]], rtol=3e-6), (n, item)
+        assert nearly(item.weight, rule, line[item.item]), (item, line[item.item])
+        assert nearly(item.sum, percent, sums[n]), (item, sums[n])
+    carriers = {cut: int((sums < cut / 100 - 1e-6).sum()) + 1 for cut in (50, 90, 99)}
+    between = {}  # of cuts at the same place, the highest is told
+    for cut, count in carriers.items():
+        between[count] = f"{whole(count)} token{'s' * (count > 1)} {'carry' if count > 1 else 'carries'} {cut} %"
+    *cuts, rest = read.said_between()
+    assert cuts == [said for count, said in between.items() if count <= len(listed)]
+    others = len(order) - len(listed)
+    if others:
+        said, left = rest.split(" Show ")[0], float(1 - sums[len(listed) - 1])
+        words = f"the other {whole(others)} token{'s' * (others > 1)} {'carry' if others > 1 else 'carries'} "
+        assert said.startswith(words)
+        assert nearly(said.removeprefix(words), percent, left, 1e-4)
+    sentence = read.sentence()
+    if carriers[90] > 1:
+        assert f"{whole(carriers[90])} tokens carry 90 %" in sentence
+
+
+def check_sentence(read: ReadPage, row: int, line: np.ndarray) -> None:
+    """The sentence about a row names its heaviest key but the first, and what it rests on the first."""
+    other = 1 + int(np.argmax(line[1:]))
+    said = read.page.locator(".say em").inner_text()
+    assert nearly(said, percent, line[other]), (said, line[other])
+    back = row - other
+    where = f", {whole(back)} token{'s' * (back > 1)} back" if back else " on itself"
+    assert where in read.sentence()
+    rests = f"rests {percent(float(np.float32(line[0])))} on the first token" if line[0] >= 0.01 else "puts"
+    assert rests in read.sentence()
+
+
+def check_cells(read: ReadPage, matrix: np.ndarray, row: int, column: int) -> None:
+    """The table of cells stands round a pair, and says what the matrix holds."""
+    cells = read.cells()
+    assert (row, column) in cells
+    assert len(cells) == 30
+    for (i, j), text in cells.items():
+        if j > i:
+            assert text == "not seen"
+        else:
+            assert nearly(text, short, matrix[i, j]), (i, j, text, matrix[i, j])
+
+
+CASES = [
+    pytest.param("small", 1, 2, 70, id="small model"),
+    pytest.param("120", 2, 1, 119, id="120"),
+    pytest.param("2000", 5, 3, 1888, id="2000"),
+]
+
+
+@pytest.mark.parametrize(("name", "layer", "head", "row"), CASES)
+def test_rows_and_columns_are_those_of_the_matrix(
+    reads: Reads, small: str, known: str, name: str, layer: int, head: int, row: int
+) -> None:
+    of_model = name == "small"
+    matrix = small_head(layer, head) if of_model else exact(int(name), layer, head)
+    read = reads(small if of_model else known)
+    about = f"{'' if of_model else f'reading={FIRST[int(name)]}&'}layer={layer}&heads={head}"
+    page = read.open(f"{about}&row={row}")
+    check_list(read, matrix[row])
+    check_sentence(read, row, matrix[row])
+    check_cells(read, matrix, row, 1 + int(np.argmax(matrix[row, 1:])))
+    before = {item.item: item.weight for item in read.listed()}
+    if page.get_by_role("button", name="Show 40 more").count():
+        page.get_by_role("button", name="Show 40 more").click()
+        check_list(read, matrix[row])
+        before = {item.item: item.weight for item in read.listed()}
+    page.get_by_label("without the first token").check()
+    read.rest()
+    check_list(read, matrix[row], first=False)
+    expect(page.locator(".answer")).to_contain_text("Only colours and sums change. The first token holds ")
+    assert all(before.get(item.item, item.weight) == item.weight for item in read.listed()), "weights change too"
+    assert "of the rest" in read.sentence()
+    page.get_by_role("radio", name="who reads it").click()
+    read.rest()
+    check_list(read, matrix[:, row])
+    read.go(f"{about}&by=column&column=0")
+    check_list(read, matrix[:, 0])
+    check_cells(read, matrix, int(np.argmax(matrix[:, 0])), 0)
+
+
+def test_heads_are_joined_and_weighed(reads: Reads, known: str) -> None:
+    read, row = reads(known), 600
+    read.open(f"reading={FIRST[700]}&layer=2&heads=0&row={row}")
+    heads = np.stack([exact(700, 2, head) for head in range(4)])
+    valued = heads * np.stack([lengths(700, 2, head) for head in range(4)])[:, None]
+    for state, line, rule in (
+        ("heads=0+1+3&join=mean", heads[[0, 1, 3]].mean(0)[row], percent),
+        ("heads=3+1&join=max", heads[[1, 3]].max(0)[row], percent),
+        ("heads=2&measure=value", valued[2, row], number),
+        ("heads=0+1+2+3&join=mean&measure=value", valued.mean(0)[row], number),
+        ("heads=1+2&join=max&by=column&column=17", heads[1:3].max(0)[:, 17], percent),
+    ):
+        read.go(f"reading={FIRST[700]}&layer=2&row={row}&{state}")
+        check_list(read, line, rule)
+    page = read.page
+    read.go(f"reading={FIRST[700]}&layer=2&heads=2&row={row}")
+    page.get_by_role("radio", name="mean", exact=True).first.click()
+    read.rest()
+    check_list(read, heads.mean(0)[row])
+    page.get_by_role("button", name="Times the value’s length").click()
+    read.rest()
+    check_list(read, valued.mean(0)[row], number)
+    expect(page.locator(".say")).to_contain_text("weight times the value’s length")
+
+
+@pytest.mark.parametrize("without", [False, True])
+def test_the_text_is_shaded_by_a_scale_that_is_told(reads: Reads, known: str, without: bool) -> None:
+    read, row = reads(known), 1500
+    page = read.open(f"reading={FIRST[2000]}&layer=2&heads=1&row={row}&without={str(without).lower()}")
+    line = exact(2000, 2, 1)[row]
+    floor = round_down(min(line.sum() / 2000, line.max() / 10))
+    assert f"Shaded from {100 * floor:g} % to 100 %" in page.locator(".textcap").inner_text()
+    share = 1 / (1 - line[0]) if without else 1
+    found = page.locator(".text .t").evaluate_all("all => all.map(e => [+e.dataset.j, e.className, e.title])")
+    assert len(found) > 100
+    page.get_by_role("listbox", name="Text", exact=True).evaluate("e => { e.scrollTop = 0 }")
+    page.wait_for_timeout(100)
+    found += page.locator(".text .t").evaluate_all("all => all.map(e => [+e.dataset.j, e.className, e.title])")
+    steps = set()
+    for j, kinds, title in found:
+        at = next((int(kind[1:]) for kind in kinds.split() if kind[0] == "w" and kind[1:].isdecimal()), 0)
+        if j > row:
+            assert "later" in kinds.split()
+            assert title == f"{whole(j)}: later: not seen"
+            continue
+        assert title.startswith(f"{whole(j)}: ")
+        assert nearly(title.partition(": ")[2], percent, line[j])
+        if j != row:
+            wanted = (
+                {0} if without and not j else {step(line[j] * share * part, floor) for part in (1 - 1e-5, 1, 1 + 1e-5)}
+            )
+            assert at in wanted, (j, kinds, line[j])
+        steps.add(at)
+    assert len(steps) > 5
+
+
+def pooled_at(matrix: np.ndarray, rows: np.ndarray, columns: np.ndarray, how: str) -> np.ndarray:
+    """The cells from each row and column to the next ones as one."""
+    gather = {"max": np.maximum, "sum": np.add, "mean": np.add}[how]
+    pooled = gather.reduceat(gather.reduceat(matrix, rows, axis=0), columns, axis=1)
+    if how == "mean":
+        pooled /= np.diff([*rows, len(matrix)])[:, None] * np.diff([*columns, matrix.shape[1]])
+    return pooled
+
+
+def brute_pool(matrix: np.ndarray, height: int, width: int, how: str) -> np.ndarray:
+    """Each pixel of a picture made of all its cells; a sum is that of the square of four by four that it lies in."""
+    size = len(matrix)
+    rows, columns = (np.arange(pixels) * size // pixels for pixels in (height, width))
+    if how != "sum":
+        return pooled_at(matrix, rows, columns, how)
+    squares = pooled_at(matrix, np.arange(0, size, 4), np.arange(0, size, 4), how)
+    return squares[rows // 4][:, columns // 4]
+
+
+PIXELS = """() => {
+  const canvas = document.querySelector('.pixels'), pen = canvas.getContext('2d');
+  const { width, height } = canvas, data = pen.getImageData(0, 0, width, height).data;
+  const probe = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const steps = Array.from({ length: 21 }, (_, n) => {
+    probe.fillStyle = getComputedStyle(document.querySelector(`.mappane .legend .w${n}`)).fill;
+    probe.fillRect(0, 0, 1, 1);
+    return [...probe.getImageData(0, 0, 1, 1).data].join();
+  });
+  const found = [];
+  for (let at = 0; at < data.length; at += 4) {
+    found.push(data[at + 3] ? steps.indexOf(data.subarray(at, at + 4).join()) : -9);
+  }
+  return { width, height, found };
+}"""
+
+
+@pytest.mark.parametrize("how", ["max", "sum", "mean"])
+def test_the_maps_pixels_are_pooled_cells(reads: Reads, known: str, how: str) -> None:
+    read, matrix = reads(known), exact(700, 5, 2)
+    page = read.open(f"reading={FIRST[700]}&layer=5&heads=2&row=699&how={how}")
+    page.wait_for_timeout(200)
+    told = page.evaluate(PIXELS)
+    drawn = np.reshape(told["found"], (told["height"], told["width"]))
+    assert -1 not in drawn, "a colour that is not of the scale"
+    pooled = brute_pool(matrix, told["height"], told["width"], how)
+    seen = brute_pool(np.tri(700), told["height"], told["width"], "max") > 0
+    assert ((drawn >= 0) == seen).all()
+    ends = [end.removeprefix("≤ ").removesuffix(" %").replace("−", "-") for end in read.legend()]
+    floor, top = (float(ends[n]) / (1 if how == "sum" else 100) for n in (0, -1))
+    assert top == round_up(pooled.max())
+    assert floor == round_down(floor)
+    median = np.median(pooled[pooled > 1e-30])
+    assert 0.35 * min(median, top / 10) < floor <= 1.01 * min(median, top / 10)
+    above = step(pooled * (1 + 1e-5), floor, top), step(pooled * (1 - 1e-5), floor, top)
+    assert ((drawn == above[0]) | (drawn == above[1]))[seen].all()
+    assert len(set(drawn[seen])) > 10
+    said = page.locator(".mappane .status").inner_text()
+    most = {"max": "largest of 2² to 3²", "sum": "sum of 4²", "mean": "mean of 2² to 3²"}[how]
+    assert said == f"A pixel is the {most} cells; none skipped."
