@@ -288,7 +288,10 @@ def test_another_text_is_read(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("watched", [{"permissions": ["clipboard-read", "clipboard-write"]}], indirect=True)
-@pytest.mark.parametrize("state", ["layer=2&heads=1&row=5", "layer=1&heads=0 2&join=mean&by=column&column=3"])
+@pytest.mark.parametrize("state", [
+    "layer=2&heads=1&row=5", "layer=1&heads=0 2&join=mean&by=column&column=3", "layer=2&heads=1&row=5&measure=value",
+    "layer=3&heads=0 1 2&join=max&row=6&measure=value&without=true", "by=column&column=2&measure=value",
+])  # fmt: skip
 def test_copied_python_prints_the_list(opened: Opened, state: str, capsys: Any) -> None:
     page = opened(f"reading={SMALL}&{state}")
     page.get_by_role("button", name="Copy as Python").click()
