@@ -34,12 +34,11 @@ export function partsOf() {
 export function segment(name, values, chosen) {
   return html.span(
     { class: 'seg', role: 'radiogroup', 'aria-label': name, 'data-key': name },
-    values.map((value) =>
-      html.button(
-        { role: 'radio', 'aria-checked': String(value === chosen), 'data-do': 'choice', 'data-value': value },
-        value,
-      ),
-    ),
+    values.map((value) => {
+      const on = value === chosen;
+      const told = { 'data-do': 'choice', 'data-value': value };
+      return html.button({ role: 'radio', 'aria-checked': String(on), tabindex: on ? 0 : -1, ...told }, value);
+    }),
   );
 }
 
