@@ -158,7 +158,8 @@ KERNEL = """async ({ source, packed, kept }) => { // a kernel that answers nothi
     off: () => {},
     send(content) {
       window.sent.push(content);
-      if (content.ask && content.what !== 'ask/line') setTimeout(window.say, 0, { answered: content.ask, error: 'Not now.' });
+      const { ask, what } = content;
+      if (ask && what !== 'ask/line') setTimeout(window.say, 0, { answered: ask, error: 'Not now.' });
     },
     widget_manager: { get_model: async () => ({ get: () => bytes(packed) }) },
   };
@@ -191,7 +192,8 @@ def test_what_is_left_before_its_turn_is_not_asked(shown: Shown) -> None:
         shown.page.wait_for_timeout(60)
         shown.page.evaluate("window.sent.filter(({ ask }) => ask).forEach(({ ask }) => window.say({ begun: ask }))")
     assert rows_asked(shown) == [9]
-    shown.page.evaluate("window.say({ answered: window.sent.find(({ what }) => what === 'ask/line').ask, error: 'Too late.' })")
+    first = shown.page.evaluate("window.sent.find(({ what }) => what === 'ask/line').ask")
+    shown.page.evaluate("window.say", {"answered": first, "error": "Too late."})
     shown.page.wait_for_function("window.sent.filter(({ what }) => what === 'ask/line').length > 1")
     assert rows_asked(shown)[:2] == [9, 6]
     expect(page.locator("body")).to_contain_text("No kernel answers", timeout=SLOW)  # it has not begun this one
