@@ -27,7 +27,11 @@ export function pythonOf({ reading, about, by, at }) {
 
 function printing({ measure }) {
   const remark = measure === 'value' ? ['# the page multiplies each weight by the length of its value'] : [];
-  return [...remark, 'heaviest = shown.argsort()[::-1][:10]', 'print(*((int(j), float(shown[j])) for j in heaviest), sep="\\n")'];
+  return [
+    ...remark,
+    'heaviest = shown.argsort()[::-1][:10]',
+    'print(*((int(j), float(shown[j])) for j in heaviest), sep="\\n")',
+  ];
 }
 
 /** A string as Python writes it. */
