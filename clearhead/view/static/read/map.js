@@ -73,12 +73,15 @@ export function makeMap(host) {
     planned ||= requestAnimationFrame(redraw);
   }
 
-  /** Draw what has come, many strips at once. */
+  /** Draw what has come: many strips at once, the last one without delay. */
   function planSoon() {
+    const { done, of } = tiles.progress();
+    if (done === of) return plan(true);
     soon ||= setTimeout(() => {
       soon = 0;
       plan(true);
     }, SOON);
+    return undefined;
   }
 
   function redraw() {
