@@ -3,7 +3,7 @@
 import { draw, html } from '../dom.js';
 import { whole } from '../numbers.js';
 import { amount, shortAmount, stepOf } from './colours.js';
-import { itemName } from './labels.js';
+import { briefName, itemName } from './labels.js';
 import { sees } from './sight.js';
 
 const TABLE_ROWS = 5,
@@ -44,11 +44,11 @@ export function makeCells({ choose, say, moved }) {
     const { rows, columns } = place(next.view);
     const hadFocus = element.contains(document.activeElement);
     const { view } = scene;
-    const head = columns.map((j) => heading('col', view.names.keys, j, j === view.column));
+    const head = columns.map((j) => heading('col', 'keys', j, j === view.column));
     const body = rows.map((i) =>
       html.tr(
         { 'data-key': i },
-        heading('row', view.names.queries, i, i === view.row),
+        heading('row', 'queries', i, i === view.row),
         columns.map((j) => cellOf(i, j)),
       ),
     );
@@ -61,11 +61,11 @@ export function makeCells({ choose, say, moved }) {
     if (hadFocus) element.querySelector('[tabindex="0"]')?.focus({ preventScroll: true });
   }
 
-  function heading(scope, names, index, on) {
-    const name = itemName(names, index);
+  function heading(scope, side, index, on) {
+    const title = `${itemName(scene.view.names[side], index)}, ${whole(index)}`;
     return html.th(
-      { scope, class: `name${on ? ' on' : ''}`, 'data-key': `${scope}${index}`, title: `${name}, ${whole(index)}` },
-      html.bdi({ class: 'word' }, name),
+      { scope, class: `name${on ? ' on' : ''}`, 'data-key': `${scope}${index}`, title },
+      html.bdi({ class: 'word' }, briefName(scene.view, side, index)),
     );
   }
 

@@ -81,7 +81,7 @@ export function amount(value, plain = false) {
 
 /** The same where there is room for seven characters. */
 export function shortAmount(value, plain = false) {
-  if (plain) return number(value, true);
+  if (plain) return number(value);
   if (value >= 0.00001 && value < 0.00095) return `${fixed(100 * value, value < 0.000095 ? 3 : 2)} %`;
   return percent(value).replace(/^([<>] [\d.]+) %$/, '$1');
 }

@@ -46,7 +46,7 @@ export function segment(name, values, chosen) {
 /** Where the matrix stands in its box, which is made as high as it needs: { left, top, width, height, bottom }. */
 export function frameFor({ box, base }, palette, { layer, part, names }, few) {
   const pen = base.getContext('2d');
-  const room = few ? roomForNames(pen, palette, layer, names) : { left: 0, top: 0, right: 0 };
+  const room = few ? roomForNames(pen, palette, layer, names, box.clientWidth) : { left: 0, top: 0, right: 0 };
   const width = Math.max(0, box.clientWidth - room.left - room.right);
   const sides = ((few && part.crosses ? LOW : 1) * layer.queries) / layer.keys;
   const height = Math.round(width * Math.max(LEAST_SIDES, Math.min(1, sides)));

@@ -12,6 +12,14 @@ export function itemName(names, index) {
   return seen || (name ? '␣' : '∅');
 }
 
+/** The same where there is little room: a patch by its row and column. */
+export function briefName({ part, names }, side, index) {
+  const { grid, crosses } = part;
+  const patch = grid && (side === 'keys' || !crosses) ? index - grid.before : -1;
+  if (patch < 0 || patch >= grid.rows * grid.columns) return itemName(names[side], index);
+  return `${Math.floor(patch / grid.columns) + 1}, ${(patch % grid.columns) + 1}`;
+}
+
 /** A name of at most so many characters. */
 export function shortened(name, most) {
   const signs = [...name];

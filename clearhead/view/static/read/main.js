@@ -249,17 +249,17 @@ async function startReading() {
       return;
     }
     if (event.ctrlKey || event.metaKey || event.altKey || !panes[active]) return;
-    const done = key === 'Escape' ? escape() : among(event) || (!/^(INPUT|TEXTAREA|SELECT)$/.test(target.nodeName) && pressed(event));
+    const done = key === 'Escape' ? escape(target) : among(event) || (!/^(INPUT|TEXTAREA|SELECT)$/.test(target.nodeName) && pressed(event));
     if (done) event.preventDefault();
   });
 
   /** Back out of what is open, in the order in which it covers the page. */
-  function escape() {
+  function escape(target) {
     const open = document.querySelector('.menu[open]');
     if (open) {
       open.open = false;
       open.querySelector('summary').focus();
-    } else if (!panes[active].stop()) panes[active].unlock();
+    } else panes[active].back(target);
     return true;
   }
 

@@ -6,7 +6,7 @@ import { makeCells } from './cells.js';
 import { FEW_ITEMS, floorOfPixels, legendView, paletteOf, topOf } from './colours.js';
 import { frameFor, partsOf, penOf, segment } from './frame.js';
 import { watchGestures } from './gestures.js';
-import { drawMarks, roomForNames } from './marks.js';
+import { drawMarks, RING_SIZE } from './marks.js';
 import { makePatches } from './patches.js';
 import { cellsAPixel, coloured, pooled } from './pixels.js';
 import { cellSentence, headOf, pixelSentence, spotAt, statusView } from './said.js';
@@ -15,7 +15,9 @@ import { deepest, makeTiles, TILE } from './tiles.js';
 import { cellUnder, centred, fitted, moved, resized, showing, zoomed } from './viewport.js';
 
 const MOST_WANTED_BYTES = 18 << 20;
+const MOST_TRIED = 400; // tiles of a file
 const PATIENCE = 100; // milliseconds without a word about progress
+const SOON = 40; // milliseconds in which strips gather
 const ZOOM_STEP = 2 ** 0.5; // of a button or key that zooms
 const ARROW_PIXELS = 4; // pixels that an arrow key moves
 const POOLINGS = ['max', 'sum', 'mean'];
@@ -24,7 +26,7 @@ const ARROW_KEYS = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], Ar
 /** `host` is { request, alone, choose({ row, column }), say(text), how(kind) }. */
 export function makeMap(host) {
   const parts = partsOf();
-  const tiles = makeTiles({ request: host.request, alone: host.alone, arrived: () => plan(true) });
+  const tiles = makeTiles({ request: host.request, alone: host.alone, arrived: planSoon });
   const cells = makeCells({ choose: host.choose, say: host.say, moved: () => plan(true) });
   const patches = makePatches(host);
   parts.patches.append(patches.element);
@@ -42,7 +44,8 @@ export function makeMap(host) {
   let planned = 0,
     stale = false,
     waitingSince = 0,
-    patience = 0;
+    patience = 0,
+    soon = 0;
 
   // Listeners outside of the map's own elements, removed by stop().
   const resizes = new ResizeObserver(() => plan(true));
@@ -69,6 +72,14 @@ export function makeMap(host) {
   function plan(pixels = false) {
     stale ||= pixels;
     planned ||= requestAnimationFrame(redraw);
+  }
+
+  /** Draw what has come, many strips at once. */
+  function planSoon() {
+    soon ||= setTimeout(() => {
+      soon = 0;
+      plan(true);
+    }, SOON);
   }
 
   function redraw() {
@@ -107,10 +118,10 @@ export function makeMap(host) {
   function redrawPixels() {
     const { layer, how } = view;
     const depth = depthFor();
-    tiles.want([...round(cells.place(view)), ...(host.alone ? [{ z: 0, r: 0, c: 0 }] : []), ...inSight(depth)]);
+    tiles.want([...round(cells.place(view)), ...(host.alone ? ofAnyDepth() : inSight(depth))]);
     const ratio = window.devicePixelRatio || 1;
     const size = { width: Math.round(frame.width * ratio), height: Math.round(frame.height * ratio) };
-    field = pooled(sharpest(depth), { port, layer, frame, size, depth, how });
+    field = pooled(tiles.all(), { port, layer, frame, size, depth, how });
     const top = isFew() && !isPlain() ? 1 : topOf(field.values, cellWeights());
     scale = { floor: isFew() ? 0 : floorOfPixels(field.values, top), top };
     image = coloured(field, { layer, palette, ...scale });
@@ -119,21 +130,14 @@ export function makeMap(host) {
     parts.base.getContext('2d').putImageData(image, 0, 0);
   }
 
-  /** Tiles to draw from: those of the wanted depth, and others only while some of them are missing. */
-  function sharpest(depth) {
-    const all = [...tiles.all()],
-      whole = new Set(all.filter(({ done, rows }) => done >= rows).map(({ z, r, c }) => `${z} ${r} ${c}`));
-    const wanted = tiles.places().filter(({ z }) => z === depth);
-    return wanted.every(({ z, r, c }) => whole.has(`${z} ${r} ${c}`)) ? all.filter(({ z }) => z === depth) : all;
-  }
-
-  /** The depth at which two or more pixels of a tile make one of the screen each way, so that all are of about as many
-   * cells; for sums, which must be of equally many, the depth at which none is smaller than one of the screen. */
+  /** The depth at which two or more pixels of a tile make a CSS pixel each way, so that all are of about as many cells;
+   * for sums, which must be of equally many, the depth at which none is smaller than a pixel of the screen. */
   function depthFor() {
-    const ratio = window.devicePixelRatio || 1;
-    const cellsAcross = Math.log2(1 / (Math.max(port.sx, port.sy) * ratio));
+    const ratio = Math.log2(window.devicePixelRatio || 1);
+    const cellsAcross = Math.log2(1 / Math.max(port.sx, port.sy));
     const last = deepest(view.layer);
-    const up = view.how === 'sum' ? Math.ceil(cellsAcross - 1e-6) : Math.floor(cellsAcross - 1 + 1e-6);
+    const fine = Math.floor(cellsAcross - Math.max(1, ratio) + 1e-6);
+    const up = view.how === 'sum' ? Math.ceil(cellsAcross - ratio - 1e-6) : fine;
     let depth = Math.max(0, Math.min(last, last - up));
     const bytes = (places) => places.length * Math.min(TILE, view.layer.queries) * TILE * 4;
     while (depth && bytes(inSight(depth)) > MOST_WANTED_BYTES) depth -= 1;
@@ -149,6 +153,13 @@ export function makeMap(host) {
     for (let r = Math.floor(port.y / span); r * span < bottom; r++) {
       for (let c = Math.floor(port.x / span); c * span < right; c++) found.push({ z, r, c });
     }
+    return found;
+  }
+
+  /** All tiles in sight that a page in a file may have. */
+  function ofAnyDepth() {
+    const found = [];
+    for (let z = 0; z <= deepest(view.layer) && found.length < MOST_TRIED; z++) found.push(...inSight(z));
     return found;
   }
 
@@ -207,22 +218,24 @@ export function makeMap(host) {
       parts.choices,
       part.grid && segment('Shown', ['picture', 'matrix'], showsPicture ? 'picture' : 'matrix'),
       pools && segment('Each pixel shows', POOLINGS, view.how),
+      isFew() && !showsPicture && html.span({ class: 'cap' }, 'every square is one weight'),
     );
   }
 
   function drawWords() {
     const progress = tiles.progress();
-    const waits = progress.done < progress.of && !progress.halted && !progress.error && !progress.missing;
+    const waits = progress.done < progress.of && !progress.halted && !progress.error ;
     if (!waits) waitingSince = 0;
     else waitingSince ||= performance.now();
     const patient = waits && performance.now() - waitingSince < PATIENCE;
     clearTimeout(patience);
     if (patient) patience = setTimeout(plan, PATIENCE);
     const size = cellsAPixel(field, view.layer);
-    const said = pixelSentence(size, view.how, view.layer);
-    draw(parts.status, statusView({ progress, patient, said, head: headOf(view.about) }));
+    const said = isFew() ? '' : pixelSentence(size, view.how, view.layer);
+    const coarse = host.alone && size && size.depth < field.depth;
+    draw(parts.status, statusView({ progress, patient, said, coarse, head: headOf(view.about) }));
     const spot = cursor && spotAt(field, frame, port, cursor, view.layer);
-    const hint = spot ? null : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
+    const hint = spot || view.part.grid ? null : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
     draw(parts.where, cellSentence(view, spot ?? pairSpot()), hint);
     draw(parts.legend, legendView(scale.floor, scale.top, isPlain()));
   }
@@ -262,14 +275,12 @@ export function makeMap(host) {
     choose: (at) => pick(cellUnder(port, inFrame(at), view.layer, frame)),
   });
 
-  /** Choose a cell that is seen; of a pixel of many cells, the heaviest if it is known. */
+  /** Choose a cell that is seen; a ringed one if it is near and cells are small. */
   function pick(cell) {
     if (!cell) return;
-    const heavy = rings().find(({ row, column }) => {
-      const spot = spotAt(field, frame, port, cell, view.layer);
-      return spot && row >= spot.rows[0] && row < spot.rows[1] && column >= spot.columns[0] && column < spot.columns[1];
-    });
-    const { row, column } = heavy ?? cell;
+    const far = (ring) => Math.hypot((ring.column - cell.column) * port.sx, (ring.row - cell.row) * port.sy);
+    const [nearest] = rings().sort((a, b) => far(a) - far(b));
+    const { row, column } = nearest && far(nearest) <= RING_SIZE && port.sx < RING_SIZE ? nearest : cell;
     if (sees(view.layer, row, column)) host.choose({ row, column });
   }
 
@@ -363,6 +374,7 @@ export function makeMap(host) {
     unwatch();
     cancelAnimationFrame(planned);
     clearTimeout(patience);
+    clearTimeout(soon);
   }
 
   return { element: parts.element, update, goTo, drawn, stop };

@@ -5,7 +5,7 @@ import { itemName, shortened } from './labels.js';
 import { seenBy, seenFrom, sees } from './sight.js';
 import { roomForNumbers } from './viewport.js';
 
-const RING_SIZE = 8;
+export const RING_SIZE = 8; // pixels
 const FRAMED = 9; // cells at least so large are framed, smaller ones ringed
 const SLANT = -Math.PI / 3;
 const NAME_SIZE = 12;
@@ -100,7 +100,8 @@ function drawSaying(pen, { port, layer, frame, palette }, text, gap) {
   for (let y = 12; y <= frame.height - 12; y += 12) {
     for (let x = half; x <= frame.width - half; x += 12) {
       const gaps = [y - 9, y + 9].map((edge) => gap(rowAt(edge), columnAt(x - half), columnAt(x + half)));
-      const room = Math.min(...gaps, 60) + Math.min(x - half, frame.width - x - half, y, frame.height - y, 60);
+      const most = frame.width / 5;
+      const room = Math.min(...gaps, most) + Math.min(x - half, frame.width - x - half, y, frame.height - y, most);
       if (Math.min(...gaps) >= 0 && (!best || room > best.room)) best = { x, y, room };
     }
   }
@@ -178,7 +179,7 @@ function drawRings(pen, scene) {
   if (hasPair) taken.push(chosen);
   for (const { row, column, weight } of rings) {
     const box = boxOf(scene, { row, column });
-    const near = taken.some(({ cx, cy }) => Math.hypot(cx - box.cx, cy - box.cy) < 4 * RING_SIZE);
+    const near = taken.some(({ cx, cy }) => Math.abs(cx - box.cx) < 6 * RING_SIZE && Math.abs(cy - box.cy) < 4 * RING_SIZE);
     if (near || !isInside(scene, box) || box.width >= FRAMED) continue;
     taken.push(box);
     drawRing(pen, scene, box, palette.ink, 1.5, amount(weight, plain));
@@ -225,7 +226,7 @@ function drawNames(pen, scene) {
   const [rowColour, columnColour] = view.by === 'row' ? [palette.ink, palette.pair] : [palette.pair, palette.ink];
   pen.textBaseline = 'middle';
   const everyRow = Math.ceil(11 / port.sy),
-    everyColumn = Math.ceil(9 / port.sx);
+    everyColumn = Math.ceil(11 / port.sx);
   for (let i = rows[0]; i < rows[1]; i++) {
     const y = (i + 0.5 - port.y) * port.sy;
     if ((i % everyRow && i !== view.row) || y < 0 || y > frame.height) continue;
@@ -250,15 +251,18 @@ function sideName(names, index) {
   return shortened(itemName(names, index), MOST_SIDE_NAME);
 }
 
-/** Room for names beside a small matrix, in pixels. */
-export function roomForNames(pen, palette, layer, names) {
+/** Room for names beside a small matrix in a box of a width, in pixels. */
+export function roomForNames(pen, palette, layer, names, width) {
   pen.font = `700 ${NAME_SIZE}px ${palette.serif}`;
   const widths = (list, count) => Array.from({ length: count }, (_, k) => pen.measureText(sideName(list, k)).width);
   const across = widths(names.keys, layer.keys),
     longest = Math.max(...across);
+  const left = Math.ceil(Math.max(...widths(names.queries, layer.queries)) + 9),
+    size = (width - left) / layer.keys;
+  const beyond = across.map((length, j) => length * Math.cos(SLANT) + 4 - (layer.keys - j - 0.5) * size);
   return {
-    left: Math.ceil(Math.max(...widths(names.queries, layer.queries)) + 9),
+    left,
     top: Math.ceil(longest * Math.sin(-SLANT) + 12),
-    right: Math.ceil(Math.max(2, across.at(-1) * Math.cos(SLANT))),
+    right: Math.ceil(Math.max(2, ...beyond)),
   };
 }

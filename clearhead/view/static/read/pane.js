@@ -135,9 +135,8 @@ export function makePane(host) {
   function failed(error, mine) {
     if (mine !== now || error.name === 'AbortError') return;
     const gone = !(error instanceof Refused);
-    const last = view?.line ? `What you see is the last answer, ${view.by} ${whole(view.at)}.` : '';
     const said = gone ? 'The server on this computer no longer answers.' : error.message;
-    [waiting, problem] = [null, { kind: gone ? 'Error' : 'Not available', said, then: last, gone }];
+    [waiting, problem] = [null, { kind: gone ? 'Error' : 'Not available', said, then: lastSaid(), gone }];
     drawPassing();
   }
 
@@ -181,14 +180,14 @@ export function makePane(host) {
     element.setAttribute('aria-busy', String(Boolean(waiting)));
   }
 
-  /** Choose a token of a side: the one that is asked about, or the other of the pair. */
-  function pick(side, item, other) {
+  /** Choose an item of a side: what is asked about, or the other of the pair. */
+  function pick(side, item) {
     still = true;
-    const chosen = (side === 'queries') === (state.by === 'row');
-    if (chosen !== other) {
+    const to = side === 'queries' ? 'row' : 'column';
+    if (to === state.by) {
       [locked, pointed] = [true, null];
-      host.change(side === 'queries' ? { row: item, column: null } : { column: item, row: null });
-    } else host.change(side === 'queries' ? { row: item } : { column: item });
+      host.change({ row: null, column: null, [to]: item });
+    } else host.change({ [to]: item });
   }
 
   /** Follow the pointer while nothing is locked. */
@@ -208,12 +207,31 @@ export function makePane(host) {
     else host.change({ by, row: Math.max(0, Math.min(layer.queries - 1, column - layer.sees.offset)), column: null });
   }
 
+  function unlock() {
+    locked = false;
+    drawPassing();
+    say('follows the pointer; Enter locks');
+  }
+
+  /** Wait no longer; the last answer stays. */
+  function giveUp() {
+    now?.abort();
+    now = null;
+    [waiting, problem] = [null, { kind: 'Stopped', said: 'This was not waited for.', then: lastSaid() }];
+    drawPassing();
+  }
+
+  /** What is seen while there is no newer answer. */
+  function lastSaid() {
+    return view?.line ? `What you see is the last answer, ${view.by} ${whole(view.at)}.` : '';
+  }
+
   function act(name, value) {
     if (name === 'without') host.change({ without: value, column: null });
-    if (name === 'unlock') pane.unlock();
+    if (name === 'unlock') unlock();
     if (name === 'lock') pane.lock();
     if (name === 'again') load();
-    if (name === 'stop') pane.stop();
+    if (name === 'stop') giveUp();
   }
 
   const pane = {
@@ -271,20 +289,11 @@ export function makePane(host) {
       host.change({ row: followed.row, column: followed.column });
       drawPassing();
     },
-    unlock() {
-      if (!locked) return;
-      locked = false;
-      drawPassing();
-      say('follows the pointer; Enter locks');
-    },
-    /** Give up a wait; whether there was one. */
-    stop() {
-      if (!waiting) return sheet.stop();
-      now?.abort();
-      now = null;
-      [waiting, problem] = [null, { kind: 'Stopped', said: 'This was not waited for.', then: view?.line ? `What you see is the last answer, ${view.by} ${whole(view.at)}.` : '' }];
-      drawPassing();
-      return true;
+    /** Back out, one thing at a time: of a wait, of the lock, of the heads that are being drawn. */
+    back(target) {
+      if (waiting) giveUp();
+      else if (sheet.element.contains(target) || !locked) sheet.stop();
+      else unlock();
     },
     find: text.find,
     focus: text.focus,

@@ -2,7 +2,7 @@
 
 import { draw, html } from '../dom.js';
 import { whole } from '../numbers.js';
-import { amount, legendView, paletteOf, stepOf, STEPS, topOf } from './colours.js';
+import { amount, legendView, paletteOf, stepOf, STEPS } from './colours.js';
 import { penOf } from './frame.js';
 import { itemName } from './labels.js';
 
@@ -74,7 +74,7 @@ export function makePatches({ request, choose, say }) {
   }
 
   function scaleOf() {
-    return { floor: 0, top: view.line ? topOf(view.line.values) : 1 };
+    return { floor: 0, top: view.line?.values.reduce((most, value) => Math.max(most, value), 0) || 1 };
   }
 
   /** The weight of an item in the line that is shown. */
@@ -125,7 +125,7 @@ export function makePatches({ request, choose, say }) {
     const { looker, target } = ends();
     outline(pen, place, looker, palette.ink, 2);
     outline(pen, place, target, palette.pair, 2.5);
-    if (cursor) outline(pen, place, indexOf(cursor), palette.ink, 1);
+    if (cursor && ![looker, target].includes(indexOf(cursor))) outline(pen, place, indexOf(cursor), palette.ink, 1);
   }
 
   /** Whose weights are shown, if it is a patch of this picture itself, and the one it is compared with. */
@@ -168,6 +168,7 @@ export function makePatches({ request, choose, say }) {
   function pictureSentence(reason) {
     if (reason) return reason;
     if (picture.state === 'none') return 'The picture was not kept; each square is one patch.';
+    if (bare) return 'The picture alone; its weights are hidden.';
     return 'Each square is one patch; the picture is grey so that colour is weight.';
   }
 

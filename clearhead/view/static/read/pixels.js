@@ -21,7 +21,30 @@ export function pooled(tiles, { port, layer, frame, size, depth, how }) {
     return edges.get(cells);
   };
   for (const tile of inOrder([...tiles], depth, how)) pourTile(field, tile, edgesAt(tile.cells), layer);
-  return { ...field, edgesAt, cellEdges: edgesAt(1) };
+  const seen = seenPixels(edgesAt(1), layer);
+  for (let y = 0; y < height; y++) {
+    field.depths.fill(0, y * width, y * width + seen[2 * y]);
+    field.depths.fill(0, y * width + seen[2 * y + 1], (y + 1) * width);
+  }
+  return { ...field, edgesAt, seen };
+}
+
+/** Of each row of pixels, the first one with a cell that is seen, and the end of those. */
+function seenPixels({ across, down }, layer) {
+  const width = across.length - 1,
+    height = down.length - 1;
+  const found = new Int32Array(2 * height);
+  for (let y = 0; y < height; y++) {
+    const last = Math.min(layer.queries, Math.max(down[y + 1], down[y] + 1)) - 1;
+    const first = seenBy(layer, down[y])[0],
+      end = seenBy(layer, last)[1];
+    let from = 0;
+    while (from < width && Math.max(across[from + 1], across[from] + 1) <= first) from += 1;
+    let to = from;
+    while (to < width && across[to] < end) to += 1;
+    found.set([from, to], 2 * y);
+  }
+  return found;
 }
 
 /** Worst first: coarse ones, then those finer than wanted, then the wanted. Sums over different areas do not compare. */
@@ -101,7 +124,7 @@ export function cellsAPixel({ depths, edgesAt }, layer) {
   if (least === 127) return null;
   const cells = 1 << (deepest(layer) - least + 1);
   const { across, down } = edgesAt(cells);
-  return { across: stepsBetween(across, cells), down: stepsBetween(down, cells) };
+  return { across: stepsBetween(across, cells), down: stepsBetween(down, cells), depth: least - 1 };
 }
 
 /** The least and most that lies between edges, the last one apart, which the end of the matrix may cut. */
@@ -118,22 +141,14 @@ function stepsBetween(edges, cells) {
 
 /** Colour a field: unknown is paper, what is not seen is left open for the hatching behind. */
 export function coloured(field, { layer, palette, floor, top }) {
-  const { width, height, values, depths, cellEdges } = field;
+  const { width, height, values, depths, seen } = field;
   const image = new ImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer),
     bits = new Uint32Array(values.buffer);
   const bounds = stepBounds(floor, top),
     table = stepTable(bounds);
-  const { across, down } = cellEdges;
   for (let y = 0; y < height; y++) {
-    const last = Math.min(layer.queries, Math.max(down[y + 1], down[y] + 1)) - 1;
-    const first = seenBy(layer, down[y])[0],
-      end = seenBy(layer, last)[1];
-    for (let x = 0; x < width; x++) {
-      const left = across[x],
-        right = Math.max(across[x + 1], left + 1);
-      if (right <= first || left >= end) continue;
-      const at = y * width + x;
+    for (let at = y * width + seen[2 * y]; at < y * width + seen[2 * y + 1]; at++) {
       if (!depths[at]) pixels[at] = palette.empty;
       else if (bits[at] || !layer.sees.other) {
         let step = table[bits[at] >>> 16];

@@ -8,7 +8,7 @@ import { seenBy } from './sight.js';
 import { deepest } from './tiles.js';
 
 const POOLED = { max: 'the largest', sum: 'the sum', mean: 'the mean' };
-const MOST_SAID_NAME = 14;
+const MOST_SAID_NAME = 18;
 
 /** "head 9.8", or what several heads are joined to. */
 export function headOf({ layer, heads, join }) {
@@ -60,8 +60,8 @@ export function cellSentence(view, spot) {
     if (left < first) return [key, ' is outside the window of ', query, ': not seen, exactly 0.'];
     if (spot.value === undefined) return [query, ' on ', key, ': not here yet.'];
     const shown = spot.value ? amount(spot.value, about.measure === 'value') : exactZero(layer);
-    const verb = about.measure === 'value' ? ' takes ' : ' puts ';
-    return [query, verb, html.b(null, shown), ' on ', key, '.'];
+    const [verb, place] = about.measure === 'value' ? [' takes ', ' from '] : [' puts ', ' on '];
+    return [query, verb, html.b(null, shown), place, key, '.'];
   }
   const seen = seenBy(layer, bottom - 1)[1] > left && seenBy(layer, top)[0] < right;
   const rows = itemsSpan('rows', names.queries, top, bottom),
@@ -92,14 +92,14 @@ function itemWord(names, index) {
 }
 
 /** What a pixel is, or what is still missing, and what can be done about it. */
-export function statusView({ progress, patient, said, head }) {
-  const { done, of, halted, error, missing } = progress;
+export function statusView({ progress, patient, said, coarse, head }) {
+  const { done, of, halted, error } = progress;
   const count = `${done} of ${of} strips`;
   if (error) {
-    const gone = error instanceof TypeError ? 'The server on this computer no longer answers.' : error.message;
+    const gone = error instanceof TypeError ? 'The server no longer answers.' : error.message;
     return html.div(
       { class: 'said err', role: 'alert' },
-      html.p({ class: 'cap' }, `${gone} The map is incomplete: ${count}.`),
+      html.p({ class: 'cap' }, `${gone} Incomplete: ${count}.`),
       html.button({ class: 'quiet', 'data-do': 'resume' }, 'Try again'),
     );
   }
@@ -110,7 +110,7 @@ export function statusView({ progress, patient, said, head }) {
       html.button({ class: 'quiet', 'data-do': 'resume' }, 'Go on'),
     );
   }
-  if (missing) return html.div({ class: 'said' }, html.p({ class: 'cap' }, `${said} This file holds no sharper map.`));
+  if (coarse) return html.div({ class: 'said' }, html.p({ class: 'cap' }, `${said} This file holds no sharper map.`));
   if (done < of && !patient) {
     return html.div(
       { class: 'said' },
@@ -119,5 +119,5 @@ export function statusView({ progress, patient, said, head }) {
       html.button({ class: 'quiet', 'data-do': 'halt' }, 'Stop ', html.kbd(null, 'Esc')),
     );
   }
-  return html.div({ class: 'said' }, html.p({ class: 'cap' }, said));
+  return said && html.div({ class: 'said' }, html.p({ class: 'cap' }, said));
 }

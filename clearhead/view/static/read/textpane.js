@@ -38,7 +38,7 @@ export function makeTextPane(host) {
   const generation = makeGeneration(host.row);
   const element = html.section(
     { class: 'textpane', 'aria-label': 'Text' },
-    reads, queries.element, head, find.result, keys.element, caption, generation.element,
+    head, find.result, keys.element, caption, generation.element,
   ); // prettier-ignore
 
   ways.addEventListener('click', (event) => {
@@ -70,26 +70,27 @@ export function makeTextPane(host) {
 
   /** A token of a text as an item of a side: in one text, of the side that is asked about, or of the other. */
   function itemOf(name, token, other) {
-    if (view.part.crosses) return [name, token, name === (view.by === 'row' ? 'queries' : 'keys') ? false : true];
+    if (view.part.crosses) return [name, token];
     const side = (view.by === 'row') !== other ? 'queries' : 'keys';
-    const item = side === 'queries' ? token - view.layer.sees.offset : token;
-    return [side, item, other];
+    return [side, side === 'queries' ? token - view.layer.sees.offset : token];
+  }
+
+  function isThere(side, item) {
+    return item >= 0 && item < view.layer[side];
   }
 
   function choose(name, token, compared) {
-    const [side, item, other] = itemOf(name, token, compared);
-    const size = side === 'queries' ? view.layer.queries : view.layer.keys;
-    if (item < 0 || item >= size) host.say('No query of this token was kept: only its key can be looked at.');
-    else host.pick(side, item, other);
+    const [side, item] = itemOf(name, token, compared);
+    if (isThere(side, item)) host.pick(side, item);
+    else host.say('No query of this token was kept: only its key can be looked at.');
   }
 
   function point(name, token) {
     over = Number.isNaN(token) ? null : [name, token];
-    if (view) {
-      captionView();
-      const [side, item] = over ? itemOf(name, token, false) : [null, null];
-      if (!over || (item >= 0 && item < (side === 'queries' ? view.layer.queries : view.layer.keys))) host.point(side, item);
-    }
+    if (!view) return;
+    captionView();
+    const [side, item] = over ? itemOf(name, token, false) : [null, null];
+    if (!over || isThere(side, item)) host.point(side, item);
   }
 
   function captionView() {
@@ -122,12 +123,14 @@ export function makeTextPane(host) {
       view = next;
       const { part, by, line, layer } = view;
       element.classList.toggle('two', part.crosses);
-      reads.hidden = queries.element.hidden = !part.crosses;
+      if (part.crosses && !reads.parentNode) element.prepend(reads, queries.element);
+      if (!part.crosses) for (const one of [reads, queries.element]) one.remove();
       draw(title, part.crosses ? ['Is read ', html.span({ class: 'tag' }, counted(layer.keys, 'key'))] : unitOf(view, 'keys') === 'patch' ? 'Patches' : 'Text');
       draw(readsTitle, 'Reads ', html.span({ class: 'tag' }, layer.queries === 1 ? '1 query' : `${whole(layer.queries)} queries`));
-      (part.crosses ? reads : head).insertBefore(ways, part.crosses ? null : find.element);
+      const place = part.crosses ? reads : head;
+      if (ways.parentNode !== place) place.insertBefore(ways, part.crosses ? null : find.element);
       for (const [name, side, size] of [['keys', keys, layer.keys], ['queries', queries, layer.queries]]) {
-        if (side.element.hidden) continue;
+        if (!side.element.parentNode) continue;
         const told = textOf(name);
         side.text.update(told);
         side.minimap.update(told.weights ? line.bins : null, line?.length ?? 1, told.shift, size, (weight) => (view.scale ? view.scale.step(weight, 1) : 0));

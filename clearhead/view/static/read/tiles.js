@@ -9,6 +9,7 @@ const CELLS_A_SECOND = 1.5e9; // of one head
 const SLOWER = 10; // times as long per head where weights are joined or weighed cell by cell
 const STRIP_SECONDS = 0.1;
 const MOST_RUNNING = 4;
+const NONE = new Float32Array(0);
 
 /** The depth at which a pixel is one cell. */
 export function deepest({ queries, keys }) {
@@ -74,7 +75,7 @@ export function makeTiles({ request, alone, arrived }) {
     const whole = secondsFor([top, bottom], columns);
     let strip = TILE;
     if (!alone) while (strip > 1 && (whole * strip) / rows > STRIP_SECONDS) strip >>= 1;
-    return { key, ...place, cells, rows, strip, done: 0, values: new Float32Array(rows * TILE), rings: [] };
+    return { key, ...place, cells, rows, strip, done: 0, values: NONE, rings: [] };
   }
 
   /** How long Python is likely to take for so many rows and columns. */
@@ -113,6 +114,7 @@ export function makeTiles({ request, alone, arrived }) {
     try {
       const found = await request('tile', { ...about, how, z, r, c, from, to }, stop.signal);
       if (stop.signal.aborted) return;
+      if (!tile.values.length) tile.values = new Float32Array(tile.rows * TILE);
       tile.values.set(found.values.subarray(0, tile.values.length - from * TILE), from * TILE);
       tile.rings.push(...(found.rings ?? []));
       tile.done = Math.min(tile.rows, to);
@@ -145,14 +147,13 @@ export function makeTiles({ request, alone, arrived }) {
     }
   }
 
-  /** Strips of what is wanted: how many are there, of how many; `missing` tiles are not in this file. */
+  /** Strips of what is wanted: how many are there, of how many; what a file does not hold is not counted. */
   function progress() {
     const strips = (tile, rows) => Math.ceil(rows / (alone ? TILE : tile.strip));
-    const sum = (count) => wanted.reduce((all, tile) => all + count(tile), 0);
+    const sum = (count) => wanted.reduce((all, tile) => all + (tile.missing ? 0 : count(tile)), 0);
     return {
       done: sum((tile) => (tile.done >= tile.rows ? strips(tile, tile.rows) : Math.floor(tile.done / tile.strip))),
       of: sum((tile) => strips(tile, tile.rows)),
-      missing: wanted.filter((tile) => tile.missing).length,
       halted,
       error,
     };

@@ -96,7 +96,7 @@ function numbered(view) {
 function carried(view, unit) {
   const { line, without } = view,
     few = line.carriers['90'];
-  if (!few || (few === 1 && line.top[0]?.[2] >= 0.9999)) return [];
+  if (!few || (few === 1 && line.top[0][0] === (view.by === 'row' ? view.column : view.row))) return []; // it was just said
   const of = without ? ' of the rest' : view.by === 'column' ? ' of all it gets' : view.about.measure === 'value' ? ' of the sum' : '';
   return [`${counted(few, unit)} ${few === 1 ? 'carries' : 'carry'} 90 %${of}.`];
 }
