@@ -11,7 +11,7 @@ from clearhead.definition import weights as definition
 from clearhead.errors import TrustError
 from clearhead.reading.answers import Reader
 from clearhead.reading.readings import Agreement, Reading, Sees, Stack, StackLayer
-from tests.view.made_up import alignment_reading, patch_reading
+from tests.view import made_up
 from tests.view.needle import WORDS
 
 HEADS, KEY_HEADS, DIM = 4, 2, 16
@@ -22,11 +22,6 @@ TEXT = (
     "down into the sea. The men pulled hard at the oars; the white whale turned, and the sea was full of foam. The "
     "ship was far away, and the men were alone with the whale on the wide sea."
 )
-HOSTILE = [
-    "<s>", "<script>alert(1)</script>", "\u202eabc", "שלום", "👩\u200d👩\u200d👧", "\n", "\t", "", "\x00", "\ud800",
-    "x" * 10_000, "$x$", "&amp;", "Donaudampfschifffahrtsgesellschaftskapitänsmütze" * 3, "漢字", " ", "\r\n", "</b>",
-    '"', "=1+1", "\u2028", " a", "'", ",", "\\", "%s", "{}", "\x1b[1m", "\ufeff", "İ",
-]  # fmt: skip
 
 
 @cache
@@ -90,12 +85,6 @@ def known_reading(items: int) -> Reading:
     return reading_of(layers, tokens_of(items), f"known, {items} words")
 
 
-def hostile_reading() -> Reading:
-    """Tokens that break what is careless with text."""
-    layers = {number: stack_layer(len(HOSTILE), number) for number in LAYERS}
-    return reading_of(layers, HOSTILE, "<i>hostile</i> & sons")
-
-
 def doubted_reading() -> Reading:
     """Two layers, of which the second is not what the model used."""
 
@@ -111,10 +100,8 @@ READINGS = {
     "120": lambda: known_reading(120),
     "700": lambda: known_reading(700),
     "2000": lambda: known_reading(2000),
-    "hostile": hostile_reading,
     "doubted": doubted_reading,
-    "alignment": alignment_reading,
-    "patch": patch_reading,
+    **made_up.READINGS,
 }
 
 

@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,7 +16,8 @@ from clearhead.inspecting.command import InspectOptions, inspect_heads
 from clearhead.reading.kept import question
 from clearhead.reading.sources import from_layers
 from clearhead.wording import percent
-from tests.view.made_up import HOSTILE, hostile_reading
+from tests.view.conftest import serving
+from tests.view.made_up import HOSTILE, TOLD, hostile_reading
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -26,14 +25,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 @pytest.fixture(scope="module")
 def hostile() -> Iterator[str]:
     """Where hostile tokens are served."""
-    command = [sys.executable, "-u", "-m", "tests.view.made_up", "hostile"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        yield re.search(r"http://\S+", server.stdout.readline())[0]
-    finally:
-        server.terminate()
-        server.wait(10)
+    with serving("tests.view.made_up", "hostile") as found:
+        yield found
 
 
 @pytest.fixture
@@ -94,7 +87,7 @@ def test_a_line_is_written_for_csv_readers(opened: Page, hostile: str, tmp_path:
             head, *rows = csv.reader(file)
         assert head == ["index", "token", "weight"]
         assert [int(index) for index, _, _ in rows] == list(range(len(line)))
-        assert [token for _, token, _ in rows] == [*HOSTILE, *HOSTILE]
+        assert [token for _, token, _ in rows] == [*TOLD, *TOLD]
         assert np.array_equal(np.array([weight for _, _, weight in rows], np.float32), line)
 
 

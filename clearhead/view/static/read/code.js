@@ -16,7 +16,12 @@ export function pythonOf({ reading, about, by, at, without }) {
   const one = [placed(weights), ...(valued ? [placed(values)] : [])],
     line = valued ? `${shown} * ${length}` : shown;
   const lines = several
-    ? ['rows = []', `for head in (${heads.join(', ')}):`, ...[...one, `rows.append(${line})`].map((text) => `    ${text}`), `shown = numpy.${join}(rows, axis=0)`]
+    ? [
+        'rows = []',
+        `for head in (${heads.join(', ')}):`,
+        ...[...one, `rows.append(${line})`].map((text) => `    ${text}`),
+        `shown = numpy.${join}(rows, axis=0)`,
+      ]
     : [...one, `shown = ${line}`];
   return [
     ...(several || valued ? ['import numpy'] : []),

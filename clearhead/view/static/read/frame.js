@@ -9,7 +9,7 @@ const LOW = 0.7; // of a cell's height to its width in a small rectangle
 
 /** All elements that stay; the map fills them. */
 export function partsOf() {
-  const base = html.canvas({ class: 'pixels', 'aria-hidden': 'true' }),
+  const base = html.canvas({ class: 'pixels', width: 0, height: 0, 'aria-hidden': 'true' }),
     over = html.canvas({ class: 'marks', 'aria-hidden': 'true' });
   const probe = html.span({ class: 'probe', 'aria-hidden': 'true' });
   const box = html.div({ class: 'mapbox', tabindex: 0, role: 'application', 'aria-label': 'Map' }, base, over);
