@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, FrameLocator, Page
 
-from tests.view.conftest import browser  # noqa: F401
-
 HOST = "127.0.0.1"
 READY = 60  # seconds
 
@@ -72,7 +70,7 @@ class Shown:
 
 
 @pytest.fixture
-def shown(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Shown]:  # noqa: F811
+def shown(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Shown]:
     """A fresh window; `@pytest.mark.parametrize("shown", [{…}], indirect=True)` gives its likings."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000}, **getattr(request, "param", {}))
     found = Shown(context.new_page())

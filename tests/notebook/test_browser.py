@@ -112,6 +112,7 @@ def test_marimo(shown: Shown, marimo: Callable[[str], Any]) -> None:
         explained = shown.widget(2)
         expect(explained.locator("#qz")).to_contain_text("at right angles", timeout=SLOW)
         assert not is_dark(explained)
+        shown.page.goto("about:blank")  # before its server ends
 
 
 def test_jupyterlab(shown: Shown, jupyter: Callable[..., Any]) -> None:
@@ -136,6 +137,7 @@ def test_jupyterlab(shown: Shown, jupyter: Callable[..., Any]) -> None:
         page.get_by_role("menuitem", name="Run", exact=True).click(timeout=SLOW)
         page.get_by_text("Run All Cells", exact=True).click()
         follow(shown, 0, 1)
+        page.goto("about:blank")  # before its server ends
 
 
 def test_where_there_are_no_widgets_the_page_holds_its_first_answers(shown: Shown) -> None:
