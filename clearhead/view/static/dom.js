@@ -62,8 +62,10 @@ function sync(parent, next) {
   }
 }
 
+/** Elements with a key or an id are known by it; others by their first class. */
 function kindOf(node) {
-  return `${node.nodeName} ${node.dataset?.key ?? node.id ?? ''} ${node.classList?.[0] ?? ''}`;
+  const own = node.dataset?.key ?? (node.id || null);
+  return `${node.nodeName} ${own === null ? (node.classList?.[0] ?? '') : `#${own}`}`;
 }
 
 /** Update an element to match another of the same kind. */

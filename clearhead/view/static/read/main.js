@@ -125,13 +125,20 @@ async function startReading() {
     return made;
   }
 
-  /** Bring the screen to the state. */
+  /** Bring the screen to the state; where the element with the focus goes or is disabled, the active text has it. */
   function show() {
+    const had = document.activeElement;
+    bringToState();
+    if (had && had !== document.body && (!had.isConnected || had.disabled)) panes[active].focus();
+  }
+
+  function bringToState() {
     state = Object.freeze({ ...state, panes: Object.freeze(state.panes.map((pane) => soundPane(pane, found))) });
     while (panes.length > state.panes.length) panes.pop().close();
     while (panes.length < state.panes.length) {
       panes.push(newPane());
       room.append(panes.at(-1).element);
+      active = panes.length - 1;
     }
     active = Math.min(active, panes.length - 1);
     document.body.classList.toggle('double', panes.length > 1);
