@@ -35,8 +35,8 @@ def token_matches(ids: npt.ArrayLike, *, queries: int | None = None) -> dict[str
     """The matches that name a head's job: "previous", "duplicate" and "induction", from tokens (n,) or (batch, n).
 
     `previous` is the token before the query's own, `duplicate` an equal token elsewhere, `induction` the token behind
-    an equal one elsewhere. The last `queries` tokens are queries, all of them by default; negative tokens match nothing. Raises
-    InputError. Definition: `clearhead.definition.weights.matches`.
+    an equal one elsewhere. The last `queries` tokens are queries, all of them by default; negative tokens match
+    nothing. Raises InputError. Definition: `clearhead.definition.weights.matches`.
 
     >>> from clearhead import weights
     >>> w = weights([[0.0]] * 4, [[0.0]] * 4)
