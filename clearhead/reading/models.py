@@ -98,10 +98,10 @@ class Loaded:
         except (RuntimeError, IndexError, ValueError) as error:
             if isinstance(error, InputError):
                 raise self.refused(error) from None
-            most = f" It was made for {self.most_tokens:,} tokens." if self.most_tokens else ""
+            most = f"; it was made for {self.most_tokens:,} tokens" if self.most_tokens else ""
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise InputError(
-                f"{self.folder} failed over {what} ({reason}).{most} Give a shorter text, or another model."
+                f"{self.folder} failed over {what} ({reason}{most}): give a shorter text, or another model."
             ) from error
         return from_watch(seen, name=self.folder.name)
 

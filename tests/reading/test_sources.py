@@ -113,7 +113,7 @@ def test_an_encoder_reads_and_says_what_is_too_long(tokenizer, tmp_path):
     assert list(reading.stacks) == ["encoder"]
     assert list(reading.tokens) == WORDS.split()
     assert "AutoModel.from_pretrained" in reading.code.setup[1]
-    with pytest.raises(InputError, match=r"failed over 70 tokens .* It was made for 16 tokens\. Give a shorter text"):
+    with pytest.raises(InputError, match=r"failed over 70 tokens .*; it was made for 16 tokens\): give a shorter text"):
         models.from_folder(folder, WORDS + f" {WORDS}" * 9)
     with pytest.raises(InputError, match="cannot go on with a text: leave out --generate"):
         models.from_folder(folder, WORDS, 3)
