@@ -1,9 +1,9 @@
 // Read: starts the screen. It holds the state, its past and its address, and hands keys and clicks to the panes.
 
 import { alone, openedAt, Refused, request } from '../ask.js';
-import { appear, appearAsBefore, appearanceMenu } from '../appearance.js';
+import { appear, appearAsBefore, appearanceChoices, appearanceMenu } from '../appearance.js';
 import { pythonOf } from './code.js';
-import { icon, menu, REDO, UNDO } from '../controls.js';
+import { icon, menu, menuChoice, menuGroup, MORE, REDO, UNDO } from '../controls.js';
 import { openAgain, openCode, openHelp } from './dialogs.js';
 import { draw, html } from '../dom.js';
 import { exportAs } from './exports.js';
@@ -90,20 +90,33 @@ async function startReading() {
           icon(REDO),
         ),
         html.button({ class: 'quiet wide', 'data-go': 'link' }, copied === 'link' ? 'Copied' : 'Copy link'),
-        menu(
-          exporting ?? 'Export',
-          'Export',
-          EXPORTS.filter(([kind]) => !(alone && kind === 'html')).map(([kind, name]) =>
-            html.button({ 'data-export': kind }, name),
-          ),
-        ),
+        menu(exporting ?? 'Export', 'Export', exportEntries()),
         appearanceMenu(),
-        html.button({ class: 'quiet icon', 'data-go': 'help', 'aria-label': 'Keys', title: 'Keys (?)' }, '?'),
+        html.button({ class: 'quiet icon wide', 'data-go': 'help', 'aria-label': 'Keys', title: 'Keys (?)' }, '?'),
+        narrowMenu(),
       ),
     );
     const box = bar.querySelector('#linked');
     if (box) box.checked = state.linked;
   }
+
+  /** Where the bar has little room, what it has none for. */
+  function narrowMenu() {
+    const entries = [
+      panes.length > 1
+        ? areAlike() && menuChoice({ 'data-go': 'linked' }, 'Same rows in both', state.linked, 'checkbox')
+        : html.button({ 'data-go': 'compare', disabled: !found }, 'Compare'),
+      menuGroup(exporting ?? 'Export', exportEntries()),
+      ...appearanceChoices(),
+      html.button({ 'data-go': 'help' }, 'Keys'),
+    ];
+    return menu(icon(MORE), 'More', entries.filter(Boolean), true, 'narrow');
+  }
+
+  const exportEntries = () =>
+    EXPORTS.filter(([kind]) => !(alone && kind === 'html')).map(([kind, name]) =>
+      html.button({ 'data-export': kind }, name),
+    );
 
   function newPane() {
     opened += 1;
@@ -249,13 +262,17 @@ async function startReading() {
     if (at >= 0) active = at;
     if (!target || target.disabled) return;
     const { go, set, export: kind } = target.dataset;
-    if (set) appear(set);
+    if (set) {
+      appear(set);
+      drawBar();
+    }
     if (go === 'undo') undo(past, future);
     if (go === 'redo') undo(future, past);
     if (go === 'link' || kind === 'link') copy(location.href, 'link');
     else if (kind) exportShown(kind);
     if (go === 'help') openHelp();
     if (go === 'compare') act(0, 'compare');
+    if (go === 'linked') link(!state.linked);
     if (go === 'here') event.preventDefault();
   });
 
@@ -265,10 +282,14 @@ async function startReading() {
   });
 
   bar.addEventListener('change', ({ target }) => {
-    if (target.id !== 'linked') return;
-    state = Object.freeze({ ...state, linked: target.checked });
-    show();
+    if (target.id === 'linked') link(target.checked);
   });
+
+  /** Whether both panes go to the same rows. */
+  function link(linked) {
+    state = Object.freeze({ ...state, linked });
+    show();
+  }
 
   // Keys
 
