@@ -2,6 +2,7 @@
 
 import { menu, menuChoice, menuGroup } from './controls.js';
 import { html, svg } from './dom.js';
+import { onNotebook } from './notebook.js';
 
 const APPEARANCE = {
   theme: [
@@ -82,8 +83,9 @@ function remember() {
   }
 }
 
-/** The choices of the last visit. */
+/** The choices of the last visit, or the theme of the notebook around the page. */
 export function appearAsBefore() {
+  onNotebook(({ theme }) => theme && appear(`theme:${theme}`));
   matchMedia(MORE_CONTRAST).addEventListener('change', markContrast);
   let told = null;
   try {
