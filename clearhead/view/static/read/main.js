@@ -1,9 +1,9 @@
 // Read: starts the screen. It holds the state, its past and its address, and hands keys and clicks to the panes.
 
 import { alone, keepAddress, openedAt, Refused, request } from '../ask.js';
-import { appear, appearAsBefore, appearanceMenu } from '../appearance.js';
+import { appear, appearAsBefore, appearanceChoices, appearanceMenu } from '../appearance.js';
 import { pythonOf } from './code.js';
-import { icon, menu, REDO, UNDO } from '../controls.js';
+import { icon, menu, menuChoice, menuGroup, MORE, REDO, UNDO } from '../controls.js';
 import { openAgain, openCode, openHelp } from './dialogs.js';
 import { draw, html } from '../dom.js';
 import { exportAs } from './exports.js';
@@ -96,18 +96,30 @@ async function startReading() {
         openedAt === null
           ? html.button({ class: 'quiet wide', 'data-go': 'link' }, copied === 'link' ? 'Copied' : 'Copy link')
           : null,
-        menu(
-          exporting ?? 'Export',
-          'Export',
-          EXPORTS.filter(offered).map(([kind, name]) => html.button({ 'data-export': kind }, name)),
-        ),
+        menu(exporting ?? 'Export', 'Export', exportEntries()),
         appearanceMenu(),
-        html.button({ class: 'quiet icon', 'data-go': 'help', 'aria-label': 'Keys', title: 'Keys (?)' }, '?'),
+        html.button({ class: 'quiet icon wide', 'data-go': 'help', 'aria-label': 'Keys', title: 'Keys (?)' }, '?'),
+        narrowMenu(),
       ),
     );
     const box = bar.querySelector('#linked');
     if (box) box.checked = state.linked;
   }
+
+  /** Where the bar has little room, what it has none for. */
+  function narrowMenu() {
+    const entries = [
+      panes.length > 1
+        ? areAlike() && menuChoice({ 'data-go': 'linked' }, 'Same rows in both', state.linked, 'checkbox')
+        : html.button({ 'data-go': 'compare', disabled: !found }, 'Compare'),
+      menuGroup(exporting ?? 'Export', exportEntries()),
+      ...appearanceChoices(),
+      html.button({ 'data-go': 'help' }, 'Keys'),
+    ];
+    return menu(icon(MORE), 'More', entries.filter(Boolean), true, 'narrow');
+  }
+
+  const exportEntries = () => EXPORTS.filter(offered).map(([kind, name]) => html.button({ 'data-export': kind }, name));
 
   function newPane() {
     opened += 1;
@@ -253,13 +265,17 @@ async function startReading() {
     if (at >= 0) active = at;
     if (!target || target.disabled) return;
     const { go, set, export: kind } = target.dataset;
-    if (set) appear(set);
+    if (set) {
+      appear(set);
+      drawBar();
+    }
     if (go === 'undo') undo(past, future);
     if (go === 'redo') undo(future, past);
     if (go === 'link' || kind === 'link') copy(location.href, 'link');
     else if (kind) exportShown(kind);
     if (go === 'help') openHelp();
     if (go === 'compare') act(0, 'compare');
+    if (go === 'linked') link(!state.linked);
     if (go === 'here') event.preventDefault();
   });
 
@@ -269,10 +285,14 @@ async function startReading() {
   });
 
   bar.addEventListener('change', ({ target }) => {
-    if (target.id !== 'linked') return;
-    state = Object.freeze({ ...state, linked: target.checked });
-    show();
+    if (target.id === 'linked') link(target.checked);
   });
+
+  /** Whether both panes go to the same rows. */
+  function link(linked) {
+    state = Object.freeze({ ...state, linked });
+    show();
+  }
 
   // Keys
 

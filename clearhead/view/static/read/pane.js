@@ -44,6 +44,7 @@ export function makePane(host) {
   });
   const text = makeTextPane({
     id,
+    request,
     say,
     pick,
     point,
@@ -353,6 +354,7 @@ export function makePane(host) {
     close() {
       now?.abort();
       map.stop();
+      text.stop();
       sheet.close();
       element.remove();
     },
