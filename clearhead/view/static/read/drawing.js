@@ -55,10 +55,11 @@ export function mapDrawing({ title, caption, cells, image, names, ring, legend, 
   return { text: new XMLSerializer().serializeToString(drawing), width, height };
 }
 
-/** The page's colours in a notation that every viewer understands. */
+/** The colours of a figure, which is for paper and so light whatever the page is, in a notation that every viewer
+ * understands. */
 export function drawingPalette() {
   const style = getComputedStyle(document.documentElement);
-  const colour = (name) => asRgb(style.getPropertyValue(`--${name}`).trim());
+  const colour = (name) => asRgb(style.getPropertyValue(`--${name}`).trim(), 'light');
   return {
     inks: Object.fromEntries(['paper', 'ink', 'ink2', 'line', 'pair'].map((name) => [name, colour(name)])),
     steps: Array.from({ length: 21 }, (_, step) => colour(`w${step}`)),

@@ -13,7 +13,7 @@ import { cellsAPixel, coloured, pooled } from './pixels.js';
 import { cellSentence, headOf, pixelSentence, spotAt, statusView } from './said.js';
 import { sees } from './sight.js';
 import { deepest, makeTiles } from './tiles.js';
-import { cellUnder, centred, fitted, moved, resized, showing, zoomed } from './viewport.js';
+import { cellUnder, centred, fitted, moved, resized, roomForNumbers, showing, zoomed } from './viewport.js';
 
 const PATIENCE = 100; // milliseconds without a word about progress
 const SOON = 40; // milliseconds in which strips gather
@@ -33,11 +33,11 @@ export function makeMap(host) {
   let view = null;
   let port = null;
   let frame = null; // where in the box the matrix is, in CSS pixels
+  let aim = null; // the cell that is to stand in the middle
   let cursor = null; // the cell under the pointer or the arrow keys
   let pointer = null; // where in the box the pointer is
   let palette = null;
   let field = null;
-  let image = null; // the field in colours
   let scale = { floor: 0, top: 1 };
   let showsPicture = null; // for a part that has one: whether it is shown in place of the matrix
   let planned = 0,
@@ -106,11 +106,18 @@ export function makeMap(host) {
   /** Place the matrix in its box; tells whether that has changed. */
   function measure() {
     const before = frame;
-    frame = frameFor(parts, palette, view, isFew());
+    frame = frameFor(parts, palette, view, { few: isFew(), named: isNamed() });
     const same = before && ['left', 'top', 'width', 'height'].every((side) => before[side] === frame[side]);
     if (!port) port = fitted(view.layer, frame);
+    else if (aim && frame.width) port = centred(aim, view.layer, frame);
     else if (!same && frame.width) port = resized(port, view.layer, before, frame);
+    if (frame.width) aim = null;
     return !same;
+  }
+
+  /** Whether names stand at the side of the matrix. */
+  function isNamed() {
+    return isFew() || Boolean(port && roomForNumbers(port));
   }
 
   function isFew() {
@@ -125,12 +132,12 @@ export function makeMap(host) {
     const ratio = window.devicePixelRatio || 1;
     const size = { width: Math.round(frame.width * ratio), height: Math.round(frame.height * ratio) };
     field = pooled(tiles.all(), { port, layer, frame, size, depth, how });
-    const top = isFew() && !isPlain() ? 1 : topOf(field.values, cellWeights());
-    scale = { floor: isFew() ? 0 : floorOfPixels(field.values, top), top };
-    image = coloured(field, { layer, palette, ...scale });
+    const shares = !isPlain();
+    const top = shares && (isFew() || how === 'max') ? 1 : topOf(field.values, cellWeights());
+    scale = { floor: isFew() ? 0 : floorOfPixels(field.values, top, shares ? 1 / layer.keys : 0), top };
     parts.base.width = size.width;
     parts.base.height = size.height;
-    parts.base.getContext('2d').putImageData(image, 0, 0);
+    parts.base.getContext('2d').putImageData(coloured(field, { layer, palette, ...scale }), 0, 0);
   }
 
   /** The weights in the table, where it has the map's colours. */
@@ -154,6 +161,7 @@ export function makeMap(host) {
       palette,
       cursor,
       few: isFew(),
+      named: isNamed(),
       at: tiles.at,
       rings: rings(),
       plain,
@@ -189,6 +197,7 @@ export function makeMap(host) {
 
   function drawControls() {
     const { layer, about, part } = view;
+    parts.words.classList.toggle('few', isFew());
     parts.box.hidden = parts.words.hidden = parts.zoom.hidden = Boolean(showsPicture);
     parts.patches.hidden = !showsPicture;
     parts.cells.hidden = Boolean(showsPicture);
@@ -218,7 +227,7 @@ export function makeMap(host) {
     draw(parts.status, statusView({ progress, patient, said, coarse, head: headOf(view.about) }));
     const spot = cursor && spotAt(field, frame, port, cursor, view.layer);
     const hint =
-      spot || view.part.grid
+      spot || view.part.grid || waits || progress.error
         ? null
         : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
     draw(parts.where, cellSentence(view, spot ?? pairSpot()), hint);
@@ -335,20 +344,29 @@ export function makeMap(host) {
     showsPicture &&= false;
     cursor = pointer = null;
     if (!frame?.width) return;
-    port = isFew() ? port : centred({ row, column }, view.layer, frame);
+    if (!isFew()) {
+      aim = { row, column };
+      port = centred(aim, view.layer, frame);
+    }
     plan(true);
   }
 
-  /** What is drawn, for a file: pixels, single cells, colours, and which tiles; null before that and for a picture. */
+  /** What is drawn, for a file: pixels in the colours of paper, single cells, the scale, and which tiles; null before
+   * that and for a picture. */
   function drawn() {
     if (!field || showsPicture) return null;
     const { x, y, sx, sy } = port;
     return {
-      image,
+      get image() {
+        parts.probe.style.setProperty('color-scheme', 'light');
+        const light = paletteOf(parts.probe);
+        parts.probe.style.removeProperty('color-scheme');
+        return coloured(field, { layer: view.layer, palette: light, ...scale });
+      },
       rows: [y, Math.min(view.layer.queries, y + frame.height / sy)],
       columns: [x, Math.min(view.layer.keys, x + frame.width / sx)],
       at: tiles.at,
-      few: isFew(),
+      named: isNamed(),
       plain: isPlain(),
       said: pixelSentence(cellsAPixel(field, view.layer), view.how, view.layer),
       places: tiles.places(),
