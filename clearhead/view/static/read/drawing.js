@@ -4,12 +4,13 @@ import { svg } from '../dom.js';
 import { asRgb } from '../files.js';
 
 export const MOST_CELLS = 64; // each way, that are drawn one by one
+export const MOST_NAMED = 40; // each way, that have their names beside them
 const DRAWN_WIDE = 512;
 const DRAWN_MARGIN = 24;
 const LETTER = 6.4; // pixels, on average
 
 /** `cells` is { rows, columns, colour(row, column) }, where null is not seen; `image` the pixels in place of more than
- * 64 × 64 cells; `names` { rows, columns } of few cells; `ring` { x, y, text } of the chosen pair as parts of the whole;
+ * 64 × 64 cells; `names` { rows, columns } of at most 40; `ring` { x, y, text } of the chosen pair as parts of the whole;
  * `legend` [[part, text], …]; `palette` the colours of the page. Returns { text, width, height }. */
 export function mapDrawing({ title, caption, cells, image, names, ring, legend, palette }) {
   const { rows, columns } = cells,

@@ -2,7 +2,7 @@
 
 import { asFile } from '../ask.js';
 import { legendMarks, scaleSentence, stepOf } from './colours.js';
-import { drawingPalette, mapDrawing, MOST_CELLS } from './drawing.js';
+import { drawingPalette, mapDrawing, MOST_CELLS, MOST_NAMED } from './drawing.js';
 import { rasterized, save } from '../files.js';
 import { csvOfLine, fileSize, shownAnswers } from './kept.js';
 import { headOf } from './said.js';
@@ -52,10 +52,7 @@ async function wholeNames(request, { about: { reading, part, layer } }, side) {
 }
 
 /** A map as plain data for a drawing: whole cells where there are few of them, and else its pixels. */
-function asDrawn(
-  view,
-  { image, rows: [top, bottom], columns: [left, right], at, named, plain, said, floor, top: most },
-) {
+function asDrawn(view, { image, rows: [top, bottom], columns: [left, right], at, plain, said, floor, top: most }) {
   const palette = drawingPalette(),
     { layer, reading, part, about, names, row, column } = view;
   const count = Math.max(Math.ceil(bottom) - Math.floor(top), Math.ceil(right) - Math.floor(left));
@@ -73,7 +70,7 @@ function asDrawn(
     caption: `${spoken(sentenceOf(view))} ${said} ${scaleSentence(floor, most, plain)}`,
     cells: { rows: end - y, columns: edge - x, colour },
     image,
-    names: named && count <= MOST_CELLS ? { rows: shown('queries', y, end), columns: shown('keys', x, edge) } : null,
+    names: count <= MOST_NAMED ? { rows: shown('queries', y, end), columns: shown('keys', x, edge) } : null,
     ring: seen ? { x: ringX, y: ringY, text: printed(view, view.pair ?? 0) } : null,
     legend: legendMarks(floor, most, plain),
     palette,

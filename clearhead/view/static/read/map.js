@@ -366,7 +366,6 @@ export function makeMap(host) {
       rows: [y, Math.min(view.layer.queries, y + frame.height / sy)],
       columns: [x, Math.min(view.layer.keys, x + frame.width / sx)],
       at: tiles.at,
-      named: isNamed(),
       plain: isPlain(),
       said: pixelSentence(cellsAPixel(field, view.layer), view.how, view.layer),
       places: tiles.places(),

@@ -2,14 +2,14 @@
 
 import { watchAppearance } from '../appearance.js';
 import { draw, html } from '../dom.js';
-import { percent, whole } from '../numbers.js';
+import { whole } from '../numbers.js';
 import { makeAcross } from './across.js';
 import { legendView } from './colours.js';
 import { makeHeadGrid } from './headgrid.js';
-import { HEAD_MEASURES, RANKINGS, headSentence, measuresOf, rankingsView, sortedHeads } from './ranks.js';
+import { HEAD_MEASURES, RANKINGS, headSentence, measuresOf, movedInList, rankingsView, sortedHeads } from './ranks.js';
 import { headTable } from './sheettable.js';
 import { costOf, durationOf, makeSurvey } from './survey.js';
-import { unitOf } from './wording.js';
+import { counted, unitOf } from './wording.js';
 
 const PROGRESS_AFTER = 100; // milliseconds
 
@@ -82,7 +82,7 @@ export function makeSheet({ request, alone, choose, change, say }) {
       mark: ruleMark,
     });
     draw(parts.told, toldView(known));
-    draw(parts.ranks, known.total > 1 && rankingsView(heads, part, chosen), across.lists(view, chosen));
+    draw(parts.ranks, across.lists(view, chosen), known.total > 1 && rankingsView(heads, part, chosen));
     draw(parts.twin, twin.open && headTable(heads, order(), page, part, chosen));
   }
 
@@ -95,7 +95,7 @@ export function makeSheet({ request, alone, choose, change, say }) {
   function ruleMark(head) {
     const { by } = order();
     if (by === 'head') return `${head.layer}.${head.head}`;
-    return HEAD_MEASURES[by].print(head[by]);
+    return HEAD_MEASURES[by].printer([...survey.known().heads.values()].map((one) => one[by]))(head[by]);
   }
 
   function headline({ total }) {
@@ -116,7 +116,7 @@ export function makeSheet({ request, alone, choose, change, say }) {
         ),
         mode === 'rank' && measureMenu(),
       ],
-      html.span({ class: 'cap' }, mode === 'rank' ? rankCaption() : layerCaption()),
+      html.span({ class: 'cap' }, mode === 'rank' ? rankCaption() : layerCaption(), measuredCaption()),
     );
   }
 
@@ -146,9 +146,16 @@ export function makeSheet({ request, alone, choose, change, say }) {
       pooled = Math.max(queries, keys) > 28;
     return [
       'Each square is one head: queries down, keys across. ',
-      pooled ? 'A pixel is the largest of its cells; none is skipped. ' : 'A square in it is one pair. ',
-      grid.shared() && 'Heads in a bracket share one key head.',
+      pooled ? 'A pixel is the largest of its cells; none is skipped.' : 'A square in it is one pair.',
+      grid.shared() && ' Heads in a bracket share one key head.',
     ];
+  }
+
+  /** What the numbers of all heads are means of, and what they are not. */
+  function measuredCaption() {
+    const [{ queries }] = view.part.layers,
+      plainly = view.about.measure === 'value' && ', of weights alone, without the value’s length';
+    return [` What heads do is said in means over all ${counted(queries, unitOf(view, 'queries'))}`, plainly, '.'];
   }
 
   function rankCaption() {
@@ -211,7 +218,8 @@ export function makeSheet({ request, alone, choose, change, say }) {
       html.p(
         { class: 'cap' },
         html.b(null, `Head ${at.layer}.${at.head}`),
-        `${shares}: ${found ? sentenceAbout(found) : 'not drawn yet'}.`,
+        `: layer ${at.layer}, head ${at.head}${shares}. `,
+        found ? `${upper(sentenceAbout(found))}.` : 'Not drawn yet.',
       ),
       heads.size > 0 && legendView(floor, top),
     ];
@@ -260,6 +268,11 @@ export function makeSheet({ request, alone, choose, change, say }) {
     }
     later();
   });
+  parts.ranks.addEventListener('keydown', (event) => {
+    if (!event.target.closest('.rank button') || !movedInList(event.target, event.key)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
   element.addEventListener('change', ({ target }) => {
     if (!('order' in target.dataset)) return;
     const [by, falling] = target.value.split(' ');
@@ -286,6 +299,10 @@ export function makeSheet({ request, alone, choose, change, say }) {
   }
 
   return { element, update, stop: stopSurvey, close };
+}
+
+function upper(text) {
+  return text[0].toUpperCase() + text.slice(1);
 }
 
 function aloneSentence(held, total) {

@@ -12,6 +12,9 @@ export function headTable(heads, order, page, part, chosen) {
     sorted = sortedHeads(heads, order),
     pages = Math.max(1, Math.ceil(sorted.length / LINES)),
     at = Math.min(page, pages - 1);
+  const printers = Object.fromEntries(
+    measures.map((name) => [name, HEAD_MEASURES[name].printer(heads.map((head) => head[name]))]),
+  );
   const lines = sorted.slice(at * LINES, (at + 1) * LINES);
   return [
     html.div(
@@ -29,7 +32,7 @@ export function headTable(heads, order, page, part, chosen) {
         ),
         html.tbody(
           null,
-          lines.map((head) => tableLine(head, measures, chosen(head))),
+          lines.map((head) => tableLine(head, printers, chosen(head))),
         ),
       ),
     ),
@@ -49,9 +52,9 @@ function column(name, title, { by, falling }) {
   );
 }
 
-function tableLine(head, measures, on) {
+function tableLine(head, printers, on) {
   return html.tr(
-    { class: on ? 'on' : null },
+    { 'data-key': `${head.layer}.${head.head}`, class: on ? 'on' : null },
     html.th(
       { scope: 'row' },
       html.button(
@@ -59,7 +62,7 @@ function tableLine(head, measures, on) {
         `${head.layer}.${head.head}`,
       ),
     ),
-    measures.map((name) => html.td(null, HEAD_MEASURES[name].print(head[name]))),
+    Object.entries(printers).map(([name, print]) => html.td(null, print(head[name]))),
     html.td({ class: 'along' }, sparkline(head.spark)),
   );
 }
