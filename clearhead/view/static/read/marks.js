@@ -197,7 +197,7 @@ function drawRings(pen, scene) {
   for (const { row, column, weight } of rings) {
     const box = boxOf(scene, { row, column });
     const near = taken.some(
-      ({ cx, cy }) => Math.abs(cx - box.cx) < 6 * RING_SIZE && Math.abs(cy - box.cy) < 4 * RING_SIZE,
+      ({ cx, cy }) => Math.abs(cx - box.cx) < 6 * RING_SIZE && Math.abs(cy - box.cy) < 5 * RING_SIZE,
     );
     if (near || !isInside(scene, box) || box.width >= FRAMED) continue;
     taken.push(box);

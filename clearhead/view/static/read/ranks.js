@@ -34,6 +34,11 @@ export const HEAD_MEASURES = {
   entropy: { title: 'Entropy', said: 'How evenly weight is spread, in nats; 0 is all on one token.', printer: nats },
 };
 
+/** What a measure is, in words; `unit` and `many` is what the items of the text are called. */
+export function measureSaid(name, [unit, many]) {
+  return HEAD_MEASURES[name].said.replace(/tokens?/g, (word) => (word === 'token' ? unit : many));
+}
+
 /** The lists beside the sheet, in order: a measure, and whether its largest or its smallest values lead. */
 export const RANKINGS = [
   { by: 'induction', falling: true },
@@ -65,13 +70,13 @@ export function sortedHeads(heads, { by, falling }) {
   return [...heads].sort((a, b) => sign * (a[by] - b[by]) || place(a, b));
 }
 
-/** One list for each ranking, once there is a head. `chosen` tells whether a head is the chosen one. */
-export function rankingsView(heads, part, chosen) {
+/** One list for each ranking, once there is a head; `units` is what one item is called, and several. `chosen` tells whether a head is the chosen one. */
+export function rankingsView(heads, part, units, chosen) {
   if (!heads.length) return html.p({ class: 'rank cap' }, 'What heads do is listed here after the first head.');
   const known = measuresOf(part);
   const lists = RANKINGS.filter(({ by }) => known.includes(by)).map((ranking) => {
     const { by, falling, words = String } = ranking,
-      { said, printer } = HEAD_MEASURES[by],
+      { printer } = HEAD_MEASURES[by],
       title = ranking.title ?? HEAD_MEASURES[by].title;
     const leaders = sortedHeads(heads, ranking),
       most = printer === shares ? 1 : Math.max(...leaders.map((head) => head[by]), 1e-9),
@@ -84,7 +89,7 @@ export function rankingsView(heads, part, chosen) {
       on: chosen(head),
     }));
     const more = leaders.length > FEWEST_LEADERS ? { by, falling, count: leaders.length } : null;
-    return headList({ name: `${by} ${falling ? 'most' : 'least'}`, title, said, lines, more });
+    return headList({ name: `${by} ${falling ? 'most' : 'least'}`, title, said: measureSaid(by, units), lines, more });
   });
   const untold = !part.matches && !part.crosses && !part.grid;
   const note = 'Which tokens are alike is not known here, so what repeats is not told.';
@@ -157,8 +162,8 @@ export function movedInList(button, key) {
   return true;
 }
 
-/** A head's numbers in a sentence; `many` is what its keys are called. */
-export function headSentence(head, part, many) {
+/** A head's numbers in a sentence. */
+export function headSentence(head, part, [, many]) {
   const known = measuresOf(part),
     share = (weight) => percent(weight ?? 0).replaceAll(' ', NBSP),
     count = (value) => countsOf([value])(value);

@@ -6,7 +6,16 @@ import { whole } from '../numbers.js';
 import { makeAcross } from './across.js';
 import { legendView } from './colours.js';
 import { makeHeadGrid } from './headgrid.js';
-import { HEAD_MEASURES, RANKINGS, headSentence, measuresOf, movedInList, rankingsView, sortedHeads } from './ranks.js';
+import {
+  HEAD_MEASURES,
+  RANKINGS,
+  headSentence,
+  measureSaid,
+  measuresOf,
+  movedInList,
+  rankingsView,
+  sortedHeads,
+} from './ranks.js';
 import { headTable } from './sheettable.js';
 import { costOf, durationOf, makeSurvey } from './survey.js';
 import { counted, unitOf } from './wording.js';
@@ -82,8 +91,8 @@ export function makeSheet({ request, alone, choose, change, say }) {
       mark: ruleMark,
     });
     draw(parts.told, toldView(known));
-    draw(parts.ranks, across.lists(view, chosen), known.total > 1 && rankingsView(heads, part, chosen));
-    draw(parts.twin, twin.open && headTable(heads, order(), page, part, chosen));
+    draw(parts.ranks, across.lists(view, chosen), known.total > 1 && rankingsView(heads, part, units(), chosen));
+    draw(parts.twin, twin.open && headTable(heads, order(), page, { part, units: units(), chosen }));
   }
 
   function chosen({ layer, head }) {
@@ -159,10 +168,9 @@ export function makeSheet({ request, alone, choose, change, say }) {
   }
 
   function rankCaption() {
-    const { by, falling } = order(),
-      measure = HEAD_MEASURES[by];
-    return measure
-      ? `${measure.said} ${falling ? 'Largest' : 'Smallest'} first; each line begins with the number of its first head.`
+    const { by, falling } = order();
+    return by in HEAD_MEASURES
+      ? `${measureSaid(by, units())} ${falling ? 'Largest' : 'Smallest'} first; each line begins with the number of its first head.`
       : 'By layer and number.';
   }
 
@@ -226,8 +234,13 @@ export function makeSheet({ request, alone, choose, change, say }) {
   }
 
   function sentenceAbout(head) {
+    return headSentence(head, view.part, units());
+  }
+
+  /** What a key is called, and several. */
+  function units() {
     const unit = unitOf(view, 'keys');
-    return headSentence(head, view.part, unit === 'patch' ? 'patches' : `${unit}s`);
+    return [unit, unit === 'patch' ? 'patches' : `${unit}s`];
   }
 
   /** The pointer or the keyboard is on a head, or on none; the keyboard's is spoken too. */

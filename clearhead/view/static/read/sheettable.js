@@ -2,12 +2,12 @@
 
 import { html, svg } from '../dom.js';
 import { whole } from '../numbers.js';
-import { HEAD_MEASURES, measuresOf, sortedHeads } from './ranks.js';
+import { HEAD_MEASURES, measureSaid, measuresOf, sortedHeads } from './ranks.js';
 
 const LINES = 20; // on a page
 
 /** The table twin: `order` is what it is sorted by, `page` counts from 0. */
-export function headTable(heads, order, page, part, chosen) {
+export function headTable(heads, order, page, { part, units, chosen }) {
   const measures = measuresOf(part),
     sorted = sortedHeads(heads, order),
     pages = Math.max(1, Math.ceil(sorted.length / LINES)),
@@ -39,7 +39,7 @@ export function headTable(heads, order, page, part, chosen) {
     pages > 1 && turner(at, pages, sorted.length),
     html.dl(
       { class: 'meanings' },
-      measures.map((name) => [html.dt(null, HEAD_MEASURES[name].title), html.dd(null, HEAD_MEASURES[name].said)]),
+      measures.map((name) => [html.dt(null, HEAD_MEASURES[name].title), html.dd(null, measureSaid(name, units))]),
     ),
   ];
 }
