@@ -271,14 +271,16 @@ def test_large_cells_have_their_words_and_figures_too(watched: Any) -> None:
     page.wait_for_timeout(100)
     names = [name.strip() for name in STACK.names(STACK.layers[0], "keys")]
     written = set(page.evaluate("[...window.written]"))
-    row, column = PAIR
+    row, column = (int(told) for told in re.findall(r"\((\d+)\)", page.locator(".where").inner_text()))
     around = {names[at] for at in (row - 1, row, column - 1, column, column + 1)}
     assert around <= written
     assert page.locator(".mapbox").bounding_box() == box  # the words take their room from the matrix
     page.locator("summary", has_text="Export").click()
     with page.expect_download() as download:
         page.locator("[data-export=svg]").click()
-    assert around <= set(re.findall(r">([^<>]+)</text>", download.value.path().read_text("utf-8")))
+    texts = set(re.findall(r">([^<>]+)</text>", download.value.path().read_text("utf-8")))
+    assert around <= texts
+    assert {text for text in written if text.endswith(" %")} & texts  # the numbers of cells
 
 
 @pytest.mark.parametrize("watched", [{"color_scheme": "dark"}], indirect=True)
