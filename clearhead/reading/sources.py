@@ -5,6 +5,7 @@ models from folders.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from clearhead.attention_weights.weights_like import as_weights
 from clearhead.errors import InputError
 from clearhead.model import load as load_small_model
 from clearhead.model.block import LayerPass
+from clearhead.reading.matrices import given_weights
 from clearhead.reading.readings import Agreement, Code, Grid, Reading, Sees, Stack, StackLayer
 from clearhead.watched.run import usual_part
 from clearhead.watched.seen import Watch
@@ -24,12 +26,14 @@ from clearhead.watched.visible import Shown
 from clearhead.wording import count
 
 SMALL_MODEL = "the small model"
+MOST_SEQUENCES = 32  # of weights
 
 
 def readings_of(source: Any, tokens: Sequence[str] | None = None, *, name: str = "") -> list[Reading]:
     """What there is to read of a watch (each of its runs and sequences), or of weights with the names of their items.
 
-    Raises InputError for anything else, TypeError never.
+    Weights of several sequences are one reading each; a text is read by the small model. Raises InputError for anything
+    else, TypeError never.
 
     >>> from clearhead import weights
     >>> [reading] = readings_of(weights([[0.0], [1.0]], [[0.0], [1.0]]), ["a", "b"])
@@ -40,7 +44,18 @@ def readings_of(source: Any, tokens: Sequence[str] | None = None, *, name: str =
         return [source]
     if isinstance(source, Watch):
         return from_watch(source, name=name or "a watched model")
-    return [from_weights(as_weights(source), tokens, name=name or "weights")]
+    if isinstance(source, str):
+        return [from_small_model(source)]
+    made_elsewhere = hasattr(source, "__array__") and not hasattr(source, "row")
+    w = given_weights(source) if made_elsewhere else as_weights(source)
+    leads = list(np.ndindex(w.shape[:-3]))[:MOST_SEQUENCES] if w.ndim > 3 else []
+    if not leads:
+        return [from_weights(w, tokens, name=name or "weights")]
+    many = w.shape[:-3] != (1,) * (w.ndim - 3)
+    return [
+        replace(from_weights(w[at], tokens, name=name or "weights"), title=f"sequence {', '.join(map(str, at))}" * many)
+        for at in leads
+    ]
 
 
 # A watch
@@ -97,6 +112,7 @@ def watched_stack(seen: Watch, run: int, sequence: int, part: str, names: Mappin
             partial(lambda number, at: seen.layer(number, **at).weights, number, at),
             partial(lambda number, at: seen.layer(number, **at).values, number, at),
             partial(agreement_of, seen, number, at),
+            tuple(map(repr, seen.run(run).edits(part, number))),
         )  # fmt: skip
     first = next(iter(layers.values()))
     crosses = seen.run(run).crosses(part)
@@ -116,8 +132,9 @@ def named(
     """The names of a layer's queries or keys: tokens, patches, or numbers."""
     size = layer.queries if side == "queries" else layer.keys
     if grid is not None and size == grid.before + grid.rows * grid.columns:
+        first = ["[class]"] if grid.before == 1 else [f"token {n}" for n in range(grid.before)]
         patches = [f"row {r + 1}, column {c + 1}" for r in range(grid.rows) for c in range(grid.columns)]
-        return [*(f"token {n}" for n in range(grid.before)), *patches]
+        return [*first, *patches]
     own = [names[part]] if side == "queries" or not crosses else []
     others = [found for other, found in names.items() if other != part and crosses and side == "keys"]
     return next((found for found in (*own, *others) if len(found) == size), None) or [str(n) for n in range(size)]

@@ -1,7 +1,6 @@
 """A server of its own and a real browser, for the tests that touch the page."""
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,13 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from tests.view.known import READINGS, TEXT
 from tests.view.read_page import ReadPage
 from tests.view.watched_page import Watched, watching
-
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")  # the first is the fastest
 
 
 @contextmanager
@@ -55,22 +52,6 @@ def small() -> Iterator[str]:
     """Where the small model reads `known.TEXT`."""
     with serving("clearhead", "view", "--no-browser", "--model", "tiny", TEXT) as found:
         yield found
-
-
-def chromium() -> str:
-    """Chromium's path, as scripts/browser installs it."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert found, "no Chromium here: run scripts/browser"
-    return found
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

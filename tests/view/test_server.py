@@ -103,7 +103,7 @@ def test_the_port_is_this_computers_and_may_be_taken(tmp_path: object) -> None:
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
     assert done.returncode == 2
-    assert f"--port {port} cannot be used" in done.stderr
+    assert f"port {port} cannot be used" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -143,6 +143,7 @@ def test_modules_fit_one_scope(screen: page.Screen) -> None:
         done.add(module)
         assert len(text.splitlines()) <= 400
         assert "innerHTML" not in text
+        assert all(line.count("`") % 2 == 0 for line in text.splitlines()), "lines of a text lose their indentation"
         for name in re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", text, re.MULTILINE):
             assert name not in names, f"{name} stands in {names[name]} and {module}"
             names[name] = module

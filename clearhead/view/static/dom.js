@@ -87,3 +87,11 @@ function morph(now, next) {
   else sync(now, [...next.childNodes]);
   return undefined;
 }
+
+/** Scroll a box sideways so that an element of it is seen; what is around the box stays where it is. */
+export function showWithin(box, selector) {
+  const element = box?.querySelector(selector);
+  if (!element) return;
+  const [around, own] = [box, element].map((each) => each.getBoundingClientRect());
+  box.scrollLeft += Math.min(0, own.left - around.left) || Math.max(0, own.right - around.right);
+}
