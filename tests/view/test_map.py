@@ -241,12 +241,14 @@ def test_the_scale_is_said_in_numbers_that_can_be_read(watched: Any) -> None:
 
 
 def test_two_heads_have_one_scale(watched: Any) -> None:
-    page, legends = complete(watched, "heads=0&row=650"), []
+    page = complete(watched, "heads=0&row=650")
     for head in range(2):
         page.locator(f".headpick [data-head='{head}']").click()
+        expect(page.locator(".chips")).to_contain_text(f"head 0.{head}")
         settle(page)
-        legends.append(page.locator(".mappane .legend").first.get_attribute("aria-label"))
-    assert legends == ["Shaded from 0.1 % to 100 %; ten times as heavy is 6.7 of 20 steps of colour."] * 2
+        expect(page.locator(".mappane .legend").first).to_have_attribute(
+            "aria-label", "Shaded from 0.1 % to 100 %; ten times as heavy is 6.7 of 20 steps of colour."
+        )
 
 
 WRITTEN = """() => {
