@@ -21,6 +21,7 @@ import { costOf, durationOf, makeSurvey } from './survey.js';
 import { counted, unitOf } from './wording.js';
 
 const PROGRESS_AFTER = 100; // milliseconds
+const ROOM_BESIDE = 576; // pixels of two lists, with margins; where there is less, all lists stand below
 
 /** The sheet. `choose` is called with {layer, head}, and with {row, column} of a pair chosen along with them; `change`
  * with the state's { sheet }: "layer" or "rank". */
@@ -32,11 +33,12 @@ export function makeSheet({ request, alone, choose, change, say }) {
   const survey = makeSurvey({ request, alone, changed: later });
   const across = makeAcross({ request, changed: later });
   const grid = makeHeadGrid({ choose, point });
+  const left = html.div({ class: 'sheetleft' }, grid.element, parts.told);
   const element = html.section(
     { class: 'sheet', 'aria-label': 'All heads' },
     parts.headline,
     parts.state,
-    html.div({ class: 'sheetgrid' }, html.div({ class: 'sheetleft' }, grid.element, parts.told), parts.ranks),
+    html.div({ class: 'sheetgrid' }, left, parts.ranks),
     twin,
   );
   let view = null,
@@ -90,6 +92,7 @@ export function makeSheet({ request, alone, choose, change, say }) {
       sorted: view.sheet === 'rank' ? sortedHeads(heads, order()) : null,
       mark: ruleMark,
     });
+    left.classList.toggle('broad', grid.element.offsetWidth + ROOM_BESIDE > element.clientWidth);
     draw(parts.told, toldView(known));
     draw(parts.ranks, across.lists(view, chosen), known.total > 1 && rankingsView(heads, part, units(), chosen));
     draw(parts.twin, twin.open && headTable(heads, order(), page, { part, units: units(), chosen }));
