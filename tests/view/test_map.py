@@ -14,6 +14,7 @@ from tests.view.needle import needle_reading
 
 ITEMS, HEAD = 700, 1
 PAIR = (650, 300)
+STACK = needle_reading(ITEMS).stack()
 STATE = f"heads={HEAD}&row={PAIR[0]}&column={PAIR[1]}"
 STEPS_IN_THEME = """() => {
   const pen = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
@@ -49,7 +50,7 @@ def address() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def matrix() -> np.ndarray:
     """The same weights, all at once."""
-    w = needle_reading(ITEMS).stack().head(0, HEAD)
+    w = STACK.head(0, HEAD)
     return np.stack([w[row] for row in range(ITEMS)])
 
 
@@ -122,17 +123,16 @@ def test_strips_are_counted_stopped_and_gone_on_with(watched: Any) -> None:
 
 def test_zooming_cancels_what_is_no_longer_shown(watched: Any) -> None:
     page = complete(watched, f"{STATE}&how=mean")
-    held, failed = [], []
+    held: list[Any] = []
     page.route("**/ask/tile", lambda route: held.append(route))
-    page.on("requestfailed", lambda request: failed.append(request.url))
     page.locator(".choices").get_by_role("radio", name="max").click()
     expect(page.locator(".mappane .status")).to_contain_text("0 of")
     page.locator(".mapbox").hover(position={"x": 30, "y": 320})
-    page.mouse.wheel(0, -1200)
-    page.wait_for_timeout(300)
-    assert any(url.endswith("tile") for url in failed)
+    asked = len(held)
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("tile")):
+        page.mouse.wheel(0, -1200)
     page.unroute("**/ask/tile")
-    page.locator(".choices").get_by_role("radio", name="sum").click()
+    assert asked  # what was given up was on its way
 
 
 def test_an_error_keeps_the_picture_and_can_be_tried_again(watched: Any) -> None:
@@ -209,3 +209,126 @@ def test_scales_begin_at_one_two_or_five(watched: Any) -> None:
     assert floors == [0.005, 0.0005, 0.00002]  # a little less than an even share
     assert steps == sorted(steps)
     assert (steps[0], steps[99], steps[-1], set(steps)) == (0, 0, 20, set(range(21)))
+
+
+def test_no_floor_is_below_reason_and_heads_of_a_text_share_one(watched: Any) -> None:
+    page = opened(watched)
+    floors, line, plain = page.evaluate("""async () => {
+      const { floorOf, floorOfPixels } = await import('./static/read/colours.js');
+      const near = (weight) => Float32Array.from({ length: 999 }, (_, k) => weight * (0.7 + 0.6 * ((k * 7) % 10) / 10));
+      return [[1e-14, 1e-6, 0.003, 0.0043, 0.0069, 0.4].map((weight) => floorOfPixels(near(weight), 1, 1 / 700)),
+              floorOf(near(1e-14)), floorOfPixels(near(1e-9), 5)];
+    }""")
+    assert floors == [0.0001, 0.0001, 0.001, 0.001, 0.001, 0.1]  # a hundredth of an even share is 0.000014
+    assert line == 0.00001
+    assert plain == 0.0001  # of sums that end at 5
+
+
+def test_the_scale_is_said_in_numbers_that_can_be_read(watched: Any) -> None:
+    page = opened(watched)
+    said, marks = page.evaluate("""async () => {
+      const { legendMarks, scaleSentence } = await import('./static/read/colours.js');
+      return [[[1e-5, 1], [0.002, 1], [0, 1], [1e-7, 0.5, true]].map((scale) => scaleSentence(...scale)),
+              legendMarks(1e-5).map(([, text]) => text)];
+    }""")
+    assert said == [
+        "Shaded from 0.001 % to 100 %; ten times as heavy is 4 of 20 steps of colour.",
+        "Shaded from 0.2 % to 100 %; ten times as heavy is 7.4 of 20 steps of colour.",
+        "Shaded evenly from 0 to 100 %.",
+        "Shaded from 0.0000001 to 0.5; ten times as heavy is 3 of 20 steps of colour.",
+    ]
+    assert marks[:2] == ["≤ 0.001 %", "100 %"]
+
+
+def test_two_heads_have_one_scale(watched: Any) -> None:
+    page = complete(watched, "heads=0&row=650")
+    for head in range(2):
+        page.locator(f".headpick [data-head='{head}']").click()
+        expect(page.locator(".chips")).to_contain_text(f"head 0.{head}")
+        settle(page)
+        expect(page.locator(".mappane .legend").first).to_have_attribute(
+            "aria-label", "Shaded from 0.1 % to 100 %; ten times as heavy is 6.7 of 20 steps of colour."
+        )
+
+
+WRITTEN = """() => {
+  window.written = new Set();
+  const { fillText } = CanvasRenderingContext2D.prototype;
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+    if (this.canvas.className === 'marks') window.written.add(text);
+    return fillText.call(this, text, ...place);
+  };
+}"""
+
+
+def test_large_cells_have_their_words_and_figures_too(watched: Any) -> None:
+    page = complete(watched)
+    page.evaluate(WRITTEN)
+    box = page.locator(".mapbox").bounding_box()
+    page.locator(".mapbox").focus()
+    for key in ("ArrowLeft", *"+++++++"):
+        page.keyboard.press(key)
+    settle(page)
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(100)
+    names = [name.strip() for name in STACK.names(STACK.layers[0], "keys")]
+    written = set(page.evaluate("[...window.written]"))
+    row, column = (int(told) for told in re.findall(r"\((\d+)\)", page.locator(".where").inner_text()))
+    around = {names[at] for at in (row - 1, row, column - 1, column, column + 1)}
+    assert around <= written
+    assert page.locator(".mapbox").bounding_box() == box  # the words take their room from the matrix
+    page.locator("summary", has_text="Export").click()
+    with page.expect_download() as download:
+        page.locator("[data-export=svg]").click()
+    texts = set(re.findall(r">([^<>]+)</text>", download.value.path().read_text("utf-8")))
+    assert around <= texts
+    assert {text for text in written if text.endswith(" %")} & texts  # the numbers of cells
+
+
+@pytest.mark.parametrize("watched", [{"color_scheme": "dark"}], indirect=True)
+def test_figures_are_light_whatever_the_page_is(watched: Any) -> None:
+    page = complete(watched)
+    page.locator("summary", has_text="Export").click()
+    with page.expect_download() as download:
+        page.locator("[data-export=svg]").click()
+    drawing = download.value.path().read_text("utf-8")
+    paper = [int(part) for part in re.search(r'<rect[^>]*fill="rgb\((\d+), ?(\d+), ?(\d+)\)"', drawing).groups()]
+    assert min(paper) > 240
+    lightest = page.evaluate(
+        """async href => {
+          const image = new Image();
+          image.src = href;
+          await image.decode();
+          const pen = new OffscreenCanvas(image.width, image.height).getContext('2d');
+          pen.drawImage(image, 0, 0);
+          const { data } = pen.getImageData(0, 0, image.width, image.height);
+          let most = 0;
+          for (let at = 0; at < data.length; at += 4) if (data[at + 3]) most = Math.max(most, data[at]);
+          return most;
+        }""",
+        re.search(r'href="(data:image/png[^"]+)"', drawing)[1],
+    )
+    assert lightest > 235  # the step of the least weight; in the dark it is nearly black
+
+
+def test_the_table_stays_where_it_is_while_a_map_comes(watched: Any) -> None:
+    page = complete(watched)
+    place = page.locator(".cells").bounding_box()
+    page.route("**/ask/tile", lambda route: None)
+    page.locator(".headpick [data-head='0']").click()
+    expect(page.locator(".mappane .status")).to_contain_text("Map of head 0.0: 0 of")
+    assert page.locator(".cells").bounding_box() == place
+    stop = page.locator(".status kbd")
+    expect(stop).to_be_hidden()  # Esc unlocks the row from here
+    expect(page.locator(".chip kbd")).to_be_visible()
+    page.locator(".mapbox").focus()
+    expect(stop).to_be_visible()
+    expect(page.locator(".chip kbd")).to_be_hidden()
+
+
+@pytest.mark.parametrize("watched", [{"viewport": {"width": 360, "height": 800}}], indirect=True)
+def test_a_narrow_table_has_fewer_columns(watched: Any) -> None:
+    page = complete(watched)
+    assert page.locator(".cells thead th").count() == 5
+    wide = "cells => cells.filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.textContent)"
+    assert page.locator(".cells [role=gridcell]").evaluate_all(wide) == []

@@ -1,7 +1,7 @@
 """The sheet of all heads against matrices in float64: its table, its rankings, its pictures, a pair in all heads."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -16,18 +16,29 @@ ITEMS, ROW = 120, 100
 STATE = f"reading={list(READINGS).index('120')}&layer=5&heads=1&row={ROW}"
 Reads = Callable[..., ReadPage]
 MEASURES = {  # in the table's order, and how the numbers are printed
-    "Continues a repeat": percent, "Looks one back": percent, "Finds itself again": percent,
-    "Rests on the first": percent, "Stays near": percent,
-    "Width": lambda x: fixed(twelve(x), 1) if x < 10 else whole(round(x)),
-    "Distance": lambda x: fixed(twelve(x), 1) if x < 10 else whole(round(x)),
-    "Strongest": percent, "Entropy": lambda x: fixed(twelve(x), 2),
-}  # fmt: skip
+    "Continues a repeat": percent,
+    "Looks one back": percent,
+    "Finds itself again": percent,
+    "Rests on the first": percent,
+    "Stays near": percent,
+    "Width": None,
+    "Distance": None,
+    "Strongest": percent,
+    "Entropy": lambda x: fixed(twelve(x), 2),
+}  # fmt: skip; None: counts, which are printed alike in each list
 LISTS = {  # which heads lead, and by what
     "Continues a repeat": ("Continues a repeat", -1), "Looks one back": ("Looks one back", -1),
     "Rests on the first": ("Rests on the first", -1), "Widest": ("Width", -1),
     "Finds itself again": ("Finds itself again", -1), "Sharpest": ("Width", 1), "Nearest": ("Distance", 1),
     "Farthest": ("Distance", -1),
 }  # fmt: skip
+
+
+def rule_of(measure: str, values: Iterable[float]) -> Callable[[float], str]:
+    """How the numbers of one list are printed: counts with a decimal, unless all are at least ten."""
+    if rule := MEASURES[measure]:
+        return rule
+    return (lambda x: fixed(twelve(x), 1)) if min(values) < 10 else lambda x: whole(round(x))
 
 
 def measures_of(x: np.ndarray) -> dict[str, float]:
@@ -75,19 +86,21 @@ def test_the_tables_numbers_and_the_rankings(reads: Reads, known: str, heads: di
     cells = table.locator("tbody tr").evaluate_all("all => all.map(e => [...e.children].map(c => c.textContent))")
     assert [line[0] for line in cells] == list(heads), lines
     for name, *told, _ in cells:
-        for (measure, rule), text in zip(MEASURES.items(), told, strict=True):
+        for measure, text in zip(MEASURES, told, strict=True):
+            rule = rule_of(measure, (found[measure] for found in heads.values()))
             assert nearly(text, rule, heads[name][measure], 1e-5), (name, measure, text, heads[name][measure])
     for title, (measure, sign) in LISTS.items():
         order = sorted(heads, key=lambda name: sign * heads[name][measure])
         shown = rank(page, title)
         assert [line[0] for line in shown] == order[: len(shown)], title
         assert len(shown) >= 3
+        rule = rule_of(measure, [heads[name][measure] for name in order[:5]])
         for name, text in shown:
             number = text.removeprefix("as if ").removesuffix(" away")
-            assert nearly(number, MEASURES[measure], heads[name][measure], 1e-5), (title, name, text)
+            assert nearly(number, rule, heads[name][measure], 1e-5), (title, name, text)
     told = page.locator(".sheettold").inner_text()
-    assert told.startswith("Head 5.1, key head 0: as if spread over ")
-    assert f"{percent(heads['5.1']['Rests on the first'])} on the first" in told
+    assert told.startswith("Head 5.1: layer 5, head 1, key head 0. As if spread over ")
+    assert f"{percent(heads['5.1']['Rests on the first'])} on the first" in plain(told)
     widest = sorted(heads, key=lambda name: -heads[name]["Width"])
     for order in (widest, widest[::-1]):
         table.get_by_role("button", name="Width").click()

@@ -55,7 +55,7 @@ def test_the_keyboard_reads_heads_and_chooses_one(opened: Page, hostile: str) ->
     page.keyboard.press("ArrowUp")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Layer 3, head 1"
     expect(page.locator(".sheettold")).to_contain_text(
-        f"Head 3.1, key head 0: as if spread over {HEADS['3.1']['effective']:.1f}"[:30]
+        f"Head 3.1: layer 3, head 1, key head 0. As if spread over {HEADS['3.1']['effective']:.1f}"[:54]
     )
     expect(page.get_by_role("status").last).to_contain_text(f"{percent(HEADS['3.1']['first'])} on the first")
     page.keyboard.press("Enter")
@@ -123,3 +123,111 @@ def test_the_sheet_scrolls_in_its_own_frame(browser: Browser, hostile: str, widt
     shown(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+PICTURES = """async () => {
+  const { makeThumbs, placesByLayer } = await import('./static/read/thumbs.js');
+  const layers = [{ number: 0, heads: [0, 1], key_heads: [0, 1], queries: 2, keys: 2,
+                    sees: { low: null, high: null, offset: 0, other: false } }];
+  const head = (...pixels) => ({ pixels: Float32Array.from(pixels), height: 2, width: 2 });
+  const thumbs = makeThumbs(), places = placesByLayer(layers);
+  document.body.append(thumbs.canvas);
+  const seen = () => {
+    const pen = new OffscreenCanvas(places.width, places.height).getContext('2d', { willReadFrequently: true });
+    pen.drawImage(thumbs.canvas, 0, 0);
+    return places.cells.map(({ x, y }) => [...pen.getImageData(x + 5, y + 5, 1, 1).data].join());
+  };
+  const shows = (...known) => {
+    thumbs.update(places, new Map(known), layers);
+    return seen();
+  };
+  const old = shows(['0.0', head(1, 0.5, 0.5, 0.1)], ['0.1', head(0.1, 0.5, 0.5, 1)]);
+  const next = shows(['0.0', head(0.1, 0.5, 0.5, 1)], ['0.1', head(1, 0.5, 0.5, 0.1)]);
+  return [old, next, shows(['0.0', head(0.1, 0.5, 0.5, 1)])];
+}"""  # two texts whose heads have the same places, sizes and scale
+
+
+def test_no_picture_of_an_old_text_stays(opened: Page, hostile: str) -> None:
+    opened.goto(hostile)
+    old, following, partly = shown(opened).evaluate(PICTURES)
+    assert old[0] != old[1]
+    assert following == old[::-1]
+    assert partly[0] == following[0]
+    assert partly[1].endswith(",0")  # not known yet: only an outline
+
+
+def test_a_list_is_one_stop_of_the_keyboard_and_names_its_lines(opened: Page, hostile: str) -> None:
+    opened.goto(f"{hostile}#layer=5&heads=2&row=30&column=4")
+    page = shown(opened)
+    stops = page.locator(".rank").evaluate_all("all => all.map(e => e.querySelectorAll('[tabindex=\"0\"]').length)")
+    assert stops == [1] * len(stops)
+    lines = page.locator(".rank", has=page.get_by_role("heading", name="Looks one back")).locator("li button")
+    first, second = leaders("previous")[:2]
+    told = [percent(HEADS[head]["previous"]) for head in (first, second)]
+    assert lines.first.get_attribute("aria-label") == f"head {first}, looks one back, {told[0]}"
+    lines.first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(lines.nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(f"layer={second[0]}&heads={second[2]}"))
+    expect(lines.nth(1)).to_be_focused()
+    page.keyboard.press("End")
+    expect(page.locator("[data-all=previous]")).to_be_focused()
+
+
+def test_only_the_pair_has_its_colour(opened: Page, hostile: str) -> None:
+    opened.goto(f"{hostile}#layer=5&heads=2&row=30&column=4")
+    page = shown(opened)
+    colour = "e => getComputedStyle(e)[e.tagName === 'rect' ? 'stroke' : 'color']"
+    pair = page.locator(".say em").evaluate(colour)
+    ink = page.locator(".sheet h2").evaluate(colour)
+    assert page.locator(".thumbbox .pick").evaluate(colour) == ink
+    assert {mark.evaluate(colour) for mark in page.locator(".rank .on .hd").all()} == {ink}
+    pairs = [mark.inner_text() for mark in page.locator(".rank .pairs:visible").all()]
+    weight = percent(float(np.asarray(STACK.layers[5].weights)[2, 30, 4]))
+    assert set(pairs) <= {weight}
+    assert all(mark.evaluate(colour) == pair for mark in page.locator(".rank .pairs").all())
+
+
+def test_counts_of_a_list_are_printed_alike(opened: Page, hostile: str) -> None:
+    opened.goto(hostile)
+    told = opened.evaluate("""async () => {
+      const { HEAD_MEASURES: { effective, entropy } } = await import('./static/read/ranks.js');
+      const all = (measure, values) => values.map(measure.printer(values));
+      return [all(effective, [9.84, 10, 10.26]), all(effective, [10.4, 1234]), all(effective, [0, 0.04, 12]),
+              all(entropy, [0, 0.004, 1])];
+    }""")
+    assert told == [["9.8", "10.0", "10.3"], ["10", "1,234"], ["0.0", "< 0.1", "12.0"], ["0.00", "< 0.01", "1.00"]]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(360, 1), (560, 2), (1280, 3)])
+def test_lists_fill_their_room(browser: Browser, hostile: str, width: int, columns: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(hostile)
+    shown(page)
+    boxes = [box.bounding_box() for box in page.locator("section.rank").all()]
+    assert len({box["x"] for box in boxes}) == columns
+    margin = {360: 16, 560: 16, 1280: 24}[width]
+    assert max(box["x"] + box["width"] for box in boxes) == pytest.approx(width - margin, abs=1)
+    assert page.locator("section.rank").first.get_attribute("data-key") == "heaviest"
+    heights = page.locator(".rank button:visible, .headtable button:visible").evaluate_all(
+        "all => all.map(e => e.getBoundingClientRect().height)"
+    )
+    assert min(heights) >= 24
+    assert page.locator(".thumbs .axis").all_inner_texts() == ["head", "layer"]
+    page.close()
+
+
+def test_before_the_first_head_nothing_is_headed(opened: Page, hostile: str) -> None:
+    opened.route("**/ask/sheet", lambda route: None)
+    opened.goto(f"{hostile}#layer=5&heads=2&row=30&column=4")
+    expect(opened.locator("[data-key=heaviest]")).to_be_visible()
+    expect(opened.locator("p.rank")).to_have_text("What heads do is listed here after the first head.")
+    assert opened.locator("section.rank").count() == 2
+
+
+def test_lists_say_what_their_numbers_are(opened: Page, hostile: str) -> None:
+    opened.goto(f"{hostile}#layer=5&heads=2&row=30&column=4")
+    caption = shown(opened).locator(".sheet .headline .cap")
+    expect(caption).to_contain_text(f"in means over all {STACK.layers[5].queries} tokens.")
+    assert opened.locator("[data-key=pair] h3").inner_text() != ""

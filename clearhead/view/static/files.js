@@ -1,11 +1,12 @@
 // What leaves the page: files for download, drawings as pictures, text for the clipboard.
 
-/** A colour in a notation that every viewer understands. */
-export function asRgb(value) {
+/** A colour in a notation that every viewer understands, in the page's theme or another one. */
+export function asRgb(value, scheme = '') {
   const canvas = document.createElement('canvas');
   canvas.width = canvas.height = 1;
   const context = canvas.getContext('2d');
   const probe = document.createElement('i');
+  probe.style.colorScheme = scheme;
   probe.style.color = value;
   document.body.append(probe);
   context.fillStyle = getComputedStyle(probe).color;

@@ -7,7 +7,10 @@ import { briefName, itemName } from './labels.js';
 import { sees } from './sight.js';
 
 const TABLE_ROWS = 5,
-  TABLE_COLUMNS = 6;
+  MOST_COLUMNS = 6,
+  FEWEST_COLUMNS = 3;
+const CELL_ROOM = 46, // pixels that the number of a cell takes
+  NAME_ROOM = 64; // and the name of a row
 const CELL_MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 /** `choose({ row, column })` and `say(text)` as the map has them; `moved()` asks for a redraw with other cells. */
@@ -24,7 +27,14 @@ export function makeCells({ choose, say, moved }) {
       const first = Math.max(0, Math.min(middle - Math.floor(count / 2), length - count));
       return Array.from({ length: Math.min(count, length) }, (_, k) => first + k);
     };
-    return { rows: span(focus.row, TABLE_ROWS, layer.queries), columns: span(focus.column, TABLE_COLUMNS, layer.keys) };
+    return { rows: span(focus.row, TABLE_ROWS, layer.queries), columns: span(focus.column, columnCount(), layer.keys) };
+  }
+
+  /** As many columns as there is room for. */
+  function columnCount() {
+    const room = element.parentNode?.clientWidth ?? 0;
+    if (!room) return MOST_COLUMNS;
+    return Math.max(FEWEST_COLUMNS, Math.min(MOST_COLUMNS, Math.floor((room - NAME_ROOM) / CELL_ROOM)));
   }
 
   /** The place round which the table stands, so that the map can ask for its tiles. */
@@ -54,7 +64,7 @@ export function makeCells({ choose, say, moved }) {
     );
     draw(
       element,
-      html.caption(null, `Cells, one by one, round the chosen pair${next.shaded ?? ''}`),
+      html.caption(null, `Cells round the pair${next.shaded ?? ', one by one'}`),
       html.thead(null, html.tr(null, html.td({ role: 'presentation' }), head)),
       html.tbody(null, body),
     );

@@ -1,4 +1,8 @@
 // Colours of weights: 21 steps from a floor computed for what is shown, and the legend that states it.
+//
+// Two heads of one text can be compared by eye: weights end at 100 %, and floors of pictures are powers of ten, so most
+// pairs of heads begin at the same one. No floor is so low that a weight which nobody would call present has a colour:
+// none is under a hundredth of an even share, nor under 0.001 % of the scale's end.
 
 import { html, svg } from '../dom.js';
 import { fixed, number, percent } from '../numbers.js';
@@ -6,12 +10,14 @@ import { fixed, number, percent } from '../numbers.js';
 export const STEPS = 20;
 export const FEW_ITEMS = 40; // so few items share a weight of 1 that a linear scale tells them apart
 const LEAST_RANGE = 10; // a logarithmic scale spans at least one power of ten
+const LEAST_PART = 1e-5; // of a scale's end, where the lowest floor is
+const LEAST_SHARE = 0.01; // of an even share, where the lowest floor of a picture is
 const TICKS_APART = 0.16; // ticks nearer than this part of the scale would touch
 const FIRST_APART = 0.27; // the first has a sign and more digits
 
 /** The weight at which colours of one line begin: an even share of its `count` items, rounded down to 1, 2 or 5 times a
  * power of ten; 0 for few items, which stands for a linear scale. */
-export function floorOf(values, count = values.length) {
+export function floorOf(values, count = values.length, top = 1) {
   if (count <= FEW_ITEMS) return 0;
   let sum = 0,
     largest = 0;
@@ -19,11 +25,25 @@ export function floorOf(values, count = values.length) {
     sum += value;
     largest = Math.max(largest, value);
   }
-  return roundDown(Math.min(sum / count, largest / LEAST_RANGE));
+  return Math.max(LEAST_PART * top, roundDown(Math.min(sum / count, largest / LEAST_RANGE)));
 }
 
-/** The floor of a picture of so many pixels: half of those that are not 0 are above it. */
-export function floorOfPixels(values, top) {
+/** The floor of a picture that ends at `top`: the power of ten above which half of its pixels are that are not 0.
+ * `share` is an even one, of a row of the whole matrix; 0 where pixels are no shares. */
+export function floorOfPixels(values, top, share = 0) {
+  const least = powerOfTen(Math.max(LEAST_PART * top, LEAST_SHARE * share), Math.ceil);
+  const most = roundDown(top / LEAST_RANGE);
+  return Math.min(most, Math.max(least, powerOfTen(medianOf(values), Math.floor)));
+}
+
+/** The nearest power of ten that is not smaller, or not larger; 0 for 0. */
+function powerOfTen(value, side) {
+  if (!(value > 0)) return 0;
+  return Number(`1e${side(Number(Math.log10(value).toFixed(6)))}`);
+}
+
+/** The median of those values that are more than 0, to about one part in eight. */
+function medianOf(values) {
   const bins = new Uint32Array(2048); // by the exponent and three more bits
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   let count = 0;
@@ -35,8 +55,7 @@ export function floorOfPixels(values, top) {
   let below = 0,
     bin = 0;
   while (bin < 2047 && (below += bins[bin]) * 2 < count) bin += 1;
-  const median = new Float32Array(Uint32Array.of(bin << 20).buffer)[0];
-  return roundDown(Math.min(median, top / LEAST_RANGE));
+  return count ? new Float32Array(Uint32Array.of(bin << 20).buffer)[0] : 0;
 }
 
 /** The end of the scale: the largest value of some lists, rounded up to 1, 2 or 5 times a power of ten. */
@@ -88,18 +107,18 @@ export function shortAmount(value, plain = false) {
 
 /** An end of a scale, without decimals that say nothing. */
 function scaleEnd(value, plain) {
-  if (plain) return String(Number(value.toPrecision(3)));
-  const shown = Number((100 * value).toPrecision(3));
-  return shown && Math.abs(shown) < 1e-4 ? `${shown.toExponential(0).replace('-', '−')} %` : `${shown} %`;
+  const shown = plain ? value : 100 * value;
+  const places = shown > 0 ? Math.max(0, 2 - Math.floor(Math.log10(shown) + 1e-9)) : 0;
+  const text = fixed(shown, places);
+  return `${text.includes('.') ? text.replace(/\.?0+$/, '') : text}${plain ? '' : ' %'}`;
 }
 
-/** The scale in one sentence. */
+/** The scale in one sentence, which holds in every theme: darker is not always more. */
 export function scaleSentence(floor, top = 1, plain = false) {
   if (!floor) return `Shaded evenly from 0 to ${scaleEnd(top, plain)}.`;
-  const steps = STEPS / Math.log10(top / floor);
-  const near = steps >= 9.5 ? steps.toFixed(0) : steps.toFixed(1).replace('.0', '');
+  const steps = (STEPS / Math.log10(top / floor)).toFixed(1).replace('.0', '');
   const [from, to] = [floor, top].map((end) => scaleEnd(end, plain));
-  return `Shaded from ${from} to ${to}, each ten times as heavy ${near} steps darker.`;
+  return `Shaded from ${from} to ${to}; ten times as heavy is ${steps} of ${STEPS} steps of colour.`;
 }
 
 /** The colours in a row, with what the first, the last and each power of ten between them stand for. */

@@ -4,19 +4,22 @@ import { svg } from '../dom.js';
 import { asRgb } from '../files.js';
 
 export const MOST_CELLS = 64; // each way, that are drawn one by one
+export const MOST_NAMED = 40; // each way, that have their names beside them
 const DRAWN_WIDE = 512;
+const NUMBERED = 42; // pixels of a cell that has room for its number
 const DRAWN_MARGIN = 24;
 const LETTER = 6.4; // pixels, on average
 
-/** `cells` is { rows, columns, colour(row, column) }, where null is not seen; `image` the pixels in place of more than
- * 64 × 64 cells; `names` { rows, columns } of few cells; `ring` { x, y, text } of the chosen pair as parts of the whole;
+/** `cells` is { rows, columns, step(row, column), text(row, column) }, where a step of null is not seen; `image` the pixels in place of more than
+ * 64 × 64 cells; `names` { rows, columns } of at most 40; `ring` { x, y, text } of the chosen pair as parts of the whole;
  * `legend` [[part, text], …]; `palette` the colours of the page. Returns { text, width, height }. */
 export function mapDrawing({ title, caption, cells, image, names, ring, legend, palette }) {
   const { rows, columns } = cells,
     longest = (list) => Math.min(160, LETTER * Math.max(...list.map((name) => name.length)) + 8);
   const left = DRAWN_MARGIN + (names ? longest(names.rows) : 0),
-    top = DRAWN_MARGIN + 24 + (names ? longest(names.columns) : 0);
-  const side = DRAWN_WIDE / Math.max(rows, columns),
+    side = DRAWN_WIDE / Math.max(rows, columns),
+    flat = names && longest(names.columns) < side;
+  const top = DRAWN_MARGIN + 24 + (flat ? 16 : names ? longest(names.columns) : 0),
     wide = side * columns,
     high = side * rows,
     width = left + Math.max(wide, 320) + DRAWN_MARGIN;
@@ -37,7 +40,7 @@ export function mapDrawing({ title, caption, cells, image, names, ring, legend, 
     text(DRAWN_MARGIN, DRAWN_MARGIN + 4, title, { fill: colour.ink, 'font-size': 15, 'font-weight': 600 }),
     svg.rect({ x: left, y: top, width: wide, height: high, fill: 'url(#later)', stroke: colour.line }),
     Math.max(rows, columns) <= MOST_CELLS
-      ? squares(cells, left, top, side)
+      ? squares(cells, { left, top, side, palette, text })
       : svg.image({
           x: left,
           y: top,
@@ -47,7 +50,7 @@ export function mapDrawing({ title, caption, cells, image, names, ring, legend, 
           style: { 'image-rendering': 'pixelated' },
           href: pngOf(image),
         }),
-    names && sideNames(names, { left, top, side, text, serif: palette.serif }),
+    names && sideNames(names, { left, top, side, flat, text, serif: palette.serif }),
     ring && ringAt(left + ring.x * wide, top + ring.y * high, ring.text, { side, colour, text, right: left + wide }),
     legendAt(left, top + high + 14, Math.min(wide, 320), { legend, steps: palette.steps, text }),
     words.map((line, at) => text(left, foot + 18 * at, line)),
@@ -55,33 +58,42 @@ export function mapDrawing({ title, caption, cells, image, names, ring, legend, 
   return { text: new XMLSerializer().serializeToString(drawing), width, height };
 }
 
-/** The page's colours in a notation that every viewer understands. */
+/** The colours of a figure, which is for paper and so light whatever the page is, in a notation that every viewer
+ * understands. */
 export function drawingPalette() {
   const style = getComputedStyle(document.documentElement);
-  const colour = (name) => asRgb(style.getPropertyValue(`--${name}`).trim());
+  const colour = (name) => asRgb(style.getPropertyValue(`--${name}`).trim(), 'light');
   return {
     inks: Object.fromEntries(['paper', 'ink', 'ink2', 'line', 'pair'].map((name) => [name, colour(name)])),
     steps: Array.from({ length: 21 }, (_, step) => colour(`w${step}`)),
+    on: Array.from({ length: 21 }, (_, step) => colour(`on-w${step}`)),
     sans: 'system-ui, sans-serif',
     serif: 'Charter, Georgia, serif',
   };
 }
 
-function squares({ rows, columns, colour }, left, top, side) {
+function squares({ rows, columns, step, text: said }, { left, top, side, palette, text }) {
   const gap = side > 12 ? 1 : 0;
   return Array.from({ length: rows * columns }, (_, at) => {
     const [row, column] = [Math.floor(at / columns), at % columns],
-      fill = colour(row, column);
-    return (
-      fill &&
+      shade = step(row, column);
+    if (shade === null) return null;
+    const [x, y] = [left + column * side, top + row * side];
+    return [
       svg.rect({
-        x: (left + column * side).toFixed(2),
-        y: (top + row * side).toFixed(2),
+        x: x.toFixed(2),
+        y: y.toFixed(2),
         width: (side - gap).toFixed(2),
         height: (side - gap).toFixed(2),
-        fill,
-      })
-    );
+        fill: palette.steps[shade],
+      }),
+      side >= NUMBERED &&
+        text(x + side / 2, y + side / 2 + 4, said(row, column), {
+          fill: palette.on[shade],
+          'font-size': 11,
+          'text-anchor': 'middle',
+        }),
+    ];
   });
 }
 
@@ -92,12 +104,13 @@ function pngOf(image) {
   return canvas.toDataURL('image/png');
 }
 
-function sideNames({ rows, columns }, { left, top, side, text, serif }) {
+function sideNames({ rows, columns }, { left, top, side, flat, text, serif }) {
   const font = { 'font-family': serif, 'font-size': Math.min(13, side) };
   return [
-    rows.map((name, at) => text(left - 6, top + (at + 0.7) * side, name, { ...font, 'text-anchor': 'end' })),
+    rows.map((name, at) => text(left - 6, top + (at + 0.5) * side + 4, name, { ...font, 'text-anchor': 'end' })),
     columns.map((name, at) => {
-      const [x, y] = [left + (at + 0.7) * side, top - 6];
+      const [x, y] = [left + (at + 0.5) * side + (flat ? 0 : 4), top - 6];
+      if (flat) return text(x, y, name, { ...font, 'text-anchor': 'middle' });
       return text(x, y, name, { ...font, transform: `rotate(-90 ${x.toFixed(1)} ${y.toFixed(1)})` });
     }),
   ];

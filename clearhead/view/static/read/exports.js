@@ -1,8 +1,8 @@
 // Export of what the panes show: the page as one file, a row or column as numbers, the map as a drawing or a picture.
 
 import { asFile } from '../ask.js';
-import { legendMarks, scaleSentence, stepOf } from './colours.js';
-import { drawingPalette, mapDrawing, MOST_CELLS } from './drawing.js';
+import { legendMarks, scaleSentence, shortAmount, stepOf } from './colours.js';
+import { drawingPalette, mapDrawing, MOST_CELLS, MOST_NAMED } from './drawing.js';
 import { rasterized, save } from '../files.js';
 import { csvOfLine, fileSize, shownAnswers } from './kept.js';
 import { headOf } from './said.js';
@@ -52,25 +52,27 @@ async function wholeNames(request, { about: { reading, part, layer } }, side) {
 }
 
 /** A map as plain data for a drawing: whole cells where there are few of them, and else its pixels. */
-function asDrawn(view, { image, rows: [top, bottom], columns: [left, right], at, few, plain, said, floor, top: most }) {
+function asDrawn(view, { image, rows: [top, bottom], columns: [left, right], at, plain, said, floor, top: most }) {
   const palette = drawingPalette(),
     { layer, reading, part, about, names, row, column } = view;
   const count = Math.max(Math.ceil(bottom) - Math.floor(top), Math.ceil(right) - Math.floor(left));
   const [down, up] = count <= MOST_CELLS ? [Math.floor, Math.ceil] : [Number, Number]; // whole cells
   const [y, x, end, edge] = [down(top), down(left), up(bottom), up(right)];
-  const colour = (r, c) => {
-    const weight = at(y + r, x + c);
-    return sees(layer, y + r, x + c) && weight !== undefined ? palette.steps[stepOf(weight, floor, most)] : null;
+  const weightAt = (r, c) => (sees(layer, y + r, x + c) ? at(y + r, x + c) : undefined);
+  const step = (r, c) => {
+    const weight = weightAt(r, c);
+    return weight === undefined ? null : stepOf(weight, floor, most);
   };
+  const text = (r, c) => shortAmount(weightAt(r, c), about.measure === 'value');
   const shown = (side, from, to) => Array.from({ length: to - from }, (_, n) => wordOf(names[side][from + n]));
   const [ringX, ringY] = [(column + 0.5 - x) / (edge - x), (row + 0.5 - y) / (end - y)];
   const seen = ringX > 0 && ringX < 1 && ringY > 0 && ringY < 1;
   return {
     title: `${reading.name}, ${headOf(about)}${reading.parts.length > 1 ? ` of ${part.name}` : ''}`,
     caption: `${spoken(sentenceOf(view))} ${said} ${scaleSentence(floor, most, plain)}`,
-    cells: { rows: end - y, columns: edge - x, colour },
+    cells: { rows: end - y, columns: edge - x, step, text },
     image,
-    names: few && count <= MOST_CELLS ? { rows: shown('queries', y, end), columns: shown('keys', x, edge) } : null,
+    names: count <= MOST_NAMED ? { rows: shown('queries', y, end), columns: shown('keys', x, edge) } : null,
     ring: seen ? { x: ringX, y: ringY, text: printed(view, view.pair ?? 0) } : null,
     legend: legendMarks(floor, most, plain),
     palette,

@@ -1,7 +1,7 @@
 // The map's elements, and where in its box the matrix stands.
 
 import { html } from '../dom.js';
-import { roomForNames } from './marks.js';
+import { EDGES, roomForNames } from './marks.js';
 
 const LEAST_SIDES = 0.25; // of height to width: a few rows still have room
 const OUTSIDE = 12; // pixels round a box
@@ -41,13 +41,17 @@ export function segment(name, values, chosen) {
   );
 }
 
-/** Where the matrix stands in its box, which is made as high as it needs: { left, top, width, height, bottom }. */
-export function frameFor({ box, base }, palette, { layer, part, names }, few) {
+const ROOMLESS = { left: 0, top: 0, right: 0 };
+
+/** Where the matrix stands in its box, which is made as high as it needs: { left, top, width, height, bottom }. Names
+ * of large cells take their room from the matrix, so that the box stays as it is. */
+export function frameFor({ box, base }, palette, { layer, part, names }, { few, named }) {
   const pen = base.getContext('2d');
-  const room = few ? roomForNames(pen, palette, layer, names, box.clientWidth) : { left: 0, top: 0, right: 0 };
+  const room = few ? roomForNames(pen, palette, layer, names, box.clientWidth) : named ? EDGES : ROOMLESS;
   const width = Math.max(0, box.clientWidth - room.left - room.right);
   const sides = ((few && part.crosses ? LOW : 1) * layer.queries) / layer.keys;
-  const height = Math.round(width * Math.max(LEAST_SIDES, Math.min(1, sides)));
+  const whole = Math.round((few ? width : box.clientWidth) * Math.max(LEAST_SIDES, Math.min(1, sides))),
+    height = few ? whole : whole - room.top;
   const bottom = room.top + height + (few ? 2 : 0);
   box.style.setProperty('height', `${bottom}px`);
   box.classList.toggle('few', few);

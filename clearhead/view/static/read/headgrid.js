@@ -12,9 +12,10 @@ export function makeHeadGrid({ choose, point }) {
     frames = svg.svg({ class: 'over', 'aria-hidden': 'true' }),
     cells = html.div({ role: 'grid', 'aria-label': 'Heads', class: 'heads' }),
     box = html.div({ class: 'thumbbox' }, canvas, frames, cells),
-    aside = html.div({ class: 'aside', 'aria-hidden': 'true' }),
-    below = html.div({ class: 'below', 'aria-hidden': 'true' });
-  const element = html.div({ class: 'thumbs scrolls' }, aside, box, below);
+    sides = html.div({ class: 'sides', 'aria-hidden': 'true' }),
+    below = html.div({ class: 'below', 'aria-hidden': 'true' }),
+    axes = ['head', 'layer'].map((name) => html.span({ class: 'axis', 'aria-hidden': 'true' }, name));
+  const element = html.div({ class: 'thumbs scrolls' }, axes[0], sides, box, axes[1], below);
   let shown = null,
     places = null,
     scale = null,
@@ -35,7 +36,8 @@ export function makeHeadGrid({ choose, point }) {
       ['--high', places.height],
     ])
       element.style.setProperty(name, `${value}px`);
-    draw(aside, sorted ? marks() : brackets());
+    draw(sides, sorted ? marks() : brackets());
+    for (const axis of axes) axis.hidden = Boolean(sorted);
     draw(below, !sorted && numbersOfLayers(layers));
     framesView();
     cellView();

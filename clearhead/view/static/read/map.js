@@ -12,7 +12,7 @@ import { cellsAPixel, coloured, pooled } from './pixels.js';
 import { cellSentence, headOf, pixelSentence, spotAt, statusView } from './said.js';
 import { sees } from './sight.js';
 import { deepest, makeTiles } from './tiles.js';
-import { cellUnder, centred, fitted, moved, resized, showing, zoomed } from './viewport.js';
+import { cellUnder, centred, fitted, moved, resized, roomForNumbers, showing, zoomed } from './viewport.js';
 
 const PATIENCE = 100; // milliseconds without a word about progress
 const SOON = 40; // milliseconds in which strips gather
@@ -30,11 +30,11 @@ export function makeMap(host) {
   let view = null;
   let port = null;
   let frame = null; // where in the box the matrix is, in CSS pixels
+  let aim = null; // the cell that is to stand in the middle
   let cursor = null; // the cell under the pointer or the arrow keys
   let pointer = null; // where in the box the pointer is
   let palette = null;
   let field = null;
-  let image = null; // the field in colours
   let scale = { floor: 0, top: 1 };
   let planned = 0,
     stale = false,
@@ -99,11 +99,18 @@ export function makeMap(host) {
   /** Place the matrix in its box; tells whether that has changed. */
   function measure() {
     const before = frame;
-    frame = frameFor(parts, palette, view, isFew());
+    frame = frameFor(parts, palette, view, { few: isFew(), named: isNamed() });
     const same = before && ['left', 'top', 'width', 'height'].every((side) => before[side] === frame[side]);
     if (!port) port = fitted(view.layer, frame);
+    else if (aim && frame.width) port = centred(aim, view.layer, frame);
     else if (!same && frame.width) port = resized(port, view.layer, before, frame);
+    if (frame.width) aim = null;
     return !same;
+  }
+
+  /** Whether names stand at the side of the matrix. */
+  function isNamed() {
+    return isFew() || Boolean(port && roomForNumbers(port));
   }
 
   function isFew() {
@@ -118,12 +125,12 @@ export function makeMap(host) {
     const ratio = window.devicePixelRatio || 1;
     const size = { width: Math.round(frame.width * ratio), height: Math.round(frame.height * ratio) };
     field = pooled(tiles.all(), { port, layer, frame, size, depth, how });
-    const top = isFew() && !isPlain() ? 1 : topOf(field.values, cellWeights());
-    scale = { floor: isFew() ? 0 : floorOfPixels(field.values, top), top };
-    image = coloured(field, { layer, palette, ...scale });
+    const shares = !isPlain();
+    const top = shares && (isFew() || how === 'max') ? 1 : topOf(field.values, cellWeights());
+    scale = { floor: isFew() ? 0 : floorOfPixels(field.values, top, shares ? 1 / layer.keys : 0), top };
     parts.base.width = size.width;
     parts.base.height = size.height;
-    parts.base.getContext('2d').putImageData(image, 0, 0);
+    parts.base.getContext('2d').putImageData(coloured(field, { layer, palette, ...scale }), 0, 0);
   }
 
   /** The weights in the table, where it has the map's colours. */
@@ -147,6 +154,7 @@ export function makeMap(host) {
       palette,
       cursor,
       few: isFew(),
+      named: isNamed(),
       at: tiles.at,
       rings: rings(),
       plain,
@@ -182,6 +190,7 @@ export function makeMap(host) {
 
   function drawControls() {
     const { layer, about, part } = view;
+    parts.words.classList.toggle('few', isFew());
     const size = `${layer.queries.toLocaleString('en')} by ${layer.keys.toLocaleString('en')}`;
     const shape = layer.sees.high === 0 && !part.crosses ? 'Triangle' : 'Matrix';
     parts.box.setAttribute('aria-label', `${shape} of ${size} weights, ${headOf(about)}`);
@@ -206,9 +215,10 @@ export function makeMap(host) {
     const coarse = host.alone && size && size.depth < field.depth;
     draw(parts.status, statusView({ progress, patient, said, coarse, head: headOf(view.about) }));
     const spot = cursor && spotAt(field, frame, port, cursor, view.layer);
-    const hint = spot
-      ? null
-      : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
+    const hint =
+      spot || waits || progress.error
+        ? null
+        : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
     draw(parts.where, cellSentence(view, spot ?? pairSpot()), hint);
     draw(parts.legend, legendView(scale.floor, scale.top, isPlain()));
   }
@@ -314,20 +324,28 @@ export function makeMap(host) {
     if (!view) return;
     cursor = pointer = null;
     if (!frame?.width) return;
-    port = isFew() ? port : centred({ row, column }, view.layer, frame);
+    if (!isFew()) {
+      aim = { row, column };
+      port = centred(aim, view.layer, frame);
+    }
     plan(true);
   }
 
-  /** What is drawn, for a file: pixels, single cells, colours, and which tiles; null before that. */
+  /** What is drawn, for a file: pixels in the colours of paper, single cells, the scale, and which tiles; null before
+   * that. */
   function drawn() {
     if (!field) return null;
     const { x, y, sx, sy } = port;
     return {
-      image,
+      get image() {
+        parts.probe.style.setProperty('color-scheme', 'light');
+        const light = paletteOf(parts.probe);
+        parts.probe.style.removeProperty('color-scheme');
+        return coloured(field, { layer: view.layer, palette: light, ...scale });
+      },
       rows: [y, Math.min(view.layer.queries, y + frame.height / sy)],
       columns: [x, Math.min(view.layer.keys, x + frame.width / sx)],
       at: tiles.at,
-      few: isFew(),
       plain: isPlain(),
       said: pixelSentence(cellsAPixel(field, view.layer), view.how, view.layer),
       places: tiles.places(),

@@ -1,7 +1,7 @@
 // What is drawn over the pixels of a map: numbers of cells, the chosen row, column and pair, rings, names at the side.
 
 import { amount, shortAmount, stepOf } from './colours.js';
-import { itemName, shortened } from './labels.js';
+import { briefName, itemName, shortened } from './labels.js';
 import { seenBy, seenFrom, sees } from './sight.js';
 import { roomForNumbers } from './viewport.js';
 
@@ -10,11 +10,13 @@ const FRAMED = 9; // cells at least so large are framed, smaller ones ringed
 const SLANT = -Math.PI / 3;
 const NAME_SIZE = 12;
 const MOST_SIDE_NAME = 16; // characters beside a map
+export const EDGES = { left: 60, top: 20, right: 0 }; // room for the names of large cells, in pixels
 
 /** Draw all marks of a scene: { port, layer, frame, palette, view, rings, cursor, few, at, floor, top, plain }. */
 export function drawMarks(pen, scene) {
   const { frame } = scene;
   if (scene.few) drawNames(pen, scene);
+  else if (scene.named) drawEdgeNames(pen, scene);
   pen.save();
   pen.beginPath();
   pen.rect(frame.left, frame.top, frame.width, frame.height);
@@ -105,12 +107,12 @@ function drawSaying(pen, { port, layer, frame, palette }, text, gap) {
       if (Math.min(...gaps) >= 0 && (!best || room > best.room)) best = { x, y, room };
     }
   }
-  if (best) writeHaloed(pen, palette, text, best.x, best.y, palette.ink3, 'center');
+  if (best) writeHaloed(pen, palette, text, best.x, best.y, palette.ink3);
 }
 
 /** Text that stays readable on any ground. */
-function writeHaloed(pen, palette, text, x, y, colour, align) {
-  pen.textAlign = align;
+function writeHaloed(pen, palette, text, x, y, colour) {
+  pen.textAlign = 'center';
   pen.textBaseline = 'middle';
   pen.lineJoin = 'round';
   pen.lineWidth = 4;
@@ -118,6 +120,20 @@ function writeHaloed(pen, palette, text, x, y, colour, align) {
   pen.strokeText(text, x, y);
   pen.fillStyle = colour;
   pen.fillText(text, x, y);
+}
+
+/** A number on paper of its own, which no ground shines through. */
+function writeLabel(pen, palette, text, x, y, colour) {
+  if (!text) return;
+  const width = pen.measureText(text).width + 8;
+  pen.fillStyle = palette.paper;
+  pen.beginPath();
+  pen.roundRect(x - width / 2, y - 8, width, 16, 3);
+  pen.fill();
+  pen.textAlign = 'center';
+  pen.textBaseline = 'middle';
+  pen.fillStyle = colour;
+  pen.fillText(text, x, y + 0.5);
 }
 
 /** The chosen row and the chosen column: the one whose weights are listed in ink, the other fainter, and not at all
@@ -181,7 +197,7 @@ function drawRings(pen, scene) {
   for (const { row, column, weight } of rings) {
     const box = boxOf(scene, { row, column });
     const near = taken.some(
-      ({ cx, cy }) => Math.abs(cx - box.cx) < 6 * RING_SIZE && Math.abs(cy - box.cy) < 4 * RING_SIZE,
+      ({ cx, cy }) => Math.abs(cx - box.cx) < 6 * RING_SIZE && Math.abs(cy - box.cy) < 5 * RING_SIZE,
     );
     if (near || !isInside(scene, box) || box.width >= FRAMED) continue;
     taken.push(box);
@@ -202,9 +218,9 @@ function drawRing(pen, { frame, palette }, { x, y, width, height, cx, cy }, colo
   pen.arc(cx, cy, RING_SIZE, 0, 7);
   pen.stroke();
   pen.font = `600 12px ${palette.sans}`;
-  const half = pen.measureText(text).width / 2 + 2;
+  const half = pen.measureText(text).width / 2 + 4;
   const at = Math.max(half, Math.min(frame.width - half, cx));
-  writeHaloed(pen, palette, text, at, cy > RING_SIZE + 18 ? cy - RING_SIZE - 8 : cy + RING_SIZE + 9, colour, 'center');
+  writeLabel(pen, palette, text, at, cy > RING_SIZE + 20 ? cy - RING_SIZE - 11 : cy + RING_SIZE + 11, colour);
 }
 
 /** The cell under the pointer or the arrow keys. */
@@ -220,27 +236,22 @@ function drawCursor(pen, scene) {
 
 /** Names at the side of a small matrix, those of the chosen pair in bold. */
 function drawNames(pen, scene) {
-  const { port, frame, palette, view } = scene;
+  const { port, frame, view } = scene;
   const { rows, columns } = shownCells(scene);
-  const style = (chosen, colour) => {
-    pen.font = `${chosen ? 700 : 400} ${NAME_SIZE}px ${palette.serif}`;
-    pen.fillStyle = chosen ? colour : palette.ink2;
-  };
-  const [rowColour, columnColour] = view.by === 'row' ? [palette.ink, palette.pair] : [palette.pair, palette.ink];
-  pen.textBaseline = 'middle';
+  const style = nameStyle(pen, scene);
   const everyRow = Math.ceil(11 / port.sy),
     everyColumn = Math.ceil(11 / port.sx);
   for (let i = rows[0]; i < rows[1]; i++) {
     const y = (i + 0.5 - port.y) * port.sy;
     if ((i % everyRow && i !== view.row) || y < 0 || y > frame.height) continue;
-    style(i === view.row, rowColour);
+    style('row', i);
     pen.textAlign = 'right';
     pen.fillText(sideName(view.names.queries, i), frame.left - 5, frame.top + y);
   }
   for (let j = columns[0]; j < columns[1]; j++) {
     const x = (j + 0.5 - port.x) * port.sx;
     if ((j % everyColumn && j !== view.column) || x < 0 || x > frame.width) continue;
-    style(j === view.column, columnColour);
+    style('column', j);
     pen.save();
     pen.translate(frame.left + x + 2, frame.top - 5);
     pen.rotate(SLANT);
@@ -248,6 +259,46 @@ function drawNames(pen, scene) {
     pen.fillText(sideName(view.names.keys, j), 0, 0);
     pen.restore();
   }
+}
+
+/** How a name is written, by its row or column: those of the chosen pair in bold, the one that is compared in colour. */
+function nameStyle(pen, { palette, view }) {
+  const inks = view.by === 'row' ? { row: 'ink', column: 'pair' } : { row: 'pair', column: 'ink' };
+  pen.textBaseline = 'middle';
+  return (side, index) => {
+    const chosen = index === view[side];
+    pen.font = `${chosen ? 700 : 400} ${NAME_SIZE}px ${palette.serif}`;
+    pen.fillStyle = chosen ? palette[inks[side]] : palette.ink2;
+  };
+}
+
+/** Names along the edges of large cells, as long as there is room. */
+function drawEdgeNames(pen, scene) {
+  const { port, frame, view } = scene;
+  const { rows, columns } = shownCells(scene);
+  const style = nameStyle(pen, scene);
+  pen.textAlign = 'right';
+  for (let i = rows[0]; i < rows[1]; i++) {
+    const y = (i + 0.5 - port.y) * port.sy;
+    if (y < 4 || y > frame.height - 4) continue;
+    style('row', i);
+    pen.fillText(fittingName(pen, briefName(view, 'queries', i), frame.left - 6), frame.left - 5, frame.top + y);
+  }
+  pen.textAlign = 'center';
+  for (let j = columns[0]; j < columns[1]; j++) {
+    const x = (j + 0.5 - port.x) * port.sx;
+    if (x < 10 || x > frame.width - 10) continue;
+    style('column', j);
+    pen.fillText(fittingName(pen, briefName(view, 'keys', j), port.sx - 4), frame.left + x, frame.top - 9);
+  }
+}
+
+/** A name cut to so many pixels. */
+function fittingName(pen, name, room) {
+  let most = MOST_SIDE_NAME,
+    text = shortened(name, most);
+  while (most > 1 && pen.measureText(text).width > room) text = shortened(name, (most -= 1));
+  return text;
 }
 
 function sideName(names, index) {

@@ -2,16 +2,26 @@
 
 import { watchAppearance } from '../appearance.js';
 import { draw, html } from '../dom.js';
-import { percent, whole } from '../numbers.js';
+import { whole } from '../numbers.js';
 import { makeAcross } from './across.js';
 import { legendView } from './colours.js';
 import { makeHeadGrid } from './headgrid.js';
-import { HEAD_MEASURES, RANKINGS, headSentence, measuresOf, rankingsView, sortedHeads } from './ranks.js';
+import {
+  HEAD_MEASURES,
+  RANKINGS,
+  headSentence,
+  measureSaid,
+  measuresOf,
+  movedInList,
+  rankingsView,
+  sortedHeads,
+} from './ranks.js';
 import { headTable } from './sheettable.js';
 import { costOf, durationOf, makeSurvey } from './survey.js';
-import { unitOf } from './wording.js';
+import { counted, unitOf } from './wording.js';
 
 const PROGRESS_AFTER = 100; // milliseconds
+const ROOM_BESIDE = 576; // pixels of two lists, with margins; where there is less, all lists stand below
 
 /** The sheet. `choose` is called with {layer, head}, and with {row, column} of a pair chosen along with them; `change`
  * with the state's { sheet }: "layer" or "rank". */
@@ -23,11 +33,12 @@ export function makeSheet({ request, alone, choose, change, say }) {
   const survey = makeSurvey({ request, alone, changed: later });
   const across = makeAcross({ request, changed: later });
   const grid = makeHeadGrid({ choose, point });
+  const left = html.div({ class: 'sheetleft' }, grid.element, parts.told);
   const element = html.section(
     { class: 'sheet', 'aria-label': 'All heads' },
     parts.headline,
     parts.state,
-    html.div({ class: 'sheetgrid' }, html.div({ class: 'sheetleft' }, grid.element, parts.told), parts.ranks),
+    html.div({ class: 'sheetgrid' }, left, parts.ranks),
     twin,
   );
   let view = null,
@@ -81,9 +92,10 @@ export function makeSheet({ request, alone, choose, change, say }) {
       sorted: view.sheet === 'rank' ? sortedHeads(heads, order()) : null,
       mark: ruleMark,
     });
+    left.classList.toggle('broad', grid.element.offsetWidth + ROOM_BESIDE > element.clientWidth);
     draw(parts.told, toldView(known));
-    draw(parts.ranks, known.total > 1 && rankingsView(heads, part, chosen), across.lists(view, chosen));
-    draw(parts.twin, twin.open && headTable(heads, order(), page, part, chosen));
+    draw(parts.ranks, across.lists(view, chosen), known.total > 1 && rankingsView(heads, part, units(), chosen));
+    draw(parts.twin, twin.open && headTable(heads, order(), page, { part, units: units(), chosen }));
   }
 
   function chosen({ layer, head }) {
@@ -95,7 +107,7 @@ export function makeSheet({ request, alone, choose, change, say }) {
   function ruleMark(head) {
     const { by } = order();
     if (by === 'head') return `${head.layer}.${head.head}`;
-    return HEAD_MEASURES[by].print(head[by]);
+    return HEAD_MEASURES[by].printer([...survey.known().heads.values()].map((one) => one[by]))(head[by]);
   }
 
   function headline({ total }) {
@@ -116,7 +128,7 @@ export function makeSheet({ request, alone, choose, change, say }) {
         ),
         mode === 'rank' && measureMenu(),
       ],
-      html.span({ class: 'cap' }, mode === 'rank' ? rankCaption() : layerCaption()),
+      html.span({ class: 'cap' }, mode === 'rank' ? rankCaption() : layerCaption(), measuredCaption()),
     );
   }
 
@@ -146,16 +158,22 @@ export function makeSheet({ request, alone, choose, change, say }) {
       pooled = Math.max(queries, keys) > 28;
     return [
       'Each square is one head: queries down, keys across. ',
-      pooled ? 'A pixel is the largest of its cells; none is skipped. ' : 'A square in it is one pair. ',
-      grid.shared() && 'Heads in a bracket share one key head.',
+      pooled ? 'A pixel is the largest of its cells; none is skipped.' : 'A square in it is one pair.',
+      grid.shared() && ' Heads in a bracket share one key head.',
     ];
   }
 
+  /** What the numbers of all heads are means of, and what they are not. */
+  function measuredCaption() {
+    const [{ queries }] = view.part.layers,
+      plainly = view.about.measure === 'value' && ', of weights alone, without the value’s length';
+    return [` What heads do is said in means over all ${counted(queries, unitOf(view, 'queries'))}`, plainly, '.'];
+  }
+
   function rankCaption() {
-    const { by, falling } = order(),
-      measure = HEAD_MEASURES[by];
-    return measure
-      ? `${measure.said} ${falling ? 'Largest' : 'Smallest'} first; each line begins with the number of its first head.`
+    const { by, falling } = order();
+    return by in HEAD_MEASURES
+      ? `${measureSaid(by, units())} ${falling ? 'Largest' : 'Smallest'} first; each line begins with the number of its first head.`
       : 'By layer and number.';
   }
 
@@ -211,15 +229,21 @@ export function makeSheet({ request, alone, choose, change, say }) {
       html.p(
         { class: 'cap' },
         html.b(null, `Head ${at.layer}.${at.head}`),
-        `${shares}: ${found ? sentenceAbout(found) : 'not drawn yet'}.`,
+        `: layer ${at.layer}, head ${at.head}${shares}. `,
+        found ? `${upper(sentenceAbout(found))}.` : 'Not drawn yet.',
       ),
       heads.size > 0 && legendView(floor, top),
     ];
   }
 
   function sentenceAbout(head) {
+    return headSentence(head, view.part, units());
+  }
+
+  /** What a key is called, and several. */
+  function units() {
     const unit = unitOf(view, 'keys');
-    return headSentence(head, view.part, unit === 'patch' ? 'patches' : `${unit}s`);
+    return [unit, unit === 'patch' ? 'patches' : `${unit}s`];
   }
 
   /** The pointer or the keyboard is on a head, or on none; the keyboard's is spoken too. */
@@ -260,6 +284,11 @@ export function makeSheet({ request, alone, choose, change, say }) {
     }
     later();
   });
+  parts.ranks.addEventListener('keydown', (event) => {
+    if (!event.target.closest('.rank button') || !movedInList(event.target, event.key)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
   element.addEventListener('change', ({ target }) => {
     if (!('order' in target.dataset)) return;
     const [by, falling] = target.value.split(' ');
@@ -286,6 +315,10 @@ export function makeSheet({ request, alone, choose, change, say }) {
   }
 
   return { element, update, stop: stopSurvey, close };
+}
+
+function upper(text) {
+  return text[0].toUpperCase() + text.slice(1);
 }
 
 function aloneSentence(held, total) {

@@ -2,16 +2,19 @@
 
 import { html, svg } from '../dom.js';
 import { whole } from '../numbers.js';
-import { HEAD_MEASURES, measuresOf, sortedHeads } from './ranks.js';
+import { HEAD_MEASURES, measureSaid, measuresOf, sortedHeads } from './ranks.js';
 
 const LINES = 20; // on a page
 
 /** The table twin: `order` is what it is sorted by, `page` counts from 0. */
-export function headTable(heads, order, page, part, chosen) {
+export function headTable(heads, order, page, { part, units, chosen }) {
   const measures = measuresOf(part),
     sorted = sortedHeads(heads, order),
     pages = Math.max(1, Math.ceil(sorted.length / LINES)),
     at = Math.min(page, pages - 1);
+  const printers = Object.fromEntries(
+    measures.map((name) => [name, HEAD_MEASURES[name].printer(heads.map((head) => head[name]))]),
+  );
   const lines = sorted.slice(at * LINES, (at + 1) * LINES);
   return [
     html.div(
@@ -29,14 +32,14 @@ export function headTable(heads, order, page, part, chosen) {
         ),
         html.tbody(
           null,
-          lines.map((head) => tableLine(head, measures, chosen(head))),
+          lines.map((head) => tableLine(head, printers, chosen(head))),
         ),
       ),
     ),
     pages > 1 && turner(at, pages, sorted.length),
     html.dl(
       { class: 'meanings' },
-      measures.map((name) => [html.dt(null, HEAD_MEASURES[name].title), html.dd(null, HEAD_MEASURES[name].said)]),
+      measures.map((name) => [html.dt(null, HEAD_MEASURES[name].title), html.dd(null, measureSaid(name, units))]),
     ),
   ];
 }
@@ -49,9 +52,9 @@ function column(name, title, { by, falling }) {
   );
 }
 
-function tableLine(head, measures, on) {
+function tableLine(head, printers, on) {
   return html.tr(
-    { class: on ? 'on' : null },
+    { 'data-key': `${head.layer}.${head.head}`, class: on ? 'on' : null },
     html.th(
       { scope: 'row' },
       html.button(
@@ -59,7 +62,7 @@ function tableLine(head, measures, on) {
         `${head.layer}.${head.head}`,
       ),
     ),
-    measures.map((name) => html.td(null, HEAD_MEASURES[name].print(head[name]))),
+    Object.entries(printers).map(([name, print]) => html.td(null, print(head[name]))),
     html.td({ class: 'along' }, sparkline(head.spark)),
   );
 }

@@ -1,7 +1,7 @@
 // Thumbnails of heads: where each stands on the sheet, and one canvas with all of them.
 
 import { html } from '../dom.js';
-import { floorOfPixels, paletteOf, stepOf, topOf } from './colours.js';
+import { floorOfPixels, paletteOf, stepOf } from './colours.js';
 import { seesAny } from './sight.js';
 
 const SIDE = 28; // pixels of a thumbnail
@@ -90,25 +90,26 @@ export function makeThumbs() {
   const canvas = html.canvas({ 'aria-hidden': 'true' });
   let palette = null,
     sign = '',
-    drawn = new Set();
+    drawn = []; // the head at each place
 
-  /** Draw all places; heads that are not `known` are outlined. Returns the scale of the colours. */
+  /** Draw all places; heads that are not `known` are outlined, and no picture stays where its head is another one, as
+   * of another text. Returns the scale of the colours, which end at 100 %. */
   function update(places, known, layers) {
     palette = paletteOf(canvas, palette);
     const heads = places.cells.map((cell) => known.get(`${cell.layer}.${cell.head}`));
     const values = joinedPixels(heads),
-      top = topOf(values),
-      scale = { floor: floorOfPixels(values, top), top };
+      share = 1 / Math.max(...layers.map(({ keys }) => keys)),
+      scale = { floor: floorOfPixels(values, 1, share), top: 1 };
     const order = places.cells.map(({ layer, head }) => `${layer}.${head}`);
-    const next = [palette.sign, scale.floor, top, places.width, places.height, order].join();
-    if (next !== sign) clear(places);
+    const next = [palette.sign, scale.floor, places.width, places.height, order].join();
+    if (next !== sign || drawn.some((head, at) => head && head !== heads[at])) clear(places);
     sign = next;
     const context = canvas.getContext('2d');
     places.cells.forEach((cell, at) => {
-      if (heads[at] && !drawn.has(order[at])) {
+      if (heads[at] && !drawn[at]) {
         const layer = layers.find(({ number }) => number === cell.layer);
         context.putImageData(thumbnailOf(heads[at], layer, places.side, scale, palette.pixels), cell.x, cell.y);
-        drawn.add(order[at]);
+        drawn[at] = heads[at];
       }
     });
     return scale;
@@ -117,7 +118,7 @@ export function makeThumbs() {
   function clear({ cells, side, width, height }) {
     canvas.width = width; // also empties it
     canvas.height = height;
-    drawn = new Set();
+    drawn = [];
     const context = canvas.getContext('2d');
     context.strokeStyle = palette.line;
     for (const { x, y } of cells) context.strokeRect(x + 0.5, y + 0.5, side - 1, side - 1);

@@ -30,12 +30,13 @@ export function moved(port, dx, dy, layer, frame) {
   return withinMatrix({ ...port, x: port.x + dx / port.sx, y: port.y + dy / port.sy }, layer, frame);
 }
 
-/** The same place in a frame of another size: fitted stays fitted. */
+/** The same place in a frame of another size or with other room for names: fitted stays fitted, and what is in the
+ * middle of the box stays there. */
 export function resized(port, layer, before, frame) {
   const least = fitted(layer, before);
   if (port.sx <= least.sx * 1.001 && port.sy <= least.sy * 1.001) return fitted(layer, frame);
-  const x = port.x + before.width / 2 / port.sx - frame.width / 2 / port.sx;
-  const y = port.y + before.height / 2 / port.sy - frame.height / 2 / port.sy;
+  const x = port.x + (before.width - before.left - frame.width + frame.left) / 2 / port.sx;
+  const y = port.y + (before.height - before.top - frame.height + frame.top) / 2 / port.sy;
   return withinMatrix({ ...port, x, y }, layer, frame);
 }
 
