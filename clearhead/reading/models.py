@@ -18,7 +18,6 @@ from clearhead.reading.readings import Reading
 from clearhead.reading.sources import from_watch, shortened
 from clearhead.watched.records import MemoryLimitError, in_bytes
 from clearhead.watching import watch
-from clearhead.wording import count
 
 WATCH_BYTES = 1 << 31  # what a watch may record at least; more where a quarter of the free memory is more
 GENERATING = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
@@ -53,8 +52,7 @@ class Loaded:
         [reading] = self.watched(run, f"{inputs['input_ids'].shape[1]} tokens")
         setup = self.setup(f"inputs = processor({text!r}, return_tensors='pt')", run_code(tokens, self.generates))
         code = replace(reading.code, setup=setup)
-        title = f"{shortened(text)}, {count(inputs['input_ids'].shape[1], 'token')}"
-        return replace(reading, title=title, code=code, again=lambda text: self.read(text, tokens))
+        return replace(reading, title=shortened(text), code=code, again=lambda text: self.read(text, tokens))
 
     def look(self, picture: Path) -> Reading:
         """The attention over a picture."""

@@ -13,7 +13,7 @@ export function icon(path) {
 /** A button that opens a list of entries. */
 export function menu(face, name, entries, icon = false) {
   return html.details(
-    { class: 'menu' },
+    { class: 'menu', 'aria-label': name },
     html.summary({ class: icon ? 'quiet icon' : 'quiet', 'aria-label': icon ? name : null }, face),
     html.ul(
       null,

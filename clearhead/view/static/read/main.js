@@ -9,7 +9,7 @@ import { draw, html } from '../dom.js';
 import { exportAs } from './exports.js';
 import { copyText } from '../files.js';
 import { makePane } from './pane.js';
-import { fromAddress, layerOf, partOf, soundPane, toAddress } from './state.js';
+import { besidePane, fromAddress, layerOf, partOf, soundPane, toAddress } from './state.js';
 
 const MOST_PAST = 100;
 const ONE_MOVE = 1000; // milliseconds in which moves are undone together
@@ -118,6 +118,7 @@ async function startReading() {
       say,
       change: (next) => change(panes.indexOf(made), next),
       move: (next) => change(panes.indexOf(made), next, true),
+      back: (shown) => back(panes.indexOf(made), shown),
       act: (name) => act(panes.indexOf(made), name),
       copyPython: (view) => copy(pythonOf(view), panes.indexOf(made)),
     };
@@ -174,6 +175,14 @@ async function startReading() {
     show();
   }
 
+  /** Let a pane's state be what it shows, as what was chosen cannot be shown; undo does not lead there again. */
+  function back(at, shown) {
+    const all = state.panes.map((pane, n) => (n === at ? shown : pane));
+    state = Object.freeze({ ...state, panes: Object.freeze(all) });
+    if (past.length && toAddress(past.at(-1)) === toAddress(state)) past.pop();
+    show();
+  }
+
   function undo(from, to) {
     if (!from.length) return;
     to.push(state);
@@ -184,10 +193,9 @@ async function startReading() {
 
   function act(at, name) {
     if (name === 'compare') {
-      const [one] = state.panes,
-        other = found.readings.length > 1 ? { reading: (one.reading + 1) % found.readings.length, part: null } : {};
+      const [one] = state.panes;
       past.push(state);
-      state = Object.freeze({ ...state, panes: Object.freeze([one, { ...one, ...other }]) });
+      state = Object.freeze({ ...state, panes: Object.freeze([one, besidePane(one, found)]) });
       active = 1;
       show();
     }
