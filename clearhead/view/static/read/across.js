@@ -2,9 +2,9 @@
 
 import { Refused } from '../ask.js';
 import { html } from '../dom.js';
-import { percent, whole } from '../numbers.js';
+import { percent } from '../numbers.js';
 import { headList } from './ranks.js';
-import { wordAt } from './wording.js';
+import { wordOf } from './tokens.js';
 
 const PAUSE = 250; // milliseconds after the last choice
 const MOST_LINES = 5;
@@ -56,9 +56,9 @@ export function makeAcross({ request, changed }) {
   }
 
   /** Both lists, as far as they are known. `chosen` tells whether a head is the chosen one. */
-  function lists(view, chosen) {
-    const query = (at, alike) => tokenIn(view, 'queries', at, alike),
-      key = (at, alike) => tokenIn(view, 'keys', at, alike);
+  function lists({ names }, chosen) {
+    const query = (at) => tokenIn(names.queries, at),
+      key = (at) => tokenIn(names.keys, at);
     return [pair && pairList(pair, query, key, chosen), heaviest && heaviestList(heaviest, query, key, chosen)];
   }
 
@@ -67,10 +67,9 @@ export function makeAcross({ request, changed }) {
 
 function pairList({ about, heads = [], said = '' }, query, key, chosen) {
   const most = Math.max(...heads.map(([, , weight]) => weight), 1e-9);
-  const alike = key(about.column).textContent === query(about.row).textContent; // told apart by their numbers
   return headList({
     name: 'pair',
-    title: ['Most on ', key(about.column, alike), ' from ', query(about.row, alike)],
+    title: ['Most on ', key(about.column), ' from ', query(about.row)],
     lines: heads.slice(0, MOST_LINES).map(([layer, head, weight]) => ({
       head: { layer, head },
       part: weight / most,
@@ -99,7 +98,8 @@ function heaviestList({ about, found = [], said = '' }, query, key, chosen) {
   });
 }
 
-/** A token in a sentence, with its number where another is `alike`. */
-function tokenIn(view, side, at, alike = false) {
-  return html.span(null, html.q({ class: 'word' }, wordAt(view, side, at)), alike ? ` (${whole(at)})` : '');
+/** A token in a sentence, or its place where its text is not here. */
+function tokenIn(names, at) {
+  const name = names?.[at];
+  return name === undefined ? `number ${at}` : html.q({ class: 'word' }, wordOf(name));
 }

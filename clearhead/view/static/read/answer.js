@@ -85,7 +85,7 @@ export function makeAnswer(host) {
       draw(chip, chipView(view, passing));
       draw(state, stateView(passing));
       draw(sentence, view.line ? sentenceView(sentenceOf(view)) : ' ');
-      draw(heads, view.line ? headsView(view, passing.heaviest) : []);
+      draw(heads, view.line ? anyHeadView(view, passing.heaviest) : []);
       draw(head, view.line ? headView(view) : []);
       for (const box of head.querySelectorAll('input')) box.checked = passing.without;
       columns.hidden = !view.line;
@@ -128,7 +128,7 @@ function stateView({ waiting, problem }) {
 
 /** What the row or column has most of in any head; the head can be chosen. A line that is always there does not make
  * the others jump when it comes. */
-function headsView(view, heaviest) {
+function anyHeadView(view, heaviest) {
   const { by, part, about } = view;
   if (part.layers.length === 1 && part.layers[0].heads.length === 1) return [];
   const most = about.measure === 'value' ? 'Most weight in any head' : 'Most in any head';

@@ -30,7 +30,7 @@ export function scaleOf(line, { measure, without }, { sees }) {
   const share = without && measure === 'weight' ? 1 / Math.max(1e-9, 1 - line.first) : 1;
   const count = sees.high === null ? line.length : Math.max(1, line.seen[1] - line.seen[0]);
   const top = measure === 'value' ? topOf(line.values) : 1;
-  const floor = floorOf(line.values, count);
+  const floor = floorOf(line.values, count, top);
   return {
     floor,
     top,

@@ -7,6 +7,7 @@ import { icon, menu, REDO, UNDO } from '../controls.js';
 import { openAgain, openCode, openHelp } from './dialogs.js';
 import { draw, html } from '../dom.js';
 import { exportAs } from './exports.js';
+import { keepFocus } from './focus.js';
 import { copyText } from '../files.js';
 import { makePane } from './pane.js';
 import { besidePane, fromAddress, layerOf, partOf, soundPane, toAddress } from './state.js';
@@ -45,6 +46,7 @@ async function startReading() {
   let exporting = null; // what the menu says of the last export
   let speech = null;
   document.body.append(bar, room, status);
+  keepFocus(room, () => panes[active]?.focus());
 
   /** Speak to those who do not see the page, once things have settled. */
   function say(text) {
@@ -126,7 +128,7 @@ async function startReading() {
     return made;
   }
 
-  /** Bring the screen to the state; where the element with the focus goes or is disabled, the active text has it. */
+  /** Bring the screen to the state; where the button with the focus goes or is disabled, the active text has it. */
   function show() {
     const had = document.activeElement;
     bringToState();

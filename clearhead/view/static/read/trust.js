@@ -27,7 +27,7 @@ function factsOf(view, told) {
     return facts;
   }
   if (told?.checked) facts.push(html.span({ class: 'ok' }, 'Checked'));
-  else if (told) facts.push(html.span(null, told.said ? `Not checked: ${told.said}` : 'Not checked'));
+  else if (told) facts.push(html.span(null, `Not checked: ${told.said || 'there is no output to compare with'}`));
   if (!told) facts.push(html.span(null, 'Not checked yet'));
   facts.push(sumOf(view), seenOf(view));
   if (told?.checked) {
