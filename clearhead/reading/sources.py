@@ -226,7 +226,7 @@ def from_layers(
     name: str,
     notes: Sequence[str] = (),
     unit: str = "token",
-    code: Code = Code(),
+    code: Code | None = None,
 ) -> Reading:
     """Each layer's weights, (heads, queries, keys); `tokens` name the keys, the last of them the queries."""
     names = None if tokens is None else tuple(map(str, tokens))
@@ -247,7 +247,7 @@ def from_layers(
         ids = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
     steps = (next(iter(stack_layers.values())).queries,)
     stack = Stack("attention", stack_layers, names_of, steps=steps, ids=ids, unit=unit)
-    return Reading(name, {stack.name: stack}, notes=tuple(notes), code=code)
+    return Reading(name, {stack.name: stack}, notes=tuple(notes), code=code or Code())
 
 
 def layer_of(number: int, w: Weights) -> StackLayer:
