@@ -49,16 +49,16 @@ function sync(parent, next) {
       continue;
     }
     if (found.contains(document.activeElement)) {
-      while (now !== found) now = removed(now);
+      while (now !== found) now = nodeBehind(now);
     } else if (now !== found) parent.insertBefore(found, now); // what it passes may be wanted later
     now = found.nextSibling;
     morph(found, child);
   }
-  while (now) now = removed(now);
+  while (now) now = nodeBehind(now);
 }
 
-/** Remove a node; the one behind it. */
-function removed(node) {
+/** The node behind one that is removed. */
+function nodeBehind(node) {
   const next = node.nextSibling;
   node.remove();
   return next;
