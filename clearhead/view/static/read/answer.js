@@ -134,7 +134,7 @@ function anyHeadView(view, heaviest) {
   const most = about.measure === 'value' ? 'Most weight in any head' : 'Most in any head';
   if (!heaviest) return `${most}: …`;
   const { found, said } = heaviest;
-  if (said) return `${most}: ${said}`;
+  if (said) return `${most}: not known.`; // the lists over all heads say why
   const rests = by === 'row' && !part.crosses && unitOf(view) !== 'patch',
     off = rests ? found.find(([, , , column]) => column > 0) : null,
     first = off ?? found[0];
