@@ -48,7 +48,8 @@ READ = Screen(
         "read/generation", "read/textpane", "read/answer", "read/viewbar", "read/trust", "read/names", "read/state",
         "read/code", "read/dialogs", "read/tiles", "read/insight", "read/pixels", "read/gestures", "read/said",
         "read/cells", "read/map", "read/ranks", "read/across", "read/survey", "read/thumbs", "read/headgrid",
-        "read/sheettable", "read/sheet", "read/kept", "read/drawing", "read/exports", "read/pane", "read/main",
+        "read/sheettable", "read/sheet", "read/kept", "read/drawing", "read/exports", "read/line",
+        "read/heard", "read/held", "read/focus", "read/pane", "read/main",
     ),
 )  # fmt: skip
 SCREENS = {screen.name: screen for screen in (LEARN, READ)}

@@ -108,7 +108,7 @@ def test_rows_and_columns_are_those_of_the_matrix(
     page.get_by_label("without the first token").check()
     read.rest()
     check_list(read, matrix[row], first=False)
-    expect(page.locator(".answer")).to_contain_text("Only colours and sums change. The first token holds ")
+    expect(page.locator(".answer")).to_contain_text("the map has it. The first token holds ")
     assert all(before.get(item.item, item.weight) == item.weight for item in read.listed()), "weights change too"
     assert "of the rest" in read.sentence()
     page.get_by_role("radio", name="who reads it").click()

@@ -7,9 +7,10 @@ import { icon, menu, menuChoice, menuGroup, MORE, REDO, UNDO } from '../controls
 import { openAgain, openCode, openHelp } from './dialogs.js';
 import { draw, html } from '../dom.js';
 import { exportAs } from './exports.js';
+import { keepFocus } from './focus.js';
 import { copyText } from '../files.js';
 import { makePane } from './pane.js';
-import { fromAddress, layerOf, partOf, soundPane, toAddress } from './state.js';
+import { besidePane, fromAddress, layerOf, partOf, soundPane, toAddress } from './state.js';
 
 const MOST_PAST = 100;
 const ONE_MOVE = 1000; // milliseconds in which moves are undone together
@@ -45,6 +46,7 @@ async function startReading() {
   let exporting = null; // what the menu says of the last export
   let speech = null;
   document.body.append(bar, room, status);
+  keepFocus(room, () => panes[active]?.focus());
 
   /** Speak to those who do not see the page, once things have settled. */
   function say(text) {
@@ -130,6 +132,7 @@ async function startReading() {
       say,
       change: (next) => change(panes.indexOf(made), next),
       move: (next) => change(panes.indexOf(made), next, true),
+      back: (shown) => back(panes.indexOf(made), shown),
       act: (name) => act(panes.indexOf(made), name),
       copyPython: (view) => copy(pythonOf(view), panes.indexOf(made)),
     };
@@ -137,7 +140,7 @@ async function startReading() {
     return made;
   }
 
-  /** Bring the screen to the state; where the element with the focus goes or is disabled, the active text has it. */
+  /** Bring the screen to the state; where the button with the focus goes or is disabled, the active text has it. */
   function show() {
     const had = document.activeElement;
     bringToState();
@@ -186,6 +189,14 @@ async function startReading() {
     show();
   }
 
+  /** Let a pane's state be what it shows, as what was chosen cannot be shown; undo does not lead there again. */
+  function back(at, shown) {
+    const all = state.panes.map((pane, n) => (n === at ? shown : pane));
+    state = Object.freeze({ ...state, panes: Object.freeze(all) });
+    if (past.length && toAddress(past.at(-1)) === toAddress(state)) past.pop();
+    show();
+  }
+
   function undo(from, to) {
     if (!from.length) return;
     to.push(state);
@@ -196,10 +207,9 @@ async function startReading() {
 
   function act(at, name) {
     if (name === 'compare') {
-      const [one] = state.panes,
-        other = found.readings.length > 1 ? { reading: (one.reading + 1) % found.readings.length, part: null } : {};
+      const [one] = state.panes;
       past.push(state);
-      state = Object.freeze({ ...state, panes: Object.freeze([one, { ...one, ...other }]) });
+      state = Object.freeze({ ...state, panes: Object.freeze([one, besidePane(one, found)]) });
       active = 1;
       show();
     }

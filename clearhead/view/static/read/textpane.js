@@ -30,7 +30,11 @@ export function makeTextPane(host) {
     show: (token) => keys.text.show(token),
     mark: (found) => keys.text.mark(found),
     choose: (token) => choose('keys', token, false),
-    focus: () => keys.text.element.focus(),
+    back: () => {
+      const { chosen, other } = view ? textOf('keys') : {};
+      if (view) keys.text.show(chosen ?? other);
+      keys.text.element.focus();
+    },
     say: host.say,
   });
   const picture = makePicture({
@@ -250,7 +254,7 @@ function pointedView(view, name, token) {
       html.b(null, printed(view, weight)),
       ' of what ',
       chosen,
-      ' reads. Click to choose it, Shift-click to compare.',
+      ' reads. Click to choose it, Shift-click to pair them.',
     ];
   return [
     word,
@@ -258,7 +262,7 @@ function pointedView(view, name, token) {
     html.b(null, printed(view, weight)),
     ' on ',
     chosen,
-    '. Click to choose it, Shift-click to compare.',
+    '. Click to choose it, Shift-click to pair them.',
   ];
 }
 
