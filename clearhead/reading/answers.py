@@ -232,7 +232,7 @@ def described_reading(reading: Reading) -> dict[str, Any]:
         "notes": list(reading.notes),
         "again": reading.again is not None,
         "picture": reading.picture is not None,
-        "python": list(reading.python),
+        "code": asdict(reading.code),
         "parts": [described_stack(stack) for stack in reading.stacks.values()],
     }
 

@@ -51,21 +51,21 @@ class Loaded:
         else:
             run = lambda: self.model(**inputs)  # noqa: E731
         [reading] = self.watched(run, f"{inputs['input_ids'].shape[1]} tokens")
-        code = self.code(f"inputs = processor({text!r}, return_tensors='pt')", run_code(tokens, self.generates))
+        setup = self.setup(f"inputs = processor({text!r}, return_tensors='pt')", run_code(tokens, self.generates))
+        code = replace(reading.code, setup=setup)
         title = f"{shortened(text)}, {count(inputs['input_ids'].shape[1], 'token')}"
-        return replace(reading, title=title, python=code, again=lambda text: self.read(text, tokens))
+        return replace(reading, title=title, code=code, again=lambda text: self.read(text, tokens))
 
     def look(self, picture: Path) -> Reading:
         """The attention over a picture."""
         image = read_picture(picture)
         inputs = self.processor(images=image, return_tensors="pt")
         reading = self.watched(lambda: self.model(**inputs), "this picture")[0]
-        code = self.code(
-            f"inputs = processor(images=PIL.Image.open({str(picture)!r}).convert('RGB'), return_tensors='pt')",
-            "model(**inputs)",
-        )
+        pixels = f"PIL.Image.open({str(picture)!r}).convert('RGB')"
+        setup = self.setup(f"inputs = processor(images={pixels}, return_tensors='pt')", "model(**inputs)")
+        code = replace(reading.code, setup=("import PIL.Image", *setup))
         shown = png_of(seen_picture(inputs["pixel_values"][0].numpy(), self.processor))
-        return replace(reading, title=picture.name, python=("import PIL.Image", *code), picture=shown)
+        return replace(reading, title=picture.name, code=code, picture=shown)
 
     def watched(self, run: Callable[[], Any], what: str) -> list[Reading]:
         """Run the model once under a watch."""
@@ -89,11 +89,10 @@ class Loaded:
             ) from None
         return from_watch(seen, name=self.folder.name)
 
-    def code(self, inputs: str, run: str) -> tuple[str, ...]:
-        """Lines of Python that do the same."""
-        folder = (
-            f"{str(self.folder)!r}{''.join(f', {name}={value!r}' for name, value in options_of(self.folder).items())}"
-        )
+    def setup(self, inputs: str, run: str) -> tuple[str, ...]:
+        """Lines of Python that make the same watch."""
+        options = "".join(f", {name}={value!r}" for name, value in options_of(self.folder).items())
+        folder = f"{str(self.folder)!r}{options}"
         return (
             "import clearhead, torch, transformers",
             f"model = transformers.{self.kinds[0]}.from_pretrained({folder}, dtype=torch.float32).eval()",
@@ -101,7 +100,6 @@ class Loaded:
             inputs,
             "with torch.no_grad(), clearhead.watch(model) as seen:",
             f"    {run}",
-            "w = seen.layer(LAYER, part=PART).head(HEAD).weights",
         )
 
 

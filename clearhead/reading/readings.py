@@ -48,6 +48,18 @@ class Grid:
     before: int
 
 
+@dataclass(frozen=True)
+class Code:
+    """Python that computes what is shown: lines to begin with, then a head's weights and values.
+
+    The latter hold LAYER, HEAD and PART in place of the layer's and the head's number and the part's name.
+    """
+
+    setup: tuple[str, ...] = ()
+    weights: str = "w = …  # your weights of one head, (queries, keys)"
+    values: str = "v = …  # your values of one head, (keys, value dim)"
+
+
 @dataclass(frozen=True, eq=False)
 class StackLayer:
     """One layer: its heads' numbers in the model, the key head that each uses, and how to get at its numbers."""
@@ -124,7 +136,7 @@ class Reading:
     stacks: Mapping[str, Stack]
     title: str = ""  # of the text, where there are several
     notes: tuple[str, ...] = ()
-    python: tuple[str, ...] = ()  # lines that make `w`, the weights of LAYER.HEAD of PART
+    code: Code = Code()
     picture: bytes | None = field(default=None, repr=False)  # a PNG of what patches were cut from
     again: "Callable[[str], Reading] | None" = field(default=None, repr=False)  # the same model over another text
 

@@ -17,7 +17,7 @@ from clearhead.attention_weights.weights_like import as_weights
 from clearhead.errors import InputError
 from clearhead.model import load as load_small_model
 from clearhead.model.block import LayerPass
-from clearhead.reading.readings import Agreement, Grid, Reading, Sees, Stack, StackLayer
+from clearhead.reading.readings import Agreement, Code, Grid, Reading, Sees, Stack, StackLayer
 from clearhead.watched.run import usual_part
 from clearhead.watched.seen import Watch
 from clearhead.watched.visible import Shown
@@ -46,17 +46,23 @@ def readings_of(source: Any, tokens: Sequence[str] | None = None, *, name: str =
 # A watch
 
 
-def from_watch(seen: Watch, *, name: str, python: Sequence[str] = ("seen = …  # your watch",)) -> list[Reading]:
+def from_watch(seen: Watch, *, name: str, setup: Sequence[str] = ("seen = …  # your watch",)) -> list[Reading]:
     """A reading for each sequence of each run."""
     found = []
     for run in range(len(seen.runs)):
         for sequence in range(max(seen.sequences(run, part=part) for part in seen.parts(run))):
             stacks = stacks_of(seen, run, sequence)
-            code = (*python, f"w = seen.layer(LAYER, run={run}, sequence={sequence}, part=PART).head(HEAD).weights")
-            found.append(Reading(name, stacks, title_of(stacks), python=code))
+            found.append(Reading(name, stacks, title_of(stacks), code=watch_code(setup, run, sequence)))
     if not found:
         raise InputError("this watch recorded nothing: call the model inside the with block.")
     return found
+
+
+def watch_code(setup: Sequence[str], run: int, sequence: int) -> Code:
+    """Python that reads a head of a watch called `seen`."""
+    layer = f"seen.layer(LAYER, run={run}, sequence={sequence}, part=PART)"
+    values = f"layer = {layer}; v = layer.values[layer.heads.index(HEAD)]"
+    return Code(tuple(setup), f"w = {layer}.head(HEAD).weights", values)
 
 
 def stacks_of(seen: Watch, run: int, sequence: int) -> dict[str, Stack]:
@@ -192,7 +198,7 @@ def from_layers(
         ids = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
     steps = (next(iter(stack_layers.values())).queries,)
     stack = Stack("attention", stack_layers, names_of, steps=steps, ids=ids)
-    return Reading(name, {stack.name: stack}, notes=tuple(notes), python=("w = …  # your weights of one head",))
+    return Reading(name, {stack.name: stack}, notes=tuple(notes))
 
 
 def layer_of(number: int, w: Weights) -> StackLayer:
@@ -251,12 +257,12 @@ def from_small_model(text: str) -> Reading:
     stack = Stack("decoder", layers, lambda layer, side: names, steps=(len(names),), ids=np.array(done.tokens))
     left = len(tokens) - len(names)
     notes = (f"The small model reads {most} tokens: the last {left:,} of this text are left out",) if left > 0 else ()
-    code = (
+    setup = (
         "import clearhead.model",
         "model = clearhead.model.load()",
         f"done = model.forward(model.tokenizer.encode({text!r})[:{most}])",
-        "w = done.layers[LAYER].weights[HEAD]",
     )
+    code = Code(setup, "w = done.layers[LAYER].weights[HEAD]", "v = done.layers[LAYER].v[HEAD]")
     return Reading(SMALL_MODEL, {stack.name: stack}, title_of({"": stack}), notes, code, again=from_small_model)
 
 
@@ -279,4 +285,4 @@ def watch_file(path: Path) -> list[Reading]:
     from clearhead.watched.seen import load_watch
 
     code = ("import clearhead", f"seen = clearhead.load_watch({str(path)!r})")
-    return from_watch(load_watch(path), name=path.name, python=code)
+    return from_watch(load_watch(path), name=path.name, setup=code)

@@ -13,6 +13,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.view import texts
 from tests.view.conftest import Watched
 from tests.view.needle import needle_reading
+from tests.view.printed import percent
 
 NEEDLE, ODD, GENERATED, ALIGNED, SMALL = range(5)
 Opened = Callable[[str], Page]
@@ -47,6 +48,11 @@ def opened(watched: Watched) -> Opened:
 def row_is(page: Page, row: int) -> None:
     """Wait until the screen shows a row."""
     expect(page.locator(".chips").first).to_contain_text(re.compile(rf"row {row:,}(?!\d)"))
+
+
+def weight_of(head: int, row: int, column: int) -> str:
+    """A weight of the needle's text, as the page prints it."""
+    return percent(float(needle_reading(2048, texts.NEEDLE).stack().layer(0).weights[head][row][column]))
 
 
 def said(page: Page) -> str:
@@ -232,14 +238,17 @@ def test_only_the_last_answer_is_drawn(opened: Opened, watched: Watched) -> None
     page.locator("#pane1-keys").focus()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
-    page.wait_for_timeout(300)
-    assert "Row 998" in page.locator(".standing").inner_text()
+    page.locator("#pane1-keys-990").click(modifiers=["Shift"])
+    expect(page.locator(".standing")).to_contain_text("Row 998")
     row_is(page, 1000)  # the last whole answer
+    assert page.locator("#pane1-keys-990").get_attribute("title") == f"990: {weight_of(0, 1000, 990)}"
     for route in reversed(held):
         route.continue_()
     row_is(page, 998)
     page.wait_for_timeout(200)
     row_is(page, 998)
+    assert page.locator("#pane1-keys-990").get_attribute("title") == f"990: {weight_of(0, 998, 990)}"
+    expect(page.locator(".say")).to_contain_text(f"{weight_of(0, 998, 990)} on")
     watched.complaints.clear()  # an abandoned request is one
 
 
@@ -279,7 +288,10 @@ def test_another_text_is_read(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("watched", [{"permissions": ["clipboard-read", "clipboard-write"]}], indirect=True)
-@pytest.mark.parametrize("state", ["layer=2&heads=1&row=5", "layer=1&heads=0 2&join=mean&by=column&column=3"])
+@pytest.mark.parametrize("state", [
+    "layer=2&heads=1&row=5", "layer=1&heads=0 2&join=mean&by=column&column=3", "layer=2&heads=1&row=5&measure=value",
+    "layer=3&heads=0 1 2&join=max&row=6&measure=value&without=true", "by=column&column=2&measure=value",
+])  # fmt: skip
 def test_copied_python_prints_the_list(opened: Opened, state: str, capsys: Any) -> None:
     page = opened(f"reading={SMALL}&{state}")
     page.get_by_role("button", name="Copy as Python").click()

@@ -23,7 +23,10 @@ export async function ask(what, about) {
 export async function request(what, about, signal) {
   const name = nameOf(what, about);
   if (known.has(name)) return toldOrRefused(known.get(name));
-  if (alone) throw new Refused('This page is a file, and does not hold that. Choose what it shows, or run clearhead view for new sentences.');
+  if (alone)
+    throw new Refused(
+      'This page is a file, and does not hold that. Choose what it shows, or run clearhead view for new sentences.',
+    );
   const reply = await fetch(`ask/${what}`, {
     method: 'POST',
     body: JSON.stringify(about),

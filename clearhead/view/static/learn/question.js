@@ -40,11 +40,7 @@ function eightView(state) {
       ? null
       : html.div(
           { class: 'reply', role: 'status' },
-          html.p(
-            null,
-            html.strong(null, chosen === right ? 'Right. ' : 'Not quite. '),
-            chosen === right ? why : hint,
-          ),
+          html.p(null, html.strong(null, chosen === right ? 'Right. ' : 'Not quite. '), chosen === right ? why : hint),
           html.p(
             null,
             html.button(

@@ -18,8 +18,20 @@ export function makeAnswer(host) {
     state = html.div({ class: 'standing' }),
     list = html.ol({ class: 'mass scrolls', 'aria-label': 'Heaviest first' }),
     head = html.div({ class: 'headline' }),
-    columns = html.div({ class: 'lhead', 'aria-hidden': 'true' }, ...['', 'weight', 'where', 'sum'].map((word) => html.span(null, word)));
-  const element = html.section({ class: 'answer', 'aria-labelledby': `${host.id}-say` }, chip, state, sentence, note, head, columns, list);
+    columns = html.div(
+      { class: 'lhead', 'aria-hidden': 'true' },
+      ...['', 'weight', 'where', 'sum'].map((word) => html.span(null, word)),
+    );
+  const element = html.section(
+    { class: 'answer', 'aria-labelledby': `${host.id}-say` },
+    chip,
+    state,
+    sentence,
+    note,
+    head,
+    columns,
+    list,
+  );
   let shown = null;
   let most = LISTED;
 
@@ -130,7 +142,10 @@ function headView(view) {
         )
       : null,
     view.without
-      ? html.p({ class: 'cap' }, `Only colours and sums change. The first ${unitOf(view, 'keys')} holds ${printed(view, view.line.first)}.`)
+      ? html.p(
+          { class: 'cap' },
+          `Only colours and sums change. The first ${unitOf(view, 'keys')} holds ${printed(view, view.line.first)}.`,
+        )
       : null,
   ];
 }
@@ -144,7 +159,9 @@ function listView(view, most) {
     words = areWords(view.names[side]);
   const lines = [];
   top.forEach(([item, weight, sum], at) => {
-    lines.push(itemView(view, { item, weight, sum, rank: at + 1, side, unit, words, target: item === other, first: !at }));
+    lines.push(
+      itemView(view, { item, weight, sum, rank: at + 1, side, unit, words, target: item === other, first: !at }),
+    );
     for (const cut of CUTS) {
       if (line.carriers[cut] !== at + 1) continue;
       const last = CUTS.findLast((one) => line.carriers[one] === at + 1);
@@ -153,13 +170,20 @@ function listView(view, most) {
   });
   const listed = line.top.length > most;
   const count = line.rest.count + line.top.length - top.length,
-    share = line.top.slice(most).reduce((sum, [, weight]) => sum + weight / (totalOf(line, view) || 1), line.rest.share);
+    share = line.top
+      .slice(most)
+      .reduce((sum, [, weight]) => sum + weight / (totalOf(line, view) || 1), line.rest.share);
   lines.push(
     html.li(
       { class: 'rest' },
       restSaid(count, share, unit, top.length, view),
       listed ? ' ' : null,
-      listed ? html.button({ class: 'link', 'data-do': 'more', tabindex: -1 }, `Show ${Math.min(MORE, line.top.length - most)} more`) : null,
+      listed
+        ? html.button(
+            { class: 'link', 'data-do': 'more', tabindex: -1 },
+            `Show ${Math.min(MORE, line.top.length - most)} more`,
+          )
+        : null,
     ),
   );
   return lines;
@@ -177,7 +201,10 @@ function restSaid(count, share, unit, listed, view) {
 }
 
 function cutView(count, cut, unit) {
-  return html.li({ class: 'cut' }, html.span(null, `${counted(count, unit)} ${count === 1 ? 'carries' : 'carry'} ${cut} %`));
+  return html.li(
+    { class: 'cut' },
+    html.span(null, `${counted(count, unit)} ${count === 1 ? 'carries' : 'carry'} ${cut} %`),
+  );
 }
 
 /** One line: the token stands at one place in all of them, between its neighbours. */
@@ -202,9 +229,15 @@ function itemView(view, { item, weight, sum, rank, side, unit, words, target, fi
       html.span({ class: 'wt' }, weightSaid),
       html.span(
         { class: around ? 'in word' : 'in word alone' },
-        html.span({ class: 'ctx before' }, html.span(null, `${joinedTokens(names.slice(Math.max(0, item - around), item), words)}\u200b`)),
+        html.span(
+          { class: 'ctx before' },
+          html.span(null, `${joinedTokens(names.slice(Math.max(0, item - around), item), words)}\u200b`),
+        ),
         html.b(null, space + text),
-        html.span({ class: 'ctx' }, `${words ? ' ' : ''}${joinedTokens(names.slice(item + 1, item + 1 + around), words)}`),
+        html.span(
+          { class: 'ctx' },
+          `${words ? ' ' : ''}${joinedTokens(names.slice(item + 1, item + 1 + around), words)}`,
+        ),
       ),
       html.span({ class: 'far' }, target && html.span({ class: 'unseen' }, 'the chosen pair, '), far),
       html.span({ class: 'cum' }, percent(sum)),

@@ -101,7 +101,9 @@ export function makeCells({ choose, say, moved }) {
         ? 'not here yet'
         : amount(weight, plain)
       : 'not seen';
-    return `row ${whole(row)}, ${itemName(view.names.queries, row)}; column ${whole(column)}, ${itemName(view.names.keys, column)}: ${shown}`;
+    const query = itemName(view.names.queries, row),
+      key = itemName(view.names.keys, column);
+    return `row ${whole(row)}, ${query}; column ${whole(column)}, ${key}: ${shown}`;
   }
 
   element.addEventListener('keydown', (event) => {

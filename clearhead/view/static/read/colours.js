@@ -98,7 +98,8 @@ export function scaleSentence(floor, top = 1, plain = false) {
   if (!floor) return `Shaded evenly from 0 to ${scaleEnd(top, plain)}.`;
   const steps = STEPS / Math.log10(top / floor);
   const near = steps >= 9.5 ? steps.toFixed(0) : steps.toFixed(1).replace('.0', '');
-  return `Shaded from ${scaleEnd(floor, plain)} to ${scaleEnd(top, plain)}, each ten times as heavy ${near} steps darker.`;
+  const [from, to] = [floor, top].map((end) => scaleEnd(end, plain));
+  return `Shaded from ${from} to ${to}, each ten times as heavy ${near} steps darker.`;
 }
 
 /** The colours in a row, with what the first, the last and each power of ten between them stand for. */
@@ -119,13 +120,24 @@ export function legendView(floor, top = 1, plain = false) {
 
 /** What stands below the colours: [part of the scale, text]. */
 export function legendMarks(floor, top = 1, plain = false) {
-  return ticksOf(floor, top).map(([part, value]) => [part, `${part === 0 && floor ? '≤ ' : ''}${scaleEnd(value, plain)}`]);
+  return ticksOf(floor, top).map(([part, value]) => [
+    part,
+    `${part === 0 && floor ? '≤ ' : ''}${scaleEnd(value, plain)}`,
+  ]);
 }
 
 /** Ends, and powers of ten between them that do not touch another; halves on a linear scale. */
 function ticksOf(floor, top) {
-  if (!floor) return [[0, 0], [0.5, top / 2], [1, top]];
-  const found = [[0, floor], [1, top]];
+  if (!floor)
+    return [
+      [0, 0],
+      [0.5, top / 2],
+      [1, top],
+    ];
+  const found = [
+    [0, floor],
+    [1, top],
+  ];
   const span = Math.log10(top / floor);
   for (let power = Math.ceil(Math.log10(top)) - 1; 10 ** power > floor; power--) {
     const part = (power - Math.log10(floor)) / span;

@@ -45,7 +45,8 @@ export function openHelp() {
     ),
     html.p(
       { class: 'cap' },
-      'Every colour stands for a number that can be had: in the caption below the text, in the list, in the table below the map. ',
+      'Every colour stands for a number that can be had: in the caption below the text, in the list, and in the table ',
+      'below the map. ',
       'In the strip beside the text, the wide part is the heaviest of each stretch, the narrow part its mean.',
     ),
   );

@@ -9,7 +9,12 @@ const NOTHING = { tokens: new Set(), now: null };
 
 /** A search field; `host` has the names, shows and marks tokens, and may choose one. */
 export function makeFind(host) {
-  const input = html.input({ type: 'search', placeholder: 'Find', 'aria-label': 'Find words, or #token', spellcheck: 'false' });
+  const input = html.input({
+    type: 'search',
+    placeholder: 'Find',
+    'aria-label': 'Find words, or #token',
+    spellcheck: 'false',
+  });
   const element = html.label({ class: 'find' }, input, html.kbd({ 'aria-hidden': 'true' }, '/'));
   const result = html.div({ class: 'found', hidden: true });
   let found = []; // [first token, token behind the last]
@@ -56,7 +61,11 @@ export function makeFind(host) {
       html.span({ class: 'cap' }, said()),
       step(-1, 'Match before', '‹'),
       step(1, 'Next match', '›'),
-      html.button({ class: 'quiet', 'data-by': 'choose', disabled: !found.length }, 'Choose ', html.kbd(null, 'Ctrl ⏎')),
+      html.button(
+        { class: 'quiet', 'data-by': 'choose', disabled: !found.length },
+        'Choose ',
+        html.kbd(null, 'Ctrl ⏎'),
+      ),
       html.button({ class: 'quiet', 'data-by': 'end' }, 'End ', html.kbd(null, 'Esc')),
     ];
   }
@@ -109,7 +118,11 @@ function matches({ names, starts, text }, asked) {
   const sought = asked.toLowerCase().trim(),
     found = [];
   let token = 0;
-  for (let at = text.indexOf(sought); at >= 0 && found.length < MOST_FOUND; at = text.indexOf(sought, at + sought.length)) {
+  for (
+    let at = text.indexOf(sought);
+    at >= 0 && found.length < MOST_FOUND;
+    at = text.indexOf(sought, at + sought.length)
+  ) {
     while (starts[token + 1] <= at) token += 1;
     let behind = token + 1;
     while (starts[behind] < at + sought.length) behind += 1;

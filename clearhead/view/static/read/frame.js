@@ -9,7 +9,7 @@ const LOW = 0.7; // of a cell's height to its width in a small rectangle
 
 /** All elements that stay; the map fills them. */
 export function partsOf() {
-  const base = html.canvas({ class: 'pixels', 'aria-hidden': 'true' }),
+  const base = html.canvas({ class: 'pixels', width: 0, height: 0, 'aria-hidden': 'true' }),
     over = html.canvas({ class: 'marks', 'aria-hidden': 'true' });
   const probe = html.span({ class: 'probe', 'aria-hidden': 'true' });
   const box = html.div({ class: 'mapbox', tabindex: 0, role: 'application', 'aria-label': 'Map' }, base, over);
@@ -34,12 +34,11 @@ export function partsOf() {
 export function segment(name, values, chosen) {
   return html.span(
     { class: 'seg', role: 'radiogroup', 'aria-label': name, 'data-key': name },
-    values.map((value) =>
-      html.button(
-        { role: 'radio', 'aria-checked': String(value === chosen), 'data-do': 'choice', 'data-value': value },
-        value,
-      ),
-    ),
+    values.map((value) => {
+      const on = value === chosen;
+      const told = { 'data-do': 'choice', 'data-value': value };
+      return html.button({ role: 'radio', 'aria-checked': String(on), tabindex: on ? 0 : -1, ...told }, value);
+    }),
   );
 }
 

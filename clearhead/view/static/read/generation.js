@@ -56,7 +56,10 @@ function sliderView({ names, row }, ends, now) {
           'data-step': step,
           'data-key': step,
           tabindex: -1,
-          title: step === last ? 'The last token was not fed back, so it is not among the rows' : `step ${step + 1}, row ${whole(ends[step])}`,
+          title:
+            step === last
+              ? 'The last token was not fed back, so it is not among the rows'
+              : `step ${step + 1}, row ${whole(ends[step])}`,
         },
         text,
       ),
@@ -75,9 +78,15 @@ function sliderView({ names, row }, ends, now) {
         'aria-label': 'Step',
         'aria-valuetext': `step ${now + 1} of ${last + 1}`,
       }),
-      html.button({ class: 'quiet icon', 'aria-label': 'Next step', 'data-step': now + 1, disabled: now === last }, '›'),
+      html.button(
+        { class: 'quiet icon', 'aria-label': 'Next step', 'data-step': now + 1, disabled: now === last },
+        '›',
+      ),
     ),
     html.p({ class: 'made word' }, html.span(null, `… ${before}`), made),
-    html.span({ class: 'cap' }, exact ? `step ${now + 1} of ${last + 1}, row ${whole(row)}` : `row ${whole(row)}: nothing was chosen from it`),
+    html.span(
+      { class: 'cap' },
+      exact ? `step ${now + 1} of ${last + 1}, row ${whole(row)}` : `row ${whole(row)}: nothing was chosen from it`,
+    ),
   ];
 }

@@ -3,8 +3,8 @@
 const WHEEL_DOUBLES = 240; // pixels of wheel that double the size
 const STILL = 4; // pixels that a click may move
 
-/** Tell what is done to an element: `zoom(factor, point)` and `pan(dx, dy)` return whether anything moved; `point(at)` is
- * the place of the pointer or null, `choose(at)` a double click. Points are pixels from the element's upper left corner. */
+/** Tell what is done to an element: `zoom(factor, point)` and `pan(dx, dy)` return whether anything moved, `point(at)`
+ * has the place of the pointer or null, `choose(at)` that of a double click. Places are pixels from the upper left. */
 export function watchGestures(element, { zoom, pan, point, choose }) {
   const down = new Map(); // pointer → place
   let dragged = 0;

@@ -123,10 +123,7 @@ export function makeHeadGrid({ choose, point }) {
     const { left, top } = canvas.getBoundingClientRect();
     const [x, y] = [clientX - left, clientY - top];
     const reach = places.side + places.gap;
-    return places.cells.find(
-      (cell) =>
-        x >= cell.x && x < cell.x + reach && y >= cell.y && y < cell.y + reach,
-    );
+    return places.cells.find((cell) => x >= cell.x && x < cell.x + reach && y >= cell.y && y < cell.y + reach);
   }
 
   /** The next cell in a direction, past places without a head. */
@@ -134,7 +131,7 @@ export function makeHeadGrid({ choose, point }) {
     const { cells: all } = places;
     if (key === 'Home' || key === 'End') {
       const line = all.filter(({ row }) => control || row === current.row);
-      return line.reduce((a, b) => (b.row - a.row || b.column - a.column) * (key === 'End' ? 1 : -1) > 0 ? b : a);
+      return line.reduce((a, b) => ((b.row - a.row || b.column - a.column) * (key === 'End' ? 1 : -1) > 0 ? b : a));
     }
     const [down, right] = DIRECTIONS[key];
     const ahead = all.filter(

@@ -45,7 +45,7 @@ async function keepPane({ view, places }, ask, keep) {
 
 /** An answer that comes in pages, from 0 on; `next` tells where the next one begins, or false. */
 async function pagesOf(ask, what, about, next) {
-  for (let from = 0; from !== false; ) from = next(await ask(what, { ...about, from }));
+  for (let from = 0; from !== false;) from = next(await ask(what, { ...about, from }));
 }
 
 /** A whole tile: made of the strips that have come, or else asked for. */

@@ -65,12 +65,38 @@ async function startReading() {
       html.div(
         { class: 'tools' },
         panes.length > 1
-          ? areAlike() && html.label({ class: 'tick' }, html.input({ type: 'checkbox', id: 'linked', checked: state.linked }), ' same rows in both')
-          : html.button({ class: 'quiet wide', 'data-go': 'compare', title: 'Two views side by side', disabled: !found }, 'Compare'),
-        html.button({ class: 'quiet icon', 'data-go': 'undo', 'aria-label': 'Undo', title: 'Undo (Ctrl Z)', disabled: can(past) }, icon(UNDO)),
-        html.button({ class: 'quiet icon', 'data-go': 'redo', 'aria-label': 'Redo', title: 'Redo (Ctrl Shift Z)', disabled: can(future) }, icon(REDO)),
+          ? areAlike() &&
+              html.label(
+                { class: 'tick' },
+                html.input({ type: 'checkbox', id: 'linked', checked: state.linked }),
+                ' same rows in both',
+              )
+          : html.button(
+              { class: 'quiet wide', 'data-go': 'compare', title: 'Two views side by side', disabled: !found },
+              'Compare',
+            ),
+        html.button(
+          { class: 'quiet icon', 'data-go': 'undo', 'aria-label': 'Undo', title: 'Undo (Ctrl Z)', disabled: can(past) },
+          icon(UNDO),
+        ),
+        html.button(
+          {
+            class: 'quiet icon',
+            'data-go': 'redo',
+            'aria-label': 'Redo',
+            title: 'Redo (Ctrl Shift Z)',
+            disabled: can(future),
+          },
+          icon(REDO),
+        ),
         html.button({ class: 'quiet wide', 'data-go': 'link' }, copied === 'link' ? 'Copied' : 'Copy link'),
-        menu(exporting ?? 'Export', 'Export', EXPORTS.filter(([kind]) => !(alone && kind === 'html')).map(([kind, name]) => html.button({ 'data-export': kind }, name))),
+        menu(
+          exporting ?? 'Export',
+          'Export',
+          EXPORTS.filter(([kind]) => !(alone && kind === 'html')).map(([kind, name]) =>
+            html.button({ 'data-export': kind }, name),
+          ),
+        ),
         appearanceMenu(),
         html.button({ class: 'quiet icon', 'data-go': 'help', 'aria-label': 'Keys', title: 'Keys (?)' }, '?'),
       ),
@@ -249,7 +275,10 @@ async function startReading() {
       return;
     }
     if (event.ctrlKey || event.metaKey || event.altKey || !panes[active]) return;
-    const done = key === 'Escape' ? escape(target) : among(event) || (!/^(INPUT|TEXTAREA|SELECT)$/.test(target.nodeName) && pressed(event));
+    const done =
+      key === 'Escape'
+        ? escape(target)
+        : among(event) || (!/^(INPUT|TEXTAREA|SELECT)$/.test(target.nodeName) && pressed(event));
     if (done) event.preventDefault();
   });
 
@@ -300,7 +329,10 @@ async function startReading() {
 
   /** Ask what there is to read. */
   async function open() {
-    const slow = setTimeout(() => draw(room, html.p({ class: 'opening cap' }, 'Waiting for Python: the model reads the text.')), SPEECH);
+    const slow = setTimeout(
+      () => draw(room, html.p({ class: 'opening cap' }, 'Waiting for Python: the model reads the text.')),
+      SPEECH,
+    );
     try {
       found = await request('readings', {});
       clearTimeout(slow);

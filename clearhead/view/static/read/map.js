@@ -6,16 +6,15 @@ import { makeCells } from './cells.js';
 import { FEW_ITEMS, floorOfPixels, legendView, paletteOf, topOf } from './colours.js';
 import { frameFor, partsOf, penOf, segment } from './frame.js';
 import { watchGestures } from './gestures.js';
+import { depthFor, tilesInSight, tilesOfAnyDepth, tilesOfCells } from './insight.js';
 import { drawMarks, RING_SIZE } from './marks.js';
 import { makePatches } from './patches.js';
 import { cellsAPixel, coloured, pooled } from './pixels.js';
 import { cellSentence, headOf, pixelSentence, spotAt, statusView } from './said.js';
 import { sees } from './sight.js';
-import { deepest, makeTiles, TILE } from './tiles.js';
+import { deepest, makeTiles } from './tiles.js';
 import { cellUnder, centred, fitted, moved, resized, showing, zoomed } from './viewport.js';
 
-const MOST_WANTED_BYTES = 18 << 20;
-const MOST_TRIED = 400; // tiles of a file
 const PATIENCE = 100; // milliseconds without a word about progress
 const SOON = 40; // milliseconds in which strips gather
 const ZOOM_STEP = 2 ** 0.5; // of a button or key that zooms
@@ -74,12 +73,15 @@ export function makeMap(host) {
     planned ||= requestAnimationFrame(redraw);
   }
 
-  /** Draw what has come, many strips at once. */
+  /** Draw what has come: many strips at once, the last one without delay. */
   function planSoon() {
+    const { done, of } = tiles.progress();
+    if (done === of) return plan(true);
     soon ||= setTimeout(() => {
       soon = 0;
       plan(true);
     }, SOON);
+    return undefined;
   }
 
   function redraw() {
@@ -117,8 +119,9 @@ export function makeMap(host) {
 
   function redrawPixels() {
     const { layer, how } = view;
-    const depth = depthFor();
-    tiles.want([...round(cells.place(view)), ...(host.alone ? ofAnyDepth() : inSight(depth))]);
+    const depth = depthFor(port, frame, layer, how);
+    const inSight = host.alone ? tilesOfAnyDepth(port, frame, layer) : tilesInSight(depth, port, frame, layer);
+    tiles.want([...tilesOfCells(cells.place(view), layer), ...inSight]);
     const ratio = window.devicePixelRatio || 1;
     const size = { width: Math.round(frame.width * ratio), height: Math.round(frame.height * ratio) };
     field = pooled(tiles.all(), { port, layer, frame, size, depth, how });
@@ -130,51 +133,11 @@ export function makeMap(host) {
     parts.base.getContext('2d').putImageData(image, 0, 0);
   }
 
-  /** The depth at which two or more pixels of a tile make a CSS pixel each way, so that all are of about as many cells;
-   * for sums, which must be of equally many, the depth at which none is smaller than a pixel of the screen. */
-  function depthFor() {
-    const ratio = Math.log2(window.devicePixelRatio || 1);
-    const cellsAcross = Math.log2(1 / Math.max(port.sx, port.sy));
-    const last = deepest(view.layer);
-    const fine = Math.floor(cellsAcross - Math.max(1, ratio) + 1e-6);
-    const up = view.how === 'sum' ? Math.ceil(cellsAcross - ratio - 1e-6) : fine;
-    let depth = Math.max(0, Math.min(last, last - up));
-    const bytes = (places) => places.length * Math.min(TILE, view.layer.queries) * TILE * 4;
-    while (depth && bytes(inSight(depth)) > MOST_WANTED_BYTES) depth -= 1;
-    return depth;
-  }
-
-  /** Tiles of a depth that the frame shows. */
-  function inSight(z) {
-    const span = TILE << (deepest(view.layer) - z);
-    const bottom = Math.min(view.layer.queries, port.y + frame.height / port.sy - 1e-6),
-      right = Math.min(view.layer.keys, port.x + frame.width / port.sx - 1e-6);
-    const found = [];
-    for (let r = Math.floor(port.y / span); r * span < bottom; r++) {
-      for (let c = Math.floor(port.x / span); c * span < right; c++) found.push({ z, r, c });
-    }
-    return found;
-  }
-
-  /** All tiles in sight that a page in a file may have. */
-  function ofAnyDepth() {
-    const found = [];
-    for (let z = 0; z <= deepest(view.layer) && found.length < MOST_TRIED; z++) found.push(...inSight(z));
-    return found;
-  }
-
   /** The weights in the table, where it has the map's colours. */
   function cellWeights() {
     if (view.how !== 'max') return [];
     const { rows, columns } = cells.place(view);
     return rows.flatMap((row) => columns.map((column) => tiles.at(row, column) ?? 0));
-  }
-
-  /** Tiles with the single cells of the table. */
-  function round({ rows, columns }) {
-    const z = deepest(view.layer);
-    const tilesOf = (list) => [...new Set(list.map((index) => Math.floor(index / TILE)))];
-    return tilesOf(rows).flatMap((r) => tilesOf(columns).map((c) => ({ z, r, c })));
   }
 
   function isPlain() {
@@ -183,7 +146,19 @@ export function makeMap(host) {
 
   function sceneOf() {
     const plain = view.about.measure === 'value'; // of single cells
-    return { view, layer: view.layer, port, frame, palette, cursor, few: isFew(), at: tiles.at, rings: rings(), plain, ...scale };
+    return {
+      view,
+      layer: view.layer,
+      port,
+      frame,
+      palette,
+      cursor,
+      few: isFew(),
+      at: tiles.at,
+      rings: rings(),
+      plain,
+      ...scale,
+    };
   }
 
   /** The table's colours: the map's own, unless its pixels are sums or means, which cells are not. */
@@ -198,11 +173,18 @@ export function makeMap(host) {
   function rings() {
     const found = new Map();
     for (const tile of tiles.all()) {
-      for (const [row, column, weight, lift] of tile.rings) found.set(`${row} ${column}`, { row, column, weight, lift });
+      for (const [row, column, weight, lift] of tile.rings)
+        found.set(`${row} ${column}`, { row, column, weight, lift });
     }
     const inFrame = ({ row, column }) =>
-      row >= port.y && column >= port.x && row <= port.y + frame.height / port.sy && column <= port.x + frame.width / port.sx;
-    return [...found.values()].filter(inFrame).sort((a, b) => b.lift - a.lift).slice(0, 3);
+      row >= port.y &&
+      column >= port.x &&
+      row <= port.y + frame.height / port.sy &&
+      column <= port.x + frame.width / port.sx;
+    return [...found.values()]
+      .filter(inFrame)
+      .sort((a, b) => b.lift - a.lift)
+      .slice(0, 3);
   }
 
   function drawControls() {
@@ -224,7 +206,7 @@ export function makeMap(host) {
 
   function drawWords() {
     const progress = tiles.progress();
-    const waits = progress.done < progress.of && !progress.halted && !progress.error ;
+    const waits = progress.done < progress.of && !progress.halted && !progress.error;
     if (!waits) waitingSince = 0;
     else waitingSince ||= performance.now();
     const patient = waits && performance.now() - waitingSince < PATIENCE;
@@ -235,7 +217,10 @@ export function makeMap(host) {
     const coarse = host.alone && size && size.depth < field.depth;
     draw(parts.status, statusView({ progress, patient, said, coarse, head: headOf(view.about) }));
     const spot = cursor && spotAt(field, frame, port, cursor, view.layer);
-    const hint = spot || view.part.grid ? null : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
+    const hint =
+      spot || view.part.grid
+        ? null
+        : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
     draw(parts.where, cellSentence(view, spot ?? pairSpot()), hint);
     draw(parts.legend, legendView(scale.floor, scale.top, isPlain()));
   }
@@ -296,7 +281,11 @@ export function makeMap(host) {
     };
     show(showing(port, cursor, layer, frame));
     plan();
-    host.say(cellSentence(view, spotAt(field, frame, port, cursor, layer)).map((part) => part.textContent ?? part).join(''));
+    host.say(
+      cellSentence(view, spotAt(field, frame, port, cursor, layer))
+        .map((part) => part.textContent ?? part)
+        .join(''),
+    );
   }
 
   function isKeyOfMap(event) {

@@ -1,4 +1,4 @@
-// What is drawn over the pixels of a map: numbers of cells, the chosen row, column and pair, rings, and names at the side.
+// What is drawn over the pixels of a map: numbers of cells, the chosen row, column and pair, rings, names at the side.
 
 import { amount, shortAmount, stepOf } from './colours.js';
 import { itemName, shortened } from './labels.js';
@@ -129,7 +129,8 @@ function drawLines(pen, scene) {
   pen.save();
   pen.beginPath();
   pen.rect(-1, -1, frame.width + 2, frame.height + 2);
-  if (isInside(scene, box) && box.width < FRAMED) pen.arc(box.cx, box.cy, RING_SIZE, 0, 7); // keep the ringed cell in sight
+  const ringed = isInside(scene, box) && box.width < FRAMED;
+  if (ringed) pen.arc(box.cx, box.cy, RING_SIZE, 0, 7); // keep that cell in sight
   pen.clip('evenodd');
   if (view.column !== null && !(few && main)) {
     const { y, end } = reachOf(scene, seenFrom(layer, view.column), 'y');
@@ -179,7 +180,9 @@ function drawRings(pen, scene) {
   if (hasPair) taken.push(chosen);
   for (const { row, column, weight } of rings) {
     const box = boxOf(scene, { row, column });
-    const near = taken.some(({ cx, cy }) => Math.abs(cx - box.cx) < 6 * RING_SIZE && Math.abs(cy - box.cy) < 4 * RING_SIZE);
+    const near = taken.some(
+      ({ cx, cy }) => Math.abs(cx - box.cx) < 6 * RING_SIZE && Math.abs(cy - box.cy) < 4 * RING_SIZE,
+    );
     if (near || !isInside(scene, box) || box.width >= FRAMED) continue;
     taken.push(box);
     drawRing(pen, scene, box, palette.ink, 1.5, amount(weight, plain));

@@ -1,4 +1,4 @@
-// The whole text as a strip: the heaviest and the mean weight of each stretch, and what is in view; it scrolls the text.
+// The whole text as a strip: the heaviest and the mean weight of each stretch, and what is in view; it scrolls.
 
 import { draw, svg } from '../dom.js';
 import { whole } from '../numbers.js';
@@ -61,7 +61,11 @@ export function makeMinimap({ controls, go }) {
       [shown, total] = [bins, Math.max(1, count)];
       const size = Math.max(1, Math.ceil(length / Math.max(1, bins?.max.length ?? 1)));
       const top = (bin) => (shift + bin * size) / total;
-      draw(marks, strips(bins?.max, 0, HEAVY_WIDTH, shade, top), strips(bins?.mean, HEAVY_WIDTH, WIDTH - HEAVY_WIDTH, shade, top));
+      draw(
+        marks,
+        strips(bins?.max, 0, HEAVY_WIDTH, shade, top),
+        strips(bins?.mean, HEAVY_WIDTH, WIDTH - HEAVY_WIDTH, shade, top),
+      );
       element.setAttribute('aria-valuemax', total - 1);
     },
     /** The tokens in view. */
@@ -70,7 +74,10 @@ export function makeMinimap({ controls, go }) {
       port.setAttribute('y', from / total);
       port.setAttribute('height', Math.max(0.004, (to - from) / total));
       element.setAttribute('aria-valuenow', clamped(middle));
-      element.setAttribute('aria-valuetext', `tokens ${whole(from)} to ${whole(Math.max(from, to - 1))} of ${whole(total)}`);
+      element.setAttribute(
+        'aria-valuetext',
+        `tokens ${whole(from)} to ${whole(Math.max(from, to - 1))} of ${whole(total)}`,
+      );
     },
   };
 }

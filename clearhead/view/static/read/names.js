@@ -38,7 +38,11 @@ export function makeNames(request, arrived) {
     },
     /** The names so far. */
     get sides() {
-      return { keys: now?.keys.names ?? [], queries: now?.queries.names ?? [], done: Boolean(now?.keys.done && now.queries.done) };
+      return {
+        keys: now?.keys.names ?? [],
+        queries: now?.queries.names ?? [],
+        done: Boolean(now?.keys.done && now.queries.done),
+      };
     },
   };
 }
@@ -53,7 +57,7 @@ export async function wholeLine(request, about, signal, counted) {
   if (first.values.length >= first.length) return first;
   const values = new Float32Array(first.length);
   values.set(first.values);
-  for (let from = first.values.length; from < first.length; ) {
+  for (let from = first.values.length; from < first.length;) {
     const next = await request('line', { ...about, from }, signal);
     values.set(next.values, from);
     from += next.values.length;

@@ -16,7 +16,8 @@ import { sentenceOf, spoken } from './wording.js';
 
 const BEFORE_A_WORD = 150; // milliseconds before a wait is mentioned
 
-/** A pane; `host` holds the state: `change` asks for another, `move` for another row, and `act` for what concerns both. */
+/** A pane; `host` holds the state: `change` asks for another, `move` for another row, `act` for what concerns both
+ * panes. */
 export function makePane(host) {
   const { id, request, say } = host;
   let state = null; // sound, from the address
@@ -32,7 +33,7 @@ export function makePane(host) {
   let trusted = { key: '', told: null };
 
   const names = makeNames(request, () => {
-    if (view) drawAll(viewOf(shownState(), view.line));
+    if (view) drawAll(viewOf(view.state, view.line));
   });
   const viewbar = makeViewbar({
     label: 'What is shown',
@@ -67,12 +68,20 @@ export function makePane(host) {
   });
   const trust = makeTrust({ measure: (measure) => host.change({ measure }) });
   const stage = html.div({ class: 'stage' }, text.element, answer.element, map.element);
-  const element = html.section({ class: 'pane', id, 'aria-label': host.label }, viewbar.element, stage, trust.element, sheet.element);
+  const element = html.section(
+    { class: 'pane', id, 'aria-label': host.label },
+    viewbar.element,
+    stage,
+    trust.element,
+    sheet.element,
+  );
 
   /** The heads to join: those chosen, or all if it was one. */
   function several() {
     const layer = layerOf(partOf(context.readings[state.reading], state.part), state.layer);
-    return state.heads.length > 1 ? state.heads : [state.heads[0], ...layer.heads.filter((head) => head !== state.heads[0])];
+    return state.heads.length > 1
+      ? state.heads
+      : [state.heads[0], ...layer.heads.filter((head) => head !== state.heads[0])];
   }
 
   /** The state with the row that is pointed at, while nothing is locked. */
@@ -87,17 +96,35 @@ export function makePane(host) {
       layer = layerOf(part, of.layer);
     const { by, without, how } = of,
       { join, measure, heads } = of;
-    const about = view && sameAbout(view.about, of) ? view.about : Object.freeze({ reading: of.reading, part: part.name, layer: layer.number, heads, join, measure });
+    const about =
+      view && sameAbout(view.about, of)
+        ? view.about
+        : Object.freeze({ reading: of.reading, part: part.name, layer: layer.number, heads, join, measure });
     const at = by === 'row' ? (of.row ?? (part.grid?.before ? 0 : layer.queries - 1)) : of.column;
     const other = by === 'row' ? of.column : of.row;
-    const item = other ?? (line ? heaviestOf(line, by) : null) ?? Math.max(0, by === 'row' ? at + layer.sees.offset : at - layer.sees.offset);
+    const item =
+      other ??
+      (line ? heaviestOf(line, by) : null) ??
+      Math.max(0, by === 'row' ? at + layer.sees.offset : at - layer.sees.offset);
     const [row, column] = by === 'row' ? [at, item] : [item, at];
     return Object.freeze({
-      state: of, about, reading, part, layer, by, at, row, column, line, how, without, sheet: of.sheet,
+      state: of,
+      about,
+      reading,
+      part,
+      layer,
+      by,
+      at,
+      row,
+      column,
+      line,
+      how,
+      without,
+      sheet: of.sheet,
       names: names.sides,
       pair: line ? line.values[item] : null,
       scale: line && scaleOf(line, of, layer),
-    }); // prettier-ignore
+    });
   }
 
   /** Ask for what the state needs; the last answer stays until the next one is whole. */
@@ -149,7 +176,8 @@ export function makePane(host) {
       const told = await request('trust', { reading, part, layer });
       if (trusted.key === key) trusted.told = told;
     } catch (error) {
-      if (trusted.key === key) trusted = { key: '', told: { checked: false, said: error instanceof Refused ? error.message : '' } };
+      if (trusted.key === key)
+        trusted = { key: '', told: { checked: false, said: error instanceof Refused ? error.message : '' } };
     }
     drawTrust();
   }
@@ -160,7 +188,8 @@ export function makePane(host) {
   }
 
   function drawAll(next) {
-    const moved = next.line && (!view?.line || view.row !== next.row || view.column !== next.column || view.part !== next.part);
+    const moved =
+      next.line && (!view?.line || view.row !== next.row || view.column !== next.column || view.part !== next.part);
     view = next;
     element.classList.toggle('cross', view.part.crosses);
     drawPassing();
@@ -168,13 +197,17 @@ export function makePane(host) {
     map.update(view);
     drawTrust();
     sheet.update(view);
-    if (moved && !still) text.reveal(view, view.by === 'row' ? 'keys' : 'queries', view.by === 'row' ? view.column : view.row);
+    if (moved && !still)
+      text.reveal(view, view.by === 'row' ? 'keys' : 'queries', view.by === 'row' ? view.column : view.row);
     if (moved) still = false;
   }
 
   /** What is not part of an answer: the choices themselves, the lock, a wait, an error. */
   function drawPassing() {
-    viewbar.update(viewOf(shownState(), null).about === view?.about ? view : viewOf(shownState(), null), { ...context, copied });
+    viewbar.update(viewOf(shownState(), null).about === view?.about ? view : viewOf(shownState(), null), {
+      ...context,
+      copied,
+    });
     text.turned(state.by);
     answer.update(view ?? viewOf(shownState(), null), { locked, waiting, problem, without: state.without });
     element.setAttribute('aria-busy', String(Boolean(waiting)));
@@ -203,7 +236,8 @@ export function makePane(host) {
     if (by === state.by) return;
     const { row, column, part, layer } = view ?? viewOf(state, null);
     if (part.crosses) host.change({ by, row, column, without: false });
-    else if (by === 'column') host.change({ by, row: null, column: Math.max(0, row + layer.sees.offset), without: false });
+    else if (by === 'column')
+      host.change({ by, row: null, column: Math.max(0, row + layer.sees.offset), without: false });
     else host.change({ by, row: Math.max(0, Math.min(layer.queries - 1, column - layer.sees.offset)), column: null });
   }
 
@@ -246,14 +280,15 @@ export function makePane(host) {
     update(next, around) {
       const before = state;
       [state, context] = [next, around];
-      if (before && sameQuestion(before, next) && pointed === null && view?.line && !problem) {
-        names.load(view.about, view.part, view.layer).catch(() => {});
-        drawAll(viewOf(next, view.line));
+      if (before && before.by !== next.by) pointed = null;
+      if (view?.line && !problem && sameQuestion(view.state, shownState())) {
+        now?.abort();
+        [now, waiting] = [null, null];
+        drawAll(viewOf(shownState(), view.line));
         return;
       }
-      if (before && before.by !== next.by) pointed = null;
       drawPassing();
-      load();
+      if (!now || problem || !sameQuestion(before, next)) load();
     },
     /** Show around it what has changed there. */
     refresh(around, done = false) {
@@ -310,9 +345,13 @@ export function makePane(host) {
 /** Whether a view is about what a state is about, its row aside. */
 function sameAbout(about, { reading, part, layer, heads, join, measure }) {
   return (
-    about.reading === reading && about.part === part && about.layer === layer && about.join === join &&
-    about.measure === measure && about.heads.join() === heads.join()
-  ); // prettier-ignore
+    about.reading === reading &&
+    about.part === part &&
+    about.layer === layer &&
+    about.join === join &&
+    about.measure === measure &&
+    about.heads.join() === heads.join()
+  );
 }
 
 /** Whether two states are answered by the same line. */
@@ -332,5 +371,10 @@ function scaleOf(line, { measure, without }, { sees }) {
   const count = sees.high === null ? line.length : Math.max(1, line.seen[1] - line.seen[0]);
   const top = measure === 'value' ? topOf(line.values) : 1;
   const floor = floorOf(line.values, count);
-  return { floor, top, plain: measure === 'value', step: (weight, at) => (without && !at ? 0 : stepOf(weight * share, floor, top)) };
+  return {
+    floor,
+    top,
+    plain: measure === 'value',
+    step: (weight, at) => (without && !at ? 0 : stepOf(weight * share, floor, top)),
+  };
 }

@@ -158,9 +158,17 @@ export function makePatches({ request, choose, say }) {
       words,
       html.p({ class: 'cap where' }, sentenceOf(cursor ? indexOf(cursor) : target)),
       html.p({ class: 'cap' }, pictureSentence(reason)),
-      others.length && html.p({ class: 'others' }, others.map((index) => otherView(index, index === target, index === looker))),
+      others.length &&
+        html.p(
+          { class: 'others' },
+          others.map((index) => otherView(index, index === target, index === looker)),
+        ),
       picture.state === 'here' &&
-        html.label({ class: 'tick' }, html.input({ type: 'checkbox', 'data-do': 'bare', checked: bare }), 'the picture alone'),
+        html.label(
+          { class: 'tick' },
+          html.input({ type: 'checkbox', 'data-do': 'bare', checked: bare }),
+          'the picture alone',
+        ),
       legendView(floor, top, plain),
     );
   }
@@ -176,7 +184,12 @@ export function makePatches({ request, choose, say }) {
     const weight = weightOf(index);
     const shown = weight === undefined ? '…' : amount(weight, view.about.measure === 'value');
     return html.button(
-      { class: `other${isTarget ? ' on' : ''}${isLooker ? ' looker' : ''}`, 'data-do': 'other', 'data-index': index, 'data-key': index },
+      {
+        class: `other${isTarget ? ' on' : ''}${isLooker ? ' looker' : ''}`,
+        'data-do': 'other',
+        'data-index': index,
+        'data-key': index,
+      },
       html.bdi({ class: 'word' }, nameOf(index)),
       ` ${shown}`,
     );

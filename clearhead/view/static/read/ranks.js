@@ -122,5 +122,10 @@ export function headSentence(head, part, many) {
     duplicate: `${percent(head.duplicate ?? 0)} on the same again`,
     distance: `${leaderCount(head.distance)} away on average`,
   };
-  return [...said, ...Object.keys(more).filter((name) => known.includes(name)).map((name) => more[name])].join(', ');
+  return [
+    ...said,
+    ...Object.keys(more)
+      .filter((name) => known.includes(name))
+      .map((name) => more[name]),
+  ].join(', ');
 }

@@ -24,7 +24,9 @@ export function pixelSentence(size, how, layer) {
   const side = ([least, most]) => (least === most ? `${most}` : `${least} to ${most}`);
   const square = ([least, most]) => (least === most ? `${most}²` : `${least}² to ${most}²`);
   const longer = layer.queries !== layer.keys && String(across) !== String(down);
-  const cells = longer ? `${side(down)} × ${side(across)}` : square([Math.min(across[0], down[0]), Math.max(across[1], down[1])]);
+  const cells = longer
+    ? `${side(down)} × ${side(across)}`
+    : square([Math.min(across[0], down[0]), Math.max(across[1], down[1])]);
   return `A pixel is ${POOLED[how]} of ${cells} cells; none skipped.`;
 }
 
@@ -38,7 +40,10 @@ export function spotAt(field, frame, port, { row, column }, layer) {
   if (!depth) return alone;
   const cells = 1 << (deepest(layer) - depth + 1);
   const { across, down } = field.edgesAt(cells);
-  const reach = (edges, at, length) => [edges[at] * cells, Math.min(length, Math.max(edges[at + 1], edges[at] + 1) * cells)];
+  const reach = (edges, at, length) => [
+    edges[at] * cells,
+    Math.min(length, Math.max(edges[at + 1], edges[at] + 1) * cells),
+  ];
   const rows = reach(down, y, layer.queries),
     columns = reach(across, x, layer.keys);
   return { rows, columns, value: field.values[y * field.width + x], how: field.how };
@@ -78,12 +83,19 @@ function exactZero({ sees }) {
 function itemNamed(names, index) {
   const name = names?.[index];
   if (name === undefined) return html.span(null, `item ${whole(index)}`);
-  return html.span(null, html.bdi({ class: 'word' }, shortened(itemName(names, index), MOST_SAID_NAME)), ` (${whole(index)})`);
+  return html.span(
+    null,
+    html.bdi({ class: 'word' }, shortened(itemName(names, index), MOST_SAID_NAME)),
+    ` (${whole(index)})`,
+  );
 }
 
 function itemsSpan(kind, names, first, end) {
   if (end - first === 1) return [`${kind.slice(0, -1)} `, itemNamed(names, first)];
-  const words = names?.[first] === undefined || names?.[end - 1] === undefined ? [] : [' (', itemWord(names, first), ' … ', itemWord(names, end - 1), ')'];
+  const words =
+    names?.[first] === undefined || names?.[end - 1] === undefined
+      ? []
+      : [' (', itemWord(names, first), ' … ', itemWord(names, end - 1), ')'];
   return [`${kind} ${whole(first)}–${whole(end - 1)}`, ...words];
 }
 

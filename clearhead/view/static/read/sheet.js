@@ -197,7 +197,10 @@ export function makeSheet({ request, alone, choose, change, say }) {
   }
 
   function toldView({ heads }) {
-    const { layer, heads: [head] } = view.about,
+    const {
+        layer,
+        heads: [head],
+      } = view.about,
       at = pointed ?? { layer, head };
     const found = heads.get(`${at.layer}.${at.head}`);
     const key = view.part.layers.find(({ number }) => number === at.layer);

@@ -1,4 +1,4 @@
-// What the reader has chosen: one or two panes as one frozen value, which the address holds and undo steps back through.
+// What the reader has chosen: one or two panes as one frozen value, which the address holds and undo steps through.
 
 /** A pane before anything is chosen; null is what the answers decide: the usual head, the last row, the heaviest. */
 const FIRST_PANE = Object.freeze({
@@ -56,10 +56,7 @@ function paneIn(told, mark) {
   }
   for (const key of WHOLE) if (/^\d{1,9}$/.test(told.get(key + mark) ?? '')) pane[key] = Number(told.get(key + mark));
   if (/^\d{1,5}( \d{1,5})*$/.test(told.get(`heads${mark}`) ?? '')) {
-    pane.heads = told
-      .get(`heads${mark}`)
-      .split(' ')
-      .map(Number);
+    pane.heads = told.get(`heads${mark}`).split(' ').map(Number);
   }
   pane.part = told.get(`part${mark}`);
   pane.without = told.get(`without${mark}`) === 'true';

@@ -155,8 +155,11 @@ export function makeText(host) {
     const view = space.querySelector(`#${host.id}-${token}`),
       middle = view ? middleOf(view) : 0;
     const there = [...(drawn.get(next)?.children ?? [])];
-    if (!there.length || line === next) return line === next ? token : Math.min(to - 1, from + token - layout.span(line)[0]);
-    return Number(there.reduce((a, b) => (Math.abs(middleOf(b) - middle) < Math.abs(middleOf(a) - middle) ? b : a)).dataset.j);
+    if (!there.length || line === next)
+      return line === next ? token : Math.min(to - 1, from + token - layout.span(line)[0]);
+    return Number(
+      there.reduce((a, b) => (Math.abs(middleOf(b) - middle) < Math.abs(middleOf(a) - middle) ? b : a)).dataset.j,
+    );
   }
 
   function middleOf(view) {

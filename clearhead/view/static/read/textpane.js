@@ -38,8 +38,12 @@ export function makeTextPane(host) {
   const generation = makeGeneration(host.row);
   const element = html.section(
     { class: 'textpane', 'aria-label': 'Text' },
-    head, find.result, keys.element, caption, generation.element,
-  ); // prettier-ignore
+    head,
+    find.result,
+    keys.element,
+    caption,
+    generation.element,
+  );
 
   ways.addEventListener('click', (event) => {
     const way = event.target.closest('[data-way]')?.dataset.way;
@@ -125,15 +129,31 @@ export function makeTextPane(host) {
       element.classList.toggle('two', part.crosses);
       if (part.crosses && !reads.parentNode) element.prepend(reads, queries.element);
       if (!part.crosses) for (const one of [reads, queries.element]) one.remove();
-      draw(title, part.crosses ? ['Is read ', html.span({ class: 'tag' }, counted(layer.keys, 'key'))] : unitOf(view, 'keys') === 'patch' ? 'Patches' : 'Text');
-      draw(readsTitle, 'Reads ', html.span({ class: 'tag' }, layer.queries === 1 ? '1 query' : `${whole(layer.queries)} queries`));
+      draw(
+        title,
+        part.crosses
+          ? ['Is read ', html.span({ class: 'tag' }, counted(layer.keys, 'key'))]
+          : unitOf(view, 'keys') === 'patch'
+            ? 'Patches'
+            : 'Text',
+      );
+      draw(
+        readsTitle,
+        'Reads ',
+        html.span({ class: 'tag' }, layer.queries === 1 ? '1 query' : `${whole(layer.queries)} queries`),
+      );
       const place = part.crosses ? reads : head;
       if (ways.parentNode !== place) place.insertBefore(ways, part.crosses ? null : find.element);
-      for (const [name, side, size] of [['keys', keys, layer.keys], ['queries', queries, layer.queries]]) {
+      for (const [name, side, size] of [
+        ['keys', keys, layer.keys],
+        ['queries', queries, layer.queries],
+      ]) {
         if (!side.element.parentNode) continue;
         const told = textOf(name);
         side.text.update(told);
-        side.minimap.update(told.weights ? line.bins : null, line?.length ?? 1, told.shift, size, (weight) => (view.scale ? view.scale.step(weight, 1) : 0));
+        side.minimap.update(told.weights ? line.bins : null, line?.length ?? 1, told.shift, size, (weight) =>
+          view.scale ? view.scale.step(weight, 1) : 0,
+        );
       }
       generation.update(view);
       captionView();
@@ -144,7 +164,10 @@ export function makeTextPane(host) {
         ways,
         WAYS.map(([way, said]) => {
           const on = by === way;
-          return html.button({ role: 'radio', 'data-way': way, 'aria-checked': String(on), tabindex: on ? 0 : -1 }, said);
+          return html.button(
+            { role: 'radio', 'data-way': way, 'aria-checked': String(on), tabindex: on ? 0 : -1 },
+            said,
+          );
         }),
       );
     },
@@ -187,16 +210,36 @@ function pointedView(view, name, token) {
   const why = unseen(view, token);
   if (why || line.values[item] === undefined) return [word, `, ${whole(token)}: ${why || 'no weight'}.`];
   const weight = line.values[item];
-  if (!weight) return [word, `, ${whole(token)}: 0 %, ${by === 'row' ? whyNothing(view, row, item) : whyNothing(view, item, column)}.`];
+  if (!weight)
+    return [
+      word,
+      `, ${whole(token)}: 0 %, ${by === 'row' ? whyNothing(view, row, item) : whyNothing(view, item, column)}.`,
+    ];
   const chosen = html.b({ class: 'word' }, by === 'row' ? wordAt(view, 'queries', row) : wordAt(view, 'keys', column));
-  if (by === 'row') return [word, `, ${whole(token)}: `, html.b(null, printed(view, weight)), ' of what ', chosen, ' reads. Click to choose it, Shift-click to compare.'];
-  return [word, `, ${whole(token)}, puts `, html.b(null, printed(view, weight)), ' on ', chosen, '. Click to choose it, Shift-click to compare.'];
+  if (by === 'row')
+    return [
+      word,
+      `, ${whole(token)}: `,
+      html.b(null, printed(view, weight)),
+      ' of what ',
+      chosen,
+      ' reads. Click to choose it, Shift-click to compare.',
+    ];
+  return [
+    word,
+    `, ${whole(token)}, puts `,
+    html.b(null, printed(view, weight)),
+    ' on ',
+    chosen,
+    '. Click to choose it, Shift-click to compare.',
+  ];
 }
 
 function restView(view) {
   const { scale } = view;
   if (!scale) return '';
-  return `${scaleSentence(scale.floor, scale.top, scale.plain)} ${hatchedSaid(view)}Point at a ${unitOf(view, 'keys')} for its number.`;
+  const shades = scaleSentence(scale.floor, scale.top, scale.plain);
+  return `${shades} ${hatchedSaid(view)}Point at a ${unitOf(view, 'keys')} for its number.`;
 }
 
 /** What hatching stands for, if something is hatched. */
@@ -208,5 +251,6 @@ function hatchedSaid({ by, part, layer, at }) {
   const later = high !== null && here + high + 1 < layer.keys,
     before = low !== null && here + low > 0;
   if (!later && !before) return '';
-  return `Hatched is ${[later && (high ? 'beyond its window' : 'later'), before && 'before its window'].filter(Boolean).join(' or ')}: not seen. `;
+  const where = [later && (high ? 'beyond its window' : 'later'), before && 'before its window'];
+  return `Hatched is ${where.filter(Boolean).join(' or ')}: not seen. `;
 }

@@ -40,7 +40,7 @@ export function makeTiles({ request, alone, arrived }) {
   /** Ask for tiles, most urgent first; what is not among them is no longer asked for. */
   function want(places) {
     const last = wanted.map((tile) => tile.key).join();
-    wanted = places.filter(isSeen).map(tileAt);
+    wanted = [...new Set(places.filter(isSeen).map(tileAt))];
     if (halted && wanted.map((tile) => tile.key).join() !== last) halted = false;
     abandon((tile) => !wanted.includes(tile));
     forget();

@@ -39,7 +39,8 @@ function factsOf(view, told) {
 
 /** The sum of the shown row: of one head, or the mean of several. */
 function sumOf({ by, line, about }) {
-  if (!line || by === 'column' || about.measure === 'value' || (about.join === 'max' && about.heads.length > 1)) return null;
+  if (!line || by === 'column' || about.measure === 'value' || (about.join === 'max' && about.heads.length > 1))
+    return null;
   return html.span(null, `this row sums to 1 ± ${bound(Math.abs(line.sum - 1))}`);
 }
 
@@ -64,6 +65,9 @@ function cautionOf({ about }) {
   return html.span(
     { class: 'warn' },
     value ? 'A weight times the length of its value. ' : 'A weight is not an importance. ',
-    html.button({ class: 'link', 'data-measure': value ? 'weight' : 'value' }, value ? 'Weights alone' : 'Times the value’s length'),
+    html.button(
+      { class: 'link', 'data-measure': value ? 'weight' : 'value' },
+      value ? 'Weights alone' : 'Times the value’s length',
+    ),
   );
 }

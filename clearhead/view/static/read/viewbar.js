@@ -65,12 +65,23 @@ function barOf(view, passing) {
       ? html.span(
           { class: 'seg', role: 'radiogroup', 'aria-label': 'Heads together' },
           JOINED.map(([join, name]) =>
-            html.button({ role: 'radio', 'data-join': join, 'aria-checked': String(state.join === join), tabindex: state.join === join ? 0 : -1 }, name),
+            html.button(
+              {
+                role: 'radio',
+                'data-join': join,
+                'aria-checked': String(state.join === join),
+                tabindex: state.join === join ? 0 : -1,
+              },
+              name,
+            ),
           ),
         )
       : null,
     html.span({ class: 'room' }),
-    html.p({ class: 'chips', 'aria-label': 'In short' }, chipsOf(view).map((chip) => html.span(null, chip))),
+    html.p(
+      { class: 'chips', 'aria-label': 'In short' },
+      chipsOf(view).map((chip) => html.span(null, chip)),
+    ),
     html.div(
       { class: 'does' },
       html.button({ class: 'quiet', 'data-do': 'python' }, passing.copied ? 'Copied' : 'Copy as Python'),
@@ -84,11 +95,23 @@ function whoView({ reading, part, layer, names, state }, readings) {
   return html.div(
     { class: 'who' },
     readings.length > 1
-      ? choiceView('reading', 'What is read', state.reading, readings.map((one, at) => [at, one.title ? `${one.name}: ${one.title}` : one.name]))
+      ? choiceView(
+          'reading',
+          'What is read',
+          state.reading,
+          readings.map((one, at) => [at, one.title ? `${one.name}: ${one.title}` : one.name]),
+        )
       : html.strong(null, reading.name),
     html.span(
       { class: 'about' },
-      reading.parts.length > 1 ? choiceView('part', 'Part', part.name, reading.parts.map(({ name }) => [name, name])) : null,
+      reading.parts.length > 1
+        ? choiceView(
+            'part',
+            'Part',
+            part.name,
+            reading.parts.map(({ name }) => [name, name]),
+          )
+        : null,
       html.span({ title: reading.title }, lengthOf({ part, layer, names })),
       reading.again ? html.button({ class: 'link', 'data-do': 'read' }, 'Read another text') : null,
       reading.notes.map((note) => html.span({ class: 'remark', title: note }, note)),
@@ -114,10 +137,28 @@ function layerView({ part, layer }) {
   const at = part.layers.indexOf(layer);
   return html.div(
     { class: 'stepper', role: 'group', 'aria-label': 'Layer' },
-    html.button({ class: 'quiet icon', 'data-by': -1, 'aria-label': 'Layer before', title: 'Layer before [', disabled: !at }, '‹'),
-    html.label(null, 'layer ', choiceView('layer', 'Layer', layer.number, part.layers.map(({ number }) => [number, String(number)]))),
     html.button(
-      { class: 'quiet icon', 'data-by': 1, 'aria-label': 'Next layer', title: 'Next layer ]', disabled: at === part.layers.length - 1 },
+      { class: 'quiet icon', 'data-by': -1, 'aria-label': 'Layer before', title: 'Layer before [', disabled: !at },
+      '‹',
+    ),
+    html.label(
+      null,
+      'layer ',
+      choiceView(
+        'layer',
+        'Layer',
+        layer.number,
+        part.layers.map(({ number }) => [number, String(number)]),
+      ),
+    ),
+    html.button(
+      {
+        class: 'quiet icon',
+        'data-by': 1,
+        'aria-label': 'Next layer',
+        title: 'Next layer ]',
+        disabled: at === part.layers.length - 1,
+      },
       '›',
     ),
   );
@@ -135,10 +176,24 @@ function headsView({ layer, state }) {
   const button = (head) => {
     const on = state.heads.includes(head);
     const kind = one ? { role: 'radio', 'aria-checked': String(on) } : { 'aria-pressed': String(on) };
-    return html.button({ ...kind, 'data-head': head, 'data-key': head, 'aria-label': `head ${head}`, tabindex: head === state.heads[0] ? 0 : -1 }, String(head));
+    return html.button(
+      {
+        ...kind,
+        'data-head': head,
+        'data-key': head,
+        'aria-label': `head ${head}`,
+        tabindex: head === state.heads[0] ? 0 : -1,
+      },
+      String(head),
+    );
   };
   return html.div(
-    { class: 'headpick scrolls', role: one ? 'radiogroup' : 'group', 'aria-label': one ? 'Query head' : 'Query heads, several', title: 'Ctrl or Shift adds heads' },
+    {
+      class: 'headpick scrolls',
+      role: one ? 'radiogroup' : 'group',
+      'aria-label': one ? 'Query head' : 'Query heads, several',
+      title: 'Ctrl or Shift adds heads',
+    },
     [...groups].map(([key, heads]) =>
       html.span(
         { class: 'kv', role: shared ? 'group' : 'none', 'aria-label': shared ? `share key head ${key}` : null },

@@ -73,31 +73,64 @@ function rowSentence(view) {
   const where = distanceOf(view, row, column),
     away = where && where !== 'itself' ? `, ${where}` : '';
   const start = headsOf(view);
-  if (!pair) return [start, who, ' puts ', share, ' on ', what, `: ${whyNothing(view, row, column)}. `, ...carried(view, unit)];
+  if (!pair)
+    return [start, who, ' puts ', share, ' on ', what, `: ${whyNothing(view, row, column)}. `, ...carried(view, unit)];
   if (view.about.measure === 'value') {
-    return [start, who, ' takes ', share, ' from ', where === 'itself' ? 'itself' : what, which, away,
-      ', weight times the value’s length. ', ...carried(view, unit)]; // prettier-ignore
+    return [
+      start,
+      who,
+      ' takes ',
+      share,
+      ' from ',
+      where === 'itself' ? 'itself' : what,
+      which,
+      away,
+      ', weight times the value’s length. ',
+      ...carried(view, unit),
+    ];
   }
   if (!column && where !== 'itself' && !view.part.crosses && unit !== 'patch') {
     return [start, who, ' rests ', share, ` on the first ${unit}, `, what, `${away}. `, ...carried(view, unit)];
   }
   const rests = !view.part.crosses && unit !== 'patch' && line.first >= LEAST_READ && column;
-  return [start, who, ' puts ', share, ' on ', where === 'itself' ? 'itself' : what, which, away,
-    rests ? `, and rests ${percent(line.first)} on the first ${unit}` : '', '. ', ...carried(view, unit)]; // prettier-ignore
+  return [
+    start,
+    who,
+    ' puts ',
+    share,
+    ' on ',
+    where === 'itself' ? 'itself' : what,
+    which,
+    away,
+    rests ? `, and rests ${percent(line.first)} on the first ${unit}` : '',
+    '. ',
+    ...carried(view, unit),
+  ];
 }
 
 /** Whether the two words of a pair are alike, and not the same one. */
 function numbered(view) {
   const { row, column } = view;
-  return !view.part.crosses && distanceOf(view, row, column) !== 'itself' && wordAt(view, 'queries', row) === wordAt(view, 'keys', column);
+  return (
+    !view.part.crosses &&
+    distanceOf(view, row, column) !== 'itself' &&
+    wordAt(view, 'queries', row) === wordAt(view, 'keys', column)
+  );
 }
 
 /** How few items carry most. */
 function carried(view, unit) {
   const { line, without } = view,
     few = line.carriers['90'];
-  if (!few || (few === 1 && line.top[0][0] === (view.by === 'row' ? view.column : view.row))) return []; // it was just said
-  const of = without ? ' of the rest' : view.by === 'column' ? ' of all it gets' : view.about.measure === 'value' ? ' of the sum' : '';
+  const other = view.by === 'row' ? view.column : view.row;
+  if (!few || (few === 1 && line.top[0][0] === other)) return []; // that one was just named
+  const of = without
+    ? ' of the rest'
+    : view.by === 'column'
+      ? ' of all it gets'
+      : view.about.measure === 'value'
+        ? ' of the sum'
+        : '';
   return [`${counted(few, unit)} ${few === 1 ? 'carries' : 'carry'} 90 %${of}.`];
 }
 
@@ -113,28 +146,46 @@ function columnSentence(view) {
   const verb = view.about.measure === 'value' ? ' takes ' : ' puts ',
     word = view.about.measure === 'value' ? ' from ' : ' on ';
   if (where === 'itself') {
-    return [headsOf(view), what, verb, ['em', printed(view, pair)], word, 'itself. ', ...carried(view, unit)]; // prettier-ignore
+    return [headsOf(view), what, verb, ['em', printed(view, pair)], word, 'itself. ', ...carried(view, unit)];
   }
-  return [headsOf(view), who, numbered(view) ? ` (${whole(row)})` : '', away, verb, ['em', printed(view, pair)], word, what, '. ',
-    ...carried(view, unit)]; // prettier-ignore
+  return [
+    headsOf(view),
+    who,
+    numbered(view) ? ` (${whole(row)})` : '',
+    away,
+    verb,
+    ['em', printed(view, pair)],
+    word,
+    what,
+    '. ',
+    ...carried(view, unit),
+  ];
 }
 
 /** Whether no query puts much on the column's key, and none was chosen. */
 export function nobodyReads(view) {
-  return view.by === 'column' && view.state.row === null && view.about.measure === 'weight' && (view.line.top[0]?.[1] ?? 0) < LEAST_READ;
+  return (
+    view.by === 'column' &&
+    view.state.row === null &&
+    view.about.measure === 'weight' &&
+    (view.line.top[0]?.[1] ?? 0) < LEAST_READ
+  );
 }
 
 /** The beginning of a sentence about several heads. */
 function headsOf(view) {
   const { join, heads } = view.about;
   if (join === 'one' || heads.length === 1) return '';
-  const which = heads.length <= FEW_HEADS ? `heads ${[...heads].sort((a, b) => a - b).join(', ')}` : `${heads.length} heads`;
+  const which =
+    heads.length <= FEW_HEADS ? `heads ${[...heads].sort((a, b) => a - b).join(', ')}` : `${heads.length} heads`;
   return join === 'mean' ? `In the mean of ${which}, ` : `At most over ${which}, `;
 }
 
 /** Parts of a sentence on the page. */
 export function sentenceView(parts) {
-  return parts.map((part) => (typeof part === 'string' ? part : part[0] === 'q' ? html.q(null, part[1]) : html.em(null, part[1])));
+  return parts.map((part) =>
+    typeof part === 'string' ? part : part[0] === 'q' ? html.q(null, part[1]) : html.em(null, part[1]),
+  );
 }
 
 /** Parts of a sentence as text. */
@@ -147,5 +198,9 @@ export function bound(difference) {
   if (!difference) return '0';
   const power = Math.floor(Math.log10(difference)),
     digit = Math.ceil(difference / 10 ** power - 1e-9);
-  return digit === 10 ? `1e${power + 1}`.replace('-', '−') : power < -3 ? `${digit}e${power}`.replace('-', '−') : number(difference);
+  return digit === 10
+    ? `1e${power + 1}`.replace('-', '−')
+    : power < -3
+      ? `${digit}e${power}`.replace('-', '−')
+      : number(difference);
 }
