@@ -51,6 +51,7 @@ Kind = TypeVar("Kind", bound=Watched)
 def watching(kind: type[Kind], browser: Browser, address: str, **options: Any) -> Iterator[Kind]:
     """A fresh page of a size and likings; nothing may have been complained of, or gone elsewhere, at the end."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options, accept_downloads=True)
+    context.set_default_timeout(10_000)
     context.add_init_script(POLICY)
     found = kind(context.new_page(), address)
     yield found
