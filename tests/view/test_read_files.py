@@ -15,7 +15,6 @@ from playwright.sync_api import Page, expect
 from tests.view.known import READINGS, exact, lengths, tokens_of
 from tests.view.printed import nearly, percent
 from tests.view.read_page import ReadPage, plain
-from tests.view.test_read import PIXELS
 
 Reads = Callable[..., ReadPage]
 LONG = f"reading={list(READINGS).index('700')}&layer=5&heads=2"
@@ -59,6 +58,7 @@ def test_the_map_as_a_drawing_and_twice_as_large_as_a_picture(reads: Reads, know
         assert word in told
 
 
+PIXELS = "[...document.querySelectorAll('.pixels')].map(canvas => canvas.toDataURL())"
 PARTS = (".say", ".mass li", ".cells tr", ".legend", ".chips", ".rank")
 
 
