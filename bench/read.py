@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 PATIENCE = 300  # seconds
 
-from tests.view.conftest import chromium  # noqa: E402
+from tests.conftest import chromium  # noqa: E402
 
 
 class Measured:

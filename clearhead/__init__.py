@@ -1,9 +1,11 @@
 """clearhead: self-attention you can see through."""
 
-from clearhead.machine.unbroken import importing
+from importlib.util import find_spec
+
+from clearhead.machine.unbroken import importing, late
 
 with importing:
-    from clearhead import eviction
+    from clearhead import displayed, eviction
     from clearhead.attention_weights.alignment import Alignment, alignment
     from clearhead.attention_weights.labels import Match, token_matches
     from clearhead.attention_weights.matrix import Weights, weights
@@ -37,6 +39,9 @@ with importing:
     from clearhead.watched.seen import Watch, load_watch
     from clearhead.watching import watch
 
+displayed.makers.append(
+    lambda result: late("clearhead.notebook.results").widget_of(result) if find_spec("anywidget") else None
+)
 __version__ = "0.1.0"
 __all__ = [
     "Alignment",

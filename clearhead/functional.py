@@ -16,6 +16,7 @@ from clearhead.arrays import Array
 from clearhead.cache.kept import Extent, without_weights
 from clearhead.cache.key_value import KeyValueCache
 from clearhead.cache.pages import Paged
+from clearhead.displayed import Displayed
 from clearhead.engine.execute import execute, execute_cache
 from clearhead.engine.inputs import Operands, Rules, new
 from clearhead.engine.launch_cache import launch_for
@@ -37,7 +38,7 @@ UNSCALED = Rules(scale=1.0)
 
 
 @dataclass(frozen=True)
-class Attended:
+class Attended(Displayed):
     """The result of attention: `output` (..., queries, value_dim) and `lse` (..., queries).
 
     `lse` is the natural logarithm of each query's Σ exp(score), −∞ if it sees nothing. `merge` uses it to join parts

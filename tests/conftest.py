@@ -1,13 +1,17 @@
-"""What all tests share: a cache of kernels, a core for each process, and a readable trace if machine code crashes."""
+"""What all tests share: a cache of kernels, a core for each process, a trace if machine code crashes, a browser."""
 
 import faulthandler
 import gc
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
+import pytest
 
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")  # the first is the fastest
 KERNELS = Path(__file__).parents[1] / ".pytest_cache" / "kernels"
 
 
@@ -43,3 +47,21 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000)
+
+
+def chromium() -> str:
+    """Chromium's path, as scripts/browser installs it."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert found, "no Chromium here: run scripts/browser"
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One for all tests, because playwright runs once in a process."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield launched
+        launched.close()

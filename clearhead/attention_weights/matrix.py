@@ -20,6 +20,7 @@ from clearhead.attention_weights.summary import Summary
 from clearhead.cache.kept import without_weights
 from clearhead.cache.key_value import KeyValueCache
 from clearhead.cache.pages import Paged
+from clearhead.displayed import Displayed
 from clearhead.engine.execute import execute_cache
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.kept import rules_over
@@ -91,7 +92,7 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Weights(LazyMatrix):
+class Weights(LazyMatrix, Displayed):
     """The weights of attention, (..., queries, keys), as `weights(q, k)` or `attend(q, k, v).weights` gives them.
 
     Each weight is α = exp(score − LSE). Rows sum to 1 (minus a sink's share); hidden pairs are exactly 0. Index as in

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from clearhead.displayed import Displayed
 from clearhead.explain import html, inputs, markdown, steps
 from clearhead.explain.steps import Explanation
 from clearhead.explain.story import MOST_DIMS_SHOWN, worked_page
@@ -16,7 +17,7 @@ from clearhead.rules.masks import CAUSAL, Mask
 from clearhead.rules.scores import as_rules
 
 
-class Worked(Explanation):
+class Worked(Explanation, Displayed):
     """An explanation that prints as text and displays as a page in a notebook."""
 
     def __str__(self) -> str:

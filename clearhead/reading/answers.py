@@ -116,14 +116,16 @@ class Reader:
         return Answer({"readings": [described_reading(one) for one in self.readings], "chosen": 0})
 
     def names(self, asked: Asked) -> Answer:
-        """The next names of a layer's queries or keys."""
+        """The next names of a layer's queries or keys, long ones cut unless they are asked for `whole`."""
         stack, layer, start = self.stack(asked), self.layer(asked), asked.whole("from")
         every = stack.names(layer, asked.word("side", ("queries", "keys")))
-        found, size = [], 0
+        longest = MOST_NAMES_BYTES // 4 if asked.fields.get("whole") is True else LONGEST_NAME  # at 4 bytes a character
+        found: list[str] = []
+        size = 0
         for name in every[max(0, start) :]:
-            cut = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+            cut = name if len(name) <= longest else f"{name[:longest]}…"
             size += len(cut.encode("utf-8", "replace")) + 8
-            if size > MOST_NAMES_BYTES:
+            if size > MOST_NAMES_BYTES and found:
                 break
             found.append(cut)
         return Answer({"names": found, "to": max(0, start) + len(found), "count": len(every)})
@@ -256,6 +258,7 @@ def described_stack(stack: Stack) -> dict[str, Any]:
         "steps": list(stack.steps),
         "grid": None if stack.grid is None else asdict(stack.grid),
         "matches": stack.ids is not None,
+        "values": all(layer.find_values is not None for layer in stack.layers.values()),
         "layers": layers,
     }
 

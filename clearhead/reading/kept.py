@@ -79,27 +79,42 @@ def row_answers(reader: Reader, layer: int, head: int, row: int) -> tuple[dict[s
     >>> state
     {'layer': 0, 'heads': 0, 'row': 2, 'column': 2}
     """
-    kept, stack = Kept(reader), reader.readings[0].stack()
-    chosen = stack.layer(layer)
-    part: dict[str, Any] = {"reading": 0, "part": stack.name}
-    one = {**part, "layer": layer, "heads": [head], "join": "one", "measure": "weight"}
+    kept = Kept(reader)
     described = reader.answer("readings", {})
     listed = [{**each, "again": False} for each in described.fields["readings"]]  # a file reads no other text
     kept.known[question("readings", {})] = {**described.fields, "readings": listed}
+    column = keep_row(kept, 0, layer, head, row)
+    keep_around(kept, 0, layer, head, (row, column))
+    return kept.known, {"layer": layer, "heads": head, "row": row, "column": column}
+
+
+def keep_row(kept: Kept, reading: int, layer: int, head: int, row: int) -> int:
+    """Keep a row of a head of a reading, with the names of its items; returns the key that it is compared with."""
+    stack = kept.reader.readings[reading].stack()
+    chosen = stack.layer(layer)
+    part: dict[str, Any] = {"reading": reading, "part": stack.name}
+    one = {**part, "layer": layer, "heads": [head], "join": "one", "measure": "weight"}
     line = kept.ask_pages("line", {**one, "by": "row", "at": row, "without": False}, "length")[0]
-    column = heaviest_key(line, row, chosen)
     for side in ("keys",) if chosen.queries == chosen.keys and not stack.crosses else ("keys", "queries"):
         kept.ask_pages("names", {**part, "layer": layer, "side": side}, "count")
     kept.ask("trust", {**part, "layer": layer})
-    if reader.readings[0].picture is not None:
-        kept.ask("picture", {"reading": 0})
+    if kept.reader.readings[reading].picture is not None:
+        kept.ask("picture", {"reading": reading})
+    return heaviest_key(line, row, chosen)
+
+
+def keep_around(kept: Kept, reading: int, layer: int, head: int, pair: tuple[int, int]) -> None:
+    """Keep what stands round a pair (row, column) of a head: the map, the sheet of all heads, the pair in each."""
+    stack, (row, column) = kept.reader.readings[reading].stack(), pair
+    chosen = stack.layer(layer)
+    part: dict[str, Any] = {"reading": reading, "part": stack.name}
+    one = {**part, "layer": layer, "heads": [head], "join": "one", "measure": "weight"}
     kept.ask("pair", {**part, "row": row, "column": column})
     kept.ask("heaviest", {**part, "by": "row", "at": row})
     for place in tiles_of(chosen, row, column):
         kept.ask_tile({**one, "how": "max"}, chosen, place)
     for number, other in stack.layers.items():
         kept.ask("sheet", {**part, "layer": number, "heads": list(other.heads)})
-    return kept.known, {"layer": layer, "heads": head, "row": row, "column": column}
 
 
 def heaviest_key(line: Answer, row: int, layer: StackLayer) -> int:

@@ -12,6 +12,7 @@ from clearhead.reading.readings import Stack, StackLayer
 
 THUMBNAIL = 28  # pixels
 MOST_POINTS = 40  # of a head's width along the text
+ROUNDING = 1e-6  # of sums of float32 numbers
 NEAR = 64  # fewer items away than this is near
 MEASURES = ("entropy", "effective", "first", "within", "distance", "off_first")
 MATCHES = ("previous", "duplicate", "induction")
@@ -37,6 +38,7 @@ def measured(stack: Stack, layer: StackLayer, heads: list[int]) -> list[dict[str
     found = []
     for n, head in enumerate(heads):
         numbers = {name: float(summary[name][n].mean(dtype=np.float64)) for name in MEASURES}
+        numbers["within"] = whole_share(numbers["within"])
         numbers["off_first"] = float(summary["off_first"][n].max(initial=0))
         shares = dict.fromkeys(MATCHES)
         if matches:
@@ -44,6 +46,15 @@ def measured(stack: Stack, layer: StackLayer, heads: list[int]) -> list[dict[str
             shares = {name: float(means[m]) for m, name in enumerate(summary.names["match_names"])}
         found.append({"head": head, **numbers, **shares, "spark": along(summary["effective"][n])})
     return found
+
+
+def whole_share(share: float) -> float:
+    """A share that is 1 but for the rounding of its sum is 1.
+
+    >>> whole_share(0.9999999), whole_share(0.999)
+    (1.0, 0.999)
+    """
+    return 1.0 if abs(share - 1) < ROUNDING else share
 
 
 def along(x: Array) -> list[float]:

@@ -5,6 +5,7 @@ models from folders.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from clearhead.watched.visible import Shown
 from clearhead.wording import count
 
 SMALL_MODEL = "the small model"
+MOST_SEQUENCES = 32  # of weights
 
 
 def readings_of(source: Any, tokens: Sequence[str] | None = None, *, name: str = "") -> list[Reading]:
     """What there is to read of a watch (each of its runs and sequences), or of weights with the names of their items.
 
-    Raises InputError for anything else, TypeError never.
+    Weights of several sequences are one reading each; a text is read by the small model. Raises InputError for anything
+    else, TypeError never.
 
     >>> from clearhead import weights
     >>> [reading] = readings_of(weights([[0.0], [1.0]], [[0.0], [1.0]]), ["a", "b"])
@@ -40,7 +43,17 @@ def readings_of(source: Any, tokens: Sequence[str] | None = None, *, name: str =
         return [source]
     if isinstance(source, Watch):
         return from_watch(source, name=name or "a watched model")
-    return [from_weights(as_weights(source), tokens, name=name or "weights")]
+    if isinstance(source, str):
+        return [from_small_model(source)]
+    w = as_weights(source)
+    leads = list(np.ndindex(w.shape[:-3]))[:MOST_SEQUENCES] if w.ndim > 3 else []
+    if not leads:
+        return [from_weights(w, tokens, name=name or "weights")]
+    many = w.shape[:-3] != (1,) * (w.ndim - 3)
+    return [
+        replace(from_weights(w[at], tokens, name=name or "weights"), title=f"sequence {', '.join(map(str, at))}" * many)
+        for at in leads
+    ]
 
 
 # A watch

@@ -27,7 +27,7 @@ class Screen:
 
 
 SHARED_STYLES = ("tokens.css", "shell.css")
-SHARED = ("numbers", "dom", "ask", "controls", "appearance", "files")
+SHARED = ("numbers", "dom", "notebook", "ask", "controls", "appearance", "files")
 LEARN = Screen(
     "learn",
     "clearhead: self-attention you can see through",
@@ -73,26 +73,41 @@ def served_policy() -> str:
 
 
 def single_file(screen: Screen, known: Mapping[str, Any], state: str) -> str:
-    """A screen as one file that contains the answers in `known`, by question, and opens at a state.
+    """A screen as one file that contains the answers in `known`, by question, and opens at a state."""
+    return with_kept(frame(screen), {"known": known, "state": state})
 
-    Its content security policy allows its script and styles by their hashes, so nothing else can run in it.
+
+def frame(screen: Screen) -> str:
+    """A screen as one file that still lacks what it keeps: its styles and its script.
+
+    Its content security policy allows these by their hashes, so nothing else can run in it.
     """
     styles = "\n".join((STATIC / name).read_text("utf-8") for name in screen.styles)
-    data = json.dumps({"known": known, "state": state}, ensure_ascii=True).replace("<", "\\u003c")
-    script = f"'use strict';\n(() => {{\nconst KEPT = {data};\n{joined_script(screen)}\n}})();"
+    script = f"'use strict';\n(() => {{\n{joined_script(screen)}\n}})();"
     policy = f"{BASE_POLICY}; script-src '{policy_hash(script)}'; style-src '{policy_hash(styles)}'; {TRUSTED_TYPES}"
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
     body = HTML_BODY.format(name=screen.name).replace("</body>", f"<script>{script}</script>\n</body>")
     return HTML_HEAD.format(title=screen.title) + meta + VIEWPORT + f"<style>{styles}</style>\n" + body
 
 
+def with_kept(file: str, kept: Mapping[str, Any]) -> str:
+    """A screen's file with what it keeps, as data that cannot end its element."""
+    data = json.dumps(kept, ensure_ascii=True).replace("<", "\\u003c")
+    return file.replace("<script>", f'<script type="application/json" id="kept">{data}</script>\n<script>', 1)
+
+
 def joined_script(screen: Screen) -> str:
-    """All modules as one script, without `import`, because every name is in scope, and without `export`."""
+    """All modules as one script, without `import`, because every name is in scope, and without `export`.
+
+    Comments on lines of their own and indentation, a fifth of the text, are left out.
+    """
     parts = []
     for name in screen.modules:
         text = (STATIC / f"{name}.js").read_text("utf-8")
         text = re.sub(r"^import [^;]*;\n", "", text, flags=re.MULTILINE)
-        parts.append(re.sub(r"^export ", "", text, flags=re.MULTILINE))
+        text = re.sub(r"^export ", "", text, flags=re.MULTILINE)
+        text = re.sub(r"^ */\*\*.*?\*/\n", "", text, flags=re.MULTILINE | re.DOTALL)
+        parts.append(re.sub(r"^ *(//.*)?\n?", "", text, flags=re.MULTILINE))
     return "\n".join(parts)
 
 

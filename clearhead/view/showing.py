@@ -43,13 +43,19 @@ def readings_from(
     sources: Sequence[Any], tokens: Sequence[str] | None = None, names: Sequence[str] | None = None
 ) -> list[Reading]:
     """All that there is to read of several sources. Raises InputError."""
+    return [reading for found in readings_by_source(sources, tokens, names) for reading in found]
+
+
+def readings_by_source(
+    sources: Sequence[Any], tokens: Sequence[str] | None = None, names: Sequence[str] | None = None
+) -> list[list[Reading]]:
+    """What there is to read of each of several sources. Raises InputError."""
     if not sources:
         raise InputError("There is nothing to show: give a watch, or weights.")
     if names is not None and (isinstance(names, str) or len(names) != len(sources)):
         raise InputError(f"names={names!r} do not name {len(sources)} sources: give one for each, as a list.")
     labels = [None] * len(sources) if names is None else [str(name) for name in names]
     return [
-        reading if label is None else replace(reading, name=label)
+        [reading if label is None else replace(reading, name=label) for reading in readings_of(source, tokens)]
         for source, label in zip(sources, labels, strict=True)
-        for reading in readings_of(source, tokens)
     ]

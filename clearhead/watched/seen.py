@@ -17,6 +17,7 @@ from clearhead.attention_weights.labels import token_matches
 from clearhead.attention_weights.matrix import Weights
 from clearhead.attention_weights.ranking import How, RankedHead, rank_heads
 from clearhead.attention_weights.summary import Summary, checked_questions
+from clearhead.displayed import Displayed
 from clearhead.errors import InputError
 from clearhead.watched.file import read_watch, write_watch
 from clearhead.watched.run import Run, usual_part
@@ -107,7 +108,7 @@ class Layer:
         return slice(ends[number], ends[number + 1])
 
 
-class Watch:
+class Watch(Displayed):
     """The recorded attention of a model: runs (one for each text), each with parts, layers and heads.
 
     Everything shown is checked: some output rows, recomputed from the recorded arrays, are compared with the model's

@@ -323,8 +323,14 @@ def test_what_can_be_read():
         readings_of(weights(one, one), list("abc"))
     with pytest.raises(InputError, match="not weights"):
         readings_of(5)
-    with pytest.raises(InputError, match="not of one sequence"):
-        readings_of(weights(one[None], one[None]))
+    [single] = readings_of(weights(one[None], one[None]))
+    assert single.title == ""
+    batch = random(2, 1, 5, 2)
+    both = readings_of(weights(batch, batch))
+    assert [reading.title for reading in both] == ["sequence 0", "sequence 1"]
+    for reading, x in zip(both, batch, strict=True):
+        assert np.array_equal(reading.stack().head(0, 0).row(4), weights(x, x)[0].row(4))
+    assert readings_of("The river")[0].tokens[-1] == "ver"
 
 
 def test_every_question_is_answered_or_refused_whatever_is_asked(cases):

@@ -1,7 +1,6 @@
 """A server of its own and a real browser, for the tests that touch the page."""
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,13 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from tests.view.known import READINGS, TEXT
 from tests.view.read_page import ReadPage
 from tests.view.watched_page import Watched, watching
-
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")  # the first is the fastest
 
 
 @contextmanager
@@ -57,13 +54,6 @@ def small() -> Iterator[str]:
         yield found
 
 
-def chromium() -> str:
-    """Chromium's path, as scripts/browser installs it."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert found, "no Chromium here: run scripts/browser"
-    return found
-
-
 @pytest.fixture(scope="session")
 def watches(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A watch of a model that went on with a text, and one of the same model changed."""
@@ -78,15 +68,6 @@ def compared(watches: tuple[Path, Path]) -> Iterator[str]:
     before, after = map(str, watches)
     with serving("clearhead", "view", "--no-browser", "--watch", before, "--watch", after) as found:
         yield found
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

@@ -47,12 +47,11 @@ def test_odd_tokens_are_shown_and_harmless(reads: Reads, known: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     expect(page.locator(".who")).to_contain_text("<b>hostile</b> & sons")
     for row in range(len(HOSTILE)):
-        page.locator(f".text [data-j='{row}']").click()
+        page.locator(f".text [data-j='{row}']").dispatch_event("click")
         expect(page.locator(".chip")).to_contain_text(f", {row}")
     read.rest()
-    lines = page.locator(".mass li").all()
-    heights = {round(line.bounding_box()["height"]) for line in lines[1:] if "cut" not in line.get_attribute("class")}
-    assert max(heights) <= 60, "a token makes a line of the list tall"
+    tall = page.locator(".mass [data-pick]").evaluate_all("all => all.map(e => e.getBoundingClientRect().height)")
+    assert max(tall) < 60, "a token makes a line of the list tall"
     page.locator(".find input").fill("<script>")
     expect(page.locator(".found")).to_contain_text("1 of 2")
     for wrong in ("(", "[a-", "\\", "#99999", "#", "*"):

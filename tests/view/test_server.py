@@ -143,6 +143,7 @@ def test_modules_fit_one_scope(screen: page.Screen) -> None:
         done.add(module)
         assert len(text.splitlines()) <= 400
         assert "innerHTML" not in text
+        assert all(line.count("`") % 2 == 0 for line in text.splitlines()), "lines of a text lose their indentation"
         for name in re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", text, re.MULTILINE):
             assert name not in names, f"{name} stands in {names[name]} and {module}"
             names[name] = module

@@ -206,6 +206,12 @@ class LazyWeights(LazyTensor):
         """`Weights.map` of all heads."""
         return self.weights.map
 
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        return self.weights._repr_mimebundle_(include, exclude)
+
+    def _display_(self) -> Any:
+        return self.weights._display_()
+
     def _repr_html_(self) -> str:
         return self.weights._repr_html_()
 

@@ -2,6 +2,7 @@
 
 import { menu } from './controls.js';
 import { html, svg } from './dom.js';
+import { onNotebook } from './notebook.js';
 
 const APPEARANCE = [
   ['theme:', 'As the system'],
@@ -52,8 +53,9 @@ function remember(told) {
   }
 }
 
-/** The theme of the last visit. */
+/** The theme of the last visit, or of the notebook around the page. */
 export function appearAsBefore() {
+  onNotebook(({ theme }) => theme && appear(`theme:${theme}`));
   try {
     appear(localStorage.getItem('appearance') ?? 'theme:');
   } catch {

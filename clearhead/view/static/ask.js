@@ -1,15 +1,25 @@
-// Answers from Python: cached by request, kept in a page that is a file, or asked of the server.
+// Answers from Python: cached by request, kept in a page that is a file, asked of the server or of a notebook's kernel.
 
-/* global KEPT */
-const kept = typeof KEPT === 'undefined' ? null : KEPT; // what a page saved as one file has been told
+import { askNotebook, tellNotebook } from './notebook.js';
+
+const kept = JSON.parse(document.getElementById('kept')?.textContent ?? 'null'); // what a page saved as one file has been told
 const known = new Map(Object.entries(kept?.known ?? {}).map(([name, told]) => [name, unpacked(told)]));
 const running = new Map();
 const MOST_KNOWN = 1000;
 const MOST_BYTES = 1 << 25; // of numbers
 let bytes = 0;
 
-export const alone = kept !== null;
-export const openedAt = kept?.state ?? null;
+export const alone = kept !== null && !kept.live; // nobody to ask
+const LACKING = kept?.framed
+  ? 'No kernel answers, and that was not kept: run this cell again, or wait until the kernel is free.'
+  : 'This page is a file, and does not hold that. Choose what it shows, or run clearhead view for new sentences.';
+export const openedAt = kept?.state ?? null; // for a page whose address does not hold its state
+
+/** Keep the state, as an address: in the page's own, or with the notebook around it. */
+export function keepAddress(state) {
+  if (openedAt === null) history.replaceState(null, '', `#${state}`);
+  else tellNotebook({ state });
+}
 
 /** Send a request; an earlier one of the same kind that is still pending is abandoned. */
 export async function ask(what, about) {
@@ -23,18 +33,9 @@ export async function ask(what, about) {
 export async function request(what, about, signal) {
   const name = nameOf(what, about);
   if (known.has(name)) return toldOrRefused(known.get(name));
-  if (alone)
-    throw new Refused(
-      'This page is a file, and does not hold that. Choose what it shows, or run clearhead view for new sentences.',
-    );
-  const reply = await fetch(`ask/${what}`, {
-    method: 'POST',
-    body: JSON.stringify(about),
-    headers: { 'Content-Type': 'application/json' },
-    signal,
-  });
-  const numbers = reply.headers.get('Content-Type') === 'application/octet-stream';
-  const found = numbers ? withValues(await reply.arrayBuffer()) : await reply.json();
+  if (alone) throw new Refused(LACKING);
+  const { type, body } = await (kept ? fromNotebook : fromServer)(`ask/${what}`, about, signal);
+  const found = type === 'application/octet-stream' ? withValues(body) : JSON.parse(new TextDecoder().decode(body));
   toldOrRefused(found);
   if (found.done === undefined) keep(name, found); // an answer that is under way is asked for again
   return found;
@@ -48,13 +49,25 @@ function toldOrRefused(found) {
 
 /** The page as one file that holds some answers, by the names of their questions. */
 export async function asFile(screen, state, told) {
-  const reply = await fetch('file', {
-    method: 'POST',
-    body: JSON.stringify({ screen, known: told, state }),
-    headers: { 'Content-Type': 'application/json' },
-  });
-  if (!reply.ok) throw new Refused(await reply.text());
-  return reply.blob();
+  const { type, body } = await (kept ? fromNotebook : fromServer)('file', { screen, known: told, state });
+  if (type !== 'text/html') throw new Refused(new TextDecoder().decode(body));
+  return new Blob([body], { type });
+}
+
+/** Ask the server. */
+async function fromServer(path, about, signal) {
+  const headers = { 'Content-Type': 'application/json' };
+  const reply = await fetch(path, { method: 'POST', body: JSON.stringify(about), headers, signal });
+  return { type: reply.headers.get('Content-Type').split(';')[0], body: await reply.arrayBuffer() };
+}
+
+/** Ask a notebook's kernel. */
+async function fromNotebook(path, about, signal) {
+  try {
+    return await askNotebook(path, about, signal);
+  } catch (error) {
+    throw signal?.aborted ? error : new Refused(error.message);
+  }
 }
 
 /** Keep an answer, and forget the oldest ones if there are too many. */

@@ -62,8 +62,10 @@ function sync(parent, next) {
   }
 }
 
+/** Elements with a key or an id are known by it; others by their first class. */
 function kindOf(node) {
-  return `${node.nodeName} ${node.dataset?.key ?? node.id ?? ''} ${node.classList?.[0] ?? ''}`;
+  const own = node.dataset?.key ?? (node.id || null);
+  return `${node.nodeName} ${own === null ? (node.classList?.[0] ?? '') : `#${own}`}`;
 }
 
 /** Update an element to match another of the same kind. */
@@ -84,4 +86,12 @@ function morph(now, next) {
   if (now.nodeName === 'TEXTAREA' && now !== document.activeElement) now.value = next.textContent;
   else sync(now, [...next.childNodes]);
   return undefined;
+}
+
+/** Scroll a box sideways so that an element of it is seen; what is around the box stays where it is. */
+export function showWithin(box, selector) {
+  const element = box?.querySelector(selector);
+  if (!element) return;
+  const [around, own] = [box, element].map((each) => each.getBoundingClientRect());
+  box.scrollLeft += Math.min(0, own.left - around.left) || Math.max(0, own.right - around.right);
 }

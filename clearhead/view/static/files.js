@@ -1,4 +1,4 @@
-// Files for download, and what they need: colours that every viewer understands, drawings as pictures.
+// What leaves the page: files for download, drawings as pictures, text for the clipboard.
 
 /** A colour in a notation that every viewer understands. */
 export function asRgb(value) {
@@ -35,4 +35,19 @@ export function save(name, content, kind) {
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+/** Copy a text; where a page may not, as in a notebook's frame, by the older command. */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const field = document.createElement('textarea');
+    field.value = text;
+    (document.querySelector('dialog[open]') ?? document.body).append(field);
+    field.select();
+    const done = document.execCommand('copy');
+    field.remove();
+    if (!done) throw new Error('This page may not copy.');
+  }
 }

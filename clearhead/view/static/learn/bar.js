@@ -1,6 +1,6 @@
 // Learn's bar: undo and redo, the link, exports, the theme.
 
-import { alone } from '../ask.js';
+import { alone, openedAt } from '../ask.js';
 import { appearanceMenu } from '../appearance.js';
 import { icon, menu, REDO, UNDO } from '../controls.js';
 import { html } from '../dom.js';
@@ -39,12 +39,12 @@ export function barView(state, { past, future, copied }) {
         },
         icon(REDO),
       ),
-      html.button({ class: 'quiet wide', 'data-copy': 'link' }, copied ? 'Copied' : 'Copy link'),
+      openedAt === null ? html.button({ class: 'quiet wide', 'data-copy': 'link' }, copied ? 'Copied' : 'Copy link') : null,
       menu(
         'Export',
         'Export',
-        EXPORTS.filter(([kind]) => !(alone && kind === 'html')).map(([kind, name]) =>
-          html.button({ 'data-export': kind }, name),
+        EXPORTS.filter(([kind]) => !(kind === 'html' && alone) && !(kind === 'link' && openedAt !== null)).map(
+          ([kind, name]) => html.button({ 'data-export': kind }, name),
         ),
       ),
       appearanceMenu(),

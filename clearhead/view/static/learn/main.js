@@ -1,9 +1,9 @@
 // Event listeners: each control names its action, and all events are handled here.
 
 import { ACTIONS, pasted, withEntry, withNumber } from './actions.js';
-import { answers, ask } from '../ask.js';
+import { answers, ask, asFile } from '../ask.js';
 import { appear } from '../appearance.js';
-import { save } from '../files.js';
+import { copyText, save } from '../files.js';
 import { csvOf, drawingOf, pictureOf } from './export.js';
 import { exerciseView, growthView, openWindow } from './growth.js';
 import { change, future, given, later, openAt, passing, past, show, state, undo } from './page.js';
@@ -208,7 +208,7 @@ function useRows() {
 }
 
 async function copy(what) {
-  await navigator.clipboard.writeText(what === 'link' ? location.href : document.getElementById('python').textContent);
+  await copyText(what === 'link' ? location.href : document.getElementById('python').textContent);
   passing.copied = what === 'link';
   show();
   setTimeout(() => {
@@ -226,12 +226,7 @@ async function write(kind) {
   if (kind === 'html') {
     await later(async () => {
       await Promise.all([ask('costs', { dim: p.d }), ask('questions', plainItems())]);
-      const reply = await fetch('file', {
-        method: 'POST',
-        body: JSON.stringify({ screen: 'learn', known: answers(), state: toAddress(state) }),
-        headers: { 'Content-Type': 'application/json' },
-      });
-      save('clearhead.html', await reply.blob());
+      save('clearhead.html', await asFile('learn', toAddress(state), answers()));
     });
   }
 }

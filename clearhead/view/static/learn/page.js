@@ -1,7 +1,7 @@
 // The page: one state, redrawn after every change, and the requests to Python about it.
 
 import { ACTIONS } from './actions.js';
-import { alone, ask, openedAt, Refused } from '../ask.js';
+import { ask, keepAddress, openedAt, Refused } from '../ask.js';
 import { appearAsBefore } from '../appearance.js';
 import { barView } from './bar.js';
 import { draw, html } from '../dom.js';
@@ -108,7 +108,7 @@ function arrive(before) {
   if (before && given.sentence && !sameProblem(state, before)) fetchConsequence();
   if (before && (state.row !== before.row || state.column !== before.column || state.told !== before.told))
     passing.trial = null;
-  if (!alone) history.replaceState(null, '', `#${toAddress(state)}`);
+  keepAddress(toAddress(state));
   show();
 }
 

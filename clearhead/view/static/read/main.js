@@ -1,12 +1,13 @@
 // Read: starts the screen. It holds the state, its past and its address, and hands keys and clicks to the panes.
 
-import { alone, openedAt, Refused, request } from '../ask.js';
+import { alone, keepAddress, openedAt, Refused, request } from '../ask.js';
 import { appear, appearAsBefore, appearanceMenu } from '../appearance.js';
 import { pythonOf } from './code.js';
 import { icon, menu, REDO, UNDO } from '../controls.js';
 import { openAgain, openCode, openHelp } from './dialogs.js';
 import { draw, html } from '../dom.js';
 import { exportAs } from './exports.js';
+import { copyText } from '../files.js';
 import { makePane } from './pane.js';
 import { fromAddress, layerOf, partOf, soundPane, toAddress } from './state.js';
 
@@ -20,6 +21,9 @@ const EXPORTS = [
   ['html', 'This page as one file, HTML'],
   ['link', 'Copy link'],
 ];
+
+/** Whether a page offers an export: one in a file has no Python to write files, and no address. */
+const offered = ([kind]) => !(kind === 'html' && alone) && !(kind === 'link' && openedAt !== null);
 
 appearAsBefore();
 startReading();
@@ -58,7 +62,7 @@ async function startReading() {
       html.span({ class: 'mark' }, 'clearhead'),
       html.nav(
         { 'aria-label': 'Screens' },
-        alone ? null : html.a({ href: './' }, 'Learn'),
+        openedAt === null ? html.a({ href: './' }, 'Learn') : null,
         html.a({ href: '#', 'aria-current': 'page', 'data-go': 'here' }, 'Read'),
       ),
       html.span({ class: 'room' }),
@@ -89,13 +93,13 @@ async function startReading() {
           },
           icon(REDO),
         ),
-        html.button({ class: 'quiet wide', 'data-go': 'link' }, copied === 'link' ? 'Copied' : 'Copy link'),
+        openedAt === null
+          ? html.button({ class: 'quiet wide', 'data-go': 'link' }, copied === 'link' ? 'Copied' : 'Copy link')
+          : null,
         menu(
           exporting ?? 'Export',
           'Export',
-          EXPORTS.filter(([kind]) => !(alone && kind === 'html')).map(([kind, name]) =>
-            html.button({ 'data-export': kind }, name),
-          ),
+          EXPORTS.filter(offered).map(([kind, name]) => html.button({ 'data-export': kind }, name)),
         ),
         appearanceMenu(),
         html.button({ class: 'quiet icon', 'data-go': 'help', 'aria-label': 'Keys', title: 'Keys (?)' }, '?'),
@@ -121,17 +125,24 @@ async function startReading() {
     return made;
   }
 
-  /** Bring the screen to the state. */
+  /** Bring the screen to the state; where the element with the focus goes or is disabled, the active text has it. */
   function show() {
+    const had = document.activeElement;
+    bringToState();
+    if (had && had !== document.body && (!had.isConnected || had.disabled)) panes[active].focus();
+  }
+
+  function bringToState() {
     state = Object.freeze({ ...state, panes: Object.freeze(state.panes.map((pane) => soundPane(pane, found))) });
     while (panes.length > state.panes.length) panes.pop().close();
     while (panes.length < state.panes.length) {
       panes.push(newPane());
       room.append(panes.at(-1).element);
+      active = panes.length - 1;
     }
     active = Math.min(active, panes.length - 1);
     document.body.classList.toggle('double', panes.length > 1);
-    if (!alone) history.replaceState(null, '', `#${toAddress(state)}`);
+    keepAddress(toAddress(state));
     drawBar();
     panes.forEach((pane, at) => pane.update(state.panes[at], around()));
   }
@@ -198,7 +209,7 @@ async function startReading() {
 
   async function copy(text, what) {
     try {
-      await navigator.clipboard.writeText(text);
+      await copyText(text);
     } catch {
       openCode(text);
       return;

@@ -25,24 +25,27 @@ export function makeNames(request, arrived) {
     }
   }
 
+  /** The texts of a layer's keys and queries, which may be the same. */
+  function textsOf(about, part, layer) {
+    const keys = textOf(about, 'keys', layer.keys);
+    const alike = !part.crosses && layer.keys === layer.queries;
+    return { keys, queries: alike ? keys : textOf(about, 'queries', layer.queries) };
+  }
+
   return {
     /** Begin with another layer's names; what was known of them is there at once. */
     async load(about, part, layer) {
-      const keys = textOf(about, 'keys', layer.keys),
-        queries = !part.crosses && layer.keys === layer.queries ? keys : textOf(about, 'queries', layer.queries);
+      const { keys, queries } = textsOf(about, part, layer);
       if (now && now.keys === keys && now.queries === queries) return;
       now?.stop.abort();
       now = { keys, queries, stop: new AbortController() };
       const { signal } = now.stop;
       await Promise.all([...new Set([keys, queries])].map((text) => fill(text, signal)));
     },
-    /** The names so far. */
-    get sides() {
-      return {
-        keys: now?.keys.names ?? [],
-        queries: now?.queries.names ?? [],
-        done: Boolean(now?.keys.done && now.queries.done),
-      };
+    /** A layer's names so far. */
+    sides(about, part, layer) {
+      const { keys, queries } = textsOf(about, part, layer);
+      return { keys: keys.names, queries: queries.names, done: keys.done && queries.done };
     },
   };
 }

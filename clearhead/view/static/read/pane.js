@@ -76,6 +76,20 @@ export function makePane(host) {
     sheet.element,
   );
 
+  const regions = new Map([
+    [viewbar.element, 'What is shown'],
+    [text.element, 'Text'],
+    [map.element, 'Map'],
+    [trust.element, 'Checks'],
+    [sheet.element, 'All heads'],
+  ]);
+
+  /** Beside another pane, each region also says which pane it is in. */
+  function nameRegions(two) {
+    element.setAttribute('aria-label', two ? host.label : 'View');
+    for (const [part, name] of regions) part.setAttribute('aria-label', two ? `${name}, ${host.label}` : name);
+  }
+
   /** The heads to join: those chosen, or all if it was one. */
   function several() {
     const layer = layerOf(partOf(context.readings[state.reading], state.part), state.layer);
@@ -121,7 +135,7 @@ export function makePane(host) {
       how,
       without,
       sheet: of.sheet,
-      names: names.sides,
+      names: names.sides(about, part, layer),
       pair: line ? line.values[item] : null,
       scale: line && scaleOf(line, of, layer),
     });
@@ -279,6 +293,7 @@ export function makePane(host) {
     /** Show another state. */
     update(next, around) {
       const before = state;
+      nameRegions(around.two);
       [state, context] = [next, around];
       if (before && before.by !== next.by) pointed = null;
       if (view?.line && !problem && sameQuestion(view.state, shownState())) {
@@ -305,6 +320,9 @@ export function makePane(host) {
       else host.move(side === 'queries' ? { row: item, column: null } : { column: item, row: null });
       text.reveal(viewOf(state, null), side, item, true);
       return true;
+    },
+    focus() {
+      text.focus();
     },
     stepLayer(by) {
       const { layers } = partOf(context.readings[state.reading], state.part);

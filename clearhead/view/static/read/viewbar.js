@@ -1,6 +1,6 @@
 // What a pane shows: the reading, its part, the layer, the heads and how they become one picture.
 
-import { draw, html } from '../dom.js';
+import { draw, html, showWithin } from '../dom.js';
 import { whole } from '../numbers.js';
 import { unitOf } from './wording.js';
 
@@ -50,7 +50,7 @@ export function makeViewbar(host) {
       shown = view;
       draw(element, barOf(view, passing));
       for (const box of element.querySelectorAll('select')) box.value = box.dataset.now;
-      element.querySelector('.headpick [tabindex="0"]')?.scrollIntoView?.({ block: 'nearest', inline: 'nearest' });
+      showWithin(element.querySelector('.headpick'), '[tabindex="0"]');
     },
   };
 }
