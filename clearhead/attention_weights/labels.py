@@ -21,20 +21,22 @@ class Match(NamedTuple):
     """A pair of labels for `summary("matches")`: the weight on keys whose label equals the query's own is summed.
 
     `queries` (..., queries) and `keys` (..., keys) are integers; a negative label matches nothing. Without `own`, the
-    key at the query's own position does not count.
+    key at the query's own position does not count, or, where a key has the label of the item `shift` before it, the key
+    `shift` behind that position.
     """
 
     queries: npt.ArrayLike
     keys: npt.ArrayLike
     own: bool = True
+    shift: int = 0
 
 
 def token_matches(ids: npt.ArrayLike, *, queries: int | None = None) -> dict[str, Match]:
     """The matches that name a head's job: "previous", "duplicate" and "induction", from tokens (n,) or (batch, n).
 
     `previous` is the token before the query's own, `duplicate` an equal token elsewhere, `induction` the token behind
-    an equal one. The last `queries` tokens are queries, all of them by default; negative tokens match nothing. Raises
-    InputError. Definition: `clearhead.definition.weights.matches`.
+    an equal one elsewhere. The last `queries` tokens are queries, all of them by default; negative tokens match
+    nothing. Raises InputError. Definition: `clearhead.definition.weights.matches`.
 
     >>> from clearhead import weights
     >>> w = weights([[0.0]] * 4, [[0.0]] * 4)
@@ -55,7 +57,7 @@ def token_matches(ids: npt.ArrayLike, *, queries: int | None = None) -> dict[str
     return {
         "previous": Match(place[own] - 1, place),
         "duplicate": Match(tokens[..., own], tokens, own=False),
-        "induction": Match(tokens[..., own], before),
+        "induction": Match(tokens[..., own], before, own=False, shift=1),
     }
 
 
@@ -65,7 +67,7 @@ class Labels:
 
     queries: Array  # (heads, or 1 for all, pairs, all queries)
     keys: Array  # (heads, or 1 for all, pairs, all keys)
-    apart: Integers  # (pairs,): 1 where a query's own key does not count
+    apart: Integers  # (pairs,): 0, or 1 + how far behind a query's own key the one stands that does not count
 
     @property
     def count(self) -> int:
@@ -91,7 +93,7 @@ def labels_of(pairs: Sequence[Match], shape: tuple[int, ...], dtype: np.dtype[An
     labels = Labels(
         np.empty((heads, len(pairs), queries), whole),
         np.empty((heads, len(pairs), keys), whole),
-        np.array([not pair.own for pair in pairs], np.int64),
+        np.array([0 if pair.own else 1 + pair.shift for pair in pairs], np.int64),
     )
     for n, pair in enumerate(pairs):
         of_queries, of_keys = numbered(np.asarray(pair.queries), np.asarray(pair.keys))
@@ -152,14 +154,16 @@ def match_pairs(matches: Any, shape: tuple[int, ...]) -> dict[str, Match]:
     pairs = {}
     for name, given in matches.items():
         what = f"summary's match {name!r}"
-        if not isinstance(given, tuple) or not 2 <= len(given) <= 3:
+        if not isinstance(given, tuple) or not 2 <= len(given) <= 4:
             raise InputError(f"{what} is {given!r:.200}: give (query_labels, key_labels), or a clearhead.Match.")
         pair = Match(*given)
         of_queries = integers(pair.queries, f"{what}: query labels")
         of_keys = integers(pair.keys, f"{what}: key labels")
         check_labels(of_queries, (*lead, queries), f"{what}: query labels")
         check_labels(of_keys, (*lead, keys), f"{what}: key labels")
-        pairs[name] = Match(of_queries, of_keys, bool(pair.own))
+        if isinstance(pair.shift, bool) or not isinstance(pair.shift, int | np.integer) or pair.shift < 0:
+            raise InputError(f"{what} has shift={pair.shift!r}: give 0, 1, 2 …")
+        pairs[name] = Match(of_queries, of_keys, bool(pair.own), int(pair.shift))
     return pairs
 
 

@@ -255,7 +255,9 @@ def view(
         Path | None,
         typer.Option(metavar="FILE", help="A picture for the model, or below a watch's patches.", show_default=False),
     ] = None,
-    generate: Annotated[int, typer.Option(help="How many tokens the model adds to the text.", min=0)] = 0,
+    generate: Annotated[
+        int, typer.Option(help="How many tokens the model adds; 16 if it writes an answer of its own.", min=0)
+    ] = 0,
     port: Annotated[int | None, typer.Option(help="Where to serve.", min=1, max=65535, show_default="any free")] = None,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the address.")

@@ -43,11 +43,11 @@ def scores(q: Array, k: Array, *, mask: Mask | None = None, score: Any = (), sca
     return np.where(seen, s, -np.inf)
 
 
-def distances(n: int, m: int, mask: Mask | None = None) -> Array:
-    """The distance in items between query i and key j: (n, m)."""
+def distances(n: int, m: int, mask: Mask | None = None, shift: int = 0) -> Array:
+    """The distance in items between query i, or the item `shift` behind it, and key j: (n, m)."""
     spans, _ = split_documents(causal() if mask is None else mask, n, m)
     position = np.concatenate([np.arange(s.first_query, s.first_query + s.queries) + s.offset for s in spans])
-    return np.abs(position[:, None] - np.arange(m))
+    return np.abs(position[:, None] + shift - np.arange(m))
 
 
 def entropy(a: Array) -> Array:
@@ -133,7 +133,7 @@ def groups(a: Array, members: Array) -> Array:
 def matches(a: Array, query_labels: Array, key_labels: Array, apart: Array | None = None) -> Array:
     """The share of a row on keys that have the query's own label, if it is not negative: (..., n).
 
-    With distances `apart`, keys at the query's own position do not count.
+    With `apart`, keys at distance 0 do not count: the query's own, or for induction the one behind it (`shift` 1).
 
     >>> matches(np.array([[1.0, 0.0], [0.4, 0.6]]), np.array([7, 7]), np.array([7, 8]))
     array([1. , 0.4])

@@ -3,6 +3,7 @@
 Responsible for the numbers that describe a head. Not for output, which is in `command`.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
@@ -106,6 +107,23 @@ def remainder_text(parts: Sequence[KeyShare], shown: Sequence[KeyShare]) -> str:
     return f"… and {count(more, 'key')} more, together {rest}: --json lists all." if more else ""
 
 
+def last_piece(word: str, tokens: Sequence[str]) -> int | None:
+    """The last token of a word that several tokens make up, where it last occurs; None if it does not.
+
+    >>> last_piece("river", ["the", " ri", "ver", " was"])
+    2
+    """
+    ends, text = [], ""
+    for token in tokens:
+        text += token
+        ends.append(len(text))
+    found = re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)
+    if not found or not word.strip():
+        return None
+    end = text.lower().rfind(found[-1].lower()) + len(word)
+    return int(np.searchsorted(ends, end))
+
+
 def item_index(row: int | str, tokens: Sequence[str]) -> int:
     """An item's index, from its index counted from either end or from its word (the last occurrence).
 
@@ -115,6 +133,8 @@ def item_index(row: int | str, tokens: Sequence[str]) -> int:
     try:
         return item_position(str(row), [token.strip() for token in tokens])
     except InputError:
+        if (piece := last_piece(str(row), tokens)) is not None:
+            return piece
         items = len(tokens)
         raise InputError(
             f"--row {row} is not one of the {count(items, 'item')}: give 0 to {items - 1}, -1 to {-items} from the "

@@ -249,6 +249,7 @@ def described_stack(stack: Stack) -> dict[str, Any]:
             "queries": layer.queries,
             "keys": layer.keys,
             "sees": asdict(layer.sees),
+            "edits": list(layer.edits),
         }
         for layer in stack.layers.values()
     ]

@@ -46,15 +46,28 @@ class Loaded:
             inputs.pop("token_type_ids", None)
         if not inputs["input_ids"].shape[1]:
             raise InputError("This text has no tokens: give another.")
-        if tokens and self.generates:
+        if tokens and not self.generates:
+            raise InputError(f"{self.folder} cannot go on with a text: leave out --generate.")
+        if tokens:
             run = lambda: self.model.generate(**inputs, max_new_tokens=tokens, do_sample=False)  # noqa: E731
         else:
             run = lambda: self.model(**inputs)  # noqa: E731
-        [reading] = self.watched(run, f"{inputs['input_ids'].shape[1]} tokens")
+        given = inputs["input_ids"].shape[1]
+        [reading] = self.watched(run, f"{given:,} tokens")
         setup = self.setup(f"inputs = processor({text!r}, return_tensors='pt')", run_code(tokens, self.generates))
         code = replace(reading.code, setup=setup)
-        title = f"{shortened(text)}, {count(inputs['input_ids'].shape[1], 'token')}"
-        return replace(reading, title=title, code=code, again=lambda text: self.read(text, tokens))
+        title = f"{shortened(text)}, {count(given, 'token')}"
+        most, notes = self.most_tokens, reading.notes
+        if most and given > most:
+            notes = (*notes, f"{self.folder.name} was made for {most:,} tokens, and this text has {given:,}")
+        return replace(reading, title=title, code=code, notes=notes, again=lambda text: self.read(text, tokens))
+
+    @property
+    def most_tokens(self) -> int | None:
+        """How many tokens the model was made for, if its configuration says so."""
+        config = getattr(self.model.config, "text_config", self.model.config)
+        found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        return found if isinstance(found, int) and found > 0 else None
 
     def look(self, picture: Path) -> Reading:
         """The attention over a picture."""
@@ -82,12 +95,22 @@ class Loaded:
                 "most: give a shorter text, or in Python save a few layers with clearhead.watch(model, layers=[0]) and "
                 "look at those."
             ) from None
-        except InputError as error:
+        except (RuntimeError, IndexError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise self.refused(error) from None
+            most = f"; it was made for {self.most_tokens:,} tokens" if self.most_tokens else ""
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise InputError(
-                f"{self.folder} cannot be inspected: {str(error).partition(': ')[0]}. Give a language model such as "
-                "Llama, Qwen, Mistral, Gemma, GPT-2 or BERT."
-            ) from None
+                f"{self.folder} failed over {what} ({reason}{most}): give a shorter text, or another model."
+            ) from error
         return from_watch(seen, name=self.folder.name)
+
+    def refused(self, error: InputError) -> InputError:
+        """The error for a model that cannot be watched."""
+        return InputError(
+            f"{self.folder} cannot be inspected: {str(error).partition(': ')[0]}. Give a language model such as Llama, "
+            "Qwen, Mistral, Gemma, GPT-2 or BERT."
+        )
 
     def setup(self, inputs: str, run: str) -> tuple[str, ...]:
         """Lines of Python that make the same watch."""
@@ -141,17 +164,36 @@ def load_model(folder: Path, *, pictures: bool) -> Loaded:
         raise InputError(f"{folder} is a model, which needs PyTorch: pip install clearhead[transformers].") from None
     options = options_of(folder)
     made = "AutoImageProcessor" if pictures else "AutoTokenizer"
+    transformers.utils.logging.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **options)
         kind = kind_of(config, pictures)
-        processor = getattr(transformers, made).from_pretrained(folder, local_files_only=True, **options)
+        processor = load_processor(folder, made, options)
         model = getattr(transformers, kind).from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, **options
         )
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileError(f"transformers cannot load a model from {folder}: {reason}") from None
     return Loaded(folder, model.eval(), processor, (kind, made))
+
+
+def load_processor(folder: Path, made: str, options: dict[str, str]) -> Any:
+    """What makes a model's inputs. Raises InputError for a folder without it, as a vision transformer's is for text."""
+    import transformers
+
+    try:
+        return getattr(transformers, made).from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(":")
+        what, step = (
+            ("image processor, so it takes no pictures", "give a text in place of --image")
+            if made == "AutoImageProcessor"
+            else ("tokenizer that transformers can load, so it reads no text", "give --image to a vision transformer")
+        )
+        raise InputError(f"{folder} has no {what} ({reason[:160]}): {step}.") from error
 
 
 def options_of(folder: Path) -> dict[str, str]:

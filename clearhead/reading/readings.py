@@ -13,7 +13,9 @@ from clearhead.arrays import Array
 from clearhead.attention_weights.matrix import Weights
 from clearhead.errors import InputError
 from clearhead.once import cached_property
-from clearhead.wording import count
+from clearhead.wording import count, listed
+
+MOST_RANGES = 6  # of heads, listed in a message
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class StackLayer:
     find_weights: Callable[[], Weights] = field(repr=False)  # (heads, queries, keys); may raise TrustError
     find_values: Callable[[], Array] | None = field(default=None, repr=False)  # (heads, keys, value dim)
     find_agreement: Callable[[], Agreement] = field(default=Agreement, repr=False)
+    edits: tuple[str, ...] = ()  # the interventions that made its weights what they are
 
     @cached_property
     def weights(self) -> Weights:
@@ -115,15 +118,24 @@ class Stack:
             raise InputError(f"there is no layer {number}: give one of {', '.join(map(str, self.layers))}.")
         return self.layers[number]
 
+    def head_ranges(self) -> str:
+        """The heads that there are, layers of as many heads together."""
+        numbers = list(self.layers)
+        if len({one.heads for one in self.layers.values()}) == 1 and len(numbers) > MOST_RANGES:
+            heads = next(iter(self.layers.values())).heads
+            return (
+                f"heads {heads[0]} to {heads[-1]} of layers {numbers[0]} to {numbers[-1]}, as {numbers[0]}.{heads[0]}"
+            )
+        return listed(
+            [f"{n}.{x.heads[0]}" + f" to {n}.{x.heads[-1]}" * (len(x.heads) > 1) for n, x in self.layers.items()],
+            MOST_RANGES,
+        )
+
     def head(self, layer: int, head: int) -> Weights:
         """The weights (queries, keys) of one head, by its numbers in the model."""
         found = self.layers.get(layer)
         if found is None or head not in found.heads:
-            ranges = [
-                f"{n}.{one.heads[0]}" + f" to {n}.{one.heads[-1]}" * (len(one.heads) > 1)
-                for n, one in self.layers.items()
-            ]
-            raise InputError(f"there is no head {layer}.{head}: give --head one of {', '.join(ranges)}.")
+            raise InputError(f"there is no head {layer}.{head}: give --head one of {self.head_ranges()}.")
         chosen: Weights = found.weights[found.heads.index(head)]
         return chosen
 

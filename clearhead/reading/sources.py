@@ -18,6 +18,7 @@ from clearhead.attention_weights.weights_like import as_weights
 from clearhead.errors import InputError
 from clearhead.model import load as load_small_model
 from clearhead.model.block import LayerPass
+from clearhead.reading.matrices import given_weights
 from clearhead.reading.readings import Agreement, Code, Grid, Reading, Sees, Stack, StackLayer
 from clearhead.watched.run import usual_part
 from clearhead.watched.seen import Watch
@@ -45,7 +46,8 @@ def readings_of(source: Any, tokens: Sequence[str] | None = None, *, name: str =
         return from_watch(source, name=name or "a watched model")
     if isinstance(source, str):
         return [from_small_model(source)]
-    w = as_weights(source)
+    made_elsewhere = hasattr(source, "__array__") and not hasattr(source, "row")
+    w = given_weights(source) if made_elsewhere else as_weights(source)
     leads = list(np.ndindex(w.shape[:-3]))[:MOST_SEQUENCES] if w.ndim > 3 else []
     if not leads:
         return [from_weights(w, tokens, name=name or "weights")]
@@ -110,6 +112,7 @@ def watched_stack(seen: Watch, run: int, sequence: int, part: str, names: Mappin
             partial(lambda number, at: seen.layer(number, **at).weights, number, at),
             partial(lambda number, at: seen.layer(number, **at).values, number, at),
             partial(agreement_of, seen, number, at),
+            tuple(map(repr, seen.run(run).edits(part, number))),
         )  # fmt: skip
     first = next(iter(layers.values()))
     crosses = seen.run(run).crosses(part)
@@ -129,8 +132,9 @@ def named(
     """The names of a layer's queries or keys: tokens, patches, or numbers."""
     size = layer.queries if side == "queries" else layer.keys
     if grid is not None and size == grid.before + grid.rows * grid.columns:
+        first = ["[class]"] if grid.before == 1 else [f"token {n}" for n in range(grid.before)]
         patches = [f"row {r + 1}, column {c + 1}" for r in range(grid.rows) for c in range(grid.columns)]
-        return [*(f"token {n}" for n in range(grid.before)), *patches]
+        return [*first, *patches]
     own = [names[part]] if side == "queries" or not crosses else []
     others = [found for other, found in names.items() if other != part and crosses and side == "keys"]
     return next((found for found in (*own, *others) if len(found) == size), None) or [str(n) for n in range(size)]

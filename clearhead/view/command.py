@@ -37,8 +37,8 @@ class ViewOptions:
             raise FileError(f"{self.model} is not a folder with a model: give one, or {SMALL} for the small model.")
         if self.image and not (self.watches or (self.model and self.model != SMALL)):
             raise InputError(f"--image {self.image} goes with --model FOLDER or --watch: the small model reads text.")
-        if self.tokens and (self.watches or not self.model or self.model == SMALL):
-            raise InputError("--generate goes with --model FOLDER: a watch holds what was generated already.")
+        if self.tokens and (not self.model or self.model == SMALL or self.image):
+            raise InputError(f"--generate {self.tokens} goes with --model FOLDER and a text: leave it out.")
         if self.model and self.model != SMALL and not (self.words or self.image):
             raise InputError(f"Nothing for {self.model} to read: give a text, a file that holds one, or --image.")
 
@@ -57,7 +57,8 @@ def open_page(options: ViewOptions) -> None:
         serve_page(lambda: Reader(small_reading(words)), "", state, options)
         return
     readings = find_readings(options, text)  # errors come before the page
-    serve_page(lambda: Reader(readings), "read", "", options)
+    beside = "panes=2&reading=0&reading2=1" if len(options.watches) == len(readings) == 2 else ""
+    serve_page(lambda: Reader(readings), "read", beside, options)
 
 
 def find_readings(options: ViewOptions, text: str | None) -> list[Reading]:
@@ -88,6 +89,8 @@ def with_picture(reading: Reading, path: Path) -> Reading:
     """A reading with a picture below its patches."""
     from clearhead.reading.models import png_of, read_picture
 
+    if all(stack.grid is None for stack in reading.stacks.values()):
+        raise InputError(f"{reading.name} has no patches for the picture {path} to lie below: leave the picture out.")
     return replace(reading, picture=png_of(read_picture(path)))
 
 
@@ -100,7 +103,7 @@ def serve_page(find_reader: Callable[[], Reader], screen: str, state: str, optio
     try:
         listener = server.listen(options.port)
     except OSError as error:
-        raise InputError(f"--port {options.port} cannot be used ({error.strerror}): give another, or none.") from error
+        raise InputError(f"port {options.port} cannot be used ({error.strerror}): give another, or none.") from error
     token = secrets.token_urlsafe(TOKEN_BYTES)
     address = f"http://{server.HOST}:{listener.getsockname()[1]}/{token}/{screen}{'#' if state else ''}{state}"
 

@@ -8,6 +8,7 @@ import asyncio
 import json
 import secrets
 import socket
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -115,6 +116,9 @@ class Questions:
             return await self.about_reading(request, what, asked)
         except ClearheadError as error:
             return in_json({"error": str(error)}, 422)
+        except Exception as error:
+            traceback.print_exc()
+            return in_json({"error": f"Python failed here ({error!r:.200}): what happened is on the terminal."}, 500)
 
     async def about_reading(self, request: Request, what: str, asked: dict[str, Any]) -> Response:
         """Answer a question about a reading."""

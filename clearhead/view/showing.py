@@ -22,10 +22,10 @@ def show(
 ) -> None:
     """Open the page on a watch, on weights, or on several of them to compare; returns when you press Ctrl-C.
 
-    `sources` are watches (`clearhead.watch`, `load_watch`), weights (heads, queries, keys), `attend`'s results, or
-    layers of a watch; `tokens` name the items of weights, `names` the sources, such as ("before", "after"), and `image`
-    is a picture file to lie below a watch's patches. Needs the extra `view`. Raises InputError, FileError or
-    MachineError.
+    `sources` are watches (`clearhead.watch`, `load_watch`), weights (heads, queries, keys), `attend`'s results, layers
+    of a watch, or matrices of weights, as arrays or tensors of that shape; two of them stand side by side. `tokens`
+    name the items of weights, `names` the sources, such as ("before", "after"), and `image` is a picture file to lie
+    below a watch's patches. Needs the extra `view`. Raises InputError, FileError or MachineError.
 
         with clearhead.watch(model, tokenizer=tokenizer) as before:
             model(ids)
@@ -33,10 +33,12 @@ def show(
             model(ids)
         clearhead.view.show(before, after, names=("before", "after"))
     """
-    reader = Reader(readings_from(sources, tokens, names))
+    found = readings_by_source(sources, tokens, names)
+    reader = Reader([reading for each in found for reading in each])
+    beside = f"panes=2&reading=0&reading2={len(found[0])}" if len(found) == 2 else ""
     if image is not None:
         reader.readings[:] = [with_picture(reading, Path(image)) for reading in reader.readings]
-    serve_page(lambda: reader, "read", "", ViewOptions(port=port, browser=browser))
+    serve_page(lambda: reader, "read", beside, ViewOptions(port=port, browser=browser))
 
 
 def readings_from(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,12 @@ class Run:
         found = record.views.get(sequence)
         shown = extent_of(record, sequence, self.guide(record)) if found is None else found.shown
         return shown, tuple(record.heads), tuple(record.key_heads)
+
+    def edits(self, part: str, number: int) -> tuple[Any, ...]:
+        """The interventions that changed a layer's weights or values."""
+        record = self.records[part, number]
+        changes = dict.fromkeys(change for one in record.passes for change in one.changes)
+        return tuple(change for change in changes if change.of((part, number)))
 
     def crosses(self, part: str) -> bool:
         """Whether a part's keys are of another text than its queries."""

@@ -83,7 +83,7 @@ def scores_of_tokens(a, ids):
     wanted = np.zeros((n, 3))
     for i in range(n):
         for j in range(n):
-            jobs = j == i - 1, j != i and ids[i] == ids[j], j > 0 and ids[i] == ids[j - 1]
+            jobs = j == i - 1, j != i and ids[i] == ids[j], j > 0 and j - 1 != i and ids[i] == ids[j - 1]
             wanted[i] += a[i, j] * np.array(jobs)
     return wanted
 

@@ -61,7 +61,13 @@ def check(q, k, near=9, top=3, sink=None, mask=None, score=()):
         "distances": definition.by_distance(a, apart, definition.distance_edges(*a.shape[-2:])),
         "groups": definition.groups(a, np.stack([mask_of(x, a.shape) for x in groups.values()], axis=-2)),
         "matches": np.stack(
-            [definition.matches(a, q, k, None if own else apart) for q, k, own in matches.values()], axis=-1
+            [
+                definition.matches(
+                    a, q, k, None if own else definition.distances(a.shape[-2], a.shape[-1], mask, shift)
+                )
+                for q, k, own, shift in matches.values()
+            ],
+            axis=-1,
         ),
     }.items():
         close(s[name], wanted, dtype, name)
@@ -95,6 +101,7 @@ def some_matches(shape):
     return {
         "shared": Match(*shared),
         "apart": Match(*shared, own=False),
+        "behind": Match(*shared, own=False, shift=3),
         "each": Match(rng.integers(0, 1 << 60, (*lead, 1)) + rng.integers(0, 3, queries), np.arange(keys)),
         "large": Match(np.full(queries, 1 << 62), np.full(keys, 1 << 62), own=False),
     }

@@ -103,7 +103,7 @@ def test_the_port_is_this_computers_and_may_be_taken(tmp_path: object) -> None:
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
     assert done.returncode == 2
-    assert f"--port {port} cannot be used" in done.stderr
+    assert f"port {port} cannot be used" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

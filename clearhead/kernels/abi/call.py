@@ -103,7 +103,7 @@ SWEEP = (  # a sweep over the weights of some queries and keys
     "label_heads",
     "query_labels",  # (heads or one, pairs, all queries), as wide as the element
     "key_labels",  # (heads or one, pairs, all keys)
-    "apart",  # for each pair: does a query's own key not count?
+    "apart",  # for each pair: 0, or 1 + how far behind a query's own key the one stands that does not count
     "at_shares",  # in scratch memory: a tile's shares, and the labels of its queries
     "at_labels",
 )

@@ -109,7 +109,8 @@ class Matches(NamedTuple):
     """Add the weights of `rows` keys whose label is the query's own, for each of `pairs` of labels.
 
     `labels` are rows of the tile's own labels, `keys` the label of row 0 in the first pair; the next pair's lies
-    `step` bytes behind. Where a pair's number in `apart` is not 0, a query's own key does not count.
+    `step` bytes behind. Where a pair's number in `apart` is not 0, one key does not count: with 1 a query's own, with 2
+    the one behind it, and so on.
     """
 
     s: Pointer
@@ -133,7 +134,9 @@ def write_matches(module: ir.Module, tile: Tile, w: int) -> Emitted[Matches]:
 
     for pair in f.range(0, pairs):
         wanted = [f.load_lanes(f.at(labels, pair, x)) for x in vectors]
-        own = [(apart.entry(pair) != 0).choose(place, nowhere) for place in places]  # the row that does not count
+        number = apart.entry(pair)
+        before = f.splat_int(number - 1)
+        own = [(number != 0).choose(place + before, nowhere) for place in places]  # the row that does not count
         first = keys + pair * step
 
         def row(i: Int, sums: list[Vector]) -> list[Vector]:
