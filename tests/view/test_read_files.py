@@ -134,6 +134,7 @@ def test_what_cannot_be_copied_is_shown_to_be_copied_by_hand(reads: Reads, small
     read = reads(small)
     page = read.open("row=90")
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')) }")
+    page.evaluate("() => { document.execCommand = () => false }")
     page.get_by_role("button", name="Copy as Python").click()
     code = page.get_by_role("dialog").get_by_role("textbox").input_value()
     assert "clearhead.model.load()" in code

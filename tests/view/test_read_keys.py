@@ -138,6 +138,9 @@ def test_the_map_the_sheet_and_two_views(reads: Reads, known: str) -> None:
     assert "layer=5" in page.url
     assert "heads=1" in page.url
 
+    keys.tab_to("[data-key='first most'] li button")
+    keys.press("Enter")
+    assert page.evaluate(f"{FOCUS}.getAttribute('aria-current')") == "true"
     keys.tab_to("[data-go=compare]", "Shift+Tab")
     page.keyboard.press("Enter")
     expect(page.locator(".pane")).to_have_count(2)

@@ -118,25 +118,3 @@ def test_a_text_and_what_was_made_of_it(reads: Reads, compared: str, watches: tu
     expect(page.locator(".gen")).to_contain_text("row 5: nothing was chosen from it")
     expect(page.locator(".trust")).to_contain_text("Checked")
     assert plain(page.locator(".headpick").inner_text()) == "0 1 key 0 2 3 key 1"
-
-
-def test_another_text_is_read_with_the_same_model(reads: Reads, small: str) -> None:
-    from clearhead.reading.sources import from_small_model
-
-    read, text = reads(small), "The old ship sank. <script>alert(1)</script> The old ship"
-    page = read.open("row=20")
-    page.get_by_role("button", name="Read another text").click()
-    dialog = page.get_by_role("dialog", name="Read another text")
-    dialog.get_by_role("button", name="Read it").click()
-    expect(dialog.get_by_role("status")).to_contain_text("There is no text: type a sentence.")
-    dialog.get_by_role("textbox").fill(text)
-    dialog.get_by_role("button", name="Read it").click()
-    expect(dialog).to_have_count(0)
-    read.rest()
-    tokens = from_small_model(text).tokens
-    assert page.locator(".text .t:visible").count() == len(tokens)
-    assert page.locator("script").count() == 1
-    w = np.asarray(from_small_model(text).stack().layer(0).weights)[0][-1]
-    assert nearly(read.listed()[0].weight, percent, float(w.max()))
-    expect(page.get_by_label("What is read")).to_be_visible()
-    read.complaints = [told for told in read.complaints if "422" not in told]

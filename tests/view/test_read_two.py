@@ -24,6 +24,8 @@ def test_before_and_after_an_intervention(reads: Reads, compared: str, watches: 
     from tests.view.watches import exact_weights
 
     read, row = reads(compared), 30
+    read.open()
+    expect(read.page.locator(".pane")).to_have_count(2)
     page = read.open(f"layer=1&heads=2&row={row}")
     page.get_by_role("button", name="Compare").click()
     read.rest()
