@@ -59,7 +59,7 @@ def test_the_map_as_a_drawing_and_twice_as_large_as_a_picture(reads: Reads, know
 
 
 PIXELS = "[...document.querySelectorAll('.pixels')].map(canvas => canvas.toDataURL())"
-PARTS = (".say", ".mass li", ".cells tr", ".legend", ".chips", ".rank")
+PARTS = (".say", ".mass li", ".cells tr", ".legend", ".chips", ".rank", ".trust", ".textcap", ".sheettold")
 
 
 def as_a_file(read: ReadPage, folder: Path) -> None:
