@@ -259,6 +259,7 @@ def described_stack(stack: Stack) -> dict[str, Any]:
         "steps": list(stack.steps),
         "grid": None if stack.grid is None else asdict(stack.grid),
         "matches": stack.ids is not None,
+        "unit": stack.unit,
         "values": all(layer.find_values is not None for layer in stack.layers.values()),
         "layers": layers,
     }

@@ -18,7 +18,6 @@ from clearhead.reading.readings import Reading
 from clearhead.reading.sources import from_watch, shortened
 from clearhead.watched.records import MemoryLimitError, in_bytes
 from clearhead.watching import watch
-from clearhead.wording import count
 
 WATCH_BYTES = 1 << 31  # what a watch may record at least; more where a quarter of the free memory is more
 GENERATING = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
@@ -56,11 +55,12 @@ class Loaded:
         [reading] = self.watched(run, f"{given:,} tokens")
         setup = self.setup(f"inputs = processor({text!r}, return_tensors='pt')", run_code(tokens, self.generates))
         code = replace(reading.code, setup=setup)
-        title = f"{shortened(text)}, {count(given, 'token')}"
         most, notes = self.most_tokens, reading.notes
         if most and given > most:
-            notes = (*notes, f"{self.folder.name} was made for {most:,} tokens, and this text has {given:,}")
-        return replace(reading, title=title, code=code, notes=notes, again=lambda text: self.read(text, tokens))
+            notes = (*notes, f"{self.folder.name} was made for {most:,} tokens, and this text has {given:,}.")
+        return replace(
+            reading, title=shortened(text), code=code, notes=notes, again=lambda text: self.read(text, tokens)
+        )
 
     @property
     def most_tokens(self) -> int | None:

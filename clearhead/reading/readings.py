@@ -57,9 +57,9 @@ class Code:
     The latter hold LAYER, HEAD and PART in place of the layer's and the head's number and the part's name.
     """
 
-    setup: tuple[str, ...] = ()
-    weights: str = "w = …  # your weights of one head, (queries, keys)"
-    values: str = "v = …  # your values of one head, (keys, value dim)"
+    setup: tuple[str, ...] = ("# weights and values are what you have shown, with heads first",)
+    weights: str = "w = weights[HEAD]"
+    values: str = "v = values[HEAD]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +111,7 @@ class Stack:
     crosses: bool = False  # whether keys are of another text
     grid: Grid | None = None
     ids: Array | None = None  # the tokens' numbers, where queries and keys are the same tokens
+    unit: str = "token"  # what an item is called
 
     def layer(self, number: int) -> StackLayer:
         """One layer by its number in the model; raises InputError if there is none."""

@@ -4,6 +4,7 @@ Responsible for what each of them has: parts, tokens, a check against the model.
 models from folders.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,9 +24,11 @@ from clearhead.reading.readings import Agreement, Code, Grid, Reading, Sees, Sta
 from clearhead.watched.run import usual_part
 from clearhead.watched.seen import Watch
 from clearhead.watched.visible import Shown
-from clearhead.wording import count
 
 SMALL_MODEL = "the small model"
+BEFORE_TEXT = re.compile(r"<\S*>|\[[A-Z]+\]")  # a token such as <s> or [CLS]
+BYTE = re.compile(r"\\x[0-9a-f]{2}|<0x[0-9A-F]{2}>")  # of a letter that is cut apart
+BYTES = re.compile(rf"(?:{BYTE.pattern})+")
 MOST_SEQUENCES = 32  # of weights
 
 
@@ -53,7 +56,11 @@ def readings_of(source: Any, tokens: Sequence[str] | None = None, *, name: str =
         return [from_weights(w, tokens, name=name or "weights")]
     many = w.shape[:-3] != (1,) * (w.ndim - 3)
     return [
-        replace(from_weights(w[at], tokens, name=name or "weights"), title=f"sequence {', '.join(map(str, at))}" * many)
+        replace(
+            from_weights(w[at], tokens, name=name or "weights"),
+            title=f"sequence {', '.join(map(str, at))}" * many,
+            code=code_of_weights(", ".join(map(str, (*at, "HEAD"))), "sequences, heads, queries, keys"),
+        )
         for at in leads
     ]
 
@@ -61,13 +68,14 @@ def readings_of(source: Any, tokens: Sequence[str] | None = None, *, name: str =
 # A watch
 
 
-def from_watch(seen: Watch, *, name: str, setup: Sequence[str] = ("seen = …  # your watch",)) -> list[Reading]:
+def from_watch(seen: Watch, *, name: str, setup: Sequence[str] = ("# seen is your watch",)) -> list[Reading]:
     """A reading for each sequence of each run."""
     found = []
     for run in range(len(seen.runs)):
         for sequence in range(max(seen.sequences(run, part=part) for part in seen.parts(run))):
             stacks = stacks_of(seen, run, sequence)
-            found.append(Reading(name, stacks, title_of(stacks), code=watch_code(setup, run, sequence)))
+            code = watch_code(setup, run, sequence)
+            found.append(Reading(name, stacks, title_of(stacks), notes_on_bytes(stacks), code))
     if not found:
         raise InputError("this watch recorded nothing: call the model inside the with block.")
     return found
@@ -159,17 +167,33 @@ def agreement_of(seen: Watch, number: int, at: Mapping[str, Any]) -> Agreement:
     """How well a layer's recomputed output rows agree with the model's own; raises TrustError where they do not."""
     compared = seen.layer(number, **at).sequence.compared
     if compared is None or not compared.rows:
-        said = "No output of the model was kept to compare with."
+        said = "no output of the model was kept to compare with"
         return Agreement(said=said)
     return Agreement(compared.rows, compared.difference, compared.allowed)
 
 
 def title_of(stacks: Mapping[str, Stack]) -> str:
-    """The beginning of the usual part's text."""
+    """The beginning of the usual part's text, without the signs that a tokenizer puts before it."""
     stack = next(iter(stacks.values()))
     layer = next(iter(stack.layers.values()))
-    names = stack.names(layer, "queries")
-    return f"{shortened(''.join(names[:40]))}, {count(layer.queries, 'token')}"
+    names = list(stack.names(layer, "queries")[:40])
+    while names and BEFORE_TEXT.fullmatch(names[0]):
+        del names[0]
+    return shortened("".join(names))
+
+
+def notes_on_bytes(stacks: Mapping[str, Stack]) -> tuple[str, ...]:
+    """A sentence on what a piece of a letter looks like, if the usual part's text has one."""
+    stack = next(iter(stacks.values()))
+    names = stack.names(next(iter(stack.layers.values())), "queries")
+    for run in BYTES.findall("".join(name for name in names if BYTES.search(name))):
+        letter = bytes.fromhex(re.sub(r"[^0-9a-fA-F]", "", run.replace("0x", ""))).decode("utf-8", "ignore")[:1]
+        if letter:
+            own = "".join(BYTE.findall(run)[: len(letter.encode())])
+            return (f"This model reads some letters byte by byte: {own} is {letter}.",)
+    if any("\ufffd" in name for name in names):
+        return ("This model cuts some letters into several tokens: \ufffd is a part of one.",)
+    return ()
 
 
 def shortened(text: str) -> str:
@@ -190,11 +214,23 @@ def from_weights(w: Weights, tokens: Sequence[str] | None, *, name: str) -> Read
     if w.ndim not in (2, 3):
         raise InputError(f"weights of shape {w.shape} are not of one sequence: give (heads, queries, keys).")
     stacked = w if w.ndim == 3 else w.of_heads(np.array([int(w.heads)]))
-    return from_layers({0: stacked}, tokens, name=name)
+    code = code_of_weights("HEAD", "heads, queries, keys") if w.ndim == 3 else code_of_weights("...", "queries, keys")
+    return from_layers({0: stacked}, tokens, name=name, code=code)
+
+
+def code_of_weights(at: str, shape: str) -> Code:
+    """Python that takes a head from weights of the reader's own, which have the name that it begins with."""
+    return Code((f"# weights is what you have shown, ({shape})",), f"w = weights[{at}]")
 
 
 def from_layers(
-    layers: Mapping[int, Weights], tokens: Sequence[str] | None, *, name: str, notes: Sequence[str] = ()
+    layers: Mapping[int, Weights],
+    tokens: Sequence[str] | None,
+    *,
+    name: str,
+    notes: Sequence[str] = (),
+    unit: str = "token",
+    code: Code | None = None,
 ) -> Reading:
     """Each layer's weights, (heads, queries, keys); `tokens` name the keys, the last of them the queries."""
     names = None if tokens is None else tuple(map(str, tokens))
@@ -214,14 +250,14 @@ def from_layers(
         numbers: dict[str, int] = {}
         ids = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
     steps = (next(iter(stack_layers.values())).queries,)
-    stack = Stack("attention", stack_layers, names_of, steps=steps, ids=ids)
-    return Reading(name, {stack.name: stack}, notes=tuple(notes))
+    stack = Stack("attention", stack_layers, names_of, steps=steps, ids=ids, unit=unit)
+    return Reading(name, {stack.name: stack}, notes=tuple(notes), code=code or Code())
 
 
 def layer_of(number: int, w: Weights) -> StackLayer:
     """Weights as a layer, with nothing to compare them with."""
     count, queries, keys = w.shape
-    said = "These weights are not of a model's own call: there is nothing to compare them with."
+    said = "weights alone: there is no output to compare with"
     numbers = tuple(range(count))
     return StackLayer(
         number, numbers, numbers, queries, keys, band_of(w), lambda: w, find_agreement=lambda: Agreement(said=said)
@@ -252,7 +288,11 @@ def from_vectors(text: str, embeddings: Path | None = None) -> Reading:
     x = sentence.x[None]
     name = f"the vectors in {embeddings.name}" if embeddings else "the shipped word vectors"
     notes = (*words.remarks, *sentence.notes)
-    return from_layers({0: weights(x, x, scale=1.0)}, sentence.tokens, name=name, notes=notes)
+    read = f"clearhead.words.read_embeddings({str(embeddings)!r})" if embeddings else "clearhead.words.load()"
+    setup = ("import clearhead, clearhead.words", f"x = {read}.embed({text!r}).x")
+    code = Code(setup, "w = clearhead.weights(x, x, scale=1.0)", "v = x")
+    layers = {0: weights(x, x, scale=1.0)}
+    return from_layers(layers, sentence.tokens, name=name, notes=notes, unit="word", code=code)
 
 
 # The small model
@@ -273,14 +313,15 @@ def from_small_model(text: str) -> Reading:
     layers = {n: small_layer(n, one) for n, one in enumerate(done.layers)}
     stack = Stack("decoder", layers, lambda layer, side: names, steps=(len(names),), ids=np.array(done.tokens))
     left = len(tokens) - len(names)
-    notes = (f"The small model reads {most} tokens: the last {left:,} of this text are left out",) if left > 0 else ()
+    cut = (f"The small model reads {most} tokens: the last {left:,} of this text are left out.",) if left > 0 else ()
+    notes = (*cut, *notes_on_bytes({"": stack}))
     setup = (
         "import clearhead.model",
         "model = clearhead.model.load()",
         f"done = model.forward(model.tokenizer.encode({text!r})[:{most}])",
     )
     code = Code(setup, "w = done.layers[LAYER].weights[HEAD]", "v = done.layers[LAYER].v[HEAD]")
-    return Reading(SMALL_MODEL, {stack.name: stack}, title_of({"": stack}), notes, code, again=from_small_model)
+    return Reading(SMALL_MODEL, {stack.name: stack}, shortened(text), notes, code, again=from_small_model)
 
 
 def small_layer(number: int, one: LayerPass) -> StackLayer:

@@ -44,11 +44,12 @@ READ = Screen(
     (*SHARED_STYLES, "read/read.css", "read/map.css", "read/sheet.css"),
     (
         *SHARED, "read/tokens", "read/colours", "read/sight", "read/layout", "read/text", "read/minimap",
-        "read/wording", "read/find", "read/generation", "read/textpane", "read/answer", "read/viewbar", "read/trust",
-        "read/names", "read/state", "read/code", "read/dialogs", "read/tiles", "read/insight", "read/viewport",
-        "read/pixels", "read/labels", "read/marks", "read/frame", "read/gestures", "read/said", "read/cells",
-        "read/patches", "read/map", "read/ranks", "read/across", "read/survey", "read/thumbs", "read/headgrid",
-        "read/sheettable", "read/sheet", "read/kept", "read/drawing", "read/exports", "read/pane", "read/main",
+        "read/labels", "read/viewport", "read/marks", "read/frame", "read/patches", "read/wording", "read/find",
+        "read/generation", "read/textpane", "read/answer", "read/viewbar", "read/trust", "read/names", "read/state",
+        "read/code", "read/dialogs", "read/tiles", "read/insight", "read/pixels", "read/gestures", "read/said",
+        "read/cells", "read/map", "read/ranks", "read/across", "read/survey", "read/thumbs", "read/headgrid",
+        "read/sheettable", "read/sheet", "read/kept", "read/drawing", "read/exports", "read/line",
+        "read/heard", "read/held", "read/focus", "read/pane", "read/main",
     ),
 )  # fmt: skip
 SCREENS = {screen.name: screen for screen in (LEARN, READ)}

@@ -29,8 +29,10 @@ def show(
 
         with clearhead.watch(model, tokenizer=tokenizer) as before:
             model(ids)
-        with clearhead.watch(model, tokenizer=tokenizer) as after, clearhead.intervene(model, edits):
-            model(ids)
+        with clearhead.intervene(model) as change:
+            change.ablate(5, [3])
+            with clearhead.watch(model, tokenizer=tokenizer) as after:  # inside: its weights are the changed ones
+                model(ids)
         clearhead.view.show(before, after, names=("before", "after"))
     """
     found = readings_by_source(sources, tokens, names)

@@ -125,7 +125,7 @@ def test_a_decoder_is_told_when_a_text_is_longer_than_it_was_made_for(tokenizer,
     config = transformers.LlamaConfig(vocab_size=20, max_position_embeddings=16, **SIZES)
     folder = folder_of(transformers.LlamaForCausalLM(config), tokenizer, tmp_path)
     reading = models.from_folder(folder, f"{WORDS} {WORDS} {WORDS}", 2)
-    assert reading.notes == (f"{tmp_path.name} was made for 16 tokens, and this text has 21",)
+    assert reading.notes == (f"{tmp_path.name} was made for 16 tokens, and this text has 21.",)
     assert reading.stack().steps == (21, 1)
     again = reading.again("the sea")
     assert list(again.tokens)[:2] == ["the", "sea"]

@@ -54,6 +54,22 @@ def small() -> Iterator[str]:
         yield found
 
 
+@pytest.fixture(scope="session")
+def watches(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A watch of a model that went on with a text, and one of the same model changed."""
+    from tests.view.watches import save_watches  # brings torch
+
+    return save_watches(tmp_path_factory.mktemp("watches"))
+
+
+@pytest.fixture(scope="session")
+def compared(watches: tuple[Path, Path]) -> Iterator[str]:
+    """Where two saved watches are read."""
+    before, after = map(str, watches)
+    with serving("clearhead", "view", "--no-browser", "--watch", before, "--watch", after) as found:
+        yield found
+
+
 @pytest.fixture
 def watched(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Watched]:
     """A fresh page; `@pytest.mark.parametrize("watched", [{…}], indirect=True)` gives its size and likings."""

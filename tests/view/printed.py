@@ -91,12 +91,6 @@ def round_down(value: float) -> float:
     return float(f"{digit}e{int(power_of_ten)}")
 
 
-def round_up(value: float) -> float:
-    """The nearest of 1, 2 and 5 times a power of ten that is not smaller."""
-    down = round_down(value)
-    return down if down >= value * 0.999999 else round_down(2.55 * down)
-
-
 def step(weight: Any, floor: float, top: float = 1.0) -> Any:
     """Which of the 21 colours a weight has: logarithmic above a floor, linear if the floor is 0."""
     with np.errstate(divide="ignore"):

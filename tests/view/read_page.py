@@ -26,7 +26,7 @@ class ReadPage(Watched):
 
     ready = ".mass li"
 
-    def open(self, state: str = "") -> Page:
+    def open(self, state: str | None = None) -> Page:
         """Show a state, whole."""
         super().open(state)
         self.rest()

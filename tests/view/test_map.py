@@ -1,8 +1,6 @@
 """The map of the Read screen: its pixels are pooled weights, its numbers weights, and it says how far it has come."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.view.conftest import serving
 from tests.view.needle import needle_reading
 
 ITEMS, HEAD = 700, 1
@@ -37,14 +36,8 @@ PIXELS = """() => {
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Where the made-up text is served."""
-    command = [sys.executable, "-u", "-m", "tests.view.needle", str(ITEMS)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        yield re.search(r"(http://\S+/)read", server.stdout.readline())[1]
-    finally:
-        server.terminate()
-        server.wait(10)
+    with serving("tests.view.needle", str(ITEMS)) as found:
+        yield found.removesuffix("read")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Every number on the Read screen against matrices in float64: rows, columns, joined heads, cells, colours, the map."""
+"""Every number on the Read screen against matrices in float64: rows, columns, joined heads, cells, colours."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from clearhead.definition import weights as definition
 from clearhead.model import load
 from tests.view.known import READINGS, TEXT, exact, lengths
-from tests.view.printed import nearly, number, percent, round_down, round_up, short, step, whole
+from tests.view.printed import nearly, number, percent, round_down, short, step, whole
 from tests.view.read_page import ReadPage
 
 LISTED, MORE = 14, 40  # lines at first, and those that a click adds
@@ -108,7 +108,7 @@ def test_rows_and_columns_are_those_of_the_matrix(
     page.get_by_label("without the first token").check()
     read.rest()
     check_list(read, matrix[row], first=False)
-    expect(page.locator(".answer")).to_contain_text("Only colours and sums change. The first token holds ")
+    expect(page.locator(".answer")).to_contain_text("the map has it. The first token holds ")
     assert all(before.get(item.item, item.weight) == item.weight for item in read.listed()), "weights change too"
     assert "of the rest" in read.sentence()
     page.get_by_role("radio", name="who reads it").click()
@@ -173,64 +173,3 @@ def test_the_text_is_shaded_by_a_scale_that_is_told(reads: Reads, known: str, wi
             assert at in wanted, (j, kinds, line[j])
         steps.add(at)
     assert len(steps) > 5
-
-
-def pooled_at(matrix: np.ndarray, rows: np.ndarray, columns: np.ndarray, how: str) -> np.ndarray:
-    """The cells from each row and column to the next ones as one."""
-    gather = {"max": np.maximum, "sum": np.add, "mean": np.add}[how]
-    pooled = gather.reduceat(gather.reduceat(matrix, rows, axis=0), columns, axis=1)
-    if how == "mean":
-        pooled /= np.diff([*rows, len(matrix)])[:, None] * np.diff([*columns, matrix.shape[1]])
-    return pooled
-
-
-def brute_pool(matrix: np.ndarray, height: int, width: int, how: str) -> np.ndarray:
-    """Each pixel of a picture made of all its cells; a sum is that of the square of four by four that it lies in."""
-    size = len(matrix)
-    rows, columns = (np.arange(pixels) * size // pixels for pixels in (height, width))
-    if how != "sum":
-        return pooled_at(matrix, rows, columns, how)
-    squares = pooled_at(matrix, np.arange(0, size, 4), np.arange(0, size, 4), how)
-    return squares[rows // 4][:, columns // 4]
-
-
-PIXELS = """() => {
-  const canvas = document.querySelector('.pixels'), pen = canvas.getContext('2d');
-  const { width, height } = canvas, data = pen.getImageData(0, 0, width, height).data;
-  const probe = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-  const steps = Array.from({ length: 21 }, (_, n) => {
-    probe.fillStyle = getComputedStyle(document.querySelector(`.mappane .legend .w${n}`)).fill;
-    probe.fillRect(0, 0, 1, 1);
-    return [...probe.getImageData(0, 0, 1, 1).data].join();
-  });
-  const found = [];
-  for (let at = 0; at < data.length; at += 4) {
-    found.push(data[at + 3] ? steps.indexOf(data.subarray(at, at + 4).join()) : -9);
-  }
-  return { width, height, found };
-}"""
-
-
-@pytest.mark.parametrize("how", ["max", "sum", "mean"])
-def test_the_maps_pixels_are_pooled_cells(reads: Reads, known: str, how: str) -> None:
-    read, matrix = reads(known), exact(700, 5, 2)
-    page = read.open(f"reading={FIRST[700]}&layer=5&heads=2&row=699&how={how}")
-    page.wait_for_timeout(200)
-    told = page.evaluate(PIXELS)
-    drawn = np.reshape(told["found"], (told["height"], told["width"]))
-    assert -1 not in drawn, "a colour that is not of the scale"
-    pooled = brute_pool(matrix, told["height"], told["width"], how)
-    seen = brute_pool(np.tri(700), told["height"], told["width"], "max") > 0
-    assert ((drawn >= 0) == seen).all()
-    ends = [end.removeprefix("≤ ").removesuffix(" %").replace("−", "-") for end in read.legend()]
-    floor, top = (float(ends[n]) / (1 if how == "sum" else 100) for n in (0, -1))
-    assert top == (1 if how == "max" else round_up(pooled.max()))
-    assert floor == round_down(floor)
-    median = np.median(pooled[pooled > 1e-30])
-    assert 0.085 * min(median, top / 10) < floor <= 1.01 * min(median, top / 10)
-    above = step(pooled * (1 + 1e-5), floor, top), step(pooled * (1 - 1e-5), floor, top)
-    assert ((drawn == above[0]) | (drawn == above[1]))[seen].all()
-    assert len(set(drawn[seen])) > 10
-    said = page.locator(".mappane .status").inner_text()
-    most = {"max": "largest of 2² to 3²", "sum": "sum of 4²", "mean": "mean of 2² to 3²"}[how]
-    assert said == f"A pixel is the {most} cells; none skipped."

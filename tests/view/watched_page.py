@@ -15,8 +15,9 @@ class Watched:
     ready = ".tri"  # there once the page is
 
     def __init__(self, page: Page, address: str) -> None:
-        self.page, self.address = page, address
-        self.home = address.removesuffix("read")
+        self.page = page
+        self.address, _, self.first = address.partition("#")  # the page, and the state that it opens at
+        self.home = self.address.removesuffix("read")
         self.complaints: list[str] = []
         self.elsewhere: list[str] = []
         self.asked: list[Request] = []
@@ -36,10 +37,10 @@ class Watched:
         self.asked.append(request)
         self.running.add(request)
 
-    def open(self, state: str = "") -> Page:
+    def open(self, state: str | None = None) -> Page:
         """Show a state, whole."""
         self.page.goto("about:blank")
-        self.page.goto(f"{self.address}#{state}")
+        self.page.goto(f"{self.address}#{self.first if state is None else state}")
         self.page.locator(self.ready).first.wait_for()
         return self.page
 
@@ -51,6 +52,7 @@ Kind = TypeVar("Kind", bound=Watched)
 def watching(kind: type[Kind], browser: Browser, address: str, **options: Any) -> Iterator[Kind]:
     """A fresh page of a size and likings; nothing may have been complained of, or gone elsewhere, at the end."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options, accept_downloads=True)
+    context.set_default_timeout(10_000)
     context.add_init_script(POLICY)
     found = kind(context.new_page(), address)
     yield found

@@ -1,16 +1,23 @@
-// Light, dark or high contrast: the menu, and the choice that lasts until the next visit.
+// Light or dark, and how much contrast: two choices that last until the next visit.
 
-import { menu } from './controls.js';
+import { menu, menuChoice, menuGroup } from './controls.js';
 import { html, svg } from './dom.js';
 import { onNotebook } from './notebook.js';
 
-const APPEARANCE = [
-  ['theme:', 'As the system'],
-  ['theme:light', 'Light'],
-  ['theme:dark', 'Dark'],
-  ['contrast:more', 'High contrast'],
-];
+const APPEARANCE = {
+  theme: [
+    ['', 'As the system'],
+    ['light', 'Light'],
+    ['dark', 'Dark'],
+  ],
+  contrast: [
+    ['', 'As the system'],
+    ['more', 'High'],
+  ],
+};
+const APPEARANCE_NAMES = { theme: 'Theme', contrast: 'Contrast' };
 const SYSTEM = ['(prefers-color-scheme: dark)', '(prefers-contrast: more)', '(forced-colors: active)'];
+const [, MORE_CONTRAST] = SYSTEM;
 
 export function appearanceMenu() {
   const face = svg.svg(
@@ -18,21 +25,43 @@ export function appearanceMenu() {
     svg.circle({ cx: 8, cy: 8, r: 5.5 }),
     svg.path({ class: 'solid', d: 'M8 2.5a5.5 5.5 0 0 1 0 11z' }),
   );
-  const entries = APPEARANCE.map(([to, name]) => html.button({ 'data-set': to }, name));
-  return menu(face, 'Appearance', entries, true);
+  return menu(face, 'Appearance', appearanceChoices(), true);
 }
 
-/** Light, dark or high contrast; the system's theme by default. */
+/** Both choices as groups of a menu, those made marked. */
+export function appearanceChoices() {
+  const now = choicesMade();
+  return Object.entries(APPEARANCE).map(([key, values]) =>
+    menuGroup(
+      APPEARANCE_NAMES[key],
+      values.map(([value, name]) => menuChoice({ 'data-set': `${key}:${value}` }, name, now[key] === value)),
+    ),
+  );
+}
+
+/** What has been chosen: { theme, contrast }, '' for the system's. */
+function choicesMade() {
+  const { theme, asked } = document.documentElement.dataset;
+  return { theme: theme ?? '', contrast: asked ?? '' };
+}
+
+/** Choose one of APPEARANCE, as `key:value`; the system's by default. */
 export function appear(told) {
   const [key, value] = told.split(':');
   const { dataset } = document.documentElement;
-  if (key === 'theme') {
-    delete dataset.contrast;
-    if (value) dataset.theme = value;
-    else delete dataset.theme;
-  } else dataset.contrast = value;
-  remember(told);
+  const name = key === 'contrast' ? 'asked' : 'theme';
+  if (value) dataset[name] = value;
+  else delete dataset[name];
+  markContrast();
+  remember();
   document.documentElement.dispatchEvent(new Event('appearance'));
+}
+
+/** Style sheets know high contrast by one mark, whoever asked for it. */
+function markContrast() {
+  const { dataset } = document.documentElement;
+  if (dataset.asked || matchMedia(MORE_CONTRAST).matches) dataset.contrast = 'more';
+  else delete dataset.contrast;
 }
 
 /** Call `changed` when colours change, by the menu or the system; returns how to stop that. */
@@ -44,21 +73,25 @@ export function watchAppearance(changed) {
   };
 }
 
-/** Store the choice for the next visit, if the browser allows it. */
-function remember(told) {
+/** Store the choices for the next visit, if the browser allows it. */
+function remember() {
+  const { theme, contrast } = choicesMade();
   try {
-    localStorage.setItem('appearance', told);
+    localStorage.setItem('appearance', `theme:${theme} contrast:${contrast}`);
   } catch {
     // a page from disk, or a browser without storage
   }
 }
 
-/** The theme of the last visit, or of the notebook around the page. */
+/** The choices of the last visit, or the theme of the notebook around the page. */
 export function appearAsBefore() {
   onNotebook(({ theme }) => theme && appear(`theme:${theme}`));
+  matchMedia(MORE_CONTRAST).addEventListener('change', markContrast);
+  let told = null;
   try {
-    appear(localStorage.getItem('appearance') ?? 'theme:');
+    told = localStorage.getItem('appearance');
   } catch {
     // nothing was stored
   }
+  for (const choice of (told ?? 'theme:').split(' ')) appear(choice);
 }

@@ -37,7 +37,8 @@ export function draw(parent, ...children) {
   sync(parent, next);
 }
 
-/** Reuse old children for new ones of the same kind, in order; remove the rest and insert new ones. */
+/** Reuse old children for new ones of the same kind; remove the rest and insert new ones. An element with the focus is
+ * not moved, as it would lose it. */
 function sync(parent, next) {
   let now = parent.firstChild;
   for (const child of next) {
@@ -47,19 +48,20 @@ function sync(parent, next) {
       parent.insertBefore(child, now);
       continue;
     }
-    while (now !== found) {
-      const gone = now;
-      now = now.nextSibling;
-      gone.remove();
-    }
+    if (found.contains(document.activeElement)) {
+      while (now !== found) now = nodeBehind(now);
+    } else if (now !== found) parent.insertBefore(found, now); // what it passes may be wanted later
     now = found.nextSibling;
     morph(found, child);
   }
-  while (now) {
-    const gone = now;
-    now = now.nextSibling;
-    gone.remove();
-  }
+  while (now) now = nodeBehind(now);
+}
+
+/** The node behind one that is removed. */
+function nodeBehind(node) {
+  const next = node.nextSibling;
+  node.remove();
+  return next;
 }
 
 /** Elements with a key or an id are known by it; others by their first class. */

@@ -28,7 +28,10 @@ document.addEventListener('click', (event) => {
   if (dataset.open) openNamed(dataset.open);
   if (dataset.copy) copy(dataset.copy);
   if (dataset.export) write(dataset.export);
-  if (dataset.set) appear(dataset.set);
+  if (dataset.set) {
+    appear(dataset.set);
+    show();
+  }
   if (dataset.place) place(dataset.place);
   if (dataset.quiz) quiz(...dataset.quiz.split(',').map(Number));
   if (target.id === 'use-rows') useRows();

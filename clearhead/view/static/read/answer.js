@@ -3,7 +3,18 @@
 import { draw, html } from '../dom.js';
 import { percent, whole } from '../numbers.js';
 import { areWords, joinedTokens, shownToken } from './tokens.js';
-import { counted, distanceOf, nobodyReads, printed, sentenceOf, sentenceView, unitOf, wordAt } from './wording.js';
+import {
+  counted,
+  distanceOf,
+  nobodyReads,
+  printed,
+  sentenceOf,
+  sentenceView,
+  unitOf,
+  wholeOf,
+  wholeSaid,
+  wordAt,
+} from './wording.js';
 
 const LISTED = 14; // at first
 const MORE = 40;
@@ -14,20 +25,17 @@ const CUTS = ['50', '90', '99'];
 export function makeAnswer(host) {
   const chip = html.p({ class: 'chip' }),
     sentence = html.h2({ class: 'say', id: `${host.id}-say` }),
-    note = html.p({ class: 'cap' }),
+    heads = html.p({ class: 'cap inheads' }),
     state = html.div({ class: 'standing' }),
     list = html.ol({ class: 'mass scrolls', 'aria-label': 'Heaviest first' }),
     head = html.div({ class: 'headline' }),
-    columns = html.div(
-      { class: 'lhead', 'aria-hidden': 'true' },
-      ...['', 'weight', 'where', 'sum'].map((word) => html.span(null, word)),
-    );
+    columns = html.div({ class: 'lhead', 'aria-hidden': 'true' });
   const element = html.section(
     { class: 'answer', 'aria-labelledby': `${host.id}-say` },
     chip,
     state,
     sentence,
-    note,
+    heads,
     head,
     columns,
     list,
@@ -47,7 +55,7 @@ export function makeAnswer(host) {
       most += MORE;
       drawList();
       list.querySelector(`[data-rank="${most - MORE + 1}"]`)?.focus();
-    } else if (target.dataset.do) host.act(target.dataset.do);
+    } else if (target.dataset.do) host.act(target.dataset.do, target.dataset);
   });
   element.addEventListener('change', (event) => {
     if (event.target.type === 'checkbox') host.act('without', event.target.checked);
@@ -67,7 +75,7 @@ export function makeAnswer(host) {
 
   return {
     element,
-    /** `passing`: what is not part of the answer: locked, waiting, problem. */
+    /** `passing`: what is not part of the answer: locked, waiting, problem, and the heaviest item in any head. */
     update(view, passing) {
       if (shown?.line !== view.line) {
         most = LISTED;
@@ -77,10 +85,11 @@ export function makeAnswer(host) {
       draw(chip, chipView(view, passing));
       draw(state, stateView(passing));
       draw(sentence, view.line ? sentenceView(sentenceOf(view)) : ' ');
-      draw(note, view.line ? noteView(view) : []);
+      draw(heads, view.line ? anyHeadView(view, passing.heaviest) : []);
       draw(head, view.line ? headView(view) : []);
       for (const box of head.querySelectorAll('input')) box.checked = passing.without;
       columns.hidden = !view.line;
+      draw(columns, columnsView(view));
       drawList();
     },
   };
@@ -111,56 +120,93 @@ function stateView({ waiting, problem }) {
       html.p({ class: 'say2' }, problem.said),
       problem.then ? html.p({ class: 'cap' }, problem.then) : null,
       problem.gone ? html.p({ class: 'cap' }, 'Start ', html.code(null, 'clearhead view'), ' again, then') : null,
-      html.p(null, html.button({ class: 'main', 'data-do': 'again' }, 'Try again')),
+      problem.again ? html.p(null, html.button({ class: 'main', 'data-do': 'again' }, 'Try again')) : null,
     );
   }
   return waiting ? html.p({ class: 'cap waiting' }, waiting) : null;
 }
 
-/** Where the most comes from, if that is little. */
-function noteView(view) {
-  if (!nobodyReads(view) || !view.line.top.length) return [];
-  const [item, weight] = view.line.top[0],
-    away = distanceOf(view, item, view.column);
+/** What the row or column has most of in any head; the head can be chosen. A line that is always there does not make
+ * the others jump when it comes. */
+function anyHeadView(view, heaviest) {
+  const { by, part, about } = view;
+  if (part.layers.length === 1 && part.layers[0].heads.length === 1) return [];
+  const most = about.measure === 'value' ? 'Most weight in any head' : 'Most in any head';
+  if (!heaviest) return `${most}: …`;
+  const { found, said } = heaviest;
+  if (said) return `${most}: not known.`; // the lists over all heads say why
+  const rests = by === 'row' && !part.crosses && unitOf(view) !== 'patch',
+    off = rests ? found.find(([, , , column]) => column > 0) : null,
+    first = off ?? found[0];
+  if (!first) return `${most}: nothing.`;
+  const [layer, head, row, column, weight] = first;
+  const item = by === 'row' ? column : row,
+    mine = about.join === 'one' && about.layer === layer && about.heads[0] === head;
+  const told = [
+    html.q({ class: 'word' }, wordAt(view, by === 'row' ? 'keys' : 'queries', item)),
+    ` ${percent(weight)}`,
+  ];
   return [
-    `The most is ${printed(view, weight)}, from `,
-    html.q({ class: 'word' }, wordAt(view, 'queries', item)),
-    `${away ? `, ${away}` : ''}. `,
-    html.button({ class: 'link', 'data-pick': item }, 'Show it'),
+    `${most}${off ? ', off the first' : ''}: `,
+    mine
+      ? ['this one, ', ...told]
+      : html.button(
+          { class: 'link', 'data-do': 'head', 'data-layer': layer, 'data-head': head, 'data-item': item },
+          `${layer}.${head}, `,
+          told,
+        ),
   ];
 }
 
+/** What stands above the columns of the list; the last says what a sum is a share of. */
+function columnsView(view) {
+  const of = view.line ? wholeOf(view) : '';
+  return ['', 'weight', 'where', of ? `of ${of}` : 'sum'].map((word) => html.span(null, word));
+}
+
 function headView(view) {
-  const can = view.by === 'row' && !view.part.crosses && unitOf(view, 'keys') !== 'patch';
+  const can = view.by === 'row' && !view.part.crosses && unitOf(view) !== 'patch';
   return [
     html.h2(null, 'Heaviest first'),
     can
       ? html.label(
           { class: 'tick' },
           html.input({ type: 'checkbox', checked: view.without }),
-          ` without the first ${unitOf(view, 'keys')}`,
+          ` without the first ${unitOf(view)}`,
         )
       : null,
     view.without
       ? html.p(
           { class: 'cap' },
-          `Only colours and sums change. The first ${unitOf(view, 'keys')} holds ${printed(view, view.line.first)}.`,
+          `Left out of the list, its sums and the text’s colours; the map has it. The first ${unitOf(view)} holds `,
+          `${printed(view, view.line.first)}.`,
         )
       : null,
+    wholeOf(view) ? html.p({ class: 'cap' }, wholeSaid(view)) : null,
   ];
 }
 
 function listView(view, most) {
   const { line, by } = view,
     side = by === 'row' ? 'keys' : 'queries',
-    unit = unitOf(view, side),
+    unit = unitOf(view),
     other = by === 'row' ? view.column : view.row;
   const top = line.top.slice(0, most),
     words = areWords(view.names[side]);
   const lines = [];
-  top.forEach(([item, weight, sum], at) => {
+  top.forEach(([item, weight], at) => {
     lines.push(
-      itemView(view, { item, weight, sum, rank: at + 1, side, unit, words, target: item === other, first: !at }),
+      itemView(view, {
+        item,
+        weight,
+        sum: runningSum(line, at),
+        rank: at + 1,
+        side,
+        unit,
+        words,
+        target: item === other,
+        first: !at,
+      }),
     );
     for (const cut of CUTS) {
       if (line.carriers[cut] !== at + 1) continue;
@@ -187,6 +233,12 @@ function listView(view, most) {
     ),
   );
   return lines;
+}
+
+/** What the items so far carry together: not all, as long as any is left. */
+function runningSum({ top, rest }, at) {
+  const left = at + 1 < top.length || rest.count > 0;
+  return left ? Math.min(top[at][2], 1 - 1e-9) : top[at][2];
 }
 
 /** What the listed shares are shares of. */

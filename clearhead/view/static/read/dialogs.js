@@ -11,8 +11,10 @@ const HELP = [
   ['Enter, Esc', 'lock a token; let it go, and the pointer leads'],
   ['[ ]', 'the layer before or after'],
   [', .', 'the head before or after'],
-  ['Ctrl or Shift click', 'add heads; on a token, Shift compares it'],
-  ['/', 'find words, or #833 for a token’s number'],
+  ['Ctrl or Shift click', 'add heads; on a token, Shift pairs it with the chosen one'],
+  ['/', 'find words, or a token by its number'],
+  ['#833', 'in Find: token 833; Enter chooses it, and Enter again the next match'],
+  ['+ − 0', 'on the map: larger, smaller, whole; arrows point, Enter chooses'],
   ['Ctrl Z, Ctrl Shift Z', 'undo, redo'],
   ['?', 'this list'],
 ];
@@ -55,7 +57,7 @@ export function openHelp() {
 /** Ask for another text; `read` reads it, and fails with a reason. */
 export function openAgain(read) {
   const field = html.textarea({ rows: 6, 'aria-label': 'Text', spellcheck: 'false', class: 'word' }),
-    start = html.button({ class: 'main', type: 'submit' }, 'Read it'),
+    start = html.button({ class: 'main', type: 'submit' }, 'Read it ', html.kbd(null, 'Ctrl ⏎')),
     said = html.p({ class: 'cap', role: 'status' });
   const form = html.form({ class: 'again' }, field, html.div({ class: 'headline' }, said, start));
   const dialog = openDialog('Read another text', form);
@@ -70,6 +72,9 @@ export function openAgain(read) {
       said.textContent = error.message;
       start.disabled = false;
     }
+  });
+  field.addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !start.disabled) form.requestSubmit();
   });
   field.focus();
 }

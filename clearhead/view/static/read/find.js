@@ -19,12 +19,13 @@ export function makeFind(host) {
   const result = html.div({ class: 'found', hidden: true });
   let found = []; // [first token, token behind the last]
   let at = 0;
+  let chosen = false; // whether Enter has chosen this match
   let joined = null;
 
   function search() {
     const asked = input.value;
     found = asked.trim() ? matches(sought(), asked) : [];
-    at = 0;
+    [at, chosen] = [0, false];
     const here = host.here();
     const next = found.findIndex(([from]) => from >= here);
     if (next > 0) at = next;
@@ -56,42 +57,46 @@ export function makeFind(host) {
 
   function resultView() {
     const step = (by, name, face) =>
-      html.button({ class: 'quiet icon', 'data-by': by, 'aria-label': name, disabled: found.length < 2 }, face);
+      found.length > 1 && html.button({ class: 'quiet icon', 'data-by': by, 'aria-label': name }, face);
     return [
       html.span({ class: 'cap' }, said()),
       step(-1, 'Match before', '‹'),
       step(1, 'Next match', '›'),
-      html.button(
-        { class: 'quiet', 'data-by': 'choose', disabled: !found.length },
-        'Choose ',
-        html.kbd(null, 'Ctrl ⏎'),
-      ),
-      html.button({ class: 'quiet', 'data-by': 'end' }, 'End ', html.kbd(null, 'Esc')),
+      found.length > 0 && html.button({ class: 'quiet', 'data-by': 'choose' }, 'Choose ', html.kbd(null, '⏎')),
+      html.button({ class: 'quiet', 'data-by': 'end' }, 'End'),
     ];
+  }
+
+  /** Choose the match that is shown, or the one beside it if it has been chosen already. */
+  function choose(by = 1) {
+    if (!found.length) return;
+    if (chosen && found.length > 1) step(by);
+    chosen = true;
+    host.choose(found[at][0]);
   }
 
   function step(by) {
     if (!found.length) return;
     at = (at + by + found.length) % found.length;
+    chosen = false;
     arrive();
   }
 
   function end() {
     input.value = '';
     search();
-    host.focus();
+    host.back();
   }
 
   input.addEventListener('input', search);
   input.addEventListener('keydown', (event) => {
     event.stopPropagation(); // letters are letters here
     if (event.key === 'Escape') end();
-    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && found.length) host.choose(found[at][0]);
-    else if (event.key === 'Enter') step(event.shiftKey ? -1 : 1);
+    if (event.key === 'Enter') choose(event.shiftKey ? -1 : 1);
   });
   result.addEventListener('click', (event) => {
     const by = event.target.closest('[data-by]')?.dataset.by;
-    if (by === 'choose') host.choose(found[at][0]);
+    if (by === 'choose') choose();
     else if (by === 'end') end();
     else if (by) step(Number(by));
   });

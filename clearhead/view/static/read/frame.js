@@ -23,11 +23,10 @@ export function partsOf() {
     legend = html.div(null),
     where = html.p({ class: 'cap where' });
   const words = html.div({ class: 'words' }, status, legend, where);
-  const patches = html.div({ class: 'patchpart' }),
-    cells = html.div({ class: 'cellpart' });
+  const cells = html.div({ class: 'cellpart' });
   const head = html.div({ class: 'headline' }, html.h2(null, 'Map'), choices, zoom);
-  const element = html.section({ class: 'mappane', 'aria-label': 'Map' }, head, box, words, cells, patches, probe);
-  return { element, box, base, over, probe, choices, zoom, status, legend, where, words, patches, cells };
+  const element = html.section({ class: 'mappane', 'aria-label': 'Map' }, head, box, words, cells, probe);
+  return { element, box, base, over, probe, choices, zoom, status, legend, where, words, cells };
 }
 
 /** One of several, as buttons. */

@@ -1,15 +1,16 @@
 // Read: starts the screen. It holds the state, its past and its address, and hands keys and clicks to the panes.
 
 import { alone, keepAddress, openedAt, Refused, request } from '../ask.js';
-import { appear, appearAsBefore, appearanceMenu } from '../appearance.js';
+import { appear, appearAsBefore, appearanceChoices, appearanceMenu } from '../appearance.js';
 import { pythonOf } from './code.js';
-import { icon, menu, REDO, UNDO } from '../controls.js';
+import { icon, menu, menuChoice, menuGroup, MORE, REDO, UNDO } from '../controls.js';
 import { openAgain, openCode, openHelp } from './dialogs.js';
 import { draw, html } from '../dom.js';
 import { exportAs } from './exports.js';
+import { keepFocus } from './focus.js';
 import { copyText } from '../files.js';
 import { makePane } from './pane.js';
-import { fromAddress, layerOf, partOf, soundPane, toAddress } from './state.js';
+import { besidePane, fromAddress, layerOf, partOf, soundPane, toAddress } from './state.js';
 
 const MOST_PAST = 100;
 const ONE_MOVE = 1000; // milliseconds in which moves are undone together
@@ -45,6 +46,7 @@ async function startReading() {
   let exporting = null; // what the menu says of the last export
   let speech = null;
   document.body.append(bar, room, status);
+  keepFocus(room, () => panes[active]?.focus());
 
   /** Speak to those who do not see the page, once things have settled. */
   function say(text) {
@@ -96,18 +98,30 @@ async function startReading() {
         openedAt === null
           ? html.button({ class: 'quiet wide', 'data-go': 'link' }, copied === 'link' ? 'Copied' : 'Copy link')
           : null,
-        menu(
-          exporting ?? 'Export',
-          'Export',
-          EXPORTS.filter(offered).map(([kind, name]) => html.button({ 'data-export': kind }, name)),
-        ),
+        menu(exporting ?? 'Export', 'Export', exportEntries()),
         appearanceMenu(),
-        html.button({ class: 'quiet icon', 'data-go': 'help', 'aria-label': 'Keys', title: 'Keys (?)' }, '?'),
+        html.button({ class: 'quiet icon wide', 'data-go': 'help', 'aria-label': 'Keys', title: 'Keys (?)' }, '?'),
+        narrowMenu(),
       ),
     );
     const box = bar.querySelector('#linked');
     if (box) box.checked = state.linked;
   }
+
+  /** Where the bar has little room, what it has none for. */
+  function narrowMenu() {
+    const entries = [
+      panes.length > 1
+        ? areAlike() && menuChoice({ 'data-go': 'linked' }, 'Same rows in both', state.linked, 'checkbox')
+        : html.button({ 'data-go': 'compare', disabled: !found }, 'Compare'),
+      menuGroup(exporting ?? 'Export', exportEntries()),
+      ...appearanceChoices(),
+      html.button({ 'data-go': 'help' }, 'Keys'),
+    ];
+    return menu(icon(MORE), 'More', entries.filter(Boolean), true, 'narrow');
+  }
+
+  const exportEntries = () => EXPORTS.filter(offered).map(([kind, name]) => html.button({ 'data-export': kind }, name));
 
   function newPane() {
     opened += 1;
@@ -118,6 +132,7 @@ async function startReading() {
       say,
       change: (next) => change(panes.indexOf(made), next),
       move: (next) => change(panes.indexOf(made), next, true),
+      back: (shown) => back(panes.indexOf(made), shown),
       act: (name) => act(panes.indexOf(made), name),
       copyPython: (view) => copy(pythonOf(view), panes.indexOf(made)),
     };
@@ -125,7 +140,7 @@ async function startReading() {
     return made;
   }
 
-  /** Bring the screen to the state; where the element with the focus goes or is disabled, the active text has it. */
+  /** Bring the screen to the state; where the button with the focus goes or is disabled, the active text has it. */
   function show() {
     const had = document.activeElement;
     bringToState();
@@ -174,6 +189,14 @@ async function startReading() {
     show();
   }
 
+  /** Let a pane's state be what it shows, as what was chosen cannot be shown; undo does not lead there again. */
+  function back(at, shown) {
+    const all = state.panes.map((pane, n) => (n === at ? shown : pane));
+    state = Object.freeze({ ...state, panes: Object.freeze(all) });
+    if (past.length && toAddress(past.at(-1)) === toAddress(state)) past.pop();
+    show();
+  }
+
   function undo(from, to) {
     if (!from.length) return;
     to.push(state);
@@ -184,10 +207,9 @@ async function startReading() {
 
   function act(at, name) {
     if (name === 'compare') {
-      const [one] = state.panes,
-        other = found.readings.length > 1 ? { reading: (one.reading + 1) % found.readings.length, part: null } : {};
+      const [one] = state.panes;
       past.push(state);
-      state = Object.freeze({ ...state, panes: Object.freeze([one, { ...one, ...other }]) });
+      state = Object.freeze({ ...state, panes: Object.freeze([one, besidePane(one, found)]) });
       active = 1;
       show();
     }
@@ -253,13 +275,17 @@ async function startReading() {
     if (at >= 0) active = at;
     if (!target || target.disabled) return;
     const { go, set, export: kind } = target.dataset;
-    if (set) appear(set);
+    if (set) {
+      appear(set);
+      drawBar();
+    }
     if (go === 'undo') undo(past, future);
     if (go === 'redo') undo(future, past);
     if (go === 'link' || kind === 'link') copy(location.href, 'link');
     else if (kind) exportShown(kind);
     if (go === 'help') openHelp();
     if (go === 'compare') act(0, 'compare');
+    if (go === 'linked') link(!state.linked);
     if (go === 'here') event.preventDefault();
   });
 
@@ -269,10 +295,14 @@ async function startReading() {
   });
 
   bar.addEventListener('change', ({ target }) => {
-    if (target.id !== 'linked') return;
-    state = Object.freeze({ ...state, linked: target.checked });
-    show();
+    if (target.id === 'linked') link(target.checked);
   });
+
+  /** Whether both panes go to the same rows. */
+  function link(linked) {
+    state = Object.freeze({ ...state, linked });
+    show();
+  }
 
   // Keys
 

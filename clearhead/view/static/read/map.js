@@ -8,7 +8,6 @@ import { frameFor, partsOf, penOf, segment } from './frame.js';
 import { watchGestures } from './gestures.js';
 import { depthFor, tilesInSight, tilesOfAnyDepth, tilesOfCells } from './insight.js';
 import { drawMarks, RING_SIZE } from './marks.js';
-import { makePatches } from './patches.js';
 import { cellsAPixel, coloured, pooled } from './pixels.js';
 import { cellSentence, headOf, pixelSentence, spotAt, statusView } from './said.js';
 import { sees } from './sight.js';
@@ -27,8 +26,6 @@ export function makeMap(host) {
   const parts = partsOf();
   const tiles = makeTiles({ request: host.request, alone: host.alone, arrived: planSoon });
   const cells = makeCells({ choose: host.choose, say: host.say, moved: () => plan(true) });
-  const patches = makePatches(host);
-  parts.patches.append(patches.element);
   parts.cells.append(cells.element);
   let view = null;
   let port = null;
@@ -39,7 +36,6 @@ export function makeMap(host) {
   let palette = null;
   let field = null;
   let scale = { floor: 0, top: 1 };
-  let showsPicture = null; // for a part that has one: whether it is shown in place of the matrix
   let planned = 0,
     stale = false,
     waitingSince = 0,
@@ -60,10 +56,8 @@ export function makeMap(host) {
     if (!before || shape(before) !== shape(next)) {
       port = null;
       cursor = pointer = null;
-      showsPicture = next.part.grid ? true : null;
     }
     tiles.use(next.about, next.how, next.layer);
-    patches.update(next);
     plan(true);
   }
 
@@ -90,7 +84,6 @@ export function makeMap(host) {
     const last = palette;
     palette = paletteOf(parts.probe, palette);
     drawControls();
-    if (showsPicture) return;
     if (measure() || last !== palette) stale = true;
     if (!frame.width) return;
     if (pointer) cursor = cellUnder(port, inFrame(pointer), view.layer, frame);
@@ -198,18 +191,14 @@ export function makeMap(host) {
   function drawControls() {
     const { layer, about, part } = view;
     parts.words.classList.toggle('few', isFew());
-    parts.box.hidden = parts.words.hidden = parts.zoom.hidden = Boolean(showsPicture);
-    parts.patches.hidden = !showsPicture;
-    parts.cells.hidden = Boolean(showsPicture);
     const size = `${layer.queries.toLocaleString('en')} by ${layer.keys.toLocaleString('en')}`;
     const shape = layer.sees.high === 0 && !part.crosses ? 'Triangle' : 'Matrix';
     parts.box.setAttribute('aria-label', `${shape} of ${size} weights, ${headOf(about)}`);
-    const pools = deepest(layer) > 0 && !showsPicture;
+    const pools = deepest(layer) > 0;
     draw(
       parts.choices,
-      part.grid && segment('Shown', ['picture', 'matrix'], showsPicture ? 'picture' : 'matrix'),
       pools && segment('Each pixel shows', POOLINGS, view.how),
-      isFew() && !showsPicture && html.span({ class: 'cap' }, 'every square is one weight'),
+      isFew() && html.span({ class: 'cap' }, 'every square is one weight'),
     );
   }
 
@@ -227,7 +216,7 @@ export function makeMap(host) {
     draw(parts.status, statusView({ progress, patient, said, coarse, head: headOf(view.about) }));
     const spot = cursor && spotAt(field, frame, port, cursor, view.layer);
     const hint =
-      spot || view.part.grid || waits || progress.error
+      spot || waits || progress.error
         ? null
         : html.span({ class: 'hint' }, ' Point at a cell for its number; a double click chooses it.');
     draw(parts.where, cellSentence(view, spot ?? pairSpot()), hint);
@@ -328,20 +317,11 @@ export function makeMap(host) {
     if (told?.do === 'zoom') zoomBy(Number(told.by));
     else if (told?.do === 'halt') tiles.halt();
     else if (told?.do === 'resume') tiles.resume();
-    else if (told?.do === 'choice') choice(told.value);
+    else if (told?.do === 'choice') host.how(told.value);
   });
-
-  function choice(value) {
-    if (POOLINGS.includes(value)) host.how(value);
-    else {
-      showsPicture = value === 'picture';
-      plan(true);
-    }
-  }
 
   function goTo(row, column) {
     if (!view) return;
-    showsPicture &&= false;
     cursor = pointer = null;
     if (!frame?.width) return;
     if (!isFew()) {
@@ -352,9 +332,9 @@ export function makeMap(host) {
   }
 
   /** What is drawn, for a file: pixels in the colours of paper, single cells, the scale, and which tiles; null before
-   * that and for a picture. */
+   * that. */
   function drawn() {
-    if (!field || showsPicture) return null;
+    if (!field) return null;
     const { x, y, sx, sy } = port;
     return {
       get image() {
@@ -375,7 +355,6 @@ export function makeMap(host) {
 
   function stop() {
     tiles.stop();
-    patches.stop();
     resizes.disconnect();
     unwatch();
     cancelAnimationFrame(planned);

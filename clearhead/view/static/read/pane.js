@@ -2,11 +2,14 @@
 
 import { alone, Refused } from '../ask.js';
 import { makeAnswer } from './answer.js';
-import { floorOf, stepOf, topOf } from './colours.js';
-import { html } from '../dom.js';
+import { draw, html } from '../dom.js';
+import { makeHeard } from './heard.js';
+import { remarksView } from './held.js';
+import { heaviestOf, sameAbout, sameQuestion, scaleOf } from './line.js';
 import { makeMap } from './map.js';
 import { makeNames, wholeLine } from './names.js';
 import { whole } from '../numbers.js';
+import { headOf } from './said.js';
 import { makeSheet } from './sheet.js';
 import { layerOf, partOf } from './state.js';
 import { makeTextPane } from './textpane.js';
@@ -16,8 +19,8 @@ import { sentenceOf, spoken } from './wording.js';
 
 const BEFORE_A_WORD = 150; // milliseconds before a wait is mentioned
 
-/** A pane; `host` holds the state: `change` asks for another, `move` for another row, `act` for what concerns both
- * panes. */
+/** A pane; `host` holds the state: `change` asks for another, `move` for another row, `back` for the last one that can
+ * be shown, `act` for what concerns both panes. */
 export function makePane(host) {
   const { id, request, say } = host;
   let state = null; // sound, from the address
@@ -31,6 +34,7 @@ export function makePane(host) {
   let still = false; // whether the text stays where it is, as the reader's hand is in it
   let now = null; // the request for the line
   let trusted = { key: '', told: null };
+  let lastSpoken = '';
 
   const names = makeNames(request, () => {
     if (view) drawAll(viewOf(view.state, view.line));
@@ -44,6 +48,7 @@ export function makePane(host) {
   });
   const text = makeTextPane({
     id,
+    request,
     say,
     pick,
     point,
@@ -54,23 +59,27 @@ export function makePane(host) {
     id,
     pick: (item) => {
       const { by, at } = view; // of the list that is seen, even if another answer is on its way
-      host.change(by === 'row' ? { by, row: at, column: item } : { by, row: item, column: at });
+      choose(by === 'row' ? { by, row: at, column: item } : { by, row: item, column: at });
     },
     act,
   });
-  const map = makeMap({ request, alone, choose: (pair) => host.change(pair), how: (how) => host.change({ how }), say });
+  const map = makeMap({ request, alone, choose, how: (how) => host.change({ how }), say });
+  const heard = makeHeard(request, () => view && drawPassing());
   const sheet = makeSheet({
-    request,
+    request: heard.request,
     alone,
-    choose: ({ layer, head, ...pair }) => host.change({ layer, heads: [head], join: 'one', ...pair }),
+    choose: ({ layer, head, ...pair }) =>
+      ('row' in pair ? choose : host.change)({ layer, heads: [head], join: 'one', ...pair }),
     change: host.change,
     say,
   });
   const trust = makeTrust({ measure: (measure) => host.change({ measure }) });
   const stage = html.div({ class: 'stage' }, text.element, answer.element, map.element);
+  const remarks = html.div({ class: 'remarks' });
   const element = html.section(
     { class: 'pane', id, 'aria-label': host.label },
     viewbar.element,
+    remarks,
     stage,
     trust.element,
     sheet.element,
@@ -164,7 +173,6 @@ export function makePane(host) {
       if (mine !== now) return;
       [problem, waiting] = [null, null];
       drawAll(viewOf(shownState(), line));
-      if (pointed === null) say(spoken(sentenceOf(view)));
       askTrust();
     } catch (error) {
       failed(error, mine);
@@ -175,10 +183,27 @@ export function makePane(host) {
 
   function failed(error, mine) {
     if (mine !== now || error.name === 'AbortError') return;
-    const gone = !(error instanceof Refused);
-    const said = gone ? 'The server on this computer no longer answers.' : error.message;
-    [waiting, problem] = [null, { kind: gone ? 'Error' : 'Not available', said, then: lastSaid(), gone }];
+    if (error instanceof Refused) goBack('Not available', error.message);
+    else {
+      const said = 'The server on this computer no longer answers.',
+        then = view?.line ? `What you see is the last answer, ${lineSaid(view)}.` : '';
+      [waiting, problem] = [null, { kind: 'Error', said, then, gone: true, again: load }];
+      drawPassing();
+    }
+  }
+
+  /** Where there is no answer, what is chosen is again what is shown. */
+  function goBack(kind, said, again = null) {
+    const asked = lineSaid(viewOf(shownState(), null));
+    now = waiting = pointed = null;
+    if (view?.line) host.back(view.state);
+    problem = { kind, said, then: view?.line ? `Asked for ${asked}; shown is still ${lineSaid(view)}.` : '', again };
     drawPassing();
+  }
+
+  /** What a line is of, in words. */
+  function lineSaid({ by, at, about }) {
+    return `${by} ${whole(at)} of ${headOf(about)}`;
   }
 
   async function askTrust() {
@@ -214,6 +239,16 @@ export function makePane(host) {
     if (moved && !still)
       text.reveal(view, view.by === 'row' ? 'keys' : 'queries', view.by === 'row' ? view.column : view.row);
     if (moved) still = false;
+    speak();
+  }
+
+  /** Say the sentence to those who do not see it, once it has its words and whenever it is another. */
+  function speak() {
+    const { row, column, names: known, line } = view;
+    if (!line || pointed !== null || known.queries[row] === undefined || known.keys[column] === undefined) return;
+    const sentence = spoken(sentenceOf(view));
+    if (sentence !== lastSpoken) say(sentence);
+    lastSpoken = sentence;
   }
 
   /** What is not part of an answer: the choices themselves, the lock, a wait, an error. */
@@ -223,18 +258,24 @@ export function makePane(host) {
       copied,
     });
     text.turned(state.by);
-    answer.update(view ?? viewOf(shownState(), null), { locked, waiting, problem, without: state.without });
+    const drawn = view ?? viewOf(shownState(), null);
+    draw(remarks, remarksView(drawn.reading));
+    const passing = { locked, waiting, problem, without: state.without, heaviest: heard.of(drawn) };
+    answer.update(drawn, passing);
     element.setAttribute('aria-busy', String(Boolean(waiting)));
+  }
+
+  /** Go to a row, a column or a pair of the reader's choice, which locks it. */
+  function choose(next) {
+    [locked, pointed] = [true, null];
+    host.change(next);
   }
 
   /** Choose an item of a side: what is asked about, or the other of the pair. */
   function pick(side, item) {
     still = true;
     const to = side === 'queries' ? 'row' : 'column';
-    if (to === state.by) {
-      [locked, pointed] = [true, null];
-      host.change({ row: null, column: null, [to]: item });
-    } else host.change({ [to]: item });
+    choose(to === state.by ? { row: null, column: null, [to]: item } : { [to]: item });
   }
 
   /** Follow the pointer while nothing is locked. */
@@ -245,14 +286,15 @@ export function makePane(host) {
     load();
   }
 
-  /** The same token, asked the other way round. */
+  /** The same token, asked the other way round, with the heaviest of what it then has; of two texts, the other of the
+   * pair. */
   function turn(by) {
     if (by === state.by) return;
-    const { row, column, part, layer } = view ?? viewOf(state, null);
-    if (part.crosses) host.change({ by, row, column, without: false });
-    else if (by === 'column')
-      host.change({ by, row: null, column: Math.max(0, row + layer.sees.offset), without: false });
-    else host.change({ by, row: Math.max(0, Math.min(layer.queries - 1, column - layer.sees.offset)), column: null });
+    const { row, column, part, layer } = view ?? viewOf(state, null),
+      { offset } = layer.sees;
+    const key = part.crosses ? column : Math.max(0, row + offset),
+      query = part.crosses ? row : Math.max(0, Math.min(layer.queries - 1, column - offset));
+    host.change(by === 'column' ? { by, row: null, column: key, without: false } : { by, row: query, column: null });
   }
 
   function unlock() {
@@ -261,25 +303,25 @@ export function makePane(host) {
     say('follows the pointer; Enter locks');
   }
 
-  /** Wait no longer; the last answer stays. */
+  /** Wait no longer. */
   function giveUp() {
     now?.abort();
-    now = null;
-    [waiting, problem] = [null, { kind: 'Stopped', said: 'This was not waited for.', then: lastSaid() }];
-    drawPassing();
-  }
-
-  /** What is seen while there is no newer answer. */
-  function lastSaid() {
-    return view?.line ? `What you see is the last answer, ${view.by} ${whole(view.at)}.` : '';
+    const asked = shownState();
+    goBack('Stopped', 'This was not waited for.', () => host.change(asked));
   }
 
   function act(name, value) {
     if (name === 'without') host.change({ without: value, column: null });
     if (name === 'unlock') unlock();
     if (name === 'lock') pane.lock();
-    if (name === 'again') load();
+    if (name === 'again') problem.again();
     if (name === 'stop') giveUp();
+    if (name === 'head') {
+      const { by, at } = view,
+        [layer, head, item] = [value.layer, value.head, value.item].map(Number);
+      const pair = by === 'row' ? { row: at, column: item } : { row: item, column: at };
+      choose({ layer, heads: [head], join: 'one', by, ...pair });
+    }
   }
 
   const pane = {
@@ -296,6 +338,7 @@ export function makePane(host) {
       nameRegions(around.two);
       [state, context] = [next, around];
       if (before && before.by !== next.by) pointed = null;
+      if (!problem?.gone && view?.line) problem = null;
       if (view?.line && !problem && sameQuestion(view.state, shownState())) {
         now?.abort();
         [now, waiting] = [null, null];
@@ -336,11 +379,8 @@ export function makePane(host) {
     },
     lock() {
       if (locked) return;
-      locked = true;
-      const followed = shownState();
-      pointed = null;
-      host.change({ row: followed.row, column: followed.column });
-      drawPassing();
+      const { row, column } = shownState();
+      choose({ row, column });
     },
     /** Back out, one thing at a time: of a wait, of the lock, of the heads that are being drawn. */
     back(target) {
@@ -349,50 +389,13 @@ export function makePane(host) {
       else unlock();
     },
     find: text.find,
-    focus: text.focus,
     close() {
       now?.abort();
       map.stop();
+      text.stop();
       sheet.close();
       element.remove();
     },
   };
   return pane;
-}
-
-/** Whether a view is about what a state is about, its row aside. */
-function sameAbout(about, { reading, part, layer, heads, join, measure }) {
-  return (
-    about.reading === reading &&
-    about.part === part &&
-    about.layer === layer &&
-    about.join === join &&
-    about.measure === measure &&
-    about.heads.join() === heads.join()
-  );
-}
-
-/** Whether two states are answered by the same line. */
-function sameQuestion(a, b) {
-  const at = ({ by, row, column }) => (by === 'row' ? row : column);
-  return sameAbout(a, b) && a.by === b.by && at(a) === at(b) && a.without === b.without;
-}
-
-/** The heaviest item of a line; of a row, the first key aside, which rows rest on. */
-function heaviestOf({ top }, by) {
-  return ((by === 'row' ? top.find(([item]) => item > 0) : null) ?? top[0])?.[0] ?? null;
-}
-
-/** How a line is shaded; without the first key, as if the others were all. */
-function scaleOf(line, { measure, without }, { sees }) {
-  const share = without && measure === 'weight' ? 1 / Math.max(1e-9, 1 - line.first) : 1;
-  const count = sees.high === null ? line.length : Math.max(1, line.seen[1] - line.seen[0]);
-  const top = measure === 'value' ? topOf(line.values) : 1;
-  const floor = floorOf(line.values, count);
-  return {
-    floor,
-    top,
-    plain: measure === 'value',
-    step: (weight, at) => (without && !at ? 0 : stepOf(weight * share, floor, top)),
-  };
 }

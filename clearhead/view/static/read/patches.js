@@ -1,24 +1,33 @@
-// Weights over the picture that a vision model looked at: each patch is a key.
+// The picture that a vision model looked at, in place of a text: each patch is a token.
 
+import { watchAppearance } from '../appearance.js';
 import { draw, html } from '../dom.js';
-import { whole } from '../numbers.js';
-import { amount, legendView, paletteOf, stepOf, STEPS } from './colours.js';
+import { paletteOf, STEPS } from './colours.js';
 import { penOf } from './frame.js';
 import { itemName } from './labels.js';
 
-const CLEAREST = 0.72; // how much of the picture the heaviest weight covers
-const PATCH_MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+const WASH = 0.15; // how much of the picture the heaviest weight covers inside of a patch
+const FRAME = 0.16; // of a patch's side: the frame of the heaviest
+const FAINTEST = 0.3; // frame
 
-/** `host` is the map's. */
-export function makePatches({ request, choose, say }) {
+/** A picture; `host` is told as a text's is, and `request` gets the picture itself. */
+export function makePicture(host) {
   const image = html.img({ alt: '', draggable: 'false' }),
     over = html.canvas({ class: 'marks', 'aria-hidden': 'true' }),
-    probe = html.span({ class: 'probe', 'aria-hidden': 'true' });
-  const box = html.div({ class: 'picture', tabindex: 0, role: 'application' }, image, over, probe);
-  const words = html.div({ class: 'words' });
+    probe = html.span({ class: 'probe', 'aria-hidden': 'true' }),
+    current = html.span({ class: 'unseen', role: 'option', id: `${host.id}-patch` });
+  const box = html.div(
+    { class: 'picture', id: host.id, tabindex: 0, role: 'listbox', 'aria-activedescendant': current.id },
+    image,
+    over,
+    probe,
+    current,
+  );
+  const words = html.div({ class: 'aside' });
   const element = html.div({ class: 'patches' }, box, words);
   let view = null;
-  let cursor = null; // the patch under the pointer or the arrow keys
+  let told = null; // as a text is told: weights, shade, say, chosen, other
+  let cursor = null; // the patch under the pointer
   let palette = null;
   let bare = false;
   let picture = { reading: null, state: 'none' }; // none, asked, here, or the sentence that says why not
@@ -27,14 +36,7 @@ export function makePatches({ request, choose, say }) {
 
   const resizes = new ResizeObserver(() => plan());
   resizes.observe(box);
-
-  function update(next) {
-    if (!view || view.about.reading !== next.about.reading || view.part.name !== next.part.name) cursor = null;
-    view = next;
-    if (!view.part.grid) return;
-    if (picture.reading !== view.about.reading) ask(view.about.reading);
-    plan();
-  }
+  const unwatch = watchAppearance(() => plan());
 
   async function ask(reading) {
     asking?.abort();
@@ -44,7 +46,7 @@ export function makePatches({ request, choose, say }) {
     image.removeAttribute('src');
     if (!view.reading.picture) return;
     try {
-      const { kind, data } = await request('picture', { reading }, signal);
+      const { kind, data } = await host.request('picture', { reading }, signal);
       if (signal.aborted) return;
       image.src = `data:${kind};base64,${data}`;
       picture = { reading, state: 'here' };
@@ -61,43 +63,48 @@ export function makePatches({ request, choose, say }) {
 
   function redraw() {
     planned = 0;
-    if (!view?.part.grid || !box.clientWidth) return;
-    palette = paletteOf(probe, palette);
+    if (!view?.part.grid) return;
     const { rows, columns } = view.part.grid;
-    box.style.setProperty('aspect-ratio', `${columns} / ${rows}`);
+    box.style.setProperty('--ratio', columns / rows);
     box.classList.toggle('bare', bare || picture.state !== 'here');
-    const side = view.by === 'row' ? `what ${nameOf(view.row)} reads` : `who reads ${nameOf(view.column)}`;
-    box.setAttribute('aria-label', `Picture of ${rows} by ${columns} patches: ${side}`);
-    const scale = scaleOf();
-    drawOver(scale);
-    drawWordsOf(scale);
+    box.setAttribute('aria-label', `Picture of ${rows} by ${columns} patches`);
+    current.textContent = `${nameOf(told.chosen)}, ${saidOf(told.chosen)}`;
+    current.setAttribute('aria-selected', 'true');
+    draw(words, othersView(), aboutView());
+    if (!box.clientWidth) return;
+    palette = paletteOf(probe, palette);
+    drawOver();
   }
 
-  function scaleOf() {
-    return { floor: 0, top: view.line?.values.reduce((most, value) => Math.max(most, value), 0) || 1 };
+  /** The weight of a token in the line that is shown, or null. */
+  function weightOf(token) {
+    return told.weights?.[token - told.shift] ?? null;
   }
 
-  /** The weight of an item in the line that is shown. */
-  function weightOf(index) {
-    return view.line?.values[index];
+  function stepAt(token) {
+    const weight = weightOf(token);
+    return weight === null ? 0 : told.shade(weight, token - told.shift);
   }
 
-  function patchAt(index) {
+  const nameOf = (token) => (token === null ? 'nothing' : itemName(told.names, token));
+
+  function saidOf(token) {
+    const weight = token === null ? null : weightOf(token);
+    return weight === null ? 'no weight' : told.say(weight);
+  }
+
+  function patchAt(token) {
     const { before, rows, columns } = view.part.grid;
-    const at = index - before;
+    const at = token === null ? -1 : token - before;
     return at >= 0 && at < rows * columns ? { row: Math.floor(at / columns), column: at % columns } : null;
   }
 
-  function indexOf({ row, column }) {
+  function tokenAt({ row, column }) {
     return view.part.grid.before + row * view.part.grid.columns + column;
   }
 
-  function nameOf(index) {
-    if (index === null || index === undefined) return 'nothing';
-    return itemOf(view.by === 'row' ? 'keys' : 'queries', index);
-  }
-
-  function drawOver({ floor, top }) {
+  /** A weight frames its patch, thicker and darker the heavier, so that what is heavy can still be seen. */
+  function drawOver() {
     const { rows, columns } = view.part.grid;
     const width = box.clientWidth,
       height = box.clientHeight;
@@ -110,32 +117,29 @@ export function makePatches({ request, choose, say }) {
       return [x, y, right - x, bottom - y];
     };
     const alone = picture.state !== 'here';
-    for (let row = 0; row < rows && !(bare && !alone); row++) {
-      for (let column = 0; column < columns; column++) {
-        const weight = weightOf(indexOf({ row, column }));
-        if (weight === undefined) continue;
-        const step = stepOf(weight, floor, top);
-        const [x, y, w, h] = place({ row, column });
-        pen.globalAlpha = alone ? 1 : (CLEAREST * step) / STEPS;
-        pen.fillStyle = palette.steps[step];
+    for (let row = 0; row < rows && !(bare && !alone); row += 1) {
+      for (let column = 0; column < columns; column += 1) {
+        const step = stepAt(tokenAt({ row, column })),
+          [x, y, w, h] = place({ row, column });
+        pen.fillStyle = palette.steps[alone ? step : STEPS];
+        pen.globalAlpha = alone ? 1 : (WASH * step) / STEPS;
         pen.fillRect(x, y, w - (alone ? 1 : 0), h - (alone ? 1 : 0));
+        if (alone || !step) continue;
+        const thick = Math.max(1, (FRAME * Math.min(w, h) * step) / STEPS);
+        pen.globalAlpha = FAINTEST + ((1 - FAINTEST) * step) / STEPS;
+        pen.strokeStyle = palette.steps[STEPS];
+        pen.lineWidth = thick;
+        pen.strokeRect(x + 0.5 + thick / 2, y + 0.5 + thick / 2, w - 1 - thick, h - 1 - thick);
       }
     }
     pen.globalAlpha = 1;
-    const { looker, target } = ends();
-    outline(pen, place, looker, palette.ink, 2);
-    outline(pen, place, target, palette.pair, 2.5);
-    if (cursor && ![looker, target].includes(indexOf(cursor))) outline(pen, place, indexOf(cursor), palette.ink, 1);
+    outline(pen, place, told.chosen, palette.ink, 2.5);
+    outline(pen, place, told.other, palette.pair, 3);
+    if (![told.chosen, told.other].includes(cursor)) outline(pen, place, cursor, palette.ink, 1);
   }
 
-  /** Whose weights are shown, if it is a patch of this picture itself, and the one it is compared with. */
-  function ends() {
-    const [looker, target] = view.by === 'row' ? [view.row, view.column] : [view.column, view.row];
-    return { looker: view.part.crosses ? null : looker, target };
-  }
-
-  function outline(pen, place, index, colour, thick) {
-    const patch = index === null || index === undefined ? null : patchAt(index);
+  function outline(pen, place, token, colour, thick) {
+    const patch = patchAt(token);
     if (!patch) return;
     const [x, y, w, h] = place(patch);
     pen.lineWidth = thick + 2.5;
@@ -146,127 +150,95 @@ export function makePatches({ request, choose, say }) {
     pen.strokeRect(x, y, w, h);
   }
 
-  function drawWordsOf({ floor, top }) {
+  /** The tokens that are no patches, with their weights. */
+  function othersView() {
     const { before, rows, columns } = view.part.grid;
-    const count = view.line?.values.length ?? 0;
     const others = [...Array(before).keys()];
-    for (let index = before + rows * columns; index < count; index++) others.push(index);
-    const plain = view.about.measure === 'value';
-    const { target, looker } = ends();
-    const reason = ['none', 'asked', 'here'].includes(picture.state) ? null : picture.state;
-    draw(
-      words,
-      html.p({ class: 'cap where' }, sentenceOf(cursor ? indexOf(cursor) : target)),
-      html.p({ class: 'cap' }, pictureSentence(reason)),
-      others.length &&
-        html.p(
-          { class: 'others' },
-          others.map((index) => otherView(index, index === target, index === looker)),
+    for (let token = before + rows * columns; token < told.names.length; token += 1) others.push(token);
+    if (!others.length) return null;
+    return html.p(
+      { class: 'others' },
+      html.span({ class: 'cap' }, others.length > 1 ? 'Not of the picture:' : 'Not of the picture, but read with it:'),
+      others.map((token) =>
+        html.button(
+          {
+            class: `other${token === told.other ? ' target' : ''}${token === told.chosen ? ' looker' : ''}`,
+            'data-token': token,
+            'data-key': token,
+          },
+          html.bdi({ class: 'word' }, nameOf(token)),
+          ` ${saidOf(token)}`,
         ),
-      picture.state === 'here' &&
-        html.label(
-          { class: 'tick' },
-          html.input({ type: 'checkbox', 'data-do': 'bare', checked: bare }),
-          'the picture alone',
-        ),
-      legendView(floor, top, plain),
+      ),
     );
   }
 
-  function pictureSentence(reason) {
-    if (reason) return reason;
-    if (picture.state === 'none') return 'The picture was not kept; each square is one patch.';
-    if (bare) return 'The picture alone; its weights are hidden.';
-    return 'Each square is one patch; the picture is grey so that colour is weight.';
+  function aboutView() {
+    if (picture.state === 'here') {
+      return html.label(
+        { class: 'tick' },
+        html.input({ type: 'checkbox', checked: bare }),
+        'the picture alone, in its colours',
+      );
+    }
+    if (picture.state === 'asked') return null;
+    const why = picture.state === 'none' ? 'The picture was not kept; each square is one patch.' : picture.state;
+    return html.p({ class: 'cap' }, why);
   }
 
-  function otherView(index, isTarget, isLooker) {
-    const weight = weightOf(index);
-    const shown = weight === undefined ? '…' : amount(weight, view.about.measure === 'value');
-    return html.button(
-      {
-        class: `other${isTarget ? ' on' : ''}${isLooker ? ' looker' : ''}`,
-        'data-do': 'other',
-        'data-index': index,
-        'data-key': index,
-      },
-      html.bdi({ class: 'word' }, nameOf(index)),
-      ` ${shown}`,
-    );
-  }
-
-  function sentenceOf(index) {
-    if (index === null || index === undefined) return 'Point at a patch for its number.';
-    const weight = weightOf(index);
-    if (weight === undefined) return `${nameOf(index)}: not here yet.`;
-    const shown = amount(weight, view.about.measure === 'value');
-    const looker = view.by === 'row' ? itemOf('queries', view.row) : itemOf('keys', view.column);
-    if (view.by === 'row') return `${looker} puts ${shown} on ${nameOf(index)} (${whole(index)}).`;
-    return `${nameOf(index)} (${whole(index)}) puts ${shown} on ${looker}.`;
-  }
-
-  function itemOf(side, index) {
-    return index === null ? 'nothing' : itemName(view.names[side], index);
-  }
-
-  /** Compare with an item; `look` shows that item's own weights. */
-  function pick(index, look = false) {
-    const canLook = look && !view.part.crosses;
-    if (canLook) choose(view.by === 'row' ? { row: index, column: null } : { row: null, column: index });
-    else choose(view.by === 'row' ? { row: view.row, column: index } : { row: index, column: view.column });
-  }
-
-  function patchUnder(event) {
+  function tokenUnder(event) {
     const { left, top, width, height } = box.getBoundingClientRect();
     const { rows, columns } = view.part.grid;
     const within = (at, length) => Math.max(0, Math.min(length - 1, Math.floor(at)));
-    return {
+    return tokenAt({
       row: within(((event.clientY - top) / height) * rows, rows),
       column: within(((event.clientX - left) / width) * columns, columns),
-    };
+    });
   }
 
-  box.addEventListener('pointermove', (event) => {
-    cursor = patchUnder(event);
+  function pointAt(token) {
+    if (cursor === token) return;
+    cursor = token;
+    host.point(token ?? NaN);
     plan();
-  });
-  box.addEventListener('pointerleave', () => {
-    cursor = null;
-    plan();
-  });
-  box.addEventListener('click', (event) => pick(indexOf(patchUnder(event)), event.shiftKey));
-  box.addEventListener('dblclick', (event) => pick(indexOf(patchUnder(event)), true));
-  box.addEventListener('keydown', (event) => {
-    const move = PATCH_MOVES[event.key];
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === 'Enter' && cursor) pick(indexOf(cursor), event.shiftKey);
-    else if (move) {
-      const { target } = ends();
-      const from = cursor ?? (target === null ? null : patchAt(target)) ?? { row: 0, column: 0 };
-      const within = (at, length) => Math.max(0, Math.min(length - 1, at));
-      cursor = {
-        row: within(from.row + move[0], view.part.grid.rows),
-        column: within(from.column + move[1], view.part.grid.columns),
-      };
-      plan();
-      say(sentenceOf(indexOf(cursor)));
-    } else return;
-    event.preventDefault();
-  });
+  }
+
+  const pick = (token, compared) => (compared ? host.compare(token) : host.choose(token));
+  box.addEventListener('pointermove', (event) => event.pointerType !== 'touch' && pointAt(tokenUnder(event)));
+  box.addEventListener('pointerleave', () => pointAt(null));
+  box.addEventListener('click', (event) => pick(tokenUnder(event), event.shiftKey));
   words.addEventListener('click', (event) => {
-    const told = event.target.closest('[data-do]');
-    if (told?.dataset.do === 'other') pick(Number(told.dataset.index), event.shiftKey);
-    if (told?.dataset.do === 'bare') {
-      bare = told.checked;
-      plan();
-    }
+    const token = event.target.closest('[data-token]')?.dataset.token;
+    if (token !== undefined) pick(Number(token), event.shiftKey);
+  });
+  words.addEventListener('change', ({ target }) => {
+    bare = target.checked;
+    plan();
   });
 
-  function stop() {
-    asking?.abort();
-    resizes.disconnect();
-    cancelAnimationFrame(planned);
-  }
-
-  return { element, update, stop };
+  return {
+    element,
+    box,
+    update(next, tokens) {
+      if (!view || view.about.reading !== next.about.reading || view.part !== next.part) cursor = null;
+      [view, told] = [next, tokens];
+      if (picture.reading !== view.about.reading) ask(view.about.reading);
+      plan();
+    },
+    /** Where a key of the keyboard leads from a token, or null. */
+    moved(key, token) {
+      const { columns } = view.part.grid,
+        last = told.names.length - 1;
+      const far = patchAt(token) ? columns : 1;
+      const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -far, ArrowDown: far }[key];
+      if (by) return token + by < 0 || token + by > last ? token : token + by;
+      return { Home: 0, End: last }[key] ?? null;
+    },
+    stop() {
+      asking?.abort();
+      resizes.disconnect();
+      unwatch();
+      cancelAnimationFrame(planned);
+    },
+  };
 }

@@ -128,7 +128,7 @@ export function statusView({ progress, patient, said, coarse, head }) {
       { class: 'said' },
       html.p({ class: 'cap' }, `Map of ${head}: ${count}.`),
       html.progress({ max: of, value: done, 'aria-label': 'Strips' }),
-      html.button({ class: 'quiet', 'data-do': 'halt' }, 'Stop ', html.kbd(null, 'Esc')),
+      html.button({ class: 'quiet', 'data-do': 'halt' }, 'Stop'),
     );
   }
   return said && html.div({ class: 'said' }, html.p({ class: 'cap' }, said));

@@ -78,7 +78,24 @@ export function soundPane(pane, { readings, chosen }) {
   if (made.column !== null) made.column = Math.min(made.column, layer.keys - 1);
   if (made.by === 'column' && made.column === null) made.column = layer.keys - 1;
   if (made.by === 'column') made.without = false;
+  if (!part.values) made.measure = 'weight';
   return Object.freeze(made);
+}
+
+/** What to put beside a pane: the same in a further reading of as many items, as after an edit, or else the next head. */
+export function besidePane(pane, { readings }) {
+  const part = partOf(readings[pane.reading], pane.part),
+    layer = layerOf(part, pane.layer);
+  const others = readings.map((_, at) => (pane.reading + 1 + at) % readings.length).slice(0, -1);
+  const alike = others.find((at) => {
+    const there = readings[at].parts.find(({ name }) => name === part.name);
+    const same = there?.layers.find(({ number }) => number === layer.number);
+    return same?.queries === layer.queries && same?.keys === layer.keys;
+  });
+  if (alike !== undefined) return { ...pane, reading: alike };
+  const heads = part.layers.flatMap(({ number, heads }) => heads.map((head) => ({ layer: number, heads: [head] })));
+  const at = heads.findIndex((one) => one.layer === pane.layer && one.heads[0] === pane.heads[0]);
+  return { ...pane, ...heads[(at + 1) % heads.length], join: 'one' };
 }
 
 /** A reading's part by its name, or the usual one. */

@@ -23,7 +23,7 @@ export function makeText(host) {
   let words = false;
   let lineHeight = 24;
   let fitted = ''; // the font that widths were measured in
-  let wanted = null; // a token to show once its line is there
+  let wanted = null; // what to show once its line is there: { token, also }
   let waiting = false;
 
   function fit() {
@@ -50,7 +50,8 @@ export function makeText(host) {
     drawn.get(last)?.remove();
     drawn.delete(last);
     space.style.setProperty('height', `${layout.lines * lineHeight}px`);
-    if (wanted !== null && wanted < layout.tokens) show(wanted);
+    host.tall?.(layout.lines * lineHeight);
+    if (wanted && wanted.token < layout.tokens) show(wanted.token, false, wanted.also);
   }
 
   const firstLine = () => Math.max(0, Math.floor(element.scrollTop / lineHeight));
@@ -95,24 +96,46 @@ export function makeText(host) {
     const own = !line || told.names[from - 1].includes('\n'); // a blank that begins a line belongs to the text
     for (let token = from; token < to; token += 1) {
       const name = told.names[token],
-        { lead, text, mark } = shownToken(name);
+        { lead } = shownToken(name);
       if (words ? token > from && hasGap(name) : lead && (token > from || own)) made.append(words ? ' ' : lead);
-      const view = html.span({ id: `${host.id}-${token}`, 'data-j': token, role: 'option' }, text);
-      dress(view, token, mark);
+      const view = tokenView(token, name);
+      dress(view, token);
       made.append(view);
     }
     return made;
   }
 
+  /** A token's text, or its part of a character that tokens share: that many slices of the character side by side. */
+  function tokenView(token, name) {
+    const piece = layout.pieceOf(token),
+      common = { id: `${host.id}-${token}`, 'data-j': token, role: 'option' };
+    if (!piece) {
+      const { text, mark } = shownToken(name);
+      return html.span({ ...common, 'data-kind': mark ? 'sign' : layout.isLong(name) ? 'long' : null }, text);
+    }
+    const { text, at, count, width } = piece;
+    const told = {
+      'data-kind': 'piece',
+      'data-bytes': name.trim(),
+      'aria-label': `${text}, piece ${at + 1} of ${count}`,
+    };
+    const left = (count * width - pen.measureText(text).width) / 2 - at * width;
+    return html.span(
+      { ...common, ...told, style: { width: `${width}px` } },
+      html.span({ class: 'glyph', style: { 'margin-inline-start': `${left}px` } }, shownToken(text).text),
+    );
+  }
+
   /** A token's shade, state and number. */
-  function dress(view, token, mark) {
+  function dress(view, token) {
+    const { kind, bytes } = view.dataset;
     const at = token - told.shift,
       weight = told.weights && at >= 0 && at < told.weights.length ? told.weights[at] : null,
       state = told.state?.(token);
     const step = weight !== null && token !== told.chosen ? told.shade(weight, at) : 0;
     view.className = [
       't',
-      mark ? 'sign' : '',
+      kind ?? '',
       step ? `w${step}` : '',
       state ? 'later' : '',
       token === told.chosen ? 'looker' : '',
@@ -122,28 +145,30 @@ export function makeText(host) {
     ]
       .filter(Boolean)
       .join(' ');
-    view.title = `${whole(token)}${state ? `: ${state}` : weight === null ? '' : `: ${told.say(weight)}`}`;
+    view.title = `${bytes ? `${bytes}, ` : ''}${whole(token)}${state ? `: ${state}` : weight === null ? '' : `: ${told.say(weight)}`}`;
     view.setAttribute('aria-selected', String(token === told.chosen));
   }
 
   function dressAll() {
     for (const made of drawn.values()) {
-      for (const view of made.children) dress(view, Number(view.dataset.j), view.classList.contains('sign'));
+      for (const view of made.children) dress(view, Number(view.dataset.j));
     }
   }
 
-  /** Scroll to a token: to the middle, or just so far that it is seen. */
-  function show(token, nearest = false) {
-    wanted = token < layout.tokens && element.clientHeight ? null : token;
-    if (wanted !== null) return;
-    const top = layout.lineOf(token) * lineHeight,
-      high = element.clientHeight;
-    const inView = top >= element.scrollTop + lineHeight / 2 && top + 1.5 * lineHeight <= element.scrollTop + high;
-    if (inView) return;
-    const middle = top - (high - lineHeight) / 2;
-    if (!nearest) element.scrollTop = middle;
-    else if (top < element.scrollTop + lineHeight / 2) element.scrollTop = top - lineHeight;
-    else element.scrollTop = top + 2 * lineHeight - high;
+  /** Scroll to a token: to the middle, with another one in view if there is room, or just so far that it is seen. */
+  function show(token, nearest = false, also = null) {
+    wanted = token < layout.tokens && element.clientHeight ? null : { token, also };
+    if (wanted) return;
+    const high = element.clientHeight,
+      from = element.scrollTop;
+    const topOf = (one) => layout.lineOf(one) * lineHeight,
+      isSeen = (top) => top >= from && top + lineHeight <= from + high;
+    const top = topOf(token),
+      other = also !== null && also < layout.tokens ? topOf(also) : top;
+    const both = Math.abs(top - other) + lineHeight <= high;
+    if (isSeen(top) && (nearest || !both || isSeen(other))) return;
+    if (!nearest) element.scrollTop = (both ? (top + other) / 2 : top) - (high - lineHeight) / 2;
+    else element.scrollTop = top < from ? top - lineHeight : top + 2 * lineHeight - high;
     drawLines();
   }
 
@@ -168,6 +193,11 @@ export function makeText(host) {
   }
 
   element.addEventListener('scroll', drawSoon, { passive: true });
+  element.addEventListener('mousedown', (event) => {
+    if (!event.shiftKey) return;
+    event.preventDefault(); // Shift and a click choose the other of the pair, and select no text
+    element.focus({ preventScroll: true });
+  });
   element.addEventListener('click', (event) => {
     const token = event.target.closest('[data-j]')?.dataset.j;
     if (token === undefined) return;

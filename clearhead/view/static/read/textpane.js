@@ -6,15 +6,18 @@ import { makeFind } from './find.js';
 import { makeGeneration } from './generation.js';
 import { makeMinimap } from './minimap.js';
 import { whole } from '../numbers.js';
+import { makePicture } from './patches.js';
 import { makeText } from './text.js';
 import { counted, inBand, printed, unitOf, whyNothing, wordAt } from './wording.js';
 
+const SHORT = 320; // pixels of a text that leaves room below it
 const WAYS = [
   ['row', 'what it reads'],
   ['column', 'who reads it'],
 ];
 
-/** `host` is told what is picked and pointed at, as a side (queries or keys) and an item of it. */
+/** `host` is told what is picked and pointed at, as a side (queries or keys) and an item of it. Where keys are patches,
+ * the picture stands in place of their text. */
 export function makeTextPane(host) {
   let view = null;
   let over = null; // the side and the item under the pointer
@@ -27,19 +30,29 @@ export function makeTextPane(host) {
     show: (token) => keys.text.show(token),
     mark: (found) => keys.text.mark(found),
     choose: (token) => choose('keys', token, false),
-    focus: () => keys.text.element.focus(),
+    back: () => {
+      const { chosen, other } = view ? textOf('keys') : {};
+      if (view) keys.text.show(chosen ?? other);
+      keys.text.element.focus();
+    },
     say: host.say,
+  });
+  const picture = makePicture({
+    id: `${host.id}-picture`,
+    request: host.request,
+    choose: (token) => choose('keys', token, false),
+    compare: (token) => choose('keys', token, true),
+    point: (token) => point('keys', token),
   });
   const readsTitle = html.h2(null, 'Reads'),
     title = html.h2(null, 'Text'),
     reads = html.div({ class: 'headline' }, readsTitle),
-    head = html.div({ class: 'headline' }, title, ways, find.element);
+    head = html.div({ class: 'headline' }, title, ways, find.element, find.result);
   const caption = html.p({ class: 'cap textcap' });
   const generation = makeGeneration(host.row);
   const element = html.section(
     { class: 'textpane', 'aria-label': 'Text' },
     head,
-    find.result,
     keys.element,
     caption,
     generation.element,
@@ -61,6 +74,10 @@ export function makeTextPane(host) {
       choose: (token) => choose(name, token, false),
       compare: (token) => choose(name, token, true),
       point: (token) => point(name, token),
+      tall: (height) => {
+        side.element.classList.toggle('short', height <= SHORT);
+        side.element.style.setProperty('--tall', `${height}px`);
+      },
       scrolled: (from, to) => {
         side.first = from;
         side.element.classList.toggle('whole', !from && to >= (view?.layer[name] ?? Infinity));
@@ -127,14 +144,17 @@ export function makeTextPane(host) {
       view = next;
       const { part, by, line, layer } = view;
       element.classList.toggle('two', part.crosses);
+      const [here, away] = part.grid ? [picture, keys] : [keys, picture];
+      if (away.element.parentNode) away.element.replaceWith(here.element);
+      find.element.hidden = Boolean(part.grid);
       if (part.crosses && !reads.parentNode) element.prepend(reads, queries.element);
       if (!part.crosses) for (const one of [reads, queries.element]) one.remove();
       draw(
         title,
         part.crosses
           ? ['Is read ', html.span({ class: 'tag' }, counted(layer.keys, 'key'))]
-          : unitOf(view, 'keys') === 'patch'
-            ? 'Patches'
+          : part.grid
+            ? 'Picture'
             : 'Text',
       );
       draw(
@@ -144,6 +164,7 @@ export function makeTextPane(host) {
       );
       const place = part.crosses ? reads : head;
       if (ways.parentNode !== place) place.insertBefore(ways, part.crosses ? null : find.element);
+      if (part.grid) picture.update(view, textOf('keys'));
       for (const [name, side, size] of [
         ['keys', keys, layer.keys],
         ['queries', queries, layer.queries],
@@ -173,21 +194,31 @@ export function makeTextPane(host) {
     },
     /** Scroll so that an item of a side is seen: `nearest`, just so far. */
     reveal(of, side, item, nearest = false) {
-      if (of.part.crosses && side === 'queries') queries.text.show(item, nearest);
-      else keys.text.show(side === 'queries' ? item + of.layer.sees.offset : item, nearest);
+      const { crosses, grid } = of.part,
+        { offset } = of.layer.sees;
+      if (crosses && side === 'queries') queries.text.show(item, nearest);
+      else if (!grid && crosses) keys.text.show(item, nearest);
+      else if (!grid) {
+        const [token, other] = side === 'queries' ? [item + offset, of.column] : [item, of.row + offset];
+        keys.text.show(token, nearest, other);
+      }
     },
     /** Where a key of the keyboard leads, as a side and an item. */
     moved(key, of, other) {
       const side = (of.by === 'row') !== other ? 'queries' : 'keys',
         shift = of.part.crosses || side === 'keys' ? 0 : of.layer.sees.offset;
-      const { text } = of.part.crosses && side === 'queries' ? queries : keys;
-      const token = text.moved(key, (side === 'queries' ? of.row : of.column) + shift);
+      const place = of.part.crosses && side === 'queries' ? queries.text : of.part.grid ? picture : keys.text;
+      const token = place.moved(key, (side === 'queries' ? of.row : of.column) + shift);
       if (token === null) return null;
       const most = (side === 'queries' ? of.layer.queries : of.layer.keys) - 1;
       return [side, Math.max(0, Math.min(most, token - shift))];
     },
     find: () => find.focus(),
-    focus: () => (view?.part.crosses && view.by === 'row' ? queries : keys).text.element.focus(),
+    focus: () => {
+      const asks = view?.part.crosses && view.by === 'row';
+      (asks ? queries.text.element : view?.part.grid ? picture.box : keys.text.element).focus();
+    },
+    stop: () => picture.stop(),
   };
 }
 
@@ -223,7 +254,7 @@ function pointedView(view, name, token) {
       html.b(null, printed(view, weight)),
       ' of what ',
       chosen,
-      ' reads. Click to choose it, Shift-click to compare.',
+      ' reads. Click to choose it, Shift-click to pair them.',
     ];
   return [
     word,
@@ -231,7 +262,7 @@ function pointedView(view, name, token) {
     html.b(null, printed(view, weight)),
     ' on ',
     chosen,
-    '. Click to choose it, Shift-click to compare.',
+    '. Click to choose it, Shift-click to pair them.',
   ];
 }
 
@@ -239,7 +270,11 @@ function restView(view) {
   const { scale } = view;
   if (!scale) return '';
   const shades = scaleSentence(scale.floor, scale.top, scale.plain);
-  return `${shades} ${hatchedSaid(view)}Point at a ${unitOf(view, 'keys')} for its number.`;
+  if (!view.part.grid) return `${shades} ${hatchedSaid(view)}Point at a ${unitOf(view, 'keys')} for its number.`;
+  if (view.part.crosses && view.by === 'row') return `${shades} Click a patch to compare it.`;
+  const asks = view.by === 'row' ? 'what it reads' : 'who reads it';
+  if (view.part.crosses) return `${shades} Click a patch to see who reads it.`;
+  return `${shades} Click a patch to see ${asks}; Shift-click chooses the other of the pair.`;
 }
 
 /** What hatching stands for, if something is hatched. */

@@ -26,14 +26,15 @@ function factsOf(view, told) {
     facts.push(html.span({ class: 'bad' }, 'Not what the model used'), html.span(null, told.said));
     return facts;
   }
-  if (told) facts.push(html.span({ class: told.checked ? 'ok' : null }, told.checked ? 'Checked' : 'Not checked'));
+  if (told?.checked) facts.push(html.span({ class: 'ok' }, 'Checked'));
+  else if (told) facts.push(html.span(null, `Not checked: ${told.said || 'there is no output to compare with'}`));
   if (!told) facts.push(html.span(null, 'Not checked yet'));
   facts.push(sumOf(view), seenOf(view));
   if (told?.checked) {
     const rows = told.rows < view.layer.queries ? `, in ${whole(told.rows)} rows` : '';
     facts.push(html.span(null, `output differs from the model’s by ${bound(told.difference)} at most${rows}`));
   }
-  if (told?.said) facts.push(html.span(null, told.said));
+  if (told?.checked && told.said) facts.push(html.span(null, told.said));
   return facts.filter(Boolean);
 }
 
@@ -47,7 +48,7 @@ function sumOf({ by, line, about }) {
 /** What hides keys, and whether hidden ones have a weight of exactly 0. */
 function seenOf(view) {
   const { low, high, other, offset } = view.layer.sees,
-    unit = unitOf(view, 'keys');
+    unit = unitOf(view);
   if (low === null && high === null && !other) return html.span(null, `no mask: every ${unit} may be seen`);
   if (!view.line || view.by === 'column') return null;
   const { values } = view.line,
@@ -60,14 +61,16 @@ function seenOf(view) {
   return html.span(null, hidden.every((weight) => weight === 0) ? `${word}: exactly 0` : `${word}: not 0`);
 }
 
-function cautionOf({ about }) {
+/** What a weight does not say, and the measure that says more, or why it is not to be had. */
+function cautionOf({ about, part }) {
   const value = about.measure === 'value';
   return html.span(
     { class: 'warn' },
     value ? 'A weight times the length of its value. ' : 'A weight is not an importance. ',
     html.button(
-      { class: 'link', 'data-measure': value ? 'weight' : 'value' },
+      { class: 'link', 'data-measure': value ? 'weight' : 'value', disabled: !part.values },
       value ? 'Weights alone' : 'Times the value’s length',
     ),
+    part.values ? null : ': no values were kept',
   );
 }

@@ -2,7 +2,7 @@
 
 import { draw, html, showWithin } from '../dom.js';
 import { whole } from '../numbers.js';
-import { unitOf } from './wording.js';
+import { counted, unitOf } from './wording.js';
 
 const JOINED = [
   ['one', 'one head'],
@@ -85,23 +85,22 @@ function barOf(view, passing) {
     html.div(
       { class: 'does' },
       html.button({ class: 'quiet', 'data-do': 'python' }, passing.copied ? 'Copied' : 'Copy as Python'),
-      passing.two ? html.button({ class: 'quiet', 'data-do': 'close' }, 'Close') : null,
+      passing.two ? html.button({ class: 'quiet', 'data-do': 'close' }, 'Close this view') : null,
     ),
   ];
 }
 
 /** The model, its text and its part: menus where there is something to choose. */
-function whoView({ reading, part, layer, names, state }, readings) {
+function whoView({ reading, part, layer, state }, readings) {
+  const one = readings.every(({ name }) => name === reading.name);
+  const titles = readings.map(({ name, title }, at) => [
+    at,
+    one ? title || `text ${at + 1}` : title ? `${name}: ${title}` : name,
+  ]);
   return html.div(
     { class: 'who' },
-    readings.length > 1
-      ? choiceView(
-          'reading',
-          'What is read',
-          state.reading,
-          readings.map((one, at) => [at, one.title ? `${one.name}: ${one.title}` : one.name]),
-        )
-      : html.strong(null, reading.name),
+    one ? html.strong(null, reading.name) : null,
+    readings.length > 1 ? choiceView('reading', 'What is read', state.reading, titles, one) : null,
     html.span(
       { class: 'about' },
       reading.parts.length > 1
@@ -112,23 +111,27 @@ function whoView({ reading, part, layer, names, state }, readings) {
             reading.parts.map(({ name }) => [name, name]),
           )
         : null,
-      html.span({ title: reading.title }, lengthOf({ part, layer, names })),
+      html.span({ title: reading.title }, lengthOf({ part, layer })),
       reading.again ? html.button({ class: 'link', 'data-do': 'read' }, 'Read another text') : null,
-      reading.notes.map((note) => html.span({ class: 'remark', title: note }, note)),
     ),
   );
 }
 
-function lengthOf({ part, layer, names }) {
-  if (part.crosses) return `${whole(layer.queries)} queries, ${whole(layer.keys)} keys`;
-  const unit = unitOf({ part, layer, names }, 'keys');
-  const many = (count) => `${whole(count)} ${unit === 'patch' ? 'patches' : `${unit}s`}`;
-  return layer.queries === layer.keys ? many(layer.keys) : `${whole(layer.queries)} of ${many(layer.keys)}`;
+/** How many items there are; what is not a patch of a picture is counted by itself. */
+function lengthOf({ part, layer }) {
+  const { queries, keys } = layer;
+  if (part.crosses) return `${whole(queries)} queries, ${whole(keys)} keys`;
+  const unit = unitOf({ part, layer });
+  if (unit === 'patch') {
+    const { before } = part.grid;
+    return `${counted(keys - before, unit)}${before ? ` after ${counted(before, part.unit)}` : ''}`;
+  }
+  return queries === keys ? counted(keys, unit) : `${whole(queries)} of ${counted(keys, unit)}`;
 }
 
-function choiceView(name, label, now, options) {
+function choiceView(name, label, now, options, words = false) {
   return html.select(
-    { name, class: 'pick', 'aria-label': label, 'data-key': name, 'data-now': now },
+    { name, class: words ? 'pick word' : 'pick', 'aria-label': label, 'data-key': name, 'data-now': now },
     options.map(([value, text]) => html.option({ value, selected: value === now }, text)),
   );
 }
@@ -204,7 +207,7 @@ function headsView({ layer, state }) {
   );
 }
 
-function chipsOf({ by, at, layer, state, scale, about }) {
+function chipsOf({ by, at, layer, state, about }) {
   const { heads, join } = state;
   const which =
     join === 'one' || heads.length === 1
@@ -213,7 +216,6 @@ function chipsOf({ by, at, layer, state, scale, about }) {
   return [
     `${by} ${whole(at)}`,
     which,
-    scale && (scale.floor ? 'log colours' : 'even colours'),
     about.measure === 'value' && 'times the value’s length',
     state.without && 'without the first',
   ].filter(Boolean);

@@ -3,16 +3,15 @@
 import { amount } from './colours.js';
 import { html } from '../dom.js';
 import { number, percent, whole } from '../numbers.js';
-import { areWords, wordOf } from './tokens.js';
+import { wordOf } from './tokens.js';
 
 const LEAST_READ = 0.01; // of a weight that a column is worth showing for
 const FEW_HEADS = 4;
+const WHOLES = { rest: 'the rest', column: 'all it gets', sum: 'the sum', maxima: 'the maxima' };
 
-/** What the items of a side are called: tokens, words or patches. */
-export function unitOf(view, side) {
-  const { grid } = view.part;
-  if (grid && view.layer.keys === grid.before + grid.rows * grid.columns) return 'patch';
-  return areWords(view.names[side]) ? 'word' : 'token';
+/** What the items of a part are called: tokens, words or patches. */
+export function unitOf({ part: { grid, unit }, layer }) {
+  return grid && layer.keys === grid.before + grid.rows * grid.columns ? 'patch' : unit;
 }
 
 /** So many of something. */
@@ -37,7 +36,7 @@ export function distanceOf(view, row, column) {
   if (view.part.crosses || view.part.grid) return '';
   const back = (row + view.layer.sees.offset - column) * (view.by === 'row' ? 1 : -1);
   if (!back) return 'itself';
-  return `${counted(Math.abs(back), unitOf(view, 'keys'))} ${back > 0 ? 'back' : 'on'}`;
+  return `${counted(Math.abs(back), unitOf(view))} ${back > 0 ? 'back' : 'on'}`;
 }
 
 /** Why a query gives a key exactly nothing. */
@@ -56,7 +55,7 @@ export function inBand(view, row, column) {
   return (high === null || far <= high) && (low === null || far >= low);
 }
 
-/** The sentence, as parts: plain text, ['q', a word of the text], ['em', the number]. */
+/** The sentence, as parts: plain text, ['q', a word of the text], ['em', the pair's number], ['b', another]. */
 export function sentenceOf(view) {
   const parts = (view.by === 'row' ? rowSentence(view) : columnSentence(view)).filter((part) => part !== '');
   if (typeof parts[0] === 'string') parts[0] = parts[0][0].toUpperCase() + parts[0].slice(1);
@@ -65,47 +64,28 @@ export function sentenceOf(view) {
 
 function rowSentence(view) {
   const { line, row, column, pair } = view,
-    unit = unitOf(view, 'keys');
+    unit = unitOf(view);
   const who = ['q', wordAt(view, 'queries', row)],
     what = ['q', wordAt(view, 'keys', column)],
     share = ['em', printed(view, pair)];
   const which = numbered(view) ? ` (${whole(column)})` : ''; // an index only where two words are alike
   const where = distanceOf(view, row, column),
     away = where && where !== 'itself' ? `, ${where}` : '';
-  const start = headsOf(view);
-  if (!pair)
-    return [start, who, ' puts ', share, ' on ', what, `: ${whyNothing(view, row, column)}. `, ...carried(view, unit)];
-  if (view.about.measure === 'value') {
-    return [
-      start,
-      who,
-      ' takes ',
-      share,
-      ' from ',
-      where === 'itself' ? 'itself' : what,
-      which,
-      away,
-      ', weight times the value’s length. ',
-      ...carried(view, unit),
-    ];
-  }
-  if (!column && where !== 'itself' && !view.part.crosses && unit !== 'patch') {
-    return [start, who, ' rests ', share, ` on the first ${unit}, `, what, `${away}. `, ...carried(view, unit)];
-  }
-  const rests = !view.part.crosses && unit !== 'patch' && line.first >= LEAST_READ && column;
-  return [
-    start,
-    who,
-    ' puts ',
-    share,
-    ' on ',
-    where === 'itself' ? 'itself' : what,
-    which,
-    away,
-    rests ? `, and rests ${percent(line.first)} on the first ${unit}` : '',
-    '. ',
-    ...carried(view, unit),
-  ];
+  const start = [headsOf(view), who],
+    most = isMost(view) ? ' at most' : '',
+    end = carried(view, unit);
+  if (!pair) return [...start, ' puts ', share, ' on ', what, `: ${whyNothing(view, row, column)}. `, ...end];
+  const on = [where === 'itself' ? 'itself' : what, which, away];
+  if (view.about.measure === 'value')
+    return [...start, ` takes${most} `, share, ' from ', ...on, ', weight times the value’s length. ', ...end];
+  const canRest = !view.part.crosses && unit !== 'patch';
+  if (canRest && !column && where !== 'itself')
+    return [...start, ` rests${most} `, share, ` on the first ${unit}, `, what, `${away}. `, ...end];
+  const puts = [` puts${most} `, share, ' on ', ...on];
+  if (!canRest || !column || line.first < LEAST_READ) return [...start, ...puts, '. ', ...end];
+  const rests = [` rests${most} `, ['b', percent(line.first)], ` on the first ${unit}`];
+  const both = line.first > pair ? [...rests, ', and', ...puts] : [...puts, ', and', ...rests]; // what is most comes first
+  return [...start, ...both, '. ', ...carried(view, unit, [0, column])];
 }
 
 /** Whether the two words of a pair are alike, and not the same one. */
@@ -118,48 +98,65 @@ function numbered(view) {
   );
 }
 
-/** How few items carry most. */
-function carried(view, unit) {
-  const { line, without } = view,
+/** How few items carry most, unless it is one that was just named. */
+function carried(view, unit, named = [view.by === 'row' ? view.column : view.row]) {
+  const { line } = view,
     few = line.carriers['90'];
-  const other = view.by === 'row' ? view.column : view.row;
-  if (!few || (few === 1 && line.top[0][0] === other)) return []; // that one was just named
-  const of = without
-    ? ' of the rest'
-    : view.by === 'column'
-      ? ' of all it gets'
-      : view.about.measure === 'value'
-        ? ' of the sum'
-        : '';
-  return [`${counted(few, unit)} ${few === 1 ? 'carries' : 'carry'} 90 %${of}.`];
+  if (!few || (few === 1 && named.includes(line.top[0][0]))) return [];
+  const of = wholeOf(view);
+  return [`${counted(few, unit)} ${few === 1 ? 'carries' : 'carry'} 90 %${of && ` of ${WHOLES[of]}`}.`];
+}
+
+/** What the listed shares are shares of, in a word; nothing for a row's weights, which sum to 1. */
+export function wholeOf(view) {
+  if (view.without) return 'rest';
+  if (view.by === 'column') return 'column';
+  if (view.about.measure === 'value') return 'sum';
+  return isMost(view) ? 'maxima' : '';
+}
+
+/** The same as a sentence, with its size. */
+export function wholeSaid(view) {
+  const { line, without, about } = view,
+    sum = without ? line.sum - line.first : line.sum,
+    of = wholeOf(view);
+  const size = of === 'rest' && about.measure === 'weight' && !isMost(view) ? percent(sum) : number(sum);
+  return of && `Sums are shares of ${WHOLES[of]}, ${size}.`;
+}
+
+/** Whether a weight is the largest of several heads. */
+function isMost({ about: { join, heads } }) {
+  return join === 'max' && heads.length > 1;
 }
 
 function columnSentence(view) {
   const { line, row, column, pair } = view,
-    unit = unitOf(view, 'queries');
-  const what = ['q', wordAt(view, 'keys', column)];
+    unit = unitOf(view);
+  const what = ['q', wordAt(view, 'keys', column)],
+    share = ['em', printed(view, pair)];
   if (!line.top.length) return [headsOf(view), 'nothing here puts any weight on ', what, '.'];
-  if (nobodyReads(view)) return [headsOf(view), 'nothing here puts more than 1 % on ', what, '.'];
   const who = ['q', wordAt(view, 'queries', row)],
+    which = numbered(view) ? ` (${whole(row)})` : '',
     where = distanceOf(view, row, column);
-  const away = where && where !== 'itself' ? `, ${where},` : '';
-  const verb = view.about.measure === 'value' ? ' takes ' : ' puts ',
-    word = view.about.measure === 'value' ? ' from ' : ' on ';
-  if (where === 'itself') {
-    return [headsOf(view), what, verb, ['em', printed(view, pair)], word, 'itself. ', ...carried(view, unit)];
+  const away = where && where !== 'itself' ? `, ${where}` : '';
+  if (nobodyReads(view)) {
+    const from = where === 'itself' ? ['itself'] : [who, which, away];
+    return [
+      headsOf(view),
+      'nothing here puts more than 1 % on ',
+      what,
+      ': the most is ',
+      share,
+      ', from ',
+      ...from,
+      '.',
+    ];
   }
-  return [
-    headsOf(view),
-    who,
-    numbered(view) ? ` (${whole(row)})` : '',
-    away,
-    verb,
-    ['em', printed(view, pair)],
-    word,
-    what,
-    '. ',
-    ...carried(view, unit),
-  ];
+  const most = isMost(view) ? ' at most' : '';
+  const [verb, word] = view.about.measure === 'value' ? [` takes${most} `, ' from '] : [` puts${most} `, ' on '];
+  const end = ['. ', ...carried(view, unit)];
+  if (where === 'itself') return [headsOf(view), what, verb, share, word, 'itself', ...end];
+  return [headsOf(view), who, which, away && `${away},`, verb, share, word, what, ...end];
 }
 
 /** Whether no query puts much on the column's key, and none was chosen. */
@@ -178,14 +175,12 @@ function headsOf(view) {
   if (join === 'one' || heads.length === 1) return '';
   const which =
     heads.length <= FEW_HEADS ? `heads ${[...heads].sort((a, b) => a - b).join(', ')}` : `${heads.length} heads`;
-  return join === 'mean' ? `In the mean of ${which}, ` : `At most over ${which}, `;
+  return join === 'mean' ? `In the mean of ${which}, ` : `Over ${which}, `;
 }
 
 /** Parts of a sentence on the page. */
 export function sentenceView(parts) {
-  return parts.map((part) =>
-    typeof part === 'string' ? part : part[0] === 'q' ? html.q(null, part[1]) : html.em(null, part[1]),
-  );
+  return parts.map((part) => (typeof part === 'string' ? part : html[part[0]](null, part[1])));
 }
 
 /** Parts of a sentence as text. */

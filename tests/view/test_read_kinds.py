@@ -1,0 +1,120 @@
+"""Readings that are not one text: a picture's patches, a text that reads another, a text and what was made of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from playwright.sync_api import expect
+
+import clearhead
+from tests.view.known import READINGS
+from tests.view.made_up import ALIGNED, BALL, ENGLISH, GERMAN, GRID, alignment_reading, patch_reading
+from tests.view.printed import nearly, percent
+from tests.view.read_page import ReadPage, plain
+
+Reads = Callable[..., ReadPage]
+PLACES = {name: f"reading={at}" for at, name in enumerate(READINGS)}
+BALL_AT = GRID.before + BALL[0] * GRID.columns + BALL[1]
+
+
+def test_a_pictures_patches_lie_over_it(reads: Reads, known: str) -> None:
+    w = np.asarray(patch_reading().stack().layer(1).weights, np.float64)[1]
+    read = reads(known)
+    page = read.open(f"{PLACES['patch']}&layer=1&heads=1&row=30")
+    picture = page.locator(".picture")
+    expect(picture.locator("img")).to_be_visible()
+    assert picture.locator("img").evaluate("e => e.decode().then(() => e.naturalWidth / e.naturalHeight)") == 16 / 12
+    assert read.sentence().startswith("row 2, column 14 puts ") or "row 4, column 12" in read.sentence()
+    assert read.listed()[0].item == BALL_AT
+    assert nearly(read.listed()[0].weight, percent, w[30, BALL_AT])
+    box = picture.bounding_box()
+    assert box is not None
+    side = box["width"] / GRID.columns
+    assert abs(box["height"] / GRID.rows - side) < 1
+    picture.hover(position={"x": (BALL[1] + 0.5) * side, "y": (BALL[0] + 0.5) * side})
+    where = page.locator(".patches .where")
+    expect(where).to_contain_text(f"({BALL_AT})")
+    assert percent(float(np.float32(w[30, BALL_AT]))) in where.inner_text()
+    picture.click(position={"x": 4.5 * side, "y": 5.5 * side})
+    read.rest()
+    at = GRID.before + 5 * GRID.columns + 4
+    assert f"column={at}" in page.url
+    assert nearly(page.locator(".say em").inner_text(), percent, w[30, at])
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+Enter")
+    read.rest()
+    assert f"row={at + 1}" in page.url
+    line = w[at + 1]
+    assert [item.item for item in read.listed()[:1]] == [int(np.argmax(line))]
+    colours = page.locator(".picture .marks").evaluate("canvas => canvas.toDataURL()")
+    page.get_by_label("the picture alone").check()
+    page.wait_for_timeout(60)
+    assert page.locator(".picture .marks").evaluate("canvas => canvas.toDataURL()") != colours
+    assert page.locator(".patches .other").inner_text().startswith("[class]")
+    page.get_by_role("radio", name="matrix", exact=True).click()
+    expect(page.get_by_role("application", name="Matrix of 193 by 193 weights, head 1.1")).to_be_visible()
+    read.go(f"{PLACES['patch']}&layer=1&heads=1&by=column&column={BALL_AT}")
+    assert nearly(read.listed()[0].weight, percent, w[:, BALL_AT].max())
+
+
+def test_a_text_that_reads_another(reads: Reads, known: str) -> None:
+    w = np.asarray(alignment_reading().stack().layer(1).weights, np.float64)[2]
+    read = reads(known)
+    page = read.open(f"{PLACES['alignment']}&layer=1&heads=2&row=1")
+    asks, answers = (
+        page.get_by_role("listbox", name="Text that reads"),
+        page.get_by_role("listbox", name="Text", exact=True),
+    )
+    assert asks.locator(".t").all_inner_texts() == GERMAN
+    assert answers.locator(".t").all_inner_texts() == ENGLISH
+    for row, word in enumerate(GERMAN):
+        asks.locator(".t").nth(row).click()
+        read.rest(2)
+        assert read.sentence().startswith(f"“{word}”" if word == "." else word), read.sentence()
+        assert read.listed()[0].item == ALIGNED[row] == int(np.argmax(w[row]))
+        assert nearly(read.listed()[0].weight, percent, w[row].max())
+    expect(asks.locator(".looker")).to_have_text(GERMAN[-1])
+    expect(answers.locator(".target")).to_have_text(ENGLISH[ALIGNED[-1]])
+    assert page.locator(".later").count() == 0
+    assert not any("back" in item.where for item in read.listed()), "texts have no distance"
+    answers.locator(".t").nth(3).click()
+    read.rest()
+    assert nearly(page.locator(".say em").inner_text(), percent, w[len(GERMAN) - 1, 3])
+    page.get_by_role("radio", name="who reads it").click()
+    read.rest()
+    assert read.listed()[0].item == int(np.argmax(w[:, 3]))
+    expect(page.locator(".trust")).to_contain_text("no mask: every word may be seen")
+    assert page.get_by_label("without the first").count() == 0
+
+
+def test_a_text_and_what_was_made_of_it(reads: Reads, compared: str, watches: tuple[Path, Path]) -> None:
+    from tests.view.watches import MADE, PROMPT, exact_weights
+
+    tokens = clearhead.load_watch(watches[0]).tokens()
+    exact = exact_weights(tokens)
+    read = reads(compared)
+    page = read.open(f"layer=1&heads=0&row={PROMPT - 1}")
+    slider = page.get_by_role("slider", name="Step")
+    expect(slider).to_have_attribute("aria-valuetext", f"step 1 of {MADE}")
+    for step in range(MADE):
+        row = PROMPT - 1 + step
+        expect(page.locator(".gen")).to_contain_text(f"step {step + 1} of {MADE}, row {row}")
+        expect(page.locator(".looker")).to_have_text(tokens[row].strip())
+        order = np.argsort(-exact[1, 0, row], kind="stable")
+        for item, place in zip(read.listed(), order, strict=False):
+            assert item.item == place
+            assert nearly(item.weight, percent, exact[1, 0, row, place], 1e-5)
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        read.rest()
+    made = [text.strip() for text in page.locator(".made button").all_inner_texts()]
+    assert made[: MADE - 1] == [token.strip() for token in tokens[PROMPT:]]
+    expect(page.get_by_role("button", name="Next step")).to_be_disabled()
+    page.locator(".made button").nth(2).click()
+    read.rest()
+    expect(slider).to_have_attribute("aria-valuetext", f"step 3 of {MADE}")
+    page.locator(".text .t:visible").nth(5).click()
+    read.rest()
+    expect(page.locator(".gen")).to_contain_text("row 5: nothing was chosen from it")
+    expect(page.locator(".trust")).to_contain_text("Checked")
+    assert plain(page.locator(".headpick").inner_text()) == "0 1 key 0 2 3 key 1"
