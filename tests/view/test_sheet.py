@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from clearhead.reading.sheet import measured
 from clearhead.wording import percent
-from tests.view.made_up import hostile_reading
+from tests.view.made_up import HOSTILE, hostile_reading
 from tests.view.test_kept import hostile, opened, shown
 
 __all__ = ["hostile", "opened"]  # fixtures
@@ -163,8 +163,8 @@ def test_a_list_is_one_stop_of_the_keyboard_and_names_its_lines(opened: Page, ho
     assert stops == [1] * len(stops)
     lines = page.locator(".rank", has=page.get_by_role("heading", name="Looks one back")).locator("li button")
     first, second = leaders("previous")[:2]
-    told = [percent(HEADS[head]["previous"]) for head in (first, second)]
-    assert lines.first.get_attribute("aria-label") == f"head {first}, looks one back, {told[0]}"
+    told = percent(HEADS[first]["previous"])
+    expect(lines.first).to_have_accessible_name(f"head {first} looks one back, {told}")
     lines.first.focus()
     page.keyboard.press("ArrowDown")
     expect(lines.nth(1)).to_be_focused()
@@ -227,7 +227,12 @@ def test_before_the_first_head_nothing_is_headed(opened: Page, hostile: str) -> 
 
 
 def test_lists_say_what_their_numbers_are(opened: Page, hostile: str) -> None:
-    opened.goto(f"{hostile}#layer=5&heads=2&row=30&column=4")
-    caption = shown(opened).locator(".sheet .headline .cap")
-    expect(caption).to_contain_text(f"in means over all {STACK.layers[5].queries} tokens.")
-    assert opened.locator("[data-key=pair] h3").inner_text() != ""
+    again = 1 + len(HOSTILE)  # the same sign once more
+    opened.goto(f"{hostile}#layer=5&heads=2&row={again}&column=1")
+    page = shown(opened)
+    expect(page.locator(".sheet .headline .cap")).to_contain_text(
+        f"in means over all {STACK.layers[5].queries} tokens."
+    )
+    expect(page.locator("[data-key=pair] h3")).to_have_text(f'Most on “"” (1) from “"” ({again})')
+    page.goto(f"{hostile}#layer=5&heads=2&row={again}&column={again}")
+    expect(page.locator("[data-key=pair] h3")).to_have_text('Most on itself, “"”')

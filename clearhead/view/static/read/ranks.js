@@ -127,8 +127,7 @@ export function headList({ name, title, said, lines, more = null, none = '' }) {
 }
 
 function headLine({ head, part, text, word, on, isPair, pair }, heading, at) {
-  const name = `${head.layer}.${head.head}`,
-    what = word ? `${heading}: ${word}` : heading[0].toLowerCase() + heading.slice(1);
+  const about = `${heading[0].toLowerCase()}${heading.slice(1)}${word ? ':' : ','}`;
   return html.button(
     {
       'data-layer': head.layer,
@@ -136,10 +135,11 @@ function headLine({ head, part, text, word, on, isPair, pair }, heading, at) {
       'data-row': pair?.row,
       'data-column': pair?.column,
       'aria-current': on ? 'true' : null,
-      'aria-label': `head ${name}, ${what}, ${text}`,
       tabindex: at ? -1 : 0,
     },
-    html.span({ class: 'hd' }, name),
+    html.span({ class: 'unseen' }, 'head'),
+    html.span({ class: 'hd' }, `${head.layer}.${head.head}`),
+    html.span({ class: 'unseen' }, about),
     word
       ? html.span({ class: 'word', title: word }, word)
       : svg.svg(
@@ -147,7 +147,7 @@ function headLine({ head, part, text, word, on, isPair, pair }, heading, at) {
           svg.rect({ class: 'trackb', width: 100, height: 6 }),
           svg.rect({ class: 'w14', width: (100 * part).toFixed(1), height: 6 }),
         ),
-    html.span({ class: isPair ? 'pairs' : null }, text),
+    html.span({ class: isPair ? 'weight pairs' : 'weight' }, text),
   );
 }
 
