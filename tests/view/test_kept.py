@@ -64,7 +64,7 @@ def exported(page: Page, kind: str, folder: Path) -> Path:
     """A file that the page saves."""
     page.locator("summary", has_text=re.compile("^(Export|Saved)")).click()
     with page.expect_download() as download:
-        page.locator(f"[data-export={kind}]").click()
+        page.locator(f"[data-export={kind}]:visible").click()
     path = folder / download.value.suggested_filename
     download.value.save_as(path)
     said = page.locator("summary", has_text="Saved")

@@ -24,7 +24,7 @@ def saved(page: Page, kind: str, folder: Path) -> Path:
     """A file that the page writes."""
     page.locator(".menu summary").first.click()
     with page.expect_download() as download:
-        page.locator(f"[data-export={kind}]").click()
+        page.locator(f"[data-export={kind}]:visible").click()
     path = folder / download.value.suggested_filename
     download.value.save_as(path)
     expect(page.locator(".menu summary").first).to_contain_text(path.name)

@@ -17,7 +17,7 @@ import {
 } from './wording.js';
 
 const LISTED = 14; // at first
-const MORE = 40;
+const LISTED_MORE = 40;
 const CONTEXT = 6; // tokens before and after
 const CUTS = ['50', '90', '99'];
 
@@ -52,9 +52,9 @@ export function makeAnswer(host) {
     if (!target) return;
     if (target.dataset.pick) host.pick(Number(target.dataset.pick));
     if (target.dataset.do === 'more') {
-      most += MORE;
+      most += LISTED_MORE;
       drawList();
-      list.querySelector(`[data-rank="${most - MORE + 1}"]`)?.focus();
+      list.querySelector(`[data-rank="${most - LISTED_MORE + 1}"]`)?.focus();
     } else if (target.dataset.do) host.act(target.dataset.do, target.dataset);
   });
   element.addEventListener('change', (event) => {
@@ -227,7 +227,7 @@ function listView(view, most) {
       listed
         ? html.button(
             { class: 'link', 'data-do': 'more', tabindex: -1 },
-            `Show ${Math.min(MORE, line.top.length - most)} more`,
+            `Show ${Math.min(LISTED_MORE, line.top.length - most)} more`,
           )
         : null,
     ),

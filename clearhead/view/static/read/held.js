@@ -5,7 +5,7 @@ import { html } from '../dom.js';
 import { whole } from '../numbers.js';
 import { headOf } from './said.js';
 
-const MOST_NAMED = 3; // lines
+const MOST_LINES_SAID = 3;
 const HELD = alone ? [heldSaid()] : [];
 
 /** A line each. */
@@ -17,7 +17,7 @@ export function remarksView({ notes }) {
 function heldSaid() {
   const lines = new Set(answered((what) => what === 'line').map(([, about]) => lineOf(about)));
   const heads = answered((what) => what === 'sheet').reduce((sum, [, , told]) => sum + (told.heads?.length ?? 0), 0);
-  const named = lines.size > MOST_NAMED ? `${whole(lines.size)} rows and columns` : [...lines].join(' and ');
+  const named = lines.size > MOST_LINES_SAID ? `${whole(lines.size)} rows and columns` : [...lines].join(' and ');
   const pictures = heads ? `, and pictures of ${heads === 1 ? 'one head' : `${whole(heads)} heads`}` : '';
   return `This page holds the text, ${named}, their maps${pictures}; nothing else can be shown in it.`;
 }
