@@ -107,6 +107,10 @@ def test_what_is_stopped_stays_and_is_labelled(opened: Page, hostile: str) -> No
     opened.route("**/ask/sheet", first_only)
     opened.goto(f"{hostile}#layer=3&heads=2")
     expect(opened.locator(".sheetstate")).to_contain_text("4 of 8 heads")
+    escapes = opened.locator(".sheetstate kbd"), opened.locator(".chip kbd")
+    assert [key.is_visible() for key in escapes] == [False, True]
+    opened.get_by_role("grid", name="Heads").get_by_role("gridcell").focus()
+    assert [key.is_visible() for key in escapes] == [True, False]
     opened.locator(".sheetstate").get_by_role("button", name="Stop").click()
     expect(opened.locator(".sheetstate")).to_contain_text("Incomplete: 4 of 8 heads.")
     expect(opened.locator(".rank .hd").first).to_be_visible()

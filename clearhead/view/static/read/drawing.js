@@ -4,7 +4,7 @@ import { svg } from '../dom.js';
 import { asRgb } from '../files.js';
 
 export const MOST_CELLS = 64; // each way, that are drawn one by one
-export const MOST_NAMED = 40; // each way, that have their names beside them
+export const NAMED_CELLS = 40; // each way, that have their names beside them
 const DRAWN_WIDE = 512;
 const NUMBERED = 42; // pixels of a cell that has room for its number
 const DRAWN_MARGIN = 24;

@@ -2,7 +2,7 @@
 
 import { asFile } from '../ask.js';
 import { legendMarks, scaleSentence, shortAmount, stepOf } from './colours.js';
-import { drawingPalette, mapDrawing, MOST_CELLS, MOST_NAMED } from './drawing.js';
+import { drawingPalette, mapDrawing, MOST_CELLS, NAMED_CELLS } from './drawing.js';
 import { rasterized, save } from '../files.js';
 import { csvOfLine, fileSize, shownAnswers } from './kept.js';
 import { headOf } from './said.js';
@@ -72,7 +72,7 @@ function asDrawn(view, { image, rows: [top, bottom], columns: [left, right], at,
     caption: `${spoken(sentenceOf(view))} ${said} ${scaleSentence(floor, most, plain)}`,
     cells: { rows: end - y, columns: edge - x, step, text },
     image,
-    names: count <= MOST_NAMED ? { rows: shown('queries', y, end), columns: shown('keys', x, edge) } : null,
+    names: count <= NAMED_CELLS ? { rows: shown('queries', y, end), columns: shown('keys', x, edge) } : null,
     ring: seen ? { x: ringX, y: ringY, text: printed(view, view.pair ?? 0) } : null,
     legend: legendMarks(floor, most, plain),
     palette,
