@@ -90,13 +90,16 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "layer", "head", "row"), CASES)
 def test_rows_and_columns_are_those_of_the_matrix(
-    reads: Reads, small: str, known: str, name: str, layer: int, head: int, row: int
+    reads: Reads, small: str, known_page: ReadPage, name: str, layer: int, head: int, row: int
 ) -> None:
     of_model = name == "small"
     matrix = small_head(layer, head) if of_model else exact(int(name), layer, head)
-    read = reads(small if of_model else known)
+    read = reads(small) if of_model else known_page
+    if of_model:
+        read.open()
     about = f"{'' if of_model else f'reading={FIRST[int(name)]}&'}layer={layer}&heads={head}"
-    page = read.open(f"{about}&row={row}")
+    read.go(f"{about}&row={row}")
+    page = read.page
     check_list(read, matrix[row])
     check_sentence(read, row, matrix[row])
     check_cells(read, matrix, row, 1 + int(np.argmax(matrix[row, 1:])))
@@ -119,9 +122,8 @@ def test_rows_and_columns_are_those_of_the_matrix(
     check_cells(read, matrix, int(np.argmax(matrix[:, 0])), 0)
 
 
-def test_heads_are_joined_and_weighed(reads: Reads, known: str) -> None:
-    read, row = reads(known), 600
-    read.open(f"reading={FIRST[700]}&layer=2&heads=0&row={row}")
+def test_heads_are_joined_and_weighed(known_page: ReadPage) -> None:
+    read, row = known_page, 600
     heads = np.stack([exact(700, 2, head) for head in range(4)])
     valued = heads * np.stack([lengths(700, 2, head) for head in range(4)])[:, None]
     for state, line, rule in (
@@ -145,9 +147,10 @@ def test_heads_are_joined_and_weighed(reads: Reads, known: str) -> None:
 
 
 @pytest.mark.parametrize("without", [False, True])
-def test_the_text_is_shaded_by_a_scale_that_is_told(reads: Reads, known: str, without: bool) -> None:
-    read, row = reads(known), 1500
-    page = read.open(f"reading={FIRST[2000]}&layer=2&heads=1&row={row}&without={str(without).lower()}")
+def test_the_text_is_shaded_by_a_scale_that_is_told(known_page: ReadPage, without: bool) -> None:
+    read, row = known_page, 1500
+    page = read.page
+    read.go(f"reading={FIRST[2000]}&layer=2&heads=1&row={row}&without={str(without).lower()}")
     line = exact(2000, 2, 1)[row]
     floor = round_down(min(line.sum() / 2000, line.max() / 10))
     assert f"Shaded from {100 * floor:g} % to 100 %" in page.locator(".textcap").inner_text()

@@ -17,10 +17,10 @@ PLACES = {name: f"reading={at}" for at, name in enumerate(READINGS)}
 BALL_AT = GRID.before + BALL[0] * GRID.columns + BALL[1]
 
 
-def test_a_pictures_patches_lie_over_it(reads: Reads, known: str) -> None:
+def test_a_pictures_patches_lie_over_it(known_page: ReadPage) -> None:
     w = np.asarray(patch_reading().stack().layer(1).weights, np.float64)[1]
-    read = reads(known)
-    page = read.open(f"{PLACES['patch']}&layer=1&heads=1&row=30")
+    read, page = known_page, known_page.page
+    read.go(f"{PLACES['patch']}&layer=1&heads=1&row=30")
     picture = page.locator(".picture")
     expect(picture.locator("img")).to_be_visible()
     assert picture.locator("img").evaluate("e => e.decode().then(() => e.naturalWidth / e.naturalHeight)") == 16 / 12
@@ -57,10 +57,10 @@ def test_a_pictures_patches_lie_over_it(reads: Reads, known: str) -> None:
     assert nearly(read.listed()[0].weight, percent, w[:, BALL_AT].max())
 
 
-def test_a_text_that_reads_another(reads: Reads, known: str) -> None:
+def test_a_text_that_reads_another(known_page: ReadPage) -> None:
     w = np.asarray(alignment_reading().stack().layer(1).weights, np.float64)[2]
-    read = reads(known)
-    page = read.open(f"{PLACES['alignment']}&layer=1&heads=2&row=1")
+    read, page = known_page, known_page.page
+    read.go(f"{PLACES['alignment']}&layer=1&heads=2&row=1")
     asks, answers = (
         page.get_by_role("listbox", name="Text that reads"),
         page.get_by_role("listbox", name="Text", exact=True),
