@@ -118,6 +118,7 @@ def test_another_row_is_heard_even_if_it_reads_the_same(reads: Reads, small: str
     keys.press("Enter")
     expect(page.locator(".found")).to_contain_text("2 of 2")
     assert read.sentence() == said
+    page.wait_for_timeout(300)  # until all is said
     keys.hear(said)
 
 
