@@ -218,6 +218,25 @@ def test_strips_of_a_head_that_is_left_are_given_up(reads: Reads, known: str) ->
     expect(page.locator(".mappane .status")).to_contain_text("A pixel is the largest of")
 
 
+def test_a_layer_that_is_not_the_models_is_refused_and_the_last_one_stays(reads: Reads, known: str) -> None:
+    read = reads(known)
+    page = read.open(f"{PLACES['doubted']}&layer=2&heads=1&row=40")
+    trust = page.locator(".trust")
+    expect(trust).to_contain_text("Checked")
+    before = read.sentence()
+    page.get_by_role("button", name="Next layer").click()
+    read.rest_long()
+    said = "decoder layer 5, head 1: differs by 0.31 (allowed: 0.0001) from the model's own attention."
+    alert = page.get_by_role("alert").first
+    expect(alert).to_contain_text(said)
+    expect(alert).to_contain_text("shown is still row 40 of head 2.1")
+    expect(page.locator(".chips")).to_contain_text("head 2.1")
+    assert read.sentence() == before
+    expect(page.locator(".sheet")).to_contain_text(f"Layer 5: {said}")
+    expect(trust).to_contain_text("Checked")
+    read.complaints = [told for told in read.complaints if "422" not in told]
+
+
 def test_a_stranger_on_this_computer_is_told_nothing(known: str) -> None:
     port = int(re.search(r":(\d+)/", known)[1])
     for path in ("/ask/readings", "/wrong/ask/line", "/wrong/read"):

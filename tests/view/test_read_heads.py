@@ -181,13 +181,3 @@ def test_thumbnails_are_maxima_over_their_squares(known_page: ReadPage) -> None:
     assert 12 <= len(steps) <= 21, "each shade is one stretch of weights, in order"
     lightness = [sum(int(step).to_bytes(4, "little")[:3]) for step in steps]
     assert lightness == sorted(lightness, reverse=True)
-
-
-def test_a_layer_that_is_in_doubt_has_no_pictures_but_a_reason(known_page: ReadPage) -> None:
-    read = known_page
-    read.go(f"reading={list(READINGS).index('doubted')}&layer=2&heads=1&row=40")
-    read.rest_long()
-    said = "Layer 5: decoder layer 5, head 1: differs by 0.31 (allowed: 0.0001) from the model's own attention."
-    expect(read.page.locator(".sheet")).to_contain_text(said)
-    assert {line[0] for line in rank(read.page, "Looks one back")} <= {f"2.{head}" for head in range(HEADS)}
-    read.complaints = [told for told in read.complaints if "422" not in told]

@@ -179,7 +179,7 @@ def test_a_picture_is_asked_as_a_text_is(reads: Reads, made_up: str) -> None:
     page.keyboard.press("ArrowDown")
     screen.rest()
     assert "row 7, column 1 puts" in screen.sentence()
-    page.get_by_role("button", name="[class]").click()
+    page.locator(".others").get_by_role("button", name="[class]").click()
     screen.rest()
     assert "[class] puts" in screen.sentence()
 

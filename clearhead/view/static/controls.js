@@ -14,7 +14,7 @@ export function icon(path) {
 /** A button that opens a list of entries: buttons, or groups of them. Arrow keys go from one to the next. */
 export function menu(face, name, entries, icon = false, kind = '') {
   const made = html.details(
-    { class: `menu ${kind}`.trim(), 'data-key': name },
+    { class: `menu ${kind}`.trim(), 'data-key': name, 'aria-label': name },
     html.summary(
       { class: icon ? 'quiet icon' : 'quiet', 'aria-label': icon ? name : null, 'aria-haspopup': 'menu' },
       face,

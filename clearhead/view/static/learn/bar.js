@@ -39,7 +39,9 @@ export function barView(state, { past, future, copied }) {
         },
         icon(REDO),
       ),
-      openedAt === null ? html.button({ class: 'quiet wide', 'data-copy': 'link' }, copied ? 'Copied' : 'Copy link') : null,
+      openedAt === null
+        ? html.button({ class: 'quiet wide', 'data-copy': 'link' }, copied ? 'Copied' : 'Copy link')
+        : null,
       menu(
         'Export',
         'Export',

@@ -119,7 +119,14 @@ function stateView({ waiting, problem }) {
       html.p({ class: 'tag' }, problem.kind),
       html.p({ class: 'say2' }, problem.said),
       problem.then ? html.p({ class: 'cap' }, problem.then) : null,
-      problem.gone ? html.p({ class: 'cap' }, 'Start ', html.code(null, 'clearhead view'), ' again, then') : null,
+      problem.gone
+        ? html.p(
+            { class: 'cap' },
+            'If it has ended: start ',
+            html.code(null, 'clearhead view'),
+            ' again and open the address that it prints.',
+          )
+        : null,
       problem.again ? html.p(null, html.button({ class: 'main', 'data-do': 'again' }, 'Try again')) : null,
     );
   }

@@ -19,8 +19,7 @@ import { sentenceOf, spoken } from './wording.js';
 
 const BEFORE_A_WORD = 150; // milliseconds before a wait is mentioned
 
-/** A pane; `host` holds the state: `change` asks for another, `move` for another row, `back` for the last one that can
- * be shown, `act` for what concerns both panes. */
+/** A pane; `host` holds the state and takes what it asks: `change`, `move` (a row), `back` (undone), `act` (for both). */
 export function makePane(host) {
   const { id, request, say } = host;
   let state = null; // sound, from the address
