@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from clearhead.definition import weights as definition
 from clearhead.model import load
-from tests.view.known import READINGS, TEXT, exact, lengths
+from tests.view.known import REACH, READINGS, TEXT, exact, lengths
 from tests.view.printed import nearly, number, percent, round_down, short, step, whole
 from tests.view.read_page import ReadPage
 
@@ -137,6 +137,15 @@ def test_heads_are_joined_and_weighed(known_page: ReadPage) -> None:
         check_list(read, line, rule)
     page = read.page
     read.go(f"reading={FIRST[700]}&layer=2&heads=2&row={row}")
+    assert page.locator(".headpick .br").all_inner_texts() == ["key 0", "key 1"]
+    page.get_by_role("radio", name="head 0", exact=True).click(modifiers=["Control"])
+    read.rest()
+    check_list(read, heads[[2, 0]].mean(0)[row])
+    page.get_by_role("button", name="head 3", exact=True).click(modifiers=["Shift"])
+    read.rest()
+    check_list(read, heads.mean(0)[row])
+    page.get_by_role("radio", name="one head").click()
+    read.go(f"reading={FIRST[700]}&layer=2&heads=2&row={row}")
     page.get_by_role("radio", name="mean", exact=True).first.click()
     read.rest()
     check_list(read, heads.mean(0)[row])
@@ -144,6 +153,19 @@ def test_heads_are_joined_and_weighed(known_page: ReadPage) -> None:
     read.rest()
     check_list(read, valued.mean(0)[row], number)
     expect(page.locator(".say")).to_contain_text("weight times the value’s length")
+
+
+def test_a_window_hides_what_is_far(known_page: ReadPage) -> None:
+    read, page, row = known_page, known_page.page, 100
+    read.go(f"reading={list(READINGS).index('windowed')}&layer=5&heads=1&row={row}")
+    line = exact(120, 5, 1, REACH)[row]
+    assert np.count_nonzero(line) == REACH + 1
+    check_list(read, line)
+    titles = dict(page.locator(".text .t:visible").evaluate_all("all => all.map(e => [+e.dataset.j, e.title])"))
+    assert {titles[j].partition(": ")[2] for j in range(row - REACH)} == {"before its window: not seen"}
+    assert {titles[j].partition(": ")[2] for j in range(row + 1, 120)} == {"later: not seen"}
+    assert "Hatched is later or before its window: not seen." in page.locator(".textcap").inner_text()
+    assert "hidden tokens: exactly 0" in page.locator(".trust").inner_text()
 
 
 @pytest.mark.parametrize("without", [False, True])
@@ -154,6 +176,8 @@ def test_the_text_is_shaded_by_a_scale_that_is_told(known_page: ReadPage, withou
     line = exact(2000, 2, 1)[row]
     floor = round_down(min(line.sum() / 2000, line.max() / 10))
     assert f"Shaded from {100 * floor:g} % to 100 %" in page.locator(".textcap").inner_text()
+    assert "Hatched is later: not seen." in page.locator(".textcap").inner_text()
+    assert "later tokens: exactly 0" in page.locator(".trust").inner_text()
     share = 1 / (1 - line[0]) if without else 1
     found = page.locator(".text .t").evaluate_all("all => all.map(e => [+e.dataset.j, e.className, e.title])")
     assert len(found) > 100

@@ -209,8 +209,33 @@ def test_escape_always_backs_out(reads: Reads, small: str) -> None:
     expect(chip).to_contain_text("locked on")
     assert read.sentence() == followed
     assert "row=50" not in page.url
-    page.mouse.move(5, 5)
+    page.locator(".text .t:visible").nth(7).hover()
+    expect(page.locator(".textcap")).to_contain_text(re.compile(r", 7: [<\d]"))
     assert read.sentence() == followed
+    page.locator(".text .t:visible").nth(7).click(modifiers=["Shift"])
+    assert "column=7" in page.url
+
+
+def test_search_finds_words_and_numbers(reads: Reads, small: str) -> None:
+    read = reads(small)
+    page = read.open("row=20")
+    page.keyboard.press("/")
+    page.keyboard.type("white WHALE")
+    expect(page.locator(".found")).to_contain_text(re.compile("^1 of 2, number"))
+    assert "".join(page.locator(".text .hit").all_inner_texts()) == "whitewhale" * 2
+    field = page.get_by_role("searchbox")
+    field.fill("#50")
+    expect(page.locator(".found")).to_contain_text("1 of 1, number 50")
+    field.press("Enter")
+    read.rest()
+    assert "row=50" in page.url
+    field.fill("nowhere at all")
+    expect(page.locator(".found")).to_contain_text(
+        f"Nothing like this among {page.locator('.text .t:visible').count()} tokens"
+    )
+    field.press("Escape")
+    expect(page.locator(".found")).to_be_hidden()
+    assert page.locator(".text .hit").count() == 0
 
 
 def test_help_names_keys_that_work(reads: Reads, small: str) -> None:

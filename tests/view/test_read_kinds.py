@@ -8,6 +8,7 @@ import numpy as np
 from playwright.sync_api import expect
 
 import clearhead
+from clearhead.reading.sources import from_small_model
 from tests.view.known import READINGS
 from tests.view.made_up import ALIGNED, BALL, ENGLISH, GERMAN, GRID, alignment_reading, patch_reading
 from tests.view.printed import nearly, percent
@@ -91,6 +92,11 @@ def test_a_text_that_reads_another(known_page: ReadPage) -> None:
     assert read.listed()[0].item == int(np.argmax(w[:, 3]))
     expect(page.locator(".trust")).to_contain_text(re.compile("no mask: every (word|token) may be seen"))
     assert page.get_by_label("without the first").count() == 0
+    expect(page.locator(".textpane h2")).to_have_text(["Reads 16 queries", "Is read 15 keys"])
+    read.go(f"{PLACES['alignment']}&layer=1&heads=2&row=1&measure=value")  # an address of another reading, say
+    expect(page.locator(".trust")).to_contain_text("Times the value’s length: no values were kept")
+    expect(page.get_by_role("button", name="Times the value")).to_be_disabled()
+    assert "measure" not in page.url
 
 
 def test_a_text_and_what_was_made_of_it(reads: Reads, compared: str, watches: tuple[Path, Path]) -> None:
@@ -124,3 +130,21 @@ def test_a_text_and_what_was_made_of_it(reads: Reads, compared: str, watches: tu
     expect(page.locator(".gen")).to_contain_text("row 5: nothing was chosen from it")
     expect(page.locator(".trust")).to_contain_text("Checked")
     assert plain(page.locator(".headpick").inner_text()) == "0 1 key 0 2 3 key 1"
+
+
+def test_another_text_is_read_with_the_same_model(reads: Reads, address: str) -> None:
+    read, text = reads(f"{address}read"), "The old ship sank. <script>alert(1)</script> The old ship"
+    page = read.open()
+    page.get_by_role("button", name="Read another text").click()
+    dialog = page.get_by_role("dialog", name="Read another text")
+    dialog.get_by_role("button", name="Read it").click()
+    expect(dialog.get_by_role("status")).to_contain_text("There is no text: type a sentence.")
+    dialog.get_by_role("textbox").fill(text)
+    dialog.get_by_role("button", name="Read it").click()
+    expect(dialog).to_have_count(0)
+    read.rest()
+    other = from_small_model(text)
+    assert page.locator(".text .t:visible").count() == len(other.tokens)
+    assert page.locator("script").count() == 1
+    assert nearly(read.listed()[0].weight, percent, float(np.asarray(other.stack().layer(0).weights)[0][-1].max()))
+    read.complaints = [told for told in read.complaints if "422" not in told]
