@@ -115,12 +115,14 @@ def watched_stack(seen: Watch, run: int, sequence: int, part: str, names: Mappin
     for number in seen.layers(run, part=part):
         shown, heads, key_heads = seen.run(run).extent(part, number, sequence)
         at = {"sequence": sequence, "run": run, "part": part}
+        edits = seen.run(run).edits(part, number)
+        sees = replace(sees_of(shown), other=True) if edits else sees_of(shown)  # edits may hide some
         layers[number] = StackLayer(
-            number, heads, key_heads, len(shown.low), shown.keys, sees_of(shown),
+            number, heads, key_heads, len(shown.low), shown.keys, sees,
             partial(lambda number, at: seen.layer(number, **at).weights, number, at),
             partial(lambda number, at: seen.layer(number, **at).values, number, at),
             partial(agreement_of, seen, number, at),
-            tuple(map(repr, seen.run(run).edits(part, number))),
+            tuple(map(repr, edits)),
         )  # fmt: skip
     first = next(iter(layers.values()))
     crosses = seen.run(run).crosses(part)
@@ -179,7 +181,8 @@ def title_of(stacks: Mapping[str, Stack]) -> str:
     names = list(stack.names(layer, "queries")[:40])
     while names and BEFORE_TEXT.fullmatch(names[0]):
         del names[0]
-    return shortened("".join(names))
+    numbers = all(name.isdecimal() for name in names)  # in the vocabulary, where there is no tokenizer
+    return shortened((" " if numbers else "").join(names))
 
 
 def notes_on_bytes(stacks: Mapping[str, Stack]) -> tuple[str, ...]:

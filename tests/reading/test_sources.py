@@ -71,9 +71,11 @@ def test_edits_are_told_with_the_layers_they_changed(tmp_path):
     edited, _ = readings_of(after)
     assert [layer.edits for layer in first.stack().layers.values()] == [(), ()]
     assert [len(layer.edits) for layer in edited.stack().layers.values()] == [0, 1]
+    assert [layer.sees.other for layer in edited.stack().layers.values()] == [False, True]
     assert "cut(layer=1" in edited.stack().layers[1].edits[0]
     assert row_of(edited, part="decoder", layer=1, head=2, at=8)[0] == 0
     assert row_of(first, part="decoder", layer=1, head=2, at=8)[0] > 0
+    assert second.title == " ".join(map(str, ids[1].tolist()))
     assert list(second.tokens) == [str(int(n)) for n in ids[1]]
     before.save(tmp_path / "seen.safetensors")
     saved = watch_file(tmp_path / "seen.safetensors")

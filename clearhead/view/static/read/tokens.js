@@ -56,9 +56,10 @@ export function endsLine(name) {
   return name !== undefined && name.includes('\n');
 }
 
-/** Whether tokens are whole words without the blanks between them, which then have to be drawn. */
+/** Whether tokens are whole words, or numbers, without the blanks between them, which then have to be drawn. */
 export function areWords(names) {
   const some = names.slice(0, 500);
+  if (some.length > 1 && some.every((name) => /^\d+$/.test(name))) return true; // tokens' numbers in a vocabulary
   return some.filter((name) => /\p{L}/u.test(name)).length > 1 && !some.some((name) => /^\s.|.\s$/su.test(name));
 }
 

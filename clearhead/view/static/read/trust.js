@@ -26,6 +26,8 @@ function factsOf(view, told) {
     facts.push(html.span({ class: 'bad' }, 'Not what the model used'), html.span(null, told.said));
     return facts;
   }
+  const { edits } = view.layer;
+  if (edits.length) facts.push(html.span({ class: 'edited' }, `As interventions left it: ${edits.join(', ')}`));
   if (told?.checked) facts.push(html.span({ class: 'ok' }, 'Checked'));
   else if (told) facts.push(html.span(null, `Not checked: ${told.said || 'there is no output to compare with'}`));
   if (!told) facts.push(html.span(null, 'Not checked yet'));
@@ -39,8 +41,8 @@ function factsOf(view, told) {
 }
 
 /** The sum of the shown row: of one head, or the mean of several. */
-function sumOf({ by, line, about }) {
-  if (!line || by === 'column' || about.measure === 'value' || (about.join === 'max' && about.heads.length > 1))
+function sumOf({ by, line, about, layer }) {
+  if (!line || (!line.sum && layer.edits.length) || by === 'column' || about.measure === 'value' || (about.join === 'max' && about.heads.length > 1))
     return null;
   return html.span(null, `this row sums to 1 ± ${bound(Math.abs(line.sum - 1))}`);
 }
