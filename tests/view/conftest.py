@@ -84,6 +84,14 @@ def reads(browser: Browser) -> Iterator[Callable[..., ReadPage]]:
         yield lambda address, **options: pages.enter_context(watching(ReadPage, browser, address, **options))
 
 
+@pytest.fixture(scope="module")
+def known_page(browser: Browser, known: str) -> Iterator[ReadPage]:
+    """A page for all tests of a module that only `go` from state to state of the known readings, and read."""
+    with watching(ReadPage, browser, known) as read:
+        read.open()
+        yield read
+
+
 @pytest.fixture(scope="session")
 def axe() -> str:
     """axe-core's source, as scripts/browser fetches it."""

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from clearhead import weights
+from clearhead import causal, weights, window
 from clearhead.definition import weights as definition
 from clearhead.errors import TrustError
 from clearhead.reading.answers import Reader
@@ -15,6 +15,7 @@ from tests.view import made_up
 from tests.view.needle import WORDS
 
 HEADS, KEY_HEADS, DIM = 4, 2, 16
+REACH = 30  # tokens before its own that a query sees through a window
 LAYERS = (2, 5)  # the numbers of the layers that were kept
 TEXT = (
     "The whale swam under the ship. The captain saw the whale, and the men in the boats saw the white whale. The sea "
@@ -48,10 +49,11 @@ def tokens_of(items: int) -> list[str]:
     return [f" {WORDS[n]}" for n in words_of(items)]
 
 
-def exact(items: int, layer: int, head: int) -> np.ndarray:
+def exact(items: int, layer: int, head: int, reach: int | None = None) -> np.ndarray:
     """A head's weights in float64, by the definition."""
     q, k, _ = (x.astype(np.float64) for x in operands(items, layer))
-    return definition.weights(q[head], k[head * KEY_HEADS // HEADS])
+    mask = causal() if reach is None else window(reach)
+    return definition.weights(q[head], k[head * KEY_HEADS // HEADS], mask=mask)
 
 
 def lengths(items: int, layer: int, head: int) -> np.ndarray:
@@ -59,12 +61,12 @@ def lengths(items: int, layer: int, head: int) -> np.ndarray:
     return np.linalg.norm(operands(items, layer)[2].astype(np.float64), axis=-1)[head * KEY_HEADS // HEADS]
 
 
-def stack_layer(items: int, number: int) -> StackLayer:
-    """A layer in which two heads share a key head."""
+def stack_layer(items: int, number: int, reach: int | None = None) -> StackLayer:
+    """A layer in which two heads share a key head, and a query sees itself and at most `reach` tokens before it."""
     q, k, v = operands(items, number)
-    w = weights(q, k)
+    w = weights(q, k, mask=causal() if reach is None else window(reach))
     keys = tuple(head * KEY_HEADS // HEADS for head in range(HEADS))
-    band = Sees(None, 0, 0)
+    band = Sees(None if reach is None else -reach, 0, 0)
     return StackLayer(
         number, tuple(range(HEADS)), keys, items, items, band, lambda: w, lambda: v[list(keys)],
         lambda: Agreement(items, 2e-6, 1e-4),
@@ -85,6 +87,12 @@ def known_reading(items: int) -> Reading:
     return reading_of(layers, tokens_of(items), f"known, {items} words")
 
 
+def windowed_reading() -> Reading:
+    """Words of which each sees the thirty before it."""
+    layers = {number: stack_layer(120, number, REACH) for number in LAYERS}
+    return reading_of(layers, tokens_of(120), "windowed")
+
+
 def doubted_reading() -> Reading:
     """Two layers, of which the second is not what the model used."""
 
@@ -100,6 +108,7 @@ READINGS = {
     "120": lambda: known_reading(120),
     "700": lambda: known_reading(700),
     "2000": lambda: known_reading(2000),
+    "windowed": windowed_reading,
     "doubted": doubted_reading,
     **made_up.READINGS,
 }

@@ -19,9 +19,10 @@ GRID = Grid(12, 16, 1)  # of a picture 16 patches wide, after one token that is 
 BALL = (3, 11)  # the row and column of the patch that one head looks at from everywhere
 DIM = 32
 HOSTILE = (
-    "=1+1", '"', '","', "\n", "\r\n", "\r", "", " ", " a", "<script>alert(1)</script>", "</script>", "\u202eabc",
+    "=1+1", '"', '","', "\n", "\r\n", "\r", "", "   ", " a", "<script>alert(1)</script>", "</script>", "\u202eabc",
     "\U0001f600", "-1", "+1", "@x", "\t", "'", "\\", "\x00", "\x1b[1m", "&amp;", "\ufffe", "\u2028", "שלום",
-    "👩\u200d👩\u200d👧", "\ud800", "$x$", "漢字", "x" * 10_000, "Donaudampfschifffahrtsgesellschaftskapitänsmütze" * 3,
+    "👩\u200d👩\u200d👧", "\ud800", "$x$", "漢字", "x" * 10_000, "\u200b",
+    "Donaudampfschifffahrtsgesellschaftskapitänsmütze" * 3,
 )  # fmt: skip
 TOLD = [(name if len(name) <= 200 else f"{name[:200]}…").encode("utf-8", "replace").decode() for name in HOSTILE]
 

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from clearhead.definition import weights as definition
 from clearhead.model import load
-from tests.view.known import READINGS, TEXT, exact, lengths
+from tests.view.known import REACH, READINGS, TEXT, exact, lengths
 from tests.view.printed import nearly, number, percent, round_down, short, step, whole
 from tests.view.read_page import ReadPage
 
@@ -90,13 +90,16 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "layer", "head", "row"), CASES)
 def test_rows_and_columns_are_those_of_the_matrix(
-    reads: Reads, small: str, known: str, name: str, layer: int, head: int, row: int
+    reads: Reads, small: str, known_page: ReadPage, name: str, layer: int, head: int, row: int
 ) -> None:
     of_model = name == "small"
     matrix = small_head(layer, head) if of_model else exact(int(name), layer, head)
-    read = reads(small if of_model else known)
+    read = reads(small) if of_model else known_page
+    if of_model:
+        read.open()
     about = f"{'' if of_model else f'reading={FIRST[int(name)]}&'}layer={layer}&heads={head}"
-    page = read.open(f"{about}&row={row}")
+    read.go(f"{about}&row={row}")
+    page = read.page
     check_list(read, matrix[row])
     check_sentence(read, row, matrix[row])
     check_cells(read, matrix, row, 1 + int(np.argmax(matrix[row, 1:])))
@@ -119,9 +122,8 @@ def test_rows_and_columns_are_those_of_the_matrix(
     check_cells(read, matrix, int(np.argmax(matrix[:, 0])), 0)
 
 
-def test_heads_are_joined_and_weighed(reads: Reads, known: str) -> None:
-    read, row = reads(known), 600
-    read.open(f"reading={FIRST[700]}&layer=2&heads=0&row={row}")
+def test_heads_are_joined_and_weighed(known_page: ReadPage) -> None:
+    read, row = known_page, 600
     heads = np.stack([exact(700, 2, head) for head in range(4)])
     valued = heads * np.stack([lengths(700, 2, head) for head in range(4)])[:, None]
     for state, line, rule in (
@@ -135,6 +137,15 @@ def test_heads_are_joined_and_weighed(reads: Reads, known: str) -> None:
         check_list(read, line, rule)
     page = read.page
     read.go(f"reading={FIRST[700]}&layer=2&heads=2&row={row}")
+    assert page.locator(".headpick .br").all_inner_texts() == ["key 0", "key 1"]
+    page.get_by_role("radio", name="head 0", exact=True).click(modifiers=["Control"])
+    read.rest()
+    check_list(read, heads[[2, 0]].mean(0)[row])
+    page.get_by_role("button", name="head 3", exact=True).click(modifiers=["Shift"])
+    read.rest()
+    check_list(read, heads.mean(0)[row])
+    page.get_by_role("radio", name="one head").click()
+    read.go(f"reading={FIRST[700]}&layer=2&heads=2&row={row}")
     page.get_by_role("radio", name="mean", exact=True).first.click()
     read.rest()
     check_list(read, heads.mean(0)[row])
@@ -144,13 +155,29 @@ def test_heads_are_joined_and_weighed(reads: Reads, known: str) -> None:
     expect(page.locator(".say")).to_contain_text("weight times the value’s length")
 
 
+def test_a_window_hides_what_is_far(known_page: ReadPage) -> None:
+    read, page, row = known_page, known_page.page, 100
+    read.go(f"reading={list(READINGS).index('windowed')}&layer=5&heads=1&row={row}")
+    line = exact(120, 5, 1, REACH)[row]
+    assert np.count_nonzero(line) == REACH + 1
+    check_list(read, line)
+    titles = dict(page.locator(".text .t:visible").evaluate_all("all => all.map(e => [+e.dataset.j, e.title])"))
+    assert {titles[j].partition(": ")[2] for j in range(row - REACH)} == {"before its window: not seen"}
+    assert {titles[j].partition(": ")[2] for j in range(row + 1, 120)} == {"later: not seen"}
+    assert "Hatched is later or before its window: not seen." in page.locator(".textcap").inner_text()
+    assert "hidden tokens: exactly 0" in page.locator(".trust").inner_text()
+
+
 @pytest.mark.parametrize("without", [False, True])
-def test_the_text_is_shaded_by_a_scale_that_is_told(reads: Reads, known: str, without: bool) -> None:
-    read, row = reads(known), 1500
-    page = read.open(f"reading={FIRST[2000]}&layer=2&heads=1&row={row}&without={str(without).lower()}")
+def test_the_text_is_shaded_by_a_scale_that_is_told(known_page: ReadPage, without: bool) -> None:
+    read, row = known_page, 1500
+    page = read.page
+    read.go(f"reading={FIRST[2000]}&layer=2&heads=1&row={row}&without={str(without).lower()}")
     line = exact(2000, 2, 1)[row]
     floor = round_down(min(line.sum() / 2000, line.max() / 10))
     assert f"Shaded from {100 * floor:g} % to 100 %" in page.locator(".textcap").inner_text()
+    assert "Hatched is later: not seen." in page.locator(".textcap").inner_text()
+    assert "later tokens: exactly 0" in page.locator(".trust").inner_text()
     share = 1 / (1 - line[0]) if without else 1
     found = page.locator(".text .t").evaluate_all("all => all.map(e => [+e.dataset.j, e.className, e.title])")
     assert len(found) > 100

@@ -23,7 +23,8 @@ Reads = Callable[..., ReadPage]
 PLACES = {name: f"reading={at}" for at, name in enumerate(READINGS)}
 TOKEN = "of-a-page-that-comes-back"  # noqa: S105
 MARKS = {  # what stands for tokens that have no shape
-    "\n": "⏎", "\r": "␍", "\r\n": "␍⏎", "\t": "⇥", "": "∅", " ": "␣", "\x00": "␀", "\u2028": "‹2028›",
+    "\n": "⏎", "\r": "␍", "\r\n": "␍⏎", "\t": "⇥", "": "∅", "   ": "␣␣␣", "\x00": "␀", "\u200b": "‹200B›",
+    "\u2028": "‹2028›",
 }  # fmt: skip
 
 

@@ -74,9 +74,9 @@ def rank(page: Page, title: str) -> list[list[str]]:
     return [[plain(text) for text in line.locator("span:not(.unseen)").all_inner_texts()] for line in lines]
 
 
-def test_the_tables_numbers_and_the_rankings(reads: Reads, known: str, heads: dict[str, dict[str, float]]) -> None:
-    read = reads(known)
-    page = read.open(STATE)
+def test_the_tables_numbers_and_the_rankings(known_page: ReadPage, heads: dict[str, dict[str, float]]) -> None:
+    read, page = known_page, known_page.page
+    read.go(STATE)
     read.rest_long()
     expect(page.get_by_role("heading", name="All 8 heads")).to_be_visible()
     page.get_by_text("The same as numbers").click()
@@ -107,9 +107,13 @@ def test_the_tables_numbers_and_the_rankings(reads: Reads, known: str, heads: di
         expect(table.locator("tbody th")).to_have_text(order)
 
 
-def test_a_pair_and_a_row_over_all_heads(reads: Reads, known: str) -> None:
-    read, every = reads(known), {(layer, head): exact(ITEMS, layer, head) for layer in LAYERS for head in range(HEADS)}
-    page = read.open(f"{STATE}&column=40")
+def test_a_pair_and_a_row_over_all_heads(known_page: ReadPage) -> None:
+    read, page, every = (
+        known_page,
+        known_page.page,
+        {(layer, head): exact(ITEMS, layer, head) for layer in LAYERS for head in range(HEADS)},
+    )
+    read.go(f"{STATE}&column=40")
     read.rest_long()
     on_pair = sorted(every, key=lambda head: -every[head][ROW, 40])
     lines = rank(page, page.locator("[data-key=pair] h3").inner_text())
@@ -141,9 +145,9 @@ CENTRES = """places => {
 }"""  # of the squares of each thumbnail: colours as whole numbers
 
 
-def test_thumbnails_are_maxima_over_their_squares(reads: Reads, known: str) -> None:
-    read = reads(known)
-    page = read.open(STATE)
+def test_thumbnails_are_maxima_over_their_squares(known_page: ReadPage) -> None:
+    read, page = known_page, known_page.page
+    read.go(STATE)
     read.rest_long()
     grid, canvas = page.get_by_role("grid", name="Heads"), page.locator(".thumbs canvas")
     assert grid.get_attribute("aria-rowcount") == str(HEADS)

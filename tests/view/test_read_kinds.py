@@ -1,5 +1,6 @@
 """Readings that are not one text: a picture's patches, a text that reads another, a text and what was made of it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 from playwright.sync_api import expect
 
 import clearhead
+from clearhead.reading.sources import from_small_model
 from tests.view.known import READINGS
 from tests.view.made_up import ALIGNED, BALL, ENGLISH, GERMAN, GRID, alignment_reading, patch_reading
 from tests.view.printed import nearly, percent
@@ -17,45 +19,55 @@ PLACES = {name: f"reading={at}" for at, name in enumerate(READINGS)}
 BALL_AT = GRID.before + BALL[0] * GRID.columns + BALL[1]
 
 
-def test_a_pictures_patches_lie_over_it(reads: Reads, known: str) -> None:
+def test_a_pictures_patches_lie_over_it(known_page: ReadPage) -> None:
     w = np.asarray(patch_reading().stack().layer(1).weights, np.float64)[1]
-    read = reads(known)
-    page = read.open(f"{PLACES['patch']}&layer=1&heads=1&row=30")
-    picture = page.locator(".picture")
-    expect(picture.locator("img")).to_be_visible()
-    assert picture.locator("img").evaluate("e => e.decode().then(() => e.naturalWidth / e.naturalHeight)") == 16 / 12
-    assert read.sentence().startswith("row 2, column 14 puts ") or "row 4, column 12" in read.sentence()
+    read, page = known_page, known_page.page
+    read.go(f"{PLACES['patch']}&layer=1&heads=1&row=30")
+    picture, image = page.locator(".picture"), page.locator(".picture img")
+    expect(image).to_be_visible()
+    assert image.evaluate("e => e.decode().then(() => e.naturalWidth / e.naturalHeight)") == GRID.columns / GRID.rows
     assert read.listed()[0].item == BALL_AT
     assert nearly(read.listed()[0].weight, percent, w[30, BALL_AT])
+    assert "row 4, column 12" in read.sentence()
     box = picture.bounding_box()
     assert box is not None
     side = box["width"] / GRID.columns
-    assert abs(box["height"] / GRID.rows - side) < 1
-    picture.click(position={"x": (BALL[1] + 0.5) * side, "y": (BALL[0] + 0.5) * side})
-    read.rest()
-    assert f"row={BALL_AT}" in page.url
-    picture.click(position={"x": 4.5 * side, "y": 5.5 * side}, modifiers=["Shift"])
-    read.rest()
+    assert abs(box["height"] / GRID.rows - side) < 1, "patches are squares"
+
+    def place(row: int, column: int) -> dict[str, float]:
+        return {"x": (column + 0.5) * side, "y": (row + 0.5) * side}
+
+    picture.hover(position=place(*BALL))
+    expect(page.locator(".textpane .textcap")).to_contain_text(
+        f"row 4, column 12, {BALL_AT}: {read.listed()[0].weight}"
+    )
     at = GRID.before + 5 * GRID.columns + 4
+    picture.click(position=place(5, 4), modifiers=["Shift"])
+    read.rest()
     assert f"column={at}" in page.url
-    assert nearly(page.locator(".say em").inner_text(), percent, w[BALL_AT, at])
+    assert nearly(page.locator(".say em").inner_text(), percent, w[30, at])
+    picture.click(position=place(5, 4))
     page.keyboard.press("ArrowRight")
     read.rest()
-    assert f"row={BALL_AT + 1}" in page.url
-    assert [item.item for item in read.listed()[:1]] == [int(np.argmax(w[BALL_AT + 1]))]
+    assert f"row={at + 1}" in page.url
+    assert read.listed()[0].item == int(np.argmax(w[at + 1]))
     colours = page.locator(".picture .marks").evaluate("canvas => canvas.toDataURL()")
     page.get_by_label("the picture alone").check()
     page.wait_for_timeout(60)
     assert page.locator(".picture .marks").evaluate("canvas => canvas.toDataURL()") != colours
+    other = page.locator(".patches .other")
+    assert plain(other.inner_text()).startswith("[class] ")
+    assert nearly(plain(other.inner_text()).removeprefix("[class] "), percent, w[at + 1, 0])
     expect(page.get_by_role("application", name="Matrix of 193 by 193 weights, head 1.1")).to_be_visible()
+    page.get_by_label("the picture alone").uncheck()
     read.go(f"{PLACES['patch']}&layer=1&heads=1&by=column&column={BALL_AT}")
     assert nearly(read.listed()[0].weight, percent, w[:, BALL_AT].max())
 
 
-def test_a_text_that_reads_another(reads: Reads, known: str) -> None:
+def test_a_text_that_reads_another(known_page: ReadPage) -> None:
     w = np.asarray(alignment_reading().stack().layer(1).weights, np.float64)[2]
-    read = reads(known)
-    page = read.open(f"{PLACES['alignment']}&layer=1&heads=2&row=1")
+    read, page = known_page, known_page.page
+    read.go(f"{PLACES['alignment']}&layer=1&heads=2&row=1")
     asks, answers = (
         page.get_by_role("listbox", name="Text that reads"),
         page.get_by_role("listbox", name="Text", exact=True),
@@ -78,8 +90,13 @@ def test_a_text_that_reads_another(reads: Reads, known: str) -> None:
     page.get_by_role("radio", name="who reads it").click()
     read.rest()
     assert read.listed()[0].item == int(np.argmax(w[:, 3]))
-    expect(page.locator(".trust")).to_contain_text("no mask: every token may be seen")
+    expect(page.locator(".trust")).to_contain_text(re.compile("no mask: every (word|token) may be seen"))
     assert page.get_by_label("without the first").count() == 0
+    expect(page.locator(".textpane h2")).to_have_text(["Reads 16 queries", "Is read 15 keys"])
+    read.go(f"{PLACES['alignment']}&layer=1&heads=2&row=1&measure=value")  # an address of another reading, say
+    expect(page.locator(".trust")).to_contain_text("Times the value’s length: no values were kept")
+    expect(page.get_by_role("button", name="Times the value")).to_be_disabled()
+    assert "measure" not in page.url
 
 
 def test_a_text_and_what_was_made_of_it(reads: Reads, compared: str, watches: tuple[Path, Path]) -> None:
@@ -113,3 +130,21 @@ def test_a_text_and_what_was_made_of_it(reads: Reads, compared: str, watches: tu
     expect(page.locator(".gen")).to_contain_text("row 5: nothing was chosen from it")
     expect(page.locator(".trust")).to_contain_text("Checked")
     assert plain(page.locator(".headpick").inner_text()) == "0 1 key 0 2 3 key 1"
+
+
+def test_another_text_is_read_with_the_same_model(reads: Reads, address: str) -> None:
+    read, text = reads(f"{address}read"), "The old ship sank. <script>alert(1)</script> The old ship"
+    page = read.open()
+    page.get_by_role("button", name="Read another text").click()
+    dialog = page.get_by_role("dialog", name="Read another text")
+    dialog.get_by_role("button", name="Read it").click()
+    expect(dialog.get_by_role("status")).to_contain_text("There is no text: type a sentence.")
+    dialog.get_by_role("textbox").fill(text)
+    dialog.get_by_role("button", name="Read it").click()
+    expect(dialog).to_have_count(0)
+    read.rest()
+    other = from_small_model(text)
+    assert page.locator(".text .t:visible").count() == len(other.tokens)
+    assert page.locator("script").count() == 1
+    assert nearly(read.listed()[0].weight, percent, float(np.asarray(other.stack().layer(0).weights)[0][-1].max()))
+    read.complaints = [told for told in read.complaints if "422" not in told]

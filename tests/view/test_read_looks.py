@@ -72,7 +72,7 @@ CUT = """() => {HELPERS
   const all = '.wt, .cum, .rk, .chips span, .seg button, .cells td, .chip span, .who *, .hd, .rank button > span, '
     + '.trust span, .legend text, .cap, .headline > *, .bar *';
   return [...document.querySelectorAll(all)].filter(isSeen).filter(e => {
-    if (e.matches('.menu, .tools') || e.querySelector('.unseen')) return false;
+    if (e.querySelector('.unseen') || ![...e.childNodes].some(node => node.data?.trim())) return false;
     const range = document.createRange();
     range.selectNodeContents(e);
     const text = range.getBoundingClientRect(), box = e.getBoundingClientRect();

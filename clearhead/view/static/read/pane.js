@@ -245,9 +245,10 @@ export function makePane(host) {
   function speak() {
     const { row, column, names: known, line } = view;
     if (!line || pointed !== null || known.queries[row] === undefined || known.keys[column] === undefined) return;
-    const sentence = spoken(sentenceOf(view));
-    if (sentence !== lastSpoken) say(sentence);
-    lastSpoken = sentence;
+    const sentence = spoken(sentenceOf(view)),
+      told = `${row} ${column} ${sentence}`; // another pair's may read the same
+    if (told !== lastSpoken) say(sentence);
+    lastSpoken = told;
   }
 
   /** What is not part of an answer: the choices themselves, the lock, a wait, an error. */
