@@ -89,8 +89,8 @@ def known_reading(items: int) -> Reading:
 
 def windowed_reading() -> Reading:
     """Words of which each sees the thirty before it."""
-    layers = {number: stack_layer(120, number, REACH) for number in LAYERS}
-    return reading_of(layers, tokens_of(120), "windowed")
+    layers = {number: stack_layer(100, number, REACH) for number in LAYERS}
+    return reading_of(layers, tokens_of(100), "windowed")
 
 
 def doubted_reading() -> Reading:

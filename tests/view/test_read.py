@@ -156,14 +156,14 @@ def test_heads_are_joined_and_weighed(known_page: ReadPage) -> None:
 
 
 def test_a_window_hides_what_is_far(known_page: ReadPage) -> None:
-    read, page, row = known_page, known_page.page, 100
+    read, page, row = known_page, known_page.page, 80
     read.go(f"reading={list(READINGS).index('windowed')}&layer=5&heads=1&row={row}")
-    line = exact(120, 5, 1, REACH)[row]
+    line = exact(100, 5, 1, REACH)[row]
     assert np.count_nonzero(line) == REACH + 1
     check_list(read, line)
     titles = dict(page.locator(".text .t:visible").evaluate_all("all => all.map(e => [+e.dataset.j, e.title])"))
     assert {titles[j].partition(": ")[2] for j in range(row - REACH)} == {"before its window: not seen"}
-    assert {titles[j].partition(": ")[2] for j in range(row + 1, 120)} == {"later: not seen"}
+    assert {titles[j].partition(": ")[2] for j in range(row + 1, 100)} == {"later: not seen"}
     assert "Hatched is later or before its window: not seen." in page.locator(".textcap").inner_text()
     assert "hidden tokens: exactly 0" in page.locator(".trust").inner_text()
 
