@@ -2,7 +2,8 @@
 
 from importlib.util import find_spec
 
-from clearhead.machine.unbroken import importing, late
+from clearhead.machine.unbroken import importing
+from clearhead.machine.unbroken import late as _late
 
 with importing:
     from clearhead import displayed, eviction
@@ -40,7 +41,7 @@ with importing:
     from clearhead.watching import watch
 
 displayed.makers.append(
-    lambda result: late("clearhead.notebook.results").widget_of(result) if find_spec("anywidget") else None
+    lambda result: _late("clearhead.notebook.results").widget_of(result) if find_spec("anywidget") else None
 )
 __version__ = "0.1.0"
 __all__ = [
