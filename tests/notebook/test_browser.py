@@ -92,7 +92,7 @@ def follow(shown: Shown, learn: int, read: int) -> None:
     expect(lesson.locator("body")).to_contain_text("There is no word")
     lesson.locator("summary", has_text="Export").click()
     with shown.page.expect_download() as saving:
-        lesson.get_by_role("button", name="This page as one file").click()
+        lesson.get_by_role("menuitem", name="This page as one file").click()
     written = saving.value.path().read_text("utf-8")
     assert "the dog bit the man" in written
     assert '"framed"' not in written
