@@ -253,12 +253,10 @@ export function makePane(host) {
 
   /** What is not part of an answer: the choices themselves, the lock, a wait, an error. */
   function drawPassing() {
-    viewbar.update(viewOf(shownState(), null).about === view?.about ? view : viewOf(shownState(), null), {
-      ...context,
-      copied,
-    });
+    const next = viewOf(shownState(), null),
+      drawn = view ?? next;
+    viewbar.update(next.about === view?.about ? view : next, { ...context, copied });
     text.turned(state.by);
-    const drawn = view ?? viewOf(shownState(), null);
     draw(remarks, remarksView(drawn.reading));
     const passing = { locked, waiting, problem, without: state.without, heaviest: heard.of(drawn) };
     answer.update(drawn, passing);
