@@ -55,7 +55,8 @@ class Source:
     def lse(self, queries: Integers, heads: Integers | None = None) -> Array:
         """The log-sum-exp of scores, (all heads, all queries), valid for `queries` of `heads`, by default all."""
         lse, final = self.lse_and_final
-        chosen = np.arange(len(lse)) if heads is None else np.unique(heads)
+        # np.unique is C++ that aborts a daemon thread at the interpreter's end, before Python 3.14.
+        chosen = np.arange(len(lse)) if heads is None else np.array(sorted(set(heads.tolist())), np.intp)
         wanted = np.zeros(final.shape[1], bool)
         wanted[queries] = True
         missing = ~final[chosen] & wanted

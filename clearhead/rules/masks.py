@@ -659,7 +659,7 @@ def run_lengths(ids: npt.NDArray[Any]) -> tuple[int, ...]:
             f"documents' ids have shape {ids.shape} and dtype {ids.dtype}: give one whole number per item."
         )
     borders = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1)) if len(ids) else np.empty(0, int)
-    if len(np.unique(ids[borders])) < len(borders):
+    if len(set(ids[borders].tolist())) < len(borders):
         raise InputError(
             "documents' ids come back after another document: sort the items, or use "
             "where(lambda batch, head, query, key: ids[query] == ids[key])."

@@ -69,7 +69,7 @@ class Run:
     def token_numbers(self) -> list[int]:
         """The numbers of all tokens that were fed in."""
         ids = (ids_of(one) for record in self.records.values() for one in record.passes)
-        return sorted({int(n) for x in ids if x is not None for n in np.unique(x)})
+        return sorted({int(n) for x in ids if x is not None for n in set(np.ravel(x).tolist())})
 
     def sequence(self, part: str, number: int, sequence: int) -> Sequence:
         """One sequence of a layer; raises InputError if the batch had no such one."""
