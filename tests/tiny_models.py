@@ -29,22 +29,30 @@ CONFIGS = {
     ),
     "gpt2": (
         transformers.GPT2Config,
-        {"vocab_size": 97, "hidden_size": 64, "num_attention_heads": 4, "n_positions": 128, "pad_token_id": 0}
+        {
+            "vocab_size": 97,
+            "hidden_size": 64,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 128,
+            "pad_token_id": 0,
+        }
         | {"bos_token_id": 1, "eos_token_id": None, "attn_pdrop": 0.0},
     ),
 }
 
 
-def config_of(name: str, layers: int = 2) -> transformers.PretrainedConfig:
+def config_of(name: str, layers: int = 2, **changes: int) -> transformers.PretrainedConfig:
     """An architecture at its smallest."""
     kind, sizes = CONFIGS[name]
-    return kind(**sizes, num_hidden_layers=layers)
+    return kind(**sizes | changes, num_hidden_layers=layers)
 
 
-def model_of(name: str, attention: str = "eager", layers: int = 2) -> transformers.PreTrainedModel:
+def model_of(name: str, attention: str = "eager", layers: int = 2, **changes: int) -> transformers.PreTrainedModel:
     """A model whose attention is sharper than at the start of training."""
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config_of(name, layers), attn_implementation=attention).eval()
+    model = transformers.AutoModelForCausalLM.from_config(
+        config_of(name, layers, **changes), attn_implementation=attention
+    ).eval()
     with torch.no_grad():
         for own, parameter in model.named_parameters():
             if "sinks" in own:
