@@ -20,7 +20,7 @@ from tests.view.printed import share
 
 TEXT = "The river was wide. The river"
 LAYER, HEAD = 3, 3
-SLOW = 60_000  # milliseconds that a server and its kernel may take at first
+SLOW = 180_000  # milliseconds that a server and its kernel may take at first
 READ = f"Read({TEXT!r}, layer={LAYER}, head={HEAD})"
 MARIMO = f"""import marimo
 app = marimo.App()

@@ -8,6 +8,7 @@ from playwright.sync_api import Locator, Page
 from tests.view.watched_page import Watched
 
 POLL = 40  # milliseconds
+DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 class Item(NamedTuple):
@@ -43,6 +44,7 @@ class ReadPage(Watched):
         while quiet < polls:
             self.page.wait_for_timeout(POLL)
             quiet = 0 if self.running else quiet + 1
+        self.page.evaluate(DRAWN)  # on a busy machine, the page may have what it asked for and not have drawn it
 
     def rest_long(self) -> None:
         """Wait for what is asked a moment after the last choice, too: the lists over all heads."""
