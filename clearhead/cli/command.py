@@ -323,8 +323,13 @@ def run(
         for note in job.notes:
             typer.echo(note, err=True)
     show = partial(progress.bar, "pairs", quiet=quiet)
-    with progress.clean_endings():
-        report = streaming.execute(job, target, force=force, resume=resume, part=own, show=show)
+    try:
+        with progress.clean_endings():
+            report = streaming.execute(job, target, force=force, resume=resume, part=own, show=show)
+    except (KeyboardInterrupt, SystemExit):
+        if resume and not quiet:
+            typer.echo("clearhead: stopped; the same command goes on from here.", err=True)
+        raise
     if not quiet:
         typer.echo(str(report))
 

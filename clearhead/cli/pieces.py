@@ -79,7 +79,11 @@ class Piece:
     @property
     def whole(self) -> dict[str, Spec]:
         """The arrays of the whole file."""
-        rows = {"output": (self.queries, self.value_dim), "lse": (self.queries,), "weights": (len(self.asked), self.keys)}
+        rows = {
+            "output": (self.queries, self.value_dim),
+            "lse": (self.queries,),
+            "weights": (len(self.asked), self.keys),
+        }
         return {name: Spec((*self.lead, *rows[name]), np.dtype(self.dtype)) for name in self.arrays}
 
     def beside(self, target: Path) -> Path:
@@ -120,19 +124,18 @@ def join(target: Path, *, force: bool = False, keep: bool = False) -> int:
 
     Raises FileError, and changes nothing, unless all are there and of one run.
     """
-    path = Path(os.path.realpath(target))
-    found = pieces_beside(path)
+    found = pieces_beside(target)
     first = found[0]
     with new_file(target, first.whole, force=force) as arrays:
         whole = WholePlaces(first.order, first.asked, arrays)
         for piece in found:
-            copy_rows(piece, piece.beside(path), whole)
+            copy_rows(piece, piece.beside(target), whole)
             release(*arrays.values())
-    sync_folder(path)
+    sync_folder(target)
     if not keep:
-        with writing_to(path):
+        with writing_to(target):
             for piece in found:
-                piece.beside(path).unlink()
+                piece.beside(target).unlink()
     return len(found)
 
 

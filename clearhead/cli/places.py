@@ -65,10 +65,14 @@ class PiecePlaces:
     value_dim: int
 
     @staticmethod
-    def sizes(order: Order, asked: tuple[int, ...], stretches: Sequence[Stretch], keys: int, dim: int) -> dict[str, int]:
+    def sizes(
+        order: Order, asked: tuple[int, ...], stretches: Sequence[Stretch], keys: int, dim: int
+    ) -> dict[str, int]:
         """The length of each flat array."""
         rows = order.width * sum(stop - start for start, stop in stretches)
-        asked_rows = order.width * sum(asked_before(order, asked, b) - asked_before(order, asked, a) for a, b in stretches)
+        asked_rows = order.width * sum(
+            asked_before(order, asked, b) - asked_before(order, asked, a) for a, b in stretches
+        )
         return {"output": rows * dim, "lse": rows, "weights": asked_rows * keys}
 
     def output(self, step: Step) -> Array:
@@ -91,7 +95,8 @@ class PiecePlaces:
         if not here:
             return
         first = sum(
-            asked_before(self.order, self.asked, min(max(step.start, start), stop)) - asked_before(self.order, self.asked, start)
+            asked_before(self.order, self.asked, min(max(step.start, start), stop))
+            - asked_before(self.order, self.asked, start)
             for start, stop in self.stretches
         )
         each = self.order.width * self.keys

@@ -70,8 +70,8 @@ def execute(
     them. Raises FileError where the file exists or another run of it is unfinished (unless `force`), where it is the
     job's source, or cannot be written.
     """
-    check_apart(Path(target), job.source)
-    path, specs, undertaking = Path(os.path.realpath(target)), job.specs, job.undertaking()
+    path, specs, undertaking = Path(target), job.specs, job.undertaking()
+    check_apart(path, job.source)
     stretches: Sequence[Stretch] = ((0, job.order.rows),)
     piece = None
     if part is not None:
@@ -101,9 +101,11 @@ def execute(
 
 def check_apart(target: Path, source: Path) -> None:
     """Check that the output is not the input itself."""
+    same = False
     with suppress(OSError, ValueError):  # a missing file is fine, and `new_file` refuses an impossible name
-        if target.samefile(source):
-            raise FileError(f"{target} is the input itself: name another file for the output.")
+        same = target.samefile(source)
+    if same:
+        raise FileError(f"{target} is the input itself: name another file for the output.")
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,13 @@ class Run:
             self.filling.save(done)
 
     def _compute_step(self, step: Step) -> None:
-        job, (q, k, v) = self.job, self.job.operands(step)
-        rules = Rules(job.options.mask, job.rules, scale=job.problem.scale)
-        _, lse = execute_rows(
-            Operands(q, k, v), rules, step.rows, threads=job.options.threads, out=self.places.output(step), lse=job.options.lse
-        )  # fmt: skip
-        if job.options.lse:
+        job, options, out = self.job, self.job.options, self.places.output(step)
+        q, k, v = job.operands(step)
+        rules, operands = Rules(options.mask, job.rules, scale=job.problem.scale), Operands(q, k, v)
+        _, lse = execute_rows(operands, rules, step.rows, threads=options.threads, out=out, lse=options.lse)
+        if options.lse:
             self.places.lse(step)[...] = lse
-        for row, weights in self.places.weights(step) if job.asked else ():  # one by one: a matrix product's bits
-            weights[...] = textbook.weights_of_rows(  # depend on its size
-                q, k, (row,), rules.mask, job.problem.scale, rules.score
-            )[..., 0, :]
+        for row, weights in self.places.weights(step) if job.asked else ():
+            # One by one, because the bits of a matrix product depend on how many rows it has.
+            found = textbook.weights_of_rows(q, k, (row,), rules.mask, job.problem.scale, rules.score)
+            weights[...] = found[..., 0, :]

@@ -17,17 +17,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from zlib import crc32
 
-import numpy as np
-
 from clearhead.arrays import Array
 from clearhead.errors import FileError
 from clearhead.files.undertaking import Undertaking, check_same
-from clearhead.files.writing import Spec, arrays_in, claim, complete, destination, layout_of, writing_to
+from clearhead.files.writing import Spec, arrays_in, complete, destination, layout_of, mapped, reserve, writing_to
 from clearhead.machine.appearing import lock
 
 FORMAT = 1  # of journals
-ELSEWHERE = "wait for it to end, or name another file"
-BINARY = getattr(os, "O_BINARY", 0)
+FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Record(NamedTuple):
@@ -36,6 +33,7 @@ class Record(NamedTuple):
     undertaking: dict[str, str]
     inode: int  # of the unfinished file
     done: int
+    end: int  # of its whole lines
 
 
 @dataclass
@@ -77,20 +75,22 @@ def resumable_file(
     >>> np.load(path)
     array([1., 2.], dtype=float32)
     """
-    path = destination(path, force)
-    layout, half = layout_of(path, specs), unfinished(path)
+    path = Path(path)
+    target, layout = destination(path, force), layout_of(path, specs)
     with ExitStack() as stack:
-        journal = stack.enter_context(locked_journal(path, ELSEWHERE))
+        journal = stack.enter_context(locked_journal(path))
         with writing_to(path):
+            half = unfinished(path)
             found = found_record(path, journal, layout.size, undertaking, force)
-            file = stack.enter_context(os.fdopen(os.open(half, os.O_RDWR | os.O_CREAT | BINARY, 0o666), "r+b"))
-            file.truncate(layout.size if found else 0)  # `complete` adds to the end
-            buffer = claim(file, layout)
+            file = stack.enter_context(os.fdopen(os.open(half, FLAGS, 0o666), "r+b"))
+            file.truncate(layout.size if found else 0)  # `complete` may have added to its end
             if found is None:
+                reserve(file, layout.size)
                 os.fsync(file.fileno())
                 inode = os.fstat(file.fileno()).st_ino
                 add_line(journal, {"format": FORMAT, "undertaking": dict(undertaking), "inode": inode})
                 sync_folder(path)
+            buffer = mapped(file, layout)
         filling = Filling(path, arrays_in(buffer, layout, specs), found.done if found else 0, buffer, file, journal)
         yield filling
         filling.arrays.clear()
@@ -99,16 +99,16 @@ def resumable_file(
             destination(path, force)
             if os.name == "nt":
                 file.close()
-            half.replace(path)
+            half.replace(target)
             sync_folder(path)  # before the journal goes, or a power cut could leave neither
             remove_journal(path, journal)
 
 
 def finished_before(path: Path, undertaking: Undertaking) -> bool:
     """Whether a process was killed between naming its whole file and removing the journal, which is removed now."""
-    if not journal_of(path).exists():
+    if not any_beside(path):
         return False
-    with locked_journal(path, ELSEWHERE) as journal, suppress(FileNotFoundError):
+    with locked_journal(path) as journal, suppress(FileError, FileNotFoundError):
         found = read_record(path, journal)
         if found is not None and not unfinished(path).exists() and os.stat(path).st_ino == found.inode:
             remove_journal(path, journal)
@@ -118,9 +118,9 @@ def finished_before(path: Path, undertaking: Undertaking) -> bool:
 
 def check_none_unfinished(path: Path, *, force: bool) -> None:
     """Refuse to begin where an unfinished file could be gone on with, unless `force`, or is being filled."""
-    if not any(name.exists() for name in (journal_of(path), unfinished(path))):
+    if not any_beside(path):
         return
-    with locked_journal(path, ELSEWHERE) as journal:
+    with locked_journal(path) as journal:
         begun = not force and read_record(path, journal) is not None and unfinished(path).exists()
     if begun:
         raise FileError(
@@ -131,34 +131,44 @@ def check_none_unfinished(path: Path, *, force: bool) -> None:
 
 def discard_unfinished(path: Path) -> None:
     """Remove an unfinished file and its journal, if there are any and no process is at work on them."""
-    if any(name.exists() for name in (journal_of(path), unfinished(path))):
-        with locked_journal(path, ELSEWHERE) as journal, writing_to(path):
+    if any_beside(path):
+        with locked_journal(path) as journal, writing_to(path):
             unfinished(path).unlink(missing_ok=True)
             remove_journal(path, journal)
 
 
+def any_beside(path: Path) -> bool:
+    """Whether a file has an unfinished one or a journal beside it."""
+    with writing_to(path):
+        return any(name.exists() for name in (journal_of(path), unfinished(path)))
+
+
 def journal_of(path: Path) -> Path:
-    """The journal beside a file."""
-    return path.with_name(f"{path.name}.clearhead-progress")
+    """The journal beside a file, or beside what a link points to."""
+    return Path(f"{os.path.realpath(path)}.clearhead-progress")
 
 
 def unfinished(path: Path) -> Path:
     """The name that a file has until it is whole."""
-    return path.with_name(f"{path.name}.clearhead-unfinished")
+    return Path(f"{os.path.realpath(path)}.clearhead-unfinished")
 
 
 @contextmanager
-def locked_journal(path: Path, step: str) -> Iterator[FileIO]:
-    """The journal of a file, locked; `step` is what to do if another process has it. Left empty, it is removed."""
-    name = journal_of(path)
+def locked_journal(path: Path) -> Iterator[FileIO]:
+    """The journal of a file, locked. If it is left empty, it is removed."""
+    with writing_to(path):
+        name = journal_of(path)
     while True:
-        with writing_to(path):
-            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | BINARY, 0o666)
+        with writing_to(name):
+            descriptor = os.open(name, FLAGS, 0o666)
         with FileIO(descriptor, "r+") as journal:
             try:
                 lock(descriptor)
             except BlockingIOError:
-                raise FileError(f"{path} is being computed by another process, as {name.name} shows: {step}.") from None
+                raise FileError(
+                    f"{path} is being computed by another process, which has locked {name.name}: wait until it ends, "
+                    "or name another file."
+                ) from None
             except OSError:  # the file system has no locks
                 pass
             if not same_file(name, descriptor):
@@ -194,7 +204,9 @@ def found_record(path: Path, journal: FileIO, size: int, undertaking: Undertakin
             check_same(f"the unfinished run of {path}", found.undertaking, undertaking, "begin anew by --force")
             with suppress(FileNotFoundError):
                 status = os.stat(unfinished(path))
-                if (status.st_ino, status.st_size >= size) == (found.inode, True):
+                if status.st_ino == found.inode and status.st_size >= size:
+                    journal.truncate(found.end)
+                    journal.seek(found.end)
                     return found
     except FileError:
         if not force:
@@ -219,9 +231,7 @@ def read_record(path: Path, journal: FileIO) -> Record | None:
             "clearhead that wrote it, or begin anew by --force."
         )
     done = max((line.get("done", 0) for line in whole if line), default=0)
-    journal.seek(sum(len(line) + 1 for line in lines[:-1]))
-    journal.truncate()
-    return Record(whole[0]["undertaking"], whole[0]["inode"], done)
+    return Record(whole[0]["undertaking"], whole[0]["inode"], done, sum(len(line) + 1 for line in lines[:-1]))
 
 
 def add_line(journal: FileIO, content: dict[str, Any]) -> None:
@@ -243,7 +253,7 @@ def checked(line: bytes) -> dict[str, Any] | None:
 def sync_folder(path: Path) -> None:
     """Make names in a file's folder outlast a power cut, where the system can."""
     with suppress(OSError):
-        descriptor = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(Path(os.path.realpath(path)).parent, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

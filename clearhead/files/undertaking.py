@@ -40,7 +40,8 @@ def of_input(path: Path) -> dict[str, str]:
 
 def of_code() -> dict[str, str]:
     """The sources and tools that decide bits; a value of its own where the sources have changed since the import."""
-    return {CODE: fingerprint() or f"changed while it ran, {token_hex(8)}"}
+    sources, _, tools = (fingerprint() or f"{token_hex(8)} changed while it ran").partition(" ")
+    return {CODE: f"{sources[:16]} {tools}"}
 
 
 def time_of(status: os.stat_result) -> str:

@@ -76,7 +76,8 @@ def new_file(
     with ExitStack() as stack:
         with writing_to(path):
             file = stack.enter_context(appearing(path))
-            buffer = claim(file, layout)
+            reserve(file, layout.size)
+            buffer = mapped(file, layout)
         arrays = arrays_in(buffer, layout, specs)
         yield arrays
         arrays.clear()
@@ -136,14 +137,18 @@ def writing_to(path: Path) -> Iterator[None]:
         raise FileError(f"{path} cannot be written ({reason}): check its directory and free space.") from e
 
 
-def claim(file: BinaryIO, layout: Layout) -> mmap:
+def reserve(file: BinaryIO, size: int) -> None:
     """Reserve all space now: a disk that fills up under a memory map would kill the process."""
     if sys.platform == "linux":
-        os.posix_fallocate(file.fileno(), 0, layout.size)
+        os.posix_fallocate(file.fileno(), 0, size)
     else:
-        for start in range(0, layout.size, CHUNK_BYTES):
-            file.write(bytes(min(CHUNK_BYTES, layout.size - start)))
+        for start in range(0, size, CHUNK_BYTES):
+            file.write(bytes(min(CHUNK_BYTES, size - start)))
         file.flush()
+
+
+def mapped(file: BinaryIO, layout: Layout) -> mmap:
+    """Map a file that has all its space, and write what does not depend on the data."""
     buffer = mmap(file.fileno(), layout.size)
     for start, record in layout.records.items():
         buffer[start : start + len(record)] = record

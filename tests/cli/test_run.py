@@ -18,7 +18,9 @@ from safetensors.numpy import load_file, save_file
 
 import clearhead
 from clearhead.cli import command as cli
-from clearhead.cli import run as streaming, job as jobs, steps
+from clearhead.cli import job as jobs
+from clearhead.cli import run as streaming
+from clearhead.cli import steps
 from clearhead.definition import textbook
 from clearhead.rules.masks import causal, full, visible
 

@@ -55,9 +55,7 @@ def test_far_more_queries_than_keys_see_what_they_see_in_the_whole(mask):
         np.testing.assert_array_equal(got, whole[..., slice(*rows), :])
 
 
-@given(
-    lengths=st.lists(st.integers(0, 60), min_size=1, max_size=5), cut=st.tuples(st.floats(0, 1), st.floats(0, 1))
-)
+@given(lengths=st.lists(st.integers(0, 60), min_size=1, max_size=5), cut=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_packed_documents_may_be_cut_anywhere(lengths, cut):
     n = sum(lengths) + 1
     q, k, v = draw(n, n, dim=5, dtype="float64")
@@ -98,7 +96,9 @@ def test_sums_of_cut_numbers_are_counted_in_one_step(first, count, most):
     assert clipped_sum(first, count, most) == sum(min(max(x, 0), most) for x in range(first, first + count))
 
 
-@pytest.mark.parametrize("mask", [m for name, m in MASKS.items() if name not in ("dilated", "prefix", "hidden", "where")])
+@pytest.mark.parametrize(
+    "mask", [m for name, m in MASKS.items() if name not in ("dilated", "prefix", "hidden", "where")]
+)
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (30, 70), (70, 30), (0, 4), (4, 0)])
 def test_pairs_are_those_inside_the_band(mask, queries, keys):
     asked = clearhead.problem(*(np.zeros((2, n, 1)) for n in (queries, keys, keys)), mask=mask)
