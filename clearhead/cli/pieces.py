@@ -72,18 +72,15 @@ class Piece:
     @property
     def specs(self) -> dict[str, Spec]:
         """The flat arrays of its file."""
-        sizes = PiecePlaces.sizes(self.order, self.asked, self.stretches, self.keys, self.value_dim)
+        sizes = self.places({}).sizes
         flat = {name: Spec((sizes[name],), np.dtype(self.dtype)) for name in self.arrays}
         return {"plan": Spec((len(self.plan),), np.dtype(np.uint8)), **flat}
 
     @property
     def whole(self) -> dict[str, Spec]:
         """The arrays of the whole file."""
-        rows = {
-            "output": (self.queries, self.value_dim),
-            "lse": (self.queries,),
-            "weights": (len(self.asked), self.keys),
-        }
+        rows = {"output": (self.queries, self.value_dim), "lse": (self.queries,)}
+        rows["weights"] = (len(self.asked), self.keys)
         return {name: Spec((*self.lead, *rows[name]), np.dtype(self.dtype)) for name in self.arrays}
 
     def beside(self, target: Path) -> Path:
