@@ -6,7 +6,7 @@ A piece's arrays hold the part's rows by their numbers, so that neither depends 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -39,7 +39,8 @@ class WholePlaces:
         array, lead = self.arrays[name], self.order.lead
         if self.order.together:
             return array
-        return array.reshape((lead or (1,)) + array.shape[len(lead) :])[(*step.outer, step.heads)]
+        place: tuple[Any, ...] = (*step.outer, step.heads)
+        return array.reshape((lead or (1,)) + array.shape[len(lead) :])[place]
 
     def output(self, step: Step) -> Array:
         return self._heads("output", step)[..., slice(*step.rows), :]
@@ -64,16 +65,20 @@ class PiecePlaces:
     keys: int
     value_dim: int
 
-    @staticmethod
-    def sizes(
-        order: Order, asked: tuple[int, ...], stretches: Sequence[Stretch], keys: int, dim: int
-    ) -> dict[str, int]:
+    @property
+    def sizes(self) -> dict[str, int]:
         """The length of each flat array."""
-        rows = order.width * sum(stop - start for start, stop in stretches)
-        asked_rows = order.width * sum(
-            asked_before(order, asked, b) - asked_before(order, asked, a) for a, b in stretches
-        )
-        return {"output": rows * dim, "lse": rows, "weights": asked_rows * keys}
+        rows, asked = (self.order.width * sum(count(*s) for s in self.stretches) for count in (span, self._asked))
+        return {"output": rows * self.value_dim, "lse": rows, "weights": asked * self.keys}
+
+    def _asked(self, start: int, stop: int) -> int:
+        """How many rows of a stretch are asked for; one that is asked for twice counts twice."""
+        return asked_before(self.order, self.asked, stop) - asked_before(self.order, self.asked, start)
+
+    def _before(self, step: Step) -> Iterator[Stretch]:
+        """What the stretches hold before a step."""
+        for start, stop in self.stretches:
+            yield start, min(max(step.start, start), stop)
 
     def output(self, step: Step) -> Array:
         return self._rows("output", step, (self.value_dim,))
@@ -82,7 +87,7 @@ class PiecePlaces:
         return self._rows("lse", step, ())
 
     def _rows(self, name: str, step: Step, shape: tuple[int, ...]) -> Array:
-        first = sum(min(max(step.start - start, 0), stop - start) for start, stop in self.stretches)
+        first = sum(span(*before) for before in self._before(step))
         each = self.order.width * int(np.prod(shape))
         flat = self.arrays[name][first * each : (first + step.stop - step.start) * each]
         if self.order.together:
@@ -94,11 +99,7 @@ class PiecePlaces:
         here = ranked[bisect_left(ranked, step.rows[0]) : bisect_left(ranked, step.rows[1])]
         if not here:
             return
-        first = sum(
-            asked_before(self.order, self.asked, min(max(step.start, start), stop))
-            - asked_before(self.order, self.asked, start)
-            for start, stop in self.stretches
-        )
+        first = sum(self._asked(*before) for before in self._before(step))
         each = self.order.width * self.keys
         heads = () if self.order.together else (step.heads.stop - step.heads.start,)
         count = len(here) * int(np.prod(heads))
@@ -111,7 +112,12 @@ class PiecePlaces:
             yield row, block[..., n, :]
 
 
+def span(start: int, stop: int) -> int:
+    """How many rows a stretch has."""
+    return stop - start
+
+
 def asked_before(order: Order, asked: tuple[int, ...], number: int) -> int:
-    """How many rows whose weights are wanted have numbers below `number`; a row that is asked twice counts twice."""
+    """How many rows whose weights are wanted have numbers below `number`."""
     whole, row = divmod(number, order.queries) if order.queries else (0, 0)
     return whole * len(asked) + bisect_left(sorted(asked), row)

@@ -65,6 +65,7 @@ def resumable_file(
     `undertaking` says what of. Raises FileError if the unfinished file is of another one, naming the difference; with
     `force`, it begins anew then. An error or an interrupt leaves the unfinished file and its journal.
 
+    >>> import numpy as np
     >>> path, specs = getfixture("tmp_path") / "y.npy", {"output": Spec((2,), np.dtype("float32"))}
     >>> with suppress(KeyboardInterrupt), resumable_file(path, specs, {"mask": "full()"}) as filling:
     ...     filling.arrays["output"][0] = 1

@@ -96,9 +96,7 @@ def test_sums_of_cut_numbers_are_counted_in_one_step(first, count, most):
     assert clipped_sum(first, count, most) == sum(min(max(x, 0), most) for x in range(first, first + count))
 
 
-@pytest.mark.parametrize(
-    "mask", [m for name, m in MASKS.items() if name not in ("dilated", "prefix", "hidden", "where")]
-)
+@pytest.mark.parametrize("mask", [MASKS[name] for name in ("causal", "start", "window", "no left edge", "full")])
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (30, 70), (70, 30), (0, 4), (4, 0)])
 def test_pairs_are_those_inside_the_band(mask, queries, keys):
     asked = clearhead.problem(*(np.zeros((2, n, 1)) for n in (queries, keys, keys)), mask=mask)
