@@ -40,7 +40,8 @@ class WholePlaces:
         if self.order.together:
             return array
         place: tuple[Any, ...] = (*step.outer, step.heads)
-        return array.reshape((lead or (1,)) + array.shape[len(lead) :])[place]
+        heads: Array = array.reshape((lead or (1,)) + array.shape[len(lead) :])[place]
+        return heads
 
     def output(self, step: Step) -> Array:
         return self._heads("output", step)[..., slice(*step.rows), :]

@@ -280,9 +280,8 @@ def call_table(
 
 def beyond_all_keys(problem: Problem) -> int:
     """How far behind a query the last key that it sees stands, without a right edge; queries may stand before key 0."""
-    return (
-        problem.queries + problem.keys - min((span.offset - span.first_key for span in problem.rules.spans), default=0)
-    )
+    first = min((span.offset - span.first_key for span in problem.rules.spans), default=0)
+    return problem.queries + problem.keys - first
 
 
 def array_parameters(where: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> list[int]:
