@@ -20,7 +20,7 @@ from clearhead.cli.places import PiecePlaces, Places, WholePlaces
 from clearhead.cli.steps import Budget, Order, Stretch
 from clearhead.errors import FileError
 from clearhead.files import Spec, new_file, open_arrays, release
-from clearhead.files.reading import reading_from
+from clearhead.files.reading import reading_from, regular
 from clearhead.files.resuming import journal_of, sync_folder
 from clearhead.files.undertaking import TIME, Undertaking, difference
 from clearhead.files.writing import writing_to
@@ -107,8 +107,7 @@ def read_piece(path: Path) -> Piece:
     from safetensors import safe_open
 
     with reading_from(path, "part of a run", "compute it again by --part, with --force"):
-        open_arrays(path)  # checks that it is complete
-        with safe_open(path, "numpy") as file:
+        with regular(path), safe_open(path, "numpy") as file:
             said = json.loads(file.get_tensor("plan").tobytes())
         if said["format"] != FORMAT:
             raise ValueError(f"its format is {said['format']}, and this clearhead reads {FORMAT}")

@@ -53,8 +53,8 @@ class Pace:
     unit: str
     total: int
     done: int
-    begun: float = field(default_factory=time.monotonic)
-    told: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=lambda: time.monotonic())
+    told: float = field(default_factory=lambda: time.monotonic())  # when the last line was written
     before: int = field(init=False)  # what was done when this process began
 
     def __post_init__(self) -> None:

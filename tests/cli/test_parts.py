@@ -34,7 +34,7 @@ def in_parts(source, target, parts, *arguments, but=()):
             assert run(source, target, "--part", f"{part}/{parts}", *arguments) == 0
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3, 7, 300])
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 60])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.usefixtures("short_steps")
 def test_parts_join_to_the_file_of_one_run(tmp_path, name, parts):
@@ -170,7 +170,12 @@ def test_a_part_that_is_there_is_computed_again_only_by_force(three, capsys):
 def test_what_is_no_part_is_refused(tmp_path, capsys, part):
     source = save(tmp_path / "in.npz", x=draw((4, 8))[0])
     complains(
-        capsys, rf"--part {part} is not a part of a run: write 3/16", source, tmp_path / "out.npz", "--part", part
+        capsys,
+        " ".join(f"--part {part} is not a part of a run: write 3/16".split()),
+        source,
+        tmp_path / "out.npz",
+        "--part",
+        part,
     )
 
 
