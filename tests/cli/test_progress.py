@@ -2,11 +2,11 @@
 
 import os
 import re
+import time
 from contextlib import suppress
 
 import pytest
 
-from clearhead.cli import progress
 from clearhead.cli.progress import Pace, bar
 
 
@@ -14,7 +14,7 @@ from clearhead.cli.progress import Pace, bar
 def clock(monkeypatch):
     """A clock that is set by hand."""
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 

@@ -265,3 +265,30 @@ def test_a_full_disk_keeps_what_was_saved(path, monkeypatch):
 
 def full(*args):
     raise OSError(28, "No space left on device")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at open files in /proc")
+def test_nothing_is_counted_or_removed_before_what_it_rests_on_is_on_the_disk(tmp_path, monkeypatch):
+    events, fsync, unlink, replace = [], os.fsync, type(tmp_path).unlink, type(tmp_path).replace
+
+    def synced(descriptor):
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+        events.append(f"sync {name.removeprefix('a.npz.clearhead-')}")
+        fsync(descriptor)
+
+    def told(name, original):
+        return lambda path, *given, **named: (events.append(name), original(path, *given, **named))[1]
+
+    path = tmp_path / "a.npz"
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(resuming, "add_line", told("line", resuming.add_line))
+    monkeypatch.setattr(type(path), "unlink", told("remove", unlink))
+    monkeypatch.setattr(type(path), "replace", told("name", replace))
+    with resumable_file(path, SPECS, MINE) as filling:
+        begun = list(events)
+        filling.save(3)
+        saved = events[len(begun) :]
+    folder = f"sync {tmp_path.name}"
+    assert begun == ["sync unfinished", "line", "sync progress", folder]
+    assert saved == ["sync unfinished", "line", "sync progress"]
+    assert events[len(begun) + len(saved) :] == ["sync unfinished", "name", folder, "remove"]
