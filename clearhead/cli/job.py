@@ -61,7 +61,7 @@ class Job:
     def order(self) -> Order:
         """The order of its rows: all heads together if a rule reads batch or head."""
         problem = self.problem
-        pairs_before = cache(lambda row: problem.rules.of_rows(0, row).pairs)
+        pairs_before = cache(lambda row: problem.rules.of_rows(0, row).pairs())
         return Order(problem.lead, problem.queries, bool({"batch", "head"} & problem.rules.leaves), pairs_before)
 
     def operands(self, step: Step) -> tuple[Array, Array, Array]:

@@ -82,7 +82,7 @@ class Problem:
     @cached_property
     def pairs(self) -> int:
         """Number of visible (query, key) pairs over all heads, judging by the band and the documents alone."""
-        return self.heads * self.rules.pairs
+        return self.heads * self.rules.pairs(self.first_key)
 
 
 def over_pages(problem: Problem, mask: Mask, *, first_key: int, int8: bool) -> Problem:

@@ -59,10 +59,9 @@ class Fused:
         """The leaves that the formulas read."""
         return frozenset().union(*(depends(x.expression) for x in (self.mask, self.score) if x))
 
-    @property
-    def pairs(self) -> int:
-        """Number of pairs of one head that the band and the documents make visible."""
-        return sum(span_pairs(span, self.low, self.high) for span in self.spans)
+    def pairs(self, first_key: int = 0) -> int:
+        """Number of pairs of one head, with keys from `first_key` on, that the band and the documents make visible."""
+        return sum(span_pairs(span, self.low, self.high, first_key) for span in self.spans)
 
     def of_rows(self, first: int, stop: int) -> Fused:
         """The same rules for the queries from `first` to before `stop` alone, each at its own position.
@@ -206,11 +205,13 @@ def with_faults(fused: Fused, lead: tuple[int, ...], queries: int, keys: int) ->
     return replace(fused, faults=(found[0], found[1]), long=long)
 
 
-def span_pairs(span: Span, low: int | None, high: int | None) -> int:
+def span_pairs(span: Span, low: int | None, high: int | None, first_key: int) -> int:
     """How many pairs of a span are inside the band."""
-    first = span.first_query + span.offset - span.first_key
-    to_the_right = span.queries * span.keys if high is None else clipped_sum(first + high + 1, span.queries, span.keys)
-    to_the_left = 0 if low is None else clipped_sum(first + low, span.queries, span.keys)
+    begin = max(span.first_key, first_key)
+    keys = max(0, span.first_key + span.keys - begin)
+    first = span.first_query + span.offset - begin
+    to_the_right = span.queries * keys if high is None else clipped_sum(first + high + 1, span.queries, keys)
+    to_the_left = 0 if low is None else clipped_sum(first + low, span.queries, keys)
     return to_the_right - to_the_left
 
 

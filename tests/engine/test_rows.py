@@ -100,4 +100,6 @@ def test_sums_of_cut_numbers_are_counted_in_one_step(first, count, most):
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (30, 70), (70, 30), (0, 4), (4, 0)])
 def test_pairs_are_those_inside_the_band(mask, queries, keys):
     asked = clearhead.problem(*(np.zeros((2, n, 1)) for n in (queries, keys, keys)), mask=mask)
-    assert asked.pairs == 2 * visible(mask, queries, keys).sum()
+    seen = visible(mask, queries, keys)
+    assert asked.pairs == 2 * seen.sum()
+    assert [asked.rules.pairs(first) for first in (0, 1, 50, 90)] == [seen[:, first:].sum() for first in (0, 1, 50, 90)]
