@@ -303,7 +303,8 @@ def run(
         typer.Option(metavar="N/M", help="Compute the N-th of M equal parts, for clearhead join."),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace OUTPUT if it exists, and an unfinished run of anything else.")
+        bool,
+        typer.Option("--force", help="Replace OUTPUT, and an unfinished run; with --resume, only one of another run."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:

@@ -16,12 +16,13 @@ from clearhead.errors import ClearheadError, FileError, InputError
 from clearhead.files import Spec, open_arrays
 from clearhead.files.reading import reading_from
 from clearhead.files.undertaking import Undertaking, of_code, of_input, time_of
-from clearhead.machine.threads import allowed
+from clearhead.machine.target import target
+from clearhead.machine.threads import SLICE, allowed
 from clearhead.rules.masks import Mask, causal
 from clearhead.rules.named import named_score, rule_from_file
 from clearhead.rules.scores import Score
 
-STEP_OPERATIONS = 1 << 37  # of a step on each core: about a second
+STEP_OPERATIONS = 1 << 37  # of a step on each core with AVX-512: about a second
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class Job:
     def budget(self) -> Budget:
         """What a step may take on."""
         problem, heads = self.problem, self.order.heads
-        operations = STEP_OPERATIONS * (self.options.threads or allowed())
+        pace = SLICE[target().isa] / SLICE["avx512"]
+        operations = int(STEP_OPERATIONS * pace) * (self.options.threads or allowed())
         results = sum(spec.nbytes for spec in self.specs.values()) // max(1, heads)
         item = self.arrays[0].itemsize
         return Budget(

@@ -33,7 +33,8 @@ class Record(NamedTuple):
     undertaking: dict[str, str]
     inode: int  # of the unfinished file
     done: int
-    end: int  # of its whole lines
+    whole: bool  # nothing but a name is missing
+    end: int  # of its undamaged lines
 
 
 @dataclass
@@ -98,6 +99,7 @@ def resumable_file(
         with writing_to(path):
             complete(path, file, buffer, specs)
             destination(path, force)
+            add_line(journal, {"whole": True})
             if os.name == "nt":
                 file.close()
             half.replace(target)
@@ -111,9 +113,10 @@ def finished_before(path: Path, undertaking: Undertaking) -> bool:
         return False
     with locked_journal(path) as journal, suppress(FileError, FileNotFoundError):
         found = read_record(path, journal)
-        if found is not None and not unfinished(path).exists() and os.stat(path).st_ino == found.inode:
+        if found is not None and found.whole and not unfinished(path).exists():
+            named = os.stat(path).st_ino == found.inode
             remove_journal(path, journal)
-            return found.undertaking == dict(undertaking)
+            return named and found.undertaking == dict(undertaking)
     return False
 
 
@@ -220,19 +223,20 @@ def found_record(path: Path, journal: FileIO, size: int, undertaking: Undertakin
 def read_record(path: Path, journal: FileIO) -> Record | None:
     """What a journal says; None if its first line was never finished. Later lines that are damaged do not count."""
     journal.seek(0)
-    lines = journal.read().split(b"\n")
-    whole = [checked(line) for line in lines[:-1]]  # the last is empty, or was cut by a power cut
-    if not whole:
+    texts = journal.read().split(b"\n")[:-1]  # behind the last line is nothing, or what a power cut left of one
+    if not texts:
         return None
-    if whole[0] is None:
+    first, *others = map(checked, texts)
+    if first is None:
         raise FileError(f"{journal_of(path)} is damaged, so its run cannot go on: begin anew by --force.")
-    if whole[0]["format"] != FORMAT:
+    if first["format"] != FORMAT:
         raise FileError(
-            f"{journal_of(path)} is of format {whole[0]['format']}, and this clearhead reads {FORMAT}: go on with the "
+            f"{journal_of(path)} is of format {first['format']}, and this clearhead reads {FORMAT}: go on with the "
             "clearhead that wrote it, or begin anew by --force."
         )
-    done = max((line.get("done", 0) for line in whole if line), default=0)
-    return Record(whole[0]["undertaking"], whole[0]["inode"], done, sum(len(line) + 1 for line in lines[:-1]))
+    lines = [line for line in others if line]
+    done, whole = max((line.get("done", 0) for line in lines), default=0), any("whole" in line for line in lines)
+    return Record(first["undertaking"], first["inode"], done, whole, sum(len(text) + 1 for text in texts))
 
 
 def add_line(journal: FileIO, content: dict[str, Any]) -> None:

@@ -169,6 +169,15 @@ def test_only_the_same_undertaking_was_finished_before(path, monkeypatch):
         assert os.listdir(path.parent) == [path.name]
 
 
+def test_a_file_that_was_named_by_hand_before_it_was_whole_is_not_taken_for_whole(path):
+    fill(path, 2)
+    resuming.unfinished(path).replace(path)
+    assert not finished_before(path, MINE)
+    with pytest.raises(FileError, match="exists already"):
+        fill(path, 4)
+    assert fill(path, 4, force=True) == 0
+
+
 def test_an_unfinished_file_is_in_the_way_of_a_new_one_until_it_is_discarded(path):
     check_none_unfinished(path, force=False)
     fill(path, 2)
@@ -291,4 +300,4 @@ def test_nothing_is_counted_or_removed_before_what_it_rests_on_is_on_the_disk(tm
     folder = f"sync {tmp_path.name}"
     assert begun == ["sync unfinished", "line", "sync progress", folder]
     assert saved == ["sync unfinished", "line", "sync progress"]
-    assert events[len(begun) + len(saved) :] == ["sync unfinished", "name", folder, "remove"]
+    assert events[len(begun) + len(saved) :] == [*saved, "name", folder, "remove"]
