@@ -1,7 +1,7 @@
 """The `clearhead` command: its subcommands, options and exit codes.
 
-Responsible for options, exit codes and the one line printed for an error. Each subcommand imports what it needs when
-it runs, so that `--help` is quick. Not for the work of the subcommands, which is in their packages.
+Responsible for options and exit codes. Each subcommand imports what it needs when it runs, so that `--help` is quick.
+Not for the work of the subcommands, which is in their packages.
 """
 
 import os
@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from clearhead.cli.fault import report_error, usage_fault
 from clearhead.errors import ClearheadError, InputError
 
 app = typer.Typer(
@@ -70,30 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return report_error(f"{fault}. A text that begins with - goes after --, as in {command} -- '-5 degrees'.")
         return report_error(f"{fault}. Try '{command} --help'.")
     return code or 0
-
-
-def usage_fault(error: Any) -> str:
-    """What is wrong with an argument and what to give instead, where typer would print its parser's message."""
-    cause = getattr(error.__cause__, "errors", None)
-    if cause is None:
-        return str(error.format_message()).rstrip(".")
-    fault = cause()[0]
-    if fault["type"] == "value_error":
-        return f"'{error.param.opts[0]}': {fault['ctx']['error']}".rstrip(".")
-    cures = {
-        "int_parsing": "a whole number",
-        "float_parsing": "a number",
-        "greater_than_equal": "{ge} or more",
-        "less_than_equal": "{le} or less",
-    }
-    cure = cures.get(fault["type"], "another value").format(**fault.get("ctx", {}))
-    return f"{str(fault['input'])[:40]} cannot be used for '{error.param.opts[0]}': give {cure}"
-
-
-def report_error(message: str) -> int:
-    """Print an error on one line of standard error; returns the exit code."""
-    print("clearhead:", " ".join(message.split()), file=sys.stderr)
-    return 2
 
 
 def show_version(wanted: bool) -> None:
