@@ -1,7 +1,7 @@
 """The `clearhead` command: its subcommands, options and exit codes.
 
-Responsible for options, exit codes and the one line printed for an error. Each subcommand imports what it needs when
-it runs, so that `--help` is quick. Not for the work of the subcommands, which is in their packages.
+Responsible for options and exit codes. Each subcommand imports what it needs when it runs, so that `--help` is quick.
+Not for the work of the subcommands, which is in their packages.
 """
 
 import os
@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from clearhead.cli.fault import report_error, usage_fault
 from clearhead.errors import ClearheadError, InputError
 
 app = typer.Typer(
@@ -70,30 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return report_error(f"{fault}. A text that begins with - goes after --, as in {command} -- '-5 degrees'.")
         return report_error(f"{fault}. Try '{command} --help'.")
     return code or 0
-
-
-def usage_fault(error: Any) -> str:
-    """What is wrong with an argument and what to give instead, where typer would print its parser's message."""
-    cause = getattr(error.__cause__, "errors", None)
-    if cause is None:
-        return str(error.format_message()).rstrip(".")
-    fault = cause()[0]
-    if fault["type"] == "value_error":
-        return f"'{error.param.opts[0]}': {fault['ctx']['error']}".rstrip(".")
-    cures = {
-        "int_parsing": "a whole number",
-        "float_parsing": "a number",
-        "greater_than_equal": "{ge} or more",
-        "less_than_equal": "{le} or less",
-    }
-    cure = cures.get(fault["type"], "another value").format(**fault.get("ctx", {}))
-    return f"{str(fault['input'])[:40]} cannot be used for '{error.param.opts[0]}': give {cure}"
-
-
-def report_error(message: str) -> int:
-    """Print an error on one line of standard error; returns the exit code."""
-    print("clearhead:", " ".join(message.split()), file=sys.stderr)
-    return 2
 
 
 def show_version(wanted: bool) -> None:
@@ -294,25 +271,63 @@ def run(
         str | None,
         typer.Option(metavar="ROWS", help="Add the weights of rows such as 0,5,-1, as weights."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it exists.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep what is done when the run is stopped or killed, and go on with it."),
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="N/M", help="Compute the N-th of M equal parts, for clearhead join."),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace OUTPUT, and an unfinished run; with --resume, only one of another run."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Compute attention over arrays of any size from one file into a new one, a few heads at a time."""
+    """Compute attention over arrays of any size from one file into a new one, some rows at a time."""
+    from functools import partial
+
     from clearhead.cli import progress
     from clearhead.cli import run as streaming
+    from clearhead.cli.job import Options, job_for, parse_part, parse_rows
     from clearhead.rules.named import named_mask
 
-    rows = () if weights is None else streaming.parse_rows(weights)
+    rows = () if weights is None else parse_rows(weights)
     rules = tuple(score or ()), tuple(rule or ())
-    options = streaming.Options(named_mask(mask, align), *rules, scale, threads, lse, rows)
-    job = streaming.job_for(source, options)
+    job = job_for(source, Options(named_mask(mask, align), *rules, scale, threads, lse, rows))
+    own = None if part is None else parse_part(part)
     if not quiet:
         for note in job.notes:
             typer.echo(note, err=True)
-    with progress.clean_endings(), progress.bar("heads", job.heads, quiet=quiet) as advance:
-        report = streaming.execute(job, target, force=force, advance=advance)
+    show = partial(progress.bar, "pairs", quiet=quiet)
+    try:
+        with progress.clean_endings():
+            report = streaming.execute(job, target, force=force, resume=resume, part=own, show=show)
+    except (KeyboardInterrupt, SystemExit):
+        if resume and not quiet:
+            typer.echo("clearhead: stopped; the same command goes on from here.", err=True)
+        raise
     if not quiet:
         typer.echo(str(report))
+
+
+@app.command()
+def join(
+    target: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="The file that clearhead run --part was given as OUTPUT.")
+    ],
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the parts' files.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it exists.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Join the parts of a run into its output, and remove them when it is complete."""
+    from clearhead.cli import pieces, progress
+
+    with progress.clean_endings():
+        parts = pieces.join(target, force=force, keep=keep)
+    if not quiet:
+        typer.echo(f"{target}: joined from {parts} parts")
 
 
 @app.command()
