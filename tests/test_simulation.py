@@ -1,0 +1,100 @@
+"""The simulation of many machines: its counts against brute force, its bytes and times against what must hold."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simulation
+from simulation import Assumptions, backward, forward, outcome
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "simulate"
+GIVEN = Assumptions(rate=100.0, heads=4, key_heads=2, dim=64, value_dim=32, unit=512)
+
+
+def owner_of(row: int, machines: int, unit: int) -> int:
+    """Zig-zag, one row at a time."""
+    place = row // unit % (2 * machines)
+    return place if place < machines else 2 * machines - 1 - place
+
+
+@pytest.mark.parametrize("tokens", [1, 2047, 2048, 5000])
+@pytest.mark.parametrize("machines", [1, 2, 3, 7])
+@pytest.mark.parametrize("unit", [64, 100, 2048])
+def test_pairs_are_those_of_every_row_counted_one_by_one(tokens, machines, unit):
+    owners = np.array([owner_of(row, machines, unit) for row in range(tokens)])
+    rows = np.arange(tokens)
+    keys, queries = [], []
+    for first in range(0, tokens, simulation.SEGMENT):
+        last = min(first + simulation.SEGMENT, tokens)
+        seen = np.clip(rows + 1 - first, 0, last - first)  # of the segment's keys, by each query
+        seeing = np.clip(last - np.maximum(rows, first), 0, None)  # of the segment's queries, each key
+        keys.append(np.bincount(owners, seen, machines))
+        queries.append(np.bincount(owners, seeing, machines))
+    for travels, wanted in (("keys", keys), ("queries", queries)):
+        got = np.concatenate(list(simulation.pairs_by_segment(tokens, machines, unit, travels)))
+        np.testing.assert_array_equal(got, wanted)
+        assert got.sum() == simulation.pair_count(tokens)
+
+
+def test_bytes_are_all_keys_and_values_but_a_machines_own():
+    tokens, machines = 8192, 4
+    token = 2 * (64 + 32) * 4
+    assert outcome(forward(GIVEN), tokens, machines, [10], GIVEN).received == (tokens - tokens // machines) * token
+    query = 4 * ((64 + 32) * 4 + 2 * 4)
+    both = outcome(backward(GIVEN), tokens, machines, [10], GIVEN)
+    assert both.received == (tokens - tokens // machines) * (token + query)
+    halves = replace(GIVEN, itemsize=2)
+    assert outcome(forward(halves), tokens, machines, [10], halves).received * 2 == tokens * 3 // 4 * token
+
+
+@pytest.mark.parametrize("way", ["stream", "gather"])
+@pytest.mark.parametrize("work", [forward, backward])
+def test_nothing_is_faster_than_its_parts_and_a_faster_link_never_slower(work, way):
+    links = [1, 10, 100, 1e6]
+    tokens, alone = 50_000, outcome(work(GIVEN), 50_000, 1, links, GIVEN, way)
+    assert len(set(alone.seconds)) == 1
+    least = 1 if work is forward else 2.5 / 3.5
+    assert alone.efficiency == pytest.approx([least] * 4)
+    assert alone.received == 0
+    for machines in (2, 3, 8, 24):
+        found = outcome(work(GIVEN), tokens, machines, links, GIVEN, way)
+        assert found.seconds == sorted(found.seconds, reverse=True)
+        assert 1 <= found.balance < 1.6
+        computing = alone.seconds[0] / machines
+        assert all(seconds > computing * (1 - 1e-9) for seconds in found.seconds)
+        assert all(
+            seconds > found.received / (link * 1e9 / 8) for seconds, link in zip(found.seconds, links, strict=True)
+        )
+        assert max(found.efficiency) < least
+
+
+def test_with_an_endless_link_and_no_latency_only_the_work_counts():
+    given = replace(GIVEN, latency=0.0, unit=64, ahead=100)
+    for way in ("stream", "gather"):
+        found = outcome(forward(given), 50_000, 4, [1e9], given, way)
+        assert found.seconds[0] * 4 * 1e11 == pytest.approx(found.balance * given.pair * 50_000 * 50_001 / 2, rel=1e-3)
+
+
+def test_room_for_more_segments_never_costs_time_and_costs_its_bytes():
+    seconds, memory = [], []
+    for ahead in (0, 1, 2, 8):
+        given = replace(GIVEN, ahead=ahead)
+        found = outcome(forward(given), 50_000, 5, [2], given)
+        seconds.append(found.seconds[0])
+        memory.append(found.memory)
+    assert seconds == sorted(seconds, reverse=True)
+    assert seconds[0] > 1.01 * seconds[-1]
+    assert np.diff(memory).tolist() == [2048 * GIVEN.key_bytes * more for more in (1, 1, 6)]
+
+
+def test_the_command_prints_a_row_for_each_number_of_machines():
+    words = "--tokens 10000 --machines 1 2 5 --links 10 100 --rate 200 --heads 2 --key-heads 1 --dim 64 --unit 64"
+    done = subprocess.run([sys.executable, SCRIPT, *words.split()], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ") and "busiest" not in line]
+    assert [row[0] for row in rows] == ["| 1", "| 2", "| 5"] * 2
+    given = Assumptions(rate=200, heads=2, key_heads=1, dim=64, value_dim=64, unit=64)
+    assert f"({outcome(forward(given), 10_000, 5, [10, 100], given).efficiency[1]:.2f})" in rows[2][-1]
