@@ -74,12 +74,12 @@ def test_pieces_of_other_dtypes(dtype):
 def test_gradients_of_keys_and_values_sum_up_over_the_pieces():
     q, k, v = operands(300)
 
+    def attend(q, k, v, at):
+        return dot_product_attention(q, k, v, is_causal=True, local_window_size=90, query_offset=at)
+
     @jax.jit
     def gradients(q, k, v, at):
         return jax.grad(lambda *x: (attend(*x, at) ** 2).sum(), (0, 1, 2))(q, k, v)
-
-    def attend(q, k, v, at):
-        return dot_product_attention(q, k, v, is_causal=True, local_window_size=90, query_offset=at)
 
     dq, dk, dv = gradients(q, k, v, 0)
     parts = [gradients(q[:, a : a + 100], k, v, a) for a in (0, 100, 200)]
