@@ -79,7 +79,7 @@ def test_gradients_of_keys_and_values_sum_up_over_the_pieces():
 
     @jax.jit
     def gradients(q, k, v, at):
-        return jax.grad(lambda *x: (attend(*x, at) ** 2).sum(), (0, 1, 2))(q, k, v)
+        return jax.grad(lambda q, k, v: (attend(q, k, v, at) ** 2).sum(), (0, 1, 2))(q, k, v)
 
     dq, dk, dv = gradients(q, k, v, 0)
     parts = [gradients(q[:, a : a + 100], k, v, a) for a in (0, 100, 200)]
