@@ -1,8 +1,8 @@
 """Time, bytes and memory of one causal attention call over many machines, on paper; `scripts/simulate` prints tables.
 
-Queries stay where they are. Keys and values come to every machine in segments, in ascending order, handed on from
-machine to machine, while earlier ones are used. Rows are dealt out in units, in a zig-zag (0 1 … R−1 R−1 … 1 0 0 1 …),
-so that each machine has early and late ones.
+Queries stay where they are. Keys and values come to every machine in segments, in ascending order, while earlier ones
+are used. Rows are dealt out in units, in a zig-zag (0 1 … R−1 R−1 … 1 0 0 1 …), so that each machine has early and late
+ones.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Assumptions:
     value_dim: int = 128
     itemsize: int = 4  # bytes of a number that is sent; sums are carried in float32 or wider
     latency: float = 50.0  # microseconds of a message
-    message: int = 65536  # bytes that are handed on as soon as they have come
+    relay: str = "direct"  # a segment's owner sends it to each machine; "chain": each machine hands it on to the next
+    message: int = 65536  # bytes that a chain hands on as soon as they have come
     unit: int = 2048  # rows that are dealt out together
     ahead: int = 2  # segments on their way while one is used
 
@@ -155,29 +156,38 @@ def seconds_of(step: Step, tokens: int, machines: int, links: Sequence[float], g
     if machines == 1:
         return np.full(len(links), pair_count(tokens) * pair_seconds)
     token_seconds = step.token_bytes / (np.array(links) * 1e9 / 8)
-    message = min(given.message / step.token_bytes, SEGMENT)
-    start = machines * (message * token_seconds + given.latency * 1e-6)  # until something reaches the last machine
     if way == "stream":
-        return start + streamed(step, tokens, machines, token_seconds, pair_seconds, given)
+        return streamed(step, tokens, machines, token_seconds, pair_seconds, given)
     foreign = tokens - int(rows_before(np.array(tokens), machines, given.unit)[0].min())
     fetching = foreign * (token_seconds + given.latency * 1e-6 / SEGMENT)
-    return start + fetching + balance(step, tokens, machines, given.unit) * pair_count(tokens) / machines * pair_seconds
+    return fetching + balance(step, tokens, machines, given.unit) * pair_count(tokens) / machines * pair_seconds
 
 
 def streamed(
     step: Step, tokens: int, machines: int, token_seconds: Numbers, pair_seconds: float, given: Assumptions
 ) -> Numbers:
     """Seconds with each link until the last machine has used the last segment."""
-    done, come = np.zeros((len(token_seconds), machines)), np.zeros(len(token_seconds))
-    room = deque([come] * (given.ahead + 1))  # when the slowest machine is done with each of the segments held
-    transfers = np.diff(borders(tokens))[:, None] * token_seconds + given.latency * 1e-6
+    chained, latency = given.relay == "chain", given.latency * 1e-6
+    lines = np.zeros((machines, len(token_seconds)))  # until when each machine's own line is busy with sending
+    done, first = np.zeros((len(token_seconds), machines)), borders(tokens)
+    room = deque([lines[0]] * (given.ahead + 1))  # when the slowest machine is done with each of the segments held
     every = chain.from_iterable(pairs_by_segment(tokens, machines, given.unit, step.travels))
-    for transfer, pairs in zip(transfers, every, strict=True):
-        come = np.maximum(come, room.popleft()) + transfer
+    for start, length, pairs in zip(first, np.diff(first), every, strict=False):
+        line = 0 if chained else owner_of(int(start), machines, given.unit)
+        copies = 1 if chained else machines - 1
+        come = np.maximum(lines[line], room.popleft()) + copies * length * token_seconds + latency
+        lines[line] = come
         done = np.maximum(done, come[:, None]) + pairs * pair_seconds
         room.append(done.max(axis=1))
-    finished: Numbers = done.max(axis=1)
+    message = min(given.message / step.token_bytes, SEGMENT) * token_seconds + latency
+    finished: Numbers = done.max(axis=1) + (machines * message if chained else 0)  # the last machine starts later
     return finished
+
+
+def owner_of(row: int, machines: int, unit: int) -> int:
+    """The machine that a row is dealt to."""
+    place = row // unit % (2 * machines)
+    return min(place, 2 * machines - 1 - place)
 
 
 def balance(step: Step, tokens: int, machines: int, unit: int) -> float:

@@ -14,17 +14,13 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "simulate"
 GIVEN = Assumptions(rate=100.0, heads=4, key_heads=2, dim=64, value_dim=32, unit=512)
 
 
-def owner_of(row: int, machines: int, unit: int) -> int:
-    """Zig-zag, one row at a time."""
-    place = row // unit % (2 * machines)
-    return place if place < machines else 2 * machines - 1 - place
-
-
 @pytest.mark.parametrize("tokens", [1, 2047, 2048, 5000])
 @pytest.mark.parametrize("machines", [1, 2, 3, 7])
 @pytest.mark.parametrize("unit", [64, 100, 2048])
 def test_pairs_are_those_of_every_row_counted_one_by_one(tokens, machines, unit):
-    owners = np.array([owner_of(row, machines, unit) for row in range(tokens)])
+    zigzag = [*range(machines), *reversed(range(machines))]
+    owners = np.array([zigzag[row // unit % len(zigzag)] for row in range(tokens)])
+    assert owners.tolist() == [simulation.owner_of(row, machines, unit) for row in range(tokens)]
     rows = np.arange(tokens)
     keys, queries = [], []
     for first in range(0, tokens, simulation.SEGMENT):
@@ -50,17 +46,17 @@ def test_bytes_are_all_keys_and_values_but_a_machines_own():
     assert outcome(forward(halves), tokens, machines, [10], halves).received * 2 == tokens * 3 // 4 * token
 
 
-@pytest.mark.parametrize("way", ["stream", "gather"])
+@pytest.mark.parametrize(("way", "relay"), [("stream", "direct"), ("stream", "chain"), ("gather", "direct")])
 @pytest.mark.parametrize("work", [forward, backward])
-def test_nothing_is_faster_than_its_parts_and_a_faster_link_never_slower(work, way):
-    links = [1, 10, 100, 1e6]
-    tokens, alone = 50_000, outcome(work(GIVEN), 50_000, 1, links, GIVEN, way)
+def test_nothing_is_faster_than_its_parts_and_a_faster_link_never_slower(work, way, relay):
+    given, tokens, links = replace(GIVEN, relay=relay), 50_000, [1, 10, 100, 1e6]
+    alone = outcome(work(given), tokens, 1, links, given, way)
     assert len(set(alone.seconds)) == 1
     least = 1 if work is forward else 2.5 / 3.5
     assert alone.efficiency == pytest.approx([least] * 4)
     assert alone.received == 0
     for machines in (2, 3, 8, 24):
-        found = outcome(work(GIVEN), tokens, machines, links, GIVEN, way)
+        found = outcome(work(given), tokens, machines, links, given, way)
         assert found.seconds == sorted(found.seconds, reverse=True)
         assert 1 <= found.balance < 1.6
         computing = alone.seconds[0] / machines
@@ -76,6 +72,16 @@ def test_with_an_endless_link_and_no_latency_only_the_work_counts():
     for way in ("stream", "gather"):
         found = outcome(forward(given), 50_000, 4, [1e9], given, way)
         assert found.seconds[0] * 4 * 1e11 == pytest.approx(found.balance * given.pair * 50_000 * 50_001 / 2, rel=1e-3)
+
+
+def test_an_owner_that_sends_to_all_is_a_bottleneck_that_a_chain_is_not():
+    times = {
+        relay: [outcome(forward(given), 200_000, n, [1], given).seconds[0] for n in (2, 8, 24)]
+        for relay in ("direct", "chain")
+        for given in [replace(GIVEN, relay=relay, unit=2048, rate=1000.0)]
+    }
+    assert times["direct"][0] == pytest.approx(times["chain"][0], rel=0.01)
+    assert times["direct"][2] > 2 * times["chain"][2]
 
 
 def test_room_for_more_segments_never_costs_time_and_costs_its_bytes():
