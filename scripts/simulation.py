@@ -158,9 +158,8 @@ def seconds_of(step: Step, tokens: int, machines: int, links: Sequence[float], g
     token_seconds = step.token_bytes / (np.array(links) * 1e9 / 8)
     if way == "stream":
         return streamed(step, tokens, machines, token_seconds, pair_seconds, given)
-    foreign = tokens - int(rows_before(np.array(tokens), machines, given.unit)[0].min())
-    fetching = foreign * (token_seconds + given.latency * 1e-6 / SEGMENT)
-    return fetching + balance(step, tokens, machines, given.unit) * pair_count(tokens) / machines * pair_seconds
+    computing = balance(step, tokens, machines, given.unit) * pair_count(tokens) / machines * pair_seconds
+    return streamed(step, tokens, machines, token_seconds, 0.0, given) + computing
 
 
 def streamed(

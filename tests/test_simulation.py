@@ -46,7 +46,9 @@ def test_bytes_are_all_keys_and_values_but_a_machines_own():
     assert outcome(forward(halves), tokens, machines, [10], halves).received * 2 == tokens * 3 // 4 * token
 
 
-@pytest.mark.parametrize(("way", "relay"), [("stream", "direct"), ("stream", "chain"), ("gather", "direct")])
+@pytest.mark.parametrize(
+    ("way", "relay"), [("stream", "direct"), ("stream", "chain"), ("gather", "direct"), ("gather", "chain")]
+)
 @pytest.mark.parametrize("work", [forward, backward])
 def test_nothing_is_faster_than_its_parts_and_a_faster_link_never_slower(work, way, relay):
     given, tokens, links = replace(GIVEN, relay=relay), 50_000, [1, 10, 100, 1e6]
