@@ -1,5 +1,6 @@
 """The simulation of many machines: its counts against brute force, its bytes and times against what must hold."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 import simulation
 from simulation import Assumptions, backward, forward, outcome
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "simulate"
+ROOT = Path(__file__).parents[1]
 GIVEN = Assumptions(rate=100.0, heads=4, key_heads=2, dim=64, value_dim=32, unit=512)
 
 
@@ -98,11 +99,28 @@ def test_room_for_more_segments_never_costs_time_and_costs_its_bytes():
     assert np.diff(memory).tolist() == [2048 * GIVEN.key_bytes * more for more in (1, 1, 6)]
 
 
+def printed(words: str) -> str:
+    """What the command prints."""
+    command = [sys.executable, ROOT / "scripts" / "simulate", *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_the_command_prints_a_row_for_each_number_of_machines():
     words = "--tokens 10000 --machines 1 2 5 --links 10 100 --rate 200 --heads 2 --key-heads 1 --dim 64 --unit 64"
-    done = subprocess.run([sys.executable, SCRIPT, *words.split()], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ") and "busiest" not in line]
+    rows = [line.split(" | ") for line in printed(words).splitlines() if line.startswith("| ") and "mean" not in line]
     assert [row[0] for row in rows] == ["| 1", "| 2", "| 5"] * 2
     given = Assumptions(rate=200, heads=2, key_heads=1, dim=64, value_dim=64, unit=64)
     assert f"({outcome(forward(given), 10_000, 5, [10, 100], given).efficiency[1]:.2f})" in rows[2][-1]
+
+
+def test_the_documentation_quotes_what_the_command_prints():
+    tables = re.findall(r"(?:^\| \d+ \| .*\n)+", (ROOT / "docs" / "scale.md").read_text(), re.M)
+    direct, chain, long = (table.splitlines() for table in tables if table.count("|") > 40)
+    now = printed("--tokens 1000000").splitlines()
+    assert len(direct) == 6
+    assert set(direct) <= set(now)
+    assert len(chain) == 4
+    assert set(chain) <= set(printed("--tokens 1000000 --relay chain --unit 64 --machines 16 64 256 1024").splitlines())
+    assert set(long[:2]) <= set(printed("--tokens 100000000 --machines 1 16").splitlines())
