@@ -294,25 +294,62 @@ def run(
         str | None,
         typer.Option(metavar="ROWS", help="Add the weights of rows such as 0,5,-1, as weights."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it exists.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep what is done when the run is stopped or killed, and go on with it."),
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="N/M", help="Compute the N-th of M equal parts, for clearhead join."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace OUTPUT if it exists, and an unfinished run of anything else.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Compute attention over arrays of any size from one file into a new one, a few heads at a time."""
+    """Compute attention over arrays of any size from one file into a new one, some rows at a time."""
+    from functools import partial
+
     from clearhead.cli import progress
     from clearhead.cli import run as streaming
+    from clearhead.cli.job import Options, job_for, parse_part, parse_rows
     from clearhead.rules.named import named_mask
 
-    rows = () if weights is None else streaming.parse_rows(weights)
+    rows = () if weights is None else parse_rows(weights)
     rules = tuple(score or ()), tuple(rule or ())
-    options = streaming.Options(named_mask(mask, align), *rules, scale, threads, lse, rows)
-    job = streaming.job_for(source, options)
+    job = job_for(source, Options(named_mask(mask, align), *rules, scale, threads, lse, rows))
+    own = None if part is None else parse_part(part)
     if not quiet:
         for note in job.notes:
             typer.echo(note, err=True)
-    with progress.clean_endings(), progress.bar("heads", job.heads, quiet=quiet) as advance:
-        report = streaming.execute(job, target, force=force, advance=advance)
+    show = partial(progress.bar, "pairs", quiet=quiet)
+    try:
+        with progress.clean_endings():
+            report = streaming.execute(job, target, force=force, resume=resume, part=own, show=show)
+    except (KeyboardInterrupt, SystemExit):
+        if resume and not quiet:
+            typer.echo("clearhead: stopped; the same command goes on from here.", err=True)
+        raise
     if not quiet:
         typer.echo(str(report))
+
+
+@app.command()
+def join(
+    target: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="The file that clearhead run --part was given as OUTPUT.")
+    ],
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the parts' files.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it exists.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Join the parts of a run into its output, and remove them when it is complete."""
+    from clearhead.cli import pieces, progress
+
+    with progress.clean_endings():
+        parts = pieces.join(target, force=force, keep=keep)
+    if not quiet:
+        typer.echo(f"{target}: joined from {parts} parts")
 
 
 @app.command()

@@ -13,14 +13,15 @@ from clearhead.cache.key_value import KeyValueCache
 from clearhead.cache.pages import Layout, Paged
 from clearhead.engine.inputs import Operands, Rules, new
 from clearhead.engine.kept import rules_over
-from clearhead.engine.launch import Launch
+from clearhead.engine.launch import Launch, prepare
 from clearhead.engine.launch_cache import launch_for
-from clearhead.engine.problem import Problem
+from clearhead.engine.problem import Problem, problem_of
 from clearhead.errors import InputError, ShapeError
 from clearhead.kernels.abi.call import FIELDS
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.machine.unbroken import late
+from clearhead.rules.scores import as_rules
 
 QUERY_FIELD, KEY_FIELD, VALUE_FIELD, OUTPUT_FIELD, LSE_FIELD, SINK_FIELD, WORKSPACE_FIELD, COUNTERS_FIELD = (
     FIELDS.index(name) for name in ("query", "key", "value", "output", "lse", "sink", "workspace", "counters")
@@ -72,6 +73,22 @@ def execute(
     if launch.doubtful is not None:
         check_rows(launch.doubtful, output, q, k if pages is None else pages)
     return output, sums
+
+
+def execute_rows(
+    operands: Operands,
+    rules: Rules,
+    rows: tuple[int, int],
+    *,
+    threads: int | None = None,
+    out: Array | None = None,
+    lse: bool = False,
+) -> Result:
+    """Some queries of a call, from the first row to before the second: they get the bits that they get in the whole."""
+    scores = as_rules(rules.score)
+    problem = problem_of(operands, rules._replace(score=scores), out=out, rows=rows)
+    cut = operands._replace(q=operands.q[..., slice(*rows), :])
+    return execute(cut, rules, threads=threads, out=out, lse=lse, launch=prepare(problem, scores))
 
 
 def check_rows(problem: Problem, output: Array, query: Array, key: Array | Paged) -> None:

@@ -27,6 +27,7 @@ from clearhead.machine.threads import WORTH_A_THREAD, Table
 from clearhead.rules.scores import Score
 
 FEW = 4  # the decode kernel takes up to this many queries
+NO_EDGE = 1 << 40  # how far before a query the first key that it sees stands, without a left edge: beyond any length
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +255,8 @@ def call_table(
         "keys": problem.keys,
         "query_dim": problem.query_dim,
         "value_dim": problem.value_dim,
-        "low": -problem.queries - problem.keys if rules.low is None else rules.low,
-        "high": problem.queries + problem.keys if rules.high is None else rules.high,
+        "low": -NO_EDGE if rules.low is None else rules.low,
+        "high": beyond_all_keys(problem) if rules.high is None else rules.high,
         "shift": rules.spans[0].offset if rules.spans else 0,
         "heads": heads,
         "parameters": len(FIELDS) + len(AXIS) * len(axes),
@@ -275,6 +276,12 @@ def call_table(
     for array in arrays:
         numbers += array_parameters(array.ctypes.data, array.shape, array.strides)
     return numbers, (tile_table, kinds, *arrays)
+
+
+def beyond_all_keys(problem: Problem) -> int:
+    """How far behind a query the last key that it sees stands, without a right edge; queries may stand before key 0."""
+    first = min((span.offset - span.first_key for span in problem.rules.spans), default=0)
+    return problem.queries + problem.keys - first
 
 
 def array_parameters(where: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> list[int]:

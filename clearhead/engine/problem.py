@@ -82,13 +82,7 @@ class Problem:
     @cached_property
     def pairs(self) -> int:
         """Number of visible (query, key) pairs over all heads, judging by the band and the documents alone."""
-        total = 0
-        for span in self.rules.spans:
-            position = np.arange(span.first_query, span.first_query + span.queries) + span.offset - span.first_key
-            stop = span.keys if self.rules.high is None else np.clip(position + self.rules.high + 1, 0, span.keys)
-            start = 0 if self.rules.low is None else np.clip(position + self.rules.low, 0, stop)
-            total += int((stop - start + np.zeros_like(position)).sum())
-        return self.heads * total
+        return self.heads * self.rules.pairs
 
 
 def over_pages(problem: Problem, mask: Mask, *, first_key: int, int8: bool) -> Problem:
@@ -128,8 +122,19 @@ def problem(
     return problem_of(Operands(query, key, value), Rules(mask, score, sink, scale, precision), out=out)
 
 
-def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, unrounded: bool = False) -> Problem:
-    """Like `problem`, from operands and rules. An `unrounded` output has the dtype of the computation."""
+def problem_of(
+    operands: Operands,
+    rules: Rules,
+    *,
+    out: Array | None = None,
+    unrounded: bool = False,
+    rows: tuple[int, int] | None = None,
+) -> Problem:
+    """Like `problem`, from operands and rules. An `unrounded` output has the dtype of the computation.
+
+    With `rows`, a problem of the queries from the first to before the second alone, each at its position in the call;
+    `out` is theirs.
+    """
     query, key, value, _ = operands
     mask, score, sink, scale, precision = rules
     dtype = common_dtype(query, key, value)
@@ -141,6 +146,9 @@ def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, un
     if sink is not None:
         check_sink(sink, lead)
     native = is_native(precision, query, key, value, mask)
+    fused = with_faults(fuse(mask, scores, queries, keys), lead, queries, keys)
+    if rows is not None:
+        fused, queries = fused.of_rows(*rows), rows[1] - rows[0]
     shape, unrounded = (*lead, queries, value_dim), unrounded and dtype.name in STORED
     result = np.dtype(np.float32) if unrounded else dtype
     if out is not None:
@@ -170,7 +178,7 @@ def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, un
         key=operand(key.shape, key.strides, grouped=True),
         value=operand(value.shape, value.strides, grouped=True),
         output=operand(shape, dense_strides(shape, result) if out is None else out.strides, grouped=False),
-        rules=with_faults(fuse(mask, scores, queries, keys), lead, queries, keys),
+        rules=fused,
         sink=sink is not None,
         native=native,
         unrounded=unrounded,

@@ -44,7 +44,7 @@ class ArrayFile:
     compressed: frozenset[str] = frozenset()
 
     def __getitem__(self, name: str) -> Array:
-        with _parsing(self.path):
+        with reading_from(self.path):
             return self.members[name]()
 
 
@@ -63,7 +63,7 @@ def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
     """
     path = Path(path)
     read = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[known_suffix(path)]
-    with _parsing(path):
+    with reading_from(path):
         with regular(path) as file:
             if not os.fstat(file.fileno()).st_size:
                 raise EOFError("it is empty")
@@ -79,7 +79,7 @@ def tensors(path: str | os.PathLike[str], what: str, step: str) -> tuple[dict[st
     from safetensors import safe_open
 
     path = Path(path)
-    with _parsing(path, what, step):
+    with reading_from(path, what, step):
         with regular(path) as file:
             check_room(path, os.fstat(file.fileno()).st_size)
         with safe_open(path, "numpy") as opened:
@@ -124,7 +124,7 @@ def known_suffix(path: Path) -> str:
 
 
 @contextmanager
-def _parsing(path: Path, what: str = "", step: str = "save or copy it again") -> Iterator[None]:
+def reading_from(path: Path, what: str = "", step: str = "save or copy it again") -> Iterator[None]:
     try:
         yield
     except ClearheadError:

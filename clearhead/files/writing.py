@@ -71,26 +71,19 @@ def new_file(
     >>> np.load(path)
     array([1., 2.], dtype=float32)
     """
-    path = _destination(path, force)
-    layout = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[known_suffix(path)](path, specs)
-    arrays: dict[str, Array] = {}
+    path = destination(path, force)
+    layout = layout_of(path, specs)
     with ExitStack() as stack:
-        with _writing(path):
+        with writing_to(path):
             file = stack.enter_context(appearing(path))
-            buffer = _claim(file, layout)
-        for name, spec in specs.items():
-            arrays[name] = np.ndarray(spec.shape, spec.dtype, buffer, layout.offsets[name])
+            reserve(file, layout.size)
+            buffer = mapped(file, layout)
+        arrays = arrays_in(buffer, layout, specs)
         yield arrays
         arrays.clear()
-        with _writing(path):
-            buffer.flush()
-            with suppress(BufferError):  # the caller kept an array
-                buffer.close()
-            if known_suffix(path) == ".npz":
-                _seal_npz(file, specs)
-            file.flush()
-            os.fsync(file.fileno())
-            _destination(path, force)
+        with writing_to(path):
+            complete(path, file, buffer, specs)
+            destination(path, force)
             stack.close()
 
 
@@ -104,17 +97,17 @@ def write_whole(path: str | os.PathLike[str], content: bytes, *, force: bool = F
     >>> path.read_bytes()
     b'all of it'
     """
-    path = _destination(path, force)
-    with _writing(path), appearing(path) as file:
+    path = destination(path, force)
+    with writing_to(path), appearing(path) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _destination(path: str | os.PathLike[str], force: bool) -> Path:
+def destination(path: str | os.PathLike[str], force: bool) -> Path:
     """Resolve a path, and check that a file may be written there."""
     path = Path(path)
-    with _writing(path):
+    with writing_to(path):
         target = Path(os.path.realpath(path))
         try:
             mode = os.lstat(target).st_mode
@@ -134,7 +127,7 @@ def _destination(path: str | os.PathLike[str], force: bool) -> Path:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing_to(path: Path) -> Iterator[None]:
     try:
         yield
     except ClearheadError:
@@ -144,18 +137,43 @@ def _writing(path: Path) -> Iterator[None]:
         raise FileError(f"{path} cannot be written ({reason}): check its directory and free space.") from e
 
 
-def _claim(file: BinaryIO, layout: Layout) -> mmap:
+def reserve(file: BinaryIO, size: int) -> None:
     """Reserve all space now: a disk that fills up under a memory map would kill the process."""
     if sys.platform == "linux":
-        os.posix_fallocate(file.fileno(), 0, layout.size)
+        os.posix_fallocate(file.fileno(), 0, size)
     else:
-        for start in range(0, layout.size, CHUNK_BYTES):
-            file.write(bytes(min(CHUNK_BYTES, layout.size - start)))
+        for start in range(0, size, CHUNK_BYTES):
+            file.write(bytes(min(CHUNK_BYTES, size - start)))
         file.flush()
+
+
+def mapped(file: BinaryIO, layout: Layout) -> mmap:
+    """Map a file that has all its space, and write what does not depend on the data."""
     buffer = mmap(file.fileno(), layout.size)
     for start, record in layout.records.items():
         buffer[start : start + len(record)] = record
     return buffer
+
+
+def arrays_in(buffer: mmap, layout: Layout, specs: Mapping[str, Spec]) -> dict[str, Array]:
+    """The arrays of a new file, mapped."""
+    return {name: np.ndarray(spec.shape, spec.dtype, buffer, layout.offsets[name]) for name, spec in specs.items()}
+
+
+def complete(path: Path, file: BinaryIO, buffer: mmap, specs: Mapping[str, Spec]) -> None:
+    """Add what follows from the data, and wait until all of it is on the disk."""
+    buffer.flush()
+    with suppress(BufferError):  # the caller kept an array
+        buffer.close()
+    if known_suffix(path) == ".npz":
+        seal_npz(file, specs)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def layout_of(path: Path, specs: Mapping[str, Spec]) -> Layout:
+    """How a file of this name lays out its arrays."""
+    return {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}[known_suffix(path)](path, specs)
 
 
 def _npy(path: Path, specs: Mapping[str, Spec]) -> Layout:
@@ -211,7 +229,7 @@ def _zip_infos(specs: Mapping[str, Spec]) -> Iterator[ZipInfo]:
         yield info
 
 
-def _seal_npz(file: BinaryIO, specs: Mapping[str, Spec]) -> None:
+def seal_npz(file: BinaryIO, specs: Mapping[str, Spec]) -> None:
     """Fill in the checksums, now that the data is complete, and append the archive's directory."""
     infos = list(_zip_infos(specs))
     for info in infos:

@@ -14,6 +14,7 @@ from functools import reduce
 import numpy as np
 
 from clearhead.arrays import Array
+from clearhead.errors import InputError
 from clearhead.once import cached_property
 from clearhead.rules.blame import fault_error
 from clearhead.rules.bounds import ALL_HIDDEN, ALL_SEEN, PARTLY_SEEN, bounds
@@ -57,6 +58,26 @@ class Fused:
     def leaves(self) -> frozenset[str]:
         """The leaves that the formulas read."""
         return frozenset().union(*(depends(x.expression) for x in (self.mask, self.score) if x))
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs of one head that the band and the documents make visible."""
+        return sum(span_pairs(span, self.low, self.high) for span in self.spans)
+
+    def of_rows(self, first: int, stop: int) -> Fused:
+        """The same rules for the queries from `first` to before `stop` alone, each at its own position.
+
+        Formulas that read `row` are refused, since rows count from 0 again.
+        """
+        if "row" in self.leaves:
+            mask, scores = self.given
+            raise InputError(f"{mask!r} and {scores!r} read tables by row, so they cannot be cut: give all queries.")
+        cut = []
+        for span in self.spans:
+            begin, end = max(first, span.first_query), min(stop, span.first_query + span.queries)
+            if begin < end:
+                cut.append(span._replace(first_query=begin - first, queries=end - begin, offset=span.offset + first))
+        return replace(self, spans=tuple(cut))
 
     @cached_property
     def expressions(self) -> tuple[Expression | None, Expression | None, tuple[float, ...], tuple[Array, ...]]:
@@ -183,6 +204,28 @@ def with_faults(fused: Fused, lead: tuple[int, ...], queries: int, keys: int) ->
                 raise fault_error(fused.given, e, TOO_LARGE.format(f"{least if fits_bits(largest) else largest:.2g}"))
         found.append(None if formula is None else faults(formula, own))
     return replace(fused, faults=(found[0], found[1]), long=long)
+
+
+def span_pairs(span: Span, low: int | None, high: int | None) -> int:
+    """How many pairs of a span are inside the band."""
+    first = span.first_query + span.offset - span.first_key
+    to_the_right = span.queries * span.keys if high is None else clipped_sum(first + high + 1, span.queries, span.keys)
+    to_the_left = 0 if low is None else clipped_sum(first + low, span.queries, span.keys)
+    return to_the_right - to_the_left
+
+
+def clipped_sum(first: int, count: int, most: int) -> int:
+    """The sum of first, first + 1, … over `count` numbers, each cut to 0 … most.
+
+    >>> clipped_sum(-2, 6, 2)  # 0 + 0 + 0 + 1 + 2 + 2
+    5
+    """
+
+    def below(x: int) -> int:  # over all numbers below x
+        inside = min(max(x, 0), most + 1)
+        return inside * (inside - 1) // 2 + max(x - most - 1, 0) * most
+
+    return below(first + count) - below(first)
 
 
 def subtraction(a: Expression, b: Expression) -> Expression:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from safetensors.numpy import load_file, save_file
 
 import clearhead
 from clearhead.cli import command as cli
+from clearhead.cli import job as jobs
 from clearhead.cli import run as streaming
+from clearhead.cli import steps
 from clearhead.definition import textbook
 from clearhead.rules.masks import causal, full, visible
 
@@ -62,8 +65,9 @@ def in_float64(*arrays):
 
 @pytest.fixture
 def small_steps(monkeypatch):
-    """A few heads a step even for small arrays."""
-    monkeypatch.setattr(streaming, "STEP_BYTES", 5000)
+    """A few rows or heads a step even for small arrays."""
+    monkeypatch.setattr(steps, "STEP_BYTES", 5000)
+    monkeypatch.setattr(steps, "WHOLE_TILES", 2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -94,7 +98,8 @@ def test_x_attends_to_itself_without_scale(tmp_path, suffix, shape, dtype):
 )
 @pytest.mark.parametrize("step", [1, 3000, 10**9])
 def test_any_leading_axes_are_streamed_to_the_same_bits(tmp_path, shapes, step, monkeypatch):
-    monkeypatch.setattr(streaming, "STEP_BYTES", step)
+    monkeypatch.setattr(steps, "STEP_BYTES", step)
+    monkeypatch.setattr(steps, "WHOLE_TILES", 2)
     q, k, v = draw(*shapes)
     source = save(tmp_path / "in.npz", q=q, k=k, v=v)
     assert run(source, tmp_path / "out.npz", "--lse", "--weights", "0,-1") == 0
@@ -121,11 +126,12 @@ def test_any_leading_axes_are_streamed_to_the_same_bits(tmp_path, shapes, step, 
 def test_every_head_is_computed_once_whatever_the_step(tmp_path_factory, lead, key_heads, group, step):
     q, k, v = draw((*lead, key_heads * group, 4, 3), (*lead, key_heads, 4, 3), (*lead, key_heads, 4, 2))
     folder, counts = tmp_path_factory.mktemp("steps"), []
-    job = streaming.job_for(save(folder / "in.safetensors", q=q, k=k, v=v), streaming.Options())
+    job = jobs.job_for(save(folder / "in.safetensors", q=q, k=k, v=v), jobs.Options())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "STEP_BYTES", step)
-        streaming.execute(job, folder / "out.npy", advance=counts.append)
-    assert sum(counts) == job.heads == np.prod(q.shape[:-2])
+        patch.setattr(steps, "STEP_BYTES", step)
+        patch.setattr(steps, "WHOLE_TILES", 1)
+        streaming.execute(job, folder / "out.npy", show=lambda total, done: nullcontext(counts.append))
+    assert sum(counts) == job.problem.pairs == np.prod(q.shape[:-2]) * 10
     np.testing.assert_array_equal(np.load(folder / "out.npy"), clearhead.attention(q, k, v))
 
 
@@ -182,8 +188,8 @@ def test_the_last_line_tells_what_was_done(tmp_path, capsys):
 
 
 def test_operations_are_counted_over_the_pairs_that_are_seen(tmp_path):
-    job = streaming.job_for(save(tmp_path / "in.npy", x=draw((3, 100, 8))[0]), streaming.Options())
-    assert streaming.Report(job, tmp_path, 1.0).flops == 3 * (100 * 101 // 2) * 2 * (8 + 8)
+    job = jobs.job_for(save(tmp_path / "in.npy", x=draw((3, 100, 8))[0]), jobs.Options())
+    assert streaming.execute(job, tmp_path / "out.npy").flops == 3 * (100 * 101 // 2) * 2 * (8 + 8)
 
 
 def test_compressed_input_works_and_says_what_it_costs(tmp_path, capsys):
@@ -207,7 +213,7 @@ def test_a_terminal_shows_a_bar_and_a_pipe_does_not(tmp_path):
     shown = os.read(ours, 1 << 16).decode()
     os.close(ours)
     assert done.returncode == 0
-    assert "3/3 heads" in re.sub(r"\x1b\[[0-9;]*m", "", shown)  # without colours
+    assert "100 % of 45 pairs" in re.sub(r"\x1b\[[0-9;]*m", "", shown)  # without colours
     piped = subprocess.run([*COMMAND, source, "-o", tmp_path / "b.npy"], capture_output=True, check=True)
     assert piped.stderr == b""
 
@@ -341,10 +347,10 @@ def test_memory_stays_small_beside_the_files(tmp_path, suffix):
         import sys, numpy as np
         from pathlib import Path
         from clearhead import self_attention
-        from clearhead.cli import run as streaming
+        from clearhead.cli import job as jobs, run as streaming
         self_attention(np.zeros((2, 256, 64), np.float32))
         status = lambda name: int(Path("/proc/self/status").read_text().split(name + ":")[1].split()[0])
-        job = streaming.job_for(sys.argv[1], streaming.Options(rows=(0, -1) if sys.argv[2][-1] != "y" else ()))
+        job = jobs.job_for(sys.argv[1], jobs.Options(rows=(0, -1) if sys.argv[2][-1] != "y" else ()))
         before = status("VmRSS")
         streaming.execute(job, sys.argv[2])
         print(status("VmHWM") - before)

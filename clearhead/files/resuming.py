@@ -1,0 +1,261 @@
+"""A new file whose filling may be interrupted at any moment, by a power cut too, and gone on with.
+
+Until it is whole, `FILE.clearhead-unfinished` holds it, and `FILE.clearhead-progress`, the journal, says of which
+undertaking it is and how far. What the journal counts is on the disk before the journal says so. Whoever fills a file
+holds a lock on its journal. At the end the unfinished file gets its name and the journal goes.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from errno import ENOSPC
+from io import FileIO
+from mmap import mmap
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from zlib import crc32
+
+from clearhead.arrays import Array
+from clearhead.errors import FileError
+from clearhead.files.undertaking import Undertaking, check_same
+from clearhead.files.writing import Spec, arrays_in, complete, destination, layout_of, mapped, reserve, writing_to
+from clearhead.machine.appearing import lock
+
+FORMAT = 1  # of journals
+FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+class Record(NamedTuple):
+    """What a journal says."""
+
+    undertaking: dict[str, str]
+    inode: int  # of the unfinished file
+    done: int
+    end: int  # of its whole lines
+
+
+@dataclass
+class Filling:
+    """A file that is being filled: its arrays, and how much of it was done when it was last saved."""
+
+    path: Path
+    arrays: dict[str, Array]
+    done: int
+    buffer: mmap = field(repr=False)
+    file: BinaryIO = field(repr=False)
+    journal: FileIO = field(repr=False)
+
+    def save(self, done: int) -> None:
+        """Make it outlast a power cut that so much is done, as the arrays hold it."""
+        with writing_to(self.path):
+            self.buffer.flush()
+            os.fsync(self.file.fileno())
+            add_line(self.journal, {"done": done})
+        self.done = done
+
+
+@contextmanager
+def resumable_file(
+    path: str | os.PathLike[str], specs: Mapping[str, Spec], undertaking: Undertaking, *, force: bool = False
+) -> Iterator[Filling]:
+    """Fill a new file as `new_file` does, going on where an earlier process that filled it has ended.
+
+    `undertaking` says what of. Raises FileError if the unfinished file is of another one, naming the difference; with
+    `force`, it begins anew then. An error or an interrupt leaves the unfinished file and its journal.
+
+    >>> import numpy as np
+    >>> path, specs = getfixture("tmp_path") / "y.npy", {"output": Spec((2,), np.dtype("float32"))}
+    >>> with suppress(KeyboardInterrupt), resumable_file(path, specs, {"mask": "full()"}) as filling:
+    ...     filling.arrays["output"][0] = 1
+    ...     filling.save(1)
+    ...     raise KeyboardInterrupt
+    >>> with resumable_file(path, specs, {"mask": "full()"}) as filling:
+    ...     filling.arrays["output"][filling.done :] = 2
+    >>> np.load(path)
+    array([1., 2.], dtype=float32)
+    """
+    path = Path(path)
+    target, layout = destination(path, force), layout_of(path, specs)
+    with ExitStack() as stack:
+        journal = stack.enter_context(locked_journal(path))
+        with writing_to(path):
+            half = unfinished(path)
+            found = found_record(path, journal, layout.size, undertaking, force)
+            file = stack.enter_context(os.fdopen(os.open(half, FLAGS, 0o666), "r+b"))
+            file.truncate(layout.size if found else 0)  # `complete` may have added to its end
+            if found is None:
+                reserve(file, layout.size)
+                os.fsync(file.fileno())
+                inode = os.fstat(file.fileno()).st_ino
+                add_line(journal, {"format": FORMAT, "undertaking": dict(undertaking), "inode": inode})
+                sync_folder(path)
+            buffer = mapped(file, layout)
+        filling = Filling(path, arrays_in(buffer, layout, specs), found.done if found else 0, buffer, file, journal)
+        yield filling
+        filling.arrays.clear()
+        with writing_to(path):
+            complete(path, file, buffer, specs)
+            destination(path, force)
+            if os.name == "nt":
+                file.close()
+            half.replace(target)
+            sync_folder(path)  # before the journal goes, or a power cut could leave neither
+            remove_journal(path, journal)
+
+
+def finished_before(path: Path, undertaking: Undertaking) -> bool:
+    """Whether a process was killed between naming its whole file and removing the journal, which is removed now."""
+    if not any_beside(path):
+        return False
+    with locked_journal(path) as journal, suppress(FileError, FileNotFoundError):
+        found = read_record(path, journal)
+        if found is not None and not unfinished(path).exists() and os.stat(path).st_ino == found.inode:
+            remove_journal(path, journal)
+            return found.undertaking == dict(undertaking)
+    return False
+
+
+def check_none_unfinished(path: Path, *, force: bool) -> None:
+    """Refuse to begin where an unfinished file could be gone on with, unless `force`, or is being filled."""
+    if not any_beside(path):
+        return
+    with locked_journal(path) as journal:
+        begun = not force and read_record(path, journal) is not None and unfinished(path).exists()
+    if begun:
+        raise FileError(
+            f"{path} has an unfinished run, in {unfinished(path).name} and {journal_of(path).name}: go on with it by "
+            "--resume, or begin anew by --force."
+        )
+
+
+def discard_unfinished(path: Path) -> None:
+    """Remove an unfinished file and its journal, if there are any and no process is at work on them."""
+    if any_beside(path):
+        with locked_journal(path) as journal, writing_to(path):
+            unfinished(path).unlink(missing_ok=True)
+            remove_journal(path, journal)
+
+
+def any_beside(path: Path) -> bool:
+    """Whether a file has an unfinished one or a journal beside it."""
+    with writing_to(path):
+        return any(name.exists() for name in (journal_of(path), unfinished(path)))
+
+
+def journal_of(path: Path) -> Path:
+    """The journal beside a file, or beside what a link points to."""
+    return Path(f"{os.path.realpath(path)}.clearhead-progress")
+
+
+def unfinished(path: Path) -> Path:
+    """The name that a file has until it is whole."""
+    return Path(f"{os.path.realpath(path)}.clearhead-unfinished")
+
+
+@contextmanager
+def locked_journal(path: Path) -> Iterator[FileIO]:
+    """The journal of a file, locked. If it is left empty, it is removed."""
+    with writing_to(path):
+        name = journal_of(path)
+    while True:
+        with writing_to(name):
+            descriptor = os.open(name, FLAGS, 0o666)
+        with FileIO(descriptor, "r+") as journal:
+            try:
+                lock(descriptor)
+            except BlockingIOError:
+                raise FileError(
+                    f"{path} is being computed by another process, which has locked {name.name}: wait until it ends, "
+                    "or name another file."
+                ) from None
+            except OSError:  # the file system has no locks
+                pass
+            if not same_file(name, descriptor):
+                continue  # its owner has finished and removed it
+            try:
+                yield journal
+            finally:
+                if not os.fstat(descriptor).st_size and same_file(name, descriptor):
+                    remove_journal(path, journal)
+            return
+
+
+def same_file(name: Path, descriptor: int) -> bool:
+    """Whether a name is still that of an open file."""
+    try:
+        return os.path.samestat(os.stat(name), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def remove_journal(path: Path, journal: FileIO) -> None:
+    """Remove a journal that this process has locked."""
+    if os.name == "nt":  # open files cannot be removed there
+        journal.close()
+    journal_of(path).unlink(missing_ok=True)
+
+
+def found_record(path: Path, journal: FileIO, size: int, undertaking: Undertaking, force: bool) -> Record | None:
+    """What the journal says of the same undertaking, or None, with the journal emptied, to begin anew."""
+    try:
+        found = read_record(path, journal)
+        if found is not None:
+            check_same(f"the unfinished run of {path}", found.undertaking, undertaking, "begin anew by --force")
+            with suppress(FileNotFoundError):
+                status = os.stat(unfinished(path))
+                if status.st_ino == found.inode and status.st_size >= size:
+                    journal.truncate(found.end)
+                    journal.seek(found.end)
+                    return found
+    except FileError:
+        if not force:
+            raise
+    journal.truncate(0)
+    journal.seek(0)
+    return None
+
+
+def read_record(path: Path, journal: FileIO) -> Record | None:
+    """What a journal says; None if its first line was never finished. Later lines that are damaged do not count."""
+    journal.seek(0)
+    lines = journal.read().split(b"\n")
+    whole = [checked(line) for line in lines[:-1]]  # the last is empty, or was cut by a power cut
+    if not whole:
+        return None
+    if whole[0] is None:
+        raise FileError(f"{journal_of(path)} is damaged, so its run cannot go on: begin anew by --force.")
+    if whole[0]["format"] != FORMAT:
+        raise FileError(
+            f"{journal_of(path)} is of format {whole[0]['format']}, and this clearhead reads {FORMAT}: go on with the "
+            "clearhead that wrote it, or begin anew by --force."
+        )
+    done = max((line.get("done", 0) for line in whole if line), default=0)
+    return Record(whole[0]["undertaking"], whole[0]["inode"], done, sum(len(line) + 1 for line in lines[:-1]))
+
+
+def add_line(journal: FileIO, content: dict[str, Any]) -> None:
+    """Write one line, preceded by its checksum, and wait until it is on the disk."""
+    text = json.dumps(content).encode()
+    line = b"%08x %s\n" % (crc32(text), text)
+    if journal.write(line) < len(line):
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
+    os.fsync(journal.fileno())
+
+
+def checked(line: bytes) -> dict[str, Any] | None:
+    """A line's content, or None if it is not what was written."""
+    check, _, text = line.partition(b" ")
+    content: dict[str, Any] | None = json.loads(text) if check == b"%08x" % crc32(text) else None
+    return content
+
+
+def sync_folder(path: Path) -> None:
+    """Make names in a file's folder outlast a power cut, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(Path(os.path.realpath(path)).parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
