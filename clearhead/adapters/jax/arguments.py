@@ -16,9 +16,8 @@ from jax import numpy as jnp
 from clearhead.engine.problem import check_scale, common_dtype
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED
-from clearhead.rules.masks import Mask, causal, full, window
 
-Tables = tuple[Any, Any, Any, Any]  # bias, mask, lengths of queries and of keys, each may be None
+Tables = tuple[Any, Any, Any, Any, Any]  # bias, mask, lengths of queries and of keys, offset; each may be None
 LAYOUT = "give query (batch, T, N, dim), key (batch, S, K, dim) and value (batch, S, K, any dim), N a multiple of K"
 
 
@@ -30,12 +29,6 @@ class Options:
     causal: bool
     window: tuple[int, int] | None
     residual: bool
-
-    @property
-    def mask(self) -> Mask:
-        """The part of the mask that needs no arrays; queries and keys start together."""
-        mask: Mask = causal(align="start") if self.causal else full()
-        return mask if self.window is None else mask & window(*self.window, align="start")
 
 
 def operands_of(query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
@@ -84,8 +77,8 @@ def shares(heads: int, key_heads: int) -> bool:
     return heads % key_heads == 0 if key_heads else heads == 0
 
 
-def tables_of(query: Any, key: Any, bias: Any, mask: Any, query_lengths: Any, key_lengths: Any) -> Tables:
-    """Bias and mask as (batch, heads, T, S), where axes of 1 broadcast; lengths as (batch,)."""
+def tables_of(query: Any, key: Any, bias: Any, mask: Any, query_lengths: Any, key_lengths: Any, offset: Any) -> Tables:
+    """Bias and mask as (batch, heads, T, S), where axes of 1 broadcast; lengths as (batch,), offset so or as (1,)."""
     sizes = query.shape[0], query.shape[2], query.shape[1], key.shape[1]
     bias, mask = broadcastable_table(bias, "bias", sizes), broadcastable_table(mask, "mask", sizes)
     if mask is not None and mask.dtype != bool:
@@ -97,7 +90,8 @@ def tables_of(query: Any, key: Any, bias: Any, mask: Any, query_lengths: Any, ke
     if bias is not None and bias.dtype.name not in (*ELEMENTS, *STORED):
         raise DtypeError(f"bias has dtype {bias.dtype}: give floats, or pass booleans as mask.")
     lengths = ((query_lengths, "query_seq_lengths"), (key_lengths, "key_value_seq_lengths"))
-    return bias, mask, *(sequence_lengths(x, name, sizes[0]) for x, name in lengths)
+    own, other = (sequence_lengths(x, name, sizes[0]) for x, name in lengths)
+    return bias, mask, own, other, first_positions(offset, sizes[0])
 
 
 def broadcastable_table(x: Any, name: str, sizes: tuple[int, ...]) -> Any:
@@ -124,6 +118,23 @@ def sequence_lengths(lengths: Any, name: str, batch: int) -> Any:
     if lengths.shape != (batch,):
         raise ShapeError(f"{name} has shape {lengths.shape}: give one length for each sequence, {(batch,)}.")
     return lengths
+
+
+def first_positions(offset: Any, batch: int) -> Any:
+    """Check the positions of the first queries: one for all, or one per sequence. None if all are 0."""
+    if type(offset) is int and offset == 0:
+        return None
+    try:
+        offset = array_of(offset, "query_offset")
+    except OverflowError:
+        raise InputError(f"query_offset={offset} does not fit into 32 bits: give a position among the keys.") from None
+    if offset.dtype.kind not in "iu":
+        raise DtypeError(f"query_offset has dtype {offset.dtype}: give integers.")
+    if offset.shape not in ((), (batch,)):
+        raise ShapeError(
+            f"query_offset has shape {offset.shape}: give one position, or one for each sequence, {(batch,)}."
+        )
+    return offset.reshape(-1)
 
 
 def scaled(query: Any, scale: Any) -> tuple[Any, float]:

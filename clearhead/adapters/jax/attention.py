@@ -40,6 +40,7 @@ def dot_product_attention(
     is_causal: bool = False,
     query_seq_lengths: Any = None,
     key_value_seq_lengths: Any = None,
+    query_offset: Any = 0,
     local_window_size: int | tuple[int, int] | None = None,
     implementation: Literal["xla"] | None = None,
     return_residual: bool = False,
@@ -52,15 +53,22 @@ def dot_product_attention(
     (batch, T, heads), −∞ where nothing is visible. `scale` may be traced. float32, bfloat16, float16, and float64 where
     JAX has it enabled. Raises ShapeError, DtypeError or InputError at trace time.
 
+    `query_offset`, an integer or (batch,) integers, may be traced: the first query's position among the keys, for
+    queries that are a piece of a sequence. `is_causal`, `local_window_size` and `query_seq_lengths` count from there,
+    so that a piece has the bits that it has in the whole; the rows of `bias` and `mask` are those of the piece. Any
+    integer is a position: with `is_causal`, a query before the first key sees nothing, one after the last sees all.
+
     >>> x = jax.numpy.eye(2).reshape(1, 2, 1, 2)
     >>> np.asarray(dot_product_attention(x, x, x, scale=1.0, is_causal=True)[0, :, 0], np.float64).round(3)
     array([[1.   , 0.   ],
            [0.269, 0.731]])
+    >>> np.asarray(dot_product_attention(x[:, 1:], x, x, scale=1.0, is_causal=True, query_offset=1)[0, :, 0]).round(3)
+    array([[0.269, 0.731]], dtype=float32)
     """
     check_implementation(implementation)
     query = array_of(query, "query")
     q, k, v = operands_of(query, key, value)
-    tables = tables_of(q, k, bias, mask, query_seq_lengths, key_value_seq_lengths)
+    tables = tables_of(q, k, bias, mask, query_seq_lengths, key_value_seq_lengths, query_offset)
     q, factor = scaled(q, scale)
     options = Options(
         factor, flag(is_causal, "is_causal"), window_sides(local_window_size), flag(return_residual, "return_residual")
@@ -96,7 +104,7 @@ def saved_backward(options: Options, saved: Any, d_outputs: Any) -> tuple[Any, .
     results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in smooth]
     operands = [*present(query, key, value, tables), unrounded, lse, *d_outputs]
     computed = call("gradients", results, operands, **static_arguments(options, tables))
-    return *computed[:3], (computed[3] if len(computed) > 3 else None, None, None, None)
+    return *computed[:3], (computed[3] if len(computed) > 3 else None, None, None, None, None)
 
 
 attention.defvjp(saved_forward, saved_backward)

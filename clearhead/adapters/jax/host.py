@@ -1,18 +1,20 @@
 """The functions that a compiled graph calls: numpy arrays in JAX's layout, without copies, through clearhead's kernels.
 
-Responsible for merging the leading axes of vmap into one batch, and for turning tables into rules: formulas that are
-traced once per table shape and read tables in place.
+Responsible for merging the leading axes of vmap into one batch, for turning tables into rules (formulas that are
+traced once per table shape and read tables in place), and positions into a band.
 """
 
 from __future__ import annotations
 
 import math
-from functools import cache
+from collections.abc import Callable
+from functools import cache, reduce
+from itertools import cycle
+from operator import and_
 from typing import Any
 
 import numpy as np
 
-from clearhead.adapters.jax.arguments import Options
 from clearhead.adapters.jax.ffi import ffi_function
 from clearhead.arrays import Array
 from clearhead.engine.inputs import Operands, Rules
@@ -22,7 +24,7 @@ from clearhead.gradients.backward import backward
 from clearhead.gradients.residuals import Residuals
 from clearhead.rules import scores
 from clearhead.rules.expression import Expression, Formula
-from clearhead.rules.masks import Where, dense, where
+from clearhead.rules.masks import Mask, Where, Window, dense, full, where
 
 
 @ffi_function("attended")
@@ -70,15 +72,18 @@ def clearhead_arguments(options: dict[str, Any], operands: list[Array]) -> tuple
     """Operands in clearhead's layout with one batch axis, and the call's rules."""
     query, key, value, *present = operands
     remaining, lead = iter(present), query.shape[:-3]
-    bias, seen, query_lengths, key_lengths = (next(remaining) if has else None for has in options["tables"])
-    sides = options["window"]
-    mask = Options(options["scale"], options["causal"], sides and tuple(sides), options["residual"]).mask
+    given = [*options["tables"], False][:5]  # programs exported before there was an offset name four
+    bias, seen, query_lengths, key_lengths, offset = (next(remaining) if has else None for has in given)
+    first = [0] if offset is None else np.broadcast_to(offset, lead).reshape(-1).tolist()
+    mask = band(options, first, query.shape[-3], key.shape[-3])
     if seen is not None:
         table = one_batch_axis(seen, lead)
         mask &= Where(hiding, Formula(hiding(ones(table)), (table,)))
-    for lengths, before in ((query_lengths, row_before), (key_lengths, key_before)):
-        if lengths is not None:
-            mask &= Where(before, Formula(before(), (lengths.reshape(math.prod(lead)).astype(np.int64),)))
+    if query_lengths is not None:
+        lengths = zip(query_lengths.reshape(-1).tolist(), cycle(first), strict=False)
+        mask &= of_items(row_before, [within(length - start, 0, query.shape[-3]) for length, start in lengths])
+    if key_lengths is not None:
+        mask &= of_items(key_before, key_lengths.reshape(-1).tolist())
     score: tuple[scores.Given, ...] = ()
     if bias is not None:
         table = one_batch_axis(bias, lead)
@@ -89,6 +94,32 @@ def clearhead_arguments(options: dict[str, Any], operands: list[Array]) -> tuple
         clearhead_layout(value),
         {"mask": mask, "score": score, "scale": options["scale"]},
     )
+
+
+def band(options: dict[str, Any], first: list[int], queries: int, keys: int) -> Mask:
+    """What positions let each item's queries see, the first of which has position first[item].
+
+    A band of keys around each row: a number for both edges, or numbers by item where positions differ. Edges beyond
+    all keys are moved to where they begin to mean the same.
+    """
+    left, right = options["window"] or (None, None)
+    right = 0 if options["causal"] else right
+    before = None if left is None else [within(left - start, -keys, queries) for start in first]
+    behind = None if right is None else [within(right + start, -queries, keys) for start in first]
+    if len(set(first)) <= 1:
+        return Window(before[0] if before else None, behind[0] if behind else None, align="start")
+    edges = (left_edge, before), (right_edge, behind)
+    return reduce(and_, [of_items(edge, numbers) for edge, numbers in edges if numbers], full())
+
+
+def within(number: int, least: int, most: int) -> int:
+    """The number, or the nearer end of a range."""
+    return max(least, min(number, most))
+
+
+def of_items(condition: Callable[[], Expression], numbers: list[int]) -> Mask:
+    """A mask whose condition reads a number for each item of the batch."""
+    return Where(condition, Formula(condition(), (np.array(numbers, np.int64),)))
 
 
 def clearhead_layout(x: Array) -> Array:
@@ -121,8 +152,22 @@ def hiding(one: tuple[bool, ...]) -> Expression:
 
 
 @cache
+def left_edge() -> Expression:
+    """key ≥ row − numbers[batch]; queries and keys are aligned at the start, so `query` is the row."""
+    numbers = np.zeros(1, np.int64)
+    return where(lambda batch, head, query, key: key >= query - numbers[batch]).formula.expression
+
+
+@cache
+def right_edge() -> Expression:
+    """key ≤ row + numbers[batch]."""
+    numbers = np.zeros(1, np.int64)
+    return where(lambda batch, head, query, key: key <= query + numbers[batch]).formula.expression
+
+
+@cache
 def row_before() -> Expression:
-    """row < lengths[batch]; queries and keys start together, so a query's position is its row."""
+    """row < lengths[batch]."""
     lengths = np.zeros(1, np.int64)
     return where(lambda batch, head, query, key: query < lengths[batch]).formula.expression
 
