@@ -16,7 +16,7 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.definition.gradient import add_at, is_float
-from clearhead.engine.launch import array_parameters, bits, block_fields, scratch_offsets, spec_for
+from clearhead.engine.launch import NO_EDGE, array_parameters, bits, block_fields, scratch_offsets, spec_for
 from clearhead.engine.problem import Operand, Problem, dense_strides
 from clearhead.kernels.abi.call import PLACE, SEEN_BYTES
 from clearhead.kernels.abi.gradient_call import AXIS, DONE, FIELDS, GRADIENT_BLOCK
@@ -278,7 +278,7 @@ class BackwardLaunch:
             "keys": problem.keys,
             "query_dim": problem.query_dim,
             "value_dim": problem.value_dim,
-            "low": -problem.queries - problem.keys if rules.low is None else rules.low,
+            "low": -NO_EDGE if rules.low is None else rules.low,
             "high": problem.queries + problem.keys if rules.high is None else rules.high,
             "first_key": problem.first_key,
             "heads": heads,
