@@ -223,7 +223,7 @@ def stretch_of(
     wanted: Wanted,
     head: tuple[int, int] | None = None,
 ) -> Stretch:
-    """Check a call and prepare it. With `head`, one head of each group is here, but the problem is that of all heads."""
+    """Check a call and prepare it. With `head`, one head of each group is here, the problem is that of all heads."""
     if not is_integer(first_key) or first_key < 0:
         raise InputError(f"first_key={first_key!r} is not the position of a key: use 0, 1, 2 …")
     q, k, v, _ = operands
