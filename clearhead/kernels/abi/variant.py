@@ -43,6 +43,7 @@ class Variant:
     unrounded: bool = False  # the result has the computation's dtype even then
     score_derivative: Expression | None = None  # backward: of what becomes of a score, by the score
     contributions: tuple[Contribution, ...] = ()  # backward: to the gradients of the arrays that rules read
+    carried: bool = False  # sums begin as an earlier stretch of keys left them, and are left undivided
     long: bool = False  # whole numbers in lanes have 64 bits, though floats have 32
 
     @property
