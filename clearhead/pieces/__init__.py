@@ -1,1 +1,1 @@
-"""A call in pieces: sums over stretches of keys or of queries that are joined to the bits of one call."""
+"""Attention in pieces: sums over stretches of keys that are carried on, joined and divided, with the whole's bits."""
