@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from clearhead.arrays import Array
 from clearhead.definition.canonical import SEGMENT
+from clearhead.definition.gradient import reduced
 from clearhead.engine.inputs import Operands
 from clearhead.engine.problem import as_array, problem_of
 from clearhead.errors import DtypeError, InputError, ShapeError
@@ -193,6 +194,45 @@ def key_gradients(
     return KeyGradients(key_sums, value_sums, last, first, stop, end, shapes, call.q.dtype)
 
 
+def piece_gradients(
+    q: npt.ArrayLike,
+    k: npt.ArrayLike,
+    v: npt.ArrayLike,
+    out: npt.ArrayLike,
+    lse: npt.ArrayLike,
+    d_out: npt.ArrayLike,
+    d_lse: npt.ArrayLike | None = None,
+    *,
+    mask: Mask,
+    first_key: int = 0,
+    score: ScoreLike = (),
+    scale: float | None = None,
+    threads: int | None = None,
+) -> Sums:
+    """What some queries and a stretch of keys give of dQ, dK and dV, in one pass, to be added up in any order.
+
+    A third less work than `query_gradient` and `key_gradients`, but the bits then are those of the order in which they
+    are added. Not rounded: float32 for 16-bit operands. Arguments and errors as for `query_gradient`.
+
+    >>> import numpy as np
+    >>> from clearhead import attend, causal
+    >>> x, d = np.linspace(-1, 1, 600).reshape(300, 2), np.ones((300, 2))
+    >>> done, at = attend(x, x, x), {"mask": causal(at=0)}
+    >>> first, last = (piece_gradients(x, k, k, done.output, done.lse, d, first_key=n, **at)
+    ...                for n, k in ((0, x[:64]), (64, x[64:])))
+    >>> np.allclose(first.query + last.query, done.backward(d).q)
+    True
+    """
+    call = Call.of(q, mask, score, scale, threads)
+    piece = piece_of(call, (k, v), (out, lse, d_out, d_lse), first_key, "all")
+    sums = piece.launch.zeros()
+    piece.add_to(sums)
+    lead, (_, keys, values, _) = keys_lead(piece.launch), piece.operands
+    key_sums, value_sums = (x.reshape(*lead, *x.shape[-2:]) for x in sums[1:])
+    shapes = (sums.query, call.q.shape), (key_sums, keys.shape), (value_sums, values.shape)
+    return Sums(*(reduced(x[..., : shape[-1]], shape) for x, shape in shapes))
+
+
 def query_cut(dtype: npt.DTypeLike) -> int:
     """At multiples of what the queries of `key_gradients` are cut: a tile of this processor's kernel."""
     name = np.dtype(dtype).name
@@ -243,7 +283,7 @@ def piece_of(
     d_lse = None if of_queries[3] is None else checked_d_lse(as_array(of_queries[3], "d_lse"), lse)
     output, d_output_steps = (walked_strides(problem, x, one_of_group=head is not None) for x in (out, d_output))
     query = walked_strides(problem, q, one_of_group=True) if head else problem.query
-    problem = replace(problem, query=query, output=output, rules=problem.rules.trusted)
+    problem = replace(problem, query=query, output=output, rules=problem.rules.trusted, carried=True)
     launch = BackwardLaunch(
         problem, d_output_steps, (), share(problem, k, v), wanted, head=None if head is None else head[0]
     )
