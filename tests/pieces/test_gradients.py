@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import ml_dtypes
@@ -127,7 +128,7 @@ class Call:
 
 def between(cuts, length):
     places = sorted({0, *(cut for cut in cuts if cut < length), length})
-    return [slice(a, b) for a, b in zip(places, places[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(places)]
 
 
 def call(dtype, n, heads=2, key_heads=1, dim=8, mask="causal", score="nothing", threads=1, sink=None):
@@ -141,7 +142,7 @@ def test_any_ascending_cut_has_the_bits_of_one_call(data):
     dtype, isa = data.draw(st.sampled_from(DTYPES)), data.draw(st.sampled_from(ISAS))
     with using_isa(isa):
         tile = query_cut(dtype)
-        n = max(1, data.draw(st.sampled_from([1, tile, 64, 128, 192, 320, 640])) + data.draw(st.integers(-1, 1)))
+        n = max(1, data.draw(st.sampled_from([1, tile, 64, 128, 192, 256])) + data.draw(st.integers(-1, 1)))
         one = call(
             dtype, n, 4, data.draw(st.sampled_from([1, 2, 4])), data.draw(st.sampled_from([1, 5, 16, 20])),
             data.draw(st.sampled_from(BANDS)), threads=data.draw(st.sampled_from([1, 2, 7])),
@@ -149,7 +150,7 @@ def test_any_ascending_cut_has_the_bits_of_one_call(data):
         )  # fmt: skip
 
         def cuts(step):
-            return [step * x for x in data.draw(st.lists(st.integers(1, max(1, n // step)), max_size=3))]
+            return [step * x for x in data.draw(st.lists(st.integers(1, max(1, n // step)), max_size=2))]
 
         one.check(cuts(tile), cuts(1), cuts(KEY_CUT))
 
@@ -276,7 +277,9 @@ def test_each_piece_is_what_the_definition_says(mask, score):
     rows = slice(cut, 90)
     of_piece = q[:, rows], k[:, keys], v[:, keys], done.output[:, rows], done.lse[:, rows], d_out[:, rows]
     found = key_gradients(*of_piece, **(rules | {"mask": one.mask(cut)}))
-    for a, b in zip((found.k, found.v), gradient_pieces.key_gradients(*of_piece, **(rules | {"mask": one.mask(cut)})), strict=True):
+    for a, b in zip(
+        (found.k, found.v), gradient_pieces.key_gradients(*of_piece, **(rules | {"mask": one.mask(cut)})), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
@@ -299,17 +302,21 @@ def test_the_definitions_pieces_add_up_to_the_definitions_gradients(mask):
         np.testing.assert_allclose(total, getattr(want, name), rtol=0, atol=1e-12)
 
 
+def sent(sums):
+    return pickle.loads(pickle.dumps(sums))  # noqa: S301
+
+
 def test_sums_travel_by_pickle_and_stay_as_they_were():
     one = call(np.float16, 200)
     done, want = one.whole()
     first = one.piece(query_gradient, done, slice(0, 200), slice(0, 128))
     before = first.q
-    last = one.piece(query_gradient, done, slice(0, 200), slice(128, 200), before=pickle.loads(pickle.dumps(first)))
+    last = one.piece(query_gradient, done, slice(0, 200), slice(128, 200), before=sent(first))
     check_same_bits(last.q, want.q, "dQ")
     check_same_bits(first.q, before, "the sums so far")
     found = one.piece(key_gradients, done, slice(0, 200), slice(0, 200), (0, 2))
     before = found.k
-    found = one.piece(key_gradients, done, slice(0, 200), slice(0, 200), (1, 2), before=pickle.loads(pickle.dumps(found)))
+    found = one.piece(key_gradients, done, slice(0, 200), slice(0, 200), (1, 2), before=sent(found))
     check_same_bits(found.k, want.k, "dK")
     assert not np.array_equal(found.k, before)
 
@@ -394,7 +401,10 @@ def test_queries_out_of_order_are_refused_by_their_numbers():
         (lambda: add(4, 5, (0, 2), first), f"end at query {3 * tile} of head 0 .* begin at query {4 * tile} of head 0"),
         (lambda: add(0, 1, (0, 2), first), f"end at query {3 * tile} of head 0 .* begin at query 0 of head 0"),
         (lambda: add(3, 4, (1, 2), first), f"end at query {3 * tile} of head 0 .* begin at query {3 * tile} of head 1"),
-        (lambda: add(3, 4, (0, 2), second), f"end at query {2 * tile} of head 1 .* begin at query {3 * tile} of head 0"),
+        (
+            lambda: add(3, 4, (0, 2), second),
+            f"end at query {2 * tile} of head 1 .* begin at query {3 * tile} of head 0",
+        ),
         (lambda: add(2, 4, (1, 2), second), f"head 0 of each group ended at query {3 * tile}, head 1 at {4 * tile}"),
         (lambda: add(1, 3, (1, 2)), "head=(1, 2): sums go head after head"),
         (lambda: add(3, 4, None, add(1, 3, None)), "sums go head after head; give q[..., i::2, :, :] with head=(i, 2)"),
