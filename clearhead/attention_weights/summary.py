@@ -104,6 +104,48 @@ class Summary(Mapping[str, Array]):
     def __repr__(self) -> str:
         return f"Summary({', '.join(f'{name} {x.shape}' for name, x in self.answers.items())})"
 
+    @classmethod
+    def of_rows(cls, pieces: Sequence["Summary"]) -> "Summary":
+        """Join the same questions about pieces of the queries, in ascending order, over the same keys.
+
+        Answers for each query, and `received_max`, have the bits of one summary over all queries. `received_sum` adds
+        the pieces in the order given, with the same bits for the same pieces; one summary adds up to 16 groups of its
+        queries, so that last bits may differ. Raises InputError for `received_mean`, or if the questions differ.
+
+        >>> from clearhead import causal, weights
+        >>> x = [[0.0], [0.0], [0.0], [0.0]]
+        >>> parts = [weights(x[n : n + 2], x, mask=causal(at=n)).summary("effective", "received_sum") for n in (0, 2)]
+        >>> s = Summary.of_rows(parts)
+        >>> s.effective.round(3), s.received_sum.round(3)
+        (array([1., 2., 3., 4.]), array([2.083, 1.083, 0.583, 0.25 ]))
+        """
+        from clearhead.attention_weights.joined import of_rows
+
+        return of_rows(pieces)
+
+    @classmethod
+    def of_keys(cls, pieces: Sequence["Summary"]) -> "Summary":
+        """Join the same questions about stretches of the keys, in ascending order, by the same queries.
+
+        Answers for each key, `first`, `off_first`, `top` and `sink_share` have the bits of one summary over all keys.
+        `entropy`, `effective`, `distance`, `within`, `distances`, `groups` and `matches` are sums over the stretches in
+        the order given, whose last bits may differ from one sum over all keys. Raises InputError for `carriers`, which
+        need whole rows, or if the questions differ.
+
+        >>> from clearhead import causal, partial, weights
+        >>> x = np.zeros((2050, 1))
+        >>> lse = partial(x[-2:], x, x, mask=causal(at=2048)).finish().lse
+        >>> parts = [
+        ...     weights(x[-2:], x[a:b], mask=causal(at=2048), lse=lse, first_key=a).summary("first", "received_sum")
+        ...     for a, b in ((0, 2048), (2048, 2050))
+        ... ]
+        >>> Summary.of_keys(parts).received_sum.shape
+        (2050,)
+        """
+        from clearhead.attention_weights.joined import of_keys
+
+        return of_keys(pieces)
+
     def over_heads(self, key_heads: int | None = None) -> "Summary":
         """Average over heads; maxima stay maxima, and lists of keys are left out.
 

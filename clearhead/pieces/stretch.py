@@ -24,6 +24,7 @@ from clearhead.machine.unbroken import late
 from clearhead.rules.current import current_rules
 from clearhead.rules.masks import (
     Causal,
+    Dense,
     Documents,
     Mask,
     Window,
@@ -33,7 +34,7 @@ from clearhead.rules.masks import (
     placed_at,
     split_documents,
 )
-from clearhead.rules.scores import ScoreLike, as_rules
+from clearhead.rules.scores import Bias, ScoreLike, as_rules
 
 GIVE = "call partial(q, k, v, mask=…), or partial(q, cache, mask=…)"
 
@@ -66,9 +67,10 @@ def check_placed(rules: Rules) -> None:
         )
     if placed_at(mask) is not None:
         return
-    formulas = [x.formula for x in (*mask.parts(), *scores)]
-    if any(isinstance(x, Causal | Window | Documents) for x in mask.parts()) or any(
-        not {"query", "row"}.isdisjoint(x.expression.leaves) for x in formulas
+    rules_of_pairs = [*mask.parts(), *scores]
+    if any(
+        isinstance(x, Causal | Window | Documents | Dense | Bias) or "query" in x.formula.expression.leaves
+        for x in rules_of_pairs
     ):
         raise InputError(
             f"{mask!r} does not say where these queries stand among all keys, which it or a score rule reads: give "
