@@ -168,10 +168,8 @@ def partial(
 
 def carried_on(stretch: Stretch, before: Partial | None) -> Partial:
     """The sums before a stretch and its own."""
-    dtype, computed = stretch.call.q.dtype, stretch.launch.lse_dtype
-    if before is None:
-        sums, first_key, merged = no_sums(stretch.shape, computed), stretch.first_key, 0
-    else:
+    dtype = stretch.call.q.dtype
+    if before is not None:
         if before.o.shape != stretch.shape:
             raise ShapeError(
                 f"the sum before has o of shape {before.o.shape}, this stretch {stretch.shape}: carry on with the same "
@@ -181,8 +179,8 @@ def carried_on(stretch: Stretch, before: Partial | None) -> Partial:
             raise DtypeError(
                 f"the sum before is of {before.dtype.name}, this stretch of {dtype.name}: convert the arrays to one."
             )
-        sums, first_key, merged = before.sums.copy(), before.first_key, before.segments
-    stretch.add(sums)
+    sums = stretch.after(None if before is None else before.sums)
+    first_key, merged = (stretch.first_key, 0) if before is None else (before.first_key, before.segments)
     return Partial(*sums, first_key, stretch.stop, merged + stretch.segments, dtype, stretch.call)
 
 
@@ -218,11 +216,10 @@ def segments(
         )
     dtype, computed = whole.call.q.dtype, whole.launch.lse_dtype
     decode, parts = whole.launch.decode, []
-    found = segment_sums(whole.launch, whole.operands, first_key, whole.shape, threads) if decode else []
+    found = segment_sums(whole.launch, whole.operands, first_key, threads) if decode else []
     for n, (start, stop) in enumerate(segments_between(first_key, whole.stop)):
         if decode is None:
-            sums = no_sums(whole.shape, computed)
-            whole.part(start, stop).add(sums)
+            sums = whole.part(start, stop).after(None)
         else:
             at = n + first_key // SEGMENT - decode.first_segment
             sums = found[at] if 0 <= at < len(found) else no_sums(whole.shape, computed)  # that no query sees

@@ -253,6 +253,8 @@ def test_segments_that_were_found_apart_join_to_one_call(isa, count, cached):
             whole = (KeyValueCache(dtype="int8" if cached == "int8" else None),)
             whole[0].append(k[:, : first + count], v[:, : first + count])
         wanted = attend(q, *whole, mask=window(4000, align="end"), sink=SINK)
+        once = partial(q, *whole, mask=window(4000, at=first)).finish(SINK)
+    assert same(once.output, wanted.output)
     assert same(done.output, wanted.output)
     assert same(done.lse, wanted.lse)
 
