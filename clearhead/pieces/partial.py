@@ -67,7 +67,7 @@ class Partial:
         >>> q, k = np.ones((2, 4)), np.ones((2050, 4))
         >>> done = partial(q, k[:2048], k[:2048], mask=causal(at=2048)).then(k[2048:], k[2048:]).finish()
         >>> (done.output == attend(q, k, k, mask=causal(align="end")).output).all()
-        True
+        np.True_
         """
         if self.call is None:
             raise InputError(
@@ -154,11 +154,11 @@ def partial(
     Raises InputError for stretches out of order, which name both keys, and for masks that leave open where queries
     stand; ShapeError or DtypeError for a `before` of other queries. Definition: `clearhead.definition.pieces`.
 
-    >>> from clearhead import causal
+    >>> from clearhead import attend, causal
     >>> x = np.random.default_rng(0).standard_normal((5000, 16))
     >>> total = partial(x, x[:2048], x[:2048], mask=causal(at=0)).then(x[2048:], x[2048:])
     >>> (total.finish().output == attend(x, x, x).output).all()
-    True
+    np.True_
     """
     call = Call.of(q, mask, score, scale, threads)
     if before is not None and before.stop != first_key:
@@ -200,13 +200,13 @@ def segments(
     Where keys and values stay and queries travel, as in decoding over a cache that is spread over machines, these come
     back: dv + 2 numbers for each query and segment. Arguments and errors as for `partial`.
 
-    >>> from clearhead import causal
+    >>> from clearhead import attend, causal
     >>> x = np.random.default_rng(0).standard_normal((5000, 16))
     >>> first, *others = segments(x[-1:], x, x, mask=causal(at=4999))
     >>> for part in others:
     ...     first = join(first, part)
     >>> (first.finish().output == attend(x, x, x).output[-1:]).all()
-    True
+    np.True_
     """
     whole = stretch_of(Call.of(q, mask, score, scale, threads), k, v, first_key)
     if any(isinstance(x, Documents) for x in conjunction(mask)):
