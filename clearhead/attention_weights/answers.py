@@ -1,6 +1,6 @@
 """From questions about weights to one sweep, and from its sums to the answers.
 
-Responsible for checking what is asked and for reading answers off sums. `summary` lists the questions, `labels` and
+Responsible for checking what is asked and for reading answers off sums. `questions` lists them, `labels` and
 `factors` what is given with them, `sweep` computes the sums.
 """
 
@@ -16,7 +16,8 @@ from clearhead.attention_weights.factors import key_factors
 from clearhead.attention_weights.labels import group_pairs, labels_of, match_pairs
 from clearhead.attention_weights.lazy import LazyMatrix, axis_indices, check_memory
 from clearhead.attention_weights.lse import Source
-from clearhead.attention_weights.summary import NEEDS, PER_KEY, Summary, carriers, checked_questions
+from clearhead.attention_weights.questions import NEEDS, PER_KEY, checked_questions
+from clearhead.attention_weights.summary import Summary, carriers
 from clearhead.attention_weights.sweep import Sweep
 from clearhead.errors import InputError
 

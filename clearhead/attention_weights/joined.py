@@ -4,20 +4,21 @@ Decides in which order sums are added: that of the pieces as they are given. Max
 or key have the same bits however the pieces are cut.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from clearhead.arrays import Array
-from clearhead.attention_weights.summary import PER_KEY, SHARES, Summary
+from clearhead.attention_weights.questions import PER_KEY, SHARES
 from clearhead.errors import InputError
 
+Joined: TypeAlias = tuple[dict[str, Array], dict[str, tuple[Any, ...]]]  # answers, and what stands along them
 ADDED_OVER_KEYS = ("entropy", "distance", "within", "first", *SHARES)
 
 
-def of_rows(pieces: Sequence[Summary]) -> Summary:
+def of_rows(pieces: Sequence[Any]) -> Joined:
     """Per query the pieces' answers one after another, per key their sums and maxima."""
     names, ranges = checked(pieces), widest(pieces)
     if "received_mean" in names:
@@ -30,10 +31,10 @@ def of_rows(pieces: Sequence[Summary]) -> Summary:
         else:
             axis = -2 if name in (*SHARES, "top_weights", "top_keys", "carriers") else -1
             answers[name] = np.concatenate(parts, axis=axis)
-    return Summary(answers, joined_names(pieces))
+    return answers, joined_names(pieces)
 
 
-def of_keys(pieces: Sequence[Summary]) -> Summary:
+def of_keys(pieces: Sequence[Any]) -> Joined:
     """Per key the stretches' answers one after another, per query their sums, maxima and longest lists."""
     names, ranges = checked(pieces), widest(pieces)
     if "carriers" in names:
@@ -53,10 +54,10 @@ def of_keys(pieces: Sequence[Summary]) -> Summary:
             answers[name] = parts[0]
     if "top_keys" in names:
         answers |= longest(pieces)
-    return Summary({name: answers[name] for name in names}, joined_names(pieces))
+    return {name: answers[name] for name in names}, joined_names(pieces)
 
 
-def longest(pieces: Sequence[Summary]) -> dict[str, Array]:
+def longest(pieces: Sequence[Any]) -> dict[str, Array]:
     """The largest weights of several lists: falling, of equals the earlier key first."""
     weights = np.concatenate([piece.top_weights for piece in pieces], axis=-1)
     keys = np.concatenate([piece.top_keys for piece in pieces], axis=-1)
@@ -64,7 +65,7 @@ def longest(pieces: Sequence[Summary]) -> dict[str, Array]:
     return {"top_weights": np.take_along_axis(weights, order, -1), "top_keys": np.take_along_axis(keys, order, -1)}
 
 
-def checked(pieces: Sequence[Summary]) -> list[str]:
+def checked(pieces: Sequence[Any]) -> list[str]:
     """The names of answers that all pieces have; raises InputError."""
     if not pieces or any(set(piece) != set(pieces[0]) for piece in pieces):
         asked = [", ".join(piece) for piece in pieces]
@@ -75,17 +76,17 @@ def checked(pieces: Sequence[Summary]) -> list[str]:
     return list(pieces[0])
 
 
-def widest(pieces: Sequence[Summary]) -> Any:
+def widest(pieces: Sequence[Any]) -> Any:
     """Answers by name, with as many ranges of distances as the piece that reaches farthest; nearer ones have none."""
     most = max((x.distances.shape[-1] for x in pieces if "distances" in x), default=0)
 
-    def answer(piece: Summary, name: str) -> Array:
+    def answer(piece: Mapping[str, Array], name: str) -> Array:
         x = piece[name]
         return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, most - x.shape[-1])]) if name == "distances" else x
 
     return answer
 
 
-def joined_names(pieces: Sequence[Summary]) -> dict[str, tuple[Any, ...]]:
+def joined_names(pieces: Sequence[Any]) -> dict[str, tuple[Any, ...]]:
     """What stands along answers' last axes."""
     return max((piece.names for piece in pieces), key=lambda names: len(names.get("distance_edges", ())))

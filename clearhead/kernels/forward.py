@@ -88,6 +88,13 @@ class Attend(NamedTuple):
     sink: Pointer | None = None
     first: Int | None = None
     l: Pointer | None = None
+    resumed: Int | None = None  # whether there are earlier sums, and where they lie
+    before_o: Pointer | None = None
+    before_m: Pointer | None = None
+    before_l: Pointer | None = None
+
+
+CARRIED = ("first", "l", "resumed", "before_o", "before_m", "before_l")
 
 
 def forward(tile: Tile, variant: Variant) -> ir.Module:
@@ -194,7 +201,7 @@ class Forward:
         variant = self.variant
         present = (
             *variant.window_edge, *(("kinds",) if variant.mask else ()), *(("sink",) if variant.sink else ()),
-            *(("first", "l") if variant.carried else ()),
+            *(CARRIED if variant.carried else ()),
         )  # fmt: skip
         f = Function(self.module, self.tile, "attend", Attend, present=present)
         a = f.arguments
@@ -215,18 +222,19 @@ class Forward:
 
         f.call(self.pack_query, PackQuery(frame.table, a.q, a.rows, frame.space("query")))
         self.clear(f, state, TOTAL_M, TOTAL_L)
-        carried = None
-        if a.l is not None:
-            carried = CarriedSums(frame.table, total, o_stride, state, a.rows, a.y, a.lse, a.l)
-            f.call(self.load_sums, carried)
-        else:
-            with f.when(stop < begin + 1):  # nobody sees anything
-                self.write_zeros(f, a, total, o_stride)
+        with f.when(stop < begin + 1):  # nobody sees anything
+            self.write_zeros(f, a, total, o_stride)
+        resumed = None
+        if a.before_o is not None and a.resumed is not None:
+            before = CarriedSums(frame.table, total, o_stride, state, a.rows, a.before_o, a.before_m, a.before_l)
+            resumed = a.resumed != 0
+            with f.when(resumed):
+                f.call(self.load_sums, before)
 
         for start in f.range(floor_to(begin, SEGMENT) if bounded else 0, stop, SEGMENT):
             # The first segment is the total so far; later ones are summed apart, then merged.
-            alone = start < begin + 1
-            o = alone.choose(total, frame.space("output")) if carried is None else frame.space("output")
+            alone = start < begin + 1 if resumed is None else (start < begin + 1) & ~resumed
+            o = alone.choose(total, frame.space("output"))
             self.clear(f, state, M, L)
             first_block = most(start, floor_to(begin, BLOCK)) if bounded else start
             if variant.mask:
@@ -235,9 +243,6 @@ class Forward:
                     self.write_zeros(f, a, o, o_stride)
             else:
                 self.write_blocks(f, a, start, first_block, stop, o)
-            if carried is not None:
-                f.call(self.merge, Merge(state, o, total, o_stride, a.rows, vectors))
-                continue
             with f.either(alone) as (then, otherwise):
                 with then:
                     for x in range(self.tile.vectors):
@@ -246,8 +251,8 @@ class Forward:
                 with otherwise:
                     f.call(self.merge, Merge(state, o, total, o_stride, a.rows, vectors))
 
-        if carried is not None:
-            f.call(self.store_sums, carried)
+        if a.l is not None:
+            f.call(self.store_sums, CarriedSums(frame.table, total, o_stride, state, a.rows, a.y, a.lse, a.l))
             return f.finish()
         # y = O / L and LSE = M + log L
         f.call(self.unpack_output, UnpackOutput(frame.table, total, o_stride, state, a.rows, a.y, a.lse, a.sink))
@@ -312,15 +317,28 @@ class Forward:
             enter(frame, head, tile)
         kinds = block_kinds(f, frame, number) if variant.mask else None
         sink = (get("sink") + head * size).pointer() if variant.sink else None
-        first = l = None
-        if variant.carried:
-            first = most(get("first_key") - tile.origin, 0)
-            l = (get("workspace") + number_of_query(frame, head, tile, size)).pointer()
-        f.call(self.attend, Attend(frame, q, k, v, y, lse, diagonal, tile.keys, tile.rows, left, kinds, sink, first, l))
+        attend = Attend(frame, q, k, v, y, lse, diagonal, tile.keys, tile.rows, left, kinds, sink)
+        f.call(self.attend, self.with_sums(frame, head, tile, attend, size) if variant.carried else attend)
         seen = (diagonal + tile.rows).clamp(1, most(1, tile.keys))
         if left is not None:
             seen = most(1, seen - left.clamp(0, tile.keys))
         return seen * self.tile.queries * (get("query_dim") + get("value_dim"))
+
+    def with_sums(self, frame: Frame, head: Int, tile: TileRows, attend: Attend, size: int) -> Attend:
+        """A task of carried sums: which keys there are, and where its queries' sums lie, those before and its own."""
+        get = frame.field
+        query, o = number_of_query(frame, head, tile, size), attend.y.address() - get("output")
+        resumed = get("counters")
+        before = (resumed != 0).choose(resumed, frame.table.address()).pointer()  # something that can be read
+        before_o, before_m, before_l = (before.entry(n).pointer() for n in range(3))
+        return attend._replace(
+            first=most(get("first_key") - tile.origin, 0),
+            l=(get("workspace") + query).pointer(),
+            resumed=resumed,
+            before_o=before_o + o,
+            before_m=before_m + query,
+            before_l=before_l + query,
+        )
 
     def tile_of_task(self, f: Code, frame: Frame, task: Int) -> tuple[Int, Int, TileRows]:
         """The head, the tile's number in it, and what the tile covers."""

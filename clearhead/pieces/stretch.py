@@ -12,7 +12,7 @@ import numpy.typing as npt
 from clearhead.arrays import Array, ceil_div
 from clearhead.cache.key_value import KeyValueCache
 from clearhead.definition.canonical import SEGMENT
-from clearhead.engine.carried import Sums, add_keys, keys_of
+from clearhead.engine.carried import Sums, add_keys, keys_of, no_sums
 from clearhead.engine.execute import check_cache
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.kept import rules_over
@@ -94,11 +94,13 @@ class Stretch(NamedTuple):
         """The shape of o."""
         return self.launch.output_shape
 
-    def add(self, sums: Sums) -> None:
-        """Add these keys to sums, in place; raises TraceError if a rule has no value for a pair."""
-        if self.stop > self.first_key:
-            add_keys(self.launch, self.operands, self.first_key, sums, self.call.threads)
-            self.check_rules(sums)
+    def after(self, before: Sums | None) -> Sums:
+        """The sums before these keys, if any, and theirs; raises TraceError if a rule has no value for a pair."""
+        if self.stop == self.first_key:
+            return no_sums(self.shape, self.launch.lse_dtype) if before is None else before
+        sums = add_keys(self.launch, self.operands, self.first_key, before, self.call.threads)
+        self.check_rules(sums)
+        return sums
 
     def check_rules(self, sums: Sums) -> None:
         """Raise TraceError if a row is NaN because a rule divides by 0 or reads outside its arrays."""

@@ -183,6 +183,14 @@ def test_a_fold_has_the_bits_of_one_call_under_any_rule(case: Fold):
     check(case)
 
 
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("queries", [(2500, 2570), (4096, 4099)])
+def test_each_rule_reads_the_positions_of_the_whole_call(rules, queries):
+    length = 2 * SEGMENT + 63
+    check(Fold(rules, np.float32, length, queries, (0, SEGMENT, length), 16, 16, native_isas()[0], 2, ""))
+    check(Fold(rules, np.float32, length, queries, (0, length), 16, 16, native_isas()[0], 2, ""))
+
+
 @pytest.mark.parametrize(
     ("rules", "dtype"),
     [
@@ -253,6 +261,8 @@ def test_segments_that_were_found_apart_join_to_one_call(isa, count, cached):
             whole = (KeyValueCache(dtype="int8" if cached == "int8" else None),)
             whole[0].append(k[:, : first + count], v[:, : first + count])
         wanted = attend(q, *whole, mask=window(4000, align="end"), sink=SINK)
+        once = partial(q, *whole, mask=window(4000, at=first)).finish(SINK)
+    assert same(once.output, wanted.output)
     assert same(done.output, wanted.output)
     assert same(done.lse, wanted.lse)
 
