@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -35,16 +36,18 @@ def ratio(heads: int, length: int, dim: int, stretch: int, rounds: int) -> tuple
     of_queries = (done.output, done.lse, d_out)
     parts = [slice(at, at + stretch) for at in range(0, length, stretch)]
 
-    def piece(function: Callable[..., object], rows: slice, keys: slice, before: object) -> object:
+    def piece(function: Callable[..., Any], rows: slice, keys: slice, before: Any) -> Any:
         own = (x[:, rows] for x in of_queries)
-        at = {"first_key": keys.start, "mask": causal(at=rows.start), "threads": 1}
+        at: dict[str, Any] = {"first_key": keys.start, "mask": causal(at=rows.start), "threads": 1}
         return function(q[:, rows], k[:, keys], v[:, keys], *own, before=before, **at)
 
     def whole() -> Gradients:
         return done.backward(d_out)
 
     def pieces() -> tuple[list[np.ndarray], ...]:
-        d_q, d_k, d_v = [], [], []
+        d_q: list[np.ndarray] = []
+        d_k: list[np.ndarray] = []
+        d_v: list[np.ndarray] = []
         for n, mine in enumerate(parts):
             found = None
             for keys in parts[: n + 1]:

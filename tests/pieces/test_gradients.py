@@ -23,6 +23,7 @@ from clearhead import (
     documents,
     full,
     key_gradients,
+    partial,
     prefix,
     query_gradient,
     relative,
@@ -32,6 +33,7 @@ from clearhead import (
 )  # fmt: skip
 from clearhead.definition import gradient_pieces
 from clearhead.definition.gradient import gradients
+from clearhead.gradients.backward import sink_shares, summed_shares
 from clearhead.machine.target import native_isas
 from clearhead.pieces.gradients import piece_gradients, query_cut
 from clearhead.testing import check_same_bits, using_isa
@@ -88,7 +90,7 @@ class Call:
     def piece(self, function, done, rows, keys, head=None, **more):
         """A function of gradients, of some queries (of one head of each group) and some keys."""
         q, k, v, d_out = self.arrays
-        of_queries = [q, done.residuals.output, done.lse[..., None], d_out]
+        of_queries = [q, done.unrounded, done.lse[..., None], d_out]
         if head is not None:
             of_queries, more = [x[..., head[0] :: head[1], :, :] for x in of_queries], more | {"head": head}
         q, out, lse, d_out = (x[..., rows, :] for x in of_queries)
@@ -226,6 +228,33 @@ def test_what_was_shared_is_summed_at_the_end(q, k, v):
         found = one.piece(key_gradients, done, slice(0, 200), keys)
         for name, got in (("k", found.k), ("v", found.v)):
             check_same_bits(got, getattr(want, name)[..., keys, :], f"d{name}")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_shares_of_a_sinks_gradient_are_those_of_one_call(dtype):
+    sink = random(4).astype(np.float32)
+    one = call(dtype, 300, 4, 2, 5, mask="nothing for some", sink=sink)
+    done, want = one.whole()
+    shares = [
+        sink_shares(sink, done.unrounded[:, rows], done.lse[:, rows], one.arrays[3][:, rows], None)
+        for rows in between([1, 100, 177], 300)
+    ]
+    check_same_bits(summed_shares(np.concatenate(shares, -1), sink), want.sink, "dsink")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_finished_partial_sum_has_what_gradients_need(dtype):
+    one = call(dtype, 2100, 2, 2, 8, mask="window")
+    done, want = one.whole()
+    q, k, v, d_out = one.arrays
+    rows = slice(2000, 2100)
+    total = partial(q[:, rows], k[:, :2048], v[:, :2048], mask=one.mask(2000)).then(k[:, 2048:], v[:, 2048:]).finish()
+    check_same_bits(total.unrounded, done.unrounded[:, rows], "the output before it was rounded")
+    found = None
+    for keys in slice(1920, 2048), slice(2048, 2100):
+        of_rows = q[:, rows], k[:, keys], v[:, keys], total.unrounded, total.lse, d_out[:, rows]
+        found = query_gradient(*of_rows, first_key=keys.start, before=found, mask=one.mask(2000))
+    check_same_bits(found.q, want.q[:, rows], "dQ")
 
 
 def test_with_a_gradient_of_the_log_sum_exp():
