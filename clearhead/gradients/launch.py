@@ -307,7 +307,7 @@ class BackwardLaunch:
             "parameters": len(FIELDS) + len(AXIS) * len(axes),
             "tiles": len(tile_table),
             "tile_table": tile_table.ctypes.data,
-            **block_fields(kinds),
+            **block_fields(kinds, self.first_block),
             "group": self.group,
             "chains": 1 if self.in_one_chain else self.chains,
             "chain": len(tile_table) * self.group * (self.chains if self.in_one_chain else 1),
@@ -348,12 +348,21 @@ class BackwardLaunch:
             self.problem.rules.spans
         )
 
+    @property
+    def first_block(self) -> int:
+        """Where the table of block kinds begins; packed documents count blocks of their own."""
+        return 0 if self.problem.rules.packed else self.problem.first_key // GRADIENT_BLOCK
+
     @cached_property
     def kinds(self) -> Array | None:
         """Whether each block of a tile is full, empty or partly masked, as far as a fused mask tells."""
         problem = self.problem
         return problem.rules.kinds(
-            self.tiles, GRADIENT_BLOCK, math.prod(problem.lead[:-1]), problem.lead[-1] if problem.lead else 1
+            self.tiles,
+            GRADIENT_BLOCK,
+            math.prod(problem.lead[:-1]),
+            problem.lead[-1] if problem.lead else 1,
+            self.first_block,
         )
 
     @cached_property

@@ -146,9 +146,9 @@ def test_any_ascending_cut_has_the_bits_of_one_call(data):
         tile = query_cut(dtype)
         n = max(1, data.draw(st.sampled_from([1, tile, 64, 128, 192, 256])) + data.draw(st.integers(-1, 1)))
         one = call(
-            dtype, n, 4, data.draw(st.sampled_from([1, 2, 4])), data.draw(st.sampled_from([1, 5, 16, 20])),
+            dtype, n, 2, data.draw(st.sampled_from([1, 2])), data.draw(st.sampled_from([1, 5, 16, 20])),
             data.draw(st.sampled_from(BANDS)), threads=data.draw(st.sampled_from([1, 2, 7])),
-            sink=data.draw(st.sampled_from([None, random(4)])),
+            sink=data.draw(st.sampled_from([None, random(2)])),
         )  # fmt: skip
 
         def cuts(step):
