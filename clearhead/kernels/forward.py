@@ -24,7 +24,7 @@ from clearhead.kernels.parts.bfloat16_dot import (
     write_native_values,
     write_pair_weights,
 )
-from clearhead.kernels.parts.carried_sums import CarriedSums, write_load_sums, write_store_sums
+from clearhead.kernels.parts.carried_sums import CarriedSums, Stretch, SumArrays, write_load_sums, write_store_sums
 from clearhead.kernels.parts.dense_rows import BlockRows, Wanted
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.mask_bits import Finite, ValuesSeen, write_finite, write_see, write_values_seen
@@ -71,7 +71,7 @@ class Attend(NamedTuple):
     """A tile of `rows` queries, from packing to output.
 
     Its first query sees the keys from `left` to `diagonal` of the `keys` that there are; k and v begin at key 0. With
-    carried sums, y and lse are where o and m lie, and there is no key before `first`.
+    carried sums, a `stretch` says what there is of them.
     """
 
     frame: Frame
@@ -86,15 +86,7 @@ class Attend(NamedTuple):
     left: Int | None = None
     kinds: Pointer | None = None  # what is known of each block under a fused mask, or null
     sink: Pointer | None = None
-    first: Int | None = None
-    l: Pointer | None = None
-    resumed: Int | None = None  # whether there are earlier sums, and where they lie
-    before_o: Pointer | None = None
-    before_m: Pointer | None = None
-    before_l: Pointer | None = None
-
-
-CARRIED = ("first", "l", "resumed", "before_o", "before_m", "before_l")
+    stretch: Stretch | None = None
 
 
 def forward(tile: Tile, variant: Variant) -> ir.Module:
@@ -201,7 +193,7 @@ class Forward:
         variant = self.variant
         present = (
             *variant.window_edge, *(("kinds",) if variant.mask else ()), *(("sink",) if variant.sink else ()),
-            *(CARRIED if variant.carried else ()),
+            *(("stretch",) if variant.carried else ()),
         )  # fmt: skip
         f = Function(self.module, self.tile, "attend", Attend, present=present)
         a = f.arguments
@@ -212,10 +204,11 @@ class Forward:
 
         # The keys that any query of the tile sees: from `begin` to `stop`.
         stop = (a.diagonal + a.rows).clamp(0, a.keys)
-        if a.first is not None:
-            stop = (a.first < stop).choose(stop, f.i64(0))
+        first = frame.field("first_key") if variant.paged else None
+        if a.stretch is not None:
+            first = a.stretch.first
+            stop = (first < stop).choose(stop, f.i64(0))
         begin = f.i64(0) if a.left is None else a.left.clamp(0, stop)
-        first = a.first if a.first is not None else frame.field("first_key") if variant.paged else None
         if first is not None:  # what is before has left the cache, or is in the sums already: whole blocks
             begin = least(most(begin, first), stop)
         bounded = a.left is not None or first is not None
@@ -225,10 +218,10 @@ class Forward:
         with f.when(stop < begin + 1):  # nobody sees anything
             self.write_zeros(f, a, total, o_stride)
         resumed = None
-        if a.before_o is not None and a.resumed is not None:
-            before = CarriedSums(frame.table, total, o_stride, state, a.rows, a.before_o, a.before_m, a.before_l)
-            resumed = a.resumed != 0
+        if a.stretch is not None:
+            resumed = a.stretch.resumed != 0
             with f.when(resumed):
+                before = CarriedSums(frame.table, total, o_stride, state, a.rows, a.stretch.before)
                 f.call(self.load_sums, before)
 
         for start in f.range(floor_to(begin, SEGMENT) if bounded else 0, stop, SEGMENT):
@@ -251,8 +244,8 @@ class Forward:
                 with otherwise:
                     f.call(self.merge, Merge(state, o, total, o_stride, a.rows, vectors))
 
-        if a.l is not None:
-            f.call(self.store_sums, CarriedSums(frame.table, total, o_stride, state, a.rows, a.y, a.lse, a.l))
+        if a.stretch is not None:
+            f.call(self.store_sums, CarriedSums(frame.table, total, o_stride, state, a.rows, a.stretch.after))
             return f.finish()
         # y = O / L and LSE = M + log L
         f.call(self.unpack_output, UnpackOutput(frame.table, total, o_stride, state, a.rows, a.y, a.lse, a.sink))
@@ -317,27 +310,25 @@ class Forward:
             enter(frame, head, tile)
         kinds = block_kinds(f, frame, number) if variant.mask else None
         sink = (get("sink") + head * size).pointer() if variant.sink else None
-        attend = Attend(frame, q, k, v, y, lse, diagonal, tile.keys, tile.rows, left, kinds, sink)
-        f.call(self.attend, self.with_sums(frame, head, tile, attend, size) if variant.carried else attend)
+        stretch = self.stretch(frame, tile, y, number_of_query(frame, head, tile, size)) if variant.carried else None
+        attend = Attend(frame, q, k, v, y, lse, diagonal, tile.keys, tile.rows, left, kinds, sink, stretch)
+        f.call(self.attend, attend)
         seen = (diagonal + tile.rows).clamp(1, most(1, tile.keys))
         if left is not None:
             seen = most(1, seen - left.clamp(0, tile.keys))
         return seen * self.tile.queries * (get("query_dim") + get("value_dim"))
 
-    def with_sums(self, frame: Frame, head: Int, tile: TileRows, attend: Attend, size: int) -> Attend:
-        """A task of carried sums: which keys there are, and where its queries' sums lie, those before and its own."""
-        get = frame.field
-        query, o = number_of_query(frame, head, tile, size), attend.y.address() - get("output")
+    def stretch(self, frame: Frame, tile: TileRows, o: Pointer, query: Int) -> Stretch:
+        """The keys that there are for a tile, and where its sums lie, with the tile's o at `o` and its m at `query`."""
+        get, place = frame.field, o.address() - frame.field("output")
         resumed = get("counters")
-        before = (resumed != 0).choose(resumed, frame.table.address()).pointer()  # something that can be read
-        before_o, before_m, before_l = (before.entry(n).pointer() for n in range(3))
-        return attend._replace(
+        before = (resumed != 0).choose(resumed, frame.table.address()).pointer()  # else anything that can be read
+        bases = (before.entry(n).pointer() for n in range(3))
+        return Stretch(
             first=most(get("first_key") - tile.origin, 0),
-            l=(get("workspace") + query).pointer(),
             resumed=resumed,
-            before_o=before_o + o,
-            before_m=before_m + query,
-            before_l=before_l + query,
+            before=SumArrays(*(base + offset for base, offset in zip(bases, (place, query, query), strict=True))),
+            after=SumArrays(o, (get("lse") + query).pointer(), (get("workspace") + query).pointer()),
         )
 
     def tile_of_task(self, f: Code, frame: Frame, task: Int) -> tuple[Int, Int, TileRows]:

@@ -34,7 +34,7 @@ from clearhead.rules.masks import (
     placed_at,
     split_documents,
 )
-from clearhead.rules.scores import Bias, ScoreLike, as_rules
+from clearhead.rules.scores import Bias, Score, ScoreLike, as_rules
 
 GIVE = "call partial(q, k, v, mask=…), or partial(q, cache, mask=…)"
 
@@ -67,7 +67,7 @@ def check_placed(rules: Rules) -> None:
         )
     if placed_at(mask) is not None:
         return
-    rules_of_pairs = [*mask.parts(), *scores]
+    rules_of_pairs: list[Mask | Score] = [*mask.parts(), *scores]
     if any(
         isinstance(x, Causal | Window | Documents | Dense | Bias) or "query" in x.formula.expression.leaves
         for x in rules_of_pairs

@@ -374,8 +374,6 @@ def test_a_mask_must_say_where_the_queries_stand():
             partial(q, q, q, mask=mask, score=score)
     with pytest.raises(InputError, match="aligns queries with all keys"):
         partial(q, q, q, mask=causal(align="end"))
-    with pytest.raises(TypeError):
-        partial(q, q, q, mask=full(), precision="native")
     assert partial(q, q, q, mask=prefix(3)).stop == 5
 
 
