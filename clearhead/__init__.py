@@ -34,6 +34,8 @@ with importing:
     from clearhead.functional import Attended, attend, attention, merge, self_attention
     from clearhead.gradient_watching import output_gradients
     from clearhead.intervening import intervene
+    from clearhead.pieces.gradients import KeyGradients, QueryGradient, key_gradients, query_gradient
+    from clearhead.pieces.partial import Partial, join, partial
     from clearhead.rules import functions
     from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
@@ -54,11 +56,14 @@ __all__ = [
     "Gradients",
     "HeavyWeight",
     "InputError",
+    "KeyGradients",
     "KeyValueCache",
     "MachineError",
     "Mask",
     "Match",
+    "Partial",
     "Problem",
+    "QueryGradient",
     "RankedHead",
     "Score",
     "Second",
@@ -87,14 +92,18 @@ __all__ = [
     "heaviest_keys",
     "heaviest_rows",
     "intervene",
+    "join",
     "kernel_for",
     "key_contributions",
+    "key_gradients",
     "load_watch",
     "merge",
     "output_gradients",
     "output_norms",
+    "partial",
     "prefix",
     "problem",
+    "query_gradient",
     "rank_heads",
     "relative",
     "relevance",

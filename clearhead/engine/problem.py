@@ -54,7 +54,8 @@ class Problem:
     rules: Fused
     sink: bool
     paged: bool = False  # keys and values are in a cache's pages; their strides are those of the page tables
-    first_key: int = 0  # first key still cached; earlier pages were evicted
+    first_key: int = 0  # earlier keys are not there: their pages were evicted, or they belong to an earlier stretch
+    carried: bool = False  # sums are carried from stretch to stretch of the keys, undivided
     int8: bool = False  # the pages store int8 with one scale per row
     native: bool = False  # multiply bfloat16 with the processor's bfloat16 instruction
     unrounded: bool = False  # return the computation's dtype instead of the operands'
@@ -82,14 +83,26 @@ class Problem:
     @cached_property
     def pairs(self) -> int:
         """Number of visible (query, key) pairs over all heads, judging by the band and the documents alone."""
+<<<<<<< HEAD
         return self.heads * self.rules.pairs(self.first_key)
+=======
+        total = 0
+        for span in self.rules.spans:
+            position = np.arange(span.first_query, span.first_query + span.queries) + span.offset - span.first_key
+            stop = span.keys if self.rules.high is None else np.clip(position + self.rules.high + 1, 0, span.keys)
+            begin = max(0, self.first_key - span.first_key)
+            start = begin if self.rules.low is None else np.maximum(position + self.rules.low, begin)
+            stop = np.maximum(start, stop)
+            total += int((stop - start + np.zeros_like(position)).sum())
+        return self.heads * total
+>>>>>>> y-back
 
 
 def over_pages(problem: Problem, mask: Mask, *, first_key: int, int8: bool) -> Problem:
     """The same problem over a cache's pages. Packed documents are refused: they start anywhere, pages do not."""
     if problem.rules.packed:
         raise packed_documents(mask)
-    return replace(problem, paged=True, first_key=first_key, int8=int8)
+    return replace(problem, paged=True, first_key=problem.first_key + first_key, int8=int8)
 
 
 def packed_documents(mask: Mask) -> InputError:
@@ -123,6 +136,7 @@ def problem(
 
 
 def problem_of(
+<<<<<<< HEAD
     operands: Operands,
     rules: Rules,
     *,
@@ -134,6 +148,13 @@ def problem_of(
 
     With `rows`, a problem of the queries from the first to before the second alone, each at its position in the call;
     `out` is theirs.
+=======
+    operands: Operands, rules: Rules, *, out: Array | None = None, unrounded: bool = False, first_key: int = 0
+) -> Problem:
+    """Like `problem`, from operands and rules. An `unrounded` output has the dtype of the computation.
+
+    With `first_key`, the keys are a stretch of all keys that begins there.
+>>>>>>> y-back
     """
     query, key, value, _ = operands
     mask, score, sink, scale, precision = rules
@@ -141,6 +162,7 @@ def problem_of(
     check_shapes(query, key, value)
     lead = broadcast_heads(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     (queries, dim), (keys, value_dim) = query.shape[-2:], value.shape[-2:]
+    keys += first_key
     scores = as_rules(score)
     check_rules(checked_mask(mask), scores, lead, queries, keys)
     if sink is not None:
@@ -182,6 +204,7 @@ def problem_of(
         sink=sink is not None,
         native=native,
         unrounded=unrounded,
+        first_key=first_key,
     )
 
 
@@ -287,15 +310,13 @@ def broadcast_heads(query: tuple[int, ...], key: tuple[int, ...], value: tuple[i
 
 def check_rules(mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], queries: int, keys: int) -> None:
     """Check that the arrays in rules fit the heads and lengths."""
-    check_fits(mask, lead, queries, keys)
-    sizes = (math.prod(lead[:-1]), lead[-1] if lead else 1, queries, keys)
+    at = check_fits(mask, lead, queries, keys)
     for rule in rules:
         if isinstance(rule, Bias):
-            fits = all(n in (1, size) for n, size in zip(rule.array.shape[::-1], sizes[::-1], strict=False))
-            wanted = f"(batch, heads, queries, keys) = {sizes}, each axis that size or 1"
+            fits, wanted = at.holds(rule.array.shape), at.wanted
         elif isinstance(rule, Alibi | Relative):
             array = rule.slopes if isinstance(rule, Alibi) else rule.table
-            fits, wanted = len(array) == sizes[1], f"one row for each of {sizes[1]} heads"
+            fits, wanted = len(array) == at.heads, f"one row for each of {at.heads} heads"
         else:
             continue
         if not fits:

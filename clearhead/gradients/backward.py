@@ -30,20 +30,20 @@ def backward(
 ) -> Gradients:
     """Gradients of a call, from the gradients of its output and log-sum-exp."""
     d_output, d_sums = as_array(d_out, "d_out", GIVE_D_OUT), None
-    check_d_out(d_output, residuals)
+    check_d_out(d_output, residuals.output.shape, residuals.operands.q.dtype)
     if d_lse is not None:
         d_sums = checked_d_lse(as_array(d_lse, "d_lse"), lse)
     launch = backward_launch_for(residuals, d_output, rules=rules)
     threads = residuals.threads or allowed()
     q, k, v, _ = residuals.operands
     operands = (q, k, v, residuals.output)
-    d_query, d_key, d_value, rule_gradients = launch.run(operands, np.ascontiguousarray(lse), d_output, d_sums, threads)
+    sums = launch.zeros()
+    rule_gradients = launch.run(operands, np.ascontiguousarray(lse), d_output, d_sums, threads, sums)
     lead = keys_lead(launch)
-    d_key, d_value = (reduced(x.reshape(*lead, *x.shape[-2:]), y.shape) for x, y in ((d_key, k), (d_value, v)))
     return Gradients(
-        q=rounded_gradient(reduced(d_query, q.shape), q.dtype),
-        k=rounded_gradient(d_key, k.dtype),
-        v=rounded_gradient(d_value, v.dtype),
+        q=gradient_of(sums.query, q.shape, q.dtype),
+        k=gradient_of(sums.key.reshape(*lead, *sums.key.shape[-2:]), k.shape, k.dtype),
+        v=gradient_of(sums.value.reshape(*lead, *sums.value.shape[-2:]), v.shape, v.dtype),
         sink=sink_gradient(residuals, lse, d_output, d_sums),
         rules=gradients_by_rule(residuals.rules.score, rule_gradients) if rules else (),
     )
@@ -80,9 +80,8 @@ def share(problem: Problem, *operands: Array) -> bool:
     return bool(problem.lead) and (grouped or all(x.ndim < 3 or x.shape[-3] == 1 for x in operands))
 
 
-def check_d_out(d_output: Array, residuals: Residuals) -> None:
+def check_d_out(d_output: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Check that d_out has the shape and dtype of the output."""
-    shape, dtype = residuals.output.shape, residuals.operands.q.dtype
     if d_output.shape != shape:
         raise ShapeError(f"d_out has shape {d_output.shape}, the output {shape}: pass one of equal shape.")
     if d_output.dtype != dtype:
@@ -98,11 +97,15 @@ def checked_d_lse(d_lse: Array, lse: Array) -> Array:
     return np.ascontiguousarray(d_lse, lse.dtype)
 
 
-def walked_strides(problem: Problem, x: Array) -> Operand:
-    """Strides of an array of the output's shape, as the kernel walks it: grouped heads on a separate axis."""
-    steps = list(x.strides[:-2])
+def walked_strides(problem: Problem, x: Array, *, one_of_group: bool = False) -> Operand:
+    """Strides of an array of the output's shape, as the kernel walks it: grouped heads on a separate axis.
+
+    Of an array with one head of each group, that axis is as long, but stays where it is.
+    """
+    steps = [0 if size == 1 else step for size, step in zip(x.shape[:-2], x.strides[:-2], strict=True)]
+    steps = [0] * (len(problem.lead) - len(steps)) + steps
     if len(problem.axes) > len(problem.lead):
-        steps = [*steps[:-1], steps[-1] * problem.axes[-1], steps[-1]]
+        steps = [*steps, 0] if one_of_group else [*steps[:-1], steps[-1] * problem.axes[-1], steps[-1]]
     return Operand(tuple(steps), x.strides[-2], x.strides[-1])
 
 
@@ -113,21 +116,33 @@ def keys_lead(launch: BackwardLaunch) -> tuple[int, ...]:
 
 
 def sink_gradient(residuals: Residuals, lse: Array, d_output: Array, d_lse: Array | None) -> Array | None:
-    """−Σ exp(sink − LSE) · (dO·O − dLSE), in float64."""
-    if residuals.rules.sink is None:
+    """−Σ exp(sink − LSE) · (dO·O − dLSE) over queries, in float64."""
+    sink = residuals.rules.sink
+    if sink is None:
         return None
+    return summed_shares(sink_shares(sink, residuals.output, lse, d_output, d_lse), sink)
+
+
+def sink_shares(sink: Array, output: Array, lse: Array, d_output: Array, d_lse: Array | None) -> Array:
+    """exp(sink − LSE) · (dO·O − dLSE) of each query."""
     with np.errstate(all="ignore"):
-        delta = np.einsum("...d,...d->...", d_output, residuals.output, dtype=np.float64)
-        delta[sees_nothing(residuals, lse)] = 0  # even if dO is NaN
+        delta = np.einsum("...d,...d->...", d_output, output, dtype=np.float64)
+        delta[sees_nothing(sink, output, lse)] = 0  # even if dO is NaN
         if d_lse is not None:
             delta -= d_lse
-        share = sink_weights(sink_per_query(residuals.rules.sink, lse), lse.astype(np.float64)) * delta
-        return rounded_gradient(reduced(-share.sum(-1), residuals.rules.sink.shape), residuals.rules.sink.dtype)
+        shares: Array = sink_weights(sink_per_query(sink, lse), lse.astype(np.float64)) * delta
+    return shares
 
 
-def sees_nothing(residuals: Residuals, lse: Array) -> Array:
+def summed_shares(shares: Array, sink: Array) -> Array:
+    """The sink's gradient from its shares of all queries."""
+    with np.errstate(all="ignore"):
+        return rounded_gradient(reduced(-shares.sum(-1), sink.shape), sink.dtype)
+
+
+def sees_nothing(sink: Array | None, output: Array, lse: Array) -> Array:
     """Which queries see no key, so that only the sink is in their sum."""
-    alone: Array = (lse == sink_per_query(residuals.rules.sink, lse)) & ~residuals.output.any(-1)
+    alone: Array = (lse == sink_per_query(sink, lse)) & ~output.any(-1)
     return alone
 
 
@@ -149,6 +164,11 @@ def gradients_by_rule(score: ScoreLike, by_number: dict[int, Array]) -> tuple[tu
         result.append(tuple(gradients))
         first += len(arrays)
     return tuple(result)
+
+
+def gradient_of(sums: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An operand's gradient, from sums whose rows may be padded and whose heads may share the operand."""
+    return rounded_gradient(reduced(sums[..., : shape[-1]], shape), dtype)
 
 
 def rounded_gradient(gradient: Array, dtype: np.dtype[Any]) -> Array:

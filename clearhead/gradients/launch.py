@@ -7,7 +7,7 @@ how much memory a call needs, and how many threads work. `engine.launch` does th
 import ctypes
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, NamedTuple
@@ -16,12 +16,12 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.definition.gradient import add_at, is_float
-from clearhead.engine.launch import array_parameters, bits, block_fields, scratch_offsets, spec_for
+from clearhead.engine.launch import NO_EDGE, array_parameters, bits, block_fields, scratch_offsets, spec_for
 from clearhead.engine.problem import Operand, Problem, dense_strides
 from clearhead.kernels.abi.call import PLACE, SEEN_BYTES
 from clearhead.kernels.abi.gradient_call import AXIS, DONE, FIELDS, GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import padded
-from clearhead.kernels.abi.variant import Contribution, Variant
+from clearhead.kernels.abi.variant import Contribution, Variant, Wanted
 from clearhead.machine.address import address
 from clearhead.machine.compile import Kernel, KernelSpec, kernels
 from clearhead.machine.threads import WORTH_A_THREAD, run_kernel
@@ -44,6 +44,14 @@ class Template(NamedTuple):
     kept: tuple[Any, ...]
 
 
+class Sums(NamedTuple):
+    """Where a call adds gradients: of queries (lead, n, d), of keys and values (key_axes, m, padded dim)."""
+
+    query: Array
+    key: Array
+    value: Array
+
+
 @dataclass(frozen=True)
 class BackwardLaunch:
     """A prepared backward call: the problem of the forward call, and the strides of d_output."""
@@ -52,6 +60,8 @@ class BackwardLaunch:
     d_output: Operand
     arrays: tuple[int, ...]  # numbers of the rules' arrays that get a gradient
     shared: bool  # whether heads of the last axis share keys and values, and so their gradients
+    wanted: Wanted = "all"
+    head: int | None = None  # the only one at work of those that share keys and values; the earlier ones are done
 
     @property
     def group(self) -> int:
@@ -69,10 +79,16 @@ class BackwardLaunch:
         return self.problem.axes[:-1] if self.shared else self.problem.axes
 
     @property
+    def keys(self) -> int:
+        """How many keys the arrays hold."""
+        return self.problem.keys - self.problem.first_key
+
+    @property
     def d_query_dtype(self) -> str:
-        """The dtype of the queries' gradient, unrounded if several heads share queries and must be summed."""
+        """The dtype of the queries' gradient, unrounded if more is added: of heads that share them, of later keys."""
         steps = zip(self.problem.axes, self.problem.query.lead, strict=True)
-        return self.problem.computed if any(size > 1 and step == 0 for size, step in steps) else self.problem.dtype
+        added = self.problem.carried or any(size > 1 and step == 0 for size, step in steps)
+        return self.problem.computed if added else self.problem.dtype
 
     @cached_property
     def variant(self) -> Variant:
@@ -85,6 +101,8 @@ class BackwardLaunch:
             storage=problem.storage,
             unrounded=self.d_query_dtype != problem.dtype,
             long=problem.rules.long and problem.computed == "float32",
+            gradients=self.wanted,
+            carried=problem.carried,
         )
         if score is None:
             return replace(base, arrays=kinds_of(arrays))
@@ -125,47 +143,78 @@ class BackwardLaunch:
     @property
     def tiles(self) -> list[tuple[int, int, int, int, int]]:
         """Queries of each tile and keys of its document, ascending: (first query, queries, shift, first key, keys)."""
-        step = self.spec.tile.queries
+        step, first_key = self.spec.tile.queries, self.problem.first_key
         return [
-            (first, min(step, span.first_query + span.queries - first), span.offset, span.first_key, span.keys)
+            (first, min(step, span.first_query + span.queries - first), span.offset, span.first_key, keys)
             for span in self.problem.rules.spans
+            for keys in (span.keys if span.first_key + span.keys > first_key else 0,)
             for first in range(span.first_query, span.first_query + span.queries, step)
         ]
 
-    def run(
-        self, operands: Sequence[Array], lse: Array, d_output: Array, d_lse: Array | None, threads: int
-    ) -> tuple[Array, Array, Array, dict[int, Array]]:
-        """The gradients of queries (lead, n, d), of keys and values (key_axes, m, d) and of the rules' arrays."""
+    def zeros(self) -> Sums:
+        """Sums to begin with; those that are not wanted are empty."""
         problem = self.problem
-        computed = np.dtype(problem.computed)
-        d_query = np.zeros((*problem.lead, problem.queries, problem.query_dim), self.d_query_dtype)
+        queries, keys = (
+            (0 if self.wanted == "keys" else problem.queries),
+            (0 if self.wanted == "queries" else self.keys),
+        )
+        d_query = np.zeros((*problem.lead, queries, problem.query_dim), self.d_query_dtype)
         d_key, d_value = (
-            np.zeros((*self.key_axes, problem.keys, padded(dim)), computed)
+            np.zeros((*self.key_axes, keys, padded(dim)), problem.computed)
             for dim in (problem.query_dim, problem.value_dim)
         )
+        return Sums(d_query, d_key, d_value)
+
+    def run(
+        self, operands: Sequence[Array], lse: Array, d_output: Array, d_lse: Array | None, threads: int, to: Sums
+    ) -> dict[int, Array]:
+        """Add a call's gradients to the sums, and give those of the rules' arrays."""
+        problem = self.problem
+        computed = np.dtype(problem.computed)
         _, _, _, arrays = self.expressions
         found = {number: np.zeros(arrays[number].shape, computed) for number in self.arrays}
         tasks = self.chains * self.group * len(self.tile_table)
         sums = np.zeros((tasks, max(1, len(self.variant.contributions))), computed)
         if tasks and problem.keys:
             progress, done = np.zeros(tasks, np.int64), np.full(1, DONE, np.int64)
+            progress.reshape(self.chains, -1)[:, : (self.head or 0) * len(self.tile_table)] = DONE
             count = max(1, min(threads, tasks, self.work // WORTH_A_THREAD))
             template, address_fields, kept = self.template(count)
             numbers = list(template)
             for field, number in zip(address_fields, self.scattered, strict=True):
                 numbers[field] = address(found[number])
             call_arrays = dict(zip(("query", "key", "value", "output"), operands, strict=True))
-            call_arrays |= {"lse": lse, "d_output": d_output, "d_query": d_query, "d_key": d_key, "d_value": d_value}
+            call_arrays |= {"lse": lse, "d_output": d_output, "d_query": to.query, "d_key": to.key, "d_value": to.value}
             call_arrays |= {"progress": progress, "done": done, "sums": sums}
             if d_lse is not None:
                 call_arrays["d_lse"] = d_lse
             for name, array in call_arrays.items():
-                numbers[AT[name]] = address(array)
-            table = (ctypes.c_int64 * len(numbers))(*numbers)
+                numbers[AT[name]] = address(array) - self.before_first_key.get(name, 0)
             alive, isa = (call_arrays, kept, found), self.spec.target.isa
-            run_kernel(self.kernel.entry, table, self.scratch_layout[1], count, isa, alive)
+            for numbers[AT["next_task"]], numbers[AT["tasks"]] in self.tasks_at_work(self.together(count)):
+                table = (ctypes.c_int64 * len(numbers))(*numbers)
+                run_kernel(self.kernel.entry, table, self.scratch_layout[1], count, isa, alive)
             self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tile_table), -1))
-        return d_query, d_key[..., : problem.query_dim], d_value[..., : problem.value_dim], found
+        return found
+
+    @cached_property
+    def before_first_key(self) -> dict[str, int]:
+        """Bytes of the rows of earlier keys: tiles count keys from the document's first one, wherever arrays begin."""
+        problem, size = self.problem, np.dtype(self.problem.computed).itemsize
+        rows = {"key": problem.key.row, "value": problem.value.row}
+        rows |= {"d_key": padded(problem.query_dim) * size, "d_value": padded(problem.value_dim) * size}
+        return {name: problem.first_key * row for name, row in rows.items()}
+
+    def tasks_at_work(self, together: int) -> Iterator[tuple[int, int]]:
+        """Ranges of tasks: all, or one head's, which lie side by side in each batch of chains that take turns."""
+        tiles = len(self.tile_table)
+        if self.head is None:
+            yield 0, self.chains * self.group * tiles
+            return
+        for chain in range(0, self.chains, together):
+            width = min(together, self.chains - chain)
+            first = (chain * self.group + self.head * width) * tiles
+            yield first, first + width * tiles
 
     def add_sums(self, found: dict[int, Array], sums: Array) -> None:
         """Add the sums of tiles to gradients of array elements that a rule reads once per head."""
@@ -187,14 +236,17 @@ class BackwardLaunch:
     @cached_property
     def work(self) -> int:
         """Multiply-adds of all tiles; tiles on the diagonal count in full."""
-        rules = self.problem.rules
+        problem, rules = self.problem, self.problem.rules
         pairs = 0
         for first, rows, shift, origin, keys in self.tiles:
             position = first + shift - origin
             stop = keys if rules.high is None else min(max(position + rows + rules.high, 0), keys)
-            start = 0 if rules.low is None else min(max(position + rules.low, 0), stop)
+            begin = problem.first_key - origin
+            begin = begin if rules.low is None else max(begin, position + rules.low)
+            start = min(max(begin, 0), stop)
             pairs += rows * (stop - start)
-        return int(3 * pairs * self.chains * self.group * (self.problem.query_dim + self.problem.value_dim))
+        heads = self.chains * (self.group if self.head is None else 1)
+        return int(3 * pairs * heads * (problem.query_dim + problem.value_dim))
 
     @cached_property
     def scratch_layout(self) -> tuple[dict[str, int], int]:
@@ -247,22 +299,22 @@ class BackwardLaunch:
         steps = {name: operand.lead for name, operand in operands.items()} | self.gradient_steps()
         axes = [n for n, axis in enumerate(walked) if axis != 1]
         fields = dict.fromkeys(FIELDS, 0) | {
-            "tasks": self.chains * self.group * len(self.tile_table),
             "queries": problem.queries,
             "keys": problem.keys,
             "query_dim": problem.query_dim,
             "value_dim": problem.value_dim,
-            "low": -problem.queries - problem.keys if rules.low is None else rules.low,
+            "low": -NO_EDGE if rules.low is None else rules.low,
             "high": problem.queries + problem.keys if rules.high is None else rules.high,
+            "first_key": problem.first_key,
             "heads": heads,
             "parameters": len(FIELDS) + len(AXIS) * len(axes),
             "tiles": len(tile_table),
             "tile_table": tile_table.ctypes.data,
-            **block_fields(kinds),
+            **block_fields(kinds, self.first_block),
             "group": self.group,
             "chains": 1 if self.in_one_chain else self.chains,
             "chain": len(tile_table) * self.group * (self.chains if self.in_one_chain else 1),
-            "together": 1 if self.in_one_chain or threads == 1 else min(TURNS * threads, self.chains),
+            "together": self.together(threads),
             "serial": int(bool(self.scattered)),
             "scale": bits(problem.scale),
             "give_way": yield_address(),
@@ -284,6 +336,10 @@ class BackwardLaunch:
             numbers += array_parameters(0, shape, dense_strides(shape, np.dtype(problem.computed)))
         return Template(tuple(numbers), tuple(address_fields), (tile_table, kinds, *arrays))
 
+    def together(self, threads: int) -> int:
+        """How many chains take turns."""
+        return 1 if self.in_one_chain or threads == 1 else min(TURNS * threads, self.chains)
+
     @property
     def held_bytes(self) -> int:
         """Bytes of the rules' arrays, of the tile and block tables, and of the documents they were made from."""
@@ -293,12 +349,21 @@ class BackwardLaunch:
             self.problem.rules.spans
         )
 
+    @property
+    def first_block(self) -> int:
+        """Where the table of block kinds begins; packed documents count blocks of their own."""
+        return 0 if self.problem.rules.packed else self.problem.first_key // GRADIENT_BLOCK
+
     @cached_property
     def kinds(self) -> Array | None:
         """Whether each block of a tile is full, empty or partly masked, as far as a fused mask tells."""
         problem = self.problem
         return problem.rules.kinds(
-            self.tiles, GRADIENT_BLOCK, math.prod(problem.lead[:-1]), problem.lead[-1] if problem.lead else 1
+            self.tiles,
+            GRADIENT_BLOCK,
+            math.prod(problem.lead[:-1]),
+            problem.lead[-1] if problem.lead else 1,
+            self.first_block,
         )
 
     @cached_property
@@ -330,7 +395,7 @@ class BackwardLaunch:
         shape = (*problem.axes, problem.queries, problem.query_dim)
         steps = {"d_query": dense_strides(shape, np.dtype(self.d_query_dtype))[:-2]}
         for name, dim in (("d_key", problem.query_dim), ("d_value", problem.value_dim)):
-            strides = dense_strides((*self.key_axes, problem.keys, padded(dim)), np.dtype(problem.computed))[:-2]
+            strides = dense_strides((*self.key_axes, self.keys, padded(dim)), np.dtype(problem.computed))[:-2]
             steps[name] = (*strides, 0) if self.shared else strides
         return steps
 
