@@ -260,11 +260,7 @@ def call_table(
         "query_dim": problem.query_dim,
         "value_dim": problem.value_dim,
         "low": -NO_EDGE if rules.low is None else rules.low,
-<<<<<<< HEAD
         "high": beyond_all_keys(problem) if rules.high is None else rules.high,
-=======
-        "high": problem.queries + problem.keys if rules.high is None else rules.high,
->>>>>>> y-back
         "shift": rules.spans[0].offset if rules.spans else 0,
         "heads": heads,
         "parameters": len(FIELDS) + len(AXIS) * len(axes),

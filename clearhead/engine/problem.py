@@ -83,19 +83,7 @@ class Problem:
     @cached_property
     def pairs(self) -> int:
         """Number of visible (query, key) pairs over all heads, judging by the band and the documents alone."""
-<<<<<<< HEAD
         return self.heads * self.rules.pairs(self.first_key)
-=======
-        total = 0
-        for span in self.rules.spans:
-            position = np.arange(span.first_query, span.first_query + span.queries) + span.offset - span.first_key
-            stop = span.keys if self.rules.high is None else np.clip(position + self.rules.high + 1, 0, span.keys)
-            begin = max(0, self.first_key - span.first_key)
-            start = begin if self.rules.low is None else np.maximum(position + self.rules.low, begin)
-            stop = np.maximum(start, stop)
-            total += int((stop - start + np.zeros_like(position)).sum())
-        return self.heads * total
->>>>>>> y-back
 
 
 def over_pages(problem: Problem, mask: Mask, *, first_key: int, int8: bool) -> Problem:
@@ -136,25 +124,18 @@ def problem(
 
 
 def problem_of(
-<<<<<<< HEAD
     operands: Operands,
     rules: Rules,
     *,
     out: Array | None = None,
     unrounded: bool = False,
+    first_key: int = 0,
     rows: tuple[int, int] | None = None,
 ) -> Problem:
     """Like `problem`, from operands and rules. An `unrounded` output has the dtype of the computation.
 
-    With `rows`, a problem of the queries from the first to before the second alone, each at its position in the call;
-    `out` is theirs.
-=======
-    operands: Operands, rules: Rules, *, out: Array | None = None, unrounded: bool = False, first_key: int = 0
-) -> Problem:
-    """Like `problem`, from operands and rules. An `unrounded` output has the dtype of the computation.
-
-    With `first_key`, the keys are a stretch of all keys that begins there.
->>>>>>> y-back
+    With `first_key`, the keys are a stretch of all keys that begins there. With `rows`, a problem of the queries from
+    the first to before the second alone, each at its position in the call; `out` is theirs.
     """
     query, key, value, _ = operands
     mask, score, sink, scale, precision = rules
