@@ -1,5 +1,5 @@
-"""Attention on NVIDIA GPUs with the CPU's bits: the kernel, the driver that runs it, and `attend` of a card's arrays."""
+"""Attention on NVIDIA GPUs with the CPU's bits: the kernel, the driver that runs it, and `attend` for a card's arrays."""
 
+from clearhead.gpu.attention import attend
 
-
-
+__all__ = ["attend"]

@@ -191,7 +191,7 @@ class Memory:
             card.driver.call("cuMemcpyHtoD_v2", memory.address, c_void_p(source.ctypes.data), c_size_t(source.nbytes))
         return memory
 
-    def read(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+    def read(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """What is in it, when all that was launched before in the default stream is done."""
         array = np.empty(shape, dtype)
         with self.card.current():

@@ -67,9 +67,14 @@ def limits(problem: Problem) -> str | None:
         return f"its queries have dim {problem.query_dim}, its values {problem.value_dim}"
     if problem.queries + problem.keys >= MOST or groups_of(problem) >= 1 << 31:
         return f"{problem.queries} queries and {problem.keys} keys in {problem.heads} heads are too many"
-    operands = {"queries": problem.query, "keys": problem.key, "values": problem.value, "output": problem.output}
-    for name, x in operands.items():
-        if x.element != SIZE or any(step % ALIGNED for step in (*x.lead, x.row)):
+    for name, x, rows in (
+        ("queries", problem.query, problem.queries),
+        ("keys", problem.key, problem.keys),
+        ("values", problem.value, problem.keys),
+        ("output", problem.output, problem.queries),
+    ):
+        steps = x.lead if rows == 1 else (*x.lead, x.row)
+        if rows and (x.element != SIZE or any(step % ALIGNED for step in steps)):
             return f"the strides of its {name} are not dense in the last axis and multiples of 16 bytes before it"
     return None
 

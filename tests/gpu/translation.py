@@ -16,6 +16,11 @@ FLOAT = {
     "rcp.rn.f32": "fdiv float 1.0, {0}",
     "max.f32": "call float @llvm.maxnum.f32(float {0}, float {1})",
 }
+FLOAT |= {  # without .rn, PTX's compiler may contract a product and a sum: no kernel has these, but a test
+    "mul.f32": "fmul contract float {0}, {1}",
+    "add.f32": "fadd contract float {0}, {1}",
+    "sub.f32": "fsub contract float {0}, {1}",
+}
 INTEGER = {
     "add": "add", "sub": "sub", "mul.lo": "mul", "and": "and", "or": "or", "xor": "xor", "shl": "shl",
     "shr.u": "lshr", "shr.b": "lshr", "shr.s": "ashr", "div.u": "udiv", "div.s": "sdiv", "rem.u": "urem", "rem.s": "srem",

@@ -1,0 +1,76 @@
+"""A card's kernels, each compared with the CPU's before its first use on a card and driver, and remembered.
+
+A GPU's compiler is not ours: the comparison is what shows that it kept the order and the rounding of every operation.
+"""
+
+import hashlib
+import math
+
+import numpy as np
+
+from clearhead.arrays import Array
+from clearhead.engine.execute import execute
+from clearhead.engine.inputs import Operands, Rules
+from clearhead.engine.problem import problem_of
+from clearhead.errors import MachineError
+from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel, Memory
+from clearhead.gpu.launch import Addresses, kernel_of, run, tile_of
+from clearhead.gpu.tile import CardTile
+from clearhead.machine import fingerprint
+from clearhead.machine.compile import stored
+from clearhead.rules.masks import causal
+
+HEADS, QUERIES, KEYS = 2, 300, 2348  # the last block is an edge, and two segments merge
+FLOAT32 = np.dtype(np.float32)
+SAME = b"the CPU's bits"
+
+known: dict[tuple[Card, CardTile], Kernel] = {}
+
+
+def confirmed_kernel(card: Card, dim: int) -> Kernel:
+    """The kernel of a dim for a card; raises MachineError if it gives other bits than the CPU's."""
+    tile = tile_of(card, dim)
+    with card.driver.lock:
+        if (card, tile) not in known:
+            kernel = kernel_of(card, tile)
+            stored(key_of(card, tile), lambda: confirm(kernel, dim))
+            known[card, tile] = kernel
+        return known[card, tile]
+
+
+def key_of(card: Card, tile: CardTile) -> str:
+    """The name under which a card's confirmation is remembered: another driver or another package asks again."""
+    digest = hashlib.sha256(repr((str(card), tile, fingerprint.fingerprint())).encode()).hexdigest()[:40]
+    return f"{tile.name}-confirmed-{digest}"
+
+
+def confirm(kernel: Kernel, dim: int) -> bytes:
+    """Compare a kernel's output and LSE with the CPU's; raises MachineError for any difference."""
+    different = differences(kernel, dim)
+    if different:
+        raise MachineError(
+            f"{kernel.card} does not give the CPU's bits in the self-test ({different} numbers differ), so it is not "
+            f"used: {USE_THE_CPU}, and please report this."
+        )
+    return SAME
+
+
+def differences(kernel: Kernel, dim: int) -> int:
+    """How many numbers of output and LSE differ from the CPU's."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((HEADS, n, dim)).astype(np.float32) for n in (QUERIES, KEYS, KEYS))
+    operands, rules = Operands(q, k, v), Rules(causal(align="end"))
+    expected = execute(operands, rules, lse=True)
+    found = on_card(kernel, operands, rules)
+    return sum(int((a.view(np.int32) != b.view(np.int32)).sum()) for a, b in zip(found, expected, strict=True))
+
+
+def on_card(kernel: Kernel, operands: Operands, rules: Rules) -> tuple[Array, Array]:
+    """Output and LSE of contiguous arrays in this computer's memory, computed on the card."""
+    card, problem = kernel.card, problem_of(operands, rules)
+    inputs = [Memory.of(card, x) for x in operands[:3]]
+    shapes = problem.output_shape, problem.output_shape[:-1]
+    results = [Memory(card, FLOAT32.itemsize * math.prod(shape)) for shape in shapes]
+    run(kernel, problem, Addresses(*(memory.address.value or 0 for memory in (*inputs, *results))))
+    output, lse = (memory.read(shape, FLOAT32) for memory, shape in zip(results, shapes, strict=True))
+    return output, lse
