@@ -62,6 +62,10 @@ class Emulated:
         machine = llvm.Target.from_triple(module.triple).create_target_machine(
             cpu=llvm.get_host_cpu_name(), features=features, opt=2, reloc="pic", codemodel="small"
         )
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_sroa_pass()  # registers in place of variables; without it, LLVM sees no product next to its sum
+        passes.add_instruction_combine_pass()
+        passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
         self.engine = llvm.create_mcjit_compiler(module, machine)
         self.engine.finalize_object()
         signature = [*kinds, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
