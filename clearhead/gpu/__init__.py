@@ -1,4 +1,4 @@
-"""Attention on NVIDIA GPUs with the CPU's bits: the kernel, the driver that runs it, and `attend` for a card's arrays."""
+"""Attention on NVIDIA GPUs with the CPU's bits: the kernel, its driver, and `attend` for a card's arrays."""
 
 from clearhead.gpu.attention import attend
 

@@ -85,8 +85,8 @@ def card_array(name: str, x: Any) -> CardArray:
     interface = getattr(x, "__cuda_array_interface__", None)
     if interface is None:
         raise InputError(
-            f"{name} is a {type(x).__name__} without __cuda_array_interface__: give an array in a card's memory, or call "
-            "clearhead.attend."
+            f"{name} is a {type(x).__name__} without __cuda_array_interface__: give an array in a card's "
+            "memory, or call clearhead.attend."
         )
     dtype, shape = np.dtype(interface["typestr"]), tuple(interface["shape"])
     strides = interface.get("strides")

@@ -71,8 +71,8 @@ def samples(dim: int) -> Iterator[tuple[Operands, Mask]]:
     """What the self-test computes."""
     rng = np.random.default_rng(0)
     for keys in KEYS:
-        operands = Operands(*(rng.standard_normal((HEADS, n, dim)).astype(np.float32) for n in (QUERIES, keys, keys)))
-        yield operands, causal(align="end")
+        q, k, v = (rng.standard_normal((HEADS, n, dim)).astype(np.float32) for n in (QUERIES, keys, keys))
+        yield Operands(q, k, v), causal(align="end")
     q, k = (np.zeros((HEADS, n, dim), np.float32) for n in (LOGARITHMS, 2))
     q[..., 0] = rng.uniform(0.7, 5, (HEADS, LOGARITHMS)) * dim**0.5
     k[:, 1, 0] = -1

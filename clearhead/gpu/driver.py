@@ -163,7 +163,10 @@ class Kernel:
         """How many groups run on a multiprocessor at a time."""
         with self.card.current():
             return self.card.driver.number(
-                "cuOccupancyMaxActiveBlocksPerMultiprocessor", self.function, c_int(threads), c_size_t(self.shared_bytes)
+                "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+                self.function,
+                c_int(threads),
+                c_size_t(self.shared_bytes),
             )
 
     def launch(self, groups: int, threads: int, arguments: Sequence[Any], stream: int) -> None:
@@ -195,9 +198,7 @@ class Memory:
         """What is in it, when all that was launched before in the default stream is done."""
         array = np.empty(shape, dtype)
         with self.card.current():
-            self.card.driver.call(
-                "cuMemcpyDtoH_v2", c_void_p(array.ctypes.data), self.address, c_size_t(array.nbytes)
-            )
+            self.card.driver.call("cuMemcpyDtoH_v2", c_void_p(array.ctypes.data), self.address, c_size_t(array.nbytes))
         return array
 
     def __del__(self) -> None:

@@ -17,11 +17,11 @@ import numpy as np
 from clearhead.arrays import ceil_div
 from clearhead.engine.problem import Problem
 from clearhead.errors import InputError, MachineError
+from clearhead.gpu.call import Call
 from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel
 from clearhead.gpu.ptx import OLDEST, ptx
 from clearhead.gpu.thread import Floats, Index
 from clearhead.gpu.tile import DIMS, ROWS, THREADS, CardTile, tile_for
-from clearhead.gpu.tiled import Call
 from clearhead.kernels.ir.parameters import machine_parameters
 from clearhead.kernels.ir.values import Int, Vector
 
@@ -94,10 +94,9 @@ def check(problem: Problem, addresses: Addresses) -> None:
 def check_card(card: Card) -> None:
     """Raise MachineError for a card that is too old."""
     if card.capability < OLDEST:
-        major, minor = card.capability
+        own, oldest = (".".join(map(str, capability)) for capability in (card.capability, OLDEST))
         raise MachineError(
-            f"{card.name} has compute capability {major}.{minor}, but the kernel needs {OLDEST[0]}.{OLDEST[1]} (Ampere) "
-            f"or newer: {USE_THE_CPU}."
+            f"{card.name} has compute capability {own}, but the kernel needs {oldest} (Ampere) or newer: {USE_THE_CPU}."
         )
 
 
@@ -142,7 +141,7 @@ def walked(problem: Problem, axes: Sequence[int], missing: int) -> tuple[int, ..
     return (missing,) * (3 - len(axes)) + axes
 
 
-def arguments(problem: Problem, addresses: Addresses) -> Iterator[list[float]]:
+def arguments(problem: Problem, addresses: Addresses) -> Iterator[list[Any]]:
     """The kernel's arguments, as `Call` lists them, for each index of the axes before the batch."""
     outer, (batches, key_heads, members) = walked(problem, problem.axes, 1)[:-3], inner_axes(problem)
     heads = batches * key_heads * members

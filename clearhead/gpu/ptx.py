@@ -1,4 +1,4 @@
-"""A tile's kernel as PTX, the text that NVIDIA's driver compiles for its card; written once and kept like the CPU's code.
+"""A tile's kernel as PTX, the text that NVIDIA's driver compiles for its card; kept like the CPU's code.
 
 One text serves every card from compute capability 8.0 on. LLVM gets no fast-math flag, so each operation is rounded
 once, to nearest: PTX's `.rn`, which its compiler must not contract.

@@ -1,4 +1,4 @@
-"""One thread of a GPU as the kernel language's `Code`: a vector is a single number, so that the CPU's parts write for it.
+"""One thread of a GPU as the kernel language's `Code`: a vector is one number, so the CPU's parts write for it.
 
 Decides what a thread can do besides: read its own number, wait for its group, and copy to the memory they share.
 Whole numbers have 32 bits, addresses count numbers of 4 bytes.
@@ -140,7 +140,6 @@ class Thread(Code, Generic[P]):
 def highest(a: Vector, b: Vector) -> Vector:
     """The larger one, and the number where one is not a number: a GPU has an instruction for that."""
     return a.intrinsic("llvm.maxnum", b)
-
 
 
 def wide(x: Int) -> Int:

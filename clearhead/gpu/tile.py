@@ -94,6 +94,4 @@ def tile_for(dim: int, group_bytes: int, processor_bytes: int) -> CardTile | Non
      CardTile(dim=128, key_dims=32, value_keys=32))
     """
     fitting = [tile for tile in TILES if tile.dim == dim and tile.shared_bytes <= group_bytes]
-    return max(
-        fitting, key=lambda tile: min(GROUPS, processor_bytes // (tile.shared_bytes + RESERVED)), default=None
-    )
+    return max(fitting, key=lambda tile: min(GROUPS, processor_bytes // (tile.shared_bytes + RESERVED)), default=None)

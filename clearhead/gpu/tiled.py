@@ -16,7 +16,8 @@ from functools import partial, reduce
 from typing import NamedTuple
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
-from clearhead.gpu.thread import Floats, Index, Thread, highest, wide
+from clearhead.gpu.call import Call, Strides
+from clearhead.gpu.thread import Floats, Thread, highest, wide
 from clearhead.gpu.tile import GROUPS, MAXIMA, PAD, ROWS, THREADS, CardTile
 from clearhead.kernels.ir.math import exp, log
 from clearhead.kernels.ir.values import Int, Vector, fma, least
@@ -25,36 +26,6 @@ from clearhead.kernels.parts.merge import join_maxima
 SIDE = 8  # a thread's scores are SIDE queries by SIDE keys
 STRIPE = 32  # dims that eight threads copy together
 HALF = BLOCK // 2  # keys whose weights a thread computes
-
-
-class Strides(NamedTuple):
-    """Numbers from one batch, key head, query head that shares it, and row to the next."""
-
-    batch: Int
-    head: Int
-    member: Int
-    row: Int
-
-
-class Call(NamedTuple):
-    """What a launch hands to the kernel. Addresses and strides are multiples of 16 bytes, but for the LSE's."""
-
-    query: Floats
-    key: Floats
-    value: Floats
-    output: Floats
-    lse: Floats  # (heads, queries)
-    queries: Index
-    keys: Index
-    high: Index  # query i sees the keys below i + high
-    heads: Index  # query heads of all batches
-    key_heads: Index  # of a batch
-    members: Index  # query heads that share a key head
-    scale: Vector
-    query_strides: Strides
-    key_strides: Strides
-    value_strides: Strides
-    output_strides: Strides
 
 
 class GlobalRows(NamedTuple):
@@ -256,7 +227,7 @@ class Attention:
     def seen_by(self, query: Int) -> Int:
         """A query of the tile sees the keys below this one."""
         a = self.f.arguments
-        return least(a.keys, self.first + query + a.high)
+        return least(a.keys, query + self.first + a.high)
 
     # Weights
 

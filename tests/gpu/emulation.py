@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import greenlet
+import greenlet  # type: ignore[import-untyped]
 import llvmlite.binding as llvm
 import numpy as np
 
@@ -76,7 +76,7 @@ class Emulated:
         """Run all groups, one after the other; their memory is filled with not-a-number before."""
         room = np.empty(self.shared_bytes // 4 + 32, np.float32)
         place = room.ctypes.data + -room.ctypes.data % 64
-        chance = random.Random(0)
+        chance = random.Random(0)  # noqa: S311
         for group in range(groups):
             room[:] = np.nan
             running = [

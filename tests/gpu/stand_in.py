@@ -1,6 +1,7 @@
 """A stand-in for NVIDIA's driver: its memory is this process's, and a launch runs the very PTX on this processor."""
 
 import ctypes
+import re
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ H100 = {75: 9, 76: 0, 97: 232448, 81: 233472, 16: 132, 13: 1980000}
 
 
 class StandIn:
-    """The library's functions that `clearhead.gpu.driver` calls; those without a method do nothing and succeed.
+    """The library's functions that `clearhead.gpu.driver` calls; those without a method here do nothing and succeed.
 
     `refuse` gives statuses to functions; `spoil` changes a PTX before it is run.
     """
@@ -31,55 +32,55 @@ class StandIn:
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("cu"):
             raise AttributeError(name)
-        method = getattr(self, f"do_{name}", None)
+        method = vars(StandIn).get(re.sub(r"(?<!^)(?=[A-Z])", "_", name.removeprefix("cu")).lower())
 
         def call(*arguments: Any) -> int:
             if name in self.refuse:
                 return int(self.refuse[name])
             if method is not None:
-                method(*arguments)
+                method(self, *arguments)
             return 0
 
         return call
 
-    def do_cuGetErrorString(self, status, out):
+    def get_error_string(self, status, out):
         out._obj.value = b"as the test wants"
 
-    def do_cuDriverGetVersion(self, out):
+    def driver_get_version(self, out):
         out._obj.value = 13000
 
-    def do_cuDeviceGetCount(self, out):
+    def device_get_count(self, out):
         out._obj.value = self.cards
 
-    def do_cuDeviceGetName(self, text, size, handle):
+    def device_get_name(self, text, size, handle):
         text.value = b"Stand-in"
 
-    def do_cuDeviceGetAttribute(self, out, which, handle):
+    def device_get_attribute(self, out, which, handle):
         out._obj.value = self.attributes[which.value]
 
-    def do_cuDevicePrimaryCtxRetain(self, out, handle):
+    def device_primary_ctx_retain(self, out, handle):
         out._obj.value = 1
 
-    def do_cuPointerGetAttribute(self, out, which, address):
+    def pointer_get_attribute(self, out, which, address):
         out._obj.value = 0
 
-    def do_cuCtxPushCurrent_v2(self, context):
+    def ctx_push_current_v2(self, context):
         self.contexts += 1
 
-    def do_cuCtxPopCurrent_v2(self, out):
+    def ctx_pop_current_v2(self, out):
         self.contexts -= 1
 
-    def do_cuModuleLoadDataEx(self, out, text, *options):
+    def module_load_data_ex(self, out, text, *options):
         assert self.contexts
         ptx = text.value.decode()
         self.texts[len(self.texts) + 1] = self.spoil(ptx) if self.spoil else ptx
         out._obj.value = len(self.texts)
 
-    def do_cuModuleGetFunction(self, out, module, name):
+    def module_get_function(self, out, module, name):
         assert f".entry {name.value.decode()}(" in self.texts[module.value]
         out._obj.value = module.value
 
-    def do_cuFuncSetAttribute(self, function, which, value):
+    def func_set_attribute(self, function, which, value):
         assert which.value == 8
         translation = Translation(self.texts[function.value])
         self.functions[function.value] = (
@@ -87,28 +88,29 @@ class StandIn:
             value.value,
         )
 
-    def do_cuMemAlloc_v2(self, out, size):
+    def mem_alloc_v2(self, out, size):
         block = np.full(size.value + 64, 255, np.uint8)
         place = block.ctypes.data + -block.ctypes.data % 64
         self.memory[place] = block
         out._obj.value = place
 
-    def do_cuMemFree_v2(self, address):
+    def mem_free_v2(self, address):
         del self.memory[address.value]
 
-    def do_cuMemcpyHtoD_v2(self, target, source, size):
+    def memcpy_hto_d_v2(self, target, source, size):
         ctypes.memmove(target.value, source.value, size.value)
 
-    def do_cuMemcpyDtoH_v2(self, target, source, size):
+    def memcpy_dto_h_v2(self, target, source, size):
         ctypes.memmove(target.value, source.value, size.value)
 
-    def do_cuEventElapsedTime(self, out, start, stop):
+    def event_elapsed_time(self, out, start, stop):
         out._obj.value = 1.0
 
-    def do_cuLaunchKernel(self, function, gx, gy, gz, tx, ty, tz, shared, stream, places, extra):
+    def launch_kernel(self, function, gx, gy, gz, tx, ty, tz, shared, stream, places, extra):
         emulated, allowed = self.functions[function.value]
         assert self.contexts
         assert shared.value <= allowed
         assert (gy.value, gz.value, tx.value, ty.value, tz.value) == (1, 1, THREADS, 1, 1)
         self.launches.append((gx.value, shared.value, stream.value))
-        emulated.launch(gx.value, [kind.from_address(place).value for kind, place in zip(ARGUMENTS, places, strict=True)])
+        numbers: list[Any] = [kind.from_address(place) for kind, place in zip(ARGUMENTS, places, strict=True)]
+        emulated.launch(gx.value, [number.value for number in numbers])

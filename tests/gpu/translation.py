@@ -23,7 +23,8 @@ FLOAT |= {  # without .rn, PTX's compiler may contract a product and a sum: no k
 }
 INTEGER = {
     "add": "add", "sub": "sub", "mul.lo": "mul", "and": "and", "or": "or", "xor": "xor", "shl": "shl",
-    "shr.u": "lshr", "shr.b": "lshr", "shr.s": "ashr", "div.u": "udiv", "div.s": "sdiv", "rem.u": "urem", "rem.s": "srem",
+    "shr.u": "lshr", "shr.b": "lshr", "shr.s": "ashr", "div.u": "udiv", "div.s": "sdiv",
+    "rem.u": "urem", "rem.s": "srem",
 }  # fmt: skip
 COMPARE = {"eq": "eq", "ne": "ne", "lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge"}
 FLOAT_COMPARE = {
