@@ -20,7 +20,7 @@ from clearhead.gpu.call import Call, Strides
 from clearhead.gpu.thread import Floats, Thread, highest, wide
 from clearhead.gpu.tile import GROUPS, MAXIMA, PAD, ROWS, THREADS, CardTile
 from clearhead.kernels.ir.math import exp, log
-from clearhead.kernels.ir.values import Int, Vector, fma, least
+from clearhead.kernels.ir.values import Int, Vector, fma, least, most
 from clearhead.kernels.parts.merge import join_maxima
 
 SIDE = 8  # a thread's scores are SIDE queries by SIDE keys
@@ -261,34 +261,32 @@ class Attention:
     # Values
 
     def add_values(self, start: Int, part: int, sums: list[Vector]) -> list[Vector]:
-        """The weighted values of one part of a block's keys on top of the sums; at the edge, key by key."""
+        """The weighted values of one part of a block's keys on top of the sums."""
         f, count = self.f, self.tile.value_keys
-        whole = (self.all_see < start + BLOCK).choose(f.index(0), f.index(count))
+        first = start + part * count
+        stop = least(self.stop - first, count)
+        whole = least(most(self.all_see - first, 0), count) & -4
         sums = f.loop(0, whole, 4, partial(self.four_keys, part), sums)
-        stop = least(self.stop - start - part * count, count)
-        return f.loop(whole, stop, 1, partial(self.one_key, start, part), sums)
+        return f.loop(whole, stop, 4, partial(self.four_keys, part, edge=first), sums)
 
-    def four_keys(self, part: int, j: Int, sums: list[Vector]) -> list[Vector]:
-        """Four keys that all queries see."""
+    def four_keys(self, part: int, j: Int, sums: list[Vector], *, edge: Int | None = None) -> list[Vector]:
+        """Four keys that all queries see, or at the edge: hidden values are not even multiplied by 0."""
         f, sums = self.f, list(sums)
         weights_at = self.weights_of_rows + (j + part * self.tile.value_keys)
         weights = [f.load_four(weights_at + self.apart * r * self.score_stride) for r in range(self.value_rows)]
         for i in range(4):
             values = self.values(j + i)
             for r in range(self.value_rows):
-                for x, value in zip(self.numbers_of_row(r), values, strict=True):
-                    sums[x] = fma(value, weights[r][i], sums[x])
-        return sums
+                row = self.numbers_of_row(r)
 
-    def one_key(self, start: Int, part: int, j: Int, sums: list[Vector]) -> list[Vector]:
-        """One key, for the queries that see it: hidden values are not even multiplied by 0."""
-        f, sums, values = self.f, list(sums), self.values(j)
-        in_block = j + part * self.tile.value_keys
-        for r in range(self.value_rows):
-            weight = f.load(self.weights_of_rows + in_block + self.apart * r * self.score_stride)
-            seen = start + in_block < self.seen_by(self.value_row + self.apart * r)
-            for x, value in zip(self.numbers_of_row(r), values, strict=True):
-                sums[x] = seen.choose(fma(value, weight, sums[x]), sums[x])
+                def added(weight: Vector = weights[r][i], row: range = row) -> list[Vector]:
+                    return [fma(value, weight, sums[x]) for x, value in zip(row, values, strict=True)]
+
+                if edge is None:
+                    sums[row.start : row.stop] = added()
+                else:
+                    seen = edge + (j + i) < self.seen_by(self.value_row + self.apart * r)
+                    sums[row.start : row.stop] = f.values_if(seen, added, self.of_row(sums, r))
         return sums
 
     def values(self, j: Int) -> list[Vector]:
