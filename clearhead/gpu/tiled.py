@@ -11,6 +11,7 @@ The sum over finished segments lies in the output, where no two threads touch th
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator
 from functools import partial, reduce
 from typing import NamedTuple
@@ -87,7 +88,7 @@ class Attention:
         """What this thread computes."""
         f, tile = self.f, self.tile
         lane, warp = f.thread % 32, f.thread // 32
-        # Scores of the queries SIDE·r + row and the keys 2·SIDE·c + column
+        # Scores of the queries SIDE·r + row and the keys 4·column to 4·column + 3 in both halves of a block
         self.row = warp % 2 * 4 + lane // 8
         self.column = warp // 2 * 8 + lane % 8
         # Weights of the query `own`, first or second half of the keys
@@ -177,6 +178,29 @@ class Attention:
         f.barrier()
         return [top, l]
 
+    def ahead(
+        self,
+        stop: Int | int,
+        load: Callable[[Int], list[Vector]],
+        add: Callable[[Int, list[Vector], list[Vector]], list[Vector]],
+        sums: list[Vector],
+    ) -> list[Vector]:
+        """for i in range(0, stop, 4): sums = add(i, load(i), sums), loaded while those before are computed.
+
+        Two steps are written in a row, so that what is loaded need not move to other registers; eight divides `stop`.
+        What is loaded beyond the end is not used; it is within shared memory.
+        """
+        f, count = self.f, len(sums)
+
+        def two_steps(i: Int, carried: list[Vector]) -> list[Vector]:
+            now, loaded = carried[:count], carried[count:]
+            for step in (i, i + 4):
+                following = load(step + 4)
+                now, loaded = add(step, loaded, now), following
+            return [*now, *loaded]
+
+        return f.loop(0, stop, 8, two_steps, [*sums, *load(f.index(0))])[:count]
+
     # Scores
 
     def write_scores(self, start: Int) -> None:
@@ -191,37 +215,42 @@ class Attention:
             f.barrier()
             queries = self.queries + (self.row * self.row_stride + part * self.tile.key_dims)
             keys = self.buffer + self.column * self.key_stride
-            chains = f.loop(0, self.tile.key_dims, 4, partial(self.four_dims, queries, keys), chains)
+            load, add = partial(self.operands, queries, keys), partial(self.four_dims, keys)
+            chains = self.ahead(self.tile.key_dims, load, add, chains)
         scores = [even + odd for even, odd in zip(chains[: SIDE * SIDE], chains[SIDE * SIDE :], strict=True)]
         scores = f.values_if(self.all_see < start + BLOCK, partial(self.hidden, start, scores), scores)
-        scores_at = self.scores + (self.row * self.score_stride + self.column)
+        scores_at = self.scores + (self.row * self.score_stride + 4 * self.column)
         maxima_at = self.maxima + (self.row * self.maxima_stride + self.column)
         for r in range(SIDE):
             row = scores[r * SIDE : (r + 1) * SIDE]
-            for c, score in enumerate(row):
-                f.store(score, scores_at + (SIDE * r * self.score_stride + 2 * SIDE * c))
+            for half in range(2):
+                f.store_four(row[4 * half : 4 * half + 4], scores_at + (SIDE * r * self.score_stride + HALF * half))
             f.store(reduce(highest, row), maxima_at + SIDE * r * self.maxima_stride)
 
-    def four_dims(self, queries_at: Floats, keys_at: Floats, d: Int, chains: list[Vector]) -> list[Vector]:
+    def operands(self, queries: Floats, keys: Floats, d: Int) -> list[Vector]:
+        """Four dims of the thread's queries, and of its first key."""
+        rows = [queries + d + SIDE * r * self.row_stride for r in range(SIDE)]
+        return [x for at in (*rows, keys + d) for x in self.f.load_four(at)]
+
+    def four_dims(self, keys_at: Floats, d: Int, operands: list[Vector], chains: list[Vector]) -> list[Vector]:
         """Four dims' products added to the chains: first those over even dims, then those over odd ones."""
-        f, sums = self.f, list(chains)
-        queries = [f.load_four(queries_at + d + SIDE * r * self.row_stride) for r in range(SIDE)]
+        sums, keys = list(chains), operands[4 * SIDE :]
         for c in range(SIDE):
-            keys = f.load_four(keys_at + d + 2 * SIDE * c * self.key_stride)
+            keys = keys if c == 0 else self.f.load_four(keys_at + d + 2 * SIDE * c * self.key_stride)
             for i in range(4):
                 for r in range(SIDE):
                     x = i % 2 * SIDE * SIDE + r * SIDE + c
-                    sums[x] = fma(keys[i], queries[r][i], sums[x])
+                    sums[x] = fma(keys[i], operands[4 * r + i], sums[x])
         return sums
 
     def hidden(self, start: Int, scores: list[Vector]) -> list[Vector]:
         """Scores with −∞ for the keys that their queries do not see."""
         result = []
         for r in range(SIDE):
-            seen = self.seen_by(self.row + SIDE * r) - (start + self.column)
+            seen = self.seen_by(self.row + SIDE * r) - (start + 4 * self.column)
             for c in range(SIDE):
-                score = scores[r * SIDE + c]
-                result.append((seen > 2 * SIDE * c).choose(score, self.f.constant(-math.inf)))
+                key = c // 4 * HALF + c % 4
+                result.append((seen > key).choose(scores[r * SIDE + c], self.f.constant(-math.inf)))
         return result
 
     def seen_by(self, query: Int) -> Int:
@@ -238,12 +267,15 @@ class Attention:
         top = reduce(highest, [x for n in range(0, MAXIMA, 4) for x in f.load_four(maxima + n)], m)
         alpha = exp(f, m - top)
 
-        def four_keys(j: Int, total: list[Vector]) -> list[Vector]:
-            weights = [exp(f, score - top) for score in f.load_four(self.own_scores + j)]
+        def load(j: Int) -> list[Vector]:
+            return f.load_four(self.own_scores + j)
+
+        def four_keys(j: Int, scores: list[Vector], total: list[Vector]) -> list[Vector]:
+            weights = [exp(f, score - top) for score in scores]
             f.store_four(weights, self.own_scores + j)
             return [sum(weights, total[0])]
 
-        (total,) = f.loop(0, HALF, 4, four_keys, [self.zero])
+        (total,) = self.ahead(HALF, load, four_keys, [self.zero])
         with f.when(~self.second):
             f.store(total, self.sums + self.own)
             f.store(alpha, self.alphas + self.own)
@@ -263,36 +295,40 @@ class Attention:
     def add_values(self, start: Int, part: int, sums: list[Vector]) -> list[Vector]:
         """The weighted values of one part of a block's keys on top of the sums."""
         f, count = self.f, self.tile.value_keys
-        first = start + part * count
+        first, weights = start + part * count, self.weights_of_rows + part * count
+        whole = least(most(self.all_see - first, 0), count) & -2 * 4  # all queries see these keys
+        sums = self.ahead(whole, partial(self.weights_and_values, weights), self.four_keys, sums)
         stop = least(self.stop - first, count)
-        whole = least(most(self.all_see - first, 0), count) & -4
-        sums = f.loop(0, whole, 4, partial(self.four_keys, part), sums)
-        return f.loop(whole, stop, 4, partial(self.four_keys, part, edge=first), sums)
+        return f.loop(whole, stop, 4, partial(self.four_edge_keys, weights, first), sums)
 
-    def four_keys(self, part: int, j: Int, sums: list[Vector], *, edge: Int | None = None) -> list[Vector]:
-        """Four keys that all queries see, or at the edge: hidden values are not even multiplied by 0."""
-        f, sums = self.f, list(sums)
-        weights_at = self.weights_of_rows + (j + part * self.tile.value_keys)
-        weights = [f.load_four(weights_at + self.apart * r * self.score_stride) for r in range(self.value_rows)]
+    def weights_and_values(self, weights_at: Floats, j: Int) -> list[Vector]:
+        """Four keys' weights for each of the thread's rows, and the thread's dims of their values."""
+        rows = [weights_at + j + self.apart * r * self.score_stride for r in range(self.value_rows)]
+        keys = [self.buffer + self.dim + (j + i) * self.row_stride for i in range(4)]
+        quads = [at + quad * self.next_quad for at in keys for quad in range(self.quads)]
+        return [x for at in (*rows, *quads) for x in self.f.load_four(at)]
+
+    def four_keys(self, _: Int, operands: list[Vector], sums: list[Vector]) -> list[Vector]:
+        """Four keys' weighted values on top of the sums."""
         for i in range(4):
-            values = self.values(j + i)
-            for r in range(self.value_rows):
-                row = self.numbers_of_row(r)
-
-                def added(weight: Vector = weights[r][i], row: range = row) -> list[Vector]:
-                    return [fma(value, weight, sums[x]) for x, value in zip(row, values, strict=True)]
-
-                if edge is None:
-                    sums[row.start : row.stop] = added()
-                else:
-                    seen = edge + (j + i) < self.seen_by(self.value_row + self.apart * r)
-                    sums[row.start : row.stop] = f.values_if(seen, added, self.of_row(sums, r))
+            sums = [x for r in range(self.value_rows) for x in self.added(operands, i, r, sums)]
         return sums
 
-    def values(self, j: Int) -> list[Vector]:
-        """This thread's dims of the j-th value in shared memory."""
-        at = self.buffer + self.dim + j * self.row_stride
-        return [x for quad in range(self.quads) for x in self.f.load_four(at + quad * self.next_quad)]
+    def four_edge_keys(self, weights_at: Floats, first: Int, j: Int, sums: list[Vector]) -> list[Vector]:
+        """The same at the edge: hidden values are not even multiplied by 0."""
+        operands, rows = self.weights_and_values(weights_at, j), range(self.value_rows)
+        for i in range(4):
+            seen = [first + (j + i) < self.seen_by(self.value_row + self.apart * r) for r in rows]
+            added = [partial(self.added, operands, i, r, sums) for r in rows]
+            of_rows = [self.f.values_if(seen[r], added[r], self.of_row(sums, r)) for r in rows]
+            sums = [x for row in of_rows for x in row]
+        return sums
+
+    def added(self, operands: list[Vector], i: int, r: int, sums: list[Vector]) -> list[Vector]:
+        """One row's sums with the i-th key's weighted values."""
+        width = 4 * self.quads
+        weight, values = operands[4 * r + i], operands[4 * self.value_rows + i * width :][:width]
+        return [fma(value, weight, x) for value, x in zip(values, self.of_row(sums, r), strict=True)]
 
     # Rows of sums: those of a segment wait in memory of the thread's own while scores are computed
 
@@ -352,7 +388,12 @@ class Attention:
         a, count = self.f.arguments, self.tile.key_dims
         rows = GlobalRows(self.key, a.key_strides.row, start, a.keys - 1)
         dims = range(part * count, (part + 1) * count, STRIPE)
-        self.stage(rows, BLOCK, dims, self.buffer, self.key_stride, self.f.copy_four)
+        self.stage(rows, BLOCK, dims, self.buffer, self.key_stride, self.f.copy_four, self.key_of)
+
+    @staticmethod
+    def key_of(n: Int, mine: Int) -> Int:
+        """The key of a block whose numbers go to row n + mine, so that a thread's scores are four keys side by side."""
+        return (n & HALF) + (n.logical_right(4) & 3) + 4 * mine
 
     def stage_values(self, start: Int, part: int) -> None:
         """The values of some of a block's keys."""
@@ -368,13 +409,13 @@ class Attention:
         target: Floats,
         stride: int,
         copy: Callable[[Floats, Floats], None],
+        order: Callable[[Int, Int], Int] = operator.add,
     ) -> None:
-        """Copy stripes of rows; those beyond the last repeat it."""
+        """Copy stripes of rows, `order(n, mine)` to n + mine; those beyond the last repeat it."""
         f = self.f
         mine, d = f.thread // 8, f.thread % 8 * 4
         for n in f.range(0, count, THREADS // 8):
-            row = n + mine
-            source = rows.base + rows.stride * wide(least(rows.first + row, rows.last)) + d
-            place = target + (row * stride + d)
+            source = rows.base + rows.stride * wide(least(order(n, mine) + rows.first, rows.last)) + d
+            place = target + ((n + mine) * stride + d)
             for dim in dims:
                 copy(source + dim, place + (dim - dims.start))

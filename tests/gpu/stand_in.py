@@ -20,8 +20,10 @@ class StandIn:
     `refuse` gives statuses to functions; `spoil` changes a PTX before it is run.
     """
 
-    def __init__(self, *, cards: int = 1, refuse: Any = (), spoil: Any = None, **attributes: int) -> None:
-        self.cards, self.refuse, self.spoil = cards, dict(refuse), spoil
+    def __init__(
+        self, *, cards: int = 1, version: int = 13000, refuse: Any = (), spoil: Any = None, **attributes: int
+    ) -> None:
+        self.cards, self.version, self.refuse, self.spoil = cards, version, dict(refuse), spoil
         self.attributes = H100 | {int(name[1:]): value for name, value in attributes.items()}
         self.functions: dict[int, Any] = {}
         self.texts: dict[int, str] = {}
@@ -47,7 +49,7 @@ class StandIn:
         out._obj.value = b"as the test wants"
 
     def driver_get_version(self, out):
-        out._obj.value = 13000
+        out._obj.value = self.version
 
     def device_get_count(self, out):
         out._obj.value = self.cards

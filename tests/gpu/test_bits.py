@@ -115,9 +115,7 @@ def test_each_barrier_is_needed(tile, number):
     """Without it, some order of threads or pace of copies gives other bits."""
     q, k, v = drawn(10, (64, tile.dim), (2304, tile.dim), (2304, tile.dim))
     ir = without_barrier(program(tile), number)
-    assert any(
-        disturbed(from_ir(tile, ir, late=late), q, k, v, order) for late in (False, True) for order in ORDERS
-    )
+    assert any(disturbed(from_ir(tile, ir, late=late), q, k, v, order) for late in (False, True) for order in ORDERS)
 
 
 def disturbed(run: Emulated, q, k, v, order: str) -> bool:
