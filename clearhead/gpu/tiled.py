@@ -11,13 +11,12 @@ The sum over finished segments lies in the output, where no two threads touch th
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator
 from functools import partial, reduce
-from typing import NamedTuple
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.gpu.call import Call, Strides
+from clearhead.gpu.staging import GlobalRows, Target, stage
 from clearhead.gpu.thread import Floats, Thread, highest, wide
 from clearhead.gpu.tile import GROUPS, MAXIMA, PAD, ROWS, THREADS, CardTile
 from clearhead.kernels.ir.math import exp, log
@@ -25,17 +24,7 @@ from clearhead.kernels.ir.values import Int, Vector, fma, least, most
 from clearhead.kernels.parts.merge import join_maxima
 
 SIDE = 8  # a thread's scores are SIDE queries by SIDE keys
-STRIPE = 32  # dims that eight threads copy together
 HALF = BLOCK // 2  # keys whose weights a thread computes
-
-
-class GlobalRows(NamedTuple):
-    """Rows of a matrix in global memory, from the first one on."""
-
-    base: Floats
-    stride: Int
-    first: Int
-    last: Int
 
 
 def write(f: Thread[Call], tile: CardTile) -> str:
@@ -371,7 +360,7 @@ class Attention:
         for quad in range(self.quads):
             self.f.store_four(numbers[4 * quad : 4 * quad + 4], at + quad * self.next_quad)
 
-    # From global to shared memory: eight threads take a row, 32 dims at a time
+    # From global to shared memory
 
     def stage_queries(self) -> None:
         """The tile's queries, times the scale."""
@@ -381,14 +370,14 @@ class Attention:
             f.store_four([x * a.scale for x in f.load_four(source)], target)
 
         rows = GlobalRows(self.query, a.query_strides.row, self.first, a.queries - 1)
-        self.stage(rows, ROWS, range(0, self.tile.dim, STRIPE), self.queries, self.row_stride, scaled)
+        stage(f, rows, ROWS, range(self.tile.dim), Target(self.queries, self.row_stride), scaled)
 
     def stage_keys(self, start: Int, part: int) -> None:
         """Some dims of a block's keys."""
         a, count = self.f.arguments, self.tile.key_dims
         rows = GlobalRows(self.key, a.key_strides.row, start, a.keys - 1)
-        dims = range(part * count, (part + 1) * count, STRIPE)
-        self.stage(rows, BLOCK, dims, self.buffer, self.key_stride, self.f.copy_four, self.key_of)
+        dims = range(part * count, (part + 1) * count)
+        stage(self.f, rows, BLOCK, dims, Target(self.buffer, self.key_stride), self.f.copy_four, self.key_of)
 
     @staticmethod
     def key_of(n: Int, mine: Int) -> Int:
@@ -399,23 +388,4 @@ class Attention:
         """The values of some of a block's keys."""
         a, count = self.f.arguments, self.tile.value_keys
         rows = GlobalRows(self.value, a.value_strides.row, start + part * count, a.keys - 1)
-        self.stage(rows, count, range(0, self.tile.dim, STRIPE), self.buffer, self.row_stride, self.f.copy_four)
-
-    def stage(
-        self,
-        rows: GlobalRows,
-        count: int,
-        dims: range,
-        target: Floats,
-        stride: int,
-        copy: Callable[[Floats, Floats], None],
-        order: Callable[[Int, Int], Int] = operator.add,
-    ) -> None:
-        """Copy stripes of rows, `order(n, mine)` to n + mine; those beyond the last repeat it."""
-        f = self.f
-        mine, d = f.thread // 8, f.thread % 8 * 4
-        for n in f.range(0, count, THREADS // 8):
-            source = rows.base + rows.stride * wide(least(order(n, mine) + rows.first, rows.last)) + d
-            place = target + ((n + mine) * stride + d)
-            for dim in dims:
-                copy(source + dim, place + (dim - dims.start))
+        stage(self.f, rows, count, range(self.tile.dim), Target(self.buffer, self.row_stride), self.f.copy_four)
