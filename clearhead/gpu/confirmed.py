@@ -15,7 +15,7 @@ from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.problem import problem_of
 from clearhead.errors import MachineError
 from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel, Memory
-from clearhead.gpu.launch import Addresses, kernel_of, run, tile_of
+from clearhead.gpu.launch import Addresses, kernel_of, prepare, run, tile_of
 from clearhead.gpu.tile import CardTile
 from clearhead.machine import fingerprint
 from clearhead.machine.compile import stored
@@ -26,18 +26,19 @@ LOGARITHMS = 4096  # rows of a head whose LSE is a logarithm near 0: one in a th
 FLOAT32 = np.dtype(np.float32)
 SAME = b"the CPU's bits"
 
-known: dict[tuple[Card, CardTile], Kernel] = {}
+known: dict[tuple[Card, int], Kernel] = {}  # by dim
 
 
 def confirmed_kernel(card: Card, dim: int) -> Kernel:
     """The kernel of a dim for a card; raises MachineError if it gives other bits than the CPU's."""
-    tile = tile_of(card, dim)
-    with card.driver.lock:
-        if (card, tile) not in known:
-            kernel = kernel_of(card, tile)
-            stored(key_of(card, tile), lambda: confirm(kernel, dim))
-            known[card, tile] = kernel
-        return known[card, tile]
+    if (card, dim) not in known:
+        with card.driver.lock:
+            if (card, dim) not in known:  # by another thread meanwhile
+                tile = tile_of(card, dim)
+                kernel = kernel_of(card, tile)
+                stored(key_of(card, tile), lambda: confirm(kernel, dim))
+                known[card, dim] = kernel
+    return known[card, dim]
 
 
 def key_of(card: Card, tile: CardTile) -> str:
@@ -85,6 +86,6 @@ def on_card(kernel: Kernel, operands: Operands, rules: Rules) -> tuple[Array, Ar
     inputs = [Memory.of(card, x) for x in operands[:3]]
     shapes = problem.output_shape, problem.output_shape[:-1]
     results = [Memory(card, FLOAT32.itemsize * math.prod(shape)) for shape in shapes]
-    run(kernel, problem, Addresses(*(memory.address.value or 0 for memory in (*inputs, *results))))
+    run(kernel, prepare(problem), Addresses(*(memory.address.value or 0 for memory in (*inputs, *results))))
     output, lse = (memory.read(shape, FLOAT32) for memory, shape in zip(results, shapes, strict=True))
     return output, lse

@@ -9,7 +9,6 @@ import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +55,21 @@ class Addresses(NamedTuple):
     lse: int
 
 
+@dataclass(frozen=True)
+class Launch:
+    """A prepared problem, to which a call only adds addresses."""
+
+    dim: int
+    groups: int  # of each part
+    parts: tuple[Addresses, ...]  # one for each index of the axes before the batch: offsets in bytes
+    numbers: tuple[float, ...]  # the kernel's arguments behind the addresses
+
+    def arguments(self, addresses: Addresses) -> Iterator[list[Any]]:
+        """The kernel's arguments for each part, as `Call` lists them."""
+        for part in self.parts:
+            yield [*(place + offset for place, offset in zip(addresses, part, strict=True)), *self.numbers]
+
+
 def limits(problem: Problem) -> str | None:
     """Why a GPU's kernel cannot compute a problem, or None; ends a sentence that begins with what it takes."""
     rules, dims = problem.rules, {problem.query_dim, problem.value_dim}
@@ -79,11 +93,27 @@ def limits(problem: Problem) -> str | None:
     return None
 
 
-def check(problem: Problem, addresses: Addresses) -> None:
-    """Raise InputError for what a GPU's kernel cannot compute."""
-    why = limits(problem)
-    if why is None and any(place % ALIGNED for place in addresses[:4]):
-        why = "an address is not a multiple of 16 bytes"
+def prepare(problem: Problem) -> Launch:
+    """Everything about a launch but addresses; raises InputError for what a GPU's kernel cannot compute."""
+    refuse(limits(problem))
+    outer, (batches, key_heads, members) = walked(problem, problem.axes, 1)[:-3], inner_axes(problem)
+    heads, queries, keys, rules = batches * key_heads * members, problem.queries, problem.keys, problem.rules
+    high = keys if rules.high is None else rules.spans[0].offset + rules.high + 1
+    numbers = queries, keys, max(-queries, min(high, keys)), heads, key_heads, members, np.float32(problem.scale).item()
+    operands = problem.query, problem.key, problem.value, problem.output
+    steps = [walked(problem, x.lead, 0) for x in operands]
+    strides = [step // SIZE for lead, x in zip(steps, operands, strict=True) for step in (*lead[-3:], x.row)]
+    parts = []
+    for number, index in enumerate(np.ndindex(*outer)):
+        offsets = [sum(i * step for i, step in zip(index, lead, strict=False)) for lead in steps]
+        parts.append(Addresses(*[*offsets, SIZE * number * heads * queries]))
+    return Launch(
+        problem.query_dim, groups_of(problem), tuple(parts) if heads and queries else (), (*numbers, *strides)
+    )
+
+
+def refuse(why: str | None) -> None:
+    """Raise InputError if there is a reason."""
     if why is not None:
         raise InputError(
             "on a GPU, clearhead takes float32, causal() and full(), and equal dims of "
@@ -117,11 +147,13 @@ def kernel_of(card: Card, tile: CardTile) -> Kernel:
     return Kernel(card, ptx(tile), tile.name, tile.shared_bytes)
 
 
-def run(kernel: Kernel, problem: Problem, addresses: Addresses, stream: int = 0) -> None:
-    """Launch a kernel for a problem, in a stream, without waiting."""
-    for values in arguments(problem, addresses):
+def run(kernel: Kernel, launch: Launch, addresses: Addresses, stream: int = 0) -> None:
+    """Launch a kernel in a stream, without waiting."""
+    if any(place % ALIGNED for place in addresses[:4]):
+        refuse("an address is not a multiple of 16 bytes")
+    for values in launch.arguments(addresses):
         packed = [kind(value) for kind, value in zip(ARGUMENTS, values, strict=True)]
-        kernel.launch(groups_of(problem), THREADS, packed, stream)
+        kernel.launch(launch.groups, THREADS, packed, stream)
 
 
 def groups_of(problem: Problem) -> int:
@@ -139,24 +171,3 @@ def walked(problem: Problem, axes: Sequence[int], missing: int) -> tuple[int, ..
     grouped = len(problem.axes) > len(problem.lead)
     axes = tuple(axes) if grouped else (*axes, missing)
     return (missing,) * (3 - len(axes)) + axes
-
-
-def arguments(problem: Problem, addresses: Addresses) -> Iterator[list[Any]]:
-    """The kernel's arguments, as `Call` lists them, for each index of the axes before the batch."""
-    outer, (batches, key_heads, members) = walked(problem, problem.axes, 1)[:-3], inner_axes(problem)
-    heads = batches * key_heads * members
-    if not (heads and problem.queries):
-        return
-    rules, keys = problem.rules, problem.keys
-    high = keys if rules.high is None else rules.spans[0].offset + rules.high + 1
-    operands = problem.query, problem.key, problem.value, problem.output
-    steps = [walked(problem, x.lead, 0) for x in operands]
-    strides = [[step // SIZE for step in (*lead[-3:], x.row)] for lead, x in zip(steps, operands, strict=True)]
-    for number, index in enumerate(np.ndindex(*outer)):
-        places = [
-            place + sum(i * step for i, step in zip(index, lead, strict=False))
-            for place, lead in zip(addresses, steps, strict=False)
-        ]
-        lse = addresses.lse + SIZE * number * heads * problem.queries
-        numbers = problem.queries, keys, max(-problem.queries, min(high, keys)), heads, key_heads, members
-        yield [*places, lse, *numbers, float(np.float32(problem.scale)), *chain.from_iterable(strides)]

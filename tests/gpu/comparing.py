@@ -34,11 +34,11 @@ def from_ir(tile: CardTile, ir: str = "", *, late: bool = False) -> Emulated:
 def computed(kernel: Emulated, q: Any, k: Any, v: Any, mask: Any, order: str = "ascending") -> tuple[Any, Any]:
     """Output and LSE of float32 arrays of any strides."""
     problem = problem_of(Operands(q, k, v), Rules(mask))
-    assert launch.limits(problem) is None
+    prepared = launch.prepare(problem)
     results = [np.full(shape, 7, np.float32) for shape in (problem.output_shape, problem.output_shape[:-1])]
     addresses = launch.Addresses(*(x.ctypes.data for x in (q, k, v, *results)))
-    for values in launch.arguments(problem, addresses):
-        kernel.launch(launch.groups_of(problem), values, order)
+    for values in prepared.arguments(addresses):
+        kernel.launch(prepared.groups, values, order)
     return results[0], results[1]
 
 
