@@ -11,7 +11,7 @@ The sum over finished segments lies in the output, where no two threads touch th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial, reduce
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
@@ -24,6 +24,8 @@ from clearhead.kernels.ir.values import Int, Vector, fma, least, most
 from clearhead.kernels.parts.merge import join_maxima
 
 SIDE = 8  # a thread's scores are SIDE queries by SIDE keys
+BY_DIM = [(r, i) for i in range(4) for r in range(SIDE)]  # queries and dims of one step
+BY_QUERY = sorted(BY_DIM)
 HALF = BLOCK // 2  # keys whose weights a thread computes
 
 
@@ -83,7 +85,7 @@ class Attention:
         # Weights of the query `own`, first or second half of the keys
         self.own, self.second = f.thread % ROWS, f.thread // ROWS == 1
         self.own_scores = self.scores + (self.own * self.score_stride + f.thread // ROWS * HALF)
-        # Values of the queries apart·r + value_row, from dim 4·dim on, and so many threads on, `quads` times
+        # Values of the queries apart·r + value_row: four dims from `dim` on, and `quads` times, `next_quad` apart
         across = 16 if tile.dim == 128 else 8
         self.value_rows = ROWS * across // THREADS
         self.quads, self.next_quad = tile.dim // (4 * across), 4 * across
@@ -167,29 +169,6 @@ class Attention:
         f.barrier()
         return [top, l]
 
-    def ahead(
-        self,
-        stop: Int | int,
-        load: Callable[[Int], list[Vector]],
-        add: Callable[[Int, list[Vector], list[Vector]], list[Vector]],
-        sums: list[Vector],
-    ) -> list[Vector]:
-        """for i in range(0, stop, 4): sums = add(i, load(i), sums), loaded while those before are computed.
-
-        Two steps are written in a row, so that what is loaded need not move to other registers; eight divides `stop`.
-        What is loaded beyond the end is not used; it is within shared memory.
-        """
-        f, count = self.f, len(sums)
-
-        def two_steps(i: Int, carried: list[Vector]) -> list[Vector]:
-            now, loaded = carried[:count], carried[count:]
-            for step in (i, i + 4):
-                following = load(step + 4)
-                now, loaded = add(step, loaded, now), following
-            return [*now, *loaded]
-
-        return f.loop(0, stop, 8, two_steps, [*sums, *load(f.index(0))])[:count]
-
     # Scores
 
     def write_scores(self, start: Int) -> None:
@@ -204,8 +183,9 @@ class Attention:
             f.barrier()
             queries = self.queries + (self.row * self.row_stride + part * self.tile.key_dims)
             keys = self.buffer + self.column * self.key_stride
-            load, add = partial(self.operands, queries, keys), partial(self.four_dims, keys)
-            chains = self.ahead(self.tile.key_dims, load, add, chains)
+            operands = [*self.query_numbers(queries), *f.load_four(keys)]
+            step = partial(self.four_dims, queries, keys)
+            chains = f.loop(0, self.tile.key_dims, 4, step, [*chains, *operands])[: len(chains)]
         scores = [even + odd for even, odd in zip(chains[: SIDE * SIDE], chains[SIDE * SIDE :], strict=True)]
         scores = f.values_if(self.all_see < start + BLOCK, partial(self.hidden, start, scores), scores)
         scores_at = self.scores + (self.row * self.score_stride + 4 * self.column)
@@ -216,21 +196,29 @@ class Attention:
                 f.store_four(row[4 * half : 4 * half + 4], scores_at + (SIDE * r * self.score_stride + HALF * half))
             f.store(reduce(highest, row), maxima_at + SIDE * r * self.maxima_stride)
 
-    def operands(self, queries: Floats, keys: Floats, d: Int) -> list[Vector]:
-        """Four dims of the thread's queries, and of its first key."""
-        rows = [queries + d + SIDE * r * self.row_stride for r in range(SIDE)]
-        return [x for at in (*rows, keys + d) for x in self.f.load_four(at)]
+    def query_numbers(self, at: Floats) -> list[Vector]:
+        """Four dims of the thread's queries."""
+        return [x for r in range(SIDE) for x in self.f.load_four(at + SIDE * r * self.row_stride)]
 
-    def four_dims(self, keys_at: Floats, d: Int, operands: list[Vector], chains: list[Vector]) -> list[Vector]:
-        """Four dims' products added to the chains: first those over even dims, then those over odd ones."""
-        sums, keys = list(chains), operands[4 * SIDE :]
+    def four_dims(self, queries_at: Floats, keys_at: Floats, d: Int, carried: list[Vector]) -> list[Vector]:
+        """Four dims' products added to the chains: first those over even dims, then those over odd ones.
+
+        While the last key is multiplied, the next dims of the queries and of the first key take their places. Behind
+        the last dim lies the padding, which nobody uses.
+        """
+        f, count = self.f, 2 * SIDE * SIDE
+        sums, queries, first = list(carried[:count]), list(carried[count:-4]), carried[-4:]
         for c in range(SIDE):
-            keys = keys if c == 0 else self.f.load_four(keys_at + d + 2 * SIDE * c * self.key_stride)
-            for i in range(4):
-                for r in range(SIDE):
-                    x = i % 2 * SIDE * SIDE + r * SIDE + c
-                    sums[x] = fma(keys[i], operands[4 * r + i], sums[x])
-        return sums
+            last = c == SIDE - 1
+            keys = f.load_four(keys_at + d + 2 * SIDE * c * self.key_stride) if c else first
+            if last:
+                first = f.load_four(keys_at + d + 4)
+            for r, i in BY_QUERY if last else BY_DIM:
+                x = i % 2 * SIDE * SIDE + r * SIDE + c
+                sums[x] = fma(keys[i], queries[4 * r + i], sums[x])
+                if last and i == 3:
+                    queries[4 * r : 4 * r + 4] = f.load_four(queries_at + d + (4 + SIDE * r * self.row_stride))
+        return [*sums, *queries, *first]
 
     def hidden(self, start: Int, scores: list[Vector]) -> list[Vector]:
         """Scores with −∞ for the keys that their queries do not see."""
@@ -256,15 +244,14 @@ class Attention:
         top = reduce(highest, [x for n in range(0, MAXIMA, 4) for x in f.load_four(maxima + n)], m)
         alpha = exp(f, m - top)
 
-        def load(j: Int) -> list[Vector]:
-            return f.load_four(self.own_scores + j)
-
-        def four_keys(j: Int, scores: list[Vector], total: list[Vector]) -> list[Vector]:
+        def four_keys(j: Int, carried: list[Vector]) -> list[Vector]:
+            total, *scores = carried
+            following = f.load_four(self.own_scores + j + 4)
             weights = [exp(f, score - top) for score in scores]
             f.store_four(weights, self.own_scores + j)
-            return [sum(weights, total[0])]
+            return [sum(weights, total), *following]
 
-        (total,) = self.ahead(HALF, load, four_keys, [self.zero])
+        total = f.loop(0, HALF, 4, four_keys, [self.zero, *f.load_four(self.own_scores)])[0]
         with f.when(~self.second):
             f.store(total, self.sums + self.own)
             f.store(alpha, self.alphas + self.own)
@@ -284,40 +271,56 @@ class Attention:
     def add_values(self, start: Int, part: int, sums: list[Vector]) -> list[Vector]:
         """The weighted values of one part of a block's keys on top of the sums."""
         f, count = self.f, self.tile.value_keys
-        first, weights = start + part * count, self.weights_of_rows + part * count
-        whole = least(most(self.all_see - first, 0), count) & -2 * 4  # all queries see these keys
-        sums = self.ahead(whole, partial(self.weights_and_values, weights), self.four_keys, sums)
+        first, weights_at = start + part * count, self.weights_of_rows + part * count
         stop = least(self.stop - first, count)
-        return f.loop(whole, stop, 4, partial(self.four_edge_keys, weights, first), sums)
+        whole = least(most(self.all_see - first, 0), count) & -8  # all queries see these keys
+        operands = [*self.row_weights(weights_at), *self.values(f.index(0))]
+        sums = f.loop(0, whole, 8, partial(self.eight_keys, weights_at), [*sums, *operands])[: self.outputs]
+        return f.loop(whole, stop, 4, partial(self.four_edge_keys, weights_at, first), sums)
 
-    def weights_and_values(self, weights_at: Floats, j: Int) -> list[Vector]:
-        """Four keys' weights for each of the thread's rows, and the thread's dims of their values."""
-        rows = [weights_at + j + self.apart * r * self.score_stride for r in range(self.value_rows)]
-        keys = [self.buffer + self.dim + (j + i) * self.row_stride for i in range(4)]
-        quads = [at + quad * self.next_quad for at in keys for quad in range(self.quads)]
-        return [x for at in (*rows, *quads) for x in self.f.load_four(at)]
+    def eight_keys(self, weights_at: Floats, j: Int, carried: list[Vector]) -> list[Vector]:
+        """Eight keys' weighted values; each value is loaded while the one before it is multiplied.
 
-    def four_keys(self, _: Int, operands: list[Vector], sums: list[Vector]) -> list[Vector]:
-        """Four keys' weighted values on top of the sums."""
-        for i in range(4):
-            sums = [x for r in range(self.value_rows) for x in self.added(operands, i, r, sums)]
-        return sums
+        What is loaded behind the last key is within shared memory, and nobody uses it.
+        """
+        count, width = self.outputs, 4 * self.value_rows
+        sums, weights, values = list(carried[:count]), carried[count : count + width], carried[count + width :]
+        for step in (j, j + 4):
+            for i in range(4):
+                following = self.values(step + (i + 1))
+                later = self.row_weights(weights_at + (step + 4)) if i == 3 else weights
+                for r in range(self.value_rows):
+                    for x, value in zip(self.numbers_of_row(r), values, strict=True):
+                        sums[x] = fma(value, weights[4 * r + i], sums[x])
+                weights, values = later, following
+        return [*sums, *weights, *values]
 
     def four_edge_keys(self, weights_at: Floats, first: Int, j: Int, sums: list[Vector]) -> list[Vector]:
-        """The same at the edge: hidden values are not even multiplied by 0."""
-        operands, rows = self.weights_and_values(weights_at, j), range(self.value_rows)
+        """Four keys at the edge: hidden values are not even multiplied by 0."""
+        weights = self.row_weights(weights_at + j)
         for i in range(4):
-            seen = [first + (j + i) < self.seen_by(self.value_row + self.apart * r) for r in rows]
-            added = [partial(self.added, operands, i, r, sums) for r in rows]
-            of_rows = [self.f.values_if(seen[r], added[r], self.of_row(sums, r)) for r in rows]
-            sums = [x for row in of_rows for x in row]
+            values, rows = self.values(j + i), []
+            for r in range(self.value_rows):
+                before = self.of_row(sums, r)
+                added = partial(self.added, weights[4 * r + i], values, before)
+                seen = first + (j + i) < self.seen_by(self.value_row + self.apart * r)
+                rows += self.f.values_if(seen, added, before)
+            sums = rows
         return sums
 
-    def added(self, operands: list[Vector], i: int, r: int, sums: list[Vector]) -> list[Vector]:
-        """One row's sums with the i-th key's weighted values."""
-        width = 4 * self.quads
-        weight, values = operands[4 * r + i], operands[4 * self.value_rows + i * width :][:width]
-        return [fma(value, weight, x) for value, x in zip(values, self.of_row(sums, r), strict=True)]
+    @staticmethod
+    def added(weight: Vector, values: list[Vector], sums: list[Vector]) -> list[Vector]:
+        """Sums with one key's weighted values."""
+        return [fma(value, weight, x) for value, x in zip(values, sums, strict=True)]
+
+    def row_weights(self, at: Floats) -> list[Vector]:
+        """Four keys' weights for each of the thread's rows."""
+        return [x for r in range(self.value_rows) for x in self.f.load_four(at + self.apart * r * self.score_stride)]
+
+    def values(self, j: Int) -> list[Vector]:
+        """This thread's dims of the j-th value in shared memory."""
+        at = self.buffer + self.dim + j * self.row_stride
+        return [x for quad in range(self.quads) for x in self.f.load_four(at + quad * self.next_quad)]
 
     # Rows of sums: those of a segment wait in memory of the thread's own while scores are computed
 
