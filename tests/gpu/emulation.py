@@ -1,6 +1,7 @@
 """A GPU's kernel on this processor: each thread of a group is a greenlet, and they take turns at barriers."""
 
 import ctypes
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -39,8 +40,8 @@ def host_arrived() -> None:
         ctypes.memmove(target, source, 16)
 
 
-for name, function in (("host_barrier", host_barrier), ("host_copy", host_copy), ("host_arrived", host_arrived)):
-    llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+HOST = {"host_barrier": host_barrier, "host_copy": host_copy, "host_arrived": host_arrived}
+library_names = itertools.count()
 
 
 class Emulated:
@@ -52,8 +53,10 @@ class Emulated:
     def __init__(
         self, ir: str, name: str, kinds: Sequence[Any], threads: int, shared_bytes: int, *, late: bool = False
     ) -> None:
-        for declared, defined in AT_ONCE.items():
-            ir = ir if late else ir.replace(declared, defined)
+        for declared, defined in () if late else AT_ONCE.items():
+            ir = str(llvm.parse_assembly(ir))  # as LLVM writes it, whoever wrote it before
+            assert declared in ir
+            ir = ir.replace(declared, defined)
         initialise(llvm.get_process_triple())
         module = llvm.parse_assembly(ir)
         module.triple = llvm.get_process_triple()
@@ -66,10 +69,13 @@ class Emulated:
         passes.add_sroa_pass()  # registers in place of variables; without it, LLVM sees no product next to its sum
         passes.add_instruction_combine_pass()
         passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
-        self.engine = llvm.create_mcjit_compiler(module, machine)
-        self.engine.finalize_object()
+        builder = llvm.JITLibraryBuilder().add_object_img(machine.emit_object(module)).export_symbol(name)
+        for symbol, function in HOST.items() if late else [("host_barrier", host_barrier)]:
+            builder = builder.import_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
+        self.compiler = llvm.create_lljit_compiler(machine, use_jit_link=True)  # as `machine.compile.link` does
+        self.library = builder.add_current_process().link(self.compiler, f"emulated{next(library_names)}")
         signature = [*kinds, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
-        self.call = ctypes.CFUNCTYPE(None, *signature)(self.engine.get_function_address(name))
+        self.call = ctypes.CFUNCTYPE(None, *signature)(self.library[name])
         self.threads, self.shared_bytes = threads, shared_bytes
 
     def launch(self, groups: int, arguments: Sequence[Any], order: str = "ascending") -> None:
