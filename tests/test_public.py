@@ -31,6 +31,7 @@ def test_importing_loads_numpy_and_llvmlite_alone():
         {name.split(".")[0] for name in loaded} - set(sys.stdlib_module_names) - {"clearhead", "numpy", "llvmlite"}
     )
     assert foreign == set()
+    assert not [name for name in loaded if name.startswith("clearhead.gpu")]
     assert "clearhead.kernels.ir.code" not in loaded  # kernels are written only when one must be compiled
 
 

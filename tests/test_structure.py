@@ -116,6 +116,7 @@ PUBLIC = {
     ],
     "clearhead.testing": ["check_definition", "check_hidden", "check_invariance", "check_same_bits", "using_isa"],
     "clearhead.eviction": ["h2o", "most", "snapkv", "tova"],
+    "clearhead.gpu": ["attend"],
     "clearhead.layers": ["SelfAttention"],
     "clearhead.notebook": ["Learn", "Read"],
     "clearhead.plot": ["heads", "heat", "profile", "received", "row", "save"],

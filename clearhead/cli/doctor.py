@@ -18,6 +18,11 @@ import numpy as np
 import clearhead
 from clearhead import settings
 from clearhead.definition import canonical
+from clearhead.errors import MachineError, reason
+from clearhead.gpu import driver as gpu_driver
+from clearhead.gpu.confirmed import differences
+from clearhead.gpu.launch import check_card, kernel_of, tile_of
+from clearhead.gpu.tile import DIMS
 from clearhead.kernels.abi.tiles import ELEMENTS, tile_for
 from clearhead.machine import store
 from clearhead.machine.compile import KernelSpec, emit, link, machine_for, stored_object
@@ -32,7 +37,7 @@ CPU_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 @dataclass(frozen=True)
 class KernelCheck:
-    """The kernels of one ISA and dtype compared with the definition; `fault` is empty if they passed."""
+    """One kind of kernel compared with the definition, or a GPU's with the CPU's; `fault` is empty if it passed."""
 
     isa: str
     dtype: str
@@ -73,13 +78,14 @@ def examine() -> Diagnosis:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         checks = tuple(check_kernels(isa, dtype) for isa in native_isas() for dtype in ELEMENTS)
-        facts = {**versions(), **processor(), **kernel_cache()}
+        cards, card_checks = gpus()
+        facts = {**versions(), **processor(), **cards, **kernel_cache()}
     rates = {dtype: Peak(dtype) for dtype in ELEMENTS}
     return Diagnosis(
         facts=facts,
         settings={s.name: s.read() or "(empty)" for s in settings.ALL},
         peaks={dtype: max(rate.measure() for _ in range(20)) for dtype, rate in rates.items()},
-        checks=checks,
+        checks=(*checks, *card_checks),
         warnings=tuple(dict.fromkeys(str(warning.message) for warning in caught)),
     )
 
@@ -129,6 +135,37 @@ def cache_sizes() -> str:
         if kind != "Instruction":
             sizes.append(f"L{level} {size.replace('K', ' KiB').replace('M', ' MiB')}")
     return ", ".join(sizes)
+
+
+def gpus() -> tuple[dict[str, str], list[KernelCheck]]:
+    """The NVIDIA GPUs, and whether each gives the CPU's bits; an old one, or none, is no fault."""
+    try:
+        driver = gpu_driver.driver()
+        cards = [driver.card(index) for index in range(driver.count())]
+    except MachineError as error:
+        return {"GPU": f"none, for {str(error).partition(':')[0]}"}, []
+    facts, checks = {}, []
+    for card in cards:
+        name = "GPU" if len(cards) == 1 else f"GPU {card.index}"
+        try:
+            check_card(card)
+        except MachineError as error:
+            facts[name] = f"{card}, not used: {reason(error)}"
+            continue
+        facts[name] = str(card)
+        checks += [check_gpu(name, card, dim) for dim in DIMS]
+    return facts, checks
+
+
+def check_gpu(name: str, card: gpu_driver.Card, dim: int) -> KernelCheck:
+    """Compare a card's kernel of one dim with the CPU's, now."""
+    fault = ""
+    try:
+        different = differences(kernel_of(card, tile_of(card, dim)), dim)
+        fault = f"FAIL: {different} numbers differ from the CPU's" if different else ""
+    except MachineError as error:
+        fault = f"FAIL: {reason(error)}"
+    return KernelCheck(f"{name} dim {dim}", "float32", fault)
 
 
 def kernel_cache() -> dict[str, str]:

@@ -93,18 +93,23 @@ kernels = Kernels()
 
 
 def stored_object(spec: KernelSpec) -> bytes:
-    """A spec's object code, from the disk cache or compiled and stored there.
+    """A spec's object code, from the disk cache or compiled and stored there."""
+    return stored(spec.key, lambda: emit(spec))
+
+
+def stored(key: str, compiled: Callable[[], bytes]) -> bytes:
+    """The code of a key, from the disk cache or compiled and stored there.
 
     If the sources changed since they were imported, the cache is neither read nor written: its entries would not match
     the code that this process runs.
     """
     start, imported = time.perf_counter(), fingerprint.fingerprint()
-    code = store.load_code(spec.key) if imported else None
+    code = store.load_code(key) if imported else None
     if code is None:
-        code = emit(spec)
+        code = compiled()
         if imported and fingerprint.as_imported() == imported:
-            store.save_code(spec.key, code)
-        debug.say(2, f"compiled {spec.key} in {1e3 * (time.perf_counter() - start):.0f} ms")
+            store.save_code(key, code)
+        debug.say(2, f"compiled {key} in {1e3 * (time.perf_counter() - start):.0f} ms")
     return code
 
 

@@ -121,6 +121,8 @@ def forward_shapes(
 
 def lead_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[int, ...]:
     """The leading axes of the result: query heads may share those of keys and values; raises ShapeError."""
+    if query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
+        return query.shape[:-2]
     heads = query.shape[-3] if query.dim() > 2 else 1
     leads: list[tuple[int, ...]] = [query.shape[:-2]]
     for x in (key, value):

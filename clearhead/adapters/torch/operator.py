@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 import clearhead.adapters.torch.register  # noqa: F401  registers the operators
 from clearhead.adapters.torch import functional
+from clearhead.adapters.torch.card import check_gradients
 from clearhead.adapters.torch.dispatch import call_forward, needs_operators, operator
 from clearhead.adapters.torch.host import Pair
 from clearhead.adapters.torch.reference import HALF_DTYPES
@@ -37,7 +38,7 @@ def attend(
     converts operands as for torch's own attention. A 16-bit sink is converted to float32, like the scores.
     """
     check_ranks()
-    query, key, value = autocast_operands(query, key, value)
+    query, key, value = autocast_operands(query, key, value, device="cuda" if query.is_cuda else "cpu")
     if sink is not None and sink.dtype in HALF_DTYPES:
         sink = sink.float()
     output, lse = attend_unrounded(query, key, value, list(tables), sink, rule, scale)
@@ -75,6 +76,8 @@ def attend_unrounded(
     if needs_operators():
         return operator(query, key, value, tables, sink, rule, scale)  # type: ignore[no-any-return]
     gradients = torch.is_grad_enabled() and torch._C._any_requires_grad(query, key, value, tables, sink)
+    if gradients:
+        check_gradients(query)
     if gradients or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return functional.ForwardFunction.apply(rule, scale, query, key, value, sink, *tables)  # type: ignore[no-any-return]
     return call_forward(query, key, value, tables, sink, rule, scale)

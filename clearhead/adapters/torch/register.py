@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from clearhead.adapters.torch import dispatch, functional, host, vmap
+from clearhead.adapters.torch import card, dispatch, functional, host, vmap
 
 for operator, kernel, fake, derivatives, batched in (
     (dispatch.operator, host.on_processor, host.forward_shapes, functional.ForwardFunction, vmap.together),
@@ -36,3 +36,4 @@ for operator, kernel, fake, derivatives, batched in (
     dispatch.LIBRARY.impl(name, derivatives.dispatched, "Autograd")
     torch.library.register_fake(name, fake, lib=dispatch.LIBRARY)
     torch.library.register_vmap(name, batched(operator), lib=dispatch.LIBRARY)
+dispatch.LIBRARY.impl(dispatch.operator._schema.name, card.on_card, "CUDA")

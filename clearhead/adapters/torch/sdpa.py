@@ -1,7 +1,7 @@
 """torch's `scaled_dot_product_attention` on clearhead's kernels, and `patch`, which replaces torch's function with it.
 
 Responsible for the meaning of torch's arguments, and for calls that go back to torch: those that torch refuses with its
-own message, and those whose tensors are not in CPU memory.
+own message, and those whose tensors are neither in CPU memory nor such as a GPU's kernel takes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.nn.attention.bias import CausalBias, CausalVariant
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from clearhead.adapters.torch.card import left_to_torch
 from clearhead.adapters.torch.dispatch import PLAIN_TENSORS
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.host import FLOAT_DTYPES, lead_of
@@ -54,8 +55,9 @@ def scaled_dot_product_attention(
     `is_causal` aligns queries with the first keys; `attn_mask` (bool: True is visible; float: added) broadcasts to
     (..., heads, n, m) and may have a gradient; `enable_gqa` lets query heads share key heads. `dropout_p` draws a seed
     from torch's generator; the dropped pairs depend only on that seed and on positions, not on the number of threads.
-    Calls that clearhead does not support (tensors on other devices, arguments that torch refuses) go to torch's own
-    function, with one warning per reason.
+    CUDA tensors are computed on their GPU in float32, without attn_mask, dropout and gradients (docs/gpu.md). Calls
+    that clearhead does not support (tensors on other devices, arguments that torch refuses) go to torch's own function,
+    with one warning per reason.
 
     >>> x = torch.eye(2).reshape(1, 1, 2, 2)
     >>> scaled_dot_product_attention(x, x, x, is_causal=True, scale=1.0)[0, 0].round(decimals=3)
@@ -150,9 +152,9 @@ def fallback_reason(
             return f"an operand is {type(x).__name__}"
         if type(x) not in PLAIN_TENSORS and is_traceable_wrapper_subclass(x):
             return f"a tensor is a {type(x).__name__}, which only supports torch's function"
-        if x.layout is not torch.strided or x.is_nested or not (x.is_cpu or x.is_meta):
+        if x.layout is not torch.strided or x.is_nested or not (x.is_cpu or x.is_meta or x.is_cuda):
             return f"a tensor is on {x.device}, nested or sparse"
-        if x.is_cpu is not query.is_cpu:
+        if x.is_cpu is not query.is_cpu or (x.is_cuda and x.device != query.device):
             return f"its tensors are on {query.device} and {x.device}"
     if query.dtype not in FLOAT_DTYPES or query.dtype is not key.dtype or query.dtype is not value.dtype:
         return f"its dtypes are {query.dtype}, {key.dtype} and {value.dtype}"
@@ -167,10 +169,11 @@ def fallback_reason(
     if attn_mask is not None and not mask_broadcasts(attn_mask, query, key, value):
         shapes = tuple(attn_mask.shape), tuple(query.shape), tuple(key.shape)
         return f"an attn_mask of shape {shapes[0]} does not fit queries {shapes[1]} and keys {shapes[2]}"
-    if query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
-        return None
-    heads = {x.shape[-3] if x.dim() > 2 else 1 for x in ((key, value) if enable_gqa else (query, key, value))} - {1}
-    return "heads of keys and values differ" if len(heads) > 1 else None
+    if not query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
+        heads = {x.shape[-3] if x.dim() > 2 else 1 for x in ((key, value) if enable_gqa else (query, key, value))} - {1}
+        if len(heads) > 1:
+            return "heads of keys and values differ"
+    return left_to_torch(query, key, value, attn_mask, dropout_p) if query.is_cuda else None
 
 
 def mask_broadcasts(attn_mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:

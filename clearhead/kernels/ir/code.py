@@ -95,6 +95,10 @@ class Code:
         """A Python number as a value."""
         return Int(self.build, constant(i64, x))
 
+    def index(self, x: int) -> Int:
+        """A Python number as loops count."""
+        return self.i64(x)
+
     def number(self, x: float) -> Float:
         """One float."""
         return Float(self.build, constant(self.scalar, x))
@@ -327,12 +331,12 @@ class _Loop:
 
     def __init__(self, f: Code, start: Int | int, stop: Int | int, step: Int | int, carried: Sequence[Any]) -> None:
         build, before = f.build, f.build.block
-        start, stop, self.step = (f.i64(n) if isinstance(n, int) else n for n in (start, stop, step))
+        start, stop, self.step = (f.index(n) if isinstance(n, int) else n for n in (start, stop, step))
         self.build = build
         self.head, inside, self.after = (f.ir.append_basic_block(name) for name in ("head", "inside", "after"))
         build.branch(self.head)
         build.position_at_end(self.head)
-        self.index = Int(build, build.phi(i64))
+        self.index = start.new(build.phi(start.ir.type))
         self.index.ir.add_incoming(start.ir, before)
         self.carried = [c.new(build.phi(c.ir.type)) for c in carried]
         for value, initial in zip(self.carried, carried, strict=True):

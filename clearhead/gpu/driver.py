@@ -1,0 +1,207 @@
+"""NVIDIA's driver by ctypes: cards, their memory, kernels from PTX and launches. No toolkit and no compiler is needed.
+
+Works beside torch and others: a card's primary context is the one that they use, and a call leaves the current context
+as it was. Addresses and streams are plain numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
+from typing import Any
+
+import numpy as np
+
+from clearhead.arrays import Array
+from clearhead.errors import MachineError
+
+CAPABILITY_MAJOR, CAPABILITY_MINOR, PROCESSORS = 75, 76, 16  # numbers of cuda.h
+SHARED_OF_GROUP, SHARED_OF_PROCESSOR = 97, 81
+FUNCTION_SHARED, FUNCTION_REGISTERS, FUNCTION_LOCAL = 8, 4, 3
+ORDINAL_OF_POINTER = 9
+ERROR_LOG, ERROR_LOG_SIZE = 5, 6
+MOST_SAID = 8192  # bytes of the compiler's message
+USE_THE_CPU = "move the tensors to the CPU, which gives the same bits"
+
+
+def library() -> Any:
+    """The driver's library."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        return ctypes.CDLL(name)
+    except OSError as error:
+        raise MachineError(
+            f"no NVIDIA driver is installed here: {name} cannot be loaded ({error}). Install one (525 or newer), or "
+            f"{USE_THE_CPU}."
+        ) from None
+
+
+class Driver:
+    """The library, initialised."""
+
+    def __init__(self) -> None:
+        self.library = library()
+        self.cards: dict[int, Card] = {}
+        self.lock = threading.RLock()
+        self.call("cuInit", c_uint(0))
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of the library; raises MachineError with the driver's words if it refuses."""
+        status = getattr(self.library, name)(*arguments)
+        if status:
+            text = c_char_p()
+            unknown = self.library.cuGetErrorString(c_int(status), byref(text)) or not text.value
+            words = "unknown error" if unknown else (text.value or b"").decode()
+            raise MachineError(
+                f"NVIDIA's driver refuses {name} with error {status}: {words}. Try again, or {USE_THE_CPU}."
+            )
+
+    def number(self, name: str, *arguments: Any) -> int:
+        """The number that a function gives."""
+        value = c_int()
+        self.call(name, byref(value), *arguments)
+        return value.value
+
+    @property
+    def version(self) -> str:
+        """The CUDA version that the driver supports."""
+        version = self.number("cuDriverGetVersion")
+        return f"{version // 1000}.{version % 1000 // 10}"
+
+    def count(self) -> int:
+        """How many cards there are."""
+        return self.number("cuDeviceGetCount")
+
+    def card(self, index: int) -> Card:
+        """A card by its number."""
+        with self.lock:
+            if index not in self.cards:
+                if not 0 <= index < self.count():
+                    raise MachineError(
+                        f"card {index} is not there, the driver sees {self.count()}: choose another, or {USE_THE_CPU}."
+                    )
+                self.cards[index] = Card(self, index)
+            return self.cards[index]
+
+    def card_of(self, address: int) -> Card:
+        """The card in whose memory an address is."""
+        return self.card(self.number("cuPointerGetAttribute", c_int(ORDINAL_OF_POINTER), c_void_p(address)))
+
+
+@functools.cache
+def driver() -> Driver:
+    """The driver of this machine; raises MachineError without one."""
+    return Driver()
+
+
+class Card:
+    """One GPU, with its primary context."""
+
+    def __init__(self, driver: Driver, index: int) -> None:
+        self.driver, self.index = driver, index
+        self.handle, self.context = c_int(), c_void_p()
+        driver.call("cuDeviceGet", byref(self.handle), c_int(index))
+        driver.call("cuDevicePrimaryCtxRetain", byref(self.context), self.handle)
+        text = ctypes.create_string_buffer(100)
+        driver.call("cuDeviceGetName", text, c_int(len(text)), self.handle)
+        self.name = text.value.decode(errors="replace")
+        self.capability = self.attribute(CAPABILITY_MAJOR), self.attribute(CAPABILITY_MINOR)
+        self.group_bytes, self.processor_bytes = self.attribute(SHARED_OF_GROUP), self.attribute(SHARED_OF_PROCESSOR)
+
+    def __str__(self) -> str:
+        major, minor = self.capability
+        return f"{self.name}, compute capability {major}.{minor}, driver for CUDA {self.driver.version}"
+
+    def attribute(self, which: int) -> int:
+        """One of the card's numbers."""
+        return self.driver.number("cuDeviceGetAttribute", c_int(which), self.handle)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the card's context this thread's own for a while."""
+        self.driver.call("cuCtxPushCurrent_v2", self.context)
+        try:
+            yield
+        finally:
+            self.driver.call("cuCtxPopCurrent_v2", byref(c_void_p()))
+
+    def synchronize(self) -> None:
+        """Wait for all that the card does."""
+        with self.current():
+            self.driver.call("cuCtxSynchronize")
+
+
+class Kernel:
+    """A function of a PTX text, compiled by the driver for a card."""
+
+    def __init__(self, card: Card, ptx: bytes, name: str, shared_bytes: int) -> None:
+        self.card, self.name, self.shared_bytes = card, name, shared_bytes
+        self.module, self.function = c_void_p(), c_void_p()
+        log = ctypes.create_string_buffer(MOST_SAID)
+        options = (c_int * 2)(ERROR_LOG, ERROR_LOG_SIZE)
+        values = (c_void_p * 2)(ctypes.addressof(log), len(log))
+        call = card.driver.call
+        with card.current():
+            try:
+                call("cuModuleLoadDataEx", byref(self.module), c_char_p(ptx), c_uint(2), options, values)
+            except MachineError as error:
+                said = log.value.decode(errors="replace").strip() or "nothing more"
+                raise MachineError(f"{error} Its compiler says: {said}.") from None
+            call("cuModuleGetFunction", byref(self.function), self.module, c_char_p(name.encode()))
+            call("cuFuncSetAttribute", self.function, c_int(FUNCTION_SHARED), c_int(shared_bytes))
+
+    def attribute(self, which: int) -> int:
+        """One of the function's numbers."""
+        return self.card.driver.number("cuFuncGetAttribute", c_int(which), self.function)
+
+    def groups_together(self, threads: int) -> int:
+        """How many groups run on a multiprocessor at a time."""
+        with self.card.current():
+            return self.card.driver.number(
+                "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+                self.function,
+                c_int(threads),
+                c_size_t(self.shared_bytes),
+            )
+
+    def launch(self, groups: int, threads: int, arguments: Sequence[Any], stream: int) -> None:
+        """Run in a stream, without waiting; the arguments are ctypes numbers."""
+        places = (c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
+        sizes = [c_uint(n) for n in (groups, 1, 1, threads, 1, 1, self.shared_bytes)]
+        with self.card.current():
+            self.card.driver.call("cuLaunchKernel", self.function, *sizes, c_void_p(stream), places, c_void_p())
+
+
+class Memory:
+    """Memory on a card, freed with this object."""
+
+    def __init__(self, card: Card, size: int) -> None:
+        self.card, self.size, self.address = card, size, c_void_p()
+        with card.current():
+            card.driver.call("cuMemAlloc_v2", byref(self.address), c_size_t(max(size, 1)))
+
+    @classmethod
+    def of(cls, card: Card, array: Array) -> Memory:
+        """A copy of an array."""
+        source = np.ascontiguousarray(array)
+        memory = cls(card, source.nbytes)
+        with card.current():
+            card.driver.call("cuMemcpyHtoD_v2", memory.address, c_void_p(source.ctypes.data), c_size_t(source.nbytes))
+        return memory
+
+    def read(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """What is in it, when all that was launched before in the default stream is done."""
+        array = np.empty(shape, dtype)
+        with self.card.current():
+            self.card.driver.call("cuMemcpyDtoH_v2", c_void_p(array.ctypes.data), self.address, c_size_t(array.nbytes))
+        return array
+
+    def __del__(self) -> None:
+        if self.address.value:
+            with self.card.current():
+                self.card.driver.call("cuMemFree_v2", self.address)

@@ -1,0 +1,173 @@
+"""From a problem to a kernel's launch on a card: what the kernel can do, its tile, and its arguments.
+
+Problems are those of the CPU's calls (`engine.problem`), so shapes, masks and their errors are the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clearhead.arrays import ceil_div
+from clearhead.engine.problem import Problem
+from clearhead.errors import InputError, MachineError
+from clearhead.gpu.call import Call
+from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel
+from clearhead.gpu.ptx import OLDEST, ptx
+from clearhead.gpu.thread import Floats, Index
+from clearhead.gpu.tile import DIMS, ROWS, THREADS, CardTile, tile_for
+from clearhead.kernels.ir.parameters import machine_parameters
+from clearhead.kernels.ir.values import Int, Vector
+
+SIZE, ALIGNED = 4, 16  # bytes of a number, and of what is copied at a time
+MOST = 1 << 30  # queries and keys: indices have 32 bits
+C_KINDS = {Floats: ctypes.c_void_p, Index: ctypes.c_int, Int: ctypes.c_int64, Vector: ctypes.c_float}
+ARGUMENTS = [C_KINDS[parameter.kind] for parameter in machine_parameters(Call, frozenset())]
+
+
+@dataclass(frozen=True)
+class CardArray:
+    """An array in a card's memory, or anywhere: what a problem reads of arrays, and the address."""
+
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in bytes
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return len(self.shape)
+
+
+class Addresses(NamedTuple):
+    """Where the operands and results of a call are."""
+
+    query: int
+    key: int
+    value: int
+    output: int
+    lse: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A prepared problem, to which a call only adds addresses."""
+
+    dim: int
+    groups: int  # of each part
+    parts: tuple[Addresses, ...]  # one for each index of the axes before the batch: offsets in bytes
+    numbers: tuple[float, ...]  # the kernel's arguments behind the addresses
+
+    def arguments(self, addresses: Addresses) -> Iterator[list[Any]]:
+        """The kernel's arguments for each part, as `Call` lists them."""
+        for part in self.parts:
+            yield [*(place + offset for place, offset in zip(addresses, part, strict=True)), *self.numbers]
+
+
+def limits(problem: Problem) -> str | None:
+    """Why a GPU's kernel cannot compute a problem, or None; ends a sentence that begins with what it takes."""
+    rules, dims = problem.rules, {problem.query_dim, problem.value_dim}
+    if problem.dtype != "float32":
+        return f"it is {problem.dtype}"
+    if rules.mask or rules.score or rules.packed or rules.low is not None or problem.sink:
+        return "it has score rules, a sink, or a mask beyond these"
+    if len(dims) > 1 or not dims <= set(DIMS):
+        return f"its queries have dim {problem.query_dim}, its values {problem.value_dim}"
+    if problem.queries + problem.keys >= MOST or groups_of(problem) >= 1 << 31:
+        return f"{problem.queries} queries and {problem.keys} keys in {problem.heads} heads are too many"
+    for name, x, rows in (
+        ("queries", problem.query, problem.queries),
+        ("keys", problem.key, problem.keys),
+        ("values", problem.value, problem.keys),
+        ("output", problem.output, problem.queries),
+    ):
+        steps = x.lead if rows == 1 else (*x.lead, x.row)
+        if rows and (x.element != SIZE or any(step % ALIGNED for step in steps)):
+            return f"the strides of its {name} are not dense in the last axis and multiples of 16 bytes before it"
+    return None
+
+
+def prepare(problem: Problem) -> Launch:
+    """Everything about a launch but addresses; raises InputError for what a GPU's kernel cannot compute."""
+    refuse(limits(problem))
+    outer, (batches, key_heads, members) = walked(problem, problem.axes, 1)[:-3], inner_axes(problem)
+    heads, queries, keys, rules = batches * key_heads * members, problem.queries, problem.keys, problem.rules
+    high = keys if rules.high is None else rules.spans[0].offset + rules.high + 1
+    numbers = queries, keys, max(-queries, min(high, keys)), heads, key_heads, members, np.float32(problem.scale).item()
+    operands = problem.query, problem.key, problem.value, problem.output
+    steps = [walked(problem, x.lead, 0) for x in operands]
+    strides = [step // SIZE for lead, x in zip(steps, operands, strict=True) for step in (*lead[-3:], x.row)]
+    parts = []
+    for number, index in enumerate(np.ndindex(*outer)):
+        offsets = [sum(i * step for i, step in zip(index, lead, strict=False)) for lead in steps]
+        parts.append(Addresses(*[*offsets, SIZE * number * heads * queries]))
+    return Launch(
+        problem.query_dim, groups_of(problem), tuple(parts) if heads and queries else (), (*numbers, *strides)
+    )
+
+
+def refuse(why: str | None) -> None:
+    """Raise InputError if there is a reason."""
+    if why is not None:
+        raise InputError(
+            "on a GPU, clearhead takes float32, causal() and full(), and equal dims of "
+            f"{', '.join(map(str, DIMS[:-1]))} or {DIMS[-1]}, without gradients, but of this call {why}: {USE_THE_CPU}."
+        )
+
+
+def check_card(card: Card) -> None:
+    """Raise MachineError for a card that is too old."""
+    if card.capability < OLDEST:
+        own, oldest = (".".join(map(str, capability)) for capability in (card.capability, OLDEST))
+        raise MachineError(
+            f"{card.name} has compute capability {own}, but the kernel needs {oldest} (Ampere) or newer: {USE_THE_CPU}."
+        )
+
+
+def tile_of(card: Card, dim: int) -> CardTile:
+    """The tile of a dim for a card."""
+    check_card(card)
+    tile = tile_for(dim, card.group_bytes, card.processor_bytes)
+    if tile is None:
+        raise MachineError(
+            f"{card.name} has {card.group_bytes} bytes of shared memory for a group of threads, too few for dim {dim}: "
+            f"{USE_THE_CPU}."
+        )
+    return tile
+
+
+def kernel_of(card: Card, tile: CardTile) -> Kernel:
+    """A tile's kernel, compiled for a card now."""
+    return Kernel(card, ptx(tile), tile.name, tile.shared_bytes)
+
+
+def run(kernel: Kernel, launch: Launch, addresses: Addresses, stream: int = 0) -> None:
+    """Launch a kernel in a stream, without waiting."""
+    if any(place % ALIGNED for place in addresses[:4]):
+        refuse("an address is not a multiple of 16 bytes")
+    for values in launch.arguments(addresses):
+        packed = [kind(value) for kind, value in zip(ARGUMENTS, values, strict=True)]
+        kernel.launch(launch.groups, THREADS, packed, stream)
+
+
+def groups_of(problem: Problem) -> int:
+    """The groups of one launch."""
+    return ceil_div(problem.queries, ROWS) * math.prod(inner_axes(problem))
+
+
+def inner_axes(problem: Problem) -> tuple[int, ...]:
+    """The axes that a launch walks: batches, key heads, and query heads that share one."""
+    return walked(problem, problem.axes, 1)[-3:]
+
+
+def walked(problem: Problem, axes: Sequence[int], missing: int) -> tuple[int, ...]:
+    """A problem's axes, or strides of them, as (…, batch, key head, query head that shares it)."""
+    grouped = len(problem.axes) > len(problem.lead)
+    axes = tuple(axes) if grouped else (*axes, missing)
+    return (missing,) * (3 - len(axes)) + axes

@@ -1,0 +1,44 @@
+"""A tile's kernel as PTX, the text that NVIDIA's driver compiles for its card; kept like the CPU's code.
+
+One text serves every card from compute capability 8.0 on. LLVM gets no fast-math flag, so each operation is rounded
+once, to nearest: PTX's `.rn`, which its compiler must not contract.
+"""
+
+import functools
+import hashlib
+
+import llvmlite.binding as llvm
+
+from clearhead.gpu import tiled
+from clearhead.gpu.tile import CardTile
+from clearhead.machine import fingerprint
+from clearhead.machine.compile import initialise, stored
+from clearhead.machine.unbroken import collector_paused, compiling
+
+TRIPLE = "nvptx64-nvidia-cuda"
+OLDEST = (8, 0)  # compute capability: from here on, cards copy to shared memory in the background
+
+
+@functools.cache
+def ptx(tile: CardTile) -> bytes:
+    """The PTX of a tile's kernel."""
+    digest = hashlib.sha256(repr((tile, OLDEST, fingerprint.fingerprint())).encode()).hexdigest()[:40]
+    with compiling:
+        return stored(f"{tile.name}-ptx-{digest}", lambda: compiled(write_ir(tile)).encode())
+
+
+def write_ir(tile: CardTile) -> str:
+    """The kernel's LLVM IR."""
+    with collector_paused():
+        return tiled.write(tiled.new_thread(tile), tile)
+
+
+def compiled(ir: str) -> str:
+    """The PTX of a module."""
+    initialise(TRIPLE)
+    module = llvm.parse_assembly(ir)
+    module.triple = TRIPLE
+    module.verify()
+    cpu = "sm_{}{}".format(*OLDEST)
+    text: str = llvm.Target.from_triple(TRIPLE).create_target_machine(cpu=cpu, opt=3).emit_assembly(module)
+    return text

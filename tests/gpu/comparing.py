@@ -1,0 +1,65 @@
+"""Kernels of GPUs run on this processor, compared with the CPU's, bit for bit."""
+
+from typing import Any
+
+import numpy as np
+
+import clearhead
+from clearhead.engine.inputs import Operands, Rules
+from clearhead.engine.problem import problem_of
+from clearhead.gpu import launch, tiled
+from clearhead.gpu.ptx import ptx
+from clearhead.gpu.tile import THREADS, CardTile
+from tests.gpu.emulation import Emulated
+from tests.gpu.host_thread import HostThread
+from tests.gpu.translation import Translation
+
+
+def from_ptx(tile: CardTile, *, late: bool = False) -> Emulated:
+    """The very text that a driver gets."""
+    translation = Translation(ptx(tile).decode())
+    return Emulated(translation.ir, translation.name, launch.ARGUMENTS, THREADS, tile.shared_bytes, late=late)
+
+
+def host_ir(tile: CardTile) -> str:
+    """The program as LLVM gets it, for the host."""
+    return tiled.write(HostThread(tile), tile)
+
+
+def from_ir(tile: CardTile, ir: str = "", *, late: bool = False) -> Emulated:
+    """The program before LLVM made PTX of it, or a changed one."""
+    return Emulated(ir or host_ir(tile), tile.name, launch.ARGUMENTS, THREADS, tile.shared_bytes, late=late)
+
+
+def computed(kernel: Emulated, q: Any, k: Any, v: Any, mask: Any, order: str = "ascending") -> tuple[Any, Any]:
+    """Output and LSE of float32 arrays of any strides."""
+    problem = problem_of(Operands(q, k, v), Rules(mask))
+    prepared = launch.prepare(problem)
+    results = [np.full(shape, 7, np.float32) for shape in (problem.output_shape, problem.output_shape[:-1])]
+    addresses = launch.Addresses(*(x.ctypes.data for x in (q, k, v, *results)))
+    for values in prepared.arguments(addresses):
+        kernel.launch(prepared.groups, values, order)
+    return results[0], results[1]
+
+
+def different(kernel: Emulated, q: Any, k: Any, v: Any, mask: Any, order: str = "ascending") -> int:
+    """How many numbers differ from the CPU's; all that is not a number counts as one."""
+    expected = clearhead.attend(q, k, v, mask=mask)
+    found = computed(kernel, q, k, v, mask, order)
+    pairs = zip(found, (expected.output, expected.lse), strict=True)
+    return sum(int(((a.view(np.int32) != b.view(np.int32)) & ~(np.isnan(a) & np.isnan(b))).sum()) for a, b in pairs)
+
+
+def drawn(seed: int, *shapes: tuple[int, ...]) -> list[Any]:
+    """Aligned random arrays."""
+    rng = np.random.default_rng(seed)
+    return [aligned(rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
+
+
+def aligned(x: Any) -> Any:
+    """A copy whose address is a multiple of 64 bytes; empty arrays as they are."""
+    room = np.empty(x.size + 16, np.float32)
+    start = -room.ctypes.data % 64 // 4
+    copy = room[start : start + x.size].reshape(x.shape)
+    copy[...] = x
+    return copy

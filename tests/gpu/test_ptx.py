@@ -1,0 +1,94 @@
+"""What the PTX may contain, and what NVIDIA's assembler makes of it where that is installed (torch brings it)."""
+
+import importlib.util
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from clearhead.gpu.ptx import ptx
+from clearhead.gpu.tile import TILES, CardTile, tile_for
+
+NAMES = [tile.name for tile in TILES]
+FLOATS = {  # rounded to nearest, none contracted, none flushed to zero, none approximate
+    "fma.rn.f32", "mul.rn.f32", "add.rn.f32", "sub.rn.f32", "div.rn.f32", "rcp.rn.f32", "max.f32", "selp.f32",
+    "cvt.rn.f32.s32", "setp.lt.f32", "setp.nan.f32", "setp.eq.f32", "setp.gt.f32",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tile", TILES, ids=NAMES)
+def test_floats_are_rounded_to_nearest(tile):
+    text = ptx(tile).decode()
+    used = set(re.findall(r"^\s*(?:@!?%p\d+\s+)?([a-z]\S*)", text, re.M))
+    floats = {op for op in used if re.search(r"\.b?f(16|32|64)", op) and not op.startswith(("ld.", "st.", "mov."))}
+    assert "fma.rn.f32" in floats
+    assert floats <= FLOATS
+    assert ".target sm_80" in text
+    assert not re.search(r"\.(ftz|approx|sat)\b", text)
+
+
+def test_the_tile_is_chosen_by_shared_memory():
+    """Two groups on a multiprocessor where they fit; one on cards for games."""
+    for group_bytes, processor_bytes in ((232448, 233472), (166912, 167936), (101376, 102400)):  # H100, A100, RTX
+        for dim in (32, 64, 96, 128):
+            tile = tile_for(dim, group_bytes, processor_bytes)
+            assert tile is not None
+            assert tile.shared_bytes <= group_bytes
+    assert tile_for(64, 40000, 102400) is None
+    assert tile_for(40, 232448, 233472) is None
+
+
+def toolkit() -> Path | None:
+    """The folder of ptxas and nvdisasm in torch's triton."""
+    found = importlib.util.find_spec("triton")
+    folder = Path(found.origin).parent / "backends/nvidia/bin" if found and found.origin else None
+    return folder if folder and (folder / "ptxas").exists() and (folder / "nvdisasm").exists() else None
+
+
+TOOLKIT = toolkit()
+
+
+def assembled(tile: CardTile, card: str, folder: Path) -> tuple[str, list[str]]:
+    """The assembler's remarks, and the machine's instructions: names, and labels as `label:`; jumps with theirs."""
+    assert TOOLKIT
+    text, code = folder / "kernel.ptx", folder / "kernel.cubin"
+    text.write_bytes(ptx(tile))
+    made = subprocess.run([TOOLKIT / "ptxas", f"-arch={card}", "-v", "-o", code, text], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    shown = subprocess.run([TOOLKIT / "nvdisasm", "-c", code], capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"^(\.L_x_\d+:)|/\*[0-9a-f]+\*/\s+(?:@!?U?P[T\d]+\s+)?([A-Z][A-Z0-9_.]*)(.*)", shown, re.M)
+    lines = []
+    for label, name, rest in found:
+        target = re.search(r"\.L_x_\d+", rest) if name.startswith("BRA") else None
+        lines.append(label or (f"BRA {target[0]}" if target else name))
+    return made.stderr, lines
+
+
+def inner_loops(lines: list[str]) -> list[Counter[str]]:
+    """The instructions of each loop that has no other in it."""
+    labels = {line[:-1]: n for n, line in enumerate(lines) if line.endswith(":")}
+    jumps = [(labels[line.split()[1]], n) for n, line in enumerate(lines) if line.startswith("BRA ")]
+    spans = sorted({(start, end) for start, end in jumps if start < end})
+    inner = [a for a in spans if not any(a[0] <= b[0] and b[1] <= a[1] for b in spans if b != a)]
+    return [Counter(line for line in lines[start:end] if not line.endswith(":")) for start, end in inner]
+
+
+@pytest.mark.skipif(TOOLKIT is None, reason="no ptxas and nvdisasm: torch's triton brings them")
+@pytest.mark.parametrize(
+    ("tile", "card"), [(TILES[1], "sm_80"), (TILES[2], "sm_86"), (TILES[1], "sm_90"), (TILES[5], "sm_90")], ids=str
+)
+def test_machine_code_keeps_every_operation(tile, card, tmp_path):
+    """No spills; an exponential has 8 multiply-adds, 3 additions and 1 product: none of them was contracted."""
+    remarks, lines = assembled(tile, card, tmp_path)
+    assert "0 bytes spill stores, 0 bytes spill loads" in remarks
+    assert not [x for x in lines if x.startswith(("HMMA", "FFMA.FTZ", "MUFU.EX2", "MUFU.LG2"))]
+    loops = inner_loops(lines)
+    weights = [loop for loop in loops if loop["FMUL"]]
+    assert weights
+    assert all((loop["FFMA"], loop["FADD"]) == (8 * loop["FMUL"], 3 * loop["FMUL"]) for loop in weights)
+    sums = [loop for loop in loops if loop["FFMA"] >= 128 and not loop["FMUL"]]
+    assert len(sums) >= 3  # scores, values, values at the edge
+    assert all(not loop["FADD"] for loop in sums)
+    assert min(sum(loop.values()) / loop["FFMA"] for loop in sums) < 1.1
