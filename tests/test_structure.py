@@ -105,7 +105,7 @@ def test_no_modules_import_each_other():
 PUBLIC = {
     "clearhead": [
         "Alignment", "Attended", "ClearheadError", "Direction", "DtypeError", "FileError", "Gradients", "HeavyWeight",
-        "InputError", "KeyValueCache", "MachineError", "Mask", "Match", "Problem", "RankedHead", "Score", "Second",
+        "InputError", "KeyValueCache", "MachineError", "Mask", "Match", "PeerError", "Problem", "RankedHead", "Score", "Second",
         "ShapeError", "Summary", "TraceError", "TrustError", "Watch", "Weights", "alibi", "alignment", "attend",
         "attention", "bias", "blocks", "causal", "dense", "dilated", "documents", "eviction", "flow", "full",
         "functions", "head_outputs", "heaviest_keys", "heaviest_rows", "intervene", "kernel_for", "key_contributions",
