@@ -110,7 +110,7 @@ def parts(
         for span in split_documents(mask, q.shape[-2], k.shape[-2])[0]:
             rows = slice(span.first_query, span.first_query + span.queries)
             keys = slice(span.first_key, span.first_key + span.keys)
-            place = Place(number // heads, number % heads, span.first_query, span.first_key, span.offset)
+            place = Place(number // heads, number % heads, span.first_query, span.first_key, span.offset, span.row)
             rule = partial(apply_rules, rules, place)
             yield head, rows, keys, Part(q[head][rows] * factor, k[head][keys], seen[head][rows, keys], rule)
 
@@ -123,6 +123,7 @@ class Place(NamedTuple):
     row: int
     key: int
     offset: int
+    table_row: int  # a query's row in tables of pairs is its index plus this
 
 
 def apply_rules(rules: tuple[Score, ...], place: Place, s: Array, first_key: int) -> Array:
@@ -130,7 +131,8 @@ def apply_rules(rules: tuple[Score, ...], place: Place, s: Array, first_key: int
     rows = place.row + np.arange(s.shape[0])[:, None]
     for rule in rules:
         leaves = {
-            "score": s, "batch": place.batch, "head": place.head, "row": rows, "query": rows + place.offset,
+            "score": s, "batch": place.batch, "head": place.head, "row": rows + place.table_row,
+            "query": rows + place.offset,
             "key": place.key + first_key + np.arange(s.shape[1]),
         }  # fmt: skip
         s = np.broadcast_to(evaluate(rule.formula, leaves, Functions, s.dtype), s.shape)

@@ -124,7 +124,7 @@ def through_rules(
         for span in spans:
             at = np.s_[..., span.first_query : span.first_query + span.queries, :]
             rows = np.arange(span.first_query, span.first_query + span.queries)
-            leaves = textbook.formula_leaves(s[at], rows, span.offset)
+            leaves = textbook.formula_leaves(s[at], rows, span)
             for load, coefficient in by_loads(formula.expression):
                 share = weighed(d_s[at], coefficient, formula, leaves, seen[at])
                 index = [evaluate(Formula(i, formula.arrays), leaves, dtype=s.dtype) for i in load.args]

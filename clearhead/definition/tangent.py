@@ -172,9 +172,7 @@ def over_spans(formula: Formula, s: Array, mask: Mask) -> Array:
     result = np.zeros(s.shape)
     for span in fuse(mask, (), *s.shape[-2:]).spans:
         rows = np.arange(span.first_query, span.first_query + span.queries)
-        result[..., rows, :] = evaluate(
-            formula, textbook.formula_leaves(s[..., rows, :], rows, span.offset), dtype=s.dtype
-        )
+        result[..., rows, :] = evaluate(formula, textbook.formula_leaves(s[..., rows, :], rows, span), dtype=s.dtype)
     return result
 
 

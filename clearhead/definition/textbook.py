@@ -133,17 +133,17 @@ def ruled(s: Array, rows: npt.NDArray[Any], spans: tuple[Span, ...], rules: tupl
         s = s.copy()
         for span in spans:
             at = (rows >= span.first_query) & (rows < span.first_query + span.queries)
-            s[..., at, :] = evaluate(rule.formula, formula_leaves(s[..., at, :], rows[at], span.offset), dtype=s.dtype)
+            s[..., at, :] = evaluate(rule.formula, formula_leaves(s[..., at, :], rows[at], span), dtype=s.dtype)
     return s
 
 
-def formula_leaves(s: Array, rows: npt.NDArray[Any], offset: int) -> dict[str, Any]:
+def formula_leaves(s: Array, rows: npt.NDArray[Any], span: Span) -> dict[str, Any]:
     """The leaves of a formula for scores (..., r, m); batch counts over all leading axes except heads."""
     lead = s.shape[:-2]
     flat = np.arange(int(np.prod(lead))).reshape(lead)[..., None, None]
     heads = lead[-1] if lead else 1
-    leaves: dict[str, Any] = {"batch": flat // heads, "head": flat % heads, "row": rows[:, None], "score": s}
-    return leaves | {"query": rows[:, None] + offset, "key": np.arange(s.shape[-1])}
+    leaves: dict[str, Any] = {"batch": flat // heads, "head": flat % heads, "row": rows[:, None] + span.row, "score": s}
+    return leaves | {"query": rows[:, None] + span.offset, "key": np.arange(s.shape[-1])}
 
 
 def sinks(sink: Any, s: Array) -> Array | None:

@@ -15,7 +15,20 @@ from clearhead.engine.inputs import Rules, new
 from clearhead.engine.problem import broadcast_heads, check_rules, packed_documents
 from clearhead.rules.current import current_rules
 from clearhead.rules.expression import Formula, immutable_copy
-from clearhead.rules.masks import And, Causal, Documents, Full, Mask, at_end, checked_mask, conjunction, split_documents
+from clearhead.rules.fused import rows_at_positions
+from clearhead.rules.masks import (
+    And,
+    Causal,
+    Documents,
+    Full,
+    Mask,
+    at_end,
+    checked_mask,
+    conjunction,
+    full,
+    placed_at,
+    split_documents,
+)
 from clearhead.rules.moved import MovedMask, MovedScore, moved, reads_positions
 from clearhead.rules.scores import as_rules
 
@@ -43,9 +56,12 @@ def rules_over(pages: Paged, rules: Rules, query_shape: tuple[int, ...]) -> Rule
     tables = np.arange(queries) + offset, np.stack([kept.of(0, keys) for kept in pages.kept])
     query_positions, key_positions = map(immutable_copy, tables)
 
-    def at_positions(formula: Formula) -> Formula:
-        return moved(formula, query_positions, key_positions, group)
+    placed = placed_at(mask) is not None
 
+    def at_positions(formula: Formula) -> Formula:
+        return moved(rows_at_positions(formula) if placed else formula, query_positions, key_positions, group)
+
+    factors = tuple(full() if isinstance(x, Full) else x for x in factors)  # positions now come from the tables
     masks = (x if stays(x, in_order=in_order) else MovedMask(x, at_positions(x.formula)) for x in factors)
     rules_there = (MovedScore(x, at_positions(x.formula)) if reads_positions(x.formula) else x for x in scores)
     return new(Rules, (reduce(And, masks), tuple(rules_there), *others))

@@ -27,6 +27,7 @@ from clearhead.machine.threads import WORTH_A_THREAD, Table
 from clearhead.rules.scores import Score
 
 FEW = 4  # the decode kernel takes up to this many queries
+NO_EDGE = 1 << 40  # how far before a query the first key that it sees stands, without a left edge: beyond any length
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +255,7 @@ def call_table(
         "keys": problem.keys,
         "query_dim": problem.query_dim,
         "value_dim": problem.value_dim,
-        "low": -problem.queries - problem.keys if rules.low is None else rules.low,
+        "low": -NO_EDGE if rules.low is None else rules.low,
         "high": problem.queries + problem.keys if rules.high is None else rules.high,
         "shift": rules.spans[0].offset if rules.spans else 0,
         "heads": heads,

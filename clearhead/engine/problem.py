@@ -279,15 +279,13 @@ def broadcast_heads(query: tuple[int, ...], key: tuple[int, ...], value: tuple[i
 
 def check_rules(mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], queries: int, keys: int) -> None:
     """Check that the arrays in rules fit the heads and lengths."""
-    check_fits(mask, lead, queries, keys)
-    sizes = (math.prod(lead[:-1]), lead[-1] if lead else 1, queries, keys)
+    at = check_fits(mask, lead, queries, keys)
     for rule in rules:
         if isinstance(rule, Bias):
-            fits = all(n in (1, size) for n, size in zip(rule.array.shape[::-1], sizes[::-1], strict=False))
-            wanted = f"(batch, heads, queries, keys) = {sizes}, each axis that size or 1"
+            fits, wanted = at.holds(rule.array.shape), at.wanted
         elif isinstance(rule, Alibi | Relative):
             array = rule.slopes if isinstance(rule, Alibi) else rule.table
-            fits, wanted = len(array) == sizes[1], f"one row for each of {sizes[1]} heads"
+            fits, wanted = len(array) == at.heads, f"one row for each of {at.heads} heads"
         else:
             continue
         if not fits:

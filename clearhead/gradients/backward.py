@@ -37,13 +37,13 @@ def backward(
     threads = residuals.threads or allowed()
     q, k, v, _ = residuals.operands
     operands = (q, k, v, residuals.output)
-    d_query, d_key, d_value, rule_gradients = launch.run(operands, np.ascontiguousarray(lse), d_output, d_sums, threads)
+    sums = launch.zeros()
+    rule_gradients = launch.run(operands, np.ascontiguousarray(lse), d_output, d_sums, threads, sums)
     lead = keys_lead(launch)
-    d_key, d_value = (reduced(x.reshape(*lead, *x.shape[-2:]), y.shape) for x, y in ((d_key, k), (d_value, v)))
     return Gradients(
-        q=rounded_gradient(reduced(d_query, q.shape), q.dtype),
-        k=rounded_gradient(d_key, k.dtype),
-        v=rounded_gradient(d_value, v.dtype),
+        q=gradient_of(sums.query, q.shape, q.dtype),
+        k=gradient_of(sums.key.reshape(*lead, *sums.key.shape[-2:]), k.shape, k.dtype),
+        v=gradient_of(sums.value.reshape(*lead, *sums.value.shape[-2:]), v.shape, v.dtype),
         sink=sink_gradient(residuals, lse, d_output, d_sums),
         rules=gradients_by_rule(residuals.rules.score, rule_gradients) if rules else (),
     )
@@ -149,6 +149,11 @@ def gradients_by_rule(score: ScoreLike, by_number: dict[int, Array]) -> tuple[tu
         result.append(tuple(gradients))
         first += len(arrays)
     return tuple(result)
+
+
+def gradient_of(sums: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An operand's gradient, from sums whose rows may be padded and whose heads may share the operand."""
+    return rounded_gradient(reduced(sums[..., : shape[-1]], shape), dtype)
 
 
 def rounded_gradient(gradient: Array, dtype: np.dtype[Any]) -> Array:

@@ -16,12 +16,12 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.definition.gradient import add_at, is_float
-from clearhead.engine.launch import array_parameters, bits, block_fields, scratch_offsets, spec_for
+from clearhead.engine.launch import NO_EDGE, array_parameters, bits, block_fields, scratch_offsets, spec_for
 from clearhead.engine.problem import Operand, Problem, dense_strides
 from clearhead.kernels.abi.call import PLACE, SEEN_BYTES
 from clearhead.kernels.abi.gradient_call import AXIS, DONE, FIELDS, GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import padded
-from clearhead.kernels.abi.variant import Contribution, Variant
+from clearhead.kernels.abi.variant import Contribution, Variant, Wanted
 from clearhead.machine.address import address
 from clearhead.machine.compile import Kernel, KernelSpec, kernels
 from clearhead.machine.threads import WORTH_A_THREAD, run_kernel
@@ -44,6 +44,14 @@ class Template(NamedTuple):
     kept: tuple[Any, ...]
 
 
+class Sums(NamedTuple):
+    """Where a call adds gradients: of queries (lead, n, d), of keys and values (key_axes, m, padded dim)."""
+
+    query: Array
+    key: Array
+    value: Array
+
+
 @dataclass(frozen=True)
 class BackwardLaunch:
     """A prepared backward call: the problem of the forward call, and the strides of d_output."""
@@ -52,6 +60,7 @@ class BackwardLaunch:
     d_output: Operand
     arrays: tuple[int, ...]  # numbers of the rules' arrays that get a gradient
     shared: bool  # whether heads of the last axis share keys and values, and so their gradients
+    wanted: Wanted = "all"  # a stretch's own half of the gradients, added to what earlier stretches left
 
     @property
     def group(self) -> int:
@@ -70,9 +79,10 @@ class BackwardLaunch:
 
     @property
     def d_query_dtype(self) -> str:
-        """The dtype of the queries' gradient, unrounded if several heads share queries and must be summed."""
+        """The dtype of the queries' gradient, unrounded if more is added: of heads that share them, of later keys."""
         steps = zip(self.problem.axes, self.problem.query.lead, strict=True)
-        return self.problem.computed if any(size > 1 and step == 0 for size, step in steps) else self.problem.dtype
+        added = self.wanted == "queries" or any(size > 1 and step == 0 for size, step in steps)
+        return self.problem.computed if added else self.problem.dtype
 
     @cached_property
     def variant(self) -> Variant:
@@ -85,6 +95,7 @@ class BackwardLaunch:
             storage=problem.storage,
             unrounded=self.d_query_dtype != problem.dtype,
             long=problem.rules.long and problem.computed == "float32",
+            gradients=self.wanted,
         )
         if score is None:
             return replace(base, arrays=kinds_of(arrays))
@@ -132,17 +143,22 @@ class BackwardLaunch:
             for first in range(span.first_query, span.first_query + span.queries, step)
         ]
 
-    def run(
-        self, operands: Sequence[Array], lse: Array, d_output: Array, d_lse: Array | None, threads: int
-    ) -> tuple[Array, Array, Array, dict[int, Array]]:
-        """The gradients of queries (lead, n, d), of keys and values (key_axes, m, d) and of the rules' arrays."""
-        problem = self.problem
-        computed = np.dtype(problem.computed)
-        d_query = np.zeros((*problem.lead, problem.queries, problem.query_dim), self.d_query_dtype)
+    def zeros(self) -> Sums:
+        """Sums to begin with; those that are not wanted are empty."""
+        problem, queries = self.problem, () if self.wanted == "keys" else (self.problem.queries,)
+        d_query = np.zeros((*problem.lead, *queries, problem.query_dim), self.d_query_dtype)
         d_key, d_value = (
-            np.zeros((*self.key_axes, problem.keys, padded(dim)), computed)
+            np.zeros((*self.key_axes, 0 if self.wanted == "queries" else problem.keys, padded(dim)), problem.computed)
             for dim in (problem.query_dim, problem.value_dim)
         )
+        return Sums(d_query, d_key, d_value)
+
+    def run(
+        self, operands: Sequence[Array], lse: Array, d_output: Array, d_lse: Array | None, threads: int, to: Sums
+    ) -> dict[int, Array]:
+        """Add a call's gradients to the sums, and give those of the rules' arrays."""
+        problem = self.problem
+        computed = np.dtype(problem.computed)
         _, _, _, arrays = self.expressions
         found = {number: np.zeros(arrays[number].shape, computed) for number in self.arrays}
         tasks = self.chains * self.group * len(self.tile_table)
@@ -155,17 +171,25 @@ class BackwardLaunch:
             for field, number in zip(address_fields, self.scattered, strict=True):
                 numbers[field] = address(found[number])
             call_arrays = dict(zip(("query", "key", "value", "output"), operands, strict=True))
-            call_arrays |= {"lse": lse, "d_output": d_output, "d_query": d_query, "d_key": d_key, "d_value": d_value}
+            call_arrays |= {"lse": lse, "d_output": d_output, "d_query": to.query, "d_key": to.key, "d_value": to.value}
             call_arrays |= {"progress": progress, "done": done, "sums": sums}
             if d_lse is not None:
                 call_arrays["d_lse"] = d_lse
             for name, array in call_arrays.items():
-                numbers[AT[name]] = address(array)
+                numbers[AT[name]] = address(array) - self.before_first_key.get(name, 0)
             table = (ctypes.c_int64 * len(numbers))(*numbers)
             alive, isa = (call_arrays, kept, found), self.spec.target.isa
             run_kernel(self.kernel.entry, table, self.scratch_layout[1], count, isa, alive)
             self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tile_table), -1))
-        return d_query, d_key[..., : problem.query_dim], d_value[..., : problem.value_dim], found
+        return found
+
+    @cached_property
+    def before_first_key(self) -> dict[str, int]:
+        """Bytes of the rows of earlier keys: tiles count keys from the document's first one, wherever arrays begin."""
+        problem, size = self.problem, np.dtype(self.problem.computed).itemsize
+        rows = {"key": problem.key.row, "value": problem.value.row}
+        rows |= {"d_key": padded(problem.query_dim) * size, "d_value": padded(problem.value_dim) * size}
+        return {name: problem.first_key * row for name, row in rows.items()}
 
     def add_sums(self, found: dict[int, Array], sums: Array) -> None:
         """Add the sums of tiles to gradients of array elements that a rule reads once per head."""
@@ -187,14 +211,16 @@ class BackwardLaunch:
     @cached_property
     def work(self) -> int:
         """Multiply-adds of all tiles; tiles on the diagonal count in full."""
-        rules = self.problem.rules
+        problem, rules = self.problem, self.problem.rules
         pairs = 0
         for first, rows, shift, origin, keys in self.tiles:
             position = first + shift - origin
             stop = keys if rules.high is None else min(max(position + rows + rules.high, 0), keys)
-            start = 0 if rules.low is None else min(max(position + rules.low, 0), stop)
+            begin = problem.first_key - origin
+            begin = begin if rules.low is None else max(begin, position + rules.low)
+            start = min(max(begin, 0), stop)
             pairs += rows * (stop - start)
-        return int(3 * pairs * self.chains * self.group * (self.problem.query_dim + self.problem.value_dim))
+        return int(3 * pairs * self.chains * self.group * (problem.query_dim + problem.value_dim))
 
     @cached_property
     def scratch_layout(self) -> tuple[dict[str, int], int]:
@@ -252,8 +278,9 @@ class BackwardLaunch:
             "keys": problem.keys,
             "query_dim": problem.query_dim,
             "value_dim": problem.value_dim,
-            "low": -problem.queries - problem.keys if rules.low is None else rules.low,
+            "low": -NO_EDGE if rules.low is None else rules.low,
             "high": problem.queries + problem.keys if rules.high is None else rules.high,
+            "first_key": problem.first_key,
             "heads": heads,
             "parameters": len(FIELDS) + len(AXIS) * len(axes),
             "tiles": len(tile_table),

@@ -7,6 +7,9 @@ and dS, and three sums: dV += Pᵀ dO, dK += dSᵀ Q in memory, dQ += dS K in th
 The same bits for any number of threads: tiles that add to the same dK and dV form a chain. Each passes the blocks of
 keys in order and tells how far it is; the next one in the chain adds to a block only after it. Threads follow each
 other through the blocks, or work on different chains. Letters as in `definition.gradient`.
+
+Where queries and keys come in stretches, a kernel of its own makes each half: dQ alone begins with the sum over earlier
+keys, and needs no chains; dK and dV alone are added to those of earlier queries.
 """
 
 from collections.abc import Callable
@@ -128,13 +131,18 @@ class Backward:
         self.score = {w: write_score(module, tile, w, PLAIN_VARIANT) for w in widths}
         self.weights = {w: write_weights(module, tile, w, variant, "edges") for w in widths}
         self.weights_whole = write_weights(module, tile, tile.vectors, variant, "nothing")
-        self.down, self.across = Sums(module, tile, across=False), Sums(module, tile, across=True)
+        self.of_queries, self.of_keys = (variant.gradients in ("all", side) for side in ("queries", "keys"))
+        if self.of_queries:
+            self.down = Sums(module, tile, across=False)
+        if self.of_keys:
+            self.across = Sums(module, tile, across=True)
         self.finite = write_finite(module, tile)
         if variant.mask:
             self.weights_masked = {w: write_weights(module, tile, w, variant, "bits") for w in widths}
             self.see = write_see(module, tile, variant)
         self.scatter_add = [write_scatter_add(module, tile, variant, n) for n in range(len(variant.buffered))]
-        self.wait = self.write_wait()
+        if self.of_keys:
+            self.wait = self.write_wait()
         self.block = {w: self.write_block(w) for w in widths}
         self.tile_function = self.write_tile()
         write_queue(module, tile, "backward", self.write_task)
@@ -152,6 +160,7 @@ class Backward:
         v = self.dense(f, frame, "value", Wanted(a.v, a.start, a.rows, value_dims, value_wide), "values")
         dk_stride, dv_stride = wide * f.element.bytes, value_wide * f.element.bytes
         dk, dv = a.dk + a.start * dk_stride, a.dv + a.start * dv_stride
+        summed, summed_stride = (dk, dk_stride) if self.of_keys else (k.base, k.stride)  # what is read after the scores
         s, ds, state, unused = space("scores"), space("d_scores"), space("softmax"), space("unused")
         no_mask = a.seen.is_null()
         whole = (a.rows - 2 < a.diagonal) & (a.left + (a.queries - 2) < 0)
@@ -160,7 +169,7 @@ class Backward:
             """Sᵀ and dPᵀ of `count` keys by n vectors of queries from vector x on."""
             for name, rows, size, to, next_rows, next_stride in (
                 ("query", k, dims, s, v.base, v.stride),
-                ("d_output_columns", v, value_dims, ds, dk, dk_stride),
+                ("d_output_columns", v, value_dims, ds, summed, summed_stride),
             ):
                 offset = first * rows.stride
                 f.call(
@@ -199,21 +208,21 @@ class Backward:
         for n, scatter_add in enumerate(self.scatter_add):
             gains = space("gains") + n * GRADIENT_BLOCK * self.tile.row
             f.call(scatter_add, ScatterAdd(frame.table, position, gains, a.rows, key, a.queries, space("diagonals")))
-        # dV += Pᵀ·dO and dK += dSᵀ·Q, each block after the chain's task before
         safe = everything | (a.finite != 0)
         vectors = wide // f.lanes
-        first, last = -a.diagonal, -a.left  # the queries that see the block's first key
-        f.call(self.wait, Wait(frame.table, a.before, a.turn))
-        d_values = SumRows(s, a.do, a.do_stride, a.queries, first, last, a.rows, dv, dv_stride)
-        d_keys = SumRows(ds, a.q, a.q_stride, a.queries, first, last, a.rows, dk, dk_stride)
-        self.across.write(f, d_values, s, value_wide, safe)
-        self.across.write(f, d_keys, s, wide, safe)
-        f.publish(a.turn + 1, a.own)
-        # dQ += dS·K
-        finite = f.call_int(self.finite, Finite(v=k.base, stride=k.stride, rows=a.rows, vectors=vectors))
-        safe = everything | (finite != 0)
-        d_queries = SumRows(ds, k.base, k.stride, a.rows, a.left, a.diagonal, a.queries, space("d_query"), dk_stride)
-        self.down.write(f, d_queries, s, wide, safe)
+        if self.of_keys:  # dV += Pᵀ·dO and dK += dSᵀ·Q, each block after the chain's task before
+            first, last = -a.diagonal, -a.left  # the queries that see the block's first key
+            f.call(self.wait, Wait(frame.table, a.before, a.turn))
+            d_values = SumRows(s, a.do, a.do_stride, a.queries, first, last, a.rows, dv, dv_stride)
+            d_keys = SumRows(ds, a.q, a.q_stride, a.queries, first, last, a.rows, dk, dk_stride)
+            self.across.write(f, d_values, s, value_wide, safe)
+            self.across.write(f, d_keys, s, wide, safe)
+            f.publish(a.turn + 1, a.own)
+        if self.of_queries:  # dQ += dS·K
+            finite = f.call_int(self.finite, Finite(v=k.base, stride=k.stride, rows=a.rows, vectors=vectors))
+            safe = everything | (finite != 0)
+            product = SumRows(ds, k.base, k.stride, a.rows, a.left, a.diagonal, a.queries, space("d_query"), dk_stride)
+            self.down.write(f, product, s, wide, safe)
         return f.finish()
 
     def write_group(
@@ -273,19 +282,28 @@ class Backward:
             self.state,
             State(o.base, o.stride, do.base, do.stride, a.rows, value_vectors, a.lse, a.d_lse, space("softmax")),
         )
-        finite = f.call_int(self.finite, Finite(q.base, q.stride, a.rows, vectors)) & f.call_int(
-            self.finite, Finite(do.base, do.stride, a.rows, value_vectors)
-        )
+        finite = zero
+        if self.of_keys:
+            finite = f.call_int(self.finite, Finite(q.base, q.stride, a.rows, vectors)) & f.call_int(
+                self.finite, Finite(do.base, do.stride, a.rows, value_vectors)
+            )
         d_query, size = space("d_query"), wide * f.element.bytes
-        for vector in f.range(0, vectors * self.tile.queries):
-            f.store(f.constant(0.0), f.at(d_query, 0, vector))
+        if self.of_queries:
+            for vector in f.range(0, vectors * self.tile.queries):
+                f.store(f.constant(0.0), f.at(d_query, 0, vector))
+        if self.variant.gradients == "queries":  # the sum over earlier keys; it has not been rounded
+            f.call(self.unpack_rows, UnpackRows(a.dq, get("d_query_row"), a.rows, dims, d_query, size))
         for row in range(len(self.variant.contributions)):
             for x in range(self.tile.vectors):
                 f.store(f.constant(0.0), f.at(space("sums"), row, x))
-        with f.when(get("serial") != 0):
-            f.call(self.wait, Wait(frame.table, a.before, f.i64(DONE - 1)))
+        if self.of_keys:
+            with f.when(get("serial") != 0):
+                f.call(self.wait, Wait(frame.table, a.before, f.i64(DONE - 1)))
         stop = (a.diagonal + a.rows).clamp(0, a.keys)
-        first = a.left.clamp(0, stop) // GRADIENT_BLOCK
+        begin = a.left
+        if self.variant.gradients != "all":  # the arrays may begin at a later key
+            begin = most(begin, get("first_key") - frame.position().read("origin"))
+        first = begin.clamp(0, stop) // GRADIENT_BLOCK
 
         for n in f.range(first, (stop + (GRADIENT_BLOCK - 1)) // GRADIENT_BLOCK):
             start = n * GRADIENT_BLOCK
@@ -299,10 +317,12 @@ class Backward:
             else:
                 self.call_block(f, block._replace(seen=zero.pointer()))
 
-        f.call(self.unpack_rows, UnpackRows(d_query, size, a.rows, dims, a.dq, get("d_query_row")))
+        if self.of_queries:
+            f.call(self.unpack_rows, UnpackRows(d_query, size, a.rows, dims, a.dq, get("d_query_row")))
         self.write_sums(f, space("sums"), a.sums)
-        f.call(self.wait, Wait(frame.table, a.before, f.i64(DONE - 1)))
-        f.publish(f.i64(DONE), a.own)
+        if self.of_keys:
+            f.call(self.wait, Wait(frame.table, a.before, f.i64(DONE - 1)))
+            f.publish(f.i64(DONE), a.own)
         return f.finish()
 
     def write_sums(self, f: Code, lanes: Pointer, sums: Pointer) -> None:

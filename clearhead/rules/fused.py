@@ -19,7 +19,18 @@ from clearhead.rules.blame import fault_error
 from clearhead.rules.bounds import ALL_HIDDEN, ALL_SEEN, PARTLY_SEEN, bounds
 from clearhead.rules.expression import Expression, Formula, depends, fits_bits, renumber, rewrite
 from clearhead.rules.faults import any_condition, faults
-from clearhead.rules.masks import FAR, Causal, Documents, Full, Mask, Span, Window, conjunction, split_documents
+from clearhead.rules.masks import (
+    FAR,
+    Causal,
+    Documents,
+    Full,
+    Mask,
+    Span,
+    Window,
+    conjunction,
+    placed_at,
+    split_documents,
+)
 from clearhead.rules.ranges import ranges
 from clearhead.rules.scores import Score
 
@@ -122,13 +133,15 @@ class Fused:
 def fuse(mask: Mask, score: tuple[Score, ...], queries: int, keys: int) -> Fused:
     """Combine a mask and score rules for given lengths."""
     spans, factors = split_documents(mask, queries, keys)
+    placed = placed_at(mask)
+    reach = queries + keys + (placed or 0)
     low, high, rest = None, None, []
     for factor in factors:
         match factor:
             case Causal():
                 high = 0 if high is None else min(high, 0)
             case Window(left, right):
-                left, right = (None if n is None else min(n, queries + keys) for n in (left, right))
+                left, right = (None if n is None else min(n, reach) for n in (left, right))
                 low = low if left is None else max(-left, -left if low is None else low)
                 high = high if right is None else min(right, right if high is None else high)
             case Full():
@@ -136,6 +149,8 @@ def fuse(mask: Mask, score: tuple[Score, ...], queries: int, keys: int) -> Fused
             case _:
                 rest.append(factor.formula)
     formulas = [rule.formula for rule in score]
+    if placed is not None:
+        rest, formulas = (list(map(rows_at_positions, some)) for some in (rest, formulas))
     return Fused(
         spans=spans,
         packed=any(isinstance(part, Documents) for part in conjunction(mask)),
@@ -145,6 +160,11 @@ def fuse(mask: Mask, score: tuple[Score, ...], queries: int, keys: int) -> Fused
         score=reduce(lambda first, then: then.after(first), formulas) if formulas else None,
         given=(mask, score),
     )
+
+
+def rows_at_positions(formula: Formula) -> Formula:
+    """A formula in which a query's row in tables is its position, as in the whole call that it is a piece of."""
+    return replace(formula, expression=rewrite(formula.expression, lambda e: QUERY if e.op == "row" else None))
 
 
 def with_faults(fused: Fused, lead: tuple[int, ...], queries: int, keys: int) -> Fused:

@@ -2,7 +2,8 @@
 
 Decides what each mask means for any pair of lengths, and how `&`, `|` and `~` combine masks; `rules.fused` decides how
 kernels apply them. Key j has position j. A query's position is its index plus an offset; with align="end" the last
-query has the last key's position. The last leading axis counts heads; batch counts over all other leading axes.
+query has the last key's position, with at=p the first has position p: the queries are a piece of a longer call, whose
+tables they read. The last leading axis counts heads; batch counts over all other leading axes.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Span(NamedTuple):
     first_key: int
     keys: int
     offset: int  # a query's position among the keys is its index plus this
+    row: int = 0  # its row in tables of pairs is its index plus this
 
 
 class CallGeometry(NamedTuple):
@@ -48,6 +50,23 @@ class CallGeometry(NamedTuple):
     first: int
     last: int
     aligned: bool  # whether a mask states how queries align with a different number of keys
+    placed: bool  # whether the call is a piece of a longer one, by at=…, whose tables it reads
+
+    @property
+    def table(self) -> tuple[int, int, int, int]:
+        """The axes of a table of all pairs: batches, heads, rows, keys; of a longer call's table, the least."""
+        return self.batches, self.heads, self.last + 1 if self.placed else self.queries, self.keys
+
+    def holds(self, shape: tuple[int, ...]) -> bool:
+        """Whether a table of pairs has an entry for each one; axes of size 1 broadcast."""
+        axes = zip(reversed(shape), reversed(self.table), (self.placed, self.placed, False, False), strict=False)
+        return all(n in (1, size) or (longer and n > size) for n, size, longer in axes)
+
+    @property
+    def wanted(self) -> str:
+        """What a table of pairs must be like, for errors."""
+        longer = ", of the whole call: rows and keys may be more" if self.placed else ""
+        return f"(batch, heads, queries, keys) = {self.table}, each axis that size or 1{longer}"
 
 
 class Mask:
@@ -80,6 +99,7 @@ class Causal(Mask):
     """Each query sees the keys up to its own position; `causal()` makes one."""
 
     align: Align | None = None
+    at: int | None = None
 
     @cached_property
     def formula(self) -> Formula:
@@ -87,12 +107,14 @@ class Causal(Mask):
         return trace(lambda batch, head, query, key: key <= query, POSITIONS)
 
     def __repr__(self) -> str:
-        return "causal()" if self.align is None else f"causal(align={self.align!r})"
+        return f"causal({', '.join(place_text(self.align, self.at))})"
 
 
 @dataclass(frozen=True)
 class Full(Mask):
     """Every query sees every key; `full()` makes one."""
+
+    at: int | None = None
 
     @cached_property
     def formula(self) -> Formula:
@@ -100,7 +122,7 @@ class Full(Mask):
         return trace(lambda batch, head, query, key: key >= 0, POSITIONS)
 
     def __repr__(self) -> str:
-        return "full()"
+        return f"full({', '.join(place_text(None, self.at))})"
 
 
 @dataclass(frozen=True)
@@ -110,6 +132,7 @@ class Window(Mask):
     left: int | None
     right: int | None
     align: Align | None = None
+    at: int | None = None
 
     @cached_property
     def formula(self) -> Formula:
@@ -124,8 +147,7 @@ class Window(Mask):
         return trace(seen, POSITIONS)
 
     def __repr__(self) -> str:
-        align = "" if self.align is None else f", align={self.align!r}"
-        return f"window({self.left}, {self.right}{align})"
+        return f"window({', '.join((str(self.left), str(self.right), *place_text(self.align, self.at)))})"
 
 
 @dataclass(frozen=True)
@@ -170,7 +192,7 @@ class Documents(Mask):
         """Under | and ~, queries and keys share one numbering of items, so their positions must fit it."""
         self.check_alike()
         total = sum(self.lengths)
-        if total != at.keys:
+        if total != at.keys and not (at.placed and total > at.keys):
             raise ShapeError(
                 f"{self!r} holds {total} items, but there are {at.keys} keys: make the lengths sum up to it."
             )
@@ -194,6 +216,26 @@ class Documents(Mask):
             )
         starts = zip(accumulate(own, initial=0), own, accumulate(self.lengths, initial=0), self.lengths, strict=False)
         return tuple(Span(q, n, k, m, k - q + query_offset(n, m, align, self)) for q, n, k, m in starts if n)
+
+    def spans_at(self, at: int, queries: int, keys: int) -> tuple[Span, ...]:
+        """One span for each document that has some of these queries, the first at position `at`, with its keys so far.
+
+        The keys given are the first of the whole call's.
+        """
+        if self.queries is not None:
+            raise InputError(f"{self!r} has lengths of its own for queries, among which at={at} has no place.")
+        if max(at + queries, keys) > sum(self.lengths):
+            raise ShapeError(
+                f"{self!r} holds {sum(self.lengths)} items, but {queries} queries from {at} on and {keys} keys reach "
+                "beyond them: give the lengths of all documents of the whole call."
+            )
+        spans = []
+        for start, length in zip(accumulate(self.lengths, initial=0), self.lengths, strict=False):
+            first, stop = max(start, at), min(start + length, at + queries)
+            if first < stop:
+                known = max(0, min(length, keys - start))
+                spans.append(Span(first - at, stop - first, start, known, at, at))
+        return tuple(spans)
 
     def __repr__(self) -> str:
         own = "" if self.queries is None else f", queries={shortened(self.queries)}"
@@ -245,12 +287,8 @@ class Dense(Mask):
 
     def check(self, at: CallGeometry) -> None:
         """The table must have one entry per pair; axes of size 1 broadcast."""
-        sizes = at.batches, at.heads, at.queries, at.keys
-        if not all(n in (1, size) for n, size in zip(self.array.shape[::-1], sizes[::-1], strict=False)):
-            raise ShapeError(
-                f"{self!r} does not fit this attention: it needs (batch, heads, queries, keys) = {sizes}, each axis "
-                "that size or 1."
-            )
+        if not at.holds(self.array.shape):
+            raise ShapeError(f"{self!r} does not fit this attention: it needs {at.wanted}.")
 
     def __repr__(self) -> str:
         return f"dense(array{self.array.shape})"
@@ -320,8 +358,7 @@ class Dilated(And):
     b: Stepped
 
     def __repr__(self) -> str:
-        align = "" if self.a.align is None else f", align={self.a.align!r}"
-        return f"dilated({self.b.step}{align})"
+        return f"dilated({', '.join((str(self.b.step), *place_text(self.a.align, self.a.at)))})"
 
 
 @dataclass(frozen=True)
@@ -365,32 +402,37 @@ class Not(Mask):
         return f"~({self.a!r})" if joined else f"~{self.a!r}"
 
 
-def causal(*, align: Align | None = None) -> Causal:
+def causal(*, align: Align | None = None, at: int | None = None) -> Causal:
     """Let each item see itself and the items before it.
 
     `align` is required if the numbers of queries and keys differ: "end" if the queries are the last items
-    (chunked prompts, key/value caches), "start" if they are the first. Raises InputError for other words.
+    (chunked prompts, key/value caches), "start" if they are the first. `at=p` says instead that the queries are a
+    piece of a longer call, the first at position p among its keys; rules then read positions, and rows of `dense` and
+    `bias` tables, of that call. Raises InputError for other words, positions below 0, or both.
 
     >>> visible(causal(align="end"), queries=2, keys=4).astype(int)
     array([[1, 1, 1, 0],
            [1, 1, 1, 1]])
+    >>> visible(causal(at=1), queries=2, keys=4).astype(int)
+    array([[1, 1, 0, 0],
+           [1, 1, 1, 0]])
     """
-    return Causal(checked_align(align))
+    return Causal(checked_align(align), checked_at(at, align))
 
 
-def full() -> Full:
-    """Let every item see every item.
+def full(*, at: int | None = None) -> Full:
+    """Let every item see every item; `at`, the first query's position, matters to rules as for `causal`.
 
     >>> visible(full(), queries=1, keys=3).astype(int)
     array([[1, 1, 1]])
     """
-    return Full()
+    return Full(checked_at(at))
 
 
-def window(left: int | None, right: int | None = 0, *, align: Align | None = None) -> Window:
+def window(left: int | None, right: int | None = 0, *, align: Align | None = None, at: int | None = None) -> Window:
     """Let each item see `left` items before it, itself, and `right` items after it; None means no limit.
 
-    `window(255)` is a sliding window of 256 items as in Mistral's models. `align` as for `causal`.
+    `window(255)` is a sliding window of 256 items as in Mistral's models. `align` and `at` as for `causal`.
 
     >>> visible(window(1), queries=3, keys=3).astype(int)
     array([[1, 0, 0],
@@ -400,13 +442,14 @@ def window(left: int | None, right: int | None = 0, *, align: Align | None = Non
     for name, x in (("left", left), ("right", right)):
         if x is not None and (not is_integer(x) or x < 0):
             raise InputError(f"window's {name}={x!r} is not a number of items: use 0, 1, 2 … or None for no limit.")
-    return Window(None if left is None else int(left), None if right is None else int(right), checked_align(align))
+    before, behind = (None if n is None else int(n) for n in (left, right))
+    return Window(before, behind, checked_align(align), checked_at(at, align))
 
 
-def dilated(step: int, *, align: Align | None = None) -> Dilated:
+def dilated(step: int, *, align: Align | None = None, at: int | None = None) -> Dilated:
     """Let each item see itself and those 1, 2, 3 … times `step` items before it.
 
-    `dilated(4) & window(400)` sees 101 of them. `align` as for `causal`. Raises InputError for a step below 1.
+    `dilated(4) & window(400)` sees 101 of them. `align` and `at` as for `causal`. Raises InputError for a step below 1.
 
     >>> visible(dilated(2), queries=4, keys=4).astype(int)
     array([[1, 0, 0, 0],
@@ -416,7 +459,7 @@ def dilated(step: int, *, align: Align | None = None) -> Dilated:
     """
     if not is_integer(step) or step < 1:
         raise InputError(f"dilated's step={step!r} is not a distance between items: use 1, 2, 3 …")
-    return Dilated(causal(align=align), Stepped(int(step)))
+    return Dilated(causal(align=align, at=at), Stepped(int(step)))
 
 
 def prefix(length: int) -> Prefix:
@@ -477,7 +520,8 @@ def blocks(array: npt.ArrayLike, size: int) -> Blocks:
 def dense(array: npt.ArrayLike) -> Dense:
     """Let each query see the keys that a boolean table marks; (queries, keys), optionally after batches and heads.
 
-    Axes of size 1 broadcast. Every call reads the table in place, with any strides.
+    Axes of size 1 broadcast. Every call reads the table in place, with any strides. Beside a mask with `at=…`, it is
+    the whole call's table.
 
     >>> visible(dense([[True, False]]), queries=1, keys=2).astype(int)
     array([[1, 0]])
@@ -538,21 +582,21 @@ def visible(
         part[span.first_key : span.first_key + span.keys] = True
         inside = mine[:, None] & part
         for factor in rest:
-            inside = inside & factor_table(factor, rows, span.offset, keys, lead)
+            inside = inside & factor_table(factor, rows, span, keys, lead)
         seen = seen | inside
     return seen
 
 
 def factor_table(
-    mask: Mask, rows: npt.NDArray[Any], shift: int, keys: int, lead: tuple[int, ...]
+    mask: Mask, rows: npt.NDArray[Any], span: Span, keys: int, lead: tuple[int, ...]
 ) -> npt.NDArray[np.bool_]:
     """One mask's formula over some rows and all keys."""
     batches, heads = int(np.prod(lead[:-1])), lead[-1] if lead else 1
     leaves = {
         "batch": np.arange(batches)[:, None, None, None],
         "head": np.arange(heads)[:, None, None],
-        "row": rows[:, None],
-        "query": rows[:, None] + shift,
+        "row": rows[:, None] + span.row,
+        "query": rows[:, None] + span.offset,
         "key": np.arange(keys),
     }
     seen = np.asarray(evaluate(mask.formula, leaves), bool)
@@ -562,7 +606,9 @@ def factor_table(
 
 
 def at_end(mask: Mask) -> Mask:
-    """The mask with queries aligned to the last keys, as with a key/value cache, unless it states an alignment."""
+    """The mask with queries aligned to the last keys, as with a key/value cache, unless it says where they stand."""
+    if placed_at(mask) is not None:
+        return mask
     match mask:
         case Causal(None):
             return Causal("end")
@@ -583,26 +629,42 @@ def split_documents(mask: Mask, queries: int, keys: int) -> tuple[tuple[Span, ..
     words = aligns - {None}
     if len(words) > 1:
         raise InputError(f"{mask!r} aligns at both start and end: use one of them throughout.")
-    align = words.pop() if words else None
+    align, at = words.pop() if words else None, placed_at(mask)
+    if align is not None and at is not None:
+        raise InputError(f"{mask!r} says align={align!r} and at={at}: use one of them throughout.")
+    if at is not None and not packed:
+        return (Span(0, queries, 0, keys, at, at),), factors
     if not packed:
         lone = query_offset(queries, keys, align, mask) if aligns else 0
         return (Span(0, queries, 0, keys, lone),), factors
     if len(packed) > 1:
         raise InputError(f"{mask!r} has several documents(...): use one.")
+    if at is not None:
+        return packed[0].spans_at(at, queries, keys), [x for x in factors if x is not packed[0]]
     return packed[0].spans(queries, keys, align if aligns else "start"), [x for x in factors if x is not packed[0]]
 
 
-def check_fits(mask: Mask, lead: tuple[int, ...], queries: int, keys: int) -> None:
-    """Raise ShapeError if a mask, or a mask that it combines, does not fit a call."""
+def placed_at(mask: Mask) -> int | None:
+    """The first query's position that a mask states by at=…, if it does."""
+    places = {part.at for part in mask.parts() if isinstance(part, Causal | Full | Window) and part.at is not None}
+    if len(places) > 1:
+        raise InputError(f"{mask!r} has queries at {' and at '.join(map(str, sorted(places)))}: use one place.")
+    return places.pop() if places else None
+
+
+def check_fits(mask: Mask, lead: tuple[int, ...], queries: int, keys: int) -> CallGeometry:
+    """Raise ShapeError if a mask, or a mask that it combines, does not fit a call; gives what tables must fit."""
     spans, factors = split_documents(mask, queries, keys)
     places = [(s.first_query + s.offset, s.first_query + s.queries - 1 + s.offset) for s in spans if s.queries]
     firsts, lasts = zip(*places, strict=True) if places else ((0,), (-1,))
-    aligned = any(getattr(part, "align", None) for part in mask.parts())
+    aligned = any(getattr(part, "align", None) or getattr(part, "at", None) is not None for part in mask.parts())
     heads = lead[-1] if lead else 1
-    at = CallGeometry(int(np.prod(lead[:-1])), heads, queries, keys, min(firsts), max(lasts), aligned)
+    placed = placed_at(mask) is not None
+    at = CallGeometry(int(np.prod(lead[:-1])), heads, queries, keys, min(firsts), max(lasts), aligned, placed)
     for factor in factors:  # `split_documents` has checked and removed a conjoined documents(...)
         for part in factor.parts():
             part.check(at)
+    return at
 
 
 def conjunction(mask: Mask) -> Iterator[Mask]:
@@ -638,6 +700,22 @@ def checked_align(align: Any) -> Align | None:
     if align not in (None, "start", "end"):
         raise InputError(f"align={align!r} is not an alignment: use 'start' or 'end'.")
     return align  # type: ignore[no-any-return]
+
+
+def checked_at(at: Any, align: Align | None = None) -> int | None:
+    """The first query's position, or InputError."""
+    if at is None:
+        return None
+    if align is not None:
+        raise InputError(f"align={align!r} and at={at!r} both say where the queries stand: give one of them.")
+    if not is_integer(at) or at < 0:
+        raise InputError(f"at={at!r} is not the position of a query among the keys: use 0, 1, 2 …")
+    return int(at)
+
+
+def place_text(align: Align | None, at: int | None) -> tuple[str, ...]:
+    """The arguments that say where queries stand, as they are written."""
+    return tuple(f"{name}={x!r}" for name, x in (("align", align), ("at", at)) if x is not None)
 
 
 def checked_lengths(name: str, lengths: Sequence[int], count: int | None = None) -> tuple[int, ...]:

@@ -127,13 +127,17 @@ def split_rules(mask: Mask, score: Sequence[Score]) -> tuple[Rule, tuple[Array, 
     rest: list[Formula] = []
     for factor in conjunction(mask):
         match factor:
-            case Full():
-                pass
+            case Full(at):
+                looped += [Window(None, None, None, at)] if at is not None else []
             case factor if isinstance(factor, LOOPED):
                 looped.append(factor)
             case _:
                 rest.append(factor.formula)
-                looped += [Window(None, None, x.align) for x in factor.parts() if isinstance(x, Causal | Window)]
+                looped += [
+                    Window(None, None, None if isinstance(x, Full) else x.align, x.at)
+                    for x in factor.parts()
+                    if isinstance(x, Causal | Full | Window)
+                ]
     seen = reduce(lambda a, b: a.combine("and", b), rest) if rest else None
     changed = reduce(lambda first, then: then.after(first), (s.formula for s in score)) if score else None
     return join_rule(tuple(looped), seen, changed)

@@ -9,6 +9,8 @@ from typing import Literal
 
 from clearhead.rules.expression import Expression, parts
 
+Wanted = Literal["all", "queries", "keys"]
+
 
 @dataclass(frozen=True)
 class Contribution:
@@ -43,6 +45,7 @@ class Variant:
     unrounded: bool = False  # the result has the computation's dtype even then
     score_derivative: Expression | None = None  # backward: of what becomes of a score, by the score
     contributions: tuple[Contribution, ...] = ()  # backward: to the gradients of the arrays that rules read
+    gradients: Wanted = "all"  # backward: those of "queries" or "keys" alone are added to what an earlier call left
     long: bool = False  # whole numbers in lanes have 64 bits, though floats have 32
 
     @property
