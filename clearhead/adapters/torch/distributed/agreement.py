@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -65,15 +64,12 @@ def agree(peers: Peers, facts: Facts, fault: ClearheadError | None = None) -> No
 
 def exchanged(peers: Peers, own: bytes) -> list[bytes]:
     """Each rank's message, all of one length."""
-    until = time.monotonic() + peers.timeout
     what = "the comparison of the arguments"
     outgoing = torch.frombuffer(bytearray(own), dtype=torch.uint8)
     incoming = {rank: torch.empty_like(outgoing) for rank in peers.others}
-    sends = {rank: peers.send(outgoing, rank, what) for rank in peers.others}
-    receives = {rank: peers.receive(incoming[rank], rank, what) for rank in peers.others}
-    for work in (receives, sends):
-        for rank in peers.others:
-            peers.wait(work[rank], rank, what, until)
+    sends = [(rank, peers.send(outgoing, rank, what)) for rank in peers.others]
+    receives = [(rank, peers.receive(incoming[rank], rank, what)) for rank in peers.others]
+    peers.wait_all([*receives, *sends], what)
     return [own if rank == peers.rank else incoming[rank].numpy().tobytes() for rank in range(peers.size)]
 
 

@@ -6,7 +6,7 @@ one document, which the definition sums on their own; keys travel in segments, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
@@ -98,14 +98,8 @@ class Layout:
 
     def stretches(self, rank: int) -> tuple[Stretch, ...]:
         """A rank's rows in ascending order, neighbouring units of a document joined."""
-        joined: list[Stretch] = []
-        for unit in (unit for unit in self.units if unit.rank == self.checked_rank(rank)):
-            last = joined[-1] if joined else None
-            if last is not None and last.stop == unit.start and last.document == unit.document:
-                joined[-1] = last._replace(stop=unit.stop)
-            else:
-                joined.append(unit)
-        return tuple(joined)
+        own = self.checked_rank(rank)
+        return joined(unit for unit in self.units if unit.rank == own)
 
     @cached_property
     def segments(self) -> tuple[Stretch, ...]:
@@ -130,3 +124,15 @@ class Layout:
         if not is_integer(rank) or not 0 <= rank < self.ranks:
             raise InputError(f"rank {rank!r} is not in this layout of {self.ranks}: use 0 to {self.ranks - 1}.")
         return int(rank)
+
+
+def joined(stretches: Iterable[Stretch]) -> tuple[Stretch, ...]:
+    """Neighbouring stretches of a document as one, of the first one's rank."""
+    runs: list[Stretch] = []
+    for stretch in stretches:
+        last = runs[-1] if runs else None
+        if last is not None and (last.stop, last.document) == (stretch.start, stretch.document):
+            runs[-1] = last._replace(stop=stretch.stop)
+        else:
+            runs.append(stretch)
+    return tuple(runs)

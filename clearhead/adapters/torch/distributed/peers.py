@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -52,6 +52,12 @@ class Peers:
         """Wait for a send or receive, for the timeout or until a moment of `time.monotonic`; or raise PeerError."""
         left = self.timeout if until is None else max(0.001, until - time.monotonic())
         self.trying(rank, what, lambda: work.wait(timedelta(seconds=left)))
+
+    def wait_all(self, works: Sequence[tuple[int, Work]], what: str) -> None:
+        """Wait for sends and receives, together for the timeout; each comes with the rank at its other end."""
+        until = time.monotonic() + self.timeout
+        for rank, work in works:
+            self.wait(work, rank, what, until)
 
     def trying(self, rank: int, what: str, step: Callable[[], Any]) -> Any:
         """A step that fails if its peer is lost."""
