@@ -6,11 +6,14 @@ Responsible for everything that is decided before data moves. Nothing here depen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from clearhead.adapters.torch.arguments import check_number, check_tensors, scale_or_default
@@ -86,13 +89,23 @@ class Call:
         return self.mask & full(at=row)
 
     @cached_property
-    def key_parcels(self) -> tuple[Parcel, ...]:
+    def key_readers(self) -> npt.NDArray[np.bool_]:
+        """Whose queries see which segments of keys: (ranks, segments)."""
+        starts = [segment.start for segment in self.layout.segments]
+        needed = np.zeros((self.layout.ranks, len(starts)), bool)
+        for rank in range(self.layout.ranks):
+            for queries in self.layout.stretches(rank):
+                first, stop = self.seen_keys(queries)
+                needed[rank, bisect_right(starts, first) - 1 : bisect_left(starts, stop)] = True
+        return needed
+
+    @property
+    def key_parcels(self) -> Iterator[Parcel]:
         """All segments of keys, each with the ranks whose queries see it."""
-        segments = self.layout.segments
-        return tuple(
-            Parcel(segment, self.readers(lambda own, s=segment: self.sees(own, s)), f"segment {n} of {len(segments)}")
-            for n, segment in enumerate(segments, 1)
-        )
+        segments, readers = self.layout.segments, self.key_readers
+        for n, segment in enumerate(segments):
+            ranks = frozenset(np.flatnonzero(readers[:, n]).tolist())
+            yield Parcel(segment, ranks, f"segment {n + 1} of {len(segments)}")
 
     def query_chunks(self, cut: int) -> tuple[Stretch, ...]:
         """All queries in chunks of about a segment, which begin at multiples of `cut` from their document's start."""
@@ -102,7 +115,7 @@ class Call:
             chunks += [Stretch(start, stop, document, -1) for start, stop in pairwise((*starts, end))]
         return tuple(chunks)
 
-    def query_parcels(self, chunk: Stretch) -> tuple[Parcel, ...]:
+    def query_parcels(self, chunk: Stretch) -> list[Parcel]:
         """The parts of a chunk that one rank has, with the ranks whose keys some of the chunk's queries see."""
         parts = [
             unit._replace(start=max(unit.start, chunk.start), stop=min(unit.stop, chunk.stop))
@@ -110,7 +123,7 @@ class Call:
             if unit.start < chunk.stop and chunk.start < unit.stop
         ]
         readers = self.readers(lambda own: self.sees(chunk, own))
-        return tuple(Parcel(part, readers, f"the queries {part.start} to {part.stop}") for part in parts)
+        return [Parcel(part, readers, f"the queries {part.start} to {part.stop}") for part in parts]
 
     def readers(self, needs: Callable[[Stretch], bool]) -> frozenset[int]:
         """The ranks with a stretch that needs something."""

@@ -98,8 +98,15 @@ class Layout:
 
     def stretches(self, rank: int) -> tuple[Stretch, ...]:
         """A rank's rows in ascending order, neighbouring units of a document joined."""
-        own = self.checked_rank(rank)
-        return joined(unit for unit in self.units if unit.rank == own)
+        return self.by_rank[self.checked_rank(rank)]
+
+    @cached_property
+    def by_rank(self) -> tuple[tuple[Stretch, ...], ...]:
+        """The stretches of all ranks."""
+        units: list[list[Stretch]] = [[] for _ in range(self.ranks)]
+        for unit in self.units:
+            units[unit.rank].append(unit)
+        return tuple(map(joined, units))
 
     @cached_property
     def segments(self) -> tuple[Stretch, ...]:

@@ -7,7 +7,7 @@ other. A parcel that has come is used before the next; its memory is free again 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -36,7 +36,7 @@ class Begun(NamedTuple):
 
 
 def travel(
-    peers: Peers, parcels: Sequence[Parcel], own: Pack, empty: Pack, ahead: int
+    peers: Peers, parcels: Iterable[Parcel], own: Pack, empty: Pack, ahead: int
 ) -> Iterator[tuple[Parcel, Tensors]]:
     """Each parcel that this rank needs, with its tensors: by `own` where this rank has the rows, else received.
 
