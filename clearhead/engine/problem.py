@@ -128,7 +128,9 @@ def problem(
     return problem_of(Operands(query, key, value), Rules(mask, score, sink, scale, precision), out=out)
 
 
-def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, unrounded: bool = False) -> Problem:
+def problem_of(
+    operands: Operands, rules: Rules, *, out: Array | None = None, unrounded: bool = False, first_key: int = 0
+) -> Problem:
     """Like `problem`, from operands and rules. An `unrounded` output has the dtype of the computation."""
     query, key, value, _ = operands
     mask, score, sink, scale, precision = rules
@@ -136,6 +138,7 @@ def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, un
     check_shapes(query, key, value)
     lead = broadcast_heads(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     (queries, dim), (keys, value_dim) = query.shape[-2:], value.shape[-2:]
+    keys += first_key
     scores = as_rules(score)
     check_rules(checked_mask(mask), scores, lead, queries, keys)
     if sink is not None:
@@ -174,6 +177,7 @@ def problem_of(operands: Operands, rules: Rules, *, out: Array | None = None, un
         sink=sink is not None,
         native=native,
         unrounded=unrounded,
+        first_key=first_key,
     )
 
 

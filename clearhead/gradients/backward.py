@@ -30,7 +30,7 @@ def backward(
 ) -> Gradients:
     """Gradients of a call, from the gradients of its output and log-sum-exp."""
     d_output, d_sums = as_array(d_out, "d_out", GIVE_D_OUT), None
-    check_d_out(d_output, residuals)
+    check_d_out(d_output, residuals.output.shape, residuals.operands.q.dtype)
     if d_lse is not None:
         d_sums = checked_d_lse(as_array(d_lse, "d_lse"), lse)
     launch = backward_launch_for(residuals, d_output, rules=rules)
@@ -80,9 +80,8 @@ def share(problem: Problem, *operands: Array) -> bool:
     return bool(problem.lead) and (grouped or all(x.ndim < 3 or x.shape[-3] == 1 for x in operands))
 
 
-def check_d_out(d_output: Array, residuals: Residuals) -> None:
+def check_d_out(d_output: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Check that d_out has the shape and dtype of the output."""
-    shape, dtype = residuals.output.shape, residuals.operands.q.dtype
     if d_output.shape != shape:
         raise ShapeError(f"d_out has shape {d_output.shape}, the output {shape}: pass one of equal shape.")
     if d_output.dtype != dtype:

@@ -78,6 +78,11 @@ class BackwardLaunch:
         return self.problem.axes[:-1] if self.shared else self.problem.axes
 
     @property
+    def keys(self) -> int:
+        """How many keys the arrays hold."""
+        return self.problem.keys - self.problem.first_key
+
+    @property
     def d_query_dtype(self) -> str:
         """The dtype of the queries' gradient, unrounded if more is added: of heads that share them, of later keys."""
         steps = zip(self.problem.axes, self.problem.query.lead, strict=True)
@@ -136,19 +141,24 @@ class BackwardLaunch:
     @property
     def tiles(self) -> list[tuple[int, int, int, int, int]]:
         """Queries of each tile and keys of its document, ascending: (first query, queries, shift, first key, keys)."""
-        step = self.spec.tile.queries
+        step, first_key = self.spec.tile.queries, self.problem.first_key
         return [
-            (first, min(step, span.first_query + span.queries - first), span.offset, span.first_key, span.keys)
+            (first, min(step, span.first_query + span.queries - first), span.offset, span.first_key, keys)
             for span in self.problem.rules.spans
+            for keys in (span.keys if span.first_key + span.keys > first_key else 0,)
             for first in range(span.first_query, span.first_query + span.queries, step)
         ]
 
     def zeros(self) -> Sums:
         """Sums to begin with; those that are not wanted are empty."""
-        problem, queries = self.problem, () if self.wanted == "keys" else (self.problem.queries,)
-        d_query = np.zeros((*problem.lead, *queries, problem.query_dim), self.d_query_dtype)
+        problem = self.problem
+        queries, keys = (
+            (0 if self.wanted == "keys" else problem.queries),
+            (0 if self.wanted == "queries" else self.keys),
+        )
+        d_query = np.zeros((*problem.lead, queries, problem.query_dim), self.d_query_dtype)
         d_key, d_value = (
-            np.zeros((*self.key_axes, 0 if self.wanted == "queries" else problem.keys, padded(dim)), problem.computed)
+            np.zeros((*self.key_axes, keys, padded(dim)), problem.computed)
             for dim in (problem.query_dim, problem.value_dim)
         )
         return Sums(d_query, d_key, d_value)
@@ -357,7 +367,7 @@ class BackwardLaunch:
         shape = (*problem.axes, problem.queries, problem.query_dim)
         steps = {"d_query": dense_strides(shape, np.dtype(self.d_query_dtype))[:-2]}
         for name, dim in (("d_key", problem.query_dim), ("d_value", problem.value_dim)):
-            strides = dense_strides((*self.key_axes, problem.keys, padded(dim)), np.dtype(problem.computed))[:-2]
+            strides = dense_strides((*self.key_axes, self.keys, padded(dim)), np.dtype(problem.computed))[:-2]
             steps[name] = (*strides, 0) if self.shared else strides
         return steps
 

@@ -300,10 +300,9 @@ class Backward:
             with f.when(get("serial") != 0):
                 f.call(self.wait, Wait(frame.table, a.before, f.i64(DONE - 1)))
         stop = (a.diagonal + a.rows).clamp(0, a.keys)
-        begin = a.left
-        if self.variant.gradients != "all":  # the arrays may begin at a later key
-            begin = most(begin, get("first_key") - frame.position().read("origin"))
-        first = begin.clamp(0, stop) // GRADIENT_BLOCK
+        first = a.left.clamp(0, stop) // GRADIENT_BLOCK
+        if self.variant.gradients != "all":  # the arrays may begin at a later block
+            first = most(first, (get("first_key") - frame.position().read("origin")) // GRADIENT_BLOCK)
 
         for n in f.range(first, (stop + (GRADIENT_BLOCK - 1)) // GRADIENT_BLOCK):
             start = n * GRADIENT_BLOCK
