@@ -112,21 +112,33 @@ def keys_lead(launch: BackwardLaunch) -> tuple[int, ...]:
 
 
 def sink_gradient(residuals: Residuals, lse: Array, d_output: Array, d_lse: Array | None) -> Array | None:
-    """−Σ exp(sink − LSE) · (dO·O − dLSE), in float64."""
-    if residuals.rules.sink is None:
+    """−Σ exp(sink − LSE) · (dO·O − dLSE) over queries, in float64."""
+    sink = residuals.rules.sink
+    if sink is None:
         return None
+    return summed_shares(sink_shares(sink, residuals.output, lse, d_output, d_lse), sink)
+
+
+def sink_shares(sink: Array, output: Array, lse: Array, d_output: Array, d_lse: Array | None) -> Array:
+    """exp(sink − LSE) · (dO·O − dLSE) of each query."""
     with np.errstate(all="ignore"):
-        delta = np.einsum("...d,...d->...", d_output, residuals.output, dtype=np.float64)
-        delta[sees_nothing(residuals, lse)] = 0  # even if dO is NaN
+        delta = np.einsum("...d,...d->...", d_output, output, dtype=np.float64)
+        delta[sees_nothing(sink, output, lse)] = 0  # even if dO is NaN
         if d_lse is not None:
             delta -= d_lse
-        share = sink_weights(sink_per_query(residuals.rules.sink, lse), lse.astype(np.float64)) * delta
-        return rounded_gradient(reduced(-share.sum(-1), residuals.rules.sink.shape), residuals.rules.sink.dtype)
+        shares: Array = sink_weights(sink_per_query(sink, lse), lse.astype(np.float64)) * delta
+    return shares
 
 
-def sees_nothing(residuals: Residuals, lse: Array) -> Array:
+def summed_shares(shares: Array, sink: Array) -> Array:
+    """The sink's gradient from its shares of all queries."""
+    with np.errstate(all="ignore"):
+        return rounded_gradient(reduced(-shares.sum(-1), sink.shape), sink.dtype)
+
+
+def sees_nothing(sink: Array | None, output: Array, lse: Array) -> Array:
     """Which queries see no key, so that only the sink is in their sum."""
-    alone: Array = (lse == sink_per_query(residuals.rules.sink, lse)) & ~residuals.output.any(-1)
+    alone: Array = (lse == sink_per_query(sink, lse)) & ~output.any(-1)
     return alone
 
 

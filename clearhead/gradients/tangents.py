@@ -259,7 +259,7 @@ def moved_gradients(residuals: Residuals, lse: Array, d_output: Array, d_lse: Ar
     t_output, t_lse = walk.forward()
     d_out = heads_of(d_output, problem.lead)
     per_query = (walk.count, problem.queries)
-    blind = sees_nothing(residuals, lse).reshape(per_query)
+    blind = sees_nothing(residuals.rules.sink, residuals.output, lse).reshape(per_query)
     delta = np.einsum("...d,...d->...", d_output.astype(dtype, copy=False), residuals.output).reshape(per_query)
     delta[blind] = 0
     if d_lse is not None:

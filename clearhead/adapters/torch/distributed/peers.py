@@ -22,7 +22,7 @@ from clearhead.errors import InputError, PeerError, reason
 Work: TypeAlias = Any  # torch.distributed.Work
 
 ENGINES = ("gloo", "mpi", "ucc")
-TAG, NEVER = 1 << 20, 1 << 30  # messages of other code have smaller tags; the second one is never sent
+ROWS, SHARES, NEVER = (1 << 20) + 1, (1 << 20) + 2, (1 << 20) + 3  # tags; messages of the last one are never sent
 REASON = "clearhead: why the group ended"
 GRACE = 0.75  # seconds to wait for the reason that another process gives
 START_ANEW = "The group cannot be used again: start the processes anew."
@@ -40,13 +40,13 @@ class Peers:
         """All ranks but this one."""
         return [rank for rank in range(self.size) if rank != self.rank]
 
-    def send(self, tensor: torch.Tensor, to: int, what: str) -> Work:
+    def send(self, tensor: torch.Tensor, to: int, what: str, tag: int = ROWS) -> Work:
         """Begin to send a contiguous tensor, which must not change until the work is done."""
-        return self.trying(to, what, lambda: dist.isend(tensor, group=self.group, tag=TAG, group_dst=to))
+        return self.trying(to, what, lambda: dist.isend(tensor, group=self.group, tag=tag, group_dst=to))
 
-    def receive(self, tensor: torch.Tensor, source: int, what: str) -> Work:
-        """Begin to receive into a contiguous tensor; messages of one process arrive in the order of their sending."""
-        return self.trying(source, what, lambda: dist.irecv(tensor, group=self.group, tag=TAG, group_src=source))
+    def receive(self, tensor: torch.Tensor, source: int, what: str, tag: int = ROWS) -> Work:
+        """Begin to receive into a contiguous tensor; one process's messages with a tag come in the order of sending."""
+        return self.trying(source, what, lambda: dist.irecv(tensor, group=self.group, tag=tag, group_src=source))
 
     def wait(self, work: Work, rank: int, what: str, until: float | None = None) -> None:
         """Wait for a send or receive, for the timeout or until a moment of `time.monotonic`; or raise PeerError."""
