@@ -97,11 +97,15 @@ def checked_d_lse(d_lse: Array, lse: Array) -> Array:
     return np.ascontiguousarray(d_lse, lse.dtype)
 
 
-def walked_strides(problem: Problem, x: Array) -> Operand:
-    """Strides of an array of the output's shape, as the kernel walks it: grouped heads on a separate axis."""
-    steps = list(x.strides[:-2])
+def walked_strides(problem: Problem, x: Array, *, one_of_group: bool = False) -> Operand:
+    """Strides of an array of the output's shape, as the kernel walks it: grouped heads on a separate axis.
+
+    Of an array with one head of each group, that axis is as long, but stays where it is.
+    """
+    steps = [0 if size == 1 else step for size, step in zip(x.shape[:-2], x.strides[:-2], strict=True)]
+    steps = [0] * (len(problem.lead) - len(steps)) + steps
     if len(problem.axes) > len(problem.lead):
-        steps = [*steps[:-1], steps[-1] * problem.axes[-1], steps[-1]]
+        steps = [*steps, 0] if one_of_group else [*steps[:-1], steps[-1] * problem.axes[-1], steps[-1]]
     return Operand(tuple(steps), x.strides[-2], x.strides[-1])
 
 

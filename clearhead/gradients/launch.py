@@ -61,6 +61,7 @@ class BackwardLaunch:
     arrays: tuple[int, ...]  # numbers of the rules' arrays that get a gradient
     shared: bool  # whether heads of the last axis share keys and values, and so their gradients
     wanted: Wanted = "all"  # a stretch's own half of the gradients, added to what earlier stretches left
+    head: int | None = None  # the only one at work of those that share keys and values; the earlier ones are done
 
     @property
     def group(self) -> int:
@@ -172,10 +173,12 @@ class BackwardLaunch:
         _, _, _, arrays = self.expressions
         found = {number: np.zeros(arrays[number].shape, computed) for number in self.arrays}
         tasks = self.chains * self.group * len(self.tile_table)
+        first, stop = self.tasks_at_work
         sums = np.zeros((tasks, max(1, len(self.variant.contributions))), computed)
         if tasks and problem.keys:
             progress, done = np.zeros(tasks, np.int64), np.full(1, DONE, np.int64)
-            count = max(1, min(threads, tasks, self.work // WORTH_A_THREAD))
+            progress.reshape(self.chains, -1)[:, : first // self.chains] = DONE
+            count = max(1, min(threads, stop - first, self.work // WORTH_A_THREAD))
             template, address_fields, kept = self.template(count)
             numbers = list(template)
             for field, number in zip(address_fields, self.scattered, strict=True):
@@ -200,6 +203,12 @@ class BackwardLaunch:
         rows = {"key": problem.key.row, "value": problem.value.row}
         rows |= {"d_key": padded(problem.query_dim) * size, "d_value": padded(problem.value_dim) * size}
         return {name: problem.first_key * row for name, row in rows.items()}
+
+    @property
+    def tasks_at_work(self) -> tuple[int, int]:
+        """The first task and the one after the last. Those of one head lie together where all chains take turns."""
+        tasks = self.chains * len(self.tile_table)
+        return (0, tasks * self.group) if self.head is None else (self.head * tasks, (self.head + 1) * tasks)
 
     def add_sums(self, found: dict[int, Array], sums: Array) -> None:
         """Add the sums of tiles to gradients of array elements that a rule reads once per head."""
@@ -230,7 +239,8 @@ class BackwardLaunch:
             begin = begin if rules.low is None else max(begin, position + rules.low)
             start = min(max(begin, 0), stop)
             pairs += rows * (stop - start)
-        return int(3 * pairs * self.chains * self.group * (problem.query_dim + problem.value_dim))
+        heads = self.chains * (self.group if self.head is None else 1)
+        return int(3 * pairs * heads * (problem.query_dim + problem.value_dim))
 
     @cached_property
     def scratch_layout(self) -> tuple[dict[str, int], int]:
@@ -283,7 +293,8 @@ class BackwardLaunch:
         steps = {name: operand.lead for name, operand in operands.items()} | self.gradient_steps()
         axes = [n for n, axis in enumerate(walked) if axis != 1]
         fields = dict.fromkeys(FIELDS, 0) | {
-            "tasks": self.chains * self.group * len(self.tile_table),
+            "next_task": self.tasks_at_work[0],
+            "tasks": self.tasks_at_work[1],
             "queries": problem.queries,
             "keys": problem.keys,
             "query_dim": problem.query_dim,
@@ -299,7 +310,7 @@ class BackwardLaunch:
             "group": self.group,
             "chains": 1 if self.in_one_chain else self.chains,
             "chain": len(tile_table) * self.group * (self.chains if self.in_one_chain else 1),
-            "together": 1 if self.in_one_chain or threads == 1 else min(TURNS * threads, self.chains),
+            "together": self.together(threads),
             "serial": int(bool(self.scattered)),
             "scale": bits(problem.scale),
             "give_way": yield_address(),
@@ -320,6 +331,12 @@ class BackwardLaunch:
             address_fields.append(len(numbers))
             numbers += array_parameters(0, shape, dense_strides(shape, np.dtype(problem.computed)))
         return Template(tuple(numbers), tuple(address_fields), (tile_table, kinds, *arrays))
+
+    def together(self, threads: int) -> int:
+        """How many chains take turns."""
+        if self.head is not None:
+            return self.chains
+        return 1 if self.in_one_chain or threads == 1 else min(TURNS * threads, self.chains)
 
     @property
     def held_bytes(self) -> int:

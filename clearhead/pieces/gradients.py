@@ -33,7 +33,7 @@ from clearhead.kernels.abi.variant import Wanted
 from clearhead.machine.target import target
 from clearhead.machine.threads import allowed
 from clearhead.rules.current import current_rules
-from clearhead.rules.masks import CAUSAL, Mask, Span, placed_at
+from clearhead.rules.masks import CAUSAL, Mask, Span, is_integer, placed_at
 from clearhead.rules.scores import ScoreLike, as_rules
 
 EVERYWHERE = 6144  # a cut of queries that serves every processor: the least common multiple of the tiles times 32
@@ -63,15 +63,15 @@ class QueryGradient:
 class KeyGradients:
     """The gradients of some keys and values over queries before `stop`; `k` and `v` round them to shape and dtype.
 
-    Pass it as `before=` with the queries from `stop` on, or with those of the next head of each group, from `first` on.
-    It pickles.
+    Pass it as `before=` with the queries from `stop` on, or with those of each group's next head. It pickles.
     """
 
     key_sums: Array  # (..., m, padded d), not rounded
     value_sums: Array
+    head: tuple[int, int]  # which query head of each group was added last, and how many share a key head
     first: int  # where the queries of each head begin
     stop: int
-    end: int | None  # where those of the first head ended; None while it is the only one
+    end: int | None  # where those of the first head ended, once another one began
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
     dtype: np.dtype[Any]
 
@@ -145,6 +145,7 @@ def key_gradients(
     d_lse: npt.ArrayLike | None = None,
     *,
     first_key: int = 0,
+    head: tuple[int, int] | None = None,
     before: KeyGradients | None = None,
     mask: Mask = CAUSAL,
     score: ScoreLike = (),
@@ -154,10 +155,11 @@ def key_gradients(
     """Add what a stretch of queries gives to the gradients of some keys; `.k`, `.v` once all queries were added.
 
     Arguments as for `query_gradient`; `before` is the result over the queries before. Stretches begin at multiples of
-    the kernel's tile of queries (`query_cut`; 6144 serves every processor) and go in ascending order. Where query heads
-    share a key head, the sums go head after head: give one head of each group a call, `q[..., i::group, :, :]`, all
-    stretches of i = 0, then all of i = 1, and so on; a call with several heads of a group must have all queries. Then
-    the bits are those of `attend(...).backward(...)`. Raises InputError, ShapeError or DtypeError.
+    the kernel's tile of queries (`query_cut`; 6144 serves every processor) and go in ascending order. Where `group`
+    query heads share a key head, the sums go head after head: give one head of each group a call, all stretches of the
+    first ones, `q[..., 0::group, :, :]` with `head=(0, group)`, then `head=(1, group)`, and so on. Without `head`, q
+    has all heads, and all queries if they share. Then the bits are those of `attend(...).backward(...)`. Raises
+    InputError, ShapeError or DtypeError.
 
     >>> import numpy as np
     >>> from clearhead import attend, causal
@@ -170,11 +172,14 @@ def key_gradients(
     True
     """
     operands = Operands(as_array(q, "q"), as_array(k, "k"), as_array(v, "v"))
-    stretch = stretch_of(operands, (out, lse, d_out, d_lse), Rules(mask, score, None, scale), first_key, "keys")
+    rules = Rules(mask, score, None, scale)
+    stretch = stretch_of(operands, (out, lse, d_out, d_lse), rules, first_key, "keys", checked_head(head))
     launch, at = stretch.launch, placed_at(mask)
     if at is not None:
         check_query_cut(launch, at)
-    first, stop, end = heads_so_far(before, at or 0, operands.q.shape[-2], launch.group)
+    at = at or 0
+    stop = at + operands.q.shape[-2]
+    first, end = heads_so_far(before, head, at, stop, launch.group)
     sums = launch.zeros()
     key_sums, value_sums = (x.reshape(*keys_lead(launch), *x.shape[-2:]) for x in (sums.key, sums.value))
     if before is not None:
@@ -183,7 +188,8 @@ def key_gradients(
         key_sums, value_sums = before.key_sums.copy(), before.value_sums.copy()
     stretch.add_to(Sums(sums.query, key_sums, value_sums), threads)
     shapes = operands.k.shape, operands.v.shape
-    return KeyGradients(key_sums, value_sums, first, stop, end, shapes, operands.k.dtype)
+    last = head or (launch.group - 1, launch.group)
+    return KeyGradients(key_sums, value_sums, last, first, stop, end, shapes, operands.k.dtype)
 
 
 def query_cut(dtype: npt.DTypeLike) -> int:
@@ -210,24 +216,67 @@ class Stretch:
 
 
 def stretch_of(
-    operands: Operands, of_queries: tuple[Any, ...], rules: Rules, first_key: int, wanted: Wanted
+    operands: Operands,
+    of_queries: tuple[Any, ...],
+    rules: Rules,
+    first_key: int,
+    wanted: Wanted,
+    head: tuple[int, int] | None = None,
 ) -> Stretch:
-    """Check a call and prepare it."""
-    if not isinstance(first_key, int | np.integer) or first_key < 0:
+    """Check a call and prepare it. With `head`, one head of each group is here, the problem is that of all heads."""
+    if not is_integer(first_key) or first_key < 0:
         raise InputError(f"first_key={first_key!r} is not the position of a key: use 0, 1, 2 …")
     q, k, v, _ = operands
     rules = rules._replace(score=as_rules(current_rules(rules.score)))
-    problem = problem_of(operands, rules, unrounded=True, first_key=int(first_key))
+    every = operands if head is None else operands._replace(q=with_all_heads(operands, head[1]))
+    problem = problem_of(every, rules, unrounded=True, first_key=int(first_key))
     check_key_cut(problem.rules.spans, problem.first_key)
+    *lead, heads = problem.lead or (1,)
+    lead = [*lead, heads // head[1]] if head else list(problem.lead)
     out, lse = (as_array(x, name, GIVE) for x, name in zip(of_queries[:2], ("out", "lse"), strict=True))
-    check_of_queries("out", out, problem.output_shape, problem.computed)
-    check_of_queries("lse", lse, problem.output_shape[:-1], problem.computed)
+    check_of_queries("out", out, (*lead, problem.queries, problem.value_dim), problem.computed)
+    check_of_queries("lse", lse, (*lead, problem.queries), problem.computed)
     d_output = as_array(of_queries[2], "d_out", GIVE_D_OUT)
-    check_d_out(d_output, problem.output_shape, q.dtype)
+    check_d_out(d_output, out.shape, q.dtype)
     d_lse = None if of_queries[3] is None else checked_d_lse(as_array(of_queries[3], "d_lse"), lse)
-    problem = replace(problem, output=walked_strides(problem, out), rules=problem.rules.trusted)
-    launch = BackwardLaunch(problem, walked_strides(problem, d_output), (), share(problem, k, v), wanted)
+    output, d_output_steps = (walked_strides(problem, x, one_of_group=head is not None) for x in (out, d_output))
+    query = walked_strides(problem, q, one_of_group=True) if head else problem.query
+    problem = replace(problem, query=query, output=output, rules=problem.rules.trusted)
+    launch = BackwardLaunch(
+        problem, d_output_steps, (), share(problem, k, v), wanted, head=None if head is None else head[0]
+    )
+    if head is not None:
+        lse, d_lse = among_all_heads(lse, head), None if d_lse is None else among_all_heads(d_lse, head)
     return Stretch(launch, (q, k, v, out), np.ascontiguousarray(lse), d_output, d_lse)
+
+
+def with_all_heads(operands: Operands, group: int) -> Array:
+    """An array of the shape and dtype that all query heads have, without their numbers."""
+    q, k, v, _ = operands
+    key_heads = max(x.shape[-3] if x.ndim > 2 else 1 for x in (k, v))
+    if q.ndim < 3 or q.shape[-3] != key_heads:
+        raise ShapeError(
+            f"head=(…, {group}) says that q has one of the {group} heads that share each of {key_heads} key heads, but "
+            f"q has shape {q.shape}: give q[..., i::{group}, :, :]."
+        )
+    return np.broadcast_to(np.zeros((), q.dtype), (*q.shape[:-3], key_heads * group, *q.shape[-2:]))
+
+
+def among_all_heads(x: Array, head: tuple[int, int]) -> Array:
+    """One number for each query of one head of each group, where it stands among those of all heads."""
+    number, group = head
+    every = np.zeros((*x.shape[:-1], group, x.shape[-1]), x.dtype)
+    every[..., number, :] = x
+    return every
+
+
+def checked_head(head: Any) -> tuple[int, int] | None:
+    """Which head of each group is given, and how many there are; None if all or the only one."""
+    if head is None:
+        return None
+    if not (isinstance(head, tuple) and len(head) == 2 and all(map(is_integer, head)) and 0 <= head[0] < head[1]):
+        raise InputError(f"head={head!r} is not a query head of a group: use (0, 4) for the first of four, to (3, 4).")
+    return None if head[1] == 1 else head
 
 
 def check_of_queries(name: str, array: Array, shape: tuple[int, ...], dtype: str) -> None:
@@ -275,34 +324,37 @@ def check_query_cut(launch: BackwardLaunch, at: int) -> None:
             )
 
 
-def heads_so_far(before: KeyGradients | None, at: int, queries: int, group: int) -> tuple[int, int, int | None]:
-    """Where the queries of each head begin, where these end, and where those of a finished head ended.
+def heads_so_far(
+    before: KeyGradients | None, head: tuple[int, int] | None, at: int, stop: int, group: int
+) -> tuple[int, int | None]:
+    """Where the queries of each head begin, and where those of a finished head ended.
 
-    Sums go head after head: a head goes on at the query where it stopped; the next one begins and ends where the first
-    one did. A call with several heads of a group holds them whole.
+    Sums go head after head: each goes on at the query where it stopped; the next one begins and ends where the first
+    one did. A call without `head` has all queries of `group` heads.
     """
-    stop = at + queries
+    number, heads = head or (0, group)
+    together = head is None and group > 1
     if before is None:
-        return at, stop, stop if group > 1 and queries else None
-    end = before.end
-    goes_on = at == before.stop
-    if goes_on and (group > 1 or end == at) and queries:
-        together = f"these are {group} heads of each group at once" if group > 1 else f"the first heads ended at {end}"
+        if number:
+            raise InputError(f"head={head}: sums go head after head, so those of head 0 come first.")
+        return at, None
+    if before.head[1] != heads:
+        raise InputError(f"{before.head[1]} heads share a key head in what was added so far, {heads} in this call.")
+    if together:
         raise InputError(
-            f"the gradients end at query {before.stop}, these queries begin at {at}, but {together}: sums go head "
-            f"after head; give one head of each group a call, as q[..., i::{max(2, group)}, :, :], and all queries of "
-            "i = 0 before those of i = 1."
+            f"the gradients hold all queries of {heads} heads of each group, from {before.first} to {before.stop}, "
+            f"these begin at {at}: sums go head after head; give q[..., i::{heads}, :, :] with head=(i, {heads}), all "
+            "queries of i = 0 before those of i = 1."
         )
-    if not goes_on:
-        if at != before.first or before.stop != (end or before.stop):
-            raise InputError(
-                f"the gradients end at query {before.stop}, these queries begin at {at}: queries go in ascending order "
-                f"without a gap, and one head of a group after the other, each from {before.first} to "
-                f"{'its last' if end is None else end}."
-            )
-        end = before.stop
-    if end is not None and (stop > end or (group > 1 and stop < end)):
+    last, ended = before.head[0], before.stop == (before.end or before.stop)
+    wanted = before.stop if number == last else before.first
+    if number not in (last, last + 1) or at != wanted or (number > last and not ended):
         raise InputError(
-            f"the queries of the first head of each group end at {end}, these at {stop}: give the same ones of each."
+            f"the gradients end at query {before.stop} of head {last} in each group, these begin at query {at} of head "
+            f"{number}: queries go in ascending order without a gap, and head after head, each from {before.first} to "
+            f"{'its last' if before.end is None else before.end}."
         )
-    return before.first, stop, end
+    end = before.end if number == last else before.stop
+    if end is not None and stop > end:
+        raise InputError(f"head 0 of each group ended at query {end}, head {number} at {stop}: give the same queries.")
+    return before.first, end
