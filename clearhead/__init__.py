@@ -35,6 +35,7 @@ with importing:
     from clearhead.functional import Attended, attend, attention, merge, self_attention
     from clearhead.gradient_watching import output_gradients
     from clearhead.intervening import intervene
+    from clearhead.pieces.partial import Partial, join, partial
     from clearhead.rules import functions
     from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
@@ -59,6 +60,7 @@ __all__ = [
     "MachineError",
     "Mask",
     "Match",
+    "Partial",
     "PeerError",
     "Problem",
     "RankedHead",
@@ -89,12 +91,14 @@ __all__ = [
     "heaviest_keys",
     "heaviest_rows",
     "intervene",
+    "join",
     "kernel_for",
     "key_contributions",
     "load_watch",
     "merge",
     "output_gradients",
     "output_norms",
+    "partial",
     "prefix",
     "problem",
     "rank_heads",

@@ -34,7 +34,7 @@ class FaultSearch:
 
     problem: Problem
     query: Array  # (heads, queries, dim)
-    key: Array  # (heads, keys, dim)
+    key: Array  # (heads, keys, dim): the last of all keys
 
     def leaves(self, head: int, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> dict[str, Any]:
         """The values of an expression's leaves, for rows (r, 1) and keys (m,)."""
@@ -42,12 +42,13 @@ class FaultSearch:
         heads = problem.lead[-1] if problem.lead else 1
         spans = problem.rules.spans
         index = np.searchsorted([span.first_query for span in spans], rows, side="right") - 1
-        offset = np.array([span.offset for span in spans])[index]
-        leaves: dict[str, Any] = {"batch": np.int64(head // heads), "head": np.int64(head % heads), "row": rows}
+        offset, row = (np.array([getattr(span, name) for span in spans])[index] for name in ("offset", "row"))
+        leaves: dict[str, Any] = {"batch": np.int64(head // heads), "head": np.int64(head % heads), "row": rows + row}
         leaves |= {"query": rows + offset, "key": keys}
         with np.errstate(all="ignore"):
             q = self.query[head, rows[:, 0]].astype(problem.computed) * np.dtype(problem.computed).type(problem.scale)
-            leaves["score"] = q @ self.key[head, keys].astype(problem.computed).T
+            present = keys - (problem.keys - self.key.shape[1])
+            leaves["score"] = q @ self.key[head, present].astype(problem.computed).T
         return leaves
 
     def band(self, leaves: dict[str, Any]) -> Array:
@@ -55,7 +56,8 @@ class FaultSearch:
         rules, distance = self.problem.rules, leaves["key"] - leaves["query"]
         seen: Array = np.ones_like(distance, bool)
         for span in rules.spans:
-            in_rows = (leaves["row"] >= span.first_query) & (leaves["row"] < span.first_query + span.queries)
+            index = leaves["row"] - span.row
+            in_rows = (index >= span.first_query) & (index < span.first_query + span.queries)
             in_keys = (leaves["key"] >= span.first_key) & (leaves["key"] < span.first_key + span.keys)
             seen &= ~in_rows | in_keys
         if rules.low is not None:

@@ -6,7 +6,7 @@ Nothing here depends on an operand's address, so equal problems share one launch
 import ctypes
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -47,6 +47,7 @@ class Launch:
     held: tuple[Any, ...]  # arrays whose addresses are in the template, kept alive
     workspace: int  # bytes of memory that the threads of a call share
     counters: int  # how many the threads of a call share
+    decode: "Decode | None"  # how the segments of keys lie in that memory
     doubtful: Problem | None  # the problem, if one of its rules can fail at run time
     score: tuple[Score, ...]  # the score rules as they were traced
 
@@ -84,6 +85,7 @@ def spec_for(problem: Problem, place: Target | None = None) -> KernelSpec:
         native=problem.native,
         storage=problem.storage,
         unrounded=problem.unrounded,
+        carried=problem.carried,
         long=problem.rules.long and problem.computed == "float32",
     )
     if problem.native and (place.isa != "avx512" or "+avx512bf16" not in place.features):
@@ -91,7 +93,9 @@ def spec_for(problem: Problem, place: Target | None = None) -> KernelSpec:
             f"precision='native' needs AVX-512 with its bfloat16 instructions, not {place.isa}: use 'exact'."
         )
     tile = tile_for(ELEMENTS[problem.computed], place.vector_bits, place.registers)
-    return KernelSpec("decode" if decodes(problem, tile) else "forward", tile, place, variant)
+    if decodes(problem, tile):  # it leaves each segment's sums apart
+        return KernelSpec("decode", tile, place, replace(variant, carried=False))
+    return KernelSpec("forward", tile, place, variant)
 
 
 def decodes(problem: Problem, tile: Tile) -> bool:
@@ -132,7 +136,7 @@ def decode_of(problem: Problem) -> Decode:
     span = problem.rules.spans[0]
     low = 0 if problem.rules.low is None else span.offset + problem.rules.low
     high = problem.keys if problem.rules.high is None else span.offset + problem.queries + problem.rules.high
-    first = max(0, min(low, problem.keys - 1)) // SEGMENT
+    first = max(problem.first_key, min(low, problem.keys - 1)) // SEGMENT
     last = max(1, ceil_div(max(0, min(high, problem.keys)), SEGMENT))
     axes = problem.axes[:-1] if shared else problem.axes
     return Decode(axes, group, group * problem.queries, first, max(1, last - first))
@@ -171,6 +175,7 @@ def launch_on(kernel: Kernel, problem: Problem, score: tuple[Score, ...]) -> Lau
         held=held,
         workspace=decode.workspace(problem, tile) if decode else 0,
         counters=decode.heads if decode else 0,
+        decode=decode,
         doubtful=problem if problem.rules.doubtful else None,
         score=score,
     )
@@ -239,7 +244,8 @@ def call_table(
     axes = [n for n, size in enumerate(walked) if size != 1]
     heads = problem.lead[-1] if problem.lead else 1
     _, _, constants, arrays = rules.expressions
-    kinds = rules.kinds(tiles, BLOCK, math.prod(problem.lead[:-1]), heads)
+    first_block = 0 if rules.packed else problem.first_key // BLOCK
+    kinds = rules.kinds(tiles, BLOCK, math.prod(problem.lead[:-1]), heads, first_block)
     tile_table = np.array(tiles, np.int64) if rules.packed else None
     fields = {
         **dict.fromkeys(("next_task", *operands, "lse", "sink", "workspace", "counters", "sweep"), 0),
@@ -262,7 +268,7 @@ def call_table(
         "parameters": len(FIELDS) + len(AXIS) * len(axes),
         "tiles": len(tiles),
         "tile_table": 0 if tile_table is None else tile_table.ctypes.data,
-        **block_fields(kinds),
+        **block_fields(kinds, first_block),
         "scale": bits(problem.scale),
         **{f"{name}_row": operand.row for name, operand in operands.items()},
         **{f"{name}_element": operand.element for name, operand in operands.items()},
@@ -283,13 +289,16 @@ def array_parameters(where: int, shape: tuple[int, ...], strides: tuple[int, ...
     return [where, *chain(*zip(shape, strides, strict=True))]
 
 
-def block_fields(kinds: Array | None) -> dict[str, int]:
-    """Fields that point to the precomputed block kinds (batches or 1, heads or 1, tiles, blocks); 0 without them."""
+def block_fields(kinds: Array | None, first_block: int = 0) -> dict[str, int]:
+    """Fields that point to the precomputed block kinds (batches or 1, heads or 1, tiles, blocks); 0 without them.
+
+    Kernels count blocks from the first key of all; the table may begin later.
+    """
     if kinds is None:
         return dict.fromkeys(("blocks", "block_columns", "block_heads", "block_batches"), 0)
     batches, heads, _, columns = kinds.shape
     return {
-        "blocks": kinds.ctypes.data,
+        "blocks": kinds.ctypes.data - first_block,
         "block_columns": columns,
         "block_heads": 0 if heads == 1 else kinds.strides[1],
         "block_batches": 0 if batches == 1 else kinds.strides[0],

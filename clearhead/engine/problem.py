@@ -54,7 +54,8 @@ class Problem:
     rules: Fused
     sink: bool
     paged: bool = False  # keys and values are in a cache's pages; their strides are those of the page tables
-    first_key: int = 0  # first key still cached; earlier pages were evicted
+    first_key: int = 0  # earlier keys are not there: their pages were evicted, or they belong to an earlier stretch
+    carried: bool = False  # sums are carried from stretch to stretch of the keys, undivided
     int8: bool = False  # the pages store int8 with one scale per row
     native: bool = False  # multiply bfloat16 with the processor's bfloat16 instruction
     unrounded: bool = False  # return the computation's dtype instead of the operands'
@@ -86,7 +87,9 @@ class Problem:
         for span in self.rules.spans:
             position = np.arange(span.first_query, span.first_query + span.queries) + span.offset - span.first_key
             stop = span.keys if self.rules.high is None else np.clip(position + self.rules.high + 1, 0, span.keys)
-            start = 0 if self.rules.low is None else np.clip(position + self.rules.low, 0, stop)
+            begin = max(0, self.first_key - span.first_key)
+            start = begin if self.rules.low is None else np.maximum(position + self.rules.low, begin)
+            stop = np.maximum(start, stop)
             total += int((stop - start + np.zeros_like(position)).sum())
         return self.heads * total
 
@@ -95,7 +98,7 @@ def over_pages(problem: Problem, mask: Mask, *, first_key: int, int8: bool) -> P
     """The same problem over a cache's pages. Packed documents are refused: they start anywhere, pages do not."""
     if problem.rules.packed:
         raise packed_documents(mask)
-    return replace(problem, paged=True, first_key=first_key, int8=int8)
+    return replace(problem, paged=True, first_key=problem.first_key + first_key, int8=int8)
 
 
 def packed_documents(mask: Mask) -> InputError:
@@ -131,7 +134,10 @@ def problem(
 def problem_of(
     operands: Operands, rules: Rules, *, out: Array | None = None, unrounded: bool = False, first_key: int = 0
 ) -> Problem:
-    """Like `problem`, from operands and rules. An `unrounded` output has the dtype of the computation."""
+    """Like `problem`, from operands and rules. An `unrounded` output has the dtype of the computation.
+
+    With `first_key`, the keys are a stretch of all keys that begins there.
+    """
     query, key, value, _ = operands
     mask, score, sink, scale, precision = rules
     dtype = common_dtype(query, key, value)

@@ -24,6 +24,7 @@ from clearhead.kernels.parts.bfloat16_dot import (
     write_native_values,
     write_pair_weights,
 )
+from clearhead.kernels.parts.carried_sums import CarriedSums, write_load_sums, write_store_sums
 from clearhead.kernels.parts.dense_rows import BlockRows, Wanted
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.mask_bits import Finite, ValuesSeen, write_finite, write_see, write_values_seen
@@ -69,7 +70,8 @@ class AttendBlock(NamedTuple):
 class Attend(NamedTuple):
     """A tile of `rows` queries, from packing to output.
 
-    Its first query sees the keys from `left` to `diagonal` of the `keys` that there are; k and v begin at key 0.
+    Its first query sees the keys from `left` to `diagonal` of the `keys` that there are; k and v begin at key 0. With
+    carried sums, y and lse are where o and m lie, and there is no key before `first`.
     """
 
     frame: Frame
@@ -84,6 +86,8 @@ class Attend(NamedTuple):
     left: Int | None = None
     kinds: Pointer | None = None  # what is known of each block under a fused mask, or null
     sink: Pointer | None = None
+    first: Int | None = None
+    l: Pointer | None = None
 
 
 def forward(tile: Tile, variant: Variant) -> ir.Module:
@@ -102,7 +106,10 @@ class Forward:
         self.module = module = ir.Module("clearhead.forward")
         self.pack_query = (write_native_pack_query if variant.native else write_pack_query)(module, tile, variant)
         self.rows = BlockRows.write(module, tile, variant)
-        self.unpack_output = write_unpack_output(module, tile, variant)
+        if variant.carried:
+            self.load_sums, self.store_sums = write_load_sums(module, tile), write_store_sums(module, tile)
+        else:
+            self.unpack_output = write_unpack_output(module, tile, variant)
         self.merge = write_merge(module, tile)
         self.scores = ScoreFunctions.write(module, tile, variant)
         values = write_native_values if variant.native else write_values
@@ -187,6 +194,7 @@ class Forward:
         variant = self.variant
         present = (
             *variant.window_edge, *(("kinds",) if variant.mask else ()), *(("sink",) if variant.sink else ()),
+            *(("first", "l") if variant.carried else ()),
         )  # fmt: skip
         f = Function(self.module, self.tile, "attend", Attend, present=present)
         a = f.arguments
@@ -197,20 +205,28 @@ class Forward:
 
         # The keys that any query of the tile sees: from `begin` to `stop`.
         stop = (a.diagonal + a.rows).clamp(0, a.keys)
+        if a.first is not None:
+            stop = (a.first < stop).choose(stop, f.i64(0))
         begin = f.i64(0) if a.left is None else a.left.clamp(0, stop)
-        if variant.paged:  # what is before has left the cache: whole blocks
-            begin = least(most(begin, frame.field("first_key")), stop)
-        bounded = a.left is not None or variant.paged
+        first = a.first if a.first is not None else frame.field("first_key") if variant.paged else None
+        if first is not None:  # what is before has left the cache, or is in the sums already: whole blocks
+            begin = least(most(begin, first), stop)
+        bounded = a.left is not None or first is not None
 
         f.call(self.pack_query, PackQuery(frame.table, a.q, a.rows, frame.space("query")))
         self.clear(f, state, TOTAL_M, TOTAL_L)
-        with f.when(stop < begin + 1):  # nobody sees anything
-            self.write_zeros(f, a, total, o_stride)
+        carried = None
+        if a.l is not None:
+            carried = CarriedSums(frame.table, total, o_stride, state, a.rows, a.y, a.lse, a.l)
+            f.call(self.load_sums, carried)
+        else:
+            with f.when(stop < begin + 1):  # nobody sees anything
+                self.write_zeros(f, a, total, o_stride)
 
         for start in f.range(floor_to(begin, SEGMENT) if bounded else 0, stop, SEGMENT):
             # The first segment is the total so far; later ones are summed apart, then merged.
             alone = start < begin + 1
-            o = alone.choose(total, frame.space("output"))
+            o = alone.choose(total, frame.space("output")) if carried is None else frame.space("output")
             self.clear(f, state, M, L)
             first_block = most(start, floor_to(begin, BLOCK)) if bounded else start
             if variant.mask:
@@ -219,6 +235,9 @@ class Forward:
                     self.write_zeros(f, a, o, o_stride)
             else:
                 self.write_blocks(f, a, start, first_block, stop, o)
+            if carried is not None:
+                f.call(self.merge, Merge(state, o, total, o_stride, a.rows, vectors))
+                continue
             with f.either(alone) as (then, otherwise):
                 with then:
                     for x in range(self.tile.vectors):
@@ -227,6 +246,9 @@ class Forward:
                 with otherwise:
                     f.call(self.merge, Merge(state, o, total, o_stride, a.rows, vectors))
 
+        if carried is not None:
+            f.call(self.store_sums, carried)
+            return f.finish()
         # y = O / L and LSE = M + log L
         f.call(self.unpack_output, UnpackOutput(frame.table, total, o_stride, state, a.rows, a.y, a.lse, a.sink))
         return f.finish()
@@ -290,7 +312,11 @@ class Forward:
             enter(frame, head, tile)
         kinds = block_kinds(f, frame, number) if variant.mask else None
         sink = (get("sink") + head * size).pointer() if variant.sink else None
-        f.call(self.attend, Attend(frame, q, k, v, y, lse, diagonal, tile.keys, tile.rows, left, kinds, sink))
+        first = l = None
+        if variant.carried:
+            first = most(get("first_key") - tile.origin, 0)
+            l = (get("workspace") + number_of_query(frame, head, tile, size)).pointer()
+        f.call(self.attend, Attend(frame, q, k, v, y, lse, diagonal, tile.keys, tile.rows, left, kinds, sink, first, l))
         seen = (diagonal + tile.rows).clamp(1, most(1, tile.keys))
         if left is not None:
             seen = most(1, seen - left.clamp(0, tile.keys))

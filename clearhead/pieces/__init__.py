@@ -1,1 +1,1 @@
-"""A call in pieces: sums over stretches of keys or of queries that are joined to the bits of one call."""
+"""Attention in pieces: sums over stretches of keys or of queries that are carried on and joined to the whole's bits."""

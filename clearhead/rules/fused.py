@@ -98,21 +98,24 @@ class Fused:
             return self.mask
         return Formula(Expression("or", "bool", (self.mask.expression, self.faults[1])), self.mask.arrays)
 
-    def kinds(self, tiles: list[tuple[int, int, int, int, int]], block: int, batches: int, heads: int) -> Array | None:
+    def kinds(
+        self, tiles: list[tuple[int, int, int, int, int]], block: int, batches: int, heads: int, first_block: int = 0
+    ) -> Array | None:
         """Whether each tile's blocks are hidden, seen or mixed: (batches, heads, tiles, blocks); size-1 axes broadcast.
 
-        Tiles are (first query, queries, shift, first key, keys). None if no block is decided or the table is too big.
+        Tiles are (first query, queries, shift, first key, keys); the blocks begin at `first_block`. None if no block is
+        decided or the table is too big.
         """
         seen = self.seen
         if seen is None or not tiles:
             return None
         first, rows, shift, origin, keys = (np.array(column)[:, None] for column in zip(*tiles, strict=True))
-        columns = max(1, int(-(-keys.max() // block)))
+        columns = max(1, int(-(-keys.max() // block)) - first_block)
         needs = depends(seen.expression)
         batches, heads = (n if name in needs else 1 for n, name in ((batches, "batch"), (heads, "head")))
         if batches * heads * len(tiles) * columns > MOST_TABLE_BYTES:
             return None
-        start = origin + block * np.arange(columns)
+        start = origin + block * (first_block + np.arange(columns))
         batch, head = np.arange(batches)[:, None, None, None], np.arange(heads)[:, None, None]
         surely, perhaps = bounds(
             seen,

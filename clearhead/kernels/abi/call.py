@@ -29,16 +29,16 @@ FIELDS = (
     "group_output",
     "segments",  # of keys, and the first of them that any query sees
     "first_segment",
-    "first_key",  # what is before it has left the cache
-    "workspace",  # each segment's sums, and how many segments of a head are done
+    "first_key",  # what is before it has left the cache, or belongs to an earlier stretch
+    "workspace",  # each segment's sums, and how many segments of a head are done; of carried sums, l
     "counters",
     "sweep",  # where the table of a sweep over the weights lies
     "scale",  # a float64's bits
     "query",
     "key",
     "value",
-    "output",
-    "lse",  # 0: not wanted
+    "output",  # of carried sums, o
+    "lse",  # 0: not wanted; of carried sums, m
     "query_row",
     "key_row",
     "value_row",

@@ -4,8 +4,9 @@ Responsible for the public names. `layout` says who has which rows, `peers` and 
 processes, `travel` moves segments, `attention` computes.
 """
 
+from clearhead.adapters.torch.distributed.attention import sharded_attention
 from clearhead.adapters.torch.distributed.layout import Layout
 from clearhead.adapters.torch.distributed.sharding import shard, unshard
 from clearhead.errors import PeerError
 
-__all__ = ["Layout", "PeerError", "shard", "unshard"]
+__all__ = ["Layout", "PeerError", "shard", "sharded_attention", "unshard"]

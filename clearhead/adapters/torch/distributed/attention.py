@@ -15,6 +15,7 @@ from clearhead.adapters.torch.distributed.layout import Layout
 from clearhead.adapters.torch.distributed.peers import Peers
 from clearhead.adapters.torch.distributed.sharding import check_ranks
 from clearhead.adapters.torch.host import array_view
+from clearhead.adapters.torch.reference import HALF_DTYPES
 from clearhead.errors import InputError
 from clearhead.rules.masks import CAUSAL, Mask
 from clearhead.rules.scores import ScoreLike
@@ -70,6 +71,8 @@ def sharded_attention(
     differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, sink))
     agree(peers, {} if call is None else call.facts | facts_of(sink, differentiable), fault)
     assert call is not None  # noqa: S101  or `agree` has raised the fault
+    if sink is not None and sink.dtype in HALF_DTYPES:
+        sink = sink.float()
     with peers.together():
         if differentiable:
             output: torch.Tensor = ShardedFunction.apply(call, peers, q, k, v, sink)

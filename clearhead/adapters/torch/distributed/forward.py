@@ -13,6 +13,7 @@ from clearhead.adapters.torch.distributed.layout import Stretch
 from clearhead.adapters.torch.distributed.peers import Peers
 from clearhead.adapters.torch.host import array_view
 from clearhead.arrays import Array
+from clearhead.engine.carried import finish_sums
 from clearhead.pieces.partial import Partial, partial
 
 
@@ -46,8 +47,7 @@ def forward(
                 if keys.rows.stop < call.seen_keys(rows)[1]:
                     sums[rows] = part
                 else:
-                    done = part.finish(sinks)
-                    output[..., at, :], lse[..., at] = done.unrounded, done.lse
+                    output[..., at, :], lse[..., at] = finish_sums(part.sums, sinks)
     return torch.from_numpy(output), torch.from_numpy(lse)
 
 

@@ -21,7 +21,7 @@ from clearhead.adapters.torch.distributed.layout import Stretch
 from clearhead.adapters.torch.distributed.peers import SHARES, Peers, Work
 from clearhead.adapters.torch.distributed.sharding import collected
 from clearhead.adapters.torch.distributed.travel import Parcel, Tensors, travel
-from clearhead.adapters.torch.host import array_view, tensor_of
+from clearhead.adapters.torch.host import array_view, dense
 from clearhead.arrays import Array
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.gradients.backward import gradient_of, keys_lead, sink_shares, summed_shares
@@ -56,7 +56,7 @@ def backward(call: Call, peers: Peers, *saved: torch.Tensor) -> list[torch.Tenso
     """The gradients of query, key, value and sink."""
     own = Saved(*saved)
     compute = same_gradients if call.gradients == "same" else summed_gradients
-    gradients = [tensor_of(x, call.dtype) for x in compute(call, peers, own)]
+    gradients = [dense(d, x) for d, x in zip(compute(call, peers, own), own, strict=False)]
     return [*gradients, sink_of_all(call, peers, own)]
 
 
@@ -111,6 +111,7 @@ def gradients_of_keys(call: Call, peers: Peers, own: Saved) -> tuple[Array, Arra
                         d_out,
                         first_key=rows.start,
                         before=sums.get(rows),
+                        head=(head, call.group),
                         mask=call.mask_at(queries.start),
                         score=call.score,
                         scale=call.scale,
@@ -209,4 +210,4 @@ def sink_of_all(call: Call, peers: Peers, own: Saved) -> torch.Tensor | None:
     output, lse, d_output = map(array_view, (own.output, own.lse, own.d_output))
     shares = torch.from_numpy(sink_shares(sink, output, lse, d_output, None))
     whole = collected(peers, shares, call.layout, -1, shares.new_empty((*shares.shape[:-1], call.layout.length)))
-    return tensor_of(np.ascontiguousarray(summed_shares(array_view(whole), sink)), own.sink.dtype)
+    return dense(summed_shares(array_view(whole), sink), own.sink)

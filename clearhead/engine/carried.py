@@ -1,0 +1,153 @@
+"""Carried sums: what queries know of the keys so far, and the kernels that add keys to it, join it and divide it.
+
+Responsible for running these kernels over arrays; `clearhead.pieces` checks what users ask, in which order. Sums are
+dense, in the computation's dtype: `Sums` of a call with leading axes `lead` are m, l (lead, queries) and o (lead,
+queries, value dim).
+"""
+
+import ctypes
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from clearhead.arrays import Array, ceil_div
+from clearhead.cache.pages import Paged
+from clearhead.definition.canonical import BLOCK, SEGMENT
+from clearhead.engine.execute import (
+    COUNTERS_FIELD,
+    KEY_FIELD,
+    LSE_FIELD,
+    OUTPUT_FIELD,
+    QUERY_FIELD,
+    SINK_FIELD,
+    VALUE_FIELD,
+    WORKSPACE_FIELD,
+)
+from clearhead.engine.inputs import Operands
+from clearhead.engine.launch import Launch
+from clearhead.kernels.abi.call import FIELDS
+from clearhead.kernels.abi.tiles import ELEMENTS, tile_for
+from clearhead.kernels.abi.variant import Variant
+from clearhead.machine.address import address
+from clearhead.machine.compile import KernelSpec, kernels
+from clearhead.machine.target import target
+from clearhead.machine.threads import WORTH_A_THREAD, allowed, run_kernel
+
+ROWS = 256  # that a task of the join and finish kernels takes
+
+
+class Sums(NamedTuple):
+    """Each query's maximum m, its sum l of exp(s − m), and its sum o of exp(s − m) · v."""
+
+    m: Array
+    l: Array
+    o: Array
+
+    def copy(self) -> "Sums":
+        """The same sums in new arrays."""
+        return Sums(*(np.array(x, order="C") for x in self))
+
+
+def no_sums(shape: tuple[int, ...], dtype: "np.dtype[np.floating]") -> Sums:
+    """The sums of no keys, for outputs of a shape; their maximum is the lowest finite number."""
+    m = np.full(shape[:-1], np.finfo(dtype).min, dtype)
+    return Sums(m, np.zeros_like(m), np.zeros(shape, dtype))
+
+
+def add_keys(launch: Launch, operands: Operands, first_key: int, sums: Sums, threads: int | None) -> None:
+    """Add a stretch of keys to sums, in place. `launch` is that of the stretch."""
+    if launch.counters:
+        for part in segment_sums(launch, operands, first_key, sums.o.shape, threads):
+            join_sums(sums, part)
+    elif launch.tasks:
+        run_stretch(launch, operands, first_key, (sums.o, sums.m, sums.l), threads)
+
+
+def segment_sums(
+    launch: Launch, operands: Operands, first_key: int, shape: tuple[int, ...], threads: int | None
+) -> list[Sums]:
+    """The sums of each segment of keys that a decode kernel finds, for outputs of a shape, ascending."""
+    dtype, decode = launch.lse_dtype, launch.decode
+    assert decode is not None  # noqa: S101
+    workspace = np.empty(launch.workspace // dtype.itemsize, dtype)
+    run_stretch(launch, operands, first_key, (np.empty(shape, launch.output_dtype), None, workspace), threads)
+    count, rows, dims = decode.segments, decode.rows, shape[-1]
+    by_head = workspace.reshape(decode.heads, -1)
+    o = by_head[:, : count * rows * dims].reshape(decode.heads, count, rows, dims)
+    states = by_head[:, count * rows * dims :].reshape(decode.heads, count, rows, 2)
+    return [
+        Sums(
+            *(np.ascontiguousarray(x).reshape(to) for x, to in zip(found, (shape[:-1], shape[:-1], shape), strict=True))
+        )
+        for found in ((states[:, n, :, 0], states[:, n, :, 1], o[:, n]) for n in range(count))
+    ]
+
+
+def run_stretch(
+    launch: Launch,
+    operands: Operands,
+    first_key: int,
+    sums: tuple[Array, Array | None, Array],
+    threads: int | None,
+) -> None:
+    """Run a launch over a stretch of keys: o, m and l, or a decode kernel's output, nothing and workspace.
+
+    Kernels count keys from the first of all, so that a stretch's arrays are said to begin as much earlier.
+    """
+    q, k, v, pages = operands
+    (k, v), step = (pages.tables, first_key // BLOCK) if pages is not None else ((k, v), first_key)
+    axis = -2 if pages is None else -1
+    o, m, l = sums
+    table = launch.table_type.from_buffer_copy(launch.template)
+    table[QUERY_FIELD], table[OUTPUT_FIELD], table[WORKSPACE_FIELD] = address(q), address(o), address(l)
+    table[KEY_FIELD], table[VALUE_FIELD] = (address(x) - step * x.strides[axis] for x in (k, v))
+    table[LSE_FIELD] = 0 if m is None else address(m)
+    counters, sinks = np.zeros(launch.counters, np.int64), np.zeros(0)
+    table[COUNTERS_FIELD], table[SINK_FIELD] = address(counters), 0
+    count = min(launch.most_threads, threads or allowed())
+    arrays = (q, k, v, o, m, l, counters, sinks, launch.held, pages)
+    run_kernel(launch.entry, table, launch.scratch_size, count, launch.isa, arrays)
+
+
+def join_sums(total: Sums, part: Sums) -> None:
+    """Merge a segment's own sums behind the total, in place: the order decides the bits."""
+    named = {"query": part.o, "key": part.m, "value": part.l, "output": total.o, "lse": total.m, "workspace": total.l}
+    run_rows("join", total.o, named)
+
+
+def finish_sums(sums: Sums, sink: Array | None) -> tuple[Array, Array]:
+    """Output and log-sum-exp, in the computation's dtype."""
+    lead, dtype = sums.m.shape[:-1], sums.m.dtype
+    y, lse = np.empty_like(sums.o), np.empty_like(sums.m)
+    named = {"query": sums.o, "key": sums.m, "value": sums.l, "output": y, "lse": lse}
+    if sink is not None:
+        named["sink"] = np.ascontiguousarray(np.broadcast_to(sink, lead), dtype)
+    run_rows("finish", sums.o, named)
+    return y, lse
+
+
+def run_rows(kernel: str, o: Array, named: dict[str, Array]) -> None:
+    """Run a kernel over the rows of sums whose o is given; `named` are its operands."""
+    *lead, queries, dims = o.shape
+    heads, place = math.prod(lead), target()
+    if not heads * queries:
+        return
+    tile = tile_for(ELEMENTS[o.dtype.name], place.vector_bits, place.registers)
+    code = kernels.get(KernelSpec(kernel, tile, place, Variant(sink="sink" in named)))
+    tasks = ceil_div(heads * queries, ROWS)
+    numbers = {"tasks": tasks, "rows": ROWS, "queries": queries, "heads": heads, "value_dim": dims}
+    numbers |= {name: address(array) for name, array in named.items()}
+    table = (ctypes.c_int64 * len(FIELDS))(*(numbers.get(name, 0) for name in FIELDS))
+    count = min(allowed(), tasks, max(1, o.size // WORTH_A_THREAD))
+    run_kernel(code.entry, table, 0, count, place.isa, tuple(named.values()))
+
+
+def segments_between(first_key: int, stop: int) -> list[tuple[int, int]]:
+    """The segments of the keys from `first_key` to `stop`: each one's first key, and the one after its last."""
+    return [(start, min(start + SEGMENT, stop)) for start in range(first_key, stop, SEGMENT)]
+
+
+def keys_of(operands: Operands) -> Array | Paged:
+    """What a search for faults reads keys from."""
+    return operands.k if operands.pages is None else operands.pages

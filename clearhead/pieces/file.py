@@ -1,0 +1,69 @@
+"""A partial sum in a .safetensors file, written whole or not at all and checked before it is used."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clearhead.arrays import Array
+from clearhead.cache.file import dtype_named
+from clearhead.errors import ClearheadError, FileError, reason
+from clearhead.kernels.abi.tiles import STORED
+
+if TYPE_CHECKING:
+    from clearhead.pieces.partial import Partial
+
+NUMBERS = ("first_key", "stop", "segments")
+
+
+def write_partial(path: str | os.PathLike[str], part: Partial) -> None:
+    """Write a file; raises FileError and then leaves no file."""
+    from safetensors.numpy import save
+
+    from clearhead.files.writing import write_whole
+
+    arrays = {name: np.ascontiguousarray(x) for name, x in part.sums._asdict().items()}
+    numbers = {name: str(getattr(part, name)) for name in NUMBERS}
+    write_whole(path, save(arrays, numbers | {"dtype": part.dtype.name}), force=True)
+
+
+def read_partial(path: str | os.PathLike[str]) -> tuple[Any, ...]:
+    """The fields of the partial sum in a file; raises FileError for any file that `write_partial` did not write."""
+    from safetensors import safe_open
+
+    try:
+        if not Path(path).is_file():
+            raise ValueError("it does not exist" if not Path(path).exists() else "it is not a file")
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return checked_fields(arrays, metadata)
+    except ClearheadError:
+        raise
+    except Exception as error:  # parsers of arbitrary bytes raise any error
+        why = f"it has no {reason(error)}" if isinstance(error, KeyError) else reason(error)
+        raise FileError(f"{path} is not a saved partial sum ({why}): give a file that Partial.save wrote.") from None
+
+
+def checked_fields(arrays: dict[str, Array], metadata: dict[str, str]) -> tuple[Any, ...]:
+    """The fields, in order; raises KeyError or ValueError if they do not fit together."""
+    m, l, o = (arrays.pop(name) for name in ("m", "l", "o"))
+    dtype = dtype_named(metadata["dtype"])
+    computed = np.dtype(np.float32) if dtype.name in STORED else dtype
+    if arrays or not (m.shape == l.shape == o.shape[:-1]) or {m.dtype, l.dtype, o.dtype} != {computed}:
+        raise ValueError(f"arrays of shapes {m.shape}, {l.shape} and {o.shape}, and others {sorted(arrays)}")
+    first_key, stop, segments = (whole_number(metadata[name]) for name in NUMBERS)
+    if not first_key <= stop or segments > stop - first_key:
+        raise ValueError(f"{segments} segments from key {first_key} to {stop}")
+    return m, l, o, first_key, stop, segments, dtype
+
+
+def whole_number(text: str) -> int:
+    """Parse a number of keys."""
+    if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
+        raise ValueError(f"{text[:40]!r} is not a number of keys")
+    return int(text)
