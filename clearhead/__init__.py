@@ -35,6 +35,7 @@ with importing:
     from clearhead.functional import Attended, attend, attention, merge, self_attention
     from clearhead.gradient_watching import output_gradients
     from clearhead.intervening import intervene
+    from clearhead.pieces.gradients import KeyGradients, QueryGradient, key_gradients, query_gradient
     from clearhead.pieces.partial import Partial, join, partial
     from clearhead.rules import functions
     from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
@@ -56,6 +57,7 @@ __all__ = [
     "Gradients",
     "HeavyWeight",
     "InputError",
+    "KeyGradients",
     "KeyValueCache",
     "MachineError",
     "Mask",
@@ -63,6 +65,7 @@ __all__ = [
     "Partial",
     "PeerError",
     "Problem",
+    "QueryGradient",
     "RankedHead",
     "Score",
     "Second",
@@ -94,6 +97,7 @@ __all__ = [
     "join",
     "kernel_for",
     "key_contributions",
+    "key_gradients",
     "load_watch",
     "merge",
     "output_gradients",
@@ -101,6 +105,7 @@ __all__ = [
     "partial",
     "prefix",
     "problem",
+    "query_gradient",
     "rank_heads",
     "relative",
     "relevance",

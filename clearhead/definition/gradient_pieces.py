@@ -18,7 +18,7 @@ import numpy as np
 from clearhead.arrays import Array
 from clearhead.definition import textbook
 from clearhead.definition.gradient import products, reduced, row_products, through_rules
-from clearhead.rules.masks import Mask, split_documents, visible
+from clearhead.rules.masks import Mask, split_documents
 from clearhead.rules.scores import as_rules
 
 
@@ -67,7 +67,7 @@ def pieces(
     s, seen = (np.broadcast_to(x, lead + s.shape[-2:]) for x in (s, seen))
     seen = seen & (np.arange(s.shape[-1]) >= first_key)
     q, k, v = (np.broadcast_to(x, lead + x.shape[-2:]) for x in (q, k, v))
-    sees = seen.any(-1)[..., None]  # (..., n, 1)
+    sees = np.any(seen, -1)[..., None]  # (..., n, 1)
     with np.errstate(invalid="ignore", over="ignore"):
         p = np.where(seen, np.exp(s - np.where(sees, lse[..., None], 0)), 0)  # (..., n, first_key + m)
         delta = row_products(d_out, out, seen) - (0 if d_lse is None else d_lse)  # (..., n)
@@ -77,10 +77,8 @@ def pieces(
     d_q = textbook.weighted_sum(d_s, k, seen) * factor
     d_k = textbook.weighted_sum(d_s.swapaxes(-1, -2), q, seen.swapaxes(-1, -2)) * factor
     d_v = textbook.weighted_sum(p.swapaxes(-1, -2), d_out, seen.swapaxes(-1, -2))
-    d_q, d_k, d_v = (
-        reduced(x, shape)
-        for x, shape in zip((d_q, d_k[..., first_key:, :], d_v[..., first_key:, :]), shapes, strict=True)
-    )
+    d_k, d_v = d_k[..., first_key:, :], d_v[..., first_key:, :]
+    d_q, d_k, d_v = (reduced(x, shape) for x, shape in zip((d_q, d_k, d_v), shapes, strict=True))
     return d_q, d_k, d_v
 
 

@@ -44,7 +44,8 @@ def execute(
     """Attention over arrays or a cache's pages; pass `launch` to reuse the result of `launch_for`."""
     if launch is None:
         launch = launch_for(operands, rules, out)
-    check_threads(threads)
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads={threads!r} is not a number of threads: use 1, 2, 3 … or None for the default.")
     q, k, v, pages = operands
     if pages is not None:
         k, v = pages.tables
@@ -71,12 +72,6 @@ def execute(
     if launch.doubtful is not None:
         check_rows(launch.doubtful, output, q, k if pages is None else pages)
     return output, sums
-
-
-def check_threads(threads: int | None) -> None:
-    """Check that a number of threads is one."""
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise InputError(f"threads={threads!r} is not a number of threads: use 1, 2, 3 … or None for the default.")
 
 
 def check_rows(problem: Problem, output: Array, query: Array, key: Array | Paged) -> None:

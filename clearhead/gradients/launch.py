@@ -60,7 +60,7 @@ class BackwardLaunch:
     d_output: Operand
     arrays: tuple[int, ...]  # numbers of the rules' arrays that get a gradient
     shared: bool  # whether heads of the last axis share keys and values, and so their gradients
-    wanted: Wanted = "all"  # a stretch's own half of the gradients, added to what earlier stretches left
+    wanted: Wanted = "all"
     head: int | None = None  # the only one at work of those that share keys and values; the earlier ones are done
 
     @property
@@ -87,7 +87,7 @@ class BackwardLaunch:
     def d_query_dtype(self) -> str:
         """The dtype of the queries' gradient, unrounded if more is added: of heads that share them, of later keys."""
         steps = zip(self.problem.axes, self.problem.query.lead, strict=True)
-        added = self.wanted == "queries" or any(size > 1 and step == 0 for size, step in steps)
+        added = self.problem.carried or any(size > 1 and step == 0 for size, step in steps)
         return self.problem.computed if added else self.problem.dtype
 
     @cached_property
@@ -102,6 +102,7 @@ class BackwardLaunch:
             unrounded=self.d_query_dtype != problem.dtype,
             long=problem.rules.long and problem.computed == "float32",
             gradients=self.wanted,
+            carried=problem.carried,
         )
         if score is None:
             return replace(base, arrays=kinds_of(arrays))

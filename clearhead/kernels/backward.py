@@ -8,8 +8,8 @@ The same bits for any number of threads: tiles that add to the same dK and dV fo
 keys in order and tells how far it is; the next one in the chain adds to a block only after it. Threads follow each
 other through the blocks, or work on different chains. Letters as in `definition.gradient`.
 
-Where queries and keys come in stretches, a kernel of its own makes each half: dQ alone begins with the sum over earlier
-keys, and needs no chains; dK and dV alone are added to those of earlier queries.
+Where queries and keys come in stretches, sums are carried: dQ begins with the sum over earlier keys, dK and dV are added
+to those of earlier queries. There each half has a kernel of its own, too; that of dQ needs no chains.
 """
 
 from collections.abc import Callable
@@ -291,7 +291,7 @@ class Backward:
         if self.of_queries:
             for vector in f.range(0, vectors * self.tile.queries):
                 f.store(f.constant(0.0), f.at(d_query, 0, vector))
-        if self.variant.gradients == "queries":  # the sum over earlier keys; it has not been rounded
+        if self.of_queries and self.variant.carried:  # the sum over earlier keys; it has not been rounded
             f.call(self.unpack_rows, UnpackRows(a.dq, get("d_query_row"), a.rows, dims, d_query, size))
         for row in range(len(self.variant.contributions)):
             for x in range(self.tile.vectors):
@@ -301,7 +301,7 @@ class Backward:
                 f.call(self.wait, Wait(frame.table, a.before, f.i64(DONE - 1)))
         stop = (a.diagonal + a.rows).clamp(0, a.keys)
         first = a.left.clamp(0, stop) // GRADIENT_BLOCK
-        if self.variant.gradients != "all":  # the arrays may begin at a later block
+        if self.variant.carried:  # the arrays may begin at a later block
             first = most(first, (get("first_key") - frame.position().read("origin")) // GRADIENT_BLOCK)
 
         for n in f.range(first, (stop + (GRADIENT_BLOCK - 1)) // GRADIENT_BLOCK):

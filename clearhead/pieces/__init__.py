@@ -1,1 +1,1 @@
-"""Attention in pieces: sums over stretches of keys or of queries that are carried on and joined to the whole's bits."""
+"""Attention in pieces: sums over stretches of keys that are carried on, joined and divided, with the whole's bits."""

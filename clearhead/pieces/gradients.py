@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
-from clearhead.engine.execute import check_threads
-from clearhead.engine.inputs import Operands, Rules
+from clearhead.definition.canonical import SEGMENT
+from clearhead.definition.gradient import reduced
+from clearhead.engine.inputs import Operands
 from clearhead.engine.problem import as_array, problem_of
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.gradients.backward import (
@@ -32,12 +33,12 @@ from clearhead.kernels.abi.tiles import ELEMENTS, STORED, tile_for
 from clearhead.kernels.abi.variant import Wanted
 from clearhead.machine.target import target
 from clearhead.machine.threads import allowed
-from clearhead.rules.current import current_rules
-from clearhead.rules.masks import CAUSAL, Mask, Span, is_integer, placed_at
-from clearhead.rules.scores import ScoreLike, as_rules
+from clearhead.pieces.stretch import Call
+from clearhead.rules.masks import Mask, Span, is_integer, placed_at
+from clearhead.rules.scores import ScoreLike
 
 EVERYWHERE = 6144  # a cut of queries that serves every processor: the least common multiple of the tiles times 32
-SEGMENT = 2048  # a cut of keys that serves the forward pass too
+GIVE_OPERANDS = "give the keys and values of the stretch"
 GIVE = "give what attend(q, k, v) or a finished Partial has"
 
 
@@ -95,9 +96,9 @@ def query_gradient(
     d_out: npt.ArrayLike,
     d_lse: npt.ArrayLike | None = None,
     *,
+    mask: Mask,
     first_key: int = 0,
     before: QueryGradient | None = None,
-    mask: Mask = CAUSAL,
     score: ScoreLike = (),
     scale: float | None = None,
     threads: int | None = None,
@@ -111,7 +112,7 @@ def query_gradient(
     InputError, ShapeError or DtypeError.
 
     >>> import numpy as np
-    >>> from clearhead import attend, causal, full
+    >>> from clearhead import attend, causal
     >>> x, d = np.linspace(-1, 1, 600).reshape(300, 2), np.ones((150, 2))
     >>> done = attend(x[150:], x, x, mask=causal(at=150))
     >>> rest = {"mask": causal(at=150), "threads": 1}
@@ -120,19 +121,19 @@ def query_gradient(
     >>> np.array_equal(part.q, done.backward(d).q)
     True
     """
-    operands = Operands(as_array(q, "q"), as_array(k, "k"), as_array(v, "v"))
-    stretch = stretch_of(operands, (out, lse, d_out, d_lse), Rules(mask, score, None, scale), first_key, "queries")
+    call = Call.of(q, mask, score, scale, threads)
+    piece = piece_of(call, (k, v), (out, lse, d_out, d_lse), first_key, "queries")
     if before is not None and before.stop != first_key:
         raise InputError(
             f"the gradient ends at key {before.stop}, these keys begin at {first_key}: keys go in ascending order, "
             f"without a gap; give first_key={before.stop} and the keys from there on."
         )
-    sums = stretch.launch.zeros()
+    sums = piece.launch.zeros()
     if before is not None:
         check_begun("queries", before.sums, sums.query)
         sums = sums._replace(query=before.sums.copy())
-    stretch.add_to(sums, threads)
-    return QueryGradient(sums.query, first_key + operands.k.shape[-2], operands.q.shape, operands.q.dtype)
+    piece.add_to(sums)
+    return QueryGradient(sums.query, piece.launch.problem.keys, call.q.shape, call.q.dtype)
 
 
 def key_gradients(
@@ -144,10 +145,10 @@ def key_gradients(
     d_out: npt.ArrayLike,
     d_lse: npt.ArrayLike | None = None,
     *,
+    mask: Mask,
     first_key: int = 0,
     head: tuple[int, int] | None = None,
     before: KeyGradients | None = None,
-    mask: Mask = CAUSAL,
     score: ScoreLike = (),
     scale: float | None = None,
     threads: int | None = None,
@@ -171,14 +172,15 @@ def key_gradients(
     >>> np.array_equal(grads.k, done.backward(d).k)
     True
     """
-    operands = Operands(as_array(q, "q"), as_array(k, "k"), as_array(v, "v"))
-    rules = Rules(mask, score, None, scale)
-    stretch = stretch_of(operands, (out, lse, d_out, d_lse), rules, first_key, "keys", checked_head(head))
-    launch, at = stretch.launch, placed_at(mask)
-    if at is not None:
-        check_query_cut(launch, at)
-    at = at or 0
-    stop = at + operands.q.shape[-2]
+    call = Call.of(q, mask, score, scale, threads)
+    at, head = placed_at(mask), checked_head(head)
+    if at is None:
+        raise InputError(
+            f"{mask!r} does not say where these queries stand among all: give full(at=0), or & full(at=0)."
+        )
+    piece = piece_of(call, (k, v), (out, lse, d_out, d_lse), first_key, "keys", head)
+    launch, stop = piece.launch, at + call.q.shape[-2]
+    check_query_cut(launch, at)
     first, end = heads_so_far(before, head, at, stop, launch.group)
     sums = launch.zeros()
     key_sums, value_sums = (x.reshape(*keys_lead(launch), *x.shape[-2:]) for x in (sums.key, sums.value))
@@ -186,10 +188,49 @@ def key_gradients(
         for zeros, own in ((key_sums, before.key_sums), (value_sums, before.value_sums)):
             check_begun("keys", own, zeros)
         key_sums, value_sums = before.key_sums.copy(), before.value_sums.copy()
-    stretch.add_to(Sums(sums.query, key_sums, value_sums), threads)
-    shapes = operands.k.shape, operands.v.shape
+    piece.add_to(Sums(sums.query, key_sums, value_sums))
+    shapes = piece.operands[1].shape, piece.operands[2].shape
     last = head or (launch.group - 1, launch.group)
-    return KeyGradients(key_sums, value_sums, last, first, stop, end, shapes, operands.k.dtype)
+    return KeyGradients(key_sums, value_sums, last, first, stop, end, shapes, call.q.dtype)
+
+
+def piece_gradients(
+    q: npt.ArrayLike,
+    k: npt.ArrayLike,
+    v: npt.ArrayLike,
+    out: npt.ArrayLike,
+    lse: npt.ArrayLike,
+    d_out: npt.ArrayLike,
+    d_lse: npt.ArrayLike | None = None,
+    *,
+    mask: Mask,
+    first_key: int = 0,
+    score: ScoreLike = (),
+    scale: float | None = None,
+    threads: int | None = None,
+) -> Sums:
+    """What some queries and a stretch of keys give of dQ, dK and dV, in one pass, to be added up in any order.
+
+    A third less work than `query_gradient` and `key_gradients`, but the bits then are those of the order in which they
+    are added. Not rounded: float32 for 16-bit operands. Arguments and errors as for `query_gradient`.
+
+    >>> import numpy as np
+    >>> from clearhead import attend, causal
+    >>> x, d = np.linspace(-1, 1, 600).reshape(300, 2), np.ones((300, 2))
+    >>> done, at = attend(x, x, x), {"mask": causal(at=0)}
+    >>> first, last = (piece_gradients(x, k, k, done.output, done.lse, d, first_key=n, **at)
+    ...                for n, k in ((0, x[:64]), (64, x[64:])))
+    >>> np.allclose(first.query + last.query, done.backward(d).q)
+    True
+    """
+    call = Call.of(q, mask, score, scale, threads)
+    piece = piece_of(call, (k, v), (out, lse, d_out, d_lse), first_key, "all")
+    sums = piece.launch.zeros()
+    piece.add_to(sums)
+    lead, (_, keys, values, _) = keys_lead(piece.launch), piece.operands
+    key_sums, value_sums = (x.reshape(*lead, *x.shape[-2:]) for x in sums[1:])
+    shapes = (sums.query, call.q.shape), (key_sums, keys.shape), (value_sums, values.shape)
+    return Sums(*(reduced(x[..., : shape[-1]], shape) for x, shape in shapes))
 
 
 def query_cut(dtype: npt.DTypeLike) -> int:
@@ -200,7 +241,7 @@ def query_cut(dtype: npt.DTypeLike) -> int:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Piece:
     """One call: some queries over some keys, and what belongs to the queries."""
 
     launch: BackwardLaunch
@@ -208,26 +249,27 @@ class Stretch:
     lse: Array
     d_output: Array
     d_lse: Array | None
+    threads: int | None
 
-    def add_to(self, sums: Sums, threads: int | None) -> None:
+    def add_to(self, sums: Sums) -> None:
         """Add its gradients to the sums."""
-        check_threads(threads)
-        self.launch.run(self.operands, self.lse, self.d_output, self.d_lse, threads or allowed(), sums)
+        self.launch.run(self.operands, self.lse, self.d_output, self.d_lse, self.threads or allowed(), sums)
 
 
-def stretch_of(
-    operands: Operands,
+def piece_of(
+    call: Call,
+    of_keys: tuple[Any, ...],
     of_queries: tuple[Any, ...],
-    rules: Rules,
     first_key: int,
     wanted: Wanted,
     head: tuple[int, int] | None = None,
-) -> Stretch:
+) -> Piece:
     """Check a call and prepare it. With `head`, one head of each group is here, the problem is that of all heads."""
     if not is_integer(first_key) or first_key < 0:
-        raise InputError(f"first_key={first_key!r} is not the position of a key: use 0, 1, 2 …")
-    q, k, v, _ = operands
-    rules = rules._replace(score=as_rules(current_rules(rules.score)))
+        raise InputError(f"first_key={first_key!r} is not the number of a key: use 0, {SEGMENT}, {2 * SEGMENT} …")
+    q, rules, threads = call
+    k, v = (as_array(x, name, GIVE_OPERANDS) for x, name in zip(of_keys, "kv", strict=True))
+    operands = Operands(q, k, v)
     every = operands if head is None else operands._replace(q=with_all_heads(operands, head[1]))
     problem = problem_of(every, rules, unrounded=True, first_key=int(first_key))
     check_key_cut(problem.rules.spans, problem.first_key)
@@ -241,13 +283,13 @@ def stretch_of(
     d_lse = None if of_queries[3] is None else checked_d_lse(as_array(of_queries[3], "d_lse"), lse)
     output, d_output_steps = (walked_strides(problem, x, one_of_group=head is not None) for x in (out, d_output))
     query = walked_strides(problem, q, one_of_group=True) if head else problem.query
-    problem = replace(problem, query=query, output=output, rules=problem.rules.trusted)
+    problem = replace(problem, query=query, output=output, rules=problem.rules.trusted, carried=True)
     launch = BackwardLaunch(
         problem, d_output_steps, (), share(problem, k, v), wanted, head=None if head is None else head[0]
     )
     if head is not None:
         lse, d_lse = among_all_heads(lse, head), None if d_lse is None else among_all_heads(d_lse, head)
-    return Stretch(launch, (q, k, v, out), np.ascontiguousarray(lse), d_output, d_lse)
+    return Piece(launch, (q, k, v, out), np.ascontiguousarray(lse), d_output, d_lse, threads)
 
 
 def with_all_heads(operands: Operands, group: int) -> Array:

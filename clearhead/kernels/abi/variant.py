@@ -45,8 +45,8 @@ class Variant:
     unrounded: bool = False  # the result has the computation's dtype even then
     score_derivative: Expression | None = None  # backward: of what becomes of a score, by the score
     contributions: tuple[Contribution, ...] = ()  # backward: to the gradients of the arrays that rules read
-    gradients: Wanted = "all"  # backward: those of "queries" or "keys" alone are added to what an earlier call left
-    carried: bool = False  # sums begin as an earlier stretch of keys left them, and are left undivided
+    gradients: Wanted = "all"  # backward: which are summed
+    carried: bool = False  # sums begin as an earlier stretch left them; the forward's are left undivided
     long: bool = False  # whole numbers in lanes have 64 bits, though floats have 32
 
     @property

@@ -23,15 +23,14 @@ from clearhead.adapters.torch.distributed.sharding import collected
 from clearhead.adapters.torch.distributed.travel import Parcel, Tensors, travel
 from clearhead.adapters.torch.host import array_view, dense
 from clearhead.arrays import Array
-from clearhead.engine.inputs import Operands, Rules
-from clearhead.gradients.backward import gradient_of, keys_lead, sink_shares, summed_shares
+from clearhead.gradients.backward import sink_shares, summed_shares
 from clearhead.pieces.gradients import (
     KeyGradients,
     QueryGradient,
     key_gradients,
+    piece_gradients,
     query_cut,
     query_gradient,
-    stretch_of,
 )
 
 
@@ -178,15 +177,22 @@ def shares_of_keys(call: Call, rank: int, own: Saved, keys: Keys, d_query: Array
     totals = [np.zeros(x.shape, lse.dtype) for x in (k, v)]
     for rows, at in own_rows(call, rank):
         if call.sees(rows, keys.rows):
-            of_rows = out[..., at, :], lse[..., at, 0], d_out[..., at, :], None
-            rules = Rules(call.mask_at(rows.start), call.score, None, call.scale)
-            stretch = stretch_of(Operands(q[..., at, :], k, v), of_rows, rules, keys.rows.start, "all")
-            sums = stretch.launch.zeros()
-            stretch.add_to(sums, torch.get_num_threads())
+            sums = piece_gradients(
+                q[..., at, :],
+                k,
+                v,
+                out[..., at, :],
+                lse[..., at, 0],
+                d_out[..., at, :],
+                first_key=keys.rows.start,
+                mask=call.mask_at(rows.start),
+                score=call.score,
+                scale=call.scale,
+                threads=torch.get_num_threads(),
+            )
             d_query[..., at, :] += sums.query
-            lead = keys_lead(stretch.launch)
-            for total, part in zip(totals, sums[1:], strict=True):
-                total += gradient_of(part.reshape(*lead, *part.shape[-2:]), total.shape, total.dtype)
+            for total, part in zip(totals, (sums.key, sums.value), strict=True):
+                total += part
     return list(map(torch.from_numpy, totals))
 
 
