@@ -9,8 +9,20 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import clearhead.adapters.torch as ct  # noqa: E402
-from clearhead import InputError, bias, causal, documents, full, prefix, where, window  # noqa: E402
-from clearhead.adapters.torch.distributed import Layout, shard, sharded_attention, unshard  # noqa: E402
+from clearhead import (  # noqa: E402
+    InputError,
+    KeyValueCache,
+    attention,
+    bias,
+    causal,
+    documents,
+    full,
+    prefix,
+    softcap,
+    where,
+    window,
+)
+from clearhead.adapters.torch.distributed import Layout, shard, sharded_attention, sharded_decode, unshard  # noqa: E402
 from clearhead.testing import using_isa  # noqa: E402
 from tests.adapters.ranks import Ranks  # noqa: E402
 
@@ -220,3 +232,64 @@ def test_a_rank_that_refuses_its_arguments_tells_the_others(workers):
     assert "by the layout this rank has" in str(own)
     assert str(first) == str(last) == f"rank 1 refused its arguments: {own}"
     assert workers.run(joined, "zigzag", ranks=range(3)) == [True] * 3  # the group can be used again
+
+
+def decoded(group: Any, length: int, unit: int, source: int, mask: Any, dtype: str | None) -> Any:
+    """The last three of some queries, asked by one rank of the others' caches."""
+    rank, size = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
+    layout = Layout(length, size, unit=unit)
+    q, k, v, sink = decoding(length)
+    caches = []
+    for rows in layout.stretches(rank):
+        caches.append(KeyValueCache(dtype=dtype))
+        caches[-1].append(k[:, rows.start : rows.stop], v[:, rows.start : rows.stop])
+    asked = torch.from_numpy(q) if rank == source else None
+    sent: list[int] = []
+    isend = torch.distributed.isend
+
+    def counting(tensor, *args, **options):
+        sent.extend([tensor.numel() * 4] * (tensor.dtype is not torch.uint8))
+        return isend(tensor, *args, **options)
+
+    torch.distributed.isend = counting
+    try:
+        rest = {"mask": mask, "score": softcap(5.0), "sink": torch.from_numpy(sink)}
+        found = sharded_decode(asked, caches, layout, source=source, group=group, timeout=20, **rest)
+    finally:
+        torch.distributed.isend = isend
+    return None if found is None else found.numpy(), sent
+
+
+def decoding(length: int) -> list[Any]:
+    rng = np.random.default_rng(length)
+    shapes = (4, 3, 16), (2, length, 16), (2, length, 32), (4,)
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+@pytest.mark.parametrize("dtype", [None, "int8"])
+@pytest.mark.parametrize("mask", [causal(), window(3000)])
+@pytest.mark.parametrize("source", [0, 2])
+def test_a_cache_that_ranks_share_answers_as_one_does(workers, mask, source, dtype):
+    length = 9500  # segments of ranks 0 1 2 2 1, the last of 1308 keys
+    q, k, v, sink = decoding(length)
+    cache = KeyValueCache(dtype=dtype)
+    cache.append(k, v)
+    wanted = attention(q, cache, mask=mask, score=softcap(5.0), sink=sink)
+    answers = workers.run(decoded, length, 2048, source, mask, dtype, ranks=range(3))
+    for rank, (found, sent) in enumerate(answers):
+        if rank == source:
+            assert found.tobytes() == wanted.tobytes()
+        else:
+            segments = sum(
+                x.stop > (0 if mask == causal() else length - 3003)
+                for x in Layout(length, 3).segments
+                if x.rank == rank
+            )
+            assert found is None
+            assert sent == [4 * 3 * (32 + 2) * 4] * segments
+
+
+def test_a_wrong_question_is_refused_by_all_ranks(workers):
+    errors = workers.run(decoded, 9500, 2048, 7, causal(), None, ranks=range(3))
+    assert {str(x) for x in errors} == {"source=7 is not a rank: use 0 to 2."}
+    assert workers.run(joined, "zigzag", ranks=range(3)) == [True] * 3

@@ -5,8 +5,9 @@ processes, `travel` moves segments, `attention` computes.
 """
 
 from clearhead.adapters.torch.distributed.attention import sharded_attention
+from clearhead.adapters.torch.distributed.decode import sharded_decode
 from clearhead.adapters.torch.distributed.layout import Layout
 from clearhead.adapters.torch.distributed.sharding import shard, unshard
 from clearhead.errors import PeerError
 
-__all__ = ["Layout", "PeerError", "shard", "sharded_attention", "unshard"]
+__all__ = ["Layout", "PeerError", "shard", "sharded_attention", "sharded_decode", "unshard"]

@@ -37,9 +37,7 @@ def own_code() -> Facts:
 
 def digest_of(arrays: Sequence[Array]) -> str:
     """Shape, dtype and content of arrays as a short text."""
-    return ", ".join(
-        f"{x.dtype.name}{x.shape} {hashlib.sha256(x.tobytes()).hexdigest()[:16]}" for x in arrays
-    )
+    return ", ".join(f"{x.dtype.name}{x.shape} {hashlib.sha256(x.tobytes()).hexdigest()[:16]}" for x in arrays)
 
 
 def agree(peers: Peers, facts: Facts, fault: ClearheadError | None = None) -> None:
@@ -89,7 +87,9 @@ def disagreement(told: Sequence[Facts]) -> InputError:
         for rank, facts in enumerate(told):
             ranks.setdefault(facts.get(name, "nothing"), []).append(rank)
         if len(ranks) > 1:
-            parts.append(f"{name}: " + "; ".join(f"{shown(value, ranks)} on {numbered(on)}" for value, on in ranks.items()))
+            parts.append(
+                f"{name}: " + "; ".join(f"{shown(value, ranks)} on {numbered(on)}" for value, on in ranks.items())
+            )
     return InputError(
         f"the ranks differ in {', and in '.join(parts)}. Call it with the same arguments, code and settings on every rank."
     )

@@ -62,8 +62,7 @@ class Call:
     @cached_property
     def band(self) -> tuple[int | None, int | None]:
         """A query sees at most the keys at its own position + low to + high."""
-        fused = fuse(self.mask, (), self.layout.length, self.layout.length)
-        return fused.low, fused.high
+        return band_of(self.mask, self.layout.length)
 
     @cached_property
     def document_ends(self) -> dict[int, int]:
@@ -133,16 +132,29 @@ class Call:
     @property
     def facts(self) -> Facts:
         """What all ranks must have in common."""
-        rule, arrays = split_rules(self.mask, self.score)
-        return own_code() | {
-            "the layout": repr(self.layout),
-            "the dtype": str(self.dtype),
-            "the shapes": f"batch {self.batch}, {self.heads} heads over {self.key_heads}, dims {self.dim}, {self.value_dim}",
-            "mask and score": rule.name,
-            "the rules' arrays": digest_of(arrays),
-            "the scale": repr(self.scale),
-            "the options": f"way={self.way!r}, gradients={self.gradients!r}, ahead={self.ahead}",
-        }
+        return (
+            own_code()
+            | rule_facts(self.mask, self.score)
+            | {
+                "the layout": repr(self.layout),
+                "the dtype": str(self.dtype),
+                "the shapes": f"batch {self.batch}, {self.heads} heads over {self.key_heads}, dims {self.dim}, {self.value_dim}",
+                "the scale": repr(self.scale),
+                "the options": f"way={self.way!r}, gradients={self.gradients!r}, ahead={self.ahead}",
+            }
+        )
+
+
+def band_of(mask: Mask, length: int) -> tuple[int | None, int | None]:
+    """How far from its own position a query may see, at most, to both sides."""
+    fused = fuse(mask, (), length, length)
+    return fused.low, fused.high
+
+
+def rule_facts(mask: Mask, score: tuple[Score, ...]) -> Facts:
+    """Rules, as all ranks must have them."""
+    rule, arrays = split_rules(mask, score)
+    return {"mask and score": rule.name, "the rules' arrays": digest_of(arrays)}
 
 
 def checked_call(

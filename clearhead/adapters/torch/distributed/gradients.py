@@ -137,7 +137,10 @@ def queries_in_order(call: Call, peers: Peers, own: Saved, head: int) -> Iterato
     for parcel, tensors in travel(peers, parcels, lambda parcel: mine.rows(parcel.rows), empty, call.ahead):
         parts.append(tensors)
         if parcel.rows.stop in ends:
-            yield ends[parcel.rows.stop], tensors if len(parts) == 1 else list(map(rows_joined, zip(*parts, strict=True)))
+            yield (
+                ends[parcel.rows.stop],
+                tensors if len(parts) == 1 else list(map(rows_joined, zip(*parts, strict=True))),
+            )
             parts = []
 
 

@@ -13,7 +13,9 @@ from clearhead.adapters.torch.distributed.peers import Peers
 from clearhead.errors import InputError, ShapeError
 
 
-def shard(x: torch.Tensor, layout: Layout, dim: int = -2, *, group: Any = None, rank: int | None = None) -> torch.Tensor:
+def shard(
+    x: torch.Tensor, layout: Layout, dim: int = -2, *, group: Any = None, rank: int | None = None
+) -> torch.Tensor:
     """The rows of a whole tensor that this rank has, ascending along `dim`, as a copy with a gradient.
 
     `rank` is this process's in `group` (default: all processes) unless given. Raises ShapeError or InputError.
@@ -43,7 +45,9 @@ def unshard(
         check_ranks(layout, peers)
         check_length(mine, layout.count(peers.rank), dim)
         if mine.requires_grad and torch.is_grad_enabled():
-            raise InputError("unshard has no gradient: give it x.detach(), or compute the loss of each rank's own rows.")
+            raise InputError(
+                "unshard has no gradient: give it x.detach(), or compute the loss of each rank's own rows."
+            )
     except InputError as error:
         fault = error
     shape = list(mine.shape)
@@ -63,7 +67,9 @@ def collected(peers: Peers, mine: torch.Tensor, layout: Layout, dim: int, whole:
     for rank in range(peers.size):
         rows = own
         if rank != peers.rank:
-            rows = own.new_empty([layout.count(rank) if n == dim % own.dim() else size for n, size in enumerate(own.shape)])
+            rows = own.new_empty(
+                [layout.count(rank) if n == dim % own.dim() else size for n, size in enumerate(own.shape)]
+            )
             peers.wait(peers.receive(rows, rank, what), rank, what)
         first = 0
         for stretch in layout.stretches(rank):
@@ -77,7 +83,9 @@ def collected(peers: Peers, mine: torch.Tensor, layout: Layout, dim: int, whole:
 def check_length(x: torch.Tensor, length: int, dim: int) -> None:
     """Raise ShapeError unless an axis has this length."""
     if not -x.dim() <= dim < x.dim() or x.shape[dim] != length:
-        raise ShapeError(f"x of shape {tuple(x.shape)} does not have {length} rows along axis {dim}, as the layout has.")
+        raise ShapeError(
+            f"x of shape {tuple(x.shape)} does not have {length} rows along axis {dim}, as the layout has."
+        )
 
 
 def check_ranks(layout: Layout, peers: Peers) -> None:
