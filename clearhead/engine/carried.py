@@ -14,16 +14,7 @@ import numpy as np
 from clearhead.arrays import Array, ceil_div
 from clearhead.cache.pages import Paged
 from clearhead.definition.canonical import BLOCK, SEGMENT
-from clearhead.engine.execute import (
-    COUNTERS_FIELD,
-    KEY_FIELD,
-    LSE_FIELD,
-    OUTPUT_FIELD,
-    QUERY_FIELD,
-    SINK_FIELD,
-    VALUE_FIELD,
-    WORKSPACE_FIELD,
-)
+from clearhead.engine.execute import KEY_FIELD, QUERY_FIELD, VALUE_FIELD
 from clearhead.engine.inputs import Operands
 from clearhead.engine.launch import Launch
 from clearhead.kernels.abi.call import FIELDS
@@ -57,11 +48,11 @@ def no_sums(shape: tuple[int, ...], dtype: "np.dtype[np.floating]") -> Sums:
 
 def add_keys(launch: Launch, operands: Operands, first_key: int, sums: Sums, threads: int | None) -> None:
     """Add a stretch of keys to sums, in place. `launch` is that of the stretch."""
-    if launch.counters:
+    if launch.decode is not None:
         for part in segment_sums(launch, operands, first_key, sums.o.shape, threads):
             join_sums(sums, part)
     elif launch.tasks:
-        run_stretch(launch, operands, first_key, (sums.o, sums.m, sums.l), threads)
+        run_stretch(launch, operands, first_key, {"output": sums.o, "lse": sums.m, "workspace": sums.l}, threads)
 
 
 def segment_sums(
@@ -71,7 +62,7 @@ def segment_sums(
     dtype, decode = launch.lse_dtype, launch.decode
     assert decode is not None  # noqa: S101
     workspace = np.empty(launch.workspace // dtype.itemsize, dtype)
-    run_stretch(launch, operands, first_key, (np.empty(shape, launch.output_dtype), None, workspace), threads)
+    run_stretch(launch, operands, first_key, {"workspace": workspace}, threads)
     count, rows, dims = decode.segments, decode.rows, shape[-1]
     by_head = workspace.reshape(decode.heads, -1)
     o = by_head[:, : count * rows * dims].reshape(decode.heads, count, rows, dims)
@@ -85,28 +76,24 @@ def segment_sums(
 
 
 def run_stretch(
-    launch: Launch,
-    operands: Operands,
-    first_key: int,
-    sums: tuple[Array, Array | None, Array],
-    threads: int | None,
+    launch: Launch, operands: Operands, first_key: int, results: dict[str, Array], threads: int | None
 ) -> None:
-    """Run a launch over a stretch of keys: o, m and l, or a decode kernel's output, nothing and workspace.
+    """Run a launch over a stretch of keys; `results` are the fields of the call's table that sums are written to.
 
     Kernels count keys from the first of all, so that a stretch's arrays are said to begin as much earlier.
     """
     q, k, v, pages = operands
-    (k, v), step = (pages.tables, first_key // BLOCK) if pages is not None else ((k, v), first_key)
-    axis = -2 if pages is None else -1
-    o, m, l = sums
+    axis, step = -2, first_key
+    if pages is not None:
+        (k, v), axis, step = pages.tables, -1, first_key // BLOCK
     table = launch.table_type.from_buffer_copy(launch.template)
-    table[QUERY_FIELD], table[OUTPUT_FIELD], table[WORKSPACE_FIELD] = address(q), address(o), address(l)
-    table[KEY_FIELD], table[VALUE_FIELD] = (address(x) - step * x.strides[axis] for x in (k, v))
-    table[LSE_FIELD] = 0 if m is None else address(m)
-    counters, sinks = np.zeros(launch.counters, np.int64), np.zeros(0)
-    table[COUNTERS_FIELD], table[SINK_FIELD] = address(counters), 0
+    table[QUERY_FIELD] = address(q)
+    for where, x in ((KEY_FIELD, k), (VALUE_FIELD, v)):
+        table[where] = address(x) - step * x.strides[axis]
+    for name, array in results.items():
+        table[FIELDS.index(name)] = address(array)
     count = min(launch.most_threads, threads or allowed())
-    arrays = (q, k, v, o, m, l, counters, sinks, launch.held, pages)
+    arrays = (q, k, v, pages, launch.held, *results.values())
     run_kernel(launch.entry, table, launch.scratch_size, count, launch.isa, arrays)
 
 

@@ -6,7 +6,7 @@ Nothing here depends on an operand's address, so equal problems share one launch
 import ctypes
 import math
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -93,9 +93,7 @@ def spec_for(problem: Problem, place: Target | None = None) -> KernelSpec:
             f"precision='native' needs AVX-512 with its bfloat16 instructions, not {place.isa}: use 'exact'."
         )
     tile = tile_for(ELEMENTS[problem.computed], place.vector_bits, place.registers)
-    if decodes(problem, tile):  # it leaves each segment's sums apart
-        return KernelSpec("decode", tile, place, replace(variant, carried=False))
-    return KernelSpec("forward", tile, place, variant)
+    return KernelSpec("decode" if decodes(problem, tile) else "forward", tile, place, variant)
 
 
 def decodes(problem: Problem, tile: Tile) -> bool:

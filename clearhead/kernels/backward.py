@@ -8,8 +8,8 @@ The same bits for any number of threads: tiles that add to the same dK and dV fo
 keys in order and tells how far it is; the next one in the chain adds to a block only after it. Threads follow each
 other through the blocks, or work on different chains. Letters as in `definition.gradient`.
 
-Where queries and keys come in stretches, sums are carried: dQ begins with the sum over earlier keys, dK and dV are added
-to those of earlier queries. There each half has a kernel of its own, too; that of dQ needs no chains.
+Where queries and keys come in stretches, sums are carried: dQ begins with the sum over earlier keys, dK and dV are
+added to those of earlier queries. There each half has a kernel of its own, too; that of dQ needs no chains.
 """
 
 from collections.abc import Callable

@@ -2,7 +2,8 @@
 
 The rows of a task share their keys: a few queries of the query heads of one group. Each row is the scalar program of
 `definition.canonical`, as in `forward`; only what stands in the lanes differs. A task is one segment of one head's
-keys; whoever finishes a head's last segment merges them in order. Letters: q k v p query, key, value, weight; s score;
+keys; whoever finishes a head's last segment merges them in order, unless each segment's own sums are what is wanted
+(`carried`). Letters: q k v p query, key, value, weight; s score;
 m l o running maximum, sum and Σ p·v.
 """
 
@@ -82,7 +83,8 @@ class Decode:
         self.module = ir.Module("clearhead.decode")
         self.block = {rows: self.write_block(rows) for rows in range(1, TOGETHER + 1)}
         self.pack = self.write_pack()
-        self.merge = self.write_merge()
+        if not variant.carried:
+            self.merge = self.write_merge()
         self.segment = self.write_segment()
         write_queue(self.module, tile, "decode", self.write_task)
 
@@ -214,10 +216,11 @@ class Decode:
         state = frame.space("softmax")
         for at in f.range(0, state_step, size):
             f.store(f.load_number(state + at), states + n * state_step + at)
-        counter = (get("counters") + head * 8).pointer()
-        done = f.fetch_add(counter, 1, "acq_rel")
-        with f.when(done == segments - 1):
-            self.write_rows(f, frame, head, y, Workspace(workspace, states, o_step, state_step))
+        if not self.variant.carried:
+            counter = (get("counters") + head * 8).pointer()
+            done = f.fetch_add(counter, 1, "acq_rel")
+            with f.when(done == segments - 1):
+                self.write_rows(f, frame, head, y, Workspace(workspace, states, o_step, state_step))
         return (end - begin) * rows * (get("query_dim") + get("value_dim"))
 
     def write_rows(self, f: Code, frame: Frame, head: Int, y: Pointer, sums: Workspace) -> None:
