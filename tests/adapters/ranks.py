@@ -4,7 +4,6 @@ Started by spawn (a fork of a process with torch's threads hangs), joined by a f
 """
 
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,15 +13,15 @@ PATIENCE = 60.0  # seconds until a test gives up on a worker
 
 
 class Ranks:
-    """Workers of one torch.distributed job, with groups of the first two, three … of them and of any others asked for."""
+    """Workers of one torch.distributed job, with groups of the first two, three … of them and others asked for."""
 
-    def __init__(self, count: int, folder: Path, groups: Sequence[tuple[int, ...]] = (), **environment: str) -> None:
+    def __init__(self, count: int, folder: Path, groups: Sequence[tuple[int, ...]] = ()) -> None:
         context = multiprocessing.get_context("spawn")
         members = [*(tuple(range(size)) for size in range(2, count + 1)), *groups]
         self.processes, self.ends = [], []
         for rank in range(count):
             own, theirs = context.Pipe()
-            arguments = (rank, count, str(folder / "store"), members, theirs, environment)
+            arguments = (rank, count, str(folder / "store"), members, theirs)
             process = context.Process(target=work, args=arguments, daemon=True)
             process.start()
             theirs.close()
@@ -46,7 +45,7 @@ class Ranks:
 
     def close(self) -> None:
         """End all processes, stopped ones too."""
-        for process, end in zip(self.processes, self.ends, strict=True):
+        for end in self.ends:
             with suppress(OSError):
                 end.send(None)
         for process in self.processes:
@@ -55,14 +54,14 @@ class Ranks:
             process.join()
 
 
-def work(rank: int, count: int, store: str, members: Any, end: Any, environment: dict[str, str]) -> None:
+def work(rank: int, count: int, store: str, members: Any, end: Any) -> None:
     """A worker: join the others, then do what is sent."""
-    os.environ.update(environment)
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(store, count), rank=rank, world_size=count)
+    joined = dist.FileStore(store, count)  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=joined, rank=rank, world_size=count)
     groups = {ranks: dist.new_group(list(ranks)) for ranks in members}
     while (asked := end.recv()) is not None:
         function, ranks, arguments = asked

@@ -500,6 +500,7 @@ def test_tensors_that_know_torchs_function_alone_are_handed_to_it():
     from torch.testing._internal.two_tensor import TwoTensor
 
     q, k, v = (TwoTensor(x, x) for x in operands(grad=False))
+    found: Any
     sdpa.warned_reasons.clear()
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), pytest.warns(match="is a TwoTensor"):
         found = ct.scaled_dot_product_attention(q, k, v)
@@ -511,6 +512,7 @@ def test_spread_tensors_are_computed_where_they_lie(mesh):
 
     whole = operands(grad=True)
     want = ct.scaled_dot_product_attention(*whole, is_causal=True)
+    found: Any
     wanted = torch.autograd.grad(want.square().sum(), whole)
     for cut in (Shard(0), Shard(1), Shard(2)):
         spread = [distribute_tensor(x.detach(), mesh, [cut]).requires_grad_() for x in whole]

@@ -1,7 +1,7 @@
 """What all ranks must have in common, compared before any data moves.
 
-Each rank describes its call as named facts and sends their digest to the others. Where digests differ, ranks exchange the
-facts themselves, and all raise the same error; the group can be used again.
+Each rank describes its call as named facts and sends their digest to the others. Where digests differ, ranks exchange
+the facts themselves, and all raise the same error; the group can be used again.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def disagreement(told: Sequence[Facts]) -> InputError:
     """The error that names what differs, and where.
 
     >>> print(disagreement([{"the scale": "1.0"}, {"the scale": "1.0"}, {"the scale": "0.5"}]))
-    the ranks differ in the scale: 1.0 on ranks 0, 1; 0.5 on rank 2. Call it with the same arguments, code and settings on
-    every rank.
+    the ranks differ in the scale: 1.0 on ranks 0, 1; 0.5 on rank 2. Use the same arguments, code and settings on every
+    rank.
     """
     refused = {rank: facts[REFUSED] for rank, facts in enumerate(told) if REFUSED in facts}
     if refused:
@@ -91,7 +91,7 @@ def disagreement(told: Sequence[Facts]) -> InputError:
                 f"{name}: " + "; ".join(f"{shown(value, ranks)} on {numbered(on)}" for value, on in ranks.items())
             )
     return InputError(
-        f"the ranks differ in {', and in '.join(parts)}. Call it with the same arguments, code and settings on every rank."
+        f"the ranks differ in {', and in '.join(parts)}. Use the same arguments, code and settings on every rank."
     )
 
 

@@ -98,7 +98,7 @@ class ShardedFunction(torch.autograd.Function):
         return output if output.dtype is operands[0].dtype else output.to(operands[0].dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, d_output: torch.Tensor) -> Any:
         """The gradients of the rank's rows, and of the sink over all rows."""
         call: Call = ctx.call

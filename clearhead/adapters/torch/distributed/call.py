@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -138,7 +138,7 @@ class Call:
             | {
                 "the layout": repr(self.layout),
                 "the dtype": str(self.dtype),
-                "the shapes": f"batch {self.batch}, {self.heads} heads over {self.key_heads}, dims {self.dim}, {self.value_dim}",
+                "the shapes": f"batch {self.batch}, heads {self.heads} over {self.key_heads}, dims {self.dim}, {self.value_dim}",
                 "the scale": repr(self.scale),
                 "the options": f"way={self.way!r}, gradients={self.gradients!r}, ahead={self.ahead}",
             }

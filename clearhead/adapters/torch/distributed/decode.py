@@ -121,7 +121,7 @@ def asked_of(told: Sequence[bytes], layout: Layout, peers: Peers, source: int) -
     kinds = {kind for fact in facts for kind in fact.get("caches", ())}
     if len(kinds) > 1:
         raise InputError(f"the caches of the ranks differ: {'; '.join(sorted(kinds))}. Append alike arrays on each.")
-    if not 3 <= len(shape) or not 0 < shape[-2] <= layout.length:
+    if not len(shape) >= 3 or not 0 < shape[-2] <= layout.length:
         raise ShapeError(
             f"q of shape {tuple(shape)} on rank {source}: give (..., heads, n, d), n up to the number of keys."
         )
@@ -143,7 +143,7 @@ def check_own(q: Any, caches: Any, layout: Layout, rank: int, source: int) -> No
     lengths = [cache.lengths for cache in caches]
     if [set(x) for x in lengths] != [{rows.rows} for rows in stretches]:
         raise ShapeError(
-            f"the caches hold {lengths} keys, but by the layout rank {rank} has {[x.rows for x in stretches]}: give one "
+            f"the caches hold {lengths} keys, but by the layout rank {rank} has {[x.rows for x in stretches]}: give a "
             "cache for each of layout.stretches(rank)."
         )
 

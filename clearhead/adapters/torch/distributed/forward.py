@@ -12,7 +12,6 @@ from clearhead.adapters.torch.distributed.keys import keys_in_order
 from clearhead.adapters.torch.distributed.layout import Stretch
 from clearhead.adapters.torch.distributed.peers import Peers
 from clearhead.adapters.torch.host import array_view
-from clearhead.arrays import Array
 from clearhead.engine.carried import finish_sums
 from clearhead.pieces.partial import Partial, partial
 

@@ -1,7 +1,7 @@
 """Gradients of one rank's rows.
 
-`same_gradients` sums in the order of one process: dQ where the queries are, while keys come in ascending order; dK and dV
-where the keys are, while queries come in ascending order, one head of each group after the other. `summed_gradients`
+`same_gradients` sums in the order of one process: dQ where the queries are, while keys come in ascending order; dK and
+dV where the keys are, while queries come in ascending order, one head of each group after the other. `summed_gradients`
 computes all three where the queries are, and adds up each rank's share of dK and dV at the keys' owner.
 """
 
@@ -55,7 +55,8 @@ def backward(call: Call, peers: Peers, *saved: torch.Tensor) -> list[torch.Tenso
     """The gradients of query, key, value and sink."""
     own = Saved(*saved)
     compute = same_gradients if call.gradients == "same" else summed_gradients
-    gradients = [dense(d, x) for d, x in zip(compute(call, peers, own), own, strict=False)]
+    operands = own.query, own.key, own.value
+    gradients = [dense(d, x) for d, x in zip(compute(call, peers, own), operands, strict=True)]
     return [*gradients, sink_of_all(call, peers, own)]
 
 

@@ -1,8 +1,8 @@
 """The processes of a group: messages between them, each wait bounded, and what becomes of a lost one.
 
-Responsible for PeerError. Messages go from one process to another (gloo's tagged sends), so that each wait knows whom it
-waits for. gloo closes a process's connections when one of its waits runs out of time; that, or `leave`, ends the others'
-waits. The first process to notice writes the reason into the group's store, so that all name the same one.
+Responsible for PeerError. Messages go from one process to another (gloo's tagged sends), so that each wait knows whom
+it waits for. gloo closes a process's connections when one of its waits runs out of time; that, or `leave`, ends the
+others' waits. The first process to notice writes the reason into the group's store, so that all name the same one.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Peers:
         bounded(lambda: self.store.compare_set(REASON, "", why))
         with suppress(RuntimeError):
             for other in self.others[:1]:
-                never = dist.irecv(torch.empty(1), group=self.group, tag=NEVER, group_src=other)
+                never: Work = dist.irecv(torch.empty(1), group=self.group, tag=NEVER, group_src=other)
                 never.wait(timedelta(milliseconds=1))
 
     def given_reason(self, patience: float) -> str | None:
@@ -108,7 +108,7 @@ class Peers:
     @property
     def store(self) -> Any:
         """The group's store."""
-        return (self.group or dist.group.WORLD).get_group_store()
+        return self.group.get_group_store()
 
 
 def bounded(step: Callable[[], Any]) -> Any:
@@ -131,7 +131,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def checked_group(group: Any) -> Any:
-    """A group whose engine can wait for one process at a time, or InputError."""
+    """A group, by default of all processes, whose engine can wait for one process at a time, or InputError."""
     if not dist.is_available() or not dist.is_initialized():
         raise InputError(
             "torch.distributed is not initialized in this process: start it by torchrun and call "
@@ -139,7 +139,8 @@ def checked_group(group: Any) -> Any:
         )
     if dist.get_rank(group) < 0:
         raise InputError("this process is not in the group: call it with a group that it is in.")
-    engine = (group or dist.group.WORLD)._get_backend(torch.device("cpu")).name()
+    group = group or dist.group.WORLD
+    engine = group._get_backend(torch.device("cpu")).name()
     if engine not in ENGINES:
         raise InputError(
             f"this group exchanges tensors in CPU memory by {engine}, but {', '.join(ENGINES)} are known: make one by "

@@ -94,5 +94,5 @@ def check_ranks(layout: Layout, peers: Peers) -> None:
         raise InputError(f"layout is {type(layout).__name__}: give Layout(length, ranks).")
     if layout.ranks != peers.size:
         raise InputError(
-            f"the layout is for {layout.ranks} ranks, but the group has {peers.size}: give Layout(length, {peers.size})."
+            f"the layout is for {layout.ranks} ranks, but the group has {peers.size}: give Layout(…, {peers.size})."
         )
