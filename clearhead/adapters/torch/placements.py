@@ -19,7 +19,7 @@ BATCH, HEADS = 0, 1
 
 
 def call_spread(function: Callable[..., Any], *operands: Any) -> Any:
-    """An operator's results as DTensors, from operands of which some are; plain tables and sinks are alike on all ranks.
+    """An operator's results as DTensors, from DTensors and plain tables or sinks, which are alike on all ranks.
 
     Raises InputError if only some of query, key and value are DTensors.
     """

@@ -132,13 +132,14 @@ class Call:
     @property
     def facts(self) -> Facts:
         """What all ranks must have in common."""
+        heads = f"{self.heads} over {self.key_heads}"
         return (
             own_code()
             | rule_facts(self.mask, self.score)
             | {
                 "the layout": repr(self.layout),
                 "the dtype": str(self.dtype),
-                "the shapes": f"batch {self.batch}, heads {self.heads} over {self.key_heads}, dims {self.dim}, {self.value_dim}",
+                "the shapes": f"batch {self.batch}, heads {heads}, dims {self.dim} and {self.value_dim}",
                 "the scale": repr(self.scale),
                 "the options": f"way={self.way!r}, gradients={self.gradients!r}, ahead={self.ahead}",
             }

@@ -12,8 +12,9 @@ from clearhead.adapters.torch.distributed.keys import keys_in_order
 from clearhead.adapters.torch.distributed.layout import Stretch
 from clearhead.adapters.torch.distributed.peers import Peers
 from clearhead.adapters.torch.host import array_view
-from clearhead.engine.carried import finish_sums
-from clearhead.pieces.partial import Partial, partial
+from clearhead.engine.carried import Sums, finish_sums, no_sums
+from clearhead.pieces.stretch import Call as AskedRows
+from clearhead.pieces.stretch import stretch_of
 
 
 def forward(
@@ -27,27 +28,25 @@ def forward(
     output = np.empty((*query.shape[:-1], call.value_dim), computed)
     lse = np.empty(query.shape[:-1], computed)
     q, sinks = array_view(query), None if sink is None else array_view(sink)
-    sums: dict[Stretch, Partial] = {}
+    calls: dict[Stretch, tuple[AskedRows, Sums]] = {}
     for keys in keys_in_order(call, peers, key, value):
         k, v = array_view(keys.key), array_view(keys.value)
         for rows, at in own_rows(call, peers.rank):
             if call.sees(rows, keys.rows):
-                part = partial(
-                    q[..., at, :],
-                    k,
-                    v,
-                    first_key=keys.rows.start,
-                    before=sums.pop(rows, None),
-                    mask=call.mask_at(rows.start),
-                    score=call.score,
-                    scale=call.scale,
-                    threads=torch.get_num_threads(),
-                )
-                if keys.rows.stop < call.seen_keys(rows)[1]:
-                    sums[rows] = part
-                else:
-                    output[..., at, :], lse[..., at] = finish_sums(part.sums, sinks)
+                if rows not in calls:
+                    calls[rows] = begun(call, rows, q[..., at, :], output[..., at, :])
+                asked, sums = calls[rows]
+                stretch_of(asked, k, v, keys.rows.start).add(sums)
+                if keys.rows.stop >= call.seen_keys(rows)[1]:
+                    output[..., at, :], lse[..., at] = finish_sums(sums, sinks)
+                    del calls[rows]
     return torch.from_numpy(output), torch.from_numpy(lse)
+
+
+def begun(call: Call, rows: Stretch, q: Array, output: Array) -> tuple[AskedRows, Sums]:
+    """A stretch of queries with its rules, and sums of no keys."""
+    asked = AskedRows.of(q, call.mask_at(rows.start), call.score, call.scale, torch.get_num_threads())
+    return asked, no_sums(output.shape, output.dtype)
 
 
 def own_rows(call: Call, rank: int) -> Iterator[tuple[Stretch, slice]]:
