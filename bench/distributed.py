@@ -1,12 +1,13 @@
 """Two processes on one sequence against one: processor time of the busiest rank, in turns, and equal bits.
 
-    python bench/distributed.py [--tokens 16384] [--rounds 7] [--gradients]
+    python bench/distributed.py [--tokens 16384] [--unit 2048] [--rounds 7] [--gradients]
 
 What two machines would need is the processor time of the busier rank, gloo's threads included: it does not depend on
 what else runs here, and a wall clock over shared cores would. "One" is the mean of both processes alone, in turns.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -34,11 +35,13 @@ def seconds(work: Callable[[], Any]) -> float:
 def measure(rank: int, folder: str, options: argparse.Namespace) -> None:
     """One of the processes."""
     torch.set_num_threads(1)
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[rank % len(cores)]})  # each process in turn alone and together on the same core
     store = dist.FileStore(str(Path(folder) / "store"), RANKS)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
     torch.manual_seed(0)
     whole = torch.randn(4, 1, options.tokens, DIM)
-    layout = Layout(options.tokens, RANKS)
+    layout = Layout(options.tokens, RANKS, unit=options.unit)
     mine = shard(whole, layout)
     results: dict[str, Any] = {}
 
@@ -90,6 +93,7 @@ def main() -> None:
     """Start both processes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=16384)
+    parser.add_argument("--unit", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--gradients", action="store_true")
     with tempfile.TemporaryDirectory() as folder:

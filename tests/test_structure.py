@@ -142,6 +142,9 @@ PUBLIC = {
         "attend", "attention", "flash_attn_func", "flash_attn_with_kvcache", "flex_attention", "nn", "patch",
         "scaled_dot_product_attention",
     ],
+    "clearhead.adapters.torch.distributed": [
+        "Layout", "PeerError", "shard", "sharded_attention", "sharded_decode", "unshard",
+    ],
     "clearhead.adapters.torch.bert_padding": ["pad_input", "unpad_input"],
     "clearhead.adapters.torch.flash_attn_interface": ["flash_attn_func"],
     "clearhead.adapters.jax": ["dot_product_attention"],

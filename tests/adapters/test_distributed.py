@@ -1,6 +1,10 @@
 """A sequence shared by 2, 3 and 4 processes has the bits of one process: outputs and gradients, in both ways."""
 
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -293,3 +297,55 @@ def test_a_wrong_question_is_refused_by_all_ranks(workers):
     errors = workers.run(decoded, 9500, 2048, 7, causal(), None, ranks=range(3))
     assert {str(x) for x in errors} == {"source=7 is not a rank: use 0 to 2."}
     assert workers.run(joined, "zigzag", ranks=range(3)) == [True] * 3
+
+
+def test_the_first_example_of_the_docs_runs(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/scale.md").read_text()
+    section = page.partition("## Over processes: torch.distributed")[2]
+    (tmp_path / "shared.py").write_text(section.partition("```python\n")[2].partition("```")[0])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "shared.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=own_path(), capture_output=True, text=True, timeout=60)
+    assert sorted(done.stdout.split("\n")) == ["", "rank 0, 2048 rows: True", "rank 1, 2952 rows: True"], done.stderr
+
+
+def own_path() -> dict[str, str]:
+    """The environment, with this checkout first."""
+    return os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+
+
+def test_what_cannot_be_shared_is_refused(workers):
+    with pytest.raises(InputError, match="torch.distributed is not initialized in this process"):
+        shard(torch.zeros(4, 2), Layout(4, 2))
+    for name, error in REFUSED.items():
+        answers = workers.run(refused, name, ranks=range(2))
+        assert all(error in str(x) for x in answers), (name, answers)
+
+
+REFUSED = {
+    "meta": "is on meta",
+    "ranks": "the layout is for 3 ranks, but the group has 2",
+    "align": "says where queries stand, which the layout does",
+    "documents": "packs documents that the layout does not have",
+    "no documents": "the layout has documents, which the mask causal() does not keep apart",
+    "heads": "query heads a multiple of the key heads",
+    "way": "way='ring'",
+    "ahead": "ahead=0 is not a number of segments on their way",
+    "timeout": "timeout=-1",
+    "dtype": "three of one float dtype",
+    "unshard": "unshard has no gradient",
+}
+
+
+def refused(group: Any, name: str) -> None:
+    """A call that every rank refuses."""
+    layout = Layout(100, 3 if name == "ranks" else 2, documents=[60, 40] if name == "no documents" else None)
+    x = shard(torch.zeros(2, 100, 4), layout, group=group, rank=torch.distributed.get_rank(group))
+    options: dict[str, Any] = {"mask": causal()}
+    options |= {"mask": causal(align="end")} if name == "align" else {}
+    options |= {"mask": documents([60, 40]) & causal()} if name == "documents" else {}
+    options |= {"way": "ring"} if name == "way" else {}
+    options |= {"ahead": 0} if name == "ahead" else {}
+    q = {"meta": x.to("meta"), "heads": x[:1], "dtype": x.double()}.get(name, x)
+    if name == "unshard":
+        unshard(x.requires_grad_(), layout, group=group)
+    sharded_attention(q, x, x, layout, group=group, timeout=-1 if name == "timeout" else 20, **options)
