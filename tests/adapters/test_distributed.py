@@ -314,7 +314,7 @@ def own_path() -> dict[str, str]:
 
 
 def test_what_cannot_be_shared_is_refused(workers):
-    with pytest.raises(InputError, match="torch.distributed is not initialized in this process"):
+    with pytest.raises(InputError, match=r"torch\.distributed is not initialized in this process"):
         shard(torch.zeros(4, 2), Layout(4, 2))
     for name, error in REFUSED.items():
         answers = workers.run(refused, name, ranks=range(2))

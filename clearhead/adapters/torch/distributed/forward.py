@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from mmap import mmap
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +51,14 @@ def forward(
 def begun(call: Call, rows: Stretch, q: Array, output: Array) -> tuple[AskedRows, Sums]:
     """A stretch of queries with its rules, and sums of no keys."""
     asked = AskedRows.of(q, call.mask_at(rows.start), call.score, call.scale, torch.get_num_threads())
-    return asked, no_sums(output.shape, output.dtype)
+    m, l, _ = no_sums((*output.shape[:-1], 0), output.dtype)
+    return asked, Sums(m, l, zeros(output.shape, output.dtype))
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Zeros in pages of their own: freed, they go back to the system, as the rows of the output take their place."""
+    count = math.prod(shape)
+    return np.frombuffer(mmap(-1, max(1, count * dtype.itemsize)), dtype, count).reshape(shape)
 
 
 def own_rows(call: Call, rank: int) -> Iterator[tuple[Stretch, slice]]:
