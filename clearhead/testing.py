@@ -20,7 +20,7 @@ from clearhead.engine.launch_cache import launches
 from clearhead.engine.problem import problem
 from clearhead.functional import Attended, attend
 from clearhead.machine.target import native_isas
-from clearhead.rules.masks import Mask, at_end, causal, split_documents, visible
+from clearhead.rules.masks import Mask, at_end, causal, placed_at, split_documents, visible
 
 Attention = Callable[..., Array]
 
@@ -125,7 +125,7 @@ def check_invariance(
     spans, _ = split_documents(mask, n, m)
     sees_ahead = np.any(visible(mask, n, m, lead=full_result.lse.shape[:-1]) & ~np.tri(n, m, m - n, dtype=bool))
     posed = problem(q, k, v, mask=mask, **rules)
-    if n != m or sees_ahead or len(spans) != 1 or "row" in posed.rules.leaves:
+    if n != m or sees_ahead or len(spans) != 1 or "row" in posed.rules.leaves or placed_at(mask) is not None:
         return compared
     later = at_end(mask)
     for step in (1, 5, 64, 100):

@@ -27,6 +27,7 @@ from clearhead.engine.launch import spec_for
 from clearhead.engine.problem import Problem, over_pages
 from clearhead.gradients.launch import BackwardLaunch, float_arrays
 from clearhead.kernels.abi.tiles import F32, F64, tile_for
+from clearhead.kernels.abi.variant import Variant
 from clearhead.machine.compile import KernelSpec, write_ir
 from clearhead.machine.target import AARCH64, Target
 from clearhead.rules.expression import Expression
@@ -142,6 +143,20 @@ def backward(isa: str, dtype: str, rules: str) -> KernelSpec:
     return KernelSpec("backward", spec.tile, spec.target, BackwardLaunch(whole, whole.output, arrays, False).variant)
 
 
+def carried(isa: str, dtype: str, rules: str, queries: int = QUERIES) -> KernelSpec:
+    """The kernel that adds a stretch of keys to sums."""
+    return spec_for(
+        replace(asked(dtype, rules, queries=queries), carried=True, unrounded=dtype == "bf16"), TARGETS[isa]
+    )
+
+
+def of_sums(isa: str, kernel: str, *, sink: bool = False) -> KernelSpec:
+    """The kernel that joins sums or divides them."""
+    target = TARGETS[isa]
+    tile = tile_for(F32, target.vector_bits, target.registers)
+    return KernelSpec(kernel, tile, target, Variant(sink=sink))
+
+
 def peak(isa: str, dtype: str) -> KernelSpec:
     """The kernel that measures the processor."""
     target = TARGETS[isa]
@@ -177,6 +192,12 @@ def cases(isa: str) -> Iterator[Case]:
     for rules in ("window", "softcap", "dense", "documents"):
         yield f"sweep-f32-{rules}-block", lambda rules=rules: sweep(isa, "f32", rules, ("block",))
     yield "sweep-f64-causal-block", lambda: sweep(isa, "f64", "causal", ("block",))
+    for dtype, rules in (("f32", "causal"), ("f32", "window"), ("f32", "dense"), ("f64", "causal"), ("bf16", "causal")):
+        yield f"carried-{dtype}-{rules}", lambda d=dtype, r=rules: carried(isa, d, r)
+    yield "carried-f32-few", lambda: carried(isa, "f32", "causal", queries=1)
+    yield "join-f32", lambda: of_sums(isa, "join")
+    for sink in (False, True):
+        yield f"finish-f32-{'sink' if sink else 'plain'}", lambda s=sink: of_sums(isa, "finish", sink=s)
     yield "peak-f32", lambda: peak(isa, "f32")
     yield "peak-f64", lambda: peak(isa, "f64")
     if isa == "avx512":

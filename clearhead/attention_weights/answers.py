@@ -1,6 +1,6 @@
 """From questions about weights to one sweep, and from its sums to the answers.
 
-Responsible for checking what is asked and for reading answers off sums. `summary` lists the questions, `labels` and
+Responsible for checking what is asked and for reading answers off sums. `questions` lists them, `labels` and
 `factors` what is given with them, `sweep` computes the sums.
 """
 
@@ -16,7 +16,8 @@ from clearhead.attention_weights.factors import key_factors
 from clearhead.attention_weights.labels import group_pairs, labels_of, match_pairs
 from clearhead.attention_weights.lazy import LazyMatrix, axis_indices, check_memory
 from clearhead.attention_weights.lse import Source
-from clearhead.attention_weights.summary import NEEDS, PER_KEY, Summary, carriers, checked_questions
+from clearhead.attention_weights.questions import NEEDS, PER_KEY, checked_questions
+from clearhead.attention_weights.summary import Summary, carriers
 from clearhead.attention_weights.sweep import Sweep
 from clearhead.errors import InputError
 
@@ -43,14 +44,16 @@ def answer(w: LazyMatrix, names: Sequence[str], given: Given) -> Summary:
     factors = key_factors(w, given.v, given.factors)
     groups = group_pairs(given.groups, w.shape) if "groups" in names else {}
     matches = match_pairs(given.matches, w.shape) if "matches" in names else {}
-    edges = distance_edges(w.shape) if "distances" in names else ()
-    near, most = (min(int(n), sum(w.shape[-2:])) for n in (given.window, given.top))
+    edges = distance_edges(w.source.farthest) if "distances" in names else ()
+    near, most = min(int(given.window), w.source.farthest + 1), min(int(given.top), w.shape[-1])
+    first = w.source.first_key
+    labels = labels_of([*groups.values(), *matches.values()], w.shape, w.dtype) if groups or matches else None
     sweep = replace(
         w.sweep(flat, rows, 0, w.shape[-1]),
         near=near,
         top=max(1, most),
-        factors=None if factors is None else np.ascontiguousarray(factors.reshape(-1, w.shape[-1])),
-        labels=labels_of([*groups.values(), *matches.values()], w.shape, w.dtype) if groups or matches else None,
+        factors=None if factors is None else after_gap(factors.reshape(-1, w.shape[-1]), first),
+        labels=None if labels is None else replace(labels, keys=after_gap(labels.keys, first)),
         ranges=max(0, len(edges) - 1),
     )
     longest = max(sweep.share_count, int(given.top) if "top" in names else 0)
@@ -117,13 +120,17 @@ def are_shares(shares: Any) -> bool:
     return real and all(0 <= x <= 1 for x in numbers)
 
 
-def distance_edges(shape: tuple[int, ...]) -> tuple[int, ...]:
+def after_gap(of_keys: Array, first_key: int) -> Array:
+    """Numbers (..., keys) of a stretch of keys as kernels index them: from the first of all keys on."""
+    return np.ascontiguousarray(np.pad(of_keys, [(0, 0)] * (of_keys.ndim - 1) + [(first_key, 0)]))
+
+
+def distance_edges(farthest: int) -> tuple[int, ...]:
     """The edges 0, 1, 2, 4, 8 … of the ranges of distances between queries and keys.
 
-    >>> distance_edges((5, 5)), distance_edges((1, 1))
+    >>> distance_edges(4), distance_edges(0)
     ((0, 1, 2, 4, 8), (0, 1))
     """
-    farthest = max(0, *(length - 1 for length in shape[-2:]))
     return (0, *(1 << n for n in range(farthest.bit_length() + 1)))
 
 

@@ -39,17 +39,17 @@ def given_factors(w: LazyMatrix, factors: Array) -> Array:
 
 def value_norms(w: LazyMatrix, v: Array) -> Array:
     """‖v_j‖ for each head, (..., keys)."""
-    problem = w.source.problem
-    if v.ndim < 2 or v.shape[-2] != problem.keys:
-        raise ShapeError(f"v of shape {v.shape} does not fit {problem.keys} keys: give (..., {problem.keys}, dim).")
+    problem, keys = w.source.problem, w.shape[-1]
+    if v.ndim < 2 or v.shape[-2] != keys:
+        raise ShapeError(f"v of shape {v.shape} does not fit {keys} keys: give (..., {keys}, dim).")
     lead = broadcast_heads((*problem.lead,), v.shape[:-2], v.shape[:-2])
     if lead != problem.lead:
         raise ShapeError(
             f"v of shape {v.shape} does not fit weights of {problem.lead} heads: give one that broadcasts to "
-            f"{(*problem.lead, problem.keys)} and its dim."
+            f"{(*problem.lead, keys)} and its dim."
         )
     with np.errstate(over="ignore", invalid="ignore"):
         sizes = np.linalg.norm(v.astype(w.dtype), axis=-1)
     if sizes.ndim > 1 and 1 < sizes.shape[-2] < lead[-1]:
         sizes = np.repeat(sizes, lead[-1] // sizes.shape[-2], axis=-2)
-    return np.broadcast_to(sizes, (*lead, problem.keys)).reshape(-1, problem.keys)[w.heads]
+    return np.broadcast_to(sizes, (*lead, keys)).reshape(-1, keys)[w.heads]

@@ -47,7 +47,7 @@ class LazyMatrix:
     @property
     def shape(self) -> tuple[int, ...]:
         """(..., queries, keys)."""
-        return (*self.heads.shape, self.source.problem.queries, self.source.problem.keys)
+        return (*self.heads.shape, self.source.problem.queries, self.source.problem.keys - self.source.first_key)
 
     @property
     def ndim(self) -> int:
@@ -155,7 +155,8 @@ class LazyMatrix:
 
     def sweep(self, heads: Integers, rows: Integers, begin: int, end: int) -> Sweep:
         """A sweep over some of the pairs."""
-        return Sweep(self.source, heads, np.ascontiguousarray(rows, np.int64), begin, end)
+        first = self.source.first_key
+        return Sweep(self.source, heads, np.ascontiguousarray(rows, np.int64), begin + first, end + first)
 
 
 def selects_nothing(entry: Any) -> bool:

@@ -43,6 +43,18 @@ class Source:
     pages: Paged | None = None
     matching: bool = True
 
+    @property
+    def first_key(self) -> int:
+        """Which of all keys the array's first one is; a cache's tables have a place for every key."""
+        return 0 if self.pages is not None else self.problem.first_key
+
+    @property
+    def farthest(self) -> int:
+        """No query and key are farther apart."""
+        problem = self.problem
+        lasts = [span.first_query + span.queries - 1 + span.offset for span in problem.rules.spans]
+        return max(0, problem.queries - 1, problem.keys - 1, *lasts)
+
     @cached_property
     def lse_and_final(self) -> tuple[Array, npt.NDArray[np.bool_]]:
         """LSEs (heads, queries), and which of them are final: computed, and checked for faults of rules."""
@@ -50,7 +62,7 @@ class Source:
         if self.known is None:
             return np.zeros(shape, self.problem.computed), np.zeros(shape, bool)
         known = np.ascontiguousarray(self.known, self.problem.computed).reshape(shape)
-        return known, np.full(shape, self.matching or not self.problem.rules.doubtful)
+        return known, np.full(shape, self.matching or self.first_key > 0 or not self.problem.rules.doubtful)
 
     def lse(self, queries: Integers, heads: Integers | None = None) -> Array:
         """The log-sum-exp of scores, (all heads, all queries), valid for `queries` of `heads`, by default all."""
@@ -182,10 +194,16 @@ def run_weight_kernel(
     scratch_size: int,
     threads: int,
     kept: tuple[object, ...],
+    first_key: int = 0,
 ) -> None:
-    """Run a spec's kernel on a call table, with the addresses of `arrays` filled in."""
+    """Run a spec's kernel on a call table, with the addresses of `arrays` filled in.
+
+    Kernels count keys from the first of all, so that an array that begins at `first_key` is said to begin earlier.
+    """
     for name, array in arrays.items():
         numbers[FIELDS.index(name)] = array.ctypes.data
+    if first_key:
+        numbers[FIELDS.index("key")] -= first_key * arrays["key"].strides[-2]
     kernel = kernels.get(spec)
     call = (ctypes.c_int64 * len(numbers))(*numbers)
     run_kernel(kernel.entry, call, scratch_size, threads, spec.target.isa, (arrays, kept))

@@ -26,7 +26,7 @@ from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.kept import rules_over
 from clearhead.engine.problem import as_array, over_pages, problem_of
 from clearhead.errors import InputError, ShapeError
-from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.masks import CAUSAL, Mask, is_integer, placed_at
 from clearhead.rules.scores import ScoreLike
 
 
@@ -39,6 +39,7 @@ def weights(
     scale: float | None = None,
     sink: npt.ArrayLike | None = None,
     lse: npt.ArrayLike | None = None,
+    first_key: int = 0,
     threads: int | None = None,
 ) -> "Weights":
     """All attention weights of queries over keys, at any length; a weight is computed when you index it.
@@ -48,16 +49,23 @@ def weights(
     of `attend` for the same call; without it, it is computed for the queries you index. Definition:
     `clearhead.definition.weights.weights`.
 
+    With `first_key`, the keys are a stretch of all keys that begins there, and `lse` is that over all of them, as from
+    `partial(...).finish()`; columns count from the stretch's first key, lists of keys (`top_keys`) from the first of
+    all. The mask says by `at=` where the queries stand.
+
     >>> import numpy as np
     >>> w = weights(np.eye(3), np.eye(3), scale=1.0)
     >>> w.shape, w[2].round(3)
     ((3, 3), array([0.212, 0.212, 0.576]))
     """
     query, known = as_array(q, "q"), None if lse is None else as_array(lse, "lse")
+    check_stretch(k, mask, known, first_key)
     rules = Rules(mask, score, None if sink is None else as_array(sink, "sink"), scale)
     if not isinstance(k, KeyValueCache):
         key = k if isinstance(k, Paged) else as_array(k, "k")
-        return weights_of(query, key, rules, lse=known, threads=threads, matching=known is None)
+        return weights_of(
+            query, key, rules, lse=known, threads=threads, matching=known is None, first_key=int(first_key)
+        )
     if known is not None:
         return weights_of(query, k.paged(ALL_ITEMS), rules, lse=known, threads=threads, matching=False)
     known = execute_cache(query, k, rules, threads=threads, lse=True)[1]
@@ -67,13 +75,20 @@ def weights(
 
 
 def weights_of(
-    query: Array, k: Array | Paged, rules: Rules, *, lse: Array | None, threads: int | None, matching: bool
+    query: Array,
+    k: Array | Paged,
+    rules: Rules,
+    *,
+    lse: Array | None,
+    threads: int | None,
+    matching: bool,
+    first_key: int = 0,
 ) -> "Weights":
     """`weights` from operands and rules; `matching` says that `lse` is of exactly these queries, keys and rules."""
     pages, key = (k, k.key) if isinstance(k, Paged) else (None, k)
     if pages is not None:
         rules = rules_over(pages, rules, query.shape)
-    problem = problem_of(Operands(query, key, key), rules)
+    problem = problem_of(Operands(query, key, key), rules, first_key=first_key)
     shape = (*problem.lead, problem.queries)
     if lse is not None and lse.shape != shape:
         raise ShapeError(f"lse of shape {lse.shape} does not fit q {query.shape}: attend(...).lse has {shape}.")
@@ -82,6 +97,21 @@ def weights_of(
         problem = over_pages(problem, rules.mask, first_key=pages.first_key, int8=pages.int8)
         source = replace(source, problem=problem, key=pages.tables[0], pages=pages)
     return Weights(source, np.arange(problem.heads).reshape(problem.lead))
+
+
+def check_stretch(k: object, mask: Mask, lse: Array | None, first_key: object) -> None:
+    """Raise InputError unless a stretch of keys says where it and its queries stand, and comes with their LSE."""
+    if not is_integer(first_key) or first_key < 0:  # type: ignore[operator]
+        raise InputError(f"first_key={first_key!r} is not the number of a key: use 0, 1, 2 …")
+    if not first_key:
+        return
+    if isinstance(k, KeyValueCache | Paged):
+        raise InputError(f"first_key={first_key} is for arrays of keys, not for a cache: give cache.arrays()[0].")
+    if lse is None or placed_at(mask) is None:
+        raise InputError(
+            f"weights of keys from {first_key} on need the log-sum-exp over all keys and the queries' place: give "
+            "lse=partial(…).finish().lse and a mask with at=…."
+        )
 
 
 class Rows(NamedTuple):

@@ -1,6 +1,6 @@
-"""Questions about weights that need no matrix: their names, the sums each needs, and the answers.
+"""Answers to questions about weights that need no matrix.
 
-`definition.weights` defines their meaning; `answers` asks a `sweep` for the sums.
+`questions` lists what may be asked, `definition.weights` defines its meaning, `answers` asks a `sweep` for the sums.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,38 +10,9 @@ from typing import Any
 import numpy as np
 
 from clearhead.arrays import Array
+from clearhead.attention_weights import joined
+from clearhead.attention_weights.questions import ANSWERED_BY, LISTS, MAX_OVER_HEADS, NEEDS, SHARES
 from clearhead.errors import InputError, ShapeError
-
-NEEDS = {  # the sum that each answer is computed from, if any
-    "entropy": "entropy",
-    "effective": "entropy",
-    "received_sum": "received_sum",
-    "received_max": "received_max",
-    "received_mean": "received_sum",
-    "distance": "distance",
-    "first": "first",
-    "within": "within",
-    "off_first": "off_first",
-    "sink_share": None,
-    "top": "top",
-    "carriers": "carriers",
-    "distances": "distances",
-    "groups": "matches",
-    "matches": "matches",
-}
-POSITIONAL = ("distance", "within", "first", "off_first", "distances")  # they take a key's position from its place
-SHARES = ("distances", "groups", "matches")  # one number for each range, group or match
-USUAL = tuple(name for name in NEEDS if name not in ("carriers", *SHARES))  # carriers are slow: each row is sorted
-PER_KEY = ("received_sum", "received_max", "received_mean")
-LISTS = ("top_weights", "top_keys", "carriers")
-ANSWERED_BY = {  # questions whose answers have other names
-    "top_weights": "top",
-    "top_keys": "top",
-    "group_names": "groups",
-    "match_names": "matches",
-    "distance_edges": "distances",
-}
-MAX_OVER_HEADS = ("received_max", "off_first")
 
 
 @dataclass(frozen=True)
@@ -104,6 +75,44 @@ class Summary(Mapping[str, Array]):
     def __repr__(self) -> str:
         return f"Summary({', '.join(f'{name} {x.shape}' for name, x in self.answers.items())})"
 
+    @classmethod
+    def of_rows(cls, pieces: Sequence["Summary"]) -> "Summary":
+        """Join the same questions about pieces of the queries, in ascending order, over the same keys.
+
+        Answers for each query, and `received_max`, have the bits of one summary over all queries. `received_sum` adds
+        the pieces in the order given, with the same bits for the same pieces; one summary adds up to 16 groups of its
+        queries, so that last bits may differ. Raises InputError for `received_mean`, or if the questions differ.
+
+        >>> from clearhead import causal, weights
+        >>> x = [[0.0], [0.0], [0.0], [0.0]]
+        >>> parts = [weights(x[n : n + 2], x, mask=causal(at=n)).summary("effective", "received_sum") for n in (0, 2)]
+        >>> s = Summary.of_rows(parts)
+        >>> s.effective.round(3), s.received_sum.round(3)
+        (array([1., 2., 3., 4.]), array([2.083, 1.083, 0.583, 0.25 ]))
+        """
+        return cls(*joined.of_rows(pieces))
+
+    @classmethod
+    def of_keys(cls, pieces: Sequence["Summary"]) -> "Summary":
+        """Join the same questions about stretches of the keys, in ascending order, by the same queries.
+
+        Answers for each key, `first`, `off_first`, `top` and `sink_share` have the bits of one summary over all keys.
+        `entropy`, `effective`, `distance`, `within`, `distances`, `groups` and `matches` are sums over the stretches in
+        the order given, whose last bits may differ from one sum over all keys. Raises InputError for `carriers`, which
+        need whole rows, or if the questions differ.
+
+        >>> from clearhead import causal, partial, weights
+        >>> x = np.zeros((2050, 1))
+        >>> lse = partial(x[-2:], x, x, mask=causal(at=2048)).finish().lse
+        >>> parts = [
+        ...     weights(x[-2:], x[a:b], mask=causal(at=2048), lse=lse, first_key=a).summary("first", "received_sum")
+        ...     for a, b in ((0, 2048), (2048, 2050))
+        ... ]
+        >>> Summary.of_keys(parts).received_sum.shape
+        (2050,)
+        """
+        return cls(*joined.of_keys(pieces))
+
     def over_heads(self, key_heads: int | None = None) -> "Summary":
         """Average over heads; maxima stay maxima, and lists of keys are left out.
 
@@ -129,22 +138,6 @@ class Summary(Mapping[str, Array]):
                 axis += 1
             joined[name] = (x.max if name in MAX_OVER_HEADS else x.mean)(axis=axis)
         return Summary(joined, self.names)
-
-
-def checked_questions(names: Sequence[str], *, placed: bool = True, also: Sequence[str] = ()) -> tuple[str, ...]:
-    """Check the names of questions; without any, the usual ones. Unless keys are `placed`, none may read positions.
-
-    `also` are further names that may be asked for.
-    """
-    for name in names:
-        if name not in NEEDS:
-            raise InputError(f"summary({name!r}) is unknown: ask for some of {', '.join((*NEEDS, *also))}.")
-        if name in POSITIONAL and not placed:
-            raise InputError(
-                f"summary({name!r}) reads positions, but these weights are over the keys that a cache kept: read rows "
-                "with w.row(i), whose columns stand at cache.positions()."
-            )
-    return tuple(names) or tuple(name for name in USUAL if placed or name not in POSITIONAL)
 
 
 def carriers(rows: Array, shares: Sequence[float]) -> Array:

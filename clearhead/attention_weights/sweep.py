@@ -166,7 +166,13 @@ class Sweep:
         }  # fmt: skip
         debug.say(1, f"sweep {', '.join(consumers)} {spec.target.isa} for {len(self.heads)} × {len(self.queries)}")
         run_weight_kernel(
-            spec, numbers, call, scratch_size, source.count(tasks, len(self.queries)), (self, target, groups, kept)
+            spec,
+            numbers,
+            call,
+            scratch_size,
+            source.count(tasks, len(self.queries)),
+            (self, target, groups, kept),
+            source.first_key,
         )
 
     def scratch_layout(self, tile: Tile) -> tuple[dict[str, int], int, dict[str, int]]:

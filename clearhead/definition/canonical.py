@@ -141,20 +141,31 @@ def apply_rules(rules: tuple[Score, ...], place: Place, s: Array, first_key: int
 
 def one_head(operands: Part, v: Array, sink: Any = None) -> tuple[Array, Array]:
     """Add all keys in segments of blocks, then divide by the sum, to which a sink adds like a key without a value."""
-    q, k, seen, rule = operands
-    total = empty_state(q, v)
-    for start in range(0, len(k), SEGMENT):
-        part = empty_state(q, v)
-        for b in range(start, min(start + SEGMENT, len(k)), BLOCK):
-            block = slice(b, min(b + BLOCK, start + SEGMENT))
-            part = add_block(part, q, k[block], v[block], seen[:, block], partial(rule, first_key=b))
+    total = empty_state(operands.q, v)
+    for start in range(0, len(operands.k), SEGMENT):
+        part = segment(operands, v, start)
         total = part if start == 0 else merge(total, part)
+    return divided(total, sink)
+
+
+def segment(operands: Part, v: Array, start: int) -> State:
+    """The state of the keys of one segment alone."""
+    q, k, seen, rule = operands
+    part = empty_state(q, v)
+    for b in range(start, min(start + SEGMENT, len(k)), BLOCK):
+        block = slice(b, min(b + BLOCK, start + SEGMENT))
+        part = add_block(part, q, k[block], v[block], seen[:, block], partial(rule, first_key=b))
+    return part
+
+
+def divided(total: State, sink: Any = None) -> tuple[Array, Array]:
+    """Output and log-sum-exp of all keys; a sink joins the sum first."""
     m, l, a = total.m, total.l, None
     if sink is not None:
         m = np.where(sink > m, sink, m)
         a = exp(total.m - m)
         l = fma(l, a, exp(sink - m))
-    inverse = np.where(l == 0, 0, 1 / l).astype(q.dtype)
+    inverse = np.where(l == 0, 0, 1 / l).astype(l.dtype)
     inverse = inverse if a is None else a * inverse
     y = fma(total.o, inverse[:, None], zeros(total.o))  # + 0 turns −0 into +0, for any order of terms
     return y, m + log(l)

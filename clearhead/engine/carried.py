@@ -46,20 +46,37 @@ def no_sums(shape: tuple[int, ...], dtype: "np.dtype[np.floating]") -> Sums:
     return Sums(m, np.zeros_like(m), np.zeros(shape, dtype))
 
 
-def add_keys(launch: Launch, operands: Operands, first_key: int, sums: Sums, threads: int | None) -> None:
-    """Add a stretch of keys to sums, in place. `launch` is that of the stretch."""
-    if launch.decode is not None:
-        for part in segment_sums(launch, operands, first_key, sums.o.shape, threads):
-            join_sums(sums, part)
-    elif launch.tasks:
-        run_stretch(launch, operands, first_key, {"output": sums.o, "lse": sums.m, "workspace": sums.l}, threads)
+def add_keys(
+    launch: Launch,
+    operands: Operands,
+    first_key: int,
+    before: Sums | None,
+    threads: int | None,
+    into: Sums | None = None,
+) -> Sums:
+    """The sums before a stretch of keys, if any, and its own. `launch` is that of the stretch.
+
+    `into` may be overwritten for the result; `before` itself may be given.
+    """
+    shape, dtype = launch.output_shape, launch.lse_dtype
+    if launch.decode is not None and launch.tasks:
+        parts = segment_sums(launch, operands, first_key, threads)
+        total = parts.pop(0) if before is None else before.copy()
+        for part in parts:
+            join_sums(total, part)
+        return total
+    sums = into or Sums(np.empty(shape[:-1], dtype), np.empty(shape[:-1], dtype), np.empty(shape, dtype))
+    if launch.tasks:
+        results = {"output": sums.o, "lse": sums.m, "workspace": sums.l}
+        if before is not None:
+            results["counters"] = np.array([address(x) for x in (before.o, before.m, before.l)], np.int64)
+        run_stretch(launch, operands, first_key, results, threads, before)
+    return sums
 
 
-def segment_sums(
-    launch: Launch, operands: Operands, first_key: int, shape: tuple[int, ...], threads: int | None
-) -> list[Sums]:
-    """The sums of each segment of keys that a decode kernel finds, for outputs of a shape, ascending."""
-    dtype, decode = launch.lse_dtype, launch.decode
+def segment_sums(launch: Launch, operands: Operands, first_key: int, threads: int | None) -> list[Sums]:
+    """The sums of each segment of keys that a decode kernel finds, ascending."""
+    shape, dtype, decode = launch.output_shape, launch.lse_dtype, launch.decode
     assert decode is not None  # noqa: S101
     workspace = np.empty(launch.workspace // dtype.itemsize, dtype)
     run_stretch(launch, operands, first_key, {"workspace": workspace}, threads)
@@ -76,9 +93,14 @@ def segment_sums(
 
 
 def run_stretch(
-    launch: Launch, operands: Operands, first_key: int, results: dict[str, Array], threads: int | None
+    launch: Launch,
+    operands: Operands,
+    first_key: int,
+    results: dict[str, Array],
+    threads: int | None,
+    before: Sums | None = None,
 ) -> None:
-    """Run a launch over a stretch of keys; `results` are the fields of the call's table that sums are written to.
+    """Run a launch over a stretch of keys; `results` are the fields of the call's table that hold sums.
 
     Kernels count keys from the first of all, so that a stretch's arrays are said to begin as much earlier.
     """
@@ -93,7 +115,7 @@ def run_stretch(
     for name, array in results.items():
         table[FIELDS.index(name)] = address(array)
     count = min(launch.most_threads, threads or allowed())
-    arrays = (q, k, v, pages, launch.held, *results.values())
+    arrays = (q, k, v, pages, launch.held, before, *results.values())
     run_kernel(launch.entry, table, launch.scratch_size, count, launch.isa, arrays)
 
 

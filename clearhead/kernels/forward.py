@@ -24,7 +24,7 @@ from clearhead.kernels.parts.bfloat16_dot import (
     write_native_values,
     write_pair_weights,
 )
-from clearhead.kernels.parts.carried_sums import CarriedSums, write_load_sums, write_store_sums
+from clearhead.kernels.parts.carried_sums import CarriedSums, Stretch, SumArrays, write_load_sums, write_store_sums
 from clearhead.kernels.parts.dense_rows import BlockRows, Wanted
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.mask_bits import Finite, ValuesSeen, write_finite, write_see, write_values_seen
@@ -71,7 +71,7 @@ class Attend(NamedTuple):
     """A tile of `rows` queries, from packing to output.
 
     Its first query sees the keys from `left` to `diagonal` of the `keys` that there are; k and v begin at key 0. With
-    carried sums, y and lse are where o and m lie, and there is no key before `first`.
+    carried sums, a `stretch` says what there is of them.
     """
 
     frame: Frame
@@ -86,8 +86,7 @@ class Attend(NamedTuple):
     left: Int | None = None
     kinds: Pointer | None = None  # what is known of each block under a fused mask, or null
     sink: Pointer | None = None
-    first: Int | None = None
-    l: Pointer | None = None
+    stretch: Stretch | None = None
 
 
 def forward(tile: Tile, variant: Variant) -> ir.Module:
@@ -194,7 +193,7 @@ class Forward:
         variant = self.variant
         present = (
             *variant.window_edge, *(("kinds",) if variant.mask else ()), *(("sink",) if variant.sink else ()),
-            *(("first", "l") if variant.carried else ()),
+            *(("stretch",) if variant.carried else ()),
         )  # fmt: skip
         f = Function(self.module, self.tile, "attend", Attend, present=present)
         a = f.arguments
@@ -205,28 +204,30 @@ class Forward:
 
         # The keys that any query of the tile sees: from `begin` to `stop`.
         stop = (a.diagonal + a.rows).clamp(0, a.keys)
-        if a.first is not None:
-            stop = (a.first < stop).choose(stop, f.i64(0))
+        first = frame.field("first_key") if variant.paged else None
+        if a.stretch is not None:
+            first = a.stretch.first
+            stop = (first < stop).choose(stop, f.i64(0))
         begin = f.i64(0) if a.left is None else a.left.clamp(0, stop)
-        first = a.first if a.first is not None else frame.field("first_key") if variant.paged else None
         if first is not None:  # what is before has left the cache, or is in the sums already: whole blocks
             begin = least(most(begin, first), stop)
         bounded = a.left is not None or first is not None
 
         f.call(self.pack_query, PackQuery(frame.table, a.q, a.rows, frame.space("query")))
         self.clear(f, state, TOTAL_M, TOTAL_L)
-        carried = None
-        if a.l is not None:
-            carried = CarriedSums(frame.table, total, o_stride, state, a.rows, a.y, a.lse, a.l)
-            f.call(self.load_sums, carried)
-        else:
-            with f.when(stop < begin + 1):  # nobody sees anything
-                self.write_zeros(f, a, total, o_stride)
+        with f.when(stop < begin + 1):  # nobody sees anything
+            self.write_zeros(f, a, total, o_stride)
+        resumed = None
+        if a.stretch is not None:
+            resumed = a.stretch.resumed != 0
+            with f.when(resumed):
+                before = CarriedSums(frame.table, total, o_stride, state, a.rows, a.stretch.before)
+                f.call(self.load_sums, before)
 
         for start in f.range(floor_to(begin, SEGMENT) if bounded else 0, stop, SEGMENT):
             # The first segment is the total so far; later ones are summed apart, then merged.
-            alone = start < begin + 1
-            o = alone.choose(total, frame.space("output")) if carried is None else frame.space("output")
+            alone = start < begin + 1 if resumed is None else (start < begin + 1) & ~resumed
+            o = alone.choose(total, frame.space("output"))
             self.clear(f, state, M, L)
             first_block = most(start, floor_to(begin, BLOCK)) if bounded else start
             if variant.mask:
@@ -235,9 +236,6 @@ class Forward:
                     self.write_zeros(f, a, o, o_stride)
             else:
                 self.write_blocks(f, a, start, first_block, stop, o)
-            if carried is not None:
-                f.call(self.merge, Merge(state, o, total, o_stride, a.rows, vectors))
-                continue
             with f.either(alone) as (then, otherwise):
                 with then:
                     for x in range(self.tile.vectors):
@@ -246,8 +244,8 @@ class Forward:
                 with otherwise:
                     f.call(self.merge, Merge(state, o, total, o_stride, a.rows, vectors))
 
-        if carried is not None:
-            f.call(self.store_sums, carried)
+        if a.stretch is not None:
+            f.call(self.store_sums, CarriedSums(frame.table, total, o_stride, state, a.rows, a.stretch.after))
             return f.finish()
         # y = O / L and LSE = M + log L
         f.call(self.unpack_output, UnpackOutput(frame.table, total, o_stride, state, a.rows, a.y, a.lse, a.sink))
@@ -312,15 +310,26 @@ class Forward:
             enter(frame, head, tile)
         kinds = block_kinds(f, frame, number) if variant.mask else None
         sink = (get("sink") + head * size).pointer() if variant.sink else None
-        first = l = None
-        if variant.carried:
-            first = most(get("first_key") - tile.origin, 0)
-            l = (get("workspace") + number_of_query(frame, head, tile, size)).pointer()
-        f.call(self.attend, Attend(frame, q, k, v, y, lse, diagonal, tile.keys, tile.rows, left, kinds, sink, first, l))
+        stretch = self.stretch(frame, tile, y, number_of_query(frame, head, tile, size)) if variant.carried else None
+        attend = Attend(frame, q, k, v, y, lse, diagonal, tile.keys, tile.rows, left, kinds, sink, stretch)
+        f.call(self.attend, attend)
         seen = (diagonal + tile.rows).clamp(1, most(1, tile.keys))
         if left is not None:
             seen = most(1, seen - left.clamp(0, tile.keys))
         return seen * self.tile.queries * (get("query_dim") + get("value_dim"))
+
+    def stretch(self, frame: Frame, tile: TileRows, o: Pointer, query: Int) -> Stretch:
+        """The keys that there are for a tile, and where its sums lie, with the tile's o at `o` and its m at `query`."""
+        get, place = frame.field, o.address() - frame.field("output")
+        resumed = get("counters")
+        before = (resumed != 0).choose(resumed, frame.table.address()).pointer()  # else anything that can be read
+        bases = (before.entry(n).pointer() for n in range(3))
+        return Stretch(
+            first=most(get("first_key") - tile.origin, 0),
+            resumed=resumed,
+            before=SumArrays(*(base + offset for base, offset in zip(bases, (place, query, query), strict=True))),
+            after=SumArrays(o, (get("lse") + query).pointer(), (get("workspace") + query).pointer()),
+        )
 
     def tile_of_task(self, f: Code, frame: Frame, task: Int) -> tuple[Int, Int, TileRows]:
         """The head, the tile's number in it, and what the tile covers."""

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.cache.file import dtype_named
+from clearhead.engine.carried import Sums
 from clearhead.errors import ClearheadError, FileError, reason
 from clearhead.kernels.abi.tiles import STORED
-
-if TYPE_CHECKING:
-    from clearhead.pieces.partial import Partial
 
 NUMBERS = ("first_key", "stop", "segments")
 
 
-def write_partial(path: str | os.PathLike[str], part: Partial) -> None:
-    """Write a file; raises FileError and then leaves no file."""
+def write_partial(path: str | os.PathLike[str], sums: Sums, numbers: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Write a file; `numbers` are those of NUMBERS. Raises FileError and then leaves no file."""
     from safetensors.numpy import save
 
     from clearhead.files.writing import write_whole
 
-    arrays = {name: np.ascontiguousarray(x) for name, x in part.sums._asdict().items()}
-    numbers = {name: str(getattr(part, name)) for name in NUMBERS}
-    write_whole(path, save(arrays, numbers | {"dtype": part.dtype.name}), force=True)
+    arrays = {name: np.ascontiguousarray(x) for name, x in sums._asdict().items()}
+    metadata = {name: str(n) for name, n in zip(NUMBERS, numbers, strict=True)} | {"dtype": dtype.name}
+    write_whole(path, save(arrays, metadata), force=True)
 
 
 def read_partial(path: str | os.PathLike[str]) -> tuple[Any, ...]:

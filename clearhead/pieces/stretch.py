@@ -12,7 +12,7 @@ import numpy.typing as npt
 from clearhead.arrays import Array, ceil_div
 from clearhead.cache.key_value import KeyValueCache
 from clearhead.definition.canonical import SEGMENT
-from clearhead.engine.carried import Sums, add_keys, keys_of
+from clearhead.engine.carried import Sums, add_keys, keys_of, no_sums
 from clearhead.engine.execute import check_cache
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.kept import rules_over
@@ -24,6 +24,7 @@ from clearhead.machine.unbroken import late
 from clearhead.rules.current import current_rules
 from clearhead.rules.masks import (
     Causal,
+    Dense,
     Documents,
     Mask,
     Window,
@@ -33,7 +34,7 @@ from clearhead.rules.masks import (
     placed_at,
     split_documents,
 )
-from clearhead.rules.scores import ScoreLike, as_rules
+from clearhead.rules.scores import Bias, Score, ScoreLike, as_rules
 
 GIVE = "call partial(q, k, v, mask=…), or partial(q, cache, mask=…)"
 
@@ -66,9 +67,10 @@ def check_placed(rules: Rules) -> None:
         )
     if placed_at(mask) is not None:
         return
-    formulas = [x.formula for x in (*mask.parts(), *scores)]
-    if any(isinstance(x, Causal | Window | Documents) for x in mask.parts()) or any(
-        not {"query", "row"}.isdisjoint(x.expression.leaves) for x in formulas
+    rules_of_pairs: list[Mask | Score] = [*mask.parts(), *scores]
+    if any(
+        isinstance(x, Causal | Window | Documents | Dense | Bias) or "query" in x.formula.expression.leaves
+        for x in rules_of_pairs
     ):
         raise InputError(
             f"{mask!r} does not say where these queries stand among all keys, which it or a score rule reads: give "
@@ -92,11 +94,16 @@ class Stretch(NamedTuple):
         """The shape of o."""
         return self.launch.output_shape
 
-    def add(self, sums: Sums) -> None:
-        """Add these keys to sums, in place; raises TraceError if a rule has no value for a pair."""
-        if self.stop > self.first_key:
-            add_keys(self.launch, self.operands, self.first_key, sums, self.call.threads)
-            self.check_rules(sums)
+    def after(self, before: Sums | None, into: Sums | None = None) -> Sums:
+        """The sums before these keys, if any, and theirs; raises TraceError if a rule has no value for a pair.
+
+        `into` may be overwritten for the result; `before` itself may be given.
+        """
+        if self.stop == self.first_key:
+            return no_sums(self.shape, self.launch.lse_dtype) if before is None else before
+        sums = add_keys(self.launch, self.operands, self.first_key, before, self.call.threads, into)
+        self.check_rules(sums)
+        return sums
 
     def check_rules(self, sums: Sums) -> None:
         """Raise TraceError if a row is NaN because a rule divides by 0 or reads outside its arrays."""

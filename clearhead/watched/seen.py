@@ -15,8 +15,9 @@ from typing import Any
 from clearhead.arrays import Array
 from clearhead.attention_weights.labels import token_matches
 from clearhead.attention_weights.matrix import Weights
+from clearhead.attention_weights.questions import checked_questions
 from clearhead.attention_weights.ranking import How, RankedHead, rank_heads
-from clearhead.attention_weights.summary import Summary, checked_questions
+from clearhead.attention_weights.summary import Summary
 from clearhead.displayed import Displayed
 from clearhead.errors import InputError
 from clearhead.watched.file import read_watch, write_watch

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import clearhead
 from clearhead import Match, attend, causal, full, problem, softcap, weights, where, window
-from clearhead.attention_weights.summary import SHARES, USUAL
+from clearhead.attention_weights.questions import SHARES, USUAL
 from clearhead.definition import canonical
 from clearhead.definition import weights as definition
 from clearhead.engine.launch import spec_for

@@ -31,7 +31,7 @@ FIELDS = (
     "first_segment",
     "first_key",  # what is before it has left the cache, or belongs to an earlier stretch
     "workspace",  # each segment's sums, and how many segments of a head are done; of carried sums, l
-    "counters",
+    "counters",  # with carried sums, where the addresses of the earlier o, m and l stand; 0: none
     "sweep",  # where the table of a sweep over the weights lies
     "scale",  # a float64's bits
     "query",

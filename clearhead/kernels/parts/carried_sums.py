@@ -14,6 +14,23 @@ from clearhead.kernels.ir.values import Int, Pointer
 from clearhead.kernels.parts.frame import CallTable
 
 
+class SumArrays(NamedTuple):
+    """Where the sums of a tile's first query lie in memory."""
+
+    o: Pointer
+    m: Pointer
+    l: Pointer
+
+
+class Stretch(NamedTuple):
+    """A stretch of keys for one tile."""
+
+    first: Int  # the first key that there is
+    resumed: Int  # not 0: there are sums of earlier keys
+    before: SumArrays
+    after: SumArrays
+
+
 class CarriedSums(NamedTuple):
     """A tile's sums in scratch memory, and in the arrays that carry them."""
 
@@ -22,9 +39,7 @@ class CarriedSums(NamedTuple):
     o_stride: Int
     state: Pointer
     rows: Int
-    o: Pointer
-    m: Pointer
-    l: Pointer
+    arrays: SumArrays
 
 
 def write_load_sums(module: ir.Module, tile: Tile) -> Emitted[CarriedSums]:
@@ -35,9 +50,9 @@ def write_load_sums(module: ir.Module, tile: Tile) -> Emitted[CarriedSums]:
     vectors = dims // f.lanes
 
     for q in f.range(0, a.rows):
-        for which, carried in ((TOTAL_M, a.m), (TOTAL_L, a.l)):
+        for which, carried in ((TOTAL_M, a.arrays.m), (TOTAL_L, a.arrays.l)):
             f.store(f.load_number(carried + q * size), f.at(a.state, which, 0) + q * size)
-        source, target = a.o + q * row, a.total + q * a.o_stride
+        source, target = a.arrays.o + q * row, a.total + q * a.o_stride
         for x in f.range(0, vectors):
             f.store(f.load(f.at(source, 0, x)), f.at(target, 0, x))
         for d in f.range(vectors * f.lanes, dims):
@@ -55,9 +70,9 @@ def write_store_sums(module: ir.Module, tile: Tile) -> Emitted[CarriedSums]:
     vectors = dims // f.lanes
 
     for q in f.range(0, a.rows):
-        for which, carried in ((TOTAL_M, a.m), (TOTAL_L, a.l)):
+        for which, carried in ((TOTAL_M, a.arrays.m), (TOTAL_L, a.arrays.l)):
             f.store(f.load_number(f.at(a.state, which, 0) + q * size), carried + q * size)
-        source, target = a.total + q * a.o_stride, a.o + q * row
+        source, target = a.total + q * a.o_stride, a.arrays.o + q * row
         for x in f.range(0, vectors):
             f.store(f.load(f.at(source, 0, x)), f.at(target, 0, x))
         for d in f.range(vectors * f.lanes, dims):

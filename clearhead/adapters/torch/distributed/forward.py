@@ -40,7 +40,8 @@ def forward(
                 if rows not in calls:
                     calls[rows] = begun(call, rows, q[..., at, :], output[..., at, :])
                 asked, sums = calls[rows]
-                stretch_of(asked, k, v, keys.rows.start).add(sums)
+                sums = stretch_of(asked, k, v, keys.rows.start).after(sums, into=sums)
+                calls[rows] = asked, sums
                 if keys.rows.stop >= call.seen_keys(rows)[1]:
                     output[..., at, :], lse[..., at] = finish_sums(sums, sinks)
                     del calls[rows]
