@@ -125,10 +125,10 @@ def join_sums(total: Sums, part: Sums) -> None:
     run_rows("join", total.o, named)
 
 
-def finish_sums(sums: Sums, sink: Array | None) -> tuple[Array, Array]:
-    """Output and log-sum-exp, in the computation's dtype."""
+def finish_sums(sums: Sums, sink: Array | None, into: Array | None = None) -> tuple[Array, Array]:
+    """Output and log-sum-exp, in the computation's dtype; `into` receives the output, and may be the sums' o."""
     lead, dtype = sums.m.shape[:-1], sums.m.dtype
-    y, lse = np.empty_like(sums.o), np.empty_like(sums.m)
+    y, lse = np.empty_like(sums.o) if into is None else into, np.empty_like(sums.m)
     named = {"query": sums.o, "key": sums.m, "value": sums.l, "output": y, "lse": lse}
     if sink is not None:
         named["sink"] = np.ascontiguousarray(np.broadcast_to(sink, lead), dtype)

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from clearhead.adapters.torch.distributed.call import Call
-from clearhead.adapters.torch.distributed.keys import keys_in_order
+from clearhead.adapters.torch.distributed.keys import Keys, keys_in_order
 from clearhead.adapters.torch.distributed.layout import Stretch
 from clearhead.adapters.torch.distributed.peers import Peers
 from clearhead.adapters.torch.host import array_view
 from clearhead.arrays import Array
 from clearhead.engine.carried import Sums, finish_sums, no_sums
-from clearhead.pieces.stretch import Call as AskedRows
+from clearhead.pieces.stretch import Call as Asked
 from clearhead.pieces.stretch import stretch_of
 
 
@@ -32,28 +32,36 @@ def forward(
     output = np.empty((*query.shape[:-1], call.value_dim), computed)
     lse = np.empty(query.shape[:-1], computed)
     q, sinks = array_view(query), None if sink is None else array_view(sink)
-    calls: dict[Stretch, tuple[AskedRows, Sums]] = {}
+    carried: dict[Stretch, Carried] = {}
     for keys in keys_in_order(call, peers, key, value):
-        k, v = array_view(keys.key), array_view(keys.value)
         for rows, at in own_rows(call, peers.rank):
             if call.sees(rows, keys.rows):
-                if rows not in calls:
-                    calls[rows] = begun(call, rows, q[..., at, :], output[..., at, :])
-                asked, sums = calls[rows]
-                sums = stretch_of(asked, k, v, keys.rows.start).after(sums, into=sums)
-                calls[rows] = asked, sums
+                if rows not in carried:
+                    carried[rows] = Carried(call, rows, q[..., at, :], output[..., at, :])
+                carried[rows].add(keys)
                 if keys.rows.stop >= call.seen_keys(rows)[1]:
-                    output[..., at, :], lse[..., at] = finish_sums(sums, sinks)
-                    del calls[rows]
-    assert not calls  # noqa: S101  every query's own position is within its band, so each stretch met its last key
+                    output[..., at, :], lse[..., at] = carried.pop(rows).finish(sinks)
+        del keys  # before another segment needs room
+    assert not carried  # noqa: S101  a query's own position is within its band, so each stretch has met its last key
     return torch.from_numpy(output), torch.from_numpy(lse)
 
 
-def begun(call: Call, rows: Stretch, q: Array, output: Array) -> tuple[AskedRows, Sums]:
-    """A stretch of queries with its rules, and sums of no keys."""
-    asked = AskedRows.of(q, call.mask_at(rows.start), call.score, call.scale, torch.get_num_threads())
-    m, l, _ = no_sums((*output.shape[:-1], 0), output.dtype)
-    return asked, Sums(m, l, zeros(output.shape, output.dtype))
+class Carried:
+    """A stretch of queries, and its sums over the keys so far, changed in place."""
+
+    def __init__(self, call: Call, rows: Stretch, q: Array, output: Array) -> None:
+        self.asked = Asked.of(q, call.mask_at(rows.start), call.score, call.scale, torch.get_num_threads())
+        m, l, _ = no_sums((*output.shape[:-1], 0), output.dtype)
+        self.sums = Sums(m, l, zeros(output.shape, output.dtype))
+
+    def add(self, keys: Keys) -> None:
+        """Add the next keys."""
+        stretch = stretch_of(self.asked, array_view(keys.key), array_view(keys.value), keys.rows.start)
+        self.sums = stretch.after(self.sums, into=self.sums)
+
+    def finish(self, sink: Array | None) -> tuple[Array, Array]:
+        """Output and LSE."""
+        return finish_sums(self.sums, sink, into=self.sums.o)
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

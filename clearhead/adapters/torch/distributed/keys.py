@@ -52,6 +52,7 @@ def keys_in_order(call: Call, peers: Peers, key: torch.Tensor, value: torch.Tens
     if call.way == "stream":
         for parcel, tensors in segments:
             yield Keys(parcel.rows, *tensors)
+            del tensors  # before another segment needs room
         return
     runs = deque(joined(parcel.rows for parcel in call.key_parcels if peers.rank in parcel.readers))
     run: Keys | None = None
