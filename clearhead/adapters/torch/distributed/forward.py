@@ -41,7 +41,6 @@ def forward(
                 carried[rows].add(keys)
                 if keys.rows.stop >= call.seen_keys(rows)[1]:
                     output[..., at, :], lse[..., at] = carried.pop(rows).finish(sinks)
-        del keys  # before another segment needs room
     assert not carried  # noqa: S101  a query's own position is within its band, so each stretch has met its last key
     return torch.from_numpy(output), torch.from_numpy(lse)
 

@@ -45,23 +45,31 @@ def keys_in_order(call: Call, peers: Peers, key: torch.Tensor, value: torch.Tens
     """All keys that this rank's queries see, ascending: in segments, or in runs of neighbouring ones."""
     own = Own(call.layout, peers.rank, [key, value])
 
+    used: list[Tensors] = []  # memory of received segments, for later ones
+
     def empty(parcel: Parcel) -> Tensors:
+        if used and used[-1][0].shape[-2] == parcel.rows.rows:
+            return used.pop()
         return [x.new_empty((*x.shape[:-2], parcel.rows.rows, x.shape[-1])) for x in (key, value)]
 
     segments = travel(peers, call.key_parcels, lambda parcel: own.rows(parcel.rows), empty, call.ahead)
-    if call.way == "stream":
-        for parcel, tensors in segments:
-            yield Keys(parcel.rows, *tensors)
-            del tensors  # before another segment needs room
-        return
     runs = deque(joined(parcel.rows for parcel in call.key_parcels if peers.rank in parcel.readers))
     run: Keys | None = None
     for parcel, tensors in segments:
-        if run is None:
-            rows = runs.popleft()
-            run = Keys(rows, *(x.new_empty((*x.shape[:-2], rows.rows, x.shape[-1])) for x in (key, value)))
-        for whole, part in zip((run.key, run.value), tensors, strict=True):
-            whole.narrow(-2, parcel.rows.start - run.rows.start, parcel.rows.rows).copy_(part)
-        if parcel.rows.stop == run.rows.stop:
-            yield run
-            run = None
+        if call.way == "stream":
+            yield Keys(parcel.rows, *tensors)
+        else:
+            run = run or room(runs.popleft(), key, value)
+            first = parcel.rows.start - run.rows.start
+            for whole, part in zip((run.key, run.value), tensors, strict=True):
+                whole.narrow(-2, first, parcel.rows.rows).copy_(part)
+            if parcel.rows.stop == run.rows.stop:
+                yield run
+                run = None
+        if parcel.rows.rank != peers.rank:
+            used.append(tensors)
+
+
+def room(rows: Stretch, key: torch.Tensor, value: torch.Tensor) -> Keys:
+    """Memory for a run of keys and values."""
+    return Keys(rows, *(x.new_empty((*x.shape[:-2], rows.rows, x.shape[-1])) for x in (key, value)))
