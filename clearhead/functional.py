@@ -67,6 +67,17 @@ class Attended(Displayed):
             )
         return self.find_weights()
 
+    @property
+    def unrounded(self) -> Array:
+        """The output before it was rounded to 16 bits, in float32, as gradients in pieces need it; else the output.
+
+        >>> import numpy as np
+        >>> x = np.ones((2, 1), np.float16)
+        >>> attend(x, x, x).unrounded.dtype
+        dtype('float32')
+        """
+        return self.output if self.residuals is None else self.residuals.output
+
     def backward(self, d_out: npt.ArrayLike, d_lse: npt.ArrayLike | None = None, *, rules: bool = True) -> "Gradients":
         """Gradients of q, k, v, the sink and the rules' arrays, from those of `output` and optionally of `lse`.
 

@@ -27,7 +27,7 @@ from clearhead.engine.launch import spec_for
 from clearhead.engine.problem import Problem, over_pages
 from clearhead.gradients.launch import BackwardLaunch, float_arrays
 from clearhead.kernels.abi.tiles import F32, F64, tile_for
-from clearhead.kernels.abi.variant import Variant
+from clearhead.kernels.abi.variant import Variant, Wanted
 from clearhead.machine.compile import KernelSpec, write_ir
 from clearhead.machine.target import AARCH64, Target
 from clearhead.rules.expression import Expression
@@ -157,6 +157,14 @@ def of_sums(isa: str, kernel: str, *, sink: bool = False) -> KernelSpec:
     return KernelSpec(kernel, tile, target, Variant(sink=sink))
 
 
+def of_pieces(isa: str, dtype: str, rules: str, gradients: Wanted) -> KernelSpec:
+    """The kernel of the gradients of a stretch, without those of arrays."""
+    whole = replace(asked(dtype, rules), carried=True)
+    spec = forward(isa, dtype, rules)
+    launch = BackwardLaunch(whole, whole.output, (), False, gradients)
+    return KernelSpec("backward", spec.tile, spec.target, launch.variant)
+
+
 def peak(isa: str, dtype: str) -> KernelSpec:
     """The kernel that measures the processor."""
     target = TARGETS[isa]
@@ -183,6 +191,16 @@ def cases(isa: str) -> Iterator[Case]:
         for dtype, rules in (("f32", "causal"), ("f32", "softcap"), ("bf16", "causal")):
             yield f"cached-{dtype}-{rules}-{queries}", lambda q=queries, d=dtype, r=rules: cached(isa, d, r, q)
         yield f"cached-f32-int8-{queries}", lambda q=queries: cached(isa, "f32", "causal", q, int8=True)
+    halves: tuple[Wanted, ...] = ("queries", "keys", "all")
+    for part in halves:
+        for dtype, rules in (
+            ("f32", "causal"),
+            ("f32", "dense"),
+            ("f32", "alibi"),
+            ("f64", "causal"),
+            ("bf16", "causal"),
+        ):
+            yield f"pieces-{part}-{dtype}-{rules}", lambda p=part, d=dtype, r=rules: of_pieces(isa, d, r, p)
     for dtype in ("f16", "bf16"):
         yield f"forward-{dtype}-causal", lambda d=dtype: forward(isa, d, "causal")
         yield f"forward-{dtype}-wide", lambda d=dtype: forward(isa, d, "causal", unrounded=True)

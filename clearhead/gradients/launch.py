@@ -7,7 +7,7 @@ how much memory a call needs, and how many threads work. `engine.launch` does th
 import ctypes
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, NamedTuple
@@ -174,12 +174,11 @@ class BackwardLaunch:
         _, _, _, arrays = self.expressions
         found = {number: np.zeros(arrays[number].shape, computed) for number in self.arrays}
         tasks = self.chains * self.group * len(self.tile_table)
-        first, stop = self.tasks_at_work
         sums = np.zeros((tasks, max(1, len(self.variant.contributions))), computed)
         if tasks and problem.keys:
             progress, done = np.zeros(tasks, np.int64), np.full(1, DONE, np.int64)
-            progress.reshape(self.chains, -1)[:, : first // self.chains] = DONE
-            count = max(1, min(threads, stop - first, self.work // WORTH_A_THREAD))
+            progress.reshape(self.chains, -1)[:, : (self.head or 0) * len(self.tile_table)] = DONE
+            count = max(1, min(threads, tasks, self.work // WORTH_A_THREAD))
             template, address_fields, kept = self.template(count)
             numbers = list(template)
             for field, number in zip(address_fields, self.scattered, strict=True):
@@ -191,9 +190,10 @@ class BackwardLaunch:
                 call_arrays["d_lse"] = d_lse
             for name, array in call_arrays.items():
                 numbers[AT[name]] = address(array) - self.before_first_key.get(name, 0)
-            table = (ctypes.c_int64 * len(numbers))(*numbers)
             alive, isa = (call_arrays, kept, found), self.spec.target.isa
-            run_kernel(self.kernel.entry, table, self.scratch_layout[1], count, isa, alive)
+            for numbers[AT["next_task"]], numbers[AT["tasks"]] in self.tasks_at_work(self.together(count)):
+                table = (ctypes.c_int64 * len(numbers))(*numbers)
+                run_kernel(self.kernel.entry, table, self.scratch_layout[1], count, isa, alive)
             self.add_sums(found, sums.reshape(self.chains * self.group, len(self.tile_table), -1))
         return found
 
@@ -205,11 +205,16 @@ class BackwardLaunch:
         rows |= {"d_key": padded(problem.query_dim) * size, "d_value": padded(problem.value_dim) * size}
         return {name: problem.first_key * row for name, row in rows.items()}
 
-    @property
-    def tasks_at_work(self) -> tuple[int, int]:
-        """The first task and the one after the last. Those of one head lie together where all chains take turns."""
-        tasks = self.chains * len(self.tile_table)
-        return (0, tasks * self.group) if self.head is None else (self.head * tasks, (self.head + 1) * tasks)
+    def tasks_at_work(self, together: int) -> Iterator[tuple[int, int]]:
+        """Ranges of tasks: all, or one head's, which lie side by side in each batch of chains that take turns."""
+        tiles = len(self.tile_table)
+        if self.head is None:
+            yield 0, self.chains * self.group * tiles
+            return
+        for chain in range(0, self.chains, together):
+            width = min(together, self.chains - chain)
+            first = (chain * self.group + self.head * width) * tiles
+            yield first, first + width * tiles
 
     def add_sums(self, found: dict[int, Array], sums: Array) -> None:
         """Add the sums of tiles to gradients of array elements that a rule reads once per head."""
@@ -294,8 +299,6 @@ class BackwardLaunch:
         steps = {name: operand.lead for name, operand in operands.items()} | self.gradient_steps()
         axes = [n for n, axis in enumerate(walked) if axis != 1]
         fields = dict.fromkeys(FIELDS, 0) | {
-            "next_task": self.tasks_at_work[0],
-            "tasks": self.tasks_at_work[1],
             "queries": problem.queries,
             "keys": problem.keys,
             "query_dim": problem.query_dim,
@@ -307,7 +310,7 @@ class BackwardLaunch:
             "parameters": len(FIELDS) + len(AXIS) * len(axes),
             "tiles": len(tile_table),
             "tile_table": tile_table.ctypes.data,
-            **block_fields(kinds),
+            **block_fields(kinds, self.first_block),
             "group": self.group,
             "chains": 1 if self.in_one_chain else self.chains,
             "chain": len(tile_table) * self.group * (self.chains if self.in_one_chain else 1),
@@ -335,8 +338,6 @@ class BackwardLaunch:
 
     def together(self, threads: int) -> int:
         """How many chains take turns."""
-        if self.head is not None:
-            return self.chains
         return 1 if self.in_one_chain or threads == 1 else min(TURNS * threads, self.chains)
 
     @property
@@ -348,12 +349,21 @@ class BackwardLaunch:
             self.problem.rules.spans
         )
 
+    @property
+    def first_block(self) -> int:
+        """Where the table of block kinds begins; packed documents count blocks of their own."""
+        return 0 if self.problem.rules.packed else self.problem.first_key // GRADIENT_BLOCK
+
     @cached_property
     def kinds(self) -> Array | None:
         """Whether each block of a tile is full, empty or partly masked, as far as a fused mask tells."""
         problem = self.problem
         return problem.rules.kinds(
-            self.tiles, GRADIENT_BLOCK, math.prod(problem.lead[:-1]), problem.lead[-1] if problem.lead else 1
+            self.tiles,
+            GRADIENT_BLOCK,
+            math.prod(problem.lead[:-1]),
+            problem.lead[-1] if problem.lead else 1,
+            self.first_block,
         )
 
     @cached_property

@@ -123,6 +123,7 @@ def query_gradient(
     """
     call = Call.of(q, mask, score, scale, threads)
     piece = piece_of(call, (k, v), (out, lse, d_out, d_lse), first_key, "queries")
+    check_sums_so_far(before, QueryGradient)
     if before is not None and before.stop != first_key:
         raise InputError(
             f"the gradient ends at key {before.stop}, these keys begin at {first_key}: keys go in ascending order, "
@@ -179,6 +180,7 @@ def key_gradients(
             f"{mask!r} does not say where these queries stand among all: give full(at=0), or & full(at=0)."
         )
     piece = piece_of(call, (k, v), (out, lse, d_out, d_lse), first_key, "keys", head)
+    check_sums_so_far(before, KeyGradients)
     launch, stop = piece.launch, at + call.q.shape[-2]
     check_query_cut(launch, at)
     first, end = heads_so_far(before, head, at, stop, launch.group)
@@ -330,6 +332,12 @@ def check_of_queries(name: str, array: Array, shape: tuple[int, ...], dtype: str
             f"{name} has dtype {array.dtype}, but {dtype} is needed: {GIVE}, and of 16-bit operands the output before "
             "it was rounded."
         )
+
+
+def check_sums_so_far(before: object, kind: type) -> None:
+    """Check that `before` is a result, which knows where it ended, and not its arrays."""
+    if before is not None and not isinstance(before, kind):
+        raise InputError(f"before is a {type(before).__name__}: pass the whole {kind.__name__} of the stretch before.")
 
 
 def check_begun(whose: str, own: Array, wanted: Array) -> None:

@@ -91,7 +91,7 @@ class Partial:
             check_sink(numbers, self.m.shape[:-1])
         output, lse = finish_sums(self.sums, numbers)
         with np.errstate(over="ignore", invalid="ignore"):
-            return Finished(output.astype(self.dtype, copy=False), lse)
+            return Finished(output.astype(self.dtype, copy=False), lse, divided=output)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the sums to a .safetensors file, which appears whole or not at all and replaces an older one.
@@ -113,8 +113,16 @@ class Partial:
         return cls(*late("clearhead.pieces.file").read_partial(path))
 
 
+@dataclass(frozen=True, kw_only=True)
 class Finished(Attended):
     """A divided partial sum: output and log-sum-exp, without the keys that they came from."""
+
+    divided: Array = field(repr=False, compare=False)
+
+    @property
+    def unrounded(self) -> Array:
+        """The output before it was rounded to the operands' dtype."""
+        return self.divided
 
     @property
     def weights(self) -> "Weights":
@@ -127,8 +135,8 @@ class Finished(Attended):
     def differentiable(self) -> "Residuals":
         """Raise the error that names what gives derivatives."""
         raise InputError(
-            "a finished partial sum holds no keys: call query_gradient(q, k, v, output, lse, d_out, …) and "
-            "key_gradients(…) for each stretch of keys."
+            "a finished partial sum holds no keys: call query_gradient(q, k, v, this.unrounded, this.lse, "
+            "d_out, …) and key_gradients(…) for each stretch of keys."
         )
 
 

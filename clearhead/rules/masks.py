@@ -223,7 +223,9 @@ class Documents(Mask):
         The keys given are the first of the whole call's.
         """
         if self.queries is not None:
-            raise InputError(f"{self!r} has lengths of its own for queries, among which at={at} has no place.")
+            raise InputError(
+                f"{self!r} has lengths of its own for queries, among which at={at} has no place: give one list of lengths for both, or align within each document."
+            )
         if max(at + queries, keys) > sum(self.lengths):
             raise ShapeError(
                 f"{self!r} holds {sum(self.lengths)} items, but {queries} queries from {at} on and {keys} keys reach "

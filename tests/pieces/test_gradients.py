@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import ml_dtypes
@@ -22,6 +23,7 @@ from clearhead import (
     documents,
     full,
     key_gradients,
+    partial,
     prefix,
     query_gradient,
     relative,
@@ -31,6 +33,7 @@ from clearhead import (
 )  # fmt: skip
 from clearhead.definition import gradient_pieces
 from clearhead.definition.gradient import gradients
+from clearhead.gradients.backward import sink_shares, summed_shares
 from clearhead.machine.target import native_isas
 from clearhead.pieces.gradients import piece_gradients, query_cut
 from clearhead.testing import check_same_bits, using_isa
@@ -38,7 +41,6 @@ from tests.arrays import random
 
 ISAS = native_isas()
 KEY_CUT = 64  # a block of keys
-DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 SLOPES, TABLE, PAIRS = random(4) / 8, random(4, 9), random(4, 700, 700)
 MASKS = {  # of queries from position p on; tables are those of the whole call
     "causal": lambda p: causal(at=p),
@@ -87,7 +89,7 @@ class Call:
     def piece(self, function, done, rows, keys, head=None, **more):
         """A function of gradients, of some queries (of one head of each group) and some keys."""
         q, k, v, d_out = self.arrays
-        of_queries = [q, done.residuals.output, done.lse[..., None], d_out]
+        of_queries = [q, done.unrounded, done.lse[..., None], d_out]
         if head is not None:
             of_queries, more = [x[..., head[0] :: head[1], :, :] for x in of_queries], more | {"head": head}
         q, out, lse, d_out = (x[..., rows, :] for x in of_queries)
@@ -127,7 +129,7 @@ class Call:
 
 def between(cuts, length):
     places = sorted({0, *(cut for cut in cuts if cut < length), length})
-    return [slice(a, b) for a, b in zip(places, places[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(places)]
 
 
 def call(dtype, n, heads=2, key_heads=1, dim=8, mask="causal", score="nothing", threads=1, sink=None):
@@ -138,18 +140,18 @@ def call(dtype, n, heads=2, key_heads=1, dim=8, mask="causal", score="nothing", 
 
 @given(st.data())
 def test_any_ascending_cut_has_the_bits_of_one_call(data):
-    dtype, isa = data.draw(st.sampled_from(DTYPES)), data.draw(st.sampled_from(ISAS))
+    dtype, isa = data.draw(st.sampled_from([np.float32, np.float64])), data.draw(st.sampled_from(ISAS))
     with using_isa(isa):
         tile = query_cut(dtype)
-        n = max(1, data.draw(st.sampled_from([1, tile, 64, 128, 192, 320, 640])) + data.draw(st.integers(-1, 1)))
+        n = max(1, data.draw(st.sampled_from([1, tile, 64, 128, 192, 256])) + data.draw(st.integers(-1, 1)))
         one = call(
-            dtype, n, 4, data.draw(st.sampled_from([1, 2, 4])), data.draw(st.sampled_from([1, 5, 16, 20])),
+            dtype, n, 2, data.draw(st.sampled_from([1, 2])), data.draw(st.sampled_from([1, 5, 16, 20])),
             data.draw(st.sampled_from(BANDS)), threads=data.draw(st.sampled_from([1, 2, 7])),
-            sink=data.draw(st.sampled_from([None, random(4)])),
+            sink=data.draw(st.sampled_from([None, random(2)])),
         )  # fmt: skip
 
         def cuts(step):
-            return [step * x for x in data.draw(st.lists(st.integers(1, max(1, n // step)), max_size=3))]
+            return [step * x for x in data.draw(st.lists(st.integers(1, max(1, n // step)), max_size=2))]
 
         one.check(cuts(tile), cuts(1), cuts(KEY_CUT))
 
@@ -160,6 +162,12 @@ def test_segments_of_the_forward_pass(isa, n):
     with using_isa(isa):
         unit = 2040 if isa == "avx2" else 1536
         call(np.float32, n, 1, 1, 4, threads=2).check([unit], [1000], [2048])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_sums_of_16_bits_are_rounded_once(dtype):
+    tile = query_cut(dtype)
+    call(dtype, 300, 4, 2, 20, "wide window", threads=2, sink=random(4)).check([tile, 3 * tile], [100], [64, 256])
 
 
 @pytest.mark.parametrize("mask", sorted(MASKS))
@@ -227,6 +235,33 @@ def test_what_was_shared_is_summed_at_the_end(q, k, v):
             check_same_bits(got, getattr(want, name)[..., keys, :], f"d{name}")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_shares_of_a_sinks_gradient_are_those_of_one_call(dtype):
+    sink = random(4).astype(np.float32)
+    one = call(dtype, 300, 4, 2, 5, mask="nothing for some", sink=sink)
+    done, want = one.whole()
+    shares = [
+        sink_shares(sink, done.unrounded[:, rows], done.lse[:, rows], one.arrays[3][:, rows], None)
+        for rows in between([1, 100, 177], 300)
+    ]
+    check_same_bits(summed_shares(np.concatenate(shares, -1), sink), want.sink, "dsink")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_finished_partial_sum_has_what_gradients_need(dtype):
+    one = call(dtype, 2100, 2, 2, 8, mask="window")
+    done, want = one.whole()
+    q, k, v, d_out = one.arrays
+    rows = slice(2000, 2100)
+    total = partial(q[:, rows], k[:, :2048], v[:, :2048], mask=one.mask(2000)).then(k[:, 2048:], v[:, 2048:]).finish()
+    check_same_bits(total.unrounded, done.unrounded[:, rows], "the output before it was rounded")
+    found = None
+    for keys in slice(1920, 2048), slice(2048, 2100):
+        of_rows = q[:, rows], k[:, keys], v[:, keys], total.unrounded, total.lse, d_out[:, rows]
+        found = query_gradient(*of_rows, first_key=keys.start, before=found, mask=one.mask(2000))
+    check_same_bits(found.q, want.q[:, rows], "dQ")
+
+
 def test_with_a_gradient_of_the_log_sum_exp():
     q, k, v, d_out = (random(4, 200, 8, seed=seed) for seed in range(4))
     done, d_lse, tile = attend(q, k[:2], v[:2]), random(4, 200, seed=9), query_cut(np.float32)
@@ -276,7 +311,9 @@ def test_each_piece_is_what_the_definition_says(mask, score):
     rows = slice(cut, 90)
     of_piece = q[:, rows], k[:, keys], v[:, keys], done.output[:, rows], done.lse[:, rows], d_out[:, rows]
     found = key_gradients(*of_piece, **(rules | {"mask": one.mask(cut)}))
-    for a, b in zip((found.k, found.v), gradient_pieces.key_gradients(*of_piece, **(rules | {"mask": one.mask(cut)})), strict=True):
+    for a, b in zip(
+        (found.k, found.v), gradient_pieces.key_gradients(*of_piece, **(rules | {"mask": one.mask(cut)})), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
@@ -299,17 +336,21 @@ def test_the_definitions_pieces_add_up_to_the_definitions_gradients(mask):
         np.testing.assert_allclose(total, getattr(want, name), rtol=0, atol=1e-12)
 
 
+def sent(sums):
+    return pickle.loads(pickle.dumps(sums))  # noqa: S301
+
+
 def test_sums_travel_by_pickle_and_stay_as_they_were():
     one = call(np.float16, 200)
     done, want = one.whole()
     first = one.piece(query_gradient, done, slice(0, 200), slice(0, 128))
     before = first.q
-    last = one.piece(query_gradient, done, slice(0, 200), slice(128, 200), before=pickle.loads(pickle.dumps(first)))
+    last = one.piece(query_gradient, done, slice(0, 200), slice(128, 200), before=sent(first))
     check_same_bits(last.q, want.q, "dQ")
     check_same_bits(first.q, before, "the sums so far")
     found = one.piece(key_gradients, done, slice(0, 200), slice(0, 200), (0, 2))
     before = found.k
-    found = one.piece(key_gradients, done, slice(0, 200), slice(0, 200), (1, 2), before=pickle.loads(pickle.dumps(found)))
+    found = one.piece(key_gradients, done, slice(0, 200), slice(0, 200), (1, 2), before=sent(found))
     check_same_bits(found.k, want.k, "dK")
     assert not np.array_equal(found.k, before)
 
@@ -394,7 +435,10 @@ def test_queries_out_of_order_are_refused_by_their_numbers():
         (lambda: add(4, 5, (0, 2), first), f"end at query {3 * tile} of head 0 .* begin at query {4 * tile} of head 0"),
         (lambda: add(0, 1, (0, 2), first), f"end at query {3 * tile} of head 0 .* begin at query 0 of head 0"),
         (lambda: add(3, 4, (1, 2), first), f"end at query {3 * tile} of head 0 .* begin at query {3 * tile} of head 1"),
-        (lambda: add(3, 4, (0, 2), second), f"end at query {2 * tile} of head 1 .* begin at query {3 * tile} of head 0"),
+        (
+            lambda: add(3, 4, (0, 2), second),
+            f"end at query {2 * tile} of head 1 .* begin at query {3 * tile} of head 0",
+        ),
         (lambda: add(2, 4, (1, 2), second), f"head 0 of each group ended at query {3 * tile}, head 1 at {4 * tile}"),
         (lambda: add(1, 3, (1, 2)), "head=(1, 2): sums go head after head"),
         (lambda: add(3, 4, None, add(1, 3, None)), "sums go head after head; give q[..., i::2, :, :] with head=(i, 2)"),
@@ -420,6 +464,7 @@ def test_queries_out_of_order_are_refused_by_their_numbers():
         ({"threads": 0}, InputError, ["threads=0"]),
         ({"first_key": -1}, InputError, ["first_key=-1"]),
         ({"first_key": 64.0}, InputError, ["first_key=64.0"]),
+        ({"before": (random(2, 100, 4), random(2, 100, 4))}, InputError, ["before is a tuple", "pass the whole"]),
         ({"mask": causal()}, InputError, ["causal()", "at=0"]),
         ({"mask": causal(align="end")}, InputError, ["align", "at=p"]),
     ],
@@ -427,7 +472,7 @@ def test_queries_out_of_order_are_refused_by_their_numbers():
 def test_what_does_not_fit_is_refused(changes, kind, words):
     given = dict(zip(("q", "k", "v", "out", "lse", "d_out", "d_lse"), [random(2, 100, 4)] * 6 + [None], strict=True))
     given |= {"lse": random(2, 100), "mask": causal(at=0)} | changes
-    for function in (query_gradient, key_gradients, piece_gradients):
+    for function in (query_gradient, key_gradients, *(() if "before" in changes else (piece_gradients,))):
         with pytest.raises(kind) as caught:
             function(**given)
         assert all(word in str(caught.value) for word in words), caught.value

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
 
-import clearhead
 from clearhead.adapters.torch.distributed.peers import Peers
 from clearhead.arrays import Array
 from clearhead.errors import ClearheadError, InputError
@@ -29,7 +29,7 @@ MOST_SHOWN = 120  # characters of a fact in a message
 def own_code() -> Facts:
     """What determines the bits besides the arguments."""
     return {
-        "the version of clearhead": clearhead.__version__,
+        "the version of clearhead": sys.modules["clearhead"].__version__,
         "clearhead's source files or tools": fingerprint() or "changed since the import",
         "the instruction set (CLEARHEAD_ISA)": target().isa,
     }
