@@ -1,25 +1,26 @@
-"""Carried sums: a fold over stretches of keys beside one call over all of them, by processor time.
+"""Carried sums beside plain calls, by processor time: one stretch of keys, and a fold over several.
 
     python bench/pieces.py [--rounds 15]
 
 One thread, in turns, in alternating order; the median of the rounds' ratios counts, for other work on the machine
-slows both alike. The fold's copies, its launches and the division at the end are included.
+slows both alike. A stretch is `Partial.then` beside `attend` over the same keys; a fold has its first sums and the
+division at the end besides, beside one call over all keys.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from clearhead import attend, causal, partial
+from clearhead import Attended, attend, causal, full, partial
 
 SHAPES = (  # queries, keys, keys in a stretch, dim
     (2048, 2048, 2048, 64), (2048, 8192, 2048, 64), (4096, 16384, 2048, 64), (4096, 16384, 4096, 64),
     (2048, 8192, 2048, 128),
 )  # fmt: skip
-MOST = 1.05  # a fold takes at most so much of one call's time
+MOST = 1.05
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -29,29 +30,39 @@ def seconds(call: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def ratio(queries: int, keys: int, stretch: int, dim: int, rounds: int) -> tuple[float, float]:
-    """The fold's time by that of one call: the median of the rounds, and of the least times."""
+def ratio(plain: Callable[[], object], carried: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """The time of carried sums by that of the plain call: the median of the rounds, and of the least times."""
+    times = []
+    for n in range(rounds):
+        order = (plain, carried) if n % 2 else (carried, plain)
+        taken = {call: seconds(call) for call in order}
+        times.append((taken[plain], taken[carried]))
+    whole, pieces = zip(*times, strict=True)
+    return statistics.median(b / a for a, b in times), min(pieces) / min(whole)
+
+
+def contests(
+    queries: int, keys: int, stretch: int, dim: int
+) -> Iterator[tuple[str, Callable[[], object], Callable[[], object]]]:
+    """A plain call and what carries sums, by name."""
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((n, dim)).astype(np.float32) for n in (queries, keys, keys))
     first = keys - queries
+    one = slice(0, stretch)
 
-    def whole() -> np.ndarray:
-        return attend(q, k, v, mask=causal(at=first), threads=1).output
-
-    def fold() -> np.ndarray:
-        total = partial(q, k[:stretch], v[:stretch], mask=causal(at=first), threads=1)
+    def fold() -> Attended:
+        total = partial(q, k[one], v[one], mask=causal(at=first), threads=1)
         for start in range(stretch, keys, stretch):
             total = total.then(k[start : start + stretch], v[start : start + stretch])
-        return total.finish().output
+        return total.finish()
 
-    assert np.array_equal(whole(), fold())
-    times = []
-    for n in range(rounds):
-        order = (whole, fold) if n % 2 else (fold, whole)
-        taken = {call.__name__: seconds(call) for call in order}
-        times.append((taken["whole"], taken["fold"]))
-    plain, carried = zip(*times, strict=True)
-    return statistics.median(b / a for a, b in times), min(carried) / min(plain)
+    def whole() -> Attended:
+        return attend(q, k, v, mask=causal(at=first), threads=1)
+
+    assert np.array_equal(whole().output, fold().output)
+    before = partial(q, k[one], v[one], mask=full(), threads=1)
+    yield "stretch", lambda: attend(q, k[one], v[one], mask=full(), threads=1), lambda: before.then(k[one], v[one])
+    yield "fold", whole, fold
 
 
 def main() -> None:
@@ -60,13 +71,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     for queries, keys, stretch, dim in SHAPES:
-        median, least = ratio(queries, keys, stretch, dim, rounds)
-        verdict = "PASS" if median <= MOST else "MISS"
-        print(
-            f"{verdict} {queries} × {keys} × {dim}, {stretch} keys a stretch: {median:.3f} × one call "
-            f"(least times {least:.3f}), at most {MOST}",
-            flush=True,
-        )
+        for name, plain, carried in contests(queries, keys, stretch, dim):
+            carried(), plain()
+            median, least = ratio(plain, carried, rounds)
+            verdict = "PASS" if median <= MOST else "MISS"
+            shape = f"{queries} × {keys} × {dim}, {stretch} keys a stretch"
+            print(
+                f"{verdict} {name}, {shape}: {median:.3f} × plain (least times {least:.3f}), at most {MOST}", flush=True
+            )
 
 
 if __name__ == "__main__":

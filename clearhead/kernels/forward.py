@@ -316,6 +316,8 @@ class Forward:
         seen = (diagonal + tile.rows).clamp(1, most(1, tile.keys))
         if left is not None:
             seen = most(1, seen - left.clamp(0, tile.keys))
+        if stretch is not None:
+            seen = most(1, seen - stretch.first.clamp(0, tile.keys))
         return seen * self.tile.queries * (get("query_dim") + get("value_dim"))
 
     def stretch(self, frame: Frame, tile: TileRows, o: Pointer, query: Int) -> Stretch:

@@ -224,7 +224,8 @@ class Documents(Mask):
         """
         if self.queries is not None:
             raise InputError(
-                f"{self!r} has lengths of its own for queries, among which at={at} has no place: give one list of lengths for both, or align within each document."
+                f"{self!r} has lengths of its own for queries, among which at={at} has no place: give one list of "
+                "lengths for both, or align within each document."
             )
         if max(at + queries, keys) > sum(self.lengths):
             raise ShapeError(
