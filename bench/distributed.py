@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 from clearhead.adapters.torch import attention
 from clearhead.adapters.torch.distributed import Layout, shard, sharded_attention
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--gradients", action="store_true")
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(measure, (folder, parser.parse_args()), nprocs=RANKS)
+        spawn(measure, (folder, parser.parse_args()), nprocs=RANKS)
 
 
 if __name__ == "__main__":
