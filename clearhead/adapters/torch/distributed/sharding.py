@@ -84,7 +84,7 @@ def check_length(x: torch.Tensor, length: int, dim: int) -> None:
     """Raise ShapeError unless an axis has this length."""
     if not -x.dim() <= dim < x.dim() or x.shape[dim] != length:
         raise ShapeError(
-            f"x of shape {tuple(x.shape)} does not have {length} rows along axis {dim}: give those that the layout says."
+            f"x of shape {tuple(x.shape)} has no {length} rows on axis {dim}: give those that the layout says."
         )
 
 
