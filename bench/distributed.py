@@ -1,6 +1,6 @@
 """Two processes on one sequence against one: processor time of the busiest rank, in turns, and equal bits.
 
-    python bench/distributed.py [--tokens 16384] [--unit 2048] [--rounds 7] [--gradients]
+    python bench/distributed.py [--tokens 16384] [--heads 1] [--unit 2048] [--rounds 7] [--gradients]
 
 What two machines would need is the processor time of the busier rank, gloo's threads included: it does not depend on
 what else runs here, and a wall clock over shared cores would. "One" is the mean of both processes alone, in turns.
@@ -40,7 +40,7 @@ def measure(rank: int, folder: str, options: argparse.Namespace) -> None:
     store = dist.FileStore(str(Path(folder) / "store"), RANKS)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
     torch.manual_seed(0)
-    whole = torch.randn(4, 1, options.tokens, DIM)
+    whole = torch.randn(4, options.heads, options.tokens, DIM)
     layout = Layout(options.tokens, RANKS, unit=options.unit)
     mine = shard(whole, layout)
     results: dict[str, Any] = {}
@@ -93,6 +93,7 @@ def main() -> None:
     """Start both processes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=16384)
+    parser.add_argument("--heads", type=int, default=1)
     parser.add_argument("--unit", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--gradients", action="store_true")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 from typing import NamedTuple
 
 import torch
@@ -53,7 +54,8 @@ def keys_in_order(call: Call, peers: Peers, key: torch.Tensor, value: torch.Tens
         return [x.new_empty((*x.shape[:-2], parcel.rows.rows, x.shape[-1])) for x in (key, value)]
 
     segments = travel(peers, call.key_parcels, lambda parcel: own.rows(parcel.rows), empty, call.ahead)
-    runs = deque(joined(parcel.rows for parcel in call.key_parcels if peers.rank in parcel.readers))
+    seen = compress(call.layout.segments, call.key_readers[peers.rank])
+    runs = deque(joined(seen)) if call.way == "gather" else deque()
     run: Keys | None = None
     for parcel, tensors in segments:
         if call.way == "stream":
