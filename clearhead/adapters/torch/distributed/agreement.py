@@ -67,7 +67,8 @@ def exchanged(peers: Peers, own: bytes) -> list[bytes]:
     incoming = {rank: torch.empty_like(outgoing) for rank in peers.others}
     sends = [(rank, peers.send(outgoing, rank, what)) for rank in peers.others]
     receives = [(rank, peers.receive(incoming[rank], rank, what)) for rank in peers.others]
-    peers.wait_all([*receives, *sends], what)
+    with peers.watched():
+        peers.wait_all([*receives, *sends], what)
     return [own if rank == peers.rank else incoming[rank].numpy().tobytes() for rank in range(peers.size)]
 
 

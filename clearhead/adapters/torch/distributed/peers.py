@@ -2,11 +2,13 @@
 
 Responsible for PeerError. Messages go from one process to another (gloo's tagged sends), so that each wait knows whom
 it waits for. gloo closes a process's connections when one of its waits runs out of time; that, or `leave`, ends the
-others' waits. The first process to notice writes the reason into the group's store, so that all name the same one.
+others' waits. A process may wait for one that itself waits for a third: so whoever runs out of time asks, through the
+group's store, who waits for whom, and writes down whom it found; all others name the same one.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +25,12 @@ Work: TypeAlias = Any  # torch.distributed.Work
 
 ENGINES = ("gloo", "mpi", "ucc")
 ROWS, SHARES, NEVER = (1 << 20) + 1, (1 << 20) + 2, (1 << 20) + 3  # tags; messages of the last one are never sent
-REASON = "clearhead: why the group ended"
-GRACE = 0.75  # seconds to wait for the reason that another process gives
+REASON, TROUBLE, STATE = (f"clearhead: {name}" for name in ("why the group ended", "a wait has ended", "rank"))
+POLL, ANSWER, GRACE = (
+    0.2,
+    0.6,
+    1.2,
+)  # seconds: between looks at the store; for a rank to say for whom it waits; for a reason
 START_ANEW = "The group cannot be used again: start the processes anew."
 
 
@@ -33,6 +39,7 @@ class Peers:
 
     def __init__(self, group: Any, timeout: float) -> None:
         self.group, self.timeout = checked_group(group), timeout
+        self.waits: tuple[int, str] | None = None  # whose message, and what it is, while this process waits
         self.rank, self.size = dist.get_rank(self.group), dist.get_world_size(self.group)
 
     @property
@@ -51,7 +58,9 @@ class Peers:
     def wait(self, work: Work, rank: int, what: str, until: float | None = None) -> None:
         """Wait for a send or receive, for the timeout or until a moment of `time.monotonic`; or raise PeerError."""
         left = self.timeout if until is None else max(0.001, until - time.monotonic())
+        self.waits = rank, what
         self.trying(rank, what, lambda: work.wait(timedelta(seconds=left)))
+        self.waits = None
 
     def wait_all(self, works: Sequence[tuple[int, Work]], what: str) -> None:
         """Wait for sends and receives, together for the timeout; each comes with the rank at its other end."""
@@ -64,18 +73,58 @@ class Peers:
         try:
             return step()
         except RuntimeError as error:
-            late = "Timed out" in str(error)
-            why = f"did not answer within {self.timeout:g} s" if late else "was lost"
-            own = f"rank {rank} {why} while {what} was under way"
-            given = None if late else self.given_reason(GRACE)
-            self.leave(own if given is None else given)
-            raise PeerError(f"{given or self.given_reason(0) or own}. {START_ANEW}") from error
+            if "Timed out" in str(error):
+                rank, what = bounded(lambda: self.awaited(rank, what), ANSWER + POLL) or (rank, what)
+                why = f"rank {rank} did not answer within {self.timeout:g} s while {what} was under way"
+            else:
+                given = bounded(lambda: self.given_reason(GRACE), GRACE + POLL)
+                why = given or f"rank {rank} was lost while {what} was under way"
+            self.leave(why)
+            raise PeerError(f"{bounded(lambda: self.given_reason(0), POLL) or why}. {START_ANEW}") from error
+
+    def awaited(self, rank: int, what: str) -> tuple[int, str]:
+        """Who is to blame for a wait that ended: the rank waited for, unless it waits for another one itself."""
+        self.store.set(TROUBLE, "yes")
+        until, asked = time.monotonic() + ANSWER, {self.rank}
+        while rank not in asked:
+            asked.add(rank)
+            key = f"{STATE} {rank}"
+            while not self.store.check([key]) and time.monotonic() < until:
+                time.sleep(POLL / 10)
+            state = json.loads(self.store.get(key)) if self.store.check([key]) else None
+            if state is None:  # it is lost or stopped, or computes
+                return rank, what
+            rank, what = state
+        return rank, what
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Meanwhile, tell others for whom this rank waits when they ask, and end its wait when the call has failed."""
+        over = threading.Event()
+        threading.Thread(target=self.watch, args=(over,), daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def watch(self, over: threading.Event) -> None:
+        """Look at the store now and then; if it is in a lost process, waits end by themselves."""
+        with suppress(Exception):
+            while not over.wait(POLL):
+                if self.store.check([TROUBLE]):
+                    self.store.set(f"{STATE} {self.rank}", json.dumps(self.waits))
+                    while not self.store.check([REASON]) and not over.wait(POLL):
+                        pass
+                    if not over.is_set():
+                        self.close()
+                    return
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """What fails here ends the call on all other ranks, too."""
         try:
-            yield
+            with self.watched():
+                yield
         except PeerError:
             raise
         except BaseException as error:
@@ -83,8 +132,12 @@ class Peers:
             raise
 
     def leave(self, why: str) -> None:
-        """Say why, and close all connections: a wait that runs out of time does that."""
-        bounded(lambda: self.store.compare_set(REASON, "", why))
+        """Say why the group ends, unless another rank has, and close all connections."""
+        bounded(lambda: self.store.set(TROUBLE, "yes") or self.store.compare_set(REASON, "", why), POLL)
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections: a wait that runs out of time does that."""
         with suppress(RuntimeError):
             for other in self.others[:1]:
                 never: Work = dist.irecv(torch.empty(1), group=self.group, tag=NEVER, group_src=other)
@@ -93,17 +146,12 @@ class Peers:
     def given_reason(self, patience: float) -> str | None:
         """The reason that a process of the group has given, or None after some seconds."""
         until = time.monotonic() + patience
-
-        def read() -> str | None:
-            while not self.store.check([REASON]):
-                if time.monotonic() >= until:
-                    return None
-                time.sleep(0.02)
-            written: bytes = self.store.get(REASON)
-            return written.decode()
-
-        answer: str | None = bounded(read)
-        return answer
+        while not self.store.check([REASON]):
+            if time.monotonic() >= until:
+                return None
+            time.sleep(POLL / 10)
+        written: bytes = self.store.get(REASON)
+        return written.decode()
 
     @property
     def store(self) -> Any:
@@ -111,8 +159,8 @@ class Peers:
         return self.group.get_group_store()
 
 
-def bounded(step: Callable[[], Any]) -> Any:
-    """A step's result, or None if it fails or takes long: a store may be in a lost process."""
+def bounded(step: Callable[[], Any], patience: float) -> Any:
+    """A step's result, or None if it fails or takes longer: a store may be in a lost process."""
     results: list[Any] = []
 
     def run() -> None:
@@ -121,7 +169,7 @@ def bounded(step: Callable[[], Any]) -> Any:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(GRACE + 0.25)
+    thread.join(patience)
     return results[0] if results else None
 
 
