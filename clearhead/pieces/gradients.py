@@ -389,7 +389,9 @@ def heads_so_far(
             raise InputError(f"head={head}: sums go head after head, so those of head 0 come first.")
         return at, None
     if before.head[1] != heads:
-        raise InputError(f"{before.head[1]} heads share a key head in what was added so far, {heads} in this call.")
+        raise InputError(
+            f"{before.head[1]} heads share a key head in what was added so far, {heads} here: give the same heads."
+        )
     if together:
         raise InputError(
             f"the gradients hold all queries of {heads} heads of each group, from {before.first} to {before.stop}, "
