@@ -99,8 +99,8 @@ def disagreement(told: Sequence[Facts]) -> InputError:
 def shown(value: str, among: Sequence[str] | dict[str, list[int]]) -> str:
     """A value, cut to the part in which it differs from the others if it is long.
 
-    >>> shown("a" * 200 + "bc", ["a" * 200 + "de"])[-13:]
-    'aaaaaaaaaabc'
+    >>> shown("a" * 200 + "bc", ["a" * 200 + "de"])
+    '…aaaaaaaaaabc'
     """
     if len(value) <= MOST_SHOWN:
         return value
