@@ -1,4 +1,4 @@
-"""Every error a user can meet: one root, five branches.
+"""Every error a user can meet: one root, six branches.
 
     ClearheadError
     ├── InputError        (also ValueError)   an invalid argument: names the value and the next step
@@ -7,6 +7,7 @@
     │   └── TraceError                        a rule's function cannot be traced: names the line
     ├── FileError         (also OSError)      a file cannot be read, parsed or written
     ├── MachineError      (also RuntimeError) this processor or its cache directory cannot do this
+    ├── PeerError         (also ConnectionError) another process of a group is lost, or does not answer
     └── TrustError        (also RuntimeError) a recording does not reproduce the model's own output
 
 A message says what is wrong, with the offending shapes or values, then what to do next.
@@ -41,6 +42,10 @@ class FileError(ClearheadError, OSError):
 
 class MachineError(ClearheadError, RuntimeError):
     """This processor, or its cache directory, cannot do something."""
+
+
+class PeerError(ClearheadError, ConnectionError):
+    """Another process of a group is lost, has failed or does not answer, so the call has no result."""
 
 
 class TrustError(ClearheadError, RuntimeError):

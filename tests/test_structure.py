@@ -104,15 +104,16 @@ def test_no_modules_import_each_other():
 
 PUBLIC = {
     "clearhead": [
-        "Alignment", "Attended", "ClearheadError", "Direction", "DtypeError", "FileError", "Gradients", "HeavyWeight",
-        "InputError", "KeyGradients", "KeyValueCache", "MachineError", "Mask", "Match", "Partial", "Problem",
-        "QueryGradient", "RankedHead", "Score", "Second", "ShapeError", "Summary", "TraceError", "TrustError", "Watch",
-        "Weights", "alibi", "alignment", "attend", "attention", "bias", "blocks", "causal", "dense", "dilated",
-        "documents", "eviction", "flow", "full", "functions", "head_outputs", "heaviest_keys", "heaviest_rows",
-        "intervene", "join", "kernel_for", "key_contributions", "key_gradients", "load_watch", "merge",
-        "output_gradients", "output_norms", "partial", "prefix", "problem", "query_gradient", "rank_heads", "relative",
-        "relevance", "rollout", "scale", "self_attention", "similarity", "softcap", "token_matches", "watch",
-        "weight_gradients", "weights", "weights_times_gradients", "where", "window",
+        "Alignment", "Attended", "ClearheadError", "Direction", "DtypeError", "FileError", "Gradients",
+        "HeavyWeight", "InputError", "KeyGradients", "KeyValueCache", "MachineError", "Mask", "Match",
+        "Partial", "PeerError", "Problem", "QueryGradient", "RankedHead", "Score", "Second", "ShapeError",
+        "Summary", "TraceError", "TrustError", "Watch", "Weights", "alibi", "alignment", "attend", "attention",
+        "bias", "blocks", "causal", "dense", "dilated", "documents", "eviction", "flow", "full", "functions",
+        "head_outputs", "heaviest_keys", "heaviest_rows", "intervene", "join", "kernel_for",
+        "key_contributions", "key_gradients", "load_watch", "merge", "output_gradients", "output_norms",
+        "partial", "prefix", "problem", "query_gradient", "rank_heads", "relative", "relevance", "rollout",
+        "scale", "self_attention", "similarity", "softcap", "token_matches", "watch", "weight_gradients",
+        "weights", "weights_times_gradients", "where", "window",
     ],
     "clearhead.testing": ["check_definition", "check_hidden", "check_invariance", "check_same_bits", "using_isa"],
     "clearhead.eviction": ["h2o", "most", "snapkv", "tova"],
@@ -147,6 +148,9 @@ PUBLIC = {
     "clearhead.adapters.torch": [
         "attend", "attention", "flash_attn_func", "flash_attn_with_kvcache", "flex_attention", "nn", "patch",
         "scaled_dot_product_attention",
+    ],
+    "clearhead.adapters.torch.distributed": [
+        "Layout", "PeerError", "shard", "sharded_attention", "sharded_decode", "unshard",
     ],
     "clearhead.adapters.torch.bert_padding": ["pad_input", "unpad_input"],
     "clearhead.adapters.torch.flash_attn_interface": ["flash_attn_func"],

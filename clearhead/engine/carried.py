@@ -46,8 +46,18 @@ def no_sums(shape: tuple[int, ...], dtype: "np.dtype[np.floating]") -> Sums:
     return Sums(m, np.zeros_like(m), np.zeros(shape, dtype))
 
 
-def add_keys(launch: Launch, operands: Operands, first_key: int, before: Sums | None, threads: int | None) -> Sums:
-    """The sums before a stretch of keys, if any, and its own. `launch` is that of the stretch."""
+def add_keys(
+    launch: Launch,
+    operands: Operands,
+    first_key: int,
+    before: Sums | None,
+    threads: int | None,
+    into: Sums | None = None,
+) -> Sums:
+    """The sums before a stretch of keys, if any, and its own. `launch` is that of the stretch.
+
+    `into` may be overwritten for the result; `before` itself may be given.
+    """
     shape, dtype = launch.output_shape, launch.lse_dtype
     if launch.decode is not None and launch.tasks:
         parts = segment_sums(launch, operands, first_key, threads)
@@ -55,7 +65,7 @@ def add_keys(launch: Launch, operands: Operands, first_key: int, before: Sums | 
         for part in parts:
             join_sums(total, part)
         return total
-    sums = Sums(np.empty(shape[:-1], dtype), np.empty(shape[:-1], dtype), np.empty(shape, dtype))
+    sums = into or Sums(np.empty(shape[:-1], dtype), np.empty(shape[:-1], dtype), np.empty(shape, dtype))
     if launch.tasks:
         results = {"output": sums.o, "lse": sums.m, "workspace": sums.l}
         if before is not None:
@@ -115,10 +125,10 @@ def join_sums(total: Sums, part: Sums) -> None:
     run_rows("join", total.o, named)
 
 
-def finish_sums(sums: Sums, sink: Array | None) -> tuple[Array, Array]:
-    """Output and log-sum-exp, in the computation's dtype."""
+def finish_sums(sums: Sums, sink: Array | None, into: Array | None = None) -> tuple[Array, Array]:
+    """Output and log-sum-exp, in the computation's dtype; `into` receives the output, and may be the sums' o."""
     lead, dtype = sums.m.shape[:-1], sums.m.dtype
-    y, lse = np.empty_like(sums.o), np.empty_like(sums.m)
+    y, lse = np.empty_like(sums.o) if into is None else into, np.empty_like(sums.m)
     named = {"query": sums.o, "key": sums.m, "value": sums.l, "output": y, "lse": lse}
     if sink is not None:
         named["sink"] = np.ascontiguousarray(np.broadcast_to(sink, lead), dtype)

@@ -94,11 +94,14 @@ class Stretch(NamedTuple):
         """The shape of o."""
         return self.launch.output_shape
 
-    def after(self, before: Sums | None) -> Sums:
-        """The sums before these keys, if any, and theirs; raises TraceError if a rule has no value for a pair."""
+    def after(self, before: Sums | None, into: Sums | None = None) -> Sums:
+        """The sums before these keys, if any, and theirs; raises TraceError if a rule has no value for a pair.
+
+        `into` may be overwritten for the result; `before` itself may be given.
+        """
         if self.stop == self.first_key:
             return no_sums(self.shape, self.launch.lse_dtype) if before is None else before
-        sums = add_keys(self.launch, self.operands, self.first_key, before, self.call.threads)
+        sums = add_keys(self.launch, self.operands, self.first_key, before, self.call.threads, into)
         self.check_rules(sums)
         return sums
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -496,16 +497,33 @@ def test_pieces_of_a_sequence_are_refused(mesh):
     assert functional.scaled_dot_product_attention is torchs_own
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_tensors_that_know_torchs_function_alone_are_handed_to_it(mesh):
-    from torch.distributed.tensor import Shard, distribute_tensor
+def test_tensors_that_know_torchs_function_alone_are_handed_to_it():
+    from torch.testing._internal.two_tensor import TwoTensor
 
-    q, k, v = operands(grad=False)
-    spread = [distribute_tensor(x, mesh, [Shard(1)]) for x in (q, k, v)]
+    q, k, v = (TwoTensor(x, x) for x in operands(grad=False))
+    found: Any
     sdpa.warned_reasons.clear()
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), pytest.warns(match="is a DTensor"):
-        found = ct.scaled_dot_product_attention(*spread, enable_gqa=False)
-    torch.testing.assert_close(found.full_tensor(), torchs_own(q, k, v))  # type: ignore[attr-defined]
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), pytest.warns(match="is a TwoTensor"):
+        found = ct.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(found.a, torchs_own(q.a, k.a, v.a))
+
+
+def test_spread_tensors_are_computed_where_they_lie(mesh):
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    whole = operands(grad=True)
+    want = ct.scaled_dot_product_attention(*whole, is_causal=True)
+    found: Any
+    wanted = torch.autograd.grad(want.square().sum(), whole)
+    for cut in (Shard(0), Shard(1), Shard(2)):
+        spread = [distribute_tensor(x.detach(), mesh, [cut]).requires_grad_() for x in whole]
+        found = ct.scaled_dot_product_attention(*spread, is_causal=True)
+        gradients = torch.autograd.grad(found.square().sum(), spread)
+        assert found.placements == ((Replicate() if cut == Shard(2) else cut),)
+        assert torch.equal(found.full_tensor(), want)
+        assert all(torch.equal(a.full_tensor(), b) for a, b in zip(gradients, wanted, strict=True))
+    with pytest.raises(InputError, match="make all three DTensors, or none"):
+        ct.attention(spread[0], *whole[1:])
 
 
 def jagged(lengths, heads, dim):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch.autograd import forward_ad
 
 from clearhead.adapters.torch.host import Pair, backward_on_processor, on_processor
+from clearhead.machine.unbroken import late
 
 ENTRY = torch._C.DispatchKey.FuncTorchDynamicLayerFrontMode  # dispatch key at which transforms intercept a call
 FUNCTIONALIZE = torch._C._functorch.TransformType.Functionalize
@@ -59,7 +61,15 @@ def call_backward(*operands: Any) -> list[torch.Tensor]:
 def call_below_autograd(function: Any, *operands: Any) -> Any:
     """Call an operator below autograd at this level only; autograd functions disable gradients at all levels."""
     with torch._C._AutoDispatchBelowAutograd(), torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+        if any(map(is_spread, operands)):
+            return late("clearhead.adapters.torch.placements").call_spread(function, *operands)
         return function(*operands)
+
+
+def is_spread(x: Any) -> bool:
+    """Whether this is a DTensor, whose class is imported if there is one."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, getattr(module, "DTensor", ()))
 
 
 def needs_dispatcher(tensors: Sequence[torch.Tensor]) -> bool:

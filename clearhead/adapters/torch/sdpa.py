@@ -21,7 +21,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from clearhead.adapters.torch.card import left_to_torch
-from clearhead.adapters.torch.dispatch import PLAIN_TENSORS
+from clearhead.adapters.torch.dispatch import PLAIN_TENSORS, is_spread
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.host import FLOAT_DTYPES, lead_of
 from clearhead.adapters.torch.intercept import Intercepted
@@ -150,7 +150,7 @@ def fallback_reason(
     for x in (query, key, value, query if attn_mask is None else attn_mask):
         if not isinstance(x, torch.Tensor):
             return f"an operand is {type(x).__name__}"
-        if type(x) not in PLAIN_TENSORS and is_traceable_wrapper_subclass(x):
+        if type(x) not in PLAIN_TENSORS and is_traceable_wrapper_subclass(x) and not is_spread(x):
             return f"a tensor is a {type(x).__name__}, which only supports torch's function"
         if x.layout is not torch.strided or x.is_nested or not (x.is_cpu or x.is_meta or x.is_cuda):
             return f"a tensor is on {x.device}, nested or sparse"
