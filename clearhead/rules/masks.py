@@ -27,6 +27,7 @@ from clearhead.rules.trace import trace
 Align = Literal["start", "end"]
 POSITIONS = ("batch", "head", "query", "key")
 FAR = 1 << 62  # beyond all lengths; wider windows mean the same
+FARTHEST = 1 << 40  # beyond all positions
 
 
 class Span(NamedTuple):
@@ -711,8 +712,8 @@ def checked_at(at: Any, align: Align | None = None) -> int | None:
         return None
     if align is not None:
         raise InputError(f"align={align!r} and at={at!r} both say where the queries stand: give one of them.")
-    if not is_integer(at) or at < 0:
-        raise InputError(f"at={at!r} is not the position of a query among the keys: use 0, 1, 2 …")
+    if not is_integer(at) or not 0 <= at < FARTHEST:
+        raise InputError(f"at={at!r} is not the position of a query among the keys: use 0, 1, 2 …, below 2⁴⁰.")
     return int(at)
 
 
