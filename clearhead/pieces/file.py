@@ -65,8 +65,10 @@ def checked_fields(arrays: dict[str, Array], metadata: dict[str, str]) -> tuple[
         or {m.dtype, l.dtype, o.dtype} != {computed}
     ):
         raise ValueError(f"arrays of shapes {m.shape}, {l.shape} and {o.shape}, and others {sorted(arrays)}")
+    if (l < 0).any():
+        raise ValueError("its sums of exponentials are negative")
     first_key, stop, segments = (whole_number(metadata[name]) for name in NUMBERS)
-    if not first_key <= stop or segments > stop - first_key:
+    if not first_key <= stop or segments > stop - first_key or (segments == 0) != (stop == first_key):
         raise ValueError(f"{segments} segments from key {first_key} to {stop}")
     origin = Origin(whole_number(metadata["at"]) if metadata["at"] else None, metadata["rules"])
     return m, l, o, first_key, stop, segments, dtype, origin

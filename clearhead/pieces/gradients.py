@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
+from clearhead.cache.key_value import KeyValueCache
 from clearhead.definition.canonical import SEGMENT
 from clearhead.definition.gradient import reduced
 from clearhead.engine.inputs import Operands
@@ -174,11 +175,11 @@ def key_gradients(
 
     Arguments as for `query_gradient`; `before` is the result over the queries before. `first_query` is the position of
     the whole call's first query: counted from there, stretches begin at multiples of the kernel's tile of queries
-    (`query_cut`; 6144 serves every processor) and go in ascending order, all on one instruction set. Where `group` query
-    heads share a key head, the sums go head after head: give one head of each group a call, all stretches of the first
-    ones, `q[..., 0::group, :, :]` with `head=(0, group)`, then `head=(1, group)`, and so on. Without `head`, q has all
-    heads, and all queries if they share. Then the bits are those of `attend(...).backward(...)`. Raises InputError,
-    ShapeError or DtypeError.
+    (`query_cut`; 6144 serves every processor) and go in ascending order, all on one instruction set. Where `group`
+    query heads share a key head, the sums go head after head: give one head of each group a call, all stretches of the
+    first ones, `q[..., 0::group, :, :]` with `head=(0, group)`, then `head=(1, group)`, and so on. Without `head`, q
+    has all heads, and all queries if they share. Then the bits are those of `attend(...).backward(...)`. Raises
+    InputError, ShapeError or DtypeError.
 
     >>> from clearhead import attend, causal
     >>> q, k, d = (np.random.default_rng(n).standard_normal((300, 2)) for n in range(3))
@@ -291,6 +292,8 @@ def piece_of(
     """Check a call and prepare it. With `head`, one head of each group is here, the problem is that of all heads."""
     first_key = check_first_key(first_key)
     q, rules, threads, _ = call
+    if isinstance(of_keys[0], KeyValueCache):
+        raise InputError(f"{of_keys[0]!r} is a cache, which has no gradients: {GIVE_OPERANDS} as arrays.")
     k, v = (as_array(x, name, GIVE_OPERANDS) for x, name in zip(of_keys, "kv", strict=True))
     operands = Operands(q, k, v)
     every = operands if head is None else operands._replace(q=with_all_heads(operands, head[1]))

@@ -51,7 +51,7 @@ class Partial:
 
     def __post_init__(self) -> None:
         """Make the sums dense, which kernels read; raises ShapeError or DtypeError if they do not fit together."""
-        m, l, o = self.sums
+        m, l, o = map(np.ascontiguousarray, self.sums)
         if not m.shape == l.shape == o.shape[:-1] or o.ndim < 2 or not o.shape[-1]:
             raise ShapeError(
                 f"m, l and o of shapes {m.shape}, {l.shape} and {o.shape}: give (..., n) and (..., n, dv)."
@@ -59,8 +59,8 @@ class Partial:
         computed = np.dtype(np.float32) if self.dtype.name in STORED else self.dtype
         if {m.dtype, l.dtype, o.dtype} != {computed}:
             raise DtypeError(f"m, l and o are {m.dtype}, {l.dtype} and {o.dtype}: sums of {self.dtype} are {computed}.")
-        for name, x in self.sums._asdict().items():
-            object.__setattr__(self, name, np.ascontiguousarray(x))
+        for name, x in zip("mlo", (m, l, o), strict=True):
+            object.__setattr__(self, name, x)
 
     def __repr__(self) -> str:
         return f"Partial(o {self.o.shape}, keys {self.first_key} to {self.stop}, {self.dtype.name})"
@@ -129,7 +129,7 @@ class Partial:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Partial":
-        """Read a file that `save` wrote, after checking all of it; raises FileError for any other."""
+        """Read a file that `save` wrote; raises FileError for one whose arrays and numbers do not fit together."""
         return cls(*late("clearhead.pieces.file").read_partial(path))
 
 
@@ -192,6 +192,7 @@ def partial(
     """
     call = Call.of(q, mask, score, scale, threads)
     if before is not None:
+        check_partial("before", before)
         if before.stop != first_key:
             raise out_of_order(before.stop, first_key)
         before.origin.check(call.origin, "before")
@@ -230,7 +231,8 @@ def segments(
     """The sums of each segment of a stretch of keys by itself, ascending, so that they can be joined elsewhere.
 
     Where keys and values stay and queries travel, as in decoding over a cache that is spread over machines, these come
-    back: dv + 2 numbers for each query and segment. Arguments and errors as for `partial`.
+    back: dv + 2 numbers for each query and segment. Arguments and errors as for `partial`, and InputError for
+    `documents`, whose segments are their own: ask for one document at a time.
 
     >>> from clearhead import attend, causal
     >>> x = np.random.default_rng(0).standard_normal((5000, 16))
@@ -273,6 +275,8 @@ def join(total: Partial, part: Partial, *, threads: int | None = None) -> Partia
     >>> join(one, partial(q, x[2048:], x[2048:], first_key=2048, mask=full()))
     Partial(o (1, 4), keys 0 to 2049, float64)
     """
+    check_partial("total", total)
+    check_partial("part", part)
     if part.first_key != total.stop:
         raise out_of_order(total.stop, part.first_key)
     if part.segments > 1:
@@ -289,6 +293,12 @@ def join(total: Partial, part: Partial, *, threads: int | None = None) -> Partia
     sums = total.sums.copy()
     join_sums(sums, part.sums, threads)
     return Partial(*sums, total.first_key, part.stop, total.segments + part.segments, total.dtype, total.origin)
+
+
+def check_partial(name: str, x: object) -> None:
+    """Raise InputError for anything but a Partial."""
+    if not isinstance(x, Partial):
+        raise InputError(f"{name} is a {type(x).__name__}, which holds no partial sums: give what partial(…) returned.")
 
 
 def out_of_order(stop: int, first_key: int) -> InputError:

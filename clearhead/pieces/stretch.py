@@ -145,11 +145,13 @@ class Stretch(NamedTuple):
 def stretch_of(call: Call, k: npt.ArrayLike | KeyValueCache, v: npt.ArrayLike | None, first_key: int) -> Stretch:
     """Check a stretch of keys that begins at `first_key`."""
     first_key = check_first_key(first_key)
-    operands, rules = operands_of(call, k, v)
+    operands, rules = operands_of(call, k, v, first_key)
     return prepared(call, operands, rules, first_key)
 
 
-def operands_of(call: Call, k: npt.ArrayLike | KeyValueCache, v: npt.ArrayLike | None) -> tuple[Operands, Rules]:
+def operands_of(
+    call: Call, k: npt.ArrayLike | KeyValueCache, v: npt.ArrayLike | None, first_key: int
+) -> tuple[Operands, Rules]:
     """Arrays or a cache's pages, and the rules over them."""
     if not isinstance(k, KeyValueCache):
         return Operands(call.q, as_array(k, "k", GIVE), as_array(v, "v", GIVE)), call.rules
@@ -159,6 +161,11 @@ def operands_of(call: Call, k: npt.ArrayLike | KeyValueCache, v: npt.ArrayLike |
     if not k.alike:
         raise InputError(f"the sequences of {k!r} have different lengths: ask each one alone, of a cache of its own.")
     pages = k.paged(slice(None))
+    if pages.first_key and first_key:
+        raise InputError(
+            f"{k!r} has let its first {pages.first_key} keys go and counts its own from 0: give first_key=0, at which "
+            f"its keys keep their places, and not {first_key}."
+        )
     if pages.kept is not None:
         raise InputError(f"{k!r} has let keys go in between, and its segments with them: a partial sum needs all keys.")
     if any(isinstance(x, Documents) for x in conjunction(call.rules.mask)):
