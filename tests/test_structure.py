@@ -124,8 +124,9 @@ PUBLIC = {
     "clearhead.definition.textbook": ["attention", "self_attention", "softmax"],
     "clearhead.definition.canonical": ["attention"],
     "clearhead.definition.pieces": ["finish", "join", "partial"],
-    "clearhead.pieces.partial": ["Partial", "join", "partial", "segments"],
-    "clearhead.pieces.gradients": ["key_gradients", "piece_gradients", "query_cut", "query_gradient"],
+    "clearhead.pieces": [
+        "Partial", "join", "key_gradients", "partial", "piece_gradients", "query_cut", "query_gradient", "segments",
+    ],
     "clearhead.definition.weights": ["weights"],
     "clearhead.definition.eviction": ["h2o", "most", "snapkv", "tova"],
     "clearhead.definition.gradient": ["gradients"],
