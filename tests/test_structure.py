@@ -124,9 +124,9 @@ PUBLIC = {
     "clearhead.definition.textbook": ["attention", "self_attention", "softmax"],
     "clearhead.definition.canonical": ["attention"],
     "clearhead.definition.pieces": ["finish", "join", "partial"],
-    "clearhead.pieces": [
-        "Partial", "join", "key_gradients", "partial", "piece_gradients", "query_cut", "query_gradient", "segments",
-    ],
+    "clearhead.pieces": ["piece_gradients", "query_cut", "segments"],
+    "clearhead.pieces.partial": ["Partial", "join", "partial"],
+    "clearhead.pieces.gradients": ["key_gradients", "query_gradient"],
     "clearhead.definition.weights": ["weights"],
     "clearhead.definition.eviction": ["h2o", "most", "snapkv", "tova"],
     "clearhead.definition.gradient": ["gradients"],

@@ -42,6 +42,7 @@ from clearhead import (
 from clearhead.definition import canonical, pieces
 from clearhead.engine import carried
 from clearhead.machine.target import native_isas
+from clearhead.machine.threads import run_kernel
 from clearhead.pieces import segments
 from clearhead.pieces.stretch import Call, stretch_of
 from clearhead.testing import using_isa
@@ -480,7 +481,7 @@ def test_what_is_not_a_partial_is_refused_by_name():
 
 def test_threads_are_those_that_were_asked_for(monkeypatch):
     counts = []
-    real = carried.run_kernel
+    real = run_kernel
     monkeypatch.setattr(carried, "allowed", lambda: 3)
     monkeypatch.setattr(carried, "WORTH_A_THREAD", 1)
     monkeypatch.setattr(carried, "run_kernel", lambda *call: (counts.append(call[3]), real(*call))[1])
