@@ -13,7 +13,7 @@ from clearhead.rules.expression import Formula
 from clearhead.rules.masks import Documents, Full, conjunction, placed_at
 from clearhead.rules.scores import as_rules
 
-SAMPLE = 4096  # numbers of a table that count towards the digest, evenly spread; of smaller ones, all
+SAMPLE = 1024  # numbers of a table that count towards the digest, evenly spread; of smaller ones, all
 
 
 class Origin(NamedTuple):
