@@ -26,7 +26,7 @@ from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.kept import rules_over
 from clearhead.engine.problem import as_array, over_pages, problem_of
 from clearhead.errors import InputError, ShapeError
-from clearhead.rules.masks import CAUSAL, Mask, is_integer, placed_at
+from clearhead.rules.masks import CAUSAL, FARTHEST, Mask, is_integer, placed_at
 from clearhead.rules.scores import ScoreLike
 
 
@@ -101,8 +101,8 @@ def weights_of(
 
 def check_stretch(k: object, mask: Mask, lse: Array | None, first_key: object) -> None:
     """Raise InputError unless a stretch of keys says where it and its queries stand, and comes with their LSE."""
-    if not is_integer(first_key) or first_key < 0:  # type: ignore[operator]
-        raise InputError(f"first_key={first_key!r} is not the number of a key: use 0, 1, 2 …")
+    if not is_integer(first_key) or not 0 <= first_key < FARTHEST:  # type: ignore[operator]
+        raise InputError(f"first_key={first_key!r} is not the number of a key: use 0, 1, 2 …, below 2⁴⁰.")
     if not first_key:
         return
     if isinstance(k, KeyValueCache | Paged):

@@ -61,10 +61,7 @@ def add_keys(
     shape, dtype = launch.output_shape, launch.lse_dtype
     if launch.decode is not None and launch.tasks:
         parts = segment_sums(launch, operands, first_key, threads)
-        total = parts.pop(0) if before is None else before.copy()
-        for part in parts:
-            join_sums(total, part)
-        return total
+        return joined(parts, before, threads, into)
     sums = into or Sums(np.empty(shape[:-1], dtype), np.empty(shape[:-1], dtype), np.empty(shape, dtype))
     if launch.tasks:
         results = {"output": sums.o, "lse": sums.m, "workspace": sums.l}
@@ -72,6 +69,20 @@ def add_keys(
             results["counters"] = np.array([address(x) for x in (before.o, before.m, before.l)], np.int64)
         run_stretch(launch, operands, first_key, results, threads, before)
     return sums
+
+
+def joined(parts: list[Sums], before: Sums | None, threads: int | None, into: Sums | None) -> Sums:
+    """The sums before, if any, and those of each segment behind them; `into` as for `add_keys`."""
+    first = parts.pop(0) if before is None else before
+    if into is None:
+        total = first if before is None else first.copy()
+    else:
+        total = into
+        for own, x in zip(total, first, strict=True):
+            own[...] = x
+    for part in parts:
+        join_sums(total, part, threads)
+    return total
 
 
 def segment_sums(launch: Launch, operands: Operands, first_key: int, threads: int | None) -> list[Sums]:
@@ -85,8 +96,8 @@ def segment_sums(launch: Launch, operands: Operands, first_key: int, threads: in
     o = by_head[:, : count * rows * dims].reshape(decode.heads, count, rows, dims)
     states = by_head[:, count * rows * dims :].reshape(decode.heads, count, rows, 2)
     return [
-        Sums(
-            *(np.ascontiguousarray(x).reshape(to) for x, to in zip(found, (shape[:-1], shape[:-1], shape), strict=True))
+        Sums(  # copies: a view would keep the whole workspace
+            *(np.array(x, order="C").reshape(to) for x, to in zip(found, (shape[:-1], shape[:-1], shape), strict=True))
         )
         for found in ((states[:, n, :, 0], states[:, n, :, 1], o[:, n]) for n in range(count))
     ]
@@ -119,24 +130,24 @@ def run_stretch(
     run_kernel(launch.entry, table, launch.scratch_size, count, launch.isa, arrays)
 
 
-def join_sums(total: Sums, part: Sums) -> None:
+def join_sums(total: Sums, part: Sums, threads: int | None) -> None:
     """Merge a segment's own sums behind the total, in place: the order decides the bits."""
     named = {"query": part.o, "key": part.m, "value": part.l, "output": total.o, "lse": total.m, "workspace": total.l}
-    run_rows("join", total.o, named)
+    run_rows("join", total.o, named, threads)
 
 
-def finish_sums(sums: Sums, sink: Array | None, into: Array | None = None) -> tuple[Array, Array]:
+def finish_sums(sums: Sums, sink: Array | None, threads: int | None, into: Array | None = None) -> tuple[Array, Array]:
     """Output and log-sum-exp, in the computation's dtype; `into` receives the output, and may be the sums' o."""
     lead, dtype = sums.m.shape[:-1], sums.m.dtype
     y, lse = np.empty_like(sums.o) if into is None else into, np.empty_like(sums.m)
     named = {"query": sums.o, "key": sums.m, "value": sums.l, "output": y, "lse": lse}
     if sink is not None:
         named["sink"] = np.ascontiguousarray(np.broadcast_to(sink, lead), dtype)
-    run_rows("finish", sums.o, named)
+    run_rows("finish", sums.o, named, threads)
     return y, lse
 
 
-def run_rows(kernel: str, o: Array, named: dict[str, Array]) -> None:
+def run_rows(kernel: str, o: Array, named: dict[str, Array], threads: int | None) -> None:
     """Run a kernel over the rows of sums whose o is given; `named` are its operands."""
     *lead, queries, dims = o.shape
     heads, place = math.prod(lead), target()
@@ -148,7 +159,7 @@ def run_rows(kernel: str, o: Array, named: dict[str, Array]) -> None:
     numbers = {"tasks": tasks, "rows": ROWS, "queries": queries, "heads": heads, "value_dim": dims}
     numbers |= {name: address(array) for name, array in named.items()}
     table = (ctypes.c_int64 * len(FIELDS))(*(numbers.get(name, 0) for name in FIELDS))
-    count = min(allowed(), tasks, max(1, o.size // WORTH_A_THREAD))
+    count = min(threads or allowed(), tasks, max(1, o.size // WORTH_A_THREAD))
     run_kernel(code.entry, table, 0, count, place.isa, tuple(named.values()))
 
 

@@ -24,10 +24,11 @@ from clearhead.kernels.abi.variant import Variant
 from clearhead.machine.compile import Entry, Kernel, KernelSpec, kernels
 from clearhead.machine.target import Target, target
 from clearhead.machine.threads import WORTH_A_THREAD, Table
+from clearhead.rules.masks import FARTHEST
 from clearhead.rules.scores import Score
 
 FEW = 4  # the decode kernel takes up to this many queries
-NO_EDGE = 1 << 40  # how far before a query the first key that it sees stands, without a left edge: beyond any length
+NO_EDGE = 2 * FARTHEST  # how far before a query the first key that it sees stands, without a left edge
 
 
 @dataclass(frozen=True, slots=True)

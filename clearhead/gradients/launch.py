@@ -44,7 +44,7 @@ class Template(NamedTuple):
     kept: tuple[Any, ...]
 
 
-class Sums(NamedTuple):
+class GradientSums(NamedTuple):
     """Where a call adds gradients: of queries (lead, n, d), of keys and values (key_axes, m, padded dim)."""
 
     query: Array
@@ -151,8 +151,8 @@ class BackwardLaunch:
             for first in range(span.first_query, span.first_query + span.queries, step)
         ]
 
-    def zeros(self) -> Sums:
-        """Sums to begin with; those that are not wanted are empty."""
+    def zeros(self) -> GradientSums:
+        """GradientSums to begin with; those that are not wanted are empty."""
         problem = self.problem
         queries, keys = (
             (0 if self.wanted == "keys" else problem.queries),
@@ -163,10 +163,16 @@ class BackwardLaunch:
             np.zeros((*self.key_axes, keys, padded(dim)), problem.computed)
             for dim in (problem.query_dim, problem.value_dim)
         )
-        return Sums(d_query, d_key, d_value)
+        return GradientSums(d_query, d_key, d_value)
 
     def run(
-        self, operands: Sequence[Array], lse: Array, d_output: Array, d_lse: Array | None, threads: int, to: Sums
+        self,
+        operands: Sequence[Array],
+        lse: Array,
+        d_output: Array,
+        d_lse: Array | None,
+        threads: int,
+        to: GradientSums,
     ) -> dict[int, Array]:
         """Add a call's gradients to the sums, and give those of the rules' arrays."""
         problem = self.problem

@@ -2,7 +2,7 @@
 
 Each piece is added to the sums of those before, in the order in which `attend(...).backward(...)` adds, so that the
 bits are the same: dQ over blocks of keys, ascending; dK and dV over tiles of queries, ascending, one query head after
-the other where several share a key head. Whatever breaks this order is an error.
+the other where several share a key head. Sums say what they are of: whatever breaks this order is an error.
 Definition: `clearhead.definition.gradient_pieces`.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
+from clearhead.cache.key_value import KeyValueCache
 from clearhead.definition.canonical import SEGMENT
 from clearhead.definition.gradient import reduced
 from clearhead.engine.inputs import Operands
@@ -27,13 +28,14 @@ from clearhead.gradients.backward import (
     share,
     walked_strides,
 )
-from clearhead.gradients.launch import BackwardLaunch, Sums
+from clearhead.gradients.launch import BackwardLaunch, GradientSums
 from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED, tile_for
 from clearhead.kernels.abi.variant import Wanted
 from clearhead.machine.target import target
 from clearhead.machine.threads import allowed
-from clearhead.pieces.stretch import Call
+from clearhead.pieces.origin import Origin, check_same
+from clearhead.pieces.stretch import Call, check_first_key
 from clearhead.rules.masks import Mask, Span, is_integer, placed_at
 from clearhead.rules.scores import ScoreLike
 
@@ -53,6 +55,11 @@ class QueryGradient:
     stop: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    origin: Origin
+    isa: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sums", np.ascontiguousarray(self.sums))
 
     @property
     def q(self) -> Array:
@@ -75,6 +82,14 @@ class KeyGradients:
     end: int | None  # where those of the first head ended, once another one began
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
     dtype: np.dtype[Any]
+    first_key: int
+    first_query: int
+    rules: str  # their digest
+    isa: str
+
+    def __post_init__(self) -> None:
+        for name in ("key_sums", "value_sums"):
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name)))
 
     @property
     def k(self) -> Array:
@@ -129,12 +144,13 @@ def query_gradient(
             f"the gradient ends at key {before.stop}, these keys begin at {first_key}: keys go in ascending order, "
             f"without a gap; give first_key={before.stop} and the keys from there on."
         )
-    sums = piece.launch.zeros()
+    sums, isa = piece.launch.zeros(), piece.launch.spec.target.isa
     if before is not None:
-        check_begun("queries", before.sums, sums.query)
+        before.origin.check(call.origin, "before")
+        check_before("queries", (before.sums,), (sums.query,), (before.dtype, call.q.dtype), (before.isa, isa))
         sums = sums._replace(query=before.sums.copy())
     piece.add_to(sums)
-    return QueryGradient(sums.query, piece.launch.problem.keys, call.q.shape, call.q.dtype)
+    return QueryGradient(sums.query, piece.launch.problem.keys, call.q.shape, call.q.dtype, call.origin, isa)
 
 
 def key_gradients(
@@ -148,6 +164,7 @@ def key_gradients(
     *,
     mask: Mask,
     first_key: int = 0,
+    first_query: int = 0,
     head: tuple[int, int] | None = None,
     before: KeyGradients | None = None,
     score: ScoreLike = (),
@@ -156,14 +173,14 @@ def key_gradients(
 ) -> KeyGradients:
     """Add what a stretch of queries gives to the gradients of some keys; `.k`, `.v` once all queries were added.
 
-    Arguments as for `query_gradient`; `before` is the result over the queries before. Stretches begin at multiples of
-    the kernel's tile of queries (`query_cut`; 6144 serves every processor) and go in ascending order. Where `group`
+    Arguments as for `query_gradient`; `before` is the result over the queries before. `first_query` is the position of
+    the whole call's first query: counted from there, stretches begin at multiples of the kernel's tile of queries
+    (`query_cut`; 6144 serves every processor) and go in ascending order, all on one instruction set. Where `group`
     query heads share a key head, the sums go head after head: give one head of each group a call, all stretches of the
     first ones, `q[..., 0::group, :, :]` with `head=(0, group)`, then `head=(1, group)`, and so on. Without `head`, q
     has all heads, and all queries if they share. Then the bits are those of `attend(...).backward(...)`. Raises
     InputError, ShapeError or DtypeError.
 
-    >>> import numpy as np
     >>> from clearhead import attend, causal
     >>> q, k, d = (np.random.default_rng(n).standard_normal((300, 2)) for n in range(3))
     >>> done, grads = attend(q, k, k), None
@@ -182,18 +199,24 @@ def key_gradients(
     piece = piece_of(call, (k, v), (out, lse, d_out, d_lse), first_key, "keys", head)
     check_sums_so_far(before, KeyGradients)
     launch, stop = piece.launch, at + call.q.shape[-2]
-    check_query_cut(launch, at)
+    first_query = check_first_query(first_query, at)
+    check_query_cut(launch, at, first_query)
     first, end = heads_so_far(before, head, at, stop, launch.group)
     sums = launch.zeros()
     key_sums, value_sums = (x.reshape(*keys_lead(launch), *x.shape[-2:]) for x in (sums.key, sums.value))
-    if before is not None:
-        for zeros, own in ((key_sums, before.key_sums), (value_sums, before.value_sums)):
-            check_begun("keys", own, zeros)
-        key_sums, value_sums = before.key_sums.copy(), before.value_sums.copy()
-    piece.add_to(Sums(sums.query, key_sums, value_sums))
     shapes = piece.operands[1].shape, piece.operands[2].shape
+    of, isa = (launch.problem.first_key, first_query, call.origin.rules), launch.spec.target.isa
+    if before is not None:
+        check_same("keys that begin at", before.first_key, launch.problem.first_key, "before")
+        check_same("keys and values of shapes", before.shapes, shapes, "before")
+        check_same("a call whose queries begin at position", before.first_query, first_query, "before")
+        Origin(at, before.rules).check(Origin(at, call.origin.rules), "before")
+        own = before.key_sums, before.value_sums
+        check_before("keys", own, (key_sums, value_sums), (before.dtype, call.q.dtype), (before.isa, isa))
+        key_sums, value_sums = before.key_sums.copy(), before.value_sums.copy()
+    piece.add_to(GradientSums(sums.query, key_sums, value_sums))
     last = head or (launch.group - 1, launch.group)
-    return KeyGradients(key_sums, value_sums, last, first, stop, end, shapes, call.q.dtype)
+    return KeyGradients(key_sums, value_sums, last, first, stop, end, shapes, call.q.dtype, *of, isa)
 
 
 def piece_gradients(
@@ -210,7 +233,7 @@ def piece_gradients(
     score: ScoreLike = (),
     scale: float | None = None,
     threads: int | None = None,
-) -> Sums:
+) -> GradientSums:
     """What some queries and a stretch of keys give of dQ, dK and dV, in one pass, to be added up in any order.
 
     A third less work than `query_gradient` and `key_gradients`, but the bits then are those of the order in which they
@@ -232,7 +255,7 @@ def piece_gradients(
     lead, (_, keys, values, _) = keys_lead(piece.launch), piece.operands
     key_sums, value_sums = (x.reshape(*lead, *x.shape[-2:]) for x in sums[1:])
     shapes = (sums.query, call.q.shape), (key_sums, keys.shape), (value_sums, values.shape)
-    return Sums(*(reduced(x[..., : shape[-1]], shape) for x, shape in shapes))
+    return GradientSums(*(reduced(x[..., : shape[-1]], shape) for x, shape in shapes))
 
 
 def query_cut(dtype: npt.DTypeLike) -> int:
@@ -253,7 +276,7 @@ class Piece:
     d_lse: Array | None
     threads: int | None
 
-    def add_to(self, sums: Sums) -> None:
+    def add_to(self, sums: GradientSums) -> None:
         """Add its gradients to the sums."""
         self.launch.run(self.operands, self.lse, self.d_output, self.d_lse, self.threads or allowed(), sums)
 
@@ -267,13 +290,14 @@ def piece_of(
     head: tuple[int, int] | None = None,
 ) -> Piece:
     """Check a call and prepare it. With `head`, one head of each group is here, the problem is that of all heads."""
-    if not is_integer(first_key) or first_key < 0:
-        raise InputError(f"first_key={first_key!r} is not the number of a key: use 0, {SEGMENT}, {2 * SEGMENT} …")
-    q, rules, threads = call
+    first_key = check_first_key(first_key)
+    q, rules, threads, _ = call
+    if isinstance(of_keys[0], KeyValueCache):
+        raise InputError(f"{of_keys[0]!r} is a cache, which has no gradients: {GIVE_OPERANDS} as arrays.")
     k, v = (as_array(x, name, GIVE_OPERANDS) for x, name in zip(of_keys, "kv", strict=True))
     operands = Operands(q, k, v)
     every = operands if head is None else operands._replace(q=with_all_heads(operands, head[1]))
-    problem = problem_of(every, rules, unrounded=True, first_key=int(first_key))
+    problem = problem_of(every, rules, unrounded=True, first_key=first_key)
     check_key_cut(problem.rules.spans, problem.first_key)
     *lead, heads = problem.lead or (1,)
     lead = [*lead, heads // head[1]] if head else list(problem.lead)
@@ -340,13 +364,22 @@ def check_sums_so_far(before: object, kind: type) -> None:
         raise InputError(f"before is a {type(before).__name__}: pass the whole {kind.__name__} of the stretch before.")
 
 
-def check_begun(whose: str, own: Array, wanted: Array) -> None:
-    """Check that sums so far are those of the same operands."""
-    if own.shape != wanted.shape or own.dtype != wanted.dtype:
-        raise ShapeError(
-            f"before holds the gradient of {whose} of shape {own.shape} ({own.dtype}), these need {wanted.shape} "
-            f"({wanted.dtype}): give the result for the same {whose}."
-        )
+def check_before(
+    whose: str,
+    sums: tuple[Array, ...],
+    zeros: tuple[Array, ...],
+    dtypes: tuple["np.dtype[Any]", "np.dtype[Any]"],
+    isas: tuple[str, str],
+) -> None:
+    """Check that sums so far are those of the same operands, from the same instruction set: so far, and now."""
+    check_same("operands of dtype", *dtypes, "before")
+    check_same("instruction set", *isas, "before")
+    for own, wanted in zip(sums, zeros, strict=True):
+        if own.shape != wanted.shape or own.dtype != wanted.dtype:
+            raise ShapeError(
+                f"before holds the gradient of {whose} of shape {own.shape} ({own.dtype}), these need {wanted.shape} "
+                f"({wanted.dtype}): give the result for the same {whose}."
+            )
 
 
 def check_key_cut(spans: tuple[Span, ...], first_key: int) -> None:
@@ -361,16 +394,27 @@ def check_key_cut(spans: tuple[Span, ...], first_key: int) -> None:
             )
 
 
-def check_query_cut(launch: BackwardLaunch, at: int) -> None:
-    """Check that no tile of queries is cut: tiles are counted from the first query of all, or of a document."""
+def check_first_query(first_query: Any, at: int) -> int:
+    """The position of the whole call's first query; raises InputError for anything else."""
+    if not is_integer(first_query) or not 0 <= first_query <= at:
+        raise InputError(
+            f"first_query={first_query!r} is not the position of the whole call's first query: use 0 to {at}, where "
+            "these begin."
+        )
+    return int(first_query)
+
+
+def check_query_cut(launch: BackwardLaunch, at: int, first_query: int) -> None:
+    """Check that no tile of queries is cut: tiles are counted from the call's first query, or a document's."""
     tile, place = launch.spec.tile.queries, launch.spec.target
     for span in launch.problem.rules.spans:
-        inside = at - span.first_key
+        inside = at - max(span.first_key, first_query)
         if inside > 0 and inside % tile:
-            start = f" from the document's first on, which is at {span.first_key}," if span.first_key else ""
+            whose = "document" if span.first_key > first_query else "call"
+            start = f" from the {whose}'s first on, which is at {at - inside}," if at != inside else ""
             raise InputError(
                 f"queries are cut at multiples of {tile}{start} on {place.isa} ({EVERYWHERE} serves every processor): "
-                f"got {at}."
+                f"got {at}. If the whole call's queries do not begin at {first_query}, give first_query=."
             )
 
 

@@ -18,8 +18,10 @@ from clearhead.engine.carried import Sums, finish_sums, join_sums, no_sums, segm
 from clearhead.engine.problem import as_array, check_sink
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.functional import Attended
+from clearhead.kernels.abi.tiles import STORED
 from clearhead.machine.unbroken import late
-from clearhead.pieces.stretch import Call, Stretch, stretch_of
+from clearhead.pieces.origin import Origin
+from clearhead.pieces.stretch import Call, Stretch, check_threads, stretch_of
 from clearhead.rules.masks import Documents, Mask, conjunction
 from clearhead.rules.scores import ScoreLike
 
@@ -44,7 +46,21 @@ class Partial:
     stop: int
     segments: int  # of 2048 keys, counted from a document's first key: how many were merged
     dtype: "np.dtype[Any]"  # of the operands; outputs are rounded to it
+    origin: Origin
     call: Call | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make the sums dense, which kernels read; raises ShapeError or DtypeError if they do not fit together."""
+        m, l, o = map(np.ascontiguousarray, self.sums)
+        if not m.shape == l.shape == o.shape[:-1] or o.ndim < 2 or not o.shape[-1]:
+            raise ShapeError(
+                f"m, l and o of shapes {m.shape}, {l.shape} and {o.shape}: give (..., n) and (..., n, dv)."
+            )
+        computed = np.dtype(np.float32) if self.dtype.name in STORED else self.dtype
+        if {m.dtype, l.dtype, o.dtype} != {computed}:
+            raise DtypeError(f"m, l and o are {m.dtype}, {l.dtype} and {o.dtype}: sums of {self.dtype} are {computed}.")
+        for name, x in zip("mlo", (m, l, o), strict=True):
+            object.__setattr__(self, name, x)
 
     def __repr__(self) -> str:
         return f"Partial(o {self.o.shape}, keys {self.first_key} to {self.stop}, {self.dtype.name})"
@@ -61,6 +77,9 @@ class Partial:
     def then(self, k: npt.ArrayLike | KeyValueCache, v: npt.ArrayLike | None = None) -> "Partial":
         """Carry on over the next keys, of which the first is `stop`; this partial sum stays as it is.
 
+        The queries that `partial` was given are read again, not a copy of them: leave them as they were until the last
+        stretch.
+
         Raises InputError if `stop` lies within a segment of 2048 keys, or if the sum was joined, loaded or pickled.
 
         >>> from clearhead import attend, causal
@@ -76,11 +95,11 @@ class Partial:
             )
         return carried_on(stretch_of(self.call, k, v, self.stop), self)
 
-    def finish(self, sink: npt.ArrayLike | None = None) -> Attended:
+    def finish(self, sink: npt.ArrayLike | None = None, *, threads: int | None = None) -> Attended:
         """Divide: output (..., n, dv) and log-sum-exp (..., n), with the bits of `attend` over the same keys.
 
-        `sink` as for `attention`. The result holds no keys, so that `weights` and `backward` are errors that name what
-        to call instead. Raises ShapeError or DtypeError.
+        `sink` as for `attention`; `threads` are those of `partial` unless given. The result holds no keys, so that
+        `weights` and `backward` are errors that name what to call instead. Raises ShapeError or DtypeError.
 
         >>> from clearhead import full
         >>> partial(np.zeros((1, 1)), np.zeros((2, 1)), np.array([[1.0], [3.0]]), mask=full()).finish().output
@@ -89,7 +108,8 @@ class Partial:
         numbers = None if sink is None else as_array(sink, "sink")
         if numbers is not None:
             check_sink(numbers, self.m.shape[:-1])
-        output, lse = finish_sums(self.sums, numbers)
+        check_threads(threads)
+        output, lse = finish_sums(self.sums, numbers, threads or (self.call.threads if self.call else None))
         with np.errstate(over="ignore", invalid="ignore"):
             return Finished(output.astype(self.dtype, copy=False), lse, divided=output)
 
@@ -105,11 +125,11 @@ class Partial:
         Partial(o (2, 4), keys 0 to 9, float64)
         """
         numbers = self.first_key, self.stop, self.segments
-        late("clearhead.pieces.file").write_partial(path, self.sums, numbers, self.dtype)
+        late("clearhead.pieces.file").write_partial(path, self.sums, numbers, self.dtype, self.origin)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Partial":
-        """Read a file that `save` wrote, after checking all of it; raises FileError for any other."""
+        """Read a file that `save` wrote; raises FileError for one whose arrays and numbers do not fit together."""
         return cls(*late("clearhead.pieces.file").read_partial(path))
 
 
@@ -160,8 +180,9 @@ def partial(
     of the keys before; without it, earlier keys count as hidden. Shapes, dtypes and rules are those of `attention`;
     `dense` and `bias` tables are those of the whole call. k may be a `KeyValueCache` that holds the stretch.
 
-    Raises InputError for stretches out of order, which name both keys, and for masks that leave open where queries
-    stand; ShapeError or DtypeError for a `before` of other queries. Definition: `clearhead.definition.pieces`.
+    Raises InputError for stretches out of order, which name both keys, for masks that leave open where queries stand,
+    and for a `before` of queries elsewhere or under other rules; ShapeError or DtypeError for one of other shapes.
+    Definition: `clearhead.definition.pieces`.
 
     >>> from clearhead import attend, causal
     >>> x = np.random.default_rng(0).standard_normal((5000, 16))
@@ -170,8 +191,11 @@ def partial(
     np.True_
     """
     call = Call.of(q, mask, score, scale, threads)
-    if before is not None and before.stop != first_key:
-        raise out_of_order(before.stop, first_key)
+    if before is not None:
+        check_partial("before", before)
+        if before.stop != first_key:
+            raise out_of_order(before.stop, first_key)
+        before.origin.check(call.origin, "before")
     return carried_on(stretch_of(call, k, v, first_key), before)
 
 
@@ -190,7 +214,7 @@ def carried_on(stretch: Stretch, before: Partial | None) -> Partial:
             )
     sums = stretch.after(None if before is None else before.sums)
     first_key, merged = (stretch.first_key, 0) if before is None else (before.first_key, before.segments)
-    return Partial(*sums, first_key, stretch.stop, merged + stretch.segments, dtype, stretch.call)
+    return Partial(*sums, first_key, stretch.stop, merged + stretch.segments, dtype, stretch.call.origin, stretch.call)
 
 
 def segments(
@@ -207,7 +231,8 @@ def segments(
     """The sums of each segment of a stretch of keys by itself, ascending, so that they can be joined elsewhere.
 
     Where keys and values stay and queries travel, as in decoding over a cache that is spread over machines, these come
-    back: dv + 2 numbers for each query and segment. Arguments and errors as for `partial`.
+    back: dv + 2 numbers for each query and segment. Arguments and errors as for `partial`, and InputError for
+    `documents`, whose segments are their own: ask for one document at a time.
 
     >>> from clearhead import attend, causal
     >>> x = np.random.default_rng(0).standard_normal((5000, 16))
@@ -233,15 +258,16 @@ def segments(
             at = n + first_key // SEGMENT - decode.first_segment
             sums = found[at] if 0 <= at < len(found) else no_sums(whole.shape, computed)  # that no query sees
             whole.check_rules(sums)
-        parts.append(Partial(*sums, start, stop, 1, dtype))
+        parts.append(Partial(*sums, start, stop, 1, dtype, whole.call.origin))
     return parts
 
 
-def join(total: Partial, part: Partial) -> Partial:
+def join(total: Partial, part: Partial, *, threads: int | None = None) -> Partial:
     """Merge one segment's sums behind those of all keys before it, with the bits of a fold over both.
 
-    `part` is one of `segments`, or a `partial` of one segment, of the same queries. Raises InputError for segments out
-    of order, which names both keys, or for a part of several segments; ShapeError or DtypeError for other queries.
+    `part` is one of `segments`, or a `partial` of one segment, of the same queries under the same rules. Raises
+    InputError for segments out of order, which names both keys, for a part of several segments, or for other queries or
+    rules; ShapeError or DtypeError for other shapes.
 
     >>> from clearhead import full
     >>> q, x = np.ones((1, 4)), np.ones((2049, 4))
@@ -249,6 +275,8 @@ def join(total: Partial, part: Partial) -> Partial:
     >>> join(one, partial(q, x[2048:], x[2048:], first_key=2048, mask=full()))
     Partial(o (1, 4), keys 0 to 2049, float64)
     """
+    check_partial("total", total)
+    check_partial("part", part)
     if part.first_key != total.stop:
         raise out_of_order(total.stop, part.first_key)
     if part.segments > 1:
@@ -260,9 +288,17 @@ def join(total: Partial, part: Partial) -> Partial:
         raise ShapeError(f"o of shape {part.o.shape} does not fit o of shape {total.o.shape}: join the same queries.")
     if part.dtype != total.dtype:
         raise DtypeError(f"the part is of {part.dtype.name}, the total of {total.dtype.name}: compute both in one.")
+    total.origin.check(part.origin, "the total")
+    check_threads(threads)
     sums = total.sums.copy()
-    join_sums(sums, part.sums)
-    return Partial(*sums, total.first_key, part.stop, total.segments + part.segments, total.dtype)
+    join_sums(sums, part.sums, threads)
+    return Partial(*sums, total.first_key, part.stop, total.segments + part.segments, total.dtype, total.origin)
+
+
+def check_partial(name: str, x: object) -> None:
+    """Raise InputError for anything but a Partial."""
+    if not isinstance(x, Partial):
+        raise InputError(f"{name} is a {type(x).__name__}, which holds no partial sums: give what partial(…) returned.")
 
 
 def out_of_order(stop: int, first_key: int) -> InputError:

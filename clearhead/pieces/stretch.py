@@ -4,7 +4,7 @@ Responsible for every error of a stretch that does not depend on what came befor
 """
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,10 @@ from clearhead.engine.launch_cache import launch_for
 from clearhead.engine.problem import as_array, packed_documents
 from clearhead.errors import InputError
 from clearhead.machine.unbroken import late
+from clearhead.pieces.origin import Origin
 from clearhead.rules.current import current_rules
 from clearhead.rules.masks import (
+    FARTHEST,
     Causal,
     Dense,
     Documents,
@@ -45,15 +47,31 @@ class Call(NamedTuple):
     q: Array
     rules: Rules
     threads: int | None
+    origin: Origin
 
     @classmethod
     def of(cls, q: npt.ArrayLike, mask: Mask, score: ScoreLike, scale: float | None, threads: int | None) -> "Call":
         """Check the rules and trace functions once, for all stretches alike."""
-        if threads is not None and (not is_integer(threads) or threads < 1):
-            raise InputError(f"threads={threads!r} is not a number of threads: use 1, 2, 3 … or None for the default.")
+        check_threads(threads)
         rules = Rules(checked_mask(mask), as_rules(current_rules(score)), None, scale)
         check_placed(rules)
-        return cls(as_array(q, "q", GIVE), rules, threads)
+        array = as_array(q, "q", GIVE)
+        return cls(array, rules, threads, Origin.of(array, rules))
+
+
+def check_threads(threads: Any) -> None:
+    """Raise InputError for anything but a number of threads, or None."""
+    if threads is not None and (not is_integer(threads) or threads < 1):
+        raise InputError(f"threads={threads!r} is not a number of threads: use 1, 2, 3 … or None for the default.")
+
+
+def check_first_key(first_key: Any) -> int:
+    """Where keys begin among all; raises InputError for anything else."""
+    if not is_integer(first_key) or not 0 <= first_key < FARTHEST:
+        raise InputError(
+            f"first_key={first_key!r} is not the number of a key: use 0, {SEGMENT}, {2 * SEGMENT} …, below 2⁴⁰."
+        )
+    return int(first_key)
 
 
 def check_placed(rules: Rules) -> None:
@@ -126,13 +144,14 @@ class Stretch(NamedTuple):
 
 def stretch_of(call: Call, k: npt.ArrayLike | KeyValueCache, v: npt.ArrayLike | None, first_key: int) -> Stretch:
     """Check a stretch of keys that begins at `first_key`."""
-    if not is_integer(first_key) or first_key < 0:
-        raise InputError(f"first_key={first_key!r} is not the number of a key: use 0, {SEGMENT}, {2 * SEGMENT} …")
-    operands, rules = operands_of(call, k, v)
-    return prepared(call, operands, rules, int(first_key))
+    first_key = check_first_key(first_key)
+    operands, rules = operands_of(call, k, v, first_key)
+    return prepared(call, operands, rules, first_key)
 
 
-def operands_of(call: Call, k: npt.ArrayLike | KeyValueCache, v: npt.ArrayLike | None) -> tuple[Operands, Rules]:
+def operands_of(
+    call: Call, k: npt.ArrayLike | KeyValueCache, v: npt.ArrayLike | None, first_key: int
+) -> tuple[Operands, Rules]:
     """Arrays or a cache's pages, and the rules over them."""
     if not isinstance(k, KeyValueCache):
         return Operands(call.q, as_array(k, "k", GIVE), as_array(v, "v", GIVE)), call.rules
@@ -142,6 +161,11 @@ def operands_of(call: Call, k: npt.ArrayLike | KeyValueCache, v: npt.ArrayLike |
     if not k.alike:
         raise InputError(f"the sequences of {k!r} have different lengths: ask each one alone, of a cache of its own.")
     pages = k.paged(slice(None))
+    if pages.first_key and first_key:
+        raise InputError(
+            f"{k!r} has let its first {pages.first_key} keys go and counts its own from 0: give first_key=0, at which "
+            f"its keys keep their places, and not {first_key}."
+        )
     if pages.kept is not None:
         raise InputError(f"{k!r} has let keys go in between, and its segments with them: a partial sum needs all keys.")
     if any(isinstance(x, Documents) for x in conjunction(call.rules.mask)):

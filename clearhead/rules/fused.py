@@ -29,6 +29,7 @@ from clearhead.rules.masks import (
     Span,
     Window,
     conjunction,
+    cut,
     placed_at,
     split_documents,
 )
@@ -77,17 +78,12 @@ class Fused:
     def of_rows(self, first: int, stop: int) -> Fused:
         """The same rules for the queries from `first` to before `stop` alone, each at its own position.
 
-        Formulas that read `row` are refused, since rows count from 0 again.
+        Formulas that read `row` are refused: kernels count rows from 0 again.
         """
         if "row" in self.leaves:
             mask, scores = self.given
             raise InputError(f"{mask!r} and {scores!r} read tables by row, so they cannot be cut: give all queries.")
-        cut = []
-        for span in self.spans:
-            begin, end = max(first, span.first_query), min(stop, span.first_query + span.queries)
-            if begin < end:
-                cut.append(span._replace(first_query=begin - first, queries=end - begin, offset=span.offset + first))
-        return replace(self, spans=tuple(cut))
+        return replace(self, spans=cut(self.spans, first, stop))
 
     @cached_property
     def expressions(self) -> tuple[Expression | None, Expression | None, tuple[float, ...], tuple[Array, ...]]:

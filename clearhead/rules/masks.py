@@ -8,7 +8,7 @@ tables they read. The last leading axis counts heads; batch counts over all othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
@@ -27,6 +27,7 @@ from clearhead.rules.trace import trace
 Align = Literal["start", "end"]
 POSITIONS = ("batch", "head", "query", "key")
 FAR = 1 << 62  # beyond all lengths; wider windows mean the same
+FARTHEST = 1 << 40  # beyond all positions
 
 
 class Span(NamedTuple):
@@ -38,6 +39,18 @@ class Span(NamedTuple):
     keys: int
     offset: int  # a query's position among the keys is its index plus this
     row: int = 0  # its row in tables of pairs is its index plus this
+
+    def cut(self, first: int, stop: int) -> Span:
+        """Those of its queries from index `first` to before `stop`, counted from `first`; perhaps none."""
+        begin, end = max(first, self.first_query), min(stop, self.first_query + self.queries)
+        return self._replace(
+            first_query=begin - first, queries=end - begin, offset=self.offset + first, row=self.row + first
+        )
+
+
+def cut(spans: Iterable[Span], first: int, stop: int) -> tuple[Span, ...]:
+    """The spans of the queries from `first` to before `stop`, each at its own position and row of tables."""
+    return tuple(span for span in (whole.cut(first, stop) for whole in spans) if span.queries > 0)
 
 
 class CallGeometry(NamedTuple):
@@ -232,13 +245,9 @@ class Documents(Mask):
                 f"{self!r} holds {sum(self.lengths)} items, but {queries} queries from {at} on and {keys} keys reach "
                 "beyond them: give the lengths of all documents of the whole call."
             )
-        spans = []
-        for start, length in zip(accumulate(self.lengths, initial=0), self.lengths, strict=False):
-            first, stop = max(start, at), min(start + length, at + queries)
-            if first < stop:
-                known = max(0, min(length, keys - start))
-                spans.append(Span(first - at, stop - first, start, known, at, at))
-        return tuple(spans)
+        places = zip(accumulate(self.lengths, initial=0), self.lengths, strict=False)
+        whole = (Span(start, n, start, max(0, min(n, keys - start)), 0) for start, n in places)
+        return cut(whole, at, at + queries)
 
     def __repr__(self) -> str:
         own = "" if self.queries is None else f", queries={shortened(self.queries)}"
@@ -636,7 +645,7 @@ def split_documents(mask: Mask, queries: int, keys: int) -> tuple[tuple[Span, ..
     if align is not None and at is not None:
         raise InputError(f"{mask!r} says align={align!r} and at={at}: use one of them throughout.")
     if at is not None and not packed:
-        return (Span(0, queries, 0, keys, at, at),), factors
+        return cut([Span(0, at + queries, 0, keys, 0)], at, at + queries), factors
     if not packed:
         lone = query_offset(queries, keys, align, mask) if aligns else 0
         return (Span(0, queries, 0, keys, lone),), factors
@@ -711,8 +720,8 @@ def checked_at(at: Any, align: Align | None = None) -> int | None:
         return None
     if align is not None:
         raise InputError(f"align={align!r} and at={at!r} both say where the queries stand: give one of them.")
-    if not is_integer(at) or at < 0:
-        raise InputError(f"at={at!r} is not the position of a query among the keys: use 0, 1, 2 …")
+    if not is_integer(at) or not 0 <= at < FARTHEST:
+        raise InputError(f"at={at!r} is not the position of a query among the keys: use 0, 1, 2 …, below 2⁴⁰.")
     return int(at)
 
 

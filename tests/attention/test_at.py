@@ -71,8 +71,16 @@ def test_a_piece_of_the_queries_has_the_wholes_numbers(name, first, stop):
 def test_keys_may_end_before_the_queries():
     assert np.array_equal(visible(causal(at=3), 2, 2), np.ones((2, 2), bool))
     assert np.array_equal(visible(window(2, at=3), 2, 2).astype(int), [[0, 1], [0, 0]])
-    far = attend(Q[:, :2], K[:, :50], V[:, :50], mask=causal(at=10**9))
-    assert np.array_equal(far.output, attend(Q[:, :2], K[:, :50], V[:, :50], mask=full()).output)
+
+
+@pytest.mark.parametrize("count", [2, 30])  # for the kernel of few queries and the other one
+@pytest.mark.parametrize("at", [10**9, (1 << 40) - 1])
+def test_however_far_the_queries_stand_they_see_all_keys_before(at, count):
+    q, d_out = Q[:, :count], random(2, count, 8, seed=5)
+    far, near = (attend(q, K, V, mask=mask) for mask in (causal(at=at), full()))
+    assert np.array_equal(far.output, near.output)
+    own, wanted = far.backward(d_out), near.backward(d_out)
+    assert all(np.array_equal(getattr(own, name), getattr(wanted, name)) for name in "qkv")
 
 
 def test_rules_read_positions_that_32_bits_hold():
@@ -98,7 +106,7 @@ def test_a_cache_reads_positions_too():
 
 
 def test_what_at_cannot_mean_is_an_error():
-    for wrong in (-1, 1.0, True, "end"):
+    for wrong in (-1, 1.0, True, "end", 1 << 40, 1 << 63):
         with pytest.raises(InputError, match=r"at=.* is not the position of a query"):
             causal(at=wrong)
     for make in (causal, lambda **at: window(3, **at), lambda **at: dilated(3, **at)):

@@ -1,7 +1,7 @@
 """Gradients in pieces: the bits of one call over any ascending cut, the definition's meaning, and every refusal."""
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from clearhead import (
     DtypeError,
     InputError,
+    KeyValueCache,
     ShapeError,
     alibi,
     attend,
@@ -35,7 +36,7 @@ from clearhead.definition import gradient_pieces
 from clearhead.definition.gradient import gradients
 from clearhead.gradients.backward import sink_shares, summed_shares
 from clearhead.machine.target import native_isas
-from clearhead.pieces.gradients import piece_gradients, query_cut
+from clearhead.pieces import piece_gradients, query_cut
 from clearhead.testing import check_same_bits, using_isa
 from tests.arrays import random
 
@@ -488,3 +489,121 @@ def test_sums_of_other_operands_are_refused():
         key_gradients(x, x, x, x, lse, x, mask=full())
     with pytest.raises(ShapeError, match=r"q has shape \(2, 128, 4\): give q\[\.\.\., i::2, :, :\]"):
         key_gradients(x, x[:1], x[:1], x, lse, x, head=(0, 2), **given)
+
+
+# Sums that are of something else
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("first_query", [1, 150])
+def test_tiles_are_counted_from_the_calls_first_query(isa, first_query):
+    """Queries that no key of a stretch is seen by are left out: they count all the same."""
+    with using_isa(isa):
+        tile, x = query_cut(np.float32), random(600, 8)
+        q, d_out = x[first_query:], random(600, 8, seed=1)[first_query:]
+        done = attend(q, x, x, mask=causal(at=first_query))
+        want = done.backward(d_out)
+        begin = first_query + tile * ((256 - first_query) // tile)  # before key 256, at the border of a tile
+        for starts in ([first_query], [first_query, first_query + tile], [begin, begin + tile]):
+            found, keys = None, slice(256, 320)
+            for start, stop in pairwise([*starts, 600]):
+                rows = slice(start - first_query, stop - first_query)
+                of_rows = done.output[rows], done.lse[rows], d_out[rows]
+                found = key_gradients(
+                    q[rows], x[keys], x[keys], *of_rows, first_key=256, first_query=first_query, before=found,
+                    mask=causal(at=start),
+                )  # fmt: skip
+            check_same_bits(found.k, want.k[keys], "dK")
+            check_same_bits(found.v, want.v[keys], "dV")
+        of_all = done.output, done.lse, d_out
+        with pytest.raises(InputError, match=f"got {first_query}. If the whole call's queries do not begin at 0, give"):
+            key_gradients(q, x, x, *of_all, mask=causal(at=first_query))
+        with pytest.raises(InputError, match=f"first_query={first_query + 1} is not the position"):
+            key_gradients(q, x, x, *of_all, mask=causal(at=first_query), first_query=first_query + 1)
+
+
+def test_documents_of_a_call_that_begins_within_one():
+    lengths, first, tile = [100, 200], 30, query_cut(np.float32)
+    x, d_out = random(300, 8), random(270, 8, seed=1)
+    mask = documents(lengths) & causal()
+    done = attend(x[first:], x, x, mask=mask & full(at=first))
+    want, found = done.backward(d_out), None
+    for start, stop in pairwise([first, first + tile, 100, 100 + tile, 300]):
+        rows = slice(start - first, stop - first)
+        of_rows = done.output[rows], done.lse[rows], d_out[rows]
+        at = {"mask": mask & full(at=start), "first_query": first}
+        found = key_gradients(x[start:stop], x, x, *of_rows, before=found, **at)
+    check_same_bits(found.k, want.k, "dK")
+
+
+def other_sums():
+    """What may differ between two stretches: sums of the first, a call of the second, and words of the error."""
+    x = random(600, 8)
+    done, ones = attend(x, x, x), np.ones((600, 8), np.float32)
+
+    def queries(rows, keys, mask=causal, x=x, **more):
+        of_rows = done.output[rows], done.lse[rows], ones[rows].astype(x.dtype)
+        mask = mask(at=rows.start)
+        return query_gradient(x[rows], x[keys], x[keys], *of_rows, first_key=keys.start, mask=mask, **more)
+
+    def keys(rows, keys, mask=causal, x=x, **more):
+        of_rows = done.output[rows], done.lse[rows], ones[rows].astype(x.dtype)
+        mask = mask(at=rows.start)
+        return key_gradients(x[rows], x[keys], x[keys], *of_rows, first_key=keys.start, mask=mask, **more)
+
+    half, a, b = x.astype(np.float16), slice(0, 192), slice(192, 384)
+    first = queries(a, slice(0, 64))
+    yield lambda: queries(b, slice(64, 128), before=first), "queries that begin at position 0, this call of 192"
+    yield lambda: queries(a, slice(64, 128), before=first, scale=2.0), "another mask, score or scale"
+    yield lambda: queries(a, slice(64, 128), full, before=first), "another mask, score or scale"
+    yield lambda: queries(a, slice(64, 128), before=first, x=half), "operands of dtype float32, this call of float16"
+    begun = keys(a, slice(0, 64))
+    yield lambda: keys(b, slice(64, 128), before=begun), "keys that begin at 0, this call of 64"
+    yield lambda: keys(b, slice(0, 128), before=begun), "keys and values of shapes"
+    yield lambda: keys(b, slice(0, 64), before=begun, score=softcap(3.0)), "another mask, score or scale"
+    yield lambda: keys(b, slice(0, 64), before=begun, x=half), "operands of dtype float32, this call of float16"
+    yield lambda: keys(b, slice(0, 64), before=begun, first_query=192), "queries begin at position 0, this call of 192"
+
+
+@pytest.mark.parametrize("n", range(9))
+def test_sums_of_something_else_are_refused(n):
+    (call, words), count = list(other_sums())[n], len(list(other_sums()))
+    assert count == 9
+    with pytest.raises(InputError) as caught:
+        call()
+    assert words in str(caught.value)
+
+
+def test_sums_go_on_only_with_the_same_instruction_set():
+    if len(ISAS) < 2:
+        pytest.skip("needs two instruction sets")
+    one = call(np.float32, 400, 1)
+    done, _ = one.whole()
+    with using_isa(ISAS[0]):
+        queries = one.piece(query_gradient, done, slice(0, 400), slice(0, 64))
+        keys = one.piece(key_gradients, done, slice(0, 192), slice(0, 64))
+    words = f"instruction set {ISAS[0]}, this call of {ISAS[1]}"
+    with using_isa(ISAS[1]):
+        with pytest.raises(InputError, match=words):
+            one.piece(query_gradient, done, slice(0, 400), slice(64, 400), before=queries)
+        with pytest.raises(InputError, match=words):
+            one.piece(key_gradients, done, slice(192, 400), slice(0, 64), before=keys)
+
+
+def test_sums_in_another_memory_order_are_the_same_sums():
+    one = call(np.float32, 200, 2, 2)
+    done, want = one.whole()
+    queries = one.piece(query_gradient, done, slice(0, 200), slice(0, 128))
+    turned = replace(queries, sums=np.asfortranarray(queries.sums))
+    check_same_bits(one.piece(query_gradient, done, slice(0, 200), slice(128, 200), before=turned).q, want.q, "dQ")
+    tile = query_cut(np.float32)
+    keys = one.piece(key_gradients, done, slice(0, tile), slice(0, 200))
+    turned = replace(keys, key_sums=np.asfortranarray(keys.key_sums), value_sums=keys.value_sums[::-1].copy()[::-1])
+    check_same_bits(one.piece(key_gradients, done, slice(tile, 200), slice(0, 200), before=turned).k, want.k, "dK")
+
+
+def test_a_cache_has_no_gradients():
+    cache, x = KeyValueCache(), random(2, 9, 4)
+    cache.append(x, x)
+    with pytest.raises(InputError, match="is a cache, which has no gradients"):
+        query_gradient(x, cache, None, x, random(2, 9), x, mask=causal(at=0))

@@ -5,7 +5,7 @@ Everything is compared with the definition or with one call, by equality of bits
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,18 @@ from clearhead import (
     join,
     partial,
     prefix,
+    query_gradient,
     softcap,
+    weights,
     where,
     window,
 )
 from clearhead.definition import canonical, pieces
+from clearhead.engine import carried
 from clearhead.machine.target import native_isas
-from clearhead.pieces.partial import segments
+from clearhead.machine.threads import run_kernel
+from clearhead.pieces import segments
+from clearhead.pieces.stretch import Call, stretch_of
 from clearhead.testing import using_isa
 from tests.arrays import random
 
@@ -405,3 +410,142 @@ def test_no_queries_and_no_keys():
     none = partial(random(2, 0, 4), random(2, 7, 4), random(2, 7, 4), mask=causal(at=0))
     assert none.finish().output.shape == (2, 0, 4)
     assert math.prod(partial(random(0, 3, 4), random(0, 7, 4), random(0, 7, 4), mask=full()).o.shape) == 0
+
+
+def test_sums_of_other_queries_or_rules_do_not_meet():
+    q, k, v = (random(2, SEGMENT + 9, 4, seed=n) for n in range(3))
+    keys, rest = (k[:, :SEGMENT], v[:, :SEGMENT]), (k[:, SEGMENT:], v[:, SEGMENT:])
+    table = random(1, SEGMENT + 9)
+
+    def later(at=5, **rules):
+        rules = {"mask": causal(at=at) & dense(table > 0), "score": bias(table)} | rules
+        return rules | {"first_key": SEGMENT}
+
+    one = partial(q[:, :7], *keys, **(later() | {"first_key": 0}))
+    other = table.copy()
+    other[0, 0] += 3
+    same = later(mask=dense(table > 0) & full(at=5) & causal(), scale=0.5)  # as 4 ** -0.5 is
+    assert partial(q[:, :7], *rest, before=one, **same).stop == SEGMENT + 9
+    for rules, words in (
+        (later(at=6), "queries that begin at position 5, this call of 6"),
+        (later(mask=causal(at=5)), "another mask, score or scale"),
+        (later(mask=full(at=5) & dense(table > 0)), "another mask, score or scale"),
+        (later(score=bias(other)), "another mask, score or scale"),
+        (later(score=()), "another mask, score or scale"),
+        (later(scale=1.0), "another mask, score or scale"),
+    ):
+        with pytest.raises(InputError, match=f"before .*{words}"):
+            partial(q[:, :7], *rest, before=one, **rules)
+        with pytest.raises(InputError, match=f"the total .*{words}"):
+            join(one, partial(q[:, :7], *rest, **rules))
+
+
+def test_a_partial_is_dense_whatever_it_is_made_of():
+    q, k, v = (random(4, SEGMENT + 9, 16, seed=n) for n in range(3))
+    one = partial(q[:, :32], k[:, :SEGMENT], v[:, :SEGMENT], mask=causal(at=0))
+    wanted = one.then(k[:, SEGMENT:], v[:, SEGMENT:]).finish().output
+    cut = replace(one, m=one.m[:, :8], l=one.l[:, :8], o=one.o[:, :8])
+    assert same(cut.finish().output, one.finish().output[:, :8])
+    for turned in (
+        replace(one, o=np.asfortranarray(one.o)),
+        replace(one, m=np.asfortranarray(one.m), l=one.l[::-1].copy()[::-1]),
+        replace(one, m=one.m.astype(object).astype(np.float32)),
+    ):
+        assert same(turned.finish().output, one.finish().output)
+        assert same(turned.then(k[:, SEGMENT:], v[:, SEGMENT:]).finish().output, wanted)
+    for wrong, kind in (
+        ({"m": one.m[:1]}, ShapeError),
+        ({"l": one.l[0]}, ShapeError),
+        ({"o": one.o[..., :0]}, ShapeError),
+        ({"m": one.m.tolist()}, DtypeError),
+        ({"m": one.m.astype(np.float64)}, DtypeError),
+        ({"o": one.o.astype(">f4")}, DtypeError),
+        ({"o": one.o.astype(np.float16)}, DtypeError),
+    ):
+        with pytest.raises(kind, match="m, l and o"):
+            replace(one, **wrong)
+
+
+def test_what_is_not_a_partial_is_refused_by_name():
+    q, k, v = (random(5, 4, seed=n) for n in range(3))
+    one = partial(q, k, v, mask=full())
+    for wrong in (None, q, [one], one.finish()):
+        with pytest.raises(InputError, match=r"part is a .*holds no partial sums"):
+            join(one, wrong)
+        with pytest.raises(InputError, match=r"total is a .*holds no partial sums"):
+            join(wrong, one)
+        if wrong is not None:
+            with pytest.raises(InputError, match=r"before is a .*holds no partial sums"):
+                partial(q, k, v, mask=full(), before=wrong)
+
+
+def test_threads_are_those_that_were_asked_for(monkeypatch):
+    counts = []
+    real = run_kernel
+    monkeypatch.setattr(carried, "allowed", lambda: 3)
+    monkeypatch.setattr(carried, "WORTH_A_THREAD", 1)
+    monkeypatch.setattr(carried, "run_kernel", lambda *call: (counts.append(call[3]), real(*call))[1])
+    q, k = random(8, 2000, 64), random(8, 40, 64)
+    one, two = (partial(q, k, k, mask=full(), threads=threads) for threads in (1, None))
+    assert counts[0] == 1
+    assert counts[1] > 1
+    counts.clear()
+    for done in (lambda: one.finish(), lambda: two.finish(threads=1), lambda: two.finish()):
+        done()
+    assert counts == [1, 1, 3]
+    counts.clear()
+    whole, part = (replace(two, stop=SEGMENT), replace(two, first_key=SEGMENT, stop=SEGMENT + 40))
+    join(whole, part, threads=1)
+    join(whole, part)
+    assert counts == [1, 3]
+    for wrong in (lambda: one.finish(threads=0), lambda: join(whole, part, threads=0)):
+        with pytest.raises(InputError, match="threads=0"):
+            wrong()
+
+
+def test_a_segments_sums_own_their_memory():
+    q, k = random(1, 1, 16), random(1, 3 * SEGMENT, 16)
+    for part in segments(q, k, k, mask=full()):
+        for x in part.sums:
+            base = x if x.base is None else x.base
+            assert base.nbytes == x.nbytes
+
+
+@pytest.mark.parametrize("count", [2, 30])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_sums_go_where_they_are_told(count, in_place):
+    q, k = random(2, count, 16), random(2, 2 * SEGMENT + 9, 16, seed=1)
+    call = Call.of(q, causal(at=2 * SEGMENT), (), None, 1)
+    before = stretch_of(call, k[:, :SEGMENT], k[:, :SEGMENT], 0).after(None)
+    after = stretch_of(call, k[:, SEGMENT:], k[:, SEGMENT:], SEGMENT)
+    wanted = after.after(before)
+    into = before if in_place else before.copy()
+    got = after.after(before, into=into)
+    for x, y, z in zip(got, into, wanted, strict=True):
+        assert x is y
+        assert same(x, z)
+
+
+def test_a_cache_that_let_keys_go_counts_its_own():
+    q, x, cache = random(2, 2, 16), random(2, 5000, 16, seed=1), KeyValueCache(window=300)
+    for start in range(0, 5000, 500):
+        cache.append(x[:, start : start + 500], x[:, start : start + 500])
+    done = partial(q, cache, mask=window(299, at=4998)).finish()
+    whole = partial(q, x, x, mask=window(299, at=4998)).finish()
+    assert same(done.output, whole.output)
+    with pytest.raises(InputError, match=r"has let its first \d+ keys go and counts its own from 0: give first_key=0"):
+        partial(q, cache, mask=window(299, at=4998), first_key=4096)
+
+
+def test_positions_end_where_they_are_counted_right():
+    last = (1 << 40) - SEGMENT
+    q, k, v = (random(3, 16, seed=n) for n in range(3))
+    wanted = attend(q, k, v, mask=full())
+    assert same(partial(q, k, v, mask=causal(at=last + 2047), first_key=last).finish().output, wanted.output)
+    for wrong in (1 << 40, 1 << 63):
+        with pytest.raises(InputError, match=r"not the number of a key.*below 2⁴⁰"):
+            partial(q, k, v, mask=full(), first_key=wrong)
+        with pytest.raises(InputError, match=r"not the number of a key.*below 2⁴⁰"):
+            query_gradient(q, k, v, wanted.output, wanted.lse, q, mask=full(), first_key=wrong)
+        with pytest.raises(InputError, match=r"not the number of a key.*below 2⁴⁰"):
+            weights(q, k, mask=full(), first_key=wrong, lse=wanted.lse)

@@ -29,6 +29,7 @@ def test_sums_travel_with_their_bits(dtype, tmp_path):
     first.save(tmp_path / "first.safetensors")
     loaded, sent = Partial.load(tmp_path / "first.safetensors"), pickle.loads(pickle.dumps(second))  # noqa: S301
     assert repr(loaded) == repr(first)
+    assert (loaded.origin, sent.origin) == (first.origin, second.origin)
     for part, other in ((loaded, first), (sent, second)):
         assert all(a.tobytes() == b.tobytes() for a, b in zip(part.sums, other.sums, strict=True))
     done = join(loaded, sent).finish()
@@ -47,13 +48,19 @@ def test_a_file_that_is_not_one_is_refused(tmp_path):
         Partial.load(path)
     first.save(path)
     whole = path.read_bytes()
-    good = {"first_key": "0", "stop": "2048", "segments": "1", "dtype": "float32"}
+    good = {"first_key": "0", "stop": "2048", "segments": "1", "dtype": "float32", "at": "0", "rules": "0"}
     arrays = load_file(path)
+    save_file(arrays, path, good)
+    assert Partial.load(path).stop == 2048
+    flat = {"m": np.zeros((), np.float32), "l": np.zeros((), np.float32), "o": np.zeros(3, np.float32)}
+    point = dict.fromkeys("mlo", np.zeros((), np.float32))
     changes = [
         (arrays, good | {"stop": "-1"}), (arrays, good | {"first_key": "4096"}), (arrays, good | {"dtype": "int8"}),
         (arrays, good | {"segments": "9999"}), (arrays, good | {"dtype": "float64"}), (arrays, {}),
         (arrays | {"more": arrays["m"]}, good), ({"m": arrays["m"], "l": arrays["l"]}, good),
-        (arrays | {"l": arrays["l"][:, :1]}, good),
+        (arrays | {"l": arrays["l"][:, :1]}, good), (arrays, good | {"at": "-1"}), (flat, good), (point, good),
+        (arrays | {"o": arrays["o"][..., :0]}, good), (arrays, good | {"segments": "0"}),
+        (arrays | {"l": -arrays["l"]}, good),
     ]  # fmt: skip
     for content, metadata in changes:
         save_file({name: np.ascontiguousarray(x) for name, x in content.items()}, path, metadata)

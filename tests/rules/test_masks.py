@@ -21,7 +21,7 @@ from clearhead import (
     where,
     window,
 )  # fmt: skip
-from clearhead.rules.masks import visible
+from clearhead.rules.masks import Span, cut, visible
 
 BATCHES, HEADS, QUERIES, KEYS = 2, 3, 4, 6
 LEAD = (BATCHES, HEADS)
@@ -164,3 +164,11 @@ def test_rows_of_blocks_are_counted_from_where_queries_stand():
         visible(blocks(table(4, 4), 2) & window(None, None, align="end"), 4, 8),
         table(4, 4).repeat(2, 0).repeat(2, 1)[4:],
     )
+
+
+def test_a_piece_of_spans_keeps_positions_and_rows():
+    spans = (Span(0, 10, 0, 12, 2), Span(10, 5, 12, 5, 2, 1))
+    assert cut(spans, 4, 12) == (Span(0, 6, 0, 12, 6, 4), Span(6, 2, 12, 5, 6, 5))
+    assert cut(cut(spans, 4, 15), 2, 3) == cut(spans, 6, 7) == (Span(0, 1, 0, 12, 8, 6),)
+    assert cut(spans, 10, 12) == (Span(0, 2, 12, 5, 12, 11),)
+    assert cut(spans, 15, 20) == cut(spans, 3, 3) == ()

@@ -26,7 +26,9 @@ from clearhead.cache.key_value import KeyValueCache
 from clearhead.definition.canonical import SEGMENT
 from clearhead.engine.problem import check_scale
 from clearhead.errors import InputError, ShapeError
+from clearhead.pieces.origin import Origin
 from clearhead.pieces.partial import Partial, join, segments
+from clearhead.pieces.stretch import Call
 from clearhead.rules.masks import CAUSAL, Mask, checked_mask, full, is_integer
 from clearhead.rules.scores import ScoreLike, as_rules
 
@@ -83,13 +85,21 @@ def sharded_decode(
     with peers.together():
         held = seen_segments(mask, at, layout)
         queries = travelled(peers, q, asked, source, {rows.rank for rows in held})
-        options = {"mask": mask & full(at=at), "score": rules, "scale": factor, "threads": torch.get_num_threads()}
+        options: dict[str, Any] = {
+            "mask": mask & full(at=at),
+            "score": rules,
+            "scale": factor,
+            "threads": torch.get_num_threads(),
+        }
         own = dict(own_sums(array_view(queries), caches, layout.stretches(peers.rank), held, options))
         if peers.rank != source:
             send_sums(peers, own, source)
             return None
-        whole = [own.get(rows) or received(peers, rows, asked, queries) for rows in held]
-    return dense(reduce(join, whole).finish(None if sink is None else array_view(sink)).output, queries)
+        origin = Call.of(array_view(queries), **options).origin
+        whole = [own.get(rows) or received(peers, rows, asked, queries, origin) for rows in held]
+    threads = options["threads"]
+    total = reduce(lambda total, part: join(total, part, threads=threads), whole)
+    return dense(total.finish(None if sink is None else array_view(sink), threads=threads).output, queries)
 
 
 class Asked(NamedTuple):
@@ -192,11 +202,11 @@ def send_sums(peers: Peers, own: dict[Stretch, Partial], source: int) -> None:
     peers.wait_all([(source, peers.send(x, source, what)) for x in tensors], what)
 
 
-def received(peers: Peers, rows: Stretch, asked: Asked, queries: torch.Tensor) -> Partial:
+def received(peers: Peers, rows: Stretch, asked: Asked, queries: torch.Tensor, origin: Origin) -> Partial:
     """The sums of a segment, from the rank that holds it."""
     wide = torch.float64 if queries.dtype is torch.float64 else torch.float32
     numbers = torch.empty((*asked.shape[:-1], asked.value_dim + 2), dtype=wide)
     what = f"the segment from key {rows.start} on"
     peers.wait_all([(rows.rank, peers.receive(numbers, rows.rank, what))], what)
     o, m, l = (np.ascontiguousarray(x) for x in np.split(numbers.numpy(), [asked.value_dim, asked.value_dim + 1], -1))
-    return Partial(m[..., 0], l[..., 0], o, rows.start, rows.stop, 1, array_view(queries).dtype)
+    return Partial(m[..., 0], l[..., 0], o, rows.start, rows.stop, 1, array_view(queries).dtype, origin)

@@ -60,7 +60,7 @@ class Carried:
 
     def finish(self, sink: Array | None) -> tuple[Array, Array]:
         """Output and LSE."""
-        return finish_sums(self.sums, sink, into=self.sums.o)
+        return finish_sums(self.sums, sink, self.asked.threads, into=self.sums.o)
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
