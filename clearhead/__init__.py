@@ -35,8 +35,9 @@ with importing:
     from clearhead.functional import Attended, attend, attention, merge, self_attention
     from clearhead.gradient_watching import output_gradients
     from clearhead.intervening import intervene
-    from clearhead.pieces.gradients import KeyGradients, QueryGradient, key_gradients, query_gradient
+    from clearhead.pieces.gradients import key_gradients, query_gradient
     from clearhead.pieces.partial import Partial, join, partial
+    from clearhead.pieces.sums import KeyGradients, QueryGradient
     from clearhead.rules import functions
     from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap

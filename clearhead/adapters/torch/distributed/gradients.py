@@ -25,13 +25,12 @@ from clearhead.adapters.torch.host import array_view, dense
 from clearhead.arrays import Array
 from clearhead.gradients.backward import sink_shares, summed_shares
 from clearhead.pieces.gradients import (
-    KeyGradients,
-    QueryGradient,
     key_gradients,
     piece_gradients,
     query_cut,
     query_gradient,
 )
+from clearhead.pieces.sums import KeyGradients, QueryGradient
 
 
 class Saved(NamedTuple):
