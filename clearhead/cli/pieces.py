@@ -121,22 +121,22 @@ def join(target: Path, *, force: bool = False, keep: bool = False) -> int:
     Raises FileError, and changes nothing, unless all are there and of one run.
     """
     found = pieces_beside(target)
-    first = found[0]
+    first = found[0][1]
     with new_file(target, first.whole, force=force) as arrays:
         whole = WholePlaces(first.order, first.asked, arrays)
-        for piece in found:
-            copy_rows(piece, piece.beside(target), whole)
+        for path, piece in found:
+            copy_rows(piece, path, whole)
             release(*arrays.values())
     sync_folder(target)
     if not keep:
         with writing_to(target):
-            for piece in found:
-                piece.beside(target).unlink()
+            for path, _ in found:
+                path.unlink()
     return len(found)
 
 
-def pieces_beside(path: Path) -> list[Piece]:
-    """The pieces of a file in their order; raises FileError unless all are there and of one run."""
+def pieces_beside(path: Path) -> list[tuple[Path, Piece]]:
+    """The pieces of a file and where each is, whatever its plan calls it; raises FileError unless all are of one run."""
     named = re.compile(rf"{re.escape(path.name)}\.(\d+)-of-(\d+)\.safetensors")
     with writing_to(path):
         matches = [match for match in map(named.fullmatch, os.listdir(path.parent)) if match]
@@ -153,11 +153,12 @@ def pieces_beside(path: Path) -> list[Piece]:
     missing = [part for part in range(1, counts[0] + 1) if (part, counts[0]) not in there]
     if missing:
         raise FileError(missing_text(path, missing, counts[0]))
-    found = [read_piece(there[part, counts[0]]) for part in range(1, counts[0] + 1)]
-    for piece in found:
-        check_alike(path, found[0], piece)
-    ends = sorted(stretch for piece in found for stretch in piece.stretches)
-    if [start for start, _ in ends] + [found[0].order.rows] != [0] + [stop for _, stop in ends]:
+    paths = [there[part, counts[0]] for part in range(1, counts[0] + 1)]
+    found = [(name, read_piece(name)) for name in paths]
+    for other in found:
+        check_alike(found[0], other)
+    ends = sorted(stretch for _, piece in found for stretch in piece.stretches)
+    if [start for start, _ in ends] + [found[0][1].order.rows] != [0] + [stop for _, stop in ends]:
         raise FileError(f"the parts of {path} do not hold each row once: compute them again by --part, with --force.")
     return found
 
@@ -172,18 +173,19 @@ def missing_text(path: Path, missing: list[int], parts: int) -> str:
     return f"{path} cannot be joined: {what} {'unfinished' if begun else 'missing'}: {cure}."
 
 
-def check_alike(path: Path, first: Piece, piece: Piece) -> None:
-    """Refuse a piece of another run, whose input, options or code differ."""
+def check_alike(begun: tuple[Path, Piece], other: tuple[Path, Piece]) -> None:
+    """Refuse a piece of another run than the first's, whose input, options or code differ."""
+    (first_path, first), (path, piece) = begun, other
     differs = difference(first.undertaking, piece.undertaking, but=(TIME,))  # copies of one file have their own times
     if differs is not None:
-        name, ours, other = differs
+        name, ours, theirs = differs
         raise FileError(
-            f"{piece.beside(path)} is of another run than {first.beside(path).name}: {name} is {other} there, and "
-            f"{ours} in the first: compute one of them again by --part, with --force."
+            f"{path} is of another run than {first_path.name}: {name} is {theirs} there, and {ours} in the first: "
+            "compute one of them again by --part, with --force."
         )
     expected = (first.lead, first.queries, first.keys, first.value_dim, first.arrays, first.asked)
     if expected != (piece.lead, piece.queries, piece.keys, piece.value_dim, piece.arrays, piece.asked):
-        raise FileError(f"{piece.beside(path)} has other shapes than {first.beside(path).name}: compute it again.")
+        raise FileError(f"{path} has other shapes than {first_path.name}: compute it again.")
 
 
 def copy_rows(piece: Piece, path: Path, whole: Places) -> None:

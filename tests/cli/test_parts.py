@@ -146,6 +146,22 @@ def test_a_file_that_is_no_part_is_named(three, capsys):
     will_not_join(capsys, "do not hold each row once", three[1])
 
 
+def test_parts_whose_files_changed_names_join_by_their_plans(three):
+    first, second, other = (Path(f"{three[1]}.{name}.safetensors") for name in ("1-of-3", "2-of-3", "other"))
+    for source, target in ((first, other), (second, first), (other, second)):
+        source.replace(target)
+    assert join(three[1]) == 0
+    np.testing.assert_array_equal(load(three[1])["output"], clearhead.self_attention(np.load(three[0])["x"]))
+    assert sorted(os.listdir(three[0].parent)) == ["in.npz", "out.npz"]
+
+
+def test_a_part_of_another_run_is_named_as_its_file(three, capsys):
+    in_parts(*three, 3, "--force", "--lse", but=(1, 2))
+    second, last = (Path(f"{three[1]}.{n}-of-3.safetensors") for n in (2, 3))
+    shutil.copyfile(last, second)
+    will_not_join(capsys, "out.npz.2-of-3.safetensors is of another run than out.npz.1-of-3.safetensors", three[1])
+
+
 def test_a_whole_file_in_the_way_stays(three, capsys):
     three[1].write_bytes(b"precious")
     will_not_join(capsys, "exists already", three[1])
