@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, perf_counter
 
+import numpy as np
+
 from clearhead.arrays import Array
+from clearhead.attention_weights.matrix import weights_of
 from clearhead.cli.job import Job
 from clearhead.cli.pieces import Piece
 from clearhead.cli.places import Places, WholePlaces
 from clearhead.cli.steps import Step, Stretch, remaining
-from clearhead.definition import textbook
 from clearhead.engine.execute import execute_rows
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.errors import FileError
@@ -147,7 +149,10 @@ class Run:
         _, lse = execute_rows(operands, rules, step.rows, threads=options.threads, out=out, lse=options.lse)
         if options.lse:
             self.places.lse(step)[...] = lse
-        for row, weights in self.places.weights(step) if job.asked else ():
-            # One by one, because the bits of a matrix product depend on how many rows it has.
-            found = textbook.weights_of_rows(q, k, (row,), rules.mask, job.problem.scale, rules.score)
-            weights[...] = found[..., 0, :]
+        wanted = list(self.places.weights(step))
+        if wanted:
+            if job.order.together:
+                q = np.broadcast_to(q, (*job.problem.lead, *q.shape[-2:]))  # rules read the heads of the output
+            weights = weights_of(q, k, rules, lse=None, threads=options.threads, matching=True)
+            for row, target in wanted:
+                target[...] = weights.row(row)  # one by one, so that memory holds one
