@@ -136,7 +136,7 @@ def join(target: Path, *, force: bool = False, keep: bool = False) -> int:
 
 
 def pieces_beside(path: Path) -> list[tuple[Path, Piece]]:
-    """The pieces of a file, each with its path, in the order of their names; raises FileError unless all are of one run."""
+    """The pieces of a file in the order of their names, with their paths; raises FileError unless they make a whole."""
     named = re.compile(rf"{re.escape(path.name)}\.(\d+)-of-(\d+)\.safetensors")
     with writing_to(path):
         matches = [match for match in map(named.fullmatch, os.listdir(path.parent)) if match]

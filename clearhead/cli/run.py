@@ -23,7 +23,7 @@ from clearhead.engine.execute import execute_rows
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.errors import FileError
 from clearhead.files import new_file, release, resumable_file
-from clearhead.files.resuming import Filling, check_none_unfinished, discard_unfinished, finished_before
+from clearhead.files.resuming import Filling, finished_before, replacing_unfinished
 from clearhead.files.writing import layout_of
 
 SAVED_EVERY = 0.5  # seconds, at least
@@ -88,7 +88,7 @@ def execute(
         if resume:
             filling = stack.enter_context(resumable_file(path, specs, undertaking, force=force))
         else:
-            check_none_unfinished(path, force=force)
+            stack.enter_context(replacing_unfinished(path, force=force))
         arrays = filling.arrays if filling else stack.enter_context(new_file(path, specs, force=force))
         places: Places = piece.places(arrays) if piece else WholePlaces(job.order, job.asked, arrays)
         if piece:
@@ -96,8 +96,6 @@ def execute(
         start = perf_counter()
         pairs = Run(job, stretches, places, arrays, filling).compute(show)
         seconds = perf_counter() - start
-    if not resume:
-        discard_unfinished(path)
     return Report(job, path, pairs, seconds, part)
 
 

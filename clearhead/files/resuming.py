@@ -100,11 +100,9 @@ def resumable_file(
             complete(path, file, buffer, specs)
             destination(path, force)
             add_line(journal, {"whole": True})
-            if os.name == "nt":
-                file.close()
             half.replace(target)
             sync_folder(path)  # before the journal goes, or a power cut could leave neither
-            remove_journal(path, journal)
+            remove_journal(path)
 
 
 def finished_before(path: Path, undertaking: Undertaking) -> bool:
@@ -115,30 +113,31 @@ def finished_before(path: Path, undertaking: Undertaking) -> bool:
         found = read_record(path, journal)
         if found is not None and found.whole and not unfinished(path).exists():
             named = os.stat(path).st_ino == found.inode
-            remove_journal(path, journal)
+            remove_journal(path)
             return named and found.undertaking == dict(undertaking)
     return False
 
 
-def check_none_unfinished(path: Path, *, force: bool) -> None:
-    """Refuse to begin where an unfinished file could be gone on with, unless `force`, or is being filled."""
+@contextmanager
+def replacing_unfinished(path: Path, *, force: bool) -> Iterator[None]:
+    """Lock an unfinished file that is there, and remove it when the block ends without an error.
+
+    Raises FileError if it could be resumed, unless `force`, or if another process fills it. One that another process
+    begins during the block is left to it.
+    """
     if not any_beside(path):
+        yield
         return
     with locked_journal(path) as journal:
-        begun = not force and read_record(path, journal) is not None and unfinished(path).exists()
-    if begun:
-        raise FileError(
-            f"{path} has an unfinished run, in {unfinished(path).name} and {journal_of(path).name}: go on with it by "
-            "--resume, or begin anew by --force."
-        )
-
-
-def discard_unfinished(path: Path) -> None:
-    """Remove an unfinished file and its journal, if there are any and no process is at work on them."""
-    if any_beside(path):
-        with locked_journal(path) as journal, writing_to(path):
+        if not force and read_record(path, journal) is not None and unfinished(path).exists():
+            raise FileError(
+                f"{path} has an unfinished run, in {unfinished(path).name} and {journal_of(path).name}: go on with it "
+                "by --resume, or begin anew by --force."
+            )
+        yield
+        with writing_to(path):
             unfinished(path).unlink(missing_ok=True)
-            remove_journal(path, journal)
+            remove_journal(path)
 
 
 def any_beside(path: Path) -> bool:
@@ -181,7 +180,7 @@ def locked_journal(path: Path) -> Iterator[FileIO]:
                 yield journal
             finally:
                 if not os.fstat(descriptor).st_size and same_file(name, descriptor):
-                    remove_journal(path, journal)
+                    remove_journal(path)
             return
 
 
@@ -193,10 +192,8 @@ def same_file(name: Path, descriptor: int) -> bool:
         return False
 
 
-def remove_journal(path: Path, journal: FileIO) -> None:
+def remove_journal(path: Path) -> None:
     """Remove a journal that this process has locked."""
-    if os.name == "nt":  # open files cannot be removed there
-        journal.close()
     journal_of(path).unlink(missing_ok=True)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, nullcontext
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from clearhead.cli import job as jobs
 from clearhead.cli import run as streaming
 from clearhead.cli import steps
 from clearhead.engine import execute
+from clearhead.errors import FileError
+from clearhead.files import resumable_file
 from tests.cli.test_run import COMMAND, LINUX, complains, draw, load, run, save
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals")
@@ -117,6 +120,27 @@ def test_a_new_run_does_not_pass_over_an_unfinished_one(begun, capsys):
     assert run(*begun, "--force") == 0
     assert sorted(os.listdir(begun[0].parent)) == ["in.npz", "out.npz"]
     np.testing.assert_array_equal(load(begun[1])["output"], clearhead.self_attention(np.load(begun[0])["x"]))
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_new_run_leaves_one_that_was_begun_meanwhile(tmp_path, short_steps, force, stopped):
+    source, target = save(tmp_path / "in.npz", x=draw((40, 8))[0]), tmp_path / "out.npz"
+    job, other = jobs.job_for(source, jobs.Options()), ExitStack()
+
+    def begin_another(total, done):
+        filling = other.enter_context(resumable_file(target, job.specs, job.undertaking()))
+        filling.save(7)
+        if stopped:
+            other.__exit__(Killed, Killed(), None)
+        return nullcontext(lambda pairs: None)
+
+    streaming.execute(job, target, force=force, show=begin_another)
+    np.testing.assert_array_equal(load(target)["output"], clearhead.self_attention(np.load(source)["x"]))
+    with pytest.raises(FileError, match="exists already") if not stopped else nullcontext():
+        other.close()
+    with resumable_file(target, job.specs, job.undertaking(), force=True) as filling:
+        assert filling.done == 7
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from clearhead.errors import FileError
 from clearhead.files import Spec, open_arrays, resumable_file, resuming, undertaking
-from clearhead.files.resuming import check_none_unfinished, discard_unfinished, finished_before
+from clearhead.files.resuming import finished_before, replacing_unfinished
 
 SPECS = {"output": Spec((4,), np.dtype("float32")), "lse": Spec((2,), np.dtype("float32"))}
 MINE = {"--mask": "causal()", "the input's bytes": "24"}
@@ -33,6 +33,12 @@ def fill(path, until, *, what=MINE, force=False):
             raise Killed
         filling.arrays["lse"][:] = 7
     return found
+
+
+def begin_anew(path, *, force):
+    """Make way for a new file."""
+    with replacing_unfinished(path, force=force):
+        pass
 
 
 def whole(path):
@@ -179,20 +185,34 @@ def test_a_file_that_was_named_by_hand_before_it_was_whole_is_not_taken_for_whol
 
 
 def test_an_unfinished_file_is_in_the_way_of_a_new_one_until_it_is_discarded(path):
-    check_none_unfinished(path, force=False)
     fill(path, 2)
     with pytest.raises(FileError, match=r"has an unfinished run, in .*: go on with it by --resume, or begin anew by"):
-        check_none_unfinished(path, force=False)
-    check_none_unfinished(path, force=True)
-    discard_unfinished(path)
+        begin_anew(path, force=False)
+    with suppress(Killed), replacing_unfinished(path, force=True):
+        raise Killed
+    assert fill(path, 3) == 2, "it goes only when the new one is whole"
+    begin_anew(path, force=True)
     assert os.listdir(path.parent) == []
+
+
+def test_nobody_goes_on_with_a_file_that_is_being_replaced(path):
+    fill(path, 2)
+    with replacing_unfinished(path, force=True), pytest.raises(FileError, match="is being computed by another process"):
+        fill(path, 3)
+    assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_that_is_begun_while_a_new_one_is_made_is_left_to_its_owner(path, force):
+    with replacing_unfinished(path, force=force):
+        fill(path, 2)
+    assert fill(path, 3) == 2
 
 
 def test_one_that_was_never_begun_is_not_in_the_way(path):
     resuming.journal_of(path).write_bytes(b"cut")
     resuming.unfinished(path).write_bytes(b"")
-    check_none_unfinished(path, force=False)
-    discard_unfinished(path)
+    begin_anew(path, force=False)
     assert os.listdir(path.parent) == []
 
 
@@ -214,8 +234,7 @@ def test_two_processes_never_fill_one_file(path):
         for meet in (
             lambda: fill(path, 4),
             lambda: fill(path, 4, force=True),
-            lambda: check_none_unfinished(path, force=True),
-            lambda: discard_unfinished(path),
+            lambda: begin_anew(path, force=True),
             lambda: finished_before(path, MINE),
         ):
             with pytest.raises(FileError, match=r"is being computed by another process.*: wait until it ends, or name"):
