@@ -89,21 +89,29 @@ def test_any_number_of_kills_between_steps_changes_no_bit(tmp_path, name):
 @POSIX
 def test_a_run_killed_at_random_moments_has_the_bits_of_one_that_was_not(tmp_path):
     source = save(tmp_path / "in.npy", x=draw((2, 12_000, 64))[0])
-    moments, generator = [], random.Random(time.time_ns())  # noqa: S311
+    moments, progress, generator = [], [], random.Random(time.time_ns())  # noqa: S311
     for n in range(3):
         target = tmp_path / f"out{n}.npy"
         command = [sys.executable, "-c", SHORT_STEPS, "run", source, "-o", target, "--resume", "--threads", "1"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while not (target.parent / f"{target.name}.clearhead-progress").exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        moments.append(generator.uniform(0, 0.3))
+        while lines(target) < 1 + n and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        moments.append(generator.uniform(0, 0.05 if n else 0.3))
         time.sleep(moments[-1])
         process.kill()
         process.wait()
+        progress.append(lines(target) > 1)
         assert run(source, target, *(() if target.exists() else ("--resume",)), "--force") == 0
         assert (np.load(target) == clearhead.self_attention(np.load(source))).all(), moments
         assert sorted(os.listdir(tmp_path)) == ["in.npy", *(f"out{i}.npy" for i in range(n + 1))], moments
+    assert any(progress), moments
+
+
+def lines(target):
+    """How many lines the journal of an unfinished run has, the first of which says what the run is of."""
+    journal = target.with_name(f"{target.name}.clearhead-progress")
+    return journal.read_bytes().count(b"\n") if journal.exists() and not target.exists() else 0
 
 
 @pytest.fixture
