@@ -7,29 +7,31 @@ they are rows of.
 import json
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.cli.places import PiecePlaces, Places, WholePlaces
-from clearhead.cli.steps import Budget, Order, Stretch
+from clearhead.cli.steps import PART_NUMBER, Budget, Order, Stretch
 from clearhead.errors import FileError
 from clearhead.files import Spec, new_file, open_arrays, release
 from clearhead.files.reading import reading_from, regular
 from clearhead.files.resuming import journal_of, sync_folder
-from clearhead.files.undertaking import TIME, Undertaking, difference
+from clearhead.files.undertaking import TIME, Undertaking, check_same, difference
 from clearhead.files.writing import writing_to
 
 if TYPE_CHECKING:
     from clearhead.cli.job import Job
 
-FORMAT = 1  # of plans
+FORMAT = 2  # of plans
+KIND_AND_CURE = "part of a run", "compute it again by --part, with --force"
 ANY_PAIRS = 1 << 62
+SUMMED_BYTES = 1 << 24  # at a time
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class Piece:
         """The flat arrays of its file."""
         sizes = self.places({}).sizes
         flat = {name: Spec((sizes[name],), np.dtype(self.dtype)) for name in self.arrays}
-        return {"plan": Spec((len(self.plan),), np.dtype(np.uint8)), **flat}
+        plan, checksum = Spec((len(self.plan),), np.dtype(np.uint8)), Spec((4,), np.dtype(np.uint8))
+        return {"plan": plan, "checksum": checksum, **flat}
 
     @property
     def whole(self) -> dict[str, Spec]:
@@ -95,24 +98,50 @@ class Piece:
         """Put the plan into its file."""
         arrays["plan"][:] = np.frombuffer(self.plan, np.uint8)
 
+    def checksum(self, arrays: Mapping[str, Array]) -> bytes:
+        """The CRC-32 of the plan and all rows."""
+        found = crc32(self.plan)
+        for name in self.arrays:
+            flat, step = arrays[name], SUMMED_BYTES // arrays[name].itemsize
+            for start in range(0, len(flat), step):
+                found = crc32(flat[start : start + step].data, found)
+                release(flat)
+        return found.to_bytes(4, "little")
+
+    def write_checksum(self, arrays: dict[str, Array]) -> None:
+        """Put the checksum into its file, whose rows are complete."""
+        arrays["checksum"][:] = np.frombuffer(self.checksum(arrays), np.uint8)
+
     def is_at(self, path: Path) -> bool:
-        """Whether a whole file of this very piece is there."""
-        with suppress(FileError):
-            return path.exists() and read_piece(path) == self
-        return False
+        """Whether a whole file of this very piece is there; raises FileError if it is a file of anything else."""
+        with writing_to(path):
+            if not path.exists():
+                return False
+        found = read_piece(path)
+        check_same(f"the part in {path}", found.undertaking, self.undertaking, "compute it again by --force")
+        if found != self:
+            raise FileError(f"{path} holds other rows than this part: compute it again by --force.")
+        return True
 
 
 def read_piece(path: Path) -> Piece:
     """The plan in a piece's file; raises FileError if it is not one."""
-    from safetensors import safe_open
-
-    with reading_from(path, "part of a run", "compute it again by --part, with --force"):
-        with regular(path), safe_open(path, "numpy") as file:
-            said = json.loads(file.get_tensor("plan").tobytes())
+    plan = stored(path, "plan")
+    with reading_from(path, *KIND_AND_CURE):
+        said = json.loads(plan)
         if said["format"] != FORMAT:
             raise ValueError(f"its format is {said['format']}, and this clearhead reads {FORMAT}")
         lists = {name: tuple(said[name]) for name in ("lead", "arrays", "asked")}
         return Piece(**(said | lists | {"stretches": tuple((a, b) for a, b in said["stretches"])}))
+
+
+def stored(path: Path, name: str) -> bytes:
+    """What a piece's file holds besides rows."""
+    from safetensors import safe_open
+
+    with reading_from(path, *KIND_AND_CURE), regular(path), safe_open(path, "numpy") as file:
+        content: bytes = file.get_tensor(name).tobytes()
+    return content
 
 
 def join(target: Path, *, force: bool = False, keep: bool = False) -> int:
@@ -137,7 +166,7 @@ def join(target: Path, *, force: bool = False, keep: bool = False) -> int:
 
 def pieces_beside(path: Path) -> list[tuple[Path, Piece]]:
     """The pieces of a file in the order of their names, with their paths; raises FileError unless they make a whole."""
-    named = re.compile(rf"{re.escape(path.name)}\.(\d+)-of-(\d+)\.safetensors")
+    named = re.compile(rf"{re.escape(path.name)}\.({PART_NUMBER})-of-({PART_NUMBER})\.safetensors", re.ASCII)
     with writing_to(path):
         matches = [match for match in map(named.fullmatch, os.listdir(path.parent)) if match]
     if not matches:
@@ -169,7 +198,8 @@ def missing_text(path: Path, missing: list[int], parts: int) -> str:
     some = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
     begun = journal_of(path.with_name(f"{path.name}.{first}-of-{parts}.safetensors")).exists()
     what = f"part {some} of {parts} is" if len(missing) == 1 else f"parts {some} of {parts} are"
-    cure = f"go on with it by --part {first}/{parts} --resume" if begun else f"compute it by --part {first}/{parts}"
+    it = "it" if len(missing) == 1 else "the first"
+    cure = f"go on with {it} by --part {first}/{parts} --resume" if begun else f"compute {it} by --part {first}/{parts}"
     return f"{path} cannot be joined: {what} {'unfinished' if begun else 'missing'}: {cure}."
 
 
@@ -194,6 +224,8 @@ def copy_rows(piece: Piece, path: Path, whole: Places) -> None:
     arrays = {name: source[name] for name in piece.arrays}
     if any(array.shape != piece.specs[name].shape for name, array in arrays.items()):
         raise FileError(f"{path} has arrays of other lengths than its plan: compute it again by --part, with --force.")
+    if piece.checksum(arrays) != stored(path, "checksum"):
+        raise FileError(f"{path} is damaged, for its checksum is another: compute it again by --part, with --force.")
     each = sum(spec.nbytes for spec in piece.whole.values()) // max(1, piece.order.heads)
     places, budget = piece.places(arrays), Budget(ANY_PAIRS, each, each // max(1, piece.queries))
     for step in piece.order.steps(piece.stretches, 0, budget):

@@ -81,7 +81,7 @@ def execute(
         stretches = job.order.share(*part)
         piece = Piece.of(job, part, stretches, undertaking)
         path, specs, undertaking = piece.beside(path), piece.specs, {"--part": "{}/{}".format(*part), **undertaking}
-    if resume and (finished_before(path, undertaking) or (piece and piece.is_at(path) and not force)):
+    if resume and (finished_before(path, undertaking) or (piece and not force and piece.is_at(path))):
         return Report(job, path, 0, 0.0, part)
     with ExitStack() as stack:
         filling = None
@@ -95,6 +95,8 @@ def execute(
             piece.write_plan(arrays)
         start = perf_counter()
         pairs = Run(job, stretches, places, arrays, filling).compute(show)
+        if piece:
+            piece.write_checksum(arrays)
         seconds = perf_counter() - start
     return Report(job, path, pairs, seconds, part)
 
@@ -136,9 +138,15 @@ class Run:
         return left
 
     def _save(self, done: int) -> None:
-        self.job.check_unchanged()
-        if self.filling:
-            self.filling.save(done)
+        if self.filling is None:
+            self.job.check_unchanged()
+            return
+        try:
+            self.job.check_unchanged("begin anew by --force")
+        except FileError as error:
+            self.filling.spoil(str(error))
+            raise
+        self.filling.save(done)
 
     def _compute_step(self, step: Step) -> None:
         job, options, out = self.job, self.job.options, self.places.output(step)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_another_number_of_threads_is_no_other_run(begun):
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((41, 8), r"the arrays was x \(40, 8\) in float32 and is x \(41, 8\) in float32"),
+        ((41, 8), r"the input was x \(40, 8\) in float32 and is x \(41, 8\) in float32: give the input as it was"),
         ((40, 8), r"the input's time was .*: give the file that it began with \(if this is a copy, touch -d"),
     ],
 )
@@ -199,7 +200,7 @@ def test_a_rule_that_means_something_else_now_is_refused(tmp_path, monkeypatch, 
     killed_after(3, source, tmp_path / "out.npz", "--resume", "--rule", "rules.py:near")
     (tmp_path / "rules.py").write_text("def near(s, b, h, q, k):\n    return s - (q - k) * 0.2\n")
     again = (source, tmp_path / "out.npz", "--resume", "--rule", "rules.py:near")
-    complains(capsys, r"what the rules compute was \w+ and is \w+", *again)
+    complains(capsys, r"what the rules compute was \w+ and is \w+: give --rule the file as it was", *again)
 
 
 def test_other_code_is_refused(begun, capsys, monkeypatch):
@@ -224,6 +225,33 @@ def test_an_input_that_is_written_to_meanwhile_is_refused(tmp_path, capsys, shor
     assert os.listdir(tmp_path) == ["in.npz"]
 
 
+def test_an_input_that_was_written_to_is_never_gone_on_with(begun, capsys, monkeypatch):
+    source, before, original = begun[0], begun[0].stat().st_mtime_ns, execute.execute_rows
+
+    def touched(*given, **named):
+        os.utime(source)
+        return original(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(streaming, "execute_rows", touched)
+        complains(
+            capsys,
+            r"changed while it was read: begin anew by --force when it is complete",
+            *begun,
+            "--resume",
+            "--quiet",
+        )
+    os.utime(source, ns=(before, before))
+    complains(capsys, r"cannot go on: .*in\.npz was changed while it was read: begin anew by", *begun, "--resume")
+    assert run(*begun, "--resume", "--force") == 0
+
+
+def test_a_resumed_run_says_where_it_goes_on_from(begun, capsys):
+    capsys.readouterr()
+    assert run(*begun, "--resume") == 0
+    assert re.fullmatch(r"clearhead: resumed at \d+\.\d%\n", capsys.readouterr().err)
+
+
 def test_a_full_disk_keeps_the_journal_and_says_so(begun, capsys, monkeypatch):
     from clearhead.files import resuming
 
@@ -237,6 +265,7 @@ def test_a_full_disk_keeps_the_journal_and_says_so(begun, capsys, monkeypatch):
             r"out\.npz cannot be written \(No space left on device\): check its directory and free",
             *begun,
             "--resume",
+            "--quiet",
         )
     assert run(*begun, "--resume") == 0
 

@@ -159,13 +159,59 @@ def test_another_undertaking_is_refused_by_what_differs(path):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_without_its_unfinished_file_a_journal_counts_nothing(path):
+def copied(path):
+    content = path.read_bytes()
+    path.rename(path.with_name("other"))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda half: half.unlink(), "is missing"),
+        (copied, "is a copy or another file"),
+        (lambda half: os.truncate(half, 5), "is cut short"),
+    ],
+)
+def test_a_journal_without_its_unfinished_file_is_refused_by_the_reason(path, harm, reason):
     fill(path, 2)
-    resuming.unfinished(path).unlink()
-    assert fill(path, 3) == 0
-    resuming.unfinished(path).write_bytes(b"short")
-    assert fill(path, 4) == 0
+    harm(resuming.unfinished(path))
+    with pytest.raises(
+        FileError, match=rf"progress counts results, but .* {reason}: put back .* begin anew by --force"
+    ):
+        fill(path, 4)
+    assert fill(path, 4, force=True) == 0
     assert whole(path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"cut"])
+def test_an_unfinished_file_whose_journal_is_lost_is_refused(path, content):
+    fill(path, 2)
+    resuming.journal_of(path).unlink()
+    if content is not None:
+        resuming.journal_of(path).write_bytes(content)
+    for begun in (lambda: fill(path, 4), lambda: begin_anew(path, force=False)):
+        with pytest.raises(FileError, match=r"unfinished has lost .*progress, which .* begin anew by --force"):
+            begun()
+    assert resuming.unfinished(path).stat().st_size > 0
+    assert fill(path, 4, force=True) == 0
+
+
+def test_a_spoiled_run_is_never_resumed(path):
+    with suppress(Killed), resumable_file(path, SPECS, MINE) as filling:
+        filling.save(2)
+        filling.spoil("in was changed: begin anew by --force.")
+        raise Killed
+    with pytest.raises(FileError, match="cannot go on: in was changed: begin anew by --force"):
+        fill(path, 4)
+    assert fill(path, 4, force=True) == 0
+
+
+def test_a_disk_that_is_full_at_the_beginning_leaves_nothing(path, monkeypatch):
+    monkeypatch.setattr(resuming, "reserve", full)
+    with pytest.raises(FileError, match="No space left on device"):
+        fill(path, 4)
+    assert os.listdir(path.parent) == []
 
 
 def test_a_whole_file_in_the_way_stays(path):
@@ -329,6 +375,6 @@ def test_nothing_is_counted_or_removed_before_what_it_rests_on_is_on_the_disk(tm
         filling.save(3)
         saved = events[len(begun) :]
     folder = f"sync {tmp_path.name}"
-    assert begun == ["sync unfinished", "line", "sync progress", folder]
+    assert begun == ["line", "sync progress", folder, "sync unfinished"]
     assert saved == ["sync unfinished", "line", "sync progress"]
     assert events[len(begun) + len(saved) :] == [*saved, "name", folder, "remove"]
