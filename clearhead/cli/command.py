@@ -250,7 +250,8 @@ def view(
 @app.command()
 def run(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A .npy, .npz or .safetensors file: x, or q, k and v.")
+        Path,
+        typer.Argument(metavar="INPUT", help="A .npy, .npz or .safetensors file of float32 or float64: x, or q, k, v."),
     ],
     target: Annotated[
         Path,

@@ -53,11 +53,11 @@ class Job:
     notes: tuple[str, ...]
     time: str  # when the source was written
 
-    def check_unchanged(self, again: str = "run it again") -> None:
-        """Refuse a source that was written to since it was opened; its arrays are read where they lie."""
+    @property
+    def changed(self) -> bool:
+        """Whether its source was written to since it was opened; its arrays are read where they lie."""
         with reading_from(self.source):
-            if time_of(os.stat(self.source)) != self.time:
-                raise FileError(f"{self.source} was changed while it was read: {again} when it is complete.")
+            return time_of(os.stat(self.source)) != self.time
 
     @property
     def order(self) -> Order:

@@ -123,6 +123,9 @@ class Run:
     def compute(self, show: Show) -> int:
         """Compute what is left; returns the number of pairs."""
         order, done = self.job.order, self.filling.done if self.filling else 0
+        rows = sum(stop - start for start, stop in self.stretches)
+        if not 0 <= done <= rows:
+            raise FileError(f"the journal counts {done} rows of {rows}, so it is damaged: begin anew by --force.")
         total, left = (sum(order.pairs(*s) for s in some) for some in (self.stretches, remaining(self.stretches, done)))
         with show(total, total - left) as advance:
             saved = monotonic()
@@ -138,15 +141,14 @@ class Run:
         return left
 
     def _save(self, done: int) -> None:
-        if self.filling is None:
-            self.job.check_unchanged()
-            return
-        try:
-            self.job.check_unchanged("begin anew by --force")
-        except FileError as error:
-            self.filling.spoil(str(error))
-            raise
-        self.filling.save(done)
+        if self.job.changed:
+            again = "begin anew by --force" if self.filling else "run it again"
+            error = FileError(f"{self.job.source} was changed while it was read: {again} when it is complete.")
+            if self.filling:
+                self.filling.spoil(str(error))
+            raise error
+        if self.filling:
+            self.filling.save(done)
 
     def _compute_step(self, step: Step) -> None:
         job, options, out = self.job, self.job.options, self.places.output(step)

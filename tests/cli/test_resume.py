@@ -18,7 +18,7 @@ from clearhead.cli import run as streaming
 from clearhead.cli import steps
 from clearhead.engine import execute
 from clearhead.errors import FileError
-from clearhead.files import resumable_file
+from clearhead.files import resumable_file, resuming
 from tests.cli.test_run import COMMAND, LINUX, complains, draw, load, run, save
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals")
@@ -246,6 +246,13 @@ def test_an_input_that_was_written_to_is_never_gone_on_with(begun, capsys, monke
     assert run(*begun, "--resume", "--force") == 0
 
 
+@pytest.mark.parametrize("done", [41, 10**30])
+def test_a_journal_that_counts_more_rows_than_there_are_is_refused(begun, capsys, done):
+    with open(resuming.journal_of(begun[1]), "ab", buffering=0) as journal:
+        resuming.add_line(journal, {"done": done})
+    complains(capsys, rf"the journal counts {done} rows of 40, so it is damaged: begin anew", *begun, "--resume")
+
+
 def test_a_resumed_run_says_where_it_goes_on_from(begun, capsys):
     capsys.readouterr()
     assert run(*begun, "--resume") == 0
@@ -253,8 +260,6 @@ def test_a_resumed_run_says_where_it_goes_on_from(begun, capsys):
 
 
 def test_a_full_disk_keeps_the_journal_and_says_so(begun, capsys, monkeypatch):
-    from clearhead.files import resuming
-
     def full(*args):
         raise OSError(28, "No space left on device")
 

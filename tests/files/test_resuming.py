@@ -197,6 +197,15 @@ def test_an_unfinished_file_whose_journal_is_lost_is_refused(path, content):
     assert fill(path, 4, force=True) == 0
 
 
+def test_a_kill_while_a_run_begins_anew_is_no_lost_journal(path, monkeypatch):
+    """Between the old run's end and the new one's first line."""
+    fill(path, 2)
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(resuming, "begin", lambda *args: (_ for _ in ()).throw(Killed))
+        fill(path, 4, force=True, what={})
+    assert fill(path, 4) == 0
+
+
 def test_a_spoiled_run_is_never_resumed(path):
     with suppress(Killed), resumable_file(path, SPECS, MINE) as filling:
         filling.save(2)
@@ -375,6 +384,6 @@ def test_nothing_is_counted_or_removed_before_what_it_rests_on_is_on_the_disk(tm
         filling.save(3)
         saved = events[len(begun) :]
     folder = f"sync {tmp_path.name}"
-    assert begun == ["line", "sync progress", folder, "sync unfinished"]
+    assert begun == ["remove", "line", "sync progress", folder, "sync unfinished"]
     assert saved == ["sync unfinished", "line", "sync progress"]
     assert events[len(begun) + len(saved) :] == [*saved, "name", folder, "remove"]
