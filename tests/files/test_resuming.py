@@ -201,7 +201,7 @@ def test_a_kill_while_a_run_begins_anew_is_no_lost_journal(path, monkeypatch):
     """Between the old run's end and the new one's first line."""
     fill(path, 2)
     with monkeypatch.context() as patch, suppress(Killed):
-        patch.setattr(resuming, "begin", lambda *args: (_ for _ in ()).throw(Killed))
+        patch.setattr(os, "fdopen", lambda *args: (_ for _ in ()).throw(Killed))
         fill(path, 4, force=True, what={})
     assert fill(path, 4) == 0
 
