@@ -239,9 +239,8 @@ def found_record(path: Path, journal: FileIO, size: int, undertaking: Undertakin
     except FileError:
         if not force:
             raise
-    unfinished(path).unlink(
-        missing_ok=True
-    )  # first, for without its line it would look like one whose journal was lost
+    # First the file: without a line of the journal it would look like one whose journal was lost.
+    unfinished(path).unlink(missing_ok=True)
     journal.truncate(0)
     journal.seek(0)
     return None
