@@ -146,9 +146,10 @@ def replacing_unfinished(path: Path, *, force: bool) -> Iterator[None]:
         yield
         return
     with locked_journal(path) as journal:
-        if not force and read_record(path, journal) is None:
+        found = None if force else read_record(path, journal)
+        if not force and found is None:
             check_journal_there(path)
-        elif not force and unfinished(path).exists():
+        if found is not None and (unfinished(path).exists() or (found.done and not found.whole)):
             raise FileError(
                 f"{path} has an unfinished run, in {unfinished(path).name} and {journal_of(path).name}: go on with it "
                 "by --resume, or begin anew by --force."

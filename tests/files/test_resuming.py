@@ -180,6 +180,8 @@ def test_a_journal_without_its_unfinished_file_is_refused_by_the_reason(path, ha
         FileError, match=rf"progress counts results, but .* {reason}: put back .* begin anew by --force"
     ):
         fill(path, 4)
+    with pytest.raises(FileError, match="has an unfinished run"):
+        begin_anew(path, force=False)
     assert fill(path, 4, force=True) == 0
     assert whole(path)
 
