@@ -19,6 +19,7 @@ from clearhead.files.reading import reading_from
 from clearhead.files.undertaking import RULES, Undertaking, of_code, of_input, time_of
 from clearhead.machine.target import target
 from clearhead.machine.threads import SLICE, allowed
+from clearhead.once import cached_property
 from clearhead.rules.masks import Mask, causal
 from clearhead.rules.named import named_score, rule_from_file
 from clearhead.rules.scores import Score
@@ -59,7 +60,7 @@ class Job:
         with reading_from(self.source):
             return time_of(os.stat(self.source)) != self.time
 
-    @property
+    @cached_property
     def order(self) -> Order:
         """The order of its rows: all heads together if a rule reads batch or head."""
         problem = self.problem
