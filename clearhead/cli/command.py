@@ -7,7 +7,8 @@ Not for the work of the subcommands, which is in their packages.
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -249,7 +250,8 @@ def view(
 @app.command()
 def run(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A .npy, .npz or .safetensors file: x, or q, k and v.")
+        Path,
+        typer.Argument(metavar="INPUT", help="A .npy, .npz or .safetensors file of float32 or float64: x, or q, k, v."),
     ],
     target: Annotated[
         Path,
@@ -286,8 +288,6 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Compute attention over arrays of any size from one file into a new one, some rows at a time."""
-    from functools import partial
-
     from clearhead.cli import progress
     from clearhead.cli import run as streaming
     from clearhead.cli.job import Options, job_for, parse_part, parse_rows
@@ -300,7 +300,12 @@ def run(
     if not quiet:
         for note in job.notes:
             typer.echo(note, err=True)
-    show = partial(progress.bar, "pairs", quiet=quiet)
+
+    def show(total: int, done: int) -> AbstractContextManager[Callable[[int], None]]:
+        if done and not quiet:
+            typer.echo(f"clearhead: resumed at {done / total:.1%}", err=True)
+        return progress.bar("pairs", total, done, quiet=quiet)
+
     try:
         with progress.clean_endings():
             report = streaming.execute(job, target, force=force, resume=resume, part=own, show=show)

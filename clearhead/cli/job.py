@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -9,15 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from clearhead.arrays import Array, ceil_div
-from clearhead.cli.steps import Budget, Order, Step
+from clearhead.cli.steps import PART_NUMBER, Budget, Order, Step
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.problem import Problem, problem_of
 from clearhead.errors import ClearheadError, FileError, InputError
 from clearhead.files import Spec, open_arrays
 from clearhead.files.reading import reading_from
-from clearhead.files.undertaking import Undertaking, of_code, of_input, time_of
+from clearhead.files.undertaking import RULES, Undertaking, of_code, of_input, time_of
 from clearhead.machine.target import target
 from clearhead.machine.threads import SLICE, allowed
+from clearhead.once import cached_property
 from clearhead.rules.masks import Mask, causal
 from clearhead.rules.named import named_score, rule_from_file
 from clearhead.rules.scores import Score
@@ -52,13 +54,13 @@ class Job:
     notes: tuple[str, ...]
     time: str  # when the source was written
 
-    def check_unchanged(self) -> None:
-        """Refuse a source that was written to since it was opened; its arrays are read where they lie."""
-        with reading_from(self.source):
-            if time_of(os.stat(self.source)) != self.time:
-                raise FileError(f"{self.source} was changed while it was read: run it again when it is complete.")
-
     @property
+    def changed(self) -> bool:
+        """Whether its source was written to since it was opened; its arrays are read where they lie."""
+        with reading_from(self.source):
+            return time_of(os.stat(self.source)) != self.time
+
+    @cached_property
     def order(self) -> Order:
         """The order of its rows: all heads together if a rule reads batch or head."""
         problem = self.problem
@@ -97,14 +99,14 @@ class Job:
         """All that the bits of the result depend on, in the user's words."""
         options, problem = self.options, self.problem
         said = {
-            "the arrays": f"{self.names} in {problem.dtype}",
+            "the input": f"{self.names} in {problem.dtype}",
             "--mask": repr(options.mask),
             "--score": ", ".join(options.scores) or "not given",
             "--rule": ", ".join(options.functions) or "not given",
             "--scale": repr(problem.scale),
             "--lse": "given" if options.lse else "not given",
             "--weights": ",".join(map(str, options.rows)) or "not given",
-            "what the rules compute": digest_of_rules(problem),
+            RULES: digest_of_rules(problem),
         }
         return said | of_input(self.source) | of_code()
 
@@ -187,10 +189,14 @@ def parse_part(text: str) -> tuple[int, int]:
     >>> parse_part("3/16")
     (3, 16)
     """
-    part, slash, parts = text.partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise InputError(f"--part {text} is not a part of a run: write 3/16 for the third of 16, from 1/16 to 16/16.")
-    return int(part), int(parts)
+    found = re.fullmatch(f"0{{0,5}}({PART_NUMBER})/0{{0,5}}({PART_NUMBER})", text, re.ASCII)
+    part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise InputError(
+            f"--part {text[:40]} is not a part of a run: write 3/16 for the third of 16, from 1/16 to 16/16; "
+            "there can be 999,999."
+        )
+    return part, parts
 
 
 def _operand_names(path: Path, present: set[str]) -> tuple[str, ...]:

@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, perf_counter
 
+import numpy as np
+
 from clearhead.arrays import Array
+from clearhead.attention_weights.matrix import weights_of
 from clearhead.cli.job import Job
 from clearhead.cli.pieces import Piece
 from clearhead.cli.places import Places, WholePlaces
 from clearhead.cli.steps import Step, Stretch, remaining
-from clearhead.definition import textbook
 from clearhead.engine.execute import execute_rows
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.errors import FileError
 from clearhead.files import new_file, release, resumable_file
-from clearhead.files.resuming import Filling, check_none_unfinished, discard_unfinished, finished_before
+from clearhead.files.resuming import Filling, finished_before, replacing_unfinished
 from clearhead.files.writing import layout_of
 
 SAVED_EVERY = 0.5  # seconds, at least
@@ -79,23 +81,23 @@ def execute(
         stretches = job.order.share(*part)
         piece = Piece.of(job, part, stretches, undertaking)
         path, specs, undertaking = piece.beside(path), piece.specs, {"--part": "{}/{}".format(*part), **undertaking}
-    if resume and (finished_before(path, undertaking) or (piece and piece.is_at(path) and not force)):
+    if resume and (finished_before(path, undertaking) or (piece and not force and piece.is_at(path))):
         return Report(job, path, 0, 0.0, part)
     with ExitStack() as stack:
         filling = None
         if resume:
             filling = stack.enter_context(resumable_file(path, specs, undertaking, force=force))
         else:
-            check_none_unfinished(path, force=force)
+            stack.enter_context(replacing_unfinished(path, force=force))
         arrays = filling.arrays if filling else stack.enter_context(new_file(path, specs, force=force))
         places: Places = piece.places(arrays) if piece else WholePlaces(job.order, job.asked, arrays)
         if piece:
             piece.write_plan(arrays)
         start = perf_counter()
         pairs = Run(job, stretches, places, arrays, filling).compute(show)
+        if piece:
+            piece.write_checksum(arrays)
         seconds = perf_counter() - start
-    if not resume:
-        discard_unfinished(path)
     return Report(job, path, pairs, seconds, part)
 
 
@@ -121,6 +123,9 @@ class Run:
     def compute(self, show: Show) -> int:
         """Compute what is left; returns the number of pairs."""
         order, done = self.job.order, self.filling.done if self.filling else 0
+        rows = sum(stop - start for start, stop in self.stretches)
+        if not 0 <= done <= rows:
+            raise FileError(f"the journal counts {done} rows of {rows}, so it is damaged: begin anew by --force.")
         total, left = (sum(order.pairs(*s) for s in some) for some in (self.stretches, remaining(self.stretches, done)))
         with show(total, total - left) as advance:
             saved = monotonic()
@@ -136,7 +141,12 @@ class Run:
         return left
 
     def _save(self, done: int) -> None:
-        self.job.check_unchanged()
+        if self.job.changed:
+            again = "begin anew by --force" if self.filling else "run it again"
+            error = FileError(f"{self.job.source} was changed while it was read: {again} when it is complete.")
+            if self.filling:
+                self.filling.spoil(str(error))
+            raise error
         if self.filling:
             self.filling.save(done)
 
@@ -147,7 +157,10 @@ class Run:
         _, lse = execute_rows(operands, rules, step.rows, threads=options.threads, out=out, lse=options.lse)
         if options.lse:
             self.places.lse(step)[...] = lse
-        for row, weights in self.places.weights(step) if job.asked else ():
-            # One by one, because the bits of a matrix product depend on how many rows it has.
-            found = textbook.weights_of_rows(q, k, (row,), rules.mask, job.problem.scale, rules.score)
-            weights[...] = found[..., 0, :]
+        wanted = list(self.places.weights(step))
+        if wanted:
+            if job.order.together:
+                q = np.broadcast_to(q, (*job.problem.lead, *q.shape[-2:]))  # rules read the heads of the output
+            weights = weights_of(q, k, rules, lse=None, threads=options.threads, matching=True)
+            for row, target in wanted:
+                target[...] = weights.row(row)  # one by one, so that memory holds one

@@ -16,6 +16,8 @@ from clearhead.errors import InputError
 WHOLE_TILES = 192  # rows: a multiple of each processor's tile
 STEP_BYTES = 1 << 25  # of the operands and results of a step's rows, unless the fewest rows need more
 
+PART_NUMBER = r"[1-9]\d{0,5}"  # more parts than this allows would be too many files for one folder
+
 Stretch = tuple[int, int]  # numbers of rows, from the first to before the second
 
 

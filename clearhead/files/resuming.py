@@ -34,6 +34,7 @@ class Record(NamedTuple):
     inode: int  # of the unfinished file
     done: int
     whole: bool  # nothing but a name is missing
+    spoiled: str  # why it cannot go on, if so
     end: int  # of its undamaged lines
 
 
@@ -55,6 +56,11 @@ class Filling:
             os.fsync(self.file.fileno())
             add_line(self.journal, {"done": done})
         self.done = done
+
+    def spoil(self, why: str) -> None:
+        """Note that what was done is worth nothing, so that it is never resumed."""
+        with writing_to(self.path):
+            add_line(self.journal, {"spoiled": why})
 
 
 @contextmanager
@@ -87,11 +93,7 @@ def resumable_file(
             file = stack.enter_context(os.fdopen(os.open(half, FLAGS, 0o666), "r+b"))
             file.truncate(layout.size if found else 0)  # `complete` may have added to its end
             if found is None:
-                reserve(file, layout.size)
-                os.fsync(file.fileno())
-                inode = os.fstat(file.fileno()).st_ino
-                add_line(journal, {"format": FORMAT, "undertaking": dict(undertaking), "inode": inode})
-                sync_folder(path)
+                begin(path, journal, file, layout.size, undertaking)
             buffer = mapped(file, layout)
         filling = Filling(path, arrays_in(buffer, layout, specs), found.done if found else 0, buffer, file, journal)
         yield filling
@@ -100,11 +102,24 @@ def resumable_file(
             complete(path, file, buffer, specs)
             destination(path, force)
             add_line(journal, {"whole": True})
-            if os.name == "nt":
-                file.close()
             half.replace(target)
             sync_folder(path)  # before the journal goes, or a power cut could leave neither
-            remove_journal(path, journal)
+            remove_journal(path)
+
+
+def begin(path: Path, journal: FileIO, file: BinaryIO, size: int, undertaking: Undertaking) -> None:
+    """Write the journal's first line and reserve the file's space; leaves neither if there is none."""
+    try:
+        inode = os.fstat(file.fileno()).st_ino
+        # First the line: a file that has a size and no line is one whose journal was lost.
+        add_line(journal, {"format": FORMAT, "undertaking": dict(undertaking), "inode": inode})
+        sync_folder(path)
+        reserve(file, size)
+        os.fsync(file.fileno())
+    except OSError:
+        unfinished(path).unlink(missing_ok=True)
+        journal.truncate(0)  # `locked_journal` removes it
+        raise
 
 
 def finished_before(path: Path, undertaking: Undertaking) -> bool:
@@ -115,30 +130,34 @@ def finished_before(path: Path, undertaking: Undertaking) -> bool:
         found = read_record(path, journal)
         if found is not None and found.whole and not unfinished(path).exists():
             named = os.stat(path).st_ino == found.inode
-            remove_journal(path, journal)
+            remove_journal(path)
             return named and found.undertaking == dict(undertaking)
     return False
 
 
-def check_none_unfinished(path: Path, *, force: bool) -> None:
-    """Refuse to begin where an unfinished file could be gone on with, unless `force`, or is being filled."""
+@contextmanager
+def replacing_unfinished(path: Path, *, force: bool) -> Iterator[None]:
+    """Lock an unfinished file that is there, and remove it when the block ends without an error.
+
+    Raises FileError if it could be resumed, unless `force`, or if another process fills it. One that another process
+    begins during the block is left to it.
+    """
     if not any_beside(path):
+        yield
         return
     with locked_journal(path) as journal:
-        begun = not force and read_record(path, journal) is not None and unfinished(path).exists()
-    if begun:
-        raise FileError(
-            f"{path} has an unfinished run, in {unfinished(path).name} and {journal_of(path).name}: go on with it by "
-            "--resume, or begin anew by --force."
-        )
-
-
-def discard_unfinished(path: Path) -> None:
-    """Remove an unfinished file and its journal, if there are any and no process is at work on them."""
-    if any_beside(path):
-        with locked_journal(path) as journal, writing_to(path):
+        found = None if force else read_record(path, journal)
+        if not force and found is None:
+            check_journal_there(path)
+        if found is not None and (unfinished(path).exists() or (found.done and not found.whole)):
+            raise FileError(
+                f"{path} has an unfinished run, in {unfinished(path).name} and {journal_of(path).name}: go on with it "
+                "by --resume, or begin anew by --force."
+            )
+        yield
+        with writing_to(path):
             unfinished(path).unlink(missing_ok=True)
-            remove_journal(path, journal)
+            remove_journal(path)
 
 
 def any_beside(path: Path) -> bool:
@@ -181,7 +200,7 @@ def locked_journal(path: Path) -> Iterator[FileIO]:
                 yield journal
             finally:
                 if not os.fstat(descriptor).st_size and same_file(name, descriptor):
-                    remove_journal(path, journal)
+                    remove_journal(path)
             return
 
 
@@ -193,10 +212,8 @@ def same_file(name: Path, descriptor: int) -> bool:
         return False
 
 
-def remove_journal(path: Path, journal: FileIO) -> None:
+def remove_journal(path: Path) -> None:
     """Remove a journal that this process has locked."""
-    if os.name == "nt":  # open files cannot be removed there
-        journal.close()
     journal_of(path).unlink(missing_ok=True)
 
 
@@ -206,18 +223,49 @@ def found_record(path: Path, journal: FileIO, size: int, undertaking: Undertakin
         found = read_record(path, journal)
         if found is not None:
             check_same(f"the unfinished run of {path}", found.undertaking, undertaking, "begin anew by --force")
-            with suppress(FileNotFoundError):
-                status = os.stat(unfinished(path))
-                if status.st_ino == found.inode and status.st_size >= size:
-                    journal.truncate(found.end)
-                    journal.seek(found.end)
-                    return found
+            if found.spoiled:
+                raise FileError(f"the unfinished run of {path} cannot go on: {found.spoiled}")
+            fault = fault_of_unfinished(path, found.inode, size)
+            if fault is None:
+                journal.truncate(found.end)
+                journal.seek(found.end)
+                return found
+            if found.done:
+                raise FileError(
+                    f"{journal_of(path)} counts results, but {unfinished(path).name} {fault}: put back the file that "
+                    "was there, or begin anew by --force."
+                )
+        else:
+            check_journal_there(path)
     except FileError:
         if not force:
             raise
+    # First the file: without a line of the journal it would look like one whose journal was lost.
+    unfinished(path).unlink(missing_ok=True)
     journal.truncate(0)
     journal.seek(0)
     return None
+
+
+def fault_of_unfinished(path: Path, inode: int, size: int) -> str | None:
+    """Why the unfinished file is not the one that the journal is of, if so."""
+    try:
+        status = os.stat(unfinished(path))
+    except FileNotFoundError:
+        return "is missing"
+    if status.st_ino != inode:
+        return "is a copy or another file"
+    return "is cut short" if status.st_size < size else None
+
+
+def check_journal_there(path: Path) -> None:
+    """Refuse an unfinished file whose journal, which says what it is of, was lost."""
+    with suppress(FileNotFoundError):
+        if os.stat(unfinished(path)).st_size:
+            raise FileError(
+                f"{unfinished(path)} has lost {journal_of(path).name}, which says what it holds: put that back, or "
+                "begin anew by --force."
+            )
 
 
 def read_record(path: Path, journal: FileIO) -> Record | None:
@@ -236,7 +284,8 @@ def read_record(path: Path, journal: FileIO) -> Record | None:
         )
     lines = [line for line in others if line]
     done, whole = max((line.get("done", 0) for line in lines), default=0), any("whole" in line for line in lines)
-    return Record(first["undertaking"], first["inode"], done, whole, sum(len(text) + 1 for text in texts))
+    spoiled = next((line["spoiled"] for line in lines if "spoiled" in line), "")
+    return Record(first["undertaking"], first["inode"], done, whole, spoiled, sum(len(text) + 1 for text in texts))
 
 
 def add_line(journal: FileIO, content: dict[str, Any]) -> None:

@@ -18,10 +18,12 @@ Undertaking = Mapping[str, str]
 EDGE, PIECE, PIECES = 1 << 20, 1 << 12, 256  # bytes at both ends, bytes of a piece, and pieces between
 
 SIZE, TIME, CONTENT, CODE = "the input's bytes", "the input's time", "the input's content", "the code"
+RULES = "what the rules compute"
 CURES = {
     SIZE: "give the file that it began with",
     TIME: "give the file that it began with (if this is a copy, touch -d {before} sets its time)",
     CONTENT: "give the file that it began with",
+    RULES: "give --rule the file as it was",
     CODE: "use the clearhead, Python and numpy that it began with",
 }
 

@@ -2,10 +2,12 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, nullcontext
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from clearhead.cli import job as jobs
 from clearhead.cli import run as streaming
 from clearhead.cli import steps
 from clearhead.engine import execute
+from clearhead.errors import FileError
+from clearhead.files import resumable_file, resuming
 from tests.cli.test_run import COMMAND, LINUX, complains, draw, load, run, save
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals")
@@ -86,21 +90,29 @@ def test_any_number_of_kills_between_steps_changes_no_bit(tmp_path, name):
 @POSIX
 def test_a_run_killed_at_random_moments_has_the_bits_of_one_that_was_not(tmp_path):
     source = save(tmp_path / "in.npy", x=draw((2, 12_000, 64))[0])
-    moments, generator = [], random.Random(time.time_ns())  # noqa: S311
+    moments, progress, generator = [], [], random.Random(time.time_ns())  # noqa: S311
     for n in range(3):
         target = tmp_path / f"out{n}.npy"
         command = [sys.executable, "-c", SHORT_STEPS, "run", source, "-o", target, "--resume", "--threads", "1"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while not (target.parent / f"{target.name}.clearhead-progress").exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        moments.append(generator.uniform(0, 0.3))
+        while lines(target) < 1 + n and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        moments.append(generator.uniform(0, 0.05 if n else 0.3))
         time.sleep(moments[-1])
         process.kill()
         process.wait()
+        progress.append(lines(target) > 1)
         assert run(source, target, *(() if target.exists() else ("--resume",)), "--force") == 0
         assert (np.load(target) == clearhead.self_attention(np.load(source))).all(), moments
         assert sorted(os.listdir(tmp_path)) == ["in.npy", *(f"out{i}.npy" for i in range(n + 1))], moments
+    assert any(progress), moments
+
+
+def lines(target):
+    """How many lines the journal of an unfinished run has, the first of which says what the run is of."""
+    journal = target.with_name(f"{target.name}.clearhead-progress")
+    return journal.read_bytes().count(b"\n") if journal.exists() and not target.exists() else 0
 
 
 @pytest.fixture
@@ -117,6 +129,27 @@ def test_a_new_run_does_not_pass_over_an_unfinished_one(begun, capsys):
     assert run(*begun, "--force") == 0
     assert sorted(os.listdir(begun[0].parent)) == ["in.npz", "out.npz"]
     np.testing.assert_array_equal(load(begun[1])["output"], clearhead.self_attention(np.load(begun[0])["x"]))
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_new_run_leaves_one_that_was_begun_meanwhile(tmp_path, short_steps, force, stopped):
+    source, target = save(tmp_path / "in.npz", x=draw((40, 8))[0]), tmp_path / "out.npz"
+    job, other = jobs.job_for(source, jobs.Options()), ExitStack()
+
+    def begin_another(total, done):
+        filling = other.enter_context(resumable_file(target, job.specs, job.undertaking()))
+        filling.save(7)
+        if stopped:
+            other.__exit__(Killed, Killed(), None)
+        return nullcontext(lambda pairs: None)
+
+    streaming.execute(job, target, force=force, show=begin_another)
+    np.testing.assert_array_equal(load(target)["output"], clearhead.self_attention(np.load(source)["x"]))
+    with pytest.raises(FileError, match="exists already") if not stopped else nullcontext():
+        other.close()
+    with resumable_file(target, job.specs, job.undertaking(), force=True) as filling:
+        assert filling.done == 7
 
 
 @pytest.mark.parametrize(
@@ -142,7 +175,7 @@ def test_another_number_of_threads_is_no_other_run(begun):
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((41, 8), r"the arrays was x \(40, 8\) in float32 and is x \(41, 8\) in float32"),
+        ((41, 8), r"the input was x \(40, 8\) in float32 and is x \(41, 8\) in float32: give the input as it was"),
         ((40, 8), r"the input's time was .*: give the file that it began with \(if this is a copy, touch -d"),
     ],
 )
@@ -167,7 +200,7 @@ def test_a_rule_that_means_something_else_now_is_refused(tmp_path, monkeypatch, 
     killed_after(3, source, tmp_path / "out.npz", "--resume", "--rule", "rules.py:near")
     (tmp_path / "rules.py").write_text("def near(s, b, h, q, k):\n    return s - (q - k) * 0.2\n")
     again = (source, tmp_path / "out.npz", "--resume", "--rule", "rules.py:near")
-    complains(capsys, r"what the rules compute was \w+ and is \w+", *again)
+    complains(capsys, r"what the rules compute was \w+ and is \w+: give --rule the file as it was", *again)
 
 
 def test_other_code_is_refused(begun, capsys, monkeypatch):
@@ -192,9 +225,41 @@ def test_an_input_that_is_written_to_meanwhile_is_refused(tmp_path, capsys, shor
     assert os.listdir(tmp_path) == ["in.npz"]
 
 
-def test_a_full_disk_keeps_the_journal_and_says_so(begun, capsys, monkeypatch):
-    from clearhead.files import resuming
+def test_an_input_that_was_written_to_is_never_gone_on_with(begun, capsys, monkeypatch):
+    source, before, original = begun[0], begun[0].stat().st_mtime_ns, execute.execute_rows
 
+    def touched(*given, **named):
+        os.utime(source)
+        return original(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(streaming, "execute_rows", touched)
+        complains(
+            capsys,
+            r"changed while it was read: begin anew by --force when it is complete",
+            *begun,
+            "--resume",
+            "--quiet",
+        )
+    os.utime(source, ns=(before, before))
+    complains(capsys, r"cannot go on: .*in\.npz was changed while it was read: begin anew by", *begun, "--resume")
+    assert run(*begun, "--resume", "--force") == 0
+
+
+@pytest.mark.parametrize("done", [41, 10**30])
+def test_a_journal_that_counts_more_rows_than_there_are_is_refused(begun, capsys, done):
+    with open(resuming.journal_of(begun[1]), "ab", buffering=0) as journal:
+        resuming.add_line(journal, {"done": done})
+    complains(capsys, rf"the journal counts {done} rows of 40, so it is damaged: begin anew", *begun, "--resume")
+
+
+def test_a_resumed_run_says_where_it_goes_on_from(begun, capsys):
+    capsys.readouterr()
+    assert run(*begun, "--resume") == 0
+    assert re.fullmatch(r"clearhead: resumed at \d+\.\d%\n", capsys.readouterr().err)
+
+
+def test_a_full_disk_keeps_the_journal_and_says_so(begun, capsys, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
@@ -205,6 +270,7 @@ def test_a_full_disk_keeps_the_journal_and_says_so(begun, capsys, monkeypatch):
             r"out\.npz cannot be written \(No space left on device\): check its directory and free",
             *begun,
             "--resume",
+            "--quiet",
         )
     assert run(*begun, "--resume") == 0
 

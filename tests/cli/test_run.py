@@ -109,6 +109,7 @@ def test_any_leading_axes_are_streamed_to_the_same_bits(tmp_path, shapes, step, 
     np.testing.assert_array_equal(made["lse"], done.lse)
     lead = done.output.shape[:-2]
     assert made["weights"].shape == (*lead, 2, 9)
+    np.testing.assert_array_equal(made["weights"], np.broadcast_to(done.weights[..., [0, -1], :], (*lead, 2, 9)))
     q, k, v = in_float64(q, k, v)
     s = textbook.scores(q, textbook.share_heads(k, q), 8**-0.5)
     weights = np.broadcast_to(textbook.softmax(s, visible(causal(), 9, 9)), (*lead, 9, 9))
@@ -390,7 +391,30 @@ def test_rules_are_those_of_the_library(tmp_path, monkeypatch, arguments, rules,
     found, done = load(tmp_path / "out.npz"), clearhead.attend(q, k, v, **rules)
     np.testing.assert_array_equal(found["output"], done.output)
     np.testing.assert_array_equal(found["lse"], done.lse)
+    np.testing.assert_array_equal(found["weights"], done.weights[..., [0, -1], :])
     close(found["weights"] @ v, done.output[..., [0, -1], :])
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_weights_read_the_heads_of_the_values_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rules.py").write_text("def per_head(s, batch, head, query, key):\n    return s * (head + 1)\n")
+    q, k, v = draw((1, 9, 4), (1, 9, 4), (3, 9, 4))
+    source = save(tmp_path / "in.npz", q=q, k=k, v=v)
+    assert run(source, tmp_path / "out.npz", "--rule", "rules.py:per_head", "--weights", "3,-1", "--quiet") == 0
+    found = load(tmp_path / "out.npz")
+    close(found["weights"] @ v, found["output"][..., [3, -1], :])
+
+
+def test_weights_have_the_bits_of_the_library_for_any_matrix_product(tmp_path):
+    """OPENBLAS_CORETYPE chooses among numpy's matrix products as another machine does."""
+    source, found = save(tmp_path / "in.npy", x=draw((2, 300, 80))[0]), []
+    for core in ("Prescott", "Haswell"):
+        target = tmp_path / f"{core}.npz"
+        command = [*COMMAND, source, "-o", target, "--scale", "0.1", "--weights", "7,299", "--quiet"]
+        subprocess.run(command, check=True, env={**os.environ, "OPENBLAS_CORETYPE": core})
+        found.append(target.read_bytes())
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

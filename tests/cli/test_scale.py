@@ -56,7 +56,10 @@ def test_dask_computes_parts_side_by_side(place):
 
 
 def test_the_other_recipes_name_options_that_exist(capsys):
-    options = set(re.findall(r"--[a-z]+", recipe("Ray", "python")))
-    assert main(["run", "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert all(option in shown for option in options)
+    for code in (recipe("Ray", "python"), recipe("Slurm, as [^\n]*", "sh")):
+        (command,) = re.findall(r"clearhead run .*", code)
+        options = set(re.findall(r"--[a-z]+", command))
+        assert options >= {"--part", "--resume", "--threads"}
+        assert main(["run", "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert all(option in shown for option in options)

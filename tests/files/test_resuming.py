@@ -10,7 +10,7 @@ import pytest
 
 from clearhead.errors import FileError
 from clearhead.files import Spec, open_arrays, resumable_file, resuming, undertaking
-from clearhead.files.resuming import check_none_unfinished, discard_unfinished, finished_before
+from clearhead.files.resuming import finished_before, replacing_unfinished
 
 SPECS = {"output": Spec((4,), np.dtype("float32")), "lse": Spec((2,), np.dtype("float32"))}
 MINE = {"--mask": "causal()", "the input's bytes": "24"}
@@ -35,6 +35,12 @@ def fill(path, until, *, what=MINE, force=False):
     return found
 
 
+def begin_anew(path, *, force):
+    """Make way for a new file."""
+    with replacing_unfinished(path, force=force):
+        pass
+
+
 def whole(path):
     file = open_arrays(path)
     return file["output"].tolist() == [1, 2, 3, 4] and file["lse"].tolist() == [7, 7]
@@ -57,22 +63,34 @@ def test_a_file_is_the_same_as_if_it_had_been_written_at_once(path):
     assert path.read_bytes() == other.read_bytes()
 
 
-STAGES = ["complete", "replace", "sync_folder", "remove_journal", "mapped", "reserve", "add_line", "arrays_in"]
+BEGINNING, END = ["sync_folder", "mapped", "reserve", "add_line", "arrays_in"], ["complete", "replace"]
+STAGES = [*((stage, 0, 0) for stage in BEGINNING), *((stage, 2, 0) for stage in ("mapped", "add_line", "arrays_in"))]
+STAGES += [(stage, 4, 0) for stage in END] + [("sync_folder", 4, 1), ("remove_journal", 4, 0)]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("until", [0, 2, 4])
-def test_a_kill_at_any_stage_loses_nothing_that_was_saved(path, monkeypatch, stage, until):
+@pytest.mark.parametrize(("stage", "saved", "passed"), STAGES)
+def test_a_kill_at_any_stage_loses_nothing_that_was_saved(path, monkeypatch, stage, saved, passed):
+    """Killed at a stage when so much was saved before, after the stage was passed so often."""
+    if saved == 2:
+        fill(path, 2)
+    owner, calls = type(path) if stage == "replace" else resuming, []
+    original = getattr(owner, stage)
+
     def killed(*args, **kwargs):
-        raise Killed
+        calls.append(args)
+        if len(calls) > passed:
+            raise Killed
+        return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(path) if stage == "replace" else resuming, stage, killed)
+        patch.setattr(owner, stage, killed)
         with suppress(Killed):
-            fill(path, until)
-    reached = finished_before(path, MINE)
-    if not reached:
-        fill(path, 4)
+            fill(path, 4)
+    assert len(calls) == passed + 1
+    named = stage == "remove_journal" or passed
+    assert finished_before(path, MINE) == bool(named)
+    if not named:
+        assert fill(path, 4) == saved
     assert whole(path)
     assert os.listdir(path.parent) == [path.name]
 
@@ -141,13 +159,70 @@ def test_another_undertaking_is_refused_by_what_differs(path):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_without_its_unfinished_file_a_journal_counts_nothing(path):
+def copied(path):
+    content = path.read_bytes()
+    path.rename(path.with_name("other"))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda half: half.unlink(), "is missing"),
+        (copied, "is a copy or another file"),
+        (lambda half: os.truncate(half, 5), "is cut short"),
+    ],
+)
+def test_a_journal_without_its_unfinished_file_is_refused_by_the_reason(path, harm, reason):
     fill(path, 2)
-    resuming.unfinished(path).unlink()
-    assert fill(path, 3) == 0
-    resuming.unfinished(path).write_bytes(b"short")
-    assert fill(path, 4) == 0
+    harm(resuming.unfinished(path))
+    with pytest.raises(
+        FileError, match=rf"progress counts results, but .* {reason}: put back .* begin anew by --force"
+    ):
+        fill(path, 4)
+    with pytest.raises(FileError, match="has an unfinished run"):
+        begin_anew(path, force=False)
+    assert fill(path, 4, force=True) == 0
     assert whole(path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"cut"])
+def test_an_unfinished_file_whose_journal_is_lost_is_refused(path, content):
+    fill(path, 2)
+    resuming.journal_of(path).unlink()
+    if content is not None:
+        resuming.journal_of(path).write_bytes(content)
+    for begun in (lambda: fill(path, 4), lambda: begin_anew(path, force=False)):
+        with pytest.raises(FileError, match=r"unfinished has lost .*progress, which .* begin anew by --force"):
+            begun()
+    assert resuming.unfinished(path).stat().st_size > 0
+    assert fill(path, 4, force=True) == 0
+
+
+def test_a_kill_while_a_run_begins_anew_is_no_lost_journal(path, monkeypatch):
+    """Between the old run's end and the new one's first line."""
+    fill(path, 2)
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(os, "fdopen", lambda *args: (_ for _ in ()).throw(Killed))
+        fill(path, 4, force=True, what={})
+    assert fill(path, 4) == 0
+
+
+def test_a_spoiled_run_is_never_resumed(path):
+    with suppress(Killed), resumable_file(path, SPECS, MINE) as filling:
+        filling.save(2)
+        filling.spoil("in was changed: begin anew by --force.")
+        raise Killed
+    with pytest.raises(FileError, match="cannot go on: in was changed: begin anew by --force"):
+        fill(path, 4)
+    assert fill(path, 4, force=True) == 0
+
+
+def test_a_disk_that_is_full_at_the_beginning_leaves_nothing(path, monkeypatch):
+    monkeypatch.setattr(resuming, "reserve", full)
+    with pytest.raises(FileError, match="No space left on device"):
+        fill(path, 4)
+    assert os.listdir(path.parent) == []
 
 
 def test_a_whole_file_in_the_way_stays(path):
@@ -179,20 +254,34 @@ def test_a_file_that_was_named_by_hand_before_it_was_whole_is_not_taken_for_whol
 
 
 def test_an_unfinished_file_is_in_the_way_of_a_new_one_until_it_is_discarded(path):
-    check_none_unfinished(path, force=False)
     fill(path, 2)
     with pytest.raises(FileError, match=r"has an unfinished run, in .*: go on with it by --resume, or begin anew by"):
-        check_none_unfinished(path, force=False)
-    check_none_unfinished(path, force=True)
-    discard_unfinished(path)
+        begin_anew(path, force=False)
+    with suppress(Killed), replacing_unfinished(path, force=True):
+        raise Killed
+    assert fill(path, 3) == 2, "it goes only when the new one is whole"
+    begin_anew(path, force=True)
     assert os.listdir(path.parent) == []
+
+
+def test_nobody_goes_on_with_a_file_that_is_being_replaced(path):
+    fill(path, 2)
+    with replacing_unfinished(path, force=True), pytest.raises(FileError, match="is being computed by another process"):
+        fill(path, 3)
+    assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_that_is_begun_while_a_new_one_is_made_is_left_to_its_owner(path, force):
+    with replacing_unfinished(path, force=force):
+        fill(path, 2)
+    assert fill(path, 3) == 2
 
 
 def test_one_that_was_never_begun_is_not_in_the_way(path):
     resuming.journal_of(path).write_bytes(b"cut")
     resuming.unfinished(path).write_bytes(b"")
-    check_none_unfinished(path, force=False)
-    discard_unfinished(path)
+    begin_anew(path, force=False)
     assert os.listdir(path.parent) == []
 
 
@@ -214,8 +303,7 @@ def test_two_processes_never_fill_one_file(path):
         for meet in (
             lambda: fill(path, 4),
             lambda: fill(path, 4, force=True),
-            lambda: check_none_unfinished(path, force=True),
-            lambda: discard_unfinished(path),
+            lambda: begin_anew(path, force=True),
             lambda: finished_before(path, MINE),
         ):
             with pytest.raises(FileError, match=r"is being computed by another process.*: wait until it ends, or name"):
@@ -298,6 +386,6 @@ def test_nothing_is_counted_or_removed_before_what_it_rests_on_is_on_the_disk(tm
         filling.save(3)
         saved = events[len(begun) :]
     folder = f"sync {tmp_path.name}"
-    assert begun == ["sync unfinished", "line", "sync progress", folder]
+    assert begun == ["remove", "line", "sync progress", folder, "sync unfinished"]
     assert saved == ["sync unfinished", "line", "sync progress"]
     assert events[len(begun) + len(saved) :] == [*saved, "name", folder, "remove"]
