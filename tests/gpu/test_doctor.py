@@ -14,11 +14,11 @@ def card(monkeypatch):
     def install(**properties):
         stand_in = StandIn(**properties)
         monkeypatch.setattr(driver, "library", lambda: stand_in)
-        driver.driver.cache_clear()
+        driver.opened.forget()
 
     monkeypatch.setattr(doctor, "DIMS", (32,))
     yield install
-    driver.driver.cache_clear()
+    driver.opened.forget()
 
 
 def test_a_card(card):

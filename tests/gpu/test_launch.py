@@ -36,16 +36,14 @@ def card(monkeypatch, tmp_path):
     def install(**properties: Any) -> StandIn:
         stand_in = StandIn(**properties)
         monkeypatch.setattr(driver, "library", lambda: stand_in)
-        driver.driver.cache_clear()
-        confirmed.known.clear()
+        driver.opened.forget()
         return stand_in
 
     monkeypatch.setenv("CLEARHEAD_CACHE_DIR", str(tmp_path))
     tmp_path.chmod(0o700)
     store.private_directory.cache_clear()
     yield install
-    driver.driver.cache_clear()
-    confirmed.known.clear()
+    driver.opened.forget()
 
 
 def attended(q, k, v, **options):
@@ -167,7 +165,7 @@ def test_shapes_dtypes_and_strides(card):
 
 def test_no_driver(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
-    driver.driver.cache_clear()
+    driver.opened.forget()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError("no such file")))
     with pytest.raises(
         MachineError, match=r"libcuda.so.1 cannot be loaded \(no such file\).*move the tensors to the CPU"
