@@ -43,7 +43,7 @@ class StandIn:
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("cu"):
             raise AttributeError(name)
-        method = vars(StandIn).get(re.sub(r"(?<!^)(?=[A-Z])", "_", name.removeprefix("cu")).lower())
+        method = getattr(type(self), re.sub(r"(?<!^)(?=[A-Z])", "_", name.removeprefix("cu")).lower(), None)
 
         def call(*arguments: Any) -> int:
             if name in self.refuse:
