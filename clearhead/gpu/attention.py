@@ -97,7 +97,7 @@ def launch_of(q: CardArray, k: CardArray, v: CardArray, out: CardArray, lse: Car
 
 def described(q: CardArray, k: CardArray, v: CardArray, rules: Rules, out: CardArray | None = None) -> Problem:
     """The problem of a call, which reads no numbers."""
-    operands = Operands(*(x.seen_from_here() for x in (q, k, v)))
+    operands = Operands(q.seen_from_here(), k.seen_from_here(), v.seen_from_here())
     return problem_of(operands, rules, out=None if out is None else out.seen_from_here())
 
 

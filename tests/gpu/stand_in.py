@@ -99,15 +99,15 @@ class StandIn:
         out._obj.value = handle.value + 1
 
     def pointer_get_attribute(self, out, which, address):
-        if not address.value:
-            return NULL
         assert which.value == 9
-        out._obj.value = self.card_at(address.value)
+        if address.value:
+            out._obj.value = self.card_at(address.value)
+        return 0 if address.value else NULL
 
     def ctx_push_current_v2(self, context):
-        if not context.value:
-            return FREED
-        self.stack.append(context.value)
+        if context.value:
+            self.stack.append(context.value)
+        return 0 if context.value else FREED
 
     def ctx_pop_current_v2(self, out):
         self.stack.pop()

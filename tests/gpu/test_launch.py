@@ -155,7 +155,7 @@ def test_results_apart_from_each_other(card):
     card()
     both = aligned(np.zeros((310, 32)))
     with pytest.raises(ShapeError, match=r"out \(300, 32\) overlaps lse"):
-        attended(*drawn(16, *[(300, 32)] * 3), both[:300], both.reshape(-1)[9500:9800])
+        attended(*drawn(16, *[(300, 32)] * 3), out=both[:300], lse=both.reshape(-1)[9500:9800])
 
 
 def test_an_output_between_rows_of_operands(card):
@@ -174,12 +174,12 @@ def test_results_that_cannot_be_written(card):
     fixed = aligned(np.zeros((300, 32)))
     fixed.flags.writeable = False
     with pytest.raises(InputError, match=r"out of shape \(300, 32\) is read-only"):
-        attended(*operands, fixed)
+        attended(*operands, out=fixed)
     with pytest.raises(InputError, match=r"lse of shape \(300,\) is read-only"):
         attended(*operands, lse=fixed.reshape(-1)[:300])
     one_row = np.lib.stride_tricks.as_strided(aligned(np.zeros((1, 32))), (300, 32), (0, 4))
     with pytest.raises(ShapeError, match="overlaps itself"):
-        attended(*operands, one_row)
+        attended(*operands, out=one_row)
     assert not fixed.any()
 
 
@@ -287,10 +287,10 @@ class WrongEdge(StandIn):
     """One more key is visible where not all are."""
 
     def launch_kernel(self, function, *rest):
-        *sizes, places, extra = rest
+        places = rest[-2]
         keys, high = (ctypes.c_int.from_address(places[n]) for n in (6, 7))
         high.value += high.value < keys.value
-        super().launch_kernel(function, *sizes, places, extra)
+        super().launch_kernel(function, *rest)
 
 
 class WrongMerge(StandIn):

@@ -68,7 +68,7 @@ def test_what_the_operator_refuses(stand_in):
     ):
         with pytest.raises(InputError, match=f"{words}.*CPU"):
             card.on_card(q, k, v, **(bare | change))
-    with pytest.raises(InputError, match="the dtypes are torch.float16: move the tensors to the CPU"):
+    with pytest.raises(InputError, match=r"the dtypes are torch.float16: move the tensors to the CPU"):
         card.on_card(q.half(), k.half(), v.half(), **bare)
     with pytest.raises(InputError, match="query, key and value are on cpu, meta: move them to one device"):
         card.on_card(q, k.to("meta"), v, **bare)
@@ -89,7 +89,7 @@ def test_gradients(attend, wants):
         with pytest.raises(InputError, match=r"requires a gradient: call under torch.no_grad\(\), or move the tensors"):
             attend(*x, [], None, rule(), 0.125)
         with torch.no_grad():
-            assert not card.wants_gradients(*x, [], None)
+            assert not card.wants_gradients(x[0], x[1], x[2], [], None)
 
 
 def test_a_tensors_own_card(stand_in):
@@ -110,10 +110,10 @@ def test_what_the_drop_in_leaves_to_torch(stand_in):
     )
     columns = torch.zeros(2, 3, 64, 40).transpose(-1, -2)
     assert "not dense" in card.left_to_torch(columns, k, v, None, 0.0)
-    shifted = torch.from_numpy(aligned(np.zeros(65))[1:]).reshape(1, 64)
+    shifted = torch.from_numpy(aligned(np.zeros(2 * 3 * 40 * 64 + 1))[1:]).reshape(q.shape)
     assert "an address is not" in card.left_to_torch(q, k, shifted, None, 0.0)
     assert "negated" in card.left_to_torch(q, torch._neg_view(k), v, None, 0.0)
-    many = torch.zeros(1, 64).expand(1 << 30, 64)
+    many = torch.zeros(2, 3, 1, 64).expand(2, 3, 1 << 30, 64)
     assert "too many" in card.left_to_torch(q, many, many, None, 0.0)
     wide = torch.zeros(2, 3, 40, 65)[..., :64]
     assert "16 bytes" in card.left_to_torch(q, wide, v, None, 0.0)

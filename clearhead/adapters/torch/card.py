@@ -40,7 +40,11 @@ def on_card(
     if tables or sink is not None or any(x.dtype is not torch.float32 for x in tensors):
         dtypes = ", ".join(sorted({str(x.dtype) for x in tensors}))
         gpu_module("launch").refuse(
-            "rules have arrays" if tables else "there is a sink" if sink is not None else f"the dtypes are {dtypes}"
+            "it has arrays in its rules"
+            if tables
+            else "it has a sink"
+            if sink is not None
+            else f"the dtypes are {dtypes}"
         )
     if any(x.device != query.device for x in tensors):
         places = ", ".join(sorted({str(x.device) for x in tensors}))
