@@ -203,6 +203,7 @@ def with_faults(fused: Fused, lead: tuple[int, ...], queries: int, keys: int) ->
     position = [
         n + span.offset for span in fused.spans for n in (span.first_query, span.first_query + span.queries - 1)
     ]
+    check_positions(fused, max(map(abs, (*position, keys))))
     known = {
         Expression("batch", "int"): (0, batches - 1),
         Expression("head", "int"): (0, heads - 1),
@@ -226,6 +227,15 @@ def with_faults(fused: Fused, lead: tuple[int, ...], queries: int, keys: int) ->
                 raise fault_error(fused.given, e, TOO_LARGE.format(f"{least if fits_bits(largest) else largest:.2g}"))
         found.append(None if formula is None else faults(formula, own))
     return replace(fused, faults=(found[0], found[1]), long=long)
+
+
+def check_positions(fused: Fused, farthest: int) -> None:
+    """Check that vectors of 32-bit numbers hold the positions that formulas read; raises InputError."""
+    if farthest >= 1 << 31 and not fused.leaves.isdisjoint(("query", "key", "row")):
+        raise InputError(
+            f"rules that read positions take them below 2147483648, but this call has {farthest}: count positions from "
+            "a later item, or use causal(), window(…) and full() alone."
+        )
 
 
 def span_pairs(span: Span, low: int | None, high: int | None, first_key: int) -> int:

@@ -17,6 +17,7 @@ from clearhead import (
     documents,
     full,
     prefix,
+    softcap,
     where,
     window,
 )
@@ -72,6 +73,20 @@ def test_keys_may_end_before_the_queries():
     assert np.array_equal(visible(window(2, at=3), 2, 2).astype(int), [[0, 1], [0, 0]])
     far = attend(Q[:, :2], K[:, :50], V[:, :50], mask=causal(at=10**9))
     assert np.array_equal(far.output, attend(Q[:, :2], K[:, :50], V[:, :50], mask=full()).output)
+
+
+def test_rules_read_positions_that_32_bits_hold():
+    last = 2**31 - 1  # i % 7 of it is right, of one more would not be
+    for make in (lambda p: dilated(7, at=p), lambda p: ~window(3, at=p) & full(at=p)):
+        piece = attend(Q[:, :9], K[:, :50], V[:, :50], mask=make(last - 8))
+        exact = textbook.attention(
+            *(x.astype(np.float64) for x in (Q[:, :9], K[:, :50], V[:, :50])), mask=make(last - 8)
+        )
+        assert np.allclose(piece.output, exact, atol=1e-5)
+        with pytest.raises(InputError, match=r"below 2147483648, but this call has 2147483648: count positions from"):
+            attend(Q[:, :9], K[:, :50], V[:, :50], mask=make(last - 7))
+    far = attend(Q[:, :9], K[:, :50], V[:, :50], mask=full(at=2**33), score=softcap(3.0))  # reads no position
+    assert np.array_equal(far.output, attend(Q[:, :9], K[:, :50], V[:, :50], mask=full(), score=softcap(3.0)).output)
 
 
 def test_a_cache_reads_positions_too():
