@@ -17,6 +17,15 @@ from clearhead.errors import InputError, ShapeError, reason
 FLOAT32 = np.dtype(np.float32)
 
 
+class Elsewhere(np.ndarray[Any, Any]):
+    """An array whose elements this processor cannot read, not even to show them in a traceback."""
+
+    def __repr__(self) -> str:
+        return f"<array of shape {self.shape}, strides {self.strides} and {self.dtype} in a card's memory>"
+
+    __str__ = __repr__
+
+
 class Layout(NamedTuple):
     """How an array lies in memory, wherever it begins."""
 
@@ -39,7 +48,7 @@ class CardArray:
         shape, strides, dtype, readonly = self.layout
         addresses: dict[str, Any] = {"shape": shape, "strides": strides, "typestr": dtype.str, "version": 3}
         holder = type("Holder", (), {"__array_interface__": addresses | {"data": (self.address, readonly)}})()
-        return np.asarray(holder)
+        return np.asarray(holder).view(Elsewhere)
 
 
 def card_array(name: str, x: Any) -> CardArray:

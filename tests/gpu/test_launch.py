@@ -16,6 +16,7 @@ from clearhead import causal, full
 from clearhead.engine.bounded_cache import SMALL
 from clearhead.errors import DtypeError, InputError, MachineError, ShapeError
 from clearhead.gpu import attend, confirmed, driver, launch
+from clearhead.gpu.card_array import CardArray, Layout
 from clearhead.machine import store
 from tests.gpu.comparing import aligned, drawn
 from tests.gpu.stand_in import StandIn
@@ -231,6 +232,11 @@ def test_the_first_use_within_a_cuda_graph(card):
     attended(q, k, v)
     attended(q, k, v, stream=9)
     assert stand_in.launches[-1][2] == 9
+
+
+def test_no_traceback_reads_a_cards_memory():
+    array = CardArray(16, Layout((2, 3), (12, 4), np.dtype(np.float32))).seen_from_here()
+    assert repr(array) == f"{array}" == "<array of shape (2, 3), strides (12, 4) and float32 in a card's memory>"
 
 
 def test_arrays_that_hide_their_memory(card):
