@@ -309,24 +309,17 @@ class WrongMerge(StandIn):
             ctypes.c_int.from_address(ctypes.c_void_p.from_address(places[3]).value).value ^= 1
 
 
-class Idle(StandIn):
-    """Memory comes back as it was left, and after the first self-test nothing is computed."""
-
-    def mem_free_v2(self, address):
-        block, _ = self.memory.pop(address.value)
-        vars(self).setdefault("left", {}).setdefault(block.nbytes, []).append((address.value, block))
+class Used(StandIn):
+    """Memory is not empty; notes which results are not a number before a launch."""
 
     def mem_alloc_v2(self, out, size):
-        left = vars(self).get("left", {}).get(size.value + 64)
-        if not left:
-            return super().mem_alloc_v2(out, size)
-        out._obj.value, block = left.pop()
-        self.memory[out._obj.value] = block, self.current
-        return 0
+        super().mem_alloc_v2(out, size)
+        ctypes.memset(out._obj.value, 0, size.value)
 
-    def launch_kernel(self, *rest):
-        if len(self.launches) < 3:
-            super().launch_kernel(*rest)
+    def launch_kernel(self, function, *rest):
+        results = [ctypes.c_void_p.from_address(rest[-2][n]).value for n in (3, 4)]
+        self.called.append(tuple(np.isnan(ctypes.c_float.from_address(place).value) for place in results))
+        super().launch_kernel(function, *rest)
 
 
 @pytest.mark.parametrize("kind", [WrongEdge, WrongMerge])
@@ -337,10 +330,9 @@ def test_the_self_test_sees_edges_and_merges(card, kind):
 
 
 def test_the_self_test_does_not_take_what_a_launch_left(card):
-    card(Idle)
-    own = driver.driver().card(0)
-    kernel = launch.kernel_of(own, launch.tile_of(own, 32))
-    assert [confirmed.differences(kernel, 32) > 0 for _ in range(2)] == [False, True]
+    stand_in = card(Used)
+    confirmed.confirmed_kernel(driver.driver().card(0), 32)
+    assert [call for call in stand_in.called if call[0] != "launch"] == [(True, True)] * len(stand_in.launches)
 
 
 # What the kernel cannot do
