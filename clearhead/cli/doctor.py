@@ -141,18 +141,21 @@ def gpus() -> tuple[dict[str, str], list[KernelCheck]]:
     """The NVIDIA GPUs, and whether each gives the CPU's bits; an old one, or none, is no fault."""
     try:
         driver = gpu_driver.driver()
-        cards = [driver.card(index) for index in range(driver.count())]
+        count = driver.count()
     except MachineError as error:
         return {"GPU": f"none, for {str(error).partition(':')[0]}"}, []
+    if not count:
+        return {"GPU": "none"}, []
     facts, checks = {}, []
-    for card in cards:
-        name = "GPU" if len(cards) == 1 else f"GPU {card.index}"
+    for index in range(count):
+        name = "GPU" if count == 1 else f"GPU {index}"
         try:
+            card = driver.card(index)
+            facts[name] = str(card)
             check_card(card)
         except MachineError as error:
-            facts[name] = f"{card}, not used: {reason(error)}"
+            facts[name] = f"{facts.get(name, f'card {index}')}, not used: {reason(error)}"
             continue
-        facts[name] = str(card)
         checks += [check_gpu(name, card, dim) for dim in DIMS]
     return facts, checks
 
@@ -161,7 +164,11 @@ def check_gpu(name: str, card: gpu_driver.Card, dim: int) -> KernelCheck:
     """Compare a card's kernel of one dim with the CPU's, now."""
     fault = ""
     try:
-        different = differences(kernel_of(card, tile_of(card, dim)), dim)
+        kernel = kernel_of(card, tile_of(card, dim))
+        try:
+            different = differences(kernel, dim)
+        finally:
+            kernel.unload()
         fault = f"FAIL: {different} numbers differ from the CPU's" if different else ""
     except MachineError as error:
         fault = f"FAIL: {reason(error)}"

@@ -5,22 +5,21 @@ Shapes, masks and their errors are the CPU's; what the kernel cannot do is an er
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from clearhead.engine.bounded_cache import BoundedCache
 from clearhead.engine.inputs import Operands, Rules
-from clearhead.engine.problem import Operand, dense_strides, problem_of
-from clearhead.errors import InputError, ShapeError
+from clearhead.engine.problem import Problem, problem_of
+from clearhead.errors import InputError
+from clearhead.gpu.card_array import CardArray, card_array, check_lse, check_results_apart
 from clearhead.gpu.confirmed import confirmed_kernel
 from clearhead.gpu.driver import Card, driver
-from clearhead.gpu.launch import Addresses, CardArray, Launch, prepare, run
+from clearhead.gpu.launch import Addresses, Launch, limits, prepare, refuse, run, unaligned
 from clearhead.rules.masks import CAUSAL, Mask
 
-FLOAT32 = np.dtype(np.float32)
 launches: BoundedCache[Any, Launch] = BoundedCache(most=1024)
+refusals: BoundedCache[Any, str] = BoundedCache(most=1024)  # "" for what the kernel can compute
 
 
 def attend(
@@ -38,12 +37,17 @@ def attend(
 
     All are arrays of one card with `__cuda_array_interface__`, float32: q (..., n, d), k and v (..., m, d), out as q,
     lse (..., n) contiguous; d is 32, 64, 96 or 128, other strides are multiples of 16 bytes. `mask` is `causal()` or
-    `full()`. Runs in `stream` (a CUDA stream's address) without waiting. Raises ShapeError, DtypeError, InputError, or
-    MachineError where there is no such card.
+    `full()`. Runs in `stream` (a CUDA stream's address) without waiting, behind what the streams that the arrays name
+    have to do. Raises ShapeError, DtypeError, InputError, or MachineError where there is no such card.
     """
     arrays = [card_array(name, x) for name, x in (("q", q), ("k", k), ("v", v), ("out", out), ("lse", lse))]
-    card = driver().card_of(arrays[0].address)
-    attend_on(card, *arrays, rules=Rules(mask, scale=scale), stream=stream)
+    launch = launch_of(*arrays, rules=Rules(mask, scale=scale))
+    check_results_apart(*arrays)
+    if launch.parts:
+        card = common_card(arrays)
+        kernel = confirmed_kernel(card, launch.dim, stream)
+        card.wait(stream, {x.stream for x in arrays if x.stream is not None})
+        run(kernel, launch, Addresses(*(x.address for x in arrays)), stream)
 
 
 def attend_on(
@@ -57,54 +61,50 @@ def attend_on(
     rules: Rules,
     stream: int,
 ) -> None:
-    """`attend` of arrays whose card is known."""
-    layout = tuple((x.shape, x.strides, x.dtype) for x in (q, k, v, out, lse))
-    key: Any = (layout, rules)
+    """`attend` of arrays whose card is known, and whose results are new."""
+    launch = launch_of(q, k, v, out, lse, rules=rules)
+    if launch.parts:
+        addresses = Addresses(*(x.address for x in (q, k, v, out, lse)))
+        run(confirmed_kernel(card, launch.dim, stream), launch, addresses, stream)
+
+
+def refusal(q: CardArray, k: CardArray, v: CardArray, rules: Rules) -> str | None:
+    """Why a GPU's kernel cannot compute a call, or None; raises what the CPU raises for its shapes."""
+    key: Any = (q.layout, k.layout, v.layout, rules)
+    why = refusals.get(key)
+    if why is None:
+        why = limits(described(q, k, v, rules)) or ""
+        refusals.keep(key, why, 0)
+    return why or unaligned((q.address, k.address, v.address))
+
+
+def launch_of(q: CardArray, k: CardArray, v: CardArray, out: CardArray, lse: CardArray, *, rules: Rules) -> Launch:
+    """The launch of a call, prepared once for all with the same layouts."""
+    key: Any = (q.layout, k.layout, v.layout, out.layout, lse.layout, rules)
     try:
         launch = launches.get(key)
     except TypeError:  # unhashable rules, which the problem reports
         key, launch = None, None
     if launch is None:
-        launch = prepared(q, k, v, out, lse, rules)
+        refuse(limits(described(q, k, v, rules)))  # before out is compared with a result that there cannot be
+        problem = described(q, k, v, rules, out)
+        check_lse(lse.layout, problem.output_shape[:-1])
+        launch = prepare(problem)
         if key is not None:
-            launches.keep(key, launch, 0)
-    if launch.parts:
-        addresses = Addresses(*(x.address for x in (q, k, v, out, lse)))
-        run(confirmed_kernel(card, launch.dim), launch, addresses, stream)
+            launches.keep(key, launch, launch.size)
+    return launch
 
 
-def prepared(q: CardArray, k: CardArray, v: CardArray, out: CardArray, lse: CardArray, rules: Rules) -> Launch:
-    """Check a call, then prepare its launch."""
-    operands: Any = Operands(q, k, v)  # type: ignore[arg-type]  # a problem reads no numbers
-    problem = problem_of(operands, rules)
-    check_result("out", out, problem.output_shape, FLOAT32)
-    check_result("lse", lse, problem.output_shape[:-1], FLOAT32)
-    if lse.strides != dense_strides(lse.shape, FLOAT32) and 0 not in lse.shape:
-        raise ShapeError(f"lse of shape {lse.shape} has strides {lse.strides}: give a contiguous array.")
-    *steps, row, element = out.strides
-    if len(problem.axes) > len(problem.lead):
-        steps = [*steps[:-1], steps[-1] * problem.axes[-1], steps[-1]]
-    return prepare(replace(problem, output=Operand(tuple(steps), row, element)))
+def described(q: CardArray, k: CardArray, v: CardArray, rules: Rules, out: CardArray | None = None) -> Problem:
+    """The problem of a call, which reads no numbers."""
+    operands = Operands(q.seen_from_here(), k.seen_from_here(), v.seen_from_here())
+    return problem_of(operands, rules, out=None if out is None else out.seen_from_here())
 
 
-def check_result(name: str, x: CardArray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Check the shape and dtype of an array that receives a result."""
-    if x.shape != shape or x.dtype != dtype:
-        raise ShapeError(
-            f"{name} has shape {x.shape} and dtype {x.dtype}, the result {shape} and {dtype}: pass one that fits."
-        )
-
-
-def card_array(name: str, x: Any) -> CardArray:
-    """An array by its `__cuda_array_interface__`."""
-    interface = getattr(x, "__cuda_array_interface__", None)
-    if interface is None:
-        raise InputError(
-            f"{name} is a {type(x).__name__} without __cuda_array_interface__: give an array in a card's "
-            "memory, or call clearhead.attend."
-        )
-    dtype, shape = np.dtype(interface["typestr"]), tuple(interface["shape"])
-    strides = interface.get("strides")
-    return CardArray(
-        interface["data"][0], shape, dense_strides(shape, dtype) if strides is None else tuple(strides), dtype
-    )
+def common_card(arrays: Sequence[CardArray]) -> Card:
+    """The card in whose memory all arrays are; empty ones are nowhere."""
+    cards = {driver().card_of(x.address) for x in arrays if 0 not in x.layout.shape}
+    if len(cards) > 1:
+        numbers = ", ".join(sorted(str(card.index) for card in cards))
+        raise InputError(f"the arrays are on cards {numbers}: copy them to one.")
+    return cards.pop()

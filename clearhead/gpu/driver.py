@@ -7,11 +7,11 @@ as it was. Addresses and streams are plain numbers.
 from __future__ import annotations
 
 import ctypes
-import functools
+import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
 from typing import Any
 
@@ -25,8 +25,13 @@ SHARED_OF_GROUP, SHARED_OF_PROCESSOR = 97, 81
 FUNCTION_SHARED, FUNCTION_REGISTERS, FUNCTION_LOCAL = 8, 4, 3
 ORDINAL_OF_POINTER = 9
 ERROR_LOG, ERROR_LOG_SIZE = 5, 6
+WITHOUT_TIMES = 2  # of an event
+LEGACY_STREAM = 1  # what stream 0 is
 MOST_SAID = 8192  # bytes of the compiler's message
 USE_THE_CPU = "move the tensors to the CPU, which gives the same bits"
+FORKED = 3  # status of every call in a child of a process that has used the driver
+CAPTURE = range(900, 909)  # statuses of calls that would break a CUDA graph that is being recorded
+BEFORE_CAPTURE = "call once with this dim before the CUDA graph is captured"
 
 
 def library() -> Any:
@@ -58,7 +63,7 @@ class Driver:
             unknown = self.library.cuGetErrorString(c_int(status), byref(text)) or not text.value
             words = "unknown error" if unknown else (text.value or b"").decode()
             raise MachineError(
-                f"NVIDIA's driver refuses {name} with error {status}: {words}. Try again, or {USE_THE_CPU}."
+                f"NVIDIA's driver refuses {name} with error {status}: {words}. {next_step(status)}, or {USE_THE_CPU}."
             )
 
     def number(self, name: str, *arguments: Any) -> int:
@@ -79,24 +84,60 @@ class Driver:
 
     def card(self, index: int) -> Card:
         """A card by its number."""
-        with self.lock:
-            if index not in self.cards:
-                if not 0 <= index < self.count():
-                    raise MachineError(
-                        f"card {index} is not there, the driver sees {self.count()}: choose another, or {USE_THE_CPU}."
-                    )
-                self.cards[index] = Card(self, index)
-            return self.cards[index]
+        if index not in self.cards:
+            with self.lock:
+                if index not in self.cards:  # opened by another thread meanwhile
+                    self.cards[index] = self.opened(index)
+        return self.cards[index]
+
+    def opened(self, index: int) -> Card:
+        """A card, from now on in use."""
+        if not 0 <= index < self.count():
+            raise MachineError(
+                f"card {index} is not there, the driver sees {self.count()}: choose another, or {USE_THE_CPU}."
+            )
+        return Card(self, index)
 
     def card_of(self, address: int) -> Card:
         """The card in whose memory an address is."""
         return self.card(self.number("cuPointerGetAttribute", c_int(ORDINAL_OF_POINTER), c_void_p(address)))
 
 
-@functools.cache
+def next_step(status: int) -> str:
+    """What to do about the driver's refusal."""
+    if status == FORKED:
+        return "If this process was forked from one that had used the card, start it by multiprocessing's 'spawn'"
+    if status in CAPTURE:
+        return f"Within a CUDA graph, {BEFORE_CAPTURE}"
+    return "Try again"
+
+
+class Opened:
+    """This process's driver, opened once."""
+
+    def __init__(self) -> None:
+        self.driver: Driver | None = None
+        self.lock = threading.RLock()
+
+    def forget(self) -> None:
+        """Begin anew, as a forked child must: neither the parent's locks nor its cards are its own."""
+        self.__init__()  # type: ignore[misc]
+
+
+opened = Opened()
+
+
 def driver() -> Driver:
     """The driver of this machine; raises MachineError without one."""
-    return Driver()
+    if opened.driver is None:
+        with opened.lock:
+            if opened.driver is None:  # opened by another thread meanwhile
+                opened.driver = Driver()
+    return opened.driver
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=opened.forget)
 
 
 class Card:
@@ -104,6 +145,8 @@ class Card:
 
     def __init__(self, driver: Driver, index: int) -> None:
         self.driver, self.index = driver, index
+        self.kernels: dict[int, Kernel | str] = {}  # of each dim, confirmed, or why it is refused
+        self.locks: dict[int, threading.RLock] = {}  # for each dim
         self.handle, self.context = c_int(), c_void_p()
         driver.call("cuDeviceGet", byref(self.handle), c_int(index))
         driver.call("cuDevicePrimaryCtxRetain", byref(self.context), self.handle)
@@ -130,10 +173,26 @@ class Card:
         finally:
             self.driver.call("cuCtxPopCurrent_v2", byref(c_void_p()))
 
-    def synchronize(self) -> None:
-        """Wait for all that the card does."""
+    def wait(self, stream: int, others: set[int]) -> None:
+        """Let a stream wait for what others have to do until now."""
+        own = stream or LEGACY_STREAM
+        for other in sorted(others - {own}):
+            event = c_void_p()
+            with self.current():
+                self.driver.call("cuEventCreate", byref(event), c_uint(WITHOUT_TIMES))
+                try:
+                    self.driver.call("cuEventRecord", event, c_void_p(other))
+                    self.driver.call("cuStreamWaitEvent", c_void_p(own), event, c_uint(0))
+                finally:
+                    self.driver.call("cuEventDestroy_v2", event)
+
+    def check_capture(self, stream: int) -> None:
+        """Raise MachineError if a stream's launches are being recorded for a CUDA graph, which forbids a self-test."""
+        recording = c_int()
         with self.current():
-            self.driver.call("cuCtxSynchronize")
+            self.driver.call("cuStreamIsCapturing", c_void_p(stream), byref(recording))
+        if recording.value:
+            raise MachineError(f"a CUDA graph is being captured, which allows no self-test: {BEFORE_CAPTURE}.")
 
 
 class Kernel:
@@ -154,6 +213,11 @@ class Kernel:
                 raise MachineError(f"{error} Its compiler says: {said}.") from None
             call("cuModuleGetFunction", byref(self.function), self.module, c_char_p(name.encode()))
             call("cuFuncSetAttribute", self.function, c_int(FUNCTION_SHARED), c_int(shared_bytes))
+
+    def unload(self) -> None:
+        """Give its memory on the card back."""
+        with suppress(MachineError), self.card.current():  # a card that has failed refuses this, too
+            self.card.driver.call("cuModuleUnload", self.module)
 
     def attribute(self, which: int) -> int:
         """One of the function's numbers."""

@@ -25,24 +25,10 @@ from clearhead.kernels.ir.parameters import machine_parameters
 from clearhead.kernels.ir.values import Int, Vector
 
 SIZE, ALIGNED = 4, 16  # bytes of a number, and of what is copied at a time
+PART_BYTES = 256  # of a launch's offsets in this computer's memory
 MOST = 1 << 30  # queries and keys: indices have 32 bits
 C_KINDS = {Floats: ctypes.c_void_p, Index: ctypes.c_int, Int: ctypes.c_int64, Vector: ctypes.c_float}
 ARGUMENTS = [C_KINDS[parameter.kind] for parameter in machine_parameters(Call, frozenset())]
-
-
-@dataclass(frozen=True)
-class CardArray:
-    """An array in a card's memory, or anywhere: what a problem reads of arrays, and the address."""
-
-    address: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]  # in bytes
-    dtype: np.dtype[Any]
-
-    @property
-    def ndim(self) -> int:
-        """How many axes it has."""
-        return len(self.shape)
 
 
 class Addresses(NamedTuple):
@@ -63,6 +49,11 @@ class Launch:
     groups: int  # of each part
     parts: tuple[Addresses, ...]  # one for each index of the axes before the batch: offsets in bytes
     numbers: tuple[float, ...]  # the kernel's arguments behind the addresses
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes here."""
+        return PART_BYTES * len(self.parts)
 
     def arguments(self, addresses: Addresses) -> Iterator[list[Any]]:
         """The kernel's arguments for each part, as `Call` lists them."""
@@ -96,29 +87,34 @@ def limits(problem: Problem) -> str | None:
 def prepare(problem: Problem) -> Launch:
     """Everything about a launch but addresses; raises InputError for what a GPU's kernel cannot compute."""
     refuse(limits(problem))
-    outer, (batches, key_heads, members) = walked(problem, problem.axes, 1)[:-3], inner_axes(problem)
+    walk = walked(problem)
+    *outer, batches, key_heads, members = walk.sizes
     heads, queries, keys, rules = batches * key_heads * members, problem.queries, problem.keys, problem.rules
     high = keys if rules.high is None else rules.spans[0].offset + rules.high + 1
     numbers = queries, keys, max(-queries, min(high, keys)), heads, key_heads, members, np.float32(problem.scale).item()
-    operands = problem.query, problem.key, problem.value, problem.output
-    steps = [walked(problem, x.lead, 0) for x in operands]
-    strides = [step // SIZE for lead, x in zip(steps, operands, strict=True) for step in (*lead[-3:], x.row)]
+    rows = (x.row for x in (problem.query, problem.key, problem.value, problem.output))
+    strides = [step // SIZE for steps, row in zip(walk.steps, rows, strict=True) for step in (*steps[-3:], row)]
     parts = []
     for number, index in enumerate(np.ndindex(*outer)):
-        offsets = [sum(i * step for i, step in zip(index, lead, strict=False)) for lead in steps]
+        offsets = [sum(i * step for i, step in zip(index, steps, strict=False)) for steps in walk.steps]
         parts.append(Addresses(*[*offsets, SIZE * number * heads * queries]))
     return Launch(
         problem.query_dim, groups_of(problem), tuple(parts) if heads and queries else (), (*numbers, *strides)
     )
 
 
-def refuse(why: str | None) -> None:
+def refuse(why: str | None, step: str = USE_THE_CPU) -> None:
     """Raise InputError if there is a reason."""
     if why is not None:
         raise InputError(
             "on a GPU, clearhead takes float32, causal() and full(), and equal dims of "
-            f"{', '.join(map(str, DIMS[:-1]))} or {DIMS[-1]}, without gradients, but of this call {why}: {USE_THE_CPU}."
+            f"{', '.join(map(str, DIMS[:-1]))} or {DIMS[-1]}, without gradients, but of this call {why}: {step}."
         )
+
+
+def unaligned(addresses: Sequence[int]) -> str | None:
+    """Why a GPU's kernel cannot read from addresses, or write to them, or None."""
+    return "an address is not a multiple of 16 bytes" if any(place % ALIGNED for place in addresses) else None
 
 
 def check_card(card: Card) -> None:
@@ -149,8 +145,7 @@ def kernel_of(card: Card, tile: CardTile) -> Kernel:
 
 def run(kernel: Kernel, launch: Launch, addresses: Addresses, stream: int = 0) -> None:
     """Launch a kernel in a stream, without waiting."""
-    if any(place % ALIGNED for place in addresses[:4]):
-        refuse("an address is not a multiple of 16 bytes")
+    refuse(unaligned(addresses[:4]))
     for values in launch.arguments(addresses):
         packed = [kind(value) for kind, value in zip(ARGUMENTS, values, strict=True)]
         kernel.launch(launch.groups, THREADS, packed, stream)
@@ -158,16 +153,31 @@ def run(kernel: Kernel, launch: Launch, addresses: Addresses, stream: int = 0) -
 
 def groups_of(problem: Problem) -> int:
     """The groups of one launch."""
-    return ceil_div(problem.queries, ROWS) * math.prod(inner_axes(problem))
+    return ceil_div(problem.queries, ROWS) * math.prod(walked(problem).sizes[-3:])
 
 
-def inner_axes(problem: Problem) -> tuple[int, ...]:
-    """The axes that a launch walks: batches, key heads, and query heads that share one."""
-    return walked(problem, problem.axes, 1)[-3:]
+class Walk(NamedTuple):
+    """Axes (…, batch, key head, query head that shares it), and the strides of query, key, value and output."""
+
+    sizes: list[int]
+    steps: list[list[int]]
 
 
-def walked(problem: Problem, axes: Sequence[int], missing: int) -> tuple[int, ...]:
-    """A problem's axes, or strides of them, as (…, batch, key head, query head that shares it)."""
-    grouped = len(problem.axes) > len(problem.lead)
-    axes = tuple(axes) if grouped else (*axes, missing)
-    return (missing,) * (3 - len(axes)) + axes
+def walked(problem: Problem) -> Walk:
+    """A problem's leading axes as a launch walks them: those before the batch join it where their strides allow."""
+    operands = problem.query, problem.key, problem.value, problem.output
+    shared = 0 if len(problem.axes) > len(problem.lead) else 1  # then no query head shares a key head
+    missing = max(0, 3 - shared - len(problem.axes))
+    sizes = [1] * missing + [*problem.axes] + [1] * shared
+    steps = [[0] * missing + [*x.lead] + [0] * shared for x in operands]
+    for axis in reversed(range(len(sizes) - 3)):
+        if all(joins(sizes, lead, axis) for lead in steps):
+            for lead in steps:
+                lead[axis : axis + 2] = [lead[axis] if sizes[axis + 1] == 1 else lead[axis + 1]]
+            sizes[axis : axis + 2] = [sizes[axis] * sizes[axis + 1]]
+    return Walk(sizes, steps)
+
+
+def joins(sizes: Sequence[int], steps: Sequence[int], axis: int) -> bool:
+    """Whether an axis and the next can be walked as one."""
+    return 1 in sizes[axis : axis + 2] or steps[axis] == sizes[axis + 1] * steps[axis + 1]

@@ -14,6 +14,7 @@ from tests.gpu.emulation import ORDERS, Emulated
 NAMES = [tile.name for tile in TILES]
 SMALL = CardTile(32, 32, 128)  # the quickest to compile
 PARTED = CardTile(64, 32, 64)  # keys and values both in parts
+WIDE = CardTile(96, 96, 128), CardTile(128, 64, 64)
 CASES = {  # queries, keys, leading axes of queries, of keys, mask
     "one": (1, 1, (), (), causal()),
     "a tile": (64, 64, (), (), causal()),
@@ -84,7 +85,7 @@ def test_strides():
 
 @pytest.mark.parametrize("late", [False, True], ids=["copies at once", "late copies"])
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("tile", [SMALL, PARTED], ids=str)
+@pytest.mark.parametrize("tile", [SMALL, PARTED, *WIDE], ids=str)
 def test_threads_in_any_order(tile, order, late):
     q, k, v = drawn(9, (70, tile.dim), (2200, tile.dim), (2200, tile.dim))
     run = from_ptx(tile, late=late) if late else kernel(tile)
@@ -92,7 +93,7 @@ def test_threads_in_any_order(tile, order, late):
 
 
 BARRIER = 'call void @"host_barrier"()'
-BARRIERS = {SMALL: 7, PARTED: 11}
+BARRIERS = {SMALL: 7, PARTED: 11, WIDE[0]: 7, WIDE[1]: 11}
 
 
 def without_barrier(ir: str, number: int) -> str:

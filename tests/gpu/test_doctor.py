@@ -11,14 +11,15 @@ from tests.gpu.stand_in import StandIn
 def card(monkeypatch):
     """A function that installs a stand-in; only one dim is examined."""
 
-    def install(**properties):
-        stand_in = StandIn(**properties)
+    def install(kind=StandIn, **properties):
+        stand_in = kind(**properties)
         monkeypatch.setattr(driver, "library", lambda: stand_in)
-        driver.driver.cache_clear()
+        driver.opened.forget()
+        return stand_in
 
     monkeypatch.setattr(doctor, "DIMS", (32,))
     yield install
-    driver.driver.cache_clear()
+    driver.opened.forget()
 
 
 def test_a_card(card):
@@ -29,8 +30,9 @@ def test_a_card(card):
 
 
 def test_a_card_with_other_bits(card):
-    card(spoil=lambda ptx: ptx.replace("0f3F800000", "0f3F800001"), cards=2)
+    stand_in = card(spoil=lambda ptx: ptx.replace("0f3F800000", "0f3F800001"), cards=2)
     _, checks = doctor.gpus()
+    assert not stand_in.texts  # nothing stays loaded
     assert [check.isa for check in checks] == ["GPU 0 dim 32", "GPU 1 dim 32"]
     assert all("numbers differ from the CPU's" in check.fault for check in checks)
 
@@ -42,3 +44,22 @@ def test_no_card_and_an_old_one(card):
     facts, checks = doctor.gpus()
     assert "not used: Stand-in has compute capability 7.5" in facts["GPU"]
     assert not checks
+
+
+def test_no_cards(card):
+    card(cards=0)
+    assert doctor.gpus() == ({"GPU": "none"}, [])
+
+
+class FirstIsBroken(StandIn):
+    def device_primary_ctx_retain(self, out, handle):
+        return 2 if handle.value == 0 else super().device_primary_ctx_retain(out, handle)
+
+
+def test_a_card_that_cannot_be_opened(card):
+    """The others are examined all the same."""
+    card(FirstIsBroken, cards=2)
+    facts, checks = doctor.gpus()
+    assert facts["GPU 0"].startswith("card 0, not used: NVIDIA's driver refuses cuDevicePrimaryCtxRetain with error 2")
+    assert facts["GPU 1"].startswith("Stand-in")
+    assert [(check.isa, check.fault) for check in checks] == [("GPU 1 dim 32", "")]

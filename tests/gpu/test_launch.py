@@ -1,7 +1,10 @@
 """The launch and every error, against a stand-in for NVIDIA's driver."""
 
 import ctypes
+import os
 import sys
+import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +13,10 @@ import pytest
 
 import clearhead
 from clearhead import causal, full
+from clearhead.engine.bounded_cache import SMALL
 from clearhead.errors import DtypeError, InputError, MachineError, ShapeError
 from clearhead.gpu import attend, confirmed, driver, launch
+from clearhead.gpu.card_array import CardArray, Layout
 from clearhead.machine import store
 from tests.gpu.comparing import aligned, drawn
 from tests.gpu.stand_in import StandIn
@@ -33,23 +38,22 @@ class OnCard:
 def card(monkeypatch, tmp_path):
     """A function that installs a stand-in of some properties."""
 
-    def install(**properties: Any) -> StandIn:
-        stand_in = StandIn(**properties)
+    def install(kind: type[StandIn] = StandIn, **properties: Any) -> StandIn:
+        stand_in = kind(**properties)
         monkeypatch.setattr(driver, "library", lambda: stand_in)
-        driver.driver.cache_clear()
-        confirmed.known.clear()
+        driver.opened.forget()
         return stand_in
 
     monkeypatch.setenv("CLEARHEAD_CACHE_DIR", str(tmp_path))
     tmp_path.chmod(0o700)
     store.private_directory.cache_clear()
     yield install
-    driver.driver.cache_clear()
-    confirmed.known.clear()
+    driver.opened.forget()
 
 
-def attended(q, k, v, **options):
-    out, lse = aligned(np.zeros((*q.shape[:-1], v.shape[-1]))), aligned(np.zeros(q.shape[:-1]))
+def attended(q, k, v, out=None, lse=None, **options):
+    out = aligned(np.zeros((*q.shape[:-1], v.shape[-1]))) if out is None else out
+    lse = aligned(np.zeros(q.shape[:-1])) if lse is None else lse
     attend(*map(OnCard, (q, k, v)), out=OnCard(out), lse=OnCard(lse), **options)
     return out, lse
 
@@ -77,40 +81,258 @@ def test_axes_before_the_batch_are_launches_of_their_own(card):
     assert len(stand_in.launches) - count == 2 + len(list(confirmed.samples(32)))
 
 
+def test_axes_whose_strides_join_are_one_launch(card):
+    stand_in = card()
+    q, k, v = drawn(12, (5, 1, 2, 4, 10, 32), (5, 1, 2, 2, 10, 32), (5, 1, 2, 2, 10, 32))
+    expected = clearhead.attend(q, k, v)
+    out, lse = attended(q, k, v)
+    assert len(stand_in.launches) == 1 + len(list(confirmed.samples(32)))
+    assert out.tobytes() == expected.output.tobytes()
+    assert lse.tobytes() == expected.lse.tobytes()
+    k, v = (x[::-1].swapaxes(0, 2) for x in (k, v))  # the axes of queries join, those of keys do not
+    q = aligned(q.swapaxes(0, 2))
+    assert attended(q, k, v)[0].tobytes() == clearhead.attention(q, k, v).tobytes()
+    assert len(stand_in.launches) == 1 + 2 + len(list(confirmed.samples(32)))
+
+
+def test_many_launches_count_as_large():
+    one, many = (launch.Launch(32, 1, (launch.Addresses(0, 0, 0, 0, 0),) * n, ()) for n in (1, 1000))
+    assert one.size < SMALL < many.size
+
+
 def test_output_of_any_strides(card):
     card()
     q, k, v = drawn(3, *[(3, 50, 32)] * 3)
-    out, lse = aligned(np.zeros((50, 3, 32))).swapaxes(0, 1), aligned(np.zeros((3, 50)))
-    attend(*map(OnCard, (q, k, v)), out=OnCard(out), lse=OnCard(lse))
+    out = attended(q, k, v, aligned(np.zeros((50, 3, 32))).swapaxes(0, 1))[0]
     assert np.ascontiguousarray(out).tobytes() == clearhead.attention(q, k, v).tobytes()
+
+
+def test_axes_of_size_1_have_any_strides(card):
+    card()
+    q, k, v = drawn(13, *[(1, 50, 32)] * 3)
+    out, lse = aligned(np.zeros((1, 50, 32))), aligned(np.zeros((1, 50)))
+    odd = OnCard(out, {"strides": (4, 128, 4)}), OnCard(lse, {"strides": (8, 4)})
+    attend(OnCard(q, {"strides": (4, 128, 4)}), OnCard(k), OnCard(v), out=odd[0], lse=odd[1])
+    assert out.tobytes() == clearhead.attention(q, k, v).tobytes()
+
+
+def nowhere(*shape):
+    """An empty array, as other libraries have it."""
+    return OnCard(np.zeros(shape, np.float32), {"data": (0, False), "strides": None})
 
 
 def test_nothing_to_compute(card):
     stand_in = card()
     q, k, v = (np.zeros((2, n, 32), np.float32) for n in (0, 5, 5))
     attended(q, k, v, mask=causal(align="end"))
+    attend(*(nowhere(0, 4, 10, 32) for _ in "qkv"), out=nowhere(0, 4, 10, 32), lse=nowhere(0, 4, 10))
     assert not stand_in.launches
+
+
+def test_no_keys(card):
+    card()
+    (q,) = drawn(14, (5, 32))
+    out, lse = aligned(np.ones((5, 32))), aligned(np.zeros(5))
+    attend(OnCard(q), nowhere(0, 32), nowhere(0, 32), out=OnCard(out), lse=OnCard(lse), mask=full())
+    assert not out.any()
+    assert (lse == -np.inf).all()
+
+
+# What results may not be
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v"])
+def test_results_apart_from_operands(card, name):
+    """The kernel reads operands while it writes results."""
+    card()
+    operands = dict(zip("qkv", drawn(15, *[(300, 32)] * 3), strict=True))
+    with pytest.raises(ShapeError, match=rf"out \(300, 32\) overlaps {name} \(300, 32\) in memory"):
+        attended(**operands, out=operands[name])
+    with pytest.raises(ShapeError, match=rf"lse \(300,\) overlaps {name} \(300, 32\) in memory"):
+        attended(**operands, lse=operands[name].reshape(-1)[-300:])
+
+
+def test_results_apart_from_each_other(card):
+    card()
+    both = aligned(np.zeros((310, 32)))
+    with pytest.raises(ShapeError, match=r"out \(300, 32\) overlaps lse"):
+        attended(*drawn(16, *[(300, 32)] * 3), out=both[:300], lse=both.reshape(-1)[9500:9800])
+
+
+def test_an_output_between_rows_of_operands(card):
+    """Its addresses lie among theirs, but it shares none."""
+    card()
+    packed = aligned(np.random.default_rng(17).standard_normal((70, 4, 32)))
+    q, k, v, out = (packed[:, n] for n in range(4))
+    expected = clearhead.attention(q, k, v)
+    attended(q, k, v, out)
+    assert np.ascontiguousarray(out).tobytes() == expected.tobytes()
+
+
+def test_results_that_cannot_be_written(card):
+    card()
+    operands = drawn(18, *[(300, 32)] * 3)
+    fixed = aligned(np.zeros((300, 32)))
+    fixed.flags.writeable = False
+    with pytest.raises(InputError, match=r"out of shape \(300, 32\) is read-only"):
+        attended(*operands, out=fixed)
+    with pytest.raises(InputError, match=r"lse of shape \(300,\) is read-only"):
+        attended(*operands, lse=fixed.reshape(-1)[:300])
+    one_row = np.lib.stride_tricks.as_strided(aligned(np.zeros((1, 32))), (300, 32), (0, 4))
+    with pytest.raises(ShapeError, match="overlaps itself"):
+        attended(*operands, out=one_row)
+    assert not fixed.any()
+
+
+# Cards and streams
+
+
+def test_the_second_card(card):
+    """The stand-in checks each launch's context and memory."""
+    stand_in = card(cards=2)
+    q, k, v, out = (stand_in.put(x, 1) for x in drawn(19, *[(10, 32)] * 4))
+    lse = stand_in.put(aligned(np.zeros(10)), 1)
+    attended(q, k, v, out, lse)
+    assert out.tobytes() == clearhead.attention(q, k, v).tobytes()
+
+
+@pytest.mark.parametrize("other", range(5))
+def test_arrays_on_two_cards(card, other):
+    stand_in = card(cards=2)
+    arrays = [*drawn(20, *[(10, 32)] * 4), aligned(np.zeros(10))]
+    stand_in.put(arrays[other], 1)
+    with pytest.raises(InputError, match="the arrays are on cards 0, 1: copy them to one"):
+        attended(*arrays)
+
+
+def test_streams_that_write_the_arrays(card):
+    stand_in = card()
+    q, k, v, out = (OnCard(x) for x in drawn(21, *[(10, 32)] * 4))
+    lse = OnCard(aligned(np.zeros(10)))
+    attend(q, k, v, out=out, lse=lse)
+    stand_in.called.clear()
+    q.changes["stream"], k.changes["stream"], v.changes["stream"], out.changes["stream"] = 5, 7, 1, 5
+    attend(q, k, v, out=out, lse=lse, stream=7)
+    recorded = [call[1] for call in stand_in.called if call[0] == "record"]
+    waited = [call[1] for call in stand_in.called if call[0] == "wait"]
+    assert (recorded, waited) == ([1, 5], [7, 7])
+    assert [call[0] for call in stand_in.called] == ["record", "wait", "destroy"] * 2 + ["launch"]
+    stand_in.called.clear()
+    attend(v, v, v, out=OnCard(out.array), lse=lse)
+    assert [call[0] for call in stand_in.called] == ["launch"]  # stream 0 is 1
+
+
+def test_the_first_use_within_a_cuda_graph(card):
+    stand_in = card()
+    q, k, v = drawn(22, *[(10, 32)] * 3)
+    stand_in.capturing.add(9)
+    with pytest.raises(MachineError, match="call once with this dim before the CUDA graph is captured"):
+        attended(q, k, v, stream=9)
+    assert not stand_in.launches
+    attended(q, k, v)
+    attended(q, k, v, stream=9)
+    assert stand_in.launches[-1][2] == 9
+
+
+def test_no_traceback_reads_a_cards_memory():
+    array = CardArray(16, Layout((2, 3), (12, 4), np.dtype(np.float32))).seen_from_here()
+    assert repr(array) == f"{array}" == "<array of shape (2, 3), strides (12, 4) and float32 in a card's memory>"
+
+
+def test_arrays_that_hide_their_memory(card):
+    card()
+    q, k, v = map(OnCard, drawn(23, *[(10, 32)] * 3))
+
+    class Tracked:
+        @property
+        def __cuda_array_interface__(self):
+            raise RuntimeError("it requires grad.")
+
+    with pytest.raises(InputError, match=r"k hides its memory: it requires grad. Pass k.detach\(\)"):
+        attend(q, Tracked(), v, out=q, lse=q)
+    with pytest.raises(InputError, match="v has a mask of missing numbers"):
+        attend(q, k, OnCard(v.array, {"mask": k}), out=q, lse=q)
 
 
 # The self-test
 
 
-def test_the_self_test_runs_once_on_a_card_and_driver(card, tmp_path):
+def test_the_self_test_runs_once_in_a_process(card, tmp_path):
+    """And in each: no file says that another driver or card of the same name was right."""
     q, k, v = drawn(4, *[(10, 32)] * 3)
-    for properties, runs in (({}, True), ({}, False), ({"version": 13010}, True)):
-        stand_in = card(**properties)
-        attended(q, k, v)
-        assert (len(stand_in.launches) > 1) is runs
-    assert len([path for path in tmp_path.iterdir() if "confirmed" in path.name]) == 2
+    for _ in range(2):
+        stand_in = card()
+        for calls in (1, 2):
+            attended(q, k, v)
+            assert len(stand_in.launches) == len(list(confirmed.samples(32))) + calls
+    assert not [path for path in tmp_path.iterdir() if "confirmed" in path.name]
 
 
 def test_a_card_with_other_bits_is_refused(card):
-    """Each time anew: what was refused is not remembered."""
+    """Once for all calls of the process, and what was loaded is unloaded."""
     q, k, v = drawn(5, *[(10, 32)] * 3)
-    card(spoil=lambda ptx: ptx.replace("mul.rn.f32", "mul.f32").replace("add.rn.f32", "add.f32"))
+    stand_in = card(spoil=lambda ptx: ptx.replace("mul.rn.f32", "mul.f32").replace("add.rn.f32", "add.f32"))
     for _ in range(2):
         with pytest.raises(MachineError, match=r"does not give the CPU's bits in the self-test \(\d+ numbers differ\)"):
             attended(q, k, v)
+    assert len(stand_in.launches) == len(list(confirmed.samples(32)))
+    assert not stand_in.texts
+
+
+def test_a_passing_refusal_is_not_remembered(card):
+    stand_in = card(refuse={"cuMemAlloc_v2": 2})
+    q, k, v = drawn(24, *[(10, 32)] * 3)
+    with pytest.raises(MachineError, match="cuMemAlloc_v2 with error 2"):
+        attended(q, k, v)
+    assert not stand_in.texts
+    stand_in.refuse.clear()
+    assert attended(q, k, v)[0].tobytes() == clearhead.attention(q, k, v).tobytes()
+
+
+class WrongEdge(StandIn):
+    """One more key is visible where not all are."""
+
+    def launch_kernel(self, function, *rest):
+        places = rest[-2]
+        keys, high = (ctypes.c_int.from_address(places[n]) for n in (6, 7))
+        high.value += high.value < keys.value
+        super().launch_kernel(function, *rest)
+
+
+class WrongMerge(StandIn):
+    """The last bit of one number is wrong where segments merge."""
+
+    def launch_kernel(self, function, *rest):
+        super().launch_kernel(function, *rest)
+        places = rest[-2]
+        if ctypes.c_int.from_address(places[6]).value > 2048:
+            ctypes.c_int.from_address(ctypes.c_void_p.from_address(places[3]).value).value ^= 1
+
+
+class Used(StandIn):
+    """Memory is not empty; notes which results are not a number before a launch."""
+
+    def mem_alloc_v2(self, out, size):
+        super().mem_alloc_v2(out, size)
+        ctypes.memset(out._obj.value, 0, size.value)
+
+    def launch_kernel(self, function, *rest):
+        results = [ctypes.c_void_p.from_address(rest[-2][n]).value for n in (3, 4)]
+        self.called.append(tuple(np.isnan(ctypes.c_float.from_address(place).value) for place in results))
+        super().launch_kernel(function, *rest)
+
+
+@pytest.mark.parametrize("kind", [WrongEdge, WrongMerge])
+def test_the_self_test_sees_edges_and_merges(card, kind):
+    card(kind)
+    with pytest.raises(MachineError, match="numbers differ"):
+        attended(*drawn(25, *[(10, 32)] * 3))
+
+
+def test_the_self_test_does_not_take_what_a_launch_left(card):
+    stand_in = card(Used)
+    confirmed.confirmed_kernel(driver.driver().card(0), 32)
+    assert [call for call in stand_in.called if call[0] != "launch"] == [(True, True)] * len(stand_in.launches)
 
 
 # What the kernel cannot do
@@ -142,8 +364,6 @@ def test_shapes_dtypes_and_strides(card):
         attended(q, aligned(np.zeros((10, 33)))[:, :32], v)
     with pytest.raises(InputError, match="strides of its queries are not dense"):
         attended(aligned(np.zeros((32, 10))).T, k, v)
-    with pytest.raises(InputError, match="an address is not a multiple of 16 bytes"):
-        attended(q, k, aligned(np.zeros((11, 32))).reshape(-1)[1:321].reshape(10, 32))
     with pytest.raises(ShapeError, match="cannot be compared with keys of dim 64"):
         attended(q, aligned(np.zeros((10, 64))), v)
     with pytest.raises(DtypeError, match="dtypes float32, float64 and float32"):
@@ -162,12 +382,21 @@ def test_shapes_dtypes_and_strides(card):
         attend(OnCard(q), wide, wide, out=out, lse=lse, mask=full())
 
 
+@pytest.mark.parametrize("name", ["q", "k", "v", "out"])
+def test_addresses(card, name):
+    card()
+    arrays = dict(zip(("q", "k", "v", "out"), drawn(26, *[(10, 32)] * 4), strict=True))
+    arrays[name] = aligned(np.zeros((11, 32))).reshape(-1)[1:321].reshape(10, 32)
+    with pytest.raises(InputError, match="an address is not a multiple of 16 bytes"):
+        attended(**arrays)
+
+
 # Machines without a card, with an old one, and drivers that refuse
 
 
 def test_no_driver(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
-    driver.driver.cache_clear()
+    driver.opened.forget()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError("no such file")))
     with pytest.raises(
         MachineError, match=r"libcuda.so.1 cannot be loaded \(no such file\).*move the tensors to the CPU"
@@ -210,4 +439,43 @@ def test_the_compilers_words(card):
 def test_unknown_errors(card):
     card(refuse={"cuInit": 999, "cuGetErrorString": 1})
     with pytest.raises(MachineError, match="refuses cuInit with error 999: unknown error"):
+        driver.driver()
+
+
+def test_threads_share_one_driver(card, monkeypatch):
+    stand_in = card()
+    monkeypatch.setattr(driver, "library", lambda: time.sleep(0.05) or stand_in)
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(driver.driver())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, found))) == 1
+
+
+def test_threads_share_one_self_test(card):
+    """Which holds up no other dim, and no call of a kernel that is known."""
+    card()
+    own = driver.driver().card(0)
+    known = confirmed.confirmed_kernel(own, 32)
+    own.locks[64] = threading.RLock()
+    with own.locks[64], driver.opened.lock, driver.driver().lock:
+        found: list[Any] = []
+        thread = threading.Thread(target=lambda: found.append(confirmed.confirmed_kernel(driver.driver().card(0), 32)))
+        thread.start()
+        thread.join(20)
+    assert found == [known]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_opens_the_driver_anew(card):
+    card()
+    driver.driver()
+    child = os.fork()
+    if not child:
+        os._exit(17 if driver.opened.driver is None else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
+    card(refuse={"cuInit": 3})
+    with pytest.raises(MachineError, match="start it by multiprocessing's 'spawn'"):
         driver.driver()

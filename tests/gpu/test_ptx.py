@@ -29,13 +29,17 @@ def test_floats_are_rounded_to_nearest(tile):
     assert not re.search(r"\.(ftz|approx|sat)\b", text)
 
 
-def test_the_tile_is_chosen_by_shared_memory():
+@pytest.mark.parametrize(
+    ("group_bytes", "processor_bytes", "tiles"),
+    [(232448, 233472, (0, 1, 4, 5)), (166912, 167936, (0, 2, 3, 5)), (101376, 102400, (0, 1, 4, 6))],
+    ids=["H100", "A100", "RTX"],
+)
+def test_the_tile_is_chosen_by_shared_memory(group_bytes, processor_bytes, tiles):
     """Two groups on a multiprocessor where they fit; one on cards for games."""
-    for group_bytes, processor_bytes in ((232448, 233472), (166912, 167936), (101376, 102400)):  # H100, A100, RTX
-        for dim in (32, 64, 96, 128):
-            tile = tile_for(dim, group_bytes, processor_bytes)
-            assert tile is not None
-            assert tile.shared_bytes <= group_bytes
+    assert [tile_for(dim, group_bytes, processor_bytes) for dim in (32, 64, 96, 128)] == [TILES[n] for n in tiles]
+
+
+def test_no_tile():
     assert tile_for(64, 40000, 102400) is None
     assert tile_for(40, 232448, 233472) is None
 

@@ -6,31 +6,29 @@ import numpy as np
 import pytest
 
 import clearhead
-from clearhead.errors import InputError
-from clearhead.gpu import confirmed, driver
+from clearhead.errors import InputError, MachineError
+from clearhead.gpu import driver
 from tests.gpu.comparing import aligned, drawn
 from tests.gpu.stand_in import StandIn
 
 torch = pytest.importorskip("torch")
 FakeTensorMode = pytest.importorskip("torch._subclasses.fake_tensor").FakeTensorMode
 
-from clearhead.adapters.torch import card, rule_names, sdpa  # noqa: E402
+from clearhead.adapters.torch import card, dispatch, operator, rule_names, sdpa  # noqa: E402
 from clearhead.rules.masks import causal, full, window  # noqa: E402
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """A driver whose only card has this computer's memory, and torch's current stream."""
-    library = StandIn()
+    """A driver whose first card has this computer's memory, and torch's current stream."""
+    library = StandIn(cards=2)
     monkeypatch.setattr(driver, "library", lambda: library)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=11))
     own = driver.Driver.card
-    monkeypatch.setattr(driver.Driver, "card", lambda self, index: own(self, index or 0))
-    for kept in (driver.driver.cache_clear, confirmed.known.clear, card.refused_by_card.cache_clear):
-        kept()
+    monkeypatch.setattr(driver.Driver, "card", lambda self, index: own(self, index or 0))  # a CPU's index is None
+    driver.opened.forget()
     yield library
-    for kept in (driver.driver.cache_clear, confirmed.known.clear, card.refused_by_card.cache_clear):
-        kept()
+    driver.opened.forget()
 
 
 def rule(mask=None, score=()):
@@ -70,14 +68,34 @@ def test_what_the_operator_refuses(stand_in):
     ):
         with pytest.raises(InputError, match=f"{words}.*CPU"):
             card.on_card(q, k, v, **(bare | change))
-    with pytest.raises(InputError, match=r"this call has torch.float16: move its tensors to the CPU"):
+    with pytest.raises(InputError, match=r"the dtypes are torch.float16: move the tensors to the CPU"):
         card.on_card(q.half(), k.half(), v.half(), **bare)
+    with pytest.raises(InputError, match="query, key and value are on cpu, meta: move them to one device"):
+        card.on_card(q, k.to("meta"), v, **bare)
 
 
-def test_gradients():
-    with pytest.raises(InputError, match=r"an operand requires one: call under torch.no_grad\(\)"):
-        card.check_gradients(SimpleNamespace(is_cuda=True))
-    card.check_gradients(torch.zeros(1))
+def test_torch_calls_the_operator_for_cuda_tensors():
+    registered = torch._C._dispatch_has_kernel_for_dispatch_key
+    assert registered("clearhead::attention", "CUDA")
+    assert not registered("clearhead::attention_backward", "CUDA")
+
+
+@pytest.mark.parametrize("attend", [operator.attend, dispatch.operator], ids=["eager", "compiled"])
+@pytest.mark.parametrize("wants", range(3))
+def test_gradients(attend, wants):
+    """The call fails, not its backward."""
+    with FakeTensorMode():
+        x = [torch.empty(1, 2, 8, 64, device="cuda", requires_grad=n == wants) for n in range(3)]
+        with pytest.raises(InputError, match=r"requires a gradient: call under torch.no_grad\(\), or move the tensors"):
+            attend(*x, [], None, rule(), 0.125)
+        with torch.no_grad():
+            assert not card.wants_gradients(x[0], x[1], x[2], [], None)
+
+
+def test_a_tensors_own_card(stand_in):
+    with FakeTensorMode():
+        place, stream = card.place_of(torch.empty(1, device="cuda:1"))
+    assert (place.index, stream) == (1, 11)
 
 
 def test_what_the_drop_in_leaves_to_torch(stand_in):
@@ -87,9 +105,16 @@ def test_what_the_drop_in_leaves_to_torch(stand_in):
     assert "attn_mask" in card.left_to_torch(q, k, v, torch.zeros(40, 40), 0.0)
     assert "dropout" in card.left_to_torch(q, k, v, None, 0.1)
     assert "not computed in float32" in card.left_to_torch(q.half(), k.half(), v.half(), None, 0.0)
-    assert "dims are 40 and 40" in card.left_to_torch(q[..., :40], k[..., :40], v[..., :40], None, 0.0)
+    assert "its queries have dim 40, its values 40" in card.left_to_torch(
+        q[..., :40], k[..., :40], v[..., :40], None, 0.0
+    )
     columns = torch.zeros(2, 3, 64, 40).transpose(-1, -2)
     assert "not dense" in card.left_to_torch(columns, k, v, None, 0.0)
+    shifted = torch.from_numpy(aligned(np.zeros(2 * 3 * 40 * 64 + 1))[1:]).reshape(q.shape)
+    assert "an address is not" in card.left_to_torch(q, k, shifted, None, 0.0)
+    assert "negated" in card.left_to_torch(q, torch._neg_view(k), v, None, 0.0)
+    many = torch.zeros(2, 3, 1, 64).expand(2, 3, 1 << 30, 64)
+    assert "too many" in card.left_to_torch(q, many, many, None, 0.0)
     wide = torch.zeros(2, 3, 40, 65)[..., :64]
     assert "16 bytes" in card.left_to_torch(q, wide, v, None, 0.0)
     assert "gradients" in card.left_to_torch(q.clone().requires_grad_(), k, v, None, 0.0)
@@ -106,6 +131,26 @@ def test_a_card_that_cannot(monkeypatch, stand_in):
     stand_in.attributes[75] = 7
     q, k, v = tensors(5, *[(2, 10, 64)] * 3)
     assert "compute capability 7.0" in card.left_to_torch(q, k, v, None, 0.0)
+
+
+def test_a_card_with_other_bits(stand_in):
+    """The drop-in hands over what the operator refuses."""
+    stand_in.spoil = lambda ptx: ptx.replace("0f3F800000", "0f3F800001")
+    q, k, v = tensors(6, *[(2, 10, 32)] * 3)
+    assert "does not give the CPU's bits" in card.left_to_torch(q, k, v, None, 0.0)
+    with pytest.raises(MachineError, match="does not give the CPU's bits"):
+        card.on_card(q, k, v, [], None, rule(), 0.25)
+
+
+def test_refusals_that_pass(stand_in):
+    q, k, v = tensors(7, *[(2, 10, 32)] * 3)
+    stand_in.refuse["cuModuleLoadDataEx"] = 222
+    assert "refuses cuModuleLoadDataEx with error 222" in card.left_to_torch(q, k, v, None, 0.0)
+    stand_in.refuse.clear()
+    stand_in.capturing.add(11)
+    assert "before the CUDA graph is captured" in card.left_to_torch(q, k, v, None, 0.0)
+    stand_in.capturing.clear()
+    assert card.left_to_torch(q, k, v, None, 0.0) is None
 
 
 def test_cuda_tensors_are_told_apart():

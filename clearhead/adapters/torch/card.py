@@ -6,6 +6,7 @@ Responsible for what of torch's calls a GPU's kernel takes; `clearhead.gpu` is i
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -19,9 +20,10 @@ from clearhead.adapters.torch.rule_names import rule_named
 from clearhead.engine.inputs import Rules
 from clearhead.errors import InputError, MachineError
 from clearhead.machine.unbroken import late
+from clearhead.rules.masks import full
 
-TAKEN = "on a GPU, clearhead takes float32, causal() and full(), without rules, sinks and gradients"
-NUMBER, DENSE = 4, 16  # bytes of a number, and what strides and addresses are multiples of
+FLOAT32 = np.dtype(np.float32)
+FULL = Rules(full())
 
 
 def on_card(
@@ -37,40 +39,56 @@ def on_card(
     tensors = query, key, value
     if tables or sink is not None or any(x.dtype is not torch.float32 for x in tensors):
         dtypes = ", ".join(sorted({str(x.dtype) for x in tensors}))
-        given = "arrays in its rules" if tables else "a sink" if sink is not None else dtypes
-        raise InputError(f"{TAKEN}, but this call has {given}: move its tensors to the CPU, as by x.cpu().")
+        gpu_module("launch").refuse(
+            "it has arrays in its rules"
+            if tables
+            else "it has a sink"
+            if sink is not None
+            else f"the dtypes are {dtypes}"
+        )
     if any(x.device != query.device for x in tensors):
         places = ", ".join(sorted({str(x.device) for x in tensors}))
         raise InputError(f"query, key and value are on {places}: move them to one device, as by x.to(query.device).")
     mask, score = rule_named(rule).filled(())
     output, lse = forward_shapes(query, key, value, tables, sink, rule, scale)
-    stream = torch.cuda.current_stream(query.device).cuda_stream
-    arrays = [card_array(x.detach()) for x in (*tensors, output, lse)]
-    card = gpu("driver").driver().card(query.device.index)
-    gpu("attention").attend_on(card, *arrays, rules=Rules(mask, score, None, scale), stream=stream)
+    arrays = [memory_of(x.detach()) for x in (*tensors, output, lse)]
+    card, stream = place_of(query)
+    gpu_module("attention").attend_on(card, *arrays, rules=Rules(mask, score, None, scale), stream=stream)
     return output, lse
 
 
-def card_array(x: torch.Tensor) -> Any:
+def memory_of(x: torch.Tensor) -> Any:
     """A tensor's memory."""
-    strides = tuple(NUMBER * step for step in x.stride())
-    return gpu("launch").CardArray(x.data_ptr(), tuple(x.shape), strides, np.dtype(np.float32))
+    strides = tuple(FLOAT32.itemsize * step for step in x.stride())
+    arrays = gpu_module("card_array")
+    return arrays.CardArray(x.data_ptr(), arrays.Layout(tuple(x.shape), strides, FLOAT32))
+
+
+def place_of(x: torch.Tensor) -> tuple[Any, int]:
+    """A tensor's card, and the stream that torch uses there."""
+    return gpu_module("driver").driver().card(x.device.index), torch.cuda.current_stream(x.device).cuda_stream
 
 
 @functools.cache
-def gpu(name: str) -> ModuleType:
+def gpu_module(name: str) -> ModuleType:
     """A module of `clearhead.gpu`."""
     module: ModuleType = late(f"clearhead.gpu.{name}")
     return module
 
 
-def check_gradients(query: torch.Tensor) -> None:
-    """Raise InputError for a CUDA tensor whose call wants gradients."""
-    if query.is_cuda:
-        raise InputError(
-            f"{TAKEN}, but an operand requires one: call under torch.no_grad(), or move the tensors to the CPU, as by "
-            "x.cpu()."
-        )
+def wants_gradients(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tables: Sequence[torch.Tensor],
+    sink: torch.Tensor | None,
+) -> bool:
+    """Whether a call wants gradients; raises InputError if it does on a GPU."""
+    wants = torch.is_grad_enabled() and torch._C._any_requires_grad(query, key, value, tables, sink)
+    if wants and query.is_cuda:
+        launch = gpu_module("launch")
+        launch.refuse("an operand requires a gradient", f"call under torch.no_grad(), or {launch.USE_THE_CPU}")
+    return wants
 
 
 def left_to_torch(
@@ -86,14 +104,10 @@ def left_to_torch(
         return "on a GPU it is not computed in float32"
     if torch.is_grad_enabled() and torch._C._any_requires_grad(*tensors):
         return "on a GPU it needs gradients"
-    dims = gpu("tile").DIMS
-    if query.shape[-1] not in dims or value.shape[-1] != query.shape[-1]:
-        return f"on a GPU its dims are {query.shape[-1]} and {value.shape[-1]}, not equal and one of {dims}"
-    for x in tensors:
-        steps = [step for size, step in zip(x.shape[:-1], x.stride(), strict=False) if size > 1]
-        if x.stride(-1) != 1 or x.data_ptr() % DENSE or any(NUMBER * step % DENSE for step in steps) or x.is_neg():
-            return "on a GPU its tensors are not dense in the last axis, or not in steps of 16 bytes before it"
-    return refused_by_card(query.device.index, query.shape[-1])
+    if any(x.is_neg() for x in tensors):
+        return "on a GPU a tensor is negated lazily"
+    why = gpu_module("attention").refusal(*map(memory_of, tensors), FULL)
+    return f"on a GPU {why}" if why else refused_by_card(query)
 
 
 def is_intercepted(tensors: tuple[torch.Tensor, ...]) -> bool:
@@ -102,11 +116,11 @@ def is_intercepted(tensors: tuple[torch.Tensor, ...]) -> bool:
     return bool(modes) or forward_ad._current_level >= 0 or any(type(x) not in PLAIN_TENSORS for x in tensors)
 
 
-@functools.cache
-def refused_by_card(index: int, dim: int) -> str | None:
-    """Why a card cannot run the kernel of a dim, or None."""
+def refused_by_card(query: torch.Tensor) -> str | None:
+    """Why a tensor's card cannot run the kernel of its dim now, or None."""
     try:
-        gpu("launch").tile_of(gpu("driver").driver().card(index), dim)
+        card, stream = place_of(query)
+        gpu_module("confirmed").confirmed_kernel(card, query.shape[-1], stream)
     except MachineError as error:
         return str(error)
     return None

@@ -17,6 +17,7 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd.function import _SingleLevelFunction
 
 from clearhead.adapters.torch import dispatch
+from clearhead.adapters.torch.card import wants_gradients
 from clearhead.adapters.torch.reference import attention_formula
 from clearhead.adapters.torch.rule_names import rule_named
 
@@ -95,6 +96,12 @@ def save_tensors(ctx: Any, inputs: Tensors, results: Tensors) -> None:
 
 class ForwardFunction(Differentiable):
     """Output and LSE."""
+
+    @classmethod
+    def dispatched(cls, *operands: Any) -> Any:
+        """The operator's autograd kernel; a compiled call with gradients that nothing computes fails here."""
+        wants_gradients(*operands[:5])
+        return super().dispatched(*operands)
 
     @staticmethod
     def forward(*inputs: Any) -> Any:

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 
 import clearhead.adapters.torch.register  # noqa: F401  registers the operators
 from clearhead.adapters.torch import functional
-from clearhead.adapters.torch.card import check_gradients
+from clearhead.adapters.torch.card import wants_gradients
 from clearhead.adapters.torch.dispatch import call_forward, needs_operators, operator
 from clearhead.adapters.torch.host import Pair
 from clearhead.adapters.torch.reference import HALF_DTYPES
@@ -75,9 +75,7 @@ def attend_unrounded(
     """Output and LSE by the cheapest route: if nothing needs operators, an autograd function costs less."""
     if needs_operators():
         return operator(query, key, value, tables, sink, rule, scale)  # type: ignore[no-any-return]
-    gradients = torch.is_grad_enabled() and torch._C._any_requires_grad(query, key, value, tables, sink)
-    if gradients:
-        check_gradients(query)
+    gradients = wants_gradients(query, key, value, tables, sink)
     if gradients or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return functional.ForwardFunction.apply(rule, scale, query, key, value, sink, *tables)  # type: ignore[no-any-return]
     return call_forward(query, key, value, tables, sink, rule, scale)

@@ -1,0 +1,94 @@
+"""Arrays in a card's memory, by the `__cuda_array_interface__` of CuPy, Numba, JAX and torch.
+
+Responsible for what an array says of itself, and for what a result may not overlap; nothing is read here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clearhead.arrays import Array
+from clearhead.engine.problem import check_apart, dense_strides, shares_memory
+from clearhead.errors import InputError, ShapeError, reason
+
+FLOAT32 = np.dtype(np.float32)
+
+
+class Elsewhere(np.ndarray[Any, Any]):
+    """An array whose elements this processor cannot read, not even to show them in a traceback."""
+
+    def __repr__(self) -> str:
+        return f"<array of shape {self.shape}, strides {self.strides} and {self.dtype} in a card's memory>"
+
+    __str__ = __repr__
+
+
+class Layout(NamedTuple):
+    """How an array lies in memory, wherever it begins."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in bytes
+    dtype: np.dtype[Any]
+    readonly: bool = False
+
+
+@dataclass(frozen=True)
+class CardArray:
+    """An array in a card's memory."""
+
+    address: int
+    layout: Layout
+    stream: int | None = None  # in which it is written, if it says so
+
+    def seen_from_here(self) -> Array:
+        """The same addresses as a numpy array, for checks that read no element."""
+        shape, strides, dtype, readonly = self.layout
+        addresses: dict[str, Any] = {"shape": shape, "strides": strides, "typestr": dtype.str, "version": 3}
+        holder = type("Holder", (), {"__array_interface__": addresses | {"data": (self.address, readonly)}})()
+        return np.asarray(holder).view(Elsewhere)
+
+
+def card_array(name: str, x: Any) -> CardArray:
+    """An array by its `__cuda_array_interface__`; raises InputError for what has none."""
+    try:
+        interface = getattr(x, "__cuda_array_interface__", None)
+    except RuntimeError as error:  # torch's, of a tensor that requires a gradient
+        raise InputError(f"{name} hides its memory: {reason(error)} Pass {name}.detach().") from None
+    if interface is None:
+        raise InputError(
+            f"{name} is a {type(x).__name__} without __cuda_array_interface__: give an array in a card's "
+            "memory, or call clearhead.attend."
+        )
+    if interface.get("mask") is not None:
+        raise InputError(f"{name} has a mask of missing numbers, which attention cannot heed: give an array without.")
+    dtype, shape = np.dtype(interface["typestr"]), tuple(interface["shape"])
+    address, readonly = interface["data"]
+    strides = interface.get("strides")
+    layout = Layout(shape, dense_strides(shape, dtype) if strides is None else tuple(strides), dtype, bool(readonly))
+    return CardArray(address or 0, layout, interface.get("stream"))
+
+
+def check_lse(lse: Layout, shape: tuple[int, ...]) -> None:
+    """Check an array that receives the log-sum-exp."""
+    if lse.shape != shape or lse.dtype != FLOAT32:
+        raise ShapeError(
+            f"lse has shape {lse.shape} and dtype {lse.dtype}, the result {shape} and {FLOAT32}: pass one that fits."
+        )
+    if lse.readonly:
+        raise InputError(f"lse of shape {lse.shape} is read-only: pass a writable array.")
+    steps = zip(lse.shape, lse.strides, dense_strides(lse.shape, FLOAT32), strict=True)
+    if 0 not in lse.shape and any(size > 1 and step != dense for size, step, dense in steps):
+        raise ShapeError(f"lse of shape {lse.shape} has strides {lse.strides}: give a contiguous array.")
+
+
+def check_results_apart(q: CardArray, k: CardArray, v: CardArray, out: CardArray, lse: CardArray) -> None:
+    """Check that neither result shares memory with an operand, nor with the other."""
+    operands = {name: x.seen_from_here() for name, x in (("q", q), ("k", k), ("v", v))}
+    output, sums = out.seen_from_here(), lse.seen_from_here()
+    check_apart(output, operands | {"lse": sums})
+    for name, x in operands.items():
+        if shares_memory(sums, x):
+            raise ShapeError(f"lse {sums.shape} overlaps {name} {x.shape} in memory: pass a separate array.")
