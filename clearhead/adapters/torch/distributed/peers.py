@@ -31,6 +31,7 @@ POLL, ANSWER, GRACE = (
     0.6,
     1.2,
 )  # seconds: between looks at the store; for a rank to say for whom it waits; for a reason
+PARTING = 1.0  # seconds for a look at the store to end; longer if it is in a lost process
 START_ANEW = "The group cannot be used again: start the processes anew."
 
 
@@ -101,11 +102,13 @@ class Peers:
     def watched(self) -> Iterator[None]:
         """Meanwhile, tell others for whom this rank waits when they ask, and end its wait when the call has failed."""
         over = threading.Event()
-        threading.Thread(target=self.watch, args=(over,), daemon=True).start()
+        watching = threading.Thread(target=self.watch, args=(over,), daemon=True)
+        watching.start()
         try:
             yield
         finally:
             over.set()
+            watching.join(PARTING)  # Python ends by an abort if a thread is within the store then
 
     def watch(self, over: threading.Event) -> None:
         """Look at the store now and then; if it is in a lost process, waits end by themselves."""
