@@ -296,9 +296,9 @@ def differentiated(group: Any, what: str) -> Any:
     doubled = x * 2
     wanted = ct.attention(doubled, doubled, doubled) + 1
     found = called(what, lambda x: attend(x * 2) + 1, y)
-    (slope,) = torch.autograd.grad(wanted.square().sum(), x)
-    (own,) = torch.autograd.grad(found.square().sum(), y)
-    return same_rows(wanted, found, layout, group) and same_rows(slope, own, layout, group)
+    wanted.square().sum().backward()
+    found.square().sum().backward()
+    return same_rows(wanted, found, layout, group) and same_rows(x.grad, y.grad, layout, group)
 
 
 def called(what: str, function: Any, x: Any) -> Any:

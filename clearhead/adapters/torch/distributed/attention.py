@@ -107,7 +107,7 @@ class ShardedFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_output: torch.Tensor) -> Any:
         """The gradients of the rank's rows, and of the sink over all rows."""
-        check_transforms("the backward of sharded_attention")  # all ranks run backward alike
+        check_transforms("the backward of sharded_attention", d_output)  # all ranks run backward alike
         saved = ctx.saved_tensors  # which a checkpoint may compute anew, by a call of its own
         with torch.no_grad():
             gradients = own_gradients(ctx.call, ctx.peers, ctx.number, saved, d_output)

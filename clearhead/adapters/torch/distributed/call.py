@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from clearhead.adapters.torch.arguments import check_number, check_tensors, scale_or_default
-from clearhead.adapters.torch.dispatch import is_spread
+from clearhead.adapters.torch.dispatch import is_batched, is_spread
 from clearhead.adapters.torch.distributed.agreement import Facts, digest_of, own_code
 from clearhead.adapters.torch.distributed.layout import Layout, Stretch
 from clearhead.adapters.torch.distributed.travel import Parcel
@@ -260,9 +260,9 @@ def check_places(mask: Mask, layout: Layout) -> None:
         )
 
 
-def check_transforms(name: str) -> None:
+def check_transforms(name: str, *tensors: torch.Tensor) -> None:
     """Raise InputError inside torch.func's transforms, which would hand over tensors that cannot be sent."""
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or any(map(is_batched, tensors)):
         raise InputError(
             f"{name} is inside torch.vmap, torch.func or is_grads_batched: call it outside, with the batch as leading "
             "axes."
