@@ -286,6 +286,9 @@ def differentiated(group: Any, what: str) -> Any:
         (output.sum() + gradient.square().sum()).backward()
     if what == "vmap":
         torch.vmap(attend)(mine[0][None])
+    if what == "forward mode":
+        with torch.autograd.forward_ad.dual_level():
+            attend(mine[0])
     if what == "batched gradients":
         output = attend(mine[0])
         torch.autograd.grad(output, mine[0], torch.ones(2, *output.shape), is_grads_batched=True)
@@ -321,6 +324,7 @@ MISTAKES = {
     "order": "differ in the function: the gradients of call .* on rank 0; the gradients of call .* on rank 1. Use",
     "twice": "sharded_attention has first derivatives only",
     "vmap": r"sharded_attention is inside torch\.vmap",
+    "forward mode": r"sharded_attention is inside torch\.vmap, torch\.func, forward_ad",
     "batched gradients": r"the backward of sharded_attention is inside torch\.vmap",
 }
 

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.autograd import forward_ad
 
 from clearhead.adapters.torch.arguments import check_number, check_tensors, scale_or_default
 from clearhead.adapters.torch.dispatch import is_batched, is_spread
@@ -262,10 +263,11 @@ def check_places(mask: Mask, layout: Layout) -> None:
 
 def check_transforms(name: str, *tensors: torch.Tensor) -> None:
     """Raise InputError inside torch.func's transforms, which would hand over tensors that cannot be sent."""
-    if torch._C._are_functorch_transforms_active() or any(map(is_batched, tensors)):
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    if transformed or any(map(is_batched, tensors)):
         raise InputError(
-            f"{name} is inside torch.vmap, torch.func or is_grads_batched: call it outside, with the batch as leading "
-            "axes."
+            f"{name} is inside torch.vmap, torch.func, forward_ad or is_grads_batched: call it outside, with the batch "
+            "as leading axes, and take gradients by backward()."
         )
 
 
