@@ -362,6 +362,17 @@ def test_a_second_thread_on_a_group_is_refused(workers):
     assert nothing == []
 
 
+def threads_left(group: Any) -> int:
+    """How many threads more there are after a call than before: one in the store at exit aborts the process."""
+    before = threading.active_count()
+    joined(group, "zigzag")
+    return threading.active_count() - before
+
+
+def test_no_thread_outlives_a_call(workers):
+    assert workers.run(threads_left, ranks=range(2)) == [0, 0]
+
+
 def decoded(group: Any, length: int, unit: int, source: int, mask: Any, dtype: str | None) -> Any:
     """The last three of some queries, asked by one rank of the others' caches."""
     rank, size = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
