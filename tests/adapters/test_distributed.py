@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,10 @@ def test_shards_are_joined_again(workers, order):
     assert workers.run(joined, order, ranks=range(4)) == [True] * 4
 
 
+def broken(score, batch, head, query, key):
+    raise ValueError("a bug of mine")
+
+
 def different(group: Any, what: str) -> None:
     """A call whose rank 1 differs."""
     odd = torch.distributed.get_rank(group) == 1
@@ -208,6 +214,16 @@ def different(group: Any, what: str) -> None:
         x = x[:, 1:]
     if what == "gradients" and odd:
         x.requires_grad_()
+    if what == "mask":
+        options["mask"] = window(100) if odd else causal()
+    if what == "numpy" and odd:
+        x = x.numpy()
+    if what == "own" and odd:
+        options["score"] = broken
+    if what == "function" and odd:
+        unshard(x, layout, group=group, timeout=20)
+    if what == "decode" and odd:
+        sharded_decode(None, [], layout, group=group, timeout=20)
     with using_isa("generic") if odd and what == "instructions" else nullcontext():
         sharded_attention(x, x, x, layout, group=group, timeout=20, **options)
 
@@ -217,6 +233,9 @@ DIFFERENCES = {
     "dtype": "differ in the dtype: torch.float32 on ranks 0, 2; torch.float64 on rank 1",
     "scale": "differ in the scale: 1.0 on ranks 0, 2; 0.5 on rank 1",
     "rule": "differ in mask and score: .* on ranks 0, 2; .* on rank 1",
+    "mask": r"differ in mask and score: mask=causal\(\) on ranks 0, 2; mask=window\(100, 0\) on rank 1",
+    "function": "differ in the function: sharded_attention on ranks 0, 2; unshard on rank 1. Use",
+    "decode": "differ in the function: sharded_attention on ranks 0, 2; sharded_decode on rank 1. Use",
     "instructions": r"differ in the instruction set \(CLEARHEAD_ISA\): .* on ranks 0, 2; generic on rank 1",
     "gradients": "differ in the need of gradients: False on ranks 0, 2; True on rank 1",
 }
@@ -231,11 +250,127 @@ def test_ranks_that_differ_are_all_told_what_differs_and_where(workers, what):
         raise errors[0]
 
 
-def test_a_rank_that_refuses_its_arguments_tells_the_others(workers):
-    first, own, last = workers.run(different, "rows", ranks=range(3))
-    assert "by the layout this rank has" in str(own)
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("rows", "by the layout this rank has"),
+        ("numpy", "q is ndarray: give a tensor"),
+        ("own", "a bug of mine"),
+    ],
+)
+def test_a_rank_that_refuses_its_arguments_tells_the_others(workers, what, why):
+    first, own, last = workers.run(different, what, ranks=range(3))
+    assert why in str(own)
     assert str(first) == str(last) == f"rank 1 refused its arguments: {own}"
     assert workers.run(joined, "zigzag", ranks=range(3)) == [True] * 3  # the group can be used again
+
+
+def differentiated(group: Any, what: str) -> Any:
+    """Calls that are differentiated, or called, in an unusual way; whether they are right."""
+    layout = Layout(4500, torch.distributed.get_world_size(group))
+    made = torch.Generator().manual_seed(3)
+    whole = [torch.randn(1, 4500, 16, generator=made).requires_grad_() for _ in range(2)]
+    mine = [shard(x.detach(), layout, group=group).requires_grad_() for x in whole]
+
+    def attend(x):
+        return sharded_attention(x, x, x, layout, group=group, timeout=20)
+
+    if what == "order":
+        losses = [attend(x).sum() for x in mine]
+        for loss in losses if torch.distributed.get_rank(group) == 0 else losses[::-1]:
+            loss.backward()
+    if what == "twice":
+        x = mine[0]
+        output = attend(x)
+        (gradient,) = torch.autograd.grad(output.sum(), x, create_graph=True)
+        (output.sum() + gradient.square().sum()).backward()
+    if what == "vmap":
+        torch.vmap(attend)(mine[0][None])
+    if what == "forward mode":
+        with torch.autograd.forward_ad.dual_level():
+            attend(mine[0])
+    if what == "batched gradients":
+        output = attend(mine[0])
+        torch.autograd.grad(output, mine[0], torch.ones(2, *output.shape), is_grads_batched=True)
+    x, y = whole[0], mine[0]
+    if what == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            return same_rows(ct.attention(x, x, x), attend(y), layout, group)
+    doubled = x * 2
+    wanted = ct.attention(doubled, doubled, doubled) + 1
+    found = called(what, lambda x: attend(x * 2) + 1, y)
+    wanted.square().sum().backward()
+    found.square().sum().backward()
+    return same_rows(wanted, found, layout, group) and same_rows(x.grad, y.grad, layout, group)
+
+
+def called(what: str, function: Any, x: Any) -> Any:
+    """A function's result by another way."""
+    if what == "compile":
+        return torch.compile(function, backend="eager")(x)
+    return torch.utils.checkpoint.checkpoint(function, x, use_reentrant=what == "reentrant checkpoint")
+
+
+def same_rows(whole: Any, own: Any, layout: Layout, group: Any) -> bool:
+    return torch.equal(shard(whole.detach(), layout, group=group), own) and whole.dtype is own.dtype
+
+
+@pytest.mark.parametrize("what", ["autocast", "checkpoint", "reentrant checkpoint", "compile"])
+def test_it_works_as_attention_does_inside(workers, what):
+    assert workers.run(differentiated, what, ranks=range(2)) == [True] * 2
+
+
+MISTAKES = {
+    "order": "differ in the function: the gradients of call .* on rank 0; the gradients of call .* on rank 1. Use",
+    "twice": "sharded_attention has first derivatives only",
+    "vmap": r"sharded_attention is inside torch\.vmap",
+    "forward mode": r"sharded_attention is inside torch\.vmap, torch\.func, forward_ad",
+    "batched gradients": r"the backward of sharded_attention is inside torch\.vmap",
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_gradients_that_would_be_wrong_are_refused_by_all_ranks(workers, what):
+    for error in workers.run(differentiated, what, ranks=range(2)):
+        with pytest.raises(InputError, match=MISTAKES[what]):
+            raise error
+    assert workers.run(joined, "zigzag", ranks=range(2)) == [True] * 2  # the group can be used again
+
+
+def threaded(group: Any) -> list[str]:
+    """What a second thread is told while a first one waits in a call on the same group."""
+    layout, errors = Layout(4500, 2), []
+    x = shard(torch.ones(1, 4500, 16), layout, group=group)
+    if torch.distributed.get_rank(group) == 1:
+        time.sleep(1.0)  # rank 0 waits meanwhile
+        unshard(x, layout, group=group)
+        return []
+    first = threading.Thread(target=unshard, args=(x, layout), kwargs={"group": group})
+    first.start()
+    time.sleep(0.3)
+    try:
+        unshard(x, layout, group=group)
+    except InputError as error:
+        errors.append(str(error))
+    first.join()
+    return errors
+
+
+def test_a_second_thread_on_a_group_is_refused(workers):
+    told, nothing = workers.run(threaded, ranks=range(2))
+    assert "another thread of this process is in a call on this group" in told[0]
+    assert nothing == []
+
+
+def threads_left(group: Any) -> int:
+    """How many threads more there are after a call than before: one in the store at exit aborts the process."""
+    before = threading.active_count()
+    joined(group, "zigzag")
+    return threading.active_count() - before
+
+
+def test_no_thread_outlives_a_call(workers):
+    assert workers.run(threads_left, ranks=range(2)) == [0, 0]
 
 
 def decoded(group: Any, length: int, unit: int, source: int, mask: Any, dtype: str | None) -> Any:
@@ -305,6 +440,7 @@ def test_the_first_example_of_the_docs_runs(tmp_path):
     (tmp_path / "shared.py").write_text(section.partition("```python\n")[2].partition("```")[0])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "shared.py"]
     done = subprocess.run(command, cwd=tmp_path, env=own_path(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n")) == ["", "rank 0, 2048 rows: True", "rank 1, 2952 rows: True"], done.stderr
 
 
@@ -333,6 +469,7 @@ REFUSED = {
     "timeout": "timeout=-1",
     "dtype": "three of one float dtype",
     "unshard": "unshard has no gradient",
+    "group": "group='x' is not a group",
 }
 
 
@@ -348,4 +485,5 @@ def refused(group: Any, name: str) -> None:
     q = {"meta": x.to("meta"), "heads": x[:1], "dtype": x.double()}.get(name, x)
     if name == "unshard":
         unshard(x.requires_grad_(), layout, group=group)
+    group = "x" if name == "group" else group
     sharded_attention(q, x, x, layout, group=group, timeout=-1 if name == "timeout" else 20, **options)

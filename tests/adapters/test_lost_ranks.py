@@ -1,5 +1,6 @@
 """A rank that is killed, stopped or fails ends the call on all others, in time and by name: never a hang."""
 
+import json
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from clearhead import PeerError  # noqa: E402
 from clearhead.adapters.torch.distributed import Layout, shard, sharded_attention  # noqa: E402
+from clearhead.adapters.torch.distributed.peers import STATE, Peers  # noqa: E402
 from tests.adapters.ranks import Ranks  # noqa: E402
 
 LENGTH = 6 * 2048  # over three ranks: 0 1 2 2 1 0
@@ -80,3 +82,21 @@ def test_a_lost_rank_ends_the_call_on_all_others_in_time(workers, what, tmp_path
         assert type(error) is PeerError
         assert re.match(f"{named} while segment [3-6] of 6 was under way", str(error)), error
         assert when - float(note.read_text()) < TIMEOUT + 2
+
+
+class Slow(Peers):
+    """Rank 0, whose wait for rank 1 has ended."""
+
+    store = torch.distributed.HashStore()
+
+    def __init__(self) -> None:
+        self.rank = 0
+
+
+def test_no_rank_blames_itself():
+    """Two ranks that wait for each other are slow, not lost; a rank that waits for a third passes the blame on."""
+    slow = Slow()
+    slow.store.set(f"{STATE} 1", json.dumps([0, "segment 2 of 3"]))
+    assert slow.awaited(1, "segment 1 of 3") == (1, "segment 1 of 3")
+    slow.store.set(f"{STATE} 1", json.dumps([2, "segment 2 of 3"]))
+    assert slow.awaited(1, "segment 1 of 3") == (2, "segment 2 of 3")

@@ -51,7 +51,8 @@ def check_ranks() -> None:
     if current is not OWN and str(current.__module__).startswith("torch.distributed"):
         raise InputError(
             "inside torch's context_parallel this rank has only a part of the sequence to attend to: "
-            "call torch.nn.functional.scaled_dot_product_attention there (transformers: attn_implementation='sdpa')."
+            "call torch.nn.functional.scaled_dot_product_attention there (transformers: attn_implementation='sdpa'), "
+            "or leave it and call clearhead.adapters.torch.distributed.sharded_attention."
         )
 
 

@@ -1,7 +1,8 @@
 """What all ranks must have in common, compared before any data moves.
 
-Each rank describes its call as named facts and sends their digest to the others. Where digests differ, ranks exchange
-the facts themselves, and all raise the same error; the group can be used again.
+Every call on a group begins with `agree`, whichever it is: each rank describes its call as named facts and sends their
+digest, of a fixed length, to the others. Where digests differ, ranks exchange the facts themselves, and all raise the
+same error, or the error of their own arguments; the group can be used again.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
 from clearhead.adapters.torch.distributed.peers import Peers
 from clearhead.arrays import Array
-from clearhead.errors import ClearheadError, InputError
+from clearhead.errors import ClearheadError, InputError, reason
 from clearhead.machine.fingerprint import fingerprint
 from clearhead.machine.target import target
 
 Facts: TypeAlias = dict[str, str]
 
+FUNCTION = "the function"  # names the fact next to which no other matters
 REFUSED = "refused"  # names the fact of a rank that refuses its own arguments
 MOST_SHOWN = 120  # characters of a fact in a message
 
@@ -40,24 +42,35 @@ def digest_of(arrays: Sequence[Array]) -> str:
     return ", ".join(f"{x.dtype.name}{x.shape} {hashlib.sha256(x.tobytes()).hexdigest()[:16]}" for x in arrays)
 
 
-def agree(peers: Peers, facts: Facts, fault: ClearheadError | None = None) -> None:
-    """Raise InputError on every rank unless all have the same facts; a `fault` of this rank's arguments is raised here.
+def agree(peers: Peers, facts: Facts, fault: Exception | None = None, words: Facts | None = None) -> int:
+    """The number of this call on the group, which all ranks share; or InputError on every rank if their facts differ.
 
-    Raises PeerError if a rank does not answer.
+    A `fault` of this rank's arguments is raised here, and quoted by the others. `words` say some facts as a reader
+    knows them. Raises PeerError if a rank does not answer.
     """
-    written = json.dumps(facts if fault is None else {REFUSED: str(fault)}).encode()
-    digests = exchanged(peers, hashlib.sha256(written).digest())
-    if fault is None and len(set(digests)) == 1:
-        return
+    refusal = None if fault is None else {REFUSED: refused(fault)}
+    digests = exchanged(peers, hashlib.sha256(json.dumps(refusal or facts).encode()).digest())
+    peers.standing.calls += 1
     if len(set(digests)) > 1:
-        lengths = [int.from_bytes(x, "big") for x in exchanged(peers, len(written).to_bytes(8, "big"))]
-        padded = exchanged(peers, written.ljust(max(lengths)))
-        told = [json.loads(text[:length]) for text, length in zip(padded, lengths, strict=True)]
-    else:
-        told = [json.loads(written)] * peers.size
+        told = collected_from(peers, [refusal or facts, words or {}])
+        if fault is None:
+            raise disagreement([facts for facts, _ in told], [words for _, words in told])
     if fault is not None:
         raise fault
-    raise disagreement(told)
+    return peers.standing.calls
+
+
+def refused(fault: Exception) -> str:
+    """An error's message for other ranks; a user's rule may raise any."""
+    return str(fault) if isinstance(fault, ClearheadError) else f"{type(fault).__name__}: {reason(fault)}"
+
+
+def collected_from(peers: Peers, own: Any) -> list[Any]:
+    """What each rank tells, as JSON."""
+    written = json.dumps(own).encode()
+    lengths = [int.from_bytes(x, "big") for x in exchanged(peers, len(written).to_bytes(8, "big"))]
+    padded = exchanged(peers, written.ljust(max(lengths)))
+    return [json.loads(text[:length]) for text, length in zip(padded, lengths, strict=True)]
 
 
 def exchanged(peers: Peers, own: bytes) -> list[bytes]:
@@ -72,7 +85,7 @@ def exchanged(peers: Peers, own: bytes) -> list[bytes]:
     return [own if rank == peers.rank else incoming[rank].numpy().tobytes() for rank in range(peers.size)]
 
 
-def disagreement(told: Sequence[Facts]) -> InputError:
+def disagreement(told: Sequence[Facts], words: Sequence[Facts] = ()) -> InputError:
     """The error that names what differs, and where.
 
     >>> print(disagreement([{"the scale": "1.0"}, {"the scale": "1.0"}, {"the scale": "0.5"}]))
@@ -84,16 +97,26 @@ def disagreement(told: Sequence[Facts]) -> InputError:
         return InputError("; ".join(f"rank {rank} refused its arguments: {why}" for rank, why in refused.items()))
     parts = []
     for name in dict.fromkeys(name for facts in told for name in facts):
-        ranks: dict[str, list[int]] = {}
-        for rank, facts in enumerate(told):
-            ranks.setdefault(facts.get(name, "nothing"), []).append(rank)
+        ranks = ranks_by(told, name)
         if len(ranks) > 1:
+            said = ranks_by(words, name)
+            ranks = said if len(said) == len(ranks) else ranks
             parts.append(
                 f"{name}: " + "; ".join(f"{shown(value, ranks)} on {numbered(on)}" for value, on in ranks.items())
             )
+            if name == FUNCTION:
+                break
     return InputError(
         f"the ranks differ in {', and in '.join(parts)}. Use the same arguments, code and settings on every rank."
     )
+
+
+def ranks_by(told: Sequence[Facts], name: str) -> dict[str, list[int]]:
+    """The ranks that have each value of a fact."""
+    ranks: dict[str, list[int]] = {}
+    for rank, facts in enumerate(told):
+        ranks.setdefault(facts.get(name, "nothing"), []).append(rank)
+    return ranks
 
 
 def shown(value: str, among: Sequence[str] | dict[str, list[int]]) -> str:

@@ -15,8 +15,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.autograd import forward_ad
 
 from clearhead.adapters.torch.arguments import check_number, check_tensors, scale_or_default
+from clearhead.adapters.torch.dispatch import is_batched, is_spread
 from clearhead.adapters.torch.distributed.agreement import Facts, digest_of, own_code
 from clearhead.adapters.torch.distributed.layout import Layout, Stretch
 from clearhead.adapters.torch.distributed.travel import Parcel
@@ -33,6 +35,7 @@ from clearhead.rules.scores import Score, ScoreLike, as_rules
 Way = Literal["gather", "stream"]
 Sums = Literal["same", "sum"]
 
+RULES = "mask and score"  # names the fact of what rules compute
 MOST_GATHERED = 1 << 30  # bytes of keys and values a rank, above which they stream unless asked otherwise
 
 
@@ -122,7 +125,7 @@ class Call:
             if unit.start < chunk.stop and chunk.start < unit.stop
         ]
         readers = self.readers(lambda own: self.sees(chunk, own))
-        return [Parcel(part, readers, f"the queries {part.start} to {part.stop}") for part in parts]
+        return [Parcel(part, readers, f"the stretch of queries {part.start} to {part.stop}") for part in parts]
 
     def readers(self, needs: Callable[[Stretch], bool]) -> frozenset[int]:
         """The ranks with a stretch that needs something."""
@@ -145,6 +148,11 @@ class Call:
             }
         )
 
+    @property
+    def words(self) -> Facts:
+        """Facts as a reader knows them."""
+        return rule_words(self.mask, self.score)
+
 
 def band_of(mask: Mask, length: int) -> tuple[int | None, int | None]:
     """How far from its own position a query may see, at most, to both sides."""
@@ -155,7 +163,12 @@ def band_of(mask: Mask, length: int) -> tuple[int | None, int | None]:
 def rule_facts(mask: Mask, score: tuple[Score, ...]) -> Facts:
     """Rules, as all ranks must have them."""
     rule, arrays = split_rules(mask, score)
-    return {"mask and score": rule.name, "the rules' arrays": digest_of(arrays)}
+    return {RULES: rule.name, "the rules' arrays": digest_of(arrays)}
+
+
+def rule_words(mask: Mask, score: tuple[Score, ...]) -> Facts:
+    """Rules as they are shown; two different ones may look the same, and two equal functions different."""
+    return {RULES: f"mask={mask!r}, score={score!r}" if score else f"mask={mask!r}"}
 
 
 def checked_call(
@@ -210,6 +223,11 @@ def check_operands(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
     check_tensors(q=query, k=key, v=value)
     shapes = f"q {tuple(query.shape)}, k {tuple(key.shape)}, v {tuple(value.shape)}"
     for x in (query, key, value):
+        if is_spread(x):
+            raise InputError(
+                "q, k or v is a DTensor: give x.to_local() of one whose rows lie as the layout says. A DTensor with "
+                "Shard on the rows has equal neighbouring parts; a Layout has units of 2048, in zigzag by default."
+            )
         if not x.is_cpu or x.layout is not torch.strided:
             refuse_location(x)
     if query.dtype not in FLOAT_DTYPES or not query.dtype is key.dtype is value.dtype:
@@ -240,6 +258,16 @@ def check_places(mask: Mask, layout: Layout) -> None:
         raise InputError(
             f"the layout has documents, which the mask {mask!r} does not keep apart: add & documents(lengths), or "
             "leave them out of the layout."
+        )
+
+
+def check_transforms(name: str, *tensors: torch.Tensor) -> None:
+    """Raise InputError inside torch.func's transforms, which would hand over tensors that cannot be sent."""
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    if transformed or any(map(is_batched, tensors)):
+        raise InputError(
+            f"{name} is inside torch.vmap, torch.func, forward_ad or is_grads_batched: call it outside, with the batch "
+            "as leading axes, and take gradients by backward()."
         )
 
 

@@ -6,7 +6,6 @@ joins them in ascending order, as one process would.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
@@ -15,8 +14,15 @@ import numpy as np
 import torch
 
 from clearhead.adapters.torch.arguments import check_tensors
-from clearhead.adapters.torch.distributed.agreement import agree, exchanged, own_code
-from clearhead.adapters.torch.distributed.call import band_of, check_places, check_timeout, rule_facts
+from clearhead.adapters.torch.distributed.agreement import FUNCTION, Facts, agree, collected_from, own_code
+from clearhead.adapters.torch.distributed.call import (
+    band_of,
+    check_places,
+    check_timeout,
+    check_transforms,
+    rule_facts,
+    rule_words,
+)
 from clearhead.adapters.torch.distributed.layout import Layout, Stretch
 from clearhead.adapters.torch.distributed.peers import Peers
 from clearhead.adapters.torch.distributed.sharding import check_ranks
@@ -32,9 +38,8 @@ from clearhead.pieces.stretch import Call
 from clearhead.rules.masks import CAUSAL, Mask, checked_mask, full, is_integer
 from clearhead.rules.scores import ScoreLike, as_rules
 
-HEADER = 1024  # bytes that say what a rank's queries and caches are like
 
-
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def sharded_decode(
     q: torch.Tensor | None,
     caches: Sequence[KeyValueCache],
@@ -69,18 +74,40 @@ def sharded_decode(
     """
     check_timeout(timeout)
     peers = Peers(group, timeout)
-    facts, fault = own_code() | {"the function": "sharded_decode", "the layout": repr(layout)}, None
-    asked, rules = Asked((), "", 0), as_rules(score)
-    told = exchanged(peers, header_of(q, caches))
+    with peers.alone():
+        return decoded(peers, q, caches, layout, source, mask, score, sink, scale)
+
+
+def decoded(
+    peers: Peers,
+    q: torch.Tensor | None,
+    caches: Sequence[KeyValueCache],
+    layout: Layout,
+    source: int,
+    mask: Mask,
+    score: ScoreLike,
+    sink: torch.Tensor | None,
+    scale: float | None,
+) -> torch.Tensor | None:
+    """`sharded_decode`, while no other thread is in a call on the group."""
+    facts: Facts = {FUNCTION: "sharded_decode"} | own_code()
+    agree(peers, facts)  # so that the next message is what it seems
+    told = collected_from(peers, description_of(q, caches))
+    words, fault = {}, None
     try:
+        check_transforms("sharded_decode")
         asked = asked_of(told, layout, peers, source)
         check_own(q, caches, layout, peers.rank, source)
+        rules = as_rules(score)
         check_places(checked_mask(mask), layout)
+        if sink is not None:
+            check_tensors(sink=sink)
         factor = check_scale(asked.shape[-1] ** -0.5 if scale is None else scale)
         facts |= rule_facts(mask, rules) | {"the source": str(source), "the scale": repr(factor)}
-    except InputError as error:
+        facts["the layout"], words = repr(layout), rule_words(mask, rules)
+    except Exception as error:  # whatever a user's rule raises, the others are to know
         fault = error
-    agree(peers, facts, fault)
+    agree(peers, facts, fault, words)
     at = layout.length - asked.shape[-2]
     with peers.together():
         held = seen_segments(mask, at, layout)
@@ -110,23 +137,22 @@ class Asked(NamedTuple):
     value_dim: int
 
 
-def header_of(q: Any, caches: Any) -> bytes:
-    """What the others must know of this rank's arguments, of a fixed length; nothing of wrong ones."""
+def description_of(q: Any, caches: Any) -> dict[str, Any]:
+    """What the others must know of this rank's arguments; nothing of wrong ones."""
     told: dict[str, Any] = {}
     if isinstance(q, torch.Tensor):
         told |= {"shape": list(q.shape), "dtype": str(q.dtype)}
     if isinstance(caches, Sequence):
         told["caches"] = sorted({str(x.layout) for x in caches if isinstance(x, KeyValueCache)})[:2]
         told["value dims"] = [x.layout.value_dim for x in caches if isinstance(x, KeyValueCache) and x.layout][:1]
-    return json.dumps(told).encode().ljust(HEADER)
+    return told
 
 
-def asked_of(told: Sequence[bytes], layout: Layout, peers: Peers, source: int) -> Asked:
-    """The question, from all ranks' headers; raises InputError."""
+def asked_of(facts: Sequence[dict[str, Any]], layout: Layout, peers: Peers, source: int) -> Asked:
+    """The question, from what all ranks tell; raises InputError."""
     check_ranks(layout, peers)
     if not is_integer(source) or not 0 <= source < peers.size:
         raise InputError(f"source={source!r} is not a rank: use 0 to {peers.size - 1}.")
-    facts = [json.loads(text) for text in told]
     shape, dtype = facts[source].get("shape", ()), facts[source].get("dtype", "")
     kinds = {kind for fact in facts for kind in fact.get("caches", ())}
     if len(kinds) > 1:
@@ -149,6 +175,8 @@ def check_own(q: Any, caches: Any, layout: Layout, rank: int, source: int) -> No
         raise InputError(f"rank {rank} gives queries, but rank {source} asks: give q=None on all others.")
     if layout.documents is not None:
         raise InputError("the layout has documents, but a cache keeps sequences apart: ask for each one alone.")
+    if not isinstance(caches, Sequence) or not all(isinstance(x, KeyValueCache) for x in caches):
+        raise InputError("caches are not a list of KeyValueCache: give one for each of layout.stretches(rank).")
     stretches = layout.stretches(rank)
     lengths = [cache.lengths for cache in caches]
     if [set(x) for x in lengths] != [{rows.rows} for rows in stretches]:
@@ -168,7 +196,7 @@ def seen_segments(mask: Mask, at: int, layout: Layout) -> list[Stretch]:
 
 def travelled(peers: Peers, q: torch.Tensor | None, asked: Asked, source: int, holders: set[int]) -> torch.Tensor:
     """The queries, on every rank that holds keys that they see."""
-    what = "the queries"
+    what = "the transfer of the queries"
     if peers.rank == source:
         own = q.contiguous()  # type: ignore[union-attr]
         peers.wait_all([(rank, peers.send(own, rank, what)) for rank in sorted(holders - {source})], what)
@@ -197,7 +225,7 @@ def own_sums(
 
 def send_sums(peers: Peers, own: dict[Stretch, Partial], source: int) -> None:
     """Send the sums of segments, each as (..., heads, n, dv + 2)."""
-    what = "the sums of segments"
+    what = "the transfer of sums"
     tensors = [torch.from_numpy(np.concatenate([x.o, x.m[..., None], x.l[..., None]], -1)) for x in own.values()]
     peers.wait_all([(source, peers.send(x, source, what)) for x in tensors], what)
 

@@ -13,8 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -31,7 +33,19 @@ POLL, ANSWER, GRACE = (
     0.6,
     1.2,
 )  # seconds: between looks at the store; for a rank to say for whom it waits; for a reason
+PARTING = 1.0  # seconds for a look at the store to end; longer if it is in a lost process
 START_ANEW = "The group cannot be used again: start the processes anew."
+
+
+@dataclass
+class Standing:
+    """What a process keeps of a group from call to call."""
+
+    calls: int = 0  # compared so far; the same on all ranks
+    busy: threading.Lock = field(default_factory=threading.Lock)
+
+
+standings: WeakKeyDictionary[Any, Standing] = WeakKeyDictionary()
 
 
 class Peers:
@@ -40,12 +54,26 @@ class Peers:
     def __init__(self, group: Any, timeout: float) -> None:
         self.group, self.timeout = checked_group(group), timeout
         self.waits: tuple[int, str] | None = None  # whose message, and what it is, while this process waits
+        self.standing = standings.setdefault(self.group, Standing())
         self.rank, self.size = dist.get_rank(self.group), dist.get_world_size(self.group)
 
     @property
     def others(self) -> list[int]:
         """All ranks but this one."""
         return [rank for rank in range(self.size) if rank != self.rank]
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Refuse another thread's call meanwhile: calls find each other by their order, which threads do not keep."""
+        if not self.standing.busy.acquire(blocking=False):
+            raise InputError(
+                "another thread of this process is in a call on this group, and a group's calls pair by their order: "
+                "give each thread a group of its own, by torch.distributed.new_group(backend='gloo')."
+            )
+        try:
+            yield
+        finally:
+            self.standing.busy.release()
 
     def send(self, tensor: torch.Tensor, to: int, what: str, tag: int = ROWS) -> Work:
         """Begin to send a contiguous tensor, which must not change until the work is done."""
@@ -80,11 +108,17 @@ class Peers:
                 given = bounded(lambda: self.given_reason(GRACE), GRACE + POLL)
                 why = given or f"rank {rank} was lost while {what} was under way"
             self.leave(why)
-            raise PeerError(f"{bounded(lambda: self.given_reason(0), POLL) or why}. {START_ANEW}") from error
+            why = bounded(lambda: self.given_reason(0), POLL) or why
+            account = "by another rank's account, " if why.startswith(f"rank {self.rank} ") else ""
+            raise PeerError(f"{account}{why}. {START_ANEW}") from error
 
     def awaited(self, rank: int, what: str) -> tuple[int, str]:
-        """Who is to blame for a wait that ended: the rank waited for, unless it waits for another one itself."""
+        """Who is to blame for a wait that ended: the rank waited for, unless it waits for another one itself.
+
+        Where ranks wait for each other, all are only slow, and it is the rank waited for.
+        """
         self.store.set(TROUBLE, "yes")
+        first = rank, what
         until, asked = time.monotonic() + ANSWER, {self.rank}
         while rank not in asked:
             asked.add(rank)
@@ -95,17 +129,19 @@ class Peers:
             if state is None:  # it is lost or stopped, or computes
                 return rank, what
             rank, what = state
-        return rank, what
+        return first
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Meanwhile, tell others for whom this rank waits when they ask, and end its wait when the call has failed."""
         over = threading.Event()
-        threading.Thread(target=self.watch, args=(over,), daemon=True).start()
+        watching = threading.Thread(target=self.watch, args=(over,), daemon=True)
+        watching.start()
         try:
             yield
         finally:
             over.set()
+            watching.join(PARTING)  # Python ends by an abort if a thread is within the store then
 
     def watch(self, over: threading.Event) -> None:
         """Look at the store now and then; if it is in a lost process, waits end by themselves."""
@@ -185,7 +221,10 @@ def checked_group(group: Any) -> Any:
             "torch.distributed is not initialized in this process: start it by torchrun and call "
             "torch.distributed.init_process_group('gloo') first."
         )
-    if dist.get_rank(group) < 0:
+    outside = group is dist.GroupMember.NON_GROUP_MEMBER
+    if not (outside or group is None or isinstance(group, dist.ProcessGroup)):
+        raise InputError(f"group={group!r} is not a group: give one by torch.distributed.new_group, or leave it out.")
+    if outside or dist.get_rank(group) < 0:
         raise InputError("this process is not in the group: call it with a group that it is in.")
     group = group or dist.group.WORLD
     engine = group._get_backend(torch.device("cpu")).name()

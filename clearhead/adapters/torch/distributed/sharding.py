@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from clearhead.adapters.torch.arguments import check_tensors
-from clearhead.adapters.torch.distributed.agreement import agree, own_code
+from clearhead.adapters.torch.distributed.agreement import FUNCTION, agree, own_code
 from clearhead.adapters.torch.distributed.layout import Layout
 from clearhead.adapters.torch.distributed.peers import Peers
 from clearhead.errors import InputError, ShapeError
@@ -31,6 +31,7 @@ def shard(
     return torch.cat(parts, dim) if parts else x.narrow(dim, 0, 0).clone()
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def unshard(
     mine: torch.Tensor, layout: Layout, dim: int = -2, *, group: Any = None, timeout: float = 60.0
 ) -> torch.Tensor:
@@ -38,25 +39,26 @@ def unshard(
 
     It has no gradient: give `mine.detach()` where one is recorded. Raises ShapeError, InputError or PeerError.
     """
-    check_tensors(mine=mine)
     peers = Peers(group, timeout)
-    fault = None
-    try:
-        check_ranks(layout, peers)
-        check_length(mine, layout.count(peers.rank), dim)
-        if mine.requires_grad and torch.is_grad_enabled():
-            raise InputError(
-                "unshard has no gradient: give it x.detach(), or compute the loss of each rank's own rows."
-            )
-    except InputError as error:
-        fault = error
-    shape = list(mine.shape)
-    if fault is None:
-        shape[dim] = layout.length
-    facts = {"the function": f"unshard along axis {dim}", "the layout": repr(layout), "the dtype": str(mine.dtype)}
-    agree(peers, facts | {"the shape": str(tuple(shape))} | own_code(), fault)
-    with peers.together():
-        return collected(peers, mine.detach(), layout, dim, mine.new_empty(shape, requires_grad=False))
+    facts, fault = {FUNCTION: "unshard"}, None
+    with peers.alone():
+        try:
+            check_tensors(mine=mine)
+            check_ranks(layout, peers)
+            check_length(mine, layout.count(peers.rank), dim)
+            if mine.requires_grad and torch.is_grad_enabled():
+                raise InputError(
+                    "unshard has no gradient: give it x.detach(), or compute the loss of each rank's own rows."
+                )
+            shape = list(mine.shape)
+            shape[dim] = layout.length
+            facts |= {"the axis": str(dim), "the layout": repr(layout), "the dtype": str(mine.dtype)}
+            facts |= {"the shape": str(tuple(shape))} | own_code()
+        except Exception as error:  # whatever it is, the others are to know
+            fault = error
+        agree(peers, facts, fault)
+        with peers.together():
+            return collected(peers, mine.detach(), layout, dim, mine.new_empty(shape, requires_grad=False))
 
 
 def collected(peers: Peers, mine: torch.Tensor, layout: Layout, dim: int, whole: torch.Tensor) -> torch.Tensor:
