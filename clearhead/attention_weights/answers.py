@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from clearhead.arrays import Array, Integers
 from clearhead.attention_weights.factors import key_factors
+from clearhead.attention_weights.joined import Extent
 from clearhead.attention_weights.labels import group_pairs, labels_of, match_pairs
 from clearhead.attention_weights.lazy import LazyMatrix, axis_indices, check_memory
 from clearhead.attention_weights.lse import Source
@@ -20,6 +21,7 @@ from clearhead.attention_weights.questions import NEEDS, PER_KEY, checked_questi
 from clearhead.attention_weights.summary import Summary, carriers
 from clearhead.attention_weights.sweep import Sweep
 from clearhead.errors import InputError
+from clearhead.rules.masks import placed_at
 
 
 class Given(NamedTuple):
@@ -70,7 +72,16 @@ def answer(w: LazyMatrix, names: Sequence[str], given: Given) -> Summary:
                 x = answers[name]
                 answers[name] = np.multiply(x, factors, where=x != 0, out=np.zeros_like(x))
     called = {"group_names": tuple(groups), "match_names": tuple(matches), "distance_edges": edges}
-    return Summary(answers, {name: names for name, names in called.items() if names})
+    return Summary(answers, {name: names for name, names in called.items() if names}, extent_of(w, rows, given))
+
+
+def extent_of(w: LazyMatrix, rows: Integers, given: Given) -> Extent:
+    """Which queries and keys a summary is about, and the numbers that were given with its questions."""
+    first, keys = w.source.first_key, w.shape[-1]
+    at = placed_at(w.source.problem.rules.given[0])
+    known = len(rows) and (at is not None or len(rows) < w.shape[-2])
+    place = (int(rows[0]) + (at or 0), int(rows[-1]) + (at or 0)) if known else None
+    return Extent(place, len(rows), first, first + keys, int(given.top), int(given.window))
 
 
 def sums_of(sweep: Sweep, names: Sequence[str], pairs: tuple[int, int]) -> dict[str, Array]:

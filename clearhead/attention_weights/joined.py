@@ -6,7 +6,8 @@ or key have the same bits however the pieces are cut.
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any, TypeAlias
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -15,12 +16,26 @@ from clearhead.attention_weights.questions import PER_KEY, SHARES
 from clearhead.errors import InputError
 
 Joined: TypeAlias = tuple[dict[str, Array], dict[str, tuple[Any, ...]]]  # answers, and what stands along them
+
+
+class Extent(NamedTuple):
+    """Which queries and keys a summary is about, and the numbers that were given with its questions."""
+
+    place: tuple[int, int] | None  # of the first query and the last one, where that is known
+    queries: int
+    first_key: int
+    stop: int
+    top: int
+    window: int
+
+
 ADDED_OVER_KEYS = ("entropy", "distance", "within", "first", *SHARES)
 
 
 def of_rows(pieces: Sequence[Any]) -> Joined:
     """Per query the pieces' answers one after another, per key their sums and maxima."""
     names, ranges = checked(pieces), widest(pieces)
+    check_rows(extents(pieces))
     if "received_mean" in names:
         raise InputError("means over pieces of the queries do not add up: ask for received_sum, and divide the total.")
     answers: dict[str, Array] = {}
@@ -37,6 +52,7 @@ def of_rows(pieces: Sequence[Any]) -> Joined:
 def of_keys(pieces: Sequence[Any]) -> Joined:
     """Per key the stretches' answers one after another, per query their sums, maxima and longest lists."""
     names, ranges = checked(pieces), widest(pieces)
+    check_keys(extents(pieces))
     if "carriers" in names:
         raise InputError("carriers need whole rows, not stretches of keys: ask for them over all keys.")
     answers: dict[str, Array] = {}
@@ -74,6 +90,46 @@ def checked(pieces: Sequence[Any]) -> list[str]:
     if any(names != named[0] for names in named):
         raise InputError(f"summaries with {named} do not join: name groups and matches alike in all pieces.")
     return list(pieces[0])
+
+
+def extents(pieces: Sequence[Any]) -> list[Extent]:
+    """What the pieces are about; raises InputError if their questions came with other numbers."""
+    found = [piece.extent for piece in pieces if piece.extent is not None]
+    asked = {(x.top, x.window) for x in found}
+    if len(asked) > 1:
+        told = " and ".join(f"top={top}, window={window}" for top, window in sorted(asked))
+        raise InputError(f"summaries with {told} do not join: ask all pieces alike.")
+    return found
+
+
+def check_rows(found: Sequence[Extent]) -> None:
+    """Check that pieces of the queries are over the same keys, and ascend."""
+    for before, after in pairwise(found):
+        if (before.first_key, before.stop) != (after.first_key, after.stop):
+            raise InputError(
+                f"a summary is over keys {before.first_key} to {before.stop}, the next over {after.first_key} to "
+                f"{after.stop}: of_rows joins pieces of the queries over the same keys, of_keys stretches of the keys."
+            )
+        if before.place and after.place and after.place[0] <= before.place[1]:
+            raise InputError(
+                f"a summary ends at query {before.place[1]}, the next begins at {after.place[0]}: give pieces in "
+                "ascending order, each once."
+            )
+
+
+def check_keys(found: Sequence[Extent]) -> None:
+    """Check that stretches of the keys are those of the same queries, and that none is missing in between."""
+    for before, after in pairwise(found):
+        if (before.place, before.queries) != (after.place, after.queries):
+            raise InputError(
+                f"a summary is of {before.queries} queries, the next of {after.queries}, at {before.place} and "
+                f"{after.place}: of_keys joins stretches of keys for the same queries, of_rows pieces of the queries."
+            )
+        if before.stop != after.first_key:
+            raise InputError(
+                f"a summary ends at key {before.stop}, the next begins at {after.first_key}: give stretches in "
+                "ascending order without a gap."
+            )
 
 
 def widest(pieces: Sequence[Any]) -> Any:

@@ -29,6 +29,7 @@ class Summary(Mapping[str, Array]):
 
     answers: dict[str, Array]
     names: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    extent: joined.Extent | None = field(default=None, repr=False)
 
     @classmethod
     def stack(cls, summaries: Sequence["Summary"]) -> "Summary":
@@ -81,7 +82,8 @@ class Summary(Mapping[str, Array]):
 
         Answers for each query, and `received_max`, have the bits of one summary over all queries. `received_sum` adds
         the pieces in the order given, with the same bits for the same pieces; one summary adds up to 16 groups of its
-        queries, so that last bits may differ. Raises InputError for `received_mean`, or if the questions differ.
+        queries, so that last bits may differ. Raises InputError for `received_mean`, for pieces out of order
+        (as far as `at=` or `queries=` says where they stand), or if the questions differ.
 
         >>> from clearhead import causal, weights
         >>> x = [[0.0], [0.0], [0.0], [0.0]]
@@ -99,7 +101,7 @@ class Summary(Mapping[str, Array]):
         Answers for each key, `first`, `off_first`, `top` and `sink_share` have the bits of one summary over all keys.
         `entropy`, `effective`, `distance`, `within`, `distances`, `groups` and `matches` are sums over the stretches in
         the order given, whose last bits may differ from one sum over all keys. Raises InputError for `carriers`, which
-        need whole rows, or if the questions differ.
+        need whole rows, for stretches out of order, or if the questions differ.
 
         >>> from clearhead import causal, partial, weights
         >>> x = np.zeros((2050, 1))

@@ -143,3 +143,35 @@ def test_rules_that_read_tables_read_the_wholes():
     assert np.array_equal(np.asarray(w), weights(Q, K, score=bias(table), lse=lse)[:, rows, keys])
     done = partial(Q[:, rows], K, K, mask=causal(at=4000), score=bias(table)).finish()
     assert np.array_equal(done.lse, lse[:, rows])
+
+
+def test_pieces_out_of_order_are_an_error():
+    x = random(1, 60, 8)[0]
+    lse = attend(x, x, x).lse
+
+    def keys(first: int, stop: int, **options: int) -> Summary:
+        w = weights(x, x[first:stop], mask=causal(at=0), lse=lse, first_key=first)
+        return w.summary("top", "within", "received_sum", **options)
+
+    def rows(first: int, stop: int) -> Summary:
+        return weights(x[first:stop], x, mask=causal(at=first)).summary("entropy", "received_sum")
+
+    one, two = keys(0, 32), keys(32, 60)
+    assert Summary.of_keys([one, two]).received_sum.shape == (60,)
+    for wrong in ([two, one], [one, one], [keys(0, 16), two]):
+        with pytest.raises(InputError, match="in ascending order without a gap"):
+            Summary.of_keys(wrong)
+    for wrong in ([one, keys(32, 60, top=3)], [one, keys(32, 60, window=50)]):
+        with pytest.raises(InputError, match="ask all pieces alike"):
+            Summary.of_keys(wrong)
+    assert Summary.of_rows([rows(0, 30), rows(30, 60)]).entropy.shape == (60,)
+    with pytest.raises(InputError, match="of_keys joins stretches of keys for the same queries"):
+        Summary.of_keys([rows(0, 30), rows(30, 60)])
+    with pytest.raises(InputError, match="of_rows joins pieces of the queries over the same keys"):
+        Summary.of_rows([one, two])
+    whole = weights(x, x)
+    chosen = [whole.summary("entropy", queries=slice(first, first + 30)) for first in (0, 30)]
+    assert np.array_equal(Summary.of_rows(chosen).entropy, whole.summary("entropy").entropy)
+    for wrong in ([rows(30, 60), rows(0, 30)], [rows(0, 30), rows(20, 60)], chosen[::-1]):
+        with pytest.raises(InputError, match="in ascending order, each once"):
+            Summary.of_rows(wrong)
