@@ -324,7 +324,7 @@ def is_native(precision: str, query: Array, key: Array, value: Array, mask: Mask
 
 def check_sink(sink: Array, lead: tuple[int, ...]) -> None:
     """Check that a sink has one number per head."""
-    if sink.dtype.kind != "f":
+    if sink.dtype.kind != "f" and sink.dtype.name not in STORED:
         raise DtypeError(f"sink has dtype {sink.dtype}: give floats, one for each head.")
     try:
         fits = np.broadcast_shapes(sink.shape, lead) == lead

@@ -2,6 +2,7 @@
 
 import tracemalloc
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -82,6 +83,16 @@ def test_memory_is_that_of_the_gradients():
     tracemalloc.stop()
     inputs = 5 * q.nbytes  # q, k, v, the output and its gradient
     assert most <= 3 * q.nbytes + 0.01 * (inputs + 3 * q.nbytes)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_a_sink_may_have_the_operands_dtype(dtype):
+    x, d_out = (random(2, 40, 8, seed=n).astype(dtype) for n in range(2))
+    sink = np.array([0.5, -1], dtype)
+    done, wanted = (attend(x, x, x, sink=own) for own in (sink, sink.astype(np.float64)))
+    assert done.output.tobytes() == wanted.output.tobytes() and np.array_equal(done.lse, wanted.lse)
+    got = done.backward(d_out).sink
+    assert got.dtype == dtype and np.array_equal(got, wanted.backward(d_out).sink.astype(dtype))
 
 
 def test_memory_with_a_sink_is_that_without():
