@@ -90,9 +90,11 @@ def test_a_sink_may_have_the_operands_dtype(dtype):
     x, d_out = (random(2, 40, 8, seed=n).astype(dtype) for n in range(2))
     sink = np.array([0.5, -1], dtype)
     done, wanted = (attend(x, x, x, sink=own) for own in (sink, sink.astype(np.float64)))
-    assert done.output.tobytes() == wanted.output.tobytes() and np.array_equal(done.lse, wanted.lse)
+    assert done.output.tobytes() == wanted.output.tobytes()
+    assert np.array_equal(done.lse, wanted.lse)
     got = done.backward(d_out).sink
-    assert got.dtype == dtype and np.array_equal(got, wanted.backward(d_out).sink.astype(dtype))
+    assert got.dtype == dtype
+    assert np.array_equal(got, wanted.backward(d_out).sink.astype(dtype))
 
 
 def test_memory_with_a_sink_is_that_without():
