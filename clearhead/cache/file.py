@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from clearhead.arrays import Array, ceil_div
 from clearhead.cache.kept import Kept
 from clearhead.cache.pages import Layout, Rows
 from clearhead.definition.canonical import BLOCK
-from clearhead.errors import ClearheadError, DtypeError, FileError, reason
+from clearhead.errors import DtypeError
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED
 
 FILE_DTYPES: dict[str, Any] = {"bfloat16": np.uint16}  # stand-ins for dtypes that safetensors' numpy interface lacks
@@ -68,20 +67,9 @@ class Saved:
 
 def read_cache_file(path: str | os.PathLike[str]) -> Saved:
     """Read a file that `Saved.write` wrote; raises FileError for any other."""
-    from safetensors import safe_open
+    from clearhead.files.saved import read_saved
 
-    try:
-        if not Path(path).is_file():
-            raise ValueError("it does not exist" if not Path(path).exists() else "it is not a file")
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return saved_cache(arrays, metadata)
-    except ClearheadError:
-        raise
-    except Exception as error:  # parsers of arbitrary bytes raise any error
-        why = f"it has no {reason(error)}" if isinstance(error, KeyError) else reason(error)
-        raise FileError(f"{path} is not a saved cache ({why}): give a file that KeyValueCache.save wrote.") from None
+    return read_saved(path, saved_cache, "cache", "KeyValueCache.save")
 
 
 def saved_cache(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> Saved:

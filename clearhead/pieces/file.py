@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import numpy as np
 from clearhead.arrays import Array
 from clearhead.cache.file import dtype_named
 from clearhead.engine.carried import Sums
-from clearhead.errors import ClearheadError, FileError, reason
 from clearhead.kernels.abi.tiles import STORED
 from clearhead.pieces.origin import Origin
 
@@ -36,20 +34,9 @@ def write_partial(
 
 def read_partial(path: str | os.PathLike[str]) -> tuple[Any, ...]:
     """The fields of the partial sum in a file; raises FileError for any file that `write_partial` did not write."""
-    from safetensors import safe_open
+    from clearhead.files.saved import read_saved
 
-    try:
-        if not Path(path).is_file():
-            raise ValueError("it does not exist" if not Path(path).exists() else "it is not a file")
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return checked_fields(arrays, metadata)
-    except ClearheadError:
-        raise
-    except Exception as error:  # parsers of arbitrary bytes raise any error
-        why = f"it has no {reason(error)}" if isinstance(error, KeyError) else reason(error)
-        raise FileError(f"{path} is not a saved partial sum ({why}): give a file that Partial.save wrote.") from None
+    return read_saved(path, checked_fields, "partial sum", "Partial.save")
 
 
 def checked_fields(arrays: dict[str, Array], metadata: dict[str, str]) -> tuple[Any, ...]:

@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from clearhead.definition.gradient import reduced
 from clearhead.errors import InputError
-from clearhead.gradients.backward import (
-    keys_lead,
-)
+from clearhead.gradients.backward import keys_lead
 from clearhead.gradients.launch import GradientSums
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED, tile_for
 from clearhead.machine.target import target
