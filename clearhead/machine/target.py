@@ -37,7 +37,15 @@ class Target:
     registers: int
 
 
+# Targets of other systems, whose code is written and looked at on any machine.
 AARCH64 = Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 128, 32)
+MACOS_ARM = Target("neon", "arm64-apple-macosx11.0.0", "apple-m1", "", 128, 32)
+WINDOWS_ARM = Target("neon", "aarch64-pc-windows-msvc", "generic", "+neon", 128, 32)
+WINDOWS = {
+    "avx512": Target("avx512", "x86_64-pc-windows-msvc", "x86-64-v4", "", 512, 32),
+    "avx2": Target("avx2", "x86_64-pc-windows-msvc", "x86-64-v3", "", 256, 16),
+    "generic": Target("generic", "x86_64-pc-windows-msvc", "x86-64", "", 128, 16),
+}
 
 
 def native_isas() -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""Run the kernels' AArch64 code under qemu and compare it with this machine's.
+"""Run another system's code of the kernels under an emulator and compare it with this machine's.
+
+    emulated_check.py arm        AArch64 Linux under qemu
+    emulated_check.py windows    Windows x86-64 under Wine
 
 Outputs, log-sum-exps, attention over caches, single weights and what is found for each query must have the same bits.
 Sums over queries (gradients, received mass, pictures) have an order of their own for each vector width and may
@@ -11,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from arm_emulation import EMULATOR, emulated
+from emulation import SYSTEMS, emulated
 
 from clearhead import (
     KeyValueCache,
@@ -22,12 +25,16 @@ from clearhead import (
     documents,
     full,
     functions,
+    join,
+    partial,
+    query_gradient,
     softcap,
     weights,
     where,
     window,
 )
 from clearhead.arrays import Array
+from clearhead.pieces import piece_gradients, segments
 from clearhead.testing import check_same_bits
 
 
@@ -113,6 +120,30 @@ def swept() -> Iterator[tuple[str, Callable[[], dict[str, Array]]]]:
             yield f"weights {dtype} {name}", call
 
 
+def in_pieces() -> Iterator[tuple[str, Callable[[], dict[str, Array]]]]:
+    """Sums carried from one stretch of keys to the next, joined, divided, and gradients by stretches."""
+    for dtype in ("float32", "float64", "float16"):
+        visible = dense(random(4200, 4200, dtype=np.float32) > 0) & causal(at=4130)
+        for name, rules in (("causal", {}), ("ALiBi", {"score": alibi(2)}), ("dense mask", {"mask": visible})):
+
+            def call(dtype: str = dtype, rules: Any = rules) -> Any:
+                q, k, v = (random(2, n, 20, dtype=np.float32, seed=n).astype(dtype) for n in (70, 4200, 4200))
+                asked = {"mask": causal(at=4130)} | rules
+                carried = partial(q, k[:, :2048], v[:, :2048], **asked).then(k[:, 2048:], v[:, 2048:])
+                first, *others = segments(q, k, v, **asked)
+                joined = functools.reduce(join, others, first)
+                done = carried.finish(sink=random(2, dtype=np.float32).astype(joined.o.dtype))
+                out = done.unrounded
+                parts = piece_gradients(q, k, v, out, done.lse, np.ones_like(out, q.dtype), **asked)
+                of_queries = query_gradient(q, k, v, out, done.lse, np.ones_like(out, q.dtype), **asked)
+                return {
+                    "output": done.output, "lse": done.lse, "joined": joined.o, "d_query of queries": of_queries.q,
+                    "d_query": parts.query, "d_key": parts.key, "d_value": parts.value,
+                }  # fmt: skip
+
+            yield f"pieces {dtype} {name}", call
+
+
 OVER_QUERIES = ("received_sum", "received_mean", "map mean", "d_query", "d_key", "d_value")
 
 
@@ -128,7 +159,7 @@ def cases() -> Iterator[tuple[str, Callable[[], dict[str, Array]], Any]]:
     """Names, calls, and the operands by whose size sums over queries are judged."""
     for name, arrays, rules in problems():
         yield f"{arrays[0].dtype} {name}", functools.partial(gradients, arrays, rules), arrays
-    for name, call in (*cached(), *swept()):
+    for name, call in (*cached(), *swept(), *in_pieces()):
         yield name, call, ()
 
 
@@ -156,8 +187,9 @@ def largest(x: Array) -> float:
 def main() -> int:
     """All cases; the number of bits that agree, or what differs."""
     bits, sums, failed = 0, 0, 0
+    system = SYSTEMS[sys.argv[1]]
     wanted = [(name, call(), call, arrays) for name, call, arrays in cases()]
-    with emulated() as emulator:
+    with emulated(system) as emulator:
         for name, here, call, arrays in wanted:
             for part, there in call().items():
                 if part in OVER_QUERIES:
@@ -169,8 +201,8 @@ def main() -> int:
                 if not same:
                     failed += 1
                     print(f"{name}: {part} differs", flush=True)
-    numbers = f"{bits:,} bits and {sums:,} sums over queries"
-    print(f"{emulator.runs} runs of {len(emulator.programs)} kernels under {EMULATOR}: {numbers}, {failed} differ")
+    runs = f"{emulator.runs} runs of {len(emulator.programs)} kernels of {system.name} under {system.emulator}"
+    print(f"{runs}: {bits:,} bits and {sums:,} sums over queries, {failed} differ")
     return 1 if failed else 0
 
 

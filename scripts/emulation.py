@@ -1,11 +1,13 @@
-"""AArch64 in place of this machine's processor: kernels are cross-compiled and run by qemu on the same call.
+"""Another system in place of this machine's: kernels are cross-compiled and run by an emulator on the same call.
 
-Inside `with emulated():` the library works as ever, but each kernel is compiled for AArch64, linked with
-scripts/arm_harness.c, and run under qemu. All memory that a call can reach is copied into the emulator, addresses in
-the call's table and in tables that it leads to are moved along, and what the kernel wrote is copied back.
+Inside `with emulated(AARCH64_LINUX):` the library works as ever, but each kernel is compiled for AArch64, linked with
+scripts/emulation_harness.c, and run under qemu; with WINDOWS_X64 it is compiled for Windows and run under Wine. All
+memory that a call can reach is copied into the emulator, addresses in the call's table and in tables that it leads to
+are moved along, and what the kernel wrote is copied back.
 """
 
 import ctypes
+import os
 import struct
 import subprocess
 import tempfile
@@ -22,10 +24,33 @@ from clearhead.engine.launch_cache import launches
 from clearhead.gradients.backward import launches as gradient_launches
 from clearhead.kernels.abi.gradient_call import FIELDS
 from clearhead.machine.compile import Kernel, KernelSpec, emit
-from clearhead.machine.target import AARCH64
+from clearhead.machine.target import AARCH64, WINDOWS, Target, native_isas
 
 HERE = Path(__file__).parent
-COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+
+
+class System(NamedTuple):
+    """A system to emulate: the target of its code, a C compiler for it, and what runs its programs here."""
+
+    name: str
+    target: Target
+    compiler: tuple[str, ...]
+    emulator: str
+
+
+AARCH64_LINUX = System(
+    "AArch64 Linux",
+    AARCH64,
+    ("aarch64-linux-gnu-gcc", "-O1", "-static", "-lm"),
+    "qemu-aarch64",
+)
+WINDOWS_X64 = System(
+    "Windows x86-64",
+    WINDOWS[native_isas()[0]] if native_isas()[0] in WINDOWS else WINDOWS["generic"],
+    ("x86_64-w64-mingw32-gcc", "-O1", "-static", "-lntdll"),
+    "wine",
+)
+SYSTEMS = {"arm": AARCH64_LINUX, "windows": WINDOWS_X64}
 
 
 class Buffer(NamedTuple):
@@ -44,9 +69,10 @@ class Buffer(NamedTuple):
 
 
 class Emulator:
-    """Runs kernels under qemu, each in a program of its own, kept for further calls."""
+    """Runs kernels on another system, each in a program of its own, kept for further calls."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, system: System, folder: Path) -> None:
+        self.system = system
         self.folder = folder
         self.runs = 0
         self.programs: dict[str, Path] = {}
@@ -56,13 +82,13 @@ class Emulator:
         return Kernel(spec, spec, ())  # type: ignore[arg-type]  # only `run` below takes its entry
 
     def program(self, spec: KernelSpec) -> Path:
-        """The AArch64 code with the harness, ready to run."""
+        """The other system's code with the harness, ready to run."""
         if spec.key not in self.programs:
             base = self.folder / spec.key
             base.with_suffix(".o").write_bytes(emit(spec))
-            sources: list[str | Path] = [HERE / "arm_harness.c", base.with_suffix(".o")]
-            command = [COMPILER, "-O1", "-static", f"-DKERNEL={spec.kernel}", *sources, "-o", base, "-lm"]
-            subprocess.run(command, check=True)  # noqa: S603
+            sources = HERE / "emulation_harness.c", base.with_suffix(".o")
+            compiler, *options = self.system.compiler
+            subprocess.run([compiler, f"-DKERNEL={spec.kernel}", *sources, *options, "-o", base], check=True)  # noqa: S603
             self.programs[spec.key] = base
         return self.programs[spec.key]
 
@@ -87,7 +113,8 @@ class Emulator:
         parts.append(words_of(give_way, scratch_size, budget))
         source, target = self.folder / "problem", self.folder / "results"
         source.write_bytes(b"".join(parts))
-        subprocess.run([EMULATOR, self.program(spec), source, target], check=True)  # noqa: S603
+        command = [self.system.emulator, self.program(spec), source, target]
+        subprocess.run(command, check=True, env={**os.environ, "WINEDEBUG": "-all"})  # noqa: S603
         data, at = target.read_bytes(), 0
         for address, size in buffers:
             ctypes.memmove(address, data[at : at + size], size)
@@ -164,15 +191,15 @@ def located(address: int, buffers: list[Buffer]) -> tuple[int, int] | None:
 
 
 @contextmanager
-def emulated() -> Iterator[Emulator]:
-    """Run the calls of a `with` block on AArch64."""
+def emulated(system: System) -> Iterator[Emulator]:
+    """Run the calls of a `with` block on another system."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        emulator = Emulator(Path(folder))
-        for module in ("engine.execute", "gradients.launch", "attention_weights.lse"):
+        emulator = Emulator(system, Path(folder))
+        for module in ("engine.execute", "engine.carried", "gradients.launch", "attention_weights.lse"):
             stack.enter_context(mock.patch(f"clearhead.{module}.run_kernel", emulator.run))
         stack.enter_context(mock.patch("clearhead.machine.compile.kernels.get", emulator.kernel))
-        for module in ("engine.launch", "gradients.backward"):
-            stack.enter_context(mock.patch(f"clearhead.{module}.target", return_value=AARCH64))
+        for module in ("engine.launch", "engine.carried", "gradients.backward", "pieces.gradients"):
+            stack.enter_context(mock.patch(f"clearhead.{module}.target", return_value=system.target))
         caches = (launches, gradient_launches)
         for cache in caches:
             cache.clear()

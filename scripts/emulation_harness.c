@@ -1,13 +1,21 @@
-/* Runs one kernel on one call that scripts/arm_emulation.py has written down, and writes its results.
+/* Runs one kernel on one call that scripts/emulation.py has written down, and writes its results.
 
    The call: table length and table; number of buffers, each with its size and bytes; number of addresses, each as (holder,
    place in the holder, buffer, offset), the holder being the table (−1) or a buffer of 64-bit numbers; the place of
    sched_yield's address in the table, or −1; bytes of scratch memory, budget. All numbers are 64 bits. The results are all
    buffers, in which addresses that the kernel left alone are what they were. */
-#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#ifdef _WIN32
+#include <malloc.h>
+#include <windows.h>
+#define aligned_alloc(alignment, size) _aligned_malloc(size, alignment)
+#define sched_yield SwitchToThread
+#else
+#include <sched.h>
+#endif
 
 extern int64_t KERNEL(int64_t *table, void *scratch, int64_t budget);
 
