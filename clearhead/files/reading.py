@@ -25,6 +25,7 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.errors import ClearheadError, DtypeError, FileError, reason
+from clearhead.machine.sharing import open_shared
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 DTYPES = {"F32": "<f4", "F64": "<f8"}  # names in .safetensors and in numpy
@@ -88,7 +89,7 @@ def tensors(path: str | os.PathLike[str], what: str, step: str) -> tuple[dict[st
 
 def regular(path: Path) -> BinaryIO:
     """Open a regular file for reading; raises OSError for any other."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    descriptor = open_shared(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     file = os.fdopen(descriptor, "rb")  # raises for directories
     if not S_ISREG(os.fstat(descriptor).st_mode):
         file.close()

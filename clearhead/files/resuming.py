@@ -21,10 +21,10 @@ from clearhead.arrays import Array
 from clearhead.errors import FileError
 from clearhead.files.undertaking import Undertaking, check_same
 from clearhead.files.writing import Spec, arrays_in, complete, destination, layout_of, mapped, reserve, writing_to
-from clearhead.machine.appearing import lock
+from clearhead.machine.sharing import lock, open_shared
 
 FORMAT = 1  # of journals
-FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
 
 class Record(NamedTuple):
@@ -90,7 +90,7 @@ def resumable_file(
         with writing_to(path):
             half = unfinished(path)
             found = found_record(path, journal, layout.size, undertaking, force)
-            file = stack.enter_context(os.fdopen(os.open(half, FLAGS, 0o666), "r+b"))
+            file = stack.enter_context(os.fdopen(open_shared(half, FLAGS), "r+b"))
             file.truncate(layout.size if found else 0)  # `complete` may have added to its end
             if found is None:
                 begin(path, journal, file, layout.size, undertaking)
@@ -183,7 +183,7 @@ def locked_journal(path: Path) -> Iterator[FileIO]:
         name = journal_of(path)
     while True:
         with writing_to(name):
-            descriptor = os.open(name, FLAGS, 0o666)
+            descriptor = open_shared(name, FLAGS)
         with FileIO(descriptor, "r+") as journal:
             try:
                 lock(descriptor)

@@ -14,6 +14,8 @@ from secrets import token_hex
 from stat import S_ISREG
 from typing import BinaryIO
 
+from clearhead.machine.sharing import lock, open_shared
+
 PREFIX, SUFFIX = ".clearhead-", ".part"
 OPENED = "/proc/self/fd"  # path of an unnamed file in Linux
 
@@ -37,8 +39,6 @@ def appearing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             part = part or named(file, path.parent, mode)
-            if os.name == "nt":
-                file.close()
             part.replace(path)
             part = None
     finally:
@@ -64,7 +64,7 @@ def hidden(folder: Path, mode: int) -> tuple[Path, BinaryIO]:
     """A locked file with a hidden name."""
     while True:
         part = folder / f"{PREFIX}{token_hex(8)}{SUFFIX}"
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+        descriptor = open_shared(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         try:
             lock(descriptor)
         except BlockingIOError:  # another writer is about to remove it
@@ -94,14 +94,6 @@ def named(file: BinaryIO, folder: Path, mode: int) -> Path:
     return part
 
 
-def lock(descriptor: int) -> None:
-    """Lock a file until it is closed; raises OSError, BlockingIOError if it is locked already."""
-    if os.name != "nt":  # Windows does not remove open files
-        from fcntl import LOCK_EX, LOCK_NB, flock
-
-        flock(descriptor, LOCK_EX | LOCK_NB)
-
-
 def remove_dead(folder: Path) -> None:
     """Remove files that killed writers left in a folder."""
     with suppress(OSError), os.scandir(folder) as entries:
@@ -114,14 +106,10 @@ def remove_dead(folder: Path) -> None:
 def remove_unlocked(name: str) -> None:
     """Remove a file that nobody has locked; raises OSError if it is locked."""
     flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(name, os.O_RDONLY | flags)
+    descriptor = open_shared(name, os.O_RDONLY | flags)
     try:
-        if not S_ISREG(os.fstat(descriptor).st_mode):
-            return
-        lock(descriptor)
-        if os.name != "nt":
+        if S_ISREG(os.fstat(descriptor).st_mode):
+            lock(descriptor)
             os.unlink(name)
     finally:
         os.close(descriptor)
-    if os.name == "nt":
-        os.unlink(name)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from clearhead import settings
 from clearhead.machine.appearing import appearing
+from clearhead.machine.sharing import open_shared
 from clearhead.machine.unbroken import late
 
 MAGIC = b"clearhead kernel 1\n"
@@ -61,7 +62,7 @@ def load_code(key: str) -> bytes | None:
 
 def read_entry(path: Path) -> bytes:
     """Read an entry; returns nothing for a file that clearhead cannot have written; raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    descriptor = open_shared(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         valid = stat.S_ISREG(status.st_mode) and private(status) and status.st_size <= MAX_ENTRY_BYTES
