@@ -84,12 +84,12 @@ class Emulator:
     def program(self, spec: KernelSpec) -> Path:
         """The other system's code with the harness, ready to run."""
         if spec.key not in self.programs:
-            base = self.folder / spec.key
-            base.with_suffix(".o").write_bytes(emit(spec))
-            sources = HERE / "emulation_harness.c", base.with_suffix(".o")
+            code, program = (self.folder / f"{spec.key}.{suffix}" for suffix in ("o", "exe"))
+            code.write_bytes(emit(spec))
+            sources = HERE / "emulation_harness.c", code
             compiler, *options = self.system.compiler
-            subprocess.run([compiler, f"-DKERNEL={spec.kernel}", *sources, *options, "-o", base], check=True)  # noqa: S603
-            self.programs[spec.key] = base
+            subprocess.run([compiler, f"-DKERNEL={spec.kernel}", *sources, *options, "-o", program], check=True)  # noqa: S603
+            self.programs[spec.key] = program
         return self.programs[spec.key]
 
     def run(self, spec: KernelSpec, table: Any, scratch_size: int, _: int, __: str, arrays: object) -> None:

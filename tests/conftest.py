@@ -11,7 +11,14 @@ from typing import Any
 import hypothesis
 import pytest
 
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")  # the first is the fastest
+BROWSERS = (
+    "chromium-headless-shell",  # the fastest
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+)
 KERNELS = Path(__file__).parents[1] / ".pytest_cache" / "kernels"
 
 

@@ -27,6 +27,7 @@ from clearhead.kernels.abi.tiles import ELEMENTS, tile_for
 from clearhead.machine import store
 from clearhead.machine.compile import KernelSpec, emit, link, machine_for, stored_object
 from clearhead.machine.peak import Peak
+from clearhead.machine.systems import tried
 from clearhead.machine.target import native_isas, target
 from clearhead.machine.threads import allowed
 from clearhead.rules.masks import Mask, causal, full, where, window
@@ -98,6 +99,7 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "llvmlite": f"{llvmlite.__version__} (LLVM {'.'.join(map(str, llvm.llvm_version_info))})",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "tried there": tried(),
     }
 
 

@@ -51,6 +51,8 @@ def lock(descriptor: int) -> None:
     try:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     except OSError as error:
-        raise BlockingIOError(error.errno, "locked by another process") if error.errno in (EACCES, EDEADLK) else error
+        if error.errno in (EACCES, EDEADLK):
+            raise BlockingIOError(error.errno, "locked by another process") from error
+        raise
     finally:
         os.lseek(descriptor, place, os.SEEK_SET)
