@@ -47,7 +47,7 @@ AARCH64_LINUX = System(
 WINDOWS_X64 = System(
     "Windows x86-64",
     WINDOWS[native_isas()[0]] if native_isas()[0] in WINDOWS else WINDOWS["generic"],
-    ("x86_64-w64-mingw32-gcc", "-O1", "-static", "-lntdll"),
+    ("x86_64-w64-mingw32-gcc", "-O1", "-static"),
     "wine",
 )
 SYSTEMS = {"arm": AARCH64_LINUX, "windows": WINDOWS_X64}

@@ -13,6 +13,8 @@
 #include <windows.h>
 #define aligned_alloc(alignment, size) _aligned_malloc(size, alignment)
 #define sched_yield SwitchToThread
+// Windows' own name of the function that touches each page of a large frame; the compiler's library has it under another.
+__asm__(".globl __chkstk\n__chkstk: jmp ___chkstk_ms");
 #else
 #include <sched.h>
 #endif
