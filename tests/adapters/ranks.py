@@ -1,6 +1,7 @@
 """Processes that share a sequence: started once, then sent one function after the other.
 
-Started by spawn (a fork of a process with torch's threads hangs), joined by a file, so that no port is taken.
+Forked from a process that has imported torch and used it for nothing (a fork of one with torch's threads hangs), joined
+by a file, so that no port is taken.
 """
 
 import multiprocessing
@@ -16,7 +17,8 @@ class Ranks:
     """Workers of one torch.distributed job, with groups of the first two, three … of them and others asked for."""
 
     def __init__(self, count: int, folder: Path, groups: Sequence[tuple[int, ...]] = ()) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["clearhead.adapters.torch.distributed", "torch.distributed"])
         members = [*(tuple(range(size)) for size in range(2, count + 1)), *groups]
         self.processes, self.ends = [], []
         for rank in range(count):
