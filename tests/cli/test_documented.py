@@ -8,7 +8,7 @@ import typer.main
 from clearhead.cli.command import app
 
 PAGE = (Path(__file__).parents[2] / "docs/command-line.md").read_text("utf-8")
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = vars(typer.main.get_command(app))["commands"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
