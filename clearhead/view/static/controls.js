@@ -11,6 +11,11 @@ export function icon(path) {
   return svg.svg({ viewBox: '0 0 16 16', 'aria-hidden': 'true' }, svg.path({ d: path }));
 }
 
+/** A link of the bar, if the page has one. */
+export function linkTo(href, name) {
+  return href ? html.a({ href }, name) : null;
+}
+
 /** A button that opens a list of entries: buttons, or groups of them. Arrow keys go from one to the next. */
 export function menu(face, name, entries, icon = false, kind = '') {
   const made = html.details(

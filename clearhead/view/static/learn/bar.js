@@ -1,8 +1,8 @@
 // Learn's bar: undo and redo, the link, exports, the theme.
 
-import { alone, openedAt } from '../ask.js';
+import { links, openedAt, writes } from '../ask.js';
 import { appearanceMenu } from '../appearance.js';
-import { icon, menu, REDO, UNDO } from '../controls.js';
+import { icon, linkTo, menu, REDO, UNDO } from '../controls.js';
 import { html } from '../dom.js';
 
 const EXPORTS = [
@@ -19,7 +19,8 @@ export function barView(state, { past, future, copied }) {
     html.nav(
       { 'aria-label': 'Screens' },
       html.a({ href: '#', 'aria-current': 'page', id: 'home' }, 'Learn'),
-      alone ? null : html.a({ href: 'read' }, 'Read'),
+      linkTo(links.read, 'Read'),
+      linkTo(links.docs, 'Docs'),
     ),
     html.span({ class: 'room' }),
     html.div(
@@ -45,7 +46,7 @@ export function barView(state, { past, future, copied }) {
       menu(
         'Export',
         'Export',
-        EXPORTS.filter(([kind]) => !(kind === 'html' && alone) && !(kind === 'link' && openedAt !== null)).map(
+        EXPORTS.filter(([kind]) => !(kind === 'html' && !writes) && !(kind === 'link' && openedAt !== null)).map(
           ([kind, name]) => html.button({ 'data-export': kind }, name),
         ),
       ),

