@@ -2,7 +2,7 @@
 
 import { Refused } from './ask.js';
 import { attend, dot, sum } from './learn/attention.js';
-import { counted, countedInWords, listedWords, plainNumber, quotedToken } from './wording.js';
+import { countOf, countedInWords, listedWords, plainNumber, quotedToken } from './wording.js';
 
 const SAME = 1e-12; // a relative difference up to this is rounding
 const INVISIBLE = 5e-5; // a smaller difference does not show in four decimals
@@ -59,7 +59,7 @@ export function consequenceOf(text, formula) {
 
 const SAID = {
   'no-values': (e) =>
-    `What comes out is ${counted(e.seen.filter(Boolean).length, 'weight')}, one for each item that is seen: where to look, and ` +
+    `What comes out is ${countOf(e.seen.filter(Boolean).length, 'weight')}, one for each item that is seen: where to look, and ` +
     `nothing of what is there. For all items the shape is (${e.n},${e.n}) in place of (${e.n},${e.v[0].length}): a row's length is ` +
     'that of the input, so that no layer could follow that takes vectors of a fixed size.',
   'values=keys': (e) =>
@@ -82,7 +82,7 @@ const SAID = {
   'no-scale': (e, a) => {
     if (e.scale === 1)
       return e.alike ? `Nothing changes: the first approach has no scale.${ROLES}` : 'Nothing changes: the scale is 1 already.';
-    const grown = `Every score is ${plainNumber(1 / e.scale)} times as large, as a sum of ${counted(e.q[0].length, 'product')} tends to grow`;
+    const grown = `Every score is ${plainNumber(1 / e.scale)} times as large, as a sum of ${countOf(e.q[0].length, 'product')} tends to grow`;
     return `${grown}, and softmax decides harder: ${largestSaid(e, a)}`;
   },
   'divide-by-d': (e, a) => {
@@ -99,7 +99,7 @@ const SAID = {
     const total = plainNumber(sum(a)),
       left = total === '1.0000' ? 'a little less than 1' : `${total} and not to 1`;
     return (
-      `The ${counted(hidden, 'hidden item')} took part in the sum: the weights left add up to ${left}, and they leak ` +
+      `The ${countOf(hidden, 'hidden item')} took part in the sum: the weights left add up to ${left}, and they leak ` +
       `what is hidden: other hidden items would give other weights. ${lengthsSaid(e, y)}`
     );
   },

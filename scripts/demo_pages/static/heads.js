@@ -2,20 +2,20 @@
 
 import { rowDot } from './model.js';
 
-/** Heads joined as one matrix: `of` are heads { q, k, lse, dim, scale, lengths }, and with `lengths` weights are taken
- * times those of their values. */
-export function makeSelected(of, join, valued) {
-  const n = of[0].lse.length;
+/** Heads, each { q, k, lse, dim, scale, lengths }, joined as one matrix; if `valued`, weights are taken times the
+ * lengths of their values. */
+export function makeSelected(heads, join, valued) {
+  const n = heads[0].lse.length;
 
   /** What query i gives the keys from `start` to `stop`, as one row. */
   function cells(i, start = 0, stop = n) {
     const found = new Float32Array(stop - start),
       end = Math.min(stop, i + 1);
-    for (const { q, k, lse, dim, scale, lengths } of)
+    for (const { q, k, lse, dim, scale, lengths } of heads)
       for (let j = start; j < end; j += 1) {
         const weight = Math.exp(scale * rowDot(q, i * dim, k, j * dim, dim) - lse[i]) * (valued ? lengths[j] : 1);
         if (join === 'max') found[j - start] = Math.max(found[j - start], weight);
-        else found[j - start] += weight / of.length;
+        else found[j - start] += weight / heads.length;
       }
     return found;
   }

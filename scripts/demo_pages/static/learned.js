@@ -13,7 +13,7 @@ const SHOWN_HEADS = {
   1.2: 'many at once',
 };
 const HEAD_ORDER = ['0.0', '1.1', '3.3', '2.1', '0.2', '1.2'];
-const GUESSES = 5;
+const MOST_GUESSES = 5;
 const MOST_PIECES = 48; // of a sentence
 const MOST_PIECES_SHOWN = 12;
 
@@ -23,7 +23,7 @@ export async function learnedHeads(text) {
     { tokens, names } = readSentence(model, text),
     done = forwardPass(model, tokens),
     chances = nextChances(done);
-  const likeliest = [...chances.keys()].sort((a, b) => chances[b] - chances[a] || a - b).slice(0, GUESSES);
+  const likeliest = [...chances.keys()].sort((a, b) => chances[b] - chances[a] || a - b).slice(0, MOST_GUESSES);
   const guessed = model.tokenizer.names(likeliest).map(visibleBlanks);
   return {
     text,

@@ -32,7 +32,7 @@ export function describedLine(values, by, at, without) {
 }
 
 /** Four digits, for a drawing. */
-export function shortened(value) {
+export function fourDigits(value) {
   return Number(value.toPrecision(4));
 }
 
@@ -55,7 +55,7 @@ function binsOf(x) {
     parts = Array.from({ length: Math.ceil(x.length / size) }, (_, n) => x.subarray(n * size, (n + 1) * size));
   const sumOf = (part) => part.reduce((a, b) => a + b, 0);
   return {
-    max: parts.map((part) => shortened(part.reduce((a, b) => Math.max(a, b)))),
-    mean: parts.map((part) => shortened(sumOf(part) / part.length)),
+    max: parts.map((part) => fourDigits(part.reduce((a, b) => Math.max(a, b)))),
+    mean: parts.map((part) => fourDigits(sumOf(part) / part.length)),
   };
 }

@@ -1,6 +1,6 @@
 // The head sheet: each head's picture in small, and the measures that name what it does (clearhead/reading/sheet.py).
 
-import { shortened } from './lines.js';
+import { fourDigits } from './lines.js';
 
 const THUMBNAIL = 28; // pixels
 const MOST_POINTS = 40; // of a head's width along the text
@@ -50,7 +50,7 @@ function pixelsOf(n, size) {
 function alongText(x) {
   const size = Math.max(1, Math.ceil(x.length / MOST_POINTS));
   return Array.from({ length: Math.ceil(x.length / size) }, (_, n) =>
-    shortened(meanOver(x.subarray(n * size, (n + 1) * size))),
+    fourDigits(meanOver(x.subarray(n * size, (n + 1) * size))),
   );
 }
 

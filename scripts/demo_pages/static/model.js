@@ -44,8 +44,8 @@ export function forwardPass({ layers, heads, embedding }, tokens, without = []) 
       });
       return { q: own, k: k[head], v: v[head], lse };
     });
-    x = added(x, product(attended, layer.output));
-    x = added(x, product(gelu(product(normedRows(x, width), layer.up)), layer.down));
+    x = sumOfRows(x, product(attended, layer.output));
+    x = sumOfRows(x, product(gelu(product(normedRows(x, width), layer.up)), layer.down));
     return { heads: found, dim, scale };
   });
   return { passes, logits: product(normedRows(x.subarray((n - 1) * width), width), embedding) };
@@ -130,6 +130,6 @@ function gelu(x) {
   return x.map((a) => 0.5 * a * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (a + 0.044715 * a * a * a))));
 }
 
-function added(a, b) {
+function sumOfRows(a, b) {
   return a.map((value, at) => value + b[at]);
 }

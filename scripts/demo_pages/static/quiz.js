@@ -2,7 +2,7 @@
 
 import { workedOut } from './consequences.js';
 import { dot, sum } from './learn/attention.js';
-import { counted, plainNumber, quotedToken } from './wording.js';
+import { countOf, plainNumber, quotedToken } from './wording.js';
 
 const COST_LENGTHS = [10, 100, 1_000, 10_000, 100_000, 1_000_000];
 const MOST_DIMS = 64;
@@ -65,7 +65,7 @@ function zeroReason(token, { shift, total }, shown) {
 
 function sumQuestion({ row, names, seen, of }) {
   return {
-    text: `${quotedToken(names[row])} sees ${counted(seen.filter(Boolean).length, 'item')}. What do its weights add up to?`,
+    text: `${quotedToken(names[row])} sees ${countOf(seen.filter(Boolean).length, 'item')}. What do its weights add up to?`,
     options: ['0: they cancel out', '1', 'to more, the more alike the items are'],
     answer: 'b',
     why:
@@ -77,7 +77,7 @@ function sumQuestion({ row, names, seen, of }) {
 function shapeQuestion({ n, q }) {
   const d = q[0].length;
   return {
-    text: `X is (${n},${d}): ${counted(n, 'item')}, each a vector of ${counted(d, 'number')}. What is X Xᵀ, the scores?`,
+    text: `X is (${n},${d}): ${countOf(n, 'item')}, each a vector of ${countOf(d, 'number')}. What is X Xᵀ, the scores?`,
     options: [
       `(${n},${n}): a number for each pair of items`,
       `(${d},${d}): a number for each pair of dims`,
@@ -98,6 +98,6 @@ function futureQuestion({ n, q, names }) {
     answer: 'a',
     why:
       'Hidden before, its weight on itself, α₁₁, is 1. Hidden after, the sum would hold all ' +
-      `${counted(n, 'exponential')}, and ${plainNumber(late)} would be left of it.`,
+      `${countOf(n, 'exponential')}, and ${plainNumber(late)} would be left of it.`,
   };
 }

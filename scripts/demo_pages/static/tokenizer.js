@@ -1,12 +1,12 @@
 // The small model's tokens, as clearhead/model/tokens.py cuts them: bytes joined in pairs, within words.
 
-const BLANK = '[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]';
+const BLANKS = '[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]';
 const PIECE = new RegExp(
   "'(?:s|t|re|ve|m|ll|d)(?![\\p{L}\\p{N}_])" +
     '| ?[\\p{L}\\p{Nl}\\p{No}]{1,24}' +
     '| ?\\p{Nd}' +
-    `| ?(?:(?!${BLANK})[^\\p{L}\\p{N}]){1,24}` +
-    `|${BLANK}{1,24}(?=${BLANK}|$)|${BLANK}`,
+    `| ?(?:(?!${BLANKS})[^\\p{L}\\p{N}]){1,24}` +
+    `|${BLANKS}{1,24}(?=${BLANKS}|$)|${BLANKS}`,
   'gu',
 );
 const FIRST_BYTE = 1;

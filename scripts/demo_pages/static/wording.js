@@ -22,7 +22,7 @@ export function countedInWords(n) {
 }
 
 /** A count with its noun, in singular or plural. */
-export function counted(n, noun) {
+export function countOf(n, noun) {
   return `${countedInWords(n)} ${n === 1 ? noun : `${noun}s`}`;
 }
 
