@@ -10,7 +10,7 @@ where a page may fetch nothing: so each data file is a script.
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ PASSAGE_BEGINS, PASSAGE_CHARACTERS = "Call me Ishmael.", 1200
 LINKS = {"learn": "index.html", "read": "read.html", "docs": "../index.html"}
 
 
-def write_demo(folder: Path) -> None:
+def write_demo(folder: Path, *, recording: Callable[[], dict[str, Any] | None] | None = smollm2.recording) -> None:
     """Write the demo: index.html (Learn), read.html, what they load, and smollm2/ where that model is installed.
 
     The pages link to ../index.html, the documentation. Raises OSError.
@@ -52,7 +52,7 @@ def write_demo(folder: Path) -> None:
     write_data(folder, "model", model_data())
     write_page(folder / "index.html", page.LEARN, {"known": first_answers(), "links": LINKS}, ("words", "model"))
     write_page(folder / "read.html", page.READ, {"links": LINKS, "opening": {"text": passage()}}, ("model",))
-    recorded = smollm2.recording()
+    recorded = recording() if recording else None
     if recorded is not None:
         own = folder / "smollm2"
         own.mkdir(exist_ok=True)

@@ -25,8 +25,7 @@ export function workedOut(text) {
   const { names, q, k = q, v = q, row, scale = 1, window = null } = JSON.parse(text);
   const asked = { q, k, v, scale, window },
     right = attend(asked);
-  if (q.some((query, i) => k.some((key, j) => right.seen[i][j] && !Number.isFinite(dot(query, key) * scale))))
-    throw new Refused('The vectors are so long that their dot products exceed a float64: scale them down.');
+  checkFinite(k.filter((_, j) => right.seen[row][j]).map((key) => scale * plainProduct(q[row], key)));
   return {
     ...asked,
     asked,
@@ -40,6 +39,17 @@ export function workedOut(text) {
     seen: right.seen[row],
     output: right.outputs[row],
   };
+}
+
+/** Throw Refused where a score exceeds a float64. */
+export function checkFinite(scores) {
+  if (!scores.every(Number.isFinite))
+    throw new Refused('The vectors are so long that their dot products exceed a float64: scale them down.');
+}
+
+/** A dot product as it comes, also where it overflows. */
+export function plainProduct(a, b) {
+  return a.reduce((total, x, c) => total + x * b[c], 0);
 }
 
 /** The consequence of another formula. */

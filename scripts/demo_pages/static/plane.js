@@ -2,13 +2,15 @@
 
 
 const PLACES = 100; // two decimals
+const NOTHING = 1e-12; // of the largest square: below it lies only rounding
 const SWEEPS = 60; // of rotations, of which a dozen items need fewer than ten
 
 /** Vectors (n, d) as coordinates (n, 2), rounded, and the share of their squared lengths that is kept. */
 export function projectedToPlane(x) {
   const { values, vectors } = eigen(x.map((a) => x.map((b) => plainDot(a, b))));
   const order = [...values.keys()].sort((a, b) => values[b] - values[a]);
-  const columns = [0, 1].map((n) => (order[n] === undefined ? null : coordinates(x, vectors, order[n])));
+  const isFlat = (n) => n === undefined || values[n] <= NOTHING * values[order[0]];
+  const columns = [0, 1].map((n) => (isFlat(order[n]) ? null : coordinates(x, vectors, order[n])));
   const total = values.reduce((sum, value) => sum + Math.max(0, value), 0),
     two = order.slice(0, 2).reduce((sum, n) => sum + Math.max(0, values[n]), 0);
   return { plane: x.map((_, i) => columns.map((column) => (column ? toPlaces(column[i]) : 0))), kept: total ? two / total : 1 };
@@ -18,7 +20,6 @@ export function projectedToPlane(x) {
 function coordinates(x, vectors, n) {
   const axis = x[0].map((_, c) => x.reduce((sum, row, i) => sum + vectors[i][n] * row[c], 0));
   const length = Math.sqrt(plainDot(axis, axis));
-  if (!length) return null;
   const largest = axis.reduce((best, value) => (Math.abs(value) > Math.abs(best) ? value : best), 0);
   return x.map((row) => (Math.sign(largest) * plainDot(row, axis)) / length);
 }

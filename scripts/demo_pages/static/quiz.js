@@ -1,6 +1,6 @@
 // Questions on the reader's numbers and the cost of longer texts, as clearhead/explain/quiz.py and cost.py have them.
 
-import { workedOut } from './consequences.js';
+import { checkFinite, plainProduct, workedOut } from './consequences.js';
 import { dot, sum } from './learn/attention.js';
 import { countOf, plainNumber, quotedToken } from './wording.js';
 
@@ -89,6 +89,7 @@ function shapeQuestion({ n, q }) {
 }
 
 function futureQuestion({ n, q, names }) {
+  checkFinite(q.map((key) => plainProduct(q[0], key)));
   const scores = q.map((key) => dot(q[0], key)),
     largest = Math.max(...scores),
     late = Math.exp(scores[0] - largest) / sum(scores.map((score) => Math.exp(score - largest)));
