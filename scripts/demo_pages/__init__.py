@@ -9,7 +9,6 @@ where a page may fetch nothing: so each data file is a script.
 
 import base64
 import json
-import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -35,8 +34,15 @@ MODEL = ("tokenizer", "model")
 LEARN = (*WORDS, *MODEL, "learned", "consequences", "quiz", "learn")
 READ = ("data", "wording", *MODEL, "heads", "lines", "pooled", "measures", "recordings", "read")
 FIRST_TEXT = "a red apple and a green pear"  # as clearhead/view/static/learn/state.js has it
-PASSAGE = Path(__file__).parents[2] / "examples/moby_dick.txt"
-PASSAGE_BEGINS, PASSAGE_CHARACTERS = "Call me Ishmael.", 1200
+TEXT = (
+    "The whale swam under the ship. The captain saw the whale, and the men in the boats saw the white whale. The sea "
+    "was calm and the wind was low, but the whale was near the ship. Then the captain cried out, and the boats went "
+    "down into the sea. The men pulled hard at the oars; the white whale turned, and the sea was full of foam. The "
+    "captain stood in the boat, and the men saw the captain. The white whale swam under the boats, and the boats were "
+    "broken, and the men were in the sea. The ship came near, and the men were drawn out of the sea. But the captain "
+    "was not in the ship, and the captain was not in the boats; and the white whale swam down into the sea."
+)  # it repeats, in words that the small model knows: heads that copy have something to do
+STATE = "layer=3&heads=3"  # such a head
 LINKS = {"learn": "index.html", "read": "read.html", "docs": "../index.html"}
 
 
@@ -51,7 +57,7 @@ def write_demo(folder: Path, *, recording: Callable[[], dict[str, Any] | None] |
     write_data(folder, "words", words_data())
     write_data(folder, "model", model_data())
     write_page(folder / "index.html", page.LEARN, {"known": first_answers(), "links": LINKS}, ("words", "model"))
-    write_page(folder / "read.html", page.READ, {"links": LINKS, "opening": {"text": passage()}}, ("model",))
+    write_page(folder / "read.html", page.READ, {"links": LINKS, "opening": {"text": TEXT, "state": STATE}}, ("model",))
     recorded = recording() if recording else None
     if recorded is not None:
         own = folder / "smollm2"
@@ -123,10 +129,3 @@ def model_data() -> dict[str, Any]:
 def in_base64(x: np.ndarray[Any, Any]) -> str:
     """An array's bytes."""
     return base64.b64encode(np.ascontiguousarray(x, x.dtype.newbyteorder("<")).tobytes()).decode()
-
-
-def passage() -> str:
-    """The text that the small model reads first: its context holds no more."""
-    text = PASSAGE.read_text("utf-8")
-    start = text.index(PASSAGE_BEGINS)
-    return re.sub(r"\s+", " ", text[start : start + PASSAGE_CHARACTERS]).rpartition(".")[0] + "."

@@ -1,6 +1,6 @@
 // Read: starts the screen. It holds the state, its past and its address, and hands keys and clicks to the panes.
 
-import { keepAddress, links, openedAt, Refused, request, writes } from '../ask.js';
+import { keepAddress, links, openedAt, opening, Refused, request, writes } from '../ask.js';
 import { appear, appearAsBefore, appearanceChoices, appearanceMenu } from '../appearance.js';
 import { pythonOf } from './code.js';
 import { icon, linkTo, menu, menuChoice, menuGroup, MORE, REDO, UNDO } from '../controls.js';
@@ -37,7 +37,7 @@ async function startReading() {
   const panes = [];
   const past = [],
     future = [];
-  let state = fromAddress(openedAt ?? location.hash);
+  let state = fromAddress(openedAt ?? (location.hash || opening?.state || ''));
   let found = null; // the readings
   let active = 0;
   let opened = 0; // panes so far
