@@ -76,12 +76,12 @@ def recorded(seen: Any, ids: list[int]) -> dict[str, Any]:
 
 def layer_data(layer: Any, places: list[int], key_heads: list[int]) -> dict[str, Any]:
     """A layer's queries and keys, which have 16 bits, its rows' log-sum-exps, and the lengths of its values."""
-    problem, lse = layer.weights.source.problem, layer.weights.lse
-    query, key = problem.query.reshape(-1, *problem.query.shape[-2:]), problem.key.reshape(-1, *problem.key.shape[-2:])
+    source, lse = layer.weights.source, layer.weights.lse
+    query, key = (x.reshape(-1, *x.shape[-2:]) for x in (source.query, source.key))
     agreement = layer.find_agreement()
     return {
         "dim": query.shape[-1],
-        "scale": float(problem.scale),
+        "scale": float(source.problem.scale),
         "keys": [in_base64(key[at], np.float16) for at in key_heads],
         "heads": [
             {

@@ -1,10 +1,12 @@
 """The demo, written once, and its pages from disk in a browser that is offline."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
@@ -62,7 +64,7 @@ def ask_page(browser: Browser, demo: Path) -> Iterator[Callable[..., Ask]]:
     def open_answers(screen: page.Screen, answers: tuple[str, ...], opening: dict[str, Any] | None = None) -> Ask:
         modules = [page.module_text(name) for name in (*SHARED, "learn/attention", "read/sight", "read/tiles")]
         own = [(demo_pages.STATIC / f"{name}.js").read_text("utf-8") for name in answers]
-        script = page.joined_script([*modules, *own, "self.asked = request; self.Refused = Refused;"])
+        script = page.joined_script([*modules, *own, "self.asked = request; self.inBase64 = packed;"])
         (demo / "asked.js").write_text(script, "utf-8")
         kept = json.dumps({"known": {}, "live": True, "links": {}, "opening": opening})
         path = demo / "asked.html"
@@ -73,11 +75,15 @@ def ask_page(browser: Browser, demo: Path) -> Iterator[Callable[..., Ask]]:
         )
         found = context.new_page()
         found.goto(path.as_uri())
-        told = (
-            "([what, all]) => Promise.all(all.map((about) => asked(what, about).then((one) => one.values ? {...one, "
-            "values: [...one.values]} : one, (error) => ({refused: error.message}))))"
-        )
-        return lambda what, all_about: found.evaluate(told, [what, all_about])
+        told = """([what, all]) => Promise.all(all.map((about) =>
+            asked(what, about).then(inBase64, (error) => ({ refused: error.message }))))"""
+        return lambda what, all_about: [with_numbers(one) for one in found.evaluate(told, [what, all_about])]
 
     yield open_answers
     context.close()
+
+
+def with_numbers(told: dict[str, Any]) -> dict[str, Any]:
+    """An answer whose numbers came in base64."""
+    values = told.get("values")
+    return told if values is None else told | {"values": np.frombuffer(base64.b64decode(values), "<f4")}

@@ -59,6 +59,8 @@ def same(ours: Any, theirs: Any, error: float, path: str = "") -> None:
         assert sorted(ours) == sorted(theirs), path
         for name in theirs:
             same(ours[name], theirs[name], error, f"{path}.{name}")
+    elif isinstance(theirs, np.ndarray):
+        assert np.allclose(ours, theirs, rtol=error, atol=error), path
     elif isinstance(theirs, list):
         assert len(ours) == len(theirs), path
         if theirs and isinstance(theirs[0], float | int):

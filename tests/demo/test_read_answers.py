@@ -9,6 +9,7 @@ import pytest
 
 from clearhead.reading.answers import Reader
 from clearhead.reading.sources import from_small_model
+from clearhead.reading.tiles import TILE
 from clearhead.view import page
 from scripts import demo_pages
 from tests.demo.conftest import Ask
@@ -38,16 +39,16 @@ def python(reader: Reader, what: str, about: dict[str, Any]) -> Any:
     found = reader.answer(what, about)
     fields = json.loads(json.dumps(found.fields))
     fields.pop("ms", None)
-    return fields if found.values is None else {**fields, "values": found.values.ravel().astype(float).tolist()}
+    return fields if found.values is None else {**fields, "values": found.values.ravel()}
 
 
-def test_every_row_of_every_head_is_the_models(ask_read: Ask, reader: Reader) -> None:
+def test_every_weight_of_every_head_is_the_models(ask_read: Ask, reader: Reader) -> None:
     for layer in reader.readings[0].stack().layers.values():
-        weights = np.asarray(layer.weights)
-        for head in layer.heads:
-            about = {**ONE, "layer": layer.number, "heads": [head], "by": "row"}
-            rows = ask_read("line", [{**about, "at": at} for at in range(layer.queries)])
-            assert np.allclose([row["values"] for row in rows], weights[head], atol=ERROR, rtol=0)
+        weights, place = np.asarray(layer.weights), {"z": 0, "r": 0, "c": 0, "from": 0, "to": TILE, "how": "max"}
+        asked = [{**ONE, **place, "layer": layer.number, "heads": [head]} for head in layer.heads]
+        for head, told in zip(layer.heads, ask_read("tile", asked), strict=True):
+            cells = told["values"].reshape(TILE, TILE)[: layer.queries, : layer.keys]
+            assert np.allclose(cells, weights[head], atol=ERROR, rtol=0)
 
 
 def test_a_row_is_described_in_the_same_numbers(ask_read: Ask, reader: Reader) -> None:
