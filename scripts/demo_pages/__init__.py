@@ -42,8 +42,18 @@ TEXT = (
     "broken, and the men were in the sea. The ship came near, and the men were drawn out of the sea. But the captain "
     "was not in the ship, and the captain was not in the boats; and the white whale swam down into the sea."
 )  # it repeats, in words that the small model knows: heads that copy have something to do
-STATE = "layer=3&heads=3"  # such a head
-LINKS = {"learn": "index.html", "read": "read.html", "docs": "../index.html"}
+OPENING = {
+    "text": TEXT,
+    "state": "layer=3&heads=3&row=168",  # such a head, at “not”, which looks at what came after the first “not”
+    "note": "Computed in this page by the small model’s own weights: what you let it read stays here. For another model: "
+    "pip install 'clearhead[view]', then clearhead view --model FOLDER.",
+}
+LEARN_NOTE = (
+    "Computed in this page: what you type stays here. To write it as one file: pip install 'clearhead[view]', then "
+    "clearhead view."
+)
+SCREENS = {"Learn": "index.html", "Read": "read.html"}
+DOCS = {"Docs": "../index.html"}
 
 
 def write_demo(folder: Path, *, recording: Callable[[], dict[str, Any] | None] | None = smollm2.recording) -> None:
@@ -56,15 +66,17 @@ def write_demo(folder: Path, *, recording: Callable[[], dict[str, Any] | None] |
     write_code(folder, page.READ, READ)
     write_data(folder, "words", words_data())
     write_data(folder, "model", model_data())
-    write_page(folder / "index.html", page.LEARN, {"known": first_answers(), "links": LINKS}, ("words", "model"))
-    write_page(folder / "read.html", page.READ, {"links": LINKS, "opening": {"text": TEXT, "state": STATE}}, ("model",))
     recorded = recording() if recording else None
-    if recorded is not None:
+    screens = SCREENS | ({smollm2.SCREEN: "smollm2/index.html"} if recorded else {}) | DOCS
+    learn = {"known": first_answers(), "screens": screens, "opening": {"note": LEARN_NOTE}}
+    write_page(folder / "index.html", page.LEARN, learn, ("words", "model"))
+    write_page(folder / "read.html", page.READ, {"screens": screens, "opening": OPENING}, ("model",))
+    if recorded:
         own = folder / "smollm2"
         own.mkdir(exist_ok=True)
-        links = {"learn": "../index.html", "read": "../read.html", "docs": "../../index.html"}
         write_data(own, "recording", recorded)
-        kept = {"links": links, "opening": {"recording": "recording"}}
+        above = {name: f"../{address}" for name, address in screens.items()}
+        kept = {"screens": above, "opening": smollm2.OPENING}
         write_page(own / "index.html", page.READ, kept, ("recording",), up="../")
 
 

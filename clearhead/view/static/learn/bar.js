@@ -1,8 +1,8 @@
 // Learn's bar: undo and redo, the link, exports, the theme.
 
-import { links, openedAt, writes } from '../ask.js';
+import { openedAt, writes } from '../ask.js';
 import { appearanceMenu } from '../appearance.js';
-import { icon, linkTo, menu, REDO, UNDO } from '../controls.js';
+import { icon, menu, REDO, screensNav, UNDO } from '../controls.js';
 import { html } from '../dom.js';
 
 const EXPORTS = [
@@ -16,12 +16,7 @@ export function barView(state, { past, future, copied }) {
   return [
     html.h1({ class: 'unseen' }, 'Learn: self-attention, one sum at a time'),
     html.span({ class: 'mark' }, 'clearhead'),
-    html.nav(
-      { 'aria-label': 'Screens' },
-      html.a({ href: '#', 'aria-current': 'page', id: 'home' }, 'Learn'),
-      linkTo(links.read, 'Read'),
-      linkTo(links.docs, 'Docs'),
-    ),
+    screensNav('Learn', { id: 'home' }),
     html.span({ class: 'room' }),
     html.div(
       { class: 'tools' },

@@ -1,9 +1,9 @@
 // Read: starts the screen. It holds the state, its past and its address, and hands keys and clicks to the panes.
 
-import { keepAddress, links, openedAt, opening, Refused, request, writes } from '../ask.js';
+import { keepAddress, openedAt, opening, Refused, request, writes } from '../ask.js';
 import { appear, appearAsBefore, appearanceChoices, appearanceMenu } from '../appearance.js';
 import { pythonOf } from './code.js';
-import { icon, linkTo, menu, menuChoice, menuGroup, MORE, REDO, UNDO } from '../controls.js';
+import { icon, menu, menuChoice, menuGroup, MORE, REDO, screensNav, UNDO } from '../controls.js';
 import { openAgain, openCode, openHelp } from './dialogs.js';
 import { draw, html } from '../dom.js';
 import { exportAs } from './exports.js';
@@ -62,12 +62,7 @@ async function startReading() {
       bar,
       html.h1({ class: 'unseen' }, 'Read: what every token looks at'),
       html.span({ class: 'mark' }, 'clearhead'),
-      html.nav(
-        { 'aria-label': 'Screens' },
-        linkTo(links.learn, 'Learn'),
-        html.a({ href: '#', 'aria-current': 'page', 'data-go': 'here' }, 'Read'),
-        linkTo(links.docs, 'Docs'),
-      ),
+      screensNav(opening?.screen ?? 'Read', { 'data-go': 'here' }),
       html.span({ class: 'room' }),
       html.div(
         { class: 'tools' },
