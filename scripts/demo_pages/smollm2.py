@@ -5,6 +5,7 @@ heads those are kept that fit a page: groups that share a key head, chosen for w
 """
 
 import base64
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,15 +68,15 @@ def watched(folder: Path, tokens: int) -> tuple[Any, list[int]]:
     return seen, ids[0].tolist()
 
 
-def recorded(seen: Any, ids: list[int]) -> dict[str, Any]:
-    """A watch's chosen heads as plain data."""
+def recorded(seen: Any, ids: list[int], groups: Mapping[int, tuple[int, ...]] = GROUPS) -> dict[str, Any]:
+    """A watch's chosen heads as plain data, each layer's `groups` of heads that share key heads."""
     [reading] = from_watch(seen, name=NAME, setup=SETUP)
     [stack] = reading.stacks.values()
     described = described_reading(reading)
     [part] = described["parts"]
     layers = []
     for told in part["layers"]:
-        layer, heads = stack.layer(told["number"]), GROUPS[told["number"]]
+        layer, heads = stack.layer(told["number"]), groups[told["number"]]
         places = layer.places(heads)
         keys = [layer.key_heads[at] for at in places]
         told |= {"heads": list(heads), "key_heads": keys}

@@ -12,7 +12,10 @@ from playwright.sync_api import Browser, Page
 
 from clearhead.view import page
 from scripts import demo_pages
+from tests.view.conftest import axe
 from tests.view.watched_page import POLICY
+
+__all__ = ["axe"]
 
 SHARED = ("numbers", "dom", "notebook", "ask", "controls", "appearance", "files")
 
