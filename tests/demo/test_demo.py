@@ -1,11 +1,11 @@
 """The demo as a visitor has it: files opened from disk, offline, or from a folder of any static host."""
 
 import functools
-import json
 import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-import clearhead
-from clearhead import explain
+from clearhead import weights
+from clearhead.explain import explain
+from clearhead.reading.readings import StackLayer
 from clearhead.reading.sources import from_small_model
 from clearhead.view.sentences import project_to_plane
 from clearhead.words import load
 from scripts import demo_pages
 from scripts.demo_pages import smollm2
+from tests.view.known import LAYERS, known_reading, operands, reading_of, stack_layer, tokens_of
 from tests.view.printed import nearly, number, percent, share
 from tests.view.test_numbers import READ, expected
 from tests.view.test_server import distinct_names
@@ -65,7 +67,8 @@ def test_a_sentence_of_ones_own(opened: Open, demo: Path, hosted: str, place: st
         embedded = load().embed(text)
         x = embedded.x[:12]
         for axes, vectors in (("two", project_to_plane(x)[0]), ("all", x)):
-            page.locator(f"[data-do=axes][data-with={axes}]").or_(page.locator("#home")).first.click()
+            if axes == "all":
+                page.locator("[data-do=axes][data-with=all]").click()
             read = page.evaluate(READ, ["scores", "weights"])
             found = expected(PLAIN | {"vectors": vectors, "row": len(x) - 1, "column": 0})
             for stage, rule in (("scores", number), ("weights", share)):
@@ -112,8 +115,6 @@ def test_the_course_goes_on_without_a_server(opened: Open, demo: Path) -> None:
     page.locator("#growth [aria-label=Close]").click()
     page.locator("[data-do=learned][data-with='3.3']").click()
     expect(page.locator(".tri")).to_contain_text("<s>")
-    page.locator("[data-row='0'][data-column='0']").or_(page.locator("#home")).first.click()
-    page.locator("#python").focus()
     assert "model.forward" in page.locator("#python").inner_text()
     page.locator("summary", has_text="Export").click()
     kinds = page.locator("[data-export]").evaluate_all("all => all.map((e) => e.dataset.export)")
@@ -137,6 +138,17 @@ def test_arrows_can_be_dragged(opened: Open, demo: Path) -> None:
     assert f"x = np.array([[{x[0]:g}, {x[1]:g}], [0, 1]])" in page.locator("#python").inner_text()
 
 
+def shown_as(page: Page, w: np.ndarray, error: float) -> None:
+    """Check that the list shows a row's heaviest weights, each as it is printed."""
+    expect(page.locator(".mass [data-pick]").first).to_have_attribute("data-pick", str(int(np.argmax(w))))
+    shown = page.locator(".mass [data-pick]").evaluate_all(
+        "all => all.map((line) => [+line.dataset.pick, line.querySelector('.wt').textContent])"
+    )
+    assert len(shown) > 3
+    for item, text in shown:
+        assert nearly(text, percent, float(w[item]), error), item
+
+
 def test_rows_are_the_small_models(opened: Open, demo: Path) -> None:
     page = opened((demo / "read.html").as_uri())
     reading = from_small_model(demo_pages.TEXT)
@@ -144,13 +156,7 @@ def test_rows_are_the_small_models(opened: Open, demo: Path) -> None:
         page.evaluate("state => { location.hash = state }", f"layer={layer}&heads={head}&row={row}")
         expect(page.locator(".chip, .view").first).to_contain_text(str(head))
         w = reading.stack().head(layer, head).row(row)
-        heaviest = np.argsort(-w, kind="stable")[:5]
-        expect(page.locator(".mass [data-pick]").first).to_have_attribute("data-pick", str(heaviest[0]))
-        shown = page.locator(".mass [data-pick]").evaluate_all(
-            "all => all.map((line) => [+line.dataset.pick, line.querySelector('.wt').textContent])"
-        )
-        for item, text in shown[:5]:
-            assert nearly(text, percent, float(w[item]), 3e-5), (layer, head, row, item)
+        shown_as(page, w, 3e-5)
     expect(page.locator(".sheet h2")).to_have_text("All 16 heads")
     expect(page.locator(".remarks")).to_contain_text("then clearhead view --model FOLDER")
 
@@ -165,18 +171,16 @@ def test_another_text_is_read_in_the_page(opened: Open, demo: Path) -> None:
     expect(page.locator(".say")).to_contain_text(percent(float(w[1:].max())))
 
 
-LOOKS: tuple[tuple[int, str], ...] = ((360, "dark"), (800, "light"), (1280, "dark"))
-
-
-@pytest.mark.parametrize("file", ["index.html", "read.html"])
-@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+@pytest.mark.parametrize(("file", "width", "scheme"), [("index.html", 360, "dark"), ("read.html", 1280, "light")])
 def test_everyone_can_use_it(opened: Open, demo: Path, axe: str, file: str, width: int, scheme: str) -> None:
     page = opened((demo / file).as_uri(), viewport={"width": width, "height": 800}, color_scheme=scheme)
     expect(page.locator(".next, .rank li").first).to_be_attached()
     page.evaluate(axe)
     found = page.evaluate("axe.run(document, { preload: false })")["violations"]
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "scrolls sideways"
+    for wide in (360, 800, 1280):
+        page.set_viewport_size({"width": wide, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{wide} scrolls sideways"
 
 
 def test_nothing_else_can_run(demo: Path) -> None:
@@ -198,27 +202,27 @@ def test_it_stays_small(demo: Path) -> None:
     assert sum(size[name] for name in ("read.html", "read.js", "read.css", "model.js")) < 8e6
 
 
-def test_a_recording_holds_all_bits_of_its_rows(opened: Open, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    from tests import tiny_models  # brings transformers
+def half_layer(number: int) -> StackLayer:
+    """A layer whose queries and keys have 16 bits."""
+    q, k, v = (x.astype(np.float16).astype(np.float32) for x in operands(120, number))
+    w, layer = weights(q, k), stack_layer(120, number)
+    return replace(layer, find_weights=lambda: w, find_values=lambda: v[list(layer.key_heads)])
 
-    model, site = tiny_models.model_of("llama").half(), tmp_path / "demo"
-    ids = torch.arange(40)[None] % 23
-    with torch.no_grad(), clearhead.watch(model) as seen:
-        model(ids)
-    told = smollm2.recorded(seen, ids[0].tolist(), groups={0: (0, 1), 1: (2, 3)})
-    demo_pages.write_demo(site, recording=lambda: told)
-    page = opened((site / "smollm2/index.html").as_uri() + "#layer=1&heads=3&row=20")
-    w = seen.layer(1).head(3).weights.row(20)
-    expect(page.locator(".mass [data-pick]").first).to_have_attribute("data-pick", str(int(np.argmax(w))))
-    shown = page.locator(".mass [data-pick]").evaluate_all(
-        "all => all.map((line) => [+line.dataset.pick, line.querySelector('.wt').textContent])"
-    )
-    assert all(nearly(text, percent, float(w[item])) for item, text in shown)
+
+def test_a_recording_holds_all_bits_of_its_rows(opened: Open, tmp_path: Path) -> None:
+    reading = reading_of({number: half_layer(number) for number in LAYERS}, tokens_of(120), "half")
+    told = smollm2.recorded(reading, {2: (0, 1), 5: (2, 3)})
+    demo_pages.write_demo(tmp_path / "demo", recording=lambda: told)
+    page = opened((tmp_path / "demo/smollm2/index.html").as_uri() + "#layer=5&heads=3&row=70")
+    shown_as(page, reading.stack().head(5, 3).row(70), 1e-6)
+    page.get_by_role("button", name="Times the value").click()
+    valued = reading.stack().head(5, 3).row(70) * reading.stack().layer(5).value_lengths[3]
+    expect(page.locator(".mass [data-pick]").first).to_have_attribute("data-pick", str(int(np.argmax(valued))))
     expect(page.locator(".trust")).to_contain_text("Checked")
-    assert json.loads(json.dumps(told))["described"]["parts"][0]["layers"][0]["heads"] == [0, 1]
-    page.get_by_role("link", name="Docs").evaluate("link => link.href").endswith("/index.html")
-    assert page.get_by_role("link", name="Learn").evaluate("link => link.href") == (site / "index.html").as_uri()
+    expect(page.locator(".sheet h2")).to_have_text("All 4 heads")
+    assert page.get_by_role("link", name="Learn").get_attribute("href") == "../index.html"
+    with pytest.raises(ValueError, match="record a run in 16 bits"):
+        smollm2.recorded(known_reading(120), {2: (0,)})
 
 
 @pytest.mark.parametrize("screen", [(demo_pages.page.LEARN, demo_pages.LEARN), (demo_pages.page.READ, demo_pages.READ)])
