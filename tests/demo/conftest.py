@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import demo_pages
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
 from clearhead.view import page
-from scripts import demo_pages
 from tests.view.conftest import axe
 from tests.view.watched_page import POLICY
 
@@ -71,11 +71,9 @@ def ask_page(browser: Browser, demo: Path) -> Iterator[Callable[..., Ask]]:
         (demo / "asked.js").write_text(script, "utf-8")
         kept = json.dumps({"known": {}, "live": True, "screens": {}, "opening": opening})
         path = demo / "asked.html"
-        path.write_text(
-            f'<!doctype html><meta charset="utf-8"><script type="application/json" id="kept">{kept}</script><script src="asked.js"></script>'
-            + "".join(f'<script src="{name}.js" data-file="{name}"></script>' for name in ("words", "model")),
-            "utf-8",
-        )
+        data = "".join(f'<script src="{name}.js" data-file="{name}"></script>' for name in ("words", "model"))
+        kept_element = f'<script type="application/json" id="kept">{kept}</script>'
+        path.write_text(f'<!doctype html><meta charset="utf-8">{kept_element}<script src="asked.js"></script>{data}')
         found = context.new_page()
         found.goto(path.as_uri())
         told = """([what, all]) => Promise.all(all.map((about) =>

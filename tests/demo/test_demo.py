@@ -10,21 +10,23 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import demo_pages
 import numpy as np
 import pytest
+from demo_pages import smollm2
 from playwright.sync_api import Browser, Page, expect
 
 from clearhead import weights
 from clearhead.explain import explain
 from clearhead.reading.readings import StackLayer
 from clearhead.reading.sources import from_small_model
+from clearhead.view.page import LEARN, READ
 from clearhead.view.sentences import project_to_plane
 from clearhead.words import load
-from scripts import demo_pages
-from scripts.demo_pages import smollm2
 from tests.view.known import LAYERS, known_reading, operands, reading_of, stack_layer, tokens_of
 from tests.view.printed import nearly, number, percent, share
-from tests.view.test_numbers import READ, expected
+from tests.view.test_numbers import READ as READ_NUMBERS
+from tests.view.test_numbers import expected
 from tests.view.test_server import distinct_names
 
 Open = Callable[..., Page]
@@ -69,7 +71,7 @@ def test_a_sentence_of_ones_own(opened: Open, demo: Path, hosted: str, place: st
         for axes, vectors in (("two", project_to_plane(x)[0]), ("all", x)):
             if axes == "all":
                 page.locator("[data-do=axes][data-with=all]").click()
-            read = page.evaluate(READ, ["scores", "weights"])
+            read = page.evaluate(READ_NUMBERS, ["scores", "weights"])
             found = expected(PLAIN | {"vectors": vectors, "row": len(x) - 1, "column": 0})
             for stage, rule in (("scores", number), ("weights", share)):
                 narrow = len(x) > 8
@@ -226,6 +228,6 @@ def test_a_recording_holds_all_bits_of_its_rows(opened: Open, tmp_path: Path) ->
         smollm2.recorded(known_reading(120), {2: (0,)})
 
 
-@pytest.mark.parametrize("screen", [(demo_pages.page.LEARN, demo_pages.LEARN), (demo_pages.page.READ, demo_pages.READ)])
+@pytest.mark.parametrize("screen", [(LEARN, demo_pages.LEARN), (READ, demo_pages.READ)])
 def test_modules_fit_one_scope(screen: Any) -> None:
     distinct_names(demo_pages.sources(*screen))

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import demo_pages
 import numpy as np
 import pytest
 
@@ -13,7 +14,6 @@ from clearhead.explain.what_if import WHAT_IF
 from clearhead.view import page
 from clearhead.view.answers import answer
 from clearhead.words import load
-from scripts import demo_pages
 from tests.demo.conftest import Ask
 
 SENTENCES = (
@@ -85,7 +85,7 @@ def test_sentences_have_python_s_vectors_and_notes(ask_learn: Ask) -> None:
 
 
 def test_words_that_nobody_knows_are_composed_alike(ask_learn: Ask) -> None:
-    drawn, words = random.Random(7), load().words
+    drawn, words = random.Random(7), load().words  # noqa: S311
     ends = ("", "s", "ed", "ing", "ness", "like", "'s", "ies", "est", "é", "99", "nt", "zz")
     starts = ("", "", "un", "re", "mega", "ß", "x")
 
@@ -93,11 +93,11 @@ def test_words_that_nobody_knows_are_composed_alike(ask_learn: Ask) -> None:
         middle = drawn.choice(words)[: drawn.randint(2, 12)] + drawn.choice(("", "", drawn.choice(words)))
         return drawn.choice(starts) + middle + drawn.choice(ends)
 
-    check(ask_learn, "sentence", [{"text": " ".join(word() for _ in range(8))} for _ in range(150)], 1e-12)
+    check(ask_learn, "sentence", [{"text": " ".join(word() for _ in range(8))} for _ in range(80)], 1e-12)
 
 
 def test_learned_heads_do_what_they_do_in_python(ask_learn: Ask) -> None:
-    texts = SENTENCES[:10]
+    texts = SENTENCES[:7]
     check(ask_learn, "learned", [{"text": text} for text in texts], WEIGHTS)
     heads = [{"text": SENTENCES[0], "head": head} for head in ("0.0", "3.3", "2.1", "9.9")]
     check(ask_learn, "head", heads, 3e-5)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import demo_pages
 import numpy as np
 import pytest
 
@@ -11,7 +12,6 @@ from clearhead.reading.answers import Reader
 from clearhead.reading.sources import from_small_model
 from clearhead.reading.tiles import TILE
 from clearhead.view import page
-from scripts import demo_pages
 from tests.demo.conftest import Ask
 from tests.demo.test_learn_answers import same
 

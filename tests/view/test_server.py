@@ -153,3 +153,8 @@ def distinct_names(modules: list[str]) -> None:
         for name in re.findall(r"^(?:export )?(?:async )?(?:function\*?|const|let|class) (\w+)", text, re.MULTILINE):
             assert name not in names, f"{name} stands in two modules"
             names.add(name)
+
+
+def test_a_question_must_be_known() -> None:
+    with pytest.raises(InputError, match="is not a known question: ask one of sentence, learned"):
+        answer("everything", {})

@@ -91,7 +91,9 @@ const SAID = {
   },
   'no-scale': (e, a) => {
     if (e.scale === 1)
-      return e.alike ? `Nothing changes: the first approach has no scale.${ROLES}` : 'Nothing changes: the scale is 1 already.';
+      return e.alike
+        ? `Nothing changes: the first approach has no scale.${ROLES}`
+        : 'Nothing changes: the scale is 1 already.';
     const grown = `Every score is ${plainNumber(1 / e.scale)} times as large, as a sum of ${countOf(e.q[0].length, 'product')} tends to grow`;
     return `${grown}, and softmax decides harder: ${largestSaid(e, a)}`;
   },

@@ -25,7 +25,8 @@ function ended(script, kind) {
 export async function dataOf(name) {
   if (!self.clearheadData?.[name]) await fileCalled(name).promise;
   const found = self.clearheadData?.[name];
-  if (!found) throw new Refused(`The file ${name}.js has not come: load the page again, with all its files in one folder.`);
+  if (!found)
+    throw new Refused(`The file ${name}.js has not come: load the page again, with all its files in one folder.`);
   return found;
 }
 

@@ -4,15 +4,14 @@ import { Refused } from './ask.js';
 import { forwardPass, rowDot, smallModel } from './model.js';
 import { fixed, percent } from './numbers.js';
 
-const SHOWN_HEADS = {
-  '0.0': 'itself',
-  1.1: 'the piece before',
-  3.3: 'what came next',
-  2.1: 'rests at the start',
-  0.2: 'signs',
-  1.2: 'many at once',
-};
-const HEAD_ORDER = ['0.0', '1.1', '3.3', '2.1', '0.2', '1.2'];
+const SHOWN_HEADS = [
+  ['0.0', 'itself'],
+  ['1.1', 'the piece before'],
+  ['3.3', 'what came next'],
+  ['2.1', 'rests at the start'],
+  ['0.2', 'signs'],
+  ['1.2', 'many at once'],
+];
 const MOST_GUESSES = 5;
 const MOST_PIECES = 48; // of a sentence
 const MOST_PIECES_SHOWN = 12;
@@ -29,12 +28,17 @@ export async function learnedHeads(text) {
     text,
     names,
     guesses: likeliest.map((token, n) => ({ name: guessed[n], chance: chances[token] })),
-    heads: HEAD_ORDER.map((head) => {
-      const kind = SHOWN_HEADS[head],
-        w = weightsOfHead(done, head);
+    heads: SHOWN_HEADS.map(([head, kind]) => {
+      const w = weightsOfHead(done, head);
       const off = nextChances(forwardPass(model, tokens, [head]));
       const measure = headMeasure(kind, w, tokens, names);
-      return { head, kind, measure, weights: w.slice(0, MOST_PIECES_SHOWN), without: likeliest.map((token) => off[token]) };
+      return {
+        head,
+        kind,
+        measure,
+        weights: w.slice(0, MOST_PIECES_SHOWN),
+        without: likeliest.map((token) => off[token]),
+      };
     }),
   };
 }
@@ -50,10 +54,21 @@ export async function headVectors(text, which) {
   const { tokens, names } = readSentence(model, text),
     { heads, dim, scale } = forwardPass(model, tokens).passes[layer];
   const rows = (x) =>
-    Array.from({ length: Math.min(MOST_PIECES_SHOWN, tokens.length) }, (_, i) => [...x.subarray(i * dim, (i + 1) * dim)]);
+    Array.from({ length: Math.min(MOST_PIECES_SHOWN, tokens.length) }, (_, i) => [
+      ...x.subarray(i * dim, (i + 1) * dim),
+    ]);
   const { q, k, v } = heads[head];
   const left = Math.max(0, names.length - MOST_PIECES_SHOWN);
-  return { text, head: which, names: names.slice(0, MOST_PIECES_SHOWN), left, scale, q: rows(q), k: rows(k), v: rows(v) };
+  return {
+    text,
+    head: which,
+    names: names.slice(0, MOST_PIECES_SHOWN),
+    left,
+    scale,
+    q: rows(q),
+    k: rows(k),
+    v: rows(v),
+  };
 }
 
 function readSentence({ tokenizer }, text) {
@@ -86,7 +101,9 @@ function weightsOfHead({ passes }, which) {
 function headMeasure(kind, w, tokens, names) {
   const n = tokens.length;
   if (kind === 'many at once') {
-    const effective = w.map((row) => Math.exp(-row.reduce((sum, weight) => sum + (weight ? weight * Math.log(weight) : 0), 0)));
+    const effective = w.map((row) =>
+      Math.exp(-row.reduce((sum, weight) => sum + (weight ? weight * Math.log(weight) : 0), 0)),
+    );
     return `as if ${fixed(meanOf(effective), 1)}`;
   }
   if (kind === 'signs') {

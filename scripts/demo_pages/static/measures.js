@@ -5,7 +5,17 @@ import { fourDigits } from './lines.js';
 const THUMBNAIL = 28; // pixels
 const MOST_POINTS = 40; // of a head's width along the text
 const NEAR = 64; // fewer items away than this is near
-const MEASURES = ['entropy', 'effective', 'first', 'within', 'distance', 'off_first', 'previous', 'duplicate', 'induction'];
+const MEASURES = [
+  'entropy',
+  'effective',
+  'first',
+  'within',
+  'distance',
+  'off_first',
+  'previous',
+  'duplicate',
+  'induction',
+];
 
 /** One head's picture and its measures, means over queries, in one pass over its rows. */
 export function measuredHead(of, ids) {

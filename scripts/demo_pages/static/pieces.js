@@ -34,7 +34,9 @@ export function compoundOf(word, known) {
   for (let cut = SHORTEST; cut <= word.length - SHORTEST; cut += 1) cuts.push(cut);
   const nearest = (cut) => Math.min(cut, word.length - cut);
   cuts.sort((a, b) => nearest(b) - nearest(a));
-  const halves = cuts.map((cut) => [word.slice(0, cut), word.slice(cut)]).filter(([first]) => isMeaningful(first, known));
+  const halves = cuts
+    .map((cut) => [word.slice(0, cut), word.slice(cut)])
+    .filter(([first]) => isMeaningful(first, known));
   for (const [first, second] of halves) if (isMeaningful(second, known)) return [first, second];
   for (const [first, second] of halves) {
     const root = stemOf(second, known);
@@ -48,7 +50,8 @@ export function letterBuckets(word, buckets) {
   const marked = [...`<${word}>`],
     runs = [];
   for (const n of [3, 4, 5])
-    for (let at = 0; n < marked.length && at + n <= marked.length; at += 1) runs.push(marked.slice(at, at + n).join(''));
+    for (let at = 0; n < marked.length && at + n <= marked.length; at += 1)
+      runs.push(marked.slice(at, at + n).join(''));
   return (runs.length ? runs : [marked.join('')]).map((run) => crcOf(run) % buckets);
 }
 

@@ -1,6 +1,5 @@
 // The plane through the origin nearest to some vectors, as clearhead/view/sentences.py finds it.
 
-
 const PLACES = 100; // two decimals
 const NOTHING = 1e-12; // of the largest square: below it lies only rounding
 const SWEEPS = 60; // of rotations, of which a dozen items need fewer than ten
@@ -13,7 +12,10 @@ export function projectedToPlane(x) {
   const columns = [0, 1].map((n) => (isFlat(order[n]) ? null : coordinates(x, vectors, order[n])));
   const total = values.reduce((sum, value) => sum + Math.max(0, value), 0),
     two = order.slice(0, 2).reduce((sum, n) => sum + Math.max(0, values[n]), 0);
-  return { plane: x.map((_, i) => columns.map((column) => (column ? toPlaces(column[i]) : 0))), kept: total ? two / total : 1 };
+  return {
+    plane: x.map((_, i) => columns.map((column) => (column ? toPlaces(column[i]) : 0))),
+    kept: total ? two / total : 1,
+  };
 }
 
 /** Coordinates along the axis of one eigenvector of the dot products; the axis's largest number is positive. */

@@ -48,11 +48,17 @@ const READ_ANSWERS = {
         weight,
       ]),
     );
-    return { found: found.filter((one) => one[4] > 0).sort((a, b) => b[4] - a[4]).slice(0, MOST_HEAVIEST) };
+    return {
+      found: found
+        .filter((one) => one[4] > 0)
+        .sort((a, b) => b[4] - a[4])
+        .slice(0, MOST_HEAVIEST),
+    };
   },
   trust: ({ reading, layer }) => layerNumbered(reading, layer).trust,
   again: async ({ text }) => {
-    if (readingsHere.length >= MOST_READINGS) throw new Refused(`${MOST_READINGS} texts are open already: load the page again.`);
+    if (readingsHere.length >= MOST_READINGS)
+      throw new Refused(`${MOST_READINGS} texts are open already: load the page again.`);
     readingsHere.push(await smallReading(text));
     return { reading: readingsHere.length - 1, readings: allDescribed().readings };
   },

@@ -99,7 +99,10 @@ function noteOnBytes(names) {
   for (const [run] of cut.matchAll(BYTE_RUN)) {
     const bytes = Uint8Array.from(run.slice(2).split('\\x'), (code) => parseInt(code, 16)),
       [letter] = new TextDecoder().decode(bytes).replaceAll('\ufffd', '');
-    if (letter) return [`This model reads some letters byte by byte: ${run.slice(0, 4 * new TextEncoder().encode(letter).length)} is ${letter}.`];
+    if (letter)
+      return [
+        `This model reads some letters byte by byte: ${run.slice(0, 4 * new TextEncoder().encode(letter).length)} is ${letter}.`,
+      ];
   }
   return [];
 }

@@ -52,7 +52,7 @@ function pairName(a, b) {
 function textOfBytes(bytes) {
   const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
   let text = '';
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const size = [1, 2, 3, 4].find((n) => at + n <= bytes.length && decodes(decoder, bytes.slice(at, at + n)));
     text += size
       ? decoder.decode(Uint8Array.from(bytes.slice(at, at + size)))

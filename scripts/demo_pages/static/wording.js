@@ -52,5 +52,9 @@ function escaped(c) {
   const known = { '\n': '\\n', '\r': '\\r', '\t': '\\t' }[c];
   if (known) return known;
   const code = c.codePointAt(0).toString(16);
-  return code.length <= 2 ? `\\x${code.padStart(2, '0')}` : code.length <= 4 ? `\\u${code.padStart(4, '0')}` : `\\U${code.padStart(8, '0')}`;
+  return code.length <= 2
+    ? `\\x${code.padStart(2, '0')}`
+    : code.length <= 4
+      ? `\\u${code.padStart(4, '0')}`
+      : `\\U${code.padStart(8, '0')}`;
 }

@@ -38,7 +38,11 @@ export function unaccented(word) {
 
 /** The text's characters in lower case and normal form NFKC, without soft hyphens and other format characters. */
 function normalizedLetters(text) {
-  const plain = text.replace(/[‘’ʼ`´]/g, "'").normalize('NFKC').toLowerCase().replaceAll('\u200b', ' ');
+  const plain = text
+    .replace(/[‘’ʼ`´]/g, "'")
+    .normalize('NFKC')
+    .toLowerCase()
+    .replaceAll('\u200b', ' ');
   const whole = plain.replace(/[\ud800-\udfff]/gu, '\ufffd'); // halves of pairs
   return [...whole].filter((c) => !/\p{Cf}/u.test(c) || c === '\u200d' || c === '\u200c');
 }
