@@ -1,6 +1,6 @@
 // The plane through the origin nearest to some vectors, as clearhead/view/sentences.py finds it.
 
-const PLACES = 100; // two decimals
+const PLACES = 100;
 const NOTHING = 1e-12; // of the largest square: below it lies only rounding
 const SWEEPS = 60; // of rotations, of which a dozen items need fewer than ten
 
@@ -26,13 +26,9 @@ function coordinates(x, vectors, n) {
   return x.map((row) => (Math.sign(largest) * plainDot(row, axis)) / length);
 }
 
-/** Rounded half to even, and never −0. */
+/** Two decimals, and never −0. */
 function toPlaces(value) {
-  const scaled = value * PLACES,
-    low = Math.floor(scaled),
-    rest = scaled - low;
-  const whole = rest > 0.5 || (rest === 0.5 && low % 2) ? low + 1 : low;
-  return whole / PLACES + 0;
+  return Math.round(value * PLACES) / PLACES + 0;
 }
 
 function plainDot(a, b) {
