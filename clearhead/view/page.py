@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -84,7 +84,7 @@ def frame(screen: Screen) -> str:
     Its content security policy allows these by their hashes, so nothing else can run in it.
     """
     styles = "\n".join((STATIC / name).read_text("utf-8") for name in screen.styles)
-    script = f"'use strict';\n(() => {{\n{joined_script(screen)}\n}})();"
+    script = joined_script([module_text(name) for name in screen.modules])
     policy = f"{BASE_POLICY}; script-src '{policy_hash(script)}'; style-src '{policy_hash(styles)}'; {TRUSTED_TYPES}"
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
     body = HTML_BODY.format(name=screen.name).replace("</body>", f"<script>{script}</script>\n</body>")
@@ -97,19 +97,24 @@ def with_kept(file: str, kept: Mapping[str, Any]) -> str:
     return file.replace("<script>", f'<script type="application/json" id="kept">{data}</script>\n<script>', 1)
 
 
-def joined_script(screen: Screen) -> str:
-    """All modules as one script, without `import`, because every name is in scope, and without `export`.
+def module_text(name: str) -> str:
+    """A module's source, by its name in a screen."""
+    return (STATIC / f"{name}.js").read_text("utf-8")
+
+
+def joined_script(modules: Sequence[str]) -> str:
+    """Modules' sources as one script, without `import`, because every name is in scope, and without `export`.
 
     Comments on lines of their own and indentation, a fifth of the text, are left out.
     """
     parts = []
-    for name in screen.modules:
-        text = (STATIC / f"{name}.js").read_text("utf-8")
+    for text in modules:
         text = re.sub(r"^import [^;]*;\n", "", text, flags=re.MULTILINE)
         text = re.sub(r"^export ", "", text, flags=re.MULTILINE)
         text = re.sub(r"^ */\*\*.*?\*/\n", "", text, flags=re.MULTILINE | re.DOTALL)
         parts.append(re.sub(r"^ *(//.*)?\n?", "", text, flags=re.MULTILINE))
-    return "\n".join(parts)
+    joined = "\n".join(parts)
+    return f"'use strict';\n(() => {{\n{joined}\n}})();"
 
 
 def policy_hash(text: str) -> str:

@@ -89,7 +89,7 @@ def test_a_server_that_dies_and_comes_back(reads: Reads) -> None:
         read.rest_long()
         os.kill(server.pid, signal.SIGSTOP)
         page.locator(".text .t:visible").nth(30).click()
-        expect(page.locator(".waiting")).to_contain_text("Row 30: waiting for Python.")
+        expect(page.locator(".waiting")).to_contain_text("Row 30: waiting for the answer.")
         assert (read.sentence(), read.listed()) == before
         server.kill()
     alert = page.get_by_role("alert").first

@@ -1,15 +1,20 @@
-// Answers from Python: cached by request, kept in a page that is a file, asked of the server or of a notebook's kernel.
+// Answers: cached by request, kept in a page that is a file, asked of the server, of a notebook's kernel, or of the page
+// itself, where it stands on its own.
 
 import { askNotebook, tellNotebook } from './notebook.js';
 
 const kept = JSON.parse(document.getElementById('kept')?.textContent ?? 'null'); // what a page saved as one file has been told
 const known = new Map(Object.entries(kept?.known ?? {}).map(([name, told]) => [name, unpacked(told)]));
 const running = new Map();
+let answerer = kept ? fromNotebook : fromServer;
 const MOST_KNOWN = 1000;
 const MOST_BYTES = 1 << 25; // of numbers
 let bytes = 0;
 
 export const alone = kept !== null && !kept.live; // nobody to ask
+export const screens = kept ? (kept.screens ?? null) : { Learn: './', Read: 'read' }; // where each is
+export const opening = kept?.opening ?? null; // what a page that answers by itself reads first
+export const writes = !alone && !kept?.screens; // whether somebody can write the page as one file
 const LACKING = kept?.framed
   ? 'No kernel answers, and that was not kept: run this cell again, or wait until the kernel is free.'
   : 'This page is a file, and does not hold that. Choose what it shows, or run clearhead view for new sentences.';
@@ -19,6 +24,11 @@ export const openedAt = kept?.state ?? null; // for a page whose address does no
 export function keepAddress(state) {
   if (openedAt === null) history.replaceState(null, '', `#${state}`);
   else tellNotebook({ state });
+}
+
+/** Let a function answer from now on: `own(what, about, signal)`, as the server would, or it throws Refused. */
+export function answerWith(own) {
+  answerer = own;
 }
 
 /** Send a request; an earlier one of the same kind that is still pending is abandoned. */
@@ -34,9 +44,7 @@ export async function request(what, about, signal) {
   const name = nameOf(what, about);
   if (known.has(name)) return toldOrRefused(known.get(name));
   if (alone) throw new Refused(LACKING);
-  const { type, body } = await (kept ? fromNotebook : fromServer)(`ask/${what}`, about, signal);
-  const found = type === 'application/octet-stream' ? withValues(body) : JSON.parse(new TextDecoder().decode(body));
-  toldOrRefused(found);
+  const found = toldOrRefused(await answerer(what, about, signal));
   if (found.done === undefined) keep(name, found); // an answer that is under way is asked for again
   return found;
 }
@@ -49,20 +57,28 @@ function toldOrRefused(found) {
 
 /** The page as one file that holds some answers, by the names of their questions. */
 export async function asFile(screen, state, told) {
-  const { type, body } = await (kept ? fromNotebook : fromServer)('file', { screen, known: told, state });
+  const { type, body } = await (kept ? notebookReply : serverReply)('file', { screen, known: told, state });
   if (type !== 'text/html') throw new Refused(new TextDecoder().decode(body));
   return new Blob([body], { type });
 }
 
-/** Ask the server. */
-async function fromServer(path, about, signal) {
+async function fromServer(what, about, signal) {
+  return decoded(await serverReply(`ask/${what}`, about, signal));
+}
+
+async function fromNotebook(what, about, signal) {
+  return decoded(await notebookReply(`ask/${what}`, about, signal));
+}
+
+/** Ask the server: the type and the bytes of its reply. */
+async function serverReply(path, about, signal) {
   const headers = { 'Content-Type': 'application/json' };
   const reply = await fetch(path, { method: 'POST', body: JSON.stringify(about), headers, signal });
   return { type: reply.headers.get('Content-Type').split(';')[0], body: await reply.arrayBuffer() };
 }
 
 /** Ask a notebook's kernel. */
-async function fromNotebook(path, about, signal) {
+async function notebookReply(path, about, signal) {
   try {
     return await askNotebook(path, about, signal);
   } catch (error) {
@@ -108,6 +124,11 @@ export function packedAnswers(told) {
 /** The name of a request, which does not depend on the order of its fields. */
 function nameOf(what, about) {
   return `${what} ${JSON.stringify(about, Object.keys(about).sort())}`;
+}
+
+/** An answer with or without numbers. */
+function decoded({ type, body }) {
+  return type === 'application/octet-stream' ? withValues(body) : JSON.parse(new TextDecoder().decode(body));
 }
 
 /** An answer of numbers: the length of its JSON in four bytes, the JSON, and float32 numbers. */

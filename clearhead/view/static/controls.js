@@ -1,6 +1,9 @@
 // Controls that both screens have: icons and menus.
 
+import { screens } from './ask.js';
 import { html, svg } from './dom.js';
+
+const FIRST_SCREENS = ['Learn', 'Read', 'Docs']; // a narrow bar has no room for more
 
 export const UNDO = 'M3 6h6.5a3.5 3.5 0 0 1 0 7H6M3 6l3-3M3 6l3 3',
   REDO = 'M13 6H6.5a3.5 3.5 0 0 0 0 7H10M13 6l-3-3M13 6l-3 3',
@@ -9,6 +12,16 @@ export const UNDO = 'M3 6h6.5a3.5 3.5 0 0 1 0 7H6M3 6l3-3M3 6l3 3',
 /** A line drawing in place of a word; its button is named by aria-label. */
 export function icon(path) {
   return svg.svg({ viewBox: '0 0 16 16', 'aria-hidden': 'true' }, svg.path({ d: path }));
+}
+
+/** The screens, of which this page is one; `told` are attributes of its own entry. */
+export function screensNav(here, told) {
+  const entries = Object.entries(screens ?? { [here]: '#' }).map(([name, href]) =>
+    name === here
+      ? html.a({ href: '#', 'aria-current': 'page', ...told }, name)
+      : html.a({ href, class: FIRST_SCREENS.includes(name) ? null : 'wide' }, name),
+  );
+  return html.nav({ 'aria-label': 'Screens' }, entries);
 }
 
 /** A button that opens a list of entries: buttons, or groups of them. Arrow keys go from one to the next. */

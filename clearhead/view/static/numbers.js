@@ -43,7 +43,7 @@ export function number(value, narrow = false) {
 }
 
 /** A power of ten behind so many decimals. */
-function power(value, places) {
+export function power(value, places) {
   const { digits, exponent } = decimal(value);
   const text = rounded(digits, places + 1 - DIGITS).toString();
   const over = text.length - places - 1; // 9.96 is 1.0e1

@@ -1,8 +1,8 @@
 // Learn's bar: undo and redo, the link, exports, the theme.
 
-import { alone, openedAt } from '../ask.js';
+import { openedAt, writes } from '../ask.js';
 import { appearanceMenu } from '../appearance.js';
-import { icon, menu, REDO, UNDO } from '../controls.js';
+import { icon, menu, REDO, screensNav, UNDO } from '../controls.js';
 import { html } from '../dom.js';
 
 const EXPORTS = [
@@ -16,11 +16,7 @@ export function barView(state, { past, future, copied }) {
   return [
     html.h1({ class: 'unseen' }, 'Learn: self-attention, one sum at a time'),
     html.span({ class: 'mark' }, 'clearhead'),
-    html.nav(
-      { 'aria-label': 'Screens' },
-      html.a({ href: '#', 'aria-current': 'page', id: 'home' }, 'Learn'),
-      alone ? null : html.a({ href: 'read' }, 'Read'),
-    ),
+    screensNav('Learn', { id: 'home' }),
     html.span({ class: 'room' }),
     html.div(
       { class: 'tools' },
@@ -45,7 +41,7 @@ export function barView(state, { past, future, copied }) {
       menu(
         'Export',
         'Export',
-        EXPORTS.filter(([kind]) => !(kind === 'html' && alone) && !(kind === 'link' && openedAt !== null)).map(
+        EXPORTS.filter(([kind]) => !(kind === 'html' && !writes) && !(kind === 'link' && openedAt !== null)).map(
           ([kind, name]) => html.button({ 'data-export': kind }, name),
         ),
       ),

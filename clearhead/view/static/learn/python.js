@@ -1,5 +1,6 @@
 // Python code that computes what the page shows, alterations included; it runs unchanged.
 
+import { opening } from '../ask.js';
 import { html } from '../dom.js';
 
 export function pythonView(state, p) {
@@ -10,6 +11,7 @@ export function pythonView(state, p) {
       html.button({ class: 'link', 'data-copy': 'python' }, 'Copy'),
     ),
     html.pre({ tabindex: 0, id: 'python' }, pythonOf(state, p)),
+    opening?.note ? html.p({ class: 'note' }, opening.note) : null,
   ];
 }
 

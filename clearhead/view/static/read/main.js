@@ -1,9 +1,9 @@
 // Read: starts the screen. It holds the state, its past and its address, and hands keys and clicks to the panes.
 
-import { alone, keepAddress, openedAt, Refused, request } from '../ask.js';
+import { keepAddress, openedAt, opening, Refused, request, writes } from '../ask.js';
 import { appear, appearAsBefore, appearanceChoices, appearanceMenu } from '../appearance.js';
 import { pythonOf } from './code.js';
-import { icon, menu, menuChoice, menuGroup, MORE, REDO, UNDO } from '../controls.js';
+import { icon, menu, menuChoice, menuGroup, MORE, REDO, screensNav, UNDO } from '../controls.js';
 import { openAgain, openCode, openHelp } from './dialogs.js';
 import { draw, html } from '../dom.js';
 import { exportAs } from './exports.js';
@@ -23,8 +23,8 @@ const EXPORTS = [
   ['link', 'Copy link'],
 ];
 
-/** Whether a page offers an export: one in a file has no Python to write files, and no address. */
-const offered = ([kind]) => !(kind === 'html' && alone) && !(kind === 'link' && openedAt !== null);
+/** Whether a page offers an export: one in a file has nobody to write files, and no address. */
+const offered = ([kind]) => !(kind === 'html' && !writes) && !(kind === 'link' && openedAt !== null);
 
 appearAsBefore();
 startReading();
@@ -37,7 +37,7 @@ async function startReading() {
   const panes = [];
   const past = [],
     future = [];
-  let state = fromAddress(openedAt ?? location.hash);
+  let state = fromAddress(openedAt ?? (location.hash || opening?.state || ''));
   let found = null; // the readings
   let active = 0;
   let opened = 0; // panes so far
@@ -62,11 +62,7 @@ async function startReading() {
       bar,
       html.h1({ class: 'unseen' }, 'Read: what every token looks at'),
       html.span({ class: 'mark' }, 'clearhead'),
-      html.nav(
-        { 'aria-label': 'Screens' },
-        openedAt === null ? html.a({ href: './' }, 'Learn') : null,
-        html.a({ href: '#', 'aria-current': 'page', 'data-go': 'here' }, 'Read'),
-      ),
+      screensNav(opening?.screen ?? 'Read', { 'data-go': 'here' }),
       html.span({ class: 'room' }),
       html.div(
         { class: 'tools' },
@@ -371,7 +367,7 @@ async function startReading() {
   /** Ask what there is to read. */
   async function open() {
     const slow = setTimeout(
-      () => draw(room, html.p({ class: 'opening cap' }, 'Waiting for Python: the model reads the text.')),
+      () => draw(room, html.p({ class: 'opening cap' }, 'The model reads the text.')),
       SPEECH,
     );
     try {

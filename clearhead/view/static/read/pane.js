@@ -155,7 +155,7 @@ export function makePane(host) {
       next = viewOf(of, null);
     now?.abort();
     const mine = (now = new AbortController());
-    let far = 'waiting for Python';
+    let far = 'waiting for the answer';
     const mention = () => {
       if (mine !== now) return;
       waiting = `${next.by === 'row' ? 'Row' : 'Column'} ${whole(next.at)}: ${far}.`;
