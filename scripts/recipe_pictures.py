@@ -1,13 +1,15 @@
-"""The pictures of docs/recipes, drawn from what each recipe computes: its own examples are run, and their names read."""
+"""The pictures of docs/recipes: each recipe's own examples are run, and what they computed is drawn."""
 
 import doctest
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from clearhead import plot
 
@@ -18,7 +20,7 @@ def run(recipe: str) -> dict[str, Any]:
     """All names of a recipe, after its last example."""
     names: dict[str, Any] = {}
     for example in doctest.DocTestParser().get_examples((RECIPES / f"{recipe}.md").read_text("utf-8")):
-        exec(compile(example.source, recipe, "single"), names)  # noqa: S102: the documentation's own examples
+        exec(compile(example.source, recipe, "single"), names)  # noqa: S102  the documentation's own
     return names
 
 
@@ -31,7 +33,7 @@ def whisper(names: dict[str, Any]) -> Figure:
     above.set_ylabel("tone")
     below.imshow(np.asarray(w).mean(0)[:5], aspect="auto", cmap="Blues", extent=(0, 120, 4.5, -0.5))
     starts = [*names["begins"](sound, words, ends), ends[-1]]
-    for number, (begin, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for number, (begin, end) in enumerate(pairwise(starts)):
         below.hlines(number, begin, end, color="tab:orange", linewidth=3)
     for axes in (above, below):
         for end in ends:
@@ -67,7 +69,8 @@ def cells(axes: Any, numbers: Any, low: float, high: float, colours: str) -> Non
     axes.imshow(numbers, vmin=low, vmax=high, cmap=colours, aspect="auto")
     for (row, column), number in np.ndenumerate(numbers):
         strong = abs(number) > 0.6 * high
-        axes.text(column, row, f"{number + 0.0:.2f}", ha="center", va="center", fontsize=8, color="w" if strong else "k")
+        text = f"{round(float(number), 2) + 0.0:.2f}"  # without a minus before 0.00
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="w" if strong else "k")
 
 
 def patches(names: dict[str, Any]) -> Figure:
@@ -76,7 +79,7 @@ def patches(names: dict[str, Any]) -> Figure:
     figure, (plain, covered) = plt.subplots(1, 2, figsize=(6.4, 3.3), layout="constrained")
     plain.imshow(picture)
     plain.set_title("the picture; the patch that asks", fontsize=9)
-    plain.add_patch(plt.Rectangle((23.5, 23.5), 8, 8, fill=False, edgecolor="w", linewidth=2))
+    plain.add_patch(Rectangle((23.5, 23.5), 8, 8, fill=False, edgecolor="w", linewidth=2))
     covered.imshow(picture.mean(-1), cmap="Greys_r")
     over = covered.imshow(names["over"], extent=(-0.5, 95.5, 95.5, -0.5), cmap="magma", alpha=0.75)
     covered.set_title("its weights, layer 0, head 2", fontsize=9)
