@@ -265,7 +265,9 @@ class Weights(LazyMatrix, Displayed):
             raise InputError(f"map's reduce={reduce!r} is unknown: use 'max', 'mean' or 'sum'.")
         (begin, end), (first, last) = (
             slice_bounds(part, length, name)
-            for part, length, name in zip((rows, columns), self.shape[-2:], ("rows", "columns"), strict=True)
+            for part, length, name in zip(
+                (rows, columns), self.shape[-2:], ("map's rows", "map's columns"), strict=True
+            )
         )
         sizes = (size, size) if isinstance(size, int | np.integer) else tuple(size)
         if len(sizes) != 2 or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):
@@ -286,6 +288,6 @@ class Weights(LazyMatrix, Displayed):
 def slice_bounds(part: slice, length: int, name: str) -> tuple[int, int]:
     """Begin and end of a slice without a step."""
     if not isinstance(part, slice) or part.step not in (None, 1):
-        raise InputError(f"map's {name}={part!r} must be a slice without a step: use slice(first, stop).")
+        raise InputError(f"{name}={part!r} must be a slice without a step: use slice(first, stop).")
     begin, end, _ = part.indices(length)
     return begin, max(begin, end)

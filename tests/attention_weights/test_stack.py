@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import clearhead
 from clearhead import alignment, flow, full, rollout, weights
 from clearhead.definition import weights as definition
+from clearhead.errors import InputError, ShapeError
 from tests import arrays
 
 random = partial(arrays.random, dtype=np.float64)
@@ -115,3 +116,25 @@ def test_a_stack_too_large_for_memory_is_refused(monkeypatch):
         with pytest.raises(clearhead.InputError, match="CLEARHEAD_MEMORY=2"):
             call()
     assert rollout(layers, 599).shape == (600,)
+
+
+def test_alignment_leaves_out_a_prompt_and_the_padding_behind_a_recording():
+    """Rows and columns that are left out change nothing, whatever they hold."""
+    words, long = random(20, 16), np.repeat(np.arange(20), np.arange(20) % 4 + 1)
+    q, k = 6 * words[None], words[long][None]
+    prompt, padding = 9 * random(3, 16)[None], 9 * random(40, 16)[None]
+    w = weights(np.concatenate([prompt, q], axis=1), np.concatenate([k, padding], axis=1), mask=full())
+    part = slice(0, len(long))
+    kept = np.asarray(w)[0, 3:, part].astype(np.float64)
+    fit = (kept - kept.mean(axis=0)) / kept.std(axis=0)
+    path = alignment(w, queries=slice(3, None), keys=part, smooth=1)
+    assert (path.queries[0], path.queries[-1], path.keys[0], path.keys[-1]) == (3, 22, 0, len(long) - 1)
+    assert path.starts.shape == (20,)
+    best = sum(fit[at] for at in definition.alignment(fit))
+    np.testing.assert_allclose(fit[path.queries - 3, path.keys].sum(), best, atol=1e-9)
+    with pytest.raises(InputError, match=r"queries=3 must be a slice without a step"):
+        alignment(w, queries=3)
+    with pytest.raises(ShapeError, match="20 queries and 0 keys"):
+        alignment(w, queries=slice(3, None), keys=slice(5, 5))
+    with pytest.raises(InputError, match="got no weights"):
+        alignment(w[:0])
