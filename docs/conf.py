@@ -10,7 +10,7 @@ import clearhead  # noqa: E402
 
 project = "clearhead"
 version = release = clearhead.__version__
-copyright = "the clearhead authors, Apache-2.0"  # noqa: A001
+copyright = "the clearhead authors, Apache-2.0"
 
 extensions = [
     "myst_parser",
@@ -42,5 +42,5 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_search_summary = False  # it fetches pages, which browsers refuse where a site is opened from disk
 html_theme_options = {"navigation_with_keys": False, "top_of_page_buttons": []}
-pygments_style = "friendly"
-pygments_dark_style = "github-dark"
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"

@@ -1,4 +1,4 @@
-"""What makes a build fail besides Sphinx's own warnings: a name without reference, a picture without words, a bad link."""
+"""What makes a build fail besides Sphinx's own warnings: a name without reference, a picture without words, a bad host."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""The directive `commands`: every command of clearhead with its arguments and options, from the parser that reads them."""
+"""The directive `commands`: every command of clearhead, its arguments and options, from the parser that reads them."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -26,7 +26,7 @@ SPECIAL = re.compile(r"([\\*|_`])")
 class NameRole(XRefRole):
     """A name in a docstring: a link where the reference has it, else code."""
 
-    def process_link(self, env: Any, refnode: Element, has_explicit_title: bool, title: str, target: str) -> Any:  # noqa: FBT001
+    def process_link(self, env: Any, refnode: Element, has_explicit_title: bool, title: str, target: str) -> Any:
         """Look from where the docstring is."""
         refnode["py:module"], refnode["py:class"] = env.ref_context.get("py:module"), env.ref_context.get("py:class")
         refnode["optional"] = True
@@ -98,14 +98,14 @@ def escaped(text: str, own: set[str]) -> str:
             result += rf":py:name:`{code} <{match[1]}>`"
         else:
             result += f"``{code}``"
-        result += r"\ " if following.isalnum() or following in "′′’" and following else ""
+        result += r"\ " if following.isalnum() or (following and following in "′′’") else ""
     return result
 
 
-def is_field_number(_: Sphinx, __: str, ___: str, item: Any, skip: bool, ____: Any) -> bool | None:  # noqa: FBT001
+def is_field_number(_: Sphinx, __: str, ___: str, item: Any, ____: bool, _____: Any) -> bool | None:
     """Leave out what Python says of a named tuple's fields; the class's docstring has them."""
     doc = getattr(item, "__doc__", None) or ""
-    return True if doc.startswith("Alias for field number") else None if not skip else skip
+    return True if doc.startswith("Alias for field number") else None
 
 
 def found_elsewhere(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Element) -> Element | None:

@@ -17,13 +17,11 @@ import llvmlite.binding as llvm
 import llvmlite.ir as ir
 
 from clearhead.kernels.abi.tiles import F32, Tile
-from clearhead.kernels.abi.variant import PLAIN_VARIANT
-from clearhead.kernels.parts.merge import write_merge
-from clearhead.kernels.parts.scores import write_exponentials, write_score
+from clearhead.kernels.parts import scores
 from clearhead.machine.compile import initialise, machine_for
 from clearhead.machine.target import AARCH64, Target
 
-KERNELS = Path(sys.modules["clearhead.kernels.parts.scores"].__file__ or "").parents[1]
+KERNELS = Path(scores.__file__).parents[1]
 TARGETS = {
     "AVX-512": Target("avx512", "x86_64-unknown-linux-gnu", "x86-64-v4", "", 512, 32),
     "AVX2": Target("avx2", "x86_64-unknown-linux-gnu", "x86-64-v3", "", 256, 16),
@@ -86,11 +84,9 @@ class Located:
         self.lines[number] = text
         scope = function.metadata.get("dbg")
         if scope is None:
-            scope = self.module.add_debug_info(
-                "DISubprogram",
-                {"name": function.name, "file": self.file, "line": 1, "unit": self.unit, "spFlags": ir.DIToken("DISPFlagDefinition")},
-                is_distinct=True,
-            )
+            flags = ir.DIToken("DISPFlagDefinition")
+            of = {"name": function.name, "file": self.file, "line": 1, "unit": self.unit, "spFlags": flags}
+            scope = self.module.add_debug_info("DISubprogram", of, is_distinct=True)
             function.set_metadata("dbg", scope)
         return self.module.add_debug_info("DILocation", {"line": number, "column": 1, "scope": scope})
 

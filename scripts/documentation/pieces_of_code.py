@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Pointer
 from clearhead.kernels.parts.merge import write_merge
 from clearhead.kernels.parts.scores import write_score
+from documentation.instruction_words import meaning_of
 from documentation.machine_code import TARGETS, Instruction, Piece, Step, assembled, assembly_blocks, ir_blocks, written
 
 
@@ -40,8 +40,8 @@ SCORE = Piece(
     (
         Step("Walk over the dims, two at a time: an even one and an odd one.", "for d in range(q.shape[-1]):",
              ("f.unrolled(0, pairs", "d = i * 2")),
-        Step("One dim of a vector of queries, one number of the key in every lane: multiply, add to the chain, round once. "
-             "Even dims go to one register, odd ones to another.",
+        Step("One dim of a vector of queries, one number of the key in every lane: multiply, add to the chain, round "
+             "once. Even dims go to one register, odd ones to another.",
              "chains[d % 2] = fma(k[None, :, d], q[:, None, d], chains[d % 2])",
              ("qs = [f.load", "ks = [f.broadcast", "return [fma(ks[r]", "return dim(d,")),
         Step("Add the two chains, and put −∞ where a query does not see the key.",
@@ -80,37 +80,6 @@ MERGE = Piece(
 PIECES = {piece.name: piece for piece in (SCORE, EXPONENTIAL, MERGE)}
 
 LONGEST = 20  # lines of a listing
-# What instructions do, by the beginnings of their names.
-WORDS = {
-    "LLVM IR": {
-        "call": "multiply, add, round once", "fmul": "multiply", "fadd": "add", "fsub": "subtract", "load": "read memory",
-        "store": "write memory", "getelementptr": "an address", "phi": "a value carried round the loop",
-        "icmp": "compare", "fcmp": "compare", "select": "choose lane by lane", "br": "jump",
-        "insertelement": "into lane 0", "shufflevector": "into every lane", "shl": "move bits", "bitcast": "the same bits",
-        "add": "count", "sub": "count", "mul": "count", "sdiv": "count", "srem": "count", "trunc": "fewer bits",
-    },
-    "AVX-512": {},
-    "AArch64": {
-        "fmla": "multiply, add, round once", "fmls": "multiply, subtract, round once", "fmul": "multiply", "fadd": "add",
-        "fsub": "subtract", "ld1r": "one number into every lane", "ldr": "read memory", "ldp": "read memory",
-        "ldur": "read memory", "str": "write memory", "stp": "write memory", "stur": "write memory", "dup": "into every lane",
-        "shl": "move bits", "fcm": "compare", "bsl": "choose lane by lane", "bit": "choose lane by lane",
-        "bif": "choose lane by lane", "bic": "keep some bits", "and": "keep some bits", "mov": "copy", "movi": "a constant",
-        "adrp": "an address", "add": "count", "sub": "count", "cm": "compare", "b": "jump", "fmov": "copy",
-        "cmge": "compare", "madd": "count", "mvn": "turn bits", "lsl": "move bits", "orr": "join bits", "cbz": "jump",
-        "ccmp": "compare", "csel": "choose", "cinc": "count", "asr": "move bits", "tbnz": "jump", "sbfiz": "count",
-        "ubfiz": "count", "bfi": "join bits",
-    },
-}  # fmt: skip
-WORDS["AVX-512"] = WORDS["AVX2"] = {
-    "vfmadd": "multiply, add, round once", "vfnmadd": "multiply, subtract, round once", "vadd": "add", "vsub": "subtract",
-    "vmul": "multiply", "vmax": "the larger", "vbroadcastss": "one number into every lane", "vpbroadcast": "into every lane",
-    "vmov": "copy", "vpslld": "move bits", "vcmp": "compare", "vpcmp": "compare", "vblend": "choose lane by lane",
-    "vand": "keep some bits", "vxor": "turn bits", "vpxor": "turn bits", "xor": "turn bits", "lea": "an address", "add": "count", "sub": "count", "inc": "count",
-    "dec": "count", "cmp": "compare", "test": "compare", "j": "jump", "mov": "copy", "shl": "move bits", "imul": "count",
-    "vorps": "join bits", "vpor": "join bits", "or": "join bits", "sar": "move bits", "shr": "move bits", "neg": "count",
-    "vpternlog": "turn bits", "vpsubd": "count", "vpaddd": "count", "and": "count", "knot": "turn bits", "kmov": "copy",
-}  # fmt: skip
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -141,7 +110,7 @@ def described(piece: Piece) -> Iterator[str]:
         for name, blocks in listings.items():
             found = of_step(blocks, piece, step)
             if not found:
-                raise LookupError(f"no instruction of {piece.name} on {name} comes from {step.emitters}: look at its emitter.")
+                raise LookupError(f"nothing of {piece.name} on {name} comes from {step.emitters}: look at its emitter.")
             yield f":::{{tab-item}} {name}\n:sync: {name}\n\n```text\n{listed(found, name)}\n```\n:::\n"
         yield "::::\n:::::\n"
     order = "\n".join(in_order(piece, listings["AVX-512"]))
@@ -181,18 +150,6 @@ def listed(instructions: list[Instruction], language: str) -> str:
     lines = [f"{x.text:{width}}   ; {meaning_of(x.text, language)}".rstrip(" ;") for x in shown]
     more = len(instructions) - len(shown)
     return "\n".join([*lines, *([f"… and {more} more, for the next dims"] if more else [])])
-
-
-def meaning_of(text: str, language: str) -> str:
-    """What an instruction does, in some words; none for one that is not in the table."""
-    name = (re.sub(r"^%\S+ = ", "", text) if language == "LLVM IR" else text).split()[0]
-    operands = re.findall(r"%\w+", text)
-    if "xor" in name and len(operands) > 1 and len(set(operands)) == 1:
-        return "0"
-    known = [word for word in WORDS[language] if name.startswith(word)]
-    if language in ("AVX-512", "AVX2") and name.startswith("vmov") and "(" in text:
-        return "write memory" if text.rstrip().endswith((")", "}")) else "read memory"
-    return WORDS[language][max(known, key=len)] if known else ""
 
 
 def in_order(piece: Piece, blocks: list[list[Instruction]]) -> Iterator[str]:
