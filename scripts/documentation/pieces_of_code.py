@@ -17,7 +17,7 @@ from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Pointer
 from clearhead.kernels.parts.merge import write_merge
 from clearhead.kernels.parts.scores import write_score
-from documentation.instruction_words import meaning_of
+from documentation.instruction_words import WORDS, meaning_of
 from documentation.machine_code import TARGETS, Instruction, Piece, Step, assembled, assembly_blocks, ir_blocks, written
 
 
@@ -80,6 +80,7 @@ MERGE = Piece(
 PIECES = {piece.name: piece for piece in (SCORE, EXPONENTIAL, MERGE)}
 
 LONGEST = 20  # lines of a listing
+WIDEST = max(len(words) for table in WORDS.values() for words in table.values())
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -127,9 +128,9 @@ def all_listings(piece: Piece) -> Iterator[tuple[str, list[list[Instruction]]]]:
     """The piece's code in LLVM's language, and in each processor's."""
     for name, target in TARGETS.items():
         text, lines = written(piece, target)
-        if name == "AVX-512":
-            yield "LLVM IR", ir_blocks(text, lines)
         yield name, assembly_blocks(assembled(text, target), lines)
+    text, lines = written(piece, TARGETS["AVX-512"])
+    yield "LLVM IR", ir_blocks(text, lines)
 
 
 def is_of(instruction: Instruction, step: Step) -> bool:
@@ -145,10 +146,9 @@ def of_step(blocks: list[list[Instruction]], piece: Piece, step: Step) -> list[I
 
 
 def listed(instructions: list[Instruction], language: str) -> str:
-    """Instructions, and in words what each does."""
-    shown, width = instructions[:LONGEST], min(60, max(len(x.text) for x in instructions))
-    lines = [f"{x.text:{width}}   ; {meaning_of(x.text, language)}".rstrip(" ;") for x in shown]
-    more = len(instructions) - len(shown)
+    """Instructions, and before each in words what it does."""
+    lines = [f"{meaning_of(x.text, language):{WIDEST}}  {x.text}" for x in instructions[:LONGEST]]
+    more = len(instructions) - len(lines)
     return "\n".join([*lines, *([f"… and {more} more, for the next dims"] if more else [])])
 
 

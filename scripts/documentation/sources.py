@@ -5,7 +5,7 @@ On a code host such a link opens the file. Here it opens a page of the site, so 
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,22 @@ def language_of(path: Path) -> str:
 
 def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Each file as a page, with an anchor at each line."""
+    builder: Any = app.builder
+    trees: dict[tuple[Any, ...], str] = {}
+
+    def tree_for(page: str) -> Callable[..., str]:
+        """The navigation, which is the same for all pages of one depth: a third of the build would go into it."""
+
+        def tree(**options: Any) -> str:
+            key = (page.count("/"), *sorted(options.items()))
+            if key not in trees:
+                trees[key] = builder._get_local_toctree(page, **options)
+            return trees[key]
+
+        return tree
+
     for path in sorted(app.env.source_files):  # type: ignore[attr-defined]
-        name = path.relative_to(ROOT).as_posix()
-        code = app.builder.highlighter.highlight_block(  # type: ignore[attr-defined]
-            path.read_text("utf-8"), language_of(path), lineanchors="line"
-        )
-        yield page_of(path), {"title": name, "body": f"<h1>{escape(name)}</h1>\n{code}"}, "page.html"
+        page, name, text = page_of(path), path.relative_to(ROOT).as_posix(), path.read_text("utf-8")
+        code = builder.highlighter.highlight_block(text, language_of(path), lineanchors="line")
+        body = f"<h1>{escape(name)}</h1>\n{code}"
+        yield page, {"title": name, "body": body, "toctree": tree_for(page)}, "page.html"
