@@ -1,4 +1,4 @@
-"""What makes a build fail besides Sphinx's own warnings: a picture without words, a name without a reference, a bad host."""
+"""What makes a build fail besides Sphinx's own warnings: a picture without words, a missing name, a bad host."""
 
 import importlib
 import inspect
