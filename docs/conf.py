@@ -22,6 +22,7 @@ extensions = [
     "documentation.checks",
     "documentation.commands",
     "documentation.pieces_of_code",
+    "documentation.usable",
     "documentation.policy",
 ]
 exclude_patterns = ["_build"]

@@ -39,7 +39,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @dataclass
 class Opened:
-    """A page, what its console said, and every address that it asked for."""
+    """A page, the faults that its console told, and every address that it asked for."""
 
     page: Page
     messages: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ def opened(browser: Browser, site: Site) -> Iterator[Callable[..., Opened]]:
             context = browser.new_context(**options)
             contexts.callback(context.close)
             found = Opened(context.new_page())
-            found.page.on("console", lambda message: found.messages.append(message.text))
+            found.page.on("console", lambda message: message.type == "log" or found.messages.append(message.text))
             found.page.on("pageerror", lambda error: found.messages.append(str(error)))
             found.page.on("request", lambda request: found.asked.append(request.url))
             path, _, rest = name.partition("?")

@@ -96,5 +96,5 @@ def test_the_reference_says_what_the_sources_say(site: Site) -> None:
     assert "Let each query gather the values whose keys it may see, weighted by softmax of scale · q·k." in plain
     assert 'href="rules.html#clearhead.softcap"' in text
     command = (site.folder / "reference" / "commands.html").read_text("utf-8")
-    assert "--attends-to TEXT" in command
+    assert "--attends-to TEXT" in re.sub(r"<[^>]+>", "", command)
     assert (site.folder / "source" / "clearhead" / "definition" / "canonical.py.html").exists()
