@@ -67,7 +67,7 @@ def signature_text(parameters: list[inspect.Parameter], hints: dict[str, str]) -
             parts.append("*")
             named = True
         named |= p.kind is p.VAR_POSITIONAL
-        stars = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
+        stars = "*" if p.kind is p.VAR_POSITIONAL else "**" if p.kind is p.VAR_KEYWORD else ""
         hint = f": {hints[p.name]}" if p.name in hints else ""
         default = "" if p.default is p.empty else f"{' = ' if hint else '='}{shown(p.default)}"
         parts.append(f"{stars}{p.name}{hint}{default}")

@@ -24,8 +24,8 @@ WHOLE = """# Page
 .. autofunction:: clearhead.causal
 ```
 
-[itself](#page), [the file](FILE), ![a picture](picture.svg)
-""".replace("FILE", str(ROOT / "LICENSE"))
+[itself](#page), ![a picture](picture.svg)
+"""
 FAULTS = {
     "nothing": ("", ""),
     "a page that is not there": ("[gone](gone.md)", "gone.md"),

@@ -36,7 +36,7 @@ def test_search_finds_without_a_network(opened: Open, query: str) -> None:
 def test_a_reader_goes_from_page_to_page(opened: Open) -> None:
     found = opened("index.html")
     page = found.page
-    page.locator(".sd-card", has_text="You need the same bits").get_by_role("link").click()
+    page.locator(".sd-card", has_text="You need the same bits").click()
     expect(page.locator("h1")).to_contain_text("How the kernel works")
     page.get_by_role("link", name="kernels/forward.py").click()
     expect(page.locator("h1")).to_contain_text("clearhead/kernels/forward.py")
