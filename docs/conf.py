@@ -30,6 +30,7 @@ nitpicky = True
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "deflist"]
 highlight_language = "text"
+smartquotes = False  # quotes in docstrings are mostly code: "end"
 autodoc_member_order = "bysource"
 python_display_short_literal_types = True
 python_maximum_signature_line_length = 88
