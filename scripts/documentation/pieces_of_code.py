@@ -17,7 +17,7 @@ from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Pointer
 from clearhead.kernels.parts.merge import write_merge
 from clearhead.kernels.parts.scores import write_score
-from documentation.instruction_words import WORDS, meaning_of
+from documentation.instruction_words import meaning_of
 from documentation.machine_code import TARGETS, Instruction, Piece, Step, assembled, assembly_blocks, ir_blocks, written
 
 
@@ -80,7 +80,6 @@ MERGE = Piece(
 PIECES = {piece.name: piece for piece in (SCORE, EXPONENTIAL, MERGE)}
 
 LONGEST = 20  # lines of a listing
-WIDEST = max(len(words) for table in WORDS.values() for words in table.values())
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -147,7 +146,9 @@ def of_step(blocks: list[list[Instruction]], piece: Piece, step: Step) -> list[I
 
 def listed(instructions: list[Instruction], language: str) -> str:
     """Instructions, and before each in words what it does."""
-    lines = [f"{meaning_of(x.text, language):{WIDEST}}  {x.text}" for x in instructions[:LONGEST]]
+    shown = [(meaning_of(x.text, language), x.text) for x in instructions[:LONGEST]]
+    width = max(len(words) for words, _ in shown)
+    lines = [f"{words:{width}}  {text}" for words, text in shown]
     more = len(instructions) - len(lines)
     return "\n".join([*lines, *([f"… and {more} more, for the next dims"] if more else [])])
 
