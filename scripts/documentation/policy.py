@@ -27,8 +27,6 @@ def protect_all(app: Sphinx, exception: Exception | None) -> None:
 
 def protected(page: str) -> str:
     """The page with its policy, as the first thing after the charset."""
-    if "Content-Security-Policy" in page:
-        return page
     scripts, styles = (digests(kind.findall(page)) for kind in (SCRIPT, STYLE))
     attributes = digests(ATTRIBUTE.findall(page))
     hashed = f" 'unsafe-hashes'{attributes}" if attributes else ""
