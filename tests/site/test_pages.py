@@ -42,9 +42,8 @@ def test_a_reader_goes_from_page_to_page(opened: Open) -> None:
     expect(page.locator("h1")).to_contain_text("clearhead/kernels/forward.py")
     page.go_back()
     page.locator(".sidebar-tree").get_by_role("link", name="Reference", exact=True).click()
-    page.get_by_role("link", name="masks and score rules").click()
+    page.locator("article").get_by_role("link", name="masks and score rules").click()
     page.locator("#clearhead\\.softcap").get_by_role("link", name="[source]").click()
-    assert page.url.endswith("#" + page.url.partition("#")[2])
     assert "source/clearhead/rules/scores.py.html#line-" in page.url
     own(found)
 
@@ -94,7 +93,7 @@ def test_no_page_scrolls_sideways(opened: Open, width: int) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["index.html", "reference/attention.html", "machine-code.html"])
+@pytest.mark.parametrize("name", ["index.html", "reference/caches.html", "machine-code.html"])
 def test_everyone_can_use_it(opened: Open, axe: str, name: str, scheme: str) -> None:
     page = opened(name, color_scheme=scheme, viewport={"width": 1280, "height": 900}).page
     page.evaluate(axe)
