@@ -68,8 +68,8 @@ def link_objects(app: Sphinx, tree: nodes.document) -> None:
         found = written_at(signature.get("module") or "", signature.get("fullname") or "")
         if found is not None:
             path, line = found
-            link = nodes.reference("", "", refuri=f"{uri_of(app, path)}#line-{line}", internal=True)
-            link += nodes.inline("", "[source]", classes=["viewcode-link"])
+            uri = f"{uri_of(app, path)}#line-{line}"
+            link = nodes.reference("", "[source]", refuri=uri, internal=True, classes=["viewcode-link"])
             signature += link
 
 
