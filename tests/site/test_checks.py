@@ -1,11 +1,12 @@
 """Each check of the site fails on what it is for: a small site of one page, with one fault."""
 
+import doctest
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from documentation import checks, docstrings
+from documentation import checks, docstrings, instruction_words, public
 
 ROOT = Path(__file__).parents[2]
 CONF = f"""
@@ -103,3 +104,10 @@ def test_examples_lists_and_code_keep_their_form() -> None:
         "One", "", "1. ``x`` first", "2. then", "   more", "", ">>> a * b", "6", "",
         ".. code-block:: python", "", "    with f():", "        g()", "",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", [checks, public, instruction_words], ids=lambda module: module.__name__)
+def test_examples_hold(module) -> None:
+    done = doctest.testmod(module)
+    assert done.attempted
+    assert not done.failed
