@@ -1,0 +1,1 @@
+"""What the site needs beside its pages: docstrings as they are written, source pages, checks, a policy for browsers."""
