@@ -248,6 +248,7 @@ def call_table(
     tile_table = np.array(tiles, np.int64) if rules.packed else None
     fields = {
         **dict.fromkeys(("next_task", *operands, "lse", "sink", "workspace", "counters", "sweep"), 0),
+        "threads": 1,
         "first_key": problem.first_key,
         "rows": decode.rows if decode else 0,
         "group": decode.group if decode else 1,

@@ -14,6 +14,7 @@ from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.expressions import Positions
 from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, larger, least
+from clearhead.kernels.parts.ahead import Ahead, ask_ahead
 from clearhead.kernels.parts.frame import CallTable, TilePosition
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
 
@@ -39,11 +40,12 @@ class Score(NamedTuple):
     v_stride: Int
     v_size: Int
     left: Int | None = None
+    ahead: Ahead | None = None
 
 
-def write_score(module: ir.Module, tile: Tile, w: int, variant: Variant) -> Emitted[Score]:
+def write_score(module: ir.Module, tile: Tile, w: int, variant: Variant, ahead: Sequence[str] = ()) -> Emitted[Score]:
     """Each score is two chains, over even and over odd dims, then added; sweeps need no maximum: they know the LSE."""
-    f = Function(module, tile, f"score_{w}", Score, present=variant.window_edge)
+    f = Function(module, tile, f"score_{w}", Score, present=(*variant.window_edge, *ahead))
     a = f.arguments
     count, last = tile.keys[w - 1], a.rows - 1
 
@@ -56,6 +58,9 @@ def write_score(module: ir.Module, tile: Tile, w: int, variant: Variant) -> Emit
             for r in range(count):
                 f.prefetch(a.v + row[r] * a.v_stride, a.v_size)
                 f.prefetch(k_row[r] + a.stride * KEYS_AHEAD, a.dims * f.element.bytes)
+        if a.ahead is not None:
+            for r in range(count):
+                ask_ahead(f, a.ahead, i + r, variant)
 
         def dim(d: Int, sums: list[Vector]) -> list[Vector]:
             qs = [f.load(f.at(a.q, d, x)) for x in range(w)]
