@@ -219,7 +219,8 @@ class Backward:
             self.across.write(f, d_keys, s, wide, safe)
             f.publish(a.turn + 1, a.own)
         if self.of_queries:  # dQ += dS·K
-            finite = f.call_int(self.finite, Finite(v=k.base, stride=k.stride, rows=a.rows, vectors=vectors))
+            asked = everything.choose(f.i64(0), a.rows)  # where all is seen, the answer makes no difference
+            finite = f.call_int(self.finite, Finite(v=k.base, stride=k.stride, rows=asked, vectors=vectors))
             safe = everything | (finite != 0)
             product = SumRows(ds, k.base, k.stride, a.rows, a.left, a.diagonal, a.queries, space("d_query"), dk_stride)
             self.down.write(f, product, s, wide, safe)

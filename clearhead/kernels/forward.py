@@ -163,8 +163,10 @@ class Forward:
             return f.finish()
         # 0 · v is nothing if v is finite, so that sums may run over hidden values too.
         vectors = dims // f.lanes
-        finite = f.call_int(self.finite, Finite(v=values.base, stride=values.stride, rows=a.rows, vectors=vectors))
-        with f.either(a.seen.is_null() | (finite != 0)) as (then, otherwise):
+        everything = a.seen.is_null()
+        asked = everything.choose(f.i64(0), a.rows)  # where all is seen, the answer makes no difference
+        finite = f.call_int(self.finite, Finite(v=values.base, stride=values.stride, rows=asked, vectors=vectors))
+        with f.either(everything | (finite != 0)) as (then, otherwise):
             with then:
                 self.write_values(f, weighted, dims)
             with otherwise:
