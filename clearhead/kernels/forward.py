@@ -146,7 +146,7 @@ class Forward:
         # P = exp(S − m) in place of S, and the segment's m and l
         BlockScores(
             f, self.scores, w, block, keys, values, query_dim, frame.space("query"), s, state, frame.table, position,
-            first_key, a.ahead,
+            first_key, frame.space("key_rows") if variant.key_rows else None, a.ahead,
         ).write_softmax(a.seen)  # fmt: skip
         if variant.native:
             for x in range(w):

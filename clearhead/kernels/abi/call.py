@@ -57,6 +57,7 @@ FIELDS = (
     "at_values",
     "at_place",
     "at_seen",
+    "at_key_rows",
     "at_rows",
     "axes",
 )

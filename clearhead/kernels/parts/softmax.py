@@ -30,6 +30,7 @@ from clearhead.kernels.parts.ahead import Ahead
 from clearhead.kernels.parts.bfloat16_dot import write_native_score
 from clearhead.kernels.parts.dense_rows import Rows
 from clearhead.kernels.parts.frame import CallTable, TilePosition
+from clearhead.kernels.parts.key_rows import write_read_squares
 from clearhead.kernels.parts.mask_bits import Hide, seen_at, write_hide
 from clearhead.kernels.parts.scores import (
     ApplyRules,
@@ -80,10 +81,11 @@ class ScoreFunctions:
         """Write them into a module; `ahead` names the parameter that scores have where they ask for later rows."""
         widths = range(1, tile.vectors + 1)
         score = write_native_score if variant.native else partial(write_score, ahead=ahead)
+        read = write_read_squares(module, tile, variant)
         return cls(
             variant,
             score={w: score(module, tile, w, variant) for w in widths},
-            rules={w: write_rules(module, tile, w, variant) for w in widths} if variant.score else {},
+            rules={w: write_rules(module, tile, w, variant, read) for w in widths} if variant.score else {},
             exponentials={} if variant.consumers else {w: write_exponentials(module, tile, w) for w in widths},
             hide=write_hide(module, tile) if variant.mask else None,
         )
@@ -106,6 +108,7 @@ class BlockScores:
     table: CallTable
     position: TilePosition
     first_key: Int | None  # the block's first key among all, if a rule reads it
+    key_rows: Pointer | None = None  # room for what rules read along the keys
     ahead: Ahead | None = None  # rows to ask for meanwhile
 
     def write_softmax(self, seen: Pointer | None) -> None:
@@ -216,6 +219,7 @@ class BlockScores:
                     key=self.first_key + start,
                     query=f.i64(offset),
                     left=left,
+                    key_rows=self.key_rows,
                 ),
             )
 
