@@ -21,6 +21,8 @@ from clearhead.kernels.parts.frame import CallTable, TilePosition
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
 from clearhead.rules.expression import Expression
 
+SQUARES_AHEAD = 2  # a tile's queries are more rows than the processor follows by itself
+
 Row = Callable[[Int, dict[Expression, Value], list[Vector]], list[Vector]]
 
 
@@ -69,7 +71,10 @@ def write_read(module: ir.Module, tile: Tile, variant: Variant, number: int, loa
     for x in f.range(0, a.vectors):
         at = queries_in_lanes(f, rule, a.position, a.query + x * f.lanes)
         rows = element_addresses(f, rule, base, offsets, at, a.key)
-        square = [f.load(rows.lane(y).pointer()) for y in range(f.lanes)]
+        starts = [rows.lane(y).pointer() for y in range(f.lanes)]
+        for start in starts:
+            f.prefetch_line(start + SQUARES_AHEAD * f.lanes * f.element.bytes)
+        square = [f.load(start) for start in starts]
         for y, column in enumerate(columns(f, square)):
             f.store(column, f.at(a.to, y, x))
     return f.finish()

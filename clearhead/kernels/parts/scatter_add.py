@@ -18,7 +18,7 @@ from clearhead.kernels.ir.expressions import EmittedRule, Positions, with_offset
 from clearhead.kernels.ir.transpose import columns
 from clearhead.kernels.ir.values import Int, Pointer
 from clearhead.kernels.parts.frame import CallTable, TilePosition
-from clearhead.kernels.parts.key_rows import Addresses, element_addresses
+from clearhead.kernels.parts.key_rows import SQUARES_AHEAD, Addresses, element_addresses
 from clearhead.kernels.parts.tile import vectors_of
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
 
@@ -65,6 +65,8 @@ def add_rows(f: Code, rule: EmittedRule, a: ScatterAdd, find: Callable[[Position
             return (starts[lane] + (a.key + r) * size).pointer()
 
         for r in f.range(0, whole, f.lanes):
+            for lane in range(f.lanes):
+                f.prefetch_line(to(lane, r + SQUARES_AHEAD * f.lanes), to_write=True)
             square = columns(f, [f.load(f.at(a.g, r + y, x)) for y in range(f.lanes)])
             for lane, column in enumerate(square):
                 f.store(f.load(to(lane, r)) + column, to(lane, r))
