@@ -20,6 +20,7 @@ from clearhead import (
     KeyValueCache,
     alibi,
     attend,
+    bias,
     causal,
     dense,
     documents,
@@ -79,6 +80,7 @@ def problems():
         yield "softcap", (x, x, x), {"score": softcap(1.5)}
         yield "ALiBi and sink", (x, x, x), {"score": alibi(2), "sink": make(2)}
         yield "function", (x, x, x), {"score": curved}
+        yield "bias", (x, x, x), {"score": bias(make(2, 140, 140))}
     for name in ("float16",):
         x = random(2, 140, 20, dtype=np.float32).astype(name)
         yield name, (x, x[:, ::-1], x[..., ::-1]), {}

@@ -14,7 +14,7 @@ from clearhead.arrays import Array, Integers, ceil_div
 from clearhead.attention_weights.labels import Labels
 from clearhead.attention_weights.lse import Source, run_weight_kernel, weight_tiles
 from clearhead.definition.canonical import BLOCK
-from clearhead.engine.launch import call_table, scratch_offsets, spec_for
+from clearhead.engine.launch import call_table, key_rows_bytes, scratch_offsets, spec_for
 from clearhead.kernels.abi.call import FIELDS, PLACE, SEEN_BYTES, SWEEP
 from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_ROWS
 from clearhead.kernels.abi.tiles import Tile
@@ -185,6 +185,7 @@ class Sweep:
             "at_keys": BLOCK * problem.query_dim * tile.element.bytes,
             "at_place": 8 * len(PLACE),
             "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
+            "at_key_rows": key_rows_bytes(problem, tile),
             "at_list": 2 * self.top * tile.row,
             "at_sums": 2 * BLOCK * tile.vector_bits // 8,
             "at_shares": self.share_count * tile.row,

@@ -6,7 +6,7 @@ Nothing here depends on an operand's address, so equal problems share one launch
 import ctypes
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -24,6 +24,7 @@ from clearhead.kernels.abi.variant import Variant
 from clearhead.machine.compile import Entry, Kernel, KernelSpec, kernels
 from clearhead.machine.target import Target, target
 from clearhead.machine.threads import WORTH_A_THREAD, Table
+from clearhead.rules.expression import Expression, depends, parts
 from clearhead.rules.masks import FARTHEST
 from clearhead.rules.scores import Score
 
@@ -94,7 +95,30 @@ def spec_for(problem: Problem, place: Target | None = None) -> KernelSpec:
             f"precision='native' needs AVX-512 with its bfloat16 instructions, not {place.isa}: use 'exact'."
         )
     tile = tile_for(ELEMENTS[problem.computed], place.vector_bits, place.registers)
-    return KernelSpec("decode" if decodes(problem, tile) else "forward", tile, place, variant)
+    if decodes(problem, tile):
+        return KernelSpec("decode", tile, place, variant)
+    return KernelSpec("forward", tile, place, replace(variant, key_rows=key_rows_of(problem)))
+
+
+def key_rows_of(problem: Problem) -> tuple[Expression, ...]:
+    """What score rules load from arrays that hold, in each query's row, the numbers of all keys side by side."""
+    score, _, _, arrays = problem.rules.expressions
+
+    def along_keys(load: Expression) -> bool:
+        array, (*others, last) = arrays[load.array or 0], load.args
+        elsewhere = frozenset[str]().union(*(depends(index) for index in others))
+        return (
+            last.op == "key"
+            and array.shape[-1] >= problem.keys
+            and array.strides[-1] == array.itemsize
+            and array.dtype.name == problem.computed
+            and not elsewhere.isdisjoint(("row", "query"))
+            and elsewhere.isdisjoint(("key", "score"))
+        )
+
+    if score is None:
+        return ()
+    return tuple(part for part in parts(score) if part.op == "load" and part.args and along_keys(part))
 
 
 def decodes(problem: Problem, tile: Tile) -> bool:
@@ -217,8 +241,14 @@ def scratch_layout(problem: Problem, tile: Tile, decode: Decode | None) -> tuple
         "at_values": BLOCK * padded(problem.value_dim) * size,
         "at_place": 8 * len(PLACE),
         "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
+        "at_key_rows": key_rows_bytes(problem, tile),
     }
     return scratch_offsets(sizes)
+
+
+def key_rows_bytes(problem: Problem, tile: Tile) -> int:
+    """Room for squares of what rules read along the keys."""
+    return len(key_rows_of(problem)) * tile.lanes * tile.row
 
 
 def scratch_offsets(sizes: dict[str, int]) -> tuple[dict[str, int], int]:
@@ -248,6 +278,7 @@ def call_table(
     tile_table = np.array(tiles, np.int64) if rules.packed else None
     fields = {
         **dict.fromkeys(("next_task", *operands, "lse", "sink", "workspace", "counters", "sweep"), 0),
+        "threads": 1,
         "first_key": problem.first_key,
         "rows": decode.rows if decode else 0,
         "group": decode.group if decode else 1,

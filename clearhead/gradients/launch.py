@@ -16,7 +16,16 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.definition.gradient import add_at, is_float
-from clearhead.engine.launch import NO_EDGE, array_parameters, bits, block_fields, scratch_offsets, spec_for
+from clearhead.engine.launch import (
+    NO_EDGE,
+    array_parameters,
+    bits,
+    block_fields,
+    key_rows_bytes,
+    key_rows_of,
+    scratch_offsets,
+    spec_for,
+)
 from clearhead.engine.problem import Operand, Problem, dense_strides
 from clearhead.kernels.abi.call import PLACE, SEEN_BYTES
 from clearhead.kernels.abi.gradient_call import AXIS, DONE, FIELDS, GRADIENT_BLOCK
@@ -100,6 +109,7 @@ class BackwardLaunch:
             mask=mask,
             storage=problem.storage,
             unrounded=self.d_query_dtype != problem.dtype,
+            key_rows=key_rows_of(problem),
             long=problem.rules.long and problem.computed == "float32",
             gradients=self.wanted,
             carried=problem.carried,
@@ -269,6 +279,7 @@ class BackwardLaunch:
                 "at_place": 8 * len(PLACE),
                 "at_sums": max(1, len(self.variant.contributions)) * tile.row,
                 "at_seen": GRADIENT_BLOCK * tile.vectors * SEEN_BYTES,
+                "at_key_rows": key_rows_bytes(problem, tile),
                 "at_scores": (GRADIENT_BLOCK + 2 * max(tile.keys)) * tile.row,
                 "at_d_scores": (GRADIENT_BLOCK + 2 * max(tile.keys)) * tile.row,
                 "at_query": tile.queries * query_row,

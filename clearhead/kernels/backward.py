@@ -33,6 +33,7 @@ from clearhead.kernels.parts.gradient_packing import (
     write_unpack_rows,
 )
 from clearhead.kernels.parts.gradient_sums import SumRows, Sums
+from clearhead.kernels.parts.key_rows import write_read_squares
 from clearhead.kernels.parts.mask_bits import Finite, write_finite, write_see
 from clearhead.kernels.parts.masked_block import MaskedBlock, seen_rows
 from clearhead.kernels.parts.packing import write_pack_rows
@@ -129,8 +130,9 @@ class Backward:
         self.columns = write_columns(module, tile)
         self.state = write_state(module, tile)
         self.score = {w: write_score(module, tile, w, PLAIN_VARIANT) for w in widths}
-        self.weights = {w: write_weights(module, tile, w, variant, "edges") for w in widths}
-        self.weights_whole = write_weights(module, tile, tile.vectors, variant, "nothing")
+        read = self.read_squares = write_read_squares(module, tile, variant)
+        self.weights = {w: write_weights(module, tile, w, variant, "edges", read) for w in widths}
+        self.weights_whole = write_weights(module, tile, tile.vectors, variant, "nothing", read)
         self.of_queries, self.of_keys = (variant.gradients in ("all", side) for side in ("queries", "keys"))
         if self.of_queries:
             self.down = Sums(module, tile, across=False)
@@ -138,7 +140,7 @@ class Backward:
             self.across = Sums(module, tile, across=True)
         self.finite = write_finite(module, tile)
         if variant.mask:
-            self.weights_masked = {w: write_weights(module, tile, w, variant, "bits") for w in widths}
+            self.weights_masked = {w: write_weights(module, tile, w, variant, "bits", read) for w in widths}
             self.see = write_see(module, tile, variant)
         self.scatter_add = [write_scatter_add(module, tile, variant, n) for n in range(len(variant.buffered))]
         if self.of_keys:
@@ -193,7 +195,7 @@ class Backward:
         key = position.read("origin") + a.start
         gradients = ScoreGradients(
             frame.table, position, s, ds, a.rows, state, a.diagonal, a.left, a.queries, key, a.seen, sums,
-            space("gains"),
+            space("gains"), space("key_rows") if self.read_squares else None,
         )  # fmt: skip
         everything = whole & no_mask
         full = everything & (a.queries == self.tile.queries)
@@ -219,7 +221,8 @@ class Backward:
             self.across.write(f, d_keys, s, wide, safe)
             f.publish(a.turn + 1, a.own)
         if self.of_queries:  # dQ += dS·K
-            finite = f.call_int(self.finite, Finite(v=k.base, stride=k.stride, rows=a.rows, vectors=vectors))
+            asked = everything.choose(f.i64(0), a.rows)  # where all is seen, the answer makes no difference
+            finite = f.call_int(self.finite, Finite(v=k.base, stride=k.stride, rows=asked, vectors=vectors))
             safe = everything | (finite != 0)
             product = SumRows(ds, k.base, k.stride, a.rows, a.left, a.diagonal, a.queries, space("d_query"), dk_stride)
             self.down.write(f, product, s, wide, safe)

@@ -18,6 +18,7 @@ from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.values import Int, Pointer, least, most
+from clearhead.kernels.parts.ahead import Ahead
 from clearhead.kernels.parts.bfloat16_dot import (
     PairWeights,
     write_native_pack_query,
@@ -65,6 +66,7 @@ class AttendBlock(NamedTuple):
     fresh: Int  # not 0: o was nothing yet
     left: Int | None = None
     seen: Pointer | None = None
+    ahead: Ahead | None = None
 
 
 class Attend(NamedTuple):
@@ -87,6 +89,7 @@ class Attend(NamedTuple):
     kinds: Pointer | None = None  # what is known of each block under a fused mask, or null
     sink: Pointer | None = None
     stretch: Stretch | None = None
+    ahead: Ahead | None = None  # what to ask for while the first block is scored
 
 
 def forward(tile: Tile, variant: Variant) -> ir.Module:
@@ -102,6 +105,7 @@ class Forward:
 
     def __init__(self, tile: Tile, variant: Variant) -> None:
         self.tile, self.variant = tile, variant
+        self.ahead = () if variant.native else ("ahead",)  # the parameter of functions that ask for later rows
         self.module = module = ir.Module("clearhead.forward")
         self.pack_query = (write_native_pack_query if variant.native else write_pack_query)(module, tile, variant)
         self.rows = BlockRows.write(module, tile, variant)
@@ -110,7 +114,7 @@ class Forward:
         else:
             self.unpack_output = write_unpack_output(module, tile, variant)
         self.merge = write_merge(module, tile)
-        self.scores = ScoreFunctions.write(module, tile, variant)
+        self.scores = ScoreFunctions.write(module, tile, variant, self.ahead)
         values = write_native_values if variant.native else write_values
         self.values = {n: values(module, tile, n, variant) for n in range(1, len(tile.rows) + 1)}
         if variant.native:
@@ -128,7 +132,7 @@ class Forward:
     def write_block(self, w: int) -> Emitted[AttendBlock]:
         """One block for w vectors of queries: scores and softmax, then the weighted values."""
         variant = self.variant
-        present = (*variant.window_edge, *(("seen",) if variant.mask else ()))
+        present = (*variant.window_edge, *(("seen",) if variant.mask else ()), *self.ahead)
         f = Function(self.module, self.tile, f"block_{w}", AttendBlock, present=present)
         a = f.arguments
         frame, block = a.frame, KeyBlock(a.start, a.rows, a.diagonal, a.left)
@@ -142,7 +146,7 @@ class Forward:
         # P = exp(S − m) in place of S, and the segment's m and l
         BlockScores(
             f, self.scores, w, block, keys, values, query_dim, frame.space("query"), s, state, frame.table, position,
-            first_key,
+            first_key, frame.space("key_rows") if variant.key_rows else None, a.ahead,
         ).write_softmax(a.seen)  # fmt: skip
         if variant.native:
             for x in range(w):
@@ -159,8 +163,10 @@ class Forward:
             return f.finish()
         # 0 · v is nothing if v is finite, so that sums may run over hidden values too.
         vectors = dims // f.lanes
-        finite = f.call_int(self.finite, Finite(v=values.base, stride=values.stride, rows=a.rows, vectors=vectors))
-        with f.either(a.seen.is_null() | (finite != 0)) as (then, otherwise):
+        everything = a.seen.is_null()
+        asked = everything.choose(f.i64(0), a.rows)  # where all is seen, the answer makes no difference
+        finite = f.call_int(self.finite, Finite(v=values.base, stride=values.stride, rows=asked, vectors=vectors))
+        with f.either(everything | (finite != 0)) as (then, otherwise):
             with then:
                 self.write_values(f, weighted, dims)
             with otherwise:
@@ -193,7 +199,7 @@ class Forward:
         variant = self.variant
         present = (
             *variant.window_edge, *(("kinds",) if variant.mask else ()), *(("sink",) if variant.sink else ()),
-            *(("stretch",) if variant.carried else ()),
+            *(("stretch",) if variant.carried else ()), *self.ahead,
         )  # fmt: skip
         f = Function(self.module, self.tile, "attend", Attend, present=present)
         a = f.arguments
@@ -271,7 +277,8 @@ class Forward:
                 skipped = (a.left - b).clamp(0, rows)
                 begin, rows = b + skipped, rows - skipped
                 left = near(f, a.left - begin)
-            block = AttendBlock(a.frame, a.k, a.v, begin, rows, a.diagonal - begin, a.rows, o, fresh, left)
+            ahead = None if a.ahead is None else a.ahead.only_if(b == first_block)
+            block = AttendBlock(a.frame, a.k, a.v, begin, rows, a.diagonal - begin, a.rows, o, fresh, left, ahead=ahead)
             call_for_vectors(f, self.block, a.rows, block)
 
     def write_seen_blocks(self, f: Code, a: Attend, start: Int, first_block: Int, stop: Int, o: Pointer) -> None:
@@ -286,7 +293,10 @@ class Forward:
                 at = b + seen.first
                 left = near(f, a.left - at) if a.left is not None else None
                 fresh = position.read("untouched")
-                block = AttendBlock(frame, a.k, a.v, at, seen.rows, a.diagonal - at, a.rows, o, fresh, left, seen.bits)
+                ahead = None if a.ahead is None else a.ahead.only_if(fresh != 0)
+                block = AttendBlock(
+                    frame, a.k, a.v, at, seen.rows, a.diagonal - at, a.rows, o, fresh, left, seen.bits, ahead
+                )
                 call_for_vectors(f, self.block, a.rows, block)
                 position.write(untouched=0)
 
@@ -311,7 +321,8 @@ class Forward:
         kinds = block_kinds(f, frame, number) if variant.mask else None
         sink = (get("sink") + head * size).pointer() if variant.sink else None
         stretch = self.stretch(frame, tile, y, number_of_query(frame, head, tile, size)) if variant.carried else None
-        attend = Attend(frame, q, k, v, y, lse, diagonal, tile.keys, tile.rows, left, kinds, sink, stretch)
+        ahead = self.after(f, frame, task, Ahead(frame.table, tile.rows, q, y)) if self.ahead else None
+        attend = Attend(frame, q, k, v, y, lse, diagonal, tile.keys, tile.rows, left, kinds, sink, stretch, ahead)
         f.call(self.attend, attend)
         seen = (diagonal + tile.rows).clamp(1, most(1, tile.keys))
         if left is not None:
@@ -319,6 +330,12 @@ class Forward:
         if stretch is not None:
             seen = most(1, seen - stretch.first.clamp(0, tile.keys))
         return seen * self.tile.queries * (get("query_dim") + get("value_dim"))
+
+    def after(self, f: Code, frame: Frame, task: Int, own: Ahead) -> Ahead:
+        """A tile's own rows of output, and the queries of the task that its thread will probably take next."""
+        get = frame.field
+        head, _, tile = self.tile_of_task(f, frame, least(task + get("threads"), get("tasks") - 1))
+        return own._replace(q=addresses(f, frame.table, head)[0] + tile.first * get("query_row"))
 
     def stretch(self, frame: Frame, tile: TileRows, o: Pointer, query: Int) -> Stretch:
         """The keys that there are for a tile, and where its sums lie, with the tile's o at `o` and its m at `query`."""

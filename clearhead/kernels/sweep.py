@@ -138,8 +138,9 @@ class Sweep:
         no_values = Rows(keys.base, keys.stride, f.i64(0))
         key = position.read("origin") + a.start
         scores = BlockScores(
-            f, self.scores, w, block, keys, no_values, dims, frame.space("query"), s, state, frame.table, position, key
-        )
+            f, self.scores, w, block, keys, no_values, dims, frame.space("query"), s, state, frame.table, position, key,
+            frame.space("key_rows") if self.variant.key_rows else None,
+        )  # fmt: skip
         scores.write_scores(a.seen)
         self.write_unseen(scores)
         self.write_consumers(f, w, a, scores, self.whole(scores, a.seen))

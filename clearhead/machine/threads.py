@@ -24,7 +24,7 @@ from clearhead.errors import InputError, MachineError
 from clearhead.kernels.abi.call import FIELDS
 from clearhead.machine.compile import Entry
 
-NEXT_TASK, TASKS = FIELDS.index("next_task"), FIELDS.index("tasks")
+NEXT_TASK, TASKS, THREADS = (FIELDS.index(name) for name in ("next_task", "tasks", "threads"))
 Table: TypeAlias = "ctypes.Array[ctypes.c_int64]"
 UNLIMITED = 1 << 62  # a budget that never ends
 SLICE = {
@@ -184,6 +184,7 @@ def run_kernel(
         while entry(table, address, budget):
             pass
     else:
+        table[THREADS] = threads
         job, running = Job(entry, table, scratch_size, arrays), crew.running
         try:
             running.append(job)

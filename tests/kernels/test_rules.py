@@ -196,6 +196,32 @@ def test_arrays_are_read_in_place_in_every_call():
     assert not np.array_equal(attention(x, x, x, score=rule, mask=mask), first)
 
 
+@pytest.mark.parametrize(
+    ("array", "along_keys"),
+    [
+        (lambda n, m: random(n, m), True),
+        (lambda n, m: random(n, m + 5)[::-1, :m], True),
+        (lambda n, m: np.broadcast_to(random(m), (n, m)), True),
+        (lambda n, m: random(m, n).T, False),
+        (lambda n, m: random(n, m)[:, ::-1], False),
+        (lambda n, m: random(n, 2 * m)[:, ::2], False),
+        (lambda n, m: random(n, 1), False),
+        (lambda n, m: random(n, m, dtype=np.float64), False),
+    ],
+    ids=["dense", "rows backwards", "one row", "transposed", "keys backwards", "every second", "queries", "f64"],
+)
+def test_biases_are_read_along_the_keys_only_where_these_lie_side_by_side(array, along_keys):
+    q, k, v = random(HEADS, 70, 8), random(HEADS, 150, 8, seed=1), random(HEADS, 150, 8, seed=2)
+    view = array(70, 150)
+    rules = {"mask": causal(align="end"), "score": bias(view)}
+    assert bool(clearhead.kernel_for(clearhead.problem(q, k, v, **rules)).spec.variant.key_rows) == along_keys
+    check(q, k, v, **rules)
+    if view.shape == (70, 150) and view.dtype == np.float32:
+        got, same = (attend(q, k, v, mask=rules["mask"], score=bias(x)).backward(q) for x in (view, view.copy()))
+        for name in ("q", "k", "v"):
+            check_same_bits(getattr(got, name), getattr(same, name), name)
+
+
 def test_blocks_ruled_out_beforehand_cost_nothing():
     x = random(1, 2048, 4)
     asked = clearhead.problem(x, x, x, mask=where(lambda b, h, q, k: (k <= q) & (k > q - 100)))

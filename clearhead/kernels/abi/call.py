@@ -7,6 +7,7 @@ each as (size, query stride, key stride, value stride, output stride); the last 
 FIELDS = (
     "next_task",  # the shared work queue: threads take the next tile from here, atomically
     "tasks",
+    "threads",  # how many share the call, at most
     "queries",
     "keys",
     "query_dim",
@@ -56,6 +57,7 @@ FIELDS = (
     "at_values",
     "at_place",
     "at_seen",
+    "at_key_rows",
     "at_rows",
     "axes",
 )

@@ -47,6 +47,7 @@ class Variant:
     contributions: tuple[Contribution, ...] = ()  # backward: to the gradients of the arrays that rules read
     gradients: Wanted = "all"  # backward: which are summed
     carried: bool = False  # sums begin as an earlier stretch left them; the forward's are left undivided
+    key_rows: tuple[Expression, ...] = ()  # the score's loads of arrays whose rows lie along the keys, dense
     long: bool = False  # whole numbers in lanes have 64 bits, though floats have 32
 
     @property

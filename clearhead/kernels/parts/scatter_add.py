@@ -4,9 +4,8 @@ Where keys lie one after the other, as in a bias, squares are transposed and add
 distance read one element, as in a table of relative positions, diagonals are summed first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import reduce
 from typing import NamedTuple
 
 import llvmlite.ir as ir
@@ -16,23 +15,12 @@ from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.expressions import EmittedRule, Positions, with_offsets
-from clearhead.kernels.ir.operations import has_lanes
 from clearhead.kernels.ir.transpose import columns
-from clearhead.kernels.ir.values import Int, Lanes, Pointer, i64
+from clearhead.kernels.ir.values import Int, Pointer
 from clearhead.kernels.parts.frame import CallTable, TilePosition
+from clearhead.kernels.parts.key_rows import SQUARES_AHEAD, Addresses, element_addresses
 from clearhead.kernels.parts.tile import vectors_of
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
-from clearhead.rules.expression import Expression
-
-
-class Addresses(Lanes):
-    """An address in each lane."""
-
-    __slots__ = ()
-
-    def lane(self, number: int) -> Int:
-        """One of them."""
-        return Int(self.build, self.build.extract_element(self.ir, ir.Constant(i64, number)))
 
 
 class ScatterAdd(NamedTuple):
@@ -64,15 +52,6 @@ def write_scatter_add(module: ir.Module, tile: Tile, variant: Variant, number: i
     return f.finish()
 
 
-def element_addresses(
-    f: Code, rule: EmittedRule, base: Int, offsets: Sequence[Expression], at: Positions, key: Int
-) -> Addresses:
-    """The elements' addresses, one for each lane."""
-    values = [rule.write(e, (at, Positions({"key": key})), None) for e in offsets]
-    in_lanes = [x.ir if has_lanes(x) else f.spread(x.ir) for x in values]
-    return Addresses(f.build, reduce(f.build.add, in_lanes, f.spread(base.ir)))
-
-
 def add_rows(f: Code, rule: EmittedRule, a: ScatterAdd, find: Callable[[Positions], Addresses]) -> None:
     """Squares of as many keys and queries as there are lanes, transposed; keys that are left one by one."""
     size = f.element.bytes
@@ -86,6 +65,8 @@ def add_rows(f: Code, rule: EmittedRule, a: ScatterAdd, find: Callable[[Position
             return (starts[lane] + (a.key + r) * size).pointer()
 
         for r in f.range(0, whole, f.lanes):
+            for lane in range(f.lanes):
+                f.prefetch_line(to(lane, r + SQUARES_AHEAD * f.lanes), to_write=True)
             square = columns(f, [f.load(f.at(a.g, r + y, x)) for y in range(f.lanes)])
             for lane, column in enumerate(square):
                 f.store(f.load(to(lane, r)) + column, to(lane, r))

@@ -23,6 +23,7 @@ from clearhead.kernels.ir.expressions import Positions, with_offsets
 from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Float, Int, Lanes, Pointer, Truth, Value, Vector, i64, least
 from clearhead.kernels.parts.frame import CallTable, TilePosition
+from clearhead.kernels.parts.key_rows import ReadSquares, each_key
 from clearhead.kernels.parts.mask_bits import seen_at
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
 from clearhead.rules.expression import Expression
@@ -46,17 +47,22 @@ class ScoreGradients(NamedTuple):
     seen: Pointer
     sums: Pointer
     gains: Pointer
+    key_rows: Pointer | None = None  # room for what rules read along the keys
 
 
-def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidden: str) -> Emitted[ScoreGradients]:
+def write_weights(
+    module: ir.Module, tile: Tile, w: int, variant: Variant, hidden: str, read: Sequence[Emitted[ReadSquares]]
+) -> Emitted[ScoreGradients]:
     """`hidden` says what may be: "nothing", what is beyond the "edges", or what "bits" tell as well."""
-    f = Function(module, tile, f"weights_{hidden}_{w}", ScoreGradients, together=w)
+    f = Function(
+        module, tile, f"weights_{hidden}_{w}", ScoreGradients, present=("key_rows",) if read else (), together=w
+    )
     a = f.arguments
     lse, delta = f.load(f.at(a.state, LSE_ROW, 0)), f.load(f.at(a.state, DELTA_ROW, 0))
     factor, last = f.splat(a.table.scale(f)), a.queries - 1
     rules = RuleGradients(f, variant, a.table, a.position) if variant.score is not None else None
 
-    def row(r: Int, carried: list[Vector]) -> list[Vector]:
+    def row(r: Int, known: dict[Expression, Value], carried: list[Vector]) -> list[Vector]:
         at, d_at = f.at(a.s, r, 0), f.at(a.dp, r, 0)
         seen = None
         if hidden != "nothing":
@@ -66,7 +72,7 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidde
             seen = seen & load_bits(f, a.seen, r, w)
         score = f.load(at)
         if rules:
-            rules.enter(score, a.key + r)
+            rules.enter(score, a.key + r, known)
             score = rules.score()
         # P = exp(S − LSE) and dS = P ∘ (dP − δ)
         p = seen_or(f, seen, exp(f, score - lse), -0.0)
@@ -79,7 +85,10 @@ def write_weights(module: ir.Module, tile: Tile, w: int, variant: Variant, hidde
         return carried
 
     fixed = [n for n, contribution in enumerate(variant.contributions) if contribution.target is None]
-    totals = f.loop(0, a.rows, 1, row, [f.constant(0.0)] * len(fixed))
+    squares = ReadSquares(
+        a.table, a.position, a.key, f.i64(0), f.i64(w), f.null() if a.key_rows is None else a.key_rows
+    )
+    totals = each_key(f, variant, read, squares, a.rows, row, [f.constant(0.0)] * len(fixed))
     for n, total in zip(fixed, totals, strict=True):
         f.store(f.load(f.at(a.sums, n, 0)) + total, f.at(a.sums, n, 0))
     return f.finish()
@@ -126,9 +135,9 @@ class RuleGradients:
             return coefficient, ()
         return coefficient, with_offsets(replace(contribution.load, array=target)).args
 
-    def enter(self, score: Vector, key: Int) -> None:
-        """Go to one row of scores."""
-        self.at, self.pair = (self.lanes, Positions({"key": key})), Positions({"score": score})
+    def enter(self, score: Vector, key: Int, known: dict[Expression, Value]) -> None:
+        """Go to one row of scores, of which something may be known."""
+        self.at, self.pair = (self.lanes, Positions({"key": key}, known)), Positions({"score": score})
 
     def value(self, e: Expression) -> Value:
         """An expression's value here."""

@@ -13,9 +13,12 @@ from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.expressions import Positions
 from clearhead.kernels.ir.math import exp
-from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, larger, least
+from clearhead.kernels.ir.values import Int, Pointer, Value, Vector, fma, larger, least
+from clearhead.kernels.parts.ahead import Ahead, ask_ahead
 from clearhead.kernels.parts.frame import CallTable, TilePosition
+from clearhead.kernels.parts.key_rows import ReadSquares, each_key
 from clearhead.kernels.parts.tile_position import queries_in_lanes, rule_of_queries
+from clearhead.rules.expression import Expression
 
 KEYS_AHEAD = 16  # how many keys early a full tile asks for the next ones
 
@@ -39,11 +42,12 @@ class Score(NamedTuple):
     v_stride: Int
     v_size: Int
     left: Int | None = None
+    ahead: Ahead | None = None
 
 
-def write_score(module: ir.Module, tile: Tile, w: int, variant: Variant) -> Emitted[Score]:
+def write_score(module: ir.Module, tile: Tile, w: int, variant: Variant, ahead: Sequence[str] = ()) -> Emitted[Score]:
     """Each score is two chains, over even and over odd dims, then added; sweeps need no maximum: they know the LSE."""
-    f = Function(module, tile, f"score_{w}", Score, present=variant.window_edge)
+    f = Function(module, tile, f"score_{w}", Score, present=(*variant.window_edge, *ahead))
     a = f.arguments
     count, last = tile.keys[w - 1], a.rows - 1
 
@@ -56,6 +60,9 @@ def write_score(module: ir.Module, tile: Tile, w: int, variant: Variant) -> Emit
             for r in range(count):
                 f.prefetch(a.v + row[r] * a.v_stride, a.v_size)
                 f.prefetch(k_row[r] + a.stride * KEYS_AHEAD, a.dims * f.element.bytes)
+        if a.ahead is not None:
+            for r in range(count):
+                ask_ahead(f, a.ahead, i + r, variant)
 
         def dim(d: Int, sums: list[Vector]) -> list[Vector]:
             qs = [f.load(f.at(a.q, d, x)) for x in range(w)]
@@ -99,25 +106,30 @@ class ApplyRules(NamedTuple):
     key: Int  # row 0's
     query: Int  # the first vector's first query of the tile
     left: Int | None = None
+    key_rows: Pointer | None = None  # room for what is read along the keys
 
 
-def write_rules(module: ir.Module, tile: Tile, w: int, variant: Variant) -> Emitted[ApplyRules]:
+def write_rules(
+    module: ir.Module, tile: Tile, w: int, variant: Variant, read: Sequence[Emitted[ReadSquares]]
+) -> Emitted[ApplyRules]:
     """A pass of its own: after the multiply-adds, a function's long chain would keep the next ones waiting."""
     assert variant.score is not None
-    f = Function(module, tile, f"rules_{w}", ApplyRules, present=variant.window_edge, together=w)
+    present = (*variant.window_edge, *(("key_rows",) if read else ()))
+    f = Function(module, tile, f"rules_{w}", ApplyRules, present=present, together=w)
     a = f.arguments
     rule = rule_of_queries(f, variant.score, variant, a.table, a.position)
     lanes = queries_in_lanes(f, rule, a.position, a.query)
 
-    def row(r: Int, tops: list[Vector]) -> list[Vector]:
+    def row(r: Int, known: dict[Expression, Value], tops: list[Vector]) -> list[Vector]:
         at = f.at(a.s, r, 0)
-        position = Positions({"key": a.key + r})
+        position = Positions({"key": a.key + r}, known)
         score = rule.score(lanes, position, f.load(at))
         score = hide(f, score, r, a.hidden, a.left)
         f.store(score, at)
         return [larger(score, tops[0])]
 
-    f.store(f.loop(0, a.rows, 1, row, [f.load(a.m)])[0], a.m)
+    squares = ReadSquares(a.table, a.position, a.key, a.query, f.i64(w), f.null() if a.key_rows is None else a.key_rows)
+    f.store(each_key(f, variant, read, squares, a.rows, row, [f.load(a.m)])[0], a.m)
     return f.finish()
 
 

@@ -13,6 +13,7 @@ same from the other side; there each vector walks alone, up to the first key tha
            ░░░░░▒██  at each step      ░░░▒████
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Self
@@ -25,9 +26,11 @@ from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted
 from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Int, Pointer, Truth, fma, larger
+from clearhead.kernels.parts.ahead import Ahead
 from clearhead.kernels.parts.bfloat16_dot import write_native_score
 from clearhead.kernels.parts.dense_rows import Rows
 from clearhead.kernels.parts.frame import CallTable, TilePosition
+from clearhead.kernels.parts.key_rows import write_read_squares
 from clearhead.kernels.parts.mask_bits import Hide, seen_at, write_hide
 from clearhead.kernels.parts.scores import (
     ApplyRules,
@@ -74,14 +77,15 @@ class ScoreFunctions:
     hide: Emitted[Hide] | None  # without a fused mask
 
     @classmethod
-    def write(cls, module: ir.Module, tile: Tile, variant: Variant) -> Self:
-        """Write them into a module."""
+    def write(cls, module: ir.Module, tile: Tile, variant: Variant, ahead: Sequence[str] = ()) -> Self:
+        """Write them into a module; `ahead` names the parameter that scores have where they ask for later rows."""
         widths = range(1, tile.vectors + 1)
-        score = write_native_score if variant.native else write_score
+        score = write_native_score if variant.native else partial(write_score, ahead=ahead)
+        read = write_read_squares(module, tile, variant)
         return cls(
             variant,
             score={w: score(module, tile, w, variant) for w in widths},
-            rules={w: write_rules(module, tile, w, variant) for w in widths} if variant.score else {},
+            rules={w: write_rules(module, tile, w, variant, read) for w in widths} if variant.score else {},
             exponentials={} if variant.consumers else {w: write_exponentials(module, tile, w) for w in widths},
             hide=write_hide(module, tile) if variant.mask else None,
         )
@@ -104,6 +108,8 @@ class BlockScores:
     table: CallTable
     position: TilePosition
     first_key: Int | None  # the block's first key among all, if a rule reads it
+    key_rows: Pointer | None = None  # room for what rules read along the keys
+    ahead: Ahead | None = None  # rows to ask for meanwhile
 
     def write_softmax(self, seen: Pointer | None) -> None:
         """Sᵀ, its maximum, P = exp(S − m) in its place, and the segment's m and l."""
@@ -196,6 +202,7 @@ class BlockScores:
                 v_stride=self.values.stride,
                 v_size=self.values.size,
                 left=left,
+                ahead=None if self.ahead is None else self.ahead.after(start),
             ),
         )
         if functions.rules:
@@ -212,6 +219,7 @@ class BlockScores:
                     key=self.first_key + start,
                     query=f.i64(offset),
                     left=left,
+                    key_rows=self.key_rows,
                 ),
             )
 
