@@ -18,7 +18,7 @@ MOST_MULTIPLICATIONS = 1 << 30
 
 
 def check_by_definition(problem: Problem, dims: int) -> None:
-    """Raise MachineError for a problem that the definition cannot compute, or not with `dims` numbers a pair in time."""
+    """Raise MachineError for what the definition cannot compute, or not in time, at `dims` multiplications a pair."""
     evicted = problem.paged and problem.first_key > 0
     if problem.carried or problem.native or evicted:
         llvm()  # says what is missing

@@ -92,7 +92,8 @@ def execute_rows(
     scores = as_rules(rules.score)
     problem = problem_of(operands, rules._replace(score=scores), out=out, rows=rows)
     cut = operands._replace(q=operands.q[..., slice(*rows), :])
-    return execute(cut, rules, threads=threads, out=out, lse=lse, launch=launch_on(kernel_for(problem), problem, scores))
+    launch = launch_on(kernel_for(problem), problem, scores)
+    return execute(cut, rules, threads=threads, out=out, lse=lse, launch=launch)
 
 
 def check_rows(problem: Problem, output: Array, query: Array, key: Array | Paged) -> None:

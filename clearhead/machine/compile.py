@@ -154,8 +154,10 @@ def write_ir(spec: KernelSpec) -> str:
 def machine_for(target: Target) -> "TargetMachine":
     """LLVM's code generator for a target."""
     initialise(target.triple)
-    return llvm().Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
+    return (
+        llvm()
+        .Target.from_triple(target.triple)
+        .create_target_machine(cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small")
     )
 
 

@@ -30,8 +30,8 @@ def llvm() -> Any:
     """llvmlite's binding; raises MachineError where it cannot be loaded."""
     if fault():
         raise MachineError(
-            f"this needs machine code, but llvmlite cannot be loaded ({fault()}): pip install llvmlite, on a system for "
-            "which it is built. Without it, attention, its weights and the small model work on short inputs."
+            f"this needs machine code, but llvmlite cannot be loaded ({fault()}): pip install llvmlite, if it is built "
+            "for this system. Without it, attention, its weights and the small model work on short inputs."
         )
     return late("clearhead.machine.llvm").binding
 
