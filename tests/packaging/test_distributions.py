@@ -13,6 +13,7 @@ from pathlib import Path
 
 import distributions
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 NO_SOURCE = ("__pycache__", ".git", ".venv", ".browser", ".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache",
@@ -117,6 +118,13 @@ def test_the_metadata_say_what_the_project_says(built):
         assert f"License-File: {name}" in metadata
     for extra in project["optional-dependencies"]:
         assert f"Provides-Extra: {extra}" in metadata
+
+
+@pytest.mark.parametrize(("system", "needed"), [("linux", True), ("win32", True), ("emscripten", False), ("ios", False)])
+def test_llvmlite_is_required_where_it_is_built(system, needed):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    [llvmlite] = [line for line in map(Requirement, project["dependencies"]) if line.name == "llvmlite"]
+    assert llvmlite.marker.evaluate({"sys_platform": system}) == needed
 
 
 def version(tree: Path) -> str:
