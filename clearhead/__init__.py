@@ -51,7 +51,7 @@ __version__: str
 
 
 def __getattr__(name: str) -> str:
-    """The version of the installed package, looked up when it is asked for: that takes as long as a quarter of the import."""
+    """The installed package's version, looked up when it is asked for, since that would slow down the import."""
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import PackageNotFoundError, version

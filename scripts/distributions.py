@@ -18,8 +18,11 @@ UMASKS = (0o022, 0o077)
 
 def clone(repository: Path, commit: str, folder: Path) -> None:
     """A commit of a repository with its tags, and nothing else."""
-    subprocess.run(["git", "clone", "--quiet", "--no-checkout", repository, folder], check=True)
-    subprocess.run(["git", "-C", folder, "checkout", "--quiet", "--detach", commit], check=True)
+    for command in (
+        ["git", "clone", "--quiet", "--no-checkout", repository, folder],
+        ["git", "-C", folder, "checkout", "--quiet", "--detach", commit],
+    ):
+        subprocess.run(command, check=True)  # noqa: S603
 
 
 def age(folder: Path, days: int) -> None:
@@ -38,10 +41,10 @@ def build(tree: Path, into: Path, circumstances: int = 0) -> dict[str, Path]:
     """Build a tree's sdist and wheel under one of two circumstances; returns them as "sdist" and "wheel"."""
     env = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
     command = [sys.executable, "-m", "hatchling", "build", "--directory", into]
-    subprocess.run(
-        command, cwd=tree, check=True, env={**env, **CIRCUMSTANCES[circumstances]}, umask=UMASKS[circumstances],
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    env |= CIRCUMSTANCES[circumstances]
+    done = subprocess.run(command, cwd=tree, env=env, umask=UMASKS[circumstances], capture_output=True, text=True)  # noqa: S603
+    if done.returncode:
+        raise RuntimeError(done.stderr)
     return {"sdist": next(into.glob("*.tar.gz")), "wheel": next(into.glob("*.whl"))}
 
 

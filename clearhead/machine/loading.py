@@ -50,5 +50,5 @@ def notice() -> None:
         f"llvmlite cannot be loaded ({fault()}), so clearhead computes by the definition: the same bits, a thousand "
         "times slower. pip install llvmlite, if it is built for this system.",
         DefinitionWarning,
-        stacklevel=2,
+        stacklevel=5,  # who called attention
     )

@@ -21,13 +21,13 @@ def project(tmp_path):
     for name in ("release", "distributions.py", "smoke.py"):
         (tmp_path / "scripts" / name).write_bytes((ROOT / "scripts" / name).read_bytes())
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n- New.\n\n## 1.2.3\n\n- Old.\n")
-    git(tmp_path, "init -q . && git add -A")
-    git(tmp_path, "commit -qm 1 && git tag v1.2.3")
+    for command in ("init -q", "add -A", "commit -qm 1", "tag v1.2.3"):
+        git(tmp_path, command)
     return tmp_path
 
 
 def git(folder, command):
-    subprocess.run(f"git -c user.name=t -c user.email=t@t {command}", shell=True, check=True, cwd=folder)
+    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *command.split()], check=True, cwd=folder)
 
 
 def refusal(project, version):
@@ -42,7 +42,9 @@ def refusal(project, version):
 def test_what_is_not_ready_is_refused(project):
     assert "1.3 is not a version: give three numbers" in refusal(project, "1.3")
     assert "The tag v1.2.3 exists" in refusal(project, "1.2.3")
-    assert "CHANGELOG.md says nothing of 1.3.0: give what is under “Unreleased” the heading" in refusal(project, "1.3.0")
+    assert "CHANGELOG.md says nothing of 1.3.0: give what is under “Unreleased” the heading" in refusal(
+        project, "1.3.0"
+    )
     (project / "stray.txt").write_text("")
     assert "The tree is not clean: commit or remove these.\n?? stray.txt" in refusal(project, "1.3.0")
 
