@@ -19,8 +19,8 @@ UMASKS = (0o022, 0o077)
 def clone(repository: Path, commit: str, folder: Path) -> None:
     """A commit of a repository with its tags, and nothing else."""
     for command in (
-        ["git", "clone", "--quiet", "--no-checkout", repository, folder],
-        ["git", "-C", folder, "checkout", "--quiet", "--detach", commit],
+        ["git", "clone", "--quiet", "--no-checkout", str(repository), str(folder)],
+        ["git", "-C", str(folder), "checkout", "--quiet", "--detach", commit],
     ):
         subprocess.run(command, check=True)  # noqa: S603
 
@@ -40,7 +40,7 @@ def age(folder: Path, days: int) -> None:
 def build(tree: Path, into: Path, circumstances: int = 0) -> dict[str, Path]:
     """Build a tree's sdist and wheel under one of two circumstances; returns them as "sdist" and "wheel"."""
     env = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
-    command = [sys.executable, "-m", "hatchling", "build", "--directory", into]
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(into)]
     env |= CIRCUMSTANCES[circumstances]
     done = subprocess.run(command, cwd=tree, env=env, umask=UMASKS[circumstances], capture_output=True, text=True)  # noqa: S603
     if done.returncode:
