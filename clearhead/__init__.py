@@ -47,7 +47,21 @@ with importing:
 displayed.makers.append(
     lambda result: _late("clearhead.notebook.results").widget_of(result) if find_spec("anywidget") else None
 )
-__version__ = "0.1.0"
+__version__: str
+
+
+def __getattr__(name: str) -> str:
+    """The installed package's version, looked up when it is asked for, since that would slow down the import."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("clearhead")
+    except PackageNotFoundError:  # a checkout on the path
+        return "0.0.0"
+
+
 __all__ = [
     "Alignment",
     "Attended",

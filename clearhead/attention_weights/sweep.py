@@ -11,6 +11,7 @@ import numpy as np
 
 from clearhead import debug
 from clearhead.arrays import Array, Integers, ceil_div
+from clearhead.attention_weights.by_definition import Asked, block_weights, pool, reduce
 from clearhead.attention_weights.labels import Labels
 from clearhead.attention_weights.lse import Source, run_weight_kernel, weight_tiles
 from clearhead.definition.canonical import BLOCK
@@ -18,6 +19,7 @@ from clearhead.engine.launch import call_table, key_rows_bytes, scratch_offsets,
 from clearhead.kernels.abi.call import FIELDS, PLACE, SEEN_BYTES, SWEEP
 from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_ROWS
 from clearhead.kernels.abi.tiles import Tile
+from clearhead.machine import loading
 from clearhead.machine.compile import KernelSpec
 
 GROUPS = 16  # groups of tiles of one head that sum over queries separately
@@ -113,7 +115,10 @@ class Sweep:
 
     def even_groups(self) -> Integers:
         """At most GROUPS groups of equally many full tiles, independent of heads and threads."""
-        per_tile, n = self.spec.tile.queries, len(self.queries)
+        n = len(self.queries)
+        if loading.fault():
+            return np.array([0, n])
+        per_tile = self.spec.tile.queries
         tiles = ceil_div(n, per_tile)
         groups = max(1, min(GROUPS, tiles // WORTH_A_GROUP))
         return np.minimum(np.arange(groups + 1) * tiles // groups * per_tile, n)
@@ -125,6 +130,9 @@ class Sweep:
     ) -> None:
         """Write the call tables and run the kernel."""
         if not len(self.heads) or not len(self.queries) or self.begin >= self.end:
+            return
+        if loading.fault():
+            self.run_by_definition(consumers, borders, target)
             return
         source, spec, problem = self.source, self.spec, self.source.problem
         spec = replace(spec, variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
@@ -174,6 +182,25 @@ class Sweep:
             (self, target, groups, kept),
             source.first_key,
         )
+
+    def run_by_definition(self, consumers: tuple[str, ...], borders: Integers | None, target: Array) -> None:
+        """Do the same from whole matrices, where nothing can be compiled."""
+        source = self.source
+        s = source.defined.scores[self.heads[:, None], self.queries, self.begin : self.end]
+        if consumers == ("scores",):
+            target[...] = s
+            return
+        a = block_weights(s, source.lse(self.queries, self.heads)[self.heads[:, None], self.queries])
+        if consumers == ("block",):
+            target[...] = a
+        elif consumers[0] in ("pool_sum", "pool_max"):
+            assert borders is not None  # noqa: S101
+            pool(a, borders, consumers[0], target)
+        else:
+            asked = Asked(
+                source.problem, self.queries, self.begin, self.near, self.top, self.factors, self.labels, self.ranges
+            )
+            reduce(asked, a, consumers, self.outputs, target)
 
     def scratch_layout(self, tile: Tile) -> tuple[dict[str, int], int, dict[str, int]]:
         """Offsets in a thread's scratch memory, and its size: it holds one tile, whatever the length."""

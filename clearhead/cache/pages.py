@@ -172,10 +172,18 @@ class Paged:
 
     def keys(self) -> Array:
         """The keys as an array in the shape of `key`; evicted ones are 0."""
-        keys = np.zeros(self.key.shape)
-        for matrices, pages in zip(keys.reshape(len(self.pages), -1, *keys.shape[-2:]), self.pages, strict=True):
+        return self.array(self.key.shape, 0)
+
+    def values(self) -> Array:
+        """The values as an array in the shape of `value`; evicted ones are 0."""
+        return self.array(self.value.shape, 1)
+
+    def array(self, shape: tuple[int, ...], which: int) -> Array:
+        """The keys or values of all pages, in float64, which holds every number of theirs."""
+        found = np.zeros(shape)
+        for matrices, pages in zip(found.reshape(len(self.pages), -1, *shape[-2:]), self.pages, strict=True):
             for block, page in enumerate(pages):
                 if page is not None:
                     part = matrices[:, block * BLOCK : (block + 1) * BLOCK]
-                    part[...] = page.rows()[0].widened()[:, : part.shape[1], : part.shape[2]]
-        return keys
+                    part[...] = page.rows()[which].widened()[:, : part.shape[1], : part.shape[2]]
+        return found

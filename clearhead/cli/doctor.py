@@ -8,24 +8,21 @@ import platform
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import llvmlite
-import llvmlite.binding as llvm
 import numpy as np
 
 import clearhead
 from clearhead import settings
 from clearhead.definition import canonical
 from clearhead.errors import MachineError, reason
-from clearhead.gpu import driver as gpu_driver
-from clearhead.gpu.confirmed import differences
-from clearhead.gpu.launch import check_card, kernel_of, tile_of
-from clearhead.gpu.tile import DIMS
 from clearhead.kernels.abi.tiles import ELEMENTS, tile_for
-from clearhead.machine import store
+from clearhead.machine import loading, store
 from clearhead.machine.compile import KernelSpec, emit, link, machine_for, stored_object
+from clearhead.machine.loading import llvm, llvm_version
 from clearhead.machine.peak import Peak
 from clearhead.machine.systems import tried
 from clearhead.machine.target import native_isas, target
@@ -33,6 +30,10 @@ from clearhead.machine.threads import allowed
 from clearhead.rules.masks import Mask, causal, full, where, window
 from clearhead.testing import check_definition, check_hidden, check_same_bits, using_isa
 
+if TYPE_CHECKING:
+    from clearhead.gpu.driver import Card
+
+DEFINITION = "definition"  # what computes where nothing can be compiled
 CPU_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
@@ -65,7 +66,7 @@ class Diagnosis:
         lines = [f"{name:<{width}}  {value}" for name, value in self.facts.items()]
         lines += ["", "settings in force"]
         lines += [f"{name:<{width}}  {value}" for name, value in self.settings.items()]
-        lines += ["", "fused multiply-adds, one thread"]
+        lines += ["", "fused multiply-adds, one thread"] if self.peaks else []
         lines += [f"{dtype:<{width}}  {rate:.0f} GF/s" for dtype, rate in self.peaks.items()]
         lines += ["", "self-check against the definition, bit by bit"]
         lines += [f"{f'{c.isa} {c.dtype}':<{width}}  {c.fault or 'pass'}" for c in self.checks]
@@ -78,10 +79,11 @@ def examine() -> Diagnosis:
     """Look at the machine, the settings and the cache, and check every kernel this processor can run."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        checks = tuple(check_kernels(isa, dtype) for isa in native_isas() for dtype in ELEMENTS)
-        cards, card_checks = gpus()
-        facts = {**versions(), **processor(), **cards, **kernel_cache()}
-    rates = {dtype: Peak(dtype) for dtype in ELEMENTS}
+        compiles = not loading.fault()
+        checks = tuple(check_kernels(isa, dtype) for isa in engines() for dtype in ELEMENTS)
+        cards, card_checks = gpus() if compiles else ({"GPU": "not used without llvmlite"}, [])
+        facts = {**versions(), **processor(), **cards, **(kernel_cache() if compiles else {})}
+    rates = {dtype: Peak(dtype) for dtype in ELEMENTS} if compiles else {}
     return Diagnosis(
         facts=facts,
         settings={s.name: s.read() or "(empty)" for s in settings.ALL},
@@ -97,17 +99,24 @@ def versions() -> dict[str, str]:
         "clearhead": clearhead.__version__,
         "Python": f"{platform.python_version()} ({platform.python_implementation()})",
         "numpy": np.__version__,
-        "llvmlite": f"{llvmlite.__version__} (LLVM {'.'.join(map(str, llvm.llvm_version_info))})",
+        "llvmlite": f"none: {loading.fault()}" if loading.fault() else llvm_version().removeprefix("llvmlite "),
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "tried there": tried(),
     }
 
 
+def engines() -> tuple[str, ...]:
+    """What can compute attention here: instruction sets, or the definition."""
+    return (DEFINITION,) if loading.fault() else native_isas()
+
+
 def processor() -> dict[str, str]:
     """The processor, and the instruction set and threads in use."""
+    if loading.fault():
+        return {"processor": processor_name(), "instruction set": f"none: the {DEFINITION} computes, on short inputs"}
     isa = target()
     return {
-        "processor": f"{processor_name()}, to LLVM {llvm.get_host_cpu_name()}",
+        "processor": f"{processor_name()}, to LLVM {llvm().get_host_cpu_name()}",
         "caches": cache_sizes() or "unknown",
         "instruction set": f"{isa.isa}, of {', '.join(native_isas())}",
         "vectors": f"{isa.vector_bits} bits, {isa.registers} registers",
@@ -141,8 +150,12 @@ def cache_sizes() -> str:
 
 def gpus() -> tuple[dict[str, str], list[KernelCheck]]:
     """The NVIDIA GPUs, and whether each gives the CPU's bits; an old one, or none, is no fault."""
+    from clearhead.gpu.driver import driver as find_driver
+    from clearhead.gpu.launch import check_card
+    from clearhead.gpu.tile import DIMS
+
     try:
-        driver = gpu_driver.driver()
+        driver = find_driver()
         count = driver.count()
     except MachineError as error:
         return {"GPU": f"none, for {str(error).partition(':')[0]}"}, []
@@ -162,8 +175,11 @@ def gpus() -> tuple[dict[str, str], list[KernelCheck]]:
     return facts, checks
 
 
-def check_gpu(name: str, card: gpu_driver.Card, dim: int) -> KernelCheck:
+def check_gpu(name: str, card: "Card", dim: int) -> KernelCheck:
     """Compare a card's kernel of one dim with the CPU's, now."""
+    from clearhead.gpu.confirmed import differences
+    from clearhead.gpu.launch import kernel_of, tile_of
+
     fault = ""
     try:
         kernel = kernel_of(card, tile_of(card, dim))
@@ -213,7 +229,7 @@ def check_kernels(isa: str, dtype: str) -> KernelCheck:
     )
     rng = np.random.default_rng(0)
     try:
-        with using_isa(isa):
+        with nullcontext() if isa == DEFINITION else using_isa(isa):
             for queries, keys, dim, mask in problems:
                 q, k, v = (rng.standard_normal((2, n, dim)).astype(dtype) for n in (queries, keys, keys))
                 check_same_bits(clearhead.attention(q, k, v, mask=mask), canonical.attention(q, k, v, mask=mask)[0])

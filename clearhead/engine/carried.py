@@ -115,6 +115,7 @@ def run_stretch(
 
     Kernels count keys from the first of all, so that a stretch's arrays are said to begin as much earlier.
     """
+    assert launch.entry is not None  # noqa: S101
     q, k, v, pages = operands
     axis, step = -2, first_key
     if pages is not None:

@@ -11,9 +11,10 @@ import numpy as np
 from clearhead.arrays import Array
 from clearhead.cache.key_value import KeyValueCache
 from clearhead.cache.pages import Layout, Paged
+from clearhead.engine.by_definition import compute
 from clearhead.engine.inputs import Operands, Rules, new
 from clearhead.engine.kept import rules_over
-from clearhead.engine.launch import Launch, prepare
+from clearhead.engine.launch import Launch, kernel_for, launch_on
 from clearhead.engine.launch_cache import launch_for
 from clearhead.engine.problem import Problem, problem_of
 from clearhead.errors import InputError, ShapeError
@@ -54,6 +55,9 @@ def execute(
     sums = np.empty(launch.output_shape[:-1], launch.lse_dtype) if lse else EMPTY
     if launch.tasks == 0:
         return output, sums
+    if launch.entry is None:
+        compute(operands, rules._replace(score=launch.score), launch.doubtful, output, sums if lse else None)
+        return output, sums
     table = launch.table_type.from_buffer_copy(launch.template)
     table[QUERY_FIELD], table[KEY_FIELD], table[VALUE_FIELD] = address(q), address(k), address(v)
     table[OUTPUT_FIELD] = address(output)
@@ -88,7 +92,8 @@ def execute_rows(
     scores = as_rules(rules.score)
     problem = problem_of(operands, rules._replace(score=scores), out=out, rows=rows)
     cut = operands._replace(q=operands.q[..., slice(*rows), :])
-    return execute(cut, rules, threads=threads, out=out, lse=lse, launch=prepare(problem, scores))
+    launch = launch_on(kernel_for(problem), problem, scores)
+    return execute(cut, rules, threads=threads, out=out, lse=lse, launch=launch)
 
 
 def check_rows(problem: Problem, output: Array, query: Array, key: Array | Paged) -> None:

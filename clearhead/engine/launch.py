@@ -15,12 +15,14 @@ import numpy as np
 from clearhead import debug
 from clearhead.arrays import Array, ceil_div
 from clearhead.definition.canonical import BLOCK, SEGMENT
+from clearhead.engine.by_definition import check_by_definition
 from clearhead.engine.problem import Problem
 from clearhead.errors import MachineError
 from clearhead.kernels.abi.call import AXIS, FIELDS, PLACE, ROW, SEEN_BYTES
 from clearhead.kernels.abi.softmax_state import SOFTMAX_ROWS
 from clearhead.kernels.abi.tiles import CACHE_LINE, ELEMENTS, STORED, Tile, padded, tile_for
 from clearhead.kernels.abi.variant import Variant
+from clearhead.machine import loading
 from clearhead.machine.compile import Entry, Kernel, KernelSpec, kernels
 from clearhead.machine.target import Target, target
 from clearhead.machine.threads import WORTH_A_THREAD, Table
@@ -36,7 +38,7 @@ NO_EDGE = 2 * FARTHEST  # how far before a query the first key that it sees stan
 class Launch:
     """A prepared problem, to which a call only adds addresses."""
 
-    entry: Entry
+    entry: Entry | None  # None where nothing can be compiled, and the definition computes
     isa: str
     output_shape: tuple[int, ...]
     output_dtype: np.dtype[Any]
@@ -166,8 +168,33 @@ def decode_of(problem: Problem) -> Decode:
 
 
 def prepare(problem: Problem, score: tuple[Score, ...]) -> Launch:
-    """Find the kernel for a problem and write its call table."""
+    """Find the kernel for a problem and write its call table; without a compiler, leave the call to the definition."""
+    if loading.fault():
+        return launch_by_definition(problem, score)
     return launch_on(kernel_for(problem), problem, score)
+
+
+def launch_by_definition(problem: Problem, score: tuple[Score, ...]) -> Launch:
+    """A launch without a kernel, which `by_definition` computes; raises MachineError for what that cannot."""
+    check_by_definition(problem, problem.query_dim + problem.value_dim)
+    return Launch(
+        entry=None,
+        isa="",
+        output_shape=problem.output_shape,
+        output_dtype=np.dtype(problem.computed if problem.unrounded else problem.dtype),
+        lse_dtype=np.dtype(problem.computed),
+        tasks=problem.heads * problem.queries,
+        table_type=ctypes.c_int64 * 0,
+        template=b"",
+        scratch_size=0,
+        most_threads=1,
+        held=(),
+        workspace=0,
+        counters=0,
+        decode=None,
+        doubtful=problem if problem.rules.doubtful else None,
+        score=score,
+    )
 
 
 def launch_on(kernel: Kernel, problem: Problem, score: tuple[Score, ...]) -> Launch:

@@ -11,16 +11,18 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-
-import llvmlite.binding as llvm
+from typing import TYPE_CHECKING, Any
 
 from clearhead import debug
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import PLAIN_VARIANT, Variant
 from clearhead.machine import fingerprint, store
+from clearhead.machine.loading import llvm
 from clearhead.machine.target import Target
 from clearhead.machine.unbroken import collector_paused, compiling, late
+
+if TYPE_CHECKING:
+    from llvmlite.binding import ModuleRef, TargetMachine
 
 Entry = Callable[[Any, int, int], int]
 ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
@@ -132,10 +134,10 @@ def assembly(spec: KernelSpec) -> str:
     return text
 
 
-def parse(spec: KernelSpec) -> llvm.ModuleRef:
+def parse(spec: KernelSpec) -> "ModuleRef":
     """A kernel's IR, parsed and verified by LLVM."""
     initialise(spec.target.triple)
-    module = llvm.parse_assembly(write_ir(spec))
+    module = llvm().parse_assembly(write_ir(spec))
     module.triple = spec.target.triple
     module.verify()
     return module
@@ -149,23 +151,25 @@ def write_ir(spec: KernelSpec) -> str:
         return str(write(spec.tile, spec.variant))
 
 
-def machine_for(target: Target) -> llvm.TargetMachine:
+def machine_for(target: Target) -> "TargetMachine":
     """LLVM's code generator for a target."""
     initialise(target.triple)
-    return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
+    return (
+        llvm()
+        .Target.from_triple(target.triple)
+        .create_target_machine(cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small")
     )
 
 
 @functools.cache
 def initialise(triple: str) -> None:
     """Initialise LLVM's code generator: only this machine's, unless the target is another."""
-    if triple == llvm.get_process_triple():
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
+    if triple == llvm().get_process_triple():
+        llvm().initialize_native_target()
+        llvm().initialize_native_asmprinter()
     else:
-        llvm.initialize_all_targets()
-        llvm.initialize_all_asmprinters()
+        llvm().initialize_all_targets()
+        llvm().initialize_all_asmprinters()
 
 
 def link(spec: KernelSpec, code: bytes) -> Kernel:
@@ -175,7 +179,7 @@ def link(spec: KernelSpec, code: bytes) -> Kernel:
     of the code; in a process with many large libraries, separate allocations do not guarantee that.
     """
     machine = machine_for(spec.target)
-    compiler = llvm.create_lljit_compiler(machine, use_jit_link=True)
-    builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(spec.kernel)
+    compiler = llvm().create_lljit_compiler(machine, use_jit_link=True)
+    builder = llvm().JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(spec.kernel)
     library = builder.link(compiler, f"{spec.kernel}{next(library_names)}")
     return Kernel(spec, ENTRY_TYPE(library[spec.kernel]), (library, compiler, machine))

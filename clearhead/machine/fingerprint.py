@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-import llvmlite
-import llvmlite.binding as llvm
 import numpy as np
+
+from clearhead.machine.loading import llvm_version
 
 PACKAGE = Path(__file__).parents[1]
 TICK = 0.1  # seconds: file times lag behind the clock, and other modules were imported before this one
@@ -50,5 +50,4 @@ def sources(package: Path) -> tuple[str, float]:
 
 def tools() -> str:
     """The versions of Python, numpy, llvmlite and LLVM."""
-    compiler = ".".join(map(str, llvm.llvm_version_info))
-    return f"{sys.implementation.cache_tag} numpy {np.__version__} llvmlite {llvmlite.__version__} LLVM {compiler}"
+    return f"{sys.implementation.cache_tag} numpy {np.__version__} {llvm_version()}"

@@ -8,13 +8,9 @@ import functools
 import platform
 from dataclasses import dataclass
 
-import llvmlite.binding as llvm
-
 from clearhead import settings
 from clearhead.errors import MachineError
-from clearhead.machine.unbroken import locks
-
-locks.append(llvm.ffi.lib._lock)  # held by the thread that runs LLVM
+from clearhead.machine.loading import llvm
 
 # Processor features that each target requires.
 NEEDS = {
@@ -61,7 +57,7 @@ def native_isas() -> tuple[str, ...]:
 @functools.cache
 def host_features() -> dict[str, bool]:
     """The processor features that LLVM detects, plus NEON on AArch64, which always has it."""
-    features = dict(llvm.get_host_cpu_features())
+    features = dict(llvm().get_host_cpu_features())
     if platform.machine().lower() in ("aarch64", "arm64"):
         features["neon"] = True
     return features
@@ -81,14 +77,14 @@ def target_for(isa: str) -> Target:
     available = native_isas()
     if isa and isa not in available:
         raise MachineError(f"CLEARHEAD_ISA={isa} cannot run on this processor: use one of {', '.join(available)}.")
-    triple = llvm.get_process_triple()
+    triple = llvm().get_process_triple()
     match isa or available[0]:
         case "avx512":
-            return Target("avx512", triple, llvm.get_host_cpu_name(), flat(host_features()), 512, 32)
+            return Target("avx512", triple, llvm().get_host_cpu_name(), flat(host_features()), 512, 32)
         case "avx2":  # with the processor's name, LLVM spills sums of scores (Zen 3) and is not faster
             return Target("avx2", triple, "x86-64-v3", "", 256, 16)
         case "neon":
-            return Target("neon", triple, llvm.get_host_cpu_name(), flat(host_features()), 128, 32)
+            return Target("neon", triple, llvm().get_host_cpu_name(), flat(host_features()), 128, 32)
         case _:
             cpu = "x86-64" if "x86_64" in triple or "AMD64" in triple else "generic"
             return Target("generic", triple, cpu, "", 128, 16)

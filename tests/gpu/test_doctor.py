@@ -3,7 +3,7 @@
 import pytest
 
 from clearhead.cli import doctor
-from clearhead.gpu import driver
+from clearhead.gpu import driver, tile
 from tests.gpu.stand_in import StandIn
 
 
@@ -17,7 +17,7 @@ def card(monkeypatch):
         driver.opened.forget()
         return stand_in
 
-    monkeypatch.setattr(doctor, "DIMS", (32,))
+    monkeypatch.setattr(tile, "DIMS", (32,))
     yield install
     driver.opened.forget()
 

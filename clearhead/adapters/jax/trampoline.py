@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import llvmlite.binding as llvm
-
 from clearhead.machine.compile import machine_for
+from clearhead.machine.loading import llvm
 from clearhead.machine.target import target
 
 DONE = 1  # the value for success in Python
@@ -150,8 +149,8 @@ def entry_for(handle: Callable[[int], int], left: Any, ended: Any, api: int, cre
     """
     text = CODE.replace("DONE", str(DONE)).replace("API", str(api)).replace("CREATE", str(create))
     machine = machine_for(target())
-    compiler = llvm.create_lljit_compiler(machine, use_jit_link=True)
-    builder = llvm.JITLibraryBuilder().add_ir(text).export_symbol("enter").export_symbol("close")
+    compiler = llvm().create_lljit_compiler(machine, use_jit_link=True)
+    builder = llvm().JITLibraryBuilder().add_ir(text).export_symbol("enter").export_symbol("close")
     for name in (line.split("@")[1].split("(")[0] for line in CODE.splitlines() if line.startswith("declare")):
         builder.import_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
     builder.import_symbol("handle", id(handle))
