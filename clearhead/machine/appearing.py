@@ -102,6 +102,15 @@ def lock(descriptor: int) -> None:
         flock(descriptor, LOCK_EX | LOCK_NB)
 
 
+def unlock(descriptor: int) -> None:
+    """Unlock a file before it is closed, since a process that was forked meanwhile would go on holding the lock."""
+    if os.name != "nt":
+        from fcntl import LOCK_UN, flock
+
+        with suppress(OSError):
+            flock(descriptor, LOCK_UN)
+
+
 def remove_dead(folder: Path) -> None:
     """Remove files that killed writers left in a folder."""
     with suppress(OSError), os.scandir(folder) as entries:
