@@ -202,7 +202,7 @@ def explained(draw: Draw) -> list[Any]:
 WORKS: dict[str, Work] = {work.__name__: work for work in (
     rules, function, gradients, caches, weights, pieces, forks, watches, stopped, explained,
 )}  # fmt: skip
-SEEDS = {"rules": 60, "function": 4, "gradients": 4, "caches": 8, "weights": 4, "pieces": 2, "forks": 3, "stopped": 6,
+SEEDS = {"rules": 24, "function": 4, "gradients": 4, "caches": 8, "weights": 4, "pieces": 2, "forks": 3, "stopped": 6,
          "watches": 2, "explained": 4}  # fmt: skip
 
 
