@@ -321,7 +321,7 @@ def test_an_existing_file_is_replaced_only_by_force(tmp_path):
     with (
         pytest.raises(
             FileError,
-            match=r"a\.npy exists already: choose another name, or replace it with --force \(force=True in Python\)",
+            match=r"a\.npy exists already: choose another name, or replace it with force=True",
         ),
         new_file(path, {"output": SPECS["output"]}),
     ):
