@@ -39,6 +39,7 @@ def as_options(message: str) -> str:
 
 
 def report_error(message: str) -> int:
-    """Print an error on one line of standard error; returns the exit code."""
-    print("clearhead:", " ".join(message.split()), file=sys.stderr)
+    """Print an error on one line of standard error, without what would command a terminal; returns the exit code."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
+    print("clearhead:", shown, file=sys.stderr)
     return 2
