@@ -150,8 +150,24 @@ def path_of(rng, token: str) -> tuple[str, str]:
         "static/%c0%ae%c0%ae/server.py", "static/....//server.py", "read/", "%2e%2e/", "..", ".%2e/..", "*",
     )  # fmt: skip
     if rng.random() < 0.2:
-        inside += "?" + any_of(rng, "a", "=", "&&&", "text=%ff", "dim=%00", "x=1&x=2", "dim=" + "9" * 5000, "reading=0", "%")
-    who = any_of(rng, token, token, token, token, token[:-1], "", token.upper(), token + "x", "%" + token, "wrong", "é", f"/{token}")
+        inside += "?" + any_of(
+            rng, "a", "=", "&&&", "text=%ff", "dim=%00", "x=1&x=2", "dim=" + "9" * 5000, "reading=0", "%"
+        )
+    who = any_of(
+        rng,
+        token,
+        token,
+        token,
+        token,
+        token[:-1],
+        "",
+        token.upper(),
+        token + "x",
+        "%" + token,
+        "wrong",
+        "é",
+        f"/{token}",
+    )
     return f"/{who}/{inside}", what
 
 
@@ -160,7 +176,9 @@ def request_of(rng) -> tuple[bytes, bool, bool]:
     live = server()
     here = f"127.0.0.1:{live.port}"
     path, what = path_of(rng, live.token)
-    method = any_of(rng, "GET", "POST", "POST", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "X" * 50)
+    method = any_of(
+        rng, "GET", "POST", "POST", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "X" * 50
+    )
     body = body_of(rng, what) if method not in ("GET", "HEAD") or rng.random() < 0.1 else b""
     host = any_of(rng, here, here, here, here, f"localhost:{live.port}", "evil.example", "127.0.0.1", "", f"{here}.evil.example",
                   f"evil@{here}", here.upper(), "[::1]")  # fmt: skip

@@ -55,7 +55,9 @@ def ask(address: str, number: int) -> list[Any]:
     path, body = questions()[number]
     connection = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=60)
     try:
-        connection.request("GET" if body is None else "POST", parts.path + path, None if body is None else json.dumps(body))
+        connection.request(
+            "GET" if body is None else "POST", parts.path + path, None if body is None else json.dumps(body)
+        )
         reply = connection.getresponse()
         content = reply.read()
     finally:

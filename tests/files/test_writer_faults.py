@@ -39,7 +39,8 @@ ROOT = os.name == "posix" and os.getuid() == 0
 NOBODY, SOMEBODY = 65534, 65533
 OLD, NEW = 1, 2  # what files hold
 WRITING = tuple(
-    str(Path(clearhead.__file__).parent / name) for name in ("files/", "machine/appearing", "machine/store", "cli/pieces")
+    str(Path(clearhead.__file__).parent / name)
+    for name in ("files/", "machine/appearing", "machine/store", "cli/pieces")
 )
 SPACE = Path("/dev/shm") if Path("/dev/shm").is_dir() else None  # noqa: S108 where waiting for the disk takes no time
 
@@ -378,7 +379,11 @@ def folder_gone(path: Path) -> None:
     shutil.rmtree(path.parent)
 
 
-STEPS = {"killed": (killed, 5), "interrupted": (interrupted, 11), "folder gone": (folder_gone, 11)}  # every so many lines
+STEPS = {
+    "killed": (killed, 5),
+    "interrupted": (interrupted, 11),
+    "folder gone": (folder_gone, 11),
+}  # every so many lines
 
 
 @pytest.mark.parametrize("step", STEPS)
