@@ -14,6 +14,7 @@ import atexit
 import functools
 import gc
 import importlib
+import itertools
 import os
 import signal
 import sys
@@ -33,7 +34,7 @@ PATIENCE = 50  # milliseconds
 def starts_command() -> bool:
     """Whether Python was started as `clearhead` or `python -m clearhead`, and imports this package for it."""
     script = os.path.splitext(os.path.basename(sys.argv[0]))[0] if getattr(sys, "argv", None) else ""
-    return script == PACKAGE or (script == "-m" and ["-m", PACKAGE] in map(list, zip(sys.orig_argv, sys.orig_argv[1:])))
+    return script == PACKAGE or (script == "-m" and ("-m", PACKAGE) in itertools.pairwise(sys.orig_argv))
 
 
 if starts_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

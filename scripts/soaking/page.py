@@ -24,9 +24,9 @@ def served() -> Iterator[tuple[int, str]]:
     command = [sys.executable, "-u", "-m", "clearhead", "view", "--no-browser", "--model", "tiny", TEXT]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as server:  # noqa: S603
         try:
-            assert server.stdout is not None  # noqa: S101
+            assert server.stdout is not None
             found = re.search(r"http://[^\s#]+/(?=read)", server.stdout.readline())
-            assert found is not None  # noqa: S101
+            assert found is not None
             yield server.pid, found[0]
         finally:
             server.terminate()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fuzzing.attention import case as attention_case
 
 import clearhead
 from clearhead import KeyValueCache, Partial
@@ -23,7 +24,6 @@ from clearhead.cli import run as running
 from clearhead.explain.notebook import explain
 from clearhead.files import open_arrays
 from clearhead.rules import functions
-from fuzzing.attention import case as attention_case
 from tests.watched import written
 
 STEP_OPERATIONS = 1 << 22  # so that a run has several steps
@@ -106,7 +106,7 @@ def caches(draw: Draw) -> list[Any]:
 
 def weights(draw: Draw) -> list[Any]:
     """Rows, blocks, maps and summaries; what was read of weights that go on living."""
-    q, k, v = draw.arrays((4, 300, 16), (2, 300, 16), (2, 300, 8))
+    q, k = draw.arrays((4, 300, 16), (2, 300, 16))
     w = clearhead.weights(q, k, threads=draw.threads)
     summary = w.summary("entropy", "received_mean", "received_max", "distance", "top", "first", "off_first")
     found = [*summary.answers.values(), w.row(299), w[1, 200:210], w.map(size=32), w.lse]
