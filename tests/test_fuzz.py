@@ -12,6 +12,7 @@ SHARES = {
     "attention": 30,
     "elementary": 30,
     "files": 60,
+    "http": 60,
     "masks": 60,
     "prose": 30,
     "reentry": 2,

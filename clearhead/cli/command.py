@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from clearhead.cli.fault import report_error, usage_fault
+from clearhead.cli.fault import as_options, report_error, usage_fault
 from clearhead.errors import ClearheadError, InputError
 
 app = typer.Typer(
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except ClearheadError as error:
-        return report_error(str(error))
+        return report_error(as_options(str(error)))
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # because Python flushes again at exit
         return (

@@ -1,5 +1,6 @@
 """The one line that the command prints for an error: what is wrong, and what to give instead."""
 
+import re
 import sys
 from typing import Any
 
@@ -22,7 +23,23 @@ def usage_fault(error: Any) -> str:
     return f"{str(fault['input'])[:40]} cannot be used for '{error.param.opts[0]}': give {cure}"
 
 
+OPTIONS = re.compile(r"(?:^|(?<=: ))(threads|scale|align)=['\"]?([^\s'\"]+)['\"]?")
+
+
+def as_options(message: str) -> str:
+    """A message with the options that were typed in place of Python's arguments.
+
+    >>> as_options("threads=0 is not a number of threads: use 1, 2, 3 … or None for the default.")
+    '--threads 0 is not a number of threads: use 1, 2, 3 … or leave it out for the default.'
+    >>> as_options("y.npy exists already: choose another name, or replace it with force=True.")
+    'y.npy exists already: choose another name, or replace it with --force.'
+    """
+    message = OPTIONS.sub(r"--\1 \2", message)
+    return message.replace("or None for", "or leave it out for").replace("force=True", "--force")
+
+
 def report_error(message: str) -> int:
-    """Print an error on one line of standard error; returns the exit code."""
-    print("clearhead:", " ".join(message.split()), file=sys.stderr)
+    """Print an error on one line of standard error, without what would command a terminal; returns the exit code."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
+    print("clearhead:", shown, file=sys.stderr)
     return 2

@@ -21,7 +21,7 @@ from clearhead.arrays import Array
 from clearhead.errors import FileError
 from clearhead.files.undertaking import Undertaking, check_same
 from clearhead.files.writing import Spec, arrays_in, complete, destination, layout_of, mapped, reserve, writing_to
-from clearhead.machine.sharing import lock, open_shared
+from clearhead.machine.sharing import lock, open_shared, unlock
 
 FORMAT = 1  # of journals
 FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
@@ -201,6 +201,7 @@ def locked_journal(path: Path) -> Iterator[FileIO]:
             finally:
                 if not os.fstat(descriptor).st_size and same_file(name, descriptor):
                     remove_journal(path)
+                unlock(descriptor)
             return
 
 

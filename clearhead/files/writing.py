@@ -120,9 +120,7 @@ def destination(path: str | os.PathLike[str], force: bool) -> Path:
     if not S_ISREG(mode):
         raise FileError(f"{path} is not a regular file, so it cannot be replaced: name another file.")
     if not force:
-        raise FileError(
-            f"{path} exists already: choose another name, or replace it with --force (force=True in Python)."
-        )
+        raise FileError(f"{path} exists already: choose another name, or replace it with force=True.")
     return target
 
 

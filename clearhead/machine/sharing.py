@@ -5,6 +5,7 @@ POSIX systems allow both. Windows does if a file is opened so, which `os.open` d
 
 import os
 import sys
+from contextlib import suppress
 from errno import EACCES, EDEADLK
 
 BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
@@ -56,3 +57,12 @@ def lock(descriptor: int) -> None:
         raise
     finally:
         os.lseek(descriptor, place, os.SEEK_SET)
+
+
+def unlock(descriptor: int) -> None:
+    """Unlock a file before it is closed, since a process that was forked meanwhile would go on holding the lock."""
+    if sys.platform != "win32":  # which has no forks
+        from fcntl import LOCK_UN, flock
+
+        with suppress(OSError):
+            flock(descriptor, LOCK_UN)

@@ -118,9 +118,9 @@ def private_directory(folder: Path) -> Path | None:
 
 def private(status: os.stat_result) -> bool:
     """Whether only this user can have written a file; Windows protects user directories itself."""
-    if not hasattr(os, "getuid"):
+    if not hasattr(os, "geteuid"):
         return True
-    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def checksum(key: str, code: bytes) -> bytes:

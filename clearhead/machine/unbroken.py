@@ -6,13 +6,17 @@ work. Interpreter exit waits too, since it would unload LLVM while they use it.
 
 A signal handler, a finalizer or a garbage collection callback can call attention while its thread is in the middle of
 an import, where waiting would not help. So late imports run in a separate thread.
+
+This module is imported first. Where the command starts, Ctrl-C ends it without a traceback until `cli.main` takes over.
 """
 
 import atexit
 import functools
 import gc
 import importlib
+import itertools
 import os
+import signal
 import sys
 import threading
 import time
@@ -25,6 +29,17 @@ from typing import Any
 
 PACKAGE = __name__.partition(".")[0]
 PATIENCE = 50  # milliseconds
+
+
+def starts_command() -> bool:
+    """Whether Python was started as `clearhead` or `python -m clearhead`, and imports this package for it."""
+    script = os.path.splitext(os.path.basename(sys.argv[0]))[0] if getattr(sys, "argv", None) else ""
+    return script == PACKAGE or (script == "-m" and ("-m", PACKAGE) in itertools.pairwise(sys.orig_argv))
+
+
+if starts_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 compiling, importing = threading.RLock(), threading.RLock()
 locks: list[AbstractContextManager[object]] = [compiling, importing]  # taken in this order; `target` adds LLVM's
 held_locks = ExitStack()

@@ -54,6 +54,8 @@ def checked_fields(arrays: dict[str, Array], metadata: dict[str, str]) -> tuple[
         raise ValueError(f"arrays of shapes {m.shape}, {l.shape} and {o.shape}, and others {sorted(arrays)}")
     if (l < 0).any():
         raise ValueError("its sums of exponentials are negative")
+    if np.isnan(m).any() or not np.isnan(o[np.isnan(l)]).all():  # a score that is not a number makes its whole row so
+        raise ValueError("it has sums that are not numbers for outputs that are")
     first_key, stop, segments = (whole_number(metadata[name]) for name in NUMBERS)
     if not first_key <= stop or segments > stop - first_key or (segments == 0) != (stop == first_key):
         raise ValueError(f"{segments} segments from key {first_key} to {stop}")

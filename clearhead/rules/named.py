@@ -47,6 +47,11 @@ def named_mask(text: str, align: str | None = None) -> Mask:
     >>> named_mask("causal | prefix:3"), named_mask("window:255", "end")
     (causal() | prefix(3), window(255, 0, align='end'))
     """
+    if set(text) & set("()[]"):
+        raise InputError(
+            f"--mask {text} has brackets, and masks are typed without: & binds tighter than |, so write a & (b | c) as "
+            "a & b | a & c, and ~(a | b) as ~a & ~b."
+        )
     if align not in (None, "start", "end"):
         raise InputError(f"align={align!r} is not an alignment: use start or end.")
     mask = parse_alternatives(text, align)  # type: ignore[arg-type]

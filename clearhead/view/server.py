@@ -6,6 +6,7 @@ which are in `answers`, nor for the page, which is in `page`.
 
 import asyncio
 import json
+import logging
 import secrets
 import socket
 import traceback
@@ -14,7 +15,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -116,6 +117,8 @@ class Questions:
             return await self.about_reading(request, what, asked)
         except ClearheadError as error:
             return in_json({"error": str(error)}, 422)
+        except ClientDisconnect:
+            return Response(status_code=LEFT)
         except Exception as error:
             traceback.print_exc()
             return in_json({"error": f"Python failed here ({error!r:.200}): what happened is on the terminal."}, 500)
@@ -144,6 +147,8 @@ async def file_request(request: Request) -> Response:
     try:
         sent = await request_object(request, MOST_FILE_BYTES)
         text = page.single_file(page.SCREENS[sent["screen"]], sent["known"], str(sent["state"]))
+    except ClientDisconnect:
+        return Response(status_code=LEFT)
     except (ClearheadError, KeyError, TypeError):
         return PlainTextResponse("Nothing to write: load the page again.", 422)
     return Response(
@@ -179,6 +184,12 @@ def listen(port: int | None) -> socket.socket:
     return listener
 
 
+def is_ours(record: logging.LogRecord) -> bool:
+    """Whether a failure is the page's: what h11 raises, a client has caused that broke HTTP's rules or left."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not kind.__module__.startswith("h11")
+
+
 def serve(listener: socket.socket, token: str, find_reader: Callable[[], Reader], ready: Callable[[], None]) -> None:
     """Answer requests until interrupted; calls `ready` once the server listens."""
     import uvicorn
@@ -189,4 +200,6 @@ def serve(listener: socket.socket, token: str, find_reader: Callable[[], Reader]
             ready()
 
     app = application(token, listener.getsockname()[1], find_reader)
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).addFilter(is_ours)
     Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")).run([listener])

@@ -406,3 +406,41 @@ def test_wrong_arguments_are_named_in_our_words(arguments, told, capsys):
     assert said.startswith(f"clearhead: {told}")
     assert "Input should" not in said
     assert "Value error" not in said
+
+
+def test_no_error_commands_the_terminal(capsys):
+    assert "gone\\x1b]0;title\\x07.npy cannot be read" in refused(
+        capsys, "run", "gone\x1b]0;title\x07.npy", "-o", "y.npy"
+    )
+
+
+SLOW_IMPORT = """
+import sys, time
+sys.argv[0] = "clearhead"
+
+class Slow:
+    def find_spec(self, name, path, target=None):
+        if name == {name!r}:
+            print("begun", flush=True)
+            time.sleep(30)
+
+sys.meta_path.insert(0, Slow())
+from clearhead.cli import main
+sys.exit(main(["doctor"]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize("name", ["numpy", "clearhead.cli.command"])
+def test_ctrl_c_while_the_command_is_imported_leaves_no_traceback(name):
+    command = [sys.executable, "-c", SLOW_IMPORT.format(name=name)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "begun\n"
+        running.send_signal(signal.SIGINT)
+        assert running.communicate()[1] == ""
+        assert running.returncode in (-signal.SIGINT, 130)
+
+
+def test_only_the_command_changes_what_ctrl_c_does():
+    code = "import signal, clearhead; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

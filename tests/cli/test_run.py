@@ -441,3 +441,26 @@ def test_wrong_rules_leave_nothing(tmp_path, monkeypatch, capsys, arguments, wor
     assert complaint.count("\n") == 1
     assert all(word in complaint for word in words), complaint
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != "") == ["in.npz", "rules.py"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--threads", "0"), "--threads 0 is not a number of threads: use 1, 2, 3 … or leave it out for the default."),
+        (("--scale", "nan"), "--scale nan is not finite: give a finite number, or leave it out for 1/√dim."),
+        (("--mask", "causal & (full | prefix:2)"), "write a & (b | c) as a & b | a & c"),
+        ((), "exists already: choose another name, or replace it with --force."),
+    ],
+)
+def test_errors_name_options_not_pythons_arguments(capsys, tmp_path, arguments, said):
+    np.save(tmp_path / "x.npy", np.ones((4, 2)))
+    np.save(tmp_path / "y.npy", np.ones((4, 2)))
+    assert (
+        cli.main(
+            ["run", str(tmp_path / "x.npy"), "-o", str(tmp_path / ("new.npy" if arguments else "y.npy")), *arguments]
+        )
+        == 2
+    )
+    error = capsys.readouterr().err
+    assert said in error
+    assert "None" not in error

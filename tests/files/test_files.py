@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tracemalloc
 import zipfile
+from importlib.metadata import version
 from mmap import mmap
 
 import numpy as np
@@ -127,6 +128,8 @@ def test_missing_files_directories_and_suffixes_are_named(tmp_path):
     ],
 )
 def test_other_number_types_are_refused(tmp_path, suffix, x, message):
+    if suffix == ".safetensors" and x.dtype.kind == "c" and version("safetensors") < "0.6":
+        pytest.skip("this safetensors has no complex numbers")
     with pytest.raises(DtypeError, match=rf"x in .*a{suffix} is of dtype ({message})"):
         open_arrays(save(tmp_path / f"a{suffix}", x))["x"]
 
@@ -321,7 +324,7 @@ def test_an_existing_file_is_replaced_only_by_force(tmp_path):
     with (
         pytest.raises(
             FileError,
-            match=r"a\.npy exists already: choose another name, or replace it with --force \(force=True in Python\)",
+            match=r"a\.npy exists already: choose another name, or replace it with force=True",
         ),
         new_file(path, {"output": SPECS["output"]}),
     ):

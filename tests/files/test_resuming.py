@@ -389,3 +389,23 @@ def test_nothing_is_counted_or_removed_before_what_it_rests_on_is_on_the_disk(tm
     assert begun == ["remove", "line", "sync progress", folder, "sync unfinished"]
     assert saved == ["sync unfinished", "line", "sync progress"]
     assert events[len(begun) + len(saved) :] == [*saved, "name", folder, "remove"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(tmp_path):
+    path, specs = tmp_path / "y.npy", {"output": Spec((2,), np.dtype("float32"))}
+    reading, writing = os.pipe()
+    with suppress(KeyboardInterrupt), resumable_file(path, specs, {"mask": "full()"}):
+        child = os.fork()
+        if not child:
+            os.close(writing)
+            os.read(reading, 1)  # until its parent is done
+            os._exit(0)
+        raise KeyboardInterrupt
+    try:
+        with resumable_file(path, specs, {"mask": "full()"}) as filling:
+            filling.arrays["output"][:] = 1
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)
+    assert os.listdir(tmp_path) == ["y.npy"]

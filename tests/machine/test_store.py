@@ -407,3 +407,12 @@ def test_a_directory_that_cannot_be_is_said_once(tmp_path, what):
     assert said.count("CacheWarning") == 1
     assert "CLEARHEAD_CACHE_DIR" in said
     assert not Path("~").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such users")
+def test_the_owner_is_the_effective_user(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)  # as in a set-user-ID program that its caller started
+    assert not store.private(tmp_path.stat())
+    monkeypatch.setattr(os, "geteuid", os.getuid)
+    (tmp_path / "own").mkdir(mode=0o700)
+    assert store.private((tmp_path / "own").stat())

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from ml_dtypes import bfloat16
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from clearhead import FileError, InputError, Partial, attend, causal, join, partial
@@ -70,3 +71,20 @@ def test_a_file_that_is_not_one_is_refused(tmp_path):
         path.write_bytes(broken)
         with pytest.raises(FileError, match="is not a saved partial sum"):
             Partial.load(path)
+
+
+@pytest.mark.parametrize("where", ["m", "l"])
+def test_sums_that_are_not_numbers_need_outputs_that_are_not(tmp_path, where):
+    x = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+    k = x.copy()
+    k[2] = np.nan
+    path = tmp_path / "p.safetensors"
+    partial(x, k, x, mask=causal(at=0)).save(path)
+    assert np.isnan(Partial.load(path).finish().output[2:]).all()  # what was saved is loaded
+    arrays = load_file(path)
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    arrays[where][0] = np.nan
+    save_file(arrays, path, metadata)
+    with pytest.raises(FileError, match="sums that are not numbers"):
+        Partial.load(path)

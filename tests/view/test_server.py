@@ -158,3 +158,18 @@ def distinct_names(modules: list[str]) -> None:
 def test_a_question_must_be_known() -> None:
     with pytest.raises(InputError, match="is not a known question: ask one of sentence, learned"):
         answer("everything", {})
+
+
+@pytest.mark.parametrize("path", ["file", "ask/sentence", "ask/readings"])
+def test_a_client_that_leaves_is_no_failure(path: str, capfd: pytest.CaptureFixture[str]) -> None:
+    from fuzzing.http import Server
+
+    live = Server()
+    request = f"POST /{live.token}/{path} HTTP/1.1\r\nHost: 127.0.0.1:{live.port}\r\nContent-Length: 99\r\n\r\n{{"
+    for broken in (request, request.replace("Content-Length: 99", "Transfer-Encoding: chunked") + "zz\r\n"):
+        with socket.create_connection(("127.0.0.1", live.port)) as client:
+            client.sendall(broken.encode())
+    assert b"200 OK" in live.ask(f"/{live.token}/ask/costs?dim=4")
+    live.process.terminate()
+    live.process.wait()
+    assert b"Traceback" not in live.printed()

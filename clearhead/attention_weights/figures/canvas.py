@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from clearhead.attention_weights.figures.fonts import PLAIN, extent, families_for, legible
@@ -134,5 +135,6 @@ def picture_of(figure: Figure, kind: str = "png") -> bytes:
     """Encode a figure as the bytes of a file. Omits the date, so equal figures give equal files."""
     metadata: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=DPI, facecolor=figure.get_facecolor(), metadata=metadata)
+    with rc_context({"svg.hashsalt": "clearhead"}):  # or ids in a .svg are drawn at random
+        figure.savefig(buffer, format=kind, dpi=DPI, facecolor=figure.get_facecolor(), metadata=metadata)
     return buffer.getvalue()
