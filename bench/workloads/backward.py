@@ -14,6 +14,7 @@ from clearhead.cli.bench import Shape
 from clearhead.cli.race import Exact
 from clearhead.definition.gradient import gradients
 from clearhead.rules.masks import visible
+from clearhead.rules.scores import Alibi, Relative
 
 SHAPES: tuple[Shape, ...] = ((1, 8, 512, 64), (1, 8, 2048, 64), (1, 4, 4096, 64))
 SMALL: Shape = (1, 2, 130, 16)
@@ -78,7 +79,7 @@ def ruled(shape: Shape) -> Iterator[Workload]:
         "ALiBi": {"score": alibi(slopes)},
         "window": {"mask": window(min(255, n // 4))},
         "function with tanh": {"score": lambda s, b, h, q, k: s * 0.5 + slopes[h] * np.tanh(s)},
-        "relative": {"score": relative(rng.standard_normal((1, 257)).astype(np.float32), 128)},
+        "relative": {"score": relative(rng.standard_normal((heads, 257)).astype(np.float32), 128)},
         "bias": {"score": bias(table)},
     }
     seen = {
@@ -105,5 +106,9 @@ def ruled(shape: Shape) -> Iterator[Workload]:
 
 def head_of(rules: dict[str, Any]) -> dict[str, Any]:
     """The rules for the first head alone: those of every head here."""
-    score = rules.get("score")
-    return rules | {"score": alibi(score.slopes[:1])} if hasattr(score, "slopes") else rules
+    match rules.get("score"):
+        case Alibi(slopes=slopes):
+            return rules | {"score": alibi(slopes[:1])}
+        case Relative(table=table, max_distance=most):
+            return rules | {"score": relative(table[:1], most)}
+    return rules

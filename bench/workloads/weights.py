@@ -235,11 +235,10 @@ QUESTIONS = ("groups", "distances", "matches", "sink_share", "received_sum and t
 def questions(length: int) -> Iterator[Workload]:
     """Each beside the forward pass (of both heads, where there are two)."""
     asked = asked_of(length)
-    nothing = Exact(np.zeros(0), lambda _: np.zeros(0))  # tests compare these answers with the definition's
-    calls = {name: (lambda call=asked[name]: Contender(call, lambda _: np.zeros(0))) for name in asked}
+    calls = {name: (lambda call=asked[name]: Contender(call)) for name in asked}
     yield Workload(
         f"questions of {length}² weights, LSE known",
-        lambda: nothing,
+        None,
         {name: calls[name] for name in QUESTIONS},
         {},
         {"forward": calls["forward"]},

@@ -14,7 +14,7 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.errors import MachineError
-from clearhead.machine.peak import Peak
+from clearhead.machine.peak import Peak, processor_time
 
 Call = Callable[[], Any]
 Clock = Literal["processor", "wall"]
@@ -120,8 +120,8 @@ def race(
         call()  # compiles and allocates
         expected[name] = timed(call, 1)[1]
     times = {name: Times() for name in calls}
-    spent, end, done = time.process_time() + seconds, time.perf_counter() + PATIENCE * seconds, 0
-    while done < rounds or (time.process_time() < spent and time.perf_counter() < end):
+    spent, end, done = processor_time() + seconds, time.perf_counter() + PATIENCE * seconds, 0
+    while done < rounds or (processor_time() < spent and time.perf_counter() < end):
         for name in calls if done % 2 else reversed(calls):
             if before is None:
                 processor, wall = turn(calls[name], expected[name])
@@ -147,8 +147,8 @@ def turn(call: Call, expected: float) -> tuple[float, float]:
 
 def timed(call: Call, times: int) -> tuple[float, float]:
     """Processor and wall seconds of a call, the mean of so many."""
-    processor, wall = time.process_time(), time.perf_counter()
+    processor, wall = processor_time(), time.perf_counter()
     for _ in range(times):
         call()
-    spent = time.process_time() - processor
+    spent = processor_time() - processor
     return spent / times, (time.perf_counter() - wall) / times
