@@ -1,12 +1,12 @@
 """Measure clearhead beside its peers, each answer checked first. Rows that are lost, or miss a promise, come first.
 
-    python -m bench                            everything, in about 20 minutes
-    python -m bench prefill rules              these groups (--list says which there are)
-    python -m bench --write docs/benchmarks.md write the page, its pictures and the numbers beside it as JSON
-    python -m bench --from docs/benchmarks.json --write docs/benchmarks.md     the page again, from numbers kept
-    python -m bench --quick                    small shapes, half a minute: whether everything runs
-    python -m bench research --lens …          ten jobs of researchers beside their usual tools
-    python -m bench eviction smollm            how well models go on from caches cut to a share of their keys
+python -m bench                            everything, in about 20 minutes
+python -m bench prefill rules              these groups (--list says which there are)
+python -m bench --write docs/benchmarks.md write the page, its pictures and the numbers beside it as JSON
+python -m bench --from docs/benchmarks.json --write docs/benchmarks.md     the page again, from numbers kept
+python -m bench --quick                    small shapes, half a minute: whether everything runs
+python -m bench research --lens …          ten jobs of researchers beside their usual tools
+python -m bench eviction smollm            how well models go on from caches cut to a share of their keys
 """
 
 import argparse
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -35,12 +36,10 @@ def main() -> int:
         print("\n".join(f"{name:10} {group.title}" for name, group in GROUPS.items()))
         return 0
     from bench import report
-    from bench.result import Report
+    from bench.result import Report, joined
 
-    if asked.kept:
-        found = Report.from_json(asked.kept.read_text(encoding="utf-8"))
-    else:
-        found = measured(asked)
+    kept = [Report.from_json(file.read_text(encoding="utf-8")) for file in asked.kept]
+    found = joined(kept) if kept else measured(asked)
     if asked.json:
         asked.json.write_text(found.as_json(), encoding="utf-8")
     if asked.write:
@@ -61,7 +60,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="processor time of each workload's rounds")
     parser.add_argument("--json", type=Path, help="write all numbers here")
     parser.add_argument("--write", type=Path, help="write the page here, its numbers beside it, its pictures")
-    parser.add_argument("--from", dest="kept", type=Path, help="take numbers from this file; measure nothing")
+    parser.add_argument("--from", dest="kept", type=Path, nargs="+", default=[], help="take numbers from these files")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # one group in this process, its report here
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)  # a workload's and a contender's name
     return parser
@@ -74,7 +73,9 @@ def measured(asked: argparse.Namespace):
 
     names = asked.groups or list(QUICK if asked.quick else GROUPS)
     if unknown := [name for name in names if name not in GROUPS]:
-        raise SystemExit(f"{unknown[0]} is not a group: use one of {', '.join(GROUPS)}, or a study: {', '.join(STUDIES)}.")
+        raise SystemExit(
+            f"{unknown[0]} is not a group: use one of {', '.join(GROUPS)}, or a study: {', '.join(STUDIES)}."
+        )
     start, before = time.perf_counter(), machine()
     if asked.quick:
         settle(1)
@@ -149,6 +150,8 @@ def run(name: str, asked: argparse.Namespace):
                 row: Row = taken(one, name)
             else:
                 row = held(one, name, seconds, None if asked.quick else memory_of(name, one.name))
+            if asked.quick:
+                row = replace(row, verdicts=())  # promises are of full sizes
         except Exception as error:  # clearhead's own answer is wrong, or the workload is: the others go on
             failed[what] = f"{type(error).__name__}: {reason(error)}"
             print(f"{what}: FAILED: {failed[what]}", file=sys.stderr, flush=True)

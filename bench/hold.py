@@ -1,4 +1,4 @@
-"""Holding one workload: each answer checked, then all calls timed in turns, then each one's memory in a process of its own."""
+"""One workload held: each answer checked, all calls timed in turns, each one's memory in a process of its own."""
 
 import ctypes
 import gc
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,11 @@ def held(workload: Workload, group: str, seconds: float, memory: Memory | None =
     )
     first = next(iter(workload.ours))
     entries = {
-        name: entry(taken, times[first], workload.clock, roles[name], errors.get(name))
-        for name, taken in times.items()
+        name: entry(taken, times[first], workload.clock, roles[name], errors.get(name)) for name, taken in times.items()
     }
     if workload.memory and memory is not None:
         for name in entries:
-            entries[name] = Entry(**vars(entries[name]) | {"memory": memory(name)})
+            entries[name] = replace(entries[name], memory=memory(name))
     row = Row(
         group, workload.name, entries,
         operations=workload.operations,
@@ -105,7 +105,7 @@ def judged(row: Row, promises: tuple[Promise, ...]) -> Row:
     """The row with its verdicts; a promise beside something that is missing has none."""
     found = [(one, one.measured(row)) for one in promises]
     verdicts = [Verdict(one.what, one.bound, value, one.unit, one.at_most) for one, value in found if value is not None]
-    return Row(**vars(row) | {"verdicts": tuple(verdicts)})
+    return replace(row, verdicts=tuple(verdicts))
 
 
 def evict() -> None:

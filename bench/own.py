@@ -1,4 +1,4 @@
-"""clearhead's own contenders, on one thread unless said otherwise. Each has loaded its kernel before it is handed over."""
+"""clearhead's own contenders, on one thread unless said otherwise."""
 
 from collections.abc import Callable
 from typing import Any

@@ -87,7 +87,11 @@ def roofline(report: Report) -> Any:
         if not some:
             continue
         axes.plot(
-            [x for x, _ in some], [speed(row, row.own) for _, row in some], mark, color=OURS, label=f"{group}, clearhead"
+            [x for x, _ in some],
+            [speed(row, row.own) for _, row in some],
+            mark,
+            color=OURS,
+            label=f"{group}, clearhead",
         )
         beside = [(x, row) for x, row in some if row.best_peer]
         if beside:

@@ -99,16 +99,24 @@ def why(row: Row) -> str:
     told = [row.cause] if row.cause else []
     if own and advantage and row.peak:
         peers = own / advantage
-        told.append(f"the peer is at {peers:.2f} of the peak, so that {AHEAD} times as fast would be {AHEAD * peers:.2f}")
+        told.append(
+            f"the peer is at {peers:.2f} of the peak, so that {AHEAD} times as fast would be {AHEAD * peers:.2f}"
+        )
     return "; ".join(told) or "not known"
 
 
 def lost_table(rows: Iterable[Row]) -> str:
     """Rows in which a peer is faster."""
     lines = [
-        (f"{r.group}: {r.name}", rate(r), r.best_peer or "", f"**{r.advantage(r.best_peer):.2f}**", r.cause or "not known")
-        for r in sorted(rows, key=standing)
-    ]  # fmt: skip
+        (
+            f"{row.group}: {row.name}",
+            rate(row),
+            row.best_peer or "",
+            f"**{row.advantage(row.best_peer):.2f}**",
+            why(row),
+        )
+        for row in sorted(rows, key=standing)
+    ]
     return table(("workload", OWN, "faster peer", "its time by clearhead's", "cause"), lines)
 
 
@@ -169,7 +177,9 @@ def memory_table(rows: Sequence[Row]) -> str:
         (row.name, *(mebibytes(row.entries[name].memory) if name in row.entries else EMPTY for name in names))
         for row in rows
     ]
-    return "Peak memory of a call beside its operands, its result included, MiB:\n\n" + table(("workload", *names), found)
+    return "Peak memory of a call beside its operands, its result included, MiB:\n\n" + table(
+        ("workload", *names), found
+    )
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

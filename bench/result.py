@@ -1,4 +1,4 @@
-"""What was measured, as data that JSON keeps: rows, their entries and verdicts, and the machine. Nothing here measures."""
+"""What was measured, as data that JSON keeps: rows, their entries and verdicts, and the machine."""
 
 import importlib.metadata
 import json
@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -142,6 +142,14 @@ class Report:
         return cls(found["machine"], tuple(row_from(row) for row in found["rows"]), found["failed"])
 
 
+def joined(reports: Sequence[Report]) -> Report:
+    """One report of several: a row that was measured again stands for the earlier one; the last machine is told."""
+    rows = {(row.group, row.name): row for report in reports for row in report.rows}
+    last = reports[-1]
+    minutes = sum(report.machine["minutes"] for report in reports)
+    return Report({**last.machine, "minutes": round(minutes, 1)}, tuple(rows.values()), last.failed)
+
+
 def row_from(found: Mapping[str, Any]) -> Row:
     """A row from JSON."""
     entries = {
@@ -173,7 +181,9 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     facts = dict(line.split("\t: ", 1) for line in told.replace("\t\t", "\t").splitlines() if "\t: " in line)
-    return " ".join(f"{facts.get('model name', '')}, family {facts.get('cpu family')}, model {facts.get('model')}".split())
+    return " ".join(
+        f"{facts.get('model name', '')}, family {facts.get('cpu family')}, model {facts.get('model')}".split()
+    )
 
 
 def version_of(name: str) -> str | None:

@@ -90,9 +90,7 @@ def share_of(reference: str, bound: float, ours: str = OWN) -> Promise:
 def takes(reference: str, bound: float, ours: str = OWN) -> Promise:
     """The time is at most so many times that of a reference."""
     whose = "" if ours == OWN else f" of {ours}"
-    return Promise(
-        f"time{whose} by that of {reference}", bound, lambda row: row.ratio(ours, reference), at_most=True
-    )
+    return Promise(f"time{whose} by that of {reference}", bound, lambda row: row.ratio(ours, reference), at_most=True)
 
 
 def at_most(figure: str, bound: float, unit: str) -> Promise:

@@ -106,7 +106,7 @@ def by_matrix(
 def by_rows(
     q: Array, k: Array, rows: int, use: Callable[[Any, Any, int], Any], read: Callable[[list[Any]], Array]
 ) -> Contender:
-    """What is made of some rows of causal weights at a time, where the matrix is too large: `use(torch, rows, first)`."""
+    """What is made of some rows of causal weights at a time, `use(torch, rows, first)`: a large matrix in pieces."""
     torch = torch_with()
     query, key = tensors(q, k)
 

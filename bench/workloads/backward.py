@@ -65,7 +65,7 @@ def plain(shape: Shape, *, memory: bool) -> Workload:
 
 
 def ruled(shape: Shape) -> Iterator[Workload]:
-    """Rules, the gradients of their arrays included, beside the plain call; PyTorch with the dense mask that it needs."""
+    """Rules, the gradients of their arrays included, beside the plain call, and PyTorch with a dense mask."""
     arrays = drawn(shape)
     q, k, v, _ = arrays
     heads, n = shape[1:3]

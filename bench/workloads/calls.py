@@ -59,5 +59,3 @@ def from_tensors(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> Contender:
             return scaled_dot_product_attention(*operands, is_causal=True)
 
     return Contender(call, pytorch.as_array)
-
-

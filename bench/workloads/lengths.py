@@ -8,9 +8,9 @@ from bench import own
 from bench.peers import onnx_runtime, pytorch
 from bench.workload import Workload
 from bench.workloads.backward import PRODUCTS, drawn
+from clearhead.arrays import Array
 from clearhead.cli.bench import Shape, causal_exact, operands, operations
 from clearhead.cli.race import Exact
-from clearhead.arrays import Array
 from clearhead.definition.gradient import gradients
 from clearhead.rules.masks import causal
 

@@ -1,4 +1,4 @@
-"""Whole models from transformers, every layer included: clearhead's attention in place of SDPA's and of eager attention."""
+"""Whole models from transformers, every layer included: clearhead's attention in place of SDPA's."""
 
 import sys
 from collections.abc import Iterator
@@ -72,9 +72,7 @@ def pictures(batch: int, *, layers: int) -> Workload:
     from transformers import ViTConfig, ViTModel
 
     torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=384, num_hidden_layers=layers, num_attention_heads=6, intermediate_size=1536
-    )
+    config = ViTConfig(hidden_size=384, num_hidden_layers=layers, num_attention_heads=6, intermediate_size=1536)
     pixels = torch.randn(batch, 3, 224, 224)
     model = ViTModel(config).eval().requires_grad_(False)
     return in_turns(

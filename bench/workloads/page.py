@@ -1,4 +1,4 @@
-"""The page: first paint, a frame while an arrow is dragged, a change with twelve items; a long text read in the browser."""
+"""The page: first paint, a frame of a drag, a change with twelve items; a long text read in the browser."""
 
 import os
 import re
@@ -144,5 +144,3 @@ def until(page: Any, script: str) -> None:
         if time.perf_counter() > end:
             raise TimeoutError(script)
         time.sleep(0.01)
-
-

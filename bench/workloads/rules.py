@@ -1,4 +1,4 @@
-"""Score rules and masks, windows and documents among them, per visible pair: beside the plain call, FlexAttention, SDPA."""
+"""Score rules and masks, per visible pair: beside the plain call, FlexAttention and SDPA."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -77,9 +77,7 @@ def exact(q: Array, k: Array, v: Array, rules: dict[str, Any]) -> Exact:
         return Exact(values, lambda y: y[..., n - last :, :])
     rows = np.unique(np.random.default_rng(1).integers(0, n, SAMPLED_ROWS))
     mask, score = rules.get("mask", causal()), rules.get("score", ())
-    return Exact(
-        textbook.weights_of_rows(q, k, rows, mask, q.shape[-1] ** -0.5, score) @ v, lambda y: y[..., rows, :]
-    )
+    return Exact(textbook.weights_of_rows(q, k, rows, mask, q.shape[-1] ** -0.5, score) @ v, lambda y: y[..., rows, :])
 
 
 def compiled(

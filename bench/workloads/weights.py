@@ -1,4 +1,4 @@
-"""Weights without their matrix: summaries, arrays, rows and pictures, beside attention alone and PyTorch with a matrix."""
+"""Weights without their matrix: summaries, arrays, rows, pictures; beside attention alone and PyTorch's matrix."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,8 +7,9 @@ import numpy as np
 
 from bench import own
 from bench.peers import pytorch
-from bench.workload import Promise, Reading, Workload, ahead, at_most, faster_than, takes
-from clearhead import attend, attention, full, similarity, token_matches, weights
+from bench.workload import Reading, Workload, ahead, faster_than, takes
+from bench.workloads import questions
+from clearhead import attend, full, weights
 from clearhead.arrays import Array
 from clearhead.cli.bench import Shape, operands, operations
 from clearhead.cli.race import Contender, Exact
@@ -29,8 +30,8 @@ def workloads(*, quick: bool) -> Iterator[Workload | Reading]:
     length = 640 if quick else 32768
     yield row(length)
     yield picture(length)
-    yield from questions(length)
-    yield Reading("memory of a question beside q, k and LSE", lambda: memory(length), "MiB", bounds())
+    yield questions.beside_forward(length)
+    yield questions.memory(length)
 
 
 def summaries(shape: Shape) -> Iterator[Workload]:
@@ -43,6 +44,9 @@ def summaries(shape: Shape) -> Iterator[Workload]:
         peer = {"PyTorch, whole matrix": lambda theirs=theirs: theirs.whole(q, k, v)}
         if not whole:
             peer = {"PyTorch, rows of the matrix": lambda theirs=theirs: theirs.blocks(q, k, v)}
+        promises = (ahead(), takes("forward", bound))
+        if asked == FUSED and whole:
+            promises += (faster_than(*peer, 6.0),)
         yield Workload(
             f"output, {name}, {shape}",
             lambda answers=answers: Exact(exact(q, k, answers), close=1e-2),
@@ -56,7 +60,7 @@ def summaries(shape: Shape) -> Iterator[Workload]:
             peer,
             {"forward": lambda: own.forward(q, k, v)},
             operations=operations(shape),
-            promises=(ahead(), takes("forward", bound), *((faster_than(*peer, 6.0),) if asked == FUSED and whole else ())),
+            promises=promises,
             memory=asked == FUSED,
         )  # fmt: skip
 
@@ -132,9 +136,7 @@ def array(shape: Shape) -> Workload:
     work = operations(shape)
     return Workload(
         f"output and np.asarray(weights), {shape}",
-        lambda: Exact(
-            textbook.weights_of_rows(*wide, rows, causal(), shape[3] ** -0.5), lambda a: a[..., rows, :]
-        ),
+        lambda: Exact(textbook.weights_of_rows(*wide, rows, causal(), shape[3] ** -0.5), lambda a: a[..., rows, :]),
         {"clearhead": lambda: own.asked(q, k, v, lambda done: (done.output, np.asarray(done.weights)), lambda y: y[1])},
         {"PyTorch, whole matrix": lambda: pytorch.by_matrix(q, k, v, with_output, lambda y: np.asarray(y[1]))},
         {"forward": lambda: own.forward(q, k, v)},
@@ -160,7 +162,6 @@ def row(keys: int) -> Workload:
     w = weights(q, k, lse=lse, threads=1)
 
     def peer() -> Contender:
-        torch = pytorch.torch_with()
         query, key = pytorch.tensors(last, k)
         return Contender(lambda: (query @ key.transpose(-1, -2) * 64**-0.5).softmax(-1), lambda a: np.asarray(a)[:, 0])
 
@@ -203,68 +204,3 @@ def picture(length: int) -> Workload:
         operations_of={"forward": operations((1, 1, length, 64))},
         promises=(ahead(), takes("forward", 0.7)),
     )
-
-
-def asked_of(length: int) -> dict[str, Any]:
-    """Questions of one head whose LSE is known, by name; `similarity` of two heads last."""
-    rng = np.random.default_rng(0)
-    q, k, v = (rng.standard_normal((length, 64)).astype(np.float32) for _ in range(3))
-    w, other = (attend(a, b, v, threads=1).weights for a, b in ((q, k), (k, q)))
-    groups = {"system": slice(0, 20), "needle": [31, 32], "image": rng.random(length) < 0.5}
-    matches, factors = token_matches(rng.integers(0, 500, length)), rng.random(length)
-    return {
-        "forward": lambda: attention(q, k, v, threads=1),
-        "groups": lambda: w.summary("groups", groups=groups),
-        "distances": lambda: w.summary("distances"),
-        "matches": lambda: w.summary("matches", matches=matches),
-        "sink_share": lambda: w.summary("sink_share"),
-        "received_sum and top by factors": lambda: w.summary("received_sum", "top", factors=factors),
-        "rows_of": lambda: w.rows_of(length // 2),
-        "scores of 64 queries": lambda: w.scores[:64],
-        "picture": lambda: w.map(),
-        "whole summary": lambda: w.summary(),
-        "row": lambda: w.row(-1),
-        "similarity of two heads": lambda: similarity(w, other),
-    }
-
-
-QUESTIONS = ("groups", "distances", "matches", "sink_share", "received_sum and top by factors", "rows_of",
-             "scores of 64 queries", "similarity of two heads")  # fmt: skip
-
-
-def questions(length: int) -> Iterator[Workload]:
-    """Each beside the forward pass (of both heads, where there are two)."""
-    asked = asked_of(length)
-    calls = {name: (lambda call=asked[name]: Contender(call)) for name in asked}
-    yield Workload(
-        f"questions of {length}² weights, LSE known",
-        None,
-        {name: calls[name] for name in QUESTIONS},
-        {},
-        {"forward": calls["forward"]},
-        promises=tuple(
-            Promise(f"{name}: time by that of forward", bound, lambda row, name=name: row.ratio(name, "forward"), at_most=True)
-            for name, bound in ((name, 5.0 if name.startswith("similarity") else 2.5) for name in QUESTIONS)
-        ),
-    )  # fmt: skip
-
-
-def memory(length: int) -> dict[str, float]:
-    """MiB that Python's allocator gives a question at most."""
-    import tracemalloc
-
-    found = {}
-    for name, call in asked_of(length).items():
-        if name == "forward":
-            continue
-        call()  # compiles
-        tracemalloc.start()
-        call()
-        found[name] = tracemalloc.get_traced_memory()[1] / 2**20
-        tracemalloc.stop()
-    return found
-
-
-def bounds() -> tuple[Promise, ...]:
-    """At most 16 MiB each."""
-    return tuple(at_most(name, 16.0, "MiB") for name in (*QUESTIONS, "picture", "whole summary", "row"))

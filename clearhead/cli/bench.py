@@ -26,9 +26,9 @@ NUMPY_BYTES = 1 << 30  # numpy is left out where its matrix of scores would be l
 SAMPLED_ROWS = 64
 FOOTNOTE = (
     "Shapes: batch,heads,length,dim; 4·B·H·D·L(L+1)/2 operations of a causal forward by the public calls. All in one "
-    "process, in turns, least time of all rounds (with one thread, processor time; numpy's library chooses its threads: "
-    "wall time); peak: fused multiply-adds in the same rounds; error: mean, against float64. Only ratios carry over to "
-    "other machines."
+    "process, in turns, least time of all rounds (processor time with one thread; wall time for numpy, which "
+    "chooses its threads); peak: fused multiply-adds in the same rounds; error: mean, against float64. Only ratios "
+    "carry over to other machines."
 )
 
 

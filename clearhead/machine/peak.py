@@ -11,7 +11,8 @@ from clearhead.machine.compile import KernelSpec, kernels
 from clearhead.machine.target import target
 
 MIN_SECONDS = 2e-3  # seconds; shorter runs would measure the call overhead
-processor_time = time.perf_counter if sys.platform == "win32" else time.process_time  # Windows counts it in ticks of 16 ms
+# Windows counts processor time in ticks of 16 ms.
+processor_time = time.perf_counter if sys.platform == "win32" else time.process_time
 
 
 class Peak:
