@@ -135,7 +135,9 @@ def lengths(report: Report) -> Any:
 
 
 def plot(axes: Any, points: Mapping[int, float | None], mark: str, color: str, name: str) -> None:
-    """One contender's line."""
+    """One contender's line, if it has points."""
+    if not points:
+        return
     axes.plot(list(points), list(points.values()), f"{mark}-", color=color, label=name, markersize=4, linewidth=1.2)
     axes.set(xscale="log", yscale="log")
 

@@ -65,27 +65,27 @@ def text(report: Report) -> str:
 
 
 def standing(row: Row) -> tuple[bool, bool, float]:
-    """The order of rows."""
-    return row.standing
+    """The order of rows: those lost to a peer, then those that miss a promise, then the rest; the closest first."""
+    return not row.lost, not row.missed, advantage(row) or float("inf")
 
 
 def ahead_table(rows: Iterable[Row]) -> str:
     """Every workload beside its best peer; below the promise first."""
-    ordered = sorted(rows, key=lambda row: row.advantage(row.best_peer) or 0)
-    below = [row for row in ordered if (row.advantage(row.best_peer) or 0) < AHEAD]
+    ordered = sorted(rows, key=advantage)
+    below = [row for row in ordered if advantage(row) < AHEAD]
     lines = []
-    for row in [*below, *(row for row in ordered if row not in below)]:
+    for row in ordered:
         peer = row.best_peer or ""
-        _, low_to_high = row.own, row.entries[peer].advantage
-        ratio = f"{row.advantage(peer):.2f}"
+        low, _, high = row.entries[peer].advantage
+        ratio = f"{advantage(row):.2f}"
         lines.append(
             (
-                f"{row.group}: {row.name}",
+                named(row),
                 rate(row),
                 share(row.of_peak),
                 peer,
                 f"**{ratio}**" if row in below else ratio,
-                f"{low_to_high[0]:.2f} to {low_to_high[2]:.2f}",
+                f"{low:.2f} to {high:.2f}",
                 why(row) if row in below else "",
             )
         )
@@ -93,12 +93,21 @@ def ahead_table(rows: Iterable[Row]) -> str:
     return f"{len(below)} of {len(lines)} are below {AHEAD}.\n\n" + table(head, lines)
 
 
+def named(row: Row) -> str:
+    """A row's name with its group."""
+    return f"{row.group}: {row.name}"
+
+
+def advantage(row: Row) -> float:
+    """The best peer's time by clearhead's; 0 where there is no peer."""
+    return row.advantage(row.best_peer) or 0.0
+
+
 def why(row: Row) -> str:
     """The cause of a row that lags behind: what is known of it, and what the peak leaves room for."""
-    own, advantage = row.of_peak, row.advantage(row.best_peer)
     told = [row.cause] if row.cause else []
-    if own and advantage and row.peak:
-        peers = own / advantage
+    if row.of_peak and row.best_peer and row.group in ("prefill", "backward"):
+        peers = row.of_peak / advantage(row)
         told.append(
             f"the peer is at {peers:.2f} of the peak, so that {AHEAD} times as fast would be {AHEAD * peers:.2f}"
         )
@@ -108,13 +117,7 @@ def why(row: Row) -> str:
 def lost_table(rows: Iterable[Row]) -> str:
     """Rows in which a peer is faster."""
     lines = [
-        (
-            f"{row.group}: {row.name}",
-            rate(row),
-            row.best_peer or "",
-            f"**{row.advantage(row.best_peer):.2f}**",
-            why(row),
-        )
+        (named(row), rate(row), row.best_peer or "", f"**{advantage(row):.2f}**", row.cause or "not known")
         for row in sorted(rows, key=standing)
     ]
     return table(("workload", OWN, "faster peer", "its time by clearhead's", "cause"), lines)
@@ -126,7 +129,7 @@ def promise_table(judged: Sequence[tuple[Row, Verdict]]) -> str:
     lines = [
         (
             "" if verdict.kept else "**missed**",
-            f"{row.group}: {row.name}",
+            named(row),
             verdict.what,
             f"{'≤' if verdict.at_most else '≥'} {verdict.bound:g} {verdict.unit}",
             f"{verdict.measured:.3g}",

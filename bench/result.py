@@ -117,11 +117,6 @@ class Row:
         """Whether a peer is faster."""
         return (self.advantage(self.best_peer) or 2.0) < 1
 
-    @property
-    def standing(self) -> tuple[bool, bool, float]:
-        """What rows are printed in the order of: lost to a peer, then promises missed, then the rest."""
-        return not self.lost, not self.missed, self.advantage(self.best_peer) or float("inf")
-
 
 @dataclass(frozen=True)
 class Report:
