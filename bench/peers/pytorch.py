@@ -45,7 +45,7 @@ def sdpa(
         with torch.no_grad():
             return attend(*operands, **options)
 
-    attend(*(x[..., :8, :] for x in operands))  # loads what a first call loads
+    attend(*(x[..., :8, :] for x in operands), enable_gqa=options["enable_gqa"])  # loads what a first call loads
     return Contender(call, as_array)
 
 

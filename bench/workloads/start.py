@@ -1,4 +1,4 @@
-"""Cold and warm starts: fresh processes, the least of several. And what one call needs beside its output."""
+"""Cold and warm starts: processor time of fresh processes, the least of several; and memory of one call."""
 
 import os
 import subprocess
@@ -14,8 +14,8 @@ from bench.workload import Reading, at_most
 from clearhead import self_attention
 from clearhead.machine.threads import spare
 
-FIRST = "import time, numpy as np; t = time.perf_counter(); import clearhead; i = time.perf_counter(); "
-FIRST += "clearhead.self_attention(np.ones((4, 8), np.float32)); e = time.perf_counter(); print(i - t, e - i, e - t)"
+FIRST = "import numpy as np; from time import process_time as now; t = now(); import clearhead; i = now(); "
+FIRST += "clearhead.self_attention(np.ones((4, 8), np.float32)); e = now(); print(i - t, e - i, e - t)"
 PEERS = {
     "import torch, first call": "import torch; x = torch.ones(1, 1, 4, 8); "
     "torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)",
@@ -40,7 +40,7 @@ def workloads(*, quick: bool) -> Iterator[Reading]:
 
 
 def starts(times: int) -> dict[str, float]:
-    """Milliseconds of each start, beside peers' that are installed."""
+    """Milliseconds of processor time of each start, beside peers' that are installed."""
     with tempfile.TemporaryDirectory() as folder:
         cold = min(float(fresh(FIRST, CLEARHEAD_CACHE="0").split()[1]) for _ in range(times))
         fresh(FIRST, CLEARHEAD_CACHE_DIR=folder)
@@ -56,7 +56,7 @@ def starts(times: int) -> dict[str, float]:
 
 def imported(code: str) -> float:
     """Seconds of some lines in a fresh Python."""
-    return float(fresh(f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"))
+    return float(fresh(f"from time import process_time as now; t = now(); {code}; print(now() - t)"))
 
 
 def fresh(code: str, **environment: str) -> str:
