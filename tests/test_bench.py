@@ -160,8 +160,8 @@ def test_cold_calls_run_once_in_a_turn_after_other_memory_was_read():
     calls = {name: (lambda name=name: order.append(name)) for name in "ab"}
     times = race(calls, 0.0, before=lambda: order.append("other"))
     assert len(times["a"].wall) == 3
-    assert order[4:8] == ["other", "b", "other", "a"]
-    assert order[8:12] == ["other", "a", "other", "b"]  # in alternating order
+    assert order[2:6] == ["other", "b", "other", "a"]
+    assert order[6:10] == ["other", "a", "other", "b"]  # in alternating order
     evict()
 
 

@@ -28,7 +28,7 @@ BIAS = (
 def workloads(*, quick: bool) -> Iterator[Workload]:
     """Plain causal gradients, then rules beside them."""
     for shape in (SMALL,) if quick else SHAPES:
-        yield plain(shape, memory=shape[2] == 4096)
+        yield plain(shape)
     yield from ruled((1, 2, 64, 16) if quick else (1, 8, 2048, 64))
 
 
@@ -44,7 +44,7 @@ def exact(arrays: list[Array], rules: dict[str, Any]) -> Exact:
     return Exact(np.stack([d.q, d.k, d.v])[:, 0], lambda answer: answer[:, 0, 0], close=1e-3)
 
 
-def plain(shape: Shape, *, memory: bool) -> Workload:
+def plain(shape: Shape) -> Workload:
     """One shape without rules."""
     arrays = drawn(shape)
     q, k, v, _ = arrays
@@ -60,7 +60,6 @@ def plain(shape: Shape, *, memory: bool) -> Workload:
         operations=PRODUCTS * problem(q, k, v, mask=causal()).pairs * shape[-1],
         bytes=8 * q.nbytes,
         promises=(ahead(), *as_exact_as("PyTorch SDPA")),
-        memory=memory,
     )
 
 

@@ -37,7 +37,7 @@ def workloads(*, quick: bool) -> Iterator[Workload]:
             peers,
             operations=operations(shape),
             bytes=4 * q.nbytes,
-            memory=length >= 2048,
+            memory=length >= 4096,
         )
     for length in () if quick else GRADIENTS:
         arrays = drawn((1, 1, length, 64))

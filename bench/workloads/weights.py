@@ -46,7 +46,7 @@ def summaries(shape: Shape) -> Iterator[Workload]:
             peer = {"PyTorch, rows of the matrix": lambda theirs=theirs: theirs.blocks(q, k, v)}
         promises = (ahead(), takes("forward", bound))
         if asked == FUSED and whole:
-            promises += (faster_than(*peer, 6.0),)
+            promises += (faster_than("PyTorch, whole matrix", 6.0),)
         yield Workload(
             f"output, {name}, {shape}",
             lambda answers=answers: Exact(exact(q, k, answers), close=1e-2),
@@ -132,11 +132,13 @@ def array(shape: Shape) -> Workload:
     """Output and all weights as an array."""
     q, k, v = operands(shape)
     rows = np.arange(0, shape[2], max(1, shape[2] // 16))
-    wide = [x.astype(np.float64) for x in (q, k)]
+    wide_q, wide_k = (x.astype(np.float64) for x in (q, k))
     work = operations(shape)
     return Workload(
         f"output and np.asarray(weights), {shape}",
-        lambda: Exact(textbook.weights_of_rows(*wide, rows, causal(), shape[3] ** -0.5), lambda a: a[..., rows, :]),
+        lambda: Exact(
+            textbook.weights_of_rows(wide_q, wide_k, rows, causal(), shape[3] ** -0.5), lambda a: a[..., rows, :]
+        ),
         {"clearhead": lambda: own.asked(q, k, v, lambda done: (done.output, np.asarray(done.weights)), lambda y: y[1])},
         {"PyTorch, whole matrix": lambda: pytorch.by_matrix(q, k, v, with_output, lambda y: np.asarray(y[1]))},
         {"forward": lambda: own.forward(q, k, v)},
@@ -165,10 +167,10 @@ def row(keys: int) -> Workload:
         query, key = pytorch.tensors(last, k)
         return Contender(lambda: (query @ key.transpose(-1, -2) * 64**-0.5).softmax(-1), lambda a: np.asarray(a)[:, 0])
 
-    wide = [x.astype(np.float64) for x in (last, k)]
+    wide_q, wide_k = (x.astype(np.float64) for x in (last, k))
     return Workload(
         f"one row of {keys} keys × 8 heads",
-        lambda: Exact(textbook.weights_of_rows(*wide, [0], full(), 64**-0.5)[:, 0]),
+        lambda: Exact(textbook.weights_of_rows(wide_q, wide_k, [0], full(), 64**-0.5)[:, 0]),
         {"clearhead": lambda: Contender(lambda: w.row(-1), lambda a: np.asarray(a).reshape(8, keys))},
         {"PyTorch": peer},
         {"decode": lambda: own.forward(last, k, v, mask=full())},
@@ -190,8 +192,8 @@ def picture(length: int) -> Workload:
         return a.reshape(-1, rows, side, rows).amax((1, 3))
 
     def expected() -> Exact:
-        wide = [x.astype(np.float64) for x in (q, k)]
-        a = textbook.weights_of_rows(*wide, np.arange(rows * (side - 1), rows * side), causal(), 64**-0.5)
+        wide_q, wide_k = (x.astype(np.float64) for x in (q, k))
+        a = textbook.weights_of_rows(wide_q, wide_k, np.arange(rows * (side - 1), rows * side), causal(), 64**-0.5)
         return Exact(a[:, : rows * side].reshape(rows, side, rows).max((0, 2)), lambda m: m[side - 1])
 
     return Workload(

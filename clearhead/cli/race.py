@@ -118,10 +118,11 @@ def race(
     expected = {}
     for name, call in calls.items():
         expected[name] = timed(call, 1)[1]  # compiles and allocates
-    times = {name: Times() for name in calls}
+    order = list(calls)
+    times = {name: Times() for name in order}
     spent, end, done = processor_time() + seconds, time.perf_counter() + PATIENCE * seconds, 0
     while done < rounds or (processor_time() < spent and time.perf_counter() < end):
-        for name in calls if done % 2 else reversed(calls):
+        for name in order if done % 2 else reversed(order):
             if before is None:
                 processor, wall = turn(calls[name], expected[name])
             else:
