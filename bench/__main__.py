@@ -40,8 +40,6 @@ def main() -> int:
 
     kept = [Report.from_json(file.read_text(encoding="utf-8")) for file in asked.kept]
     found = joined(kept) if kept else measured(asked)
-    if asked.json:
-        asked.json.write_text(found.as_json(), encoding="utf-8")
     if asked.write:
         report.write(found, asked.write)
     print(report.text(found))
@@ -76,16 +74,17 @@ def measured(asked: argparse.Namespace):
         raise SystemExit(
             f"{unknown[0]} is not a group: use one of {', '.join(GROUPS)}, or a study: {', '.join(STUDIES)}."
         )
-    start, before = time.perf_counter(), machine()
+    start, found = time.perf_counter(), Report(machine(), ())
     if asked.quick:
         settle(1)
-        reports = [run(name, asked) for name in names]
-    else:
-        reports = [child(name, asked) for name in names]
-    rows = tuple(row for one in reports for row in one.rows)
-    failed = {name: why for one in reports for name, why in one.failed.items()}
-    facts = {"load after": machine()["load"], "minutes": round((time.perf_counter() - start) / 60, 1)}
-    return Report(before | facts, rows, failed)
+    for name in names:
+        one = run(name, asked) if asked.quick else child(name, asked)
+        minutes = round((time.perf_counter() - start) / 60, 1)
+        facts = {**found.machine, "load after": machine()["load"], "minutes": minutes}
+        found = Report(facts, found.rows + one.rows, {**found.failed, **one.failed})
+        if asked.json:  # what has been measured stays, whatever happens to the rest
+            asked.json.write_text(found.as_json(), encoding="utf-8")
+    return found
 
 
 def child(name: str, asked: argparse.Namespace):
