@@ -28,7 +28,7 @@ class Group:
 
     title: str
     workloads: Callable[..., Iterator[Workload | Reading]]
-    seconds: float = 3.0  # of each workload's rounds
+    seconds: float = 2.0  # of each workload's rounds
     cores: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -47,7 +47,7 @@ GROUPS = {
     "start": Group("Starts, and memory", start.workloads),
     "lengths": Group("One head at growing lengths", lengths.workloads),
     "threads": Group("Two threads", threads.workloads, cores=2),
-    "pieces": Group("Sums and gradients in pieces", pieces.workloads, seconds=2.0),
+    "pieces": Group("Sums and gradients in pieces", pieces.workloads),
     "ranks": Group("Two processes on one sequence", ranks.workloads, cores=2),
     "page": Group("The page", page.workloads, cores=2),
 }

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,7 @@ def speech(*, layers: int, frames: int) -> Workload:
     )  # fmt: skip
 
 
+@cache
 def smollm() -> tuple[Any, Any]:
     """The tokenizer and SmolLM2-135M, as the examples load it."""
     sys.path.insert(0, str(ROOT / "examples"))
