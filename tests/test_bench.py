@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import own, plots, report
+from bench import measure, own, plots, report
 from bench.groups import GROUPS, QUICK
 from bench.hold import evict, held, taken
 from bench.result import Report, Row, joined, machine
@@ -78,7 +78,9 @@ def test_an_answer_of_clearheads_that_is_wrong_fails_the_run_and_not_the_others(
     with pytest.raises(MachineError, match="not timed"):
         held(bad, "rules", 0)
     monkeypatch.setitem(GROUPS, "rules", replace(GROUPS["rules"], workloads=lambda quick: iter([bad, good])))
-    found = command.run("rules", command.arguments().parse_args(["rules", "--quick", "--seconds", "0"]))
+    saved: list[Report] = []
+    found = measure.group("rules", measure.Choice(quick=True), saved.append)
+    assert [len(one.rows) for one in saved] == [0, 1]
     assert [row.name for row in found.rows] == ["good"]
     assert list(found.failed) == ["rules: bad"]
     assert "rules: bad: FAILED" in capsys.readouterr().err

@@ -15,6 +15,7 @@ FORWARD = (  # queries, keys, keys in a stretch, dim
     (2048, 8192, 2048, 128),
 )  # fmt: skip
 BACKWARD = ((1, 8192, 64, 4096), (1, 8192, 128, 4096), (4, 4096, 64, 4096))  # heads, length, dim, rows of a stretch
+NEW = "new arrays for the sums, and the division at the end, beside a call of a few milliseconds"
 TWICE = "both passes compute scores and dP anew: 7 products where one pass has 5"
 
 
@@ -48,7 +49,7 @@ def carried(queries: int, keys: int, stretch: int, dim: int) -> Iterator[Workloa
     before = partial(q, k[one], v[one], mask=full(), threads=1)
     name = f"{queries} × {keys} × {dim}, {stretch} keys a stretch"
     yield beside(f"a stretch, {name}", lambda: before.then(k[one], v[one]), plain, read=None)
-    yield beside(f"a fold, {name}", fold, whole, read=lambda done: done.output)
+    yield beside(f"a fold, {name}", fold, whole, read=lambda done: done.output, cause=NEW)
 
 
 def beside(
