@@ -1,7 +1,8 @@
 """The report in Markdown, for the terminal and for docs/benchmarks.md: what is lost or missed stands first."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.groups import GROUPS
 from bench.result import OWN, Report, Row, Verdict
@@ -34,10 +35,15 @@ def described(report: Report) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
         f"Written by `python -m bench --write docs/benchmarks.md` on {facts['date']} from commit {facts['commit']}, in "
-        f"{facts['minutes']} minutes: {facts['processor']} ({facts['vectors']}), {facts['cores']} cores, "
+        f"{facts['minutes']} minutes{in_parts(facts)}: {facts['processor']} ({facts['vectors']}), {facts['cores']} cores, "
         f"{facts['system']}. {versions}. Load of the machine (processes that want a core): {facts['load']} before, "
         f"{facts['load after']} after. All numbers: [benchmarks.json](benchmarks.json)."
     )
+
+
+def in_parts(facts: Mapping[str, Any]) -> str:
+    """That several runs were joined, where they were."""
+    return f", {facts['parts']} runs joined" if "parts" in facts else ""
 
 
 def text(report: Report) -> str:
@@ -55,8 +61,12 @@ def text(report: Report) -> str:
         parts += ["## Promises\n", promise_table(judged)]
     if report.failed:
         parts += ["## Failed\n", table(("what", "why"), report.failed.items())]
+    groups = list(dict.fromkeys(row.group for row in report.rows))
+    unmeasured = [f"`{name}`" for name in GROUPS if name not in groups]
     parts += ["## All numbers\n"]
-    for name in dict.fromkeys(row.group for row in report.rows):
+    if unmeasured:
+        parts += [f"Not measured this time: {', '.join(unmeasured)}.\n"]
+    for name in groups:
         parts += [group_section(name, sorted((r for r in report.rows if r.group == name), key=standing))]
     left = {(who, why): None for row in report.rows for who, why in row.left_out.items()}
     if left:

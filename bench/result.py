@@ -142,7 +142,8 @@ def joined(reports: Sequence[Report]) -> Report:
     rows = {(row.group, row.name): row for report in reports for row in report.rows}
     last = reports[-1]
     minutes = sum(report.machine["minutes"] for report in reports)
-    return Report({**last.machine, "minutes": round(minutes, 1)}, tuple(rows.values()), last.failed)
+    facts = {**last.machine, "minutes": round(minutes, 1)} | ({"parts": len(reports)} if len(reports) > 1 else {})
+    return Report(facts, tuple(rows.values()), last.failed)
 
 
 def row_from(found: Mapping[str, Any]) -> Row:
