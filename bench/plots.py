@@ -82,7 +82,7 @@ def roofline(report: Report) -> Any:
     edge = peak / reading
     axes.plot([left, edge, right], [left * reading, peak, peak], color="black", linewidth=1.5)
     axes.text(edge, 1.12 * peak, f"float32 multiply-adds: {peak:.0f} GF/s", fontsize=8)
-    axes.text(left * 1.6, left * reading, f"reading: {reading:.0f} GB/s", fontsize=8)
+    axes.text(left * 1.3, left * reading * 0.93, f"reading: {reading:.0f} GB/s", fontsize=8)
     for group, mark in MARKS.items():
         some = [(x, row) for x, row in zip(intensities, rows, strict=True) if row.group == group]
         if not some:

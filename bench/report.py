@@ -34,9 +34,9 @@ def described(report: Report) -> str:
     facts = report.machine
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
-        f"Written by `python -m bench --write docs/benchmarks.md` on {facts['date']} from commit {facts['commit']}, in "
-        f"{facts['minutes']} minutes{in_parts(facts)}: {facts['processor']} ({facts['vectors']}), {facts['cores']} cores, "
-        f"{facts['system']}. {versions}. Load of the machine (processes that want a core): {facts['load']} before, "
+        f"Written by `python -m bench --write docs/benchmarks.md` on {facts['date']} from commit {facts['commit']}, "
+        f"in {facts['minutes']} minutes{in_parts(facts)}: {facts['processor']} ({facts['vectors']}), "
+        f"{facts['cores']} cores, {facts['system']}. {versions}. Load of the machine (processes that want a core): {facts['load']} before, "
         f"{facts['load after']} after. All numbers: [benchmarks.json](benchmarks.json)."
     )
 
