@@ -35,10 +35,10 @@ def main() -> int:
         raise SystemExit(f"{unknown[0]} is not a group: use one of {known}.")
     choice = measure.Choice(asked.only, asked.seconds, asked.quick)
     if asked.memory:
-        measure.memory_inside(*names, *asked.memory)
+        measure.memory_inside(names[0], *asked.memory)
         return 0
     if asked.inside:
-        measure.group_inside(*names, choice, asked.inside)
+        measure.group_inside(names[0], choice, asked.inside)
         return 0
 
     def save(found: Report) -> None:

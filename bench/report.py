@@ -36,7 +36,8 @@ def described(report: Report) -> str:
     return (
         f"Written by `python -m bench --write docs/benchmarks.md` on {facts['date']} from commit {facts['commit']}, "
         f"in {facts['minutes']} minutes{in_parts(facts)}: {facts['processor']} ({facts['vectors']}), "
-        f"{facts['cores']} cores, {facts['system']}. {versions}. Load of the machine (processes that want a core): {facts['load']} before, "
+        f"{facts['cores']} cores, {facts['system']}. {versions}. "
+        f"Load of the machine (processes that want a core): {facts['load']} before, "
         f"{facts['load after']} after. All numbers: [benchmarks.json](benchmarks.json)."
     )
 
