@@ -176,7 +176,6 @@ def row(keys: int) -> Workload:
         {"decode": lambda: own.forward(last, k, v, mask=full())},
         bytes=k.nbytes,
         promises=(ahead(), takes("decode", 1.2)),
-        cause="a row is one product of a matrix and a vector: both read all keys once, at memory's rate",
     )
 
 
