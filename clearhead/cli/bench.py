@@ -1,10 +1,9 @@
 """`clearhead bench`: attention's speed here, compared with the processor's limit, numpy and, if installed, PyTorch.
 
-Responsible for how times are taken: all contenders in one process, in turns, the least time of many rounds. On a
-shared machine only the ratios are meaningful, because other load slows all contenders alike.
+Responsible for a causal forward of one shape, its contenders and its answer by the definition; `race` takes the times.
+`python -m bench`, in the project's repository, measures everything else beside every peer.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Array
+from clearhead.cli.race import Clock, Contender, Deviation, Exact, checked, race
 from clearhead.definition import textbook
-from clearhead.errors import InputError
+from clearhead.errors import InputError, MachineError
 from clearhead.functional import attention
 from clearhead.machine.peak import Peak
 from clearhead.rules.masks import causal
@@ -24,20 +24,12 @@ Shape = tuple[int, int, int, int]
 DEFAULT_SHAPES: tuple[Shape, ...] = ((1, 12, 128, 64), (1, 8, 512, 64), (1, 8, 2048, 64), (1, 4, 4096, 128))
 NUMPY_BYTES = 1 << 30  # numpy is left out where its matrix of scores would be larger
 SAMPLED_ROWS = 64
-TURN_SECONDS = 5e-3  # that a contender runs before the next one
 FOOTNOTE = (
     "Shapes: batch,heads,length,dim; 4·B·H·D·L(L+1)/2 operations of a causal forward by the public calls. All in one "
-    "process, in turns, least time of all rounds; peak: fused multiply-adds in the same rounds; error: mean, against "
-    "float64. Only ratios carry over to other machines."
+    "process, in turns, least time of all rounds (processor time with one thread; wall time for numpy, which "
+    "chooses its threads); peak: fused multiply-adds in the same rounds; error: mean, against float64. Only ratios "
+    "carry over to other machines."
 )
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """Absolute error against the float64 definition over sampled rows."""
-
-    mean: float
-    max: float
 
 
 @dataclass(frozen=True)
@@ -95,54 +87,67 @@ def measure(
     >>> measure((1, 1, 16, 16), seconds=0.01).gflops > 0
     True
     """
-    batch, heads, length, dim = shape
-    rng = np.random.default_rng(0)
-    q, k, v = (rng.standard_normal(shape).astype(dtype) for _ in range(3))
+    q, k, v = operands(shape, dtype)
     left_out = []
-    contenders: dict[str, Callable[[], Any]] = {"ours": lambda: attention(q, k, v, threads=threads)}
+    contenders = {"ours": Contender(lambda: attention(q, k, v, threads=threads))}
     if not against_numpy:
         left_out.append("numpy: not requested")
-    elif batch * heads * length * length * q.itemsize <= NUMPY_BYTES:
-        contenders["numpy"] = lambda: plain_numpy(q, k, v)
+    elif q.nbytes // q.shape[-1] * q.shape[-2] <= NUMPY_BYTES:
+        contenders["numpy"] = Contender(lambda: plain_numpy(q, k, v))
     else:
         left_out.append(f"numpy: its scores would take more than {NUMPY_BYTES >> 30} GiB")
     torch_call = torch_attention(q, k, v, threads)
     if torch_call is None:
         left_out.append("torch: not installed")
     else:
-        contenders["torch"] = torch_call
-    best, peak = race(contenders, Peak(dtype), seconds)
-    operations = 4 * batch * heads * dim * length * (length + 1) / 2 / 1e9
-    rows = np.unique(np.append(rng.integers(0, length, SAMPLED_ROWS), [0, length - 1]))
-    exact = definition_rows(q, k, v, rows)
+        contenders["torch"] = Contender(torch_call)
+    exact, errors = causal_exact(q, k, v), {}
+    for name, contender in list(contenders.items()):
+        try:
+            errors[name] = checked(contender, exact)
+        except MachineError as error:
+            if name == "ours":
+                raise
+            left_out.append(f"{name}: {error}")
+            del contenders[name]
+    peak = Peak(dtype)
+    times = race({name: contender.call for name, contender in contenders.items()}, seconds, peak=peak)
+    clock: dict[str, Clock] = dict.fromkeys(times, "processor" if threads == 1 else "wall") | {"numpy": "wall"}
+    speed = {name: operations(shape) / taken.least(clock[name]) / 1e9 for name, taken in times.items()}
     return Result(
         shape, dtype, threads,
-        gflops=operations / best["ours"],
-        peak=peak,
-        numpy_gflops=operations / best["numpy"] if "numpy" in best else None,
-        torch_gflops=operations / best["torch"] if "torch" in best else None,
-        error=deviation(attention(q, k, v)[..., rows, :], exact),
-        torch_error=deviation(torch_call().numpy()[..., rows, :], exact) if torch_call else None,
+        gflops=speed["ours"],
+        peak=peak.best,
+        numpy_gflops=speed.get("numpy"),
+        torch_gflops=speed.get("torch"),
+        error=errors["ours"],
+        torch_error=errors.get("torch"),
         left_out=tuple(left_out),
     )  # fmt: skip
 
 
-def race(contenders: dict[str, Callable[[], Any]], peak: Peak, seconds: float) -> tuple[dict[str, float], float]:
-    """Run the contenders in turns; returns each one's least time and the best peak of the same rounds."""
-    best = dict.fromkeys(contenders, 1.0e9)
-    for contender in contenders.values():
-        contender()  # compiles and allocates
-    end, rounds = time.perf_counter() + seconds, 0
-    while rounds < 3 or time.perf_counter() < end:
-        for name, contender in contenders.items() if rounds % 2 else reversed(contenders.items()):
-            # The first run of a turn finds another contender's arrays in the caches; later runs find their own.
-            for _ in range(max(2, min(20, int(TURN_SECONDS / best[name])))):
-                start = time.perf_counter()
-                contender()
-                best[name] = min(best[name], time.perf_counter() - start)
-        peak.measure()
-        rounds += 1
-    return best, peak.best
+def operands(shape: Shape, dtype: str = "float32") -> tuple[Array, Array, Array]:
+    """Standard normal q, k and v."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal(shape).astype(dtype) for _ in range(3))
+    return q, k, v
+
+
+def operations(shape: Shape) -> float:
+    """Multiplications and additions of a causal forward.
+
+    >>> operations((1, 1, 2, 1))
+    12.0
+    """
+    batch, heads, length, dim = shape
+    return 4 * batch * heads * dim * length * (length + 1) / 2
+
+
+def causal_exact(q: Array, k: Array, v: Array) -> Exact:
+    """The definition's rows, some of them drawn, the first and the last always."""
+    length = q.shape[-2]
+    rows = np.unique(np.append(np.random.default_rng(1).integers(0, length, SAMPLED_ROWS), [0, length - 1]))
+    return Exact(definition_rows(q, k, v, rows), lambda y: y[..., rows, :])
 
 
 def plain_numpy(q: Array, k: Array, v: Array) -> Array:
@@ -175,12 +180,6 @@ def definition_rows(q: Array, k: Array, v: Array, rows: npt.NDArray[Any]) -> Arr
     """The definition's output in float64 for some rows."""
     q, k, v = (x.astype(np.float64) for x in (q, k, v))
     return textbook.weights_of_rows(q, k, rows, causal(), q.shape[-1] ** -0.5) @ v
-
-
-def deviation(got: Array, exact: Array) -> Deviation:
-    """Mean and maximum absolute error."""
-    error = np.abs(got - exact)
-    return Deviation(float(error.mean()), float(error.max()))
 
 
 def results_table(results: list[Result]) -> Any:

@@ -1,6 +1,6 @@
 """Quality after eviction: how well a model goes on from a cache that was cut to a share of its keys after the prompt.
 
-    python bench/eviction.py [tiny] [smollm] [--texts 20]
+    python -m bench eviction [tiny] [smollm] [--texts 20]
 
 Two tasks on held-out text (tests/model/held_out.txt). "going on": nats a token of the text that follows the prompt.
 "copying": the prompt's end repeats the beginning of a passage that stood at its start, and the passage goes on; the
@@ -21,7 +21,7 @@ from clearhead import eviction
 from clearhead.model.decoding import Decoding
 from clearhead.model.objective import token_losses
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "tests/model/held_out.txt").read_text("utf-8")
 SHARES = (0.5, 0.25, 0.1)
 FIRST = 4  # of StreamingLLM

@@ -1,0 +1,1 @@
+"""clearhead beside its peers: `python -m bench`. See docs/benchmarks.md, which it writes."""
