@@ -9,6 +9,7 @@ import pytest
 
 from clearhead.machine import appearing as module
 from clearhead.machine.appearing import appearing
+from clearhead.machine.sharing import lock
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals and locks")
 
@@ -115,7 +116,7 @@ def test_nothing_else_is_removed(tmp_path):
 @POSIX
 def test_a_writer_whose_file_was_taken_for_a_dead_one_begins_another(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "OPENED", "/nowhere")
-    taken, lock = [], module.lock
+    taken = []
 
     def removed_before(descriptor):
         if len(taken) < 3:
