@@ -52,16 +52,18 @@ def attend_directly(
         or forward_ad._current_level >= 0  # an operand may have a tangent
         or torch.is_autocast_enabled("cpu")  # autocast changes dtypes
         or (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad))
-        or not (is_causal is True or is_causal is False)  # a tensor or another object is no key of a cache
+        or not (type(is_causal) is type(enable_gqa) is bool)  # a tensor may change, so a cache must not know it
         or not (scale is None or type(scale) is float)
-        or not (enable_gqa is True or enable_gqa is False)
     ):
         return None
     check_ranks()
-    layouts = (
-        query.shape, query.stride(), query.dtype, key.shape, key.stride(), key.dtype, value.shape, value.stride(),
-        value.dtype, is_causal, scale, enable_gqa,
-    )  # fmt: skip
+    try:
+        layouts = (
+            query.shape, query.stride(), query.dtype, key.shape, key.stride(), key.dtype, value.shape, value.stride(),
+            value.dtype, is_causal, scale, enable_gqa,
+        )  # fmt: skip
+    except RuntimeError:  # a nested tensor
+        return None
     launch = launches.get(layouts)
     if launch is None:
         launch = prepare_direct(query, key, value, is_causal, scale, enable_gqa)
@@ -77,9 +79,9 @@ def prepare_direct(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, is_causal: bool, scale: float | None, enable_gqa: bool
 ) -> Launch | None:
     """The launch of a call with four axes; None for what `sdpa` or torch should judge."""
-    if not query.dim() == key.dim() == value.dim() == 4 or query.shape[0] != key.shape[0]:
+    if not query.dim() == key.dim() == value.dim() == 4:
         return None
-    if not (key.shape[:2] == value.shape[:2] and (enable_gqa or query.shape[1] == key.shape[1])):
+    if query.shape[1] != key.shape[1] and not enable_gqa:
         return None
     output = empty_output(query, (*query.shape[:3], value.shape[3]))
     factor = 1 / math.sqrt(query.shape[3]) if scale is None else scale
@@ -96,9 +98,7 @@ def empty_output(query: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return query.new_empty_strided(shape, (queries * heads * dim, dim, heads * dim, 1))
 
 
-def run_at(
-    launch: Launch, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, output: torch.Tensor
-) -> None:
+def run_at(launch: Launch, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, output: torch.Tensor) -> None:
     """`engine.execute.execute` without log-sum-exp, sinks and pages."""
     table = launch.table_type.from_buffer_copy(launch.template)
     table[QUERY_FIELD], table[KEY_FIELD], table[VALUE_FIELD] = query.data_ptr(), key.data_ptr(), value.data_ptr()

@@ -65,7 +65,7 @@ def scaled_dot_product_attention(
     tensor([[1.0000, 0.0000],
             [0.2690, 0.7310]])
     """
-    if attn_mask is None and type(dropout_p) is float and not dropout_p:
+    if attn_mask is None and dropout_p == 0:
         direct = attend_directly(query, key, value, is_causal, scale, enable_gqa)
         if direct is not None:
             return direct
@@ -96,6 +96,8 @@ def attend_scaled(
 ) -> torch.Tensor:
     """The output, with torch's default scale."""
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if isinstance(factor, torch.Tensor):  # it may change, so launches must not be kept by it
+        factor = factor.item()
     if dropout_p:
         return attend_dropped(query, key, value, tables, None, rule, factor, dropout_p)[0]
     return attend(query, key, value, tables, None, rule, factor)[0]
