@@ -127,17 +127,19 @@ class TensorWeights(Weights):
         lead = self.heads.shape[:-1] if self.averaged else self.heads.shape
         return (*lead, self.source.problem.queries, self.source.problem.keys)
 
-    def numbers(self, heads: Integers, rows: Integers, columns: Integers) -> Any:
+    def numbers(self, heads: Integers, rows: Integers, columns: Integers, out: Array | None = None) -> Any:
         """The weights of all combinations of heads, rows and columns."""
         if self.differentiable:
+            if out is not None:
+                raise InputError("an array cannot receive weights with a gradient: leave out= away, or detach them.")
             check_affordable((*heads.shape, len(rows), self.shape[-1]), self.dtype)
             computed = self.origin.formula(self.origin.operands, np.ascontiguousarray(heads), rows)
             return (computed.mean(-3) if self.averaged else computed)[..., torch.from_numpy(columns)]
         if not self.averaged:
-            return super().numbers(heads, rows, columns)
+            return super().numbers(heads, rows, columns, out)
         each = [np.array(heads[..., n]) for n in range(heads.shape[-1])]
         total = sum(super(TensorWeights, self).numbers(one, rows, columns) for one in each)
-        return total / len(each)
+        return np.divide(total, len(each), out=out)
 
 
 class LazyWeights(LazyTensor):
