@@ -20,7 +20,7 @@ from clearhead.adapters.torch.host import array_view, lead_of
 from clearhead.adapters.torch.lazy import NO_ANSWER, LazyTensor, getter, plain_tensor
 from clearhead.adapters.torch.reference import HALF_DTYPES, repeat_shared_heads, weights_formula
 from clearhead.adapters.torch.rule_names import rule_named
-from clearhead.arrays import Integers
+from clearhead.arrays import Array, Integers
 from clearhead.attention_weights.lazy import check_memory
 from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.errors import InputError
