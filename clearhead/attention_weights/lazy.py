@@ -15,6 +15,7 @@ from clearhead.arrays import Array, Integers
 from clearhead.attention_weights.lse import Source
 from clearhead.attention_weights.sweep import Sweep
 from clearhead.definition.canonical import BLOCK
+from clearhead.engine.problem import check_apart, check_out
 from clearhead.errors import InputError
 from clearhead.kernels.abi.tiles import CACHE_LINE
 
@@ -115,24 +116,51 @@ class LazyMatrix:
         """The numbers of key j from each query: (..., queries)."""
         return self[..., j]  # type: ignore[no-any-return]
 
-    def block(self, rows: slice, columns: slice) -> Array:
-        """A rectangle as an array, (..., rows, columns), even if it covers the matrix."""
+    def block(self, rows: slice = ALL_ITEMS, columns: slice = ALL_ITEMS, *, out: Array | None = None) -> Array:
+        """A rectangle as an array, (..., rows, columns), even if it covers the matrix.
+
+        `out`, contiguous and of the result's shape and dtype, receives it, whatever CLEARHEAD_MEMORY says. Raises
+        ShapeError or InputError.
+
+        >>> import numpy as np
+        >>> from clearhead import weights
+        >>> matrix = np.empty((2, 2))
+        >>> weights([[0.0], [0.0]], [[0.0], [0.0]]).block(out=matrix) is matrix
+        True
+        """
         *_, queries, keys = self.shape
         (row_numbers, at), (column_numbers, to) = axis_indices(rows, queries), axis_indices(columns, keys)
-        return self.numbers(self.heads, row_numbers, column_numbers)[..., at, :][..., to]
+        numbers = self.numbers(self.heads, row_numbers, column_numbers, out)
+        return numbers[..., at, :][..., to] if out is None else out
 
-    def numbers(self, heads: Integers, rows: Integers, columns: Integers) -> Array:
-        """The numbers of all combinations of heads, rows and columns; refused above CLEARHEAD_MEMORY."""
+    def numbers(self, heads: Integers, rows: Integers, columns: Integers, out: Array | None = None) -> Array:
+        """The numbers of all combinations of heads, rows and columns; without `out` refused above CLEARHEAD_MEMORY."""
         shape = (*heads.shape, len(rows), len(columns))
-        check_memory(shape, self.dtype, self.name)
         flat = np.ascontiguousarray(heads.reshape(-1))
-        if len(columns) and (np.diff(columns) == 1).all():
-            out = aligned((len(flat), *shape[-2:]), self.hidden, self.dtype)
+        together = len(columns) > 0 and bool((np.diff(columns) == 1).all())
+        if out is None:
+            check_memory(shape, self.dtype, self.name)
+            out = aligned(shape, self.hidden, self.dtype) if together else np.empty(shape, self.dtype)
+        else:
+            self.check_target(out, shape)
+            out.fill(self.hidden)
+        self.write(out.reshape(len(flat), *shape[-2:]), flat, rows, columns, together=together)
+        return out
+
+    def check_target(self, out: Array, shape: tuple[int, ...]) -> None:
+        """Raise ShapeError or InputError unless `out` can receive numbers of this shape."""
+        check_out(out, shape, self.dtype)
+        if not out.flags.c_contiguous:
+            raise InputError(f"out of shape {out.shape} has strides {out.strides}: pass a contiguous array.")
+        check_apart(out, {"q": self.source.query, "k": self.source.key})
+
+    def write(self, out: Array, flat: Integers, rows: Integers, columns: Integers, *, together: bool) -> None:
+        """Write numbers into `out` (heads, rows, columns), which holds those of hidden pairs."""
+        if together:
             self.sweep(flat, rows, int(columns[0]), int(columns[-1]) + 1).array(out, self.consumer)
             if len(columns) == self.shape[-1]:
                 self.check_rows(out, flat, rows)
-            return out.reshape(shape)
-        out = np.empty((len(flat), *shape[-2:]), self.dtype)
+            return
         wanted, positions = np.unique(columns, return_inverse=True)
         for near in (
             np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(wanted) > BLOCK) + 1) if len(wanted) else ()
@@ -141,7 +169,6 @@ class LazyMatrix:
             in_run = np.isin(positions, near)
             for head, start, part in self.parts(flat, rows, int(keys[0]), int(keys[-1]) + 1):
                 out[head, start : start + len(part), in_run] = part[:, wanted[positions[in_run]] - keys[0]].T
-        return out.reshape(shape)
 
     def parts(self, heads: Integers, rows: Integers, begin: int, end: int) -> Iterator[tuple[int, int, Array]]:
         """Numbers in successive parts of limited size: (index of head, index of first row, numbers)."""

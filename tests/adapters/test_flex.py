@@ -7,7 +7,9 @@ torch = pytest.importorskip("torch")
 from torch.nn.attention import flex_attention as flex  # noqa: E402
 
 from clearhead import InputError, TraceError, causal, functions  # noqa: E402
-from clearhead.adapters.torch import flex_attention  # noqa: E402
+from clearhead.adapters.torch import attention, flex_attention, scaled_dot_product_attention  # noqa: E402
+from clearhead.engine.launch_cache import launches  # noqa: E402
+from clearhead.rules.bounds import ALL_HIDDEN  # noqa: E402
 
 B, H, N, M, D = 2, 4, 37, 45, 8
 SLOPES = torch.tensor([0.5, 0.25, 0.1, 0.7], dtype=torch.float64)
@@ -383,3 +385,29 @@ def test_a_compiled_graph_is_left_for_the_call():
     compiled = torch.compile(loss, backend="aot_eager")
     found = (torch.autograd.grad(f(q), (q, scale)) for f in (compiled, loss))
     torch.testing.assert_close(*found)
+
+
+def test_blocks_that_a_block_mask_hides_are_not_computed():
+    x = torch.randn(1, 2, 512, 8)
+    mask = flex.create_block_mask(lambda b, h, q, k: q >= k, None, None, 512, 512, device="cpu")
+    launches.clear()
+    torch.testing.assert_close(flex_attention(x, x, x, block_mask=mask), attention(x, x, x), rtol=0, atol=0)
+    kinds = next(launch.held[1] for launch in launches.values() if launch.held[1] is not None)
+    assert (kinds == ALL_HIDDEN).sum() == 12  # 2 tiles each of 3, 2 and 1 blocks
+
+
+def test_tables_that_change_in_place_are_read_as_they_are():
+    x = torch.randn(1, 2, 300, 8)
+    mask = torch.ones(300, 300, dtype=torch.bool).tril()
+    blocks = flex.create_block_mask(lambda b, h, q, k: q >= k, None, None, 300, 300, device="cpu")
+    before = [scaled_dot_product_attention(x, x, x, mask), flex_attention(x, x, x, block_mask=blocks)]
+    count = len(launches)
+    assert torch.equal(scaled_dot_product_attention(x, x, x, mask), before[0])
+    assert len(launches) == count  # prepared once
+    mask[:, 100:] = False
+    blocks.kv_num_blocks[..., 2] = 1
+    after = [scaled_dot_product_attention(x, x, x, mask), flex_attention(x, x, x, block_mask=blocks)]
+    assert torch.equal(after[0], scaled_dot_product_attention(x, x, x, mask.clone()))
+    for a, b, row in zip(before, after, (100, 256), strict=True):
+        assert torch.equal(a[:, :, :row], b[:, :, :row])
+        assert not torch.equal(a[:, :, row:], b[:, :, row:])

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 import clearhead
 from clearhead import (
+    InputError,
     KeyValueCache,
+    ShapeError,
     Weights,
     attend,
     attention,
@@ -109,6 +111,37 @@ def test_any_memory_layout(one, other):
     moved = laid_out(q, one), laid_out(k, other)
     check_same_bits(np.asarray(weights(*moved)), np.asarray(weights(*map(np.ascontiguousarray, moved))))
     check_same_bits(weights(*moved).row(3), np.asarray(weights(*moved))[:, 3])
+
+
+def test_a_block_into_memory_that_is_given(monkeypatch):
+    q, k = random(2, 6, 300, 4), random(2, 1, 300, 4, seed=1)
+    w = weights(q, k)
+    for asked in (w, w.scores):
+        a, out = np.asarray(asked), np.full(w.shape, np.nan, w.dtype)
+        monkeypatch.setenv("CLEARHEAD_MEMORY", "1")  # which is about memory that is not given
+        for _ in range(2):  # numbers of an earlier call are overwritten
+            assert asked.block(out=out) is out
+            check_same_bits(out, a)
+            out[:] = 7
+        part, spread = (slice(3, 250), slice(130, None)), (slice(5, 9), slice(None, None, -3))
+        for rows, columns in (part, spread):
+            wanted = a[:, :, rows, columns]
+            check_same_bits(asked.block(rows, columns, out=np.full(wanted.shape, 7, w.dtype)), wanted)
+        monkeypatch.undo()
+    one = w[1, 2]
+    check_same_bits(one.block(out=np.empty(one.shape, w.dtype)), np.asarray(w)[1, 2])
+    for wrong, message in (
+        (out[..., :-1], "has shape"),
+        (out.astype(np.float64), "dtype float64"),
+        (np.empty((*w.shape[:2], 300, 301), w.dtype)[..., :300], "contiguous"),
+        (np.broadcast_to(out[0], w.shape), "read-only"),
+        ([0.0], "is a list"),
+    ):
+        with pytest.raises((InputError, ShapeError), match=message):
+            w.block(out=wrong)
+    shared = random(1, 300, 300)
+    with pytest.raises(ShapeError, match="overlaps q"):
+        weights(shared, shared.copy()).block(out=shared)
 
 
 def test_rows_columns_and_blocks():

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from clearhead.adapters.torch.host import Pair, backward_on_processor, on_processor
+from clearhead.adapters.torch.host import Pair, address_of, backward_on_processor, on_processor
 from clearhead.machine.unbroken import late
 
 ENTRY = torch._C.DispatchKey.FuncTorchDynamicLayerFrontMode  # dispatch key at which transforms intercept a call
@@ -73,7 +73,7 @@ def is_spread(x: Any) -> bool:
 
 
 def needs_dispatcher(tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether a mode, transform, profiler, tensor subclass or negation bit needs the dispatcher."""
+    """Whether a profiler, mode, transform or anything but plain memory needs the dispatcher."""
     return torch._C._autograd._profiler_enabled() or not is_plain_memory(tensors)
 
 
@@ -82,6 +82,6 @@ def is_plain_memory(tensors: Sequence[torch.Tensor]) -> bool:
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         return False
     for x in tensors:  # noqa: SIM110
-        if type(x) not in PLAIN_TENSORS or not x.is_cpu or x.is_neg() or is_batched(x):
+        if type(x) not in PLAIN_TENSORS or not x.is_cpu or x.is_neg() or not address_of(x):
             return False
     return True

@@ -30,8 +30,25 @@ Tensors = tuple[Any, ...]
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
+def address_of(x: torch.Tensor) -> int | None:
+    """The address of a tensor's first number; None for those of a transform, and sparse ones.
+
+    It is 0 for empty tensors, zeros that autograd assumes, functional tensors, and where storage was resized to 0.
+    """
+    try:
+        return x.data_ptr()
+    except RuntimeError:
+        return None
+
+
 def array_view(tensor: torch.Tensor) -> Array:
     """A tensor's memory as an array."""
+    if address_of(tensor) == 0 and tensor.is_cpu and tensor.numel():  # numpy would take other memory in its place
+        raise InputError(
+            f"a tensor of shape {tuple(tensor.shape)} has no memory: its storage was resized to 0, as FSDP does with "
+            "parameters that are not in use, or it stands for another tensor. Give one with numbers, as by x.clone() "
+            "while x has them."
+        )
     if tensor.dtype is torch.bfloat16:
         try:
             import ml_dtypes

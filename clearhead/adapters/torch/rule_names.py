@@ -18,7 +18,7 @@ import numpy as np
 from clearhead.arrays import Array
 from clearhead.engine.bounded_cache import BoundedCache
 from clearhead.once import cached_property
-from clearhead.rules.expression import Expression, Formula, parts, renumber, rewrite
+from clearhead.rules.expression import Expression, Formula, immutable_copy, parts, renumber, rewrite
 from clearhead.rules.masks import Causal, Documents, Full, Mask, Where, Window, conjunction
 from clearhead.rules.scores import Given, Score
 
@@ -50,12 +50,18 @@ class Rule:
         """The tables that the score reads, in order."""
         return loaded_tables(self.score) if self.score else ()
 
+    @cached_property
+    def block_tables(self) -> frozenset[int]:
+        """The tables that the mask reads by quotients of positions, each number for many pairs."""
+        loads = [x for x in parts(self.seen) if x.op == "load"] if self.seen else []
+        return frozenset(x.array or 0 for x in loads if any(index.op == "floordiv" for index in x.args))
+
     def filled(self, tables: Sequence[Array]) -> tuple[Mask, tuple[Score, ...]]:
         """Mask and score rules that read these arrays."""
         if not tables:
             return self.bare
-        if self.seen is not None:  # which blocks a mask hides depends on the current content of its tables
-            return self.made(tables)
+        if self.block_tables:  # their current content tells which blocks the mask hides
+            return self.made([immutable_copy(x) if n in self.block_tables else x for n, x in enumerate(tables)])
         key = (self.name, *((x.ctypes.data, x.shape, x.strides, x.dtype) for x in tables))
         known = filled_rules.get(key)
         if known is None:

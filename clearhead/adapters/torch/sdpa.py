@@ -21,6 +21,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from clearhead.adapters.torch.card import left_to_torch
+from clearhead.adapters.torch.direct import attend_directly
 from clearhead.adapters.torch.dispatch import PLAIN_TENSORS, is_spread
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.host import FLOAT_DTYPES, lead_of
@@ -64,6 +65,10 @@ def scaled_dot_product_attention(
     tensor([[1.0000, 0.0000],
             [0.2690, 0.7310]])
     """
+    if attn_mask is None and dropout_p == 0:
+        direct = attend_directly(query, key, value, is_causal, scale, enable_gqa)
+        if direct is not None:
+            return direct
     if has_torch_function((query, key, value, attn_mask)):
         output: torch.Tensor = overridden(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -91,6 +96,8 @@ def attend_scaled(
 ) -> torch.Tensor:
     """The output, with torch's default scale."""
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if isinstance(factor, torch.Tensor):  # it may change, so launches must not be kept by it
+        factor = factor.item()
     if dropout_p:
         return attend_dropped(query, key, value, tables, None, rule, factor, dropout_p)[0]
     return attend(query, key, value, tables, None, rule, factor)[0]

@@ -20,7 +20,7 @@ from clearhead.adapters.torch.host import array_view, lead_of
 from clearhead.adapters.torch.lazy import NO_ANSWER, LazyTensor, getter, plain_tensor
 from clearhead.adapters.torch.reference import HALF_DTYPES, repeat_shared_heads, weights_formula
 from clearhead.adapters.torch.rule_names import rule_named
-from clearhead.arrays import Integers
+from clearhead.arrays import Array, Integers
 from clearhead.attention_weights.lazy import check_memory
 from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.errors import InputError
@@ -127,17 +127,19 @@ class TensorWeights(Weights):
         lead = self.heads.shape[:-1] if self.averaged else self.heads.shape
         return (*lead, self.source.problem.queries, self.source.problem.keys)
 
-    def numbers(self, heads: Integers, rows: Integers, columns: Integers) -> Any:
+    def numbers(self, heads: Integers, rows: Integers, columns: Integers, out: Array | None = None) -> Any:
         """The weights of all combinations of heads, rows and columns."""
         if self.differentiable:
+            if out is not None:
+                raise InputError("an array cannot receive weights with a gradient: leave out= away, or detach them.")
             check_affordable((*heads.shape, len(rows), self.shape[-1]), self.dtype)
             computed = self.origin.formula(self.origin.operands, np.ascontiguousarray(heads), rows)
             return (computed.mean(-3) if self.averaged else computed)[..., torch.from_numpy(columns)]
         if not self.averaged:
-            return super().numbers(heads, rows, columns)
+            return super().numbers(heads, rows, columns, out)
         each = [np.array(heads[..., n]) for n in range(heads.shape[-1])]
         total = sum(super(TensorWeights, self).numbers(one, rows, columns) for one in each)
-        return total / len(each)
+        return np.divide(total, len(each), out=out)
 
 
 class LazyWeights(LazyTensor):

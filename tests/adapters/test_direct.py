@@ -1,0 +1,303 @@
+"""Small calls of torch's attention: straight from memory with the same bits, or not at all where more is asked for."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch.autograd import forward_ad  # noqa: E402
+from torch.nn import functional  # noqa: E402
+from torch.overrides import TorchFunctionMode  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+import clearhead  # noqa: E402
+from clearhead import InputError  # noqa: E402
+from clearhead.adapters import torch as ct  # noqa: E402
+from clearhead.adapters.torch import direct, sdpa  # noqa: E402
+from clearhead.testing import using_isa  # noqa: E402
+
+attend = ct.scaled_dot_product_attention
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The calls that ran straight from memory."""
+    calls = []
+    run_at = direct.run_at
+
+    def counted(launch, *tensors):
+        calls.append(launch)
+        run_at(launch, *tensors)
+
+    monkeypatch.setattr(direct, "run_at", counted)
+    return calls
+
+
+def tensors(*shapes, dtype=torch.float32):
+    torch.manual_seed(0)
+    return [torch.randn(shape).to(dtype) for shape in shapes]
+
+
+def by_operator(q, k, v, *, is_causal=False, scale=None, enable_gqa=False):
+    rule = sdpa.CAUSAL if is_causal else sdpa.FULL
+    return sdpa.attend_scaled(q, k, v, (), rule, scale, 0.0)
+
+
+X = (2, 4, 9, 16)
+KINDS = {
+    "full": ([X, X, X], {}),
+    "causal": ([X, X, X], {"is_causal": True}),
+    "scale": ([X, X, X], {"scale": -0.5, "is_causal": True}),
+    "lengths": ([X, (2, 4, 300, 16), (2, 4, 300, 5)], {}),
+    "shared heads": ([(2, 8, 9, 16), X, X], {"enable_gqa": True}),
+    "one batch of keys": ([X, (1, 4, 9, 16), (1, 4, 9, 16)], {}),
+    "decode": ([(2, 4, 1, 16), (2, 4, 5000, 16), (2, 4, 5000, 16)], {}),
+    "long enough for threads": ([(1, 2, 600, 16)] * 3, {"is_causal": True}),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_bits_and_layout_are_those_of_the_operator(kind, dtype, ran):
+    shapes, options = KINDS[kind]
+    q, k, v = tensors(*shapes, dtype=dtype)
+    for x in (
+        (q, k, v),
+        [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)],
+        [x.mT.contiguous().mT for x in (q, k, v)],
+    ):
+        want = by_operator(*x, **options)
+        for _ in range(2):  # prepared, then found
+            found = attend(*x, **options)
+            assert found.dtype is dtype
+            assert found.stride() == want.stride()
+            assert torch.equal(found, want)
+    assert len(ran) == 6
+
+
+def test_a_narrower_instruction_set_is_obeyed(ran):
+    q, k, v = tensors(X, X, X)
+    want = attend(q, k, v)
+    with using_isa("generic"):
+        assert torch.equal(attend(q, k, v), want)
+    assert [launch.isa for launch in ran][1] == "generic"
+
+
+def test_parameters_run_so_without_gradients_and_in_inference(ran):
+    q, k, v = map(torch.nn.Parameter, tensors(X, X, X))
+    want = by_operator(q, k, v)
+    with torch.no_grad():
+        assert torch.equal(attend(q, k, v), want)
+    with torch.inference_mode():
+        assert attend(q, k, v).is_inference()
+    assert len(ran) == 2
+
+
+# Calls of which more than the output is wanted. Each function raises or fails if it runs straight from memory.
+
+
+def of_gradients(n):
+    def wanted(*x):
+        x[n].requires_grad_()
+        assert attend(*x).requires_grad
+
+    return wanted
+
+
+def compiled(*x):
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(attend, fullgraph=True, backend="eager")(*x), attend(*x))
+
+
+def traced(*x):
+    graph = torch.jit.trace(attend, x)
+    other = [y + 1 for y in x]
+    assert torch.equal(graph(*other), attend(*other))
+
+
+def function_mode(*x):
+    class Seen(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            functions.append(function)
+            return function(*args, **(kwargs or {}))
+
+    functions = []
+    with Seen():
+        attend(*x)
+    assert attend in functions
+
+
+def dispatch_mode(*x):
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            functions.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    functions = []
+    with Seen():
+        attend(*x)
+    assert "clearhead.attention.default" in functions
+
+
+def transform(*x):
+    number = torch.func.grad(lambda n: n * attend(*x).sum())(torch.tensor(1.0))
+    torch.testing.assert_close(number, attend(*x).sum())
+
+
+def profiler(*x):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        attend(*x)
+    assert "clearhead::attention" in {event.name for event in seen.events()}
+
+
+def subclass(*x):
+    class Named(torch.Tensor):
+        pass
+
+    assert type(attend(x[0].as_subclass(Named), *x[1:])) is Named
+
+
+def tangent(*x):
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x[0], torch.ones_like(x[0]))
+        assert forward_ad.unpack_dual(attend(dual, *x[1:])).tangent is not None
+
+
+def autocast(*x):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attend(*x).dtype is torch.bfloat16
+
+
+def meta(*x):
+    assert attend(*(y.to("meta") for y in x)).is_meta
+
+
+def negation(*x):
+    z = [torch.complex(y, y).conj().imag for y in x]
+    assert torch.equal(attend(*z), attend(*(-y for y in x)))
+
+
+def zeros_of_autograd(*x):
+    zero = torch._efficientzerotensor(x[1].shape)
+    assert torch.equal(attend(x[0], zero, x[2]), attend(x[0], torch.zeros_like(x[1]), x[2]))
+
+
+def functional_tensor(*x):
+    found = attend(*map(torch._to_functional_tensor, x))
+    assert torch.equal(torch._from_functional_tensor(found), attend(*x))
+
+
+def resized(*x):
+    for function in (attend, ct.attention):
+        for n in range(3):
+            mine = [y.clone() for y in x]
+            mine[n].untyped_storage().resize_(0)
+            with pytest.raises(InputError, match="no memory"):
+                function(*mine)
+
+
+def changing_scale(*x):
+    scale = torch.tensor(1.0)
+    attend(*x, scale=scale)
+    assert torch.equal(attend(*x, scale=scale.fill_(0.25)), attend(*x, scale=0.25))
+
+
+def changing_causality(*x):
+    is_causal = torch.tensor(True)
+    attend(*x, is_causal=is_causal)
+    assert torch.equal(attend(*x, is_causal=is_causal.fill_(False)), attend(*x))
+
+
+def changing_gqa(*x):
+    shared, x = torch.tensor(True), (x[0], x[1][:, :2], x[2][:, :2])
+    attend(*x, enable_gqa=shared)
+    assert torch.equal(attend(*x, enable_gqa=shared), attend(*x, enable_gqa=True))
+    with pytest.raises(TypeError, match="must be bool"):
+        attend(*x, enable_gqa=shared.fill_(False))
+
+
+def refused(*x, **options):
+    errors = []
+    for function in (attend, sdpa.torchs_own):
+        with pytest.raises((RuntimeError, TypeError)) as caught:
+            function(*x, **options)
+        errors.append(str(caught.value))
+    assert errors[0] == errors[1]  # so torch refused both
+
+
+def heads_of_values(q, k, v):
+    torch.testing.assert_close(*(f(q, k[:, :2], v, enable_gqa=True) for f in (attend, sdpa.torchs_own)))
+
+
+def strided_nested(*x):
+    q, k, v = (torch.nested.nested_tensor(list(y)) for y in x)
+    assert torch.equal(
+        attend(q, k, v).to_padded_tensor(0.0), functional.scaled_dot_product_attention(q, k, v).to_padded_tensor(0.0)
+    )
+
+
+def other_ranks(*x):
+    for n in (x[0][0], x[0][None]):
+        assert torch.equal(attend(n, n, n), by_operator(n, n, n))
+
+
+NOT_DIRECT = {
+    "queries' gradient": of_gradients(0),
+    "keys' gradient": of_gradients(1),
+    "values' gradient": of_gradients(2),
+    "scale": changing_scale,
+    "is_causal": changing_causality,
+    "enable_gqa": changing_gqa,
+    "nested": strided_nested,
+    "ranks": other_ranks,
+    "unequal heads": lambda q, k, v: refused(q, k[:, :2], v[:, :2]),
+    "unequal heads of values": lambda q, k, v: refused(q, k, v[:, :2]),
+    "keys and values of unequal heads": heads_of_values,
+    "unequal dtypes": lambda q, k, v: refused(q, k.double(), v),
+    "no tensor": lambda q, k, v: refused(q.numpy(), k, v),
+    "sparse": lambda q, k, v: refused(q, k.to_sparse(), v),
+    "mkldnn": lambda q, k, v: refused(q, k.to_mkldnn(), v),
+    "empty": lambda q, k, v: attend(q[:, :, :0], k, v),
+} | {
+    made.__name__.replace("_", " "): made
+    for made in (
+        compiled,
+        traced,
+        function_mode,
+        dispatch_mode,
+        transform,
+        profiler,
+        subclass,
+        tangent,
+        autocast,
+        meta,
+        negation,
+        zeros_of_autograd,
+        functional_tensor,
+        resized,
+    )
+}
+
+
+@pytest.mark.parametrize("name", NOT_DIRECT)
+def test_whoever_wants_more_than_the_output_gets_it(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        NOT_DIRECT[name](*tensors(X, X, X))
+
+
+def test_a_watch_sees_what_runs_straight_from_memory(ran):
+    class Layer(torch.nn.Module):
+        def forward(self, x):
+            return functional.scaled_dot_product_attention(x, x, x, is_causal=True)
+
+    (x,), layer = tensors(X), Layer()
+    with ct.patch(), torch.no_grad():
+        unseen = layer(x)
+        with clearhead.watch(layer) as seen:
+            assert torch.equal(layer(x), unseen)
+    assert len(ran) == 2
+    weights = np.asarray(clearhead.weights(x[:1].numpy(), x[:1].numpy()))
+    np.testing.assert_array_equal(np.asarray(seen.layer(0).weights), weights[0])
