@@ -87,9 +87,10 @@ def prepare_direct(
     factor = 1 / math.sqrt(query.shape[3]) if scale is None else scale
     try:
         operands = Operands(array_view(query), array_view(key), array_view(value))
-        return launch_for(operands, Rules(CAUSAL if is_causal else FULL, scale=factor), array_view(output))
+        launch = launch_for(operands, Rules(CAUSAL if is_causal else FULL, scale=factor), array_view(output))
     except ClearheadError:
         return None
+    return launch if launch.entry else None  # the definition computes where nothing can be compiled
 
 
 def empty_output(query: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
