@@ -1,7 +1,8 @@
 """Few kernels for many tests: masks, score rules, instruction sets, dtypes and sinks, so that all of them meet.
 
-All kernels with any two of a mask or score rule and a dtype or a sink are among them, and each mask and score rule meets
-all instruction sets but one, in turns; not all of their products, which are thousands and take a second each to compile.
+All kernels with any two of a mask or score rule and a dtype or a sink are among them, and each mask and score rule
+meets all instruction sets but one, in turns; not all of their products, which are thousands and take a second each to
+compile.
 """
 
 import random
@@ -13,7 +14,6 @@ import numpy as np
 from clearhead.engine.launch import FEW
 from clearhead.machine.target import native_isas
 from tests.strategies import BORDERS
-
 
 ISA = 2  # the axis of instruction sets
 
