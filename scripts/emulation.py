@@ -113,7 +113,7 @@ class Emulator:
         parts.append(words_of(give_way, scratch_size, budget))
         source, target = self.folder / "problem", self.folder / "results"
         source.write_bytes(b"".join(parts))
-        command = [self.system.emulator, self.program(spec), source, target]
+        command = [self.system.emulator, *map(str, (self.program(spec), source, target))]
         subprocess.run(command, check=True, env={**os.environ, "WINEDEBUG": "-all"})  # noqa: S603
         data, at = target.read_bytes(), 0
         for address, size in buffers:

@@ -86,7 +86,7 @@ def caches(draw: Draw) -> list[Any]:
     r, found = draw.random, []
     cache = KeyValueCache(window=r.choice([None, 150]), dtype=r.choice([None, "int8"]))
     rng = np.random.default_rng(draw.seed)
-    draw_normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    draw_normal = lambda *shape: rng.standard_normal(shape, np.float32)  # noqa: E731
     for n in (130, 1, 1, 40):
         cache.append(draw_normal(2, 2, n, 16), draw_normal(2, 2, n, 8))
         found.append(clearhead.attention(draw_normal(2, 4, 1, 16), cache, threads=draw.threads))

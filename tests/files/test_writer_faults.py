@@ -355,7 +355,7 @@ def at_line(number: int, happens: Callable[[], None]) -> None:
     """Let something happen before the n-th line that writes is run."""
     left = [number]
 
-    def trace(frame, event, _):  # type: ignore[no-untyped-def]
+    def trace(frame, event, _):
         if not frame.f_code.co_filename.startswith(WRITING):
             return None
         if event == "line":

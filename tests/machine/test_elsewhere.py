@@ -1,5 +1,6 @@
 """What is done otherwise on Windows and macOS, run here with stand-ins for their standard library."""
 
+import ctypes
 import errno
 import os
 import sys
@@ -164,8 +165,8 @@ def test_backward_threads_give_way_by_windows_own_function(monkeypatch):
     from clearhead.gradients import launch
 
     given = []
-    kernel32 = SimpleNamespace(SwitchToThread=launch.ctypes.CFUNCTYPE(launch.ctypes.c_int)(lambda: 0))
+    kernel32 = SimpleNamespace(SwitchToThread=ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0))
     monkeypatch.setattr(os, "name", "nt")
-    monkeypatch.setattr(launch.ctypes, "CDLL", lambda name: given.append(name) or kernel32)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: given.append(name) or kernel32)
     assert launch.yield_address.__wrapped__() != 0
     assert given == ["kernel32"]

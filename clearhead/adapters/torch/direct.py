@@ -110,4 +110,4 @@ def run_at(launch: Launch, query: torch.Tensor, key: torch.Tensor, value: torch.
         table[WORKSPACE_FIELD], table[COUNTERS_FIELD] = address(workspace), address(counters)
     count = 1 if launch.most_threads == 1 else min(launch.most_threads, torch.get_num_threads())
     tensors = query, key, value, output, workspace, counters, launch.held
-    run_kernel(launch.entry, table, launch.scratch_size, count, launch.isa, tensors)
+    run_kernel(launch.entry, table, launch.scratch_size, count, launch.isa, tensors)  # type: ignore[arg-type]  # kept if not None
