@@ -7,17 +7,17 @@ import pytest
 
 pytest.importorskip("torch")
 
-import torch  # noqa: E402
-from torch.autograd import forward_ad  # noqa: E402
-from torch.nn import functional  # noqa: E402
-from torch.overrides import TorchFunctionMode  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+import torch
+from torch.autograd import forward_ad
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-import clearhead  # noqa: E402
-from clearhead import InputError  # noqa: E402
-from clearhead.adapters import torch as ct  # noqa: E402
-from clearhead.adapters.torch import direct, sdpa  # noqa: E402
-from clearhead.testing import using_isa  # noqa: E402
+import clearhead
+from clearhead import InputError
+from clearhead.adapters import torch as ct
+from clearhead.adapters.torch import direct, sdpa
+from clearhead.testing import using_isa
 
 attend = ct.scaled_dot_product_attention
 
