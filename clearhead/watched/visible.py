@@ -133,9 +133,13 @@ class Shown:
             known = band(low, high, position, self.keys) or packed(low, high, self.keys)
             if known is not None:
                 return known
-            return where(lambda batch, head, query, key: (key >= low[query]) & (key < high[query]))
-        gone = self.until
-        return where(lambda batch, head, query, key: (key >= low[query]) & (key < high[query]) & (gone[key] > query))
+            shown = where(lambda batch, head, query, key: (key >= low[query]) & (key < high[query]))
+        else:
+            gone = self.until
+            shown = where(
+                lambda batch, head, query, key: (key >= low[query]) & (key < high[query]) & (gone[key] > query)
+            )
+        return shown & window(None, None, align="start")  # queries are counted from the first
 
 
 def band(low: Integers, high: Integers, position: Integers, keys: int) -> Mask | None:
