@@ -539,12 +539,14 @@ def dense(array: npt.ArrayLike) -> Dense:
 def where(function: Callable[..., Any]) -> Where:
     """Let function(batch, head, query, key) decide which pairs are visible; it is traced once and compiled.
 
-    It may compare positions, compute with them and use them to index captured arrays, which are copied now. Raises
-    TraceError for code that cannot be traced, such as a Python `if` on a position.
+    It may compare positions, compute with them and use them to index captured arrays, which are copied now. If it
+    reads `query`, and there are fewer queries than keys or more, say where the queries stand, as by
+    `where(f) & window(None, None, align="end")`. Raises TraceError for code that cannot be traced, such as a Python
+    `if` on a position.
 
-    >>> visible(where(lambda batch, head, query, key: (key - query) % 2 == 0), queries=2, keys=3).astype(int)
-    array([[1, 0, 1],
-           [0, 1, 0]])
+    >>> visible(where(lambda batch, head, query, key: (key - query) % 2 == 0), queries=2, keys=2).astype(int)
+    array([[1, 0],
+           [0, 1]])
     """
     traced = trace(function, POSITIONS)
     if traced.expression.kind != "bool":

@@ -138,7 +138,7 @@ def test_empty_operands_have_empty_gradients(shape):
 def test_rules_without_pairs_have_gradients_of_zero(queries, keys):
     q, k, table = np.ones((2, queries, 4)), np.ones((2, keys, 4)), np.ones((queries, keys))
     slopes = np.ones(2)
-    done = attend(q, k, k, mask=full(), score=[bias(table), lambda s, b, h, i, j: s - slopes[h] * (i - j)])
+    done = attend(q, k, k, mask=window(None, None, align="end"), score=[bias(table), lambda s, b, h, i, j: s - slopes[h] * (i - j)])
     got = done.backward(np.ones((2, queries, 4)), rules=True).rules
     assert [[x.tolist() for x in each] for each in got] == [[table.tolist()], [[0.0, 0.0]]]
 
