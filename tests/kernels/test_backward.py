@@ -32,6 +32,7 @@ from clearhead.rules.masks import visible
 from clearhead.testing import check_same_bits, using_isa
 from tests.arrays import random
 from tests.kernels.combinations import all_pairs
+from tests.kernels.test_rules import placed
 from tests.strategies import LAYOUTS, laid_out
 
 ISAS = native_isas()

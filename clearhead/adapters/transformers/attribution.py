@@ -32,6 +32,10 @@ class Attribution:
     others: dict[str, float]  # the rest, by the names of the modules: embedding, MLPs, biases
     directions: tuple[Array, ...]  # of each layer, (heads, dv): a head adds its weighted values · its direction
 
+    def __repr__(self) -> str:
+        layers, heads = self.heads.shape
+        return f"Attribution(logit={self.logit:.6g}, layers={layers}, heads={heads}, others={len(self.others)})"
+
 
 def logit_attribution(
     model: torch.nn.Module,
