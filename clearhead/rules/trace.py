@@ -111,7 +111,7 @@ def trace_once(function: Callable[..., Any], names: Sequence[str], own: Any) -> 
         result = rebuilt(*(Traced(Expression(name, LEAVES[name])) for name in names))
         return returned_expression(result), arrays
     except Exception as error:
-        name = captured_tensor(own)
+        name = captured_tensor(own) or ("x" if "(got Traced)" in str(error) else None)  # torch's words for an index
         if name is not None:
             raise TraceError(
                 f"{user_line_of_error(error, own)}: {name} is a torch tensor, which a rule cannot read: give it as "

@@ -166,7 +166,8 @@ class Watch(Displayed):
     def layer(self, number: int, *, sequence: int = 0, run: int = -1, part: str | None = None) -> Layer:
         """One layer of the latest run or of `run`; `sequence` is the index in the batch.
 
-        A negative number counts from the last watched layer. Raises TrustError if it does not reproduce the model's output, InputError if it was not watched.
+        A negative number counts from the last watched layer. Raises TrustError if it does not reproduce the model's
+        output, InputError if it was not watched.
         """
         name = self.part(part, run)
         records, known = self.run(run), sorted(self.layers(run, part=name))

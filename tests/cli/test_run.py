@@ -250,7 +250,11 @@ MISTAKES = [
         "leading axes",
     ),
     ({"q": Q, "k": K, "v": K}, (), r"in\.npz: causal\(\) is ambiguous for 5 queries and 9 keys"),
-    ({"q": Q, "k": K, "v": K}, ("--mask", "full", "--score", "alibi"), "does not say where 5 queries stand among 9 keys"),
+    (
+        {"q": Q, "k": K, "v": K},
+        ("--mask", "full", "--score", "alibi"),
+        "does not say where 5 queries stand among 9 keys",
+    ),
     ({"q": Q, "k": K, "v": K}, ("--align", "middle"), "align='middle' is not an alignment"),
     ({"x": Q}, ("--mask", "sliding"), "'sliding' is not a mask: use causal, full"),
     ({"x": Q}, ("--scale", "inf"), "not finite"),

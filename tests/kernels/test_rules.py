@@ -52,7 +52,6 @@ SLOPES = np.array([0.3, -0.2])
 TABLE = np.array([[3, 1], [4, 1]], np.int16)
 
 
-
 def placed(mask, queries, keys, align="end"):
     """The mask, with what rules that read positions need beside it where lengths differ."""
     return mask if queries == keys else mask & window(None, None, align=align)

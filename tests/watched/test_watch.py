@@ -96,6 +96,9 @@ def test_some_layers_and_heads(tokens):
     assert one.layer(0).values.shape == (1, 21, 16)
     with pytest.raises(InputError, match="head 1 of layer 2 was not watched"):
         seen.layer(2).head(1)
+    assert [seen.layer(n).number for n in (-1, -len(seen.layers()))] == [seen.layers()[-1], seen.layers()[0]]
+    with pytest.raises(InputError, match="layer -9 was not watched: choose from"):
+        seen.layer(-9)
     with pytest.raises(InputError, match="layer 0 was not watched"):
         seen.layer(0)
     with pytest.raises(InputError, match="sequence 2 was not in the batch"):
