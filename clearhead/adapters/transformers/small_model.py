@@ -6,7 +6,6 @@ It is what transformers calls Starcoder2, but for its norms, which have no param
 from typing import Any
 
 import torch
-from transformers import Starcoder2Config, Starcoder2ForCausalLM
 
 from clearhead.model import load
 
@@ -20,7 +19,7 @@ PLACES = {
 }  # of each matrix in a layer
 
 
-def small_model(**options: Any) -> Starcoder2ForCausalLM:
+def small_model(**options: Any) -> Any:
     """The model that comes with clearhead, in evaluation, to be watched, changed and attributed; downloads nothing.
 
     `options` go to its configuration, as attn_implementation="clearhead". `clearhead.model.load().tokenizer` has its
@@ -29,6 +28,8 @@ def small_model(**options: Any) -> Starcoder2ForCausalLM:
     >>> small_model()(torch.tensor([[0, 5, 9]])).logits.shape
     torch.Size([1, 3, 2048])
     """
+    from transformers import Starcoder2Config, Starcoder2ForCausalLM  # which take a while to load
+
     parameters = load().parameters
     vocabulary, dim = parameters.embedding.shape
     config = Starcoder2Config(
