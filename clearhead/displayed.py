@@ -4,10 +4,30 @@ Responsible for what notebooks ask. Not for the widgets: `clearhead` says who ma
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any
 
 makers: list[Callable[[Any], Any]] = []  # each gives a widget for a result, or None
+
+
+class Brief:
+    """A dataclass whose text has the shapes of its arrays instead of their numbers; give the class repr=False."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(brief_fields(self))})"
+
+
+def brief_fields(result: Any) -> Iterator[str]:
+    """Each field of a dataclass in a few words; what is None is left out."""
+    for x in (field for field in fields(result) if field.repr):
+        value = getattr(result, x.name)
+        if hasattr(value, "shape") and hasattr(value, "dtype"):
+            yield f"{x.name} {tuple(value.shape)}"
+        elif isinstance(value, tuple | list | dict):
+            yield f"{len(value)} {x.name}"
+        elif value is not None:
+            yield f"{x.name}={value!r}"
 
 
 class Displayed:

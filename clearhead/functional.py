@@ -16,7 +16,7 @@ from clearhead.arrays import Array
 from clearhead.cache.kept import Extent, without_weights
 from clearhead.cache.key_value import KeyValueCache
 from clearhead.cache.pages import Paged
-from clearhead.displayed import Displayed
+from clearhead.displayed import Brief, Displayed
 from clearhead.engine.execute import execute, execute_cache
 from clearhead.engine.inputs import Operands, Rules, new
 from clearhead.engine.launch_cache import launch_for
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 UNSCALED = Rules(scale=1.0)
 
 
-@dataclass(frozen=True)
-class Attended(Displayed):
+@dataclass(frozen=True, repr=False)
+class Attended(Brief, Displayed):
     """The result of attention: `output` (..., queries, value_dim) and `lse` (..., queries).
 
     `lse` is the natural logarithm of each query's Σ exp(score), −∞ if it sees nothing. `merge` uses it to join parts

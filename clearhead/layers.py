@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clearhead.arrays import Array
+from clearhead.displayed import Brief
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.functional import Attended, attend
 from clearhead.rules.masks import CAUSAL, Mask
@@ -17,8 +18,8 @@ from clearhead.rules.scores import ScoreLike
 MATRICES = ("query", "key", "value", "output")
 
 
-@dataclass(frozen=True, eq=False)
-class SelfAttention:
+@dataclass(frozen=True, eq=False, repr=False)
+class SelfAttention(Brief):
     """Self-attention of a transformer: heads attend over x W^Q, x W^K and x W^V, and W^O mixes their outputs.
 
     It extends the textbook's first approach in four steps:
@@ -128,8 +129,8 @@ class SelfAttention:
         return LayerPass(self, x, attended, joint, joint if self.output is None else joint @ self.output)
 
 
-@dataclass(frozen=True, eq=False)
-class LayerGradients:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerGradients(Brief):
     """Gradients of a loss with respect to the layer's input and matrices, in their shapes."""
 
     x: Array
@@ -139,8 +140,8 @@ class LayerGradients:
     output: Array | None
 
 
-@dataclass(frozen=True, eq=False)
-class LayerPass:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerPass(Brief):
     """One pass through a layer: its input, the attention, the concatenated heads, and y."""
 
     layer: SelfAttention

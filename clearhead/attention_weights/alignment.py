@@ -13,13 +13,14 @@ from clearhead.arrays import Array
 from clearhead.attention_weights.lazy import ALL_ITEMS, check_memory
 from clearhead.attention_weights.matrix import Weights, slice_bounds
 from clearhead.attention_weights.weights_like import as_weights
+from clearhead.displayed import Brief
 from clearhead.errors import InputError, ShapeError
 
 DIAGONAL, DOWN, RIGHT = 0, 1, 2  # a step of the path: to the next query and key, query, or key
 
 
-@dataclass(frozen=True, eq=False)
-class Alignment:
+@dataclass(frozen=True, eq=False, repr=False)
+class Alignment(Brief):
     """A path from the first query and key to the last: `queries` and `keys` (steps,), neither ever decreasing.
 
     Both are numbered as in the weights, whichever of them were aligned.

@@ -84,10 +84,15 @@ class LazyMatrix:
         if all(isinstance(entries[n], slice) and entries[n] == ALL_ITEMS for n in (row, column)):
             if any(entry is None for entry in entries[row:]):
                 raise IndexError(f"index {index!r}: {self.name} only take new axes before queries and keys.")
+            for n, (at, size) in enumerate(zip(axes[:-2], self.heads.shape, strict=True)):
+                if isinstance(entries[at], int | np.integer):
+                    check_in_range(entries[at], size, "head" if n == self.ndim - 3 else "batch")
             return self.of_heads(np.asarray(self.heads[tuple(entries[:row])]))
         if any(selects_nothing(entries[n]) for n in axes):  # numpy decides the shape of an empty result, and errors
             return np.broadcast_to(np.zeros((), self.dtype), self.shape)[tuple(entries)]
-        used = {n: axis_indices(entries[n], size) for n, size in zip(axes, self.shape, strict=True)}
+        names = (*(["batch"] * (len(axes) - 3)), "head", "query", "key")[-len(axes) :]
+        axes_named = zip(axes, self.shape, names, strict=True)
+        used = {n: axis_indices(entries[n], size, what) for n, size, what in axes_named}
         *lead, rows, columns = [used[n][0] for n in axes]
         part = self.numbers(self.heads[np.ix_(*lead)] if lead else self.heads, rows, columns)
         return part[tuple(used[n][1] if n in used else entry for n, entry in enumerate(entries))]
@@ -129,7 +134,7 @@ class LazyMatrix:
         True
         """
         *_, queries, keys = self.shape
-        (row_numbers, at), (column_numbers, to) = axis_indices(rows, queries), axis_indices(columns, keys)
+        (row_numbers, at), (column_numbers, to) = axis_indices(rows, queries), axis_indices(columns, keys, "key")
         numbers = self.numbers(self.heads, row_numbers, column_numbers, out)
         return numbers[..., at, :][..., to] if out is None else out
 
@@ -194,12 +199,20 @@ def selects_nothing(entry: Any) -> bool:
     return not (array.any() if array.dtype == np.bool_ else array.size)
 
 
-def axis_indices(entry: Any, size: int) -> tuple[Integers, Any]:
+def check_in_range(number: Any, size: int, what: str) -> None:
+    """Raise IndexError, as numpy does, unless an axis of this size has an entry of this number."""
+    if not -size <= number < size:
+        choice = f"choose from 0 to {size - 1}, or from {-size} to -1 to count from the end" if size else "it is empty"
+        raise IndexError(f"{what} {number} is out of range, for there are {size}: {choice}.")
+
+
+def axis_indices(entry: Any, size: int, what: str = "query") -> tuple[Integers, Any]:
     """The numbers that an index of one axis selects, sorted if it is a list, and the index into them."""
     numbers = np.arange(size)
     if isinstance(entry, slice):
         return numbers[entry], ALL_ITEMS
     if isinstance(entry, int | np.integer) and not isinstance(entry, bool):
+        check_in_range(entry, size, what)
         return numbers[[int(entry)]], 0
     array = np.asarray(entry)
     if not array.size:
@@ -208,6 +221,11 @@ def axis_indices(entry: Any, size: int) -> tuple[Integers, Any]:
         raise IndexError(
             f"index {entry!r} does not work on weights: use integers, slices, lists of integers or of booleans."
         )
+    if array.dtype != np.bool_:
+        for number in array[(array < -size) | (array >= size)][:1]:
+            check_in_range(number, size, what)
+    elif len(array) != size:
+        raise IndexError(f"{what} has {len(array)} booleans, but there are {size}: give one for each.")
     wanted, inverse = np.unique(numbers[array], return_inverse=True)
     return wanted, inverse.reshape(numbers[array].shape)
 

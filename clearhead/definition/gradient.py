@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from clearhead.arrays import Array
 from clearhead.definition import textbook
+from clearhead.displayed import Brief
 from clearhead.rules.derivatives import by_loads, by_score
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula
@@ -29,8 +30,8 @@ from clearhead.rules.masks import Mask, Span, causal, split_documents
 from clearhead.rules.scores import Score, as_rules
 
 
-@dataclass(frozen=True)
-class Gradients:
+@dataclass(frozen=True, repr=False)
+class Gradients(Brief):
     """Gradients of the loss by q, k, v, the sink, and the float arrays of each score rule in order."""
 
     q: Array

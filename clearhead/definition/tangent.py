@@ -31,6 +31,7 @@ import numpy as np
 from clearhead.arrays import Array
 from clearhead.definition import textbook
 from clearhead.definition.gradient import Gradients, add_at, is_float, products, reduced, row_products, sink_weights
+from clearhead.displayed import Brief
 from clearhead.rules.derivatives import by_loads, by_score
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula
@@ -39,8 +40,8 @@ from clearhead.rules.masks import Mask, causal
 from clearhead.rules.scores import Score, as_rules
 
 
-@dataclass(frozen=True)
-class Direction:
+@dataclass(frozen=True, repr=False)
+class Direction(Brief):
     """A direction of q, k, v, the sink and each rule's float arrays; None stands for 0."""
 
     q: Array | None = None
@@ -50,8 +51,8 @@ class Direction:
     rules: tuple[tuple[Array, ...], ...] = ()
 
 
-@dataclass(frozen=True)
-class Second:
+@dataclass(frozen=True, repr=False)
+class Second(Brief):
     """Derivatives of output, log-sum-exp and the gradients along a direction."""
 
     output: Array

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from clearhead.arrays import Array
 from clearhead.rules.evaluation import evaluate
-from clearhead.rules.masks import Mask, Span, causal, split_documents, visible
+from clearhead.rules.masks import Mask, Span, causal, check_fits, check_placed, split_documents, visible
 from clearhead.rules.scores import Score, as_rules
 
 
@@ -123,6 +123,9 @@ def ruled_scores(
     s = scores(q, k, q.shape[-1] ** -0.5 if scale is None else scale)  # (..., n, m)
     lead = np.broadcast_shapes(s.shape[:-2], lead)
     s = np.broadcast_to(s, lead + s.shape[-2:]) if rules else s
+    at = check_fits(mask, lead, *s.shape[-2:])
+    for rule in rules:
+        check_placed(rule, mask, at)
     s = ruled(s, np.arange(s.shape[-2]), split_documents(mask, *s.shape[-2:])[0], rules)
     return s, visible(mask, s.shape[-2], s.shape[-1], lead=lead)
 

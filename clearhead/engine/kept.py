@@ -27,7 +27,10 @@ from clearhead.rules.masks import (
     conjunction,
     full,
     placed_at,
+    reads_query,
     split_documents,
+    states_place,
+    window,
 )
 from clearhead.rules.moved import MovedMask, MovedScore, moved, reads_positions
 from clearhead.rules.scores import as_rules
@@ -40,6 +43,8 @@ def rules_over(pages: Paged, rules: Rules, query_shape: tuple[int, ...]) -> Rule
     """
     mask, score, *others = rules
     mask = at_end(checked_mask(mask))
+    if score and not states_place(mask) and any(map(reads_query, as_rules(current_rules(score)))):
+        mask = mask & window(None, None, align="end")
     if pages.kept is None:
         return new(Rules, (mask, score, *others))
     factors, scores = tuple(conjunction(mask)), as_rules(current_rules(score))

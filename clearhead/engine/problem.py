@@ -18,7 +18,7 @@ from clearhead.kernels.abi.call import AXIS
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED
 from clearhead.once import cached_property
 from clearhead.rules.fused import Fused, fuse, with_faults
-from clearhead.rules.masks import Causal, Full, Mask, check_fits, checked_mask
+from clearhead.rules.masks import Causal, Full, Mask, check_fits, check_placed, checked_mask
 from clearhead.rules.scores import Alibi, Bias, Relative, Score, ScoreLike, as_rules
 
 
@@ -293,6 +293,7 @@ def check_rules(mask: Mask, rules: tuple[Score, ...], lead: tuple[int, ...], que
     """Check that the arrays in rules fit the heads and lengths."""
     at = check_fits(mask, lead, queries, keys)
     for rule in rules:
+        check_placed(rule, mask, at)
         if isinstance(rule, Bias):
             fits, wanted = at.holds(rule.array.shape), at.wanted
         elif isinstance(rule, Alibi | Relative):

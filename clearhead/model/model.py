@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 
+from clearhead.displayed import Brief
 from clearhead.errors import InputError
 from clearhead.functional import attention
 from clearhead.model import objective, parameters
@@ -24,8 +25,8 @@ from clearhead.once import cached_property
 WEIGHTS_FILE, TOKENS_FILE = "tiny.safetensors", "tiny.json"
 
 
-@dataclass(frozen=True, eq=False)
-class Forward:
+@dataclass(frozen=True, eq=False, repr=False)
+class Forward(Brief):
     """Every value that the model computed for n tokens, in order."""
 
     tokens: tuple[int, ...]

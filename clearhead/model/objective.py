@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.displayed import Brief
 from clearhead.errors import InputError
 from clearhead.model.interface import LanguageModel
 from clearhead.model.parameters import Matrix
@@ -16,8 +17,8 @@ from clearhead.model.parameters import Matrix
 Nats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Loss:
+@dataclass(frozen=True, eq=False, repr=False)
+class Loss(Brief):
     """The `tokens` of a text after `<s>`, the −log p of each in `nats`, and their mean in several units."""
 
     tokens: tuple[int, ...]

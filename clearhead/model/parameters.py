@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.displayed import Brief
+
 Matrix = npt.NDArray[np.float32]
 
 EPSILON = 1e-6  # added to the mean square in RMSNorm
@@ -17,8 +19,8 @@ ROTARY_BASE = 10000.0  # each position rotates the planes of q and k by angles f
 EMBEDDING, SCALES = "embedding", ".scales"
 
 
-@dataclass(frozen=True, eq=False)
-class LayerParameters:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerParameters(Brief):
     """One layer's matrices, each (in, out), applied as x W."""
 
     query: Matrix
@@ -29,8 +31,8 @@ class LayerParameters:
     down: Matrix
 
 
-@dataclass(frozen=True, eq=False)
-class Parameters:
+@dataclass(frozen=True, eq=False, repr=False)
+class Parameters(Brief):
     """The token `embedding` (vocabulary, dim), the `layers`, the heads per layer, and the context length in tokens."""
 
     embedding: Matrix

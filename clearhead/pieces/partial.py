@@ -133,7 +133,7 @@ class Partial:
         return cls(*late("clearhead.pieces.file").read_partial(path))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Finished(Attended):
     """A divided partial sum: output and log-sum-exp, without the keys that they came from."""
 

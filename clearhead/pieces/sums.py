@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 
 from clearhead.arrays import Array
+from clearhead.displayed import Brief
 from clearhead.gradients.backward import (
     gradient_of,
 )
 from clearhead.pieces.origin import Origin
 
 
-@dataclass(frozen=True)
-class QueryGradient:
+@dataclass(frozen=True, repr=False)
+class QueryGradient(Brief):
     """The gradient of some queries over the keys before `stop`; `q` rounds it to their shape and dtype.
 
     Pass it as `before=` with the keys from `stop` on. It pickles.
@@ -35,8 +36,8 @@ class QueryGradient:
         return gradient_of(self.sums, self.shape, self.dtype)
 
 
-@dataclass(frozen=True)
-class KeyGradients:
+@dataclass(frozen=True, repr=False)
+class KeyGradients(Brief):
     """The gradients of some keys and values over queries before `stop`; `k` and `v` round them to shape and dtype.
 
     Pass it as `before=` with the queries from `stop` on, or with those of each group's next head. It pickles.

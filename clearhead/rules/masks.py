@@ -62,7 +62,7 @@ class CallGeometry(NamedTuple):
     keys: int
     first: int
     last: int
-    aligned: bool  # whether a mask states how queries align with a different number of keys
+    ambiguous: bool  # whether queries and keys differ in number, and no mask states how they align
     placed: bool  # whether the call is a piece of a longer one, by at=…, whose tables it reads
 
     @property
@@ -208,11 +208,6 @@ class Documents(Mask):
         if total != at.keys and not (at.placed and total > at.keys):
             raise ShapeError(
                 f"{self!r} holds {total} items, but there are {at.keys} keys: make the lengths sum up to it."
-            )
-        if at.queries != at.keys and not at.aligned:
-            raise ShapeError(
-                f"{self!r} does not say where {at.queries} queries stand among {at.keys} keys: add "
-                "& window(None, None, align='end') if they are the last ones, or align='start' if the first."
             )
         if at.first < 0 or at.last >= total:
             raise ShapeError(
@@ -544,12 +539,14 @@ def dense(array: npt.ArrayLike) -> Dense:
 def where(function: Callable[..., Any]) -> Where:
     """Let function(batch, head, query, key) decide which pairs are visible; it is traced once and compiled.
 
-    It may compare positions, compute with them and use them to index captured arrays, which are copied now. Raises
-    TraceError for code that cannot be traced, such as a Python `if` on a position.
+    It may compare positions, compute with them and use them to index captured arrays, which are copied now. If it
+    reads `query`, and there are fewer queries than keys or more, say where the queries stand, as by
+    `where(f) & window(None, None, align="end")`. Raises TraceError for code that cannot be traced, such as a Python
+    `if` on a position.
 
-    >>> visible(where(lambda batch, head, query, key: (key - query) % 2 == 0), queries=2, keys=3).astype(int)
-    array([[1, 0, 1],
-           [0, 1, 0]])
+    >>> visible(where(lambda batch, head, query, key: (key - query) % 2 == 0), queries=2, keys=2).astype(int)
+    array([[1, 0],
+           [0, 1]])
     """
     traced = trace(function, POSITIONS)
     if traced.expression.kind != "bool":
@@ -621,15 +618,24 @@ def at_end(mask: Mask) -> Mask:
     """The mask with queries aligned to the last keys, as with a key/value cache, unless it says where they stand."""
     if placed_at(mask) is not None:
         return mask
+    aligned = aligned_at_end(mask)
+    if states_place(aligned):
+        return aligned
+    parts = (part for x in conjunction(mask) if not isinstance(x, Documents) for part in x.parts())
+    return And(mask, Window(None, None, "end")) if any(reads_query(part) for part in parts) else mask
+
+
+def aligned_at_end(mask: Mask) -> Mask:
+    """The mask with all that aligns queries aligned to the last keys, unless it is aligned already."""
     match mask:
         case Causal(None):
             return Causal("end")
         case Window(left, right, None):
             return Window(left, right, "end")
         case And(a, b) | Or(a, b):
-            return type(mask)(at_end(a), at_end(b))
+            return type(mask)(aligned_at_end(a), aligned_at_end(b))
         case Not(a):
-            return Not(at_end(a))
+            return Not(aligned_at_end(a))
     return mask
 
 
@@ -669,14 +675,36 @@ def check_fits(mask: Mask, lead: tuple[int, ...], queries: int, keys: int) -> Ca
     spans, factors = split_documents(mask, queries, keys)
     places = [(s.first_query + s.offset, s.first_query + s.queries - 1 + s.offset) for s in spans if s.queries]
     firsts, lasts = zip(*places, strict=True) if places else ((0,), (-1,))
-    aligned = any(getattr(part, "align", None) or getattr(part, "at", None) is not None for part in mask.parts())
     heads = lead[-1] if lead else 1
     placed = placed_at(mask) is not None
-    at = CallGeometry(int(np.prod(lead[:-1])), heads, queries, keys, min(firsts), max(lasts), aligned, placed)
+    ambiguous = not states_place(mask) and any(s.queries not in (0, s.keys) for s in spans)
+    at = CallGeometry(int(np.prod(lead[:-1])), heads, queries, keys, min(firsts), max(lasts), ambiguous, placed)
     for factor in factors:  # `split_documents` has checked and removed a conjoined documents(...)
         for part in factor.parts():
+            check_placed(part, mask, at)
             part.check(at)
     return at
+
+
+def states_place(mask: Mask) -> bool:
+    """Whether a mask states where queries stand among a different number of keys."""
+    return any(getattr(part, "align", None) or getattr(part, "at", None) is not None for part in mask.parts())
+
+
+def reads_query(rule: Any) -> bool:
+    """Whether a mask or a score rule depends on a query's position; tables of pairs are read by its row."""
+    return "query" in rule.formula.expression.leaves
+
+
+def check_placed(rule: Any, mask: Mask, at: CallGeometry) -> None:
+    """Raise ShapeError if a rule reads a query's position, and nothing states it."""
+    if at.ambiguous and reads_query(rule):
+        reader = "" if rule is mask else f", and {rule!r} reads their positions"
+        raise ShapeError(
+            f"{mask!r} does not say where {at.queries} queries stand among {at.keys} keys{reader}: say "
+            "align='end' if they are the last ones (as with a key/value cache) or align='start' if they are the first, "
+            "as by & window(None, None, align='end')."
+        )
 
 
 def conjunction(mask: Mask) -> Iterator[Mask]:

@@ -25,12 +25,13 @@ from clearhead.rules.masks import (
     Or,
     Prefix,
     Window,
-    at_end,
+    aligned_at_end,
     causal,
     dilated,
     documents,
     full,
     prefix,
+    states_place,
     window,
 )  # fmt: skip
 from clearhead.rules.scores import Alibi, Scale, Score, Softcap, alibi, as_rule, scale, softcap
@@ -55,11 +56,10 @@ def named_mask(text: str, align: str | None = None) -> Mask:
     if align not in (None, "start", "end"):
         raise InputError(f"align={align!r} is not an alignment: use start or end.")
     mask = parse_alternatives(text, align)  # type: ignore[arg-type]
-    if align and not any(hasattr(part, "align") for part in mask.parts()):
-        raise InputError(
-            f"--align {align} places causal and window masks, and --mask {text} is neither: drop one of them."
-        )
-    return at_end(mask) if align == "end" else mask
+    mask = aligned_at_end(mask) if align == "end" else mask
+    if align and not states_place(mask):  # rules may read positions, too
+        mask = mask & window(None, None, align=align)  # type: ignore[arg-type]
+    return mask
 
 
 def parse_alternatives(text: str, align: Align | None) -> Mask:

@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from types import CellType, CodeType, FrameType, FunctionType, MethodType
@@ -109,14 +110,38 @@ def trace_once(function: Callable[..., Any], names: Sequence[str], own: Any) -> 
         rebuilt = with_captured(function, arrays, {})
         result = rebuilt(*(Traced(Expression(name, LEAVES[name])) for name in names))
         return returned_expression(result), arrays
-    except TraceError as error:
-        raise TraceError(f"{user_line_of_error(error, own)}: {error}.") from None
     except Exception as error:
+        name = captured_tensor(own) or ("x" if "(got Traced)" in str(error) else None)  # torch's words for an index
+        if name is not None:
+            raise TraceError(
+                f"{user_line_of_error(error, own)}: {name} is a torch tensor, which a rule cannot read: give it as "
+                f"{name}.detach().numpy(), made outside of the rule, or call clearhead.adapters.torch.flex_attention, "
+                "whose score_mod and mask_mod read tensors, with gradients."
+            ) from None
+        if isinstance(error, TraceError):
+            raise TraceError(f"{user_line_of_error(error, own)}: {error}.") from None
         signature = f"function({', '.join(names)})"
         raise TraceError(
             f"{user_line_of_error(error, own)}: {type(error).__name__}: {error}. A rule is called as {signature} with "
             "stand-ins for numbers: use arithmetic, comparisons, numpy's functions and arrays indexed by positions."
         ) from None
+
+
+def captured_tensor(function: Any) -> str | None:
+    """The name of a torch tensor that a function reads, if it reads one."""
+    if not isinstance(function, FunctionType):
+        return None
+    read = names_in_code(function.__code__).globals
+    known = {name: x for name, x in function.__globals__.items() if name in read}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # still empty
+            known[name] = cell.cell_contents
+    return next((name for name, x in known.items() if is_tensor(x)), None)
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether something is a torch tensor, without importing torch."""
+    return any((kind.__module__, kind.__name__) == ("torch", "Tensor") for kind in type(x).__mro__)
 
 
 def returned_expression(result: Any) -> Expression:

@@ -166,12 +166,17 @@ class Watch(Displayed):
     def layer(self, number: int, *, sequence: int = 0, run: int = -1, part: str | None = None) -> Layer:
         """One layer of the latest run or of `run`; `sequence` is the index in the batch.
 
-        Raises TrustError if it does not reproduce the model's output, InputError if it was not watched.
+        A negative number counts from the last watched layer. Raises TrustError if it does not reproduce the model's
+        output, InputError if it was not watched.
         """
         name = self.part(part, run)
-        records = self.run(run)
+        records, known = self.run(run), sorted(self.layers(run, part=name))
+        if number in range(-len(known), 0):
+            number = known[number]
         if (name, number) not in records.records:
-            raise InputError(f"layer {number!r} was not watched: choose from {sorted(self.layers(run, part=name))}.")
+            raise InputError(
+                f"layer {number!r} was not watched: choose from {known}, or -1 for the last of them, -2, and so on."
+            )
         found = records.sequence(name, number, sequence)
         found.check(f"layer {number}" if name == self.part(None, run) else f"layer {number} of {name}")
         return Layer(found, name, number)

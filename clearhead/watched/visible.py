@@ -66,6 +66,39 @@ def visible_band(queries: int, keys: int, offset: int, left: int | None, right: 
     return Visible(*bounds)
 
 
+def within_tokens(low: Integers, high: Integers, tokens: Booleans) -> Visible:
+    """What intervals (sequences, queries) show of keys of which some are padding, (sequences, keys).
+
+    Each interval begins and ends at a token. Keys that no query sees count as padding, and are left out at the end.
+    """
+    keys, place = tokens.shape[1], np.arange(tokens.shape[1])
+    ends = np.full((len(tokens), 1), keys), np.zeros((len(tokens), 1), np.int64)
+    following = np.minimum.accumulate(np.where(tokens, place, keys)[:, ::-1], axis=1)[:, ::-1]
+    following = np.concatenate([following, ends[0]], axis=1)  # the first token from each key on
+    before = np.concatenate([ends[1], np.maximum.accumulate(np.where(tokens, place + 1, 0), axis=1)], axis=1)
+    low, high = np.broadcast_arrays(low, high)
+    shape = (len(tokens), low.shape[1])
+    first, end = (
+        np.take_along_axis(x, np.broadcast_to(at, shape).astype(np.int64), axis=1)
+        for x, at in ((following, low), (before, high))
+    )
+    first, end = (np.where(first < end, x, 0).astype(np.int32) for x in (first, end))
+    seen = tokens & covered(first, end, keys)
+    last = int(np.flatnonzero(seen.any(0))[-1]) + 1 if seen.any() else keys
+    seen = seen[:, :last] if shape[1] <= last else seen
+    return Visible(first, end, None if seen.all() and seen.shape[1] == keys else seen)
+
+
+def covered(low: Integers, high: Integers, keys: int) -> Booleans:
+    """Which keys are in some interval of a sequence, (sequences, keys)."""
+    steps = np.zeros((len(low), keys + 1), np.int64)
+    for row, (begin, end) in enumerate(zip(low, high, strict=True)):
+        np.add.at(steps[row], begin, 1)
+        np.add.at(steps[row], end, -1)
+    result: Booleans = np.cumsum(steps, axis=1)[:, :keys] > 0
+    return result
+
+
 def with_tokens(visible: Visible, keys: int, tokens: Booleans) -> Visible:
     """The same visible pairs, where other keys are tokens: a hidden token between visible ones takes bits to say."""
     if visible.tokens is None or visible.bits is not None:
@@ -100,9 +133,13 @@ class Shown:
             known = band(low, high, position, self.keys) or packed(low, high, self.keys)
             if known is not None:
                 return known
-            return where(lambda batch, head, query, key: (key >= low[query]) & (key < high[query]))
-        gone = self.until
-        return where(lambda batch, head, query, key: (key >= low[query]) & (key < high[query]) & (gone[key] > query))
+            shown = where(lambda batch, head, query, key: (key >= low[query]) & (key < high[query]))
+        else:
+            gone = self.until
+            shown = where(
+                lambda batch, head, query, key: (key >= low[query]) & (key < high[query]) & (gone[key] > query)
+            )
+        return shown & window(None, None, align="start")  # queries are counted from the first
 
 
 def band(low: Integers, high: Integers, position: Integers, keys: int) -> Mask | None:

@@ -20,7 +20,7 @@ from clearhead.adapters import torch as ct  # noqa: E402
 from clearhead.adapters.torch import dispatch, nn, sdpa  # noqa: E402
 from clearhead.adapters.torch.layers import rotary  # noqa: E402
 from clearhead.adapters.torch.rule_names import filled_rules, split_rules  # noqa: E402
-from clearhead.errors import ClearheadError  # noqa: E402
+from clearhead.errors import ClearheadError, TraceError  # noqa: E402
 from clearhead.rules.scores import as_rules  # noqa: E402
 
 torchs_own = sdpa.torchs_own
@@ -666,3 +666,22 @@ def test_no_words_but_ours_are_told(given, surface):
         operands[place] = given
         with contextlib.suppress(ClearheadError):
             function(*operands)
+
+
+SLOPES = torch.nn.Parameter(torch.ones(2))
+
+
+class Held:
+    slopes = SLOPES
+
+    def rule(self, score, batch, head, query, key):
+        return score * self.slopes[head]
+
+
+@pytest.mark.parametrize(
+    "rule", [lambda score, batch, head, query, key: score * SLOPES[head], Held().rule], ids=["named", "held"]
+)
+def test_a_rule_that_reads_a_tensor_is_told_where_tensors_can_be_read(rule):
+    q = torch.ones(1, 2, 4, 8)
+    with pytest.raises(TraceError, match=r"test_torch\.py, line .*torch tensor.*\.detach\(\)\.numpy.*flex_attention"):
+        ct.attention(q, q, q, score=rule)

@@ -11,6 +11,7 @@ transformers = pytest.importorskip("transformers")
 import clearhead  # noqa: E402
 import clearhead.adapters.transformers as adapter  # noqa: E402
 from clearhead.adapters.torch.weights import LazyWeights  # noqa: E402
+from clearhead.adapters.transformers.intervals import intervals_of  # noqa: E402
 from clearhead.adapters.transformers.mask import Pattern  # noqa: E402
 from clearhead.errors import DtypeError, InputError, ShapeError  # noqa: E402
 from clearhead.rules.masks import visible  # noqa: E402
@@ -246,6 +247,31 @@ def test_patterns_mean_what_transformers_means(function, padding, queries, first
             own = own[row - (part.batch.start or 0), 0] if own.ndim == 4 else own
             found[row][np.ix_(rows, columns)] = own
     assert np.array_equal(found, expected)
+    shown = intervals_of(pattern)
+    names = {"causal", "window", "both ways", "full"}
+    assert (shown is not None) == any(PATTERNS[name] is function for name in names)
+    if shown is not None:
+        for row in range(2):
+            own = shown.table(row, pattern.stop if shown.tokens is None else shown.tokens.shape[1])[0]
+            assert np.array_equal(own, expected[row, :, : own.shape[1]])
+            assert not expected[row, :, own.shape[1] :].any()
+
+
+@pytest.mark.parametrize("padding", [0, 4])
+def test_packed_documents_are_intervals(padding):
+    ids = torch.tensor([[0] * 5 + [1] * 3 + [2] * 9, [0] * 4 + [1] * 13])
+    function = MASKS.and_masks(MASKS.causal_mask_function, MASKS.packed_sequence_mask_function(ids))
+    truth = np.arange(17) < np.array([[17], [17 - padding]])
+    pattern = Pattern(2, 17, 17, 0, 0, function, truth)
+    shown, expected = intervals_of(pattern), pattern.row_seen(np.arange(17))[:, 0].numpy()
+    assert np.array_equal(np.stack([shown.table(row, 17)[0] for row in range(2)]), expected)
+
+
+def test_intervals_other_than_transformers_mask_are_not_taken():
+    """As if the translation of a mask function were wrong."""
+    pattern = Pattern(1, 17, 17, 0, 0, MASKS.causal_mask_function, None)
+    object.__setattr__(pattern, "row_seen", lambda rows: torch.ones(1, 1, len(rows), 17, dtype=torch.bool))
+    assert intervals_of(pattern) is None
 
 
 def test_errors_say_what_to_change():

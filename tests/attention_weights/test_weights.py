@@ -414,3 +414,24 @@ def test_numbers_of_a_forward_pass_held_as_they_are():
     assert w.nbytes == 2 * 50 * 50 * 4
     assert repr(w) == "Weights(shape=(2, 50, 50), dtype=float32)"
     assert len(w) == 2
+
+
+X = np.zeros((2, 8, 4))
+OUT_OF_RANGE = {
+    "a query": (lambda w: w[0, 99], "query 99 is out of range, for there are 8: choose from 0 to 7"),
+    "a key": (lambda w: w[0, 0, -9], "key -9 is out of range, for there are 8: choose from 0 to 7, or from -8 to -1"),
+    "a head": (lambda w: w[2], "head 2 is out of range, for there are 2: choose from 0 to 1"),
+    "a head and a query": (lambda w: w[2, 1], "head 2 is out of range"),
+    "a list": (lambda w: w[0, [1, 99]], "query 99 is out of range"),
+    "a column": (lambda w: w.column(8), "key 8 is out of range"),
+    "scores": (lambda w: w.scores.row(8), "query 8 is out of range"),
+    "a summary": (lambda w: w.summary("entropy", queries=[99]), "query 99 is out of range"),
+    "booleans": (lambda w: w[0, np.ones(3, bool)], "query has 3 booleans, but there are 8: give one for each"),
+}
+
+
+@pytest.mark.parametrize("case", OUT_OF_RANGE)
+def test_an_index_out_of_range_is_named_with_the_range(case):
+    ask, words = OUT_OF_RANGE[case]
+    with pytest.raises(IndexError, match=words):
+        ask(weights(X, X))

@@ -22,7 +22,7 @@ from clearhead.cli import job as jobs
 from clearhead.cli import run as streaming
 from clearhead.cli import steps
 from clearhead.definition import textbook
-from clearhead.rules.masks import causal, full, visible
+from clearhead.rules.masks import causal, full, visible, window
 
 COMMAND = (sys.executable, "-m", "clearhead", "run")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads the process's memory from /proc")
@@ -142,6 +142,7 @@ def test_every_head_is_computed_once_whatever_the_step(tmp_path_factory, lead, k
         (("--align", "end"), causal(align="end"), None),
         (("--align", "start"), causal(align="start"), None),
         (("--mask", "full"), full(), None),
+        (("--mask", "full", "--align", "end"), full() & window(None, None, align="end"), None),
         (("--mask", "full", "--scale", "0.25", "--threads", "2"), full(), 0.25),
     ],
 )
@@ -249,9 +250,13 @@ MISTAKES = [
         "leading axes",
     ),
     ({"q": Q, "k": K, "v": K}, (), r"in\.npz: causal\(\) is ambiguous for 5 queries and 9 keys"),
+    (
+        {"q": Q, "k": K, "v": K},
+        ("--mask", "full", "--score", "alibi"),
+        "does not say where 5 queries stand among 9 keys",
+    ),
     ({"q": Q, "k": K, "v": K}, ("--align", "middle"), "align='middle' is not an alignment"),
     ({"x": Q}, ("--mask", "sliding"), "'sliding' is not a mask: use causal, full"),
-    ({"x": Q}, ("--mask", "full", "--align", "end"), "drop one of them"),
     ({"x": Q}, ("--scale", "inf"), "not finite"),
     ({"x": Q}, ("--scale", "big"), "'--scale'"),
     ({"x": Q}, ("--threads", "0"), "threads=0"),
@@ -429,7 +434,6 @@ def test_weights_have_the_bits_of_the_library_for_any_matrix_product(tmp_path):
         (("--rule", "nowhere.py:f"), ["clearhead: nowhere.py is not there"]),
         (("--rule", "rules.py:g"), ["clearhead: rules.py has no function g", "branches"]),
         (("--rule", "rules.py:branches"), ["rules.py, line 2", "np.where"]),
-        (("--mask", "full", "--align", "end"), ["--align end", "drop"]),
     ],
 )
 def test_wrong_rules_leave_nothing(tmp_path, monkeypatch, capsys, arguments, words):

@@ -18,6 +18,7 @@ from clearhead import (
     causal,
     full,
     merge,
+    window,
 )  # fmt: skip
 from clearhead.definition.gradient import gradients as definition
 from clearhead.definition.tangent import second
@@ -137,8 +138,8 @@ def test_empty_operands_have_empty_gradients(shape):
 @pytest.mark.parametrize(("queries", "keys"), [(0, 0), (0, 3), (3, 0)])
 def test_rules_without_pairs_have_gradients_of_zero(queries, keys):
     q, k, table = np.ones((2, queries, 4)), np.ones((2, keys, 4)), np.ones((queries, keys))
-    slopes = np.ones(2)
-    done = attend(q, k, k, mask=full(), score=[bias(table), lambda s, b, h, i, j: s - slopes[h] * (i - j)])
+    slopes, mask = np.ones(2), window(None, None, align="end")
+    done = attend(q, k, k, mask=mask, score=[bias(table), lambda s, b, h, i, j: s - slopes[h] * (i - j)])
     got = done.backward(np.ones((2, queries, 4)), rules=True).rules
     assert [[x.tolist() for x in each] for each in got] == [[table.tolist()], [[0.0, 0.0]]]
 

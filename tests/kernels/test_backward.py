@@ -32,6 +32,7 @@ from clearhead.rules.masks import visible
 from clearhead.testing import check_same_bits, using_isa
 from tests.arrays import random
 from tests.kernels.combinations import all_pairs
+from tests.kernels.test_rules import placed
 from tests.strategies import LAYOUTS, laid_out
 
 ISAS = native_isas()
@@ -40,7 +41,7 @@ TABLE = np.array([[3, 1], [4, 1]], np.int16)
 SLOPES = np.array([0.3, -0.2])
 MASKS = {
     "causal": lambda n, m: causal(align="end"),
-    "full": lambda n, m: full(),
+    "full": lambda n, m: placed(full(), n, m),
     "window": lambda n, m: window(5, align="end"),
     "wide window": lambda n, m: window(90, 2, align="start"),
     "right window": lambda n, m: window(None, 3, align="end"),
@@ -49,10 +50,12 @@ MASKS = {
     "not dilated": lambda n, m: ~dilated(5, align="end") & window(70, 2, align="end"),
     "prefix": lambda n, m: causal(align="end") | prefix(20),
     "not": lambda n, m: ~window(7, 7, align="end"),
-    "blocks": lambda n, m: blocks(random(HEADS, -(-n // 16) + m // 16, -(-m // 16)) > 0, 16),
-    "dense": lambda n, m: dense(random(HEADS, n, m) > 0),
+    "blocks": lambda n, m: placed(blocks(random(HEADS, -(-n // 16) + m // 16, -(-m // 16)) > 0, 16), n, m, "start"),
+    "dense": lambda n, m: placed(dense(random(HEADS, n, m) > 0), n, m),
     "dense in a window": lambda n, m: dense(random(1, n, m) > 0) & window(60, align="end"),
-    "where on arrays": lambda n, m: where(lambda batch, head, query, key: TABLE[head, query % 2] > key % 4),
+    "where on arrays": lambda n, m: placed(
+        where(lambda batch, head, query, key: TABLE[head, query % 2] > key % 4), n, m, "start"
+    ),
     "documents": lambda n, m: documents(split_up(m), queries=split_up(n)) & causal(align="end"),
 }
 SCORES = {

@@ -31,8 +31,8 @@ RULES = {
     "causal": {"mask": causal(align="end")},
     "full": {"mask": full()},
     "window": {"mask": window(50, align="end")},
-    "where": {"mask": where(lambda b, h, q, k: (q + k + h) % 3 != 0)},
-    "scores": {"mask": full(), "score": [alibi(4), softcap(2.0)]},
+    "where": {"mask": window(None, None, align="end") & where(lambda b, h, q, k: (q + k + h) % 3 != 0)},
+    "scores": {"mask": window(None, None, align="end"), "score": [alibi(4), softcap(2.0)]},
     "sink": {"mask": causal(align="start"), "sink": random(4)},
     "nothing seen": {"mask": window(0, 0, align="start") & ~window(0, 0, align="start")},
 }

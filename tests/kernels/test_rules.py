@@ -51,9 +51,15 @@ def check(q, k, v, isas=ISAS[:1], **rules):
 SLOPES = np.array([0.3, -0.2])
 TABLE = np.array([[3, 1], [4, 1]], np.int16)
 
+
+def placed(mask, queries, keys, align="end"):
+    """The mask, with what rules that read positions need beside it where lengths differ."""
+    return mask if queries == keys else mask & window(None, None, align=align)
+
+
 MASKS = {
     "causal": lambda n, m: causal(align="end"),
-    "full": lambda n, m: full(),
+    "full": lambda n, m: placed(full(), n, m),
     "window": lambda n, m: window(5, align="end"),
     "wide window": lambda n, m: window(90, 2, align="start"),
     "right window": lambda n, m: window(None, 3, align="end"),
@@ -62,11 +68,13 @@ MASKS = {
     "not dilated": lambda n, m: ~dilated(5, align="end") & window(70, 2, align="end"),
     "prefix": lambda n, m: causal(align="end") | prefix(20),
     "not": lambda n, m: ~window(7, 7, align="end"),
-    "blocks": lambda n, m: blocks(random(HEADS, -(-n // 16) + m // 16, -(-m // 16)) > 0, 16),
-    "dense": lambda n, m: dense(random(HEADS, n, m) > 0),
+    "blocks": lambda n, m: placed(blocks(random(HEADS, -(-n // 16) + m // 16, -(-m // 16)) > 0, 16), n, m, "start"),
+    "dense": lambda n, m: placed(dense(random(HEADS, n, m) > 0), n, m),
     "dense in a window": lambda n, m: dense(random(1, n, m) > 0) & window(60, align="end"),
-    "where": lambda n, m: where(lambda batch, head, query, key: (key * 3 + query + head) % 5 != 0),
-    "where on arrays": lambda n, m: where(lambda batch, head, query, key: TABLE[head, query % 2] > key % 4),
+    "where": lambda n, m: placed(where(lambda batch, head, query, key: (key * 3 + query + head) % 5 != 0), n, m),
+    "where on arrays": lambda n, m: placed(
+        where(lambda batch, head, query, key: TABLE[head, query % 2] > key % 4), n, m, "start"
+    ),
     "documents": lambda n, m: documents(split_up(m), queries=split_up(n)) & causal(align="end"),
 }
 SCORES = {

@@ -9,6 +9,7 @@ from clearhead import (
     InputError,
     KeyValueCache,
     ShapeError,
+    alibi,
     attend,
     attention,
     blocks,
@@ -172,3 +173,45 @@ def test_a_piece_of_spans_keeps_positions_and_rows():
     assert cut(cut(spans, 4, 15), 2, 3) == cut(spans, 6, 7) == (Span(0, 1, 0, 12, 8, 6),)
     assert cut(spans, 10, 12) == (Span(0, 2, 12, 5, 12, 11),)
     assert cut(spans, 15, 20) == cut(spans, 3, 3) == ()
+
+
+READERS = {
+    "where": ODD,
+    "where and a table": ODD & dense(table(4, 6)),
+    "not where": ~ODD,
+    "where or a prefix": ODD | prefix(2),
+    "blocks": blocks(table(3, 3), 2),
+    "where in documents": ODD & documents([2, 4], queries=[2, 2]),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_mask_that_reads_positions_says_where_fewer_queries_stand(name):
+    mask = READERS[name]
+    with pytest.raises(ShapeError, match=r"where 4 queries stand among 6 keys.*align='end'.*align='start'"):
+        visible(mask, QUERIES, KEYS, lead=LEAD)
+    q, k = np.ones((*LEAD, QUERIES, 2)), np.ones((*LEAD, KEYS, 2))
+    with pytest.raises(ShapeError, match="does not say where 4 queries stand among 6 keys"):
+        attention(q, k, k, mask=mask)
+    assert attention(q, k, k, mask=mask & END).shape == q.shape
+
+
+def test_a_score_that_reads_positions_needs_to_know_where_fewer_queries_stand():
+    q, k = np.ones((3, QUERIES, 2)), np.ones((3, KEYS, 2))
+    for mask in (full(), prefix(3), dense(table(4, 6))):
+        with pytest.raises(ShapeError, match=r"4 queries stand among 6 keys, and alibi\(.* reads their positions"):
+            attention(q, k, k, mask=mask, score=alibi(3))
+        assert attention(q, k, k, mask=mask & END, score=alibi(3)).shape == q.shape
+    keys_alone = where(lambda batch, head, query, key: key % 2 == 0)
+    assert attention(q, k, k, mask=keys_alone, score=lambda s, b, h, i, j: s + j).shape == q.shape
+
+
+def test_queries_over_a_cache_are_the_last_ones_for_every_rule():
+    x = np.random.default_rng(0).standard_normal((3, KEYS, 16)).astype(np.float32)
+    cache = KeyValueCache()
+    cache.append(x, x)
+    last = x[:, -2:]
+    for mask, score in ((ODD, ()), (ODD | prefix(1), ()), (full(), alibi(3)), (full(), lambda s, b, h, i, j: s * i)):
+        found = attention(last, cache, mask=mask, score=score)
+        assert np.array_equal(found, attention(last, x, x, mask=mask & END, score=score))
+        assert np.array_equal(found, attention(x, x, x, mask=mask, score=score)[:, -2:])

@@ -11,6 +11,8 @@ transformers = pytest.importorskip("transformers")
 
 import clearhead  # noqa: E402
 from clearhead.adapters.torch import reading  # noqa: E402
+from clearhead.adapters.transformers.intervals import COMPARED_ROWS  # noqa: E402
+from clearhead.adapters.transformers.mask import Pattern  # noqa: E402
 from clearhead.errors import InputError  # noqa: E402
 from tests import tiny_models  # noqa: E402
 from tests.watched.eager import compare  # noqa: E402
@@ -94,6 +96,9 @@ def test_some_layers_and_heads(tokens):
     assert one.layer(0).values.shape == (1, 21, 16)
     with pytest.raises(InputError, match="head 1 of layer 2 was not watched"):
         seen.layer(2).head(1)
+    assert [seen.layer(n).number for n in (-1, -len(seen.layers()))] == [seen.layers()[-1], seen.layers()[0]]
+    with pytest.raises(InputError, match="layer -9 was not watched: choose from"):
+        seen.layer(-9)
     with pytest.raises(InputError, match="layer 0 was not watched"):
         seen.layer(0)
     with pytest.raises(InputError, match="sequence 2 was not in the batch"):
@@ -413,6 +418,19 @@ def test_a_mask_is_read_once_for_all_layers(attention, tokens, monkeypatch):
     with clearhead.watch(model):
         model(tokens, attention_mask=mask)
     assert len(times) == 1
+
+
+@torch.no_grad()
+def test_watching_clearheads_attention_looks_at_few_rows_of_a_mask(tokens, monkeypatch):
+    """All pairs of a long prompt would take longer than its attention."""
+    model, mask, rows = model_of("llama", "clearhead"), torch.ones(1, 200), []
+    mask[0, :7] = 0
+    right = Pattern.row_seen
+    monkeypatch.setattr(Pattern, "row_seen", lambda self, numbers: (rows.append(len(numbers)), right(self, numbers))[1])
+    for given in (mask, None):
+        with clearhead.watch(model):
+            model(tokens.flatten()[:40].repeat(5)[None], attention_mask=given)
+    assert 0 < sum(rows) <= 2 * COMPARED_ROWS
 
 
 def test_training_is_seen(tokens):

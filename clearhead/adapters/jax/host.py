@@ -24,7 +24,7 @@ from clearhead.gradients.backward import backward
 from clearhead.gradients.residuals import Residuals
 from clearhead.rules import scores
 from clearhead.rules.expression import Expression, Formula
-from clearhead.rules.masks import Mask, Where, Window, dense, full, where
+from clearhead.rules.masks import Mask, Where, Window, dense, where
 
 
 @ffi_function("attended")
@@ -108,8 +108,8 @@ def band(options: dict[str, Any], first: list[int], queries: int, keys: int) -> 
     behind = None if right is None else [within(right + start, -queries, keys) for start in first]
     if len(set(first)) <= 1:
         return Window(before[0] if before else None, behind[0] if behind else None, align="start")
-    edges = (left_edge, before), (right_edge, behind)
-    return reduce(and_, [of_items(edge, numbers) for edge, numbers in edges if numbers], full())
+    edges, rows = ((left_edge, before), (right_edge, behind)), Window(None, None, align="start")
+    return reduce(and_, [of_items(edge, numbers) for edge, numbers in edges if numbers], rows)
 
 
 def within(number: int, least: int, most: int) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from clearhead.rules.masks import Align
+from clearhead.watched.visible import Visible
 
 RowFunction = Callable[[torch.Tensor], torch.Tensor]  # numbers of queries to (batch, heads, rows, keys) booleans
 
@@ -34,6 +35,7 @@ class Visibility:
     tokens: torch.Tensor | None = None  # (batch, keys), False at padding
     rows: RowFunction | None = None  # a table that is computed where it is needed
     source: Any = None  # the model's mask, if it alone says everything: layers that get the same one see the same
+    intervals: Callable[[], Visible | None] | None = None  # what `rows` computes, if that is an interval for each query
     rule: Callable[[], Any] | None = None  # what `rows` computes: a clearhead mask, or torch's BlockMask
 
     @property

@@ -28,7 +28,7 @@ from clearhead.rules.masks import POSITIONS
 from clearhead.rules.scores import Score
 from clearhead.watched.added import Added
 from clearhead.watched.growing import Arriving
-from clearhead.watched.visible import Visible, visible_band
+from clearhead.watched.visible import Visible, visible_band, within_tokens
 
 PAIRS_AT_ONCE = 1 << 24  # of a mask that is computed row by row
 FINGERPRINT_DIMS = 4  # numbers of each head, at least, that a key is recognised by
@@ -130,11 +130,9 @@ def visible_of(call: AttentionCall) -> tuple[Visible, int]:
     """Who sees whom, and how many of the keys anybody sees: a cache may have room for more."""
     v, queries, keys = call.visibility, call.query.shape[2], call.key.shape[2]
     if v.is_band or not keys:
+        visible = band_of(call)
         if not keys or (v.causal is None and v.left is None and v.right is None):
-            return visible_band(queries, keys, 0, None, None), keys
-        offset = 0 if v.causal == "start" else keys - queries
-        right = 0 if v.causal is not None else v.right
-        visible = visible_band(queries, keys, offset, v.left, right)
+            return visible, keys
         return visible, max(int(visible.high.max(initial=0)), min(queries, keys))
     if v.source is None:
         visible = read_visible(call)
@@ -143,8 +141,27 @@ def visible_of(call: AttentionCall) -> tuple[Visible, int]:
     return visible, keys if visible.tokens is None else visible.tokens.shape[1]
 
 
+def band_of(call: AttentionCall) -> Visible:
+    """What causal and window show, whatever else hides."""
+    v, queries, keys = call.visibility, call.query.shape[2], call.key.shape[2]
+    if v.causal is None and v.left is None and v.right is None:
+        return visible_band(queries, keys, 0, None, None)
+    offset = 0 if v.causal == "start" else keys - queries
+    return visible_band(queries, keys, offset, v.left, 0 if v.causal is not None else v.right)
+
+
 def read_visible(call: AttentionCall) -> Visible:
-    """Find intervals and padding in a mask, some rows at a time; one bit a pair if it has no such form."""
+    """Find intervals and padding in a mask: told by the call, or found in all its pairs."""
+    v = call.visibility
+    if v.table is None and v.rows is None and v.tokens is not None:
+        band = band_of(call)
+        return within_tokens(band.low, band.high, v.tokens.bool().cpu().numpy())
+    told = None if v.intervals is None else v.intervals()
+    return visible_in_pairs(call) if told is None else told
+
+
+def visible_in_pairs(call: AttentionCall) -> Visible:
+    """Find intervals and padding in all pairs, some rows at a time; one bit a pair if a mask has no such form."""
     queries, keys = call.query.shape[2], call.key.shape[2]
     device = call.query.device
     step = max(1, PAIRS_AT_ONCE // max(1, keys * call.query.shape[0]))

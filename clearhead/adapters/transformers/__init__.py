@@ -11,6 +11,7 @@ from clearhead.adapters.transformers.attention import NAME, attention_forward
 from clearhead.adapters.transformers.attribution import Attribution, logit_attribution
 from clearhead.adapters.transformers.mask import mask_forward
 from clearhead.adapters.transformers.projections import output_matrices
+from clearhead.adapters.transformers.small_model import small_model
 
 __all__ = [
     "NAME",
@@ -19,6 +20,7 @@ __all__ = [
     "logit_attribution",
     "mask_forward",
     "output_matrices",
+    "small_model",
 ]
 
 

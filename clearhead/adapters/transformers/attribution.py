@@ -17,13 +17,14 @@ from clearhead.adapters.torch.loss_gradients import numbers
 from clearhead.adapters.transformers.frozen import TOLERANCES, frozen_norm, is_norm
 from clearhead.adapters.transformers.projections import heads_of, projection, usual_layers
 from clearhead.arrays import Array
+from clearhead.displayed import Brief
 from clearhead.errors import InputError, TrustError
 
 Hook = Callable[..., Any]
 
 
-@dataclass(frozen=True)
-class Attribution:
+@dataclass(frozen=True, repr=False)
+class Attribution(Brief):
     """What each part of a model adds to one token's logit, or to its lead over another: all parts add up to `logit`."""
 
     logit: float  # what the unembedding gives, before any scaling or softcap

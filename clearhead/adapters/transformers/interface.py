@@ -20,6 +20,7 @@ from transformers import AttentionInterface
 from clearhead.adapters.torch.calls import Answer, AttentionCall, Visibility, interested, own_or_changed
 from clearhead.adapters.torch.intercept import autocast, places, split_table, visible_blocks
 from clearhead.adapters.transformers.attention import NAME
+from clearhead.adapters.transformers.intervals import intervals_of
 from clearhead.adapters.transformers.mask import MaskTensor
 from clearhead.errors import InputError
 
@@ -151,7 +152,10 @@ def visibility_of(
         def rows(numbers: torch.Tensor) -> torch.Tensor:
             return pattern.row_seen(np.asarray(numbers.cpu(), np.int64)).to(numbers.device)
 
-        return Visibility(rows=rows, source=mask, rule=lambda: pattern.batch_mask), (), pattern.stop
+        visibility = Visibility(
+            rows=rows, source=mask, intervals=lambda: intervals_of(pattern), rule=lambda: pattern.batch_mask
+        )
+        return visibility, (), pattern.stop
     if isinstance(mask, MaskTensor):
         mask = mask.dense()
     if mask is None:

@@ -158,7 +158,10 @@ class Pattern:
     def rule(self, begin: int, batch: int = 0) -> Mask:
         """The mask without padding and documents, for keys from `begin` and sequences from `batch` on."""
         first = self.first_key + begin
-        return read_mask(self.function, first if self.aligned else self.first_query, first, batch)
+        if self.aligned:
+            return read_mask(self.function, first, first, batch)
+        mask = read_mask(self.function, self.first_query, first, batch)
+        return mask if mask == full() else mask & window(None, None, align="start")
 
     def row_seen(self, rows: Array) -> torch.Tensor:
         """transformers' own mask for some queries, (batch, 1, rows, stop), independent of this file's translation."""
