@@ -13,6 +13,10 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.result import Report
 
 STUDIES = {"research": "bench.research.compare", "eviction": "bench.research.eviction"}
 
@@ -45,12 +49,31 @@ def main() -> int:
         if asked.json:
             asked.json.write_text(found.as_json(), encoding="utf-8")
 
-    kept = [Report.from_json(file.read_text(encoding="utf-8")) for file in asked.kept]
+    for file in filter(None, (asked.json, asked.write)):
+        if not file.parent.is_dir():  # before minutes of measuring, which would be lost
+            raise SystemExit(f"{file.parent} is not a folder: make it, or name another file.")
+    kept = [kept_report(file) for file in asked.kept]
     found = joined(kept) if kept else measure.measured(names, choice, save)
+    if not found.rows and not found.failed:
+        raise SystemExit(
+            f"No workload of {', '.join(names)} has “{asked.only}” in its name: leave out --only to see them."
+        )
     if asked.write:
         report.write(found, asked.write)
     print(report.text(found))
     return 1 if found.failed else 0
+
+
+def kept_report(file: Path) -> "Report":
+    """The report that --json or --write left in a file; exits where there is none."""
+    from bench.result import Report
+
+    try:
+        return Report.from_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise SystemExit(
+            f"{file} holds no numbers of this benchmark ({error}): name a file that --json wrote."
+        ) from None
 
 
 def arguments() -> argparse.ArgumentParser:

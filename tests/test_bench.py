@@ -176,6 +176,20 @@ def test_the_command_lists_groups_and_refuses_others(monkeypatch, capsys):
         command.main()
 
 
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [
+        ("prefill --quick --json nowhere/x.json", "nowhere is not a folder"),
+        ("prefill --quick --only nothing", "No workload of prefill has “nothing” in its name"),
+        ("--from nowhere.json", "nowhere.json holds no numbers of this benchmark"),
+    ],
+)
+def test_what_would_measure_in_vain_is_refused(monkeypatch, options, refusal):
+    monkeypatch.setattr("sys.argv", ["bench", *options.split()])
+    with pytest.raises(SystemExit, match=refusal):
+        command.main()
+
+
 def test_the_kept_numbers_and_the_page_agree():
     """docs/benchmarks.md is what its numbers give: written by the command, and by nobody's hand."""
     docs = command.Path(__file__).parents[1] / "docs"

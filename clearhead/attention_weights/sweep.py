@@ -18,7 +18,7 @@ from clearhead.definition.canonical import BLOCK
 from clearhead.engine.launch import call_table, key_rows_bytes, scratch_offsets, spec_for
 from clearhead.kernels.abi.call import FIELDS, PLACE, SEEN_BYTES, SWEEP
 from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_ROWS
-from clearhead.kernels.abi.tiles import Tile
+from clearhead.kernels.abi.tiles import CACHE_LINE, Tile, padded
 from clearhead.machine import loading
 from clearhead.machine.compile import KernelSpec
 
@@ -81,7 +81,8 @@ class Sweep:
         gathered = [name for name in GATHERED if name in wanted]
         consumers = (*per_query, *gathered, *(name for name in ("top",) if name in wanted), *shares)
         results |= lists
-        width = ceil_div(self.end - self.begin, BLOCK) * BLOCK
+        # Vectors of sums are written whole: behind the last key, wherever its block begins, there is room for another.
+        width = padded(self.end - self.begin) + CACHE_LINE // dtype.itemsize
         results |= {name: np.empty((len(self.heads), self.end - self.begin), dtype) for name in gathered}
         borders = self.even_groups() if gathered else None
         groups = 1 if borders is None else len(borders) - 1

@@ -93,4 +93,4 @@ def stacked_weights(model: "Model", tokens: Numbers) -> Scores:
 def is_sign(name: str) -> bool:
     """Whether a token is ASCII punctuation: not blank, no letter, no digit, not `<s>` and not a raw byte."""
     shown = name.strip()
-    return bool(shown) and shown.isascii() and not any(c.isalnum() or c in "<\\" for c in shown)
+    return bool(shown) and shown.isascii() and shown.isprintable() and not any(c.isalnum() or c in "<\\" for c in shown)

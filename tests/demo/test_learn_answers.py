@@ -35,6 +35,8 @@ SENTENCES = (
     " … — !",
     "'quoted' \"twice\" \\",
     "a" * 2001,
+    "\ufeffthe cat",
+    "a\0b the cat",
 )
 WEIGHTS = 3e-6  # the small model computes in float32
 
@@ -97,7 +99,7 @@ def test_words_that_nobody_knows_are_composed_alike(ask_learn: Ask) -> None:
 
 
 def test_learned_heads_do_what_they_do_in_python(ask_learn: Ask) -> None:
-    texts = SENTENCES[:7]
+    texts = (*SENTENCES[:7], *SENTENCES[-2:])  # a blank for JavaScript alone, and no sign
     check(ask_learn, "learned", [{"text": text} for text in texts], WEIGHTS)
     heads = [{"text": SENTENCES[0], "head": head} for head in ("0.0", "3.3", "2.1", "9.9")]
     check(ask_learn, "head", heads, 3e-5)

@@ -99,7 +99,12 @@ def test_readings_are_described_alike(ask_read: Ask, reader: Reader) -> None:
 
 
 def test_another_text_can_be_read(ask_read: Ask) -> None:
-    for text in ("Grüße, 😀 and it's 3 o'clock\n\n  \u2003don't", "a" * 3000, "\ufb01ne '\"\\ \u00b2½Ⅷ_x"):
+    for text in (
+        "Grüße, 😀 and it's 3 o'clock\n\n  \u2003don't",
+        "a" * 3000,
+        "\ufb01ne '\"\\ \u00b2½Ⅷ_x",
+        "\ufeff" + "😀 and 🐋\x85" * 9,
+    ):
         told = ask_read("again", [{"reading": 0, "text": text}])[0]
         number = told["reading"]
         reader = Reader([from_small_model(text)])

@@ -30,10 +30,13 @@ def git(folder, command):
     subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *command.split()], check=True, cwd=folder)
 
 
-def refusal(project, version):
+def refusal(project, version, *python):
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, project / "scripts" / "release", version, "--dry-run"], capture_output=True, text=True, env=env
+        [sys.executable, *python, project / "scripts" / "release", version, "--dry-run"],
+        capture_output=True,
+        text=True,
+        env=env,
     )
     assert done.returncode == 1
     return done.stderr
@@ -41,12 +44,19 @@ def refusal(project, version):
 
 def test_what_is_not_ready_is_refused(project):
     assert "1.3 is not a version: give three numbers" in refusal(project, "1.3")
+    assert "is not a version" in refusal(project, "٣.0.0")
     assert "The tag v1.2.3 exists" in refusal(project, "1.2.3")
     assert "CHANGELOG.md says nothing of 1.3.0: give what is under “Unreleased” the heading" in refusal(
         project, "1.3.0"
     )
     (project / "stray.txt").write_text("")
     assert "The tree is not clean: commit or remove these.\n?? stray.txt" in refusal(project, "1.3.0")
+
+
+def test_missing_tools_are_named_before_anything_is_built(project):
+    (project / "CHANGELOG.md").write_text("## 1.3.0\n\n- New.\n")
+    git(project, "commit -qam 2")
+    assert refusal(project, "1.3.0", "-S") == "hatchling is not installed: pip install 'clearhead[release]'.\n"
 
 
 def test_the_citation_names_the_project():

@@ -3,6 +3,7 @@
 import { Refused } from './ask.js';
 import { forwardPass, rowDot, smallModel } from './model.js';
 import { fixed, percent } from './numbers.js';
+import { stripped } from './tokenizer.js';
 
 const SHOWN_HEADS = [
   ['0.0', 'itself'],
@@ -72,7 +73,7 @@ export async function headVectors(text, which) {
 }
 
 function readSentence({ tokenizer }, text) {
-  const tokens = tokenizer.encode(text.trim()).slice(0, MOST_PIECES);
+  const tokens = tokenizer.encode(stripped(text)).slice(0, MOST_PIECES);
   return { tokens, names: tokenizer.names(tokens).map(visibleBlanks) };
 }
 
@@ -124,7 +125,7 @@ function headMeasure(kind, w, tokens, names) {
 
 /** Whether a token is ASCII punctuation. */
 function isSign(name) {
-  return /^[\x21-\x7e]+$/.test(name.trim()) && !/[a-z\d<\\]/i.test(name);
+  return /^[\x21-\x7e]+$/.test(stripped(name)) && !/[a-z\d<\\]/i.test(name);
 }
 
 function meanOf(numbers) {

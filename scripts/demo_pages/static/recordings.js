@@ -4,6 +4,7 @@ import { Refused } from './ask.js';
 import { dataOf, floatsOf, halvesOf } from './data.js';
 import { valueLengths } from './heads.js';
 import { forwardPass, smallModel } from './model.js';
+import { splitAtBlanks, stripped } from './tokenizer.js';
 import { countedInWords, pythonString } from './wording.js';
 
 const CAUSAL = { low: null, high: 0, offset: 0, other: false };
@@ -12,7 +13,7 @@ const BYTE_RUN = /(?:\\x[0-9a-f]{2})+/g;
 
 /** The small model over a text; what exceeds its context is left out, and a note says so. */
 export async function smallReading(text) {
-  if (!text.trim()) throw new Refused('There is no text: type a sentence.');
+  if (!stripped(text)) throw new Refused('There is no text: type a sentence.');
   const model = await smallModel(),
     every = model.tokenizer.encode(text),
     tokens = every.slice(0, model.context),
@@ -89,8 +90,8 @@ export async function recordedReading(name) {
 }
 
 function beginning(text) {
-  const line = text.slice(0, 1000).trim().replace(/\s+/g, ' ');
-  return line.length > 40 ? `${line.slice(0, 40)}…` : line;
+  const line = [...splitAtBlanks([...text].slice(0, 1000).join('')).join(' ')]; // characters, not halves of them
+  return line.length > 40 ? `${line.slice(0, 40).join('')}…` : line.join('');
 }
 
 /** A sentence on what a piece of a letter looks like, if the text has one. */
@@ -98,7 +99,7 @@ function noteOnBytes(names) {
   const cut = names.filter((name) => /\\x[0-9a-f]{2}/.test(name)).join('');
   for (const [run] of cut.matchAll(BYTE_RUN)) {
     const bytes = Uint8Array.from(run.slice(2).split('\\x'), (code) => parseInt(code, 16)),
-      [letter] = new TextDecoder().decode(bytes).replaceAll('\ufffd', '');
+      [letter] = new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes).replaceAll('\ufffd', '');
     if (letter)
       return [
         `This model reads some letters byte by byte: ${run.slice(0, 4 * new TextEncoder().encode(letter).length)} is ${letter}.`,

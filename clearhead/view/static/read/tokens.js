@@ -43,7 +43,7 @@ export function sharedCharacter(names, from) {
     if (lead && count > 1) return null;
     bytes.push(...digits.match(/[0-9a-f]{2}/gi).map((pair) => parseInt(pair, 16)));
     try {
-      return { text: new TextDecoder('utf-8', { fatal: true }).decode(new Uint8Array(bytes)), count };
+      return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(new Uint8Array(bytes)), count };
     } catch {
       // the character goes on in the next token, or these bytes are none
     }
