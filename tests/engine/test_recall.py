@@ -108,6 +108,16 @@ def test_layouts_of_documents_do_not_pile_up():
     assert kept < 12 * 0.2e6
 
 
+def test_large_entries_hold_few_bytes_together():
+    kept = bounded_cache.BoundedCache[int, None](most=10, most_large=3)
+    third = bounded_cache.MOST_BYTES // 3
+    for key, size in enumerate([third, third, 10, 2 * third, 10, 3 * third + 9, 1 << 17, 1 << 17, 1 << 17]):
+        kept.keep(key, None, size)
+        assert sum(kept.large.values()) <= bounded_cache.MOST_BYTES
+        assert key in kept or size > bounded_cache.MOST_BYTES
+    assert list(kept) == [2, 4, 6, 7, 8]
+
+
 def test_kernels_are_let_go_but_not_while_something_holds_their_entry(monkeypatch):
     monkeypatch.setattr(compiling, "MOST_KERNELS", 2)
     x, kernels = random(20, 4), compiling.Kernels()
