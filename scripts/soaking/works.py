@@ -209,6 +209,6 @@ SEEDS = {"rules": 24, "function": 4, "gradients": 4, "caches": 8, "weights": 4, 
 
 
 def prepare() -> None:
-    """Make runs' steps short, so that some are done when they are stopped, and let a few new rules fill what is kept."""
+    """Make runs' steps short, so that some are done when they are stopped, and keep few prepared launches."""
     jobs.STEP_OPERATIONS, running.SAVED_EVERY = STEP_OPERATIONS, 0
     launches.most = MOST_LAUNCHES

@@ -121,8 +121,8 @@ def test_large_entries_hold_few_bytes_together():
 def test_kernels_are_let_go_but_not_while_something_holds_their_entry(monkeypatch):
     monkeypatch.setattr(compiling, "MOST_KERNELS", 2)
     x, kernels = random(20, 4), compiling.Kernels()
-    first, *others = (problem(x, x, x, mask=mask, score=score) for mask, score in
-                      ((causal(), ()), (window(5), ()), (causal(), softcap(2.0)), (window(5), softcap(2.0))))  # fmt: skip
+    rules = [(mask, score) for score in ((), softcap(2.0)) for mask in (causal(), window(5))]
+    first, *others = (problem(x, x, x, mask=mask, score=score) for mask, score in rules)
     launch = launch_on(kernels.get(spec_for(first)), first, ())
     held, *free = (weakref.ref(kernels.get(spec_for(each)).entry) for each in (first, *others))
     assert list(kernels.known) == [spec_for(each) for each in others[1:]]
@@ -137,7 +137,7 @@ def test_kernels_are_let_go_but_not_while_something_holds_their_entry(monkeypatc
 def test_functions_that_are_made_anew_do_not_pile_up():
     x = random(3, 2)
     for n in range(captured_names.MOST_CODES + 10):
-        mask = where(eval(f"lambda batch, head, query, key: key <= query + {n / 8}"))
+        mask = where(eval(f"lambda batch, head, query, key: key <= query + {n / 8}"))  # noqa: S307
     attention(x, x, x, mask=mask)
     for kept in (trace.untraceable_line, captured_names.names_in_code):
         assert kept.cache_info().currsize <= captured_names.MOST_CODES

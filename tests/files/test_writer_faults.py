@@ -381,9 +381,9 @@ def folder_gone(path: Path) -> None:
 
 
 STEPS = {
-    "killed": (killed, 19),
-    "interrupted": (interrupted, 41),
-    "folder gone": (folder_gone, 41),
+    "killed": (killed, 23),
+    "interrupted": (interrupted, 47),
+    "folder gone": (folder_gone, 47),
 }  # at every so many lines
 
 
