@@ -382,8 +382,8 @@ def folder_gone(path: Path) -> None:
 
 STEPS = {
     "killed": (killed, 23),
-    "interrupted": (interrupted, 47),
-    "folder gone": (folder_gone, 47),
+    "interrupted": (interrupted, 41),
+    "folder gone": (folder_gone, 41),
 }  # at every so many lines
 
 
