@@ -79,7 +79,7 @@ class Emulator:
 
     def kernel(self, spec: KernelSpec) -> Kernel:
         """A stand-in for the compiled kernel."""
-        return Kernel(spec, spec, ())  # type: ignore[arg-type]  # only `run` below takes its entry
+        return Kernel(spec, spec)  # type: ignore[arg-type]  # only `run` below takes its entry
 
     def program(self, spec: KernelSpec) -> Path:
         """The other system's code with the harness, ready to run."""

@@ -1,6 +1,6 @@
 """Compile a kernel's IR to a callable function.
 
-Responsible for emitting code, for its cache key and its lifetime: a Kernel keeps its library alive, since dropping the
+Responsible for emitting code, for its cache key and its lifetime: an entry keeps its library alive, since dropping the
 library unmaps the code. `kernels` writes the IR; it is imported only to compile, never on a warm start.
 """
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Entry = Callable[[Any, int, int], int]
 ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+MOST_KERNELS = 512  # of a quarter of a MiB each
 
 library_names = itertools.count()
 compilations = 0  # number of kernels that this process has compiled, for tests and `doctor`
@@ -51,11 +52,10 @@ class KernelSpec:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Compiled code, with all objects that must outlive its calls."""
+    """Compiled code, which stays mapped as long as something holds its entry."""
 
     spec: KernelSpec
     entry: Entry = field(repr=False)
-    owners: tuple[object, ...] = field(repr=False)
 
     @property
     def plan(self) -> KernelSpec:
@@ -74,9 +74,10 @@ class Kernel:
 
 
 class Kernels:
-    """The kernels of this process: each spec is compiled or loaded once, by the first thread that needs it.
+    """The newest kernels of this process: a spec is compiled or loaded by the first thread that needs it.
 
-    A kernel is never dropped, since a thread may still run its code when the interpreter exits.
+    Older ones live on in launches and running calls, which hold their entries. A process whose rules never repeat
+    would otherwise grow for ever; what it needs again comes from the disk cache.
     """
 
     def __init__(self) -> None:
@@ -88,6 +89,8 @@ class Kernels:
         if kernel is None:
             with compiling:  # a signal handler may run in between and link it first
                 kernel = self.known.get(spec) or self.known.setdefault(spec, link(spec, stored_object(spec)))
+                for oldest in list(self.known)[:-MOST_KERNELS]:
+                    self.known.pop(oldest, None)
         return kernel
 
 
@@ -182,4 +185,6 @@ def link(spec: KernelSpec, code: bytes) -> Kernel:
     compiler = llvm().create_lljit_compiler(machine, use_jit_link=True)
     builder = llvm().JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(spec.kernel)
     library = builder.link(compiler, f"{spec.kernel}{next(library_names)}")
-    return Kernel(spec, ENTRY_TYPE(library[spec.kernel]), (library, compiler, machine))
+    entry = ENTRY_TYPE(library[spec.kernel])
+    entry.owners = machine, compiler, library  # type: ignore[attr-defined]
+    return Kernel(spec, entry)

@@ -11,7 +11,7 @@ import dis
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import lru_cache, partial
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 MISSING = object()  # the value of an undefined name
 MOST_BYTES = 1 << 16  # largest array whose contents are compared in every call
 MOST_CONTAINER_ITEMS = 256  # largest container that is compared
+MOST_CODES = 1024  # of functions whose code was read
 DISPATCHED = type(np.where)
 PLAIN_TYPES = (int, float, complex, bool, str, bytes, type(None), type(Ellipsis), range, slice, np.generic, np.dtype)
 PURE = {
@@ -244,7 +245,7 @@ class CodeNames:
     imports: bool
 
 
-@cache
+@lru_cache(MOST_CODES)
 def names_in_code(code: CodeType) -> CodeNames:
     """The names in a function's code."""
     found: dict[str, set[str]] = {"globals": set(), "attributes": set()}

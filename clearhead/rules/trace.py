@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from types import CellType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
@@ -25,7 +25,7 @@ from clearhead.rules import captured_arrays as captured
 from clearhead.rules import compositions, functions
 from clearhead.rules import tracers as standins
 from clearhead.rules.captured_arrays import Arrays, Captured
-from clearhead.rules.captured_names import PLAIN_TYPES, is_numpy_function, names_in_code
+from clearhead.rules.captured_names import MOST_CODES, PLAIN_TYPES, is_numpy_function, names_in_code
 from clearhead.rules.expression import LEAVES, Expression, Formula, parts, rewrite
 from clearhead.rules.simplification import simplify
 from clearhead.rules.tracers import ADVICE, Traced, as_expression
@@ -252,7 +252,7 @@ def first_store_line(code: CodeType, outer: frozenset[str]) -> int | None:
     return next((line for line in inner if line is not None), None)
 
 
-@cache
+@lru_cache(MOST_CODES)
 def untraceable_line(code: CodeType) -> tuple[int, str] | None:
     """The first line with an `except` or a structural `case`, with its key in `ADVICE`, or None."""
     before, line = "", code.co_firstlineno

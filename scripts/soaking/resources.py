@@ -51,8 +51,11 @@ def slope(times: Sequence[float], sizes: Sequence[float]) -> float:
     return float(np.median((y[j] - y[i]) / (x[j] - x[i]))) if len(i) else 0.0
 
 
-def faults(times: Sequence[float], seen: Sequence[Held]) -> list[str]:
-    """What grew between the first and the last look: memory by its slope, everything else by any count."""
+def faults(times: Sequence[float], seen: Sequence[Held], pools: dict[str, int]) -> list[str]:
+    """What grew between the first and the last look: memory by its slope, everything else by any count.
+
+    `pools` says by how much a count may differ, as threads do that are started when several questions come at once.
+    """
     found = []
     for name in seen[0].memory:
         rate = slope(times, [one.memory[name] for one in seen])
@@ -61,6 +64,6 @@ def faults(times: Sequence[float], seen: Sequence[Held]) -> list[str]:
             found.append(f"the memory of {name} grows by {grown / (1 << 20):.1f} MiB in {times[-1] - times[0]:.0f} s")
     for name, before in seen[0].counts.items():
         after = seen[-1].counts[name]
-        if after > before:
+        if after > before + pools.get(name, 0):
             found.append(f"{name}: {after} now, {before} after the warm-up")
     return found

@@ -21,12 +21,14 @@ import clearhead
 from clearhead import KeyValueCache, Partial
 from clearhead.cli import job as jobs
 from clearhead.cli import run as running
+from clearhead.engine.launch_cache import launches
 from clearhead.explain.notebook import explain
 from clearhead.files import open_arrays
 from clearhead.rules import functions
 from tests.watched import written
 
 STEP_OPERATIONS = 1 << 22  # so that a run has several steps
+MOST_LAUNCHES = 64  # so that prepared launches are dropped in each round and do not look like a leak as they gather
 
 
 @dataclass(frozen=True)
@@ -207,5 +209,6 @@ SEEDS = {"rules": 24, "function": 4, "gradients": 4, "caches": 8, "weights": 4, 
 
 
 def prepare() -> None:
-    """Make runs' steps short, so that some are done when they are stopped."""
+    """Make runs' steps short, so that some are done when they are stopped, and keep few prepared launches."""
     jobs.STEP_OPERATIONS, running.SAVED_EVERY = STEP_OPERATIONS, 0
+    launches.most = MOST_LAUNCHES

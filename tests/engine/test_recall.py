@@ -2,16 +2,20 @@
 
 import sys
 import tracemalloc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from clearhead import alibi, attend, attention, documents, softcap
+from clearhead import alibi, attend, attention, causal, documents, problem, softcap, where, window
 from clearhead.definition import textbook
 from clearhead.engine import bounded_cache
+from clearhead.engine.launch import launch_on, spec_for
 from clearhead.engine.launch_cache import launches
 from clearhead.gradients import backward as gradients
+from clearhead.machine import compile as compiling
+from clearhead.rules import captured_names, trace
 from tests.arrays import random
 
 
@@ -102,3 +106,38 @@ def test_layouts_of_documents_do_not_pile_up():
     kept = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert kept < 12 * 0.2e6
+
+
+def test_large_entries_hold_few_bytes_together():
+    kept = bounded_cache.BoundedCache[int, None](most=10, most_large=3)
+    third = bounded_cache.MOST_BYTES // 3
+    for key, size in enumerate([third, third, 10, 2 * third, 10, 3 * third + 9, 1 << 17, 1 << 17, 1 << 17]):
+        kept.keep(key, None, size)
+        assert sum(kept.large.values()) <= bounded_cache.MOST_BYTES
+        assert key in kept or size > bounded_cache.MOST_BYTES
+    assert list(kept) == [2, 4, 6, 7, 8]
+
+
+def test_kernels_are_let_go_but_not_while_something_holds_their_entry(monkeypatch):
+    monkeypatch.setattr(compiling, "MOST_KERNELS", 2)
+    x, kernels = random(20, 4), compiling.Kernels()
+    rules = [(mask, score) for score in ((), softcap(2.0)) for mask in (causal(), window(5))]
+    first, *others = (problem(x, x, x, mask=mask, score=score) for mask, score in rules)
+    launch = launch_on(kernels.get(spec_for(first)), first, ())
+    held, *free = (weakref.ref(kernels.get(spec_for(each)).entry) for each in (first, *others))
+    assert list(kernels.known) == [spec_for(each) for each in others[1:]]
+    assert held() is launch.entry
+    assert [entry() is None for entry in free] == [True, False, False]
+    library = held().owners[-1]
+    del launch
+    assert held() is None
+    assert sys.getrefcount(library) == 2  # nothing else keeps the code
+
+
+def test_functions_that_are_made_anew_do_not_pile_up():
+    x = random(3, 2)
+    for n in range(captured_names.MOST_CODES + 10):
+        mask = where(eval(f"lambda batch, head, query, key: key <= query + {n / 8}"))  # noqa: S307
+    attention(x, x, x, mask=mask)
+    for kept in (trace.untraceable_line, captured_names.names_in_code):
+        assert kept.cache_info().currsize <= captured_names.MOST_CODES

@@ -381,9 +381,9 @@ def folder_gone(path: Path) -> None:
 
 
 STEPS = {
-    "killed": (killed, 5),
-    "interrupted": (interrupted, 11),
-    "folder gone": (folder_gone, 11),
+    "killed": (killed, 23),
+    "interrupted": (interrupted, 41),
+    "folder gone": (folder_gone, 41),
 }  # at every so many lines
 
 
