@@ -10,9 +10,11 @@ from bench.workload import AHEAD
 
 FIRST = ("prefill", "backward", "weights")  # the groups of the first table
 INTRODUCTION = Path(__file__).with_name("introduction.md")
-PURPOSE = """\
-For those who must decide whether clearhead is fast enough, and who want to know where it is not: every workload beside every library that
-computes the same, on one machine, with what is slower or missed first. Times differ from processor to processor, so take them on your own, too."""
+PURPOSE = (
+    "For those who must decide whether clearhead is fast enough, and who want to know where it is not: every workload "
+    "beside every library that computes the same, on one machine, with what is slower or missed first. Times differ from "
+    "processor to processor, so take them on your own, too."
+)
 EMPTY = "–"
 
 
@@ -23,7 +25,9 @@ def write(report: Report, file: Path) -> None:
     pictures = plots.draw(report, file.parent / "pictures")
     file.with_suffix(".json").write_text(report.as_json(), encoding="utf-8")
     shown = "\n".join(f"![{title}](pictures/{picture.name})\n" for title, picture in pictures.items())
-    page = f"# Benchmarks\n\n{PURPOSE}\n\n{described(report)}\n\n{text(report)}\n## Pictures\n\n{shown}\n{introduction()}"
+    page = (
+        f"# Benchmarks\n\n{PURPOSE}\n\n{described(report)}\n\n{text(report)}\n## Pictures\n\n{shown}\n{introduction()}"
+    )
     file.write_text(page, encoding="utf-8")
 
 
