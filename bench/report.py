@@ -12,8 +12,8 @@ FIRST = ("prefill", "backward", "weights")  # the groups of the first table
 INTRODUCTION = Path(__file__).with_name("introduction.md")
 PURPOSE = (
     "For those who must decide whether clearhead is fast enough, and who want to know where it is not: every workload "
-    "beside every library that computes the same, on one machine, with what is slower or missed first. Times differ from "
-    "processor to processor, so take them on your own, too."
+    "beside every library that computes the same, on one machine, with what is slower or missed first. Times differ "
+    "from processor to processor, so take them on your own, too."
 )
 EMPTY = "–"
 
