@@ -10,6 +10,11 @@ from bench.workload import AHEAD
 
 FIRST = ("prefill", "backward", "weights")  # the groups of the first table
 INTRODUCTION = Path(__file__).with_name("introduction.md")
+PURPOSE = (
+    "For those who must decide whether clearhead is fast enough, and who want to know where it is not: every workload "
+    "beside every library that computes the same, on one machine, with what is slower or missed first. Times differ "
+    "from processor to processor, so take them on your own, too."
+)
 EMPTY = "–"
 
 
@@ -20,7 +25,9 @@ def write(report: Report, file: Path) -> None:
     pictures = plots.draw(report, file.parent / "pictures")
     file.with_suffix(".json").write_text(report.as_json(), encoding="utf-8")
     shown = "\n".join(f"![{title}](pictures/{picture.name})\n" for title, picture in pictures.items())
-    page = f"# Benchmarks\n\n{described(report)}\n\n{text(report)}\n## Pictures\n\n{shown}\n{introduction()}"
+    page = (
+        f"# Benchmarks\n\n{PURPOSE}\n\n{described(report)}\n\n{text(report)}\n## Pictures\n\n{shown}\n{introduction()}"
+    )
     file.write_text(page, encoding="utf-8")
 
 
@@ -101,7 +108,7 @@ def ahead_table(rows: Iterable[Row]) -> str:
             )
         )
     head = ("workload", OWN, "of peak", "best peer", "its time by clearhead's", "quartiles of rounds", "cause")
-    return f"{len(below)} of {len(lines)} are below {AHEAD}.\n\n" + table(head, lines)
+    return f"Below {AHEAD}: {len(below)} of {len(lines)}.\n\n" + table(head, lines)
 
 
 def named(row: Row) -> str:
@@ -149,7 +156,7 @@ def promise_table(judged: Sequence[tuple[Row, Verdict]]) -> str:
         for row, verdict in sorted(judged, key=lambda one: one[1].kept)
     ]
     head = ("", "workload", "what", "promised", "measured", "cause")
-    return f"{missed} of {len(lines)} are missed.\n\n" + table(head, lines)
+    return f"Missed: {missed} of {len(lines)}.\n\n" + table(head, lines)
 
 
 def group_section(name: str, rows: Sequence[Row]) -> str:

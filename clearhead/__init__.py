@@ -1,6 +1,7 @@
 """clearhead: self-attention you can see through."""
 
 from importlib.util import find_spec
+from types import ModuleType
 
 from clearhead.machine.unbroken import importing
 from clearhead.machine.unbroken import late as _late
@@ -48,10 +49,14 @@ displayed.makers.append(
     lambda result: _late("clearhead.notebook.results").widget_of(result) if find_spec("anywidget") else None
 )
 __version__: str
+LATE_MODULES = frozenset({"explain", "layers", "model", "notebook", "plot", "testing", "view", "words"})
 
 
-def __getattr__(name: str) -> str:
-    """The installed package's version, looked up when it is asked for, since that would slow down the import."""
+def __getattr__(name: str) -> str | ModuleType:
+    """A module that few need, or the installed package's version: loaded when asked for, to keep the import quick."""
+    if name in LATE_MODULES:
+        module: ModuleType = _late(f"clearhead.{name}")
+        return module
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import PackageNotFoundError, version

@@ -1,4 +1,4 @@
-"""Figures of attention weights, with matplotlib (`pip install clearhead[plot]`)."""
+"""Figures of attention weights, with matplotlib (`pip install 'clearhead[plot]'`)."""
 
 from clearhead.attention_weights.figures import (
     COLOURS,

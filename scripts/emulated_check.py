@@ -146,7 +146,7 @@ def in_pieces() -> Iterator[tuple[str, Callable[[], dict[str, Array]]]]:
             yield f"pieces {dtype} {name}", call
 
 
-OVER_QUERIES = ("received_sum", "received_mean", "map mean", "d_query", "d_key", "d_value")
+OVER_QUERIES = ("received_sum", "received_mean", "map mean", "d_query", "d_query of queries", "d_key", "d_value")
 
 
 def gradients(arrays: Any, rules: Any) -> dict[str, Array]:

@@ -103,7 +103,7 @@ def test_what_is_lost_or_missed_stands_first():
         assert promises.index("**missed**") < promises.index("prefill: won")
         section = text[text.index("(`prefill`)") :]
         assert section.index("| lost |") < section.index("| won |")
-        assert "1 of 2 are below 1.5" in text
+        assert "Below 1.5: 1 of 2." in text
 
 
 def test_promises_are_judged_by_what_was_measured():

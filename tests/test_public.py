@@ -3,9 +3,12 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import clearhead
 from clearhead import settings
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_all_is_sorted_and_complete():
@@ -55,8 +58,6 @@ def test_settings_are_one_table():
 
 
 def test_no_variable_is_read_outside_the_table():
-    from pathlib import Path
-
     package = Path(clearhead.__file__).parent
     for path in package.rglob("*.py"):
         if path.name == "settings.py":
@@ -66,7 +67,19 @@ def test_no_variable_is_read_outside_the_table():
 
 
 def test_the_docs_print_the_table_of_settings():
-    from pathlib import Path
-
     page = Path(__file__).parents[1] / "docs" / "settings.md"
     assert settings.table() in page.read_text(encoding="utf-8")
+
+
+def test_what_pages_write_after_clearhead_is_there():
+    """`clearhead.view.show(seen)` works after `import clearhead` alone, and no page names what does not exist."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    blocks = [
+        block for page in pages for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    ]
+    code = re.sub(r"^(>>> )?(from|import) .*$", "", "\n".join(blocks), flags=re.MULTILINE)
+    named = set(re.findall(r"(?<![\w./\"])clearhead\.([a-z_]\w*)", code)) - {"adapters"}  # these are imported
+    assert {"view", "model", "watch"} <= named
+    names = sorted(named | clearhead.LATE_MODULES - {"notebook"})
+    code = f"import clearhead; print([name for name in {names} if not hasattr(clearhead, name)])"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"

@@ -139,7 +139,7 @@ class KeyValueCache:
             self.clear(len(keys))
         if (layout, len(keys)) != (self.layout, len(self.sequences)):
             raise ShapeError(
-                f"{shapes} do not fit this cache of {len(self.sequences)} sequences of {self.layout}: append "
+                f"{shapes} do not fit this cache (batch {len(self.sequences)}, {self.layout}): append "
                 "matching arrays, or start another KeyValueCache()."
             )
         return keys, values

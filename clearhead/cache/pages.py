@@ -114,6 +114,10 @@ class Layout:
     key_dim: int
     value_dim: int
 
+    def __str__(self) -> str:
+        kind = "int8" if self.int8 else self.dtype.name
+        return f"{self.heads} heads, keys of dim {self.key_dim}, values of dim {self.value_dim}, {kind}"
+
     @property
     def stored(self) -> np.dtype[Any]:
         """The dtype of numbers in pages."""

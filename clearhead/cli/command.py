@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = getattr(getattr(error, "ctx", None), "command_path", "clearhead")
         if fault.startswith("No such option") and any(word[:1] == "-" and " " in word for word in arguments):
             return report_error(f"{fault}. A text that begins with - goes after --, as in {command} -- '-5 degrees'.")
-        return report_error(f"{fault}. Try '{command} --help'.")
+        return report_error(f"{fault}{'' if fault.endswith('?') else '.'} Try '{command} --help'.")
     return code or 0
 
 

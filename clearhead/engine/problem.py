@@ -212,14 +212,17 @@ def as_array(x: npt.ArrayLike | None, name: str, cure: str = GIVE_OPERANDS) -> A
             f"{name} is a masked array, whose mask would be ignored: pass x.filled(...) and a clearhead mask."
         )
     try:
-        return np.asarray(x)
+        array = np.asarray(x)
     except ValueError as error:
         raise ShapeError(f"{name} is not a rectangular array of numbers: {error}.") from None
+    if array.dtype.kind in "iu" and not hasattr(x, "dtype"):
+        raise DtypeError(f"{name} is a list of whole numbers, but attention is for floats: write 1.0 in place of 1.")
+    return array
 
 
 def common_dtype(query: Array, key: Array, value: Array) -> np.dtype[Any]:
     """The float dtype that all three arrays share; raises DtypeError if they differ."""
-    for name, array in (("q", query), ("k", key), ("v", value)):
+    for name, array in (("x" if query is key is value else "q", query), ("k", key), ("v", value)):
         dtype = array.dtype
         if (dtype.name not in ELEMENTS and dtype.name not in STORED) or not dtype.isnative:
             called = dtype.name if dtype.isnative else dtype.str

@@ -120,7 +120,7 @@ def known_suffix(path: Path) -> str:
     """The suffix that names the file's format, in lower case."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise FileError(f"{path} has no suffix that names a format: use .npy, .npz or .safetensors.")
+        raise FileError(f"{path} has no suffix that names a format of arrays: use .npy, .npz or .safetensors.")
     return suffix
 
 

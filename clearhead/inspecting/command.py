@@ -60,7 +60,7 @@ class InspectOptions:
         if self.kind not in ("png", "svg", "pdf"):
             raise InputError(f"--kind {self.kind} is unknown: use png, svg or pdf.")
         if self.plots and not has_matplotlib():
-            raise InputError("--plots needs matplotlib: pip install clearhead[plot].")
+            raise InputError("--plots needs matplotlib: pip install 'clearhead[plot]'.")
         if self.plots and self.plots.exists() and not self.plots.is_dir():
             raise FileError(f"{self.plots} is a file: name a folder.")
         layer, head = self.head
@@ -109,6 +109,8 @@ def load_attention(model: str, text: Sequence[str], embeddings: Path | None = No
         if text:
             raise InputError(f"{model} is a saved watch and already holds the attention of its text: give no text.")
         return sources.watch_file(path)[-1]
+    if not path.is_dir() and model == "tiny":
+        raise InputError("tiny is not for inspect: use explain TEXT --model tiny, or view --model tiny TEXT.")
     if not path.is_dir():
         raise FileError(f"{model} is neither a folder with a model nor a saved watch: give one, or vectors.")
     if not text:

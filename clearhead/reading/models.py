@@ -161,7 +161,7 @@ def load_model(folder: Path, *, pictures: bool) -> Loaded:
         import torch
         import transformers
     except ImportError:
-        raise InputError(f"{folder} is a model, which needs PyTorch: pip install clearhead[transformers].") from None
+        raise InputError(f"{folder} is a model, which needs PyTorch: pip install 'clearhead[transformers]'.") from None
     options = options_of(folder)
     made = "AutoImageProcessor" if pictures else "AutoTokenizer"
     transformers.utils.logging.disable_progress_bar()

@@ -201,7 +201,8 @@ class Watch(Displayed):
         number = self.layers(run, part=name)[0]
         ids = self.run(run).sequence(name, number, sequence).query_ids
         if ids is None:
-            raise InputError(f"the tokens of {name} were not seen: the model was given embeddings, images or sound.")
+            whose = "the model" if name == "self" else name
+            raise InputError(f"the tokens of {whose} were not seen: it was given embeddings, images or sound.")
         return ids
 
     def tokens(self, *, sequence: int = 0, run: int = -1, part: str | None = None) -> list[str]:

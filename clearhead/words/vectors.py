@@ -144,12 +144,15 @@ class WordVectors:
         """The `count` words whose vectors have the largest cosine with `vector` (dim,), each with its cosine.
 
         Of the inflections of one word only the nearest is listed; words in `leave_out` are left out in every
-        inflection. Raises ShapeError for another shape, InputError for a vector that is zero or not finite.
+        inflection. Raises ShapeError for another shape, InputError for a word, or a vector that is zero or not
+        finite.
 
         >>> [word for word, _ in load().nearest(load().look_up("cat").vector, 3, leave_out=["cat"])]
         ['lion', 'wolf', 'feline']
         """
         dim = self.vectors.shape[1]
+        if isinstance(vector, str):
+            raise InputError(f"nearest asks for a vector, not a word: give look_up({vector!r}).vector.")
         if vector.shape != (dim,):
             raise ShapeError(f"vector has shape {vector.shape}, but words have vectors of shape ({dim},): give one.")
         largest = np.abs(vector).max(initial=0)

@@ -25,8 +25,11 @@ def prompt(name, text=TEXT):
 
 
 def token(name):
-    """The number of a word's first token, as it stands after a space."""
-    return own.tokenizer.encode(f" {name}")[1]
+    """The number of a word that is one token, as it stands after a space."""
+    numbers = own.tokenizer.encode(f" {name}")[1:]
+    if len(numbers) != 1:
+        raise ValueError(f"{name!r} is {len(numbers)} tokens of this model: choose a word that is one.")
+    return numbers[0]
 
 
 def words(tokens):

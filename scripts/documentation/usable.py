@@ -13,6 +13,7 @@ NAMES = (
     ("<pre>", '<pre tabindex="0">'),  # what can be scrolled can be reached
 )
 PARAMETERS = re.compile(r"<dl>\s*((?:<dd><em class=\"sig-param\">.*?</dd>\s*)+)</dl>", re.DOTALL)
+LAST_LINES = re.compile(r"\n\s*(?=</pre>)")  # a doctest ends with an empty line, which is no part of what is read
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -29,9 +30,14 @@ def complete_all(app: Sphinx, exception: Exception | None) -> None:
 
 
 def completed(page: str) -> str:
-    """The page, with names for its parts; parameters are lines, and no list of definitions without terms."""
+    r"""The page, with names for its parts; parameters are lines, and no list of definitions without terms.
+
+    >>> completed("<pre>1\n\n</pre>")
+    '<pre tabindex="0">1\n</pre>'
+    """
     for written, whole in NAMES:
         page = page.replace(written, whole)
+    page = LAST_LINES.sub("\n", page)
 
     def as_lines(found: re.Match[str]) -> str:
         lines = found[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")

@@ -6,12 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clearhead
-from clearhead import attend, attention, causal, full, kernel_for, merge, self_attention
+from clearhead import DtypeError, attend, attention, causal, full, kernel_for, merge, self_attention
 from clearhead.definition import canonical, textbook
 from clearhead.engine.problem import Problem
 from clearhead.testing import check_definition, check_same_bits
 from tests.arrays import random
 from tests.strategies import LAYOUTS, laid_out
+
+
+@pytest.mark.parametrize(
+    ("x", "told"), [([[1, 0], [0, 1]], "write 1.0 in place of 1"), (np.eye(2, dtype=int), "x has dtype")]
+)
+def test_whole_numbers_are_refused_in_words_that_fit_what_was_given(x, told):
+    with pytest.raises(DtypeError, match=told):
+        self_attention(x)
 
 
 def test_self_attention_is_the_first_approach():

@@ -398,6 +398,11 @@ def test_a_number_in_the_text_may_be_the_position(capsys):
         (["generate", "a", "--temperature", "hot"], "hot cannot be used for '--temperature': give a number."),
         (["explain", "a", "--format", "pdf"], "'--format': 'pdf' is not one of 'text', 'markdown', "),
         (["view", "--nope"], "No such option: --nope"),
+        (["explian"], "No such command 'explian'. Did you mean 'explain'? Try 'clearhead --help'."),
+        (
+            ["inspect", "tiny", "a cat"],
+            "tiny is not for inspect: use explain TEXT --model tiny, or view --model tiny TEXT.",
+        ),
     ],
 )
 def test_wrong_arguments_are_named_in_our_words(arguments, told, capsys):

@@ -114,7 +114,7 @@ def test_missing_files_directories_and_suffixes_are_named(tmp_path):
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(FileError, match=r"folder\.npy cannot be read \(Is a directory"):
         open_arrays(tmp_path / "folder.npy")
-    with pytest.raises(FileError, match=r"x\.txt has no suffix that names a format: use \.npy"):
+    with pytest.raises(FileError, match=r"x\.txt has no suffix that names a format of arrays: use \.npy"):
         open_arrays(tmp_path / "x.txt")
 
 

@@ -161,7 +161,7 @@ def test_a_cache_is_saved_and_loaded(tmp_path, kept):
         (lambda c, x: attention(x[0], c), clearhead.ShapeError, ["(2, 5, 16)", "(2, heads, n, 16)"]),
         (lambda c, x: attention(x, KeyValueCache()), clearhead.InputError, ["empty"]),
         (lambda c, x: c.append(x, x[:, :, :2]), clearhead.ShapeError, ["(2, 2, 2, 16)"]),
-        (lambda c, x: c.append(x[..., :3], x), clearhead.ShapeError, ["do not fit"]),
+        (lambda c, x: c.append(x[..., :3], x), clearhead.ShapeError, ["do not fit", "values of dim"]),
         (lambda c, x: c.append(x.astype(np.float16), x), clearhead.DtypeError, ["float16"]),
         (lambda c, x: c.append(x, x, lengths=[1]), clearhead.ShapeError, ["[1]", "2 numbers"]),
         (lambda c, x: c.reorder([2]), clearhead.InputError, ["[2]"]),

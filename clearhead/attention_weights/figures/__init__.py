@@ -1,4 +1,4 @@
-"""The figures of `clearhead.plot`, with matplotlib (`pip install clearhead[plot]`).
+"""The figures of `clearhead.plot`, with matplotlib (`pip install 'clearhead[plot]'`).
 
 Responsible for how weights look. All numbers come from `weights`; `Weights.map` pools large matrices and never
 samples them.

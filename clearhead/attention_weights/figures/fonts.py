@@ -7,7 +7,7 @@ try:  # the first of these modules to import it
     from matplotlib import font_manager
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise ImportError("clearhead.plot needs matplotlib: pip install clearhead[plot]") from error
+    raise ImportError("clearhead.plot needs matplotlib: pip install 'clearhead[plot]'") from error
 
 PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False}  # a $ or a backslash in a token starts no formula
 

@@ -38,7 +38,7 @@ export function learnedView(state, learned) {
             },
             thumbnail(one.weights),
             html.span({ class: 'hn' }, one.kind),
-            html.span({ class: 'hs' }, `${one.head} · ${one.measure}`),
+            html.span({ class: 'hs' }, `${one.head} · ${one.measure.replaceAll(' ', '\u00a0')}`),
           ),
         ),
       ),
