@@ -28,7 +28,7 @@ from clearhead import (
 )  # fmt: skip
 from clearhead.definition import canonical
 from clearhead.machine.target import native_isas
-from clearhead.rules.masks import Documents, at_end
+from clearhead.rules.masks import Documents, Full, at_end
 from clearhead.testing import check_definition, check_same_bits, using_isa
 from tests.strategies import laid_out, values
 
@@ -69,7 +69,7 @@ def case(seed: int):
         lambda: ~window(int(rng.integers(0, 20)), 2, align=align),
         lambda: dense(rng.random((pick([1, heads]), n, m)) < 0.5),
         lambda: dense(rng.random((n, m)) < 0.1) & window(80, None, align=align),
-        lambda: blocks(rng.random((-(-n // 16) + 2, -(-m // 16))) < 0.5, 16),
+        lambda: blocks(rng.random((-(-max(n, m) // 16) + 2, -(-m // 16))) < 0.5, 16),
         lambda: where(lambda b, h, q, k: (q + k + h) % modulus != 0),
         lambda: documents(split_m, queries=split_n) & causal(align=align),
         lambda: documents(split_m, queries=split_n),
@@ -83,6 +83,8 @@ def case(seed: int):
         lambda: two_branches,
     ]  # fmt: skip
     rules = {"mask": pick(masks)(), "score": pick(scores)(), "scale": pick([None, None, 1.0, -0.5])}
+    if n != m and (rules["score"] != () or rules["mask"].__class__ is not Full):  # which may read where queries stand
+        rules["mask"] &= window(None, None, align=align)
     rules["sink"] = rng.standard_normal(heads).astype(np.float32) if rng.random() < 0.2 else None
     return arrays, rules, rng
 

@@ -159,12 +159,17 @@ def shift(n, m, words):
     return m - n if "end" in words else 0
 
 
+def reads_position(x):
+    """Whether a mask without an alignment of its own depends on where a query stands."""
+    return x[0] == "blocks" or (x[0] == "where" and x[1][2] != 0)
+
+
 def seen(case, end=False):
     """Which pairs a formula lets see each other, (batches, heads, n, m)."""
     tree, n, m = case.tree, case.n, case.m
     words = {x[-1] for x in atoms(tree) if x[0] in ("causal", "window", "dilated")}
     if end:  # over a cache, the queries are the last ones, unless a mask says otherwise
-        words = {word or "end" for word in words}
+        words = {word or "end" for word in words or {"end"}}
     if len(words - {None}) > 1:
         raise Meaningless("two alignments")
     packed = [x for x in factors(tree) if x[0] == "documents"]
@@ -184,6 +189,9 @@ def seen(case, end=False):
     else:
         position = position + shift(n, m, words)
     aligned = bool(words - {None})
+    apart = any(a not in (0, b) for a, b in zip(queries, keys, strict=True)) if packed else n not in (0, m)
+    if apart and not aligned and any(reads_position(x) for x in atoms(tree)):
+        raise Meaningless("no place of the queries")
     for x in atoms(tree):
         if not any(x is y for y in packed):
             check_fits(x, case, position, aligned)

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from clearhead import TraceError, attend, dense, functions, where
+from clearhead import TraceError, attend, dense, functions, where, window
 from clearhead.machine.target import native_isas
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.scores import SCORE_PARAMETERS
@@ -491,7 +491,8 @@ def check_kernel(rng, rule, wanted, operands, file, result, rough):
             seen[...] = np.arange(KEYS) == key
             column, own = wanted[..., key], scores[..., key]
             why = {x.why for x in column.ravel() if isinstance(x, Nothing)}
-            rules = {"mask": dense(seen) & where(rule)} if result == "bool" else {"mask": dense(seen), "score": rule}
+            placed = dense(seen) & window(None, None, align="start")
+            rules = {"mask": placed & where(rule)} if result == "bool" else {"mask": placed, "score": rule}
             try:
                 lse = attend(q, k, v, **rules, scale=1.0, threads=1).lse
             except TraceError as error:

@@ -11,7 +11,7 @@ from clearhead.adapters.transformers.attention import NAME, attention_forward
 from clearhead.adapters.transformers.attribution import Attribution, logit_attribution
 from clearhead.adapters.transformers.mask import mask_forward
 from clearhead.adapters.transformers.projections import output_matrices
-from clearhead.adapters.transformers.small_model import small_model
+from clearhead.adapters.transformers.shipped import small_model
 
 __all__ = [
     "NAME",
