@@ -82,7 +82,7 @@ def within_tokens(low: Integers, high: Integers, tokens: Booleans) -> Visible:
         np.take_along_axis(x, np.broadcast_to(at, shape).astype(np.int64), axis=1)
         for x, at in ((following, low), (before, high))
     )
-    first, end = (np.where(first < end, x, 0).astype(np.int32) for x in (first, end))
+    first, end = np.where(first < end, (first, end), 0).astype(np.int32)
     seen = tokens & covered(first, end, keys)
     last = int(np.flatnonzero(seen.any(0))[-1]) + 1 if seen.any() else keys
     seen = seen[:, :last] if shape[1] <= last else seen
