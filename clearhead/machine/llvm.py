@@ -5,6 +5,9 @@ import llvmlite.binding as binding
 
 from clearhead.machine.unbroken import locks
 
-VERSION = f"llvmlite {llvmlite.__version__} LLVM {'.'.join(map(str, binding.llvm_version_info))}"
-
 locks.append(binding.ffi.lib._lock)  # held by the thread that runs LLVM
+
+
+def version() -> str:
+    """The versions of llvmlite and of its LLVM."""
+    return f"llvmlite {llvmlite.__version__} LLVM {'.'.join(map(str, binding.llvm_version_info))}"

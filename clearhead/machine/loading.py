@@ -39,8 +39,8 @@ def llvm() -> Any:
 def llvm_version() -> str:
     """The versions of llvmlite and of its LLVM; raises MachineError where it cannot be loaded."""
     llvm()
-    version: str = late("clearhead.machine.llvm").VERSION
-    return version
+    found: str = late("clearhead.machine.llvm").version()
+    return found
 
 
 @functools.cache

@@ -16,7 +16,7 @@ Q, KV = 70, 300
 MASKS = {
     "causal": causal(align="end"),
     "start": causal(align="start"),
-    "full": full(),
+    "full": full() & window(None, None, align="end"),
     "window": window(40, 3, align="end"),
     "no left edge": window(None, 5, align="start"),
     "no right edge": window(9, None, align="end"),
