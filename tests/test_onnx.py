@@ -116,7 +116,7 @@ def run(attributes, inputs):
 
 def mask_of(attributes, inputs, q, k):
     """What each query may see: is_causal, the window, the lengths without padding and a mask of booleans together."""
-    mask, lengths, queries = full(), inputs.get("nonpad_kv_seqlen"), q.shape[2]
+    mask, lengths, queries = window(None, None, align="start"), inputs.get("nonpad_kv_seqlen"), q.shape[2]
     before = inputs["past_key"].shape[2] if "past_key" in inputs else 0  # keys before the first query
     if lengths is not None:
         mask &= where(lambda batch, head, query, key: key < lengths[batch])

@@ -4,11 +4,13 @@ Responsible for emitting code, for its cache key and its lifetime: an entry keep
 library unmaps the code. `kernels` writes the IR; it is imported only to compile, never on a warm start.
 """
 
+import atexit
 import ctypes
 import functools
 import hashlib
 import itertools
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -71,6 +73,23 @@ class Kernel:
     def asm(self) -> str:
         """The kernel in the processor's assembly language."""
         return assembly(self.spec)
+
+
+class Code:
+    """What keeps a kernel's machine code mapped."""
+
+    def __init__(self, owners: tuple[object, ...]) -> None:
+        self.owners = owners
+
+
+mapped: weakref.WeakSet[Code] = weakref.WeakSet()
+
+
+@atexit.register
+def stay_mapped() -> None:
+    """Leave all code where it is when the interpreter ends: threads may run it, and LLVM's own module may be gone."""
+    for code in list(mapped):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
 
 
 class Kernels:
@@ -186,5 +205,6 @@ def link(spec: KernelSpec, code: bytes) -> Kernel:
     builder = llvm().JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(spec.kernel)
     library = builder.link(compiler, f"{spec.kernel}{next(library_names)}")
     entry = ENTRY_TYPE(library[spec.kernel])
-    entry.owners = machine, compiler, library  # type: ignore[attr-defined]
+    entry.code = Code((machine, compiler, library))  # type: ignore[attr-defined]
+    mapped.add(entry.code)  # type: ignore[attr-defined]
     return Kernel(spec, entry)

@@ -439,7 +439,7 @@ def test_the_first_example_of_the_docs_runs(tmp_path):
     section = page.partition("## Over processes: torch.distributed")[2]
     (tmp_path / "shared.py").write_text(section.partition("```python\n")[2].partition("```")[0])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "shared.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=own_path(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=own_path(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n")) == ["", "rank 0, 2048 rows: True", "rank 1, 2952 rows: True"], done.stderr
 

@@ -31,7 +31,8 @@ def attended(function, sample, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, *EPSILON])
-def test_samples(dtype):
+def test_samples(dtype, monkeypatch):
+    monkeypatch.setattr(sdpa, "warned_reasons", set())  # those of other tests
     samples = list(INFO.sample_inputs("cpu", dtype, requires_grad=True))
     assert len(samples) >= 25
     for sample in samples:

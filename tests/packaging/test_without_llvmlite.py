@@ -41,7 +41,9 @@ q, k, v = (
     for n, shape in enumerate([(2, 4, 12, 5), (2, 2, 140, 5), (2, 2, 140, 3)])
 )
 DOCUMENTS = clearhead.documents([60, 80], queries=[4, 8]) & clearhead.causal(align="end")
-UNEVEN = clearhead.where(lambda batch, head, query, key: (query + key) % 3 > head - batch)
+UNEVEN = clearhead.where(lambda batch, head, query, key: (query + key) % 3 > head - batch) & clearhead.window(
+    None, None, align="start"
+)
 CALLS = {
     "causal": ("float32", {"mask": clearhead.causal(align="end")}),
     "window": ("float64", {"mask": clearhead.window(40, align="end")}),

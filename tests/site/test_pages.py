@@ -37,6 +37,9 @@ def test_a_reader_goes_from_page_to_page(opened: Open) -> None:
     found = opened("index.html")
     page = found.page
     page.locator(".sd-card", has_text="You need the same bits").click()
+    expect(page.locator("h1")).to_contain_text("The same bits, and how to verify them in your own CI")
+    page.go_back()
+    page.locator("article").get_by_role("link", name="how the kernel works").click()
     expect(page.locator("h1")).to_contain_text("How the kernel works")
     page.get_by_role("link", name="kernels/forward.py").click()
     expect(page.locator("h1")).to_contain_text("clearhead/kernels/forward.py")

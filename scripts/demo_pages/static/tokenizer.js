@@ -9,13 +9,13 @@ const PIECE = new RegExp(
     `|${BLANKS}{1,24}(?=${BLANKS}|$)|${BLANKS}`,
   'gu',
 );
-const EDGES = new RegExp(`^${BLANKS}+|${BLANKS}+$`, 'gu');
+const SURROUNDING = new RegExp(`^${BLANKS}+|${BLANKS}+$`, 'gu');
 const GAPS = new RegExp(`${BLANKS}+`, 'u');
 const FIRST_BYTE = 1;
 
 /** A text without what Python takes for blanks at its ends; JavaScript's own trim cuts off a byte order mark, too. */
 export function stripped(text) {
-  return text.replace(EDGES, '');
+  return text.replace(SURROUNDING, '');
 }
 
 /** A text's parts between blanks. */
