@@ -16,6 +16,7 @@ from onnx.backend.test.runner import Runner
 
 from clearhead import attend, bias, causal, dense, full, softcap, where, window
 from clearhead.definition import textbook
+from clearhead.rules.masks import states_place
 
 with np.errstate(all="ignore"):  # other operators' cases overflow on purpose
     FOUND = [case for case in collect_testcases("Attention") if case.name.startswith("test_attention")]
@@ -116,7 +117,7 @@ def run(attributes, inputs):
 
 def mask_of(attributes, inputs, q, k):
     """What each query may see: is_causal, the window, the lengths without padding and a mask of booleans together."""
-    mask, lengths, queries = window(None, None, align="start"), inputs.get("nonpad_kv_seqlen"), q.shape[2]
+    mask, lengths, queries = full(), inputs.get("nonpad_kv_seqlen"), q.shape[2]
     before = inputs["past_key"].shape[2] if "past_key" in inputs else 0  # keys before the first query
     if lengths is not None:
         mask &= where(lambda batch, head, query, key: key < lengths[batch])
@@ -128,7 +129,7 @@ def mask_of(attributes, inputs, q, k):
         mask &= band(*(None if size < 0 else size for size in sides), before, q, k)  # type: ignore[call-arg]
     if "attn_mask" in inputs and inputs["attn_mask"].dtype == bool:
         mask &= dense(padded(inputs["attn_mask"], k, False))
-    return mask
+    return mask if states_place(mask) else mask & window(None, None, align="start")
 
 
 def band(left, right, before, q, k):

@@ -81,15 +81,22 @@ class Code:
     def __init__(self, owners: tuple[object, ...]) -> None:
         self.owners = owners
 
+    def keep(self) -> None:
+        """Never let it go."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+
 
 mapped: weakref.WeakSet[Code] = weakref.WeakSet()
+ending = False  # whether the interpreter has begun to end
 
 
 @atexit.register
 def stay_mapped() -> None:
     """Leave all code where it is when the interpreter ends: threads may run it, and LLVM's own module may be gone."""
+    global ending
+    ending = True
     for code in list(mapped):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
+        code.keep()
 
 
 class Kernels:
@@ -207,4 +214,6 @@ def link(spec: KernelSpec, code: bytes) -> Kernel:
     entry = ENTRY_TYPE(library[spec.kernel])
     entry.code = Code((machine, compiler, library))  # type: ignore[attr-defined]
     mapped.add(entry.code)  # type: ignore[attr-defined]
+    if ending:
+        entry.code.keep()  # type: ignore[attr-defined]
     return Kernel(spec, entry)

@@ -128,7 +128,7 @@ def test_kernels_are_let_go_but_not_while_something_holds_their_entry(monkeypatc
     assert list(kernels.known) == [spec_for(each) for each in others[1:]]
     assert held() is launch.entry
     assert [entry() is None for entry in free] == [True, False, False]
-    library = held().owners[-1]
+    library = held().code.owners[-1]
     del launch
     assert held() is None
     assert sys.getrefcount(library) == 2  # nothing else keeps the code
