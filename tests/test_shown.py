@@ -42,8 +42,9 @@ def test_commands_print_what_is_shown(page, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "LC_ALL": "C.UTF-8"}
     for command, lines in shown(page):
         done = subprocess.run(
-            ["bash", "-c", python + command], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
-        )
+            ["bash", "-c", python + command],
+            capture_output=True, text=True, cwd=tmp_path, env=environment, check=False, timeout=240,
+        )  # fmt: skip
         printed = (done.stdout + done.stderr).splitlines()
         assert agrees(printed, lines), f"$ {command}\n" + "\n".join(printed)
 

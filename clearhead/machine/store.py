@@ -1,13 +1,14 @@
 """On-disk kernel cache. Entries are executable, so only files that this user wrote are trusted.
 
-Responsible for the directory and for trusting an entry: nobody else can write the directory, each entry has a checksum,
-and writes are atomic, so no process reads a partial entry. `compile` supplies keys and code.
+Responsible for the directory, for its size, and for trusting an entry: nobody else can write the directory, each entry
+has a checksum, and writes are atomic, so no process reads a partial entry. `compile` supplies keys and code.
 """
 
 import errno
 import functools
 import hashlib
 import os
+import re
 import stat
 import warnings
 from contextlib import suppress
@@ -20,6 +21,8 @@ from clearhead.machine.unbroken import late
 
 MAGIC = b"clearhead kernel 1\n"
 MAX_ENTRY_BYTES = 1 << 26  # maximum bytes of an entry; real ones are a hundred times smaller
+NAME = re.compile(r"\w+(-\w+)+-[0-9a-f]{40}")  # of an entry, among files that may be somebody else's
+MOST_ENTRIES = 4096  # most are of 60 KiB, so a quarter of a GiB
 
 
 class CacheWarning(UserWarning):
@@ -53,6 +56,8 @@ def load_code(key: str) -> bytes | None:
         return None
     head, digest, code = entry[: len(MAGIC)], entry[len(MAGIC) : len(MAGIC) + 32], entry[len(MAGIC) + 32 :]
     if head == MAGIC and digest == checksum(key, code):
+        with suppress(OSError):
+            os.utime(path)  # used now: `remove_oldest` keeps it
         return code
     warn(folder, f"the compiled kernel {path} is not what clearhead wrote there; clearhead compiles it again.")
     with suppress(OSError):
@@ -77,11 +82,30 @@ def save_code(key: str, code: bytes) -> None:
     try:
         with appearing(folder / key, 0o600) as file:
             file.write(MAGIC + checksum(key, code) + code)
+        remove_oldest(folder)
     except OSError as error:
         warn(
             folder,
             f"compiled kernels cannot be stored in {folder} ({error.strerror}): set CLEARHEAD_CACHE_DIR elsewhere.",
         )
+
+
+def remove_oldest(folder: Path) -> None:
+    """Once a folder has too many entries, remove the quarter of them that was used longest ago; raises OSError.
+
+    Rules that never repeat, and versions that were replaced, would otherwise fill the disk.
+    """
+    with os.scandir(folder) as entries:
+        paths = [entry.path for entry in entries if NAME.fullmatch(entry.name)]
+    if len(paths) <= MOST_ENTRIES:
+        return
+    used = []
+    for path in paths:
+        with suppress(OSError):  # another process has removed it
+            used.append((os.stat(path).st_mtime_ns, path))
+    for _, path in sorted(used)[: len(paths) - 3 * MOST_ENTRIES // 4]:
+        with suppress(OSError):
+            os.unlink(path)
 
 
 def usable() -> Path | None:

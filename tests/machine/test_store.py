@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from clearhead import settings
+from clearhead.gpu.ptx import ptx
+from clearhead.gpu.tile import TILES
 from clearhead.kernels.abi.tiles import F32, F64, tile_for
 from clearhead.machine import compile as machine
 from clearhead.machine import fingerprint, store
@@ -173,6 +175,36 @@ def test_a_failing_disk_leaves_no_half_entry(cache, monkeypatch):
     with pytest.warns(store.CacheWarning, match="No space left"):
         store.save_code("forward-new", b"code")
     assert {path: path.read_bytes() for path in cache.iterdir()} == before
+
+
+def test_once_there_are_too_many_those_used_longest_ago_go(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLEARHEAD_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(store, "MOST_ENTRIES", 8)
+    tmp_path.chmod(0o700)
+    others = [tmp_path / name for name in ("notes.txt", "forward-f32-avx2", "a" * 40)]
+    for other in others:
+        other.write_text("somebody else's")
+        os.utime(other, (0, 0))
+    keys = [f"forward-f32-avx2-{n:040x}" for n in range(9)]
+    for n, key in enumerate(keys[:8]):
+        store.save_code(key, key.encode())
+        os.utime(tmp_path / key, (1000 + n, 1000 + n))
+    assert store.load_code(keys[0]) == keys[0].encode()  # the oldest file, but used now
+    store.save_code(keys[8], b"the ninth")
+    kept = {path.name for path in tmp_path.iterdir()} - {other.name for other in others}
+    assert kept == {keys[0], *keys[4:]}  # three quarters of eight
+    assert all(other.exists() for other in others)
+
+
+def test_entries_are_known_by_their_names(monkeypatch):
+    stored = []
+    monkeypatch.setattr(store, "save_code", lambda key, code: stored.append(key))
+    monkeypatch.setattr(store, "load_code", lambda key: None)
+    here = target()
+    machine.stored_object(machine.KernelSpec("peak", tile_for(F32, here.vector_bits, here.registers), here))
+    ptx.__wrapped__(TILES[0])
+    assert len(stored) == 2
+    assert all(store.NAME.fullmatch(key) for key in stored)
 
 
 def test_the_key_holds_everything_that_changes_code(monkeypatch):
