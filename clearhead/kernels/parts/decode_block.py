@@ -1,7 +1,8 @@
 """One block of keys for a few rows of queries, keys in the lanes: scores, softmax and weighted values.
 
 Scores of one block are S[row][key]; with a fused mask, what each row sees follows as numbers 1 and 0. Memory is asked
-for rows ahead of time throughout: values while scores are summed, the next block's keys while values are summed.
+for rows ahead of time throughout: values while scores are summed, the next block's keys while values are summed. They
+go to the second-level cache: a block's keys and values are as large as the first, where they would drive each other out.
 Letters as in `decode`.
 """
 
@@ -145,7 +146,7 @@ class DecodeBlock:
         def square(d: Int, sums: list[Vector]) -> list[Vector]:
             offset = d * stored
             for n in range(f.lanes):
-                f.prefetch_line(wanted + (wanted_row * n + offset))
+                f.prefetch_line(wanted + (wanted_row * n + offset), soon=False)
             loaded = [load_vector(f, kept, row + offset) for row in rows]
             halves = [pairs_of_rows(f, part) for part in (loaded[:half], loaded[half:])]
             for t in range(half):
@@ -165,7 +166,7 @@ class DecodeBlock:
 
         def pair(t: Int, sums: list[Vector]) -> list[Vector]:
             for n in range(0, step, CACHE_LINE):
-                f.prefetch_line(wanted + (t * step + n))
+                f.prefetch_line(wanted + (t * step + n), soon=False)
             pairs = [load_vector(f, kept, base + t * line) for base in at]
             if scales:
                 pairs = [x * scale for x, scale in zip(pairs, scales, strict=True)]
@@ -263,7 +264,7 @@ class DecodeBlock:
             def fetching(at: Int, sums: list[Vector]) -> list[Vector]:
                 wanted = next_keys + ((at - call.block) * key_row + x * (f.lanes * stored))
                 for y in range(0, n * f.lanes * stored, CACHE_LINE):
-                    f.prefetch_line(wanted + y)
+                    f.prefetch_line(wanted + y, soon=False)
                 return key(at, sums, check=False)
 
             sums = f.loop(begin, inner, 1, checked, [f.constant(0.0)] * (len(spans) * (n + 1)))
