@@ -14,8 +14,8 @@ from clearhead.cli.race import Contender, Exact
 from clearhead.definition import textbook
 
 IN_TURNS = (
-    "keys and values are read in turns, 32 KiB each, where torch.dot has two long streams: 17 to 20 GB/s with every line "
-    "asked for ahead, 14 to 16 with every second or fourth, 11 to 13 with none"
+    "keys and values are read in turns, 32 KiB each, where torch.dot has two long streams: 17 to 20 GB/s with every "
+    "line asked for ahead, 14 to 16 with every second or fourth, 11 to 13 with none"
 )
 
 

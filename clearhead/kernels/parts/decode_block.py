@@ -2,7 +2,7 @@
 
 Scores of one block are S[row][key]; with a fused mask, what each row sees follows as numbers 1 and 0. Memory is asked
 for rows ahead of time throughout: values while scores are summed, the next block's keys while values are summed. They
-go to the second-level cache: a block's keys and values are as large as the first, where they would drive each other out.
+go to the second-level cache: in the first, a block's keys and values would drive each other out.
 Letters as in `decode`.
 """
 
