@@ -194,9 +194,10 @@ class Code:
         for offset in self.range(0, size, CACHE_LINE):
             self.prefetch_line(row + offset)
 
-    def prefetch_line(self, address: Pointer, *, soon: bool = True, to_write: bool = False) -> None:
-        """Ask for one cache line: into every cache if it is needed `soon`, else into all but the smallest."""
-        how = [constant(i32, x) for x in (int(to_write), 3 if soon else 2, 1)]  # the last: data, not instructions
+    def prefetch_line(self, address: Pointer, *, to_write: bool = False) -> None:
+        """Ask for one cache line, into all caches but the smallest, which holds too little of what comes next."""
+        all_but_the_smallest, data = 2, 1  # LLVM's numbers
+        how = [constant(i32, x) for x in (int(to_write), all_but_the_smallest, data)]
         call_intrinsic(self.build, "llvm.prefetch.p0", ir.VoidType(), [address.ir, *how])
 
     def fetch_add(self, address: Pointer, x: int, ordering: str) -> Int:

@@ -39,6 +39,6 @@ def ask_ahead(f: Code, a: Ahead, row: Int, variant: Variant) -> None:
     rows = a.after(row)
     with f.when(rows.rows > 0):
         for line in f.range(0, a.table.field("query_dim") * stored_bytes(f, variant.storage), CACHE_LINE):
-            f.prefetch_line(rows.q + line, soon=False)
+            f.prefetch_line(rows.q + line)
         for line in f.range(0, a.table.field("value_dim") * stored_bytes(f, variant.written), CACHE_LINE):
-            f.prefetch_line(rows.y + line, soon=False, to_write=True)
+            f.prefetch_line(rows.y + line, to_write=True)

@@ -146,7 +146,7 @@ class DecodeBlock:
         def square(d: Int, sums: list[Vector]) -> list[Vector]:
             offset = d * stored
             for n in range(f.lanes):
-                f.prefetch_line(wanted + (wanted_row * n + offset), soon=False)
+                f.prefetch_line(wanted + (wanted_row * n + offset))
             loaded = [load_vector(f, kept, row + offset) for row in rows]
             halves = [pairs_of_rows(f, part) for part in (loaded[:half], loaded[half:])]
             for t in range(half):
@@ -166,7 +166,7 @@ class DecodeBlock:
 
         def pair(t: Int, sums: list[Vector]) -> list[Vector]:
             for n in range(0, step, CACHE_LINE):
-                f.prefetch_line(wanted + (t * step + n), soon=False)
+                f.prefetch_line(wanted + (t * step + n))
             pairs = [load_vector(f, kept, base + t * line) for base in at]
             if scales:
                 pairs = [x * scale for x, scale in zip(pairs, scales, strict=True)]
@@ -264,7 +264,7 @@ class DecodeBlock:
             def fetching(at: Int, sums: list[Vector]) -> list[Vector]:
                 wanted = next_keys + ((at - call.block) * key_row + x * (f.lanes * stored))
                 for y in range(0, n * f.lanes * stored, CACHE_LINE):
-                    f.prefetch_line(wanted + y, soon=False)
+                    f.prefetch_line(wanted + y)
                 return key(at, sums, check=False)
 
             sums = f.loop(begin, inner, 1, checked, [f.constant(0.0)] * (len(spans) * (n + 1)))
