@@ -104,7 +104,7 @@ def ahead_table(rows: Iterable[Row]) -> str:
                 peer,
                 f"**{ratio}**" if row in below else ratio,
                 f"{low:.2f} to {high:.2f}",
-                why(row) if row in below else "",
+                why(row, peer, AHEAD) if row in below else "",
             )
         )
     head = ("workload", OWN, "of peak", "best peer", "its time by clearhead's", "quartiles of rounds", "cause")
@@ -121,15 +121,22 @@ def advantage(row: Row) -> float:
     return row.advantage(row.best_peer) or 0.0
 
 
-def why(row: Row) -> str:
-    """The cause of a row that lags behind: what is known of it, and what the peak leaves room for."""
+def why(row: Row, peer: str, bound: float) -> str:
+    """The cause of a row that lags behind: what is known of it, and what the peak leaves room for beside a peer."""
     told = [row.cause] if row.cause else []
-    if row.of_peak and row.best_peer and row.group in ("prefill", "backward"):
-        peers = row.of_peak / advantage(row)
+    ratio = row.advantage(peer) if peer in row.entries else None
+    if row.of_peak and ratio:
+        share = row.of_peak / ratio
         told.append(
-            f"the peer is at {peers:.2f} of the peak, so that {AHEAD} times as fast would be {AHEAD * peers:.2f}"
+            f"{peer} is at {share:.2f} of the peak, so that {bound:g} times as fast would be {bound * share:.2f}"
         )
     return "; ".join(told) or "not known"
+
+
+def peer_of(row: Row, verdict: Verdict) -> str:
+    """The peer that a promise compares with, if it is a promise of time beside one."""
+    whose = verdict.what.removesuffix(f"'s time by {OWN}'s")
+    return (row.best_peer or "") if whose == "the best peer" else whose
 
 
 def lost_table(rows: Iterable[Row]) -> str:
@@ -151,7 +158,7 @@ def promise_table(judged: Sequence[tuple[Row, Verdict]]) -> str:
             verdict.what,
             f"{'≤' if verdict.at_most else '≥'} {verdict.bound:g} {verdict.unit}",
             f"{verdict.measured:.3g}",
-            "" if verdict.kept else row.cause,
+            "" if verdict.kept else why(row, peer_of(row, verdict), verdict.bound),
         )
         for row, verdict in sorted(judged, key=lambda one: one[1].kept)
     ]

@@ -135,6 +135,12 @@ def sweep(isa: str, dtype: str, rules: str, consumers: tuple[str, ...]) -> Kerne
     return replace(spec, kernel="sweep", variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
 
 
+def row(spec: KernelSpec) -> KernelSpec:
+    """The kernel of single queries' weights, for the problem of another."""
+    variant = replace(spec.variant, sink=False, native=False, consumers=("block",), key_rows=(), packed=False)
+    return replace(spec, kernel="row_sweep", variant=variant)
+
+
 def backward(isa: str, dtype: str, rules: str) -> KernelSpec:
     """The kernel of all gradients, those of the rules' arrays too."""
     whole = asked(dtype, rules)
@@ -210,6 +216,15 @@ def cases(isa: str) -> Iterator[Case]:
     for rules in ("window", "softcap", "dense", "documents"):
         yield f"sweep-f32-{rules}-block", lambda rules=rules: sweep(isa, "f32", rules, ("block",))
     yield "sweep-f64-causal-block", lambda: sweep(isa, "f64", "causal", ("block",))
+    for dtype, rules in (
+        ("f32", "causal"),
+        ("f32", "dense"),
+        ("f32", "softcap"),
+        ("f64", "window"),
+        ("bf16", "causal"),
+    ):
+        yield f"row-{dtype}-{rules}", lambda d=dtype, r=rules: row(forward(isa, d, r))
+    yield "row-f32-int8", lambda: row(cached(isa, "f32", "causal", QUERIES, int8=True))
     for dtype, rules in (("f32", "causal"), ("f32", "window"), ("f32", "dense"), ("f64", "causal"), ("bf16", "causal")):
         yield f"carried-{dtype}-{rules}", lambda d=dtype, r=rules: carried(isa, d, r)
     yield "carried-f32-few", lambda: carried(isa, "f32", "causal", queries=1)

@@ -21,8 +21,6 @@ LEAST_OF_PEAK = {(1, 12, 197, 64): 0.6}
 CAUSES = {
     (1, 12, 128, 64): "short heads: transposing q, starting tiles and the diagonal's hidden pairs are a quarter of the "
     "work at 128 keys",
-    (8, 8, 256, 64): "operands come from memory: rows of q and y miss the caches (0.61 to 0.65 of the peak; "
-    "0.78 to 0.81 with the same arrays in the last-level cache)",
     (1, 12, 197, 64): "197 = 3 · 64 + 5 queries: the last tile works on 16 queries for 5",
 }
 PEERS: dict[str, Callable[[Array, Array, Array], Contender]] = {

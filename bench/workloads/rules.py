@@ -15,7 +15,6 @@ from clearhead.cli.race import Exact
 from clearhead.definition import textbook
 from clearhead.rules.masks import visible
 
-BIAS = "each vector of a dense bias is gathered, for it lies along keys and queries stand in the lanes"
 LEAST = {"plain": 1.0, "softcap": 0.8, "ALiBi": 0.9, "sink": 0.95, "window": 0.77, "documents": 0.9, "function": 0.9}
 
 
@@ -63,7 +62,6 @@ def workloads(*, quick: bool) -> Iterator[Workload]:
             operations=4 * dim * problem(q, k, v, mask=rules.get("mask", causal())).pairs,
             operations_of={"plain": of_plain},
             promises=(*((ahead(),) if peers else ()), *((share_of("plain", LEAST[name]),) if name in LEAST else ())),
-            cause=BIAS if name == "bias" else "",
         )
 
 

@@ -16,12 +16,13 @@ from clearhead.attention_weights.labels import Labels
 from clearhead.attention_weights.lse import Source, run_weight_kernel, weight_tiles
 from clearhead.definition.canonical import BLOCK
 from clearhead.engine.launch import call_table, key_rows_bytes, scratch_offsets, spec_for
-from clearhead.kernels.abi.call import FIELDS, PLACE, SEEN_BYTES, SWEEP
+from clearhead.kernels.abi.call import FIELDS, PLACE, ROW, SEEN_BYTES, SWEEP
 from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_ROWS
-from clearhead.kernels.abi.tiles import CACHE_LINE, Tile, padded
+from clearhead.kernels.abi.tiles import CACHE_LINE, STORED, Tile, padded
 from clearhead.machine import loading
 from clearhead.machine.compile import KernelSpec
 
+FEW = 2  # queries of which each alone is computed sooner than a vector of them
 GROUPS = 16  # groups of tiles of one head that sum over queries separately
 WORTH_A_GROUP = 8  # tiles
 WORKSPACE = 1 << 22  # bytes of such sums at a time; further heads take further rounds
@@ -114,6 +115,20 @@ class Sweep:
         """The sweep kernel for the problem, even if another kernel computes its output."""
         return replace(spec_for(self.source.problem), kernel="sweep")
 
+    def spec_of(self, consumers: tuple[str, ...]) -> KernelSpec:
+        """The kernel for what becomes of the weights."""
+        spec = self.spec
+        variant = replace(spec.variant, sink=False, native=False, consumers=consumers)
+        if consumers in (("block",), ("scores",)) and self.row_by_row(spec.tile):
+            return replace(spec, kernel="row_sweep", variant=replace(variant, key_rows=(), packed=False))
+        return replace(spec, variant=variant)
+
+    def row_by_row(self, tile: Tile) -> bool:
+        """Whether there are so few queries, and dense rows of whole vectors, that keys had better be in the lanes."""
+        problem = self.source.problem
+        dense = problem.paged or problem.key.element == STORED.get(problem.storage, tile.element.bytes)
+        return len(self.queries) <= FEW and dense and problem.query_dim % tile.lanes == 0 and not self.source.first_key
+
     def even_groups(self) -> Integers:
         """At most GROUPS groups of equally many full tiles, independent of heads and threads."""
         n = len(self.queries)
@@ -135,18 +150,18 @@ class Sweep:
         if loading.fault():
             self.run_by_definition(consumers, borders, target)
             return
-        source, spec, problem = self.source, self.spec, self.source.problem
-        spec = replace(spec, variant=replace(spec.variant, sink=False, native=False, consumers=consumers))
+        source, spec, problem = self.source, self.spec_of(consumers), self.source.problem
         weighed = consumers != ("scores",)
         lse = source.lse(self.queries, self.heads) if weighed or problem.rules.doubtful else np.empty(0)
-        tiles = weight_tiles(problem, self.queries, spec.tile.queries, borders)
+        rows = 1 if spec.kernel == "row_sweep" else spec.tile.queries
+        tiles = weight_tiles(problem, self.queries, rows, borders)
         # Without borders, each tile is a group.
         groups = np.arange(len(tiles) + 1) if borders is None else np.searchsorted(tiles[:, -1], borders)
         tasks = len(self.heads) * (len(groups) - 1)
         places, scratch_size, sweep_places = self.scratch_layout(spec.tile)
         numbers, kept = call_table(problem, tasks, places, [tuple(t[:5]) for t in tiles.tolist()], None)
         outputs, nothing = self.outputs, np.empty(0)
-        rows = outputs.get("rows", nothing)
+        found = outputs.get("rows", nothing)
         fields = {
             "heads": self.heads.ctypes.data,
             "groups": len(groups) - 1,
@@ -156,8 +171,8 @@ class Sweep:
             "queries": len(self.queries),
             "target": target.ctypes.data,
             **dict(zip(("target_head", "target_group", "target_row"), strides, strict=True)),
-            "rows": rows.ctypes.data,
-            "rows_step": rows.strides[0],
+            "rows": found.ctypes.data,
+            "rows_step": found.strides[0],
             "near": self.near,
             "top": self.top,
             "top_weights": outputs.get("top_weights", nothing).ctypes.data,
@@ -173,7 +188,9 @@ class Sweep:
         call = {
             "query": source.query, "key": source.key, "lse": lse, "tile_table": tiles, "sweep": sweep_table,
         }  # fmt: skip
-        debug.say(1, f"sweep {', '.join(consumers)} {spec.target.isa} for {len(self.heads)} × {len(self.queries)}")
+        debug.say(
+            1, f"{spec.kernel} {', '.join(consumers)} {spec.target.isa} for {len(self.heads)} × {len(self.queries)}"
+        )
         run_weight_kernel(
             spec,
             numbers,
@@ -211,6 +228,7 @@ class Sweep:
             "at_softmax": SWEEP_ROWS * tile.row,
             "at_query": problem.query_dim * tile.row,
             "at_keys": BLOCK * problem.query_dim * tile.element.bytes,
+            "at_rows": 8 * len(ROW),
             "at_place": 8 * len(PLACE),
             "at_seen": BLOCK * tile.vectors * SEEN_BYTES,
             "at_key_rows": key_rows_bytes(problem, tile),

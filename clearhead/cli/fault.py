@@ -23,7 +23,8 @@ def usage_fault(error: Any) -> str:
     return f"{str(fault['input'])[:40]} cannot be used for '{error.param.opts[0]}': give {cure}"
 
 
-OPTIONS = re.compile(r"(?:^|(?<=: ))(threads|scale|align)=['\"]?([^\s'\"]+)['\"]?")
+OPTIONS = re.compile(r"(?:^|(?<=: )|(?<=say )|(?<=or )|(?<=give ))(threads|scale|align)=['\"]?([^\s'\"]+)['\"]?")
+IN_PYTHON = ", as by & window(None, None, align='end')"  # a way that the command does not have
 
 
 def as_options(message: str) -> str:
@@ -33,8 +34,10 @@ def as_options(message: str) -> str:
     '--threads 0 is not a number of threads: use 1, 2, 3 … or leave it out for the default.'
     >>> as_options("y.npy exists already: choose another name, or replace it with force=True.")
     'y.npy exists already: choose another name, or replace it with --force.'
+    >>> as_options("causal() is ambiguous for 2 queries and 3 keys: give it align='end' if they are the last ones.")
+    'causal() is ambiguous for 2 queries and 3 keys: give --align end if they are the last ones.'
     """
-    message = OPTIONS.sub(r"--\1 \2", message)
+    message = OPTIONS.sub(r"--\1 \2", message.replace("give it align", "give align").replace(IN_PYTHON, ""))
     return message.replace("or None for", "or leave it out for").replace("force=True", "--force")
 
 

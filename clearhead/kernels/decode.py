@@ -12,14 +12,13 @@ from typing import NamedTuple
 import llvmlite.ir as ir
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
-from clearhead.kernels.abi.call import ROW
 from clearhead.kernels.abi.tiles import Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.math import log
-from clearhead.kernels.ir.storage import load_number, store_rounded, stored_bytes
+from clearhead.kernels.ir.storage import store_rounded, stored_bytes
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, least, most
-from clearhead.kernels.parts.decode_block import DecodeBlock, RowsBlock, row_field
+from clearhead.kernels.parts.decode_block import DecodeBlock, RowsBlock, pack_row, row_field, write_record
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.merge import join_maxima
 from clearhead.kernels.parts.task_queue import addresses, write_queue
@@ -102,7 +101,7 @@ class Decode:
         frame, q, head = f.arguments
         get, size = frame.field, f.element.bytes
         queries, dims = get("queries"), get("query_dim")
-        records, factor = frame.space("rows"), frame.table.scale(f)
+        records = frame.space("rows")
 
         for r in f.range(0, get("rows")):
             member, row = r // queries, r % queries
@@ -110,17 +109,13 @@ class Decode:
             position = row + get("shift")
             high = (position + get("high") + 1).clamp(0, get("keys"))
             low = (position + get("low")).clamp(get("first_key"), get("keys"))
-            numbers = {
-                "batch": flat // get("heads"), "head": flat % get("heads"), "row": row, "query": position, "low": low,
-                "high": most(low, high), "flat": flat,
-            }  # fmt: skip
-            for name, number in numbers.items():
-                records.set_entry(r * len(ROW) + ROW.index(name), number)
+            write_record(
+                records, r,
+                batch=flat // get("heads"), head=flat % get("heads"), row=row, query=position, low=low,
+                high=most(low, high), flat=flat,
+            )  # fmt: skip
             source = q + (member * get("group_query") + row * get("query_row"))
-            target = frame.space("query") + r * (dims * size)
-            for d in f.range(0, dims):
-                x = load_number(f, self.variant.storage, source + d * get("query_element"))
-                f.store(x * factor, target + d * size)
+            pack_row(f, frame, self.variant, source, frame.space("query") + r * (dims * size))
         return f.finish()
 
     def write_segment(self) -> Emitted[Segment]:

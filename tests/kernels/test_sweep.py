@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import clearhead
-from clearhead import Match, attend, causal, full, problem, softcap, weights, where, window
+from clearhead import KeyValueCache, Match, attend, causal, full, problem, softcap, weights, where, window
 from clearhead.attention_weights.questions import SHARES, USUAL
 from clearhead.definition import canonical
 from clearhead.definition import weights as definition
@@ -256,6 +257,61 @@ def test_queries_that_see_nothing_have_no_weight():
     assert all((s[name] == 0).all() for name in s if name not in ("effective", "top_keys"))
     assert (s.effective == 1).all()
     assert (s.top_keys == -1).all()
+
+
+@pytest.mark.parametrize("one", COMBINATIONS[::3], ids=str)
+def test_single_queries_have_the_numbers_of_many(one):
+    queries, keys, dim = 133, 301, 16  # dims that fill vectors: keys are in the lanes then
+    q, k = random(HEADS, queries, dim, dtype=one.dtype), random(HEADS, keys, dim, dtype=one.dtype, seed=1)
+    with using_isa(one.isa):
+        w = weights(q, k, mask=MASKS[one.mask](queries, keys), score=SCORES[one.score](queries, keys))
+        many = np.asarray(w), np.asarray(w.scores)
+        for i in (0, 44, 70, 132):
+            check_same_bits(w.row(i), many[0][:, i], f"weights of {i}")
+            check_same_bits(w[:, [i], 37:294], many[0][:, [i], 37:294], f"some weights of {i}")
+            check_same_bits(w.scores[1, i], many[1][1, i], f"scores of {i}")
+        check_same_bits(w[1, [131, 2], 128:129], many[0][1, [131, 2], 128:129], "two queries, one key")
+
+
+@pytest.mark.parametrize("kept", ["float32", "float64", "float16", "bfloat16", "int8"])
+def test_single_queries_over_a_cache_have_the_numbers_of_many(kept):
+    dtype = {"int8": np.float32, "bfloat16": ml_dtypes.bfloat16}.get(kept) or np.dtype(kept)
+    q, k = (random(3, 290, 32, seed=seed).astype(dtype) for seed in (0, 1))
+    cache = KeyValueCache(dtype="int8") if kept == "int8" else KeyValueCache(window=150)
+    cache.append(k, k)
+    done = attend(q, cache, mask=causal(align="end") if kept == "int8" else window(100, 0, align="end"))
+    many = np.asarray(done.weights)
+    for i in (150, 289):
+        check_same_bits(done.weights.row(i), many[:, i], str(i))
+        check_same_bits(done.weights[2, i, 200:251], many[2, i, 200:251], str(i))
+
+
+def test_a_row_that_is_not_a_number_keeps_its_zeros():
+    q, k = random(40, 16), random(40, 16, seed=1)
+    q[20, 3] = np.nan
+    row = attend(q, k, k).weights.row(20)
+    assert np.isnan(row[:21]).all()
+    assert (row[21:] == 0).all()
+
+
+@pytest.mark.parametrize("layout", ["reversed", "lying apart", "misaligned", "shared"])
+def test_single_queries_of_any_layout(layout):
+    q, k = random(4, 50, 16), random(4, 200, 16, seed=1)
+    whole = np.asarray(weights(q, k, mask=full()))
+    if layout == "reversed":
+        q, k, whole = q[:, ::-1], k[:, ::-1], whole[:, ::-1, ::-1]
+    elif layout == "lying apart":
+        q, k = np.repeat(q, 2, -1)[..., ::2], np.repeat(k, 3, -2)[:, ::3]
+    elif layout == "misaligned":
+        raw = np.zeros(k.nbytes + 1, np.uint8)
+        raw[1:] = np.frombuffer(k.tobytes(), np.uint8)
+        k = raw[1:].view(np.float32).reshape(k.shape)
+    else:
+        k, whole = k[:1], np.asarray(weights(q, np.broadcast_to(k[:1], k.shape), mask=full()))
+    w = weights(q, k, mask=full())
+    for i in (0, 49):
+        np.testing.assert_allclose(w.row(i), whole[:, i], rtol=2e-5)
+        check_same_bits(w.row(i), np.asarray(w)[:, i], layout)
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])

@@ -19,6 +19,7 @@ KERNELS = {
     "forward of a rule": lambda isa: ir_kernels.forward(isa, "f32", "several"),
     "backward": lambda isa: ir_kernels.backward(isa, "f64", "softcap"),
     "decode": lambda isa: ir_kernels.cached(isa, "f32", "causal", 1, int8=True),
+    "row sweep": lambda isa: ir_kernels.row(ir_kernels.forward(isa, "f32", "softcap")),
     "sweep": lambda isa: ir_kernels.sweep(isa, "f32", "window", ("received_sum", "received_max")),
 }
 MAGIC = {"macOS ARM": "cffaedfe0c000001", "Windows ARM": "64aa"} | {f"Windows {isa}": "6486" for isa in WINDOWS}

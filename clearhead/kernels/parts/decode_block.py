@@ -16,7 +16,7 @@ from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code
 from clearhead.kernels.ir.expressions import EmittedRule, Positions
 from clearhead.kernels.ir.math import exp
-from clearhead.kernels.ir.storage import load_vector, stored_bytes
+from clearhead.kernels.ir.storage import load_number, load_vector, stored_bytes
 from clearhead.kernels.ir.values import Int, Pointer, Vector, fma, larger, least, least_of, most, most_of
 from clearhead.kernels.parts.frame import Frame
 from clearhead.kernels.parts.key_lanes import largest_lane, load_doubled, load_pair, pairs_of_rows, sum_of_pairs
@@ -37,6 +37,13 @@ class RowsBlock(NamedTuple):
     o: Pointer
 
 
+class MemoryRows(NamedTuple):
+    """Rows in memory, and how far apart they are."""
+
+    base: Pointer
+    row: Int
+
+
 class KeySpan(NamedTuple):
     """The keys that a row sees, from `low` to before `high`."""
 
@@ -47,6 +54,20 @@ class KeySpan(NamedTuple):
 def row_field(records: Pointer, r: Int, name: str) -> Int:
     """One number of a row's record."""
     return records.entry(r * len(ROW) + ROW.index(name))
+
+
+def write_record(records: Pointer, r: Int | int, **numbers: Int) -> None:
+    """Write what is known of a row."""
+    for name, number in numbers.items():
+        records.set_entry(r * len(ROW) + ROW.index(name), number)
+
+
+def pack_row(f: Code, frame: Frame, variant: Variant, source: Pointer, target: Pointer) -> None:
+    """A query, scaled, as a dense row."""
+    factor = frame.table.scale(f)
+    for d in f.range(0, frame.field("query_dim")):
+        x = load_number(f, variant.storage, source + d * frame.field("query_element"))
+        f.store(x * factor, target + d * f.element.bytes)
 
 
 def page_of(pages: Pointer, key: Int) -> Pointer:
@@ -71,7 +92,7 @@ class DecodeBlock:
         s = [frame.space("scores") + r * row_bytes for r in self.rows]
         state = [frame.space("softmax") + r * (2 * size) for r in self.rows]
         alphas = []
-        for top, at, scores in zip(self.write_scores(spans, s), state, s, strict=True):
+        for top, at, scores in zip(self.write_scores(spans, s, self.values_of_block()), state, s, strict=True):
             before = f.broadcast(at)
             m = larger(largest_lane(f, top), before)
             self.write_weights(scores, m)
@@ -90,18 +111,17 @@ class DecodeBlock:
 
     # Scores
 
-    def write_scores(self, spans: list[KeySpan], s: list[Pointer]) -> list[Vector]:
-        """S of the rows, −∞ where hidden; their largest numbers lane by lane."""
+    def write_scores(self, spans: list[KeySpan], s: list[Pointer], ahead: MemoryRows) -> list[Vector]:
+        """S of the rows, −∞ where hidden; their largest numbers lane by lane. Meanwhile, rows are asked for."""
         f, call, size = self.f, self.call, self.f.element.bytes
         dims = call.frame.field("query_dim")
         q = [call.frame.space("query") + r * (dims * size) for r in self.rows]
         rules = [(self.rule(self.variant.score, r), self.rule(self.variant.mask, r)) for r in self.rows]
         first = call.start - (call.start - call.block) % f.lanes
-        values, value_row = self.values_of_block(), call.frame.field("value_row")
 
         def keys(key: Int, tops: list[Vector]) -> list[Vector]:
-            wanted = values + (key - call.block) * value_row
-            sums = self.sum_pairs(key, dims, q, wanted, value_row)
+            wanted = ahead.base + (key - call.block) * ahead.row
+            sums = self.sum_pairs(key, dims, q, wanted, ahead.row)
             results = []
             for n, (low, high) in enumerate(spans):
                 score = sum_of_pairs(f, *sums[2 * n : 2 * n + 2])
@@ -133,7 +153,7 @@ class DecodeBlock:
     def sum_pairs(self, key: Int, dims: Int, q: list[Pointer], wanted: Pointer, wanted_row: Int) -> list[Vector]:
         """Two vectors of pairs for each row: the sums over even and odd dims of as many keys as there are lanes.
 
-        Meanwhile as many values, from `wanted` on, are asked for, a few lines a step.
+        Meanwhile as many rows, from `wanted` on, are asked for, a few lines a step.
         """
         f = self.f
         zeros = [f.constant(0.0)] * (2 * len(q))
@@ -186,12 +206,18 @@ class DecodeBlock:
         """Where a plain key's row begins."""
         return self.call.k + key * self.call.frame.field("key_row")
 
-    def values_of_block(self) -> Pointer:
-        """Where the block's values begin: in the array, or their page."""
-        call = self.call
-        if self.variant.paged:
-            return page_of(call.v, call.block)
-        return call.v + call.block * call.frame.field("value_row")
+    def values_of_block(self) -> MemoryRows:
+        """The block's values, in the array or their page."""
+        call, row = self.call, self.call.frame.field("value_row")
+        return MemoryRows(page_of(call.v, call.block) if self.variant.paged else call.v + call.block * row, row)
+
+    def keys_ahead(self) -> MemoryRows:
+        """The next block's keys; in a page, where rows are mixed, as many bytes for each."""
+        call, frame = self.call, self.call.frame
+        if not self.variant.paged:
+            return MemoryRows(self.key_at(call.block + BLOCK), frame.field("key_row"))
+        next_page = page_of(call.k, least(call.block + BLOCK, frame.field("keys") - 1))
+        return MemoryRows(next_page, frame.field("query_dim") * stored_bytes(self.f, self.variant.kept))
 
     def panel_at(self, page: Pointer, key: Int, dims: Int) -> Pointer:
         """Where the pairs of the keys from `key` of a page on begin; a panel has a line for each two dims."""
@@ -219,13 +245,9 @@ class DecodeBlock:
         size, dims = f.element.bytes, frame.field("value_dim")
         vectors = dims // f.lanes
         stored = stored_bytes(f, self.variant.kept)
-        row_bytes, key_bytes = dims * size, frame.field("query_dim") * stored
-        if self.variant.paged:
-            next_block = least(call.block + BLOCK, frame.field("keys") - 1)
-            next_keys, key_row = page_of(call.k, next_block), key_bytes
-        else:
-            next_keys, key_row = self.key_at(call.block + BLOCK), frame.field("key_row")
-        values, value_row = self.values_of_block(), frame.field("value_row")
+        row_bytes = dims * size
+        next_keys, key_row = self.keys_ahead()
+        values, value_row = self.values_of_block()
         scales = values + value_row * BLOCK  # of values of 8 bits
         # Between `inner` and `outer` every row sees every key; before and after, each key is checked for each row.
         lows, highs = [low for low, _ in spans], [high for _, high in spans]
