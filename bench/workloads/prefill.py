@@ -24,8 +24,8 @@ CAUSES = {
     (1, 12, 197, 64): "197 = 3 · 64 + 5 queries: the last tile works on 16 queries for 5",
 }
 NARROW = (
-    "over dims 64 and 128: the multiply-adds run at 0.86 of the peak, and what a pair costs besides (exponential, sums) "
-    "takes 0.24 of their time at dim 64, where with vectors of 512 bits and 32 registers it takes 0.07"
+    "over dims 64 and 128: the multiply-adds run at 0.86 of the peak, and what a pair costs besides (exponential, "
+    "sums) takes 0.24 of their time at dim 64, where with vectors of 512 bits and 32 registers it takes 0.07"
 )
 PEERS: dict[str, Callable[[Array, Array, Array], Contender]] = {
     "PyTorch SDPA": pytorch.sdpa,
