@@ -117,7 +117,9 @@ def swept() -> Iterator[tuple[str, Callable[[], dict[str, Array]]]]:
                 all_weights = weights(q, k, **({"mask": causal()} | rules))
                 found = dict(all_weights.summary(top=3))
                 found |= {f"map {how}": all_weights.map(size=32, reduce=how) for how in ("mean", "max")}
-                return found | {"weights": np.asarray(all_weights), "row": all_weights[1, 250]}
+                q, k = (random(2, 300, 32, dtype=dtype, seed=n) for n in range(2))  # whole vectors: a row's own kernel
+                row = weights(q, k, **({"mask": causal()} | rules))[1, 250]
+                return found | {"weights": np.asarray(all_weights), "row": row}
 
             yield f"weights {dtype} {name}", call
 
