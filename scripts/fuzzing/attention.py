@@ -28,7 +28,7 @@ from clearhead import (
 )  # fmt: skip
 from clearhead.definition import canonical
 from clearhead.machine.target import native_isas
-from clearhead.rules.masks import Documents, Full, at_end
+from clearhead.rules.masks import Blocks, Documents, Full, at_end
 from clearhead.testing import check_definition, check_same_bits, using_isa
 from tests.strategies import laid_out, values
 
@@ -84,7 +84,10 @@ def case(seed: int):
     ]  # fmt: skip
     rules = {"mask": pick(masks)(), "score": pick(scores)(), "scale": pick([None, None, 1.0, -0.5])}
     if n != m and (rules["score"] != () or rules["mask"].__class__ is not Full):  # which may read where queries stand
-        rules["mask"] &= window(None, None, align=align)
+        before_first = n > m and isinstance(
+            rules["mask"], Blocks
+        )  # no table of blocks has queries before the first key
+        rules["mask"] &= window(None, None, align="start" if before_first else align)
     rules["sink"] = rng.standard_normal(heads).astype(np.float32) if rng.random() < 0.2 else None
     return arrays, rules, rng
 
