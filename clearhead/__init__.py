@@ -1,7 +1,7 @@
 """clearhead: self-attention you can see through."""
 
 from importlib.util import find_spec
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from clearhead.machine.unbroken import importing
 from clearhead.machine.unbroken import late as _late
@@ -34,14 +34,16 @@ with importing:
         TrustError,
     )
     from clearhead.functional import Attended, attend, attention, merge, self_attention
+    from clearhead.rules import functions
+    from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
+    from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
+
+if TYPE_CHECKING:  # what LATE_NAMES names
     from clearhead.gradient_watching import output_gradients
     from clearhead.intervening import intervene
     from clearhead.pieces.gradients import key_gradients, query_gradient
     from clearhead.pieces.partial import Partial, join, partial
     from clearhead.pieces.sums import KeyGradients, QueryGradient
-    from clearhead.rules import functions
-    from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
-    from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
     from clearhead.watched.seen import Watch, load_watch
     from clearhead.watching import watch
 
@@ -49,14 +51,30 @@ displayed.makers.append(
     lambda result: _late("clearhead.notebook.results").widget_of(result) if find_spec("anywidget") else None
 )
 __version__: str
-LATE_MODULES = frozenset({"explain", "layers", "model", "notebook", "plot", "testing", "view", "words"})
+LATE_MODULES = frozenset({"explain", "layers", "model", "notebook", "pieces", "plot", "testing", "view", "words"})
+LATE_NAMES = {  # and their modules
+    "KeyGradients": "pieces.sums",
+    "Partial": "pieces.partial",
+    "QueryGradient": "pieces.sums",
+    "Watch": "watched.seen",
+    "intervene": "intervening",
+    "join": "pieces.partial",
+    "key_gradients": "pieces.gradients",
+    "load_watch": "watched.seen",
+    "output_gradients": "gradient_watching",
+    "partial": "pieces.partial",
+    "query_gradient": "pieces.gradients",
+    "watch": "watching",
+}
 
 
-def __getattr__(name: str) -> str | ModuleType:
-    """A module that few need, or the installed package's version: loaded when asked for, to keep the import quick."""
+def __getattr__(name: str) -> Any:
+    """What few need, or the installed package's version: loaded when asked for, to keep the import quick."""
     if name in LATE_MODULES:
-        module: ModuleType = _late(f"clearhead.{name}")
-        return module
+        return _late(f"clearhead.{name}")
+    if name in LATE_NAMES:
+        found = globals()[name] = getattr(_late(f"clearhead.{LATE_NAMES[name]}"), name)
+        return found
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import PackageNotFoundError, version
@@ -65,6 +83,11 @@ def __getattr__(name: str) -> str | ModuleType:
         return version("clearhead")
     except PackageNotFoundError:  # a checkout on the path
         return "0.0.0"
+
+
+def __dir__() -> list[str]:
+    """All public names, loaded or not."""
+    return sorted({*globals(), *LATE_MODULES, *__all__})
 
 
 __all__ = [

@@ -18,7 +18,11 @@ def test_all_is_sorted_and_complete():
         for name, value in vars(clearhead).items()
         if not name.startswith("_") and getattr(value, "__module__", "").startswith("clearhead")
     }
-    assert public | {"__version__", "eviction", "functions"} == set(clearhead.__all__)
+    assert (
+        public | {"__version__", "eviction", "functions", *clearhead.LATE_NAMES}
+        == set(clearhead.__all__)
+        <= set(dir(clearhead))
+    )
 
 
 def test_everything_public_has_a_docstring():
@@ -32,6 +36,8 @@ def test_importing_loads_numpy_alone():
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert {name.split(".")[0] for name in loaded} - set(sys.stdlib_module_names) - {"clearhead", "numpy"} == set()
     assert not [name for name in loaded if name.startswith("clearhead.gpu")]
+    late = {f"clearhead.{module}" for module in clearhead.LATE_NAMES.values()}
+    assert not late & set(loaded), "what is loaded when asked for is loaded by the import"
     assert "clearhead.kernels.ir.code" not in loaded  # kernels are written only when one must be compiled
 
 
