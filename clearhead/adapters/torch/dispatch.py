@@ -34,6 +34,14 @@ operator, backward_operator, tangent_operator, second_operator = (
 )
 
 
+def is_exporting() -> bool:
+    """Whether torch.export traces this call; torch 2.6 tells only of exports with strict=False."""
+    compiler = torch.compiler
+    if hasattr(compiler, "is_exporting"):
+        return compiler.is_exporting()
+    return compiler.is_compiling() and not compiler.is_dynamo_compiling()
+
+
 def needs_operators() -> bool:
     """Whether a call is compiled, traced, functionalized or inside one transform level, which all need operators."""
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:

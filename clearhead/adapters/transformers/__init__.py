@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from clearhead.adapters.torch.dispatch import is_exporting
 from clearhead.adapters.transformers.attention import NAME, attention_forward
 from clearhead.adapters.transformers.attribution import Attribution, logit_attribution
 from clearhead.adapters.transformers.mask import mask_forward
@@ -32,7 +33,7 @@ def outside_compile(function: Any) -> Any:
 
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        return (function if torch.compiler.is_exporting() else outside)(*args, **options)
+        return (function if is_exporting() else outside)(*args, **options)
 
     return call
 

@@ -270,7 +270,7 @@ def readable(*tensors: Any) -> bool:
     if dispatch.needs_operators() or get_proxy_mode() is not None:
         return False
     candidates = [x for x in tensors if isinstance(x, torch.Tensor)]
-    if type(torch.empty(0)) is not torch.Tensor or torch.compiler.is_exporting():
+    if type(torch.empty(0)) is not torch.Tensor or dispatch.is_exporting():
         return False
     return all(type(x) is torch.Tensor and x.is_cpu and not dispatch.is_wrapped(x) for x in candidates)
 
