@@ -1,4 +1,7 @@
-"""The backward kernel against the definition's gradients, on every instruction set, and its promises of bits."""
+"""The backward kernel against the definition's gradients, on every instruction set, and its promises of bits.
+
+Each score rule meets both dtypes on two instruction sets, and each mask one of all kinds of kernel, in turns.
+"""
 
 import ml_dtypes
 import numpy as np
@@ -31,7 +34,7 @@ from clearhead.machine.target import native_isas
 from clearhead.rules.masks import visible
 from clearhead.testing import check_same_bits, using_isa
 from tests.arrays import random
-from tests.kernels.combinations import all_pairs
+from tests.kernels.combinations import each_in_turns, in_turns, isas_and_dtypes
 from tests.kernels.test_rules import placed
 from tests.strategies import LAYOUTS, laid_out
 
@@ -136,14 +139,16 @@ def near(got, exact, dtype, factor=1):
     np.testing.assert_allclose(got.astype(np.float64), exact, atol=tolerance * size, rtol=0)
 
 
-@pytest.mark.parametrize("score", sorted(SCORES))
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_every_rule(score, dtype):
+@pytest.mark.parametrize(
+    ("score", "isa", "dtype"), [(score, *way) for score, way in in_turns(sorted(SCORES), isas_and_dtypes())]
+)
+def test_every_rule(score, isa, dtype):
     q, k, v = random(2, HEADS, 90, 5, dtype=dtype), random(HEADS, 90, 5, dtype=dtype), random(HEADS, 90, 3, dtype=dtype)
-    check(q, k, v, score=SCORES[score](90, 90, dtype))
+    with using_isa(isa):
+        check(q, k, v, score=SCORES[score](90, 90, dtype))
 
 
-COMBINATIONS = all_pairs(sorted(MASKS), sorted(SCORES))
+COMBINATIONS = each_in_turns(sorted(MASKS), sorted(SCORES))
 
 
 @pytest.mark.parametrize("one", COMBINATIONS, ids=str)
