@@ -236,11 +236,12 @@ def test_hidden_keys_are_never_touched(one):
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_an_answer_has_the_same_bits_whatever_else_is_asked(isa):
+    """Each answer alone, which takes a kernel of its own, on one instruction set in turns."""
     q, k = random(HEADS, 40, 3), random(HEADS, 40, 3, seed=1)
     with using_isa(isa):
         w = weights(q, k, mask=window(20))
         given = {"groups": some_groups(w.shape), "matches": some_matches(w.shape)}
-        for name, x in w.summary(*ALONG_ROWS, **given).items():
+        for name, x in list(w.summary(*ALONG_ROWS, **given).items())[ISAS.index(isa) :: len(ISAS)]:
             asked = "top" if name in ("top_weights", "top_keys") else name
             own = {asked: given[asked]} if asked in given else {}
             check_same_bits(x, w.summary(asked, **own)[name], name)
