@@ -1,6 +1,7 @@
 """Small language models of several architectures, with random weights that are the same each time."""
 
-import pytest
+from typing import Any
+
 import torch
 import transformers
 from torch.nn.attention import flex_attention as flex
@@ -65,7 +66,7 @@ def model_of(name: str, attention: str = "eager", layers: int = 2, **changes: in
     return model
 
 
-def run_flex_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def run_flex_as_it_is(monkeypatch: Any) -> None:
     """Keep transformers from compiling flex_attention, which takes some ten seconds."""
     monkeypatch.setattr(WrappedFlexAttention, "_is_flex_compiled", True)
     monkeypatch.setattr(WrappedFlexAttention, "training", False, raising=False)

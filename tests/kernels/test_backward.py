@@ -3,6 +3,8 @@
 Each score rule meets both dtypes on two instruction sets, and each mask one of all kinds of kernel, in turns.
 """
 
+from itertools import product
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -261,14 +263,19 @@ def test_expanded_heads_have_gradients_of_their_own(lead):
     assert check(q, *(np.broadcast_to(x, shape) for x in (k, v))).k.shape == shape
 
 
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("isa", ISAS)
-def test_sixteen_bits(isa, dtype):
+@pytest.mark.parametrize(
+    ("isa", "dtype", "rules"),
+    [
+        (*kind, ({}, {"score": softcap(2.0), "sink": random(HEADS)})[with_rules])
+        for kind, with_rules in in_turns(product(ISAS, [np.float16, ml_dtypes.bfloat16]), [0, 1, 1, 0], 1)
+    ],
+)
+def test_sixteen_bits(isa, dtype, rules):
     q, k, v = (random(HEADS, 140, 20, seed=seed).astype(dtype) for seed in range(3))
     with using_isa(isa):
-        got = check(q, k, v)
+        got = check(q, k, v, **rules)
         assert got.q.dtype == got.k.dtype == got.v.dtype == dtype
-        check(*(x[..., ::-1, 1::2] for x in (q, k, v)), score=softcap(2.0), sink=random(HEADS))
+        check(*(x[..., ::-1, 1::2] for x in (q, k, v)), **rules)
 
 
 @pytest.mark.parametrize("one", [one for one in COMBINATIONS if one.mask not in ("full", "nothing")], ids=str)

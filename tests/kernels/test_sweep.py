@@ -197,8 +197,7 @@ def test_the_same_bits_for_any_number_of_threads_and_any_heads_beside():
     check_same_bits(one[:, 1000:1200], many[:, 1000:1200])
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("mask", [causal(), window(70)])
+@pytest.mark.parametrize(("isa", "mask"), in_turns(ISAS, [causal(), window(70)], 1))
 def test_the_same_bits_along_rows_on_every_instruction_set(isa, mask):
     q, k = random(HEADS, 300, 7), random(HEADS, 300, 7, seed=1)
     best = weights(q, k, mask=mask, score=softcap(3.0))
