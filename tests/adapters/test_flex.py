@@ -176,7 +176,8 @@ def see_dilated(b, h, q, k):
 SCORES = [  # those of a line are added up in one rule, for a kernel of many functions costs little more than one of few
     (in_place, softcap, hidden),
     (alibi, biased, chained, methods, capped, activations),
-    (rounded_quotients, kinds, chosen, powers),
+    (rounded_quotients, kinds, chosen),
+    (powers,),
     (in_place_methods, bounds, bits, unpacked, remainders),
     (angles, units),
     (transcendental, rounded),
@@ -217,7 +218,7 @@ def torchs(*args, **kwargs):
 
 def close(ours, theirs, inputs):
     torch.testing.assert_close(ours, theirs)
-    d = torch.randn_like(theirs)
+    d = torch.randn(theirs.shape, dtype=theirs.dtype, generator=torch.Generator().manual_seed(2))
     for a, b in zip(torch.autograd.grad(ours, inputs, d), torch.autograd.grad(theirs, inputs, d), strict=True):
         torch.testing.assert_close(a, b)
 
