@@ -108,15 +108,14 @@ def test_one_bit_is_caught():
         check_same_bits(a, a.astype(np.float64))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    ("rules", "least"),
+    ("dtype", "rules", "least"),
     [
-        ({}, 100),
-        ({"mask": window(20), "score": [alibi(2), softcap(3.0)]}, 100),
-        ({"mask": causal() & documents([30, 40])}, FEWEST),
-        ({"mask": full()}, FEWEST),
-        ({"mask": dense(np.tri(70, dtype=bool)), "sink": np.ones(2)}, FEWEST),
+        (np.float64, {}, 100),
+        (np.float32, {"mask": window(20), "score": [alibi(2), softcap(3.0)]}, 100),
+        (np.float64, {"mask": causal() & documents([30, 40])}, FEWEST),
+        (np.float32, {"mask": full()}, FEWEST),
+        (np.float64, {"mask": dense(np.tri(70, dtype=bool)), "sink": np.ones(2)}, FEWEST),
     ],
 )
 def test_invariance_holds_whatever_the_rules(dtype, rules, least):

@@ -9,15 +9,15 @@ import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz"
 SHARES = {
-    "attention": 30,
-    "elementary": 30,
-    "files": 60,
-    "http": 60,
-    "masks": 60,
-    "prose": 30,
+    "attention": 12,
+    "elementary": 12,
+    "files": 24,
+    "http": 24,
+    "masks": 24,
+    "prose": 12,
     "reentry": 2,
-    "rules": 60,
-    "views": 30,
+    "rules": 24,
+    "views": 12,
 }  # cases of each kind
 
 

@@ -1,7 +1,11 @@
 """Small language models of several architectures, with random weights that are the same each time."""
 
+from typing import Any
+
 import torch
 import transformers
+from torch.nn.attention import flex_attention as flex
+from transformers.integrations.flex_attention import WrappedFlexAttention
 
 SIZES = {
     "vocab_size": 97,
@@ -60,3 +64,10 @@ def model_of(name: str, attention: str = "eager", layers: int = 2, **changes: in
             elif "q_proj" in own or "k_proj" in own or "c_attn" in own:
                 parameter.mul_(6)
     return model
+
+
+def run_flex_as_it_is(monkeypatch: Any) -> None:
+    """Keep transformers from compiling flex_attention, which takes some ten seconds."""
+    monkeypatch.setattr(WrappedFlexAttention, "_is_flex_compiled", True)
+    monkeypatch.setattr(WrappedFlexAttention, "training", False, raising=False)
+    monkeypatch.setattr(WrappedFlexAttention, "_compiled_flex_attention", staticmethod(flex.flex_attention))

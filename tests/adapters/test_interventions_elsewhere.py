@@ -14,7 +14,7 @@ from torch.nn import functional  # noqa: E402
 import clearhead  # noqa: E402
 from clearhead.errors import InputError  # noqa: E402
 from tests.edited_by_matrix import MatrixEdit, attention, by_matrix  # noqa: E402
-from tests.tiny_models import model_of  # noqa: E402
+from tests.tiny_models import model_of, run_flex_as_it_is  # noqa: E402
 
 SMALL = {"vocab_size": 50, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
@@ -195,7 +195,7 @@ def test_flex_attention():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("attention", ["clearhead", "flex_attention", "sdpa"])
 @torch.no_grad()
-def test_rules_stay_rules(llama, attention):
+def test_rules_stay_rules(llama, attention, monkeypatch):
     """Only what a model makes as a table is read as one: with padding, torch's own function needs it."""
     import clearhead.adapters.transformers  # noqa: F401
     from clearhead.adapters.torch.call_rules import rules_of
@@ -212,6 +212,7 @@ def test_rules_stay_rules(llama, attention):
             sizes.append(max((table.numel() for table in tables), default=0))
             return compute()
 
+    run_flex_as_it_is(monkeypatch)
     mask = torch.ones(2, 100, dtype=torch.long)
     mask[0, :9] = 0
     llama.set_attn_implementation(attention)

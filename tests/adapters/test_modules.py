@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from clearhead import InputError, ShapeError, full, softcap  # noqa: E402
 from clearhead.adapters.torch.nn import LazyWeights, MultiheadAttention, SelfAttention  # noqa: E402
+from tests.kernels.combinations import in_turns  # noqa: E402
 
 OPTIONS = [
     {},
@@ -45,16 +46,16 @@ def masks(attn, padding, batch, n, m):
 
 
 @pytest.mark.filterwarnings("ignore:Support for mismatched")
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize(("attn", "padding"), MASKS)
-def test_it_is_torchs_layer(options, attn, padding):
+# The last options add keys, which masks must leave room for: they meet all masks, the others take turns.
+@pytest.mark.parametrize(("masked", "options"), [*in_turns(MASKS, OPTIONS[:3], 1), *in_turns(MASKS, OPTIONS[3:], 1)])
+def test_it_is_torchs_layer(masked, options):
     ours, theirs = pair(**options)
     batch, n, m = 3, 5, 7
     shapes = (batch, n, 8), (batch, m, options.get("kdim", 8)), (batch, m, options.get("vdim", 8))
     inputs = [torch.randn(s, dtype=torch.float64) for s in shapes]
     if not options.get("batch_first"):
         inputs = [x.transpose(0, 1) for x in inputs]
-    given = masks(attn, padding, batch, n, m)
+    given = masks(*masked, batch, n, m)
     for average in (True, False):
         output, weights = ours(*inputs, average_attn_weights=average, **given)
         wanted, their_weights = theirs(*inputs, average_attn_weights=average, **given)

@@ -55,7 +55,7 @@ def test_it_is_clearheads_attention(rules, dtype):
 
 @pytest.mark.parametrize("rules", RULES)
 def test_first_and_second_derivatives_are_those_of_finite_differences(rules):
-    q, k, v = operands(batch=1, n=7, dim=3)
+    q, k, v = operands(batch=1, key_heads=1, n=7, dim=3)
     given = dict(RULES[rules])
     sink = given.pop("sink", None)
     inputs = [q, k, v] if sink is None else [q, k, v, sink.clone().requires_grad_()]

@@ -371,7 +371,7 @@ def test_sequences_of_different_lengths_have_no_common_weights():
 
 
 @pytest.mark.parametrize("rules", [
-    {}, {"mask": window(40)}, {"sink": np.ones(6)}, {"score": softcap(2.0)}, {"mask": causal() | prefix(30)},
+    {}, {"mask": window(40), "sink": np.ones(6)}, {"mask": causal() | prefix(30), "score": softcap(2.0)},
     {"mask": documents([100, 200]) & causal(), "score": clearhead.alibi(6)},
     {"mask": dense(np.random.default_rng(0).random((300, 300)) > 0.5)}, {"mask": clearhead.dilated(7)},
 ])  # fmt: skip

@@ -28,6 +28,7 @@ from tests.view.printed import nearly, number, percent, share
 from tests.view.test_numbers import READ as READ_NUMBERS
 from tests.view.test_numbers import expected
 from tests.view.test_server import distinct_names
+from tests.view.watched_page import VIOLATIONS
 
 Open = Callable[..., Page]
 SENTENCES = (
@@ -178,7 +179,7 @@ def test_everyone_can_use_it(opened: Open, demo: Path, axe: str, file: str, widt
     page = opened((demo / file).as_uri(), viewport={"width": width, "height": 800}, color_scheme=scheme)
     expect(page.locator(".next, .rank li").first).to_be_attached()
     page.evaluate(axe)
-    found = page.evaluate("axe.run(document, { preload: false })")["violations"]
+    found = page.evaluate(VIOLATIONS)
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
     for wide in (360, 800, 1280):
         page.set_viewport_size({"width": wide, "height": 800})

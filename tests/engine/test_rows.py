@@ -11,6 +11,7 @@ from clearhead.engine.execute import execute_rows
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.rules.fused import clipped_sum
 from clearhead.rules.masks import visible
+from tests.kernels.combinations import in_turns
 
 Q, KV = 70, 300
 MASKS = {
@@ -34,8 +35,7 @@ def draw(queries, keys, dim=16, dtype="float32"):
     return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize(("mask", "rule"), in_turns(MASKS, RULES, 1))
 def test_any_cut_of_the_queries_has_the_bits_of_the_whole(mask, rule):
     q, k, v = draw(Q, KV)
     whole = clearhead.attend(q, k, v, mask=MASKS[mask], score=RULES[rule])

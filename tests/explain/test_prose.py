@@ -1,4 +1,7 @@
-"""Every claim that clearhead explain prints is true: 2000 random inputs and the corners, before a judge of its own."""
+"""Every claim that clearhead explain prints is true: 600 random inputs and the corners, before a judge of its own.
+
+`scripts/fuzz prose` judges as many random inputs as one asks for.
+"""
 
 import pytest
 
@@ -9,7 +12,7 @@ from tests.explain.cases import case
 from tests.explain.corners import all_corners, corner, on_model
 from tests.explain.judge.ranges import UntrueError
 
-SEEDS, EACH = 2000, 100
+SEEDS, EACH = 600, 60
 PLAIN = corner([[0.0, 1.0], [0.5, 0.2], [1.0, 0.0], [2.0, 2.0]], "abcd", position=2)
 FALSE = {
     "item 2, looks": "item 3, looks",

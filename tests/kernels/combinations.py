@@ -6,7 +6,8 @@ compile.
 """
 
 import random
-from itertools import combinations, product
+from collections.abc import Iterable
+from itertools import combinations, cycle, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +68,30 @@ def all_pairs(masks: list[str], scores: list[str]) -> list[Combination]:
             missing -= pairs(best)
             found.append(best)
     return found
+
+
+def in_turns(some: Iterable[Any], others: Iterable[Any], count: int = 2) -> list[tuple[Any, Any]]:
+    """Each of some with a few of the others, which take turns: what stands for all pairs where each costs a kernel."""
+    turns = cycle(others)
+    return [(one, next(turns)) for one in some for _ in range(count)]
+
+
+def isas_and_dtypes() -> list[tuple[str, Any]]:
+    """Each instruction set with each dtype, so that neighbours differ in their dtypes."""
+    isas, dtypes = native_isas(), [np.float32, np.float64]
+    return [(isa, dtypes[(place + turn) % 2]) for turn in range(2) for place, isa in enumerate(isas)]
+
+
+def each_in_turns(masks: list[str], scores: list[str]) -> list[Combination]:
+    """Each mask once; score rules, instruction sets, dtypes and sinks in turns: for kernels beside the forward one.
+
+    What they do with a mask or a score rule is put together by the code that `all_pairs` tries in the forward kernel.
+    """
+    rest = product([False, True], isas_and_dtypes())
+    return [
+        Combination(mask, score, isa, dtype, sink)
+        for mask, score, (sink, (isa, dtype)) in zip(masks, cycle(scores), cycle(rest), strict=False)
+    ]
 
 
 def pairs(one: Combination) -> set[tuple[tuple[int, Any], ...]]:

@@ -1,4 +1,9 @@
-"""The backward kernel against the definition's gradients, on every instruction set, and its promises of bits."""
+"""The backward kernel against the definition's gradients, on every instruction set, and its promises of bits.
+
+Each score rule meets both dtypes on two instruction sets, and each mask one of all kinds of kernel, in turns.
+"""
+
+from itertools import product
 
 import ml_dtypes
 import numpy as np
@@ -31,7 +36,7 @@ from clearhead.machine.target import native_isas
 from clearhead.rules.masks import visible
 from clearhead.testing import check_same_bits, using_isa
 from tests.arrays import random
-from tests.kernels.combinations import all_pairs
+from tests.kernels.combinations import each_in_turns, in_turns, isas_and_dtypes
 from tests.kernels.test_rules import placed
 from tests.strategies import LAYOUTS, laid_out
 
@@ -136,14 +141,16 @@ def near(got, exact, dtype, factor=1):
     np.testing.assert_allclose(got.astype(np.float64), exact, atol=tolerance * size, rtol=0)
 
 
-@pytest.mark.parametrize("score", sorted(SCORES))
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_every_rule(score, dtype):
+@pytest.mark.parametrize(
+    ("score", "isa", "dtype"), [(score, *way) for score, way in in_turns(sorted(SCORES), isas_and_dtypes())]
+)
+def test_every_rule(score, isa, dtype):
     q, k, v = random(2, HEADS, 90, 5, dtype=dtype), random(HEADS, 90, 5, dtype=dtype), random(HEADS, 90, 3, dtype=dtype)
-    check(q, k, v, score=SCORES[score](90, 90, dtype))
+    with using_isa(isa):
+        check(q, k, v, score=SCORES[score](90, 90, dtype))
 
 
-COMBINATIONS = all_pairs(sorted(MASKS), sorted(SCORES))
+COMBINATIONS = each_in_turns(sorted(MASKS), sorted(SCORES))
 
 
 @pytest.mark.parametrize("one", COMBINATIONS, ids=str)
@@ -230,10 +237,10 @@ SHARED = {  # heads that read each other's numbers, though each names itself in 
 @pytest.mark.parametrize("name", SHARED)
 def test_heads_that_share_numbers_of_a_rule_add_to_them_in_one_order(name):
     lead = (8, 1) if "batches" in name else (8,)
-    q, k, v, d_out = (random(*lead, 600, 16, seed=n) for n in range(4))
+    q, k, v, d_out = (random(*lead, 300, 16, seed=n) for n in range(4))
     one, four = (attend(q, k, v, score=SHARED[name], threads=n).backward(d_out).rules[0][0] for n in (1, 4))
     check_same_bits(four, one, "gradients of a rule's array")
-    near(one, gradients(*map(wide, (q, k, v, d_out)), score=SHARED[name]).rules[0][0], q.dtype, 600)
+    near(one, gradients(*map(wide, (q, k, v, d_out)), score=SHARED[name]).rules[0][0], q.dtype, 300)
 
 
 def test_which_heads_must_keep_one_order():
@@ -256,14 +263,19 @@ def test_expanded_heads_have_gradients_of_their_own(lead):
     assert check(q, *(np.broadcast_to(x, shape) for x in (k, v))).k.shape == shape
 
 
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("isa", ISAS)
-def test_sixteen_bits(isa, dtype):
+@pytest.mark.parametrize(
+    ("isa", "dtype", "rules"),
+    [
+        (*kind, ({}, {"score": softcap(2.0), "sink": random(HEADS)})[with_rules])
+        for kind, with_rules in in_turns(product(ISAS, [np.float16, ml_dtypes.bfloat16]), [0, 1, 1, 0], 1)
+    ],
+)
+def test_sixteen_bits(isa, dtype, rules):
     q, k, v = (random(HEADS, 140, 20, seed=seed).astype(dtype) for seed in range(3))
     with using_isa(isa):
-        got = check(q, k, v)
+        got = check(q, k, v, **rules)
         assert got.q.dtype == got.k.dtype == got.v.dtype == dtype
-        check(*(x[..., ::-1, 1::2] for x in (q, k, v)), score=softcap(2.0), sink=random(HEADS))
+        check(*(x[..., ::-1, 1::2] for x in (q, k, v)), **rules)
 
 
 @pytest.mark.parametrize("one", [one for one in COMBINATIONS if one.mask not in ("full", "nothing")], ids=str)

@@ -1,5 +1,7 @@
 """Decoding: few queries give the canonical bits, and a cache the bits of plain arrays."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from clearhead.engine.launch import FEW
 from clearhead.machine.target import native_isas
 from clearhead.testing import check_hidden, check_same_bits, using_isa
 from tests.arrays import random
+from tests.kernels.combinations import in_turns, isas_and_dtypes
 
 ISAS = native_isas()
 
@@ -39,10 +42,11 @@ RULES = {
 
 
 @given(
-    st.sampled_from(sorted(RULES)), st.sampled_from(ISAS), st.sampled_from([np.float32, np.float64]),
-    st.integers(1, FEW), st.integers(1, 400), st.sampled_from([1, 2, 4]), st.booleans(),
+    st.sampled_from(in_turns(sorted(RULES), isas_and_dtypes(), 1)), st.integers(1, FEW), st.integers(1, 400),
+    st.sampled_from([1, 2, 4]), st.booleans(),
 )  # fmt: skip
-def test_few_queries_give_the_canonical_bits(rule, isa, dtype, queries, keys, key_heads, batches):
+def test_few_queries_give_the_canonical_bits(kernel, queries, keys, key_heads, batches):
+    rule, (isa, dtype) = kernel
     lead = (2,) if batches else ()
     q, k = random(*lead, 4, queries, 16, dtype=dtype), random(*lead, key_heads, keys, 16, dtype=dtype)
     v = random(*lead, key_heads, keys, 48, dtype=dtype)
@@ -77,9 +81,9 @@ def test_hidden_keys_and_values_are_never_touched():
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(
-    ("dtype", "dim", "value_dim"), [(np.float32, 32, 48), (np.float64, 16, 16), (np.float32, 7, 5)]
+    ("dtype", "dim", "value_dim", "kept"),
+    [(np.float32, 32, 48, None), (np.float64, 16, 16, 120), (np.float32, 7, 5, None)],
 )
-@pytest.mark.parametrize("kept", [None, 120])
 def test_a_cache_gives_the_bits_of_the_whole(isa, dtype, dim, value_dim, kept):
     n = 420
     q, k = random(2, 4, n, dim, dtype=dtype), random(2, 2, n, dim, dtype=dtype)
@@ -182,11 +186,12 @@ KEPT = [(np.float16, None), (bfloat16, None), (np.float32, "int8"), (bfloat16, "
 
 
 @given(
-    st.sampled_from(KEPT), st.sampled_from(sorted(RULES)), st.sampled_from(ISAS), st.integers(1, 9),
+    st.sampled_from(in_turns(product(KEPT, ISAS), sorted(RULES), 1)), st.integers(1, 9),
     st.integers(1, 300), st.sampled_from([1, 2, 4]), st.sampled_from([(16, 48), (7, 5), (32, 20)]),
 )  # fmt: skip
-def test_narrow_caches_give_the_bits_of_their_arrays(kept, rule, isa, queries, keys, key_heads, dims):
-    (dtype, narrow), rules = kept, RULES[rule]
+def test_narrow_caches_give_the_bits_of_their_arrays(kernel, queries, keys, key_heads, dims):
+    ((dtype, narrow), isa), rule = kernel
+    rules = RULES[rule]
     q, k = random(4, queries, dims[0], dtype=dtype), random(key_heads, keys, dims[0], dtype=dtype)
     v = random(key_heads, keys, dims[1], dtype=dtype)
     cache = KeyValueCache(dtype=narrow)

@@ -1,6 +1,5 @@
 """Functions in fused rules: the canonical bits on every instruction set, the definition's gradients and tangents."""
 
-import itertools
 import math
 
 import numpy as np
@@ -12,6 +11,7 @@ from clearhead.definition.gradient import gradients
 from clearhead.definition.tangent import second
 from clearhead.machine.target import native_isas
 from clearhead.testing import check_same_bits, using_isa
+from tests.kernels.combinations import in_turns, isas_and_dtypes
 
 SLOPES = np.array([0.3, -0.7, 1.4])
 TABLE = np.linspace(-1, 1, 8)
@@ -36,16 +36,11 @@ def random(*shape, dtype=np.float64, seed=0):
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
-# float64 on one instruction set for each rule, in turns: any two of rule, instruction set and dtype meet.
-DOUBLE = [(name, isa) for name, isa in zip(RULES, itertools.cycle(native_isas()), strict=False)]
-KERNELS = [
-    *((name, isa, np.float32, 70) for name in RULES for isa in native_isas()),
-    *((name, isa, np.float64, 2) for name, isa in DOUBLE),
-]
-
-
-@pytest.mark.parametrize(("name", "isa", "dtype", "queries"), KERNELS)
-def test_functions_give_the_canonical_bits(name, isa, dtype, queries):
+# Each rule with both dtypes, on two instruction sets: each function alone has the definition's bits on all of them in
+# tests/rules/test_elementary_bits.py.
+@pytest.mark.parametrize(("name", "isa", "dtype"), [(name, *way) for name, way in in_turns(RULES, isas_and_dtypes())])
+def test_functions_give_the_canonical_bits(name, isa, dtype):
+    queries = 70 if dtype == np.float32 else 2
     q, k = random(3, queries, 4, dtype=dtype), random(3, 90, 4, dtype=dtype, seed=1)
     rule = {"mask": causal(align="end"), "score": RULES[name]}
     with using_isa(isa):

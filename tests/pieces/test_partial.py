@@ -47,6 +47,7 @@ from clearhead.pieces import segments
 from clearhead.pieces.stretch import Call, stretch_of
 from clearhead.testing import using_isa
 from tests.arrays import random
+from tests.kernels.combinations import in_turns
 
 SEGMENT = 2048
 LONGEST = 3 * SEGMENT + 200
@@ -124,6 +125,9 @@ class Fold:
         return [x.astype(self.dtype) for x in (q, k, v)]
 
 
+KINDS = in_turns([np.float32, np.float64, np.float16, bfloat16, np.float32], native_isas(), 1)
+
+
 @st.composite
 def folds(draw: st.DrawFn, rules: st.SearchStrategy[str]) -> Fold:
     """Lengths near the borders of segments, pieces of the queries, and cuts at segments."""
@@ -133,10 +137,11 @@ def folds(draw: st.DrawFn, rules: st.SearchStrategy[str]) -> Fold:
     count = draw(st.sampled_from([1, 3, 4, 5, 40, 65]))
     borders = range(SEGMENT, length, SEGMENT)
     cuts = draw(st.sets(st.sampled_from(borders))) if len(borders) else set()
+    dtype, isa = draw(st.sampled_from(KINDS))
     return Fold(
-        draw(rules), draw(st.sampled_from([np.float32, np.float32, np.float64, np.float16, bfloat16])), length,
+        draw(rules), dtype, length,
         (first, min(length, first + count)), (0, *sorted(cuts), length), draw(st.sampled_from([2, 16])),
-        draw(st.sampled_from([1, 16, 33])), draw(st.sampled_from(native_isas())), draw(st.sampled_from([1, 2, 7])),
+        draw(st.sampled_from([1, 16, 33])), isa, draw(st.sampled_from([1, 2, 7])),
         draw(st.sampled_from(["", "", "hidden", "infinite", "large"])),
     )  # fmt: skip
 
@@ -176,20 +181,19 @@ def check(case: Fold) -> None:
 BANDS = ["causal", "full", "window", "wide window", "ahead"]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(folds(st.sampled_from(BANDS)))
 def test_a_fold_has_the_bits_of_one_call(case: Fold):
     check(case)
 
 
-@settings(max_examples=24)
+@settings(max_examples=16)
 @given(folds(st.sampled_from(sorted(RULES.keys() - set(BANDS)))))
 def test_a_fold_has_the_bits_of_one_call_under_any_rule(case: Fold):
     check(case)
 
 
-@pytest.mark.parametrize("rules", RULES)
-@pytest.mark.parametrize("queries", [(2500, 2570), (4096, 4099)])
+@pytest.mark.parametrize(("rules", "queries"), in_turns(RULES, [(2500, 2570), (4096, 4099)], 1))
 def test_each_rule_reads_the_positions_of_the_whole_call(rules, queries):
     length = 2 * SEGMENT + 63
     check(Fold(rules, np.float32, length, queries, (0, SEGMENT, length), 16, 16, native_isas()[0], 2, ""))
@@ -197,16 +201,15 @@ def test_each_rule_reads_the_positions_of_the_whole_call(rules, queries):
 
 
 @pytest.mark.parametrize(
-    ("rules", "dtype"),
+    ("rules", "dtype", "count", "dim"),
     [
-        ("causal", np.float64),
-        ("window", np.float32),
-        ("traced", bfloat16),
-        ("traced", np.float32),
-        ("dense", np.float32),
+        ("causal", np.float64, 2, 16),
+        ("window", np.float32, 6, 3),
+        ("traced", bfloat16, 2, 16),
+        ("traced", np.float32, 6, 3),
+        ("dense", np.float32, 2, 16),
     ],
 )
-@pytest.mark.parametrize(("count", "dim"), [(2, 16), (6, 3)])
 def test_sums_are_those_of_the_definition(rules, dtype, count, dim):
     """With the decode kernel (two queries) and the forward kernel."""
     length, first = SEGMENT + 140, SEGMENT + 20
@@ -241,9 +244,13 @@ def test_the_definitions_fold_is_the_definitions_attention():
     assert same(lse, wanted[1])
 
 
-@pytest.mark.parametrize("isa", native_isas())
-@pytest.mark.parametrize("count", [1, 4, 30])
-@pytest.mark.parametrize("cached", [False, True, "int8"])
+@pytest.mark.parametrize(
+    ("isa", "cached", "count"),
+    [
+        (*kind, count)
+        for kind, count in in_turns(itertools.product(native_isas(), [False, True, "int8"]), [1, 30, 4, 30], 1)
+    ],
+)
 def test_segments_that_were_found_apart_join_to_one_call(isa, count, cached):
     """As in decoding over a cache that is spread over machines: each has some segments, queries travel."""
     length, first = 2 * SEGMENT + 300, 2 * SEGMENT + 100

@@ -15,6 +15,7 @@ import pytest
 from clearhead import alibi, attend, attention, dense, functions, where
 from clearhead.definition import textbook
 from clearhead.rules import current
+from tests.kernels.combinations import in_turns
 
 FACTOR = 2.0
 SHIFTS = np.array([0.5, -1.0, 2.0, 0.0])
@@ -320,8 +321,10 @@ def right(rule: Any) -> np.ndarray:
     return textbook.attention(X, X, X, score=rule)
 
 
-@pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("form", ["alone", "in a list", "attend"])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [*((name, "alone") for name in RULES), *in_turns(RULES, ["in a list", "attend", "attend"], 1)],
+)
 def test_the_next_call_sees_what_has_changed(name: str, form: str) -> None:
     rule, change = RULES[name], CHANGES[name]
     score = [rule, alibi(2)] if form == "in a list" else rule

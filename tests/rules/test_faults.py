@@ -24,6 +24,7 @@ from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.faults import faults
 from clearhead.rules.ranges import ranges
 from clearhead.testing import using_isa
+from tests.kernels.combinations import in_turns, isas_and_dtypes
 
 ISAS = native_isas()
 NAMES = ("score", "batch", "head", "query", "key")
@@ -31,12 +32,6 @@ TEN = np.arange(10.0)
 LARGE = np.array([3, 2**63, 5, 2**64 - 1], np.uint64)
 SIGNED = np.array([0, 3, -2, 7], np.int8)
 TINY = np.array([-(2**63), 2**63 - 1, 0], np.int64)
-
-
-@pytest.fixture(params=ISAS)
-def isa(request):
-    with using_isa(request.param):
-        yield request.param
 
 
 def random(*shape, dtype=np.float64, seed=0):
@@ -84,20 +79,22 @@ VALUED = {
 
 
 @pytest.mark.parametrize("name", VALUED)
-@pytest.mark.parametrize(("dtype", "queries"), [(np.float32, 40), (np.float64, 2)])
-def test_whole_numbers_are_pythons(isa, name, dtype, queries):
-    rule = VALUED[name]
+@pytest.mark.parametrize("isa", ISAS)
+def test_whole_numbers_are_pythons(isa, name):
+    """Each rule on each instruction set: many queries of float32 or few of float64, in arrays or a cache, in turns."""
+    rule, turn = VALUED[name], list(VALUED).index(name) + ISAS.index(isa)
+    dtype, queries = [(np.float32, 40), (np.float64, 2)][turn % 2]
     q, k, v = random(2, queries, 4, dtype=dtype), random(2, 40, 4, dtype=dtype, seed=1), random(2, 40, 3, dtype=dtype)
     seen = np.tri(queries, 40, 40 - queries, dtype=bool)
     right = by_hand(rule, q, k, v, seen)
     tolerance = 2e-5 if dtype == np.float32 else 1e-12
-    # On every instruction set a rule meets arrays with one dtype and a cache with the other, in turns.
-    if (list(VALUED).index(name) + ISAS.index(isa) + (dtype == np.float32)) % 2:
-        got = attention(q, k, v, mask=causal(align="end"), score=rule)
-    else:
-        cache = KeyValueCache()
-        cache.append(k, v)
-        got = attention(q, cache, score=rule)
+    with using_isa(isa):
+        if turn // 2 % 2:
+            got = attention(q, k, v, mask=causal(align="end"), score=rule)
+        else:
+            cache = KeyValueCache()
+            cache.append(k, v)
+            got = attention(q, cache, score=rule)
     np.testing.assert_allclose(got, right, tolerance, tolerance)
 
 
@@ -211,6 +208,7 @@ PAIRS = [
     *(pytest.param("attend", rule, id=rule.__name__) for rule in FAULTS),
     *(pytest.param(way, rule, id=f"{way}, {rule.__name__}") for way in WAYS for rule in (beyond, divided)),
 ]
+HIDDEN = [*(("attend", rule) for rule in FAULTS), *in_turns(WAYS, (beyond, divided), 1)]  # two more kernels for each
 
 
 @pytest.mark.parametrize(("way", "rule"), PAIRS)
@@ -225,7 +223,7 @@ def test_a_pair_without_an_answer_is_an_error_where_it_is_seen(way, rule):
     assert any(cure in message for cure in ("np.clip", "np.maximum", "astype(float)"))
 
 
-@pytest.mark.parametrize(("way", "rule"), PAIRS)
+@pytest.mark.parametrize(("way", "rule"), [pytest.param(*one, id=f"{one[0]}, {one[1].__name__}") for one in HIDDEN])
 def test_a_pair_without_an_answer_is_none_where_it_is_hidden(way, rule):
     q, k, v = operands()
     seen = np.tri(40, dtype=bool)
@@ -239,15 +237,19 @@ def test_a_pair_without_an_answer_is_none_where_it_is_hidden(way, rule):
     np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", FAULTS, ids=lambda rule: rule.__name__)
-@pytest.mark.parametrize(("dtype", "queries"), [(np.float32, 150), (np.float64, 3)])
-def test_every_instruction_set_finds_the_pair(isa, rule, dtype, queries):
+@pytest.mark.parametrize(
+    ("rule", "isa", "dtype"),
+    [pytest.param(rule, *way, id=f"{rule.__name__}-{way[0]}") for rule, way in in_turns(FAULTS, isas_and_dtypes(), 3)],
+)
+def test_every_instruction_set_finds_the_pair(rule, isa, dtype):
+    queries = 150 if dtype == np.float32 else 3
     q, k, v = operands(queries, 150, dtype)
     mask = causal(align="end")
-    with pytest.raises(TraceError, match="line"):
-        attention(q, k, v, mask=mask, score=rule)
-    hidden = dense(np.broadcast_to(np.arange(150) < 10, (queries, 150)))
-    assert np.isfinite(attention(q, k, v, mask=mask & hidden, score=rule)).all()
+    with using_isa(isa):
+        with pytest.raises(TraceError, match="line"):
+            attention(q, k, v, mask=mask, score=rule)
+        hidden = dense(np.broadcast_to(np.arange(150) < 10, (queries, 150)))
+        assert np.isfinite(attention(q, k, v, mask=mask & hidden, score=rule)).all()
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,4 +1,8 @@
-"""Every mask is held against the lengths, heads and batches of a call, wherever in a formula it stands."""
+"""Every mask is held against the lengths, heads and batches of a call, wherever in a formula it stands.
+
+`visible` answers for each mask in each formula. Each mask is compiled in two formulas only, and each formula with three
+masks or four: a kernel puts a formula together from its parts as `visible` does, and takes half a second to compile.
+"""
 
 from typing import Any
 
@@ -23,6 +27,7 @@ from clearhead import (
     window,
 )  # fmt: skip
 from clearhead.rules.masks import Span, cut, visible
+from tests.kernels.combinations import in_turns
 
 BATCHES, HEADS, QUERIES, KEYS = 2, 3, 4, 6
 LEAD = (BATCHES, HEADS)
@@ -97,17 +102,27 @@ def call(mask, lead=LEAD):
     return q, k, v, {"mask": mask, "scale": 1.0}
 
 
-@pytest.mark.parametrize("formula", FORMULAS)
-@pytest.mark.parametrize("name", FITTING)
-def test_what_fits_is_seen_wherever_it_stands(name, formula):
+def fitting(name, formula):
+    """A mask in a formula, and the pairs that it lets see each other."""
     (mask, seen), (made, meant) = FITTING[name], FORMULAS[formula]
     mask = made(mask) & END
     if formula in ("alone", "and", "and, behind") and name.startswith("documents"):
         packs: Any = FITTING[name][0]
         mask = made(documents(packs.lengths) | ~full()) & END  # at the top, its queries would be packed too
     odd = (np.arange(KEYS) + np.arange(QUERIES)[:, None] + KEYS - QUERIES + np.arange(HEADS)[:, None, None]) % 2 == 1
-    wanted = np.broadcast_to(meant(np.broadcast_to(seen, (*LEAD, QUERIES, KEYS)), odd), (*LEAD, QUERIES, KEYS))
+    return mask, np.broadcast_to(meant(np.broadcast_to(seen, (*LEAD, QUERIES, KEYS)), odd), (*LEAD, QUERIES, KEYS))
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+@pytest.mark.parametrize("name", FITTING)
+def test_what_fits_is_seen_wherever_it_stands(name, formula):
+    mask, wanted = fitting(name, formula)
     np.testing.assert_array_equal(np.broadcast_to(visible(mask, QUERIES, KEYS, lead=LEAD), wanted.shape), wanted)
+
+
+@pytest.mark.parametrize(("name", "formula"), in_turns(FITTING, FORMULAS))
+def test_what_fits_is_attended_to_wherever_it_stands(name, formula):
+    mask, wanted = fitting(name, formula)
     q, k, v, rules = call(mask)
     scores = np.where(wanted, q @ k.swapaxes(-1, -2), -np.inf)
     weights = np.exp(scores - np.maximum(scores.max(-1, keepdims=True), -1e9))
@@ -211,7 +226,7 @@ def test_queries_over_a_cache_are_the_last_ones_for_every_rule():
     cache = KeyValueCache()
     cache.append(x, x)
     last = x[:, -2:]
-    for mask, score in ((ODD, ()), (ODD | prefix(1), ()), (full(), alibi(3)), (full(), lambda s, b, h, i, j: s * i)):
+    for mask, score in ((ODD, ()), (ODD | prefix(1), alibi(3)), (full(), lambda s, b, h, i, j: s * i)):
         found = attention(last, cache, mask=mask, score=score)
         assert np.array_equal(found, attention(last, x, x, mask=mask & END, score=score))
         assert np.array_equal(found, attention(x, x, x, mask=mask, score=score)[:, -2:])

@@ -17,6 +17,7 @@ from clearhead.rules.operations import KIND_RANK, OPERATIONS, ROWS
 from clearhead.rules.scores import SCORE_PARAMETERS
 from clearhead.rules.trace import trace
 from clearhead.testing import using_isa
+from tests.kernels.combinations import in_turns, isas_and_dtypes
 from tests.rules.compiled import run
 
 BACK_ENDS = {
@@ -183,9 +184,13 @@ def test_methods_of_numpys_numbers():
 TABLE = np.linspace(0, 1, 16)
 
 
-@pytest.mark.parametrize("isa", native_isas())
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_float_indexes_a_table(isa, dtype):
+MASKED = {"mask": where(lambda batch, head, query, key: np.trunc(key * 0.3) <= query)}
+
+
+@pytest.mark.parametrize(
+    ("isa", "dtype", "given"), [(*way, given) for way, given in in_turns(isas_and_dtypes(), ({}, MASKED, MASKED), 1)]
+)
+def test_a_float_indexes_a_table(isa, dtype, given):
     """T5's buckets, written with a logarithm."""
     q, k = (np.random.default_rng(n).standard_normal((2, 40, 4)).astype(dtype) for n in range(2))
 
@@ -196,9 +201,8 @@ def test_a_float_indexes_a_table(isa, dtype):
         return score + BUCKETS[abs(query - key)]
 
     with using_isa(isa):
-        for given in ({}, {"mask": where(lambda batch, head, query, key: np.trunc(key * 0.3) <= query)}):
-            own, other = (attend(q, k, k, score=rule, **given).output for rule in (bucketed, looked_up))
-            assert np.array_equal(own, other)
+        own, other = (attend(q, k, k, score=rule, **given).output for rule in (bucketed, looked_up))
+        assert np.array_equal(own, other)
 
 
 BUCKETS = TABLE[np.floor(2 * np.log2(np.arange(64.0) + 1)).astype(int)]

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.site.conftest import Opened
+from tests.view.watched_page import VIOLATIONS
 
 Open = Callable[..., Opened]
 PAGES = ("index.html", "learn.html", "reference/attention.html", "machine-code.html", "gallery.html", "design.html")
@@ -100,7 +101,7 @@ def test_no_page_scrolls_sideways(opened: Open, width: int) -> None:
 def test_everyone_can_use_it(opened: Open, axe: str, name: str, scheme: str) -> None:
     page = opened(name, color_scheme=scheme, viewport={"width": 1280, "height": 900}).page
     page.evaluate(axe)
-    found = page.evaluate("axe.run(document, { preload: false })")["violations"]
+    found = page.evaluate(VIOLATIONS)
     wrong = [
         f"{one['id']}: {at['html'][:160]} {at['failureSummary'][:300]}" for one in found for at in one["nodes"][:3]
     ]

@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.view.known import READINGS
 from tests.view.read_page import ReadPage
 from tests.view.test_page import LOOKS
+from tests.view.watched_page import VIOLATIONS
 
 Reads = Callable[..., ReadPage]
 PLACES = {name: f"reading={at}" for at, name in enumerate(READINGS)}
@@ -90,7 +91,7 @@ COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
 
 def violations(page: Page, options: dict[str, Any]) -> list[str]:
     """What axe finds, in words."""
-    found = page.evaluate("options => axe.run(document, options)", {"preload": False} | options)["violations"]
+    found = page.evaluate(VIOLATIONS, options)
     return [f"{one['id']}: {at['html'][:200]} {at['failureSummary'][:400]}" for one in found for at in one["nodes"][:3]]
 
 

@@ -8,6 +8,9 @@ from playwright.sync_api import Browser, Page, Request
 
 POLICY = "addEventListener('securitypolicyviolation', e => console.error('policy: ' + e.violatedDirective))"
 
+VIOLATIONS = """options => axe.run(document, { preload: false, resultTypes: ["violations"], ...options })
+  .then(found => found.violations)"""  # what axe-core finds wrong; what it finds right would be many times as long
+
 
 class Watched:
     """A page and what it complained of: nothing, at the end of a test."""

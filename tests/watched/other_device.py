@@ -1,5 +1,7 @@
 """A model on another device than the processor, watched; prints as JSON what was copied and computed.
 
+Arguments are how it attends and its dtype, as sdpa-bfloat16: a line is printed for each of them.
+
 The device is made of tensors whose numbers lie in host memory, but only for operations on the device: what the host
 reads is written down. It belongs to the whole process, so this file runs in one of its own.
 """
@@ -93,8 +95,8 @@ def decoded(model, tokens, mask):
     return logits
 
 
-def main(attention, dtype):
-    """Watch a model there, and compare with the same model here."""
+def make_the_device():
+    """Teach torch the other device."""
     _setup_privateuseone_for_python_backend("other")
     libraries = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     libraries[0].fallback(made_there, "PrivateUse1")
@@ -102,7 +104,13 @@ def main(attention, dtype):
         operation = getattr(torch.ops.aten.arange, name)
         libraries[1].impl(operation.name(), partial(made_there, operation), "PrivateUse1")
     torch.tensor = tensor_there
-    warnings.simplefilter("ignore")
+    return libraries  # which must live as long as the device
+
+
+def watched_there(attention, dtype):
+    """Watch a model there, and compare with the same model here."""
+    for found in log.values():
+        found.clear()
     torch.manual_seed(1)
     tokens, mask = torch.randint(3, 97, (2, 12)), torch.ones(2, 12, dtype=torch.long)
     mask[1, :3] = 0
@@ -123,7 +131,8 @@ def main(attention, dtype):
         for n in range(2)
         for s, b in ((0, 0), (1, 3))
     ]
-    told = {
+    return {
+        "dtype": dtype,
         "equal": all(torch.equal(a, b) for a, b in zip(logits, expected, strict=True)),
         "errors": errors,
         "steps": seen.steps(),
@@ -131,8 +140,10 @@ def main(attention, dtype):
         "watched": log,
         "unwatched": unwatched,
     }
-    print(json.dumps(told))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    device = make_the_device()
+    warnings.simplefilter("ignore")
+    for asked in sys.argv[1:]:
+        print(json.dumps(watched_there(*asked.split("-"))))

@@ -14,15 +14,22 @@ pytest.importorskip("transformers")
 
 ROOT = Path(__file__).parents[2]
 PASSES, LAYERS = (7, 1, 1, 1, 1, 1), 2
+MODELS = "sdpa-bfloat16", "eager-float32"  # how it attends, and its dtype
 
 
-@pytest.fixture(scope="module", params=[("sdpa", "bfloat16"), ("eager", "float32")], ids="-".join)
-def told(request):
-    """What a process on such a device tells."""
-    command = [sys.executable, "-m", "tests.watched.other_device", *request.param]
+@pytest.fixture(scope="module")
+def every():
+    """What a process on such a device tells of each model."""
+    command = [sys.executable, "-m", "tests.watched.other_device", *MODELS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {**json.loads(done.stdout.splitlines()[-1]), "dtype": request.param[1]}
+    return dict(zip(MODELS, map(json.loads, done.stdout.splitlines()[-len(MODELS) :]), strict=True))
+
+
+@pytest.fixture(params=MODELS)
+def told(every, request):
+    """What it tells of one."""
+    return every[request.param]
 
 
 def test_the_models_bits_stay(told):

@@ -16,7 +16,6 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch.nn.attention import flex_attention as flex  # noqa: E402
 from transformers import AttentionInterface  # noqa: E402
-from transformers.integrations.flex_attention import WrappedFlexAttention  # noqa: E402
 
 import clearhead  # noqa: E402
 from clearhead.adapters.torch import patch  # noqa: E402
@@ -69,9 +68,7 @@ ATTENTIONS = {
 
 @pytest.fixture
 def _flex_is_not_compiled(monkeypatch):
-    monkeypatch.setattr(WrappedFlexAttention, "_is_flex_compiled", True)
-    monkeypatch.setattr(WrappedFlexAttention, "training", False, raising=False)
-    monkeypatch.setattr(WrappedFlexAttention, "_compiled_flex_attention", staticmethod(flex.flex_attention))
+    tiny_models.run_flex_as_it_is(monkeypatch)
 
 
 @torch.no_grad()
