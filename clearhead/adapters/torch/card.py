@@ -76,6 +76,11 @@ def gpu_module(name: str) -> ModuleType:
     return module
 
 
+def any_requires_grad(*tensors: torch.Tensor | None) -> bool:
+    """Whether a gradient can flow to one of them."""
+    return any(x is not None and x.requires_grad for x in tensors)
+
+
 def wants_gradients(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -84,7 +89,7 @@ def wants_gradients(
     sink: torch.Tensor | None,
 ) -> bool:
     """Whether a call wants gradients; raises InputError if it does on a GPU."""
-    wants = torch.is_grad_enabled() and torch._C._any_requires_grad(query, key, value, tables, sink)
+    wants = torch.is_grad_enabled() and any_requires_grad(query, key, value, *tables, sink)
     if wants and query.is_cuda:
         launch = gpu_module("launch")
         launch.refuse("an operand requires a gradient", f"call under torch.no_grad(), or {launch.USE_THE_CPU}")
@@ -102,7 +107,7 @@ def left_to_torch(
         return "on a GPU it has an attn_mask or dropout"
     if torch.is_autocast_enabled("cuda") or query.dtype is not torch.float32:
         return "on a GPU it is not computed in float32"
-    if torch.is_grad_enabled() and torch._C._any_requires_grad(*tensors):
+    if torch.is_grad_enabled() and any_requires_grad(*tensors):
         return "on a GPU it needs gradients"
     if any(x.is_neg() for x in tensors):
         return "on a GPU a tensor is negated lazily"
