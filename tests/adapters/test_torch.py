@@ -418,6 +418,22 @@ def test_a_patch_is_used_again():
         assert functional.scaled_dot_product_attention is torchs_own
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_modules_in_evaluation_call_the_function_while_it_is_patched(enabled, monkeypatch):
+    layer, x = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval(), torch.randn(1, 9, 16)
+    asked, directly = [], sdpa.attend_directly
+    monkeypatch.setattr(sdpa, "attend_directly", lambda *operands: asked.append(operands) or directly(*operands))
+    torch.backends.mha.set_fastpath_enabled(enabled)
+    try:
+        with torch.no_grad(), ct.patch():
+            y = layer(x)
+        assert torch.backends.mha.get_fastpath_enabled() == enabled
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    assert len(asked) == 1
+    torch.testing.assert_close(y, layer(x))
+
+
 def at_each_step(function, run):
     """Call a function, and another at every instruction of its own."""
 

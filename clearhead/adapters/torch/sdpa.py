@@ -10,7 +10,7 @@ import math
 import os
 import threading
 import warnings
-from contextlib import ContextDecorator
+from contextlib import ContextDecorator, suppress
 from itertools import product
 from typing import Any, ClassVar
 
@@ -238,8 +238,9 @@ class patch(ContextDecorator):  # noqa: N801
 
     A reusable context manager and decorator. It affects all threads and restores torch's function afterwards. If
     another function has replaced torch's, such as that of `context_parallel`, which computes over all ranks, entering
-    raises InputError. It does not affect code that imported torch's function by name before, or fast paths of modules
-    (`nn.MultiheadAttention` in evaluation mode).
+    raises InputError. torch's modules call the function in evaluation too, since their fused paths are off meanwhile
+    (`torch.backends.mha`). It does not affect code that imported torch's function by name before, nor
+    `nn.MultiheadAttention` where weights are asked for, as by default: that calls no such function.
 
     >>> with patch():
     ...     torch.nn.functional.scaled_dot_product_attention is scaled_dot_product_attention
@@ -250,6 +251,7 @@ class patch(ContextDecorator):  # noqa: N801
 
     lock = threading.RLock()  # a signal handler may enter patch() in between
     within: ClassVar[list[Any]] = []  # active patches, updated before the function is replaced
+    fused: ClassVar[list[bool]] = []  # whether torch's modules had their fused paths, while they are off
 
     def __enter__(self) -> None:
         with self.lock:
@@ -257,6 +259,9 @@ class patch(ContextDecorator):  # noqa: N801
             current = in_place()
             if current is torchs_own:
                 put(scaled_dot_product_attention)
+                if not self.fused:
+                    self.fused.append(torch.backends.mha.get_fastpath_enabled())
+                torch.backends.mha.set_fastpath_enabled(False)
             elif current is not scaled_dot_product_attention:
                 self.within.pop()
                 name = f"{getattr(current, '__module__', '')}.{getattr(current, '__qualname__', repr(current))}"
@@ -268,8 +273,12 @@ class patch(ContextDecorator):  # noqa: N801
     def __exit__(self, *_: object) -> None:
         with self.lock:
             self.within.pop()
-            if not self.within and in_place() is scaled_dot_product_attention:
+            if self.within:
+                return
+            if in_place() is scaled_dot_product_attention:
                 put(torchs_own)
+            with suppress(IndexError):  # a signal handler has left a patch in between
+                torch.backends.mha.set_fastpath_enabled(self.fused.pop())
 
 
 def in_place() -> Any:
