@@ -57,6 +57,21 @@ def test_segments_that_threads_share_merge_in_order(keys):
         check(q, k, v, threads=(1, 2, 3, 7), mask=mask)
 
 
+@pytest.mark.parametrize("queries", [3, 6])
+def test_queries_before_the_keys_that_a_cache_still_holds_see_nothing(queries):
+    q, k = random(2, queries, 16), random(2, 200, 16, seed=1)
+    whole, cache = KeyValueCache(), KeyValueCache(window=1)
+    for part in (k[:, :140], k[:, 140:]):
+        whole.append(part, part)
+        cache.append(part, part)
+    left = where(lambda b, h, q, k: k >= 128)
+    for mask in (causal(at=20), causal(at=126), window(4, 0, at=126), causal(at=20) & where(lambda b, h, q, k: k > 2)):
+        got, expected = attend(q, cache, mask=mask), attend(q, whole, mask=mask & left)
+        check_same_bits(got.output, expected.output, f"outputs of {mask}")
+        check_same_bits(got.lse, expected.lse, f"log-sum-exps of {mask}")
+        check_same_bits(np.asarray(got.weights), np.asarray(expected.weights), f"weights of {mask}")
+
+
 def test_layouts():
     wide = random(2, 300, 64)
     k, v = wide[:, ::-2, :32], wide[::-1, ::2, 32:]
