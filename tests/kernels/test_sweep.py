@@ -294,6 +294,16 @@ def test_a_row_that_is_not_a_number_keeps_its_zeros():
     assert (row[21:] == 0).all()
 
 
+def test_a_row_whose_keys_number_more_than_32_bits():
+    q, k = random(5, 16), np.broadcast_to(random(1, 16, seed=1), (2**31 + 300, 16))
+    w = weights(q, k, mask=full(), lse=np.full(5, 2, np.float32))
+    parts = {1: np.zeros((1, 1, 200), np.float32), 5: np.zeros((1, 5, 200), np.float32)}
+    for count, out in parts.items():
+        w.sweep(np.array([0]), np.arange(count), 2**31 - 100, 2**31 + 100).array(out, "block")
+    assert parts[1].all()
+    check_same_bits(parts[1][0, 0], parts[5][0, 0], "weights")
+
+
 @pytest.mark.parametrize("layout", ["reversed", "lying apart", "misaligned", "shared"])
 def test_single_queries_of_any_layout(layout):
     q, k = random(4, 50, 16), random(4, 200, 16, seed=1)
