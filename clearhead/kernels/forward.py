@@ -213,6 +213,7 @@ class Forward:
         first = frame.field("first_key") if variant.paged else None
         if a.stretch is not None:
             first = a.stretch.first
+        if first is not None:  # queries that stand before it see none, and no page of theirs is there to be read
             stop = (first < stop).choose(stop, f.i64(0))
         begin = f.i64(0) if a.left is None else a.left.clamp(0, stop)
         if first is not None:  # what is before has left the cache, or is in the sums already: whole blocks

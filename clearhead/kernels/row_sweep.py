@@ -101,7 +101,7 @@ class RowSweep:
         first = floor_to(sees.low, BLOCK)
         for b in f.range(first, (sees.low < sees.high).choose(sees.high, first), BLOCK):
             start, stop = most(b, sees.low), least(b + BLOCK, sees.high)
-            at = target + (start - get("begin") + 0 * (start - b)) * size
+            at = target + (start - get("begin")) * size
             f.call(self.block, RowsBlock(frame, k, k, f.i64(0), b, start, stop, f.i64(0), at))
         return most(sees.high - sees.low, 1) * frame.field("query_dim")
 

@@ -17,7 +17,7 @@ from clearhead.kernels.abi.softmax_state import FOUND, SWEEP_LSE
 from clearhead.kernels.abi.tiles import CACHE_LINE, Tile
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, Function
-from clearhead.kernels.ir.values import Int, Pointer, Truth, Vector, larger, least, most
+from clearhead.kernels.ir.values import Int, Pointer, Vector, larger, least, most
 from clearhead.kernels.parts.dense_rows import BlockRows, Rows, Wanted
 from clearhead.kernels.parts.frame import Frame, sweep_field
 from clearhead.kernels.parts.mask_bits import write_see
@@ -111,8 +111,7 @@ class Sweep:
             self.see = write_see(module, tile, variant)
         widths = range(1, tile.vectors + 1)
         weighed = [] if "scores" in wanted else widths  # scores go out as they are
-        self.weights = {w: write_weights(module, tile, w, wanted, whole=True) for w in weighed}
-        self.weights_seen = {w: write_weights(module, tile, w, wanted, whole=False) for w in weighed}
+        self.weights = {w: write_weights(module, tile, w, wanted) for w in weighed}
         self.gather = {name: write_gather(module, tile, name) for name in GATHERED if name in wanted}
         self.list = {w: write_list(module, tile, w) for w in widths} if "top" in wanted else {}
         arrays = [name for name in ("block", "scores") if name in wanted]
@@ -143,7 +142,7 @@ class Sweep:
         )  # fmt: skip
         scores.write_scores(a.seen)
         self.write_unseen(scores)
-        self.write_consumers(f, w, a, scores, self.whole(scores, a.seen))
+        self.write_consumers(f, w, a, scores)
         return f.finish()
 
     def write_unseen(self, scores: BlockScores) -> None:
@@ -158,15 +157,7 @@ class Sweep:
             for i in f.range(block.edge(f, x + 1), block.rows):
                 f.store(hidden, f.at(scores.s, i, x))
 
-    def whole(self, scores: BlockScores, seen: Pointer | None) -> Truth:
-        """Whether every query of the tile sees every key of the block."""
-        f, block = scores.f, scores.block
-        whole = block.rows - 1 < block.diagonal
-        if block.left is not None:
-            whole = whole & (block.left + (scores.w * f.lanes - 1) < 1)
-        return whole if seen is None else whole & seen.is_null()
-
-    def write_consumers(self, f: Code, w: int, a: SweepBlock, scores: BlockScores, whole: Truth) -> None:
+    def write_consumers(self, f: Code, w: int, a: SweepBlock, scores: BlockScores) -> None:
         """Weights, what is found on the way, and what is done with them then."""
         frame, wanted, size = a.frame, self.variant.consumers, f.element.bytes
         s, state, key = scores.s, scores.state, scores.first_key
@@ -177,12 +168,7 @@ class Sweep:
         maxima = sums + BLOCK * f.lanes * size
 
         if self.weights:
-            arguments = SweepWeights(s, a.rows, state, ahead, get("near"), sums, maxima)
-            with f.either(whole) as (then, otherwise):
-                with then:
-                    f.call(self.weights[w], arguments)
-                with otherwise:
-                    f.call(self.weights_seen[w], arguments)
+            f.call(self.weights[w], SweepWeights(s, a.rows, state, ahead, get("near"), sums, maxima))
         if {"first", "off_first"} & set(wanted):
             with f.when(a.start == 0):
                 self.write_first(f, w, s, state, a.rows)

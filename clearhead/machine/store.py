@@ -103,7 +103,7 @@ def remove_oldest(folder: Path) -> None:
     for path in paths:
         with suppress(OSError):  # another process has removed it
             used.append((os.stat(path).st_mtime_ns, path))
-    for _, path in sorted(used)[: len(paths) - 3 * MOST_ENTRIES // 4]:
+    for _, path in sorted(used, reverse=True)[3 * MOST_ENTRIES // 4 :]:
         with suppress(OSError):
             os.unlink(path)
 

@@ -61,6 +61,32 @@ def test_segments_that_threads_share_merge_in_order(keys):
         check(q, k, v, threads=(1, 2, 3, 7), mask=mask)
 
 
+@pytest.mark.parametrize("at", [2**31 - 1, 2**31 + 5, 2**32])
+def test_positions_that_fill_32_bits(at):
+    row = random(1, 16)
+    k = np.broadcast_to(row, (2**32 + 100, 16))
+    few, many = (attend(np.repeat(row, n, 0), k, k, mask=window(99, 0, at=at)) for n in (1, FEW + 1))
+    check_same_bits(
+        few.output, attend(row, k[:4000], k[:4000], mask=window(99, 0, at=at % 128 + 256)).output, "outputs"
+    )
+    check_same_bits(few.lse, many.lse[:1], "log-sum-exps")
+
+
+@pytest.mark.parametrize("queries", [3, 6])
+def test_queries_before_the_keys_that_a_cache_still_holds_see_nothing(queries):
+    q, k = random(2, queries, 16), random(2, 200, 16, seed=1)
+    whole, cache = KeyValueCache(), KeyValueCache(window=1)
+    for part in (k[:, :140], k[:, 140:]):
+        whole.append(part, part)
+        cache.append(part, part)
+    left = where(lambda b, h, q, k: k >= 128)
+    for mask in (causal(at=20), causal(at=126), window(4, 0, at=126), causal(at=20) & where(lambda b, h, q, k: k > 2)):
+        got, expected = attend(q, cache, mask=mask), attend(q, whole, mask=mask & left)
+        check_same_bits(got.output, expected.output, f"outputs of {mask}")
+        check_same_bits(got.lse, expected.lse, f"log-sum-exps of {mask}")
+        check_same_bits(np.asarray(got.weights), np.asarray(expected.weights), f"weights of {mask}")
+
+
 def test_layouts():
     wide = random(2, 300, 64)
     k, v = wide[:, ::-2, :32], wide[::-1, ::2, 32:]

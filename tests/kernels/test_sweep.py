@@ -303,6 +303,30 @@ def test_a_row_that_is_not_a_number_keeps_its_zeros():
     assert (row[21:] == 0).all()
 
 
+@pytest.mark.parametrize("hidden", [full(), causal(), where(lambda b, h, q, k: k != 7)], ids=str)
+def test_a_score_of_minus_infinity_weighs_nothing_in_any_row(hidden):
+    q, k = random(200, 16), random(200, 16, seed=1)
+    k[3, 0], k[5] = np.nan, 0
+    k[5, 0], q[:, 0] = -np.inf, np.abs(q[:, 0])
+    w = weights(q, k, mask=hidden)
+    many = np.asarray(w)
+    assert (many[:, 5] == 0).all()
+    assert np.isnan(many[5:, 3]).all()
+    check_same_bits(w[60:, :], many[60:], "tiles that begin elsewhere")
+    for i in (5, 150):
+        check_same_bits(w.row(i), many[i], f"weights of {i}")
+
+
+def test_a_row_whose_keys_number_more_than_32_bits():
+    q, k = random(5, 16), np.broadcast_to(random(1, 16, seed=1), (2**31 + 300, 16))
+    w = weights(q, k, mask=full(), lse=np.full(5, 2, np.float32))
+    parts = {1: np.zeros((1, 1, 200), np.float32), 5: np.zeros((1, 5, 200), np.float32)}
+    for count, out in parts.items():
+        w.sweep(np.array([0]), np.arange(count), 2**31 - 100, 2**31 + 100).array(out, "block")
+    assert parts[1].all()
+    check_same_bits(parts[1][0, 0], parts[5][0, 0], "weights")
+
+
 @pytest.mark.parametrize("layout", ["reversed", "lying apart", "misaligned", "shared"])
 def test_single_queries_of_any_layout(layout):
     q, k = random(4, 50, 16), random(4, 200, 16, seed=1)

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from importlib import util
 from pathlib import Path
 
@@ -194,6 +195,24 @@ def test_once_there_are_too_many_those_used_longest_ago_go(tmp_path, monkeypatch
     kept = {path.name for path in tmp_path.iterdir()} - {other.name for other in others}
     assert kept == {keys[0], *keys[4:]}  # three quarters of eight
     assert all(other.exists() for other in others)
+
+
+def test_what_another_process_has_removed_is_not_removed_twice_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "MOST_ENTRIES", 8)
+    for n in range(9):
+        (tmp_path / f"forward-f32-avx2-{n:040x}").touch()
+        os.utime(tmp_path / f"forward-f32-avx2-{n:040x}", (1000 + n, 1000 + n))
+    listed = os.scandir
+
+    def listed_before_another_removes(folder):
+        entries = list(listed(folder))
+        monkeypatch.setattr(os, "scandir", listed)
+        store.remove_oldest(folder)
+        return nullcontext(entries)
+
+    monkeypatch.setattr(os, "scandir", listed_before_another_removes)
+    store.remove_oldest(tmp_path)
+    assert sorted(path.name[-1] for path in tmp_path.iterdir()) == list("345678")  # three quarters of eight
 
 
 def test_entries_are_known_by_their_names(monkeypatch):

@@ -118,15 +118,17 @@ class DecodeBlock:
         q = [call.frame.space("query") + r * (dims * size) for r in self.rows]
         rules = [(self.rule(self.variant.score, r), self.rule(self.variant.mask, r)) for r in self.rows]
         first = call.start - (call.start - call.block) % f.lanes
+        # Counted from the block, whose numbers fit into a lane however many keys there are.
+        edges = [[f.splat_int(key - call.block) for key in span] for span in spans]
 
         def keys(key: Int, tops: list[Vector]) -> list[Vector]:
             wanted = ahead.base + (key - call.block) * ahead.row
             sums = self.sum_pairs(key, dims, q, wanted, ahead.row)
             results = []
-            for n, (low, high) in enumerate(spans):
+            at, inside = (f.lane() + f.splat_int(x) for x in (key, key - call.block))
+            for n, (low, high) in enumerate(edges):
                 score = sum_of_pairs(f, *sums[2 * n : 2 * n + 2])
-                at = f.lane() + f.splat_int(key)
-                seen = (at >= f.splat_int(low)) & (at < f.splat_int(high))
+                seen = (inside >= low) & (inside < high)
                 score_rule, mask_rule = rules[n]
                 offset = (key - call.block) * size
                 if score_rule:

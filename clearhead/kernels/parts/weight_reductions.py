@@ -39,11 +39,9 @@ class SweepWeights(NamedTuple):
     maxima: Pointer
 
 
-def write_weights(
-    module: ir.Module, tile: Tile, w: int, consumers: tuple[str, ...], *, whole: bool
-) -> Emitted[SweepWeights]:
-    """`whole` is for blocks of which every pair is seen."""
-    f = Function(module, tile, f"weights_{w}" if whole else f"weights_seen_{w}", SweepWeights)
+def write_weights(module: ir.Module, tile: Tile, w: int, consumers: tuple[str, ...]) -> Emitted[SweepWeights]:
+    """A score of −∞, hidden or not, weighs 0 even in a row that is not a number."""
+    f = Function(module, tile, f"weights_{w}", SweepWeights)
     s, rows, state, ahead, near, sums, maxima = f.arguments
     vectors = range(w)
     lse = [f.load(f.at(state, SWEEP_LSE, x)) for x in vectors]
@@ -74,9 +72,7 @@ def write_weights(
         for x in vectors:
             score = f.load(f.at(s, i, x))
             t = score - lse[x]
-            weight = exp(f, t)
-            if not whole:  # hidden pairs weigh 0 even in a row that is not a number
-                weight = (score != hidden).choose(weight, zero)
+            weight = (score != hidden).choose(exp(f, t), zero)
             f.store(weight, f.at(s, i, x))
             far = (places[x] - index).size()
             new += [
