@@ -22,7 +22,7 @@ from clearhead.kernels.abi.tiles import CACHE_LINE, STORED, Tile, padded
 from clearhead.machine import loading
 from clearhead.machine.compile import KernelSpec
 
-FEW = 2  # queries of which each alone is computed sooner than a vector of them
+ROWS_APART = 2  # queries of which each alone is computed sooner than a vector of them
 GROUPS = 16  # groups of tiles of one head that sum over queries separately
 WORTH_A_GROUP = 8  # tiles
 WORKSPACE = 1 << 22  # bytes of such sums at a time; further heads take further rounds
@@ -124,10 +124,15 @@ class Sweep:
         return replace(spec, variant=variant)
 
     def row_by_row(self, tile: Tile) -> bool:
-        """Whether there are so few queries, and dense rows of whole vectors, that keys had better be in the lanes."""
+        """Whether there are so few queries, and dense rows of whole vectors, that keys go in the lanes."""
         problem = self.source.problem
         dense = problem.paged or problem.key.element == STORED.get(problem.storage, tile.element.bytes)
-        return len(self.queries) <= FEW and dense and problem.query_dim % tile.lanes == 0 and not self.source.first_key
+        return (
+            len(self.queries) <= ROWS_APART
+            and dense
+            and problem.query_dim % tile.lanes == 0
+            and not self.source.first_key
+        )
 
     def even_groups(self) -> Integers:
         """At most GROUPS groups of equally many full tiles, independent of heads and threads."""

@@ -5,7 +5,6 @@ and scores are those of `decode`; weights are α = exp(s − LSE), as in `sweep`
 """
 
 from functools import partial
-from typing import NamedTuple
 
 import llvmlite.ir as ir
 
@@ -16,17 +15,10 @@ from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.code import Code, Emitted, Function
 from clearhead.kernels.ir.math import exp
 from clearhead.kernels.ir.values import Int, Pointer, least, most
-from clearhead.kernels.parts.decode_block import DecodeBlock, RowsBlock, pack_row, write_record
+from clearhead.kernels.parts.decode_block import DecodeBlock, KeySpan, RowsBlock, pack_row, write_record
 from clearhead.kernels.parts.frame import Frame, sweep_field
 from clearhead.kernels.parts.task_queue import addresses, write_queue
 from clearhead.kernels.parts.tile import floor_to, listed_tile, number_of_query
-
-
-class KeyRange(NamedTuple):
-    """The keys that a query sees and that are wanted, from `low` to before `high`."""
-
-    low: Int
-    high: Int
 
 
 def row_sweep(tile: Tile, variant: Variant) -> ir.Module:
@@ -51,11 +43,11 @@ class RowSweep:
         block = DecodeBlock(f, self.variant, a, [a.r])
         block.write_scores(block.spans(), [s], block.keys_ahead())
         if "scores" not in self.variant.consumers:
-            self.write_weights(f, a, s)
+            self.weigh(f, a, s)
         self.write_out(f, a, s)
         return f.finish()
 
-    def write_weights(self, f: Code, a: RowsBlock, s: Pointer) -> None:
+    def weigh(self, f: Code, a: RowsBlock, s: Pointer) -> None:
         """α = exp(S − LSE) in place of S; hidden pairs weigh 0 even in a row that is not a number."""
         lse, zero, hidden = f.broadcast(a.frame.space("softmax")), f.constant(0.0), f.constant(-float("inf"))
         first = floor_to(a.start - a.block, f.lanes)
@@ -76,8 +68,8 @@ class RowSweep:
     def write_task(self, f: Code, frame: Frame, task: Int) -> Int:
         """One query of one head; gives its cost in multiply-adds."""
         get, size = partial(sweep_field, frame), f.element.bytes
-        queries = get("groups")
-        number, t = task // queries, task % queries
+        tiles = get("groups")  # of one query each
+        number, t = task // tiles, task % tiles
         head = get("heads").pointer().entry(number)
         q, k, _, _ = addresses(f, frame.table, head)
         tile, entry = listed_tile(frame, t, SWEEP_TILE)
@@ -102,11 +94,12 @@ class RowSweep:
         for b in f.range(first, (sees.low < sees.high).choose(sees.high, first), BLOCK):
             start, stop = most(b, sees.low), least(b + BLOCK, sees.high)
             at = target + (start - get("begin")) * size
-            f.call(self.block, RowsBlock(frame, k, k, f.i64(0), b, start, stop, f.i64(0), at))
+            unused = f.i64(0)  # values and what was summed before: here there are none
+            f.call(self.block, RowsBlock(frame, k, k, f.i64(0), b, start, stop, unused, at))
         return most(sees.high - sees.low, 1) * frame.field("query_dim")
 
-    def wanted(self, frame: Frame, origin: Int, keys: Int, position: Int) -> KeyRange:
+    def wanted(self, frame: Frame, origin: Int, keys: Int, position: Int) -> KeySpan:
         """What the query at a position sees of its document, as far as it is wanted."""
         low = most(most(position + frame.field("low"), origin), sweep_field(frame, "begin"))
         high = least(least(position + frame.field("high") + 1, origin + keys), sweep_field(frame, "end"))
-        return KeyRange(most(low, frame.field("first_key")) if self.variant.paged else low, high)
+        return KeySpan(most(low, frame.field("first_key")) if self.variant.paged else low, high)

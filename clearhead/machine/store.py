@@ -21,7 +21,7 @@ from clearhead.machine.unbroken import late
 
 MAGIC = b"clearhead kernel 1\n"
 MAX_ENTRY_BYTES = 1 << 26  # maximum bytes of an entry; real ones are a hundred times smaller
-NAME = re.compile(r"\w+(-\w+)+-[0-9a-f]{40}")  # of an entry, among files that may be somebody else's
+NAME = re.compile(r"\w+-(f32|f64)-\w+-[0-9a-f]{40}|\w+-ptx-[0-9a-f]{40}")  # of an entry, among others' files
 MOST_ENTRIES = 4096  # most are of 60 KiB, so a quarter of a GiB
 
 
@@ -82,12 +82,14 @@ def save_code(key: str, code: bytes) -> None:
     try:
         with appearing(folder / key, 0o600) as file:
             file.write(MAGIC + checksum(key, code) + code)
-        remove_oldest(folder)
     except OSError as error:
         warn(
             folder,
             f"compiled kernels cannot be stored in {folder} ({error.strerror}): set CLEARHEAD_CACHE_DIR elsewhere.",
         )
+    else:
+        with suppress(OSError):
+            remove_oldest(folder)
 
 
 def remove_oldest(folder: Path) -> None:
@@ -105,7 +107,8 @@ def remove_oldest(folder: Path) -> None:
             used.append((os.stat(path).st_mtime_ns, path))
     for _, path in sorted(used, reverse=True)[3 * MOST_ENTRIES // 4 :]:
         with suppress(OSError):
-            os.unlink(path)
+            if read_entry(Path(path)).startswith(MAGIC):  # others may give their files such names
+                os.unlink(path)
 
 
 def usable() -> Path | None:

@@ -182,7 +182,7 @@ def test_once_there_are_too_many_those_used_longest_ago_go(tmp_path, monkeypatch
     monkeypatch.setenv("CLEARHEAD_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(store, "MOST_ENTRIES", 8)
     tmp_path.chmod(0o700)
-    others = [tmp_path / name for name in ("notes.txt", "forward-f32-avx2", "a" * 40)]
+    others = [tmp_path / name for name in ("notes.txt", "forward-f32-avx2", f"package-branch-{'a' * 40}")]
     for other in others:
         other.write_text("somebody else's")
         os.utime(other, (0, 0))

@@ -111,5 +111,5 @@ SWEEP = (  # a sweep over the weights of some queries and keys
 )
 SWEEP_TILE = (*TILE, "at")  # and which of the queries that are wanted is its first
 SEEN_BYTES = 2  # of one vector's bits under a fused mask
-ROW = ("batch", "head", "row", "query", "low", "high", "flat")  # decode: what is known of a row of queries
+ROW = ("batch", "head", "row", "query", "low", "high", "flat")  # decode: a query, by index (row) and position (query)
 PANEL_LINE = 64  # bytes of a line of a cache's page: one pair of dims of as many keys as fit
