@@ -45,7 +45,7 @@ def attend(
     check_results_apart(*arrays)
     if launch.parts:
         card = common_card(arrays)
-        kernel = confirmed_kernel(card, launch.dim, stream)
+        kernel = confirmed_kernel(card, launch.kind, launch.dim, stream)
         card.wait(stream, {x.stream for x in arrays if x.stream is not None})
         run(kernel, launch, Addresses(*(x.address for x in arrays)), stream)
 
@@ -65,7 +65,7 @@ def attend_on(
     launch = launch_of(q, k, v, out, lse, rules=rules)
     if launch.parts:
         addresses = Addresses(*(x.address for x in (q, k, v, out, lse)))
-        run(confirmed_kernel(card, launch.dim, stream), launch, addresses, stream)
+        run(confirmed_kernel(card, launch.kind, launch.dim, stream), launch, addresses, stream)
 
 
 def refusal(q: CardArray, k: CardArray, v: CardArray, rules: Rules) -> str | None:

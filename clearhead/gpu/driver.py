@@ -145,8 +145,8 @@ class Card:
 
     def __init__(self, driver: Driver, index: int) -> None:
         self.driver, self.index = driver, index
-        self.kernels: dict[int, Kernel | str] = {}  # of each dim, confirmed, or why it is refused
-        self.locks: dict[int, threading.RLock] = {}  # for each dim
+        self.kernels: dict[tuple[str, int], Kernel | str] = {}  # by kind and dim, confirmed, or why they are refused
+        self.locks: dict[tuple[str, int], threading.RLock] = {}
         self.handle, self.context = c_int(), c_void_p()
         driver.call("cuDeviceGet", byref(self.handle), c_int(index))
         driver.call("cuDevicePrimaryCtxRetain", byref(self.context), self.handle)

@@ -7,28 +7,34 @@ import numpy as np
 import clearhead
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.problem import problem_of
-from clearhead.gpu import launch, tiled
+from clearhead.gpu import launch
+from clearhead.gpu.programs import KINDS, Program
 from clearhead.gpu.ptx import ptx
-from clearhead.gpu.tile import THREADS, CardTile
+from clearhead.gpu.tile import THREADS
 from tests.gpu.emulation import Emulated
 from tests.gpu.host_thread import HostThread
 from tests.gpu.translation import Translation
 
 
-def from_ptx(tile: CardTile, *, late: bool = False) -> Emulated:
+def from_ptx(program: Program, *, late: bool = False) -> Emulated:
     """The very text that a driver gets."""
-    translation = Translation(ptx(tile).decode())
-    return Emulated(translation.ir, translation.name, launch.ARGUMENTS, THREADS, tile.shared_bytes, late=late)
+    return emulated(program, Translation(ptx(program).decode()).ir, late=late)
 
 
-def host_ir(tile: CardTile) -> str:
+def host_ir(program: Program) -> str:
     """The program as LLVM gets it, for the host."""
-    return tiled.write(HostThread(tile), tile)
+    return program.write(HostThread)
 
 
-def from_ir(tile: CardTile, ir: str = "", *, late: bool = False) -> Emulated:
+def from_ir(program: Program, ir: str = "", *, late: bool = False) -> Emulated:
     """The program before LLVM made PTX of it, or a changed one."""
-    return Emulated(ir or host_ir(tile), tile.name, launch.ARGUMENTS, THREADS, tile.shared_bytes, late=late)
+    return emulated(program, ir or host_ir(program), late=late)
+
+
+def emulated(program: Program, ir: str, *, late: bool) -> Emulated:
+    """A program's code for the host."""
+    shared = program.tile.shared_bytes
+    return Emulated(ir, program.name, KINDS[program.kind].arguments, THREADS, shared, late=late)
 
 
 def computed(kernel: Emulated, q: Any, k: Any, v: Any, mask: Any, order: str = "ascending") -> tuple[Any, Any]:

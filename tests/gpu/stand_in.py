@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from clearhead.gpu.launch import ARGUMENTS
 from clearhead.gpu.tile import THREADS
 from tests.gpu.emulation import Emulated
 from tests.gpu.translation import Translation
 
 H100 = {75: 9, 76: 0, 97: 232448, 81: 233472, 16: 132, 13: 1980000}
 
+C_KINDS: dict[str, Any] = {"ptr": ctypes.c_void_p, "i32": ctypes.c_int, "i64": ctypes.c_int64, "float": ctypes.c_float}
 
 NULL, FREED = 1, 201  # statuses: of a value that cannot be, and of a context that is none
 UNLISTED = 500
@@ -147,10 +147,9 @@ class StandIn:
     def func_set_attribute(self, function, which, value):
         assert which.value == 8
         translation = Translation(self.texts[function.value])
-        self.functions[function.value] = (
-            Emulated(translation.ir, translation.name, ARGUMENTS, THREADS, value.value),
-            value.value,
-        )
+        kinds = [C_KINDS[kind] for _, kind in translation.parameters]
+        emulated = Emulated(translation.ir, translation.name, kinds, THREADS, value.value)
+        self.functions[function.value] = emulated, kinds, value.value
 
     def mem_alloc_v2(self, out, size):
         block = np.full(size.value + 64, 255, np.uint8)
@@ -171,13 +170,13 @@ class StandIn:
         ctypes.memmove(target.value, source.value, size.value)
 
     def launch_kernel(self, function, gx, gy, gz, tx, ty, tz, shared, stream, places, extra):
-        emulated, allowed = self.functions[function.value]
+        emulated, kinds, allowed = self.functions[function.value]
         assert self.homes[function.value] == self.current
         assert shared.value <= allowed
         assert (gy.value, gz.value, tx.value, ty.value, tz.value) == (1, 1, THREADS, 1, 1)
         self.launches.append((gx.value, shared.value, stream.value))
         self.called.append(("launch", stream.value))
-        numbers: list[Any] = [kind.from_address(place) for kind, place in zip(ARGUMENTS, places, strict=True)]
-        addresses = [number.value for number in numbers[:5] if number.value]
+        numbers: list[Any] = [kind.from_address(place) for kind, place in zip(kinds, places, strict=True)]
+        addresses = [x.value for kind, x in zip(kinds, numbers, strict=True) if kind is ctypes.c_void_p and x.value]
         assert {self.card_at(address) for address in addresses} == {self.current}
         emulated.launch(gx.value, [number.value for number in numbers])

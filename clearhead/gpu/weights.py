@@ -1,0 +1,150 @@
+"""Weights whose sweeps run on a card: for questions about them, whose answers come to this computer's memory.
+
+Responsible for what of a sweep a card can do, and for the memory of its results there. What is summed over queries has
+no order that both sides share, so it is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from clearhead.arrays import Array
+from clearhead.attention_weights.lse import Source
+from clearhead.attention_weights.matrix import Weights
+from clearhead.attention_weights.sweep import Sweep
+from clearhead.engine.inputs import Operands, Rules
+from clearhead.engine.problem import problem_of
+from clearhead.errors import InputError
+from clearhead.gpu.card_array import FLOAT32
+from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel, Memory
+from clearhead.gpu.launch import Addresses, prepare, refuse, run
+from clearhead.gpu.sweep import NUMBERS
+from clearhead.gpu.sweep_launch import CardPairs, Place, Wanted
+from clearhead.once import cached_property
+
+LEGACY = 0  # the stream of questions, whose results are copied at once
+Kernels = Callable[[str], Kernel]  # by kind
+REFUSED = {  # consumers of a sweep that have no kernel here
+    "received_sum": "sums over queries",
+    "pool_sum": "sums over queries",
+    "matches": "sums of groups and matches",
+    "distances": "sums by distance",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class CardSweeps:
+    """Runs the sweeps of a `Source` on a card."""
+
+    pairs: CardPairs
+    kernels: Kernels
+    stream: int = LEGACY  # in which the operands are written
+
+    def run(self, sweep: Sweep, consumers: tuple[str, ...], target: Array) -> None:
+        """Write what the consumers of a sweep want, as the CPU's kernel does."""
+        check_consumers(sweep, consumers)
+        self.pairs.card.wait(LEGACY, {self.stream})
+        wanted = Wanted(sweep.heads, sweep.queries, sweep.begin, sweep.end)
+        if consumers[0] in ("block", "scores"):
+            self.matrix(wanted, target, raw=consumers == ("scores",))
+        elif consumers == ("pool_max",):
+            self.picture(wanted, target)
+        else:
+            self.reductions(sweep, wanted, consumers, target)
+
+    def matrix(self, wanted: Wanted, target: Array, *, raw: bool) -> None:
+        """Weights or scores (heads, queries, keys), over what `target` has for hidden pairs."""
+        there = Memory.of(self.pairs.card, target)
+        _, queries, keys = target.shape
+        place, row = Place(there.address.value or 0, FLOAT32.itemsize * queries * keys), FLOAT32.itemsize * keys
+        self.pairs.write_weights(self.kernels("weights"), wanted, place, row, LEGACY, raw=raw)
+        target[...] = there.read(target.shape, FLOAT32)
+
+    def picture(self, wanted: Wanted, target: Array) -> None:
+        """The largest weights of pixels (heads, height, width)."""
+        there = Memory.of(self.pairs.card, np.zeros(target.shape, FLOAT32))
+        _, height, width = target.shape
+        place = Place(there.address.value or 0, FLOAT32.itemsize * height * width)
+        self.pairs.write_picture(self.kernels("picture"), wanted, place, (height, width), LEGACY)
+        target[...] = there.read(target.shape, FLOAT32)
+
+    def reductions(self, sweep: Sweep, wanted: Wanted, consumers: tuple[str, ...], target: Array) -> None:
+        """Numbers of each query, lists, and the largest weight of each key."""
+        names, outputs = [name for name in NUMBERS if name in consumers], sweep.outputs
+        if names or "top" in consumers:
+            shape, top = (len(wanted.heads), len(wanted.queries)), sweep.top if "top" in consumers else 0
+            results = (
+                np.zeros((len(NUMBERS), *shape), FLOAT32),
+                np.zeros((*shape, top), FLOAT32),
+                np.full((*shape, top), -1, np.int64),
+            )
+            there = [Memory.of(self.pairs.card, x) for x in results]
+            heads = [x.strides[-len(shape) - (n > 0)] for n, x in enumerate(results)]
+            places = [Place(memory.address.value or 0, step) for memory, step in zip(there, heads, strict=True)]
+            self.pairs.write_numbers(
+                self.kernels("numbers"), wanted, (places[0], places[1], places[2]), sweep.near, top, LEGACY
+            )
+            numbers, weights, keys = (m.read(x.shape, x.dtype) for m, x in zip(there, results, strict=True))
+            per_query = [name for name in consumers if name in NUMBERS]
+            for row, name in zip(outputs["rows"], per_query, strict=True):
+                row[...] = numbers[NUMBERS.index(name)]
+            if top:
+                outputs["top_weights"][...], outputs["top_keys"][...] = weights, keys
+        if "received_max" in consumers:
+            picture = np.zeros((len(wanted.heads), 1, wanted.end - wanted.begin), FLOAT32)
+            self.picture(wanted, picture)
+            target[:, 0, 0, : picture.shape[-1]] = picture[:, 0]
+
+
+def check_consumers(sweep: Sweep, consumers: tuple[str, ...]) -> None:
+    """Raise InputError for what a card cannot compute with the CPU's bits."""
+    for name in consumers:
+        if name in REFUSED:
+            raise InputError(
+                f"{name} needs {REFUSED[name]}, which clearhead does not compute on a GPU, for its bits would not be "
+                f"the CPU's: ask for something else, or {USE_THE_CPU}."
+            )
+    if sweep.factors is not None:
+        raise InputError(f"top with v or factors is not computed on a GPU: leave them out, or {USE_THE_CPU}.")
+
+
+@dataclass(frozen=True, eq=False)
+class CardSource(Source):
+    """A source whose queries, keys and log-sum-exps are in a card's memory."""
+
+    read_lse: Callable[[], Array] = field(default=lambda: np.empty(0), repr=False)
+
+    @cached_property
+    def lse_and_final(self) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """LSEs (heads, queries), copied from the card once, and that all are final."""
+        lse = self.read_lse().reshape(self.problem.heads, self.problem.queries)
+        return lse, np.ones(lse.shape, bool)
+
+
+def weights_on(card: Card, q: Array, k: Array, rules: Rules, kernels: Kernels) -> Weights:
+    """Weights of arrays in this computer's memory, which are copied to a card now."""
+    problem = problem_of(Operands(q, k, k), rules)
+    query, key = (np.ascontiguousarray(x) for x in (q, k))
+    dense = problem_of(Operands(query, key, key), rules)
+    launch = prepare(dense)
+    memories = [Memory.of(card, x) for x in (query, key)]
+    shapes = dense.output_shape, dense.output_shape[:-1]
+    output, lse = (Memory(card, FLOAT32.itemsize * int(np.prod(shape))) for shape in shapes)
+    sink = None if rules.sink is None else Memory.of(card, all_sinks(rules.sink, problem.lead))
+    places = [memory.address.value or 0 for memory in (memories[0], memories[1], memories[1], output, lse)]
+    run(kernels(launch.kind), launch, Addresses(*places, sink=0 if sink is None else sink.address.value or 0))
+    pairs = CardPairs(card, dense, places[0], places[1], places[4], (memories, lse))
+    source = CardSource(
+        dense, query, key, sink=rules.sink, elsewhere=CardSweeps(pairs, kernels),
+        read_lse=lambda: lse.read(shapes[1], FLOAT32),
+    )  # fmt: skip
+    return Weights(source, np.arange(problem.heads).reshape(problem.lead))
+
+
+def all_sinks(sink: Array, lead: tuple[int, ...]) -> Array:
+    """A sink for each head, one after another."""
+    return np.ascontiguousarray(np.broadcast_to(sink, lead), FLOAT32)
