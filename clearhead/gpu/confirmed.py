@@ -90,28 +90,30 @@ def samples(dim: int) -> Iterator[tuple[Operands, Rules]]:
     rng = np.random.default_rng(0)
     for keys in KEYS:
         yield drawn(rng, dim, keys), Rules(causal(align="end"))
-    q, k = (np.zeros((HEADS, n, dim), np.float32) for n in (LOGARITHMS, 2))
-    q[..., 0] = rng.uniform(0.7, 5, (HEADS, LOGARITHMS)) * dim**0.5
-    k[:, 1, 0] = -1
-    yield Operands(q, k, rng.standard_normal(k.shape).astype(np.float32)), Rules(full())
+    yield logarithms(rng, dim), Rules(full())
 
 
 def banded(dim: int) -> Iterator[tuple[Operands, Rules]]:
-    """What that of windows and sinks computes: besides the same, windows that cross segments, with sinks and without."""
-    rng = np.random.default_rng(1)
-    sink = np.array([0.5, -2.0], np.float32)
-    for operands, rules in samples(dim):
-        yield operands, rules._replace(sink=sink)
-    operands = drawn(rng, dim, KEYS[1])
-    yield operands, Rules(WINDOW)
-    yield operands, Rules(causal(align="end") & window(200, None, align="end"), sink=sink)
+    """What that of windows and sinks computes."""
+    rng, sink = np.random.default_rng(1), np.array([0.5, -2.0], np.float32)
+    yield drawn(rng, dim, KEYS[1]), Rules(WINDOW)
+    yield drawn(rng, dim, KEYS[1]), Rules(causal(align="end") & window(200, None, align="end"), sink=sink)
+    yield logarithms(rng, dim), Rules(full(), sink=sink)
+
+
+def logarithms(rng: np.random.Generator, dim: int) -> Operands:
+    """Rows of two keys whose LSE is near 0."""
+    q, k = (np.zeros((HEADS, n, dim), np.float32) for n in (LOGARITHMS, 2))
+    q[..., 0] = rng.uniform(0.7, 5, (HEADS, LOGARITHMS)) * dim**0.5
+    k[:, 1, 0] = -1
+    return Operands(q, k, rng.standard_normal(k.shape).astype(np.float32))
 
 
 def swept(dim: int) -> Iterator[tuple[Operands, Rules]]:
     """What that of sweeps over weights computes."""
     rng = np.random.default_rng(2)
-    yield drawn(rng, dim, KEYS[0]), Rules(causal(align="end"))
-    yield drawn(rng, dim, KEYS[1]), Rules(WINDOW)
+    for keys in KEYS:
+        yield drawn(rng, dim, keys), Rules(WINDOW)
 
 
 ASKED: dict[str, Callable[[Weights], list[Array]]] = {  # of the weights, by each kind of kernel that sweeps over them

@@ -108,8 +108,9 @@ def band(problem: Problem, first: int, count: int) -> tuple[int, int]:
     """(high, low): of `count` queries from `first` on, the i-th sees the keys from i + low to below i + high."""
     rules, keys = problem.rules, problem.keys
     offset = first + position_of_first(problem)
-    edges = (keys if rules.high is None else offset + rules.high + 1, -count if rules.low is None else offset + rules.low)
-    return max(-count, min(edges[0], keys)), max(-count, min(edges[1], keys))
+    high = keys if rules.high is None else offset + rules.high + 1
+    low = -count if rules.low is None else offset + rules.low
+    return max(-count, min(high, keys)), max(-count, min(low, keys))
 
 
 def position_of_first(problem: Problem) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,9 +89,7 @@ class CardPairs:
             numbers = step, wanted.begin, wanted.end, index, step * len(wanted.heads), offset, near, top
             self.launch(kernel, "numbers", heads, (first, count), targets, numbers, stream)
 
-    def write_picture(
-        self, kernel: Kernel, wanted: Wanted, target: Place, size: tuple[int, int], stream: int
-    ) -> None:
+    def write_picture(self, kernel: Kernel, wanted: Wanted, target: Place, size: tuple[int, int], stream: int) -> None:
         """Write the largest weight of each pixel, (heads, height, width), into zeros."""
         for heads, first, index, count in self.pieces(wanted):
             numbers = target.head // SIZE, wanted.begin, wanted.end, index, len(wanted.queries), *size
@@ -127,7 +126,7 @@ class CardPairs:
             return
         cuts = [0, *(np.flatnonzero(np.diff(queries) != 1) + 1).tolist(), len(queries)]
         for heads in self.alike(wanted.heads):
-            for index, stop in zip(cuts, cuts[1:], strict=False):
+            for index, stop in pairwise(cuts):
                 yield heads, int(queries[index]), index, stop - index
 
     def alike(self, numbers: Integers) -> Iterator[Heads]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.arrays import Array
+from clearhead.arrays import Array, Integers
 from clearhead.attention_weights.lse import Source
 from clearhead.attention_weights.matrix import Weights
 from clearhead.attention_weights.sweep import Sweep
@@ -21,13 +21,14 @@ from clearhead.engine.problem import problem_of
 from clearhead.errors import InputError
 from clearhead.gpu.card_array import FLOAT32
 from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel, Memory
-from clearhead.gpu.launch import Addresses, prepare, refuse, run
+from clearhead.gpu.launch import Addresses, prepare, run
 from clearhead.gpu.sweep import NUMBERS
 from clearhead.gpu.sweep_launch import CardPairs, Place, Wanted
 from clearhead.once import cached_property
 
 LEGACY = 0  # the stream of questions, whose results are copied at once
 Kernels = Callable[[str], Kernel]  # by kind
+USUAL = ("entropy", "effective", "received_max", "distance", "first", "within", "off_first", "sink_share", "top")
 REFUSED = {  # consumers of a sweep that have no kernel here
     "received_sum": "sums over queries",
     "pool_sum": "sums over queries",
@@ -43,10 +44,12 @@ class CardSweeps:
     pairs: CardPairs
     kernels: Kernels
     stream: int = LEGACY  # in which the operands are written
+    check: Callable[[], None] = lambda: None  # that they were not written to since
 
     def run(self, sweep: Sweep, consumers: tuple[str, ...], target: Array) -> None:
         """Write what the consumers of a sweep want, as the CPU's kernel does."""
         check_consumers(sweep, consumers)
+        self.check()
         self.pairs.card.wait(LEGACY, {self.stream})
         wanted = Wanted(sweep.heads, sweep.queries, sweep.begin, sweep.end)
         if consumers[0] in ("block", "scores"):
@@ -123,6 +126,9 @@ class CardSource(Source):
         """LSEs (heads, queries), copied from the card once, and that all are final."""
         lse = self.read_lse().reshape(self.problem.heads, self.problem.queries)
         return lse, np.ones(lse.shape, bool)
+
+    def check(self, weights: Array, heads: Integers, queries: Integers) -> None:
+        """Nothing: whoever holds memory on a card tells whether it was written to."""
 
 
 def weights_on(card: Card, q: Array, k: Array, rules: Rules, kernels: Kernels) -> Weights:

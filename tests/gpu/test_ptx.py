@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clearhead.gpu.programs import KINDS, Program
 from clearhead.gpu.ptx import ptx
 from clearhead.gpu.tile import TILES, CardTile, tile_for
 
@@ -15,12 +16,14 @@ NAMES = [tile.name for tile in TILES]
 FLOATS = {  # rounded to nearest, none contracted, none flushed to zero, none approximate
     "fma.rn.f32", "mul.rn.f32", "add.rn.f32", "sub.rn.f32", "div.rn.f32", "rcp.rn.f32", "max.f32", "selp.f32",
     "cvt.rn.f32.s32", "setp.lt.f32", "setp.nan.f32", "setp.eq.f32", "setp.gt.f32",
+    "setp.neu.f32", "setp.leu.f32", "abs.f32",
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tile", TILES, ids=NAMES)
-def test_floats_are_rounded_to_nearest(tile):
-    text = ptx(tile).decode()
+def test_floats_are_rounded_to_nearest(tile, kind):
+    text = ptx(Program(kind, tile)).decode()
     used = set(re.findall(r"^\s*(?:@!?%p\d+\s+)?([a-z]\S*)", text, re.M))
     floats = {op for op in used if re.search(r"\.b?f(16|32|64)", op) and not op.startswith(("ld.", "st.", "mov."))}
     assert "fma.rn.f32" in floats
@@ -58,7 +61,7 @@ def assembled(tile: CardTile, card: str, folder: Path) -> tuple[str, list[str]]:
     """The assembler's remarks, and the machine's instructions: names, and labels as `label:`; jumps with theirs."""
     assert TOOLKIT
     text, code = folder / "kernel.ptx", folder / "kernel.cubin"
-    text.write_bytes(ptx(tile))
+    text.write_bytes(ptx(Program("attention", tile)))
     made = subprocess.run([TOOLKIT / "ptxas", f"-arch={card}", "-v", "-o", code, text], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     shown = subprocess.run([TOOLKIT / "nvdisasm", "-c", code], capture_output=True, text=True, check=True).stdout

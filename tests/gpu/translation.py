@@ -33,7 +33,7 @@ FLOAT_COMPARE = {
     "neu": "une", "ltu": "ult", "leu": "ule", "gtu": "ugt", "geu": "uge",
 }  # fmt: skip
 REGISTERS = {"%p": "i1", "%rs": "i16", "%r": "i32", "%rd": "i64", "%f": "i32", "%SP": "i64", "%SPL": "i64"}
-PARAMETERS = {"u64": "ptr", "u32": "i32", "f32": "float", "s64": "i64", "b64": "i64", "b32": "i32"}
+PARAMETERS = {"u64": "i64", "u32": "i32", "f32": "float", "s64": "i64", "b64": "i64", "b32": "i32"}
 SURROUNDINGS = "i32 %tid.x, i32 %ctaid.x, ptr %shared_memory"
 DECLARATIONS = """
 declare float @llvm.fma.f32(float, float, float)
