@@ -32,8 +32,8 @@ MOST_SUMMED = 1 << 12  # `check` sums about this many weights, but at least one 
 class Elsewhere(Protocol):
     """What sweeps over weights in place of the CPU's kernel, with the same bits."""
 
-    def run(self, sweep: Any, consumers: tuple[str, ...], target: Array) -> None:
-        """Write what a sweep's consumers want into its target and outputs, as `Sweep.run` does."""
+    def run(self, sweep: Any, consumers: tuple[str, ...], target: Array) -> bool:
+        """Write what a sweep's consumers want into its target and outputs, as `Sweep.run` does, or leave it to that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class Source:
     """Holds queries and keys without copying them; `known` is the LSE (..., queries), if available.
 
     `key` is the array of keys or the table of a cache's `pages`, which must live as long. With `matching`, the LSE
-    belongs to these queries and keys, so rows sum to 1 until somebody changes them. Where queries and keys are not in
-    this computer's memory, `elsewhere` sweeps over them.
+    belongs to these queries and keys, so rows sum to 1 until somebody changes them. `elsewhere` sweeps over
+    them on a card.
     """
 
     problem: Problem

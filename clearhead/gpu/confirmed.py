@@ -130,7 +130,7 @@ def answers(kernel: Kernel, kind: str, operands: Operands, rules: Rules) -> Iter
     def kernels(other: str) -> Kernel:
         return kernel if other == kind else confirmed_kernel(card, other, q.shape[-1])
 
-    there = weights_on(card, q, k, rules, kernels)
+    there, _ = weights_on(card, q, k, rules, kernels)
     here = weights_of(q, k, rules, lse=None, threads=None, matching=True)
     return zip(ASKED[kind](there), ASKED[kind](here), strict=True)
 

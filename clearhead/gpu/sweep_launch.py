@@ -11,8 +11,7 @@ import numpy as np
 
 from clearhead.arrays import Integers, ceil_div
 from clearhead.engine.problem import Problem
-from clearhead.errors import InputError
-from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel
+from clearhead.gpu.driver import Card, Kernel
 from clearhead.gpu.launch import SIZE, band, position_of_first, start, walked
 from clearhead.gpu.tile import ROWS
 
@@ -77,15 +76,9 @@ class CardPairs:
 
         Results begin at 0, keys at −1.
         """
-        problem = self.problem
-        if problem.queries + problem.keys >= EXACT:
-            raise InputError(
-                f"on a GPU, {problem.queries} queries and {problem.keys} keys are too many for exact distances: "
-                f"{USE_THE_CPU}."
-            )
         step = targets[0].head // SIZE
         for heads, first, index, count in self.pieces(wanted):
-            offset = first + position_of_first(problem)
+            offset = first + position_of_first(self.problem)
             numbers = step, wanted.begin, wanted.end, index, step * len(wanted.heads), offset, near, top
             self.launch(kernel, "numbers", heads, (first, count), targets, numbers, stream)
 

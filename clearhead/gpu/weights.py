@@ -23,17 +23,18 @@ from clearhead.gpu.card_array import FLOAT32
 from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel, Memory
 from clearhead.gpu.launch import Addresses, prepare, run
 from clearhead.gpu.sweep import NUMBERS
-from clearhead.gpu.sweep_launch import CardPairs, Place, Wanted
+from clearhead.gpu.sweep_launch import EXACT, CardPairs, Place, Wanted
 from clearhead.once import cached_property
 
 LEGACY = 0  # the stream of questions, whose results are copied at once
 Kernels = Callable[[str], Kernel]  # by kind
 USUAL = ("entropy", "effective", "received_max", "distance", "first", "within", "off_first", "sink_share", "top")
-REFUSED = {  # consumers of a sweep that have no kernel here
-    "received_sum": "sums over queries",
-    "pool_sum": "sums over queries",
-    "matches": "sums of groups and matches",
-    "distances": "sums by distance",
+UNORDERED = "are summed over queries, for which CPU and GPU share no order"
+REFUSED = {  # consumers of a sweep that have no kernel here, and why
+    "received_sum": f"received_sum and received_mean {UNORDERED}",
+    "pool_sum": f"maps by sum or mean {UNORDERED}",
+    "matches": "groups and matches are not computed on a GPU",
+    "distances": "distances are not computed on a GPU",
 }
 
 
@@ -46,9 +47,11 @@ class CardSweeps:
     stream: int = LEGACY  # in which the operands are written
     check: Callable[[], None] = lambda: None  # that they were not written to since
 
-    def run(self, sweep: Sweep, consumers: tuple[str, ...], target: Array) -> None:
-        """Write what the consumers of a sweep want, as the CPU's kernel does."""
-        check_consumers(sweep, consumers)
+    def run(self, sweep: Sweep, consumers: tuple[str, ...], target: Array) -> bool:
+        """Write what the consumers of a sweep want, as the CPU's kernel does; raises InputError for what it cannot."""
+        why = refused(sweep, consumers)
+        if why is not None:
+            raise InputError(f"{why}: ask for something else, or {USE_THE_CPU}.")
         self.check()
         self.pairs.card.wait(LEGACY, {self.stream})
         wanted = Wanted(sweep.heads, sweep.queries, sweep.begin, sweep.end)
@@ -58,6 +61,7 @@ class CardSweeps:
             self.picture(wanted, target)
         else:
             self.reductions(sweep, wanted, consumers, target)
+        return True
 
     def matrix(self, wanted: Wanted, target: Array, *, raw: bool) -> None:
         """Weights or scores (heads, queries, keys), over what `target` has for hidden pairs."""
@@ -103,16 +107,17 @@ class CardSweeps:
             target[:, 0, 0, : picture.shape[-1]] = picture[:, 0]
 
 
-def check_consumers(sweep: Sweep, consumers: tuple[str, ...]) -> None:
-    """Raise InputError for what a card cannot compute with the CPU's bits."""
-    for name in consumers:
-        if name in REFUSED:
-            raise InputError(
-                f"{name} needs {REFUSED[name]}, which clearhead does not compute on a GPU, for its bits would not be "
-                f"the CPU's: ask for something else, or {USE_THE_CPU}."
-            )
+def refused(sweep: Sweep, consumers: tuple[str, ...]) -> str | None:
+    """Why a card cannot do a sweep with the CPU's bits, or None."""
+    why = next((REFUSED[name] for name in consumers if name in REFUSED), None)
+    if why is not None:
+        return why
     if sweep.factors is not None:
-        raise InputError(f"top with v or factors is not computed on a GPU: leave them out, or {USE_THE_CPU}.")
+        return "top with v or factors is not computed on a GPU"
+    problem = sweep.source.problem
+    if problem.queries + problem.keys >= EXACT and {"distance", "within"} & set(consumers):
+        return f"on a GPU, {problem.queries} queries and {problem.keys} keys are too many for exact distances"
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,24 +136,21 @@ class CardSource(Source):
         """Nothing: whoever holds memory on a card tells whether it was written to."""
 
 
-def weights_on(card: Card, q: Array, k: Array, rules: Rules, kernels: Kernels) -> Weights:
-    """Weights of arrays in this computer's memory, which are copied to a card now."""
-    problem = problem_of(Operands(q, k, k), rules)
+def weights_on(card: Card, q: Array, k: Array, rules: Rules, kernels: Kernels) -> tuple[Weights, CardSweeps]:
+    """Weights of arrays in this computer's memory, which are copied to a card now, and what sweeps over them there."""
     query, key = (np.ascontiguousarray(x) for x in (q, k))
-    dense = problem_of(Operands(query, key, key), rules)
-    launch = prepare(dense)
-    memories = [Memory.of(card, x) for x in (query, key)]
-    shapes = dense.output_shape, dense.output_shape[:-1]
+    problem = problem_of(Operands(query, key, key), rules)
+    launch, shapes = prepare(problem), (problem.output_shape, problem.output_shape[:-1])
+    operands = [Memory.of(card, x) for x in (query, key)]
     output, lse = (Memory(card, FLOAT32.itemsize * int(np.prod(shape))) for shape in shapes)
-    sink = None if rules.sink is None else Memory.of(card, all_sinks(rules.sink, problem.lead))
-    places = [memory.address.value or 0 for memory in (memories[0], memories[1], memories[1], output, lse)]
-    run(kernels(launch.kind), launch, Addresses(*places, sink=0 if sink is None else sink.address.value or 0))
-    pairs = CardPairs(card, dense, places[0], places[1], places[4], (memories, lse))
+    sinks = [] if rules.sink is None else [Memory.of(card, all_sinks(rules.sink, problem.lead))]
+    places = [memory.address.value or 0 for memory in (*operands, operands[1], output, lse, *sinks)]
+    run(kernels(launch.kind), launch, Addresses(*places))
+    sweeps = CardSweeps(CardPairs(card, problem, places[0], places[1], places[4], (operands, lse)), kernels)
     source = CardSource(
-        dense, query, key, sink=rules.sink, elsewhere=CardSweeps(pairs, kernels),
-        read_lse=lambda: lse.read(shapes[1], FLOAT32),
-    )  # fmt: skip
-    return Weights(source, np.arange(problem.heads).reshape(problem.lead))
+        problem, query, key, sink=rules.sink, elsewhere=sweeps, read_lse=lambda: lse.read(shapes[1], FLOAT32)
+    )
+    return Weights(source, np.arange(problem.heads).reshape(problem.lead)), sweeps
 
 
 def all_sinks(sink: Array, lead: tuple[int, ...]) -> Array:

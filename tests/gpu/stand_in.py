@@ -21,9 +21,11 @@ UNLISTED = 500
 class StandIn:
     """The library's functions that `clearhead.gpu.driver` calls, and no others.
 
-    `refuse` gives statuses to functions; `spoil` changes a PTX before it is run. What is not said to be on a card by
-    `put` is on card 0.
+    `refuse` gives statuses to functions; `spoil` changes a PTX before it is run, by threads in some `order`, with
+    copies that are there at once or `late`. What is not said to be on a card by `put` is on card 0.
     """
+
+    order, late = "ascending", False
 
     def __init__(
         self, *, cards: int = 1, version: int = 13000, refuse: Any = (), spoil: Any = None, **attributes: int
@@ -148,7 +150,7 @@ class StandIn:
         assert which.value == 8
         translation = Translation(self.texts[function.value])
         kinds = [C_KINDS[kind] for _, kind in translation.parameters]
-        emulated = Emulated(translation.ir, translation.name, kinds, THREADS, value.value)
+        emulated = Emulated(translation.ir, translation.name, kinds, THREADS, value.value, late=self.late)
         self.functions[function.value] = emulated, kinds, value.value
 
     def mem_alloc_v2(self, out, size):
@@ -179,4 +181,4 @@ class StandIn:
         numbers: list[Any] = [kind.from_address(place) for kind, place in zip(kinds, places, strict=True)]
         addresses = [x.value for kind, x in zip(kinds, numbers, strict=True) if kind is ctypes.c_void_p and x.value]
         assert {self.card_at(address) for address in addresses} == {self.current}
-        emulated.launch(gx.value, [number.value for number in numbers])
+        emulated.launch(gx.value, [number.value for number in numbers], self.order)
