@@ -42,11 +42,12 @@ def attend(
     `stream` (a CUDA stream's address) without waiting, behind what the streams that the arrays name have to do. Raises
     ShapeError, DtypeError, InputError, or MachineError where there is no such card.
     """
-    arrays = [card_array(name, x) for name, x in (("q", q), ("k", k), ("v", v), ("out", out), ("lse", lse))]
-    sinks = None if sink is None else card_array("sink", sink)
-    launch = launch_of(*arrays, rules=Rules(mask, scale=scale), sink=sinks)
-    check_results_apart(*arrays)
-    arrays += [] if sinks is None else [sinks]
+    operands = {name: card_array(name, x) for name, x in (("q", q), ("k", k), ("v", v))}
+    results = [card_array(name, x) for name, x in (("out", out), ("lse", lse))]
+    sinks = {} if sink is None else {"sink": card_array("sink", sink)}
+    arrays = [*operands.values(), *results, *sinks.values()]
+    launch = launch_of(*arrays[:5], rules=Rules(mask, scale=scale), sink=sinks.get("sink"))
+    check_results_apart(operands | sinks, *results)
     if launch.parts:
         card = common_card(arrays)
         kernel = confirmed_kernel(card, launch.kind, launch.dim, stream)

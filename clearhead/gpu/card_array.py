@@ -89,11 +89,11 @@ def check_dense(name: str, x: Layout, shape: tuple[int, ...], wanted: str = "the
         raise ShapeError(f"{name} of shape {x.shape} has strides {x.strides}: give a contiguous array.")
 
 
-def check_results_apart(q: CardArray, k: CardArray, v: CardArray, out: CardArray, lse: CardArray) -> None:
+def check_results_apart(operands: dict[str, CardArray], out: CardArray, lse: CardArray) -> None:
     """Check that neither result shares memory with an operand, nor with the other."""
-    operands = {name: x.seen_from_here() for name, x in (("q", q), ("k", k), ("v", v))}
+    there = {name: x.seen_from_here() for name, x in operands.items()}
     output, sums = out.seen_from_here(), lse.seen_from_here()
-    check_apart(output, operands | {"lse": sums})
-    for name, x in operands.items():
+    check_apart(output, there | {"lse": sums})
+    for name, x in there.items():
         if shares_memory(sums, x):
             raise ShapeError(f"lse {sums.shape} overlaps {name} {x.shape} in memory: pass a separate array.")

@@ -57,17 +57,21 @@ class LentCard:
         if pairs < WORTH_A_CARD or refused(sweep, consumers):
             return False
         try:
-            return self.sweeps().run(sweep, consumers, target)
+            there, sweeps = self.there()
+            sweeps.run(sweep, consumers, target)
         except MachineError as error:  # such as too little memory: the CPU has all that it takes
             debug.say(1, f"a sweep is left to the CPU: {error}")
             return False
+        lse, final = sweep.source.lse_and_final  # which the CPU need not find any more
+        lse[...], final[...] = there.source.lse_and_final[0], True
+        return True
 
-    def sweeps(self) -> CardSweeps:
-        """Queries and keys on the card, with their LSE."""
+    def there(self) -> tuple[Weights, CardSweeps]:
+        """Weights of queries and keys on the card, and what sweeps over them."""
         card, source = driver().card(self.index), self.source
         q, k = (x.astype(np.float32, copy=False) for x in (source.query, source.key))
 
         def kernels(kind: str) -> Kernel:
             return confirmed_kernel(card, kind, q.shape[-1])
 
-        return weights_on(card, q, k, rules_of(source), kernels)[1]
+        return weights_on(card, q, k, rules_of(source), kernels)

@@ -1,6 +1,7 @@
 """A stand-in for NVIDIA's driver: its memory is this process's, and a launch runs the very PTX on this processor."""
 
 import ctypes
+import functools
 import re
 from typing import Any
 
@@ -16,6 +17,14 @@ C_KINDS: dict[str, Any] = {"ptr": ctypes.c_void_p, "i32": ctypes.c_int, "i64": c
 
 NULL, FREED = 1, 201  # statuses: of a value that cannot be, and of a context that is none
 UNLISTED = 500
+
+
+@functools.cache
+def emulated(text: str, shared_bytes: int, late: bool) -> tuple[Emulated, list[Any]]:
+    """A PTX's code for this processor, translated once, and the C types of its parameters."""
+    translation = Translation(text)
+    kinds = [C_KINDS[kind] for _, kind in translation.parameters]
+    return Emulated(translation.ir, translation.name, kinds, THREADS, shared_bytes, late=late), kinds
 
 
 class StandIn:
@@ -148,10 +157,7 @@ class StandIn:
 
     def func_set_attribute(self, function, which, value):
         assert which.value == 8
-        translation = Translation(self.texts[function.value])
-        kinds = [C_KINDS[kind] for _, kind in translation.parameters]
-        emulated = Emulated(translation.ir, translation.name, kinds, THREADS, value.value, late=self.late)
-        self.functions[function.value] = emulated, kinds, value.value
+        self.functions[function.value] = *emulated(self.texts[function.value], value.value, self.late), value.value
 
     def mem_alloc_v2(self, out, size):
         block = np.full(size.value + 64, 255, np.uint8)

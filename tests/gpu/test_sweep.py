@@ -67,7 +67,7 @@ def known(q, k, rules):
 def answers(w):
     """Everything that the kernels compute: rows, parts, lists of rows and keys, some heads, numbers, pictures."""
     last, *_ = w.shape[-2:]
-    found = [w.block(), w.scores.block(slice(0, 70), slice(3, 140)), w[..., -1, :], w[..., last // 2], w.lse]
+    found = [w.block(), w.scores.block(slice(0, 70), slice(3, 140)), w[..., -1, :], w[..., w.shape[-1] // 2], w.lse]
     found += [w[..., [0, last // 3, -1], :], w[..., :9, [0, 2 % w.shape[-1], -1]]]
     found += [*w.summary(*QUESTIONS, top=5, window=9).values(), w.map(size=(7, 33)), w.map(slice(5, 60), slice(3, 90))]
     if w.ndim > 2:

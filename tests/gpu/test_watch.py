@@ -69,18 +69,21 @@ def test_a_card_that_fails(stand_in):
     w, own = both()
     assert not unequal(w.summary("entropy").entropy, own.summary("entropy").entropy)
     with pytest.raises(MachineError, match="cuMemAlloc_v2 with error 2"):
-        w.source.elsewhere.sweeps()
+        w.source.elsewhere.there()
 
 
 def test_a_watch_lends_the_models_card(stand_in):
     """A record notes the card; a recording from a file has none."""
     torch = pytest.importorskip("torch")
-    from clearhead.adapters.torch import nn
+
+    class Layer(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)
 
     torch.manual_seed(0)
-    layer = nn.SelfAttention(64, 2)
-    with clearhead.watch(layer) as seen, torch.no_grad():
-        layer(torch.randn(1, 100, 64))
+    model = torch.nn.Sequential(Layer())
+    with clearhead.watch(model) as seen, torch.no_grad():
+        model(torch.randn(1, 2, 100, 32))
     record = seen.run(-1).records["self", 0]
     assert record.card is None
     expected = seen.summary(*QUESTIONS)

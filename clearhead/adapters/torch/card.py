@@ -47,8 +47,8 @@ def on_card(
     output, lse = forward_shapes(query, key, value, tables, sink, rule, scale)
     arrays = [memory_of(x.detach()) for x in (*tensors, output, lse)]
     card, stream = place_of(query)
-    sinks = None if sink is None else memory_of(each_sink(sink.detach(), lse))
-    rules = Rules(mask, score, None, scale)
+    each = None if sink is None else each_sink(sink.detach(), lse)  # in memory until it is launched
+    sinks, rules = None if each is None else memory_of(each), Rules(mask, score, None, scale)
     gpu_module("attention").attend_on(card, *arrays, rules=rules, sink=sinks, stream=stream)
     return output, lse
 

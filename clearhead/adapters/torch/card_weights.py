@@ -61,6 +61,10 @@ class CardMatrix(LazyMatrix):
         return self.held.query.device
 
     def __getitem__(self, index: Any) -> Any:
+        entries = index if isinstance(index, tuple) else (index,)
+        if any(not isinstance(x, int | np.integer | slice | type(None) | type(Ellipsis)) for x in entries):
+            # Beside a list, numpy takes a number as a list of one, but torch as an axis that goes.
+            index = tuple([x] if isinstance(x, int | np.integer) else x for x in entries)
         found = super().__getitem__(index)
         return torch.from_numpy(found.copy()).to(self.device) if isinstance(found, np.ndarray) else found
 
@@ -80,12 +84,15 @@ class CardMatrix(LazyMatrix):
         shape = (*heads.shape, len(rows), len(columns))
         check_memory(shape, self.dtype, self.name)
         flat = np.ascontiguousarray(heads.reshape(-1))
+        lines, line_of = np.unique(rows, return_inverse=True)
         wanted, positions = np.unique(columns, return_inverse=True)
         runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > BLOCK) + 1) if len(wanted) else []
-        parts = [self.stretch(flat, rows, int(run[0]), int(run[-1]) + 1)[..., self.there(run - run[0])] for run in runs]
+        stretches = [(run, self.stretch(flat, lines, int(run[0]), int(run[-1]) + 1)) for run in runs]
+        parts = [x[..., self.there(run - run[0])] for run, x in stretches]
         if not parts:
             return self.held.query.new_empty(shape)
-        return torch.cat(parts, -1)[..., self.there(positions.reshape(-1))].reshape(shape)
+        found = (parts[0] if len(parts) == 1 else torch.cat(parts, -1))[..., self.there(positions.reshape(-1))]
+        return found[:, self.there(line_of.reshape(-1))].reshape(shape)
 
     def there(self, numbers: Integers) -> Any:
         """An index of an axis: a slice of numbers that are neighbours, else a tensor on the card."""
