@@ -7,8 +7,10 @@ import pytest
 
 import clearhead
 from clearhead import causal, window
+from clearhead.attention_weights.questions import NEEDS
 from clearhead.errors import InputError, MachineError, ShapeError
 from clearhead.gpu import driver
+from clearhead.gpu.weights import USUAL
 from tests.gpu.comparing import drawn, unequal
 from tests.gpu.stand_in import StandIn
 
@@ -100,8 +102,9 @@ def test_whole_heads_stay_lazy(pair, stand_in):
 
 def test_answers_are_arrays(pair):
     w, expected = pair
-    everything, wanted = w.summary(), expected.summary()
-    assert set(everything) == set(wanted) - {"received_sum", "received_mean"}
+    everything, wanted = w.summary(), expected.summary(*USUAL)
+    assert set(everything) == set(wanted)
+    assert set(NEEDS) - set(USUAL) == {"received_sum", "received_mean", "carriers", "distances", "groups", "matches"}
     assert not any(unequal(everything[name], wanted[name]) for name in everything)
     some, other = (x[0].summary("entropy", queries=[-1]) for x in (w, expected))
     assert not unequal(some.entropy, other.entropy)

@@ -22,13 +22,13 @@ END = "end"
 WINDOW = window(150, 20, align=END)
 CASES = {  # queries, keys, leading axes of queries, of keys, mask
     "one": (1, 1, (), (), causal()),
-    "an edge": (129, 129, (2, 4), (2, 2), causal()),
-    "the last queries": (70, 2200, (1,), (1,), causal(align=END)),
+    "an edge": (129, 129, (4,), (2,), causal()),
+    "the last queries": (70, 1100, (1,), (1,), causal(align=END)),
     "the first queries": (100, 300, (), (), causal(align="start")),
     "rows that see nothing": (200, 70, (2,), (2,), causal(align=END)),
-    "full": (130, 300, (2, 3, 2), (2, 1, 2), full()),
+    "full": (70, 200, (2, 3, 2), (2, 1, 2), full()),
     "a window": (100, 400, (2,), (2,), WINDOW),
-    "a window far from the first key": (70, 1500, (2,), (1,), WINDOW),
+    "a window far from the first key": (70, 1000, (2,), (1,), WINDOW),
 }
 QUESTIONS = ("entropy", "distance", "within", "first", "off_first", "top", "received_max")
 KINDS = ("weights", "numbers", "picture")
@@ -68,10 +68,10 @@ def answers(w):
     """Everything that the kernels compute: rows, parts, lists of rows and keys, some heads, numbers, pictures."""
     last, *_ = w.shape[-2:]
     found = [w.block(), w.scores.block(slice(0, 70), slice(3, 140)), w[..., -1, :], w[..., w.shape[-1] // 2], w.lse]
-    found += [w[..., [0, last // 3, -1], :], w[..., :9, [0, 2 % w.shape[-1], -1]]]
+    found += [w[..., [0, last // 3, -1], :]]
     found += [*w.summary(*QUESTIONS, top=5, window=9).values(), w.map(size=(7, 33)), w.map(slice(5, 60), slice(3, 90))]
     if w.ndim > 2:
-        found += [np.asarray(w[..., -1, :, :]), *w[..., -1, :, :].summary("entropy", "top").values()]
+        found += [np.asarray(w[..., -1, :, :]), *w[..., -1, :, :].summary(*QUESTIONS).values()]
     return found
 
 
@@ -88,8 +88,10 @@ def test_weights_have_the_cpus_bits(cards, case):
     assert not any(compare(cards(), q, k, Rules(mask, scale=0.4)))
 
 
-@pytest.mark.parametrize("attributes", [{}, {"_97": 101376, "_81": 102400}], ids=["H100", "RTX"])
-@pytest.mark.parametrize("dim", [64, 96, 128])
+RTX = {"_97": 101376, "_81": 102400}
+
+
+@pytest.mark.parametrize(("dim", "attributes"), [(64, {}), (96, RTX), (128, {})], ids=["64", "96, RTX", "128"])
 def test_every_tile(cards, dim, attributes):
     q, k = drawn(dim, (2, 70, dim), (2, 300, dim))
     assert not any(compare(cards(**attributes), q, k, Rules(WINDOW)))
@@ -123,7 +125,7 @@ def test_rows_that_are_not_a_number(cards, special):
         assert 20 < lost.sum() < lost.size
         assert not unequal(np.asarray(w)[~lost], rows[~lost])
         assert np.isnan(np.asarray(w)[lost]).any(-1).all()
-        found, wanted = (x.summary("entropy", "distance", "off_first", "top") for x in (w, expected))
+        found, wanted = (x.summary(*QUESTIONS[:-1]) for x in (w, expected))
         assert not any(unequal(found[name][~lost], wanted[name][~lost]) for name in wanted)
         assert not unequal(w.map(size=20), expected.map(size=20))
 
@@ -137,19 +139,18 @@ def test_a_sink_is_in_the_log_sum_exp(cards):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("late", [False, True], ids=["copies at once", "late copies"])
-def test_threads_in_any_order(cards, order, late):
+def test_threads_in_any_order(cards, order):
     card = cards()
-    card.driver.library.order, card.driver.library.late = order, late
-    q, k = drawn(9, (70, 64), (400, 64))
+    card.driver.library.order, card.driver.library.late = order, True
+    q, k = drawn(9, (70, 64), (300, 64))
     assert not any(compare(card, q, k, Rules(WINDOW)))
 
 
 def test_pixels_that_groups_share(cards):
     """Each pixel's rows and keys are spread over many groups, and its largest weight may be in any."""
-    q, k = drawn(11, *[(2, 400, 32)] * 2)
+    q, k = drawn(11, *[(2, 260, 32)] * 2)
     w, expected = (make(q, k, Rules(causal())) for make in (functools.partial(swept, cards()), known))
-    for size in (1, (3, 5), (400, 400), (399, 2)):
+    for size in (1, (3, 5), (260, 260), (259, 2)):
         assert not unequal(w.map(size=size), expected.map(size=size))
 
 

@@ -22,7 +22,7 @@ CASES = {  # queries, keys, leading axes of queries, of keys, mask, whether ther
     "own": (70, 70, (), (), window(1, 0), False),
     "narrow": (150, 150, (2,), (2,), causal() & window(9, None), True),
     "across blocks": (300, 300, (), (), window(200, 130), False),
-    "across segments": (70, 4300, (), (), causal(align=END) & window(2200, None, align=END), True),
+    "across segments": (65, 2200, (), (), causal(align=END) & window(2100, None, align=END), True),
     "far from the first key": (65, 4300, (1,), (1,), window(70, 3, align=END), False),
     "start": (100, 300, (), (), window(20, 40, align="start"), True),
     "left alone": (130, 260, (), (), window(100, None, align=END), False),
