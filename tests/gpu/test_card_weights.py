@@ -134,6 +134,18 @@ def test_the_log_sum_exp_of_attend(pair, stand_in):
         made(q, k, causal(), lse=lse.to("meta"))
 
 
+def test_a_log_sum_exp_from_elsewhere(pair):
+    """As of keys that are only some of all; −∞ is that of a query which sees nothing."""
+    q, k = tensors(7, *[(60, 32)] * 2)
+    lse = torch.linspace(0, 9, 60)
+    lse[5:9] = -torch.inf
+    w = made(q, k, causal(), lse=lse)
+    expected = clearhead.weights(q.numpy(), k.numpy(), scale=0.3, lse=lse.numpy())
+    assert not unequal(np.asarray(w), np.asarray(expected))
+    found, wanted = (x.summary("entropy", "first", "top") for x in (w, expected))
+    assert not any(unequal(found[name], wanted[name]) for name in wanted)
+
+
 def test_operands_that_change(pair):
     q, k = tensors(3, *[(50, 32)] * 2)
     w = made(q, k)
