@@ -70,7 +70,7 @@ def attend_on(
     """`attend` of arrays whose card is known, and whose results are new."""
     launch = launch_of(q, k, v, out, lse, rules=rules, sink=sink)
     if launch.parts:
-        addresses = Addresses(*(x.address for x in (q, k, v, out, lse)), sink=0 if sink is None else sink.address)
+        addresses = Addresses(*(0 if x is None else x.address for x in (q, k, v, out, lse, sink)))
         run(confirmed_kernel(card, launch.kind, launch.dim, stream), launch, addresses, stream)
 
 

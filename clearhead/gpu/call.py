@@ -45,7 +45,7 @@ class Call(NamedTuple):
 class SweepCall(NamedTuple):
     """Of a sweep over the weights of neighbouring queries, which count from the first of them.
 
-    Results are (heads, queries, …); `index` is where the first of these queries stands among all that are wanted.
+    Results are (heads, queries, …); `place` is where the first of these queries stands among all that are wanted.
     """
 
     query: Floats
@@ -68,7 +68,7 @@ class SweepCall(NamedTuple):
     target_head: Int  # and of the target
     begin: Index  # the wanted keys
     end: Index
-    index: Index
+    place: Index
     # Weights or scores
     target_row: Int | None
     weighed: Index | None

@@ -98,7 +98,7 @@ def prepare(problem: Problem) -> Launch:
     parts = []
     for number, index in enumerate(np.ndindex(*outer)):
         offsets = [sum(i * step for i, step in zip(index, steps, strict=False)) for steps in walk.steps]
-        parts.append(Addresses(*[*offsets, SIZE * number * heads * queries], sink=SIZE * number * heads))
+        parts.append(Addresses(*[*offsets, SIZE * number * heads * queries, SIZE * number * heads]))
     return Launch(
         kind, problem.query_dim, groups_of(problem), tuple(parts) if heads and queries else (), (*numbers, *strides)
     )

@@ -115,7 +115,7 @@ class Matrix(Sweep):
         begin, stop = self.wanted(start)
         head = a.target + wide(self.head) * a.target_head
         for r in f.range(warp, self.rows, THREADS // 32):
-            row = head + (wide(self.first + r + a.index) * a.target_row + wide(start - a.begin))
+            row = head + (wide(self.first + r + a.place) * a.target_row + wide(start - a.begin))
             for j in f.range(begin + lane, stop, 32):
                 f.store(f.load(self.scores + (r * self.score_stride + j)), row + j)
         return carried
@@ -178,7 +178,7 @@ class Numbers(Sweep):
 
         def enter() -> list[Vector]:
             f, a = self.f, self.a
-            row = wide(self.head) * a.target_head + wide(self.first + self.own + a.index)
+            row = wide(self.head) * a.target_head + wide(self.first + self.own + a.place)
             weights, keys = a.top_weights + row * wide(a.top), a.top_keys + row * wide(a.top) * 2
 
             def rank(r: Int, carried: list[Any]) -> list[Any]:
@@ -203,7 +203,7 @@ class Numbers(Sweep):
         f, a = self.f, self.a
         *numbers, _ = carried
         numbers[0] = 0.0 - numbers[0]  # what was summed is Σ α·log α
-        place = a.target + (wide(self.head) * a.target_head + wide(self.first + self.own + a.index))
+        place = a.target + (wide(self.head) * a.target_head + wide(self.first + self.own + a.place))
         for half, kinds in enumerate((SUMS, LARGEST)):
             with f.when(self.exists & (self.half == half)):
                 for name in kinds:
@@ -219,7 +219,7 @@ class Picture(Sweep):
         f, a = self.f, self.a
         self.write_half()
         begin, stop = self.wanted(start)
-        lines = Bins(self.first + a.index, self.rows, a.height, a.rows)
+        lines = Bins(self.first + a.place, self.rows, a.height, a.rows)
         columns = Bins(start + begin - a.begin, stop - begin, a.width, a.end - a.begin)
         picture = a.target + wide(self.head) * a.target_head
         across = columns.count

@@ -46,7 +46,7 @@ class Heads(NamedTuple):
     key_steps: tuple[int, ...]
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """How many they are."""
         batches, key_heads, members = self.sizes
         return batches * key_heads * members
@@ -108,9 +108,9 @@ class CardPairs:
         )
         steps = [step // SIZE for step in (*heads.query_steps, problem.query.row, *heads.key_steps, problem.key.row)]
         _, key_heads, members = heads.sizes
-        sizes = count, problem.keys, *band(problem, first, count), heads.count, key_heads, members
+        sizes = count, problem.keys, *band(problem, first, count), heads.number, key_heads, members
         values = (*addresses, *sizes, np.float32(problem.scale).item(), *steps, problem.queries, *numbers)
-        start(kernel, kind, ceil_div(count, ROWS) * heads.count, values, stream)
+        start(kernel, kind, ceil_div(count, ROWS) * heads.number, values, stream)
 
     def pieces(self, wanted: Wanted) -> Iterator[tuple[Heads, int, int, int]]:
         """What one launch can compute: heads, the first query and its place among the wanted, how many queries."""

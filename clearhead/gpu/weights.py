@@ -81,30 +81,31 @@ class CardSweeps:
 
     def reductions(self, sweep: Sweep, wanted: Wanted, consumers: tuple[str, ...], target: Array) -> None:
         """Numbers of each query, lists, and the largest weight of each key."""
-        names, outputs = [name for name in NUMBERS if name in consumers], sweep.outputs
-        if names or "top" in consumers:
-            shape, top = (len(wanted.heads), len(wanted.queries)), sweep.top if "top" in consumers else 0
-            results = (
-                np.zeros((len(NUMBERS), *shape), FLOAT32),
-                np.zeros((*shape, top), FLOAT32),
-                np.full((*shape, top), -1, np.int64),
-            )
-            there = [Memory.of(self.pairs.card, x) for x in results]
-            heads = [x.strides[-len(shape) - (n > 0)] for n, x in enumerate(results)]
-            places = [Place(memory.address.value or 0, step) for memory, step in zip(there, heads, strict=True)]
-            self.pairs.write_numbers(
-                self.kernels("numbers"), wanted, (places[0], places[1], places[2]), sweep.near, top, LEGACY
-            )
-            numbers, weights, keys = (m.read(x.shape, x.dtype) for m, x in zip(there, results, strict=True))
-            per_query = [name for name in consumers if name in NUMBERS]
+        per_query, outputs = [name for name in consumers if name in NUMBERS], sweep.outputs
+        if per_query or "top" in consumers:
+            numbers, weights, keys = self.numbers(wanted, sweep.near, sweep.top if "top" in consumers else 0)
             for row, name in zip(outputs["rows"], per_query, strict=True):
                 row[...] = numbers[NUMBERS.index(name)]
-            if top:
+            if "top" in consumers:
                 outputs["top_weights"][...], outputs["top_keys"][...] = weights, keys
         if "received_max" in consumers:
-            picture = np.zeros((len(wanted.heads), 1, wanted.end - wanted.begin), FLOAT32)
-            self.picture(wanted, picture)
-            target[:, 0, 0, : picture.shape[-1]] = picture[:, 0]
+            line = np.zeros((len(wanted.heads), 1, wanted.end - wanted.begin), FLOAT32)
+            self.picture(wanted, line)
+            target[:, 0, 0, : line.shape[-1]] = line[:, 0]
+
+    def numbers(self, wanted: Wanted, near: int, top: int) -> list[Array]:
+        """NUMBERS (kinds, heads, queries), and the `top` largest weights and their keys (heads, queries, top)."""
+        shape = len(wanted.heads), len(wanted.queries)
+        results: list[Array] = [
+            np.zeros((len(NUMBERS), *shape), FLOAT32),
+            np.zeros((*shape, top), FLOAT32),
+            np.full((*shape, top), -1, np.int64),
+        ]
+        there = [Memory.of(self.pairs.card, x) for x in results]
+        steps = FLOAT32.itemsize * shape[1], results[1][:1].nbytes, results[2][:1].nbytes
+        first, *lists = (Place(memory.address.value or 0, step) for memory, step in zip(there, steps, strict=True))
+        self.pairs.write_numbers(self.kernels("numbers"), wanted, (first, lists[0], lists[1]), near, top, LEGACY)
+        return [memory.read(x.shape, x.dtype) for memory, x in zip(there, results, strict=True)]
 
 
 def refused(sweep: Sweep, consumers: tuple[str, ...]) -> str | None:

@@ -94,9 +94,9 @@ def test_whole_heads_stay_lazy(pair, stand_in):
     assert not unequal(np.asarray(some), np.asarray(expected[1, [2, 0]]))
     assert not unequal(np.asarray(some.scores), np.asarray(expected.scores[1, [2, 0]]))
     assert not unequal(some.lse.numpy(), expected.lse[1, [2, 0]])
-    assert not unequal(some.row(3).numpy(), expected[1, [2, 0]].row(3))
-    assert not unequal(some.column(-1).numpy(), expected[1, [2, 0]].column(-1))
-    assert not unequal(some.block(slice(2, 4)).numpy(), expected[1, [2, 0]].block(slice(2, 4)))
+    assert not unequal(np.asarray(some.row(3)), expected[1, [2, 0]].row(3))
+    assert not unequal(np.asarray(some.column(-1)), expected[1, [2, 0]].column(-1))
+    assert not unequal(np.asarray(some.block(slice(2, 4))), expected[1, [2, 0]].block(slice(2, 4)))
     assert stand_in.launches[-1][2] == 11  # in torch's stream
 
 
