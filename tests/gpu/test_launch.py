@@ -96,6 +96,34 @@ def test_axes_whose_strides_join_are_one_launch(card):
     assert len(stand_in.launches) == 1 + 2 + len(list(confirmed.samples(32)))
 
 
+def test_windows_and_sinks(card):
+    """Each kind of kernel is compared before its first use, and only then."""
+    stand_in = card()
+    q, k, v = drawn(27, (3, 2, 2, 40, 32), (3, 1, 2, 70, 32), (3, 1, 2, 70, 32))
+    sink, mask = aligned(np.linspace(-2, 2, 12).reshape(3, 2, 2)), clearhead.window(30, 5, align="end")
+    expected = clearhead.attend(q, k, v, mask=mask, sink=sink)
+    for _ in range(2):
+        count = len(stand_in.launches)
+        out, lse = attended(q, k, v, mask=mask, sink=OnCard(sink, {"stream": 5}), stream=7)
+        assert out.tobytes() == expected.output.tobytes()
+        assert lse.tobytes() == expected.lse.tobytes()
+    assert len(stand_in.launches) - count == 3  # one for each index of the first axis, with its own sinks
+    assert ("record", 5) in [call[:2] for call in stand_in.called]
+    assert set(driver.driver().card(0).kernels) == {("windowed", 32)}
+
+
+def test_sinks_that_do_not_fit(card):
+    card()
+    q, k, v = drawn(28, *[(2, 10, 32)] * 3)
+    with pytest.raises(ShapeError, match=r"sink has shape \(1,\) and dtype float32, the heads \(2,\) and float32"):
+        attended(q, k, v, sink=OnCard(aligned(np.zeros(1))))
+    with pytest.raises(ShapeError, match=r"sink of shape \(2,\) has strides \(8,\): give a contiguous array"):
+        attended(q, k, v, sink=OnCard(aligned(np.zeros(4))[::2]))
+    lse = aligned(np.zeros((2, 10)))
+    with pytest.raises(ShapeError, match=r"lse \(2, 10\) overlaps sink \(2,\)"):
+        attended(q, k, v, lse=lse, sink=OnCard(lse[1, :2]))
+
+
 def test_many_launches_count_as_large():
     one, many = (launch.Launch("attention", 32, 1, (launch.Addresses(0, 0, 0, 0, 0),) * n, ()) for n in (1, 1000))
     assert one.size < SMALL < many.size
