@@ -80,7 +80,7 @@ def test_a_watch_lends_the_models_card(stand_in):
     """A record notes the card; a recording from a file has none."""
     torch = pytest.importorskip("torch")
 
-    class Layer(torch.nn.Module):  # type: ignore[name-defined,misc]
+    class Layer(torch.nn.Module):  # type: ignore[name-defined]
         def forward(self, x):
             return torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)
 
