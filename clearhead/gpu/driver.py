@@ -254,15 +254,19 @@ class Memory:
         """A copy of an array."""
         source = np.ascontiguousarray(array)
         memory = cls(card, source.nbytes)
-        with card.current():
-            card.driver.call("cuMemcpyHtoD_v2", memory.address, c_void_p(source.ctypes.data), c_size_t(source.nbytes))
+        if source.nbytes:
+            with card.current():
+                size = c_size_t(source.nbytes)
+                card.driver.call("cuMemcpyHtoD_v2", memory.address, c_void_p(source.ctypes.data), size)
         return memory
 
     def read(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """What is in it, when all that was launched before in the default stream is done."""
         array = np.empty(shape, dtype)
-        with self.card.current():
-            self.card.driver.call("cuMemcpyDtoH_v2", c_void_p(array.ctypes.data), self.address, c_size_t(array.nbytes))
+        size = c_size_t(array.nbytes)
+        if array.nbytes:
+            with self.card.current():
+                self.card.driver.call("cuMemcpyDtoH_v2", c_void_p(array.ctypes.data), self.address, size)
         return array
 
     def __del__(self) -> None:

@@ -170,6 +170,7 @@ class StandIn:
         assert card == self.current
 
     def memcpy_hto_d_v2(self, target, source, size):
+        assert size.value
         assert self.card_at(target.value) == self.current
         ctypes.memmove(target.value, source.value, size.value)
 
