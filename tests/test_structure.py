@@ -147,8 +147,8 @@ PUBLIC = {
     "clearhead.words": ["load", "read_embeddings", "split"],
     "clearhead.cli": ["main"],
     "clearhead.adapters.torch": [
-        "attend", "attention", "flash_attn_func", "flash_attn_with_kvcache", "flex_attention", "nn", "patch",
-        "scaled_dot_product_attention",
+        "attend", "attention", "attention_weights", "flash_attn_func", "flash_attn_with_kvcache", "flex_attention",
+        "nn", "patch", "scaled_dot_product_attention",
     ],
     "clearhead.adapters.torch.distributed": [
         "Layout", "PeerError", "shard", "sharded_attention", "sharded_decode", "unshard",

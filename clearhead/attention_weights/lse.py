@@ -8,6 +8,7 @@ import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +29,20 @@ from clearhead.once import cached_property
 MOST_SUMMED = 1 << 12  # `check` sums about this many weights, but at least one row
 
 
+class Elsewhere(Protocol):
+    """What sweeps over weights in place of the CPU's kernel, with the same bits."""
+
+    def run(self, sweep: Any, consumers: tuple[str, ...], target: Array) -> bool:
+        """Write what a sweep's consumers want into its target and outputs, as `Sweep.run` does, or leave it to that."""
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """Holds queries and keys without copying them; `known` is the LSE (..., queries), if available.
 
     `key` is the array of keys or the table of a cache's `pages`, which must live as long. With `matching`, the LSE
-    belongs to these queries and keys, so rows sum to 1 until somebody changes them.
+    belongs to these queries and keys, so rows sum to 1 until somebody changes them. `elsewhere` sweeps over
+    them on a card.
     """
 
     problem: Problem
@@ -44,6 +53,7 @@ class Source:
     threads: int | None = None
     pages: Paged | None = None
     matching: bool = True
+    elsewhere: Elsewhere | None = None
 
     @property
     def first_key(self) -> int:

@@ -152,6 +152,8 @@ class Sweep:
         """Write the call tables and run the kernel."""
         if not len(self.heads) or not len(self.queries) or self.begin >= self.end:
             return
+        if self.source.elsewhere is not None and self.source.elsewhere.run(self, consumers, target):
+            return
         if loading.fault():
             self.run_by_definition(consumers, borders, target)
             return

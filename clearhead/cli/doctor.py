@@ -152,6 +152,7 @@ def gpus() -> tuple[dict[str, str], list[KernelCheck]]:
     """The NVIDIA GPUs, and whether each gives the CPU's bits; an old one, or none, is no fault."""
     from clearhead.gpu.driver import driver as find_driver
     from clearhead.gpu.launch import check_card
+    from clearhead.gpu.programs import KINDS
     from clearhead.gpu.tile import DIMS
 
     try:
@@ -171,26 +172,36 @@ def gpus() -> tuple[dict[str, str], list[KernelCheck]]:
         except MachineError as error:
             facts[name] = f"{facts.get(name, f'card {index}')}, not used: {reason(error)}"
             continue
-        checks += [check_gpu(name, card, dim) for dim in DIMS]
-    return facts, checks
+        checks += [check_gpu(name, card, kind, dim) for kind in KINDS for dim in DIMS]
+    return facts | gpu_evidence(), checks
 
 
-def check_gpu(name: str, card: "Card", dim: int) -> KernelCheck:
-    """Compare a card's kernel of one dim with the CPU's, now."""
+def gpu_evidence() -> dict[str, str]:
+    """Which kernels for GPUs a card has confirmed before, and which were only emulated."""
+    from clearhead.gpu.programs import KINDS
+
+    seen = [f"{kind.title} ({kind.cards})" for kind in KINDS.values() if kind.cards]
+    emulated = [kind.title for kind in KINDS.values() if not kind.cards]
+    return {"GPU bits": f"confirmed: {', '.join(seen)}; only in emulation: {', '.join(emulated) or 'none'}"}
+
+
+def check_gpu(name: str, card: "Card", kind: str, dim: int) -> KernelCheck:
+    """Compare a card's kernel of one kind and dim with the CPU's, now."""
     from clearhead.gpu.confirmed import differences
     from clearhead.gpu.launch import kernel_of, tile_of
+    from clearhead.gpu.programs import Program
 
     fault = ""
     try:
-        kernel = kernel_of(card, tile_of(card, dim))
+        kernel = kernel_of(card, Program(kind, tile_of(card, dim)))
         try:
-            different = differences(kernel, dim)
+            different = differences(kernel, kind, dim)
         finally:
             kernel.unload()
         fault = f"FAIL: {different} numbers differ from the CPU's" if different else ""
     except MachineError as error:
         fault = f"FAIL: {reason(error)}"
-    return KernelCheck(f"{name} dim {dim}", "float32", fault)
+    return KernelCheck(f"{name} {kind} {dim}", "float32", fault)
 
 
 def kernel_cache() -> dict[str, str]:

@@ -12,7 +12,7 @@ from clearhead.engine.bounded_cache import BoundedCache
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.problem import Problem, problem_of
 from clearhead.errors import InputError
-from clearhead.gpu.card_array import CardArray, card_array, check_lse, check_results_apart
+from clearhead.gpu.card_array import CardArray, card_array, check_dense, check_lse, check_results_apart
 from clearhead.gpu.confirmed import confirmed_kernel
 from clearhead.gpu.driver import Card, driver
 from clearhead.gpu.launch import Addresses, Launch, limits, prepare, refuse, run, unaligned
@@ -31,21 +31,26 @@ def attend(
     lse: Any,
     mask: Mask = CAUSAL,
     scale: float | None = None,
+    sink: Any = None,
     stream: int = 0,
 ) -> None:
     """Write attention into `out` and each query's log-sum-exp into `lse`, with the bits of `clearhead.attend`.
 
     All are arrays of one card with `__cuda_array_interface__`, float32: q (..., n, d), k and v (..., m, d), out as q,
-    lse (..., n) contiguous; d is 32, 64, 96 or 128, other strides are multiples of 16 bytes. `mask` is `causal()` or
-    `full()`. Runs in `stream` (a CUDA stream's address) without waiting, behind what the streams that the arrays name
-    have to do. Raises ShapeError, DtypeError, InputError, or MachineError where there is no such card.
+    lse (..., n) contiguous; d is 32, 64, 96 or 128, other strides are multiples of 16 bytes. `mask` is `causal()`,
+    `full()`, `window(…)` or an intersection of them; `sink` (...) is contiguous, one number for each head. Runs in
+    `stream` (a CUDA stream's address) without waiting, behind what the streams that the arrays name have to do. Raises
+    ShapeError, DtypeError, InputError, or MachineError where there is no such card.
     """
-    arrays = [card_array(name, x) for name, x in (("q", q), ("k", k), ("v", v), ("out", out), ("lse", lse))]
-    launch = launch_of(*arrays, rules=Rules(mask, scale=scale))
-    check_results_apart(*arrays)
+    operands = {name: card_array(name, x) for name, x in (("q", q), ("k", k), ("v", v))}
+    results = [card_array(name, x) for name, x in (("out", out), ("lse", lse))]
+    sinks = {} if sink is None else {"sink": card_array("sink", sink)}
+    arrays = [*operands.values(), *results, *sinks.values()]
+    launch = launch_of(*arrays[:5], rules=Rules(mask, scale=scale), sink=sinks.get("sink"))
+    check_results_apart(operands | sinks, *results)
     if launch.parts:
         card = common_card(arrays)
-        kernel = confirmed_kernel(card, launch.dim, stream)
+        kernel = confirmed_kernel(card, launch.kind, launch.dim, stream)
         card.wait(stream, {x.stream for x in arrays if x.stream is not None})
         run(kernel, launch, Addresses(*(x.address for x in arrays)), stream)
 
@@ -59,13 +64,14 @@ def attend_on(
     lse: CardArray,
     *,
     rules: Rules,
+    sink: CardArray | None,
     stream: int,
 ) -> None:
     """`attend` of arrays whose card is known, and whose results are new."""
-    launch = launch_of(q, k, v, out, lse, rules=rules)
+    launch = launch_of(q, k, v, out, lse, rules=rules, sink=sink)
     if launch.parts:
-        addresses = Addresses(*(x.address for x in (q, k, v, out, lse)))
-        run(confirmed_kernel(card, launch.dim, stream), launch, addresses, stream)
+        addresses = Addresses(*(0 if x is None else x.address for x in (q, k, v, out, lse, sink)))
+        run(confirmed_kernel(card, launch.kind, launch.dim, stream), launch, addresses, stream)
 
 
 def refusal(q: CardArray, k: CardArray, v: CardArray, rules: Rules) -> str | None:
@@ -78,17 +84,30 @@ def refusal(q: CardArray, k: CardArray, v: CardArray, rules: Rules) -> str | Non
     return why or unaligned((q.address, k.address, v.address))
 
 
-def launch_of(q: CardArray, k: CardArray, v: CardArray, out: CardArray, lse: CardArray, *, rules: Rules) -> Launch:
+def launch_of(
+    q: CardArray,
+    k: CardArray,
+    v: CardArray,
+    out: CardArray,
+    lse: CardArray,
+    *,
+    rules: Rules,
+    sink: CardArray | None = None,
+) -> Launch:
     """The launch of a call, prepared once for all with the same layouts."""
-    key: Any = (q.layout, k.layout, v.layout, out.layout, lse.layout, rules)
+    key: Any = (q.layout, k.layout, v.layout, out.layout, lse.layout, rules, sink and sink.layout)
     try:
         launch = launches.get(key)
     except TypeError:  # unhashable rules, which the problem reports
         key, launch = None, None
     if launch is None:
+        if sink is not None:
+            rules = rules._replace(sink=sink.seen_from_here())
         refuse(limits(described(q, k, v, rules)))  # before out is compared with a result that there cannot be
         problem = described(q, k, v, rules, out)
         check_lse(lse.layout, problem.output_shape[:-1])
+        if sink is not None:
+            check_dense("sink", sink.layout, problem.lead)
         launch = prepare(problem)
         if key is not None:
             launches.keep(key, launch, launch.size)

@@ -1,4 +1,6 @@
-"""What a launch hands to a GPU's kernel, in this order."""
+"""What a launch hands to each of a GPU's kernels, in this order. Addresses and strides are multiples of 16 bytes where
+rows of operands and of the output are read or written.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,18 @@ class Strides(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What a launch hands to the kernel. Addresses and strides are multiples of 16 bytes, but for the LSE's."""
+    """Of the forward kernel."""
 
     query: Floats
     key: Floats
     value: Floats
     output: Floats
     lse: Floats  # (heads, queries)
+    sink: Floats | None  # (heads), or null
     queries: Index
     keys: Index
     high: Index  # query i sees the keys below i + high
+    low: Index | None  # and, with a window, those from i + low on
     heads: Index  # query heads of all batches
     key_heads: Index  # of a batch
     members: Index  # query heads that share a key head
@@ -36,3 +40,44 @@ class Call(NamedTuple):
     key_strides: Strides
     value_strides: Strides
     output_strides: Strides
+
+
+class SweepCall(NamedTuple):
+    """Of a sweep over the weights of neighbouring queries, which count from the first of them.
+
+    Results are (heads, queries, …); `place` is where the first of these queries stands among all that are wanted.
+    """
+
+    query: Floats
+    key: Floats
+    lse: Floats
+    target: Floats
+    top_weights: Floats | None
+    top_keys: Floats | None  # numbers of 8 bytes
+    queries: Index
+    keys: Index
+    high: Index
+    low: Index
+    heads: Index
+    key_heads: Index
+    members: Index
+    scale: Vector
+    query_strides: Strides
+    key_strides: Strides
+    lse_head: Int  # numbers from one head's LSE to the next
+    target_head: Int  # and of the target
+    begin: Index  # the wanted keys
+    end: Index
+    place: Index
+    # Weights or scores
+    target_row: Int | None
+    weighed: Index | None
+    # Numbers of each query
+    target_kind: Int | None  # numbers from one kind to the next
+    offset: Index | None  # a query's position among the keys is its number plus this
+    near: Vector | None
+    top: Index | None
+    # A picture
+    rows: Index | None  # all wanted queries
+    height: Index | None
+    width: Index | None

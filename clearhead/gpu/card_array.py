@@ -73,22 +73,27 @@ def card_array(name: str, x: Any) -> CardArray:
 
 def check_lse(lse: Layout, shape: tuple[int, ...]) -> None:
     """Check an array that receives the log-sum-exp."""
-    if lse.shape != shape or lse.dtype != FLOAT32:
-        raise ShapeError(
-            f"lse has shape {lse.shape} and dtype {lse.dtype}, the result {shape} and {FLOAT32}: pass one that fits."
-        )
+    check_dense("lse", lse, shape, "the result")
     if lse.readonly:
         raise InputError(f"lse of shape {lse.shape} is read-only: pass a writable array.")
-    steps = zip(lse.shape, lse.strides, dense_strides(lse.shape, FLOAT32), strict=True)
-    if 0 not in lse.shape and any(size > 1 and step != dense for size, step, dense in steps):
-        raise ShapeError(f"lse of shape {lse.shape} has strides {lse.strides}: give a contiguous array.")
 
 
-def check_results_apart(q: CardArray, k: CardArray, v: CardArray, out: CardArray, lse: CardArray) -> None:
+def check_dense(name: str, x: Layout, shape: tuple[int, ...], wanted: str = "the heads") -> None:
+    """Check that an array is contiguous, float32 and of a shape."""
+    if x.shape != shape or x.dtype != FLOAT32:
+        raise ShapeError(
+            f"{name} has shape {x.shape} and dtype {x.dtype}, {wanted} {shape} and {FLOAT32}: pass one that fits."
+        )
+    steps = zip(x.shape, x.strides, dense_strides(x.shape, FLOAT32), strict=True)
+    if 0 not in x.shape and any(size > 1 and step != dense for size, step, dense in steps):
+        raise ShapeError(f"{name} of shape {x.shape} has strides {x.strides}: give a contiguous array.")
+
+
+def check_results_apart(operands: dict[str, CardArray], out: CardArray, lse: CardArray) -> None:
     """Check that neither result shares memory with an operand, nor with the other."""
-    operands = {name: x.seen_from_here() for name, x in (("q", q), ("k", k), ("v", v))}
+    there = {name: x.seen_from_here() for name, x in operands.items()}
     output, sums = out.seen_from_here(), lse.seen_from_here()
-    check_apart(output, operands | {"lse": sums})
-    for name, x in operands.items():
+    check_apart(output, there | {"lse": sums})
+    for name, x in there.items():
         if shares_memory(sums, x):
             raise ShapeError(f"lse {sums.shape} overlaps {name} {x.shape} in memory: pass a separate array.")

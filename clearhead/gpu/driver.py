@@ -145,8 +145,8 @@ class Card:
 
     def __init__(self, driver: Driver, index: int) -> None:
         self.driver, self.index = driver, index
-        self.kernels: dict[int, Kernel | str] = {}  # of each dim, confirmed, or why it is refused
-        self.locks: dict[int, threading.RLock] = {}  # for each dim
+        self.kernels: dict[tuple[str, int], Kernel | str] = {}  # by kind and dim, confirmed, or why they are refused
+        self.locks: dict[tuple[str, int], threading.RLock] = {}
         self.handle, self.context = c_int(), c_void_p()
         driver.call("cuDeviceGet", byref(self.handle), c_int(index))
         driver.call("cuDevicePrimaryCtxRetain", byref(self.context), self.handle)
@@ -254,15 +254,19 @@ class Memory:
         """A copy of an array."""
         source = np.ascontiguousarray(array)
         memory = cls(card, source.nbytes)
-        with card.current():
-            card.driver.call("cuMemcpyHtoD_v2", memory.address, c_void_p(source.ctypes.data), c_size_t(source.nbytes))
+        if source.nbytes:
+            with card.current():
+                size = c_size_t(source.nbytes)
+                card.driver.call("cuMemcpyHtoD_v2", memory.address, c_void_p(source.ctypes.data), size)
         return memory
 
     def read(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """What is in it, when all that was launched before in the default stream is done."""
         array = np.empty(shape, dtype)
-        with self.card.current():
-            self.card.driver.call("cuMemcpyDtoH_v2", c_void_p(array.ctypes.data), self.address, c_size_t(array.nbytes))
+        size = c_size_t(array.nbytes)
+        if array.nbytes:
+            with self.card.current():
+                self.card.driver.call("cuMemcpyDtoH_v2", c_void_p(array.ctypes.data), self.address, size)
         return array
 
     def __del__(self) -> None:

@@ -5,9 +5,9 @@ Problems are those of the CPU's calls (`engine.problem`), so shapes, masks and t
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Iterator, Sequence
+from ctypes import c_void_p
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,19 +16,14 @@ import numpy as np
 from clearhead.arrays import ceil_div
 from clearhead.engine.problem import Problem
 from clearhead.errors import InputError, MachineError
-from clearhead.gpu.call import Call
 from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel
+from clearhead.gpu.programs import KINDS, Program
 from clearhead.gpu.ptx import OLDEST, ptx
-from clearhead.gpu.thread import Floats, Index
 from clearhead.gpu.tile import DIMS, ROWS, THREADS, CardTile, tile_for
-from clearhead.kernels.ir.parameters import machine_parameters
-from clearhead.kernels.ir.values import Int, Vector
 
 SIZE, ALIGNED = 4, 16  # bytes of a number, and of what is copied at a time
 PART_BYTES = 256  # of a launch's offsets in this computer's memory
 MOST = 1 << 30  # queries and keys: indices have 32 bits
-C_KINDS = {Floats: ctypes.c_void_p, Index: ctypes.c_int, Int: ctypes.c_int64, Vector: ctypes.c_float}
-ARGUMENTS = [C_KINDS[parameter.kind] for parameter in machine_parameters(Call, frozenset())]
 
 
 class Addresses(NamedTuple):
@@ -39,12 +34,14 @@ class Addresses(NamedTuple):
     value: int
     output: int
     lse: int
+    sink: int = 0  # or none
 
 
 @dataclass(frozen=True)
 class Launch:
     """A prepared problem, to which a call only adds addresses."""
 
+    kind: str
     dim: int
     groups: int  # of each part
     parts: tuple[Addresses, ...]  # one for each index of the axes before the batch: offsets in bytes
@@ -57,8 +54,10 @@ class Launch:
 
     def arguments(self, addresses: Addresses) -> Iterator[list[Any]]:
         """The kernel's arguments for each part, as `Call` lists them."""
+        count = sum(kind is c_void_p for kind in KINDS[self.kind].arguments)
         for part in self.parts:
-            yield [*(place + offset for place, offset in zip(addresses, part, strict=True)), *self.numbers]
+            places = [place and place + offset for place, offset in zip(addresses[:count], part, strict=False)]
+            yield [*places, *self.numbers]
 
 
 def limits(problem: Problem) -> str | None:
@@ -66,8 +65,8 @@ def limits(problem: Problem) -> str | None:
     rules, dims = problem.rules, {problem.query_dim, problem.value_dim}
     if problem.dtype != "float32":
         return f"it is {problem.dtype}"
-    if rules.mask or rules.score or rules.packed or rules.low is not None or problem.sink:
-        return "it has score rules, a sink, or a mask beyond these"
+    if rules.mask or rules.score or rules.packed:
+        return "it has score rules, or a mask beyond these"
     if len(dims) > 1 or not dims <= set(DIMS):
         return f"its queries have dim {problem.query_dim}, its values {problem.value_dim}"
     if problem.queries + problem.keys >= MOST or groups_of(problem) >= 1 << 31:
@@ -89,25 +88,41 @@ def prepare(problem: Problem) -> Launch:
     refuse(limits(problem))
     walk = walked(problem)
     *outer, batches, key_heads, members = walk.sizes
-    heads, queries, keys, rules = batches * key_heads * members, problem.queries, problem.keys, problem.rules
-    high = keys if rules.high is None else rules.spans[0].offset + rules.high + 1
-    numbers = queries, keys, max(-queries, min(high, keys)), heads, key_heads, members, np.float32(problem.scale).item()
+    heads, queries = batches * key_heads * members, problem.queries
+    kind = "attention" if problem.rules.low is None and not problem.sink else "windowed"
+    high, low = band(problem, 0, queries)
+    edges = (high,) if kind == "attention" else (high, low)
+    numbers = queries, problem.keys, *edges, heads, key_heads, members, np.float32(problem.scale).item()
     rows = (x.row for x in (problem.query, problem.key, problem.value, problem.output))
     strides = [step // SIZE for steps, row in zip(walk.steps, rows, strict=True) for step in (*steps[-3:], row)]
     parts = []
     for number, index in enumerate(np.ndindex(*outer)):
         offsets = [sum(i * step for i, step in zip(index, steps, strict=False)) for steps in walk.steps]
-        parts.append(Addresses(*[*offsets, SIZE * number * heads * queries]))
+        parts.append(Addresses(*[*offsets, SIZE * number * heads * queries, SIZE * number * heads]))
     return Launch(
-        problem.query_dim, groups_of(problem), tuple(parts) if heads and queries else (), (*numbers, *strides)
+        kind, problem.query_dim, groups_of(problem), tuple(parts) if heads and queries else (), (*numbers, *strides)
     )
+
+
+def band(problem: Problem, first: int, count: int) -> tuple[int, int]:
+    """(high, low): of `count` queries from `first` on, the i-th sees the keys from i + low to below i + high."""
+    rules, keys = problem.rules, problem.keys
+    offset = first + position_of_first(problem)
+    high = keys if rules.high is None else offset + rules.high + 1
+    low = -count if rules.low is None else offset + rules.low
+    return max(-count, min(high, keys)), max(-count, min(low, keys))
+
+
+def position_of_first(problem: Problem) -> int:
+    """Where the first query stands among the keys."""
+    return next((span.offset for span in problem.rules.spans), 0)
 
 
 def refuse(why: str | None, step: str = USE_THE_CPU) -> None:
     """Raise InputError if there is a reason."""
     if why is not None:
         raise InputError(
-            "on a GPU, clearhead takes float32, causal() and full(), and equal dims of "
+            "on a GPU, clearhead takes float32, causal(), full(), window() and sinks, and equal dims of "
             f"{', '.join(map(str, DIMS[:-1]))} or {DIMS[-1]}, without gradients, but of this call {why}: {step}."
         )
 
@@ -138,17 +153,22 @@ def tile_of(card: Card, dim: int) -> CardTile:
     return tile
 
 
-def kernel_of(card: Card, tile: CardTile) -> Kernel:
-    """A tile's kernel, compiled for a card now."""
-    return Kernel(card, ptx(tile), tile.name, tile.shared_bytes)
+def kernel_of(card: Card, program: Program) -> Kernel:
+    """A kernel, compiled for a card now."""
+    return Kernel(card, ptx(program), program.name, program.tile.shared_bytes)
 
 
 def run(kernel: Kernel, launch: Launch, addresses: Addresses, stream: int = 0) -> None:
     """Launch a kernel in a stream, without waiting."""
     refuse(unaligned(addresses[:4]))
     for values in launch.arguments(addresses):
-        packed = [kind(value) for kind, value in zip(ARGUMENTS, values, strict=True)]
-        kernel.launch(launch.groups, THREADS, packed, stream)
+        start(kernel, launch.kind, launch.groups, values, stream)
+
+
+def start(kernel: Kernel, kind: str, groups: int, values: Sequence[Any], stream: int) -> None:
+    """One launch of a kernel of some kind."""
+    packed = [c_type(value) for c_type, value in zip(KINDS[kind].arguments, values, strict=True)]
+    kernel.launch(groups, THREADS, packed, stream)
 
 
 def groups_of(problem: Problem) -> int:

@@ -1,4 +1,4 @@
-"""A tile's kernel as PTX, the text that NVIDIA's driver compiles for its card; kept like the CPU's code.
+"""A kernel as PTX, the text that NVIDIA's driver compiles for its card; kept like the CPU's code.
 
 One text serves every card from compute capability 8.0 on. LLVM gets no fast-math flag, so each operation is rounded
 once, to nearest: PTX's `.rn`, which its compiler must not contract.
@@ -9,8 +9,7 @@ import hashlib
 
 import llvmlite.binding as llvm
 
-from clearhead.gpu import tiled
-from clearhead.gpu.tile import CardTile
+from clearhead.gpu.programs import Program
 from clearhead.machine import fingerprint
 from clearhead.machine.compile import initialise, stored
 from clearhead.machine.unbroken import collector_paused, compiling
@@ -20,17 +19,17 @@ OLDEST = (8, 0)  # compute capability: from here on, cards copy to shared memory
 
 
 @functools.cache
-def ptx(tile: CardTile) -> bytes:
-    """The PTX of a tile's kernel."""
-    digest = hashlib.sha256(repr((tile, OLDEST, fingerprint.fingerprint())).encode()).hexdigest()[:40]
+def ptx(program: Program) -> bytes:
+    """The PTX of a kernel."""
+    digest = hashlib.sha256(repr((program, OLDEST, fingerprint.fingerprint())).encode()).hexdigest()[:40]
     with compiling:
-        return stored(f"{tile.name}-ptx-{digest}", lambda: compiled(write_ir(tile)).encode())
+        return stored(f"{program.name}-ptx-{digest}", lambda: compiled(write_ir(program)).encode())
 
 
-def write_ir(tile: CardTile) -> str:
+def write_ir(program: Program) -> str:
     """The kernel's LLVM IR."""
     with collector_paused():
-        return tiled.write(tiled.new_thread(tile), tile)
+        return program.write()
 
 
 def compiled(ir: str) -> str:

@@ -46,18 +46,20 @@ class Floats(Pointer):
 
 
 class Thread(Code, Generic[P]):
-    """The program of one thread, for groups of `threads`; its arguments are a P."""
+    """The program of one thread, for groups of `threads`; its arguments are a P with the optional fields `present`."""
 
     spaces = (GLOBAL, SHARED)
     surroundings: Sequence[ir.Type] = ()  # parameters besides P
 
-    def __init__(self, name: str, parameters: type[P], threads: int, groups: int) -> None:
+    def __init__(
+        self, name: str, parameters: type[P], threads: int, groups: int, present: frozenset[str] = frozenset()
+    ) -> None:
         self.module, self.element, self.lanes = ir.Module(name), F32, 1
         self.scalar = self.vector = f32
         self.integers = i32
         self.global_pointer, self.shared_pointer = (ir.PointerType(addrspace=space) for space in self.spaces)
         kinds = {Floats: self.global_pointer, Index: i32, Int: i64, Vector: f32}
-        declared = machine_parameters(parameters, frozenset())
+        declared = machine_parameters(parameters, present)
         signature = [*(kinds[p.kind] for p in declared), *self.surroundings]
         self.ir = ir.Function(self.module, ir.FunctionType(ir.VoidType(), signature), name)
         for attribute in (f'"nvvm.maxntid"="{threads}"', f'"nvvm.minctasm"="{groups}"'):
@@ -68,7 +70,7 @@ class Thread(Code, Generic[P]):
         for argument, parameter in zip(self.ir.args, declared, strict=False):
             argument.name = parameter.name
         values = (p.kind(self.build, argument) for p, argument in zip(declared, self.ir.args, strict=False))
-        self.arguments = bound(parameters, values, frozenset())
+        self.arguments = bound(parameters, values, present)
         self.thread, self.group, self.shared = self.place()
 
     def place(self) -> tuple[Index, Index, Floats]:
@@ -108,6 +110,13 @@ class Thread(Code, Generic[P]):
         for n, x in enumerate(numbers):
             together = self.build.insert_element(together, x.ir, constant(i32, n))
         self.build.store(together, address.ir, align=16)
+
+    def raise_to(self, x: Vector, address: Floats) -> None:
+        """Write a number ≥ 0 where all that is there is smaller; threads of all groups may do so at a time.
+
+        Floats that are not negative have the order of their bits as whole numbers.
+        """
+        self.build.atomic_rmw("max", address.ir, x.bits().ir, "monotonic")
 
     def local(self, count: int) -> Floats:
         """Memory for so many numbers of this thread alone."""

@@ -34,7 +34,7 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class CardTile:
-    """A kernel for one dim of queries, keys and values, by how much of a block lies in shared memory at a time."""
+    """A tile for one dim of queries, keys and values, by how much of a block lies in shared memory at a time."""
 
     dim: int
     key_dims: int  # of a block's keys
@@ -42,8 +42,8 @@ class CardTile:
 
     @property
     def name(self) -> str:
-        """The kernel's name."""
-        return f"attention_{self.dim}_{self.key_dims}_{self.value_keys}"
+        """What its kernels' names end with."""
+        return f"{self.dim}_{self.key_dims}_{self.value_keys}"
 
     @property
     def key_parts(self) -> int:

@@ -1,11 +1,12 @@
 """The scalar program on a GPU: a group of threads computes 64 queries of one head, block by block of keys.
 
 Each number of a row has the operations and the order that `canonical` gives it; threads only share them out.
-- Scores: a thread sums 8 queries × 8 keys, each in two chains, over even and over odd dims.
+- Scores: those of `scores`, 8 queries × 8 keys a thread, and the largest of them for each query.
 - Weights: two threads a query, one for each half of a block's keys. The sum of weights goes from the first to the
   second, so that it is one ascending chain; meanwhile values arrive.
 - Values: a thread sums some dims of some queries, each in one ascending chain over keys.
-The sum over finished segments lies in the output, where no two threads touch the same number.
+The sum over finished segments lies in the output, where no two threads touch the same number. A sink joins at the end,
+as one more score without a value.
 """
 
 from __future__ import annotations
@@ -15,18 +16,14 @@ from collections.abc import Iterator
 from functools import partial, reduce
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
-from clearhead.gpu.call import Call, Strides
+from clearhead.gpu.call import Call
+from clearhead.gpu.scores import HALF, TileScores
 from clearhead.gpu.staging import GlobalRows, Target, stage
 from clearhead.gpu.thread import Floats, Thread, highest, wide
-from clearhead.gpu.tile import GROUPS, MAXIMA, PAD, ROWS, THREADS, CardTile
+from clearhead.gpu.tile import MAXIMA, ROWS, THREADS, CardTile
 from clearhead.kernels.ir.math import exp, log
-from clearhead.kernels.ir.values import Int, Vector, fma, least, most
+from clearhead.kernels.ir.values import Int, Truth, Vector, fma, least, most
 from clearhead.kernels.parts.merge import join_maxima
-
-SIDE = 8  # a thread's scores are SIDE queries by SIDE keys
-BY_DIM = [(r, i) for i in range(4) for r in range(SIDE)]  # queries and dims of one step
-BY_QUERY = sorted(BY_DIM)
-HALF = BLOCK // 2  # keys whose weights a thread computes
 
 
 def write(f: Thread[Call], tile: CardTile) -> str:
@@ -35,53 +32,21 @@ def write(f: Thread[Call], tile: CardTile) -> str:
     return f.write()
 
 
-def new_thread(tile: CardTile) -> Thread[Call]:
-    """A thread to write a tile's kernel for."""
-    return Thread(tile.name, Call, THREADS, GROUPS)
+class Attention(TileScores[Call]):
+    """The kernel: scores, weights and values of all blocks that the tile's queries see."""
 
-
-class Attention:
-    """The kernel being written into `f`: what its parts share."""
-
-    def __init__(self, f: Thread[Call], tile: CardTile) -> None:
-        a = f.arguments
-        self.f, self.tile = f, tile
-        self.key_stride, self.row_stride = tile.key_dims + PAD, tile.dim + PAD  # in shared memory
-        self.score_stride, self.maxima_stride = BLOCK + PAD, MAXIMA + PAD
-        # The groups with most keys begin first, in all heads.
-        tiles = (a.queries + (ROWS - 1)) // ROWS
-        self.first = (tiles - 1 - f.group // a.heads) * ROWS
-        self.head = f.group % a.heads
-        self.stop = self.seen_by(least(self.first + (ROWS - 1), a.queries - 1) - self.first)
-        self.all_see = self.seen_by(f.index(0))
-        self.place_operands()
-        self.place_threads()
-        self.zero = f.constant(0.0)
+    maxima_wanted = True
 
     def place_operands(self) -> None:
-        """The head's rows in global memory, and the regions of shared memory."""
-        f, a = self.f, self.f.arguments
-        member, key_head = self.head % a.members, self.head // a.members
-        batch, head = key_head // a.key_heads, key_head % a.key_heads
-
-        def rows(base: Floats, strides: Strides) -> Floats:
-            numbers = zip(strides[:3], (batch, head, member), strict=True)
-            for stride, number in numbers:
-                base = base + stride * wide(number)
-            return base
-
-        self.query, self.key = rows(a.query, a.query_strides), rows(a.key, a.key_strides)
-        self.value, self.output = rows(a.value, a.value_strides), rows(a.output, a.output_strides)
-        *regions, _ = (f.shared + place for place in self.tile.places)
-        self.queries, self.buffer, self.scores, self.maxima, self.sums, self.alphas, self.betas = regions
+        """The head's rows in global memory."""
+        super().place_operands()
+        a = self.a
+        self.value, self.output = self.rows_of(a.value, a.value_strides), self.rows_of(a.output, a.output_strides)
 
     def place_threads(self) -> None:
-        """What this thread computes."""
+        """What this thread computes besides its scores."""
         f, tile = self.f, self.tile
-        lane, warp = f.thread % 32, f.thread // 32
-        # Scores of the queries SIDE·r + row and the keys 4·column to 4·column + 3 in both halves of a block
-        self.row = warp % 2 * 4 + lane // 8
-        self.column = warp // 2 * 8 + lane % 8
+        super().place_threads()
         # Weights of the query `own`, first or second half of the keys
         self.own, self.second = f.thread % ROWS, f.thread // ROWS == 1
         self.own_scores = self.scores + (self.own * self.score_stride + f.thread // ROWS * HALF)
@@ -95,17 +60,23 @@ class Attention:
 
     def write(self) -> None:
         """All keys in segments, then the division."""
-        f, a = self.f, self.f.arguments
+        f, a = self.f, self.a
         self.kept = f.local(self.outputs)
         # A zero of which LLVM does not know: else it would keep these sums in registers, which scores want.
         self.unknown = a.members.logical_right(31)
         self.stage_queries()
-        with f.when(self.stop < 1):
+        self.start = self.begin & -SEGMENT if self.windowed else f.index(0)
+        with f.when(self.stop < self.start + 1 if self.windowed else self.stop < 1):
             for _, at in self.output_rows():
                 self.store_row(at, [self.zero] * 4 * self.quads)
-        m, l = f.loop(0, self.stop, SEGMENT, self.segment, [f.constant(f.element.lowest), self.zero])
+        m, l = f.loop(self.start, self.stop, SEGMENT, self.segment, [f.constant(f.element.lowest), self.zero])
         with f.when(self.second):
-            f.store((l == 0.0).choose(self.zero, 1.0 / l), self.alphas + self.own)
+            if a.sink is None:
+                f.store((l == 0.0).choose(self.zero, 1.0 / l), self.alphas + self.own)
+            else:
+                m, factor, joining = join_maxima(f, m, self.sink())
+                l = fma(l, factor, joining)
+                f.store(factor * (l == 0.0).choose(self.zero, 1.0 / l), self.alphas + self.own)
             query = self.first + self.own
             with f.when(query < a.queries):
                 f.store(m + log(f, l), a.lse + (wide(self.head) * wide(a.queries) + wide(query)))
@@ -114,6 +85,11 @@ class Attention:
             inverse = self.factor(self.alphas, r)
             self.store_row(at, [fma(x, inverse, self.zero) for x in self.load_row(at)])
 
+    def sink(self) -> Vector:
+        """The head's sink; without one, −∞, which changes nothing."""
+        f, a = self.f, self.a
+        return f.values_if(a.sink.given(), lambda: [f.load(a.sink + wide(self.head))], [f.constant(-math.inf)])[0]
+
     # A segment: its sums begin anew, and join the total
 
     def segment(self, start: Int, total: list[Vector]) -> list[Vector]:
@@ -121,10 +97,11 @@ class Attention:
         f = self.f
         self.keep([self.zero] * self.outputs)
         stop = least(self.stop, start + SEGMENT)
-        m, l = f.loop(start, stop, BLOCK, self.block, [f.constant(f.element.lowest), self.zero])
+        first = most(start, self.begin) if self.windowed else start
+        m, l = f.loop(first, stop, BLOCK, self.block, [f.constant(f.element.lowest), self.zero])
         sums = self.kept_sums()
         top, a, b = join_maxima(f, total[0], m)
-        with f.either(start == 0) as (then, otherwise):
+        with f.either(self.is_first(start)) as (then, otherwise):
             with then:
                 for r, at in self.output_rows():
                     self.store_row(at, self.of_row(sums, r))
@@ -138,7 +115,11 @@ class Attention:
                     pairs = zip(self.load_row(at), self.of_row(sums, r), strict=True)
                     self.store_row(at, [fma(whole, before, x * part) for whole, x in pairs])
                 f.barrier()
-        return [top, (start == 0).choose(l, fma(total[1], a, l * b))]
+        return [top, self.is_first(start).choose(l, fma(total[1], a, l * b))]
+
+    def is_first(self, start: Int) -> Truth:
+        """Whether a segment is the first that any query sees."""
+        return start == (self.start if self.windowed else 0)
 
     def block(self, start: Int, state: list[Vector]) -> list[Vector]:
         """A block of keys on top of the segment's maximum and sum of weights."""
@@ -168,72 +149,6 @@ class Attention:
         self.keep(sums)
         f.barrier()
         return [top, l]
-
-    # Scores
-
-    def write_scores(self, start: Int) -> None:
-        """S, −∞ where it is hidden, and the maxima of each thread's scores."""
-        f = self.f
-        chains = [self.zero] * (2 * SIDE * SIDE)
-        for part in range(self.tile.key_parts):
-            if part:
-                f.barrier()
-            self.stage_keys(start, part)
-            f.arrived()
-            f.barrier()
-            queries = self.queries + (self.row * self.row_stride + part * self.tile.key_dims)
-            keys = self.buffer + self.column * self.key_stride
-            operands = [*self.query_numbers(queries), *f.load_four(keys)]
-            step = partial(self.four_dims, queries, keys)
-            chains = f.loop(0, self.tile.key_dims, 4, step, [*chains, *operands])[: len(chains)]
-        scores = [even + odd for even, odd in zip(chains[: SIDE * SIDE], chains[SIDE * SIDE :], strict=True)]
-        scores = f.values_if(self.all_see < start + BLOCK, partial(self.hidden, start, scores), scores)
-        scores_at = self.scores + (self.row * self.score_stride + 4 * self.column)
-        maxima_at = self.maxima + (self.row * self.maxima_stride + self.column)
-        for r in range(SIDE):
-            row = scores[r * SIDE : (r + 1) * SIDE]
-            for half in range(2):
-                f.store_four(row[4 * half : 4 * half + 4], scores_at + (SIDE * r * self.score_stride + HALF * half))
-            f.store(reduce(highest, row), maxima_at + SIDE * r * self.maxima_stride)
-
-    def query_numbers(self, at: Floats) -> list[Vector]:
-        """Four dims of the thread's queries."""
-        return [x for r in range(SIDE) for x in self.f.load_four(at + SIDE * r * self.row_stride)]
-
-    def four_dims(self, queries_at: Floats, keys_at: Floats, d: Int, carried: list[Vector]) -> list[Vector]:
-        """Four dims' products added to the chains: first those over even dims, then those over odd ones.
-
-        While the last key is multiplied, the next dims of the queries and of the first key take their places. Behind
-        the last dim lies the padding, which nobody uses.
-        """
-        f, count = self.f, 2 * SIDE * SIDE
-        sums, queries, first = list(carried[:count]), list(carried[count:-4]), carried[-4:]
-        for c in range(SIDE):
-            last = c == SIDE - 1
-            keys = f.load_four(keys_at + d + 2 * SIDE * c * self.key_stride) if c else first
-            if last:
-                first = f.load_four(keys_at + d + 4)
-            for r, i in BY_QUERY if last else BY_DIM:
-                x = i % 2 * SIDE * SIDE + r * SIDE + c
-                sums[x] = fma(keys[i], queries[4 * r + i], sums[x])
-                if last and i == 3:
-                    queries[4 * r : 4 * r + 4] = f.load_four(queries_at + d + (4 + SIDE * r * self.row_stride))
-        return [*sums, *queries, *first]
-
-    def hidden(self, start: Int, scores: list[Vector]) -> list[Vector]:
-        """Scores with −∞ for the keys that their queries do not see."""
-        result = []
-        for r in range(SIDE):
-            seen = self.seen_by(self.row + SIDE * r) - (start + 4 * self.column)
-            for c in range(SIDE):
-                key = c // 4 * HALF + c % 4
-                result.append((seen > key).choose(scores[r * SIDE + c], self.f.constant(-math.inf)))
-        return result
-
-    def seen_by(self, query: Int) -> Int:
-        """A query of the tile sees the keys below this one."""
-        a = self.f.arguments
-        return least(a.keys, query + self.first + a.high)
 
     # Weights
 
@@ -274,6 +189,8 @@ class Attention:
         first, weights_at = start + part * count, self.weights_of_rows + part * count
         stop = least(self.stop - first, count)
         whole = least(most(self.all_see - first, 0), count) & -8  # all queries see these keys
+        if self.windowed:
+            whole = (self.all_from > first).choose(self.f.index(0), whole)
         operands = [*self.row_weights(weights_at), *self.values(f.index(0))]
         sums = f.loop(0, whole, 8, partial(self.eight_keys, weights_at), [*sums, *operands])[: self.outputs]
         return f.loop(whole, stop, 4, partial(self.four_edge_keys, weights_at, first), sums)
@@ -303,7 +220,7 @@ class Attention:
             for r in range(self.value_rows):
                 before = self.of_row(sums, r)
                 added = partial(self.added, weights[4 * r + i], values, before)
-                seen = first + (j + i) < self.seen_by(self.value_row + self.apart * r)
+                seen = self.seen(first + (j + i), self.value_row + self.apart * r)
                 rows += self.f.values_if(seen, added, before)
             sums = rows
         return sums
@@ -348,7 +265,7 @@ class Attention:
 
     def output_rows(self) -> Iterator[tuple[int, Floats]]:
         """The thread's rows that exist, and where its first numbers of them go; a body is written for each."""
-        f, a = self.f, self.f.arguments
+        f, a = self.f, self.a
         for r in range(self.value_rows):
             query = self.first + self.value_row + self.apart * r
             with f.when(query < a.queries):
@@ -365,30 +282,8 @@ class Attention:
 
     # From global to shared memory
 
-    def stage_queries(self) -> None:
-        """The tile's queries, times the scale."""
-        f, a = self.f, self.f.arguments
-
-        def scaled(source: Floats, target: Floats) -> None:
-            f.store_four([x * a.scale for x in f.load_four(source)], target)
-
-        rows = GlobalRows(self.query, a.query_strides.row, self.first, a.queries - 1)
-        stage(f, rows, ROWS, range(self.tile.dim), Target(self.queries, self.row_stride), scaled)
-
-    def stage_keys(self, start: Int, part: int) -> None:
-        """Some dims of a block's keys."""
-        a, count = self.f.arguments, self.tile.key_dims
-        rows = GlobalRows(self.key, a.key_strides.row, start, a.keys - 1)
-        dims = range(part * count, (part + 1) * count)
-        stage(self.f, rows, BLOCK, dims, Target(self.buffer, self.key_stride), self.f.copy_four, self.key_of)
-
-    @staticmethod
-    def key_of(n: Int, mine: Int) -> Int:
-        """The key of a block whose numbers go to row n + mine, so that a thread's scores are four keys side by side."""
-        return (n & HALF) + (n.logical_right(4) & 3) + 4 * mine
-
     def stage_values(self, start: Int, part: int) -> None:
         """The values of some of a block's keys."""
-        a, count = self.f.arguments, self.tile.value_keys
+        a, count = self.a, self.tile.value_keys
         rows = GlobalRows(self.value, a.value_strides.row, start + part * count, a.keys - 1)
         stage(self.f, rows, count, range(self.tile.dim), Target(self.buffer, self.row_stride), self.f.copy_four)

@@ -76,6 +76,7 @@ class Record:
     cap: float | None = None
     sink: Array | None = None
     rules: tuple[Score, ...] = ()  # score functions of a model's own
+    card: int | None = None  # the NVIDIA GPU where the model computed it, if it did so there
     crosses: bool = False  # queries are of another text than keys, as the layer's name says
     query: Growing = field(default_factory=Growing)
     key: Growing = field(default_factory=Growing)

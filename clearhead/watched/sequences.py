@@ -23,6 +23,7 @@ from clearhead.attention_weights.matrix import Weights, weights
 from clearhead.errors import InputError, TrustError
 from clearhead.interventions.edits import Ablate, Edit, Patch
 from clearhead.interventions.shown import edited_weights
+from clearhead.machine import loading
 from clearhead.rules.masks import Mask
 from clearhead.rules.scores import Score, softcap
 from clearhead.watched.added import Added, consecutive, joined, over_pairs, rule_of
@@ -166,6 +167,10 @@ class Sequence:
             own = weights(
                 self.query, k, mask=self.mask, score=self.score, scale=self.record.scale, sink=self.record.sink
             )
+            if self.record.card is not None and not loading.fault():
+                from clearhead.gpu.lent import lend
+
+                own = lend(own, self.record.card)
             self.made = own if not self.changes else self.edited(own)
         return self.made
 

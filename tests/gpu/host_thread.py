@@ -4,9 +4,7 @@ from typing import Any
 
 import llvmlite.ir as ir
 
-from clearhead.gpu.call import Call
 from clearhead.gpu.thread import Floats, Index, Thread
-from clearhead.gpu.tile import GROUPS, THREADS, CardTile
 from clearhead.kernels.ir.values import Value, i32
 
 NAMES = {
@@ -16,14 +14,11 @@ NAMES = {
 }
 
 
-class HostThread(Thread[Call]):
-    """A tile's kernel for `tests.gpu.emulation`."""
+class HostThread(Thread[Any]):
+    """A kernel's thread for `tests.gpu.emulation`."""
 
     spaces = (0, 0)
     surroundings = (i32, i32, ir.PointerType())
-
-    def __init__(self, tile: CardTile) -> None:
-        super().__init__(tile.name, Call, THREADS, GROUPS)
 
     def place(self) -> tuple[Index, Index, Floats]:
         """The last three parameters."""

@@ -1,29 +1,40 @@
 """A stand-in for NVIDIA's driver: its memory is this process's, and a launch runs the very PTX on this processor."""
 
 import ctypes
+import functools
 import re
 from typing import Any
 
 import numpy as np
 
-from clearhead.gpu.launch import ARGUMENTS
 from clearhead.gpu.tile import THREADS
 from tests.gpu.emulation import Emulated
 from tests.gpu.translation import Translation
 
 H100 = {75: 9, 76: 0, 97: 232448, 81: 233472, 16: 132, 13: 1980000}
 
+C_KINDS: dict[str, Any] = {"ptr": ctypes.c_void_p, "i32": ctypes.c_int, "i64": ctypes.c_int64, "float": ctypes.c_float}
 
 NULL, FREED = 1, 201  # statuses: of a value that cannot be, and of a context that is none
 UNLISTED = 500
 
 
+@functools.cache
+def emulated(text: str, shared_bytes: int, late: bool) -> tuple[Emulated, list[Any]]:
+    """A PTX's code for this processor, translated once, and the C types of its parameters."""
+    translation = Translation(text)
+    kinds = [C_KINDS[kind] for _, kind in translation.parameters]
+    return Emulated(translation.ir, translation.name, kinds, THREADS, shared_bytes, late=late), kinds
+
+
 class StandIn:
     """The library's functions that `clearhead.gpu.driver` calls, and no others.
 
-    `refuse` gives statuses to functions; `spoil` changes a PTX before it is run. What is not said to be on a card by
-    `put` is on card 0.
+    `refuse` gives statuses to functions; `spoil` changes a PTX before it is run, by threads in some `order`, with
+    copies that are there at once or `late`. What is not said to be on a card by `put` is on card 0.
     """
+
+    order, late = "ascending", False
 
     def __init__(
         self, *, cards: int = 1, version: int = 13000, refuse: Any = (), spoil: Any = None, **attributes: int
@@ -146,11 +157,7 @@ class StandIn:
 
     def func_set_attribute(self, function, which, value):
         assert which.value == 8
-        translation = Translation(self.texts[function.value])
-        self.functions[function.value] = (
-            Emulated(translation.ir, translation.name, ARGUMENTS, THREADS, value.value),
-            value.value,
-        )
+        self.functions[function.value] = *emulated(self.texts[function.value], value.value, self.late), value.value
 
     def mem_alloc_v2(self, out, size):
         block = np.full(size.value + 64, 255, np.uint8)
@@ -163,6 +170,7 @@ class StandIn:
         assert card == self.current
 
     def memcpy_hto_d_v2(self, target, source, size):
+        assert size.value
         assert self.card_at(target.value) == self.current
         ctypes.memmove(target.value, source.value, size.value)
 
@@ -171,13 +179,13 @@ class StandIn:
         ctypes.memmove(target.value, source.value, size.value)
 
     def launch_kernel(self, function, gx, gy, gz, tx, ty, tz, shared, stream, places, extra):
-        emulated, allowed = self.functions[function.value]
+        emulated, kinds, allowed = self.functions[function.value]
         assert self.homes[function.value] == self.current
         assert shared.value <= allowed
         assert (gy.value, gz.value, tx.value, ty.value, tz.value) == (1, 1, THREADS, 1, 1)
         self.launches.append((gx.value, shared.value, stream.value))
         self.called.append(("launch", stream.value))
-        numbers: list[Any] = [kind.from_address(place) for kind, place in zip(ARGUMENTS, places, strict=True)]
-        addresses = [number.value for number in numbers[:5] if number.value]
+        numbers: list[Any] = [kind.from_address(place) for kind, place in zip(kinds, places, strict=True)]
+        addresses = [x.value for kind, x in zip(kinds, numbers, strict=True) if kind is ctypes.c_void_p and x.value]
         assert {self.card_at(address) for address in addresses} == {self.current}
-        emulated.launch(gx.value, [number.value for number in numbers])
+        emulated.launch(gx.value, [number.value for number in numbers], self.order)

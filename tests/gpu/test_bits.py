@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from clearhead import causal, full
+from clearhead.gpu.programs import Program
 from clearhead.gpu.tile import TILES, CardTile
 from tests.gpu.comparing import aligned, different, drawn, from_ir, from_ptx, host_ir
 from tests.gpu.emulation import ORDERS, Emulated
@@ -27,9 +28,13 @@ CASES = {  # queries, keys, leading axes of queries, of keys, mask
 }
 
 
+def plain(tile: CardTile) -> Program:
+    return Program("attention", tile)
+
+
 @functools.cache
 def kernel(tile: CardTile) -> Emulated:
-    return from_ptx(tile)
+    return from_ptx(plain(tile))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -44,7 +49,7 @@ def test_ptx_gives_the_cpus_bits(tile, case):
 @pytest.mark.parametrize("tile", [SMALL, CardTile(64, 64, 128), PARTED], ids=str)
 def test_ir_gives_the_cpus_bits(tile):
     q, k, v = drawn(5, *[(2, 300, tile.dim)] * 3)
-    assert not different(from_ir(tile), q, k, v, causal())
+    assert not different(from_ir(plain(tile)), q, k, v, causal())
 
 
 @pytest.mark.parametrize("special", ["nan", "hidden", "overflow", "large", "tiny", "zeros"])
@@ -88,7 +93,7 @@ def test_strides():
 @pytest.mark.parametrize("tile", [SMALL, PARTED, *WIDE], ids=str)
 def test_threads_in_any_order(tile, order, late):
     q, k, v = drawn(9, (70, tile.dim), (2200, tile.dim), (2200, tile.dim))
-    run = from_ptx(tile, late=late) if late else kernel(tile)
+    run = from_ptx(plain(tile), late=late) if late else kernel(tile)
     assert not different(run, q, k, v, causal(align="end"), order)
 
 
@@ -104,7 +109,7 @@ def without_barrier(ir: str, number: int) -> str:
 
 @functools.cache
 def program(tile: CardTile) -> str:
-    return host_ir(tile)
+    return host_ir(plain(tile))
 
 
 def test_barriers_are_counted():
@@ -116,7 +121,8 @@ def test_each_barrier_is_needed(tile, number):
     """Without it, some order of threads or pace of copies gives other bits."""
     q, k, v = drawn(10, (64, tile.dim), (2304, tile.dim), (2304, tile.dim))
     ir = without_barrier(program(tile), number)
-    assert any(disturbed(from_ir(tile, ir, late=late), q, k, v, order) for late in (False, True) for order in ORDERS)
+    paces = [(late, order) for late in (False, True) for order in ORDERS]
+    assert any(disturbed(from_ir(plain(tile), ir, late=late), q, k, v, order) for late, order in paces)
 
 
 def disturbed(run: Emulated, q, k, v, order: str) -> bool:
@@ -132,6 +138,6 @@ def test_contraction_is_noticed():
     q[:, 0], k[1, 0] = np.random.default_rng(0).uniform(4, 28, len(q)), -1
     q, k, v = aligned(q), aligned(k), aligned(np.ones((2, 32), np.float32))
     ir = program(SMALL)
-    assert not different(from_ir(SMALL, ir), q, k, v, full())
+    assert not different(from_ir(plain(SMALL), ir), q, k, v, full())
     ir = ir.replace("= fmul ", "= fmul contract ").replace("= fadd ", "= fadd contract ")
-    assert different(from_ir(SMALL, ir), q, k, v, full())
+    assert different(from_ir(plain(SMALL), ir), q, k, v, full())

@@ -3,13 +3,15 @@
 import pytest
 
 from clearhead.cli import doctor
-from clearhead.gpu import driver, tile
+from clearhead.gpu import driver, programs, tile
 from tests.gpu.stand_in import StandIn
+
+ALL = programs.KINDS
 
 
 @pytest.fixture
 def card(monkeypatch):
-    """A function that installs a stand-in; only one dim is examined."""
+    """A function that installs a stand-in; only one dim is examined, and one kind of kernel unless a test wants all."""
 
     def install(kind=StandIn, **properties):
         stand_in = kind(**properties)
@@ -18,22 +20,29 @@ def card(monkeypatch):
         return stand_in
 
     monkeypatch.setattr(tile, "DIMS", (32,))
+    monkeypatch.setattr(programs, "KINDS", {"attention": ALL["attention"]})
     yield install
     driver.opened.forget()
 
 
-def test_a_card(card):
+def test_a_card(card, monkeypatch):
     card()
+    monkeypatch.setattr(programs, "KINDS", ALL)
     facts, checks = doctor.gpus()
-    assert facts == {"GPU": "Stand-in, compute capability 9.0, driver for CUDA 13.0"}
-    assert [(check.isa, check.dtype, check.fault) for check in checks] == [("GPU dim 32", "float32", "")]
+    assert facts.pop("GPU") == "Stand-in, compute capability 9.0, driver for CUDA 13.0"
+    assert [(check.isa, check.dtype, check.fault) for check in checks] == [
+        (f"GPU {kind} 32", "float32", "") for kind in ("attention", "windowed", "weights", "numbers", "picture")
+    ]
+    confirmed, emulated = facts["GPU bits"].split("; only in emulation: ")
+    assert confirmed == "confirmed: attention (NVIDIA H100 80GB HBM3 and H200, driver 580.159.04, 2026-11-27)"
+    assert emulated == "attention with windows and sinks, weights and scores, numbers of each query, maps"
 
 
 def test_a_card_with_other_bits(card):
     stand_in = card(spoil=lambda ptx: ptx.replace("0f3F800000", "0f3F800001"), cards=2)
     _, checks = doctor.gpus()
     assert not stand_in.texts  # nothing stays loaded
-    assert [check.isa for check in checks] == ["GPU 0 dim 32", "GPU 1 dim 32"]
+    assert [check.isa for check in checks] == ["GPU 0 attention 32", "GPU 1 attention 32"]
     assert all("numbers differ from the CPU's" in check.fault for check in checks)
 
 
@@ -62,4 +71,4 @@ def test_a_card_that_cannot_be_opened(card):
     facts, checks = doctor.gpus()
     assert facts["GPU 0"].startswith("card 0, not used: NVIDIA's driver refuses cuDevicePrimaryCtxRetain with error 2")
     assert facts["GPU 1"].startswith("Stand-in")
-    assert [(check.isa, check.fault) for check in checks] == [("GPU 1 dim 32", "")]
+    assert [(check.isa, check.fault) for check in checks] == [("GPU 1 attention 32", "")]

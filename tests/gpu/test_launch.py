@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,8 +96,36 @@ def test_axes_whose_strides_join_are_one_launch(card):
     assert len(stand_in.launches) == 1 + 2 + len(list(confirmed.samples(32)))
 
 
+def test_windows_and_sinks(card):
+    """Each kind of kernel is compared before its first use, and only then."""
+    stand_in = card()
+    q, k, v = drawn(27, (3, 2, 2, 40, 32), (3, 1, 2, 70, 32), (3, 1, 2, 70, 32))
+    sink, mask = aligned(np.linspace(-2, 2, 12).reshape(3, 2, 2)), clearhead.window(30, 5, align="end")
+    expected = clearhead.attend(q, k, v, mask=mask, sink=sink)
+    for _ in range(2):
+        count = len(stand_in.launches)
+        out, lse = attended(q, k, v, mask=mask, sink=OnCard(sink, {"stream": 5}), stream=7)
+        assert out.tobytes() == expected.output.tobytes()
+        assert lse.tobytes() == expected.lse.tobytes()
+    assert len(stand_in.launches) - count == 3  # one for each index of the first axis, with its own sinks
+    assert ("record", 5) in [call[:2] for call in stand_in.called]
+    assert set(driver.driver().card(0).kernels) == {("windowed", 32)}
+
+
+def test_sinks_that_do_not_fit(card):
+    card()
+    q, k, v = drawn(28, *[(2, 10, 32)] * 3)
+    with pytest.raises(ShapeError, match=r"sink has shape \(1,\) and dtype float32, the heads \(2,\) and float32"):
+        attended(q, k, v, sink=OnCard(aligned(np.zeros(1))))
+    with pytest.raises(ShapeError, match=r"sink of shape \(2,\) has strides \(8,\): give a contiguous array"):
+        attended(q, k, v, sink=OnCard(aligned(np.zeros(4))[::2]))
+    lse = aligned(np.zeros((2, 10)))
+    with pytest.raises(ShapeError, match=r"lse \(2, 10\) overlaps sink \(2,\)"):
+        attended(q, k, v, lse=lse, sink=OnCard(lse[1, :2]))
+
+
 def test_many_launches_count_as_large():
-    one, many = (launch.Launch(32, 1, (launch.Addresses(0, 0, 0, 0, 0),) * n, ()) for n in (1, 1000))
+    one, many = (launch.Launch("attention", 32, 1, (launch.Addresses(0, 0, 0, 0, 0),) * n, ()) for n in (1, 1000))
     assert one.size < SMALL < many.size
 
 
@@ -331,7 +360,7 @@ def test_the_self_test_sees_edges_and_merges(card, kind):
 
 def test_the_self_test_does_not_take_what_a_launch_left(card):
     stand_in = card(Used)
-    confirmed.confirmed_kernel(driver.driver().card(0), 32)
+    confirmed.confirmed_kernel(driver.driver().card(0), "attention", 32)
     assert [call for call in stand_in.called if call[0] != "launch"] == [(True, True)] * len(stand_in.launches)
 
 
@@ -341,11 +370,11 @@ def test_the_self_test_does_not_take_what_a_launch_left(card):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"mask": clearhead.window(3)}, "a mask beyond these"),
+        ({"mask": ~clearhead.window(3)}, "a mask beyond these"),
         ({"mask": clearhead.dense(np.ones((10, 10), bool))}, "a mask beyond these"),
         ({"mask": clearhead.documents([10])}, "a mask beyond these"),
     ],
-    ids=["window", "dense", "documents"],
+    ids=["complement", "dense", "documents"],
 )
 def test_masks_that_only_the_cpu_knows(card, options, words):
     card()
@@ -458,11 +487,12 @@ def test_threads_share_one_self_test(card):
     """Which holds up no other dim, and no call of a kernel that is known."""
     card()
     own = driver.driver().card(0)
-    known = confirmed.confirmed_kernel(own, 32)
-    own.locks[64] = threading.RLock()
-    with own.locks[64], driver.opened.lock, driver.driver().lock:
+    known = confirmed.confirmed_kernel(own, "attention", 32)
+    other = own.locks.setdefault(("attention", 64), threading.RLock())
+    with other, driver.opened.lock, driver.driver().lock:
         found: list[Any] = []
-        thread = threading.Thread(target=lambda: found.append(confirmed.confirmed_kernel(driver.driver().card(0), 32)))
+        again = partial(confirmed.confirmed_kernel, driver.driver().card(0), "attention", 32)
+        thread = threading.Thread(target=lambda: found.append(again()))
         thread.start()
         thread.join(20)
     assert found == [known]

@@ -8,19 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from clearhead.gpu.programs import KINDS, Program
 from clearhead.gpu.ptx import ptx
-from clearhead.gpu.tile import TILES, CardTile, tile_for
+from clearhead.gpu.tile import TILES, tile_for
 
 NAMES = [tile.name for tile in TILES]
 FLOATS = {  # rounded to nearest, none contracted, none flushed to zero, none approximate
     "fma.rn.f32", "mul.rn.f32", "add.rn.f32", "sub.rn.f32", "div.rn.f32", "rcp.rn.f32", "max.f32", "selp.f32",
     "cvt.rn.f32.s32", "setp.lt.f32", "setp.nan.f32", "setp.eq.f32", "setp.gt.f32",
+    "setp.neu.f32", "setp.leu.f32", "abs.f32",
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tile", TILES, ids=NAMES)
-def test_floats_are_rounded_to_nearest(tile):
-    text = ptx(tile).decode()
+def test_floats_are_rounded_to_nearest(tile, kind):
+    text = ptx(Program(kind, tile)).decode()
     used = set(re.findall(r"^\s*(?:@!?%p\d+\s+)?([a-z]\S*)", text, re.M))
     floats = {op for op in used if re.search(r"\.b?f(16|32|64)", op) and not op.startswith(("ld.", "st.", "mov."))}
     assert "fma.rn.f32" in floats
@@ -54,11 +57,11 @@ def toolkit() -> Path | None:
 TOOLKIT = toolkit()
 
 
-def assembled(tile: CardTile, card: str, folder: Path) -> tuple[str, list[str]]:
+def assembled(program: Program, card: str, folder: Path) -> tuple[str, list[str]]:
     """The assembler's remarks, and the machine's instructions: names, and labels as `label:`; jumps with theirs."""
     assert TOOLKIT
     text, code = folder / "kernel.ptx", folder / "kernel.cubin"
-    text.write_bytes(ptx(tile))
+    text.write_bytes(ptx(program))
     made = subprocess.run([TOOLKIT / "ptxas", f"-arch={card}", "-v", "-o", code, text], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     shown = subprocess.run([TOOLKIT / "nvdisasm", "-c", code], capture_output=True, text=True, check=True).stdout
@@ -85,7 +88,7 @@ def inner_loops(lines: list[str]) -> list[Counter[str]]:
 )
 def test_machine_code_keeps_every_operation(tile, card, tmp_path):
     """No spills; an exponential has 8 multiply-adds, 3 additions and 1 product: none of them was contracted."""
-    remarks, lines = assembled(tile, card, tmp_path)
+    remarks, lines = assembled(Program("attention", tile), card, tmp_path)
     assert "0 bytes spill stores, 0 bytes spill loads" in remarks
     assert not [x for x in lines if x.startswith(("HMMA", "FFMA.FTZ", "MUFU.EX2", "MUFU.LG2"))]
     loops = inner_loops(lines)
@@ -96,3 +99,14 @@ def test_machine_code_keeps_every_operation(tile, card, tmp_path):
     assert len(sums) >= 3  # scores, values, values at the edge
     assert all(not loop["FADD"] for loop in sums)
     assert min(sum(loop.values()) / loop["FFMA"] for loop in sums) < 1.1
+
+
+@pytest.mark.skipif(TOOLKIT is None, reason="no ptxas and nvdisasm: torch's triton brings them")
+@pytest.mark.parametrize(("kind", "fused", "added"), [("windowed", 8, 3), ("weights", 8, 2), ("numbers", 10, 5)])
+def test_machine_code_of_the_other_kernels(kind, fused, added, tmp_path):
+    """No spills; beside an exponential, numbers have two more multiply-adds and three more additions than weights."""
+    remarks, lines = assembled(Program(kind, TILES[1]), "sm_90", tmp_path)
+    assert "0 bytes spill stores, 0 bytes spill loads" in remarks
+    weights = [loop for loop in inner_loops(lines) if loop["FMUL"]]
+    assert weights
+    assert all((loop["FFMA"], loop["FADD"]) == (fused * loop["FMUL"], added * loop["FMUL"]) for loop in weights)

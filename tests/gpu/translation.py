@@ -15,6 +15,7 @@ FLOAT = {
     "div.rn.f32": "fdiv float {0}, {1}",
     "rcp.rn.f32": "fdiv float 1.0, {0}",
     "max.f32": "call float @llvm.maxnum.f32(float {0}, float {1})",
+    "abs.f32": "call float @llvm.fabs.f32(float {0})",
 }
 FLOAT |= {  # without .rn, PTX's compiler may contract a product and a sum: no kernel has these, but a test
     "mul.f32": "fmul contract float {0}, {1}",
@@ -32,11 +33,12 @@ FLOAT_COMPARE = {
     "neu": "une", "ltu": "ult", "leu": "ule", "gtu": "ugt", "geu": "uge",
 }  # fmt: skip
 REGISTERS = {"%p": "i1", "%rs": "i16", "%r": "i32", "%rd": "i64", "%f": "i32", "%SP": "i64", "%SPL": "i64"}
-PARAMETERS = {"u64": "ptr", "u32": "i32", "f32": "float", "s64": "i64", "b64": "i64", "b32": "i32"}
+PARAMETERS = {"u64": "i64", "u32": "i32", "f32": "float", "s64": "i64", "b64": "i64", "b32": "i32"}
 SURROUNDINGS = "i32 %tid.x, i32 %ctaid.x, ptr %shared_memory"
 DECLARATIONS = """
 declare float @llvm.fma.f32(float, float, float)
 declare float @llvm.maxnum.f32(float, float)
+declare float @llvm.fabs.f32(float)
 declare void @host_barrier()
 declare void @host_copy(ptr, ptr)
 declare void @host_arrived()
@@ -236,6 +238,11 @@ class Translation:
         word = "trunc" if int(op[1]) < int(op[3]) else "sext" if op[2] == "s" else "zext"
         self.write(x[0], self.new(f"{word} i{op[3]} {self.read(x[1], f'i{op[3]}')} to i{op[1]}"))
 
+    def raise_to(self, _: re.Match[str], x: list[str]) -> None:
+        """atom.max: the larger whole number stays, and what was there is the result."""
+        place, number = self.address(x[1]), self.read(x[2], "i32")
+        self.write(x[0], self.new(f"atomicrmw max ptr {place}, i32 {number} monotonic"))
+
     def wide_product(self, op: re.Match[str], x: list[str]) -> str:
         """mul.wide."""
         word, width = "sext" if op["sign"] == "s" else "zext", 2 * int(op["bits"])
@@ -318,6 +325,7 @@ INSTRUCTIONS: list[tuple[str, Callable[[Translation, re.Match[str], list[str]], 
     (r"ld\.param\.\w+", Translation.parameter),
     (f"ld{PLACE}", Translation.load),
     (f"st{PLACE}", Translation.store),
+    (r"atom\.global\.max\.s32", Translation.raise_to),
     (r"setp\.(\w+)\.f32", Translation.compare_floats),
     (r"setp\.(\w+)\.([sbu])(16|32|64)", Translation.compare),
     (r"selp\.([fbsu])(16|32|64)", Translation.select),

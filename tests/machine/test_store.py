@@ -200,7 +200,7 @@ def test_once_there_are_too_many_those_used_longest_ago_go(tmp_path, monkeypatch
 def test_what_another_process_has_removed_is_not_removed_twice_over(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "MOST_ENTRIES", 8)
     for n in range(9):
-        (tmp_path / f"forward-f32-avx2-{n:040x}").touch()
+        (tmp_path / f"forward-f32-avx2-{n:040x}").write_bytes(store.MAGIC)
         os.utime(tmp_path / f"forward-f32-avx2-{n:040x}", (1000 + n, 1000 + n))
     listed = os.scandir
 

@@ -5,7 +5,7 @@ flash-attention's files, so this package can replace it.
 """
 
 from clearhead.adapters.torch import nn
-from clearhead.adapters.torch.attention_api import attend, attention
+from clearhead.adapters.torch.attention_api import attend, attention, attention_weights
 from clearhead.adapters.torch.flash_attn_interface import (
     flash_attn_func,
     flash_attn_kvpacked_func,
@@ -23,6 +23,7 @@ __version__ = "2.8.3"  # of flash-attention, whose interface this package implem
 __all__ = [
     "attend",
     "attention",
+    "attention_weights",
     "flash_attn_func",
     "flash_attn_kvpacked_func",
     "flash_attn_qkvpacked_func",

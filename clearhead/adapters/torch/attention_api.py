@@ -11,9 +11,11 @@ import torch
 
 from clearhead.adapters.torch import operator
 from clearhead.adapters.torch.arguments import check_tensors, scale_or_default
+from clearhead.adapters.torch.card_weights import card_weights
 from clearhead.adapters.torch.host import lead_of
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.rule_names import split_rules
+from clearhead.adapters.torch.weights import weights_of
 from clearhead.engine.problem import check_rules
 from clearhead.errors import InputError
 from clearhead.rules.masks import CAUSAL, Mask, checked_mask
@@ -102,3 +104,31 @@ def rule_and_tables(mask: Mask, *score: Any) -> tuple[str, tuple[torch.Tensor, .
     if not arrays and len(named_rules) < MAX_NAMED_RULES:
         named_rules[mask, score] = rule.name
     return rule.name, tuple(torch.from_numpy(x.copy() if not x.flags.writeable else x) for x in arrays)
+
+
+def attention_weights(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    *,
+    mask: Mask = CAUSAL,
+    score: ScoreLike = (),
+    sink: torch.Tensor | None = None,
+    scale: float | None = None,
+    lse: torch.Tensor | None = None,
+) -> Any:
+    """The weights of `attention` over tensors, (..., queries, keys), each computed when it is read.
+
+    Tensors of the CPU give a lazy tensor with gradients, CUDA tensors `CardWeights`, whose indices give CUDA tensors
+    with the CPU's bits. Both have `row`, `column`, `block`, `summary`, `map`, and `weights`, the `clearhead.Weights`.
+    `lse` is the second result of `attend` for the same call. Raises as `attention` does.
+
+    >>> w = attention_weights(torch.zeros(2, 1), torch.zeros(2, 1))
+    >>> w.row(1), w.summary("effective").effective
+    (tensor([0.5000, 0.5000]), array([1., 2.], dtype=float32))
+    """
+    check_tensors(query=query, key=key, **{} if sink is None else {"sink": sink}, **{} if lse is None else {"lse": lse})
+    factor = scale_or_default(query, scale)
+    rules = score if isinstance(score, list | tuple) else (score,)
+    name, tables = rule_and_tables(mask, *rules)
+    make = card_weights if query.is_cuda else weights_of
+    return make(query, key, tables, sink, name, factor, lse)

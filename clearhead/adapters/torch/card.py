@@ -37,24 +37,28 @@ def on_card(
 ) -> Pair:
     """Launch the forward kernel in torch's current stream."""
     tensors = query, key, value
-    if tables or sink is not None or any(x.dtype is not torch.float32 for x in tensors):
+    if tables or any(x.dtype is not torch.float32 for x in tensors):
         dtypes = ", ".join(sorted({str(x.dtype) for x in tensors}))
-        gpu_module("launch").refuse(
-            "it has arrays in its rules"
-            if tables
-            else "it has a sink"
-            if sink is not None
-            else f"the dtypes are {dtypes}"
-        )
-    if any(x.device != query.device for x in tensors):
-        places = ", ".join(sorted({str(x.device) for x in tensors}))
+        gpu_module("launch").refuse("it has arrays in its rules" if tables else f"the dtypes are {dtypes}")
+    if any(x.device != query.device for x in (*tensors, query if sink is None else sink)):
+        places = ", ".join(sorted({str(x.device) for x in (*tensors, query if sink is None else sink)}))
         raise InputError(f"query, key and value are on {places}: move them to one device, as by x.to(query.device).")
     mask, score = rule_named(rule).filled(())
     output, lse = forward_shapes(query, key, value, tables, sink, rule, scale)
     arrays = [memory_of(x.detach()) for x in (*tensors, output, lse)]
     card, stream = place_of(query)
-    gpu_module("attention").attend_on(card, *arrays, rules=Rules(mask, score, None, scale), stream=stream)
+    each = None if sink is None else each_sink(sink.detach(), lse)  # in memory until it is launched
+    sinks, rules = None if each is None else memory_of(each), Rules(mask, score, None, scale)
+    gpu_module("attention").attend_on(card, *arrays, rules=rules, sink=sinks, stream=stream)
     return output, lse
+
+
+def each_sink(sink: torch.Tensor, lse: torch.Tensor) -> torch.Tensor:
+    """A sink for each head, one after another, if these broadcast; else itself, which `clearhead.gpu` refuses."""
+    try:
+        return sink.float().expand(lse.shape[:-1]).contiguous()
+    except RuntimeError:
+        return sink.float()
 
 
 def memory_of(x: torch.Tensor) -> Any:
@@ -125,7 +129,7 @@ def refused_by_card(query: torch.Tensor) -> str | None:
     """Why a tensor's card cannot run the kernel of its dim now, or None."""
     try:
         card, stream = place_of(query)
-        gpu_module("confirmed").confirmed_kernel(card, query.shape[-1], stream)
+        gpu_module("confirmed").confirmed_kernel(card, "attention", query.shape[-1], stream)
     except MachineError as error:
         return str(error)
     return None

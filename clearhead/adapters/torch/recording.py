@@ -308,6 +308,7 @@ class Recorder:
             cap=call.cap,
             sink=sink_of(call, heads),
             rules=score_rules(call),
+            card=call.query.device.index if call.query.is_cuda else None,
             crosses=self.layers[call.module].part == "cross",
         )
         runs[-1].records[place] = record

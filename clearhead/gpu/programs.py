@@ -1,0 +1,73 @@
+"""The kernels that there are for each tile: what each is called with, and who writes it.
+
+Windows and sinks have a forward kernel of their own, so that the plain one stays as cards have confirmed it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from clearhead.gpu import sweep, tiled
+from clearhead.gpu.call import Call, SweepCall
+from clearhead.gpu.thread import Floats, Index, Thread
+from clearhead.gpu.tile import GROUPS, THREADS, CardTile
+from clearhead.kernels.ir.parameters import machine_parameters
+from clearhead.kernels.ir.values import Int, Vector
+
+C_KINDS = {Floats: ctypes.c_void_p, Index: ctypes.c_int, Int: ctypes.c_int64, Vector: ctypes.c_float}
+
+
+class Kind(NamedTuple):
+    """What all tiles' kernels of a kind share."""
+
+    title: str  # what they compute
+    parameters: type[tuple[Any, ...]]
+    present: frozenset[str]  # the optional parameters that they have
+    write: Callable[[Thread[Any], CardTile], str]
+    cards: str = ""  # those that have confirmed their bits: card, driver, date
+
+    @property
+    def arguments(self) -> Sequence[Any]:
+        """The C types of a launch's arguments."""
+        return [C_KINDS[parameter.kind] for parameter in machine_parameters(self.parameters, self.present)]
+
+
+KINDS = {
+    "attention": Kind(
+        "attention", Call, frozenset(), tiled.write, "NVIDIA H100 80GB HBM3 and H200, driver 580.159.04, 2026-11-27"
+    ),
+    "windowed": Kind("attention with windows and sinks", Call, frozenset({"low", "sink"}), tiled.write),
+    "weights": Kind("weights and scores", SweepCall, frozenset({"target_row", "weighed"}), sweep.write_weights),
+    "numbers": Kind(
+        "numbers of each query",
+        SweepCall,
+        frozenset({"target_kind", "offset", "near", "top", "top_weights", "top_keys"}),
+        sweep.write_numbers,
+    ),
+    "picture": Kind("maps", SweepCall, frozenset({"rows", "height", "width"}), sweep.write_picture),
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A kind of kernel for a tile."""
+
+    kind: str
+    tile: CardTile
+
+    @property
+    def name(self) -> str:
+        """The kernel's name."""
+        return f"{self.kind}_{self.tile.name}"
+
+    def thread(self, kind: type[Thread[Any]] = Thread) -> Thread[Any]:
+        """A thread to write the kernel for."""
+        _, parameters, present, _, _ = KINDS[self.kind]
+        return kind(self.name, parameters, THREADS, GROUPS, present)
+
+    def write(self, kind: type[Thread[Any]] = Thread) -> str:
+        """The kernel's IR."""
+        return KINDS[self.kind].write(self.thread(kind), self.tile)

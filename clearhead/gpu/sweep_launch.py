@@ -1,0 +1,139 @@
+"""Launches of a GPU's sweep over weights: which queries, keys and heads, and where the results go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clearhead.arrays import Integers, ceil_div
+from clearhead.engine.problem import Problem
+from clearhead.gpu.driver import Card, Kernel
+from clearhead.gpu.launch import SIZE, band, position_of_first, start, walked
+from clearhead.gpu.tile import ROWS
+
+EXACT = 1 << 24  # distances below this are whole numbers of float32
+
+
+class Wanted(NamedTuple):
+    """A selection of weights: heads by number, queries in any order, keys from begin to before end."""
+
+    heads: Integers
+    queries: Integers
+    begin: int
+    end: int
+
+
+class Place(NamedTuple):
+    """Where a result begins on a card, and the bytes from one head to the next."""
+
+    address: int
+    head: int
+
+
+class Heads(NamedTuple):
+    """Heads that one launch computes: the first of them, their axes, and where and how their rows lie."""
+
+    first: int  # its number
+    at: int  # its number among the wanted
+    sizes: tuple[int, int, int]  # batches, key heads, query heads that share one
+    query: int  # bytes from the first number of all queries
+    key: int
+    query_steps: tuple[int, ...]  # bytes
+    key_steps: tuple[int, ...]
+
+    @property
+    def number(self) -> int:
+        """How many they are."""
+        batches, key_heads, members = self.sizes
+        return batches * key_heads * members
+
+
+@dataclass(frozen=True, eq=False)
+class CardPairs:
+    """Queries and keys in a card's memory, and each query's LSE, (heads, queries) one after another."""
+
+    card: Card
+    problem: Problem
+    query: int  # addresses
+    key: int
+    lse: int
+    kept: Any = field(default=None, repr=False)  # what owns the memory
+
+    def write_weights(self, kernel: Kernel, wanted: Wanted, target: Place, row: int, stream: int, *, raw: bool) -> None:
+        """Write weights, or `raw` scores; `row` are the bytes from one query's to the next's."""
+        for heads, first, index, count in self.pieces(wanted):
+            numbers = target.head // SIZE, wanted.begin, wanted.end, index, row // SIZE, int(not raw)
+            self.launch(kernel, "weights", heads, (first, count), (target,), numbers, stream)
+
+    def write_numbers(
+        self, kernel: Kernel, wanted: Wanted, targets: tuple[Place, Place, Place], near: int, top: int, stream: int
+    ) -> None:
+        """Write the NUMBERS (kinds, heads, queries) and lists of the `top` largest weights and their keys.
+
+        Results begin at 0, keys at −1.
+        """
+        step = targets[0].head // SIZE
+        for heads, first, index, count in self.pieces(wanted):
+            offset = first + position_of_first(self.problem)
+            numbers = step, wanted.begin, wanted.end, index, step * len(wanted.heads), offset, near, top
+            self.launch(kernel, "numbers", heads, (first, count), targets, numbers, stream)
+
+    def write_picture(self, kernel: Kernel, wanted: Wanted, target: Place, size: tuple[int, int], stream: int) -> None:
+        """Write the largest weight of each pixel, (heads, height, width), into zeros."""
+        for heads, first, index, count in self.pieces(wanted):
+            numbers = target.head // SIZE, wanted.begin, wanted.end, index, len(wanted.queries), *size
+            self.launch(kernel, "picture", heads, (first, count), (target,), numbers, stream)
+
+    def launch(
+        self,
+        kernel: Kernel,
+        kind: str,
+        heads: Heads,
+        rows: tuple[int, int],
+        targets: tuple[Place, ...],
+        numbers: tuple[float, ...],
+        stream: int,
+    ) -> None:
+        """One launch, for neighbouring queries of some heads; `numbers` are a SweepCall's from `target_head` on."""
+        problem, (first, count) = self.problem, rows
+        addresses = (
+            self.query + heads.query + first * problem.query.row,
+            self.key + heads.key,
+            self.lse + SIZE * (heads.first * problem.queries + first),
+            *(place.address + heads.at * place.head for place in targets),
+        )
+        steps = [step // SIZE for step in (*heads.query_steps, problem.query.row, *heads.key_steps, problem.key.row)]
+        _, key_heads, members = heads.sizes
+        sizes = count, problem.keys, *band(problem, first, count), heads.number, key_heads, members
+        values = (*addresses, *sizes, np.float32(problem.scale).item(), *steps, problem.queries, *numbers)
+        start(kernel, kind, ceil_div(count, ROWS) * heads.number, values, stream)
+
+    def pieces(self, wanted: Wanted) -> Iterator[tuple[Heads, int, int, int]]:
+        """What one launch can compute: heads, the first query and its place among the wanted, how many queries."""
+        queries = wanted.queries
+        if not len(queries) or wanted.begin >= wanted.end:
+            return
+        cuts = [0, *(np.flatnonzero(np.diff(queries) != 1) + 1).tolist(), len(queries)]
+        for heads in self.alike(wanted.heads):
+            for index, stop in pairwise(cuts):
+                yield heads, int(queries[index]), index, stop - index
+
+    def alike(self, numbers: Integers) -> Iterator[Heads]:
+        """All heads in as few launches as their strides allow; each of some heads by itself."""
+        walk = walked(self.problem)
+        *outer, batches, key_heads, members = walk.sizes
+        inner = batches * key_heads * members
+        if np.array_equal(numbers, np.arange(self.problem.heads)):
+            for n, index in enumerate(np.ndindex(*outer)):
+                query, key = (sum(i * step for i, step in zip(index, x, strict=False)) for x in walk.steps[:2])
+                steps = tuple(walk.steps[0][-3:]), tuple(walk.steps[1][-3:])
+                yield Heads(n * inner, n * inner, (batches, key_heads, members), query, key, *steps)
+            return
+        for at, number in enumerate(numbers.tolist()):
+            place = np.unravel_index(number, tuple(walk.sizes))
+            query, key = (sum(int(i) * step for i, step in zip(place, x, strict=True)) for x in walk.steps[:2])
+            yield Heads(number, at, (1, 1, 1), query, key, (0, 0, 0), (0, 0, 0))

@@ -1,0 +1,159 @@
+"""Weights whose sweeps run on a card: for questions about them, whose answers come to this computer's memory.
+
+Responsible for what of a sweep a card can do, and for the memory of its results there. What is summed over queries has
+no order that both sides share, so it is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from clearhead.arrays import Array, Integers
+from clearhead.attention_weights.lse import Source
+from clearhead.attention_weights.matrix import Weights
+from clearhead.attention_weights.sweep import Sweep
+from clearhead.engine.inputs import Operands, Rules
+from clearhead.engine.problem import problem_of
+from clearhead.errors import InputError
+from clearhead.gpu.card_array import FLOAT32
+from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel, Memory
+from clearhead.gpu.launch import Addresses, prepare, run
+from clearhead.gpu.sweep import NUMBERS
+from clearhead.gpu.sweep_launch import EXACT, CardPairs, Place, Wanted
+from clearhead.once import cached_property
+
+LEGACY = 0  # the stream of questions, whose results are copied at once
+Kernels = Callable[[str], Kernel]  # by kind
+USUAL = ("entropy", "effective", "received_max", "distance", "first", "within", "off_first", "sink_share", "top")
+UNORDERED = "are summed over queries, for which CPU and GPU share no order"
+REFUSED = {  # consumers of a sweep that have no kernel here, and why
+    "received_sum": f"received_sum and received_mean {UNORDERED}",
+    "pool_sum": f"maps by sum or mean {UNORDERED}",
+    "matches": "groups and matches are not computed on a GPU",
+    "distances": "distances are not computed on a GPU",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class CardSweeps:
+    """Runs the sweeps of a `Source` on a card."""
+
+    pairs: CardPairs
+    kernels: Kernels
+    stream: int = LEGACY  # in which the operands are written
+    check: Callable[[], None] = lambda: None  # that they were not written to since
+
+    def run(self, sweep: Sweep, consumers: tuple[str, ...], target: Array) -> bool:
+        """Write what the consumers of a sweep want, as the CPU's kernel does; raises InputError for what it cannot."""
+        why = refused(sweep, consumers)
+        if why is not None:
+            raise InputError(f"{why}: ask for something else, or {USE_THE_CPU}.")
+        self.check()
+        self.pairs.card.wait(LEGACY, {self.stream})
+        wanted = Wanted(sweep.heads, sweep.queries, sweep.begin, sweep.end)
+        if consumers[0] in ("block", "scores"):
+            self.matrix(wanted, target, raw=consumers == ("scores",))
+        elif consumers == ("pool_max",):
+            self.picture(wanted, target)
+        else:
+            self.reductions(sweep, wanted, consumers, target)
+        return True
+
+    def matrix(self, wanted: Wanted, target: Array, *, raw: bool) -> None:
+        """Weights or scores (heads, queries, keys), over what `target` has for hidden pairs."""
+        there = Memory.of(self.pairs.card, target)
+        _, queries, keys = target.shape
+        place, row = Place(there.address.value or 0, FLOAT32.itemsize * queries * keys), FLOAT32.itemsize * keys
+        self.pairs.write_weights(self.kernels("weights"), wanted, place, row, LEGACY, raw=raw)
+        target[...] = there.read(target.shape, FLOAT32)
+
+    def picture(self, wanted: Wanted, target: Array) -> None:
+        """The largest weights of pixels (heads, height, width)."""
+        there = Memory.of(self.pairs.card, np.zeros(target.shape, FLOAT32))
+        _, height, width = target.shape
+        place = Place(there.address.value or 0, FLOAT32.itemsize * height * width)
+        self.pairs.write_picture(self.kernels("picture"), wanted, place, (height, width), LEGACY)
+        target[...] = there.read(target.shape, FLOAT32)
+
+    def reductions(self, sweep: Sweep, wanted: Wanted, consumers: tuple[str, ...], target: Array) -> None:
+        """Numbers of each query, lists, and the largest weight of each key."""
+        per_query, outputs = [name for name in consumers if name in NUMBERS], sweep.outputs
+        if per_query or "top" in consumers:
+            numbers, weights, keys = self.numbers(wanted, sweep.near, sweep.top if "top" in consumers else 0)
+            for row, name in zip(outputs["rows"], per_query, strict=True):
+                row[...] = numbers[NUMBERS.index(name)]
+            if "top" in consumers:
+                outputs["top_weights"][...], outputs["top_keys"][...] = weights, keys
+        if "received_max" in consumers:
+            line = np.zeros((len(wanted.heads), 1, wanted.end - wanted.begin), FLOAT32)
+            self.picture(wanted, line)
+            target[:, 0, 0, : line.shape[-1]] = line[:, 0]
+
+    def numbers(self, wanted: Wanted, near: int, top: int) -> list[Array]:
+        """NUMBERS (kinds, heads, queries), and the `top` largest weights and their keys (heads, queries, top)."""
+        shape = len(wanted.heads), len(wanted.queries)
+        results: list[Array] = [
+            np.zeros((len(NUMBERS), *shape), FLOAT32),
+            np.zeros((*shape, top), FLOAT32),
+            np.full((*shape, top), -1, np.int64),
+        ]
+        there = [Memory.of(self.pairs.card, x) for x in results]
+        steps = FLOAT32.itemsize * shape[1], results[1][:1].nbytes, results[2][:1].nbytes
+        first, *lists = (Place(memory.address.value or 0, step) for memory, step in zip(there, steps, strict=True))
+        self.pairs.write_numbers(self.kernels("numbers"), wanted, (first, lists[0], lists[1]), near, top, LEGACY)
+        return [memory.read(x.shape, x.dtype) for memory, x in zip(there, results, strict=True)]
+
+
+def refused(sweep: Sweep, consumers: tuple[str, ...]) -> str | None:
+    """Why a card cannot do a sweep with the CPU's bits, or None."""
+    why = next((REFUSED[name] for name in consumers if name in REFUSED), None)
+    if why is not None:
+        return why
+    if sweep.factors is not None:
+        return "top with v or factors is not computed on a GPU"
+    problem = sweep.source.problem
+    if problem.queries + problem.keys >= EXACT and {"distance", "within"} & set(consumers):
+        return f"on a GPU, {problem.queries} queries and {problem.keys} keys are too many for exact distances"
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class CardSource(Source):
+    """A source whose queries, keys and log-sum-exps are in a card's memory."""
+
+    read_lse: Callable[[], Array] = field(default=lambda: np.empty(0), repr=False)
+
+    @cached_property
+    def lse_and_final(self) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """LSEs (heads, queries), copied from the card once, and that all are final."""
+        lse = self.read_lse().reshape(self.problem.heads, self.problem.queries)
+        return lse, np.ones(lse.shape, bool)
+
+    def check(self, weights: Array, heads: Integers, queries: Integers) -> None:
+        """Nothing: whoever holds memory on a card tells whether it was written to."""
+
+
+def weights_on(card: Card, q: Array, k: Array, rules: Rules, kernels: Kernels) -> tuple[Weights, CardSweeps]:
+    """Weights of arrays in this computer's memory, which are copied to a card now, and what sweeps over them there."""
+    query, key = (np.ascontiguousarray(x) for x in (q, k))
+    problem = problem_of(Operands(query, key, key), rules)
+    launch, shapes = prepare(problem), (problem.output_shape, problem.output_shape[:-1])
+    operands = [Memory.of(card, x) for x in (query, key)]
+    output, lse = (Memory(card, FLOAT32.itemsize * int(np.prod(shape))) for shape in shapes)
+    sinks = [] if rules.sink is None else [Memory.of(card, all_sinks(rules.sink, problem.lead))]
+    places = [memory.address.value or 0 for memory in (*operands, operands[1], output, lse, *sinks)]
+    run(kernels(launch.kind), launch, Addresses(*places))
+    sweeps = CardSweeps(CardPairs(card, problem, places[0], places[1], places[4], (operands, lse)), kernels)
+    source = CardSource(
+        problem, query, key, sink=rules.sink, elsewhere=sweeps, read_lse=lambda: lse.read(shapes[1], FLOAT32)
+    )
+    return Weights(source, np.arange(problem.heads).reshape(problem.lead)), sweeps
+
+
+def all_sinks(sink: Array, lead: tuple[int, ...]) -> Array:
+    """A sink for each head, one after another."""
+    return np.ascontiguousarray(np.broadcast_to(sink, lead), FLOAT32)
