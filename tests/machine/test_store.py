@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from clearhead import settings
+from clearhead.gpu.programs import Program
 from clearhead.gpu.ptx import ptx
 from clearhead.gpu.tile import TILES
 from clearhead.kernels.abi.tiles import F32, F64, tile_for
@@ -221,7 +222,7 @@ def test_entries_are_known_by_their_names(monkeypatch):
     monkeypatch.setattr(store, "load_code", lambda key: None)
     here = target()
     machine.stored_object(machine.KernelSpec("peak", tile_for(F32, here.vector_bits, here.registers), here))
-    ptx.__wrapped__(TILES[0])
+    ptx.__wrapped__(Program("attention", TILES[0]))
     assert len(stored) == 2
     assert all(store.NAME.fullmatch(key) for key in stored)
 
