@@ -55,7 +55,8 @@ def test_it_is_torchs_layer(masked, options):
     inputs = [torch.randn(s, dtype=torch.float64) for s in shapes]
     if not options.get("batch_first"):
         inputs = [x.transpose(0, 1) for x in inputs]
-    given = masks(*masked, batch, n, m)
+    attn, padding = masked
+    given = masks(attn, padding, batch, n, m)
     for average in (True, False):
         output, weights = ours(*inputs, average_attn_weights=average, **given)
         wanted, their_weights = theirs(*inputs, average_attn_weights=average, **given)

@@ -17,7 +17,7 @@ from torch.nn import Module, functional  # noqa: E402
 import clearhead  # noqa: E402
 from clearhead import InputError, alibi, bias, causal, dense, full, softcap, where, window  # noqa: E402
 from clearhead.adapters import torch as ct  # noqa: E402
-from clearhead.adapters.torch import dispatch, nn, sdpa  # noqa: E402
+from clearhead.adapters.torch import direct, dispatch, nn, sdpa  # noqa: E402
 from clearhead.adapters.torch.layers import rotary  # noqa: E402
 from clearhead.adapters.torch.rule_names import filled_rules, split_rules  # noqa: E402
 from clearhead.errors import ClearheadError, TraceError  # noqa: E402
@@ -421,7 +421,7 @@ def test_a_patch_is_used_again():
 @pytest.mark.parametrize("enabled", [True, False])
 def test_modules_in_evaluation_call_the_function_while_it_is_patched(enabled, monkeypatch):
     layer, x = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval(), torch.randn(1, 9, 16)
-    asked, directly = [], sdpa.attend_directly
+    asked, directly = [], direct.attend_directly
     monkeypatch.setattr(sdpa, "attend_directly", lambda *operands: asked.append(operands) or directly(*operands))
     torch.backends.mha.set_fastpath_enabled(enabled)
     try:

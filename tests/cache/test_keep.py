@@ -1,6 +1,7 @@
 """Keeping chosen keys of a cache: attention over what is left, and rules that see every key at its position."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,8 +46,14 @@ def test_attention_has_the_bits_of_the_kept_arrays(dtype, narrow, more):
     assert cache.positions().tolist() == [[*chosen, *range(300, 300 + more)] for chosen in SCATTERED]
     q = random(4, min(more + 1, 3), 16, dtype=dtype, seed=7)
     plain = [x.astype(q.dtype) if narrow is None else x for x in cache.arrays()]
-    others = [{"mask": full()}, {"score": clearhead.softcap(2.0)}, {"sink": np.ones(4, np.float32)}]
-    for rules in ({}, others[STORED.index((dtype, narrow)) % 3]):  # in turns: each has kernels of its own
+    others: list[dict[str, Any]] = [
+        {"mask": full()},
+        {"score": clearhead.softcap(2.0)},
+        {"sink": np.ones(4, np.float32)},
+    ]
+    no_rules: dict[str, Any] = {}
+    in_turns = others[STORED.index((dtype, narrow)) % 3]  # each has kernels of its own
+    for rules in (no_rules, in_turns):
         mask = rules.get("mask", causal(align="end"))
         check_same_bits(attention(q, cache, **rules), attention(q, *plain, **rules | {"mask": mask}))
 

@@ -81,7 +81,7 @@ def attend(
                 "pad them, as by x.to_padded_tensor(0.0), and hide the padding with a mask."
             )
         return attend_jagged(query, key, value, over, factor)
-    rules = score if isinstance(score, list | tuple) else (score,)
+    rules = score if isinstance(score, (list, tuple)) else (score,)
     name, tables = rule_and_tables(mask, *rules)
     if tables and not torch.compiler.is_compiling():
         known_rules = tuple(rule for rule in rules if isinstance(rule, Score))
@@ -128,7 +128,7 @@ def attention_weights(
     """
     check_tensors(query=query, key=key, **{} if sink is None else {"sink": sink}, **{} if lse is None else {"lse": lse})
     factor = scale_or_default(query, scale)
-    rules = score if isinstance(score, list | tuple) else (score,)
+    rules = score if isinstance(score, (list, tuple)) else (score,)
     name, tables = rule_and_tables(mask, *rules)
     make = card_weights if query.is_cuda else weights_of
     return make(query, key, tables, sink, name, factor, lse)

@@ -286,7 +286,7 @@ def cache_rows_and_lengths(
             f"cache_batch_idx {indices} does not fit {batch} queries and caches of {sequences} sequences: give {batch} "
             f"numbers from 0 to {sequences - 1}."
         )
-    if not isinstance(lengths, int | torch.Tensor | None):
+    if not isinstance(lengths, (int, torch.Tensor, type(None))):
         raise InputError(f"cache_seqlens is {type(lengths).__name__}: give one number, or a tensor of ({batch},).")
     tensor = torch.as_tensor(room if lengths is None else lengths)
     if (tensor.dim() and tensor.shape != (batch,)) or tensor.is_floating_point() or tensor.is_complex():
@@ -317,7 +317,7 @@ def rotated(
 
 def sides_of(window_size: Any) -> tuple[int, ...]:
     """Number of visible keys on each side; −1 for all."""
-    sides = tuple(window_size) if isinstance(window_size, tuple | list) else ()
+    sides = tuple(window_size) if isinstance(window_size, (tuple, list)) else ()
     if len(sides) != 2 or not all(isinstance(n, int) for n in sides):
         raise InputError(
             f"window_size={window_size!r}: give (left, right), such as (256, 0), where -1 means unlimited."

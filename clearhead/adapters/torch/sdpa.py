@@ -169,7 +169,7 @@ def fallback_reason(
         return "is_causal and attn_mask exclude each other"
     if attn_mask is not None and attn_mask.dtype not in (torch.bool, torch.float32, query.dtype):
         return f"its attn_mask has dtype {attn_mask.dtype}"
-    if not (isinstance(dropout_p, int | float) and 0 <= dropout_p <= 1):
+    if not (isinstance(dropout_p, (int, float)) and 0 <= dropout_p <= 1):
         return f"dropout_p={dropout_p} is not in [0, 1]"
     if min(query.dim(), key.dim(), value.dim()) < 2 or query.shape[-1] == 0 or value.shape[-1] == 0:
         return "an operand has no dim"
