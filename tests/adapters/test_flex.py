@@ -230,8 +230,12 @@ def test_scores(scores):
         return sum(f(*place) for f in scores)
 
     inputs = operands()
+
+    def of_a_copy(number, *place):  # torch refuses from 2.15 on that scores themselves are written into
+        return score(number.clone(), *place)
+
     ours = flex_attention(*inputs, score_mod=score)
-    torch.testing.assert_close(ours, torchs(*inputs, score_mod=score))
+    torch.testing.assert_close(ours, torchs(*inputs, score_mod=of_a_copy))
     close(ours, defined(*inputs, score_mod=score), inputs)
 
 
