@@ -40,9 +40,12 @@ def on_card(
     if tables or any(x.dtype is not torch.float32 for x in tensors):
         dtypes = ", ".join(sorted({str(x.dtype) for x in tensors}))
         gpu_module("launch").refuse("it has arrays in its rules" if tables else f"the dtypes are {dtypes}")
-    if any(x.device != query.device for x in (*tensors, query if sink is None else sink)):
-        places = ", ".join(sorted({str(x.device) for x in (*tensors, query if sink is None else sink)}))
-        raise InputError(f"query, key and value are on {places}: move them to one device, as by x.to(query.device).")
+    devices = {str(x.device) for x in (*tensors, sink) if x is not None}
+    if len(devices) > 1:
+        names = "query, key and value" if sink is None else "query, key, value and sink"
+        raise InputError(
+            f"{names} are on {', '.join(sorted(devices))}: move them to one device, as by x.to(query.device)."
+        )
     mask, score = rule_named(rule).filled(())
     output, lse = forward_shapes(query, key, value, tables, sink, rule, scale)
     arrays = [memory_of(x.detach()) for x in (*tensors, output, lse)]
