@@ -134,6 +134,7 @@ def test_jupyterlab(shown: Shown, jupyter: Callable[..., Any]) -> None:
 
         page.goto(address.replace("/api", "/lab/tree/live.ipynb?reset"))
         page.get_by_text("Learn('the river bank')").first.wait_for(timeout=SLOW)
+        page.get_by_text("| Idle").wait_for(timeout=SLOW)  # until its kernel is there, JupyterLab runs no cell
         page.get_by_role("menuitem", name="Run", exact=True).click(timeout=SLOW)
         page.get_by_text("Run All Cells", exact=True).click()
         follow(shown, 0, 1)
