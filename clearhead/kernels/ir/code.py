@@ -28,6 +28,7 @@ from clearhead.kernels.ir.values import (
     Vector,
     call_intrinsic,
     constant,
+    i1,
     i32,
     i64,
     pointer,
@@ -131,9 +132,13 @@ class Code:
         """A whole number in every lane, narrowed to the lanes' width."""
         return Lanes(self.build, self.spread(x.ir if self.element.bytes == 8 else self.build.trunc(x.ir, i32)))
 
+    def in_lanes(self, kind: ir.Type) -> ir.Type:
+        """The type of as many as there are lanes."""
+        return ir.VectorType(kind, self.lanes)
+
     def spread(self, scalar: ir.Value) -> ir.Value:
         """A scalar in every lane."""
-        kind = ir.VectorType(scalar.type, self.lanes)
+        kind = self.in_lanes(scalar.type)
         undefined = undefined_vector(kind)
         one = self.build.insert_element(undefined, scalar, constant(i32, 0))
         return self.shuffled(one, undefined, [0] * self.lanes)
@@ -175,6 +180,24 @@ class Code:
     def read(self, address: Pointer, kind: ir.Type, align: int = 1) -> ir.Value:
         """A value of any type from memory."""
         return self.build.load(address.ir, typ=kind, align=align)
+
+    def read_element(self, place: Int, kind: ir.Type) -> ir.Value:
+        """One element of a user's array."""
+        return self.read(place.pointer(), kind)
+
+    def read_elements(self, places: Lanes, kind: ir.Type) -> ir.Value:
+        """The elements of a user's array at as many addresses as there are lanes."""
+        n, addresses = self.lanes, self.build.inttoptr(places.ir, self.in_lanes(pointer))
+        name = {"half": "f16", "float": "f32", "double": "f64"}.get(str(kind), str(kind))
+        name, result = f"llvm.masked.gather.v{n}{name}.v{n}p0", self.in_lanes(kind)
+        all_lanes, align = ir.Constant(self.in_lanes(i1), [1] * n), constant(i32, 1)
+        return call_intrinsic(self.build, name, result, [addresses, align, all_lanes, ir.Constant(result, None)])
+
+    @property
+    def converts_half(self) -> bool:
+        """Whether the processor surely converts float16: each one with vectors of 256 bits does."""
+        width: int = self.tile.vector_bits
+        return width > 128
 
     def broadcast(self, address: Pointer) -> Vector:
         """One element from memory in every lane."""

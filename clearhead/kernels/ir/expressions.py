@@ -29,10 +29,8 @@ from clearhead.kernels.ir.values import (
     Value,
     Vector,
     Whole,
-    call_intrinsic,
     constant,
     i1,
-    pointer,
     shaped,
 )
 from clearhead.rules.expression import Expression, depends, parts, rewrite
@@ -161,18 +159,9 @@ class EmittedRule:
                 place = place + offset
         apart = [offset for offset in offsets if isinstance(offset, Lanes)]
         if not apart:
-            return self.converted(f.read(place.pointer(), kind), dtype)
+            return self.converted(f.read_element(place, kind), dtype)
         addresses = reduce(add, apart, Lanes(f.build, f.spread(place.ir)))
-        return self.converted(self.gather(addresses, kind), dtype)
-
-    def gather(self, addresses: Lanes, kind: ir.Type) -> ir.Value:
-        """The elements at as many addresses as there are lanes."""
-        n, f = self.f.lanes, self.f
-        places = f.build.inttoptr(addresses.ir, ir.VectorType(pointer, n))
-        name = {"half": "f16", "float": "f32", "double": "f64"}.get(str(kind), str(kind))
-        name, result = f"llvm.masked.gather.v{n}{name}.v{n}p0", ir.VectorType(kind, n)
-        all_lanes, align = ir.Constant(ir.VectorType(i1, n), [1] * n), ir.Constant(ir.IntType(32), 1)
-        return call_intrinsic(f.build, name, result, [places, align, all_lanes, ir.Constant(result, None)])
+        return self.converted(f.read_elements(addresses, kind), dtype)
 
     def converted(self, x: ir.Value, dtype: str) -> Value:
         """What was read as the computation's float, an integer, or truth."""

@@ -54,8 +54,8 @@ class Numbers:
 
 
 def has_lanes(x: Value) -> bool:
-    """Whether a value is a vector."""
-    return isinstance(x.ir.type, ir.VectorType)
+    """Whether a value is a vector; a GPU's thread has one lane, whose numbers are vectors by their kind alone."""
+    return isinstance(x, Vector | Lanes) or isinstance(x.ir.type, ir.VectorType)
 
 
 Emitter = Callable[[Numbers, Expression, Sequence[Any]], Any]
@@ -167,7 +167,7 @@ class WordInstructions:
 
     def word(self, number: int) -> Bits:
         """A constant."""
-        return Bits(self.f.build, constant(ir.VectorType(i32, self.f.lanes) if self.in_lanes else i32, number))
+        return Bits(self.f.build, constant(self.f.in_lanes(i32) if self.in_lanes else i32, number))
 
     def add(self, a: Bits, b: Bits) -> Bits:
         """a + b."""

@@ -20,7 +20,7 @@ class Instructions:
 
     def __init__(self, f: Code) -> None:
         self.f, self.build, self.narrow = f, f.build, f.element.bytes == 4
-        self.doubles = ir.VectorType(ir.DoubleType(), f.lanes)
+        self.doubles = f.in_lanes(ir.DoubleType())
 
     def number(self, x: Vector | float) -> Vector:
         """A number, or a constant."""
@@ -28,7 +28,7 @@ class Instructions:
 
     def integer(self, x: int) -> Lanes:
         """A constant of 64 bits."""
-        return Lanes(self.build, constant(ir.VectorType(i64, self.f.lanes), x))
+        return Lanes(self.build, constant(self.f.in_lanes(i64), x))
 
     def fma(self, a: Vector | float, b: Vector | float, c: Vector | float) -> Vector:
         """a·b + c, rounded once."""

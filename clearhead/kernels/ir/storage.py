@@ -48,7 +48,7 @@ def widen(f: Code, storage: str, bits: Whole) -> Real:
     single = shaped(bits.ir, SINGLE)
     if storage == "int8":
         return Real(f.build, f.build.sitofp(bits.resized(32, signed=True).ir, single))
-    if storage == "float16" and converts_half(f):
+    if storage == "float16" and f.converts_half:
         return Real(f.build, f.build.fpext(bits.bits_as(ir.HalfType()), single))
     bits = bits.resized(32)
     if storage == "bfloat16":
@@ -64,7 +64,7 @@ def widen(f: Code, storage: str, bits: Whole) -> Real:
 
 def narrow(f: Code, storage: str, x: Number) -> Bits:
     """float32 in 16 bits, rounded to nearest, ties to even."""
-    if storage == "float16" and converts_half(f):
+    if storage == "float16" and f.converts_half:
         half = f.build.fptrunc(x.ir, shaped(x.ir, ir.HalfType()))
         return Bits(f.build, f.build.bitcast(half, shaped(x.ir, i16)))
     bits = integers(x)
@@ -89,9 +89,3 @@ def narrow(f: Code, storage: str, x: Number) -> Bits:
 def integers(x: Real) -> Bits:
     """The bits of float32 numbers."""
     return Bits(x.build, x.build.bitcast(x.ir, shaped(x.ir, i32)))
-
-
-def converts_half(f: Code) -> bool:
-    """Whether the processor surely converts float16: each one with vectors of 256 bits does."""
-    width: int = f.tile.vector_bits
-    return width > 128

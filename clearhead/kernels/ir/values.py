@@ -133,8 +133,8 @@ class Truth(Value):
         return Int(self.build, self.build.zext(self.ir, i64))
 
     def in_any_lane(self) -> Truth:
-        """Whether it holds in one lane at least."""
-        return self.bits() != 0
+        """Whether it holds in one lane at least; one bit is its own answer."""
+        return self.bits() != 0 if isinstance(self.ir.type, ir.VectorType) else self
 
     def bits(self) -> Bits:
         """A vector's truths as one integer: lane 0 is its lowest bit."""
