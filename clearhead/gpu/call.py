@@ -20,7 +20,7 @@ class Strides(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Of the forward kernel."""
+    """Of the forward kernel. Behind all this, a kernel with rules gets their constants and arrays."""
 
     query: Floats
     key: Floats
@@ -28,6 +28,10 @@ class Call(NamedTuple):
     output: Floats
     lse: Floats  # (heads, queries)
     sink: Floats | None  # (heads), or null
+    number: Index | None  # of the launch's first head, for rules
+    siblings: Index | None  # heads of a batch
+    row: Index | None  # of the first query
+    shift: Index | None  # a query's position is its row plus this
     queries: Index
     keys: Index
     high: Index  # query i sees the keys below i + high
@@ -54,6 +58,10 @@ class SweepCall(NamedTuple):
     target: Floats
     top_weights: Floats | None
     top_keys: Floats | None  # numbers of 8 bytes
+    number: Index | None  # as in `Call`
+    siblings: Index | None
+    row: Index | None
+    shift: Index | None
     queries: Index
     keys: Index
     high: Index

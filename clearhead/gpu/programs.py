@@ -1,6 +1,7 @@
 """The kernels that there are for each tile: what each is called with, and who writes it.
 
-Windows and sinks have a forward kernel of their own, so that the plain one stays as cards have confirmed it.
+Windows and sinks have a forward kernel of their own, so that the plain one stays as cards have confirmed it. With score
+rules or masks beyond a band, each kernel is written anew for these, and gets their numbers besides.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from clearhead.gpu import sweep, tiled
 from clearhead.gpu.call import Call, SweepCall
 from clearhead.gpu.thread import Floats, Index, Thread
 from clearhead.gpu.tile import GROUPS, THREADS, CardTile
+from clearhead.kernels.abi.variant import PLAIN_VARIANT, Variant
 from clearhead.kernels.ir.parameters import machine_parameters
 from clearhead.kernels.ir.values import Int, Vector
 
+OF_RULES = frozenset({"number", "siblings", "row", "shift"})  # parameters of kernels with rules
 C_KINDS = {Floats: ctypes.c_void_p, Index: ctypes.c_int, Int: ctypes.c_int64, Vector: ctypes.c_float}
 
 
@@ -26,13 +29,8 @@ class Kind(NamedTuple):
     title: str  # what they compute
     parameters: type[tuple[Any, ...]]
     present: frozenset[str]  # the optional parameters that they have
-    write: Callable[[Thread[Any], CardTile], str]
+    write: Callable[[Thread[Any], CardTile, Variant], str]
     cards: str = ""  # those that have confirmed their bits: card, driver, date
-
-    @property
-    def arguments(self) -> Sequence[Any]:
-        """The C types of a launch's arguments."""
-        return [C_KINDS[parameter.kind] for parameter in machine_parameters(self.parameters, self.present)]
 
 
 KINDS = {
@@ -53,21 +51,35 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Program:
-    """A kind of kernel for a tile."""
+    """A kind of kernel for a tile, and for rules."""
 
     kind: str
     tile: CardTile
+    variant: Variant = PLAIN_VARIANT
 
     @property
     def name(self) -> str:
         """The kernel's name."""
         return f"{self.kind}_{self.tile.name}"
 
+    @property
+    def present(self) -> frozenset[str]:
+        """The optional parameters that it has."""
+        own = KINDS[self.kind].present
+        return own if self.variant == PLAIN_VARIANT else own | OF_RULES
+
+    @property
+    def arguments(self) -> Sequence[Any]:
+        """The C types of a launch's arguments."""
+        declared = machine_parameters(KINDS[self.kind].parameters, self.present)
+        return [*(C_KINDS[parameter.kind] for parameter in declared), *[ctypes.c_int64] * self.variant.entries]
+
     def thread(self, kind: type[Thread[Any]] = Thread) -> Thread[Any]:
         """A thread to write the kernel for."""
-        _, parameters, present, _, _ = KINDS[self.kind]
-        return kind(self.name, parameters, THREADS, GROUPS, present)
+        return kind(
+            self.name, KINDS[self.kind].parameters, THREADS, GROUPS, self.present, entries=self.variant.entries
+        )
 
     def write(self, kind: type[Thread[Any]] = Thread) -> str:
         """The kernel's IR."""
-        return KINDS[self.kind].write(self.thread(kind), self.tile)
+        return KINDS[self.kind].write(self.thread(kind), self.tile, self.variant)

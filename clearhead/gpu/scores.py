@@ -16,6 +16,8 @@ from clearhead.gpu.call import Strides
 from clearhead.gpu.staging import GlobalRows, Target, stage
 from clearhead.gpu.thread import Floats, Thread, highest, wide
 from clearhead.gpu.tile import MAXIMA, PAD, ROWS, CardTile
+from clearhead.gpu.tile_rules import Band, TileRules
+from clearhead.kernels.abi.variant import PLAIN_VARIANT, Variant
 from clearhead.kernels.ir.values import Int, Truth, Vector, fma, least, most
 
 P = TypeVar("P", bound=tuple[Any, ...])
@@ -31,7 +33,7 @@ class TileScores(Generic[P]):
 
     maxima_wanted: ClassVar[bool] = False  # of each thread's scores of a query
 
-    def __init__(self, f: Thread[P], tile: CardTile) -> None:
+    def __init__(self, f: Thread[P], tile: CardTile, variant: Variant) -> None:
         a: Any = f.arguments
         self.f, self.tile, self.a, self.windowed = f, tile, a, a.low is not None
         self.key_stride, self.row_stride = tile.key_dims + PAD, tile.dim + PAD  # in shared memory
@@ -49,6 +51,8 @@ class TileScores(Generic[P]):
         self.queries, self.buffer, self.scores, self.maxima, self.sums, self.alphas, self.betas = regions
         self.place_threads()
         self.zero = f.constant(0.0)
+        self.rules = TileRules(f, variant, self.first, self.head, self.scores, self.score_stride)
+        self.ruled, self.masked = variant != PLAIN_VARIANT, variant.mask is not None
 
     def place_operands(self) -> None:
         """The head's rows in global memory."""
@@ -95,10 +99,18 @@ class TileScores(Generic[P]):
         on_edge = self.all_see < stop
         return on_edge | (self.all_from > start) if self.windowed else on_edge
 
+    def band(self, start: Int) -> Band:
+        """The keys of a block that this thread's query sees, as far as the band goes; for kernels with rules.
+
+        Queries that do not exist repeat the last, so that they change nothing.
+        """
+        query = least(self.f.thread % ROWS, self.a.queries - 1 - self.first)
+        return Band(query, self.first_seen(query) - start, self.seen_by(query) - start)
+
     # Scores
 
     def write_scores(self, start: Int) -> None:
-        """S, −∞ where it is hidden, and the maxima of each thread's scores."""
+        """S, −∞ where it is hidden, and the maxima of each thread's scores; with rules, these do both."""
         f = self.f
         chains = [self.zero] * (2 * SIDE * SIDE)
         for part in range(self.tile.key_parts):
@@ -113,9 +125,11 @@ class TileScores(Generic[P]):
             step = partial(self.four_dims, queries, keys)
             chains = f.loop(0, self.tile.key_dims, 4, step, [*chains, *operands])[: len(chains)]
         scores = [even + odd for even, odd in zip(chains[: SIDE * SIDE], chains[SIDE * SIDE :], strict=True)]
-        scores = f.values_if(self.on_edge(start, start + BLOCK), partial(self.hidden, start, scores), scores)
+        if not self.ruled:
+            scores = f.values_if(self.on_edge(start, start + BLOCK), partial(self.hidden, start, scores), scores)
         scores_at = self.scores + (self.row * self.score_stride + 4 * self.column)
-        maxima_at = self.maxima + (self.row * self.maxima_stride + self.column) if self.maxima_wanted else None
+        wanted = self.maxima_wanted and not self.ruled
+        maxima_at = self.maxima + (self.row * self.maxima_stride + self.column) if wanted else None
         for r in range(SIDE):
             row = scores[r * SIDE : (r + 1) * SIDE]
             for half in range(2):

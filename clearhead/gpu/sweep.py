@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from clearhead.definition.canonical import BLOCK
@@ -17,6 +18,8 @@ from clearhead.gpu.call import SweepCall
 from clearhead.gpu.scores import HALF, TileScores
 from clearhead.gpu.thread import Thread, wide
 from clearhead.gpu.tile import ROWS, THREADS, CardTile
+from clearhead.gpu.tile_rules import Shown
+from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.math import constants, exp
 from clearhead.kernels.ir.values import Int, Truth, Value, Vector, constant, fma, i1, larger, least, most
 
@@ -25,21 +28,21 @@ LARGEST = ("first", "off_first")  # the first key's weight, and the largest of t
 NUMBERS = (*SUMS, *LARGEST)
 
 
-def write_weights(f: Thread[SweepCall], tile: CardTile) -> str:
+def write_weights(f: Thread[SweepCall], tile: CardTile, variant: Variant) -> str:
     """The IR of the kernel that writes weights, or scores, as (heads, queries, keys)."""
-    Matrix(f, tile).write()
+    Matrix(f, tile, variant).write()
     return f.write()
 
 
-def write_numbers(f: Thread[SweepCall], tile: CardTile) -> str:
+def write_numbers(f: Thread[SweepCall], tile: CardTile, variant: Variant) -> str:
     """The IR of the kernel that writes NUMBERS, (kinds, heads, queries), and each query's largest weights."""
-    Numbers(f, tile).write()
+    Numbers(f, tile, variant).write()
     return f.write()
 
 
-def write_picture(f: Thread[SweepCall], tile: CardTile) -> str:
+def write_picture(f: Thread[SweepCall], tile: CardTile, variant: Variant) -> str:
     """The IR of the kernel that writes the largest weight of each pixel, (heads, height, width)."""
-    Picture(f, tile).write()
+    Picture(f, tile, variant).write()
     return f.write()
 
 
@@ -70,9 +73,19 @@ class Sweep(TileScores[SweepCall]):
         return []
 
     def block(self, start: Int, carried: list[Vector]) -> list[Vector]:
-        """A block's scores, then what becomes of them."""
+        """A block's scores, then what becomes of them; nothing of one that a mask hides."""
+        if not self.masked:
+            return self.seen_block(start, None, carried)
+        shown = self.rules.look(start, self.band(start))
+        return self.f.values_if(shown.some, partial(self.seen_block, start, shown, carried), carried)
+
+    def seen_block(self, start: Int, shown: Shown | None, carried: list[Vector]) -> list[Vector]:
+        """A block of which somebody sees something."""
         self.write_scores(start)
         self.f.barrier()
+        if self.ruled:
+            self.rules.apply(start, self.band(start), shown)
+            self.f.barrier()
         return self.use(start, carried)
 
     def use(self, start: Int, carried: list[Vector]) -> list[Vector]:

@@ -14,7 +14,7 @@ import llvmlite.ir as ir
 from clearhead.kernels.abi.tiles import F32
 from clearhead.kernels.ir.code import Code
 from clearhead.kernels.ir.parameters import bound, machine_parameters
-from clearhead.kernels.ir.values import Int, Pointer, Value, Vector, call_intrinsic, constant, i32, i64
+from clearhead.kernels.ir.values import Int, Lanes, Pointer, Truth, Value, Vector, call_intrinsic, constant, i32, i64
 
 P = TypeVar("P", bound=tuple[Any, ...])
 
@@ -45,14 +45,31 @@ class Floats(Pointer):
         return Floats(self.build, self.build.gep(self.ir, [step], source_etype=f32))
 
 
+class Entries(tuple[Int, ...]):
+    """A rule's constants and arrays, in the order of `Variant.at_array`."""
+
+    def entry(self, index: int) -> Int:
+        """One of them."""
+        return self[index]
+
+
 class Thread(Code, Generic[P]):
-    """The program of one thread, for groups of `threads`; its arguments are a P with the optional fields `present`."""
+    """The program of one thread, for groups of `threads`; its arguments are a P with the optional fields `present`.
+
+    Behind them come so many `entries` of rules.
+    """
 
     spaces = (GLOBAL, SHARED)
     surroundings: Sequence[ir.Type] = ()  # parameters besides P
 
     def __init__(
-        self, name: str, parameters: type[P], threads: int, groups: int, present: frozenset[str] = frozenset()
+        self,
+        name: str,
+        parameters: type[P],
+        threads: int,
+        groups: int,
+        present: frozenset[str] = frozenset(),
+        entries: int = 0,
     ) -> None:
         self.module, self.element, self.lanes = ir.Module(name), F32, 1
         self.scalar = self.vector = f32
@@ -60,7 +77,7 @@ class Thread(Code, Generic[P]):
         self.global_pointer, self.shared_pointer = (ir.PointerType(addrspace=space) for space in self.spaces)
         kinds = {Floats: self.global_pointer, Index: i32, Int: i64, Vector: f32}
         declared = machine_parameters(parameters, present)
-        signature = [*(kinds[p.kind] for p in declared), *self.surroundings]
+        signature = [*(kinds[p.kind] for p in declared), *[i64] * entries, *self.surroundings]
         self.ir = ir.Function(self.module, ir.FunctionType(ir.VoidType(), signature), name)
         for attribute in (f'"nvvm.maxntid"="{threads}"', f'"nvvm.minctasm"="{groups}"'):
             self.ir.attributes._known |= {attribute}
@@ -71,6 +88,7 @@ class Thread(Code, Generic[P]):
             argument.name = parameter.name
         values = (p.kind(self.build, argument) for p, argument in zip(declared, self.ir.args, strict=False))
         self.arguments = bound(parameters, values, present)
+        self.entries = Entries(Int(self.build, x) for x in self.ir.args[len(declared) : len(declared) + entries])
         self.thread, self.group, self.shared = self.place()
 
     def place(self) -> tuple[Index, Index, Floats]:
@@ -89,7 +107,31 @@ class Thread(Code, Generic[P]):
         """A Python number in 32 bits."""
         return Index(self.build, constant(i32, x))
 
+    # Vectors are numbers
+
+    def in_lanes(self, kind: ir.Type) -> ir.Type:
+        """The type itself."""
+        return kind
+
+    def spread(self, scalar: ir.Value) -> ir.Value:
+        """The number itself."""
+        return scalar
+
     # Memory
+
+    @property
+    def converts_half(self) -> bool:
+        """Every card does."""
+        return True
+
+    def read_element(self, place: Int, kind: ir.Type) -> ir.Value:
+        """One element of a user's array, which is aligned."""
+        address = self.build.inttoptr(place.ir, self.global_pointer)
+        return self.build.load(address, typ=kind, align=element_bytes(kind))
+
+    def read_elements(self, places: Lanes, kind: ir.Type) -> ir.Value:
+        """The same."""
+        return self.read_element(Int(self.build, places.ir), kind)
 
     def load(self, address: Pointer) -> Vector:
         """A number."""
@@ -132,18 +174,34 @@ class Thread(Code, Generic[P]):
         """Wait for this thread's copies; others see them after the next barrier."""
         self.call_void("llvm.nvvm.cp.async.wait.all")
 
+    def in_any_thread(self, x: Truth) -> Truth:
+        """Whether something holds in one of the group's threads, when all have come here."""
+        number = self.build.zext(x.ir, i32)
+        found = call_intrinsic(self.build, self.name_of("llvm.nvvm.barrier0.or"), i32, [number])
+        return Int(self.build, found) != 0
+
     def barrier(self) -> None:
         """Wait for the group's other threads."""
         self.call_void("llvm.nvvm.barrier0")
 
     def call_void(self, name: str, *arguments: Value) -> None:
         """Call one of LLVM's own functions that gives nothing."""
-        call_intrinsic(self.build, name, ir.VoidType(), [x.ir for x in arguments])
+        call_intrinsic(self.build, self.name_of(name), ir.VoidType(), [x.ir for x in arguments])
+
+    @staticmethod
+    def name_of(name: str) -> str:
+        """What one of LLVM's functions for GPUs is called where this runs."""
+        return name
 
     def write(self) -> str:
         """The IR of the finished program."""
         self.build.ret_void()
         return str(self.module)
+
+
+def element_bytes(kind: ir.Type) -> int:
+    """How many bytes a number of some type has in memory."""
+    return {"float": 4, "double": 8}.get(str(kind)) or int(kind.width) // 8
 
 
 def highest(a: Vector, b: Vector) -> Vector:

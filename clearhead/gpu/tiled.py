@@ -21,14 +21,18 @@ from clearhead.gpu.scores import HALF, TileScores
 from clearhead.gpu.staging import GlobalRows, Target, stage
 from clearhead.gpu.thread import Floats, Thread, highest, wide
 from clearhead.gpu.tile import MAXIMA, ROWS, THREADS, CardTile
+from clearhead.gpu.tile_rules import Shown
+from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.math import exp, log
 from clearhead.kernels.ir.values import Int, Truth, Vector, fma, least, most
 from clearhead.kernels.parts.merge import join_maxima
 
+HALVES = THREADS // ROWS  # threads of a query
 
-def write(f: Thread[Call], tile: CardTile) -> str:
+
+def write(f: Thread[Call], tile: CardTile, variant: Variant) -> str:
     """The kernel's IR."""
-    Attention(f, tile).write()
+    Attention(f, tile, variant).write()
     return f.write()
 
 
@@ -122,13 +126,24 @@ class Attention(TileScores[Call]):
         return start == (self.start if self.windowed else 0)
 
     def block(self, start: Int, state: list[Vector]) -> list[Vector]:
-        """A block of keys on top of the segment's maximum and sum of weights."""
+        """A block of keys on top of the segment's maximum and sum of weights; nothing of one that a mask hides."""
+        if not self.masked:
+            return self.seen_block(start, None, state)
+        shown = self.rules.look(start, self.band(start))
+        return self.f.values_if(shown.some, partial(self.seen_block, start, shown, state), state)
+
+    def seen_block(self, start: Int, shown: Shown | None, state: list[Vector]) -> list[Vector]:
+        """A block of which somebody sees something."""
         f = self.f
         m, l = state
         self.write_scores(start)
         f.barrier()
+        if self.ruled:
+            own = self.maxima + (self.own * self.maxima_stride + f.thread // ROWS)
+            f.store(self.rules.apply(start, self.band(start), shown), own)
+            f.barrier()
         self.stage_values(start, 0)
-        top, alpha = self.write_weights(m)
+        top, alpha = self.write_weights(m, shown)
         f.arrived()
         f.barrier()
         (total,) = f.values_if(self.second, self.finished_sum, [self.zero])
@@ -140,7 +155,7 @@ class Attention(TileScores[Call]):
                 self.stage_values(start, part)
                 f.arrived()
                 f.barrier()
-            sums = self.add_values(start, part, sums)
+            sums = self.add_values(start, part, shown, sums)
         before = self.kept_sums()
         for r in range(self.value_rows):
             factor = self.factor(self.alphas, r)
@@ -152,17 +167,27 @@ class Attention(TileScores[Call]):
 
     # Weights
 
-    def write_weights(self, m: Vector) -> tuple[Vector, Vector]:
-        """P = exp(S − m) in place of S for this thread's keys; the new maximum, and what sums so far are worth."""
+    def write_weights(self, m: Vector, shown: Shown | None) -> tuple[Vector, Vector]:
+        """P = exp(S − m) in place of S for this thread's keys; the new maximum, and what sums so far are worth.
+
+        What a mask hides weighs −0, by which its value will be known: a sum does not notice.
+        """
         f = self.f
         maxima = self.maxima + self.own * self.maxima_stride
-        top = reduce(highest, [x for n in range(0, MAXIMA, 4) for x in f.load_four(maxima + n)], m)
+        if self.ruled:
+            parts = [f.load(maxima + n) for n in range(HALVES)]
+        else:
+            parts = [x for n in range(0, MAXIMA, 4) for x in f.load_four(maxima + n)]
+        top = reduce(highest, parts, m)
         alpha = exp(f, m - top)
 
         def four_keys(j: Int, carried: list[Vector]) -> list[Vector]:
             total, *scores = carried
             following = f.load_four(self.own_scores + j + 4)
             weights = [exp(f, score - top) for score in scores]
+            if shown is not None:
+                seen = [self.rules.seen(shown, j + n) for n in range(4)]
+                weights = [here.choose(x, f.constant(-0.0)) for here, x in zip(seen, weights, strict=True)]
             f.store_four(weights, self.own_scores + j)
             return [sum(weights, total), *following]
 
@@ -183,7 +208,7 @@ class Attention(TileScores[Call]):
 
     # Values
 
-    def add_values(self, start: Int, part: int, sums: list[Vector]) -> list[Vector]:
+    def add_values(self, start: Int, part: int, shown: Shown | None, sums: list[Vector]) -> list[Vector]:
         """The weighted values of one part of a block's keys on top of the sums."""
         f, count = self.f, self.tile.value_keys
         first, weights_at = start + part * count, self.weights_of_rows + part * count
@@ -191,6 +216,8 @@ class Attention(TileScores[Call]):
         whole = least(most(self.all_see - first, 0), count) & -8  # all queries see these keys
         if self.windowed:
             whole = (self.all_from > first).choose(self.f.index(0), whole)
+        if shown is not None:
+            whole = shown.everything.choose(whole, self.f.index(0))
         operands = [*self.row_weights(weights_at), *self.values(f.index(0))]
         sums = f.loop(0, whole, 8, partial(self.eight_keys, weights_at), [*sums, *operands])[: self.outputs]
         return f.loop(whole, stop, 4, partial(self.four_edge_keys, weights_at, first), sums)
@@ -220,10 +247,15 @@ class Attention(TileScores[Call]):
             for r in range(self.value_rows):
                 before = self.of_row(sums, r)
                 added = partial(self.added, weights[4 * r + i], values, before)
-                seen = self.seen(first + (j + i), self.value_row + self.apart * r)
-                rows += self.f.values_if(seen, added, before)
+                rows += self.f.values_if(self.adds(weights[4 * r + i], first + (j + i), r), added, before)
             sums = rows
         return sums
+
+    def adds(self, weight: Vector, key: Int, r: int) -> Truth:
+        """Whether one of the thread's rows sees a key."""
+        if self.masked:
+            return weight.bits() != self.f.constant(-0.0).bits()
+        return self.seen(key, self.value_row + self.apart * r)
 
     @staticmethod
     def added(weight: Vector, values: list[Vector], sums: list[Vector]) -> list[Vector]:

@@ -8,7 +8,7 @@ import clearhead
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.problem import problem_of
 from clearhead.gpu import launch
-from clearhead.gpu.programs import KINDS, Program
+from clearhead.gpu.programs import Program
 from clearhead.gpu.ptx import ptx
 from clearhead.gpu.tile import THREADS
 from tests.gpu.emulation import Emulated
@@ -34,7 +34,7 @@ def from_ir(program: Program, ir: str = "", *, late: bool = False) -> Emulated:
 def emulated(program: Program, ir: str, *, late: bool) -> Emulated:
     """A program's code for the host."""
     shared = program.tile.shared_bytes
-    return Emulated(ir, program.name, KINDS[program.kind].arguments, THREADS, shared, late=late)
+    return Emulated(ir, program.name, program.arguments, THREADS, shared, late=late)
 
 
 def computed(

@@ -9,6 +9,7 @@ from clearhead.kernels.ir.values import Value, i32
 
 NAMES = {
     "llvm.nvvm.barrier0": "host_barrier",
+    "llvm.nvvm.barrier0.or": "host_vote",
     "llvm.nvvm.cp.async.cg.shared.global.16": "host_copy",
     "llvm.nvvm.cp.async.wait.all": "host_arrived",
 }
@@ -28,4 +29,9 @@ class HostThread(Thread[Any]):
     def call_void(self, name: str, *arguments: Value) -> None:
         """The host's function in place of a GPU's; copies take the source first."""
         operands: Any = arguments[::-1]
-        super().call_void(NAMES[name], *operands)
+        super().call_void(name, *operands)
+
+    @staticmethod
+    def name_of(name: str) -> str:
+        """The host's function."""
+        return NAMES[name]

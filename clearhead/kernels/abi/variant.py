@@ -84,5 +84,10 @@ class Variant:
         """Where an array's entry stands among the call's parameters: its address, then size and stride of each axis."""
         return self.constants + sum(1 + 2 * axes for _, axes in self.arrays[:number])
 
+    @property
+    def entries(self) -> int:
+        """How many numbers the call's parameters are."""
+        return self.at_array(len(self.arrays))
+
 
 PLAIN_VARIANT = Variant()
