@@ -16,7 +16,9 @@ from clearhead.gpu.card_array import CardArray, card_array, check_dense, check_l
 from clearhead.gpu.confirmed import confirmed_kernel
 from clearhead.gpu.driver import Card, driver
 from clearhead.gpu.launch import Addresses, Launch, limits, prepare, refuse, run, unaligned
+from clearhead.rules.current import current_rules
 from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.scores import ScoreLike
 
 launches: BoundedCache[Any, Launch] = BoundedCache(most=1024)
 refusals: BoundedCache[Any, str] = BoundedCache(most=1024)  # "" for what the kernel can compute
@@ -30,6 +32,7 @@ def attend(
     out: Any,
     lse: Any,
     mask: Mask = CAUSAL,
+    score: ScoreLike = (),
     scale: float | None = None,
     sink: Any = None,
     stream: int = 0,
@@ -37,20 +40,22 @@ def attend(
     """Write attention into `out` and each query's log-sum-exp into `lse`, with the bits of `clearhead.attend`.
 
     All are arrays of one card with `__cuda_array_interface__`, float32: q (..., n, d), k and v (..., m, d), out as q,
-    lse (..., n) contiguous; d is 32, 64, 96 or 128, other strides are multiples of 16 bytes. `mask` is `causal()`,
-    `full()`, `window(…)` or an intersection of them; `sink` (...) is contiguous, one number for each head. Runs in
-    `stream` (a CUDA stream's address) without waiting, behind what the streams that the arrays name have to do. Raises
-    ShapeError, DtypeError, InputError, or MachineError where there is no such card.
+    lse (..., n) contiguous; d is 32, 64, 96 or 128, other strides are multiples of 16 bytes. `mask` and `score` are as
+    in `clearhead.attend`, but for documents() and rules that could fail; `sink` (...) is contiguous, one number for
+    each head. Runs in `stream` (a CUDA stream's address) without waiting, behind what the streams that the arrays name
+    have to do; only numpy arrays in rules are copied, and waited for. Raises ShapeError, DtypeError, InputError, or
+    MachineError where there is no such card.
     """
     operands = {name: card_array(name, x) for name, x in (("q", q), ("k", k), ("v", v))}
     results = [card_array(name, x) for name, x in (("out", out), ("lse", lse))]
     sinks = {} if sink is None else {"sink": card_array("sink", sink)}
     arrays = [*operands.values(), *results, *sinks.values()]
-    launch = launch_of(*arrays[:5], rules=Rules(mask, scale=scale), sink=sinks.get("sink"))
+    rules = Rules(mask, current_rules(score), scale=scale)
+    launch = launch_of(*arrays[:5], rules=rules, sink=sinks.get("sink"))
     check_results_apart(operands | sinks, *results)
     if launch.parts:
         card = common_card(arrays)
-        kernel = confirmed_kernel(card, launch.kind, launch.dim, stream)
+        kernel = confirmed_kernel(card, launch.kind, launch.dim, stream, launch.rules)
         card.wait(stream, {x.stream for x in arrays if x.stream is not None})
         run(kernel, launch, Addresses(*(x.address for x in arrays)), stream)
 
@@ -71,7 +76,7 @@ def attend_on(
     launch = launch_of(q, k, v, out, lse, rules=rules, sink=sink)
     if launch.parts:
         addresses = Addresses(*(0 if x is None else x.address for x in (q, k, v, out, lse, sink)))
-        run(confirmed_kernel(card, launch.kind, launch.dim, stream), launch, addresses, stream)
+        run(confirmed_kernel(card, launch.kind, launch.dim, stream, launch.rules), launch, addresses, stream)
 
 
 def refusal(q: CardArray, k: CardArray, v: CardArray, rules: Rules) -> str | None:

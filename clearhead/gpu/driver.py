@@ -31,7 +31,8 @@ MOST_SAID = 8192  # bytes of the compiler's message
 USE_THE_CPU = "move the tensors to the CPU, which gives the same bits"
 FORKED = 3  # status of every call in a child of a process that has used the driver
 CAPTURE = range(900, 909)  # statuses of calls that would break a CUDA graph that is being recorded
-BEFORE_CAPTURE = "call once with this dim before the CUDA graph is captured"
+BEFORE_CAPTURE = "call once with this dim and these rules before the CUDA graph is captured"
+NO_SELF_TEST = f"which allows no self-test: {BEFORE_CAPTURE}"
 
 
 def library() -> Any:
@@ -145,8 +146,8 @@ class Card:
 
     def __init__(self, driver: Driver, index: int) -> None:
         self.driver, self.index = driver, index
-        self.kernels: dict[tuple[str, int], Kernel | str] = {}  # by kind and dim, confirmed, or why they are refused
-        self.locks: dict[tuple[str, int], threading.RLock] = {}
+        self.kernels: dict[Any, Kernel | str] = {}  # by kind, dim and rules, confirmed, or why they are refused
+        self.locks: dict[Any, threading.RLock] = {}
         self.handle, self.context = c_int(), c_void_p()
         driver.call("cuDeviceGet", byref(self.handle), c_int(index))
         driver.call("cuDevicePrimaryCtxRetain", byref(self.context), self.handle)
@@ -186,20 +187,25 @@ class Card:
                 finally:
                     self.driver.call("cuEventDestroy_v2", event)
 
-    def check_capture(self, stream: int) -> None:
-        """Raise MachineError if a stream's launches are being recorded for a CUDA graph, which forbids a self-test."""
+    def finish(self, stream: int) -> None:
+        """Wait until a stream has done all."""
+        with self.current():
+            self.driver.call("cuStreamSynchronize", c_void_p(stream))
+
+    def check_capture(self, stream: int, why: str = NO_SELF_TEST) -> None:
+        """Raise MachineError if a stream's launches are being recorded for a CUDA graph, which forbids something."""
         recording = c_int()
         with self.current():
             self.driver.call("cuStreamIsCapturing", c_void_p(stream), byref(recording))
         if recording.value:
-            raise MachineError(f"a CUDA graph is being captured, which allows no self-test: {BEFORE_CAPTURE}.")
+            raise MachineError(f"a CUDA graph is being captured, {why}.")
 
 
 class Kernel:
-    """A function of a PTX text, compiled by the driver for a card."""
+    """A function of a PTX text, compiled by the driver for a card; `arguments` are the C types of its parameters."""
 
-    def __init__(self, card: Card, ptx: bytes, name: str, shared_bytes: int) -> None:
-        self.card, self.name, self.shared_bytes = card, name, shared_bytes
+    def __init__(self, card: Card, ptx: bytes, name: str, shared_bytes: int, arguments: Sequence[Any]) -> None:
+        self.card, self.name, self.shared_bytes, self.arguments = card, name, shared_bytes, arguments
         self.module, self.function = c_void_p(), c_void_p()
         log = ctypes.create_string_buffer(MOST_SAID)
         options = (c_int * 2)(ERROR_LOG, ERROR_LOG_SIZE)
@@ -233,9 +239,10 @@ class Kernel:
                 c_size_t(self.shared_bytes),
             )
 
-    def launch(self, groups: int, threads: int, arguments: Sequence[Any], stream: int) -> None:
-        """Run in a stream, without waiting; the arguments are ctypes numbers."""
-        places = (c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
+    def launch(self, groups: int, threads: int, values: Sequence[Any], stream: int) -> None:
+        """Run in a stream, without waiting; the values are for `arguments`, the C types of its parameters."""
+        numbers = [kind(value) for kind, value in zip(self.arguments, values, strict=True)]
+        places = (c_void_p * len(numbers))(*map(ctypes.addressof, numbers))
         sizes = [c_uint(n) for n in (groups, 1, 1, threads, 1, 1, self.shared_bytes)]
         with self.card.current():
             self.card.driver.call("cuLaunchKernel", self.function, *sizes, c_void_p(stream), places, c_void_p())

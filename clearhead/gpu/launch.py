@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from ctypes import c_void_p
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,13 +15,15 @@ import numpy as np
 from clearhead.arrays import ceil_div
 from clearhead.engine.problem import Problem
 from clearhead.errors import InputError, MachineError
-from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel
+from clearhead.gpu.card_rules import CardRules, card_rules, first_position, limits_of_rules
+from clearhead.gpu.driver import LEGACY_STREAM, USE_THE_CPU, Card, Kernel
 from clearhead.gpu.programs import KINDS, Program
 from clearhead.gpu.ptx import OLDEST, ptx
 from clearhead.gpu.tile import DIMS, ROWS, THREADS, CardTile, tile_for
 
 SIZE, ALIGNED = 4, 16  # bytes of a number, and of what is copied at a time
 PART_BYTES = 256  # of a launch's offsets in this computer's memory
+RULES_IN_GRAPH = "which holds no arrays of this computer: give its rules arrays in the card's memory"
 MOST = 1 << 30  # queries and keys: indices have 32 bits
 
 
@@ -45,19 +46,21 @@ class Launch:
     dim: int
     groups: int  # of each part
     parts: tuple[Addresses, ...]  # one for each index of the axes before the batch: offsets in bytes
+    heads: int  # of each part
     numbers: tuple[float, ...]  # the kernel's arguments behind the addresses
+    rules: CardRules
 
     @property
     def size(self) -> int:
         """About how many bytes it takes here."""
-        return PART_BYTES * len(self.parts)
+        return PART_BYTES * len(self.parts) + sum(array.nbytes for array in self.rules.arrays)
 
-    def arguments(self, addresses: Addresses) -> Iterator[list[Any]]:
-        """The kernel's arguments for each part, as `Call` lists them."""
-        count = sum(kind is c_void_p for kind in KINDS[self.kind].arguments)
-        for part in self.parts:
+    def arguments(self, addresses: Addresses, entries: Sequence[int] = ()) -> Iterator[list[Any]]:
+        """The kernel's arguments for each part, as `Call` lists them, and behind them those of rules."""
+        count = len(addresses) if "sink" in KINDS[self.kind].present else len(addresses) - 1
+        for n, part in enumerate(self.parts):
             places = [place and place + offset for place, offset in zip(addresses[:count], part, strict=False)]
-            yield [*places, *self.numbers]
+            yield [*places, *self.rules.place(n * self.heads, 0), *self.numbers, *entries]
 
 
 def limits(problem: Problem) -> str | None:
@@ -66,7 +69,9 @@ def limits(problem: Problem) -> str | None:
     if problem.dtype != "float32":
         return f"it is {problem.dtype}"
     if rules.mask or rules.score or rules.packed:
-        return "it has score rules, or a mask beyond these"
+        why = limits_of_rules(problem)
+        if why is not None:
+            return why
     if len(dims) > 1 or not dims <= set(DIMS):
         return f"its queries have dim {problem.query_dim}, its values {problem.value_dim}"
     if problem.queries + problem.keys >= MOST or groups_of(problem) >= 1 << 31:
@@ -89,7 +94,8 @@ def prepare(problem: Problem) -> Launch:
     walk = walked(problem)
     *outer, batches, key_heads, members = walk.sizes
     heads, queries = batches * key_heads * members, problem.queries
-    kind = "attention" if problem.rules.low is None and not problem.sink else "windowed"
+    rules = card_rules(problem)
+    kind = "attention" if problem.rules.low is None and not problem.sink and not rules.given else "windowed"
     high, low = band(problem, 0, queries)
     edges = (high,) if kind == "attention" else (high, low)
     numbers = queries, problem.keys, *edges, heads, key_heads, members, np.float32(problem.scale).item()
@@ -100,29 +106,30 @@ def prepare(problem: Problem) -> Launch:
         offsets = [sum(i * step for i, step in zip(index, steps, strict=False)) for steps in walk.steps]
         parts.append(Addresses(*[*offsets, SIZE * number * heads * queries, SIZE * number * heads]))
     return Launch(
-        kind, problem.query_dim, groups_of(problem), tuple(parts) if heads and queries else (), (*numbers, *strides)
+        kind=kind,
+        dim=problem.query_dim,
+        groups=groups_of(problem),
+        parts=tuple(parts) if heads and queries else (),
+        heads=heads,
+        numbers=(*numbers, *strides),
+        rules=rules,
     )
 
 
 def band(problem: Problem, first: int, count: int) -> tuple[int, int]:
     """(high, low): of `count` queries from `first` on, the i-th sees the keys from i + low to below i + high."""
     rules, keys = problem.rules, problem.keys
-    offset = first + position_of_first(problem)
+    offset = first + first_position(problem)
     high = keys if rules.high is None else offset + rules.high + 1
     low = -count if rules.low is None else offset + rules.low
     return max(-count, min(high, keys)), max(-count, min(low, keys))
-
-
-def position_of_first(problem: Problem) -> int:
-    """Where the first query stands among the keys."""
-    return next((span.offset for span in problem.rules.spans), 0)
 
 
 def refuse(why: str | None, step: str = USE_THE_CPU) -> None:
     """Raise InputError if there is a reason."""
     if why is not None:
         raise InputError(
-            "on a GPU, clearhead takes float32, causal(), full(), window() and sinks, and equal dims of "
+            "on a GPU, clearhead takes float32, masks, score rules and sinks, and equal dims of "
             f"{', '.join(map(str, DIMS[:-1]))} or {DIMS[-1]}, without gradients, but of this call {why}: {step}."
         )
 
@@ -155,20 +162,22 @@ def tile_of(card: Card, dim: int) -> CardTile:
 
 def kernel_of(card: Card, program: Program) -> Kernel:
     """A kernel, compiled for a card now."""
-    return Kernel(card, ptx(program), program.name, program.tile.shared_bytes)
+    return Kernel(card, ptx(program), program.name, program.tile.shared_bytes, program.arguments)
 
 
 def run(kernel: Kernel, launch: Launch, addresses: Addresses, stream: int = 0) -> None:
-    """Launch a kernel in a stream, without waiting."""
+    """Launch a kernel in a stream, without waiting unless rules read arrays of this computer, which are copied."""
     refuse(unaligned(addresses[:4]))
-    for values in launch.arguments(addresses):
-        start(kernel, launch.kind, launch.groups, values, stream)
-
-
-def start(kernel: Kernel, kind: str, groups: int, values: Sequence[Any], stream: int) -> None:
-    """One launch of a kernel of some kind."""
-    packed = [c_type(value) for c_type, value in zip(KINDS[kind].arguments, values, strict=True)]
-    kernel.launch(groups, THREADS, packed, stream)
+    card = kernel.card
+    if launch.rules.copied:
+        card.check_capture(stream, RULES_IN_GRAPH)
+    entries, copies = launch.rules.entries(card)
+    if copies:
+        card.wait(stream, {LEGACY_STREAM})
+    for values in launch.arguments(addresses, entries):
+        kernel.launch(launch.groups, THREADS, values, stream)
+    if copies:
+        card.finish(stream)
 
 
 def groups_of(problem: Problem) -> int:

@@ -18,6 +18,7 @@ from clearhead.attention_weights.sweep import Sweep
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.problem import problem_of
 from clearhead.errors import MachineError
+from clearhead.gpu.card_rules import card_rules
 from clearhead.gpu.confirmed import confirmed_kernel
 from clearhead.gpu.driver import Kernel, driver
 from clearhead.gpu.launch import limits
@@ -72,6 +73,6 @@ class LentCard:
         q, k = (x.astype(np.float32, copy=False) for x in (source.query, source.key))
 
         def kernels(kind: str) -> Kernel:
-            return confirmed_kernel(card, kind, q.shape[-1])
+            return confirmed_kernel(card, kind, q.shape[-1], rules=card_rules(source.problem))
 
         return weights_on(card, q, k, rules_of(source), kernels)

@@ -11,9 +11,11 @@ import numpy as np
 
 from clearhead.arrays import Integers, ceil_div
 from clearhead.engine.problem import Problem
-from clearhead.gpu.driver import Card, Kernel
-from clearhead.gpu.launch import SIZE, band, position_of_first, start, walked
-from clearhead.gpu.tile import ROWS
+from clearhead.gpu.card_rules import CardRules, card_rules, first_position
+from clearhead.gpu.driver import Card, Kernel, Memory
+from clearhead.gpu.launch import SIZE, band, walked
+from clearhead.gpu.tile import ROWS, THREADS
+from clearhead.once import cached_property
 
 EXACT = 1 << 24  # distances below this are whole numbers of float32
 
@@ -63,11 +65,24 @@ class CardPairs:
     lse: int
     kept: Any = field(default=None, repr=False)  # what owns the memory
 
+    @cached_property
+    def rules(self) -> CardRules:
+        """The problem's rules beyond its band."""
+        return card_rules(self.problem)
+
+    @cached_property
+    def entries(self) -> tuple[tuple[int, ...], list[Memory]]:
+        """The numbers of the rules, and the copies of their arrays, which are made once."""
+        numbers, copies = self.rules.entries(self.card)
+        if copies:
+            self.card.finish(0)
+        return numbers, copies
+
     def write_weights(self, kernel: Kernel, wanted: Wanted, target: Place, row: int, stream: int, *, raw: bool) -> None:
         """Write weights, or `raw` scores; `row` are the bytes from one query's to the next's."""
         for heads, first, index, count in self.pieces(wanted):
             numbers = target.head // SIZE, wanted.begin, wanted.end, index, row // SIZE, int(not raw)
-            self.launch(kernel, "weights", heads, (first, count), (target,), numbers, stream)
+            self.launch(kernel, heads, (first, count), (target,), numbers, stream)
 
     def write_numbers(
         self, kernel: Kernel, wanted: Wanted, targets: tuple[Place, Place, Place], near: int, top: int, stream: int
@@ -78,20 +93,19 @@ class CardPairs:
         """
         step = targets[0].head // SIZE
         for heads, first, index, count in self.pieces(wanted):
-            offset = first + position_of_first(self.problem)
+            offset = first + first_position(self.problem)
             numbers = step, wanted.begin, wanted.end, index, step * len(wanted.heads), offset, near, top
-            self.launch(kernel, "numbers", heads, (first, count), targets, numbers, stream)
+            self.launch(kernel, heads, (first, count), targets, numbers, stream)
 
     def write_picture(self, kernel: Kernel, wanted: Wanted, target: Place, size: tuple[int, int], stream: int) -> None:
         """Write the largest weight of each pixel, (heads, height, width), into zeros."""
         for heads, first, index, count in self.pieces(wanted):
             numbers = target.head // SIZE, wanted.begin, wanted.end, index, len(wanted.queries), *size
-            self.launch(kernel, "picture", heads, (first, count), (target,), numbers, stream)
+            self.launch(kernel, heads, (first, count), (target,), numbers, stream)
 
     def launch(
         self,
         kernel: Kernel,
-        kind: str,
         heads: Heads,
         rows: tuple[int, int],
         targets: tuple[Place, ...],
@@ -108,9 +122,11 @@ class CardPairs:
         )
         steps = [step // SIZE for step in (*heads.query_steps, problem.query.row, *heads.key_steps, problem.key.row)]
         _, key_heads, members = heads.sizes
+        place = self.rules.place(heads.first, first)
         sizes = count, problem.keys, *band(problem, first, count), heads.number, key_heads, members
-        values = (*addresses, *sizes, np.float32(problem.scale).item(), *steps, problem.queries, *numbers)
-        start(kernel, kind, ceil_div(count, ROWS) * heads.number, values, stream)
+        scale, entries = np.float32(problem.scale).item(), self.entries[0]
+        values = (*addresses, *place, *sizes, scale, *steps, problem.queries, *numbers, *entries)
+        kernel.launch(ceil_div(count, ROWS) * heads.number, THREADS, values, stream)
 
     def pieces(self, wanted: Wanted) -> Iterator[tuple[Heads, int, int, int]]:
         """What one launch can compute: heads, the first query and its place among the wanted, how many queries."""

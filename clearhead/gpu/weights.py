@@ -17,7 +17,7 @@ from clearhead.attention_weights.lse import Source
 from clearhead.attention_weights.matrix import Weights
 from clearhead.attention_weights.sweep import Sweep
 from clearhead.engine.inputs import Operands, Rules
-from clearhead.engine.problem import problem_of
+from clearhead.engine.problem import Problem, problem_of
 from clearhead.errors import InputError
 from clearhead.gpu.card_array import FLOAT32
 from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel, Memory
@@ -140,16 +140,22 @@ class CardSource(Source):
 def weights_on(card: Card, q: Array, k: Array, rules: Rules, kernels: Kernels) -> tuple[Weights, CardSweeps]:
     """Weights of arrays in this computer's memory, which are copied to a card now, and what sweeps over them there."""
     query, key = (np.ascontiguousarray(x) for x in (q, k))
-    problem = problem_of(Operands(query, key, key), rules)
+    return weights_of_problem(card, query, key, problem_of(Operands(query, key, key), rules), rules.sink, kernels)
+
+
+def weights_of_problem(
+    card: Card, query: Array, key: Array, problem: Problem, sink: Array | None, kernels: Kernels
+) -> tuple[Weights, CardSweeps]:
+    """The same of contiguous arrays and a problem."""
     launch, shapes = prepare(problem), (problem.output_shape, problem.output_shape[:-1])
     operands = [Memory.of(card, x) for x in (query, key)]
     output, lse = (Memory(card, FLOAT32.itemsize * int(np.prod(shape))) for shape in shapes)
-    sinks = [] if rules.sink is None else [Memory.of(card, all_sinks(rules.sink, problem.lead))]
+    sinks = [] if sink is None else [Memory.of(card, all_sinks(sink, problem.lead))]
     places = [memory.address.value or 0 for memory in (*operands, operands[1], output, lse, *sinks)]
     run(kernels(launch.kind), launch, Addresses(*places))
     sweeps = CardSweeps(CardPairs(card, problem, places[0], places[1], places[4], (operands, lse)), kernels)
     source = CardSource(
-        problem, query, key, sink=rules.sink, elsewhere=sweeps, read_lse=lambda: lse.read(shapes[1], FLOAT32)
+        problem, query, key, sink=sink, elsewhere=sweeps, read_lse=lambda: lse.read(shapes[1], FLOAT32)
     )
     return Weights(source, np.arange(problem.heads).reshape(problem.lead)), sweeps
 

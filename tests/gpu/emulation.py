@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from clearhead.machine.compile import initialise
 
 ORDERS = ("ascending", "descending", "random")
 waiting_copies: dict[Any, list[tuple[int, int]]] = {}  # of threads
+asked: Counter[Any] = Counter()  # how often each thread of the group has voted
+votes: Counter[int] = Counter()  # what came of each vote
 AT_ONCE = {
     "declare void @host_copy(ptr, ptr)": "define void @host_copy(ptr %source, ptr %target) {\n"
     "  %four = load <4 x i32>, ptr %source, align 16\n  store <4 x i32> %four, ptr %target, align 16\n  ret void\n}",
@@ -25,6 +28,17 @@ AT_ONCE = {
 def host_barrier() -> None:
     """Let the other threads come as far."""
     greenlet.getcurrent().parent.switch(True)
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+def host_vote(own: int) -> int:
+    """What holds in any thread, once the others have come as far."""
+    thread = greenlet.getcurrent()
+    asked[thread] += 1
+    number = asked[thread]
+    votes[number] |= own
+    thread.parent.switch(True)
+    return votes[number]
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
@@ -40,7 +54,8 @@ def host_arrived() -> None:
         ctypes.memmove(target, source, 16)
 
 
-HOST = {"host_barrier": host_barrier, "host_copy": host_copy, "host_arrived": host_arrived}
+HOST = {"host_barrier": host_barrier, "host_vote": host_vote}
+LATE = HOST | {"host_copy": host_copy, "host_arrived": host_arrived}
 library_names = itertools.count()
 
 
@@ -70,7 +85,7 @@ class Emulated:
         passes.add_instruction_combine_pass()
         passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
         builder = llvm.JITLibraryBuilder().add_object_img(machine.emit_object(module)).export_symbol(name)
-        for symbol, function in HOST.items() if late else [("host_barrier", host_barrier)]:
+        for symbol, function in (LATE if late else HOST).items():
             builder = builder.import_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
         self.compiler = llvm.create_lljit_compiler(machine, use_jit_link=True)  # as `machine.compile.link` does
         self.library = builder.add_current_process().link(self.compiler, f"emulated{next(library_names)}")
@@ -85,6 +100,8 @@ class Emulated:
         chance = random.Random(0)  # noqa: S311
         for group in range(groups):
             room[:] = np.nan
+            asked.clear()
+            votes.clear()
             running = [
                 greenlet.greenlet(lambda n=n, group=group: self.call(*arguments, n, group, place))
                 for n in range(self.threads)

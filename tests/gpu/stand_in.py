@@ -127,6 +127,9 @@ class StandIn:
         assert self.stack
         out._obj.value = (stream.value or 0) in self.capturing
 
+    def stream_synchronize(self, stream):
+        self.called.append(("finish", stream.value))
+
     def stream_wait_event(self, stream, event, flags):
         self.called.append(("wait", stream.value, event.value))
 

@@ -8,19 +8,22 @@ import re
 from collections.abc import Callable
 
 FLOAT = {
-    "fma.rn.f32": "call float @llvm.fma.f32(float {0}, float {1}, float {2})",
-    "mul.rn.f32": "fmul float {0}, {1}",
-    "add.rn.f32": "fadd float {0}, {1}",
-    "sub.rn.f32": "fsub float {0}, {1}",
-    "div.rn.f32": "fdiv float {0}, {1}",
-    "rcp.rn.f32": "fdiv float 1.0, {0}",
-    "max.f32": "call float @llvm.maxnum.f32(float {0}, float {1})",
-    "abs.f32": "call float @llvm.fabs.f32(float {0})",
+    "fma.rn": "call {t} @llvm.fma.{f}({t} {0}, {t} {1}, {t} {2})",
+    "mul.rn": "fmul {t} {0}, {1}",
+    "add.rn": "fadd {t} {0}, {1}",
+    "sub.rn": "fsub {t} {0}, {1}",
+    "div.rn": "fdiv {t} {0}, {1}",
+    "rcp.rn": "fdiv {t} 1.0, {0}",
+    "sqrt.rn": "call {t} @llvm.sqrt.{f}({t} {0})",
+    "max": "call {t} @llvm.maxnum.{f}({t} {0}, {t} {1})",
+    "abs": "call {t} @llvm.fabs.{f}({t} {0})",
+    "neg": "fneg {t} {0}",
+    "copysign": "call {t} @llvm.copysign.{f}({t} {1}, {t} {0})",  # the sign comes first
 }
 FLOAT |= {  # without .rn, PTX's compiler may contract a product and a sum: no kernel has these, but a test
-    "mul.f32": "fmul contract float {0}, {1}",
-    "add.f32": "fadd contract float {0}, {1}",
-    "sub.f32": "fsub contract float {0}, {1}",
+    "mul": "fmul contract {t} {0}, {1}",
+    "add": "fadd contract {t} {0}, {1}",
+    "sub": "fsub contract {t} {0}, {1}",
 }
 INTEGER = {
     "add": "add", "sub": "sub", "mul.lo": "mul", "and": "and", "or": "or", "xor": "xor", "shl": "shl",
@@ -32,17 +35,30 @@ FLOAT_COMPARE = {
     "eq": "oeq", "ne": "one", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "nan": "uno",
     "neu": "une", "ltu": "ult", "leu": "ule", "gtu": "ugt", "geu": "uge",
 }  # fmt: skip
-REGISTERS = {"%p": "i1", "%rs": "i16", "%r": "i32", "%rd": "i64", "%f": "i32", "%SP": "i64", "%SPL": "i64"}
+FLOATS = {"f32": ("float", "i32"), "f64": ("double", "i64")}  # types, and integers as wide, which registers are
+INTEGER_OF = dict(FLOATS.values())
+CONVERSIONS = {  # PTX's name, the type of what is read, the instruction, and the type of what is written
+    "rn.f32.s32": ("i32", "sitofp", "float"),
+    "rn.f32.s64": ("i64", "sitofp", "float"),
+    "rn.f32.f64": ("double", "fptrunc", "float"),
+    "f64.f32": ("float", "fpext", "double"),
+}
+REGISTERS = {"%p": "i1", "%rs": "i16", "%r": "i32", "%rd": "i64", "%f": "i32", "%fd": "i64", "%SP": "i64", "%SPL": "i64"}
 PARAMETERS = {"u64": "i64", "u32": "i32", "f32": "float", "s64": "i64", "b64": "i64", "b32": "i32"}
 SURROUNDINGS = "i32 %tid.x, i32 %ctaid.x, ptr %shared_memory"
 DECLARATIONS = """
-declare float @llvm.fma.f32(float, float, float)
-declare float @llvm.maxnum.f32(float, float)
-declare float @llvm.fabs.f32(float)
+declare i32 @host_vote(i32)
 declare void @host_barrier()
 declare void @host_copy(ptr, ptr)
 declare void @host_arrived()
-"""
+declare i32 @llvm.fshl.i32(i32, i32, i32)
+declare i32 @llvm.fptosi.sat.i32.f32(float)
+declare i64 @llvm.fptosi.sat.i64.f32(float)
+""" + "".join(
+    f"declare {kind} @llvm.{name}.{short}({', '.join([kind] * count)})\n"
+    for short, (kind, _) in FLOATS.items()
+    for name, count in (("fma", 3), ("sqrt", 1), ("maxnum", 2), ("fabs", 1), ("copysign", 2))
+)
 
 
 class Translation:
@@ -103,9 +119,9 @@ class Translation:
 
     def read(self, operand: str, kind: str) -> str:
         """An operand's value, of a type of integers or as float."""
-        if operand.startswith("0f"):
+        if operand.startswith(("0f", "0d")):
             bits = int(operand[2:], 16)
-            return self.new(f"bitcast i32 {bits} to float") if kind == "float" else str(bits)
+            return self.new(f"bitcast {INTEGER_OF[kind]} {bits} to {kind}") if kind in INTEGER_OF else str(bits)
         if operand in ("%tid.x", "%ctaid.x"):
             return operand
         if operand == "shared_memory" or operand in self.depots:
@@ -114,7 +130,7 @@ class Translation:
             self.registers.add(operand)
             own = register_kind(operand)
             value = self.new(f"load {own}, ptr {variable(operand)}")
-            return self.new(f"bitcast {own} {value} to float") if kind == "float" else value
+            return self.new(f"bitcast {own} {value} to {kind}") if kind in INTEGER_OF else value
         return operand
 
     def write(self, register: str, value: str, kind: str = "") -> None:
@@ -122,8 +138,8 @@ class Translation:
         if register == "_":
             return
         self.registers.add(register)
-        if kind == "float":
-            value = self.new(f"bitcast float {value} to i32")
+        if kind in INTEGER_OF:
+            value = self.new(f"bitcast {kind} {value} to {INTEGER_OF[kind]}")
         self.emit(f"store {register_kind(register)} {value}, ptr {variable(register)}")
 
     def address(self, text: str) -> str:
@@ -157,8 +173,9 @@ class Translation:
 
     def float_operation(self, op: re.Match[str], x: list[str]) -> None:
         """One of FLOAT."""
-        values = [self.read(operand, "float") for operand in x[1:]]
-        self.write(x[0], self.new(FLOAT[op[0]].format(*values)), "float")
+        kind, short = FLOATS[op[2]][0], op[2]
+        values = [self.read(operand, kind) for operand in x[1:]]
+        self.write(x[0], self.new(FLOAT[op[1]].format(*values, t=kind, f=short)), kind)
 
     def jump(self, _: re.Match[str], x: list[str]) -> None:
         """bra."""
@@ -173,6 +190,11 @@ class Translation:
     def barrier(self, _: re.Match[str], __: list[str]) -> None:
         """bar.sync."""
         self.emit("call void @host_barrier()")
+
+    def vote(self, _: re.Match[str], x: list[str]) -> None:
+        """bar.red.or.pred: whether it holds in any thread, when all have come."""
+        number = self.new(f"zext i1 {self.read(x[2], 'i1')} to i32")
+        self.write(x[0], self.new(f"trunc i32 {self.new(f'call i32 @host_vote(i32 {number})')} to i1"))
 
     def arrived(self, _: re.Match[str], __: list[str]) -> None:
         """cp.async.wait_all."""
@@ -195,6 +217,11 @@ class Translation:
         """ld of one number or several; PTX wants the whole access aligned."""
         place, kind = self.address(x[1]), f"i{op['bits']}"
         registers = [r.strip() for r in x[0].strip("{}").split(",")]
+        if register_kind(registers[0]) != kind:  # one narrow number in a wider register
+            own, word = register_kind(registers[0]), "sext" if op["kind"] == "s" else "zext"
+            number = self.new(f"load {kind}, ptr {place}, align {max(1, int(op['bits']) // 8)}")
+            self.write(registers[0], self.new(f"{word} {kind} {number} to {own}"))
+            return
         align = int(op["bits"]) // 8 * len(registers)
         for n, register in enumerate(registers):
             at = self.new(f"getelementptr {kind}, ptr {place}, i64 {n}")
@@ -209,8 +236,9 @@ class Translation:
 
     def compare_floats(self, op: re.Match[str], x: list[str]) -> None:
         """setp of floats."""
-        a, b = (self.read(operand, "float") for operand in x[1:])
-        self.write(x[0], self.new(f"fcmp {FLOAT_COMPARE[op[1]]} float {a}, {b}"))
+        kind = FLOATS[op[2]][0]
+        a, b = (self.read(operand, kind) for operand in x[1:])
+        self.write(x[0], self.new(f"fcmp {FLOAT_COMPARE[op[1]]} {kind} {a}, {b}"))
 
     def compare(self, op: re.Match[str], x: list[str]) -> None:
         """setp of whole numbers."""
@@ -221,7 +249,7 @@ class Translation:
 
     def select(self, op: re.Match[str], x: list[str]) -> None:
         """selp."""
-        kind = "float" if op[1] == "f" else f"i{op[2]}"
+        kind = FLOATS[f"f{op[2]}"][0] if op[1] == "f" else f"i{op[2]}"
         a, b, p = self.read(x[1], kind), self.read(x[2], kind), self.read(x[3], "i1")
         self.write(x[0], self.new(f"select i1 {p}, {kind} {a}, {kind} {b}"), kind)
 
@@ -229,9 +257,35 @@ class Translation:
         """mov and cvta: addresses are the host's in every space."""
         self.write(x[0], {"true": "1", "false": "0"}.get(x[1]) or self.read(x[1], f"i{op[1]}"))
 
-    def rounded(self, _: re.Match[str], x: list[str]) -> None:
-        """cvt.rn.f32.s32."""
-        self.write(x[0], self.new(f"sitofp i32 {self.read(x[1], 'i32')} to float"), "float")
+    def converted(self, op: re.Match[str], x: list[str]) -> None:
+        """One of CONVERSIONS."""
+        kind, word, result = CONVERSIONS[op[1]]
+        self.write(x[0], self.new(f"{word} {kind} {self.read(x[1], kind)} to {result}"), result)
+
+    def widened_half(self, _: re.Match[str], x: list[str]) -> None:
+        """cvt.f32.f16."""
+        half = self.new(f"bitcast i16 {self.read(x[1], 'i16')} to half")
+        self.write(x[0], self.new(f"fpext half {half} to float"), "float")
+
+    def cut(self, _: re.Match[str], x: list[str]) -> None:
+        """cvt.rzi.s64.f32, or of 32 bits: what does not fit becomes the nearest that does."""
+        kind = register_kind(x[0])
+        name = f"llvm.fptosi.sat.{kind}.f32"
+        self.write(x[0], self.new(f"call {kind} @{name}(float {self.read(x[1], 'float')})"))
+
+    def absolute(self, op: re.Match[str], x: list[str]) -> None:
+        """abs and neg of whole numbers."""
+        kind = f"i{op[2]}"
+        value = self.read(x[1], kind)
+        negative = self.new(f"sub {kind} 0, {value}")
+        if op[1] == "abs":
+            negative = self.new(f"select i1 {self.new(f'icmp slt {kind} {value}, 0')}, {kind} {negative}, {kind} {value}")
+        self.write(x[0], negative)
+
+    def funnel(self, op: re.Match[str], x: list[str]) -> None:
+        """shf.l.wrap: two words moved to the left as one; their upper one."""
+        low, high, by = (self.read(operand, "i32") for operand in x[1:])
+        self.write(x[0], self.new(f"call i32 @llvm.fshl.i32(i32 {high}, i32 {low}, i32 {by})"))
 
     def resized(self, op: re.Match[str], x: list[str]) -> None:
         """cvt of whole numbers."""
@@ -288,7 +342,7 @@ class Translation:
 
     def negate(self, op: re.Match[str], x: list[str]) -> None:
         """not."""
-        kind = "i1" if op[1] == "pred" else "i32"
+        kind = "i1" if op[1] == "pred" else f"i{op[1][1:]}"
         self.write(x[0], self.new(f"xor {kind} {self.read(x[1], kind)}, -1"))
 
     def whole(self, op: re.Match[str], x: list[str]) -> None:
@@ -313,25 +367,30 @@ def register_kind(register: str) -> str:
     return REGISTERS[found[0]]
 
 
-PLACE = r"(?:\.(?:global|shared|local))?(?:\.v\d)?\.[bfu](?P<bits>32|64)"
-WIDE = r"\.(?P<sign>[su])(?P<bits>16|32)"
+PLACE = r"(?:\.(?:global|shared|local))?(?:\.v\d)?\.(?P<kind>[bfus])(?P<bits>8|16|32|64)"
+WIDE = r"\.(?P<sign>[su])(?P<bits>16|32|64)"
 INSTRUCTIONS: list[tuple[str, Callable[[Translation, re.Match[str], list[str]], None]]] = [
-    ("|".join(map(re.escape, FLOAT)), Translation.float_operation),
+    (rf"({'|'.join(map(re.escape, FLOAT))})\.(f32|f64)", Translation.float_operation),
     (r"bra(?:\.uni)?", Translation.jump),
     (r"ret", Translation.end),
     (r"bar\.sync", Translation.barrier),
+    (r"bar\.red\.or\.pred", Translation.vote),
     (r"cp\.async\.wait_all", Translation.arrived),
     (r"cp\.async\.cg\.shared\.global", Translation.copy),
     (r"ld\.param\.\w+", Translation.parameter),
     (f"ld{PLACE}", Translation.load),
     (f"st{PLACE}", Translation.store),
     (r"atom\.global\.max\.s32", Translation.raise_to),
-    (r"setp\.(\w+)\.f32", Translation.compare_floats),
+    (r"setp\.(\w+)\.(f32|f64)", Translation.compare_floats),
     (r"setp\.(\w+)\.([sbu])(16|32|64)", Translation.compare),
     (r"selp\.([fbsu])(16|32|64)", Translation.select),
-    (r"mov\.(?:[bsu](16|32|64)|f32|pred)", Translation.move),
+    (r"mov\.(?:[bsu](16|32|64)|f32|f64|pred)", Translation.move),
     (r"cvta(?:\.to)?\.(?:global|shared|local)\.u(64)", Translation.move),
-    (r"cvt\.rn\.f32\.s32", Translation.rounded),
+    (rf"cvt\.({'|'.join(map(re.escape, CONVERSIONS))})", Translation.converted),
+    (r"cvt\.f32\.f16", Translation.widened_half),
+    (r"cvt\.rzi\.s(?:32|64)\.f32", Translation.cut),
+    (r"(abs|neg)\.s(32|64)", Translation.absolute),
+    (r"shf\.l\.wrap\.b32", Translation.funnel),
     (r"cvt\.[su](16|32|64)\.([su])(16|32|64)", Translation.resized),
     (f"mul\\.wide{WIDE}", Translation.multiply_wide),
     (f"mad\\.wide{WIDE}", Translation.multiply_add_wide),
@@ -339,6 +398,6 @@ INSTRUCTIONS: list[tuple[str, Callable[[Translation, re.Match[str], list[str]], 
     (r"mad\.lo\.[su](32|64)", Translation.multiply_add),
     (r"(min|max)\.([su])(32|64)", Translation.least_or_most),
     (r"bfe\.u32", Translation.extract_bits),
-    (r"not\.(b32|pred)", Translation.negate),
+    (r"not\.(b16|b32|b64|pred)", Translation.negate),
     (r"(add|sub|mul\.lo|and|or|xor|shl|shr|div|rem)\.([sub]|pred)(16|32|64)?", Translation.whole),
 ]  # fmt: skip
