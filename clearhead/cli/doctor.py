@@ -178,10 +178,11 @@ def gpus() -> tuple[dict[str, str], list[KernelCheck]]:
 
 def gpu_evidence() -> dict[str, str]:
     """Which kernels for GPUs a card has confirmed before, and which were only emulated."""
-    from clearhead.gpu.programs import KINDS
+    from clearhead.gpu.programs import CARDS_WITH_RULES, KINDS
 
     seen = [f"{kind.title} ({kind.cards})" for kind in KINDS.values() if kind.cards]
     emulated = [kind.title for kind in KINDS.values() if not kind.cards]
+    (seen if CARDS_WITH_RULES else emulated).append("score rules and masks beyond windows")
     return {"GPU bits": f"confirmed: {', '.join(seen)}; only in emulation: {', '.join(emulated) or 'none'}"}
 
 
@@ -193,9 +194,10 @@ def check_gpu(name: str, card: "Card", kind: str, dim: int) -> KernelCheck:
 
     fault = ""
     try:
-        kernel = kernel_of(card, Program(kind, tile_of(card, dim)))
+        program = Program(kind, tile_of(card, dim))
+        kernel = kernel_of(card, program)
         try:
-            different = differences(kernel, kind, dim)
+            different = differences(kernel, program)
         finally:
             kernel.unload()
         fault = f"FAIL: {different} numbers differ from the CPU's" if different else ""

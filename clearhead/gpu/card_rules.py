@@ -1,4 +1,4 @@
-"""Score rules and masks of a call for a GPU's kernels: which code they are, and the numbers that each launch hands over.
+"""Score rules and masks of a call for a GPU's kernels: which code they are, and what each launch hands over of them.
 
 Arrays that they read stay where they are if they are in the card's memory; others are copied there.
 """
@@ -15,7 +15,7 @@ from clearhead.engine.problem import Problem
 from clearhead.gpu.card_array import Elsewhere
 from clearhead.gpu.driver import Card, Memory
 from clearhead.kernels.abi.variant import PLAIN_VARIANT, Variant
-from clearhead.rules.fused import Fused
+from clearhead.rules.expression import Formula
 
 MOST_ENTRIES = 256  # of 8 bytes: a kernel's parameters have 4 KiB
 
@@ -29,7 +29,7 @@ class CardRules:
     shift: int = 0  # a query's position is its row plus this
     constants: tuple[float, ...] = ()
     arrays: tuple[Array, ...] = ()
-    fused: Fused | None = None
+    formulas: tuple[Formula | None, Formula | None] = (None, None)  # of mask and score
 
     @property
     def given(self) -> bool:
@@ -74,7 +74,7 @@ def card_rules(problem: Problem) -> CardRules:
         long=problem.rules.long,
     )
     siblings, shift = problem.lead[-1] if problem.lead else 1, first_position(problem)
-    return CardRules(variant, siblings, shift, constants, arrays, problem.rules)
+    return CardRules(variant, siblings, shift, constants, arrays, (problem.rules.mask, problem.rules.score))
 
 
 def first_position(problem: Problem) -> int:
@@ -90,7 +90,7 @@ def distinct(array: Array) -> Array:
 def limits_of_rules(problem: Problem) -> str | None:
     """Why a GPU's kernel cannot have a problem's rules, or None."""
     if problem.rules.packed:
-        return "documents() packs its sequences"
+        return "the documents are packed"
     if problem.rules.doubtful:
         return "a rule might read outside an array or divide by 0, which is found on the CPU alone"
     if card_rules(problem).variant.entries > MOST_ENTRIES:

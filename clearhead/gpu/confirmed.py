@@ -145,12 +145,11 @@ def ruled(dim: int, rules: CardRules) -> Iterator[Sample]:
     No index leaves an array, however small.
     """
     rng = np.random.default_rng(3)
-    assert rules.fused is not None
-    mask, score = (x and Formula(x.expression, stand_ins(rng, x.arrays)) for x in (rules.fused.mask, rules.fused.score))
+    mask, score = (x and Formula(x.expression, stand_ins(rng, x.arrays)) for x in rules.formulas)
     for keys, band in zip(KEYS, (causal(align="end"), WINDOW), strict=True):
         operands, _, sink = sample(drawn(rng, dim, keys), band)
         problem = problem_of(operands, Rules(band))
-        fused = replace(problem.rules, mask=mask, score=score, long=rules.fused.long)
+        fused = replace(problem.rules, mask=mask, score=score, long=rules.variant.long)
         yield Sample(operands, replace(problem, rules=fused), sink)
 
 

@@ -19,6 +19,7 @@ from clearhead.kernels.abi.variant import PLAIN_VARIANT, Variant
 from clearhead.kernels.ir.parameters import machine_parameters
 from clearhead.kernels.ir.values import Int, Vector
 
+CARDS_WITH_RULES = ""  # those that have confirmed kernels with rules
 OF_RULES = frozenset({"number", "siblings", "row", "shift"})  # parameters of kernels with rules
 C_KINDS = {Floats: ctypes.c_void_p, Index: ctypes.c_int, Int: ctypes.c_int64, Vector: ctypes.c_float}
 
@@ -76,9 +77,7 @@ class Program:
 
     def thread(self, kind: type[Thread[Any]] = Thread) -> Thread[Any]:
         """A thread to write the kernel for."""
-        return kind(
-            self.name, KINDS[self.kind].parameters, THREADS, GROUPS, self.present, entries=self.variant.entries
-        )
+        return kind(self.name, KINDS[self.kind].parameters, THREADS, GROUPS, self.present, entries=self.variant.entries)
 
     def write(self, kind: type[Thread[Any]] = Thread) -> str:
         """The kernel's IR."""

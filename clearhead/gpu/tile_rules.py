@@ -11,7 +11,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from clearhead.definition.canonical import BLOCK
-from clearhead.gpu.thread import Floats, Index, Thread, highest, wide
+from clearhead.gpu.thread import Floats, Thread, highest, wide
 from clearhead.gpu.tile import ROWS, THREADS
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.expressions import EmittedRule, Positions
@@ -45,18 +45,20 @@ class TileRules:
         self.scores, self.stride = scores, stride
 
     @property
-    def place(self) -> tuple[Index, Index]:
+    def place(self) -> tuple[Int, Int]:
         """The thread's query, counted in the tile, and its first key, counted in a block."""
         return self.f.thread % ROWS, self.f.thread // ROWS * HALF
 
     def look(self, start: Int, band: Band) -> Shown:
         """Which pairs of the block from `start` on are seen; all threads get to know whether any is, or every one."""
         f, (_, first) = self.f, self.place
-        assert self.variant.mask is not None
-        rule, lanes = self.written(self.variant.mask, band.query)
+        shows = None if self.variant.mask is None else self.written(self.variant.mask, band.query)
 
         def key(j: Int, pairs: list[Int]) -> list[Int]:
-            seen = rule.seen(lanes, self.at(rule, start + (first + j))) & in_band(band, first + j)
+            seen = in_band(band, first + j)
+            if shows is not None:
+                rule, lanes = shows
+                seen = rule.seen(lanes, self.at(rule, start + (first + j))) & seen
             return [pairs[0] | seen.number() << wide(j)]
 
         (pairs,) = f.loop(0, HALF, 1, key, [f.i64(0)])

@@ -154,9 +154,7 @@ def weights_of_problem(
     places = [memory.address.value or 0 for memory in (*operands, operands[1], output, lse, *sinks)]
     run(kernels(launch.kind), launch, Addresses(*places))
     sweeps = CardSweeps(CardPairs(card, problem, places[0], places[1], places[4], (operands, lse)), kernels)
-    source = CardSource(
-        problem, query, key, sink=sink, elsewhere=sweeps, read_lse=lambda: lse.read(shapes[1], FLOAT32)
-    )
+    source = CardSource(problem, query, key, sink=sink, elsewhere=sweeps, read_lse=lambda: lse.read(shapes[1], FLOAT32))
     return Weights(source, np.arange(problem.heads).reshape(problem.lead)), sweeps
 
 

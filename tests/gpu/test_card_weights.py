@@ -158,9 +158,8 @@ def test_operands_that_change(pair):
 def test_what_is_refused(pair, monkeypatch):
     w, _ = pair
     q, k = tensors(4, *[(50, 32)] * 2)
-    for options in ({"mask": ~window(3)}, {"score": (clearhead.softcap(30.0),)}):
-        with pytest.raises(InputError, match="score rules, or a mask beyond these: move the tensors to the CPU"):
-            made(q, k, **options)
+    with pytest.raises(InputError, match="the documents are packed: move the tensors to the CPU"):
+        made(q, k, clearhead.documents([20, 30]))
     lse = torch.zeros(50)
     with pytest.raises(InputError, match=r"the dtypes are torch.float16.*CPU"):
         made(q.half(), k.half(), lse=lse)

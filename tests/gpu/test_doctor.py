@@ -35,7 +35,10 @@ def test_a_card(card, monkeypatch):
     ]
     confirmed, emulated = facts["GPU bits"].split("; only in emulation: ")
     assert confirmed == "confirmed: attention (NVIDIA H100 80GB HBM3 and H200, driver 580.159.04, 2026-11-27)"
-    assert emulated == "attention with windows and sinks, weights and scores, numbers of each query, maps"
+    assert emulated == (
+        "attention with windows and sinks, weights and scores, numbers of each query, maps, score rules and masks "
+        "beyond windows"
+    )
 
 
 def test_a_card_with_other_bits(card):

@@ -18,6 +18,8 @@ from clearhead.engine.bounded_cache import SMALL
 from clearhead.errors import DtypeError, InputError, MachineError, ShapeError
 from clearhead.gpu import attend, confirmed, driver, launch
 from clearhead.gpu.card_array import CardArray, Layout
+from clearhead.gpu.card_rules import NO_RULES
+from clearhead.kernels.abi.variant import PLAIN_VARIANT
 from clearhead.machine import store
 from tests.gpu.comparing import aligned, drawn
 from tests.gpu.stand_in import StandIn
@@ -109,7 +111,7 @@ def test_windows_and_sinks(card):
         assert lse.tobytes() == expected.lse.tobytes()
     assert len(stand_in.launches) - count == 3  # one for each index of the first axis, with its own sinks
     assert ("record", 5) in [call[:2] for call in stand_in.called]
-    assert set(driver.driver().card(0).kernels) == {("windowed", 32)}
+    assert set(driver.driver().card(0).kernels) == {("windowed", 32, PLAIN_VARIANT)}
 
 
 def test_sinks_that_do_not_fit(card):
@@ -125,7 +127,9 @@ def test_sinks_that_do_not_fit(card):
 
 
 def test_many_launches_count_as_large():
-    one, many = (launch.Launch("attention", 32, 1, (launch.Addresses(0, 0, 0, 0, 0),) * n, ()) for n in (1, 1000))
+    one, many = (
+        launch.Launch("attention", 32, 1, (launch.Addresses(0, 0, 0, 0, 0),) * n, 1, (), NO_RULES) for n in (1, 1000)
+    )
     assert one.size < SMALL < many.size
 
 
@@ -255,7 +259,7 @@ def test_the_first_use_within_a_cuda_graph(card):
     stand_in = card()
     q, k, v = drawn(22, *[(10, 32)] * 3)
     stand_in.capturing.add(9)
-    with pytest.raises(MachineError, match="call once with this dim before the CUDA graph is captured"):
+    with pytest.raises(MachineError, match="call once with this dim and these rules before the CUDA graph"):
         attended(q, k, v, stream=9)
     assert not stand_in.launches
     attended(q, k, v)
@@ -367,18 +371,22 @@ def test_the_self_test_does_not_take_what_a_launch_left(card):
 # What the kernel cannot do
 
 
+def divided(score, batch, head, query, key):
+    return score / (key - 3)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"mask": ~clearhead.window(3)}, "a mask beyond these"),
-        ({"mask": clearhead.dense(np.ones((10, 10), bool))}, "a mask beyond these"),
-        ({"mask": clearhead.documents([10])}, "a mask beyond these"),
+        ({"mask": clearhead.documents([4, 6])}, "the documents are packed"),
+        ({"score": divided}, "might read outside an array or divide by 0"),
+        ({"score": [clearhead.softcap(30.0)] * 300}, "more than 256 constants"),
     ],
-    ids=["complement", "dense", "documents"],
+    ids=["documents", "division", "many constants"],
 )
-def test_masks_that_only_the_cpu_knows(card, options, words):
+def test_rules_that_only_the_cpu_knows(card, options, words):
     card()
-    with pytest.raises(InputError, match=f"{words}: move the tensors to the CPU"):
+    with pytest.raises(InputError, match=f"{words}.*: move the tensors to the CPU"):
         attended(*drawn(6, *[(10, 32)] * 3), **options)
 
 
@@ -488,7 +496,7 @@ def test_threads_share_one_self_test(card):
     card()
     own = driver.driver().card(0)
     known = confirmed.confirmed_kernel(own, "attention", 32)
-    other = own.locks.setdefault(("attention", 64), threading.RLock())
+    other = own.locks.setdefault(("attention", 64, PLAIN_VARIANT), threading.RLock())
     with other, driver.opened.lock, driver.driver().lock:
         found: list[Any] = []
         again = partial(confirmed.confirmed_kernel, driver.driver().card(0), "attention", 32)

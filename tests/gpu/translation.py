@@ -43,7 +43,16 @@ CONVERSIONS = {  # PTX's name, the type of what is read, the instruction, and th
     "rn.f32.f64": ("double", "fptrunc", "float"),
     "f64.f32": ("float", "fpext", "double"),
 }
-REGISTERS = {"%p": "i1", "%rs": "i16", "%r": "i32", "%rd": "i64", "%f": "i32", "%fd": "i64", "%SP": "i64", "%SPL": "i64"}
+REGISTERS = {
+    "%p": "i1",
+    "%rs": "i16",
+    "%r": "i32",
+    "%rd": "i64",
+    "%f": "i32",
+    "%fd": "i64",
+    "%SP": "i64",
+    "%SPL": "i64",
+}
 PARAMETERS = {"u64": "i64", "u32": "i32", "f32": "float", "s64": "i64", "b64": "i64", "b32": "i32"}
 SURROUNDINGS = "i32 %tid.x, i32 %ctaid.x, ptr %shared_memory"
 DECLARATIONS = """
@@ -279,7 +288,8 @@ class Translation:
         value = self.read(x[1], kind)
         negative = self.new(f"sub {kind} 0, {value}")
         if op[1] == "abs":
-            negative = self.new(f"select i1 {self.new(f'icmp slt {kind} {value}, 0')}, {kind} {negative}, {kind} {value}")
+            below = self.new(f"icmp slt {kind} {value}, 0")
+            negative = self.new(f"select i1 {below}, {kind} {negative}, {kind} {value}")
         self.write(x[0], negative)
 
     def funnel(self, op: re.Match[str], x: list[str]) -> None:

@@ -20,7 +20,8 @@ from clearhead.adapters.torch.rule_names import rule_named
 from clearhead.engine.inputs import Rules
 from clearhead.errors import InputError, MachineError
 from clearhead.machine.unbroken import late
-from clearhead.rules.masks import full
+from clearhead.rules.masks import Mask, full
+from clearhead.rules.scores import Score
 
 FLOAT32 = np.dtype(np.float32)
 FULL = Rules(full())
@@ -37,16 +38,17 @@ def on_card(
 ) -> Pair:
     """Launch the forward kernel in torch's current stream."""
     tensors = query, key, value
-    if tables or any(x.dtype is not torch.float32 for x in tensors):
+    if any(x.dtype is not torch.float32 for x in tensors):
         dtypes = ", ".join(sorted({str(x.dtype) for x in tensors}))
-        gpu_module("launch").refuse("it has arrays in its rules" if tables else f"the dtypes are {dtypes}")
+        gpu_module("launch").refuse(f"the dtypes are {dtypes}")
     devices = {str(x.device) for x in (*tensors, sink) if x is not None}
     if len(devices) > 1:
         names = "query, key and value" if sink is None else "query, key, value and sink"
         raise InputError(
             f"{names} are on {', '.join(sorted(devices))}: move them to one device, as by x.to(query.device)."
         )
-    mask, score = rule_named(rule).filled(())
+    there = [table_on(x, query) for x in tables]  # in memory until it is launched
+    mask, score = rules_there(rule, there)
     output, lse = forward_shapes(query, key, value, tables, sink, rule, scale)
     arrays = [memory_of(x.detach()) for x in (*tensors, output, lse)]
     card, stream = place_of(query)
@@ -64,11 +66,35 @@ def each_sink(sink: torch.Tensor, lse: torch.Tensor) -> torch.Tensor:
         return sink.float()
 
 
-def memory_of(x: torch.Tensor) -> Any:
+def table_on(x: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """A tensor that rules read, on the query's card; raises InputError for one on another card."""
+    if x.is_cuda and x.device != query.device:
+        raise InputError(
+            f"a rule reads a tensor of shape {tuple(x.shape)} on {x.device}, query is on {query.device}: move it "
+            "there, as by x.to(query.device)."
+        )
+    return x.detach().to(query.device)
+
+
+def rules_there(rule: str, tables: Sequence[torch.Tensor]) -> tuple[Mask, tuple[Score, ...]]:
+    """A rule's mask and score, which read tensors of a card."""
+    return rule_named(rule).made([table_memory(x) for x in tables])
+
+
+def table_memory(x: torch.Tensor) -> Any:
+    """A tensor that rules read as an array whose elements are elsewhere."""
+    if x.dtype is torch.bfloat16:
+        import ml_dtypes
+
+        return memory_of(x, np.dtype(np.int16)).seen_from_here().view(ml_dtypes.bfloat16)
+    return memory_of(x, torch.empty(0, dtype=x.dtype).numpy().dtype).seen_from_here()
+
+
+def memory_of(x: torch.Tensor, dtype: np.dtype[Any] = FLOAT32) -> Any:
     """A tensor's memory."""
-    strides = tuple(FLOAT32.itemsize * step for step in x.stride())
+    strides = tuple(dtype.itemsize * step for step in x.stride())
     arrays = gpu_module("card_array")
-    return arrays.CardArray(x.data_ptr(), arrays.Layout(tuple(x.shape), strides, FLOAT32))
+    return arrays.CardArray(x.data_ptr(), arrays.Layout(tuple(x.shape), strides, dtype))
 
 
 def place_of(x: torch.Tensor) -> tuple[Any, int]:

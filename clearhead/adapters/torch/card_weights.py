@@ -13,9 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from clearhead.adapters.torch.card import gpu_module, memory_of, on_card, place_of, wants_gradients
+from clearhead.adapters.torch.card import (
+    gpu_module,
+    memory_of,
+    on_card,
+    place_of,
+    rules_there,
+    table_on,
+    wants_gradients,
+)
 from clearhead.adapters.torch.dispatch import needs_operators
-from clearhead.adapters.torch.rule_names import rule_named
 from clearhead.adapters.torch.weights import version
 from clearhead.arrays import Array, Integers
 from clearhead.attention_weights.lazy import LazyMatrix, check_memory
@@ -33,11 +40,19 @@ class Held:
     query: torch.Tensor
     key: torch.Tensor
     lse: torch.Tensor
-    versions: tuple[int, int]
+    tables: tuple[torch.Tensor, ...]  # that rules read, as they were given
+    copies: tuple[torch.Tensor, ...]  # the same on the card
+    versions: tuple[int, ...]
+
+    @property
+    def watched(self) -> dict[str, torch.Tensor]:
+        """What may not change, by what an error calls it."""
+        tables = {f"numbers of table {n} of the rules,": x for n, x in enumerate(self.tables)}
+        return {"queries": self.query, "keys": self.key} | tables
 
     def check(self) -> None:
-        """Raise InputError if the queries or keys were written to since."""
-        for name, x, before in zip(("queries", "keys"), (self.query, self.key), self.versions, strict=True):
+        """Raise InputError if the queries, keys or tables were written to since."""
+        for (name, x), before in zip(self.watched.items(), self.versions, strict=True):
             if version(x) != before:
                 raise InputError(
                     f"the {name} of shape {tuple(x.shape)} were changed in place after these weights were made from "
@@ -193,9 +208,10 @@ def card_weights(
         raise InputError("weights of CUDA tensors are not compiled, traced or mapped: ask for them outside.")
     wants_gradients(query, key, key, tables, sink)
     query, key = query.detach(), key.detach()
-    if lse is None or tables or any(x.dtype is not torch.float32 for x in (query, key)):
+    if lse is None or any(x.dtype is not torch.float32 for x in (query, key)):
         _, lse = on_card(query, key, key, tables, sink, rule, scale)  # which names what it cannot do
-    mask, score = rule_named(rule).filled(())
+    there = tuple(table_on(x, query) for x in tables)
+    mask, score = rules_there(rule, there)
     card, stream = place_of(query)
     sinks = None if sink is None else sink.detach().float().cpu().numpy()
     arrays = [memory_of(x).seen_from_here() for x in (query, key)]
@@ -203,11 +219,12 @@ def card_weights(
     gpu_module("launch").refuse(gpu_module("launch").limits(problem))
     gpu_module("launch").refuse(gpu_module("launch").unaligned((query.data_ptr(), key.data_ptr())))
     known = check_lse(lse.detach(), query, (*problem.lead, problem.queries))
-    held = Held(query, key, known, (version(query), version(key)))
-    module, kernels = gpu_module("weights"), partial(confirmed_on, card, query.shape[-1], stream)
+    given = (query, key, *tables)
+    held = Held(query, key, known, tuple(tables), there, tuple(version(x) for x in given))
     pairs = gpu_module("sweep_launch").CardPairs(
         card, problem, query.data_ptr(), key.data_ptr(), known.data_ptr(), held
     )
+    module, kernels = gpu_module("weights"), partial(confirmed_on, card, query.shape[-1], stream, pairs.rules)
     source = module.CardSource(
         problem, *arrays, sink=sinks, elsewhere=module.CardSweeps(pairs, kernels, stream, held.check),
         read_lse=lambda: known.cpu().numpy(),
@@ -227,6 +244,6 @@ def check_lse(lse: torch.Tensor, query: torch.Tensor, shape: tuple[int, ...]) ->
     return lse.contiguous()
 
 
-def confirmed_on(card: Any, dim: int, stream: int, kind: str) -> Any:
+def confirmed_on(card: Any, dim: int, stream: int, rules: Any, kind: str) -> Any:
     """A kernel of some kind, compared with the CPU's before its first use."""
-    return gpu_module("confirmed").confirmed_kernel(card, kind, dim, stream)
+    return gpu_module("confirmed").confirmed_kernel(card, kind, dim, stream, rules)

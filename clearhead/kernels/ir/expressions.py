@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import llvmlite.ir as ir
 
@@ -24,7 +24,6 @@ from clearhead.kernels.ir.values import (
     Float,
     Int,
     Lanes,
-    Pointer,
     Truth,
     Value,
     Vector,
@@ -37,6 +36,13 @@ from clearhead.rules.expression import Expression, depends, parts, rewrite
 
 W = TypeVar("W", bound=Whole)
 LEAVES = ("score", "batch", "head", "query", "row", "key")
+
+
+class Parameters(Protocol):
+    """The constants and arrays of a call, in the order of `Variant.at_array`."""
+
+    def entry(self, index: int) -> Int:
+        """One of them."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class EmittedRule:
         f: Code,
         expression: Expression,
         variant: Variant,
-        parameters: Pointer,
+        parameters: Parameters,
         fixed: dict[str, Int],
         lane: tuple[str, ...],
     ) -> None:
