@@ -372,7 +372,7 @@ def test_the_self_test_does_not_take_what_a_launch_left(card):
 
 
 def divided(score, batch, head, query, key):
-    return score / (key - 3)
+    return score + query // (key - 3)
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def divided(score, batch, head, query, key):
     [
         ({"mask": clearhead.documents([4, 6])}, "the documents are packed"),
         ({"score": divided}, "might read outside an array or divide by 0"),
-        ({"score": [clearhead.softcap(30.0)] * 300}, "more than 256 constants"),
+        ({"score": [clearhead.softcap(30.0 + n) for n in range(300)]}, "more than 256 constants"),
     ],
     ids=["documents", "division", "many constants"],
 )
