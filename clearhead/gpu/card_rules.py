@@ -37,9 +37,9 @@ class CardRules:
         return self.variant != PLAIN_VARIANT
 
     @property
-    def copied(self) -> bool:
-        """Whether an array is not in the card's memory."""
-        return not all(isinstance(array, Elsewhere) for array in self.arrays)
+    def arrays_here(self) -> list[Array]:
+        """The arrays that are not in the card's memory."""
+        return [array for array in self.arrays if not isinstance(array, Elsewhere)]
 
     def place(self, number: int, row: int) -> tuple[int, ...]:
         """What kernels with rules are told of a launch: its first head's number among all, and its first query's."""
@@ -84,7 +84,7 @@ def first_position(problem: Problem) -> int:
 
 def distinct(array: Array) -> Array:
     """An array's numbers without those that a stride of 0 repeats, densely."""
-    return np.ascontiguousarray(array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)])
+    return np.asarray(array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)], order="C")
 
 
 def limits_of_rules(problem: Problem) -> str | None:

@@ -147,10 +147,9 @@ def ruled(dim: int, rules: CardRules) -> Iterator[Sample]:
     rng = np.random.default_rng(3)
     mask, score = (x and Formula(x.expression, stand_ins(rng, x.arrays)) for x in rules.formulas)
     for keys, band in zip(KEYS, (causal(align="end"), WINDOW), strict=True):
-        operands, _, sink = sample(drawn(rng, dim, keys), band)
-        problem = problem_of(operands, Rules(band))
-        fused = replace(problem.rules, mask=mask, score=score, long=rules.variant.long)
-        yield Sample(operands, replace(problem, rules=fused), sink)
+        given = sample(drawn(rng, dim, keys), band)
+        fused = replace(given.problem.rules, mask=mask, score=score, long=rules.variant.long)
+        yield given._replace(problem=replace(given.problem, rules=fused))
 
 
 def stand_ins(rng: np.random.Generator, arrays: tuple[Array, ...]) -> tuple[Array, ...]:

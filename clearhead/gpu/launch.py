@@ -53,7 +53,7 @@ class Launch:
     @property
     def size(self) -> int:
         """About how many bytes it takes here."""
-        return PART_BYTES * len(self.parts) + sum(array.nbytes for array in self.rules.arrays)
+        return PART_BYTES * len(self.parts) + sum(array.nbytes for array in self.rules.arrays_here)
 
     def arguments(self, addresses: Addresses, entries: Sequence[int] = ()) -> Iterator[list[Any]]:
         """The kernel's arguments for each part, as `Call` lists them, and behind them those of rules."""
@@ -169,7 +169,7 @@ def run(kernel: Kernel, launch: Launch, addresses: Addresses, stream: int = 0) -
     """Launch a kernel in a stream, without waiting unless rules read arrays of this computer, which are copied."""
     refuse(unaligned(addresses[:4]))
     card = kernel.card
-    if launch.rules.copied:
+    if launch.rules.arrays_here:
         card.check_capture(stream, RULES_IN_GRAPH)
     entries, copies = launch.rules.entries(card)
     if copies:

@@ -15,8 +15,8 @@ from clearhead.definition.canonical import BLOCK
 from clearhead.gpu.call import Strides
 from clearhead.gpu.staging import GlobalRows, Target, stage
 from clearhead.gpu.thread import Floats, Thread, highest, wide
-from clearhead.gpu.tile import MAXIMA, PAD, ROWS, CardTile
-from clearhead.gpu.tile_rules import Band, TileRules
+from clearhead.gpu.tile import HALF, MAXIMA, PAD, ROWS, CardTile
+from clearhead.gpu.tile_rules import Band, Shown, TileRules
 from clearhead.kernels.abi.variant import PLAIN_VARIANT, Variant
 from clearhead.kernels.ir.values import Int, Truth, Vector, fma, least, most
 
@@ -25,7 +25,6 @@ P = TypeVar("P", bound=tuple[Any, ...])
 SIDE = 8  # a thread's scores are SIDE queries by SIDE keys
 BY_DIM = [(r, i) for i in range(4) for r in range(SIDE)]  # queries and dims of one step
 BY_QUERY = sorted(BY_DIM)
-HALF = BLOCK // 2
 
 
 class TileScores(Generic[P]):
@@ -52,7 +51,7 @@ class TileScores(Generic[P]):
         self.place_threads()
         self.zero = f.constant(0.0)
         self.rules = TileRules(f, variant, self.first, self.head, self.scores, self.score_stride)
-        self.ruled, self.masked = variant != PLAIN_VARIANT, variant.mask is not None
+        self.ruled, self.mask = variant != PLAIN_VARIANT, variant.mask
 
     def place_operands(self) -> None:
         """The head's rows in global memory."""
@@ -106,6 +105,19 @@ class TileScores(Generic[P]):
         """
         query = least(self.f.thread % ROWS, self.a.queries - 1 - self.first)
         return Band(query, self.first_seen(query) - start, self.seen_by(query) - start)
+
+    # Blocks
+
+    def block(self, start: Int, carried: list[Vector]) -> list[Vector]:
+        """A block of keys; nothing of one that a mask hides."""
+        if self.mask is None:
+            return self.seen_block(start, None, carried)
+        shown = self.rules.look(self.mask, start, self.band(start))
+        return self.f.values_if(shown.some, partial(self.seen_block, start, shown, carried), carried)
+
+    def seen_block(self, start: Int, shown: Shown | None, carried: list[Vector]) -> list[Vector]:
+        """A block of which somebody sees something."""
+        raise NotImplementedError
 
     # Scores
 

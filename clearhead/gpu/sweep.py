@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from clearhead.definition.canonical import BLOCK
 from clearhead.gpu.call import SweepCall
-from clearhead.gpu.scores import HALF, TileScores
+from clearhead.gpu.scores import TileScores
 from clearhead.gpu.thread import Thread, wide
-from clearhead.gpu.tile import ROWS, THREADS, CardTile
+from clearhead.gpu.tile import HALF, ROWS, THREADS, CardTile
 from clearhead.gpu.tile_rules import Shown
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.math import constants, exp
@@ -72,15 +71,8 @@ class Sweep(TileScores[SweepCall]):
         """What a thread carries from block to block, before the first."""
         return []
 
-    def block(self, start: Int, carried: list[Vector]) -> list[Vector]:
-        """A block's scores, then what becomes of them; nothing of one that a mask hides."""
-        if not self.masked:
-            return self.seen_block(start, None, carried)
-        shown = self.rules.look(start, self.band(start))
-        return self.f.values_if(shown.some, partial(self.seen_block, start, shown, carried), carried)
-
     def seen_block(self, start: Int, shown: Shown | None, carried: list[Vector]) -> list[Vector]:
-        """A block of which somebody sees something."""
+        """A block's scores, then what becomes of them."""
         self.write_scores(start)
         self.f.barrier()
         if self.ruled:

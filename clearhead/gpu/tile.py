@@ -13,6 +13,8 @@ from typing import NamedTuple
 from clearhead.definition.canonical import BLOCK
 
 ROWS, THREADS = 64, 128  # queries and threads of a group
+HALVES = THREADS // ROWS  # threads that weigh the keys of a query
+HALF = BLOCK // HALVES  # keys of a block that one of them has
 PAD = 4  # numbers between rows in shared memory, so that lanes meet different banks
 MAXIMA = 16  # partial maxima of each query's scores in a block
 GROUPS = 2  # that a multiprocessor has registers for

@@ -10,15 +10,12 @@ import math
 from functools import reduce
 from typing import Any, NamedTuple
 
-from clearhead.definition.canonical import BLOCK
 from clearhead.gpu.thread import Floats, Thread, highest, wide
-from clearhead.gpu.tile import ROWS, THREADS
+from clearhead.gpu.tile import HALF, ROWS
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.expressions import EmittedRule, Positions
 from clearhead.kernels.ir.values import Int, Lanes, Truth, Vector
 from clearhead.rules.expression import Expression
-
-HALF = BLOCK * ROWS // THREADS  # keys of a thread
 
 
 class Band(NamedTuple):
@@ -49,16 +46,13 @@ class TileRules:
         """The thread's query, counted in the tile, and its first key, counted in a block."""
         return self.f.thread % ROWS, self.f.thread // ROWS * HALF
 
-    def look(self, start: Int, band: Band) -> Shown:
+    def look(self, mask: Expression, start: Int, band: Band) -> Shown:
         """Which pairs of the block from `start` on are seen; all threads get to know whether any is, or every one."""
         f, (_, first) = self.f, self.place
-        shows = None if self.variant.mask is None else self.written(self.variant.mask, band.query)
+        rule, lanes = self.written(mask, band.query)
 
         def key(j: Int, pairs: list[Int]) -> list[Int]:
-            seen = in_band(band, first + j)
-            if shows is not None:
-                rule, lanes = shows
-                seen = rule.seen(lanes, self.at(rule, start + (first + j))) & seen
+            seen = rule.seen(lanes, self.at(rule, start + (first + j))) & in_band(band, first + j)
             return [pairs[0] | seen.number() << wide(j)]
 
         (pairs,) = f.loop(0, HALF, 1, key, [f.i64(0)])

@@ -17,17 +17,15 @@ from functools import partial, reduce
 
 from clearhead.definition.canonical import BLOCK, SEGMENT
 from clearhead.gpu.call import Call
-from clearhead.gpu.scores import HALF, TileScores
+from clearhead.gpu.scores import TileScores
 from clearhead.gpu.staging import GlobalRows, Target, stage
 from clearhead.gpu.thread import Floats, Thread, highest, wide
-from clearhead.gpu.tile import MAXIMA, ROWS, THREADS, CardTile
+from clearhead.gpu.tile import HALF, HALVES, MAXIMA, ROWS, THREADS, CardTile
 from clearhead.gpu.tile_rules import Shown
 from clearhead.kernels.abi.variant import Variant
 from clearhead.kernels.ir.math import exp, log
 from clearhead.kernels.ir.values import Int, Truth, Vector, fma, least, most
 from clearhead.kernels.parts.merge import join_maxima
-
-HALVES = THREADS // ROWS  # threads of a query
 
 
 def write(f: Thread[Call], tile: CardTile, variant: Variant) -> str:
@@ -125,15 +123,8 @@ class Attention(TileScores[Call]):
         """Whether a segment is the first that any query sees."""
         return start == (self.start if self.windowed else 0)
 
-    def block(self, start: Int, state: list[Vector]) -> list[Vector]:
-        """A block of keys on top of the segment's maximum and sum of weights; nothing of one that a mask hides."""
-        if not self.masked:
-            return self.seen_block(start, None, state)
-        shown = self.rules.look(start, self.band(start))
-        return self.f.values_if(shown.some, partial(self.seen_block, start, shown, state), state)
-
     def seen_block(self, start: Int, shown: Shown | None, state: list[Vector]) -> list[Vector]:
-        """A block of which somebody sees something."""
+        """A block of keys on top of the segment's maximum and sum of weights."""
         f = self.f
         m, l = state
         self.write_scores(start)
@@ -253,7 +244,7 @@ class Attention(TileScores[Call]):
 
     def adds(self, weight: Vector, key: Int, r: int) -> Truth:
         """Whether one of the thread's rows sees a key."""
-        if self.masked:
+        if self.mask is not None:
             return weight.bits() != self.f.constant(-0.0).bits()
         return self.seen(key, self.value_row + self.apart * r)
 

@@ -23,30 +23,10 @@ from clearhead.rules import functions
 from clearhead.rules.expression import immutable_copy
 from tests.gpu.comparing import aligned, drawn, unequal
 from tests.gpu.emulation import ORDERS
-from tests.gpu.stand_in import StandIn
 
 END = "end"
 RNG = np.random.default_rng(0)
 LONG = 2200  # keys of two segments
-
-
-class Cards:
-    """A card whose kernels are not compared before: `different` tells whether the self-test would."""
-
-    def __init__(self, monkeypatch) -> None:
-        self.monkeypatch = monkeypatch
-
-    def __call__(self, **properties) -> driver.Card:
-        stand_in = StandIn(**properties)
-        self.monkeypatch.setattr(driver, "library", lambda: stand_in)
-        driver.opened.forget()
-        return driver.driver().card(0)
-
-
-@pytest.fixture
-def cards(monkeypatch):
-    yield Cards(monkeypatch)
-    driver.opened.forget()
 
 
 def kernel_on(card, kind, dim, rules):
@@ -300,6 +280,12 @@ def test_a_call_is_compared_once(cards):
     with pytest.raises(MachineError, match="holds no arrays of this computer: give its rules arrays in the card's"):
         attended(q, k, v, score=bias(table), stream=9)
     attended(q, k, v, score=softcap(9.0), stream=9)
+
+
+def test_an_array_of_no_axes(cards):
+    temperature = np.array(0.5, np.float32)
+    q, k, v = drawn(15, *[(2, 40, 32)] * 3)
+    assert not different(cards(), q, k, v, Rules(causal(), lambda s, b, h, q, k: s * temperature[()]))
 
 
 def test_other_bits_are_refused(cards):

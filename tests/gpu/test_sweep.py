@@ -10,13 +10,11 @@ from clearhead import causal, full, window
 from clearhead.attention_weights.matrix import weights_of
 from clearhead.engine.inputs import Rules
 from clearhead.errors import InputError
-from clearhead.gpu import driver, launch, weights
-from clearhead.gpu.driver import Card
+from clearhead.gpu import launch, weights
 from clearhead.gpu.programs import Program
 from clearhead.gpu.weights import USUAL, weights_on
 from tests.gpu.comparing import drawn, unequal
 from tests.gpu.emulation import ORDERS
-from tests.gpu.stand_in import StandIn
 
 END = "end"
 WINDOW = window(150, 20, align=END)
@@ -32,25 +30,6 @@ CASES = {  # queries, keys, leading axes of queries, of keys, mask
 }
 QUESTIONS = ("entropy", "distance", "within", "first", "off_first", "top", "received_max")
 KINDS = ("weights", "numbers", "picture")
-
-
-class Cards:
-    """A card whose kernels are not compared before: `refused` tells whether the self-test would."""
-
-    def __init__(self, monkeypatch) -> None:
-        self.monkeypatch = monkeypatch
-
-    def __call__(self, **properties) -> Card:
-        stand_in = StandIn(**properties)
-        self.monkeypatch.setattr(driver, "library", lambda: stand_in)
-        driver.opened.forget()
-        return driver.driver().card(0)
-
-
-@pytest.fixture
-def cards(monkeypatch):
-    yield Cards(monkeypatch)
-    driver.opened.forget()
 
 
 def swept(card, q, k, rules):

@@ -78,7 +78,8 @@ def table_on(x: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
 
 def rules_there(rule: str, tables: Sequence[torch.Tensor]) -> tuple[Mask, tuple[Score, ...]]:
     """A rule's mask and score, which read tensors of a card."""
-    return rule_named(rule).made([table_memory(x) for x in tables])
+    known = rule_named(rule)
+    return known.made([table_memory(x) for x in tables]) if tables else known.bare
 
 
 def table_memory(x: torch.Tensor) -> Any:

@@ -208,9 +208,9 @@ def card_weights(
         raise InputError("weights of CUDA tensors are not compiled, traced or mapped: ask for them outside.")
     wants_gradients(query, key, key, tables, sink)
     query, key = query.detach(), key.detach()
+    there = [table_on(x, query) for x in tables]
     if lse is None or any(x.dtype is not torch.float32 for x in (query, key)):
-        _, lse = on_card(query, key, key, tables, sink, rule, scale)  # which names what it cannot do
-    there = tuple(table_on(x, query) for x in tables)
+        _, lse = on_card(query, key, key, there, sink, rule, scale)  # which names what it cannot do
     mask, score = rules_there(rule, there)
     card, stream = place_of(query)
     sinks = None if sink is None else sink.detach().float().cpu().numpy()
@@ -220,7 +220,7 @@ def card_weights(
     gpu_module("launch").refuse(gpu_module("launch").unaligned((query.data_ptr(), key.data_ptr())))
     known = check_lse(lse.detach(), query, (*problem.lead, problem.queries))
     given = (query, key, *tables)
-    held = Held(query, key, known, tuple(tables), there, tuple(version(x) for x in given))
+    held = Held(query, key, known, tuple(tables), tuple(there), tuple(version(x) for x in given))
     pairs = gpu_module("sweep_launch").CardPairs(
         card, problem, query.data_ptr(), key.data_ptr(), known.data_ptr(), held
     )
