@@ -5,6 +5,7 @@ Responsible for turning rules into a name and tensors; the operator does the res
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,12 +13,14 @@ import torch
 from clearhead.adapters.torch import operator
 from clearhead.adapters.torch.arguments import check_tensors, scale_or_default
 from clearhead.adapters.torch.card_weights import card_weights
+from clearhead.adapters.torch.direct import attend_directly
 from clearhead.adapters.torch.host import lead_of
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.rule_names import split_rules
 from clearhead.adapters.torch.weights import weights_of
 from clearhead.engine.problem import check_rules
 from clearhead.errors import InputError
+from clearhead.rules.current import current_rules
 from clearhead.rules.masks import CAUSAL, Mask, checked_mask
 from clearhead.rules.scores import Score, ScoreLike, as_rules
 
@@ -46,6 +49,11 @@ def attention(
     tensor([[1.2690, 1.2690],
             [0.7310, 0.7310]])
     """
+    if sink is None:
+        name, tables = rule_and_tables(mask, *several(score))
+        direct = None if tables else attend_directly(query, key, value, name, scale)
+        if direct is not None:
+            return direct
     return attend(query, key, value, mask=mask, score=score, sink=sink, scale=scale)[0]
 
 
@@ -81,12 +89,17 @@ def attend(
                 "pad them, as by x.to_padded_tensor(0.0), and hide the padding with a mask."
             )
         return attend_jagged(query, key, value, over, factor)
-    rules = score if isinstance(score, (list, tuple)) else (score,)
+    rules = several(score)
     name, tables = rule_and_tables(mask, *rules)
     if tables and not torch.compiler.is_compiling():
         known_rules = tuple(rule for rule in rules if isinstance(rule, Score))
         check_rules(checked_mask(mask), known_rules, lead_of(query, key, value), query.shape[-2], key.shape[-2])
     return operator.attend(query, key, value, tables, sink, name, factor)
+
+
+def several(score: ScoreLike) -> Sequence[Any]:
+    """One rule or several as several."""
+    return score if isinstance(score, (list, tuple)) else (score,)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -97,12 +110,13 @@ def rule_and_tables(mask: Mask, *score: Any) -> tuple[str, tuple[torch.Tensor, .
             f"mask is a tensor of shape {tuple(mask.shape)}: give clearhead.dense(mask.numpy()), True where a key is "
             "visible, or call scaled_dot_product_attention(q, k, v, attn_mask=mask)."
         )
+    rules = current_rules(score)
     try:
-        return named_rules[mask, score], ()
+        return named_rules[mask, rules], ()
     except (KeyError, TypeError):  # an unhashable mask, which `checked_mask` reports
-        rule, arrays = split_rules(checked_mask(mask), as_rules(score))
+        rule, arrays = split_rules(checked_mask(mask), as_rules(rules))
     if not arrays and len(named_rules) < MAX_NAMED_RULES:
-        named_rules[mask, score] = rule.name
+        named_rules[mask, rules] = rule.name
     return rule.name, tuple(torch.from_numpy(x.copy() if not x.flags.writeable else x) for x in arrays)
 
 
@@ -128,7 +142,7 @@ def attention_weights(
     """
     check_tensors(query=query, key=key, **{} if sink is None else {"sink": sink}, **{} if lse is None else {"lse": lse})
     factor = scale_or_default(query, scale)
-    rules = score if isinstance(score, (list, tuple)) else (score,)
+    rules = several(score)
     name, tables = rule_and_tables(mask, *rules)
     make = card_weights if query.is_cuda else weights_of
     return make(query, key, tables, sink, name, factor, lse)
