@@ -1,6 +1,7 @@
 """Small calls of torch's attention: straight from memory with the same bits, or not at all where more is asked for."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,14 +55,15 @@ def tensors(*shapes, dtype=torch.float32):
     return [torch.randn(shape).to(dtype) for shape in shapes]
 
 
-def of_arrays(q, k, v, rule, scale):
+def of_arrays(x, rule, scale):
     """Output and log-sum-exp by way of arrays, with nothing known beforehand."""
+    q, k, v = x
     output, lse, _ = host.from_arrays(q, k, v, [], None, rule, q.shape[-1] ** -0.5 if scale is None else scale)
     return torch.from_numpy(output).to(q.dtype), torch.from_numpy(lse)
 
 
 def by_operator(q, k, v, *, is_causal=False, scale=None, enable_gqa=False):
-    return of_arrays(q, k, v, sdpa.CAUSAL if is_causal else sdpa.FULL, scale)[0]
+    return of_arrays((q, k, v), sdpa.CAUSAL if is_causal else sdpa.FULL, scale)[0]
 
 
 X = (2, 4, 9, 16)
@@ -98,7 +100,7 @@ def test_bits_and_layout_are_those_of_the_operator(kind, dtype, ran):
     assert len(ran) == 10
 
 
-RULES = {
+RULES: dict[str, dict[str, Any]] = {
     "causal": {},
     "full": {"mask": clearhead.full()},
     "window": {"mask": clearhead.window(3), "scale": 0.5},
@@ -120,7 +122,7 @@ def test_clearheads_rules_have_the_same_bits_on_every_way(kind, dtype, ran, ran_
     rules = RULES[kind]
     x = tensors((2, 8, 9, 16), X, X, dtype=dtype)
     name, _ = rule_and_tables(rules.get("mask", clearhead.causal()), *several(rules.get("score", ())))
-    want = of_arrays(*x, name, rules.get("scale"))
+    want = of_arrays(x, name, rules.get("scale"))
     launches.clear()
     prepared = gradients(ct.attend, *x, **rules)
     assert not ran_with_sums

@@ -49,12 +49,12 @@ def attention(
     tensor([[1.2690, 1.2690],
             [0.7310, 0.7310]])
     """
-    if sink is None:
-        name, tables = rule_and_tables(mask, *several(score))
-        direct = None if tables else attend_directly(query, key, value, name, scale)
-        if direct is not None:
-            return direct
-    return attend(query, key, value, mask=mask, score=score, sink=sink, scale=scale)[0]
+    rules = several(score)
+    name, tables = rule_and_tables(mask, *rules)
+    direct = attend_directly(query, key, value, name, scale) if sink is None and not tables else None
+    if direct is not None:
+        return direct
+    return attend_named(query, key, value, mask, rules, name=name, tables=tables, sink=sink, scale=scale)[0]
 
 
 def attend(
@@ -73,6 +73,24 @@ def attend(
     >>> output.tolist(), lse.exp().tolist()
     ([[1.0], [2.0]], [1.0, 2.0])
     """
+    rules = several(score)
+    name, tables = rule_and_tables(mask, *rules)
+    return attend_named(query, key, value, mask, rules, name=name, tables=tables, sink=sink, scale=scale)
+
+
+def attend_named(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: Mask,
+    rules: Sequence[Any],
+    *,
+    name: str,
+    tables: tuple[torch.Tensor, ...],
+    sink: torch.Tensor | None,
+    scale: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attend` by the name and tables of its mask and rules."""
     try:
         nested = query.is_nested or key.is_nested or value.is_nested
     except AttributeError:
@@ -82,15 +100,13 @@ def attend(
         check_tensors(sink=sink)
     factor = scale_or_default(query, scale)
     if nested:
-        over = None if score != () or sink is not None else mask_over(checked_mask(mask), query, key, value)
+        over = None if rules or sink is not None else mask_over(checked_mask(mask), query, key, value)
         if over is None:
             raise InputError(
                 "nested tensors only work with causal(), full() and window(), without gaps, rules or sink: "
                 "pad them, as by x.to_padded_tensor(0.0), and hide the padding with a mask."
             )
         return attend_jagged(query, key, value, over, factor)
-    rules = several(score)
-    name, tables = rule_and_tables(mask, *rules)
     if tables and not torch.compiler.is_compiling():
         known_rules = tuple(rule for rule in rules if isinstance(rule, Score))
         check_rules(checked_mask(mask), known_rules, lead_of(query, key, value), query.shape[-2], key.shape[-2])
