@@ -102,10 +102,8 @@ def test_bits_and_layout_are_those_of_the_operator(kind, dtype, ran):
 
 RULES: dict[str, dict[str, Any]] = {
     "causal": {},
-    "full": {"mask": clearhead.full()},
     "window": {"mask": clearhead.window(3), "scale": 0.5},
     "documents": {"mask": clearhead.documents([4, 5]) & clearhead.causal()},
-    "softcap": {"score": clearhead.softcap(2.0)},
     "function": {"mask": clearhead.window(5, 5), "score": [lambda s, b, h, q, k: s * (1 + h) - abs(q - k)]},
 }
 
@@ -117,20 +115,28 @@ def gradients(function, *x, **rules):
     return [y.detach() for y in results] + [y.grad for y in x]
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [*zip(RULES, [torch.float32, torch.bfloat16] * 3, strict=True)], ids=str)
+@pytest.mark.parametrize(("kind", "dtype"), [*zip(RULES, [torch.bfloat16, torch.float32] * 2, strict=True)], ids=str)
 def test_clearheads_rules_have_the_same_bits_on_every_way(kind, dtype, ran, ran_with_sums):
     rules = RULES[kind]
     x = tensors((2, 8, 9, 16), X, X, dtype=dtype)
     name, _ = rule_and_tables(rules.get("mask", clearhead.causal()), *several(rules.get("score", ())))
     want = of_arrays(x, name, rules.get("scale"))
     launches.clear()
-    prepared = gradients(ct.attend, *x, **rules)
+    ct.attend(*x, **rules)
     assert not ran_with_sums
-    for found in ([ct.attention(*x, **rules)], ct.attend(*x, **rules), gradients(ct.attend, *x, **rules)):
-        for a, b in zip(found, [*want, *prepared[2:]], strict=False):
+    for found in ([ct.attention(*x, **rules)], ct.attend(*x, **rules)):
+        for a, b in zip(found, want, strict=False):
             assert a.stride() == b.stride()
             assert torch.equal(a, b)
-    assert (len(ran), len(ran_with_sums)) == (1, 2)
+    assert (len(ran), len(ran_with_sums)) == (1, 1)
+
+
+def test_gradients_are_the_same_once_a_launch_is_known(ran_with_sums):
+    x = tensors((2, 8, 9, 16), X, X)
+    launches.clear()
+    prepared, found = gradients(ct.attend, *x), gradients(ct.attend, *x)
+    assert len(ran_with_sums) == 1
+    assert all(map(torch.equal, prepared, found))
 
 
 def test_a_rule_that_fails_is_an_error_each_time():
