@@ -20,6 +20,7 @@ from clearhead.displayed import Brief, Displayed
 from clearhead.engine.execute import execute, execute_cache
 from clearhead.engine.inputs import Operands, Rules, new
 from clearhead.engine.launch_cache import launch_for
+from clearhead.engine.narrowing import rounded
 from clearhead.engine.problem import as_array, check_apart, check_out
 from clearhead.errors import InputError, ShapeError
 from clearhead.gradients.residuals import Residuals
@@ -238,7 +239,7 @@ def attend(
     target = None if narrow else out
     launch = launch_for(operands, rules, target, unrounded=True)
     unrounded, lse = execute(operands, rules, threads=threads, out=target, lse=True, launch=launch)
-    output = rounded_output(unrounded, operands, out) if narrow else unrounded
+    output = rounded_output(unrounded, operands, out, threads) if narrow else unrounded
     traced = Rules(mask, launch.score, rules.sink, scale)
     residuals = Residuals(operands, traced, threads, unrounded)
     return Attended(output, lse, partial(weights_of_call, *operands[:2], traced, lse, threads), residuals)
@@ -250,16 +251,16 @@ def check_no_values(v: object) -> None:
         raise InputError("a cache holds the values too: call attention(q, cache) without v.")
 
 
-def rounded_output(unrounded: Array, operands: Operands, out: Array | None) -> Array:
+def rounded_output(unrounded: Array, operands: Operands, out: Array | None, threads: int | None) -> Array:
     """Round the output to the operands' dtype. Backward uses the unrounded one, since δ = rowsum(dO ∘ O) needs it."""
     dtype = operands.q.dtype
     if out is not None:
         check_out(out, unrounded.shape, dtype)
         check_apart(out, dict(zip("qkv", operands[:3], strict=True)))
-    with np.errstate(over="ignore", invalid="ignore"):
-        if out is None:
-            return unrounded.astype(dtype)
-        out[...] = unrounded
+    output = rounded(unrounded, dtype, threads)
+    if out is None:
+        return output
+    out[...] = output
     return out
 
 

@@ -195,10 +195,14 @@ def emulated(system: System) -> Iterator[Emulator]:
     """Run the calls of a `with` block on another system."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         emulator = Emulator(system, Path(folder))
-        for module in ("engine.execute", "engine.carried", "gradients.launch", "attention_weights.lse"):
+        for module in (
+            "engine.execute", "engine.carried", "engine.narrowing", "gradients.launch", "attention_weights.lse",
+        ):  # fmt: skip
             stack.enter_context(mock.patch(f"clearhead.{module}.run_kernel", emulator.run))
         stack.enter_context(mock.patch("clearhead.machine.compile.kernels.get", emulator.kernel))
-        for module in ("engine.launch", "engine.carried", "gradients.backward", "pieces.gradients"):
+        for module in (
+            "engine.launch", "engine.carried", "engine.narrowing", "gradients.backward", "pieces.gradients",
+        ):  # fmt: skip
             stack.enter_context(mock.patch(f"clearhead.{module}.target", return_value=system.target))
         caches = (launches, gradient_launches)
         for cache in caches:

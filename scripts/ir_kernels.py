@@ -156,11 +156,11 @@ def carried(isa: str, dtype: str, rules: str, queries: int = QUERIES) -> KernelS
     )
 
 
-def of_sums(isa: str, kernel: str, *, sink: bool = False) -> KernelSpec:
-    """The kernel that joins sums or divides them."""
+def of_results(isa: str, kernel: str, **features: Any) -> KernelSpec:
+    """A kernel over what others found: it joins sums, divides them, or rounds results to 16 bits."""
     target = TARGETS[isa]
     tile = tile_for(F32, target.vector_bits, target.registers)
-    return KernelSpec(kernel, tile, target, Variant(sink=sink))
+    return KernelSpec(kernel, tile, target, Variant(**features))
 
 
 def of_pieces(isa: str, dtype: str, rules: str, gradients: Wanted) -> KernelSpec:
@@ -228,9 +228,11 @@ def cases(isa: str) -> Iterator[Case]:
     for dtype, rules in (("f32", "causal"), ("f32", "window"), ("f32", "dense"), ("f64", "causal"), ("bf16", "causal")):
         yield f"carried-{dtype}-{rules}", lambda d=dtype, r=rules: carried(isa, d, r)
     yield "carried-f32-few", lambda: carried(isa, "f32", "causal", queries=1)
-    yield "join-f32", lambda: of_sums(isa, "join")
+    yield "join-f32", lambda: of_results(isa, "join")
     for sink in (False, True):
-        yield f"finish-f32-{'sink' if sink else 'plain'}", lambda s=sink: of_sums(isa, "finish", sink=s)
+        yield f"finish-f32-{'sink' if sink else 'plain'}", lambda s=sink: of_results(isa, "finish", sink=s)
+    for dtype in ("f16", "bf16"):
+        yield f"narrowing-{dtype}", lambda d=dtype: of_results(isa, "narrowing", storage=np.dtype(DTYPES[d]).name)
     yield "peak-f32", lambda: peak(isa, "f32")
     yield "peak-f64", lambda: peak(isa, "f64")
     if isa == "avx512":

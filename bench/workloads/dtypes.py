@@ -14,6 +14,8 @@ from clearhead.cli.race import Exact
 from clearhead.definition.gradient import gradients
 
 SHAPES: tuple[Shape, ...] = ((1, 8, 2048, 64), (1, 4, 4096, 64))
+SHORT: Shape = (1, 8, 512, 64)  # where rounding the results weighs most
+SMALL: Shape = (1, 2, 130, 16)
 CLOSE = 0.05  # of results that are rounded to 8 bits
 WIDENED = "operands are widened to float32 and computed in it, while the peer's products are of bfloat16 pairs"
 
@@ -22,7 +24,7 @@ def workloads(*, quick: bool) -> Iterator[Workload]:
     """bfloat16, float16 and native forwards; gradients."""
     import ml_dtypes
 
-    for shape in ((1, 2, 130, 16),) if quick else SHAPES:
+    for shape in (SMALL,) if quick else SHAPES:
         plain = operands(shape)
         for name, kind, options, least in (
             ("bfloat16", ml_dtypes.bfloat16, {}, 0.9),
@@ -42,20 +44,19 @@ def workloads(*, quick: bool) -> Iterator[Workload]:
                 promises=(ahead(), share_of("float32", least)),
                 cause="" if options else WIDENED,
             )
-    yield backward((1, 2, 130, 16) if quick else SHAPES[0])
+    yield backward("bfloat16", ml_dtypes.bfloat16, SMALL if quick else SHAPES[0])
+    yield backward("float16", np.float16, SMALL if quick else SHORT)
 
 
-def backward(shape: Shape) -> Workload:
-    """Gradients of bfloat16 operands."""
-    import ml_dtypes
-
+def backward(name: str, kind: type, shape: Shape) -> Workload:
+    """Gradients of operands of 16 bits."""
     plain = [*operands(shape), operands(shape)[0]]
-    halves = [x.astype(ml_dtypes.bfloat16) for x in plain]
+    halves = [x.astype(kind) for x in plain]
     return Workload(
-        f"gradients, bfloat16, {shape}",
+        f"gradients, {name}, {shape}",
         lambda: rounded(halves),
         {"clearhead": lambda: own.gradients(*halves)},
-        {"PyTorch SDPA": lambda: pytorch.gradients(*plain, dtype="bfloat16")},
+        {"PyTorch SDPA": lambda: pytorch.gradients(*plain, dtype=name)},
         {"float32": lambda: own.gradients(*plain)},
         operations=PRODUCTS / 4 * operations(shape),
         bytes=8 * halves[0].nbytes,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from clearhead.arrays import Array
 from clearhead.definition.gradient import Gradients, reduced, sink_weights
 from clearhead.engine.bounded_cache import BoundedCache
+from clearhead.engine.narrowing import rounded
 from clearhead.engine.problem import Operand, Problem, as_array
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.gradients.launch import BackwardLaunch, float_arrays
@@ -41,11 +42,11 @@ def backward(
     rule_gradients = launch.run(operands, np.ascontiguousarray(lse), d_output, d_sums, threads, sums)
     lead = keys_lead(launch)
     return Gradients(
-        q=gradient_of(sums.query, q.shape, q.dtype),
-        k=gradient_of(sums.key.reshape(*lead, *sums.key.shape[-2:]), k.shape, k.dtype),
-        v=gradient_of(sums.value.reshape(*lead, *sums.value.shape[-2:]), v.shape, v.dtype),
+        q=gradient_of(sums.query, q.shape, q.dtype, threads),
+        k=gradient_of(sums.key.reshape(*lead, *sums.key.shape[-2:]), k.shape, k.dtype, threads),
+        v=gradient_of(sums.value.reshape(*lead, *sums.value.shape[-2:]), v.shape, v.dtype, threads),
         sink=sink_gradient(residuals, lse, d_output, d_sums),
-        rules=gradients_by_rule(residuals.rules.score, rule_gradients) if rules else (),
+        rules=gradients_by_rule(residuals.rules.score, rule_gradients, threads) if rules else (),
     )
 
 
@@ -137,7 +138,7 @@ def sink_shares(sink: Array, output: Array, lse: Array, d_output: Array, d_lse: 
 def summed_shares(shares: Array, sink: Array) -> Array:
     """The sink's gradient from its shares of all queries."""
     with np.errstate(all="ignore"):
-        return rounded_gradient(reduced(-shares.sum(-1), sink.shape), sink.dtype)
+        return rounded(reduced(-shares.sum(-1), sink.shape), sink.dtype)
 
 
 def sees_nothing(sink: Array | None, output: Array, lse: Array) -> Array:
@@ -152,29 +153,23 @@ def sink_per_query(sink: Array | None, lse: Array) -> Array:
     return np.broadcast_to(numbers, lse.shape[:-1])[..., None]
 
 
-def gradients_by_rule(score: ScoreLike, by_number: dict[int, Array]) -> tuple[tuple[Array, ...], ...]:
+def gradients_by_rule(score: ScoreLike, by_number: dict[int, Array], threads: int) -> tuple[tuple[Array, ...], ...]:
     """Gradients grouped by rule, from gradients by array number; arrays are numbered across all rules."""
     result, first = [], 0
     for rule in as_rules(score):
         arrays = rule.formula.arrays
         numbers = range(first, first + len(arrays))
         gradients = (
-            rounded_gradient(by_number[n], a.dtype) for n, a in zip(numbers, arrays, strict=True) if n in by_number
+            rounded(by_number[n], a.dtype, threads) for n, a in zip(numbers, arrays, strict=True) if n in by_number
         )
         result.append(tuple(gradients))
         first += len(arrays)
     return tuple(result)
 
 
-def gradient_of(sums: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def gradient_of(sums: Array, shape: tuple[int, ...], dtype: np.dtype[Any], threads: int | None = None) -> Array:
     """An operand's gradient, from sums whose rows may be padded and whose heads may share the operand."""
-    return rounded_gradient(reduced(sums[..., : shape[-1]], shape), dtype)
-
-
-def rounded_gradient(gradient: Array, dtype: np.dtype[Any]) -> Array:
-    """A gradient in the dtype of its operand, ∞ on overflow."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return gradient.astype(dtype, copy=False)
+    return rounded(reduced(sums[..., : shape[-1]], shape), dtype, threads)
 
 
 def no_gradients(what: str) -> InputError:

@@ -15,6 +15,7 @@ from clearhead.arrays import Array
 from clearhead.cache.key_value import KeyValueCache
 from clearhead.definition.canonical import SEGMENT
 from clearhead.engine.carried import Sums, finish_sums, join_sums, no_sums, segment_sums, segments_between
+from clearhead.engine.narrowing import rounded
 from clearhead.engine.problem import as_array, check_sink
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.functional import Attended
@@ -109,9 +110,9 @@ class Partial:
         if numbers is not None:
             check_sink(numbers, self.m.shape[:-1])
         check_threads(threads)
-        output, lse = finish_sums(self.sums, numbers, threads or (self.call.threads if self.call else None))
-        with np.errstate(over="ignore", invalid="ignore"):
-            return Finished(output.astype(self.dtype, copy=False), lse, divided=output)
+        threads = threads or (self.call.threads if self.call else None)
+        output, lse = finish_sums(self.sums, numbers, threads)
+        return Finished(rounded(output, self.dtype, threads), lse, divided=output)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the sums to a .safetensors file, which appears whole or not at all and replaces an older one.

@@ -1,6 +1,7 @@
 """Small calls of torch's attention: straight from memory with the same bits, or not at all where more is asked for."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,24 +17,37 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import clearhead
 from clearhead import InputError
 from clearhead.adapters import torch as ct
-from clearhead.adapters.torch import direct, sdpa
+from clearhead.adapters.torch import direct, host, sdpa
+from clearhead.adapters.torch.attention_api import rule_and_tables, several
+from clearhead.adapters.torch.known_launches import run_at
+from clearhead.engine.launch_cache import launches
 from clearhead.testing import using_isa
 
 attend = ct.scaled_dot_product_attention
 
 
-@pytest.fixture
-def ran(monkeypatch):
-    """The calls that ran straight from memory."""
+def counted(monkeypatch, module):
+    """The calls that a module runs straight from memory."""
     calls = []
-    run_at = direct.run_at
 
-    def counted(launch, *tensors):
+    def run(launch, *tensors):
         calls.append(launch)
         run_at(launch, *tensors)
 
-    monkeypatch.setattr(direct, "run_at", counted)
+    monkeypatch.setattr(module, "run_at", run)
     return calls
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The calls of which only the output was wanted."""
+    return counted(monkeypatch, direct)
+
+
+@pytest.fixture
+def ran_with_sums(monkeypatch):
+    """The calls whose log-sum-exp was wanted too."""
+    return counted(monkeypatch, host)
 
 
 def tensors(*shapes, dtype=torch.float32):
@@ -41,9 +55,15 @@ def tensors(*shapes, dtype=torch.float32):
     return [torch.randn(shape).to(dtype) for shape in shapes]
 
 
+def of_arrays(x, rule, scale):
+    """Output and log-sum-exp by way of arrays, with nothing known beforehand."""
+    q, k, v = x
+    output, lse, _ = host.from_arrays(q, k, v, [], None, rule, q.shape[-1] ** -0.5 if scale is None else scale)
+    return torch.from_numpy(output).to(q.dtype), torch.from_numpy(lse)
+
+
 def by_operator(q, k, v, *, is_causal=False, scale=None, enable_gqa=False):
-    rule = sdpa.CAUSAL if is_causal else sdpa.FULL
-    return sdpa.attend_scaled(q, k, v, (), rule, scale, 0.0)
+    return of_arrays((q, k, v), sdpa.CAUSAL if is_causal else sdpa.FULL, scale)[0]
 
 
 X = (2, 4, 9, 16)
@@ -67,7 +87,9 @@ def test_bits_and_layout_are_those_of_the_operator(kind, dtype, ran):
     for x in (
         (q, k, v),
         [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)],
-        [x.mT.contiguous().mT for x in (q, k, v)],
+        (q.mT.contiguous().mT, k, v),
+        (q, k.mT.contiguous().mT, v),
+        (q, k, v.mT.contiguous().mT),
     ):
         want = by_operator(*x, **options)
         for _ in range(2):  # prepared, then found
@@ -75,7 +97,70 @@ def test_bits_and_layout_are_those_of_the_operator(kind, dtype, ran):
             assert found.dtype is dtype
             assert found.stride() == want.stride()
             assert torch.equal(found, want)
-    assert len(ran) == 6
+    assert len(ran) == 10
+
+
+RULES: dict[str, dict[str, Any]] = {
+    "causal": {},
+    "window": {"mask": clearhead.window(3), "scale": 0.5},
+    "documents": {"mask": clearhead.documents([4, 5]) & clearhead.causal()},
+    "function": {"mask": clearhead.window(5, 5), "score": [lambda s, b, h, q, k: s * (1 + h) - abs(q - k)]},
+}
+
+
+def gradients(function, *x, **rules):
+    x = [y.clone().requires_grad_() for y in x]
+    results = function(*x, **rules)
+    sum((result.float() ** 2).sum() for result in results).backward()
+    return [y.detach() for y in results] + [y.grad for y in x]
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [*zip(RULES, [torch.bfloat16, torch.float32] * 2, strict=True)], ids=str)
+def test_clearheads_rules_have_the_same_bits_on_every_way(kind, dtype, ran, ran_with_sums):
+    rules = RULES[kind]
+    x = tensors((2, 8, 9, 16), X, X, dtype=dtype)
+    name, _ = rule_and_tables(rules.get("mask", clearhead.causal()), *several(rules.get("score", ())))
+    want = of_arrays(x, name, rules.get("scale"))
+    launches.clear()
+    ct.attend(*x, **rules)
+    assert not ran_with_sums
+    for found in ([ct.attention(*x, **rules)], ct.attend(*x, **rules)):
+        for a, b in zip(found, want, strict=False):
+            assert a.stride() == b.stride()
+            assert torch.equal(a, b)
+    assert (len(ran), len(ran_with_sums)) == (1, 1)
+
+
+def test_gradients_are_the_same_once_a_launch_is_known(ran_with_sums):
+    x = tensors((2, 8, 9, 16), X, X)
+    launches.clear()
+    prepared, found = gradients(ct.attend, *x), gradients(ct.attend, *x)
+    assert len(ran_with_sums) == 1
+    assert all(map(torch.equal, prepared, found))
+
+
+def test_a_rule_that_fails_is_an_error_each_time():
+    x = tensors(X, X, X)
+    for function in (ct.attention, ct.attend) * 2:
+        with pytest.raises(clearhead.TraceError, match="divides by 0, for query 3"):
+            function(*x, score=fails)
+
+
+def fails(s, b, h, q, k):
+    return s + k // (q - 3)
+
+
+def test_a_call_sees_the_numbers_that_a_rule_reads_now():
+    factor = 1.0
+
+    def rule(s, b, h, q, k):
+        return s * factor
+
+    x = tensors(X, X, X)
+    before = ct.attention(*x, score=rule)
+    factor = 3.0
+    assert torch.equal(ct.attention(*x, score=rule), ct.attention(*x, score=lambda s, b, h, q, k: s * 3.0))
+    assert not torch.equal(ct.attention(*x, score=rule), before)
 
 
 def test_a_narrower_instruction_set_is_obeyed(ran):
@@ -287,6 +372,23 @@ def test_whoever_wants_more_than_the_output_gets_it(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         NOT_DIRECT[name](*tensors(X, X, X))
+
+
+@pytest.mark.parametrize("function", [ct.attention, lambda *x: ct.attend(*x)[0]], ids=["attention", "attend"])
+@pytest.mark.parametrize(
+    "wants",
+    [
+        *map(of_gradients, range(3)), traced, dispatch_mode, transform, profiler, tangent, autocast, meta, negation,
+        zeros_of_autograd, functional_tensor, resized,
+    ],
+)  # fmt: skip
+def test_so_does_who_calls_clearheads_own(function, wants, monkeypatch):
+    monkeypatch.setitem(globals(), "attend", function)
+    x = tensors(X, X, X)
+    attend(*x)  # known from here on
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wants(*x)
 
 
 def test_a_watch_sees_what_runs_straight_from_memory(ran):

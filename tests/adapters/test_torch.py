@@ -422,7 +422,7 @@ def test_a_patch_is_used_again():
 def test_modules_in_evaluation_call_the_function_while_it_is_patched(enabled, monkeypatch):
     layer, x = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval(), torch.randn(1, 9, 16)
     asked, directly = [], direct.attend_directly
-    monkeypatch.setattr(sdpa, "attend_directly", lambda *operands: asked.append(operands) or directly(*operands))
+    monkeypatch.setattr(sdpa, "attend_directly", lambda *x, **options: asked.append(x) or directly(*x, **options))
     torch.backends.mha.set_fastpath_enabled(enabled)
     try:
         with torch.no_grad(), ct.patch():

@@ -5,6 +5,7 @@ Responsible for turning rules into a name and tensors; the operator does the res
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,12 +13,14 @@ import torch
 from clearhead.adapters.torch import operator
 from clearhead.adapters.torch.arguments import check_tensors, scale_or_default
 from clearhead.adapters.torch.card_weights import card_weights
+from clearhead.adapters.torch.direct import attend_directly
 from clearhead.adapters.torch.host import lead_of
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.rule_names import split_rules
 from clearhead.adapters.torch.weights import weights_of
 from clearhead.engine.problem import check_rules
 from clearhead.errors import InputError
+from clearhead.rules.current import current_rules
 from clearhead.rules.masks import CAUSAL, Mask, checked_mask
 from clearhead.rules.scores import Score, ScoreLike, as_rules
 
@@ -46,7 +49,12 @@ def attention(
     tensor([[1.2690, 1.2690],
             [0.7310, 0.7310]])
     """
-    return attend(query, key, value, mask=mask, score=score, sink=sink, scale=scale)[0]
+    rules = several(score)
+    name, tables = rule_and_tables(mask, *rules)
+    direct = attend_directly(query, key, value, name, scale) if sink is None and not tables else None
+    if direct is not None:
+        return direct
+    return attend_named(query, key, value, mask, rules, name=name, tables=tables, sink=sink, scale=scale)[0]
 
 
 def attend(
@@ -65,6 +73,24 @@ def attend(
     >>> output.tolist(), lse.exp().tolist()
     ([[1.0], [2.0]], [1.0, 2.0])
     """
+    rules = several(score)
+    name, tables = rule_and_tables(mask, *rules)
+    return attend_named(query, key, value, mask, rules, name=name, tables=tables, sink=sink, scale=scale)
+
+
+def attend_named(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: Mask,
+    rules: Sequence[Any],
+    *,
+    name: str,
+    tables: tuple[torch.Tensor, ...],
+    sink: torch.Tensor | None,
+    scale: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attend` by the name and tables of its mask and rules."""
     try:
         nested = query.is_nested or key.is_nested or value.is_nested
     except AttributeError:
@@ -74,19 +100,22 @@ def attend(
         check_tensors(sink=sink)
     factor = scale_or_default(query, scale)
     if nested:
-        over = None if score != () or sink is not None else mask_over(checked_mask(mask), query, key, value)
+        over = None if rules or sink is not None else mask_over(checked_mask(mask), query, key, value)
         if over is None:
             raise InputError(
                 "nested tensors only work with causal(), full() and window(), without gaps, rules or sink: "
                 "pad them, as by x.to_padded_tensor(0.0), and hide the padding with a mask."
             )
         return attend_jagged(query, key, value, over, factor)
-    rules = score if isinstance(score, (list, tuple)) else (score,)
-    name, tables = rule_and_tables(mask, *rules)
     if tables and not torch.compiler.is_compiling():
         known_rules = tuple(rule for rule in rules if isinstance(rule, Score))
         check_rules(checked_mask(mask), known_rules, lead_of(query, key, value), query.shape[-2], key.shape[-2])
     return operator.attend(query, key, value, tables, sink, name, factor)
+
+
+def several(score: ScoreLike) -> Sequence[Any]:
+    """One rule or several as several."""
+    return score if isinstance(score, (list, tuple)) else (score,)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -97,12 +126,13 @@ def rule_and_tables(mask: Mask, *score: Any) -> tuple[str, tuple[torch.Tensor, .
             f"mask is a tensor of shape {tuple(mask.shape)}: give clearhead.dense(mask.numpy()), True where a key is "
             "visible, or call scaled_dot_product_attention(q, k, v, attn_mask=mask)."
         )
+    rules = current_rules(score)
     try:
-        return named_rules[mask, score], ()
+        return named_rules[mask, rules], ()
     except (KeyError, TypeError):  # an unhashable mask, which `checked_mask` reports
-        rule, arrays = split_rules(checked_mask(mask), as_rules(score))
+        rule, arrays = split_rules(checked_mask(mask), as_rules(rules))
     if not arrays and len(named_rules) < MAX_NAMED_RULES:
-        named_rules[mask, score] = rule.name
+        named_rules[mask, rules] = rule.name
     return rule.name, tuple(torch.from_numpy(x.copy() if not x.flags.writeable else x) for x in arrays)
 
 
@@ -128,7 +158,7 @@ def attention_weights(
     """
     check_tensors(query=query, key=key, **{} if sink is None else {"sink": sink}, **{} if lse is None else {"lse": lse})
     factor = scale_or_default(query, scale)
-    rules = score if isinstance(score, (list, tuple)) else (score,)
+    rules = several(score)
     name, tables = rule_and_tables(mask, *rules)
     make = card_weights if query.is_cuda else weights_of
     return make(query, key, tables, sink, name, factor, lse)

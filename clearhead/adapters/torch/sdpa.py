@@ -65,8 +65,8 @@ def scaled_dot_product_attention(
     tensor([[1.0000, 0.0000],
             [0.2690, 0.7310]])
     """
-    if attn_mask is None and dropout_p == 0:
-        direct = attend_directly(query, key, value, is_causal, scale, enable_gqa)
+    if attn_mask is None and dropout_p == 0 and type(is_causal) is type(enable_gqa) is bool:  # tensors may change
+        direct = attend_directly(query, key, value, CAUSAL if is_causal else FULL, scale, enable_gqa=enable_gqa)
         if direct is not None:
             return direct
     if has_torch_function((query, key, value, attn_mask)):
