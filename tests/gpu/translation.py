@@ -301,9 +301,12 @@ class Translation:
         self.write(x[0], self.new(f"call i32 @llvm.fshl.i32(i32 {high}, i32 {low}, i32 {by})"))
 
     def resized(self, op: re.Match[str], x: list[str]) -> None:
-        """cvt of whole numbers."""
+        """cvt of whole numbers, perhaps of the lower part of a wider register."""
         word = "trunc" if int(op[1]) < int(op[3]) else "sext" if op[2] == "s" else "zext"
-        self.write(x[0], self.new(f"{word} i{op[3]} {self.read(x[1], f'i{op[3]}')} to i{op[1]}"))
+        narrow, own, number = f"i{op[3]}", register_kind(x[1]), self.read(x[1], f"i{op[3]}")
+        if (own, narrow) == ("i64", "i32"):
+            number = self.new(f"trunc {own} {number} to {narrow}")
+        self.write(x[0], self.new(f"{word} {narrow} {number} to i{op[1]}"))
 
     def raise_to(self, _: re.Match[str], x: list[str]) -> None:
         """atom.max: the larger whole number stays, and what was there is the result."""
