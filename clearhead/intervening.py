@@ -234,8 +234,10 @@ def whole_numbers(given: Any, name: str) -> tuple[int, ...]:
         if isinstance(given, Iterable) and not isinstance(given, str)
         else []
     )
-    if not items or not all(is_integer(n) and n >= 0 for n in items):
+    if not items or not all(map(is_integer, items)):
         raise InputError(f"{name}={given!r} is not a number or a list of them: give {name}=5 or {name}=[0, 5].")
+    if min(items) < 0:
+        raise InputError(f"{name}={given!r} is below 0, where numbers begin: give {name}=5 or {name}=[0, 5].")
     return tuple(dict.fromkeys(int(n) for n in items))
 
 

@@ -38,8 +38,9 @@ def check_definition(
 ) -> None:
     """Check that a result is as close to the float64 definition as the definition in the inputs' dtype is.
 
-    The bound is twice that error plus the rounding error of a block's sums, in units of the largest value. 16-bit
-    inputs are compared with the definition in float32, allowing one more rounding of the result.
+    `function` is called as function(q, k, v, mask=…, scale=…), with `score` and `sink` if they are given; a `scale` of
+    None is 1/√d. The bound is twice that error plus the rounding error of a block's sums, in units of the largest
+    value. 16-bit inputs are compared with the definition in float32, allowing one more rounding of the result.
 
     >>> from clearhead import attention
     >>> x = np.linspace(-1, 1, 24, dtype=np.float32).reshape(6, 4)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from clearhead import settings
-from clearhead.arrays import Array, Integers
+from clearhead.arrays import Array, Integers, ceil_div
 from clearhead.attention_weights.lse import Source
 from clearhead.attention_weights.sweep import Sweep
 from clearhead.definition.canonical import BLOCK
@@ -246,6 +246,6 @@ def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any], what: str = "weig
     needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if needed > int(text) << 20:
         raise InputError(
-            f"{what} of shape {shape} would take {needed / 2**20:,.0f} MiB, more than CLEARHEAD_MEMORY={text}: "
+            f"{what} of shape {shape} would take {ceil_div(needed, 1 << 20):,} MiB, more than CLEARHEAD_MEMORY={text}: "
             f"{INSTEAD[what]}."
         )

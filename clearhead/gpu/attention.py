@@ -1,4 +1,4 @@
-"""`attend` for arrays in a card's memory: whatever has `__cuda_array_interface__`, as CuPy, Numba, JAX and torch have.
+"""`attend` for arrays in a card's memory: whatever has `__cuda_array_interface__` or DLPack.
 
 Shapes, masks and their errors are the CPU's; what the kernel cannot do is an error that says to move to the CPU.
 """
@@ -39,16 +39,16 @@ def attend(
 ) -> None:
     """Write attention into `out` and each query's log-sum-exp into `lse`, with the bits of `clearhead.attend`.
 
-    All are arrays of one card with `__cuda_array_interface__`, float32: q (..., n, d), k and v (..., m, d), out as q,
-    lse (..., n) contiguous; d is 32, 64, 96 or 128, other strides are multiples of 16 bytes. `mask` and `score` are as
-    in `clearhead.attend`, but for documents() and rules that could fail; `sink` (...) is contiguous, one number for
-    each head. Runs in `stream` (a CUDA stream's address) without waiting, behind what the streams that the arrays name
-    have to do; only numpy arrays in rules are copied, and waited for. Raises ShapeError, DtypeError, InputError, or
-    MachineError where there is no such card.
+    All are arrays of one card with `__cuda_array_interface__` or DLPack, float32: q (..., n, d), k and v (..., m, d),
+    out as q, lse (..., n) contiguous; d is 32, 64, 96 or 128, other strides are multiples of 16 bytes. `mask` and
+    `score` are as in `clearhead.attend`, but for documents() and rules that could fail; `sink` (...) is contiguous, one
+    number for each head. Runs in `stream` (a CUDA stream's address) without waiting, behind what writes the arrays
+    (which streams they name, or DLPack arranges); only numpy arrays in rules are copied, and waited for. Raises
+    ShapeError, DtypeError, InputError, or MachineError where there is no such card.
     """
-    operands = {name: card_array(name, x) for name, x in (("q", q), ("k", k), ("v", v))}
-    results = [card_array(name, x) for name, x in (("out", out), ("lse", lse))]
-    sinks = {} if sink is None else {"sink": card_array("sink", sink)}
+    operands = {name: card_array(name, x, stream) for name, x in (("q", q), ("k", k), ("v", v))}
+    results = [card_array(name, x, stream) for name, x in (("out", out), ("lse", lse))]
+    sinks = {} if sink is None else {"sink": card_array("sink", sink, stream)}
     arrays = [*operands.values(), *results, *sinks.values()]
     rules = Rules(mask, current_rules(score), scale=scale)
     launch = launch_of(*arrays[:5], rules=rules, sink=sinks.get("sink"))

@@ -89,3 +89,6 @@ class SweepCall(NamedTuple):
     rows: Index | None  # all wanted queries
     height: Index | None
     width: Index | None
+    # Sums over queries
+    lanes: Index | None  # how the CPU's tiles have their queries: in so many lanes of
+    vectors: Index | None  # so many vectors

@@ -1,4 +1,4 @@
-"""Arrays in a card's memory, by the `__cuda_array_interface__` of CuPy, Numba, JAX and torch.
+"""Arrays in a card's memory, by the `__cuda_array_interface__` of CuPy, Numba, JAX and torch, or else by DLPack.
 
 Responsible for what an array says of itself, and for what a result may not overlap; nothing is read here.
 """
@@ -12,7 +12,8 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.engine.problem import check_apart, dense_strides, shares_memory
-from clearhead.errors import InputError, ShapeError, reason
+from clearhead.errors import DtypeError, InputError, ShapeError, reason
+from clearhead.gpu import dlpack
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -51,17 +52,25 @@ class CardArray:
         return np.asarray(holder).view(Elsewhere)
 
 
-def card_array(name: str, x: Any) -> CardArray:
-    """An array by its `__cuda_array_interface__`; raises InputError for what has none."""
+def card_array(name: str, x: Any, stream: int) -> CardArray:
+    """An array by its `__cuda_array_interface__`, or by DLPack for use in `stream`; raises InputError, DtypeError."""
     try:
         interface = getattr(x, "__cuda_array_interface__", None)
-    except RuntimeError as error:  # torch's, of a tensor that requires a gradient
-        raise InputError(f"{name} hides its memory: {reason(error)} Pass {name}.detach().") from None
-    if interface is None:
-        raise InputError(
-            f"{name} is a {type(x).__name__} without __cuda_array_interface__: give an array in a card's "
-            "memory, or call clearhead.attend."
-        )
+        if interface is not None:
+            return by_interface(name, interface)
+        if dlpack.on_card(x):
+            return by_dlpack(name, dlpack.exported(x, stream))
+    except (RuntimeError, BufferError) as error:  # torch's, of a tensor that requires a gradient
+        step = f"Pass {name}.detach()." if hasattr(x, "detach") else "Pass a copy of it."
+        raise InputError(f"{name} hides its memory: {reason(error)} {step}") from None
+    raise InputError(
+        f"{name} is a {type(x).__name__} without __cuda_array_interface__, and without DLPack in a card's memory: copy "
+        "it to the card, or call clearhead.attend."
+    )
+
+
+def by_interface(name: str, interface: dict[str, Any]) -> CardArray:
+    """An array by its `__cuda_array_interface__`."""
     if interface.get("mask") is not None:
         raise InputError(f"{name} has a mask of missing numbers, which attention cannot heed: give an array without.")
     dtype, shape = np.dtype(interface["typestr"]), tuple(interface["shape"])
@@ -69,6 +78,14 @@ def card_array(name: str, x: Any) -> CardArray:
     strides = interface.get("strides")
     layout = Layout(shape, dense_strides(shape, dtype) if strides is None else tuple(strides), dtype, bool(readonly))
     return CardArray(address or 0, layout, interface.get("stream"))
+
+
+def by_dlpack(name: str, x: dlpack.Exported) -> CardArray:
+    """An array as DLPack describes it."""
+    if isinstance(x.dtype, str):
+        raise DtypeError(f"{name} is {x.dtype}: convert it to float32, or move it to the CPU.")
+    strides = dense_strides(x.shape, x.dtype) if x.strides is None else x.strides
+    return CardArray(x.address, Layout(x.shape, strides, x.dtype, x.readonly))
 
 
 def check_lse(lse: Layout, shape: tuple[int, ...]) -> None:

@@ -188,6 +188,8 @@ ASKED: dict[str, Callable[[Weights], list[Array]]] = {  # of the weights, by eac
     "weights": lambda w: [w.block(), w.scores.block(slice(7, 90), slice(5, 200))],
     "numbers": lambda w: list(w.summary("entropy", "distance", "within", "first", "off_first", "top").values()),
     "picture": lambda w: [w.map(size=(37, 141)), w.summary("received_max").received_max],
+    "received": lambda w: [w.summary("received_sum").received_sum],
+    "pooled": lambda w: [w.map(size=(37, 141), reduce="sum"), w.map(size=2, reduce="sum")],
 }
 
 

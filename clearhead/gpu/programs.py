@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from clearhead.gpu import sweep, tiled
+from clearhead.gpu import query_sums, sweep, tiled
 from clearhead.gpu.call import Call, SweepCall
 from clearhead.gpu.thread import Floats, Index, Thread
 from clearhead.gpu.tile import GROUPS, THREADS, CardTile
@@ -46,7 +46,18 @@ KINDS = {
         frozenset({"target_kind", "offset", "near", "top", "top_weights", "top_keys"}),
         sweep.write_numbers,
     ),
-    "picture": Kind("maps", SweepCall, frozenset({"rows", "height", "width"}), sweep.write_picture),
+    "picture": Kind(
+        "maps by the largest weight", SweepCall, frozenset({"rows", "height", "width"}), sweep.write_picture
+    ),
+    "received": Kind(
+        "what each key receives in total", SweepCall, frozenset({"lanes", "vectors"}), query_sums.write_received
+    ),
+    "pooled": Kind(
+        "maps by sum or mean",
+        SweepCall,
+        frozenset({"rows", "height", "width", "lanes", "vectors"}),
+        query_sums.write_pooled,
+    ),
 }
 
 

@@ -37,21 +37,30 @@ class TileScores(Generic[P]):
         self.f, self.tile, self.a, self.windowed = f, tile, a, a.low is not None
         self.key_stride, self.row_stride = tile.key_dims + PAD, tile.dim + PAD  # in shared memory
         self.score_stride, self.maxima_stride = BLOCK + PAD, MAXIMA + PAD
-        # The groups with most keys begin first, in all heads.
-        tiles = (a.queries + (ROWS - 1)) // ROWS
-        self.first = (tiles - 1 - f.group // a.heads) * ROWS
-        self.head = f.group % a.heads
-        self.stop = self.seen_by(least(self.first + (ROWS - 1), a.queries - 1) - self.first)
-        self.all_see = self.seen_by(f.index(0))
-        if self.windowed:
-            self.place_window()
+        self.place_group()
+        self.place_tile()
         self.place_operands()
         *regions, _ = (f.shared + place for place in tile.places)
         self.queries, self.buffer, self.scores, self.maxima, self.sums, self.alphas, self.betas = regions
         self.place_threads()
         self.zero = f.constant(0.0)
-        self.rules = TileRules(f, variant, self.first, self.head, self.scores, self.score_stride)
-        self.ruled, self.mask = variant != PLAIN_VARIANT, variant.mask
+        self.variant, self.ruled, self.mask = variant, variant != PLAIN_VARIANT, variant.mask
+        self.place_rules()
+
+    def place_group(self) -> None:
+        """The group's head and the first query of its tile: the groups with most keys begin first, in all heads."""
+        f, a = self.f, self.a
+        tiles = (a.queries + (ROWS - 1)) // ROWS
+        self.first = (tiles - 1 - f.group // a.heads) * ROWS
+        self.head = f.group % a.heads
+
+    def place_tile(self) -> None:
+        """Which keys the tile that begins with the query `first` sees."""
+        f, a = self.f, self.a
+        self.stop = self.seen_by(least(self.first + (ROWS - 1), a.queries - 1) - self.first)
+        self.all_see = self.seen_by(f.index(0))
+        if self.windowed:
+            self.place_window()
 
     def place_operands(self) -> None:
         """The head's rows in global memory."""
@@ -71,6 +80,10 @@ class TileScores(Generic[P]):
         lane, warp = self.f.thread % 32, self.f.thread // 32
         self.row = warp % 2 * 4 + lane // 8
         self.column = warp // 2 * 8 + lane % 8
+
+    def place_rules(self) -> None:
+        """The rules, for the tile."""
+        self.rules = TileRules(self.f, self.variant, self.first, self.head, self.scores, self.score_stride)
 
     # Who sees whom: the keys from `first_seen` to below `seen_by`
 

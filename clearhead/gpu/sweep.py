@@ -2,8 +2,8 @@
 
 A group of threads walks the blocks of 64 queries as the forward kernel does, with the same `scores`. It knows each
 query's LSE, so that weights need no maximum, and it sums no values. Three kernels hand the weights on: to an array, to
-numbers of each query, or to a picture. Sums have the order of `kernels.parts.weight_reductions`: they begin anew in
-each block, ascend, and are added up block by block.
+numbers of each query, or to a picture; `query_sums` has two more. Sums have the order of
+`kernels.parts.weight_reductions`: they begin anew in each block, ascend, and are added up block by block.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def write_picture(f: Thread[SweepCall], tile: CardTile, variant: Variant) -> str
 
 
 class Sweep(TileScores[SweepCall]):
-    """What the three kernels share: the tile's queries, their LSEs, and its blocks."""
+    """What all kernels share: the tile's queries, their LSEs, and its blocks."""
 
     def place_threads(self) -> None:
         """What this thread computes besides its scores: weights of the query `own`, of half the keys."""
@@ -59,13 +59,18 @@ class Sweep(TileScores[SweepCall]):
     def write(self) -> None:
         """The blocks that a query sees and somebody wants, in ascending order."""
         f, a = self.f, self.a
-        last = least(self.first + self.own, a.queries - 1)
-        lse = f.load(a.lse + (wide(self.head) * a.lse_head + wide(last)))
-        self.lse = (lse == -math.inf).choose(f.constant(-f.element.lowest), lse)  # of what sees nothing
+        self.load_lse()
         self.stage_queries()
         self.until = least(self.stop, a.end)
         start = most(self.begin, a.begin & -BLOCK)
         self.finish(f.loop(start, self.until, BLOCK, self.block, self.nothing()))
+
+    def load_lse(self) -> None:
+        """The LSE of the thread's query, ∞ (nearly) if that sees nothing."""
+        f, a = self.f, self.a
+        last = least(self.first + self.own, a.queries - 1)
+        lse = f.load(a.lse + (wide(self.head) * a.lse_head + wide(last)))
+        self.lse = (lse == -math.inf).choose(f.constant(-f.element.lowest), lse)
 
     def nothing(self) -> list[Vector]:
         """What a thread carries from block to block, before the first."""

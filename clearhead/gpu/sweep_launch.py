@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clearhead.arrays import Integers, ceil_div
+from clearhead.definition.canonical import BLOCK
 from clearhead.engine.problem import Problem
 from clearhead.gpu.card_rules import CardRules, card_rules, first_position
 from clearhead.gpu.driver import Card, Kernel, Memory
@@ -34,6 +35,14 @@ class Place(NamedTuple):
 
     address: int
     head: int
+
+
+class SumOrder(NamedTuple):
+    """The order of sums over queries that this computer's CPU has: how its tiles have them, and in which groups."""
+
+    lanes: int
+    vectors: int
+    borders: Integers
 
 
 class Heads(NamedTuple):
@@ -103,6 +112,29 @@ class CardPairs:
             numbers = target.head // SIZE, wanted.begin, wanted.end, index, len(wanted.queries), *size
             self.launch(kernel, heads, (first, count), (target,), numbers, stream)
 
+    def add_received(self, kernel: Kernel, wanted: Wanted, target: Place, order: SumOrder, stream: int) -> None:
+        """Add what each key receives from each group of queries to (heads, groups, keys)."""
+        keys = wanted.end - wanted.begin
+        blocks = ceil_div(wanted.end, BLOCK) - wanted.begin // BLOCK
+        for heads, first, index, count in self.pieces(wanted):
+            for n, (start, stop) in enumerate(pairwise(order.borders.tolist())):
+                begin, end = max(start, index), min(stop, index + count)
+                if begin < end:
+                    place = Place(target.address + SIZE * n * keys, target.head)
+                    numbers = target.head // SIZE, wanted.begin, wanted.end, begin, order.lanes, order.vectors
+                    rows = first + begin - index, end - begin
+                    self.launch(kernel, heads, rows, (place,), numbers, stream, blocks)
+
+    def add_pooled(
+        self, kernel: Kernel, wanted: Wanted, target: Place, size: tuple[int, int], order: SumOrder, stream: int
+    ) -> None:
+        """Add the weights of each pixel to (heads, height, width)."""
+        rows, height = len(wanted.queries), size[0]
+        for heads, first, index, count in self.pieces(wanted):
+            lines = holder(index + count - 1, height, rows) - holder(index, height, rows) + 1
+            numbers = target.head // SIZE, wanted.begin, wanted.end, index, rows, *size, order.lanes, order.vectors
+            self.launch(kernel, heads, (first, count), (target,), numbers, stream, lines)
+
     def launch(
         self,
         kernel: Kernel,
@@ -111,8 +143,12 @@ class CardPairs:
         targets: tuple[Place, ...],
         numbers: tuple[float, ...],
         stream: int,
+        groups: int | None = None,
     ) -> None:
-        """One launch, for neighbouring queries of some heads; `numbers` are a SweepCall's from `target_head` on."""
+        """One launch, for neighbouring queries of some heads; `numbers` are a SweepCall's from `target_head` on.
+
+        Each head has so many `groups`, by default one for each tile of queries.
+        """
         problem, (first, count) = self.problem, rows
         addresses = (
             self.query + heads.query + first * problem.query.row,
@@ -126,7 +162,7 @@ class CardPairs:
         sizes = count, problem.keys, *band(problem, first, count), heads.number, key_heads, members
         scale, entries = np.float32(problem.scale).item(), self.entries[0]
         values = (*addresses, *place, *sizes, scale, *steps, problem.queries, *numbers, *entries)
-        kernel.launch(ceil_div(count, ROWS) * heads.number, THREADS, values, stream)
+        kernel.launch((groups or ceil_div(count, ROWS)) * heads.number, THREADS, values, stream)
 
     def pieces(self, wanted: Wanted) -> Iterator[tuple[Heads, int, int, int]]:
         """What one launch can compute: heads, the first query and its place among the wanted, how many queries."""
@@ -153,3 +189,12 @@ class CardPairs:
             place = np.unravel_index(number, tuple(walk.sizes))
             query, key = (sum(int(i) * step for i, step in zip(place, x, strict=True)) for x in walk.steps[:2])
             yield Heads(number, at, (1, 1, 1), query, key, (0, 0, 0), (0, 0, 0))
+
+
+def holder(item: int, bins: int, items: int) -> int:
+    """Which of even bins holds an item.
+
+    >>> [holder(item, 2, 5) for item in range(5)]
+    [0, 0, 1, 1, 1]
+    """
+    return ((item + 1) * bins - 1) // items

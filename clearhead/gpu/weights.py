@@ -1,7 +1,6 @@
 """Weights whose sweeps run on a card: for questions about them, whose answers come to this computer's memory.
 
-Responsible for what of a sweep a card can do, and for the memory of its results there. What is summed over queries has
-no order that both sides share, so it is an error.
+Responsible for what of a sweep a card can do, and for the memory of its results there.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from clearhead.arrays import Array, Integers
 from clearhead.attention_weights.lse import Source
 from clearhead.attention_weights.matrix import Weights
-from clearhead.attention_weights.sweep import Sweep
+from clearhead.attention_weights.sweep import GATHERED, Sweep
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.problem import Problem, problem_of
 from clearhead.errors import InputError
@@ -23,16 +22,12 @@ from clearhead.gpu.card_array import FLOAT32
 from clearhead.gpu.driver import USE_THE_CPU, Card, Kernel, Memory
 from clearhead.gpu.launch import Addresses, prepare, run
 from clearhead.gpu.sweep import NUMBERS
-from clearhead.gpu.sweep_launch import EXACT, CardPairs, Place, Wanted
+from clearhead.gpu.sweep_launch import EXACT, CardPairs, Place, SumOrder, Wanted
 from clearhead.once import cached_property
 
 LEGACY = 0  # the stream of questions, whose results are copied at once
 Kernels = Callable[[str], Kernel]  # by kind
-USUAL = ("entropy", "effective", "received_max", "distance", "first", "within", "off_first", "sink_share", "top")
-UNORDERED = "are summed over queries, for which CPU and GPU share no order"
 REFUSED = {  # consumers of a sweep that have no kernel here, and why
-    "received_sum": f"received_sum and received_mean {UNORDERED}",
-    "pool_sum": f"maps by sum or mean {UNORDERED}",
     "matches": "groups and matches are not computed on a GPU",
     "distances": "distances are not computed on a GPU",
 }
@@ -59,6 +54,8 @@ class CardSweeps:
             self.matrix(wanted, target, raw=consumers == ("scores",))
         elif consumers == ("pool_max",):
             self.picture(wanted, target)
+        elif consumers == ("pool_sum",):
+            self.pooled(wanted, target, sum_order(sweep))
         else:
             self.reductions(sweep, wanted, consumers, target)
         return True
@@ -80,7 +77,7 @@ class CardSweeps:
         target[...] = there.read(target.shape, FLOAT32)
 
     def reductions(self, sweep: Sweep, wanted: Wanted, consumers: tuple[str, ...], target: Array) -> None:
-        """Numbers of each query, lists, and the largest weight of each key."""
+        """Numbers of each query, lists, and what each key receives in total and at most."""
         per_query, outputs = [name for name in consumers if name in NUMBERS], sweep.outputs
         if per_query or "top" in consumers:
             numbers, weights, keys = self.numbers(wanted, sweep.near, sweep.top if "top" in consumers else 0)
@@ -88,10 +85,29 @@ class CardSweeps:
                 row[...] = numbers[NUMBERS.index(name)]
             if "top" in consumers:
                 outputs["top_weights"][...], outputs["top_keys"][...] = weights, keys
-        if "received_max" in consumers:
-            line = np.zeros((len(wanted.heads), 1, wanted.end - wanted.begin), FLOAT32)
+        span, gathered = wanted.end - wanted.begin, [name for name in GATHERED if name in consumers]
+        if "received_sum" in gathered:
+            target[:, :, 0, :span] = self.received(wanted, sum_order(sweep))
+        if "received_max" in gathered:
+            line = np.zeros((len(wanted.heads), 1, span), FLOAT32)
             self.picture(wanted, line)
-            target[:, 0, 0, : line.shape[-1]] = line[:, 0]
+            target[:, 0, -1, :span] = line[:, 0]
+
+    def pooled(self, wanted: Wanted, target: Array, order: SumOrder) -> None:
+        """The sums of pixels (heads, height, width)."""
+        there = Memory.of(self.pairs.card, np.zeros(target.shape, FLOAT32))
+        _, height, width = target.shape
+        place = Place(there.address.value or 0, FLOAT32.itemsize * height * width)
+        self.pairs.add_pooled(self.kernels("pooled"), wanted, place, (height, width), order, LEGACY)
+        target[...] = there.read(target.shape, FLOAT32)
+
+    def received(self, wanted: Wanted, order: SumOrder) -> Array:
+        """What each key receives from each group of queries, (heads, groups, keys)."""
+        sums = np.zeros((len(wanted.heads), len(order.borders) - 1, wanted.end - wanted.begin), FLOAT32)
+        there = Memory.of(self.pairs.card, sums)
+        place = Place(there.address.value or 0, sums[0].nbytes)
+        self.pairs.add_received(self.kernels("received"), wanted, place, order, LEGACY)
+        return there.read(sums.shape, FLOAT32)
 
     def numbers(self, wanted: Wanted, near: int, top: int) -> list[Array]:
         """NUMBERS (kinds, heads, queries), and the `top` largest weights and their keys (heads, queries, top)."""
@@ -106,6 +122,12 @@ class CardSweeps:
         first, *lists = (Place(memory.address.value or 0, step) for memory, step in zip(there, steps, strict=True))
         self.pairs.write_numbers(self.kernels("numbers"), wanted, (first, lists[0], lists[1]), near, top, LEGACY)
         return [memory.read(x.shape, x.dtype) for memory, x in zip(there, results, strict=True)]
+
+
+def sum_order(sweep: Sweep) -> SumOrder:
+    """The order of a sweep's sums over queries on this computer's CPU."""
+    tile = sweep.spec.tile
+    return SumOrder(tile.lanes, tile.vectors, sweep.even_groups())
 
 
 def refused(sweep: Sweep, consumers: tuple[str, ...]) -> str | None:

@@ -12,6 +12,7 @@ from types import MethodType
 from typing import Any, NamedTuple
 
 from clearhead.rules.captured_names import CapturedNames, captured_names
+from clearhead.rules.masks import check_called
 from clearhead.rules.scores import SCORE_PARAMETERS, Function, Score, ScoreLike, as_score
 from clearhead.rules.trace import trace_with_arrays
 
@@ -45,6 +46,8 @@ def current_rule(function: Callable[..., Any]) -> Function:
     before = traced_functions.get(own)
     if before is not None and before.captured is not None and before.captured.unchanged():
         return before.rule
+    if before is None:
+        check_called(function, "score")
     seen = None if before is not None and before.captured is None else captured_names(function)
     formula, looked_at = trace_with_arrays(function, SCORE_PARAMETERS, twice=before is None)
     if seen is not None and not (seen.add_numbers(looked_at) and seen.unchanged()):

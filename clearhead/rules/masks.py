@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from types import FunctionType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -730,9 +731,17 @@ def checked_mask(mask: object) -> Mask:
     """The mask, or InputError if it is not one."""
     if isinstance(mask, Mask):
         return mask
+    check_called(mask, "mask")
     called = f"a {type(mask).__name__}" if isinstance(mask, np.ndarray) else repr(mask)
     cure = "dense(array)" if isinstance(mask, np.ndarray) else "causal(), full(), window(…) and their like"
     raise InputError(f"mask is {called}, which is not a mask: use clearhead.{cure}.")
+
+
+def check_called(given: object, name: str) -> None:
+    """Raise InputError for one of our own functions that make masks or rules, given in place of what it makes."""
+    if isinstance(given, FunctionType) and given.__module__.startswith("clearhead.rules."):
+        called = given.__name__
+        raise InputError(f"{name} is clearhead.{called} itself, not what it makes: call it, as clearhead.{called}(…).")
 
 
 def checked_align(align: Any) -> Align | None:

@@ -17,7 +17,7 @@ from clearhead.errors import InputError
 from clearhead.once import cached_property
 from clearhead.rules import functions
 from clearhead.rules.expression import Expression, Formula, immutable_copy
-from clearhead.rules.masks import broadcast_index, is_integer, plain_array
+from clearhead.rules.masks import broadcast_index, check_called, is_integer, plain_array
 from clearhead.rules.simplification import simplify
 from clearhead.rules.trace import trace
 
@@ -286,6 +286,7 @@ def as_rule(part: Any) -> Score:
     """A rule, or a function traced to one; else InputError."""
     if isinstance(part, Score):
         return part
+    check_called(part, "score")
     if callable(part):
         return Function(part, as_score(trace(part, SCORE_PARAMETERS), part))
     raise InputError(

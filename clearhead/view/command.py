@@ -11,6 +11,7 @@ from clearhead.errors import FileError, InputError, MachineError
 from clearhead.files.text import read_text
 from clearhead.reading.answers import Reader
 from clearhead.reading.readings import Reading
+from clearhead.view.answers import LONGEST_SENTENCE
 
 TOKEN_BYTES = 16  # bytes of the secret in the address
 FIRST_TEXT = "The river was wide. The boat crossed the river, and the boat came back."
@@ -51,7 +52,14 @@ class ViewOptions:
 def open_page(options: ViewOptions) -> None:
     """Serve until Ctrl-C. Raises InputError for a port that is taken, MachineError if the extra is missing."""
     text = read_text(options.words) if options.words else None
+    if text is not None and not text.strip():
+        raise InputError("The text is empty: give a sentence, or leave it out for the page's own.")
     if not options.reads:
+        if text is not None and len(text) > LONGEST_SENTENCE:
+            raise InputError(
+                f"The text has {len(text)} characters, and the page for learning takes {LONGEST_SENTENCE}: give a "
+                f"sentence of it, or read it with --model {SMALL}."
+            )
         words = " ".join((text or FIRST_TEXT).split())
         state = urlencode({"text": " ".join(text.split()), "step": "0"}) if text is not None else ""
         serve_page(lambda: Reader(small_reading(words)), "", state, options)

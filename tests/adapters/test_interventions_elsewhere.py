@@ -325,6 +325,8 @@ WRONG = {
     "no layer 9: choose from 0 to 1": lambda c: c.ablate(9),
     "no part 'vision': choose from 'decoder'": lambda c: c.ablate(0, part="vision"),
     "no head 4: choose from 0 to 3": lambda c: c.ablate(0, [4]),
+    "layer=-1 is below 0, where numbers begin: give layer=5": lambda c: c.ablate(-1, 0),
+    "heads=[1, -2] is below 0, where numbers begin": lambda c: c.ablate(0, [1, -2]),
     "heads='all' is not a number": lambda c: c.ablate(0, "all"),
     "queries=1.5 are not positions": lambda c: c.cut(0, queries=1.5),
     "factor=-1 has negative": lambda c: c.scale(0, [1], -1),

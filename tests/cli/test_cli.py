@@ -409,6 +409,8 @@ def test_a_number_in_the_text_may_be_the_position(capsys):
         (["generate", "a", "--temperature", "hot"], "hot cannot be used for '--temperature': give a number."),
         (["explain", "a", "--format", "pdf"], "'--format': 'pdf' is not one of 'text', 'markdown', "),
         (["view", "--nope"], "No such option: --nope"),
+        (["view", ""], "The text is empty: give a sentence"),
+        (["view", "word " * 500], "The text has 2500 characters, and the page for learning takes 2000"),
         (["explian"], "No such command 'explian'. Did you mean 'explain'? Try 'clearhead --help'."),
         (
             ["inspect", "tiny", "a cat"],

@@ -7,10 +7,8 @@ import pytest
 
 import clearhead
 from clearhead import causal, window
-from clearhead.attention_weights.questions import NEEDS
 from clearhead.errors import InputError, MachineError, ShapeError
 from clearhead.gpu import driver
-from clearhead.gpu.weights import USUAL
 from tests.gpu.comparing import drawn, unequal
 from tests.gpu.stand_in import StandIn
 
@@ -102,13 +100,13 @@ def test_whole_heads_stay_lazy(pair, stand_in):
 
 def test_answers_are_arrays(pair):
     w, expected = pair
-    everything, wanted = w.summary(), expected.summary(*USUAL)
+    everything, wanted = w.summary(), expected.summary()
     assert set(everything) == set(wanted)
-    assert set(NEEDS) - set(USUAL) == {"received_sum", "received_mean", "carriers", "distances", "groups", "matches"}
     assert not any(unequal(everything[name], wanted[name]) for name in everything)
     some, other = (x[0].summary("entropy", queries=[-1]) for x in (w, expected))
     assert not unequal(some.entropy, other.entropy)
     assert not unequal(w.map(size=9), expected.map(size=9))
+    assert not unequal(w.map(size=9, reduce="mean"), expected.map(size=9, reduce="mean"))
     assert not any(map(unequal, w.rows_of(5, top=3), expected.rows_of(5, top=3)))
     assert not unequal(clearhead.rollout([w.weights[0]]), clearhead.rollout([expected[0]]))
 
@@ -173,8 +171,8 @@ def test_what_is_refused(pair, monkeypatch):
         torch.func.vmap(lambda x: made(x, x, lse=lse))(q[None])
     with pytest.raises(InputError, match="out= cannot receive numbers of a GPU"):
         w.block(out=np.empty(w.shape, np.float32))
-    with pytest.raises(InputError, match=r"are summed over queries.*CPU"):
-        w.summary("received_sum")
+    with pytest.raises(InputError, match=r"distances are not computed on a GPU.*CPU"):
+        w.summary("distances")
     monkeypatch.setenv("CLEARHEAD_MEMORY", "0")
     with pytest.raises(InputError, match="more than CLEARHEAD_MEMORY=0"):
         w.row(0)

@@ -31,13 +31,14 @@ def test_a_card(card, monkeypatch):
     facts, checks = doctor.gpus()
     assert facts.pop("GPU") == "Stand-in, compute capability 9.0, driver for CUDA 13.0"
     assert [(check.isa, check.dtype, check.fault) for check in checks] == [
-        (f"GPU {kind} 32", "float32", "") for kind in ("attention", "windowed", "weights", "numbers", "picture")
+        (f"GPU {kind} 32", "float32", "")
+        for kind in ("attention", "windowed", "weights", "numbers", "picture", "received", "pooled")
     ]
     confirmed, emulated = facts["GPU bits"].split("; only in emulation: ")
     assert confirmed == "confirmed: attention (NVIDIA H100 80GB HBM3 and H200, driver 580.159.04, 2026-11-27)"
     assert emulated == (
-        "attention with windows and sinks, weights and scores, numbers of each query, maps, score rules and masks "
-        "beyond windows"
+        "attention with windows and sinks, weights and scores, numbers of each query, maps by the largest weight, "
+        "what each key receives in total, maps by sum or mean, score rules and masks beyond windows"
     )
 
 

@@ -281,6 +281,8 @@ def test_arrays_that_hide_their_memory(card):
         def __cuda_array_interface__(self):
             raise RuntimeError("it requires grad.")
 
+        detach = None
+
     with pytest.raises(InputError, match=r"k hides its memory: it requires grad. Pass k.detach\(\)"):
         attend(q, Tracked(), v, out=q, lse=q)
     with pytest.raises(InputError, match="v has a mask of missing numbers"):
@@ -412,7 +414,7 @@ def test_shapes_dtypes_and_strides(card):
         attend(*map(OnCard, (q, k, v)), out=OnCard(q[:9]), lse=OnCard(np.zeros(10, np.float32)))
     with pytest.raises(ShapeError, match=r"lse of shape \(10,\) has strides"):
         attend(*map(OnCard, (q, k, v)), out=OnCard(k), lse=OnCard(np.zeros(20, np.float32)[::2]))
-    with pytest.raises(InputError, match="q is a list without __cuda_array_interface__"):
+    with pytest.raises(InputError, match="q is a list without __cuda_array_interface__, and without DLPack"):
         attend([1], k, v, out=k, lse=k)
     wide = OnCard(np.broadcast_to(q[:1], (1 << 30, 32)))
     with pytest.raises(InputError, match="too many"):

@@ -101,8 +101,11 @@ def test_machine_code_keeps_every_operation(tile, card, tmp_path):
     assert min(sum(loop.values()) / loop["FFMA"] for loop in sums) < 1.1
 
 
+OTHERS = [("windowed", 8, 3), ("weights", 8, 2), ("numbers", 10, 5), ("received", 8, 2), ("pooled", 8, 2)]
+
+
 @pytest.mark.skipif(TOOLKIT is None, reason="no ptxas and nvdisasm: torch's triton brings them")
-@pytest.mark.parametrize(("kind", "fused", "added"), [("windowed", 8, 3), ("weights", 8, 2), ("numbers", 10, 5)])
+@pytest.mark.parametrize(("kind", "fused", "added"), OTHERS)
 def test_machine_code_of_the_other_kernels(kind, fused, added, tmp_path):
     """No spills; beside an exponential, numbers have two more multiply-adds and three more additions than weights."""
     remarks, lines = assembled(Program(kind, TILES[1]), "sm_90", tmp_path)

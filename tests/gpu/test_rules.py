@@ -213,13 +213,14 @@ def test_each_barrier_is_needed(cards, masked, number):
 # Weights
 
 
-QUESTIONS = ("entropy", "distance", "within", "first", "off_first", "top", "received_max")
+QUESTIONS = ("entropy", "distance", "within", "first", "off_first", "top", "received_sum", "received_max")
 
 
 def answers(w):
     """Everything that the kernels compute: rows, parts, some heads, numbers, pictures."""
     found = [w.block(), w.scores.block(slice(0, 70), slice(3, 140)), w[..., -1, :], w.lse, w[..., [0, 9, -1], :]]
     found += [*w.summary(*QUESTIONS, top=5, window=9).values(), w.map(size=(7, 33)), w.map(slice(5, 60), slice(3, 90))]
+    found += [w.map(size=9, reduce="sum")]
     if w.ndim > 2:
         found += [np.asarray(w[..., -1, :, :]), *w[..., -1, :, :].summary(*QUESTIONS).values()]
     return found

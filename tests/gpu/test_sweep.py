@@ -12,7 +12,10 @@ from clearhead.engine.inputs import Rules
 from clearhead.errors import InputError
 from clearhead.gpu import launch, weights
 from clearhead.gpu.programs import Program
-from clearhead.gpu.weights import USUAL, weights_on
+from clearhead.gpu.query_sums import MOST_LANES, MOST_VECTORS
+from clearhead.gpu.weights import weights_on
+from clearhead.kernels.abi.tiles import F32, tile_for
+from clearhead.machine.target import native_isas
 from tests.gpu.comparing import drawn, unequal
 from tests.gpu.emulation import ORDERS
 
@@ -28,8 +31,8 @@ CASES = {  # queries, keys, leading axes of queries, of keys, mask
     "a window": (100, 400, (2,), (2,), WINDOW),
     "a window far from the first key": (70, 1000, (2,), (1,), WINDOW),
 }
-QUESTIONS = ("entropy", "distance", "within", "first", "off_first", "top", "received_max")
-KINDS = ("weights", "numbers", "picture")
+QUESTIONS = ("entropy", "distance", "within", "first", "off_first", "top", "received_sum", "received_max")
+KINDS = ("weights", "numbers", "picture", "received", "pooled")
 
 
 def swept(card, q, k, rules):
@@ -49,6 +52,7 @@ def answers(w):
     found = [w.block(), w.scores.block(slice(0, 70), slice(3, 140)), w[..., -1, :], w[..., w.shape[-1] // 2], w.lse]
     found += [w[..., [0, last // 3, -1], :]]
     found += [*w.summary(*QUESTIONS, top=5, window=9).values(), w.map(size=(7, 33)), w.map(slice(5, 60), slice(3, 90))]
+    found += [w.map(size=(5, 33), reduce="sum"), w.map(slice(5, 60), slice(3, 90), reduce="mean", size=20)]
     if w.ndim > 2:
         found += [np.asarray(w[..., -1, :, :]), *w[..., -1, :, :].summary(*QUESTIONS).values()]
     return found
@@ -104,7 +108,7 @@ def test_rows_that_are_not_a_number(cards, special):
         assert 20 < lost.sum() < lost.size
         assert not unequal(np.asarray(w)[~lost], rows[~lost])
         assert np.isnan(np.asarray(w)[lost]).any(-1).all()
-        found, wanted = (x.summary(*QUESTIONS[:-1]) for x in (w, expected))
+        found, wanted = (x.summary(*QUESTIONS[:-2]) for x in (w, expected))
         assert not any(unequal(found[name][~lost], wanted[name][~lost]) for name in wanted)
         assert not unequal(w.map(size=20), expected.map(size=20))
 
@@ -112,7 +116,7 @@ def test_rows_that_are_not_a_number(cards, special):
 def test_a_sink_is_in_the_log_sum_exp(cards):
     q, k = drawn(8, *[(2, 90, 32)] * 2)
     rules = Rules(causal(), sink=np.array([2.0, -1.0], np.float32))
-    w, expected = (make(q, k, rules).summary(*USUAL) for make in (functools.partial(swept, cards()), known))
+    w, expected = (make(q, k, rules).summary() for make in (functools.partial(swept, cards()), known))
     assert [unequal(w[name], expected[name]) for name in expected] == [0] * len(expected)
     assert w.sink_share.any()
 
@@ -133,11 +137,38 @@ def test_pixels_that_groups_share(cards):
         assert not unequal(w.map(size=size), expected.map(size=size))
 
 
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "generic"])
+def test_sums_over_queries_have_the_order_of_each_cpu(cards, isa, monkeypatch):
+    """Tiles of several vectors and lanes, groups of tiles, queries that are no neighbours, parts of the keys."""
+    if isa not in native_isas():
+        pytest.skip(f"this processor has no {isa}")
+    monkeypatch.setenv("CLEARHEAD_ISA", isa)
+    q, k = drawn(16, (2, 1100, 32), (2, 150, 32))
+    w, expected = (make(q, k, Rules(full())) for make in (functools.partial(swept, cards()), known))
+    some = [*range(3, 70), 200, *range(300, 431)]
+    asks = (
+        lambda w: w.summary("received_sum", "received_max").values(),
+        lambda w: w.summary("received_sum", queries=some).values(),
+        lambda w: [w.map(size=size, reduce="sum") for size in (1, (7, 150), 40)],
+        lambda w: [w.map(slice(5, 1000), slice(3, 140), reduce="mean", size=(9, 2))],
+    )
+    assert not any(unequal(a, b) for ask in asks for a, b in zip(ask(w), ask(expected), strict=True))
+
+
+def test_tiles_of_cpus():
+    """The kernels that sum over queries are written for no more lanes, and for three or four vectors."""
+    tiles = [tile_for(F32, bits, registers) for bits in (128, 256, 512) for registers in (16, 32)]
+    assert {tile.vectors for tile in tiles} == {MOST_VECTORS - 1, MOST_VECTORS}
+    assert max(tile.lanes for tile in tiles) == MOST_LANES
+
+
 BARRIER = re.compile(r"\tbar\.sync[^\n]*\n")
 
 
-@pytest.mark.parametrize("number", range(3))
-@pytest.mark.parametrize("kind", KINDS)
+BARRIERS = dict.fromkeys(KINDS, 3) | {"pooled": 4}
+
+
+@pytest.mark.parametrize(("kind", "number"), [(kind, n) for kind in KINDS for n in range(BARRIERS[kind])])
 def test_each_barrier_is_needed(cards, kind, number):
     """Without it, some order of threads gives other numbers."""
 
@@ -145,7 +176,7 @@ def test_each_barrier_is_needed(cards, kind, number):
         if f".entry {kind}_" not in ptx:
             return ptx
         found = list(BARRIER.finditer(ptx))
-        assert len(found) == 3
+        assert len(found) == BARRIERS[kind]
         return ptx[: found[number].start()] + ptx[found[number].end() :]
 
     q, k = drawn(12, (64, 32), (300, 32))
@@ -170,9 +201,6 @@ def test_each_barrier_is_needed(cards, kind, number):
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (lambda w: w.summary("received_sum"), "are summed over queries"),
-        (lambda w: w.summary("received_mean", "entropy"), "are summed over queries"),
-        (lambda w: w.map(reduce="mean"), "maps by sum or mean are summed over queries"),
         (lambda w: w.summary("distances"), "distances are not computed on a GPU"),
         (lambda w: w.summary("groups", groups={"first": [0]}), "groups and matches are not computed"),
         (lambda w: w.summary("top", factors=np.ones(w.shape[-1])), "top with v or factors"),

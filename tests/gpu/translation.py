@@ -215,11 +215,14 @@ class Translation:
         assert x[2] == "16"
         self.emit(f"call void @host_copy(ptr {source}, ptr {target})")
 
-    def parameter(self, _: re.Match[str], x: list[str]) -> None:
-        """ld.param."""
+    def parameter(self, op: re.Match[str], x: list[str]) -> None:
+        """ld.param, perhaps of a narrow number in a wider register."""
         name = x[1].strip("[]")
         kind = dict(self.parameters)[name]
         value = self.new(f"ptrtoint ptr %{name} to i64") if kind == "ptr" else f"%{name}"
+        if kind == "i32" and register_kind(x[0]) == "i64":
+            word = "sext" if op["kind"] == "s" else "zext"
+            kind, value = "i64", self.new(f"{word} i32 {value} to i64")
         self.write(x[0], value, kind)
 
     def load(self, op: re.Match[str], x: list[str]) -> None:
@@ -298,9 +301,12 @@ class Translation:
         self.write(x[0], self.new(f"call i32 @llvm.fshl.i32(i32 {high}, i32 {low}, i32 {by})"))
 
     def resized(self, op: re.Match[str], x: list[str]) -> None:
-        """cvt of whole numbers."""
+        """cvt of whole numbers, perhaps of the lower part of a wider register."""
         word = "trunc" if int(op[1]) < int(op[3]) else "sext" if op[2] == "s" else "zext"
-        self.write(x[0], self.new(f"{word} i{op[3]} {self.read(x[1], f'i{op[3]}')} to i{op[1]}"))
+        narrow, own, number = f"i{op[3]}", register_kind(x[1]), self.read(x[1], f"i{op[3]}")
+        if (own, narrow) == ("i64", "i32"):
+            number = self.new(f"trunc {own} {number} to {narrow}")
+        self.write(x[0], self.new(f"{word} {narrow} {number} to i{op[1]}"))
 
     def raise_to(self, _: re.Match[str], x: list[str]) -> None:
         """atom.max: the larger whole number stays, and what was there is the result."""
@@ -387,7 +393,7 @@ INSTRUCTIONS: list[tuple[str, Callable[[Translation, re.Match[str], list[str]], 
     (r"bar\.red\.or\.pred", Translation.vote),
     (r"cp\.async\.wait_all", Translation.arrived),
     (r"cp\.async\.cg\.shared\.global", Translation.copy),
-    (r"ld\.param\.\w+", Translation.parameter),
+    (r"ld\.param\.(?P<kind>\w)\w+", Translation.parameter),
     (f"ld{PLACE}", Translation.load),
     (f"st{PLACE}", Translation.store),
     (r"atom\.global\.max\.s32", Translation.raise_to),

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import clearhead
 from clearhead import alibi, attend, attention, dense, functions, where
 from clearhead.definition import textbook
+from clearhead.errors import InputError
 from clearhead.rules import current
 from tests.kernels.combinations import in_turns
 
@@ -455,3 +457,22 @@ def test_tables_are_read_in_place_though_they_were_read_only(writable: bool) -> 
         np.testing.assert_allclose(attention(x, x, x, mask=mask), textbook.attention(x, x, x, mask=mask), atol=1e-12)
         view[200:, :130] ^= True
         np.testing.assert_allclose(attention(x, x, x, mask=mask), textbook.attention(x, x, x, mask=mask), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("score", clearhead.softcap),
+        ("score", clearhead.alibi),
+        ("score", [clearhead.softcap(2.0), clearhead.bias]),
+        ("mask", clearhead.causal),
+        ("mask", clearhead.window),
+        ("mask", where),
+    ],
+)
+def test_what_makes_a_rule_is_no_rule(name, given):
+    """A common slip: the parentheses are forgotten."""
+    x = np.ones((3, 4))
+    for compute in (attention, clearhead.attend, lambda q, k, v, **rules: clearhead.weights(q, k, **rules)):
+        with pytest.raises(InputError, match=rf"{name} is clearhead\.\w+ itself.*call it, as clearhead\.\w+\(…\)"):
+            compute(x, x, x, **{name: given})

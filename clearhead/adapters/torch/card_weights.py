@@ -176,13 +176,14 @@ class CardWeights(CardMatrix):
         """Each query's log-sum-exp of scores, (..., queries)."""
         return self.held.lse.reshape(-1, self.held.lse.shape[-1])[torch.from_numpy(self.heads).to(self.device)]
 
-    def summary(self, *names: str, **given: Any) -> Any:
-        """`Weights.summary`; without names, all but `carriers` and what is summed over queries or labels."""
-        return self.weights.summary(*(names or gpu_module("weights").USUAL), **given)
+    @property
+    def summary(self) -> Any:
+        """`Weights.summary`."""
+        return self.weights.summary
 
     @property
     def map(self) -> Any:
-        """`Weights.map`, by the largest weight of each pixel."""
+        """`Weights.map`."""
         return self.weights.map
 
     @property

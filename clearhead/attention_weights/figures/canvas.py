@@ -120,7 +120,9 @@ def one_head(w: WeightsLike) -> WeightsLike:
 
 
 def save(figure: Figure, path: str | os.PathLike[str], *, force: bool = True) -> None:
-    """Save a figure as .png, .svg or .pdf, atomically; raises FileError.
+    """Save a figure as .png, .svg or .pdf, atomically, in place of an existing file unless force=False.
+
+    Raises FileError.
 
     >>> from clearhead import plot, weights
     >>> save(plot.heat(weights(np.eye(3), np.eye(3))), getfixture("tmp_path") / "heat.svg")
