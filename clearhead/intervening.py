@@ -12,7 +12,7 @@ from clearhead.errors import InputError
 from clearhead.interventions.edits import Ablate, Cut, Edit, Layer, PairEdit, Patch, Scale, Sink, Uniform
 from clearhead.interventions.places import Places, positions
 from clearhead.observing import observing
-from clearhead.rules.masks import Mask, is_integer
+from clearhead.rules.masks import Mask, check_called, is_integer
 from clearhead.rules.masks import where as where_mask
 from clearhead.watched.run import usual_part
 
@@ -255,6 +255,7 @@ def checked_where(given: Any) -> Mask | None:
     """A mask, or a function of (query, key) as one."""
     if given is None or isinstance(given, Mask):
         return given
+    check_called(given, "where")
     if not callable(given):
         raise InputError(
             f"where={given!r} does not choose pairs: give a function of (query, key), or a clearhead mask."

@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import ceil_div
-from clearhead.errors import InputError, ShapeError
+from clearhead.errors import InputError, ShapeError, TraceError
 from clearhead.once import cached_property
+from clearhead.rules import functions
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula, immutable_copy
 from clearhead.rules.simplification import simplify
-from clearhead.rules.trace import trace
+from clearhead.rules.trace import function_description, trace
 
 Align = Literal["start", "end"]
 POSITIONS = ("batch", "head", "query", "key")
@@ -549,9 +550,14 @@ def where(function: Callable[..., Any]) -> Where:
     array([[1, 0],
            [0, 1]])
     """
+    check_called(function, "where's function")
+    if not callable(function):
+        raise InputError(f"where({function!r}) is not given a function: give one of (batch, head, query, key).")
     traced = trace(function, POSITIONS)
     if traced.expression.kind != "bool":
-        raise InputError(f"where({function!r}) gives numbers, not conditions: compare something, as in key <= query.")
+        raise TraceError(
+            f"{function_description(function)} gives numbers, not conditions: compare something, as in key <= query."
+        )
     return Where(function, Formula(traced.expression, tuple(map(immutable_copy, traced.arrays))))
 
 
@@ -732,16 +738,22 @@ def checked_mask(mask: object) -> Mask:
     if isinstance(mask, Mask):
         return mask
     check_called(mask, "mask")
-    called = f"a {type(mask).__name__}" if isinstance(mask, np.ndarray) else repr(mask)
-    cure = "dense(array)" if isinstance(mask, np.ndarray) else "causal(), full(), window(…) and their like"
+    called, cure = repr(mask), "causal(), full(), window(…) and their like"
+    if isinstance(mask, np.ndarray):
+        called, cure = "a ndarray", "dense(array)"
+    elif callable(mask):
+        cure = "where(function)"
     raise InputError(f"mask is {called}, which is not a mask: use clearhead.{cure}.")
 
 
 def check_called(given: object, name: str) -> None:
-    """Raise InputError for one of our own functions that make masks or rules, given in place of what it makes."""
-    if isinstance(given, FunctionType) and given.__module__.startswith("clearhead.rules."):
-        called = given.__name__
-        raise InputError(f"{name} is clearhead.{called} itself, not what it makes: call it, as clearhead.{called}(…).")
+    """Raise InputError for one of our own functions, given in place of the mask or rule that it makes or works in."""
+    if not isinstance(given, FunctionType) or not given.__module__.startswith("clearhead.rules."):
+        return
+    called = given.__name__
+    if given.__module__ == functions.__name__:
+        raise InputError(f"{name} is clearhead.functions.{called}, which works on numbers: call it inside a rule.")
+    raise InputError(f"{name} is clearhead.{called} itself, not what it makes: call it, as clearhead.{called}(…).")
 
 
 def checked_align(align: Any) -> Align | None:

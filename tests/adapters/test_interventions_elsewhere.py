@@ -333,6 +333,7 @@ WRONG = {
     "factors for 3 heads, but changes 2": lambda c: c.scale(0, [1, 2], [1, 2, 3]),
     "factors for 5 keys, but one stands at position 11": lambda c: c.scale(0, [1], np.ones((1, 1, 5))),
     "where=3 does not choose pairs": lambda c: c.cut(0, where=3),
+    "where is clearhead.causal itself, not what it makes": lambda c: c.cut(0, where=clearhead.causal),
     "value=inf is not finite": lambda c: c.sink(0, [1], np.inf),
     "to='median' is not an output": lambda c: c.ablate(0, to="median"),
     "gives numbers for 5 dims, but needs 16": lambda c: c.ablate(0, [1], to=np.zeros(5)),
