@@ -365,7 +365,10 @@ class KeyValueCache:
         return keys, values
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save all sequences to a .safetensors file; raises FileError and then leaves no file."""
+        """Save all sequences to a .safetensors file, which appears whole or not at all and replaces an older one.
+
+        Raises FileError.
+        """
         if self.layout is None:
             raise InputError("this cache is empty: append keys and values first.")
         rows = tuple(map(self.rows, range(len(self.sequences))))

@@ -8,6 +8,7 @@ tables they read. The last leading axis counts heads; batch counts over all othe
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -417,7 +418,8 @@ def causal(*, align: Align | None = None, at: int | None = None) -> Causal:
     `align` is required if the numbers of queries and keys differ: "end" if the queries are the last items
     (chunked prompts, key/value caches), "start" if they are the first. `at=p` says instead that the queries are a
     piece of a longer call, the first at position p among its keys; rules then read positions, and rows of `dense` and
-    `bias` tables, of that call. Raises InputError for other words, positions below 0, or both.
+    `bias` tables, of that call. Queries before the first key, as the first of more queries than keys with align="end",
+    see nothing: their output is 0. Raises InputError for other words, positions below 0, or both.
 
     >>> visible(causal(align="end"), queries=2, keys=4).astype(int)
     array([[1, 1, 1, 0],
@@ -425,6 +427,10 @@ def causal(*, align: Align | None = None, at: int | None = None) -> Causal:
     >>> visible(causal(at=1), queries=2, keys=4).astype(int)
     array([[1, 1, 0, 0],
            [1, 1, 1, 0]])
+    >>> visible(causal(align="end"), queries=3, keys=2).astype(int)
+    array([[0, 0],
+           [1, 0],
+           [1, 1]])
     """
     return Causal(checked_align(align), checked_at(at, align))
 
@@ -751,6 +757,8 @@ def check_called(given: object, name: str) -> None:
     if not isinstance(given, FunctionType) or not given.__module__.startswith("clearhead.rules."):
         return
     called = given.__name__
+    if getattr(sys.modules[given.__module__], called, None) is not given:  # a function that an example made there
+        return
     if given.__module__ == functions.__name__:
         raise InputError(f"{name} is clearhead.functions.{called}, which works on numbers: call it inside a rule.")
     raise InputError(f"{name} is clearhead.{called} itself, not what it makes: call it, as clearhead.{called}(…).")
