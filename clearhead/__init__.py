@@ -35,7 +35,8 @@ with importing:
     )
     from clearhead.functional import Attended, attend, attention, merge, self_attention
     from clearhead.rules import functions
-    from clearhead.rules.masks import Mask, blocks, causal, dense, dilated, documents, full, prefix, where, window
+    from clearhead.rules.mask_kinds import Mask
+    from clearhead.rules.masks import blocks, causal, dense, dilated, documents, full, prefix, where, window
     from clearhead.rules.scores import Score, alibi, bias, relative, scale, softcap
 
 if TYPE_CHECKING:  # what LATE_NAMES names

@@ -1,4 +1,4 @@
-"""Array types, and division that rounds up."""
+"""Array types, and whole numbers: which values are some, and division that rounds up."""
 
 from typing import Any, TypeAlias
 
@@ -16,3 +16,8 @@ def ceil_div(length: int, block: int) -> int:
     (2, 1, 0)
     """
     return -(-length // block)
+
+
+def is_integer(x: object) -> bool:
+    """Whether x is an integer and not a bool."""
+    return isinstance(x, int | np.integer) and not isinstance(x, bool)

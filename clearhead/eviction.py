@@ -12,12 +12,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.arrays import Array, Integers
+from clearhead.arrays import Array, Integers, is_integer
 from clearhead.attention_weights.matrix import Weights
 from clearhead.attention_weights.weights_like import as_weights
 from clearhead.engine.problem import Problem
 from clearhead.errors import InputError, ShapeError
-from clearhead.rules.masks import is_integer
 
 __all__ = ["h2o", "most", "snapkv", "tova"]
 

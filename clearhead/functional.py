@@ -27,7 +27,8 @@ from clearhead.gradients.residuals import Residuals
 from clearhead.kernels.abi.tiles import STORED
 from clearhead.machine.unbroken import late
 from clearhead.rules.current import current_rules
-from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import CAUSAL
 from clearhead.rules.scores import ScoreLike
 
 if TYPE_CHECKING:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from clearhead.arrays import is_integer
 from clearhead.errors import InputError
 from clearhead.interventions.edits import Ablate, Cut, Edit, Layer, PairEdit, Patch, Scale, Sink, Uniform
 from clearhead.interventions.places import Places, positions
 from clearhead.observing import observing
-from clearhead.rules.masks import Mask, check_called, is_integer
+from clearhead.rules.mask_kinds import Mask
 from clearhead.rules.masks import where as where_mask
+from clearhead.rules.uncalled import check_called
 from clearhead.watched.run import usual_part
 
 

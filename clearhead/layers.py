@@ -12,7 +12,8 @@ from clearhead.arrays import Array
 from clearhead.displayed import Brief
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.functional import Attended, attend
-from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import CAUSAL
 from clearhead.rules.scores import ScoreLike
 
 MATRICES = ("query", "key", "value", "output")

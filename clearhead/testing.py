@@ -20,7 +20,9 @@ from clearhead.engine.launch_cache import launches
 from clearhead.engine.problem import problem
 from clearhead.functional import Attended, attend
 from clearhead.machine.target import native_isas
-from clearhead.rules.masks import Mask, at_end, causal, placed_at, split_documents, visible
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import causal, visible
+from clearhead.rules.placement import at_end, placed_at, split_documents
 
 Attention = Callable[..., Array]
 

@@ -16,7 +16,7 @@ from onnx.backend.test.runner import Runner
 
 from clearhead import attend, bias, causal, dense, full, softcap, where, window
 from clearhead.definition import textbook
-from clearhead.rules.masks import states_place
+from clearhead.rules.placement import states_place
 
 with np.errstate(all="ignore"):  # other operators' cases overflow on purpose
     FOUND = [case for case in collect_testcases("Attention") if case.name.startswith("test_attention")]

@@ -21,7 +21,7 @@ from clearhead.attention_weights.questions import NEEDS, PER_KEY, checked_questi
 from clearhead.attention_weights.summary import Summary, carriers
 from clearhead.attention_weights.sweep import Sweep
 from clearhead.errors import InputError
-from clearhead.rules.masks import placed_at
+from clearhead.rules.placement import placed_at
 
 
 class Given(NamedTuple):

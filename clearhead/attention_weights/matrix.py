@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.arrays import Array, Integers
+from clearhead.arrays import Array, Integers, is_integer
 from clearhead.attention_weights.answers import Given, answer
 from clearhead.attention_weights.lazy import ALL_ITEMS, PART_BYTES, LazyMatrix, check_memory
 from clearhead.attention_weights.lse import Source
@@ -26,8 +26,11 @@ from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.kept import rules_over
 from clearhead.engine.problem import as_array, over_pages, problem_of
 from clearhead.errors import InputError, ShapeError
-from clearhead.rules.masks import CAUSAL, FARTHEST, Mask, is_integer, placed_at
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import CAUSAL
+from clearhead.rules.placement import placed_at
 from clearhead.rules.scores import ScoreLike
+from clearhead.rules.spans import FARTHEST
 
 
 def weights(

@@ -17,14 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from clearhead.arrays import Array, Integers
+from clearhead.arrays import Array, Integers, is_integer
 from clearhead.cache.file import Saved, empty_rows, read_cache_file
 from clearhead.cache.kept import Extent, Kept, chosen_places, without_weights
 from clearhead.cache.pages import Layout, Page, Paged, Pool, Rows
 from clearhead.definition.canonical import BLOCK
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED
-from clearhead.rules.masks import is_integer
 
 MOST_AT_ONCE = 64  # pages allocated together
 

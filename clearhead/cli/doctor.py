@@ -27,7 +27,8 @@ from clearhead.machine.peak import Peak
 from clearhead.machine.systems import tried
 from clearhead.machine.target import native_isas, target
 from clearhead.machine.threads import allowed
-from clearhead.rules.masks import Mask, causal, full, where, window
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import causal, full, where, window
 from clearhead.testing import check_definition, check_hidden, check_same_bits, using_isa
 
 if TYPE_CHECKING:

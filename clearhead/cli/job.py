@@ -20,7 +20,8 @@ from clearhead.files.undertaking import RULES, Undertaking, of_code, of_input, t
 from clearhead.machine.target import target
 from clearhead.machine.threads import SLICE, allowed
 from clearhead.once import cached_property
-from clearhead.rules.masks import Mask, causal
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import causal
 from clearhead.rules.named import named_score, rule_from_file
 from clearhead.rules.scores import Score
 

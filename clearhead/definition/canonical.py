@@ -18,7 +18,9 @@ from clearhead.definition.elementary import Functions, exp, log
 from clearhead.definition.fma import fma
 from clearhead.definition.textbook import share_heads
 from clearhead.rules.evaluation import evaluate
-from clearhead.rules.masks import Mask, causal, split_documents, visible
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import causal, visible
+from clearhead.rules.placement import split_documents
 from clearhead.rules.scores import Score, as_rules
 
 Visible = npt.NDArray[np.bool_]

@@ -26,8 +26,11 @@ from clearhead.displayed import Brief
 from clearhead.rules.derivatives import by_loads, by_score
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula
-from clearhead.rules.masks import Mask, Span, causal, split_documents
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import causal
+from clearhead.rules.placement import split_documents
 from clearhead.rules.scores import Score, as_rules
+from clearhead.rules.spans import Span
 
 
 @dataclass(frozen=True, repr=False)

@@ -18,7 +18,8 @@ import numpy as np
 from clearhead.arrays import Array
 from clearhead.definition import textbook
 from clearhead.definition.gradient import products, reduced, row_products, through_rules
-from clearhead.rules.masks import Mask, split_documents
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.placement import split_documents
 from clearhead.rules.scores import as_rules
 
 

@@ -15,7 +15,7 @@ from clearhead.arrays import Array
 from clearhead.definition import canonical
 from clearhead.definition.canonical import SEGMENT, State
 from clearhead.definition.textbook import share_heads
-from clearhead.rules.masks import Mask
+from clearhead.rules.mask_kinds import Mask
 
 
 def partial(

@@ -36,7 +36,8 @@ from clearhead.rules.derivatives import by_loads, by_score
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.fused import fuse
-from clearhead.rules.masks import Mask, causal
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import causal
 from clearhead.rules.scores import Score, as_rules
 
 

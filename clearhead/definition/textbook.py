@@ -17,8 +17,11 @@ import numpy.typing as npt
 
 from clearhead.arrays import Array
 from clearhead.rules.evaluation import evaluate
-from clearhead.rules.masks import Mask, Span, causal, check_fits, check_placed, split_documents, visible
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import causal, visible
+from clearhead.rules.placement import check_fits, check_placed, split_documents
 from clearhead.rules.scores import Score, as_rules
+from clearhead.rules.spans import Span
 
 
 def scores(q: Array, k: Array, scale: float = 1.0) -> Array:

@@ -14,7 +14,9 @@ import numpy as np
 
 from clearhead.arrays import Array
 from clearhead.definition.textbook import ruled_scores, share_heads, sinks, softmax
-from clearhead.rules.masks import Mask, causal, split_documents
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import causal
+from clearhead.rules.placement import split_documents
 
 
 def weights(

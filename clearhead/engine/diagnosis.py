@@ -18,10 +18,11 @@ from clearhead.cache.pages import Paged
 from clearhead.engine.problem import Problem
 from clearhead.errors import TraceError
 from clearhead.rules.blame import rule_error
+from clearhead.rules.document_masks import Documents
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula
 from clearhead.rules.faults import faults, possible_faults
-from clearhead.rules.masks import Documents, Mask
+from clearhead.rules.mask_kinds import Mask
 from clearhead.rules.operations import OPERATIONS
 from clearhead.rules.scores import Score
 

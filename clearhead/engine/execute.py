@@ -23,7 +23,7 @@ from clearhead.kernels.abi.call import FIELDS
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.machine.unbroken import late
-from clearhead.rules.masks import Mask, checked_mask
+from clearhead.rules.mask_kinds import Mask, checked_mask
 from clearhead.rules.reach import reach
 from clearhead.rules.scores import as_rules
 

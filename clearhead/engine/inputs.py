@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 from clearhead.arrays import Array
 from clearhead.cache.pages import Paged
-from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import CAUSAL
 from clearhead.rules.scores import ScoreLike
 
 new = tuple.__new__  # half the time of the generated constructor, which matters in small calls

@@ -14,25 +14,13 @@ from clearhead.cache.pages import Paged
 from clearhead.engine.inputs import Rules, new
 from clearhead.engine.problem import broadcast_heads, check_rules, packed_documents
 from clearhead.rules.current import current_rules
+from clearhead.rules.document_masks import Documents
 from clearhead.rules.expression import Formula, immutable_copy
 from clearhead.rules.fused import rows_at_positions
-from clearhead.rules.masks import (
-    And,
-    Causal,
-    Documents,
-    Full,
-    Mask,
-    at_end,
-    checked_mask,
-    conjunction,
-    full,
-    placed_at,
-    reads_query,
-    split_documents,
-    states_place,
-    window,
-)
+from clearhead.rules.mask_kinds import And, Causal, Full, Mask, checked_mask, conjunction
+from clearhead.rules.masks import full, window
 from clearhead.rules.moved import MovedMask, MovedScore, moved, reads_positions
+from clearhead.rules.placement import at_end, placed_at, reads_query, split_documents, states_place
 from clearhead.rules.scores import as_rules
 
 

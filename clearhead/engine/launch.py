@@ -27,8 +27,8 @@ from clearhead.machine.compile import Entry, Kernel, KernelSpec, kernels
 from clearhead.machine.target import Target, target
 from clearhead.machine.threads import WORTH_A_THREAD, Table
 from clearhead.rules.expression import Expression, depends, parts
-from clearhead.rules.masks import FARTHEST
 from clearhead.rules.scores import Score
+from clearhead.rules.spans import FARTHEST
 
 FEW = 4  # the decode kernel takes up to this many queries
 NO_EDGE = 2 * FARTHEST  # how far before a query the first key that it sees stands, without a left edge

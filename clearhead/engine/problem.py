@@ -18,7 +18,8 @@ from clearhead.kernels.abi.call import AXIS
 from clearhead.kernels.abi.tiles import ELEMENTS, STORED
 from clearhead.once import cached_property
 from clearhead.rules.fused import Fused, fuse, with_faults
-from clearhead.rules.masks import Causal, Full, Mask, check_fits, check_placed, checked_mask
+from clearhead.rules.mask_kinds import Causal, Full, Mask, checked_mask
+from clearhead.rules.placement import check_fits, check_placed
 from clearhead.rules.scores import Alibi, Bias, Relative, Score, ScoreLike, as_rules
 
 

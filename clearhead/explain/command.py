@@ -17,7 +17,8 @@ from clearhead.explain.pages import LayerPage, LessonPage, Page, WhatIfPage, Wor
 from clearhead.explain.roles import scene
 from clearhead.explain.steps import Explanation
 from clearhead.files.text import read_text
-from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import CAUSAL
 from clearhead.rules.scores import Score
 
 

@@ -9,7 +9,8 @@ from clearhead.explain.blocks import Block, Cell, Column, Formula, Heading, Pros
 from clearhead.explain.lesson import Lesson
 from clearhead.explain.steps import Explanation
 from clearhead.explain.story import notes_prose, title
-from clearhead.rules.masks import Causal, Full, Mask, Window, visible
+from clearhead.rules.mask_kinds import Causal, Full, Mask, Window
+from clearhead.rules.masks import visible
 from clearhead.rules.named import name_of_mask
 from clearhead.wording import byte_size, count, percent, short
 

@@ -14,7 +14,8 @@ from clearhead.explain.matrices import read_qkv
 from clearhead.explain.steps import Explanation, Origin, explain_vectors, position_index
 from clearhead.explain.vectors import read_vectors
 from clearhead.files.text import as_typed, read_text
-from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import CAUSAL
 from clearhead.rules.scores import Score
 from clearhead.words import load, read_embeddings, split
 

@@ -13,7 +13,8 @@ from clearhead.displayed import Displayed
 from clearhead.explain import html, inputs, markdown, steps
 from clearhead.explain.steps import Explanation
 from clearhead.explain.story import MOST_DIMS_SHOWN, worked_page
-from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import CAUSAL
 from clearhead.rules.scores import as_rules
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from clearhead.arrays import Array
 from clearhead.explain.blocks import Block, Column, Heading, Prose, Table
 from clearhead.explain.steps import Explanation, explain_vectors
-from clearhead.rules.masks import Mask
+from clearhead.rules.mask_kinds import Mask
 from clearhead.wording import number
 
 NOUN_KINDS = ("woman", "man", "thing")

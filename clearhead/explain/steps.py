@@ -16,7 +16,9 @@ from clearhead.arrays import Array
 from clearhead.definition import textbook
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.once import cached_property
-from clearhead.rules.masks import CAUSAL, Causal, Full, Mask, full, split_documents, visible
+from clearhead.rules.mask_kinds import Causal, Full, Mask
+from clearhead.rules.masks import CAUSAL, full, visible
+from clearhead.rules.placement import split_documents
 from clearhead.rules.scores import Score, as_rules
 
 Bools = npt.NDArray[np.bool_]

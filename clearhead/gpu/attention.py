@@ -17,7 +17,8 @@ from clearhead.gpu.confirmed import confirmed_kernel
 from clearhead.gpu.driver import Card, driver
 from clearhead.gpu.launch import Addresses, Launch, limits, prepare, refuse, run, unaligned
 from clearhead.rules.current import current_rules
-from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import CAUSAL
 from clearhead.rules.scores import ScoreLike
 
 launches: BoundedCache[Any, Launch] = BoundedCache(most=1024)

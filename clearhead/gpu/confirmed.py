@@ -28,7 +28,8 @@ from clearhead.gpu.launch import Addresses, kernel_of, prepare, run, tile_of
 from clearhead.gpu.programs import Program
 from clearhead.gpu.weights import weights_of_problem
 from clearhead.rules.expression import Formula, is_immutable
-from clearhead.rules.masks import Mask, causal, full, window
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import causal, full, window
 
 HEADS, QUERIES, KEYS = 2, 300, (300, 2348)  # an edge; two segments that merge
 LOGARITHMS = 4096  # rows of a head whose LSE is a logarithm near 0: one in a thousand tells a contracted product

@@ -24,8 +24,8 @@ from clearhead.once import cached_property
 from clearhead.rules.derivatives import by_loads, by_score
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula
-from clearhead.rules.masks import Span
 from clearhead.rules.scores import as_rules
+from clearhead.rules.spans import Span
 
 BLOCK_ROWS, BLOCK_COLUMNS = 128, 256  # queries and keys of one block
 Visibility = npt.NDArray[np.bool_] | None  # None: all pairs are visible

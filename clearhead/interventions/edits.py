@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clearhead.interventions.places import Positions
-from clearhead.rules.masks import Mask
+from clearhead.rules.mask_kinds import Mask
 
 Layer = tuple[str, int]  # a part of the model, and the layer's number in it
 EVERYTHING = Positions()

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.arrays import Integers
+from clearhead.arrays import Integers, is_integer
 from clearhead.errors import InputError
-from clearhead.rules.masks import is_integer
 
 Booleans = npt.NDArray[np.bool_]
 

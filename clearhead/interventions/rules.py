@@ -16,7 +16,8 @@ from clearhead.arrays import Integers
 from clearhead.interventions.edits import Cut, Edit, PairEdit, Scale, Uniform
 from clearhead.interventions.places import Booleans, Places, by_position
 from clearhead.rules.expression import Expression, Formula, renumber, rewrite
-from clearhead.rules.masks import Mask, broadcast_index
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.rule_tables import broadcast_index
 
 SCORE, ZERO = Expression("score", "float"), Expression("constant", "float", value=0.0)
 AXES = ("batch", "head", "row", "key")

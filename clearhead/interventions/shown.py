@@ -21,7 +21,7 @@ from clearhead.interventions.edits import Edit, Layer, PairEdit, Patch, Scale, S
 from clearhead.interventions.places import Places, in_order
 from clearhead.interventions.rules import added, hidden, rows_of
 from clearhead.rules.expression import Formula
-from clearhead.rules.masks import Mask, Where
+from clearhead.rules.mask_kinds import Mask, Where
 from clearhead.rules.scores import Given, Score, as_rules
 
 MOST_PASSES = 64  # edits that count from the end differ from pass to pass, and each is a formula of its own

@@ -12,7 +12,8 @@ import numpy as np
 
 from clearhead.layers import join_heads, split_heads
 from clearhead.model.parameters import EPSILON, ROTARY_BASE, LayerParameters, Matrix
-from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import CAUSAL
 
 if TYPE_CHECKING:
     from clearhead.attention_weights.matrix import Weights

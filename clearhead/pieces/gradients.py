@@ -27,7 +27,8 @@ from clearhead.pieces.origin import Origin, check_same
 from clearhead.pieces.piece import piece_of
 from clearhead.pieces.stretch import Call
 from clearhead.pieces.sums import KeyGradients, QueryGradient
-from clearhead.rules.masks import Mask, placed_at
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.placement import placed_at
 from clearhead.rules.scores import ScoreLike
 
 

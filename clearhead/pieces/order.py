@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from clearhead.arrays import Array
+from clearhead.arrays import Array, is_integer
 from clearhead.definition.canonical import SEGMENT
 from clearhead.errors import InputError, ShapeError
 from clearhead.gradients.launch import BackwardLaunch
 from clearhead.kernels.abi.gradient_call import GRADIENT_BLOCK
 from clearhead.pieces.origin import check_same
 from clearhead.pieces.sums import KeyGradients
-from clearhead.rules.masks import Span, is_integer
+from clearhead.rules.spans import Span
 
 EVERYWHERE = 6144  # a cut of queries that serves every processor: the least common multiple of the tiles times 32
 

@@ -9,8 +9,10 @@ from clearhead.arrays import Array
 from clearhead.engine.inputs import Rules
 from clearhead.engine.problem import check_scale
 from clearhead.errors import DtypeError, InputError
+from clearhead.rules.document_masks import Documents
 from clearhead.rules.expression import Formula
-from clearhead.rules.masks import Documents, Full, conjunction, placed_at
+from clearhead.rules.mask_kinds import Full, conjunction
+from clearhead.rules.placement import placed_at
 from clearhead.rules.scores import as_rules
 
 SAMPLE = 1024  # numbers of a table that count towards the digest, evenly spread; of smaller ones, all

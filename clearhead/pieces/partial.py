@@ -23,7 +23,8 @@ from clearhead.kernels.abi.tiles import STORED
 from clearhead.machine.unbroken import late
 from clearhead.pieces.origin import Origin
 from clearhead.pieces.stretch import Call, Stretch, check_threads, stretch_of
-from clearhead.rules.masks import Documents, Mask, conjunction
+from clearhead.rules.document_masks import Documents
+from clearhead.rules.mask_kinds import Mask, conjunction
 from clearhead.rules.scores import ScoreLike
 
 if TYPE_CHECKING:

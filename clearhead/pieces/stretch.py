@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.arrays import Array, ceil_div
+from clearhead.arrays import Array, ceil_div, is_integer
 from clearhead.cache.key_value import KeyValueCache
 from clearhead.definition.canonical import SEGMENT
 from clearhead.engine.carried import Sums, add_keys, keys_of, no_sums
@@ -23,20 +23,11 @@ from clearhead.errors import InputError
 from clearhead.machine.unbroken import late
 from clearhead.pieces.origin import Origin
 from clearhead.rules.current import current_rules
-from clearhead.rules.masks import (
-    FARTHEST,
-    Causal,
-    Dense,
-    Documents,
-    Mask,
-    Window,
-    checked_mask,
-    conjunction,
-    is_integer,
-    placed_at,
-    split_documents,
-)
+from clearhead.rules.document_masks import Documents
+from clearhead.rules.mask_kinds import Causal, Dense, Mask, Window, checked_mask, conjunction
+from clearhead.rules.placement import placed_at, split_documents
 from clearhead.rules.scores import Bias, Score, ScoreLike, as_rules
+from clearhead.rules.spans import FARTHEST
 
 GIVE = "call partial(q, k, v, mask=…), or partial(q, cache, mask=…)"
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from clearhead.errors import TraceError
 from clearhead.rules.expression import Expression, parts
-from clearhead.rules.masks import POSITIONS, Mask
+from clearhead.rules.mask_kinds import Mask
 from clearhead.rules.scores import SCORE_PARAMETERS, Score
+from clearhead.rules.spans import POSITIONS
 from clearhead.rules.trace import operation_lines
 
 

@@ -12,9 +12,9 @@ from types import MethodType
 from typing import Any, NamedTuple
 
 from clearhead.rules.captured_names import CapturedNames, captured_names
-from clearhead.rules.masks import check_called
 from clearhead.rules.scores import SCORE_PARAMETERS, Function, Score, ScoreLike, as_score
 from clearhead.rules.trace import trace_with_arrays
+from clearhead.rules.uncalled import check_called
 
 MOST_TRACED_FUNCTIONS = 256
 NO_RULES: ScoreLike = ()

@@ -18,23 +18,14 @@ from clearhead.errors import InputError
 from clearhead.once import cached_property
 from clearhead.rules.blame import fault_error
 from clearhead.rules.bounds import ALL_HIDDEN, ALL_SEEN, PARTLY_SEEN, bounds
+from clearhead.rules.document_masks import Documents
 from clearhead.rules.expression import Expression, Formula, depends, fits_bits, renumber, rewrite
 from clearhead.rules.faults import any_condition, faults
-from clearhead.rules.masks import (
-    FAR,
-    Causal,
-    Documents,
-    Full,
-    Mask,
-    Span,
-    Window,
-    conjunction,
-    cut,
-    placed_at,
-    split_documents,
-)
+from clearhead.rules.mask_kinds import FAR, Causal, Full, Mask, Window, conjunction
+from clearhead.rules.placement import placed_at, split_documents
 from clearhead.rules.ranges import ranges
 from clearhead.rules.scores import Score
+from clearhead.rules.spans import Span, cut
 
 MOST_TABLE_BYTES = 1 << 26  # for the table of block kinds; without a table, kernels check every block
 SCORE, QUERY, KEY = Expression("score", "float"), Expression("query", "int"), Expression("key", "int")

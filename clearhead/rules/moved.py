@@ -12,7 +12,7 @@ from typing import Any
 
 from clearhead.arrays import Integers
 from clearhead.rules.expression import Expression, Formula, rewrite
-from clearhead.rules.masks import Mask
+from clearhead.rules.mask_kinds import Mask
 from clearhead.rules.scores import Score
 from clearhead.rules.simplification import simplify
 

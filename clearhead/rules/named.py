@@ -13,28 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from clearhead.errors import ClearheadError, FileError, InputError, reason
-from clearhead.rules.masks import (
-    Align,
-    And,
-    Causal,
-    Dilated,
-    Documents,
-    Full,
-    Mask,
-    Not,
-    Or,
-    Prefix,
-    Window,
-    aligned_at_end,
-    causal,
-    dilated,
-    documents,
-    full,
-    prefix,
-    states_place,
-    window,
-)  # fmt: skip
+from clearhead.rules.document_masks import Documents
+from clearhead.rules.mask_kinds import And, Causal, Dilated, Full, Mask, Not, Or, Prefix, Window
+from clearhead.rules.masks import causal, dilated, documents, full, prefix, window
+from clearhead.rules.placement import aligned_at_end, states_place
 from clearhead.rules.scores import Alibi, Scale, Score, Softcap, alibi, as_rule, scale, softcap
+from clearhead.rules.spans import Align
 
 MASKS = (
     "causal, full, window:LEFT[,RIGHT], dilated:STEP, prefix:N and documents:LENGTHS, joined by & and |, negated by ~"

@@ -5,7 +5,7 @@ A cache with a window needs to know: `engine.execute` refuses masks that reach f
 
 import math
 
-from clearhead.rules.masks import Causal, Full, Mask, Or, Prefix, Stepped, Window, conjunction
+from clearhead.rules.mask_kinds import Causal, Full, Mask, Or, Prefix, Stepped, Window, conjunction
 
 
 def reach(mask: Mask) -> float:

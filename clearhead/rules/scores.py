@@ -1,7 +1,7 @@
 """Score rules: changes to a score before softmax, as formulas over score and positions.
 
 Decides what each rule means and the order of several; the kernels decide how to fuse them. Positions are those of
-`rules.masks`; each operation rounds once, in the computation's dtype.
+`rules.spans`; each operation rounds once, in the computation's dtype.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from clearhead.arrays import is_integer
 from clearhead.errors import InputError, TraceError
 from clearhead.once import cached_property
 from clearhead.rules import functions
 from clearhead.rules.expression import Expression, Formula, immutable_copy
-from clearhead.rules.masks import broadcast_index, check_called, is_integer, plain_array
+from clearhead.rules.rule_tables import broadcast_index, plain_array
 from clearhead.rules.simplification import simplify
 from clearhead.rules.trace import function_description, trace
+from clearhead.rules.uncalled import check_called
 
 SCORE_PARAMETERS = ("score", "batch", "head", "query", "key")
 MOST_HEADS, MOST_DISTANCE = 1 << 20, 1 << 24  # limits for generated tables

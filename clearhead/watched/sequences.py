@@ -24,7 +24,7 @@ from clearhead.errors import InputError, TrustError
 from clearhead.interventions.edits import Ablate, Edit, Patch
 from clearhead.interventions.shown import edited_weights
 from clearhead.machine import loading
-from clearhead.rules.masks import Mask
+from clearhead.rules.mask_kinds import Mask
 from clearhead.rules.scores import Score, softcap
 from clearhead.watched.added import Added, consecutive, joined, over_pairs, rule_of
 from clearhead.watched.growing import Growing

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import Integers
-from clearhead.rules.masks import Mask, causal, dense, documents, full, run_lengths, where, window
+from clearhead.rules.document_masks import run_lengths
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import causal, dense, documents, full, where, window
 
 Booleans = npt.NDArray[np.bool_]
 

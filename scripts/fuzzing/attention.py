@@ -28,7 +28,9 @@ from clearhead import (
 )  # fmt: skip
 from clearhead.definition import canonical
 from clearhead.machine.target import native_isas
-from clearhead.rules.masks import Blocks, Documents, Full, at_end
+from clearhead.rules.document_masks import Documents
+from clearhead.rules.mask_kinds import Blocks, Full
+from clearhead.rules.placement import at_end
 from clearhead.testing import check_definition, check_same_bits, using_isa
 from tests.strategies import laid_out, values
 

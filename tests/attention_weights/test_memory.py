@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clearhead import attend, documents, window
-from clearhead.rules.masks import Mask
+from clearhead.rules.mask_kinds import Mask
 
 FENCE, POST = 4096, 0xA5  # bytes
 

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 import clearhead
 from clearhead import FileError, InputError, KeyValueCache, ShapeError, attend, attention, causal, dense, full, window
 from clearhead.definition import textbook
+from clearhead.rules.placement import at_end
 from clearhead.testing import check_same_bits
 from tests import arrays
 
@@ -83,7 +84,7 @@ def expected(q, every, held, mask=None, score=()):
     for head, positions in enumerate(held):
         seen[head, :, positions] = True
     seen = dense(np.repeat(seen, len(q) // len(k), 0))
-    mask = clearhead.rules.masks.at_end(causal() if mask is None else mask)
+    mask = at_end(causal() if mask is None else mask)
     return textbook.attention(q, k, v, mask=mask & seen, score=score)
 
 

@@ -21,7 +21,7 @@ from clearhead.engine.launch import spec_for
 from clearhead.kernels.abi.softmax_state import FOUND
 from clearhead.machine.compile import assembly
 from clearhead.machine.target import AARCH64, native_isas
-from clearhead.rules.masks import split_documents
+from clearhead.rules.placement import split_documents
 from clearhead.testing import check_same_bits, using_isa
 from tests.arrays import random
 from tests.kernels.combinations import each_in_turns, in_turns

@@ -26,7 +26,8 @@ from clearhead import (
     where,
     window,
 )  # fmt: skip
-from clearhead.rules.masks import Span, cut, visible
+from clearhead.rules.masks import visible
+from clearhead.rules.spans import Span, cut
 from tests.kernels.combinations import in_turns
 
 BATCHES, HEADS, QUERIES, KEYS = 2, 3, 4, 6

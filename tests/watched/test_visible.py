@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clearhead.rules.masks import Where, causal, documents, full, visible, window
+from clearhead.rules.mask_kinds import Where
+from clearhead.rules.masks import causal, documents, full, visible, window
 from clearhead.watched.visible import Shown, Visible, visible_band
 
 LENGTHS = st.integers(1, 9)

@@ -24,7 +24,8 @@ from clearhead.gradients.backward import backward
 from clearhead.gradients.residuals import Residuals
 from clearhead.rules import scores
 from clearhead.rules.expression import Expression, Formula
-from clearhead.rules.masks import Mask, Where, Window, dense, where
+from clearhead.rules.mask_kinds import Mask, Where, Window
+from clearhead.rules.masks import dense, where
 
 
 @ffi_function("attended")

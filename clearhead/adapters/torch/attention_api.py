@@ -21,7 +21,8 @@ from clearhead.adapters.torch.weights import weights_of
 from clearhead.engine.problem import check_rules
 from clearhead.errors import InputError
 from clearhead.rules.current import current_rules
-from clearhead.rules.masks import CAUSAL, Mask, checked_mask
+from clearhead.rules.mask_kinds import Mask, checked_mask
+from clearhead.rules.masks import CAUSAL
 from clearhead.rules.scores import Score, ScoreLike, as_rules
 
 MAX_NAMED_RULES = 256

@@ -22,8 +22,9 @@ from clearhead.adapters.torch.sdpa import table_element
 from clearhead.adapters.torch.trace import trace_torch_function
 from clearhead.errors import ClearheadError
 from clearhead.rules.expression import Expression, Formula, rewrite
-from clearhead.rules.masks import Align, Causal, Mask, Window
+from clearhead.rules.mask_kinds import Causal, Mask, Window
 from clearhead.rules.scores import softcap
+from clearhead.rules.spans import Align
 
 SCORE_NAMES = ("score", "batch", "head", "row", "key")
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
-from clearhead.rules.masks import Align
+from clearhead.rules.spans import Align
 from clearhead.watched.visible import Visible
 
 RowFunction = Callable[[torch.Tensor], torch.Tensor]  # numbers of queries to (batch, heads, rows, keys) booleans

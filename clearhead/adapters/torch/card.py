@@ -20,7 +20,8 @@ from clearhead.adapters.torch.rule_names import rule_named
 from clearhead.engine.inputs import Rules
 from clearhead.errors import InputError, MachineError
 from clearhead.machine.unbroken import late
-from clearhead.rules.masks import Mask, full
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import full
 from clearhead.rules.scores import Score
 
 FLOAT32 = np.dtype(np.float32)

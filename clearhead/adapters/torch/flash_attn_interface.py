@@ -19,7 +19,8 @@ from clearhead.adapters.torch.operator import attend
 from clearhead.adapters.torch.rule_names import MOST_RULES, join_rule, split_rules
 from clearhead.adapters.torch.trace import trace_torch_function
 from clearhead.errors import InputError, ShapeError
-from clearhead.rules.masks import Mask, documents, full, window
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import documents, full, window
 
 BATCHED = "(batch, length, heads, dim)"
 MaskOptions = tuple[bool, tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]] | None]  # causal, window, documents

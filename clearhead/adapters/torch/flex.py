@@ -20,7 +20,7 @@ from clearhead.attention_weights.matrix import weights
 from clearhead.engine.problem import check_rules
 from clearhead.errors import InputError, ShapeError
 from clearhead.rules.expression import Expression, Formula
-from clearhead.rules.masks import Mask
+from clearhead.rules.mask_kinds import Mask
 
 POSITIONS = ("batch", "head", "row", "key")
 

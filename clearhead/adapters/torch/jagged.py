@@ -12,7 +12,8 @@ import torch
 from clearhead.adapters.torch.dropout import attend_dropped
 from clearhead.adapters.torch.operator import attend
 from clearhead.adapters.torch.rule_names import split_rules
-from clearhead.rules.masks import Causal, Full, Mask, Window, conjunction, documents
+from clearhead.rules.mask_kinds import Causal, Full, Mask, Window, conjunction
+from clearhead.rules.masks import documents
 
 
 def mask_over(mask: Mask, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Mask | None:

@@ -14,7 +14,8 @@ from clearhead.adapters.torch.attention_api import attention
 from clearhead.adapters.torch.sdpa import FULL, mask_rule, scaled_dot_product_attention
 from clearhead.adapters.torch.weights import LazyWeights, weights_of
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import CAUSAL
 from clearhead.rules.scores import ScoreLike
 
 __all__ = ["LazyWeights", "MultiheadAttention", "SelfAttention"]

@@ -21,7 +21,9 @@ from clearhead.errors import InputError
 from clearhead.interventions.edits import Layer, Patch
 from clearhead.interventions.places import Places
 from clearhead.rules.expression import Expression, Formula, rewrite
-from clearhead.rules.masks import Causal, Full, Window, at_end, conjunction, window
+from clearhead.rules.mask_kinds import Causal, Full, Window, conjunction
+from clearhead.rules.masks import window
+from clearhead.rules.placement import at_end
 from clearhead.rules.scores import as_rules
 
 

@@ -24,8 +24,8 @@ from clearhead.adapters.torch.rule_names import join_rule
 from clearhead.adapters.torch.trace import trace_torch_function
 from clearhead.arrays import Array, Integers
 from clearhead.errors import InputError
-from clearhead.rules.masks import POSITIONS
 from clearhead.rules.scores import Score
+from clearhead.rules.spans import POSITIONS
 from clearhead.watched.added import Added
 from clearhead.watched.growing import Arriving
 from clearhead.watched.visible import Visible, visible_band, within_tokens

@@ -18,8 +18,9 @@ import numpy as np
 from clearhead.arrays import Array
 from clearhead.engine.bounded_cache import BoundedCache
 from clearhead.once import cached_property
+from clearhead.rules.document_masks import Documents
 from clearhead.rules.expression import Expression, Formula, immutable_copy, parts, renumber, rewrite
-from clearhead.rules.masks import Causal, Documents, Full, Mask, Where, Window, conjunction
+from clearhead.rules.mask_kinds import Causal, Full, Mask, Where, Window, conjunction
 from clearhead.rules.scores import Given, Score
 
 LOOPED = (Causal, Window, Documents)  # masks that kernels implement as loop bounds

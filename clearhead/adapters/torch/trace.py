@@ -25,11 +25,11 @@ from clearhead.adapters.torch.traced_functions import (
 )
 from clearhead.errors import TraceError
 from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, rewrite
-from clearhead.rules.masks import check_called
 from clearhead.rules.operations import KIND_RANK
 from clearhead.rules.simplification import simplify
 from clearhead.rules.trace import returned_expression, user_line_of_error
 from clearhead.rules.tracers import Traced, as_expression
+from clearhead.rules.uncalled import check_called
 
 
 class TorchStandIn:

@@ -21,7 +21,8 @@ from clearhead.adapters.torch.weights import weights_of
 from clearhead.adapters.transformers.batch import LayerProblem, by_kernel, by_operator, rule_for
 from clearhead.adapters.transformers.mask import FULL_SLICE, BatchPart, MaskTensor
 from clearhead.errors import DtypeError, InputError, ShapeError
-from clearhead.rules.masks import Mask, causal, full, window
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import causal, full, window
 
 NAME = "clearhead"
 UNSUPPORTED_OPTIONS = ("sinks", "block_indices")  # unsupported options of a few models that change the result

@@ -26,7 +26,8 @@ from clearhead.functional import attend as attend_arrays
 from clearhead.functional import attention as attention_arrays
 from clearhead.machine.threads import allowed
 from clearhead.rules.expression import Expression, Formula
-from clearhead.rules.masks import Mask, dense
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import dense
 from clearhead.rules.scores import Score, bias, softcap
 
 MAX_RULE_NAMES = 256

@@ -8,7 +8,7 @@ import numpy as np
 
 from clearhead.adapters.transformers.mask import Pattern, packed_ids
 from clearhead.arrays import Array, Integers
-from clearhead.rules.masks import Causal, Full, Window, conjunction
+from clearhead.rules.mask_kinds import Causal, Full, Window, conjunction
 from clearhead.watched.visible import Visible, visible_band, within_tokens
 
 COMPARED_ROWS = 16  # with transformers' own mask function

@@ -28,19 +28,8 @@ from clearhead.arrays import Array
 from clearhead.errors import ClearheadError, InputError, ShapeError
 from clearhead.once import cached_property
 from clearhead.rules.expression import Formula
-from clearhead.rules.masks import (
-    Causal,
-    Mask,
-    Where,
-    Window,
-    causal,
-    conjunction,
-    documents,
-    full,
-    prefix,
-    where,
-    window,
-)
+from clearhead.rules.mask_kinds import Causal, Mask, Where, Window, conjunction
+from clearhead.rules.masks import causal, documents, full, prefix, where, window
 
 MaskFunction = Callable[..., Any]
 FULL_SLICE = slice(None)

@@ -18,7 +18,8 @@ from clearhead.adapters.torch.host import array_view
 from clearhead.adapters.torch.operator import autocast_operands
 from clearhead.adapters.torch.reference import HALF_DTYPES
 from clearhead.errors import InputError
-from clearhead.rules.masks import CAUSAL, Mask
+from clearhead.rules.mask_kinds import Mask
+from clearhead.rules.masks import CAUSAL
 from clearhead.rules.scores import ScoreLike
 
 

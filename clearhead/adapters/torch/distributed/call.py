@@ -24,12 +24,15 @@ from clearhead.adapters.torch.distributed.layout import Layout, Stretch
 from clearhead.adapters.torch.distributed.travel import Parcel
 from clearhead.adapters.torch.host import FLOAT_DTYPES, array_view, refuse_location
 from clearhead.adapters.torch.rule_names import split_rules
+from clearhead.arrays import is_integer
 from clearhead.definition.canonical import SEGMENT
 from clearhead.engine.problem import check_rules, check_scale, check_sink
 from clearhead.errors import DtypeError, InputError, ShapeError
 from clearhead.once import cached_property
+from clearhead.rules.document_masks import Documents
 from clearhead.rules.fused import fuse
-from clearhead.rules.masks import Causal, Documents, Full, Mask, Window, checked_mask, conjunction, full, is_integer
+from clearhead.rules.mask_kinds import Causal, Full, Mask, Window, checked_mask, conjunction
+from clearhead.rules.masks import full
 from clearhead.rules.scores import Score, ScoreLike, as_rules
 
 Way = Literal["gather", "stream"]

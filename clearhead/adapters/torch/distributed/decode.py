@@ -27,7 +27,7 @@ from clearhead.adapters.torch.distributed.layout import Layout, Stretch
 from clearhead.adapters.torch.distributed.peers import Peers
 from clearhead.adapters.torch.distributed.sharding import check_ranks
 from clearhead.adapters.torch.host import array_view, dense
-from clearhead.arrays import Array
+from clearhead.arrays import Array, is_integer
 from clearhead.cache.key_value import KeyValueCache
 from clearhead.definition.canonical import SEGMENT
 from clearhead.engine.problem import check_scale
@@ -35,7 +35,8 @@ from clearhead.errors import InputError, ShapeError
 from clearhead.pieces.origin import Origin
 from clearhead.pieces.partial import Partial, join, segments
 from clearhead.pieces.stretch import Call
-from clearhead.rules.masks import CAUSAL, Mask, checked_mask, full, is_integer
+from clearhead.rules.mask_kinds import Mask, checked_mask
+from clearhead.rules.masks import CAUSAL, full
 from clearhead.rules.scores import ScoreLike, as_rules
 
 

@@ -13,11 +13,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from clearhead.arrays import Integers
+from clearhead.arrays import Integers, is_integer
 from clearhead.definition.canonical import SEGMENT
 from clearhead.errors import InputError
 from clearhead.once import cached_property
-from clearhead.rules.masks import checked_lengths, is_integer, shortened
+from clearhead.rules.document_masks import checked_lengths, shortened
 
 Order = Literal["zigzag", "contiguous"]
 

@@ -1,0 +1,19 @@
+"""A common slip: a function that makes a mask or a rule, or works in one, given without being called."""
+
+import sys
+from types import FunctionType
+
+from clearhead.errors import InputError
+from clearhead.rules import functions
+
+
+def check_called(given: object, name: str) -> None:
+    """Raise InputError for one of our own functions, given in place of the mask or rule that it makes or works in."""
+    if not isinstance(given, FunctionType) or not given.__module__.startswith("clearhead.rules."):
+        return
+    called = given.__name__
+    if getattr(sys.modules[given.__module__], called, None) is not given:  # a function that an example made there
+        return
+    if given.__module__ == functions.__name__:
+        raise InputError(f"{name} is clearhead.functions.{called}, which works on numbers: call it inside a rule.")
+    raise InputError(f"{name} is clearhead.{called} itself, not what it makes: call it, as clearhead.{called}(…).")
