@@ -563,9 +563,9 @@ def test_what_is_no_function_is_told() -> None:
     with pytest.raises(TraceError, match=r"^3: TypeError: 'int' object is not callable"):
         trace(3, NAMES)
     with pytest.raises(InputError, match=r"^where\(3\) is not given a function"):
-        clearhead.where(3)  # type: ignore[arg-type]
+        clearhead.where(3)
     with pytest.raises(InputError, match=r"mask is <function .*, which is not a mask: use clearhead.where\(function\)"):
-        clearhead.attention(X, X, X, mask=lambda batch, head, query, key: key <= query)  # type: ignore[arg-type]
+        clearhead.attention(X, X, X, mask=lambda batch, head, query, key: key <= query)
 
 
 def number(batch: Any, head: Any, query: Any, key: Any) -> Any:  # here
