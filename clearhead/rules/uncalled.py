@@ -9,11 +9,11 @@ from clearhead.rules import functions
 
 def check_called(given: object, name: str) -> None:
     """Raise InputError for one of our own functions, given in place of the mask or rule that it makes or works in."""
-    if not isinstance(given, FunctionType) or not given.__module__.startswith("clearhead.rules."):
+    if not isinstance(given, FunctionType):
         return
-    called = given.__name__
-    if getattr(sys.modules[given.__module__], called, None) is not given:  # a function that an example made there
+    module, called = given.__module__ or "", given.__name__  # a function that `exec` made may have no module
+    if not module.startswith("clearhead.rules.") or getattr(sys.modules.get(module), called, None) is not given:
         return
-    if given.__module__ == functions.__name__:
+    if module == functions.__name__:
         raise InputError(f"{name} is clearhead.functions.{called}, which works on numbers: call it inside a rule.")
     raise InputError(f"{name} is clearhead.{called} itself, not what it makes: call it, as clearhead.{called}(…).")

@@ -478,6 +478,12 @@ def test_what_makes_a_rule_is_no_rule(name, given):
             compute(x, x, x, **{name: given})
 
 
+def test_a_rule_without_a_module_is_taken():
+    x, made = np.eye(3), {"__name__": None}
+    exec("def twice(score, batch, head, query, key): return score * 2", made)  # noqa: S102
+    np.testing.assert_array_equal(attention(x, x, x, score=made["twice"]), attention(x, x, x, score=clearhead.scale(2)))
+
+
 def test_what_makes_a_rule_or_works_in_one_is_no_function_of_positions():
     x = np.ones((3, 4))
     with pytest.raises(InputError, match=r"where's function is clearhead\.causal itself.* call it, as"):

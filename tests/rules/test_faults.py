@@ -198,7 +198,9 @@ WAYS = {
     "a cache of 8 bits": lambda q, k, v, **rules: attention(
         q[:, -3:].astype("f4"), cached(k.astype("f4"), v.astype("f4"), dtype="int8"), **rules
     ),
-    "a cache with a window": lambda q, k, v, **rules: attention(q[:, -3:], cached(k, v, 3, window=33), **rules),
+    "a cache with a window": lambda q, k, v, mask, **rules: attention(
+        q[:, -3:], cached(k, v, 3, window=33), mask=mask & window(32, align="end"), **rules
+    ),
     "weights over a cache": lambda q, k, v, **rules: clearhead.weights(q[:, -3:], cached(k, v), **rules).row(0),
     "16 bits": lambda q, k, v, **rules: attend(*(x.astype(np.float16) for x in (q, k, v)), **rules).output,
 }  # fmt: skip
