@@ -475,6 +475,23 @@ def test_the_compilers_words(card):
         attended(*drawn(9, *[(10, 32)] * 3))
 
 
+@pytest.mark.parametrize("name", ["cuModuleGetFunction", "cuFuncSetAttribute"])
+def test_a_kernel_that_cannot_be_used_is_unloaded(card, name):
+    stand_in = card(refuse={name: 2})
+    with pytest.raises(MachineError, match=f"refuses {name}"):
+        attended(*drawn(29, *[(10, 32)] * 3))
+    assert not stand_in.texts
+
+
+def test_memory_that_cannot_be_freed(card):
+    """A card that has failed refuses this, too, and nobody could do anything about it."""
+    stand_in = card()
+    memory = driver.Memory(driver.driver().card(0), 16)
+    stand_in.refuse["cuMemFree_v2"] = 700
+    memory.__del__()
+    memory.address.value = None
+
+
 def test_unknown_errors(card):
     card(refuse={"cuInit": 999, "cuGetErrorString": 1})
     with pytest.raises(MachineError, match="refuses cuInit with error 999: unknown error"):

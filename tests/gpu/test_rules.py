@@ -277,7 +277,7 @@ def test_a_call_is_compared_once(cards):
     assert ("wait", 7) in [call[:2] for call in called]  # for the copies
     assert called[-1] == ("finish", 7)  # before they are freed
     card.driver.library.capturing.add(9)
-    with pytest.raises(MachineError, match="holds no arrays of this computer: give its rules arrays in the card's"):
+    with pytest.raises(MachineError, match="holds no arrays of this computer: call outside of it"):
         attended(q, k, v, score=bias(table), stream=9)
     attended(q, k, v, score=softcap(9.0), stream=9)
 

@@ -112,9 +112,7 @@ def attend_named(
     return operator.attend(query, key, value, tables, sink, name, factor)
 
 
-def check_tables(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, rules: Sequence[Any]
-) -> None:
+def check_tables(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, rules: Sequence[Any]) -> None:
     """Check that the arrays of rules fit a call; raises ShapeError."""
     if not torch.compiler.is_compiling():
         known_rules = tuple(rule for rule in rules if isinstance(rule, Score))
