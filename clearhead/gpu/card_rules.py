@@ -99,8 +99,8 @@ def limits_of_rules(problem: Problem) -> str | None:
         return "the documents are packed"
     if problem.rules.doubtful:
         return (
-            "a rule might read outside an array, divide by 0 or make a whole number of too large a float, which is found "
-            "on the CPU alone (np.clip keeps an index inside, np.maximum a divisor above 0)"
+            "a rule might read outside an array, divide by 0 or make a whole number of too large a float, which is "
+            "found on the CPU alone (np.clip keeps an index inside, np.maximum a divisor above 0)"
         )
     if card_rules(problem).variant.entries > MOST_ENTRIES:
         return f"its rules have more than {MOST_ENTRIES} constants and axes of arrays"
