@@ -10,7 +10,7 @@ from clearhead import causal, full, window
 from clearhead.attention_weights.matrix import weights_of
 from clearhead.engine.inputs import Rules
 from clearhead.errors import InputError
-from clearhead.gpu import launch, weights
+from clearhead.gpu import launch
 from clearhead.gpu.programs import Program
 from clearhead.gpu.weights import USUAL, weights_on
 from tests.gpu.comparing import drawn, unequal
