@@ -356,12 +356,12 @@ def test_weights_with_tables(torch):
         w.row(3)
 
 
-FEW = RNG.standard_normal((3, 5))
+GROUP_TABLE = RNG.standard_normal((3, 5))
 GROUPS, SIZES = RNG.integers(0, 3, 70), RNG.integers(1, 5, 70)
 
 
 def by_groups(score, batch, head, query, key):
-    return score + FEW[GROUPS[query], key // SIZES[query] % 5]
+    return score + GROUP_TABLE[GROUPS[query], key // SIZES[query] % 5]
 
 
 def test_indices_and_divisors_of_the_cpu(torch):
