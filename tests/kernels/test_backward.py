@@ -1,7 +1,7 @@
 """The backward kernel against the definition's gradients, on every instruction set, and its promises of bits.
 
-Each score rule meets both dtypes on two instruction sets: one for all pairs, the other with a mask. Each mask meets one of
-all kinds of kernel, in turns.
+Each score rule meets both dtypes, on two instruction sets: once without a mask of its own, once with one. Each mask
+meets one of all kinds of kernel, in turns.
 """
 
 from itertools import product
