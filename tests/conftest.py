@@ -38,6 +38,7 @@ def kept_kernels() -> Path:
 faulthandler.enable()
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's threads spin while they wait, and each core has a process of tests:
 os.environ["OMP_WAIT_POLICY"] = "passive"  # a matrix product would take three times the processor time, or ten
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of its own kernels, which take most of the time of its tests
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the first process's cache
     os.environ["CLEARHEAD_CACHE_DIR"] = str(kept_kernels())
 for name in ("CLEARHEAD_ISA", "CLEARHEAD_THREADS", "CLEARHEAD_DEBUG", "CLEARHEAD_CACHE"):
@@ -47,6 +48,11 @@ hypothesis.settings.register_profile("tests", max_examples=60, deadline=None, de
 hypothesis.settings.register_profile("quick", max_examples=15, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the site, whose building takes a minute: begun last, it would leave the other cores idle."""
+    items.sort(key=lambda item: "tests/site/" not in item.nodeid)
 
 
 def pytest_collection_finish() -> None:
