@@ -12,7 +12,7 @@ from clearhead.errors import InputError
 from clearhead.interventions.edits import Ablate, Cut, Edit, Layer, PairEdit, Patch, Scale, Sink, Uniform
 from clearhead.interventions.places import Places, positions
 from clearhead.observing import observing
-from clearhead.rules.masks import Mask, is_integer
+from clearhead.rules.masks import Mask, check_called, is_integer
 from clearhead.rules.masks import where as where_mask
 from clearhead.watched.run import usual_part
 
@@ -22,8 +22,9 @@ def intervene(model: Any) -> Iterator[Intervention]:
     """Change a PyTorch model's attention while it runs inside the block, by edits that one makes on the way.
 
     An edit names a layer (a number, a list, or None for all of the model's usual part; `part="cross"` and the like for
-    others) and heads (None: all). Positions count a sequence's own tokens from 0, without padding; negative ones count
-    back from the newest token of the pass, so that queries=[-1] is a prompt's last token and then each generated one.
+    others) and heads (None: all); negative numbers count from the last, as in Python. Positions count a sequence's own
+    tokens from 0, without padding; negative ones count back from the newest token of the pass, so that queries=[-1] is
+    a prompt's last token and then each generated one.
     Heads without edits keep the model's output bit for bit; edited ones are computed by clearhead, on the processor,
     with gradients. Edits end with the block. Raises InputError for layers, heads and values that do not fit, and at
     the end of the block for edits that never changed anything.
@@ -183,19 +184,25 @@ class Intervention:
         if layer is None:
             return tuple((chosen, number) for number in numbers)
         wanted = whole_numbers(layer, "layer")
-        missing = [number for number in wanted if number not in numbers]
+        missing = [n for n in wanted if n not in numbers and n not in range(-len(numbers), 0)]
         if missing:
             from clearhead.adapters.torch.attention_layers import spans
 
-            raise InputError(f"part {chosen!r} of the model has no layer {missing[0]}: choose from {spans(numbers)}.")
-        return tuple((chosen, number) for number in wanted)
+            raise InputError(
+                f"part {chosen!r} of the model has no layer {missing[0]}: choose from {spans(numbers)}, or -1 for the "
+                "last of them, -2, and so on."
+            )
+        return tuple((chosen, number) for number in dict.fromkeys(n if n >= 0 else numbers[n] for n in wanted))
 
     def reached(self, edit: Edit, call: Any, places: Places) -> None:
         """Note that a layer of an edit was called, and check what only a call can show."""
         count, batch = call.query.shape[1], len(places.query)
-        wrong = [head for head in edit.heads or () if head >= count]
+        wrong = [head for head in edit.heads or () if not -count <= head < count]
         if wrong:
-            raise InputError(f"{edit!r}: the layer has no head {wrong[0]}: choose from 0 to {count - 1}.")
+            raise InputError(
+                f"{edit!r}: the layer has no head {wrong[0]}: choose from 0 to {count - 1}, or -1 for the last, -2, "
+                "and so on."
+            )
         if edit.sequence is not None and edit.sequence >= batch:
             raise InputError(f"{edit!r}: the batch has no sequence {edit.sequence}: choose from 0 to {batch - 1}.")
         if isinstance(edit, Scale):
@@ -236,8 +243,6 @@ def whole_numbers(given: Any, name: str) -> tuple[int, ...]:
     )
     if not items or not all(map(is_integer, items)):
         raise InputError(f"{name}={given!r} is not a number or a list of them: give {name}=5 or {name}=[0, 5].")
-    if min(items) < 0:
-        raise InputError(f"{name}={given!r} is below 0, where numbers begin: give {name}=5 or {name}=[0, 5].")
     return tuple(dict.fromkeys(int(n) for n in items))
 
 
@@ -250,6 +255,7 @@ def checked_where(given: Any) -> Mask | None:
     """A mask, or a function of (query, key) as one."""
     if given is None or isinstance(given, Mask):
         return given
+    check_called(given, "where")
     if not callable(given):
         raise InputError(
             f"where={given!r} does not choose pairs: give a function of (query, key), or a clearhead mask."

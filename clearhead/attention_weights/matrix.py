@@ -21,7 +21,7 @@ from clearhead.cache.kept import without_weights
 from clearhead.cache.key_value import KeyValueCache
 from clearhead.cache.pages import Paged
 from clearhead.displayed import Displayed
-from clearhead.engine.execute import execute_cache
+from clearhead.engine.execute import check_cache, execute_cache
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.kept import rules_over
 from clearhead.engine.problem import as_array, over_pages, problem_of
@@ -67,6 +67,7 @@ def weights(
             query, key, rules, lse=known, threads=threads, matching=known is None, first_key=int(first_key)
         )
     if known is not None:
+        check_cache(query, k, rules)
         return weights_of(query, k.paged(ALL_ITEMS), rules, lse=known, threads=threads, matching=False)
     known = execute_cache(query, k, rules, threads=threads, lse=True)[1]
     if not k.alike:

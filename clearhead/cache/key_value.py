@@ -33,12 +33,13 @@ class KeyValueCache:
     """Keys and values of one or several growing sequences, for `attention(q, cache)`.
 
     `append` adds new keys and values; with `window`, it first evicts pages that lie entirely before the last `window`
-    keys, so that attention needs `mask=window(w - 1)` or a shorter one: others see what happens to be held. `keep`
-    evicts all but chosen keys. Sequences (the leading axis of appended arrays, if there is one besides heads) can
-    differ in length and be reordered and forked; pages are shared until written. Numbers keep their dtype (float64,
-    float32, float16, bfloat16); `dtype="int8"` rounds them to 8 bits, with one scale per key and value. That takes
-    about a quarter of float32's memory; `rounding` holds the largest errors. Attention over a cache has the same bits
-    as over its `arrays()`.
+    keys, so that attention needs `mask=window(w - 1)` or a shorter one and refuses a mask that is known to reach
+    further, the default `causal()` too. What others (of tables or functions) show depends on the pages that are still
+    held. `keep` evicts all but chosen keys. Sequences (the leading axis of appended arrays, if there is one besides
+    heads) can differ in length and be reordered and forked; pages are shared until written. Numbers keep their dtype
+    (float64, float32, float16, bfloat16); `dtype="int8"` rounds them to 8 bits, with one scale per key and value. That
+    takes about a quarter of float32's memory; `rounding` holds the largest errors. Attention over a cache has the same
+    bits as over its `arrays()`.
 
     >>> from clearhead import attention
     >>> x = np.random.default_rng(0).standard_normal((2, 5, 8))
@@ -364,7 +365,10 @@ class KeyValueCache:
         return keys, values
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save all sequences to a .safetensors file; raises FileError and then leaves no file."""
+        """Save all sequences to a .safetensors file, which appears whole or not at all and replaces an older one.
+
+        Raises FileError.
+        """
         if self.layout is None:
             raise InputError("this cache is empty: append keys and values first.")
         rows = tuple(map(self.rows, range(len(self.sequences))))

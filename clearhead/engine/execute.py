@@ -4,6 +4,7 @@ Responsible for the work done in every call. `launch_cache` supplies everything 
 the checks, `machine` and `kernels` the code.
 """
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -22,6 +23,8 @@ from clearhead.kernels.abi.call import FIELDS
 from clearhead.machine.address import address
 from clearhead.machine.threads import allowed, run_kernel
 from clearhead.machine.unbroken import late
+from clearhead.rules.masks import Mask, checked_mask
+from clearhead.rules.reach import reach
 from clearhead.rules.scores import as_rules
 
 QUERY_FIELD, KEY_FIELD, VALUE_FIELD, OUTPUT_FIELD, LSE_FIELD, SINK_FIELD, WORKSPACE_FIELD, COUNTERS_FIELD = (
@@ -139,7 +142,7 @@ def execute_pages(q: Array, pages: Paged, rules: Rules, *, threads: int | None, 
 
 
 def check_cache(q: Array, cache: KeyValueCache, rules: Rules) -> Layout:
-    """The cache's layout; raises ShapeError if the queries do not fit it."""
+    """The cache's layout; raises ShapeError if the queries do not fit it, InputError if the mask does not."""
     if rules.precision != "exact":
         raise InputError(f"precision={rules.precision!r} does not work on a cache: use 'exact'.")
     if cache.layout is None:
@@ -147,4 +150,18 @@ def check_cache(q: Array, cache: KeyValueCache, rules: Rules) -> Layout:
     if q.ndim < 3 or (cache.batched and q.shape[:-3] != (len(cache.counts),)):
         wanted = f"({len(cache.counts)}, heads, n, {cache.layout.key_dim})" if cache.batched else "(heads, n, dim)"
         raise ShapeError(f"q of shape {q.shape} does not fit {cache!r}: give {wanted}.")
+    if cache.window is not None:
+        check_window(cache.window, checked_mask(rules.mask))
     return cache.layout
+
+
+def check_window(window: int, mask: Mask) -> None:
+    """Raise InputError for a mask that surely shows keys that a cache with a window lets go, still held or not."""
+    before = reach(mask)
+    if before >= window:
+        how_far = "to the first key" if before == math.inf else f"{before} keys"
+        raise InputError(
+            f"mask={mask!r} reaches back {how_far}, but KeyValueCache(window={window}) keeps no more than "
+            f"{window - 1} keys before a query's own: give mask=window({window - 1}) or yours & window({window - 1}), "
+            f"or make the cache with {'no window' if before == math.inf else f'window={before + 1}'}."
+        )

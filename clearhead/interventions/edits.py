@@ -5,7 +5,7 @@ An edit is a value that never changes; the same one is meant in every pass. `rul
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,15 @@ from clearhead.rules.masks import Mask
 
 Layer = tuple[str, int]  # a part of the model, and the layer's number in it
 EVERYTHING = Positions()
+
+
+def from_first(numbers: Sequence[int], count: int) -> tuple[int, ...]:
+    """Numbers among so many things, each once; negative ones count from the last, as in Python.
+
+    >>> from_first([0, -1, 3], 4)
+    (0, 3)
+    """
+    return tuple(dict.fromkeys(n + count if n < 0 else n for n in numbers))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -32,8 +41,8 @@ class Edit:
         return layer in self.layers
 
     def heads_of(self, count: int) -> tuple[int, ...]:
-        """The heads that it changes, of so many."""
-        return tuple(range(count)) if self.heads is None else self.heads
+        """The heads that it changes, of so many; negative numbers count from the last."""
+        return tuple(range(count)) if self.heads is None else from_first(self.heads, count)
 
     @property
     def details(self) -> list[str]:

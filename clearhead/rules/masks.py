@@ -8,6 +8,7 @@ tables they read. The last leading axis counts heads; batch counts over all othe
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -18,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clearhead.arrays import ceil_div
-from clearhead.errors import InputError, ShapeError, reason
+from clearhead.errors import InputError, ShapeError, TraceError, reason
 from clearhead.once import cached_property
+from clearhead.rules import functions
 from clearhead.rules.evaluation import evaluate
 from clearhead.rules.expression import Expression, Formula, immutable_copy
 from clearhead.rules.simplification import simplify
-from clearhead.rules.trace import trace
+from clearhead.rules.trace import function_description, trace
 
 Align = Literal["start", "end"]
 POSITIONS = ("batch", "head", "query", "key")
@@ -416,7 +418,8 @@ def causal(*, align: Align | None = None, at: int | None = None) -> Causal:
     `align` is required if the numbers of queries and keys differ: "end" if the queries are the last items
     (chunked prompts, key/value caches), "start" if they are the first. `at=p` says instead that the queries are a
     piece of a longer call, the first at position p among its keys; rules then read positions, and rows of `dense` and
-    `bias` tables, of that call. Raises InputError for other words, positions below 0, or both.
+    `bias` tables, of that call. Queries before the first key, as the first of more queries than keys with align="end",
+    see nothing: their output is 0. Raises InputError for other words, positions below 0, or both.
 
     >>> visible(causal(align="end"), queries=2, keys=4).astype(int)
     array([[1, 1, 1, 0],
@@ -424,6 +427,10 @@ def causal(*, align: Align | None = None, at: int | None = None) -> Causal:
     >>> visible(causal(at=1), queries=2, keys=4).astype(int)
     array([[1, 1, 0, 0],
            [1, 1, 1, 0]])
+    >>> visible(causal(align="end"), queries=3, keys=2).astype(int)
+    array([[0, 0],
+           [1, 0],
+           [1, 1]])
     """
     return Causal(checked_align(align), checked_at(at, align))
 
@@ -549,9 +556,14 @@ def where(function: Callable[..., Any]) -> Where:
     array([[1, 0],
            [0, 1]])
     """
+    check_called(function, "where's function")
+    if not callable(function):
+        raise InputError(f"where({function!r}) is not given a function: give one of (batch, head, query, key).")
     traced = trace(function, POSITIONS)
     if traced.expression.kind != "bool":
-        raise InputError(f"where({function!r}) gives numbers, not conditions: compare something, as in key <= query.")
+        raise TraceError(
+            f"{function_description(function)} gives numbers, not conditions: compare something, as in key <= query."
+        )
     return Where(function, Formula(traced.expression, tuple(map(immutable_copy, traced.arrays))))
 
 
@@ -732,16 +744,24 @@ def checked_mask(mask: object) -> Mask:
     if isinstance(mask, Mask):
         return mask
     check_called(mask, "mask")
-    called = f"a {type(mask).__name__}" if isinstance(mask, np.ndarray) else repr(mask)
-    cure = "dense(array)" if isinstance(mask, np.ndarray) else "causal(), full(), window(…) and their like"
+    called, cure = repr(mask), "causal(), full(), window(…) and their like"
+    if isinstance(mask, np.ndarray):
+        called, cure = "a ndarray", "dense(array)"
+    elif callable(mask):
+        cure = "where(function)"
     raise InputError(f"mask is {called}, which is not a mask: use clearhead.{cure}.")
 
 
 def check_called(given: object, name: str) -> None:
-    """Raise InputError for one of our own functions that make masks or rules, given in place of what it makes."""
-    if isinstance(given, FunctionType) and given.__module__.startswith("clearhead.rules."):
-        called = given.__name__
-        raise InputError(f"{name} is clearhead.{called} itself, not what it makes: call it, as clearhead.{called}(…).")
+    """Raise InputError for one of our own functions, given in place of the mask or rule that it makes or works in."""
+    if not isinstance(given, FunctionType) or not given.__module__.startswith("clearhead.rules."):
+        return
+    called = given.__name__
+    if getattr(sys.modules[given.__module__], called, None) is not given:  # a function that an example made there
+        return
+    if given.__module__ == functions.__name__:
+        raise InputError(f"{name} is clearhead.functions.{called}, which works on numbers: call it inside a rule.")
+    raise InputError(f"{name} is clearhead.{called} itself, not what it makes: call it, as clearhead.{called}(…).")
 
 
 def checked_align(align: Any) -> Align | None:

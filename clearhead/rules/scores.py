@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.errors import InputError
+from clearhead.errors import InputError, TraceError
 from clearhead.once import cached_property
 from clearhead.rules import functions
 from clearhead.rules.expression import Expression, Formula, immutable_copy
 from clearhead.rules.masks import broadcast_index, check_called, is_integer, plain_array
 from clearhead.rules.simplification import simplify
-from clearhead.rules.trace import trace
+from clearhead.rules.trace import function_description, trace
 
 SCORE_PARAMETERS = ("score", "batch", "head", "query", "key")
 MOST_HEADS, MOST_DISTANCE = 1 << 20, 1 << 24  # limits for generated tables
@@ -299,9 +299,11 @@ def as_rule(part: Any) -> Score:
 
 
 def as_score(traced: Formula, function: object) -> Formula:
-    """A traced function's formula as a score: integers become floats, booleans raise InputError."""
+    """A traced function's formula as a score: integers become floats, booleans raise TraceError."""
     if traced.expression.kind == "bool":
-        raise InputError(f"{function!r} gives a condition, not a score: use np.where(condition, score, -np.inf).")
+        raise TraceError(
+            f"{function_description(function)} gives a condition, not a score: use np.where(condition, score, -np.inf)."
+        )
     if traced.expression.kind == "int":
         return Formula(simplify(Expression("float", "float", (traced.expression,))), traced.arrays)
     return traced

@@ -14,6 +14,7 @@ from clearhead.reading.readings import Reading
 from clearhead.view.answers import LONGEST_SENTENCE
 
 TOKEN_BYTES = 16  # bytes of the secret in the address
+LONGEST_ADDRESS = 120  # characters of one that is printed: one for a long text would fill the screen
 FIRST_TEXT = "The river was wide. The boat crossed the river, and the boat came back."
 SMALL = "tiny"
 
@@ -113,7 +114,9 @@ def serve_page(find_reader: Callable[[], Reader], screen: str, state: str, optio
     except OSError as error:
         raise InputError(f"port {options.port} cannot be used ({error.strerror}): give another, or none.") from error
     token = secrets.token_urlsafe(TOKEN_BYTES)
-    address = f"http://{server.HOST}:{listener.getsockname()[1]}/{token}/{screen}{'#' if state else ''}{state}"
+    start = f"{screen}#{state}" if state else screen
+    home = f"http://{server.HOST}:{listener.getsockname()[1]}/{token}/"
+    address = home + (start if len(home + start) <= LONGEST_ADDRESS else "start")
 
     def ready() -> None:
         print(f"The page is at {address}", flush=True)
@@ -121,4 +124,4 @@ def serve_page(find_reader: Callable[[], Reader], screen: str, state: str, optio
             print("Open it in a browser on this computer.", flush=True)
         print("Ctrl-C ends it.", flush=True)
 
-    server.serve(listener, token, find_reader, ready)
+    server.serve(listener, token, find_reader, ready, start)

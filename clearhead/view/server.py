@@ -16,7 +16,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -79,12 +79,16 @@ class Guard:
         )
 
 
-def application(token: str, port: int, find_reader: Callable[[], Reader]) -> ASGIApp:
-    """The whole application, guarded; `find_reader` is asked once, when the first question about a reading comes."""
+def application(token: str, port: int, find_reader: Callable[[], Reader], start: str = "") -> ASGIApp:
+    """The whole application, guarded; `find_reader` is asked once, when the first question about a reading comes.
+
+    The path /start leads to `start`: a screen, and a state of it that may be too long to be shown.
+    """
     questions = Questions(find_reader)
     routes = [
         Route("/", lambda request: HTMLResponse(page.served_page(page.LEARN))),
         Route("/read", lambda request: HTMLResponse(page.served_page(page.READ))),
+        Route("/start", lambda request: RedirectResponse(f"/{token}/{start}")),
         Route("/ask/{what}", questions.respond, methods=["GET", "POST"]),
         Route("/file", file_request, methods=["POST"]),
         Mount("/static", StaticFiles(directory=str(page.STATIC))),
@@ -190,8 +194,10 @@ def is_ours(record: logging.LogRecord) -> bool:
     return kind is None or not kind.__module__.startswith("h11")
 
 
-def serve(listener: socket.socket, token: str, find_reader: Callable[[], Reader], ready: Callable[[], None]) -> None:
-    """Answer requests until interrupted; calls `ready` once the server listens."""
+def serve(
+    listener: socket.socket, token: str, find_reader: Callable[[], Reader], ready: Callable[[], None], start: str = ""
+) -> None:
+    """Answer requests until interrupted; calls `ready` once the server listens. `start` is as for `application`."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -199,7 +205,7 @@ def serve(listener: socket.socket, token: str, find_reader: Callable[[], Reader]
             await super().startup(sockets)
             ready()
 
-    app = application(token, listener.getsockname()[1], find_reader)
+    app = application(token, listener.getsockname()[1], find_reader, start)
     for name in ("uvicorn.error", "asyncio"):
         logging.getLogger(name).addFilter(is_ours)
     Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")).run([listener])

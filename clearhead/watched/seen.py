@@ -96,9 +96,17 @@ class Layer:
         return self.sequence.changes
 
     def head(self, number: int) -> Head:
-        """One head, by its number in the model; raises InputError if it was not watched."""
+        """One head, by its number in the model; a negative one counts from the last watched head.
+
+        Raises InputError if it was not watched.
+        """
+        if number in range(-len(self.heads), 0):
+            number = self.heads[number]
         if number not in self.heads:
-            raise InputError(f"head {number!r} of layer {self.number} was not watched: choose from {list(self.heads)}.")
+            raise InputError(
+                f"head {number!r} of layer {self.number} was not watched: choose from {list(self.heads)}, or -1 for "
+                "the last of them, -2, and so on."
+            )
         return Head(self, self.heads.index(number))
 
     def rows_of(self, number: int) -> slice:

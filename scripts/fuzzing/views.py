@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from clearhead import InputError, KeyValueCache, attend, attention, bias, causal, dense, full, weights, window
+from clearhead import InputError, KeyValueCache, attend, attention, bias, causal, dense, full, weights, where, window
 
 HEADS, KEY_HEADS, DIM, VALUE_DIM, ITEMS, PAGE = 4, 2, 16, 8, 20, 128
 SHARED = HEADS // KEY_HEADS
@@ -175,10 +175,12 @@ class Program:
         if cache.layout is None:
             return
         q = self.random(len(mirror), HEADS, self.pick([1, 1, 2, 6]), DIM)
-        mask, left, right = self.pick([
-            (causal(), None, 0), (full(), None, None), (window(20), 20, 0),
-            *([] if kept is None else [(window(kept - 1), kept - 1, 0)]),
-        ])  # fmt: skip
+        behind = where(lambda batch, head, query, key: key <= query)  # how far it reaches, a cache does not know
+        mask, left, right = self.pick(
+            [(causal(), None, 0), (full(), None, None), (window(20), 20, 0)]
+            if kept is None
+            else [(behind, None, 0), (window(kept - 1), kept - 1, 0), (window(20), 20, 0)]
+        )
         done, known = attend(q, cache, mask=mask), []
         for i, sequence in enumerate(mirror):
             n, m = q.shape[-2], sequence.keys.shape[1]

@@ -87,11 +87,12 @@ def caches(draw: Draw) -> list[Any]:
     """Append, fork, reorder, save, load, let go."""
     r, found = draw.random, []
     cache = KeyValueCache(window=r.choice([None, 150]), dtype=r.choice([None, "int8"]))
+    mask = clearhead.causal() if cache.window is None else clearhead.window(cache.window - 1)
     rng = np.random.default_rng(draw.seed)
     draw_normal = lambda *shape: rng.standard_normal(shape, np.float32)  # noqa: E731
     for n in (130, 1, 1, 40):
         cache.append(draw_normal(2, 2, n, 16), draw_normal(2, 2, n, 8))
-        found.append(clearhead.attention(draw_normal(2, 4, 1, 16), cache, threads=draw.threads))
+        found.append(clearhead.attention(draw_normal(2, 4, 1, 16), cache, mask=mask, threads=draw.threads))
     other = cache.fork()
     other.reorder([1, 0, 1])
     other.append(draw_normal(3, 2, 3, 16), draw_normal(3, 2, 3, 8))
@@ -99,10 +100,10 @@ def caches(draw: Draw) -> list[Any]:
     other.save(path)
     again = KeyValueCache.load(path)
     path.unlink()
-    done = clearhead.attend(draw_normal(3, 4, 2, 16), again, threads=draw.threads)
+    done = clearhead.attend(draw_normal(3, 4, 2, 16), again, mask=mask, threads=draw.threads)
     found += [done.output, done.lse, np.asarray(done.weights)]
     again.keep(np.arange(again.lengths[0] - 60, again.lengths[0], 3))
-    found.append(clearhead.attention(draw_normal(3, 4, 1, 16), again, threads=draw.threads))
+    found.append(clearhead.attention(draw_normal(3, 4, 1, 16), again, mask=mask, threads=draw.threads))
     return found
 
 

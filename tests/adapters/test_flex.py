@@ -9,6 +9,7 @@ from torch.nn.attention import flex_attention as flex  # noqa: E402
 from clearhead import InputError, TraceError, causal, functions  # noqa: E402
 from clearhead.adapters.torch import attention, flex_attention, scaled_dot_product_attention  # noqa: E402
 from clearhead.engine.launch_cache import launches  # noqa: E402
+from clearhead.rules import scores  # noqa: E402
 from clearhead.rules.bounds import ALL_HIDDEN  # noqa: E402
 
 B, H, N, M, D = 2, 4, 37, 45, 8
@@ -387,6 +388,12 @@ def test_what_cannot_be_traced_tells_its_line(message, mod):
     line = mod.__code__.co_firstlineno
     with pytest.raises(TraceError, match=rf"test_flex\.py, line {line}, `.*lambda s, b, h, i, j.*{message}"):
         flex_attention(*operands(), score_mod=mod)
+
+
+def test_what_makes_a_rule_is_to_be_called():
+    for options in ({"score_mod": scores.softcap}, {"block_mask": causal}):
+        with pytest.raises(InputError, match=r"the function is clearhead\.\w+ itself, not what it makes: call it"):
+            flex_attention(*operands(), **options)
 
 
 def test_a_compiled_graph_is_left_for_the_call():

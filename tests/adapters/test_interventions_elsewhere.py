@@ -322,17 +322,18 @@ def llama():
 
 IDS = torch.arange(3, 15)[None]
 WRONG = {
-    "no layer 9: choose from 0 to 1": lambda c: c.ablate(9),
+    "no layer 9: choose from 0 to 1, or -1 for the last of them": lambda c: c.ablate(9),
+    "no layer -3: choose from 0 to 1, or -1 for the last of them": lambda c: c.ablate([0, -3]),
     "no part 'vision': choose from 'decoder'": lambda c: c.ablate(0, part="vision"),
-    "no head 4: choose from 0 to 3": lambda c: c.ablate(0, [4]),
-    "layer=-1 is below 0, where numbers begin: give layer=5": lambda c: c.ablate(-1, 0),
-    "heads=[1, -2] is below 0, where numbers begin": lambda c: c.ablate(0, [1, -2]),
+    "no head 4: choose from 0 to 3, or -1 for the last": lambda c: c.ablate(0, [4]),
+    "no head -5: choose from 0 to 3, or -1 for the last": lambda c: c.ablate(0, [1, -5]),
     "heads='all' is not a number": lambda c: c.ablate(0, "all"),
     "queries=1.5 are not positions": lambda c: c.cut(0, queries=1.5),
     "factor=-1 has negative": lambda c: c.scale(0, [1], -1),
     "factors for 3 heads, but changes 2": lambda c: c.scale(0, [1, 2], [1, 2, 3]),
     "factors for 5 keys, but one stands at position 11": lambda c: c.scale(0, [1], np.ones((1, 1, 5))),
     "where=3 does not choose pairs": lambda c: c.cut(0, where=3),
+    "where is clearhead.causal itself, not what it makes": lambda c: c.cut(0, where=clearhead.causal),
     "value=inf is not finite": lambda c: c.sink(0, [1], np.inf),
     "to='median' is not an output": lambda c: c.ablate(0, to="median"),
     "gives numbers for 5 dims, but needs 16": lambda c: c.ablate(0, [1], to=np.zeros(5)),
@@ -355,6 +356,31 @@ def test_wrong_arguments_name_what_is_possible(llama, message):
     with pytest.raises(InputError) as error:
         called(llama, WRONG[message], IDS)
     assert message in str(error.value)
+
+
+NEGATIVE = [  # an edit as written, and with the numbers that it means of 2 layers of 4 heads
+    (lambda c: c.ablate(-1, 0), lambda c: c.ablate(1, 0)),
+    (lambda c: c.ablate([-2, 1, -1], [-1, 0, 3]), lambda c: c.ablate(None, [3, 0])),
+    (lambda c: c.cut(-1, -4, keys=0), lambda c: c.cut(1, 0, keys=0)),
+    (lambda c: c.scale(-2, [0, -1], [2, 3]), lambda c: c.scale(0, [0, 3], [2, 3])),
+    (lambda c: c.sink(0, -1, 1.0), lambda c: c.sink(0, 3, 1.0)),
+    (lambda c: c.uniform(1, [-2]), lambda c: c.uniform(1, [2])),
+]
+
+
+@pytest.mark.parametrize(("edit", "meant"), NEGATIVE)
+@torch.no_grad()
+def test_negative_layers_and_heads_count_from_the_last(llama, edit, meant):
+    results = []
+    for one in (edit, meant):
+        with clearhead.watch(llama) as seen, clearhead.intervene(llama) as change:
+            one(change)
+            logits = llama(IDS).logits
+        results.append((logits, np.asarray(seen.layer(-1).head(-1).weights)))
+    assert torch.equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+    np.testing.assert_array_equal(results[0][1], np.asarray(seen.layer(1).head(3).weights))
+    assert not torch.equal(results[0][0], llama(IDS).logits)
 
 
 def called(model, edit, x):

@@ -137,7 +137,7 @@ def test_shares_and_scores_over_a_cache(narrow):
     dtype = np.float32 if narrow == "int8" else narrow
     cache = KeyValueCache(window=100, dtype="int8" if narrow == "int8" else None)
     cache.append(k.astype(dtype), v.astype(dtype))
-    done = attend(q.astype(dtype), cache, mask=window(100))
+    done = attend(q.astype(dtype), cache, mask=window(99))
     a, ids = np.asarray(done.weights).astype(np.float64), np.arange(300) % 7
     s = done.weights.summary("groups", "matches", "distances", groups={"late": slice(250, None)},
                              matches=token_matches(ids, queries=5))  # fmt: skip

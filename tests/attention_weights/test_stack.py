@@ -1,5 +1,7 @@
 """Rollout, flow and alignment against the definition on whole matrices."""
 
+import re
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -116,6 +118,26 @@ def test_a_stack_too_large_for_memory_is_refused(monkeypatch):
         with pytest.raises(clearhead.InputError, match="CLEARHEAD_MEMORY=2"):
             call()
     assert rollout(layers, 599).shape == (600,)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "rows", "words"),
+    [
+        ("1", 362, None),  # 362 × 362 float64 are less than a MiB
+        ("1", 363, "would take 2 MiB, more than CLEARHEAD_MEMORY=1:"),  # and 363 × 363 just more
+        ("0", 1, "would take 1 MiB, more than CLEARHEAD_MEMORY=0:"),
+        (" 1 ", 363, "more than CLEARHEAD_MEMORY=1:"),
+        ("1.5GB", 1, "CLEARHEAD_MEMORY=1.5GB is not a number of MiB: set it to 1024"),
+        ("1.5", 1, "CLEARHEAD_MEMORY=1.5 is not a number of MiB"),
+        ("-1", 1, "CLEARHEAD_MEMORY=-1 is not a number of MiB"),
+        ("", 1, "CLEARHEAD_MEMORY= is not a number of MiB"),
+    ],
+)
+def test_the_memory_that_is_shown_is_the_memory_that_is_allowed(monkeypatch, allowed, rows, words):
+    monkeypatch.setenv("CLEARHEAD_MEMORY", allowed)
+    w = clearhead.weights(np.zeros((rows, 2)), np.zeros((rows, 2)))
+    with nullcontext() if words is None else pytest.raises(clearhead.InputError, match=re.escape(words)):
+        np.asarray(w)
 
 
 def test_alignment_leaves_out_a_prompt_and_the_padding_behind_a_recording():

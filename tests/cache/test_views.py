@@ -114,7 +114,7 @@ def test_sequences_of_one_length_may_begin_with_different_keys(kept, order, dtyp
     cache.reorder(order)
     assert {cache.first_key(n) for n in range(2)} == {0, (700 - kept + 1) // 128 * 128}
     q = random(2, 4, 6, 16, dtype=dtype, seed=2)
-    for mask in (window(kept - 1), causal(), clearhead.full()):
+    for mask in (window(kept - 1), window(20, 3), clearhead.where(lambda b, h, q, k: k <= q)):
         done = attend(q, cache, mask=mask)
         check_same_bits(done.output, attention(q, cache, mask=mask))
         for n in range(2):

@@ -1,5 +1,6 @@
 """Decoding: few queries give the canonical bits, and a cache the bits of plain arrays."""
 
+import re
 from itertools import product
 
 import numpy as np
@@ -9,7 +10,20 @@ from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 
 import clearhead
-from clearhead import KeyValueCache, alibi, attend, attention, causal, documents, full, softcap, where, window
+from clearhead import (
+    KeyValueCache,
+    alibi,
+    attend,
+    attention,
+    causal,
+    dilated,
+    documents,
+    full,
+    prefix,
+    softcap,
+    where,
+    window,
+)
 from clearhead.definition import canonical
 from clearhead.engine.launch import FEW
 from clearhead.machine.target import native_isas
@@ -80,7 +94,8 @@ def test_queries_before_the_keys_that_a_cache_still_holds_see_nothing(queries):
         whole.append(part, part)
         cache.append(part, part)
     left = where(lambda b, h, q, k: k >= 128)
-    for mask in (causal(at=20), causal(at=126), window(4, 0, at=126), causal(at=20) & where(lambda b, h, q, k: k > 2)):
+    late = where(lambda b, h, q, k: k > 2)
+    for mask in (window(0, 0, at=20), window(0, 3, at=126), causal(at=20) & late, causal(at=126) & late):
         got, expected = attend(q, cache, mask=mask), attend(q, whole, mask=mask & left)
         check_same_bits(got.output, expected.output, f"outputs of {mask}")
         check_same_bits(got.lse, expected.lse, f"log-sum-exps of {mask}")
@@ -125,6 +140,45 @@ def test_a_cache_gives_the_bits_of_the_whole(kind, isa):
             check_same_bits(got.lse, whole.lse[part], "log-sum-exps")
             start += step
     assert start == n == cache.lengths[0]
+
+
+TOO_FAR = {
+    "reaches back 100 keys, but KeyValueCache(window=100) keeps no more than 99": window(100),
+    "give mask=window(99) or yours & window(99), or make the cache with window=151.": causal() & window(150, 5),
+    "reaches back 104 keys": dilated(8) & window(108),
+    "reaches back to the first key": causal(),
+    "give mask=window(99) or yours & window(99), or make the cache with no window.": full(),
+    "mask=window(None, 0) reaches": window(None),
+    "mask=window(99, 0) | prefix(4) reaches": window(99) | prefix(4),
+    "mask=window(99, 0) | window(200, 0) reaches back 200": window(99) | window(200),
+    "mask=dilated(4) reaches": dilated(4),
+    "window(None, None, align='end') reaches back 200": (window(99) | window(200)) & window(None, None, align="end"),
+}
+
+
+@pytest.mark.parametrize("held", [20, 400])  # with and without pages to let go
+def test_a_windows_cache_refuses_masks_that_reach_further(held):
+    cache, x, q = KeyValueCache(window=100), random(1, held, 16), random(1, 3, 16, seed=1)
+    cache.append(x, x)
+    cache.append(x[:, :3], x[:, :3])
+    for words, mask in TOO_FAR.items():
+        for call in (
+            lambda mask: attention(q, cache, mask=mask),
+            lambda mask: attend(q, cache, mask=mask),
+            lambda mask: clearhead.weights(q, cache, mask=mask),
+            lambda mask: clearhead.weights(q, cache, mask=mask, lse=np.zeros((1, 3), np.float32)),
+        ):
+            with pytest.raises(clearhead.InputError, match=re.escape(words)):
+                call(mask)
+    with pytest.raises(clearhead.InputError, match="reaches back to the first key"):
+        clearhead.partial(q, cache, mask=causal(at=held))
+    every = KeyValueCache()
+    every.append(x, x)
+    every.append(x[:, :3], x[:, :3])
+    for mask in (window(99), causal() & window(99), window(400) & window(0, None), window(103) & dilated(8), window(9)):
+        check_same_bits(attention(q, cache, mask=mask), attention(q, every, mask=mask), str(mask))
+    for mask in (where(lambda b, h, q, k: k <= q), causal() & where(lambda b, h, q, k: k > 2)):  # nobody knows how far
+        attention(q, cache, mask=mask)
 
 
 def test_a_windows_cache_does_not_grow():
@@ -282,7 +336,7 @@ def test_narrow_caches_are_forked_reordered_and_saved(dtype, narrow, tmp_path):
     cache.save(tmp_path / "cache.safetensors")
     loaded = KeyValueCache.load(tmp_path / "cache.safetensors")
     assert (loaded.lengths, loaded.rounding) == (cache.lengths, cache.rounding) == ((131, 150), cache.rounding)
-    mask = window(64, align="end")
+    mask = window(63, align="end")
     expected = attend(q, cache, mask=mask)
     got = attend(q, loaded, mask=mask)
     check_same_bits(got.output, expected.output, "outputs")

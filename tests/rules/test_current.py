@@ -459,20 +459,28 @@ def test_tables_are_read_in_place_though_they_were_read_only(writable: bool) -> 
         np.testing.assert_allclose(attention(x, x, x, mask=mask), textbook.attention(x, x, x, mask=mask), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("name", "given"),
-    [
-        ("score", clearhead.softcap),
-        ("score", clearhead.alibi),
-        ("score", [clearhead.softcap(2.0), clearhead.bias]),
-        ("mask", clearhead.causal),
-        ("mask", clearhead.window),
-        ("mask", where),
-    ],
-)
+UNCALLED = [
+    ("score", clearhead.softcap),
+    ("score", clearhead.alibi),
+    ("score", [clearhead.softcap(2.0), clearhead.bias]),
+    ("mask", clearhead.causal),
+    ("mask", clearhead.window),
+    ("mask", where),
+]
+
+
+@pytest.mark.parametrize(("name", "given"), UNCALLED)
 def test_what_makes_a_rule_is_no_rule(name, given):
     """A common slip: the parentheses are forgotten."""
     x = np.ones((3, 4))
     for compute in (attention, clearhead.attend, lambda q, k, v, **rules: clearhead.weights(q, k, **rules)):
         with pytest.raises(InputError, match=rf"{name} is clearhead\.\w+ itself.*call it, as clearhead\.\w+\(…\)"):
             compute(x, x, x, **{name: given})
+
+
+def test_what_makes_a_rule_or_works_in_one_is_no_function_of_positions():
+    x = np.ones((3, 4))
+    with pytest.raises(InputError, match=r"where's function is clearhead\.causal itself.* call it, as"):
+        where(clearhead.causal)
+    with pytest.raises(InputError, match=r"score is clearhead\.functions\.tanh, which works on numbers: call it"):
+        attention(x, x, x, score=functions.tanh)

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from collections.abc import Callable
 from functools import partial, wraps
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import clearhead
 from clearhead.errors import InputError, TraceError
 from clearhead.rules import functions
 from clearhead.rules.evaluation import evaluate
@@ -555,9 +557,39 @@ def test_an_error_names_file_line_and_what_to_write(function: Callable[..., Any]
     assert COUNT == 0
 
 
+X = np.ones((3, 4))
+
+
 def test_what_is_no_function_is_told() -> None:
     with pytest.raises(TraceError, match=r"^3: TypeError: 'int' object is not callable"):
         trace(3, NAMES)
+    with pytest.raises(InputError, match=r"^where\(3\) is not given a function"):
+        clearhead.where(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"mask is <function .*, which is not a mask: use clearhead.where\(function\)"):
+        clearhead.attention(X, X, X, mask=lambda batch, head, query, key: key <= query)  # type: ignore[arg-type]
+
+
+def number(batch: Any, head: Any, query: Any, key: Any) -> Any:  # here
+    return query - key
+
+
+def condition(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:  # here
+    return key <= query
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: clearhead.where(number), "gives numbers, not conditions"),
+        (
+            lambda: clearhead.attention(X, X, X, score=condition),
+            "gives a condition, not a score",
+        ),
+    ],
+)
+def test_what_a_rule_gives_is_told_with_its_line(call: Callable[[], Any], words: str) -> None:
+    with pytest.raises(TraceError, match=rf"{re.escape(__file__)}, line \d+, .*# here`\) {words}"):
+        call()
 
 
 def test_an_array_of_an_object_is_told() -> None:

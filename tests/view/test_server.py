@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from clearhead.errors import InputError
 from clearhead.model import load
 from clearhead.model.heads import head_scores
 from clearhead.view import page
 from clearhead.view.answers import answer
+from clearhead.view.command import LONGEST_ADDRESS
 from clearhead.view.learned import SHOWN_HEADS
+from tests.view.conftest import serving
 
 
 def fetch(
@@ -105,6 +108,22 @@ def test_the_port_is_this_computers_and_may_be_taken(tmp_path: object) -> None:
     assert done.returncode == 2
     assert f"port {port} cannot be used" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_address_of_a_long_text_is_short_and_opens_on_the_text(browser: Browser) -> None:
+    text = " ".join(["水は川を流れる"] * 240)  # 1919 characters, 17,000 in an address
+    with serving("clearhead", "view", "--no-browser", text) as found:
+        assert len(found) <= LONGEST_ADDRESS
+        status, headers, _ = fetch(found)
+        assert status == 307
+        assert "default-src 'none'" in str(headers)
+        assert fetch(found, headers={"Sec-Fetch-Site": "cross-site"})[0] == 403
+        page = browser.new_page()
+        page.goto(found)
+        assert page.locator("#sentence").input_value() == text
+        page.close()
+    with serving("clearhead", "view", "--no-browser", "the river") as found:
+        assert found.endswith("/#text=the+river&step=0")
 
 
 def test_heads_are_the_best_of_their_kind() -> None:

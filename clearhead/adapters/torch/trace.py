@@ -25,6 +25,7 @@ from clearhead.adapters.torch.traced_functions import (
 )
 from clearhead.errors import TraceError
 from clearhead.rules.expression import LEAVES, Expression, Formula, Kind, rewrite
+from clearhead.rules.masks import check_called
 from clearhead.rules.operations import KIND_RANK
 from clearhead.rules.simplification import simplify
 from clearhead.rules.trace import returned_expression, user_line_of_error
@@ -280,6 +281,7 @@ def trace_torch_function(
     >>> trace_torch_function(lambda score, b, h, q, k: torch.tanh(score) + slopes[h], names).expression
     (tanh(score) + a0[head])
     """
+    check_called(function, "the function")
     recorder = Recorder(dtype)
     try:
         with recorder:
