@@ -50,11 +50,6 @@ hypothesis.settings.register_profile("long", max_examples=2000, deadline=None, p
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the site, whose building takes a minute: begun last, it would leave the other cores idle."""
-    items.sort(key=lambda item: "tests/site/" not in item.nodeid)
-
-
 def pytest_collection_finish() -> None:
     """Leave what the frameworks made out of later garbage collections: half a million objects to walk each time."""
     gc.collect()
