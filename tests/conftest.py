@@ -38,6 +38,7 @@ def kept_kernels() -> Path:
 faulthandler.enable()
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's threads spin while they wait, and each core has a process of tests:
 os.environ["OMP_WAIT_POLICY"] = "passive"  # a matrix product would take three times the processor time, or ten
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of its own kernels, which take most of the time of its tests
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the first process's cache
     os.environ["CLEARHEAD_CACHE_DIR"] = str(kept_kernels())
 for name in ("CLEARHEAD_ISA", "CLEARHEAD_THREADS", "CLEARHEAD_DEBUG", "CLEARHEAD_CACHE"):

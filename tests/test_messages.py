@@ -1,6 +1,7 @@
 """The form of error messages: what is wrong, then a step that the reader can take, and a full stop."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import clearhead
@@ -28,6 +29,7 @@ def text_of(node: ast.expr) -> str | None:
     return None
 
 
+@cache
 def messages() -> list[tuple[str, str]]:
     """Where each error of the tree is raised, and its message."""
     found = []
@@ -41,9 +43,6 @@ def messages() -> list[tuple[str, str]]:
     return found
 
 
-MESSAGES = messages()
-
-
 def complete(text: str) -> bool:
     """Whether a message says what is wrong, then a step: after a colon or full stop, or in a value at its end."""
     body = text.rstrip().removesuffix(".")
@@ -52,7 +51,7 @@ def complete(text: str) -> bool:
 
 
 def test_most_messages_are_read():
-    assert len(MESSAGES) > 200
+    assert len(messages()) > 200
 
 
 def test_a_message_that_only_complains_is_seen():
@@ -63,4 +62,4 @@ def test_a_message_that_only_complains_is_seen():
 
 
 def test_each_message_names_a_step():
-    assert not [f"{place}: {text}" for place, text in MESSAGES if not complete(text)]
+    assert not [f"{place}: {text}" for place, text in messages() if not complete(text)]

@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -20,13 +21,12 @@ DESIGN = PACKAGE.parent / "docs/design.md"
 FACE = {"clearhead", "clearhead.__main__"}  # they may import anything
 
 
-def modules() -> dict[str, ast.Module]:
-    """Each module's source, by its name."""
-    found = {}
-    for path in PACKAGE.rglob("*.py"):
-        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
-        found[name] = ast.parse(path.read_text())
-    return found
+def modules() -> dict[str, Path]:
+    """Where each module's source is, by its name."""
+    return {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
 
 
 MODULES = modules()
@@ -46,7 +46,10 @@ def imported(tree: ast.AST) -> Iterator[str]:
                 yield name
 
 
-ARROWS = {name: sorted(set(imported(tree)) - {name}) for name, tree in MODULES.items()}
+@cache
+def arrows() -> dict[str, list[str]]:
+    """What each module imports of the package; found when first asked for, since it takes two seconds."""
+    return {name: sorted(set(imported(ast.parse(path.read_text()))) - {name}) for name, path in MODULES.items()}
 
 
 def floors() -> dict[str, int]:
@@ -73,13 +76,13 @@ def test_every_module_has_a_floor():
 def test_nothing_lower_imports_anything_higher():
     upward = [
         f"{name} → {other}"
-        for name, others in ARROWS.items()
+        for name, others in arrows().items()
         if name not in FACE
         for other in others
         if other not in FACE and room_of(other) and FLOORS[room_of(other)] > FLOORS.get(room_of(name), 99)
     ]
     assert not upward
-    above = {name for name, others in ARROWS.items() if "clearhead" in others} - FACE
+    above = {name for name, others in arrows().items() if "clearhead" in others} - FACE
     assert {room_of(name) for name in above} <= {"clearhead.cli"}
 
 
@@ -99,7 +102,7 @@ def circles(arrows: dict[str, list[str]]) -> list[list[str]]:
 
 def test_no_modules_import_each_other():
     assert circles({"a": ["b"], "b": ["c"], "c": ["a"], "d": ["a"]}) == [["a", "b", "c"]] * 3
-    assert not circles(ARROWS)
+    assert not circles(arrows())
 
 
 PUBLIC = {

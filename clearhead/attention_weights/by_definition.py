@@ -54,7 +54,7 @@ def block_weights(s: Array, lse: Array) -> Array:
 
 def pool(a: Array, borders: Integers, how: str, target: Array) -> None:
     """Write sums or maxima over bins of rows, which begin at `borders`, and as many even bins of columns as it has."""
-    join = np.add if how == "pool_sum" else np.maximum
+    join, a = (np.add, a) if how == "pool_sum" else (np.maximum, np.fmax(a, 0))
     columns = np.arange(target.shape[-1]) * a.shape[-1] // target.shape[-1]
     target[...] = join.reduceat(join.reduceat(a, borders[:-1], axis=-2), columns, axis=-1)
 

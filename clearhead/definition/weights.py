@@ -81,8 +81,8 @@ def received_sum(a: Array, v: Array | None = None, factors: Any = 1) -> Array:
 
 
 def received_max(a: Array, v: Array | None = None) -> Array:
-    """The largest weight that each key receives: (..., m)."""
-    return a.max(axis=-2, initial=0) * norms(a, v)  # type: ignore[no-any-return]
+    """The largest weight that each key receives, of queries whose weights are numbers: (..., m)."""
+    return np.fmax.reduce(a, axis=-2, initial=0) * norms(a, v)  # type: ignore[no-any-return]
 
 
 def received_mean(a: Array, v: Array | None = None) -> Array:
@@ -164,7 +164,7 @@ def first(a: Array, first_keys: Array | int = 0) -> Array:
 def off_first(a: Array, first_keys: Array | int = 0) -> Array:
     """The largest weight on any key but the first."""
     others = np.arange(a.shape[-1]) != np.asarray(first_keys)[..., None]  # (n, m)
-    return np.where(others, a, 0).max(axis=-1, initial=0)  # type: ignore[no-any-return]
+    return np.fmax.reduce(np.where(others, a, 0), axis=-1, initial=0)  # type: ignore[no-any-return]
 
 
 def top(a: Array, count: int) -> tuple[Array, Array]:

@@ -15,6 +15,7 @@ from clearhead.engine.problem import Problem
 from clearhead.gpu.card_array import Elsewhere
 from clearhead.gpu.driver import Card, Memory
 from clearhead.kernels.abi.variant import PLAIN_VARIANT, Variant
+from clearhead.once import cached_property
 from clearhead.rules.expression import Formula
 
 MOST_ENTRIES = 256  # of 8 bytes: a kernel's parameters have 4 KiB
@@ -36,7 +37,12 @@ class CardRules:
         """Whether there are any."""
         return self.variant != PLAIN_VARIANT
 
-    @property
+    @cached_property
+    def constant_bits(self) -> tuple[int, ...]:
+        """The constants as kernels get them."""
+        return tuple(map(bits, self.constants))
+
+    @cached_property
     def arrays_here(self) -> list[Array]:
         """The arrays that are not in the card's memory."""
         return [array for array in self.arrays if not isinstance(array, Elsewhere)]
@@ -47,7 +53,7 @@ class CardRules:
 
     def entries(self, card: Card) -> tuple[tuple[int, ...], list[Memory]]:
         """The constants and arrays as kernels get them, and the copies that were made for them."""
-        numbers, copies = list(map(bits, self.constants)), []
+        numbers, copies = [*self.constant_bits], []
         for array in self.arrays:
             if isinstance(array, Elsewhere):
                 numbers += array_parameters(array.ctypes.data, array.shape, array.strides)
@@ -92,7 +98,10 @@ def limits_of_rules(problem: Problem) -> str | None:
     if problem.rules.packed:
         return "the documents are packed"
     if problem.rules.doubtful:
-        return "a rule might read outside an array or divide by 0, which is found on the CPU alone"
+        return (
+            "a rule might read outside an array, divide by 0 or make a whole number of too large a float, which is "
+            "found on the CPU alone (np.clip keeps an index inside, np.maximum a divisor above 0)"
+        )
     if card_rules(problem).variant.entries > MOST_ENTRIES:
         return f"its rules have more than {MOST_ENTRIES} constants and axes of arrays"
     for array in problem.rules.expressions[3]:

@@ -217,8 +217,12 @@ class Kernel:
             except MachineError as error:
                 said = log.value.decode(errors="replace").strip() or "nothing more"
                 raise MachineError(f"{error} Its compiler says: {said}.") from None
-            call("cuModuleGetFunction", byref(self.function), self.module, c_char_p(name.encode()))
-            call("cuFuncSetAttribute", self.function, c_int(FUNCTION_SHARED), c_int(shared_bytes))
+            try:
+                call("cuModuleGetFunction", byref(self.function), self.module, c_char_p(name.encode()))
+                call("cuFuncSetAttribute", self.function, c_int(FUNCTION_SHARED), c_int(shared_bytes))
+            except MachineError:
+                self.unload()
+                raise
 
     def unload(self) -> None:
         """Give its memory on the card back."""
@@ -278,5 +282,5 @@ class Memory:
 
     def __del__(self) -> None:
         if self.address.value:
-            with self.card.current():
+            with suppress(MachineError), self.card.current():
                 self.card.driver.call("cuMemFree_v2", self.address)

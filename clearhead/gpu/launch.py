@@ -23,7 +23,7 @@ from clearhead.gpu.tile import DIMS, ROWS, THREADS, CardTile, tile_for
 
 SIZE, ALIGNED = 4, 16  # bytes of a number, and of what is copied at a time
 PART_BYTES = 256  # of a launch's offsets in this computer's memory
-RULES_IN_GRAPH = "which holds no arrays of this computer: give its rules arrays in the card's memory"
+RULES_IN_GRAPH = "which holds no arrays of this computer: call outside of it, or use rules that read no arrays"
 MOST = 1 << 30  # queries and keys: indices have 32 bits
 
 
@@ -83,7 +83,7 @@ def limits(problem: Problem) -> str | None:
         ("output", problem.output, problem.queries),
     ):
         steps = x.lead if rows == 1 else (*x.lead, x.row)
-        if rows and (x.element != SIZE or any(step % ALIGNED for step in steps)):
+        if rows and problem.heads and (x.element != SIZE or any(step % ALIGNED for step in steps)):
             return f"the strides of its {name} are not dense in the last axis and multiples of 16 bytes before it"
     return None
 

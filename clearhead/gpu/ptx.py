@@ -15,10 +15,11 @@ from clearhead.machine.compile import initialise, stored
 from clearhead.machine.unbroken import collector_paused, compiling
 
 TRIPLE = "nvptx64-nvidia-cuda"
+KEPT = 64  # texts in memory: rules may never repeat, and what is needed again is on disk
 OLDEST = (8, 0)  # compute capability: from here on, cards copy to shared memory in the background
 
 
-@functools.cache
+@functools.lru_cache(KEPT)
 def ptx(program: Program) -> bytes:
     """The PTX of a kernel."""
     digest = hashlib.sha256(repr((program, OLDEST, fingerprint.fingerprint())).encode()).hexdigest()[:40]

@@ -137,9 +137,9 @@ def refused(sweep: Sweep, consumers: tuple[str, ...]) -> str | None:
         return why
     if sweep.factors is not None:
         return "top with v or factors is not computed on a GPU"
-    problem = sweep.source.problem
-    if problem.queries + problem.keys >= EXACT and {"distance", "within"} & set(consumers):
-        return f"on a GPU, {problem.queries} queries and {problem.keys} keys are too many for exact distances"
+    farthest = sweep.source.farthest
+    if farthest >= EXACT and {"distance", "within"} & set(consumers):
+        return f"on a GPU, distances are exact below {EXACT}, but a query and a key may be {farthest} apart"
     return None
 
 

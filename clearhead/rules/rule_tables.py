@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clearhead.errors import InputError
+from clearhead.errors import InputError, reason
 from clearhead.rules.expression import Expression
 
 
@@ -37,6 +37,12 @@ def plain_array(array: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
         raise InputError(f"{name} got a masked array, whose mask would be ignored: give x.filled(...).")
     try:
         table = np.asarray(array)
+    except (TypeError, RuntimeError) as error:  # torch's, of tensors on a card, in bfloat16, or with gradients
+        raise InputError(
+            f"{name} got a {type(array).__name__} that numpy cannot read ({reason(error).rstrip('.')}): give an array, "
+            "for a tensor x as x.detach().cpu().numpy(), after x.float() in bfloat16; or give torch's flex_attention a "
+            "function, which reads tensors where they are."
+        ) from None
     except ValueError as error:
         raise InputError(
             f"{name} got rows of different lengths or types ({error}): give a rectangular array."

@@ -167,6 +167,9 @@ class Given(Score):
         """The given formula."""
         return self.given
 
+    def __repr__(self) -> str:
+        return repr(self.given.expression)
+
 
 def scale(factor: float) -> Scale:
     """Multiply each score by a factor; rules apply in order.

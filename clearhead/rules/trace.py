@@ -115,8 +115,8 @@ def trace_once(function: Callable[..., Any], names: Sequence[str], own: Any) -> 
         if name is not None:
             raise TraceError(
                 f"{user_line_of_error(error, own)}: {name} is a torch tensor, which a rule cannot read: give it as "
-                f"{name}.detach().numpy(), made outside of the rule, or call clearhead.adapters.torch.flex_attention, "
-                "whose score_mod and mask_mod read tensors, with gradients."
+                f"{name}.detach().cpu().numpy(), made outside of the rule, or call "
+                "clearhead.adapters.torch.flex_attention, whose score_mod and mask_mod read tensors, with gradients."
             ) from None
         if isinstance(error, TraceError):
             raise TraceError(f"{user_line_of_error(error, own)}: {error}.") from None

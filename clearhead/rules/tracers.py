@@ -231,7 +231,8 @@ def as_kind(e: Expression, kind: Kind) -> Expression:
 
 def shift_factor(x: Traced, by: Any) -> tuple[Traced, int]:
     """An integer, and the power of two by which a shift multiplies or divides it."""
-    whole = not isinstance(by, Traced) and isinstance(by, int | np.integer) and not isinstance(by, bool)
+    by = by.expression.value if isinstance(by, Traced) and by.expression.op == "constant" else by  # as ufuncs give it
+    whole = isinstance(by, int | np.integer) and not isinstance(by, bool)
     if x.expression.kind == "float" or not whole or not 0 <= by < 63:
         raise TraceError(f"bits of {x!r} cannot be moved by {by!r}: whole numbers can, by 0 to 62; use * or //")
     return x, 1 << int(by)

@@ -8,7 +8,7 @@ transformers = pytest.importorskip("transformers")
 
 import clearhead  # noqa: E402
 from tests.edited_by_matrix import MatrixEdit, by_matrix  # noqa: E402
-from tests.tiny_models import model_of  # noqa: E402
+from tests.tiny_models import model_of, run_flex_as_it_is  # noqa: E402
 
 FACTORS = np.linspace(0.1, 2, 40)
 CASES = {
@@ -122,9 +122,10 @@ def test_each_edit_of_padded_prompts(models, name):
     ],
 )
 @torch.no_grad()
-def test_edits_together(models, name, attention):
+def test_edits_together(models, name, attention, monkeypatch):
     import clearhead.adapters.transformers
 
+    run_flex_as_it_is(monkeypatch)
     model, ids = models(name, attention), tokens()
     mask = torch.ones_like(ids)
     mask[0, : PADDING[0]] = 0

@@ -7,6 +7,7 @@ import threading
 import warnings
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -699,5 +700,26 @@ class Held:
 )
 def test_a_rule_that_reads_a_tensor_is_told_where_tensors_can_be_read(rule):
     q = torch.ones(1, 2, 4, 8)
-    with pytest.raises(TraceError, match=r"test_torch\.py, line .*torch tensor.*\.detach\(\)\.numpy.*flex_attention"):
+    with pytest.raises(
+        TraceError, match=r"test_torch\.py, line .*torch tensor.*\.detach\(\)\.cpu\(\)\.numpy.*flex_attention"
+    ):
         ct.attention(q, q, q, score=rule)
+
+
+def test_rules_read_arrays_that_no_tensor_can_share():
+    """Their numbers are copied: read backwards, beside others in records, of 16 bits that torch calls another name."""
+    rng = np.random.default_rng(5)
+    table = rng.standard_normal((9, 9)).astype(np.float32)
+    records = np.zeros((9, 9), [("flag", np.int8), ("number", np.float32)])
+    records["number"] = table
+    x = torch.from_numpy(rng.standard_normal((2, 9, 8)).astype(np.float32))
+    for array in (table[::-1], records["number"], table.astype(ml_dtypes.bfloat16)):
+        expected = clearhead.attention(*[x.numpy()] * 3, score=clearhead.bias(array))
+        assert ct.attention(x, x, x, score=clearhead.bias(array)).numpy().tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("made", [clearhead.bias, clearhead.dense, clearhead.alibi])
+def test_tensors_that_numpy_cannot_read(made):
+    for x in (torch.zeros(3, 3, requires_grad=True), torch.zeros(3, 3, device="meta"), torch.zeros(3, 3).bfloat16()):
+        with pytest.raises(clearhead.InputError, match=r"got a Tensor that numpy cannot read .*\.detach\(\)\.cpu\(\)"):
+            made(x)

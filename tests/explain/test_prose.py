@@ -12,7 +12,7 @@ from tests.explain.cases import case
 from tests.explain.corners import all_corners, corner, on_model
 from tests.explain.judge.ranges import UntrueError
 
-SEEDS, EACH = 600, 60
+SEEDS, EACH = 300, 60
 PLAIN = corner([[0.0, 1.0], [0.5, 0.2], [1.0, 0.0], [2.0, 2.0]], "abcd", position=2)
 FALSE = {
     "item 2, looks": "item 3, looks",

@@ -7,6 +7,7 @@ import pytest
 
 import clearhead
 from clearhead import causal, window
+from clearhead.definition import weights as definition
 from clearhead.errors import InputError, MachineError, ShapeError
 from clearhead.gpu import driver
 from tests.gpu.comparing import drawn, unequal
@@ -109,6 +110,21 @@ def test_answers_are_arrays(pair):
     assert not unequal(w.map(size=9, reduce="mean"), expected.map(size=9, reduce="mean"))
     assert not any(map(unequal, w.rows_of(5, top=3), expected.rows_of(5, top=3)))
     assert not unequal(clearhead.rollout([w.weights[0]]), clearhead.rollout([expected[0]]))
+
+
+def test_rows_that_are_not_numbers(pair):
+    """Maxima over queries pass over them, on a GPU and on any CPU."""
+    q, k = tensors(8, *[(2, 130, 32)] * 2)
+    q[0, 100], q[1, ::7] = torch.nan, torch.nan
+    w, expected = made(q, k, causal()), clearhead.weights(q.numpy(), k.numpy(), scale=0.3)
+    largest = definition.received_max(np.asarray(expected))
+    assert (largest > 0).any(-1).all()
+    for found in (w, expected):
+        assert not unequal(found.summary("received_max").received_max, largest)
+        assert not unequal(found.map(size=(1, 130))[:, 0], largest)
+    names = ("entropy", "distance", "within", "first", "off_first", "top")
+    found, wanted = (x.summary(*names, top=3, window=5) for x in (w, expected))
+    assert not any(unequal(found[name], wanted[name]) for name in found)
 
 
 def test_questions_wait_for_torchs_stream(pair, stand_in):

@@ -158,6 +158,8 @@ def test_nothing_to_compute(card):
     stand_in = card()
     q, k, v = (np.zeros((2, n, 32), np.float32) for n in (0, 5, 5))
     attended(q, k, v, mask=causal(align="end"))
+    nothing = OnCard(np.zeros((0, 2, 5, 32), np.float32), {"data": (0, False), "strides": (0, 0, 0, 0)})  # as numpy's
+    attend(nothing, nothing, nothing, out=nothing, lse=nowhere(0, 2, 5), score=clearhead.alibi(2))
     attend(*(nowhere(0, 4, 10, 32) for _ in "qkv"), out=nowhere(0, 4, 10, 32), lse=nowhere(0, 4, 10))
     assert not stand_in.launches
 
@@ -381,7 +383,7 @@ def divided(score, batch, head, query, key):
     ("options", "words"),
     [
         ({"mask": clearhead.documents([4, 6])}, "the documents are packed"),
-        ({"score": divided}, "might read outside an array or divide by 0"),
+        ({"score": divided}, "might read outside an array, divide by 0 or"),
         ({"score": [clearhead.softcap(30.0 + n) for n in range(300)]}, "more than 256 constants"),
     ],
     ids=["documents", "division", "many constants"],
@@ -473,6 +475,23 @@ def test_the_compilers_words(card):
     card(refuse={"cuModuleLoadDataEx": 222})
     with pytest.raises(MachineError, match=r"cuModuleLoadDataEx with error 222.*Its compiler says: nothing more"):
         attended(*drawn(9, *[(10, 32)] * 3))
+
+
+@pytest.mark.parametrize("name", ["cuModuleGetFunction", "cuFuncSetAttribute"])
+def test_a_kernel_that_cannot_be_used_is_unloaded(card, name):
+    stand_in = card(refuse={name: 2})
+    with pytest.raises(MachineError, match=f"refuses {name}"):
+        attended(*drawn(29, *[(10, 32)] * 3))
+    assert not stand_in.texts
+
+
+def test_memory_that_cannot_be_freed(card):
+    """A card that has failed refuses this, too, and nobody could do anything about it."""
+    stand_in = card()
+    memory = driver.Memory(driver.driver().card(0), 16)
+    stand_in.refuse["cuMemFree_v2"] = 700
+    memory.__del__()
+    memory.address.value = None
 
 
 def test_unknown_errors(card):

@@ -6,11 +6,17 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from clearhead import alibi, bias, full, softcap, where
+from clearhead.engine.inputs import Operands, Rules
+from clearhead.engine.problem import problem_of
+from clearhead.gpu.card_rules import card_rules
 from clearhead.gpu.programs import KINDS, Program
 from clearhead.gpu.ptx import ptx
-from clearhead.gpu.tile import TILES, tile_for
+from clearhead.gpu.tile import HALF, TILES, CardTile, tile_for
+from clearhead.rules.functions import gelu
 
 NAMES = [tile.name for tile in TILES]
 FLOATS = {  # rounded to nearest, none contracted, none flushed to zero, none approximate
@@ -20,16 +26,55 @@ FLOATS = {  # rounded to nearest, none contracted, none flushed to zero, none ap
 }  # fmt: skip
 
 
+FLOATS_OF_RULES = FLOATS | {"neg.f32", "cvt.rn.f32.f64"}
+DOUBLES = {  # of functions that are computed in float64 and rounded once
+    "fma.rn.f64", "mul.rn.f64", "add.rn.f64", "sub.rn.f64", "div.rn.f64", "rcp.rn.f64", "cvt.f64.f32", "selp.f64",
+    "setp.lt.f64", "setp.gt.f64", "neg.f64", "abs.f64",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tile", TILES, ids=NAMES)
 def test_floats_are_rounded_to_nearest(tile, kind):
-    text = ptx(Program(kind, tile)).decode()
+    assert floats_of(Program(kind, tile)) <= FLOATS
+
+
+def floats_of(program: Program) -> set[str]:
+    """The float operations of a kernel."""
+    text = ptx(program).decode()
     used = set(re.findall(r"^\s*(?:@!?%p\d+\s+)?([a-z]\S*)", text, re.M))
     floats = {op for op in used if re.search(r"\.b?f(16|32|64)", op) and not op.startswith(("ld.", "st.", "mov."))}
     assert "fma.rn.f32" in floats
-    assert floats <= FLOATS
     assert ".target sm_80" in text
     assert not re.search(r"\.(ftz|approx|sat)\b", text)
+    return floats
+
+
+def ruled(kind: str, tile: CardTile, score: object, mask: object) -> Program:
+    """A kernel with rules."""
+    x = np.zeros((2, 9, 32), np.float32)
+    return Program(kind, tile, card_rules(problem_of(Operands(x, x, x), Rules(mask, score))).variant)
+
+
+def near_or_first(batch, head, query, key):
+    return (query // 4 == key // 4) | (key < 2)
+
+
+RULES = {  # score and mask; products, sums and multiply-adds of a score, five of them of softcap's division
+    "alibi": (alibi(2), full(), (1, 1, 0)),
+    "softcap": (softcap(2.0), full(), (4, 7, 16)),
+    "table and mask": (bias(np.zeros((9, 9), np.float32)), where(near_or_first), (0, 1, 0)),
+}
+WITH_RULES = [kind for kind in KINDS if kind != "attention"]
+
+
+@pytest.mark.parametrize("kind", WITH_RULES)
+def test_floats_of_rules_are_rounded_to_nearest(kind):
+    for score, mask, _ in RULES.values():
+        assert floats_of(ruled(kind, TILES[1], score, mask)) <= FLOATS_OF_RULES
+    found = floats_of(ruled(kind, TILES[1], lambda score, batch, head, query, key: gelu(score), full()))
+    assert found <= FLOATS_OF_RULES | DOUBLES
+    assert "fma.rn.f64" in found
 
 
 @pytest.mark.parametrize(
@@ -113,3 +158,26 @@ def test_machine_code_of_the_other_kernels(kind, fused, added, tmp_path):
     weights = [loop for loop in inner_loops(lines) if loop["FMUL"]]
     assert weights
     assert all((loop["FFMA"], loop["FADD"]) == (fused * loop["FMUL"], added * loop["FMUL"]) for loop in weights)
+
+
+@pytest.mark.skipif(TOOLKIT is None, reason="no ptxas and nvdisasm: torch's triton brings them")
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("kind", "tile", "card"),
+    [
+        *((kind, TILES[1], "sm_90") for kind in WITH_RULES),
+        ("windowed", TILES[2], "sm_86"),
+        ("windowed", TILES[5], "sm_80"),
+    ],
+    ids=str,
+)
+def test_machine_code_of_rules(rule, kind, tile, card, tmp_path):
+    """No spills; a rule's products and sums are those of the program, and so are an exponential's."""
+    score, mask, (products, sums, fused) = RULES[rule]
+    remarks, lines = assembled(ruled(kind, tile, score, mask), card, tmp_path)
+    assert "0 bytes spill stores, 0 bytes spill loads" in remarks
+    found = [(loop["FMUL"], loop["FADD"], loop["FFMA"]) for loop in inner_loops(lines)]
+    assert any((products * n, sums * n, fused * n) in found for n in range(4, HALF + 1, 4))
+    if kind != "picture":
+        of_exp = {"windowed": (3, 8), "numbers": (5, 10)}.get(kind, (2, 8))
+        assert any((n, of_exp[0] * n, of_exp[1] * n) in found for n in range(4, HALF + 1, 4))

@@ -13,7 +13,7 @@ from clearhead import alibi, bias, causal, dense, full, softcap, where, window
 from clearhead.attention_weights.matrix import weights_of
 from clearhead.engine.inputs import Operands, Rules
 from clearhead.engine.problem import problem_of
-from clearhead.errors import InputError, MachineError
+from clearhead.errors import InputError, MachineError, ShapeError
 from clearhead.gpu import attend, confirmed, driver, launch
 from clearhead.gpu.card_rules import card_rules
 from clearhead.gpu.confirmed import Sample, computed
@@ -104,8 +104,9 @@ def test_every_tile_with_a_sink(cards, dim, attributes):
     assert not different(cards(**attributes), q, k, v, rules)
 
 
-def of_size(function):
-    return lambda score, batch, head, query, key: function(abs(score) * 0.1)
+def of_size(*functions):
+    """Their sum: a kernel of three functions takes little longer than one of one."""
+    return lambda score, batch, head, query, key: sum(function(abs(score) * 0.1) for function in functions)
 
 
 FUNCTIONS = {
@@ -123,7 +124,8 @@ OF_POSITIONS = {
     "choices": lambda s, b, h, q, k: np.where((q > k) ^ (s < 0), -s, np.maximum(s, k * 0.01)),
     "bits": lambda s, b, h, q, k: s + np.where(((q < 5) | (k != 7)) & ~(q == k), 1.0, 0.0),
 }
-RULES = {name: of_size(function) for name, function in FUNCTIONS.items()} | OF_POSITIONS
+THREES = [list(FUNCTIONS)[start : start + 3] for start in range(0, len(FUNCTIONS), 3)]
+RULES = {", ".join(names): of_size(*(FUNCTIONS[name] for name in names)) for names in THREES} | OF_POSITIONS
 DTYPES = ["float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "uint32", "bool"]
 
 
@@ -278,7 +280,7 @@ def test_a_call_is_compared_once(cards):
     assert ("wait", 7) in [call[:2] for call in called]  # for the copies
     assert called[-1] == ("finish", 7)  # before they are freed
     card.driver.library.capturing.add(9)
-    with pytest.raises(MachineError, match="holds no arrays of this computer: give its rules arrays in the card's"):
+    with pytest.raises(MachineError, match="holds no arrays of this computer: call outside of it"):
         attended(q, k, v, score=bias(table), stream=9)
     attended(q, k, v, score=softcap(9.0), stream=9)
 
@@ -354,6 +356,55 @@ def test_weights_with_tables(torch):
     slopes.mul_(2)
     with pytest.raises(InputError, match=r"numbers of table 1 of the rules, of shape \(4,\) were changed in place"):
         w.row(3)
+
+
+GROUP_TABLE = RNG.standard_normal((3, 5))
+GROUPS, SIZES = RNG.integers(0, 3, 70), RNG.integers(1, 5, 70)
+
+
+def by_groups(score, batch, head, query, key):
+    return score + GROUP_TABLE[GROUPS[query], key // SIZES[query] % 5]
+
+
+def test_indices_and_divisors_of_the_cpu(torch):
+    """Numbers that are copied for a call show that no index leaves an array, and that none divides by 0."""
+    from clearhead.adapters.torch import card
+    from clearhead.adapters.torch.attention_api import rule_and_tables
+
+    q, k, v = (torch.from_numpy(x) for x in drawn(16, *[(2, 70, 32)] * 3))
+    score = (clearhead.relative(NEAR[:2, :32], 128, bidirectional=True), by_groups)
+    name, tables = rule_and_tables(causal(), *score)
+    output, _ = card.on_card(q, k, v, list(tables), None, name, 32**-0.5)
+    expected = clearhead.attention(q.numpy(), k.numpy(), v.numpy(), score=score)
+    assert not unequal(np.ascontiguousarray(output.numpy()), expected)
+    SIZES[0] = 0
+    try:
+        with pytest.raises(InputError, match="divide by 0"):
+            card.on_card(q, k, v, list(tables), None, name, 32**-0.5)
+    finally:
+        SIZES[0] = 1
+
+
+def test_weights_of_negated_views(torch):
+    """As torch gives them for the imaginary part of a conjugate."""
+    from clearhead.adapters.torch import rule_names
+    from clearhead.adapters.torch.card_weights import card_weights
+
+    q, k, slopes = (torch._neg_view(torch.from_numpy(x)) for x in drawn(17, (2, 70, 32), (2, 70, 32), (2,)))
+    rule, _ = rule_names.split_rules(causal(), (alibi(slopes.numpy(force=True)),))
+    w = card_weights(q, k, [slopes], slopes, rule.name, 0.3, None)
+    q, k, slopes = (x.numpy(force=True) for x in (q, k, slopes))
+    assert not unequal(np.asarray(w), np.asarray(clearhead.weights(q, k, scale=0.3, score=alibi(slopes), sink=slopes)))
+
+
+def test_weights_whose_tables_do_not_fit(torch):
+    """They are refused before anything is computed, as by `attention`."""
+    from clearhead.adapters.torch import attention_weights
+
+    q, k = (torch.from_numpy(x) for x in drawn(18, *[(2, 10, 32)] * 2))
+    for rules in ({"score": alibi(3)}, {"score": bias(TABLE[:2, :11, :11])}, {"mask": dense(SOME[:9, :10])}):
+        with pytest.raises(ShapeError, match="does not fit this attention"):
+            attention_weights(q, k, **rules)
 
 
 def test_tables_elsewhere(torch):

@@ -10,7 +10,7 @@ from clearhead import causal, full, window
 from clearhead.attention_weights.matrix import weights_of
 from clearhead.engine.inputs import Rules
 from clearhead.errors import InputError
-from clearhead.gpu import launch, weights
+from clearhead.gpu import launch
 from clearhead.gpu.programs import Program
 from clearhead.gpu.query_sums import MOST_LANES, MOST_VECTORS
 from clearhead.gpu.weights import weights_on
@@ -219,10 +219,12 @@ def test_carriers_are_counted_from_rows(cards):
     assert (w.summary("carriers").carriers == expected.summary("carriers").carriers).all()
 
 
-def test_distances_that_floats_cannot_count(cards, monkeypatch):
+def test_distances_that_floats_cannot_count(cards):
     q, k = drawn(15, *[(2, 20, 32)] * 2)
-    w = swept(cards(), q, k, Rules(causal()))
-    monkeypatch.setattr(weights, "EXACT", 40)
-    with pytest.raises(InputError, match="20 queries and 20 keys are too many for exact distances"):
+    card = cards()
+    w = swept(card, q, k, Rules(full(at=1 << 24)))
+    with pytest.raises(InputError, match="exact below 16777216, but a query and a key may be 16777235 apart: ask"):
         w.summary("distance")
     assert w.summary("entropy").entropy.shape == (2, 20)
+    w, expected = (make(q, k, Rules(full(at=(1 << 24) - 20))) for make in (functools.partial(swept, card), known))
+    assert not unequal(w.summary("distance").distance, expected.summary("distance").distance)

@@ -120,13 +120,12 @@ def test_hidden_keys_and_values_are_never_touched():
         check(q, k, spoilt, **RULES[name])
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(
-    ("dtype", "dim", "value_dim", "kept"),
-    [(np.float32, 32, 48, None), (np.float64, 16, 16, 120), (np.float32, 7, 5, None)],
-)
-def test_a_cache_gives_the_bits_of_the_whole(isa, dtype, dim, value_dim, kept):
-    n = 420
+CACHED = [(np.float32, 32, 48, None), (np.float64, 16, 16, 120), (np.float32, 7, 5, None)]
+
+
+@pytest.mark.parametrize(("kind", "isa"), in_turns(CACHED, ISAS))
+def test_a_cache_gives_the_bits_of_the_whole(kind, isa):
+    (dtype, dim, value_dim, kept), n = kind, 420
     q, k = random(2, 4, n, dim, dtype=dtype), random(2, 2, n, dim, dtype=dtype)
     v = random(2, 2, n, value_dim, dtype=dtype)
     mask = causal() if kept is None else window(kept - 1)

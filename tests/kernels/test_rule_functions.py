@@ -1,6 +1,7 @@
 """Functions in fused rules: the canonical bits on every instruction set, the definition's gradients and tangents."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from clearhead.definition.gradient import gradients
 from clearhead.definition.tangent import second
 from clearhead.machine.target import native_isas
 from clearhead.testing import check_same_bits, using_isa
-from tests.kernels.combinations import in_turns, isas_and_dtypes
+from tests.kernels.combinations import in_turns
 
 SLOPES = np.array([0.3, -0.7, 1.4])
 TABLE = np.linspace(-1, 1, 8)
@@ -36,12 +37,12 @@ def random(*shape, dtype=np.float64, seed=0):
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
-# Each rule with both dtypes, on two instruction sets: each function alone has the definition's bits on all of them in
-# tests/rules/test_elementary_bits.py.
-@pytest.mark.parametrize(("name", "isa", "dtype"), [(name, *way) for name, way in in_turns(RULES, isas_and_dtypes())])
-def test_functions_give_the_canonical_bits(name, isa, dtype):
-    queries = 70 if dtype == np.float32 else 2
-    q, k = random(3, queries, 4, dtype=dtype), random(3, 90, 4, dtype=dtype, seed=1)
+# Each rule in one kernel of float32, on an instruction set in turns, for many queries or few; in float64, below. Each
+# function alone has the definition's bits in both dtypes on all of them in tests/rules/test_elementary_bits.py.
+@pytest.mark.parametrize(("name", "way"), in_turns(RULES, product(native_isas(), [70, 2]), 1))
+def test_functions_give_the_canonical_bits(name, way):
+    isa, queries = way
+    q, k = random(3, queries, 4, dtype=np.float32), random(3, 90, 4, dtype=np.float32, seed=1)
     rule = {"mask": causal(align="end"), "score": RULES[name]}
     with using_isa(isa):
         check_same_bits(attend(q, k, k, **rule).output, canonical.attention(q, k, k, **rule)[0], name)
@@ -64,6 +65,7 @@ def test_gradients_and_tangents_are_the_definition_s(name):
     q, k, v, d_out = (random(3, 20, 4, seed=n) for n in range(4))
     rule = {"mask": causal(), "score": RULES[name]}
     done = attend(q, k, v, **rule)
+    check_same_bits(done.output, canonical.attention(q, k, v, **rule)[0], name)
     found, wanted = done.backward(d_out), gradients(q, k, v, d_out, **rule)
     for x in ("q", "k", "v"):
         np.testing.assert_allclose(getattr(found, x), getattr(wanted, x), rtol=1e-9, atol=1e-11)
@@ -81,7 +83,9 @@ def test_gradients_between_jumps_are_those_of_finite_differences(name):
     def loss(x):
         return (canonical.attention(x, k, k, score=RULES[name])[0] * d_out).sum()
 
-    found = attend(q, k, k, score=RULES[name]).backward(d_out).q
+    done = attend(q, k, k, score=RULES[name])
+    check_same_bits(done.output, canonical.attention(q, k, k, score=RULES[name])[0], name)
+    found = done.backward(d_out).q
     for at in ((0, 1, 2), (1, 7, 0), (2, 3, 3)):
         step = np.zeros_like(q)
         step[at] = 1e-6

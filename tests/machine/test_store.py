@@ -306,7 +306,7 @@ from clearhead import attention
 from clearhead.definition import canonical
 from clearhead.machine import compile, fingerprint
 from clearhead.rules.expression import Expression as E, Formula
-from clearhead.rules.masks import Where
+from clearhead.rules.mask_kinds import Where
 assert str(fingerprint.PACKAGE).startswith({place!r})
 {then}
 drawn = E("threefry", "int", (*(E("constant", "int", value=n) for n in (1, 2)), E("row", "int"), E("key", "int")))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import example_notebooks
-import nbformat
 import numpy as np
 from playwright.sync_api import FrameLocator, expect
 
@@ -116,6 +115,8 @@ def test_marimo(shown: Shown, marimo: Callable[[str], Any]) -> None:
 
 
 def test_jupyterlab(shown: Shown, jupyter: Callable[..., Any]) -> None:
+    import nbformat  # takes two seconds, in every process that collects the tests
+
     cells = ["from clearhead.notebook import Learn, Read\nLearn('the river bank')", READ]
     live = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata={"kernelspec": example_notebooks.KERNEL}

@@ -52,8 +52,7 @@ from tests.kernels.combinations import in_turns
 SEGMENT = 2048
 LONGEST = 3 * SEGMENT + 200
 PAIRS = random(1, LONGEST // 64, LONGEST // 64)[0]
-TABLE = np.kron(PAIRS > -0.5, np.ones((64, 64), bool))
-BIAS = np.kron(PAIRS, np.ones((64, 64))).astype(np.float32)
+TABLE, BIAS = (x.repeat(64, 0).repeat(64, 1) for x in (PAIRS > -0.5, PAIRS.astype(np.float32)))
 OFFSETS = np.linspace(-1, 1, LONGEST).astype(np.float32)
 SINK = np.array([0.5, -1.0, 9.0, -np.inf], np.float32)
 

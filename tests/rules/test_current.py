@@ -325,7 +325,7 @@ def right(rule: Any) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [*((name, "alone") for name in RULES), *in_turns(RULES, ["in a list", "attend", "attend"], 1)],
+    [*((name, "alone") for name in RULES), *in_turns(RULES, ["in a list", *["attend"] * 5], 1)],
 )
 def test_the_next_call_sees_what_has_changed(name: str, form: str) -> None:
     rule, change = RULES[name], CHANGES[name]

@@ -103,6 +103,7 @@ SCORES: list[Callable[..., Any]] = [
     lambda score, batch, head, query, key: np.where(key <= query, score, -np.inf),
     lambda score, batch, head, query, key: np.clip(score, -1, 1) + np.clip(key - query, -2, 2),
     lambda score, batch, head, query, key: np.minimum(score, 0.5) + np.maximum(key, 3) + np.fmin(key, 2),
+    lambda score, batch, head, query, key: score + np.left_shift(key, 2) - np.right_shift(key - query, 1),
     lambda score, batch, head, query, key: -abs(score) + np.fabs(score) * np.float32(0.1) + np.sign(score),
     lambda score, batch, head, query, key: np.exp(score) + np.log(np.abs(score) + 1) + np.sqrt(key),
     lambda score, batch, head, query, key: score * (key > query) + (key > query) * (head == 1),

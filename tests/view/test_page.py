@@ -407,14 +407,17 @@ def test_exports_hold_the_same_numbers(watched: Watched, tmp_path: Path) -> None
     expect(page.locator(".problem")).to_contain_text("run clearhead view for new sentences")
 
 
+SOURCES = [
+    "vectors=1,0;0,1;0.5,2", "matrices=designed&scaled=true", "window=3&positions=true", "axes=all&row=4",
+    "text=The+river+was&learned=3.3", "vectors=1,2,3,4;0,1,0,1&heads=2&head=1", "vectors=30,0;0,30;30,30",
+    "axes=all&heads=4&head=2&positions=true&scaled=true",
+]  # fmt: skip
+PROGRAMS = in_turns(FORMULAS, SOURCES, 5)  # each takes a page, and half a second until it stands still
+
+
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_python_on_the_page_computes_what_it_shows(watched: Watched, formula: str) -> None:
-    sources = [
-        "vectors=1,0;0,1;0.5,2", "matrices=designed&scaled=true", "window=3&positions=true", "axes=all&row=4",
-        "text=The+river+was&learned=3.3", "vectors=1,2,3,4;0,1,0,1&heads=2&head=1", "vectors=30,0;0,30;30,30",
-        "axes=all&heads=4&head=2&positions=true&scaled=true",
-    ]  # fmt: skip
-    for source in sources:
+    for source in [source for own, source in PROGRAMS if own == formula]:
         page = watched.open(f"step=0&told=true&show=weights&formula={formula}&{source}")
         page.wait_for_timeout(500)
         row = page.locator(".tri .trow:not(.hrow)").evaluate_all(

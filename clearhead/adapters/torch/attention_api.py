@@ -14,7 +14,7 @@ from clearhead.adapters.torch import operator
 from clearhead.adapters.torch.arguments import check_tensors, scale_or_default
 from clearhead.adapters.torch.card_weights import card_weights
 from clearhead.adapters.torch.direct import attend_directly
-from clearhead.adapters.torch.host import lead_of
+from clearhead.adapters.torch.host import lead_of, table_of
 from clearhead.adapters.torch.jagged import attend_jagged, mask_over
 from clearhead.adapters.torch.rule_names import split_rules
 from clearhead.adapters.torch.weights import weights_of
@@ -108,10 +108,16 @@ def attend_named(
                 "pad them, as by x.to_padded_tensor(0.0), and hide the padding with a mask."
             )
         return attend_jagged(query, key, value, over, factor)
-    if tables and not torch.compiler.is_compiling():
+    if tables:
+        check_tables(query, key, value, mask, rules)
+    return operator.attend(query, key, value, tables, sink, name, factor)
+
+
+def check_tables(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, rules: Sequence[Any]) -> None:
+    """Check that the arrays of rules fit a call; raises ShapeError."""
+    if not torch.compiler.is_compiling():
         known_rules = tuple(rule for rule in rules if isinstance(rule, Score))
         check_rules(checked_mask(mask), known_rules, lead_of(query, key, value), query.shape[-2], key.shape[-2])
-    return operator.attend(query, key, value, tables, sink, name, factor)
 
 
 def several(score: ScoreLike) -> Sequence[Any]:
@@ -134,7 +140,7 @@ def rule_and_tables(mask: Mask, *score: Any) -> tuple[str, tuple[torch.Tensor, .
         rule, arrays = split_rules(checked_mask(mask), as_rules(rules))
     if not arrays and len(named_rules) < MAX_NAMED_RULES:
         named_rules[mask, rules] = rule.name
-    return rule.name, tuple(torch.from_numpy(x.copy() if not x.flags.writeable else x) for x in arrays)
+    return rule.name, tuple(map(table_of, arrays))
 
 
 def attention_weights(
@@ -161,5 +167,7 @@ def attention_weights(
     factor = scale_or_default(query, scale)
     rules = several(score)
     name, tables = rule_and_tables(mask, *rules)
+    if tables:
+        check_tables(query, key, key, mask, rules)
     make = card_weights if query.is_cuda else weights_of
     return make(query, key, tables, sink, name, factor, lse)

@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 
 from clearhead.adapters.torch.dispatch import PLAIN_TENSORS
 from clearhead.adapters.torch.host import Pair, forward_shapes
-from clearhead.adapters.torch.rule_names import rule_named
+from clearhead.adapters.torch.rule_names import rule_between, rule_named
 from clearhead.engine.inputs import Rules
 from clearhead.errors import InputError, MachineError
 from clearhead.machine.unbroken import late
@@ -49,7 +49,7 @@ def on_card(
             f"{names} are on {', '.join(sorted(devices))}: move them to one device, as by x.to(query.device)."
         )
     there = [table_on(x, query) for x in tables]  # in memory until it is launched
-    mask, score = rules_there(rule, there)
+    mask, score = rules_there(rule, tables, there)
     output, lse = forward_shapes(query, key, value, tables, sink, rule, scale)
     arrays = [memory_of(x.detach()) for x in (*tensors, output, lse)]
     card, stream = place_of(query)
@@ -74,13 +74,25 @@ def table_on(x: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
             f"a rule reads a tensor of shape {tuple(x.shape)} on {x.device}, query is on {query.device}: move it "
             "there, as by x.to(query.device)."
         )
-    return x.detach().to(query.device)
+    return plain(x).to(query.device)
 
 
-def rules_there(rule: str, tables: Sequence[torch.Tensor]) -> tuple[Mask, tuple[Score, ...]]:
-    """A rule's mask and score, which read tensors of a card."""
+def plain(x: torch.Tensor) -> torch.Tensor:
+    """A tensor's numbers as they are in memory: without a gradient, and negated if torch has put that off."""
+    return x.detach().resolve_neg()
+
+
+def rules_there(
+    rule: str, tables: Sequence[torch.Tensor], there: Sequence[torch.Tensor]
+) -> tuple[Mask, tuple[Score, ...]]:
+    """A rule's mask and score, which read tensors of a card; of indices, `tables` on the CPU tell the limits."""
     known = rule_named(rule)
-    return known.made([table_memory(x) for x in tables]) if tables else known.bare
+    if not tables:
+        return known.bare
+    indices = [(n, tables[n].numpy()) for n in known.indices if tables[n].is_cpu and tables[n].numel()]
+    if indices:
+        known = rule_between(rule, tuple((n, int(x.min()), int(x.max())) for n, x in indices))
+    return known.made([table_memory(x) for x in there])
 
 
 def table_memory(x: torch.Tensor) -> Any:

@@ -18,6 +18,7 @@ from clearhead.adapters.torch.card import (
     memory_of,
     on_card,
     place_of,
+    plain,
     rules_there,
     table_on,
     wants_gradients,
@@ -208,18 +209,18 @@ def card_weights(
     if needs_operators() or torch._C._are_functorch_transforms_active():
         raise InputError("weights of CUDA tensors are not compiled, traced or mapped: ask for them outside.")
     wants_gradients(query, key, key, tables, sink)
-    query, key = query.detach(), key.detach()
+    query, key, sink = plain(query), plain(key), None if sink is None else plain(sink)
     there = [table_on(x, query) for x in tables]
     if lse is None or any(x.dtype is not torch.float32 for x in (query, key)):
-        _, lse = on_card(query, key, key, there, sink, rule, scale)  # which names what it cannot do
-    mask, score = rules_there(rule, there)
+        _, lse = on_card(query, key, key, tables, sink, rule, scale)  # which names what it cannot do
+    mask, score = rules_there(rule, tables, there)
     card, stream = place_of(query)
-    sinks = None if sink is None else sink.detach().float().cpu().numpy()
+    sinks = None if sink is None else sink.float().cpu().numpy()
     arrays = [memory_of(x).seen_from_here() for x in (query, key)]
     problem = problem_of(Operands(arrays[0], arrays[1], arrays[1]), Rules(mask, score, sinks, scale))
     gpu_module("launch").refuse(gpu_module("launch").limits(problem))
     gpu_module("launch").refuse(gpu_module("launch").unaligned((query.data_ptr(), key.data_ptr())))
-    known = check_lse(lse.detach(), query, (*problem.lead, problem.queries))
+    known = check_lse(plain(lse), query, (*problem.lead, problem.queries))
     given = (query, key, *tables)
     held = Held(query, key, known, tuple(tables), tuple(there), tuple(version(x) for x in given))
     pairs = gpu_module("sweep_launch").CardPairs(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from clearhead.adapters.torch.arguments import check_tensors, scale_or_default
-from clearhead.adapters.torch.host import array_view, lead_of
+from clearhead.adapters.torch.host import array_view, lead_of, table_of
 from clearhead.adapters.torch.operator import attend
 from clearhead.adapters.torch.rule_names import Rule, join_rule, split_rules
 from clearhead.adapters.torch.trace import trace_torch_function
@@ -68,9 +68,7 @@ def flex_attention(
     if isinstance(block_mask, Mask):
         check_rules(block_mask, (), lead_of(query, key, value), query.shape[-2], key.shape[-2])
         mask_rule, arrays = split_rules(block_mask, ())
-        seen = (
-            None if mask_rule.seen is None else Formula(mask_rule.seen, tuple[Any, ...](map(torch.from_numpy, arrays)))
-        )
+        seen = None if mask_rule.seen is None else Formula(mask_rule.seen, tuple[Any, ...](map(table_of, arrays)))
         rule, tables = join_rule(mask_rule.masks, seen, score)
     else:
         rule, tables = join_rule((), mask_formula(block_mask, query, key), score)

@@ -79,6 +79,15 @@ def tensor_of(array: Array, dtype: torch.dtype) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
+def table_of(array: Array) -> torch.Tensor:
+    """An array that rules read as a tensor: its memory, or a copy where no tensor may have it."""
+    shared = array.flags.writeable and all(step >= 0 and step % array.itemsize == 0 for step in array.strides)
+    own = array if shared else array.copy()
+    if own.dtype.name == "bfloat16":
+        return tensor_of(own, torch.bfloat16)
+    return torch.from_numpy(own)
+
+
 def on_processor(
     query: torch.Tensor,
     key: torch.Tensor,

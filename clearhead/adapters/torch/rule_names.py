@@ -80,6 +80,13 @@ class Rule:
         """The LOOPED masks, joined."""
         return reduce(and_, self.masks) if self.masks else Full()
 
+    @cached_property
+    def indices(self) -> tuple[int, ...]:
+        """The tables of whole numbers that say where others are read, or what is divided by."""
+        everything = [x for e in (self.seen, self.score) if e for x in parts(e)]
+        places = {a for x in everything if x.op in ("load", "floordiv", "mod") for a in x.args if a.kind == "int"}
+        return tuple(sorted({x.array or 0 for a in places for x in parts(a) if x.op == "load" and x.kind == "int"}))
+
     def made(self, tables: Sequence[Array]) -> tuple[Mask, tuple[Score, ...]]:
         """Build mask and score rules."""
         mask = self.bare_masks
@@ -104,6 +111,29 @@ def rule_named(name: str) -> Rule:
     kinds: dict[str, Any] = {kind.__name__: kind for kind in LOOPED}
     looped = tuple(kinds[kind](*(tuple(x) if isinstance(x, list) else x for x in fields)) for kind, *fields in masks)
     return Rule(looped, deserialized(seen), deserialized(score))
+
+
+@lru_cache(MOST_RULES)
+def rule_between(name: str, limits: tuple[tuple[int, int, int], ...]) -> Rule:
+    """A rule some of whose tables have a known least and largest number, which proves that indices are inside others.
+
+    `limits` are (table, least, largest).
+
+    >>> from clearhead.rules.scores import as_rules
+    >>> table, places = np.zeros(5), np.arange(5)
+    >>> rule, _ = split_rules(Full(), as_rules(lambda score, batch, head, query, key: score + table[places[key]]))
+    >>> rule_between(rule.name, ((0, 0, 4),)).score
+    (score + a1[min(max(a0[key], 0), 4)])
+    """
+    known, rule = {table: ends for table, *ends in limits}, rule_named(name)
+
+    def held(e: Expression) -> Expression | None:
+        if e.op != "load" or e.array not in known:
+            return None
+        least, largest = (Expression("constant", "int", value=x) for x in known[e.array])
+        return Expression("min", "int", (Expression("max", "int", (e, least)), largest))
+
+    return replace(rule, seen=rule.seen and rewrite(rule.seen, held), score=rule.score and rewrite(rule.score, held))
 
 
 def serialized(e: Expression | None) -> list[Any] | None:

@@ -40,7 +40,7 @@ class SweepWeights(NamedTuple):
 
 
 def write_weights(module: ir.Module, tile: Tile, w: int, consumers: tuple[str, ...]) -> Emitted[SweepWeights]:
-    """A score of −∞, hidden or not, weighs 0 even in a row that is not a number."""
+    """A score of −∞, hidden or not, weighs 0 even in a row that is not a number; maxima pass over such a row."""
     f = Function(module, tile, f"weights_{w}", SweepWeights)
     s, rows, state, ahead, near, sums, maxima = f.arguments
     vectors = range(w)
@@ -83,7 +83,7 @@ def write_weights(module: ir.Module, tile: Tile, w: int, consumers: tuple[str, .
         if "received_sum" in consumers:
             f.store(tree(add, weights), sums + offset)
         if "received_max" in consumers:
-            f.store(tree(larger, weights), maxima + offset)
+            f.store(reduce(lambda top, weight: larger(weight, top), weights, zero), maxima + offset)
         return [index + f.constant(1.0) if placed else index, *new]
 
     results = f.loop(0, rows, 1, row, [zero] * (1 + w * len(carried_names)))[1:]
