@@ -53,9 +53,9 @@ class CardSweeps:
         if consumers[0] in ("block", "scores"):
             self.matrix(wanted, target, raw=consumers == ("scores",))
         elif consumers == ("pool_max",):
-            self.picture(wanted, target)
+            target[...] = self.picture(wanted, target.shape)
         elif consumers == ("pool_sum",):
-            self.pooled(wanted, target, sum_order(sweep))
+            target[...] = self.pooled(wanted, target.shape, sum_order(sweep))
         else:
             self.reductions(sweep, wanted, consumers, target)
         return True
@@ -68,13 +68,27 @@ class CardSweeps:
         self.pairs.write_weights(self.kernels("weights"), wanted, place, row, LEGACY, raw=raw)
         target[...] = there.read(target.shape, FLOAT32)
 
-    def picture(self, wanted: Wanted, target: Array) -> None:
+    def picture(self, wanted: Wanted, shape: tuple[int, ...]) -> Array:
         """The largest weights of pixels (heads, height, width)."""
-        there = Memory.of(self.pairs.card, np.zeros(target.shape, FLOAT32))
-        _, height, width = target.shape
-        place = Place(there.address.value or 0, FLOAT32.itemsize * height * width)
-        self.pairs.write_picture(self.kernels("picture"), wanted, place, (height, width), LEGACY)
-        target[...] = there.read(target.shape, FLOAT32)
+        kernel, size = self.kernels("picture"), (shape[1], shape[2])
+        return self.written(shape, lambda place: self.pairs.write_picture(kernel, wanted, place, size, LEGACY))
+
+    def pooled(self, wanted: Wanted, shape: tuple[int, ...], order: SumOrder) -> Array:
+        """The sums of pixels (heads, height, width)."""
+        kernel, size = self.kernels("pooled"), (shape[1], shape[2])
+        return self.written(shape, lambda place: self.pairs.add_pooled(kernel, wanted, place, size, order, LEGACY))
+
+    def received(self, wanted: Wanted, order: SumOrder) -> Array:
+        """What each key receives from each group of queries, (heads, groups, keys)."""
+        kernel, shape = self.kernels("received"), (len(wanted.heads), len(order.borders) - 1, wanted.end - wanted.begin)
+        return self.written(shape, lambda place: self.pairs.add_received(kernel, wanted, place, order, LEGACY))
+
+    def written(self, shape: tuple[int, ...], write: Callable[[Place], None]) -> Array:
+        """What launches write to a place that holds zeros, (heads, …)."""
+        zeros = np.zeros(shape, FLOAT32)
+        there = Memory.of(self.pairs.card, zeros)
+        write(Place(there.address.value or 0, zeros[:1].nbytes))
+        return there.read(shape, FLOAT32)
 
     def reductions(self, sweep: Sweep, wanted: Wanted, consumers: tuple[str, ...], target: Array) -> None:
         """Numbers of each query, lists, and what each key receives in total and at most."""
@@ -89,25 +103,7 @@ class CardSweeps:
         if "received_sum" in gathered:
             target[:, :, 0, :span] = self.received(wanted, sum_order(sweep))
         if "received_max" in gathered:
-            line = np.zeros((len(wanted.heads), 1, span), FLOAT32)
-            self.picture(wanted, line)
-            target[:, 0, -1, :span] = line[:, 0]
-
-    def pooled(self, wanted: Wanted, target: Array, order: SumOrder) -> None:
-        """The sums of pixels (heads, height, width)."""
-        there = Memory.of(self.pairs.card, np.zeros(target.shape, FLOAT32))
-        _, height, width = target.shape
-        place = Place(there.address.value or 0, FLOAT32.itemsize * height * width)
-        self.pairs.add_pooled(self.kernels("pooled"), wanted, place, (height, width), order, LEGACY)
-        target[...] = there.read(target.shape, FLOAT32)
-
-    def received(self, wanted: Wanted, order: SumOrder) -> Array:
-        """What each key receives from each group of queries, (heads, groups, keys)."""
-        sums = np.zeros((len(wanted.heads), len(order.borders) - 1, wanted.end - wanted.begin), FLOAT32)
-        there = Memory.of(self.pairs.card, sums)
-        place = Place(there.address.value or 0, sums[0].nbytes)
-        self.pairs.add_received(self.kernels("received"), wanted, place, order, LEGACY)
-        return there.read(sums.shape, FLOAT32)
+            target[:, 0, -1, :span] = self.picture(wanted, (len(wanted.heads), 1, span))[:, 0]
 
     def numbers(self, wanted: Wanted, near: int, top: int) -> list[Array]:
         """NUMBERS (kinds, heads, queries), and the `top` largest weights and their keys (heads, queries, top)."""
