@@ -169,6 +169,8 @@ def where(function: Callable[..., Any]) -> Where:
            [0, 1]])
     """
     check_called(function, "where's function")
+    if isinstance(function, Mask):
+        raise InputError(f"where({function!r}) is given a mask: use that without where, as mask={function!r}.")
     if not callable(function):
         raise InputError(f"where({function!r}) is not given a function: give one of (batch, head, query, key).")
     traced = trace(function, POSITIONS)

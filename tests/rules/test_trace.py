@@ -565,6 +565,10 @@ def test_what_is_no_function_is_told() -> None:
         trace(3, NAMES)
     with pytest.raises(InputError, match=r"^where\(3\) is not given a function"):
         clearhead.where(3)
+    with pytest.raises(
+        InputError, match=r"^where\(causal\(\)\) is given a mask: use that without where, as mask=causal\(\)\."
+    ):
+        clearhead.where(clearhead.causal())
     with pytest.raises(InputError, match=r"mask is <function .*, which is not a mask: use clearhead.where\(function\)"):
         clearhead.attention(X, X, X, mask=lambda batch, head, query, key: key <= query)
 
